@@ -1,0 +1,353 @@
+#!/usr/bin/env python3
+"""Back up and restore the app in this folder: its SQLite database and its uploads.
+
+The commands: each reads its options, calls one verb, shows the result. Results go to stdout, everything else to
+stderr. Exit codes are listed in `backupkit/words/errors.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from backupkit.faces.boundary import boundary, end_on_signals
+from backupkit.faces.console import ask, at_terminal, listening, say
+from backupkit.words.errors import ExitCode, Refused
+
+if TYPE_CHECKING:
+    from backupkit.verbs.restore import Restored, RestorePlan
+    from backupkit.words.model import Order
+    from backupkit.words.settings import Settings
+
+
+class Commands(TyperGroup):
+    """The one error boundary: inside the program's own handling of interrupts, which would hide the exit code."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        with boundary():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="backup-restore",
+    help="Back up and restore the app: its SQLite database and its uploads.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")]
+Name = Annotated[str, typer.Argument(help="The backup's name, or 'latest'.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Do not ask; restore a later or unknown revision too.")]
+Note = Annotated[str, typer.Option("--note", help="A few words to find it by.")]
+Pin = Annotated[bool, typer.Option("--pin", help="Never removed by retention.")]
+NoUploads = Annotated[bool, typer.Option("--no-uploads", help="The database only.")]
+Stop = Annotated[bool, typer.Option("--stop", help="Stop the service meanwhile (backup.sh does it).")]
+
+
+@app.command()
+def backup(
+    name: Annotated[str | None, typer.Argument(help="Its name; made from the time where left out.")] = None,
+    note: Note = "",
+    pin: Pin = False,
+    if_needed: Annotated[bool, typer.Option("--if-needed", help="Only if there is none of today yet.")] = False,
+    no_uploads: NoUploads = False,
+    json: Json = False,
+) -> None:
+    """Make a backup of the running app."""
+    from backupkit.faces.host import git_facts
+    from backupkit.words.model import Order
+
+    order = Order(name, note=note, pin=pin, uploads=not no_uploads, git=git_facts(os.environ))
+    _back_up(order, if_needed, json)
+
+
+@app.command("auto-backup")
+def auto_backup(note: Note = "", pin: Pin = False, no_uploads: NoUploads = False, json: Json = False) -> None:
+    """Make a backup named after branch, commit and time."""
+    from backupkit.faces.host import git_facts, why_no_git
+    from backupkit.words.model import Order
+
+    git = git_facts(os.environ)
+    if git is None:
+        say(why_no_git(os.environ))
+    _back_up(Order(kind="auto", note=note, pin=pin, uploads=not no_uploads, git=git), False, json)
+
+
+@app.command("list")
+def list_backups(json: Json = False) -> None:
+    """The backups, newest first."""
+    from backupkit.faces import as_json, render
+    from backupkit.parts import store
+
+    settings = _settings_for_reading()
+    found = store.all_backups(settings)
+    if json:
+        as_json.put([as_json.backup(one) for one in found])
+    else:
+        _put(render.listing(settings, found))
+
+
+@app.command()
+def show(name: Name, json: Json = False) -> None:
+    """One backup in full."""
+    from backupkit.faces import as_json, render
+    from backupkit.parts import store
+
+    settings = _settings_for_reading()
+    found = store.find(settings, name)
+    if json:
+        as_json.put(as_json.backup(found))
+    else:
+        _put(render.details(settings, found))
+
+
+@app.command()
+def restore(
+    name: Name,
+    force: Force = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, change nothing.")] = False,
+    only: Annotated[Literal["database", "uploads"] | None, typer.Option("--only", help="One half of it.")] = None,
+    stop: Stop = False,
+    json: Json = False,
+) -> None:
+    """Put a backup back: database and uploads, all or nothing."""
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.restore import plan_restore, restore_backup
+
+    settings = _settings()
+    _require_person(force or dry_run)
+    _explain_stop(settings, stop)
+    with listening() as tell:
+        plan = plan_restore(settings, name, only, force, tell)
+    if dry_run:
+        return as_json.put(as_json.plan(plan)) if json else _put(render.plan(plan))
+    if not _agreed(plan, force):
+        return
+    with listening() as tell:
+        done = restore_backup(settings, plan, tell)
+    _show_restored(settings, done, json)
+
+
+@app.command()
+def undo(
+    force: Force = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, change nothing.")] = False,
+    stop: Stop = False,
+    json: Json = False,
+) -> None:
+    """Take the last restore back."""
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.restore import restore_backup
+    from backupkit.verbs.undo import plan_undo
+
+    settings = _settings()
+    _require_person(force or dry_run)
+    _explain_stop(settings, stop)
+    with listening() as tell:
+        plan = plan_undo(settings, force, tell)
+    if dry_run:
+        return as_json.put(as_json.plan(plan)) if json else _put(render.plan(plan))
+    if not _agreed(plan, force):
+        return
+    with listening() as tell:
+        done = restore_backup(settings, plan, tell)
+    _show_restored(settings, done, json)
+
+
+@app.command()
+def recover(json: Json = False) -> None:
+    """Finish or clear away an interrupted restore."""
+    from backupkit.faces import as_json
+    from backupkit.verbs.recover import recover as finish
+
+    settings = _settings(recovering=False)
+    with listening() as tell:
+        found = finish(settings, tell)
+    if json:
+        as_json.put({"recovered": found.source if found else None})
+    else:
+        print(f"The restore of {found.source} is finished." if found else "There was nothing to recover.")
+
+
+@app.command()
+def dump(
+    file: Annotated[str | None, typer.Argument(help="A bare name goes to the backups folder; - is stdout.")] = None,
+    json: Json = False,
+) -> None:
+    """SQL text of the database; .gz and .zst by suffix."""
+    from backupkit.faces import as_json
+    from backupkit.verbs.dump import dump as write
+    from backupkit.verbs.dump import dump_path, dump_to
+
+    settings = _settings()
+    if file == "-":
+        with listening() as tell:
+            dump_to(settings, sys.stdout.buffer, tell)
+        return
+    target = dump_path(settings, file)
+    with listening() as tell:
+        facts = write(settings, target, tell)
+    if json:
+        as_json.put({"path": target, "tables": facts.tables, "rows": facts.rows, "size_bytes": target.stat().st_size})
+    else:
+        print(f"Dumped {facts.tables} tables, {facts.rows:,} rows to {target}")
+
+
+@app.command("restore-dump")
+def restore_dump(
+    file: Annotated[str, typer.Argument(help="A bare name is looked for in the backups folder; - is stdin.")],
+    force: Force = False,
+    stop: Stop = False,
+    json: Json = False,
+) -> None:
+    """The database from SQL text, the way a backup is restored."""
+    from backupkit.verbs.dump import dump_path
+    from backupkit.verbs.dump import restore_dump as load
+
+    settings = _settings()
+    _require_person(force)
+    _explain_stop(settings, stop)
+    source = sys.stdin.buffer if file == "-" else dump_path(settings, file)
+    with listening() as tell:
+        done = load(settings, source, lambda plan: _agreed(plan, force), force, tell)
+    if done:
+        _show_restored(settings, done, json)
+
+
+@app.command()
+def config(json: Json = False) -> None:
+    """The settings in force, and where each comes from."""
+    from backupkit.faces import as_json, render
+    from backupkit.words.settings import Settings, origin
+
+    settings = _load()
+    values = {name: getattr(settings, name) for name in Settings.model_fields}
+    if json:
+        described = {name: {"value": value, "origin": origin(settings, name)} for name, value in values.items()}
+        return as_json.put(described)
+    rows = ((name, "" if value is None else str(value), origin(settings, name)) for name, value in values.items())
+    _put(render.table(("SETTING", "VALUE", "FROM"), rows))
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """What is wrong with this set-up, and the command that mends it."""
+    from dataclasses import asdict
+
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.doctor import examine
+
+    found = examine(_load())
+    if json:
+        as_json.put([asdict(finding) for finding in found])
+    else:
+        _put(render.findings(found))
+    if any(finding.level == "wrong" for finding in found):
+        raise SystemExit(ExitCode.FAILED)
+
+
+def main() -> None:
+    """The program."""
+    end_on_signals()
+    app(prog_name=os.environ.get("BACKUP_HOST_COMMAND") or None)
+
+
+def _load() -> Settings:
+    from backupkit.words.settings import load_settings
+
+    return load_settings(_app_dir())
+
+
+def _app_dir() -> Path:
+    """The folder of this script, where it was copied into an app; the current one where it was installed."""
+    here = Path(__file__).resolve().parent
+    return Path.cwd() if here.name in ("site-packages", "dist-packages") else here
+
+
+def _settings(recovering: bool = True) -> Settings:
+    settings = _load()
+    if recovering:
+        from backupkit.verbs.recover import recover as finish
+
+        with listening() as tell:
+            finish(settings, tell)
+    return settings
+
+
+def _settings_for_reading() -> Settings:
+    from backupkit.verbs.recover import recover_unless_running
+
+    settings = _load()
+    with listening() as tell:
+        recover_unless_running(settings, tell)
+    return settings
+
+
+def _back_up(order: Order, if_needed: bool, json: bool) -> None:
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.create import backup_of_today, create_backup
+
+    settings = _settings()
+    if if_needed and (there := backup_of_today(settings)):
+        say(f"There is a backup of today already: {there.name}.")
+        return as_json.put(as_json.backup(there)) if json else None
+    with listening() as tell:
+        created = create_backup(settings, order, tell)
+    if json:
+        as_json.put(as_json.created(created))
+    else:
+        _put(render.made(created))
+    if created.warnings:
+        raise SystemExit(ExitCode.WARNINGS)
+
+
+def _require_person(without: bool) -> None:
+    """Refused before anything is looked at, where the question could not be asked."""
+    if not without and not at_terminal():
+        raise Refused(
+            "There is no terminal to ask at; nothing was changed.", hint="--force goes ahead, --dry-run shows."
+        )
+
+
+def _explain_stop(settings: Settings, stop: bool) -> None:
+    if stop and not settings.reach.in_container:
+        say("There is no service to stop here: --stop has no effect without Docker.")
+
+
+def _agreed(plan: RestorePlan, force: bool) -> bool:
+    from backupkit.faces import render
+
+    for line in render.plan(plan):
+        say(line)
+    if force or ask("Go ahead?"):
+        return True
+    say("Nothing was changed.")
+    return False
+
+
+def _show_restored(settings: Settings, done: Restored, json: bool) -> None:
+    from backupkit.faces import as_json, render
+
+    if json:
+        as_json.put(as_json.restored(done))
+    else:
+        _put(render.restored(settings.reach, done))
+    if done.warnings:
+        raise SystemExit(ExitCode.WARNINGS)
+
+
+def _put(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+if __name__ == "__main__":
+    main()

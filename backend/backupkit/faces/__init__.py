@@ -1,0 +1,1 @@
+"""What people and machines see: only faces print, ask or exit."""

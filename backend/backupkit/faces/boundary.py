@@ -1,0 +1,74 @@
+"""The one place where an error becomes a sentence, a hint and an exit code. A traceback is a bug."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from backupkit.words.errors import BackupError, ExitCode, NoSpace
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def end_on_signals() -> None:
+    """Being told to end (docker stop, a lost connection) tidies up like Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def boundary() -> Iterator[None]:
+    """Whatever is raised within ends the program with its exit code, said once on stderr."""
+    try:
+        yield
+    except BackupError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        print("\nInterrupted; nothing is left half done.", file=sys.stderr)
+        raise SystemExit(ExitCode.INTERRUPTED) from None
+    except BrokenPipeError:
+        # Whoever read our output stopped reading: say nothing, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(ExitCode.FAILED) from None
+    except OSError as error:
+        fail(explained(error))
+    except sqlite3.Error as error:
+        fail(_explained_sqlite(error))
+
+
+def fail(error: BackupError) -> None:
+    """The sentence and the hint on stderr, then the exit code."""
+    print(f"Error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  Next: {error.hint}", file=sys.stderr)
+    raise SystemExit(error.code)
+
+
+def explained(error: OSError) -> BackupError:
+    """The system's error as one of ours, with the path where the system told it."""
+    where = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+    if error.errno in _FULL:
+        return NoSpace(
+            f"The disk is full{':' * bool(where)}{where}.", hint="Make room; `list` shows the backups and sizes."
+        )
+    reason = error.strerror or type(error).__name__
+    return BackupError(
+        f"{reason}{':' * bool(where)}{where}.", hint="`doctor` looks for what is wrong, and names the mend."
+    )
+
+
+def _explained_sqlite(error: sqlite3.Error) -> BackupError:
+    if "full" in str(error):
+        return NoSpace(
+            f"The disk is full, says SQLite: {error}.", hint="Make room; `list` shows the backups and sizes."
+        )
+    return BackupError(f"SQLite says: {error}.", hint="`doctor` looks for what is wrong, and names the mend.")

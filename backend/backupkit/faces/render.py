@@ -1,0 +1,175 @@
+"""Results in words, for people: lists, plans, what was done and what to do next. Each function returns lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+from backupkit.parts.sources.delta import Summary
+from backupkit.parts.space import human
+from backupkit.verbs.create import Created
+from backupkit.verbs.doctor import Finding
+from backupkit.verbs.restore import Restored, RestorePlan
+from backupkit.words.model import Backup, Metadata, SchemaVerdict
+from backupkit.words.names import shown
+from backupkit.words.reach import Reach
+from backupkit.words.settings import Settings
+
+_MARKS = {"fine": "ok     ", "warning": "warning", "wrong": "WRONG  "}
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Columns as wide as they need to be; no line is ever cut, so that a script can read it."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def listing(settings: Settings, found: list[Backup]) -> Iterator[str]:
+    """The backups, newest first."""
+    if not found:
+        yield f"There are no backups in {settings.dir} yet. Make one: {settings.reach.tool('backup')}"
+        return
+    head = ("NAME", "MADE", "KIND", "SIZE", "REVISION", "STATE", "NOTE")
+    yield from table(head, (_row(settings, backup) for backup in found))
+
+
+def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
+    metadata = backup.metadata
+    if metadata is None:
+        return backup.name, "-", "-", "-", "-", "damaged", backup.trouble
+    state = f"{backup.state}, pinned" if backup.pinned else backup.state
+    made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S")
+    revision = ",".join(metadata.revisions) or "-"
+    return backup.name, made, metadata.kind, human(backup.size_bytes), revision, state, shown(metadata.note)
+
+
+def details(settings: Settings, backup: Backup) -> Iterator[str]:
+    """One backup in full."""
+    yield f"{backup.name}  ({backup.path})"
+    if backup.metadata is None:
+        yield f"  state      damaged: {backup.trouble}"
+        return
+    metadata = backup.metadata
+    yield f"  made       {settings.local(metadata.created_at).isoformat(sep=' ')} ({_ago(metadata.created_at)})"
+    yield f"  kind       {metadata.kind}{', pinned' if backup.pinned else ''}"
+    yield f"  state      {backup.state}"
+    yield f"  size       {human(backup.size_bytes)}"
+    if metadata.note:
+        yield f"  note       {shown(metadata.note)}"
+    yield f"  revision   {', '.join(metadata.revisions) or 'none'}"
+    yield from _contents(metadata)
+
+
+def _contents(metadata: Metadata) -> Iterator[str]:
+    if git := metadata.git:
+        where = f"{git.branch or 'detached'} {git.short}{' (changed files)' if git.dirty else ''}"
+        yield f"  code       {where}: {shown(git.subject)}"
+    if facts := metadata.database:
+        engine = f"SQLite {facts.sqlite_version}, {facts.journal_mode}"
+        yield f"  database   {metadata.database_file}, {human(facts.size)}, {engine}"
+        yield from (f"    {name}: {counted(rows, 'row')}" for name, rows in facts.rows.items())
+    if uploads := metadata.uploads:
+        yield f"  uploads    {counted(uploads.files, 'file')}, {human(uploads.bytes)}"
+        yield from (f"    warning: {warning}" for warning in uploads.warnings)
+    elif not metadata.uploads_included:
+        yield "  uploads    not in this backup"
+
+
+def made(created: Created) -> Iterator[str]:
+    """What was backed up, in one line; where it lies in a second."""
+    metadata = created.backup.metadata
+    assert metadata is not None and metadata.database is not None
+    rows = counted(sum(metadata.database.rows.values()), "row")
+    tables = counted(len(metadata.database.rows), "table")
+    files = counted(metadata.uploads.files, "upload") if metadata.uploads else "no uploads"
+    revision = f"revision {', '.join(metadata.revisions)}" if metadata.revisions else "no revision"
+    yield f"Backup {created.backup.name}: {human(created.backup.size_bytes)}, {tables}, {rows}, {files}, {revision}"
+    yield f"  checked and on disk in {created.backup.path}"
+
+
+def plan(found: RestorePlan) -> Iterator[str]:
+    """What a restore will change, before it does."""
+    yield f"Restoring {found.source.name} will change:"
+    if found.verdict:
+        now, after = (", ".join(one) or "none" for one in (found.live.revisions, found.source.revisions))
+        yield f"  schema     revision {now} -> {after}: {found.verdict.reason}"
+        yield from (f"    to run afterwards: {one.revision} {one.title}" for one in found.verdict.pending)
+        yield from _rows_compared(found)
+    if found.uploads:
+        yield f"  uploads    {_changes(found.uploads)}"
+    needs = ", ".join(f"{human(needed)} in {folder}" for folder, needed in found.needs.items())
+    yield f"  space      {needs}"
+    yield from (f"  note       {note}" for note in found.notes)
+    yield "  A safety copy is made first; `undo` takes the restore back."
+
+
+def _rows_compared(found: RestorePlan) -> Iterator[str]:
+    before, after = found.live.rows, found.source.facts.rows if found.source.facts else {}
+    yield "  rows       " + (" " * 8) + "now -> after"
+    for name in sorted({*before, *after}):
+        now, then = (str(rows[name]) if name in rows else "-" for rows in (before, after))
+        yield f"    {shown(name)}: {now} -> {then}"
+
+
+def _changes(summary: Summary) -> str:
+    if not (summary.added or summary.changed or summary.removed):
+        return "the same as in the backup"
+    return (
+        f"{summary.added:,} come back, {summary.changed:,} change, {summary.removed:,} are removed"
+        f" ({human(summary.bytes)} to copy)"
+    )
+
+
+def restored(reach: Reach, done: Restored) -> Iterator[str]:
+    """What was restored, the proof, and what is left to do."""
+    yield f"Restored {done.source}."
+    if done.rows:
+        rows = counted(sum(done.rows.values()), "row")
+        yield f"  proof      opens for writing, checks sound, {counted(len(done.rows), 'table')}, {rows}"
+    if done.uploads:
+        yield f"  uploads    {_changes(done.uploads)}"
+    yield f"  before     kept in {done.safety}; take the restore back: {reach.tool('undo')}"
+    if done.verdict:
+        yield from next_steps(reach, done.verdict)
+    if restart := reach.restart():
+        yield f"The app goes on with the restored data; if it caches, restart it:  {restart}"
+    else:
+        yield "The app goes on with the restored data; restart it if it caches."
+
+
+def next_steps(reach: Reach, verdict: SchemaVerdict) -> Iterator[str]:
+    """The commands that bring the schema to this code, where there is something to do."""
+    if verdict.relation == "behind":
+        yield f"Schema mismatch: the database is {counted(len(verdict.pending), 'migration')} behind this code:"
+        yield from (f"    {one.revision}  {one.title}" for one in verdict.pending)
+        yield "Bring it to this code (the first line only confirms where it is):"
+        yield f"    {reach.alembic('stamp ' + ' '.join(verdict.backup))}"
+        yield f"    {reach.alembic('upgrade head')}"
+    elif verdict.relation in ("unknown", "branched"):
+        yield f"Schema mismatch: {verdict.reason} The code may not work with it."
+    elif verdict.relation == "unversioned":
+        yield "Schema: the backup has no Alembic revision. Only if you know which one its tables are at:"
+        yield f"    {reach.alembic('stamp THAT_REVISION')}"
+
+
+def findings(found: list[Finding]) -> Iterator[str]:
+    """What the doctor saw, what is wrong last."""
+    for finding in found:
+        yield f"{_MARKS[finding.level]}  {finding.text}"
+        if finding.mend:
+            yield f"         mend: {finding.mend}"
+
+
+def _ago(moment: datetime) -> str:
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            return f"{counted(int(seconds // size), unit)} ago"
+    return "just now"

@@ -1,0 +1,223 @@
+"""The disk: what these functions wrote, renamed or removed is durable when they return, unless a name says otherwise.
+
+Nothing here follows a symlink below the folder it was given, and nothing here knows SQLite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+CHUNK = 1 << 20
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class WouldNotHoldStill(Exception):
+    """The file was changed every time it was copied."""
+
+
+def sync_file(path: Path) -> None:
+    """The file's content is on disk."""
+    _sync(path, os.O_RDONLY | os.O_NOFOLLOW)
+
+
+def sync_folder(path: Path) -> None:
+    """The names in the folder are on disk: without it a rename or a new file may vanish with the power."""
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_tree(folder: Path) -> None:
+    """Everything below the folder is on disk; an error of the disk is raised.
+
+    One call for the whole file system where the system has it (syncfs, Linux; it reports write errors since 5.8).
+    """
+    if hasattr(_libc, "syncfs"):
+        with _opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
+            if _libc.syncfs(handle):
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code), str(folder))
+        return
+    for root, _, files in os.walk(folder):
+        for name in files:
+            if not os.path.islink(os.path.join(root, name)):
+                sync_file(Path(root, name))
+        sync_folder(Path(root))
+
+
+def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """The file has this content, or stays as it was: written beside, synced, renamed, its folder synced."""
+    draft = path.with_name(f".{path.name}.draft")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    give(draft, owner_of(path.parent))
+    rename(draft, path)
+
+
+def rename(source: Path, target: Path) -> None:
+    """The new name is on disk; a file of that name was replaced in one step."""
+    os.rename(source, target)
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+
+
+def publish(draft: Path, final: Path) -> None:
+    """A finished folder gets its name, which must be free: rename would replace an empty folder silently."""
+    sync_tree(draft)
+    if os.path.lexists(final):
+        raise FileExistsError(17, os.strerror(17), str(final))
+    rename(draft, final)
+
+
+def remove(path: Path) -> None:
+    """The file is gone; that it was not there is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+        sync_folder(path.parent)
+
+
+def remove_tree(folder: Path) -> None:
+    """The folder and all below it are gone, folders without write permission included."""
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        return remove(folder)
+    os.chmod(folder, 0o700)
+    for entry in _folders_below(folder):
+        os.chmod(entry, 0o700)
+    shutil.rmtree(folder)
+    sync_folder(folder.parent)
+
+
+def discard_tree(draft: Path, folder: Path) -> None:
+    """Gone in one step as far as a reader can see: renamed to `draft` first, then removed."""
+    rename(folder, draft)
+    remove_tree(draft)
+
+
+def copy_contents(source: int, target: int, sparse: bool = False) -> tuple[int, str]:
+    """Bytes copied and their SHA-256, each read once; not yet synced. Holes stay holes where `sparse`."""
+    digest, size = hashlib.sha256(), 0
+    while chunk := os.read(source, CHUNK):
+        digest.update(chunk)
+        if sparse and chunk.count(0) == len(chunk):
+            os.lseek(target, len(chunk), os.SEEK_CUR)
+        else:
+            _write_all(target, chunk)
+        size += len(chunk)
+    if sparse:
+        os.ftruncate(target, size)
+    return size, digest.hexdigest()
+
+
+def copy_file(source: Path, target: Path, sparse: bool = False) -> int:
+    """The bytes copied into a new file that only its owner may read; not yet synced."""
+    with (
+        _opened(source, os.O_RDONLY | os.O_NOFOLLOW) as original,
+        _opened(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW) as copied,
+    ):
+        return copy_contents(original, copied, sparse)[0]
+
+
+def same_content(one: Path, two: Path, check: Callable[[int], None] = lambda _count: None) -> bool:
+    """Whether two files of one size hold the same bytes; `check` hears of every chunk read."""
+    with _opened(one, os.O_RDONLY | os.O_NOFOLLOW) as left, _opened(two, os.O_RDONLY | os.O_NOFOLLOW) as right:
+        while chunk := os.read(left, CHUNK):
+            if chunk != os.read(right, CHUNK):
+                return False
+            check(len(chunk))
+        return not os.read(right, 1)
+
+
+def hash_file(path: Path, check: Callable[[int], None] = lambda _count: None) -> str:
+    """SHA-256 of a file that is no symlink. Never for a live database: closing it drops SQLite's locks."""
+    digest = hashlib.sha256()
+    with _opened(path, os.O_RDONLY | os.O_NOFOLLOW) as handle:
+        while chunk := os.read(handle, CHUNK):
+            digest.update(chunk)
+            check(len(chunk))
+    return digest.hexdigest()
+
+
+def free_space(folder: Path) -> int:
+    """Bytes an ordinary user can still write where the folder is, or will be."""
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    facts = os.statvfs(existing)
+    return facts.f_bavail * facts.f_frsize
+
+
+def make_folder(folder: Path, mode: int = 0o755) -> None:
+    """The folder is there, and belongs to whom its parent belongs to."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode=mode, exist_ok=True)
+    give(folder, owner_of(folder.parent))
+    sync_folder(folder.parent)
+
+
+def owner_of(path: Path) -> tuple[int, int]:
+    """User and group id."""
+    facts = os.lstat(path)
+    return facts.st_uid, facts.st_gid
+
+
+def give(path: Path, owner: tuple[int, int]) -> None:
+    """The path belongs to the owner where we may say so (root may); a symlink itself, not its target."""
+    if os.geteuid() == 0:
+        os.chown(path, *owner, follow_symlinks=False)
+
+
+def give_tree(folder: Path, owner: tuple[int, int]) -> None:
+    """Like `give`, for a folder and everything below it."""
+    give(folder, owner)
+    for root, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            give(Path(root, name), owner)
+
+
+def dress(path: Path, facts: os.stat_result) -> None:
+    """Owner, mode and times of `facts`, in the order in which each survives the next."""
+    give(path, (facts.st_uid, facts.st_gid))
+    if not stat.S_ISLNK(facts.st_mode):
+        os.chmod(path, stat.S_IMODE(facts.st_mode))
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns), follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    handle = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _sync(path: Path, flags: int) -> None:
+    with _opened(path, flags) as handle:
+        if sys.platform == "darwin":
+            import fcntl
+
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(handle)
+
+
+def _write_all(target: int, chunk: bytes) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(target, view) :]
+
+
+def _folders_below(folder: Path) -> Iterator[str]:
+    for root, folders, _ in os.walk(folder):
+        yield from (os.path.join(root, name) for name in folders if not os.path.islink(os.path.join(root, name)))

@@ -1,0 +1,1 @@
+"""What the verbs are made of: each part knows one thing on disk."""

@@ -1,0 +1,69 @@
+"""The journal of a restore: without it nothing live was touched; with it everything staged is whole and on disk.
+
+It says where the staged things lie and how far the restore came, so that whoever finds it can finish.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from backupkit.ground import disk
+from backupkit.words.errors import BackupError
+from backupkit.words.model import DatabaseFacts
+
+JOURNAL_FILE = ".journal"
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A restore under way: `source` is restored, `safety` is the copy of what was there before (None: nothing was).
+
+    Paths are not in it, since a container and its host call the same folder by two names. `database` is whether the
+    staged database still has to go live; `facts` and `revisions` are of what is staged, None where it is uploads only.
+    """
+
+    source: str
+    safety: str | None
+    started: str
+    database: bool
+    uploads: bool
+    facts: DatabaseFacts | None
+    revisions: tuple[str, ...] | None
+
+
+_JOURNAL = TypeAdapter(Journal)
+
+
+def write(backups: Path, journal: Journal) -> None:
+    """From when this returns there is only forward."""
+    values: dict[str, Any] = _JOURNAL.dump_python(journal, mode="json")
+    disk.write_file(backups / JOURNAL_FILE, json.dumps(values, indent=2).encode())
+
+
+def read(backups: Path) -> Journal | None:
+    """The restore that was not finished; None where there is none."""
+    path = backups / JOURNAL_FILE
+    try:
+        return _JOURNAL.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValidationError, OSError) as error:
+        raise BackupError(
+            f"The journal {path} of an interrupted restore cannot be read: {type(error).__name__}.",
+            hint="Restore the newest safety copy by hand (its RESTORE.md says how), then remove that file.",
+        ) from error
+
+
+def exists(backups: Path) -> bool:
+    """Whether a restore was not finished, or is under way."""
+    return (backups / JOURNAL_FILE).exists()
+
+
+def remove(backups: Path) -> None:
+    """The restore is over."""
+    disk.remove(backups / JOURNAL_FILE)

@@ -1,0 +1,96 @@
+"""One writing run at a time, across threads, processes and containers that share the backups folder.
+
+The lock is the kernel's (flock on `backups/.lock`): it ends with its holder, however that ends, and never goes
+stale. What is written in the file only tells who holds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from backupkit.ground import disk, process
+from backupkit.words.errors import Locked
+from backupkit.words.events import Listener, Waiting, silence
+
+LOCK_FILE = ".lock"
+
+
+@contextlib.contextmanager
+def held(backups: Path, command: str, timeout: float, tell: Listener = silence) -> Iterator[None]:
+    """The lock is ours until the block ends; `Locked` names its holder after `timeout` seconds."""
+    handle = _open(backups)
+    try:
+        _acquire(handle, backups / LOCK_FILE, timeout, tell)
+        _sign(handle, command)
+        yield
+        os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+def is_held(backups: Path) -> bool:
+    """Whether some run holds the lock at this moment."""
+    try:
+        handle = os.open(backups / LOCK_FILE, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _try(handle)
+    finally:
+        os.close(handle)
+
+
+def holder(path: Path) -> str:
+    """Who signed the lock, in words; empty where it cannot be read."""
+    try:
+        told = json.loads(path.read_text())
+        return f"{told['command']} ({told['who']}, since {told['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run"
+
+
+def _open(backups: Path) -> int:
+    path = backups / LOCK_FILE
+    fresh = not path.exists()
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    if fresh:
+        disk.give(path, disk.owner_of(backups))
+    return handle
+
+
+def _acquire(handle: int, path: Path, timeout: float, tell: Listener) -> None:
+    deadline, said = time.monotonic() + timeout, False
+    while not _try(handle):
+        if not said:
+            tell(Waiting(f"Waiting up to {timeout:g} s for {holder(path)} to finish."))
+            said = True
+        if time.monotonic() >= deadline:
+            raise Locked(
+                f"{holder(path)} is at work in {path.parent}; nothing was changed.",
+                hint="Wait for it to end, then try again; the lock ends with that process.",
+            )
+        time.sleep(0.1)
+
+
+def _try(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _sign(handle: int, command: str) -> None:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps({"command": command, "who": process.identity(), "since": since}).encode(), 0)

@@ -1,0 +1,251 @@
+"""What seals a backup: its metadata, its checksums, and the page that tells how to put it back by hand.
+
+Everything here is readable without this toolkit: JSON, and the format of `sha256sum -c`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import string
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+from zoneinfo import ZoneInfo
+
+from pydantic import TypeAdapter, ValidationError
+
+from backupkit.ground import disk, tree
+from backupkit.words.errors import Damaged
+from backupkit.words.model import CHECKSUM_FILE, FORMAT, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Metadata
+from backupkit.words.names import shown
+
+_METADATA = TypeAdapter(Metadata)
+_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+_LATER = "Use the version of this toolkit that wrote it, or a later one."
+_OTHER = "Try another backup: `list`. What is in this folder can still be copied out by hand."
+
+
+def to_json(metadata: Metadata) -> dict[str, Any]:
+    """The metadata as JSON values, every field present."""
+    values: dict[str, Any] = _METADATA.dump_python(metadata, mode="json")
+    return values | {"created_at": metadata.created_at.isoformat()}
+
+
+def write_metadata(folder: Path, metadata: Metadata) -> None:
+    """`backup_metadata.json`, in the draft; not yet synced."""
+    text = json.dumps(to_json(metadata), indent=2, ensure_ascii=True) + "\n"
+    (folder / METADATA_FILE).write_text(text, encoding="ascii")
+
+
+def read_metadata(folder: Path, zone: ZoneInfo) -> Metadata:
+    """The backup's metadata; `Damaged` where it is missing, no JSON, of a later format, or not to be trusted.
+
+    Times without an offset (made by hand, or by an earlier version) are in the given zone.
+    """
+    path = folder / METADATA_FILE
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise Damaged(f"{folder} has no {METADATA_FILE}.", _OTHER) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{path} cannot be read: {error}.", _OTHER) from error
+    if not isinstance(values, dict):
+        raise Damaged(f"{path} is not a JSON object.", _OTHER)
+    _refuse_later_format(path, values)
+    try:
+        metadata = _METADATA.validate_python(_completed(values, folder, zone))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or METADATA_FILE
+        raise Damaged(f"{path} cannot be trusted: {where}: {first['msg']}.", _OTHER) from error
+    _refuse_paths(path, metadata)
+    return metadata
+
+
+class ChecksumWriter:
+    """`SHA256SUMS` of a draft, line by line, so that it costs no memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: BinaryIO = open(folder / CHECKSUM_FILE, "ab")  # noqa: SIM115
+
+    def record(self, path: str, checksum: str) -> None:
+        """One file of the backup, by its path in it."""
+        escaped = "".join(_ESCAPES.get(letter, letter) for letter in path)
+        mark = "\\" if escaped != path else ""
+        self._file.write(os.fsencode(f"{mark}{checksum}  {escaped}\n"))
+
+    def record_file(self, name: str) -> None:
+        """One file of the backup, read and hashed now."""
+        self.record(name, disk.hash_file(self._folder / name))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def has_checksums(folder: Path) -> bool:
+    """Whether the backup was sealed: one made by hand is not."""
+    return (folder / CHECKSUM_FILE).is_file()
+
+
+def read_checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 by path of every file the backup was sealed with; `Damaged` where the list itself is not sound."""
+    checksums = {}
+    with open(folder / CHECKSUM_FILE, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            path, checksum = _parse(os.fsdecode(line.removesuffix(b"\n")))
+            if not path or path in checksums:
+                raise Damaged(f"{folder / CHECKSUM_FILE} line {number} is not a checksum.", _OTHER)
+            checksums[path] = checksum
+    return checksums
+
+
+def verify_checksums(folder: Path, advance: Callable[[int], None] = lambda _count: None) -> Iterator[str]:
+    """What differs from what was sealed, each as a sentence: altered, missing and extra files. Nothing, if sound."""
+    expected = read_checksums(folder)
+    for entry in tree.walk(folder):
+        if entry.form == "file" and entry.path != CHECKSUM_FILE:
+            wanted = expected.pop(entry.path, None)
+            if wanted is None:
+                yield f"{shown(entry.path)} was added after the backup was made"
+            elif disk.hash_file(folder / entry.path, advance) != wanted:
+                yield f"{shown(entry.path)} is not as it was written"
+    yield from (f"{shown(path)} is missing" for path in sorted(expected))
+
+
+def write_guide(folder: Path, metadata: Metadata, places: Mapping[str, str]) -> None:
+    """`RESTORE.md`: this very backup, put back by hand, without this toolkit."""
+    pieces = [_GUIDE_HEAD]
+    if metadata.database_file:
+        pieces.append(_GUIDE_DATABASE)
+    if metadata.uploads_included:
+        pieces.append(_GUIDE_UPLOADS)
+    pieces.append(_GUIDE_SCHEMA if metadata.revisions else _GUIDE_UNVERSIONED)
+    values = {
+        **places,
+        "name": metadata.backup_name,
+        "made": metadata.created_at.isoformat(sep=" "),
+        "database_file": metadata.database_file or "",
+        "revision": " ".join(metadata.revisions),
+        "commit": metadata.git.commit if metadata.git else "not recorded",
+    }
+    text = "\n".join(string.Template(piece).substitute(values) for piece in pieces)
+    (folder / GUIDE_FILE).write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def _parse(line: str) -> tuple[str, str]:
+    escaped = line.startswith("\\")
+    checksum, _, path = line[escaped:].partition("  ")
+    if len(checksum) != 64 or set(checksum) - set(string.hexdigits) or not is_inside(path):
+        return "", ""
+    return _unescaped(path) if escaped else path, checksum.lower()
+
+
+def _unescaped(path: str) -> str:
+    meanings = {escape: letter for letter, escape in _ESCAPES.items()}
+    return re.sub(r"\\[\\nr]", lambda found: meanings[found.group()], path)
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative path leads nowhere but below the folder it is taken in."""
+    return bool(path) and not path.startswith("/") and ".." not in path.split("/")
+
+
+def _refuse_later_format(path: Path, values: dict[str, Any]) -> None:
+    version = str(values.get("backup_version", FORMAT))
+    major = version.partition(".")[0]
+    if not major.isdigit():
+        raise Damaged(f"{path} names no format: backup_version is {version!r}.", _OTHER)
+    if int(major) > int(FORMAT.partition(".")[0]):
+        raise Damaged(f"{path} is of format {version}, later than this toolkit's {FORMAT}.", _LATER)
+
+
+def _refuse_paths(path: Path, metadata: Metadata) -> None:
+    name = metadata.database_file
+    if name is not None and (not name or "/" in name or "\\" in name or name in (".", "..") or "\0" in name):
+        raise Damaged(f"{path} cannot be trusted: database_file is {name!r}, not a file's plain name.", _OTHER)
+
+
+def _completed(values: dict[str, Any], folder: Path, zone: ZoneInfo) -> dict[str, Any]:
+    known = {name: value for name, value in values.items() if name in Metadata.__dataclass_fields__}
+    known.setdefault("backup_name", folder.name)
+    known.setdefault("alembic_revision", None)
+    known.setdefault("uploads_included", (folder / UPLOADS_FOLDER).is_dir())
+    known.setdefault("database_file", None)
+    return known | _times(known, zone)
+
+
+def _times(values: dict[str, Any], zone: ZoneInfo) -> dict[str, Any]:
+    """Both times, each from the other where one is missing, with an offset."""
+    stamp, created = values.get("timestamp"), values.get("created_at")
+    try:
+        moment = datetime.fromisoformat(created) if created else datetime.strptime(str(stamp), "%Y%m%d_%H%M%S")
+    except (ValueError, TypeError):
+        return {}
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+    return {"created_at": aware, "timestamp": stamp or aware.strftime("%Y%m%d_%H%M%S")}
+
+
+_GUIDE_HEAD = """\
+# Restore $name by hand
+
+Made $made. Code: commit $commit. With the toolkit it is one command: `$tool`
+
+Without it this needs `python3` and `cp`. Stop the app, then type everything in this folder:
+
+    $shell
+
+## 1. Is this backup whole?
+
+    sha256sum -c SHA256SUMS
+"""
+
+_GUIDE_DATABASE = """
+## 2. The database
+
+The first command keeps what is there now; the second puts this backup in, through SQLite. Never `cp` over a live
+database: what is left in its `-wal` file would be mixed into it.
+
+```sh
+LIVE=$database
+KEEP=$$(mktemp -d "$${TMPDIR:-/tmp}/before-restore.XXXXXX"); cp -p "$$LIVE"* "$$KEEP"/; echo "kept in $$KEEP"
+python3 - ./$database_file "$$LIVE" <<'END'
+import sqlite3, sys
+backup = sqlite3.connect(f"file:{sys.argv[1]}?immutable=1", uri=True)
+live = sqlite3.connect(sys.argv[2])
+backup.backup(live)
+print(live.execute("PRAGMA quick_check").fetchone()[0])
+END
+```
+"""
+
+_GUIDE_UPLOADS = """
+## 3. The uploads
+
+Files of the same name are replaced; what came later stays, and can be looked through afterwards.
+
+```sh
+cp -a uploads/. $uploads/
+```
+"""
+
+_GUIDE_SCHEMA = """
+## 4. The schema
+
+This database is at Alembic revision `$revision`. If the code is newer, upgrade it, in the app's folder:
+
+    $alembic_stamp
+    $alembic_upgrade
+
+If the code is older, check out the commit above instead. Never `stamp head`.
+"""
+
+_GUIDE_UNVERSIONED = """
+## 4. The schema
+
+This database has no `alembic_version` table. If its schema is that of a revision you know, and only then:
+`alembic stamp THAT_REVISION`. Never `stamp head`.
+"""

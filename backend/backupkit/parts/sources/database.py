@@ -1,0 +1,383 @@
+"""The SQLite database: copied from one moment, looked into, put back through SQLite itself.
+
+The live file is never opened, hashed or copied but through SQLite: closing a second handle on it would drop the
+locks of the process we may be running in. It is never renamed over while it works, and never checkpointed by us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from backupkit.ground import disk, process
+from backupkit.words.errors import Damaged, SourceBroken, SourceUnreadable
+from backupkit.words.events import Listener, Progress, Step, Waiting, silence
+from backupkit.words.model import DatabaseFacts
+
+SIDECARS = ("-wal", "-shm", "-journal")
+_PAGES = 2048  # a step small enough for a live bar and for Ctrl-C
+_PATIENCE = 0.2  # seconds in one wait inside SQLite, which hears no Ctrl-C
+_BUSY = ("locked", "busy")
+_BROKEN = ("not a database", "malformed", "disk image", "unsupported file format")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a look into a database gave: its facts, its revisions, and what is wrong with it (nothing, if sound)."""
+
+    facts: DatabaseFacts
+    revisions: tuple[str, ...] | None
+    fingerprint: str
+    problems: tuple[str, ...] = ()
+
+    @property
+    def versioned(self) -> bool:
+        return bool(self.revisions)
+
+
+@contextlib.contextmanager
+def snapshot(live: Path, timeout: float, tell: Listener = silence) -> Iterator[sqlite3.Connection]:
+    """One moment of the live database, WAL included, held until the block ends; writers in WAL mode go on.
+
+    Raises `SourceBroken` where it is missing, empty or no database, `SourceUnreadable` where it stays locked.
+    """
+    _must_be_there(live)
+    connection = _open_live(live)
+    try:
+        patiently(lambda: _begin_reading(connection), live, timeout, tell)
+        yield connection
+    except sqlite3.DatabaseError as error:
+        raise _unreadable(live, error) from error
+    finally:
+        connection.close()
+
+
+def copy(moment: sqlite3.Connection, target: Path, tell: Listener = silence) -> None:
+    """The moment as one complete file with a rollback-journal header, not yet synced.
+
+    The moment holds its read transaction, so the stepped copy is of one state and never begins again.
+    """
+    with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copied:
+        copied.execute("PRAGMA synchronous=OFF")  # the draft is synced as a whole
+        moment.backup(copied, pages=_PAGES, progress=_reporter("Copying the database", tell))
+        # The copied header says WAL: opening the sealed copy would leave -wal and -shm beside it.
+        copied.execute("PRAGMA journal_mode=DELETE").fetchone()
+
+
+def live_size(moment: sqlite3.Connection) -> int:
+    """Bytes of the database as this moment has it."""
+    return int(_pragma(moment, "page_count")) * int(_pragma(moment, "page_size"))
+
+
+def journal_mode(moment: sqlite3.Connection) -> str:
+    """`wal` or `delete` and the like, as the live database has it."""
+    return str(_pragma(moment, "journal_mode"))
+
+
+def inspect(sealed: Path, tell: Listener = silence) -> Inspection:
+    """What the file says of itself, and what is wrong with it; nothing is written beside it.
+
+    A file that SQLite cannot read at all raises `Damaged`.
+    """
+    try:
+        with open_sealed(sealed) as connection:
+            return _inspection(connection, sealed, tell)
+    except sqlite3.DatabaseError as error:
+        raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
+
+
+def look(connection: sqlite3.Connection) -> Inspection:
+    """Facts, revisions and fingerprint of an open database, without checking its pages."""
+    facts = DatabaseFacts(
+        size=live_size(connection),
+        sha256="",
+        page_size=int(_pragma(connection, "page_size")),
+        journal_mode=journal_mode(connection),
+        encoding=str(_pragma(connection, "encoding")),
+        user_version=int(_pragma(connection, "user_version")),
+        application_id=int(_pragma(connection, "application_id")),
+        rows=count_rows(connection),
+        sqlite_version=sqlite3.sqlite_version,
+    )
+    return Inspection(facts, revisions(connection), fingerprint(connection))
+
+
+def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
+    """Rows of every ordinary table, by name."""
+    names = [row[0] for row in connection.execute(_ORDINARY_TABLES)]
+    return {name: connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()[0] for name in names}
+
+
+def revisions(connection: sqlite3.Connection) -> tuple[str, ...] | None:
+    """Alembic's heads in this database, sorted; None where it has no `alembic_version` table."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE type='table' AND name='alembic_version'").fetchone():
+        return None
+    return tuple(sorted(str(row[0]) for row in connection.execute("SELECT version_num FROM alembic_version")))
+
+
+def fingerprint(connection: sqlite3.Connection) -> str:
+    """SHA-256 of the schema, white space apart: tells a half-applied migration that a revision cannot tell."""
+    rows = connection.execute("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master ORDER BY 1, 2, 3")
+    lines = ("\0".join((*row[:3], re.sub(r"\s+", " ", row[3]).strip())) for row in rows)
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@contextlib.contextmanager
+def open_sealed(sealed: Path) -> Iterator[sqlite3.Connection]:
+    """A finished file, read-only, with nothing written beside it and no lock taken."""
+    connection = sqlite3.connect(f"{sealed.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    connection.text_factory = _lenient_text
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def match_page_size(staged: Path, live: Path, timeout: float) -> None:
+    """The staged file has the live page size: a WAL database refuses pages of another size, misleadingly."""
+    try:
+        with snapshot(live, timeout) as moment:
+            wanted = int(_pragma(moment, "page_size"))
+    except SourceBroken:
+        return
+    with contextlib.closing(sqlite3.connect(staged, isolation_level=None)) as connection:
+        if int(_pragma(connection, "page_size")) == wanted:
+            return
+        again = staged.with_name(staged.name + ".paged")
+        connection.execute(f"PRAGMA page_size={wanted}")
+        # INTO, because a plain VACUUM may number the rows anew.
+        connection.execute("VACUUM INTO ?", (str(again),))
+    os.replace(again, staged)
+
+
+def replace_live(staged: Path, live: Path, timeout: float, wanted: DatabaseFacts, tell: Listener = silence) -> None:
+    """The live database holds what the staged file holds: in one SQLite transaction, or not at all.
+
+    Inode, owner, mode and journal mode stay, other processes go on and see the new content at their next
+    transaction. Only a live file that is missing or no database is replaced by renaming.
+    Can be repeated. Raises `SourceUnreadable` with who holds it where it stays locked for `timeout` seconds.
+    """
+    if not staged.exists():
+        return  # it is in place already: a repeated run
+    if not live.exists():
+        return _put_in_place(staged, live, wanted)
+    try:
+        _write_through(staged, live, timeout, tell)
+    except SourceBroken:
+        _put_in_place(staged, live, wanted)
+
+
+def prove(live: Path, timeout: float, wanted_revisions: tuple[str, ...] | None) -> Inspection:
+    """The live database opens for writing, is sound, and is at the revision it should be at."""
+    with contextlib.closing(_open_live(live)) as connection:
+        patiently(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN")
+        found = _inspection(connection, None, silence)
+    if found.problems:
+        raise SourceUnreadable(f"{live} is not sound after the restore: {found.problems[0]}.", hint="Type: undo")
+    if (found.revisions or ()) != (wanted_revisions or ()):
+        raise SourceUnreadable(
+            f"{live} is at revision {', '.join(found.revisions or ()) or 'none'} after the restore, "
+            f"not at {', '.join(wanted_revisions or ()) or 'none'}: another process changed it.",
+            hint="Stop the app, then restore again: --stop",
+        )
+    return found
+
+
+def keep_raw(live: Path, folder: Path) -> list[str]:
+    """The names of what was there of the live database and its sidecars, copied as they are.
+
+    In a process of its own: closing a handle on a database file here would drop this process's SQLite locks.
+    """
+    present = [path for path in (live, *sidecars(live)) if path.exists()]
+    if present:
+        subprocess.run(["cp", "-p", "--", *map(str, present), str(folder)], check=True, stdin=subprocess.DEVNULL)
+    return [path.name for path in present]
+
+
+def sidecars(live: Path) -> list[Path]:
+    """Where SQLite keeps what is not yet in the file itself."""
+    return [live.with_name(live.name + suffix) for suffix in SIDECARS]
+
+
+def patiently(action: Callable[[], T], live: Path, timeout: float, tell: Listener = silence) -> T:
+    """What the action returns, tried until `timeout` seconds are over while the database is locked."""
+    deadline, said = time.monotonic() + timeout, False
+    while True:
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            if not any(word in str(error) for word in _BUSY):
+                raise
+            if time.monotonic() >= deadline:
+                raise _locked(live, timeout) from error
+        if not said:
+            tell(Waiting(f"Waiting up to {timeout:g} s for {live}, which {_holders(live)} keeps locked."))
+            said = True
+        time.sleep(0.05)
+
+
+def quoted(name: str) -> str:
+    """The name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _must_be_there(live: Path) -> None:
+    try:
+        facts = os.stat(live)
+    except FileNotFoundError as error:
+        hint = "Set BACKUP_DATABASE to where it is; `config` shows the settings in force."
+        raise SourceBroken(f"There is no database at {live}.", hint) from error
+    except OSError as error:
+        raise SourceUnreadable(f"The database {live} cannot be reached: {error.strerror}.") from error
+    if not os.path.isfile(live):
+        raise SourceUnreadable(f"The database {live} is not a file.", hint="Set BACKUP_DATABASE to the database file.")
+    if facts.st_size == 0:
+        raise SourceBroken(f"The database {live} is empty (0 bytes).", hint="Is BACKUP_DATABASE right? See `config`.")
+
+
+def _open_live(live: Path) -> sqlite3.Connection:
+    # rw, not ro: a hot journal is rolled back, and an idle WAL database leaves no litter. Never created.
+    connection = sqlite3.connect(
+        f"{live.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=_PATIENCE,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    connection.text_factory = _lenient_text
+    return connection
+
+
+def _begin_reading(connection: sqlite3.Connection) -> None:
+    if not connection.in_transaction:
+        connection.execute("BEGIN")
+    if not connection.execute("SELECT count(*) FROM sqlite_master WHERE type='table'").fetchone()[0]:
+        raise SourceBroken("The live database holds no tables.", hint="Is BACKUP_DATABASE right? See `config`.")
+
+
+def _inspection(connection: sqlite3.Connection, sealed: Path | None, tell: Listener) -> Inspection:
+    tell(Step("Checking the database"))
+    problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
+    if problems:
+        return Inspection(DatabaseFacts(size=0, sha256=""), None, "", tuple(problems))
+    found = look(connection)
+    if not found.facts.rows and not connection.execute("SELECT 1 FROM sqlite_master WHERE type='table'").fetchone():
+        problems.append("it holds no tables")
+    facts = replace(
+        found.facts,
+        sha256=disk.hash_file(sealed) if sealed else "",
+        foreign_key_violations=_foreign_key_violations(connection),
+    )
+    return Inspection(facts, found.revisions, found.fingerprint, tuple(problems))
+
+
+def _foreign_key_violations(connection: sqlite3.Connection) -> int:
+    try:
+        return sum(1 for _ in connection.execute("PRAGMA foreign_key_check"))
+    except sqlite3.OperationalError:  # a key that refers to what is not there: the schema's slip, not the data's
+        return 0
+
+
+def _write_through(staged: Path, live: Path, timeout: float, tell: Listener) -> None:
+    deadline, said = time.monotonic() + timeout, False
+
+    def watch(status: int, remaining: int, total: int) -> None:
+        # CPython retries a locked target for ever: this is what ends it.
+        nonlocal said
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            if time.monotonic() >= deadline:
+                raise _locked(live, timeout)
+            if not said:
+                tell(Waiting(f"Waiting up to {timeout:g} s for {live}, which {_holders(live)} keeps locked."))
+                said = True
+        else:
+            tell(Progress(total - remaining))
+
+    with open_sealed(staged) as source, contextlib.closing(_open_live(live)) as target:
+        try:
+            patiently(lambda: target.execute("SELECT count(*) FROM sqlite_master").fetchone(), live, timeout, tell)
+            target.execute("PRAGMA wal_autocheckpoint=0")
+            target.execute("PRAGMA synchronous=FULL")
+            tell(Step("Restoring the database", int(_pragma(source, "page_count")), "pages"))
+            source.backup(target, pages=_PAGES, progress=watch)
+        except sqlite3.DatabaseError as error:
+            raise _unreadable(live, error) from error
+
+
+def _put_in_place(staged: Path, live: Path, wanted: DatabaseFacts) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        disk.dress(staged, os.stat(live))
+    if not live.exists():
+        os.chmod(staged, wanted.mode)
+        disk.give(staged, disk.owner_of(live.parent))
+    for stale in sidecars(live):
+        disk.remove(stale)  # or SQLite would replay it over the restored file
+    disk.sync_file(staged)
+    disk.rename(staged, live)
+    if wanted.journal_mode == "wal":
+        with contextlib.closing(_open_live(live)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL").fetchone()
+
+
+def _unreadable(live: Path, error: sqlite3.DatabaseError) -> SourceUnreadable:
+    text = str(error)
+    if any(word in text for word in _BROKEN):
+        return SourceBroken(
+            f"The database {live} cannot be read: {text}.", hint="Put a backup back: `list`, `restore`."
+        )
+    if any(word in text for word in _BUSY):
+        return _locked(live, 0)
+    hint = f"Check who may read and write {live.parent} and what is in it: `doctor`."
+    return SourceUnreadable(f"The database {live} cannot be read: {text}.", hint)
+
+
+def _locked(live: Path, timeout: float) -> SourceUnreadable:
+    return SourceUnreadable(
+        f"The database {live} stayed locked for {timeout:g} s by {_holders(live)}; it was not changed.",
+        hint="Stop the app or end that transaction, then try again; BACKUP_BUSY_TIMEOUT sets how long to wait.",
+    )
+
+
+def _holders(live: Path) -> str:
+    return ", ".join(process.holders(live)) or "another process"
+
+
+def _reporter(name: str, tell: Listener) -> Callable[[int, int, int], None]:
+    begun = False
+
+    def report(_status: int, remaining: int, total: int) -> None:
+        nonlocal begun
+        if not begun:
+            tell(Step(name, total, "pages"))
+            begun = True
+        tell(Progress(total - remaining))
+
+    return report
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int | str:
+    value: int | str = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
+def _lenient_text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+_ORDINARY_TABLES = (
+    "SELECT name FROM pragma_table_list WHERE schema='main' AND type='table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    " ORDER BY name"
+)

@@ -1,0 +1,336 @@
+"""What differs between the live uploads and the wanted tree: found, staged inside the live folder, put in place.
+
+Staged inside, because a rename crosses no mount. Each step can be repeated: what is staged no more was put in place
+already. A live file is removed or replaced only while it is as the safety copy has it, so nothing is lost that
+arrived in between.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from backupkit.ground import disk, tree
+from backupkit.ground.tree import Entry
+from backupkit.words.events import Listener, Progress, Step, Warned, silence
+from backupkit.words.model import STAGING
+from backupkit.words.names import shown
+
+OPERATIONS = "operations"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Action = Literal["add", "change", "remove", "dress"]
+
+
+@dataclass(frozen=True)
+class Places:
+    """The live folder and the wanted tree; trees that hold copies of what is live; an owner for all, or none."""
+
+    live: Path
+    wanted: Path
+    copies: tuple[Path, ...] = ()
+    owner: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One path that is not as wanted: what is there now, what shall be."""
+
+    action: Action
+    live: Entry | None
+    wanted: Entry | None
+
+    @property
+    def path(self) -> str:
+        entry = self.wanted or self.live
+        assert entry is not None
+        return entry.path
+
+    @property
+    def brings(self) -> bool:
+        """Whether a file or link must be staged for it."""
+        return self.action in ("add", "change") and self.wanted is not None and self.wanted.form in ("file", "link")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a restore will do to the uploads: numbers of files and links, and bytes to stage."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    bytes: int = 0
+
+
+def differences(live: Path, wanted: Path, same_owner: bool, tell: Listener = silence) -> list[Difference]:
+    """Every path that is not as wanted. Files of one size are compared by content: a kept time proves nothing."""
+    done = 0
+
+    def read(count: int) -> None:
+        nonlocal done
+        done += count
+        tell(Progress(done))
+
+    found = (_difference(live, wanted, *pair, same_owner, read) for pair in _side_by_side(live, wanted))
+    return [difference for difference in found if difference]
+
+
+def summarise(found: list[Difference]) -> Summary:
+    """The numbers a person wants to see; folders are not counted."""
+    files = [one for one in found if (one.wanted or one.live).form != "folder"]  # type: ignore[union-attr]
+    return Summary(
+        added=sum(one.action == "add" for one in files),
+        changed=sum(one.action == "change" for one in files),
+        removed=sum(one.action == "remove" for one in files),
+        bytes=needed(found),
+    )
+
+
+def needed(found: list[Difference]) -> int:
+    """Bytes that staging takes."""
+    return sum(tree.content_size(one.wanted.facts) for one in found if one.brings and one.wanted)
+
+
+def stage(found: list[Difference], places: Places, tell: Listener = silence) -> None:
+    """What is needed lies in the staging folder with the list of what to do; not yet synced."""
+    staging = places.live / STAGING
+    staging.mkdir(mode=0o700)
+    tell(Step("Staging the uploads", needed(found)))
+    done = 0
+    with open(staging / OPERATIONS, "w", encoding="ascii") as operations:
+        for number, one in enumerate(found):
+            if one.live and not _is_kept(one.live, places.copies):
+                tell(Warned(f"{shown(one.path)} came or changed during the restore, and stays as it is."))
+                continue
+            if one.brings and one.wanted:
+                done += _stage_one(places, staging / str(number), one.wanted)
+                tell(Progress(done))
+            operations.write(json.dumps(_operation(one, number, places.owner)) + "\n")
+
+
+def apply(live: Path, tell: Listener = silence) -> None:
+    """The uploads are as wanted, and on disk. Can be repeated; with no staging there is nothing to do."""
+    if not (live / STAGING / OPERATIONS).exists():
+        return
+    tell(Step("Restoring the uploads", unit="files"))
+    for one in reversed(list(_operations(live))):  # what is in a folder before the folder
+        if one.action == "remove" or one.clash:
+            _remove(live, one, tell)
+    for one in _operations(live):
+        if one.action != "remove":
+            _put(live, one, tell)
+    for one in reversed(list(_operations(live))):  # its times last, when nothing in it changes any more
+        if one.action != "remove" and one.form == "folder":
+            _dress_folder(live, one)
+    disk.sync_tree(live)
+
+
+def unstage(live: Path) -> None:
+    """Nothing of ours is left in the live folder."""
+    if live.is_dir():
+        disk.remove_tree(live / STAGING)
+
+
+def _side_by_side(live: Path, wanted: Path) -> Iterator[tuple[Entry | None, Entry | None]]:
+    """Both walks, entry beside entry of the same path."""
+    left = tree.walk(live, STAGING) if live.is_dir() else iter(())
+    right = tree.walk(wanted)
+    one, two = next(left, None), next(right, None)
+    while one or two:
+        if two is None or (one is not None and one.key < two.key):
+            yield one, None
+            one = next(left, None)
+        elif one is None or two.key < one.key:
+            yield None, two
+            two = next(right, None)
+        else:
+            yield one, two
+            one, two = next(left, None), next(right, None)
+
+
+def _difference(
+    live: Path, wanted: Path, one: Entry | None, two: Entry | None, same_owner: bool, read: Callable[[int], None]
+) -> Difference | None:
+    if two is None:
+        return None if one is None or one.form == "special" else Difference("remove", one, None)
+    if one is None:
+        return Difference("add", None, two)
+    if one.form != two.form:
+        return Difference("change", one, two)
+    if one.form == "link":
+        return Difference("change", one, two) if one.target != two.target else None
+    if one.form == "file" and not _same_content(live, wanted, one, two, read):
+        return Difference("change", one, two)
+    if one.form == "folder":
+        return Difference("dress", one, two)  # always: its times change with what is put into it
+    return None if _dressed_alike(one.facts, two.facts, same_owner) else Difference("dress", one, two)
+
+
+def _same_content(live: Path, wanted: Path, one: Entry, two: Entry, read: Callable[[int], None]) -> bool:
+    if one.facts.st_size != two.facts.st_size:
+        return False
+    with suppress(FileNotFoundError):
+        return disk.same_content(live / one.path, wanted / two.path, read)
+    return False
+
+
+def _dressed_alike(one: os.stat_result, two: os.stat_result, same_owner: bool) -> bool:
+    if stat.S_IMODE(one.st_mode) != stat.S_IMODE(two.st_mode) or one.st_mtime_ns != two.st_mtime_ns:
+        return False
+    return not same_owner or os.geteuid() != 0 or (one.st_uid, one.st_gid) == (two.st_uid, two.st_gid)
+
+
+def _is_kept(live: Entry, copies: tuple[Path, ...]) -> bool:
+    """Whether a copy has what is there, so that it may be replaced."""
+    return live.form == "folder" or any(_is_copy(live, tree.look(copy, live.path)) for copy in copies)
+
+
+def _is_copy(live: Entry, kept: Entry | None) -> bool:
+    if kept is None or kept.form != live.form or kept.target != live.target:
+        return False
+    return tree.signature(kept.facts)[:2] == tree.signature(live.facts)[:2]
+
+
+def _stage_one(places: Places, staged: Path, wanted: Entry) -> int:
+    source, size = places.wanted / wanted.path, 0
+    if wanted.form == "link":
+        os.symlink(wanted.target, staged)
+    else:
+        size = disk.copy_file(source, staged, sparse=tree.content_size(wanted.facts) < wanted.facts.st_size)
+    disk.dress(staged, wanted.facts)
+    if places.owner:
+        disk.give(staged, places.owner)
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    """A line of the list in the staging folder: all that `apply` needs to know."""
+
+    action: Action
+    path: str
+    form: tree.Form
+    clash: bool
+    staged: str | None
+    seen: list[int] | None
+    mode: int
+    owner: list[int]
+    time: int
+
+
+def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> dict[str, object]:
+    entry = one.wanted or one.live
+    assert entry is not None
+    operation = _Operation(
+        action=one.action,
+        path=one.path,
+        form=entry.form,
+        clash=bool(one.live and one.wanted and one.live.form != one.wanted.form),
+        staged=str(number) if one.brings else None,
+        seen=list(tree.signature(one.live.facts)) if one.live and one.live.form != "folder" else None,
+        mode=stat.S_IMODE(entry.facts.st_mode),
+        owner=list(owner or (entry.facts.st_uid, entry.facts.st_gid)),
+        time=entry.facts.st_mtime_ns,
+    )
+    return asdict(operation)
+
+
+def _operations(live: Path) -> Iterator[_Operation]:
+    with open(live / STAGING / OPERATIONS, encoding="ascii") as lines:
+        yield from (_Operation(**json.loads(line)) for line in lines)
+
+
+def _remove(live: Path, one: _Operation, tell: Listener) -> None:
+    with suppress(FileNotFoundError), _parent(live, one.path) as (folder, name):
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISDIR(there.st_mode):
+            with suppress(OSError):  # something is in it again, or it is a mount: it stays
+                os.rmdir(name, dir_fd=folder)
+        elif not _in_place(live, one) and _as_seen(there, one, tell):
+            os.unlink(name, dir_fd=folder)
+
+
+def _in_place(live: Path, one: _Operation) -> bool:
+    return one.staged is not None and not os.path.lexists(live / STAGING / one.staged)
+
+
+def _put(live: Path, one: _Operation, tell: Listener) -> None:
+    with _parent(live, one.path) as (folder, name):
+        if one.form == "folder":
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=folder)
+        elif one.staged is None:
+            _dress(folder, name, one)
+        elif not _in_place(live, one):
+            _place(live / STAGING / one.staged, folder, name, one, tell)
+
+
+def _place(staged: Path, folder: int, name: str, one: _Operation, tell: Listener) -> None:
+    with suppress(FileNotFoundError):
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not one.clash and not _as_seen(there, one, tell):
+            return
+    try:
+        os.rename(staged, name, dst_dir_fd=folder)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _carry_over(staged, folder, name)
+
+
+def _carry_over(staged: Path, folder: int, name: str) -> None:
+    """Into another mount inside the uploads folder: copied beside its place, then renamed."""
+    beside = f"/proc/self/fd/{folder}/{STAGING}-{staged.name}"
+    disk.remove(Path(beside))
+    facts = os.lstat(staged)
+    if stat.S_ISLNK(facts.st_mode):
+        os.symlink(os.readlink(staged), beside)
+    else:
+        disk.copy_file(staged, Path(beside))
+    disk.dress(Path(beside), facts)
+    os.rename(beside, name, dst_dir_fd=folder)
+    os.unlink(staged)
+
+
+def _as_seen(there: os.stat_result, one: _Operation, tell: Listener) -> bool:
+    """Whether the live file is still what the safety copy has; if not, it stays, and the person is told."""
+    if one.seen is not None and list(tree.signature(there)) == one.seen:
+        return True
+    tell(Warned(f"{shown(one.path)} came or changed during the restore, and stays as it is."))
+    return False
+
+
+def _dress_folder(live: Path, one: _Operation) -> None:
+    with _parent(live, one.path) as (folder, name):
+        _dress(folder, name, one)
+
+
+def _dress(folder: int, name: str, one: _Operation) -> None:
+    with suppress(FileNotFoundError):
+        if os.geteuid() == 0:
+            os.chown(name, *one.owner, dir_fd=folder, follow_symlinks=False)
+        if one.form != "link":
+            os.chmod(name, one.mode, dir_fd=folder)
+        os.utime(name, ns=(one.time, one.time), dir_fd=folder, follow_symlinks=False)
+
+
+@contextmanager
+def _parent(live: Path, path: str) -> Iterator[tuple[int, str]]:
+    """The open folder that holds the path, and its name in it; no link on the way is followed."""
+    *folders, name = path.split("/")
+    handle = os.open(live, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for inner in folders:
+            deeper = os.open(inner, _FOLDER, dir_fd=handle)
+            os.close(handle)
+            handle = deeper
+        yield handle, name
+    finally:
+        os.close(handle)

@@ -1,0 +1,340 @@
+"""SQL text of a database: `write_dump` writes it, `load_dump` (in `sql_load`) builds a database from it.
+
+What one writes the other loads to the same content: every row with its storage class and its rowid, the schema to the
+letter, `user_version`, `application_id`, encoding, page size, sequences, statistics, virtual tables. The text is also
+what the `sqlite3` shell reads, and looks like what its `.dump` writes:
+
+    PRAGMA encoding='UTF-8'; …     before the first table, or SQLite ignores them
+    BEGIN TRANSACTION;
+    tables, each with its rows     many rows to an INSERT, one row to a line
+    sqlite_sequence, sqlite_stat1  after the rows, which would change them
+    indexes, views, triggers       after the rows, which would set the triggers off
+    virtual tables                 as rows of the schema: their content came with their shadow tables
+    COMMIT;                        the proof that nothing is missing
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from backupkit.parts.sources.sql_load import load_dump
+from backupkit.words.errors import SourceUnreadable
+from backupkit.words.events import Listener, Progress, Step, silence
+
+__all__ = ["DumpFacts", "load_dump", "write_dump"]
+
+_PROGRESS_ROWS = 5000
+_STATEMENT_BYTES = 32 * 1024  # rows of one INSERT: fast to load, and still read by eye
+_FORMAT_ARGUMENTS = 100  # SQLite allows a function 127
+_ROWID_NAMES = ("_rowid_", "rowid", "oid")
+_LAST_ORDER = {"index": 0, "view": 1, "trigger": 2}  # a trigger may stand on a view
+_LITERAL = re.compile(rb"'((?:[^']|'')*)'")
+_COMMENT_OR_QUOTED = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'[^']*'|\"[^\"]*\"|`[^`]*`|\[[^\]]*\]", re.DOTALL)
+_WRITABLE_SCHEMA = (
+    "/* WARNING: Script requires that SQLITE_DBCONFIG_DEFENSIVE be disabled */\nPRAGMA writable_schema=ON"
+)
+
+
+@dataclass(frozen=True)
+class DumpFacts:
+    """What a dump holds; `bytes` is the text before any compression."""
+
+    tables: int
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    generated: bool
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One line of `sqlite_master`."""
+
+    kind: str
+    name: str
+    table: str
+    root: int
+    sql: str
+
+
+def write_dump(live: sqlite3.Connection, out: BinaryIO, tell: Listener = silence) -> DumpFacts:
+    """SQL text of one consistent moment of the database, streamed in constant memory (that of its largest row).
+
+    Changes nothing: not the database, nor a transaction the caller has open.
+    Raises SourceUnreadable where the database cannot be read, has no tables, or holds a row too long for SQL text.
+    """
+    try:
+        with _one_moment(live):
+            return _Dump(live, out, tell).write()
+    except sqlite3.Error as error:
+        raise SourceUnreadable(
+            f"Cannot read the database {_path_of(live)}: {error}.", hint="Run `doctor` to see what is wrong."
+        ) from error
+
+
+@contextmanager
+def _one_moment(live: sqlite3.Connection) -> Iterator[None]:
+    """Inside, every read sees the same content; afterwards the connection is as it was."""
+    text_factory, began = live.text_factory, not live.in_transaction
+    live.text_factory = bytes  # text from elsewhere need not be UTF-8
+    live.create_function("backupkit_shortest", 1, repr, deterministic=True)
+    live.create_function("backupkit_exact", 1, _exact, deterministic=True)
+    try:
+        if began:
+            live.execute("BEGIN")
+        yield
+    finally:
+        if began and live.in_transaction:
+            live.rollback()
+        live.create_function("backupkit_shortest", 1, None)
+        live.create_function("backupkit_exact", 1, None)
+        live.text_factory = text_factory
+
+
+class _Dump:
+    """One dump being written."""
+
+    def __init__(self, live: sqlite3.Connection, out: BinaryIO, tell: Listener) -> None:
+        self._cursor = live.cursor()
+        self._cursor.row_factory = None
+        self._out = out
+        self._tell = tell
+        self._path = _path_of(live)
+        self._bytes = 0
+        self._rows = 0
+        self._told = 0
+
+    def write(self) -> DumpFacts:
+        schema = self._schema()
+        tables = [entry for entry in schema if entry.kind == "table" and entry.root and not _is_internal(entry.name)]
+        virtual = [entry for entry in schema if entry.kind == "table" and not entry.root]
+        internal = {entry.name for entry in schema if entry.kind == "table" and _is_internal(entry.name)}
+        if not tables and not virtual:
+            raise SourceUnreadable(f"The database {self._path} has no tables.", hint="Is this the right file?")
+        self._tell(Step("dump", sum(self._count(entry.name) for entry in tables), "rows"))
+        self._write_head()
+        for entry in tables:
+            self._statement(_terminated(entry.sql))
+            self._write_rows(entry.name)
+        rows = self._rows  # of the app: what follows is SQLite's own
+        self._write_sequence(internal, tables)
+        self._write_statistics(internal)
+        for entry in sorted((e for e in schema if e.kind in _LAST_ORDER), key=lambda e: _LAST_ORDER[e.kind]):
+            self._statement(_terminated(entry.sql))
+        self._write_virtual(virtual)
+        self._statement("COMMIT;")
+        return DumpFacts(len(tables) + len(virtual), rows, self._bytes)
+
+    def _schema(self) -> list[_Entry]:
+        rows = self._all("SELECT type, name, tbl_name, rootpage, sql FROM main.sqlite_master WHERE sql NOT NULL")
+        try:
+            return [_Entry(a.decode(), b.decode(), c.decode(), root or 0, sql.decode()) for a, b, c, root, sql in rows]
+        except UnicodeDecodeError as error:
+            raise SourceUnreadable(
+                f"The schema of {self._path} is not UTF-8, which SQL text must be.",
+                hint="Make a backup instead: it keeps the database byte for byte.",
+            ) from error
+
+    def _write_head(self) -> None:
+        """The settings that SQLite takes before the first table only, then those of the file."""
+        self._statement(f"PRAGMA page_size={self._pragma('page_size')};")
+        if mode := self._pragma("auto_vacuum"):
+            self._statement(f"PRAGMA auto_vacuum={mode};")
+        self._statement(f"PRAGMA encoding='{self._pragma('encoding').decode()}';")
+        self._statement("PRAGMA foreign_keys=OFF;")
+        self._statement("BEGIN TRANSACTION;")
+        for name in ("application_id", "user_version"):
+            self._statement(f"PRAGMA {name}={self._pragma(name)};")
+
+    def _write_sequence(self, internal: set[str], tables: Sequence[_Entry]) -> None:
+        if "sqlite_sequence" not in internal:
+            return
+        if not any("AUTOINCREMENT" in _COMMENT_OR_QUOTED.sub("", entry.sql).upper() for entry in tables):
+            # The last table with AUTOINCREMENT is gone, and nothing but such a table makes sqlite_sequence.
+            name = _quoted(_free_name({entry.name.lower() for entry in tables}))
+            self._statement(f"CREATE TABLE {name}(id INTEGER PRIMARY KEY AUTOINCREMENT);\nDROP TABLE {name};")
+        self._statement("DELETE FROM sqlite_sequence;")
+        self._write_rows("sqlite_sequence")
+
+    def _write_statistics(self, internal: set[str]) -> None:
+        """What ANALYZE found. Only stat1: the others exist or not as a library was compiled, and are samples."""
+        if "sqlite_stat1" in internal:
+            self._statement("ANALYZE sqlite_master;")
+            self._write_rows("sqlite_stat1")
+
+    def _write_virtual(self, virtual: Sequence[_Entry]) -> None:
+        if not virtual:
+            return
+        self._statement(f"{_WRITABLE_SCHEMA};")
+        for entry in virtual:
+            name, sql = _literal(entry.name), _literal(entry.sql)
+            self._statement(
+                f"INSERT INTO sqlite_master(type,name,tbl_name,rootpage,sql)VALUES('table',{name},{name},0,{sql});"
+            )
+        self._statement("PRAGMA writable_schema=OFF;")
+
+    def _write_rows(self, table: str) -> None:
+        """Every row, in the order of its key, as INSERTs of many rows."""
+        columns, rowid = self._columns(table)
+        target = f"INSERT INTO {_quoted(table)}{_column_list(columns, rowid)} VALUES\n".encode()
+        values = [rowid] if rowid else []
+        values += [_value_text(_quoted(column.name)) for column in columns if not column.generated]
+        # NOT INDEXED, because an index that covers the table would be read instead, in its own order.
+        rows = self._cursor.execute(f"SELECT {_row_text(values)} FROM main.{_quoted(table)} NOT INDEXED")
+        lines: list[bytes] = []
+        size = 0
+        for (line,) in rows:
+            if line is None:
+                raise sqlite3.DataError(f"a row of {table} is too long for SQL text")
+            lines.append(line)
+            size += len(line)
+            if size > _STATEMENT_BYTES:
+                self._write_insert(target, lines)
+                lines, size = [], 0
+        if lines:
+            self._write_insert(target, lines)
+
+    def _write_insert(self, target: bytes, lines: list[bytes]) -> None:
+        values = _valid(b",\n".join(lines))
+        self._bytes += self._out.write(b"".join((target, values, b";\n")))
+        self._rows += len(lines)
+        if self._rows >= self._told + _PROGRESS_ROWS:
+            self._told = self._rows
+            self._tell(Progress(self._rows))
+
+    def _columns(self, table: str) -> tuple[list[_Column], str]:
+        """The columns, and the name by which the rowid must be kept: empty where a key is the rowid, or there is none."""
+        facts = self._all("SELECT name, type, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid", table)
+        columns = [_Column(name.decode(), hidden in (2, 3)) for name, _type, _key, hidden in facts]
+        keys = [kind.decode().upper() for _name, kind, key, _hidden in facts if key]
+        key_indexes = self._all("SELECT 1 FROM pragma_index_list(?, 'main') WHERE origin = 'pk'", table)
+        if keys == ["INTEGER"] and not key_indexes:  # with an index, it is INTEGER PRIMARY KEY DESC: not the rowid
+            return columns, ""
+        taken = {column.name.lower() for column in columns}
+        free = next((name for name in _ROWID_NAMES if name not in taken), "")
+        return columns, free if free and self._has_rowid(table, free) else ""
+
+    def _has_rowid(self, table: str, name: str) -> bool:
+        try:
+            self._cursor.execute(f"SELECT {name} FROM main.{_quoted(table)} LIMIT 0")
+        except sqlite3.OperationalError:
+            return False
+        return True
+
+    def _count(self, table: str) -> int:
+        return int(self._all(f"SELECT count(*) FROM main.{_quoted(table)}")[0][0])
+
+    def _pragma(self, name: str) -> Any:
+        return self._all(f"PRAGMA main.{name}")[0][0]
+
+    def _all(self, sql: str, *values: str) -> list[tuple[Any, ...]]:
+        return self._cursor.execute(sql, values).fetchall()
+
+    def _statement(self, sql: str) -> None:
+        self._bytes += self._out.write(f"{sql}\n".encode())
+
+
+def _column_list(columns: Sequence[_Column], rowid: str) -> str:
+    if not rowid and not any(column.generated for column in columns):
+        return ""
+    names = [_quoted(column.name) for column in columns if not column.generated]
+    return "(" + ",".join([rowid, *names] if rowid else names) + ")"
+
+
+def _row_text(values: Sequence[str]) -> str:
+    """An expression for `(1,'a',NULL)`: SQLite writes the text, because Python would take twice as long."""
+    parts = [values[start : start + _FORMAT_ARGUMENTS] for start in range(0, len(values), _FORMAT_ARGUMENTS)]
+    layouts = [",".join(["%s"] * len(part)) for part in parts]
+    layouts[0] = "(" + layouts[0]
+    layouts[-1] += ")"
+    texts = [f"printf('{layout}',{','.join(part)})" for layout, part in zip(layouts, parts, strict=True)]
+    return " || ',' || ".join(texts)
+
+
+def _value_text(column: str) -> str:
+    """An expression for the literal that brings the column's value back, storage class and every bit of it.
+
+    A text literal cannot hold what SQLite does not carry through its functions: a NUL, half a surrogate pair. Such
+    text goes as its bytes in the database's encoding. Literals of reals are read back first, because SQLite's own
+    reading of them is off by one bit now and then.
+    """
+    c = column
+    return f"""CASE typeof({c})
+        WHEN 'integer' THEN {c}
+        WHEN 'text' THEN CASE WHEN CAST(substr({c},1) AS BLOB)=CAST({c} AS BLOB) THEN quote({c})
+            ELSE 'CAST(X'''||hex(CAST({c} AS BLOB))||''' AS TEXT)' END
+        WHEN 'real' THEN CASE WHEN {c}=0 THEN backupkit_exact({c})
+            WHEN CAST(CAST({c} AS TEXT) AS REAL)={c} THEN CAST({c} AS TEXT)
+            WHEN CAST(backupkit_shortest({c}) AS REAL)={c} THEN backupkit_shortest({c})
+            ELSE backupkit_exact({c}) END
+        ELSE quote({c}) END"""
+
+
+def _exact(value: float) -> str:
+    """The real as arithmetic that cannot round: its digits as an integer, times or over powers of two."""
+    if value in (math.inf, -math.inf):
+        return "1e999" if value > 0 else "-1e999"
+    if value == 0:
+        return repr(value)
+    fraction, exponent = math.frexp(value)
+    digits, shift = int(fraction * 2**53), exponent - 53
+    operator = "*" if shift > 0 else "/"
+    factors = [2 ** min(62, abs(shift) - done) for done in range(0, abs(shift), 62)]  # an integer literal has 63 bits
+    return f"(1.0*{digits}" + "".join(f"{operator}{factor}" for factor in factors) + ")"
+
+
+def _valid(values: bytes) -> bytes:
+    """The same values as UTF-8: a text that is not goes as its bytes."""
+    try:
+        values.decode()
+    except UnicodeDecodeError:
+        return _LITERAL.sub(_as_bytes_unless_valid, values)
+    return values
+
+
+def _as_bytes_unless_valid(literal: re.Match[bytes]) -> bytes:
+    try:
+        literal.group().decode()
+    except UnicodeDecodeError:
+        return b"CAST(X'%b' AS TEXT)" % literal[1].replace(b"''", b"'").hex().encode()
+    return literal.group()
+
+
+def _terminated(sql: str) -> str:
+    """The statement with its semicolon, which must not end up inside a comment that the statement ends in."""
+    endings = (";", "\n;", "*/;")
+    return next((sql + ending for ending in endings if sqlite3.complete_statement(sql + ending)), f"{sql};")
+
+
+def _is_internal(name: str) -> bool:
+    return name.lower().startswith("sqlite_")
+
+
+def _free_name(taken: set[str]) -> str:
+    name = "backupkit_sequence"
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _path_of(live: sqlite3.Connection) -> str:
+    path = live.execute("PRAGMA database_list").fetchone()[2]
+    return path.decode(errors="replace") if isinstance(path, bytes) else str(path)

@@ -1,0 +1,136 @@
+"""The backups folder: what is in it, by name, newest first. Any folder that holds our metadata is a backup.
+
+There is no catalogue to lose: what is on disk is the truth.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from backupkit.ground import disk
+from backupkit.parts import manifest, marks
+from backupkit.words.errors import BackupError, Damaged, NoSuchBackup
+from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata
+from backupkit.words.names import check_name
+from backupkit.words.settings import Settings
+
+DRAFT_PREFIX = ".draft-"
+TRASH_PREFIX = ".draft-deleted-"
+LATEST = "latest"
+_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+
+
+def require(backups: Path) -> None:
+    """The backups folder is there, made where it was missing, and can be written to."""
+    if backups.exists() and not backups.is_dir():
+        raise BackupError(f"The backups folder {backups} is not a folder.", hint="Set BACKUP_DIR to a folder.")
+    try:
+        disk.make_folder(backups)
+    except OSError as error:
+        raise BackupError(
+            f"The backups folder {backups} cannot be made: {error.strerror}.", _writable(backups)
+        ) from error
+    if not os.access(backups, os.W_OK | os.X_OK) or os.statvfs(backups).f_flag & os.ST_RDONLY:
+        raise BackupError(f"The backups folder {backups} cannot be written to.", _writable(backups))
+
+
+def all_backups(settings: Settings) -> list[Backup]:
+    """Every backup, newest first; what is no backup of ours is left out, and what is damaged says so."""
+    try:
+        names = os.listdir(settings.dir)
+    except FileNotFoundError:
+        return []
+    found = [read(settings, name) for name in names if _is_backup(settings.dir / name)]
+    return sorted(found, key=lambda backup: (_moment(backup), backup.name), reverse=True)
+
+
+def find(settings: Settings, name: str) -> Backup:
+    """The backup of that name, or the newest for `latest`, safety copies apart; `NoSuchBackup` names what there is."""
+    if name == LATEST:
+        return latest(settings)
+    path = settings.dir / check_name(name)
+    if not path.is_dir() or path.is_symlink():
+        known = [backup.name for backup in all_backups(settings)[:3]]
+        hint = f"There are: {', '.join(known)} …; `list` shows all." if known else "There are no backups yet."
+        raise NoSuchBackup(f"There is no backup named {name} in {settings.dir}.", hint)
+    return read(settings, name)
+
+
+def latest(settings: Settings) -> Backup:
+    """The newest backup that is not a safety copy."""
+    for backup in all_backups(settings):
+        if backup.metadata and backup.metadata.kind != "pre_restore":
+            return backup
+    raise NoSuchBackup(f"There is no backup in {settings.dir} yet.", hint="Make one: `backup`")
+
+
+def read(settings: Settings, name: str) -> Backup:
+    """The backup as it lies there; with `trouble` instead of metadata where that cannot be trusted."""
+    path = settings.dir / name
+    try:
+        metadata = manifest.read_metadata(path, settings.zone)
+    except Damaged as error:
+        return Backup(path, None, "damaged", trouble=error.message)
+    sealed = manifest.has_checksums(path)
+    size = _size(path, metadata)
+    checked_at = metadata.created_at if sealed else None
+    pinned = marks.bears(settings.dir, marks.PINNED, name)
+    return Backup(path, metadata, "checked" if sealed else "unchecked", size, size, pinned, checked_at)
+
+
+def trusted(backup: Backup) -> Metadata:
+    """The metadata; `Damaged` where it cannot be trusted."""
+    if backup.metadata is None:
+        raise Damaged(backup.trouble, hint="Try another backup: `list`.")
+    return backup.metadata
+
+
+def taken_names(settings: Settings) -> set[str]:
+    """Names that a new backup cannot have: of backups, of dumps, of anything else there."""
+    try:
+        return set(os.listdir(settings.dir))
+    except FileNotFoundError:
+        return set()
+
+
+def draft_of(settings: Settings, name: str) -> Path:
+    """Where a backup of that name is made."""
+    return settings.dir / f"{DRAFT_PREFIX}{name}"
+
+
+def clear_drafts(settings: Settings) -> list[str]:
+    """Removes what killed runs left behind, and says what; only under the lock, when no draft is anyone's."""
+    left = [name for name in taken_names(settings) if name.startswith(DRAFT_PREFIX)]
+    for name in left:
+        disk.remove_tree(settings.dir / name)
+    return left
+
+
+def _is_backup(path: Path) -> bool:
+    if path.name.startswith(".") or path.is_symlink() or not path.is_dir():
+        return False
+    return any((path / name).exists() for name in (METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE))
+
+
+def _moment(backup: Backup) -> datetime:
+    return backup.metadata.created_at if backup.metadata else _LONG_AGO
+
+
+def _size(path: Path, metadata: Metadata) -> int:
+    """Bytes of the content: as recorded, or as they lie there for a backup that recorded nothing."""
+    if metadata.database is None and metadata.uploads is None:
+        return sum(_file_sizes(path))
+    return (metadata.database.size if metadata.database else 0) + (metadata.uploads.bytes if metadata.uploads else 0)
+
+
+def _file_sizes(path: Path) -> Iterator[int]:
+    for root, _, names in os.walk(path):
+        for name in names:
+            yield os.lstat(os.path.join(root, name)).st_size
+
+
+def _writable(backups: Path) -> str:
+    return f"Give it to the user who runs this, or set BACKUP_DIR: ls -ld {backups}"

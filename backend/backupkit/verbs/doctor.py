@@ -1,0 +1,136 @@
+"""What is wrong with this set-up, and the command that mends it. Looks only."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from backupkit.ground import disk
+from backupkit.parts import journal, schema, space, store
+from backupkit.parts.sources import database, uploads
+from backupkit.verbs.create import refuse_overlap
+from backupkit.words.errors import BackupError
+from backupkit.words.settings import Settings, unknown_variables
+
+# The race between a checkpoint and a writer that can corrupt a WAL database is mended from here on
+# (sqlite.org/changes.html, 3.51.3). This toolkit never checkpoints a live database; an app does.
+_WAL_RESET_MENDED = (3, 51, 3)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: fine, to know, or wrong; and what mends it."""
+
+    level: Literal["fine", "warning", "wrong"]
+    text: str
+    mend: str = ""
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Everything that can be looked at from here, in the order in which it is needed."""
+    looks = (_database, _uploads, _backups, _schema, _temporary, _unfinished, _sqlite, _reach, _variables)
+    return [finding for look in looks for finding in _safely(look(settings))]
+
+
+def _safely(findings: Iterator[Finding]) -> Iterator[Finding]:
+    try:
+        yield from findings
+    except BackupError as error:
+        yield Finding("wrong", error.message, error.hint)
+    except OSError as error:
+        yield Finding("wrong", f"{error.filename}: {error.strerror}.")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    live = settings.database
+    with database.snapshot(live, min(settings.busy_timeout, 5)) as moment:
+        found = database.look(moment)
+    yield Finding(
+        "fine", f"The database {live} is readable: {space.human(found.facts.size)}, {found.facts.journal_mode}."
+    )
+    if not os.access(live, os.W_OK) or not os.access(live.parent, os.W_OK):
+        owner = ":".join(map(str, disk.owner_of(live.parent)))
+        mend = f"chown {owner} {live}* and make {live.parent} writable"
+        yield Finding("wrong", f"{live} or its folder cannot be written: a restore would fail.", mend)
+
+
+def _uploads(settings: Settings) -> Iterator[Finding]:
+    if settings.uploads is None:
+        yield Finding("fine", "No uploads folder is set; backups hold the database only.")
+        return
+    uploads.require(settings.uploads)
+    files, size = uploads.measure(settings.uploads)
+    yield Finding("fine", f"The uploads {settings.uploads} are readable: {files} files, {space.human(size)}.")
+    if not os.access(settings.uploads, os.W_OK):
+        yield Finding("wrong", f"{settings.uploads} cannot be written: a restore would fail.")
+
+
+def _backups(settings: Settings) -> Iterator[Finding]:
+    refuse_overlap(settings)
+    if not settings.dir.exists():
+        yield Finding("warning", f"The backups folder {settings.dir} is not there yet; the first backup makes it.")
+        return
+    store.require(settings.dir)
+    free, found = disk.free_space(settings.dir), store.all_backups(settings)
+    yield Finding("fine", f"The backups folder {settings.dir}: {len(found)} backups, {space.human(free)} free.")
+    for backup in found:
+        if backup.state == "damaged":
+            yield Finding("warning", f"{backup.name} is damaged: {backup.trouble}")
+    if not found:
+        yield Finding("warning", "There is no backup yet.", settings.reach.tool("backup"))
+
+
+def _schema(settings: Settings) -> Iterator[Finding]:
+    with database.snapshot(settings.database, min(settings.busy_timeout, 5)) as moment:
+        revisions = database.revisions(moment) or ()
+    verdict = schema.classify(revisions, settings.alembic_ini)
+    at = ", ".join(revisions) or "no revision"
+    if verdict.relation == "same":
+        yield Finding("fine", f"The database is at this code's revision: {at}.")
+    elif verdict.relation == "behind":
+        mend = settings.reach.alembic("upgrade head")
+        yield Finding("warning", f"The database is {len(verdict.pending)} migrations behind this code.", mend)
+    else:
+        reason = verdict.reason.replace("The backup", "The database").replace("the backup", "the database")
+        yield Finding("warning", f"The database is at {at}. {reason}")
+
+
+def _temporary(_settings: Settings) -> Iterator[Finding]:
+    try:
+        with tempfile.TemporaryFile():
+            yield Finding("fine", f"Temporary files can be written in {tempfile.gettempdir()}.")
+    except OSError:
+        mend = "Give the container a tmpfs at /tmp, or set TMPDIR"
+        yield Finding("wrong", "No temporary file can be written anywhere; SQLite may need one.", mend)
+
+
+def _unfinished(settings: Settings) -> Iterator[Finding]:
+    if journal.exists(settings.dir):
+        yield Finding("wrong", "A restore was interrupted, or is under way.", settings.reach.tool("recover"))
+
+
+def _sqlite(settings: Settings) -> Iterator[Finding]:
+    if sqlite3.sqlite_version_info < _WAL_RESET_MENDED:
+        found = f"SQLite is {sqlite3.sqlite_version}"
+        yield Finding("fine", f"{found}: before 3.51.3 an app's own checkpoints can, rarely, harm a WAL database.")
+
+
+def _reach(settings: Settings) -> Iterator[Finding]:
+    reach = settings.reach
+    where = (
+        f"in the service {reach.service}, by {reach.compose}"
+        if reach.in_container
+        else "on this machine, without Docker"
+    )
+    yield Finding("fine", f"Commands run {where}; times are in {settings.timezone}.")
+
+
+def _variables(_settings: Settings) -> Iterator[Finding]:
+    for name in unknown_variables(os.environ):
+        yield Finding(
+            "warning", f"{name} is set, and is no setting of this toolkit.", f"unset {name}, if it was meant for it"
+        )

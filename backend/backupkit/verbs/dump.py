@@ -1,0 +1,131 @@
+"""SQL text: written from the live database, and brought back the way a backup is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from backupkit.ground import disk
+from backupkit.parts import compression, lock, store
+from backupkit.parts.sources import database, sql
+from backupkit.verbs.create import Clock, clear_drafts, utc_now
+from backupkit.verbs.recover import recover_under_lock
+from backupkit.verbs.restore import Restored, RestorePlan, Source, plan_source, restore_source
+from backupkit.words.errors import Damaged, NoSuchBackup, Refused
+from backupkit.words.events import Listener, silence
+from backupkit.words.names import STAMP, check_name
+from backupkit.words.settings import Settings
+
+Agree = Callable[[RestorePlan], bool]
+
+
+def dump(settings: Settings, target: Path, tell: Listener = silence) -> sql.DumpFacts:
+    """SQL text of one moment of the live database in a new file: whole, or not there. `.gz` and `.zst` by suffix.
+
+    Raises `Refused` where the file is there already, `SourceUnreadable`, `NoSpace`.
+    """
+    if os.path.lexists(target):
+        raise Refused(f"There is a {target} already.", hint="Choose another name, or leave it out.")
+    if not target.parent.is_dir() and target.parent != settings.dir:
+        raise Refused(f"There is no folder {target.parent}.", hint="A bare file name goes to the backups folder.")
+    store.require(settings.dir)
+    with lock.held(settings.dir, "dump", settings.lock_timeout, tell):
+        recover_under_lock(settings, tell)
+        clear_drafts(settings, tell)
+        with _draft(target, settings) as draft, compression.open_for_writing(draft, target.name) as out:
+            return dump_to(settings, out, tell)
+
+
+def dump_to(settings: Settings, out: BinaryIO, tell: Listener = silence) -> sql.DumpFacts:
+    """The same into an open stream, whose end is the caller's business."""
+    with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
+        return sql.write_dump(moment, out, tell)
+
+
+def dump_path(settings: Settings, file: str | None, clock: Clock = utc_now) -> Path:
+    """Where a dump of that name lies: a bare name in the backups folder, anything else where it says."""
+    if file is None:
+        return settings.dir / f"database_dump_{settings.local(clock()).strftime(STAMP)}.sql"
+    if "/" in file:
+        return Path(os.path.abspath(os.path.expanduser(file)))
+    return settings.dir / check_name(file)
+
+
+def restore_dump(
+    settings: Settings,
+    file: Path | BinaryIO,
+    agree: Agree,
+    force: bool = False,
+    tell: Listener = silence,
+    clock: Clock = utc_now,
+) -> Restored | None:
+    """The live database is what the SQL text says, what was there before is in a safety copy; None if not agreed to.
+
+    Raises `NoSuchBackup` for a file that is not there, `Damaged` for text that is no SQL, incomplete or hostile; and
+    all that a restore raises. `agree` hears the plan before anything live is touched.
+    """
+    _refuse_missing(settings, file)
+    store.require(settings.dir)
+    name = file.name if isinstance(file, Path) else "standard input"
+    with lock.held(settings.dir, f"restore-dump of {name}", settings.lock_timeout, tell):
+        recover_under_lock(settings, tell)
+        clear_drafts(settings, tell)
+        with _loaded(settings, file, name, tell) as source:
+            plan = plan_source(settings, source, force, tell)
+            return restore_source(settings, plan, tell, clock) if agree(plan) else None
+
+
+def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:
+    if not isinstance(file, Path):
+        return
+    if not file.exists():
+        known = sorted(path.name for path in settings.dir.glob("*.sql*"))[-3:]
+        hint = f"There are: {', '.join(known)}." if known else "Make one: `dump`"
+        raise NoSuchBackup(f"There is no dump at {file}.", hint)
+    if not file.is_file():
+        raise Refused(f"{file} is not a file.", hint="To restore a backup: `restore NAME`")
+
+
+@contextlib.contextmanager
+def _loaded(settings: Settings, file: Path | BinaryIO, name: str, tell: Listener) -> Iterator[Source]:
+    """The dump as a database in a draft folder that is gone afterwards."""
+    draft = store.draft_of(settings, "dump")
+    draft.mkdir(mode=0o700)
+    try:
+        target = draft / settings.database.name
+        with _text(file) as text:
+            sql.load_dump(text, target, tell)
+        yield _source(settings, target, name)
+    finally:
+        disk.remove_tree(draft)
+
+
+@contextlib.contextmanager
+def _text(file: Path | BinaryIO) -> Iterator[BinaryIO]:
+    if isinstance(file, Path):
+        with compression.open_for_reading(file) as text:
+            yield text
+    else:
+        yield compression.decompressing(file)
+
+
+def _source(settings: Settings, loaded: Path, name: str) -> Source:
+    found = database.inspect(loaded)
+    if found.problems:
+        raise Damaged(f"{name} makes no sound database: {found.problems[0]}; nothing was changed.")
+    return Source(name, loaded, None, found.facts, found.revisions or ())
+
+
+@contextlib.contextmanager
+def _draft(target: Path, settings: Settings) -> Iterator[Path]:
+    draft = target.with_name(f"{store.DRAFT_PREFIX}{target.name}")
+    try:
+        yield draft
+        disk.give(draft, disk.owner_of(target.parent))
+        disk.rename(draft, target)
+    except BaseException:
+        disk.remove(draft)
+        raise

@@ -1,0 +1,109 @@
+"""Finish what a killed restore began, or clear away what it had only prepared. The normal path is this path.
+
+With a journal everything staged is whole and on disk: apply it, again if need be. Without one nothing live was
+touched: what is staged is litter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+from backupkit.ground import disk
+from backupkit.parts import journal, lock, marks
+from backupkit.parts.journal import Journal
+from backupkit.parts.sources import database, delta
+from backupkit.words.errors import BackupError, Locked
+from backupkit.words.events import Listener, Notice, silence
+from backupkit.words.model import STAGING
+from backupkit.words.settings import Settings
+
+
+def recover(settings: Settings, tell: Listener = silence, timeout: float | None = None) -> Journal | None:
+    """No restore is left half done: the journal that was finished, or None. Without one it takes no lock.
+
+    While another run holds the lock it is that run's restore: `Locked` after `timeout` seconds.
+    """
+    if not is_needed(settings):
+        return None
+    wait = settings.lock_timeout if timeout is None else timeout
+    with lock.held(settings.dir, "recover", wait, tell):
+        return recover_under_lock(settings, tell)
+
+
+def recover_unless_running(settings: Settings, tell: Listener = silence) -> None:
+    """`recover` for a command that only reads: a restore that is under way is left to its process."""
+    with contextlib.suppress(Locked):
+        recover(settings, tell, timeout=0)
+
+
+def is_needed(settings: Settings) -> bool:
+    """Whether a restore left something: a journal, or things it staged."""
+    return journal.exists(settings.dir) or any((folder / STAGING).exists() for folder in _live_folders(settings))
+
+
+def recover_under_lock(settings: Settings, tell: Listener) -> Journal | None:
+    """`recover` for a verb that holds the lock already."""
+    found = journal.read(settings.dir)
+    if found is None:
+        unstage(settings)
+        return None
+    tell(Notice(f"Finishing the restore of {found.source}, interrupted on {found.started}."))
+    finish(settings, found, tell)
+    return found
+
+
+def finish(settings: Settings, found: Journal, tell: Listener) -> database.Inspection | None:
+    """What the journal says is done, checked, and the journal gone. Can be repeated."""
+    _refuse_other_place(settings, found)
+    if found.database:
+        replace_database(settings, found, tell)
+        found = dataclasses.replace(found, database=False)
+        # From here the app may write into what was restored: a repeated run must not undo that.
+        journal.write(settings.dir, found)
+    return finish_uploads(settings, found, tell)
+
+
+def replace_database(settings: Settings, found: Journal, tell: Listener) -> None:
+    """The live database holds what is staged; when this raises, it is as it was."""
+    assert found.facts is not None
+    database.replace_live(staged_database(settings), settings.database, settings.busy_timeout, found.facts, tell)
+
+
+def finish_uploads(settings: Settings, found: Journal, tell: Listener) -> database.Inspection | None:
+    """What comes after the database: uploads, the proof, tidying up; returns what was proven of the database."""
+    if found.uploads and settings.uploads:
+        delta.apply(settings.uploads, tell)
+    proof = None
+    if found.facts is not None:
+        proof = database.prove(settings.database, settings.busy_timeout, found.revisions)
+    unstage(settings)
+    if found.safety:
+        marks.remember_restore(settings.dir, found.safety)
+    journal.remove(settings.dir)
+    return proof
+
+
+def unstage(settings: Settings) -> None:
+    """Nothing of ours is left in the app's folders."""
+    for folder in _live_folders(settings):
+        disk.remove_tree(folder / STAGING)
+
+
+def staged_database(settings: Settings) -> Path:
+    """Where the database to be restored is prepared: beside the live one, in the same mount."""
+    return settings.database.parent / STAGING / settings.database.name
+
+
+def _live_folders(settings: Settings) -> list[Path]:
+    return [settings.database.parent, *([settings.uploads] if settings.uploads else [])]
+
+
+def _refuse_other_place(settings: Settings, found: Journal) -> None:
+    if found.database and not staged_database(settings).parent.is_dir():
+        raise BackupError(
+            f"{settings.dir / journal.JOURNAL_FILE} tells of a restore of {found.source} that was interrupted, "
+            f"and nothing of it is staged in {settings.database.parent}.",
+            hint="Run this where the restore ran, with its BACKUP_DATABASE and BACKUP_UPLOADS; see `config`.",
+        )

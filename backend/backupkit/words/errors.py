@@ -1,0 +1,96 @@
+"""What can go wrong, each with its exit code: the codes are an interface, and stay.
+
+BackupError                 1   failed, or a bug
+  Refused                   2   usage, or refused without a terminal
+  NoSuchBackup             10   no such backup, dump or archive
+  Locked                   11   another run holds the lock
+  Damaged                  12   a backup or dump that cannot be trusted
+  SourceUnreadable         13   the live data cannot be read
+  SchemaMismatch           14   schema not restorable by this code
+  NoSpace                  15   no space
+  RemoteFailed             16   a remote failed
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Every exit code of every command but `status`, which has its own three."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    WARNINGS = 3
+    NO_SUCH_BACKUP = 10
+    LOCKED = 11
+    DAMAGED = 12
+    SOURCE_UNREADABLE = 13
+    SCHEMA_MISMATCH = 14
+    NO_SPACE = 15
+    REMOTE_FAILED = 16
+    INTERRUPTED = 130
+
+
+class BackupError(Exception):
+    """One sentence with the path in it, and a hint that names the next command to type."""
+
+    code = ExitCode.FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Refused(BackupError):
+    """The request itself is wrong, or must not go ahead without a person: nothing was changed."""
+
+    code = ExitCode.USAGE
+
+
+class NoSuchBackup(BackupError):
+    """The named backup, dump or archive is not there."""
+
+    code = ExitCode.NO_SUCH_BACKUP
+
+
+class Locked(BackupError):
+    """Another run holds the lock, and kept it past the deadline."""
+
+    code = ExitCode.LOCKED
+
+
+class Damaged(BackupError):
+    """A backup or a dump that is incomplete, altered, hostile or of a later format."""
+
+    code = ExitCode.DAMAGED
+
+
+class SourceUnreadable(BackupError):
+    """The live database or the uploads folder is missing, empty, locked or broken."""
+
+    code = ExitCode.SOURCE_UNREADABLE
+
+
+class SourceBroken(SourceUnreadable):
+    """The live database is missing, empty, damaged or no SQLite file: there is nothing to wait for."""
+
+
+class SchemaMismatch(BackupError):
+    """The backup's revision is unknown to this code, or later than it."""
+
+    code = ExitCode.SCHEMA_MISMATCH
+
+
+class NoSpace(BackupError):
+    """The disk has not the room, or ran out of it; nothing was lost."""
+
+    code = ExitCode.NO_SPACE
+
+
+class RemoteFailed(BackupError):
+    """A copy off the machine could not be made or fetched; the local backup is unharmed."""
+
+    code = ExitCode.REMOTE_FAILED

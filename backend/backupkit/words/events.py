@@ -1,0 +1,52 @@
+"""What a verb tells while it works, to whoever listens: a progress bar, a log, an interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Step:
+    """A piece of work begins: `total` is in `unit`, None where it is not known."""
+
+    name: str
+    total: int | None = None
+    unit: Literal["bytes", "files", "pages", "rows"] = "bytes"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The step under way has come to `done` of its total."""
+
+    done: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the person should know, and need not act on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something that should be in the result and is not, or a following step that failed: exit code 3."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The run waits: `what` says for what, on whom, and until when."""
+
+    what: str
+
+
+Event = Step | Progress | Notice | Warned | Waiting
+Listener = Callable[[Event], None]
+
+
+def silence(_event: Event) -> None:
+    """The listener that hears nothing."""

@@ -1,0 +1,145 @@
+"""What a backup is: the values written into `backup_metadata.json`, and what the verbs hand to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+FORMAT = "1.0"
+METADATA_FILE = "backup_metadata.json"
+CHECKSUM_FILE = "SHA256SUMS"
+GUIDE_FILE = "RESTORE.md"
+UPLOADS_FOLDER = "uploads"
+# Where a restore stages what it brings, inside the live folders: a rename crosses no mount.
+STAGING = ".backupkit-staging"
+
+Kind = Literal["manual", "auto", "scheduled", "pre_restore", "pre_migration"]
+State = Literal["unchecked", "checked", "proven", "damaged"]
+Part = Literal["database", "uploads"]
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    """What was read from the copy of the database, sizes in bytes. `raw` means: too broken to copy but as files."""
+
+    size: int
+    sha256: str
+    page_size: int = 0
+    journal_mode: str = "delete"
+    encoding: str = "UTF-8"
+    user_version: int = 0
+    application_id: int = 0
+    rows: Mapping[str, int] = field(default_factory=dict)
+    foreign_key_violations: int = 0
+    sqlite_version: str = ""
+    mode: int = 0o600
+    raw: bool = False
+
+
+@dataclass(frozen=True)
+class UploadsFacts:
+    """What the tree held, in bytes. `tree` is the SHA-256 of the list of its folders, files and links."""
+
+    files: int
+    bytes: int
+    folders: int = 0
+    links: int = 0
+    tree: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GitFacts:
+    """Where the code stood, as git on the host says it; `dirty` means changed tracked files."""
+
+    commit: str
+    short: str
+    branch: str | None = None
+    subject: str = ""
+    dirty: bool = False
+    tag: str | None = None
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """`backup_metadata.json`. The first seven fields are all that an earlier or hand-made backup has."""
+
+    backup_name: str
+    timestamp: str
+    created_at: datetime
+    alembic_revision: str | None
+    database_file: str | None
+    uploads_included: bool
+    backup_version: str = FORMAT
+    kind: Kind = "manual"
+    note: str = ""
+    alembic_revisions: tuple[str, ...] = ()
+    schema_fingerprint: str | None = None
+    database: DatabaseFacts | None = None
+    uploads: UploadsFacts | None = None
+    git: GitFacts | None = None
+    app_id: str | None = None
+    tool_version: str | None = None
+    duration_seconds: float | None = None
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """All heads the database was at; none for an unversioned one."""
+        single = (self.alembic_revision,) if self.alembic_revision else ()
+        return self.alembic_revisions or single
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup as it lies on disk. `metadata` is None where it cannot be trusted; `trouble` then says why."""
+
+    path: Path
+    metadata: Metadata | None
+    state: State
+    size_bytes: int = 0
+    unique_bytes: int = 0
+    pinned: bool = False
+    checked_at: datetime | None = None
+    proven_at: datetime | None = None
+    trouble: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked of a backup to be made."""
+
+    name: str | None = None
+    kind: Kind = "manual"
+    note: str = ""
+    uploads: bool = True
+    pin: bool = False
+    git: GitFacts | None = None
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One step of the schema: its revision and what its author called it."""
+
+    revision: str
+    title: str
+
+
+@dataclass(frozen=True)
+class SchemaVerdict:
+    """How a backup's revisions stand to this code's heads, and why: DESIGN's classes.
+
+    `pending` are the migrations still to run after a restore, oldest first (class behind only).
+    """
+
+    relation: Literal["same", "behind", "unknown", "branched", "unversioned", "no_migrations"]
+    backup: tuple[str, ...]
+    code: tuple[str, ...]
+    pending: tuple[Migration, ...] = ()
+    reason: str = ""

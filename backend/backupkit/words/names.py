@@ -1,0 +1,47 @@
+"""The names a backup may have, and those it gets when nobody names it."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from backupkit.words.errors import Refused
+
+STAMP = "%Y%m%d_%H%M%S"
+_ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def check_name(name: str) -> str:
+    """The same name, safe to be one folder below `backups/`; `Refused` for anything else, before a disk is touched."""
+    if _ALLOWED.fullmatch(name):
+        return name
+    raise Refused(
+        f"{name!r} is not a name for a backup.",
+        hint="Use 1 to 100 letters, digits, '.', '_' and '-', beginning with a letter or a digit.",
+    )
+
+
+def default_name(kind: str, moment: datetime) -> str:
+    """`backup_…` for what a person asks for, else the kind and the moment: `pre_restore_20241201_120000`."""
+    return f"{'backup' if kind == 'manual' else kind}_{moment.strftime(STAMP)}"
+
+
+def auto_name(branch: str | None, short: str | None, dirty: bool, moment: datetime) -> str:
+    """`auto_BRANCH_SHORT_YYYYMMDD_HHMMSS[_dirty]`, with whatever of git's facts there is; always a valid name."""
+    facts = [_plain(fact)[:40] for fact in (branch, short) if fact]
+    return "_".join(["auto", *facts, moment.strftime(STAMP), *(["dirty"] if dirty else [])])
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text)
+
+
+def distinct(name: str, taken: set[str]) -> str:
+    """The name, or the first of name_2, name_3 … that is not taken: two in one second get distinct names."""
+    numbered = (name if number == 1 else f"{name}_{number}" for number in range(1, len(taken) + 3))
+    return next(candidate for candidate in numbered if candidate not in taken)
+
+
+def shown(path: str) -> str:
+    """The path as it can be printed on one line, whatever its bytes."""
+    return path if path.isprintable() else ascii(path)

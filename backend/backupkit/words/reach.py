@@ -1,0 +1,57 @@
+"""How the person at the keyboard reaches this code: the commands that are printed for them are ones they can type."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The Compose command and service on the way here, or none of them: then this is the machine itself."""
+
+    service: str
+    app_dir: Path
+    compose: str = ""
+    wrapper: str = ""
+
+    @property
+    def in_container(self) -> bool:
+        return bool(self.compose)
+
+    def alembic(self, arguments: str) -> str:
+        """A line that runs Alembic in the app's folder."""
+        if self.in_container:
+            return f'{self.compose} exec {self.service} bash -c "cd {self.app_dir} && alembic {arguments}"'
+        return f"cd {shlex.quote(str(self.app_dir))} && {_local_alembic()} {arguments}"
+
+    def tool(self, arguments: str) -> str:
+        """A line that runs this toolkit."""
+        return f"{self.wrapper or 'python backup_restore.py'} {arguments}".rstrip()
+
+    def shell(self, folder: Path) -> str:
+        """A line that leads into that folder, where the app's paths are as this toolkit sees them."""
+        if self.in_container:
+            return f"{self.compose} run --rm --no-deps --workdir {folder} --entrypoint sh {self.service}"
+        return f"cd {shlex.quote(str(folder))}"
+
+    def restart(self) -> str:
+        """A line that restarts the app; empty where only the person knows how."""
+        return f"{self.compose} restart {self.service}" if self.in_container else ""
+
+
+def reach_from(environment: Mapping[str, str], service: str, app_dir: Path) -> Reach:
+    """What the wrapper told in the environment; without a wrapper, what can be guessed from being in a container."""
+    through = environment.get("BACKUP_RUNNER_IN_USE", "run" if Path("/.dockerenv").exists() else "local")
+    compose = environment.get("BACKUP_COMPOSE", "docker compose") if through != "local" else ""
+    return Reach(service, app_dir, compose, environment.get("BACKUP_HOST_COMMAND", "./backup.sh" if compose else ""))
+
+
+def _local_alembic() -> str:
+    beside = os.path.join(os.path.dirname(sys.executable), "alembic")
+    return "alembic" if shutil.which("alembic") == beside or not os.path.exists(beside) else shlex.quote(beside)
