@@ -1,0 +1,74 @@
+"""The fixtures every test may use: `app`, a small real app, and `needs`, for what a machine may not have."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from small_app import SmallApp
+
+HOW_TO_GET = {
+    "bash": "apt install bash",
+    "docker": "apt install docker.io, or https://docs.docker.com/engine/install",
+    "docker-compose": "apt install docker-compose",
+    "dockerd": "apt install docker.io, and run the tests as root",
+    "git": "apt install git, or brew install git",
+    "mmdebstrap": "apt install mmdebstrap",
+    "podman": "apt install podman, or brew install podman",
+    "restic": "apt install restic, or brew install restic",
+    "rsync": "apt install rsync, or brew install rsync",
+    "script": "apt install bsdutils",
+    "shellcheck": "apt install shellcheck, or brew install shellcheck",
+    "sqlite3": "apt install sqlite3, or brew install sqlite",
+    "strace": "apt install strace (Linux only)",
+    "zstd": "apt install zstd, or brew install zstd",
+}
+REQUIRE_ALL = "BACKUP_TESTS_REQUIRE_ALL"
+SYSTEM_FOLDERS = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))
+
+
+def require(*tools: str) -> None:
+    """Skip the test, saying how to get the tool, where one is missing; fail it where a run must leave nothing out."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), SYSTEM_FOLDERS))
+    for tool in tools:
+        if shutil.which(tool, path=path):
+            continue
+        reason = f"needs {tool}: {HOW_TO_GET[tool]}"
+        if os.environ.get(REQUIRE_ALL) == "1":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of the engine run in one process, so that only one engine is started."""
+    for item in items:
+        if Path(__file__).parent / "docker" in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("docker"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        require(*marker.args)
+
+
+@pytest.fixture(name="needs")
+def needs_tools() -> Callable[..., None]:
+    """`needs("strace")` inside a test; as a decorator, `@pytest.mark.needs("strace")`."""
+    return require
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the migrated databases are kept that each test's app starts from."""
+    return tmp_path_factory.mktemp("templates")
+
+
+@pytest.fixture
+def app(tmp_path: Path, templates: Path) -> SmallApp:
+    """A small real app of its own for each test."""
+    return SmallApp.create(tmp_path / "app", templates)
