@@ -21,6 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from backupkit.words.settings import Settings
+
 NOON = datetime(2026, 6, 15, 12, 0, 0, tzinfo=UTC)
 BACKEND = Path(__file__).resolve().parent.parent / "backend"
 COMMAND = BACKEND / "backup_restore.py"
@@ -105,6 +107,7 @@ class SmallApp:
         self.database = folder / "data" / "pats.db"
         self.uploads = folder / "uploads"
         self.backups = folder / "backups"
+        self.patience = 5.0
 
     @classmethod
     def create(cls, folder: Path, templates: Path) -> SmallApp:
@@ -222,6 +225,23 @@ class SmallApp:
                 report.longest_stall = said["longest_stall"]
 
     # The toolkit.
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this app, for the library; the environment has no say."""
+        return Settings(
+            app_dir=self.folder,
+            database=self.database,
+            uploads=self.uploads,
+            dir=self.backups,
+            busy_timeout=self.patience,
+            lock_timeout=1,
+        )
+
+    def quick(self) -> SmallApp:
+        """The same app, waiting only a moment for a locked database."""
+        self.patience = 0.5
+        return self
 
     def command(
         self,

@@ -60,6 +60,7 @@ class Live:
     revisions: tuple[str, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
     size: int = 0
+    encoding: str = ""
     uploads_bytes: int = 0
     trouble: str = ""
 
@@ -208,7 +209,7 @@ def _look_at_live(settings: Settings, source: Source, tell: Listener) -> Live:
             found = database.look(moment)
     except SourceBroken as error:
         return Live(uploads_bytes=bytes_there, trouble=error.message)
-    return Live(found.revisions or (), found.facts.rows, found.facts.size, bytes_there)
+    return Live(found.revisions or (), found.facts.rows, found.facts.size, found.facts.encoding, bytes_there)
 
 
 def _look_at_uploads(settings: Settings, source: Source, tell: Listener) -> delta.Summary | None:
@@ -249,6 +250,8 @@ def _require_space(needs: Iterable[tuple[Path, int]]) -> None:
 def _notes(source: Source, live: Live) -> Iterable[str]:
     if live.trouble:
         yield f"{live.trouble} Whatever is there of it is kept in the safety copy, as it is."
+    if live.encoding and source.facts and source.facts.encoding != live.encoding:
+        yield f"The encoding changes from {live.encoding} to {source.facts.encoding}: restart the app afterwards."
     if source.uploads is None and source.database is not None:
         yield "The uploads stay as they are."
     if source.database is None:

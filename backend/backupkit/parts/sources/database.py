@@ -53,14 +53,11 @@ def snapshot(live: Path, timeout: float, tell: Listener = silence) -> Iterator[s
     Raises `SourceBroken` where it is missing, empty or no database, `SourceUnreadable` where it stays locked.
     """
     _must_be_there(live)
-    connection = _open_live(live)
     try:
-        patiently(lambda: _begin_reading(connection), live, timeout, tell)
-        yield connection
+        with contextlib.closing(_open_for_reading(live, timeout, tell)) as connection:
+            yield connection
     except sqlite3.DatabaseError as error:
         raise _unreadable(live, error) from error
-    finally:
-        connection.close()
 
 
 def copy(moment: sqlite3.Connection, target: Path, tell: Listener = silence) -> None:
@@ -248,10 +245,32 @@ def _must_be_there(live: Path) -> None:
         raise SourceBroken(f"The database {live} is empty (0 bytes).", hint="Is BACKUP_DATABASE right? See `config`.")
 
 
-def _open_live(live: Path) -> sqlite3.Connection:
-    # rw, not ro: a hot journal is rolled back, and an idle WAL database leaves no litter. Never created.
+def _open_for_reading(live: Path, timeout: float, tell: Listener) -> sqlite3.Connection:
+    """A connection that holds a read transaction, and whose end leaves the files as they were."""
+    # With a WAL: ro, since the last connection to close would checkpoint it, perhaps into a broken file.
+    # Without: rw, since an idle WAL database would be left with an empty one.
+    if live.with_name(live.name + "-wal").exists():
+        try:
+            return _reading(live, "ro", timeout, tell)
+        except sqlite3.OperationalError:
+            pass  # only a writer may roll back what a killed one left
+    return _reading(live, "rw", timeout, tell)
+
+
+def _reading(live: Path, mode: str, timeout: float, tell: Listener) -> sqlite3.Connection:
+    connection = _open_live(live, mode)
+    try:
+        patiently(lambda: _begin_reading(connection), live, timeout, tell)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _open_live(live: Path, mode: str = "rw") -> sqlite3.Connection:
+    """A connection to a database that exists already: it is never created."""
     connection = sqlite3.connect(
-        f"{live.absolute().as_uri()}?mode=rw",
+        f"{live.absolute().as_uri()}?mode={mode}",
         uri=True,
         timeout=_PATIENCE,
         isolation_level=None,

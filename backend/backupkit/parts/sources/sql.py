@@ -34,7 +34,7 @@ _STATEMENT_BYTES = 32 * 1024  # rows of one INSERT: fast to load, and still read
 _FORMAT_ARGUMENTS = 100  # SQLite allows a function 127
 _ROWID_NAMES = ("_rowid_", "rowid", "oid")
 _LAST_ORDER = {"index": 0, "view": 1, "trigger": 2}  # a trigger may stand on a view
-_LITERAL = re.compile(rb"'((?:[^']|'')*)'")
+_LITERAL = re.compile(rb"'(?:[^']|'')*'")
 _COMMENT_OR_QUOTED = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'[^']*'|\"[^\"]*\"|`[^`]*`|\[[^\]]*\]", re.DOTALL)
 _WRITABLE_SCHEMA = (
     "/* WARNING: Script requires that SQLITE_DBCONFIG_DEFENSIVE be disabled */\nPRAGMA writable_schema=ON"
@@ -84,7 +84,7 @@ def write_dump(live: sqlite3.Connection, out: BinaryIO, tell: Listener = silence
 
 @contextmanager
 def _one_moment(live: sqlite3.Connection) -> Iterator[None]:
-    """Inside, every read sees the same content; afterwards the connection is as it was."""
+    """Inside, every read sees the same content; afterwards the connection is as it was, but for two pure functions."""
     text_factory, began = live.text_factory, not live.in_transaction
     live.text_factory = bytes  # text from elsewhere need not be UTF-8
     live.create_function("backupkit_shortest", 1, repr, deterministic=True)
@@ -96,8 +96,6 @@ def _one_moment(live: sqlite3.Connection) -> Iterator[None]:
     finally:
         if began and live.in_transaction:
             live.rollback()
-        live.create_function("backupkit_shortest", 1, None)
-        live.create_function("backupkit_exact", 1, None)
         live.text_factory = text_factory
 
 
@@ -205,7 +203,7 @@ class _Dump:
             self._write_insert(target, lines)
 
     def _write_insert(self, target: bytes, lines: list[bytes]) -> None:
-        values = _valid(b",\n".join(lines))
+        values = _portable(b",\n".join(lines))
         self._bytes += self._out.write(b"".join((target, values, b";\n")))
         self._rows += len(lines)
         if self._rows >= self._told + _PROGRESS_ROWS:
@@ -213,7 +211,7 @@ class _Dump:
             self._tell(Progress(self._rows))
 
     def _columns(self, table: str) -> tuple[list[_Column], str]:
-        """The columns, and the name by which the rowid must be kept: empty where a key is the rowid, or there is none."""
+        """The columns, and the name by which to keep the rowid: empty where the key is the rowid, or there is none."""
         facts = self._all("SELECT name, type, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid", table)
         columns = [_Column(name.decode(), hidden in (2, 3)) for name, _type, _key, hidden in facts]
         keys = [kind.decode().upper() for _name, kind, key, _hidden in facts if key]
@@ -293,21 +291,27 @@ def _exact(value: float) -> str:
     return f"(1.0*{digits}" + "".join(f"{operator}{factor}" for factor in factors) + ")"
 
 
-def _valid(values: bytes) -> bytes:
-    """The same values as UTF-8: a text that is not goes as its bytes."""
+def _portable(values: bytes) -> bytes:
+    """The same values as UTF-8, and without CR LF, which the shell reads as LF even in a string."""
     try:
         values.decode()
     except UnicodeDecodeError:
-        return _LITERAL.sub(_as_bytes_unless_valid, values)
-    return values
+        return _LITERAL.sub(_portable_literal, values)
+    return _LITERAL.sub(_portable_literal, values) if b"\r\n" in values else values
 
 
-def _as_bytes_unless_valid(literal: re.Match[bytes]) -> bytes:
+def _portable_literal(found: re.Match[bytes]) -> bytes:
+    literal = found.group()
     try:
-        literal.group().decode()
-    except UnicodeDecodeError:
-        return b"CAST(X'%b' AS TEXT)" % literal[1].replace(b"''", b"'").hex().encode()
-    return literal.group()
+        literal.decode()
+    except UnicodeDecodeError:  # only in a UTF-8 database: from any other, SQLite converts
+        return b"CAST(X'%b' AS TEXT)" % literal[1:-1].replace(b"''", b"'").hex().encode()
+    if b"\r\n" not in literal:
+        return literal
+    mark = b"\\r"
+    while mark in literal:
+        mark += b"r"
+    return b"replace(%b,'%b',char(13))" % (literal.replace(b"\r", mark), mark)
 
 
 def _terminated(sql: str) -> str:

@@ -1,0 +1,313 @@
+"""A backup is one moment of the database and every upload that moment refers to, complete and checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from backupkit.parts import manifest, store
+from backupkit.parts.sources import uploads
+from backupkit.verbs.create import backup_of_today, create_backup
+from backupkit.words.errors import SourceBroken
+from backupkit.words.events import Event, Warned
+from backupkit.words.model import Metadata, Order
+from backupkit.words.settings import Settings
+from small_app import HEAD, MERGED, NOON, REMINDERS, SALARY, SmallApp, tree
+
+
+def back_up(app: SmallApp, name: str = "first", **order: object) -> Metadata:
+    created = create_backup(app.settings, Order(name, **order), clock=lambda: NOON)  # type: ignore[arg-type]
+    assert created.backup.metadata
+    return created.backup.metadata
+
+
+def read(database: Path, statement: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro&immutable=1", uri=True)) as sealed:
+        return sealed.execute(statement).fetchall()
+
+
+def test_a_backup_holds_what_the_app_holds(app: SmallApp) -> None:
+    before = app.contents()
+    back_up(app)
+    folder = app.backups / "first"
+    assert tree(folder / "uploads") == before.uploads
+    assert sorted(read(folder / "pats.db", "SELECT * FROM companies"), key=repr) == before.rows["companies"]
+
+
+def test_committed_rows_that_are_only_in_the_wal_are_in_the_backup(app: SmallApp) -> None:
+    app.use_and_crash(rows=7)
+    before = len(app.rows("companies"))
+    metadata = back_up(app)
+    assert metadata.database
+    assert metadata.database.rows["companies"] == before
+    assert read(app.backups / "first" / "pats.db", "SELECT count(*) FROM companies") == [(before,)]
+
+
+def test_what_another_process_has_not_committed_is_not_in_the_backup(app: SmallApp) -> None:
+    before = len(app.rows("companies"))
+    with closing(app.connect()) as live:
+        live.execute("INSERT INTO companies (name) VALUES ('not yet')")
+        metadata = back_up(app)
+    assert metadata.database and metadata.database.rows["companies"] == before
+
+
+def test_a_writing_app_sees_no_error_and_the_backup_is_of_one_moment(app: SmallApp) -> None:
+    with app.writer() as writer:
+        for number in range(5):
+            back_up(app, f"b{number}")
+    assert writer.errors == ()
+    assert writer.count > 0
+    for number in range(5):
+        assert read(app.backups / f"b{number}" / "pats.db", "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_the_sealed_database_is_one_file_that_leaves_nothing_beside_it_when_it_is_opened(app: SmallApp) -> None:
+    app.use_and_crash()
+    back_up(app)
+    sealed = app.backups / "first" / "pats.db"
+    assert sealed.read_bytes()[18:20] == b"\x01\x01"  # rollback-journal header
+    with closing(sqlite3.connect(f"{sealed.as_uri()}?mode=ro", uri=True)) as opened:
+        assert opened.execute("SELECT count(*) FROM companies").fetchone()[0] > 0
+    assert sorted(path.name for path in sealed.parent.iterdir()) == [
+        "RESTORE.md",
+        "SHA256SUMS",
+        "backup_metadata.json",
+        "pats.db",
+        "uploads",
+    ]
+
+
+def test_the_metadata_are_read_from_the_copy(app: SmallApp) -> None:
+    app.at_revision(SALARY, REMINDERS)
+    app.execute("PRAGMA user_version = 77")
+    metadata = back_up(app, note="two heads")
+    assert metadata.alembic_revisions == tuple(sorted((SALARY, REMINDERS)))
+    assert metadata.alembic_revision in (SALARY, REMINDERS)
+    assert metadata.database and metadata.database.user_version == 77
+    assert metadata.timestamp == "20260615_120000"
+    assert metadata.note == "two heads"
+
+
+def test_a_schema_changed_under_the_same_revision_has_another_fingerprint(app: SmallApp) -> None:
+    one = back_up(app, "one")
+    app.execute("CREATE INDEX half_applied ON companies (name)")
+    two = back_up(app, "two")
+    assert one.alembic_revision == two.alembic_revision == HEAD
+    assert one.schema_fingerprint != two.schema_fingerprint
+
+
+def test_an_unversioned_database_has_no_revision(app: SmallApp) -> None:
+    app.forget_revision()
+    metadata = back_up(app)
+    assert (metadata.alembic_revision, metadata.alembic_revisions) == (None, ())
+
+
+def test_rows_that_break_a_foreign_key_are_told_of_and_backed_up(app: SmallApp) -> None:
+    app.execute("INSERT INTO applications (company_id, position) VALUES (99999, 'nowhere')")
+    metadata = back_up(app)
+    assert metadata.database and metadata.database.foreign_key_violations == 1
+
+
+def test_a_damaged_database_makes_no_backup(app: SmallApp) -> None:
+    app.execute("PRAGMA journal_mode=DELETE")
+    content = bytearray(app.database.read_bytes())
+    content[4096 * 2 : 4096 * 3] = os.urandom(4096)
+    app.database.write_bytes(content)
+    with pytest.raises(SourceBroken):
+        back_up(app)
+    assert store.all_backups(app.settings) == []
+    assert [path.name for path in app.backups.iterdir() if path.name != ".lock"] == []
+
+
+def test_every_kind_of_upload_is_kept_as_it_is(app: SmallApp) -> None:
+    strange = os.fsencode(app.uploads)
+    for name in (b"not-utf8-\xff\xfe", b"new\nline", b"back\\slash", b" lead", b"\r", b"x" * 255):
+        Path(os.fsdecode(strange + b"/" + name)).write_bytes(name)
+    app.write_upload("empty file", b"").chmod(0o640)
+    app.write_upload("secret", b"s").chmod(0o400)
+    (app.uploads / "closed").mkdir(mode=0o700)
+    (app.uploads / "dangling").symlink_to("/nowhere/at/all")
+    (app.uploads / "to a folder").symlink_to("1")
+    with open(app.uploads / "sparse", "wb") as sparse:
+        sparse.seek(50_000_000)
+        sparse.write(b"end")
+    before = tree(app.uploads)
+    back_up(app)
+    copied = app.backups / "first" / "uploads"
+    assert tree(copied) == before
+    assert (copied / "sparse").stat().st_blocks * 512 < 1_000_000
+    listed = subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=copied.parent, capture_output=True)
+    assert listed.returncode == 0, listed.stderr
+
+
+def test_owners_and_times_of_links_are_kept(app: SmallApp) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: run the tests as root to check owners")
+    path = app.write_upload("mine", b"x")
+    os.chown(path, 1234, 2345)
+    os.chown(app.uploads / "latest", 1234, 2345, follow_symlinks=False)
+    back_up(app)
+    copied = app.backups / "first" / "uploads"
+    assert (copied / "mine").stat().st_uid == 1234 and (copied / "mine").stat().st_gid == 2345
+    assert (copied / "latest").lstat().st_uid == 1234
+
+
+def test_what_cannot_be_copied_is_warned_of(app: SmallApp) -> None:
+    os.mkfifo(app.uploads / "fifo")
+    with closing(socket.socket(socket.AF_UNIX)) as bound:
+        bound.bind(os.path.relpath(app.uploads / "socket"))
+    result = app.command("backup", "first")
+    assert result.code == 3
+    assert "fifo is a socket, a fifo or a device" in result.err
+    assert "socket is a socket, a fifo or a device" in result.err
+    (listed,) = app.command("list", "--json").json
+    assert len(listed["uploads"]["warnings"]) == 2
+
+
+def test_a_symlink_is_never_followed(app: SmallApp, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
+    (app.uploads / "way out").symlink_to(outside)
+    back_up(app)
+    assert os.readlink(app.backups / "first" / "uploads" / "way out") == str(outside)
+    assert not any(b"secret" in path.read_bytes() for path in (app.backups / "first").rglob("*") if path.is_file())
+
+
+def test_an_uploads_folder_that_is_itself_a_link_is_backed_up(app: SmallApp, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    app.uploads.rename(elsewhere)
+    app.uploads.symlink_to(elsewhere)
+    back_up(app)
+    assert tree(app.backups / "first" / "uploads") == tree(elsewhere)
+
+
+def test_a_file_that_changes_while_it_is_copied_is_taken_again(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = app.write_upload("growing", b"old")
+    real = uploads.disk.copy_contents
+    calls: list[Path] = []
+
+    def copy_and_disturb(source: int, target: int, sparse: bool = False) -> tuple[int, str]:
+        copied = real(source, target, sparse)
+        if not calls and os.readlink(f"/proc/self/fd/{source}") == str(path):
+            calls.append(path)
+            path.write_bytes(b"new content")
+        return copied
+
+    monkeypatch.setattr(uploads.disk, "copy_contents", copy_and_disturb)
+    metadata = back_up(app)
+    assert calls
+    assert (app.backups / "first" / "uploads" / "growing").read_bytes() == b"new content"
+    assert metadata.uploads and metadata.uploads.warnings == ()
+    assert list(manifest.verify_checksums(app.backups / "first")) == []
+
+
+def test_a_file_that_will_not_hold_still_is_reported(app: SmallApp) -> None:
+    path = app.write_upload("restless", b"0" * 20_000_000)  # large enough to be written to while it is copied
+    heard: list[Event] = []
+    with disturbing("file = open(path, 'r+b', buffering=0)\nwhile True: file.write(b'1'); file.seek(0)", path):
+        created = create_backup(app.settings, Order("first"), heard.append)
+    assert [event for event in heard if isinstance(event, Warned)]
+    assert "restless" in created.warnings[0]
+    assert list(manifest.verify_checksums(app.backups / "first")) == []
+
+
+def test_files_that_come_and_go_meanwhile_do_no_harm(app: SmallApp) -> None:
+    with disturbing("while True: open(path, 'w').close(); os.unlink(path)", app.uploads / "comes-and-goes"):
+        for number in range(20):
+            back_up(app, f"b{number}")
+            assert list(manifest.verify_checksums(app.backups / f"b{number}")) == []
+
+
+@contextmanager
+def disturbing(code: str, path: Path) -> Iterator[None]:
+    """Another process runs the code on the path from before the block begins until it ends."""
+    script = f"import os, sys\npath = sys.argv[1]\nprint(flush=True)\n{code}"
+    with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as child:
+        assert child.stdout and child.stdout.readline()
+        try:
+            yield
+        finally:
+            child.kill()
+
+
+def test_backups_share_nothing_with_the_live_files_or_with_each_other(app: SmallApp) -> None:
+    back_up(app, "one")
+    back_up(app, "two")
+    app.write_upload("1/letter.txt", b"overwritten in place")
+    shutil.rmtree(app.backups / "one")
+    assert list(manifest.verify_checksums(app.backups / "two")) == []
+
+
+def test_without_uploads_the_metadata_say_so(app: SmallApp) -> None:
+    metadata = back_up(app, uploads=False)
+    assert metadata.uploads_included is False
+    assert not (app.backups / "first" / "uploads").exists()
+    bare = replace_settings(app.settings, uploads=None)
+    assert create_backup(bare, Order("second")).backup.metadata.uploads_included is False  # type: ignore[union-attr]
+
+
+def test_a_read_only_uploads_folder_and_files_can_be_backed_up_and_removed(app: SmallApp) -> None:
+    app.write_upload("locked/file", b"x")
+    (app.uploads / "locked").chmod(0o500)
+    back_up(app)
+    assert (app.backups / "first" / "uploads" / "locked").stat().st_mode & 0o777 == 0o500
+
+
+def test_a_killed_runs_draft_is_cleared_and_told_of(app: SmallApp) -> None:
+    draft = app.backups / ".draft-old"
+    (draft / "uploads" / "closed").mkdir(parents=True)
+    (draft / "uploads" / "closed").chmod(0)
+    result = app.command("backup", "first")
+    assert result.code == 0
+    assert "unfinished backup" in result.err
+    assert not draft.exists()
+
+
+def test_the_backup_of_today_is_found_in_the_configured_zone(app: SmallApp) -> None:
+    back_up(app)
+    east = replace_settings(app.settings, timezone="Pacific/Kiritimati")  # 14 hours ahead: tomorrow there
+    assert backup_of_today(app.settings, lambda: NOON.replace(hour=23)) is not None
+    assert backup_of_today(east, lambda: NOON.replace(hour=9)) is None
+    assert backup_of_today(east, lambda: NOON.replace(hour=23)) is not None
+
+
+def test_a_backup_can_be_read_with_nothing_but_the_standard_library(app: SmallApp) -> None:
+    back_up(app)
+    script = (
+        "import json, sqlite3, pathlib; m = json.load(open('backup_metadata.json'));"
+        "d = sqlite3.connect('file:' + m['database_file'] + '?mode=ro&immutable=1', uri=True);"
+        "print(d.execute('select version_num from alembic_version').fetchone()[0] == m['alembic_revision'])"
+    )
+    ran = subprocess.run([sys.executable, "-I", "-S", "-c", script], cwd=app.backups / "first", capture_output=True)
+    assert ran.stdout == b"True\n", ran.stderr
+
+
+def test_the_metadata_file_is_what_the_contract_says(app: SmallApp) -> None:
+    back_up(app)
+    values = json.loads((app.backups / "first" / "backup_metadata.json").read_text())
+    assert values["backup_name"] == "first"
+    assert values["created_at"] == "2026-06-15T12:00:00+00:00"
+    assert values["alembic_revision"] == HEAD
+    assert values["database_file"] == "pats.db"
+    assert values["uploads_included"] is True
+    assert values["backup_version"] == "1.0"
+
+
+def test_no_other_revision_is_taken_for_the_head(app: SmallApp) -> None:
+    app.at_revision(MERGED)
+    assert back_up(app).alembic_revision == MERGED
+
+
+def replace_settings(settings: Settings, **changes: object) -> Settings:
+    return settings.model_copy(update=changes)
