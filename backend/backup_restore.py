@@ -115,25 +115,20 @@ def restore(
     force: Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, change nothing.")] = False,
     only: Annotated[Literal["database", "uploads"] | None, typer.Option("--only", help="One half of it.")] = None,
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="Bring it to this code's revision before it goes live.")
+    ] = False,
     stop: Stop = False,
     json: Json = False,
 ) -> None:
     """Put a backup back: database and uploads, all or nothing."""
-    from backupkit.faces import as_json, render
-    from backupkit.verbs.restore import plan_restore, restore_backup
+    from backupkit.verbs.restore import plan_restore
 
     settings = _settings()
-    _require_person(force or dry_run)
     _explain_stop(settings, stop)
     with listening() as tell:
-        plan = plan_restore(settings, name, only, force, tell)
-    if dry_run:
-        return as_json.put(as_json.plan(plan)) if json else _put(render.plan(plan))
-    if not _agreed(plan, force):
-        return
-    with listening() as tell:
-        done = restore_backup(settings, plan, tell)
-    _show_restored(settings, done, json)
+        plan = plan_restore(settings, name, only, force, migrate, tell)
+    _carry_out(settings, plan, force, dry_run, json)
 
 
 @app.command()
@@ -144,22 +139,35 @@ def undo(
     json: Json = False,
 ) -> None:
     """Take the last restore back."""
-    from backupkit.faces import as_json, render
-    from backupkit.verbs.restore import restore_backup
     from backupkit.verbs.undo import plan_undo
 
     settings = _settings()
-    _require_person(force or dry_run)
     _explain_stop(settings, stop)
     with listening() as tell:
         plan = plan_undo(settings, force, tell)
-    if dry_run:
-        return as_json.put(as_json.plan(plan)) if json else _put(render.plan(plan))
-    if not _agreed(plan, force):
-        return
+    _carry_out(settings, plan, force, dry_run, json)
+
+
+@app.command()
+def migrate(
+    revision: Annotated[str, typer.Argument(help="The revision to upgrade to.")] = "head",
+    stop: Stop = False,
+    json: Json = False,
+) -> None:
+    """Upgrade the schema with a net: backup, rehearsal on a copy, upgrade, return on failure."""
+    from dataclasses import asdict
+
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.migrate import migrate as upgrade
+
+    settings = _settings()
+    _explain_stop(settings, stop)
     with listening() as tell:
-        done = restore_backup(settings, plan, tell)
-    _show_restored(settings, done, json)
+        done = upgrade(settings, revision, tell)
+    if json:
+        as_json.put(asdict(done) if done else None)
+    else:
+        _put(render.migrated(settings.reach, done) if done else [f"There is nothing to migrate to reach {revision}."])
 
 
 @app.command()
@@ -213,7 +221,8 @@ def restore_dump(
     from backupkit.verbs.dump import restore_dump as load
 
     settings = _settings()
-    _require_person(force)
+    if file == "-":
+        _require_person(force)  # the question would be answered by the dump
     _explain_stop(settings, stop)
     source = sys.stdin.buffer if file == "-" else dump_path(settings, file)
     with listening() as tell:
@@ -252,6 +261,16 @@ def doctor(json: Json = False) -> None:
         _put(render.findings(found))
     if any(finding.level == "wrong" for finding in found):
         raise SystemExit(ExitCode.FAILED)
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the throw-away data, and say where they are.")] = False,
+) -> None:
+    """A whole story on throw-away data: app, backup, disaster, restore, proof."""
+    from backupkit.faces.demo import tell_story
+
+    tell_story(Path(__file__).resolve(), keep)
 
 
 def main() -> None:
@@ -309,8 +328,21 @@ def _back_up(order: Order, if_needed: bool, json: bool) -> None:
         raise SystemExit(ExitCode.WARNINGS)
 
 
+def _carry_out(settings: Settings, plan: RestorePlan, force: bool, dry_run: bool, json: bool) -> None:
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.restore import restore_backup
+
+    if dry_run:
+        return as_json.put(as_json.plan(plan)) if json else _put(render.plan(plan))
+    if not _agreed(plan, force):
+        return
+    with listening() as tell:
+        done = restore_backup(settings, plan, tell)
+    _show_restored(settings, done, json)
+
+
 def _require_person(without: bool) -> None:
-    """Refused before anything is looked at, where the question could not be asked."""
+    """Refused where the question could not be asked."""
     if not without and not at_terminal():
         raise Refused(
             "There is no terminal to ask at; nothing was changed.", hint="--force goes ahead, --dry-run shows."
@@ -325,6 +357,7 @@ def _explain_stop(settings: Settings, stop: bool) -> None:
 def _agreed(plan: RestorePlan, force: bool) -> bool:
     from backupkit.faces import render
 
+    _require_person(force)
     for line in render.plan(plan):
         say(line)
     if force or ask("Go ahead?"):

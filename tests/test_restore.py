@@ -22,7 +22,7 @@ from backupkit.verbs.undo import plan_undo
 from backupkit.words.errors import Damaged, SchemaMismatch, SourceUnreadable
 from backupkit.words.events import Event
 from backupkit.words.model import STAGING, Order
-from small_app import DOCUMENTS, HEAD, MERGED, REMINDERS, SALARY, Contents, SmallApp, tree
+from small_app import BACKEND, DOCUMENTS, HEAD, MERGED, REMINDERS, SALARY, Contents, SmallApp, tree
 
 
 def back_up(app: SmallApp, name: str = "good") -> Contents:
@@ -552,7 +552,7 @@ def test_the_commands_printed_for_a_backup_behind_bring_it_to_this_code(app: Sma
     app.at_revision(DOCUMENTS)
     create_backup(app.settings, Order("old"))
     app.at_revision(HEAD)
-    here = {"BACKUP_RUNNER_IN_USE": "local", "BACKUP_DATABASE": str(app.database)}
+    here = {"BACKUP_RUNNER_IN_USE": "local", "BACKUP_APP_DIR": str(app.folder), "PYTHONPATH": str(BACKEND)}
     result = app.command("restore", "old", "--force", env=here)
     assert result.code == 0
     assert "Schema mismatch: the database is 4 migrations behind" in result.out

@@ -21,6 +21,7 @@ from alembic import context
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.pool import NullPool
 
+from backupkit.verbs.guard import back_up_before_upgrade
 from models import FOLDER, Base, database_path
 
 config = context.config
@@ -86,6 +87,7 @@ def run_online() -> None:
     if brought := config.attributes.get("connection"):
         return run(brought)
     url = database_url()
+    back_up_before_upgrade(context, url)
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     with transactional_engine(url).connect() as connection:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backupkit.parts import manifest
-from backupkit.verbs.create import Created
+from backupkit.verbs.make import Created
 from backupkit.verbs.restore import Restored, RestorePlan
 from backupkit.words.model import Backup, Metadata
 

@@ -26,7 +26,7 @@ from backupkit.words.errors import BackupError
 from backupkit.words.names import shown
 
 CUSTOMERS, ORDERS, DOCUMENTS = 120, 300, 36
-ODD_NAME = "-- it's an \"odd\"\nname.txt"
+ODD_NAME = '-- it\'s an "odd"\nname.txt'
 DEADLINE = 60  # seconds for anything that should take one
 
 Row = tuple[Any, ...]
@@ -96,7 +96,7 @@ class Picture:
 
     @property
     def file_count(self) -> int:
-        return sum(facts[0] != "folder" for facts in self.files.values())
+        return sum(facts[0] == "file" for facts in self.files.values())
 
 
 class Writer:
@@ -391,8 +391,9 @@ if context.config.cmd_opts:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
 
-database = Path(__file__).resolve().parent.parent / "data" / "demo.db"
-with create_engine(URL.create("sqlite", database=str(database)), poolclass=NullPool).connect() as connection:
+beside = Path(__file__).resolve().parent.parent / "data" / "demo.db"
+url = context.config.get_main_option("sqlalchemy.url") or URL.create("sqlite", database=str(beside))
+with create_engine(url, poolclass=NullPool).connect() as connection:
     context.configure(connection=connection, transactional_ddl=True)
     with context.begin_transaction():
         context.run_migrations()

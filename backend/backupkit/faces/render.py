@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from backupkit.parts.sources.delta import Summary
 from backupkit.parts.space import human
-from backupkit.verbs.create import Created
 from backupkit.verbs.doctor import Finding
+from backupkit.verbs.make import Created
+from backupkit.verbs.migrate import Migrated
 from backupkit.verbs.restore import Restored, RestorePlan
 from backupkit.words.model import Backup, Metadata, SchemaVerdict
 from backupkit.words.names import shown
@@ -46,7 +47,7 @@ def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
         return backup.name, "-", "-", "-", "-", "damaged", backup.trouble
     state = f"{backup.state}, pinned" if backup.pinned else backup.state
     made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S")
-    revision = ",".join(metadata.revisions) or "-"
+    revision = shown(",".join(metadata.revisions)) or "-"
     return backup.name, made, metadata.kind, human(backup.size_bytes), revision, state, shown(metadata.note)
 
 
@@ -63,21 +64,21 @@ def details(settings: Settings, backup: Backup) -> Iterator[str]:
     yield f"  size       {human(backup.size_bytes)}"
     if metadata.note:
         yield f"  note       {shown(metadata.note)}"
-    yield f"  revision   {', '.join(metadata.revisions) or 'none'}"
+    yield f"  revision   {shown(', '.join(metadata.revisions)) or 'none'}"
     yield from _contents(metadata)
 
 
 def _contents(metadata: Metadata) -> Iterator[str]:
     if git := metadata.git:
-        where = f"{git.branch or 'detached'} {git.short}{' (changed files)' if git.dirty else ''}"
-        yield f"  code       {where}: {shown(git.subject)}"
+        where = f"{git.branch or 'detached'} {git.short}{' (changed files)' if git.dirty else ''}: {git.subject}"
+        yield f"  code       {shown(where)}"
     if facts := metadata.database:
         engine = f"SQLite {facts.sqlite_version}, {facts.journal_mode}"
-        yield f"  database   {metadata.database_file}, {human(facts.size)}, {engine}"
-        yield from (f"    {name}: {counted(rows, 'row')}" for name, rows in facts.rows.items())
+        yield shown(f"  database   {metadata.database_file}, {human(facts.size)}, {engine}")
+        yield from (f"    {shown(name)}: {counted(rows, 'row')}" for name, rows in facts.rows.items())
     if uploads := metadata.uploads:
         yield f"  uploads    {counted(uploads.files, 'file')}, {human(uploads.bytes)}"
-        yield from (f"    warning: {warning}" for warning in uploads.warnings)
+        yield from (f"    warning: {shown(warning)}" for warning in uploads.warnings)
     elif not metadata.uploads_included:
         yield "  uploads    not in this backup"
 
@@ -100,7 +101,8 @@ def plan(found: RestorePlan) -> Iterator[str]:
     if found.verdict:
         now, after = (", ".join(one) or "none" for one in (found.live.revisions, found.source.revisions))
         yield f"  schema     revision {now} -> {after}: {found.verdict.reason}"
-        yield from (f"    to run afterwards: {one.revision} {one.title}" for one in found.verdict.pending)
+        when = "to run on the copy, before it goes live" if found.migrate else "to run afterwards"
+        yield from (f"    {when}: {one.revision} {one.title}" for one in found.verdict.pending)
         yield from _rows_compared(found)
     if found.uploads:
         yield f"  uploads    {_changes(found.uploads)}"
@@ -111,8 +113,11 @@ def plan(found: RestorePlan) -> Iterator[str]:
 
 
 def _rows_compared(found: RestorePlan) -> Iterator[str]:
-    before, after = found.live.rows, found.source.facts.rows if found.source.facts else {}
-    yield "  rows       " + (" " * 8) + "now -> after"
+    yield "  rows               now -> after"
+    yield from _compared(found.live.rows, found.source.facts.rows if found.source.facts else {})
+
+
+def _compared(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[str]:
     for name in sorted({*before, *after}):
         now, then = (str(rows[name]) if name in rows else "-" for rows in (before, after))
         yield f"    {shown(name)}: {now} -> {then}"
@@ -157,6 +162,16 @@ def next_steps(reach: Reach, verdict: SchemaVerdict) -> Iterator[str]:
     elif verdict.relation == "unversioned":
         yield "Schema: the backup has no Alembic revision. Only if you know which one its tables are at:"
         yield f"    {reach.alembic('stamp THAT_REVISION')}"
+
+
+def migrated(reach: Reach, done: Migrated) -> Iterator[str]:
+    """What was migrated, and what it did to the rows."""
+    yield f"Migrated: {counted(len(done.migrations), 'migration')} in {done.seconds:.1f} s"
+    yield from (f"    {one.revision}  {one.title}" for one in done.migrations)
+    yield f"  rehearsed  on a copy first, in {done.rehearsal_seconds:.1f} s"
+    yield "  rows               before -> after"
+    yield from _compared(done.rows_before, done.rows_after)
+    yield f"  before     kept in {done.backup}; take the migration back: {reach.tool('undo')}"
 
 
 def findings(found: list[Finding]) -> Iterator[str]:

@@ -6,7 +6,7 @@ It says where the staged things lie and how far the restore came, so that whoeve
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ JOURNAL_FILE = ".journal"
 
 @dataclass(frozen=True)
 class Journal:
-    """A restore under way: `source` is restored, `safety` is the copy of what was there before (None: nothing was).
+    """A restore under way: `source` is restored, `safety` is the copy of what was there before.
 
+    Without a `safety` it is a way back, from a restore that failed or a migration that was interrupted.
     Paths are not in it, since a container and its host call the same folder by two names. `database` is whether the
-    staged database still has to go live; `facts` and `revisions` are of what is staged, None where it is uploads only.
+    staged database still has to go live, `keep` whether what it replaces is to be kept first; `facts` and `revisions` are of what is staged, None where it is uploads only.
     """
 
     source: str
@@ -32,6 +33,7 @@ class Journal:
     started: str
     database: bool
     uploads: bool
+    keep: bool = field(default=False, kw_only=True)
     facts: DatabaseFacts | None
     revisions: tuple[str, ...] | None
 

@@ -24,13 +24,16 @@ LOCK_FILE = ".lock"
 
 
 @contextlib.contextmanager
-def held(backups: Path, command: str, timeout: float, tell: Listener = silence) -> Iterator[None]:
-    """The lock is ours until the block ends; `Locked` names its holder after `timeout` seconds."""
+def held(backups: Path, command: str, timeout: float, tell: Listener = silence) -> Iterator[int]:
+    """The lock is ours until the block ends; `Locked` names its holder after `timeout` seconds.
+
+    Its handle can be handed to a child process: the lock then lasts until both have ended.
+    """
     handle = _open(backups)
     try:
         _acquire(handle, backups / LOCK_FILE, timeout, tell)
         _sign(handle, command)
-        yield
+        yield handle
         os.ftruncate(handle, 0)
     finally:
         os.close(handle)

@@ -157,10 +157,10 @@ def is_inside(path: str) -> bool:
 def _refuse_later_format(path: Path, values: dict[str, Any]) -> None:
     version = str(values.get("backup_version", FORMAT))
     major = version.partition(".")[0]
-    if not major.isdigit():
+    if not re.fullmatch("[0-9]{1,9}", major):
         raise Damaged(f"{path} names no format: backup_version is {version!r}.", _OTHER)
     if int(major) > int(FORMAT.partition(".")[0]):
-        raise Damaged(f"{path} is of format {version}, later than this toolkit's {FORMAT}.", _LATER)
+        raise Damaged(f"{path} is of format {shown(version)}, later than this toolkit's {FORMAT}.", _LATER)
 
 
 def _refuse_paths(path: Path, metadata: Metadata) -> None:
@@ -186,6 +186,8 @@ def _times(values: dict[str, Any], zone: ZoneInfo) -> dict[str, Any]:
     except (ValueError, TypeError):
         return {}
     aware = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+    if not 1970 <= aware.year <= 9998:  # no time zone can be applied at the ends of time
+        return {"created_at": None}
     return {"created_at": aware, "timestamp": stamp or aware.strftime("%Y%m%d_%H%M%S")}
 
 

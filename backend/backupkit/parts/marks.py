@@ -12,6 +12,7 @@ from backupkit.ground import disk
 
 STATE_FOLDER = ".state"
 PINNED = "pinned"
+HELD = "held"  # pinned until the next good backup
 _LAST_RESTORE = "last_restore"
 
 
@@ -25,6 +26,13 @@ def put(backups: Path, mark: str, name: str) -> None:
 def take(backups: Path, mark: str, name: str) -> None:
     """The backup of that name does not bear the mark."""
     disk.remove(_path(backups, mark, name))
+
+
+def take_all(backups: Path, mark: str) -> None:
+    """No backup bears the mark any more."""
+    folder = backups / STATE_FOLDER / mark
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        disk.remove(path)
 
 
 def bears(backups: Path, mark: str, name: str) -> bool:

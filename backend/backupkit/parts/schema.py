@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backupkit.words.errors import SchemaMismatch
+from backupkit.words.errors import Refused, SchemaMismatch
 from backupkit.words.model import GitFacts, Migration, SchemaVerdict
 
 if TYPE_CHECKING:
@@ -47,14 +46,24 @@ def refuse_unless_restorable(verdict: SchemaVerdict, git: GitFacts | None, force
     )
 
 
-def titles(revisions: Iterable[str], alembic_ini: Path) -> list[Migration]:
-    """The revisions with what their authors called them; unknown ones untitled."""
+def pending(revisions: tuple[str, ...], target: str, alembic_ini: Path) -> tuple[Migration, ...]:
+    """The migrations an upgrade from these revisions to the target would run, oldest first.
+
+    Raises `Refused` for a target that Alembic does not know, `SchemaMismatch` for revisions it does not know.
+    """
+    from alembic.script.revision import RevisionError
+    from alembic.util import CommandError
+
+    if not alembic_ini.is_file():
+        raise Refused(f"There is no {alembic_ini}: nothing to migrate with.", hint="Set BACKUP_ALEMBIC_INI.")
+    refuse_unless_restorable(classify(revisions, alembic_ini), None, force=False)
+    scripts = _scripts(alembic_ini)
     try:
-        scripts = _scripts(alembic_ini)
-        known = {script.revision: script.doc for script in scripts.walk_revisions()}
-    except Exception:
-        known = {}
-    return [Migration(revision, known.get(revision) or "") for revision in revisions]
+        done = {script.revision for script in scripts.iterate_revisions(revisions, "base")} if revisions else set()
+        asked = list(scripts.iterate_revisions(target, "base"))
+    except (CommandError, RevisionError) as error:
+        raise Refused(f"{target!r} is no revision to migrate to: {error}", hint="Try: alembic history") from error
+    return tuple(Migration(one.revision, one.doc or "") for one in reversed(asked) if one.revision not in done)
 
 
 def _scripts(alembic_ini: Path) -> ScriptDirectory:

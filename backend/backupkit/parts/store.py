@@ -76,14 +76,16 @@ def read(settings: Settings, name: str) -> Backup:
         return Backup(path, None, "damaged", trouble=error.message)
     sealed = manifest.has_checksums(path)
     size = _size(path, metadata)
+    if metadata.tool_version and not sealed:  # one made by hand never had them
+        return Backup(path, metadata, "damaged", size, size, trouble=f"{path / CHECKSUM_FILE} is missing.")
     checked_at = metadata.created_at if sealed else None
-    pinned = marks.bears(settings.dir, marks.PINNED, name)
+    pinned = any(marks.bears(settings.dir, mark, name) for mark in (marks.PINNED, marks.HELD))
     return Backup(path, metadata, "checked" if sealed else "unchecked", size, size, pinned, checked_at)
 
 
 def trusted(backup: Backup) -> Metadata:
     """The metadata; `Damaged` where it cannot be trusted."""
-    if backup.metadata is None:
+    if backup.metadata is None or backup.state == "damaged":
         raise Damaged(backup.trouble, hint="Try another backup: `list`.")
     return backup.metadata
 

@@ -11,7 +11,8 @@ from typing import BinaryIO
 from backupkit.ground import disk
 from backupkit.parts import compression, lock, store
 from backupkit.parts.sources import database, sql
-from backupkit.verbs.create import Clock, clear_drafts, utc_now
+from backupkit.verbs.create import clear_drafts
+from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.verbs.restore import Restored, RestorePlan, Source, plan_source, restore_source
 from backupkit.words.errors import Damaged, NoSuchBackup, Refused

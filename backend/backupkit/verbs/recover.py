@@ -14,9 +14,10 @@ from backupkit.ground import disk
 from backupkit.parts import journal, lock, marks
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta
+from backupkit.verbs.make import Clock, make_backup, utc_now
 from backupkit.words.errors import BackupError, Locked
 from backupkit.words.events import Listener, Notice, silence
-from backupkit.words.model import STAGING
+from backupkit.words.model import STAGING, Order
 from backupkit.words.settings import Settings
 
 
@@ -50,8 +51,18 @@ def recover_under_lock(settings: Settings, tell: Listener) -> Journal | None:
         unstage(settings)
         return None
     tell(Notice(f"Finishing the restore of {found.source}, interrupted on {found.started}."))
-    finish(settings, found, tell)
+    go_on(settings, found, tell, utc_now)
     return found
+
+
+def go_on(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> None:
+    """`finish`, with a copy of what it replaces made first where the journal asks for that."""
+    if found.keep and found.database:
+        note = f"what a migration came to before it was taken back: {found.source}"
+        make_backup(settings, Order(kind="pre_restore", note=note, uploads=False), tell, clock)
+        found = dataclasses.replace(found, keep=False)
+        journal.write(settings.dir, found)
+    finish(settings, found, tell)
 
 
 def finish(settings: Settings, found: Journal, tell: Listener) -> database.Inspection | None:

@@ -19,12 +19,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backupkit.ground import disk
-from backupkit.parts import journal, lock, manifest, schema, space, store
+from backupkit.parts import journal, lock, manifest, schema, space, store, upgrade
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.verbs import recover
-from backupkit.verbs.create import Clock, clear_drafts, make_backup, refuse_overlap, utc_now
-from backupkit.words.errors import BackupError, Damaged, SourceBroken
+from backupkit.verbs.create import clear_drafts, refuse_overlap
+from backupkit.verbs.make import Clock, make_backup, utc_now
+from backupkit.words.errors import BackupError, Damaged, Refused, SourceBroken
 from backupkit.words.events import Listener, Notice, Progress, Step, Warned, silence
 from backupkit.words.model import (
     STAGING,
@@ -32,7 +33,6 @@ from backupkit.words.model import (
     Backup,
     DatabaseFacts,
     GitFacts,
-    Migration,
     Order,
     Part,
     SchemaVerdict,
@@ -75,6 +75,7 @@ class RestorePlan:
     uploads: delta.Summary | None
     needs: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    migrate: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,16 +92,26 @@ class Restored:
 
 
 def plan_restore(
-    settings: Settings, name: str, only: Part | None = None, force: bool = False, tell: Listener = silence
+    settings: Settings,
+    name: str,
+    only: Part | None = None,
+    force: bool = False,
+    migrate: bool = False,
+    tell: Listener = silence,
 ) -> RestorePlan:
     """What restoring that backup would change; the backup is verified, and nothing is written.
+
+    With `migrate` this code's migrations will be run on the staged copy before it goes live.
 
     Raises `NoSuchBackup`, `Damaged` for a backup that is not as it was written, `SchemaMismatch` for one this code
     cannot go on from (unless forced), `SourceUnreadable` where the live data stays locked, `NoSpace`.
     """
     refuse_overlap(settings)
     source = _verified(settings, store.find(settings, name), only, tell)
-    return plan_source(settings, source, force, tell)
+    plan = plan_source(settings, source, force, tell)
+    if migrate:
+        _refuse_to_migrate(plan.verdict)
+    return replace(plan, migrate=migrate)
 
 
 def plan_source(settings: Settings, source: Source, force: bool, tell: Listener) -> RestorePlan:
@@ -138,13 +149,13 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
         tell(event)  # type: ignore[arg-type]
 
     safety = _make_safety_copy(settings, plan.source, listen, clock)
-    found = _stage(settings, plan.source, safety, (safety.path / UPLOADS_FOLDER,), listen, clock)
+    found = _stage(settings, plan, safety, (safety.path / UPLOADS_FOLDER,), listen, clock)
     journal.write(settings.dir, found)
     proof = _apply(settings, found, listen, clock)
     return Restored(
         source=plan.source.name,
         safety=safety.name,
-        verdict=plan.verdict,
+        verdict=schema.classify(found.revisions, settings.alembic_ini) if found.revisions is not None else None,
         rows=proof.facts.rows if proof else {},
         revisions=(proof.revisions or ()) if proof else (),
         uploads=plan.uploads,
@@ -160,8 +171,8 @@ def _verified(settings: Settings, backup: Backup, only: Part | None, tell: Liste
     tree = backup.path / UPLOADS_FOLDER if metadata.uploads_included and only != "database" else None
     if file is None and tree is None:
         raise Damaged(f"{backup.path} holds nothing that can be restored.", hint="Try another backup: `list`.")
-    if tree and not tree.is_dir():
-        raise Damaged(f"{tree} is missing, and the metadata say it is there.", hint="Try another backup: `list`.")
+    if tree and (tree.is_symlink() or not tree.is_dir()):
+        raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
     source = Source(backup.name, file, tree, same_owner=backup.state != "unchecked", git=metadata.git)
     return _with_database(source, metadata.database) if file else source
 
@@ -190,8 +201,8 @@ def _with_database(source: Source, recorded: DatabaseFacts | None) -> Source:
             f"{source.database} is kept as it was found: a database that could not be read. It cannot be restored.",
             hint="Its files are there for a specialist; --only uploads restores the uploads.",
         )
-    if not source.database.is_file() or source.database.stat().st_size == 0:
-        raise Damaged(f"{source.database} is missing or empty.", hint="Try an older backup: `list`.")
+    if source.database.is_symlink() or not source.database.is_file() or source.database.stat().st_size == 0:
+        raise Damaged(f"{source.database} is missing, empty or a link.", hint="Try an older backup: `list`.")
     found = database.inspect(source.database)
     if found.problems:
         raise Damaged(f"{source.database} is damaged: {found.problems[0]}.", hint="Try an older backup: `list`.")
@@ -227,10 +238,10 @@ def _differences(live: Path, source: Source, tell: Listener) -> list[delta.Diffe
 
 
 def _needs(settings: Settings, source: Source, live: Live, summary: delta.Summary | None) -> list[tuple[Path, int]]:
-    """Bytes by folder: the safety copy, the staged database and as much again for its WAL, the staged uploads."""
+    """Bytes by folder: the safety copy; the staged database, a page-sized copy of it and its WAL; staged uploads."""
     needs = [(settings.dir, live.size + live.uploads_bytes)]
     if source.facts:
-        needs.append((settings.database.parent, 2 * source.facts.size))
+        needs.append((settings.database.parent, 3 * source.facts.size))
     if summary and settings.uploads:
         needs.append((settings.uploads, summary.bytes))
     return needs
@@ -266,12 +277,15 @@ def _make_safety_copy(settings: Settings, source: Source, tell: Listener, clock:
 
 
 def _stage(
-    settings: Settings, source: Source, safety: Backup, copies: tuple[Path, ...], tell: Listener, clock: Clock
+    settings: Settings, plan: RestorePlan, safety: Backup, copies: tuple[Path, ...], tell: Listener, clock: Clock
 ) -> Journal:
     """Everything that goes live lies beside it, checked and on disk; nothing live is touched. Fails tidily."""
+    source = plan.source
     try:
         if source.database:
-            _stage_database(settings, source)
+            source = stage_database(settings, source)
+        if source.database and plan.migrate:
+            source = _migrate_staged(settings, source, tell)
         if source.uploads and settings.uploads:
             _stage_uploads(settings.uploads, source, copies, tell)
     except BaseException:
@@ -288,7 +302,8 @@ def _stage(
     )
 
 
-def _stage_database(settings: Settings, source: Source) -> None:
+def stage_database(settings: Settings, source: Source) -> Source:
+    """The source's database lies beside the live one, of its page size, checked and on disk."""
     assert source.database is not None and source.facts is not None
     staged = recover.staged_database(settings)
     disk.make_folder(settings.database.parent)
@@ -299,6 +314,40 @@ def _stage_database(settings: Settings, source: Source) -> None:
     database.match_page_size(staged, settings.database, settings.busy_timeout)
     disk.give_tree(staged.parent, disk.owner_of(settings.database.parent))
     disk.sync_tree(staged.parent)
+    return source
+
+
+def _migrate_staged(settings: Settings, source: Source, tell: Listener) -> Source:
+    """The staged database, brought to this code's revision and checked; the live one was not opened."""
+    assert source.facts is not None
+    tell(Step("Migrating the staged copy"))
+    staged = recover.staged_database(settings)
+    upgrade.upgrade(settings.alembic_ini, staged, "head", forbidden=settings.database)
+    found = upgraded(settings, staged, "head")
+    disk.give_tree(staged.parent, disk.owner_of(settings.database.parent))
+    disk.sync_tree(staged.parent)
+    facts = replace(found.facts, journal_mode=source.facts.journal_mode, mode=source.facts.mode)
+    return replace(source, facts=facts, revisions=found.revisions or ())
+
+
+def upgraded(settings: Settings, copy: Path, target: str) -> database.Inspection:
+    """What a migrated copy holds; `MigrationFailed` where it is not sound, or not where it should be."""
+    database.seal(copy)
+    found = database.inspect(copy)
+    if found.problems:
+        raise upgrade.MigrationFailed(f"The migrated copy is not sound: {found.problems[0]}.")
+    if left := schema.pending(found.revisions or (), target, settings.alembic_ini):
+        raise upgrade.MigrationFailed(
+            f"The migrations ran, and {len(left)} are still to be run on the copy: env.py took another database.",
+            hint="Let env.py take its URL from sqlalchemy.url, BACKUP_DATABASE or DATABASE_URL.",
+        )
+    return found
+
+
+def _refuse_to_migrate(verdict: SchemaVerdict | None) -> None:
+    if verdict is None or verdict.relation in ("same", "behind"):
+        return
+    raise Refused(f"--migrate has no way from here: {verdict.reason}", hint="Restore without --migrate.")
 
 
 def _stage_uploads(live: Path, source: Source, copies: tuple[Path, ...], tell: Listener) -> None:
@@ -339,16 +388,11 @@ def _go_back(settings: Settings, found: Journal, tell: Listener, clock: Clock, e
     source = _verified(settings, safety, None, silence)
     recover.unstage(settings)
     copies = (safety.path / UPLOADS_FOLDER, settings.dir / found.source / UPLOADS_FOLDER)
-    back = _stage(settings, source, safety, copies, tell, clock)
+    back = _stage(settings, RestorePlan(source, None, Live(), None, {}), safety, copies, tell, clock)
     back = replace(back, safety=None)  # nothing to undo: it never happened
     journal.write(settings.dir, back)
     recover.finish(settings, back, tell)
     tell(Notice("Everything is as it was before the restore."))
-
-
-def migrations_titled(settings: Settings, revisions: Iterable[str]) -> list[Migration]:
-    """The revisions with their titles, for people to read."""
-    return schema.titles(revisions, settings.alembic_ini)
 
 
 def _adding_up(tell: Listener) -> Callable[[int], None]:

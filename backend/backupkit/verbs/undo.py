@@ -6,6 +6,7 @@ from backupkit.parts import marks, store
 from backupkit.verbs.restore import RestorePlan, plan_restore
 from backupkit.words.errors import NoSuchBackup
 from backupkit.words.events import Listener, silence
+from backupkit.words.model import Part
 from backupkit.words.settings import Settings
 
 
@@ -13,7 +14,10 @@ def plan_undo(settings: Settings, force: bool = False, tell: Listener = silence)
     """The plan that takes the last restore back; `NoSuchBackup` where there is no safety copy to go back to."""
     last = marks.last_restore(settings.dir) or _newest_safety_copy(settings)
     if last:
-        return plan_restore(settings, last, force=force, tell=tell)
+        backup = store.find(settings, last)
+        # A migration touched the database alone: uploads that came since stay.
+        only: Part | None = "database" if store.trusted(backup).kind == "pre_migration" else None
+        return plan_restore(settings, last, only, force=force, tell=tell)
     raise NoSuchBackup(f"No restore left a safety copy in {settings.dir}.", hint="`list` shows the backups there are.")
 
 

@@ -113,13 +113,14 @@ class Backup:
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked of a backup to be made."""
+    """What is asked of a backup to be made. `hold` pins it until the next good one, `pin` until it is unpinned."""
 
     name: str | None = None
     kind: Kind = "manual"
     note: str = ""
     uploads: bool = True
     pin: bool = False
+    hold: bool = False
     git: GitFacts | None = None
 
 

@@ -26,7 +26,7 @@ from backupkit.words.reach import Reach, reach_from
 SETTINGS_FILE = "backup.toml"
 PREFIX = "BACKUP_"
 # Handed over by the wrapper, or read by it and by the tests: not settings of the toolkit itself.
-_PLUMBING = ("GIT_", "HOST_", "COMPOSE", "RUNNER_IN_USE", "TEST", "VENV", "REQUIREMENTS", "PYTHON")
+_PLUMBING = ("GIT_", "HOST_", "COMPOSE", "RUNNER_IN_USE", "TEST", "VENV", "REQUIREMENTS", "PYTHON", "REHEARSAL")
 _RESERVED = {UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE}
 
 

@@ -72,6 +72,12 @@ def copy(moment: sqlite3.Connection, target: Path, tell: Listener = silence) -> 
         copied.execute("PRAGMA journal_mode=DELETE").fetchone()
 
 
+def seal(copied: Path) -> None:
+    """The finished file is one file with a rollback-journal header: opening it leaves nothing beside it."""
+    with contextlib.closing(sqlite3.connect(copied, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+
+
 def live_size(moment: sqlite3.Connection) -> int:
     """Bytes of the database as this moment has it."""
     return int(_pragma(moment, "page_count")) * int(_pragma(moment, "page_size"))
@@ -260,7 +266,7 @@ def _open_for_reading(live: Path, timeout: float, tell: Listener) -> sqlite3.Con
 def _reading(live: Path, mode: str, timeout: float, tell: Listener) -> sqlite3.Connection:
     connection = _open_live(live, mode)
     try:
-        patiently(lambda: _begin_reading(connection), live, timeout, tell)
+        patiently(lambda: _begin_reading(connection, live), live, timeout, tell)
     except BaseException:
         connection.close()
         raise
@@ -280,16 +286,16 @@ def _open_live(live: Path, mode: str = "rw") -> sqlite3.Connection:
     return connection
 
 
-def _begin_reading(connection: sqlite3.Connection) -> None:
+def _begin_reading(connection: sqlite3.Connection, live: Path) -> None:
     if not connection.in_transaction:
         connection.execute("BEGIN")
     if not connection.execute("SELECT count(*) FROM sqlite_master WHERE type='table'").fetchone()[0]:
-        raise SourceBroken("The live database holds no tables.", hint="Is BACKUP_DATABASE right? See `config`.")
+        raise SourceBroken(f"The database {live} holds no tables.", hint="Is BACKUP_DATABASE right? See `config`.")
 
 
 def _inspection(connection: sqlite3.Connection, sealed: Path | None, tell: Listener) -> Inspection:
     tell(Step("Checking the database"))
-    problems = [str(row[0]) for row in connection.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
+    problems = [_one_line(row[0]) for row in connection.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
     if problems:
         return Inspection(DatabaseFacts(size=0, sha256=""), None, "", tuple(problems))
     found = look(connection)
@@ -301,6 +307,10 @@ def _inspection(connection: sqlite3.Connection, sealed: Path | None, tell: Liste
         foreign_key_violations=_foreign_key_violations(connection),
     )
     return Inspection(facts, found.revisions, found.fingerprint, tuple(problems))
+
+
+def _one_line(problem: str) -> str:
+    return problem.removeprefix("*** in database main ***\n").replace("\n", "; ")
 
 
 def _foreign_key_violations(connection: sqlite3.Connection) -> int:

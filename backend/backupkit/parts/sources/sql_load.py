@@ -8,6 +8,7 @@ The file is scratch until `load_dump` returns, so nothing of it is journaled on 
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sqlite3
@@ -119,7 +120,7 @@ def _connected(target: Path) -> sqlite3.Connection:
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     marked = f"SELECT 1 FROM pragma_function_list WHERE name = 'json' AND flags & {_INNOCUOUS}"
     for setting in (
-        # Where SQLite does not mark its JSON as harmless, OFF would refuse honest schemas: there the guard stands alone.
+        # SQLite 3.40 does not mark its JSON as harmless, and OFF would refuse honest schemas: there the guard is alone.
         "trusted_schema=OFF" if connection.execute(marked).fetchone() else "trusted_schema=ON",
         "foreign_keys=OFF",
         "synchronous=OFF",
@@ -236,7 +237,10 @@ class _Load:
     def _insert(self, inserts: bytes, line: int) -> None:
         """A run of INSERTs in one go; where it fails, again one by one, to know which."""
         self._complete = False
-        script = self._text.decoded(inserts, line, _joined(inserts))
+        try:
+            script = _joined(inserts).decode()
+        except UnicodeDecodeError:
+            script = self._text.decoded(inserts, line)  # fails too, and knows the line, which joining has moved
         try:
             self._connection.executescript(f"BEGIN;{script}COMMIT;")
         except sqlite3.Error as error:
@@ -283,7 +287,7 @@ class _Load:
     def _keep_virtual_table(self, name: str, table: str, sql: str, *, line: int) -> None:
         """Its row of the schema comes last: until then its name means nothing, and its shadow tables are ordinary."""
         found, module = self._guard.table_and_module_of(self._connection, sql)
-        if not name == table == found or name.lower() in self._virtual:
+        if not name == table == found or name.lower() in self._virtual or not _is_one_statement(sql):
             self._damaged(line, "a row of the schema that is not a virtual table is not allowed in a dump")
         if module.lower() not in _MODULES:
             self._damaged(line, f"a virtual table of the module {module} is not allowed in a dump")
@@ -390,10 +394,9 @@ class _Text:
             start, end = end, self._semicolon(end)
         return self._take(end)
 
-    def decoded(self, statement: bytes, line: int, joined: bytes | None = None) -> str:
-        """The statement, or what it was joined to, as text; Damaged, with the line in the statement, where it is none."""
+    def decoded(self, statement: bytes, line: int) -> str:
         try:
-            return (joined or statement).decode()
+            return statement.decode()
         except UnicodeDecodeError as error:
             raise self._damaged(line + statement.count(b"\n", 0, error.start), "this is not UTF-8") from error
 
@@ -452,6 +455,12 @@ class _Text:
 
     def _damaged(self, line: int, reason: str) -> Damaged:
         return Damaged(f"{self.name} cannot be loaded, line {line}: {reason}.", hint=_HINT)
+
+
+def _is_one_statement(sql: str) -> bool:
+    text = _Text(io.BytesIO(f"{sql}\n;".encode()), len(sql))
+    text.take_statement()
+    return not text.comes_to_a_statement()
 
 
 def _joined(inserts: bytes) -> bytes:

@@ -1,0 +1,163 @@
+"""What the demo plays on: the narrator, the commands as real processes, the folder that is gone at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from backupkit.faces.demo_app import DEADLINE, ScratchApp
+from backupkit.ground import disk
+from backupkit.words.errors import ExitCode
+from backupkit.words.reach import Reach, reach_from
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class CannotGoOn(Exception):
+    """A command did not end as it had to: what follows would prove nothing. The failed proof is noted already."""
+
+
+class Narrator:
+    """Tells the story on stdout, in colour where there is a terminal, and keeps the count of the proofs."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+        self._begun = time.monotonic()
+        self._steps = 0
+        self.proofs = 0
+        self.failures: list[str] = []
+        self.result = ""
+
+    def step(self, title: str) -> None:
+        """The next step begins."""
+        self._steps += 1
+        self._console.print(f"\n{self._steps}. {title}", style="bold cyan")
+
+    def say(self, text: str) -> None:
+        """A sentence of the step."""
+        self._console.print(f"   {text}")
+
+    def announce(self, text: str) -> None:
+        """A line that belongs to no step."""
+        self._console.print(text)
+
+    def typed(self, command: str) -> None:
+        """A command, as a person would type it."""
+        self._console.print(f"   $ {command}", style="bold")
+
+    def output(self, text: str) -> None:
+        """What a command printed."""
+        for line in text.splitlines():
+            self._console.print(f"       {line}".rstrip(), style="dim")
+
+    def prove(self, claim: str, problems: list[str]) -> None:
+        """The claim holds where there are no problems; otherwise the demo fails, and goes on."""
+        self.proofs += 1
+        if not problems:
+            return self._console.print(f"   ok      {claim}", style="green")
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        self.failures.append(f"{claim}: {problems[0]}{more}")
+        self._console.print(f"   FAILED  {self.failures[-1]}", style="bold red")
+
+    def seconds(self) -> str:
+        """How long the story has taken."""
+        return f"{time.monotonic() - self._begun:.1f} s"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A scratch app, the program that acts on it, and the one who tells of it."""
+
+    narrator: Narrator
+    script: Path
+    app: ScratchApp
+
+    def run(self, *words: str, code: int = ExitCode.DONE, results_only: bool = False) -> str:
+        """What the command printed; it has ended with that code, or the story is over."""
+        self.narrator.typed(own_reach().tool(shlex.join(words)))
+        return self._finish([sys.executable, str(self.script), *words], code, results_only)
+
+    def run_line(self, line: str) -> None:
+        """A line that the toolkit told the person to type, run by a shell as it stands."""
+        self.narrator.typed(line)
+        self._finish(["sh", "-c", line], ExitCode.DONE, False)
+
+    def _finish(self, command: list[str], code: int, results_only: bool) -> str:
+        ended, results, everything = _run(command, self.app.folder)
+        self.narrator.output(results if results_only and ended == code else everything)
+        if ended != code:
+            self.narrator.prove(f"the command ends with exit code {int(code)}", [f"it ended with {ended}"])
+            raise CannotGoOn
+        return everything
+
+
+def _run(command: list[str], app: Path) -> tuple[int, str, str]:
+    """Exit code, results, and notices and results together; the process and its children are gone."""
+    process = subprocess.Popen(
+        command,
+        cwd=app,
+        env=_clean_environment(app),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    with process:
+        try:
+            results, notices = process.communicate(timeout=DEADLINE)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # it may have ended just now
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                return -1, "", f"It had not ended after {DEADLINE} seconds."
+            raise
+    return process.returncode, results, notices + results
+
+
+def _clean_environment(app: Path) -> dict[str, str]:
+    """The caller's environment without its settings, which would point at the caller's own data."""
+    names = [name for name in os.environ if not name.upper().startswith(("BACKUP_", "DATABASE_URL"))]
+    reach = {"BACKUP_RUNNER_IN_USE": "local", "BACKUP_HOST_COMMAND": own_reach().wrapper}
+    return {**{name: os.environ[name] for name in names}, **reach, "BACKUP_APP_DIR": str(app)}
+
+
+def own_reach() -> Reach:
+    """How the person came here, and would come here with a command for their own app."""
+    return reach_from(os.environ, "", Path())
+
+
+@contextlib.contextmanager
+def scratch_folder(keep: bool, narrator: Narrator) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="backup-demo-")).resolve()
+    try:
+        yield folder
+    finally:
+        if keep:
+            narrator.announce(f"\nThe throw-away data are left in {folder}")
+        else:
+            with _undisturbed():
+                disk.remove_tree(folder)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C does not end the cleaning up."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)

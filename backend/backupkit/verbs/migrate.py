@@ -1,0 +1,146 @@
+"""Upgrade the live database's schema with a net under it.
+
+1. a backup (`pre_migration`), held until the next good one
+2. a rehearsal on a copy: if it fails, the live database was never touched
+3. the old database staged, and a journal that leads back to it: from here a kill goes back
+4. the real `alembic upgrade`, then the checks; an error goes back by itself
+5. the journal is gone: the migration is done
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from backupkit.ground import disk
+from backupkit.parts import journal, lock, marks, schema, store, upgrade
+from backupkit.parts.journal import Journal
+from backupkit.parts.sources import database
+from backupkit.verbs import recover
+from backupkit.verbs.create import clear_drafts, refuse_overlap
+from backupkit.verbs.make import Clock, make_backup, utc_now
+from backupkit.verbs.restore import Source, stage_database, upgraded
+from backupkit.words.events import Listener, Notice, Step, Warned, silence
+from backupkit.words.model import Backup, Migration, Order
+from backupkit.words.settings import Settings
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """What was migrated: rows by table before and after, seconds in the rehearsal and on the live database."""
+
+    backup: str
+    migrations: tuple[Migration, ...]
+    rows_before: Mapping[str, int]
+    rows_after: Mapping[str, int]
+    rehearsal_seconds: float
+    seconds: float
+
+
+def migrate(
+    settings: Settings, revision: str = "head", tell: Listener = silence, clock: Clock = utc_now
+) -> Migrated | None:
+    """The live database is at that revision, checked; or as it was before. None where there was nothing to do.
+
+    Raises `MigrationFailed` with the migration's own error, `Refused` for an unknown revision, `SchemaMismatch` for
+    a database this code does not know, and all that a backup raises.
+    """
+    refuse_overlap(settings)
+    store.require(settings.dir)
+    with lock.held(settings.dir, f"migrate to {revision}", settings.lock_timeout, tell) as handle:
+        recover.recover_under_lock(settings, tell)
+        clear_drafts(settings, tell)
+        with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
+            pending = schema.pending(database.revisions(moment) or (), revision, settings.alembic_ini)
+        return _migrate(settings, revision, pending, handle, tell, clock) if pending else None
+
+
+def _migrate(
+    settings: Settings, revision: str, pending: tuple[Migration, ...], handle: int, tell: Listener, clock: Clock
+) -> Migrated:
+    note = f"before migrating to {revision}: {len(pending)} migrations"
+    backup = make_backup(settings, Order(kind="pre_migration", note=note, hold=True), tell, clock).backup
+    started = time.monotonic()
+    rehearsed = _rehearse(settings, backup, revision, tell)
+    rehearsal_seconds, started = time.monotonic() - started, time.monotonic()
+    proof = _go_live(settings, backup, revision, rehearsed.revisions or (), handle, tell, clock)
+    metadata = store.trusted(backup)
+    return Migrated(
+        backup=backup.name,
+        migrations=pending,
+        rows_before=metadata.database.rows if metadata.database else {},
+        rows_after=proof.facts.rows,
+        rehearsal_seconds=round(rehearsal_seconds, 3),
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _rehearse(settings: Settings, backup: Backup, revision: str, tell: Listener) -> database.Inspection:
+    tell(Step("Rehearsing the migration on a copy"))
+    draft = store.draft_of(settings, "rehearsal")
+    draft.mkdir(mode=0o700)
+    try:
+        copy = draft / settings.database.name
+        disk.copy_file(backup.path / settings.database.name, copy)
+        upgrade.upgrade(settings.alembic_ini, copy, revision, forbidden=settings.database)
+        return upgraded(settings, copy, revision)
+    except upgrade.MigrationFailed as error:
+        message = f"In the rehearsal on a copy, and so the live database was not touched: {error.message}"
+        raise upgrade.MigrationFailed(message, error.hint) from error
+    finally:
+        disk.remove_tree(draft)
+
+
+def _go_live(
+    settings: Settings,
+    backup: Backup,
+    revision: str,
+    wanted: tuple[str, ...],
+    handle: int,
+    tell: Listener,
+    clock: Clock,
+) -> database.Inspection:
+    back = _prepare_way_back(settings, backup, clock)
+    tell(Step("Migrating the live database"))
+    try:
+        upgrade.upgrade(settings.alembic_ini, settings.database, revision, lock=handle)
+        proof = database.prove(settings.database, settings.busy_timeout, wanted)
+        marks.remember_restore(settings.dir, backup.name)
+        journal.remove(settings.dir)
+    except BaseException as error:
+        tell(Warned(f"The migration failed on the live database, and is taken back: {error}"))
+        recover.go_on(settings, back, tell, clock)
+        tell(Notice("The live database is as it was before the migration."))
+        raise
+    recover.unstage(settings)
+    return proof
+
+
+def _prepare_way_back(settings: Settings, backup: Backup, clock: Clock) -> Journal:
+    """The old database lies staged, and the journal says to put it back: whoever finds it undoes the migration."""
+    metadata = store.trusted(backup)
+    source = Source(
+        f"{backup.name} (a migration was interrupted)",
+        backup.path / settings.database.name,
+        None,
+        metadata.database,
+        metadata.revisions,
+    )
+    try:
+        stage_database(settings, source)
+    except BaseException:
+        recover.unstage(settings)
+        raise
+    back = Journal(
+        source=source.name,
+        safety=None,
+        started=settings.local(clock()).isoformat(sep=" "),
+        database=True,
+        uploads=False,
+        facts=source.facts,
+        revisions=source.revisions,
+        keep=True,
+    )
+    journal.write(settings.dir, back)
+    return back
