@@ -280,9 +280,13 @@ def main() -> None:
 
 
 def _load() -> Settings:
+    from backupkit.faces import log
     from backupkit.words.settings import load_settings
 
-    return load_settings(_app_dir())
+    settings = load_settings(_app_dir())
+    if settings.log_file:
+        log.open_log(settings.log_file)
+    return settings
 
 
 def _app_dir() -> Path:

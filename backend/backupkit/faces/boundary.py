@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from backupkit.faces import log
 from backupkit.words.errors import BackupError, ExitCode, NoSpace
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -30,9 +31,14 @@ def boundary() -> Iterator[None]:
     """Whatever is raised within ends the program with its exit code, said once on stderr."""
     try:
         yield
+        log.info("done")
     except BackupError as error:
         fail(error)
+    except SystemExit as ended:
+        log.info(f"ended with exit code {ended.code}")
+        raise
     except KeyboardInterrupt:
+        log.error("interrupted")
         print("\nInterrupted; nothing is left half done.", file=sys.stderr)
         raise SystemExit(ExitCode.INTERRUPTED) from None
     except BrokenPipeError:
@@ -47,6 +53,7 @@ def boundary() -> Iterator[None]:
 
 def fail(error: BackupError) -> None:
     """The sentence and the hint on stderr, then the exit code."""
+    log.error(f"failed with exit code {error.code}: {error.message}")
     print(f"Error: {error.message}", file=sys.stderr)
     if error.hint:
         print(f"  Next: {error.hint}", file=sys.stderr)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from backupkit.faces import log
 from backupkit.words.events import Event, Listener, Notice, Progress, Step, Waiting, Warned
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def listening(quiet: bool = False) -> Iterator[Listener]:
 def _sentences(put: Callable[[str], None]) -> Listener:
     def listen(event: Event) -> None:
         if isinstance(event, Warned):
+            log.error(f"warning: {event.text}")
             put(f"Warning: {event.text}")
         elif isinstance(event, Notice):
             put(event.text)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from backupkit.faces.demo_app import DEADLINE, ScratchApp
 from backupkit.ground import disk
@@ -35,6 +36,7 @@ class Narrator:
         self._console = Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
         self._begun = time.monotonic()
         self._steps = 0
+        self.interrupted = False
         self.proofs = 0
         self.failures: list[str] = []
         self.result = ""
@@ -42,33 +44,44 @@ class Narrator:
     def step(self, title: str) -> None:
         """The next step begins."""
         self._steps += 1
-        self._console.print(f"\n{self._steps}. {title}", style="bold cyan")
+        self._put(f"\n{self._steps}. {title}", "bold cyan")
 
     def say(self, text: str) -> None:
         """A sentence of the step."""
-        self._console.print(f"   {text}")
+        self._put(f"   {text}")
 
     def announce(self, text: str) -> None:
-        """A line that belongs to no step."""
+        """A line that belongs to no step, and is said in any case."""
         self._console.print(text)
 
     def typed(self, command: str) -> None:
         """A command, as a person would type it."""
-        self._console.print(f"   $ {command}", style="bold")
+        self._put(f"   $ {command}", "bold")
 
     def output(self, text: str) -> None:
         """What a command printed."""
         for line in text.splitlines():
-            self._console.print(f"       {line}".rstrip(), style="dim")
+            self._put(f"       {line}".rstrip(), "dim")
 
     def prove(self, claim: str, problems: list[str]) -> None:
         """The claim holds where there are no problems; otherwise the demo fails, and goes on."""
         self.proofs += 1
         if not problems:
-            return self._console.print(f"   ok      {claim}", style="green")
+            return self._put(f"   ok      {claim}", "green")
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         self.failures.append(f"{claim}: {problems[0]}{more}")
-        self._console.print(f"   FAILED  {self.failures[-1]}", style="bold red")
+        self._put(f"   FAILED  {self.failures[-1]}", "bold red")
+
+    def interrupt(self, _number: int, _frame: object) -> None:
+        """The handler of Ctrl-C and its like: the story ends here, or at its next line."""
+        self.interrupted = True
+        raise KeyboardInterrupt
+
+    def _put(self, text: str, style: str | None = None) -> None:
+        # Python loses what is raised while it collects garbage, and SQLAlchemy leaves much of that.
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self._console.print(text, style=style)
 
     def seconds(self) -> str:
         """How long the story has taken."""
@@ -143,21 +156,21 @@ def own_reach() -> Reach:
 def scratch_folder(keep: bool, narrator: Narrator) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="backup-demo-")).resolve()
     try:
-        yield folder
+        with _on_signals(narrator.interrupt):
+            yield folder
     finally:
-        if keep:
-            narrator.announce(f"\nThe throw-away data are left in {folder}")
-        else:
-            with _undisturbed():
+        with _on_signals(signal.SIG_IGN):  # a second Ctrl-C must not end the cleaning up
+            if keep:
+                narrator.announce(f"\nThe throw-away data are left in {folder}")
+            else:
                 disk.remove_tree(folder)
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C does not end the cleaning up."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+def _on_signals(handler: Any) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+        for number, earlier in before.items():
+            signal.signal(number, earlier or signal.SIG_DFL)

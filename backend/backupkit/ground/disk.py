@@ -159,7 +159,7 @@ def make_folder(folder: Path, mode: int = 0o755) -> None:
     """The folder is there, and belongs to whom its parent belongs to."""
     if folder.is_dir():
         return
-    make_folder(folder.parent)
+    make_folder(folder.parent, mode)
     folder.mkdir(mode=mode, exist_ok=True)
     give(folder, owner_of(folder.parent))
     sync_folder(folder.parent)

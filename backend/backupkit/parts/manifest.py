@@ -47,7 +47,7 @@ def read_metadata(folder: Path, zone: ZoneInfo) -> Metadata:
     """
     path = folder / METADATA_FILE
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise Damaged(f"{folder} has no {METADATA_FILE}.", _OTHER) from error
     except (OSError, ValueError, RecursionError) as error:
@@ -152,6 +152,10 @@ def _unescaped(path: str) -> str:
 def is_inside(path: str) -> bool:
     """Whether a relative path leads nowhere but below the folder it is taken in."""
     return bool(path) and not path.startswith("/") and ".." not in path.split("/")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def _refuse_later_format(path: Path, values: dict[str, Any]) -> None:

@@ -114,6 +114,8 @@ def clear_drafts(settings: Settings) -> list[str]:
 def _is_backup(path: Path) -> bool:
     if path.name.startswith(".") or path.is_symlink() or not path.is_dir():
         return False
+    if not os.access(path, os.R_OK | os.X_OK):
+        return True  # it lists as one that cannot be read
     return any((path / name).exists() for name in (METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE))
 
 

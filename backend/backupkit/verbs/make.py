@@ -77,10 +77,11 @@ def make_backup(settings: Settings, order: Order, tell: Listener, clock: Clock) 
 
 
 def _mark(settings: Settings, order: Order, name: str) -> None:
+    """The marks that were ordered and none that an earlier backup of that name had."""
     if order.kind != "pre_restore":
         marks.take_all(settings.dir, marks.HELD)
-    if order.pin or order.hold:
-        marks.put(settings.dir, marks.PINNED if order.pin else marks.HELD, name)
+    for mark, wanted in ((marks.PINNED, order.pin), (marks.HELD, order.hold)):
+        (marks.put if wanted else marks.take)(settings.dir, mark, name)
 
 
 def _free_name(settings: Settings, order: Order, moment: datetime) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from pathlib import Path
 
 from backupkit.ground import disk
@@ -15,8 +16,8 @@ from backupkit.parts import journal, lock, marks
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta
 from backupkit.verbs.make import Clock, make_backup, utc_now
-from backupkit.words.errors import BackupError, Locked
-from backupkit.words.events import Listener, Notice, silence
+from backupkit.words.errors import BackupError, Locked, SourceLocked
+from backupkit.words.events import Listener, Notice, Warned, silence
 from backupkit.words.model import STAGING, Order
 from backupkit.words.settings import Settings
 
@@ -41,7 +42,7 @@ def recover_unless_running(settings: Settings, tell: Listener = silence) -> None
 
 def is_needed(settings: Settings) -> bool:
     """Whether a restore left something: a journal, or things it staged."""
-    return journal.exists(settings.dir) or any((folder / STAGING).exists() for folder in _live_folders(settings))
+    return journal.exists(settings.dir) or any(os.path.lexists(folder / STAGING) for folder in _live_folders(settings))
 
 
 def recover_under_lock(settings: Settings, tell: Listener) -> Journal | None:
@@ -68,12 +69,18 @@ def go_on(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> N
 def finish(settings: Settings, found: Journal, tell: Listener) -> database.Inspection | None:
     """What the journal says is done, checked, and the journal gone. Can be repeated."""
     _refuse_other_place(settings, found)
-    if found.database:
-        replace_database(settings, found, tell)
-        found = dataclasses.replace(found, database=False)
-        # From here the app may write into what was restored: a repeated run must not undo that.
-        journal.write(settings.dir, found)
-    return finish_uploads(settings, found, tell)
+    if not found.database:
+        # The app may have gone on since, to another revision too.
+        return finish_uploads(settings, dataclasses.replace(found, revisions=None), tell)
+    replace_database(settings, found, tell)
+    return finish_uploads(settings, database_is_done(settings, found), tell)
+
+
+def database_is_done(settings: Settings, found: Journal) -> Journal:
+    """Written down, because the app may write into what was restored: a repeated run must not undo that."""
+    done = dataclasses.replace(found, database=False)
+    journal.write(settings.dir, done)
+    return done
 
 
 def replace_database(settings: Settings, found: Journal, tell: Listener) -> None:
@@ -86,14 +93,21 @@ def finish_uploads(settings: Settings, found: Journal, tell: Listener) -> databa
     """What comes after the database: uploads, the proof, tidying up; returns what was proven of the database."""
     if found.uploads and settings.uploads:
         delta.apply(settings.uploads, tell)
-    proof = None
-    if found.facts is not None:
-        proof = database.prove(settings.database, settings.busy_timeout, found.revisions)
+    proof = _prove(settings, found, tell) if found.facts else None
     unstage(settings)
     if found.safety:
         marks.remember_restore(settings.dir, found.safety)
     journal.remove(settings.dir)
     return proof
+
+
+def _prove(settings: Settings, found: Journal, tell: Listener) -> database.Inspection | None:
+    try:
+        return database.prove(settings.database, settings.busy_timeout, found.revisions)
+    except SourceLocked as error:
+        # All is in place: an app that keeps the lock is no reason to take it back.
+        tell(Warned(f"The restored database could not be proven: {error.message}"))
+        return None
 
 
 def unstage(settings: Settings) -> None:

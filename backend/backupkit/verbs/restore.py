@@ -370,9 +370,7 @@ def _apply(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> 
         recover.unstage(settings)
         raise
     try:
-        done = replace(found, database=False)
-        journal.write(settings.dir, done)
-        return recover.finish_uploads(settings, done, tell)
+        return recover.finish_uploads(settings, recover.database_is_done(settings, found), tell)
     except BaseException as error:
         _go_back(settings, found, tell, clock, error)
         raise

@@ -6,6 +6,8 @@ BackupError                 1   failed, or a bug
   Locked                   11   another run holds the lock
   Damaged                  12   a backup or dump that cannot be trusted
   SourceUnreadable         13   the live data cannot be read
+    SourceBroken           13   … and never will be: missing, empty or no SQLite file; a restore may replace it
+    SourceLocked           13   … as long as another process keeps it locked
   SchemaMismatch           14   schema not restorable by this code
   NoSpace                  15   no space
   RemoteFailed             16   a remote failed
@@ -76,6 +78,10 @@ class SourceUnreadable(BackupError):
 
 class SourceBroken(SourceUnreadable):
     """The live database is missing, empty, damaged or no SQLite file: there is nothing to wait for."""
+
+
+class SourceLocked(SourceUnreadable):
+    """The live database stayed locked past the deadline; the message says by whom."""
 
 
 class SchemaMismatch(BackupError):

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 FORMAT = "1.0"
 METADATA_FILE = "backup_metadata.json"
@@ -19,23 +21,27 @@ STAGING = ".backupkit-staging"
 Kind = Literal["manual", "auto", "scheduled", "pre_restore", "pre_migration"]
 State = Literal["unchecked", "checked", "proven", "damaged"]
 Part = Literal["database", "uploads"]
+# What a file can say of itself is checked when it is read: no number in it may be beyond what SQLite can hold.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
 class DatabaseFacts:
     """What was read from the copy of the database, sizes in bytes. `raw` means: too broken to copy but as files."""
 
-    size: int
+    size: Count
     sha256: str
-    page_size: int = 0
+    page_size: Count = 0
     journal_mode: str = "delete"
     encoding: str = "UTF-8"
-    user_version: int = 0
-    application_id: int = 0
-    rows: Mapping[str, int] = field(default_factory=dict)
-    foreign_key_violations: int = 0
+    user_version: Whole = 0
+    application_id: Whole = 0
+    rows: Mapping[str, Count] = field(default_factory=dict)
+    foreign_key_violations: Count = 0
     sqlite_version: str = ""
-    mode: int = 0o600
+    mode: Annotated[int, Field(ge=0, le=0o777)] = 0o600
     raw: bool = False
 
 
@@ -43,10 +49,10 @@ class DatabaseFacts:
 class UploadsFacts:
     """What the tree held, in bytes. `tree` is the SHA-256 of the list of its folders, files and links."""
 
-    files: int
-    bytes: int
-    folders: int = 0
-    links: int = 0
+    files: Count
+    bytes: Count
+    folders: Count = 0
+    links: Count = 0
     tree: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -83,7 +89,7 @@ class Metadata:
     git: GitFacts | None = None
     app_id: str | None = None
     tool_version: str | None = None
-    duration_seconds: float | None = None
+    duration_seconds: Seconds | None = None
 
     @property
     def revisions(self) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ def default_name(kind: str, moment: datetime) -> str:
 
 def auto_name(branch: str | None, short: str | None, dirty: bool, moment: datetime) -> str:
     """`auto_BRANCH_SHORT_YYYYMMDD_HHMMSS[_dirty]`, with whatever of git's facts there is; always a valid name."""
-    facts = [_plain(fact)[:40] for fact in (branch, short) if fact]
+    facts = [_plain(fact)[:length] for fact, length in ((branch, 40), (short, 12)) if fact]
     return "_".join(["auto", *facts, moment.strftime(STAMP), *(["dirty"] if dirty else [])])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,10 +18,12 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backupkit.words.errors import Refused
 from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER
+from backupkit.words.names import shown
 from backupkit.words.reach import Reach, reach_from
 
 SETTINGS_FILE = "backup.toml"
@@ -28,6 +31,20 @@ PREFIX = "BACKUP_"
 # Handed over by the wrapper, or read by it and by the tests: not settings of the toolkit itself.
 _PLUMBING = ("GIT_", "HOST_", "COMPOSE", "RUNNER_IN_USE", "TEST", "VENV", "REQUIREMENTS", "PYTHON", "REHEARSAL")
 _RESERVED = {UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE}
+
+
+class _Given(PydanticBaseSettingsSource):
+    """Values that neither environment nor file can override."""
+
+    def __init__(self, settings_cls: type[BaseSettings], **values: object) -> None:
+        super().__init__(settings_cls)
+        self._values = values
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._values
 
 
 class Settings(BaseSettings):
@@ -57,7 +74,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings
+        # The app folder is settled by then, and the variable may be empty or relative.
+        return _Given(settings_cls, app_dir=init_settings()["app_dir"]), env_settings, init_settings
 
     @field_validator("database", mode="before")
     @classmethod
@@ -88,7 +106,7 @@ class Settings(BaseSettings):
     @field_validator("database", "uploads", "alembic_ini", "log_file")
     @classmethod
     def _absolute(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        return value and Path(os.path.abspath(info.data["app_dir"] / value.expanduser()))
+        return value and _below(info.data["app_dir"], value)
 
     @field_validator("database")
     @classmethod
@@ -101,7 +119,7 @@ class Settings(BaseSettings):
     @classmethod
     def _backups_folder(cls, value: Path, info: ValidationInfo) -> Path:
         folder: Path = info.data["app_dir"]
-        return Path(os.path.abspath(folder / value.expanduser())) if value.parts else _beside(folder)
+        return _below(folder, value) if value.parts else _beside(folder)
 
     @field_validator("app_id")
     @classmethod
@@ -174,6 +192,15 @@ def _is_setting(variable: str) -> bool:
     return variable.removeprefix(PREFIX).lower() in Settings.model_fields
 
 
+def _below(folder: Path, path: Path) -> Path:
+    if "\0" in str(path):
+        _fail("is no path")
+    try:
+        return Path(os.path.abspath(folder / path.expanduser()))
+    except RuntimeError:
+        raise ValueError("begins with a user that is not there") from None
+
+
 def _beside(folder: Path) -> Path:
     inside = folder / "backups"
     return inside if inside.is_dir() else folder.parent / "backups"
@@ -187,12 +214,16 @@ def _refusal(error: ValidationError, folder: Path) -> Refused:
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else "database"
     in_file = PREFIX + name.upper() not in os.environ
-    where = f"{name} in {folder / SETTINGS_FILE}" if in_file else PREFIX + name.upper()
+    where = f"{shown(name)} in {folder / SETTINGS_FILE}" if in_file else PREFIX + name.upper()
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, Settings.model_fields, n=1)
         return Refused(f"{where} is not a setting.", hint=f"Did you mean {close[0]}?" if close else "See `config`.")
     reason = first["msg"].removeprefix("Value error, ")
-    shown = "" if first["input"] is None or not first["loc"] else f" {first['input']!r}"
+    given = "" if first["input"] is None or not first["loc"] else f" {_without_password(first['input'])}"
     return Refused(
-        f"{where}{shown}: {reason[0].lower()}{reason[1:]}.", hint="`config` shows every setting and its origin."
+        f"{where}{given}: {reason[0].lower()}{reason[1:]}.", hint="`config` shows every setting and its origin."
     )
+
+
+def _without_password(value: object) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", repr(value))

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import sqlite3
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from backupkit.ground import disk, process
-from backupkit.words.errors import Damaged, SourceBroken, SourceUnreadable
+from backupkit.words.errors import Damaged, SourceBroken, SourceLocked, SourceUnreadable
 from backupkit.words.events import Listener, Progress, Step, Waiting, silence
 from backupkit.words.model import DatabaseFacts
 
@@ -181,8 +182,11 @@ def replace_live(staged: Path, live: Path, timeout: float, wanted: DatabaseFacts
         _put_in_place(staged, live, wanted)
 
 
-def prove(live: Path, timeout: float, wanted_revisions: tuple[str, ...] | None) -> Inspection:
-    """The live database opens for writing, is sound, and is at the revision it should be at."""
+def prove(live: Path, timeout: float, wanted: tuple[str, ...] | None) -> Inspection:
+    """The live database opens for writing, is sound, and is at the `wanted` revisions; None wants none in particular.
+
+    Raises `SourceLocked` where that could not be found out, `SourceUnreadable` where it is not so.
+    """
     with contextlib.closing(_open_live(live)) as connection:
         patiently(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
         connection.execute("ROLLBACK")
@@ -190,13 +194,17 @@ def prove(live: Path, timeout: float, wanted_revisions: tuple[str, ...] | None) 
         found = _inspection(connection, None, silence)
     if found.problems:
         raise SourceUnreadable(f"{live} is not sound after the restore: {found.problems[0]}.", hint="Type: undo")
-    if (found.revisions or ()) != (wanted_revisions or ()):
+    at = found.revisions or ()
+    if wanted is not None and at != wanted:
         raise SourceUnreadable(
-            f"{live} is at revision {', '.join(found.revisions or ()) or 'none'} after the restore, "
-            f"not at {', '.join(wanted_revisions or ()) or 'none'}: another process changed it.",
+            f"{live} is at revision {_named(at)} now, not at {_named(wanted)}: another process changed it.",
             hint="Stop the app, then restore again: --stop",
         )
     return found
+
+
+def _named(revisions: tuple[str, ...]) -> str:
+    return ", ".join(revisions) or "none"
 
 
 def keep_raw(live: Path, folder: Path) -> list[str]:
@@ -244,8 +252,9 @@ def _must_be_there(live: Path) -> None:
         hint = "Set BACKUP_DATABASE to where it is; `config` shows the settings in force."
         raise SourceBroken(f"There is no database at {live}.", hint) from error
     except OSError as error:
-        raise SourceUnreadable(f"The database {live} cannot be reached: {error.strerror}.") from error
-    if not os.path.isfile(live):
+        hint = f"Run as a user who may read it (ls -ld {live.parent}), or see `doctor`."
+        raise SourceUnreadable(f"The database {live} cannot be reached: {error.strerror}.", hint) from error
+    if not stat.S_ISREG(facts.st_mode):
         raise SourceUnreadable(f"The database {live} is not a file.", hint="Set BACKUP_DATABASE to the database file.")
     if facts.st_size == 0:
         raise SourceBroken(f"The database {live} is empty (0 bytes).", hint="Is BACKUP_DATABASE right? See `config`.")
@@ -373,8 +382,8 @@ def _unreadable(live: Path, error: sqlite3.DatabaseError) -> SourceUnreadable:
     return SourceUnreadable(f"The database {live} cannot be read: {text}.", hint)
 
 
-def _locked(live: Path, timeout: float) -> SourceUnreadable:
-    return SourceUnreadable(
+def _locked(live: Path, timeout: float) -> SourceLocked:
+    return SourceLocked(
         f"The database {live} stayed locked for {timeout:g} s by {_holders(live)}; it was not changed.",
         hint="Stop the app or end that transaction, then try again; BACKUP_BUSY_TIMEOUT sets how long to wait.",
     )

@@ -30,15 +30,16 @@ Record = Callable[[str, str], None]
 
 def require(live: Path) -> None:
     """The uploads folder is there and can be read, else `SourceUnreadable`."""
-    if not live.exists():
-        hint = "Set BACKUP_UPLOADS to where it is, or to nothing if the app has none."
-        raise SourceUnreadable(f"There is no uploads folder at {live}.", hint)
-    if not live.is_dir():
-        raise SourceUnreadable(f"The uploads folder {live} is not a folder.", hint="Set BACKUP_UPLOADS to the folder.")
     try:
         os.listdir(live)
+    except FileNotFoundError as error:
+        hint = "Set BACKUP_UPLOADS to where it is, or to nothing if the app has none."
+        raise SourceUnreadable(f"There is no uploads folder at {live}.", hint) from error
+    except NotADirectoryError as error:
+        hint = "Set BACKUP_UPLOADS to the folder."
+        raise SourceUnreadable(f"The uploads folder {live} is not a folder.", hint) from error
     except OSError as error:
-        hint = f"Run as a user who may read it: ls -ld {live}"
+        hint = f"Run as a user who may read it (ls -ld {live}), or see `doctor`."
         raise SourceUnreadable(f"The uploads folder {live} cannot be read: {error.strerror}.", hint) from error
 
 
