@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer.core import TyperGroup
 
-from backupkit.faces.boundary import boundary, end_on_signals
+from backupkit.faces.boundary import boundary, end_on_signals, open_missing_streams
 from backupkit.faces.console import ask, at_terminal, listening, say
 from backupkit.words.errors import ExitCode, Refused
 
@@ -197,6 +197,8 @@ def dump(
 
     settings = _settings()
     if file == "-":
+        if json:
+            raise Refused("With - the SQL text itself goes to stdout.", hint="Leave out --json, or name a file.")
         with listening() as tell:
             dump_to(settings, sys.stdout.buffer, tell)
         return
@@ -275,6 +277,7 @@ def demo(
 
 def main() -> None:
     """The program."""
+    open_missing_streams()
     end_on_signals()
     app(prog_name=os.environ.get("BACKUP_HOST_COMMAND") or None)
 

@@ -270,7 +270,7 @@ def test_a_killed_runs_draft_is_cleared_and_told_of(app: SmallApp) -> None:
     (draft / "uploads" / "closed").chmod(0)
     result = app.command("backup", "first")
     assert result.code == 0
-    assert "unfinished backup" in result.err
+    assert "had not finished" in result.err
     assert not draft.exists()
 
 

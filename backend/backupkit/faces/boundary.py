@@ -16,6 +16,18 @@ from backupkit.words.errors import BackupError, ExitCode, NoSpace
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+def open_missing_streams() -> None:
+    """Every stream is there, and can print any text: a daemon may have closed them, a terminal may know ASCII only."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        continue  # a file opened later would get the number of the missing stream, and our words with it
+    os.close(handle)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+        if number:
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
 def end_on_signals() -> None:
     """Being told to end (docker stop, a lost connection) tidies up like Ctrl-C does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -30,7 +42,8 @@ def _interrupt(_number: int, _frame: object) -> None:
 def boundary() -> Iterator[None]:
     """Whatever is raised within ends the program with its exit code, said once on stderr."""
     try:
-        yield
+        with _flushed():
+            yield
         log.info("done")
     except BackupError as error:
         fail(error)
@@ -42,13 +55,24 @@ def boundary() -> Iterator[None]:
         print("\nInterrupted; nothing is left half done.", file=sys.stderr)
         raise SystemExit(ExitCode.INTERRUPTED) from None
     except BrokenPipeError:
-        # Whoever read our output stopped reading: say nothing, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(ExitCode.FAILED) from None
+        raise SystemExit(ExitCode.FAILED) from None  # whoever read our output stopped reading: say nothing
     except OSError as error:
         fail(explained(error))
     except sqlite3.Error as error:
         fail(_explained_sqlite(error))
+
+
+@contextmanager
+def _flushed() -> Iterator[None]:
+    """Results that cannot be written are an error here, not a complaint of Python's at its end."""
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise
 
 
 def fail(error: BackupError) -> None:

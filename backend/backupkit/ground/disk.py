@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CHUNK = 1 << 20
+DRAFT_PREFIX = ".draft-"  # whatever is not finished yet: a killed run's are cleared by the next
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -53,7 +54,7 @@ def sync_tree(folder: Path) -> None:
 
 def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
     """The file has this content, or stays as it was: written beside, synced, renamed, its folder synced."""
-    draft = path.with_name(f".{path.name}.draft")
+    draft = path.with_name(f"{DRAFT_PREFIX}{path.name}")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:
         file.write(content)
         file.flush()

@@ -25,7 +25,8 @@ class Journal:
 
     Without a `safety` it is a way back, from a restore that failed or a migration that was interrupted.
     Paths are not in it, since a container and its host call the same folder by two names. `database` is whether the
-    staged database still has to go live, `keep` whether what it replaces is to be kept first; `facts` and
+    staged database still has to go live, `keep` whether what it replaces is to be kept first,
+    `back` whether it failed and what was there before is to be staged and restored; `facts` and
     `revisions` are of what is staged, None where that is uploads only.
     """
 
@@ -35,6 +36,7 @@ class Journal:
     database: bool
     uploads: bool
     keep: bool = field(default=False, kw_only=True)
+    back: bool = field(default=False, kw_only=True)
     facts: DatabaseFacts | None
     revisions: tuple[str, ...] | None
 

@@ -162,9 +162,9 @@ def _refuse_later_format(path: Path, values: dict[str, Any]) -> None:
     version = str(values.get("backup_version", FORMAT))
     major = version.partition(".")[0]
     if not re.fullmatch("[0-9]{1,9}", major):
-        raise Damaged(f"{path} names no format: backup_version is {version!r}.", _OTHER)
+        raise Damaged(f"{path} names no format: backup_version is {version[:9]!r}.", _OTHER)
     if int(major) > int(FORMAT.partition(".")[0]):
-        raise Damaged(f"{path} is of format {shown(version)}, later than this toolkit's {FORMAT}.", _LATER)
+        raise Damaged(f"{path} is of format {shown(version[:9])}, later than this toolkit's {FORMAT}.", _LATER)
 
 
 def _refuse_paths(path: Path, metadata: Metadata) -> None:

@@ -17,8 +17,6 @@ from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Back
 from backupkit.words.names import check_name
 from backupkit.words.settings import Settings
 
-DRAFT_PREFIX = ".draft-"
-TRASH_PREFIX = ".draft-deleted-"
 LATEST = "latest"
 _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -100,15 +98,25 @@ def taken_names(settings: Settings) -> set[str]:
 
 def draft_of(settings: Settings, name: str) -> Path:
     """Where a backup of that name is made."""
-    return settings.dir / f"{DRAFT_PREFIX}{name}"
+    return settings.dir / f"{disk.DRAFT_PREFIX}{name}"
+
+
+def has_drafts(settings: Settings) -> bool:
+    """Whether something unfinished lies in the backups folder."""
+    return any(True for _ in _drafts(settings))
 
 
 def clear_drafts(settings: Settings) -> list[str]:
     """Removes what killed runs left behind, and says what; only under the lock, when no draft is anyone's."""
-    left = [name for name in taken_names(settings) if name.startswith(DRAFT_PREFIX)]
-    for name in left:
-        disk.remove_tree(settings.dir / name)
-    return left
+    left = list(_drafts(settings))
+    for draft in left:
+        disk.remove_tree(draft)
+    return [draft.name for draft in left]
+
+
+def _drafts(settings: Settings) -> Iterator[Path]:
+    yield from settings.dir.glob(f"{disk.DRAFT_PREFIX}*")
+    yield from (settings.dir / marks.STATE_FOLDER).glob(f"**/{disk.DRAFT_PREFIX}*")
 
 
 def _is_backup(path: Path) -> bool:

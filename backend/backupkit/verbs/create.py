@@ -9,7 +9,7 @@ from backupkit.parts import lock, store
 from backupkit.verbs.make import Clock, Created, make_backup, utc_now
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.words.errors import Refused
-from backupkit.words.events import Listener, Notice, silence
+from backupkit.words.events import Listener, silence
 from backupkit.words.model import Backup, Order
 from backupkit.words.names import check_name
 from backupkit.words.settings import Settings
@@ -27,7 +27,6 @@ def create_backup(settings: Settings, order: Order, tell: Listener = silence, cl
     store.require(settings.dir)
     with lock.held(settings.dir, "backup", settings.lock_timeout, tell):
         recover_under_lock(settings, tell)
-        clear_drafts(settings, tell)
         return make_backup(settings, order, tell, clock)
 
 
@@ -39,12 +38,6 @@ def backup_of_today(settings: Settings, clock: Clock = utc_now) -> Backup | None
         if metadata and metadata.kind != "pre_restore" and settings.local(metadata.created_at).date() == today:
             return backup
     return None
-
-
-def clear_drafts(settings: Settings, tell: Listener) -> None:
-    """Drafts of killed runs are gone, and the person is told."""
-    if left := store.clear_drafts(settings):
-        tell(Notice(f"Cleared {len(left)} unfinished backup{'s' * (len(left) != 1)} of an interrupted run."))
 
 
 def refuse_overlap(settings: Settings) -> None:

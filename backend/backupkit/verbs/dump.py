@@ -11,10 +11,10 @@ from typing import BinaryIO
 from backupkit.ground import disk
 from backupkit.parts import compression, lock, store
 from backupkit.parts.sources import database, sql
-from backupkit.verbs.create import clear_drafts
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.recover import recover_under_lock
-from backupkit.verbs.restore import Restored, RestorePlan, Source, plan_source, restore_source
+from backupkit.verbs.restore import Restored, RestorePlan, plan_source, restore_source
+from backupkit.verbs.staging import Source
 from backupkit.words.errors import Damaged, NoSuchBackup, Refused
 from backupkit.words.events import Listener, silence
 from backupkit.words.names import STAMP, check_name
@@ -35,7 +35,6 @@ def dump(settings: Settings, target: Path, tell: Listener = silence) -> sql.Dump
     store.require(settings.dir)
     with lock.held(settings.dir, "dump", settings.lock_timeout, tell):
         recover_under_lock(settings, tell)
-        clear_drafts(settings, tell)
         with _draft(target, settings) as draft, compression.open_for_writing(draft, target.name) as out:
             return dump_to(settings, out, tell)
 
@@ -73,7 +72,6 @@ def restore_dump(
     name = file.name if isinstance(file, Path) else "standard input"
     with lock.held(settings.dir, f"restore-dump of {name}", settings.lock_timeout, tell):
         recover_under_lock(settings, tell)
-        clear_drafts(settings, tell)
         with _loaded(settings, file, name, tell) as source:
             plan = plan_source(settings, source, force, tell)
             return restore_source(settings, plan, tell, clock) if agree(plan) else None
@@ -122,7 +120,7 @@ def _source(settings: Settings, loaded: Path, name: str) -> Source:
 
 @contextlib.contextmanager
 def _draft(target: Path, settings: Settings) -> Iterator[Path]:
-    draft = target.with_name(f"{store.DRAFT_PREFIX}{target.name}")
+    draft = target.with_name(f"{disk.DRAFT_PREFIX}{target.name}")
     try:
         yield draft
         disk.give(draft, disk.owner_of(target.parent))

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backupkit.ground import disk
 from backupkit.parts import journal, lock, marks, schema, store, upgrade
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database
-from backupkit.verbs import recover
-from backupkit.verbs.create import clear_drafts, refuse_overlap
+from backupkit.verbs import recover, staging
+from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, make_backup, utc_now
-from backupkit.verbs.restore import Source, stage_database, upgraded
+from backupkit.verbs.staging import Source, stage_database, upgraded
 from backupkit.words.events import Listener, Notice, Step, Warned, silence
 from backupkit.words.model import Backup, Migration, Order
 from backupkit.words.settings import Settings
@@ -50,7 +50,6 @@ def migrate(
     store.require(settings.dir)
     with lock.held(settings.dir, f"migrate to {revision}", settings.lock_timeout, tell) as handle:
         recover.recover_under_lock(settings, tell)
-        clear_drafts(settings, tell)
         with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
             pending = schema.pending(database.revisions(moment) or (), revision, settings.alembic_ini)
         return _migrate(settings, revision, pending, handle, tell, clock) if pending else None
@@ -113,7 +112,7 @@ def _go_live(
         recover.go_on(settings, back, tell, clock)
         tell(Notice("The live database is as it was before the migration."))
         raise
-    recover.unstage(settings)
+    staging.unstage(settings)
     return proof
 
 
@@ -130,17 +129,8 @@ def _prepare_way_back(settings: Settings, backup: Backup, clock: Clock) -> Journ
     try:
         stage_database(settings, source)
     except BaseException:
-        recover.unstage(settings)
+        staging.unstage(settings)
         raise
-    back = Journal(
-        source=source.name,
-        safety=None,
-        started=settings.local(clock()).isoformat(sep=" "),
-        database=True,
-        uploads=False,
-        facts=source.facts,
-        revisions=source.revisions,
-        keep=True,
-    )
+    back = replace(recover.journal_of(settings, source, None, clock), keep=True)
     journal.write(settings.dir, back)
     return back

@@ -9,25 +9,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from pathlib import Path
 
-from backupkit.ground import disk
-from backupkit.parts import journal, lock, marks
+from backupkit.parts import journal, lock, marks, store
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta
+from backupkit.verbs import staging
 from backupkit.verbs.make import Clock, make_backup, utc_now
+from backupkit.verbs.staging import Source
 from backupkit.words.errors import BackupError, Locked, SourceLocked
 from backupkit.words.events import Listener, Notice, Warned, silence
-from backupkit.words.model import STAGING, Order
+from backupkit.words.model import STAGING, UPLOADS_FOLDER, Order, Part
 from backupkit.words.settings import Settings
 
 
 def recover(settings: Settings, tell: Listener = silence, timeout: float | None = None) -> Journal | None:
-    """No restore is left half done: the journal that was finished, or None. Without one it takes no lock.
+    """No restore is left half done, and no draft: the journal that was finished, or None.
 
-    While another run holds the lock it is that run's restore: `Locked` after `timeout` seconds.
+    While another run holds the lock the restore is that run's: `Locked` after `timeout` seconds. A mere draft of
+    another run is waited for by nobody.
     """
     if not is_needed(settings):
+        _clear_drafts_unless_running(settings, tell)
         return None
     wait = settings.lock_timeout if timeout is None else timeout
     with lock.held(settings.dir, "recover", wait, tell):
@@ -42,17 +44,30 @@ def recover_unless_running(settings: Settings, tell: Listener = silence) -> None
 
 def is_needed(settings: Settings) -> bool:
     """Whether a restore left something: a journal, or things it staged."""
-    return journal.exists(settings.dir) or any(os.path.lexists(folder / STAGING) for folder in _live_folders(settings))
+    staged = (folder / STAGING for folder in staging.live_folders(settings))
+    return journal.exists(settings.dir) or any(map(os.path.lexists, staged))
+
+
+def _clear_drafts_unless_running(settings: Settings, tell: Listener) -> None:
+    if store.has_drafts(settings):
+        with contextlib.suppress(Locked, OSError), lock.held(settings.dir, "recover", 0):
+            _clear_drafts(settings, tell)
+
+
+def _clear_drafts(settings: Settings, tell: Listener) -> None:
+    if left := store.clear_drafts(settings):
+        tell(Notice(f"Cleared away what an interrupted run had not finished: {', '.join(left)}."))
 
 
 def recover_under_lock(settings: Settings, tell: Listener) -> Journal | None:
-    """`recover` for a verb that holds the lock already."""
+    """`recover` for a verb that holds the lock already, drafts included."""
+    _clear_drafts(settings, tell)
     found = journal.read(settings.dir)
     if found is None:
-        unstage(settings)
+        staging.unstage(settings)
         return None
     tell(Notice(f"Finishing the restore of {found.source}, interrupted on {found.started}."))
-    go_on(settings, found, tell, utc_now)
+    (go_back if found.back else go_on)(settings, found, tell, utc_now)
     return found
 
 
@@ -64,6 +79,52 @@ def go_on(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> N
         found = dataclasses.replace(found, keep=False)
         journal.write(settings.dir, found)
     finish(settings, found, tell)
+
+
+def turn_back(settings: Settings, found: Journal, error: BaseException, tell: Listener, clock: Clock) -> None:
+    """A restore that failed half way is taken back; where what was there before was broken it can only go on."""
+    if not _can_go_back(settings, found):
+        reason = f"The restore of {found.source} failed half way: {str(error).rstrip('.')}."
+        raise BackupError(reason, hint="Mend that, then type: recover") from error
+    tell(Warned(f"The restore failed ({error}); going back to what was there before."))
+    back = dataclasses.replace(found, back=True)
+    journal.write(settings.dir, back)
+    go_back(settings, back, tell, clock)
+
+
+def go_back(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> None:
+    """The live data is as the safety copy has it, as far as the failed restore could have changed it."""
+    safety = store.find(settings, found.safety or "")
+    only: Part | None = None if found.facts and found.uploads else "database" if found.facts else "uploads"
+    source = staging.verified(settings, safety, only, silence)
+    staging.unstage(settings)
+    copies = (safety.path / UPLOADS_FOLDER, settings.dir / found.source / UPLOADS_FOLDER)
+    staged = staging.stage(settings, source, False, copies, tell)
+    # No safety copy is named: there is nothing to undo, since it never happened.
+    back = journal_of(settings, staged, None, clock)
+    journal.write(settings.dir, back)
+    finish(settings, back, tell)
+    tell(Notice("Everything is as it was before the restore."))
+
+
+def journal_of(settings: Settings, staged: Source, safety: str | None, clock: Clock) -> Journal:
+    """The journal that makes what is staged go live."""
+    return Journal(
+        source=staged.name,
+        safety=safety,
+        started=settings.local(clock()).isoformat(sep=" "),
+        database=staged.database is not None,
+        uploads=staged.uploads is not None and settings.uploads is not None,
+        facts=staged.facts if staged.database else None,
+        revisions=staged.revisions if staged.database else None,
+    )
+
+
+def _can_go_back(settings: Settings, found: Journal) -> bool:
+    kept = store.find(settings, found.safety or "").metadata
+    if kept is None or (found.uploads and not kept.uploads_included):
+        return False
+    return not found.facts or bool(kept.database_file and kept.database and not kept.database.raw)
 
 
 def finish(settings: Settings, found: Journal, tell: Listener) -> database.Inspection | None:
@@ -86,7 +147,8 @@ def database_is_done(settings: Settings, found: Journal) -> Journal:
 def replace_database(settings: Settings, found: Journal, tell: Listener) -> None:
     """The live database holds what is staged; when this raises, it is as it was."""
     assert found.facts is not None
-    database.replace_live(staged_database(settings), settings.database, settings.busy_timeout, found.facts, tell)
+    staged = staging.staged_database(settings)
+    database.replace_live(staged, settings.database, settings.busy_timeout, found.facts, tell)
 
 
 def finish_uploads(settings: Settings, found: Journal, tell: Listener) -> database.Inspection | None:
@@ -94,7 +156,7 @@ def finish_uploads(settings: Settings, found: Journal, tell: Listener) -> databa
     if found.uploads and settings.uploads:
         delta.apply(settings.uploads, tell)
     proof = _prove(settings, found, tell) if found.facts else None
-    unstage(settings)
+    staging.unstage(settings)
     if found.safety:
         marks.remember_restore(settings.dir, found.safety)
     journal.remove(settings.dir)
@@ -110,23 +172,8 @@ def _prove(settings: Settings, found: Journal, tell: Listener) -> database.Inspe
         return None
 
 
-def unstage(settings: Settings) -> None:
-    """Nothing of ours is left in the app's folders."""
-    for folder in _live_folders(settings):
-        disk.remove_tree(folder / STAGING)
-
-
-def staged_database(settings: Settings) -> Path:
-    """Where the database to be restored is prepared: beside the live one, in the same mount."""
-    return settings.database.parent / STAGING / settings.database.name
-
-
-def _live_folders(settings: Settings) -> list[Path]:
-    return [settings.database.parent, *([settings.uploads] if settings.uploads else [])]
-
-
 def _refuse_other_place(settings: Settings, found: Journal) -> None:
-    if found.database and not staged_database(settings).parent.is_dir():
+    if found.database and not staging.staged_database(settings).parent.is_dir():
         raise BackupError(
             f"{settings.dir / journal.JOURNAL_FILE} tells of a restore of {found.source} that was interrupted, "
             f"and nothing of it is staged in {settings.database.parent}.",

@@ -14,43 +14,27 @@ An error while applying goes back to the safety copy by itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from backupkit.ground import disk
-from backupkit.parts import journal, lock, manifest, schema, space, store, upgrade
+from backupkit.parts import journal, lock, schema, space, store
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta, uploads
-from backupkit.verbs import recover
-from backupkit.verbs.create import clear_drafts, refuse_overlap
+from backupkit.verbs import recover, staging
+from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, make_backup, utc_now
-from backupkit.words.errors import BackupError, Damaged, Refused, SourceBroken
-from backupkit.words.events import Listener, Notice, Progress, Step, Warned, silence
+from backupkit.verbs.staging import Source
+from backupkit.words.errors import Refused, SourceBroken
+from backupkit.words.events import Listener, Notice, Step, Warned, silence
 from backupkit.words.model import (
-    STAGING,
     UPLOADS_FOLDER,
     Backup,
-    DatabaseFacts,
-    GitFacts,
     Order,
     Part,
     SchemaVerdict,
 )
 from backupkit.words.settings import Settings
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is restored: files that were verified. `same_owner` is whether the owners in the tree mean anything."""
-
-    name: str
-    database: Path | None
-    uploads: Path | None
-    facts: DatabaseFacts | None = None
-    revisions: tuple[str, ...] = ()
-    same_owner: bool = True
-    git: GitFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +91,7 @@ def plan_restore(
     cannot go on from (unless forced), `SourceUnreadable` where the live data stays locked, `NoSpace`.
     """
     refuse_overlap(settings)
-    source = _verified(settings, store.find(settings, name), only, tell)
+    source = staging.verified(settings, store.find(settings, name), only, tell)
     plan = plan_source(settings, source, force, tell)
     if migrate:
         _refuse_to_migrate(plan.verdict)
@@ -135,7 +119,6 @@ def restore_backup(settings: Settings, plan: RestorePlan, tell: Listener = silen
     """
     with lock.held(settings.dir, f"restore of {plan.source.name}", settings.lock_timeout, tell):
         recover.recover_under_lock(settings, tell)
-        clear_drafts(settings, tell)
         return restore_source(settings, plan, tell, clock)
 
 
@@ -149,7 +132,8 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
         tell(event)  # type: ignore[arg-type]
 
     safety = _make_safety_copy(settings, plan.source, listen, clock)
-    found = _stage(settings, plan, safety, (safety.path / UPLOADS_FOLDER,), listen, clock)
+    staged = staging.stage(settings, plan.source, plan.migrate, (safety.path / UPLOADS_FOLDER,), listen)
+    found = recover.journal_of(settings, staged, safety.name, clock)
     journal.write(settings.dir, found)
     proof = _apply(settings, found, listen, clock)
     return Restored(
@@ -161,54 +145,6 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
         uploads=plan.uploads,
         warnings=tuple(heard),
     )
-
-
-def _verified(settings: Settings, backup: Backup, only: Part | None, tell: Listener) -> Source:
-    """The backup as a source, every byte of it compared with what was sealed."""
-    metadata = store.trusted(backup)
-    _refuse_altered(backup, tell)
-    file = backup.path / metadata.database_file if metadata.database_file and only != "uploads" else None
-    tree = backup.path / UPLOADS_FOLDER if metadata.uploads_included and only != "database" else None
-    if file is None and tree is None:
-        raise Damaged(f"{backup.path} holds nothing that can be restored.", hint="Try another backup: `list`.")
-    if tree and (tree.is_symlink() or not tree.is_dir()):
-        raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
-    source = Source(backup.name, file, tree, same_owner=backup.state != "unchecked", git=metadata.git)
-    return _with_database(source, metadata.database) if file else source
-
-
-def _refuse_altered(backup: Backup, tell: Listener) -> None:
-    metadata = store.trusted(backup)
-    if not manifest.has_checksums(backup.path):
-        return tell(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
-    tell(Step("Verifying the backup", backup.size_bytes))
-    problems = list(manifest.verify_checksums(backup.path, _adding_up(tell)))
-    recorded = metadata.uploads and metadata.uploads.tree
-    if not problems and recorded and uploads.digest(backup.path / UPLOADS_FOLDER) != recorded:
-        problems.append("a folder or a link below uploads is not as it was written")
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise Damaged(
-            f"The backup {backup.path} is damaged: {problems[0]}{more}; nothing was changed.",
-            hint="Try an older backup: `list`.",
-        )
-
-
-def _with_database(source: Source, recorded: DatabaseFacts | None) -> Source:
-    assert source.database is not None
-    if recorded and recorded.raw:
-        raise Damaged(
-            f"{source.database} is kept as it was found: a database that could not be read. It cannot be restored.",
-            hint="Its files are there for a specialist; --only uploads restores the uploads.",
-        )
-    if source.database.is_symlink() or not source.database.is_file() or source.database.stat().st_size == 0:
-        raise Damaged(f"{source.database} is missing, empty or a link.", hint="Try an older backup: `list`.")
-    found = database.inspect(source.database)
-    if found.problems:
-        raise Damaged(f"{source.database} is damaged: {found.problems[0]}.", hint="Try an older backup: `list`.")
-    kept = recorded or found.facts
-    facts = replace(found.facts, journal_mode=kept.journal_mode, mode=kept.mode)
-    return replace(source, facts=facts, revisions=found.revisions or ())
 
 
 def _look_at_live(settings: Settings, source: Source, tell: Listener) -> Live:
@@ -227,14 +163,7 @@ def _look_at_uploads(settings: Settings, source: Source, tell: Listener) -> delt
     if not source.uploads or not settings.uploads:
         return None
     tell(Step("Comparing the uploads"))
-    return delta.summarise(_differences(settings.uploads, source, tell))
-
-
-def _differences(live: Path, source: Source, tell: Listener) -> list[delta.Difference]:
-    assert source.uploads is not None
-    if live.exists() and not live.is_dir():
-        uploads.require(live)
-    return delta.differences(live, source.uploads, source.same_owner, tell)
+    return delta.summarise(staging.differences(settings.uploads, source, tell))
 
 
 def _needs(settings: Settings, source: Source, live: Live, summary: delta.Summary | None) -> list[tuple[Path, int]]:
@@ -276,88 +205,10 @@ def _make_safety_copy(settings: Settings, source: Source, tell: Listener, clock:
     return make_backup(settings, order, tell, clock).backup
 
 
-def _stage(
-    settings: Settings, plan: RestorePlan, safety: Backup, copies: tuple[Path, ...], tell: Listener, clock: Clock
-) -> Journal:
-    """Everything that goes live lies beside it, checked and on disk; nothing live is touched. Fails tidily."""
-    source = plan.source
-    try:
-        if source.database:
-            source = stage_database(settings, source)
-        if source.database and plan.migrate:
-            source = _migrate_staged(settings, source, tell)
-        if source.uploads and settings.uploads:
-            _stage_uploads(settings.uploads, source, copies, tell)
-    except BaseException:
-        recover.unstage(settings)
-        raise
-    return Journal(
-        source=source.name,
-        safety=safety.name,
-        started=settings.local(clock()).isoformat(sep=" "),
-        database=source.database is not None,
-        uploads=source.uploads is not None and settings.uploads is not None,
-        facts=source.facts,
-        revisions=source.revisions if source.database else None,
-    )
-
-
-def stage_database(settings: Settings, source: Source) -> Source:
-    """The source's database lies beside the live one, of its page size, checked and on disk."""
-    assert source.database is not None and source.facts is not None
-    staged = recover.staged_database(settings)
-    disk.make_folder(settings.database.parent)
-    staged.parent.mkdir(mode=0o700)
-    disk.copy_file(source.database, staged)
-    if disk.hash_file(staged) != source.facts.sha256:
-        raise Damaged(f"{source.database} changed while it was staged.", hint="Try again.")
-    database.match_page_size(staged, settings.database, settings.busy_timeout)
-    disk.give_tree(staged.parent, disk.owner_of(settings.database.parent))
-    disk.sync_tree(staged.parent)
-    return source
-
-
-def _migrate_staged(settings: Settings, source: Source, tell: Listener) -> Source:
-    """The staged database, brought to this code's revision and checked; the live one was not opened."""
-    assert source.facts is not None
-    tell(Step("Migrating the staged copy"))
-    staged = recover.staged_database(settings)
-    upgrade.upgrade(settings.alembic_ini, staged, "head", forbidden=settings.database)
-    found = upgraded(settings, staged, "head")
-    disk.give_tree(staged.parent, disk.owner_of(settings.database.parent))
-    disk.sync_tree(staged.parent)
-    facts = replace(found.facts, journal_mode=source.facts.journal_mode, mode=source.facts.mode)
-    return replace(source, facts=facts, revisions=found.revisions or ())
-
-
-def upgraded(settings: Settings, copy: Path, target: str) -> database.Inspection:
-    """What a migrated copy holds; `MigrationFailed` where it is not sound, or not where it should be."""
-    database.seal(copy)
-    found = database.inspect(copy)
-    if found.problems:
-        raise upgrade.MigrationFailed(f"The migrated copy is not sound: {found.problems[0]}.")
-    if left := schema.pending(found.revisions or (), target, settings.alembic_ini):
-        raise upgrade.MigrationFailed(
-            f"The migrations ran, and {len(left)} are still to be run on the copy: env.py took another database.",
-            hint="Let env.py take its URL from sqlalchemy.url, BACKUP_DATABASE or DATABASE_URL.",
-        )
-    return found
-
-
 def _refuse_to_migrate(verdict: SchemaVerdict | None) -> None:
     if verdict is None or verdict.relation in ("same", "behind"):
         return
     raise Refused(f"--migrate has no way from here: {verdict.reason}", hint="Restore without --migrate.")
-
-
-def _stage_uploads(live: Path, source: Source, copies: tuple[Path, ...], tell: Listener) -> None:
-    assert source.uploads is not None
-    disk.make_folder(live)
-    owner = None if source.same_owner else disk.owner_of(live)
-    places = delta.Places(live, source.uploads, copies, owner)
-    delta.stage(_differences(live, source, silence), places, tell)
-    disk.sync_tree(live / STAGING)
-    disk.sync_folder(live)
 
 
 def _apply(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> database.Inspection | None:
@@ -367,38 +218,10 @@ def _apply(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> 
     except BaseException:
         # SQLite took its transaction back, and the uploads were not begun: nothing live was changed.
         journal.remove(settings.dir)
-        recover.unstage(settings)
+        staging.unstage(settings)
         raise
     try:
         return recover.finish_uploads(settings, recover.database_is_done(settings, found), tell)
     except BaseException as error:
-        _go_back(settings, found, tell, clock, error)
+        recover.turn_back(settings, found, error, tell, clock)
         raise
-
-
-def _go_back(settings: Settings, found: Journal, tell: Listener, clock: Clock, error: BaseException) -> None:
-    """The live data is as the safety copy has it; where that fails too, the journal stays for `recover`."""
-    tell(Warned(f"The restore failed ({error}); going back to what was there before."))
-    safety = store.find(settings, found.safety or "")
-    metadata = store.trusted(safety)
-    if metadata.database and metadata.database.raw:
-        raise BackupError(f"The restore failed: {error}.", hint="Type: recover") from error
-    source = _verified(settings, safety, None, silence)
-    recover.unstage(settings)
-    copies = (safety.path / UPLOADS_FOLDER, settings.dir / found.source / UPLOADS_FOLDER)
-    back = _stage(settings, RestorePlan(source, None, Live(), None, {}), safety, copies, tell, clock)
-    back = replace(back, safety=None)  # nothing to undo: it never happened
-    journal.write(settings.dir, back)
-    recover.finish(settings, back, tell)
-    tell(Notice("Everything is as it was before the restore."))
-
-
-def _adding_up(tell: Listener) -> Callable[[int], None]:
-    done = 0
-
-    def add(count: int) -> None:
-        nonlocal done
-        done += count
-        tell(Progress(done))
-
-    return add

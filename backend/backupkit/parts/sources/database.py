@@ -361,13 +361,27 @@ def _put_in_place(staged: Path, live: Path, wanted: DatabaseFacts) -> None:
     if not live.exists():
         os.chmod(staged, wanted.mode)
         disk.give(staged, disk.owner_of(live.parent))
-    for stale in sidecars(live):
-        disk.remove(stale)  # or SQLite would replay it over the restored file
     disk.sync_file(staged)
-    disk.rename(staged, live)
+    with _set_aside(sidecars(live), staged.parent):  # or SQLite would replay them over the restored file
+        disk.rename(staged, live)
     if wanted.journal_mode == "wal":
         with contextlib.closing(_open_live(live)) as connection:
             connection.execute("PRAGMA journal_mode=WAL").fetchone()
+
+
+@contextlib.contextmanager
+def _set_aside(files: list[Path], folder: Path) -> Iterator[None]:
+    """The files lie in that folder, from where they come back if the block fails."""
+    moved = [file for file in files if file.exists()]
+    try:
+        for file in moved:
+            disk.rename(file, folder / file.name)
+        yield
+    except BaseException:
+        for file in moved:
+            with contextlib.suppress(FileNotFoundError):
+                disk.rename(folder / file.name, file)
+        raise
 
 
 def _unreadable(live: Path, error: sqlite3.DatabaseError) -> SourceUnreadable:

@@ -1,0 +1,183 @@
+"""What a restore prepares before it touches anything live: a source, verified, and its staging beside the live data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from backupkit.ground import disk
+from backupkit.parts import manifest, schema, store, upgrade
+from backupkit.parts.sources import database, delta, uploads
+from backupkit.words.errors import Damaged
+from backupkit.words.events import Listener, Notice, Progress, Step, silence
+from backupkit.words.model import STAGING, UPLOADS_FOLDER, Backup, DatabaseFacts, GitFacts, Part
+from backupkit.words.settings import Settings
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is restored: files that were verified. `same_owner` is whether the owners in the tree mean anything."""
+
+    name: str
+    database: Path | None
+    uploads: Path | None
+    facts: DatabaseFacts | None = None
+    revisions: tuple[str, ...] = ()
+    same_owner: bool = True
+    git: GitFacts | None = None
+
+
+def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listener) -> Source:
+    """The backup as a source, every byte of it compared with what was sealed."""
+    metadata = store.trusted(backup)
+    _refuse_altered(backup, tell)
+    file = backup.path / metadata.database_file if metadata.database_file and only != "uploads" else None
+    tree = backup.path / UPLOADS_FOLDER if metadata.uploads_included and only != "database" else None
+    if file is None and tree is None:
+        raise Damaged(f"{backup.path} holds nothing that can be restored.", hint="Try another backup: `list`.")
+    if tree and (tree.is_symlink() or not tree.is_dir()):
+        raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
+    source = Source(backup.name, file, tree, same_owner=backup.state != "unchecked", git=metadata.git)
+    return _with_database(source, metadata.database) if file else source
+
+
+def _refuse_altered(backup: Backup, tell: Listener) -> None:
+    metadata = store.trusted(backup)
+    if not manifest.has_checksums(backup.path):
+        return tell(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
+    tell(Step("Verifying the backup", backup.size_bytes))
+    problems = list(manifest.verify_checksums(backup.path, _adding_up(tell)))
+    recorded = metadata.uploads and metadata.uploads.tree
+    if not problems and recorded and uploads.digest(backup.path / UPLOADS_FOLDER) != recorded:
+        problems.append("a folder or a link below uploads is not as it was written")
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise Damaged(
+            f"The backup {backup.path} is damaged: {problems[0]}{more}; nothing was changed.",
+            hint="Try an older backup: `list`.",
+        )
+
+
+def _with_database(source: Source, recorded: DatabaseFacts | None) -> Source:
+    assert source.database is not None
+    if recorded and recorded.raw:
+        raise Damaged(
+            f"{source.database} is kept as it was found: a database that could not be read. It cannot be restored.",
+            hint="Its files are there for a specialist; --only uploads restores the uploads.",
+        )
+    if source.database.is_symlink() or not source.database.is_file() or source.database.stat().st_size == 0:
+        raise Damaged(f"{source.database} is missing, empty or a link.", hint="Try an older backup: `list`.")
+    found = database.inspect(source.database)
+    if found.problems:
+        raise Damaged(f"{source.database} is damaged: {found.problems[0]}.", hint="Try an older backup: `list`.")
+    kept = recorded or found.facts
+    facts = replace(found.facts, journal_mode=kept.journal_mode, mode=kept.mode)
+    return replace(source, facts=facts, revisions=found.revisions or ())
+
+
+def stage(
+    settings: Settings, source: Source, migrate: bool, copies: tuple[Path, ...], tell: Listener = silence
+) -> Source:
+    """Everything that goes live lies beside it, checked and on disk; nothing live is touched. Fails tidily.
+
+    `copies` are trees that hold what is live: only what they have may be replaced. Returns what was staged: with
+    `migrate` that is at another revision than the source.
+    """
+    try:
+        if source.database:
+            source = stage_database(settings, source)
+        if source.database and migrate:
+            source = _migrate_staged(settings, source, tell)
+        if source.uploads and settings.uploads:
+            _stage_uploads(settings.uploads, source, copies, tell)
+    except BaseException:
+        unstage(settings)
+        raise
+    return source
+
+
+def stage_database(settings: Settings, source: Source) -> Source:
+    """The source's database lies beside the live one, of its page size, checked and on disk."""
+    assert source.database is not None and source.facts is not None
+    staged = staged_database(settings)
+    disk.make_folder(settings.database.parent)
+    staged.parent.mkdir(mode=0o700)
+    disk.copy_file(source.database, staged)
+    if disk.hash_file(staged) != source.facts.sha256:
+        raise Damaged(f"{source.database} changed while it was staged.", hint="Try again.")
+    database.match_page_size(staged, settings.database, settings.busy_timeout)
+    disk.give_tree(staged.parent, disk.owner_of(settings.database.parent))
+    disk.sync_tree(staged.parent)
+    return source
+
+
+def _migrate_staged(settings: Settings, source: Source, tell: Listener) -> Source:
+    """The staged database, brought to this code's revision and checked; the live one was not opened."""
+    assert source.facts is not None
+    tell(Step("Migrating the staged copy"))
+    staged = staged_database(settings)
+    upgrade.upgrade(settings.alembic_ini, staged, "head", forbidden=settings.database)
+    found = upgraded(settings, staged, "head")
+    disk.give_tree(staged.parent, disk.owner_of(settings.database.parent))
+    disk.sync_tree(staged.parent)
+    facts = replace(found.facts, journal_mode=source.facts.journal_mode, mode=source.facts.mode)
+    return replace(source, facts=facts, revisions=found.revisions or ())
+
+
+def upgraded(settings: Settings, copy: Path, target: str) -> database.Inspection:
+    """What a migrated copy holds; `MigrationFailed` where it is not sound, or not where it should be."""
+    database.seal(copy)
+    found = database.inspect(copy)
+    if found.problems:
+        raise upgrade.MigrationFailed(f"The migrated copy is not sound: {found.problems[0]}.")
+    if left := schema.pending(found.revisions or (), target, settings.alembic_ini):
+        raise upgrade.MigrationFailed(
+            f"The migrations ran, and {len(left)} are still to be run on the copy: env.py took another database.",
+            hint="Let env.py take its URL from sqlalchemy.url, BACKUP_DATABASE or DATABASE_URL.",
+        )
+    return found
+
+
+def _stage_uploads(live: Path, source: Source, copies: tuple[Path, ...], tell: Listener) -> None:
+    assert source.uploads is not None
+    disk.make_folder(live)
+    owner = None if source.same_owner else disk.owner_of(live)
+    places = delta.Places(live, source.uploads, copies, owner)
+    delta.stage(differences(live, source, silence), places, tell)
+    disk.sync_tree(live / STAGING)
+    disk.sync_folder(live)
+
+
+def differences(live: Path, source: Source, tell: Listener) -> list[delta.Difference]:
+    assert source.uploads is not None
+    if live.exists() and not live.is_dir():
+        uploads.require(live)
+    return delta.differences(live, source.uploads, source.same_owner, tell)
+
+
+def unstage(settings: Settings) -> None:
+    """Nothing of ours is left in the app's folders."""
+    for folder in live_folders(settings):
+        disk.remove_tree(folder / STAGING)
+
+
+def staged_database(settings: Settings) -> Path:
+    """Where the database to be restored is prepared: beside the live one, in the same mount."""
+    return settings.database.parent / STAGING / settings.database.name
+
+
+def live_folders(settings: Settings) -> list[Path]:
+    """The app's folders that a restore stages in."""
+    return [settings.database.parent, *([settings.uploads] if settings.uploads else [])]
+
+
+def _adding_up(tell: Listener) -> Callable[[int], None]:
+    done = 0
+
+    def add(count: int) -> None:
+        nonlocal done
+        done += count
+        tell(Progress(done))
+
+    return add
