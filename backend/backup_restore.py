@@ -7,6 +7,11 @@ stderr. Exit codes are listed in `backupkit/words/errors.py`.
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while everything is imported there is nothing to tidy up
+
 import os
 import sys
 from collections.abc import Iterable

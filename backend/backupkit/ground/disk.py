@@ -129,6 +129,17 @@ def copy_file(source: Path, target: Path, sparse: bool = False) -> int:
         return copy_contents(original, copied, sparse)[0]
 
 
+def copy_file_to(source: Path, folder: int, name: str) -> None:
+    """The file, on disk, as a new one of that name in an open folder; only its owner may read it."""
+    target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        with _opened(source, os.O_RDONLY | os.O_NOFOLLOW) as original:
+            copy_contents(original, target)
+        os.fsync(target)
+    finally:
+        os.close(target)
+
+
 def same_content(one: Path, two: Path, check: Callable[[int], None] = lambda _count: None) -> bool:
     """Whether two files of one size hold the same bytes; `check` hears of every chunk read."""
     with _opened(one, os.O_RDONLY | os.O_NOFOLLOW) as left, _opened(two, os.O_RDONLY | os.O_NOFOLLOW) as right:

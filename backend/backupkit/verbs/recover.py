@@ -37,9 +37,13 @@ def recover(settings: Settings, tell: Listener = silence, timeout: float | None 
 
 
 def recover_unless_running(settings: Settings, tell: Listener = silence) -> None:
-    """`recover` for a command that only reads: a restore that is under way is left to its process."""
-    with contextlib.suppress(Locked):
+    """`recover` for a command that only reads: what is under way, or cannot be finished now, does not stop it."""
+    try:
         recover(settings, tell, timeout=0)
+    except Locked:
+        return
+    except BackupError as error:
+        tell(Warned(f"An interrupted restore could not be finished: {error.message} Type: recover"))
 
 
 def is_needed(settings: Settings) -> bool:

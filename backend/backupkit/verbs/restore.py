@@ -25,7 +25,7 @@ from backupkit.verbs import recover, staging
 from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, make_backup, utc_now
 from backupkit.verbs.staging import Source
-from backupkit.words.errors import Refused, SourceBroken
+from backupkit.words.errors import Refused, SourceBroken, SourceLocked
 from backupkit.words.events import Listener, Notice, Step, Warned, silence
 from backupkit.words.model import (
     UPLOADS_FOLDER,
@@ -213,15 +213,33 @@ def _refuse_to_migrate(verdict: SchemaVerdict | None) -> None:
 
 def _apply(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> database.Inspection | None:
     try:
-        if found.database:
-            recover.replace_database(settings, found, tell)
-    except BaseException:
-        # SQLite took its transaction back, and the uploads were not begun: nothing live was changed.
+        _replace_database(settings, found, tell)
+        return recover.finish_uploads(settings, recover.database_is_done(settings, found), tell)
+    except _Untouched as untouched:
         journal.remove(settings.dir)
         staging.unstage(settings)
-        raise
-    try:
-        return recover.finish_uploads(settings, recover.database_is_done(settings, found), tell)
+        raise untouched.reason from None
     except BaseException as error:
         recover.turn_back(settings, found, error, tell, clock)
         raise
+
+
+class _Untouched(Exception):
+    """The live data is as it was before, for this reason."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _replace_database(settings: Settings, found: Journal, tell: Listener) -> None:
+    if not found.database:
+        return
+    with database.watching(settings.database) as has_changed:
+        try:
+            recover.replace_database(settings, found, tell)
+        except BaseException as error:
+            # An interrupt may come just after SQLite's commit: only what SQLite refused is surely not done.
+            if isinstance(error, SourceLocked) or not has_changed():
+                raise _Untouched(error) from error
+            raise

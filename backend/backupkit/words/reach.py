@@ -53,5 +53,8 @@ def reach_from(environment: Mapping[str, str], service: str, app_dir: Path) -> R
 
 
 def _local_alembic() -> str:
+    """How Alembic of this very Python is typed."""
     beside = os.path.join(os.path.dirname(sys.executable), "alembic")
-    return "alembic" if shutil.which("alembic") == beside or not os.path.exists(beside) else shlex.quote(beside)
+    if not os.path.exists(beside):
+        return f"{shlex.quote(sys.executable)} -m alembic"
+    return "alembic" if shutil.which("alembic") == beside else shlex.quote(beside)

@@ -110,7 +110,9 @@ class Settings(BaseSettings):
 
     @field_validator("database")
     @classmethod
-    def _name_is_free(cls, value: Path) -> Path:
+    def _the_file_itself(cls, value: Path) -> Path:
+        # SQLite keeps its -wal beside the file that a link leads to.
+        value = Path(os.path.realpath(value))
         if value.name in _RESERVED:
             _fail("has a name that a part of each backup bears")
         return value

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from backupkit.ground import disk, process
 from backupkit.words.errors import Damaged, SourceBroken, SourceLocked, SourceUnreadable
-from backupkit.words.events import Listener, Progress, Step, Waiting, silence
+from backupkit.words.events import Listener, Notice, Progress, Step, Waiting, silence
 from backupkit.words.model import DatabaseFacts
 
 SIDECARS = ("-wal", "-shm", "-journal")
@@ -118,9 +118,24 @@ def look(connection: sqlite3.Connection) -> Inspection:
 
 
 def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
-    """Rows of every ordinary table, by name."""
+    """Rows of every ordinary table, by name; a table that only the app can read is left out."""
     names = [row[0] for row in connection.execute(_ORDINARY_TABLES)]
-    return {name: connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()[0] for name in names}
+    return {name: rows for name in names if (rows := _rows_of(connection, name)) is not None}
+
+
+def _rows_of(connection: sqlite3.Connection, table: str) -> int | None:
+    try:
+        rows: int = connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchone()[0]
+    except sqlite3.OperationalError as error:
+        if not _is_the_apps_own(error):
+            raise
+        return None
+    return rows
+
+
+def _is_the_apps_own(error: sqlite3.OperationalError) -> bool:
+    """Whether SQLite lacks a collation, function or module that the app brings: no reason to leave it unprotected."""
+    return str(error).startswith(("no such collation", "no such function", "no such module", "unknown function"))
 
 
 def revisions(connection: sqlite3.Connection) -> tuple[str, ...] | None:
@@ -180,6 +195,26 @@ def replace_live(staged: Path, live: Path, timeout: float, wanted: DatabaseFacts
         _write_through(staged, live, timeout, tell)
     except SourceBroken:
         _put_in_place(staged, live, wanted)
+
+
+@contextlib.contextmanager
+def watching(live: Path) -> Iterator[Callable[[], bool]]:
+    """Tells whether anyone committed to the live database since the block began; where that is unknown, yes."""
+    try:
+        connection = _open_live(live)
+        before = _pragma(connection, "data_version")
+    except sqlite3.Error:
+        yield lambda: True
+        return
+
+    def has_changed() -> bool:
+        try:
+            return patiently(lambda: _pragma(connection, "data_version"), live, 1) != before
+        except (sqlite3.Error, SourceUnreadable):
+            return True
+
+    with contextlib.closing(connection):
+        yield has_changed
 
 
 def prove(live: Path, timeout: float, wanted: tuple[str, ...] | None) -> Inspection:
@@ -304,7 +339,7 @@ def _begin_reading(connection: sqlite3.Connection, live: Path) -> None:
 
 def _inspection(connection: sqlite3.Connection, sealed: Path | None, tell: Listener) -> Inspection:
     tell(Step("Checking the database"))
-    problems = [_one_line(row[0]) for row in connection.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
+    problems = _problems(connection, tell)
     if problems:
         return Inspection(DatabaseFacts(size=0, sha256=""), None, "", tuple(problems))
     found = look(connection)
@@ -316,6 +351,16 @@ def _inspection(connection: sqlite3.Connection, sealed: Path | None, tell: Liste
         foreign_key_violations=_foreign_key_violations(connection),
     )
     return Inspection(facts, found.revisions, found.fingerprint, tuple(problems))
+
+
+def _problems(connection: sqlite3.Connection, tell: Listener) -> list[str]:
+    try:
+        return [_one_line(row[0]) for row in connection.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
+    except sqlite3.OperationalError as error:
+        if not _is_the_apps_own(error):
+            raise
+        tell(Notice(f"The database could only be checked in part: {error}."))
+        return []
 
 
 def _one_line(problem: str) -> str:
@@ -361,12 +406,12 @@ def _put_in_place(staged: Path, live: Path, wanted: DatabaseFacts) -> None:
     if not live.exists():
         os.chmod(staged, wanted.mode)
         disk.give(staged, disk.owner_of(live.parent))
+    if wanted.journal_mode == "wal":
+        with contextlib.closing(sqlite3.connect(staged, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL").fetchone()
     disk.sync_file(staged)
     with _set_aside(sidecars(live), staged.parent):  # or SQLite would replay them over the restored file
         disk.rename(staged, live)
-    if wanted.journal_mode == "wal":
-        with contextlib.closing(_open_live(live)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL").fetchone()
 
 
 @contextlib.contextmanager

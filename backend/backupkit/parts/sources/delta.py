@@ -248,7 +248,8 @@ def _operations(live: Path) -> Iterator[_Operation]:
 
 
 def _remove(live: Path, one: _Operation, tell: Listener) -> None:
-    with suppress(FileNotFoundError), _parent(live, one.path) as (folder, name):
+    # A repeated run finds a file where the folder was that this was in.
+    with suppress(FileNotFoundError, NotADirectoryError), _parent(live, one.path) as (folder, name):
         there = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISDIR(there.st_mode):
             with suppress(OSError):  # something is in it again, or it is a mount: it stays
@@ -282,20 +283,21 @@ def _place(staged: Path, folder: int, name: str, one: _Operation, tell: Listener
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _carry_over(staged, folder, name)
+        _carry_over(staged, folder, name, one)
 
 
-def _carry_over(staged: Path, folder: int, name: str) -> None:
-    """Into another mount inside the uploads folder: copied beside its place, then renamed."""
-    beside = f"/proc/self/fd/{folder}/{STAGING}-{staged.name}"
-    disk.remove(Path(beside))
-    facts = os.lstat(staged)
-    if stat.S_ISLNK(facts.st_mode):
-        os.symlink(os.readlink(staged), beside)
+def _carry_over(staged: Path, folder: int, name: str, one: _Operation) -> None:
+    """Into another mount inside the uploads folder: copied beside its place, made durable there, then renamed."""
+    beside = f"{STAGING}-{staged.name}"
+    with suppress(FileNotFoundError):
+        os.unlink(beside, dir_fd=folder)  # of a killed run
+    if staged.is_symlink():
+        os.symlink(os.readlink(staged), beside, dir_fd=folder)
     else:
-        disk.copy_file(staged, Path(beside))
-    disk.dress(Path(beside), facts)
-    os.rename(beside, name, dst_dir_fd=folder)
+        disk.copy_file_to(staged, folder, beside)
+    _dress(folder, beside, one)
+    os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+    os.fsync(folder)
     os.unlink(staged)
 
 
@@ -321,6 +323,15 @@ def _dress(folder: int, name: str, one: _Operation) -> None:
         os.utime(name, ns=(one.time, one.time), dir_fd=folder, follow_symlinks=False)
 
 
+def _open_folder(name: str, within: int) -> int:
+    try:
+        return os.open(name, _FOLDER, dir_fd=within)
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # how some systems say that it is a link
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name) from error
+        raise
+
+
 @contextmanager
 def _parent(live: Path, path: str) -> Iterator[tuple[int, str]]:
     """The open folder that holds the path, and its name in it; no link on the way is followed."""
@@ -328,7 +339,7 @@ def _parent(live: Path, path: str) -> Iterator[tuple[int, str]]:
     handle = os.open(live, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for inner in folders:
-            deeper = os.open(inner, _FOLDER, dir_fd=handle)
+            deeper = _open_folder(inner, handle)
             os.close(handle)
             handle = deeper
         yield handle, name

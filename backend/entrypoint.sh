@@ -1,0 +1,61 @@
+#!/bin/sh
+# Starts the app: never as root, never on data a restore has left half done, with a database that has its tables.
+set -eu
+cd /app
+
+say() { printf 'entrypoint: %s\n' "$*" >&2; }
+
+# The user who owns the data; root's folders (Docker makes missing ones as root) are given to the image's own user.
+become_the_apps_user() {
+    user=$(stat -c %u data) group=$(stat -c %g data)
+    if [ "$user" = 0 ]; then user=$(id -u app) group=$(id -g app); fi
+    for folder in data uploads backups; do
+        # The folder itself comes last, so that an interrupted walk is walked again.
+        if [ "$(stat -c %u "$folder")" = 0 ]; then
+            find "$folder" -depth -xdev -user 0 -exec chown -h "$user:$group" {} +
+        fi
+    done
+    RECOVERED=yes exec setpriv --reuid="$user" --regid="$group" --clear-groups sh "$0" "$@"
+}
+
+may_write() {
+    if [ -w "$1" ] && [ -x "$1" ]; then return; fi
+    say "User $(id -u) may not write to /app/$1. On the host, run: sudo chown -R $(id -u):$(id -g) $2"
+    return 1
+}
+
+recover() {
+    code=0
+    python backup_restore.py recover || code=$?
+    case $code in
+        0 | 3) ;;
+        *)
+            say "The app does not start: the data may be half restored, and could not be put right (see above)."
+            exit "$code"
+            ;;
+    esac
+}
+
+# Made beside its place and moved there whole: an interrupted first start leaves no half database behind.
+create_database() {
+    rm -f "$1.new"
+    alembic -x database="$1.new" upgrade head
+    mv "$1.new" "$1"
+}
+
+if [ "$(id -u)" = 0 ]; then
+    recover # here, since what a command in the container began as root, root alone can finish
+    become_the_apps_user "$@"
+fi
+
+may_write data backend/data || exit
+may_write uploads backend/uploads || exit
+may_write backups backups || true # the app itself needs no access to them
+if [ "${RECOVERED:-}" != yes ]; then recover; fi
+
+database=${BACKUP_DATABASE:-${DATABASE_URL:-data/pats.db}}
+database=${database#sqlite:///}
+if [ ! -e "$database" ]; then create_database "$database"; fi
+
+unset RECOVERED
+exec "$@"

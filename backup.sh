@@ -1,0 +1,376 @@
+#!/usr/bin/env bash
+#
+# Hands a command over to backup_restore.py: inside the service's running container, in a fresh one beside a stopped
+# service, or right here where there is no engine. It holds no backup logic; `./backup.sh --help` shows the commands.
+#
+#   BACKUP_RUNNER   auto (default), docker, local      BACKUP_SERVICE   the service in the compose file (backend)
+
+set -Eeuo pipefail
+unset CDPATH
+export HOME="${HOME:-$(cd ~ && pwd)}"
+export PATH="${PATH:-/usr/bin:/bin}:/usr/local/bin:/opt/homebrew/bin:$HOME/.local/bin" # cron's knows two folders
+
+say() { printf 'backup.sh: %s\n' "$*" >&2; }
+
+die() {
+  local code=$1
+  shift
+  say "$@"
+  exit "$code"
+}
+
+# --- what was asked for -----------------------------------------------------------------------------------------------
+
+# The folder of the script itself, where it was started through a symlink; BSD's readlink has no -f.
+folder_of() {
+  local file=$1 target
+  while [ -L "$file" ]; do
+    target=$(readlink "$file")
+    case $target in /*) file=$target ;; *) file=$(dirname "$file")/$target ;; esac
+  done
+  cd "$(dirname "$file")" && pwd
+}
+
+absolute() {
+  local folder
+  folder=$(cd "$(dirname "$1")" 2>/dev/null && pwd) || folder=$(dirname "$1")
+  printf '%s/%s\n' "$folder" "$(basename "$1")"
+}
+
+# Splits the arguments: `command`, `words` to hand over, `path` (a FILE with a folder in it), `stop` (ours alone).
+read_arguments() {
+  local word
+  command="" path="" stop="" words=()
+  for word in "$@"; do
+    case $command:$word in
+      :-*) ;;
+      :*) command=$word ;;
+      restore:--stop | restore-dump:--stop | undo:--stop | migrate:--stop) stop=yes && continue ;;
+      *:-*) ;;
+      dump:*/* | restore-dump:*/* | export:*/* | import:*/*)
+        path=$(absolute "$word")
+        word=$path
+        if [ "${path%/*}" = "$root/backups" ]; then word=${path##*/} path=""; fi
+        ;;
+    esac
+    words+=("$word")
+  done
+}
+
+asked_for() { case " ${words[*]-} " in *" $1 "*) ;; *) return 1 ;; esac }
+
+# Only these read it; any other command would eat the input of a `while read` loop around it.
+needs_input() { { [ "$command" = restore-dump ] && asked_for -; } || [ "$command" = import ]; }
+
+# Commands that must work at once in a fresh clone: no image is built for them.
+needs_no_service() { case $command in "" | demo | doctor | config) ;; *) asked_for --help ;; esac }
+
+# --- where to run it --------------------------------------------------------------------------------------------------
+
+has_compose_file() {
+  [ -z "${BACKUP_COMPOSE_FILE:-}" ] || export COMPOSE_FILE=$BACKUP_COMPOSE_FILE
+  [ -z "${COMPOSE_FILE:-}" ] || return 0
+  local name
+  for name in docker-compose.yml docker-compose.yaml compose.yml compose.yaml; do
+    if [ -e "$name" ]; then return; fi
+  done
+  grep -qs '^COMPOSE_FILE=' .env
+}
+
+# Sets `compose` and `engine` to the first pair that answers, else `why` there is none.
+find_engine() {
+  local candidate answer
+  has_compose_file || { why="there is no compose file in $root" && return 1; }
+  why="neither Docker nor Podman with Compose is installed"
+  for candidate in ${BACKUP_COMPOSE:+"$BACKUP_COMPOSE"} "docker compose" docker-compose "podman compose" podman-compose; do
+    read -r -a compose <<<"$candidate"
+    engine=${candidate%%[ -]*}
+    if ! command -v "$engine" >/dev/null || ! command -v "${compose[0]}" >/dev/null; then continue; fi
+    if ! answer=$("$engine" ps --quiet 2>&1 >/dev/null </dev/null); then
+      why="$engine does not answer (${answer##*$'\n'})"
+    elif [ "${#compose[@]}" = 1 ] || "${compose[@]}" version >/dev/null 2>&1 </dev/null; then
+      return
+    fi
+  done
+  return 1
+}
+
+# Sets `state`: running, restarting, exited … or nothing where the service has no container.
+find_state() {
+  local ids owner one_off status restarts since
+  local all=--all minute_ago format='{{index .Config.Labels "com.docker.compose.service"}}'
+  format+='|{{index .Config.Labels "com.docker.compose.oneoff"}}|{{.State.Status}}|{{.RestartCount}}|{{.State.StartedAt}}'
+  if [ "${compose[0]}" = podman-compose ]; then all=""; fi # lists all of them, and knows no such option
+  minute_ago=$(date -u -d '1 minute ago' +%Y-%m-%dT%H:%M:%S 2>/dev/null || date -u -v-1M +%Y-%m-%dT%H:%M:%S || true)
+  ids=$("${compose[@]}" ps $all --quiet </dev/null) || die 2 "Compose cannot read its file in $root (see above)."
+  # shellcheck disable=SC2086 # one word per container
+  while IFS='|' read -r owner one_off status restarts since; do
+    if [ "$owner" != "$service" ] || [ "$one_off" = True ] || [ "$state" = running ]; then continue; fi
+    state=$status
+    # Between two crashes a looping container is "running" too: what is started in it dies with it.
+    if [ "$status" = running ] && [ "$restarts" -gt 0 ] && [[ $since > $minute_ago ]]; then state=restarting; fi
+  done < <([ -z "$ids" ] || "$engine" inspect --format "$format" $ids 2>/dev/null)
+}
+
+check_service() {
+  local services
+  services=$("${compose[@]}" config --services </dev/null 2>/dev/null) || return 0
+  case $'\n'$services$'\n' in *$'\n'"$service"$'\n'*) return ;; esac
+  die 2 "The compose file has no service '$service', but: ${services//$'\n'/, }. Set BACKUP_SERVICE."
+}
+
+# Sets `runner`: exec, run or local.
+choose_runner() {
+  local insist=""
+  state=""
+  case ${BACKUP_RUNNER:-auto} in
+    auto) ;;
+    docker) insist=yes ;;
+    local) runner=local && return ;;
+    *) die 2 "BACKUP_RUNNER is '$BACKUP_RUNNER'; it can be auto, docker or local." ;;
+  esac
+  if ! find_engine; then
+    [ -z "$insist" ] || die 1 "BACKUP_RUNNER=docker, but $why."
+    run_locally_because "$why"
+    return
+  fi
+  find_state
+  runner=run
+  case $state in
+    running) if [ -z "$stop" ]; then runner="exec"; fi ;;
+    "")
+      check_service
+      if [ -z "$insist" ] && needs_no_service; then runner=local && return; fi
+      say "Service '$service' has no container yet: starting one for this command; its image is built first where" \
+        "it is missing. (Without a container: BACKUP_RUNNER=local.)"
+      ;;
+  esac
+}
+
+# Without the engine a named volume is out of reach, and the folder of the same name is not it.
+run_locally_because() {
+  runner=local
+  has_compose_file || return 0
+  if ! needs_no_service && grep -Eqs '^ *- *["'\'']?[A-Za-z0-9][A-Za-z0-9_.-]*:/[^/]' docker-compose*.y*ml compose*.y*ml; then
+    die 1 "The data is in a named volume, and $1. Start the engine, or set BACKUP_RUNNER=local if the data is here."
+  fi
+  say "Running without a container: $1."
+}
+
+# --- what the tool cannot know inside a container ---------------------------------------------------------------------
+
+quiet_git() {
+  GIT_OPTIONAL_LOCKS=0 GIT_TERMINAL_PROMPT=0 git -c safe.directory='*' -c core.fsmonitor=false "$@" 2>/dev/null </dev/null
+}
+
+collect_git_facts() {
+  local facts
+  if ! command -v git >/dev/null; then
+    export BACKUP_GIT_MISSING="no git here"
+    return
+  fi
+  # shellcheck disable=SC2046 # in a git hook these point at another repository, or at half an index
+  unset $(quiet_git rev-parse --local-env-vars)
+  if ! facts=$(quiet_git log -1 --no-show-signature --format='%H%n%h%n%s'); then
+    export BACKUP_GIT_MISSING="not a git repository"
+    if quiet_git rev-parse --git-dir >/dev/null; then BACKUP_GIT_MISSING="no commit yet"; fi
+    return
+  fi
+  { read -r BACKUP_GIT_COMMIT && read -r BACKUP_GIT_SHORT && IFS= read -r BACKUP_GIT_SUBJECT; } <<<"$facts"
+  BACKUP_GIT_BRANCH=$(quiet_git symbolic-ref --quiet --short HEAD || true)
+  BACKUP_GIT_TAG=$(quiet_git describe --tags --exact-match HEAD || true)
+  BACKUP_GIT_DIRTY=false
+  if [ -n "$(quiet_git status --porcelain --untracked-files=no)" ]; then BACKUP_GIT_DIRTY=true; fi
+  export BACKUP_GIT_COMMIT BACKUP_GIT_SHORT BACKUP_GIT_SUBJECT BACKUP_GIT_BRANCH BACKUP_GIT_TAG BACKUP_GIT_DIRTY
+}
+
+export_facts() {
+  export BACKUP_SERVICE=$service BACKUP_HOST_COMMAND=./backup.sh BACKUP_RUNNER_IN_USE=$runner
+  if [ "$runner" != local ]; then export BACKUP_COMPOSE="${compose[*]}"; fi
+  case $command in backup | auto-backup | migrate | run | schedule) collect_git_facts ;; esac
+}
+
+# --- in a container ---------------------------------------------------------------------------------------------------
+
+one_off=backup-$$-$RANDOM
+
+in_container() {
+  local flags=() name
+  if ! [ -t 0 ] || ! [ -t 1 ]; then flags+=(-T); fi
+  for name in "${!BACKUP_@}" "${!NO_COLOR@}"; do
+    case $name in BACKUP_RUNNER | BACKUP_COMPOSE_FILE | BACKUP_APP_DIR) ;; *) flags+=(-e "$name") ;; esac
+  done
+  case $runner in
+    exec) "${compose[@]}" exec "${flags[@]}" "$service" python backup_restore.py ${words[@]+"${words[@]}"} ;;
+    # Not through the entrypoint: what makes a service crash may be there.
+    run)
+      trap interrupted INT TERM HUP
+      "${compose[@]}" run --rm --no-deps --name "$one_off" "${flags[@]}" --entrypoint python "$service" \
+        backup_restore.py ${words[@]+"${words[@]}"}
+      ;;
+  esac
+}
+
+# Compose v2 may leave the container running: it is ended, with the time to finish its step, before anything goes on.
+interrupted() {
+  trap '' INT TERM HUP
+  if "$engine" stop --time 60 "$one_off" >/dev/null 2>&1; then "$engine" rm --force "$one_off" >/dev/null 2>&1 || true; fi
+  exit 130
+}
+
+# A container does not see a path of this machine: the file's content travels through stdin and stdout.
+send_path() {
+  local index
+  case $command in
+    restore-dump)
+      [ -e "$path" ] || return 0 # perhaps it is a path in the container; if not, the tool says so
+      exec <"$path"
+      ;;
+    export | import) die 2 "$path is not in the container: give a bare name (it is in the backups folder)." ;;
+  esac
+  for index in "${!words[@]}"; do
+    if [ "${words[index]}" = "$path" ]; then words[index]=-; fi
+  done
+}
+
+dump_to_path() {
+  local filter=(cat) part code=0
+  case $path in
+    *.gz) filter=(gzip -c) ;;
+    *.zst) filter=(zstd -q -c) ;;
+  esac
+  command -v "${filter[0]}" >/dev/null || die 2 "There is no ${filter[0]} here: dump to a .gz, or to a bare name."
+  if [ -e "$path" ]; then die 2 "$path exists already."; fi
+  part=$(mktemp "$path.XXXXXX") || die 2 "Cannot write beside $path."
+  # shellcheck disable=SC2064 # the name as it is now
+  trap "rm -f '${part//\'/\'\\\'\'}'" EXIT
+  in_container | "${filter[@]}" >"$part" || code=$?
+  case $code in 0 | 3) mv "$part" "$path" && printf '%s\n' "$path" ;; esac
+  return "$code"
+}
+
+start_again() {
+  local code=$?
+  trap '' INT TERM HUP
+  if "${compose[@]}" start "$service" >&2 </dev/null; then exit "$code"; fi
+  say "Service '$service' could not be started again. Run: ${compose[*]} up -d $service"
+  if [ "$code" = 0 ]; then exit 3; fi
+  exit "$code"
+}
+
+# The service is started again whatever becomes of the command: bash runs a trap when the command has ended.
+with_service_stopped() {
+  case $state in
+    running | restarting) ;;
+    *)
+      say "Service '$service' is not running: it stays stopped."
+      in_container
+      return
+      ;;
+  esac
+  trap start_again EXIT
+  trap interrupted INT TERM HUP
+  "${compose[@]}" stop "$service" >&2 </dev/null
+  in_container
+}
+
+# --- without a container ----------------------------------------------------------------------------------------------
+
+# Whether the environment is there whole, and made by the Python it still finds.
+is_usable() {
+  local version
+  version=$("$1/bin/python" -V 2>/dev/null) || return 1
+  version=${version#Python }
+  [ -d "$1/lib/python${version%.*}/site-packages" ]
+}
+
+find_python() {
+  local candidate
+  for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      printf '%s\n' "$candidate"
+      return
+    fi
+  done
+  return 1
+}
+
+install_with_uv() {
+  uv venv --quiet --python '>=3.11' "$1" && uv pip install --quiet --python "$1/bin/python" --requirement "$2"
+}
+
+# Debian's python3 comes without pip: the package that holds it is fetched and unpacked, not installed.
+fetch_pip() (
+  mkdir "$1" && cd "$1" || exit
+  apt-get download python3-pip-whl || { apt-get update && apt-get download python3-pip-whl; } || exit
+  dpkg -x python3-pip-whl_*.deb . && mv usr/share/python-wheels/pip-*.whl pip.whl
+) >/dev/null 2>&1
+
+install_with_venv() {
+  local python pip=("$1/bin/python" -m pip)
+  python=$(find_python) || die 1 "Python 3.11 or later is needed (sudo apt install python3 python3-venv), or Docker."
+  if ! "$python" -m venv "$1" >/dev/null 2>&1; then
+    pip=("$1/bin/python" "$1.pip/pip.whl/pip")
+    if ! "$python" -m venv --clear --without-pip "$1" || ! fetch_pip "$1.pip"; then
+      die 1 "Python cannot make a virtual environment here. Run: sudo apt install python3-venv"
+    fi
+  fi
+  "${pip[@]}" install --quiet --disable-pip-version-check --no-input --requirement "$2"
+}
+
+# Made in a folder of its own, where it stays (its scripts name that folder), and linked to when whole: neither a killed
+# run nor two at once leave half of one.
+make_environment() (
+  folder=$root/.backup-venv
+  say "Making a Python environment in $folder (once)."
+  mkdir -p "$folder"
+  echo '*' >"$folder/.gitignore"
+  # Those of older requirements, and of killed runs; another run may be clearing them too.
+  find "$folder" -mindepth 1 -maxdepth 1 -type d -mmin +60 -exec rm -rf {} + 2>/dev/null || true
+  made=$(mktemp -d "$folder/made.XXXXXX")
+  trap 'rm -rf "$made"' EXIT
+  chmod 755 "$made"
+  if ! command -v uv >/dev/null || ! install_with_uv "$made/venv" "$1"; then
+    rm -rf "$made/venv"
+    install_with_venv "$made/venv" "$1" || die 1 "The packages in $1 could not be installed (see above)."
+  fi >&2
+  if is_usable "$environment"; then return; fi # another run was faster
+  ln -sfn "${made##*/}/venv" "$environment"
+  trap - EXIT
+)
+
+run_here() {
+  local requirements environment
+  if [ ! -e "${app:=$root/backend}/backup_restore.py" ]; then app=$root; fi
+  requirements=$app/requirements.txt
+  [ -e "$requirements" ] || die 1 "There is no backup_restore.py with a requirements.txt in $root or $root/backend."
+  environment=$root/.backup-venv/$(cksum <"$requirements" | tr ' ' -)
+  is_usable "$environment" || make_environment "$requirements"
+  export BACKUP_APP_DIR=$app
+  exec "$environment/bin/python" "$app/backup_restore.py" ${words[@]+"${words[@]}"}
+}
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+root=$(folder_of "${BASH_SOURCE[0]}")
+app=${BACKUP_APP_DIR:+$(absolute "$BACKUP_APP_DIR")}
+service=${BACKUP_SERVICE:-backend}
+read_arguments "$@"
+if asked_for --dry-run || asked_for --help; then stop=""; fi
+if ! [ -t 0 ] && ! needs_input; then exec </dev/null; fi
+
+cd "$root"
+choose_runner
+export_facts
+if [ "$runner" = local ]; then
+  if [ -n "$stop" ]; then say "There is no container to stop."; fi
+  run_here
+fi
+if [ -n "$path" ]; then send_path; fi
+if [ -n "$stop" ]; then
+  with_service_stopped
+elif [ "$command" = dump ] && [ -n "$path" ]; then
+  dump_to_path
+else
+  in_container
+fi

@@ -1,0 +1,103 @@
+"""The engine, once per run; a project of its own, for each test."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from engine import Engine, base_archive, run
+from project import Project
+
+HERE = Path(__file__).parent
+TOOLS = ("docker", "dockerd", "docker-compose", "mmdebstrap", "git")
+
+# Compose v2 is a plugin of the docker command: the machine's own, or the one $BACKUP_TEST_COMPOSE_PLUGIN names. Where
+# there is neither, this one hands over to v1.
+PLUGIN = """#!/bin/sh
+if [ "$1" = docker-cli-plugin-metadata ]; then
+    echo '{"SchemaVersion": "0.1.0", "Vendor": "the tests", "Version": "v2"}'
+else
+    shift
+    exec docker-compose "$@"
+fi
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.docker)
+            item.add_marker(pytest.mark.needs(*TOOLS))
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A running engine that holds the image, built once from the real compose file."""
+    if os.geteuid() != 0:
+        stop = pytest.fail if os.environ.get("BACKUP_TESTS_REQUIRE_ALL") == "1" else pytest.skip
+        stop("needs dockerd: run the tests as root, so that they can start an engine of their own")
+    engine = Engine(Path(tempfile.mkdtemp(prefix="backup-engine-")))
+    try:
+        engine.start()
+        engine.load_base(base_archive())
+        build(engine)
+        yield engine
+    finally:
+        engine.stop()
+
+
+def build(engine: Engine) -> None:
+    folder = engine.folder / "build"
+    folder.mkdir()
+    Project(folder, engine, {"COMPOSE_PROJECT_NAME": "build"}).compose("build")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def new_project(engine: Engine, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Project]]:
+    """`new_project(NAME=value …)`, taken down after the test."""
+    made: list[Project] = []
+
+    def make(**settings: str) -> Project:
+        folder = tmp_path / f"a project {len(made)}"
+        folder.mkdir()
+        name = f"t{len(made)}" + re.sub(r"\W+", "", request.node.name)[-30:].lower()
+        made.append(Project(folder, engine, {"COMPOSE_PROJECT_NAME": name, **settings}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.down()
+
+
+@pytest.fixture
+def project(new_project: Callable[..., Project]) -> Project:
+    """A project whose service has not been started."""
+    return new_project()
+
+
+@pytest.fixture(params=["v1", "v2"])
+def generation(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> dict[str, str]:
+    """The environment that has this generation of Compose."""
+    real = run(["docker", "compose", "version"], engine.environment, check=False).returncode == 0
+    if request.param == "v1":
+        return {"BACKUP_COMPOSE": "docker-compose"} if real else {}
+    if real:
+        return {}
+    plugin = tmp_path / "docker" / "cli-plugins" / "docker-compose"
+    plugin.parent.mkdir(parents=True)
+    if given := os.environ.get("BACKUP_TEST_COMPOSE_PLUGIN"):
+        shutil.copy(given, plugin)
+    else:
+        plugin.write_text(PLUGIN)
+    plugin.chmod(0o755)
+    return {"DOCKER_CONFIG": str(plugin.parent.parent)}

@@ -1,0 +1,132 @@
+"""A real container engine for the tests: its own socket and data, the machine's network untouched."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+IMAGE, BASE = "backup-test-app", "backup-test-base"
+RECIPE = ("mmdebstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "bookworm")
+BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+NO_NETWORK = ("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
+PROGRAMS = os.pathsep.join(("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"))
+
+
+class Engine:
+    """One `dockerd`, from `start` to `stop`; `environment` is what a client needs to reach it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "engine.sock"
+        self.log = folder / "engine.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.environment = {
+            "PATH": PROGRAMS,
+            "HOME": str(folder),
+            "DOCKER_HOST": f"unix://{self.socket}",
+            "BASE_IMAGE": BASE,
+        }
+
+    def start(self) -> None:
+        """The engine answers when this returns; where the kernel has no overlay file system, on plain folders."""
+        for driver in ("overlay2", "vfs"):
+            self.process = self._launch(driver)
+            if wait_until(lambda: self.answers() or not self.runs()) and self.runs():
+                return
+        raise RuntimeError(f"dockerd did not start:\n{self.log.read_text()[-2000:]}")
+
+    def _launch(self, driver: str) -> subprocess.Popen[bytes]:
+        command = ["dockerd", f"--storage-driver={driver}", *NO_NETWORK, f"--host=unix://{self.socket}"]
+        command += [f"--data-root={self.folder / 'data'}", f"--exec-root={self.folder / 'exec'}"]
+        command += [f"--pidfile={self.folder / 'engine.pid'}"]
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                command, env=os.environ | {"PATH": PROGRAMS}, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def answers(self) -> bool:
+        return self.socket.exists() and self.docker("version", check=False).returncode == 0
+
+    def stop(self) -> None:
+        """The engine and its containers have ended, and its folder is gone."""
+        if self.runs() and self.process:
+            self.docker("ps", "--quiet", check=False)
+            for container in self.docker("ps", "--all", "--quiet", check=False).stdout.split():
+                self.docker("rm", "--force", "--volumes", container, check=False)
+            self.process.terminate()
+            self.process.wait(60)
+        for mount in reversed(mounts_below(self.folder)):
+            subprocess.run(["umount", "--lazy", mount], check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def docker(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return run(["docker", *arguments], self.environment, check=check)
+
+    def load_base(self, archive: Path) -> None:
+        """The base image, with what the builds of this machine need to reach a package index."""
+        self.docker("import", str(archive), "plain-base")
+        container = self.docker("create", "plain-base", "true").stdout.strip()
+        changes = []
+        if bundle := certificates():
+            self.docker("cp", "--follow-link", str(bundle), f"{container}:{BUNDLE}")
+            changes = [f"ENV PIP_CERT={BUNDLE} SSL_CERT_FILE={BUNDLE}"]
+        changes += [f"ENV {name}={value}" for name, value in os.environ.items() if is_for_downloads(name)]
+        options = [option for change in changes for option in ("--change", change)]
+        self.docker("commit", *options, container, BASE)
+        self.docker("rm", container)
+
+
+def certificates() -> Path | None:
+    """This machine's own list of authorities."""
+    places = (os.environ.get("PIP_CERT"), os.environ.get("SSL_CERT_FILE"), BUNDLE)
+    return next((Path(place) for place in places if place and Path(place).is_file()), None)
+
+
+def is_for_downloads(name: str) -> bool:
+    wanted = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+    return name.upper() in wanted
+
+
+def base_archive() -> Path:
+    """A bare Debian with Python, made once per recipe and kept between runs."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(os.environ.get("BACKUP_TEST_CACHE") or home / "backup-tests")
+    archive = cache / f"base-{hashlib.sha256(' '.join(RECIPE).encode()).hexdigest()[:16]}.tar"
+    if not archive.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        draft = cache / f"draft-{os.getpid()}.tar"
+        run([*RECIPE, str(draft)], {**os.environ, "PATH": PROGRAMS})
+        draft.rename(archive)
+    return archive
+
+
+def mounts_below(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return [place for place in (line.split()[1] for line in lines) if place.startswith(f"{folder}/")]
+
+
+def run(command: list[str], environment: Mapping[str, str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """The finished process; where it had to succeed and did not, an error that shows what it said."""
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if check and done.returncode:
+        raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done
+
+
+def wait_until(happened: Callable[[], object], seconds: float = 60) -> bool:
+    """Whether it happened before the deadline."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True

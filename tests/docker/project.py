@@ -1,0 +1,179 @@
+"""A project of its own for one test: the repository's files as a clone has them, its own data, its own service."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from engine import IMAGE, REPOSITORY, Engine, run, wait_until
+
+GIT = ["git", "-c", "user.name=A Tester", "-c", "user.email=tester@example.org"]
+NOT_CLONED = shutil.ignore_patterns("__pycache__", "*.egg-info", "data", "uploads", "build")
+
+OVERRIDE: dict[str, Any] = {
+    "image": IMAGE,
+    "build": {"network": "host"},
+    "network_mode": "none",
+    "healthcheck": {"interval": "1s"},
+}
+
+CALL = """
+import http.client, json, sys
+connection = http.client.HTTPConnection("127.0.0.1", 8000, timeout=30)
+connection.request(sys.argv[1], sys.argv[2], sys.argv[3] or None)
+answer = connection.getresponse()
+print(answer.read().decode())
+sys.exit(answer.status != 200)
+"""
+
+# Writes rows and documents until its input ends, then says how many answers of each kind there were.
+WRITER = """
+import collections, http.client, json, select, sys
+answers = collections.Counter()
+def post(path, body):
+    connection = http.client.HTTPConnection("127.0.0.1", 8000, timeout=30)
+    connection.request("POST", path, body)
+    answer = connection.getresponse()
+    answers[answer.status] += 1
+    return json.loads(answer.read())
+print("writing", flush=True)
+while not select.select([sys.stdin], [], [], 0.01)[0]:
+    made = post("/applications", json.dumps({"company": "Busy", "position": "writer"}))
+    if answers[200] % 10 == 0:
+        post("/documents?application=1&name=busy.txt", "busy" * 1000)
+print(json.dumps(answers))
+"""
+
+
+class Project:
+    """The verbs of a person at a terminal in the project's folder, and what can be seen from there."""
+
+    def __init__(self, folder: Path, engine: Engine, settings: dict[str, str]) -> None:
+        self.folder, self.engine = folder, engine
+        self.environment = engine.environment | settings
+        self.service: dict[str, Any] = dict(OVERRIDE)
+        self.uploads, self.backups = folder / "backend" / "uploads", folder / "backups"
+        self.database = folder / "backend" / "data" / "pats.db"
+        self.clone()
+        self.override()
+
+    def clone(self) -> None:
+        shutil.copytree(REPOSITORY / "backend", self.folder / "backend", ignore=NOT_CLONED)
+        for name in ("backup.sh", "docker-compose.yml"):
+            shutil.copy(REPOSITORY / name, self.folder / name)
+        for place in (self.database.parent, self.uploads, self.backups):
+            place.mkdir()
+        (self.folder / ".gitignore").write_text("/backend/data/\n/backend/uploads/\n/backups/\n__pycache__/\n")
+        for command in (["init", "-q", "-b", "feature/search"], ["add", "-A"], ["commit", "-qm", 'Say "hello"']):
+            run([*GIT, "-C", str(self.folder), *command], os.environ)
+
+    def override(self, **service: Any) -> None:
+        """Add to the compose file what this test has different."""
+        self.service |= service
+        text = json.dumps({"services": {"backend": self.service}}, indent=2)
+        (self.folder / "docker-compose.override.yml").write_text(text)
+
+    # --- the service
+
+    def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        command = ["docker-compose", "--project-directory", str(self.folder)]
+        for name in ("docker-compose.yml", "docker-compose.override.yml"):
+            command += ["-f", str(self.folder / name)]
+        return run([*command, *arguments], self.environment, check=check)
+
+    def up(self) -> None:
+        """The service is healthy when this returns."""
+        self.compose("up", "--detach", "--no-build")
+        if not wait_until(lambda: self.inspect("{{.State.Health.Status}}") == "healthy"):
+            raise AssertionError(f"not healthy:\n{self.logs()}")
+
+    def down(self) -> None:
+        self.compose("down", "--volumes", "--timeout", "10", check=False)
+
+    def container(self) -> str:
+        """The service's container; not one that a command has for itself."""
+        (container,) = self.containers("False")
+        return container
+
+    def containers(self, one_off: str) -> list[str]:
+        labels = {"project": self.environment["COMPOSE_PROJECT_NAME"], "oneoff": one_off}
+        filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
+        return self.engine.docker("ps", "--all", "--quiet", *filters).stdout.split()
+
+    def inspect(self, template: str) -> str:
+        return self.engine.docker("inspect", "--format", template, self.container()).stdout.strip()
+
+    def state(self) -> str:
+        return self.inspect("{{.State.Status}}")
+
+    def logs(self) -> str:
+        return self.compose("logs", "--no-color").stdout
+
+    def inside(self, *command: str) -> str:
+        return self.compose("exec", "-T", "backend", *command).stdout
+
+    # --- the app
+
+    def call(self, method: str, address: str, body: str = "") -> Any:
+        return json.loads(self.inside("python", "-c", CALL, method, address, body))
+
+    def add_application(self, company: str) -> int:
+        return int(self.call("POST", "/applications", json.dumps({"company": company, "position": "x"}))["id"])
+
+    def add_document(self, application: int, content: str) -> Path:
+        made = self.call("POST", f"/documents?application={application}&name=letter.txt", content)
+        return self.uploads / str(made["path"])
+
+    def companies(self) -> set[str]:
+        """The companies applied to, read from the file itself: with the service up or down."""
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as connection:
+            return {str(name) for (name,) in connection.execute("SELECT name FROM companies")}
+
+    @contextmanager
+    def writing(self) -> Iterator[dict[str, int]]:
+        """A process that writes rows and documents through the app all the time; afterwards, its answers by status."""
+        command = ["docker", "exec", "--interactive", self.container(), "python", "-c", WRITER]
+        pipe = subprocess.PIPE
+        answers: dict[str, int] = {}
+        with subprocess.Popen(command, env=self.environment, stdin=pipe, stdout=pipe, text=True) as writer:
+            assert writer.stdout and writer.stdout.readline() == "writing\n"
+            try:
+                yield answers
+            finally:
+                answers |= json.loads(writer.communicate(timeout=60)[0] or "{}")
+
+    # --- the toolkit
+
+    def backup_sh(
+        self,
+        *arguments: str,
+        code: int = 0,
+        or_code: int | None = None,
+        prefix: Sequence[str] = (),
+        content: bytes = b"",
+        **settings: str,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """`./backup.sh …`, without a terminal, which ends with the given code."""
+        done = subprocess.run(
+            [*prefix, str(self.folder / "backup.sh"), *arguments],
+            env=self.environment | settings,
+            input=content,
+            capture_output=True,
+            cwd="/",
+        )
+        said = f"{done.stdout.decode(errors='replace')[-3000:]}\n{done.stderr.decode()[-3000:]}"
+        assert done.returncode in (code, or_code), f"{arguments} ended with {done.returncode}, not {code}:\n{said}"
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.backup_sh(*arguments, "--json").stdout)
+
+    def names(self) -> list[str]:
+        return [one["backup_name"] for one in self.json("list")]

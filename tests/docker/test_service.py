@@ -1,0 +1,312 @@
+"""The whole product on a real engine: the image, the service, and `./backup.sh` around them in its every state."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from engine import run, wait_until
+from project import Project
+
+USERS = """
+import json, os, pathlib
+own = {os.getpid(), os.getppid()}
+pages = [pathlib.Path("/proc") / name for name in os.listdir("/proc") if name.isdigit() and int(name) not in own]
+print(json.dumps({
+    (page / "cmdline").read_bytes().replace(b"\\0", b" ").decode().strip(): (page / "stat").stat().st_uid
+    for page in pages
+}))
+"""
+
+# A restore that is killed as soon as its journal is on disk.
+KILLED_RESTORE = """
+import os, sys
+from backupkit.parts import journal
+import backup_restore
+write = journal.write
+def write_and_die(*arguments):
+    write(*arguments)
+    os.kill(os.getpid(), 9)
+journal.write = write_and_die
+sys.argv = ["backup_restore.py", "restore", "good", "--force"]
+backup_restore.main()
+"""
+
+
+def owners(folder: Path) -> set[int]:
+    """The owners of a folder and of everything in it."""
+    return {path.lstat().st_uid for path in (folder, *folder.rglob("*"))}
+
+
+def give(folder: Path, user: int) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, user, user, follow_symlinks=False)
+
+
+def drop_table(project: Project) -> None:
+    """The disaster: a table is gone, and so is every document."""
+    with closing(sqlite3.connect(project.database, timeout=30)) as connection, connection:
+        connection.execute("DROP TABLE documents")
+    for document in [path for path in project.uploads.rglob("*") if path.is_file()]:
+        document.unlink()
+
+
+def test_the_app_runs_as_an_ordinary_user_on_a_read_only_root(project: Project) -> None:
+    project.up()
+    users: dict[str, int] = json.loads(project.inside("python", "-c", USERS))
+    assert users["python app.py"] == 1000
+    assert not [command for command, user in users.items() if user == 0 and "docker-init" not in command]
+    assert project.inspect("{{.HostConfig.ReadonlyRootfs}}") == "true"
+    with pytest.raises(AssertionError, match="Read-only"):
+        project.inside("touch", "/app/x")
+
+
+def test_the_service_is_published_on_this_machine_only(project: Project) -> None:
+    configured = project.compose("config").stdout
+    assert "127.0.0.1:8000:8000/tcp" in configured
+
+
+def test_alembic_upgrade_head_works_in_the_container(project: Project) -> None:
+    project.up()
+    project.inside("bash", "-c", "cd /app && alembic upgrade head")
+    assert "(head)" in project.inside("alembic", "current")
+    assert owners(project.database.parent) == {1000}
+
+
+def test_a_backup_and_a_restore_while_the_app_is_writing(
+    new_project: Callable[..., Project], generation: dict[str, str]
+) -> None:
+    project = new_project(**generation)
+    project.up()
+    letter = project.add_document(project.add_application("Before"), "Dear all")
+    with project.writing() as answers:
+        project.backup_sh("backup", "pre_migration")
+        assert project.names() == ["pre_migration"]
+        project.add_application("After")
+        drop_table(project)
+        # A document that comes in the middle of it stays, with a warning.
+        project.backup_sh("restore", "pre_migration", "--force", or_code=3)
+        project.add_application("Later")
+    assert answers["200"] > 20
+    assert letter.read_text() == "Dear all"
+    assert "Before" in project.companies() and "Later" in project.companies()
+    assert "After" not in project.companies()
+    assert owners(project.database.parent) == owners(project.uploads) == owners(project.backups) == {1000}
+    assert project.inspect("{{.RestartCount}}") == "0"
+    assert project.add_document(1, "still fine").read_text() == "still fine"
+
+
+def test_a_stopped_service_is_backed_up_and_restored_and_stays_stopped(project: Project) -> None:
+    project.up()
+    project.add_application("Before")
+    project.compose("stop")
+    project.backup_sh("backup", "while_stopped")
+    drop_table(project)
+    project.backup_sh("restore", "while_stopped", "--force")
+    assert project.state() == "exited"
+    assert "Before" in project.companies()
+    assert owners(project.database.parent) == {1000}
+    project.up()
+    assert project.call("GET", "/applications")[0]["company"] == "Before"
+
+
+@pytest.mark.parametrize("lives", ["0", "3"])
+def test_a_crash_looping_service_is_restored_beside_not_inside_it(project: Project, lives: str) -> None:
+    project.up()
+    project.add_application("Before")
+    project.backup_sh("backup", "good")
+    drop_table(project)
+    project.override(command=["sh", "-c", f"sleep {lives}; exit 1"])
+    project.compose("up", "--detach", "--no-build")
+    assert wait_until(lambda: int(project.inspect("{{.RestartCount}}")) > 0)
+    if lives != "0":
+        assert wait_until(lambda: project.state() == "running")
+    before = project.engine.docker("info", "--format", "{{.SystemTime}}").stdout.strip()
+    project.backup_sh("restore", "good", "--force")
+    now = project.engine.docker("info", "--format", "{{.SystemTime}}").stdout.strip()
+    events = project.engine.docker("events", "--since", before, "--until", now, "--filter", "event=exec_create").stdout
+    assert "backup_restore.py" not in events
+    assert "Before" in project.companies()
+
+
+def test_everything_survives_compose_down_in_between(project: Project) -> None:
+    project.up()
+    letter = project.add_document(project.add_application("Before"), "Dear all")
+    project.backup_sh("backup", "kept")
+    project.down()
+    drop_table(project)
+    project.backup_sh("restore", "kept", "--force")
+    assert "Before" in project.companies()
+    assert letter.read_text() == "Dear all"
+    project.up()
+    assert project.call("GET", "/applications")[0]["documents"] == ["letter.txt"]
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["running", "stopped"])
+def test_cron_without_a_terminal_or_an_environment(project: Project, up: bool) -> None:
+    project.up()
+    if not up:
+        project.compose("stop")
+    needed = ("DOCKER_HOST", "COMPOSE_PROJECT_NAME")  # cron's user has this engine's address from a Docker context
+    cron = ["setsid", "--wait", "env", "-i", "PATH=/usr/bin:/bin"]
+    cron += [f"{name}={project.environment[name]}" for name in needed]
+    project.backup_sh("backup", "nightly", prefix=cron)
+    assert project.names() == ["nightly"]
+
+
+def test_another_user_id_owns_what_is_made(project: Project) -> None:
+    for folder in (project.database.parent, project.uploads, project.backups):
+        give(folder, 1234)
+    project.override(user="1234:1234")
+    project.up()
+    letter = project.add_document(project.add_application("Before"), "Dear all")
+    project.backup_sh("backup", "as_1234")
+    letter.unlink()
+    project.backup_sh("restore", "as_1234", "--force")
+    assert letter.read_text() == "Dear all"
+    everything = owners(project.database.parent) | owners(project.uploads) | owners(project.backups)
+    assert everything == {1234}
+
+
+def test_a_user_who_may_not_write_is_told_the_command_that_mends_it(project: Project) -> None:
+    project.override(user="1234:1234", restart="no")
+    project.compose("up", "--detach", "--no-build")
+    assert wait_until(lambda: project.state() == "exited")
+    assert "sudo chown -R 1234:1234 backend/data" in project.logs()
+
+
+def test_the_app_becomes_the_owner_of_the_data(project: Project) -> None:
+    give(project.database.parent, 1234)
+    project.up()
+    assert json.loads(project.inside("python", "-c", USERS))["python app.py"] == 1234
+    assert owners(project.database.parent) == owners(project.uploads) == {1234}
+
+
+def test_backups_belong_to_the_owner_of_their_folder(project: Project) -> None:
+    give(project.backups, 4321)
+    project.up()
+    project.backup_sh("backup", "mine")
+    project.backup_sh("dump", "mine.sql")
+    shutil.rmtree(project.backups / "mine" / "uploads")  # the tree in there has the live tree's owners
+    assert owners(project.backups) == {4321}
+
+
+def test_the_app_does_not_start_when_recover_fails(project: Project) -> None:
+    project.override(environment={"BACKUP_TIMEZONE": "Mars/Olympus"}, restart="no")
+    project.compose("up", "--detach", "--no-build")
+    assert wait_until(lambda: project.state() == "exited")
+    assert project.inspect("{{.State.ExitCode}}") == "2"
+    assert "The app does not start" in project.logs()
+    assert not project.database.exists()
+
+
+def test_an_interrupted_restore_is_finished_before_the_app_starts(project: Project) -> None:
+    project.up()
+    letter = project.add_document(project.add_application("Before"), "Dear all")
+    project.backup_sh("backup", "good")
+    project.add_application("After")
+    project.compose("stop")
+    letter.unlink()
+    killed = project.compose(
+        *("run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "backend", "-c", KILLED_RESTORE), check=False
+    )
+    assert killed.returncode == 137
+    assert project.companies() == {"Before", "After"}
+    project.up()
+    assert project.companies() == {"Before"}
+    assert letter.read_text() == "Dear all"
+    assert owners(project.database.parent) == owners(project.uploads) == {1000}
+
+
+def test_auto_backup_knows_gits_facts_from_the_host(project: Project) -> None:
+    project.up()
+    (project.folder / "docker-compose.yml").open("a").write("# changed\n")
+    project.backup_sh("auto-backup")
+    (name,) = project.names()
+    facts = project.json("show", name)["git"]
+    commit = run(["git", "-C", str(project.folder), "rev-parse", "HEAD"], os.environ).stdout.strip()
+    assert name.startswith(f"auto_feature-search_{commit[:7]}_") and name.endswith("_dirty")
+    assert (facts["commit"], facts["branch"], facts["subject"]) == (commit, "feature/search", 'Say "hello"')
+    assert facts["dirty"] is True
+
+
+def test_a_dump_travels_through_stdout_and_back_through_stdin(project: Project, tmp_path: Path) -> None:
+    project.up()
+    project.add_application("Grüße")
+    text = project.backup_sh("dump", "-").stdout
+    assert "Grüße" in text.decode() and text.rstrip().endswith(b"COMMIT;")
+    drop_table(project)
+    project.backup_sh("restore-dump", "-", "--force", content=text)
+    assert "Grüße" in project.companies()
+
+
+def test_a_path_of_the_host_is_dumped_to_and_restored_from(project: Project, tmp_path: Path) -> None:
+    project.up()
+    project.add_application("Before")
+    out = tmp_path / "out of sight" / "x.sql.gz"
+    out.parent.mkdir()
+    project.backup_sh("dump", str(out))
+    assert gzip.decompress(out.read_bytes()).rstrip().endswith(b"COMMIT;")
+    project.backup_sh("dump", str(out), code=2)
+    drop_table(project)
+    project.backup_sh("restore-dump", str(out), "--force")
+    assert "Before" in project.companies()
+    assert [path.name for path in out.parent.iterdir()] == ["x.sql.gz"]
+
+
+def test_restore_stop_starts_the_service_again(project: Project) -> None:
+    project.up()
+    project.add_application("Before")
+    project.backup_sh("backup", "good")
+    started = project.inspect("{{.State.StartedAt}}")
+    drop_table(project)
+    project.backup_sh("restore", "good", "--force", "--stop")
+    assert project.state() == "running"
+    assert project.inspect("{{.State.StartedAt}}") > started
+    assert "Before" in project.companies()
+
+
+def test_restore_stop_starts_the_service_again_after_a_failed_restore(project: Project) -> None:
+    project.up()
+    started = project.inspect("{{.State.StartedAt}}")
+    project.backup_sh("restore", "no_such_backup", "--force", "--stop", code=10)
+    assert project.state() == "running"
+    assert project.inspect("{{.State.StartedAt}}") > started
+
+
+def test_restore_stop_leaves_a_stopped_service_stopped(project: Project) -> None:
+    project.up()
+    project.add_application("Before")
+    project.backup_sh("backup", "good")
+    project.compose("stop")
+    done = project.backup_sh("restore", "good", "--force", "--stop")
+    assert b"it stays stopped" in done.stderr
+    assert project.state() == "exited"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_restore_stop_starts_the_service_again(project: Project, number: signal.Signals) -> None:
+    project.up()
+    project.backup_sh("backup", "good")
+    restore = subprocess.Popen(
+        [str(project.folder / "backup.sh"), "restore", "good", "--force", "--stop"],
+        env=project.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert wait_until(lambda: project.state() == "exited")
+    os.killpg(restore.pid, number)
+    assert restore.wait(60) == 130
+    assert project.containers("True") == []
+    assert wait_until(lambda: project.state() == "running")
