@@ -311,3 +311,41 @@ def test_no_other_revision_is_taken_for_the_head(app: SmallApp) -> None:
 
 def replace_settings(settings: Settings, **changes: object) -> Settings:
     return settings.model_copy(update=changes)
+
+
+def test_an_apps_own_collation_does_not_keep_it_from_being_backed_up(app: SmallApp) -> None:
+    with closing(app.connect()) as live, live:
+        live.create_collation("own", lambda one, two: (one > two) - (one < two))
+        live.execute("CREATE TABLE named (name TEXT COLLATE own PRIMARY KEY) WITHOUT ROWID")
+        live.execute("INSERT INTO named VALUES ('a'), ('b')")
+        live.execute("CREATE TABLE indexed (name TEXT COLLATE own UNIQUE)")
+        live.execute("INSERT INTO indexed VALUES ('c')")
+    metadata = back_up(app)
+    assert metadata.database and metadata.database.rows["companies"] == 3
+    assert read(app.backups / "first" / "pats.db", "SELECT name FROM indexed NOT INDEXED") == [("c",)]
+
+
+def test_a_database_behind_a_link_is_backed_up_with_its_wal(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    real = app.database.rename(tmp_path / "real" / "file.db")
+    app.database.symlink_to(real)
+    app.database = real
+    app.use_and_crash(5)
+    app.database = app.folder / "data" / "pats.db"
+    metadata = back_up(app)
+    assert metadata.database_file == "file.db"
+    assert metadata.database and metadata.database.rows["companies"] == 3 + 5
+
+
+def test_sidecars_that_root_makes_belong_to_the_databases_owner(app: SmallApp) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: run the tests as root to check owners")
+    for path in (app.database.parent, app.database):
+        os.chown(path, 1234, 1234)
+    with closing(app.connect()) as live:
+        live.execute("SELECT count(*) FROM companies").fetchone()
+        for suffix in ("-wal", "-shm"):
+            app.database.with_name(f"pats.db{suffix}").unlink()
+    with closing(app.connect()):
+        back_up(app)
+    assert {path.stat().st_uid for path in app.database.parent.iterdir()} == {1234}

@@ -41,7 +41,7 @@ def alembic(app: SmallApp, *arguments: str, **env: str) -> None:
         [sys.executable, "-m", "alembic", "-c", str(app.folder / "alembic.ini"), *arguments],
         check=True,
         cwd=app.folder.parent,
-        env=clean_environment() | env,
+        env=clean_environment() | {"BACKUP_APP_DIR": str(app.folder), "PYTHONPATH": str(BACKEND)} | env,
         capture_output=True,
     )
 

@@ -1,0 +1,384 @@
+"""The demo as a person runs it: a process of its own, on a copy of the toolkit that a test may break."""
+
+from __future__ import annotations
+
+import compileall
+import os
+import pty
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backupkit.faces.demo_stage import Narrator
+from small_app import BACKEND, Result, clean_environment, tree
+
+NOBODY = 65534
+HEADLINES = [
+    "1. An app",
+    "2. A backup, while the app is being written to",
+    "3. Life goes on",
+    "4. Disaster",
+    "5. The restore, while the app is being written to",
+    "6. The restore taken back, and that taken back too",
+    "7. A backup older than the code",
+    "8. A backup newer than the code",
+    "9. Cleaned up",
+]
+
+TORN_COPY = """
+copy_all = copy
+def copy(moment, target, *more):
+    copy_all(moment, target, *more)
+    with contextlib.closing(sqlite3.connect(target)) as copied, copied:
+        copied.execute("DELETE FROM visits WHERE id = (SELECT max(id) FROM visits)")
+"""
+
+
+class Toolkit:
+    """An app folder with the toolkit copied in and data of its own; `temporary` is where temporary files go."""
+
+    def __init__(self, folder: Path) -> None:
+        self.app, self.temporary = folder / "app", folder / "temporary"
+        self.app.mkdir()
+        self.temporary.mkdir()
+        shutil.copy2(BACKEND / "backup_restore.py", self.app)
+        shutil.copytree(BACKEND / "backupkit", self.app / "backupkit", ignore=shutil.ignore_patterns("__pycache__"))
+        compileall.compile_dir(self.app, quiet=1)
+        self._make_data()
+
+    def sabotage(self, module: str, code: str) -> None:
+        """The module ends with this code, which replaces what it defined before."""
+        with (self.app / "backupkit" / module).open("a") as file:
+            file.write(f"\n\n{code}\n")
+
+    def start(self, *options: str, env: Mapping[str, str] | None = None, **more: Any) -> subprocess.Popen[str]:
+        """The demo has begun."""
+        return subprocess.Popen(
+            [sys.executable, self.app / "backup_restore.py", "demo", *options],
+            env={**clean_environment(), "TMPDIR": str(self.temporary), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+            cwd=self.app,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True} | more),
+        )
+
+    def demo(self, *options: str, env: Mapping[str, str] | None = None, **more: Any) -> Result:
+        """The demo from its beginning to its end."""
+        with self.start(*options, env=env, **more) as process:
+            out, err = process.communicate(timeout=300)
+        return Result(process.returncode, out, err)
+
+    def processes(self) -> list[str]:
+        """The command lines of the processes that work in the temporary folder."""
+        return [line for line in command_lines() if str(self.temporary) in line]
+
+    def left_behind(self) -> list[str]:
+        """What lies in the temporary folder."""
+        return os.listdir(self.temporary)
+
+    def _make_data(self) -> None:
+        for name in ("data", "uploads", "backups"):
+            (self.app / name).mkdir()
+        (self.app / "uploads" / "letter.txt").write_text("Dear customer\n")
+        with closing(sqlite3.connect(self.app / "data" / "pats.db")) as live, live:
+            live.execute("PRAGMA journal_mode=WAL")
+            live.execute("CREATE TABLE companies (name TEXT)")
+            live.execute("INSERT INTO companies VALUES ('a real one')")
+
+
+@dataclass(frozen=True)
+class Told:
+    """One whole run, and the caller's folder before and after it."""
+
+    toolkit: Toolkit
+    result: Result
+    before: dict[str, tuple[str, int, int, bytes]]
+    after: dict[str, tuple[str, int, int, bytes]]
+
+
+def command_lines() -> list[str]:
+    """The command line of every process; a line may tell of one that has ended meanwhile."""
+    if not Path("/proc/self/cmdline").exists():
+        return subprocess.run(["ps", "-axww", "-o", "command="], capture_output=True, text=True).stdout.splitlines()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue
+    return found
+
+
+def read_until(process: subprocess.Popen[str], wanted: str) -> str:
+    """What the demo has said when a line with these words has come."""
+    assert process.stdout
+    said = ""
+    for line in process.stdout:
+        said += line
+        if wanted in line:
+            return said
+    raise AssertionError(f"{wanted!r} never came:\n{said}")
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < deadline, "it did not come to pass in 30 seconds"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def toolkit(tmp_path: Path) -> Toolkit:
+    """The toolkit copied into an app of its own."""
+    return Toolkit(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """The demo, called by a wrapper, from a shell in which every setting points at real data or is wrong."""
+    toolkit = Toolkit(tmp_path_factory.mktemp("told"))
+    data = str(toolkit.app / "data" / "pats.db")
+    settings = {
+        "BACKUP_DATABASE": data,
+        "backup_database": data,  # settings are read in any case
+        "DATABASE_URL": f"sqlite:///{data}",
+        "BACKUP_UPLOADS": str(toolkit.app / "uploads"),
+        "BACKUP_DIR": str(toolkit.app / "backups"),
+        "BACKUP_APP_DIR": str(toolkit.app),
+        "BACKUP_TIMEZONE": "Mars/Phobos",
+    }
+    wrapper = {"BACKUP_RUNNER_IN_USE": "exec", "BACKUP_COMPOSE": "docker compose", "BACKUP_HOST_COMMAND": "./my.sh"}
+    before = tree(toolkit.app)
+    result = toolkit.demo(env=settings | wrapper)
+    return Told(toolkit, result, before, tree(toolkit.app))
+
+
+def test_every_proof_holds(told: Told) -> None:
+    assert told.result.code == 0, told.result.out + told.result.err
+    assert "FAILED" not in told.result.out
+    assert told.result.err == ""
+
+
+def test_each_step_says_what_it_is(told: Told) -> None:
+    assert re.findall(r"^\d+\. .*$", told.result.out, re.MULTILINE) == HEADLINES
+
+
+def test_the_last_lines_say_what_was_proven_and_what_to_type_next(told: Told) -> None:
+    *_, proven, following = told.result.out.splitlines()
+    proofs = told.result.out.count("   ok      ")
+    numbers = r"457 rows and 38 files came back exactly, while another process committed [\d,]+ transactions"
+    assert re.match(rf"All {proofs} proofs held, in [\d.]+ s: {numbers} without an error\.$", proven), proven
+    assert following == "Next, a backup of your own app:  ./my.sh backup"
+
+
+def test_the_commands_shown_are_the_ones_a_person_would_type(told: Told) -> None:
+    shown = re.findall(r"^   \$ (.*)$", told.result.out, re.MULTILINE)
+    assert shown[:3] == [
+        "./my.sh backup before_disaster",
+        "./my.sh restore before_disaster --force",
+        "./my.sh undo --force",
+    ]
+    upgrade = next(line for line in shown if line.endswith("upgrade head"))
+    assert f"           {upgrade}\n" in told.result.out  # as the restore had printed it
+
+
+def test_a_pipe_gets_plain_text(told: Told) -> None:
+    assert re.findall(r"[^\x20-\x7e\n]", told.result.out) == []
+
+
+def test_nothing_is_left_behind(told: Told) -> None:
+    assert told.toolkit.left_behind() == []
+    assert told.toolkit.processes() == []
+
+
+def test_the_data_that_the_callers_settings_point_at_are_untouched(told: Told) -> None:
+    assert told.after == told.before
+
+
+@pytest.fixture
+def anywhere() -> Iterator[Path]:
+    """A folder that every user can reach; pytest's own are closed to others."""
+    folder = Path(tempfile.mkdtemp(prefix="demo-anywhere-"))
+    folder.chmod(0o755)
+    yield folder
+    subprocess.run(["chmod", "-R", "u+rwx", str(folder)], check=True)
+    shutil.rmtree(folder)
+
+
+def skip_unless_runnable(ordinary: dict[str, Any]) -> None:
+    try:
+        subprocess.run([sys.executable, "-c", "import rich"], check=True, **ordinary)
+    except (PermissionError, subprocess.CalledProcessError):
+        pytest.skip(f"nobody may not run this Python: move it where others can read ({sys.prefix})")
+
+
+def test_it_needs_to_write_nowhere_but_to_the_temporary_folder(anywhere: Path) -> None:
+    toolkit = Toolkit(anywhere)
+    ordinary: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        ordinary = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+        os.chown(toolkit.temporary, NOBODY, NOBODY)
+        skip_unless_runnable(ordinary)
+    subprocess.run(["chmod", "-R", "a+rX,a-w", str(toolkit.app)], check=True)
+    subprocess.run(["chmod", "a-w", str(anywhere)], check=True)
+    before = tree(toolkit.app)
+    result = toolkit.demo(env={"HOME": "/nonexistent", "BACKUP_RUNNER_IN_USE": "local"}, **ordinary)
+    assert result.code == 0, result.out + result.err
+    assert "   $ python backup_restore.py backup before_disaster\n" in result.out
+    assert tree(toolkit.app) == before
+    assert toolkit.left_behind() == []
+
+
+def test_what_is_kept_can_be_looked_at_with_the_toolkit_even_after_ctrl_c(toolkit: Toolkit) -> None:
+    with toolkit.start("--keep") as process:
+        read_until(process, "4. Disaster")
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    (name,) = toolkit.left_behind()
+    kept = toolkit.temporary / name
+    assert f"\nThe throw-away data are left in {kept}\n" in out
+    assert toolkit.processes() == []
+    listed = subprocess.run(
+        [sys.executable, str(toolkit.app / "backup_restore.py"), "list"],
+        env={**clean_environment(), "BACKUP_APP_DIR": str(kept / "app")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "\nbefore_disaster " in listed.stdout
+
+
+# It ends early.
+
+
+@pytest.mark.parametrize(
+    ("moment", "number", "group"),
+    [
+        ("1. An app", signal.SIGINT, False),
+        ("backup before_disaster", signal.SIGINT, True),  # as a terminal sends it: to every process of the group
+        ("restore before_disaster --force", signal.SIGTERM, False),
+        ("alembic upgrade head", signal.SIGHUP, False),
+    ],
+)
+def test_interrupted_it_leaves_nothing_behind(
+    toolkit: Toolkit, moment: str, number: signal.Signals, group: bool
+) -> None:
+    with toolkit.start() as process:
+        read_until(process, moment)
+        (os.killpg if group else os.kill)(process.pid, number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.endswith("\nInterrupted; nothing is left half done.\n")
+    assert toolkit.left_behind() == []
+    assert toolkit.processes() == []
+
+
+def test_an_interrupt_that_python_loses_ends_the_story_at_its_next_line() -> None:
+    narrator = Narrator()
+    with suppress(KeyboardInterrupt):  # as the garbage collector does
+        narrator.interrupt(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        narrator.say("as if nothing had happened")
+
+
+def test_the_writing_process_is_a_real_one_and_does_not_outlive_a_killed_demo(toolkit: Toolkit) -> None:
+    with toolkit.start() as process:
+        read_until(process, "4. Disaster")
+        assert [line for line in toolkit.processes() if "demo_writer.py" in line]
+        process.kill()
+    wait_until(lambda: not toolkit.processes())
+
+
+@contextmanager
+def terminal() -> Iterator[tuple[int, int]]:
+    """Both ends of a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        yield ours, theirs
+    finally:
+        os.close(ours)
+
+
+def test_a_terminal_gets_colours(toolkit: Toolkit) -> None:
+    said = b""
+    with terminal() as (ours, theirs), toolkit.start(env={"TERM": "xterm"}, stdout=theirs) as process:
+        os.close(theirs)
+        while b"2. A backup" not in said:
+            said += os.read(ours, 4096)
+        process.terminate()
+    assert b"\x1b[1;36m1. An app\x1b[0m" in said
+
+
+# The product is broken: the demo says so.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "code", "claim"),
+    [
+        (
+            "parts/sources/delta.py",
+            "def apply(*_args, **_options): pass",
+            "all 457 rows and 38 files are as at the time of the backup: uploads/",
+        ),
+        (
+            "parts/sources/database.py",
+            "def replace_live(*_args, **_options): pass",
+            "all 457 rows and 38 files are as at the time of the backup: the schema is another one",
+        ),
+        (
+            "parts/sources/uploads.py",
+            "def _dress(*_args, **_options): pass",
+            "every row and every file of the app is in it: uploads/",
+        ),
+        (
+            "parts/sources/database.py",
+            "def replace_live(staged, live, *_args, **_options): os.replace(staged, live)",
+            "the writer goes on in the restored data, after the rows they had",
+        ),
+        (
+            "parts/sources/database.py",
+            TORN_COPY,
+            "it is of one moment: no transaction of the writer is half in it: ",
+        ),
+        (
+            "parts/schema.py",
+            "def refuse_unless_restorable(*_args, **_options): pass",
+            "the command ends with exit code 14: it ended with 2",
+        ),
+        (
+            "verbs/undo.py",
+            "def plan_undo(settings, *_args, **_options): return plan_restore(settings, 'before_disaster')",
+            "the state before the restore is there again, damage and all: the schema is another one",
+        ),
+    ],
+    ids=[
+        "uploads are not put back",
+        "the database is not put back",
+        "modes and times are not kept",
+        "the database is renamed over",
+        "half a transaction is backed up",
+        "any revision is restored",
+        "undo restores something else",
+    ],
+)
+def test_a_broken_product_fails_the_demo(toolkit: Toolkit, module: str, code: str, claim: str) -> None:
+    toolkit.sabotage(module, code)
+    result = toolkit.demo()
+    assert result.code == 1, result.out + result.err
+    assert f"   FAILED  {claim}" in result.out
+    assert result.err.startswith("Error: The demo failed: ") and claim in result.err
+    assert toolkit.left_behind() == []
+    assert toolkit.processes() == []
