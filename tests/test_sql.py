@@ -129,7 +129,7 @@ def test_a_dump_tells_how_far_it_is(live: Path) -> None:
     heard: list[Event] = []
     with closing(sqlite3.connect(live)) as connection:
         write_dump(connection, io.BytesIO(), heard.append)
-    assert heard[0] == Step("dump", 20_000, "rows")
+    assert heard[0] == Step("Dumping the database", 20_000, "rows")
     done = [event.done for event in heard[1:] if isinstance(event, Progress)]
     assert len(done) > 2
     assert done == sorted(done)
@@ -260,7 +260,7 @@ def test_many_small_inserts_load_in_order_and_between_the_others(tmp_path: Path)
 def test_a_load_tells_how_far_it_is(tmp_path: Path) -> None:
     heard: list[Event] = []
     load_dump(io.BytesIO(GOOD.encode()), tmp_path / "new.db", heard.append)
-    assert heard[0] == Step("load", None, "bytes")
+    assert heard[0] == Step("Loading the SQL text", None, "bytes")
     assert heard[-1] == Progress(len(GOOD.encode()))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sqlite3
@@ -11,9 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backupkit.faces import log
-from backupkit.words.errors import BackupError, ExitCode, NoSpace
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+from backupkit.words.errors import BackupError, ExitCode, NoSpace, from_os_error
 
 
 def open_missing_streams() -> None:
@@ -58,7 +55,7 @@ def boundary() -> Iterator[None]:
     except BrokenPipeError:
         raise SystemExit(ExitCode.FAILED) from None  # whoever read our output stopped reading: say nothing
     except OSError as error:
-        fail(explained(error))
+        fail(from_os_error(error))
     except sqlite3.Error as error:
         fail(_explained_sqlite(error))
 
@@ -83,19 +80,6 @@ def fail(error: BackupError) -> None:
     if error.hint:
         print(f"  Next: {error.hint}", file=sys.stderr)
     raise SystemExit(error.code)
-
-
-def explained(error: OSError) -> BackupError:
-    """The system's error as one of ours, with the path where the system told it."""
-    where = f" {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
-    if error.errno in _FULL:
-        return NoSpace(
-            f"The disk is full{':' * bool(where)}{where}.", hint="Make room; `list` shows the backups and sizes."
-        )
-    reason = error.strerror or type(error).__name__
-    return BackupError(
-        f"{reason}{':' * bool(where)}{where}.", hint="`doctor` looks for what is wrong, and names the mend."
-    )
 
 
 def _explained_sqlite(error: sqlite3.Error) -> BackupError:

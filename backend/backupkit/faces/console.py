@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 
+_showing: Bars | None = None
+
+
 def say(text: str = "") -> None:
     """One line on stderr: anything but a result."""
     print(text, file=sys.stderr, flush=True)
@@ -25,8 +28,12 @@ def listening(quiet: bool = False) -> Iterator[Listener]:
     if quiet or not sys.stderr.isatty():
         yield _sentences(say)
         return
-    with _bars() as bars:
-        yield _with_bar(bars)
+    global _showing
+    with _bars() as _showing:
+        try:
+            yield _with_bar(_showing)
+        finally:
+            _showing = None
 
 
 def _sentences(put: Callable[[str], None]) -> Listener:
@@ -70,8 +77,13 @@ def _with_bar(bars: Bars) -> Listener:
 
 def ask(question: str) -> bool:
     """Whether the person typed yes; anything else, and the end of input, is no."""
+    if _showing:
+        _showing.stop()  # or it would draw over the question for ever
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    answer = sys.stdin.readline().strip().lower() in ("y", "yes")
+    if _showing:
+        _showing.start()
+    return answer
 
 
 def at_terminal() -> bool:

@@ -16,7 +16,7 @@ from backupkit.parts.sources import database, delta
 from backupkit.verbs import staging
 from backupkit.verbs.make import Clock, make_backup, utc_now
 from backupkit.verbs.staging import Source
-from backupkit.words.errors import BackupError, Locked, SourceLocked
+from backupkit.words.errors import BackupError, Locked, SourceLocked, from_os_error
 from backupkit.words.events import Listener, Notice, Warned, silence
 from backupkit.words.model import STAGING, UPLOADS_FOLDER, Order, Part
 from backupkit.words.settings import Settings
@@ -88,8 +88,10 @@ def go_on(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> N
 def turn_back(settings: Settings, found: Journal, error: BaseException, tell: Listener, clock: Clock) -> None:
     """A restore that failed half way is taken back; where what was there before was broken it can only go on."""
     if not _can_go_back(settings, found):
-        reason = f"The restore of {found.source} failed half way: {str(error).rstrip('.')}."
-        raise BackupError(reason, hint="Mend that, then type: recover") from error
+        cause = from_os_error(error) if isinstance(error, OSError) else error
+        kind = type(cause) if isinstance(cause, BackupError) else BackupError
+        reason = f"The restore of {found.source} failed half way: {str(cause).rstrip('.')}."
+        raise kind(reason, hint="Mend that, then type: recover") from error
     tell(Warned(f"The restore failed ({error}); going back to what was there before."))
     back = dataclasses.replace(found, back=True)
     journal.write(settings.dir, back)

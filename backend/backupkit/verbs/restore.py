@@ -134,7 +134,7 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
     safety = _make_safety_copy(settings, plan.source, listen, clock)
     staged = staging.stage(settings, plan.source, plan.migrate, (safety.path / UPLOADS_FOLDER,), listen)
     found = recover.journal_of(settings, staged, safety.name, clock)
-    journal.write(settings.dir, found)
+    _begin(settings, found)
     proof = _apply(settings, found, listen, clock)
     return Restored(
         source=plan.source.name,
@@ -211,6 +211,16 @@ def _refuse_to_migrate(verdict: SchemaVerdict | None) -> None:
     raise Refused(f"--migrate has no way from here: {verdict.reason}", hint="Restore without --migrate.")
 
 
+def _begin(settings: Settings, found: Journal) -> None:
+    """The journal is on disk; where that is not sure it is taken away, or the next command would go on unasked."""
+    try:
+        journal.write(settings.dir, found)
+    except BaseException:
+        journal.remove(settings.dir)
+        staging.unstage(settings)
+        raise
+
+
 def _apply(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> database.Inspection | None:
     try:
         _replace_database(settings, found, tell)
@@ -239,7 +249,13 @@ def _replace_database(settings: Settings, found: Journal, tell: Listener) -> Non
         try:
             recover.replace_database(settings, found, tell)
         except BaseException as error:
-            # An interrupt may come just after SQLite's commit: only what SQLite refused is surely not done.
-            if isinstance(error, SourceLocked) or not has_changed():
-                raise _Untouched(error) from error
-            raise
+            # An interrupt may come just after SQLite's commit, and an error of the disk leave a commit in the WAL
+            # that the next to open it replays.
+            if _is_of_the_disk(error) or (not isinstance(error, SourceLocked) and has_changed()):
+                raise
+            raise _Untouched(error) from error
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
+    code = getattr(error.__cause__, "sqlite_errorname", "")
+    return isinstance(error, OSError) or code.startswith(("SQLITE_IOERR", "SQLITE_FULL"))

@@ -15,6 +15,8 @@ BackupError                 1   failed, or a bug
 
 from __future__ import annotations
 
+import errno
+import os
 from enum import IntEnum
 
 
@@ -100,3 +102,12 @@ class RemoteFailed(BackupError):
     """A copy off the machine could not be made or fetched; the local backup is unharmed."""
 
     code = ExitCode.REMOTE_FAILED
+
+
+def from_os_error(error: OSError) -> BackupError:
+    """The system's error as one of ours, with the path where the system told it."""
+    where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"The disk is full{where}.", hint="Make room; `list` shows the backups and their sizes.")
+    reason = error.strerror or type(error).__name__
+    return BackupError(f"{reason}{where}.", hint="`doctor` looks for what is wrong, and names the mend.")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from backupkit.ground import disk, process
-from backupkit.words.errors import Damaged, SourceBroken, SourceLocked, SourceUnreadable
+from backupkit.words.errors import BackupError, Damaged, NoSpace, SourceBroken, SourceLocked, SourceUnreadable
 from backupkit.words.events import Listener, Notice, Progress, Step, Waiting, silence
 from backupkit.words.model import DatabaseFacts
 
@@ -429,8 +429,10 @@ def _set_aside(files: list[Path], folder: Path) -> Iterator[None]:
         raise
 
 
-def _unreadable(live: Path, error: sqlite3.DatabaseError) -> SourceUnreadable:
+def _unreadable(live: Path, error: sqlite3.DatabaseError) -> BackupError:
     text = str(error)
+    if "is full" in text:
+        return NoSpace(f"The disk is full: {live.name} could not be copied.", hint="Make room, then try again.")
     if any(word in text for word in _BROKEN):
         return SourceBroken(
             f"The database {live} cannot be read: {text}.", hint="Put a backup back: `list`, `restore`."

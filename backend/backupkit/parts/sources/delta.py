@@ -252,10 +252,18 @@ def _remove(live: Path, one: _Operation, tell: Listener) -> None:
     with suppress(FileNotFoundError, NotADirectoryError), _parent(live, one.path) as (folder, name):
         there = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISDIR(there.st_mode):
-            with suppress(OSError):  # something is in it again, or it is a mount: it stays
-                os.rmdir(name, dir_fd=folder)
+            _remove_folder(name, folder)
         elif not _in_place(live, one) and _as_seen(there, one, tell):
             os.unlink(name, dir_fd=folder)
+
+
+def _remove_folder(name: str, within: int) -> None:
+    try:
+        os.rmdir(name, dir_fd=within)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+            raise
+        # Something is in it again, or it is a mount: it stays.
 
 
 def _in_place(live: Path, one: _Operation) -> bool:

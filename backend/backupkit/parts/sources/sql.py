@@ -119,7 +119,7 @@ class _Dump:
         internal = {entry.name for entry in schema if entry.kind == "table" and _is_internal(entry.name)}
         if not tables and not virtual:
             raise SourceUnreadable(f"The database {self._path} has no tables.", hint="Is this the right file?")
-        self._tell(Step("dump", sum(self._count(entry.name) for entry in tables), "rows"))
+        self._tell(Step("Dumping the database", sum(self._count(entry.name) for entry in tables), "rows"))
         self._write_head()
         for entry in tables:
             self._statement(_terminated(entry.sql))

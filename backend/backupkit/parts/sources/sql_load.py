@@ -181,6 +181,11 @@ class _Guard:
         self.denied = self.denied or _action_in_words(action, first, second)
         return sqlite3.SQLITE_DENY
 
+    def raise_if_interrupted(self, error: Exception) -> None:
+        """A denial that is none of ours: Ctrl-C was raised in here, and sqlite3 swallows what a callback raises."""
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_AUTH and not self.denied:
+            raise KeyboardInterrupt from error
+
     def _allows_module(self, table: str, module: str) -> bool:
         if self._probed is None:
             return module.lower() in _MODULES
@@ -221,7 +226,7 @@ class _Load:
         self._virtual: dict[str, tuple[str, str]] = {}
 
     def run(self) -> None:
-        self._tell(Step("load"))
+        self._tell(Step("Loading the SQL text"))
         while self._text.comes_to_a_statement():
             line = self._text.line
             if inserts := self._text.take_inserts():
@@ -236,7 +241,7 @@ class _Load:
 
     def _insert(self, inserts: bytes, line: int) -> None:
         """A run of INSERTs in one go; where it fails, again one by one, to know which."""
-        self._complete = False
+        self._complete, self._guard.denied = False, ""
         try:
             script = _joined(inserts).decode()
         except UnicodeDecodeError:
@@ -244,6 +249,7 @@ class _Load:
         try:
             self._connection.executescript(f"BEGIN;{script}COMMIT;")
         except sqlite3.Error as error:
+            self._guard.raise_if_interrupted(error)
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             if _is_not_the_dumps_fault(error):
@@ -310,6 +316,7 @@ class _Load:
         try:
             self._connection.execute(sql)
         except (sqlite3.Error, sqlite3.Warning) as error:
+            self._guard.raise_if_interrupted(error)
             if str(error) == "no such table: sqlite_sequence":
                 self._make_sequence_table()
                 self._execute(sql, line)

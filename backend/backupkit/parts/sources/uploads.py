@@ -23,6 +23,9 @@ from backupkit.words.names import shown
 
 _ATTEMPTS = 6  # then the file is one that will not hold still
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# The uploads folder itself may be a link that the setting names; nothing below it may.
+_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Record = Callable[[str, str], None]
@@ -63,7 +66,7 @@ def copy(live: Path, target: Path, record: Record, total: int, tell: Listener = 
     tell(Step("Copying the uploads", total))
     target.mkdir(mode=0o700)
     copying = _Copying(record, tell)
-    with _folder(live) as source, _folder(target) as copied:
+    with _opened(live, _ROOT) as source, _opened(target, _FOLDER) as copied:
         _copy_folder(source, copied, "", copying)
         _dress(copied, os.fstat(source))
     return UploadsFacts(
@@ -112,7 +115,7 @@ def _copy_folder(source: int, target: int, below: str, copying: _Copying) -> Non
                 _copy_entry(source, target, name, path, copying)
             except (FileNotFoundError, NotADirectoryError):
                 continue  # gone since it was listed: no part of any later moment
-            except PermissionError:
+            except _Unreadable:
                 copying.warn(path, "cannot be read, and is not in the backup.")
 
 
@@ -120,9 +123,9 @@ def _copy_entry(source: int, target: int, name: str, path: str, copying: _Copyin
     facts = os.stat(name, dir_fd=source, follow_symlinks=False)
     form = tree.form_of(facts.st_mode)
     if form == "folder":
-        with _folder(name, source) as inner:
+        with _live(name, source, _FOLDER) as inner:
             os.mkdir(name, 0o700, dir_fd=target)
-            with _folder(name, target) as copied:
+            with _opened(name, _FOLDER, target) as copied:
                 _copy_folder(inner, copied, path, copying)
                 _dress(copied, facts)
         copying.folders += 1
@@ -137,10 +140,10 @@ def _copy_entry(source: int, target: int, name: str, path: str, copying: _Copyin
 
 
 def _copy_file(source: int, target: int, name: str, path: str, copying: _Copying) -> None:
-    with _file(name, target, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as copied:
+    with _opened(name, _NEW, target) as copied:
         try:
             still, checksum = _until_still(source, name, copied, copying)
-        except (FileNotFoundError, OSError):
+        except BaseException:
             os.unlink(name, dir_fd=target)
             raise
     if not still:
@@ -152,7 +155,7 @@ def _copy_file(source: int, target: int, name: str, path: str, copying: _Copying
 def _until_still(source: int, name: str, copied: int, copying: _Copying) -> tuple[bool, str]:
     """Whether the copy is of one state of the file, and its checksum; taken again while the file changes."""
     for attempt in range(_ATTEMPTS):
-        with _file(name, source, _FILE) as original:
+        with _live(name, source, _FILE) as original:
             before = os.fstat(original)
             os.ftruncate(copied, 0)
             os.lseek(copied, 0, os.SEEK_SET)
@@ -181,10 +184,21 @@ def _dress_link(name: str, folder: int, facts: os.stat_result) -> None:
     os.utime(name, ns=(facts.st_atime_ns, facts.st_mtime_ns), dir_fd=folder, follow_symlinks=False)
 
 
+class _Unreadable(Exception):
+    """The live file or folder may not be read: not to be taken for trouble where it is copied to."""
+
+
 @contextmanager
-def _folder(name: str | Path, within: int | None = None) -> Iterator[int]:
-    # The uploads folder itself may be a link that the setting names; nothing below it may.
-    handle = os.open(name, _FOLDER if within is not None else _FOLDER & ~os.O_NOFOLLOW, dir_fd=within)
+def _live(name: str, within: int, flags: int) -> Iterator[int]:
+    """A live file or folder, opened; FileNotFoundError where it became something else since it was listed."""
+    try:
+        handle = os.open(name, flags, dir_fd=within)
+    except PermissionError as error:
+        raise _Unreadable from error
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            raise FileNotFoundError(error.errno, error.strerror, name) from error
+        raise
     try:
         yield handle
     finally:
@@ -192,14 +206,8 @@ def _folder(name: str | Path, within: int | None = None) -> Iterator[int]:
 
 
 @contextmanager
-def _file(name: str, within: int, flags: int) -> Iterator[int]:
-    try:
-        handle = os.open(name, flags | os.O_CLOEXEC, 0o600, dir_fd=within)
-    except OSError as error:
-        # It became a link (ELOOP) or a socket (ENXIO) since it was listed.
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise FileNotFoundError(error.errno, error.strerror, name) from error
-        raise
+def _opened(name: str | Path, flags: int, within: int | None = None) -> Iterator[int]:
+    handle = os.open(name, flags, 0o600, dir_fd=within)
     try:
         yield handle
     finally:
