@@ -14,7 +14,7 @@ An error while applying goes back to the safety copy by itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from backupkit.verbs import recover, staging
 from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, make_backup, utc_now
 from backupkit.verbs.staging import Source
-from backupkit.words.errors import Refused, SourceBroken, SourceLocked
+from backupkit.words.errors import BackupError, Refused, SourceBroken, SourceUnreadable
 from backupkit.words.events import Listener, Notice, Step, Warned, silence
 from backupkit.words.model import (
     UPLOADS_FOLDER,
@@ -104,6 +104,7 @@ def plan_source(settings: Settings, source: Source, force: bool, tell: Listener)
     if source.database:
         verdict = schema.classify(source.revisions, settings.alembic_ini)
         schema.refuse_unless_restorable(verdict, source.git, force)
+    _require_writable(settings, source)
     live = _look_at_live(settings, source, tell)
     summary = _look_at_uploads(settings, source, tell)
     needs = _needs(settings, source, live, summary)
@@ -145,6 +146,18 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
         uploads=plan.uploads,
         warnings=tuple(heard),
     )
+
+
+def _require_writable(settings: Settings, source: Source) -> None:
+    """`SourceUnreadable` where a restore would fail for want of permission, before anything is done."""
+    wanted = [settings.database, settings.database.parent] if source.database else []
+    wanted += [settings.uploads] if source.uploads and settings.uploads else []
+    for path in wanted:
+        if path.exists() and not os.access(path, os.W_OK):
+            raise SourceUnreadable(
+                f"{path} cannot be written; nothing was changed.",
+                hint=f"Run as the user who owns it (ls -ld {path}), or see `doctor`.",
+            )
 
 
 def _look_at_live(settings: Settings, source: Source, tell: Listener) -> Live:
@@ -249,11 +262,17 @@ def _replace_database(settings: Settings, found: Journal, tell: Listener) -> Non
         try:
             recover.replace_database(settings, found, tell)
         except BaseException as error:
-            # An interrupt may come just after SQLite's commit, and an error of the disk leave a commit in the WAL
-            # that the next to open it replays.
-            if _is_of_the_disk(error) or (not isinstance(error, SourceLocked) and has_changed()):
-                raise
-            raise _Untouched(error) from error
+            if _is_untouched(error, has_changed):
+                raise _Untouched(error) from error
+            raise
+
+
+def _is_untouched(error: BaseException, has_changed: Callable[[], bool]) -> bool:
+    """Whether the live database is surely as it was, after this error."""
+    if _is_of_the_disk(error):
+        return False  # a commit may have got into the WAL all the same, where the next to open it replays it
+    # What SQLite refused it did not do; an interrupt may come just after its commit.
+    return isinstance(error, BackupError) or not has_changed()
 
 
 def _is_of_the_disk(error: BaseException) -> bool:
