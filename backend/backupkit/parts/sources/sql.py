@@ -77,6 +77,8 @@ def write_dump(live: sqlite3.Connection, out: BinaryIO, tell: Listener = silence
         with _one_moment(live):
             return _Dump(live, out, tell).write()
     except sqlite3.Error as error:
+        if "user-defined function raised" in str(error):
+            raise KeyboardInterrupt from error  # ours raise nothing else, and sqlite3 swallows what they raise
         raise SourceUnreadable(
             f"Cannot read the database {_path_of(live)}: {error}.", hint="Run `doctor` to see what is wrong."
         ) from error

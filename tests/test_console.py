@@ -1,0 +1,212 @@
+"""What a person at a terminal sees: a bar, a question; and what a pipe never sees."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from backupkit.verbs.create import create_backup
+from backupkit.words.model import GitFacts, Order
+from refusals import picture, run_here
+from small_app import COMMAND, SmallApp, clean_environment
+
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@dataclass
+class Seen:
+    """What a terminal was sent, with and without its control sequences, and the exit code."""
+
+    code: int
+    raw: str
+
+    @property
+    def text(self) -> str:
+        return ESCAPE.sub("", self.raw)
+
+
+def at_a_terminal(app: SmallApp, *arguments: str, answer: bytes | None = None, **environment: str) -> Seen:
+    """The command on a terminal of its own; the answer is typed when a question is there."""
+    terminal, inner = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, str(COMMAND), *arguments],
+        env={**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "TERM": "xterm", **environment},
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        start_new_session=True,
+        preexec_fn=lambda: take_terminal(inner),
+    )
+    os.close(inner)
+    seen, deadline = b"", time.monotonic() + 15
+    with contextlib.suppress(OSError):  # what a terminal says when its last program has ended
+        while time.monotonic() < deadline:
+            if select.select([terminal], [], [], 1)[0]:
+                seen += os.read(terminal, 65536)
+            if answer is not None and b"[y/N]" in seen:
+                os.write(terminal, answer)
+                answer = None
+    os.close(terminal)
+    try:
+        return Seen(process.wait(5), seen.decode())
+    finally:
+        process.kill()
+
+
+def take_terminal(handle: int) -> None:
+    """Ctrl-C goes to those for whom a terminal is the controlling one."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(handle, termios.TIOCSCTTY, 0)
+
+
+@pytest.fixture
+def backed_up(app: SmallApp) -> SmallApp:
+    """An app with one backup, that was changed since."""
+    create_backup(app.settings, Order("good"))
+    app.add_rows(1)
+    return app
+
+
+# The bar.
+
+
+def grow(app: SmallApp) -> None:
+    with contextlib.closing(app.connect()) as live, live:
+        live.execute("CREATE TABLE large (content BLOB)")
+        live.executemany("INSERT INTO large VALUES (zeroblob(100000))", (() for _ in range(300)))
+    app.write_upload("large", os.urandom(20_000_000))
+
+
+def test_a_bar_is_shown_on_a_terminal_and_is_gone_afterwards(app: SmallApp) -> None:
+    grow(app)
+    seen = at_a_terminal(app, "backup", "one")
+    assert seen.code == 0
+    assert "Copying the database" in seen.text and "Copying the uploads" in seen.text
+    assert "━" in seen.text
+    last = seen.raw.rsplit("Copying", 1)[-1]
+    assert "\x1b[2K" in last  # the line of the bar was wiped before the result was printed
+    assert "Backup one:" in last
+
+
+def test_a_pipe_sees_no_bar_and_no_control_character(app: SmallApp) -> None:
+    grow(app)
+    for command in (("backup", "one"), ("restore", "one", "--force"), ("dump", "text.sql")):
+        result = app.command(*command, check=0)
+        assert (result.out + result.err).replace("\n", "").isprintable()
+        assert "Copying" not in result.out + result.err
+
+
+def test_a_terminal_that_can_do_nothing_gets_no_traceback(app: SmallApp) -> None:
+    for name, value in (("TERM", "dumb"), ("NO_COLOR", "1"), ("COLUMNS", "1"), ("TERM", "no-such-terminal")):
+        seen = at_a_terminal(app, "backup", **{name: value})
+        assert seen.code == 0 and "Traceback" not in seen.text
+
+
+# The question.
+
+
+@pytest.mark.parametrize("yes", [b"y\n", b"yes\n", b"Y\n", b" YES \n"])
+def test_yes_restores(backed_up: SmallApp, yes: bytes) -> None:
+    before = len(backed_up.rows("companies"))
+    seen = at_a_terminal(backed_up, "restore", "good", answer=yes)
+    assert seen.code == 0 and "Restored good." in seen.text
+    assert seen.text.index("Restoring good will change") < seen.text.index("[y/N]")
+    assert len(backed_up.rows("companies")) == before - 1
+
+
+@pytest.mark.parametrize("no", [b"n\n", b"\n", b"\x04", b"no\n", b"perhaps\n", b"j\n"])
+def test_anything_but_yes_changes_nothing(backed_up: SmallApp, no: bytes) -> None:
+    before = picture(backed_up)
+    seen = at_a_terminal(backed_up, "restore", "good", answer=no)
+    assert "Nothing was changed." in seen.text
+    assert seen.code == 0
+    assert picture(backed_up) == before
+
+
+@pytest.mark.parametrize("command", [("restore", "good"), ("restore-dump", "text.sql")], ids=lambda command: command[0])
+def test_ctrl_c_at_the_question_changes_nothing(backed_up: SmallApp, command: tuple[str, ...]) -> None:
+    run_here(backed_up, "dump", "text.sql", check=0)
+    before = picture(backed_up)
+    seen = at_a_terminal(backed_up, *command, answer=b"\x03")
+    assert seen.code == 130 and "Traceback" not in seen.text
+    assert picture(backed_up) == before
+
+
+def test_the_question_is_asked_about_a_dump_too(backed_up: SmallApp) -> None:
+    run_here(backed_up, "dump", "text.sql", check=0)
+    before = picture(backed_up)
+    assert "Nothing was changed." in at_a_terminal(backed_up, "restore-dump", "text.sql", answer=b"n\n").text
+    assert picture(backed_up) == before
+    assert at_a_terminal(backed_up, "restore-dump", "text.sql", answer=b"y\n").code == 0
+
+
+def test_force_asks_nothing(backed_up: SmallApp) -> None:
+    seen = at_a_terminal(backed_up, "restore", "good", "--force")
+    assert seen.code == 0 and "[y/N]" not in seen.text
+
+
+def test_an_unknown_revision_is_refused_before_any_question(backed_up: SmallApp) -> None:
+    for file in (backed_up.folder / "alembic" / "versions").glob("*.py"):
+        file.unlink()
+    before = picture(backed_up)
+    seen = at_a_terminal(backed_up, "restore", "good")
+    assert seen.code == 14 and "[y/N]" not in seen.text
+    assert picture(backed_up) == before
+
+
+def test_a_result_on_a_terminal_is_not_cut_at_its_width(app: SmallApp) -> None:
+    create_backup(app.settings, Order("n" * 90, note="x" * 90))
+    seen = at_a_terminal(app, "list", COLUMNS="40")
+    assert "n" * 90 in seen.text and "x" * 90 in seen.text
+
+
+# What looks like markup is text.
+
+MARKUP = ["[bold]x", "[/]", "[/bold]", "[red]x[/red]", ":smile:", "[link=x]", "\\[", "{task.description}"]
+
+
+def test_what_looks_like_markup_is_printed_as_it_is(app: SmallApp) -> None:
+    app.write_upload("[bold]/[bold]x", b"x")
+    os.mkfifo(app.uploads / "[bold]fifo")
+    note = " ".join(MARKUP)
+    git = {"BACKUP_GIT_COMMIT": "abc1234", "BACKUP_GIT_BRANCH": "[/]", "BACKUP_GIT_SUBJECT": note}
+    seen = at_a_terminal(app, "backup", "one", "--note", note, **git)
+    assert seen.code == 3 and "[bold]fifo is a" in seen.text, seen.text
+    shown = at_a_terminal(app, "show", "one")
+    assert shown.text.count(note) == 2
+    assert note in at_a_terminal(app, "list").text
+    app.execute('CREATE TABLE "[/]" (x)')
+    restored = at_a_terminal(app, "restore", "one", answer=b"y\n")
+    assert restored.code in (0, 3) and "[/]: 0 -> -" in restored.text, restored.text
+
+
+@pytest.mark.parametrize("name", ["[/]", "[bold]x", ":smile:"])
+def test_an_error_prints_what_looks_like_markup_as_it_is(app: SmallApp, name: str) -> None:
+    for arguments in (("backup", name), ("restore-dump", f"./{name}", "--force"), (name,), ("list", f"--{name}")):
+        seen = at_a_terminal(app, *arguments)
+        assert name in seen.text and "Traceback" not in seen.text, seen.text
+        assert seen.code in (2, 10)
+
+
+def test_control_characters_reach_no_terminal(app: SmallApp) -> None:
+    hostile = "\x1b[2J\x1b]0;owned\x07"
+    app.write_upload(hostile, b"x")
+    os.mkfifo(app.uploads / f"{hostile}fifo")
+    app.execute(f'CREATE TABLE "{hostile}" (x)')
+    git = GitFacts("abc1234", hostile, hostile, hostile, tag=hostile)
+    create_backup(app.settings, Order("one", note=hostile, git=git))
+    app.execute(f'DROP TABLE "{hostile}"')
+    for arguments in (("list",), ("show", "one"), ("restore", "one", "--dry-run")):
+        result = run_here(app, *arguments, check=0)
+        assert (result.out + result.err).replace("\n", "").isprintable(), arguments

@@ -1,0 +1,124 @@
+"""One writing run at a time, across processes; the lock ends with its holder, and reading never waits for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from backupkit.parts import lock
+from backupkit.verbs.create import create_backup
+from backupkit.words.errors import Locked
+from backupkit.words.events import Event, Waiting
+from backupkit.words.model import Order
+from refusals import another_process, refused, run_here
+from small_app import BACKEND, COMMAND, SmallApp, clean_environment
+
+HOLD = f"""
+sys.path.insert(0, {str(BACKEND)!r})
+from pathlib import Path
+from backupkit.parts import lock
+held = lock.held(Path(sys.argv[1]), "a test", 0)
+held.__enter__()
+"""
+
+
+@pytest.mark.parametrize("command", [("backup", "one"), ("dump",), ("restore", "good", "--force"), ("undo", "--force")])
+def test_a_second_writer_gives_up_at_its_deadline_and_names_the_first(app: SmallApp, command: tuple[str, ...]) -> None:
+    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, Order("safety", kind="pre_restore"))
+    with another_process(HOLD, app.backups) as holder:
+        result = refused(
+            app, *command, code=11, names=f"pid {holder.pid}", hint="[Ww]ait", env={"BACKUP_LOCK_TIMEOUT": "0.2"}
+        )
+    assert str(app.backups) in result.err
+    assert "a test" in result.err
+    assert "Waiting up to 0.2 s" in result.err
+
+
+@pytest.mark.parametrize(
+    "command", [("list",), ("show", "good"), ("config",), ("restore", "good", "--dry-run"), ("doctor",)]
+)
+def test_reading_never_waits_for_the_lock(app: SmallApp, command: tuple[str, ...]) -> None:
+    create_backup(app.settings, Order("good"))
+    with another_process(HOLD, app.backups):
+        assert "Waiting" not in run_here(app, *command, env={"BACKUP_LOCK_TIMEOUT": "3600"}, check=0).err
+
+
+def test_reading_leaves_a_restore_that_is_under_way_to_its_process(app: SmallApp) -> None:
+    create_backup(app.settings, Order("good"))
+    (app.backups / ".journal").write_text("{}")
+    with another_process(HOLD, app.backups):
+        result = run_here(app, "list", check=0)
+    assert "good" in result.out and "Finishing" not in result.err
+
+
+def test_a_killed_holder_frees_the_lock(app: SmallApp) -> None:
+    with another_process(HOLD, app.backups) as holder:
+        assert lock.is_held(app.backups)
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        assert not lock.is_held(app.backups)
+        assert (app.backups / ".lock").stat().st_size > 0  # it is still signed by the dead
+        create_backup(app.settings, Order("one"))
+    assert (app.backups / "one" / "pats.db").is_file()
+
+
+def test_a_lock_that_comes_free_in_time_is_taken(app: SmallApp) -> None:
+    heard: list[Event] = []
+    patient = app.settings.model_copy(update={"lock_timeout": 30})
+    with another_process(HOLD, app.backups) as holder:
+        threading.Timer(0.3, holder.kill).start()
+        create_backup(patient, Order("one"), heard.append)
+    (waited,) = [event for event in heard if isinstance(event, Waiting)]
+    assert f"pid {holder.pid}" in waited.what and "30 s" in waited.what
+
+
+def test_backups_at_the_same_time_get_distinct_names(app: SmallApp) -> None:
+    environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "BACKUP_LOCK_TIMEOUT": "60"}
+    running = [
+        subprocess.Popen([sys.executable, str(COMMAND), "backup", "--json"], env=environment, stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    made = [json.loads(process.communicate()[0])["backup_name"] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert len(set(made)) == 3
+    assert {one["backup_name"] for one in run_here(app, "list", "--json").json} == set(made)
+
+
+def test_two_threads_do_not_hold_it_together(app: SmallApp) -> None:
+    refusal = pytest.raises(Locked, match=f"first .pid {os.getpid()} on")
+    with lock.held(app.backups, "first", 0), refusal, lock.held(app.backups, "second", 0):
+        pass
+
+
+def test_a_failed_run_frees_the_lock(app: SmallApp) -> None:
+    with pytest.raises(RuntimeError), lock.held(app.backups, "first", 0):
+        raise RuntimeError
+    with lock.held(app.backups, "second", 0):
+        pass
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", b"[]", b"{}", b"\xff", b'{"command": 1, "who": [], "since": null}']
+)
+def test_a_lock_signed_with_garbage_is_still_a_lock(app: SmallApp, content: bytes) -> None:
+    with lock.held(app.backups, "first", 0):
+        (app.backups / ".lock").write_bytes(content)
+        with pytest.raises(Locked) as refusal, lock.held(app.backups, "second", 0):
+            pass
+    assert str(app.backups) in refusal.value.message
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(app: SmallApp, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (app.backups / ".lock").symlink_to(victim)
+    refused(app, "backup", "one", code=1, names=".lock", hint="")
+    assert victim.read_text() == "precious"

@@ -1,0 +1,142 @@
+"""The backups folder: what is in it, newest first; what the marks beside it say; what in it is nobody's business."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from backupkit.parts import store
+from backupkit.verbs.create import create_backup
+from backupkit.words.errors import NoSuchBackup
+from backupkit.words.model import Order
+from backupkit.words.settings import Settings
+from refusals import run_here
+from small_app import NOON, SmallApp, tree
+
+OWNER = 1234
+
+
+def make(app: SmallApp, name: str, hours: int, **order: object) -> Path:
+    wanted = Order(name, **order)  # type: ignore[arg-type]
+    return create_backup(app.settings, wanted, clock=lambda: NOON + timedelta(hours=hours)).backup.path
+
+
+def names(settings: Settings) -> list[str]:
+    return [backup.name for backup in store.all_backups(settings)]
+
+
+def test_the_newest_comes_first_whatever_the_names(app: SmallApp) -> None:
+    for name, hours in (("b", 2), ("a", 3), ("c", 1)):
+        make(app, name, hours)
+    assert names(app.settings) == ["a", "b", "c"]
+    assert store.latest(app.settings).name == "a"
+
+
+def test_latest_is_never_a_safety_copy(app: SmallApp) -> None:
+    make(app, "one", 1)
+    make(app, "safety", 2, kind="pre_restore")
+    assert names(app.settings) == ["safety", "one"]
+    assert store.find(app.settings, "latest").name == "one"
+    shutil.rmtree(app.backups / "one")
+    with pytest.raises(NoSuchBackup):
+        store.find(app.settings, "latest")
+
+
+def test_latest_is_never_one_that_cannot_be_read(app: SmallApp) -> None:
+    make(app, "one", 1)
+    (make(app, "two", 2) / "backup_metadata.json").write_text("{")
+    assert store.latest(app.settings).name == "one"
+
+
+def test_what_is_no_backup_is_not_listed(app: SmallApp) -> None:
+    make(app, "one", 1)
+    (app.backups / "folder").mkdir()
+    (app.backups / "database_dump_20241201.sql").write_text("SELECT 1;")
+    (app.backups / "link").symlink_to("one")
+    shutil.copytree(app.backups / "one", app.backups / ".draft-two")
+    shutil.copytree(app.backups / "one", app.backups / ".state" / "three")
+    assert names(app.settings) == ["one"]
+
+
+def test_a_damaged_backup_is_listed_last_and_says_so(app: SmallApp) -> None:
+    make(app, "one", 1)
+    (make(app, "two", 2) / "backup_metadata.json").unlink()
+    assert names(app.settings) == ["one", "two"]
+    assert store.find(app.settings, "two").state == "damaged"
+    assert "backup_metadata.json" in store.find(app.settings, "two").trouble
+
+
+def test_a_pin_survives_and_losing_it_loses_no_backup(app: SmallApp) -> None:
+    make(app, "one", 1, pin=True)
+    before = tree(app.backups / "one")
+    assert store.find(app.settings, "one").pinned
+    shutil.rmtree(app.backups / ".state")
+    assert not store.find(app.settings, "one").pinned
+    assert tree(app.backups / "one") == before
+    run_here(app, "restore", "one", "--force", check=0)
+
+
+def test_a_new_backup_does_not_inherit_the_marks_of_one_that_was_removed_by_hand(app: SmallApp) -> None:
+    shutil.rmtree(make(app, "one", 1, pin=True))
+    make(app, "one", 2)
+    assert not store.find(app.settings, "one").pinned
+
+
+def test_everything_of_ours_is_closed_to_others(app: SmallApp) -> None:
+    app.database.chmod(0o640)
+    app.write_upload("secret", b"x").chmod(0o600)
+    before = os.umask(0)
+    try:
+        backup = make(app, "one", 1, pin=True)
+        run_here(app, "dump", "text.sql", check=0)
+    finally:
+        os.umask(before)
+    assert mode(backup) == 0o700
+    assert mode(backup / "pats.db") == 0o640
+    assert mode(backup / "uploads" / "secret") == 0o600
+    for name in ("backup_metadata.json", "SHA256SUMS", "RESTORE.md"):
+        assert mode(backup / name) == 0o600
+    assert mode(app.backups / "text.sql") == 0o600
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run the tests as root to check owners")
+def test_everything_of_ours_belongs_to_the_owner_of_the_backups_folder(app: SmallApp) -> None:
+    os.chown(app.backups, OWNER, OWNER + 1)
+    upload = app.write_upload("mine", b"x")
+    os.chown(upload, 4321, 4322)
+    for command in (
+        ("backup", "one", "--pin"),
+        ("dump", "text.sql.gz"),
+        ("restore", "one", "--force"),
+        ("undo", "--force"),
+    ):
+        app.command(*command, check=0)
+    for root, folders, files in os.walk(app.backups):
+        inside = Path(root).relative_to(app.backups).parts
+        for name in (*folders, *files):
+            facts = Path(root, name).lstat()
+            if inside[1:2] == ("uploads",) or (len(inside) == 1 and name == "uploads"):
+                continue
+            assert (facts.st_uid, facts.st_gid) == (OWNER, OWNER + 1), Path(root, name)
+    copied = (app.backups / "one" / "uploads" / "mine").lstat()
+    assert (copied.st_uid, copied.st_gid) == (4321, 4322)
+    assert (upload.lstat().st_uid, upload.lstat().st_gid) == (4321, 4322)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run the tests as root to check owners")
+def test_a_backups_folder_that_is_made_belongs_to_whom_the_folder_above_belongs(app: SmallApp) -> None:
+    elsewhere = app.folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    os.chown(elsewhere, OWNER, OWNER)
+    app.command("backup", "one", env={"BACKUP_DIR": str(elsewhere / "deep" / "backups")}, check=0)
+    for path in (elsewhere / "deep", elsewhere / "deep" / "backups", elsewhere / "deep" / "backups" / "one"):
+        assert path.stat().st_uid == OWNER
