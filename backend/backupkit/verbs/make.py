@@ -24,7 +24,7 @@ from backupkit.ground import disk
 from backupkit.parts import manifest, marks, space, store
 from backupkit.parts.sources import database, uploads
 from backupkit.words.errors import Damaged, Refused, SourceBroken
-from backupkit.words.events import Event, Listener, Notice, Warned
+from backupkit.words.events import Listener, Notice, collecting
 from backupkit.words.model import (
     CHECKSUM_FILE,
     GUIDE_FILE,
@@ -61,7 +61,7 @@ def make_backup(settings: Settings, order: Order, tell: Listener, clock: Clock) 
     started, moment = time.monotonic(), clock().astimezone(settings.zone)
     name = _free_name(settings, order, moment)
     heard: list[str] = []
-    listener = _collecting(tell, heard)
+    listener = collecting(tell, heard)
     with _draft(settings, name) as draft:
         metadata = _fill(settings, order, draft, listener)
         metadata = replace(
@@ -235,12 +235,3 @@ def _places(settings: Settings, metadata: Metadata) -> dict[str, str]:
         "alembic_stamp": reach.alembic(f"stamp {' '.join(metadata.revisions)}"),
         "alembic_upgrade": reach.alembic("upgrade head"),
     }
-
-
-def _collecting(tell: Listener, heard: list[str]) -> Listener:
-    def listen(event: Event) -> None:
-        if isinstance(event, Warned):
-            heard.append(event.text)
-        tell(event)
-
-    return listen

@@ -26,7 +26,7 @@ from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, make_backup, utc_now
 from backupkit.verbs.staging import Source
 from backupkit.words.errors import BackupError, Refused, SourceBroken, SourceUnreadable
-from backupkit.words.events import Listener, Notice, Step, Warned, silence
+from backupkit.words.events import Listener, Notice, Step, collecting, silence
 from backupkit.words.model import (
     UPLOADS_FOLDER,
     Backup,
@@ -126,12 +126,7 @@ def restore_backup(settings: Settings, plan: RestorePlan, tell: Listener = silen
 def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock: Clock) -> Restored:
     """`restore_backup` for a verb that holds the lock already."""
     heard: list[str] = []
-
-    def listen(event: object) -> None:
-        if isinstance(event, Warned):
-            heard.append(event.text)
-        tell(event)  # type: ignore[arg-type]
-
+    listen = collecting(tell, heard)
     safety = _make_safety_copy(settings, plan.source, listen, clock)
     staged = staging.stage(settings, plan.source, plan.migrate, (safety.path / UPLOADS_FOLDER,), listen)
     found = recover.journal_of(settings, staged, safety.name, clock)

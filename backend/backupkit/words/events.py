@@ -50,3 +50,14 @@ Listener = Callable[[Event], None]
 
 def silence(_event: Event) -> None:
     """The listener that hears nothing."""
+
+
+def collecting(tell: Listener, warnings: list[str]) -> Listener:
+    """A listener that passes everything on, and keeps the warnings for the result."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Warned):
+            warnings.append(event.text)
+        tell(event)
+
+    return listen
