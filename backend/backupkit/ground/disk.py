@@ -167,6 +167,12 @@ def free_space(folder: Path) -> int:
     return facts.f_bavail * facts.f_frsize
 
 
+def is_full(folder: Path) -> bool:
+    """Whether not even a small file finds room there, for want of bytes or of file entries."""
+    facts = os.statvfs(folder)
+    return facts.f_bavail * facts.f_frsize < 1 << 16 or bool(facts.f_files and not facts.f_favail)
+
+
 def make_folder(folder: Path, mode: int = 0o755) -> None:
     """The folder is there, and belongs to whom its parent belongs to."""
     if folder.is_dir():

@@ -200,7 +200,7 @@ _GUIDE_HEAD = """\
 
 Made $made. Code: commit $commit. With the toolkit it is one command: `$tool`
 
-Without it this needs `python3` and `cp`. Stop the app, then type everything in this folder:
+Without it this needs `python3`, `mv` and `cp`. Stop the app, then type everything in this folder:
 
     $shell
 
@@ -212,19 +212,18 @@ Without it this needs `python3` and `cp`. Stop the app, then type everything in 
 _GUIDE_DATABASE = """
 ## 2. The database
 
-The first command keeps what is there now; the second puts this backup in, through SQLite. Never `cp` over a live
-database: what is left in its `-wal` file would be mixed into it.
+What is there now is moved aside *with* its `-wal`, or that would be mixed into the restored file; then the backup is
+copied into the empty place. Never `cp` over a live database.
 
 ```sh
 LIVE=$database
-KEEP=$$(mktemp -d "$${TMPDIR:-/tmp}/before-restore.XXXXXX"); cp -p "$$LIVE"* "$$KEEP"/; echo "kept in $$KEEP"
-python3 - ./$database_file "$$LIVE" <<'END'
-import sqlite3, sys
-backup = sqlite3.connect(f"file:{sys.argv[1]}?immutable=1", uri=True)
-live = sqlite3.connect(sys.argv[2])
-backup.backup(live)
-print(live.execute("PRAGMA quick_check").fetchone()[0])
-END
+KEEP=$$(mktemp -d ../before_restore.XXXXXX)
+for part in "" -wal -shm -journal; do
+  if [ -e "$$LIVE$$part" ]; then mv "$$LIVE$$part" "$$KEEP"/; fi
+done
+cp -p ./$database_file "$$LIVE"
+if [ "$$(id -u)" = 0 ]; then chown --reference="$$(dirname "$$LIVE")" "$$LIVE"; fi
+python3 -c 'import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute("PRAGMA quick_check").fetchone())' "$$LIVE"
 ```
 """
 

@@ -32,7 +32,7 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Everything that can be looked at from here, in the order in which it is needed."""
-    looks = (_database, _uploads, _backups, _schema, _temporary, _unfinished, _sqlite, _reach, _variables)
+    looks = (_database, _owner, _uploads, _backups, _schema, _temporary, _unfinished, _sqlite, _reach, _variables)
     return [finding for look in looks for finding in _safely(look(settings))]
 
 
@@ -56,6 +56,13 @@ def _database(settings: Settings) -> Iterator[Finding]:
         owner = ":".join(map(str, disk.owner_of(live.parent)))
         mend = f"chown {owner} {live}* and make {live.parent} writable"
         yield Finding("wrong", f"{live} or its folder cannot be written: a restore would fail.", mend)
+
+
+def _owner(settings: Settings) -> Iterator[Finding]:
+    live, folder = disk.owner_of(settings.database), disk.owner_of(settings.database.parent)
+    if live[0] != folder[0] and live[0] == 0:
+        mend = f"chown {folder[0]}:{folder[1]} {settings.database}*"
+        yield Finding("warning", f"{settings.database} belongs to root, its folder to user {folder[0]}.", mend)
 
 
 def _uploads(settings: Settings) -> Iterator[Finding]:

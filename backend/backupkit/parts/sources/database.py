@@ -66,11 +66,16 @@ def copy(moment: sqlite3.Connection, target: Path, tell: Listener = silence) -> 
 
     The moment holds its read transaction, so the stepped copy is of one state and never begins again.
     """
-    with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copied:
-        copied.execute("PRAGMA synchronous=OFF")  # the draft is synced as a whole
-        moment.backup(copied, pages=_PAGES, progress=_reporter("Copying the database", tell))
-        # The copied header says WAL: opening the sealed copy would leave -wal and -shm beside it.
-        copied.execute("PRAGMA journal_mode=DELETE").fetchone()
+    try:
+        with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copied:
+            copied.execute("PRAGMA synchronous=OFF")  # the draft is synced as a whole
+            moment.backup(copied, pages=_PAGES, progress=_reporter("Copying the database", tell))
+            # The copied header says WAL: opening the sealed copy would leave -wal and -shm beside it.
+            copied.execute("PRAGMA journal_mode=DELETE").fetchone()
+    except sqlite3.OperationalError as error:
+        if _is_full(str(error), target.parent):
+            raise NoSpace(f"The disk is full: {target.parent}.", hint="Make room there, then try again.") from error
+        raise
 
 
 def seal(copied: Path) -> None:
@@ -393,7 +398,7 @@ def _write_through(staged: Path, live: Path, timeout: float, tell: Listener) -> 
         try:
             patiently(lambda: target.execute("SELECT count(*) FROM sqlite_master").fetchone(), live, timeout, tell)
             target.execute("PRAGMA wal_autocheckpoint=0")
-            target.execute("PRAGMA synchronous=FULL")
+            target.execute("PRAGMA synchronous=EXTRA")  # the folder too: without, a hot journal may come back
             tell(Step("Restoring the database", int(_pragma(source, "page_count")), "pages"))
             source.backup(target, pages=_PAGES, progress=watch)
         except sqlite3.DatabaseError as error:
@@ -420,19 +425,19 @@ def _set_aside(files: list[Path], folder: Path) -> Iterator[None]:
     moved = [file for file in files if file.exists()]
     try:
         for file in moved:
-            disk.rename(file, folder / file.name)
+            disk.rename(file, folder / f"aside-{file.name}")  # or SQLite would take it for the staged one's
         yield
     except BaseException:
         for file in moved:
             with contextlib.suppress(FileNotFoundError):
-                disk.rename(folder / file.name, file)
+                disk.rename(folder / f"aside-{file.name}", file)
         raise
 
 
 def _unreadable(live: Path, error: sqlite3.DatabaseError) -> BackupError:
     text = str(error)
-    if "is full" in text:
-        return NoSpace(f"The disk is full: {live.name} could not be copied.", hint="Make room, then try again.")
+    if _is_full(text, live.parent):
+        return NoSpace(f"The disk is full: {live.parent}.", hint="Make room there, then try again.")
     if any(word in text for word in _BROKEN):
         return SourceBroken(
             f"The database {live} cannot be read: {text}.", hint="Put a backup back: `list`, `restore`."
@@ -441,6 +446,11 @@ def _unreadable(live: Path, error: sqlite3.DatabaseError) -> BackupError:
         return _locked(live, 0)
     hint = f"Check who may read and write {live.parent} and what is in it: `doctor`."
     return SourceUnreadable(f"The database {live} cannot be read: {text}.", hint)
+
+
+def _is_full(text: str, folder: Path) -> bool:
+    """Whether the disk is what SQLite complains of: it says so, or has another word for having no room."""
+    return "is full" in text or (text in ("disk I/O error", "unable to open database file") and disk.is_full(folder))
 
 
 def _locked(live: Path, timeout: float) -> SourceLocked:
