@@ -329,8 +329,9 @@ def test_what_is_no_whole_dump_is_refused_with_its_line(tmp_path: Path, text: st
             "line 11: this is not UTF-8",
         ),
         (GOOD.encode("utf-16"), "line 1: there is a NUL byte"),
-        (os.urandom(40) + b"\0", "line"),
+        (bytes(range(128, 168)) + b"\0", "line"),
     ],
+    ids=["a database", "NUL in text", "NUL at the end", "not UTF-8 in text", "in a comment", "UTF-16", "noise"],
 )
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path, text: bytes, sentence: str) -> None:
     assert sentence in refusal(text, tmp_path)
