@@ -123,7 +123,7 @@ def refused_to_user(app: SmallApp, *arguments: str, code: int, names: str, hint:
 def as_user(app: SmallApp, *arguments: str) -> Result:
     """The command as a user to whom file modes apply: root is run without the privileges that pass them by."""
     done = subprocess.run(
-        [*_without_privileges(), sys.executable, str(COMMAND), *arguments],
+        [*without_privileges(), sys.executable, str(COMMAND), *arguments],
         env={**clean_environment(), "BACKUP_APP_DIR": str(app.folder)},
         cwd=app.folder,
         stdin=subprocess.DEVNULL,
@@ -135,7 +135,8 @@ def as_user(app: SmallApp, *arguments: str) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def _without_privileges() -> list[str]:
+def without_privileges() -> list[str]:
+    """What to put before a command so that file modes apply to it: root without its powers, where that runs the tests."""
     if os.geteuid() != 0:
         return []
     if not shutil.which("setpriv"):

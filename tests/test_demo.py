@@ -11,7 +11,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -22,9 +21,9 @@ from typing import Any
 import pytest
 
 from backupkit.faces.demo_stage import Narrator
+from refusals import without_privileges
 from small_app import BACKEND, Result, clean_environment, tree
 
-NOBODY = 65534
 HEADLINES = [
     "1. An app",
     "2. A backup, while the app is being written to",
@@ -51,6 +50,7 @@ class Toolkit:
 
     def __init__(self, folder: Path) -> None:
         self.app, self.temporary = folder / "app", folder / "temporary"
+        self.prefix: list[str] = []
         self.app.mkdir()
         self.temporary.mkdir()
         shutil.copy2(BACKEND / "backup_restore.py", self.app)
@@ -66,7 +66,7 @@ class Toolkit:
     def start(self, *options: str, env: Mapping[str, str] | None = None, **more: Any) -> subprocess.Popen[str]:
         """The demo has begun."""
         return subprocess.Popen(
-            [sys.executable, self.app / "backup_restore.py", "demo", *options],
+            [*self.prefix, sys.executable, self.app / "backup_restore.py", "demo", *options],
             env={**clean_environment(), "TMPDIR": str(self.temporary), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
             cwd=self.app,
             stdin=subprocess.DEVNULL,
@@ -207,38 +207,16 @@ def test_the_data_that_the_callers_settings_point_at_are_untouched(told: Told) -
     assert told.after == told.before
 
 
-@pytest.fixture
-def anywhere() -> Iterator[Path]:
-    """A folder that every user can reach; pytest's own are closed to others."""
-    folder = Path(tempfile.mkdtemp(prefix="demo-anywhere-"))
-    folder.chmod(0o755)
-    yield folder
-    subprocess.run(["chmod", "-R", "u+rwx", str(folder)], check=True)
-    shutil.rmtree(folder)
-
-
-def skip_unless_runnable(ordinary: dict[str, Any]) -> None:
-    try:
-        subprocess.run([sys.executable, "-c", "import rich"], check=True, **ordinary)
-    except (PermissionError, subprocess.CalledProcessError):
-        pytest.skip(f"nobody may not run this Python: move it where others can read ({sys.prefix})")
-
-
-def test_it_needs_to_write_nowhere_but_to_the_temporary_folder(anywhere: Path) -> None:
-    toolkit = Toolkit(anywhere)
-    ordinary: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        ordinary = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-        os.chown(toolkit.temporary, NOBODY, NOBODY)
-        skip_unless_runnable(ordinary)
+def test_it_needs_to_write_nowhere_but_to_the_temporary_folder(toolkit: Toolkit) -> None:
     subprocess.run(["chmod", "-R", "a+rX,a-w", str(toolkit.app)], check=True)
-    subprocess.run(["chmod", "a-w", str(anywhere)], check=True)
     before = tree(toolkit.app)
-    result = toolkit.demo(env={"HOME": "/nonexistent", "BACKUP_RUNNER_IN_USE": "local"}, **ordinary)
+    toolkit.prefix = without_privileges()
+    result = toolkit.demo(env={"HOME": "/nonexistent", "BACKUP_RUNNER_IN_USE": "local"})
     assert result.code == 0, result.out + result.err
     assert "   $ python backup_restore.py backup before_disaster\n" in result.out
     assert tree(toolkit.app) == before
     assert toolkit.left_behind() == []
+    subprocess.run(["chmod", "-R", "u+w", str(toolkit.app)], check=True)  # or pytest cannot remove it
 
 
 def test_what_is_kept_can_be_looked_at_with_the_toolkit_even_after_ctrl_c(toolkit: Toolkit) -> None:
