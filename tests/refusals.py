@@ -136,7 +136,7 @@ def as_user(app: SmallApp, *arguments: str) -> Result:
 
 
 def without_privileges() -> list[str]:
-    """What to put before a command so that file modes apply to it: root without its powers, where that runs the tests."""
+    """What goes before a command so that file modes apply to it: root without its powers, where root runs the tests."""
     if os.geteuid() != 0:
         return []
     if not shutil.which("setpriv"):
