@@ -196,7 +196,7 @@ def dump(
     json: Json = False,
 ) -> None:
     """SQL text of the database; .gz and .zst by suffix."""
-    from backupkit.faces import as_json
+    from backupkit.faces import as_json, render
     from backupkit.verbs.dump import dump as write
     from backupkit.verbs.dump import dump_path, dump_to
 
@@ -213,7 +213,7 @@ def dump(
     if json:
         as_json.put({"path": target, "tables": facts.tables, "rows": facts.rows, "size_bytes": target.stat().st_size})
     else:
-        print(f"Dumped {facts.tables} tables, {facts.rows:,} rows to {target}")
+        _put(render.dumped(facts.tables, facts.rows, target))
 
 
 @app.command("restore-dump")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 from backupkit.parts.sources.delta import Summary
 from backupkit.parts.space import human
@@ -162,6 +163,11 @@ def next_steps(reach: Reach, verdict: SchemaVerdict) -> Iterator[str]:
     elif verdict.relation == "unversioned":
         yield "Schema: the backup has no Alembic revision. Only if you know which one its tables are at:"
         yield f"    {reach.alembic('stamp THAT_REVISION')}"
+
+
+def dumped(tables: int, rows: int, target: Path) -> Iterator[str]:
+    """What was written as SQL text, and where."""
+    yield f"Dumped {counted(tables, 'table')}, {counted(rows, 'row')} to {target}"
 
 
 def migrated(reach: Reach, done: Migrated) -> Iterator[str]:

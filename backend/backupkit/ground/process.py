@@ -12,17 +12,37 @@ def identity() -> str:
     return f"pid {os.getpid()} on {socket.gethostname()}"
 
 
-def holders(path: Path) -> list[str]:
-    """The other processes that have the file open, as `pid 41 (python)`; empty where the system does not show them.
+def holders(path: Path, *beside: Path) -> list[str]:
+    """The other processes that have one of the files open or locked, as `pid 41 (python)`; empty where none is shown.
 
-    Linux shows them below /proc, within one container only its own, and to an ordinary user only its own.
+    Linux shows them below /proc, within one container only its own. Who locks is shown to everyone, who merely has
+    the file open only to its owner and to a root that may trace.
     """
+    wanted = [facts for file in (path, *beside) if (facts := _facts(file))]
     try:
-        wanted = os.stat(path)
-        processes = [entry for entry in os.listdir("/proc") if entry.isdigit() and int(entry) != os.getpid()]
+        opened = {pid for pid in os.listdir("/proc") if pid.isdigit() and any(_has_open(pid, one) for one in wanted)}
     except OSError:
         return []
-    return [f"pid {pid} ({_name(pid)})" for pid in processes if _has_open(pid, wanted)]
+    found = {int(pid) for pid in opened | _lockers(wanted)} - {os.getpid(), 0}
+    return [f"pid {pid} ({_name(str(pid))})" for pid in sorted(found)]
+
+
+def _facts(path: Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def _lockers(wanted: list[os.stat_result]) -> set[str]:
+    """Process ids in /proc/locks: `1: POSIX  ADVISORY  WRITE 41 fd:01:1234 0 EOF`, device in hex, then the inode."""
+    names = {f"{os.major(one.st_dev):02x}:{os.minor(one.st_dev):02x}:{one.st_ino}" for one in wanted}
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return set()
+    fields = (line.replace("-> ", "").split() for line in lines)
+    return {field[4] for field in fields if len(field) > 5 and field[5] in names and field[4].isdigit()}
 
 
 def _has_open(pid: str, wanted: os.stat_result) -> bool:

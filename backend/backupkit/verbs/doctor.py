@@ -71,7 +71,7 @@ def _uploads(settings: Settings) -> Iterator[Finding]:
         return
     uploads.require(settings.uploads)
     files, size = uploads.measure(settings.uploads)
-    yield Finding("fine", f"The uploads {settings.uploads} are readable: {files} files, {space.human(size)}.")
+    yield Finding("fine", f"The uploads {settings.uploads} are readable, files: {files}, {space.human(size)}.")
     if not os.access(settings.uploads, os.W_OK):
         yield Finding("wrong", f"{settings.uploads} cannot be written: a restore would fail.")
 
@@ -83,7 +83,9 @@ def _backups(settings: Settings) -> Iterator[Finding]:
         return
     store.require(settings.dir)
     free, found = disk.free_space(settings.dir), store.all_backups(settings)
-    yield Finding("fine", f"The backups folder {settings.dir}: {len(found)} backups, {space.human(free)} free.")
+    yield Finding(
+        "fine", f"The backups folder {settings.dir} has room: {space.human(free)} free, backups: {len(found)}."
+    )
     for backup in found:
         if backup.state == "damaged":
             yield Finding("warning", f"{backup.name} is damaged: {backup.trouble}")

@@ -149,10 +149,14 @@ def _require_writable(settings: Settings, source: Source) -> None:
     wanted += [settings.uploads] if source.uploads and settings.uploads else []
     for path in wanted:
         if path.exists() and not os.access(path, os.W_OK):
-            raise SourceUnreadable(
-                f"{path} cannot be written; nothing was changed.",
-                hint=f"Run as the user who owns it (ls -ld {path}), or see `doctor`.",
-            )
+            raise _not_writable(path)
+
+
+def _not_writable(path: Path) -> SourceUnreadable:
+    return SourceUnreadable(
+        f"{path} cannot be written; nothing was changed.",
+        hint=f"Run as the user who owns it (ls -ld {path}), or see `doctor`.",
+    )
 
 
 def _look_at_live(settings: Settings, source: Source, tell: Listener) -> Live:
@@ -171,7 +175,10 @@ def _look_at_uploads(settings: Settings, source: Source, tell: Listener) -> delt
     if not source.uploads or not settings.uploads:
         return None
     tell(Step("Comparing the uploads"))
-    return delta.summarise(staging.differences(settings.uploads, source, tell))
+    found = staging.differences(settings.uploads, source, tell)
+    if closed := delta.unwritable(found, settings.uploads):
+        raise _not_writable(closed)
+    return delta.summarise(found)
 
 
 def _needs(settings: Settings, source: Source, live: Live, summary: delta.Summary | None) -> list[tuple[Path, int]]:

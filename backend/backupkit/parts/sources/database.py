@@ -461,7 +461,7 @@ def _locked(live: Path, timeout: float) -> SourceLocked:
 
 
 def _holders(live: Path) -> str:
-    return ", ".join(process.holders(live)) or "another process"
+    return ", ".join(process.holders(live, *sidecars(live))) or "another process"
 
 
 def _reporter(name: str, tell: Listener) -> Callable[[int, int, int], None]:

@@ -98,6 +98,13 @@ def needed(found: list[Difference]) -> int:
     return sum(tree.content_size(one.wanted.facts) for one in found if one.brings and one.wanted)
 
 
+def unwritable(found: list[Difference], live: Path) -> Path | None:
+    """The first folder in the live tree that would have to be written to and may not be; None, if all is well."""
+    folders = {(live / one.path).parent for one in found if one.action != "dress"}
+    there = (folder for folder in sorted(folders) if folder.is_dir() and not folder.is_symlink())
+    return next((folder for folder in there if not os.access(folder, os.W_OK | os.X_OK)), None)
+
+
 def stage(found: list[Difference], places: Places, tell: Listener = silence) -> None:
     """What is needed lies in the staging folder with the list of what to do; not yet synced."""
     staging = places.live / STAGING
@@ -128,7 +135,7 @@ def apply(live: Path, tell: Listener = silence) -> None:
             _put(live, one, tell)
     for one in reversed(list(_operations(live))):  # its times last, when nothing in it changes any more
         if one.action != "remove" and one.form == "folder":
-            _dress_folder(live, one)
+            _dress_folder(live, one, tell)
     disk.sync_tree(live)
 
 
@@ -276,7 +283,7 @@ def _put(live: Path, one: _Operation, tell: Listener) -> None:
             with suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=folder)
         elif one.staged is None:
-            _dress(folder, name, one)
+            _dress(folder, name, one, tell)
         elif not _in_place(live, one):
             _place(live / STAGING / one.staged, folder, name, one, tell)
 
@@ -291,10 +298,10 @@ def _place(staged: Path, folder: int, name: str, one: _Operation, tell: Listener
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _carry_over(staged, folder, name, one)
+        _carry_over(staged, folder, name, one, tell)
 
 
-def _carry_over(staged: Path, folder: int, name: str, one: _Operation) -> None:
+def _carry_over(staged: Path, folder: int, name: str, one: _Operation, tell: Listener) -> None:
     """Into another mount inside the uploads folder: copied beside its place, made durable there, then renamed."""
     beside = f"{STAGING}-{staged.name}"
     with suppress(FileNotFoundError):
@@ -303,7 +310,7 @@ def _carry_over(staged: Path, folder: int, name: str, one: _Operation) -> None:
         os.symlink(os.readlink(staged), beside, dir_fd=folder)
     else:
         disk.copy_file_to(staged, folder, beside)
-    _dress(folder, beside, one)
+    _dress(folder, beside, one, tell)
     os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
     os.fsync(folder)
     os.unlink(staged)
@@ -317,18 +324,34 @@ def _as_seen(there: os.stat_result, one: _Operation, tell: Listener) -> bool:
     return False
 
 
-def _dress_folder(live: Path, one: _Operation) -> None:
+def _dress_folder(live: Path, one: _Operation, tell: Listener) -> None:
     with _parent(live, one.path) as (folder, name):
-        _dress(folder, name, one)
+        _dress(folder, name, one, tell)
 
 
-def _dress(folder: int, name: str, one: _Operation) -> None:
+def _dress(folder: int, name: str, one: _Operation, tell: Listener) -> None:
+    """Owner, mode and time as wanted; what is another user's stays as it is, and the person is told."""
     with suppress(FileNotFoundError):
-        if os.geteuid() == 0:
-            os.chown(name, *one.owner, dir_fd=folder, follow_symlinks=False)
-        if one.form != "link":
-            os.chmod(name, one.mode, dir_fd=folder)
-        os.utime(name, ns=(one.time, one.time), dir_fd=folder, follow_symlinks=False)
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if _is_dressed(there, one):
+            return
+        try:
+            _dress_now(folder, name, one)
+        except PermissionError:
+            tell(Warned(f"{shown(one.path)} belongs to another user, and keeps its mode and time."))
+
+
+def _dress_now(folder: int, name: str, one: _Operation) -> None:
+    if os.geteuid() == 0:
+        os.chown(name, *one.owner, dir_fd=folder, follow_symlinks=False)
+    if one.form != "link":
+        os.chmod(name, one.mode, dir_fd=folder)
+    os.utime(name, ns=(one.time, one.time), dir_fd=folder, follow_symlinks=False)
+
+
+def _is_dressed(there: os.stat_result, one: _Operation) -> bool:
+    alike = stat.S_IMODE(there.st_mode) == one.mode and there.st_mtime_ns == one.time
+    return alike and (os.geteuid() != 0 or [there.st_uid, there.st_gid] == one.owner)
 
 
 def _open_folder(name: str, within: int) -> int:
@@ -351,5 +374,8 @@ def _parent(live: Path, path: str) -> Iterator[tuple[int, str]]:
             os.close(handle)
             handle = deeper
         yield handle, name
+    except OSError as error:
+        error.filename = str(live / path)  # the system knew only the last name of it
+        raise
     finally:
         os.close(handle)
