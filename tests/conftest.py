@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+# What the fault suite counts is said at the end of any run, by the process that reports it.
+from crash.points import pytest_runtest_logreport, pytest_terminal_summary
 from small_app import SmallApp
+
+__all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 
 HOW_TO_GET = {
     "bash": "apt install bash",

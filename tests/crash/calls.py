@@ -1,0 +1,140 @@
+"""System calls that change what is on disk: recorded in a clean run, then visited one by one (`strace -e inject`)."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import lab
+
+WRITES = "write pwrite64 writev pwritev pwritev2 copy_file_range sendfile splice ftruncate truncate fallocate"
+SYNCS = "fsync fdatasync syncfs sync sync_file_range msync"
+NAMES = "rename renameat renameat2 link linkat symlink symlinkat unlink unlinkat rmdir mkdir mkdirat mknod mknodat"
+DRESS = "chmod fchmod fchmodat chown fchown lchown fchownat utimensat utimes futimesat setxattr fsetxattr lsetxattr"
+OPENS = "open openat openat2 creat"
+CHANGING = " ".join((WRITES, SYNCS, NAMES, DRESS, OPENS)).split()
+TRACE = ("-e", f"trace=?{',?'.join(CHANGING)}", "-e", "signal=none")
+CREATING = re.compile(r"O_CREAT|O_TRUNC")
+_LINE = re.compile(r"^\d+ +(\w+)\((.*)")
+# Which error a call can return. Python's and SQLite's calls are the same to the kernel.
+FULL = set(f"{WRITES} {OPENS} fsync fdatasync syncfs mkdir mkdirat rename renameat link symlink symlinkat".split())
+FORBIDDEN = set(f"{NAMES} {DRESS} {OPENS}".split())
+
+
+@dataclass(frozen=True)
+class Call:
+    """The `number`th call of that name in a run, and the line it left in the trace."""
+
+    name: str
+    number: int
+    line: str
+
+    @property
+    def shown(self) -> str:
+        return f"{self.name} {self.number}"
+
+
+def recorded(trace: Path) -> list[Call]:
+    """Every call in the trace that changes something, in order."""
+    counted: Counter[str] = Counter()
+    found = []
+    for line in trace.read_text(errors="replace").splitlines():
+        match = _LINE.match(line)
+        if match and match[1] in CHANGING:
+            counted[match[1]] += 1
+            call = Call(match[1], counted[match[1]], match[2])
+            if not _changes_nothing(call):
+                found.append(call)
+    return found
+
+
+def _changes_nothing(call: Call) -> bool:
+    """What is left out, since no state hangs on it.
+
+    Opening without creating; writing to stdout, stderr or a pipe; and all but the first byte that makes room in a
+    `-shm` file, which is shared memory with a name: SQLite makes it anew whenever no process has the database open.
+    """
+    if call.name in OPENS.split():
+        return not CREATING.search(call.line)
+    if call.name in ("write", "writev"):
+        return re.match(r"[12]<|\d+<(pipe|socket|/dev)", call.line) is not None
+    return call.name == "pwrite64" and "-shm>" in call.line and not call.line.rstrip().endswith(", 4095) = 1")
+
+
+def record(known: lab.Known, place: Path) -> list[Call]:
+    """The calls of a clean run of the scenario."""
+    with lab.fresh(known.template, place / f"{known.scenario.name}-recorded") as world:
+        trace = world.root / "trace"
+        ran = lab.run(world, known.scenario.argv, known.scenario.environment, strace=(*TRACE, "-y"), trace=trace)
+        assert ran.code == known.code, ran.err
+        return recorded(trace)
+
+
+def errors_of(call: Call, names: tuple[str, ...]) -> list[str]:
+    """Of these errors, those which that call can return; `ENOSPC+` is one that stays."""
+    may = {"EIO"}
+    may |= {"ENOSPC", "ENOSPC+", "EDQUOT", "EDQUOT+"} if call.name in FULL else set()
+    may |= {"EACCES", "EROFS"} if call.name in FORBIDDEN else set()
+    return [name for name in names if name in may]
+
+
+def visit_kill(known: lab.Known, place: Path, call: Call, number: int) -> tuple[bool, list[tuple[str, str]]]:
+    """Killed at that call: whether it was, and what is wrong then."""
+    with lab.fresh(known.template, place / f"{known.scenario.name}-{os.getpid()}-{number}") as world:
+        strace = ("-e", f"trace={call.name}", "-e", f"inject={call.name}:signal=KILL:when={call.number}")
+        ran = lab.run(world, known.scenario.argv, known.scenario.environment, strace=strace)
+        killed = ran.code == -signal.SIGKILL
+        wrong = lab.aftermath(known, world, number, None if killed else ran.code, ran.err)
+        return killed, [(call.shown, one) for one in wrong]
+
+
+def visit_error(known: lab.Known, place: Path, call: Call, error: str, number: int) -> list[tuple[str, str]]:
+    """That call fails with that error (once, or from then on every call of its name): what is wrong then."""
+    with lab.fresh(known.template, place / f"{known.scenario.name}-{os.getpid()}-{number}") as world:
+        name, forever = error.removesuffix("+"), error[len(error.removesuffix("+")) :]
+        when = f"inject={call.name}:error={name}:when={call.number}{forever}"
+        ran = lab.run(
+            world, known.scenario.argv, known.scenario.environment, strace=("-e", f"trace={call.name}", "-e", when)
+        )
+        before = None if forever else _settled(world)
+        wrong = lab.aftermath(known, world, number, ran.code, ran.err)
+        if before is not None and ran.code not in (0, 3) and before != (now := lab.live(world)):
+            changed = "database" if before.database != now.database else lab.differing(before.uploads, now.uploads)
+            wrong.append(f"it ended with {ran.code}, and the next command changed the live data: {changed}")
+        wrong += _code_wrong(call, error, ran)
+        return [(f"{call.shown} {error}", one) for one in wrong]
+
+
+def _settled(world: lab.World) -> lab.Live:
+    """The live data right after the command, looked at in a copy, since looking may change a hot WAL."""
+    with lab.fresh(world.root, world.root.with_name(f"{world.root.name}-look")) as copied:
+        found = lab.live(copied)
+    ours = {path: entry for path, entry in found.uploads.items() if not path.startswith(lab.STAGING)}
+    return lab.Live(found.database, ours)
+
+
+def _code_wrong(call: Call, error: str, ran: lab.Ran) -> list[str]:
+    """A full disk is 15, but where SQLite tells no more than "disk I/O error"; anything else is 1 or 13."""
+    if ran.code in (0, 3):
+        return []
+    allowed = {1, 13}
+    if error[:6] in ("ENOSPC", "EDQUOT"):
+        allowed = {1, 13, 15} if _hidden_by_sqlite(call, error) else {15}
+    return (
+        [] if ran.code in allowed else [f"it ended with {ran.code} on {error} of {_short(call.line)}: {ran.err[-300:]}"]
+    )
+
+
+def _hidden_by_sqlite(call: Call, error: str) -> bool:
+    """SQLite knows ENOSPC as SQLITE_FULL when it writes pages; elsewhere it knows only SQLITE_IOERR."""
+    if not re.search(r"\.db(-wal|-shm|-journal)?[\">]|/data>", call.line):
+        return False
+    return error != "ENOSPC" or call.name != "pwrite64" or "-shm" in call.line
+
+
+def _short(line: str) -> str:
+    return re.sub(r"/\S*/app/", "", line)[:80]

@@ -1,0 +1,192 @@
+"""The scenarios: which command is broken, and in what world. Those of commands that do not exist are left out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+
+from lab import STAGING, Event, Ran, Scenario, World, run
+
+import backup_restore
+from small_app import HEAD, INITIAL, SmallApp
+
+
+def _two_backups_and_changes(app: SmallApp) -> None:
+    """Backups `first` and `second`; then rows and uploads that are added, changed, removed; all in a hot WAL."""
+    _say(app, "backup", "first")
+    app.add_rows(1)
+    app.write_upload("deep/er/kept.bin", bytes(range(256)))
+    _say(app, "backup", "second")
+    _use(app)
+    app.use_and_crash(3)
+
+
+def _use(app: SmallApp) -> None:
+    """Each kind of change there is: added, altered, removed, another mode, a file where a folder was, a link."""
+    app.execute("CREATE TABLE extra (id INTEGER PRIMARY KEY, body BLOB)")
+    app.execute("DELETE FROM companies WHERE id = 1")
+    app.write_upload("1/letter.txt", b"altered")
+    app.write_upload("new/one.txt", b"new")
+    shutil.rmtree(app.uploads / "2")
+    app.write_upload("2", b"a file where a folder was")
+    (app.uploads / "deep").chmod(0o750)
+    (app.uploads / "latest").unlink()
+    (app.uploads / "latest").symlink_to("1/letter.txt")
+    (app.uploads / "empty").rmdir()
+
+
+def _say(app: SmallApp, *argv: str) -> Ran:
+    """A command of the time before."""
+    ran = run(World(app.folder.parent), argv)
+    assert ran.code == 0, f"{argv} ended with {ran.code}: {ran.err}"
+    return ran
+
+
+def _a_dump(app: SmallApp) -> None:
+    _say(app, "dump", "earlier.sql")
+    _two_backups_and_changes(app)
+
+
+def _restored(app: SmallApp) -> None:
+    _two_backups_and_changes(app)
+    _say(app, "restore", "second", "--force")
+
+
+def _rollback_journal(app: SmallApp) -> None:
+    _two_backups_and_changes(app)
+    app.execute("PRAGMA journal_mode=DELETE")
+
+
+def _missing(app: SmallApp) -> None:
+    _two_backups_and_changes(app)
+    for path in app.database.parent.iterdir():
+        path.unlink()
+
+
+def _corrupt(app: SmallApp) -> None:
+    """The live database overwritten with noise, its WAL still beside it."""
+    _two_backups_and_changes(app)
+    app.database.write_bytes(b"noise " * 4000)
+
+
+def _interrupted(app: SmallApp) -> None:
+    """A restore killed half way through the uploads."""
+    _two_backups_and_changes(app)
+    seen = _second_out_of_staging()
+
+    def at(_count: int, event: Event) -> None:
+        if seen(event):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ran = run(World(app.folder.parent), ("restore", "first", "--force"), at=at)
+    assert ran.code == -signal.SIGKILL, ran.err
+
+
+def _second_out_of_staging() -> Callable[[Event], bool]:
+    """True at the second upload that is renamed into its place."""
+    count = 0
+
+    def is_it(event: Event) -> bool:
+        nonlocal count
+        name, arguments = event
+        count += name == "os.rename" and f"uploads/{STAGING}" in os.fspath(arguments[0])
+        return count == 2
+
+    return is_it
+
+
+def _behind(app: SmallApp) -> None:
+    """The live database is two years old; this code's migrations have not run."""
+    _two_backups_and_changes(app)
+    app.at_revision(INITIAL)
+    app.use_and_crash(3)
+
+
+def _backup_is_behind(app: SmallApp) -> None:
+    app.at_revision(INITIAL)
+    _say(app, "backup", "old")
+    app.at_revision(HEAD)
+    app.write_upload("new/one.txt", b"new")
+    app.use_and_crash(3)
+
+
+def _nothing_yet(app: SmallApp) -> None:
+    app.use_and_crash(3)
+
+
+def _many_backups(app: SmallApp) -> None:
+    for _ in range(6):
+        _say(app, "auto-backup")
+        app.add_rows(1)
+
+
+def _small(app: SmallApp) -> None:
+    """A database of a few pages without migrations, six uploads, an earlier backup, and changes in a hot WAL."""
+    _tiny(app)
+    app.use_and_crash(2)
+
+
+def _small_rollback(app: SmallApp) -> None:
+    _tiny(app)
+    app.execute("PRAGMA journal_mode=DELETE")
+    app.execute("INSERT INTO companies (name) VALUES ('later')")
+
+
+def _tiny(app: SmallApp) -> None:
+    for path in (*app.database.parent.iterdir(), app.folder / "alembic.ini"):
+        path.unlink()
+    shutil.rmtree(app.folder / "alembic")
+    app.execute("PRAGMA journal_mode=WAL")
+    app.execute("CREATE TABLE companies (id INTEGER PRIMARY KEY, name TEXT)")
+    app.execute("INSERT INTO companies (name) VALUES ('first')")
+    app.write_upload("old.txt", b"goes away")
+    app.write_upload("2/more.txt", b"stays")
+    _say(app, "backup", "first")
+    app.execute("INSERT INTO companies (name) VALUES ('second')")
+    app.write_upload("1/letter.txt", b"altered")
+    app.write_upload("new/one.txt", b"new")
+    (app.uploads / "old.txt").unlink()
+    (app.uploads / "2" / "more.txt").chmod(0o600)
+
+
+KEEP = ("BACKUP_KEEP_LAST", "BACKUP_KEEP_DAILY", "BACKUP_KEEP_WEEKLY", "BACKUP_KEEP_MONTHLY")
+RESTORE = ("restore", "first", "--force")
+ALL = (
+    Scenario("backup", ("backup", "one"), _nothing_yet),
+    Scenario("backup-over-earlier", ("backup", "third", "--pin"), _two_backups_and_changes),
+    Scenario("restore", RESTORE, _two_backups_and_changes, safety=True),
+    Scenario("restore-rollback-journal", RESTORE, _rollback_journal, safety=True),
+    Scenario("restore-database", (*RESTORE, "--only", "database"), _two_backups_and_changes, safety=True),
+    Scenario("restore-uploads", (*RESTORE, "--only", "uploads"), _two_backups_and_changes, safety=True),
+    Scenario("restore-missing", RESTORE, _missing, safety=True),
+    Scenario("restore-corrupt", RESTORE, _corrupt, safety=True),
+    Scenario("restore-going-back", RESTORE, _two_backups_and_changes, fails_at=_second_out_of_staging),
+    Scenario("restore-dump", ("restore-dump", "earlier.sql", "--force"), _a_dump, safety=True),
+    Scenario("undo", ("undo", "--force"), _restored, safety=True),
+    Scenario("dump", ("dump", "x.sql"), _two_backups_and_changes),
+    Scenario("dump-compressed", ("dump", "x.sql.gz"), _two_backups_and_changes),
+    Scenario("recover", ("recover",), _interrupted, only_new=True),
+    Scenario("migrate", ("migrate",), _behind, safety=True),
+    Scenario("restore-migrate", ("restore", "old", "--force", "--migrate"), _backup_is_behind, safety=True),
+    Scenario("delete", ("delete", "first"), _two_backups_and_changes),
+    Scenario("prune", ("prune",), _many_backups, environment=dict.fromkeys(KEEP, "1")),
+)
+
+SMALL = (
+    Scenario("small-backup", ("backup", "one"), _small),
+    Scenario("small-backup-rollback", ("backup", "one"), _small_rollback),
+    Scenario("small-restore", RESTORE, _small, safety=True),
+    Scenario("small-restore-rollback", RESTORE, _small_rollback, safety=True),
+)
+DISKS = ("app/data", "app/uploads", "app/backups", "app/uploads/1")
+MOUNTED = (
+    Scenario("mounted-backup", ("backup", "one"), _two_backups_and_changes, disks=DISKS),
+    Scenario("mounted-restore", RESTORE, _two_backups_and_changes, safety=True, disks=DISKS),
+    Scenario("mounted-undo", ("undo", "--force"), _restored, safety=True, disks=DISKS),
+)
+AVAILABLE = {
+    command.name or getattr(command.callback, "__name__", "") for command in backup_restore.app.registered_commands
+}
+SCENARIOS = tuple(one for one in ALL if one.command in AVAILABLE)

@@ -1,0 +1,55 @@
+"""From outside, at every system call that changes the disk, SQLite's own included: killed there, or failing there.
+
+The world is small: a database of a few pages, in WAL and in rollback-journal mode, and a handful of uploads. An
+error is tried at the calls that can return it, so ENOSPC at what takes room and EACCES at what changes names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import calls
+import lab
+import pytest
+import scenarios
+
+from crash.points import Points
+
+Know = Callable[[lab.Scenario], lab.Known]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("strace")]
+
+
+@pytest.mark.parametrize("scenario", scenarios.SMALL, ids=lambda scenario: scenario.name)
+def test_killed_at_any_system_call_the_state_is_the_old_or_the_new(
+    scenario: lab.Scenario, known: Know, crew: ProcessPoolExecutor, place: Path, points: Points
+) -> None:
+    template = known(scenario)
+    found = crew.submit(calls.record, template, place).result()
+    visits = [crew.submit(calls.visit_kill, template, place, call, number) for number, call in enumerate(found)]
+    results = [visit.result() for visit in visits]
+    points.count(f"kills at system calls: {scenario.name}", [call.name for call in found])
+    missed = [call.shown for call, (killed, _) in zip(found, results, strict=True) if not killed]
+    assert not missed, f"not reached in the second run: {missed[:10]}"
+    points.judge(one for _, wrong in results for one in wrong)
+
+
+@pytest.mark.parametrize("scenario", scenarios.SMALL, ids=lambda scenario: scenario.name)
+def test_a_system_call_that_fails_makes_a_sentence_and_leaves_the_old_or_the_new(
+    scenario: lab.Scenario, known: Know, crew: ProcessPoolExecutor, place: Path, points: Points
+) -> None:
+    template = known(scenario)
+    found = crew.submit(calls.record, template, place).result()
+    # Each world has its half of the errors that the code cannot tell apart.
+    errors = (
+        ("EIO", "EDQUOT", "EROFS", "EDQUOT+") if "rollback" in scenario.name else ("EIO", "ENOSPC", "EACCES", "ENOSPC+")
+    )
+    pairs = [(call, error) for call in found for error in calls.errors_of(call, errors)]
+    visits = [
+        crew.submit(calls.visit_error, template, place, call, error, number)
+        for number, (call, error) in enumerate(pairs)
+    ]
+    results = [visit.result() for visit in visits]
+    points.count(f"errors at system calls: {scenario.name}", [error for _, error in pairs])
+    points.judge(one for wrong in results for one in wrong)

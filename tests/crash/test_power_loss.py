@@ -1,0 +1,39 @@
+"""The power fails after any system call of a run: what was synced is there, what was not may be there or not.
+
+A run is recorded, and played into a model of the disk that promises less than any file system does. Every state in
+which the model may leave the disk is made for real, and the next command has to make the old state or the new of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import lab
+import power
+import pytest
+import scenarios
+
+from crash.points import Points
+
+OTHERS = ("restore-missing", "restore-corrupt", "restore-database")
+CHOSEN = [*scenarios.SMALL, *(one for one in scenarios.SCENARIOS if one.name in OTHERS)]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("strace")]
+
+
+@pytest.mark.parametrize("scenario", CHOSEN, ids=lambda scenario: scenario.name)
+def test_power_lost_at_any_point_leaves_the_old_or_the_new(
+    scenario: lab.Scenario,
+    known: Callable[[lab.Scenario], lab.Known],
+    crew: ProcessPoolExecutor,
+    place: Path,
+    points: Points,
+) -> None:
+    template = known(scenario)
+    states = crew.submit(power.record, template, place).result()
+    visits = [crew.submit(power.visit, template, place, *state, number) for number, state in enumerate(states)]
+    results = [visit.result() for visit in visits]
+    points.count(f"states after power loss: {scenario.name}", [said for _, said, _ in states])
+    assert len(states) > 20, "the trace was not understood"
+    points.judge(one for wrong in results for one in wrong)
