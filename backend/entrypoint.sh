@@ -12,7 +12,8 @@ become_the_apps_user() {
     for folder in data uploads backups; do
         # The folder itself comes last, so that an interrupted walk is walked again.
         if [ "$(stat -c %u "$folder")" = 0 ]; then
-            find "$folder" -depth -xdev -user 0 -exec chown -h "$user:$group" {} +
+            find "$folder" -depth -xdev -user 0 -exec chown -h "$user:$group" {} + 2>/dev/null ||
+                say "Not everything in /app/$folder could be given to user $user: is it mounted read-only?"
         fi
     done
     RECOVERED=yes exec setpriv --reuid="$user" --regid="$group" --clear-groups sh "$0" "$@"
