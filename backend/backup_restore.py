@@ -52,7 +52,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout,
 Name = Annotated[str, typer.Argument(help="The backup's name, or 'latest'.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Do not ask; restore a later or unknown revision too.")]
 Note = Annotated[str, typer.Option("--note", help="A few words to find it by.")]
-Pin = Annotated[bool, typer.Option("--pin", help="Never removed by retention.")]
+Pin = Annotated[bool, typer.Option("--pin", help="Keep it from being deleted.")]
 NoUploads = Annotated[bool, typer.Option("--no-uploads", help="The database only.")]
 Stop = Annotated[bool, typer.Option("--stop", help="Stop the service meanwhile (backup.sh does it).")]
 
@@ -239,6 +239,37 @@ def restore_dump(
 
 
 @app.command()
+def delete(
+    name: Annotated[str, typer.Argument(help="The backup's name.")],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask at a terminal.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete one backup; a pinned one is refused."""
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.remove import deletable, delete_backup
+
+    settings = _settings()
+    found = deletable(settings, name)
+    if not force and at_terminal() and not ask(f"Delete {found.path} for ever?"):
+        return say("Nothing was changed.")
+    with listening() as tell:
+        found = delete_backup(settings, name, tell)
+    as_json.put(as_json.backup(found)) if json else _put(render.deleted(found))
+
+
+@app.command()
+def pin(name: Name, json: Json = False) -> None:
+    """Keep a backup from being deleted."""
+    _set_pin(name, True, json)
+
+
+@app.command()
+def unpin(name: Name, json: Json = False) -> None:
+    """Allow a backup to be deleted again."""
+    _set_pin(name, False, json)
+
+
+@app.command()
 def config(json: Json = False) -> None:
     """The settings in force, and where each comes from."""
     from backupkit.faces import as_json, render
@@ -351,6 +382,19 @@ def _carry_out(settings: Settings, plan: RestorePlan, force: bool, dry_run: bool
     with listening() as tell:
         done = restore_backup(settings, plan, tell)
     _show_restored(settings, done, json)
+
+
+def _set_pin(name: str, pinned: bool, json: bool) -> None:
+    from backupkit.faces import as_json
+    from backupkit.verbs.remove import set_pin
+
+    settings = _settings()
+    with listening() as tell:
+        found = set_pin(settings, name, pinned, tell)
+    if json:
+        as_json.put(as_json.backup(found))
+    else:
+        print(f"{found.name} is {'pinned' if pinned else 'not pinned'}.")
 
 
 def _require_person(without: bool) -> None:

@@ -165,6 +165,11 @@ def next_steps(reach: Reach, verdict: SchemaVerdict) -> Iterator[str]:
         yield f"    {reach.alembic('stamp THAT_REVISION')}"
 
 
+def deleted(backup: Backup) -> Iterator[str]:
+    """Which backup is gone."""
+    yield f"Deleted {backup.name} ({human(backup.size_bytes)})."
+
+
 def dumped(tables: int, rows: int, target: Path) -> Iterator[str]:
     """What was written as SQL text, and where."""
     yield f"Dumped {counted(tables, 'table')}, {counted(rows, 'row')} to {target}"

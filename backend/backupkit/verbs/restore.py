@@ -110,7 +110,7 @@ def plan_source(settings: Settings, source: Source, force: bool, tell: Listener)
     needs = _needs(settings, source, live, summary)
     _require_space(needs)
     shown = {str(folder): needed for folder, needed in needs}
-    return RestorePlan(source, verdict, live, summary, shown, tuple(_notes(source, live)))
+    return RestorePlan(source, verdict, live, summary, shown, tuple(_notes(settings, source, live)))
 
 
 def restore_backup(settings: Settings, plan: RestorePlan, tell: Listener = silence, clock: Clock = utc_now) -> Restored:
@@ -202,11 +202,13 @@ def _require_space(needs: Iterable[tuple[Path, int]]) -> None:
         space.require(needed, folder, "This restore")
 
 
-def _notes(source: Source, live: Live) -> Iterable[str]:
+def _notes(settings: Settings, source: Source, live: Live) -> Iterable[str]:
     if live.trouble:
         yield f"{live.trouble} Whatever is there of it is kept in the safety copy, as it is."
     if live.encoding and source.facts and source.facts.encoding != live.encoding:
         yield f"The encoding changes from {live.encoding} to {source.facts.encoding}: restart the app afterwards."
+    if source.uploads and settings.uploads is None:
+        yield "The backup's uploads stay in it: BACKUP_UPLOADS names no folder to put them back to."
     if source.uploads is None and source.database is not None:
         yield "The uploads stay as they are."
     if source.database is None:

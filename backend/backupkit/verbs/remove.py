@@ -1,0 +1,41 @@
+"""Delete one backup, pin it, unpin it. A deleted backup loses its name in one step, and then its content."""
+
+from __future__ import annotations
+
+from backupkit.ground import disk
+from backupkit.parts import lock, marks, store
+from backupkit.verbs.recover import recover_under_lock
+from backupkit.words.errors import Refused
+from backupkit.words.events import Listener, silence
+from backupkit.words.model import Backup
+from backupkit.words.settings import Settings
+
+
+def deletable(settings: Settings, name: str) -> Backup:
+    """The backup of that very name, which may be deleted; `NoSuchBackup`, or `Refused` for one that is pinned."""
+    if name == store.LATEST:
+        raise Refused("Which backup is the latest changes: name the one to delete.", hint="`list` shows the names.")
+    backup = store.find(settings, name)
+    if backup.pinned:
+        raise Refused(f"The backup {backup.path} is pinned.", hint=f"If you mean it: `unpin {name}`, then delete it.")
+    return backup
+
+
+def delete_backup(settings: Settings, name: str, tell: Listener = silence) -> Backup:
+    """The backup is gone, or whole: it never is under its name in part. Returns what it was."""
+    with lock.held(settings.dir, f"delete of {name}", settings.lock_timeout, tell):
+        recover_under_lock(settings, tell)
+        backup = deletable(settings, name)
+        disk.discard_tree(store.draft_of(settings, name), backup.path)
+        return backup
+
+
+def set_pin(settings: Settings, name: str, pinned: bool, tell: Listener = silence) -> Backup:
+    """The backup is pinned, which keeps it from being deleted and removed by retention; or it is no more."""
+    with lock.held(settings.dir, f"pin of {name}", settings.lock_timeout, tell):
+        recover_under_lock(settings, tell)
+        backup = store.find(settings, name)
+        (marks.put if pinned else marks.take)(settings.dir, marks.PINNED, backup.name)
+        if not pinned:
+            marks.take(settings.dir, marks.HELD, backup.name)
+        return store.read(settings, backup.name)
