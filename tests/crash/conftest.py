@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -39,16 +38,11 @@ def place() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def crew(place: Path) -> Iterator[ProcessPoolExecutor]:
     """Processes of their own that have imported everything, and know nothing of pytest."""
+    import lab  # what it calls in another process must not be in a conftest, of which there are several
+
     workers = max(2, os.cpu_count() or 2)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _warm, (place,)) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), lab.warm, (place,)) as pool:
         yield pool
-
-
-def _warm(place: Path) -> None:
-    import lab
-
-    sys.dont_write_bytecode = True
-    lab.warm(place)
 
 
 @pytest.fixture(scope="session")

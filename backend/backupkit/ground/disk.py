@@ -55,12 +55,17 @@ def sync_tree(folder: Path) -> None:
 def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
     """The file has this content, or stays as it was: written beside, synced, renamed, its folder synced."""
     draft = path.with_name(f"{DRAFT_PREFIX}{path.name}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    give(draft, owner_of(path.parent))
-    rename(draft, path)
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        give(draft, owner_of(path.parent))
+        rename(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
 
 
 def rename(source: Path, target: Path) -> None:
