@@ -140,7 +140,7 @@ class Migration:
 
 @dataclass(frozen=True)
 class SchemaVerdict:
-    """How a backup's revisions stand to this code's heads, and why: DESIGN's classes.
+    """How a backup's revisions stand to this code's heads, and why: one of the classes below.
 
     `pending` are the migrations still to run after a restore, oldest first (class behind only).
     """
