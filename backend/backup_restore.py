@@ -36,6 +36,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         with boundary():
+            end_on_signals()  # not before: until here there is nothing to tidy up
             return super().invoke(ctx)
 
 
@@ -314,7 +315,6 @@ def demo(
 def main() -> None:
     """The program."""
     open_missing_streams()
-    end_on_signals()
     app(prog_name=os.environ.get("BACKUP_HOST_COMMAND") or None)
 
 

@@ -92,8 +92,8 @@ def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:
 def _loaded(settings: Settings, file: Path | BinaryIO, name: str, tell: Listener) -> Iterator[Source]:
     """The dump as a database in a draft folder that is gone afterwards."""
     draft = store.draft_of(settings, "dump")
-    draft.mkdir(mode=0o700)
     try:
+        draft.mkdir(mode=0o700)
         target = draft / settings.database.name
         with _text(file) as text:
             sql.load_dump(text, target, tell)

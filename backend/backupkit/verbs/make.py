@@ -105,8 +105,8 @@ def _default(order: Order, moment: datetime) -> str:
 @contextlib.contextmanager
 def _draft(settings: Settings, name: str) -> Iterator[Path]:
     draft = store.draft_of(settings, name)
-    draft.mkdir(mode=0o700)
     try:
+        draft.mkdir(mode=0o700)
         disk.give(draft, disk.owner_of(settings.dir))
         yield draft
         disk.publish(draft, settings.dir / name)

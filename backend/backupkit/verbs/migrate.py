@@ -78,8 +78,8 @@ def _migrate(
 def _rehearse(settings: Settings, backup: Backup, revision: str, tell: Listener) -> database.Inspection:
     tell(Step("Rehearsing the migration on a copy"))
     draft = store.draft_of(settings, "rehearsal")
-    draft.mkdir(mode=0o700)
     try:
+        draft.mkdir(mode=0o700)
         copy = draft / settings.database.name
         disk.copy_file(backup.path / settings.database.name, copy)
         upgrade.upgrade(settings.alembic_ini, copy, revision, forbidden=settings.database)
