@@ -70,12 +70,22 @@ def test_a_command_can_be_interrupted_at_any_moment(large: SmallApp, command: tu
             break
         assert code == 130, (code, said)
         assert said.splitlines()[-1].startswith("Interrupted"), said
-        assert large.contents() == before, (attempt, said)
-        assert {name for name in names(large) - backups if not name.startswith("pre_restore")} == set()
+        made = {name for name in names(large) - backups if not name.startswith("pre_restore")}
+        if made or large.contents() != before:  # it came after the last step: then all of it is done
+            assert_done(large, command)
+            break
         was_interrupted += 1
     assert was_interrupted >= 2
     for backup in store.all_backups(large.settings):
         assert list(manifest.verify_checksums(backup.path)) == []
+
+
+def assert_done(app: SmallApp, command: tuple[str, ...]) -> None:
+    """The live data is what the whole command makes of it; of a new backup the checksums are looked at later."""
+    found = app.contents()
+    if command[0].startswith("restore"):
+        app.command(*command, check=0)
+        assert app.contents() == found
 
 
 def interrupted(app: SmallApp, command: tuple[str, ...], number: signal.Signals, delay: float) -> tuple[int, str]:
