@@ -52,6 +52,7 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")]
 Name = Annotated[str, typer.Argument(help="The backup's name, or 'latest'.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Do not ask; restore a later or unknown revision too.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, change nothing.")]
 Note = Annotated[str, typer.Option("--note", help="A few words to find it by.")]
 Pin = Annotated[bool, typer.Option("--pin", help="Keep it from being deleted.")]
 NoUploads = Annotated[bool, typer.Option("--no-uploads", help="The database only.")]
@@ -119,7 +120,7 @@ def show(name: Name, json: Json = False) -> None:
 def restore(
     name: Name,
     force: Force = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, change nothing.")] = False,
+    dry_run: DryRun = False,
     only: Annotated[Literal["database", "uploads"] | None, typer.Option("--only", help="One half of it.")] = None,
     migrate: Annotated[
         bool, typer.Option("--migrate", help="Bring it to this code's revision before it goes live.")
@@ -140,7 +141,7 @@ def restore(
 @app.command()
 def undo(
     force: Force = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, change nothing.")] = False,
+    dry_run: DryRun = False,
     stop: Stop = False,
     json: Json = False,
 ) -> None:

@@ -42,10 +42,6 @@ class Inspection:
     fingerprint: str
     problems: tuple[str, ...] = ()
 
-    @property
-    def versioned(self) -> bool:
-        return bool(self.revisions)
-
 
 @contextlib.contextmanager
 def snapshot(live: Path, timeout: float, tell: Listener = silence) -> Iterator[sqlite3.Connection]:
