@@ -92,10 +92,10 @@ def auto_backup(note: Note = "", pin: Pin = False, no_uploads: NoUploads = False
 def list_backups(json: Json = False) -> None:
     """The backups, newest first."""
     from backupkit.faces import as_json, render
-    from backupkit.parts import store
+    from backupkit.parts import sizes, store
 
     settings = _settings_for_reading()
-    found = store.all_backups(settings)
+    found = sizes.with_unique_bytes(settings, store.all_backups(settings))
     if json:
         as_json.put([as_json.backup(one) for one in found])
     else:
@@ -106,10 +106,10 @@ def list_backups(json: Json = False) -> None:
 def show(name: Name, json: Json = False) -> None:
     """One backup in full."""
     from backupkit.faces import as_json, render
-    from backupkit.parts import store
+    from backupkit.parts import sizes, store
 
     settings = _settings_for_reading()
-    found = store.find(settings, name)
+    found = sizes.unique_bytes_of(settings, store.find(settings, name))
     if json:
         as_json.put(as_json.backup(found))
     else:

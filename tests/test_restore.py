@@ -643,6 +643,7 @@ restore_backup(settings, plan_restore(settings, sys.argv[2]))
 
 def test_a_live_database_in_this_very_process_keeps_its_locks(app: SmallApp) -> None:
     back_up(app)
+    app.add_rows(1)
     with closing(app.connect()) as ours:
         ours.isolation_level = None
         ours.execute("BEGIN IMMEDIATE")

@@ -38,18 +38,19 @@ def listing(settings: Settings, found: list[Backup]) -> Iterator[str]:
     if not found:
         yield f"There are no backups in {settings.dir} yet. Make one: {settings.reach.tool('backup')}"
         return
-    head = ("NAME", "MADE", "KIND", "SIZE", "REVISION", "STATE", "NOTE")
+    head = ("NAME", "MADE", "KIND", "SIZE", "ADDS", "REVISION", "STATE", "NOTE")
     yield from table(head, (_row(settings, backup) for backup in found))
 
 
 def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
     metadata = backup.metadata
     if metadata is None:
-        return backup.name, "-", "-", "-", "-", "damaged", backup.trouble
+        return backup.name, "-", "-", "-", "-", "-", "damaged", backup.trouble
     state = f"{backup.state}, pinned" if backup.pinned else backup.state
     made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S")
     revision = shown(",".join(metadata.revisions)) or "-"
-    return backup.name, made, metadata.kind, human(backup.size_bytes), revision, state, shown(metadata.note)
+    size, adds = human(backup.size_bytes), human(backup.unique_bytes)
+    return backup.name, made, metadata.kind, size, adds, revision, state, shown(metadata.note)
 
 
 def details(settings: Settings, backup: Backup) -> Iterator[str]:
@@ -62,7 +63,7 @@ def details(settings: Settings, backup: Backup) -> Iterator[str]:
     yield f"  made       {settings.local(metadata.created_at).isoformat(sep=' ')} ({_ago(metadata.created_at)})"
     yield f"  kind       {metadata.kind}{', pinned' if backup.pinned else ''}"
     yield f"  state      {backup.state}"
-    yield f"  size       {human(backup.size_bytes)}"
+    yield f"  size       {human(backup.size_bytes)}, of which {human(backup.unique_bytes)} are in no older backup"
     if metadata.note:
         yield f"  note       {shown(metadata.note)}"
     yield f"  revision   {shown(', '.join(metadata.revisions)) or 'none'}"
@@ -93,7 +94,12 @@ def made(created: Created) -> Iterator[str]:
     files = counted(metadata.uploads.files, "upload") if metadata.uploads else "no uploads"
     revision = f"revision {', '.join(metadata.revisions)}" if metadata.revisions else "no revision"
     yield f"Backup {created.backup.name}: {human(created.backup.size_bytes)}, {tables}, {rows}, {files}, {revision}"
-    yield f"  checked and on disk in {created.backup.path}"
+    yield f"  checked and on disk in {created.backup.path}{_added(created.backup)}"
+
+
+def _added(backup: Backup) -> str:
+    linked_from = backup.metadata.linked_from if backup.metadata else None
+    return f", where it adds {human(backup.unique_bytes)} to {linked_from}" if linked_from else ""
 
 
 def plan(found: RestorePlan) -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -14,9 +15,11 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 CHUNK = 1 << 20
 DRAFT_PREFIX = ".draft-"  # whatever is not finished yet: a killed run's are cleared by the next
+_FICLONE = 0x40049409 if sys.platform == "linux" else 0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -110,10 +113,16 @@ def discard_tree(draft: Path, folder: Path) -> None:
     remove_tree(draft)
 
 
-def copy_contents(source: int, target: int, sparse: bool = False) -> tuple[int, str]:
-    """Bytes copied and their SHA-256, each read once; not yet synced. Holes stay holes where `sparse`."""
+def copy_contents(source: int, target: int, facts: os.stat_result) -> tuple[int, str]:
+    """Bytes copied and the SHA-256 of what the target holds, each byte read once; not yet synced.
+
+    The blocks are shared where the file system can do that, and holes stay holes. `facts` are the source's.
+    """
+    if _clone(source, target):
+        return os.fstat(target).st_size, hash_contents(target)
+    sparse = facts.st_blocks * 512 < facts.st_size
     digest, size = hashlib.sha256(), 0
-    while chunk := os.read(source, CHUNK):
+    for chunk in _chunks(source, facts.st_size):
         digest.update(chunk)
         if sparse and chunk.count(0) == len(chunk):
             os.lseek(target, len(chunk), os.SEEK_CUR)
@@ -125,21 +134,21 @@ def copy_contents(source: int, target: int, sparse: bool = False) -> tuple[int, 
     return size, digest.hexdigest()
 
 
-def copy_file(source: Path, target: Path, sparse: bool = False) -> int:
+def copy_file(source: Path, target: Path) -> int:
     """The bytes copied into a new file that only its owner may read; not yet synced."""
     with (
         _opened(source, os.O_RDONLY | os.O_NOFOLLOW) as original,
-        _opened(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW) as copied,
+        _opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW) as copied,
     ):
-        return copy_contents(original, copied, sparse)[0]
+        return copy_contents(original, copied, os.fstat(original))[0]
 
 
 def copy_file_to(source: Path, folder: int, name: str) -> None:
     """The file, on disk, as a new one of that name in an open folder; only its owner may read it."""
-    target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    target = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
         with _opened(source, os.O_RDONLY | os.O_NOFOLLOW) as original:
-            copy_contents(original, target)
+            copy_contents(original, target, os.fstat(original))
         os.fsync(target)
     finally:
         os.close(target)
@@ -157,12 +166,31 @@ def same_content(one: Path, two: Path, check: Callable[[int], None] = lambda _co
 
 def hash_file(path: Path, check: Callable[[int], None] = lambda _count: None) -> str:
     """SHA-256 of a file that is no symlink. Never for a live database: closing it drops SQLite's locks."""
-    digest = hashlib.sha256()
     with _opened(path, os.O_RDONLY | os.O_NOFOLLOW) as handle:
-        while chunk := os.read(handle, CHUNK):
-            digest.update(chunk)
-            check(len(chunk))
+        return hash_contents(handle, check)
+
+
+def hash_contents(handle: int, check: Callable[[int], None] = lambda _count: None) -> str:
+    """SHA-256 of an open file, from its beginning; `check` hears of every chunk read."""
+    os.lseek(handle, 0, os.SEEK_SET)
+    digest = hashlib.sha256()
+    for chunk in _chunks(handle, os.fstat(handle).st_size):
+        digest.update(chunk)
+        check(len(chunk))
     return digest.hexdigest()
+
+
+def lines_backwards(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a text from its last to its first, without holding more than a chunk of them."""
+    end, rest = file.seek(0, os.SEEK_END), b""
+    while end:
+        begin = max(0, end - CHUNK)
+        file.seek(begin)
+        first, *whole = (file.read(end - begin) + rest).split(b"\n")
+        yield from (line for line in reversed(whole) if line)
+        end, rest = begin, first
+    if rest:
+        yield rest
 
 
 def free_space(folder: Path) -> int:
@@ -228,11 +256,28 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 def _sync(path: Path, flags: int) -> None:
     with _opened(path, flags) as handle:
         if sys.platform == "darwin":
-            import fcntl
-
             fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
         else:
             os.fsync(handle)
+
+
+def _clone(source: int, target: int) -> bool:
+    """Whether the target shares the source's blocks now (FICLONE: XFS, Btrfs, bcachefs)."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
+
+
+def _chunks(handle: int, size: int) -> Iterator[bytes]:
+    """The file to its end, a small one of that size in one read: room for a chunk costs more than its content."""
+    left = size
+    while chunk := os.read(handle, min(CHUNK, left + 1) if left >= 0 else CHUNK):
+        yield chunk
+        left -= len(chunk)
+        if left == 0:
+            return
 
 
 def _write_all(target: int, chunk: bytes) -> None:

@@ -24,6 +24,8 @@ from backupkit.words.names import shown
 
 _METADATA = TypeAdapter(Metadata)
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+_MEANINGS = {escape: letter for letter, escape in _ESCAPES.items()}
+_SPECIAL, _ESCAPED = re.compile(r"[\\\n\r]"), re.compile(r"\\[\\nr]")
 _LATER = "Use the version of this toolkit that wrote it, or a later one."
 _OTHER = "Try another backup: `list`. What is in this folder can still be copied out by hand."
 
@@ -74,9 +76,9 @@ class ChecksumWriter:
 
     def record(self, path: str, checksum: str) -> None:
         """One file of the backup, by its path in it."""
-        escaped = "".join(_ESCAPES.get(letter, letter) for letter in path)
-        mark = "\\" if escaped != path else ""
-        self._file.write(os.fsencode(f"{mark}{checksum}  {escaped}\n"))
+        name = escaped(path)
+        mark = "\\" if name != path else ""
+        self._file.write(os.fsencode(f"{mark}{checksum}  {name}\n"))
 
     def record_file(self, name: str) -> None:
         """One file of the backup, read and hashed now."""
@@ -137,16 +139,21 @@ def write_guide(folder: Path, metadata: Metadata, places: Mapping[str, str]) -> 
 
 
 def _parse(line: str) -> tuple[str, str]:
-    escaped = line.startswith("\\")
-    checksum, _, path = line[escaped:].partition("  ")
+    is_escaped = line.startswith("\\")
+    checksum, _, path = line[is_escaped:].partition("  ")
     if len(checksum) != 64 or set(checksum) - set(string.hexdigits) or not is_inside(path):
         return "", ""
-    return _unescaped(path) if escaped else path, checksum.lower()
+    return unescaped(path) if is_escaped else path, checksum.lower()
 
 
-def _unescaped(path: str) -> str:
-    meanings = {escape: letter for letter, escape in _ESCAPES.items()}
-    return re.sub(r"\\[\\nr]", lambda found: meanings[found.group()], path)
+def escaped(path: str) -> str:
+    """The path on one line, as `sha256sum` writes it."""
+    return _SPECIAL.sub(lambda found: _ESCAPES[found.group()], path)
+
+
+def unescaped(line: str) -> str:
+    """The path that was escaped."""
+    return _ESCAPED.sub(lambda found: _MEANINGS[found.group()], line) if "\\" in line else line
 
 
 def is_inside(path: str) -> bool:

@@ -78,7 +78,8 @@ def read(settings: Settings, name: str) -> Backup:
         return Backup(path, metadata, "damaged", size, size, trouble=f"{path / CHECKSUM_FILE} is missing.")
     checked_at = metadata.created_at if sealed else None
     pinned = any(marks.bears(settings.dir, mark, name) for mark in (marks.PINNED, marks.HELD))
-    return Backup(path, metadata, "checked" if sealed else "unchecked", size, size, pinned, checked_at)
+    adds = size if metadata.added_bytes is None else metadata.added_bytes
+    return Backup(path, metadata, "checked" if sealed else "unchecked", size, adds, pinned, checked_at)
 
 
 def trusted(backup: Backup) -> Metadata:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from backupkit.parts import journal, lock, schema, space, store
+from backupkit.parts import index, journal, lock, schema, space, store
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.verbs import recover, staging
@@ -30,6 +30,8 @@ from backupkit.words.events import Listener, Notice, Step, collecting, silence
 from backupkit.words.model import (
     UPLOADS_FOLDER,
     Backup,
+    DatabaseFacts,
+    Metadata,
     Order,
     Part,
     SchemaVerdict,
@@ -39,13 +41,17 @@ from backupkit.words.settings import Settings
 
 @dataclass(frozen=True)
 class Live:
-    """What is there now; `trouble` says why the database could not be looked into."""
+    """What is there now; `trouble` says why the database could not be looked into.
+
+    `unsaved` is the bytes that the newest backup has not, `is_wanted` whether the database is the wanted one already.
+    """
 
     revisions: tuple[str, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
     size: int = 0
     encoding: str = ""
-    uploads_bytes: int = 0
+    unsaved: int = 0
+    is_wanted: bool = False
     trouble: str = ""
 
 
@@ -128,8 +134,14 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
     heard: list[str] = []
     listen = collecting(tell, heard)
     safety = _make_safety_copy(settings, plan.source, listen, clock)
-    staged = staging.stage(settings, plan.source, plan.migrate, (safety.path / UPLOADS_FOLDER,), listen)
+    wanted = plan.source.facts if not plan.migrate else None
+    is_there = bool(wanted and _has(safety.metadata, wanted))
+    copies = (safety.path / UPLOADS_FOLDER,)
+    staged = staging.stage(settings, plan.source, plan.migrate, copies, listen, same_database=is_there)
     found = recover.journal_of(settings, staged, safety.name, clock)
+    if is_there:
+        tell(Notice("The database is as in the backup already: it stays as it is."))
+        found = replace(found, database=False)
     _begin(settings, found)
     proof = _apply(settings, found, listen, clock)
     return Restored(
@@ -160,31 +172,40 @@ def _not_writable(path: Path) -> SourceUnreadable:
 
 
 def _look_at_live(settings: Settings, source: Source, tell: Listener) -> Live:
-    bytes_there = uploads.measure(settings.uploads)[1] if source.uploads and settings.uploads else 0
+    with index.newest(settings) as earlier:
+        unsaved = uploads.measure(settings.uploads, earlier)[1] if source.uploads and settings.uploads else 0
+        is_saved = bool(earlier and earlier.database and earlier.database == database.signature(settings.database))
+        is_wanted = bool(is_saved and earlier and source.facts and _has(earlier.metadata, source.facts))
     if source.database is None:
-        return Live(uploads_bytes=bytes_there)
+        return Live(unsaved=unsaved)
     try:
         with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
             found = database.look(moment)
     except SourceBroken as error:
-        return Live(uploads_bytes=bytes_there, trouble=error.message)
-    return Live(found.revisions or (), found.facts.rows, found.facts.size, found.facts.encoding, bytes_there)
+        return Live(unsaved=unsaved, trouble=error.message)
+    unsaved += 0 if is_saved else found.facts.size
+    return Live(found.revisions or (), found.facts.rows, found.facts.size, found.facts.encoding, unsaved, is_wanted)
+
+
+def _has(kept: Metadata | None, wanted: DatabaseFacts) -> bool:
+    """Whether a backup's database is the wanted one, byte for byte."""
+    return bool(kept and kept.database and not kept.database.raw and kept.database.sha256 == wanted.sha256)
 
 
 def _look_at_uploads(settings: Settings, source: Source, tell: Listener) -> delta.Summary | None:
     if not source.uploads or not settings.uploads:
         return None
     tell(Step("Comparing the uploads"))
-    found = staging.differences(settings.uploads, source, tell)
-    if closed := delta.unwritable(found, settings.uploads):
+    summary, closed = delta.summarise(staging.differences(settings, source, tell), settings.uploads)
+    if closed:
         raise _not_writable(closed)
-    return delta.summarise(found)
+    return summary
 
 
 def _needs(settings: Settings, source: Source, live: Live, summary: delta.Summary | None) -> list[tuple[Path, int]]:
     """Bytes by folder: the safety copy; the staged database, a page-sized copy of it and its WAL; staged uploads."""
-    needs = [(settings.dir, live.size + live.uploads_bytes)]
-    if source.facts:
+    needs = [(settings.dir, live.unsaved)]
+    if source.facts and not live.is_wanted:
         needs.append((settings.database.parent, 3 * source.facts.size))
     if summary and settings.uploads:
         needs.append((settings.uploads, summary.bytes))

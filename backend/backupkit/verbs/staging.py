@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backupkit.ground import disk
-from backupkit.parts import manifest, schema, store, upgrade
+from backupkit.parts import index, manifest, schema, store, upgrade
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.words.errors import Damaged
 from backupkit.words.events import Listener, Notice, Progress, Step, silence
@@ -77,20 +77,26 @@ def _with_database(source: Source, recorded: DatabaseFacts | None) -> Source:
 
 
 def stage(
-    settings: Settings, source: Source, migrate: bool, copies: tuple[Path, ...], tell: Listener = silence
+    settings: Settings,
+    source: Source,
+    migrate: bool,
+    copies: tuple[Path, ...],
+    tell: Listener = silence,
+    same_database: bool = False,
 ) -> Source:
     """Everything that goes live lies beside it, checked and on disk; nothing live is touched. Fails tidily.
 
-    `copies` are trees that hold what is live: only what they have may be replaced. Returns what was staged: with
-    `migrate` that is at another revision than the source.
+    `copies` are trees that hold what is live: only what they have may be replaced. A database that is live already
+    (`same_database`) is not staged. Returns what was staged: with `migrate` that is at another revision than the
+    source.
     """
     try:
-        if source.database:
+        if source.database and not same_database:
             source = stage_database(settings, source)
         if source.database and migrate:
             source = _migrate_staged(settings, source, tell)
         if source.uploads and settings.uploads:
-            _stage_uploads(settings.uploads, source, copies, tell)
+            _stage_uploads(settings, settings.uploads, source, copies, tell)
     except BaseException:
         unstage(settings)
         raise
@@ -139,21 +145,23 @@ def upgraded(settings: Settings, copy: Path, target: str) -> database.Inspection
     return found
 
 
-def _stage_uploads(live: Path, source: Source, copies: tuple[Path, ...], tell: Listener) -> None:
+def _stage_uploads(settings: Settings, live: Path, source: Source, copies: tuple[Path, ...], tell: Listener) -> None:
     assert source.uploads is not None
     disk.make_folder(live)
     owner = None if source.same_owner else disk.owner_of(live)
     places = delta.Places(live, source.uploads, copies, owner)
-    delta.stage(differences(live, source, silence), places, tell)
+    delta.stage(differences(settings, source, silence), places, tell=tell)
     disk.sync_tree(live / STAGING)
     disk.sync_folder(live)
 
 
-def differences(live: Path, source: Source, tell: Listener) -> list[delta.Difference]:
-    assert source.uploads is not None
-    if live.exists() and not live.is_dir():
-        uploads.require(live)
-    return delta.differences(live, source.uploads, source.same_owner, tell)
+def differences(settings: Settings, source: Source, tell: Listener) -> Iterator[delta.Difference]:
+    """What the live uploads differ in from the source's; what an index tells is not read."""
+    assert settings.uploads is not None and source.uploads is not None
+    if settings.uploads.exists() and not settings.uploads.is_dir():
+        uploads.require(settings.uploads)
+    with index.newest(settings) as earlier:
+        yield from delta.differences(settings.uploads, source.uploads, source.same_owner, earlier, tell)
 
 
 def unstage(settings: Settings) -> None:

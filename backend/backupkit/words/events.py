@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -50,6 +51,30 @@ Listener = Callable[[Event], None]
 
 def silence(_event: Event) -> None:
     """The listener that hears nothing."""
+
+
+class Together:
+    """One step that several threads advance: what each has done is added up, in bytes."""
+
+    def __init__(self, tell: Listener, step: Step) -> None:
+        self._tell, self._lock = tell, threading.Lock()
+        self._done: dict[int, int] = {}
+        tell(step)
+
+    def part(self, size: int = 1) -> Listener:
+        """A listener for one of them, whose units are of `size` bytes; its own steps are not told."""
+        number = len(self._done)
+        self._done[number] = 0
+
+        def listen(event: Event) -> None:
+            with self._lock:
+                if isinstance(event, Progress):
+                    self._done[number] = event.done * size
+                    self._tell(Progress(sum(self._done.values())))
+                elif not isinstance(event, Step):
+                    self._tell(event)
+
+        return listen
 
 
 def collecting(tell: Listener, warnings: list[str]) -> Listener:

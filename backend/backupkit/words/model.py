@@ -71,7 +71,10 @@ class GitFacts:
 
 @dataclass(frozen=True)
 class Metadata:
-    """`backup_metadata.json`. The first seven fields are all that an earlier or hand-made backup has."""
+    """`backup_metadata.json`. The first seven fields are all that an earlier or hand-made backup has.
+
+    `added_bytes` is what it does not share with the backup `linked_from`, which it needs for nothing.
+    """
 
     backup_name: str
     timestamp: str
@@ -90,6 +93,8 @@ class Metadata:
     app_id: str | None = None
     tool_version: str | None = None
     duration_seconds: Seconds | None = None
+    linked_from: str | None = None
+    added_bytes: Count | None = None
 
     @property
     def revisions(self) -> tuple[str, ...]:

@@ -15,11 +15,13 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from backupkit.ground import disk, process
+from backupkit.parts import index
 from backupkit.words.errors import BackupError, Damaged, NoSpace, SourceBroken, SourceLocked, SourceUnreadable
 from backupkit.words.events import Listener, Notice, Progress, Step, Waiting, silence
 from backupkit.words.model import DatabaseFacts
@@ -80,9 +82,25 @@ def seal(copied: Path) -> None:
         connection.execute("PRAGMA journal_mode=DELETE").fetchone()
 
 
+def signature(live: Path) -> str | None:
+    """What changes with every commit to the live database; None where one may just have been and not show yet.
+
+    Only looked at: the stamps of the file and of its WAL.
+    """
+    wal = _facts(live.with_name(live.name + "-wal"))
+    file = _facts(live)
+    stamps = [index.stamp(file) if file else index.UNSETTLED, index.stamp(wal) if wal and wal.st_size else "-"]
+    return None if index.UNSETTLED in stamps else "; ".join(stamps)
+
+
 def live_size(moment: sqlite3.Connection) -> int:
     """Bytes of the database as this moment has it."""
     return int(_pragma(moment, "page_count")) * int(_pragma(moment, "page_size"))
+
+
+def page_size(moment: sqlite3.Connection) -> int:
+    """Bytes of a page."""
+    return int(_pragma(moment, "page_size"))
 
 
 def journal_mode(moment: sqlite3.Connection) -> str:
@@ -96,8 +114,10 @@ def inspect(sealed: Path, tell: Listener = silence) -> Inspection:
     A file that SQLite cannot read at all raises `Damaged`.
     """
     try:
-        with open_sealed(sealed) as connection:
-            return _inspection(connection, sealed, tell)
+        with open_sealed(sealed) as connection, ThreadPoolExecutor(1) as beside:
+            checksum = beside.submit(disk.hash_file, sealed)
+            found = _inspection(connection, tell)
+            return replace(found, facts=replace(found.facts, sha256=checksum.result()))
     except sqlite3.DatabaseError as error:
         raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
 
@@ -227,7 +247,7 @@ def prove(live: Path, timeout: float, wanted: tuple[str, ...] | None) -> Inspect
         patiently(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
         connection.execute("ROLLBACK")
         connection.execute("BEGIN")
-        found = _inspection(connection, None, silence)
+        found = _inspection(connection, silence)
     if found.problems:
         raise SourceUnreadable(f"{live} is not sound after the restore: {found.problems[0]}.", hint="Type: undo")
     at = found.revisions or ()
@@ -279,6 +299,12 @@ def patiently(action: Callable[[], T], live: Path, timeout: float, tell: Listene
 def quoted(name: str) -> str:
     """The name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def _facts(path: Path) -> os.stat_result | None:
+    with contextlib.suppress(OSError):
+        return os.stat(path)
+    return None
 
 
 def _must_be_there(live: Path) -> None:
@@ -338,7 +364,7 @@ def _begin_reading(connection: sqlite3.Connection, live: Path) -> None:
         raise SourceBroken(f"The database {live} holds no tables.", hint="Is BACKUP_DATABASE right? See `config`.")
 
 
-def _inspection(connection: sqlite3.Connection, sealed: Path | None, tell: Listener) -> Inspection:
+def _inspection(connection: sqlite3.Connection, tell: Listener) -> Inspection:
     tell(Step("Checking the database"))
     problems = _problems(connection, tell)
     if problems:
@@ -348,7 +374,6 @@ def _inspection(connection: sqlite3.Connection, sealed: Path | None, tell: Liste
         problems.append("it holds no tables")
     facts = replace(
         found.facts,
-        sha256=disk.hash_file(sealed) if sealed else "",
         foreign_key_violations=_foreign_key_violations(connection),
     )
     return Inspection(facts, found.revisions, found.fingerprint, tuple(problems))

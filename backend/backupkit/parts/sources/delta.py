@@ -11,7 +11,8 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Literal
 
 from backupkit.ground import disk, tree
 from backupkit.ground.tree import Entry
+from backupkit.parts.index import Earlier
 from backupkit.words.events import Listener, Progress, Step, Warned, silence
 from backupkit.words.model import STAGING
 from backupkit.words.names import shown
@@ -69,8 +71,13 @@ class Summary:
     bytes: int = 0
 
 
-def differences(live: Path, wanted: Path, same_owner: bool, tell: Listener = silence) -> list[Difference]:
-    """Every path that is not as wanted. Files of one size are compared by content: a kept time proves nothing."""
+def differences(
+    live: Path, wanted: Path, same_owner: bool, earlier: Earlier | None = None, tell: Listener = silence
+) -> Iterator[Difference]:
+    """Every path that is not as wanted. Files of one size are compared by content: a kept time proves nothing.
+
+    But not where the earlier backup has the wanted file, and has seen the live one as it is now.
+    """
     done = 0
 
     def read(count: int) -> None:
@@ -78,38 +85,36 @@ def differences(live: Path, wanted: Path, same_owner: bool, tell: Listener = sil
         done += count
         tell(Progress(done))
 
-    found = (_difference(live, wanted, *pair, same_owner, read) for pair in _side_by_side(live, wanted))
-    return [difference for difference in found if difference]
+    comparison = _Comparison(live, wanted, same_owner, earlier, read)
+    for one, two in _side_by_side(live, wanted):
+        if difference := _difference(comparison, one, two):
+            yield difference
 
 
-def summarise(found: list[Difference]) -> Summary:
-    """The numbers a person wants to see; folders are not counted."""
-    files = [one for one in found if (one.wanted or one.live).form != "folder"]  # type: ignore[union-attr]
-    return Summary(
-        added=sum(one.action == "add" for one in files),
-        changed=sum(one.action == "change" for one in files),
-        removed=sum(one.action == "remove" for one in files),
-        bytes=needed(found),
-    )
+def summarise(found: Iterable[Difference], live: Path) -> tuple[Summary, Path | None]:
+    """The numbers a person wants to see, folders not counted; and a folder that may not be written to and must be."""
+    numbers: Counter[str] = Counter()
+    needed, closed, looked_at = 0, None, None
+    for one in found:
+        entry = one.wanted or one.live
+        numbers[one.action] += entry is not None and entry.form != "folder"
+        needed += tree.content_size(one.wanted.facts) if one.brings and one.wanted else 0
+        folder = (live / one.path).parent
+        if closed is None and one.action != "dress" and folder != looked_at:
+            looked_at = folder
+            closed = folder if _is_closed(folder) else None
+    return Summary(numbers["add"], numbers["change"], numbers["remove"], needed), closed
 
 
-def needed(found: list[Difference]) -> int:
-    """Bytes that staging takes."""
-    return sum(tree.content_size(one.wanted.facts) for one in found if one.brings and one.wanted)
+def _is_closed(folder: Path) -> bool:
+    return folder.is_dir() and not folder.is_symlink() and not os.access(folder, os.W_OK | os.X_OK)
 
 
-def unwritable(found: list[Difference], live: Path) -> Path | None:
-    """The first folder in the live tree that would have to be written to and may not be; None, if all is well."""
-    folders = {(live / one.path).parent for one in found if one.action != "dress"}
-    there = (folder for folder in sorted(folders) if folder.is_dir() and not folder.is_symlink())
-    return next((folder for folder in there if not os.access(folder, os.W_OK | os.X_OK)), None)
-
-
-def stage(found: list[Difference], places: Places, tell: Listener = silence) -> None:
-    """What is needed lies in the staging folder with the list of what to do; not yet synced."""
+def stage(found: Iterable[Difference], places: Places, total: int | None = None, tell: Listener = silence) -> None:
+    """What is needed lies in the staging folder with the list of what to do; not yet synced. `total` is in bytes."""
     staging = places.live / STAGING
     staging.mkdir(mode=0o700)
-    tell(Step("Staging the uploads", needed(found)))
+    tell(Step("Staging the uploads", total))
     done = 0
     with open(staging / OPERATIONS, "w", encoding="ascii") as operations:
         for number, one in enumerate(found):
@@ -127,13 +132,13 @@ def apply(live: Path, tell: Listener = silence) -> None:
     if not (live / STAGING / OPERATIONS).exists():
         return
     tell(Step("Restoring the uploads", unit="files"))
-    for one in reversed(list(_operations(live))):  # what is in a folder before the folder
+    for one in _operations_backwards(live):  # what is in a folder before the folder
         if one.action == "remove" or one.clash:
             _remove(live, one, tell)
     for one in _operations(live):
         if one.action != "remove":
             _put(live, one, tell)
-    for one in reversed(list(_operations(live))):  # its times last, when nothing in it changes any more
+    for one in _operations_backwards(live):  # its times last, when nothing in it changes any more
         if one.action != "remove" and one.form == "folder":
             _dress_folder(live, one, tell)
     disk.sync_tree(live)
@@ -162,29 +167,50 @@ def _side_by_side(live: Path, wanted: Path) -> Iterator[tuple[Entry | None, Entr
             one, two = next(left, None), next(right, None)
 
 
-def _difference(
-    live: Path, wanted: Path, one: Entry | None, two: Entry | None, same_owner: bool, read: Callable[[int], None]
-) -> Difference | None:
+@dataclass(frozen=True)
+class _Comparison:
+    """What is compared, and by what: `read` hears of the bytes that had to be read."""
+
+    live: Path
+    wanted: Path
+    same_owner: bool
+    earlier: Earlier | None
+    read: Callable[[int], None]
+
+
+def _difference(comparison: _Comparison, one: Entry | None, two: Entry | None) -> Difference | None:
     if two is None:
         return None if one is None or one.form == "special" else Difference("remove", one, None)
     if one is None:
         return Difference("add", None, two)
     if one.form != two.form:
         return Difference("change", one, two)
-    if one.form == "link":
-        return Difference("change", one, two) if one.target != two.target else None
-    if one.form == "file" and not _same_content(live, wanted, one, two, read):
+    if one.form == "link" and one.target != two.target:
+        return Difference("change", one, two)
+    if one.form == "file" and not _same_content(comparison, one, two):
         return Difference("change", one, two)
     if one.form == "folder":
         return Difference("dress", one, two)  # always: its times change with what is put into it
-    return None if _dressed_alike(one.facts, two.facts, same_owner) else Difference("dress", one, two)
+    return None if _dressed_alike(one.facts, two.facts, comparison.same_owner) else Difference("dress", one, two)
 
 
-def _same_content(live: Path, wanted: Path, one: Entry, two: Entry, read: Callable[[int], None]) -> bool:
+def _same_content(comparison: _Comparison, one: Entry, two: Entry) -> bool:
     if one.facts.st_size != two.facts.st_size:
         return False
+    if _is_known(comparison.earlier, one, two):
+        return True
     with suppress(FileNotFoundError):
-        return disk.same_content(live / one.path, wanted / two.path, read)
+        return disk.same_content(comparison.live / one.path, comparison.wanted / two.path, comparison.read)
+    return False
+
+
+def _is_known(earlier: Earlier | None, one: Entry, two: Entry) -> bool:
+    """Whether both are what the earlier backup copied: the live one as it was seen, the wanted one as that inode."""
+    seen = earlier.find(one.path) if earlier else None
+    if earlier is None or seen is None or not seen.is_now(one.facts):
+        return False
+    with suppress(OSError):
+        return os.path.samestat(os.lstat(earlier.uploads / one.path), two.facts)
     return False
 
 
@@ -210,7 +236,7 @@ def _stage_one(places: Places, staged: Path, wanted: Entry) -> int:
     if wanted.form == "link":
         os.symlink(wanted.target, staged)
     else:
-        size = disk.copy_file(source, staged, sparse=tree.content_size(wanted.facts) < wanted.facts.st_size)
+        size = disk.copy_file(source, staged)
     disk.dress(staged, wanted.facts)
     if places.owner:
         disk.give(staged, places.owner)
@@ -252,6 +278,11 @@ def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> d
 def _operations(live: Path) -> Iterator[_Operation]:
     with open(live / STAGING / OPERATIONS, encoding="ascii") as lines:
         yield from (_Operation(**json.loads(line)) for line in lines)
+
+
+def _operations_backwards(live: Path) -> Iterator[_Operation]:
+    with open(live / STAGING / OPERATIONS, "rb") as lines:
+        yield from (_Operation(**json.loads(line)) for line in disk.lines_backwards(lines))
 
 
 def _remove(live: Path, one: _Operation, tell: Listener) -> None:

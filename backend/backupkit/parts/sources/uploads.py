@@ -11,24 +11,29 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backupkit.ground import disk, tree
+from backupkit.parts.index import Earlier
 from backupkit.words.errors import SourceUnreadable
-from backupkit.words.events import Listener, Progress, Step, Warned, silence
+from backupkit.words.events import Listener, Progress, Warned, silence
 from backupkit.words.model import STAGING, UploadsFacts
 from backupkit.words.names import shown
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 _ATTEMPTS = 6  # then the file is one that will not hold still
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # The uploads folder itself may be a link that the setting names; nothing below it may.
 _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-Record = Callable[[str, str], None]
+Record = Callable[[str, os.stat_result, str], None]
 
 
 def require(live: Path) -> None:
@@ -46,128 +51,218 @@ def require(live: Path) -> None:
         raise SourceUnreadable(f"The uploads folder {live} cannot be read: {error.strerror}.", hint) from error
 
 
-def measure(live: Path) -> tuple[int, int]:
-    """Files and bytes on disk below the folder, without reading them."""
+def measure(live: Path, earlier: Earlier | None = None) -> tuple[int, int]:
+    """Files below the folder, and bytes on disk of those that an earlier backup has not; without reading any."""
     files = size = 0
-    for root, _, names in os.walk(live):
-        for name in names:
-            with suppress(OSError):
-                facts = os.lstat(os.path.join(root, name))
-                files += stat.S_ISREG(facts.st_mode)
-                size += tree.content_size(facts) if stat.S_ISREG(facts.st_mode) else 0
+    for path, facts in _files(str(live), ""):
+        files += 1
+        seen = earlier and earlier.find(path)
+        if not seen or not seen.is_now(facts):
+            size += tree.content_size(facts)
     return files, size
 
 
-def copy(live: Path, target: Path, record: Record, total: int, tell: Listener = silence) -> UploadsFacts:
-    """The whole tree below `target`, a new folder: contents, modes, times, links and, as root, owners.
+def _files(root: str, below: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file that can be reached, in the order of `tree.walk`."""
+    with suppress(OSError), os.scandir(f"{root}/{below}") as found:
+        for entry in sorted(found, key=lambda one: one.name):
+            path = f"{below}/{entry.name}" if below else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(root, path)
+            elif entry.is_file(follow_symlinks=False):
+                with suppress(OSError):
+                    yield path, entry.stat(follow_symlinks=False)
 
-    `record` hears the path and SHA-256 of every file. What cannot be copied is warned of, and counted nowhere.
+
+def copy(
+    live: Path, target: Path, record: Record, earlier: Earlier | None = None, tell: Listener = silence
+) -> tuple[UploadsFacts, int]:
+    """The whole tree below `target`, a new folder, and the bytes that are not linked: of contents, modes, times, links
+    and, as root, owners nothing is lost.
+
+    A file that is as the earlier backup saw it is linked to the copy there; by content where its content is the same
+    and only the times of the system differ. Nothing is ever written through such a link. `record` hears the path, the
+    live facts and the SHA-256 of every file. What cannot be copied is warned of, and counted nowhere.
     """
-    tell(Step("Copying the uploads", total))
     target.mkdir(mode=0o700)
-    copying = _Copying(record, tell)
-    with _opened(live, _ROOT) as source, _opened(target, _FOLDER) as copied:
-        _copy_folder(source, copied, "", copying)
+    copying = _Copying(record, tell, earlier)
+    with (
+        _opened(live, _ROOT) as source,
+        _opened(target, _FOLDER) as copied,
+        _earlier_folder(earlier.uploads if earlier else None) as before,
+    ):
+        _copy_folder(_Folders(source, copied, before), "", copying)
         _dress(copied, os.fstat(source))
-    return UploadsFacts(
-        files=copying.files,
-        bytes=copying.bytes,
-        folders=copying.folders,
-        links=copying.links,
-        tree=digest(target),
-        warnings=tuple(copying.warnings),
-    )
+    return copying.facts(), copying.added
 
 
 def digest(root: Path) -> str:
     """SHA-256 of the list of folders, files and links: what checksums of contents do not cover."""
     lines = hashlib.sha256()
     for entry in tree.walk(root):
-        lines.update("\0".join((entry.form, entry.path, entry.target, "")).encode("utf-8", "surrogateescape"))
+        lines.update(_line(entry.form, entry.path, entry.target))
     return lines.hexdigest()
+
+
+def _line(form: tree.Form, path: str, target: str = "") -> bytes:
+    return "\0".join((form, path, target, "")).encode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, slots=True)
+class _Folders:
+    """One folder in three places, open: live, in the draft, in the earlier backup (None where it is not there)."""
+
+    source: int
+    target: int
+    before: int | None
 
 
 @dataclass
 class _Copying:
     record: Record
     tell: Listener
+    earlier: Earlier | None
     files: int = 0
     bytes: int = 0
+    added: int = 0
     folders: int = 0
     links: int = 0
     warnings: list[str] = field(default_factory=list)
+    list: Hash = field(default_factory=hashlib.sha256)
+
+    def facts(self) -> UploadsFacts:
+        return UploadsFacts(
+            files=self.files,
+            bytes=self.bytes,
+            folders=self.folders,
+            links=self.links,
+            tree=self.list.hexdigest(),
+            warnings=tuple(self.warnings),
+        )
 
     def warn(self, path: str, reason: str) -> None:
         text = f"{shown(path)} {reason}"
         self.warnings.append(text)
         self.tell(Warned(text))
 
-    def advance(self, count: int) -> None:
-        self.bytes += count
-        self.tell(Progress(self.bytes))
+    def enter(self, path: str) -> None:
+        self.folders += 1
+        self.list.update(_line("folder", path))
+
+    def link(self, path: str, target: str) -> None:
+        self.links += 1
+        self.list.update(_line("link", path, target))
+
+    def file(self, path: str, facts: os.stat_result, checksum: str, added: int) -> None:
+        """A file is in the draft; `added` bytes of it were not in the earlier backup."""
+        self.files += 1
+        self.bytes += facts.st_size
+        self.added += added
+        self.list.update(_line("file", path))
+        self.record(path, facts, checksum)
+        if added:
+            self.tell(Progress(self.added))
 
 
-def _copy_folder(source: int, target: int, below: str, copying: _Copying) -> None:
-    for name in sorted(os.listdir(source)):
+def _copy_folder(folders: _Folders, below: str, copying: _Copying) -> None:
+    for name in sorted(os.listdir(folders.source)):
         path = f"{below}/{name}" if below else name
         if path != STAGING:
             try:
-                _copy_entry(source, target, name, path, copying)
+                _copy_entry(folders, name, path, copying)
             except (FileNotFoundError, NotADirectoryError):
                 continue  # gone since it was listed: no part of any later moment
             except _Unreadable:
                 copying.warn(path, "cannot be read, and is not in the backup.")
 
 
-def _copy_entry(source: int, target: int, name: str, path: str, copying: _Copying) -> None:
-    facts = os.stat(name, dir_fd=source, follow_symlinks=False)
+def _copy_entry(folders: _Folders, name: str, path: str, copying: _Copying) -> None:
+    facts = os.stat(name, dir_fd=folders.source, follow_symlinks=False)
     form = tree.form_of(facts.st_mode)
     if form == "folder":
-        with _live(name, source, _FOLDER) as inner:
-            os.mkdir(name, 0o700, dir_fd=target)
-            with _opened(name, _FOLDER, target) as copied:
-                _copy_folder(inner, copied, path, copying)
-                _dress(copied, facts)
-        copying.folders += 1
+        _copy_subfolder(folders, name, path, facts, copying)
     elif form == "link":
-        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
-        _dress_link(name, target, facts)
-        copying.links += 1
+        pointed = os.readlink(name, dir_fd=folders.source)
+        os.symlink(pointed, name, dir_fd=folders.target)
+        _dress_link(name, folders.target, facts)
+        copying.link(path, pointed)
     elif form == "special":
         copying.warn(path, "is a socket, a fifo or a device, and is not in the backup.")
-    else:
-        _copy_file(source, target, name, path, copying)
+    elif not _link_unchanged(folders, name, path, facts, copying):
+        _copy_file(folders, name, path, copying)
 
 
-def _copy_file(source: int, target: int, name: str, path: str, copying: _Copying) -> None:
-    with _opened(name, _NEW, target) as copied:
+def _copy_subfolder(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> None:
+    with _live(name, folders.source, _FOLDER) as inner:
+        os.mkdir(name, 0o700, dir_fd=folders.target)
+        copying.enter(path)
+        inside = name if folders.before is not None else None
+        with _opened(name, _FOLDER, folders.target) as copied, _earlier_folder(inside, folders.before) as before:
+            _copy_folder(_Folders(inner, copied, before), path, copying)
+            _dress(copied, facts)
+
+
+def _link_unchanged(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
+    """Whether the earlier backup's copy is this file, and stands in the draft now."""
+    if folders.before is None or copying.earlier is None:
+        return False
+    seen = copying.earlier.find(path)
+    if seen is None or not _is_dressed_alike(name, folders.before, facts):
+        return False
+    if not seen.is_now(facts) and not _is_of_content(name, folders.source, facts, seen.checksum):
+        return False
+    try:
+        os.link(name, name, src_dir_fd=folders.before, dst_dir_fd=folders.target, follow_symlinks=False)
+    except OSError:
+        return False  # too many links to one file, or a file system without them
+    copying.file(path, facts, seen.checksum, 0)
+    return True
+
+
+def _is_dressed_alike(name: str, folder: int, facts: os.stat_result) -> bool:
+    """Whether the sealed copy is still as it was sealed, and has all that the live file shows."""
+    try:
+        kept = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    same_owner = os.geteuid() != 0 or (kept.st_uid, kept.st_gid) == (facts.st_uid, facts.st_gid)
+    alike = kept.st_mode == facts.st_mode and kept.st_size == facts.st_size and kept.st_mtime_ns == facts.st_mtime_ns
+    return alike and same_owner
+
+
+def _is_of_content(name: str, folder: int, facts: os.stat_result, checksum: str) -> bool:
+    with _live(name, folder, _FILE) as handle:
+        same = disk.hash_contents(handle) == checksum
+        return same and tree.signature(os.fstat(handle)) == tree.signature(facts)
+
+
+def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> None:
+    with _opened(name, _NEW, folders.target) as copied:
         try:
-            still, checksum = _until_still(source, name, copied, copying)
+            still, facts, checksum = _until_still(folders.source, name, copied)
         except BaseException:
-            os.unlink(name, dir_fd=target)
+            os.unlink(name, dir_fd=folders.target)
             raise
     if not still:
         copying.warn(path, "was changed every time it was copied; the backup has its last state, perhaps torn.")
-    copying.files += 1
-    copying.record(path, checksum)
+    copying.file(path, facts, checksum, facts.st_size)
 
 
-def _until_still(source: int, name: str, copied: int, copying: _Copying) -> tuple[bool, str]:
-    """Whether the copy is of one state of the file, and its checksum; taken again while the file changes."""
+def _until_still(source: int, name: str, copied: int) -> tuple[bool, os.stat_result, str]:
+    """Whether the copy is of one state of the file, that state, and its checksum; taken again while it changes."""
     for attempt in range(_ATTEMPTS):
         with _live(name, source, _FILE) as original:
             before = os.fstat(original)
-            os.ftruncate(copied, 0)
-            os.lseek(copied, 0, os.SEEK_SET)
-            size, checksum = disk.copy_contents(original, copied, sparse=tree.content_size(before) < before.st_size)
+            if attempt:
+                os.ftruncate(copied, 0)
+                os.lseek(copied, 0, os.SEEK_SET)
+            size, checksum = disk.copy_contents(original, copied, before)
             after = os.fstat(original)
             _dress(copied, after)
         if tree.signature(before) == tree.signature(after) and size == after.st_size:
-            copying.advance(size)
-            return True, checksum
+            return True, after, checksum
         time.sleep(0.02 * 2**attempt)
-    copying.advance(size)
-    return False, checksum
+    return False, after, checksum
 
 
 def _dress(handle: int, facts: os.stat_result) -> None:
@@ -203,6 +298,17 @@ def _live(name: str, within: int, flags: int) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _earlier_folder(name: str | Path | None, within: int | None = None) -> Iterator[int | None]:
+    """The same folder in the earlier backup, opened; None where there is none."""
+    with ExitStack() as opened:
+        handle = None
+        if name is not None:
+            with suppress(OSError):
+                handle = opened.enter_context(_opened(name, _FOLDER, within))
+        yield handle
 
 
 @contextmanager

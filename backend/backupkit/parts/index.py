@@ -1,0 +1,202 @@
+"""What the live data looked like when a backup took it: by this the next one knows what has not changed since.
+
+One file a backup, `backups/.state/index/NAME`, the newest few kept. One that is lost, not whole, or not of that very
+backup costs the next backup a second reading, and nothing else:
+
+    SIZE MTIME CTIME INODE SHA256 PATH        a line a file, in the order of `tree.walk`, times in ns
+    {"seal": …, "database": …}                the SHA-256 of the backup's SHA256SUMS; the database's stamp
+    SHA256 OFFSET                             of all above; where the line before this one begins
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from backupkit.ground import disk
+from backupkit.parts import marks, store
+from backupkit.parts.manifest import escaped, unescaped
+from backupkit.words.model import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata
+from backupkit.words.settings import Settings
+
+_FOLDER = "index"
+_KEPT = 2
+_FOOTER = 64 + 1 + 20 + 1
+# A change within one tick of the clock leaves the times as they are; the coarsest clocks of file systems tick in 2 s.
+_TICK = 2_000_000_000
+UNSETTLED = "- - - -"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A live file as an earlier backup saw it, and the SHA-256 of its copy there."""
+
+    stamp: str
+    checksum: str
+
+    def is_now(self, facts: os.stat_result) -> bool:
+        """Whether the live file surely has the content that was copied."""
+        return self.stamp == _stamp(facts)
+
+
+def stamp(facts: os.stat_result) -> str:
+    """What changes when a file's content does; `UNSETTLED` where a change might not show."""
+    return UNSETTLED if time.time_ns() - facts.st_ctime_ns < _TICK else _stamp(facts)
+
+
+def _stamp(facts: os.stat_result) -> str:
+    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_ino}"
+
+
+class Earlier:
+    """A backup that what has not changed is linked from. Paths are asked for in the order of `tree.walk`."""
+
+    def __init__(self, folder: Path, metadata: Metadata, database: str | None, lines: BinaryIO, end: int) -> None:
+        self.folder = folder
+        self.metadata = metadata
+        self.database = database
+        self._lines, self._end = lines, end
+        self._path, self._seen = "", Seen(UNSETTLED, "")
+        self._advance()
+
+    @property
+    def uploads(self) -> Path:
+        """Its copies of the uploads."""
+        return self.folder / UPLOADS_FOLDER
+
+    def find(self, path: str) -> Seen | None:
+        """What it saw of that file; None where it saw nothing."""
+        if path != self._path:
+            wanted = path.split("/")
+            while self._path and self._path.split("/") < wanted:
+                self._advance()
+        return self._seen if path == self._path else None
+
+    def rewind(self) -> None:
+        """The next question may be for any path again."""
+        self._lines.seek(0)
+        self._advance()
+
+    def _advance(self) -> None:
+        if self._lines.tell() >= self._end:
+            self._path = ""
+            return
+        size, changed, any_change, inode, checksum, path = self._lines.readline()[:-1].split(b" ", 5)
+        self._path = unescaped(os.fsdecode(path))
+        self._seen = Seen(b" ".join((size, changed, any_change, inode)).decode(), checksum.decode())
+
+
+class Writer:
+    """The index of a backup that is being made; `database` is the stamp of what was copied, if it is known."""
+
+    def __init__(self, backups: Path, name: str, file: BinaryIO | None) -> None:
+        self.database: str | None = None
+        self._backups, self._name, self._file = backups, name, file
+        self._digest = hashlib.sha256()
+
+    def add(self, path: str, facts: os.stat_result, checksum: str) -> None:
+        """One file of the uploads, as it was when it was copied."""
+        self._write(f"{stamp(facts)} {checksum} {escaped(path)}\n")
+
+    def finish(self) -> None:
+        """The sealed backup has this index, and old ones are gone; for speed it is not synced."""
+        if self._file is None:
+            return
+        offset = self._file.tell()
+        seal = disk.hash_file(self._backups / self._name / CHECKSUM_FILE)
+        self._write(json.dumps({"seal": seal, "database": self.database}) + "\n")
+        self._file.write(f"{self._digest.hexdigest()} {offset:020d}\n".encode())
+        self._file.flush()
+        os.replace(_draft(self._backups, self._name), _folder(self._backups) / self._name)
+        for old in _newest_first(self._backups)[_KEPT:]:
+            old.unlink()
+
+    def _write(self, line: str) -> None:
+        if self._file:
+            raw = os.fsencode(line)
+            self._digest.update(raw)
+            self._file.write(raw)
+
+
+@contextlib.contextmanager
+def writing(backups: Path, name: str) -> Iterator[Writer]:
+    """The index of a backup to be made; a draft, and gone, unless it is finished."""
+    draft = _draft(backups, name)
+    try:
+        disk.make_folder(draft.parent, 0o700)
+        file: BinaryIO | None = draft.open("wb")
+        disk.give(draft, disk.owner_of(draft.parent))
+    except PermissionError:
+        file = None  # another user's: the next backup reads everything again, and is as good
+    try:
+        yield Writer(backups, name, file)
+    finally:
+        if file:
+            file.close()
+            draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def newest(settings: Settings) -> Iterator[Earlier | None]:
+    """The newest backup that is good and has an index; None where there is none."""
+    with contextlib.ExitStack() as opened:
+        found = (_open(settings, path, opened) for path in _newest_first(settings.dir))
+        yield next((earlier for earlier in found if earlier), None)
+
+
+def _open(settings: Settings, path: Path, opened: contextlib.ExitStack) -> Earlier | None:
+    try:
+        backup = store.read(settings, path.name)
+        if backup.metadata is None or backup.state == "damaged":
+            return None
+        lines: BinaryIO = opened.enter_context(path.open("rb"))
+        footer = _footer(lines)
+        if footer is None or footer["seal"] != disk.hash_file(backup.path / CHECKSUM_FILE):
+            return None
+        return Earlier(backup.path, backup.metadata, footer["database"], lines, footer["end"])
+    except (OSError, ValueError, KeyError):
+        return None  # gone meanwhile, another user's, or of another version: then everything is read again
+
+
+def _footer(lines: BinaryIO) -> dict[str, Any] | None:
+    """What the index says of its backup, and where its lines end; None where it is not whole."""
+    size = lines.seek(0, os.SEEK_END)
+    if size < _FOOTER:
+        return None
+    lines.seek(size - _FOOTER)
+    checksum, _, offset = lines.read().decode("ascii", "replace").strip().partition(" ")
+    lines.seek(0)
+    digest, left = hashlib.sha256(), size - _FOOTER
+    while left:
+        chunk = lines.read(min(left, disk.CHUNK))
+        digest.update(chunk)
+        left -= len(chunk)
+    if digest.hexdigest() != checksum:
+        return None
+    lines.seek(int(offset))
+    said = json.loads(lines.readline())
+    lines.seek(0)
+    return {**said, "end": int(offset)}
+
+
+def _newest_first(backups: Path) -> list[Path]:
+    try:
+        found = [path for path in _folder(backups).iterdir() if not path.name.startswith(disk.DRAFT_PREFIX)]
+        return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    except OSError:
+        return []
+
+
+def _draft(backups: Path, name: str) -> Path:
+    return _folder(backups) / f"{disk.DRAFT_PREFIX}{name}"
+
+
+def _folder(backups: Path) -> Path:
+    return backups / marks.STATE_FOLDER / _FOLDER
