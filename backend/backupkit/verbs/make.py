@@ -21,7 +21,7 @@ from pathlib import Path
 
 import backupkit
 from backupkit.ground import disk
-from backupkit.parts import manifest, marks, space, store
+from backupkit.parts import anomaly, manifest, marks, space, store
 from backupkit.parts.sources import database, uploads
 from backupkit.words.errors import Damaged, Refused, SourceBroken
 from backupkit.words.events import Listener, Notice, collecting
@@ -71,16 +71,25 @@ def make_backup(settings: Settings, order: Order, tell: Listener, clock: Clock) 
             created_at=moment,
             duration_seconds=round(time.monotonic() - started, 3),
         )
+        metadata = _compared(settings, metadata, tell)
         _seal(settings, draft, metadata)
     _mark(settings, order, name)
     return Created(store.read(settings, name), tuple(heard))
+
+
+def _compared(settings: Settings, metadata: Metadata, tell: Listener) -> Metadata:
+    """With what is unusual about it. A notice, no warning: all that is live is in the backup."""
+    anomalies = anomaly.unusual(metadata, store.all_backups(settings), settings.anomaly_drop)
+    for sentence in anomalies:
+        tell(Notice(f"Unusual: {sentence}. `prune` removes nothing until you have looked."))
+    return replace(metadata, anomalies=anomalies)
 
 
 def _mark(settings: Settings, order: Order, name: str) -> None:
     """The marks that were ordered and none that an earlier backup of that name had."""
     if order.kind != "pre_restore":
         marks.take_all(settings.dir, marks.HELD)
-    for mark, wanted in ((marks.PINNED, order.pin), (marks.HELD, order.hold)):
+    for mark, wanted in ((marks.PINNED, order.pin), (marks.HELD, order.hold), (marks.ACCEPTED, False)):
         (marks.put if wanted else marks.take)(settings.dir, mark, name)
 
 

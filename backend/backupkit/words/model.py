@@ -71,7 +71,10 @@ class GitFacts:
 
 @dataclass(frozen=True)
 class Metadata:
-    """`backup_metadata.json`. The first seven fields are all that an earlier or hand-made backup has."""
+    """`backup_metadata.json`. The first seven fields are all that an earlier or hand-made backup has.
+
+    `anomalies` says of what there was suddenly less than in the backups before it, a sentence each.
+    """
 
     backup_name: str
     timestamp: str
@@ -90,6 +93,7 @@ class Metadata:
     app_id: str | None = None
     tool_version: str | None = None
     duration_seconds: Seconds | None = None
+    anomalies: tuple[str, ...] = ()
 
     @property
     def revisions(self) -> tuple[str, ...]:
@@ -111,10 +115,16 @@ class Backup:
     checked_at: datetime | None = None
     proven_at: datetime | None = None
     trouble: str = ""
+    accepted: bool = False
 
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def unusual(self) -> tuple[str, ...]:
+        """What is unusual about it, as long as nobody has accepted that."""
+        return self.metadata.anomalies if self.metadata and not self.accepted else ()
 
 
 @dataclass(frozen=True)
