@@ -94,6 +94,12 @@ def test_days_are_those_of_the_configured_zone() -> None:
     assert kept(decide(policy, [late, early], known())) == ["late"]
 
 
+def test_a_week_belongs_to_one_year_and_may_begin_in_another() -> None:
+    days = [datetime(2026, 1, 2, tzinfo=UTC), datetime(2025, 12, 29, tzinfo=UTC), datetime(2025, 1, 3, tzinfo=UTC)]
+    found = [backup(str(day.date()), day) for day in days]
+    assert kept(decide(Policy(weekly=2), found, known())) == ["2026-01-02", "2025-01-03"]
+
+
 def test_a_policy_without_rules_removes_nothing() -> None:
     kinds: list[Kind] = list(get_args(Kind))
     found = [backup(f"{kind}{day}", NOON - day * DAY, kind) for kind in kinds for day in range(9)]
