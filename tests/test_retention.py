@@ -393,6 +393,7 @@ def one_backup(draw: st.DrawFn, number: int, moment: datetime) -> Backup:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(POLICIES, histories())
 def test_verdicts_are_those_of_the_slow_model(policy: Policy, history: tuple[list[Backup], Known]) -> None:
@@ -405,6 +406,7 @@ def test_verdicts_are_those_of_the_slow_model(policy: Policy, history: tuple[lis
     assert all(verdict.reasons for verdict in decision.verdicts)
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(POLICIES, histories())
 def test_no_policy_breaks_a_safeguard(policy: Policy, history: tuple[list[Backup], Known]) -> None:

@@ -69,10 +69,12 @@ class Settings(BaseSettings):
     keep_weekly: int = Field(default=12, ge=0, le=_MANY, description="Keep the newest of each of so many weeks.")
     keep_monthly: int = Field(default=12, ge=0, le=_MANY, description="Keep the newest of each of so many months.")
     keep_yearly: int = Field(default=0, ge=0, le=_MANY, description="Keep the newest of each of so many years.")
-    keep_within: str = Field(default="", description="Keep all that are so much older than the newest: 7d, 2y5m7d3h.")
+    keep_within: str = Field(default="", description="Keep all made so shortly before the newest: 7d, 2y5m7d3h.")
     keep_pre_restore: int = Field(default=5, ge=0, le=_MANY, description="Keep so many safety copies of restores.")
     keep_pre_migration: int = Field(default=5, ge=0, le=_MANY, description="Keep so many backups before migrations.")
-    keep_safety_within: str = Field(default="14d", description="Keep all of those two that are this young.")
+    keep_safety_within: str = Field(
+        default="14d", description="Keep all of those two made so shortly before the newest."
+    )
     max_backups: int = Field(default=0, ge=0, le=_MANY, description="Keep the newest so many of all; 0 means any.")
     min_keep: int = Field(default=3, ge=1, le=_MANY, description="Keep so many good backups whatever their age.")
     prune_limit: int = Field(default=25, ge=0, le=_MANY, description="Remove no more at once without --force.")
