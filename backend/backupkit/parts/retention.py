@@ -226,16 +226,20 @@ def _suspicion(found: list[Backup], known: Known) -> str:
     """What is wrong with the newest backup, whole or of the database alone; empty if nothing is."""
     ours = [backup for backup in found if _is_of_now(backup, known) and _kind(backup) != "pre_restore"]
     for group in _groups(ours):
-        for backup in group[:1]:
-            if backup.state == "damaged":
-                return f"the newest backup {backup.name} is damaged"
-            if backup.unusual:
-                return f"the newest backup {backup.name} is unusual ({'; '.join(backup.unusual)})"
+        if group and (doubt := _doubt(group[0])):
+            return f"the newest backup {group[0].name} is {doubt}"
     latest = _moment(ours[0]) if ours else _LONG_AGO
     for name, changed in sorted(known.undated.items()):
         if latest < changed <= known.now:
             return f"{name} is damaged, and may be the newest backup"
     return ""
+
+
+def _doubt(backup: Backup) -> str:
+    if backup.state == "damaged":
+        return "damaged"
+    more = f"; and {len(backup.unusual) - 1} more" if len(backup.unusual) > 1 else ""
+    return f"unusual ({backup.unusual[0]}{more})" if backup.unusual else ""
 
 
 def _is_of_now(backup: Backup, known: Known) -> bool:

@@ -81,7 +81,9 @@ def _compared(settings: Settings, metadata: Metadata, tell: Listener) -> Metadat
     """With what is unusual about it. A notice, no warning: all that is live is in the backup."""
     anomalies = anomaly.unusual(metadata, store.all_backups(settings), settings.anomaly_drop)
     for sentence in anomalies:
-        tell(Notice(f"Unusual: {sentence}. `prune` removes nothing until you have looked."))
+        tell(Notice(f"Unusual: {sentence}."))
+    if anomalies:
+        tell(Notice("Is that as it should be? Until somebody has looked, `prune` removes nothing."))
     return replace(metadata, anomalies=anomalies)
 
 
