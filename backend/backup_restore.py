@@ -260,6 +260,29 @@ def delete(
 
 
 @app.command()
+def prune(
+    dry_run: DryRun = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Remove more than the limit at once.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove the backups that the policy lets go; every verdict has its reasons."""
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.prune import plan_prune, prune_backups
+
+    settings = _settings()
+    plan = plan_prune(settings)
+    if not json:
+        _put(render.prune_plan(settings, plan))
+    if dry_run:
+        return as_json.put(as_json.prune_plan(plan)) if json else None
+    with listening() as tell:
+        done = prune_backups(settings, plan, force, tell)
+    as_json.put(as_json.pruned(plan, done)) if json else _put(render.pruned(done))
+    if done.warnings:
+        raise SystemExit(ExitCode.WARNINGS)
+
+
+@app.command()
 def pin(name: Name, json: Json = False) -> None:
     """Keep a backup from being deleted."""
     _set_pin(name, True, json)

@@ -265,7 +265,10 @@ def test_the_default_of_a_setting_is_the_one_in_the_table(name: str) -> None:
     assert default_told(name) == f"`{Settings.model_fields[name].default}`"
 
 
-@pytest.mark.parametrize("name", ["busy_timeout", "lock_timeout"])
+NUMBERS = [name for name, field in Settings.model_fields.items() if isinstance(field.default, int | float)]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
 def test_the_default_number_of_a_setting_is_the_one_in_the_table(name: str) -> None:
     assert float(default_told(name).strip("`")) == Settings.model_fields[name].default
 

@@ -118,7 +118,7 @@ class Scenario:
     """A command, and the world in which it is run; `fails_at` makes it fail there, so that it has to go back.
 
     `safety` is whether the state before must be kept in a safety copy, `only_new` whether there is no way back.
-    `disks` are the folders that are mounts of their own.
+    `removes` is how many of the earlier backups it removes. `disks` are the folders that are mounts of their own.
     """
 
     name: str
@@ -128,6 +128,7 @@ class Scenario:
     fails_at: Callable[[], Callable[[Event], bool]] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     only_new: bool = False
+    removes: int = 0
     disks: tuple[str, ...] = ()
 
     @property
@@ -475,6 +476,7 @@ def learn(scenario: Scenario, place: Path) -> Known:
         there, new = visible(after), live(after)
     appeared = {name: found for name, found in there.items() if name not in earlier}
     kept = {name: found for name, found in there.items() if name in earlier}
+    assert len(earlier) - len(kept) == scenario.removes, f"{scenario.argv} left {sorted(kept)} of {sorted(earlier)}"
     return Known(scenario, folder, old, new, ran.code, earlier, kept, appeared, ran.events)
 
 

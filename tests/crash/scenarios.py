@@ -117,9 +117,13 @@ def _nothing_yet(app: SmallApp) -> None:
 
 
 def _many_backups(app: SmallApp) -> None:
-    for _ in range(6):
-        _say(app, "auto-backup")
+    """Six of one day, of which one is pinned; and marks of backups that are gone."""
+    for number in range(6):
+        _say(app, "auto-backup", *(["--pin"] if number == 2 else []))
         app.add_rows(1)
+    for mark in ("pinned", "accepted"):
+        (app.backups / ".state" / mark).mkdir(exist_ok=True)
+        (app.backups / ".state" / mark / "gone").touch()
 
 
 def _small(app: SmallApp) -> None:
@@ -151,7 +155,7 @@ def _tiny(app: SmallApp) -> None:
     (app.uploads / "2" / "more.txt").chmod(0o600)
 
 
-KEEP = ("BACKUP_KEEP_LAST", "BACKUP_KEEP_DAILY", "BACKUP_KEEP_WEEKLY", "BACKUP_KEEP_MONTHLY")
+KEEP = ("BACKUP_KEEP_LAST", "BACKUP_KEEP_DAILY", "BACKUP_KEEP_WEEKLY", "BACKUP_KEEP_MONTHLY", "BACKUP_MIN_KEEP")
 RESTORE = ("restore", "first", "--force")
 ALL = (
     Scenario("backup", ("backup", "one"), _nothing_yet),
@@ -170,8 +174,8 @@ ALL = (
     Scenario("recover", ("recover",), _interrupted, only_new=True),
     Scenario("migrate", ("migrate",), _behind, safety=True),
     Scenario("restore-migrate", ("restore", "old", "--force", "--migrate"), _backup_is_behind, safety=True),
-    Scenario("delete", ("delete", "first"), _two_backups_and_changes),
-    Scenario("prune", ("prune",), _many_backups, environment=dict.fromkeys(KEEP, "1")),
+    Scenario("delete", ("delete", "first"), _two_backups_and_changes, removes=1),
+    Scenario("prune", ("prune",), _many_backups, environment=dict.fromkeys(KEEP, "1"), removes=4),
 )
 
 SMALL = (

@@ -10,6 +10,7 @@ from typing import Any
 
 from backupkit.parts import manifest
 from backupkit.verbs.make import Created
+from backupkit.verbs.prune import Pruned, PrunePlan
 from backupkit.verbs.restore import Restored, RestorePlan
 from backupkit.words.model import Backup, Metadata
 
@@ -32,6 +33,8 @@ def backup(found: Backup) -> dict[str, Any]:
         "checked_at": found.checked_at,
         "proven_at": found.proven_at,
         "trouble": found.trouble or None,
+        "anomalies": list(found.metadata.anomalies) if found.metadata else [],
+        "accepted": found.accepted,
     }
     return {**described, "backup_name": found.name, **folder}
 
@@ -39,6 +42,21 @@ def backup(found: Backup) -> dict[str, Any]:
 def created(made: Created) -> dict[str, Any]:
     """The new backup, and the warnings of making it."""
     return {**backup(made.backup), "warnings": list(made.warnings)}
+
+
+def prune_plan(found: PrunePlan) -> dict[str, Any]:
+    """A verdict for each backup, newest first, and why nothing is removed now, where that is so."""
+    return {
+        "stopped": found.stopped or None,
+        "limit": found.limit,
+        "verdicts": [{**backup(one.backup), "keep": one.keep, "reasons": list(one.reasons)} for one in found.verdicts],
+    }
+
+
+def pruned(found: PrunePlan, done: Pruned) -> dict[str, Any]:
+    """The plan, and the names of what was removed."""
+    names = [one.name for one in done.removed]
+    return {**prune_plan(found), "removed": names, "warnings": list(done.warnings)}
 
 
 def plan(found: RestorePlan) -> dict[str, Any]:

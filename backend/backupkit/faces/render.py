@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from backupkit.parts.retention import Verdict
 from backupkit.parts.sources.delta import Summary
 from backupkit.parts.space import human
 from backupkit.verbs.doctor import Finding
 from backupkit.verbs.make import Created
 from backupkit.verbs.migrate import Migrated
+from backupkit.verbs.prune import Pruned, PrunePlan
 from backupkit.verbs.restore import Restored, RestorePlan
 from backupkit.words.model import Backup, Metadata, SchemaVerdict
 from backupkit.words.names import shown
@@ -46,7 +48,7 @@ def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
     metadata = backup.metadata
     if metadata is None:
         return backup.name, "-", "-", "-", "-", "-", "damaged", backup.trouble
-    state = f"{backup.state}, pinned" if backup.pinned else backup.state
+    state = ", ".join((backup.state, *(["unusual"] if backup.unusual else []), *(["pinned"] if backup.pinned else [])))
     made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S")
     revision = shown(",".join(metadata.revisions)) or "-"
     size, adds = human(backup.size_bytes), human(backup.unique_bytes)
@@ -64,6 +66,8 @@ def details(settings: Settings, backup: Backup) -> Iterator[str]:
     yield f"  kind       {metadata.kind}{', pinned' if backup.pinned else ''}"
     yield f"  state      {backup.state}"
     yield f"  size       {human(backup.size_bytes)}, of which {human(backup.unique_bytes)} are in no older backup"
+    looked_at = " (accepted)" if backup.accepted else ""
+    yield from (f"  unusual    {shown(sentence)}{looked_at}" for sentence in metadata.anomalies)
     if metadata.note:
         yield f"  note       {shown(metadata.note)}"
     yield f"  revision   {shown(', '.join(metadata.revisions)) or 'none'}"
@@ -169,6 +173,34 @@ def next_steps(reach: Reach, verdict: SchemaVerdict) -> Iterator[str]:
     elif verdict.relation == "unversioned":
         yield "Schema: the backup has no Alembic revision. Only if you know which one its tables are at:"
         yield f"    {reach.alembic('stamp THAT_REVISION')}"
+
+
+def prune_plan(settings: Settings, found: PrunePlan) -> Iterator[str]:
+    """A verdict and its reasons for each backup, and what they come to."""
+    if not found.verdicts:
+        yield f"There are no backups in {settings.dir}."
+        return
+    yield from table(
+        ("NAME", "MADE", "KIND", "SIZE", "VERDICT", "WHY"), (_judged(settings, one) for one in found.verdicts)
+    )
+    if found.stopped:
+        yield f"Nothing is removed: {shown(found.stopped)}."
+    else:
+        stay = len(found.verdicts) - len(found.removals)
+        yield f"{counted(len(found.removals), 'backup')} to remove, {counted(stay, 'backup')} to keep."
+
+
+def _judged(settings: Settings, verdict: Verdict) -> tuple[str, ...]:
+    backup, metadata = verdict.backup, verdict.backup.metadata
+    made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S") if metadata else "-"
+    kind, size = (metadata.kind, human(backup.size_bytes)) if metadata else ("-", "-")
+    return backup.name, made, kind, size, "keep" if verdict.keep else "REMOVE", shown(", ".join(verdict.reasons))
+
+
+def pruned(done: Pruned) -> Iterator[str]:
+    """How much was removed."""
+    freed = human(sum(backup.unique_bytes for backup in done.removed))
+    yield f"Removed {counted(len(done.removed), 'backup')} ({freed})." if done.removed else "Nothing was removed."
 
 
 def deleted(backup: Backup) -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import hashlib
 import os
@@ -108,7 +109,11 @@ def remove_tree(folder: Path) -> None:
 
 
 def discard_tree(draft: Path, folder: Path) -> None:
-    """Gone in one step as far as a reader can see: renamed to `draft` first, then removed."""
+    """Gone in one step as far as a reader can see: renamed to `draft` first, then removed.
+
+    A folder of another user, which we could not empty, keeps its name: `PermissionError`.
+    """
+    _require_ours(folder)
     rename(folder, draft)
     remove_tree(draft)
 
@@ -284,6 +289,12 @@ def _write_all(target: int, chunk: bytes) -> None:
     view = memoryview(chunk)
     while view:
         view = view[os.write(target, view) :]
+
+
+def _require_ours(folder: Path) -> None:
+    for path in (str(folder), *_folders_below(folder)) if os.geteuid() else ():
+        if os.lstat(path).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
 
 
 def _folders_below(folder: Path) -> Iterator[str]:

@@ -6,6 +6,7 @@ the last restore's safety copy, `backups/.state/last_restore`.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 
 from backupkit.ground import disk
@@ -13,6 +14,8 @@ from backupkit.ground import disk
 STATE_FOLDER = ".state"
 PINNED = "pinned"
 HELD = "held"  # pinned until the next good backup
+ACCEPTED = "accepted"  # somebody looked at what is unusual about it
+_BY_NAME = (PINNED, HELD, ACCEPTED)
 _LAST_RESTORE = "last_restore"
 
 
@@ -33,6 +36,14 @@ def take_all(backups: Path, mark: str) -> None:
     folder = backups / STATE_FOLDER / mark
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         disk.remove(path)
+
+
+def forget_all_but(backups: Path, names: Set[str]) -> None:
+    """Nothing is said any more of backups that are not there."""
+    for mark in _BY_NAME:
+        folder = backups / STATE_FOLDER / mark
+        for name in {path.name for path in folder.iterdir()} - names if folder.is_dir() else ():
+            disk.remove(folder / name)
 
 
 def bears(backups: Path, mark: str, name: str) -> bool:

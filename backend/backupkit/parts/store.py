@@ -13,7 +13,7 @@ from pathlib import Path
 from backupkit.ground import disk
 from backupkit.parts import manifest, marks
 from backupkit.words.errors import BackupError, Damaged, NoSuchBackup
-from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata
+from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.words.names import check_name
 from backupkit.words.settings import Settings
 
@@ -79,7 +79,9 @@ def read(settings: Settings, name: str) -> Backup:
     checked_at = metadata.created_at if sealed else None
     pinned = any(marks.bears(settings.dir, mark, name) for mark in (marks.PINNED, marks.HELD))
     adds = size if metadata.added_bytes is None else metadata.added_bytes
-    return Backup(path, metadata, "checked" if sealed else "unchecked", size, adds, pinned, checked_at)
+    accepted = bool(metadata.anomalies) and marks.bears(settings.dir, marks.ACCEPTED, name)
+    state: State = "checked" if sealed else "unchecked"
+    return Backup(path, metadata, state, size, adds, pinned, checked_at, accepted=accepted)
 
 
 def trusted(backup: Backup) -> Metadata:

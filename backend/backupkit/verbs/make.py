@@ -18,11 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backupkit.ground import disk
-from backupkit.parts import index, manifest, marks, store
+from backupkit.parts import anomaly, index, manifest, marks, store
 from backupkit.verbs import filling
 from backupkit.verbs.filling import Draft
 from backupkit.words.errors import Refused
-from backupkit.words.events import Listener, collecting
+from backupkit.words.events import Listener, Notice, collecting
 from backupkit.words.model import (
     CHECKSUM_FILE,
     GUIDE_FILE,
@@ -66,17 +66,29 @@ def make_backup(settings: Settings, order: Order, tell: Listener, clock: Clock) 
                 created_at=moment,
                 duration_seconds=round(time.monotonic() - started, 3),
             )
+            metadata = _compared(settings, metadata, tell)
             _seal(settings, folder, metadata)
-        seen.finish()
+        with contextlib.suppress(OSError):  # the backup is as good without it
+            seen.finish()
     _mark(settings, order, name)
     return Created(store.read(settings, name), tuple(heard))
+
+
+def _compared(settings: Settings, metadata: Metadata, tell: Listener) -> Metadata:
+    """With what is unusual about it. A notice, no warning: all that is live is in the backup."""
+    anomalies = anomaly.unusual(metadata, store.all_backups(settings), settings.anomaly_drop)
+    for sentence in anomalies:
+        tell(Notice(f"Unusual: {sentence}."))
+    if anomalies:
+        tell(Notice("Is that as it should be? Until somebody has looked, `prune` removes nothing."))
+    return replace(metadata, anomalies=anomalies)
 
 
 def _mark(settings: Settings, order: Order, name: str) -> None:
     """The marks that were ordered and none that an earlier backup of that name had."""
     if order.kind != "pre_restore":
         marks.take_all(settings.dir, marks.HELD)
-    for mark, wanted in ((marks.PINNED, order.pin), (marks.HELD, order.hold)):
+    for mark, wanted in ((marks.PINNED, order.pin), (marks.HELD, order.hold), (marks.ACCEPTED, False)):
         (marks.put if wanted else marks.take)(settings.dir, mark, name)
 
 

@@ -12,13 +12,17 @@ from backupkit.words.settings import Settings
 
 def plan_undo(settings: Settings, force: bool = False, tell: Listener = silence) -> RestorePlan:
     """The plan that takes the last restore back; `NoSuchBackup` where there is no safety copy to go back to."""
-    last = marks.last_restore(settings.dir) or _newest_safety_copy(settings)
-    if last:
+    if last := goes_back_to(settings):
         backup = store.find(settings, last)
         # A migration touched the database alone: uploads that came since stay.
         only: Part | None = "database" if store.trusted(backup).kind == "pre_migration" else None
         return plan_restore(settings, last, only, force=force, tell=tell)
     raise NoSuchBackup(f"No restore left a safety copy in {settings.dir}.", hint="`list` shows the backups there are.")
+
+
+def goes_back_to(settings: Settings) -> str | None:
+    """The name of the safety copy that `undo` restores, if there ever was one."""
+    return marks.last_restore(settings.dir) or _newest_safety_copy(settings)
 
 
 def _newest_safety_copy(settings: Settings) -> str | None:

@@ -74,6 +74,7 @@ class Metadata:
     """`backup_metadata.json`. The first seven fields are all that an earlier or hand-made backup has.
 
     `added_bytes` is what it does not share with the backup `linked_from`, which it needs for nothing.
+    `anomalies` says of what there was suddenly less than in the backups before it, a sentence each.
     """
 
     backup_name: str
@@ -95,6 +96,7 @@ class Metadata:
     duration_seconds: Seconds | None = None
     linked_from: str | None = None
     added_bytes: Count | None = None
+    anomalies: tuple[str, ...] = ()
 
     @property
     def revisions(self) -> tuple[str, ...]:
@@ -116,10 +118,16 @@ class Backup:
     checked_at: datetime | None = None
     proven_at: datetime | None = None
     trouble: str = ""
+    accepted: bool = False
 
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def unusual(self) -> tuple[str, ...]:
+        """What is unusual about it, as long as nobody has accepted that."""
+        return self.metadata.anomalies if self.metadata and not self.accepted else ()
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,13 @@ from backupkit.words.errors import Refused
 from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER
 from backupkit.words.names import shown
 from backupkit.words.reach import Reach, reach_from
+from backupkit.words.span import parse_span
 
 SETTINGS_FILE = "backup.toml"
 PREFIX = "BACKUP_"
 # Handed over by the wrapper, or read by it and by the tests: not settings of the toolkit itself.
 _PLUMBING = ("GIT_", "HOST_", "COMPOSE", "RUNNER_IN_USE", "TEST", "VENV", "REQUIREMENTS", "PYTHON", "REHEARSAL")
+_MANY = 1_000_000
 _RESERVED = {UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE}
 
 
@@ -62,6 +64,21 @@ class Settings(BaseSettings):
     app_id: str = Field(default="", description="Whose backups these are; the database's name where empty.")
     busy_timeout: float = Field(default=30, ge=0, le=3600, description="Seconds to wait for a locked database.")
     lock_timeout: float = Field(default=10, ge=0, le=86400, description="Seconds to wait for another run to finish.")
+    keep_last: int = Field(default=0, ge=0, le=_MANY, description="Keep the last so many routine backups.")
+    keep_daily: int = Field(default=30, ge=0, le=_MANY, description="Keep the newest of each of so many days.")
+    keep_weekly: int = Field(default=12, ge=0, le=_MANY, description="Keep the newest of each of so many weeks.")
+    keep_monthly: int = Field(default=12, ge=0, le=_MANY, description="Keep the newest of each of so many months.")
+    keep_yearly: int = Field(default=0, ge=0, le=_MANY, description="Keep the newest of each of so many years.")
+    keep_within: str = Field(default="", description="Keep all made so shortly before the newest: 7d, 2y5m7d3h.")
+    keep_pre_restore: int = Field(default=5, ge=0, le=_MANY, description="Keep so many safety copies of restores.")
+    keep_pre_migration: int = Field(default=5, ge=0, le=_MANY, description="Keep so many backups before migrations.")
+    keep_safety_within: str = Field(
+        default="14d", description="Keep all of those two made so shortly before the newest."
+    )
+    max_backups: int = Field(default=0, ge=0, le=_MANY, description="Keep the newest so many of all; 0 means any.")
+    min_keep: int = Field(default=3, ge=1, le=_MANY, description="Keep so many good backups whatever their age.")
+    prune_limit: int = Field(default=25, ge=0, le=_MANY, description="Remove no more at once without --force.")
+    anomaly_drop: int = Field(default=50, ge=1, le=100, description="Percent less than before that is unusual.")
     service: str = Field(default="backend", description="The Compose service that holds the data.")
     runner: Literal["auto", "docker", "local"] = Field(default="auto", description="How backup.sh runs the commands.")
 
@@ -122,6 +139,11 @@ class Settings(BaseSettings):
     def _backups_folder(cls, value: Path, info: ValidationInfo) -> Path:
         folder: Path = info.data["app_dir"]
         return _below(folder, value) if value.parts else _beside(folder)
+
+    @field_validator("keep_within", "keep_safety_within")
+    @classmethod
+    def _length_of_time(cls, value: str) -> str:
+        return str(parse_span(value))
 
     @field_validator("app_id")
     @classmethod

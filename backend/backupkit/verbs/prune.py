@@ -1,0 +1,126 @@
+"""Remove the backups that the policy lets go. Each loses its name first, in one step, and then its content."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from backupkit.ground import disk
+from backupkit.parts import lock, marks, retention, store
+from backupkit.parts.retention import Known, Policy, Verdict
+from backupkit.verbs.make import Clock, utc_now
+from backupkit.verbs.recover import recover_under_lock
+from backupkit.verbs.undo import goes_back_to
+from backupkit.words.errors import Refused
+from backupkit.words.events import Listener, Notice, Step, Warned, collecting, silence
+from backupkit.words.model import Backup
+from backupkit.words.settings import Settings
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """A verdict for each backup, newest first; `stopped` says why nothing is removed now, `limit` how much at once."""
+
+    policy: Policy
+    verdicts: tuple[Verdict, ...]
+    stopped: str
+    limit: int
+
+    @property
+    def removals(self) -> tuple[Backup, ...]:
+        """What is to go, newest first."""
+        return tuple(verdict.backup for verdict in self.verdicts if not verdict.keep)
+
+    @property
+    def needs_force(self) -> bool:
+        """Whether it is more than one run removes by itself."""
+        return 0 < self.limit < len(self.removals)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was removed, and what a person should look at."""
+
+    removed: tuple[Backup, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def plan_prune(settings: Settings, clock: Clock = utc_now) -> PrunePlan:
+    """Which backups would be removed now, which not, and why. Looks only."""
+    found, policy = store.all_backups(settings), retention.policy_of(settings)
+    undone = goes_back_to(settings)
+    known = Known(
+        app_id=settings.app_id,
+        now=clock(),
+        zone=settings.zone,
+        reserved={undone: "undo goes back to it"} if undone else {},
+        undated={backup.name: changed for backup in found if not backup.metadata for changed in _changed(backup)},
+    )
+    decision = retention.decide(policy, found, known)
+    return PrunePlan(policy, decision.verdicts, decision.stopped, settings.prune_limit)
+
+
+def prune_backups(
+    settings: Settings, plan: PrunePlan, force: bool = False, tell: Listener = silence, clock: Clock = utc_now
+) -> Pruned:
+    """What the plan shows is removed, and nothing else; each backup is gone or whole, whenever the run is killed.
+
+    It is decided again under the lock: what has a reason to stay by then stays. Raises `Refused` where more is to
+    go than the limit allows, unless `force`; and `Locked`.
+    """
+    if plan.needs_force and not force:
+        raise Refused(
+            f"{len(plan.removals)} backups would be removed at once, and the limit is {plan.limit};"
+            " nothing was removed.",
+            hint="Read the table, then: prune --force. BACKUP_PRUNE_LIMIT sets the limit.",
+        )
+    if not plan.verdicts:
+        return Pruned()
+    warnings: list[str] = []
+    listener = collecting(tell, warnings)
+    with lock.held(settings.dir, "prune", settings.lock_timeout, tell):
+        recover_under_lock(settings, tell)
+        agreed = _still_agreed(plan, plan_prune(settings, clock), listener)
+        removed = tuple(backup for backup in agreed if _remove(settings, backup, listener))
+        marks.forget_all_but(settings.dir, store.taken_names(settings))
+    return Pruned(removed, tuple(warnings))
+
+
+def accept(settings: Settings, name: str, tell: Listener = silence) -> Backup:
+    """What is unusual about the backup is as it should be: it stops retention no more, and is what later ones are
+    measured by."""
+    with lock.held(settings.dir, f"acceptance of {name}", settings.lock_timeout, tell):
+        recover_under_lock(settings, tell)
+        backup = store.find(settings, name)
+        marks.put(settings.dir, marks.ACCEPTED, backup.name)
+        return store.read(settings, backup.name)
+
+
+def _still_agreed(plan: PrunePlan, now: PrunePlan, tell: Listener) -> list[Backup]:
+    """What both plans let go, oldest first: what is lost by an error in the middle is then the least."""
+    if now.stopped:
+        tell(Warned(f"Nothing is removed: {now.stopped}."))
+    shown, current = ({backup.name for backup in one.removals} for one in (plan, now))
+    for verdict in now.verdicts:
+        if verdict.keep and verdict.backup.name in shown:
+            tell(Notice(f"{verdict.backup.name} stays after all: {', '.join(verdict.reasons)}."))
+    return [backup for backup in reversed(plan.removals) if backup.name in current]
+
+
+def _remove(settings: Settings, backup: Backup, tell: Listener) -> bool:
+    tell(Step(f"removing {backup.name}"))
+    try:
+        disk.discard_tree(store.draft_of(settings, backup.name), backup.path)
+    except OSError as error:
+        tell(Warned(f"{backup.path} could not be removed: {error.strerror}."))
+        return False
+    return True
+
+
+def _changed(backup: Backup) -> list[datetime]:
+    """When the folder was last changed; nothing where it vanished meanwhile."""
+    try:
+        return [datetime.fromtimestamp(os.lstat(backup.path).st_mtime, UTC)]
+    except (OSError, OverflowError, ValueError):
+        return []

@@ -1,0 +1,139 @@
+"""A month of daily life over real backups ends in exactly those that the policy promises."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from backupkit.parts import store
+from backupkit.verbs.create import create_backup
+from backupkit.verbs.prune import accept, plan_prune, prune_backups
+from backupkit.verbs.remove import set_pin
+from backupkit.verbs.restore import plan_restore, restore_backup
+from backupkit.verbs.undo import plan_undo
+from backupkit.words.errors import SourceUnreadable
+from backupkit.words.model import Order
+from backupkit.words.settings import Settings
+from small_app import SmallApp
+
+FIRST = date(2026, 3, 1)  # a Sunday; Berlin changes its clocks on the 29th
+DAYS = 31
+OFF = {9, 10, 11}  # the machine was switched off
+BROKEN = {17}  # the database could not be read
+
+
+class Month:
+    """The app, its calendar, and what happens at which hour of Berlin's day."""
+
+    def __init__(self, app: SmallApp) -> None:
+        self.app = app
+        rules = {
+            "keep_daily": 7,
+            "keep_weekly": 4,
+            "keep_monthly": 2,
+            "keep_pre_restore": 1,
+            "keep_safety_within": "3d",
+        }
+        self.settings = Settings(**{**app.settings.model_dump(), "timezone": "Europe/Berlin", **rules})  # type: ignore[arg-type]
+        self.now = datetime.min
+        self.stopped: list[int] = []
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def at(self, day: int, hour: int) -> None:
+        """It is that hour of that day of March."""
+        wall = datetime(FIRST.year, FIRST.month, day, hour, tzinfo=self.settings.zone)
+        self.now = wall.astimezone(UTC)
+
+    def back_up(self, name: str, kind: str = "scheduled") -> None:
+        create_backup(self.settings, Order(name, kind=kind), clock=self.clock)  # type: ignore[arg-type]
+
+    def prune(self) -> None:
+        """What is planned is what is done, and a second look finds nothing more."""
+        plan = plan_prune(self.settings, self.clock)
+        before = self.names()
+        done = prune_backups(self.settings, plan, clock=self.clock)
+        gone = {backup.name for backup in plan.removals}
+        assert {backup.name for backup in done.removed} == gone
+        assert self.names() == [name for name in before if name not in gone]
+        assert plan_prune(self.settings, self.clock).removals == ()
+        if plan.stopped:
+            self.stopped.append(self.now.astimezone(self.settings.zone).day)
+
+    def names(self) -> list[str]:
+        return [backup.name for backup in store.all_backups(self.settings)]
+
+    def morning(self, day: int) -> None:
+        """The nightly run: a backup, and the pruning after it."""
+        self.at(day, 3)
+        if day in BROKEN:
+            with pytest.raises(SourceUnreadable):
+                self.break_and_back_up(day)
+        else:
+            self.back_up(f"march{day:02}")
+        self.prune()
+        self.app.add_rows(10)
+
+    def break_and_back_up(self, day: int) -> None:
+        content = self.app.database.read_bytes()
+        self.app.database.write_bytes(b"no database")
+        try:
+            self.back_up(f"march{day:02}")
+        finally:
+            self.app.database.write_bytes(content)
+
+    def afternoon(self, day: int) -> None:
+        """What only happens on some days."""
+        self.at(day, 15)
+        if day % 2:
+            self.back_up(f"deploy{day:02}", "auto")
+        if day == 5:
+            self.back_up("release", "manual")
+        if day == 6:
+            set_pin(self.settings, "march06", True)
+        if day == 14:
+            restore_backup(self.settings, plan_restore(self.settings, "march14"), clock=self.clock)
+        if day == 20:
+            (self.app.backups / "march20" / "SHA256SUMS").unlink()
+        if day == 23:
+            self.app.execute("DELETE FROM applications WHERE id > 50")
+        if day == 25:
+            accept(self.settings, "march25")
+
+    def live(self) -> None:
+        for number in range(DAYS):
+            day = (FIRST + timedelta(days=number)).day
+            if day not in OFF:
+                self.morning(day)
+                self.afternoon(day)
+
+
+@pytest.mark.slow
+def test_a_month_ends_in_exactly_the_backups_that_the_policy_promises(app: SmallApp) -> None:
+    month = Month(app)
+    month.live()
+    assert month.stopped == [24, 25]  # half the rows were gone, until somebody looked
+    month.at(31, 23)
+    month.prune()
+    left = month.names()
+    safety = [name for name in left if name.startswith("pre_restore")]
+    assert [name for name in left if name not in safety] == [
+        "deploy31",  # seven days, the newest of each
+        "march31",  # one of the three newest good ones
+        "march30",
+        "deploy29",  # a Sunday, and the end of its week
+        "march28",
+        "deploy27",
+        "march26",
+        "deploy25",
+        "march22",  # the weeks before that, the month's own among them
+        "march20",  # damaged: a person's to remove
+        "deploy15",
+        "march06",  # pinned
+        "release",  # manual
+    ]
+    assert plan_undo(month.settings, force=True).source.name == safety[0]
+    assert len(safety) == 1
+    assert {backup.name for backup in store.all_backups(month.settings) if backup.state == "damaged"} == {"march20"}
