@@ -19,11 +19,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import backupkit
 from backupkit.ground import disk
 from backupkit.parts import manifest, marks, space, store
 from backupkit.parts.sources import database, uploads
-from backupkit.words.errors import Damaged, Refused, SourceBroken
+from backupkit.words.errors import Refused, SourceBroken
 from backupkit.words.events import Listener, Notice, collecting
 from backupkit.words.model import (
     CHECKSUM_FILE,
@@ -39,6 +38,7 @@ from backupkit.words.model import (
 )
 from backupkit.words.names import STAMP, auto_name, default_name, distinct
 from backupkit.words.settings import Settings
+from backupkit.words.version import VERSION
 
 Clock = Callable[[], datetime]
 
@@ -172,24 +172,9 @@ def _copy_database(settings: Settings, moment: sqlite3.Connection, draft: Path, 
     mode = settings.database.stat().st_mode & 0o777
     os.chmod(target, mode)
     disk.give(target, disk.owner_of(settings.dir))
-    found = _inspected(settings, target, tell)
+    found = database.inspect_copy(target, settings.database, tell)
     facts = replace(found.facts, journal_mode=database.journal_mode(moment), mode=mode)
     return replace(found, facts=facts)
-
-
-def _inspected(settings: Settings, copied: Path, tell: Listener) -> database.Inspection:
-    """What the copy holds; what is wrong with it is wrong with the live database."""
-    try:
-        found = database.inspect(copied, tell)
-        problem = found.problems[0] if found.problems else ""
-    except Damaged as error:
-        problem = str(error.__cause__)
-    if problem:
-        raise SourceBroken(
-            f"The database {settings.database} is damaged: {problem}.",
-            hint="Put a backup back: `list`, then `restore`. `dump` may save what can still be read.",
-        )
-    return found
 
 
 def _metadata(settings: Settings, order: Order, found: database.Inspection, facts: UploadsFacts | None) -> Metadata:
@@ -209,7 +194,7 @@ def _metadata(settings: Settings, order: Order, found: database.Inspection, fact
         uploads=facts,
         git=order.git,
         app_id=settings.app_id,
-        tool_version=backupkit.__version__,
+        tool_version=VERSION,
     )
 
 

@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     app_id: str = Field(default="", description="Whose backups these are; the database's name where empty.")
     busy_timeout: float = Field(default=30, ge=0, le=3600, description="Seconds to wait for a locked database.")
     lock_timeout: float = Field(default=10, ge=0, le=86400, description="Seconds to wait for another run to finish.")
+    backup_before_migrations: bool = Field(default=True, description="Whether the guard in env.py makes a backup.")
     service: str = Field(default="backend", description="The Compose service that holds the data.")
     runner: Literal["auto", "docker", "local"] = Field(default="auto", description="How backup.sh runs the commands.")
 
