@@ -39,7 +39,7 @@ def copy_beside(live: Path, moment: datetime, timeout: float, tell: Listener) ->
 
     A database too broken to be copied is kept as its raw files. Raises `SourceLocked`, `NoSpace`.
     """
-    clear_drafts(live)
+    clear_unfinished_copies(live)
     if not any(path.exists() for path in (live, *database.sidecars(live))):
         return None
     final, _ = single.free_place(moment, live.parent, f"{_literal(live.name)}{_MARK}{{stamp}}")
@@ -70,7 +70,7 @@ def copy_moment(live: Path, target: Path, timeout: float, tell: Listener) -> Non
 @contextlib.contextmanager
 def draft_of(final: Path) -> Iterator[Path]:
     """A folder that only its owner can look into, beside the final place; nothing of it stays."""
-    folder = final.with_name(f"{disk.DRAFT_PREFIX}{final.name}")
+    folder = draft_folder(final)
     disk.remove_tree(folder)
     folder.mkdir(mode=0o700)
     try:
@@ -79,11 +79,16 @@ def draft_of(final: Path) -> Iterator[Path]:
         disk.remove_tree(folder)
 
 
-def clear_drafts(live: Path) -> None:
-    """Removes what a killed run left beside the database; under the lock, when it is nobody's."""
-    draft = f"{disk.DRAFT_PREFIX}{live.name}"
+def draft_folder(final: Path) -> Path:
+    """Where something is made before it gets that name."""
+    return final.with_name(f"{disk.DRAFT_PREFIX}{final.name}")
+
+
+def clear_unfinished_copies(live: Path) -> None:
+    """Removes what a killed run left of a copy beside the database; under the lock, when it is nobody's."""
+    start = f"{draft_folder(live).name}{_MARK}"
     for entry in live.parent.iterdir() if live.parent.is_dir() else ():
-        if entry.name == draft or entry.name.startswith(f"{draft}{_MARK}"):
+        if entry.name.startswith(start):
             disk.remove_tree(entry)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from backupkit.ground import disk
 from backupkit.parts import last_backup, lock, single, space, store
 from backupkit.parts.sources import database
-from backupkit.verbs.beside import clear_drafts, copy_beside, copy_moment, draft_of
+from backupkit.verbs.beside import clear_unfinished_copies, copy_beside, copy_moment, draft_folder, draft_of
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.words.errors import BackupError, Damaged, NoSuchBackup, Refused, SourceBroken, SourceLocked
 from backupkit.words.events import Listener, Warned, silence
@@ -89,8 +89,8 @@ def _locked(plain: Plain, command: str, tell: Listener) -> Iterator[None]:
     """The lock is ours, and what killed runs left is gone."""
     store.require(plain.backups)
     with lock.held(plain.backups, command, plain.timeout, tell):
-        clear_drafts(plain.database)
-        for draft in plain.backups.glob(f"{disk.DRAFT_PREFIX}backup_*"):
+        clear_unfinished_copies(plain.database)
+        for draft in (draft_folder(plain.database), *plain.backups.glob(f"{disk.DRAFT_PREFIX}backup_*")):
             disk.remove_tree(draft)
         yield
 
