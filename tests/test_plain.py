@@ -444,7 +444,8 @@ def test_a_folder_that_may_not_be_written_is_none_and_leaves_nothing(program: Pr
     assert program.litter() == []
 
 
-def test_settings_that_may_not_be_written_do_not_make_the_backup_fail(program: Program) -> None:
+def test_settings_that_may_not_be_written_do_not_make_the_backup_fail(tmp_path: Path) -> None:
+    program = Program(tmp_path / "program", "delete")
     program.backups.mkdir()
     program.settings.write_text("{}")
     program.database.parent.chmod(0o555)
