@@ -95,11 +95,10 @@ def test_a_rollback_that_fails_says_so_and_hides_no_error(notes: Notes) -> None:
     guard = protected("bulk import", rollback=True, on=notes.plain)
     with (
         pytest.raises(ValueError, match="line 7") as raised,
-        contextlib.closing(sqlite3.connect(notes.database)) as live,
+        contextlib.closing(sqlite3.connect(notes.database)) as live,guard
     ):
-        with guard:
-            live.execute("BEGIN IMMEDIATE")
-            raise ValueError("line 7")
+        live.execute("BEGIN IMMEDIATE")
+        raise ValueError("line 7")
     (note,) = raised.value.__notes__
     assert note.startswith("It could not be rolled back to ") and "stayed locked" in note
     assert notes.outcomes() == ["not rolled back"]
@@ -153,9 +152,8 @@ def test_calls_of_a_decorated_function_may_overlap(notes: Notes) -> None:
 
 def test_one_block_is_entered_once_at_a_time(notes: Notes) -> None:
     guard = protected("bulk import", on=notes.plain)
-    with guard:
-        with pytest.raises(RuntimeError, match="under way already"), guard:
-            raise AssertionError("it was entered twice")
+    with guard, pytest.raises(RuntimeError, match="under way already"), guard:
+        raise AssertionError("it was entered twice")
     assert notes.outcomes() == ["succeeded"]
 
 
