@@ -95,7 +95,8 @@ def test_a_rollback_that_fails_says_so_and_hides_no_error(notes: Notes) -> None:
     guard = protected("bulk import", rollback=True, on=notes.plain)
     with (
         pytest.raises(ValueError, match="line 7") as raised,
-        contextlib.closing(sqlite3.connect(notes.database)) as live,guard
+        contextlib.closing(sqlite3.connect(notes.database)) as live,
+        guard,
     ):
         live.execute("BEGIN IMMEDIATE")
         raise ValueError("line 7")
