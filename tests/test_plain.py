@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -59,7 +60,7 @@ class Program:
         return PlainDatabase(self.database, **given)
 
     def names(self) -> list[str]:
-        return sorted(path.name for path in self.backups.glob("*.db")) if self.backups.is_dir() else []
+        return sorted(path.name for path in self.backups.glob("backup_*.db")) if self.backups.is_dir() else []
 
     def litter(self) -> list[Path]:
         """What is neither the program's nor a finished backup nor the toolkit's lock."""
@@ -241,7 +242,7 @@ def test_there_is_one_a_day_in_the_zone(program: Program) -> None:
 @pytest.mark.parametrize("start", [datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 9, 25, tzinfo=UTC)], ids=str)
 def test_over_every_change_of_the_clock_there_is_one_a_day(program: Program, zone: str, start: datetime) -> None:
     days = set()
-    for hours in range(0, 45 * 24, 5):
+    for hours in range(0, 45 * 24, 7):
         program.now = start + timedelta(hours=hours)
         days.add(program.now.astimezone(ZoneInfo(zone)).date())
         program.plain(timezone=zone, max_backups=100).create_backup_if_needed()
@@ -627,6 +628,50 @@ def test_a_restore_onto_a_locked_database_is_false_and_changes_nothing(program: 
         live.execute("BEGIN IMMEDIATE")
         assert made and program.plain().restore_backup(made) is False
     assert program.notes() == ["first", "second"]
+
+
+# Killed.
+
+KILLED = """
+import os, sys
+from backupkit import PlainDatabase
+plain = PlainDatabase(sys.argv[1], max_backups=1, timezone="UTC")
+(backup,) = plain.list_backups()
+left = int(sys.argv[3])
+changing = {f"os.{name}" for name in ("chmod", "chown", "mkdir", "remove", "rename", "rmdir")} | {"sqlite3.connect"}
+
+def hook(event, given):
+    global left
+    if event in changing or (event == "open" and (given[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
+        left -= 1
+        if not left:
+            os._exit(9)
+
+sys.addaudithook(hook)
+print(plain.create_backup_now() if sys.argv[2] == "create" else plain.restore_backup(backup["path"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["create", "restore"])
+def test_killed_at_any_change_of_a_file_all_that_has_a_name_is_whole(tmp_path: Path, call: str) -> None:
+    for point in itertools.count(1):
+        program = Program(tmp_path / str(point))
+        program.plain().create_backup_now()
+        program.write("second")
+        child = started(KILLED, program.database, call, str(point))
+        child.communicate(timeout=60)
+        contents = [program.notes(), *(program.notes(path) for path in program.backups.glob("backup_*.db"))]
+        contents += [program.notes(path) for path in program.database.parent.glob("app.db.before_restore_*")]
+        assert all(content in (["first"], ["first", "second"]) for content in contents), point
+        assert call == "restore" or program.notes() == ["first", "second"]
+        program.now += timedelta(days=1)
+        assert program.plain().create_backup_now(), point
+        assert [path for path in program.litter() if ".before_restore_" not in path.name] == [], point
+        if child.returncode == 0:
+            break
+        assert child.returncode == 9
+    assert point > 10
 
 
 # Inside the program's own process.

@@ -40,7 +40,7 @@ _DISPLAY = "%d/%m/%Y %H:%M"
 _log = logging.getLogger("backupkit.api")
 
 
-class Protected(ABC):
+class Protectable(ABC):
     """What both forms can do. The five calls return None, False, [] or "—" where they fail, and log why."""
 
     def create_backup_now(self) -> Path | None:
@@ -95,7 +95,7 @@ class Protected(ABC):
 
 
 @dataclass(frozen=True)
-class PlainDatabase(Protected):
+class PlainDatabase(Protectable):
     """One SQLite file, and its backups as single files `backup_YYYYMMDD_HHMMSS.db`.
 
     They lie in `backups` (a folder beside the database where left out); the newest `max_backups` stay. When the last
@@ -149,7 +149,7 @@ class PlainDatabase(Protected):
 
 
 @dataclass(frozen=True)
-class AppFolder(Protected):
+class AppFolder(Protectable):
     """An app with its settings: database and uploads, one folder a backup, as the commands make them.
 
     `app_dir` is the folder with `backup.toml` or `alembic.ini`; where left out, the current folder if it has one of
@@ -197,9 +197,10 @@ class AppFolder(Protected):
         return self.settings or load_settings(_absolute(self.app_dir) if self.app_dir else _default_app_dir())
 
 
-class PlainOptions(TypedDict, total=False):
-    """What the five functions take beside a database: the fields of `PlainDatabase`."""
+class Options(TypedDict, total=False):
+    """What the five functions take: the fields of `PlainDatabase`, or with no database those of `AppFolder`."""
 
+    app_dir: Place
     backups: Place | None
     settings_file: Place | None
     max_backups: int
@@ -208,13 +209,7 @@ class PlainOptions(TypedDict, total=False):
     clock: Clock
 
 
-class Options(PlainOptions, total=False):
-    """What the five functions take: `app_dir` and `clock` for an app folder, the others for a database."""
-
-    app_dir: Place
-
-
-def place(database: Place | None = None, **options: Unpack[Options]) -> Protected:
+def place(database: Place | None = None, **options: Unpack[Options]) -> Protectable:
     """The plain database where one is named, else the app folder; `TypeError` for an option of the other form."""
     given: Any = options
     return AppFolder(**given) if database is None else PlainDatabase(database, **given)

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, Unpack
 
-from backupkit.faces.api import Options, Place, Protected, place
+from backupkit.faces.api import Options, Place, Protectable, place
 from backupkit.parts import marks
 from backupkit.verbs.make import utc_now
 from backupkit.words.errors import BackupError
@@ -62,7 +62,7 @@ class protected:
         database: Place | None = None,
         *,
         rollback: bool = False,
-        on: Protected | None = None,
+        on: Protectable | None = None,
         **options: Unpack[Options],
     ) -> None:
         self._name = name

@@ -26,8 +26,8 @@ def back_up_before_upgrade(context: Any, url: object, app_dir: Path | None = Non
 
     Nothing is done for other commands, for another database than the live one, for a new one without tables, where
     there is nothing to upgrade, inside the toolkit's own rehearsal and migration, and where the setting
-    `backup_before_migrations` says no. A backup that fails raises,
-    and so stops the upgrade. `url` is what env.py connects to: a string, a path or SQLAlchemy's URL.
+    `backup_before_migrations` says no. A backup that fails raises, and so stops the upgrade. `url` is what env.py
+    connects to: a string, a path or SQLAlchemy's URL.
     """
     if os.environ.get(upgrade.REHEARSAL) or context.is_offline_mode():
         return None
