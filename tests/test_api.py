@@ -221,6 +221,20 @@ def test_threads_and_processes_that_ask_at_once_make_one(app: SmallApp) -> None:
     assert len(store.all_backups(app.settings)) == 1
 
 
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_the_apps_own_locks_outlive_the_calls(app: SmallApp, mode: str) -> None:
+    ask = f"import sqlite3; sqlite3.connect({str(app.database)!r}, timeout=0).execute('BEGIN IMMEDIATE')"
+    calls = AppFolder(settings=app.quick().settings)
+    with contextlib.closing(app.connect()) as live:
+        live.execute(f"PRAGMA journal_mode={mode}")
+        live.execute("BEGIN IMMEDIATE")
+        made = calls.create_backup_now()
+        assert made and calls.restore_backup(made) is False
+        assert calls.list_backups() and calls.create_backup_if_needed() is None
+        assert "database is locked" in program(ask, app.folder).stderr
+    assert program(ask, app.folder).stderr == ""
+
+
 # Which app is meant.
 
 
