@@ -263,6 +263,13 @@ def test_the_guard_leaves_a_new_database_alone(app: SmallApp) -> None:
     assert kinds(app) == []
 
 
+def test_the_guard_can_be_turned_off(app: SmallApp) -> None:
+    app.at_revision(DOCUMENTS)
+    done = alembic(app, "upgrade", "head", BACKUP_BACKUP_BEFORE_MIGRATIONS="false")
+    assert done.returncode == 0, done.stderr
+    assert (kinds(app), app.revisions()) == ([], {HEAD})
+
+
 def test_a_backup_that_fails_stops_the_upgrade(app: SmallApp) -> None:
     app.at_revision(DOCUMENTS)
     app.uploads.rename(app.folder / "elsewhere")

@@ -7,18 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tomllib
 import venv
 import zipfile
-from importlib.metadata import requires
+from importlib.metadata import distribution, requires
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from small_app import BACKEND, clean_environment
+from examples import examples
+from small_app import BACKEND, SmallApp, clean_environment
 
 ROOT = BACKEND.parent
 SCRIPTS = ["backup.sh", "backend/entrypoint.sh", "tests/run", ".ci/run"]
@@ -45,14 +45,23 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment with the wheel in it; what it depends on is lent by ours, so that no network is needed."""
+    """A fresh environment with the wheel and what it depends on, lent by ours so that no network is needed; no more."""
     home = tmp_path_factory.mktemp("installed") / "venv"
     venv.create(home, with_pip=False)
     python = home / "bin" / "python"
     run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=home)
     packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=home).strip())
-    (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    for name in needed({canonicalize_name(one.name) for one in dependencies()}):
+        lend(name, packages)
     return home
+
+
+def lend(name: str, packages: Path) -> None:
+    """That package of ours, linked into another environment."""
+    lender = distribution(name)
+    for top in {file.parts[0] for file in lender.files or []} - {"..", "__pycache__"}:
+        if not (packages / top).exists():
+            (packages / top).symlink_to(str(lender.locate_file(top)))
 
 
 def test_the_wheel_holds_the_toolkit_and_nothing_else(wheel: Path) -> None:
@@ -69,6 +78,57 @@ def test_the_installed_command_runs(installed: Path) -> None:
 def test_the_installed_library_is_the_wheels_own_and_its_modules_import(installed: Path) -> None:
     where = run(installed / "bin" / "python", "-c", "import backupkit; print(backupkit.__file__)", cwd=installed)
     assert Path(where.strip()).is_relative_to(installed)
+
+
+def test_the_base_is_all_there_is_in_that_environment(installed: Path) -> None:
+    code = "import importlib.util as u, sys; print([name for name in sys.argv[1:] if u.find_spec(name)])"
+    names = ["pytest", "mypy", "packaging", "typer", "backupkit"]
+    assert run(installed / "bin" / "python", "-c", code, *names, cwd=installed) == "['typer', 'backupkit']\n"
+
+
+def test_every_module_of_the_toolkit_imports_with_the_base_alone(installed: Path) -> None:
+    files = [path.relative_to(BACKEND).with_suffix("") for path in (BACKEND / "backupkit").rglob("*.py")]
+    names = [".".join(path.parts).removesuffix(".__init__") for path in files if not path.stem.endswith("writer")]
+    code = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+    run(installed / "bin" / "python", "-c", code, *names, cwd=installed)
+
+
+def test_the_installed_command_and_library_work_with_the_base_alone(installed: Path, app: SmallApp) -> None:
+    code = "import backupkit; print(backupkit.create_backup_now())"
+    made = Path(run(installed / "bin" / "python", "-c", code, cwd=app.folder).strip())
+    assert made.parent == app.backups
+    assert made.name in run(installed / "bin" / "backup-restore", "list", cwd=app.folder)
+    before = app.contents()
+    app.execute("DELETE FROM documents")
+    run(installed / "bin" / "backup-restore", "restore", made.name, "--force", cwd=app.folder)
+    assert app.contents() == before
+
+
+@pytest.mark.slow
+def test_the_installed_library_has_types_for_a_strict_checker(installed: Path, tmp_path: Path) -> None:
+    wrong = "from backupkit import create_backup_now\nmade: int = create_backup_now('app.db', max_backups='many')\n"
+    for number, example in enumerate([*examples(), wrong]):
+        (tmp_path / f"example_{number}.py").write_text(example)
+    # An example may leave out the annotations of its own functions.
+    lenient = ["--allow-untyped-defs", "--allow-untyped-calls", "--allow-untyped-decorators"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", *lenient, "--python-executable", installed / "bin" / "python", "."],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = [line.partition(":")[0] for line in done.stdout.splitlines() if ": error:" in line]
+    assert found == [f"example_{len(examples())}.py"] * 2, done.stdout
+
+
+def test_every_extra_that_the_code_names_is_one_of_the_package() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("optional-dependencies", {})
+    files = [BACKEND / "backup_restore.py", *(BACKEND / "backupkit").rglob("*.py")]
+    calls = [node for file in files for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    named = {ast.literal_eval(one.args[0]) for one in calls if getattr(one.func, "id", "") == "from_extra"}
+    assert named <= set(declared)
 
 
 # The pins.

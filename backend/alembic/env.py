@@ -21,7 +21,7 @@ from alembic import context
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.pool import NullPool
 
-from backupkit.verbs.guard import back_up_before_upgrade
+from backupkit import back_up_before_upgrade
 from models import FOLDER, Base, database_path
 
 config = context.config

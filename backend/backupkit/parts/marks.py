@@ -1,7 +1,8 @@
 """What is said of a sealed backup later, kept beside it: losing it loses no backup.
 
 One empty file a mark, `backups/.state/MARK/NAME`, so that two processes never write the same one; and the name of
-the last restore's safety copy, `backups/.state/last_restore`.
+the last restore's safety copy, `backups/.state/last_restore`; and `backups/.state/operations/NAME.json`, how the
+operation ended that a program made the backup for.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ HELD = "held"  # pinned until the next good backup
 ACCEPTED = "accepted"  # somebody looked at what is unusual about it
 _BY_NAME = (PINNED, HELD, ACCEPTED)
 _LAST_RESTORE = "last_restore"
+_OPERATIONS = "operations"
 
 
 def put(backups: Path, mark: str, name: str) -> None:
@@ -64,6 +66,13 @@ def last_restore(backups: Path) -> str | None:
         return (backups / STATE_FOLDER / _LAST_RESTORE).read_text() or None
     except FileNotFoundError:
         return None
+
+
+def remember_operation(backups: Path, name: str, text: str) -> None:
+    """What became of the operation that the backup of that name was made for."""
+    path = backups / STATE_FOLDER / _OPERATIONS / f"{name}.json"
+    disk.make_folder(path.parent, 0o700)
+    disk.write_file(path, text.encode())
 
 
 def _path(backups: Path, mark: str, name: str) -> Path:

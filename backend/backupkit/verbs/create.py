@@ -30,6 +30,19 @@ def create_backup(settings: Settings, order: Order, tell: Listener = silence, cl
         return make_backup(settings, order, tell, clock)
 
 
+def create_backup_if_needed(
+    settings: Settings, order: Order, tell: Listener = silence, clock: Clock = utc_now
+) -> Created | None:
+    """`create_backup`, unless there is a backup of today: one, however many threads and processes ask at once."""
+    if backup_of_today(settings, clock):
+        return None
+    refuse_overlap(settings)
+    store.require(settings.dir)
+    with lock.held(settings.dir, "backup", settings.lock_timeout, tell):
+        recover_under_lock(settings, tell)
+        return None if backup_of_today(settings, clock) else make_backup(settings, order, tell, clock)
+
+
 def backup_of_today(settings: Settings, clock: Clock = utc_now) -> Backup | None:
     """The newest backup made today in the configured time zone, safety copies apart."""
     today = settings.local(clock()).date()

@@ -17,15 +17,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-import backupkit
 from backupkit.ground import disk
 from backupkit.parts import index, manifest, space
 from backupkit.parts.sources import database, uploads
 from backupkit.parts.sources.database import Inspection
-from backupkit.words.errors import Damaged, SourceBroken
+from backupkit.words.errors import SourceBroken
 from backupkit.words.events import Event, Listener, Notice, Step, Together
 from backupkit.words.model import CHECKSUM_FILE, UPLOADS_FOLDER, DatabaseFacts, Metadata, Order, UploadsFacts
 from backupkit.words.settings import Settings
+from backupkit.words.version import VERSION
 
 
 @dataclass(frozen=True)
@@ -190,23 +190,8 @@ def _copy_database(draft: Draft, moment: sqlite3.Connection, tell: Listener) -> 
     moment.close()  # with a rollback journal writers wait for this
     os.chmod(draft.database, mode)
     disk.give(draft.database, disk.owner_of(draft.settings.dir))
-    found = _inspected(live, draft.database, tell)
+    found = database.inspect_copy(draft.database, live, tell)
     return replace(found, facts=replace(found.facts, journal_mode=journal_mode, mode=mode))
-
-
-def _inspected(live: Path, copied: Path, tell: Listener) -> Inspection:
-    """What the copy holds; what is wrong with it is wrong with the live database."""
-    try:
-        found = database.inspect(copied, tell)
-        problem = found.problems[0] if found.problems else ""
-    except Damaged as error:
-        problem = str(error.__cause__)
-    if problem:
-        raise SourceBroken(
-            f"The database {live} is damaged: {problem}.",
-            hint="Put a backup back: `list`, then `restore`. `dump` may save what can still be read.",
-        )
-    return found
 
 
 def _keep_raw(draft: Draft) -> _Taken:
@@ -252,7 +237,7 @@ def _metadata(draft: Draft, found: _Taken, files: _Taken) -> Metadata:
         uploads=files.uploads,
         git=draft.order.git,
         app_id=draft.settings.app_id,
-        tool_version=backupkit.__version__,
+        tool_version=VERSION,
         linked_from=draft.earlier.folder.name if draft.earlier and shares else None,
         added_bytes=added,
     )

@@ -1,6 +1,6 @@
 """The guard an app puts into its own `alembic/env.py`, in one line before it connects:
 
-    from backupkit.verbs.guard import back_up_before_upgrade
+    from backupkit import back_up_before_upgrade
 
     back_up_before_upgrade(context, url)
 
@@ -25,15 +25,18 @@ def back_up_before_upgrade(context: Any, url: object, app_dir: Path | None = Non
     """A backup of kind `pre_migration` where this run of Alembic is about to change the live database; else None.
 
     Nothing is done for other commands, for another database than the live one, for a new one without tables, where
-    there is nothing to upgrade, and inside the toolkit's own rehearsal and migration. A backup that fails raises,
-    and so stops the upgrade. `url` is what env.py connects to: a string, a path or SQLAlchemy's URL.
+    there is nothing to upgrade, inside the toolkit's own rehearsal and migration, and where the setting
+    `backup_before_migrations` says no. A backup that fails raises, and so stops the upgrade. `url` is what env.py
+    connects to: a string, a path or SQLAlchemy's URL.
     """
     if os.environ.get(upgrade.REHEARSAL) or context.is_offline_mode():
         return None
     ini = Path(context.config.config_file_name or "alembic.ini").absolute()
     settings = load_settings(app_dir or ini.parent)
     path = _file_of(url)
-    if path is None or path.resolve() != settings.database.resolve() or not _has_work(context, settings):
+    if not settings.backup_before_migrations or path is None or path.resolve() != settings.database.resolve():
+        return None
+    if not _has_work(context, settings):
         return None
     return create_backup(settings, Order(kind="pre_migration", note="before alembic upgrade", hold=True)).backup
 

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     app_id: str = Field(default="", description="Whose backups these are; the database's name where empty.")
     busy_timeout: float = Field(default=30, ge=0, le=3600, description="Seconds to wait for a locked database.")
     lock_timeout: float = Field(default=10, ge=0, le=86400, description="Seconds to wait for another run to finish.")
+    backup_before_migrations: bool = Field(default=True, description="Whether the guard in env.py makes a backup.")
     keep_last: int = Field(default=0, ge=0, le=_MANY, description="Keep the last so many routine backups.")
     keep_daily: int = Field(default=30, ge=0, le=_MANY, description="Keep the newest of each of so many days.")
     keep_weekly: int = Field(default=12, ge=0, le=_MANY, description="Keep the newest of each of so many weeks.")

@@ -45,13 +45,29 @@ class Inspection:
     problems: tuple[str, ...] = ()
 
 
+def require(live: Path) -> None:
+    """The live database is a file with something in it: `SourceBroken` or `SourceUnreadable` otherwise."""
+    try:
+        facts = os.stat(live)
+    except FileNotFoundError as error:
+        hint = "Set BACKUP_DATABASE to where it is; `config` shows the settings in force."
+        raise SourceBroken(f"There is no database at {live}.", hint) from error
+    except OSError as error:
+        hint = f"Run as a user who may read it (ls -ld {live.parent}), or see `doctor`."
+        raise SourceUnreadable(f"The database {live} cannot be reached: {error.strerror}.", hint) from error
+    if not stat.S_ISREG(facts.st_mode):
+        raise SourceUnreadable(f"The database {live} is not a file.", hint="Set BACKUP_DATABASE to the database file.")
+    if facts.st_size == 0:
+        raise SourceBroken(f"The database {live} is empty (0 bytes).", hint="Is BACKUP_DATABASE right? See `config`.")
+
+
 @contextlib.contextmanager
 def snapshot(live: Path, timeout: float, tell: Listener = silence) -> Iterator[sqlite3.Connection]:
     """One moment of the live database, WAL included, held until the block ends; writers in WAL mode go on.
 
     Raises `SourceBroken` where it is missing, empty or no database, `SourceUnreadable` where it stays locked.
     """
-    _must_be_there(live)
+    require(live)
     try:
         with contextlib.closing(_open_for_reading(live, timeout, tell)) as connection:
             yield connection
@@ -120,6 +136,21 @@ def inspect(sealed: Path, tell: Listener = silence) -> Inspection:
             return replace(found, facts=replace(found.facts, sha256=checksum.result()))
     except sqlite3.DatabaseError as error:
         raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
+
+
+def inspect_copy(copied: Path, live: Path, tell: Listener = silence) -> Inspection:
+    """What a fresh copy of the live database holds; what is wrong with it is wrong there: `SourceBroken`."""
+    try:
+        found = inspect(copied, tell)
+        problem = found.problems[0] if found.problems else ""
+    except Damaged as error:
+        problem = str(error.__cause__)
+    if problem:
+        raise SourceBroken(
+            f"The database {live} is damaged: {problem}.",
+            hint="Put a backup back: `list`, then `restore`. `dump` may save what can still be read.",
+        )
+    return found
 
 
 def look(connection: sqlite3.Connection) -> Inspection:
@@ -305,21 +336,6 @@ def _facts(path: Path) -> os.stat_result | None:
     with contextlib.suppress(OSError):
         return os.stat(path)
     return None
-
-
-def _must_be_there(live: Path) -> None:
-    try:
-        facts = os.stat(live)
-    except FileNotFoundError as error:
-        hint = "Set BACKUP_DATABASE to where it is; `config` shows the settings in force."
-        raise SourceBroken(f"There is no database at {live}.", hint) from error
-    except OSError as error:
-        hint = f"Run as a user who may read it (ls -ld {live.parent}), or see `doctor`."
-        raise SourceUnreadable(f"The database {live} cannot be reached: {error.strerror}.", hint) from error
-    if not stat.S_ISREG(facts.st_mode):
-        raise SourceUnreadable(f"The database {live} is not a file.", hint="Set BACKUP_DATABASE to the database file.")
-    if facts.st_size == 0:
-        raise SourceBroken(f"The database {live} is empty (0 bytes).", hint="Is BACKUP_DATABASE right? See `config`.")
 
 
 def _open_for_reading(live: Path, timeout: float, tell: Listener) -> sqlite3.Connection:
