@@ -11,6 +11,7 @@ from typing import Any
 from backupkit.parts import manifest
 from backupkit.verbs.make import Created
 from backupkit.verbs.restore import Restored, RestorePlan
+from backupkit.verbs.verify import Verified, VerifiedFile
 from backupkit.words.model import Backup, Metadata
 
 
@@ -32,8 +33,27 @@ def backup(found: Backup) -> dict[str, Any]:
         "checked_at": found.checked_at,
         "proven_at": found.proven_at,
         "trouble": found.trouble or None,
+        "recovery_seconds": found.recovery_seconds,
+        "not_proven": found.not_proven or None,
+        "flaws": [dataclasses.asdict(flaw) for flaw in found.flaws],
     }
     return {**described, "backup_name": found.name, **folder}
+
+
+def verified(done: Verified) -> dict[str, Any]:
+    """The backup as it is known now, and what is wrong with it."""
+    return {
+        **backup(done.backup),
+        "flaws": [dataclasses.asdict(flaw) for flaw in done.flaws],
+        "more_flaws": done.more,
+        "warnings": list(done.warnings),
+        "failure": done.failure.message if done.failure else None,
+    }
+
+
+def verified_file(found: VerifiedFile) -> dict[str, Any]:
+    """What a plain database file holds, and what is wrong with it."""
+    return dataclasses.asdict(found)
 
 
 def created(made: Created) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from backupkit.ground import disk
 STATE_FOLDER = ".state"
 PINNED = "pinned"
 HELD = "held"  # pinned until the next good backup
+ACCEPTED = "accepted"  # a person looked at it: what is unusual in it is meant to be so
 _LAST_RESTORE = "last_restore"
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import backupkit
 from backupkit.ground import disk
-from backupkit.parts import manifest, marks, space, store
+from backupkit.parts import manifest, marks, proofs, space, store
 from backupkit.parts.sources import database, uploads
 from backupkit.words.errors import Damaged, Refused, SourceBroken
 from backupkit.words.events import Listener, Notice, collecting
@@ -80,7 +80,8 @@ def _mark(settings: Settings, order: Order, name: str) -> None:
     """The marks that were ordered and none that an earlier backup of that name had."""
     if order.kind != "pre_restore":
         marks.take_all(settings.dir, marks.HELD)
-    for mark, wanted in ((marks.PINNED, order.pin), (marks.HELD, order.hold)):
+    proofs.forget(settings.dir, name)
+    for mark, wanted in ((marks.PINNED, order.pin), (marks.HELD, order.hold), (marks.ACCEPTED, False)):
         (marks.put if wanted else marks.take)(settings.dir, mark, name)
 
 

@@ -29,7 +29,19 @@ from backupkit.words.reach import Reach, reach_from
 SETTINGS_FILE = "backup.toml"
 PREFIX = "BACKUP_"
 # Handed over by the wrapper, or read by it and by the tests: not settings of the toolkit itself.
-_PLUMBING = ("GIT_", "HOST_", "COMPOSE", "RUNNER_IN_USE", "TEST", "VENV", "REQUIREMENTS", "PYTHON", "REHEARSAL")
+_PLUMBING = (
+    "GIT_",
+    "HOST_",
+    "COMPOSE",
+    "RUNNER_IN_USE",
+    "TESTS_",
+    "TEST_DATABASE",
+    "TEST_UPLOADS",
+    "VENV",
+    "REQUIREMENTS",
+    "PYTHON",
+    "REHEARSAL",
+)
 _RESERVED = {UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE}
 
 
@@ -62,6 +74,8 @@ class Settings(BaseSettings):
     app_id: str = Field(default="", description="Whose backups these are; the database's name where empty.")
     busy_timeout: float = Field(default=30, ge=0, le=3600, description="Seconds to wait for a locked database.")
     lock_timeout: float = Field(default=10, ge=0, le=86400, description="Seconds to wait for another run to finish.")
+    test_command: str = Field(default="", description="A shell command that must succeed on each test restore.")
+    test_timeout: float = Field(default=600, ge=1, le=86400, description="Seconds that command may take.")
     service: str = Field(default="backend", description="The Compose service that holds the data.")
     runner: Literal["auto", "docker", "local"] = Field(default="auto", description="How backup.sh runs the commands.")
 

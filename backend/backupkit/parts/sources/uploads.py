@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,9 +81,14 @@ def copy(live: Path, target: Path, record: Record, total: int, tell: Listener = 
 
 def digest(root: Path) -> str:
     """SHA-256 of the list of folders, files and links: what checksums of contents do not cover."""
+    return digest_of((entry.form, entry.path, entry.target) for entry in tree.walk(root))
+
+
+def digest_of(entries: Iterable[tuple[str, str, str]]) -> str:
+    """The same for entries that are told: form, path and target, in the order of a walk."""
     lines = hashlib.sha256()
-    for entry in tree.walk(root):
-        lines.update("\0".join((entry.form, entry.path, entry.target, "")).encode("utf-8", "surrogateescape"))
+    for entry in entries:
+        lines.update("\0".join((*entry, "")).encode("utf-8", "surrogateescape"))
     return lines.hexdigest()
 
 
