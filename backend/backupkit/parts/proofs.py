@@ -6,11 +6,12 @@ without the lock, since reading never waits: a record is replaced in one step, a
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from backupkit.ground import disk
 from backupkit.parts.marks import STATE_FOLDER
@@ -42,17 +43,17 @@ _RECORD = TypeAdapter(Record)
 def read(backups: Path, name: str, metadata: Metadata) -> Record:
     """What is known of this very backup; an empty record where nothing is, or where it cannot be read."""
     try:
-        found = _RECORD.validate_json(_path(backups, name).read_bytes())
-    except (OSError, ValidationError):
+        found = _load(_path(backups, name))
+    except (OSError, ValueError, RecursionError):
         return Record(metadata.created_at)
-    return found if _is_usable(found, metadata) else Record(metadata.created_at)
+    return found if found.made_at == metadata.created_at else Record(metadata.created_at)
 
 
 def is_broken(backups: Path, name: str) -> bool:
     """Whether there is a record that nobody can read."""
     try:
-        _RECORD.validate_json(_path(backups, name).read_bytes())
-    except ValidationError:
+        _load(_path(backups, name))
+    except (ValueError, RecursionError):
         return True
     except OSError:
         return False
@@ -62,11 +63,11 @@ def is_broken(backups: Path, name: str) -> bool:
 def write(backups: Path, name: str, record: Record) -> None:
     """The record is kept, instead of the one before."""
     path = _path(backups, name)
-    disk.make_folder(path.parent.parent, 0o700)
+    content = json.dumps(_RECORD.dump_python(record, mode="json")).encode()  # ASCII: a path may be any bytes
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             disk.make_folder(path.parent, 0o700)
-            return disk.write_file(path, _RECORD.dump_json(record))
+            return disk.write_file(path, content)
         except FileNotFoundError:  # another run took its draft for one that a killed run left
             if attempt == _ATTEMPTS:
                 raise
@@ -77,9 +78,12 @@ def forget(backups: Path, name: str) -> None:
     disk.remove(_path(backups, name))
 
 
-def _is_usable(record: Record, metadata: Metadata) -> bool:
-    times = (record.made_at, record.checked_at, record.tried_at, record.proven_at)
-    return record.made_at == metadata.created_at and all(time is None or time.tzinfo for time in times)
+def _load(path: Path) -> Record:
+    record = _RECORD.validate_python(json.loads(path.read_bytes()))
+    times = filter(None, (record.made_at, record.checked_at, record.tried_at, record.proven_at))
+    if not all(time.tzinfo for time in times):
+        raise ValueError(f"{path} has a time without its offset")
+    return record
 
 
 def _path(backups: Path, name: str) -> Path:
