@@ -14,22 +14,24 @@ from pathlib import Path
 
 from backupkit.words.errors import BackupError
 from backupkit.words.names import shown
+from backupkit.words.settings import Settings
 
 
 class NotProven(BackupError):
     """The backup was restored into a scratch folder, and the result does not stand the test."""
 
 
-def run(command: str, timeout: float, folder: Path, database: Path, uploads: Path, log: Path) -> None:
-    """The command ended with 0 within `timeout` seconds, or `NotProven` with its last line. Nothing of it goes on.
+def run(settings: Settings, scratch: Settings, log: Path) -> None:
+    """The test command ended with 0 in time, or `NotProven` with its last line. Nothing of it goes on.
 
-    It runs in `folder`; what it says goes into `log`.
+    It runs in the app's folder, with the places of `scratch`; what it says goes into `log`.
     """
+    command, timeout = settings.test_command, settings.test_timeout
     with open(log, "wb") as said:
         child = subprocess.Popen(
             ["/bin/sh", "-c", command],
-            cwd=folder,
-            env=_environment(database, uploads),
+            cwd=settings.app_dir,
+            env=_environment(scratch),
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,
@@ -49,13 +51,15 @@ def run(command: str, timeout: float, folder: Path, database: Path, uploads: Pat
         )
 
 
-def _environment(database: Path, uploads: Path) -> dict[str, str]:
+def _environment(scratch: Settings) -> dict[str, str]:
+    database, uploads = str(scratch.database), str(scratch.uploads or "")
     return {
         **os.environ,
-        "BACKUP_TEST_DATABASE": str(database),
-        "BACKUP_TEST_UPLOADS": str(uploads),
-        "BACKUP_DATABASE": str(database),
-        "BACKUP_UPLOADS": str(uploads),
+        "BACKUP_TEST_DATABASE": database,
+        "BACKUP_TEST_UPLOADS": uploads,
+        "BACKUP_DATABASE": database,
+        "BACKUP_UPLOADS": uploads,
+        "BACKUP_DIR": str(scratch.dir),
         "DATABASE_URL": f"sqlite:///{database}",
     }
 

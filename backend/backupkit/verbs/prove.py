@@ -144,9 +144,6 @@ def _differing(before: Mapping[str, int], after: Mapping[str, int]) -> str:
 
 
 def _run_test(settings: Settings, scratch: Settings, tell: Listener) -> None:
-    if not settings.test_command:
-        return
-    tell(Step("Running the test command"))
-    uploads = scratch.uploads or scratch.database.parent.parent / "uploads"
-    log = scratch.dir / "test.log"
-    trial.run(settings.test_command, settings.test_timeout, settings.app_dir, scratch.database, uploads, log)
+    if settings.test_command:
+        tell(Step("Running the test command"))
+        trial.run(settings, scratch, scratch.dir / "test.log")
