@@ -179,8 +179,8 @@ def test_a_good_test_after_a_bad_one_makes_it_proven_again(app: SmallApp) -> Non
 
 def test_a_command_that_runs_meanwhile_leaves_the_scratch_folder_alone(app: SmallApp, tmp_path: Path) -> None:
     make(app)
-    other = f"BACKUP_DIR={app.backups} BACKUP_DATABASE={app.database} BACKUP_UPLOADS={app.uploads} BACKUP_APP_DIR={app.folder}"
-    run = f'{other} "$PYTHON" {COMMAND}'
+    live = {"DIR": app.backups, "DATABASE": app.database, "UPLOADS": app.uploads, "APP_DIR": app.folder}
+    run = " ".join([*(f'BACKUP_{name}="{path}"' for name, path in live.items()), '"$PYTHON"', str(COMMAND)])
     command = f'PYTHON={sys.executable}; {run} list && {run} backup two && test -e "$BACKUP_TEST_DATABASE"'
     verified = prove(app, command=command)
     assert verified.failure is None, verified.failure

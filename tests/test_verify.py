@@ -720,7 +720,7 @@ def test_one_damaged_backup_among_others_ends_with_12_and_all_are_told_of(app: S
         "two",
         "one",
     ]
-    assert "1 of 3 backups verified is damaged: two." in result.err
+    assert "Of 3 backups verified these are damaged: two." in result.err
     document = run_here(app, "verify", "two", "--json", check=12).json
     assert document["state"] == "damaged" and document["flaws"] == [
         {"path": "RESTORE.md", "text": "RESTORE.md is missing"}

@@ -91,15 +91,15 @@ def database_flaws(metadata: Metadata, found: Inspection, checksum: str | None) 
     yield from (Flaw(name, shown(f"{name}: {text}")) for text in texts)
 
 
-def openness(folder: Path, metadata: Metadata | None) -> Iterator[str]:
-    """What others than its owner could have written to, a sentence each: their change would not be seen."""
+def writable_by_others(folder: Path, metadata: Metadata | None) -> Iterator[Path]:
+    """What others than its owner could have written to: with the list of checksums, their change would not be seen."""
     recorded = metadata.database.mode if metadata and metadata.database else 0
     allowed = {metadata.database_file: recorded} if metadata and metadata.database_file else {}
     for name in ("", METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE, *allowed):
         entry = tree.look(folder, name) if name else None
         mode = entry.facts.st_mode if entry else folder.lstat().st_mode
         if (entry or not name) and stat.S_IMODE(mode) & 0o022 & ~allowed.get(name, 0):
-            yield f"{folder / name} can be written by others than its owner: chmod go-w"
+            yield folder / name
 
 
 def _strangers(folder: Path, with_uploads: bool) -> Iterator[Flaw]:

@@ -150,16 +150,13 @@ def can_be_proven(backup: Backup) -> bool:
 def refuse_bad(done: Sequence[Verified]) -> None:
     """`Damaged` where any backup is; or else why one could not be checked, or is not proven."""
     if damaged := [one for one in done if one.flaws]:
-        first = damaged[0]
-        count = len(first.flaws) + first.more
-        names = ", ".join(one.backup.name for one in damaged)
-        text = f"{first.flaws[0].text}{f' (and {count - 1} more)' if count > 1 else ''}"
-        raise Damaged(
-            f"{len(damaged)} of {len(done)} backups verified {'is' if len(damaged) == 1 else 'are'} damaged: {names}."
-            if len(done) > 1
-            else f"The backup {first.backup.path} is damaged: {text}.",
-            hint="Make a new one: `backup`. Do not delete older ones that are good: `list`.",
-        )
+        hint = "Make a new one: `backup`. Do not delete older ones that are good: `list`."
+        if len(done) > 1:
+            names = ", ".join(one.backup.name for one in damaged)
+            raise Damaged(f"Of {len(done)} backups verified these are damaged: {names}.", hint)
+        count = len(damaged[0].flaws) + damaged[0].more
+        text = f"{damaged[0].flaws[0].text}{f' (and {count - 1} more)' if count > 1 else ''}"
+        raise Damaged(f"The backup {damaged[0].backup.path} is damaged: {text}.", hint)
     for one in done:
         if one.failure:
             raise one.failure
@@ -212,8 +209,8 @@ class _Run:
         found = _Looking(backup, self._digests, self._inspections, self._advance, listen).flaws()
         flaws = tuple(islice(found, MOST_FLAWS))
         more = sum(1 for _ in found)
-        for text in integrity.openness(backup.path, backup.metadata):
-            listen(Warned(text))
+        for path in integrity.writable_by_others(backup.path, backup.metadata):
+            listen(Warned(f"{path} can be written by others than its owner."))
         return Verified(backup, flaws, more, tuple(warnings))
 
     def _advance(self, count: int) -> None:
@@ -265,9 +262,10 @@ class _Run:
         try:
             proofs.write(self._settings.dir, backup.name, change(record))
         except OSError as error:
-            text = f"What was found of {backup.name} could not be kept: {error.strerror}."
-            self._tell(Warned(text))
-            return replace(verified, warnings=(*verified.warnings, text))
+            warnings = list(verified.warnings)
+            listen = collecting(self._tell, warnings)
+            listen(Warned(f"What was found of {backup.name} could not be kept: {error.strerror}."))
+            return replace(verified, warnings=tuple(warnings))
         return replace(verified, backup=store.read(self._settings, backup.name))
 
     def _now(self) -> datetime:
