@@ -6,13 +6,15 @@ import dataclasses
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backupkit.parts import manifest
 from backupkit.verbs.make import Created
 from backupkit.verbs.restore import Restored, RestorePlan
-from backupkit.verbs.verify import Verified, VerifiedFile
 from backupkit.words.model import Backup, Metadata
+
+if TYPE_CHECKING:
+    from backupkit.verbs.verify import Verified, VerifiedFile
 
 
 def put(document: Any) -> None:

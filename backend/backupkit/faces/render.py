@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backupkit.parts.sources.delta import Summary
 from backupkit.parts.space import human
@@ -12,11 +13,13 @@ from backupkit.verbs.doctor import Finding
 from backupkit.verbs.make import Created
 from backupkit.verbs.migrate import Migrated
 from backupkit.verbs.restore import Restored, RestorePlan
-from backupkit.verbs.verify import Verified, VerifiedFile
 from backupkit.words.model import Backup, Metadata, SchemaVerdict
 from backupkit.words.names import shown
 from backupkit.words.reach import Reach
 from backupkit.words.settings import Settings
+
+if TYPE_CHECKING:
+    from backupkit.verbs.verify import Verified, VerifiedFile
 
 _MARKS = {"fine": "ok     ", "warning": "warning", "wrong": "WRONG  "}
 
