@@ -23,11 +23,12 @@ from typer.core import TyperGroup
 
 from backupkit.faces.boundary import boundary, end_on_signals, open_missing_streams
 from backupkit.faces.console import ask, at_terminal, listening, say
-from backupkit.words.errors import ExitCode, Refused
+from backupkit.words.errors import Damaged, ExitCode, Refused
 
 if TYPE_CHECKING:
     from backupkit.verbs.restore import Restored, RestorePlan
-    from backupkit.words.model import Order
+    from backupkit.verbs.verify import Verified
+    from backupkit.words.model import Backup, Order
     from backupkit.words.settings import Settings
 
 
@@ -114,6 +115,32 @@ def show(name: Name, json: Json = False) -> None:
         as_json.put(as_json.backup(found))
     else:
         _put(render.details(settings, found))
+
+
+@app.command()
+def verify(
+    name: Annotated[
+        str | None, typer.Argument(help="A backup's name or 'latest', or the path of a database file.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every backup.")] = False,
+    newest: Annotated[bool, typer.Option("--latest", help="The newest that is not a safety copy.")] = False,
+    at_random: Annotated[bool, typer.Option("--random", help="One that was not test-restored for long.")] = False,
+    test_restore: Annotated[bool, typer.Option("--test-restore", help="Restore it into a scratch folder.")] = False,
+    accept: Annotated[bool, typer.Option("--accept", help="What is unusual in it is meant to be so.")] = False,
+    json: Json = False,
+) -> None:
+    """Is a backup good? Checks every byte of it, or restores it for a test."""
+    from backupkit.verbs.verify import verify_backups
+
+    if (name is not None) + every + newest + at_random > 1:
+        raise Refused("Which backup is meant?", hint="Give a name, or one of --all, --latest and --random.")
+    settings = _settings_for_reading()
+    if name is not None and os.path.isfile(name) and not (settings.dir / name).is_dir():
+        return _verify_file(settings, Path(name), test_restore or accept, json)
+    backups = _to_verify(settings, name, every, at_random)
+    with listening() as tell:
+        done = verify_backups(settings, backups, test_restore, tell)
+    _show_verified(settings, done, every, accept, json)
 
 
 @app.command()
@@ -419,6 +446,50 @@ def _set_pin(name: str, pinned: bool, json: bool) -> None:
         as_json.put(as_json.backup(found))
     else:
         print(f"{found.name} is {'pinned' if pinned else 'not pinned'}.")
+
+
+def _to_verify(settings: Settings, name: str | None, every: bool, at_random: bool) -> list[Backup]:
+    from backupkit.parts import store
+    from backupkit.verbs.verify import backup_at, pick
+
+    if every:
+        return store.all_backups(settings)
+    if at_random:
+        return [pick(settings)]
+    if name is not None and os.sep in name and store.is_backup(Path(name).absolute()):
+        return [backup_at(settings, Path(name))]
+    return [store.find(settings, store.LATEST if name is None else name)]
+
+
+def _verify_file(settings: Settings, path: Path, too_much: bool, json: bool) -> None:
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.verify import verify_file
+
+    if too_much:
+        raise Refused(f"{path} is a database file, not a backup.", hint="It can be checked: leave out that option.")
+    with listening() as tell:
+        found = verify_file(settings, path.absolute(), tell)
+    as_json.put(as_json.verified_file(found)) if json else _put(render.verified_file(found))
+    if found.flaws:
+        raise Damaged(f"{path} is damaged: {found.flaws[0].text}.", hint="Try a backup: `list`.")
+
+
+def _show_verified(settings: Settings, done: list[Verified], every: bool, accept: bool, json: bool) -> None:
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.verify import accept as accept_backup
+    from backupkit.verbs.verify import refuse_bad
+
+    if json:
+        found = [as_json.verified(one) for one in done]
+        as_json.put(found if every else found[0])
+    else:
+        _put(render.verified(settings, done))
+    refuse_bad(done)
+    for one in done if accept else ():
+        accept_backup(settings, one.backup)
+        say(f"{one.backup.name} is accepted: what is unusual in it is meant to be so.")
+    if any(one.warnings for one in done):
+        raise SystemExit(ExitCode.WARNINGS)
 
 
 def _require_person(without: bool) -> None:

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from backupkit.faces import as_json, render
 from backupkit.parts import manifest, store
 from backupkit.verbs.create import create_backup
-from backupkit.words.errors import Damaged
 from backupkit.words.model import GitFacts, Metadata, Order
 from refusals import run_here
 from small_app import HEAD, NOON, SmallApp, tree
@@ -69,7 +68,7 @@ def test_sha256sum_sees_a_flipped_byte_in_a_file_with_a_strange_name(app: SmallA
     Path(os.fsdecode(os.fsencode(backup) + b"/uploads/new\nline")).write_bytes(b"flipped")
     checked = subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=backup, capture_output=True, check=False)
     assert checked.returncode == 1
-    assert [problem for problem in manifest.verify_checksums(backup)] == [
+    assert [flaw.text for flaw in manifest.verify_checksums(backup)] == [
         "'uploads/new\\nline' is not as it was written"
     ]
 
@@ -87,7 +86,7 @@ def test_any_name_comes_back_from_the_list_of_checksums(folder: Path, raw: bytes
     writer = manifest.ChecksumWriter(folder)
     writer.record(os.fsdecode(raw), "a" * 64)
     writer.close()
-    assert manifest.read_checksums(folder) == {os.fsdecode(raw): "a" * 64}
+    assert manifest.read_checksums(folder) == ({os.fsdecode(raw): "a" * 64}, [])
 
 
 @hypothesis(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -97,11 +96,7 @@ def test_any_name_comes_back_from_the_list_of_checksums(folder: Path, raw: bytes
 @example(b"\\" + b"a" * 64 + b"  ..\\n\n")
 def test_whatever_the_list_says_no_path_leads_outside(folder: Path, raw: bytes) -> None:
     (folder / "SHA256SUMS").write_bytes(raw)
-    try:
-        paths = manifest.read_checksums(folder)
-    except Damaged:
-        return
-    for path in paths:
+    for path in manifest.read_checksums(folder)[0]:
         assert not os.path.isabs(path) and not os.path.relpath(path).startswith("../")
 
 

@@ -237,6 +237,7 @@ def warm(place: Path) -> None:
         ("backup", "first"),
         ("dump", "a.sql"),
         ("list",),
+        ("verify", "first", "--test-restore"),
         ("restore", "first", "--force"),
         ("restore-dump", "a.sql", "--force"),
     ):
@@ -409,7 +410,7 @@ def litter(world: World) -> list[str]:
     found = [world.database.parent / one for one in os.listdir(world.database.parent)]
     strays = [path for path in found if path.name not in (name, f"{name}-wal", f"{name}-shm")]
     strays += [path for path in world.backups.iterdir() if path.name[0] == "." and path.name not in (".lock", ".state")]
-    strays += [path for path in world.app.rglob("*") if path.name.endswith(".draft") or STAGING in path.name]
+    strays += [path for path in world.app.rglob("*") if path.name.startswith(".draft") or STAGING in path.name]
     strays += list(world.temporary.iterdir())
     return sorted({str(path.relative_to(world.root)) for path in strays})
 

@@ -175,6 +175,8 @@ ALL = (
     Scenario("migrate", ("migrate",), _behind, safety=True),
     Scenario("restore-migrate", ("restore", "old", "--force", "--migrate"), _backup_is_behind, safety=True),
     Scenario("delete", ("delete", "first"), _two_backups_and_changes, removes=1),
+    Scenario("verify", ("verify", "--all"), _two_backups_and_changes),
+    Scenario("verify-test-restore", ("verify", "old", "--test-restore"), _backup_is_behind),
     Scenario("prune", ("prune",), _many_backups, environment=dict.fromkeys(KEEP, "1"), removes=4),
 )
 

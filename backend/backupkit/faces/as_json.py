@@ -6,13 +6,16 @@ import dataclasses
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backupkit.parts import manifest
 from backupkit.verbs.make import Created
 from backupkit.verbs.prune import Pruned, PrunePlan
 from backupkit.verbs.restore import Restored, RestorePlan
 from backupkit.words.model import Backup, Metadata
+
+if TYPE_CHECKING:
+    from backupkit.verbs.verify import Verified, VerifiedFile
 
 
 def put(document: Any) -> None:
@@ -35,8 +38,27 @@ def backup(found: Backup) -> dict[str, Any]:
         "trouble": found.trouble or None,
         "anomalies": list(found.metadata.anomalies) if found.metadata else [],
         "accepted": found.accepted,
+        "recovery_seconds": found.recovery_seconds,
+        "not_proven": found.not_proven or None,
+        "flaws": [dataclasses.asdict(flaw) for flaw in found.flaws],
     }
     return {**described, "backup_name": found.name, **folder}
+
+
+def verified(done: Verified) -> dict[str, Any]:
+    """The backup as it is known now, and what is wrong with it."""
+    return {
+        **backup(done.backup),
+        "flaws": [dataclasses.asdict(flaw) for flaw in done.flaws],
+        "more_flaws": done.more,
+        "warnings": list(done.warnings),
+        "failure": done.failure.message if done.failure else None,
+    }
+
+
+def verified_file(found: VerifiedFile) -> dict[str, Any]:
+    """What a plain database file holds, and what is wrong with it."""
+    return dataclasses.asdict(found)
 
 
 def created(made: Created) -> dict[str, Any]:

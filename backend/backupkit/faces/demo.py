@@ -74,7 +74,10 @@ def _back_up(stage: Stage, writer: Writer) -> Picture:
     stage.run("backup", BACKUP)
     after, saved = app.picture(), app.picture_in(BACKUP)
     _show_folder(narrator, app.backups / BACKUP)
-    narrator.prove("every file of it is as its SHA256SUMS say", list(manifest.verify_checksums(app.backups / BACKUP)))
+    narrator.prove(
+        "every file of it is as its SHA256SUMS say",
+        [flaw.text for flaw in manifest.verify_checksums(app.backups / BACKUP)],
+    )
     narrator.prove("every row and every file of the app is in it", differences(before, saved))
     narrator.prove("it is of one moment: no transaction of the writer is half in it", _between(before, saved, after))
     narrator.prove("the writer noticed nothing", writer.errors())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backupkit.parts.retention import Verdict
 from backupkit.parts.sources.delta import Summary
@@ -18,6 +19,9 @@ from backupkit.words.model import Backup, Metadata, SchemaVerdict
 from backupkit.words.names import shown
 from backupkit.words.reach import Reach
 from backupkit.words.settings import Settings
+
+if TYPE_CHECKING:
+    from backupkit.verbs.verify import Verified, VerifiedFile
 
 _MARKS = {"fine": "ok     ", "warning": "warning", "wrong": "WRONG  "}
 
@@ -48,11 +52,21 @@ def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
     metadata = backup.metadata
     if metadata is None:
         return backup.name, "-", "-", "-", "-", "-", "damaged", backup.trouble
-    state = ", ".join((backup.state, *(["unusual"] if backup.unusual else []), *(["pinned"] if backup.pinned else [])))
+    marks = (["unusual"] if backup.unusual else []) + (["pinned"] if backup.pinned else [])
+    state = ", ".join((_state(settings, backup), *marks))
+    note = shown(backup.flaws[0].text if backup.flaws else backup.trouble or metadata.note)
     made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S")
     revision = shown(",".join(metadata.revisions)) or "-"
     size, adds = human(backup.size_bytes), human(backup.unique_bytes)
-    return backup.name, made, metadata.kind, size, adds, revision, state, shown(metadata.note)
+    return backup.name, made, metadata.kind, size, adds, revision, state, note
+
+
+def _state(settings: Settings, backup: Backup) -> str:
+    """The state, and the day it was found where that was later than the making."""
+    when = backup.proven_at if backup.state == "proven" else backup.checked_at
+    if when is None or (backup.metadata and when == backup.metadata.created_at):
+        return backup.state
+    return f"{backup.state} {settings.local(when):%Y-%m-%d}"
 
 
 def details(settings: Settings, backup: Backup) -> Iterator[str]:
@@ -64,7 +78,7 @@ def details(settings: Settings, backup: Backup) -> Iterator[str]:
     metadata = backup.metadata
     yield f"  made       {settings.local(metadata.created_at).isoformat(sep=' ')} ({_ago(metadata.created_at)})"
     yield f"  kind       {metadata.kind}{', pinned' if backup.pinned else ''}"
-    yield f"  state      {backup.state}"
+    yield from _known(settings, backup)
     yield f"  size       {human(backup.size_bytes)}, of which {human(backup.unique_bytes)} are in no older backup"
     looked_at = " (accepted)" if backup.accepted else ""
     yield from (f"  unusual    {shown(sentence)}{looked_at}" for sentence in metadata.anomalies)
@@ -72,6 +86,19 @@ def details(settings: Settings, backup: Backup) -> Iterator[str]:
         yield f"  note       {shown(metadata.note)}"
     yield f"  revision   {shown(', '.join(metadata.revisions)) or 'none'}"
     yield from _contents(metadata)
+
+
+def _known(settings: Settings, backup: Backup) -> Iterator[str]:
+    """What is known of how good it is, and since when."""
+    yield f"  state      {shown(f'{backup.state}: {backup.trouble}' if backup.trouble else backup.state)}"
+    yield from (f"    {shown(flaw.text)}" for flaw in backup.flaws)
+    if backup.checked_at:
+        yield f"  checked    {settings.local(backup.checked_at).isoformat(sep=' ')} ({_ago(backup.checked_at)})"
+    if backup.proven_at:
+        took = f", restored in {backup.recovery_seconds:.1f} s" if backup.recovery_seconds is not None else ""
+        yield f"  proven     {settings.local(backup.proven_at).isoformat(sep=' ')} ({_ago(backup.proven_at)}){took}"
+    if backup.not_proven:
+        yield f"  not proven {shown(backup.not_proven)}"
 
 
 def _contents(metadata: Metadata) -> Iterator[str]:
@@ -87,6 +114,42 @@ def _contents(metadata: Metadata) -> Iterator[str]:
         yield from (f"    warning: {shown(warning)}" for warning in uploads.warnings)
     elif not metadata.uploads_included:
         yield "  uploads    not in this backup"
+
+
+def verified(settings: Settings, done: list[Verified]) -> Iterator[str]:
+    """A line for each backup, and one for each thing that is wrong with it."""
+    if not done:
+        yield f"There is nothing to verify in {settings.dir}."
+    for one in done:
+        yield f"{one.backup.name}: {_outcome(one)}"
+        yield from (f"  {shown(flaw.text)}" for flaw in one.flaws)
+        if one.more:
+            yield f"  and {one.more:,} more"
+
+
+def _outcome(one: Verified) -> str:
+    backup = one.backup
+    if one.flaws:
+        return "damaged"
+    if one.failure:
+        return shown(one.failure.message)
+    if backup.state == "unchecked":
+        return "unchecked, having no checksums; what can be looked at is sound"
+    if one.took is not None:
+        return f"proven: restored in {one.took:.1f} s"
+    return "sound: every byte is as it was written, and the database is whole"
+
+
+def verified_file(found: VerifiedFile) -> Iterator[str]:
+    """What a plain database file holds, or what is wrong with it."""
+    if found.flaws:
+        yield f"{shown(str(found.path))}: damaged"
+        yield from (f"  {shown(flaw.text)}" for flaw in found.flaws)
+        return
+    tables, rows = counted(len(found.rows), "table"), counted(sum(found.rows.values()), "row")
+    yield f"{shown(str(found.path))}: sound, {tables}, {rows}, revision {shown(', '.join(found.revisions)) or 'none'}"
+    if found.verdict:
+        yield f"  {shown(found.verdict.reason)}"
 
 
 def made(created: Created) -> Iterator[str]:

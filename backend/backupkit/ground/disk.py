@@ -58,7 +58,8 @@ def sync_tree(folder: Path) -> None:
 
 def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
     """The file has this content, or stays as it was: written beside, synced, renamed, its folder synced."""
-    draft = path.with_name(f"{DRAFT_PREFIX}{path.name}")
+    # A name of its own: two processes may write one file at once, and the last one wins.
+    draft = path.with_name(f"{DRAFT_PREFIX}{path.name}-{os.urandom(4).hex()}")
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:
             file.write(content)

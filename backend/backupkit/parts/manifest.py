@@ -19,10 +19,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from backupkit.ground import disk, tree
 from backupkit.words.errors import Damaged
-from backupkit.words.model import CHECKSUM_FILE, FORMAT, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Metadata
+from backupkit.words.model import CHECKSUM_FILE, FORMAT, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Flaw, Metadata
 from backupkit.words.names import shown
 
+Digest = Callable[[Path, os.stat_result], str]
+
 _METADATA = TypeAdapter(Metadata)
+_HEXADECIMAL = set("0123456789abcdef")  # as it is written here: a capital is a flipped bit
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 _MEANINGS = {escape: letter for letter, escape in _ESCAPES.items()}
 _SPECIAL, _ESCAPED = re.compile(r"[\\\n\r]"), re.compile(r"\\[\\nr]")
@@ -76,9 +79,7 @@ class ChecksumWriter:
 
     def record(self, path: str, checksum: str) -> None:
         """One file of the backup, by its path in it."""
-        name = escaped(path)
-        mark = "\\" if name != path else ""
-        self._file.write(os.fsencode(f"{mark}{checksum}  {name}\n"))
+        self._file.write(os.fsencode(f"{_line(path, checksum)}\n"))
 
     def record_file(self, name: str) -> None:
         """One file of the backup, read and hashed now."""
@@ -93,29 +94,47 @@ def has_checksums(folder: Path) -> bool:
     return (folder / CHECKSUM_FILE).is_file()
 
 
-def read_checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 by path of every file the backup was sealed with; `Damaged` where the list itself is not sound."""
-    checksums = {}
+def read_checksums(folder: Path) -> tuple[dict[str, str], list[Flaw]]:
+    """SHA-256 by path of every file the backup was sealed with; and what is wrong with the list itself."""
+    checksums: dict[str, str] = {}
+    flaws = []
     with open(folder / CHECKSUM_FILE, "rb") as lines:
         for number, line in enumerate(lines, 1):
-            path, checksum = _parse(os.fsdecode(line.removesuffix(b"\n")))
+            path, checksum = _parse(line)
             if not path or path in checksums:
-                raise Damaged(f"{folder / CHECKSUM_FILE} line {number} is not a checksum.", _OTHER)
-            checksums[path] = checksum
-    return checksums
+                flaws.append(Flaw(CHECKSUM_FILE, f"{CHECKSUM_FILE} line {number} is not as it was written"))
+            else:
+                checksums[path] = checksum
+    return checksums, flaws
 
 
-def verify_checksums(folder: Path, advance: Callable[[int], None] = lambda _count: None) -> Iterator[str]:
-    """What differs from what was sealed, each as a sentence: altered, missing and extra files. Nothing, if sound."""
-    expected = read_checksums(folder)
+def verify_checksums(folder: Path, digest: Digest = lambda path, _facts: disk.hash_file(path)) -> Iterator[Flaw]:
+    """What differs from what was sealed: altered, missing and extra files. Nothing, if sound.
+
+    A file or folder that may not be read raises `PermissionError`: that is no damage.
+    """
+    expected, flaws = read_checksums(folder)
+    yield from flaws
     for entry in tree.walk(folder):
-        if entry.form == "file" and entry.path != CHECKSUM_FILE:
-            wanted = expected.pop(entry.path, None)
-            if wanted is None:
-                yield f"{shown(entry.path)} was added after the backup was made"
-            elif disk.hash_file(folder / entry.path, advance) != wanted:
-                yield f"{shown(entry.path)} is not as it was written"
-    yield from (f"{shown(path)} is missing" for path in sorted(expected))
+        if entry.form != "file" or entry.path == CHECKSUM_FILE:
+            continue
+        if reason := _compared(folder / entry.path, entry.facts, expected.pop(entry.path, None), digest):
+            yield Flaw(entry.path, f"{shown(entry.path)} {reason}")
+    yield from (Flaw(path, f"{shown(path)} is missing") for path in sorted(expected))
+
+
+def _compared(path: Path, facts: os.stat_result, wanted: str | None, digest: Digest) -> str:
+    """What is wrong with the file; nothing, if it is as it was sealed."""
+    if wanted is None:
+        return "was added after the backup was made"
+    try:
+        return "" if digest(path, facts) == wanted else "is not as it was written"
+    except FileNotFoundError:
+        return "is missing"
+    except PermissionError:
+        raise
+    except OSError as error:  # a disk that fails
+        return f"cannot be read: {error.strerror}"
 
 
 def write_guide(folder: Path, metadata: Metadata, places: Mapping[str, str]) -> None:
@@ -138,12 +157,21 @@ def write_guide(folder: Path, metadata: Metadata, places: Mapping[str, str]) -> 
     (folder / GUIDE_FILE).write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
-def _parse(line: str) -> tuple[str, str]:
+def _line(path: str, checksum: str) -> str:
+    name = escaped(path)
+    mark = "\\" if name != path else ""
+    return f"{mark}{checksum}  {name}"
+
+
+def _parse(raw: bytes) -> tuple[str, str]:
+    """Path and checksum of a line, or nothing for one that nobody would have written in just that way."""
+    line = os.fsdecode(raw.removesuffix(b"\n"))
     is_escaped = line.startswith("\\")
     checksum, _, path = line[is_escaped:].partition("  ")
-    if len(checksum) != 64 or set(checksum) - set(string.hexdigits) or not is_inside(path):
+    path = unescaped(path) if is_escaped else path
+    if len(checksum) != 64 or set(checksum) - _HEXADECIMAL or not is_inside(path):
         return "", ""
-    return unescaped(path) if is_escaped else path, checksum.lower()
+    return (path, checksum) if raw == os.fsencode(f"{_line(path, checksum)}\n") else ("", "")
 
 
 def escaped(path: str) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from backupkit.ground import disk
-from backupkit.parts import manifest, marks
+from backupkit.parts import lock, manifest, marks, proofs
 from backupkit.words.errors import BackupError, Damaged, NoSuchBackup
 from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.words.names import check_name
@@ -41,7 +42,7 @@ def all_backups(settings: Settings) -> list[Backup]:
         names = os.listdir(settings.dir)
     except FileNotFoundError:
         return []
-    found = [read(settings, name) for name in names if _is_backup(settings.dir / name)]
+    found = [read(settings, name) for name in names if is_backup(settings.dir / name)]
     return sorted(found, key=lambda backup: (_moment(backup), backup.name), reverse=True)
 
 
@@ -76,17 +77,33 @@ def read(settings: Settings, name: str) -> Backup:
     size = _size(path, metadata)
     if metadata.tool_version and not sealed:  # one made by hand never had them
         return Backup(path, metadata, "damaged", size, size, trouble=f"{path / CHECKSUM_FILE} is missing.")
-    checked_at = metadata.created_at if sealed else None
     pinned = any(marks.bears(settings.dir, mark, name) for mark in (marks.PINNED, marks.HELD))
     adds = size if metadata.added_bytes is None else metadata.added_bytes
     accepted = bool(metadata.anomalies) and marks.bears(settings.dir, marks.ACCEPTED, name)
     state: State = "checked" if sealed else "unchecked"
-    return Backup(path, metadata, state, size, adds, pinned, checked_at, accepted=accepted)
+    backup = Backup(path, metadata, state, size, adds, pinned, accepted=accepted)
+    return _with_record(backup, metadata, proofs.read(settings.dir, name, metadata))
+
+
+def _with_record(backup: Backup, metadata: Metadata, record: proofs.Record) -> Backup:
+    """The backup with what verifying it found; one with checksums was checked when it was made."""
+    made = metadata.created_at if backup.state == "checked" else None
+    checked_at = record.checked_at or made
+    if record.flaws:
+        return replace(backup, state="damaged", checked_at=checked_at, flaws=record.flaws)
+    return replace(
+        backup,
+        state="proven" if record.proven_at else backup.state,
+        checked_at=checked_at,
+        proven_at=record.proven_at,
+        recovery_seconds=record.recovery_seconds,
+        not_proven=record.not_proven,
+    )
 
 
 def trusted(backup: Backup) -> Metadata:
-    """The metadata; `Damaged` where it cannot be trusted."""
-    if backup.metadata is None or backup.state == "damaged":
+    """The metadata; `Damaged` where it cannot be trusted. What a verify found earlier is for the next to judge."""
+    if backup.metadata is None or backup.trouble:
         raise Damaged(backup.trouble, hint="Try another backup: `list`.")
     return backup.metadata
 
@@ -118,11 +135,13 @@ def clear_drafts(settings: Settings) -> list[str]:
 
 
 def _drafts(settings: Settings) -> Iterator[Path]:
-    yield from settings.dir.glob(f"{disk.DRAFT_PREFIX}*")
+    # The scratch folder of a test restore holds a lock of its own as long as that goes on.
+    yield from (draft for draft in settings.dir.glob(f"{disk.DRAFT_PREFIX}*") if not lock.is_held(draft))
     yield from (settings.dir / marks.STATE_FOLDER).glob(f"**/{disk.DRAFT_PREFIX}*")
 
 
-def _is_backup(path: Path) -> bool:
+def is_backup(path: Path) -> bool:
+    """Whether the folder is, or was meant to be, a backup: what it holds may be damaged all the same."""
     if path.name.startswith(".") or path.is_symlink() or not path.is_dir():
         return False
     if not os.access(path, os.R_OK | os.X_OK):

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backupkit.ground import disk
-from backupkit.parts import anomaly, index, manifest, marks, store
+from backupkit.parts import anomaly, index, manifest, marks, proofs, store
 from backupkit.verbs import filling
 from backupkit.verbs.filling import Draft
 from backupkit.words.errors import Refused
@@ -88,6 +88,7 @@ def _mark(settings: Settings, order: Order, name: str) -> None:
     """The marks that were ordered and none that an earlier backup of that name had."""
     if order.kind != "pre_restore":
         marks.take_all(settings.dir, marks.HELD)
+    proofs.forget(settings.dir, name)
     for mark, wanted in ((marks.PINNED, order.pin), (marks.HELD, order.hold), (marks.ACCEPTED, False)):
         (marks.put if wanted else marks.take)(settings.dir, mark, name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backupkit.ground import disk
-from backupkit.parts import lock, marks, store
+from backupkit.parts import lock, marks, proofs, store
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.words.errors import Refused
 from backupkit.words.events import Listener, silence
@@ -27,6 +27,7 @@ def delete_backup(settings: Settings, name: str, tell: Listener = silence) -> Ba
         recover_under_lock(settings, tell)
         backup = deletable(settings, name)
         disk.discard_tree(store.draft_of(settings, name), backup.path)
+        proofs.forget(settings.dir, name)
         return backup
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backupkit.ground import disk
-from backupkit.parts import index, manifest, schema, store, upgrade
+from backupkit.parts import index, integrity, manifest, schema, store, upgrade
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.words.errors import Damaged
 from backupkit.words.events import Listener, Notice, Progress, Step, silence
@@ -38,7 +38,7 @@ def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listen
         raise Damaged(f"{backup.path} holds nothing that can be restored.", hint="Try another backup: `list`.")
     if tree and (tree.is_symlink() or not tree.is_dir()):
         raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
-    source = Source(backup.name, file, tree, same_owner=backup.state != "unchecked", git=metadata.git)
+    source = Source(backup.name, file, tree, same_owner=manifest.has_checksums(backup.path), git=metadata.git)
     return _with_database(source, metadata.database) if file else source
 
 
@@ -47,16 +47,15 @@ def _refuse_altered(backup: Backup, tell: Listener) -> None:
     if not manifest.has_checksums(backup.path):
         return tell(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
     tell(Step("Verifying the backup", backup.size_bytes))
-    problems = list(manifest.verify_checksums(backup.path, _adding_up(tell)))
-    recorded = metadata.uploads and metadata.uploads.tree
-    if not problems and recorded and uploads.digest(backup.path / UPLOADS_FOLDER) != recorded:
-        problems.append("a folder or a link below uploads is not as it was written")
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    flaws = list(integrity.file_flaws(backup.path, metadata, integrity.Digests(_adding_up(tell))))
+    if flaws:
+        more = f" (and {len(flaws) - 1} more)" if len(flaws) > 1 else ""
         raise Damaged(
-            f"The backup {backup.path} is damaged: {problems[0]}{more}; nothing was changed.",
-            hint="Try an older backup: `list`.",
+            f"The backup {backup.path} is damaged: {flaws[0].text}{more}; nothing was changed.",
+            hint=f"`verify {backup.name}` names all of it. Try an older backup: `list`.",
         )
+    if backup.flaws:
+        tell(Notice(f"The last verify of {backup.name} found: {backup.flaws[0].text}. Its files are as written."))
 
 
 def _with_database(source: Source, recorded: DatabaseFacts | None) -> Source:

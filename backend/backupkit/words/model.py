@@ -106,8 +106,19 @@ class Metadata:
 
 
 @dataclass(frozen=True)
+class Flaw:
+    """Something in a backup that is not as it was written: its path in the backup, and a sentence that names it."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Backup:
-    """A backup as it lies on disk. `metadata` is None where it cannot be trusted; `trouble` then says why."""
+    """A backup as it lies on disk. `metadata` is None where it cannot be trusted; `trouble` then says why.
+
+    `flaws` are what the last verify found, `not_proven` is why the last test restore failed; seconds to restore it.
+    """
 
     path: Path
     metadata: Metadata | None
@@ -119,6 +130,9 @@ class Backup:
     proven_at: datetime | None = None
     trouble: str = ""
     accepted: bool = False
+    recovery_seconds: float | None = None
+    not_proven: str = ""
+    flaws: tuple[Flaw, ...] = ()
 
     @property
     def name(self) -> str:

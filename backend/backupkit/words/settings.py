@@ -30,7 +30,19 @@ from backupkit.words.span import parse_span
 SETTINGS_FILE = "backup.toml"
 PREFIX = "BACKUP_"
 # Handed over by the wrapper, or read by it and by the tests: not settings of the toolkit itself.
-_PLUMBING = ("GIT_", "HOST_", "COMPOSE", "RUNNER_IN_USE", "TEST", "VENV", "REQUIREMENTS", "PYTHON", "REHEARSAL")
+_PLUMBING = (
+    "GIT_",
+    "HOST_",
+    "COMPOSE",
+    "RUNNER_IN_USE",
+    "TESTS_",
+    "TEST_DATABASE",
+    "TEST_UPLOADS",
+    "VENV",
+    "REQUIREMENTS",
+    "PYTHON",
+    "REHEARSAL",
+)
 _MANY = 1_000_000
 _RESERVED = {UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE}
 
@@ -80,6 +92,8 @@ class Settings(BaseSettings):
     min_keep: int = Field(default=3, ge=1, le=_MANY, description="Keep so many good backups whatever their age.")
     prune_limit: int = Field(default=25, ge=0, le=_MANY, description="Remove no more at once without --force.")
     anomaly_drop: int = Field(default=50, ge=1, le=100, description="Percent less than before that is unusual.")
+    test_command: str = Field(default="", description="A shell command that must succeed on each test restore.")
+    test_timeout: float = Field(default=600, ge=1, le=86400, description="Seconds that command may take.")
     service: str = Field(default="backend", description="The Compose service that holds the data.")
     runner: Literal["auto", "docker", "local"] = Field(default="auto", description="How backup.sh runs the commands.")
 

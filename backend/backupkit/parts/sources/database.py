@@ -138,6 +138,19 @@ def inspect(sealed: Path, tell: Listener = silence) -> Inspection:
         raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
 
 
+def examine(sealed: Path, opened: Callable[[sqlite3.Connection], None], tell: Listener = silence) -> Inspection:
+    """`inspect`, with the full `integrity_check`, and without reading the file once more for its checksum.
+
+    `opened` gets the connection, so that another thread can interrupt it.
+    """
+    try:
+        with open_sealed(sealed) as connection:
+            opened(connection)
+            return _inspection(connection, tell, "integrity_check(100)")
+    except sqlite3.DatabaseError as error:
+        raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
+
+
 def inspect_copy(copied: Path, live: Path, tell: Listener = silence) -> Inspection:
     """What a fresh copy of the live database holds; what is wrong with it is wrong there: `SourceBroken`."""
     try:
@@ -380,9 +393,9 @@ def _begin_reading(connection: sqlite3.Connection, live: Path) -> None:
         raise SourceBroken(f"The database {live} holds no tables.", hint="Is BACKUP_DATABASE right? See `config`.")
 
 
-def _inspection(connection: sqlite3.Connection, tell: Listener) -> Inspection:
+def _inspection(connection: sqlite3.Connection, tell: Listener, check: str = "quick_check(5)") -> Inspection:
     tell(Step("Checking the database"))
-    problems = _problems(connection, tell)
+    problems = _problems(connection, tell, check)
     if problems:
         return Inspection(DatabaseFacts(size=0, sha256=""), None, "", tuple(problems))
     found = look(connection)
@@ -395,9 +408,9 @@ def _inspection(connection: sqlite3.Connection, tell: Listener) -> Inspection:
     return Inspection(facts, found.revisions, found.fingerprint, tuple(problems))
 
 
-def _problems(connection: sqlite3.Connection, tell: Listener) -> list[str]:
+def _problems(connection: sqlite3.Connection, tell: Listener, check: str) -> list[str]:
     try:
-        return [_one_line(row[0]) for row in connection.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
+        return [_one_line(row[0]) for row in connection.execute(f"PRAGMA {check}") if row[0] != "ok"]
     except sqlite3.OperationalError as error:
         if not _is_the_apps_own(error):
             raise

@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,13 +98,18 @@ def copy(
 
 def digest(root: Path) -> str:
     """SHA-256 of the list of folders, files and links: what checksums of contents do not cover."""
+    return digest_of((entry.form, entry.path, entry.target) for entry in tree.walk(root))
+
+
+def digest_of(entries: Iterable[tuple[str, str, str]]) -> str:
+    """The same for entries that are told: form, path and target, in the order of a walk."""
     lines = hashlib.sha256()
-    for entry in tree.walk(root):
-        lines.update(_line(entry.form, entry.path, entry.target))
+    for form, path, target in entries:
+        lines.update(_line(form, path, target))
     return lines.hexdigest()
 
 
-def _line(form: tree.Form, path: str, target: str = "") -> bytes:
+def _line(form: str, path: str, target: str = "") -> bytes:
     return "\0".join((form, path, target, "")).encode("utf-8", "surrogateescape")
 
 

@@ -1,0 +1,90 @@
+"""What verifying found of a sealed backup, kept beside it: `backups/.state/proofs/NAME`. Losing it loses no backup.
+
+Each record names the backup it is about by the time it was made: another one of that name inherits nothing. Written
+without the lock, since reading never waits: a record is replaced in one step, and the last word counts.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from backupkit.ground import disk
+from backupkit.parts.marks import STATE_FOLDER
+from backupkit.words.model import Flaw, Metadata, Seconds
+
+_FOLDER = "proofs"
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Record:
+    """When the backup was checked, restored for a test, and proven by that; and what was found.
+
+    `not_proven` is why the last test restore failed; seconds that a restore took.
+    """
+
+    made_at: datetime
+    checked_at: datetime | None = None
+    tried_at: datetime | None = None
+    proven_at: datetime | None = None
+    recovery_seconds: Seconds | None = None
+    not_proven: str = ""
+    flaws: tuple[Flaw, ...] = ()
+
+
+_RECORD = TypeAdapter(Record)
+
+
+def read(backups: Path, name: str, metadata: Metadata) -> Record:
+    """What is known of this very backup; an empty record where nothing is, or where it cannot be read."""
+    try:
+        found = _load(_path(backups, name))
+    except (OSError, ValueError, RecursionError):
+        return Record(metadata.created_at)
+    return found if found.made_at == metadata.created_at else Record(metadata.created_at)
+
+
+def is_broken(backups: Path, name: str) -> bool:
+    """Whether there is a record that nobody can read."""
+    try:
+        _load(_path(backups, name))
+    except (ValueError, RecursionError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def write(backups: Path, name: str, record: Record) -> None:
+    """The record is kept, instead of the one before."""
+    path = _path(backups, name)
+    content = json.dumps(_RECORD.dump_python(record, mode="json")).encode()  # ASCII: a path may be any bytes
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            disk.make_folder(path.parent, 0o700)
+            return disk.write_file(path, content)
+        except FileNotFoundError:  # another run took its draft for one that a killed run left
+            if attempt == _ATTEMPTS:
+                raise
+
+
+def forget(backups: Path, name: str) -> None:
+    """Nothing is known of a backup of that name any more."""
+    disk.remove(_path(backups, name))
+
+
+def _load(path: Path) -> Record:
+    record = _RECORD.validate_python(json.loads(path.read_bytes()))
+    times = filter(None, (record.made_at, record.checked_at, record.tried_at, record.proven_at))
+    if not all(time.tzinfo for time in times):
+        raise ValueError(f"{path} has a time without its offset")
+    return record
+
+
+def _path(backups: Path, name: str) -> Path:
+    return backups / STATE_FOLDER / _FOLDER / name
