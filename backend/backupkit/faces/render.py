@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backupkit.parts.sources.delta import Summary
 from backupkit.parts.space import human
@@ -12,10 +13,14 @@ from backupkit.verbs.doctor import Finding
 from backupkit.verbs.make import Created
 from backupkit.verbs.migrate import Migrated
 from backupkit.verbs.restore import Restored, RestorePlan
+from backupkit.verbs.run import StepResult
 from backupkit.words.model import Backup, Metadata, SchemaVerdict
 from backupkit.words.names import shown
 from backupkit.words.reach import Reach
 from backupkit.words.settings import Settings
+
+if TYPE_CHECKING:
+    from backupkit.faces.courier import Delivery
 
 _MARKS = {"fine": "ok     ", "warning": "warning", "wrong": "WRONG  "}
 
@@ -163,6 +168,28 @@ def next_steps(reach: Reach, verdict: SchemaVerdict) -> Iterator[str]:
     elif verdict.relation == "unversioned":
         yield "Schema: the backup has no Alembic revision. Only if you know which one its tables are at:"
         yield f"    {reach.alembic('stamp THAT_REVISION')}"
+
+
+def run(results: Sequence[StepResult]) -> Iterator[str]:
+    """What each step came to, and what to do where one failed."""
+    for result in results:
+        yield f"{result.name:<8}{result.state:<10}{result.sentence}"
+        yield from (f"{'':18}warning: {warning}" for warning in result.warnings)
+        if result.error and result.error.hint:
+            yield f"{'':18}next: {result.error.hint}"
+
+
+def deliveries(found: Iterable[Delivery]) -> Iterator[str]:
+    """What became of a message at each address."""
+    for one in found:
+        yield f"NOT SENT  {one.address}: {one.trouble}" if one.trouble else f"sent      {one.address}"
+
+
+def value(setting: object) -> str:
+    """A setting's value; nothing where there is none, and no more of a secret than its kind."""
+    if isinstance(setting, tuple):
+        return ", ".join(map(str, setting))
+    return "" if setting is None else str(setting)
 
 
 def deleted(backup: Backup) -> Iterator[str]:
