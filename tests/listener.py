@@ -27,7 +27,7 @@ class Heard:
 
 @dataclass
 class Service:
-    """What it heard so far. Paths with `hang` in them answer when the test is over, `500` and `redirect` as they say."""
+    """What it heard so far. A path with `hang` in it is answered when the test is over, `500` and `redirect` so."""
 
     port: int = 0
     heard: list[Heard] = field(default_factory=list)
