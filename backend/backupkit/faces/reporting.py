@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from backupkit.faces import log
 from backupkit.words.errors import ExitCode, explained
+from backupkit.words.events import Warned
 
 if TYPE_CHECKING:
     from backupkit.faces.courier import Delivery, Underway
@@ -75,10 +76,13 @@ def end(code: int, cause: BaseException | None) -> int:
         return code
     troubles = [one for one in _told(work, code, cause) if one.trouble]
     for one in troubles:
-        text = f"The {one.address} was not sent: {one.trouble}."
-        log.error(f"warning: {text}")
-        print(f"Warning: {text}", file=sys.stderr)
+        _say(Warned(f"The {one.address} was not sent: {one.trouble}."))
     return ExitCode.WARNINGS if troubles and code == ExitCode.DONE else code
+
+
+def _say(warning: Warned) -> None:
+    log.error(f"warning: {warning.text}")
+    print(f"Warning: {warning.text}", file=sys.stderr)
 
 
 def _begin_ping(settings: Settings, command: str) -> Underway | None:

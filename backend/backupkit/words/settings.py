@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     @classmethod
     def _web_page(cls, value: SecretUrl | None) -> SecretUrl | None:
         if value and not re.fullmatch(r"https?://[^\s/]+\S*", value.get_secret_value()):
-            _fail("is no web address, which begins with https://")
+            _fail("is no web address, http or https")
         return value
 
     @field_validator("timezone")
