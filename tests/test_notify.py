@@ -470,3 +470,11 @@ def test_sending_leaves_nothing_on_disk(app: SmallApp, service: Service, tmp_pat
 def test_what_a_person_is_told_needs_no_disk(app: SmallApp, service: Service) -> None:
     delivered = notify.send(app.settings, notify.test_message(app.settings), [Address(SecretUrl(service.notify("a")))])
     assert [one.trouble for one in delivered] == [""]
+
+
+def test_the_doctor_says_whether_anybody_is_told(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Nobody is told of a failure at night" in run_here(app, "doctor", check=0).out
+    there = {"BACKUP_NOTIFY_URLS": f"slack://{SECRET}"}
+    assert "`notify-test` tries it" in run_here(app, "doctor", env=there, check=0).out
+    monkeypatch.setattr("backupkit.verbs.doctor.find_spec", lambda _name: None)
+    assert "mend: pip install apprise" in run_here(app, "doctor", env=there, check=1).out
