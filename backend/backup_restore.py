@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer.core import TyperGroup
 
-from backupkit.faces.boundary import boundary, end_on_signals, open_missing_streams
+from backupkit.faces import reporting
+from backupkit.faces.boundary import boundary, end_on_signals, open_missing_streams, say_error
 from backupkit.faces.console import ask, at_terminal, listening, say
 from backupkit.words.errors import Damaged, ExitCode, Refused
 
@@ -74,7 +75,7 @@ def backup(
     from backupkit.words.model import Order
 
     order = Order(name, note=note, pin=pin, uploads=not no_uploads, git=git_facts(os.environ))
-    _back_up(order, if_needed, json)
+    _back_up("backup", order, if_needed, json)
 
 
 @app.command("auto-backup")
@@ -86,7 +87,35 @@ def auto_backup(note: Note = "", pin: Pin = False, no_uploads: NoUploads = False
     git = git_facts(os.environ)
     if git is None:
         say(why_no_git(os.environ))
-    _back_up(Order(kind="auto", note=note, pin=pin, uploads=not no_uploads, git=git), False, json)
+    _back_up("auto-backup", Order(kind="auto", note=note, pin=pin, uploads=not no_uploads, git=git), False, json)
+
+
+@app.command()
+def run(
+    if_needed: Annotated[bool, typer.Option("--if-needed", help="No second backup on one day.")] = False,
+    json: Json = False,
+) -> None:
+    """All that is to be done regularly: the one line for cron."""
+    from backupkit.faces import as_json, render
+    from backupkit.faces.host import git_facts
+    from backupkit.verbs.run import backup_step, run_steps, worst
+    from backupkit.words.model import Order
+
+    settings = _settings(work="run")
+    steps = [
+        backup_step(settings, Order(kind="scheduled", git=git_facts(os.environ)), if_needed),
+    ]
+    results = []
+    with listening() as tell:
+        for result in run_steps(steps, tell):
+            results.append(result)
+            if result.error:
+                say_error(result.error)
+    if all(result.state == "nothing" for result in results):
+        reporting.nothing_to_do()
+    _put_result(render.run(results), as_json.run(results), json)
+    if code := worst(results):
+        raise SystemExit(code)
 
 
 @app.command("list")
@@ -158,7 +187,7 @@ def restore(
     """Put a backup back: database and uploads, all or nothing."""
     from backupkit.verbs.restore import plan_restore
 
-    settings = _settings()
+    settings = _settings(work="" if dry_run else "restore")
     _explain_stop(settings, stop)
     with listening() as tell:
         plan = plan_restore(settings, name, only, force, migrate, tell)
@@ -175,7 +204,7 @@ def undo(
     """Take the last restore back."""
     from backupkit.verbs.undo import plan_undo
 
-    settings = _settings()
+    settings = _settings(work="" if dry_run else "undo")
     _explain_stop(settings, stop)
     with listening() as tell:
         plan = plan_undo(settings, force, tell)
@@ -191,32 +220,31 @@ def migrate(
     """Upgrade the schema with a net: backup, rehearsal on a copy, upgrade, return on failure."""
     from dataclasses import asdict
 
-    from backupkit.faces import as_json, render
+    from backupkit.faces import render
     from backupkit.verbs.migrate import migrate as upgrade
 
-    settings = _settings()
+    settings = _settings(work="migrate")
     _explain_stop(settings, stop)
     with listening() as tell:
         done = upgrade(settings, revision, tell)
-    if json:
-        as_json.put(asdict(done) if done else None)
-    else:
-        _put(render.migrated(settings.reach, done) if done else [f"There is nothing to migrate to reach {revision}."])
+    if not done:
+        reporting.nothing_to_do()
+    lines = render.migrated(settings.reach, done) if done else [f"There is nothing to migrate to reach {revision}."]
+    _put_result(lines, asdict(done) if done else None, json)
 
 
 @app.command()
 def recover(json: Json = False) -> None:
     """Finish or clear away an interrupted restore."""
-    from backupkit.faces import as_json
     from backupkit.verbs.recover import recover as finish
 
-    settings = _settings(recovering=False)
+    settings = _settings(recovering=False, work="recover")
     with listening() as tell:
         found = finish(settings, tell)
-    if json:
-        as_json.put({"recovered": found.source if found else None})
-    else:
-        print(f"The restore of {found.source} is finished." if found else "There was nothing to recover.")
+    if not found:
+        reporting.nothing_to_do()
+    line = f"The restore of {found.source} is finished." if found else "There was nothing to recover."
+    _put_result([line], {"recovered": found.source if found else None}, json)
 
 
 @app.command()
@@ -225,11 +253,11 @@ def dump(
     json: Json = False,
 ) -> None:
     """SQL text of the database; .gz and .zst by suffix."""
-    from backupkit.faces import as_json, render
+    from backupkit.faces import render
     from backupkit.verbs.dump import dump as write
     from backupkit.verbs.dump import dump_path, dump_to
 
-    settings = _settings()
+    settings = _settings(work="dump")
     if file == "-":
         if json:
             raise Refused("With - the SQL text itself goes to stdout.", hint="Leave out --json, or name a file.")
@@ -239,10 +267,8 @@ def dump(
     target = dump_path(settings, file)
     with listening() as tell:
         facts = write(settings, target, tell)
-    if json:
-        as_json.put({"path": target, "tables": facts.tables, "rows": facts.rows, "size_bytes": target.stat().st_size})
-    else:
-        _put(render.dumped(facts.tables, facts.rows, target))
+    document = {"path": target, "tables": facts.tables, "rows": facts.rows, "size_bytes": target.stat().st_size}
+    _put_result(render.dumped(facts.tables, facts.rows, target), document, json)
 
 
 @app.command("restore-dump")
@@ -256,7 +282,7 @@ def restore_dump(
     from backupkit.verbs.dump import dump_path
     from backupkit.verbs.dump import restore_dump as load
 
-    settings = _settings()
+    settings = _settings(work="restore-dump")
     if file == "-":
         _require_person(force)  # the question would be answered by the dump
     _explain_stop(settings, stop)
@@ -332,7 +358,7 @@ def config(json: Json = False) -> None:
     if json:
         described = {name: {"value": value, "origin": origin(settings, name)} for name, value in values.items()}
         return as_json.put(described)
-    rows = ((name, "" if value is None else str(value), origin(settings, name)) for name, value in values.items())
+    rows = ((name, render.value(value), origin(settings, name)) for name, value in values.items())
     _put(render.table(("SETTING", "VALUE", "FROM"), rows))
 
 
@@ -350,6 +376,21 @@ def doctor(json: Json = False) -> None:
     else:
         _put(render.findings(found))
     if any(finding.level == "wrong" for finding in found):
+        raise SystemExit(ExitCode.FAILED)
+
+
+@app.command("notify-test")
+def notify_test(json: Json = False) -> None:
+    """Send a test message to everyone who is to be told of failures."""
+    from backupkit.faces import as_json, notify, render
+
+    settings = _load()
+    to = notify.everyone(settings)
+    if not to:
+        raise Refused("Nobody is to be told of anything.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
+    deliveries = notify.send(settings, notify.test_message(settings), to)
+    as_json.put([as_json.delivery(one) for one in deliveries]) if json else _put(render.deliveries(deliveries))
+    if any(one.trouble for one in deliveries):
         raise SystemExit(ExitCode.FAILED)
 
 
@@ -374,6 +415,7 @@ def _load() -> Settings:
     from backupkit.words.settings import load_settings
 
     settings = load_settings(_app_dir())
+    log.hide(settings.secrets)
     if settings.log_file:
         log.open_log(settings.log_file)
     return settings
@@ -385,8 +427,11 @@ def _app_dir() -> Path:
     return Path.cwd() if here.name in ("site-packages", "dist-packages") else here
 
 
-def _settings(recovering: bool = True) -> Settings:
+def _settings(recovering: bool = True, work: str = "") -> Settings:
+    """The settings, after an interrupted restore was finished; `work` names a command whose end is to be reported."""
     settings = _load()
+    if work:
+        reporting.begin(settings, work, watched=at_terminal() and work != "run")
     if recovering:
         from backupkit.verbs.recover import recover as finish
 
@@ -404,20 +449,18 @@ def _settings_for_reading() -> Settings:
     return settings
 
 
-def _back_up(order: Order, if_needed: bool, json: bool) -> None:
+def _back_up(command: str, order: Order, if_needed: bool, json: bool) -> None:
     from backupkit.faces import as_json, render
     from backupkit.verbs.create import backup_of_today, create_backup
 
-    settings = _settings()
+    settings = _settings(work=command)
     if if_needed and (there := backup_of_today(settings)):
+        reporting.nothing_to_do()
         say(f"There is a backup of today already: {there.name}.")
         return as_json.put(as_json.backup(there)) if json else None
     with listening() as tell:
         created = create_backup(settings, order, tell)
-    if json:
-        as_json.put(as_json.created(created))
-    else:
-        _put(render.made(created))
+    _put_result(render.made(created), as_json.created(created), json)
     if created.warnings:
         raise SystemExit(ExitCode.WARNINGS)
 
@@ -520,12 +563,18 @@ def _agreed(plan: RestorePlan, force: bool) -> bool:
 def _show_restored(settings: Settings, done: Restored, json: bool) -> None:
     from backupkit.faces import as_json, render
 
-    if json:
-        as_json.put(as_json.restored(done))
-    else:
-        _put(render.restored(settings.reach, done))
+    _put_result(render.restored(settings.reach, done), as_json.restored(done), json)
     if done.warnings:
         raise SystemExit(ExitCode.WARNINGS)
+
+
+def _put_result(lines: Iterable[str], document: object, json: bool) -> None:
+    """What the command came to, in words or as JSON; the words go into the report in either case."""
+    from backupkit.faces import as_json
+
+    lines = list(lines)
+    reporting.tell(lines)
+    as_json.put(document) if json else _put(lines)
 
 
 def _put(lines: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ from typer.main import get_command
 
 import backup_restore
 from backupkit.words.errors import BackupError, ExitCode
-from backupkit.words.settings import Settings
+from backupkit.words.settings import Settings, secret_names
 from small_app import BACKEND, DOCUMENTS, HEAD, SmallApp, clean_environment
 
 ROOT = BACKEND.parent
@@ -281,6 +281,7 @@ def default_told(name: str) -> str:
 @pytest.mark.parametrize("path", DOCUMENTS_OF_OURS, ids=lambda path: path.name)
 def test_every_variable_that_is_named_is_a_setting_or_the_wrappers(path: Path) -> None:
     known = {f"BACKUP_{name.upper()}" for name in Settings.model_fields}
+    known |= {f"BACKUP_{name.upper()}_FILE" for name in secret_names()}
     known |= set(re.findall(r"\bBACKUP_[A-Z_]+", text(WRAPPER)))
     known |= set(re.findall(r"\bBACKUP_[A-Z_]+", text(BACKEND / "backupkit" / "parts" / "trial.py")))
     assert set(re.findall(r"\bBACKUP_[A-Z][A-Z_]+\b", text(path))) - {"BACKUP_GUIDE"} <= known
@@ -341,7 +342,7 @@ def anchors(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", DOCUMENTS_OF_OURS, ids=lambda path: path.name)
 def test_the_documents_name_no_place_of_a_machine_and_no_registry(path: Path) -> None:
-    hosts = {"github.com", "keepachangelog.com", "semver.org"}
+    hosts = {"github.com", "keepachangelog.com", "semver.org", "hc-ping.com"}
     assert set(re.findall(r"https?://([^/\s)]+)", text(path))) <= hosts
     below_root = re.findall(r"(?<![\w.$}\])>…*/\"'`-])/([a-z]\w*)/", text(path))
     assert set(below_root) <= {"app", "srv", "mnt", "var", "proc"}
@@ -564,7 +565,7 @@ def test_cron_s_line_is_one_that_runs_without_an_environment(app: SmallApp, proj
         subprocess.run(
             ["env", "-i", "PATH=/usr/bin:/bin", "BACKUP_RUNNER=local", "sh", "-c", command], cwd="/", check=True
         )
-    assert len([path for path in app.backups.iterdir() if path.name.startswith("backup_")]) == 1
+    assert len([path for path in app.backups.iterdir() if path.name.startswith("scheduled_")]) == 1
 
 
 # Completion.

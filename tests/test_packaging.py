@@ -152,8 +152,10 @@ def needed(names: set[str]) -> set[str]:
 
 
 def dependencies() -> list[Requirement]:
+    """What every installation has, and what any of the extras adds."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [Requirement(line) for line in project["dependencies"]]
+    extras = project.get("optional-dependencies", {}).values()
+    return [Requirement(line) for lines in (project["dependencies"], *extras) for line in lines]
 
 
 def test_every_dependency_is_pinned_to_a_version_in_its_range() -> None:

@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from backupkit.words.errors import Refused
-from backupkit.words.settings import Settings, load_settings
+from backupkit.words.settings import Settings, load_settings, secret_names
 from refusals import refused, run_here
 from small_app import SmallApp, clean_environment
 
@@ -139,6 +139,132 @@ def test_an_app_folder_that_is_not_there_is_refused(app: SmallApp) -> None:
     refused(app, "backup", code=2, names="/nope", hint="BACKUP_APP_DIR", env={"BACKUP_APP_DIR": "/nope"})
 
 
+# Secrets.
+
+URLS = "json://me:sesame@host/a?to=x,y, ntfy://sesame\n slack://sesame/sesame"
+SHOWN = ["json://***", "ntfy://***", "slack://***"]
+
+
+def values(found: Settings) -> list[str]:
+    return [one.get_secret_value() for one in found.notify_urls]
+
+
+def test_a_secret_is_told_in_the_environment_or_in_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "urls").write_text(f"{URLS}\n")
+    wanted = ["json://me:sesame@host/a?to=x,y", "ntfy://sesame", "slack://sesame/sesame"]
+    monkeypatch.setenv("BACKUP_NOTIFY_URLS", URLS)
+    assert values(load_settings(folder)) == wanted
+    monkeypatch.delenv("BACKUP_NOTIFY_URLS")
+    for path in ("urls", str(folder / "urls"), "../app/urls"):
+        monkeypatch.setenv("BACKUP_NOTIFY_URLS_FILE", path)
+        assert values(load_settings(folder)) == wanted
+    monkeypatch.delenv("BACKUP_NOTIFY_URLS_FILE")
+    for line in ('notify_urls_file = "urls"', f"notify_urls = {json.dumps(URLS)}", f"notify_urls = {wanted}"):
+        (folder / "backup.toml").write_text(line)
+        assert values(load_settings(folder)) == wanted
+
+
+def test_a_secret_of_the_environment_wins_over_one_of_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "page").write_text("https://in.a/file")
+    for line in ('ping_url = "https://in.toml/x"', 'ping_url_file = "nowhere"'):
+        (folder / "backup.toml").write_text(line)
+        monkeypatch.setenv("BACKUP_PING_URL", "https://in.environment/x")
+        assert str(load_settings(folder).ping_url) == "https://in.environment/***"
+        monkeypatch.setenv("BACKUP_PING_URL", "")  # as Compose hands over what is not set
+        assert load_settings(folder).ping_url is None
+        monkeypatch.setenv("BACKUP_PING_URL_FILE", "page")
+        assert str(load_settings(folder).ping_url) == "https://in.a/***"
+        monkeypatch.delenv("BACKUP_PING_URL")
+        monkeypatch.setenv("BACKUP_PING_URL_FILE", "")
+        assert load_settings(folder).ping_url is None
+        monkeypatch.delenv("BACKUP_PING_URL_FILE")
+
+
+def test_config_shows_where_a_secret_is_from_and_not_what_it_is(app: SmallApp) -> None:
+    (app.folder / "urls").write_text(URLS)
+    (app.folder / "backup.toml").write_text('ping_url_file = "urls-of-pings"\nnotify_urls = []\n')
+    (app.folder / "urls-of-pings").write_text("https://sesame@hc-ping.com/sesame")
+    there = {"BACKUP_NOTIFY_URLS_FILE": "urls"}
+    told = run_here(app, "config", "--json", env=there, check=0)
+    assert told.json["notify_urls"] == {"value": SHOWN, "origin": "environment BACKUP_NOTIFY_URLS_FILE"}
+    assert told.json["ping_url"] == {"value": "https://hc-ping.com/***", "origin": "backup.toml"}
+    shown = run_here(app, "config", env=there, check=0)
+    assert ", ".join(SHOWN) in shown.out
+    assert "sesame" not in told.out + shown.out
+
+
+def test_a_secret_is_in_no_text_of_the_settings(folder: Path) -> None:
+    found = Settings(app_dir=folder, notify_urls=URLS, ping_url="https://hc-ping.com/sesame")
+    assert "sesame" not in f"{found} {found!r} {found.model_dump()} {found.model_dump_json()} {found.secrets}"
+    assert {one.get_secret_value() for one in found.secrets} == {*values(found), "https://hc-ping.com/sesame"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("notify_urls", "sesame"),
+        ("notify_urls", "json://a /sesame"),
+        ("notify_urls", "json:// sesame"),
+        ("ping_url", "sesame"),
+        ("ping_url", "file:///sesame"),
+        ("ping_url", "https://a/b sesame"),
+        ("ping_url", "https:///sesame"),
+    ],
+)
+def test_a_refusal_does_not_tell_the_secret(app: SmallApp, setting: str, value: str) -> None:
+    name = f"BACKUP_{setting.upper()}"
+    assert "sesame" not in refused(app, "backup", code=2, names=name, hint="`config`", env={name: value}).err
+    (app.folder / "secret").write_text(value)
+    there = {f"{name}_FILE": "secret"}
+    assert "sesame" not in refused(app, "backup", code=2, names=f"{name}_FILE", hint="`config`", env=there).err
+    (app.folder / "backup.toml").write_text(f"{setting} = {json.dumps(value)}")
+    assert "sesame" not in refused(app, "backup", code=2, names=setting, hint="`config`").err
+    (app.folder / "backup.toml").write_text(f"{setting} = [[{json.dumps(value)}], 7]")
+    assert "sesame" not in refused(app, "backup", code=2, names=setting, hint="`config`").err
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfesesame", b"sesame" * 200_000], ids=["none", "bytes", "large"])
+def test_a_file_that_holds_no_secret_is_refused_and_can_be_done_without(app: SmallApp, content: bytes | None) -> None:
+    secret = app.folder / "secret"
+    secret.mkdir() if content is None else secret.write_bytes(content)
+    without = "BACKUP_PING_URL_FILE= before the command"
+    there = {"BACKUP_PING_URL_FILE": "secret"}
+    assert "sesame" not in refused(app, "backup", code=2, names="BACKUP_PING_URL_FILE", hint=without, env=there).err
+    (app.folder / "backup.toml").write_text('ping_url_file = "secret"')
+    refused(app, "backup", code=2, names="ping_url_file", hint=without)
+    run_here(app, "backup", env={"BACKUP_PING_URL_FILE": ""}, check=0)
+
+
+@pytest.mark.parametrize("file", ["~nobody-at-all/x", "a\\u0000b", "nowhere"])
+def test_a_path_that_leads_to_no_secret_is_refused(app: SmallApp, file: str) -> None:
+    (app.folder / "backup.toml").write_text(f'ping_url_file = "{file}"')
+    refused(app, "backup", code=2, names="ping_url_file", hint="Mend that")
+
+
+def test_a_secret_that_is_told_twice_is_refused(app: SmallApp) -> None:
+    both = {"BACKUP_PING_URL": "https://sesame/x", "BACKUP_PING_URL_FILE": "secret"}
+    result = refused(app, "backup", code=2, names="BACKUP_PING_URL and BACKUP_PING_URL_FILE", hint="Keep one", env=both)
+    assert "sesame" not in result.err
+    (app.folder / "backup.toml").write_text('ping_url = "https://sesame/x"\nping_url_file = "x"')
+    refused(app, "backup", code=2, names="ping_url_file", hint="Keep one")
+
+
+def test_only_a_secret_may_be_in_a_file(app: SmallApp) -> None:
+    (app.folder / "backup.toml").write_text('timezone_file = "zone"')
+    refused(app, "backup", code=2, names="timezone_file", hint="")
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"), [("", ()), ("failure", ("failure",)), (" success,failure ", ("success", "failure"))]
+)
+def test_what_is_told_of_is_a_list(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, value: str, wanted: tuple[str, ...]
+) -> None:
+    assert load_settings(folder).notify_on == ("failure", "warning")
+    monkeypatch.setenv("BACKUP_NOTIFY_ON", value)
+    assert load_settings(folder).notify_on == wanted
+
+
 # What is wrong with a value.
 
 
@@ -154,6 +280,9 @@ def test_an_app_folder_that_is_not_there_is_refused(app: SmallApp) -> None:
         ("busy_timeout = -1", "busy_timeout", "`config`"),
         ("busy_timeout = nan", "busy_timeout", "`config`"),
         ('runner = "kubernetes"', "runner", "`config`"),
+        ('notify_on = "sucess"', "notify_on", "`config`"),
+        ("notify_on = 7", "notify_on", "`config`"),
+        ("notify_timeout = 0", "notify_timeout", "`config`"),
         ("database = [1, 2]", "database", "`config`"),
         ('database = "a\\u0000b"', "database", "`config`"),
         ('database = "~nobody-at-all/x"', "database", "`config`"),
@@ -177,7 +306,10 @@ def test_a_file_that_is_a_folder_is_refused(app: SmallApp) -> None:
     refused(app, "backup", code=2, names=str(app.folder / "backup.toml"), hint="")
 
 
-@pytest.mark.parametrize("slip", ["BACKUP_DATABSE", "BACKUP_UPLOAD", "BACKUP_TIMEZON", "BACKUP_DIRS"])
+@pytest.mark.parametrize(
+    "slip",
+    ["BACKUP_DATABSE", "BACKUP_UPLOAD", "BACKUP_TIMEZON", "BACKUP_DIRS", "BACKUP_NOTIFY_URL_FILE", "BACKUP_PING_URLS"],
+)
 def test_a_slip_of_the_pen_in_the_environment_is_refused(app: SmallApp, slip: str) -> None:
     refused(app, "backup", code=2, names=slip, hint="Did you mean BACKUP_", env={slip: "x"})
 
@@ -196,7 +328,8 @@ def test_an_unknown_time_zone_is_refused(app: SmallApp, zone: str) -> None:
 
 # No text whatsoever leads to a traceback.
 
-NAMES = st.sampled_from([name for name in Settings.model_fields if name != "app_dir"])
+FIELDS = [name for name in Settings.model_fields if name != "app_dir"]
+NAMES = st.sampled_from([*FIELDS, *(f"{name}_file" for name in secret_names())])
 SCALARS = st.text() | st.integers() | st.floats() | st.booleans() | st.dates() | st.times()
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)

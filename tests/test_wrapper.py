@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -343,6 +344,7 @@ def test_every_backup_variable_reaches_the_container(host: Host) -> None:
     assert call["variables"]["BACKUP_SERVICE"] == "backend"
     assert call["variables"]["BACKUP_RUNNER_IN_USE"] == "exec"
     assert call["variables"]["BACKUP_HOST_COMMAND"] == "./backup.sh"
+    assert call["variables"]["BACKUP_HOST_NAME"] == socket.gethostname()  # a container knows its own id only
 
 
 def commit(project: Path, *more: Iterable[str]) -> str:

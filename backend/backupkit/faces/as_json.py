@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,12 @@ from backupkit.parts import manifest
 from backupkit.verbs.make import Created
 from backupkit.verbs.prune import Pruned, PrunePlan
 from backupkit.verbs.restore import Restored, RestorePlan
+from backupkit.verbs.run import StepResult, worst
 from backupkit.words.model import Backup, Metadata
+from backupkit.words.secrets import Secret
+
+if TYPE_CHECKING:
+    from backupkit.faces.courier import Delivery
 
 if TYPE_CHECKING:
     from backupkit.verbs.verify import Verified, VerifiedFile
@@ -91,10 +97,38 @@ def restored(done: Restored) -> dict[str, Any]:
     return dataclasses.asdict(done)
 
 
+def run(results: Sequence[StepResult]) -> dict[str, Any]:
+    """Each step of a run, in order, and the exit code of it all."""
+    return {"steps": [_step(one) for one in results], "exit_code": int(worst(results))}
+
+
+def _step(result: StepResult) -> dict[str, Any]:
+    return {
+        "name": result.name,
+        "state": result.state,
+        "exit_code": int(result.code),
+        "sentence": result.sentence,
+        "hint": (result.error.hint if result.error else "") or None,
+        "warnings": list(result.warnings),
+        "backup": result.backup,
+        "seconds": result.seconds,
+    }
+
+
+def delivery(found: Delivery) -> dict[str, Any]:
+    """What became of a message at one address."""
+    return {
+        "kind": found.address.kind,
+        "url": str(found.address.url),
+        "sent": not found.trouble,
+        "trouble": found.trouble or None,
+    }
+
+
 def _plain(value: object) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, Path):
+    if isinstance(value, Path | Secret):
         return str(value)
     if isinstance(value, tuple | set | frozenset):
         return list(value)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from backupkit.faces import log
-from backupkit.words.errors import BackupError, ExitCode, NoSpace, from_os_error
+from backupkit.faces import log, reporting
+from backupkit.words.errors import BackupError, ExitCode, explained
 
 
 def open_missing_streams() -> None:
@@ -38,26 +37,35 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 @contextmanager
 def boundary() -> Iterator[None]:
-    """Whatever is raised within ends the program with its exit code, said once on stderr."""
+    """Whatever is raised within ends the program with its exit code; it is said once on stderr, and reported."""
+    cause: BaseException | None = None
     try:
         with _flushed():
             yield
         log.info("done")
-    except BackupError as error:
-        fail(error)
-    except SystemExit as ended:
-        log.info(f"ended with exit code {ended.code}")
-        raise
-    except KeyboardInterrupt:
+        code = ExitCode.DONE.value
+    except BaseException as raised:
+        code, cause = _said(raised), raised
+    if code := reporting.end(code, cause):
+        raise SystemExit(code)
+
+
+def _said(raised: BaseException) -> int:
+    """The exit code, when what there is to say was said; a bug goes on as what it is."""
+    if isinstance(raised, SystemExit):
+        log.info(f"ended with exit code {raised.code}")
+        return raised.code if isinstance(raised.code, int) else int(bool(raised.code))
+    if isinstance(raised, KeyboardInterrupt):
         log.error("interrupted")
         print("\nInterrupted; nothing is left half done.", file=sys.stderr)
-        raise SystemExit(ExitCode.INTERRUPTED) from None
-    except BrokenPipeError:
-        raise SystemExit(ExitCode.FAILED) from None  # whoever read our output stopped reading: say nothing
-    except OSError as error:
-        fail(from_os_error(error))
-    except sqlite3.Error as error:
-        fail(_explained_sqlite(error))
+        return ExitCode.INTERRUPTED
+    if isinstance(raised, BrokenPipeError):
+        return ExitCode.FAILED  # whoever read our output stopped reading: say nothing
+    if error := explained(raised):
+        say_error(error)
+        return error.code
+    reporting.end(ExitCode.FAILED, raised)
+    raise raised
 
 
 @contextmanager
@@ -73,18 +81,9 @@ def _flushed() -> Iterator[None]:
             raise
 
 
-def fail(error: BackupError) -> None:
-    """The sentence and the hint on stderr, then the exit code."""
+def say_error(error: BackupError) -> None:
+    """The sentence and the hint on stderr, and in the log."""
     log.error(f"failed with exit code {error.code}: {error.message}")
     print(f"Error: {error.message}", file=sys.stderr)
     if error.hint:
         print(f"  Next: {error.hint}", file=sys.stderr)
-    raise SystemExit(error.code)
-
-
-def _explained_sqlite(error: sqlite3.Error) -> BackupError:
-    if "full" in str(error):
-        return NoSpace(
-            f"The disk is full, says SQLite: {error}.", hint="Make room; `list` shows the backups and sizes."
-        )
-    return BackupError(f"SQLite says: {error}.", hint="`doctor` looks for what is wrong, and names the mend.")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from backupkit.faces import log
+from backupkit.faces import log, reporting
 from backupkit.words.events import Event, Listener, Notice, Progress, Step, Waiting, Warned
 
 if TYPE_CHECKING:
@@ -40,8 +40,10 @@ def _sentences(put: Callable[[str], None]) -> Listener:
     def listen(event: Event) -> None:
         if isinstance(event, Warned):
             log.error(f"warning: {event.text}")
+            reporting.warned(event.text)
             put(f"Warning: {event.text}")
         elif isinstance(event, Notice):
+            log.info(event.text)
             put(event.text)
         elif isinstance(event, Waiting):
             put(event.what)

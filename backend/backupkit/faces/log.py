@@ -1,6 +1,6 @@
 """The backup log: what was asked for, what came of it, in a file of its own, apart from the app's.
 
-A log that cannot be written is said once, and stops nothing.
+A log that cannot be written is said once, and stops nothing. The last lines are also kept in memory, for messages.
 """
 
 from __future__ import annotations
@@ -8,11 +8,18 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import sys
+from collections import deque
+from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
+
+from backupkit.words.secrets import Secret, scrubbed
 
 _log = logging.getLogger("backupkit")
 _log.addHandler(logging.NullHandler())  # without a log file Python would print errors by itself
 _BYTES, _FILES = 1_000_000, 5
+_recent: deque[str] = deque(maxlen=30)
+_secrets: tuple[Secret, ...] = ()
 
 
 def open_log(path: Path) -> None:
@@ -30,15 +37,28 @@ def open_log(path: Path) -> None:
     info("started: " + " ".join(sys.argv[1:]))
 
 
+def hide(secrets: Iterable[Secret]) -> None:
+    """From here on these are in no line."""
+    global _secrets
+    _secrets = tuple(secrets)
+
+
+def last_lines() -> tuple[str, ...]:
+    """The last lines of this process, the oldest first, whether or not there is a log file."""
+    return tuple(_recent)
+
+
 def info(text: str) -> None:
     """One line of what went well."""
-    _log.info(_one_line(text))
+    _put(logging.INFO, text)
 
 
 def error(text: str) -> None:
     """One line of what did not."""
-    _log.error(_one_line(text))
+    _put(logging.ERROR, text)
 
 
-def _one_line(text: str) -> str:
-    return text.replace("\r", "\\r").replace("\n", "\\n")
+def _put(level: int, text: str) -> None:
+    line = scrubbed(text, _secrets).replace("\r", "\\r").replace("\n", "\\n")
+    _recent.append(f"{datetime.now():%H:%M:%S} {line}")
+    _log.log(level, line)

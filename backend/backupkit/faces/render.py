@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +15,14 @@ from backupkit.verbs.make import Created
 from backupkit.verbs.migrate import Migrated
 from backupkit.verbs.prune import Pruned, PrunePlan
 from backupkit.verbs.restore import Restored, RestorePlan
+from backupkit.verbs.run import StepResult
 from backupkit.words.model import Backup, Metadata, SchemaVerdict
 from backupkit.words.names import shown
 from backupkit.words.reach import Reach
 from backupkit.words.settings import Settings
 
 if TYPE_CHECKING:
+    from backupkit.faces.courier import Delivery
     from backupkit.verbs.verify import Verified, VerifiedFile
 
 _MARKS = {"fine": "ok     ", "warning": "warning", "wrong": "WRONG  "}
@@ -264,6 +266,28 @@ def pruned(done: Pruned) -> Iterator[str]:
     """How much was removed."""
     freed = human(sum(backup.unique_bytes for backup in done.removed))
     yield f"Removed {counted(len(done.removed), 'backup')} ({freed})." if done.removed else "Nothing was removed."
+
+
+def run(results: Sequence[StepResult]) -> Iterator[str]:
+    """What each step came to, and what to do where one failed."""
+    for result in results:
+        yield f"{result.name:<8}{result.state:<10}{result.sentence}"
+        yield from (f"{'':18}warning: {warning}" for warning in result.warnings)
+        if result.error and result.error.hint:
+            yield f"{'':18}next: {result.error.hint}"
+
+
+def deliveries(found: Iterable[Delivery]) -> Iterator[str]:
+    """What became of a message at each address."""
+    for one in found:
+        yield f"NOT SENT  {one.address}: {one.trouble}" if one.trouble else f"sent      {one.address}"
+
+
+def value(setting: object) -> str:
+    """A setting's value; nothing where there is none, and no more of a secret than its kind."""
+    if isinstance(setting, tuple):
+        return ", ".join(map(str, setting))
+    return "" if setting is None else str(setting)
 
 
 def deleted(backup: Backup) -> Iterator[str]:

@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 from backupkit.ground import disk
@@ -32,7 +33,19 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Everything that can be looked at from here, in the order in which it is needed."""
-    looks = (_database, _owner, _uploads, _backups, _schema, _temporary, _unfinished, _sqlite, _reach, _variables)
+    looks = (
+        _database,
+        _owner,
+        _uploads,
+        _backups,
+        _schema,
+        _temporary,
+        _unfinished,
+        _sqlite,
+        _reach,
+        _messages,
+        _variables,
+    )
     return [finding for look in looks for finding in _safely(look(settings))]
 
 
@@ -136,6 +149,15 @@ def _reach(settings: Settings) -> Iterator[Finding]:
         else "on this machine, without Docker"
     )
     yield Finding("fine", f"Commands run {where}; times are in {settings.timezone}.")
+
+
+def _messages(settings: Settings) -> Iterator[Finding]:
+    if settings.notify_urls and not find_spec("apprise"):
+        yield Finding("wrong", "BACKUP_NOTIFY_URLS needs the package apprise: nobody is told.", "pip install apprise")
+    elif settings.notify_urls or settings.ping_url:
+        yield Finding("fine", "Somebody is told how unattended runs end; `notify-test` tries it.")
+    else:
+        yield Finding("fine", "Nobody is told of a failure at night: BACKUP_NOTIFY_URLS and BACKUP_PING_URL are empty.")
 
 
 def _variables(_settings: Settings) -> Iterator[Finding]:

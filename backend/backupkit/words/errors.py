@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from enum import IntEnum
 
 
@@ -111,3 +112,20 @@ def from_os_error(error: OSError) -> BackupError:
         return NoSpace(f"The disk is full{where}.", hint="Make room; `list` shows the backups and their sizes.")
     reason = error.strerror or type(error).__name__
     return BackupError(f"{reason}{where}.", hint="`doctor` looks for what is wrong, and names the mend.")
+
+
+def explained(error: BaseException) -> BackupError | None:
+    """What was raised as one of our errors; None for a bug, and for what is no error."""
+    if isinstance(error, BackupError):
+        return error
+    if isinstance(error, OSError):
+        return from_os_error(error)
+    return _from_sqlite(error) if isinstance(error, sqlite3.Error) else None
+
+
+def _from_sqlite(error: sqlite3.Error) -> BackupError:
+    if "full" in str(error):
+        return NoSpace(
+            f"The disk is full, says SQLite: {error}.", hint="Make room; `list` shows the backups and sizes."
+        )
+    return BackupError(f"SQLite says: {error}.", hint="`doctor` looks for what is wrong, and names the mend.")

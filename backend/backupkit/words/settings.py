@@ -2,6 +2,7 @@
 
 Every setting is `BACKUP_NAME` in the environment and `name` in the file. Relative paths are relative to the
 app folder, not to the caller's folder. A value that cannot be right raises `Refused` (2) and names the setting.
+A secret may be in a file instead, which `BACKUP_NAME_FILE` or `name_file` names; it is shown nowhere.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backupkit.words.errors import Refused
 from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER
 from backupkit.words.names import shown
 from backupkit.words.reach import Reach, reach_from
+from backupkit.words.secrets import IN_FILE, Secret, SecretUrl, secrets_from_files
 from backupkit.words.span import parse_span
 
 SETTINGS_FILE = "backup.toml"
@@ -44,6 +46,7 @@ _PLUMBING = (
     "REHEARSAL",
 )
 _MANY = 1_000_000
+_ADDRESS = "[A-Za-z][A-Za-z0-9+.-]*://"
 _RESERVED = {UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE}
 
 
@@ -64,7 +67,9 @@ class _Given(PydanticBaseSettingsSource):
 class Settings(BaseSettings):
     """Where the data is, where the backups go, how long to wait. Paths are absolute."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True
+    )
 
     app_dir: Path = Field(description="The app folder, to which all other paths are relative.")
     database: Path = Field(default=Path("data/pats.db"), description="The live database: a path or a sqlite:/// URL.")
@@ -96,6 +101,14 @@ class Settings(BaseSettings):
     test_timeout: float = Field(default=600, ge=1, le=86400, description="Seconds that command may take.")
     service: str = Field(default="backend", description="The Compose service that holds the data.")
     runner: Literal["auto", "docker", "local"] = Field(default="auto", description="How backup.sh runs the commands.")
+    notify_urls: Annotated[tuple[SecretUrl, ...], NoDecode] = Field(
+        default=(), description="Who is told how an unattended run ended: Apprise's URLs."
+    )
+    notify_on: Annotated[tuple[Literal["failure", "warning", "success"], ...], NoDecode] = Field(
+        default=("failure", "warning"), description="What they are told of."
+    )
+    notify_timeout: float = Field(default=20, gt=0, le=600, description="Seconds that telling them may take.")
+    ping_url: SecretUrl | None = Field(default=None, description="A dead man's switch, told of start and end.")
 
     @classmethod
     def settings_customise_sources(
@@ -107,7 +120,10 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # The app folder is settled by then, and the variable may be empty or relative.
-        return _Given(settings_cls, app_dir=init_settings()["app_dir"]), env_settings, init_settings
+        folder = init_settings()["app_dir"]
+        told = {name: os.environ.get(_variable(name)) for one in secret_names() for name in (one, one + IN_FILE)}
+        secrets = secrets_from_files(secret_names(), told, folder, _variable)
+        return _Given(settings_cls, app_dir=folder, **secrets), env_settings, init_settings
 
     @field_validator("database", mode="before")
     @classmethod
@@ -121,10 +137,33 @@ class Settings(BaseSettings):
         path = rest.partition("?")[0].removeprefix("/")
         return path if path and path != ":memory:" else _fail("names no file")
 
-    @field_validator("uploads", "log_file", mode="before")
+    @field_validator("uploads", "log_file", "ping_url", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("notify_urls", "notify_on", mode="before")
+    @classmethod
+    def _listed(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        # A URL may have a comma of its own: only one that another URL follows comes between two.
+        between = rf"[\s,]+(?={_ADDRESS})|\s+" if info.field_name == "notify_urls" else r"[\s,]+"
+        return tuple(word for word in re.split(between, value.strip(" \t\r\n,")) if word)
+
+    @field_validator("notify_urls")
+    @classmethod
+    def _urls(cls, value: tuple[SecretUrl, ...]) -> tuple[SecretUrl, ...]:
+        if any(not re.match(rf"{_ADDRESS}\S", one.get_secret_value()) for one in value):
+            _fail("holds something that is no URL")
+        return value
+
+    @field_validator("ping_url")
+    @classmethod
+    def _web_page(cls, value: SecretUrl | None) -> SecretUrl | None:
+        if value and not re.fullmatch(r"https?://[^\s/]+\S*", value.get_secret_value()):
+            _fail("is no web address, http or https")
+        return value
 
     @field_validator("timezone")
     @classmethod
@@ -174,6 +213,12 @@ class Settings(BaseSettings):
         """The commands a person can type to come here."""
         return reach_from(os.environ, self.service, self.app_dir)
 
+    @cached_property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Every secret among the settings: what must be in no message and no log."""
+        values = (getattr(self, name) for name in secret_names())
+        return tuple(one for value in values for one in (value if isinstance(value, tuple) else (value,)) if one)
+
     def local(self, moment: datetime) -> datetime:
         """The moment in the configured zone, to the second."""
         return moment.astimezone(self.zone).replace(microsecond=0)
@@ -186,7 +231,7 @@ def load_settings(app_dir: Path, **overrides: object) -> Settings:
         raise Refused(f"The app folder {folder} is not there.", hint="Set BACKUP_APP_DIR, or unset it.")
     check_environment(os.environ)
     try:
-        return Settings(**{**read_file(folder), "app_dir": folder, **overrides})
+        return Settings(**{**_told_by_file(folder), "app_dir": folder, **overrides})
     except ValidationError as error:
         raise _refusal(error, folder) from error
 
@@ -206,9 +251,44 @@ def read_file(folder: Path) -> dict[str, Any]:
 
 def origin(settings: Settings, name: str) -> str:
     """Where a setting's value comes from: the variable, the file, or the default."""
-    if PREFIX + name.upper() in os.environ:
-        return f"environment {PREFIX}{name.upper()}"
-    return SETTINGS_FILE if name in read_file(settings.app_dir) else "default"
+    in_file = name + IN_FILE if name in secret_names() else name
+    if os.environ.get(_variable(in_file)):
+        return f"environment {_variable(in_file)}"
+    if _variable(name) in os.environ:
+        return f"environment {_variable(name)}"
+    return SETTINGS_FILE if {name, in_file} & read_file(settings.app_dir).keys() else "default"
+
+
+def secret_names() -> tuple[str, ...]:
+    """The settings that are secrets: each may also be in a file."""
+    return tuple(name for name, field in Settings.model_fields.items() if _holds_secret(field.annotation))
+
+
+def _holds_secret(annotation: object) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, Secret):
+        return True
+    return any(_holds_secret(inner) for inner in get_args(annotation))
+
+
+def _told_by_file(folder: Path) -> dict[str, Any]:
+    told = read_file(folder)
+    # A file that is not there must not stop a person who says in the environment to do without it.
+    overridden = {one for name in secret_names() if _variables_set(name) for one in (name, name + IN_FILE)}
+    here = {name: value for name, value in told.items() if name not in overridden}
+    secrets = secrets_from_files(secret_names(), here, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}")
+    return {name: value for name, value in here.items() if not _names_a_secret(name)} | secrets
+
+
+def _variables_set(name: str) -> list[str]:
+    return [one for one in (_variable(name), _variable(name + IN_FILE)) if one in os.environ]
+
+
+def _names_a_secret(name: str) -> bool:
+    return name.endswith(IN_FILE) and name.removesuffix(IN_FILE) in secret_names()
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
@@ -221,14 +301,15 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 def check_environment(environment: Mapping[str, str]) -> None:
     """Refuses a variable one slip away from a setting: the wrong database would be backed up, silently."""
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    known = [_variable(name) for name in (*Settings.model_fields, *(name + IN_FILE for name in secret_names()))]
     for name in unknown_variables(environment):
         if close := difflib.get_close_matches(name, known, n=1, cutoff=0.85):
             raise Refused(f"{name} is not a setting.", hint=f"Did you mean {close[0]}?")
 
 
 def _is_setting(variable: str) -> bool:
-    return variable.removeprefix(PREFIX).lower() in Settings.model_fields
+    name = variable.removeprefix(PREFIX).lower()
+    return name in Settings.model_fields or _names_a_secret(name)
 
 
 def _below(folder: Path, path: Path) -> Path:
@@ -252,13 +333,14 @@ def _fail(reason: str) -> object:
 def _refusal(error: ValidationError, folder: Path) -> Refused:
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else "database"
-    in_file = PREFIX + name.upper() not in os.environ
-    where = f"{shown(name)} in {folder / SETTINGS_FILE}" if in_file else PREFIX + name.upper()
+    variables = _variables_set(name)
+    where = variables[0] if variables else f"{shown(name)} in {folder / SETTINGS_FILE}"
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, Settings.model_fields, n=1)
         return Refused(f"{where} is not a setting.", hint=f"Did you mean {close[0]}?" if close else "See `config`.")
     reason = first["msg"].removeprefix("Value error, ")
-    given = "" if first["input"] is None or not first["loc"] else f" {_without_password(first['input'])}"
+    hidden = first["input"] is None or not first["loc"] or name in secret_names()
+    given = "" if hidden else f" {_without_password(first['input'])}"
     return Refused(
         f"{where}{given}: {reason[0].lower()}{reason[1:]}.", hint="`config` shows every setting and its origin."
     )

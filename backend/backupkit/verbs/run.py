@@ -1,0 +1,108 @@
+"""All that is to be done regularly, in one go: a list of steps, each of which may fail without ending the others.
+
+A step that needs another is skipped where that one failed or was skipped: what is old is not removed on a night on
+which nothing new was made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from backupkit.parts import space
+from backupkit.verbs.create import backup_of_today, create_backup
+from backupkit.verbs.make import Clock, utc_now
+from backupkit.words.errors import BackupError, ExitCode, explained
+from backupkit.words.events import Listener, silence
+from backupkit.words.model import Backup, Order
+from backupkit.words.settings import Settings
+
+State = Literal["done", "nothing", "warnings", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step came to, in one sentence. `idle`: there was nothing to do. `backup` is the one it made or found."""
+
+    sentence: str
+    warnings: tuple[str, ...] = ()
+    idle: bool = False
+    backup: Backup | None = None
+
+
+@dataclass(frozen=True)
+class RunStep:
+    """One step: what it does, given what the steps before it came to, and which of those it makes no sense without."""
+
+    name: str
+    act: Callable[[Mapping[str, Outcome], Listener], Outcome]
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """How a step ended, and after how many seconds. `error` is there where it failed."""
+
+    name: str
+    state: State
+    sentence: str
+    warnings: tuple[str, ...] = ()
+    error: BackupError | None = None
+    backup: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def code(self) -> ExitCode:
+        """The exit code that a command of this step alone would have."""
+        if self.error:
+            return self.error.code
+        return ExitCode.WARNINGS if self.warnings else ExitCode.DONE
+
+
+def run_steps(steps: Sequence[RunStep], tell: Listener = silence) -> Iterator[StepResult]:
+    """The result of each step as it ends, in their order; raises for nothing but a bug or an interrupt."""
+    done: dict[str, Outcome] = {}
+    for step in steps:
+        if missing := [name for name in step.needs if name not in done]:
+            yield StepResult(step.name, "skipped", f"It needs {missing[0]}, which did not succeed.")
+        else:
+            yield _carried_out(step, done, tell)
+
+
+def worst(results: Sequence[StepResult]) -> ExitCode:
+    """The code of the first step that failed; else 3 where one has warnings; else 0."""
+    codes = [result.code for result in results if result.code != ExitCode.DONE]
+    return next((code for code in codes if code != ExitCode.WARNINGS), codes[0] if codes else ExitCode.DONE)
+
+
+def backup_step(settings: Settings, order: Order, if_needed: bool = False, clock: Clock = utc_now) -> RunStep:
+    """A new backup; with `if_needed`, only where there is none of today yet."""
+
+    def act(_done: Mapping[str, Outcome], tell: Listener) -> Outcome:
+        if if_needed and (there := backup_of_today(settings, clock)):
+            return Outcome(f"There is a backup of today already: {there.name}.", idle=True, backup=there)
+        made = create_backup(settings, order, tell, clock)
+        sentence = f"{made.backup.name} is checked and on disk: {space.human(made.backup.size_bytes)}."
+        return Outcome(sentence, made.warnings, backup=made.backup)
+
+    return RunStep("backup", act)
+
+
+def _carried_out(step: RunStep, done: dict[str, Outcome], tell: Listener) -> StepResult:
+    began = time.monotonic()
+    try:
+        outcome = done[step.name] = step.act(done, tell)
+    except Exception as raised:
+        error = explained(raised)
+        if error is None:
+            raise
+        return StepResult(step.name, "failed", error.message, error=error, seconds=_since(began))
+    state: State = "warnings" if outcome.warnings else "nothing" if outcome.idle else "done"
+    name = outcome.backup.name if outcome.backup else None
+    return StepResult(step.name, state, outcome.sentence, outcome.warnings, None, name, _since(began))
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 3)
