@@ -8,7 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from backupkit.parts import manifest
+from backupkit.verbs.export import Exported, Imported
 from backupkit.verbs.make import Created
 from backupkit.verbs.restore import Restored, RestorePlan
 from backupkit.words.model import Backup, Metadata
@@ -41,6 +44,17 @@ def created(made: Created) -> dict[str, Any]:
     return {**backup(made.backup), "warnings": list(made.warnings)}
 
 
+def exported(done: Exported) -> dict[str, Any]:
+    """The file, and the backup in it."""
+    file = {"path": done.path, "size_bytes": done.size_bytes, "encrypted": done.encrypted}
+    return {**file, "backup_name": done.backup.name, "warnings": list(done.warnings)}
+
+
+def imported(done: Imported) -> dict[str, Any]:
+    """The backup that is here now, and the warnings of importing it."""
+    return {**backup(done.backup), "warnings": list(done.warnings)}
+
+
 def plan(found: RestorePlan) -> dict[str, Any]:
     """What a restore would change."""
     return dataclasses.asdict(found)
@@ -54,7 +68,7 @@ def restored(done: Restored) -> dict[str, Any]:
 def _plain(value: object) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, Path):
+    if isinstance(value, Path | SecretStr):
         return str(value)
     if isinstance(value, tuple | set | frozenset):
         return list(value)

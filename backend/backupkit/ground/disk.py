@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 CHUNK = 1 << 20
@@ -112,8 +112,13 @@ def discard_tree(draft: Path, folder: Path) -> None:
 
 def copy_contents(source: int, target: int, sparse: bool = False) -> tuple[int, str]:
     """Bytes copied and their SHA-256, each read once; not yet synced. Holes stay holes where `sparse`."""
+    return write_contents(iter(lambda: os.read(source, CHUNK), b""), target, sparse)
+
+
+def write_contents(chunks: Iterable[bytes], target: int, sparse: bool = False) -> tuple[int, str]:
+    """Bytes written and their SHA-256; not yet synced. Chunks of zeros become holes where `sparse`."""
     digest, size = hashlib.sha256(), 0
-    while chunk := os.read(source, CHUNK):
+    for chunk in chunks:
         digest.update(chunk)
         if sparse and chunk.count(0) == len(chunk):
             os.lseek(target, len(chunk), os.SEEK_CUR)
@@ -214,6 +219,14 @@ def dress(path: Path, facts: os.stat_result) -> None:
     if not stat.S_ISLNK(facts.st_mode):
         os.chmod(path, stat.S_IMODE(facts.st_mode))
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns), follow_symlinks=False)
+
+
+def furnish(place: int | Path, owner: tuple[int, int], mode: int, changed: int) -> None:
+    """A file or folder gets owner (where we may say so), mode and time (ns), in the order in which each survives."""
+    if os.geteuid() == 0:
+        os.chown(place, *owner)
+    os.chmod(place, mode)
+    os.utime(place, ns=(changed, changed))
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -64,6 +64,11 @@ class Settings(BaseSettings):
     lock_timeout: float = Field(default=10, ge=0, le=86400, description="Seconds to wait for another run to finish.")
     service: str = Field(default="backend", description="The Compose service that holds the data.")
     runner: Literal["auto", "docker", "local"] = Field(default="auto", description="How backup.sh runs the commands.")
+    export_recipients: str = Field(default="", description="Public keys of age (age1…) that exports are encrypted to.")
+    export_passphrase: SecretStr | None = Field(default=None, description="The passphrase of encrypted exports.")
+    export_passphrase_file: Path | None = Field(default=None, description="A file that holds that passphrase.")
+    export_identity: SecretStr | None = Field(default=None, description="The secret key of age to import with.")
+    export_identity_file: Path | None = Field(default=None, description="A file that holds that key.")
 
     @classmethod
     def settings_customise_sources(
@@ -88,6 +93,16 @@ class Settings(BaseSettings):
             return _fail(f"is a {scheme} URL, and only sqlite:/// can be backed up")
         path = rest.partition("?")[0].removeprefix("/")
         return path if path and path != ":memory:" else _fail("names no file")
+
+    @field_validator("export_passphrase_file", "export_identity_file", mode="before")
+    @classmethod
+    def _no_file_where_empty(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("export_passphrase_file", "export_identity_file")
+    @classmethod
+    def _below_the_app(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        return value and _below(info.data["app_dir"], value)
 
     @field_validator("uploads", "log_file", mode="before")
     @classmethod
@@ -172,6 +187,18 @@ def origin(settings: Settings, name: str) -> str:
     if PREFIX + name.upper() in os.environ:
         return f"environment {PREFIX}{name.upper()}"
     return SETTINGS_FILE if name in read_file(settings.app_dir) else "default"
+
+
+def secret(settings: Settings, name: str) -> str:
+    """The secret itself: NAME, or what is in the file NAME_FILE, line end apart; empty where there is neither."""
+    value, file = getattr(settings, name), getattr(settings, f"{name}_file")
+    if value and value.get_secret_value():
+        return str(value.get_secret_value())
+    try:
+        return file.read_text(encoding="utf-8").rstrip("\r\n") if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        variable = f"{PREFIX}{name.upper()}_FILE"
+        raise Refused(f"{variable}: {file} cannot be read.", hint=f"Look at it: ls -l {file}") from error
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
