@@ -11,10 +11,10 @@ import hashlib
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 from zoneinfo import ZoneInfo
 
 from backupkit.ground import disk, tree
@@ -25,6 +25,8 @@ from backupkit.words.errors import Damaged
 from backupkit.words.events import Listener, Notice, Progress, Step
 from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Metadata, UploadsFacts
 from backupkit.words.names import shown
+
+Read = TypeVar("Read")
 
 _FIRST = (CHECKSUM_FILE, METADATA_FILE, GUIDE_FILE)
 _MOST = {METADATA_FILE: 64 << 20, GUIDE_FILE: 64 << 20, CHECKSUM_FILE: 1 << 30}
@@ -206,11 +208,18 @@ class _Unpacking:
                 raise
             raise _refused(f"{shown(path)} cannot be made here, or is there twice ({error.strerror})") from error
         if path == METADATA_FILE:
-            self.metadata = manifest.read_metadata(self.draft, self.zone)
+            self.metadata = self._read(lambda: manifest.read_metadata(self.draft, self.zone))
             space.require(_content_size(self.metadata), self.draft, "This import")
         if path == CHECKSUM_FILE:
-            self._expect(manifest.read_checksums(self.draft))
+            self._expect(self._read(lambda: manifest.read_checksums(self.draft)))
         self._refuse_more_than_told()
+
+    def _read(self, what: Callable[[], Read]) -> Read:
+        """What a file of the archive says; what is wrong with it is said of the archive, not of the draft."""
+        try:
+            return what()
+        except Damaged as error:
+            raise _refused(error.message.replace(f"{self.draft}/", "").rstrip(".")) from error
 
     def _place(self, member: Member) -> str:
         """The entry's path in the backup; `Damaged` where it is not one that a backup has."""

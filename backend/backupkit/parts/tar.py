@@ -157,7 +157,7 @@ def _next_member(stream: BinaryIO) -> Member | None:
             return _member(block, _FORMS[form], extra.fields)
         else:
             kind = _OTHERS.get(form, f"an entry of the unknown kind {form.decode('latin-1')!a}")
-            raise _refused(f"{shown(_text(block[:100]))} is {kind}")
+            raise _refused(f"{shown(_text(_until_nul(block[:100])))} is {kind}")
     if extra.seen:
         raise _refused("it ends with a header of nothing")
     return None
@@ -233,7 +233,7 @@ def _path(raw: bytes) -> str:
     path = _text(raw)
     plain = path.removeprefix("./").rstrip("/")
     if not plain or path.startswith("/") or "\0" in path or {"", ".", ".."} & set(plain.split("/")):
-        raise _refused(f"{shown(path)!r} is no path below one folder")
+        raise _refused(f"{shown(path) or 'an empty name'} is no path below one folder")
     return plain
 
 
