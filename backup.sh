@@ -44,7 +44,7 @@ read_arguments() {
   command="" path="" stop="" key="" words=()
   for word in "$@"; do
     case $command:$before in
-      import:--identity | import:-i | export:--recipients-file | export:-R)
+      import:--identity | import:-i | export:--recipients-file)
         words+=("$(absolute "$word")") key=$((${#words[@]} - 2)) before=""
         continue
         ;;

@@ -249,7 +249,7 @@ def export_one(
         list[str] | None, typer.Option("--recipient", "-r", help="Encrypt to this public key, age1…")
     ] = None,
     recipients_file: Annotated[
-        list[Path] | None, typer.Option("--recipients-file", "-R", help="Encrypt to the public keys in this file.")
+        list[Path] | None, typer.Option("--recipients-file", help="Encrypt to the public keys in this file.")
     ] = None,
     json: Json = False,
 ) -> None:

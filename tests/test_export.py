@@ -169,7 +169,7 @@ def read_what_was_written(app: SmallApp, other: SmallApp, tmp_path: Path, write:
         (("export", "one", "x.tar"), TO_KEY, 2, "x.tar", "x.tar.age"),
         (("export", "one", "x.tar"), PHRASE, 2, "x.tar", "x.tar.age"),
         (("export", "one", "x.tar.age", "-r", "age1abc"), {}, 2, "age1abc", "age-keygen"),
-        (("export", "one", "x.tar.age", "-R", "/none"), {}, 2, "/none", "age-keygen"),
+        (("export", "one", "x.tar.age", "--recipients-file", "/none"), {}, 2, "/none", "age-keygen"),
         (("export", "one", "-", "--json"), {}, 2, "-", "json"),
         (("import", "none.tar"), {}, 10, "none.tar", "there.tar"),
         (("import", "there.tar"), {}, 12, "archive", "Copy"),

@@ -93,7 +93,8 @@ def needed(names: set[str]) -> set[str]:
 
 def dependencies() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [Requirement(line) for line in project["dependencies"]]
+    optional = [line for lines in project["optional-dependencies"].values() for line in lines]
+    return [Requirement(line) for line in (*project["dependencies"], *optional)]
 
 
 def test_every_dependency_is_pinned_to_a_version_in_its_range() -> None:
