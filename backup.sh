@@ -37,11 +37,19 @@ absolute() {
   printf '%s/%s\n' "$folder" "$(basename "$1")"
 }
 
-# Splits the arguments: `command`, `words` to hand over, `path` (a FILE with a folder in it), `stop` (ours alone).
+# Splits the arguments: `command`, `words` to hand over, `path` (a FILE with a folder in it), `stop` (ours alone),
+# `key` (a file with keys of age: where in `words` its option is).
 read_arguments() {
-  local word
-  command="" path="" stop="" words=()
+  local word before=""
+  command="" path="" stop="" key="" words=()
   for word in "$@"; do
+    case $command:$before in
+      import:--identity | import:-i | export:--recipients-file)
+        words+=("$(absolute "$word")") key=$((${#words[@]} - 2)) before=""
+        continue
+        ;;
+    esac
+    before=$word
     case $command:$word in
       :-*) ;;
       :*) command=$word ;;
@@ -60,7 +68,7 @@ read_arguments() {
 asked_for() { case " ${words[*]-} " in *" $1 "*) ;; *) return 1 ;; esac }
 
 # Only these read it; any other command would eat the input of a `while read` loop around it.
-needs_input() { { [ "$command" = restore-dump ] && asked_for -; } || [ "$command" = import ]; }
+needs_input() { { [ "$command" = restore-dump ] || [ "$command" = import ]; } && asked_for -; }
 
 # Commands that must work at once in a fresh clone: no image is built for them.
 needs_no_service() { case $command in "" | demo | doctor | config) ;; *) asked_for --help ;; esac }
@@ -227,18 +235,31 @@ send_path() {
       [ -e "$path" ] || return 0 # perhaps it is a path in the container; if not, the tool says so
       exec <"$path"
       ;;
-    export | import) die 2 "$path is not in the container: give a bare name (it is in the backups folder)." ;;
+    import)
+      [ -e "$path" ] || return 0
+      exec <"$path"
+      ;;
+    export) export BACKUP_HOST_FILE=${path##*/} ;; # its suffix says how it is written
   esac
   for index in "${!words[@]}"; do
     if [ "${words[index]}" = "$path" ]; then words[index]=-; fi
   done
 }
 
-dump_to_path() {
+# The same for a file with keys: its content travels in the environment.
+send_key() {
+  local name=BACKUP_EXPORT_RECIPIENTS
+  if [ "$command" = import ]; then name=BACKUP_EXPORT_IDENTITY; fi
+  [ -r "${words[key + 1]}" ] || return 0 # the tool says so
+  export "$name=$(cat "${words[key + 1]}")"
+  words=("${words[@]:0:key}" "${words[@]:key+2}")
+}
+
+write_to_path() {
   local filter=(cat) part code=0
-  case $path in
-    *.gz) filter=(gzip -c) ;;
-    *.zst) filter=(zstd -q -c) ;;
+  case $command:$path in
+    dump:*.gz) filter=(gzip -c) ;;
+    dump:*.zst) filter=(zstd -q -c) ;;
   esac
   command -v "${filter[0]}" >/dev/null || die 2 "There is no ${filter[0]} here: dump to a .gz, or to a bare name."
   if [ -e "$path" ]; then die 2 "$path exists already."; fi
@@ -368,10 +389,12 @@ if [ "$runner" = local ]; then
   run_here
 fi
 if [ -n "$path" ]; then send_path; fi
+if [ -n "$key" ]; then send_key; fi
 if [ -n "$stop" ]; then
   with_service_stopped
-elif [ "$command" = dump ] && [ -n "$path" ]; then
-  dump_to_path
 else
-  in_container
+  case $command:$path in
+    dump:?* | export:?*) write_to_path ;;
+    *) in_container ;;
+  esac
 fi

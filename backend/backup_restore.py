@@ -23,8 +23,9 @@ from typer.core import TyperGroup
 
 from backupkit.faces import reporting
 from backupkit.faces.boundary import boundary, end_on_signals, open_missing_streams, say_error
-from backupkit.faces.console import ask, at_terminal, listening, say
+from backupkit.faces.console import ask, ask_secret, at_terminal, listening, say
 from backupkit.words.errors import Damaged, ExitCode, Refused
+from backupkit.words.events import collecting
 
 if TYPE_CHECKING:
     from backupkit.verbs.restore import Restored, RestorePlan
@@ -291,6 +292,69 @@ def restore_dump(
         done = load(settings, source, lambda plan: _agreed(plan, force), force, tell)
     if done:
         _show_restored(settings, done, json)
+
+
+@app.command("export")
+def export_one(
+    name: Name,
+    file: Annotated[str, typer.Argument(help="A bare name goes to the backups folder; - is stdout.")],
+    recipient: Annotated[
+        list[str] | None, typer.Option("--recipient", "-r", help="Encrypt to this public key, age1…")
+    ] = None,
+    recipients_file: Annotated[
+        list[Path] | None, typer.Option("--recipients-file", help="Encrypt to the public keys in this file.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """One backup as one file: .tar.zst, .tar.gz or .tar, with .age behind it where it is encrypted."""
+    from backupkit.faces import as_json, render
+    from backupkit.verbs import export
+
+    settings = _settings()
+    if file == "-" and json:
+        raise Refused("With - the archive itself goes to stdout.", hint="Leave out --json, or name a file.")
+    told = os.environ.get("BACKUP_HOST_FILE", "") if file == "-" else file
+    closing = export.closing_for(
+        settings, told, recipient or (), recipients_file or (), lambda: ask_secret("Passphrase for the export", True)
+    )
+    warnings: list[str] = []
+    with listening() as tell:
+        if file == "-":
+            form = told or (".tar.zst.age" if closing else ".tar.zst")
+            export.export_to(settings, name, sys.stdout.buffer, form, closing, collecting(tell, warnings))
+        else:
+            target = export.export_path(settings, file)
+            done = export.export_backup(settings, name, target, closing, collecting(tell, warnings))
+    if file != "-":
+        as_json.put(as_json.exported(done)) if json else _put(render.exported(done))
+    if warnings:
+        raise SystemExit(ExitCode.WARNINGS)
+
+
+@app.command("import")
+def import_one(
+    file: Annotated[str, typer.Argument(help="A bare name is looked for in the backups folder; - is stdin.")],
+    name: Annotated[str | None, typer.Option("--name", help="Its name here; the archive's where left out.")] = None,
+    identity: Annotated[
+        list[Path] | None, typer.Option("--identity", "-i", help="The secret key, a file of age-keygen.")
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="You made it: take links out of the uploads and setuid files too.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """A backup from such a file, or from one that tar made."""
+    from backupkit.faces import as_json, render
+    from backupkit.verbs import export
+
+    settings = _settings()
+    keys = export.keys_for(settings, identity or (), lambda: ask_secret("Passphrase of the archive"))
+    source = sys.stdin.buffer if file == "-" else export.export_path(settings, file)
+    with listening() as tell:
+        done = export.import_backup(settings, source, keys, name, trust, tell)
+    as_json.put(as_json.imported(done)) if json else _put(render.imported(settings.reach, done))
+    if done.warnings:
+        raise SystemExit(ExitCode.WARNINGS)
 
 
 @app.command()

@@ -16,6 +16,8 @@ from small_app import SmallApp
 __all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 
 HOW_TO_GET = {
+    "age": "apt install age, or brew install age",
+    "age-keygen": "apt install age, or brew install age",
     "bash": "apt install bash",
     "docker": "apt install docker.io, or https://docs.docker.com/engine/install",
     "docker-compose": "apt install docker-compose",
@@ -28,6 +30,8 @@ HOW_TO_GET = {
     "script": "apt install bsdutils",
     "shellcheck": "apt install shellcheck, or brew install shellcheck",
     "sqlite3": "apt install sqlite3, or brew install sqlite",
+    "bsdtar": "apt install libarchive-tools; macOS has it",
+    "tar": "apt install tar",
     "strace": "apt install strace (Linux only)",
     "zstd": "apt install zstd, or brew install zstd",
 }

@@ -456,6 +456,37 @@ def test_a_file_of_the_host_is_fed_through_stdin(host: Host) -> None:
     assert host.handover()["call"].endswith(" restore-dump - --force")
 
 
+def test_an_export_to_a_path_appears_there_complete_and_is_written_as_its_name_says(host: Host) -> None:
+    host.install("docker")
+    host.answer(output="an archive")
+    host.run("export", "latest", "./x.tar.gz", cwd=str(host.folder))
+    assert (host.folder / "x.tar.gz").read_text() == "an archive", "it is not compressed once more"
+    assert host.handover()["call"].endswith(" export latest -")
+    assert host.handover()["variables"]["BACKUP_HOST_FILE"] == "x.tar.gz"
+    host.answer(codes={"exec": 12})
+    host.run("export", "latest", f"{host.folder}/y.tar", code=12)
+    assert not (host.folder / "y.tar").exists()
+
+
+def test_an_archive_of_the_host_is_fed_through_stdin_and_its_key_through_the_environment(host: Host) -> None:
+    host.install("docker")
+    (host.folder / "x.tar").write_bytes(b"an archive")
+    (host.folder / "key.txt").write_text("# a key\nAGE-SECRET-KEY-1\n")
+    host.run("import", "-i", "key.txt", "./x.tar", "--name", "two", cwd=str(host.folder))
+    assert host.handover()["read"] == "an archive"
+    assert host.handover()["call"].endswith(" import - --name two")
+    assert "AGE-SECRET-KEY" not in host.handover()["call"]
+    assert host.handover()["variables"]["BACKUP_EXPORT_IDENTITY"] == "# a key\nAGE-SECRET-KEY-1"
+
+
+def test_recipients_in_a_file_of_the_host_go_through_the_environment(host: Host) -> None:
+    host.install("docker")
+    (host.folder / "keys").write_text("age1one\nage1two\n")
+    host.run("export", "latest", "x.tar.age", "--recipients-file", "keys", cwd=str(host.folder))
+    assert host.handover()["call"].endswith(" export latest x.tar.age")
+    assert host.handover()["variables"]["BACKUP_EXPORT_RECIPIENTS"] == "age1one\nage1two"
+
+
 @pytest.mark.parametrize("path", ["backups/x.sql", "./backups/x.sql", "backend/../backups/x.sql"])
 def test_a_path_into_the_backups_folder_is_a_bare_name(host: Host, path: str) -> None:
     host.install("docker")

@@ -49,6 +49,14 @@ def _a_dump(app: SmallApp) -> None:
     _two_backups_and_changes(app)
 
 
+def _an_archive(app: SmallApp) -> None:
+    """The archive of a backup that is not there any more."""
+    _say(app, "backup", "gone")
+    _say(app, "export", "gone", "earlier.tar.zst")
+    _say(app, "delete", "gone")
+    _two_backups_and_changes(app)
+
+
 def _restored(app: SmallApp) -> None:
     _two_backups_and_changes(app)
     _say(app, "restore", "second", "--force")
@@ -177,6 +185,8 @@ ALL = (
     Scenario("delete", ("delete", "first"), _two_backups_and_changes, removes=1),
     Scenario("verify", ("verify", "--all"), _two_backups_and_changes),
     Scenario("verify-test-restore", ("verify", "old", "--test-restore"), _backup_is_behind),
+    Scenario("export", ("export", "first", "x.tar.zst"), _two_backups_and_changes),
+    Scenario("import", ("import", "earlier.tar.zst"), _an_archive),
     Scenario("prune", ("prune",), _many_backups, environment=dict.fromkeys(KEEP, "1"), removes=4),
 )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backupkit.parts import manifest
+from backupkit.verbs.export import Exported, Imported
 from backupkit.verbs.make import Created
 from backupkit.verbs.prune import Pruned, PrunePlan
 from backupkit.verbs.restore import Restored, RestorePlan
@@ -85,6 +86,17 @@ def pruned(found: PrunePlan, done: Pruned) -> dict[str, Any]:
     """The plan, and the names of what was removed."""
     names = [one.name for one in done.removed]
     return {**prune_plan(found), "removed": names, "warnings": list(done.warnings)}
+
+
+def exported(done: Exported) -> dict[str, Any]:
+    """The file, and the backup in it."""
+    file = {"path": done.path, "size_bytes": done.size_bytes, "encrypted": done.encrypted}
+    return {**file, "backup_name": done.backup.name, "warnings": list(done.warnings)}
+
+
+def imported(done: Imported) -> dict[str, Any]:
+    """The backup that is here now, and the warnings of importing it."""
+    return {**backup(done.backup), "warnings": list(done.warnings)}
 
 
 def plan(found: RestorePlan) -> dict[str, Any]:

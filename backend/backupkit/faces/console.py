@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from backupkit.faces import log, reporting
+from backupkit.words.errors import Refused
 from backupkit.words.events import Event, Listener, Notice, Progress, Step, Waiting, Warned
 
 if TYPE_CHECKING:
@@ -86,6 +88,35 @@ def ask(question: str) -> bool:
     if _showing:
         _showing.start()
     return answer
+
+
+def ask_secret(question: str, twice: bool = False) -> str:
+    """What the person typed, unseen; `Refused` where there is no terminal, nothing was typed, or not twice the same."""
+    from getpass import getpass
+
+    if not at_any_terminal():
+        raise Refused(
+            f"{question}: there is no terminal to ask at.",
+            hint="Set BACKUP_EXPORT_PASSPHRASE_FILE, or BACKUP_EXPORT_PASSPHRASE.",
+        )
+    if _showing:
+        _showing.stop()
+    answer = getpass(f"{question}: ", stream=sys.stderr)
+    again = getpass("Once more: ", stream=sys.stderr) if twice else answer
+    if _showing:
+        _showing.start()
+    if answer and answer == again:
+        return answer
+    raise Refused("Nothing was typed, or not twice the same; nothing was changed.", hint="Try again.")
+
+
+def at_any_terminal() -> bool:
+    """Whether there is a person to ask, even where stdin is something else."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return at_terminal()
+    return True
 
 
 def at_terminal() -> bool:

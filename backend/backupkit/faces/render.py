@@ -11,6 +11,7 @@ from backupkit.parts.retention import Verdict
 from backupkit.parts.sources.delta import Summary
 from backupkit.parts.space import human
 from backupkit.verbs.doctor import Finding
+from backupkit.verbs.export import Exported, Imported
 from backupkit.verbs.make import Created
 from backupkit.verbs.migrate import Migrated
 from backupkit.verbs.prune import Pruned, PrunePlan
@@ -298,6 +299,20 @@ def deleted(backup: Backup) -> Iterator[str]:
 def dumped(tables: int, rows: int, target: Path) -> Iterator[str]:
     """What was written as SQL text, and where."""
     yield f"Dumped {counted(tables, 'table')}, {counted(rows, 'row')} to {target}"
+
+
+def exported(done: Exported) -> Iterator[str]:
+    """What was exported, where it is, and whether it may be given away."""
+    how = "encrypted" if done.encrypted else "not encrypted"
+    yield f"Exported {done.backup.name} to {done.path} ({human(done.size_bytes)}, {how}), every checksum compared."
+
+
+def imported(reach: Reach, done: Imported) -> Iterator[str]:
+    """What was imported, and what to type next."""
+    backup = done.backup
+    compared = "every checksum compared" if backup.state != "unchecked" else "unchecked"
+    yield f"Imported {backup.name} ({human(backup.size_bytes)}), {compared}."
+    yield f"  on disk in {backup.path}; what it would change: {reach.tool(f'restore {backup.name} --dry-run')}"
 
 
 def migrated(reach: Reach, done: Migrated) -> Iterator[str]:

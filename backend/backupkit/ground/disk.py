@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -126,9 +126,13 @@ def copy_contents(source: int, target: int, facts: os.stat_result) -> tuple[int,
     """
     if _clone(source, target):
         return os.fstat(target).st_size, hash_contents(target)
-    sparse = facts.st_blocks * 512 < facts.st_size
+    return write_contents(_chunks(source, facts.st_size), target, facts.st_blocks * 512 < facts.st_size)
+
+
+def write_contents(chunks: Iterable[bytes], target: int, sparse: bool = False) -> tuple[int, str]:
+    """Bytes written and their SHA-256; not yet synced. Chunks of zeros become holes where `sparse`."""
     digest, size = hashlib.sha256(), 0
-    for chunk in _chunks(source, facts.st_size):
+    for chunk in chunks:
         digest.update(chunk)
         if sparse and chunk.count(0) == len(chunk):
             os.lseek(target, len(chunk), os.SEEK_CUR)
@@ -248,6 +252,14 @@ def dress(path: Path, facts: os.stat_result) -> None:
     if not stat.S_ISLNK(facts.st_mode):
         os.chmod(path, stat.S_IMODE(facts.st_mode))
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns), follow_symlinks=False)
+
+
+def furnish(place: int | Path, owner: tuple[int, int], mode: int, changed: int) -> None:
+    """A file or folder gets owner (where we may say so), mode and time (ns), in the order in which each survives."""
+    if os.geteuid() == 0:
+        os.chown(place, *owner)
+    os.chmod(place, mode)
+    os.utime(place, ns=(changed, changed))
 
 
 @contextlib.contextmanager

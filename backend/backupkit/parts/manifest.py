@@ -96,16 +96,19 @@ def has_checksums(folder: Path) -> bool:
 
 def read_checksums(folder: Path) -> tuple[dict[str, str], list[Flaw]]:
     """SHA-256 by path of every file the backup was sealed with; and what is wrong with the list itself."""
-    checksums: dict[str, str] = {}
-    flaws = []
-    with open(folder / CHECKSUM_FILE, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            path, checksum = _parse(line)
-            if not path or path in checksums:
-                flaws.append(Flaw(CHECKSUM_FILE, f"{CHECKSUM_FILE} line {number} is not as it was written"))
-            else:
-                checksums[path] = checksum
-    return checksums, flaws
+    listed, checksums = _Listed(folder), {}
+    for path, checksum in listed.rest():
+        if checksums.setdefault(path, checksum) is not checksum:
+            listed.flaws.append(_twice(path))
+    return checksums, listed.flaws
+
+
+def sound_checksums(folder: Path) -> dict[str, str]:
+    """The same of a list that is sound; `Damaged` where it is not."""
+    checksums, flaws = read_checksums(folder)
+    if flaws:
+        raise Damaged(f"{folder / CHECKSUM_FILE} is not sound: {flaws[0].text}.", _OTHER)
+    return checksums
 
 
 def verify_checksums(folder: Path, digest: Digest = lambda path, _facts: disk.hash_file(path)) -> Iterator[Flaw]:
@@ -113,14 +116,63 @@ def verify_checksums(folder: Path, digest: Digest = lambda path, _facts: disk.ha
 
     A file or folder that may not be read raises `PermissionError`: that is no damage.
     """
-    expected, flaws = read_checksums(folder)
-    yield from flaws
-    for entry in tree.walk(folder):
+    listed = _Listed(folder)
+    for entry in _uploads_first(folder):
         if entry.form != "file" or entry.path == CHECKSUM_FILE:
             continue
-        if reason := _compared(folder / entry.path, entry.facts, expected.pop(entry.path, None), digest):
+        if reason := _compared(folder / entry.path, entry.facts, listed.take(entry.path), digest):
             yield Flaw(entry.path, f"{shown(entry.path)} {reason}")
-    yield from (Flaw(path, f"{shown(path)} is missing") for path in sorted(expected))
+    left = sorted(path for path, _ in listed.rest())
+    yield from listed.flaws
+    for path in left:
+        is_there = os.path.isfile(folder / path) and not os.path.islink(folder / path)
+        yield _twice(path) if is_there else Flaw(path, f"{shown(path)} is missing")
+
+
+def _twice(path: str) -> Flaw:
+    return Flaw(CHECKSUM_FILE, f"{CHECKSUM_FILE} names {shown(path)} twice")
+
+
+def _uploads_first(folder: Path) -> Iterator[tree.Entry]:
+    """Every entry, in the order in which they are listed: all but a few are found where they are looked for."""
+    if (folder / UPLOADS_FOLDER).is_dir() and not (folder / UPLOADS_FOLDER).is_symlink():
+        for entry in tree.walk(folder / UPLOADS_FOLDER):
+            yield tree.Entry(f"{UPLOADS_FOLDER}/{entry.path}", entry.facts, entry.target)
+    yield from tree.walk(folder, leave_out=UPLOADS_FOLDER)
+
+
+class _Listed:
+    """`SHA256SUMS`, read as far as was asked for: of a list in its order, little is in memory at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.flaws: list[Flaw] = []
+        self._ahead: dict[str, str] = {}
+        self._lines = self._read(folder)
+
+    def take(self, path: str) -> str | None:
+        """The checksum of that path, which is then not in the rest; None where it is not listed."""
+        while path not in self._ahead:
+            line = next(self._lines, None)
+            if line is None:
+                return None
+            if self._ahead.setdefault(*line) is not line[1]:
+                self.flaws.append(_twice(line[0]))
+        return self._ahead.pop(path)
+
+    def rest(self) -> Iterator[tuple[str, str]]:
+        """What was not taken."""
+        yield from self._ahead.items()
+        yield from self._lines
+
+    def _read(self, folder: Path) -> Iterator[tuple[str, str]]:
+        with open(folder / CHECKSUM_FILE, "rb") as lines:
+            for number, line in enumerate(lines, 1):
+                path, checksum = _parse(line)
+                if path:
+                    yield path, checksum
+                else:
+                    text = f"{CHECKSUM_FILE} line {number} is not as it was written"
+                    self.flaws.append(Flaw(CHECKSUM_FILE, text))
 
 
 def _compared(path: Path, facts: os.stat_result, wanted: str | None, digest: Digest) -> str:

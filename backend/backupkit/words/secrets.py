@@ -47,6 +47,11 @@ def _host(url: str) -> str:
         return ""
 
 
+def revealed(secret: Secret | None) -> str:
+    """The text itself, to be used; empty where there is none."""
+    return secret.get_secret_value() if secret else ""
+
+
 def secrets_from_files(
     names: Iterable[str], told: Mapping[str, Any], folder: Path, spelled: Callable[[str], str]
 ) -> dict[str, str]:

@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     )
     notify_timeout: float = Field(default=20, gt=0, le=600, description="Seconds that telling them may take.")
     ping_url: SecretUrl | None = Field(default=None, description="A dead man's switch, told of start and end.")
+    export_recipients: str = Field(default="", description="Public keys of age (age1…) that exports are encrypted to.")
+    export_passphrase: Secret | None = Field(default=None, description="The passphrase of encrypted exports.")
+    export_identity: Secret | None = Field(default=None, description="The secret key of age to import with.")
 
     @classmethod
     def settings_customise_sources(
@@ -137,7 +140,7 @@ class Settings(BaseSettings):
         path = rest.partition("?")[0].removeprefix("/")
         return path if path and path != ":memory:" else _fail("names no file")
 
-    @field_validator("uploads", "log_file", "ping_url", mode="before")
+    @field_validator("uploads", "log_file", "ping_url", "export_passphrase", "export_identity", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value

@@ -1,0 +1,339 @@
+"""One backup as one archive: the sealed folder as a stream of tar, and a draft of it from such a stream.
+
+The list of checksums and the metadata come first, so that whoever reads the stream knows what to expect. Each file is
+compared with its checksum while it is read or written: once, in constant memory but for the list of checksums itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+from zoneinfo import ZoneInfo
+
+from backupkit.ground import disk, tree
+from backupkit.parts import manifest, space, tar
+from backupkit.parts.sources import uploads
+from backupkit.parts.tar import Member
+from backupkit.words.errors import Damaged
+from backupkit.words.events import Listener, Notice, Progress, Step
+from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Metadata, UploadsFacts
+from backupkit.words.names import shown
+
+Read = TypeVar("Read")
+
+_FIRST = (CHECKSUM_FILE, METADATA_FILE, GUIDE_FILE)
+_MOST = {METADATA_FILE: 64 << 20, GUIDE_FILE: 64 << 20, CHECKSUM_FILE: 1 << 30}
+_DEEPEST = 200  # folders in folders: what walks a tree needs memory for each
+_LONGEST_NAME = 255
+_MOST_UNTOLD = 1_000_000  # entries before the metadata came
+_BESIDE_UPLOADS = 16  # the database in up to four files, three of ours, the folder of uploads
+# What a system says of a name that it cannot give: where capitals make no difference, of the second of two.
+_UNFIT = {errno.EEXIST, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
+_SURPRISES = stat.S_ISUID | stat.S_ISGID
+_OLDER = "Try an older backup: `list`."
+_OTHER = "Copy it again from where it was made, or take another one."
+
+
+# Out: a sealed folder becomes a stream.
+
+
+def pack(folder: Path, metadata: Metadata, total: int, out: BinaryIO, tell: Listener) -> None:
+    """The sealed backup in `folder` as a tar archive of one folder of its name, every file compared with its checksum.
+
+    `Damaged` where a file, a folder or a link is not as it was sealed: what was written then has no end.
+    """
+    tell(Step("Exporting", total))
+    _refuse_altered_tree(folder, metadata)
+    packing = _Packing(folder, out, tell, manifest.sound_checksums(folder) if manifest.has_checksums(folder) else None)
+    for entry in _in_order(folder):
+        packing.put(entry)
+    packing.finish()
+
+
+def _refuse_altered_tree(folder: Path, metadata: Metadata) -> None:
+    recorded = metadata.uploads.tree if metadata.uploads else ""
+    if recorded and uploads.digest(folder / UPLOADS_FOLDER) != recorded:
+        raise _damaged(folder, "a folder or a link below uploads is not as it was written")
+
+
+def _in_order(folder: Path) -> Iterator[tree.Entry]:
+    """The folder itself, what says how to read the rest, and the rest."""
+    yield tree.Entry("", os.lstat(folder))
+    yield from (entry for name in _FIRST if (entry := tree.look(folder, name)))
+    yield from (entry for entry in tree.walk(folder) if entry.path not in _FIRST)
+
+
+class _Packing:
+    def __init__(self, folder: Path, out: BinaryIO, tell: Listener, expected: dict[str, str] | None) -> None:
+        self._folder, self._out, self._tell, self._expected = folder, out, tell, expected
+        self._written = self._read = 0
+
+    def put(self, entry: tree.Entry) -> None:
+        """One entry; a file's content is compared with its checksum."""
+        if entry.form == "special":
+            raise _damaged(self._folder, f"{shown(entry.path)} is a socket, a fifo or a device")
+        if why := _surprise(entry.path, entry.form, stat.S_IMODE(entry.facts.st_mode), entry.target):
+            self._tell(Notice(f"{shown(entry.path)} {why}: import this archive with --trust."))
+        member = _member(f"{self._folder.name}/{entry.path}".rstrip("/"), entry)
+        self._write(tar.written(member))
+        if member.form == "file":
+            self._put_content(entry.path, member.size)
+
+    def _put_content(self, path: str, size: int) -> None:
+        digest, before = hashlib.sha256(), self._read
+        with open(os.open(self._folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file:
+            while chunk := file.read(min(disk.CHUNK, size - (self._read - before))):
+                digest.update(chunk)
+                self._write(chunk)
+                self._read += len(chunk)
+                self._tell(Progress(self._read))
+            if self._read - before != size or file.read(1):
+                raise _damaged(self._folder, f"{shown(path)} changed while it was read")
+        self._compare(path, digest.hexdigest())
+        self._write(tar.padding(size))
+
+    def _compare(self, path: str, checksum: str) -> None:
+        if self._expected is None or path == CHECKSUM_FILE:
+            return
+        if (wanted := self._expected.pop(path, None)) is None:
+            raise _damaged(self._folder, f"{shown(path)} was added after the backup was made")
+        if wanted != checksum:
+            raise _damaged(self._folder, f"{shown(path)} is not as it was written")
+
+    def finish(self) -> None:
+        """The end of the archive, if nothing is missing."""
+        if self._expected:
+            raise _damaged(self._folder, f"{shown(min(self._expected))} is missing")
+        self._write(tar.end(self._written))
+
+    def _write(self, data: bytes) -> None:
+        self._out.write(data)
+        self._written += len(data)
+
+
+def _member(path: str, entry: tree.Entry) -> Member:
+    facts, form = entry.facts, entry.form
+    assert form != "special"
+    size = facts.st_size if form == "file" else 0
+    owner = (facts.st_uid, facts.st_gid)
+    return Member(path, form, stat.S_IMODE(facts.st_mode), owner, facts.st_mtime_ns, size, entry.target)
+
+
+def _damaged(folder: Path, problem: str) -> Damaged:
+    return Damaged(f"The backup {folder} is damaged: {problem}; nothing was exported.", hint=_OLDER)
+
+
+def _surprise(path: str, form: str, mode: int, target: str) -> str:
+    """What of an entry a person has to vouch for; nothing of most."""
+    if form == "link" and not _stays_inside(path, target):
+        return "is a link that leads out of the uploads"
+    if form == "file" and mode & _SURPRISES:
+        return "runs as its owner or group whoever starts it (setuid)"
+    return ""
+
+
+def _stays_inside(path: str, target: str) -> bool:
+    """Whether a link below uploads leads nowhere but below uploads, whatever other links of that kind there are.
+
+    Its steps up stand at the front, where they are taken from real folders; behind another link they could lead out.
+    """
+    steps = [step for step in target.split("/") if step not in ("", ".")]
+    up = next((number for number, step in enumerate(steps) if step != ".."), len(steps))
+    depth = len(path.split("/")) - 2  # folders between uploads and the link
+    return not target.startswith("/") and up <= depth and ".." not in steps[up:]
+
+
+# In: a stream becomes a draft.
+
+
+@dataclass
+class Incoming:
+    """An archive that is being read, up to its first entry: the folder that says the backup's name."""
+
+    name: str
+    members: Iterator[tuple[Member, Iterator[bytes]]]
+
+    def unpack(self, draft: Path, zone: ZoneInfo, trust: bool, tell: Listener) -> None:
+        """Everything in the archive, in a new folder `draft`: sealed as it was, or `Damaged`; nothing is synced yet.
+
+        `trust` takes what a person has to vouch for. `NoSpace` before a file is written that would not fit.
+        """
+        unpacking = _Unpacking(draft, self.name, zone, trust, tell)
+        for member, content in self.members:
+            unpacking.put(member, content)
+        unpacking.finish()
+
+
+def incoming(stream: BinaryIO) -> Incoming:
+    """The archive in the stream, once its first entry is read; `Damaged` where that is not one folder."""
+    members = tar.members(stream)
+    first = next(members, None)
+    if first is None or first[0].form != "folder" or "/" in first[0].path:
+        raise Damaged("The archive is refused: it does not begin with one folder, named as the backup.", hint=_OTHER)
+    return Incoming(first[0].path, members)
+
+
+@dataclass
+class _Unpacking:
+    draft: Path
+    root: str
+    zone: ZoneInfo
+    trust: bool
+    tell: Listener
+    folders: dict[str, Member] = field(default_factory=dict)
+    found: dict[str, str] = field(default_factory=dict)
+    """Checksums of files that came before the list of checksums did."""
+    expected: dict[str, str] | None = None
+    metadata: Metadata | None = None
+    names: set[str] = field(default_factory=set)
+    files: int = 0
+    links: int = 0
+    size: int = 0
+
+    def put(self, member: Member, content: Iterable[bytes]) -> None:
+        """One entry, checked and then written; the files that say what to expect are read at once."""
+        path = self._place(member)
+        self._refuse_surprise(path, member)
+        try:
+            _PUT[member.form](self, path, member, content)
+        except OSError as error:
+            if error.errno not in _UNFIT:
+                raise
+            raise _refused(f"{shown(path)} cannot be made here, or is there twice ({error.strerror})") from error
+        if path == METADATA_FILE:
+            self.metadata = self._read(lambda: manifest.read_metadata(self.draft, self.zone))
+            space.require(_content_size(self.metadata), self.draft, "This import")
+        if path == CHECKSUM_FILE:
+            self._expect(self._read(lambda: manifest.sound_checksums(self.draft)))
+        self._refuse_more_than_told()
+
+    def _read(self, what: Callable[[], Read]) -> Read:
+        """What a file of the archive says; what is wrong with it is said of the archive, not of the draft."""
+        try:
+            return what()
+        except Damaged as error:
+            raise _refused(error.message.replace(f"{self.draft}/", "").rstrip(".")) from error
+
+    def _place(self, member: Member) -> str:
+        """The entry's path in the backup; `Damaged` where it is not one that a backup has."""
+        root, _, path = member.path.partition("/")
+        if root != self.root or not path:
+            raise _refused(f"{shown(member.path)} is not in the one folder {shown(self.root)}, or is there twice")
+        above, _, name = path.rpartition("/")
+        steps = path.split("/")
+        if above and above not in self.folders:
+            raise _refused(f"{shown(path)} is in no folder that came before it")
+        if len(steps) > _DEEPEST or any(len(os.fsencode(step)) > _LONGEST_NAME for step in steps):
+            raise _refused(f"{shown(path)[:200]} … is too long or too deep")
+        if not above:
+            self._refuse_at_top(name, member)
+        return path
+
+    def _refuse_at_top(self, name: str, member: Member) -> None:
+        plain = unicodedata.normalize("NFC", name).casefold()
+        if plain in self.names:
+            raise _refused(f"{shown(name)} is there twice")
+        self.names.add(plain)
+        wanted = "folder" if name == UPLOADS_FOLDER else "file"
+        if member.form != wanted:
+            raise _refused(f"{shown(name)} is a {member.form}, where a backup has a {wanted}")
+        if member.size > _MOST.get(name, member.size):
+            raise _refused(f"{name} claims to have {member.size} bytes")
+
+    def _refuse_surprise(self, path: str, member: Member) -> None:
+        if not self.trust and (why := _surprise(path, member.form, member.mode, member.target)):
+            raise Damaged(
+                f"The archive is refused: {shown(path)} {why}.",
+                hint="If you made it yourself, and mean that: `import FILE --trust`",
+            )
+
+    def put_folder(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
+        os.mkdir(self.draft / path, 0o700)
+        self.folders[path] = member
+
+    def put_link(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
+        os.symlink(member.target, self.draft / path)
+        disk.give(self.draft / path, member.owner)
+        os.utime(self.draft / path, ns=(member.changed, member.changed), follow_symlinks=False)
+        self.links += 1
+
+    def put_file(self, path: str, member: Member, content: Iterable[bytes]) -> None:
+        space.require(member.size, self.draft, "This import")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(self.draft / path, flags, 0o600), "wb", buffering=0) as file:
+            _, checksum = disk.write_contents(content, file.fileno(), sparse=True)
+            self._dress(file.fileno(), path, member)
+        if path != CHECKSUM_FILE:
+            self._compare(path, checksum)
+        self.size += 0 if path in _FIRST else member.size
+        self.files += 1
+
+    def _dress(self, place: int | Path, path: str, member: Member) -> None:
+        """As in the archive, below uploads; beside them as in any backup made here."""
+        if path == UPLOADS_FOLDER or "/" in path:
+            disk.furnish(place, member.owner, member.mode, member.changed)
+        else:
+            most = 0o600 if path in _FIRST else 0o777
+            disk.furnish(place, disk.owner_of(self.draft), member.mode & most, member.changed)
+
+    def _expect(self, expected: dict[str, str]) -> None:
+        self.expected = expected
+        for path, checksum in self.found.items():
+            self._compare(path, checksum)
+        self.found.clear()
+
+    def _compare(self, path: str, checksum: str) -> None:
+        if self.expected is None:
+            self.found[path] = checksum
+        elif (wanted := self.expected.pop(path, None)) is None:
+            raise _refused(f"{shown(path)} is not in its {CHECKSUM_FILE}")
+        elif wanted != checksum:
+            raise _refused(f"{shown(path)} is not as it was written")
+
+    def _refuse_more_than_told(self) -> None:
+        """A bomb is refused by what the archive itself says there is, and by a number as long as it says nothing."""
+        told, entries = self.metadata, self.files + self.links + len(self.folders)
+        if told is None and entries > _MOST_UNTOLD:
+            raise _refused(f"there are {entries} entries, and no {METADATA_FILE} yet")
+        if told is None or (told.database is None and told.uploads is None):
+            return
+        if self.size > _content_size(told):
+            raise _refused(f"it holds more bytes than its {METADATA_FILE} says")
+        facts = told.uploads or UploadsFacts(0, 0)
+        if entries > facts.files + facts.links + facts.folders + _BESIDE_UPLOADS:
+            raise _refused(f"it holds more entries than its {METADATA_FILE} says")
+
+    def finish(self) -> None:
+        """All that was told is there; then folders get their modes and times, the inner ones first."""
+        if self.expected:
+            raise _refused(f"{shown(min(self.expected))} is missing")
+        self._refuse_other_tree()
+        for path, member in reversed(self.folders.items()):
+            self._dress(self.draft / path, path, member)
+
+    def _refuse_other_tree(self) -> None:
+        recorded = self.metadata.uploads.tree if self.metadata and self.metadata.uploads else ""
+        if recorded and UPLOADS_FOLDER not in self.folders:
+            raise _refused("its uploads are missing")
+        if recorded and uploads.digest(self.draft / UPLOADS_FOLDER) != recorded:
+            raise _refused("a folder or a link below uploads is not as it was written")
+
+
+_PUT = {"folder": _Unpacking.put_folder, "link": _Unpacking.put_link, "file": _Unpacking.put_file}
+
+
+def _content_size(metadata: Metadata) -> int:
+    """Bytes of database and uploads, as the metadata say; 0 where they say nothing."""
+    facts = (metadata.database.size if metadata.database else 0, metadata.uploads.bytes if metadata.uploads else 0)
+    return sum(facts)
+
+
+def _refused(reason: str) -> Damaged:
+    return Damaged(f"The archive is refused: {reason}.", hint=_OTHER)
