@@ -96,7 +96,8 @@ def has_checksums(folder: Path) -> bool:
 
 def read_checksums(folder: Path) -> tuple[dict[str, str], list[Flaw]]:
     """SHA-256 by path of every file the backup was sealed with; and what is wrong with the list itself."""
-    listed, checksums = _Listed(folder), {}
+    listed = _Listed(folder)
+    checksums: dict[str, str] = {}
     for path, checksum in listed.rest():
         if checksums.setdefault(path, checksum) is not checksum:
             listed.flaws.append(_twice(path))
