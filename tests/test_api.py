@@ -229,6 +229,9 @@ def test_the_apps_own_locks_outlive_the_calls(app: SmallApp, mode: str) -> None:
         live.execute(f"PRAGMA journal_mode={mode}")
         live.execute("BEGIN IMMEDIATE")
         made = calls.create_backup_now()
+        live.execute("INSERT INTO companies (name) VALUES ('later')")
+        live.commit()
+        live.execute("BEGIN IMMEDIATE")
         assert made and calls.restore_backup(made) is False
         assert calls.list_backups() and calls.create_backup_if_needed() is None
         assert "database is locked" in program(ask, app.folder).stderr

@@ -287,7 +287,7 @@ def test_what_is_said_of_backups_that_are_gone_is_forgotten(app: SmallApp) -> No
             marks.put(app.backups, mark, name)
     prune(with_policy(app, keep_last=1))
     left = {str(path.relative_to(app.backups / ".state")) for path in (app.backups / ".state").glob("*/*")}
-    assert left == {"pinned/b", "held/b", "accepted/b"}
+    assert left == {"pinned/b", "held/b", "accepted/b", "index/b"}
 
 
 # What is unusual.

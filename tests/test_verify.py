@@ -579,6 +579,7 @@ def test_a_run_that_holds_the_lock_is_not_waited_for(app: SmallApp) -> None:
 
 def test_a_backups_folder_that_cannot_be_written_to_is_no_hindrance(app: SmallApp) -> None:
     make(app)
+    shutil.rmtree(app.backups / ".state")
     app.backups.chmod(0o500)
     try:
         result = as_user(app, "verify", "one")
@@ -639,6 +640,7 @@ def share(app: SmallApp, names: list[str]) -> None:
 def test_a_file_that_backups_share_is_read_once(app: SmallApp) -> None:
     for hours, name in enumerate(("one", "two", "three")):
         make(app, name, hours)
+        shutil.rmtree(app.backups / ".state")  # so that nothing is shared yet
     with reads() as apart:
         verify_backups(app.settings, store.all_backups(app.settings))
     share(app, ["one", "two", "three"])
@@ -654,6 +656,7 @@ def test_a_file_that_backups_share_is_read_once(app: SmallApp) -> None:
 def test_a_shared_file_that_is_damaged_is_found_in_every_backup_that_has_it(app: SmallApp) -> None:
     for hours, name in enumerate(("one", "two", "three")):
         make(app, name, hours)
+        shutil.rmtree(app.backups / ".state")
     share(app, ["one", "three"])
     write(app.backups / "one" / "uploads" / "1" / "letter.txt", b"X")
     write(app.backups / "one" / "pats.db", b"X")

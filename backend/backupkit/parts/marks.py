@@ -16,7 +16,7 @@ STATE_FOLDER = ".state"
 PINNED = "pinned"
 HELD = "held"  # pinned until the next good backup
 ACCEPTED = "accepted"  # somebody looked at what is unusual about it
-_BY_NAME = (PINNED, HELD, ACCEPTED)
+_BY_NAME = (PINNED, HELD, ACCEPTED, "proofs", "index")  # the folders with a file a backup
 _LAST_RESTORE = "last_restore"
 _OPERATIONS = "operations"
 

@@ -101,7 +101,7 @@ def _backups(settings: Settings) -> Iterator[Finding]:
     )
     for backup in found:
         if backup.state == "damaged":
-            yield Finding("warning", f"{backup.name} is damaged: {backup.trouble}")
+            yield Finding("warning", f"{backup.name} is damaged: {backup.trouble or backup.flaws[0].text}")
     if not found:
         yield Finding("warning", "There is no backup yet.", settings.reach.tool("backup"))
 

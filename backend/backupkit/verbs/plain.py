@@ -8,6 +8,7 @@ live database gets the content in one transaction.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -90,7 +91,12 @@ def _locked(plain: Plain, command: str, tell: Listener) -> Iterator[None]:
     store.require(plain.backups)
     with lock.held(plain.backups, command, plain.timeout, tell):
         clear_unfinished_copies(plain.database)
-        for draft in (draft_folder(plain.database), *plain.backups.glob(f"{disk.DRAFT_PREFIX}backup_*")):
+        settings_drafts = f"{disk.DRAFT_PREFIX}{glob.escape(plain.settings_file.name)}-*"
+        for draft in (
+            draft_folder(plain.database),
+            *plain.backups.glob(f"{disk.DRAFT_PREFIX}backup_*"),
+            *plain.settings_file.parent.glob(settings_drafts),
+        ):
             disk.remove_tree(draft)
         yield
 
