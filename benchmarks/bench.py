@@ -43,8 +43,9 @@ class Bench:
 
     def rounds(self) -> Iterator[int]:
         """1, 2, 3 …; `round` says which one it is now."""
-        for self.round in range(1, self.options.rounds + 1):
-            yield self.round
+        for number in range(1, self.options.rounds + 1):
+            self.round = number
+            yield number
 
     def wants(self, *keys: str) -> bool:
         """Whether one of these scenarios was asked for."""

@@ -21,7 +21,7 @@ from benchmarks.report import Sample, Scenario
 STALL_BACKUP = Scenario(
     "stall-backup",
     "Longest stall of a live writer, backup",
-    "The longest of the commits that another process made meanwhile, one every millisecond. The final sync is included.",
+    "The longest of the commits that another process made meanwhile, one a millisecond. The final sync is included.",
 )
 STALL_RESTORE = Scenario(
     "stall-restore", "Longest stall of a live writer, restore", "The same while the backup just made is put back."
@@ -30,6 +30,7 @@ STALL_RESTORE = Scenario(
 NOTHING = "no backup"
 WRITER = Path(__file__).with_name("writer.py")
 _IDLE = 3.0  # seconds
+_WOULD_HARM = "overwrites the open file: the app has to be stopped"
 
 
 @dataclass
@@ -53,6 +54,8 @@ def run_round(bench: Bench, app: App) -> None:
         if bench.wants(STALL_RESTORE.key):
             _stall(bench, STALL_RESTORE, OURS, app, Ours().restore(ours, 1, app.folder))
             _stall(bench, STALL_RESTORE, Naive.name, app, Naive().restore(naive, 1, app.folder))
+            for peer in (peer for peer in bench.peers if peer.overwrites):
+                bench.record(Sample(STALL_RESTORE.key, peer.name, None, remark=_WOULD_HARM))
 
 
 def _backups(ours: Place, naive: Place) -> Iterator[tuple[str, Steps, str]]:

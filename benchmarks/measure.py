@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -82,6 +83,11 @@ def sync(folder: Path) -> None:
             raise OSError(ctypes.get_errno(), "syncfs", folder)
     finally:
         os.close(handle)
+
+
+def own_peak() -> int:
+    """The most memory this program had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -56,7 +56,9 @@ class Peer:
 
     name: str
     tools: tuple[str, ...] = ()
-    remark: str = "reads the database's file as it lies there"
+    remark: str = "the database's file as it lies there"
+    overwrites = True
+    """Whether its restore puts a file over the live database's, past SQLite."""
 
     @property
     def missing(self) -> list[str]:
@@ -81,7 +83,8 @@ class Peer:
 
 class Ours(Peer):
     name = OURS
-    remark = "consistent; checked and proven in the time shown"
+    remark = "consistent, checked"
+    overwrites = False
 
     def prepare(self, place: Place) -> Steps:
         place.home.mkdir(exist_ok=True)
@@ -129,7 +132,7 @@ class Cp(_Folders):
 class Rsync(_Folders):
     name = "rsync -a"
     tools = ("rsync",)
-    remark = "one mirror, brought up to date; earlier states are lost"
+    remark = "one mirror; keeps nothing earlier"
 
     def backup(self, place: Place, number: int) -> Steps:
         mirror = place.copy(0)
@@ -222,7 +225,8 @@ class Tar(Peer):
 
 class Naive(_Folders):
     name = "Python, copytree"
-    remark = "consistent; shutil.copytree and Connection.backup"
+    remark = "consistent"
+    overwrites = False
 
     def backup(self, place: Place, number: int) -> Steps:
         return [step(sys.executable, NAIVE, "backup", place.app.folder, place.copy(number))]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from benchmarks import data, live, starts, texts, trees
-from benchmarks.bench import Bench, Options, say
-from benchmarks.data import Sizes
+from benchmarks.bench import Bench, say
 from benchmarks.measure import Failed
 from benchmarks.report import Scenario
 
@@ -40,7 +40,7 @@ def _run_whole(bench: Bench) -> None:
     with bench.folder("whole") as folder:
         say("Building the app.")
         app = data.build(folder / "app", bench.options.sizes, bench.options.seed)
-        for bench.round in range(1, bench.options.rounds + 1):
+        for _ in bench.rounds():
             trees.run_round(bench, app)
             texts.run_round(bench, app)
             live.run_round(bench, app)
@@ -52,7 +52,7 @@ def _run_small(bench: Bench) -> None:
         say("Building the trees of small files.")
         app = data.build(folder / "app", trees.small_sizes(files), seed)
         tenth = data.build(folder / "tenth", trees.small_sizes(files // 10), seed)
-        for bench.round in range(1, bench.options.rounds + 1):
+        for _ in bench.rounds():
             trees.run_small(bench, app, tenth)
 
 
@@ -60,7 +60,7 @@ def _run_starts(bench: Bench) -> None:
     with bench.folder("listed") as folder:
         say("Making the backups to be listed.")
         place = starts.many_backups(bench, folder)
-        for bench.round in range(1, bench.options.rounds + 1):
+        for _ in bench.rounds():
             starts.run_round(bench, place)
 
 
@@ -70,7 +70,7 @@ def _wants(bench: Bench, scenarios: tuple[Scenario, ...]) -> bool:
 
 def _require_room(bench: Bench) -> None:
     """`Failed` before anything is built, where the scratch folder's file system has too little room."""
-    needed = max(_needed(bench.options, len(bench.peers), bench))
+    needed = max(_needed(bench))
     facts = os.statvfs(bench.scratch)
     free = facts.f_bavail * facts.f_frsize
     if free < needed:
@@ -80,11 +80,9 @@ def _require_room(bench: Bench) -> None:
         )
 
 
-def _needed(options: Options, peers: int, bench: Bench) -> list[int]:
-    """Bytes, for each part of the run; the second and third backup of those that copy all count."""
-    parts: list[tuple[tuple[Scenario, ...], Sizes, int]] = [
-        (_WHOLE, options.sizes, 2 * peers + 2),
-        (_SMALL, trees.small_sizes(options.small_files), 2 * peers + 2),
-        ((trees.MEMORY,), trees.memory_sizes(options.memory_files), 3),
-    ]
-    return [sizes.bytes * times if _wants(bench, wanted) else 0 for wanted, sizes, times in parts]
+def _needed(bench: Bench) -> Iterator[int]:
+    """Bytes, for each part of the run: some peers copy all again in their second and third backup."""
+    options, copies = bench.options, 2 * len(bench.peers) + 2
+    yield options.sizes.bytes * copies if _wants(bench, _WHOLE) else 0
+    yield trees.small_sizes(options.small_files).bytes * copies if _wants(bench, _SMALL) else 0
+    yield trees.memory_sizes(options.memory_files).bytes * 3 if _wants(bench, (trees.MEMORY,)) else 0

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def run_round(bench: Bench, place: Place) -> None:
 
 
 def many_backups(bench: Bench, folder: Path) -> Place:
-    """A small app with as many backups as were asked for, one an hour, unchanged files linked; listed once as a check."""
+    """A small app with that many backups, one an hour, unchanged files linked; listed once, as a check."""
     app = data.build(folder / "app", Sizes(0.5, 20, 0.1), bench.options.seed)
     place = Place(app, folder / "home")
     measure.prepare([*Ours().prepare(place), *Ours().backup(place, 1)], bench.scratch)
@@ -52,6 +53,10 @@ def _clone(first: Path, target: Path, number: int) -> None:
         for name in names:
             if Path(folder, name) not in (first / _METADATA, first / _CHECKSUMS):
                 os.link(Path(folder, name), there / name)
+    _seal(first, target, number)
+
+
+def _seal(first: Path, target: Path, number: int) -> None:
     metadata = json.loads((first / _METADATA).read_text())
     moment = datetime.fromisoformat(metadata["created_at"]) - timedelta(hours=number)
     metadata |= {"backup_name": target.name, "created_at": moment.isoformat()}
@@ -65,12 +70,9 @@ def _clone(first: Path, target: Path, number: int) -> None:
 
 def _check(bench: Bench, place: Place) -> None:
     listing = bench.scratch / "listing"
-    command = Ours().command(place, "list", "--json")
-    measure.prepare(
-        [measure.Step(command.arguments, command.folder, command.environment, writes=listing)], bench.scratch
-    )
+    measure.prepare([replace(Ours().command(place, "list", "--json"), writes=listing)], bench.scratch)
     states = [backup["state"] for backup in json.loads(listing.read_text())]
     if len(states) != bench.options.backups or "damaged" in states:
         raise Failed(
-            f"`list` shows {len(states)} backups, {states.count('damaged')} damaged, of {bench.options.backups}."
+            f"`list` shows {len(states)} of {bench.options.backups} backups, {states.count('damaged')} damaged."
         )

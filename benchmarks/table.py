@@ -8,6 +8,8 @@ from typing import Any
 
 from benchmarks import targets
 from benchmarks.bench import Bench, Options
+from benchmarks.data import MEGABYTE
+from benchmarks.measure import own_peak
 from benchmarks.peers import HOW_TO_GET, OURS, Peer
 from benchmarks.report import Line, Report, Scenario
 
@@ -42,9 +44,9 @@ def as_text(bench: Bench, scenarios: Sequence[Scenario], machine: Mapping[str, s
 def _asked(options: Options) -> str:
     sizes = options.sizes
     return (
-        f"{options.rounds} rounds, seed {options.seed}. A database of {sizes.database_mb:g} MB and {sizes.files:,} "
-        f"uploads of {sizes.uploads_mb:g} MB; {options.small_files:,} small files; {options.backups:,} backups to list; "
-        f"{options.memory_files:,} files in the big tree."
+        f"Rounds: {options.rounds}. Seed: {options.seed}. A database of {sizes.database_mb:g} MB and {sizes.files:,} "
+        f"uploads of {sizes.uploads_mb:g} MB; {options.small_files:,} small files; {options.backups:,} backups "
+        f"to list; {options.memory_files:,} files in the big tree."
     )
 
 
@@ -88,8 +90,15 @@ def _lines(report: Report, scenario: Scenario) -> str:
 def _cells(line: Line, ours: float | None) -> tuple[str, ...]:
     times = (line.median, min(line.seconds, default=None), max(line.seconds, default=None))
     ratio = f"{ours / line.median:.2f}" if ours is not None and line.median else NOTHING
-    peak = f"{line.peak_bytes / 1e6:.0f} MB" if line.peak_bytes else NOTHING
-    return line.who, *map(_time, times), ratio, peak, line.remark
+    return line.who, *map(_time, times), ratio, _memory(line.peak_bytes), line.remark
+
+
+def _memory(peak: int) -> str:
+    """A process counts what its parent held when it was started: no less than this program's own can be seen."""
+    if not peak:
+        return NOTHING
+    least = "≤ " if peak <= own_peak() else ""
+    return f"{least}{peak / MEGABYTE:.0f} MB"
 
 
 def _time(seconds: float | None) -> str:

@@ -67,14 +67,14 @@ def _ratio(ours: float | None, theirs: float | None) -> float | None:
 _FASTEST = "the fastest of rsync --link-dest, restic, borg"
 
 TARGETS = (
-    Target(trees.FIRST.title, "cp -a", 0.8, "×", _against(trees.FIRST, Cp.name)),
-    Target(trees.UNCHANGED.title, _FASTEST, 0.5, "×", _against(trees.UNCHANGED, *INCREMENTAL)),
-    Target(trees.CHANGED.title, _FASTEST, 0.8, "×", _against(trees.CHANGED, *INCREMENTAL)),
-    Target(trees.RESTORE.title, "cp -a", 0.9, "×", _against(trees.RESTORE, Cp.name)),
-    Target(trees.DAMAGE.title, "our full restore", 0.25, "×", _against_ourselves(trees.DAMAGE, trees.RESTORE)),
-    Target(texts.DUMP.title, "sqlite3 .dump", 1.0, "×", _against(texts.DUMP, texts.Shell.name)),
-    Target(texts.LOAD.title, "sqlite3 < dump", 0.9, "×", _against(texts.LOAD, texts.Shell.name)),
-    Target("Ten times the files", "a tenth of them", 11, "×", _against_ourselves(trees.SMALL, trees.SMALL_TENTH)),
+    Target(trees.FIRST.title, "cp -a", 0.8, "", _against(trees.FIRST, Cp.name)),
+    Target(trees.UNCHANGED.title, _FASTEST, 0.5, "", _against(trees.UNCHANGED, *INCREMENTAL)),
+    Target(trees.CHANGED.title, _FASTEST, 0.8, "", _against(trees.CHANGED, *INCREMENTAL)),
+    Target(trees.RESTORE.title, "cp -a", 0.9, "", _against(trees.RESTORE, Cp.name)),
+    Target(trees.DAMAGE.title, "our full restore", 0.25, "", _against_ourselves(trees.DAMAGE, trees.RESTORE)),
+    Target(texts.DUMP.title, "sqlite3 .dump", 1.0, "", _against(texts.DUMP, texts.Shell.name)),
+    Target(texts.LOAD.title, "sqlite3 < dump", 0.9, "", _against(texts.LOAD, texts.Shell.name)),
+    Target("Ten times the files", "a tenth of them", 11, "", _against_ourselves(trees.SMALL, trees.SMALL_TENTH)),
     Target(starts.LIST.title, "the clock", 0.5, " s", _seconds(starts.LIST)),
     Target(starts.HELP.title, "the clock", 0.3, " s", _seconds(starts.HELP)),
     Target("Peak memory of any command of ours", "any size of data", 200, " MB", _peak),

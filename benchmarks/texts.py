@@ -18,7 +18,7 @@ DUMP = Scenario("dump", "Dump", "The database as SQL text, uncompressed.")
 LOAD = Scenario(
     "restore-dump",
     "Restore a dump",
-    "The database is gone; the same text, our own dump, for all. Ours takes it for a stranger's, and proves the result.",
+    "The database is gone; the same text, our dump, for all. Ours takes it for a stranger's, and proves the result.",
 )
 
 
@@ -48,7 +48,7 @@ class Shell:
 
 
 class Naive:
-    name = "Python, iterdump"
+    name = "Python"
     missing: Sequence[str] = ()
 
     def dump(self, app: App, file: Path) -> Step:
@@ -59,7 +59,6 @@ class Naive:
 
 
 ALL = (Ourselves(), Shell(), Naive())
-WRITERS = {DUMP.key: "iterdump", LOAD.key: "executescript"}
 
 
 def run_round(bench: Bench, whole: App) -> None:

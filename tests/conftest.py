@@ -17,6 +17,7 @@ __all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 
 HOW_TO_GET = {
     "bash": "apt install bash",
+    "borg": "apt install borgbackup, or brew install borgbackup",
     "docker": "apt install docker.io, or https://docs.docker.com/engine/install",
     "docker-compose": "apt install docker-compose",
     "dockerd": "apt install docker.io, and run the tests as root",
