@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     keys = ", ".join(scenario.key for scenario in scenarios.ALL)
     parser.add_argument("--only", type=_patterns, default=("*",), help=f"scenarios, by comma, * allowed: {keys}")
     names = ", ".join(peer.name for peer in PEERS[1:])
-    parser.add_argument("--peers", type=_peers, default=PEERS, help=f"by semicolon: {names}; all where left out")
+    parser.add_argument(
+        "--peers", type=_peers, default=PEERS, help=f"for whole apps, by semicolon: {names}; all if left out"
+    )
     parser.add_argument("--scratch", type=_folder, help="work in a new folder below this one, removed at the end")
     parser.add_argument("--json", type=_writable, metavar="FILE", help="the results as JSON too, every sample in it")
     parser.add_argument("--write", type=_page, metavar="FILE", help="put the table between the markers of this page")

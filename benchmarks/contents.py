@@ -22,8 +22,8 @@ Prints = dict[str, str]
 class Copy:
     """A database file and a folder of uploads, wherever they lie."""
 
-    database: Path | None
-    uploads: Path | None
+    database: Path
+    uploads: Path
 
 
 def of(app: App) -> Prints:
@@ -34,7 +34,7 @@ def of(app: App) -> Prints:
 
 def of_copy(copy: Copy) -> Prints:
     """A copy that nobody writes to; nothing is left beside it."""
-    return (of_database(copy.database) if copy.database else {}) | (_of_uploads(copy.uploads) if copy.uploads else {})
+    return of_database(copy.database) | _of_uploads(copy.uploads)
 
 
 def of_database(path: Path) -> Prints:

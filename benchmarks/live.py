@@ -28,8 +28,10 @@ STALL_RESTORE = Scenario(
 )
 
 NOTHING = "no backup"
+SHELL = "sqlite3 .backup"
 WRITER = Path(__file__).with_name("writer.py")
 _IDLE = 3.0  # seconds
+_DIED = '{"commits": 0, "longest": 0, "errors": ["the writer died"]}'
 _WOULD_HARM = "overwrites the open file: the app has to be stopped"
 
 
@@ -68,12 +70,13 @@ def _others(bench: Bench, app: App, homes: Path) -> Iterator[tuple[str, Steps, s
     idle = min(_IDLE, bench.options.patience)
     yield NOTHING, [step(sys.executable, "-c", f"import time; time.sleep({idle})")], f"{idle:g} s of writing"
     yield Cp.name, Cp().backup(Place(app, homes / "cp"), 1), "no consistent copy; shows the disk's share"
-    if shutil.which("sqlite3"):
-        yield "sqlite3 .backup", [sqlite_backup(app, homes / "shell.db")], "database only"
+    yield SHELL, [sqlite_backup(app, homes / "shell.db")], "database only"
 
 
 def _stall(bench: Bench, scenario: Scenario, who: str, app: App, steps: Steps, remark: str = "") -> None:
     """One measurement under a writer, to whom ours may cost no error; what takes too long is given up, and said so."""
+    if who == SHELL and not shutil.which("sqlite3"):
+        return bench.record(Sample(scenario.key, who, None, remark="sqlite3 is not installed"))
     try:
         with _writer(app) as written:
             measured = measure.run(steps, bench.scratch, limit=bench.options.patience)
@@ -100,6 +103,6 @@ def _writer(app: App) -> Iterator[Written]:
             yield written
         finally:
             child.stdin.close()
-            told = json.loads(child.stdout.read())
+            told = json.loads(child.stdout.read() or _DIED)
             written.commits, written.longest = told["commits"], told["longest"]
             written.errors = tuple(told["errors"])

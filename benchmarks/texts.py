@@ -12,7 +12,7 @@ from benchmarks.bench import Bench
 from benchmarks.data import App
 from benchmarks.measure import Step, step
 from benchmarks.peers import NAIVE, OURS, Ours, Place
-from benchmarks.report import Scenario
+from benchmarks.report import Sample, Scenario
 
 DUMP = Scenario("dump", "Dump", "The database as SQL text, uncompressed.")
 LOAD = Scenario(
@@ -76,6 +76,9 @@ def run_round(bench: Bench, whole: App) -> None:
             data.lose_database(app)
             bench.measure(LOAD.key, one.name, [one.load(app, folder / "0.sql")])
             contents.compare(f"{one.name}, {LOAD.key}", contents.rows_of(contents.of(app)), expected)
+    for one in (one for one in ALL if one.missing):
+        for scenario in (DUMP, LOAD):
+            bench.record(Sample(scenario.key, one.name, None, remark=f"{one.name} is not installed"))
 
 
 def _in_turn(bench: Bench) -> list[Ourselves | Shell | Naive]:
