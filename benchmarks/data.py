@@ -1,4 +1,4 @@
-"""The app that is backed up, and what happens to it. The same seed gives the same data.
+"""The app that is backed up, and what happens to it. The same seed gives the same rows and files.
 
 Like life: tables with text and indexes; files whose sizes are log-normal, many small and a few large, in nested
 folders; one half of them text, the other incompressible as photographs are.
@@ -150,9 +150,7 @@ def _migrate(app: App) -> None:
     """The reference app's schema, made by its own migrations."""
     url = f"url=sqlite:///{app.database}"
     alembic = (sys.executable, "-m", "alembic", "-x", url, "upgrade", "head")
-    # The order of constraints in the schema that Alembic writes hangs on Python's hashes.
-    always = {"PYTHONHASHSEED": "0", "PYTHONPATH": str(BACKEND)}
-    prepare([step(*alembic, folder=app.folder, **always)], app.folder.parent)
+    prepare([step(*alembic, folder=app.folder, PYTHONPATH=str(BACKEND))], app.folder.parent)
 
 
 def _fill_database(app: App, sizes: Sizes, chance: random.Random) -> None:

