@@ -99,13 +99,11 @@ def run(
     """All that is to be done regularly: the one line for cron."""
     from backupkit.faces import as_json, render
     from backupkit.faces.host import git_facts
-    from backupkit.verbs.run import backup_step, run_steps, worst
+    from backupkit.verbs.run import regular_steps, run_steps, worst
     from backupkit.words.model import Order
 
     settings = _settings(work="run")
-    steps = [
-        backup_step(settings, Order(kind="scheduled", git=git_facts(os.environ)), if_needed),
-    ]
+    steps = regular_steps(settings, Order(kind="scheduled", git=git_facts(os.environ)), if_needed)
     results = []
     with listening() as tell:
         for result in run_steps(steps, tell):
@@ -386,7 +384,7 @@ def prune(
     from backupkit.faces import as_json, render
     from backupkit.verbs.prune import plan_prune, prune_backups
 
-    settings = _settings()
+    settings = _settings(work="" if dry_run else "prune")
     plan = plan_prune(settings)
     if not json:
         _put(render.prune_plan(settings, plan))
@@ -515,15 +513,16 @@ def _settings_for_reading() -> Settings:
 
 def _back_up(command: str, order: Order, if_needed: bool, json: bool) -> None:
     from backupkit.faces import as_json, render
-    from backupkit.verbs.create import backup_of_today, create_backup
+    from backupkit.verbs.create import backup_of_today, create_backup, create_backup_if_needed
 
     settings = _settings(work=command)
-    if if_needed and (there := backup_of_today(settings)):
-        reporting.nothing_to_do()
-        say(f"There is a backup of today already: {there.name}.")
-        return as_json.put(as_json.backup(there)) if json else None
     with listening() as tell:
-        created = create_backup(settings, order, tell)
+        created = (create_backup_if_needed if if_needed else create_backup)(settings, order, tell)
+    if created is None:
+        reporting.nothing_to_do()
+        there = backup_of_today(settings)
+        say(f"There is a backup of today already: {there.name if there else 'deleted meanwhile'}.")
+        return as_json.put(as_json.backup(there) if there else None) if json else None
     _put_result(render.made(created), as_json.created(created), json)
     if created.warnings:
         raise SystemExit(ExitCode.WARNINGS)

@@ -19,6 +19,7 @@ HOW_TO_GET = {
     "age": "apt install age, or brew install age",
     "age-keygen": "apt install age, or brew install age",
     "bash": "apt install bash",
+    "borg": "apt install borgbackup, or brew install borgbackup",
     "docker": "apt install docker.io, or https://docs.docker.com/engine/install",
     "docker-compose": "apt install docker-compose",
     "dockerd": "apt install docker.io, and run the tests as root",

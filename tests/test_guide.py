@@ -27,7 +27,7 @@ from small_app import BACKEND, DOCUMENTS, HEAD, SmallApp, clean_environment
 
 ROOT = BACKEND.parent
 GUIDE, DESIGN, README = ROOT / "BACKUP_GUIDE.md", ROOT / "docs" / "design.md", ROOT / "README.md"
-DOCUMENTS_OF_OURS = [README, GUIDE, DESIGN, ROOT / "CHANGELOG.md"]
+DOCUMENTS_OF_OURS = [README, GUIDE, DESIGN, ROOT / "CHANGELOG.md", ROOT / "BENCHMARKS.md"]
 WRAPPER, ENTRYPOINT = ROOT / "backup.sh", BACKEND / "entrypoint.sh"
 HERE = {"BACKUP_RUNNER_IN_USE": "local"}  # or the tests would take themselves for a container where they run in one
 

@@ -21,7 +21,7 @@ from examples import examples
 from small_app import BACKEND, SmallApp, clean_environment
 
 ROOT = BACKEND.parent
-SCRIPTS = ["backup.sh", "backend/entrypoint.sh", "tests/run", ".ci/run"]
+SCRIPTS = ["backup.sh", "backend/entrypoint.sh", "tests/run", "benchmarks/run", ".ci/run"]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -184,7 +184,7 @@ def test_the_toolkit_imports_nothing_but_its_dependencies() -> None:
 # The scripts.
 
 
-@pytest.mark.parametrize("script", ["backup.sh", "tests/run", ".ci/run"])
+@pytest.mark.parametrize("script", ["backup.sh", "tests/run", "benchmarks/run", ".ci/run"])
 def test_every_script_can_be_started(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
 

@@ -48,7 +48,12 @@ def backup_of_today(settings: Settings, clock: Clock = utc_now) -> Backup | None
     today = settings.local(clock()).date()
     for backup in store.all_backups(settings):
         metadata = backup.metadata
-        if metadata and metadata.kind != "pre_restore" and settings.local(metadata.created_at).date() == today:
+        if (
+            metadata
+            and backup.state != "damaged"
+            and metadata.kind != "pre_restore"
+            and settings.local(metadata.created_at).date() == today
+        ):
             return backup
     return None
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from backupkit.parts import space
-from backupkit.verbs.create import backup_of_today, create_backup
+from backupkit.verbs.create import create_backup, create_backup_if_needed
 from backupkit.verbs.make import Clock, utc_now
+from backupkit.verbs.prune import plan_prune, prune_backups
+from backupkit.verbs.verify import refuse_bad, verify_backups
 from backupkit.words.errors import BackupError, ExitCode, explained
 from backupkit.words.events import Listener, silence
 from backupkit.words.model import Backup, Order
@@ -81,13 +83,44 @@ def backup_step(settings: Settings, order: Order, if_needed: bool = False, clock
     """A new backup; with `if_needed`, only where there is none of today yet."""
 
     def act(_done: Mapping[str, Outcome], tell: Listener) -> Outcome:
-        if if_needed and (there := backup_of_today(settings, clock)):
-            return Outcome(f"There is a backup of today already: {there.name}.", idle=True, backup=there)
-        made = create_backup(settings, order, tell, clock)
+        make = create_backup_if_needed if if_needed else create_backup
+        made = make(settings, order, tell, clock)
+        if made is None:
+            return Outcome("There is a backup of today already.", idle=True)
         sentence = f"{made.backup.name} is checked and on disk: {space.human(made.backup.size_bytes)}."
         return Outcome(sentence, made.warnings, backup=made.backup)
 
     return RunStep("backup", act)
+
+
+def verify_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
+    """The new backup read once more from the disk, and compared byte for byte."""
+
+    def act(done: Mapping[str, Outcome], tell: Listener) -> Outcome:
+        new = done["backup"].backup
+        if new is None:
+            return Outcome("There is no new backup.", idle=True)
+        found = verify_backups(settings, [new], tell=tell, clock=clock)
+        refuse_bad(found)
+        return Outcome(f"{new.name} is as it was written.", found[0].warnings)
+
+    return RunStep("verify", act, needs=("backup",))
+
+
+def prune_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
+    """What the policy lets go is removed."""
+
+    def act(_done: Mapping[str, Outcome], tell: Listener) -> Outcome:
+        pruned = prune_backups(settings, plan_prune(settings, clock), False, tell, clock)
+        count = len(pruned.removed)
+        return Outcome(f"Backups removed: {count}.", pruned.warnings, idle=not count)
+
+    return RunStep("prune", act, needs=("backup", "verify"))
+
+
+def regular_steps(settings: Settings, order: Order, if_needed: bool = False, clock: Clock = utc_now) -> list[RunStep]:
+    """All that is to be done regularly, in order."""
+    return [backup_step(settings, order, if_needed, clock), verify_step(settings, clock), prune_step(settings, clock)]
 
 
 def _carried_out(step: RunStep, done: dict[str, Outcome], tell: Listener) -> StepResult:
