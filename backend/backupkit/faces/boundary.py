@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backupkit.faces import log
-from backupkit.words.errors import BackupError, ExitCode, NoSpace, from_os_error
+from backupkit.words.errors import BackupError, ExitCode, explained
 
 
 def open_missing_streams() -> None:
@@ -43,8 +43,6 @@ def boundary() -> Iterator[None]:
         with _flushed():
             yield
         log.info("done")
-    except BackupError as error:
-        fail(error)
     except SystemExit as ended:
         log.info(f"ended with exit code {ended.code}")
         raise
@@ -54,10 +52,8 @@ def boundary() -> Iterator[None]:
         raise SystemExit(ExitCode.INTERRUPTED) from None
     except BrokenPipeError:
         raise SystemExit(ExitCode.FAILED) from None  # whoever read our output stopped reading: say nothing
-    except OSError as error:
-        fail(from_os_error(error))
-    except sqlite3.Error as error:
-        fail(_explained_sqlite(error))
+    except (BackupError, OSError, sqlite3.Error) as error:
+        fail(explained(error))
 
 
 @contextmanager
@@ -80,11 +76,3 @@ def fail(error: BackupError) -> None:
     if error.hint:
         print(f"  Next: {error.hint}", file=sys.stderr)
     raise SystemExit(error.code)
-
-
-def _explained_sqlite(error: sqlite3.Error) -> BackupError:
-    if "full" in str(error):
-        return NoSpace(
-            f"The disk is full, says SQLite: {error}.", hint="Make room; `list` shows the backups and sizes."
-        )
-    return BackupError(f"SQLite says: {error}.", hint="`doctor` looks for what is wrong, and names the mend.")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from enum import IntEnum
 
 
@@ -111,3 +112,23 @@ def from_os_error(error: OSError) -> BackupError:
         return NoSpace(f"The disk is full{where}.", hint="Make room; `list` shows the backups and their sizes.")
     reason = error.strerror or type(error).__name__
     return BackupError(f"{reason}{where}.", hint="`doctor` looks for what is wrong, and names the mend.")
+
+
+def from_sqlite_error(error: sqlite3.Error) -> BackupError:
+    """What SQLite raised and no source put into words of its own."""
+    if "full" in str(error):
+        return NoSpace(
+            f"The disk is full, says SQLite: {error}.", hint="Make room; `list` shows the backups and sizes."
+        )
+    return BackupError(f"SQLite says: {error}.", hint="`doctor` looks for what is wrong, and names the mend.")
+
+
+def explained(error: BaseException) -> BackupError:
+    """Whatever ended a verb, as one of ours: its sentence, and the exit code of a command that ends with it."""
+    if isinstance(error, BackupError):
+        return error
+    if isinstance(error, OSError):
+        return from_os_error(error)
+    if isinstance(error, sqlite3.Error):
+        return from_sqlite_error(error)
+    return BackupError(f"{type(error).__name__}: {error}")
