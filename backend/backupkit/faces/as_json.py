@@ -11,7 +11,9 @@ from typing import Any
 from backupkit.parts import manifest
 from backupkit.verbs.make import Created
 from backupkit.verbs.restore import Restored, RestorePlan
+from backupkit.verbs.status import LEVELS, Status
 from backupkit.words.model import Backup, Metadata
+from backupkit.words.operation import Operation
 
 
 def put(document: Any) -> None:
@@ -49,6 +51,22 @@ def plan(found: RestorePlan) -> dict[str, Any]:
 def restored(done: Restored) -> dict[str, Any]:
     """What a restore did."""
     return dataclasses.asdict(done)
+
+
+def operation(one: Operation) -> dict[str, Any]:
+    """One line of the history."""
+    return dataclasses.asdict(one)
+
+
+def status(found: Status) -> dict[str, Any]:
+    """How things stand: the level and its exit code, the reasons, and every number beside them."""
+    said = {
+        "level": found.level,
+        "exit_code": LEVELS.index(found.level),
+        "sentence": found.sentence,
+        "reasons": [dataclasses.asdict(reason) for reason in found.reasons],
+    }
+    return {**said, **dataclasses.asdict(found.numbers)}
 
 
 def _plain(value: object) -> Any:

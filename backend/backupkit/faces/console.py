@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from backupkit.faces import log
-from backupkit.words.events import Event, Listener, Notice, Progress, Step, Waiting, Warned
+from backupkit.words.events import Event, Finished, Listener, Notice, Progress, Step, Waiting, Warned
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -41,6 +41,8 @@ def _sentences(put: Callable[[str], None]) -> Listener:
         if isinstance(event, Warned):
             log.error(f"warning: {event.text}")
             put(f"Warning: {event.text}")
+        elif isinstance(event, Finished):
+            log.operation(event.operation)
         elif isinstance(event, Notice):
             put(event.text)
         elif isinstance(event, Waiting):

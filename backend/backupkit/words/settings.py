@@ -30,6 +30,7 @@ SETTINGS_FILE = "backup.toml"
 PREFIX = "BACKUP_"
 # Handed over by the wrapper, or read by it and by the tests: not settings of the toolkit itself.
 _PLUMBING = ("GIT_", "HOST_", "COMPOSE", "RUNNER_IN_USE", "TEST", "VENV", "REQUIREMENTS", "PYTHON", "REHEARSAL")
+LogFormat = Literal["plain", "json"]
 _RESERVED = {UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE}
 
 
@@ -59,9 +60,25 @@ class Settings(BaseSettings):
     alembic_ini: Path = Field(default=Path("alembic.ini"), description="Alembic's configuration file.")
     timezone: str = Field(default="UTC", description="Names, days and schedules are in this IANA time zone.")
     log_file: Path | None = Field(default=None, description="The backup log, apart from the app's; empty means none.")
+    log_format: LogFormat = Field(default="plain", description="The backup log's lines: plain or json.")
     app_id: str = Field(default="", description="Whose backups these are; the database's name where empty.")
     busy_timeout: float = Field(default=30, ge=0, le=3600, description="Seconds to wait for a locked database.")
     lock_timeout: float = Field(default=10, ge=0, le=86400, description="Seconds to wait for another run to finish.")
+    expected_interval: float = Field(
+        default=24, ge=0, le=87600, description="Hours from one backup to the next; 0: none is expected."
+    )
+    warning_age: float | None = Field(
+        default=None, gt=0, le=87600, description="Hours: an older last backup is a warning in status."
+    )
+    critical_age: float | None = Field(
+        default=None, gt=0, le=87600, description="Hours: an older last backup is critical in status."
+    )
+    warning_free_days: float = Field(
+        default=14, ge=0, le=3650, description="Fewer days until the disk is full: a warning."
+    )
+    critical_free_days: float = Field(
+        default=3, ge=0, le=3650, description="Fewer days until the disk is full: critical."
+    )
     service: str = Field(default="backend", description="The Compose service that holds the data.")
     runner: Literal["auto", "docker", "local"] = Field(default="auto", description="How backup.sh runs the commands.")
 
@@ -89,7 +106,7 @@ class Settings(BaseSettings):
         path = rest.partition("?")[0].removeprefix("/")
         return path if path and path != ":memory:" else _fail("names no file")
 
-    @field_validator("uploads", "log_file", mode="before")
+    @field_validator("uploads", "log_file", "warning_age", "critical_age", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
@@ -122,6 +139,20 @@ class Settings(BaseSettings):
     def _backups_folder(cls, value: Path, info: ValidationInfo) -> Path:
         folder: Path = info.data["app_dir"]
         return _below(folder, value) if value.parts else _beside(folder)
+
+    @field_validator("critical_age")
+    @classmethod
+    def _not_before_warning(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and value < (info.data.get("warning_age") or 0):
+            _fail("is below BACKUP_WARNING_AGE")
+        return value
+
+    @field_validator("critical_free_days")
+    @classmethod
+    def _not_above_warning(cls, value: float, info: ValidationInfo) -> float:
+        if value > info.data.get("warning_free_days", value):
+            _fail("is above BACKUP_WARNING_FREE_DAYS")
+        return value
 
     @field_validator("app_id")
     @classmethod
