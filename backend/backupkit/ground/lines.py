@@ -65,9 +65,8 @@ def locked(path: Path, mode: int = 0o600) -> Iterator[int]:
 
 def _open(path: Path, mode: int) -> int:
     fresh = not path.exists()
-    # Without O_NONBLOCK a fifo of that name would be waited for.
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    handle = os.open(path, flags, mode)
+    # For reading too: a fifo of that name would be waited for otherwise.
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "not a plain file", str(path))

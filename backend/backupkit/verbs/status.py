@@ -161,12 +161,18 @@ def _age(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]
     age, mend = numbers.last_backup_age_seconds, settings.reach.tool("backup")
     if age is None:
         if not facts.trouble:
-            yield Reason("critical", f"There is no backup in {settings.dir} that can be relied on.", mend)
+            yield Reason("critical", _none_to_rely_on(settings, facts), mend)
         return
     level = _level_of_age(settings, age / 3600)
     if level != "fine":
         expected = f"; one is expected every {settings.expected_interval:g} hours" if settings.expected_interval else ""
         yield Reason(level, f"The last backup, {numbers.last_backup}, is {span(age)} old{expected}.", mend)
+
+
+def _none_to_rely_on(settings: Settings, facts: Facts) -> str:
+    if not facts.backups:
+        return f"There is no backup in {settings.dir} yet."
+    return f"No backup in {settings.dir} can be relied on: each is damaged, a safety copy, another app's or misdated."
 
 
 def _level_of_age(settings: Settings, hours: float) -> Level:
