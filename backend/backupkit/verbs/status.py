@@ -177,8 +177,9 @@ def _none_to_rely_on(settings: Settings, facts: Facts) -> str:
 
 def _level_of_age(settings: Settings, hours: float) -> Level:
     interval = settings.expected_interval or float("inf")
-    critical = settings.critical_age or max(interval * (_MISSED + _GRACE), 2 * (settings.warning_age or 0))
-    warning = settings.warning_age or min(interval * (1 + _GRACE), critical)
+    warning = settings.warning_age or interval * (1 + _GRACE)
+    by_itself = 2 * settings.warning_age if settings.warning_age else interval * (_MISSED + _GRACE)
+    critical = settings.critical_age or by_itself
     return "critical" if hours > critical else "warning" if hours > warning else "fine"
 
 
@@ -270,8 +271,8 @@ def _numbers(settings: Settings, facts: Facts) -> Numbers:
         newest_proven_at=proven.proven_at if proven else None,
         next_run_at=None,  # there is no timetable yet
         backups=len(facts.backups),
-        by_kind=Counter(one.metadata.kind for one in facts.backups if one.metadata),
-        by_state=Counter(one.state for one in facts.backups),
+        by_kind=dict(Counter(one.metadata.kind for one in facts.backups if one.metadata)),
+        by_state=dict(Counter(one.state for one in facts.backups)),
         oldest_at=min(dated, default=None),
         newest_at=max(dated, default=None),
         total_bytes=sum(one.size_bytes for one in facts.backups),
