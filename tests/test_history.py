@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.ground import lines
+from backupkit.ground import disk, lines
 from backupkit.parts import history, lock
 from backupkit.verbs import recording
 from backupkit.verbs.create import create_backup
@@ -44,6 +44,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from backupkit.ground import lines
+lines.PATIENCE = 60.0  # on a busy machine one of them may have to wait
 path, child, count, limit = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 for number in range(count):
     lines.append(path, f"{child} {number} {'x' * (number * 37 % 9000)}".encode(), limit, 50)
@@ -319,6 +320,23 @@ def test_what_was_torn_by_a_power_failure_swallows_no_later_line(app: SmallApp, 
     assert [one.backups for one in found.operations] == [("three",), ("two",), ("one",)]
     assert found.trouble
     assert kept.with_name("history.damaged.jsonl").read_text() == f"{TORN}\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run the tests as root to check owners")
+def test_a_file_that_is_turned_over_while_it_gets_its_owner_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, owner_of = tmp_path / "lines", disk.owner_of
+    another = iter([lambda: lines.turn_over(path, 1)])
+
+    def late(folder: Path) -> tuple[int, int]:
+        for act in another:
+            act()
+        return owner_of(folder)
+
+    monkeypatch.setattr(disk, "owner_of", late)
+    lines.append(path, b"first", 1000, 1)
+    assert path.read_bytes() == b"first\n"
 
 
 def test_a_line_is_not_appended_to_a_file_that_was_turned_over_meanwhile(
