@@ -195,6 +195,7 @@ collect_git_facts() {
 export_facts() {
   export BACKUP_SERVICE=$service BACKUP_HOST_COMMAND=./backup.sh BACKUP_RUNNER_IN_USE=$runner
   export BACKUP_HOST_NAME=${BACKUP_HOST_NAME:-$HOSTNAME}
+  export BACKUP_HOST_USER=${SUDO_USER:-${USER:-${LOGNAME:-}}}
   if [ "$runner" != local ]; then export BACKUP_COMPOSE="${compose[*]}"; fi
   case $command in backup | auto-backup | migrate | run | schedule) collect_git_facts ;; esac
 }

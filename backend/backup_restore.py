@@ -410,6 +410,61 @@ def unpin(name: Name, json: Json = False) -> None:
 
 
 @app.command()
+def history(
+    failures: Annotated[bool, typer.Option("--failures", help="Only what failed or was interrupted.")] = False,
+    since: Annotated[str | None, typer.Option("--since", help="36h, 7d or 2w ago, or a date.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the newest.")] = 30,
+    json: Json = False,
+) -> None:
+    """What was done, when, by whom, how long it took, how big it was: newest first."""
+    from backupkit.faces import as_json, render
+    from backupkit.parts import history as kept
+    from backupkit.verbs.make import utc_now
+    from backupkit.words.times import moment
+
+    settings = _settings_for_reading()
+    earliest = moment(since, utc_now(), settings.zone) if since else None
+    told = kept.read(settings.dir)
+    if told.trouble:
+        say(f"Warning: {told.trouble}")
+    found = [one for one in told.operations if one.has_failed or not failures]
+    found = [one for one in found if earliest is None or one.started_at >= earliest]
+    if json:
+        as_json.put([as_json.operation(one) for one in found[:limit]])
+    else:
+        _put(render.history(settings, found[:limit], len(found[limit:])))
+
+
+@app.command()
+def status(
+    prometheus: Annotated[
+        str | None, typer.Option("--prometheus", metavar="FILE", help="Metrics into a file; - is stdout.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Is the data safe: exit code 0 fine, 1 warning, 2 critical."""
+    from backupkit.faces import as_json, render
+    from backupkit.faces import prometheus as metrics
+    from backupkit.verbs.status import LEVELS
+    from backupkit.verbs.status import status as assess
+
+    if json and prometheus == "-":
+        raise Refused("With - the metrics themselves go to stdout.", hint="Leave out --json, or name a file.")
+    settings = _settings_for_reading()
+    found = assess(settings)
+    content = metrics.text(found, settings.app_id) if prometheus else ""
+    if prometheus and prometheus != "-":
+        metrics.write(Path(prometheus).expanduser().absolute(), content)
+    if prometheus == "-":
+        print(content, end="")
+    elif json:
+        as_json.put(as_json.status(found))
+    else:
+        _put(render.status(settings, found))
+    raise SystemExit(LEVELS.index(found.level))
+
+
+@app.command()
 def config(json: Json = False) -> None:
     """The settings in force, and where each comes from."""
     from backupkit.faces import as_json, render
@@ -479,7 +534,7 @@ def _load() -> Settings:
     settings = load_settings(_app_dir())
     log.hide(settings.secrets)
     if settings.log_file:
-        log.open_log(settings.log_file)
+        log.open_log(settings.log_file, settings.log_format)
     return settings
 
 
@@ -582,7 +637,7 @@ def _verify_file(settings: Settings, path: Path, too_much: bool, json: bool) -> 
 
 def _show_verified(settings: Settings, done: list[Verified], every: bool, accept: bool, json: bool) -> None:
     from backupkit.faces import as_json, render
-    from backupkit.verbs.verify import accept as accept_backup
+    from backupkit.verbs.prune import accept as accept_backup
     from backupkit.verbs.verify import refuse_bad
 
     if json:
@@ -592,7 +647,7 @@ def _show_verified(settings: Settings, done: list[Verified], every: bool, accept
         _put(render.verified(settings, done))
     refuse_bad(done)
     for one in done if accept else ():
-        accept_backup(settings, one.backup)
+        accept_backup(settings, one.backup.name)
         say(f"{one.backup.name} is accepted: what is unusual in it is meant to be so.")
     if any(one.warnings for one in done):
         raise SystemExit(ExitCode.WARNINGS)

@@ -19,7 +19,8 @@ import pytest
 import backup_restore
 from small_app import COMMAND, Result, SmallApp, clean_environment
 
-LOCK_FILE = ".lock"  # the one thing a refused command may leave: it tells who was here, and holds no lock
+# What a refused command may leave: who was here, and that it was refused.
+TRACES = (".lock", ".state", ".state/history.jsonl")
 
 Picture = dict[str, tuple[str, int, int, int, bytes]]
 
@@ -29,7 +30,8 @@ def picture(app: SmallApp) -> Picture:
     found: Picture = {}
     for top in (app.database.parent, app.uploads, app.backups):
         found |= {f"{top.name}/{path}": facts for path, facts in _entries(top)}
-    found.pop(f"{app.backups.name}/{LOCK_FILE}", None)
+    for name in TRACES:
+        found.pop(f"{app.backups.name}/{name}", None)
     return found
 
 

@@ -347,6 +347,15 @@ def test_every_backup_variable_reaches_the_container(host: Host) -> None:
     assert call["variables"]["BACKUP_HOST_NAME"] == socket.gethostname()  # a container knows its own id only
 
 
+@pytest.mark.parametrize(
+    "names", [{"USER": "anna"}, {"USER": "root", "SUDO_USER": "anna"}, {"LOGNAME": "anna"}], ids=str
+)
+def test_who_typed_the_command_is_handed_over_for_the_history(host: Host, names: dict[str, str]) -> None:
+    host.install("docker")
+    host.run("list", **names)
+    assert host.handover()["variables"]["BACKUP_HOST_USER"] == "anna"
+
+
 def commit(project: Path, *more: Iterable[str]) -> str:
     for words in (["init", "-q", "-b", "feature/x"], ["add", "-A"], ["commit", "-qm", "Fix  the \\n 'thing'"], *more):
         subprocess.run([*GIT, "-C", str(project), *words], check=True)

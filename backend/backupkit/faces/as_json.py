@@ -15,13 +15,13 @@ from backupkit.verbs.make import Created
 from backupkit.verbs.prune import Pruned, PrunePlan
 from backupkit.verbs.restore import Restored, RestorePlan
 from backupkit.verbs.run import StepResult, worst
+from backupkit.verbs.status import LEVELS, Status
 from backupkit.words.model import Backup, Metadata
+from backupkit.words.operation import Operation
 from backupkit.words.secrets import Secret
 
 if TYPE_CHECKING:
     from backupkit.faces.courier import Delivery
-
-if TYPE_CHECKING:
     from backupkit.verbs.verify import Verified, VerifiedFile
 
 
@@ -135,6 +135,22 @@ def delivery(found: Delivery) -> dict[str, Any]:
         "sent": not found.trouble,
         "trouble": found.trouble or None,
     }
+
+
+def operation(one: Operation) -> dict[str, Any]:
+    """One line of the history."""
+    return dataclasses.asdict(one)
+
+
+def status(found: Status) -> dict[str, Any]:
+    """How things stand: the level and its exit code, the reasons, and every number beside them."""
+    said = {
+        "level": found.level,
+        "exit_code": LEVELS.index(found.level),
+        "sentence": found.sentence,
+        "reasons": [dataclasses.asdict(reason) for reason in found.reasons],
+    }
+    return {**said, **dataclasses.asdict(found.numbers)}
 
 
 def _plain(value: object) -> Any:

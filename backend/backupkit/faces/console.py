@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from backupkit.faces import log, reporting
 from backupkit.words.errors import Refused
-from backupkit.words.events import Event, Listener, Notice, Progress, Step, Waiting, Warned
+from backupkit.words.events import Event, Finished, Listener, Notice, Progress, Step, Waiting, Warned
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -44,6 +44,8 @@ def _sentences(put: Callable[[str], None]) -> Listener:
             log.error(f"warning: {event.text}")
             reporting.warned(event.text)
             put(f"Warning: {event.text}")
+        elif isinstance(event, Finished):
+            log.operation(event.operation)
         elif isinstance(event, Notice):
             log.info(event.text)
             put(event.text)

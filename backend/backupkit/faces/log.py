@@ -1,37 +1,76 @@
 """The backup log: what was asked for, what came of it, in a file of its own, apart from the app's.
 
-A log that cannot be written is said once, and stops nothing. The last lines are also kept in memory, for messages.
+Plain lines or JSON lines; any number of processes write to it. A log that cannot be written is said once, and stops
+nothing. The last lines are also kept in memory, for messages.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
-import logging.handlers
 import sys
 from collections import deque
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
+from backupkit.ground import lines
+from backupkit.words.operation import Operation
 from backupkit.words.secrets import Secret, scrubbed
+from backupkit.words.settings import LogFormat
 
 _log = logging.getLogger("backupkit")
 _log.addHandler(logging.NullHandler())  # without a log file Python would print errors by itself
 _BYTES, _FILES = 1_000_000, 5
+_LEVELS = {"failure": logging.ERROR, "interrupted": logging.ERROR, "warning": logging.WARNING}
 _recent: deque[str] = deque(maxlen=30)
 _secrets: tuple[Secret, ...] = ()
 
 
-def open_log(path: Path) -> None:
+class _File(logging.Handler):
+    """Appends each line in one piece. `RotatingFileHandler` would not do: two processes turn its file over twice."""
+
+    def __init__(self, path: Path, form: LogFormat) -> None:
+        super().__init__()
+        self.path, self.has_failed = path, False
+        self.setFormatter(_AsJson() if form == "json" else logging.Formatter(_PLAIN))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.has_failed:
+            return
+        try:
+            line = self.format(record).encode("utf-8", "backslashreplace")
+            lines.append(self.path, line, _BYTES, _FILES, mode=0o644, durable=False)
+        except OSError as error:
+            self.has_failed = True
+            print(f"Warning: the log {self.path} cannot be written: {error.strerror}.", file=sys.stderr)
+
+
+_PLAIN = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
+
+
+class _AsJson(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        return json.dumps(entry | getattr(record, "facts", {}), default=str)
+
+
+def open_log(path: Path, form: LogFormat = "plain") -> None:
     """From here on what is logged goes to the file, which is turned over at a megabyte; five old ones are kept."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(path, maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8")
     except OSError as error:
         print(f"Warning: the log {path} cannot be written: {error.strerror}.", file=sys.stderr)
         return
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(message)s"))
-    _log.addHandler(handler)
+    for earlier in [one for one in _log.handlers if isinstance(one, _File)]:
+        _log.removeHandler(earlier)
+    _log.addHandler(_File(path, form))
     _log.setLevel(logging.INFO)
     _log.propagate = False
     info("started: " + " ".join(sys.argv[1:]))
@@ -58,7 +97,16 @@ def error(text: str) -> None:
     _put(logging.ERROR, text)
 
 
-def _put(level: int, text: str) -> None:
+def operation(done: Operation) -> None:
+    """One line of an operation that is over; as JSON, with all that the history has of it."""
+    words = [done.command, *done.backups, done.outcome, f"in {done.duration_seconds or 0:.1f} s"]
+    sizes = [f"{done.size_bytes} bytes"] if done.size_bytes is not None else []
+    said = [f"by {done.who.user}", *([done.error] if done.error else [])]
+    facts = {"operation": dataclasses.asdict(done)}
+    _put(_LEVELS.get(done.outcome, logging.INFO), ", ".join([" ".join(words), *sizes, *said]), facts)
+
+
+def _put(level: int, text: str, facts: Mapping[str, object] | None = None) -> None:
     line = scrubbed(text, _secrets).replace("\r", "\\r").replace("\n", "\\n")
     _recent.append(f"{datetime.now():%H:%M:%S} {line}")
-    _log.log(level, line)
+    _log.log(level, "%s", line, extra={"facts": facts or {}})

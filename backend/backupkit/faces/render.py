@@ -17,10 +17,13 @@ from backupkit.verbs.migrate import Migrated
 from backupkit.verbs.prune import Pruned, PrunePlan
 from backupkit.verbs.restore import Restored, RestorePlan
 from backupkit.verbs.run import StepResult
+from backupkit.verbs.status import Numbers, Status
 from backupkit.words.model import Backup, Metadata, SchemaVerdict
 from backupkit.words.names import shown
+from backupkit.words.operation import Operation
 from backupkit.words.reach import Reach
 from backupkit.words.settings import Settings
+from backupkit.words.times import span
 
 if TYPE_CHECKING:
     from backupkit.faces.courier import Delivery
@@ -333,9 +336,61 @@ def findings(found: list[Finding]) -> Iterator[str]:
             yield f"         mend: {finding.mend}"
 
 
+def history(settings: Settings, found: Sequence[Operation], left_out: int) -> Iterator[str]:
+    """What was done, newest first."""
+    if not found:
+        yield "Nothing is in the history that was asked for."
+        return
+    head = ("STARTED", "COMMAND", "RESULT", "TOOK", "SIZE", "BY", "WHAT")
+    yield from table(head, (_operation_row(settings, operation) for operation in found))
+    if left_out:
+        yield f"{counted(left_out, 'earlier operation')}: --limit {len(found) + left_out} shows all."
+
+
+def _operation_row(settings: Settings, one: Operation) -> tuple[str, ...]:
+    started = settings.local(one.started_at).strftime("%Y-%m-%d %H:%M:%S")
+    took = f"{one.duration_seconds:.1f} s" if one.duration_seconds is not None else "-"
+    size = human(one.size_bytes) if one.size_bytes is not None else "-"
+    code = f" ({one.exit_code})" if one.exit_code else ""
+    names = ", ".join(one.backups[:3]) + (f" and {len(one.backups) - 3} more" if len(one.backups) > 3 else "")
+    what = "; ".join(shown(part) for part in (names, one.note, one.error, *one.warnings[:1]) if part)
+    by = shown(f"{one.who.user} ({one.who.through})")
+    return started, shown(one.command), f"{one.outcome}{code}", took, size, by, what
+
+
+def status(settings: Settings, found: Status) -> Iterator[str]:
+    """One sentence that says it all; what else there is; the numbers."""
+    yield found.sentence
+    for reason in found.reasons[1:]:
+        yield f"  also       {reason.text} Type: {reason.mend}"
+    numbers = found.numbers
+    yield f"  checked    {_when(settings, numbers.newest_checked, numbers.newest_checked_at)}"
+    yield f"  proven     {_when(settings, numbers.newest_proven, numbers.newest_proven_at)}"
+    yield f"  next run   {_when(settings, 'planned', numbers.next_run_at)}"
+    yield from _kept_backups(settings, numbers)
+    if numbers.free_bytes is not None:
+        days = numbers.days_left
+        lasts = "" if days is None else f", enough for {counted(int(days), 'day')} at this rate"
+        yield f"  free       {human(numbers.free_bytes)}{lasts}"
+
+
+def _kept_backups(settings: Settings, numbers: Numbers) -> Iterator[str]:
+    kinds, states = (
+        ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
+        for counts in (numbers.by_kind, numbers.by_state)
+    )
+    yield f"  backups    {numbers.backups:,}" + (f" ({kinds}; {states})" if numbers.backups else "")
+    if numbers.oldest_at and numbers.newest_at:
+        days = (settings.local(moment).strftime("%Y-%m-%d") for moment in (numbers.oldest_at, numbers.newest_at))
+        yield f"  made       {' to '.join(days)}"
+    sizes = f"{human(numbers.total_bytes)}, on disk {human(numbers.unique_bytes)}"
+    yield f"  size       {sizes}, growing by {human(numbers.growth_bytes_per_day)} a day"
+
+
+def _when(settings: Settings, name: str | None, moment: datetime | None) -> str:
+    return f"{name}, {settings.local(moment).strftime('%Y-%m-%d %H:%M')}" if moment else "none"
+
+
 def _ago(moment: datetime) -> str:
     seconds = (datetime.now(UTC) - moment).total_seconds()
-    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            return f"{counted(int(seconds // size), unit)} ago"
-    return "just now"
+    return f"{span(seconds)} ago" if seconds >= 60 else "just now"

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 from pathlib import Path
 
 
 def identity() -> str:
     """This process, as another person can find it: `pid 41 on host`."""
-    return f"pid {os.getpid()} on {socket.gethostname()}"
+    return named(os.getpid(), host())
+
+
+def named(pid: int, host: str) -> str:
+    """That process, in the same words."""
+    return f"pid {pid} on {host}"
+
+
+def host() -> str:
+    """This machine's name; in a container, the container's."""
+    return socket.gethostname()
 
 
 def holders(path: Path, *beside: Path) -> list[str]:
@@ -64,3 +75,33 @@ def _name(pid: str) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return "?"
+
+
+def user() -> str:
+    """The user this process runs as, by name where there is one."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
+
+
+def born(pid: int) -> str:
+    """When that process began, in the kernel's own count; empty where there is none, or it is not shown."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return fields[19] if len(fields) > 19 else ""
+
+
+def is_alive(pid: int, since: str) -> bool:
+    """Whether that very process is running on this host, in this container, and not another of its number."""
+    if since:
+        return born(pid) == since
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -51,6 +51,14 @@ def is_held(backups: Path) -> bool:
         os.close(handle)
 
 
+def signature(backups: Path) -> str:
+    """The process that holds the lock at this moment, as it signed; empty where none does."""
+    try:
+        return str(json.loads((backups / LOCK_FILE).read_text())["who"]) if is_held(backups) else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def holder(path: Path) -> str:
     """Who signed the lock, in words; empty where it cannot be read."""
     try:

@@ -5,6 +5,7 @@ There is no catalogue to lose: what is on disk is the truth.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -126,6 +127,11 @@ def has_drafts(settings: Settings) -> bool:
     return any(True for _ in _drafts(settings))
 
 
+def count_drafts(settings: Settings) -> int:
+    """How many unfinished things lie in the backups folder: of a run under way, or left by a killed one."""
+    return sum(1 for _ in _drafts(settings))
+
+
 def clear_drafts(settings: Settings) -> list[str]:
     """Removes what killed runs left behind, and says what; only under the lock, when no draft is anyone's."""
     left = list(_drafts(settings))
@@ -163,7 +169,8 @@ def _size(path: Path, metadata: Metadata) -> int:
 def _file_sizes(path: Path) -> Iterator[int]:
     for root, _, names in os.walk(path):
         for name in names:
-            yield os.lstat(os.path.join(root, name)).st_size
+            with contextlib.suppress(FileNotFoundError):  # removed while we look
+                yield os.lstat(os.path.join(root, name)).st_size
 
 
 def _writable(backups: Path) -> str:

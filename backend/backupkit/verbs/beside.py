@@ -11,10 +11,11 @@ from datetime import datetime
 from pathlib import Path
 
 from backupkit.ground import disk
-from backupkit.parts import lock, single, space
+from backupkit.parts import single, space
 from backupkit.parts.sources import database
 from backupkit.verbs import recover
 from backupkit.verbs.make import Clock, utc_now
+from backupkit.verbs.recording import at_work
 from backupkit.verbs.restore import Restored, RestorePlan, restore_source
 from backupkit.words.errors import SourceBroken
 from backupkit.words.events import Listener, Notice, silence
@@ -27,11 +28,11 @@ def restore_with_copy_beside(
     settings: Settings, plan: RestorePlan, tell: Listener = silence, clock: Clock = utc_now
 ) -> Restored:
     """`restore_backup`, and what the database was lies beside it too."""
-    with lock.held(settings.dir, f"restore of {plan.source.name}", settings.lock_timeout, tell):
-        recover.recover_under_lock(settings, tell)
+    with at_work(settings, f"restore of {plan.source.name}", tell, clock, [plan.source.name]) as work:
+        recover.recover_under_lock(settings, work.tell)
         if plan.source.database:
-            copy_beside(settings.database, settings.local(clock()), settings.busy_timeout, tell)
-        return restore_source(settings, plan, tell, clock)
+            copy_beside(settings.database, settings.local(clock()), settings.busy_timeout, work.tell)
+        return restore_source(settings, plan, work.tell, clock)
 
 
 def copy_beside(live: Path, moment: datetime, timeout: float, tell: Listener) -> Path | None:

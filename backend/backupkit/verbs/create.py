@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from backupkit.parts import lock, store
+from backupkit.parts import store
 from backupkit.verbs.make import Clock, Created, make_backup, utc_now
+from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.words.errors import Refused
 from backupkit.words.events import Listener, silence
@@ -25,9 +26,11 @@ def create_backup(settings: Settings, order: Order, tell: Listener = silence, cl
         check_name(order.name)
     refuse_overlap(settings)
     store.require(settings.dir)
-    with lock.held(settings.dir, "backup", settings.lock_timeout, tell):
-        recover_under_lock(settings, tell)
-        return make_backup(settings, order, tell, clock)
+    with at_work(settings, "backup", tell, clock, [order.name] if order.name else []) as work:
+        recover_under_lock(settings, work.tell)
+        created = make_backup(settings, order, work.tell, clock)
+        work.about(created.backup)
+        return created
 
 
 def create_backup_if_needed(
@@ -38,9 +41,13 @@ def create_backup_if_needed(
         return None
     refuse_overlap(settings)
     store.require(settings.dir)
-    with lock.held(settings.dir, "backup", settings.lock_timeout, tell):
-        recover_under_lock(settings, tell)
-        return None if backup_of_today(settings, clock) else make_backup(settings, order, tell, clock)
+    with at_work(settings, "backup", tell, clock) as work:
+        recover_under_lock(settings, work.tell)
+        if backup_of_today(settings, clock):
+            return None
+        created = make_backup(settings, order, work.tell, clock)
+        work.about(created.backup)
+        return created
 
 
 def backup_of_today(settings: Settings, clock: Clock = utc_now) -> Backup | None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from backupkit.ground import disk
-from backupkit.parts import compression, lock, store
+from backupkit.parts import compression, store
 from backupkit.parts.sources import database, sql
 from backupkit.verbs.make import Clock, utc_now
+from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.verbs.restore import Restored, RestorePlan, plan_source, restore_source
 from backupkit.verbs.staging import Source
@@ -23,7 +24,7 @@ from backupkit.words.settings import Settings
 Agree = Callable[[RestorePlan], bool]
 
 
-def dump(settings: Settings, target: Path, tell: Listener = silence) -> sql.DumpFacts:
+def dump(settings: Settings, target: Path, tell: Listener = silence, clock: Clock = utc_now) -> sql.DumpFacts:
     """SQL text of one moment of the live database in a new file: whole, or not there. `.gz` and `.zst` by suffix.
 
     Raises `Refused` where the file is there already, `SourceUnreadable`, `NoSpace`.
@@ -33,10 +34,12 @@ def dump(settings: Settings, target: Path, tell: Listener = silence) -> sql.Dump
     if not target.parent.is_dir() and target.parent != settings.dir:
         raise Refused(f"There is no folder {target.parent}.", hint="A bare file name goes to the backups folder.")
     store.require(settings.dir)
-    with lock.held(settings.dir, "dump", settings.lock_timeout, tell):
-        recover_under_lock(settings, tell)
+    with at_work(settings, "dump", tell, clock, [target.name]) as work:
+        recover_under_lock(settings, work.tell)
         with _draft(target, settings) as draft, compression.open_for_writing(draft, target.name) as out:
-            return dump_to(settings, out, tell)
+            facts = dump_to(settings, out, work.tell)
+        work.concerning(target.name, size_bytes=target.stat().st_size)
+        return facts
 
 
 def dump_to(settings: Settings, out: BinaryIO, tell: Listener = silence) -> sql.DumpFacts:
@@ -70,11 +73,14 @@ def restore_dump(
     _refuse_missing(settings, file)
     store.require(settings.dir)
     name = file.name if isinstance(file, Path) else "standard input"
-    with lock.held(settings.dir, f"restore-dump of {name}", settings.lock_timeout, tell):
-        recover_under_lock(settings, tell)
-        with _loaded(settings, file, name, tell) as source:
-            plan = plan_source(settings, source, force, tell)
-            return restore_source(settings, plan, tell, clock) if agree(plan) else None
+    with at_work(settings, f"restore-dump of {name}", tell, clock, [name]) as work:
+        recover_under_lock(settings, work.tell)
+        with _loaded(settings, file, name, work.tell) as source:
+            plan = plan_source(settings, source, force, work.tell)
+            if agree(plan):
+                return restore_source(settings, plan, work.tell, clock)
+        work.concerning(name, note="not agreed to: nothing was changed")
+        return None
 
 
 def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from backupkit.ground import disk
-from backupkit.parts import age_keys, archive, compression, encryption, lock, manifest, marks, store
+from backupkit.parts import age_keys, archive, compression, encryption, manifest, marks, proofs, store
 from backupkit.parts.encryption import Keys, Lock
+from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.words.errors import BackupError, Damaged, NoSuchBackup, Refused
 from backupkit.words.events import Listener, Progress, Step, Warned, collecting, silence
@@ -67,10 +68,11 @@ def export_backup(
         raise Refused(f"There is no folder {target.parent}.", hint="A bare file name goes to the backups folder.")
     store.require(settings.dir)
     heard: list[str] = []
-    with lock.held(settings.dir, f"export of {name}", settings.lock_timeout, tell):
-        recover_under_lock(settings, tell)
+    with at_work(settings, f"export of {name}", tell, names=[name]) as work:
+        recover_under_lock(settings, work.tell)
         with _draft_file(target) as raw:
-            backup = export_to(settings, name, raw, target.name, closing, collecting(tell, heard))
+            backup = export_to(settings, name, raw, target.name, closing, collecting(work.tell, heard))
+        work.about(backup)
     return Exported(backup, target, target.stat().st_size, bool(closing), tuple(heard))
 
 
@@ -184,17 +186,21 @@ def import_backup(
         _refuse_missing(settings, source)
     store.require(settings.dir)
     heard: list[str] = []
-    with lock.held(settings.dir, "import", settings.lock_timeout, tell):
-        recover_under_lock(settings, tell)
-        with _opened(source, keys or Keys(), tell) as plain:
+    with at_work(settings, "import", tell) as work:
+        listener = collecting(work.tell, heard)
+        recover_under_lock(settings, listener)
+        with _opened(source, keys or Keys(), listener) as plain:
             incoming = archive.incoming(plain)
             final = _free_name(settings, name, incoming.name)
             with _draft_folder(settings, final) as draft:
-                incoming.unpack(draft, settings.zone, trust, tell)
-                _refuse_untrusted(settings, draft, incoming.name, collecting(tell, heard))
-        for mark in (marks.PINNED, marks.HELD):
-            marks.take(settings.dir, mark, final)  # an earlier backup of that name may have left one
-    return Imported(store.read(settings, final), tuple(heard))
+                incoming.unpack(draft, settings.zone, trust, listener)
+                _refuse_untrusted(settings, draft, incoming.name, listener)
+        proofs.forget(settings.dir, final)  # an earlier backup of that name may have left what is said of it
+        for mark in (marks.PINNED, marks.HELD, marks.ACCEPTED):
+            marks.take(settings.dir, mark, final)
+        imported = store.read(settings, final)
+        work.about(imported)
+    return Imported(imported, tuple(heard))
 
 
 def _refuse_missing(settings: Settings, file: Path) -> None:

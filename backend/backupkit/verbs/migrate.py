@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from backupkit.ground import disk
-from backupkit.parts import journal, lock, marks, schema, store, upgrade
+from backupkit.parts import journal, marks, schema, store, upgrade
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database
 from backupkit.verbs import recover, staging
 from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, make_backup, utc_now
+from backupkit.verbs.recording import at_work
 from backupkit.verbs.staging import Source, stage_database, upgraded
 from backupkit.words.events import Listener, Notice, Step, Warned, silence
 from backupkit.words.model import Backup, Migration, Order
@@ -48,11 +49,15 @@ def migrate(
     """
     refuse_overlap(settings)
     store.require(settings.dir)
-    with lock.held(settings.dir, f"migrate to {revision}", settings.lock_timeout, tell) as handle:
-        recover.recover_under_lock(settings, tell)
-        with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
+    with at_work(settings, f"migrate to {revision}", tell, clock) as work:
+        recover.recover_under_lock(settings, work.tell)
+        with database.snapshot(settings.database, settings.busy_timeout, work.tell) as moment:
             pending = schema.pending(database.revisions(moment) or (), revision, settings.alembic_ini)
-        return _migrate(settings, revision, pending, handle, tell, clock) if pending else None
+        if not pending:
+            return None
+        done = _migrate(settings, revision, pending, work.handle, work.tell, clock)
+        work.concerning(done.backup, note=f"to {revision}, migrations: {len(pending)}")
+        return done
 
 
 def _migrate(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from backupkit.ground import disk
-from backupkit.parts import lock, marks, retention, store
+from backupkit.parts import marks, retention, store
 from backupkit.parts.retention import Known, Policy, Verdict
 from backupkit.verbs.make import Clock, utc_now
+from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.verbs.undo import goes_back_to
 from backupkit.words.errors import Refused
@@ -78,11 +79,12 @@ def prune_backups(
     if not plan.verdicts:
         return Pruned()
     warnings: list[str] = []
-    listener = collecting(tell, warnings)
-    with lock.held(settings.dir, "prune", settings.lock_timeout, tell):
-        recover_under_lock(settings, tell)
+    with at_work(settings, "prune", tell, clock) as work:
+        listener = collecting(work.tell, warnings)
+        recover_under_lock(settings, listener)
         agreed = _still_agreed(plan, plan_prune(settings, clock), listener)
         removed = tuple(backup for backup in agreed if _remove(settings, backup, listener))
+        work.about(*removed)
         marks.forget_all_but(settings.dir, store.taken_names(settings))
     return Pruned(removed, tuple(warnings))
 
@@ -90,8 +92,8 @@ def prune_backups(
 def accept(settings: Settings, name: str, tell: Listener = silence) -> Backup:
     """What is unusual about the backup is as it should be: it stops retention no more, and is what later ones are
     measured by."""
-    with lock.held(settings.dir, f"acceptance of {name}", settings.lock_timeout, tell):
-        recover_under_lock(settings, tell)
+    with at_work(settings, f"accept {name}", tell, names=[name]) as work:
+        recover_under_lock(settings, work.tell)
         backup = store.find(settings, name)
         marks.put(settings.dir, marks.ACCEPTED, backup.name)
         return store.read(settings, backup.name)

@@ -15,6 +15,7 @@ from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta
 from backupkit.verbs import staging
 from backupkit.verbs.make import Clock, make_backup, utc_now
+from backupkit.verbs.recording import recorded
 from backupkit.verbs.staging import Source
 from backupkit.words.errors import BackupError, Locked, SourceLocked, from_os_error
 from backupkit.words.events import Listener, Notice, Warned, silence
@@ -59,7 +60,11 @@ def _clear_drafts_unless_running(settings: Settings, tell: Listener) -> None:
 
 
 def _clear_drafts(settings: Settings, tell: Listener) -> None:
-    if left := store.clear_drafts(settings):
+    if not store.has_drafts(settings):
+        return
+    with recorded(settings, "clean-up", tell) as work:
+        left = store.clear_drafts(settings)
+        work.concerning(*left)
         tell(Notice(f"Cleared away what an interrupted run had not finished: {', '.join(left)}."))
 
 
@@ -71,7 +76,8 @@ def recover_under_lock(settings: Settings, tell: Listener) -> Journal | None:
         staging.unstage(settings)
         return None
     tell(Notice(f"Finishing the restore of {found.source}, interrupted on {found.started}."))
-    (go_back if found.back else go_on)(settings, found, tell, utc_now)
+    with recorded(settings, "recover", tell, names=[found.source]) as work:
+        (go_back if found.back else go_on)(settings, found, work.tell, utc_now)
     return found
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from backupkit.ground import disk
-from backupkit.parts import lock, marks, proofs, store
+from backupkit.parts import marks, proofs, store
+from backupkit.verbs.make import Clock, utc_now
+from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.words.errors import Refused
 from backupkit.words.events import Listener, silence
@@ -21,21 +23,23 @@ def deletable(settings: Settings, name: str) -> Backup:
     return backup
 
 
-def delete_backup(settings: Settings, name: str, tell: Listener = silence) -> Backup:
+def delete_backup(settings: Settings, name: str, tell: Listener = silence, clock: Clock = utc_now) -> Backup:
     """The backup is gone, or whole: it never is under its name in part. Returns what it was."""
-    with lock.held(settings.dir, f"delete of {name}", settings.lock_timeout, tell):
-        recover_under_lock(settings, tell)
+    with at_work(settings, f"delete of {name}", tell, clock, [name]) as work:
+        recover_under_lock(settings, work.tell)
         backup = deletable(settings, name)
+        work.about(backup)
         disk.discard_tree(store.draft_of(settings, name), backup.path)
         proofs.forget(settings.dir, name)
         return backup
 
 
-def set_pin(settings: Settings, name: str, pinned: bool, tell: Listener = silence) -> Backup:
+def set_pin(settings: Settings, name: str, pinned: bool, tell: Listener = silence, clock: Clock = utc_now) -> Backup:
     """The backup is pinned, which keeps it from being deleted and removed by retention; or it is no more."""
-    with lock.held(settings.dir, f"pin of {name}", settings.lock_timeout, tell):
-        recover_under_lock(settings, tell)
+    with at_work(settings, f"{'pin' if pinned else 'unpin'} of {name}", tell, clock, [name]) as work:
+        recover_under_lock(settings, work.tell)
         backup = store.find(settings, name)
+        work.about(backup)
         (marks.put if pinned else marks.take)(settings.dir, marks.PINNED, backup.name)
         if not pinned:
             marks.take(settings.dir, marks.HELD, backup.name)

@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from backupkit.parts import index, journal, lock, schema, space, store
+from backupkit.parts import index, journal, schema, space, store
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.verbs import recover, staging
 from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, make_backup, utc_now
+from backupkit.verbs.recording import at_work
 from backupkit.verbs.staging import Source
 from backupkit.words.errors import BackupError, Refused, SourceBroken, SourceUnreadable
 from backupkit.words.events import Listener, Notice, Step, collecting, silence
@@ -124,9 +125,9 @@ def restore_backup(settings: Settings, plan: RestorePlan, tell: Listener = silen
 
     Raises before anything live was touched, or after it went back by itself; either way the message says so.
     """
-    with lock.held(settings.dir, f"restore of {plan.source.name}", settings.lock_timeout, tell):
-        recover.recover_under_lock(settings, tell)
-        return restore_source(settings, plan, tell, clock)
+    with at_work(settings, f"restore of {plan.source.name}", tell, clock, [plan.source.name]) as work:
+        recover.recover_under_lock(settings, work.tell)
+        return restore_source(settings, plan, work.tell, clock)
 
 
 def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock: Clock) -> Restored:

@@ -18,12 +18,13 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
-from backupkit.parts import integrity, manifest, marks, proofs, schema, store
+from backupkit.parts import integrity, manifest, proofs, schema, store
 from backupkit.parts.sources import database
 from backupkit.parts.trial import NotProven
 from backupkit.parts.upgrade import MigrationFailed
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.prove import prove_backup
+from backupkit.verbs.recording import recorded
 from backupkit.words.errors import (
     BackupError,
     Damaged,
@@ -88,16 +89,25 @@ def verify_backups(
 
     Files that backups share are read once. Raises `NoSuchBackup` if the only one went away.
     """
-    run = _Run(settings, tell, clock, sum(map(_bytes_to_read, backups)))
-    done = []
+    command = "test-restore" if test_restore else "verify"
+    with recorded(settings, command, tell, clock, [backup.name for backup in backups]) as work:
+        done = list(
+            _verified(_Run(settings, work.tell, clock, sum(map(_bytes_to_read, backups))), backups, test_restore)
+        )
+        work.about(*(one.backup for one in done))
+        if bad := _bad(done):
+            work.end(bad)
+    return done
+
+
+def _verified(run: _Run, backups: Sequence[Backup], test_restore: bool) -> Iterator[Verified]:
     for backup in backups:
         try:
-            done.append(run.verify(backup, test_restore))
+            yield run.verify(backup, test_restore)
         except NoSuchBackup as error:
             if len(backups) == 1:
                 raise
-            tell(Notice(error.message))
-    return done
+            run.tell(Notice(error.message))
 
 
 def verify_file(settings: Settings, path: Path, tell: Listener = silence) -> VerifiedFile:
@@ -149,22 +159,20 @@ def can_be_proven(backup: Backup) -> bool:
 
 def refuse_bad(done: Sequence[Verified]) -> None:
     """`Damaged` where any backup is; or else why one could not be checked, or is not proven."""
+    if bad := _bad(done):
+        raise bad
+
+
+def _bad(done: Sequence[Verified]) -> BackupError | None:
     if damaged := [one for one in done if one.flaws]:
         hint = "Make a new one: `backup`. Do not delete older ones that are good: `list`."
         if len(done) > 1:
             names = ", ".join(one.backup.name for one in damaged)
-            raise Damaged(f"Of {len(done)} backups verified these are damaged: {names}.", hint)
+            return Damaged(f"Of {len(done)} backups verified these are damaged: {names}.", hint)
         count = len(damaged[0].flaws) + damaged[0].more
         text = f"{damaged[0].flaws[0].text}{f' (and {count - 1} more)' if count > 1 else ''}"
-        raise Damaged(f"The backup {damaged[0].backup.path} is damaged: {text}.", hint)
-    for one in done:
-        if one.failure:
-            raise one.failure
-
-
-def accept(settings: Settings, backup: Backup) -> None:
-    """A person looked at the backup: what is unusual in it is meant to be so."""
-    marks.put(settings.dir, marks.ACCEPTED, backup.name)
+        return Damaged(f"The backup {damaged[0].backup.path} is damaged: {text}.", hint)
+    return next((one.failure for one in done if one.failure), None)
 
 
 def _bytes_to_read(backup: Backup) -> int:
@@ -179,7 +187,7 @@ class _Run:
     """One run over some backups: a bar over all of it, and what is known of files that they share."""
 
     def __init__(self, settings: Settings, tell: Listener, clock: Clock, total: int) -> None:
-        self._settings, self._tell, self._clock = settings, tell, clock
+        self._settings, self.tell, self._clock = settings, tell, clock
         self._total, self._done, self._counting = total, 0, threading.Lock()
         self._digests = integrity.Digests(self._advance)
         self._inspections: integrity.Shared[database.Inspection] = integrity.Shared(_MOST_DATABASES)
@@ -202,10 +210,10 @@ class _Run:
 
     def _checked(self, backup: Backup) -> Verified:
         _require_readable(backup.path)
-        self._tell(Step(f"Verifying {backup.name}", self._total))
-        self._tell(Progress(self._done))
+        self.tell(Step(f"Verifying {backup.name}", self._total))
+        self.tell(Progress(self._done))
         warnings: list[str] = []
-        listen = collecting(self._tell, warnings)
+        listen = collecting(self.tell, warnings)
         found = _Looking(backup, self._digests, self._inspections, self._advance, listen).flaws()
         flaws = tuple(islice(found, MOST_FLAWS))
         more = sum(1 for _ in found)
@@ -216,7 +224,7 @@ class _Run:
     def _advance(self, count: int) -> None:
         with self._counting:
             self._done = min(self._done + count, self._total)
-        self._tell(Progress(self._done))
+        self.tell(Progress(self._done))
 
     def _recorded(self, verified: Verified) -> Verified:
         if verified.failure or verified.backup.metadata is None or verified.backup.trouble:
@@ -232,7 +240,7 @@ class _Run:
             return replace(verified, failure=Refused(text, hint="`verify` without --test-restore checks its files."))
         warnings = list(verified.warnings)
         try:
-            took = prove_backup(self._settings, verified.backup, collecting(self._tell, warnings), self._clock)
+            took = prove_backup(self._settings, verified.backup, collecting(self.tell, warnings), self._clock)
         except (BackupError, OSError) as error:
             failure = error if isinstance(error, BackupError) else from_os_error(error)
             return self._keep(replace(verified, failure=failure), lambda record: self._refuted(record, failure))
@@ -257,13 +265,13 @@ class _Run:
         if backup.path.parent.resolve() != self._settings.dir.resolve():
             return verified
         if proofs.is_broken(self._settings.dir, backup.name):
-            self._tell(Notice(f"What was known of {backup.name} could not be read, and is written anew."))
+            self.tell(Notice(f"What was known of {backup.name} could not be read, and is written anew."))
         record = proofs.read(self._settings.dir, backup.name, store.trusted(backup))
         try:
             proofs.write(self._settings.dir, backup.name, change(record))
         except OSError as error:
             warnings = list(verified.warnings)
-            listen = collecting(self._tell, warnings)
+            listen = collecting(self.tell, warnings)
             listen(Warned(f"What was found of {backup.name} could not be kept: {error.strerror}."))
             return replace(verified, warnings=tuple(warnings))
         return replace(verified, backup=store.read(self._settings, backup.name))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from backupkit.words.operation import Operation
+
 
 @dataclass(frozen=True)
 class Step:
@@ -45,7 +47,14 @@ class Waiting:
     what: str
 
 
-Event = Step | Progress | Notice | Warned | Waiting
+@dataclass(frozen=True)
+class Finished:
+    """An operation is over, well or badly; the last that is told of it, when the lock is free again."""
+
+    operation: Operation
+
+
+Event = Step | Progress | Notice | Warned | Waiting | Finished
 Listener = Callable[[Event], None]
 
 

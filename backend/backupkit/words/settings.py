@@ -47,6 +47,7 @@ _PLUMBING = (
 )
 _MANY = 1_000_000
 _ADDRESS = "[A-Za-z][A-Za-z0-9+.-]*://"
+LogFormat = Literal["plain", "json"]
 _RESERVED = {UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE}
 
 
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
     alembic_ini: Path = Field(default=Path("alembic.ini"), description="Alembic's configuration file.")
     timezone: str = Field(default="UTC", description="Names, days and schedules are in this IANA time zone.")
     log_file: Path | None = Field(default=None, description="The backup log, apart from the app's; empty means none.")
+    log_format: LogFormat = Field(default="plain", description="The backup log's lines: plain or json.")
     app_id: str = Field(default="", description="Whose backups these are; the database's name where empty.")
     busy_timeout: float = Field(default=30, ge=0, le=3600, description="Seconds to wait for a locked database.")
     lock_timeout: float = Field(default=10, ge=0, le=86400, description="Seconds to wait for another run to finish.")
@@ -99,6 +101,21 @@ class Settings(BaseSettings):
     anomaly_drop: int = Field(default=50, ge=1, le=100, description="Percent less than before that is unusual.")
     test_command: str = Field(default="", description="A shell command that must succeed on each test restore.")
     test_timeout: float = Field(default=600, ge=1, le=86400, description="Seconds that command may take.")
+    expected_interval: float = Field(
+        default=24, ge=0, le=87600, description="Hours from one backup to the next; 0: none is expected."
+    )
+    warning_age: float | None = Field(
+        default=None, gt=0, le=87600, description="Hours: an older last backup is a warning in status."
+    )
+    critical_age: float | None = Field(
+        default=None, gt=0, le=87600, description="Hours: an older last backup is critical in status."
+    )
+    warning_free_days: float = Field(
+        default=14, ge=0, le=3650, description="Fewer days until the disk is full: a warning."
+    )
+    critical_free_days: float = Field(
+        default=3, ge=0, le=3650, description="Fewer days until the disk is full: critical."
+    )
     service: str = Field(default="backend", description="The Compose service that holds the data.")
     runner: Literal["auto", "docker", "local"] = Field(default="auto", description="How backup.sh runs the commands.")
     notify_urls: Annotated[tuple[SecretUrl, ...], NoDecode] = Field(
@@ -140,7 +157,16 @@ class Settings(BaseSettings):
         path = rest.partition("?")[0].removeprefix("/")
         return path if path and path != ":memory:" else _fail("names no file")
 
-    @field_validator("uploads", "log_file", "ping_url", "export_passphrase", "export_identity", mode="before")
+    @field_validator(
+        "uploads",
+        "log_file",
+        "warning_age",
+        "critical_age",
+        "ping_url",
+        "export_passphrase",
+        "export_identity",
+        mode="before",
+    )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
@@ -201,6 +227,20 @@ class Settings(BaseSettings):
     @classmethod
     def _length_of_time(cls, value: str) -> str:
         return str(parse_span(value))
+
+    @field_validator("critical_age")
+    @classmethod
+    def _not_before_warning(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and value < (info.data.get("warning_age") or 0):
+            _fail("is below BACKUP_WARNING_AGE")
+        return value
+
+    @field_validator("critical_free_days")
+    @classmethod
+    def _not_above_warning(cls, value: float, info: ValidationInfo) -> float:
+        if value > info.data.get("warning_free_days", value):
+            _fail("is above BACKUP_WARNING_FREE_DAYS")
+        return value
 
     @field_validator("app_id")
     @classmethod

@@ -1,0 +1,83 @@
+"""The numbers of `status` for Prometheus, as its node exporter's textfile collector reads them.
+
+Moments are seconds since 1970, so that a file which nobody writes any more does not look fresh. What is not known has
+no line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from backupkit.ground import disk
+from backupkit.verbs.status import LEVELS, Numbers, Status
+from backupkit.words.errors import Refused
+
+_PREFIX = "backupkit_"
+Value = float | datetime | None
+
+
+def text(found: Status, app: str) -> str:
+    """The whole file."""
+    return "".join(f"{line}\n" for line in _lines(found, app))
+
+
+def write(path: Path, content: str) -> None:
+    """The file has this content, or stays as it was; others may read it, and never half of it.
+
+    Raises `Refused` where it cannot be written.
+    """
+    beside = path.with_name(f"{path.name}.new")  # the collector reads every name that ends with .prom
+    try:
+        disk.write_file(beside, content.encode(), 0o644)
+        disk.rename(beside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            disk.remove(beside)
+        reason = error.strerror or type(error).__name__
+        raise Refused(f"The file {path} cannot be written: {reason}.", hint=f"ls -ld {path.parent}") from error
+
+
+def _lines(found: Status, app: str) -> Iterator[str]:
+    yield from _metric("status", "0 fine, 1 warning, 2 critical.", {_labels(app=app): LEVELS.index(found.level)})
+    for name, meaning, value in _values(found.numbers):
+        if value is not None:
+            yield from _metric(name, meaning, {_labels(app=app): value})
+    for label, counts in (("kind", found.numbers.by_kind), ("state", found.numbers.by_state)):
+        by = {_labels(app=app, **{label: name}): number for name, number in sorted(counts.items())}
+        yield from _metric(f"backups_by_{label}", f"Backups, by {label}.", by)
+
+
+def _values(numbers: Numbers) -> Iterator[tuple[str, str, Value]]:
+    yield "status_timestamp_seconds", "When this was looked at.", numbers.now
+    yield "last_success_timestamp_seconds", "When the last reliable backup was made.", numbers.last_backup_at
+    yield "expected_interval_seconds", "How often a backup is expected.", numbers.expected_interval_seconds
+    yield "newest_checked_timestamp_seconds", "When the newest checked backup was checked.", numbers.newest_checked_at
+    yield "newest_proven_timestamp_seconds", "When the newest proven backup was proven.", numbers.newest_proven_at
+    yield "next_run_timestamp_seconds", "When the next backup is planned.", numbers.next_run_at
+    yield "total_bytes", "Bytes in all backups.", numbers.total_bytes
+    yield "unique_bytes", "Bytes that the backups take on disk.", numbers.unique_bytes
+    yield "growth_bytes_per_day", "Bytes a day of the backups of the last 30 days.", numbers.growth_bytes_per_day
+    yield "free_bytes", "Bytes free on the disk of the backups.", numbers.free_bytes
+    yield "free_days", "Days until that disk is full, at the rate of late.", numbers.days_left
+    yield "unfinished_restore", "1 if a restore was interrupted.", numbers.unfinished_restore
+    yield "drafts", "Unfinished backups.", numbers.drafts
+    yield "failures_since_success", "Operations that failed since the last backup.", numbers.failures_since_success
+
+
+def _metric(name: str, meaning: str, values: Mapping[str, Value]) -> Iterator[str]:
+    yield f"# HELP {_PREFIX}{name} {meaning}"
+    yield f"# TYPE {_PREFIX}{name} gauge"
+    for labels, value in values.items():
+        number = value.timestamp() if isinstance(value, datetime) else value
+        yield f"{_PREFIX}{name}{labels} {float(number or 0):.17g}"
+
+
+def _labels(**labels: str) -> str:
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

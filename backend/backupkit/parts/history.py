@@ -1,0 +1,112 @@
+"""What was done, when, by whom and with what result: `backups/.state/history.jsonl`. Losing it loses no backup.
+
+Each operation is written twice, as it begins and as it ends, so that one that was killed is seen: it never ended.
+Lines that cannot be read are set aside in a file of their own, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from backupkit.ground import disk, lines, process
+from backupkit.parts import lock, marks
+from backupkit.words.operation import Operation, Who
+
+HISTORY_FILE = "history.jsonl"
+DAMAGED_FILE = "history.damaged.jsonl"
+LIMIT, KEPT = 2_000_000, 1  # bytes, and old files: some thousands of operations each
+_OPERATION = TypeAdapter(Operation)
+_NEVER_ENDED = "It never ended: it was killed, or the machine went down."
+
+
+@dataclass(frozen=True)
+class History:
+    """The operations, newest first, and what was wrong with the file, in one sentence."""
+
+    operations: tuple[Operation, ...] = ()
+    trouble: str = ""
+
+
+def path_of(backups: Path) -> Path:
+    """Where the history of that backups folder lies."""
+    return backups / marks.STATE_FOLDER / HISTORY_FILE
+
+
+def write(backups: Path, operation: Operation) -> None:
+    """The operation stands in the history as it is now; `OSError` where it cannot."""
+    path = path_of(backups)
+    disk.make_folder(path.parent, 0o700)
+    lines.append(path, _line(operation), LIMIT, KEPT)
+
+
+def read(backups: Path) -> History:
+    """Every operation that the history still knows. Where it cannot be read, or not all of it, `trouble` says so."""
+    path, known, bad = path_of(backups), dict[str, Operation](), 0
+    try:
+        for number in range(KEPT, -1, -1):
+            found, unread = _parsed(_lines(lines.numbered(path, number)))
+            known |= {operation.id: operation for operation in found}
+            bad += len(unread)
+    except OSError as error:
+        return History(trouble=f"The history {path} cannot be read: {error.strerror}.")
+    trouble = _set_aside(path) if bad else ""
+    # By the order in which they began, whatever the clock said.
+    return History(tuple(_told(backups, one) for one in reversed(known.values())), trouble)
+
+
+def _line(operation: Operation) -> bytes:
+    return _OPERATION.dump_json(operation, exclude_defaults=True)
+
+
+def _lines(path: Path) -> list[bytes]:
+    if not path.exists():
+        return []
+    if not path.is_file():
+        raise OSError(22, "it is not a plain file", str(path))
+    return [line for line in path.read_bytes().split(b"\n") if line.strip()]
+
+
+def _parsed(found: Iterable[bytes]) -> tuple[list[Operation], list[bytes]]:
+    """What the lines tell, and the lines that tell nothing."""
+    operations, unread = [], []
+    for line in found:
+        try:
+            operations.append(_OPERATION.validate_json(line))
+        except ValidationError:
+            unread.append(line)
+    return operations, unread
+
+
+def _set_aside(path: Path) -> str:
+    """What cannot be read goes into a file of its own; the sentence that says so, empty if there was nothing."""
+    aside, count = path.with_name(DAMAGED_FILE), 0
+    try:
+        with lines.locked(path):
+            for number in range(KEPT + 1):
+                part = lines.numbered(path, number)
+                content = _lines(part)  # again: a line may have been written to its end meanwhile
+                unread = _parsed(content)[1]
+                if unread:
+                    lines.append(aside, b"\n".join(unread), LIMIT, KEPT)
+                    lines.replace(part, (line for line in content if line not in unread))
+                count += len(unread)
+    except OSError as error:
+        return f"Lines of the history {path} cannot be read, nor set aside: {error.strerror}."
+    return f"{count} lines of the history {path} could not be read, and lie in {aside.name} beside it." if count else ""
+
+
+def _told(backups: Path, operation: Operation) -> Operation:
+    if operation.outcome != "running" or _is_running(backups, operation.who):
+        return operation
+    return replace(operation, outcome="interrupted", error=_NEVER_ENDED)
+
+
+def _is_running(backups: Path, who: Who) -> bool:
+    """Seen here, or holding the lock from elsewhere. What does neither cannot be told from one that was killed."""
+    if who.host == process.host() and process.is_alive(who.pid, who.born):
+        return True
+    return lock.signature(backups) == process.named(who.pid, who.host)

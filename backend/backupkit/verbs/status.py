@@ -1,0 +1,352 @@
+"""Is the data safe, and if not, why and what mends it. Looks only.
+
+`look` gathers the facts, `judge` makes of them a level, the reasons for it, and the numbers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import takewhile
+from typing import Literal
+
+from backupkit.ground import disk
+from backupkit.parts import history, journal, lock, space, store
+from backupkit.parts.history import History
+from backupkit.verbs.make import Clock, utc_now
+from backupkit.words.model import Backup, Metadata
+from backupkit.words.operation import Operation
+from backupkit.words.settings import Settings
+from backupkit.words.times import span
+
+Level = Literal["fine", "warning", "critical"]
+LEVELS: tuple[Level, ...] = ("fine", "warning", "critical")  # the place in it is the exit code
+NONE_YET = "—"
+_GRACE = 0.25  # of the interval, before a backup that has not come is missed
+_MISSED = 2  # so many backups that have not come are critical
+_CLOCKS_DIFFER = timedelta(minutes=5)
+_WINDOW, _DAY = timedelta(days=30), timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was looked at: the backups newest first, and the world around them at this moment."""
+
+    now: datetime
+    backups: tuple[Backup, ...] = ()
+    history: History = field(default_factory=History)
+    free_bytes: int | None = None
+    unfinished_restore: bool = False
+    drafts: int = 0
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why it is not fine, in one sentence, and the command to type."""
+
+    level: Level
+    text: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What is known, in bytes, seconds and days; None where nothing is.
+
+    `last_backup` is the newest that can be relied on: this app's, whole, no safety copy, not dated in the future.
+    Growth is of the backups made in the last 30 days; `days_left` goes by the free space then and now.
+    """
+
+    now: datetime
+    last_backup: str | None
+    last_backup_at: datetime | None
+    last_backup_age_seconds: float | None
+    expected_interval_seconds: float
+    newest_checked: str | None
+    newest_checked_at: datetime | None
+    newest_proven: str | None
+    newest_proven_at: datetime | None
+    next_run_at: datetime | None
+    backups: int
+    by_kind: Mapping[str, int]
+    by_state: Mapping[str, int]
+    oldest_at: datetime | None
+    newest_at: datetime | None
+    total_bytes: int
+    unique_bytes: int
+    growth_bytes_per_day: int
+    free_bytes: int | None
+    days_left: float | None
+    unfinished_restore: bool
+    drafts: int
+    failures_since_success: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """The level, one sentence that says it all, every reason with the worst first, and the numbers."""
+
+    level: Level
+    sentence: str
+    reasons: tuple[Reason, ...]
+    numbers: Numbers
+
+
+def status(settings: Settings, clock: Clock = utc_now) -> Status:
+    """How things stand at this moment. It waits for no lock, and an unreadable folder is a finding, not an error."""
+    return judge(settings, look(settings, clock))
+
+
+def get_last_backup_display(settings: Settings, clock: Clock = utc_now) -> str:
+    """The last backup for an app's status bar: `04/03/2026 09:30` in the configured zone, or a dash. Raises nothing."""
+    last = _last(settings, _backups(settings, Facts(clock())))
+    return settings.local(_made(last)).strftime("%d/%m/%Y %H:%M") if last else NONE_YET
+
+
+def look(settings: Settings, clock: Clock = utc_now) -> Facts:
+    """The facts, as they are on disk now."""
+    facts = _backups(settings, Facts(clock()))
+    if facts.trouble or not settings.dir.is_dir():
+        return facts
+    return replace(
+        facts,
+        history=history.read(settings.dir),
+        free_bytes=disk.free_space(settings.dir),
+        # While a run holds the lock a restore is under way, and a draft is being made.
+        unfinished_restore=journal.exists(settings.dir) and not lock.is_held(settings.dir),
+        drafts=store.count_drafts(settings),
+    )
+
+
+def _backups(settings: Settings, facts: Facts) -> Facts:
+    try:
+        found = store.all_backups(settings)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        return replace(facts, trouble=f"The backups folder {settings.dir} cannot be read: {reason}.")
+    return replace(facts, backups=tuple(backup for backup in found if backup.path.is_dir()))  # one may have vanished
+
+
+def judge(settings: Settings, facts: Facts) -> Status:
+    """What the facts come to."""
+    numbers = _numbers(settings, facts)
+    rules = (_folder, _age, _unfinished, _space, _last_backup, _uploads, _damaged, _future, _failures, _history)
+    found = [reason for rule in rules for reason in rule(settings, facts, numbers)]
+    found.sort(key=lambda reason: LEVELS.index(reason.level), reverse=True)
+    level = found[0].level if found else "fine"
+    return Status(level, _sentence(numbers, found), tuple(found), numbers)
+
+
+def _sentence(numbers: Numbers, reasons: list[Reason]) -> str:
+    if not reasons:
+        ago = span(numbers.last_backup_age_seconds or 0)
+        return f"Your data is safe: the last backup, {numbers.last_backup}, was made {ago} ago."
+    worst = reasons[0]
+    begin = "Your data is at risk." if worst.level == "critical" else "Your data is backed up, but look at this."
+    return f"{begin} {worst.text} Type: {worst.mend}"
+
+
+# The rules.
+
+
+def _folder(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    if facts.trouble:
+        yield Reason("critical", facts.trouble, settings.reach.tool("doctor"))
+
+
+def _age(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
+    age, mend = numbers.last_backup_age_seconds, settings.reach.tool("backup")
+    if age is None:
+        if not facts.trouble:
+            yield Reason("critical", _none_to_rely_on(settings, facts), mend)
+        return
+    level = _level_of_age(settings, age / 3600)
+    if level != "fine":
+        expected = f"; one is expected every {settings.expected_interval:g} hours" if settings.expected_interval else ""
+        yield Reason(level, f"The last backup, {numbers.last_backup}, is {span(age)} old{expected}.", mend)
+
+
+def _none_to_rely_on(settings: Settings, facts: Facts) -> str:
+    if not facts.backups:
+        return f"There is no backup in {settings.dir} yet."
+    return f"No backup in {settings.dir} can be relied on: each is damaged, a safety copy, another app's or misdated."
+
+
+def _level_of_age(settings: Settings, hours: float) -> Level:
+    interval = settings.expected_interval or float("inf")
+    warning = settings.warning_age or interval * (1 + _GRACE)
+    by_itself = 2 * settings.warning_age if settings.warning_age else interval * (_MISSED + _GRACE)
+    critical = settings.critical_age or by_itself
+    return "critical" if hours > critical else "warning" if hours > warning else "fine"
+
+
+def _unfinished(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    if facts.unfinished_restore:
+        yield Reason("critical", "A restore was interrupted and is not finished.", settings.reach.tool("recover"))
+
+
+def _space(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
+    free, mend = facts.free_bytes, settings.reach.tool("list")
+    if free is None:
+        return
+    last = _last(settings, facts)
+    if last and free < space.with_margin(last.size_bytes):
+        room = f"{space.human(free)} are free, and the last one has {space.human(last.size_bytes)}"
+        yield Reason("critical", f"There is no room for another backup in {settings.dir}: {room}.", mend)
+    elif numbers.days_left is not None and numbers.days_left < settings.warning_free_days:
+        level: Level = "critical" if numbers.days_left < settings.critical_free_days else "warning"
+        lasts = span(numbers.days_left * 86400)
+        yield Reason(level, f"The disk of {settings.dir} will be full in {lasts}, at the rate of late.", mend)
+
+
+def _last_backup(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    last = _last(settings, facts)
+    if last and last.metadata and last.metadata.uploads and last.metadata.uploads.warnings:
+        missing = len(last.metadata.uploads.warnings)
+        text = f"The last backup, {last.name}, is not complete: it has {missing} warnings."
+        yield Reason("warning", text, settings.reach.tool(f"show {last.name}"))
+
+
+def _uploads(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
+    """Database and uploads belong together: one without the other does not bring the app back."""
+    if settings.uploads is None or not numbers.last_backup:
+        return
+    reliable, mend = _reliable(settings, facts), settings.reach.tool("backup")
+    last = next((one for one in reliable if one.metadata and one.metadata.uploads_included), None)
+    if last is None:
+        yield Reason("warning", "No backup holds the uploads.", mend)
+    elif last.name != numbers.last_backup:
+        age = _age_of(facts, last).total_seconds()
+        if _level_of_age(settings, age / 3600) != "fine":
+            yield Reason("warning", f"The last backup that holds the uploads, {last.name}, is {span(age)} old.", mend)
+
+
+def _damaged(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    names = [backup.name for backup in facts.backups if backup.state == "damaged"]
+    if names:
+        mend = settings.reach.tool(f"show {names[0]}")
+        yield Reason("warning", f"Damaged backups: {_some(names)}.", mend)
+
+
+def _future(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    names = [backup.name for backup in facts.backups if backup.metadata and _is_future(facts, backup)]
+    if names:
+        text = f"Dated in the future: {_some(names)}. The clock was wrong then, or is now."
+        yield Reason("warning", text, "date")
+
+
+def _failures(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    failed = _failed_since_success(facts)
+    if failed:
+        last = failed[0]
+        words = " ".join([last.command, *last.backups[:1]])
+        text = f"Failed since the last backup: {len(failed)}. The last was {words}: {last.error or last.outcome}"
+        yield Reason("warning", text, settings.reach.tool("history --failures"))
+
+
+def _history(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    if facts.history.trouble:
+        yield Reason("warning", facts.history.trouble, settings.reach.tool("history"))
+
+
+# The numbers.
+
+
+def _numbers(settings: Settings, facts: Facts) -> Numbers:
+    last = _last(settings, facts)
+    dated = [_made(backup) for backup in facts.backups if backup.metadata]
+    checked, proven = (_newest(settings, facts, date) for date in ("checked_at", "proven_at"))
+    return Numbers(
+        now=facts.now,
+        last_backup=last.name if last else None,
+        last_backup_at=_made(last) if last else None,
+        last_backup_age_seconds=_age_of(facts, last).total_seconds() if last else None,
+        expected_interval_seconds=settings.expected_interval * 3600,
+        newest_checked=checked.name if checked else None,
+        newest_checked_at=checked.checked_at if checked else None,
+        newest_proven=proven.name if proven else None,
+        newest_proven_at=proven.proven_at if proven else None,
+        next_run_at=None,  # there is no timetable yet
+        backups=len(facts.backups),
+        by_kind=dict(Counter(one.metadata.kind for one in facts.backups if one.metadata)),
+        by_state=dict(Counter(one.state for one in facts.backups)),
+        oldest_at=min(dated, default=None),
+        newest_at=max(dated, default=None),
+        total_bytes=sum(one.size_bytes for one in facts.backups),
+        unique_bytes=sum(one.unique_bytes for one in facts.backups),
+        growth_bytes_per_day=_growth(facts),
+        free_bytes=facts.free_bytes,
+        days_left=_days_left(facts),
+        unfinished_restore=facts.unfinished_restore,
+        drafts=facts.drafts,
+        failures_since_success=len(_failed_since_success(facts)),
+    )
+
+
+def _growth(facts: Facts) -> int:
+    """Bytes a day that the backups of the last 30 days take, of those that are still there."""
+    ages = {one.name: _age_of(facts, one) for one in facts.backups if one.metadata and not _is_future(facts, one)}
+    days = min(max([_DAY, *ages.values()]), _WINDOW) / _DAY
+    return round(sum(one.unique_bytes for one in facts.backups if ages.get(one.name, _WINDOW) < _WINDOW) / days)
+
+
+def _days_left(facts: Facts) -> float | None:
+    """Until the disk is full, if it goes on as since the earliest operation of the last 30 days."""
+    for known in reversed(facts.history.operations):
+        if known.free_bytes is None or known.ended_at is None or facts.free_bytes is None:
+            continue
+        passed = facts.now - known.ended_at
+        if _DAY <= passed <= _WINDOW:
+            used = (known.free_bytes - facts.free_bytes) / (passed / _DAY)
+            return round(facts.free_bytes / used, 1) if used > 0 else None
+    return None
+
+
+def _failed_since_success(facts: Facts) -> list[Operation]:
+    since = takewhile(lambda one: not _is_good_backup(one), facts.history.operations)
+    return [operation for operation in since if operation.has_failed]
+
+
+def _is_good_backup(operation: Operation) -> bool:
+    return operation.command == "backup" and operation.outcome in ("success", "warning")
+
+
+def _last(settings: Settings, facts: Facts) -> Backup | None:
+    return next(_reliable(settings, facts), None)
+
+
+def _reliable(settings: Settings, facts: Facts) -> Iterator[Backup]:
+    """This app's backups that could be restored, newest first; safety copies apart, which are of what was replaced."""
+    for backup in facts.backups:
+        metadata = backup.metadata
+        if metadata and backup.state != "damaged" and _is_ours(settings, metadata) and not _is_future(facts, backup):
+            yield backup
+
+
+def _is_ours(settings: Settings, metadata: Metadata) -> bool:
+    return metadata.kind != "pre_restore" and metadata.app_id in (None, settings.app_id)
+
+
+def _newest(settings: Settings, facts: Facts, date: str) -> Backup | None:
+    return next((backup for backup in _reliable(settings, facts) if getattr(backup, date)), None)
+
+
+def _is_future(facts: Facts, backup: Backup) -> bool:
+    return _age_of(facts, backup) < -_CLOCKS_DIFFER
+
+
+def _age_of(facts: Facts, backup: Backup) -> timedelta:
+    return facts.now - _made(backup)
+
+
+def _made(backup: Backup) -> datetime:
+    assert backup.metadata
+    return backup.metadata.created_at
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"

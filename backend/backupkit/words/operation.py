@@ -1,0 +1,52 @@
+"""What was done: one operation of a verb, from its start to its end, and who did it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import AwareDatetime
+
+Outcome = Literal["running", "success", "warning", "failure", "refused", "interrupted"]
+Through = Literal["wrapper", "command", "scheduler", "library"]
+
+
+@dataclass(frozen=True)
+class Who:
+    """A process, as another person can find it. `born` tells it from a later one of the same number."""
+
+    user: str
+    pid: int
+    host: str
+    through: Through = "library"
+    born: str = ""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One run of a verb. Bytes and seconds; None where they are not known, or not known yet.
+
+    `refused` means that the request was wrong and nothing was done; `interrupted` that it was told to end, or was
+    killed and never ended. `backups` are the names it was about, `note` what else there is to say in a few words.
+    """
+
+    id: str
+    command: str
+    started_at: AwareDatetime
+    who: Who
+    ended_at: AwareDatetime | None = None
+    outcome: Outcome = "running"
+    exit_code: int | None = None
+    backups: tuple[str, ...] = ()
+    size_bytes: int | None = None
+    unique_bytes: int | None = None
+    free_bytes: int | None = None
+    duration_seconds: float | None = None
+    note: str = ""
+    error: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a person should know: a refusal is told to the one who asked."""
+        return self.outcome in ("failure", "interrupted")

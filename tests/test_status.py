@@ -1,0 +1,370 @@
+"""The status: its level and every reason for it, decided from facts; what people, scripts and monitors are shown."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import threading
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from backupkit.parts import history, journal
+from backupkit.parts.history import History
+from backupkit.verbs.create import create_backup
+from backupkit.verbs.status import Facts, Status, get_last_backup_display, judge, look, status
+from backupkit.words.model import Backup, Metadata, Order, UploadsFacts
+from backupkit.words.operation import Operation, Who
+from backupkit.words.settings import Settings
+from refusals import another_process, refused, run_here
+from small_app import NOON, SmallApp
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+GIGABYTE = 10**9
+
+
+def backup(settings: Settings, name: str, age: timedelta, **changes: object) -> Backup:
+    """A backup of that age, of one megabyte, checked when it was made."""
+    made = NOON - age
+    facts = {"kind": "manual", "uploads_included": True, "uploads": UploadsFacts(1, 1), "app_id": settings.app_id}
+    about = {key: value for key, value in changes.items() if key in facts}
+    rest = {key: value for key, value in changes.items() if key not in facts}
+    metadata = Metadata(name, "", made, None, "pats.db", **{**facts, **about})  # type: ignore[arg-type]
+    known = {"state": "checked", "size_bytes": 10**6, "unique_bytes": 10**6, "checked_at": made}
+    return Backup(settings.dir / name, metadata, **{**known, **rest})  # type: ignore[arg-type]
+
+
+def operation(number: int, command: str, outcome: str, age: timedelta, free: int | None = None) -> Operation:
+    moment = NOON - age
+    return Operation(str(number), command, moment, Who("anna", 1, "host"), moment, outcome, free_bytes=free)  # type: ignore[arg-type]
+
+
+def judged(app: SmallApp, *backups: Backup, changed: dict[str, object] | None = None, **facts: object) -> Status:
+    settings = app.settings.model_copy(update=changed or {})
+    return judge(settings, Facts(NOON, backups, **{"free_bytes": 100 * GIGABYTE, **facts}))  # type: ignore[arg-type]
+
+
+def levels(found: Status) -> list[str]:
+    return [reason.level for reason in found.reasons]
+
+
+# The level, and why.
+
+
+def test_a_recent_backup_is_fine_and_the_sentence_says_so(app: SmallApp) -> None:
+    found = judged(app, backup(app.settings, "one", 3 * HOUR))
+    assert (found.level, found.reasons) == ("fine", ())
+    assert found.sentence == "Your data is safe: the last backup, one, was made 3 hours ago."
+
+
+def test_no_backup_at_all_is_critical_and_names_the_command(app: SmallApp) -> None:
+    found = judged(app)
+    assert found.level == "critical"
+    assert found.sentence.startswith("Your data is at risk. There is no backup in ")
+    assert found.sentence.endswith("Type: ./backup.sh backup") or found.sentence.endswith("backup_restore.py backup")
+
+
+@pytest.mark.parametrize(
+    ("hours", "changed", "level"),
+    [
+        (29, {}, "fine"),
+        (31, {}, "warning"),
+        (55, {}, "critical"),
+        (2, {"expected_interval": 1}, "warning"),
+        (3, {"expected_interval": 1}, "critical"),
+        (9000, {"expected_interval": 0}, "fine"),
+        (11, {"expected_interval": 0, "warning_age": 10}, "warning"),
+        (21, {"expected_interval": 0, "warning_age": 10}, "critical"),
+        (31, {"warning_age": 40}, "fine"),
+        (60, {"warning_age": 40}, "warning"),
+        (11, {"critical_age": 10}, "critical"),
+        (31, {"critical_age": 100}, "warning"),
+    ],
+)
+def test_the_age_of_the_last_backup_is_held_against_what_is_expected(
+    app: SmallApp, hours: int, changed: dict[str, object], level: str
+) -> None:
+    assert judged(app, backup(app.settings, "one", hours * HOUR), changed=changed).level == level
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"kind": "pre_restore"}, {"state": "damaged"}, {"app_id": "another"}],
+    ids=["safety copy", "damaged", "another app's"],
+)
+def test_what_cannot_be_relied_on_does_not_make_the_data_safe(app: SmallApp, changes: dict[str, object]) -> None:
+    found = judged(app, backup(app.settings, "one", HOUR, **changes), backup(app.settings, "two", 100 * HOUR))
+    assert found.level == "critical" and "two, is 4 days old" in found.sentence
+    assert judged(app, backup(app.settings, "one", HOUR, **changes)).level == "critical"
+
+
+def test_a_backup_dated_in_the_future_is_said_and_does_not_count(app: SmallApp) -> None:
+    future = backup(app.settings, "wrong", -400 * DAY)
+    found = judged(app, future, backup(app.settings, "one", HOUR))
+    assert found.level == "warning" and "Dated in the future: wrong." in found.sentence
+    assert found.numbers.last_backup == "one"
+    assert judged(app, future).level == "critical"
+    assert judged(app, backup(app.settings, "now", -HOUR / 60)).level == "fine"
+
+
+def test_an_unfinished_restore_is_critical(app: SmallApp) -> None:
+    found = judged(app, backup(app.settings, "one", HOUR), unfinished_restore=True)
+    assert found.level == "critical" and found.sentence.endswith("recover")
+
+
+def test_no_room_for_another_backup_is_critical(app: SmallApp) -> None:
+    large = backup(app.settings, "one", HOUR, size_bytes=GIGABYTE)
+    assert judged(app, large, free_bytes=GIGABYTE).level == "critical"
+    assert judged(app, large, free_bytes=2 * GIGABYTE).level == "fine"
+
+
+@pytest.mark.parametrize(
+    ("gone", "level"), [(0, "fine"), (-9, "fine"), (10, "fine"), (60, "warning"), (300, "critical")]
+)
+def test_a_disk_that_fills_is_told_of_by_the_days_it_lasts(app: SmallApp, gone: int, level: str) -> None:
+    earlier = operation(1, "backup", "success", 10 * DAY, (50 + gone) * GIGABYTE)
+    found = judged(app, backup(app.settings, "one", HOUR), history=History((earlier,)), free_bytes=50 * GIGABYTE)
+    assert found.level == level
+    assert found.numbers.days_left == (round(500 / gone, 1) if gone > 0 else None)
+
+
+def test_what_is_wrong_with_the_last_backup_itself_is_a_warning(app: SmallApp) -> None:
+    torn = backup(app.settings, "one", HOUR, uploads=UploadsFacts(1, 1, warnings=("a socket",)))
+    assert "not complete" in judged(app, torn).sentence
+
+
+def test_backups_without_the_uploads_do_not_make_the_uploads_safe(app: SmallApp) -> None:
+    bare = backup(app.settings, "bare", HOUR, uploads_included=False, uploads=None)
+    assert "No backup holds the uploads." in judged(app, bare).sentence
+    assert "full, is 9 days old" in judged(app, bare, backup(app.settings, "full", 9 * DAY)).sentence
+    assert judged(app, bare, backup(app.settings, "full", DAY)).level == "fine"
+    assert judged(app, bare, changed={"uploads": None}).level == "fine"
+
+
+def test_a_damaged_backup_is_a_warning_beside_good_ones(app: SmallApp) -> None:
+    found = judged(
+        app, backup(app.settings, "one", HOUR), Backup(app.backups / "bad", None, "damaged", trouble="It is torn.")
+    )
+    assert found.level == "warning" and "Damaged backups: bad." in found.sentence
+    assert found.numbers.by_state == {"checked": 1, "damaged": 1}
+
+
+def test_failures_count_until_the_next_good_backup(app: SmallApp) -> None:
+    one = backup(app.settings, "one", HOUR)
+    failed = [operation(number, "verify", "failure", number * HOUR) for number in range(3)]
+    killed = operation(4, "backup", "interrupted", 4 * HOUR)
+    good, refusal = operation(5, "backup", "success", HOUR), operation(6, "backup", "refused", HOUR)
+    found = judged(app, one, history=History((*failed, killed, refusal, good, failed[0])))
+    assert (found.level, found.numbers.failures_since_success) == ("warning", 4)
+    assert found.sentence.endswith("history --failures")
+    assert judged(app, one, history=History((good, *failed))).level == "fine"
+
+
+def test_a_history_that_cannot_be_read_is_said(app: SmallApp) -> None:
+    assert "torn" in judged(app, backup(app.settings, "one", HOUR), history=History(trouble="It is torn.")).sentence
+
+
+def test_the_worst_comes_first_and_all_are_there(app: SmallApp) -> None:
+    found = judged(
+        app,
+        backup(app.settings, "one", 40 * HOUR),
+        Backup(app.backups / "bad", None, "damaged"),
+        unfinished_restore=True,
+    )
+    assert levels(found) == ["critical", "warning", "warning"]
+
+
+def test_growth_is_of_the_last_thirty_days(app: SmallApp) -> None:
+    days = [backup(app.settings, f"b{age}", age * DAY + HOUR) for age in range(0, 60)]
+    numbers = judged(app, *days).numbers
+    assert numbers.growth_bytes_per_day == 10**6
+    assert (numbers.total_bytes, numbers.backups) == (60 * 10**6, 60)
+    assert judged(app, days[0]).numbers.growth_bytes_per_day == 10**6
+
+
+def test_the_newest_checked_and_the_newest_proven_are_told_apart(app: SmallApp) -> None:
+    old = backup(app.settings, "old", 2 * DAY, state="proven", proven_at=NOON - DAY)
+    numbers = judged(app, backup(app.settings, "new", HOUR), old).numbers
+    assert (numbers.newest_checked, numbers.newest_checked_at) == ("new", NOON - HOUR)
+    assert (numbers.newest_proven, numbers.newest_proven_at) == ("old", NOON - DAY)
+    assert numbers.next_run_at is None
+
+
+# On disk.
+
+
+def test_a_real_backup_makes_it_fine_and_time_makes_it_critical(app: SmallApp) -> None:
+    assert status(app.settings).level == "critical"
+    create_backup(app.settings, Order("one"), clock=lambda: NOON)
+    assert status(app.settings, lambda: NOON + HOUR).level == "fine"
+    assert status(app.settings, lambda: NOON + 40 * HOUR).level == "warning"
+    assert status(app.settings, lambda: NOON + 60 * HOUR).level == "critical"
+    assert status(app.settings, lambda: NOON - 9 * DAY).level == "critical"
+
+
+def test_a_killed_backup_is_a_warning_until_the_next_one(app: SmallApp) -> None:
+    create_backup(app.settings, Order("one"))
+    hold = (
+        "sys.path[:0] = sys.argv[1:3]\nfrom pathlib import Path\nfrom small_app import SmallApp\n"
+        "from backupkit.verbs.recording import at_work\n"
+        "work = at_work(SmallApp(Path(sys.argv[3]), Path()).settings, 'backup')\nwork.__enter__()"
+    )
+    backend = Path(history.__file__).parents[2]
+    with another_process(hold, backend, Path(__file__).parent, app.folder) as child:
+        assert status(app.settings).level == "fine"
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        assert "Failed since the last backup: 1." in status(app.settings).sentence
+    create_backup(app.settings, Order("two"))
+    assert status(app.settings).level == "fine"
+
+
+def test_it_waits_for_no_lock_and_a_restore_under_way_is_not_unfinished(app: SmallApp) -> None:
+    create_backup(app.settings, Order("one"))
+    (app.backups / journal.JOURNAL_FILE).write_text("{}")
+    assert look(app.settings).unfinished_restore
+    keep_locked = "import fcntl\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)"
+    with another_process(keep_locked, app.backups / ".lock"):
+        assert not look(app.settings).unfinished_restore
+        assert app.command("status").code == 0
+
+
+def test_backups_that_vanish_while_they_are_read_are_not_there(app: SmallApp) -> None:
+    create_backup(app.settings, Order("one"))
+    made = [by_hand(app, number) for number in range(40)]
+    away = app.folder.parent / "away"
+    away.mkdir()
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            for path in made:
+                path.rename(away / path.name)
+            for path in made:
+                (away / path.name).rename(path)
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        found = [status(app.settings) for _ in range(30)]
+    finally:
+        stop.set()
+        thread.join()
+    assert {one.numbers.last_backup for one in found} == {"one"}
+
+
+def by_hand(app: SmallApp, number: int) -> Path:
+    folder = app.backups / f"hand{number}"
+    shutil.copytree(app.backups / "one" / "uploads", folder / "uploads", symlinks=True)
+    shutil.copy2(app.backups / "one" / "pats.db", folder)
+    old = {"backup_name": folder.name, "timestamp": "20200101_000000", "created_at": "2020-01-01T00:00:00"}
+    rest = {"alembic_revision": None, "database_file": "pats.db", "uploads_included": True, "backup_version": "1.0"}
+    (folder / "backup_metadata.json").write_text(json.dumps(old | rest))
+    return folder
+
+
+def test_a_backups_folder_that_cannot_be_read_is_critical_and_no_error(app: SmallApp) -> None:
+    changed = app.settings.model_copy(update={"dir": app.database})
+    found = status(changed)
+    assert found.level == "critical" and "cannot be read" in found.sentence
+    assert get_last_backup_display(changed) == "—"
+
+
+# In one line.
+
+
+def test_the_last_backup_in_one_line_is_in_the_configured_zone(app: SmallApp) -> None:
+    settings = app.settings.model_copy(update={"timezone": "Europe/Berlin"})
+    assert get_last_backup_display(settings) == "—"
+    moment = datetime.fromisoformat("2026-03-04T08:30:59+00:00")
+    create_backup(settings, Order("one"), clock=lambda: moment)
+    create_backup(settings, Order("safety", kind="pre_restore"), clock=lambda: moment + HOUR)
+    create_backup(settings, Order("wrong"), clock=lambda: moment + 900 * DAY)
+    assert get_last_backup_display(settings, lambda: moment + 2 * HOUR) == "04/03/2026 09:30"
+
+
+# The command.
+
+
+def test_the_exit_code_is_what_monitors_expect(app: SmallApp) -> None:
+    assert app.command("status").code == 2
+    app.command("backup", "one", check=0)
+    assert app.command("status").code == 0
+    (app.backups / "one").joinpath("SHA256SUMS").rename(app.backups / "one" / "gone")
+    create_backup(app.settings, Order("two"))
+    result = app.command("status")
+    assert result.code == 1 and result.out.splitlines()[0].startswith("Your data is backed up, but look at this. ")
+
+
+def test_json_has_the_level_the_reasons_and_every_number(app: SmallApp) -> None:
+    create_backup(app.settings, Order("one"))
+    told = run_here(app, "status", "--json", check=0).json
+    assert (told["level"], told["exit_code"], told["reasons"], told["last_backup"]) == ("fine", 0, [], "one")
+    assert {"newest_proven_at", "next_run_at", "free_bytes", "days_left", "growth_bytes_per_day"} <= set(told)
+    assert told["by_kind"] == {"manual": 1}
+
+
+LINE = re.compile(r'(backupkit_[a-z_]+)\{app="((?:[^"\\]|\\.)*)"(?:,(?:kind|state)="\w+")?\} (-?[\d.e+]+)')
+
+
+def test_the_metrics_are_in_the_form_prometheus_reads(app: SmallApp) -> None:
+    environment = {"BACKUP_APP_ID": 'a"b\\c'}
+    run_here(app, "backup", "one", check=0, env=environment)
+    out = run_here(app, "status", "--prometheus", "-", check=0, env=environment).out
+    values = {}
+    for line in out.splitlines():
+        if not line.startswith("# "):
+            found = LINE.fullmatch(line)
+            assert found, line
+            assert f"# TYPE {found[1]} gauge" in out and f"# HELP {found[1]} " in out
+            assert found[2] == 'a\\"b\\\\c'
+            values[found[1]] = float(found[3])
+    assert values["backupkit_status"] == 0
+    assert values["backupkit_free_bytes"] > 0 and values["backupkit_backups_by_state"] == 1
+
+
+def test_the_metrics_go_into_a_file_whole_that_others_can_read(app: SmallApp, tmp_path: Path) -> None:
+    create_backup(app.settings, Order("one"))
+    target = tmp_path / "pats.prom"
+    target.write_text("old")
+    result = app.command("status", "--prometheus", str(target), check=0)
+    assert result.out.startswith("Your data is safe")
+    assert "backupkit_last_success_timestamp_seconds" in target.read_text()
+    assert target.stat().st_mode & 0o044 == 0o044
+    assert [path.name for path in tmp_path.iterdir() if path.name != "app" and "prom" in path.name] == ["pats.prom"]
+
+
+def test_metrics_that_cannot_be_written_are_refused_and_leave_nothing(app: SmallApp, tmp_path: Path) -> None:
+    create_backup(app.settings, Order("one"))
+    folder = tmp_path / "taken.prom"
+    (folder / "sub").mkdir(parents=True)
+    refused(app, "status", "--prometheus", str(folder), code=2, names="cannot be written", hint="ls -ld")
+    refused(app, "status", "--prometheus", str(tmp_path / "no" / "x.prom"), code=2, names="cannot be", hint="ls -ld")
+    refused(app, "status", "--prometheus", "-", "--json", code=2, names="stdout", hint="--json")
+    assert not (tmp_path / "taken.prom.new").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("BACKUP_EXPECTED_INTERVAL", "-1"),
+        ("BACKUP_WARNING_AGE", "0"),
+        ("BACKUP_WARNING_AGE", "nan"),
+        ("BACKUP_CRITICAL_FREE_DAYS", "15"),
+    ],
+)
+def test_a_threshold_that_makes_no_sense_is_refused(app: SmallApp, setting: str, value: str) -> None:
+    refused(app, "status", code=2, names=setting, hint="config", env={setting: value})
+
+
+def test_a_critical_age_below_the_warning_s_is_refused(app: SmallApp) -> None:
+    environment = {"BACKUP_WARNING_AGE": "30", "BACKUP_CRITICAL_AGE": "20"}
+    refused(app, "status", code=2, names="is below BACKUP_WARNING_AGE", hint="config", env=environment)
+
+
+def test_drafts_are_counted(app: SmallApp) -> None:
+    (app.backups / ".draft-x").mkdir()
+    assert look(app.settings).drafts == 1
