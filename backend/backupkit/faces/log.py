@@ -14,11 +14,14 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from backupkit.ground import lines
-from backupkit.words.operation import Operation
-from backupkit.words.secrets import Secret, scrubbed
-from backupkit.words.settings import LogFormat
+from backupkit.words.secrets import scrubbed
+
+if TYPE_CHECKING:  # `--help` needs none of it
+    from backupkit.words.operation import Operation
+    from backupkit.words.secrets import Secret
+    from backupkit.words.settings import LogFormat
 
 _log = logging.getLogger("backupkit")
 _log.addHandler(logging.NullHandler())  # without a log file Python would print errors by itself
@@ -37,6 +40,8 @@ class _File(logging.Handler):
         self.setFormatter(_AsJson() if form == "json" else logging.Formatter(_PLAIN))
 
     def emit(self, record: logging.LogRecord) -> None:
+        from backupkit.ground import lines
+
         if self.has_failed:
             return
         try:
