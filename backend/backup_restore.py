@@ -22,7 +22,13 @@ import typer
 from typer.core import TyperGroup
 
 from backupkit.faces import reporting
-from backupkit.faces.boundary import boundary, end_on_signals, open_missing_streams, say_error
+from backupkit.faces.boundary import (
+    boundary,
+    end_at_once_on_signals,
+    end_on_signals,
+    open_missing_streams,
+    say_error,
+)
 from backupkit.faces.console import ask, ask_secret, at_terminal, listening, say
 from backupkit.words.errors import Damaged, ExitCode, Refused
 from backupkit.words.events import collecting
@@ -524,7 +530,10 @@ def demo(
 def main() -> None:
     """The program."""
     open_missing_streams()
-    app(prog_name=os.environ.get("BACKUP_HOST_COMMAND") or None)
+    try:
+        app(prog_name=os.environ.get("BACKUP_HOST_COMMAND") or None)
+    finally:
+        end_at_once_on_signals()  # from here on there is nothing to tidy up
 
 
 def _load() -> Settings:

@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import Literal
 
 from backupkit.ground import disk
-from backupkit.parts import history, journal, lock, space, store
+from backupkit.parts import history, journal, lock, sizes, space, store
 from backupkit.parts.history import History
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.words.model import Backup, Metadata
@@ -123,7 +123,7 @@ def look(settings: Settings, clock: Clock = utc_now) -> Facts:
 
 def _backups(settings: Settings, facts: Facts) -> Facts:
     try:
-        found = store.all_backups(settings)
+        found = sizes.with_unique_bytes(settings, store.all_backups(settings))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         return replace(facts, trouble=f"The backups folder {settings.dir} cannot be read: {reason}.")
@@ -133,7 +133,7 @@ def _backups(settings: Settings, facts: Facts) -> Facts:
 def judge(settings: Settings, facts: Facts) -> Status:
     """What the facts come to."""
     numbers = _numbers(settings, facts)
-    rules = (_folder, _age, _unfinished, _space, _last_backup, _uploads, _damaged, _future, _failures, _history)
+    rules = (_folder, _age, _unfinished, _space, _last_backup, _uploads, *_WHAT_IS_THERE, _failures, _history)
     found = [reason for rule in rules for reason in rule(settings, facts, numbers)]
     found.sort(key=lambda reason: LEVELS.index(reason.level), reverse=True)
     level = found[0].level if found else "fine"
@@ -231,11 +231,22 @@ def _damaged(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
         yield Reason("warning", f"Damaged backups: {_some(names)}.", mend)
 
 
+def _unusual(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    newest = next((one for one in facts.backups if one.metadata and not _is_future(facts, one)), None)
+    if newest and newest.unusual:
+        mend = settings.reach.tool(f"show {newest.name}")
+        text = f"{newest.name} is unusual: {newest.unusual[0]}. Until somebody has looked, prune removes nothing."
+        yield Reason("warning", text, mend)
+
+
 def _future(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
     names = [backup.name for backup in facts.backups if backup.metadata and _is_future(facts, backup)]
     if names:
         text = f"Dated in the future: {_some(names)}. The clock was wrong then, or is now."
         yield Reason("warning", text, "date")
+
+
+_WHAT_IS_THERE = (_damaged, _unusual, _future)
 
 
 def _failures(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
