@@ -167,12 +167,9 @@ def made(created: Created) -> Iterator[str]:
     files = counted(metadata.uploads.files, "upload") if metadata.uploads else "no uploads"
     revision = f"revision {', '.join(metadata.revisions)}" if metadata.revisions else "no revision"
     yield f"Backup {created.backup.name}: {human(created.backup.size_bytes)}, {tables}, {rows}, {files}, {revision}"
-    yield f"  checked and on disk in {created.backup.path}{_added(created.backup)}"
-
-
-def _added(backup: Backup) -> str:
-    linked_from = backup.metadata.linked_from if backup.metadata else None
-    return f", where it adds {human(backup.unique_bytes)} to {linked_from}" if linked_from else ""
+    yield f"  checked and on disk in {created.backup.path}"
+    if metadata.linked_from:
+        yield f"  adds       {human(created.backup.unique_bytes)} to what {metadata.linked_from} has"
 
 
 def plan(found: RestorePlan) -> Iterator[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from backupkit.parts import space
-from backupkit.verbs.create import create_backup, create_backup_if_needed
+from backupkit.verbs.create import backup_of_today, create_backup, create_backup_if_needed
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.prune import plan_prune, prune_backups
 from backupkit.verbs.verify import refuse_bad, verify_backups
@@ -86,7 +86,9 @@ def backup_step(settings: Settings, order: Order, if_needed: bool = False, clock
         make = create_backup_if_needed if if_needed else create_backup
         made = make(settings, order, tell, clock)
         if made is None:
-            return Outcome("There is a backup of today already.", idle=True)
+            there = backup_of_today(settings, clock)
+            name = f": {there.name}" if there else ""
+            return Outcome(f"There is a backup of today already{name}.", idle=True, backup=there)
         sentence = f"{made.backup.name} is checked and on disk: {space.human(made.backup.size_bytes)}."
         return Outcome(sentence, made.warnings, backup=made.backup)
 
@@ -98,7 +100,7 @@ def verify_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
 
     def act(done: Mapping[str, Outcome], tell: Listener) -> Outcome:
         new = done["backup"].backup
-        if new is None:
+        if new is None or done["backup"].idle:
             return Outcome("There is no new backup.", idle=True)
         found = verify_backups(settings, [new], tell=tell, clock=clock)
         refuse_bad(found)
