@@ -360,7 +360,7 @@ def test_whatever_an_archive_holds_nothing_is_written_beside_the_backup(
             if stat.S_ISLNK(kind.st_mode):
                 assert Path(os.path.realpath(path)).is_relative_to(taken / "uploads")
         disk.remove_tree(taken)
-    assert set(below(app.folder.parent)) == around
+    assert entries_around(app) == around
 
 
 NAMES = some.text(some.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=80)
