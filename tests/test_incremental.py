@@ -328,6 +328,25 @@ def test_a_restore_needs_room_for_what_differs(app: SmallApp, monkeypatch: pytes
     assert 0 < sum(needs.values()) < 100_000
 
 
+def test_the_backup_after_a_disaster_shares_with_what_was_restored(app: SmallApp) -> None:
+    one = back_up(app, "one").path
+    shutil.rmtree(app.uploads)
+    restore(app, "one")
+    two = back_up(app, "two").path
+    assert inode(one / LETTER) == inode(two / LETTER)
+    assert adds(app)["two"] <= (one / "pats.db").stat().st_size
+
+
+def test_a_file_that_is_not_as_the_restored_one_is_not_taken_for_it(app: SmallApp) -> None:
+    back_up(app, "one")
+    change_unseen(app.uploads / "1/letter.txt", b"DEAR company 1\n")
+    app.write_upload("2/letter.txt", b"Longer than it was\n")
+    index.follow_restore(app.settings, app.backups / "one", app.uploads)
+    two = back_up(app, "two").path
+    assert (two / LETTER).read_bytes() == b"DEAR company 1\n"
+    assert (two / OTHER).read_bytes() == b"Longer than it was\n"
+
+
 def test_an_equal_tree_is_found_equal_without_an_index_too(app: SmallApp) -> None:
     before = app.contents()
     back_up(app, "one")

@@ -20,10 +20,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from backupkit.ground import disk
+from backupkit.ground import disk, tree
 from backupkit.parts import marks, store
-from backupkit.parts.manifest import escaped, unescaped
-from backupkit.words.model import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata
+from backupkit.parts.manifest import checksums_in_order, escaped, unescaped
+from backupkit.words.model import CHECKSUM_FILE, STAGING, UPLOADS_FOLDER, Metadata
 from backupkit.words.settings import Settings
 
 _FOLDER = "index"
@@ -142,6 +142,18 @@ def writing(backups: Path, name: str) -> Iterator[Writer]:
         if file:
             file.close()
             draft.unlink(missing_ok=True)
+
+
+def follow_restore(settings: Settings, backup: Path, live: Path) -> None:
+    """The backup's index is of the live uploads as a restore of it has left them: the next one shares with it."""
+    sealed, checksum_of = backup / UPLOADS_FOLDER, checksums_in_order(backup)
+    with contextlib.suppress(OSError), writing(settings.dir, backup.name) as seen:
+        for entry in tree.walk(live, STAGING):
+            kept = tree.look(sealed, entry.path) if entry.form == "file" else None
+            checksum = checksum_of(f"{UPLOADS_FOLDER}/{entry.path}") if kept else None
+            if kept and checksum and tree.signature(kept.facts)[:2] == tree.signature(entry.facts)[:2]:
+                seen.add(entry.path, entry.facts, checksum)
+        seen.finish()
 
 
 @contextlib.contextmanager

@@ -112,6 +112,11 @@ def sound_checksums(folder: Path) -> dict[str, str]:
     return checksums
 
 
+def checksums_in_order(folder: Path) -> Callable[[str], str | None]:
+    """What was sealed for a path; little is in memory if the paths are asked for in the order of a walk."""
+    return _Listed(folder).take
+
+
 def verify_checksums(folder: Path, digest: Digest = lambda path, _facts: disk.hash_file(path)) -> Iterator[Flaw]:
     """What differs from what was sealed: altered, missing and extra files. Nothing, if sound.
 
