@@ -21,10 +21,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from backupkit.parts.sources.sql_load import load_dump
-from backupkit.parts.sources.sql_rows import exact, kind_of, portable, row_text
+from backupkit.parts.sources.sql_rows import Page, kind_of, portable, prepare, read_page, row_text
 from backupkit.words.errors import SourceUnreadable
 from backupkit.words.events import Listener, Progress, Step, silence
 
@@ -33,7 +33,6 @@ __all__ = ["DumpFacts", "load_dump", "write_dump"]
 _PROGRESS_ROWS = 5000
 _STATEMENT_BYTES = 32 * 1024  # rows of one INSERT: fast to load, and still read by eye
 _LARGEST_PAGE = 2000  # rows
-_PAGE_BYTES = 1024 * 1024  # of rows that SQLite may put together in memory
 _BEFORE_ALL = -1e19  # below any rowid
 _SAMPLE = 64  # rows that show what a column holds as a rule
 _ROWID_NAMES = ("_rowid_", "rowid", "oid")
@@ -76,19 +75,44 @@ class _Rows:
 
     target: bytes
     source: str
-    key: str
     text: str
+    key: str
+
+    @property
+    def page(self) -> str:
+        """The query for as many rows after a key, each with its key."""
+        key = self.key
+        return f"SELECT {self.text} AS line, {key} AS key FROM {self.source} WHERE {key} > ? ORDER BY {key} LIMIT ?"
+
+    @property
+    def end(self) -> str:
+        """The query for the last key among them."""
+        key = self.key
+        return f"SELECT max(key) FROM (SELECT {key} AS key FROM {self.source} WHERE {key} > ? ORDER BY {key} LIMIT ?)"
 
 
-def write_dump(live: sqlite3.Connection, out: BinaryIO, tell: Listener = silence) -> DumpFacts:
+class SecondReader(Protocol):
+    """Who reads the same moment on another processor."""
+
+    def ask(self, query: str, place: float, size: int) -> None:
+        """Begin to read that page."""
+
+    def answer(self) -> Page | None:
+        """The page asked for; None where there will be none."""
+
+
+def write_dump(
+    live: sqlite3.Connection, out: BinaryIO, tell: Listener = silence, second: SecondReader | None = None
+) -> DumpFacts:
     """SQL text of one consistent moment of the database, streamed in constant memory (that of its largest row).
 
-    Changes nothing: not the database, nor a transaction the caller has open.
+    Changes nothing: not the database, nor a transaction the caller has open. With a second reader it is faster, and
+    the text is the same.
     Raises SourceUnreadable where the database cannot be read, has no tables, or holds a row too long for SQL text.
     """
     try:
         with _one_moment(live):
-            return _Dump(live, out, tell).write()
+            return _Dump(live, out, tell, second).write()
     except sqlite3.Error as error:
         if "user-defined function raised" in str(error):
             raise KeyboardInterrupt from error  # ours raise nothing else, and sqlite3 swallows what they raise
@@ -101,8 +125,7 @@ def write_dump(live: sqlite3.Connection, out: BinaryIO, tell: Listener = silence
 def _one_moment(live: sqlite3.Connection) -> Iterator[None]:
     """Inside, every read sees the same content; afterwards the connection is as it was, but for one pure function."""
     text_factory, began = live.text_factory, not live.in_transaction
-    live.text_factory = bytes  # text from elsewhere need not be UTF-8
-    live.create_function("backupkit_exact", 1, exact, deterministic=True)
+    prepare(live)
     try:
         if began:
             live.execute("BEGIN")
@@ -116,8 +139,11 @@ def _one_moment(live: sqlite3.Connection) -> Iterator[None]:
 class _Dump:
     """One dump being written."""
 
-    def __init__(self, live: sqlite3.Connection, out: BinaryIO, tell: Listener) -> None:
+    def __init__(
+        self, live: sqlite3.Connection, out: BinaryIO, tell: Listener, second: SecondReader | None = None
+    ) -> None:
         self._live = live
+        self._second = second
         self._cursor = live.cursor()
         self._cursor.row_factory = None
         self._out = out
@@ -210,36 +236,39 @@ class _Dump:
         self._write_lines(rows.target, self._cursor.execute(f"SELECT {rows.text} FROM {rows.source}"))
 
     def _write_pages(self, rows: _Rows) -> None:
-        """Some 32 KB of rows at a time, put together by SQLite: a page takes Python no longer than a row."""
-        key = rows.key
-        page = f"SELECT {rows.text} AS line, {key} AS key FROM {rows.source} WHERE {key} > ? ORDER BY {key} LIMIT ?"
-        place, size = _BEFORE_ALL, _SAMPLE
-        while True:
-            count, last, text = self._page(page, place, size)
-            if text:
-                self._write_insert(rows.target, text, count)
-                size = max(1, min(size * _STATEMENT_BYTES // len(text), 2 * size, _LARGEST_PAGE))
-            elif count:
-                self._write_lines(rows.target, self._cursor.execute(f"SELECT line FROM ({page})", (place, size)))
-                size = max(1, size // 8)
-            else:
-                return
-            place = last
+        """Some 32 KB of rows at a time, put together by SQLite: a page takes Python no longer than a row.
 
-    def _page(self, page: str, place: float, size: int) -> tuple[int, int, bytes]:
-        """How many rows come after the place, the key of the last, and their text: empty where it is too long."""
-        limit = self._live.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _PAGE_BYTES)
-        try:
-            together = f"SELECT count(*), max(key), count(line), group_concat(line, ',\n') FROM ({page})"
-            count, last, whole, text = self._cursor.execute(together, (place, size)).fetchone()
-            if count == whole:
-                return count, last, text or b""
-        except sqlite3.DataError:  # "string or blob too big"
-            pass
-        finally:
-            self._live.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
-        count, last = self._cursor.execute(f"SELECT count(*), max(key) FROM ({page})", (place, size)).fetchone()
-        return count, last, b""
+        Every other page may come from a second reader, and is as long as it would be without one.
+        """
+        place: float | None = _BEFORE_ALL
+        size = _SAMPLE
+        while place is not None:
+            self._ask_ahead(rows, place, size)
+            place, length = self._write_page(rows, read_page(self._live, rows.page, place, size), place, size)
+            if place is not None:
+                more = size + size // 2  # the second reader has no file to write
+                page = self._answered() or read_page(self._live, rows.page, place, more)
+                place, length = self._write_page(rows, page, place, more)
+                size = max(1, min(more * _STATEMENT_BYTES // length, 2 * size, _LARGEST_PAGE))
+
+    def _ask_ahead(self, rows: _Rows, place: float, size: int) -> None:
+        """The second reader begins with the page after this one."""
+        if self._second:
+            (end,) = self._cursor.execute(rows.end, (place, size)).fetchone()
+            if end is not None:  # then this page is not the last, and the answer will be wanted
+                self._second.ask(rows.page, end, size + size // 2)
+
+    def _answered(self) -> Page | None:
+        return self._second.answer() if self._second else None
+
+    def _write_page(self, rows: _Rows, page: Page, place: float, size: int) -> tuple[int | None, int]:
+        """The key of the last row written, None at the end; and the bytes that they took."""
+        before = self._bytes
+        if page.text:
+            self._write_insert(rows.target, page.text, page.rows)
+        elif page.rows:
+            self._write_lines(rows.target, self._cursor.execute(f"SELECT line FROM ({rows.page})", (place, size)))
+        return page.last, max(1, self._bytes - before)
 
     def _write_lines(self, target: bytes, rows: Iterable[tuple[bytes | None]]) -> None:
         lines: list[bytes] = []
@@ -250,13 +279,13 @@ class _Dump:
             lines.append(line)
             size += len(line)
             if size > _STATEMENT_BYTES:
-                self._write_insert(target, b",\n".join(lines), len(lines))
+                self._write_insert(target, portable(b",\n".join(lines)), len(lines))
                 lines, size = [], 0
         if lines:
-            self._write_insert(target, b",\n".join(lines), len(lines))
+            self._write_insert(target, portable(b",\n".join(lines)), len(lines))
 
     def _write_insert(self, target: bytes, values: bytes, count: int) -> None:
-        self._bytes += self._out.write(b"".join((target, portable(values), b";\n")))
+        self._bytes += self._out.write(b"".join((target, values, b";\n")))
         self._rows += count
         if self._rows >= self._told + _PROGRESS_ROWS:
             self._told = self._rows
@@ -268,7 +297,7 @@ class _Dump:
         # NOT INDEXED, because an index that covers the table would be read instead, in its own order.
         source = f"main.{_quoted(table)} NOT INDEXED"
         values = ([rowid] if rowid else []) + [_quoted(column.name) for column in columns if not column.generated]
-        return _Rows(target, source, key, row_text(values, self._usual(values, source)))
+        return _Rows(target, source, row_text(values, self._usual(values, source)), key)
 
     def _usual(self, values: Sequence[str], source: str) -> list[str]:
         """The kind of value that each column's first rows have most often; none in a database that is not UTF-8."""

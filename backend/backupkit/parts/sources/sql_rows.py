@@ -9,11 +9,43 @@ from __future__ import annotations
 
 import math
 import re
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+_PAGE_BYTES = 1024 * 1024  # of rows that SQLite may put together in memory
 _FORMAT_ARGUMENTS = 100  # SQLite allows a function 127
 _LITERAL = re.compile(rb"'(?:[^']|'')*'")
+
+
+class Page(NamedTuple):
+    """Rows that follow each other: how many, the key of the last, and their text: empty where it is too long."""
+
+    rows: int
+    last: int | None
+    text: bytes
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Makes a connection fit to read rows as text; text from elsewhere need not be UTF-8."""
+    connection.text_factory = bytes
+    connection.create_function("backupkit_exact", 1, exact, deterministic=True)
+
+
+def read_page(connection: sqlite3.Connection, query: str, place: float, size: int) -> Page:
+    """So many rows after a key, joined; the query gives `line` and `key`."""
+    limit = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _PAGE_BYTES)
+    try:
+        joined = f"SELECT count(*), max(key), group_concat(line, ',\n'), count(line) FROM ({query})"
+        *page, lines = connection.execute(joined, (place, size)).fetchone()
+        if page[0] == lines:
+            return Page(page[0], page[1], portable(page[2] or b""))
+    except sqlite3.DataError:  # "string or blob too big"
+        pass
+    finally:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
+    return Page(*connection.execute(f"SELECT count(*), max(key), x'' FROM ({query})", (place, size)).fetchone())
 
 
 @dataclass(frozen=True)
@@ -102,7 +134,7 @@ def exact(value: float) -> str:
 def portable(values: bytes) -> bytes:
     """The same values as UTF-8, and without CR LF, which the shell reads as LF even in a string."""
     try:
-        values.decode()
+        values.isascii() or values.decode()
     except UnicodeDecodeError:
         return _LITERAL.sub(_portable_literal, values)
     has_crlf = b"\r" in values and b"\r\n" in values  # one byte is found far faster than two
