@@ -26,30 +26,30 @@ def always_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Counting:
-    """A reader that counts the pages it gave."""
+    """A reader that counts the runs of pages it gave."""
 
     def __init__(self, reader: second_reader.Reader) -> None:
         self._reader = reader
-        self.pages = 0
+        self.runs = 0
 
-    def ask(self, query: str, place: float, size: int) -> None:
-        self._reader.ask(query, place, size)
+    def ask(self, query: str, place: float, size: int, count: int) -> None:
+        self._reader.ask(query, place, size, count)
 
-    def answer(self) -> Page | None:
-        page = self._reader.answer()
-        self.pages += page is not None
+    def answer(self) -> list[Page] | None:
+        pages = self._reader.answer()
+        self.runs += pages is not None
         self.after()
-        return page
+        return pages
 
     def after(self) -> None:
         pass
 
 
 class Dying(Counting):
-    """A reader whose process is killed after its second page."""
+    """A reader whose process is killed after its first run."""
 
     def after(self) -> None:
-        if self.pages == 2:
+        if self.runs == 1:
             os.kill(self._reader._process.pid, signal.SIGKILL)
 
 
@@ -69,22 +69,22 @@ def alone(live: Path) -> bytes:
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
 def test_the_text_is_the_same_with_a_second_reader_and_without(app: SmallApp, mode: str) -> None:
-    app.add_rows(5000)
+    app.add_rows(30_000)
     app.execute(f"PRAGMA journal_mode={mode}")
     app.execute("INSERT INTO companies (name) VALUES (CAST(x'27ff0d0a00' AS TEXT))")
     out = io.BytesIO()
     with two_readers(app.database) as (moment, second):
         sql.write_dump(moment, out, second=second)
-    assert second.pages > 4
+    assert second.runs > 2
     assert out.getvalue() == alone(app.database)
 
 
 def test_a_second_reader_that_is_killed_leaves_the_dump_to_the_first(app: SmallApp) -> None:
-    app.add_rows(5000)
+    app.add_rows(30_000)
     out = io.BytesIO()
     with two_readers(app.database, Dying) as (moment, second):
         sql.write_dump(moment, out, second=second)
-    assert second.pages == 2
+    assert second.runs == 1
     assert out.getvalue() == alone(app.database)
 
 
@@ -93,10 +93,10 @@ def test_both_readers_see_the_same_moment_though_another_process_commits_all_the
         for _ in range(5):
             with two_readers(app.database) as (moment, second):
                 count = "SELECT count(*) AS line, 1 AS key FROM companies WHERE 0 < ? LIMIT ?"
-                second.ask(count, 1, 1)
-                page = second.answer()
-                assert page
-                assert int(page.text) == moment.execute("SELECT count(*) FROM companies").fetchone()[0]
+                second.ask(count, 1, 1, 1)
+                pages = second.answer()
+                assert pages
+                assert int(pages[0].text) == moment.execute("SELECT count(*) FROM companies").fetchone()[0]
     assert not writer.errors
     assert writer.count > 0
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backupkit.parts.sources import database
-from backupkit.parts.sources.sql_rows import Page, prepare, read_page
+from backupkit.parts.sources.sql_rows import Page, prepare, read_run
 
 _WORTH_IT = 32 * 1024 * 1024  # bytes of database; below, a process takes longer to start than it saves
 _ATTEMPTS = 10
@@ -30,14 +30,14 @@ class Reader:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
-    def ask(self, query: str, place: float, size: int) -> None:
-        """It begins to read that page."""
-        self._send(("page", (query, place, size)))
+    def ask(self, query: str, place: float, size: int, count: int) -> None:
+        """It begins to read these pages."""
+        self._send(("run", (query, place, size, count)))
 
-    def answer(self) -> Page | None:
-        """The page asked for; None where the process is gone."""
-        found = self._receive()
-        return Page(*found) if found else None
+    def answer(self) -> list[Page] | None:
+        """The pages asked for; None where the process is gone."""
+        found: list[Page] | None = self._receive()
+        return found
 
     def has_moved(self) -> bool:
         """It goes on to the newest moment, and tells whether that is another; yes, if it does not answer."""
@@ -122,7 +122,7 @@ def _serve(live: Path) -> None:
         _say("ready")
         while True:
             kind, arguments = pickle.load(sys.stdin.buffer)
-            _say(tuple(read_page(moment, *arguments)) if kind == "page" else _has_moved(moment))
+            _say(list(read_run(moment, *arguments)) if kind == "run" else _has_moved(moment))
 
 
 def _say(message: Any) -> None:

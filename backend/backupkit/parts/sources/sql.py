@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
 from backupkit.parts.sources.sql_load import load_dump
-from backupkit.parts.sources.sql_rows import Page, kind_of, portable, prepare, read_page, row_text
+from backupkit.parts.sources.sql_rows import Page, kind_of, portable, prepare, read_run, row_text
 from backupkit.words.errors import SourceUnreadable
 from backupkit.words.events import Listener, Progress, Step, silence
 
@@ -33,6 +33,7 @@ __all__ = ["DumpFacts", "load_dump", "write_dump"]
 _PROGRESS_ROWS = 5000
 _STATEMENT_BYTES = 32 * 1024  # rows of one INSERT: fast to load, and still read by eye
 _LARGEST_PAGE = 2000  # rows
+_RUN, _THEIR_RUN = 8, 12  # pages in turn: the second reader has no file to write
 _BEFORE_ALL = -1e19  # below any rowid
 _SAMPLE = 64  # rows that show what a column holds as a rule
 _ROWID_NAMES = ("_rowid_", "rowid", "oid")
@@ -86,19 +87,20 @@ class _Rows:
 
     @property
     def end(self) -> str:
-        """The query for the last key among them."""
+        """The query for how many they are, and the last key among them."""
         key = self.key
-        return f"SELECT max(key) FROM (SELECT {key} AS key FROM {self.source} WHERE {key} > ? ORDER BY {key} LIMIT ?)"
+        keys = f"SELECT {key} AS key FROM {self.source} WHERE {key} > ? ORDER BY {key} LIMIT ?"
+        return f"SELECT count(*), max(key) FROM ({keys})"
 
 
 class SecondReader(Protocol):
     """Who reads the same moment on another processor."""
 
-    def ask(self, query: str, place: float, size: int) -> None:
-        """Begin to read that page."""
+    def ask(self, query: str, place: float, size: int, count: int) -> None:
+        """Begin with `read_run` of these."""
 
-    def answer(self) -> Page | None:
-        """The page asked for; None where there will be none."""
+    def answer(self) -> list[Page] | None:
+        """What was asked for; None where it will never come."""
 
 
 def write_dump(
@@ -238,37 +240,41 @@ class _Dump:
     def _write_pages(self, rows: _Rows) -> None:
         """Some 32 KB of rows at a time, put together by SQLite: a page takes Python no longer than a row.
 
-        Every other page may come from a second reader, and is as long as it would be without one.
+        Runs of pages are read by turns, every other one by the second reader, if there is one.
         """
         place: float | None = _BEFORE_ALL
-        size = _SAMPLE
+        size, theirs = _SAMPLE, list[Page]()
         while place is not None:
             self._ask_ahead(rows, place, size)
-            place, length = self._write_page(rows, read_page(self._live, rows.page, place, size), place, size)
-            if place is not None:
-                more = size + size // 2  # the second reader has no file to write
-                page = self._answered() or read_page(self._live, rows.page, place, more)
-                place, length = self._write_page(rows, page, place, more)
-                size = max(1, min(more * _STATEMENT_BYTES // length, 2 * size, _LARGEST_PAGE))
+            self._write_run(rows, theirs)
+            place = self._write_run(rows, read_run(self._live, rows.page, place, size, _RUN))
+            theirs = self._their_run(rows, place, size) if place is not None else []
+            place = theirs[-1].last if theirs else None
+            size = _better_size(size, theirs)
+        self._write_run(rows, theirs)
 
     def _ask_ahead(self, rows: _Rows, place: float, size: int) -> None:
-        """The second reader begins with the page after this one."""
+        """The second reader begins with the run after this one."""
         if self._second:
-            (end,) = self._cursor.execute(rows.end, (place, size)).fetchone()
-            if end is not None:  # then this page is not the last, and the answer will be wanted
-                self._second.ask(rows.page, end, size + size // 2)
+            count, end = self._cursor.execute(rows.end, (place, size * _RUN)).fetchone()
+            if count == size * _RUN:  # or else the rows end within this run, and no answer will be wanted
+                self._second.ask(rows.page, end, size, _THEIR_RUN)
 
-    def _answered(self) -> Page | None:
-        return self._second.answer() if self._second else None
+    def _their_run(self, rows: _Rows, place: float, size: int) -> list[Page]:
+        answer = self._second.answer() if self._second else None
+        return answer or list(read_run(self._live, rows.page, place, size, _THEIR_RUN))
 
-    def _write_page(self, rows: _Rows, page: Page, place: float, size: int) -> tuple[int | None, int]:
-        """The key of the last row written, None at the end; and the bytes that they took."""
-        before = self._bytes
-        if page.text:
-            self._write_insert(rows.target, page.text, page.rows)
-        elif page.rows:
-            self._write_lines(rows.target, self._cursor.execute(f"SELECT line FROM ({rows.page})", (place, size)))
-        return page.last, max(1, self._bytes - before)
+    def _write_run(self, rows: _Rows, pages: Iterable[Page]) -> int | None:
+        """The key of the last row written; None at the end."""
+        last = None
+        for page in pages:
+            last = page.last
+            if page.text:
+                self._write_insert(rows.target, page.text, page.rows)
+            elif page.rows:
+                lines = f"SELECT line FROM ({rows.page})"
+                self._write_lines(rows.target, self._cursor.execute(lines, (page.place, page.rows)))
+        return last
 
     def _write_lines(self, target: bytes, rows: Iterable[tuple[bytes | None]]) -> None:
         lines: list[bytes] = []
@@ -338,6 +344,14 @@ class _Dump:
 
     def _statement(self, sql: str) -> None:
         self._bytes += self._out.write(f"{sql}\n".encode())
+
+
+def _better_size(size: int, pages: Sequence[Page]) -> int:
+    """Rows for pages that will be as long as they should be, if the next rows are like these."""
+    if not all(page.text or page.last is None for page in pages):
+        return max(1, size // 8)
+    length = sum(len(page.text) for page in pages) // max(1, len(pages))
+    return max(1, min(size * _STATEMENT_BYTES // max(1, length), 2 * size, _LARGEST_PAGE))
 
 
 def _column_list(columns: Sequence[_Column], rowid: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,8 +20,9 @@ _LITERAL = re.compile(rb"'(?:[^']|'')*'")
 
 
 class Page(NamedTuple):
-    """Rows that follow each other: how many, the key of the last, and their text: empty where it is too long."""
+    """Rows that follow a place: how many, the key of the last, and their text: empty where it is too long."""
 
+    place: float
     rows: int
     last: int | None
     text: bytes
@@ -33,19 +34,30 @@ def prepare(connection: sqlite3.Connection) -> None:
     connection.create_function("backupkit_exact", 1, exact, deterministic=True)
 
 
-def read_page(connection: sqlite3.Connection, query: str, place: float, size: int) -> Page:
-    """So many rows after a key, joined; the query gives `line` and `key`."""
+def read_run(connection: sqlite3.Connection, query: str, place: float | None, size: int, count: int) -> Iterator[Page]:
+    """So many pages of so many rows, from a key on; fewer, and in the end an empty one, where there are no more rows.
+
+    The query gives `line` and `key`.
+    """
+    while place is not None and count:
+        page = _read_page(connection, query, place, size)
+        yield page
+        place, count = page.last, count - 1
+
+
+def _read_page(connection: sqlite3.Connection, query: str, place: float, size: int) -> Page:
     limit = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _PAGE_BYTES)
     try:
         joined = f"SELECT count(*), max(key), group_concat(line, ',\n'), count(line) FROM ({query})"
-        *page, lines = connection.execute(joined, (place, size)).fetchone()
-        if page[0] == lines:
-            return Page(page[0], page[1], portable(page[2] or b""))
+        rows, last, text, lines = connection.execute(joined, (place, size)).fetchone()
+        if rows == lines:
+            return Page(place, rows, last, portable(text or b""))
     except sqlite3.DataError:  # "string or blob too big"
         pass
     finally:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
-    return Page(*connection.execute(f"SELECT count(*), max(key), x'' FROM ({query})", (place, size)).fetchone())
+    rows, last = connection.execute(f"SELECT count(*), max(key) FROM ({query})", (place, size)).fetchone()
+    return Page(place, rows, last, b"")
 
 
 @dataclass(frozen=True)
