@@ -11,6 +11,7 @@ from typing import BinaryIO
 from backupkit.ground import disk
 from backupkit.parts import compression, store
 from backupkit.parts.sources import database, sql
+from backupkit.verbs import second_reader
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
@@ -44,8 +45,9 @@ def dump(settings: Settings, target: Path, tell: Listener = silence, clock: Cloc
 
 def dump_to(settings: Settings, out: BinaryIO, tell: Listener = silence) -> sql.DumpFacts:
     """The same into an open stream, whose end is the caller's business."""
-    with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
-        return sql.write_dump(moment, out, tell)
+    live = settings.database
+    with database.snapshot(live, settings.busy_timeout, tell) as moment, second_reader.beside(moment, live) as second:
+        return sql.write_dump(moment, out, tell, second)
 
 
 def dump_path(settings: Settings, file: str | None, clock: Clock = utc_now) -> Path:
