@@ -25,6 +25,7 @@ HOW_TO_GET = {
     "dockerd": "apt install docker.io, and run the tests as root",
     "git": "apt install git, or brew install git",
     "mmdebstrap": "apt install mmdebstrap",
+    "mkfs.xfs": "apt install xfsprogs (Linux only)",
     "podman": "apt install podman, or brew install podman",
     "restic": "apt install restic, or brew install restic",
     "rsync": "apt install rsync, or brew install rsync",

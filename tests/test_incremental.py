@@ -236,6 +236,37 @@ def rows(backup: Path) -> int:
     return count
 
 
+@pytest.mark.needs("mkfs.xfs")
+def test_where_blocks_can_be_shared_a_backup_of_a_large_upload_takes_no_room(app: SmallApp, tmp_path: Path) -> None:
+    with xfs(tmp_path) as disk_of_its_own:
+        for folder in (app.uploads, app.backups):
+            shutil.move(folder, disk_of_its_own / folder.name)
+            folder.symlink_to(disk_of_its_own / folder.name)
+        app.write_upload("large.bin", os.urandom(20_000_000))
+        os.sync()
+        free = disk.free_space(disk_of_its_own)
+        made = back_up(app, "one")
+        assert free - disk.free_space(disk_of_its_own) < 5_000_000
+        assert made.size_bytes > 20_000_000
+        assert (made.path / "uploads/large.bin").read_bytes() == (app.uploads / "large.bin").read_bytes()
+
+
+@contextmanager
+def xfs(folder: Path) -> Iterator[Path]:
+    """A small file system that can share blocks."""
+    image, place = folder / "image", folder / "xfs"
+    place.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(400_000_000)
+    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
+    if subprocess.run(["mount", "-o", "loop", image, place], capture_output=True).returncode:
+        pytest.skip("this machine mounts no image; it takes root and loop devices")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
 # What is not linked from.
 
 
