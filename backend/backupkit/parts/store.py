@@ -133,11 +133,16 @@ def count_drafts(settings: Settings) -> int:
 
 
 def clear_drafts(settings: Settings) -> list[str]:
-    """Removes what killed runs left behind, and says what; only under the lock, when no draft is anyone's."""
-    left = list(_drafts(settings))
-    for draft in left:
-        disk.remove_tree(draft)
-    return [draft.name for draft in left]
+    """Removes what killed runs left behind, and says what; only under the lock, when no draft is anyone's.
+
+    What another user left may not be ours to remove: it stands in nobody's way, and stays.
+    """
+    cleared = []
+    for draft in _drafts(settings):
+        with contextlib.suppress(PermissionError):
+            disk.remove_tree(draft)
+            cleared.append(draft.name)
+    return cleared
 
 
 def _drafts(settings: Settings) -> Iterator[Path]:
