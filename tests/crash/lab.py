@@ -24,8 +24,8 @@ import signal
 import sqlite3
 import stat
 import sys
-import threading
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
