@@ -27,6 +27,7 @@ from backupkit.words.times import span
 
 if TYPE_CHECKING:
     from backupkit.faces.courier import Delivery
+    from backupkit.verbs.configure import Changed
     from backupkit.verbs.verify import Verified, VerifiedFile
 
 _MARKS = {"fine": "ok     ", "warning": "warning", "wrong": "WRONG  "}
@@ -292,6 +293,16 @@ def value(setting: object) -> str:
     if isinstance(setting, tuple):
         return ", ".join(map(str, setting))
     return "" if setting is None else str(setting)
+
+
+def changed(done: Changed) -> Iterator[str]:
+    """A setting as `backup.toml` has it now."""
+    told = ", ".join(map(str, done.value)) if isinstance(done.value, list) else str(done.value)
+    yield (
+        f"{done.setting} is {told or 'empty'} in {done.file}."
+        if done.value is not None
+        else (f"{done.setting} is not in {done.file}: the default is in force.")
+    )
 
 
 def deleted(backup: Backup) -> Iterator[str]:
