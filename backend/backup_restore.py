@@ -468,6 +468,27 @@ def status(
     raise SystemExit(LEVELS.index(found.level))
 
 
+@app.command("recovery-kit")
+def recovery_kit(
+    file: Annotated[
+        str | None, typer.Argument(help="A new file; a bare name goes to the backups folder. Left out, or -: stdout.")
+    ] = None,
+) -> None:
+    """A sheet to print: what one needs to start again on a new machine. No secrets."""
+    from backupkit.faces.host import git_facts, host
+    from backupkit.faces.recovery_sheet import sheet
+    from backupkit.verbs.recovery_kit import recovery_kit as gather
+    from backupkit.verbs.recovery_kit import sheet_path, write_sheet
+
+    settings = _settings_for_reading()
+    path = sheet_path(settings, file) if file and file != "-" else None
+    lines = sheet(gather(settings), host(os.environ), git_facts(os.environ))
+    if path is None:
+        return _put(lines)
+    write_sheet(path, "".join(f"{line}\n" for line in lines))
+    _put([f"The sheet is {path}. Keep a copy of it away from this machine."])
+
+
 @config_group.callback(invoke_without_command=True)
 def config(ctx: typer.Context, json: Json = False) -> None:
     """The settings in force, and where each comes from; or begin and edit the file they are in."""
