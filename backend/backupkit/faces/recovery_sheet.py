@@ -34,15 +34,14 @@ def _lines(kit: RecoveryKit, host: Host, git: GitFacts | None) -> Iterator[str]:
 
 def _what_there_is(kit: RecoveryKit, host: Host) -> Iterator[str]:
     settings = kit.settings
-    yield "## What there is"
+    yield f"## What there is{' (paths in the container)' if settings.reach.in_container else ''}"
     yield ""
     if host.folder:
         yield f"- machine, folder: {host.name or 'unknown'}, `{shown(host.folder)}`"
     yield f"- app: `{settings.app_id}`, time zone {settings.timezone}"
     yield f"- database: `{shown(str(settings.database))}`"
     yield f"- uploads: `{shown(str(settings.uploads))}`" if settings.uploads else "- uploads: none"
-    inside = " (in the container)" if settings.reach.in_container else ""
-    yield f"- backups: `{shown(str(settings.dir))}`{inside}"
+    yield f"- backups: `{shown(str(settings.dir))}`"
     yield f"- newest backup: {_newest(kit)}"
     yield f"- last proven by a test restore: {_proven(kit)}"
     yield ""
@@ -112,7 +111,6 @@ def _steps(kit: RecoveryKit, host: Host, git: GitFacts | None) -> Iterator[str]:
     if kit.settings.reach.in_container:
         yield f"       {kit.settings.reach.compose} up -d"
     yield "       ./backup.sh status"
-    yield ""
     yield from _ABOUT_THE_SCHEMA
 
 
