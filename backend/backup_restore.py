@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from backupkit.verbs.restore import Restored, RestorePlan
     from backupkit.verbs.verify import Verified
     from backupkit.words.model import Backup, Order
-    from backupkit.words.reach import Reach
     from backupkit.words.settings import Settings
 
 
@@ -517,10 +516,9 @@ def config_init(
 
     if stdout and json:
         raise Refused("With --stdout the file itself goes to stdout.", hint="Leave out --json.")
-    folder, reach = _app_folder()
     if stdout:
-        return print(template(folder), end="")
-    path = begin_file(folder, reach)
+        return print(template(_app_folder()), end="")
+    path = begin_file(_app_folder(), _contained())
     as_json.put({"file": path}) if json else print(f"{path} is there, with every setting commented out.")
 
 
@@ -533,7 +531,7 @@ def config_set(
     """Set a value in backup.toml, and leave all else in it as it is."""
     from backupkit.verbs.configure import set_value
 
-    _show_changed(set_value(*_app_folder(), key, value), json)
+    _show_changed(set_value(_app_folder(), _contained(), key, value), json)
 
 
 @config_group.command("unset")
@@ -544,7 +542,7 @@ def config_unset(
     """Take a value out of backup.toml, so that the default is in force."""
     from backupkit.verbs.configure import unset_value
 
-    _show_changed(unset_value(*_app_folder(), key), json)
+    _show_changed(unset_value(_app_folder(), _contained(), key), json)
 
 
 @config_group.command("schema")
@@ -624,13 +622,16 @@ def _app_dir() -> Path:
     return Path.cwd() if here.name in ("site-packages", "dist-packages") else here
 
 
-def _app_folder() -> tuple[Path, Reach]:
-    """Where `backup.toml` is, and how one comes there: for commands that mend settings which cannot be loaded."""
-    from backupkit.words.reach import reach_from
+def _app_folder() -> Path:
+    """Where `backup.toml` is, for commands that mend settings which cannot be loaded."""
     from backupkit.words.settings import app_folder
 
-    folder = app_folder(_app_dir())
-    return folder, reach_from(os.environ, os.environ.get("BACKUP_SERVICE", "backend"), folder)
+    return app_folder(_app_dir())
+
+
+def _contained() -> bool:
+    """Whether the wrapper says that this is a container."""
+    return os.environ.get("BACKUP_RUNNER_IN_USE", "local") != "local"
 
 
 def _show_changed(done: Changed, json: bool) -> None:

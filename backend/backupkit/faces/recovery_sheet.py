@@ -116,7 +116,8 @@ def _steps(kit: RecoveryKit, host: Host, git: GitFacts | None) -> Iterator[str]:
 
 def _clone(newest: Backup | None, host: Host, git: GitFacts | None) -> Iterator[str]:
     folder = host.folder.rsplit("/", 1)[-1] or "app"
-    yield f"git clone {shlex.quote(host.origin) if host.origin else 'ADDRESS-OF-THE-REPOSITORY'} {shlex.quote(folder)}"
+    address = shlex.quote(scrubbed(host.origin) or "ADDRESS-OF-THE-REPOSITORY")
+    yield f"git clone {address} {shlex.quote(folder)}"
     yield f"cd {shlex.quote(folder)}"
     facts = newest.metadata.git if newest and newest.metadata and newest.metadata.git else git
     if facts:

@@ -1,10 +1,12 @@
 """Edit `backup.toml`: begin it, set a value, take one back. What it may not say is refused.
 
-Comments, order and everything else in the file stay as they are.
+Comments, order and everything else in the file stay as they are. `contained` means: this is a container, and a file
+that is not mounted into it ends with it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tomllib
@@ -16,7 +18,6 @@ import tomlkit
 from backupkit.ground import disk
 from backupkit.words import settings_schema
 from backupkit.words.errors import BackupError, Locked, Refused
-from backupkit.words.reach import Reach
 from backupkit.words.secrets import IN_FILE
 from backupkit.words.settings import (
     SETTINGS_FILE,
@@ -40,7 +41,7 @@ class Changed:
     overridden_by: str = ""
 
 
-def begin_file(folder: Path, reach: Reach) -> Path:
+def begin_file(folder: Path, contained: bool) -> Path:
     """A `backup.toml` with every setting, commented out; `Refused` where there is one."""
     path = folder / SETTINGS_FILE
     if os.path.lexists(path):
@@ -48,11 +49,11 @@ def begin_file(folder: Path, reach: Reach) -> Path:
             f"{path} is there already; it was not changed.",
             hint="`config set KEY VALUE` changes it; `config init --stdout` shows a fresh one.",
         )
-    _write(path, settings_schema.template(folder), reach)
+    _write(path, settings_schema.template(folder), contained)
     return path
 
 
-def set_value(folder: Path, reach: Reach, key: str, text: str) -> Changed:
+def set_value(folder: Path, contained: bool, key: str, text: str) -> Changed:
     """The setting has the value that was typed, in the file; `Refused`, and nothing changed, where it cannot be."""
     name = _settable(key)
     before = read_text(folder)
@@ -64,10 +65,10 @@ def set_value(folder: Path, reach: Reach, key: str, text: str) -> Changed:
         )
     typed = check_file(folder, _with(before, told, name, text), typed=name)
     after = _with(before, told, name, _as_written(name, typed, text))
-    return _change(folder, reach, name, before, after)
+    return _change(folder, contained, name, before, after)
 
 
-def unset_value(folder: Path, reach: Reach, key: str) -> Changed:
+def unset_value(folder: Path, contained: bool, key: str) -> Changed:
     """The file says nothing of the setting any more; it may have said nothing before."""
     name = known_name(key)
     before = read_text(folder)
@@ -75,7 +76,7 @@ def unset_value(folder: Path, reach: Reach, key: str) -> Changed:
         return Changed(name, None, folder / SETTINGS_FILE, overriding_variable(name))
     document = tomlkit.parse(before)
     document.remove(name)
-    return _change(folder, reach, name, before, tomlkit.dumps(document))
+    return _change(folder, contained, name, before, tomlkit.dumps(document))
 
 
 def _settable(key: str) -> str:
@@ -87,14 +88,14 @@ def _settable(key: str) -> str:
     return name
 
 
-def _change(folder: Path, reach: Reach, name: str, before: str, after: str) -> Changed:
+def _change(folder: Path, contained: bool, name: str, before: str, after: str) -> Changed:
     path = folder / SETTINGS_FILE
     check_file(folder, after)
     with disk.alone_in(folder) as alone:
         if not alone or read_text(folder) != before:
             raise Locked(f"Another process is changing {path}; nothing was changed.", hint="Type it again.")
         if after != before:
-            _write(path, after, reach)
+            _write(path, after, contained)
     return Changed(name, tomllib.loads(after).get(name), path, overriding_variable(name.removesuffix(IN_FILE)))
 
 
@@ -127,17 +128,12 @@ def _means(text: str, told: dict[str, object]) -> bool:
         return False
 
 
-def _write(path: Path, text: str, reach: Reach) -> None:
-    places = disk.mounts()
-    if reach.in_container and not any(str(place) in places for place in (path, *path.parents[:-1])):
-        raise Refused(
-            f"{path} is part of the image: what is written there is lost with the container.",
-            hint=f"In the compose file, mount the one beside the code: ./backend/{SETTINGS_FILE}:{path}",
-        )
+def _write(path: Path, text: str, contained: bool) -> None:
+    mount = f"In the compose file, mount the one beside the code: ./backend/{SETTINGS_FILE}:{path}"
+    if contained and disk.mounts().isdisjoint(map(str, (path, *path.parents[:-1]))):
+        raise Refused(f"{path} is part of the image: what is written there is lost with the container.", mount)
     try:
         disk.rewrite_file(path, text.encode())
     except OSError as error:
-        raise BackupError(
-            f"{path} cannot be written: {error.strerror}.",
-            hint=f"As its owner, or as root? ls -ld {path.parent} {path}",
-        ) from error
+        hint = mount if error.errno == errno.EROFS else f"As its owner, or as root? ls -ld {path.parent} {path}"
+        raise BackupError(f"{path} cannot be written: {error.strerror}.", hint) from error
