@@ -79,7 +79,7 @@ needs_no_service() { case $command in "" | demo | doctor | config) ;; *) asked_f
 setting() {
   local line plain="^[[:space:]]*$1[[:space:]]*=[[:space:]]*[\"']([A-Za-z0-9_.-]*)[\"'][[:space:]]*(#.*)?\$"
   local table='^[[:space:]]*\['
-  [ -r "$app/backup.toml" ] || return 0
+  if ! [ -f "$app/backup.toml" ] || ! [ -r "$app/backup.toml" ]; then return; fi
   while IFS= read -r line || [ -n "$line" ]; do
     line=${line%$'\r'}
     if [[ $line =~ $table ]]; then return; fi
