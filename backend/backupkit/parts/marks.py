@@ -76,11 +76,6 @@ def _bearing(backups: Path, mark: str) -> frozenset[str]:
         return frozenset()
 
 
-def bears(backups: Path, mark: str, name: str) -> bool:
-    """Whether the backup of that name bears the mark."""
-    return _path(backups, mark, name).is_file()
-
-
 def remember_restore(backups: Path, safety: str) -> None:
     """The last restore left this safety copy."""
     path = backups / STATE_FOLDER / _LAST_RESTORE
