@@ -35,6 +35,7 @@ HOW_TO_GET = {
     "bsdtar": "apt install libarchive-tools; macOS has it",
     "tar": "apt install tar",
     "strace": "apt install strace (Linux only)",
+    "unshare": "apt install util-linux (Linux only)",
     "zstd": "apt install zstd, or brew install zstd",
 }
 REQUIRE_ALL = "BACKUP_TESTS_REQUIRE_ALL"

@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backupkit.words.secrets import scrubbed
-
 if TYPE_CHECKING:  # `--help` needs none of it
     from backupkit.words.operation import Operation
     from backupkit.words.secrets import Secret
@@ -112,6 +110,8 @@ def operation(done: Operation) -> None:
 
 
 def _put(level: int, text: str, facts: Mapping[str, object] | None = None) -> None:
+    from backupkit.words.secrets import scrubbed  # pydantic is behind it: `--help` does without
+
     line = scrubbed(text, _secrets).replace("\r", "\\r").replace("\n", "\\n")
     _recent.append(f"{datetime.now():%H:%M:%S} {line}")
     _log.log(level, "%s", line, extra={"facts": facts or {}})

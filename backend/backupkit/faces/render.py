@@ -7,27 +7,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backupkit.parts.retention import Verdict
-from backupkit.parts.sources.delta import Summary
 from backupkit.parts.space import human
-from backupkit.verbs.doctor import Finding
-from backupkit.verbs.export import Exported, Imported
-from backupkit.verbs.make import Created
-from backupkit.verbs.migrate import Migrated
-from backupkit.verbs.prune import Pruned, PrunePlan
-from backupkit.verbs.restore import Restored, RestorePlan
-from backupkit.verbs.run import StepResult
-from backupkit.verbs.status import Numbers, Status
-from backupkit.words.model import Backup, Metadata, SchemaVerdict
 from backupkit.words.names import shown
-from backupkit.words.operation import Operation
-from backupkit.words.reach import Reach
-from backupkit.words.settings import Settings
 from backupkit.words.times import span
 
 if TYPE_CHECKING:
     from backupkit.faces.courier import Delivery
+    from backupkit.parts.retention import Verdict
+    from backupkit.parts.sources.delta import Summary
+    from backupkit.verbs.configure import Changed
+    from backupkit.verbs.doctor import Finding
+    from backupkit.verbs.export import Exported, Imported
+    from backupkit.verbs.make import Created
+    from backupkit.verbs.migrate import Migrated
+    from backupkit.verbs.prune import Pruned, PrunePlan
+    from backupkit.verbs.restore import Restored, RestorePlan
+    from backupkit.verbs.run import StepResult
+    from backupkit.verbs.status import Numbers, Status
     from backupkit.verbs.verify import Verified, VerifiedFile
+    from backupkit.words.model import Backup, Metadata, SchemaVerdict
+    from backupkit.words.operation import Operation
+    from backupkit.words.reach import Reach
+    from backupkit.words.settings import Settings
 
 _MARKS = {"fine": "ok     ", "warning": "warning", "wrong": "WRONG  "}
 
@@ -289,6 +290,16 @@ def value(setting: object) -> str:
     if isinstance(setting, tuple):
         return ", ".join(map(str, setting))
     return "" if setting is None else str(setting)
+
+
+def changed(done: Changed) -> Iterator[str]:
+    """A setting as `backup.toml` has it now."""
+    told = ", ".join(map(str, done.value)) if isinstance(done.value, list) else str(done.value)
+    yield (
+        f"{done.setting} is {told or 'empty'} in {done.file}."
+        if done.value is not None
+        else (f"{done.setting} is not in {done.file}: the default is in force.")
+    )
 
 
 def deleted(backup: Backup) -> Iterator[str]:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import stat
 import sys
@@ -57,8 +58,11 @@ def sync_tree(folder: Path) -> None:
         sync_folder(Path(root))
 
 
-def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """The file has this content, or stays as it was: written beside, synced, renamed, its folder synced."""
+def write_file(path: Path, content: bytes, mode: int = 0o600, like: os.stat_result | None = None) -> None:
+    """The file has this content, or stays as it was: written beside, synced, renamed, its folder synced.
+
+    Its owner is the folder's, and its mode as given; or both are those of `like`.
+    """
     # A name of its own: two processes may write one file at once, and the last one wins.
     draft = path.with_name(f"{DRAFT_PREFIX}{path.name}-{os.urandom(4).hex()}")
     try:
@@ -66,12 +70,51 @@ def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        give(draft, owner_of(path.parent))
+        give(draft, (like.st_uid, like.st_gid) if like else owner_of(path.parent))
+        if like:
+            os.chmod(draft, stat.S_IMODE(like.st_mode))
         rename(draft, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(draft)
         raise
+
+
+def rewrite_file(path: Path, content: bytes) -> None:
+    """A person's own file has this content, or stays as it was; owner and mode stay, and a link to it stays one.
+
+    A new one is readable for all. A mount of its own is written over in place, since no rename can replace it: killed
+    there, it has the old content, or the new one and perhaps empty lines behind it.
+    """
+    path = Path(os.path.realpath(path))
+    if str(path) in mounts():
+        return _write_over(path, content)
+    for left in path.parent.glob(f"{DRAFT_PREFIX}{path.name}-*"):  # by a killed run
+        remove(left)
+    write_file(path, content, 0o644, os.stat(path) if path.exists() else None)
+
+
+def mounts() -> set[str]:
+    """Every place where something is mounted, as far as the system shows them."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return set()
+    # A space, a tab, a newline and a backslash are written as their octal numbers.
+    places = (line.split(b" ")[4] for line in lines)
+    return {os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), one)) for one in places}
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[bool]:
+    """Whether no other process is in such a block for that folder; the kernel's lock, which leaves nothing behind."""
+    with _opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 def rename(source: Path, target: Path) -> None:
@@ -340,6 +383,18 @@ def _write_all(target: int, chunk: bytes) -> None:
     view = memoryview(chunk)
     while view:
         view = view[os.write(target, view) :]
+
+
+def _write_over(path: Path, content: bytes) -> None:
+    with _opened(path, os.O_RDWR | os.O_NOFOLLOW) as handle:
+        before = os.pread(handle, os.fstat(handle).st_size, 0)
+        # In one call, which a kill does not divide; a full disk may.
+        if os.pwrite(handle, content.ljust(len(before), b"\n"), 0) < len(content):
+            os.pwrite(handle, before, 0)
+            os.ftruncate(handle, len(before))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.ftruncate(handle, len(content))
+        os.fsync(handle)
 
 
 def _require_ours(folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:  # it brings pydantic, which `--help` does not need
+if TYPE_CHECKING:
     from backupkit.words.operation import Operation
 
 
