@@ -86,7 +86,7 @@ class Daemon:
         self._waiting = _Waiting()
         self._file, self._complaint = _content(settings), ""
         self._looked_at: datetime | None = None
-        self._announced: tuple[Due, ...] = ()
+        self._announced: list[str] = []
         self._own = Past(started=clock())  # what it did itself: it knows even where the disk cannot be written
         self._has_last_backup = False
 
@@ -137,23 +137,26 @@ class Daemon:
         now = self._looked_at = self._clock()
         due = timetable.next_due(self.settings, self._past(), now)
         self._waiting.expect([replace(one, at=max(one.at, now)) for one in due], self._on_time)
-        self._announce(tuple(one for one in due if one.at > now))
+        later = [self._words(one) for one in due if one.at > now]
+        self._announce(later if due else ["Nothing is to be done by itself."])
         return ExitCode.DONE
 
-    def _announce(self, later: tuple[Due, ...]) -> None:
-        for one in later:
-            if one not in self._announced:
-                _put(f"Next {one.task}: {self.settings.local(one.at):%Y-%m-%d %H:%M:%S %Z} ({one.why}).")
-        if not later and self._announced != later:
-            _put("Nothing is to be done by itself.")
-        self._announced = later
+    def _words(self, due: Due) -> str:
+        return f"Next {due.task}: {self.settings.local(due.at):%Y-%m-%d %H:%M:%S %Z} ({due.why})."
+
+    def _announce(self, lines: list[str]) -> None:
+        for line in lines:
+            if line not in self._announced:
+                _put(line)
+        self._announced = lines
 
     def _past(self) -> Past:
         """As it is on disk, with what this process knows besides."""
+        now = self._clock()
         backups, operations = store.all_backups(self.settings), history.read(self.settings.dir).operations
-        known = timetable.past_of(self.settings, backups, operations, self._clock())
-        tasks = known.last.keys() | self._own.last.keys()
-        last = {task: max(one.last[task] for one in (known, self._own) if task in one.last) for task in tasks}
+        known = timetable.past_of(self.settings, backups, operations, now)
+        own = {task: moment for task, moment in self._own.last.items() if timetable.is_credible(moment, now)}
+        last = {task: max(one[task] for one in (known.last, own) if task in one) for task in {*known.last, *own}}
         return replace(self._own, last=last, failed={**known.failed, **self._own.failed})
 
     def _on_time(self, task: Task) -> None:

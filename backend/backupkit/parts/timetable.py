@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -22,6 +23,7 @@ from backupkit.words.model import Backup, Metadata
 from backupkit.words.operation import Operation
 from backupkit.words.settings import Settings
 
+Rules = tuple[Cron, ...]
 Task = Literal["backup", "test restore"]
 TASKS: tuple[Task, ...] = ("backup", "test restore")  # in the order in which they are done when both are due
 _COMMANDS: dict[Task, str] = {"backup": "backup", "test restore": "test-restore"}  # as the history names them
@@ -61,9 +63,14 @@ def past_of(settings: Settings, backups: Iterable[Backup], operations: Sequence[
     tested += [one.started_at for one in operations if _is_over(one)]
     last: dict[Task, datetime] = {}
     for task, moments in zip(TASKS, (made, tested), strict=True):
-        if credible := [moment for moment in moments if moment <= now + _CLOCKS_DIFFER]:
+        if credible := [moment for moment in moments if is_credible(moment, now)]:
             last[task] = max(credible)
     return Past(last, {task: _failures(operations, task, last.get(task)) for task in TASKS})
+
+
+def is_credible(moment: datetime, now: datetime) -> bool:
+    """Whether something can have been done then: a clock that was wrong must not stop the timetable for years."""
+    return moment <= now + _CLOCKS_DIFFER
 
 
 def _counts(settings: Settings, backup: Backup, metadata: Metadata) -> bool:
@@ -121,7 +128,7 @@ def longest_gap(settings: Settings, now: datetime) -> timedelta | None:
     return max((later - earlier for earlier, later in pairwise(sorted(moments))), default=None)
 
 
-def rules_for(settings: Settings, task: Task) -> tuple[Cron, ...]:
+def rules_for(settings: Settings, task: Task) -> Rules:
     """The times at which it is due by the settings; an expression of cron stands instead of the daily time."""
     if not settings.enabled:
         return ()
@@ -176,7 +183,7 @@ def _regular(settings: Settings, past: Past, now: datetime, task: Task) -> Due |
     return Due(task, _jittered(settings, rules, slot, past.seed), ", ".join(rule.text for rule in rules))
 
 
-def _jittered(settings: Settings, rules: Sequence[Cron], slot: datetime, seed: str) -> datetime:
+def _jittered(settings: Settings, rules: Rules, slot: datetime, seed: str) -> datetime:
     """The moment, later by a part of the jitter that is always the same for it, and before the next one."""
     after = following(rules, settings.zone, slot)
     room = (after - slot).total_seconds() / 2 if after else settings.jitter
@@ -184,7 +191,7 @@ def _jittered(settings: Settings, rules: Sequence[Cron], slot: datetime, seed: s
     return slot + timedelta(seconds=int(part * min(settings.jitter, room)))
 
 
-def following(rules: Sequence[Cron], zone: ZoneInfo, now: datetime) -> datetime | None:
+def following(rules: Rules, zone: ZoneInfo, now: datetime) -> datetime | None:
     """The first moment after now at which one of the rules comes."""
     first = now.astimezone(zone).date() - timedelta(1)
     for number in range(LONGEST if rules else 0):
@@ -195,7 +202,7 @@ def following(rules: Sequence[Cron], zone: ZoneInfo, now: datetime) -> datetime 
     return None
 
 
-def preceding(rules: Sequence[Cron], zone: ZoneInfo, now: datetime) -> datetime | None:
+def preceding(rules: Rules, zone: ZoneInfo, now: datetime) -> datetime | None:
     """The last moment, now included, at which one of the rules came."""
     last = now.astimezone(zone).date()
     for number in range(LONGEST if rules else 0):
@@ -205,8 +212,9 @@ def preceding(rules: Sequence[Cron], zone: ZoneInfo, now: datetime) -> datetime 
     return None
 
 
-def _moments(rules: Sequence[Cron], zone: ZoneInfo, day: date) -> set[datetime]:
-    return {moment for rule in rules if rule.on(day) for moment in _moments_of(rule, zone, day)}
+@lru_cache(maxsize=16)  # the same few days are asked for again and again
+def _moments(rules: Rules, zone: ZoneInfo, day: date) -> frozenset[datetime]:
+    return frozenset(moment for rule in rules if rule.on(day) for moment in _moments_of(rule, zone, day))
 
 
 def _moments_of(rule: Cron, zone: ZoneInfo, day: date) -> Iterator[datetime]:
