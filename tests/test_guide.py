@@ -265,7 +265,7 @@ def test_the_default_of_a_setting_is_the_one_in_the_table(name: str) -> None:
     assert default_told(name) == f"`{Settings.model_fields[name].default}`"
 
 
-NUMBERS = [name for name, field in Settings.model_fields.items() if isinstance(field.default, int | float)]
+NUMBERS = [name for name, field in Settings.model_fields.items() if type(field.default) in (int, float)]
 
 
 @pytest.mark.parametrize("name", NUMBERS)
