@@ -385,6 +385,26 @@ def test_a_backup_that_was_missed_is_made_at_the_start_and_not_again(app: SmallA
     assert steps == ["prune", "verify", "backup"]
 
 
+@pytest.mark.needs("script")
+def test_at_a_terminal_it_runs_too_and_ctrl_c_ends_it(app: SmallApp) -> None:
+    environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "TERM": "xterm"}
+    command = ["script", "-qec", f"{sys.executable} {COMMAND} schedule", "/dev/null"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True, errors="replace") as terminal:
+        assert terminal.stdout and terminal.stdin
+        said = ""
+        while "Next test restore: " not in said:
+            line = terminal.stdout.readline()
+            assert line, said
+            said += line
+        terminal.stdin.write("\x03")
+        terminal.stdin.flush()
+        said += terminal.stdout.read()
+    assert terminal.returncode == 0, said
+    assert "The scheduler has ended." in said and "Traceback" not in said and "Error" not in said
+    assert [one.state for one in store.all_backups(app.settings)] == ["proven"]
+
+
 def test_a_test_restore_proves_the_first_backup(app: SmallApp) -> None:
     with running(app, BACKUP_TEST_SCHEDULE="30 4 * * sun") as scheduler:
         scheduler.says("can be restored: it was")

@@ -22,7 +22,8 @@ class Scheduler:
 
     def up(self, **changed: Any) -> None:
         """The app and the scheduler, as `docker compose up` starts them."""
-        self.project.scheduler |= {"profiles": [], "healthcheck": QUICK, **changed}
+        self.project.scheduler.pop("profiles", None)
+        self.project.scheduler |= {"healthcheck": QUICK, **changed}
         self.project.override()
         self.project.compose("up", "--detach", "--no-build")
 

@@ -96,7 +96,11 @@ class Daemon:
         Raises `Locked` where another scheduler is at work for this backups folder.
         """
         store.require(self.settings.dir)
-        with listening() as tell, duty.on(self.settings.dir, self.settings.lock_timeout, tell), self._signals.heard():
+        with (
+            listening(quiet=True) as tell,  # a bar would stand there for ever
+            duty.on(self.settings.dir, self.settings.lock_timeout, tell),
+            self._signals.heard(),
+        ):
             self.begin()
             while not self._signals.ending:
                 self.turn()
