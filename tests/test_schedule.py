@@ -385,6 +385,33 @@ def test_a_backup_that_was_missed_is_made_at_the_start_and_not_again(app: SmallA
     assert steps == ["prune", "verify", "backup"]
 
 
+@pytest.mark.parametrize("by_itself", [False, True], ids=["told to end", "the app ended"])
+def test_beside_an_app_in_one_container_both_end_together(app: SmallApp, by_itself: bool) -> None:
+    just_made(app)
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "BACKUP_BACKUP_ON_SHUTDOWN": "true"}
+    stop = app.folder / "stop"
+    wait_for_it = f"trap 'exit 7' TERM; until [ -e '{stop}' ]; do sleep 0.1; done; exit 7"
+    log = app.folder / "said"
+    with log.open("wb") as said:
+        both = subprocess.Popen(
+            ["sh", "with_scheduler.sh", "sh", "-c", wait_for_it],
+            cwd=BACKEND,
+            env={**environment, "PATH": path, "BACKUP_TEST_SCHEDULE": ""},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        )
+    try:
+        wait_until(lambda: "Next backup: " in log.read_text())
+        stop.touch() if by_itself else both.send_signal(signal.SIGTERM)
+        assert both.wait(60) == 7
+    finally:
+        both.kill()
+    assert "The scheduler has ended." in log.read_text()
+    assert len(names(app)) == 2
+
+
 @pytest.mark.needs("script")
 def test_at_a_terminal_it_runs_too_and_ctrl_c_ends_it(app: SmallApp) -> None:
     environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "TERM": "xterm"}
