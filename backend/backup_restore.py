@@ -473,6 +473,23 @@ def status(
     raise SystemExit(LEVELS.index(found.level))
 
 
+@app.command()
+def schedule(
+    show: Annotated[bool, typer.Option("--list", help="Show the next runs, and end.")] = False,
+    json: Json = False,
+) -> None:
+    """The scheduler: backups, test restores and pruning at their times, until it is told to end."""
+    if show:
+        return _list_runs(json)
+    if json:
+        raise Refused("The scheduler has no result to show as JSON.", hint="Add --list: it shows the next runs.")
+    from backupkit.faces.daemon import Daemon
+
+    settings = _load()
+    if code := Daemon(settings, lambda: _load_again(settings)).serve():
+        raise SystemExit(code)
+
+
 @app.command("recovery-kit")
 def recovery_kit(
     file: Annotated[
@@ -623,6 +640,31 @@ def _load() -> Settings:
     if settings.log_file:
         log.open_log(settings.log_file, settings.log_format)
     return settings
+
+
+def _load_again(before: Settings) -> Settings:
+    """The settings as they are now; the log stays open where it is the same."""
+    from backupkit.faces import log
+    from backupkit.words.settings import load_settings
+
+    settings = load_settings(_app_dir())
+    log.hide((*before.secrets, *settings.secrets))
+    if settings.log_file and settings.log_file != before.log_file:
+        log.open_log(settings.log_file, settings.log_format)
+    return settings
+
+
+def _list_runs(json: bool) -> None:
+    from dataclasses import asdict
+
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.agenda import next_runs
+
+    settings = _settings_for_reading()
+    found, is_at_work = next_runs(settings)
+    if not is_at_work:
+        say("No scheduler is at work for this backups folder: these are the runs if one were.")
+    as_json.put([asdict(one) for one in found]) if json else _put(render.due(settings, found))
 
 
 def _app_dir() -> Path:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from backupkit.faces.courier import Delivery
     from backupkit.parts.retention import Verdict
     from backupkit.parts.sources.delta import Summary
+    from backupkit.parts.timetable import Due
     from backupkit.verbs.configure import Changed
     from backupkit.verbs.doctor import Finding
     from backupkit.verbs.export import Exported, Imported
@@ -380,6 +381,15 @@ def status(settings: Settings, found: Status) -> Iterator[str]:
         days = numbers.days_left
         lasts = "" if days is None else f", enough for {counted(int(days), 'day')} at this rate"
         yield f"  free       {human(numbers.free_bytes)}{lasts}"
+
+
+def due(settings: Settings, found: Sequence[Due]) -> Iterator[str]:
+    """What a scheduler will do, the next first."""
+    if not found:
+        yield "Nothing is to be done by itself: see the settings enabled, automatic_daily and schedule."
+        return
+    rows = ((f"{settings.local(one.at):%Y-%m-%d %H:%M:%S %Z}", one.task, one.why) for one in found)
+    yield from table(("WHEN", "WHAT", "WHY"), rows)
 
 
 def _kept_backups(settings: Settings, numbers: Numbers) -> Iterator[str]:

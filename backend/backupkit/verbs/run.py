@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from backupkit.parts import space
+from backupkit.parts import space, store
 from backupkit.verbs.create import backup_of_today, create_backup, create_backup_if_needed
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.prune import plan_prune, prune_backups
-from backupkit.verbs.verify import refuse_bad, verify_backups
+from backupkit.verbs.verify import can_be_proven, pick, refuse_bad, verify_backups
 from backupkit.words.errors import BackupError, ExitCode, explained
 from backupkit.words.events import Listener, silence
 from backupkit.words.model import Backup, Order
@@ -123,6 +123,19 @@ def prune_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
 def regular_steps(settings: Settings, order: Order, if_needed: bool = False, clock: Clock = utc_now) -> list[RunStep]:
     """All that is to be done regularly, in order."""
     return [backup_step(settings, order, if_needed, clock), verify_step(settings, clock), prune_step(settings, clock)]
+
+
+def test_steps(settings: Settings, clock: Clock = utc_now) -> list[RunStep]:
+    """A test restore of a backup that had none for long."""
+
+    def act(_done: Mapping[str, Outcome], tell: Listener) -> Outcome:
+        if not any(can_be_proven(one) for one in store.all_backups(settings)):
+            return Outcome("There is no backup yet that could be restored.", idle=True)
+        found = verify_backups(settings, [pick(settings)], True, tell, clock)
+        refuse_bad(found)
+        return Outcome(f"{found[0].backup.name} can be restored: it was.", found[0].warnings, backup=found[0].backup)
+
+    return [RunStep("test", act)]
 
 
 def _carried_out(step: RunStep, done: dict[str, Outcome], tell: Listener) -> StepResult:

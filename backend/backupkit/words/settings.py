@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from backupkit.words.cron import parse_cron, parse_time
 from backupkit.words.errors import Refused
 from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER
 from backupkit.words.names import shown
@@ -132,6 +133,19 @@ class Settings(BaseSettings):
     export_recipients: str = Field(default="", description="Public keys of age (age1…) that exports are encrypted to.")
     export_passphrase: Secret | None = Field(default=None, description="The passphrase of encrypted exports.")
     export_identity: Secret | None = Field(default=None, description="The secret key of age to import with.")
+    enabled: bool = Field(default=True, description="Whether the scheduler does anything by itself.")
+    automatic_daily: bool = Field(default=True, description="Whether it makes a backup every day.")
+    backup_time: str = Field(default="02:00", description="When it does, in the time zone.")
+    schedule: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Instead of that time: expressions of cron, a semicolon between two."
+    )
+    test_schedule: str = Field(
+        default="30 4 * * sun", description="When it test-restores a backup, as cron writes it; empty: never."
+    )
+    jitter: float = Field(default=0, ge=0, le=21600, description="Seconds that a run may be put off, by chance.")
+    backup_on_start: bool = Field(default=False, description="Whether it makes one when it starts.")
+    backup_on_shutdown: bool = Field(default=False, description="Whether it makes one when it is told to end.")
+    shutdown_timeout: float = Field(default=8, ge=1, le=86400, description="Seconds that this one may take.")
 
     @classmethod
     def settings_customise_sources(
@@ -232,6 +246,26 @@ class Settings(BaseSettings):
     @classmethod
     def _length_of_time(cls, value: str) -> str:
         return str(parse_span(value))
+
+    @field_validator("backup_time")
+    @classmethod
+    def _time_of_day(cls, value: str) -> str:
+        return f"{parse_time(value):%H:%M}"
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _expressions(cls, value: object) -> object:
+        return [one.strip() for one in re.split(r"[;\n]", value) if one.strip()] if isinstance(value, str) else value
+
+    @field_validator("schedule")
+    @classmethod
+    def _of_cron(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(parse_cron(one).text for one in value)
+
+    @field_validator("test_schedule")
+    @classmethod
+    def _of_cron_or_empty(cls, value: str) -> str:
+        return parse_cron(value).text if value.strip() else ""
 
     @field_validator("critical_age")
     @classmethod
