@@ -37,9 +37,11 @@ from typer.main import get_command
 
 import backup_restore
 from backupkit.faces.boundary import end_on_signals
+from backupkit.ground import process
 from small_app import SmallApp, clean_environment
 
 STAGING = ".backupkit-staging"
+TWO_THREADS = "BACKUP_TESTS_TWO_THREADS"  # in a scenario's environment: as for a large database
 NEXT_COMMANDS = (("recover",), ("list",), ("backup", "next"))
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -200,6 +202,8 @@ def _be_the_command(
         os.environ.clear()
         os.environ.update(clean_environment() | {"BACKUP_APP_DIR": str(world.app), "TMPDIR": str(world.temporary)})
         os.environ.update({"BACKUP_BUSY_TIMEOUT": "5", "BACKUP_LOCK_TIMEOUT": "5"} | environment)
+        if TWO_THREADS in environment:
+            process.WORTH_A_THREAD = 0
         sys.argv = ["backup_restore.py", *argv]
         os.chdir(world.root)
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115

@@ -7,7 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable
 
-from lab import STAGING, Event, Ran, Scenario, World, run
+from lab import STAGING, TWO_THREADS, Event, Ran, Scenario, World, run
 
 import backup_restore
 from small_app import HEAD, INITIAL, SmallApp
@@ -168,7 +168,9 @@ RESTORE = ("restore", "first", "--force")
 ALL = (
     Scenario("backup", ("backup", "one"), _nothing_yet),
     Scenario("backup-over-earlier", ("backup", "third", "--pin"), _two_backups_and_changes),
+    Scenario("backup-two-threads", ("backup", "third"), _two_backups_and_changes, environment={TWO_THREADS: "1"}),
     Scenario("restore", RESTORE, _two_backups_and_changes, safety=True),
+    Scenario("restore-two-threads", RESTORE, _two_backups_and_changes, safety=True, environment={TWO_THREADS: "1"}),
     Scenario("restore-rollback-journal", RESTORE, _rollback_journal, safety=True),
     Scenario("restore-database", (*RESTORE, "--only", "database"), _two_backups_and_changes, safety=True),
     Scenario("restore-uploads", (*RESTORE, "--only", "uploads"), _two_backups_and_changes, safety=True),

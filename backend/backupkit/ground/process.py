@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import pwd
 import socket
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+WORTH_A_THREAD = 16 << 20
 
 
 def identity() -> str:
@@ -21,6 +28,23 @@ def named(pid: int, host: str) -> str:
 def host() -> str:
     """This machine's name; in a container, the container's."""
     return socket.gethostname()
+
+
+class _AtOnce(Executor):
+    """Does what it is given before it returns."""
+
+    def submit(self, work: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(work(*arguments, **named))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def beside(size: int) -> Executor:
+    """A second thread, where there are so many bytes to work on that it pays; else one that does it at once."""
+    return ThreadPoolExecutor(1) if size >= WORTH_A_THREAD else _AtOnce()
 
 
 def holders(path: Path, *beside: Path) -> list[str]:

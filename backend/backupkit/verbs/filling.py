@@ -12,12 +12,12 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from backupkit.ground import disk
+from backupkit.ground import disk, process
 from backupkit.parts import index, manifest, space
 from backupkit.parts.sources import database, uploads
 from backupkit.parts.sources.database import Inspection
@@ -97,7 +97,8 @@ def _take(draft: Draft, checksums: manifest.ChecksumWriter) -> tuple[_Taken, _Ta
 @contextlib.contextmanager
 def _both(draft: Draft, moment: sqlite3.Connection, stamp: str | None) -> Iterator[tuple[Executor, Listener, Listener]]:
     """A second thread, and a listener for each, when there is room for both. It gives up where the block fails."""
-    size = _required(draft, 0 if _is_unchanged(draft, stamp) else database.live_size(moment))
+    database_size = 0 if _is_unchanged(draft, stamp) else database.live_size(moment)
+    size = _required(draft, database_size)
     together, failed = Together(draft.tell, Step("Backing up", size)), threading.Event()
     database_part = together.part(database.page_size(moment))
 
@@ -106,7 +107,7 @@ def _both(draft: Draft, moment: sqlite3.Connection, stamp: str | None) -> Iterat
             raise InterruptedError
         database_part(event)
 
-    with ThreadPoolExecutor(1) as beside:
+    with process.beside(database_size) as beside:
         try:
             yield beside, listen, together.part()
         except BaseException:
@@ -117,7 +118,8 @@ def _both(draft: Draft, moment: sqlite3.Connection, stamp: str | None) -> Iterat
 def _required(draft: Draft, size: int) -> int | None:
     """Bytes to copy, for which there is room; None where all of the earlier backup would fit in once more."""
     before = draft.earlier.metadata if draft.earlier else None
-    if before and before.uploads and size + before.uploads.bytes < disk.free_space(draft.settings.dir) / 2:
+    whole = size + (before.uploads.bytes if before and before.uploads else 0)
+    if before and before.uploads and 2 * space.with_margin(whole) < disk.free_space(draft.settings.dir):
         return None
     if draft.live_uploads:
         size += uploads.measure(draft.live_uploads, draft.earlier)[1]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backupkit.ground import disk
+from backupkit.ground import disk, process
 from backupkit.parts import index, integrity, manifest, schema, store, upgrade
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.words.errors import Damaged
@@ -42,7 +41,7 @@ def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listen
         raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
     source = Source(backup.name, file, tree, same_owner=manifest.has_checksums(backup.path), git=metadata.git)
     opened: list[sqlite3.Connection] = []
-    with ThreadPoolExecutor(1) as beside:
+    with process.beside(metadata.database.size if metadata.database and file else 0) as beside:
         looking = beside.submit(_with_database, source, metadata.database, opened.append) if file else None
         try:
             _refuse_altered(backup, tell)
@@ -105,7 +104,7 @@ def stage(
     source.
     """
     try:
-        with ThreadPoolExecutor(1) as beside:
+        with process.beside(source.facts.size if source.facts else 0) as beside:
             is_wanted = source.database and not same_database
             staging = beside.submit(stage_database, settings, source) if is_wanted else None
             if source.uploads and settings.uploads:

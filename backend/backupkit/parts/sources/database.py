@@ -15,7 +15,6 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -130,7 +129,7 @@ def inspect(sealed: Path, tell: Listener = silence) -> Inspection:
 
     A file that SQLite cannot read at all raises `Damaged`.
     """
-    with ThreadPoolExecutor(1) as beside:
+    with process.beside(sealed.stat().st_size) as beside:
         checksum = beside.submit(disk.hash_file, sealed)
         found = examine(sealed, QUICK, tell)
         return replace(found, facts=replace(found.facts, sha256=checksum.result()))
