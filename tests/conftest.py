@@ -26,6 +26,7 @@ HOW_TO_GET = {
     "git": "apt install git, or brew install git",
     "mmdebstrap": "apt install mmdebstrap",
     "podman": "apt install podman, or brew install podman",
+    "rclone": "apt install rclone, or brew install rclone",
     "restic": "apt install restic, or brew install restic",
     "rsync": "apt install rsync, or brew install rsync",
     "script": "apt install bsdutils",
