@@ -59,7 +59,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, change n
 Note = Annotated[str, typer.Option("--note", help="A few words to find it by.")]
 Pin = Annotated[bool, typer.Option("--pin", help="Keep it from being deleted.")]
 NoUploads = Annotated[bool, typer.Option("--no-uploads", help="The database only.")]
-RemoteName = Annotated[str | None, typer.Option("--remote", "-R", help="A remote, by its name in the settings.")]
+RemoteName = Annotated[str | None, typer.Option("--remote", help="A remote, by its name in the settings.")]
 Stop = Annotated[bool, typer.Option("--stop", help="Stop the service meanwhile (backup.sh does it).")]
 
 

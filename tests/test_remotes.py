@@ -725,7 +725,9 @@ def test_a_wrong_table_is_refused_with_its_name(app: SmallApp, line: str, says: 
 
 
 @pytest.mark.parametrize(
-XX'{"a b": {}}', '{"nas": 7}', "[" * 100_000], ids=["torn", "list", "name", "number", "deep"]
+    "value",
+    ["{", "[1]", '{"a b": {}}', '{"nas": 7}', "[" * 100_000],
+    ids=["torn", "list", "name", "number", "deep"],
 )
 def test_remotes_in_the_environment_are_json(app: SmallApp, value: str) -> None:
     assert_refusal(app.command("list", env={"BACKUP_REMOTES": value}), 2, "BACKUP_REMOTES", "config")

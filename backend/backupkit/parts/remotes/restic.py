@@ -67,9 +67,11 @@ class ResticRemote:
 
     def prepare(self) -> None:
         """There is a repository: made now, where there is none and its place can be reached."""
-        try:
-            self.check()
-        except _NoRepository:
+        self._require_restic()
+        done = self._run(["cat", "config"], allowed=(0, 1))
+        if done.code and not _lacks_repository(done.said):
+            raise self._failure("cat", done)
+        if done.code:
             self._run(["init"])
 
     def list(self) -> list[RemoteBackup]:
@@ -233,8 +235,8 @@ class ResticRemote:
             return RemoteAway(
                 f"The remote {self.name} cannot be reached: {reason}.", hint="Is the network up? `remotes` tries again."
             )
-        if "unable to open config file" in said or "Is there a repository" in said:
-            return _NoRepository(
+        if _lacks_repository(said):
+            return RemoteFailed(
                 f"There is no repository of restic at {place}, for the remote {self.name}.",
                 hint=f"If the place is right: remotes --init {self.name}",
             )
@@ -247,10 +249,6 @@ class ResticRemote:
             f"The remote {self.name} failed: restic {command}: {reason}.",
             hint="The backups here are not touched by that. `remotes` tries again.",
         )
-
-
-class _NoRepository(RemoteFailed):
-    """The place can be reached, and there is no repository."""
 
 
 def _run(
@@ -371,6 +369,12 @@ def _plain(value: str) -> str:
 def _size(metadata: Metadata) -> int:
     database, uploads = metadata.database, metadata.uploads
     return (database.size if database else 0) + (uploads.bytes if uploads else 0)
+
+
+def _lacks_repository(said: str) -> bool:
+    """Whether the place could be reached, and no repository is there."""
+    is_missing = "unable to open config file" in said or "Is there a repository" in said
+    return is_missing and not _AWAY.search(said)
 
 
 def _lock_of(said: str) -> str:
