@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from backupkit.verbs.pull import prove_remote, pull_backup, verify_remote
 from backupkit.verbs.push import push_backups, refuse_failed
 from backupkit.verbs.remotes import look_at_remotes, prepare_remote
 from backupkit.words.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
-from backupkit.words.events import Step, Waiting, silence
+from backupkit.words.events import Progress, Step, Waiting, silence
 from backupkit.words.model import Order
 from backupkit.words.settings import Settings
 from refusals import assert_refusal, picture
@@ -50,18 +51,31 @@ class Place:
     table: Table
     lose: Callable[[], None]
     """It can be reached no more."""
+    back: Callable[[], None]
+    """It is there again, with what it held."""
+
+
+def mount(path: Path) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Takes the folder away, and brings it back."""
+    aside = path.with_name(f"{path.name}-aside")
+
+    def back() -> None:
+        shutil.rmtree(path, ignore_errors=True)
+        aside.rename(path)
+
+    return lambda: os.rename(path, aside), back
 
 
 def folder_place(folder: Path) -> Iterator[Place]:
     path = folder / "nas"
     path.mkdir()
-    yield Place({"type": "folder", "path": str(path)}, lambda: path.rename(folder / "unmounted"))
+    yield Place({"type": "folder", "path": str(path)}, *mount(path))
 
 
 def restic_place(folder: Path) -> Iterator[Place]:
     path = folder / "repository"
     table = {"type": "restic", "repository": str(path), "password": PASSWORD}
-    yield Place(table, lambda: path.rename(folder / "gone"))
+    yield Place(table, *mount(path))
 
 
 def rest_place(folder: Path) -> Iterator[Place]:
@@ -74,12 +88,9 @@ def rest_place(folder: Path) -> Iterator[Place]:
         stderr=subprocess.DEVNULL,
         env={**os.environ, "RCLONE_CONFIG": str(folder / "rclone.conf")},
     )
-    with ended(server):
-        wait_for(port)
-        yield Place(
-            {"type": "restic", "repository": f"rest:http://{address}/", "password": PASSWORD, "stall": 20},
-            lambda: end(server),
-        )
+    with ended(server), Line.to(port) as line:
+        table = {"type": "restic", "repository": f"rest:http://127.0.0.1:{line.port}/", "password": PASSWORD}
+        yield Place({**table, "stall": 5}, line.cut, line.mend)
 
 
 def s3_place(folder: Path) -> Iterator[Place]:
@@ -91,12 +102,10 @@ def s3_place(folder: Path) -> Iterator[Place]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    with ended(server):
-        wait_for(port)
-        repository = f"s3:http://127.0.0.1:{port}/backups/pats"
-        yield Place(
-            {"type": "restic", "repository": repository, "password": PASSWORD, "stall": 20}, lambda: end(server)
-        )
+    with ended(server), Line.to(port) as line:
+        repository = f"s3:http://127.0.0.1:{line.port}/backups/pats"
+        table = {"type": "restic", "repository": repository, "password": PASSWORD}
+        yield Place({**table, "stall": 5}, line.cut, line.mend)
 
 
 # A new kind of remote is one line here: how a test gets one, and the tools that it needs.
@@ -269,6 +278,37 @@ def test_a_lost_remote_harms_no_backup_and_is_caught_up_when_it_is_back(app: Sma
     assert "not yet on there" in reasons["two"] and "not yet on there" not in reasons["one"]
     state = look_at_remotes(settings).remotes[0]
     assert state.failure and not state.is_current
+    place.back()
+    assert push(settings) == ("two",)
+    assert there(settings) == ["two", "one"]
+
+
+@pytest.mark.parametrize("moment", [Step, Progress], ids=["as it begins", "under way"])
+def test_a_remote_lost_during_a_push_is_readable_when_it_is_back_and_the_next_push_completes_it(
+    app: SmallApp, place: Place, moment: type
+) -> None:
+    settings = with_remote(app, place.table)
+    made(app, "one")
+    push(settings)
+    for number in range(40):
+        app.write_upload(f"many/{number}", os.urandom(100_000))
+    source = made(app, "two", days=1)
+    lost: list[object] = []
+
+    def losing(event: object) -> None:
+        if isinstance(event, moment) and not lost:
+            place.lose()
+            lost.append(event)
+
+    (failed,) = push_backups(settings, tell=losing)
+    assert lost and (isinstance(failed.failure, RemoteFailed) or moment is Progress)
+    place.back()
+    assert set(there(settings)) <= {"one", "two"}
+    push(settings)
+    verify_remote(settings, "there")
+    before = everything(source)
+    shutil.rmtree(source)
+    assert everything(pull_backup(settings, "two", "there").backup.path) == before
 
 
 def test_a_remote_that_was_not_made_ready_is_not_filled_by_accident(app: SmallApp, place: Place) -> None:
@@ -400,7 +440,8 @@ def test_unchanged_files_are_linked_in_a_folder_and_changed_ones_are_not(app: Sm
     settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
     made(app, "one")
     push(settings)
-    app.write_upload("2/letter.txt", b"Dear company 3\n")
+    before = (app.uploads / "2/letter.txt").stat().st_mtime_ns
+    os.utime(app.write_upload("2/letter.txt", b"Dear company 3\n"), ns=(before, before))  # of its size and time
     made(app, "two", days=1)
     push(settings)
     one, two = (tmp_path / "nas" / name / "uploads" for name in ("one", "two"))
@@ -451,6 +492,29 @@ def test_a_copy_that_was_cut_short_is_taken_up_again(app: SmallApp, tmp_path: Pa
     push(settings)
     final = tmp_path / "nas/one"
     assert everything(final) == everything(source) and (final / "uploads/first").stat().st_ino == kept
+
+
+def test_a_copy_that_ends_at_any_file_is_completed_by_the_next(
+    app: SmallApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    source, real, cut = made(app, "one"), disk.copy_file, 0
+    for last in range(1, 20):
+        left = iter(range(last))
+
+        def failing(one: Path, two: Path) -> int:
+            if next(left, None) is None:  # noqa: B023 - used before it changes
+                raise KeyboardInterrupt
+            return real(one, two)
+
+        monkeypatch.setattr(disk, "copy_file", failing)
+        with contextlib.suppress(KeyboardInterrupt):
+            push(settings)
+            break
+        cut += 1
+        assert there(settings) == []
+    assert cut and everything(tmp_path / "nas/one") == everything(source)
 
 
 # restic.
@@ -750,6 +814,55 @@ def test_a_secret_of_no_remote_is_refused_and_that_of_one_is_shown_nowhere(app: 
 
 
 # Servers.
+
+
+class Line:
+    """A line to a server that can be cut, with all that is under way on it, and mended."""
+
+    def __init__(self, target: int) -> None:
+        self._target, self._is_cut = target, False
+        self._ends: list[socket.socket] = []
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._door.getsockname()[1]
+
+    @classmethod
+    @contextlib.contextmanager
+    def to(cls, target: int) -> Iterator[Line]:
+        wait_for(target)
+        line = cls(target)
+        threading.Thread(target=line._serve, daemon=True).start()
+        try:
+            yield line
+        finally:
+            line.cut()
+            line._door.close()
+
+    def cut(self) -> None:
+        self._is_cut = True
+        while self._ends:
+            with contextlib.suppress(OSError):
+                self._ends.pop().shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        self._is_cut = False
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._door.accept()
+                if self._is_cut:
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._target))
+                self._ends += [near, far]
+                for one, two in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=(one, two), daemon=True).start()
+
+    def _pump(self, one: socket.socket, two: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(1 << 16):
+                two.sendall(data)
+            two.shutdown(socket.SHUT_WR)
 
 
 def free_port() -> int:
