@@ -74,7 +74,7 @@ def folder_place(folder: Path) -> Iterator[Place]:
 
 def restic_place(folder: Path) -> Iterator[Place]:
     path = folder / "repository"
-    table = {"type": "restic", "repository": str(path), "password": PASSWORD}
+    table = {"type": "restic", "repository": str(path), "password": PASSWORD, "stall": 5}
     yield Place(table, *mount(path))
 
 
