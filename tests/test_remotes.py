@@ -74,7 +74,7 @@ def folder_place(folder: Path) -> Iterator[Place]:
 
 def restic_place(folder: Path) -> Iterator[Place]:
     path = folder / "repository"
-    table = {"type": "restic", "repository": str(path), "password": PASSWORD, "stall": 5}
+    table = {"type": "restic", "repository": str(path), "password": PASSWORD, "stall": 20}
     yield Place(table, *mount(path))
 
 
@@ -90,7 +90,7 @@ def rest_place(folder: Path) -> Iterator[Place]:
     )
     with ended(server), Line.to(port) as line:
         table = {"type": "restic", "repository": f"rest:http://127.0.0.1:{line.port}/", "password": PASSWORD}
-        yield Place({**table, "stall": 5}, line.cut, line.mend)
+        yield Place({**table, "stall": 20}, line.cut, line.mend)
 
 
 def s3_place(folder: Path) -> Iterator[Place]:
@@ -105,7 +105,7 @@ def s3_place(folder: Path) -> Iterator[Place]:
     with ended(server), Line.to(port) as line:
         repository = f"s3:http://127.0.0.1:{line.port}/backups/pats"
         table = {"type": "restic", "repository": repository, "password": PASSWORD}
-        yield Place({**table, "stall": 5}, line.cut, line.mend)
+        yield Place({**table, "stall": 20}, line.cut, line.mend)
 
 
 # A new kind of remote is one line here: how a test gets one, and the tools that it needs.
