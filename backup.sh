@@ -4,6 +4,8 @@
 # service, or right here where there is no engine. It holds no backup logic; `./backup.sh --help` shows the commands.
 #
 #   BACKUP_RUNNER   auto (default), docker, local      BACKUP_SERVICE   the service in the compose file (backend)
+#
+# Both may be in backup.toml too, as plain lines: runner = "local"
 
 set -Eeuo pipefail
 unset CDPATH
@@ -55,7 +57,7 @@ read_arguments() {
       :*) command=$word ;;
       restore:--stop | restore-dump:--stop | undo:--stop | migrate:--stop) stop=yes && continue ;;
       *:-*) ;;
-      dump:*/* | restore-dump:*/* | export:*/* | import:*/*)
+      dump:*/* | restore-dump:*/* | export:*/* | import:*/* | recovery-kit:*/*)
         path=$(absolute "$word")
         word=$path
         if [ "${path%/*}" = "$root/backups" ]; then word=${path##*/} path=""; fi
@@ -72,6 +74,18 @@ needs_input() { { [ "$command" = restore-dump ] || [ "$command" = import ]; } &&
 
 # Commands that must work at once in a fresh clone: no image is built for them.
 needs_no_service() { case $command in "" | demo | doctor | config) ;; *) asked_for --help ;; esac }
+
+# The value of a plain line `name = "value"` in backup.toml, before its first table; nothing where there is none.
+setting() {
+  local line plain="^[[:space:]]*$1[[:space:]]*=[[:space:]]*[\"']([A-Za-z0-9_.-]*)[\"'][[:space:]]*(#.*)?\$"
+  local table='^[[:space:]]*\['
+  if ! [ -f "$app/backup.toml" ] || ! [ -r "$app/backup.toml" ]; then return; fi
+  while IFS= read -r line || [ -n "$line" ]; do
+    line=${line%$'\r'}
+    if [[ $line =~ $table ]]; then return; fi
+    if [[ $line =~ $plain ]]; then printf '%s\n' "${BASH_REMATCH[1]}"; fi
+  done <"$app/backup.toml"
+}
 
 # --- where to run it --------------------------------------------------------------------------------------------------
 
@@ -131,11 +145,11 @@ check_service() {
 choose_runner() {
   local insist=""
   state=""
-  case ${BACKUP_RUNNER:-auto} in
+  case ${wanted:=auto} in
     auto) ;;
     docker) insist=yes ;;
     local) runner=local && return ;;
-    *) die 2 "BACKUP_RUNNER is '$BACKUP_RUNNER'; it can be auto, docker or local." ;;
+    *) die 2 "BACKUP_RUNNER is '$wanted'; it can be auto, docker or local." ;;
   esac
   if ! find_engine; then
     [ -z "$insist" ] || die 1 "BACKUP_RUNNER=docker, but $why."
@@ -189,15 +203,18 @@ collect_git_facts() {
   BACKUP_GIT_TAG=$(quiet_git describe --tags --exact-match HEAD || true)
   BACKUP_GIT_DIRTY=false
   if [ -n "$(quiet_git status --porcelain --untracked-files=no)" ]; then BACKUP_GIT_DIRTY=true; fi
-  export BACKUP_GIT_COMMIT BACKUP_GIT_SHORT BACKUP_GIT_SUBJECT BACKUP_GIT_BRANCH BACKUP_GIT_TAG BACKUP_GIT_DIRTY
+  BACKUP_HOST_ORIGIN=$(quiet_git remote get-url origin || true)
+  export BACKUP_HOST_ORIGIN BACKUP_GIT_COMMIT BACKUP_GIT_SHORT BACKUP_GIT_SUBJECT BACKUP_GIT_BRANCH BACKUP_GIT_TAG BACKUP_GIT_DIRTY
 }
 
 export_facts() {
-  export BACKUP_SERVICE=$service BACKUP_HOST_COMMAND=./backup.sh BACKUP_RUNNER_IN_USE=$runner
+  # What `config` says of the service is where the person has set it.
+  if [ "$command" != config ]; then export BACKUP_SERVICE=$service; fi
+  export BACKUP_HOST_COMMAND=./backup.sh BACKUP_RUNNER_IN_USE=$runner BACKUP_HOST_FOLDER=$root
   export BACKUP_HOST_NAME=${BACKUP_HOST_NAME:-$HOSTNAME}
   export BACKUP_HOST_USER=${SUDO_USER:-${USER:-${LOGNAME:-}}}
   if [ "$runner" != local ]; then export BACKUP_COMPOSE="${compose[*]}"; fi
-  case $command in backup | auto-backup | migrate | run | schedule) collect_git_facts ;; esac
+  case $command in backup | auto-backup | migrate | run | schedule | recovery-kit) collect_git_facts ;; esac
 }
 
 # --- in a container ---------------------------------------------------------------------------------------------------
@@ -364,7 +381,6 @@ make_environment() (
 
 run_here() {
   local requirements environment
-  if [ ! -e "${app:=$root/backend}/backup_restore.py" ]; then app=$root; fi
   requirements=$app/requirements.txt
   [ -e "$requirements" ] || die 1 "There is no backup_restore.py with a requirements.txt in $root or $root/backend."
   environment=$root/.backup-venv/$(cksum <"$requirements" | tr ' ' -)
@@ -377,7 +393,10 @@ run_here() {
 
 root=$(folder_of "${BASH_SOURCE[0]}")
 app=${BACKUP_APP_DIR:+$(absolute "$BACKUP_APP_DIR")}
-service=${BACKUP_SERVICE:-backend}
+if [ ! -e "${app:=$root/backend}/backup_restore.py" ]; then app=$root; fi
+wanted=${BACKUP_RUNNER:-$(setting runner)}
+service=${BACKUP_SERVICE:-$(setting service)}
+service=${service:-backend}
 read_arguments "$@"
 if asked_for --dry-run || asked_for --help; then stop=""; fi
 if ! [ -t 0 ] && ! needs_input; then exec </dev/null; fi
@@ -395,7 +414,7 @@ if [ -n "$stop" ]; then
   with_service_stopped
 else
   case $command:$path in
-    dump:?* | export:?*) write_to_path ;;
+    dump:?* | export:?* | recovery-kit:?*) write_to_path ;;
     *) in_container ;;
   esac
 fi

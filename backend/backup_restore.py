@@ -22,12 +22,19 @@ import typer
 from typer.core import TyperGroup
 
 from backupkit.faces import reporting
-from backupkit.faces.boundary import boundary, end_on_signals, open_missing_streams, say_error
+from backupkit.faces.boundary import (
+    boundary,
+    end_at_once_on_signals,
+    end_on_signals,
+    open_missing_streams,
+    say_error,
+)
 from backupkit.faces.console import ask, ask_secret, at_terminal, listening, say
 from backupkit.words.errors import Damaged, ExitCode, Refused
 from backupkit.words.events import collecting
 
 if TYPE_CHECKING:
+    from backupkit.verbs.configure import Changed
     from backupkit.verbs.restore import Restored, RestorePlan
     from backupkit.verbs.verify import Verified
     from backupkit.words.model import Backup, Order
@@ -51,6 +58,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+config_group = typer.Typer(cls=TyperGroup)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")]
 Name = Annotated[str, typer.Argument(help="The backup's name, or 'latest'.")]
@@ -528,18 +537,110 @@ def status(
 
 
 @app.command()
-def config(json: Json = False) -> None:
-    """The settings in force, and where each comes from."""
-    from backupkit.faces import as_json, render
-    from backupkit.words.settings import Settings, origin
+def schedule(
+    show: Annotated[bool, typer.Option("--list", help="Show the next runs, and end.")] = False,
+    json: Json = False,
+) -> None:
+    """The scheduler: backups, test restores and pruning at their times, until it is told to end."""
+    if show:
+        return _list_runs(json)
+    if json:
+        raise Refused("The scheduler has no result to show as JSON.", hint="Add --list: it shows the next runs.")
+    from backupkit.faces.daemon import Daemon
 
     settings = _load()
-    values = {name: getattr(settings, name) for name in Settings.model_fields}
+    if code := Daemon(settings, lambda: _load_again(settings)).serve():
+        raise SystemExit(code)
+
+
+@app.command("recovery-kit")
+def recovery_kit(
+    file: Annotated[
+        str | None, typer.Argument(help="A new file; a bare name goes to the backups folder. Left out, or -: stdout.")
+    ] = None,
+) -> None:
+    """A sheet to print: what one needs to start again on a new machine. No secrets."""
+    from backupkit.faces.host import git_facts, host
+    from backupkit.faces.recovery_sheet import sheet
+    from backupkit.verbs.recovery_kit import copies_of, sheet_path, write_sheet
+    from backupkit.verbs.recovery_kit import recovery_kit as gather
+
+    settings = _settings_for_reading()
+    path = sheet_path(settings, file) if file and file != "-" else None
+    lines = sheet(gather(settings, copies_of(settings)), host(os.environ), git_facts(os.environ))
+    if path is None:
+        return _put(lines)
+    write_sheet(path, "".join(f"{line}\n" for line in lines))
+    _put([f"The sheet is {path}. Keep a copy of it away from this machine."])
+
+
+@config_group.callback(invoke_without_command=True)
+def config(ctx: typer.Context, json: Json = False) -> None:
+    """The settings in force, and where each comes from; or begin and edit the file they are in."""
+    from backupkit.faces import as_json, render
+    from backupkit.words.settings import origins
+
+    if ctx.invoked_subcommand:
+        return
+    settings = _load()
+    values = {name: (getattr(settings, name), origin) for name, origin in origins(settings).items()}
     if json:
-        described = {name: {"value": value, "origin": origin(settings, name)} for name, value in values.items()}
-        return as_json.put(described)
-    rows = ((name, render.value(value), origin(settings, name)) for name, value in values.items())
+        return as_json.put({name: {"value": value, "origin": origin} for name, (value, origin) in values.items()})
+    rows = ((name, render.value(value), origin) for name, (value, origin) in values.items())
     _put(render.table(("SETTING", "VALUE", "FROM"), rows))
+
+
+@config_group.command("init")
+def config_init(
+    stdout: Annotated[bool, typer.Option("--stdout", help="Print it, and write nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Begin a backup.toml: every setting, what it means and may be, its default; nothing set yet."""
+    from backupkit.faces import as_json
+    from backupkit.verbs.configure import begin_file
+    from backupkit.words.settings_schema import template
+
+    if stdout and json:
+        raise Refused("With --stdout the file itself goes to stdout.", hint="Leave out --json.")
+    if stdout:
+        return print(template(_app_folder()), end="")
+    path = begin_file(_app_folder(), _contained())
+    as_json.put({"file": path}) if json else print(f"{path} is there, with every setting commented out.")
+
+
+@config_group.command("set")
+def config_set(
+    key: Annotated[str, typer.Argument(help="The setting, as timezone or BACKUP_TIMEZONE.")],
+    value: Annotated[str, typer.Argument(help="Its value; several with spaces between them.")],
+    json: Json = False,
+) -> None:
+    """Set a value in backup.toml, and leave all else in it as it is."""
+    from backupkit.verbs.configure import set_value
+
+    _show_changed(set_value(_app_folder(), _contained(), key, value), json)
+
+
+@config_group.command("unset")
+def config_unset(
+    key: Annotated[str, typer.Argument(help="The setting, as timezone or BACKUP_TIMEZONE.")],
+    json: Json = False,
+) -> None:
+    """Take a value out of backup.toml, so that the default is in force."""
+    from backupkit.verbs.configure import unset_value
+
+    _show_changed(unset_value(_app_folder(), _contained(), key), json)
+
+
+@config_group.command("schema")
+def config_schema() -> None:
+    """A JSON schema of backup.toml, for editors."""
+    from backupkit.faces import as_json
+    from backupkit.words.settings_schema import json_schema
+
+    as_json.put(json_schema())
+
+
+app.add_typer(config_group, name="config")
 
 
 @app.command()
@@ -587,7 +688,10 @@ def demo(
 def main() -> None:
     """The program."""
     open_missing_streams()
-    app(prog_name=os.environ.get("BACKUP_HOST_COMMAND") or None)
+    try:
+        app(prog_name=os.environ.get("BACKUP_HOST_COMMAND") or None)
+    finally:
+        end_at_once_on_signals()  # from here on there is nothing to tidy up
 
 
 def _load() -> Settings:
@@ -601,10 +705,57 @@ def _load() -> Settings:
     return settings
 
 
+def _load_again(before: Settings) -> Settings:
+    """The settings as they are now; the log stays open where it is the same."""
+    from backupkit.faces import log
+    from backupkit.words.settings import load_settings
+
+    settings = load_settings(_app_dir())
+    log.hide((*before.secrets, *settings.secrets))
+    if settings.log_file and settings.log_file != before.log_file:
+        log.open_log(settings.log_file, settings.log_format)
+    return settings
+
+
+def _list_runs(json: bool) -> None:
+    from dataclasses import asdict
+
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.agenda import next_runs
+
+    settings = _settings_for_reading()
+    found, is_at_work = next_runs(settings)
+    if not is_at_work:
+        say("No scheduler is at work for this backups folder: these are the runs if one were.")
+    as_json.put([asdict(one) for one in found]) if json else _put(render.due(settings, found))
+
+
 def _app_dir() -> Path:
     """The folder of this script, where it was copied into an app; the current one where it was installed."""
     here = Path(__file__).resolve().parent
     return Path.cwd() if here.name in ("site-packages", "dist-packages") else here
+
+
+def _app_folder() -> Path:
+    """Where `backup.toml` is, for commands that mend settings which cannot be loaded."""
+    from backupkit.words.settings import app_folder
+
+    return app_folder(_app_dir())
+
+
+def _contained() -> bool:
+    """Whether the wrapper says that this is a container."""
+    return os.environ.get("BACKUP_RUNNER_IN_USE", "local") != "local"
+
+
+def _show_changed(done: Changed, json: bool) -> None:
+    from dataclasses import asdict
+
+    from backupkit.faces import as_json, render
+
+    as_json.put(asdict(done)) if json else _put(render.changed(done))
+    if done.overridden_by:
+        say(f"{done.overridden_by} in the environment overrides this.")
 
 
 def _settings(recovering: bool = True, work: str = "") -> Settings:

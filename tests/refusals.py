@@ -30,9 +30,8 @@ def picture(app: SmallApp) -> Picture:
     found: Picture = {}
     for top in (app.database.parent, app.uploads, app.backups):
         found |= {f"{top.name}/{path}": facts for path, facts in _entries(top)}
-    for name in TRACES:
-        found.pop(f"{app.backups.name}/{name}", None)
-    return found
+    traces = tuple(f"{app.backups.name}/{name}" for name in TRACES)
+    return {path: facts for path, facts in found.items() if not path.startswith(traces)}
 
 
 def _entries(top: Path) -> Iterator[tuple[str, tuple[str, int, int, int, bytes]]]:

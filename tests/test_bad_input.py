@@ -514,7 +514,7 @@ def test_a_list_of_checksums_that_is_not_sound_is_refused(backed_up: SmallApp, c
 def test_a_checksum_given_twice_is_refused(backed_up: SmallApp) -> None:
     sums = backed_up.backups / "good" / "SHA256SUMS"
     sums.write_bytes(sums.read_bytes() + sums.read_bytes().splitlines(keepends=True)[0])
-    refused(backed_up, "restore", "good", "--force", code=12, names="good is damaged: SHA256SUMS line", hint="`list`")
+    refused(backed_up, "restore", "good", "--force", code=12, names="good is damaged: SHA256SUMS names", hint="`list`")
 
 
 def test_more_paths_hidden_in_a_sound_list_are_refused(backed_up: SmallApp) -> None:

@@ -236,6 +236,37 @@ def rows(backup: Path) -> int:
     return count
 
 
+@pytest.mark.needs("mkfs.xfs")
+def test_where_blocks_can_be_shared_a_backup_of_a_large_upload_takes_no_room(app: SmallApp, tmp_path: Path) -> None:
+    with xfs(tmp_path) as disk_of_its_own:
+        for folder in (app.uploads, app.backups):
+            shutil.move(folder, disk_of_its_own / folder.name)
+            folder.symlink_to(disk_of_its_own / folder.name)
+        app.write_upload("large.bin", os.urandom(20_000_000))
+        os.sync()
+        free = disk.free_space(disk_of_its_own)
+        made = back_up(app, "one")
+        assert free - disk.free_space(disk_of_its_own) < 5_000_000
+        assert made.size_bytes > 20_000_000
+        assert (made.path / "uploads/large.bin").read_bytes() == (app.uploads / "large.bin").read_bytes()
+
+
+@contextmanager
+def xfs(folder: Path) -> Iterator[Path]:
+    """A small file system that can share blocks."""
+    image, place = folder / "image", folder / "xfs"
+    place.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(400_000_000)
+    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
+    if subprocess.run(["mount", "-o", "loop", image, place], capture_output=True).returncode:
+        pytest.skip("this machine mounts no image; it takes root and loop devices")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
 # What is not linked from.
 
 
@@ -326,6 +357,25 @@ def test_a_restore_needs_room_for_what_differs(app: SmallApp, monkeypatch: pytes
     app.write_upload("1/letter.txt", b"Changed\n")
     needs = plan_restore(app.settings, "one").needs
     assert 0 < sum(needs.values()) < 100_000
+
+
+def test_the_backup_after_a_disaster_shares_with_what_was_restored(app: SmallApp) -> None:
+    one = back_up(app, "one").path
+    shutil.rmtree(app.uploads)
+    restore(app, "one")
+    two = back_up(app, "two").path
+    assert inode(one / LETTER) == inode(two / LETTER)
+    assert adds(app)["two"] <= (one / "pats.db").stat().st_size
+
+
+def test_a_file_that_is_not_as_the_restored_one_is_not_taken_for_it(app: SmallApp) -> None:
+    back_up(app, "one")
+    change_unseen(app.uploads / "1/letter.txt", b"DEAR company 1\n")
+    app.write_upload("2/letter.txt", b"Longer than it was\n")
+    index.follow_restore(app.settings, app.backups / "one", app.uploads)
+    two = back_up(app, "two").path
+    assert (two / LETTER).read_bytes() == b"DEAR company 1\n"
+    assert (two / OTHER).read_bytes() == b"Longer than it was\n"
 
 
 def test_an_equal_tree_is_found_equal_without_an_index_too(app: SmallApp) -> None:

@@ -209,6 +209,37 @@ def test_a_table_of_very_many_columns_comes_back(tmp_path: Path) -> None:
     )
 
 
+ODD = [None, 5, -7, 2.5, 1 / 3, -0.0, math.inf, "a\0b", "it's", "\r\n", "é\0", b"x'", b"", 2**63 - 1]
+
+
+@pytest.mark.parametrize("usual", [7, 1 / 3, 2.5, "é's", b"x", None])
+@pytest.mark.parametrize("declared", ["", "INTEGER", "TEXT", "REAL", "NUMERIC"])
+def test_a_value_unlike_all_others_of_its_column_comes_back(tmp_path: Path, usual: Any, declared: str) -> None:
+    values = [usual] * 200 + ODD + [usual] * 200
+    rows = [("INSERT INTO t VALUES(?, ?, 'x')", (number, value)) for number, value in enumerate(values)]
+    comes_back(f"CREATE TABLE t(a INTEGER PRIMARY KEY, b {declared}, c TEXT);", tmp_path, *rows)
+
+
+def test_rows_of_very_different_sizes_come_back(tmp_path: Path) -> None:
+    sizes = [1] * 300 + [3_000_000, 10, 1_100_000, 1_100_000, 0] + [7] * 300 + [20_000] * 100
+    more = [("INSERT INTO t(b) VALUES(?)", ("é" * size if size % 2 else bytes(size),)) for size in sizes]
+    comes_back("CREATE TABLE t(a INTEGER PRIMARY KEY, b);", tmp_path, *more)
+
+
+def test_rows_that_a_damaged_tree_hides_from_a_search_come_back(tmp_path: Path) -> None:
+    origin = tmp_path / "origin.db"
+    with closing(sqlite3.connect(origin)) as database:
+        database.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+        database.executemany("INSERT INTO t VALUES(?, ?)", ((n, f"row {n:08}") for n in range(20_000, 30_000)))
+        database.commit()
+    content = origin.read_bytes()
+    sound, late = (b"\x81\x9c\x41\x03\x00%row 00020033", b"\x81\xec\x41\x03\x00%row 00020033")
+    assert content.count(sound) == 1
+    origin.write_bytes(content.replace(sound, late))
+    with closing(sqlite3.connect(load(dump(origin), tmp_path / "new.db"))) as database:
+        assert database.execute("SELECT count(*), count(DISTINCT b) FROM t").fetchone() == (10_000, 10_000)
+
+
 # --- rowids
 
 

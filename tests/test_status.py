@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import threading
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -150,6 +151,16 @@ def test_a_damaged_backup_is_a_warning_beside_good_ones(app: SmallApp) -> None:
     )
     assert found.level == "warning" and "Damaged backups: bad." in found.sentence
     assert found.numbers.by_state == {"checked": 1, "damaged": 1}
+
+
+def test_an_unusual_newest_backup_is_a_warning_until_somebody_has_looked(app: SmallApp) -> None:
+    whole = backup(app.settings, "one", HOUR)
+    assert whole.metadata
+    odd = replace(whole, metadata=replace(whole.metadata, anomalies=("half the rows are gone",)))
+    found = judged(app, odd)
+    assert found.level == "warning" and "one is unusual: half the rows are gone." in found.sentence
+    assert judged(app, replace(odd, accepted=True)).level == "fine"
+    assert judged(app, backup(app.settings, "two", HOUR / 2), odd).level == "fine"
 
 
 def test_failures_count_until_the_next_good_backup(app: SmallApp) -> None:

@@ -647,3 +647,80 @@ def test_the_wrapper_keeps_to_bash_3() -> None:
     text = WRAPPER.read_text()
     newer = ["declare -A", "mapfile", "readarray", ",,}", "^^}", "${@Q}", "|&", "&>>", "coproc", "local -n", "wait -n"]
     assert [word for word in newer if word in text] == []
+
+
+# What backup.toml says of the wrapper.
+
+
+def toml(host: Host, text: str) -> None:
+    (host.project / "backend" / "backup.toml").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "called"),
+    [
+        ('service = "database"\n', "database"),
+        ("  service='database'  # ours", "database"),
+        ('timezone = "UTC"\r\nservice = "database"\r\n', "database"),
+        ('# service = "database"\n', "backend"),
+        ('service_name = "database"\n', "backend"),
+        ('service = "data base"\n', "backend"),
+        ('service = "$(touch /tmp/x)"\n', "backend"),
+        ('[later]\nservice = "database"\n', "backend"),
+        ("", "backend"),
+    ],
+)
+def test_the_service_is_read_from_backup_toml(host: Host, text: str, called: str) -> None:
+    host.install("docker")
+    toml(host, text)
+    host.answer(state="")
+    host.run("list")
+    assert f" {called} backup_restore.py list" in host.handover()["call"]
+    assert host.handover()["variables"]["BACKUP_SERVICE"] == called
+
+
+def test_the_environment_is_stronger_than_backup_toml(host: Host) -> None:
+    host.install("docker", "uv")
+    toml(host, 'service = "nowhere"\nrunner = "docker"\n')
+    assert host.run("list", BACKUP_RUNNER="local").stdout == b"local:list\n"
+    host.run("list", BACKUP_SERVICE="backend")
+    assert host.verbs() == ["exec"]
+
+
+def test_the_runner_is_read_from_backup_toml(host: Host) -> None:
+    host.install("docker", "uv")
+    toml(host, 'runner = "local"')
+    assert host.run("list").stdout == b"local:list\n"
+    toml(host, 'runner = "vm"\n')
+    assert b"BACKUP_RUNNER is 'vm'; it can be auto, docker or local." in host.run("list", code=2).stderr
+
+
+def test_a_backup_toml_that_is_a_folder_or_unreadable_stops_no_command(host: Host) -> None:
+    host.install("docker")
+    (host.project / "backend" / "backup.toml").mkdir()
+    host.run("list")
+    assert host.verbs() == ["exec"]
+
+
+def test_what_config_says_of_the_service_is_where_it_was_set(host: Host) -> None:
+    host.install("docker")
+    toml(host, 'service = "backend"\n')
+    host.run("config", "set", "service", "database")
+    assert "BACKUP_SERVICE" not in host.handover()["variables"]
+    assert host.handover()["call"].endswith(" config set service database")
+
+
+@pytest.mark.needs("git")
+def test_a_recovery_sheet_for_a_path_is_written_here_with_what_is_known_here(host: Host) -> None:
+    host.install("docker")
+    host.link("git")
+    host.answer(output="# Recovery sheet\n")
+    made = commit(host.project)
+    subprocess.run([*GIT, "-C", str(host.project), "remote", "add", "origin", "git@example.org:x.git"], check=True)
+    host.run("recovery-kit", "./sheet.md", cwd=str(host.folder))
+    assert (host.folder / "sheet.md").read_text() == "# Recovery sheet\n"
+    told = host.handover()["variables"]
+    assert host.handover()["call"].endswith(" recovery-kit -")
+    assert (told["BACKUP_GIT_COMMIT"], told["BACKUP_HOST_ORIGIN"]) == (made, "git@example.org:x.git")
+    assert told["BACKUP_HOST_FOLDER"] == str(host.project)
+    assert b"exists already" in host.run("recovery-kit", "./sheet.md", cwd=str(host.folder), code=2).stderr

@@ -25,6 +25,7 @@ import sqlite3
 import stat
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -271,18 +272,22 @@ def _listen(at: Callable[[int, Event], None] | None, told: int) -> None:
     if at is None:
         return
     count, busy = 0, False
+    one_thread_at_a_time = threading.RLock()
 
     def hook(name: str, arguments: tuple[Any, ...]) -> None:
         nonlocal count, busy
-        if busy or not _changes(name, arguments):
+        if not _changes(name, arguments):
             return
-        count += 1
-        busy = True
-        try:
-            os.write(told, count.to_bytes(4, "big"))
-            at(count, (name, arguments))
-        finally:
-            busy = False
+        with one_thread_at_a_time:
+            if busy:  # what is done here is no event
+                return
+            count += 1
+            busy = True
+            try:
+                os.write(told, count.to_bytes(4, "big"))
+                at(count, (name, arguments))
+            finally:
+                busy = False
 
     sys.addaudithook(hook)
 

@@ -24,6 +24,9 @@ OVERRIDE: dict[str, Any] = {
     "healthcheck": {"interval": "1s"},
 }
 
+# The second service does not start with the first, but where a test is about it.
+SCHEDULER: dict[str, Any] = {"image": IMAGE, "network_mode": "none", "profiles": ["scheduler"]}
+
 CALL = """
 import http.client, json, sys
 connection = http.client.HTTPConnection("127.0.0.1", 8000, timeout=30)
@@ -59,6 +62,7 @@ class Project:
         self.folder, self.engine = folder, engine
         self.environment = engine.environment | settings
         self.service: dict[str, Any] = dict(OVERRIDE)
+        self.scheduler: dict[str, Any] = dict(SCHEDULER)
         self.uploads, self.backups = folder / "backend" / "uploads", folder / "backups"
         self.database = folder / "backend" / "data" / "pats.db"
         self.clone()
@@ -77,7 +81,7 @@ class Project:
     def override(self, **service: Any) -> None:
         """Add to the compose file what this test has different."""
         self.service |= service
-        text = json.dumps({"services": {"backend": self.service}}, indent=2)
+        text = json.dumps({"services": {"backend": self.service, "scheduler": self.scheduler}}, indent=2)
         (self.folder / "docker-compose.override.yml").write_text(text)
 
     # --- the service
@@ -102,8 +106,8 @@ class Project:
         (container,) = self.containers("False")
         return container
 
-    def containers(self, one_off: str) -> list[str]:
-        labels = {"project": self.environment["COMPOSE_PROJECT_NAME"], "oneoff": one_off}
+    def containers(self, one_off: str, service: str = "backend") -> list[str]:
+        labels = {"project": self.environment["COMPOSE_PROJECT_NAME"], "oneoff": one_off, "service": service}
         filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
         return self.engine.docker("ps", "--all", "--quiet", *filters).stdout.split()
 

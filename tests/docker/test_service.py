@@ -70,6 +70,23 @@ def test_the_app_runs_as_an_ordinary_user_on_a_read_only_root(project: Project) 
         project.inside("touch", "/app/x")
 
 
+def test_a_setting_that_is_set_lasts(project: Project) -> None:
+    """It is written into the project's own file, through the mount, and a new container has it too."""
+    project.up()
+    file = project.folder / "backend" / "backup.toml"
+    before = file.read_text()
+    project.backup_sh("config", "set", "timezone", "Pacific/Kiritimati")
+    assert file.read_text() == before.replace(
+        '# timezone = "UTC"\n', '# timezone = "UTC"\ntimezone = "Pacific/Kiritimati"\n'
+    )
+    project.compose("stop", "--timeout", "10")
+    project.compose("rm", "--force")
+    project.up()
+    assert project.json("config")["timezone"] == {"value": "Pacific/Kiritimati", "origin": "backup.toml"}
+    project.backup_sh("config", "unset", "timezone")
+    assert file.read_text() == before
+
+
 def test_the_service_is_published_on_this_machine_only(project: Project) -> None:
     configured = project.compose("config").stdout
     assert "127.0.0.1:8000:8000/tcp" in configured

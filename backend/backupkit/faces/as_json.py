@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backupkit.parts import manifest
-from backupkit.verbs.export import Exported, Imported
-from backupkit.verbs.make import Created
-from backupkit.verbs.prune import Pruned, PrunePlan
-from backupkit.verbs.push import Pushed
-from backupkit.verbs.remotes import Copies, RemoteState
-from backupkit.verbs.restore import Restored, RestorePlan
-from backupkit.verbs.run import StepResult, worst
-from backupkit.verbs.status import LEVELS, Status
 from backupkit.words.model import Backup, Metadata
-from backupkit.words.operation import Operation
 from backupkit.words.remotes import RemoteTable
 from backupkit.words.secrets import Secret
 
 if TYPE_CHECKING:
     from backupkit.faces.courier import Delivery
+    from backupkit.verbs.export import Exported, Imported
+    from backupkit.verbs.make import Created
+    from backupkit.verbs.prune import Pruned, PrunePlan
+    from backupkit.verbs.push import Pushed
+    from backupkit.verbs.remotes import Copies, RemoteState
+    from backupkit.verbs.restore import Restored, RestorePlan
+    from backupkit.verbs.run import StepResult
+    from backupkit.verbs.status import Status
     from backupkit.verbs.verify import Verified, VerifiedFile
+    from backupkit.words.operation import Operation
 
 
 def put(document: Any) -> None:
@@ -114,6 +114,8 @@ def restored(done: Restored) -> dict[str, Any]:
 
 def run(results: Sequence[StepResult]) -> dict[str, Any]:
     """Each step of a run, in order, and the exit code of it all."""
+    from backupkit.verbs.run import worst
+
     return {"steps": [_step(one) for one in results], "exit_code": int(worst(results))}
 
 
@@ -169,6 +171,8 @@ def operation(one: Operation) -> dict[str, Any]:
 
 def status(found: Status) -> dict[str, Any]:
     """How things stand: the level and its exit code, the reasons, and every number beside them."""
+    from backupkit.verbs.status import LEVELS
+
     said = {
         "level": found.level,
         "exit_code": LEVELS.index(found.level),

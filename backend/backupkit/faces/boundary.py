@@ -31,6 +31,13 @@ def end_on_signals() -> None:
             signal.signal(number, _interrupt)
 
 
+def end_at_once_on_signals() -> None:
+    """Being told to end ends the process: a handler of ours would only print into Python's own tidying up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is _interrupt:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 

@@ -7,31 +7,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backupkit.parts.remotes.remote import RemoteBackup
-from backupkit.parts.retention import Verdict
-from backupkit.parts.sources.delta import Summary
 from backupkit.parts.space import human
-from backupkit.verbs.doctor import Finding
-from backupkit.verbs.export import Exported, Imported
-from backupkit.verbs.make import Created
-from backupkit.verbs.migrate import Migrated
-from backupkit.verbs.prune import Pruned, PrunePlan
-from backupkit.verbs.pull import Pulled
-from backupkit.verbs.push import Pushed
-from backupkit.verbs.remotes import Copies, RemoteState
-from backupkit.verbs.restore import Restored, RestorePlan
-from backupkit.verbs.run import StepResult
-from backupkit.verbs.status import Numbers, Status
-from backupkit.words.model import Backup, Metadata, SchemaVerdict
 from backupkit.words.names import shown
-from backupkit.words.operation import Operation
-from backupkit.words.reach import Reach
-from backupkit.words.settings import Settings
 from backupkit.words.times import span
 
 if TYPE_CHECKING:
     from backupkit.faces.courier import Delivery
+    from backupkit.parts.remotes.remote import RemoteBackup
+    from backupkit.parts.retention import Verdict
+    from backupkit.parts.sources.delta import Summary
+    from backupkit.parts.timetable import Due
+    from backupkit.verbs.configure import Changed
+    from backupkit.verbs.doctor import Finding
+    from backupkit.verbs.export import Exported, Imported
+    from backupkit.verbs.make import Created
+    from backupkit.verbs.migrate import Migrated
+    from backupkit.verbs.prune import Pruned, PrunePlan
+    from backupkit.verbs.pull import Pulled
+    from backupkit.verbs.push import Pushed
+    from backupkit.verbs.remotes import Copies, RemoteState
+    from backupkit.verbs.restore import Restored, RestorePlan
+    from backupkit.verbs.run import StepResult
+    from backupkit.verbs.status import Numbers, Status
     from backupkit.verbs.verify import Verified, VerifiedFile
+    from backupkit.words.model import Backup, Metadata, SchemaVerdict
+    from backupkit.words.operation import Operation
+    from backupkit.words.reach import Reach
+    from backupkit.words.settings import Settings
 
 _MARKS = {"fine": "ok     ", "warning": "warning", "wrong": "WRONG  "}
 
@@ -171,12 +173,9 @@ def made(created: Created) -> Iterator[str]:
     files = counted(metadata.uploads.files, "upload") if metadata.uploads else "no uploads"
     revision = f"revision {', '.join(metadata.revisions)}" if metadata.revisions else "no revision"
     yield f"Backup {created.backup.name}: {human(created.backup.size_bytes)}, {tables}, {rows}, {files}, {revision}"
-    yield f"  checked and on disk in {created.backup.path}{_added(created.backup)}"
-
-
-def _added(backup: Backup) -> str:
-    linked_from = backup.metadata.linked_from if backup.metadata else None
-    return f", where it adds {human(backup.unique_bytes)} to {linked_from}" if linked_from else ""
+    yield f"  checked and on disk in {created.backup.path}"
+    if metadata.linked_from:
+        yield f"  adds       {human(created.backup.unique_bytes)} to what {metadata.linked_from} has"
 
 
 def plan(found: RestorePlan) -> Iterator[str]:
@@ -359,6 +358,16 @@ def value(setting: object) -> str:
     return "" if setting is None else str(setting)
 
 
+def changed(done: Changed) -> Iterator[str]:
+    """A setting as `backup.toml` has it now."""
+    told = ", ".join(map(str, done.value)) if isinstance(done.value, list) else str(done.value)
+    yield (
+        f"{done.setting} is {told or 'empty'} in {done.file}."
+        if done.value is not None
+        else (f"{done.setting} is not in {done.file}: the default is in force.")
+    )
+
+
 def deleted(backup: Backup) -> Iterator[str]:
     """Which backup is gone."""
     yield f"Deleted {backup.name} ({human(backup.size_bytes)})."
@@ -437,6 +446,15 @@ def status(settings: Settings, found: Status) -> Iterator[str]:
         days = numbers.days_left
         lasts = "" if days is None else f", enough for {counted(int(days), 'day')} at this rate"
         yield f"  free       {human(numbers.free_bytes)}{lasts}"
+
+
+def due(settings: Settings, found: Sequence[Due]) -> Iterator[str]:
+    """What a scheduler will do, the next first."""
+    if not found:
+        yield "Nothing is to be done by itself: see the settings enabled, automatic_daily and schedule."
+        return
+    rows = ((f"{settings.local(one.at):%Y-%m-%d %H:%M:%S %Z}", one.task, one.why) for one in found)
+    yield from table(("WHEN", "WHAT", "WHY"), rows)
 
 
 def _kept_backups(settings: Settings, numbers: Numbers) -> Iterator[str]:

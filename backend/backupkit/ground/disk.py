@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import stat
 import sys
@@ -21,6 +22,7 @@ from typing import BinaryIO
 CHUNK = 1 << 20
 DRAFT_PREFIX = ".draft-"  # whatever is not finished yet: a killed run's are cleared by the next
 _FICLONE = 0x40049409 if sys.platform == "linux" else 0
+_NOT_THERE = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -56,8 +58,11 @@ def sync_tree(folder: Path) -> None:
         sync_folder(Path(root))
 
 
-def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """The file has this content, or stays as it was: written beside, synced, renamed, its folder synced."""
+def write_file(path: Path, content: bytes, mode: int = 0o600, like: os.stat_result | None = None) -> None:
+    """The file has this content, or stays as it was: written beside, synced, renamed, its folder synced.
+
+    Its owner is the folder's, and its mode as given; or both are those of `like`.
+    """
     # A name of its own: two processes may write one file at once, and the last one wins.
     draft = path.with_name(f"{DRAFT_PREFIX}{path.name}-{os.urandom(4).hex()}")
     try:
@@ -65,12 +70,51 @@ def write_file(path: Path, content: bytes, mode: int = 0o600) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        give(draft, owner_of(path.parent))
+        give(draft, (like.st_uid, like.st_gid) if like else owner_of(path.parent))
+        if like:
+            os.chmod(draft, stat.S_IMODE(like.st_mode))
         rename(draft, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(draft)
         raise
+
+
+def rewrite_file(path: Path, content: bytes) -> None:
+    """A person's own file has this content, or stays as it was; owner and mode stay, and a link to it stays one.
+
+    A new one is readable for all. A mount of its own is written over in place, since no rename can replace it: killed
+    there, it has the old content, or the new one and perhaps empty lines behind it.
+    """
+    path = Path(os.path.realpath(path))
+    if str(path) in mounts():
+        return _write_over(path, content)
+    for left in path.parent.glob(f"{DRAFT_PREFIX}{path.name}-*"):  # by a killed run
+        remove(left)
+    write_file(path, content, 0o644, os.stat(path) if path.exists() else None)
+
+
+def mounts() -> set[str]:
+    """Every place where something is mounted, as far as the system shows them."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return set()
+    # A space, a tab, a newline and a backslash are written as their octal numbers.
+    places = (line.split(b" ")[4] for line in lines)
+    return {os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), one)) for one in places}
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[bool]:
+    """Whether no other process is in such a block for that folder; the kernel's lock, which leaves nothing behind."""
+    with _opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 def rename(source: Path, target: Path) -> None:
@@ -145,12 +189,18 @@ def write_contents(chunks: Iterable[bytes], target: int, sparse: bool = False) -
 
 
 def copy_file(source: Path, target: Path) -> int:
-    """The bytes copied into a new file that only its owner may read; not yet synced."""
-    with (
-        _opened(source, os.O_RDONLY | os.O_NOFOLLOW) as original,
-        _opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW) as copied,
-    ):
-        return copy_contents(original, copied, os.fstat(original))[0]
+    """The bytes copied into a new file that only its owner may read, the fastest way there is; not yet synced."""
+    with _both(source, target) as (original, copied):
+        facts = os.fstat(original)
+        if _clone(original, copied) or _copied_by_the_kernel(original, copied, facts):
+            return facts.st_size
+        return copy_contents(original, copied, facts)[0]
+
+
+def copy_and_hash(source: Path, target: Path) -> str:
+    """The same, and the SHA-256 of what was copied."""
+    with _both(source, target) as (original, copied):
+        return copy_contents(original, copied, os.fstat(original))[1]
 
 
 def copy_file_to(source: Path, folder: int, name: str) -> None:
@@ -287,6 +337,37 @@ def _sync(path: Path, flags: int) -> None:
             os.fsync(handle)
 
 
+@contextlib.contextmanager
+def _both(source: Path, target: Path) -> Iterator[tuple[int, int]]:
+    """A file, and a new one that only its owner may read, open."""
+    with (
+        _opened(source, os.O_RDONLY | os.O_NOFOLLOW) as original,
+        _opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW) as copied,
+    ):
+        yield original, copied
+
+
+def _copied_by_the_kernel(source: int, target: int, facts: os.stat_result) -> bool:
+    """Whether the content went over without passing through this process (copy_file_range, Linux).
+
+    It may refuse, or stop short, on some file systems; and it fills holes.
+    """
+    left = facts.st_size
+    if not hasattr(os, "copy_file_range") or facts.st_blocks * 512 < left:
+        return False
+    try:
+        while left and (count := os.copy_file_range(source, target, left)):
+            left -= count
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
+    if left:
+        os.lseek(source, 0, os.SEEK_SET)
+        os.lseek(target, 0, os.SEEK_SET)
+        os.ftruncate(target, 0)
+    return not left
+
+
 def _clone(source: int, target: int) -> bool:
     """Whether the target shares the source's blocks now (FICLONE: XFS, Btrfs, bcachefs)."""
     try:
@@ -310,6 +391,18 @@ def _write_all(target: int, chunk: bytes) -> None:
     view = memoryview(chunk)
     while view:
         view = view[os.write(target, view) :]
+
+
+def _write_over(path: Path, content: bytes) -> None:
+    with _opened(path, os.O_RDWR | os.O_NOFOLLOW) as handle:
+        before = os.pread(handle, os.fstat(handle).st_size, 0)
+        # In one call, which a kill does not divide; a full disk may.
+        if os.pwrite(handle, content.ljust(len(before), b"\n"), 0) < len(content):
+            os.pwrite(handle, before, 0)
+            os.ftruncate(handle, len(before))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.ftruncate(handle, len(content))
+        os.fsync(handle)
 
 
 def _require_ours(folder: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,8 +20,12 @@ from backupkit.words.operation import Operation, Who
 HISTORY_FILE = "history.jsonl"
 DAMAGED_FILE = "history.damaged.jsonl"
 LIMIT, KEPT = 2_000_000, 1  # bytes, and old files: some thousands of operations each
-_OPERATION = TypeAdapter(Operation)
 _NEVER_ENDED = "It never ended: it was killed, or the machine went down."
+
+
+@cache
+def _form() -> TypeAdapter[Operation]:
+    return TypeAdapter(Operation)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def read(backups: Path) -> History:
 
 
 def _line(operation: Operation) -> bytes:
-    return _OPERATION.dump_json(operation, exclude_defaults=True)
+    return _form().dump_json(operation, exclude_defaults=True)
 
 
 def _lines(path: Path) -> list[bytes]:
@@ -75,7 +80,7 @@ def _parsed(found: Iterable[bytes]) -> tuple[list[Operation], list[bytes]]:
     operations, unread = [], []
     for line in found:
         try:
-            operations.append(_OPERATION.validate_json(line))
+            operations.append(_form().validate_json(line))
         except ValidationError:
             unread.append(line)
     return operations, unread

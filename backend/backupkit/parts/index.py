@@ -3,9 +3,9 @@
 One file a backup, `backups/.state/index/NAME`, the newest few kept. One that is lost, not whole, or not of that very
 backup costs the next backup a second reading, and nothing else:
 
-    SIZE MTIME CTIME INODE SHA256 PATH        a line a file, in the order of `tree.walk`, times in ns
-    {"seal": …, "database": …}                the SHA-256 of the backup's SHA256SUMS; the database's stamp
-    SHA256 OFFSET                             of all above; where the line before this one begins
+    SIZE MTIME CTIME INODE [tab] SHA256 [tab] PATH    a line a file, in the order of `tree.walk`, times in ns
+    {"seal": …, "database": …, "files": …}            SHA-256 of the backup's SHA256SUMS; the database's stamp; lines
+    SHA256 OFFSET                                     of all above; where the line before this one begins
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from backupkit.ground import disk
+from backupkit.ground import disk, tree
 from backupkit.parts import marks, store
-from backupkit.parts.manifest import escaped, unescaped
-from backupkit.words.model import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata
+from backupkit.parts.manifest import checksums_in_order, escaped, unescaped
+from backupkit.words.model import CHECKSUM_FILE, STAGING, UPLOADS_FOLDER, Metadata
 from backupkit.words.settings import Settings
 
 _FOLDER = "index"
@@ -34,8 +34,7 @@ _TICK = 2_000_000_000
 UNSETTLED = "- - - -"
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """A live file as an earlier backup saw it, and the SHA-256 of its copy there."""
 
     stamp: str
@@ -58,13 +57,13 @@ def _stamp(facts: os.stat_result) -> str:
 class Earlier:
     """A backup that what has not changed is linked from. Paths are asked for in the order of `tree.walk`."""
 
-    def __init__(self, folder: Path, metadata: Metadata, database: str | None, lines: BinaryIO, end: int) -> None:
+    def __init__(self, folder: Path, metadata: Metadata, database: str | None, file: BinaryIO, files: int) -> None:
         self.folder = folder
         self.metadata = metadata
         self.database = database
-        self._lines, self._end = lines, end
+        self._file, self._files = file, files
         self._path, self._seen = "", Seen(UNSETTLED, "")
-        self._advance()
+        self.rewind()
 
     @property
     def uploads(self) -> Path:
@@ -81,16 +80,17 @@ class Earlier:
 
     def rewind(self) -> None:
         """The next question may be for any path again."""
-        self._lines.seek(0)
+        self._file.seek(0)
+        self._lines = islice(self._file, self._files)
         self._advance()
 
     def _advance(self) -> None:
-        if self._lines.tell() >= self._end:
+        line = next(self._lines, None)
+        if line is None:
             self._path = ""
             return
-        size, changed, any_change, inode, checksum, path = self._lines.readline()[:-1].split(b" ", 5)
-        self._path = unescaped(os.fsdecode(path))
-        self._seen = Seen(b" ".join((size, changed, any_change, inode)).decode(), checksum.decode())
+        stamp, checksum, path = os.fsdecode(line[:-1]).split("\t", 2)
+        self._path, self._seen = unescaped(path), Seen(stamp, checksum)
 
 
 class Writer:
@@ -99,11 +99,12 @@ class Writer:
     def __init__(self, backups: Path, name: str, file: BinaryIO | None) -> None:
         self.database: str | None = None
         self._backups, self._name, self._file = backups, name, file
-        self._digest = hashlib.sha256()
+        self._digest, self._files = hashlib.sha256(), 0
 
     def add(self, path: str, facts: os.stat_result, checksum: str) -> None:
         """One file of the uploads, as it was when it was copied."""
-        self._write(f"{stamp(facts)} {checksum} {escaped(path)}\n")
+        self._files += 1
+        self._write(f"{stamp(facts)}\t{checksum}\t{escaped(path)}\n")
 
     def finish(self) -> None:
         """The sealed backup has this index, and old ones are gone; for speed it is not synced."""
@@ -111,7 +112,7 @@ class Writer:
             return
         offset = self._file.tell()
         seal = disk.hash_file(self._backups / self._name / CHECKSUM_FILE)
-        self._write(json.dumps({"seal": seal, "database": self.database}) + "\n")
+        self._write(json.dumps({"seal": seal, "database": self.database, "files": self._files}) + "\n")
         self._file.write(f"{self._digest.hexdigest()} {offset:020d}\n".encode())
         self._file.flush()
         os.replace(_draft(self._backups, self._name), _folder(self._backups) / self._name)
@@ -143,6 +144,18 @@ def writing(backups: Path, name: str) -> Iterator[Writer]:
             draft.unlink(missing_ok=True)
 
 
+def follow_restore(settings: Settings, backup: Path, live: Path) -> None:
+    """The backup's index is of the live uploads as a restore of it has left them: the next one shares with it."""
+    sealed, checksum_of = backup / UPLOADS_FOLDER, checksums_in_order(backup)
+    with contextlib.suppress(OSError), writing(settings.dir, backup.name) as seen:
+        for entry in tree.walk(live, STAGING):
+            kept = tree.look(sealed, entry.path) if entry.form == "file" else None
+            checksum = checksum_of(f"{UPLOADS_FOLDER}/{entry.path}") if kept else None
+            if kept and checksum and tree.signature(kept.facts)[:2] == tree.signature(entry.facts)[:2]:
+                seen.add(entry.path, entry.facts, checksum)
+        seen.finish()
+
+
 @contextlib.contextmanager
 def newest(settings: Settings) -> Iterator[Earlier | None]:
     """The newest backup that is good and has an index; None where there is none."""
@@ -156,17 +169,17 @@ def _open(settings: Settings, path: Path, opened: contextlib.ExitStack) -> Earli
         backup = store.read(settings, path.name)
         if backup.metadata is None or backup.state == "damaged":
             return None
-        lines: BinaryIO = opened.enter_context(path.open("rb"))
-        footer = _footer(lines)
-        if footer is None or footer["seal"] != disk.hash_file(backup.path / CHECKSUM_FILE):
+        file: BinaryIO = opened.enter_context(path.open("rb"))
+        said = _footer(file)
+        if said is None or said["seal"] != disk.hash_file(backup.path / CHECKSUM_FILE):
             return None
-        return Earlier(backup.path, backup.metadata, footer["database"], lines, footer["end"])
+        return Earlier(backup.path, backup.metadata, said["database"], file, said["files"])
     except (OSError, ValueError, KeyError):
         return None  # gone meanwhile, another user's, or of another version: then everything is read again
 
 
 def _footer(lines: BinaryIO) -> dict[str, Any] | None:
-    """What the index says of its backup, and where its lines end; None where it is not whole."""
+    """What the index says of its backup; None where it is not whole."""
     size = lines.seek(0, os.SEEK_END)
     if size < _FOOTER:
         return None
@@ -181,9 +194,8 @@ def _footer(lines: BinaryIO) -> dict[str, Any] | None:
     if digest.hexdigest() != checksum:
         return None
     lines.seek(int(offset))
-    said = json.loads(lines.readline())
-    lines.seek(0)
-    return {**said, "end": int(offset)}
+    said: dict[str, Any] = json.loads(lines.readline())
+    return said
 
 
 def _newest_first(backups: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,14 @@ class Journal:
     revisions: tuple[str, ...] | None
 
 
-_JOURNAL = TypeAdapter(Journal)
+@cache
+def _form() -> TypeAdapter[Journal]:
+    return TypeAdapter(Journal)
 
 
 def write(backups: Path, journal: Journal) -> None:
     """From when this returns there is only forward."""
-    values: dict[str, Any] = _JOURNAL.dump_python(journal, mode="json")
+    values: dict[str, Any] = _form().dump_python(journal, mode="json")
     disk.write_file(backups / JOURNAL_FILE, json.dumps(values, indent=2).encode())
 
 
@@ -54,7 +57,7 @@ def read(backups: Path) -> Journal | None:
     """The restore that was not finished; None where there is none."""
     path = backups / JOURNAL_FILE
     try:
-        return _JOURNAL.validate_json(path.read_bytes())
+        return _form().validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (ValidationError, OSError) as error:

@@ -11,6 +11,7 @@ import re
 import string
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 from zoneinfo import ZoneInfo
@@ -24,7 +25,6 @@ from backupkit.words.names import shown
 
 Digest = Callable[[Path, os.stat_result], str]
 
-_METADATA = TypeAdapter(Metadata)
 _HEXADECIMAL = set("0123456789abcdef")  # as it is written here: a capital is a flipped bit
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 _MEANINGS = {escape: letter for letter, escape in _ESCAPES.items()}
@@ -33,9 +33,14 @@ _LATER = "Use the version of this toolkit that wrote it, or a later one."
 _OTHER = "Try another backup: `list`. What is in this folder can still be copied out by hand."
 
 
+@cache
+def _form() -> TypeAdapter[Metadata]:
+    return TypeAdapter(Metadata)
+
+
 def to_json(metadata: Metadata) -> dict[str, Any]:
     """The metadata as JSON values, every field present."""
-    values: dict[str, Any] = _METADATA.dump_python(metadata, mode="json")
+    values: dict[str, Any] = _form().dump_python(metadata, mode="json")
     return values | {"created_at": metadata.created_at.isoformat()}
 
 
@@ -61,7 +66,7 @@ def read_metadata(folder: Path, zone: ZoneInfo) -> Metadata:
         raise Damaged(f"{path} is not a JSON object.", _OTHER)
     _refuse_later_format(path, values)
     try:
-        metadata = _METADATA.validate_python(_completed(values, folder, zone))
+        metadata = _form().validate_python(_completed(values, folder, zone))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or METADATA_FILE
@@ -91,7 +96,7 @@ class ChecksumWriter:
 
 def has_checksums(folder: Path) -> bool:
     """Whether the backup was sealed: one made by hand is not."""
-    return (folder / CHECKSUM_FILE).is_file()
+    return os.path.isfile(f"{folder}/{CHECKSUM_FILE}")
 
 
 def read_checksums(folder: Path) -> tuple[dict[str, str], list[Flaw]]:
@@ -110,6 +115,11 @@ def sound_checksums(folder: Path) -> dict[str, str]:
     if flaws:
         raise Damaged(f"{folder / CHECKSUM_FILE} is not sound: {flaws[0].text}.", _OTHER)
     return checksums
+
+
+def checksums_in_order(folder: Path) -> Callable[[str], str | None]:
+    """What was sealed for a path; little is in memory if the paths are asked for in the order of a walk."""
+    return _Listed(folder).take
 
 
 def verify_checksums(folder: Path, digest: Digest = lambda path, _facts: disk.hash_file(path)) -> Iterator[Flaw]:

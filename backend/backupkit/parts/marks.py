@@ -7,7 +7,9 @@ operation ended that a program made the backup for.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Set
+from dataclasses import dataclass
 from pathlib import Path
 
 from backupkit.ground import disk
@@ -16,7 +18,8 @@ STATE_FOLDER = ".state"
 PINNED = "pinned"
 HELD = "held"  # pinned until the next good backup
 ACCEPTED = "accepted"  # somebody looked at what is unusual about it
-_BY_NAME = (PINNED, HELD, ACCEPTED, "proofs", "index")  # the folders with a file a backup
+PROOFS = "proofs"  # a record, of `parts/proofs.py`
+_BY_NAME = (PINNED, HELD, ACCEPTED, PROOFS, "index")  # the folders with a file a backup
 _LAST_RESTORE = "last_restore"
 _OPERATIONS = "operations"
 
@@ -48,9 +51,29 @@ def forget_all_but(backups: Path, names: Set[str]) -> None:
             disk.remove(folder / name)
 
 
-def bears(backups: Path, mark: str, name: str) -> bool:
-    """Whether the backup of that name bears the mark."""
-    return _path(backups, mark, name).is_file()
+@dataclass(frozen=True)
+class Said:
+    """What is said of the backups, by their names: asked for at once, which costs less than asking for each."""
+
+    pinned: frozenset[str]
+    accepted: frozenset[str]
+    checked: frozenset[str]
+
+
+def said(backups: Path) -> Said:
+    """What is said now."""
+    return Said(
+        pinned=_bearing(backups, PINNED) | _bearing(backups, HELD),
+        accepted=_bearing(backups, ACCEPTED),
+        checked=_bearing(backups, PROOFS),
+    )
+
+
+def _bearing(backups: Path, mark: str) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(backups / STATE_FOLDER / mark))
+    except FileNotFoundError:
+        return frozenset()
 
 
 def remember_restore(backups: Path, safety: str) -> None:

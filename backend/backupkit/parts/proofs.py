@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from backupkit.ground import disk
-from backupkit.parts.marks import STATE_FOLDER
+from backupkit.parts.marks import PROOFS, STATE_FOLDER
 from backupkit.words.model import Flaw, Metadata, Seconds
 
-_FOLDER = "proofs"
 _ATTEMPTS = 3
 
 
@@ -37,7 +37,9 @@ class Record:
     flaws: tuple[Flaw, ...] = ()
 
 
-_RECORD = TypeAdapter(Record)
+@cache
+def _form() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
 
 
 def read(backups: Path, name: str, metadata: Metadata) -> Record:
@@ -63,7 +65,7 @@ def is_broken(backups: Path, name: str) -> bool:
 def write(backups: Path, name: str, record: Record) -> None:
     """The record is kept, instead of the one before."""
     path = _path(backups, name)
-    content = json.dumps(_RECORD.dump_python(record, mode="json")).encode()  # ASCII: a path may be any bytes
+    content = json.dumps(_form().dump_python(record, mode="json")).encode()  # ASCII: a path may be any bytes
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             disk.make_folder(path.parent, 0o700)
@@ -79,7 +81,7 @@ def forget(backups: Path, name: str) -> None:
 
 
 def _load(path: Path) -> Record:
-    record = _RECORD.validate_python(json.loads(path.read_bytes()))
+    record = _form().validate_python(json.loads(path.read_bytes()))
     times = filter(None, (record.made_at, record.checked_at, record.tried_at, record.proven_at))
     if not all(time.tzinfo for time in times):
         raise ValueError(f"{path} has a time without its offset")
@@ -87,4 +89,4 @@ def _load(path: Path) -> Record:
 
 
 def _path(backups: Path, name: str) -> Path:
-    return backups / STATE_FOLDER / _FOLDER / name
+    return backups / STATE_FOLDER / PROOFS / name

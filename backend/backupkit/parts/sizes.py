@@ -10,6 +10,7 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -31,7 +32,9 @@ class _Known:
     bytes: int
 
 
-_SIZES = TypeAdapter(dict[str, _Known])
+@cache
+def _form() -> TypeAdapter[dict[str, _Known]]:
+    return TypeAdapter(dict[str, _Known])
 
 
 def with_unique_bytes(settings: Settings, newest_first: list[Backup]) -> list[Backup]:
@@ -87,7 +90,8 @@ def _is_same(entry: tree.Entry, other: Path) -> bool:
 
 def _read(backups: Path) -> dict[str, _Known]:
     try:
-        return _SIZES.validate_json((backups / marks.STATE_FOLDER / _FILE).read_bytes())
+        content = (backups / marks.STATE_FOLDER / _FILE).read_bytes()
+        return _form().validate_json(content)
     except (OSError, ValidationError):
         return {}
 
@@ -95,4 +99,4 @@ def _read(backups: Path) -> dict[str, _Known]:
 def _write(backups: Path, known: dict[str, _Known]) -> None:
     path = backups / marks.STATE_FOLDER / _FILE
     disk.make_folder(path.parent, 0o700)
-    disk.write_file(path, json.dumps(_SIZES.dump_python(known)).encode())
+    disk.write_file(path, json.dumps(_form().dump_python(known)).encode())

@@ -40,10 +40,12 @@ def require(backups: Path) -> None:
 def all_backups(settings: Settings) -> list[Backup]:
     """Every backup, newest first; what is no backup of ours is left out, and what is damaged says so."""
     try:
-        names = os.listdir(settings.dir)
+        with os.scandir(settings.dir) as entries:
+            folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
-    found = [read(settings, name) for name in names if is_backup(settings.dir / name)]
+    said = marks.said(settings.dir)
+    found = [_read(settings, os.path.basename(one), said) for one in folders if _is_backup(one)]
     return sorted(found, key=lambda backup: (_moment(backup), backup.name), reverse=True)
 
 
@@ -69,6 +71,10 @@ def latest(settings: Settings) -> Backup:
 
 def read(settings: Settings, name: str) -> Backup:
     """The backup as it lies there; with `trouble` instead of metadata where that cannot be trusted."""
+    return _read(settings, name, marks.said(settings.dir))
+
+
+def _read(settings: Settings, name: str, said: marks.Said) -> Backup:
     path = settings.dir / name
     try:
         metadata = manifest.read_metadata(path, settings.zone)
@@ -78,12 +84,13 @@ def read(settings: Settings, name: str) -> Backup:
     size = _size(path, metadata)
     if metadata.tool_version and not sealed:  # one made by hand never had them
         return Backup(path, metadata, "damaged", size, size, trouble=f"{path / CHECKSUM_FILE} is missing.")
-    pinned = any(marks.bears(settings.dir, mark, name) for mark in (marks.PINNED, marks.HELD))
     adds = size if metadata.added_bytes is None else metadata.added_bytes
-    accepted = bool(metadata.anomalies) and marks.bears(settings.dir, marks.ACCEPTED, name)
+    accepted = bool(metadata.anomalies) and name in said.accepted
     state: State = "checked" if sealed else "unchecked"
-    backup = Backup(path, metadata, state, size, adds, pinned, accepted=accepted)
-    return _with_record(backup, metadata, proofs.read(settings.dir, name, metadata))
+    backup = Backup(path, metadata, state, size, adds, name in said.pinned, accepted=accepted)
+    known = name in said.checked
+    record = proofs.read(settings.dir, name, metadata) if known else proofs.Record(metadata.created_at)
+    return _with_record(backup, metadata, record)
 
 
 def _with_record(backup: Backup, metadata: Metadata, record: proofs.Record) -> Backup:
@@ -133,11 +140,16 @@ def count_drafts(settings: Settings) -> int:
 
 
 def clear_drafts(settings: Settings) -> list[str]:
-    """Removes what killed runs left behind, and says what; only under the lock, when no draft is anyone's."""
-    left = list(_drafts(settings))
-    for draft in left:
-        disk.remove_tree(draft)
-    return [draft.name for draft in left]
+    """Removes what killed runs left behind, and says what; only under the lock, when no draft is anyone's.
+
+    What another user left may not be ours to remove: it stands in nobody's way, and stays.
+    """
+    cleared = []
+    for draft in _drafts(settings):
+        with contextlib.suppress(PermissionError):
+            disk.remove_tree(draft)
+            cleared.append(draft.name)
+    return cleared
 
 
 def _drafts(settings: Settings) -> Iterator[Path]:
@@ -148,11 +160,15 @@ def _drafts(settings: Settings) -> Iterator[Path]:
 
 def is_backup(path: Path) -> bool:
     """Whether the folder is, or was meant to be, a backup: what it holds may be damaged all the same."""
-    if path.name.startswith(".") or path.is_symlink() or not path.is_dir():
+    return path.is_dir() and not path.is_symlink() and _is_backup(str(path))
+
+
+def _is_backup(folder: str) -> bool:
+    if os.path.basename(folder).startswith("."):
         return False
-    if not os.access(path, os.R_OK | os.X_OK):
-        return True  # it lists as one that cannot be read
-    return any((path / name).exists() for name in (METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE))
+    if any(os.path.exists(f"{folder}/{name}") for name in (METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE)):
+        return True
+    return not os.access(folder, os.R_OK | os.X_OK)  # it lists as one that cannot be read
 
 
 def _moment(backup: Backup) -> datetime:

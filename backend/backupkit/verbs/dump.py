@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from backupkit.ground import disk
 from backupkit.parts import compression, store
 from backupkit.parts.sources import database, sql
+from backupkit.verbs import second_reader
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.verbs.restore import Restored, RestorePlan, plan_source, restore_source
 from backupkit.verbs.staging import Source
-from backupkit.words.errors import Damaged, NoSuchBackup, Refused
+from backupkit.words.errors import NoSuchBackup, Refused
 from backupkit.words.events import Listener, silence
 from backupkit.words.names import STAMP, check_name
 from backupkit.words.settings import Settings
@@ -44,8 +46,9 @@ def dump(settings: Settings, target: Path, tell: Listener = silence, clock: Cloc
 
 def dump_to(settings: Settings, out: BinaryIO, tell: Listener = silence) -> sql.DumpFacts:
     """The same into an open stream, whose end is the caller's business."""
-    with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
-        return sql.write_dump(moment, out, tell)
+    live = settings.database
+    with database.snapshot(live, settings.busy_timeout, tell) as moment, second_reader.beside(moment, live) as second:
+        return sql.write_dump(moment, out, tell, second)
 
 
 def dump_path(settings: Settings, file: str | None, clock: Clock = utc_now) -> Path:
@@ -118,10 +121,10 @@ def _text(file: Path | BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _source(settings: Settings, loaded: Path, name: str) -> Source:
-    found = database.inspect(loaded)
-    if found.problems:
-        raise Damaged(f"{name} makes no sound database: {found.problems[0]}; nothing was changed.")
-    return Source(name, loaded, None, found.facts, found.revisions or ())
+    with database.open_sealed(loaded) as connection:
+        found = database.look(connection)  # that it is sound was found when it was loaded
+    facts = replace(found.facts, sha256=disk.hash_file(loaded))
+    return Source(name, loaded, None, facts, found.revisions or ())
 
 
 @contextlib.contextmanager

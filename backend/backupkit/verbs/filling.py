@@ -97,12 +97,7 @@ def _take(draft: Draft, checksums: manifest.ChecksumWriter) -> tuple[_Taken, _Ta
 @contextlib.contextmanager
 def _both(draft: Draft, moment: sqlite3.Connection, stamp: str | None) -> Iterator[tuple[Executor, Listener, Listener]]:
     """A second thread, and a listener for each, when there is room for both. It gives up where the block fails."""
-    size = 0 if _is_unchanged(draft, stamp) else database.live_size(moment)
-    if draft.live_uploads:
-        size += uploads.measure(draft.live_uploads, draft.earlier)[1]
-        if draft.earlier:
-            draft.earlier.rewind()
-    space.require(size, draft.settings.dir, "This backup")
+    size = _required(draft, 0 if _is_unchanged(draft, stamp) else database.live_size(moment))
     together, failed = Together(draft.tell, Step("Backing up", size)), threading.Event()
     database_part = together.part(database.page_size(moment))
 
@@ -117,6 +112,19 @@ def _both(draft: Draft, moment: sqlite3.Connection, stamp: str | None) -> Iterat
         except BaseException:
             failed.set()
             raise
+
+
+def _required(draft: Draft, size: int) -> int | None:
+    """Bytes to copy, for which there is room; None where all of the earlier backup would fit in once more."""
+    before = draft.earlier.metadata if draft.earlier else None
+    if before and before.uploads and size + before.uploads.bytes < disk.free_space(draft.settings.dir) / 2:
+        return None
+    if draft.live_uploads:
+        size += uploads.measure(draft.live_uploads, draft.earlier)[1]
+        if draft.earlier:
+            draft.earlier.rewind()
+    space.require(size, draft.settings.dir, "This backup")
+    return size
 
 
 def _take_uploads(draft: Draft, checksums: manifest.ChecksumWriter, tell: Listener) -> _Taken:

@@ -63,9 +63,10 @@ def _clear_drafts(settings: Settings, tell: Listener) -> None:
     if not store.has_drafts(settings):
         return
     with recorded(settings, "clean-up", tell) as work:
-        left = store.clear_drafts(settings)
-        work.concerning(*left)
-        tell(Notice(f"Cleared away what an interrupted run had not finished: {', '.join(left)}."))
+        cleared = store.clear_drafts(settings)
+        work.concerning(*cleared)
+        if cleared:
+            tell(Notice(f"Cleared away what an interrupted run had not finished: {', '.join(cleared)}."))
 
 
 def recover_under_lock(settings: Settings, tell: Listener) -> Journal | None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from backupkit.parts import index, journal, schema, space, store
+from backupkit.parts import index, journal, manifest, schema, space, store
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.verbs import recover, staging
@@ -145,6 +145,7 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
         found = replace(found, database=False)
     _begin(settings, found)
     proof = _apply(settings, found, listen, clock)
+    _share_from_now_on(settings, plan, safety)
     return Restored(
         source=plan.source.name,
         safety=safety.name,
@@ -154,6 +155,14 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
         uploads=plan.uploads,
         warnings=tuple(heard),
     )
+
+
+def _share_from_now_on(settings: Settings, plan: RestorePlan, safety: Backup) -> None:
+    """Where more came back than was there, the next backup is to share with what came, not with the safety copy."""
+    kept = safety.metadata.uploads.bytes if safety.metadata and safety.metadata.uploads else 0
+    backup = settings.dir / plan.source.name
+    if settings.uploads and plan.uploads and plan.uploads.bytes > kept and manifest.has_checksums(backup):
+        index.follow_restore(settings, backup, settings.uploads)
 
 
 def _require_writable(settings: Settings, source: Source) -> None:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from backupkit.parts import space
-from backupkit.verbs.create import create_backup, create_backup_if_needed
+from backupkit.parts import space, store
+from backupkit.verbs.create import backup_of_today, create_backup, create_backup_if_needed
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.prune import plan_prune, prune_backups
 from backupkit.verbs.prune_remote import plan_remote_prune, prune_remote
 from backupkit.verbs.push import push_after
-from backupkit.verbs.verify import refuse_bad, verify_backups
+from backupkit.verbs.verify import can_be_proven, pick, refuse_bad, verify_backups
 from backupkit.words.errors import BackupError, ExitCode, explained
 from backupkit.words.events import Listener, Warned, silence
 from backupkit.words.model import Backup, Order
@@ -88,7 +88,9 @@ def backup_step(settings: Settings, order: Order, if_needed: bool = False, clock
         make = create_backup_if_needed if if_needed else create_backup
         made = make(settings, order, tell, clock)
         if made is None:
-            return Outcome("There is a backup of today already.", idle=True)
+            there = backup_of_today(settings, clock)
+            name = f": {there.name}" if there else ""
+            return Outcome(f"There is a backup of today already{name}.", idle=True, backup=there)
         sentence = f"{made.backup.name} is checked and on disk: {space.human(made.backup.size_bytes)}."
         return Outcome(sentence, made.warnings, backup=made.backup)
 
@@ -100,7 +102,7 @@ def verify_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
 
     def act(done: Mapping[str, Outcome], tell: Listener) -> Outcome:
         new = done["backup"].backup
-        if new is None:
+        if new is None or done["backup"].idle:
             return Outcome("There is no new backup.", idle=True)
         found = verify_backups(settings, [new], tell=tell, clock=clock)
         refuse_bad(found)
@@ -152,6 +154,19 @@ def regular_steps(settings: Settings, order: Order, if_needed: bool = False, clo
     """All that is to be done regularly, in order."""
     made = [backup_step(settings, order, if_needed, clock), verify_step(settings, clock), prune_step(settings, clock)]
     return [*made, push_step(settings, clock)] if settings.remotes else made
+
+
+def test_steps(settings: Settings, clock: Clock = utc_now) -> list[RunStep]:
+    """A test restore of a backup that had none for long."""
+
+    def act(_done: Mapping[str, Outcome], tell: Listener) -> Outcome:
+        if not any(can_be_proven(one) for one in store.all_backups(settings)):
+            return Outcome("There is no backup yet that could be restored.", idle=True)
+        found = verify_backups(settings, [pick(settings)], True, tell, clock)
+        refuse_bad(found)
+        return Outcome(f"{found[0].backup.name} can be restored: it was.", found[0].warnings, backup=found[0].backup)
+
+    return [RunStep("test", act)]
 
 
 def _carried_out(step: RunStep, done: dict[str, Outcome], tell: Listener) -> StepResult:

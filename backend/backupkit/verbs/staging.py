@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +34,6 @@ class Source:
 def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listener) -> Source:
     """The backup as a source, every byte of it compared with what was sealed."""
     metadata = store.trusted(backup)
-    _refuse_altered(backup, tell)
     file = backup.path / metadata.database_file if metadata.database_file and only != "uploads" else None
     tree = backup.path / UPLOADS_FOLDER if metadata.uploads_included and only != "database" else None
     if file is None and tree is None:
@@ -39,7 +41,17 @@ def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listen
     if tree and (tree.is_symlink() or not tree.is_dir()):
         raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
     source = Source(backup.name, file, tree, same_owner=manifest.has_checksums(backup.path), git=metadata.git)
-    return _with_database(source, metadata.database) if file else source
+    opened: list[sqlite3.Connection] = []
+    with ThreadPoolExecutor(1) as beside:
+        looking = beside.submit(_with_database, source, metadata.database, opened.append) if file else None
+        try:
+            _refuse_altered(backup, tell)
+            return looking.result() if looking else source
+        except BaseException:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # it has ended already
+                for connection in opened:
+                    connection.interrupt()
+            raise
 
 
 def _refuse_altered(backup: Backup, tell: Listener) -> None:
@@ -58,7 +70,10 @@ def _refuse_altered(backup: Backup, tell: Listener) -> None:
         tell(Notice(f"The last verify of {backup.name} found: {backup.flaws[0].text}. Its files are as written."))
 
 
-def _with_database(source: Source, recorded: DatabaseFacts | None) -> Source:
+def _with_database(
+    source: Source, recorded: DatabaseFacts | None, opened: Callable[[sqlite3.Connection], None]
+) -> Source:
+    """The source with what its database holds; its checksum is the recorded one, which is compared beside this."""
     assert source.database is not None
     if recorded and recorded.raw:
         raise Damaged(
@@ -67,11 +82,11 @@ def _with_database(source: Source, recorded: DatabaseFacts | None) -> Source:
         )
     if source.database.is_symlink() or not source.database.is_file() or source.database.stat().st_size == 0:
         raise Damaged(f"{source.database} is missing, empty or a link.", hint="Try an older backup: `list`.")
-    found = database.inspect(source.database)
+    found = database.examine(source.database, database.QUICK, opened=opened)
     if found.problems:
         raise Damaged(f"{source.database} is damaged: {found.problems[0]}.", hint="Try an older backup: `list`.")
-    kept = recorded or found.facts
-    facts = replace(found.facts, journal_mode=kept.journal_mode, mode=kept.mode)
+    kept = recorded or replace(found.facts, sha256=disk.hash_file(source.database))
+    facts = replace(found.facts, sha256=kept.sha256, journal_mode=kept.journal_mode, mode=kept.mode)
     return replace(source, facts=facts, revisions=found.revisions or ())
 
 
@@ -90,12 +105,14 @@ def stage(
     source.
     """
     try:
-        if source.database and not same_database:
-            source = stage_database(settings, source)
+        with ThreadPoolExecutor(1) as beside:
+            is_wanted = source.database and not same_database
+            staging = beside.submit(stage_database, settings, source) if is_wanted else None
+            if source.uploads and settings.uploads:
+                _stage_uploads(settings, settings.uploads, source, copies, tell)
+            source = staging.result() if staging else source
         if source.database and migrate:
             source = _migrate_staged(settings, source, tell)
-        if source.uploads and settings.uploads:
-            _stage_uploads(settings, settings.uploads, source, copies, tell)
     except BaseException:
         unstage(settings)
         raise
@@ -108,8 +125,7 @@ def stage_database(settings: Settings, source: Source) -> Source:
     staged = staged_database(settings)
     disk.make_folder(settings.database.parent)
     staged.parent.mkdir(mode=0o700)
-    disk.copy_file(source.database, staged)
-    if disk.hash_file(staged) != source.facts.sha256:
+    if disk.copy_and_hash(source.database, staged) != source.facts.sha256:
         raise Damaged(f"{source.database} changed while it was staged.", hint="Try again.")
     database.match_page_size(staged, settings.database, settings.busy_timeout)
     disk.give_tree(staged.parent, disk.owner_of(settings.database.parent))

@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import Literal
 
 from backupkit.ground import disk
-from backupkit.parts import history, journal, lock, space, store
+from backupkit.parts import duty, history, journal, lock, sizes, space, store, timetable
 from backupkit.parts.history import History
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.words.model import Backup, Metadata
@@ -41,6 +41,8 @@ class Facts:
     unfinished_restore: bool = False
     drafts: int = 0
     trouble: str = ""
+    scheduler_seed: str | None = None
+    """That of the scheduler at work; None where none is."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +120,13 @@ def look(settings: Settings, clock: Clock = utc_now) -> Facts:
         # While a run holds the lock a restore is under way, and a draft is being made.
         unfinished_restore=journal.exists(settings.dir) and not lock.is_held(settings.dir),
         drafts=store.count_drafts(settings),
+        scheduler_seed=duty.seed(settings.dir) if duty.is_anyone_on(settings.dir) else None,
     )
 
 
 def _backups(settings: Settings, facts: Facts) -> Facts:
     try:
-        found = store.all_backups(settings)
+        found = sizes.with_unique_bytes(settings, store.all_backups(settings))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         return replace(facts, trouble=f"The backups folder {settings.dir} cannot be read: {reason}.")
@@ -133,7 +136,7 @@ def _backups(settings: Settings, facts: Facts) -> Facts:
 def judge(settings: Settings, facts: Facts) -> Status:
     """What the facts come to."""
     numbers = _numbers(settings, facts)
-    rules = (_folder, _age, _unfinished, _space, _last_backup, _uploads, _damaged, _future, _failures, _history)
+    rules = (_folder, _age, _unfinished, _space, _last_backup, _uploads, *_WHAT_IS_THERE, _failures, _history)
     found = [reason for rule in rules for reason in rule(settings, facts, numbers)]
     found.sort(key=lambda reason: LEVELS.index(reason.level), reverse=True)
     level = found[0].level if found else "fine"
@@ -163,9 +166,10 @@ def _age(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]
         if not facts.trouble:
             yield Reason("critical", _none_to_rely_on(settings, facts), mend)
         return
-    level = _level_of_age(settings, age / 3600)
+    level = _level_of_age(settings, facts, age / 3600)
     if level != "fine":
-        expected = f"; one is expected every {settings.expected_interval:g} hours" if settings.expected_interval else ""
+        hours = _expected_hours(settings, facts)
+        expected = f"; one is expected every {hours:g} hours" if hours else ""
         yield Reason(level, f"The last backup, {numbers.last_backup}, is {span(age)} old{expected}.", mend)
 
 
@@ -175,8 +179,19 @@ def _none_to_rely_on(settings: Settings, facts: Facts) -> str:
     return f"No backup in {settings.dir} can be relied on: each is damaged, a safety copy, another app's or misdated."
 
 
-def _level_of_age(settings: Settings, hours: float) -> Level:
-    interval = settings.expected_interval or float("inf")
+def _expected_hours(settings: Settings, facts: Facts) -> float:
+    """As the setting says; without a word of it, by the timetable of a scheduler that is meant to be, or at work."""
+    told = "expected_interval" in settings.model_fields_set
+    gap = None if told or not _has_timetable(settings, facts) else timetable.longest_gap(settings, facts.now)
+    return round(gap.total_seconds() / 3600, 2) if gap else settings.expected_interval
+
+
+def _has_timetable(settings: Settings, facts: Facts) -> bool:
+    return bool(settings.schedule) or facts.scheduler_seed is not None
+
+
+def _level_of_age(settings: Settings, facts: Facts, hours: float) -> Level:
+    interval = _expected_hours(settings, facts) or float("inf")
     warning = settings.warning_age or interval * (1 + _GRACE)
     by_itself = 2 * settings.warning_age if settings.warning_age else interval * (_MISSED + _GRACE)
     critical = settings.critical_age or by_itself
@@ -220,7 +235,7 @@ def _uploads(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Rea
         yield Reason("warning", "No backup holds the uploads.", mend)
     elif last.name != numbers.last_backup:
         age = _age_of(facts, last).total_seconds()
-        if _level_of_age(settings, age / 3600) != "fine":
+        if _level_of_age(settings, facts, age / 3600) != "fine":
             yield Reason("warning", f"The last backup that holds the uploads, {last.name}, is {span(age)} old.", mend)
 
 
@@ -231,11 +246,22 @@ def _damaged(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
         yield Reason("warning", f"Damaged backups: {_some(names)}.", mend)
 
 
+def _unusual(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    newest = next((one for one in facts.backups if one.metadata and not _is_future(facts, one)), None)
+    if newest and newest.unusual:
+        mend = settings.reach.tool(f"show {newest.name}")
+        text = f"{newest.name} is unusual: {newest.unusual[0]}. Until somebody has looked, prune removes nothing."
+        yield Reason("warning", text, mend)
+
+
 def _future(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
     names = [backup.name for backup in facts.backups if backup.metadata and _is_future(facts, backup)]
     if names:
         text = f"Dated in the future: {_some(names)}. The clock was wrong then, or is now."
         yield Reason("warning", text, "date")
+
+
+_WHAT_IS_THERE = (_damaged, _unusual, _future)
 
 
 def _failures(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
@@ -264,12 +290,12 @@ def _numbers(settings: Settings, facts: Facts) -> Numbers:
         last_backup=last.name if last else None,
         last_backup_at=_made(last) if last else None,
         last_backup_age_seconds=_age_of(facts, last).total_seconds() if last else None,
-        expected_interval_seconds=settings.expected_interval * 3600,
+        expected_interval_seconds=_expected_hours(settings, facts) * 3600,
         newest_checked=checked.name if checked else None,
         newest_checked_at=checked.checked_at if checked else None,
         newest_proven=proven.name if proven else None,
         newest_proven_at=proven.proven_at if proven else None,
-        next_run_at=None,  # there is no timetable yet
+        next_run_at=_next_run_at(settings, facts),
         backups=len(facts.backups),
         by_kind=dict(Counter(one.metadata.kind for one in facts.backups if one.metadata)),
         by_state=dict(Counter(one.state for one in facts.backups)),
@@ -284,6 +310,15 @@ def _numbers(settings: Settings, facts: Facts) -> Numbers:
         drafts=facts.drafts,
         failures_since_success=len(_failed_since_success(facts)),
     )
+
+
+def _next_run_at(settings: Settings, facts: Facts) -> datetime | None:
+    """When the scheduler at work makes its next backup."""
+    if facts.scheduler_seed is None:
+        return None
+    past = timetable.past_of(settings, facts.backups, facts.history.operations, facts.now)
+    due = timetable.next_due(settings, replace(past, seed=facts.scheduler_seed), facts.now)
+    return next((max(one.at, facts.now) for one in due if one.task == "backup"), None)
 
 
 def _growth(facts: Facts) -> int:

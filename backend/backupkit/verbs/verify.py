@@ -124,7 +124,7 @@ def verify_file(settings: Settings, path: Path, tell: Listener = silence) -> Ver
         return VerifiedFile(path, (Flaw(path.name, f"{path.name} is empty"),))
     tell(Step("Checking the database"))
     try:
-        found = database.examine(path.resolve(), lambda _connection: None, tell)
+        found = database.examine(path.resolve(), database.FULL, tell)
     except Damaged as error:
         return VerifiedFile(path, (Flaw(path.name, f"{path.name}: {error.__cause__}"),))
     flaws = tuple(Flaw(path.name, f"{path.name}: {problem}") for problem in found.problems)
@@ -330,7 +330,9 @@ class _Looking:
             return None
         try:
             facts = path.stat()
-            return self.inspections.of(facts, lambda: database.examine(path, self.connections.append, self._notice))
+            return self.inspections.of(
+                facts, lambda: database.examine(path, database.FULL, self._notice, self.connections.append)
+            )
         except Damaged as error:
             return Flaw(path.name, f"{path.name}: {error.__cause__}")
         finally:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from backupkit.words.operation import Operation
+if TYPE_CHECKING:
+    from backupkit.words.operation import Operation
 
 
 @dataclass(frozen=True)

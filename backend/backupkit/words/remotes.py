@@ -57,8 +57,14 @@ class RemoteTable(BaseModel):
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """What must be in no message and no log."""
-        return tuple(value for name in type(self).model_fields if isinstance(value := getattr(self, name), Secret))
+        """What must be in no message and no log; a place only where there is more in it than is shown."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return tuple(one for one in values if isinstance(one, Secret) and str(one) != one.get_secret_value())
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a person; without a password."""
+        raise NotImplementedError
 
     @property
     def has_policy(self) -> bool:
@@ -75,6 +81,10 @@ class FolderTable(RemoteTable):
 
     type: Literal["folder"]
     path: str = Field(min_length=1)
+
+    @property
+    def place(self) -> str:
+        return self.path
 
     def _leaves_the_house(self) -> bool:
         return False
@@ -97,6 +107,10 @@ class ResticTable(RemoteTable):
         if self.password and self.password_file:
             raise ValueError("password and password_file are both set; keep one of them")
         return self
+
+    @property
+    def place(self) -> str:
+        return str(self.repository)
 
     def _leaves_the_house(self) -> bool:
         return bool(re.match("[a-z0-9]{2,}:", self.repository.get_secret_value()))
@@ -125,6 +139,16 @@ def unknown_secret(environment: Mapping[str, str], tables: Mapping[str, RemoteTa
     """The first variable that begins like a remote's secret, and belongs to no remote; None where all do."""
     known = {variable for name, table in tables.items() for variable in _variables(name, type(table))}
     return next((one for one in sorted(environment) if one.startswith(PREFIX) and one not in known), None)
+
+
+def secret_origins(tables: Mapping[str, RemoteTable], environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The secrets that are set, as `remotes.NAME.password`, each with the variable or the file it comes from."""
+    for name, table in tables.items():
+        for field in _secret_fields(type(table)):
+            if getattr(table, field) or getattr(table, field + IN_FILE):
+                forms = (variable(name, field), variable(name, field) + IN_FILE.upper())
+                told = next((one for one in forms if environment.get(one)), "")
+                yield f"remotes.{name}.{field}", f"environment {told}" if told else "backup.toml"
 
 
 def variable(name: str, field: str) -> str:

@@ -11,17 +11,19 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from contextlib import suppress
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from backupkit.words.cron import parse_cron, parse_time
 from backupkit.words.errors import Refused
 from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER
 from backupkit.words.names import shown
@@ -73,6 +75,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True
     )
+
+    hears_environment: ClassVar[bool] = True
 
     app_dir: Path = Field(description="The app folder, to which all other paths are relative.")
     database: Path = Field(default=Path("data/pats.db"), description="The live database: a path or a sqlite:/// URL.")
@@ -135,6 +139,19 @@ class Settings(BaseSettings):
         default={}, description="Where copies are carried: a table each; in the environment as JSON."
     )
     push_after_backup: bool = Field(default=False, description="Whether each backup is carried to the remotes at once.")
+    enabled: bool = Field(default=True, description="Whether the scheduler does anything by itself.")
+    automatic_daily: bool = Field(default=True, description="Whether it makes a backup every day.")
+    backup_time: str = Field(default="02:00", description="When it does, in the time zone.")
+    schedule: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Instead of that time: expressions of cron, a semicolon between two."
+    )
+    test_schedule: str = Field(
+        default="30 4 * * sun", description="When it test-restores a backup, as cron writes it; empty: never."
+    )
+    jitter: float = Field(default=0, ge=0, le=21600, description="Seconds that a run may be put off, by chance.")
+    backup_on_start: bool = Field(default=False, description="Whether it makes one when it starts.")
+    backup_on_shutdown: bool = Field(default=False, description="Whether it makes one when it is told to end.")
+    shutdown_timeout: float = Field(default=8, ge=1, le=86400, description="Seconds that this one may take.")
 
     @classmethod
     def settings_customise_sources(
@@ -145,6 +162,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        if not cls.hears_environment:
+            return (init_settings,)
         # The app folder is settled by then, and the variable may be empty or relative.
         folder = init_settings()["app_dir"]
         told = {name: os.environ.get(_variable(name)) for one in secret_names() for name in (one, one + IN_FILE)}
@@ -239,6 +258,26 @@ class Settings(BaseSettings):
     def _length_of_time(cls, value: str) -> str:
         return str(parse_span(value))
 
+    @field_validator("backup_time")
+    @classmethod
+    def _time_of_day(cls, value: str) -> str:
+        return f"{parse_time(value):%H:%M}"
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _expressions(cls, value: object) -> object:
+        return [one.strip() for one in re.split(r"[;\n]", value) if one.strip()] if isinstance(value, str) else value
+
+    @field_validator("schedule")
+    @classmethod
+    def _of_cron(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(parse_cron(one).text for one in value)
+
+    @field_validator("test_schedule")
+    @classmethod
+    def _of_cron_or_empty(cls, value: str) -> str:
+        return parse_cron(value).text if value.strip() else ""
+
     @field_validator("critical_age")
     @classmethod
     def _not_before_warning(cls, value: float | None, info: ValidationInfo) -> float | None:
@@ -281,12 +320,10 @@ class Settings(BaseSettings):
 
 def load_settings(app_dir: Path, **overrides: object) -> Settings:
     """The settings of the app in `app_dir`; `Refused` names the setting, where it came from, and what is wrong."""
-    folder = Path(os.environ.get("BACKUP_APP_DIR") or app_dir).absolute()
-    if not folder.is_dir():
-        raise Refused(f"The app folder {folder} is not there.", hint="Set BACKUP_APP_DIR, or unset it.")
+    folder = app_folder(app_dir)
     check_environment(os.environ)
     try:
-        settings = Settings(**{**_told_by_file(folder), "app_dir": folder, **overrides})
+        settings = Settings(**{**_told_by_file(folder, read_file(folder)), "app_dir": folder, **overrides})
     except ValidationError as error:
         raise _refusal(error, folder) from error
     if unknown := unknown_secret(os.environ, settings.remotes):
@@ -295,27 +332,96 @@ def load_settings(app_dir: Path, **overrides: object) -> Settings:
     return settings
 
 
+def app_folder(app_dir: Path) -> Path:
+    """`BACKUP_APP_DIR` where it is set, else the given folder; `Refused` where it is not there."""
+    folder = Path(os.environ.get("BACKUP_APP_DIR") or app_dir).absolute()
+    if not folder.is_dir():
+        raise Refused(f"The app folder {folder} is not there.", hint="Set BACKUP_APP_DIR, or unset it.")
+    return folder
+
+
 def read_file(folder: Path) -> dict[str, Any]:
     """What `backup.toml` says; nothing where there is none."""
+    return parse_file(folder, read_text(folder))
+
+
+def read_text(folder: Path) -> str:
+    """`backup.toml` as it is; empty where there is none."""
     path = folder / SETTINGS_FILE
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes().decode()
     except FileNotFoundError:
-        return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Refused(f"{path} is not valid TOML: {error}.", hint="Mend that line.") from error
+        return ""
+    except UnicodeDecodeError as error:
+        raise Refused(f"{path} is not valid TOML: {error}.", hint="Mend it: it is to be text in UTF-8.") from error
+    except IsADirectoryError as error:
+        hint = f"Docker makes a folder where a mounted file is missing: rmdir {path.name}, then `config init`."
+        raise Refused(f"{path} cannot be read: {error.strerror}.", hint) from error
     except OSError as error:
         raise Refused(f"{path} cannot be read: {error.strerror}.", hint=f"Try: chmod a+r {path}") from error
 
 
-def origin(settings: Settings, name: str) -> str:
-    """Where a setting's value comes from: the variable, the file, or the default."""
-    in_file = name + IN_FILE if name in secret_names() else name
-    if os.environ.get(_variable(in_file)):
-        return f"environment {_variable(in_file)}"
-    if _variable(name) in os.environ:
-        return f"environment {_variable(name)}"
-    return SETTINGS_FILE if {name, in_file} & read_file(settings.app_dir).keys() else "default"
+def parse_file(folder: Path, text: str) -> dict[str, Any]:
+    """What that text would say as `backup.toml`; `Refused` names the line that is no TOML."""
+    path = folder / SETTINGS_FILE
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        reason = str(error).replace("at end of document", f"at its end, line {text.count(chr(10)) + 1}")
+        raise Refused(f"{path} is not valid TOML: {reason}.", hint="Mend that line.") from error
+    except RecursionError as error:
+        raise Refused(f"{path} is not valid TOML: too much lies in one another.", hint="Mend it.") from error
+
+
+def check_file(folder: Path, text: str, typed: str = "") -> Settings:
+    """The settings if that text were `backup.toml`, and the environment had no say; `Refused` as from `load_settings`.
+
+    So what is wrong in the file is found also where a variable hides it. `typed` is a setting that is not there yet.
+    """
+    told = parse_file(folder, text)
+    secrets = secrets_from_files(secret_names(), told, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}")
+    values = {name: value for name, value in told.items() if not _names_a_secret(name)} | secrets
+    try:
+        return _file_alone()(**{**values, "app_dir": folder})
+    except ValidationError as error:
+        raise _refusal(error, folder, text, typed) from error
+
+
+@cache
+def _file_alone() -> type[Settings]:
+    class FileAlone(Settings):
+        hears_environment = False
+
+    return FileAlone
+
+
+def origins(settings: Settings) -> dict[str, str]:
+    """Where each setting's value comes from: the variable, the file, or the default."""
+    in_file = read_file(settings.app_dir).keys()
+    return {name: _origin(name, in_file) for name in Settings.model_fields}
+
+
+def _origin(name: str, in_file: Set[str]) -> str:
+    if variable := overriding_variable(name):
+        return f"environment {variable}"
+    names = {name, name + IN_FILE} if name in secret_names() else {name}
+    return SETTINGS_FILE if names & in_file else "default"
+
+
+def overriding_variable(name: str) -> str:
+    """The variable of the environment that this setting's value comes from; empty where there is none."""
+    in_file = _variable(name + IN_FILE) if name in secret_names() else ""
+    if os.environ.get(in_file):
+        return in_file
+    return _variable(name) if _variable(name) in os.environ else ""
+
+
+def known_name(text: str) -> str:
+    """The setting that is meant, as it is written in the file; `Refused` where there is none of that name."""
+    name = text.removeprefix(PREFIX).lower()
+    if name in Settings.model_fields or _names_a_secret(name):
+        return name
+    raise _unknown(shown(text), name)
 
 
 def secret_names() -> tuple[str, ...]:
@@ -329,8 +435,7 @@ def _holds_secret(annotation: object) -> bool:
     return any(_holds_secret(inner) for inner in get_args(annotation))
 
 
-def _told_by_file(folder: Path) -> dict[str, Any]:
-    told = read_file(folder)
+def _told_by_file(folder: Path, told: dict[str, Any]) -> dict[str, Any]:
     # A file that is not there must not stop a person who says in the environment to do without it.
     overridden = {one for name in secret_names() if _variables_set(name) for one in (name, name + IN_FILE)}
     here = {name: value for name, value in told.items() if name not in overridden}
@@ -389,20 +494,40 @@ def _fail(reason: str) -> object:
     raise ValueError(reason)
 
 
-def _refusal(error: ValidationError, folder: Path) -> Refused:
+def _refusal(error: ValidationError, folder: Path, text: str | None = None, typed: str = "") -> Refused:
+    """What is wrong, and where: in the environment, or in that text of the file, or as it was typed."""
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else "database"
-    variables = _variables_set(name)
-    where = variables[0] if variables else f"{shown(name)} in {folder / SETTINGS_FILE}"
+    variables = _variables_set(name) if text is None else []
+    where = variables[0] if variables else name if name == typed else _place(folder, name, text)
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, Settings.model_fields, n=1)
-        return Refused(f"{where} is not a setting.", hint=f"Did you mean {close[0]}?" if close else "See `config`.")
+        return _unknown(where, name)
     reason = first["msg"].removeprefix("Value error, ")
     hidden = first["input"] is None or not first["loc"] or name in (*secret_names(), "remotes")
     given = "" if hidden else f" {_without_password(first['input'])}"
-    return Refused(
-        f"{where}{given}: {reason[0].lower()}{reason[1:]}.", hint="`config` shows every setting and its origin."
-    )
+    return Refused(f"{where}{given}: {reason[0].lower()}{reason[1:]}.", hint=_allowed(name))
+
+
+def _unknown(where: str, name: str) -> Refused:
+    close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    return Refused(f"{where} is not a setting.", hint=f"Did you mean {close[0]}?" if close else "See `config`.")
+
+
+def _allowed(name: str) -> str:
+    from backupkit.words.settings_schema import allowed  # it is made from the settings
+
+    may = allowed(name)
+    return (f"It may be {may}. " if may else "") + "`config` shows every setting and its origin."
+
+
+def _place(folder: Path, name: str, text: str | None) -> str:
+    """The name, the file and the line, as far as it can be seen which one it is."""
+    with suppress(Refused):
+        text = read_text(folder) if text is None else text
+    names = f"{re.escape(name)}(?:{IN_FILE})?" if name in secret_names() else re.escape(name)
+    found = re.search(rf"""^[ \t]*\[*[ \t]*["']?{names}["']?[ \t]*[\].=]""", text or "", re.M)
+    line = f", line {(text or '').count(chr(10), 0, found.start()) + 1}" if found else ""
+    return f"{shown(name)} in {folder / SETTINGS_FILE}{line}"
 
 
 def _without_password(value: object) -> str:

@@ -27,6 +27,7 @@ from backupkit.words.events import Listener, Notice, Progress, Step, Waiting, si
 from backupkit.words.model import DatabaseFacts
 
 SIDECARS = ("-wal", "-shm", "-journal")
+QUICK, FULL = "quick_check(5)", "integrity_check(100)"
 _PAGES = 2048  # a step small enough for a live bar and for Ctrl-C
 _PATIENCE = 0.2  # seconds in one wait inside SQLite, which hears no Ctrl-C
 _BUSY = ("locked", "busy")
@@ -125,28 +126,28 @@ def journal_mode(moment: sqlite3.Connection) -> str:
 
 
 def inspect(sealed: Path, tell: Listener = silence) -> Inspection:
-    """What the file says of itself, and what is wrong with it; nothing is written beside it.
+    """What the file says of itself, its checksum, and what is wrong with it; nothing is written beside it.
 
     A file that SQLite cannot read at all raises `Damaged`.
     """
-    try:
-        with open_sealed(sealed) as connection, ThreadPoolExecutor(1) as beside:
-            checksum = beside.submit(disk.hash_file, sealed)
-            found = _inspection(connection, tell)
-            return replace(found, facts=replace(found.facts, sha256=checksum.result()))
-    except sqlite3.DatabaseError as error:
-        raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
+    with ThreadPoolExecutor(1) as beside:
+        checksum = beside.submit(disk.hash_file, sealed)
+        found = examine(sealed, QUICK, tell)
+        return replace(found, facts=replace(found.facts, sha256=checksum.result()))
 
 
-def examine(sealed: Path, opened: Callable[[sqlite3.Connection], None], tell: Listener = silence) -> Inspection:
-    """`inspect`, with the full `integrity_check`, and without reading the file once more for its checksum.
+def examine(
+    sealed: Path, check: str, tell: Listener = silence, opened: Callable[[sqlite3.Connection], None] | None = None
+) -> Inspection:
+    """`inspect` without reading the file once more for its checksum; `check` is `QUICK` or `FULL`.
 
     `opened` gets the connection, so that another thread can interrupt it.
     """
     try:
         with open_sealed(sealed) as connection:
-            opened(connection)
-            return _inspection(connection, tell, "integrity_check(100)")
+            if opened:
+                opened(connection)
+            return _inspection(connection, tell, check)
     except sqlite3.DatabaseError as error:
         raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
 
@@ -291,7 +292,7 @@ def prove(live: Path, timeout: float, wanted: tuple[str, ...] | None) -> Inspect
         patiently(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
         connection.execute("ROLLBACK")
         connection.execute("BEGIN")
-        found = _inspection(connection, silence)
+        found = _inspection(connection, silence, QUICK)
     if found.problems:
         raise SourceUnreadable(f"{live} is not sound after the restore: {found.problems[0]}.", hint="Type: undo")
     at = found.revisions or ()
@@ -393,7 +394,7 @@ def _begin_reading(connection: sqlite3.Connection, live: Path) -> None:
         raise SourceBroken(f"The database {live} holds no tables.", hint="Is BACKUP_DATABASE right? See `config`.")
 
 
-def _inspection(connection: sqlite3.Connection, tell: Listener, check: str = "quick_check(5)") -> Inspection:
+def _inspection(connection: sqlite3.Connection, tell: Listener, check: str) -> Inspection:
     tell(Step("Checking the database"))
     problems = _problems(connection, tell, check)
     if problems:

@@ -13,10 +13,10 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from backupkit.ground import disk, tree
 from backupkit.ground.tree import Entry
@@ -132,15 +132,17 @@ def apply(live: Path, tell: Listener = silence) -> None:
     if not (live / STAGING / OPERATIONS).exists():
         return
     tell(Step("Restoring the uploads", unit="files"))
-    for one in _operations_backwards(live):  # what is in a folder before the folder
-        if one.action == "remove" or one.clash:
-            _remove(live, one, tell)
-    for one in _operations(live):
-        if one.action != "remove":
-            _put(live, one, tell)
-    for one in _operations_backwards(live):  # its times last, when nothing in it changes any more
-        if one.action != "remove" and one.form == "folder":
-            _dress_folder(live, one, tell)
+    with closing(_Parents(live)) as parents:
+        for one in _operations_backwards(live):  # what is in a folder before the folder
+            if one.action == "remove" or one.clash:
+                _remove(parents, one, tell)
+    with closing(_Parents(live)) as parents:
+        for one in _operations(live):
+            if one.action != "remove":
+                _put(parents, one, tell)
+        for one in _operations_backwards(live):  # its times last, when nothing in it changes any more
+            if one.action != "remove" and one.form == "folder":
+                _dress_folder(parents, one, tell)
     disk.sync_tree(live)
 
 
@@ -243,8 +245,7 @@ def _stage_one(places: Places, staged: Path, wanted: Entry) -> int:
     return size
 
 
-@dataclass(frozen=True, slots=True)
-class _Operation:
+class _Operation(NamedTuple):
     """A line of the list in the staging folder: all that `apply` needs to know."""
 
     action: Action
@@ -258,10 +259,10 @@ class _Operation:
     time: int
 
 
-def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> dict[str, object]:
+def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> _Operation:
     entry = one.wanted or one.live
     assert entry is not None
-    operation = _Operation(
+    return _Operation(
         action=one.action,
         path=one.path,
         form=entry.form,
@@ -272,26 +273,25 @@ def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> d
         owner=list(owner or (entry.facts.st_uid, entry.facts.st_gid)),
         time=entry.facts.st_mtime_ns,
     )
-    return asdict(operation)
 
 
 def _operations(live: Path) -> Iterator[_Operation]:
     with open(live / STAGING / OPERATIONS, encoding="ascii") as lines:
-        yield from (_Operation(**json.loads(line)) for line in lines)
+        yield from (_Operation(*json.loads(line)) for line in lines)
 
 
 def _operations_backwards(live: Path) -> Iterator[_Operation]:
     with open(live / STAGING / OPERATIONS, "rb") as lines:
-        yield from (_Operation(**json.loads(line)) for line in disk.lines_backwards(lines))
+        yield from (_Operation(*json.loads(line)) for line in disk.lines_backwards(lines))
 
 
-def _remove(live: Path, one: _Operation, tell: Listener) -> None:
+def _remove(parents: _Parents, one: _Operation, tell: Listener) -> None:
     # A repeated run finds a file where the folder was that this was in.
-    with suppress(FileNotFoundError, NotADirectoryError), _parent(live, one.path) as (folder, name):
+    with suppress(FileNotFoundError, NotADirectoryError), parents.of(one.path) as (folder, name):
         there = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISDIR(there.st_mode):
             _remove_folder(name, folder)
-        elif not _in_place(live, one) and _as_seen(there, one, tell):
+        elif not _in_place(parents.live, one) and _as_seen(there, one, tell):
             os.unlink(name, dir_fd=folder)
 
 
@@ -308,15 +308,15 @@ def _in_place(live: Path, one: _Operation) -> bool:
     return one.staged is not None and not os.path.lexists(live / STAGING / one.staged)
 
 
-def _put(live: Path, one: _Operation, tell: Listener) -> None:
-    with _parent(live, one.path) as (folder, name):
+def _put(parents: _Parents, one: _Operation, tell: Listener) -> None:
+    with parents.of(one.path) as (folder, name):
         if one.form == "folder":
             with suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=folder)
         elif one.staged is None:
             _dress(folder, name, one, tell)
-        elif not _in_place(live, one):
-            _place(live / STAGING / one.staged, folder, name, one, tell)
+        elif not _in_place(parents.live, one):
+            _place(parents.live / STAGING / one.staged, folder, name, one, tell)
 
 
 def _place(staged: Path, folder: int, name: str, one: _Operation, tell: Listener) -> None:
@@ -355,8 +355,8 @@ def _as_seen(there: os.stat_result, one: _Operation, tell: Listener) -> bool:
     return False
 
 
-def _dress_folder(live: Path, one: _Operation, tell: Listener) -> None:
-    with _parent(live, one.path) as (folder, name):
+def _dress_folder(parents: _Parents, one: _Operation, tell: Listener) -> None:
+    with parents.of(one.path) as (folder, name):
         _dress(folder, name, one, tell)
 
 
@@ -394,19 +394,43 @@ def _open_folder(name: str, within: int) -> int:
         raise
 
 
-@contextmanager
-def _parent(live: Path, path: str) -> Iterator[tuple[int, str]]:
-    """The open folder that holds the path, and its name in it; no link on the way is followed."""
-    *folders, name = path.split("/")
+class _Parents:
+    """The open folder that holds a path, kept open for the next path in it; no link on the way is followed."""
+
+    def __init__(self, live: Path) -> None:
+        self.live = live
+        self._below: str | None = None
+        self._handle = -1
+
+    @contextmanager
+    def of(self, path: str) -> Iterator[tuple[int, str]]:
+        """The folder, and the name of the path in it."""
+        below, _, name = path.rpartition("/")
+        try:
+            yield self._opened(below), name
+        except OSError as error:
+            error.filename = str(self.live / path)  # the system knew only the last name of it
+            raise
+
+    def close(self) -> None:
+        if self._below is not None:
+            os.close(self._handle)
+            self._below = None
+
+    def _opened(self, below: str) -> int:
+        if below != self._below:
+            self.close()
+            self._handle = _open_below(self.live, below)
+            self._below = below
+        return self._handle
+
+
+def _open_below(live: Path, below: str) -> int:
     handle = os.open(live, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for inner in folders:
+    for inner in below.split("/") if below else ():
+        try:
             deeper = _open_folder(inner, handle)
+        finally:
             os.close(handle)
-            handle = deeper
-        yield handle, name
-    except OSError as error:
-        error.filename = str(live / path)  # the system knew only the last name of it
-        raise
-    finally:
-        os.close(handle)
+        handle = deeper
+    return handle

@@ -15,15 +15,16 @@ what the `sqlite3` shell reads, and looks like what its `.dump` writes:
 
 from __future__ import annotations
 
-import math
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from backupkit.parts.sources.sql_load import load_dump
+from backupkit.parts.sources.sql_rows import Page, kind_of, portable, prepare, read_run, row_text
 from backupkit.words.errors import SourceUnreadable
 from backupkit.words.events import Listener, Progress, Step, silence
 
@@ -31,10 +32,12 @@ __all__ = ["DumpFacts", "load_dump", "write_dump"]
 
 _PROGRESS_ROWS = 5000
 _STATEMENT_BYTES = 32 * 1024  # rows of one INSERT: fast to load, and still read by eye
-_FORMAT_ARGUMENTS = 100  # SQLite allows a function 127
+_LARGEST_PAGE = 2000  # rows
+_RUN, _THEIR_RUN = 8, 12  # pages in turn: the second reader has no file to write
+_BEFORE_ALL = -1e19  # below any rowid
+_SAMPLE = 64  # rows that show what a column holds as a rule
 _ROWID_NAMES = ("_rowid_", "rowid", "oid")
 _LAST_ORDER = {"index": 0, "view": 1, "trigger": 2}  # a trigger may stand on a view
-_LITERAL = re.compile(rb"'(?:[^']|'')*'")
 _COMMENT_OR_QUOTED = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'[^']*'|\"[^\"]*\"|`[^`]*`|\[[^\]]*\]", re.DOTALL)
 _WRITABLE_SCHEMA = (
     "/* WARNING: Script requires that SQLITE_DBCONFIG_DEFENSIVE be disabled */\nPRAGMA writable_schema=ON"
@@ -67,15 +70,51 @@ class _Entry:
     sql: str
 
 
-def write_dump(live: sqlite3.Connection, out: BinaryIO, tell: Listener = silence) -> DumpFacts:
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a table: where they go, where they come from, and by which key they can be read in pieces."""
+
+    target: bytes
+    source: str
+    text: str
+    key: str
+
+    @property
+    def page(self) -> str:
+        """The query for as many rows after a key, each with its key."""
+        key = self.key
+        return f"SELECT {self.text} AS line, {key} AS key FROM {self.source} WHERE {key} > ? ORDER BY {key} LIMIT ?"
+
+    @property
+    def end(self) -> str:
+        """The query for how many they are, and the last key among them."""
+        key = self.key
+        keys = f"SELECT {key} AS key FROM {self.source} WHERE {key} > ? ORDER BY {key} LIMIT ?"
+        return f"SELECT count(*), max(key) FROM ({keys})"
+
+
+class SecondReader(Protocol):
+    """Who reads the same moment on another processor."""
+
+    def ask(self, query: str, place: float, size: int, count: int) -> None:
+        """Begin with `read_run` of these."""
+
+    def answer(self) -> list[Page] | None:
+        """What was asked for; None where it will never come."""
+
+
+def write_dump(
+    live: sqlite3.Connection, out: BinaryIO, tell: Listener = silence, second: SecondReader | None = None
+) -> DumpFacts:
     """SQL text of one consistent moment of the database, streamed in constant memory (that of its largest row).
 
-    Changes nothing: not the database, nor a transaction the caller has open.
+    Changes nothing: not the database, nor a transaction the caller has open. With a second reader it is faster, and
+    the text is the same.
     Raises SourceUnreadable where the database cannot be read, has no tables, or holds a row too long for SQL text.
     """
     try:
         with _one_moment(live):
-            return _Dump(live, out, tell).write()
+            return _Dump(live, out, tell, second).write()
     except sqlite3.Error as error:
         if "user-defined function raised" in str(error):
             raise KeyboardInterrupt from error  # ours raise nothing else, and sqlite3 swallows what they raise
@@ -86,11 +125,9 @@ def write_dump(live: sqlite3.Connection, out: BinaryIO, tell: Listener = silence
 
 @contextmanager
 def _one_moment(live: sqlite3.Connection) -> Iterator[None]:
-    """Inside, every read sees the same content; afterwards the connection is as it was, but for two pure functions."""
+    """Inside, every read sees the same content; afterwards the connection is as it was, but for one pure function."""
     text_factory, began = live.text_factory, not live.in_transaction
-    live.text_factory = bytes  # text from elsewhere need not be UTF-8
-    live.create_function("backupkit_shortest", 1, repr, deterministic=True)
-    live.create_function("backupkit_exact", 1, _exact, deterministic=True)
+    prepare(live)
     try:
         if began:
             live.execute("BEGIN")
@@ -104,7 +141,11 @@ def _one_moment(live: sqlite3.Connection) -> Iterator[None]:
 class _Dump:
     """One dump being written."""
 
-    def __init__(self, live: sqlite3.Connection, out: BinaryIO, tell: Listener) -> None:
+    def __init__(
+        self, live: sqlite3.Connection, out: BinaryIO, tell: Listener, second: SecondReader | None = None
+    ) -> None:
+        self._live = live
+        self._second = second
         self._cursor = live.cursor()
         self._cursor.row_factory = None
         self._out = out
@@ -113,6 +154,7 @@ class _Dump:
         self._bytes = 0
         self._rows = 0
         self._told = 0
+        self._encoding = self._pragma("encoding").decode()
 
     def write(self) -> DumpFacts:
         schema = self._schema()
@@ -150,7 +192,7 @@ class _Dump:
         self._statement(f"PRAGMA page_size={self._pragma('page_size')};")
         if mode := self._pragma("auto_vacuum"):
             self._statement(f"PRAGMA auto_vacuum={mode};")
-        self._statement(f"PRAGMA encoding='{self._pragma('encoding').decode()}';")
+        self._statement(f"PRAGMA encoding='{self._encoding}';")
         self._statement("PRAGMA foreign_keys=OFF;")
         self._statement("BEGIN TRANSACTION;")
         for name in ("application_id", "user_version"):
@@ -185,44 +227,104 @@ class _Dump:
 
     def _write_rows(self, table: str) -> None:
         """Every row, in the order of its key, as INSERTs of many rows."""
-        columns, rowid = self._columns(table)
-        target = f"INSERT INTO {_quoted(table)}{_column_list(columns, rowid)} VALUES\n".encode()
-        values = [rowid] if rowid else []
-        values += [_value_text(_quoted(column.name)) for column in columns if not column.generated]
-        # NOT INDEXED, because an index that covers the table would be read instead, in its own order.
-        rows = self._cursor.execute(f"SELECT {_row_text(values)} FROM main.{_quoted(table)} NOT INDEXED")
+        rows, before = self._rows_of(table), self._rows
+        if rows.key:
+            self._write_pages(rows)
+            if self._rows - before == self._count(table):
+                return
+            # A damaged tree hides rows from those who search in it, but not from those who read through it.
+            self._statement(f"DELETE FROM {_quoted(table)};")
+            self._rows = before
+        self._write_lines(rows.target, self._cursor.execute(f"SELECT {rows.text} FROM {rows.source}"))
+
+    def _write_pages(self, rows: _Rows) -> None:
+        """Some 32 KB of rows at a time, put together by SQLite: a page takes Python no longer than a row.
+
+        Runs of pages are read by turns, every other one by the second reader, if there is one.
+        """
+        place: float | None = _BEFORE_ALL
+        size, theirs = _SAMPLE, list[Page]()
+        while place is not None:
+            self._ask_ahead(rows, place, size)
+            self._write_run(rows, theirs)
+            place = self._write_run(rows, read_run(self._live, rows.page, place, size, _RUN))
+            theirs = self._their_run(rows, place, size) if place is not None else []
+            place = theirs[-1].last if theirs else None
+            size = _better_size(size, theirs)
+        self._write_run(rows, theirs)
+
+    def _ask_ahead(self, rows: _Rows, place: float, size: int) -> None:
+        """The second reader begins with the run after this one."""
+        if self._second:
+            count, end = self._cursor.execute(rows.end, (place, size * _RUN)).fetchone()
+            if count == size * _RUN:  # or else the rows end within this run, and no answer will be wanted
+                self._second.ask(rows.page, end, size, _THEIR_RUN)
+
+    def _their_run(self, rows: _Rows, place: float, size: int) -> list[Page]:
+        answer = self._second.answer() if self._second else None
+        return answer or list(read_run(self._live, rows.page, place, size, _THEIR_RUN))
+
+    def _write_run(self, rows: _Rows, pages: Iterable[Page]) -> int | None:
+        """The key of the last row written; None at the end."""
+        last = None
+        for page in pages:
+            last = page.last
+            if page.text:
+                self._write_insert(rows.target, page.text, page.rows)
+            elif page.rows:
+                lines = f"SELECT line FROM ({rows.page})"
+                self._write_lines(rows.target, self._cursor.execute(lines, (page.place, page.rows)))
+        return last
+
+    def _write_lines(self, target: bytes, rows: Iterable[tuple[bytes | None]]) -> None:
         lines: list[bytes] = []
         size = 0
         for (line,) in rows:
             if line is None:
-                raise sqlite3.DataError(f"a row of {table} is too long for SQL text")
+                raise sqlite3.DataError(f"a row of {target.decode()} is too long for SQL text")
             lines.append(line)
             size += len(line)
             if size > _STATEMENT_BYTES:
-                self._write_insert(target, lines)
+                self._write_insert(target, portable(b",\n".join(lines)), len(lines))
                 lines, size = [], 0
         if lines:
-            self._write_insert(target, lines)
+            self._write_insert(target, portable(b",\n".join(lines)), len(lines))
 
-    def _write_insert(self, target: bytes, lines: list[bytes]) -> None:
-        values = _portable(b",\n".join(lines))
+    def _write_insert(self, target: bytes, values: bytes, count: int) -> None:
         self._bytes += self._out.write(b"".join((target, values, b";\n")))
-        self._rows += len(lines)
+        self._rows += count
         if self._rows >= self._told + _PROGRESS_ROWS:
             self._told = self._rows
             self._tell(Progress(self._rows))
 
-    def _columns(self, table: str) -> tuple[list[_Column], str]:
-        """The columns, and the name by which to keep the rowid: empty where the key is the rowid, or there is none."""
+    def _rows_of(self, table: str) -> _Rows:
+        columns, rowid, key = self._columns(table)
+        target = f"INSERT INTO {_quoted(table)}{_column_list(columns, rowid)} VALUES\n".encode()
+        # NOT INDEXED, because an index that covers the table would be read instead, in its own order.
+        source = f"main.{_quoted(table)} NOT INDEXED"
+        values = ([rowid] if rowid else []) + [_quoted(column.name) for column in columns if not column.generated]
+        return _Rows(target, source, row_text(values, self._usual(values, source)), key)
+
+    def _usual(self, values: Sequence[str], source: str) -> list[str]:
+        """The kind of value that each column's first rows have most often; none in a database that is not UTF-8."""
+        if self._encoding != "UTF-8":
+            return []
+        kinds = ",".join(kind_of(value) for value in values)
+        sample = self._all(f"SELECT {kinds} FROM {source} LIMIT {_SAMPLE}")
+        return [Counter(kind).most_common(1)[0][0].decode() for kind in zip(*sample, strict=True)]
+
+    def _columns(self, table: str) -> tuple[list[_Column], str, str]:
+        """The columns; the name by which to keep the rowid, empty where it is a column; and by which to look for it."""
         facts = self._all("SELECT name, type, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid", table)
         columns = [_Column(name.decode(), hidden in (2, 3)) for name, _type, _key, hidden in facts]
-        keys = [kind.decode().upper() for _name, kind, key, _hidden in facts if key]
+        keys = [(name.decode(), kind.decode().upper()) for name, kind, key, _hidden in facts if key]
         key_indexes = self._all("SELECT 1 FROM pragma_index_list(?, 'main') WHERE origin = 'pk'", table)
-        if keys == ["INTEGER"] and not key_indexes:  # with an index, it is INTEGER PRIMARY KEY DESC: not the rowid
-            return columns, ""
+        if [kind for _name, kind in keys] == ["INTEGER"] and not key_indexes:
+            return columns, "", _quoted(keys[0][0])  # with an index, it is INTEGER PRIMARY KEY DESC: not the rowid
         taken = {column.name.lower() for column in columns}
         free = next((name for name in _ROWID_NAMES if name not in taken), "")
-        return columns, free if free and self._has_rowid(table, free) else ""
+        rowid = free if free and self._has_rowid(table, free) else ""
+        return columns, rowid, rowid
 
     def _has_rowid(self, table: str, name: str) -> bool:
         try:
@@ -244,76 +346,19 @@ class _Dump:
         self._bytes += self._out.write(f"{sql}\n".encode())
 
 
+def _better_size(size: int, pages: Sequence[Page]) -> int:
+    """Rows for pages that will be as long as they should be, if the next rows are like these."""
+    if not all(page.text or page.last is None for page in pages):
+        return max(1, size // 8)
+    length = sum(len(page.text) for page in pages) // max(1, len(pages))
+    return max(1, min(size * _STATEMENT_BYTES // max(1, length), 2 * size, _LARGEST_PAGE))
+
+
 def _column_list(columns: Sequence[_Column], rowid: str) -> str:
     if not rowid and not any(column.generated for column in columns):
         return ""
     names = [_quoted(column.name) for column in columns if not column.generated]
     return "(" + ",".join([rowid, *names] if rowid else names) + ")"
-
-
-def _row_text(values: Sequence[str]) -> str:
-    """An expression for `(1,'a',NULL)`: SQLite writes the text, because Python would take twice as long."""
-    parts = [values[start : start + _FORMAT_ARGUMENTS] for start in range(0, len(values), _FORMAT_ARGUMENTS)]
-    layouts = [",".join(["%s"] * len(part)) for part in parts]
-    layouts[0] = "(" + layouts[0]
-    layouts[-1] += ")"
-    texts = [f"printf('{layout}',{','.join(part)})" for layout, part in zip(layouts, parts, strict=True)]
-    return " || ',' || ".join(texts)
-
-
-def _value_text(column: str) -> str:
-    """An expression for the literal that brings the column's value back, storage class and every bit of it.
-
-    A text literal cannot hold what SQLite does not carry through its functions: a NUL, half a surrogate pair. Such
-    text goes as its bytes in the database's encoding. Literals of reals are read back first, because SQLite's own
-    reading of them is off by one bit now and then.
-    """
-    c = column
-    return f"""CASE typeof({c})
-        WHEN 'integer' THEN {c}
-        WHEN 'text' THEN CASE WHEN CAST(substr({c},1) AS BLOB)=CAST({c} AS BLOB) THEN quote({c})
-            ELSE 'CAST(X'''||hex(CAST({c} AS BLOB))||''' AS TEXT)' END
-        WHEN 'real' THEN CASE WHEN {c}=0 THEN backupkit_exact({c})
-            WHEN CAST(CAST({c} AS TEXT) AS REAL)={c} THEN CAST({c} AS TEXT)
-            WHEN CAST(backupkit_shortest({c}) AS REAL)={c} THEN backupkit_shortest({c})
-            ELSE backupkit_exact({c}) END
-        ELSE quote({c}) END"""
-
-
-def _exact(value: float) -> str:
-    """The real as arithmetic that cannot round: its digits as an integer, times or over powers of two."""
-    if value in (math.inf, -math.inf):
-        return "1e999" if value > 0 else "-1e999"
-    if value == 0:
-        return repr(value)
-    fraction, exponent = math.frexp(value)
-    digits, shift = int(fraction * 2**53), exponent - 53
-    operator = "*" if shift > 0 else "/"
-    factors = [2 ** min(62, abs(shift) - done) for done in range(0, abs(shift), 62)]  # an integer literal has 63 bits
-    return f"(1.0*{digits}" + "".join(f"{operator}{factor}" for factor in factors) + ")"
-
-
-def _portable(values: bytes) -> bytes:
-    """The same values as UTF-8, and without CR LF, which the shell reads as LF even in a string."""
-    try:
-        values.decode()
-    except UnicodeDecodeError:
-        return _LITERAL.sub(_portable_literal, values)
-    return _LITERAL.sub(_portable_literal, values) if b"\r\n" in values else values
-
-
-def _portable_literal(found: re.Match[bytes]) -> bytes:
-    literal = found.group()
-    try:
-        literal.decode()
-    except UnicodeDecodeError:  # only in a UTF-8 database: from any other, SQLite converts
-        return b"CAST(X'%b' AS TEXT)" % literal[1:-1].replace(b"''", b"'").hex().encode()
-    if b"\r\n" not in literal:
-        return literal
-    mark = b"\\r"
-    while mark in literal:
-        mark += b"r"
-    return b"replace(%b,'%b',char(13))" % (literal.replace(b"\r", mark), mark)
 
 
 def _terminated(sql: str) -> str:

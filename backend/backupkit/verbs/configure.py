@@ -1,0 +1,139 @@
+"""Edit `backup.toml`: begin it, set a value, take one back. What it may not say is refused.
+
+Comments, order and everything else in the file stay as they are. `contained` means: this is a container, and a file
+that is not mounted into it ends with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomlkit
+
+from backupkit.ground import disk
+from backupkit.words import settings_schema
+from backupkit.words.errors import BackupError, Locked, Refused
+from backupkit.words.secrets import IN_FILE
+from backupkit.words.settings import (
+    SETTINGS_FILE,
+    Settings,
+    check_file,
+    known_name,
+    overriding_variable,
+    parse_file,
+    read_text,
+    secret_names,
+)
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A setting as the file has it now (None: not at all), and the variable that is stronger, if there is one."""
+
+    setting: str
+    value: object
+    file: Path
+    overridden_by: str = ""
+
+
+def begin_file(folder: Path, contained: bool) -> Path:
+    """A `backup.toml` with every setting, commented out; `Refused` where there is one."""
+    path = folder / SETTINGS_FILE
+    if os.path.lexists(path):
+        raise Refused(
+            f"{path} is there already; it was not changed.",
+            hint="`config set KEY VALUE` changes it; `config init --stdout` shows a fresh one.",
+        )
+    _write(path, settings_schema.template(folder), contained)
+    return path
+
+
+def set_value(folder: Path, contained: bool, key: str, text: str) -> Changed:
+    """The setting has the value that was typed, in the file; `Refused`, and nothing changed, where it cannot be."""
+    name = _settable(key)
+    before = read_text(folder)
+    told = parse_file(folder, before)
+    if name in secret_names() and text:
+        raise Refused(
+            f"{name} is a secret: typed here it would stay in the shell's history and be seen by other users.",
+            hint=f"Write it into a file, and type: config set {name}{IN_FILE} PATH",
+        )
+    typed = check_file(folder, _with(before, told, name, text), typed=name)
+    after = _with(before, told, name, _as_written(name, typed, text))
+    return _change(folder, contained, name, before, after)
+
+
+def unset_value(folder: Path, contained: bool, key: str) -> Changed:
+    """The file says nothing of the setting any more; it may have said nothing before."""
+    name = known_name(key)
+    before = read_text(folder)
+    if name not in parse_file(folder, before):
+        return Changed(name, None, folder / SETTINGS_FILE, overriding_variable(name))
+    document = tomlkit.parse(before)
+    document.remove(name)
+    return _change(folder, contained, name, before, tomlkit.dumps(document))
+
+
+def _settable(key: str) -> str:
+    name = known_name(key)
+    if name == "app_dir":
+        raise Refused("app_dir is where this file is, and cannot be in it.", hint="Set BACKUP_APP_DIR.")
+    if settings_schema.json_schema()["properties"][name].get("type") == "object":
+        raise Refused(f"{name} is a table of its own.", hint=f"Edit {SETTINGS_FILE}; `config init --stdout` shows how.")
+    return name
+
+
+def _change(folder: Path, contained: bool, name: str, before: str, after: str) -> Changed:
+    path = folder / SETTINGS_FILE
+    check_file(folder, after)
+    with disk.alone_in(folder) as alone:
+        if not alone or read_text(folder) != before:
+            raise Locked(f"Another process is changing {path}; nothing was changed.", hint="Type it again.")
+        if after != before:
+            _write(path, after, contained)
+    return Changed(name, tomllib.loads(after).get(name), path, overriding_variable(name.removesuffix(IN_FILE)))
+
+
+def _as_written(name: str, typed: Settings, text: str) -> object:
+    """What was typed, as the kind of value that the setting is."""
+    value = getattr(typed, name, text)
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, bool | int | float) else text
+
+
+def _with(before: str, told: dict[str, object], name: str, value: object) -> str:
+    """The file with that value: where it was, else below the comment that stands for it, else behind the others."""
+    if name not in told:
+        line = f"{name} = {tomlkit.item(value).as_string()}\n"
+        below = re.sub(rf"^# {name} = .*\n", lambda found: found[0] + line, before, count=1, flags=re.M)
+        if _means(below, {**told, name: value}):
+            return below
+    document = tomlkit.parse(before)
+    document[name] = value
+    return tomlkit.dumps(document)
+
+
+def _means(text: str, told: dict[str, object]) -> bool:
+    try:
+        return tomllib.loads(text) == told
+    except tomllib.TOMLDecodeError:
+        return False
+
+
+def _write(path: Path, text: str, contained: bool) -> None:
+    mount = f"In the compose file, mount the one beside the code: ./backend/{SETTINGS_FILE}:{path}"
+    if contained and disk.mounts().isdisjoint(map(str, (path, *path.parents[:-1]))):
+        raise Refused(f"{path} is part of the image: what is written there is lost with the container.", mount)
+    try:
+        disk.rewrite_file(path, text.encode())
+    except OSError as error:
+        hint = mount if error.errno == errno.EROFS else f"As its owner, or as root? ls -ld {path.parent} {path}"
+        raise BackupError(f"{path} cannot be written: {error.strerror}.", hint) from error

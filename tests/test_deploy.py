@@ -1,0 +1,72 @@
+"""The files in deploy/ are ones that systemd and cron take, and what they call exists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import backup_restore
+from small_app import BACKEND
+
+DEPLOY = BACKEND.parent / "deploy"
+UNITS = ["backup.service", "backup.timer", "scheduler.service"]
+CALLS = re.compile(r"(?:backup\.sh|backup_restore\.py) ([a-z-]+)((?: --[a-z-]+)*)")
+
+
+def at(folder: Path, name: str) -> Path:
+    """The file as a person would have changed it for a project in that folder."""
+    copy = folder / name
+    copy.write_text((DEPLOY / name).read_text().replace("/srv/pats", str(folder)).replace("User=pats", "User=root"))
+    return copy
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for program in ("backup.sh", ".backup-venv/bin/python"):
+        path = tmp_path / program
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    (tmp_path / "backend").mkdir()
+    for name in UNITS:
+        at(tmp_path, name)
+    return tmp_path
+
+
+@pytest.mark.needs("systemd-analyze")
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_finds_nothing_to_say_about_a_unit(project: Path, name: str) -> None:
+    done = subprocess.run(["systemd-analyze", "verify", project / name], capture_output=True, text=True, check=False)
+    ours = [line for line in done.stderr.splitlines() if name in line]
+    assert (done.returncode, ours) == (0, [])
+
+
+@pytest.mark.needs("systemd-analyze")
+def test_systemd_does_see_a_slip(project: Path) -> None:
+    (project / "backup.timer").write_text((project / "backup.timer").read_text().replace("02:00:00", "26:00:00"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", project / "backup.timer"], capture_output=True, text=True, check=False
+    )
+    assert "backup.timer" in done.stderr
+
+
+@pytest.mark.needs("crontab")
+def test_cron_takes_the_crontab(tmp_path: Path) -> None:
+    good, bad = at(tmp_path, "crontab"), tmp_path / "bad"
+    bad.write_text(good.read_text().replace("15 * * * *", "75 * * * *"))
+    assert [subprocess.run(["crontab", "-n", path], check=False).returncode for path in (good, bad)] == [0, 1]
+
+
+@pytest.mark.parametrize("path", sorted(DEPLOY.iterdir()), ids=lambda path: path.name)
+def test_what_is_called_is_a_command_with_these_options(path: Path) -> None:
+    from typer.main import get_command
+
+    commands = get_command(backup_restore.app).commands  # type: ignore[attr-defined]
+    calls = CALLS.findall(path.read_text())
+    assert calls or path.suffix == ".timer"
+    for command, options in calls:
+        known = {option for one in commands[command].params for option in one.opts}
+        assert set(options.split()) <= known

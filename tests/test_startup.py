@@ -1,0 +1,99 @@
+"""A command starts fast: it imports what it needs, and opens few files. What it takes in seconds depends on the day."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backupkit.parts import marks, store
+from small_app import COMMAND, SmallApp, clean_environment
+
+# The command in a process of its own, which then tells what it has imported, and what it opened below the backups.
+WATCHED = """
+import contextlib, json, os, runpy, sys
+backups, opened = sys.argv[1], []
+def heard(event, arguments):
+    if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(backups + os.sep):
+        opened.append(arguments[0])
+sys.addaudithook(heard)
+sys.argv = sys.argv[2:]
+with contextlib.redirect_stdout(open(os.devnull, "w")), contextlib.suppress(SystemExit):
+    runpy.run_path(sys.argv[0], run_name="__main__")
+print(json.dumps({"modules": sorted(sys.modules), "opened": opened}))
+"""
+
+
+def watched(app: SmallApp, *words: str) -> tuple[set[str], list[str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, str(app.backups), str(COMMAND), *words],
+        env={**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "PYTHONPATH": str(COMMAND.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    return set(told["modules"]), told["opened"]
+
+
+HEAVY = {"alembic", "sqlalchemy", "tomlkit", "apprise", "requests", "cryptography", "zstandard"}
+
+
+@pytest.mark.parametrize(
+    ("words", "not_needed"),
+    [
+        (["--help"], {"pydantic", "pydantic_settings", "backupkit.words.settings"}),
+        (["list"], {"rich", "backupkit.faces.notify", "backupkit.verbs.export", "backupkit.verbs.status"}),
+        (["list", "--json"], {"rich", "backupkit.verbs.export", "backupkit.verbs.status"}),
+        (["show", "latest"], {"rich", "backupkit.verbs.export", "backupkit.verbs.status"}),
+        (["config"], {"rich", "backupkit.parts.store", "backupkit.verbs.make"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_imports_no_more_than_it_needs(app: SmallApp, words: list[str], not_needed: set[str]) -> None:
+    app.command("backup", "one", check=0)
+    modules, _ = watched(app, *words)
+    assert modules & (HEAVY | not_needed) == set()
+
+
+def copied(app: SmallApp, name: str, count: int) -> None:
+    """So many more backups like that one, and each as proven."""
+    for number in range(count):
+        shutil.copytree(app.backups / name, app.backups / f"{name}_{number}")
+        record = app.backups / marks.STATE_FOLDER / marks.PROOFS
+        shutil.copy(record / name, record / f"{name}_{number}")
+
+
+def test_list_opens_two_files_a_backup(app: SmallApp) -> None:
+    app.command("backup", "one", check=0)
+    app.command("verify", "one", check=0)
+    copied(app, "one", 20)
+    _, opened = watched(app, "list")
+    below = [Path(path).relative_to(app.backups).parts for path in opened]
+    of_backups = [parts for parts in below if not parts[0].startswith(".")]
+    assert sorted(of_backups) == sorted((one.name, "backup_metadata.json") for one in store.all_backups(app.settings))
+    records = [parts for parts in below if parts[:2] == (marks.STATE_FOLDER, marks.PROOFS)]
+    assert len(records) == 21
+    assert len(below) < 2 * 21 + 10
+
+
+def test_what_is_said_of_the_backups_is_looked_up_once_for_all(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.command("backup", "one", check=0)
+    app.command("verify", "one", check=0)
+    app.command("pin", "one", check=0)
+    copied(app, "one", 20)
+    asked: list[str] = []
+    really = os.listdir
+
+    def listdir(path: str) -> list[str]:
+        asked.append(str(path))
+        return really(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert [one.name for one in store.all_backups(app.settings) if one.pinned] == ["one"]
+    assert len(asked) == 4
