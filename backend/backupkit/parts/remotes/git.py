@@ -30,6 +30,8 @@ from backupkit.parts.tar import Member
 from backupkit.words.errors import Damaged, Refused, RemoteFailed
 from backupkit.words.events import Listener, Notice, Progress, Step, Warned
 from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, DatabaseFacts, Metadata
+from backupkit.words.names import shown
+from backupkit.words.settings import Settings
 
 _ATTEMPTS = 5  # at a branch that others push to as well
 _BRANCH = re.compile(r"(?!.*(\.\.|//|/\.|\.lock(/|$)|[./]$))[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
@@ -85,11 +87,10 @@ class GitSettings(BaseModel):
 
 
 class GitRemote:
-    """A branch of a git repository as a remote. `app` is the app's folder; `scratch` one where drafts may lie."""
+    """A branch of a git repository as a remote, for one app; what lasts for one call lies in the backups folder."""
 
-    def __init__(self, name: str, settings: GitSettings, app: Path, scratch: Path, zone: ZoneInfo) -> None:
-        self.name, self.settings = name, settings
-        self._app, self._scratch, self._zone = app, scratch, zone
+    def __init__(self, settings: Settings, name: str, table: GitSettings) -> None:
+        self.name, self._settings, self._table = name, settings, table
 
     def check(self) -> None:
         """The repository answers, the branch is ours or not there yet, and we may push; else `RemoteFailed`."""
@@ -130,7 +131,7 @@ class GitRemote:
             space.require(2 * commit.backup.size_bytes, branch.git.folder, "This pull")
             branch.fetch_one(commit)
             with branch.contents() as contents:
-                _Pull(branch, commit, contents, self._zone, tell).into(target)
+                _Pull(branch, commit, contents, self._settings.zone, tell).into(target)
 
     def remove(self, name: str) -> None:
         """The backup is not on the branch any more, nor in its history; `NoSuchBackup` where it is not there."""
@@ -149,7 +150,7 @@ class GitRemote:
                     raise _damaged(commit.backup.name, f"{METADATA_FILE} is missing")
 
     def _refuse_unreadable(self, metadata: Metadata) -> None:
-        if metadata.database and metadata.database.raw and "database" not in self.settings.include:
+        if metadata.database and metadata.database.raw and "database" not in self._table.include:
             raise Refused(
                 f"{metadata.backup_name} keeps a database that could not be read: there is no SQL text of it.",
                 hint="Push it to another remote, or set `include` with database.",
@@ -160,7 +161,7 @@ class GitRemote:
         if found is None:
             self._refuse_old(branch, metadata)
             return False
-        if (found.backup.created_at, found.backup.app_id) != (metadata.created_at, metadata.app_id):
+        if found.backup.created_at != metadata.created_at:
             raise Refused(
                 f"The git remote {self.name} has another backup named {metadata.backup_name}, "
                 f"of {found.backup.created_at:%Y-%m-%d %H:%M}.",
@@ -169,8 +170,8 @@ class GitRemote:
         return self._held(metadata) <= found.holds
 
     def _refuse_old(self, branch: Branch, metadata: Metadata) -> None:
-        keep = self.settings.keep
-        newer = [one for one in branch.commits if _is_of(one, metadata) and one.backup.created_at > metadata.created_at]
+        keep = self._table.keep
+        newer = [one for one in branch.commits if one.backup.created_at > metadata.created_at]
         if keep and len(newer) >= keep:
             raise Refused(
                 f"{metadata.backup_name} is older than the {keep} backups that stay in the git remote {self.name}.",
@@ -182,25 +183,25 @@ class GitRemote:
         missing = {"uploads"} if not metadata.uploads_included else set()
         missing |= {"dump"} if metadata.database and metadata.database.raw else set()
         missing |= {"dump", "database"} if metadata.database_file is None else set()
-        return frozenset(self.settings.include) - missing
+        return frozenset(self._table.include) - missing
 
     def _commit_draft(self, branch: Branch, backup: Path, metadata: Metadata, tell: Listener) -> Draft:
         """The tree of the backup, in our own repository; every file was compared with its checksum on the way."""
         include, own = self._held(metadata), branch.git.folder
-        files = git_files.stored(backup, metadata, self.settings.include)
-        git_files.refuse_large(files, self.settings.file_limit_mb, self.name)
+        files = git_files.stored(backup, metadata, self._table.include)
+        git_files.refuse_large(files, self._table.file_limit_mb, self.name)
         size = sum(file.size for file in files)
         text = metadata.database.size if metadata.database and "dump" in include else 0
         space.require(size + 3 * text, own, "This push")
         if {"database", "uploads"} & include:
-            files.append(_made(own / LISTING, git_files.listing(backup, self.settings.include)))
+            files.append(_made(own / LISTING, git_files.listing(backup, self._table.include)))
         if "dump" in include:
             files.append(_dump(backup, metadata, own / DUMP, tell))
-        git_files.refuse_large(files, self.settings.file_limit_mb, self.name)
+        git_files.refuse_large(files, self._table.file_limit_mb, self.name)
         size = sum(file.size for file in files)
         tell(Step(f"Preparing the push to {self.name}", size))
         tree_id = branch.import_tree((file.path, file.size, chunks) for file, chunks in _counted(files, tell))
-        return Draft(tree_id, message_of(metadata, size, sorted(include)), metadata.created_at)
+        return Draft(tree_id, message_of(metadata, self._settings.app_id, size, sorted(include)), metadata.created_at)
 
     def _with(self, branch: Branch, draft: Draft, metadata: Metadata) -> Sequence[Commit | Draft]:
         """The branch with the new commit; when it has twice the backups that are to stay, with the newest of them only.
@@ -209,12 +210,9 @@ class GitRemote:
         """
         self._is_there(branch, metadata)  # what others pushed meanwhile may have its name
         others = [one for one in branch.commits if one.backup.name != metadata.backup_name]
-        mine = [one for one in others if _is_of(one, metadata)]
-        keep = self.settings.keep
-        if keep and len(mine) + 1 > 2 * keep:
-            oldest_first = sorted(mine, key=lambda one: one.backup.created_at)
-            gone = {one.id for one in oldest_first[: len(mine) + 1 - keep]}
-            others = [one for one in others if one.id not in gone]
+        keep = self._table.keep
+        if keep and len(others) >= 2 * keep:
+            others = sorted(others, key=lambda one: one.backup.created_at)[len(others) + 1 - keep :]
         return [*others, draft]
 
     def _until_pushed(self, branch: Branch, wanted: Callable[[], Sequence[Commit | Draft]]) -> None:
@@ -222,7 +220,7 @@ class GitRemote:
         for _ in range(_ATTEMPTS):
             if branch.push(branch.chained(wanted())):
                 return
-            branch.fetch("trees")
+            self._fetch(branch, "trees")
         raise RemoteFailed(
             f"The branch {branch.name} of the git remote {self.name} was pushed to by others, {_ATTEMPTS} times over.",
             hint="Try again in a while; the backups here are unharmed.",
@@ -232,33 +230,43 @@ class GitRemote:
     def _branch(self, wanted: Wanted | None) -> Iterator[Branch]:
         """The branch in a repository of our own, which is gone afterwards, whatever becomes of the block."""
         prefix = f"{disk.DRAFT_PREFIX}git-{self.name}-"
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=self._scratch))
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=self._settings.dir))
         try:
             with lock.held(folder, f"git remote {self.name}", 0):
-                disk.give(folder, disk.owner_of(self._scratch))
+                disk.give(folder, disk.owner_of(self._settings.dir))
                 own = folder / "repository"
                 own.mkdir()
-                author = (self.settings.user_name, self.settings.user_email)
-                branch = open_branch(self._git(own), self._address(), self.settings.branch, author, self._inherited())
+                author = (self._table.user_name, self._table.user_email)
+                branch = open_branch(self._git(own), self._address(), self._table.branch, author, self._inherited())
                 if wanted:
-                    branch.fetch(wanted)
+                    self._fetch(branch, wanted)
                 yield branch
         finally:
             disk.remove_tree(folder)
 
+    def _fetch(self, branch: Branch, wanted: Wanted) -> None:
+        branch.fetch(wanted)
+        for commit in branch.commits:
+            if commit.backup.app_id != shown(self._settings.app_id):
+                raise RemoteFailed(
+                    f"The branch {branch.name} of the git remote {self.name} holds the backups of another app: "
+                    f"{commit.backup.app_id}.",
+                    hint="Give each app a `branch` of its own; BACKUP_APP_ID says which app this is.",
+                )
+
     def _address(self) -> str:
         """Where to push: the setting, or what the app's repository has under that name."""
-        url = self.settings.url
+        url = self._table.url
         if re.fullmatch(r"[\w.-]+", url) and url not in (".", ".."):
             found = self._of_the_app("remote", "get-url", "--push", url)
             if not found:
                 raise RemoteFailed(
-                    f"The repository at {self._app} has no remote named {url}.",
+                    f"The repository at {self._settings.app_dir} has no remote named {url}.",
                     hint="Set `url` to an address; or add that remote: `git remote add`.",
                 )
-            url, top = found, Path(self._of_the_app("rev-parse", "--show-toplevel") or self._app)
+            url, top = found, Path(self._of_the_app("rev-parse", "--show-toplevel") or self._settings.app_dir)
         else:
-            top = self._app
+            top = self._settings.app_dir
         is_path = "://" not in url and ":" not in url.partition("/")[0]
         return str(top / Path(url).expanduser()) if is_path else url
 
@@ -269,15 +277,11 @@ class GitRemote:
 
     def _of_the_app(self, *arguments: str) -> str:
         """What git says of the app's repository; empty where there is none, or it does not know."""
-        done = self._git(self._app).attempt(*arguments)
+        done = self._git(self._settings.app_dir).attempt(*arguments)
         return os.fsdecode(done.out).strip("\n") if done.code == 0 else ""
 
     def _git(self, folder: Path) -> Git:
-        return Git(self.name, folder, self.settings.timeout)
-
-
-def _is_of(commit: Commit, metadata: Metadata) -> bool:
-    return commit.backup.app_id == metadata.app_id
+        return Git(self.name, folder, self._table.timeout)
 
 
 def _dump(backup: Path, metadata: Metadata, target: Path, tell: Listener) -> Stored:

@@ -233,18 +233,18 @@ def open_branch(git: Git, url: str, branch: str, author: tuple[str, str], told: 
     return Branch(git, branch)
 
 
-def message_of(metadata: Metadata, size: int, holds: Iterable[str]) -> bytes:
+def message_of(metadata: Metadata, app_id: str, size: int, holds: Iterable[str]) -> bytes:
     """The message of a backup's commit: for people, then for the list. `size` in bytes."""
     facts = {
         "Name": metadata.backup_name,
         "Created": metadata.created_at.isoformat(),
         "Kind": metadata.kind,
-        "App": metadata.app_id,
-        "Revision": metadata.alembic_revision,
+        "App": app_id,
+        "Revision": ",".join(metadata.revisions),
         "Bytes": str(size),
         "Holds": " ".join(holds),
     }
-    lines = [f"Backup-{key}: {_one_line(value)}" for key, value in facts.items() if value is not None]
+    lines = [f"Backup-{key}: {_one_line(value)}" for key, value in facts.items() if value]
     moment = f"{metadata.created_at:%d %B %Y, %H:%M:%S} {metadata.created_at.tzname()}"
     note = [_one_line(metadata.note)] if metadata.note else []
     paragraphs = [f"Backup {metadata.backup_name}, {moment}", *note, "\n".join(lines)]
@@ -260,12 +260,12 @@ def _parse(message: str) -> tuple[RemoteBackup, frozenset[str]]:
     lines = message.strip().rpartition("\n\n")[2].splitlines()
     facts = dict(line.removeprefix("Backup-").split(": ", 1) for line in lines if line.startswith("Backup-"))
     created, kind = datetime.fromisoformat(facts["Created"]), facts["Kind"]
-    known: Kind | None = next((one for one in get_args(Kind) if one == kind), None)
-    if known is None or created.tzinfo is None:
+    if kind not in get_args(Kind) or created.tzinfo is None:
         raise ValueError(message)
-    size, app, revision = int(facts["Bytes"]), facts.get("App"), facts.get("Revision")
-    backup = RemoteBackup(check_name(facts["Name"]), created, known, size, app, revision)
-    return backup, frozenset(facts["Holds"].split())
+    holds = frozenset(facts["Holds"].split())
+    name, size = check_name(facts["Name"]), int(facts["Bytes"])
+    backup = RemoteBackup(name, created, kind, size, facts["App"], facts.get("Revision", ""), "uploads" in holds)
+    return backup, holds
 
 
 def _objects(batch: bytes) -> Iterator[tuple[str, bytes]]:

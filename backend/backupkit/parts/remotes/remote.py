@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Protocol
 
 from backupkit.words.events import Listener
-from backupkit.words.model import Kind, Metadata
+from backupkit.words.model import Metadata
 
 
 @dataclass(frozen=True)
 class RemoteBackup:
-    """A backup as the remote tells of it; `size_bytes` is what it takes there."""
+    """A backup that is complete there; `revision` is empty for an unversioned one."""
 
     name: str
     created_at: datetime
-    kind: Kind
+    kind: str
     size_bytes: int
-    app_id: str | None
-    revision: str | None
+    app_id: str
+    revision: str
+    uploads: bool = True
 
 
 class Remote(Protocol):
