@@ -470,7 +470,7 @@ def test_a_host_that_forbids_to_rewrite_says_so(place: Place) -> None:
     git(place.host, "config", "receive.denyNonFastForwards", "true")
     for name in ("one", "two"):
         place.pushed(name)
-    with pytest.raises(RemoteFailed, match="refused the push to backup: .*non-fast-forward"):
+    with pytest.raises(RemoteFailed, match=r"refused the push to backup: .*non-fast-forward"):
         place.remote().remove("one")
     assert sorted(place.names()) == ["one", "two"]
 
@@ -708,15 +708,13 @@ from backupkit.parts.remotes import git_program
 from backupkit.parts.remotes.git import GitRemote, GitSettings
 from backupkit.words.events import silence
 from backupkit.words.settings import Settings
-app, host, at, after = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "after"
+app, host, at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 here = Settings(app_dir=app, database=app / "data/pats.db", uploads=app / "uploads", dir=app / "backups")
 table = GitSettings(url=host, user_name="Backup", user_email="b@example.com", include=("dump", "metadata", "uploads"))
 count, run = 0, git_program.Git.attempt
 def counted(self, *arguments, **options):
     global count
     count += 1
-    if count == at and not after:
-        os.kill(os.getpid(), signal.SIGKILL)
     done = run(self, *arguments, **options)
     if count == at:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -728,34 +726,49 @@ print(count)
 """
 
 
+@pytest.mark.slow
 def test_a_push_killed_anywhere_leaves_the_remote_whole_and_the_next_completes_it(place: Place) -> None:
     place.pushed("one")
     backup, first = place.backup("two"), place.tip()
-    include = ("dump", "metadata", "uploads")
     seen = set()
     for at in range(1, 100):
-        for when in ("before", "after"):
-            child = subprocess.run(
-                [sys.executable, "-c", KILLED, place.app.folder, place.host, str(at), when],
-                env={**os.environ, "PYTHONPATH": str(BACKEND)},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            git(place.host, "fsck", "--strict")
-            seen.add(tuple(place.names()))
-            assert tuple(place.names()) in {("one",), ("two", "one")}
-            store.clear_drafts(place.app.settings)
-            if child.returncode != -signal.SIGKILL:
-                break
-            place.push(backup, include=include)
-            assert place.names() == ["two", "one"]
-            git(place.host, "update-ref", "refs/heads/backup", first)
+        child = subprocess.run(
+            [sys.executable, "-c", KILLED, place.app.folder, place.host, str(at)],
+            env={**os.environ, "PYTHONPATH": str(BACKEND)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        git(place.host, "fsck", "--strict")
+        seen.add(tuple(place.names()))
         if child.returncode != -signal.SIGKILL:
             break
+        assert place.litter() != []
+        store.clear_drafts(place.app.settings)
+        place.push(backup, include=("dump", "metadata", "uploads"))
+        assert place.names() == ["two", "one"]
+        git(place.host, "update-ref", "refs/heads/backup", first)
     assert child.returncode == 0, child.stderr
     assert at > 8
     assert seen == {("one",), ("two", "one")}
+
+
+@pytest.mark.parametrize("hook", ["pre-receive", "update"])
+def test_a_connection_that_breaks_during_a_push_leaves_the_remote_whole(place: Place, hook: str) -> None:
+    place.pushed("one")
+    backup, before = place.backup("two"), place.tip()
+    file = place.host / "hooks" / hook
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("#!/bin/sh\nkill -KILL $PPID\nsleep 1\n")
+    file.chmod(0o755)
+    with pytest.raises(RemoteFailed):
+        place.push(backup)
+    assert place.tip() == before
+    assert place.litter() == []
+    file.unlink()
+    git(place.host, "fsck", "--strict")
+    place.push(backup)
+    assert place.names() == ["two", "one"]
 
 
 def test_what_a_killed_run_left_is_cleared_but_not_what_is_in_use(place: Place) -> None:

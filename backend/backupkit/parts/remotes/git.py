@@ -111,12 +111,12 @@ class GitRemote:
         """
         self._refuse_unreadable(metadata)
         with self._branch("trees") as branch:
-            if self._is_there(branch, metadata):
-                tell(Notice(f"{metadata.backup_name} is in the git remote {self.name} already."))
+            if self._is_there(branch, backup.name, metadata):
+                tell(Notice(f"{backup.name} is in the git remote {self.name} already."))
                 return
             draft = self._commit_draft(branch, backup, metadata, tell)
             tell(Step(f"Pushing to {self.name}"))
-            self._until_pushed(branch, lambda: self._with(branch, draft, metadata))
+            self._until_pushed(branch, lambda: self._with(branch, draft, backup.name, metadata))
 
     def pull(self, name: str, target: Path, tell: Listener) -> None:
         """The backup in the empty folder `target`: byte for byte if all of it was included, else made from the text.
@@ -156,25 +156,26 @@ class GitRemote:
                 hint="Push it to another remote, or set `include` with database.",
             )
 
-    def _is_there(self, branch: Branch, metadata: Metadata) -> bool:
-        found = next((one for one in branch.commits if one.backup.name == metadata.backup_name), None)
+    def _is_there(self, branch: Branch, name: str, metadata: Metadata) -> bool:
+        """Whether the branch has all of the backup that it is to have; `Refused` where it must not get it."""
+        found = next((one for one in branch.commits if one.backup.name == name), None)
         if found is None:
-            self._refuse_old(branch, metadata)
+            self._refuse_old(branch, name, metadata)
             return False
         if found.backup.created_at != metadata.created_at:
             raise Refused(
-                f"The git remote {self.name} has another backup named {metadata.backup_name}, "
+                f"The git remote {self.name} has another backup named {name}, "
                 f"of {found.backup.created_at:%Y-%m-%d %H:%M}.",
-                hint="Names are used once: rename neither; push the next backup, or remove that one there first.",
+                hint="Names are used once. Look at both: `list`, `list --remote`; push the next backup.",
             )
         return self._held(metadata) <= found.holds
 
-    def _refuse_old(self, branch: Branch, metadata: Metadata) -> None:
+    def _refuse_old(self, branch: Branch, name: str, metadata: Metadata) -> None:
         keep = self._table.keep
         newer = [one for one in branch.commits if one.backup.created_at > metadata.created_at]
         if keep and len(newer) >= keep:
             raise Refused(
-                f"{metadata.backup_name} is older than the {keep} backups that stay in the git remote {self.name}.",
+                f"{name} is older than the {keep} backups that stay in the git remote {self.name}.",
                 hint="Raise `keep` if it belongs there.",
             )
 
@@ -191,7 +192,7 @@ class GitRemote:
         files = git_files.stored(backup, metadata, self._table.include)
         git_files.refuse_large(files, self._table.file_limit_mb, self.name)
         size = sum(file.size for file in files)
-        text = metadata.database.size if metadata.database and "dump" in include else 0
+        text = (backup / (metadata.database_file or "")).stat().st_size if "dump" in include else 0
         space.require(size + 3 * text, own, "This push")
         if {"database", "uploads"} & include:
             files.append(_made(own / LISTING, git_files.listing(backup, self._table.include)))
@@ -201,15 +202,19 @@ class GitRemote:
         size = sum(file.size for file in files)
         tell(Step(f"Preparing the push to {self.name}", size))
         tree_id = branch.import_tree((file.path, file.size, chunks) for file, chunks in _counted(files, tell))
-        return Draft(tree_id, message_of(metadata, self._settings.app_id, size, sorted(include)), metadata.created_at)
+        return Draft(
+            tree_id,
+            message_of(backup.name, metadata, self._settings.app_id, size, sorted(include)),
+            metadata.created_at,
+        )
 
-    def _with(self, branch: Branch, draft: Draft, metadata: Metadata) -> Sequence[Commit | Draft]:
+    def _with(self, branch: Branch, draft: Draft, name: str, metadata: Metadata) -> Sequence[Commit | Draft]:
         """The branch with the new commit; when it has twice the backups that are to stay, with the newest of them only.
 
         Not each time, because the host is then sent everything again that stays.
         """
-        self._is_there(branch, metadata)  # what others pushed meanwhile may have its name
-        others = [one for one in branch.commits if one.backup.name != metadata.backup_name]
+        self._is_there(branch, name, metadata)  # what others pushed meanwhile may have its name
+        others = [one for one in branch.commits if one.backup.name != name]
         keep = self._table.keep
         if keep and len(others) >= 2 * keep:
             others = sorted(others, key=lambda one: one.backup.created_at)[len(others) + 1 - keep :]

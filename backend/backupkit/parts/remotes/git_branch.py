@@ -182,7 +182,7 @@ class Branch:
                 child.stdin.close()
             except BrokenPipeError:
                 pass  # it ended early, and said why
-            if child.wait(self.git.timeout):
+            if self.git.ended(child):
                 said.seek(0)
                 raise self.git.failure(said.read().decode(errors="replace"))
         return self.git.line("rev-parse", "refs/backups/draft^{tree}")
@@ -233,10 +233,10 @@ def open_branch(git: Git, url: str, branch: str, author: tuple[str, str], told: 
     return Branch(git, branch)
 
 
-def message_of(metadata: Metadata, app_id: str, size: int, holds: Iterable[str]) -> bytes:
+def message_of(name: str, metadata: Metadata, app_id: str, size: int, holds: Iterable[str]) -> bytes:
     """The message of a backup's commit: for people, then for the list. `size` in bytes."""
     facts = {
-        "Name": metadata.backup_name,
+        "Name": name,
         "Created": metadata.created_at.isoformat(),
         "Kind": metadata.kind,
         "App": app_id,
@@ -247,7 +247,7 @@ def message_of(metadata: Metadata, app_id: str, size: int, holds: Iterable[str])
     lines = [f"Backup-{key}: {_one_line(value)}" for key, value in facts.items() if value]
     moment = f"{metadata.created_at:%d %B %Y, %H:%M:%S} {metadata.created_at.tzname()}"
     note = [_one_line(metadata.note)] if metadata.note else []
-    paragraphs = [f"Backup {metadata.backup_name}, {moment}", *note, "\n".join(lines)]
+    paragraphs = [f"Backup {name}, {moment}", *note, "\n".join(lines)]
     return ("\n\n".join(paragraphs) + "\n").encode()
 
 

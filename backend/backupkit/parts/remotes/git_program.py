@@ -87,10 +87,15 @@ class Git:
             try:
                 out, err = child.communicate(told, self.timeout)
             except subprocess.TimeoutExpired as error:
-                raise RemoteFailed(
-                    f"The git remote {self.remote} did not answer within {self.timeout:g} s.", hint=_LATER
-                ) from error
+                raise self._too_slow() from error
         return Done(child.returncode, out, err.decode(errors="replace"))
+
+    def ended(self, child: subprocess.Popen[bytes]) -> int:
+        """The exit code of a command that was given all it needs; `RemoteFailed` where it did not end in time."""
+        try:
+            return child.wait(self.timeout)
+        except subprocess.TimeoutExpired as error:
+            raise self._too_slow() from error
 
     @contextlib.contextmanager
     def started(self, *arguments: str, err: int | IO[bytes], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -114,6 +119,9 @@ class Git:
             yield child
         finally:
             _end(child)
+
+    def _too_slow(self) -> RemoteFailed:
+        return RemoteFailed(f"The git remote {self.remote} did not answer within {self.timeout:g} s.", hint=_LATER)
 
     def failure(self, said: str) -> BackupError:
         """What git said of its failure, as one of our errors."""
