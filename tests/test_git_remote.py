@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -394,13 +397,15 @@ def test_hooks_and_signing_of_the_users_own_configuration_stay_out(
 ) -> None:
     hooks = tmp_path / "hooks"
     hooks.mkdir()
-    (hooks / "pre-push").write_text(f"#!/bin/sh\ntouch {hooks}/ran\nexit 1\n")
-    (hooks / "pre-push").chmod(0o755)
+    git(place.host, "config", "core.hooksPath", str(tmp_path / "the host has none"))
+    for hook in ("pre-push", "reference-transaction"):
+        (hooks / hook).write_text(f"#!/bin/sh\ntouch {hooks}/ran\nexit 1\n")
+        (hooks / hook).chmod(0o755)
     config = tmp_path / "config"
     config.write_text(
         f"[core]\nhooksPath={hooks}\n[commit]\ngpgSign=true\n[gpg]\nprogram=false\n[push]\ngpgSign=true\n"
-        '[transfer]\nfsckObjects=true\n[log]\nshowSignature=true\n[init]\ndefaultBranch=x\n[url "'
-        f'{place.host}"]\ninsteadOf=short:\n'
+        "[transfer]\nfsckObjects=true\n[log]\nshowSignature=true\n[init]\ndefaultBranch=x\n"
+        f'[safe]\nbareRepository=explicit\n[url "{place.host}"]\ninsteadOf=short:\n'
     )
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
     place.pushed("one", url="short:")
@@ -540,6 +545,44 @@ def test_without_git_it_says_what_to_install(place: Place, tmp_path: Path, monke
     with pytest.raises(RemoteFailed, match="needs the program git") as raised:
         place.remote().check()
     assert "apt install git" in raised.value.hint
+
+
+def test_a_new_machine_without_a_backups_folder_can_list(place: Place, other: SmallApp) -> None:
+    place.pushed("one")
+    other.backups.rmdir()
+    assert [one.name for one in place.remote(app=other).list()] == ["one"]
+    assert not other.backups.exists()
+
+
+def test_a_host_on_the_network_will_do(place: Place, other: SmallApp) -> None:
+    with served(place.host.parent) as address:
+        url = f"{address}/host.git"
+        backup = place.pushed("one", url=url, include=ALL)
+        place.remote(url=url).check()
+        place.remote(url=url).verify(silence)
+        assert contents(place.pull("one", other, url=url)) == contents(backup.path)
+    with pytest.raises(RemoteFailed, match="The git remote git failed: "):
+        place.remote(url=url).list()
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Git's own server for the repositories in a folder, which takes pushes from everyone."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ("--export-all", "--enable=receive-pack", "--listen=127.0.0.1", f"--port={port}", "--reuseaddr")
+    command = ["git", "daemon", *options, f"--base-path={folder}", str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as server:
+        try:
+            for _ in range(200):
+                with socket.socket() as there:
+                    if there.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.05)
+            yield f"git://127.0.0.1:{port}"
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
 
 
 def test_a_check_of_an_empty_host_changes_nothing(place: Place) -> None:

@@ -234,11 +234,11 @@ class GitRemote:
     @contextlib.contextmanager
     def _branch(self, wanted: Wanted | None) -> Iterator[Branch]:
         """The branch in a repository of our own, which is gone afterwards, whatever becomes of the block."""
-        prefix = f"{disk.DRAFT_PREFIX}git-{self.name}-"
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=self._settings.dir))
+        here = self._settings.dir if os.access(self._settings.dir, os.W_OK | os.X_OK) else None  # none on a new machine
+        folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}git-{self.name}-", dir=here))
         try:
             with lock.held(folder, f"git remote {self.name}", 0):
-                disk.give(folder, disk.owner_of(self._settings.dir))
+                disk.give(folder, disk.owner_of(folder.parent))
                 own = folder / "repository"
                 own.mkdir()
                 author = (self._table.user_name, self._table.user_email)

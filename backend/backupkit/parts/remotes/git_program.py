@@ -29,6 +29,7 @@ _ALWAYS = (
     *("-c", "push.recurseSubmodules=no"),
     *("-c", "fetch.fsckObjects=true"),
     *("-c", "safe.directory=*"),
+    *("-c", "safe.bareRepository=all"),
 )
 # What would make git work in another repository than ours (`git rev-parse --local-env-vars`).
 _FOREIGN = (
