@@ -146,8 +146,9 @@ class GitRemote:
             if branch.commits:
                 branch.git.run("fsck", "--full", "--no-dangling")
             for commit in branch.commits:
-                if METADATA_FILE not in {blob.path for blob in branch.files(commit.tree)}:
-                    raise _damaged(commit.backup.name, f"{METADATA_FILE} is missing")
+                there = {blob.path for blob in branch.files(commit.tree)}
+                if missing := _promised(commit.holds) - there:
+                    raise _damaged(commit.backup.name, f"{min(missing)} is missing")
 
     def _refuse_unreadable(self, metadata: Metadata) -> None:
         if metadata.database and metadata.database.raw and "database" not in self._table.include:
@@ -278,7 +279,8 @@ class GitRemote:
     def _inherited(self) -> Sequence[tuple[str, str]]:
         """How the app's repository, and it alone, reaches its host: credentials, proxies, other addresses."""
         lines = self._of_the_app("config", "--local", "-z", "--get-regexp", _INHERITED).split("\0")
-        return [(key, value) for key, _, value in (line.partition("\n") for line in lines if line)]
+        told = [line.partition("\n") for line in lines if line]
+        return [(key, value if mark else "true") for key, mark, value in told]
 
     def _of_the_app(self, *arguments: str) -> str:
         """What git says of the app's repository; empty where there is none, or it does not know."""
@@ -287,6 +289,12 @@ class GitRemote:
 
     def _git(self, folder: Path) -> Git:
         return Git(self.name, folder, self._table.timeout)
+
+
+def _promised(holds: frozenset[str]) -> set[str]:
+    """What there must be in the tree of a commit that holds these parts."""
+    listing = {LISTING} if {"database", "uploads"} & holds else set()
+    return {METADATA_FILE} | listing | ({DUMP} if "dump" in holds else set())
 
 
 def _dump(backup: Path, metadata: Metadata, target: Path, tell: Listener) -> Stored:
