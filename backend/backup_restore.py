@@ -421,6 +421,7 @@ def prune(
 def push(
     name: Annotated[str | None, typer.Argument(help="A backup, or 'latest'; left out: all that are missing.")] = None,
     remote: RemoteName = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask before a push to a remote of git.")] = False,
     json: Json = False,
 ) -> None:
     """Carry backups to the remotes; what is there already stays as it is."""
@@ -428,6 +429,8 @@ def push(
     from backupkit.verbs.push import push_backups, refuse_failed
 
     settings = _settings(work="push")
+    if not force and not _may_push_to_git(settings, remote):
+        return say("Nothing was pushed.")
     with listening() as tell:
         done = push_backups(settings, name, remote, tell)
     _put_result(render.pushed(done), [as_json.pushed(one) for one in done], json)
@@ -932,6 +935,17 @@ def _require_person(without: bool) -> None:
         raise Refused(
             "There is no terminal to ask at; nothing was changed.", hint="--force goes ahead, --dry-run shows."
         )
+
+
+def _may_push_to_git(settings: Settings, remote: str | None) -> bool:
+    """Asked before data go to a branch of git, which many may be able to read; `Refused` where nobody can be asked."""
+    tables = {name: table for name, table in settings.remotes.items() if remote in (None, name) and table.type == "git"}
+    if tables and not at_terminal():
+        raise Refused(
+            "A push to git asks first, and there is no terminal to ask at; nothing was pushed.",
+            hint="--force goes ahead. `run` and BACKUP_PUSH_AFTER_BACKUP need no answer.",
+        )
+    return all(ask(f"Push to {name}, {table.place}?") for name, table in tables.items())
 
 
 def _explain_stop(settings: Settings, stop: bool) -> None:

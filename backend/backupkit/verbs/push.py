@@ -87,11 +87,21 @@ def missing(settings: Settings, remote: str, there: Sequence[RemoteBackup]) -> l
     here = [one for one in store.all_backups(settings) if _is_to_carry(settings, one)]
     absent = [one for one in here if one.metadata and (one.name, one.metadata.created_at) not in held]
     table = settings.remotes[remote]
+    absent = _new_enough(absent, there, table.newest_only)
     if not table.has_policy:
         return absent
     verdicts = judged(settings, table, remote, there, absent)
     kept = {one.backup.path for one in verdicts if one.keep}
     return [one for one in absent if one.path in kept]
+
+
+def _new_enough(absent: list[Backup], there: Sequence[RemoteBackup], limit: int) -> list[Backup]:
+    """Those that would be among the newest `limit` there; 0: all."""
+    coming = [one.metadata.created_at for one in absent if one.metadata]
+    moments = sorted([*coming, *(one.created_at for one in there)], reverse=True)
+    if not limit or len(moments) <= limit:
+        return absent
+    return [one for one in absent if one.metadata and one.metadata.created_at >= moments[limit - 1]]
 
 
 def judged(

@@ -20,6 +20,9 @@ from backupkit.words.span import parse_span
 PREFIX = "BACKUP_REMOTE_"
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
 _MANY = 1_000_000
+_BRANCH = re.compile(r"(?!.*(\.\.|//|/\.|\.lock(/|$)|[./]$))[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
+_THE_CODES_OWN = {"main", "master", "trunk", "develop"}
+Part = Literal["dump", "metadata", "database", "uploads"]
 
 
 class Place(Secret):
@@ -72,6 +75,11 @@ class RemoteTable(BaseModel):
         counts = (self.keep_last, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly)
         return any(counts) or bool(self.keep_within)
 
+    @property
+    def newest_only(self) -> int:
+        """How many of the newest backups the remote takes; 0: any."""
+        return 0
+
     def _leaves_the_house(self) -> bool:
         return True
 
@@ -116,14 +124,74 @@ class ResticTable(RemoteTable):
         return bool(re.match("[a-z0-9]{2,}:", self.repository.get_secret_value()))
 
 
-AnyTable = Annotated[FolderTable | ResticTable, Field(discriminator="type")]
-_TABLE: TypeAdapter[FolderTable | ResticTable] = TypeAdapter(AnyTable)
+class GitTable(RemoteTable):
+    """A branch of a git repository: an address, a folder, or the name of a remote of the app's repository.
+
+    `keep` is how many backups stay at least, 0 for all; `timeout` the seconds that one command of git may take.
+    """
+
+    type: Literal["git"]
+    url: Place
+    user_name: str
+    user_email: str
+    branch: str = "backup"
+    include: tuple[Part, ...] = ("dump", "metadata")
+    file_limit_mb: float = Field(default=100, gt=0, le=_MANY)
+    keep: int = Field(default=100, ge=0, le=_MANY)
+    timeout: float = Field(default=600, gt=0, le=86400)
+
+    @field_validator("url")
+    @classmethod
+    def _is_no_option(cls, url: Place) -> Place:
+        text = url.get_secret_value()
+        if not text or text.startswith("-") or not text.isprintable():
+            raise ValueError("is no address")
+        return url
+
+    @field_validator("user_name", "user_email")
+    @classmethod
+    def _is_a_name(cls, text: str) -> str:
+        if not text.strip() or not text.isprintable() or set(text) & set("<>"):
+            raise ValueError("is empty, or holds a sign that git does not take there")
+        return text
+
+    @field_validator("branch")
+    @classmethod
+    def _is_a_branch_of_its_own(cls, branch: str) -> str:
+        if not _BRANCH.fullmatch(branch):
+            raise ValueError("is no name for a branch")
+        if branch in _THE_CODES_OWN:
+            raise ValueError("is a name for a branch of code; backups need one of their own")
+        return branch
+
+    @field_validator("include")
+    @classmethod
+    def _can_be_restored(cls, include: tuple[Part, ...]) -> tuple[Part, ...]:
+        if "metadata" not in include or not {"dump", "database"} & set(include):
+            raise ValueError("needs metadata, and of dump and database at least one")
+        return include
+
+    @property
+    def place(self) -> str:
+        return f"{self.url}, branch {self.branch}"
+
+    @property
+    def newest_only(self) -> int:
+        return self.keep
+
+    def _leaves_the_house(self) -> bool:
+        return not re.match(r"[./~]|file:", self.url.get_secret_value())
+
+
+Table = FolderTable | ResticTable | GitTable
+AnyTable = Annotated[Table, Field(discriminator="type")]
+_TABLE: TypeAdapter[Table] = TypeAdapter(AnyTable)
 _TYPES: dict[str, type[RemoteTable]] = {
-    get_args(kind.model_fields["type"].annotation)[0]: kind for kind in (FolderTable, ResticTable)
+    get_args(kind.model_fields["type"].annotation)[0]: kind for kind in get_args(Table)
 }
 
 
-def remote_tables(value: object, environment: Mapping[str, str]) -> dict[str, FolderTable | ResticTable]:
+def remote_tables(value: object, environment: Mapping[str, str]) -> dict[str, Table]:
     """The tables by name, with the secrets that the environment has; a text is read as JSON.
 
     Raises `ValueError`, which names the remote and the key, with nothing of what was given.
@@ -163,8 +231,8 @@ def _from_json(text: str) -> object:
         raise ValueError("is no JSON") from None
 
 
-def _table(name: object, told: object, environment: Mapping[str, str]) -> FolderTable | ResticTable:
-    if isinstance(told, FolderTable | ResticTable):
+def _table(name: object, told: object, environment: Mapping[str, str]) -> Table:
+    if isinstance(told, Table):
         return told
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"{shown(str(name))} is no name of a remote; use small letters, digits, _ and -")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backupkit.parts.remotes.remote import Remote
 from backupkit.words.errors import Refused
-from backupkit.words.remotes import FolderTable
+from backupkit.words.remotes import FolderTable, GitTable
 from backupkit.words.settings import Settings
 
 
@@ -18,6 +18,10 @@ def open_remote(settings: Settings, name: str) -> Remote:
         from backupkit.parts.remotes.folder import FolderRemote
 
         return FolderRemote(settings, name, table)
+    if isinstance(table, GitTable):
+        from backupkit.parts.remotes.git import GitRemote
+
+        return GitRemote(settings, name, table)
     from backupkit.parts.remotes.restic import ResticRemote
 
     return ResticRemote(settings, name, table)
