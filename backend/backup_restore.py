@@ -68,6 +68,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, change n
 Note = Annotated[str, typer.Option("--note", help="A few words to find it by.")]
 Pin = Annotated[bool, typer.Option("--pin", help="Keep it from being deleted.")]
 NoUploads = Annotated[bool, typer.Option("--no-uploads", help="The database only.")]
+RemoteName = Annotated[str | None, typer.Option("--remote", help="A remote, by its name in the settings.")]
 Stop = Annotated[bool, typer.Option("--stop", help="Stop the service meanwhile (backup.sh does it).")]
 
 
@@ -127,11 +128,13 @@ def run(
 
 
 @app.command("list")
-def list_backups(json: Json = False) -> None:
-    """The backups, newest first."""
+def list_backups(remote: RemoteName = None, json: Json = False) -> None:
+    """The backups, newest first; here, or on a remote."""
     from backupkit.faces import as_json, render
     from backupkit.parts import sizes, store
 
+    if remote is not None:
+        return _list_remote(remote, json)
     settings = _settings_for_reading()
     found = sizes.with_unique_bytes(settings, store.all_backups(settings))
     if json:
@@ -164,6 +167,7 @@ def verify(
     at_random: Annotated[bool, typer.Option("--random", help="One that was not test-restored for long.")] = False,
     test_restore: Annotated[bool, typer.Option("--test-restore", help="Restore it into a scratch folder.")] = False,
     accept: Annotated[bool, typer.Option("--accept", help="What is unusual in it is meant to be so.")] = False,
+    remote: RemoteName = None,
     json: Json = False,
 ) -> None:
     """Is a backup good? Checks every byte of it, or restores it for a test."""
@@ -171,6 +175,10 @@ def verify(
 
     if (name is not None) + every + newest + at_random > 1:
         raise Refused("Which backup is meant?", hint="Give a name, or one of --all, --latest and --random.")
+    if remote is not None:
+        if every or at_random or accept or (name is not None and not test_restore):
+            raise Refused("With --remote goes --test-restore, and NAME with that.", hint="Leave out the rest.")
+        return _verify_remote(remote, name, test_restore, json)
     settings = _settings_for_reading()
     if name is not None and os.path.isfile(name) and not (settings.dir / name).is_dir():
         return _verify_file(settings, Path(name), test_restore or accept, json)
@@ -387,9 +395,12 @@ def delete(
 def prune(
     dry_run: DryRun = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Remove more than the limit at once.")] = False,
+    remote: RemoteName = None,
     json: Json = False,
 ) -> None:
     """Remove the backups that the policy lets go; every verdict has its reasons."""
+    if remote is not None:
+        return _prune_remote(remote, dry_run, force, json)
     from backupkit.faces import as_json, render
     from backupkit.verbs.prune import plan_prune, prune_backups
 
@@ -403,6 +414,61 @@ def prune(
         done = prune_backups(settings, plan, force, tell)
     as_json.put(as_json.pruned(plan, done)) if json else _put(render.pruned(done))
     if done.warnings:
+        raise SystemExit(ExitCode.WARNINGS)
+
+
+@app.command()
+def push(
+    name: Annotated[str | None, typer.Argument(help="A backup, or 'latest'; left out: all that are missing.")] = None,
+    remote: RemoteName = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask before a push to a remote of git.")] = False,
+    json: Json = False,
+) -> None:
+    """Carry backups to the remotes; what is there already stays as it is."""
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.push import push_backups, refuse_failed
+
+    settings = _settings(work="push")
+    if not force and not _may_push_to_git(settings, remote):
+        return say("Nothing was pushed.")
+    with listening() as tell:
+        done = push_backups(settings, name, remote, tell)
+    _put_result(render.pushed(done), [as_json.pushed(one) for one in done], json)
+    refuse_failed(done)
+
+
+@app.command()
+def pull(name: Name, remote: RemoteName = None, json: Json = False) -> None:
+    """Bring a backup back from a remote, checked byte for byte."""
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.pull import pull_backup, the_remote
+
+    settings = _settings(work="pull")
+    with listening() as tell:
+        done = pull_backup(settings, name, the_remote(settings, remote), tell)
+    _put_result(render.pulled(settings.reach, done), as_json.backup(done.backup), json)
+
+
+@app.command()
+def remotes(
+    init: Annotated[str | None, typer.Option("--init", metavar="REMOTE", help="Make this remote ready.")] = None,
+    json: Json = False,
+) -> None:
+    """The copies elsewhere: reachable, how far behind, and is it 3-2-1?"""
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.remotes import look_at_remotes, prepare_remote, refuse_unreachable, refuse_without
+
+    settings = _settings_for_reading()
+    with listening() as tell:
+        if init is not None:
+            prepare_remote(settings, init, tell)
+        refuse_without(settings)
+        found = look_at_remotes(settings, tell)
+    as_json.put(as_json.copies(found)) if json else _put(render.copies(settings, found))
+    if init is not None:
+        return
+    refuse_unreachable(found)
+    if found.lacking or any(one.behind for one in found.remotes):
         raise SystemExit(ExitCode.WARNINGS)
 
 
@@ -499,12 +565,12 @@ def recovery_kit(
     """A sheet to print: what one needs to start again on a new machine. No secrets."""
     from backupkit.faces.host import git_facts, host
     from backupkit.faces.recovery_sheet import sheet
+    from backupkit.verbs.recovery_kit import copies_of, sheet_path, write_sheet
     from backupkit.verbs.recovery_kit import recovery_kit as gather
-    from backupkit.verbs.recovery_kit import sheet_path, write_sheet
 
     settings = _settings_for_reading()
     path = sheet_path(settings, file) if file and file != "-" else None
-    lines = sheet(gather(settings), host(os.environ), git_facts(os.environ))
+    lines = sheet(gather(settings, copies_of(settings)), host(os.environ), git_facts(os.environ))
     if path is None:
         return _put(lines)
     write_sheet(path, "".join(f"{line}\n" for line in lines))
@@ -718,6 +784,8 @@ def _settings_for_reading() -> Settings:
 
 
 def _back_up(command: str, order: Order, if_needed: bool, json: bool) -> None:
+    from dataclasses import replace
+
     from backupkit.faces import as_json, render
     from backupkit.verbs.create import backup_of_today, create_backup, create_backup_if_needed
 
@@ -729,6 +797,7 @@ def _back_up(command: str, order: Order, if_needed: bool, json: bool) -> None:
         there = backup_of_today(settings)
         say(f"There is a backup of today already: {there.name if there else 'deleted meanwhile'}.")
         return as_json.put(as_json.backup(there) if there else None) if json else None
+    created = replace(created, warnings=_push_after(settings, created.warnings))
     _put_result(render.made(created), as_json.created(created), json)
     if created.warnings:
         raise SystemExit(ExitCode.WARNINGS)
@@ -758,6 +827,62 @@ def _set_pin(name: str, pinned: bool, json: bool) -> None:
         as_json.put(as_json.backup(found))
     else:
         print(f"{found.name} is {'pinned' if pinned else 'not pinned'}.")
+
+
+def _list_remote(remote: str, json: bool) -> None:
+    from dataclasses import asdict
+
+    from backupkit.faces import as_json, render
+    from backupkit.parts import store
+    from backupkit.verbs.pull import list_remote
+
+    settings = _settings_for_reading()
+    with listening() as tell:
+        found = list_remote(settings, remote, tell)
+    if json:
+        return as_json.put([asdict(one) for one in found])
+    _put(render.remote_listing(settings, remote, found, store.taken_names(settings)))
+
+
+def _verify_remote(remote: str, name: str | None, test_restore: bool, json: bool) -> None:
+    from backupkit.faces import as_json
+    from backupkit.parts import store
+    from backupkit.verbs.pull import prove_remote, verify_remote
+
+    settings = _settings_for_reading()
+    with listening() as tell:
+        if test_restore:
+            done = prove_remote(settings, name or store.LATEST, remote, tell)
+        else:
+            verify_remote(settings, remote, tell)
+    if test_restore:
+        return _show_verified(settings, done, False, False, json)
+    as_json.put({"remote": remote, "sound": True}) if json else _put([f"{remote}: sound, as far as it can check."])
+
+
+def _prune_remote(remote: str, dry_run: bool, force: bool, json: bool) -> None:
+    from backupkit.faces import as_json, render
+    from backupkit.verbs.prune_remote import plan_remote_prune, prune_remote
+
+    settings = _settings_for_reading()
+    with listening() as tell:
+        plan = plan_remote_prune(settings, remote, tell)
+        if not json:
+            _put(render.prune_plan(settings, plan))
+        if dry_run:
+            return as_json.put(as_json.prune_plan(plan)) if json else None
+        done = prune_remote(settings, remote, plan, force, tell)
+    as_json.put(as_json.pruned(plan, done)) if json else _put(render.removed_there(remote, done))
+
+
+def _push_after(settings: Settings, warnings: tuple[str, ...]) -> tuple[str, ...]:
+    """The warnings so far, and those of carrying it away, where the settings want that."""
+    from backupkit.verbs.push import push_after
+
+    if not settings.push_after_backup or not settings.remotes:
+        return warnings
+    with listening() as tell:
+        return (*warnings, *push_after(settings, tell)[1])
 
 
 def _to_verify(settings: Settings, name: str | None, every: bool, at_random: bool) -> list[Backup]:
@@ -810,6 +935,17 @@ def _require_person(without: bool) -> None:
         raise Refused(
             "There is no terminal to ask at; nothing was changed.", hint="--force goes ahead, --dry-run shows."
         )
+
+
+def _may_push_to_git(settings: Settings, remote: str | None) -> bool:
+    """Asked before data go to a branch of git, which many may be able to read; `Refused` where nobody can be asked."""
+    tables = {name: table for name, table in settings.remotes.items() if remote in (None, name) and table.type == "git"}
+    if tables and not at_terminal():
+        raise Refused(
+            "A push to git asks first, and there is no terminal to ask at; nothing was pushed.",
+            hint="--force goes ahead. `run` and BACKUP_PUSH_AFTER_BACKUP need no answer.",
+        )
+    return all(ask(f"Push to {name}, {table.place}?") for name, table in tables.items())
 
 
 def _explain_stop(settings: Settings, stop: bool) -> None:

@@ -28,6 +28,7 @@ HOW_TO_GET = {
     "mmdebstrap": "apt install mmdebstrap",
     "mkfs.xfs": "apt install xfsprogs (Linux only)",
     "podman": "apt install podman, or brew install podman",
+    "rclone": "apt install rclone, or brew install rclone",
     "restic": "apt install restic, or brew install restic",
     "rsync": "apt install rsync, or brew install rsync",
     "script": "apt install bsdutils",

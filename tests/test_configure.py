@@ -59,7 +59,7 @@ def test_init_writes_every_setting_with_what_it_means_and_sets_none(app: SmallAp
         assert described
         assert described.split()[0] in text
         spelled = f"{name}_file" if name in secret_names() else name
-        assert re.search(rf"^# {spelled} = ", text, re.M), name
+        assert re.search(rf"^# ({spelled} = |\[{spelled}\]$)", text, re.M), name
     assert "a whole number from 0 to 1,000,000" in text
     assert all(len(line) <= 120 for line in text.splitlines())
 

@@ -181,3 +181,16 @@ def published(origin: Path) -> str:
         subprocess.run([*git, *words], check=True)
     told = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
     return told.stdout.strip()
+
+
+def test_the_sheet_tells_of_the_remotes_and_of_their_passwords_by_name_only(app: SmallApp) -> None:
+    (app.folder / "backup.toml").write_text(
+        '[remotes.nas]\ntype = "folder"\npath = "/srv/nas"\n'
+        '[remotes.cloud]\ntype = "restic"\nrepository = "rest:https://someone:sesame@example.org/pats"\n'
+    )
+    text = printed(app, BACKUP_REMOTE_CLOUD_PASSWORD="correct horse")
+    assert "- nas: `/srv/nas`" in text
+    assert "- cloud: `rest:https://***@example.org/pats`" in text
+    assert "./backup.sh pull latest --remote cloud" in text
+    assert "`remotes.cloud.password` is set (environment BACKUP_REMOTE_CLOUD_PASSWORD)" in text
+    assert "sesame" not in text and "correct horse" not in text

@@ -6,8 +6,10 @@ again, the *verbs* act on it, and the *faces* let people and machines use the ve
 The rooms, in the one direction in which imports go (`tests/test_layers.py` holds it):
 
     faces    print, ask, exit: the console, the demo, the calls for programs
-    verbs    one module a verb: create, restore, recover, undo, verify, prune, dump, export, run, doctor, status
-    parts    manifest, journal, lock, history, retention, schema, store, index, and the sources: database, uploads, sql
+    verbs    one module a verb: create, restore, recover, undo, verify, prune, push, pull, dump, export, run, doctor,
+             status
+    parts    manifest, journal, lock, history, retention, schema, store, index, the sources: database, uploads,
+             sql; and the remotes: folder, restic
     ground   disk and process: the only modules that change the world; durable when they return
     words    settings, model, errors, events, names: values; import nothing of ours
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from backupkit.parts import manifest
 from backupkit.words.model import Backup, Metadata
+from backupkit.words.remotes import RemoteTable
 from backupkit.words.secrets import Secret
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from backupkit.verbs.export import Exported, Imported
     from backupkit.verbs.make import Created
     from backupkit.verbs.prune import Pruned, PrunePlan
+    from backupkit.verbs.push import Pushed
+    from backupkit.verbs.remotes import Copies, RemoteState
     from backupkit.verbs.restore import Restored, RestorePlan
     from backupkit.verbs.run import StepResult
     from backupkit.verbs.status import Status
@@ -129,6 +132,28 @@ def _step(result: StepResult) -> dict[str, Any]:
     }
 
 
+def pushed(done: Pushed) -> dict[str, Any]:
+    """What one remote got, and why it failed, where it did."""
+    return {
+        "remote": done.remote,
+        "pushed": list(done.backups),
+        "backups": done.there,
+        "failure": done.failure.message if done.failure else None,
+        "exit_code": int(done.failure.code) if done.failure else 0,
+    }
+
+
+def copies(found: Copies) -> dict[str, Any]:
+    """Each remote, and how it stands with three copies, two media, one elsewhere."""
+    counted = {"copies": found.copies, "media": found.media, "elsewhere": found.elsewhere}
+    return {"remotes": [_remote(one) for one in found.remotes], **counted, "lacking": list(found.lacking)}
+
+
+def _remote(state: RemoteState) -> dict[str, Any]:
+    plain = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {**plain, "failure": state.failure.message if state.failure else None}
+
+
 def delivery(found: Delivery) -> dict[str, Any]:
     """What became of a message at one address."""
     return {
@@ -164,4 +189,6 @@ def _plain(value: object) -> Any:
         return str(value)
     if isinstance(value, tuple | set | frozenset):
         return list(value)
+    if isinstance(value, RemoteTable):
+        return value.model_dump()
     raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from backupkit.words.times import span
 
 if TYPE_CHECKING:
     from backupkit.faces.courier import Delivery
+    from backupkit.parts.remotes.remote import RemoteBackup
     from backupkit.parts.retention import Verdict
     from backupkit.parts.sources.delta import Summary
     from backupkit.parts.timetable import Due
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from backupkit.verbs.make import Created
     from backupkit.verbs.migrate import Migrated
     from backupkit.verbs.prune import Pruned, PrunePlan
+    from backupkit.verbs.pull import Pulled
+    from backupkit.verbs.push import Pushed
+    from backupkit.verbs.remotes import Copies, RemoteState
     from backupkit.verbs.restore import Restored, RestorePlan
     from backupkit.verbs.run import StepResult
     from backupkit.verbs.status import Numbers, Status
@@ -280,6 +284,65 @@ def run(results: Sequence[StepResult]) -> Iterator[str]:
             yield f"{'':18}next: {result.error.hint}"
 
 
+def pushed(done: Sequence[Pushed]) -> Iterator[str]:
+    """What each remote got."""
+    for one in done:
+        got = f"got {', '.join(one.backups)}" if one.backups else "had everything already"
+        failed = f"FAILED: {shown(one.failure.message)}" if one.failure else ""
+        yield f"{one.remote}: {failed}" if failed else f"{one.remote}: {got}; {counted(one.there, 'backup')} there"
+        if one.failure and one.backups:
+            yield f"  before that it {got}"
+
+
+def pulled(reach: Reach, done: Pulled) -> Iterator[str]:
+    """What came back, and what to type next."""
+    backup = done.backup
+    came = "every byte compared" if done.fetched else "it was here already"
+    yield f"Pulled {backup.name} ({human(backup.size_bytes)}), {came}."
+    yield f"  on disk in {backup.path}; put it back: {reach.tool(f'restore {backup.name}')}"
+
+
+def remote_listing(settings: Settings, remote: str, found: list[RemoteBackup], here: Set[str]) -> Iterator[str]:
+    """The backups on a remote, newest first, and which of them are here too."""
+    if not found:
+        yield f"There are no backups on {remote} yet. Carry them there: {settings.reach.tool('push')}"
+        return
+    rows = (
+        (
+            shown(one.name),
+            settings.local(one.created_at).strftime("%Y-%m-%d %H:%M:%S"),
+            shown(one.kind),
+            human(one.size_bytes),
+            shown(one.revision) or "-",
+            "yes" if one.name in here else "no",
+        )
+        for one in found
+    )
+    yield from table(("NAME", "MADE", "KIND", "SIZE", "REVISION", "HERE"), rows)
+
+
+def removed_there(remote: str, done: Pruned) -> Iterator[str]:
+    """How many were removed from a remote."""
+    yield f"Removed {counted(len(done.removed), 'backup')} from {remote}." if done.removed else "Nothing was removed."
+
+
+def copies(settings: Settings, found: Copies) -> Iterator[str]:
+    """Each remote in a line, and the rule of three copies, two media, one elsewhere."""
+    head = ("REMOTE", "TYPE", "STATE", "BACKUPS", "BEHIND", "NEWEST")
+    yield from table(head, (_remote_row(settings, one) for one in found.remotes))
+    counts = f"{counted(found.copies, 'copy').replace('copys', 'copies')} with the live data, on {found.media} media"
+    lacking = f"lacking {', '.join(found.lacking)}" if found.lacking else "satisfied"
+    yield f"3-2-1: {counts}, {found.elsewhere} in another place: {lacking}."
+
+
+def _remote_row(settings: Settings, one: RemoteState) -> tuple[str, ...]:
+    if one.failure:
+        return one.name, one.type, "FAILED", "-", "-", shown(one.failure.message)
+    when = f" ({settings.local(one.newest_at):%Y-%m-%d %H:%M})" if one.newest_at else ""
+    state = "current" if one.is_current else "behind" if one.behind else "empty"
+    return one.name, one.type, state, str(one.backups), str(one.behind), f"{shown(one.newest or '-')}{when}"
+
+
 def deliveries(found: Iterable[Delivery]) -> Iterator[str]:
     """What became of a message at each address."""
     for one in found:
@@ -288,6 +351,8 @@ def deliveries(found: Iterable[Delivery]) -> Iterator[str]:
 
 def value(setting: object) -> str:
     """A setting's value; nothing where there is none, and no more of a secret than its kind."""
+    if isinstance(setting, dict):
+        return ", ".join(f"{name} ({table.type})" for name, table in setting.items())
     if isinstance(setting, tuple):
         return ", ".join(map(str, setting))
     return "" if setting is None else str(setting)

@@ -230,6 +230,14 @@ def hash_file(path: Path, check: Callable[[int], None] = lambda _count: None) ->
         return hash_contents(handle, check)
 
 
+def hash_from_disk(path: Path) -> str:
+    """The same of what is on the disk, as far as the system can be told to forget what it holds in memory."""
+    with _opened(path, os.O_RDONLY | os.O_NOFOLLOW) as handle:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        return hash_contents(handle)
+
+
 def hash_contents(handle: int, check: Callable[[int], None] = lambda _count: None) -> str:
     """SHA-256 of an open file, from its beginning; `check` hears of every chunk read."""
     os.lseek(handle, 0, os.SEEK_SET)

@@ -10,6 +10,7 @@ from backupkit.ground import disk
 from backupkit.parts import marks, retention, store
 from backupkit.parts.retention import Known, Policy, Verdict
 from backupkit.verbs.make import Clock, utc_now
+from backupkit.verbs.push import unpushed
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.verbs.undo import goes_back_to
@@ -55,7 +56,7 @@ def plan_prune(settings: Settings, clock: Clock = utc_now) -> PrunePlan:
         app_id=settings.app_id,
         now=clock(),
         zone=settings.zone,
-        reserved={undone: "undo goes back to it"} if undone else {},
+        reserved=unpushed(settings) | ({undone: "undo goes back to it"} if undone else {}),
         undated={backup.name: changed for backup in found if not backup.metadata for changed in _changed(backup)},
     )
     decision = retention.decide(policy, found, known)
@@ -70,12 +71,7 @@ def prune_backups(
     It is decided again under the lock: what has a reason to stay by then stays. Raises `Refused` where more is to
     go than the limit allows, unless `force`; and `Locked`.
     """
-    if plan.needs_force and not force:
-        raise Refused(
-            f"{len(plan.removals)} backups would be removed at once, and the limit is {plan.limit};"
-            " nothing was removed.",
-            hint="Read the table, then: prune --force. BACKUP_PRUNE_LIMIT sets the limit.",
-        )
+    refuse_many(plan, force)
     if not plan.verdicts:
         return Pruned()
     warnings: list[str] = []
@@ -87,6 +83,16 @@ def prune_backups(
         work.about(*removed)
         marks.forget_all_but(settings.dir, store.taken_names(settings))
     return Pruned(removed, tuple(warnings))
+
+
+def refuse_many(plan: PrunePlan, force: bool) -> None:
+    """`Refused` where more is to go than one run removes by itself, unless a person says so."""
+    if plan.needs_force and not force:
+        raise Refused(
+            f"{len(plan.removals)} backups would be removed at once, and the limit is {plan.limit};"
+            " nothing was removed.",
+            hint="Read the table, then: prune --force. BACKUP_PRUNE_LIMIT sets the limit.",
+        )
 
 
 def accept(settings: Settings, name: str, tell: Listener = silence) -> Backup:

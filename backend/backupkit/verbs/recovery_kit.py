@@ -14,6 +14,7 @@ from backupkit.verbs.make import Clock, utc_now
 from backupkit.words.errors import Refused
 from backupkit.words.model import Backup
 from backupkit.words.names import check_name
+from backupkit.words.remotes import secret_origins
 from backupkit.words.settings import Settings, origins, secret_names
 
 
@@ -42,6 +43,14 @@ class RecoveryKit:
     secrets: tuple[tuple[str, str], ...]
 
 
+def copies_of(settings: Settings) -> tuple[Copies, ...]:
+    """The configured remotes."""
+    return tuple(
+        Copies(name, table.place, f"./backup.sh pull latest --remote {name}")
+        for name, table in settings.remotes.items()
+    )
+
+
 def recovery_kit(settings: Settings, copies: Sequence[Copies] = (), clock: Clock = utc_now) -> RecoveryKit:
     """What is known now: the newest backup, the last that a test restore has proven, the copies elsewhere, the keys."""
     backups = store.all_backups(settings)
@@ -55,7 +64,10 @@ def recovery_kit(settings: Settings, copies: Sequence[Copies] = (), clock: Clock
         proven=max(proven, key=lambda pair: pair[0])[1] if proven else None,
         copies=tuple(copies),
         recipients=tuple(settings.export_recipients.split()),
-        secrets=tuple((name, come_from[name]) for name in secret_names() if getattr(settings, name)),
+        secrets=(
+            *((name, come_from[name]) for name in secret_names() if getattr(settings, name)),
+            *secret_origins(settings.remotes, os.environ),
+        ),
     )
 
 

@@ -15,9 +15,11 @@ from backupkit.parts import space, store
 from backupkit.verbs.create import backup_of_today, create_backup, create_backup_if_needed
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.prune import plan_prune, prune_backups
+from backupkit.verbs.prune_remote import plan_remote_prune, prune_remote
+from backupkit.verbs.push import push_after
 from backupkit.verbs.verify import can_be_proven, pick, refuse_bad, verify_backups
 from backupkit.words.errors import BackupError, ExitCode, explained
-from backupkit.words.events import Listener, silence
+from backupkit.words.events import Listener, Warned, silence
 from backupkit.words.model import Backup, Order
 from backupkit.words.settings import Settings
 
@@ -120,9 +122,38 @@ def prune_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
     return RunStep("prune", act, needs=("backup", "verify"))
 
 
+def push_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
+    """What is missing on a remote is carried there, and what its own rules let go is removed there.
+
+    It needs nothing: what is there already may still be to carry. A remote that fails is a warning.
+    """
+
+    def act(_done: Mapping[str, Outcome], tell: Listener) -> Outcome:
+        done, warnings = push_after(settings, tell, clock)
+        for one in done:
+            if not one.failure and settings.remotes[one.remote].has_policy:
+                warnings += _pruned_there(settings, one.remote, tell, clock)
+        count = sum(len(one.backups) for one in done)
+        return Outcome(f"Copies carried away: {count}.", warnings, idle=not count)
+
+    return RunStep("push", act)
+
+
+def _pruned_there(settings: Settings, remote: str, tell: Listener, clock: Clock) -> tuple[str, ...]:
+    try:
+        plan = plan_remote_prune(settings, remote, tell, clock)
+        return prune_remote(settings, remote, plan, False, tell, clock).warnings
+    except (BackupError, OSError) as raised:
+        error = explained(raised) or BackupError(str(raised))
+        warned = Warned(f"Nothing more is removed from {remote}: {error.message}")
+        tell(warned)
+        return (warned.text,)
+
+
 def regular_steps(settings: Settings, order: Order, if_needed: bool = False, clock: Clock = utc_now) -> list[RunStep]:
     """All that is to be done regularly, in order."""
-    return [backup_step(settings, order, if_needed, clock), verify_step(settings, clock), prune_step(settings, clock)]
+    made = [backup_step(settings, order, if_needed, clock), verify_step(settings, clock), prune_step(settings, clock)]
+    return [*made, push_step(settings, clock)] if settings.remotes else made
 
 
 def test_steps(settings: Settings, clock: Clock = utc_now) -> list[RunStep]:

@@ -11,6 +11,7 @@ BackupError                 1   failed, or a bug
   SchemaMismatch           14   schema not restorable by this code
   NoSpace                  15   no space
   RemoteFailed             16   a remote failed
+    RemoteAway             16   … and may be back in a minute: worth another try
 """
 
 from __future__ import annotations
@@ -103,6 +104,10 @@ class RemoteFailed(BackupError):
     """A copy off the machine could not be made or fetched; the local backup is unharmed."""
 
     code = ExitCode.REMOTE_FAILED
+
+
+class RemoteAway(RemoteFailed):
+    """The remote cannot be reached now, or is busy: it is tried again until its deadline."""
 
 
 def from_os_error(error: OSError) -> BackupError:

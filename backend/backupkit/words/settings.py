@@ -28,6 +28,7 @@ from backupkit.words.errors import Refused
 from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER
 from backupkit.words.names import shown
 from backupkit.words.reach import Reach, reach_from
+from backupkit.words.remotes import AnyTable, remote_tables, unknown_secret
 from backupkit.words.secrets import IN_FILE, Secret, SecretUrl, secrets_from_files
 from backupkit.words.span import parse_span
 
@@ -46,6 +47,7 @@ _PLUMBING = (
     "REQUIREMENTS",
     "PYTHON",
     "REHEARSAL",
+    "REMOTE_",  # secrets of remotes, which are judged when the remotes are known
 )
 _MANY = 1_000_000
 _ADDRESS = "[A-Za-z][A-Za-z0-9+.-]*://"
@@ -133,6 +135,10 @@ class Settings(BaseSettings):
     export_recipients: str = Field(default="", description="Public keys of age (age1…) that exports are encrypted to.")
     export_passphrase: Secret | None = Field(default=None, description="The passphrase of encrypted exports.")
     export_identity: Secret | None = Field(default=None, description="The secret key of age to import with.")
+    remotes: Annotated[dict[str, AnyTable], NoDecode] = Field(
+        default={}, description="Where copies are carried: a table each; in the environment as JSON."
+    )
+    push_after_backup: bool = Field(default=False, description="Whether each backup is carried to the remotes at once.")
     enabled: bool = Field(default=True, description="Whether the scheduler does anything by itself.")
     automatic_daily: bool = Field(default=True, description="Whether it makes a backup every day.")
     backup_time: str = Field(default="02:00", description="When it does, in the time zone.")
@@ -212,6 +218,11 @@ class Settings(BaseSettings):
         if value and not re.fullmatch(r"https?://[^\s/]+\S*", value.get_secret_value()):
             _fail("is no web address, http or https")
         return value
+
+    @field_validator("remotes", mode="before")
+    @classmethod
+    def _tables(cls, value: object) -> object:
+        return remote_tables(value, os.environ)
 
     @field_validator("timezone")
     @classmethod
@@ -299,7 +310,8 @@ class Settings(BaseSettings):
     def secrets(self) -> tuple[Secret, ...]:
         """Every secret among the settings: what must be in no message and no log."""
         values = (getattr(self, name) for name in secret_names())
-        return tuple(one for value in values for one in (value if isinstance(value, tuple) else (value,)) if one)
+        own = (one for value in values for one in (value if isinstance(value, tuple) else (value,)) if one)
+        return (*own, *(secret for table in self.remotes.values() for secret in table.secrets))
 
     def local(self, moment: datetime) -> datetime:
         """The moment in the configured zone, to the second."""
@@ -311,9 +323,13 @@ def load_settings(app_dir: Path, **overrides: object) -> Settings:
     folder = app_folder(app_dir)
     check_environment(os.environ)
     try:
-        return Settings(**{**_told_by_file(folder, read_file(folder)), "app_dir": folder, **overrides})
+        settings = Settings(**{**_told_by_file(folder, read_file(folder)), "app_dir": folder, **overrides})
     except ValidationError as error:
         raise _refusal(error, folder) from error
+    if unknown := unknown_secret(os.environ, settings.remotes):
+        known = ", ".join(settings.remotes) or "none"
+        raise Refused(f"{unknown} is not a setting of any remote.", hint=f"The remotes: {known}. See `remotes`.")
+    return settings
 
 
 def app_folder(app_dir: Path) -> Path:
@@ -487,7 +503,7 @@ def _refusal(error: ValidationError, folder: Path, text: str | None = None, type
     if first["type"] == "extra_forbidden":
         return _unknown(where, name)
     reason = first["msg"].removeprefix("Value error, ")
-    hidden = first["input"] is None or not first["loc"] or name in secret_names()
+    hidden = first["input"] is None or not first["loc"] or name in (*secret_names(), "remotes")
     given = "" if hidden else f" {_without_password(first['input'])}"
     return Refused(f"{where}{given}: {reason[0].lower()}{reason[1:]}.", hint=_allowed(name))
 

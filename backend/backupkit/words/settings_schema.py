@@ -30,10 +30,11 @@ The environment is stronger: BACKUP_TIMEZONE there is timezone here. `config` sh
 def json_schema() -> dict[str, Any]:
     """The JSON schema of the file, for editors that complete and check it."""
     properties: dict[str, Any] = {}
-    for name, described in Settings.model_json_schema()["properties"].items():
+    schema = Settings.model_json_schema()
+    for name, described in schema["properties"].items():
         if name == "app_dir":
             continue
-        properties[name] = _plain(name, described)
+        properties[name] = _plain(name, _resolved(described, schema.get("$defs", {})))
         if name in secret_names():
             text = f"The file that holds {name}: {described['description']}"
             properties[name + IN_FILE] = {"type": "string", "description": text}
@@ -44,6 +45,19 @@ def json_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "properties": properties,
     }
+
+
+def _resolved(described: Any, definitions: dict[str, Any]) -> Any:
+    """With the tables of remotes written out where they are referred to."""
+    if isinstance(described, list):
+        return [_resolved(one, definitions) for one in described]
+    if not isinstance(described, dict):
+        return described
+    if "$ref" in described:
+        table = definitions[described["$ref"].rpartition("/")[2]]
+        fields = {name: _plain(name, _resolved(one, definitions)) for name, one in table["properties"].items()}
+        return {key: one for key, one in table.items() if key != "title"} | {"properties": fields}
+    return {key: _resolved(one, definitions) for key, one in described.items() if key != "discriminator"}
 
 
 def _plain(name: str, described: dict[str, Any]) -> dict[str, Any]:

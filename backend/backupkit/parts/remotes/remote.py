@@ -1,0 +1,66 @@
+"""What a remote can do: carry a copy of a backup away, and bring it back. One class a kind of place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from backupkit.words.events import Listener
+from backupkit.words.model import Metadata
+
+KEEPS_NO_OWNERS = "The remote {name} keeps no owners, modes and times: what is pulled from it has lost them."
+
+
+@dataclass(frozen=True)
+class RemoteBackup:
+    """A backup that is complete there; `revision` is empty for an unversioned one."""
+
+    name: str
+    created_at: datetime
+    kind: str
+    size_bytes: int
+    app_id: str
+    revision: str
+    uploads: bool = True
+
+
+class Remote(Protocol):
+    """A place for copies. Everything raises `RemoteFailed`, or `RemoteAway` where it may work in a minute."""
+
+    name: str
+
+    def check(self) -> None:
+        """It can be reached and used; the error's hint says what to do if not."""
+
+    def list(self) -> list[RemoteBackup]:
+        """The complete backups of this app there, newest first."""
+
+    def push(self, backup: Path, metadata: Metadata, tell: Listener) -> None:
+        """The backup is there, complete. Done twice it does nothing; cut short it is not visible there."""
+
+    def pull(self, name: str, target: Path, tell: Listener) -> None:
+        """The backup's files are in the empty folder `target`, unchecked."""
+
+    def remove(self, name: str) -> None:
+        """The backup is not there any more."""
+
+    def verify(self, tell: Listener) -> None:
+        """All that the remote can check by itself is sound; `Damaged` says what is not."""
+
+
+@runtime_checkable
+class Preparable(Protocol):
+    """A remote that is made ready once, by a person: so that a wrong place is not filled by a slip."""
+
+    def prepare(self) -> None:
+        """It can be used from now on; nothing changes where it could already."""
+
+
+@runtime_checkable
+class Tidying(Protocol):
+    """A remote where room is given back in one go, after backups were removed."""
+
+    def tidy(self, tell: Listener) -> None:
+        """The room of what was removed is free."""

@@ -1,0 +1,169 @@
+"""Bring a backup back from a remote: checked byte for byte before it gets its name. Also for a test, and no longer."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from backupkit.ground import disk
+from backupkit.parts import carried, integrity, lock, manifest, marks, proofs, space, store
+from backupkit.parts.remotes import open_remote
+from backupkit.parts.remotes.remote import Remote, RemoteBackup
+from backupkit.verbs.make import Clock, utc_now
+from backupkit.verbs.patience import patiently
+from backupkit.verbs.recording import at_work, recorded
+from backupkit.verbs.recover import recover_under_lock
+from backupkit.verbs.verify import Verified, backup_at, verify_backups
+from backupkit.words.errors import Damaged, NoSuchBackup, Refused
+from backupkit.words.events import Listener, Step, silence
+from backupkit.words.model import Backup
+from backupkit.words.names import check_name
+from backupkit.words.settings import Settings
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """The backup that is here now, and whether it came just now."""
+
+    backup: Backup
+    fetched: bool
+
+
+def the_remote(settings: Settings, name: str | None) -> str:
+    """The remote that is meant: the named one, or the only one; `Refused` where that is not clear."""
+    if name is None and len(settings.remotes) == 1:
+        return next(iter(settings.remotes))
+    if name is None and settings.remotes:
+        raise Refused("Which remote is meant?", hint=f"--remote with one of: {', '.join(settings.remotes)}")
+    if name is None:
+        raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")
+    open_remote(settings, name)
+    return name
+
+
+def list_remote(
+    settings: Settings, remote: str, tell: Listener = silence, clock: Clock = utc_now
+) -> list[RemoteBackup]:
+    """The backups there, newest first."""
+    opened = open_remote(settings, remote)
+    there = patiently(opened.list, settings.remotes[remote].retry_for, tell)
+    if settings.dir.is_dir():
+        carried.remember(settings.dir, remote, there, clock())
+    return there
+
+
+def pull_backup(settings: Settings, name: str, remote: str, tell: Listener = silence, clock: Clock = utc_now) -> Pulled:
+    """The backup of the remote is one of ours: complete, checked and on disk, or not there.
+
+    `latest` is the newest there that is no safety copy. One that is here already is left as it is. Raises
+    `NoSuchBackup`; `Refused` for another one of that name here; `Damaged`; `NoSpace`; `RemoteFailed`.
+    """
+    opened = open_remote(settings, remote)
+    store.require(settings.dir)
+    with at_work(settings, f"pull of {name}", tell, clock, [name]) as work:
+        recover_under_lock(settings, work.tell)
+        found = _find(list_remote(settings, remote, work.tell, clock), name, remote)
+        if found.name in store.taken_names(settings):
+            return Pulled(_same_here(settings, found), False)
+        draft = store.draft_of(settings, found.name)
+        try:
+            _fetch(settings, opened, found, draft, work.tell)
+            disk.publish(draft, settings.dir / found.name)
+        except BaseException:
+            disk.remove_tree(draft)
+            raise
+        _forget_earlier(settings, found.name)
+        backup = store.read(settings, found.name)
+        work.about(backup)
+    return Pulled(backup, True)
+
+
+def verify_remote(settings: Settings, remote: str, tell: Listener = silence, clock: Clock = utc_now) -> None:
+    """What the remote can check of itself is sound; `Damaged` or `RemoteFailed` says what is not."""
+    with recorded(settings, "verify", tell, clock) as work:
+        work.concerning(note=f"of {remote}")
+        opened = open_remote(settings, remote)
+        patiently(lambda: opened.verify(work.tell), settings.remotes[remote].retry_for, work.tell)
+
+
+def prove_remote(
+    settings: Settings, name: str, remote: str, tell: Listener = silence, clock: Clock = utc_now
+) -> list[Verified]:
+    """The backup fetched from the remote, and restored for a test; the fetched copy is gone afterwards."""
+    opened = open_remote(settings, remote)
+    found = _find(list_remote(settings, remote, tell, clock), name, remote)
+    store.require(settings.dir)
+    folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}fetched-", dir=settings.dir))
+    try:
+        with lock.held(folder, f"test of {found.name} from {remote}", 0):  # as long as it is held, nobody clears it
+            _fetch(settings, opened, found, folder / found.name, tell)
+            return verify_backups(settings, [backup_at(settings, folder / found.name)], True, tell, clock)
+    finally:
+        disk.remove_tree(folder)
+
+
+def _find(there: Sequence[RemoteBackup], name: str, remote: str) -> RemoteBackup:
+    wanted = [one for one in there if (one.kind != "pre_restore" if name == store.LATEST else one.name == name)]
+    if wanted:
+        check_name(wanted[0].name)
+        return wanted[0]
+    known = ", ".join(one.name for one in there[:3])
+    hint = f"There are: {known} …; `list --remote {remote}` shows all." if known else "There are none yet: `push`"
+    raise NoSuchBackup(f"There is no backup {name} on the remote {remote}.", hint)
+
+
+def _same_here(settings: Settings, found: RemoteBackup) -> Backup:
+    here = settings.dir / found.name
+    if store.is_backup(here):
+        backup = store.read(settings, found.name)
+        if backup.metadata and backup.metadata.created_at == found.created_at and backup.state != "damaged":
+            return backup
+    raise Refused(
+        f"There is another {found.name} in {settings.dir} already, or a damaged one.",
+        hint="Look at it: `show`. Delete it, then pull again.",
+    )
+
+
+def _fetch(settings: Settings, remote: Remote, found: RemoteBackup, draft: Path, tell: Listener) -> None:
+    """The draft holds the backup, and every byte of it is as it was sealed."""
+    space.require(found.size_bytes, settings.dir, f"The backup {found.name}")
+
+    def attempt() -> None:
+        disk.remove_tree(draft)
+        draft.mkdir(mode=0o700)
+        remote.pull(found.name, draft, tell)
+
+    patiently(attempt, settings.remotes[remote.name].retry_for, tell)
+    draft.chmod(0o700)
+    disk.give(draft, disk.owner_of(settings.dir))
+    tell(Step(f"Checking {found.name}"))
+    _refuse_damaged(settings, draft, found, remote.name)
+
+
+def _refuse_damaged(settings: Settings, draft: Path, found: RemoteBackup, remote: str) -> None:
+    hint = f"Try another one: `list --remote {remote}`; `verify --remote {remote}` looks at them all."
+    try:
+        metadata = manifest.read_metadata(draft, settings.zone)
+    except Damaged as error:
+        raise Damaged(f"What came from {remote} is no backup: {error.message}", hint) from error
+    sealed = manifest.has_checksums(draft)
+    flaws = list(islice(integrity.file_flaws(draft, metadata, integrity.Digests(_unheard)), 1)) if sealed else []
+    if flaws or (metadata.tool_version and not sealed) or metadata.backup_name != found.name:
+        what = flaws[0].text if flaws else "it is not what its name says, or has lost its checksums"
+        raise Damaged(f"{found.name} came damaged from {remote}: {what}.", hint)
+
+
+def _forget_earlier(settings: Settings, name: str) -> None:
+    """Nothing is said of it that was said of an earlier backup of that name."""
+    with contextlib.suppress(OSError):
+        proofs.forget(settings.dir, name)
+        for mark in (marks.PINNED, marks.HELD, marks.ACCEPTED):
+            marks.take(settings.dir, mark, name)
+
+
+def _unheard(_count: int) -> None:
+    """Nobody is told."""

@@ -1,0 +1,903 @@
+"""The git remote: real repositories on disk, real pushes that lose a race, are refused, or are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from backupkit.parts import integrity, manifest, store
+from backupkit.parts.remotes.git import GitRemote
+from backupkit.verbs.create import create_backup
+from backupkit.verbs.restore import plan_restore, restore_backup
+from backupkit.words.errors import Damaged, NoSuchBackup, Refused, RemoteFailed
+from backupkit.words.events import Event, Notice, silence
+from backupkit.words.model import Backup, Order
+from backupkit.words.remotes import GitTable
+from backupkit.words.settings import Settings
+from small_app import BACKEND, NOON, SmallApp, tree
+
+pytestmark = pytest.mark.needs("git")
+
+ALL = ("dump", "metadata", "database", "uploads")
+HOSTILE = [
+    ".git/config",
+    ".GIT/hooks/pre-push",
+    "sub/git~1",
+    ".gitmodules",
+    "line\nbreak.txt",
+    'quo"ted\\.txt',
+    "100%.txt",
+    "%2Egit",
+    "caf\u00e9.txt",
+    "\u200c.git/x",
+    os.fsdecode(b"latin-\xe9.txt"),
+    " leading and trailing ",
+    "tab\there",
+    "-option",
+]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git itself says, without the configuration of whoever runs the tests."""
+    apart = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+    person = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com", "-c", "core.hooksPath=/dev/null")
+    done = subprocess.run(
+        ["git", *person, *arguments],
+        cwd=folder,
+        env={**os.environ, **apart},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def bare(folder: Path) -> Path:
+    """A host's repository: bare, on disk, and able to send less than all."""
+    folder.mkdir(parents=True)
+    git(folder, "init", "--quiet", "--bare", "--initial-branch=main")
+    git(folder, "config", "uploadpack.allowFilter", "true")
+    return folder
+
+
+def settings_of(url: str, /, **changes: Any) -> GitTable:
+    return GitTable(**{"type": "git", "url": url, "user_name": "Backup", "user_email": "backup@example.com", **changes})
+
+
+def make_git_remote(tmp_path: Path, settings: Settings | None = None, **changes: Any) -> GitRemote:
+    """A git remote of its own, on a real bare repository; for the tests of all remotes."""
+    here = settings or Settings(app_dir=tmp_path, dir=tmp_path)
+    host = tmp_path / "host.git"
+    return GitRemote(here, "git", settings_of(str(host if host.exists() else bare(host)), **changes))
+
+
+@dataclass
+class Place:
+    """A small app and a host, between which backups go."""
+
+    app: SmallApp
+    host: Path
+    hour: int = 0
+
+    def remote(self, url: str | None = None, app: SmallApp | None = None, **changes: Any) -> GitRemote:
+        return GitRemote((app or self.app).settings, "git", settings_of(url or str(self.host), **changes))
+
+    def backup(self, name: str, app: SmallApp | None = None, **order: Any) -> Backup:
+        """A backup, an hour after the one before it."""
+        self.hour += 1
+        moment = NOON + timedelta(hours=self.hour)
+        return create_backup((app or self.app).settings, Order(name, **order), silence, lambda: moment).backup
+
+    def push(self, backup: Backup, **changes: Any) -> list[Event]:
+        heard: list[Event] = []
+        self.remote(**changes).push(backup.path, store.trusted(backup), heard.append)
+        return heard
+
+    def pushed(self, name: str, **changes: Any) -> Backup:
+        backup = self.backup(name)
+        self.push(backup, **changes)
+        return backup
+
+    def pull(self, name: str, app: SmallApp | None = None, **changes: Any) -> Path:
+        """The backup, pulled into the backups folder of an app."""
+        target = (app or self.app).backups / name
+        target.mkdir(mode=0o700)
+        self.remote(app=app, **changes).pull(name, target, silence)
+        return target
+
+    def names(self) -> list[str]:
+        return [one.name for one in self.remote().list()]
+
+    def log(self) -> list[str]:
+        """The subjects on the branch, newest first."""
+        return git(self.host, "log", "--format=%s", "backup").splitlines()
+
+    def tip(self) -> str:
+        return git(self.host, "rev-parse", "backup").strip()
+
+    def litter(self) -> list[Path]:
+        return [path for path in self.app.backups.iterdir() if path.name.startswith(".draft")]
+
+
+@pytest.fixture
+def place(app: SmallApp, tmp_path: Path) -> Place:
+    return Place(app, bare(tmp_path / "host.git"))
+
+
+@pytest.fixture
+def other(tmp_path: Path, templates: Path) -> SmallApp:
+    """The new machine: the same app, with other data."""
+    other = SmallApp.create(tmp_path / "new machine" / "app", templates)
+    other.add_rows(7)
+    other.write_upload("only here", b"x")
+    return other
+
+
+def restored(app: SmallApp, name: str) -> SmallApp:
+    plan = plan_restore(app.settings, name)
+    restore_backup(app.settings, plan)
+    return app
+
+
+def is_sound(folder: Path, settings: Settings) -> bool:
+    metadata = manifest.read_metadata(folder, settings.zone)
+    return not [*integrity.file_flaws(folder, metadata, integrity.Digests(lambda _count: None))]
+
+
+# There and back.
+
+
+def test_a_backup_with_all_of_it_included_comes_back_byte_for_byte_on_a_new_machine(
+    place: Place, other: SmallApp
+) -> None:
+    app = place.app
+    app.write_upload("run.sh", b"#!/bin/sh\n").chmod(0o755)
+    (app.uploads / "gone").symlink_to("/nowhere/at all")
+    (app.uploads / "deep/empty").mkdir(parents=True)
+    (app.uploads / "deep").chmod(0o2750)
+    app.write_upload("sparse", b"").touch()
+    os.truncate(app.uploads / "sparse", 3_000_000)
+    backup = place.pushed("whole", include=ALL)
+    pulled = place.pull("whole", other)
+    assert contents(pulled) == contents(backup.path)
+    assert (pulled / "pats.db").stat().st_mode == (backup.path / "pats.db").stat().st_mode
+    assert tree(pulled / "uploads") == tree(backup.path / "uploads")
+    assert is_sound(pulled, other.settings)
+    assert restored(other, "whole").contents() == app.contents()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path: facts[3] for path, facts in tree(folder).items()}
+
+
+def test_a_backup_as_text_comes_back_with_every_row_on_a_new_machine(place: Place, other: SmallApp) -> None:
+    app = place.app
+    app.execute("CREATE TABLE odd (a, b)")
+    app.execute("INSERT INTO odd VALUES (?, ?)", (b"\x00\xff", "two\r\nlines, 'quoted'"))
+    app.execute("PRAGMA user_version = 7")
+    backup = place.backup("text", note="before 2.0")
+    place.push(backup)
+    uploads = other.contents().uploads
+    pulled = place.pull("text", other)
+    assert is_sound(pulled, other.settings)
+    made, recorded = store.read(other.settings, "text"), store.trusted(backup)
+    metadata = store.trusted(made)
+    assert made.state == "checked"
+    assert (metadata.created_at, metadata.revisions) == (recorded.created_at, recorded.revisions)
+    assert metadata.schema_fingerprint == recorded.schema_fingerprint
+    assert metadata.note == "before 2.0 (made from its SQL text)"
+    assert (metadata.uploads_included, metadata.uploads) == (False, None)
+    assert "uploads/. " not in (pulled / "RESTORE.md").read_text()
+    assert restored(other, "text").rows("odd") == app.rows("odd")
+    assert other.contents().rows == app.contents().rows
+    assert other.contents().uploads == uploads
+
+
+@pytest.mark.parametrize("include", [("dump", "metadata", "uploads"), ("database", "metadata")], ids="-".join)
+def test_what_is_included_comes_back_and_the_metadata_say_so(
+    place: Place, other: SmallApp, include: tuple[str, ...]
+) -> None:
+    backup = place.pushed("half", include=include)
+    pulled = place.pull("half", other, include=include)
+    assert is_sound(pulled, other.settings)
+    assert ((pulled / "pats.db").read_bytes() == (backup.path / "pats.db").read_bytes()) == ("database" in include)
+    has_uploads = "uploads" in include
+    assert store.trusted(store.read(other.settings, "half")).uploads_included == has_uploads
+    assert not has_uploads or tree(pulled / "uploads") == tree(backup.path / "uploads")
+    assert restored(other, "half").contents().rows == place.app.contents().rows
+
+
+def test_names_that_git_takes_for_its_own_come_back_too(place: Place, other: SmallApp) -> None:
+    for number, name in enumerate(HOSTILE):
+        place.app.write_upload(name, f"{number}".encode())
+    backup = place.pushed("hostile", include=ALL)
+    stored = git(place.host, "ls-tree", "-r", "--name-only", "-z", "backup").split("\0")
+    assert [one for one in stored if re.search(r"(^|/)(\.git|git~)", one, re.IGNORECASE)] == []
+    assert len(set(stored)) == len(stored)
+    git(place.host, "fsck", "--strict")
+    assert tree(place.pull("hostile", other) / "uploads") == tree(backup.path / "uploads")
+
+
+def test_a_host_checks_what_it_gets_and_takes_it(place: Place) -> None:
+    git(place.host, "config", "receive.fsckObjects", "true")
+    place.app.write_upload(".git/config", b"[core]")
+    place.app.write_upload(".gitmodules", b"no such thing")
+    place.pushed("checked", include=ALL)
+    assert place.names() == ["checked"]
+
+
+def test_what_the_host_shows_is_text_that_can_be_compared(place: Place) -> None:
+    place.pushed("one")
+    place.app.execute("INSERT INTO companies (name) VALUES ('Acme')")
+    place.pushed("two")
+    assert sorted(git(place.host, "ls-tree", "--name-only", "backup").split()) == [
+        "RESTORE.md",
+        "backup_metadata.json",
+        "dump.sql",
+    ]
+    lines = git(place.host, "diff", "-U0", "backup~", "backup", "--", "dump.sql").splitlines()
+    added = [line for line in lines if line.startswith("+") and not line.startswith("+++")]
+    assert any("Acme" in line for line in added)
+    assert len(added) < 5
+
+
+def test_the_list_has_what_the_backups_say_newest_first(place: Place) -> None:
+    one = place.backup("one", kind="auto", note="Backup-Name: evil\n\nBackup-Name: evil")
+    place.push(one)
+    place.pushed("two", include=ALL)
+    newest, oldest = place.remote().list()
+    metadata = store.trusted(one)
+    assert (newest.name, newest.uploads, oldest.uploads) == ("two", True, False)
+    assert (oldest.name, oldest.kind, oldest.created_at) == ("one", "auto", metadata.created_at)
+    assert (oldest.app_id, oldest.revision) == (metadata.app_id, ",".join(metadata.revisions))
+    assert 0 < oldest.size_bytes < newest.size_bytes
+    assert place.log()[-1] == "Backup one, 15 June 2026, 13:00:00 UTC"
+    assert (
+        git(place.host, "log", "-1", "--format=%an %ae %cn %ce", "backup").split()
+        == [
+            "Backup",
+            "backup@example.com",
+        ]
+        * 2
+    )
+
+
+def test_a_push_done_twice_does_nothing_the_second_time(place: Place) -> None:
+    backup = place.pushed("one")
+    before = place.tip()
+    assert [event.text for event in place.push(backup) if isinstance(event, Notice)] == [
+        "one is in the git remote git already."
+    ]
+    assert (place.tip(), place.names()) == (before, ["one"])
+
+
+def test_a_push_with_more_included_replaces_the_one_with_less(place: Place, other: SmallApp) -> None:
+    backup = place.pushed("one")
+    place.pushed("two")
+    place.push(backup, include=ALL)
+    assert sorted(place.names()) == ["one", "two"]
+    assert tree(place.pull("one", other) / "uploads") == tree(backup.path / "uploads")
+
+
+def test_an_older_backup_can_follow_a_newer_one(place: Place) -> None:
+    older, newer = place.backup("older"), place.backup("newer")
+    place.push(newer)
+    place.push(older)
+    assert place.names() == ["newer", "older"]
+
+
+def test_another_backup_of_that_name_is_never_replaced(place: Place, other: SmallApp) -> None:
+    place.pushed("same")
+    before = place.tip()
+    backup = place.backup("same", other)
+    with pytest.raises(Refused, match="another backup named same"):
+        place.remote(app=other).push(backup.path, store.trusted(backup), silence)
+    assert place.tip() == before
+
+
+def test_a_backup_that_was_altered_is_not_pushed(place: Place) -> None:
+    for include, file in ((("dump", "metadata"), "pats.db"), (ALL, "uploads/1/letter.txt")):
+        backup = place.backup(f"altered-{len(include)}")
+        content = bytearray((backup.path / file).read_bytes())
+        content[-1] ^= 1
+        (backup.path / file).write_bytes(content)
+        with pytest.raises(Damaged, match="is not as it was written; nothing was pushed"):
+            place.push(backup, include=include)
+    assert place.names() == []
+    assert place.litter() == []
+
+
+def test_a_database_kept_raw_has_no_text_and_is_refused(place: Place) -> None:
+    backup = place.backup("raw")
+    metadata = store.trusted(backup)
+    assert metadata.database
+    raw = replace(metadata, database=replace(metadata.database, raw=True))
+    with pytest.raises(Refused, match="there is no SQL text of it"):
+        place.remote().push(backup.path, raw, silence)
+
+
+# The user's own repository.
+
+
+@dataclass(frozen=True)
+class Picture:
+    status: str
+    head: bytes
+    index: bytes
+    refs: str
+    config: bytes
+    files: dict[str, bytes]
+
+
+def picture(repository: Path) -> Picture:
+    files = {str(p): p.read_bytes() for p in repository.rglob("*") if p.is_file() and "backups" not in p.parts}
+    inside = repository / ".git"
+    index = (inside / "index").read_bytes()
+    refs = git(repository, "for-each-ref")
+    status = git(repository, "--no-optional-locks", "status", "--porcelain=v2", "--branch")
+    return Picture(status, (inside / "HEAD").read_bytes(), index, refs, (inside / "config").read_bytes(), files)
+
+
+@pytest.fixture
+def repository(place: Place) -> Path:
+    """The app's folder as a repository with a remote, hooks that must not run, and a tree that is dirty."""
+    folder = place.app.folder
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "remote", "add", "origin", str(place.host))
+    (folder / ".gitignore").write_text("backups/\ndata/\nuploads/\n")
+    git(folder, "add", ".gitignore", "models.py")
+    git(folder, "commit", "--quiet", "-m", "code")
+    git(folder, "push", "--quiet", "origin", "main")
+    (folder / "models.py").write_text("# changed\n")
+    (folder / "staged.py").write_text("# staged\n")
+    git(folder, "add", "staged.py")
+    for hook in ("pre-commit", "commit-msg", "pre-push", "post-commit", "reference-transaction", "post-rewrite"):
+        path = folder / ".git" / "hooks" / hook
+        path.write_text(f"#!/bin/sh\ntouch {folder}/hook-{hook}\nexit 1\n")
+        path.chmod(0o755)
+    return folder
+
+
+def test_nothing_of_the_users_repository_is_touched_and_no_hook_runs(place: Place, repository: Path) -> None:
+    backup = place.backup("one")
+    before = picture(repository)
+    place.push(backup, url="origin")
+    place.remote(url="origin").check()
+    place.remote(url="origin").verify(silence)
+    assert picture(repository) == before
+    assert list(repository.glob("hook-*")) == []
+    assert place.names() == ["one"]
+    assert git(place.host, "log", "--format=%s", "main") == "code\n"
+
+
+def test_a_detached_head_is_as_good_as_a_branch(place: Place, repository: Path) -> None:
+    git(repository, "checkout", "--quiet", "--detach")
+    before = picture(repository)
+    place.pushed("one", url="origin")
+    assert picture(repository) == before
+    assert place.names() == ["one"]
+
+
+def test_hooks_and_signing_of_the_users_own_configuration_stay_out(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    git(place.host, "config", "core.hooksPath", str(tmp_path / "the host has none"))
+    for hook in ("pre-push", "reference-transaction"):
+        (hooks / hook).write_text(f"#!/bin/sh\ntouch {hooks}/ran\nexit 1\n")
+        (hooks / hook).chmod(0o755)
+    config = tmp_path / "config"
+    config.write_text(
+        f"[core]\nhooksPath={hooks}\n[commit]\ngpgSign=true\n[gpg]\nprogram=false\n[push]\ngpgSign=true\n"
+        "[transfer]\nfsckObjects=true\n[log]\nshowSignature=true\n[init]\ndefaultBranch=x\n"
+        f'[safe]\nbareRepository=explicit\n[url "{place.host}"]\ninsteadOf=short:\n'
+    )
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    place.pushed("one", url="short:")
+    assert place.names() == ["one"]
+    assert not (hooks / "ran").exists()
+
+
+def test_a_call_from_inside_a_hook_of_git_does_not_meet_its_repository(
+    place: Place, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = place.backup("one")
+    before = picture(repository)
+    monkeypatch.setenv("GIT_DIR", str(repository / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(repository / ".git" / "index"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(repository))
+    place.push(backup)
+    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
+        monkeypatch.delenv(name)
+    assert picture(repository) == before
+    assert place.names() == ["one"]
+
+
+def test_what_the_repository_alone_knows_of_its_host_holds(place: Place, repository: Path) -> None:
+    git(repository, "config", f"url.{place.host}.insteadOf", "company:")
+    git(repository, "config", "http.extraHeader", 'odd "quotes" \\ and\na line')
+    git(repository, "remote", "set-url", "origin", "company:")
+    place.pushed("one", url="origin")
+    assert place.names() == ["one"]
+
+
+# Others, and hosts that do not want.
+
+
+def test_a_push_that_another_machine_overtook_has_both(
+    place: Place, other: SmallApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = place.backup("ours"), place.backup("theirs", other)
+    original = GitRemote._commit_draft
+
+    def overtaken(self: GitRemote, *arguments: Any) -> Any:
+        draft = original(self, *arguments)
+        monkeypatch.setattr(GitRemote, "_commit_draft", original)
+        place.remote(app=other).push(theirs.path, store.trusted(theirs), silence)
+        return draft
+
+    place.pushed("first")
+    monkeypatch.setattr(GitRemote, "_commit_draft", overtaken)
+    place.push(ours)
+    assert sorted(place.names()) == ["first", "ours", "theirs"]
+    assert git(place.host, "rev-list", "--count", "--min-parents=2", "backup") == "0\n"
+
+
+def test_a_host_that_refuses_says_why_and_nothing_changed(place: Place) -> None:
+    place.pushed("one")
+    before = place.tip()
+    hook = place.host / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho 'this branch is protected' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    backup = place.backup("two")
+    with pytest.raises(RemoteFailed, match="refused the push to backup: this branch is protected"):
+        place.push(backup)
+    assert place.tip() == before
+    assert place.litter() == []
+
+
+def test_a_host_that_forbids_to_rewrite_says_so(place: Place) -> None:
+    git(place.host, "config", "receive.denyNonFastForwards", "true")
+    for name in ("one", "two"):
+        place.pushed(name)
+    with pytest.raises(RemoteFailed, match=r"refused the push to backup: .*non-fast-forward"):
+        place.remote().remove("one")
+    assert sorted(place.names()) == ["one", "two"]
+
+
+@pytest.mark.parametrize("then", ["push", "remove", "list", "check", "verify"])
+def test_a_branch_with_other_commits_is_never_touched(place: Place, tmp_path: Path, then: str) -> None:
+    place.pushed("one")
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--branch", "backup", str(place.host), str(clone))
+    git(clone, "commit", "--quiet", "--allow-empty", "-m", "My own work")
+    git(clone, "push", "--quiet")
+    before, backup = place.tip(), place.backup("two")
+    acts: dict[str, Callable[[], object]] = {
+        "push": lambda: place.push(backup),
+        "remove": lambda: place.remote().remove("one"),
+        "list": lambda: place.remote().list(),
+        "check": lambda: place.remote().check(),
+        "verify": lambda: place.remote().verify(silence),
+    }
+    with pytest.raises(RemoteFailed, match=r"has a commit that is no backup: \w+ \(My own work\); it is left as it is"):
+        acts[then]()
+    assert place.tip() == before
+
+
+def test_another_apps_branch_is_never_touched(place: Place, other: SmallApp) -> None:
+    place.pushed("one")
+    stranger = other.settings.model_copy(update={"app_id": "another"})
+    with pytest.raises(RemoteFailed, match="holds the backups of another app"):
+        GitRemote(stranger, "git", settings_of(str(place.host))).list()
+
+
+def test_a_remote_that_the_repository_does_not_have_is_named(place: Place, repository: Path) -> None:
+    with pytest.raises(RemoteFailed, match="has no remote named upstream"):
+        place.remote(url="upstream").check()
+
+
+@pytest.mark.parametrize("url", ["./nothing here", "http://127.0.0.1:9/x.git", "ssh://127.0.0.1:9/x.git"])
+def test_a_host_that_cannot_be_reached_is_told_with_a_hint(place: Place, url: str) -> None:
+    backup = place.backup("one")
+    with pytest.raises(RemoteFailed, match="The git remote git failed: ") as raised:
+        place.push(backup, url=url)
+    assert raised.value.hint
+    assert place.litter() == []
+
+
+def test_a_host_that_hangs_is_left_at_the_deadline(place: Place, tmp_path: Path, monkeypatch: Any) -> None:
+    mark = tmp_path / "pid"
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\necho $$ >{mark}\nexec sleep 600\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    with pytest.raises(RemoteFailed, match="did not answer within 5 s"):
+        place.remote(url="ssh://example.com/x.git", timeout=5).check()
+    assert eventually(lambda: not is_running(int(mark.read_text())))
+    assert place.litter() == []
+
+
+def is_running(pid: int) -> bool:
+    """Whether that process goes on; one that has ended and that nobody asked for does not."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def eventually(what: Callable[[], bool]) -> bool:
+    """Whether it comes true before long: a process that is killed takes a moment to end."""
+    for _ in range(200):
+        if what():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_password_in_the_address_is_in_no_message(place: Place) -> None:
+    with pytest.raises(RemoteFailed) as raised:
+        place.remote(url="http://ann:hunter2@127.0.0.1:9/x.git").check()
+    assert "hunter2" not in raised.value.message + raised.value.hint
+
+
+def test_without_git_it_says_what_to_install(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RemoteFailed, match="needs the program git") as raised:
+        place.remote().check()
+    assert "apt install git" in raised.value.hint
+
+
+def test_a_new_machine_without_a_backups_folder_can_list(place: Place, other: SmallApp) -> None:
+    place.pushed("one")
+    other.backups.rmdir()
+    assert [one.name for one in place.remote(app=other).list()] == ["one"]
+    assert not other.backups.exists()
+
+
+def test_a_host_on_the_network_will_do(place: Place, other: SmallApp) -> None:
+    with served(place.host.parent) as address:
+        url = f"{address}/host.git"
+        backup = place.pushed("one", url=url, include=ALL)
+        place.remote(url=url).check()
+        place.remote(url=url).verify(silence)
+        assert contents(place.pull("one", other, url=url)) == contents(backup.path)
+    with pytest.raises(RemoteFailed, match="The git remote git failed: "):
+        place.remote(url=url).list()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as there:
+        return there.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Git's own server for the repositories in a folder, which takes pushes from everyone."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ("--export-all", "--enable=receive-pack", "--listen=127.0.0.1", f"--port={port}", "--reuseaddr")
+    command = ["git", "daemon", *options, f"--base-path={folder}", str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as server:
+        try:
+            assert eventually(lambda: answers(port))
+            yield f"git://127.0.0.1:{port}"
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+
+
+def test_a_check_of_an_empty_host_changes_nothing(place: Place) -> None:
+    place.remote().check()
+    assert git(place.host, "for-each-ref") == ""
+    assert place.names() == []
+    place.remote().verify(silence)
+
+
+# Limits, and how much stays.
+
+
+def test_a_file_beyond_the_limit_is_refused_before_anything_is_committed(place: Place) -> None:
+    place.pushed("small")
+    before = place.tip()
+    place.app.write_upload("film.mp4", os.urandom(1_200_000))
+    objects = git(place.host, "count-objects", "-v")
+    backup = place.backup("large")
+    with pytest.raises(Refused, match=r"up to 1 MB, and uploads/film.mp4 \(1.2 MB\) are larger") as raised:
+        place.push(backup, include=ALL, file_limit_mb=1)
+    assert "file_limit_mb" in raised.value.hint
+    assert (place.tip(), git(place.host, "count-objects", "-v")) == (before, objects)
+    assert place.litter() == []
+    place.push(backup, file_limit_mb=1)
+    assert place.names() == ["large", "small"]
+
+
+def test_a_dump_beyond_the_limit_is_refused_too(place: Place) -> None:
+    place.app.execute("CREATE TABLE big AS SELECT randomblob(600000) AS content")
+    backup = place.backup("large")
+    with pytest.raises(Refused, match=r"dump.sql \(1.2 MB\)"):
+        place.push(backup, file_limit_mb=1)
+    assert git(place.host, "for-each-ref") == ""
+
+
+def test_the_history_is_bounded(place: Place, other: SmallApp) -> None:
+    for number in range(1, 9):
+        place.pushed(f"n{number}", keep=2)
+        assert len(place.log()) <= 4
+    assert place.names()[:2] == ["n8", "n7"]
+    git(place.host, "reflog", "expire", "--expire=now", "--all")
+    git(place.host, "gc", "--quiet", "--prune=now")
+    assert "n1," not in git(place.host, "log", "--all", "--format=%s")
+    for name in place.names():
+        assert is_sound(place.pull(name, other), other.settings)
+    place.remote().verify(silence)
+
+
+def test_a_backup_older_than_what_stays_is_refused(place: Place) -> None:
+    oldest = place.backup("oldest")
+    for name in ("one", "two"):
+        place.pushed(name)
+    with pytest.raises(Refused, match="oldest is older than the 2 backups that stay"):
+        place.push(oldest, keep=2)
+
+
+@pytest.mark.parametrize("name", ["one", "two", "three"])
+def test_what_is_removed_is_gone_from_the_history_too(place: Place, other: SmallApp, name: str) -> None:
+    for one in ("one", "two", "three"):
+        place.app.add_rows(1)
+        place.pushed(one, include=ALL)
+    place.remote().remove(name)
+    left = [one for one in ("three", "two", "one") if one != name]
+    assert place.names() == left
+    assert f"Backup {name}," not in "".join(place.log())
+    for one in left:
+        assert contents(place.pull(one, other)) == contents(place.app.backups / one)
+    with pytest.raises(NoSuchBackup, match=f"no backup named {name} in the git remote"):
+        place.remote().remove(name)
+    place.remote().verify(silence)
+
+
+def test_the_last_one_removed_takes_the_branch_along(place: Place) -> None:
+    place.pushed("one")
+    place.remote().remove("one")
+    assert git(place.host, "for-each-ref") == ""
+    place.pushed("two")
+    assert place.names() == ["two"]
+
+
+def test_a_host_that_sends_all_or_nothing_will_do(place: Place, other: SmallApp) -> None:
+    git(place.host, "config", "uploadpack.allowFilter", "false")
+    for name in ("one", "two", "three", "four", "five"):
+        place.pushed(name, keep=2, include=ALL)
+    assert place.names()[0] == "five"
+    assert contents(place.pull("five", other)) == contents(place.app.backups / "five")
+
+
+def test_uploads_that_did_not_change_are_not_sent_again(place: Place) -> None:
+    place.app.write_upload("film.mp4", os.urandom(2_000_000))
+    place.pushed("one", include=ALL)
+
+    def size() -> int:
+        return sum(path.stat().st_size for path in (place.host / "objects").rglob("*") if path.is_file())
+
+    before = size()
+    place.app.add_rows(1)
+    place.pushed("two", include=ALL)
+    assert size() - before < 500_000
+
+
+# Damage, and sudden ends.
+
+
+def test_a_copy_that_is_not_as_it_was_is_not_taken(place: Place, other: SmallApp, tmp_path: Path) -> None:
+    place.pushed("one", include=ALL)
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--branch", "backup", str(place.host), str(clone))
+    (clone / "uploads/1/letter.txt").write_text("another text")
+    git(clone, "commit", "--quiet", "--all", "--amend", "--no-edit")
+    git(clone, "push", "--quiet", "--force")
+    with pytest.raises(Damaged, match=r"The copy of one in the git remote is damaged: uploads/1/letter.txt is not as"):
+        place.pull("one", other)
+
+
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM documents", "PRAGMA user_version = 3", "UPDATE alembic_version SET version_num = 'x'"]
+)
+def test_a_text_that_makes_another_database_is_not_taken(
+    place: Place, other: SmallApp, tmp_path: Path, statement: str
+) -> None:
+    place.pushed("one")
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--branch", "backup", str(place.host), str(clone))
+    text = (clone / "dump.sql").read_text()
+    (clone / "dump.sql").write_text(text.replace("COMMIT;", f"{statement};\nCOMMIT;"))
+    git(clone, "commit", "--quiet", "--all", "--amend", "--no-edit")
+    git(clone, "push", "--quiet", "--force")
+    with pytest.raises(Damaged, match="its SQL text makes other"):
+        place.pull("one", other)
+
+
+def test_a_listing_that_leads_out_is_refused(place: Place, other: SmallApp, tmp_path: Path) -> None:
+    place.pushed("one", include=ALL)
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--branch", "backup", str(place.host), str(clone))
+    listing = (clone / "uploads.tree").read_text()
+    (clone / "uploads.tree").write_text(listing.replace('"uploads/empty"', '"uploads/../../../empty"'))
+    git(clone, "commit", "--quiet", "--all", "--amend", "--no-edit")
+    git(clone, "push", "--quiet", "--force")
+    before = sorted(tmp_path.rglob("empty"))
+    with pytest.raises(Damaged):
+        place.pull("one", other)
+    assert sorted(tmp_path.rglob("empty")) == before
+
+
+def test_damage_on_the_host_is_found(place: Place) -> None:
+    place.app.write_upload("noise", os.urandom(100_000))
+    place.pushed("one", include=ALL)
+    place.remote().verify(silence)
+    git(place.host, "repack", "-adq")
+    (pack,) = (place.host / "objects" / "pack").glob("*.pack")
+    pack.chmod(0o644)
+    content = bytearray(pack.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    pack.write_bytes(content)
+    with pytest.raises((RemoteFailed, Damaged)):
+        place.remote().verify(silence)
+
+
+def test_a_commit_without_its_dump_is_found(place: Place, tmp_path: Path) -> None:
+    place.pushed("one")
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--branch", "backup", str(place.host), str(clone))
+    git(clone, "rm", "--quiet", "dump.sql")
+    git(clone, "commit", "--quiet", "--amend", "--no-edit")
+    git(clone, "push", "--quiet", "--force")
+    with pytest.raises(Damaged, match=r"The copy of one in the git remote is damaged: dump.sql is missing"):
+        place.remote().verify(silence)
+
+
+def test_no_secret_is_on_a_command_line_of_ours(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token, seen = "s3cret-t0ken", tmp_path / "seen"
+    real = shutil.which("git")
+    stub = tmp_path / "bin" / "git"
+    stub.parent.mkdir()
+    stub.write_text(f'#!/bin/sh\necho "$@" >>{seen}\nexec {real} "$@"\n')
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stub.parent}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(RemoteFailed):
+        place.remote(url=f"http://ann:{token}@127.0.0.1:9/x.git").check()
+    assert "ls-remote" in seen.read_text()
+    assert token not in seen.read_text()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from backupkit.parts import store
+from backupkit.parts.remotes import git_program
+from backupkit.parts.remotes.git import GitRemote
+from backupkit.words.events import silence
+from backupkit.words.remotes import GitTable
+from backupkit.words.settings import Settings
+app, host, at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+here = Settings(app_dir=app, database=app / "data/pats.db", uploads=app / "uploads", dir=app / "backups")
+person = {"user_name": "Backup", "user_email": "b@example.com"}
+table = GitTable(type="git", url=host, include=("dump", "metadata", "uploads"), **person)
+count, run = 0, git_program.Git.attempt
+def counted(self, *arguments, **options):
+    global count
+    count += 1
+    done = run(self, *arguments, **options)
+    if count == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done
+git_program.Git.attempt = counted
+backup = store.find(here, "two")
+GitRemote(here, "git", table).push(backup.path, backup.metadata, silence)
+print(count)
+"""
+
+
+@pytest.mark.slow
+def test_a_push_killed_anywhere_leaves_the_remote_whole_and_the_next_completes_it(place: Place) -> None:
+    place.pushed("one")
+    backup, first = place.backup("two"), place.tip()
+    seen = set()
+    for at in range(1, 100):
+        child = subprocess.run(
+            [sys.executable, "-c", KILLED, place.app.folder, place.host, str(at)],
+            env={**os.environ, "PYTHONPATH": str(BACKEND)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        git(place.host, "fsck", "--strict")
+        seen.add(tuple(place.names()))
+        if child.returncode != -signal.SIGKILL:
+            break
+        assert place.litter() != []
+        store.clear_drafts(place.app.settings)
+        place.push(backup, include=("dump", "metadata", "uploads"))
+        assert place.names() == ["two", "one"]
+        git(place.host, "update-ref", "refs/heads/backup", first)
+    assert child.returncode == 0, child.stderr
+    assert at > 8
+    assert seen == {("one",), ("two", "one")}
+
+
+@pytest.mark.parametrize("hook", ["pre-receive", "update"])
+def test_a_connection_that_breaks_during_a_push_leaves_the_remote_whole(place: Place, hook: str) -> None:
+    place.pushed("one")
+    backup, before = place.backup("two"), place.tip()
+    file = place.host / "hooks" / hook
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("#!/bin/sh\nkill -KILL $PPID\nsleep 1\n")
+    file.chmod(0o755)
+    with pytest.raises(RemoteFailed):
+        place.push(backup)
+    assert place.tip() == before
+    assert place.litter() == []
+    file.unlink()
+    git(place.host, "fsck", "--strict")
+    place.push(backup)
+    assert place.names() == ["two", "one"]
+
+
+def test_what_a_killed_run_left_is_cleared_but_not_what_is_in_use(place: Place) -> None:
+    with place.remote()._branch("commits"):
+        assert store.clear_drafts(place.app.settings) == []
+        (folder,) = place.litter()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert place.litter() == []
+
+
+# Settings.
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"branch": "main"}, "backups need one of their own"),
+        ({"branch": "a..b"}, "is no name for a branch"),
+        ({"branch": "-f"}, "is no name for a branch"),
+        ({"branch": "x.lock"}, "is no name for a branch"),
+        ({"url": "--upload-pack=x"}, "is no address"),
+        ({"url": ""}, "is no address"),
+        ({"user_name": " "}, "is empty"),
+        ({"user_email": "a\nb"}, "that git does not take"),
+        ({"include": ("metadata",)}, "at least one"),
+        ({"include": ("dump",)}, "needs metadata"),
+        ({"include": ("dump", "metadata", "all")}, "Input should be"),
+        ({"file_limit_mb": 0}, "greater than 0"),
+        ({"keep": -1}, "greater than or equal to 0"),
+        ({"brunch": "x"}, "not permitted"),
+    ],
+)
+def test_a_setting_that_cannot_be_right_is_refused(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        settings_of("host", **changes)
+
+
+def test_a_backup_that_is_not_there_is_named(place: Place) -> None:
+    with pytest.raises(NoSuchBackup, match="no backup named nothing in the git remote git") as raised:
+        place.pull("nothing")
+    assert raised.value.hint
