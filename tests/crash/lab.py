@@ -167,9 +167,14 @@ def run(
 ) -> Ran:
     """The command as a process of its own. `at` hears of every changing event before it happens, numbered from 1."""
     ready, told = os.pipe(), os.pipe()
+    # Opened here: what the child opens by itself may be traced already, or not yet.
+    writing = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    streams = [os.open(os.devnull, os.O_RDONLY), *(os.open(world.root / one, writing, 0o600) for one in ("out", "err"))]
     child = os.fork()
     if not child:
-        _be_the_command(world, argv, environment or {}, at, ready, told[1])
+        _be_the_command(world, argv, environment or {}, at, ready, told[1], streams)
+    for handle in streams:
+        os.close(handle)
     os.close(ready[0])
     os.close(told[1])
     tracer = _attach(child, strace, trace) if strace else None
@@ -192,12 +197,12 @@ def _be_the_command(
     at: Callable[[int, Event], None] | None,
     ready: tuple[int, int],
     told: int,
+    streams: list[int],
 ) -> None:
     code = 70
     try:
         _let_be_traced()
-        for number, name in ((0, os.devnull), (1, world.root / "out"), (2, world.root / "err")):
-            handle = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        for number, handle in enumerate(streams):
             os.dup2(handle, number)
         os.environ.clear()
         os.environ.update(clean_environment() | {"BACKUP_APP_DIR": str(world.app), "TMPDIR": str(world.temporary)})
