@@ -472,7 +472,7 @@ def test_a_user_who_may_not_read_the_database_is_told_its_path(project: Project,
     project.override(user="1234:1234")
     done = project.backup_sh("backup", "first", code=13)
     assert b"/app/data/pats.db" in done.stderr and b"Traceback" not in done.stderr
-    assert list(project.backups.glob("*/")) == []
+    assert list(project.backups.glob("[!.]*/")) == []
     assert litter(project) == []
 
 

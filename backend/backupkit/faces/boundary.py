@@ -38,7 +38,12 @@ def end_at_once_on_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+_interrupted = False
+
+
 def _interrupt(_number: int, _frame: object) -> None:
+    global _interrupted
+    _interrupted = True
     raise KeyboardInterrupt
 
 
@@ -62,7 +67,8 @@ def _said(raised: BaseException) -> int:
     if isinstance(raised, SystemExit):
         log.info(f"ended with exit code {raised.code}")
         return raised.code if isinstance(raised.code, int) else int(bool(raised.code))
-    if isinstance(raised, KeyboardInterrupt):
+    # A library may have made something else of it: pydantic does, while it builds a schema.
+    if isinstance(raised, KeyboardInterrupt) or (_interrupted and explained(raised) is None):
         log.error("interrupted")
         print("\nInterrupted; nothing is left half done.", file=sys.stderr)
         return ExitCode.INTERRUPTED

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from backupkit.ground import disk
-from backupkit.words.errors import BackupError
+from backupkit.words.errors import FULL, BackupError
 from backupkit.words.model import DatabaseFacts
 
 JOURNAL_FILE = ".journal"
@@ -61,6 +61,8 @@ def read(backups: Path) -> Journal | None:
     except FileNotFoundError:
         return None
     except (ValidationError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise  # of the disk, not of the journal
         raise BackupError(
             f"The journal {path} of an interrupted restore cannot be read: {type(error).__name__}.",
             hint="Restore the newest safety copy by hand (its RESTORE.md says how), then remove that file.",

@@ -21,6 +21,8 @@ import os
 import sqlite3
 from enum import IntEnum
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class ExitCode(IntEnum):
     """Every exit code of every command but `status`, which has its own three."""
@@ -113,7 +115,7 @@ class RemoteAway(RemoteFailed):
 def from_os_error(error: OSError) -> BackupError:
     """The system's error as one of ours, with the path where the system told it."""
     where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return NoSpace(f"The disk is full{where}.", hint="Make room; `list` shows the backups and their sizes.")
     reason = error.strerror or type(error).__name__
     return BackupError(f"{reason}{where}.", hint="`doctor` looks for what is wrong, and names the mend.")
