@@ -80,6 +80,19 @@ def write_file(path: Path, content: bytes, mode: int = 0o600, like: os.stat_resu
         raise
 
 
+@contextlib.contextmanager
+def drafted(target: Path) -> Iterator[Path]:
+    """Where to write a new file, synced; it gets its name when the block ends, and nothing is left if that fails."""
+    draft = target.with_name(f"{DRAFT_PREFIX}{target.name}")
+    try:
+        yield draft
+        give(draft, owner_of(target.parent))
+        rename(draft, target)
+    except BaseException:
+        remove(draft)
+        raise
+
+
 def rewrite_file(path: Path, content: bytes) -> None:
     """A person's own file has this content, or stays as it was; owner and mode stay, and a link to it stays one.
 

@@ -43,6 +43,12 @@ def take_all(backups: Path, mark: str) -> None:
         disk.remove(path)
 
 
+def forget(backups: Path, name: str) -> None:
+    """Nothing is said any more of an earlier backup of that name."""
+    for mark in (PROOFS, PINNED, HELD, ACCEPTED):
+        take(backups, mark, name)
+
+
 def forget_all_but(backups: Path, names: Set[str]) -> None:
     """Nothing is said any more of backups that are not there."""
     for mark in _BY_NAME:

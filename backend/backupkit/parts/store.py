@@ -129,6 +129,20 @@ def draft_of(settings: Settings, name: str) -> Path:
     return settings.dir / f"{disk.DRAFT_PREFIX}{name}"
 
 
+@contextlib.contextmanager
+def drafted(settings: Settings, name: str) -> Iterator[Path]:
+    """A draft folder, which is the backup of that name, on disk, when the block ends; nothing is left if that fails."""
+    draft = draft_of(settings, name)
+    try:
+        draft.mkdir(mode=0o700)
+        disk.give(draft, disk.owner_of(settings.dir))
+        yield draft
+        disk.publish(draft, settings.dir / name)
+    except BaseException:
+        disk.remove_tree(draft)
+        raise
+
+
 def has_drafts(settings: Settings) -> bool:
     """Whether something unfinished lies in the backups folder."""
     return any(True for _ in _drafts(settings))

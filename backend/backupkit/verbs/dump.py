@@ -38,7 +38,7 @@ def dump(settings: Settings, target: Path, tell: Listener = silence, clock: Cloc
     store.require(settings.dir)
     with at_work(settings, "dump", tell, clock, [target.name]) as work:
         recover_under_lock(settings, work.tell)
-        with _draft(target, settings) as draft, compression.open_for_writing(draft, target.name) as out:
+        with disk.drafted(target) as draft, compression.open_for_writing(draft, target.name) as out:
             facts = dump_to(settings, out, work.tell)
         work.concerning(target.name, size_bytes=target.stat().st_size)
         return facts
@@ -125,15 +125,3 @@ def _source(settings: Settings, loaded: Path, name: str) -> Source:
         found = database.look(connection)  # that it is sound was found when it was loaded
     facts = replace(found.facts, sha256=disk.hash_file(loaded))
     return Source(name, loaded, None, facts, found.revisions or ())
-
-
-@contextlib.contextmanager
-def _draft(target: Path, settings: Settings) -> Iterator[Path]:
-    draft = target.with_name(f"{disk.DRAFT_PREFIX}{target.name}")
-    try:
-        yield draft
-        disk.give(draft, disk.owner_of(target.parent))
-        disk.rename(draft, target)
-    except BaseException:
-        disk.remove(draft)
-        raise

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from backupkit.ground import disk
-from backupkit.parts import age_keys, archive, compression, encryption, manifest, marks, proofs, store
+from backupkit.parts import age_keys, archive, compression, encryption, manifest, marks, store
 from backupkit.parts.encryption import Keys, Lock
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
@@ -70,7 +70,7 @@ def export_backup(
     heard: list[str] = []
     with at_work(settings, f"export of {name}", tell, names=[name]) as work:
         recover_under_lock(settings, work.tell)
-        with _draft_file(target) as raw:
+        with disk.drafted(target) as draft, compression.open_for_writing(draft, "plain") as raw:
             backup = export_to(settings, name, raw, target.name, closing, collecting(work.tell, heard))
         work.about(backup)
     return Exported(backup, target, target.stat().st_size, bool(closing), tuple(heard))
@@ -153,20 +153,6 @@ def _closed(out: BinaryIO, closing: Lock) -> Iterator[BinaryIO]:
         yield plain
 
 
-@contextlib.contextmanager
-def _draft_file(target: Path) -> Iterator[BinaryIO]:
-    """A new file beside the target, which gets its name when it is complete and on disk."""
-    draft = target.with_name(f"{disk.DRAFT_PREFIX}{target.name}")
-    try:
-        with compression.open_for_writing(draft, "plain") as raw:
-            yield raw
-        disk.give(draft, disk.owner_of(target.parent))
-        disk.rename(draft, target)
-    except BaseException:
-        disk.remove(draft)
-        raise
-
-
 def import_backup(
     settings: Settings,
     source: Path | BinaryIO,
@@ -192,12 +178,10 @@ def import_backup(
         with _opened(source, keys or Keys(), listener) as plain:
             incoming = archive.incoming(plain)
             final = _free_name(settings, name, incoming.name)
-            with _draft_folder(settings, final) as draft:
+            with store.drafted(settings, final) as draft:
                 incoming.unpack(draft, settings.zone, trust, listener)
                 _refuse_untrusted(settings, draft, incoming.name, listener)
-        proofs.forget(settings.dir, final)  # an earlier backup of that name may have left what is said of it
-        for mark in (marks.PINNED, marks.HELD, marks.ACCEPTED):
-            marks.take(settings.dir, mark, final)
+        marks.forget(settings.dir, final)
         imported = store.read(settings, final)
         work.about(imported)
     return Imported(imported, tuple(heard))
@@ -232,19 +216,6 @@ def _refuse_untrusted(settings: Settings, draft: Path, told: str, tell: Listener
         raise Damaged(f"The archive is refused: {reason}.", hint=_UNTRUSTED)
     if found.state == "unchecked":
         tell(Warned(f"The archive has no {CHECKSUM_FILE}: what is in it could not be checked."))
-
-
-@contextlib.contextmanager
-def _draft_folder(settings: Settings, name: str) -> Iterator[Path]:
-    draft = store.draft_of(settings, name)
-    try:
-        draft.mkdir(mode=0o700)
-        disk.give(draft, disk.owner_of(settings.dir))
-        yield draft
-        disk.publish(draft, settings.dir / name)
-    except BaseException:
-        disk.remove_tree(draft)
-        raise
 
 
 @contextlib.contextmanager

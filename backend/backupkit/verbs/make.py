@@ -12,13 +12,13 @@ import contextlib
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from backupkit.ground import disk
-from backupkit.parts import anomaly, index, manifest, marks, proofs, store
+from backupkit.parts import anomaly, index, manifest, marks, store
 from backupkit.verbs import filling
 from backupkit.verbs.filling import Draft
 from backupkit.words.errors import Refused
@@ -57,7 +57,7 @@ def make_backup(settings: Settings, order: Order, tell: Listener, clock: Clock) 
     name = _free_name(settings, order, moment)
     heard: list[str] = []
     with index.writing(settings.dir, name) as seen:
-        with _draft(settings, name) as folder, index.newest(settings) as earlier:
+        with store.drafted(settings, name) as folder, index.newest(settings) as earlier:
             draft = Draft(settings, order, folder, earlier, seen, collecting(tell, heard))
             metadata = replace(
                 filling.fill(draft),
@@ -88,9 +88,10 @@ def _mark(settings: Settings, order: Order, name: str) -> None:
     """The marks that were ordered and none that an earlier backup of that name had."""
     if order.kind != "pre_restore":
         marks.take_all(settings.dir, marks.HELD)
-    proofs.forget(settings.dir, name)
-    for mark, wanted in ((marks.PINNED, order.pin), (marks.HELD, order.hold), (marks.ACCEPTED, False)):
-        (marks.put if wanted else marks.take)(settings.dir, mark, name)
+    marks.forget(settings.dir, name)
+    for mark, wanted in ((marks.PINNED, order.pin), (marks.HELD, order.hold)):
+        if wanted:
+            marks.put(settings.dir, mark, name)
 
 
 def _free_name(settings: Settings, order: Order, moment: datetime) -> str:
@@ -109,19 +110,6 @@ def _default(order: Order, moment: datetime) -> str:
         git = order.git or GitFacts(commit="", short="")
         return auto_name(git.branch, git.short, git.dirty, moment)
     return default_name(order.kind, moment)
-
-
-@contextlib.contextmanager
-def _draft(settings: Settings, name: str) -> Iterator[Path]:
-    draft = store.draft_of(settings, name)
-    try:
-        draft.mkdir(mode=0o700)
-        disk.give(draft, disk.owner_of(settings.dir))
-        yield draft
-        disk.publish(draft, settings.dir / name)
-    except BaseException:
-        disk.remove_tree(draft)
-        raise
 
 
 def _seal(settings: Settings, draft: Path, metadata: Metadata) -> None:

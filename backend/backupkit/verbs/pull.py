@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from backupkit.ground import disk
-from backupkit.parts import carried, integrity, lock, manifest, marks, proofs, space, store
+from backupkit.parts import carried, integrity, lock, manifest, marks, space, store
 from backupkit.parts.remotes import open_remote
 from backupkit.parts.remotes.remote import Remote, RemoteBackup
 from backupkit.verbs.make import Clock, utc_now
@@ -69,14 +69,10 @@ def pull_backup(settings: Settings, name: str, remote: str, tell: Listener = sil
         found = _find(list_remote(settings, remote, work.tell, clock), name, remote)
         if found.name in store.taken_names(settings):
             return Pulled(_same_here(settings, found), False)
-        draft = store.draft_of(settings, found.name)
-        try:
+        with store.drafted(settings, found.name) as draft:
             _fetch(settings, opened, found, draft, work.tell)
-            disk.publish(draft, settings.dir / found.name)
-        except BaseException:
-            disk.remove_tree(draft)
-            raise
-        _forget_earlier(settings, found.name)
+        with contextlib.suppress(OSError):  # the backup is here
+            marks.forget(settings.dir, found.name)
         backup = store.read(settings, found.name)
         work.about(backup)
     return Pulled(backup, True)
@@ -155,14 +151,6 @@ def _refuse_damaged(settings: Settings, draft: Path, found: RemoteBackup, remote
     if flaws or (metadata.tool_version and not sealed) or metadata.backup_name != found.name:
         what = flaws[0].text if flaws else "it is not what its name says, or has lost its checksums"
         raise Damaged(f"{found.name} came damaged from {remote}: {what}.", hint)
-
-
-def _forget_earlier(settings: Settings, name: str) -> None:
-    """Nothing is said of it that was said of an earlier backup of that name."""
-    with contextlib.suppress(OSError):
-        proofs.forget(settings.dir, name)
-        for mark in (marks.PINNED, marks.HELD, marks.ACCEPTED):
-            marks.take(settings.dir, mark, name)
 
 
 def _unheard(_count: int) -> None:
