@@ -8,8 +8,14 @@ scheduler=$!
 "$@" &
 app=$!
 
-end() { kill -TERM "$app" "$scheduler" 2>/dev/null; }
-trap end TERM INT
+# Told twice, the scheduler would give up the backup that it makes before its end.
+told=no
+end_scheduler() {
+    [ "$told" = no ] || return
+    told=yes
+    kill -TERM "$scheduler" 2>/dev/null
+}
+trap 'kill -TERM "$app" 2>/dev/null; end_scheduler' TERM INT
 
 wait "$app"
 code=$?
@@ -18,6 +24,6 @@ while kill -0 "$app" 2>/dev/null; do
     wait "$app"
     code=$?
 done
-end
+end_scheduler
 while kill -0 "$scheduler" 2>/dev/null; do wait "$scheduler"; done
 exit "$code"

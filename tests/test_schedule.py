@@ -21,7 +21,7 @@ import apscheduler.schedulers.base
 import pytest
 
 from backupkit.faces import daemon
-from backupkit.parts import history, store
+from backupkit.parts import history, lock, store
 from backupkit.verbs.create import create_backup
 from backupkit.verbs.run import Outcome, RunStep
 from backupkit.verbs.status import status
@@ -404,7 +404,10 @@ def test_beside_an_app_in_one_container_both_end_together(app: SmallApp, by_itse
         )
     try:
         wait_until(lambda: "Next backup: " in log.read_text())
-        stop.touch() if by_itself else both.send_signal(signal.SIGTERM)
+        with lock.held(app.backups, "a run that the last backup waits for", 0):
+            stop.touch() if by_itself else both.send_signal(signal.SIGTERM)
+            wait_until(lambda: "Making a backup before the end." in log.read_text())
+            time.sleep(0.5)  # the app has ended, and whoever tells the scheduler a second time has done so
         assert both.wait(60) == 7
     finally:
         both.kill()
