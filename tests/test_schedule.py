@@ -418,7 +418,8 @@ def test_beside_an_app_in_one_container_both_end_together(app: SmallApp, by_itse
 @pytest.mark.needs("script")
 def test_at_a_terminal_it_runs_too_and_ctrl_c_ends_it(app: SmallApp) -> None:
     environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "TERM": "xterm"}
-    command = ["script", "-qec", f"{sys.executable} {COMMAND} schedule", "/dev/null"]
+    program = f"exec {sys.executable} {COMMAND} schedule"  # a shell in between would die of the Ctrl-C, whatever we do
+    command = ["script", "-qec", program, "/dev/null"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True, errors="replace") as terminal:
         assert terminal.stdout and terminal.stdin
