@@ -23,11 +23,28 @@ CHUNK = 1 << 20
 DRAFT_PREFIX = ".draft-"  # whatever is not finished yet: a killed run's are cleared by the next
 _FICLONE = 0x40049409 if sys.platform == "linux" else 0
 _NOT_THERE = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
+_FILE = os.O_RDONLY | os.O_NOFOLLOW
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class WouldNotHoldStill(Exception):
     """The file was changed every time it was copied."""
+
+
+class Opened:
+    """A file or folder, open for a block. A class, since it is entered for each of many files: it costs a fifth."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, path: str | Path, flags: int, within: int | None = None) -> None:
+        self._handle = os.open(path, flags | os.O_CLOEXEC, 0o600, dir_fd=within)
+
+    def __enter__(self) -> int:
+        return self._handle
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
 
 
 def sync_file(path: Path) -> None:
@@ -46,7 +63,7 @@ def sync_tree(folder: Path) -> None:
     One call for the whole file system where the system has it (syncfs, Linux; it reports write errors since 5.8).
     """
     if hasattr(_libc, "syncfs"):
-        with _opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
+        with Opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
             if _libc.syncfs(handle):
                 code = ctypes.get_errno()
                 raise OSError(code, os.strerror(code), str(folder))
@@ -121,7 +138,7 @@ def mounts() -> set[str]:
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[bool]:
     """Whether no other process is in such a block for that folder; the kernel's lock, which leaves nothing behind."""
-    with _opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
+    with Opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -201,18 +218,26 @@ def write_contents(chunks: Iterable[bytes], target: int, sparse: bool = False) -
     return size, digest.hexdigest()
 
 
-def copy_file(source: Path, target: Path) -> int:
-    """The bytes copied into a new file that only its owner may read, the fastest way there is; not yet synced."""
-    with _both(source, target) as (original, copied):
+def copy_file(
+    source: str | Path, target: str | Path, dressed: bool = False, owner: tuple[int, int] | None = None
+) -> int:
+    """The bytes copied into a new file that only its owner may read, the fastest way there is; not yet synced.
+
+    Where `dressed` it has the source's mode and times, and the given owner, or the source's.
+    """
+    with Opened(source, _FILE) as original, Opened(target, _NEW) as copied:
         facts = os.fstat(original)
-        if _clone(original, copied) or _copied_by_the_kernel(original, copied, facts):
-            return facts.st_size
-        return copy_contents(original, copied, facts)[0]
+        size = facts.st_size
+        if not _clone(original, copied) and not _copied_by_the_kernel(original, copied, facts):
+            size = copy_contents(original, copied, facts)[0]
+        if dressed:
+            dress_open(copied, facts, owner)
+        return size
 
 
 def copy_and_hash(source: Path, target: Path) -> str:
     """The same, and the SHA-256 of what was copied."""
-    with _both(source, target) as (original, copied):
+    with Opened(source, _FILE) as original, Opened(target, _NEW) as copied:
         return copy_contents(original, copied, os.fstat(original))[1]
 
 
@@ -220,32 +245,32 @@ def copy_file_to(source: Path, folder: int, name: str) -> None:
     """The file, on disk, as a new one of that name in an open folder; only its owner may read it."""
     target = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
-        with _opened(source, os.O_RDONLY | os.O_NOFOLLOW) as original:
+        with Opened(source, os.O_RDONLY | os.O_NOFOLLOW) as original:
             copy_contents(original, target, os.fstat(original))
         os.fsync(target)
     finally:
         os.close(target)
 
 
-def same_content(one: Path, two: Path, check: Callable[[int], None] = lambda _count: None) -> bool:
+def same_content(one: str | Path, two: str | Path, check: Callable[[int], None] = lambda _count: None) -> bool:
     """Whether two files of one size hold the same bytes; `check` hears of every chunk read."""
-    with _opened(one, os.O_RDONLY | os.O_NOFOLLOW) as left, _opened(two, os.O_RDONLY | os.O_NOFOLLOW) as right:
-        while chunk := os.read(left, CHUNK):
-            if chunk != os.read(right, CHUNK):
+    with Opened(one, _FILE) as left, Opened(two, _FILE) as right:
+        for chunk in _chunks(left, os.fstat(left).st_size):
+            if chunk != os.read(right, len(chunk)):
                 return False
             check(len(chunk))
         return not os.read(right, 1)
 
 
-def hash_file(path: Path, check: Callable[[int], None] = lambda _count: None) -> str:
+def hash_file(path: str | Path, check: Callable[[int], None] = lambda _count: None) -> str:
     """SHA-256 of a file that is no symlink. Never for a live database: closing it drops SQLite's locks."""
-    with _opened(path, os.O_RDONLY | os.O_NOFOLLOW) as handle:
+    with Opened(path, _FILE) as handle:
         return hash_contents(handle, check)
 
 
 def hash_from_disk(path: Path) -> str:
     """The same of what is on the disk, as far as the system can be told to forget what it holds in memory."""
-    with _opened(path, os.O_RDONLY | os.O_NOFOLLOW) as handle:
+    with Opened(path, _FILE) as handle:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         return hash_contents(handle)
@@ -325,6 +350,14 @@ def dress(path: Path, facts: os.stat_result) -> None:
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns), follow_symlinks=False)
 
 
+def dress_open(handle: int, facts: os.stat_result, owner: tuple[int, int] | None = None) -> None:
+    """The same for what is open; the given owner instead, if one is given."""
+    if os.geteuid() == 0:
+        os.fchown(handle, *(owner or (facts.st_uid, facts.st_gid)))
+    os.fchmod(handle, stat.S_IMODE(facts.st_mode))
+    os.utime(handle, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
 def furnish(place: int | Path, owner: tuple[int, int], mode: int, changed: int) -> None:
     """A file or folder gets owner (where we may say so), mode and time (ns), in the order in which each survives."""
     if os.geteuid() == 0:
@@ -333,31 +366,12 @@ def furnish(place: int | Path, owner: tuple[int, int], mode: int, changed: int) 
     os.utime(place, ns=(changed, changed))
 
 
-@contextlib.contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    handle = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
 def _sync(path: Path, flags: int) -> None:
-    with _opened(path, flags) as handle:
+    with Opened(path, flags) as handle:
         if sys.platform == "darwin":
             fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
         else:
             os.fsync(handle)
-
-
-@contextlib.contextmanager
-def _both(source: Path, target: Path) -> Iterator[tuple[int, int]]:
-    """A file, and a new one that only its owner may read, open."""
-    with (
-        _opened(source, os.O_RDONLY | os.O_NOFOLLOW) as original,
-        _opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW) as copied,
-    ):
-        yield original, copied
 
 
 def _copied_by_the_kernel(source: int, target: int, facts: os.stat_result) -> bool:
@@ -407,7 +421,7 @@ def _write_all(target: int, chunk: bytes) -> None:
 
 
 def _write_over(path: Path, content: bytes) -> None:
-    with _opened(path, os.O_RDWR | os.O_NOFOLLOW) as handle:
+    with Opened(path, os.O_RDWR | os.O_NOFOLLOW) as handle:
         before = os.pread(handle, os.fstat(handle).st_size, 0)
         # In one call, which a kill does not divide; a full disk may.
         if os.pwrite(handle, content.ljust(len(before), b"\n"), 0) < len(content):

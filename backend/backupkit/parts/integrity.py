@@ -59,7 +59,7 @@ class Digests:
         self._advance = advance
         self._shared: Shared[bytes] = Shared(most)
 
-    def __call__(self, path: Path, facts: os.stat_result) -> str:
+    def __call__(self, path: str, facts: os.stat_result) -> str:
         read = False
 
         def hashed() -> bytes:

@@ -23,7 +23,7 @@ from backupkit.words.errors import Damaged
 from backupkit.words.model import CHECKSUM_FILE, FORMAT, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Flaw, Metadata
 from backupkit.words.names import shown
 
-Digest = Callable[[Path, os.stat_result], str]
+Digest = Callable[[str, os.stat_result], str]
 
 _HEXADECIMAL = set("0123456789abcdef")  # as it is written here: a capital is a flipped bit
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
@@ -131,7 +131,7 @@ def verify_checksums(folder: Path, digest: Digest = lambda path, _facts: disk.ha
     for entry in _uploads_first(folder):
         if entry.form != "file" or entry.path == CHECKSUM_FILE:
             continue
-        if reason := _compared(folder / entry.path, entry.facts, listed.take(entry.path), digest):
+        if reason := _compared(f"{folder}/{entry.path}", entry.facts, listed.take(entry.path), digest):
             yield Flaw(entry.path, f"{shown(entry.path)} {reason}")
     left = sorted(path for path, _ in listed.rest())
     yield from listed.flaws
@@ -186,7 +186,7 @@ class _Listed:
                     self.flaws.append(Flaw(CHECKSUM_FILE, text))
 
 
-def _compared(path: Path, facts: os.stat_result, wanted: str | None, digest: Digest) -> str:
+def _compared(path: str, facts: os.stat_result, wanted: str | None, digest: Digest) -> str:
     """What is wrong with the file; nothing, if it is as it was sealed."""
     if wanted is None:
         return "was added after the backup was made"

@@ -66,6 +66,11 @@ def pending(revisions: tuple[str, ...], target: str, alembic_ini: Path) -> tuple
     return tuple(Migration(one.revision, one.doc or "") for one in reversed(asked) if one.revision not in done)
 
 
+def load() -> None:
+    """Alembic is loaded: a third of a second, which another thread can spend before it is asked."""
+    import alembic.script  # noqa: F401
+
+
 def _scripts(alembic_ini: Path) -> ScriptDirectory:
     from alembic.config import Config
     from alembic.script import ScriptDirectory

@@ -43,6 +43,8 @@ def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listen
     opened: list[sqlite3.Connection] = []
     with process.beside(metadata.database.size if metadata.database and file else 0) as beside:
         looking = beside.submit(_with_database, source, metadata.database, opened.append) if file else None
+        if file:
+            beside.submit(schema.load)
         try:
             _refuse_altered(backup, tell)
             return looking.result() if looking else source

@@ -290,7 +290,7 @@ class _Looking:
     advance: Callable[[int], None]
     tell: Listener
     connections: list[sqlite3.Connection] = field(default_factory=list)
-    checksums: dict[Path, str] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
 
     def flaws(self) -> Iterator[Flaw]:
         """Everything that is wrong with it."""
@@ -311,13 +311,13 @@ class _Looking:
         if isinstance(found, Flaw):
             yield found
         elif metadata and (found.problems or not seen & {METADATA_FILE, CHECKSUM_FILE, metadata.database_file}):
-            checksum = self.checksums.get(self.backup.path / (metadata.database_file or ""))
-            yield from integrity.database_flaws(metadata, found, checksum)
+            yield from integrity.database_flaws(metadata, found, self.checksums.get(metadata.database_file or ""))
 
-    def _digest(self, path: Path, facts: os.stat_result) -> str:
+    def _digest(self, path: str, facts: os.stat_result) -> str:
         checksum = self.digests(path, facts)
-        if path.parent == self.backup.path:
-            self.checksums[path] = checksum
+        folder, _, name = path.rpartition("/")
+        if folder == str(self.backup.path):
+            self.checksums[name] = checksum
         return checksum
 
     def _examined(self) -> database.Inspection | Flaw | None:

@@ -291,9 +291,9 @@ def prove(live: Path, timeout: float, wanted: tuple[str, ...] | None) -> Inspect
         patiently(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
         connection.execute("ROLLBACK")
         connection.execute("BEGIN")
-        found = _inspection(connection, silence, QUICK)
-    if found.problems:
-        raise SourceUnreadable(f"{live} is not sound after the restore: {found.problems[0]}.", hint="Type: undo")
+        if problems := _problems(connection, silence, QUICK):
+            raise SourceUnreadable(f"{live} is not sound after the restore: {problems[0]}.", hint="Type: undo")
+        found = look(connection)
     at = found.revisions or ()
     if wanted is not None and at != wanted:
         raise SourceUnreadable(

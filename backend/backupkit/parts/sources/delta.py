@@ -22,7 +22,7 @@ from backupkit.ground import disk, tree
 from backupkit.ground.tree import Entry
 from backupkit.parts.index import Earlier
 from backupkit.words.events import Listener, Progress, Step, Warned, silence
-from backupkit.words.model import STAGING
+from backupkit.words.model import STAGING, UPLOADS_FOLDER
 from backupkit.words.names import shown
 
 OPERATIONS = "operations"
@@ -122,7 +122,7 @@ def stage(found: Iterable[Difference], places: Places, total: int | None = None,
                 tell(Warned(f"{shown(one.path)} came or changed during the restore, and stays as it is."))
                 continue
             if one.brings and one.wanted:
-                done += _stage_one(places, staging / str(number), one.wanted)
+                done += _stage_one(places, f"{staging}/{number}", one.wanted)
                 tell(Progress(done))
             operations.write(json.dumps(_operation(one, number, places.owner)) + "\n")
 
@@ -158,15 +158,15 @@ def _side_by_side(live: Path, wanted: Path) -> Iterator[tuple[Entry | None, Entr
     right = tree.walk(wanted)
     one, two = next(left, None), next(right, None)
     while one or two:
-        if two is None or (one is not None and one.key < two.key):
-            yield one, None
-            one = next(left, None)
-        elif one is None or two.key < one.key:
-            yield None, two
-            two = next(right, None)
-        else:
+        if one and two and one.path == two.path:
             yield one, two
             one, two = next(left, None), next(right, None)
+        elif two is None or (one is not None and one.key < two.key):
+            yield one, None
+            one = next(left, None)
+        else:
+            yield None, two
+            two = next(right, None)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _same_content(comparison: _Comparison, one: Entry, two: Entry) -> bool:
     if _is_known(comparison.earlier, one, two):
         return True
     with suppress(FileNotFoundError):
-        return disk.same_content(comparison.live / one.path, comparison.wanted / two.path, comparison.read)
+        return disk.same_content(f"{comparison.live}/{one.path}", f"{comparison.wanted}/{two.path}", comparison.read)
     return False
 
 
@@ -212,7 +212,7 @@ def _is_known(earlier: Earlier | None, one: Entry, two: Entry) -> bool:
     if earlier is None or seen is None or not seen.is_now(one.facts):
         return False
     with suppress(OSError):
-        return os.path.samestat(os.lstat(earlier.uploads / one.path), two.facts)
+        return os.path.samestat(os.lstat(f"{earlier.folder}/{UPLOADS_FOLDER}/{one.path}"), two.facts)
     return False
 
 
@@ -233,16 +233,14 @@ def _is_copy(live: Entry, kept: Entry | None) -> bool:
     return tree.signature(kept.facts)[:2] == tree.signature(live.facts)[:2]
 
 
-def _stage_one(places: Places, staged: Path, wanted: Entry) -> int:
-    source, size = places.wanted / wanted.path, 0
-    if wanted.form == "link":
-        os.symlink(wanted.target, staged)
-    else:
-        size = disk.copy_file(source, staged)
-    disk.dress(staged, wanted.facts)
+def _stage_one(places: Places, staged: str, wanted: Entry) -> int:
+    if wanted.form == "file":
+        return disk.copy_file(f"{places.wanted}/{wanted.path}", staged, dressed=True, owner=places.owner)
+    os.symlink(wanted.target, staged)
+    disk.dress(Path(staged), wanted.facts)
     if places.owner:
-        disk.give(staged, places.owner)
-    return size
+        disk.give(Path(staged), places.owner)
+    return 0
 
 
 class _Operation(NamedTuple):
@@ -305,7 +303,7 @@ def _remove_folder(name: str, within: int) -> None:
 
 
 def _in_place(live: Path, one: _Operation) -> bool:
-    return one.staged is not None and not os.path.lexists(live / STAGING / one.staged)
+    return one.staged is not None and not os.path.lexists(f"{live}/{STAGING}/{one.staged}")
 
 
 def _put(parents: _Parents, one: _Operation, tell: Listener) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,11 +26,11 @@ if TYPE_CHECKING:
     from hashlib import _Hash as Hash
 
 _ATTEMPTS = 6  # then the file is one that will not hold still
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 # The uploads folder itself may be a link that the setting names; nothing below it may.
-_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_ROOT = os.O_RDONLY | os.O_DIRECTORY
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 Record = Callable[[str, os.stat_result, str], None]
 
@@ -87,12 +86,12 @@ def copy(
     target.mkdir(mode=0o700)
     copying = _Copying(record, tell, earlier)
     with (
-        _opened(live, _ROOT) as source,
-        _opened(target, _FOLDER) as copied,
+        disk.Opened(live, _ROOT) as source,
+        disk.Opened(target, _FOLDER) as copied,
         _earlier_folder(earlier.uploads if earlier else None) as before,
     ):
         _copy_folder(_Folders(source, copied, before), "", copying)
-        _dress(copied, os.fstat(source))
+        disk.dress_open(copied, os.fstat(source))
     return copying.facts(), copying.added
 
 
@@ -202,9 +201,9 @@ def _copy_subfolder(folders: _Folders, name: str, path: str, facts: os.stat_resu
         os.mkdir(name, 0o700, dir_fd=folders.target)
         copying.enter(path)
         inside = name if folders.before is not None else None
-        with _opened(name, _FOLDER, folders.target) as copied, _earlier_folder(inside, folders.before) as before:
+        with disk.Opened(name, _FOLDER, folders.target) as copied, _earlier_folder(inside, folders.before) as before:
             _copy_folder(_Folders(inner, copied, before), path, copying)
-            _dress(copied, facts)
+            disk.dress_open(copied, facts)
 
 
 def _link_unchanged(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
@@ -242,7 +241,7 @@ def _is_of_content(name: str, folder: int, facts: os.stat_result, checksum: str)
 
 
 def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> None:
-    with _opened(name, _NEW, folders.target) as copied:
+    with disk.Opened(name, _NEW, folders.target) as copied:
         try:
             still, facts, checksum = _until_still(folders.source, name, copied)
         except BaseException:
@@ -263,19 +262,11 @@ def _until_still(source: int, name: str, copied: int) -> tuple[bool, os.stat_res
                 os.lseek(copied, 0, os.SEEK_SET)
             size, checksum = disk.copy_contents(original, copied, before)
             after = os.fstat(original)
-            _dress(copied, after)
+            disk.dress_open(copied, after)
         if tree.signature(before) == tree.signature(after) and size == after.st_size:
             return True, after, checksum
         time.sleep(0.02 * 2**attempt)
     return False, after, checksum
-
-
-def _dress(handle: int, facts: os.stat_result) -> None:
-    """Owner, then mode (which a change of owner clears), then times of `facts`."""
-    if os.geteuid() == 0:
-        os.fchown(handle, facts.st_uid, facts.st_gid)
-    os.fchmod(handle, stat.S_IMODE(facts.st_mode))
-    os.utime(handle, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
 
 def _dress_link(name: str, folder: int, facts: os.stat_result) -> None:
@@ -288,21 +279,16 @@ class _Unreadable(Exception):
     """The live file or folder may not be read: not to be taken for trouble where it is copied to."""
 
 
-@contextmanager
-def _live(name: str, within: int, flags: int) -> Iterator[int]:
+def _live(name: str, within: int, flags: int) -> disk.Opened:
     """A live file or folder, opened; FileNotFoundError where it became something else since it was listed."""
     try:
-        handle = os.open(name, flags, dir_fd=within)
+        return disk.Opened(name, flags, within)
     except PermissionError as error:
         raise _Unreadable from error
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
             raise FileNotFoundError(error.errno, error.strerror, name) from error
         raise
-    try:
-        yield handle
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -312,14 +298,5 @@ def _earlier_folder(name: str | Path | None, within: int | None = None) -> Itera
         handle = None
         if name is not None:
             with suppress(OSError):
-                handle = opened.enter_context(_opened(name, _FOLDER, within))
+                handle = opened.enter_context(disk.Opened(name, _FOLDER, within))
         yield handle
-
-
-@contextmanager
-def _opened(name: str | Path, flags: int, within: int | None = None) -> Iterator[int]:
-    handle = os.open(name, flags, 0o600, dir_fd=within)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
