@@ -81,8 +81,8 @@ def _require_room(bench: Bench) -> None:
 
 
 def _needed(bench: Bench) -> Iterator[int]:
-    """Bytes, for each part of the run: some peers copy all again in their second and third backup."""
-    options, copies = bench.options, 2 * len(bench.peers) + 2
+    """Bytes, for each part of the run: some peers copy all again in each of their backups."""
+    options, copies = bench.options, 3 * len(bench.peers) + 2
     yield options.sizes.bytes * copies if _wants(bench, _WHOLE) else 0
     yield trees.small_sizes(options.small_files).bytes * copies if _wants(bench, _SMALL) else 0
     yield trees.memory_sizes(options.memory_files).bytes * 3 if _wants(bench, (trees.MEMORY,)) else 0
