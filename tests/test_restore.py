@@ -344,6 +344,35 @@ def test_only_the_uploads(app: SmallApp) -> None:
     assert (after.rows, after.uploads) == (rows, before.uploads)
 
 
+@pytest.mark.parametrize(("part", "other"), [("database", "uploads"), ("uploads", "database")])
+def test_damage_in_the_other_part_keeps_nobody_from_restoring_one(app: SmallApp, part: str, other: str) -> None:
+    before = back_up(app)
+    uploads = app.backups / "good" / "uploads"
+    victim = next(path for path in sorted(uploads.rglob("*")) if path.is_file())
+    victim = victim if other == "uploads" else app.backups / "good" / app.database.name
+    victim.write_bytes(b"rotten")
+    ruin(app)
+    ruined = app.contents()
+    for only in (None, other):
+        with pytest.raises(Damaged) as refusal:
+            restore(app, only=only)
+        assert app.contents() == ruined
+        assert ("--only database" in refusal.value.hint) == (only is None and other == "uploads")
+    restore(app, only=part)
+    after = app.contents()
+    restored, kept = ("rows", "uploads") if part == "database" else ("uploads", "rows")
+    assert getattr(after, restored) == getattr(before, restored)
+    assert getattr(after, kept) == getattr(ruined, kept)
+
+
+@pytest.mark.parametrize("name", ["uploads", "database"])
+def test_of_one_part_what_was_lost_or_added_is_found_too(app: SmallApp, name: str) -> None:
+    back_up(app)
+    (app.backups / "good" / ("uploads/added" if name == "uploads" else "added")).write_bytes(b"x")
+    with pytest.raises(Damaged, match="added after the backup was made"):
+        restore(app, only=name)
+
+
 def test_a_backup_without_uploads_leaves_the_live_ones(app: SmallApp) -> None:
     create_backup(app.settings, Order("good", uploads=False))
     kept = app.write_upload("kept", b"x")

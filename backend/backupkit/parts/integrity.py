@@ -23,6 +23,7 @@ from backupkit.words.model import (
     DatabaseFacts,
     Flaw,
     Metadata,
+    Part,
 )
 from backupkit.words.names import shown
 
@@ -73,14 +74,17 @@ class Digests:
         return checksum.hex()
 
 
-def file_flaws(folder: Path, metadata: Metadata | None, digest: manifest.Digest) -> Iterator[Flaw]:
+def file_flaws(
+    folder: Path, metadata: Metadata | None, digest: manifest.Digest, only: Part | None = None
+) -> Iterator[Flaw]:
     """What differs from what was sealed in files, folders and links; a sealed backup only.
 
-    What may not be read raises `PermissionError`: that is no damage.
+    With `only` the other part is not looked at. What may not be read raises `PermissionError`: that is no damage.
     """
-    yield from manifest.verify_checksums(folder, digest)
+    without = {"database": UPLOADS_FOLDER, "uploads": (metadata and metadata.database_file) or ""}.get(only or "", "")
+    yield from manifest.verify_checksums(folder, digest, without)
     yield from _strangers(folder, with_uploads=metadata is None or metadata.uploads_included)
-    if metadata is not None:
+    if metadata is not None and only != "database":
         yield from _tree_flaws(folder, metadata)
 
 

@@ -122,18 +122,21 @@ def checksums_in_order(folder: Path) -> Callable[[str], str | None]:
     return _Listed(folder).take
 
 
-def verify_checksums(folder: Path, digest: Digest = lambda path, _facts: disk.hash_file(path)) -> Iterator[Flaw]:
+def verify_checksums(
+    folder: Path, digest: Digest = lambda path, _facts: disk.hash_file(path), without: str = ""
+) -> Iterator[Flaw]:
     """What differs from what was sealed: altered, missing and extra files. Nothing, if sound.
 
-    A file or folder that may not be read raises `PermissionError`: that is no damage.
+    What is called `without`, and all below it, is not looked at. A file or folder that may not be read raises
+    `PermissionError`: that is no damage.
     """
     listed = _Listed(folder)
-    for entry in _uploads_first(folder):
-        if entry.form != "file" or entry.path == CHECKSUM_FILE:
+    for entry in _uploads_first(folder, without):
+        if entry.form != "file" or entry.path in (CHECKSUM_FILE, without):
             continue
         if reason := _compared(f"{folder}/{entry.path}", entry.facts, listed.take(entry.path), digest):
             yield Flaw(entry.path, f"{shown(entry.path)} {reason}")
-    left = sorted(path for path, _ in listed.rest())
+    left = sorted(path for path, _ in listed.rest() if path.split("/")[0] != without)
     yield from listed.flaws
     for path in left:
         is_there = os.path.isfile(folder / path) and not os.path.islink(folder / path)
@@ -144,9 +147,9 @@ def _twice(path: str) -> Flaw:
     return Flaw(CHECKSUM_FILE, f"{CHECKSUM_FILE} names {shown(path)} twice")
 
 
-def _uploads_first(folder: Path) -> Iterator[tree.Entry]:
+def _uploads_first(folder: Path, without: str) -> Iterator[tree.Entry]:
     """Every entry, in the order in which they are listed: all but a few are found where they are looked for."""
-    if (folder / UPLOADS_FOLDER).is_dir() and not (folder / UPLOADS_FOLDER).is_symlink():
+    if without != UPLOADS_FOLDER and (folder / UPLOADS_FOLDER).is_dir() and not (folder / UPLOADS_FOLDER).is_symlink():
         for entry in tree.walk(folder / UPLOADS_FOLDER):
             yield tree.Entry(f"{UPLOADS_FOLDER}/{entry.path}", entry.facts, entry.target)
     yield from tree.walk(folder, leave_out=UPLOADS_FOLDER)

@@ -13,8 +13,10 @@ from backupkit.parts import index, integrity, manifest, schema, store, upgrade
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.words.errors import Damaged
 from backupkit.words.events import Listener, Notice, Progress, Step, silence
-from backupkit.words.model import STAGING, UPLOADS_FOLDER, Backup, DatabaseFacts, GitFacts, Part
+from backupkit.words.model import STAGING, UPLOADS_FOLDER, Backup, DatabaseFacts, Flaw, GitFacts, Part
 from backupkit.words.settings import Settings
+
+_OLDER = "Try an older backup: `list`."
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Source:
 
 
 def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listener) -> Source:
-    """The backup as a source, every byte of it compared with what was sealed."""
+    """The backup, or the one part of it, as a source: every byte of that compared with what was sealed."""
     metadata = store.trusted(backup)
     file = backup.path / metadata.database_file if metadata.database_file and only != "uploads" else None
     tree = backup.path / UPLOADS_FOLDER if metadata.uploads_included and only != "database" else None
@@ -46,7 +48,7 @@ def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listen
         if file:
             beside.submit(schema.load)
         try:
-            _refuse_altered(backup, tell)
+            _refuse_altered(backup, only, tell)
             return looking.result() if looking else source
         except BaseException:
             with contextlib.suppress(sqlite3.ProgrammingError):  # it has ended already
@@ -55,20 +57,31 @@ def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listen
             raise
 
 
-def _refuse_altered(backup: Backup, tell: Listener) -> None:
+def _refuse_altered(backup: Backup, only: Part | None, tell: Listener) -> None:
     metadata = store.trusted(backup)
     if not manifest.has_checksums(backup.path):
         return tell(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
     tell(Step("Verifying the backup", backup.size_bytes))
-    flaws = list(integrity.file_flaws(backup.path, metadata, integrity.Digests(_adding_up(tell))))
+    flaws = list(integrity.file_flaws(backup.path, metadata, integrity.Digests(_adding_up(tell)), only))
     if flaws:
         more = f" (and {len(flaws) - 1} more)" if len(flaws) > 1 else ""
         raise Damaged(
             f"The backup {backup.path} is damaged: {flaws[0].text}{more}; nothing was changed.",
-            hint=f"`verify {backup.name}` names all of it. Try an older backup: `list`.",
+            hint=_way_out(backup.name, {_part_of(flaw) for flaw in flaws}) if only is None else _OLDER,
         )
-    if backup.flaws:
-        tell(Notice(f"The last verify of {backup.name} found: {backup.flaws[0].text}. Its files are as written."))
+    told = [flaw for flaw in backup.flaws if only is None or _part_of(flaw) == only]
+    if told:
+        tell(Notice(f"The last verify of {backup.name} found: {told[0].text}. Its files are as written."))
+
+
+def _part_of(flaw: Flaw) -> Part:
+    return "uploads" if flaw.path.split("/")[0] == UPLOADS_FOLDER else "database"
+
+
+def _way_out(name: str, damaged: set[Part]) -> str:
+    if damaged == {"uploads"}:
+        return f"Its database is as written: restore {name} --only database. An older backup: `list`."
+    return f"`verify {name}` names all of it. {_OLDER}"
 
 
 def _with_database(
@@ -82,10 +95,10 @@ def _with_database(
             hint="Its files are there for a specialist; --only uploads restores the uploads.",
         )
     if source.database.is_symlink() or not source.database.is_file() or source.database.stat().st_size == 0:
-        raise Damaged(f"{source.database} is missing, empty or a link.", hint="Try an older backup: `list`.")
+        raise Damaged(f"{source.database} is missing, empty or a link.", hint=_OLDER)
     found = database.examine(source.database, database.QUICK, opened=opened)
     if found.problems:
-        raise Damaged(f"{source.database} is damaged: {found.problems[0]}.", hint="Try an older backup: `list`.")
+        raise Damaged(f"{source.database} is damaged: {found.problems[0]}.", hint=_OLDER)
     kept = recorded or replace(found.facts, sha256=disk.hash_file(source.database))
     facts = replace(found.facts, sha256=kept.sha256, journal_mode=kept.journal_mode, mode=kept.mode)
     return replace(source, facts=facts, revisions=found.revisions or ())
