@@ -24,7 +24,7 @@ RESTORE = Scenario(
 DAMAGE = Scenario(
     "damage",
     "Restore after small damage",
-    "One row and one upload in a thousand scribbled over or lost since the last backup. Ours makes a safety copy first.",
+    "One row and one upload in a thousand scribbled over or lost since the backup. Ours makes a safety copy first.",
 )
 SMALL = Scenario("small", "Many small files", "First backup of a tree of small files, with a small database.")
 SMALL_UNCHANGED = Scenario("small-unchanged", "Many small files, nothing changed", "The second backup of that tree.")

@@ -352,18 +352,16 @@ def dress(path: Path, facts: os.stat_result) -> None:
 
 def dress_open(handle: int, facts: os.stat_result, owner: tuple[int, int] | None = None) -> None:
     """The same for what is open; the given owner instead, if one is given."""
-    if os.geteuid() == 0:
-        os.fchown(handle, *(owner or (facts.st_uid, facts.st_gid)))
-    os.fchmod(handle, stat.S_IMODE(facts.st_mode))
-    os.utime(handle, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    times = (facts.st_atime_ns, facts.st_mtime_ns)
+    furnish(handle, owner or (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), times)
 
 
-def furnish(place: int | Path, owner: tuple[int, int], mode: int, changed: int) -> None:
-    """A file or folder gets owner (where we may say so), mode and time (ns), in the order in which each survives."""
+def furnish(place: int | Path, owner: tuple[int, int], mode: int, times: tuple[int, int]) -> None:
+    """A file or folder gets owner (where we may say so), mode and times (of access and change, in ns)."""
     if os.geteuid() == 0:
-        os.chown(place, *owner)
+        os.chown(place, *owner)  # first: it clears bits of the mode
     os.chmod(place, mode)
-    os.utime(place, ns=(changed, changed))
+    os.utime(place, ns=times)
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -278,10 +278,10 @@ class _Unpacking:
     def _dress(self, place: int | Path, path: str, member: Member) -> None:
         """As in the archive, below uploads; beside them as in any backup made here."""
         if path == UPLOADS_FOLDER or "/" in path:
-            disk.furnish(place, member.owner, member.mode, member.changed)
+            disk.furnish(place, member.owner, member.mode, (member.changed, member.changed))
         else:
             most = 0o600 if path in _FIRST else 0o777
-            disk.furnish(place, disk.owner_of(self.draft), member.mode & most, member.changed)
+            disk.furnish(place, disk.owner_of(self.draft), member.mode & most, (member.changed, member.changed))
 
     def _expect(self, expected: dict[str, str]) -> None:
         self.expected = expected
