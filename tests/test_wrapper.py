@@ -724,3 +724,26 @@ def test_a_recovery_sheet_for_a_path_is_written_here_with_what_is_known_here(hos
     assert (told["BACKUP_GIT_COMMIT"], told["BACKUP_HOST_ORIGIN"]) == (made, "git@example.org:x.git")
     assert told["BACKUP_HOST_FOLDER"] == str(host.project)
     assert b"exists already" in host.run("recovery-kit", "./sheet.md", cwd=str(host.folder), code=2).stderr
+
+
+@pytest.mark.parametrize("words", [["--output", "./page.html"], ["--output=./page.html"], ["-o./page.html"]])
+def test_a_report_for_a_path_is_written_here_and_takes_the_place_of_an_earlier_one(
+    host: Host, words: list[str]
+) -> None:
+    host.install("docker")
+    page = host.folder / "page.html"
+    for number in range(2):
+        content = f'<meta name="generator" content="backupkit report {number}">'
+        host.answer(output=content)
+        host.run("report", *words, cwd=str(host.folder))
+        assert page.read_text() == content
+        assert page.stat().st_mode & 0o777 == 0o666 & ~umask()
+        assert host.handover()["call"].endswith(" report --output -")
+    page.write_text("a page of somebody's own")
+    assert b"exists already" in host.run("report", *words, cwd=str(host.folder), code=2).stderr
+    assert page.read_text() == "a page of somebody's own"
+
+
+def umask() -> int:
+    os.umask(mask := os.umask(0o022))
+    return mask
