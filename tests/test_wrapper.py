@@ -732,13 +732,12 @@ def test_a_report_for_a_path_is_written_here_and_takes_the_place_of_an_earlier_o
 ) -> None:
     host.install("docker")
     page = host.folder / "page.html"
-    for number in range(2):
-        content = f'<meta name="generator" content="backupkit report {number}">'
-        host.answer(output=content)
-        host.run("report", *words, cwd=str(host.folder))
-        assert page.read_text() == content
-        assert page.stat().st_mode & 0o777 == 0o666 & ~umask()
-        assert host.handover()["call"].endswith(" report --output -")
+    page.write_text('<meta name="generator" content="backupkit report of yesterday">')
+    host.answer(output="the report of today")
+    host.run("report", *words, cwd=str(host.folder))
+    assert page.read_text() == "the report of today"
+    assert page.stat().st_mode & 0o777 == 0o666 & ~umask()
+    assert host.handover()["call"].endswith(" report --output -")
     page.write_text("a page of somebody's own")
     assert b"exists already" in host.run("report", *words, cwd=str(host.folder), code=2).stderr
     assert page.read_text() == "a page of somebody's own"
