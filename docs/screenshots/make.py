@@ -8,12 +8,9 @@ Chromium takes pictures of what the commands show of it today. Needs Chromium: a
 from __future__ import annotations
 
 import random
-import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +18,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path[:0] = [str(ROOT / "backend"), str(ROOT / "tests")]
 
-from backupkit.parts import duty  # noqa: E402
+from selenium.webdriver import Chrome  # noqa: E402
+
+from backupkit.parts import duty, store  # noqa: E402
 from backupkit.verbs.create import create_backup  # noqa: E402
 from backupkit.verbs.prune import plan_prune, prune_backups  # noqa: E402
 from backupkit.verbs.remove import set_pin  # noqa: E402
@@ -29,19 +28,20 @@ from backupkit.verbs.restore import plan_restore, restore_backup  # noqa: E402
 from backupkit.verbs.verify import verify_backups  # noqa: E402
 from backupkit.words.errors import BackupError  # noqa: E402
 from backupkit.words.model import GitFacts, Order  # noqa: E402
+from browser import chromium, look, picture  # noqa: E402
 from small_app import SmallApp  # noqa: E402
 
 DAYS = 84
+CONTAINER = {"BACKUP_RUNNER_IN_USE": "exec", "BACKUP_COMPOSE": "docker compose", "BACKUP_HOST_COMMAND": "./backup.sh"}
 COMMITS = ["4f2a9c1", "b81d03e", "9c7e5f2", "1a6d8b4", "e05c7a9"]
-CHROMIUM = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars"
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         app = SmallApp.create(Path(scratch) / "app", Path(scratch))
         live_three_months(app, datetime.now(UTC))
-        with duty.on(app.backups, 1):
-            take_pictures(app, Path(scratch))
+        with duty.on(app.backups, 1), chromium(Path(scratch) / "profile") as driver:
+            picture_report(app, driver, Path(scratch))
 
 
 # Three months in the life of an app.
@@ -88,8 +88,6 @@ def fail_to_back_up(app: SmallApp, night: datetime) -> None:
 
 
 def test_restore(app: SmallApp, moment: datetime) -> None:
-    from backupkit.parts import store
-
     verify_backups(app.settings, [store.find(app.settings, "latest")], test_restore=True, clock=lambda: moment)
 
 
@@ -103,6 +101,18 @@ def a_bad_afternoon(app: SmallApp, moment: datetime) -> None:
 def by_hand(app: SmallApp, name: str, moment: datetime, note: str) -> None:
     create_backup(app.settings, Order(name, note=note), clock=lambda: moment)
     set_pin(app.settings, name, True)
+
+
+# The pictures.
+
+
+def picture_report(app: SmallApp, driver: Chrome, scratch: Path) -> None:
+    written = scratch / "report.html"
+    written.write_text(app.command("report", env=CONTAINER, check=0).out)
+    for name, width, height, scheme in (("report", 1100, 925, "light"), ("report-on-a-phone", 390, 844, "dark")):
+        look(driver, width, height, scheme)
+        driver.get(written.as_uri())
+        (HERE / f"{name}.png").write_bytes(picture(driver))
 
 
 if __name__ == "__main__":

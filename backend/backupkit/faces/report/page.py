@@ -212,7 +212,7 @@ def _free(numbers: Numbers) -> Iterator[list[Child]]:
         return
     yield [_size("free_bytes", numbers.free_bytes)]
     if numbers.days_left is not None:
-        lasts = _number("days_left", numbers.days_left, render.counted(int(numbers.days_left), "day"))
+        lasts = _number("days_left", numbers.days_left, span(numbers.days_left * 86400))
         yield ["enough for ", lasts, " at this rate"]
 
 
