@@ -293,7 +293,8 @@ write_to_path() {
   part=$(mktemp "$path.XXXXXX") || die 2 "Cannot write beside $path."
   # shellcheck disable=SC2064 # the name as it is now
   trap "rm -f '${part//\'/\'\\\'\'}'" EXIT
-  if [ "$command" = report ]; then chmod +rw "$part"; fi # as the umask says: a web server may have to read it
+  # A web server may have to read a report: who may is as it was, or as the umask says.
+  if [ -e "$path" ]; then cp -p "$path" "$part"; elif [ "$command" = report ]; then chmod +rw "$part"; fi
   in_container | "${filter[@]}" >"$part" || code=$?
   case $code in 0 | 3) mv "$part" "$path" && printf '%s\n' "$path" ;; esac
   return "$code"

@@ -78,8 +78,8 @@ def report_path(settings: Settings, file: str) -> Path:
 
     `Refused` where there is no folder for it, or anything of that name but an earlier report.
     """
-    path = Path(os.path.realpath(os.path.expanduser(file))) if "/" in file else settings.dir / check_name(file)
-    if os.path.lexists(path) and not _is_report(path):
+    path = Path(os.path.abspath(os.path.expanduser(file))) if "/" in file else settings.dir / check_name(file)
+    if path.exists() and not _is_report(path):
         raise Refused(f"There is a {path} already, and it is no report.", hint="Choose another name.")
     if not path.parent.is_dir():
         raise Refused(f"There is no folder {path.parent}.", hint="A bare file name goes to the backups folder.")
@@ -87,12 +87,12 @@ def report_path(settings: Settings, file: str) -> Path:
 
 
 def _is_report(path: Path) -> bool:
-    if path.is_symlink() or not path.is_file():
+    if not path.is_file():
         return False
     with path.open("rb") as file:
         return SIGNATURE in file.read(_HEAD)
 
 
 def write_report(path: Path, page: str) -> None:
-    """The file is this page, or what it was before. Who may read it, the umask says: a web server may have to."""
-    disk.write_file(path, page.encode(), 0o644)
+    """The file is this page, or what it was before; an earlier one's owner and mode stay. A web server may read it."""
+    disk.rewrite_file(path, page.encode())

@@ -63,7 +63,7 @@ def calendar(found: Overview) -> Element:
     """The weeks as columns, Monday first."""
     weeks = found.weeks
     drawn = (
-        element("g", *_shapes(day.mark), _told(day), class_=day.mark, transform=_place(column, row))
+        element("g", _told(day), *_shapes(day.mark), class_=day.mark, transform=_place(column, row))
         for column, days in enumerate(weeks)
         for row, day in enumerate(days)
     )
