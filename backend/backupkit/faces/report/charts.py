@@ -40,9 +40,8 @@ _POINTS = 150
 def level_mark(level: Level) -> Element:
     """The level as a mark that needs no colour to be told from the others."""
     box = element("circle", class_="box", cx=8, cy=8, r=7)
-    kind = {"fine": "proven", "warning": "open", "critical": "failed"}[level]
-    glyph = element("path", class_="glyph", d=_LEVELS[level], stroke="currentColor")
-    return element("svg", box, glyph, viewBox="0 0 16 16", class_=f"{kind} {level}-mark", aria_hidden="true")
+    glyph = element("path", class_="glyph", d=_LEVELS[level])
+    return element("svg", box, glyph, viewBox="0 0 16 16", class_="level-mark", aria_hidden="true")
 
 
 def day_mark(mark: Mark) -> Element:

@@ -239,8 +239,8 @@ def _left_out(settings: Settings, number: int) -> Element | None:
 def _backup(settings: Settings, backup: Backup) -> Element:
     metadata = backup.metadata
     if metadata is None:
-        damaged = element("span", "✕ damaged", class_="bad")
-        return _row((backup.name, ""), *[("", "")] * 5, (damaged, ""), (backup.trouble, "last"))
+        trouble = element("td", element("span", "✕ damaged ", class_="bad"), backup.trouble, class_="last", colspan=7)
+        return element("tr", element("td", backup.name), trouble)
     note = backup.flaws[0].text if backup.flaws else backup.trouble or metadata.note
     return _row(
         (backup.name, ""),

@@ -66,6 +66,7 @@ section, .status {
 .chart { display: block; width: 100%; height: auto; }
 .chart + .chart { margin-top: 14px; }
 .chart text { font-size: 11px; fill: var(--soft); }
+.calendar { max-width: 520px; }
 .calendar text { font-size: 8.5px; }
 .chart .title { font-size: 12px; font-weight: 600; fill: var(--text); }
 .grid { stroke: var(--line); stroke-width: 1; }
@@ -76,6 +77,8 @@ section, .status {
 .glyph { fill: none; stroke-width: 2; stroke-linecap: round; stroke-linejoin: round; }
 .proven .box { fill: var(--fine); stroke: var(--fine); } .proven .glyph { stroke: var(--card); }
 .made .box { fill: var(--fine-mid); stroke: var(--fine-mid); }
+.level-mark .glyph { stroke: var(--card); } .fine .box { fill: var(--fine); } .warning .box { fill: var(--warning); }
+.critical .box { fill: var(--critical); }
 .removed .box { fill: var(--fine-soft); stroke: var(--fine-mid); }
 .failed .box, .damaged .box { fill: var(--critical); stroke: var(--critical); }
 .failed .glyph, .damaged .glyph { stroke: var(--card); }
@@ -104,11 +107,11 @@ td:last-child, th:last-child { padding-right: 0; }
 .steps { margin: 0; padding: 0; list-style: none; display: grid; gap: 8px; }
 .steps .soft { display: block; font-size: 13px; }
 footer { font-size: 13px; overflow-wrap: anywhere; }
-@media (max-width: 900px) {
+@media screen and (max-width: 900px) {
   .tiles { grid-template-columns: 1fr 1fr; }
   .two { grid-template-columns: minmax(0, 1fr); }
 }
-@media (max-width: 620px) {
+@media screen and (max-width: 620px) {
   main { padding: 18px 12px 28px; gap: 12px; }
   section, .status { padding: 16px 14px; }
   .status { gap: 12px; } .status > svg { width: 34px; height: 34px; } .status h2 { font-size: 17px; }
@@ -127,7 +130,10 @@ footer { font-size: 13px; overflow-wrap: anywhere; }
 @media print {
   :root { --page: #fff; }
   main { max-width: none; padding: 0; gap: 10px; }
-  body { font-size: 11px; }
+  body, .legend, .steps .soft, .status .level, footer { font-size: 11px; }
+  table, th, .tiles dt, .tiles dd { font-size: 9.5px; } .tiles dd:first-of-type { font-size: 15px; }
+  .tiles div { padding: 8px 12px; } td { padding: 4px 8px 4px 0; } section, .status { padding: 12px 14px; }
+  .two { gap: 10px; } .status h2 { font-size: 16px; }
   section, .tiles, .status { break-inside: avoid; }
   section.long { break-inside: auto; }
   tr, li { break-inside: avoid; }
