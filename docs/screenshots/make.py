@@ -2,15 +2,17 @@
 """The pictures in README and guide, made anew: `tests/run --environment && .venv/bin/python docs/screenshots/make.py`.
 
 A small real app lives through three months, with backups by the verbs themselves and a clock that is told; then
-Chromium takes pictures of what the commands show of it today. Needs Chromium: apt install chromium.
+Chromium takes pictures of what the commands show of it today. Needs Chromium: apt install chromium chromium-driver.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import shutil
 import sys
 import tempfile
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from selenium.webdriver import Chrome  # noqa: E402
 
 from backupkit.parts import duty, store  # noqa: E402
 from backupkit.verbs.create import create_backup  # noqa: E402
+from backupkit.verbs.migrate import migrate  # noqa: E402
 from backupkit.verbs.prune import plan_prune, prune_backups  # noqa: E402
 from backupkit.verbs.remove import set_pin  # noqa: E402
 from backupkit.verbs.restore import plan_restore, restore_backup  # noqa: E402
@@ -29,46 +32,69 @@ from backupkit.verbs.verify import verify_backups  # noqa: E402
 from backupkit.words.errors import BackupError  # noqa: E402
 from backupkit.words.model import GitFacts, Order  # noqa: E402
 from browser import chromium, look, picture  # noqa: E402
-from small_app import SmallApp  # noqa: E402
+from small_app import MERGED, SmallApp  # noqa: E402
 
 DAYS = 84
-CONTAINER = {"BACKUP_RUNNER_IN_USE": "exec", "BACKUP_COMPOSE": "docker compose", "BACKUP_HOST_COMMAND": "./backup.sh"}
 COMMITS = ["4f2a9c1", "b81d03e", "9c7e5f2", "1a6d8b4", "e05c7a9"]
+FIRST = ["Northwind", "Alder", "Birch", "Cobalt", "Delta", "Ember", "Fjord", "Harbor", "Juniper"]
+SECOND = ["Foods", "Robotics", "Energy", "Books", "Health", "Maps", "Studio", "Optics", "Rail", "Papers"]
+POSITIONS = ["Data engineer", "Web developer", "Site reliability engineer", "Technical writer", "Product designer"]
+DOCUMENTS = ["cv", "cover-letter", "certificate", "references"]
+# As the wrapper hands over to a container, so that the commands in the pictures are those that people type.
+CONTAINER = {"BACKUP_RUNNER_IN_USE": "exec", "BACKUP_COMPOSE": "docker compose", "BACKUP_HOST_COMMAND": "./backup.sh"}
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        app = SmallApp.create(Path(scratch) / "app", Path(scratch))
-        live_three_months(app, datetime.now(UTC))
-        with duty.on(app.backups, 1), chromium(Path(scratch) / "profile") as driver:
-            picture_report(app, driver, Path(scratch))
+        os.environ.update(CONTAINER)
+        folder = Path(scratch)
+        app = live_three_months(folder, datetime.now(UTC))
+        with duty.on(app.backups, 1), chromium(folder / "profile") as driver:
+            picture_report(app, driver, folder)
 
 
 # Three months in the life of an app.
 
 
-def live_three_months(app: SmallApp, now: datetime) -> None:
+def live_three_months(folder: Path, now: datetime) -> SmallApp:
     chance = random.Random(7)  # always the same weeks
+    app = an_empty_app(folder)
     last_night = (now - timedelta(hours=8)).replace(hour=2, minute=0, second=0, microsecond=0)
-    first = last_night - timedelta(days=DAYS)
     for number in range(DAYS + 1):
-        work_for_a_day(app, chance, number)
-        night = first + timedelta(days=number)
-        if number in (31, 58):
-            continue  # the machine was off
+        night = last_night - timedelta(days=DAYS - number)
+        work_for_a_day(app, chance, night)
         if number == 44:
             fail_to_back_up(app, night)
-            continue
-        keep_a_day(app, night, number)
+        elif number not in (31, 58):  # the machine was off
+            keep_a_day(app, night, number)
+        if number == 49:
+            migrate(app.settings, clock=lambda night=night: night + timedelta(hours=7))
         if number == DAYS - 12:
             a_bad_afternoon(app, night + timedelta(hours=13, minutes=12))
     by_hand(app, "before_the_audit", now - timedelta(hours=2, minutes=20), "What the auditors looked at")
+    return app
 
 
-def work_for_a_day(app: SmallApp, chance: random.Random, number: int) -> None:
-    app.add_rows(chance.randint(3, 14))
-    for upload in range(chance.randint(0, 3)):
-        app.write_upload(f"{number}/letter-{upload}.pdf", chance.randbytes(chance.randint(8_000, 60_000)))
+def an_empty_app(folder: Path) -> SmallApp:
+    app = SmallApp.create(folder / "app", folder)
+    app.at_revision(MERGED, rows=0)
+    shutil.rmtree(app.uploads)
+    app.uploads.mkdir()
+    return app
+
+
+def work_for_a_day(app: SmallApp, chance: random.Random, night: datetime) -> None:
+    with contextlib.closing(app.connect()) as live, live:
+        for _ in range(chance.randint(2, 6)):
+            name, suffix = f"{chance.choice(FIRST)} {chance.choice(SECOND)}", chance.randint(10, 99)
+            row = live.execute("INSERT INTO companies (name) VALUES (?)", (f"{name} {suffix}{night:%d%m}",))
+            values = (row.lastrowid, chance.choice(POSITIONS), chance.choice(["draft", "applied"]), f"{night:%Y-%m-%d}")
+            live.execute(
+                "INSERT INTO applications (company_id, position, status, applied_on) VALUES (?, ?, ?, ?)", values
+            )
+    for number in range(chance.randint(0, 3)):
+        path = f"{night:%Y-%m}/{chance.choice(DOCUMENTS)}-{night:%d}{number}.pdf"
+        app.add_document(1, app.write_upload(path, chance.randbytes(chance.randint(8_000, 60_000))))
 
 
 def keep_a_day(app: SmallApp, night: datetime, number: int) -> None:
@@ -82,7 +108,7 @@ def keep_a_day(app: SmallApp, night: datetime, number: int) -> None:
 
 def fail_to_back_up(app: SmallApp, night: datetime) -> None:
     aside = app.uploads.rename(app.uploads.with_name("not mounted"))
-    with suppress(BackupError):
+    with contextlib.suppress(BackupError):
         create_backup(app.settings, Order(kind="scheduled"), clock=lambda: night)
     aside.rename(app.uploads)
 
@@ -93,9 +119,9 @@ def test_restore(app: SmallApp, moment: datetime) -> None:
 
 def a_bad_afternoon(app: SmallApp, moment: datetime) -> None:
     by_hand(app, "before_the_import", moment, "The new price list comes in")
-    app.execute("DELETE FROM applications")
-    later = moment + timedelta(minutes=25)
-    restore_backup(app.settings, plan_restore(app.settings, "before_the_import"), clock=lambda: later)
+    app.execute("DELETE FROM documents")
+    plan = plan_restore(app.settings, "before_the_import")
+    restore_backup(app.settings, plan, clock=lambda: moment + timedelta(minutes=25))
 
 
 def by_hand(app: SmallApp, name: str, moment: datetime, note: str) -> None:
@@ -106,12 +132,12 @@ def by_hand(app: SmallApp, name: str, moment: datetime, note: str) -> None:
 # The pictures.
 
 
-def picture_report(app: SmallApp, driver: Chrome, scratch: Path) -> None:
-    written = scratch / "report.html"
-    written.write_text(app.command("report", env=CONTAINER, check=0).out)
+def picture_report(app: SmallApp, driver: Chrome, folder: Path) -> None:
+    page = folder / "report.html"
+    page.write_text(app.command("report", env=CONTAINER, check=0).out)
     for name, width, height, scheme in (("report", 1100, 925, "light"), ("report-on-a-phone", 390, 844, "dark")):
         look(driver, width, height, scheme)
-        driver.get(written.as_uri())
+        driver.get(page.as_uri())
         (HERE / f"{name}.png").write_bytes(picture(driver))
 
 
