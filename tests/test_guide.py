@@ -348,6 +348,13 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+def test_every_picture_is_small_and_shown_somewhere_and_every_one_shown_is_there() -> None:
+    there = {path.name for path in (ROOT / "docs" / "screenshots").glob("*.png")}
+    shown = {name for path in DOCUMENTS_OF_OURS for name in re.findall(r"docs/screenshots/([\w.-]+\.png)", text(path))}
+    assert there == shown
+    assert all((ROOT / "docs" / "screenshots" / name).stat().st_size < 150_000 for name in there)
+
+
 @pytest.mark.parametrize("path", DOCUMENTS_OF_OURS, ids=lambda path: path.name)
 def test_the_documents_name_no_place_of_a_machine_and_no_registry(path: Path) -> None:
     hosts = {"github.com", "keepachangelog.com", "semver.org", "hc-ping.com"}
