@@ -263,10 +263,12 @@ def test_another_backup_of_the_same_name_is_not_overwritten(app: SmallApp, place
 
 def test_what_is_removed_is_gone_and_the_others_are_whole(app: SmallApp, place: Place) -> None:
     settings = with_remote(app, place.table)
-    made(app, "one"), made(app, "two", days=1)
+    for number, name in enumerate(("one", "two", "three")):
+        made(app, name, days=number)
     push(settings)
     remote = open_remote(settings, "there")
-    remote.remove("one")
+    remote.remove(["one", "three"])
+    remote.remove(["one", "none"])
     if isinstance(remote, Tidying):
         remote.tidy(silence)
     assert there(settings) == ["two"]

@@ -108,8 +108,10 @@ class ResticRemote:
         tell(Step(f"Fetching {name} from {self.name}"))
         self._run(["restore", self._snapshot(name), "--target", str(target)], tell, stall=_FAR)
 
-    def remove(self, name: str) -> None:
-        self._run(["forget", self._snapshot(name)])
+    def remove(self, names: Sequence[str]) -> None:
+        there = [(one["id"], found.name) for one in self._snapshots() if (found := _described(one))]
+        if ids := [str(id_) for id_, name in there if name in names]:
+            self._run(["forget", *ids])
 
     def tidy(self, tell: Listener) -> None:
         """What only forgotten snapshots held is removed from the repository."""
