@@ -683,7 +683,8 @@ def doctor(json: Json = False) -> None:
     from backupkit.faces import as_json, render
     from backupkit.verbs.doctor import examine
 
-    found = examine(_load())
+    with listening() as tell:
+        found = examine(_load(), tell)
     if json:
         as_json.put([asdict(finding) for finding in found])
     else:

@@ -34,6 +34,8 @@ HOW_TO_GET = {
     "restic": "apt install restic, or brew install restic",
     "rsync": "apt install rsync, or brew install rsync",
     "script": "apt install bsdutils",
+    "ssh": "apt install openssh-client; macOS has it",
+    "sshd": "apt install openssh-server",
     "shellcheck": "apt install shellcheck, or brew install shellcheck",
     "systemd-analyze": "apt install systemd (Linux only)",
     "sqlite3": "apt install sqlite3, or brew install sqlite",

@@ -479,7 +479,7 @@ def test_a_host_that_forbids_to_rewrite_says_so(place: Place) -> None:
     for name in ("one", "two"):
         place.pushed(name)
     with pytest.raises(RemoteFailed, match=r"refused the push to backup: .*non-fast-forward"):
-        place.remote().remove("one")
+        place.remote().remove(["one"])
     assert sorted(place.names()) == ["one", "two"]
 
 
@@ -493,7 +493,7 @@ def test_a_branch_with_other_commits_is_never_touched(place: Place, tmp_path: Pa
     before, backup = place.tip(), place.backup("two")
     acts: dict[str, Callable[[], object]] = {
         "push": lambda: place.push(backup),
-        "remove": lambda: place.remote().remove("one"),
+        "remove": lambda: place.remote().remove(["one"]),
         "list": lambda: place.remote().list(),
         "check": lambda: place.remote().check(),
         "verify": lambda: place.remote().verify(silence),
@@ -665,20 +665,33 @@ def test_what_is_removed_is_gone_from_the_history_too(place: Place, other: Small
     for one in ("one", "two", "three"):
         place.app.add_rows(1)
         place.pushed(one, include=ALL)
-    place.remote().remove(name)
+    place.remote().remove([name])
     left = [one for one in ("three", "two", "one") if one != name]
     assert place.names() == left
     assert f"Backup {name}," not in "".join(place.log())
     for one in left:
         assert contents(place.pull(one, other)) == contents(place.app.backups / one)
-    with pytest.raises(NoSuchBackup, match=f"no backup named {name} in the git remote"):
-        place.remote().remove(name)
+    before = place.tip()
+    place.remote().remove([name])
+    assert place.tip() == before
     place.remote().verify(silence)
+
+
+def test_the_history_is_pushed_once_however_many_are_removed(place: Place) -> None:
+    for one in ("one", "two", "three", "four"):
+        place.pushed(one)
+    pushes = place.host / "hooks" / "update"
+    pushes.parent.mkdir(exist_ok=True)
+    pushes.write_text('#!/bin/sh\necho "$@" >>pushes\n')
+    pushes.chmod(0o755)
+    place.remote().remove(["one", "three", "four"])
+    assert place.names() == ["two"]
+    assert len((place.host / "pushes").read_text().splitlines()) == 1
 
 
 def test_the_last_one_removed_takes_the_branch_along(place: Place) -> None:
     place.pushed("one")
-    place.remote().remove("one")
+    place.remote().remove(["one"])
     assert git(place.host, "for-each-ref") == ""
     place.pushed("two")
     assert place.names() == ["two"]

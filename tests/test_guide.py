@@ -360,7 +360,7 @@ def test_the_documents_name_no_place_of_a_machine_and_no_registry(path: Path) ->
     hosts = {"github.com", "keepachangelog.com", "semver.org", "hc-ping.com"}
     assert set(re.findall(r"https?://([^/\s)]+)", text(path))) <= hosts
     below_root = re.findall(r"(?<![\w.$}\])>…*/\"'`-])/([a-z]\w*)/", text(path))
-    assert set(below_root) <= {"app", "srv", "mnt", "var", "proc"}
+    assert set(below_root) <= {"app", "srv", "mnt", "var", "proc", "root"}
 
 
 def test_every_module_is_in_the_design_and_every_module_in_it_exists() -> None:

@@ -11,7 +11,6 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 
 import pytest
 
+import servers
 from backupkit.ground import disk
 from backupkit.parts import carried, store
 from backupkit.parts.remotes import open_remote
@@ -30,7 +30,7 @@ from backupkit.verbs.create import create_backup
 from backupkit.verbs.patience import patiently
 from backupkit.verbs.prune import plan_prune
 from backupkit.verbs.prune_remote import plan_remote_prune, prune_remote
-from backupkit.verbs.pull import prove_remote, pull_backup, verify_remote
+from backupkit.verbs.pull import list_remote, prove_remote, pull_backup, verify_remote
 from backupkit.verbs.push import push_backups, refuse_failed
 from backupkit.verbs.remotes import look_at_remotes, prepare_remote
 from backupkit.words.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
@@ -38,6 +38,7 @@ from backupkit.words.events import Progress, Step, Waiting, silence
 from backupkit.words.model import CHECKSUM_FILE, METADATA_FILE, Order
 from backupkit.words.settings import Settings
 from refusals import assert_refusal, picture
+from servers import Line
 from small_app import NOON, SmallApp, tree
 
 Table = dict[str, Any]
@@ -80,15 +81,7 @@ def restic_place(folder: Path) -> Iterator[Place]:
 
 def rest_place(folder: Path) -> Iterator[Place]:
     """restic over HTTP, through a real server that can be ended."""
-    port = free_port()
-    address = f"127.0.0.1:{port}"
-    server = subprocess.Popen(
-        ["rclone", "serve", "restic", "--addr", address, str(folder / "served")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "RCLONE_CONFIG": str(folder / "rclone.conf")},
-    )
-    with ended(server), Line.to(port) as line:
+    with servers.rest(folder) as port, Line.to(port) as line:
         table = {"type": "restic", "repository": f"rest:http://127.0.0.1:{line.port}/", "password": PASSWORD}
         yield Place({**table, "stall": 20}, line.cut, line.mend)
 
@@ -96,16 +89,30 @@ def rest_place(folder: Path) -> Iterator[Place]:
 def s3_place(folder: Path) -> Iterator[Place]:
     """restic on S3: a real server of its API."""
     pytest.importorskip("moto.server")
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    with ended(server), Line.to(port) as line:
+    with servers.s3() as port, Line.to(port) as line:
         repository = f"s3:http://127.0.0.1:{line.port}/backups/pats"
         table = {"type": "restic", "repository": repository, "password": PASSWORD}
         yield Place({**table, "stall": 20}, line.cut, line.mend)
+
+
+def sftp_place(folder: Path) -> Iterator[Place]:
+    """restic over SSH, through a real sshd."""
+    with servers.ssh(folder / "sshd") as server, Line.to(server.port) as line, pytest.MonkeyPatch.context() as patch:
+        known = server.keys_for(folder / "ssh")
+        ssh_with(patch, folder / "bin", known, "HostKeyAlias", f"[127.0.0.1]:{server.port}")
+        repository = f"sftp://{server.user}@127.0.0.1:{line.port}/{folder}/repository"
+        table = {"type": "restic", "repository": repository, "password": PASSWORD}
+        yield Place({**table, "stall": 20}, line.cut, line.mend)
+
+
+def ssh_with(patch: pytest.MonkeyPatch, folder: Path, keys: Path, *option: str) -> None:
+    """From now on `ssh` is the real one with the keys in that folder, and not with those of whoever runs the tests."""
+    settings = [("IdentityFile", keys / "id_ed25519"), ("UserKnownHostsFile", keys / "known_hosts"), option]
+    folder.mkdir()
+    (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in filter(None, settings)))
+    (folder / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F "{folder}/config" "$@"\n')
+    (folder / "ssh").chmod(0o755)
+    patch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
 def git_place(folder: Path) -> Iterator[Place]:
@@ -122,6 +129,7 @@ PLACES: dict[str, tuple[Callable[[Path], Iterator[Place]], tuple[str, ...]]] = {
     "restic": (restic_place, ("restic",)),
     "rest": (rest_place, ("restic", "rclone")),
     "s3": (s3_place, ("restic",)),
+    "sftp": (sftp_place, ("restic", "ssh", "sshd")),
     "git": (git_place, ("git",)),
 }
 # What only a network can break, and the way of a backup there and back, are tried on these too.
@@ -255,10 +263,12 @@ def test_another_backup_of_the_same_name_is_not_overwritten(app: SmallApp, place
 
 def test_what_is_removed_is_gone_and_the_others_are_whole(app: SmallApp, place: Place) -> None:
     settings = with_remote(app, place.table)
-    made(app, "one"), made(app, "two", days=1)
+    for number, name in enumerate(("one", "two", "three")):
+        made(app, name, days=number)
     push(settings)
     remote = open_remote(settings, "there")
-    remote.remove("one")
+    remote.remove(["one", "three"])
+    remote.remove(["one", "none"])
     if isinstance(remote, Tidying):
         remote.tidy(silence)
     assert there(settings) == ["two"]
@@ -661,6 +671,39 @@ def test_a_server_that_says_nothing_is_given_up(app: SmallApp, needs: Any) -> No
             there(with_table(app, table))
 
 
+@pytest.mark.needs("restic", "ssh", "sshd")
+def test_a_host_that_is_not_known_or_does_not_know_us_is_no_passing_trouble(
+    app: SmallApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with servers.ssh(tmp_path / "sshd") as server:
+        keys = server.keys_for(tmp_path / "ssh")
+        ssh_with(monkeypatch, tmp_path / "bin", keys)
+        table = {"type": "restic", "repository": f"sftp://{server.address}//nowhere", "password": PASSWORD}
+        settings = with_table(app, table, retry_for=60)  # the last words of ssh may be lost now and then
+        with pytest.raises(RemoteFailed, match="no repository of restic at"):
+            list_remote(settings, "there")
+        (keys / "known_hosts").write_text("")
+        with pytest.raises(RemoteFailed, match="ssh does not get into the remote there: Host key verif") as raised:
+            list_remote(settings, "there")
+        assert not isinstance(raised.value, RemoteAway) and "known_hosts" in raised.value.hint
+        server.keys_for(tmp_path / "other").joinpath("known_hosts").rename(keys / "known_hosts")
+        (server.folder / "id_ed25519.pub").write_text("")
+        with pytest.raises(RemoteFailed, match=r"ssh does not get into .*: .* denied \(publickey\)\."):
+            list_remote(settings, "there")
+
+
+@pytest.mark.needs("restic")
+@pytest.mark.parametrize(("address", "program"), [("sftp:host:/x", "ssh"), ("rclone:nas:x", "rclone")])
+def test_what_restic_itself_needs_is_named_where_it_is_missing(
+    app: SmallApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, program: str
+) -> None:
+    (tmp_path / "restic").symlink_to(shutil.which("restic") or "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    table = {"type": "restic", "repository": address, "password": PASSWORD}
+    with pytest.raises(RemoteFailed, match=f"^{program} is not installed, and the remote there needs it"):
+        there(with_table(app, table))
+
+
 def test_the_password_is_on_no_command_line(app: SmallApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -877,84 +920,3 @@ def test_a_secret_of_no_remote_is_refused_and_that_of_one_is_shown_nowhere(app: 
     result = app.command("list", env={"BACKUP_REMOTE_FARAWAY_PASSWORD": "sesame"})
     assert_refusal(result, 2, "BACKUP_REMOTE_FARAWAY_PASSWORD", "far-away")
     app.command("backup", "one", check=0)  # the file of the password is not there: there still are backups
-
-
-# Servers.
-
-
-class Line:
-    """A line to a server that can be cut, with all that is under way on it, and mended."""
-
-    def __init__(self, target: int) -> None:
-        self._target, self._is_cut = target, False
-        self._ends: list[socket.socket] = []
-        self._door = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._door.getsockname()[1]
-
-    @classmethod
-    @contextlib.contextmanager
-    def to(cls, target: int) -> Iterator[Line]:
-        wait_for(target)
-        line = cls(target)
-        threading.Thread(target=line._serve, daemon=True).start()
-        try:
-            yield line
-        finally:
-            line.cut()
-            line._door.close()
-
-    def cut(self) -> None:
-        self._is_cut = True
-        while self._ends:
-            with contextlib.suppress(OSError):
-                self._ends.pop().shutdown(socket.SHUT_RDWR)
-
-    def mend(self) -> None:
-        self._is_cut = False
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._door.accept()
-                if self._is_cut:
-                    near.close()
-                    continue
-                far = socket.create_connection(("127.0.0.1", self._target))
-                self._ends += [near, far]
-                for one, two in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=(one, two), daemon=True).start()
-
-    def _pump(self, one: socket.socket, two: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := one.recv(1 << 16):
-                two.sendall(data)
-            two.shutdown(socket.SHUT_WR)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
-
-
-def wait_for(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            assert time.monotonic() < deadline, "the server did not start"
-            time.sleep(0.1)
-
-
-def end(server: subprocess.Popen[bytes]) -> None:
-    server.kill()
-    server.wait()
-
-
-@contextlib.contextmanager
-def ended(server: subprocess.Popen[bytes]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        end(server)

@@ -102,7 +102,7 @@ class Read(HTMLParser):
 
 def flat(document: dict[str, Any]) -> dict[str, str]:
     """The numbers of `status --json` by name, as a page spells them; what is not known is left out."""
-    beside = ("level", "exit_code", "sentence", "reasons")
+    beside = ("level", "exit_code", "sentence", "reasons", "lacking", "remotes")
     plain = {name: value for name, value in document.items() if name not in beside}
     counts = {f"{name}.{key}": n for name in ("by_kind", "by_state") for key, n in plain.pop(name).items()}
     return {name: spelled(value) for name, value in (plain | counts).items() if value is not None}
@@ -156,6 +156,17 @@ def test_two_commands_say_the_same(app: SmallApp) -> None:
     passing = {"now", "last_backup_age_seconds", "free_bytes", "days_left"}
     assert {k: v for k, v in seen.items() if k not in passing} == {k: v for k, v in told.items() if k not in passing}
     assert {"total_bytes", "unique_bytes", "newest_checked_at", "by_kind.manual"} <= seen.keys()
+
+
+def test_the_copies_elsewhere_stand_there_each_by_its_name(app: SmallApp, tmp_path: Path) -> None:
+    (app.folder / "backup.toml").write_text(f'[remotes.nas]\ntype = "folder"\npath = "{tmp_path}/nas"\n')
+    create_backup(app.settings, Order("one"))
+    assert "nas: 0 there, 1 still to be carried, never reached" in Read(run_here(app, "report", check=0).out).words
+    (tmp_path / "nas").mkdir()
+    run_here(app, "remotes", "--init", "nas", check=0)
+    run_here(app, "push", "--remote", "nas", "--force", check=0)
+    words = Read(run_here(app, "report", check=0).out).words
+    assert "nas: 1 there, 0 still to be carried, asked 2" in words and "a copy in another place" in words
 
 
 def test_every_reason_stands_there_with_the_command_that_mends_it(app: SmallApp) -> None:

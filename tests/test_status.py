@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import history, journal
+from backupkit.parts import history, journal, store
 from backupkit.parts.history import History
+from backupkit.verbs.copies import Copies, RemoteState, count
 from backupkit.verbs.create import create_backup
 from backupkit.verbs.status import Facts, Status, get_last_backup_display, judge, look, status
 from backupkit.words.model import Backup, Metadata, Order, UploadsFacts
@@ -202,6 +203,113 @@ def test_the_newest_checked_and_the_newest_proven_are_told_apart(app: SmallApp) 
     assert (numbers.newest_checked, numbers.newest_checked_at) == ("new", NOON - HOUR)
     assert (numbers.newest_proven, numbers.newest_proven_at) == ("old", NOON - DAY)
     assert numbers.next_run_at is None
+
+
+# Proof.
+
+
+@pytest.mark.parametrize(
+    ("ago", "changed", "level"),
+    [(20, {}, "fine"), (20, {"proven_within": 500}, "fine"), (20, {"proven_within": 400}, "warning")],
+)
+def test_a_last_test_restore_that_is_too_long_ago_is_a_warning(
+    app: SmallApp, ago: int, changed: dict[str, object], level: str
+) -> None:
+    old = backup(app.settings, "old", 30 * DAY, proven_at=NOON - ago * DAY)
+    found = judged(app, backup(app.settings, "new", HOUR), old, changed=changed)
+    assert (found.level, found.numbers.last_proof_at) == (level, NOON - ago * DAY)
+    if level == "warning":
+        assert "No backup has passed a test restore for 20 days." in found.sentence
+        assert found.sentence.endswith("verify --test-restore")
+
+
+@pytest.mark.parametrize(("ago", "level"), [(15, "fine"), (16, "warning")])
+def test_a_scheduler_at_work_sets_how_often_a_proof_is_expected(app: SmallApp, ago: int, level: str) -> None:
+    proven = backup(app.settings, "one", HOUR, proven_at=NOON - ago * DAY)
+    assert judged(app, proven, scheduler_seed="").level == level
+    never = {"test_schedule": ""}
+    assert judged(app, proven, scheduler_seed="", changed=never).level == "fine"
+
+
+def test_what_was_never_proven_has_the_same_time_from_the_first_backup_on(app: SmallApp) -> None:
+    fresh, old = backup(app.settings, "new", HOUR), backup(app.settings, "old", 20 * DAY)
+    assert judged(app, fresh, changed={"proven_within": 24}).level == "fine"
+    found = judged(app, fresh, old, changed={"proven_within": 24})
+    assert "No backup has passed a test restore yet." in found.sentence
+
+
+def test_the_proof_of_a_backup_that_is_gone_counts_and_a_failed_one_does_not(app: SmallApp) -> None:
+    one, changed = backup(app.settings, "one", HOUR), {"proven_within": 48}
+    old = backup(app.settings, "old", 30 * DAY)
+    good, bad = operation(1, "test-restore", "success", DAY), operation(2, "test-restore", "failure", DAY)
+    assert judged(app, one, old, changed=changed, history=History((good,))).level == "fine"
+    assert "yet" in judged(app, one, old, changed=changed, history=History((bad,))).reasons[0].text
+
+
+# Copies elsewhere.
+
+
+def copies_on(*remotes: RemoteState) -> Copies:
+    return count(remotes, [])
+
+
+def cloud(age: timedelta | None, behind: int = 0, asked: bool = True) -> RemoteState:
+    newest = (3, "one", NOON - age) if age else (0, None, None)
+    return RemoteState("cloud", "restic", True, True, *newest, behind, NOON if asked else None)
+
+
+@pytest.mark.parametrize(
+    ("remote", "changed", "says"),
+    [
+        (cloud(None, asked=False), {}, "The remote cloud was never reached: no copy is known to be there."),
+        (cloud(None, behind=1), {}, "There is no copy on the remote cloud yet."),
+        (cloud(None), {}, ""),
+        (cloud(53 * HOUR, behind=2), {}, ""),
+        (cloud(55 * HOUR, behind=2), {}, "The newest copy on the remote cloud, one, is 2 days old; still to be"),
+        (cloud(99 * DAY), {}, ""),
+        (cloud(5 * HOUR, behind=1), {"carried_within": 4}, "still to be carried: 1."),
+        (cloud(99 * DAY, behind=1), {"expected_interval": 0}, ""),
+        (cloud(99 * DAY, behind=1), {"carried_within": 24 * 100}, ""),
+    ],
+)
+def test_a_copy_that_is_late_is_a_warning_and_never_critical(
+    app: SmallApp, remote: RemoteState, changed: dict[str, object], says: str
+) -> None:
+    found = judged(app, backup(app.settings, "one", HOUR), changed=changed, copies=copies_on(remote))
+    assert found.level == ("warning" if says else "fine")
+    assert not says or (says in found.sentence and found.sentence.endswith("push --remote cloud"))
+
+
+def test_what_the_remotes_last_said_is_told_without_asking_them(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    (app.folder / "backup.toml").write_text(f'[remotes.nas]\ntype = "folder"\npath = "{tmp_path}/nas"\n')
+    create_backup(app.settings, Order("one"))
+    assert "The remote nas was never reached" in app.command("status").out
+    app.command("remotes", "--init", "nas", check=0)
+    app.command("push", check=0)
+    create_backup(app.settings, Order("two"))
+    (tmp_path / "nas").rename(tmp_path / "unmounted")
+    told = app.command("status", "--json", check=0).json
+    (nas,) = told["remotes"]
+    assert (nas["newest"], nas["backups"], nas["behind"], nas["failure"]) == ("one", 1, 1, None)
+    assert nas["asked_at"] and (told["copies"], told["lacking"][-1]) == (2, "a copy in another place")
+    result = app.command("status", "--prometheus", "-", check=0)
+    assert 'backupkit_remote_behind{app="pats",remote="nas"} 1\n' in result.out
+    assert "on nas     1, the newest one; still to be carried: 1; asked: 20" in app.command("status", check=0).out
+    created = store.find(app.settings, "one").metadata
+    assert created
+    line = f'newest_timestamp_seconds{{app="pats",remote="nas"}} {created.created_at.timestamp():.17g}\n'
+    assert line in result.out
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[" * 9999, '{"at": "2026-01-01T00:00:00"}'])
+def test_a_spoilt_note_of_what_a_remote_held_is_as_none(app: SmallApp, content: str) -> None:
+    (app.folder / "backup.toml").write_text('[remotes.nas]\ntype = "folder"\npath = "x"\n')
+    create_backup(app.settings, Order("one"))
+    note = app.backups / ".state" / "remotes" / "nas" / "seen.json"
+    note.parent.mkdir(parents=True)
+    note.write_text(content)
+    assert "The remote nas was never reached" in run_here(app, "status", check=1).out
 
 
 # On disk.

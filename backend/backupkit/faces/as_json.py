@@ -16,11 +16,11 @@ from backupkit.words.secrets import Secret
 
 if TYPE_CHECKING:
     from backupkit.faces.courier import Delivery
+    from backupkit.verbs.copies import Copies, RemoteState
     from backupkit.verbs.export import Exported, Imported
     from backupkit.verbs.make import Created
     from backupkit.verbs.prune import Pruned, PrunePlan
     from backupkit.verbs.push import Pushed
-    from backupkit.verbs.remotes import Copies, RemoteState
     from backupkit.verbs.report import Report
     from backupkit.verbs.restore import Restored, RestorePlan
     from backupkit.verbs.run import StepResult
@@ -180,7 +180,8 @@ def status(found: Status) -> dict[str, Any]:
         "sentence": found.sentence,
         "reasons": [dataclasses.asdict(reason) for reason in found.reasons],
     }
-    return {**said, **dataclasses.asdict(found.numbers)}
+    numbers = {field.name: getattr(found.numbers, field.name) for field in dataclasses.fields(found.numbers)}
+    return {**said, **numbers, **copies(found.numbers.copies)}
 
 
 def report(found: Report) -> dict[str, Any]:

@@ -7,16 +7,23 @@ no line.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from backupkit.ground import disk
+from backupkit.verbs.copies import RemoteState
 from backupkit.verbs.status import LEVELS, Numbers, Status
 from backupkit.words.errors import Refused
 
 _PREFIX = "backupkit_"
 Value = float | datetime | None
+_OF_A_REMOTE: tuple[tuple[str, str, Callable[[RemoteState], Value]], ...] = (
+    ("asked_timestamp_seconds", "When the remote last answered.", lambda one: one.asked_at),
+    ("newest_timestamp_seconds", "When the newest backup that is on the remote was made.", lambda one: one.newest_at),
+    ("backups", "Backups on the remote.", lambda one: one.backups),
+    ("behind", "Backups that are still to be carried to the remote.", lambda one: one.behind),
+)
 
 
 def text(found: Status, app: str) -> str:
@@ -45,6 +52,10 @@ def _lines(found: Status, app: str) -> Iterator[str]:
     for name, meaning, value in _values(found.numbers):
         if value is not None:
             yield from _metric(name, meaning, {_labels(app=app): value})
+    for name, meaning, value_of in _OF_A_REMOTE:
+        by = {_labels(app=app, remote=one.name): value_of(one) for one in found.numbers.copies.remotes}
+        if known := {labels: value for labels, value in by.items() if value is not None}:
+            yield from _metric(f"remote_{name}", meaning, known)
     for label, counts in (("kind", found.numbers.by_kind), ("state", found.numbers.by_state)):
         by = {_labels(app=app, **{label: name}): number for name, number in sorted(counts.items())}
         yield from _metric(f"backups_by_{label}", f"Backups, by {label}.", by)
@@ -56,6 +67,7 @@ def _values(numbers: Numbers) -> Iterator[tuple[str, str, Value]]:
     yield "expected_interval_seconds", "How often a backup is expected.", numbers.expected_interval_seconds
     yield "newest_checked_timestamp_seconds", "When the newest checked backup was checked.", numbers.newest_checked_at
     yield "newest_proven_timestamp_seconds", "When the newest proven backup was proven.", numbers.newest_proven_at
+    yield "last_proof_timestamp_seconds", "When a test restore last went well.", numbers.last_proof_at
     yield "next_run_timestamp_seconds", "When the next backup is planned.", numbers.next_run_at
     yield "total_bytes", "Bytes in all backups.", numbers.total_bytes
     yield "unique_bytes", "Bytes that the backups take on disk.", numbers.unique_bytes
@@ -65,6 +77,9 @@ def _values(numbers: Numbers) -> Iterator[tuple[str, str, Value]]:
     yield "unfinished_restore", "1 if a restore was interrupted.", numbers.unfinished_restore
     yield "drafts", "Unfinished backups.", numbers.drafts
     yield "failures_since_success", "Operations that failed since the last backup.", numbers.failures_since_success
+    yield "copies", "Copies of the data, the live one among them, by what remotes last said.", numbers.copies.copies
+    yield "copies_elsewhere", "How many of them are in another place.", numbers.copies.elsewhere
+    yield "three_two_one", "1 if there are three copies, on two media, one elsewhere.", not numbers.copies.lacking
 
 
 def _metric(name: str, meaning: str, values: Mapping[str, Value]) -> Iterator[str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from backupkit.parts.sources.delta import Summary
     from backupkit.parts.timetable import Due
     from backupkit.verbs.configure import Changed
+    from backupkit.verbs.copies import Copies, RemoteState
     from backupkit.verbs.doctor import Finding
     from backupkit.verbs.export import Exported, Imported
     from backupkit.verbs.make import Created
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from backupkit.verbs.prune import Pruned, PrunePlan
     from backupkit.verbs.pull import Pulled
     from backupkit.verbs.push import Pushed
-    from backupkit.verbs.remotes import Copies, RemoteState
     from backupkit.verbs.restore import Restored, RestorePlan
     from backupkit.verbs.run import StepResult
     from backupkit.verbs.status import Numbers, Status
@@ -442,6 +442,7 @@ def status(settings: Settings, found: Status) -> Iterator[str]:
     yield f"  proven     {_when(settings, numbers.newest_proven, numbers.newest_proven_at)}"
     yield f"  next run   {_when(settings, 'planned', numbers.next_run_at)}"
     yield from _kept_backups(settings, numbers)
+    yield from _known_copies(settings, numbers.copies)
     if numbers.free_bytes is not None:
         days = numbers.days_left
         lasts = "" if days is None else f", enough for {counted(int(days), 'day')} at this rate"
@@ -468,6 +469,16 @@ def _kept_backups(settings: Settings, numbers: Numbers) -> Iterator[str]:
         yield f"  made       {' to '.join(days)}"
     sizes = f"{human(numbers.total_bytes)}, on disk {human(numbers.unique_bytes)}"
     yield f"  size       {sizes}, growing by {human(numbers.growth_bytes_per_day)} a day"
+
+
+def _known_copies(settings: Settings, found: Copies) -> Iterator[str]:
+    """Each remote as it was when it was last asked, and the rule."""
+    for one in found.remotes:
+        newest = f", the newest {shown(one.newest)}" if one.newest else ""
+        asked = settings.local(one.asked_at).strftime("%Y-%m-%d %H:%M") if one.asked_at else "never"
+        yield f"  on {one.name:<8}{one.backups:,}{newest}; still to be carried: {one.behind}; asked: {asked}"
+    lacking = f"lacking {', '.join(found.lacking)}" if found.lacking else "satisfied"
+    yield f"  3-2-1      {lacking}"
 
 
 def _when(settings: Settings, name: str | None, moment: datetime | None) -> str:

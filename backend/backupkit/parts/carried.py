@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,35 +20,43 @@ from backupkit.parts import lock
 from backupkit.parts.marks import STATE_FOLDER
 from backupkit.parts.remotes.remote import RemoteBackup
 from backupkit.words.events import Listener
+from backupkit.words.remotes import FolderTable
+from backupkit.words.settings import Settings
 
 _FILE = "seen.json"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was there, newest first, and when that was."""
+    """What was there, newest first, and when that was; and whether it lay on another disk than the backups here."""
 
     at: datetime | None = None
     backups: tuple[RemoteBackup, ...] = ()
+    other_disk: bool = False
 
 
 _SEEN = TypeAdapter(Seen)
 
 
-def remember(backups: Path, remote: str, there: Sequence[RemoteBackup], now: datetime) -> None:
+def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now: datetime) -> Seen:
     """This is what the remote held just now. What cannot be written is asked again the next time."""
-    content = json.dumps(_SEEN.dump_python(Seen(now, tuple(there)), mode="json")).encode()
+    seen = Seen(now, tuple(there), _is_on_another_disk(settings, remote))
+    content = json.dumps(_SEEN.dump_python(seen, mode="json")).encode()
     with contextlib.suppress(OSError):
-        disk.make_folder(_folder(backups, remote), 0o700)
-        disk.write_file(_folder(backups, remote) / _FILE, content)
+        if settings.dir.is_dir():
+            disk.make_folder(_folder(settings.dir, remote), 0o700)
+            disk.write_file(_folder(settings.dir, remote) / _FILE, content)
+    return seen
 
 
 def recall(backups: Path, remote: str) -> Seen:
     """What it held when it was last asked; nothing where that is not known."""
     try:
-        return _SEEN.validate_python(json.loads((_folder(backups, remote) / _FILE).read_bytes()))
+        seen = _SEEN.validate_python(json.loads((_folder(backups, remote) / _FILE).read_bytes()))
     except (OSError, ValueError, RecursionError):
         return Seen()
+    moments = filter(None, (seen.at, *(one.created_at for one in seen.backups)))
+    return seen if all(one.tzinfo for one in moments) else Seen()
 
 
 @contextlib.contextmanager
@@ -56,6 +65,17 @@ def one_at_a_time(backups: Path, remote: str, command: str, timeout: float, tell
     disk.make_folder(_folder(backups, remote), 0o700)
     with lock.held(_folder(backups, remote), command, timeout, tell):
         yield
+
+
+def _is_on_another_disk(settings: Settings, remote: str) -> bool:
+    table = settings.remotes[remote]
+    if not isinstance(table, FolderTable):
+        return False
+    try:
+        there = os.stat(settings.app_dir / os.path.expanduser(table.path))
+        return there.st_dev != os.stat(settings.dir).st_dev
+    except OSError:
+        return False
 
 
 def _folder(backups: Path, remote: str) -> Path:

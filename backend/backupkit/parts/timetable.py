@@ -116,9 +116,9 @@ def upcoming(settings: Settings, past: Past, now: datetime, count: int) -> list[
     return sorted(found, key=lambda due: due.at)[:count]
 
 
-def longest_gap(settings: Settings, now: datetime) -> timedelta | None:
-    """The longest time from one backup of the timetable to the next; None where there is no timetable."""
-    rules = rules_for(settings, "backup")
+def longest_gap(settings: Settings, now: datetime, task: Task = "backup") -> timedelta | None:
+    """The longest time from one run of the task to the next; None where there is no timetable for it."""
+    rules = rules_for(settings, task)
     moments: list[datetime] = []
     first = now.astimezone(settings.zone).date()
     for number in range(_HORIZON if rules else 0):

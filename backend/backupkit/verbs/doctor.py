@@ -7,19 +7,27 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
 from importlib.util import find_spec
 from typing import Literal
 
 from backupkit.ground import disk
-from backupkit.parts import journal, schema, space, store
+from backupkit.parts import duty, journal, schema, space, store, timetable
 from backupkit.parts.sources import database, uploads
 from backupkit.verbs.create import refuse_overlap
+from backupkit.verbs.make import Clock, utc_now
+from backupkit.verbs.reached import try_remotes
 from backupkit.words.errors import BackupError
+from backupkit.words.events import Listener, Step, silence
+from backupkit.words.model import Metadata
 from backupkit.words.settings import Settings, unknown_variables
+from backupkit.words.times import span
 
 # The race between a checkpoint and a writer that can corrupt a WAL database is mended from here on
 # (sqlite.org/changes.html, 3.51.3). This toolkit never checkpoints a live database; an app does.
 _WAL_RESET_MENDED = (3, 51, 3)
+_CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -31,8 +39,8 @@ class Finding:
     mend: str = ""
 
 
-def examine(settings: Settings) -> list[Finding]:
-    """Everything that can be looked at from here, in the order in which it is needed."""
+def examine(settings: Settings, tell: Listener = silence, clock: Clock = utc_now) -> list[Finding]:
+    """Everything that can be looked at from here, in the order in which it is needed; the remotes are asked too."""
     looks = (
         _database,
         _owner,
@@ -45,6 +53,9 @@ def examine(settings: Settings) -> list[Finding]:
         _reach,
         _messages,
         _variables,
+        partial(_clock, now=clock()),
+        partial(_scheduler, now=clock()),
+        partial(_remotes, tell=tell),
     )
     return [finding for look in looks for finding in _safely(look(settings))]
 
@@ -158,6 +169,51 @@ def _messages(settings: Settings) -> Iterator[Finding]:
         yield Finding("fine", "Somebody is told how unattended runs end; `notify-test` tries it.")
     else:
         yield Finding("fine", "Nobody is told of a failure at night: BACKUP_NOTIFY_URLS and BACKUP_PING_URL are empty.")
+
+
+def _clock(settings: Settings, now: datetime) -> Iterator[Finding]:
+    """Names, retention and the timetable go by it; and servers refuse a client whose clock is far off."""
+    says = f"The clock says {settings.local(now):%Y-%m-%d %H:%M}"
+    newest = max((one.created_at for one in _sound(settings)), default=now)
+    if newest > now + _CLOCKS_DIFFER:
+        yield Finding("warning", f"{says}, and a backup is of {settings.local(newest):%Y-%m-%d %H:%M}.", "date")
+    else:
+        yield Finding("fine", f"{says}.")
+
+
+def _scheduler(settings: Settings, now: datetime) -> Iterator[Finding]:
+    gap = timetable.longest_gap(settings, now)
+    made = max((one.created_at for one in _sound(settings) if one.kind == "scheduled"), default=None)
+    if gap is None:
+        yield Finding("fine", "No backup is to be made by itself: enabled, automatic_daily and schedule say so.")
+    elif duty.is_anyone_on(settings.dir):
+        yield Finding("fine", "A scheduler is at work.")
+    elif made and now - made < 2 * gap:
+        ago = span((now - made).total_seconds())
+        yield Finding("fine", f"No scheduler is at work; something else is, the last such backup was made {ago} ago.")
+    else:
+        compose = settings.reach.compose
+        mend = f"{compose} up -d scheduler" if compose else settings.reach.tool("schedule")
+        yield Finding("warning", "No scheduler is at work, nor anything else that makes backups by itself.", mend)
+
+
+def _sound(settings: Settings) -> list[Metadata]:
+    """What the backups say of themselves that are not damaged."""
+    found = store.all_backups(settings) if settings.dir.is_dir() else []
+    return [one.metadata for one in found if one.metadata and one.state != "damaged"]
+
+
+def _remotes(settings: Settings, tell: Listener) -> Iterator[Finding]:
+    if not settings.remotes:
+        yield Finding("fine", "There are no copies elsewhere: no remote is set up.")
+        return
+    tell(Step("Asking the remotes"))
+    for name, failure in try_remotes(settings).items():
+        table = settings.remotes[name]
+        if failure:
+            yield Finding("wrong", failure.message, failure.hint)
+        else:
+            yield Finding("fine", f"The remote {name} can be used: {table.type}, {table.place}.")
 
 
 def _variables(_settings: Settings) -> Iterator[Finding]:

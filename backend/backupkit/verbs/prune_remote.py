@@ -47,20 +47,25 @@ def prune_remote(
 ) -> Pruned:
     """What the plan shows is removed there, the oldest first, and nothing else. Raises `Refused` beyond the limit."""
     refuse_many(plan, force)
-    opened, table = open_remote(settings, remote), settings.remotes[remote]
-    removed = []
+    going = tuple(reversed(plan.removals))
+    names = [backup.name for backup in going]
     with recorded(settings, "prune", tell, clock) as work:
-        with carried.one_at_a_time(settings.dir, remote, "prune", settings.lock_timeout, work.tell):
-            for backup in reversed(plan.removals):
-                work.tell(Step(f"removing {backup.name} from {remote}"))
-                patiently(lambda: opened.remove(backup.name), table.retry_for, work.tell)  # noqa: B023 - called at once
-                removed.append(backup)
-            if removed and isinstance(opened, Tidying):
-                tidying = opened
-                patiently(lambda: tidying.tidy(work.tell), table.retry_for, work.tell)
-        work.concerning(*(one.name for one in removed), note=f"on {remote}")
+        work.concerning(note=f"on {remote}")
+        if names:
+            with carried.one_at_a_time(settings.dir, remote, "prune", settings.lock_timeout, work.tell):
+                _remove(settings, remote, names, work.tell)
+        work.concerning(*names)
     list_remote(settings, remote, tell, clock)
-    return Pruned(tuple(removed))
+    return Pruned(going)
+
+
+def _remove(settings: Settings, remote: str, names: list[str], tell: Listener) -> None:
+    """In one go, since some remotes are written anew for it; and their room is free afterwards."""
+    opened, seconds = open_remote(settings, remote), settings.remotes[remote].retry_for
+    tell(Step(f"Removing from {remote}: {len(names)}"))
+    patiently(lambda: opened.remove(names), seconds, tell)
+    if isinstance(opened, Tidying):
+        patiently(lambda: opened.tidy(tell), seconds, tell)
 
 
 def _doubt_here(settings: Settings, known: Known) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from backupkit.ground import disk
 from backupkit.parts import carried, integrity, lock, manifest, marks, space, store
+from backupkit.parts.carried import Seen
 from backupkit.parts.remotes import open_remote
 from backupkit.parts.remotes.remote import Remote, RemoteBackup
 from backupkit.verbs.make import Clock, utc_now
@@ -49,11 +50,14 @@ def list_remote(
     settings: Settings, remote: str, tell: Listener = silence, clock: Clock = utc_now
 ) -> list[RemoteBackup]:
     """The backups there, newest first."""
+    return [*ask_remote(settings, remote, tell, clock).backups]
+
+
+def ask_remote(settings: Settings, remote: str, tell: Listener = silence, clock: Clock = utc_now) -> Seen:
+    """What is there at this moment; it is kept for those who do not ask."""
     opened = open_remote(settings, remote)
     there = patiently(opened.list, settings.remotes[remote].retry_for, tell)
-    if settings.dir.is_dir():
-        carried.remember(settings.dir, remote, there, clock())
-    return there
+    return carried.remember(settings, remote, there, clock())
 
 
 def pull_backup(settings: Settings, name: str, remote: str, tell: Listener = silence, clock: Clock = utc_now) -> Pulled:

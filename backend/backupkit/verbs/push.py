@@ -78,13 +78,17 @@ def push_after(settings: Settings, tell: Listener, clock: Clock = utc_now) -> tu
     return done, tuple(event.text for event in warned)
 
 
-def missing(settings: Settings, remote: str, there: Sequence[RemoteBackup]) -> list[Backup]:
+def missing(
+    settings: Settings, remote: str, there: Sequence[RemoteBackup], known: Sequence[Backup] | None = None
+) -> list[Backup]:
     """The backups of this app that the remote should have and has not, newest first; no safety copies.
 
-    Of a remote with rules of its own, what they would remove there is not missing. Pure but for reading the folder.
+    Of a remote with rules of its own, what they would remove there is not missing. Pure but for reading the folder,
+    which is not read for those that are `known`.
     """
     held = {(one.name, one.created_at) for one in there}
-    here = [one for one in store.all_backups(settings) if _is_to_carry(settings, one)]
+    found = store.all_backups(settings) if known is None else known
+    here = [one for one in found if _is_to_carry(settings, one)]
     absent = [one for one in here if one.metadata and (one.name, one.metadata.created_at) not in held]
     table = settings.remotes[remote]
     absent = _new_enough(absent, there, table.newest_only)
@@ -184,7 +188,7 @@ def _carry(
     """What is there at the end; `names` grows with each that is complete there."""
     seconds = settings.remotes[remote.name].retry_for
     there = patiently(remote.list, seconds, tell)
-    carried.remember(settings.dir, remote.name, there, clock())
+    carried.remember(settings, remote.name, there, clock())
     held = {(one.name, one.created_at) for one in there}
     for backup in [wanted] if wanted else missing(settings, remote.name, there):
         metadata = store.trusted(backup)
@@ -193,7 +197,7 @@ def _carry(
         patiently(lambda: _push_one(remote, backup, metadata, tell), seconds, tell)  # noqa: B023 - called at once
         names.append(backup.name)
         there = patiently(remote.list, seconds, tell)
-        carried.remember(settings.dir, remote.name, there, clock())
+        carried.remember(settings, remote.name, there, clock())
     return there
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 from backupkit.ground import disk
 from backupkit.parts import duty, history, journal, lock, sizes, space, store, timetable
 from backupkit.parts.history import History
+from backupkit.verbs.copies import Copies, RemoteState, known_copies
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.words.model import Backup, Metadata
 from backupkit.words.operation import Operation
@@ -41,6 +42,7 @@ class Facts:
     unfinished_restore: bool = False
     drafts: int = 0
     trouble: str = ""
+    copies: Copies = field(default_factory=Copies)
     scheduler_seed: str | None = None
     """That of the scheduler at work; None where none is."""
 
@@ -59,7 +61,8 @@ class Numbers:
     """What is known, in bytes, seconds and days; None where nothing is.
 
     `last_backup` is the newest that can be relied on: this app's, whole, no safety copy, not dated in the future.
-    Growth is of the backups made in the last 30 days; `days_left` goes by the free space then and now.
+    The last proof is the last test restore that went well, of whichever backup; `copies` are as each remote said when
+    it was last asked. Growth is of the backups of the last 30 days; `days_left` goes by the free space then and now.
     """
 
     now: datetime
@@ -71,6 +74,7 @@ class Numbers:
     newest_checked_at: datetime | None
     newest_proven: str | None
     newest_proven_at: datetime | None
+    last_proof_at: datetime | None
     next_run_at: datetime | None
     backups: int
     by_kind: Mapping[str, int]
@@ -85,6 +89,7 @@ class Numbers:
     unfinished_restore: bool
     drafts: int
     failures_since_success: int
+    copies: Copies
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ def look(settings: Settings, clock: Clock = utc_now) -> Facts:
         # While a run holds the lock a restore is under way, and a draft is being made.
         unfinished_restore=journal.exists(settings.dir) and not lock.is_held(settings.dir),
         drafts=store.count_drafts(settings),
+        copies=known_copies(settings, facts.backups),
         scheduler_seed=duty.seed(settings.dir) if duty.is_anyone_on(settings.dir) else None,
     )
 
@@ -136,7 +142,7 @@ def _backups(settings: Settings, facts: Facts) -> Facts:
 def judge(settings: Settings, facts: Facts) -> Status:
     """What the facts come to."""
     numbers = _numbers(settings, facts)
-    rules = (_folder, _age, _unfinished, _space, _last_backup, _uploads, *_WHAT_IS_THERE, _failures, _history)
+    rules = (_folder, _age, _unfinished, _space, _last_backup, _uploads, *_WHAT_IS_THERE, *_AWAY, _failures, _history)
     found = [reason for rule in rules for reason in rule(settings, facts, numbers)]
     found.sort(key=lambda reason: LEVELS.index(reason.level), reverse=True)
     level = found[0].level if found else "fine"
@@ -264,6 +270,49 @@ def _future(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Rea
 _WHAT_IS_THERE = (_damaged, _unusual, _future)
 
 
+def _proof(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
+    """A backup that nobody has restored is a hope; one that is younger than the limit may still be tested in time."""
+    hours, mend = _proven_within(settings, facts), settings.reach.tool("verify --test-restore")
+    oldest = min((_made(one) for one in _reliable(settings, facts)), default=facts.now)
+    ago = (facts.now - (numbers.last_proof_at or oldest)).total_seconds()
+    if ago > hours * 3600:
+        proven = f"for {span(ago)}" if numbers.last_proof_at else "yet"
+        yield Reason("warning", f"No backup has passed a test restore {proven}.", mend)
+
+
+def _proven_within(settings: Settings, facts: Facts) -> float:
+    """Hours: as the setting says, else by the timetable of a scheduler at work."""
+    gap = timetable.longest_gap(settings, facts.now, "test restore") if facts.scheduler_seed is not None else None
+    by_itself = gap.total_seconds() / 3600 * (_MISSED + _GRACE) if gap else float("inf")
+    return settings.proven_within or by_itself
+
+
+def _remotes(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    """A copy that is late is a warning and no more: whether the data is at risk, the backups here tell."""
+    hours = settings.carried_within or (_expected_hours(settings, facts) or float("inf")) * (_MISSED + _GRACE)
+    for one in facts.copies.remotes:
+        if text := _trouble_of(one, facts.now, hours):
+            yield Reason("warning", text, settings.reach.tool(f"push --remote {one.name}"))
+
+
+def _trouble_of(remote: RemoteState, now: datetime, hours: float) -> str:
+    """Why its copies are not what they should be; empty where they are, or are late by no more than that."""
+    if remote.asked_at is None:
+        return f"The remote {remote.name} was never reached: no copy is known to be there."
+    if remote.newest_at is None:
+        return f"There is no copy on the remote {remote.name} yet." if remote.behind else ""
+    age = (now - remote.newest_at).total_seconds()
+    if not remote.behind or age <= hours * 3600:
+        return ""
+    return (
+        f"The newest copy on the remote {remote.name}, {remote.newest}, is {span(age)} old; "
+        f"still to be carried: {remote.behind}."
+    )
+
+
+_AWAY = (_proof, _remotes)
+
+
 def _failures(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
     failed = _failed_since_success(facts)
     if failed:
@@ -295,6 +344,7 @@ def _numbers(settings: Settings, facts: Facts) -> Numbers:
         newest_checked_at=checked.checked_at if checked else None,
         newest_proven=proven.name if proven else None,
         newest_proven_at=proven.proven_at if proven else None,
+        last_proof_at=_last_proof_at(settings, facts),
         next_run_at=_next_run_at(settings, facts),
         backups=len(facts.backups),
         by_kind=dict(Counter(one.metadata.kind for one in facts.backups if one.metadata)),
@@ -309,7 +359,19 @@ def _numbers(settings: Settings, facts: Facts) -> Numbers:
         unfinished_restore=facts.unfinished_restore,
         drafts=facts.drafts,
         failures_since_success=len(_failed_since_success(facts)),
+        copies=facts.copies,
     )
+
+
+def _last_proof_at(settings: Settings, facts: Facts) -> datetime | None:
+    """As the backups tell that are there, and the history of those that are not there any more."""
+    kept = [one.proven_at for one in _reliable(settings, facts) if one.proven_at]
+    gone = [one.ended_at for one in facts.history.operations if _is_proof(one) and one.ended_at]
+    return max((moment for moment in (*kept, *gone) if moment <= facts.now + _CLOCKS_DIFFER), default=None)
+
+
+def _is_proof(operation: Operation) -> bool:
+    return operation.command == "test-restore" and operation.outcome in ("success", "warning")
 
 
 def _next_run_at(settings: Settings, facts: Facts) -> datetime | None:

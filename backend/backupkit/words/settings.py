@@ -116,6 +116,12 @@ class Settings(BaseSettings):
     critical_age: float | None = Field(
         default=None, gt=0, le=87600, description="Hours: an older last backup is critical in status."
     )
+    proven_within: float | None = Field(
+        default=None, gt=0, le=87600, description="Hours: a last test restore longer ago is a warning in status."
+    )
+    carried_within: float | None = Field(
+        default=None, gt=0, le=87600, description="Hours: an older newest copy on a remote is a warning in status."
+    )
     warning_free_days: float = Field(
         default=14, ge=0, le=3650, description="Fewer days until the disk is full: a warning."
     )
@@ -187,6 +193,8 @@ class Settings(BaseSettings):
         "log_file",
         "warning_age",
         "critical_age",
+        "proven_within",
+        "carried_within",
         "ping_url",
         "export_passphrase",
         "export_identity",

@@ -19,6 +19,8 @@ _DEFAULT_IN_WORDS = {
     "app_id": "the database's name",
     "warning_age": "a quarter more than expected_interval",
     "critical_age": "two of expected_interval and a quarter",
+    "proven_within": "two intervals of test_schedule and a quarter, while a scheduler is at work",
+    "carried_within": "two of expected_interval and a quarter",
 }
 _HEAD = """\
 The settings of the backups. A line counts when the # before it is gone; the rest says what it would be without.

@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element
 from backupkit.faces import render
 from backupkit.faces.report.elements import Child, element
 from backupkit.parts.space import human
+from backupkit.verbs.copies import Copies
 from backupkit.verbs.status import Numbers
 from backupkit.words.settings import Settings
 from backupkit.words.times import span
@@ -29,12 +30,13 @@ def tiles(settings: Settings, numbers: Numbers) -> Element:
     """Everything that is known, a tile for each thing to be known."""
     every = (
         ("Last backup", _last_backup(settings, numbers)),
-        ("Proven by a test restore", _found_good(settings, numbers, "newest_proven")),
+        ("Proven by a test restore", _proven(settings, numbers)),
         ("Checked", _found_good(settings, numbers, "newest_checked")),
         ("Next backup", _next_run(settings, numbers)),
         ("Backups", _counts(settings, numbers)),
         ("On disk", _on_disk(numbers)),
         ("Free space", _free(numbers)),
+        ("Copies", _copies(settings, numbers.copies)),
         ("Failures since the last backup", _failures(numbers)),
     )
     return element("dl", *(_tile(title, lines) for title, lines in every), class_="tiles")
@@ -69,6 +71,12 @@ def _found_good(settings: Settings, numbers: Numbers, which: str) -> Iterator[li
     yield [_ago((numbers.now - moment).total_seconds())]
     yield [_number(which, name, name)]
     yield [moment_of(settings, f"{which}_at", moment)]
+
+
+def _proven(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
+    yield from _found_good(settings, numbers, "newest_proven")
+    if moment := numbers.last_proof_at:
+        yield ["last test restore ", moment_of(settings, "last_proof_at", moment)]
 
 
 def _next_run(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
@@ -113,6 +121,21 @@ def _free(numbers: Numbers) -> Iterator[list[Child]]:
     if numbers.days_left is not None:
         lasts = "more than ten years" if numbers.days_left > _TEN_YEARS else span(numbers.days_left * 86400)
         yield ["enough for ", _number("days_left", numbers.days_left, lasts), " at this rate"]
+
+
+def _copies(settings: Settings, found: Copies) -> Iterator[list[Child]]:
+    yield [_number("copies", found.copies, f"{found.copies}, this app's own data among them")]
+    media, elsewhere = found.media, found.elsewhere
+    yield [
+        "on ",
+        _number("media", media, "1 medium" if media == 1 else f"{media} media"),
+        ", ",
+        _number("elsewhere", elsewhere, f"{elsewhere} in another place"),
+    ]
+    yield [f"3-2-1 lacks {' and '.join(found.lacking)}" if found.lacking else "that is 3-2-1"]
+    for one in found.remotes:
+        asked = f"asked {settings.local(one.asked_at):%Y-%m-%d %H:%M}" if one.asked_at else "never reached"
+        yield [f"{one.name}: {one.backups:,} there, {one.behind:,} still to be carried, {asked}"]
 
 
 def _failures(numbers: Numbers) -> Iterator[list[Child]]:

@@ -111,11 +111,13 @@ class FolderRemote:
             tell(Step(f"Copying {name} from {self.name}", size))
             _Copy(source, target, None, tell, self.name).make({})
 
-    def remove(self, name: str) -> None:
+    def remove(self, names: Sequence[str]) -> None:
         self.check()
         with self._failing():
-            disk.remove_tree(self._draft(name))
-            disk.discard_tree(self._draft(name), self._path / name)
+            for name in names:
+                disk.remove_tree(self._draft(name))
+                if os.path.lexists(self._path / name):
+                    disk.discard_tree(self._draft(name), self._path / name)
 
     def verify(self, tell: Listener) -> None:
         self.check()

@@ -85,11 +85,11 @@ class GitRemote:
             with branch.contents() as contents:
                 _Pull(branch, commit, contents, self._settings.zone, tell).into(target)
 
-    def remove(self, name: str) -> None:
-        """The backup is not on the branch any more, nor in its history; `NoSuchBackup` where it is not there."""
+    def remove(self, names: Sequence[str]) -> None:
+        """None of these backups is on the branch any more, nor in its history, which is pushed anew once."""
         with self._branch("trees") as branch:
-            branch.find(name)
-            self._until_pushed(branch, lambda: [one for one in branch.commits if one.backup.name != name])
+            if {one.backup.name for one in branch.commits}.intersection(names):
+                self._until_pushed(branch, lambda: [one for one in branch.commits if one.backup.name not in names])
 
     def verify(self, tell: Listener) -> None:
         """Everything on the branch came here, and every byte of it is what its commit says; else an error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -43,8 +44,8 @@ class Remote(Protocol):
     def pull(self, name: str, target: Path, tell: Listener) -> None:
         """The backup's files are in the empty folder `target`, unchecked."""
 
-    def remove(self, name: str) -> None:
-        """The backup is not there any more."""
+    def remove(self, names: Sequence[str]) -> None:
+        """None of these backups is there any more; the first go first. Done twice it does nothing."""
 
     def verify(self, tell: Listener) -> None:
         """All that the remote can check by itself is sound; `Damaged` says what is not."""

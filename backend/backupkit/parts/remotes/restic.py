@@ -39,9 +39,14 @@ _INCOMPLETE = 3  # restic's exit code for a snapshot that lacks files
 _FAR = 86400.0  # seconds: a check or a clean-up of a large repository takes hours, and says little meanwhile
 _AWAY = re.compile(
     r"dial tcp|no such host|connection refused|connection reset|i/o timeout|network is unreachable|no route to host"
-    r"|\bEOF\b|TLS handshake|broken pipe|Service Unavailable|server misbehaving|connection timed out|HTTP response 5",
+    r"|\bEOF\b|TLS handshake|broken pipe|Service Unavailable|server misbehaving|connection timed out|HTTP response 5"
+    r"|unable to start the sftp session",
     re.I,
 )
+_BY_SSH = "subprocess ssh: "
+_NOT_LET_IN = re.compile(r"Host key verification failed|Permission denied \(|Too many authentication failures")
+# What restic itself starts, by how the repository's address begins; and the package that has it.
+_NEEDED = {"sftp:": ("ssh", "openssh-client"), "rclone:": ("rclone", "rclone")}
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,10 @@ class ResticRemote:
         tell(Step(f"Fetching {name} from {self.name}"))
         self._run(["restore", self._snapshot(name), "--target", str(target)], tell, stall=_FAR)
 
-    def remove(self, name: str) -> None:
-        self._run(["forget", self._snapshot(name)])
+    def remove(self, names: Sequence[str]) -> None:
+        there = [(one["id"], found.name) for one in self._snapshots() if (found := _described(one))]
+        if ids := [str(id_) for id_, name in there if name in names]:
+            self._run(["forget", *ids])
 
     def tidy(self, tell: Listener) -> None:
         """What only forgotten snapshots held is removed from the repository."""
@@ -158,11 +165,15 @@ class ResticRemote:
                 )
 
     def _require_restic(self) -> None:
-        if shutil.which("restic") is None:
-            raise RemoteFailed(
-                f"restic is not installed, and the remote {self.name} needs it.",
-                hint="apt-get install restic, or brew install restic; in a container it belongs into the image.",
-            )
+        address = self._table.repository.get_secret_value()
+        begun = [needed for begin, needed in _NEEDED.items() if address.startswith(begin)]
+        for program, package in [("restic", "restic"), *begun]:
+            if shutil.which(program) is None:
+                raise RemoteFailed(
+                    f"{program} is not installed, and the remote {self.name} needs it.",
+                    hint=f"apt-get install {package}, or brew install {package}; in a container it belongs into the "
+                    "image.",
+                )
         told = subprocess.run(["restic", "version"], capture_output=True, text=True, timeout=60, check=False).stdout
         found = re.search(r"restic (\d+)\.(\d+)", told)
         if found is None or (int(found[1]), int(found[2])) < OLDEST:
@@ -230,6 +241,12 @@ class ResticRemote:
             return RemoteAway(
                 f"The repository of the remote {self.name} is locked: {_lock_of(said)}.",
                 hint="Another restic is at work there; a lock whose owner was killed elsewhere lasts for 30 minutes.",
+            )
+        if _NOT_LET_IN.search(said):
+            return RemoteFailed(
+                f"ssh does not get into the remote {self.name}: {reason}.",
+                hint="It must get in without a question: the key, and the host in known_hosts, in ~/.ssh of the user "
+                "who runs this; in the container that is /root/.ssh.",
             )
         if _AWAY.search(said):
             return RemoteAway(
@@ -383,7 +400,10 @@ def _lock_of(said: str) -> str:
 
 
 def _reason(text: str) -> str:
-    """The line that says why: restic's fatal one, or the last."""
+    """The line that says why: restic's fatal one, or that of the ssh it could not start; else the last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    fatal = [line for line in lines if line.startswith("Fatal: ")]
-    return shown((fatal or lines)[-1].removeprefix("Fatal: ")[:300]) if lines else "it said nothing"
+    telling = [line for line in lines if line.startswith("Fatal: ")]
+    if "unable to start the sftp session" in text:
+        telling = [line for line in lines if line.startswith(_BY_SSH)] or telling
+    last = (telling or lines or ["it said nothing"])[-1]
+    return shown(last.removeprefix("Fatal: ").removeprefix(_BY_SSH)[:300])

@@ -1,0 +1,115 @@
+"""The doctor: what of the set-up would fail on the day it is needed, and the command that mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backupkit.parts import duty
+from backupkit.parts.remotes.folder import MARKER
+from backupkit.verbs.create import create_backup
+from backupkit.verbs.doctor import Finding, examine
+from backupkit.verbs.reached import try_remotes
+from backupkit.verbs.remotes import prepare_remote
+from backupkit.words.errors import RemoteAway
+from backupkit.words.events import silence
+from backupkit.words.model import Order
+from backupkit.words.settings import Settings
+from refusals import run_here
+from small_app import NOON, SmallApp
+
+
+def with_remotes(app: SmallApp, **tables: dict[str, Any]) -> Settings:
+    told = {"app_dir": app.folder, "database": app.database, "uploads": app.uploads, "dir": app.backups}
+    return Settings(**told, remotes=tables)  # type: ignore[arg-type]
+
+
+def about(found: list[Finding], word: str) -> Finding:
+    (one,) = [finding for finding in found if word in finding.text]
+    return one
+
+
+@pytest.fixture
+def nas(tmp_path: Path) -> dict[str, Any]:
+    """The table of a folder that can be a remote."""
+    (tmp_path / "nas").mkdir()
+    return {"type": "folder", "path": str(tmp_path / "nas")}
+
+
+# Remotes.
+
+
+def test_a_remote_that_can_be_used_is_fine_and_one_that_is_not_mounted_is_wrong(
+    app: SmallApp, nas: dict[str, Any]
+) -> None:
+    settings = with_remotes(app, nas=nas)
+    found = about(examine(settings), "nas")
+    assert (found.level, "remotes --init nas" in found.mend) == ("wrong", True)
+    prepare_remote(settings, "nas")
+    found = about(examine(settings), "The remote nas")
+    assert (found.level, found.text) == ("fine", f"The remote nas can be used: folder, {nas['path']}.")
+
+
+def test_every_remote_is_looked_at_and_no_secret_is_shown(app: SmallApp, tmp_path: Path, nas: dict[str, Any]) -> None:
+    tables = {
+        "nas": nas,
+        "cloud": {"type": "restic", "repository": "rest:http://ann:sesame@127.0.0.1:9/"},
+        "git": {"type": "git", "url": f"{tmp_path}/none.git", "user_name": "B", "user_email": "b@example.com"},
+    }
+    result = run_here(app, "doctor", env={"BACKUP_REMOTES": json.dumps(tables)}, check=1)
+    assert "sesame" not in result.out + result.err
+    for name in tables:
+        assert (
+            f"the remote {name}" in result.out or f"The remote {name}" in result.out or f"remote {name}" in result.out
+        )
+    assert "BACKUP_REMOTE_CLOUD_PASSWORD_FILE" in result.out
+
+
+def test_a_remote_that_hangs_is_given_up_and_the_others_are_told_of(
+    app: SmallApp, tmp_path: Path, nas: dict[str, Any]
+) -> None:
+    stuck = tmp_path / "stuck"
+    stuck.mkdir()
+    os.mkfifo(stuck / MARKER)  # whoever reads it waits, as with a server that went away
+    settings = with_remotes(app, stuck={"type": "folder", "path": str(stuck)}, nas=nas)
+    prepare_remote(settings, "nas")
+    answers = try_remotes(settings, seconds=1)
+    assert answers["nas"] is None
+    assert isinstance(answers["stuck"], RemoteAway) and "not answered after 1 s" in answers["stuck"].message
+    (stuck / MARKER).write_bytes(b"")  # the one who waits goes on
+
+
+def test_without_a_remote_it_says_that_there_is_no_copy_elsewhere(app: SmallApp) -> None:
+    assert about(examine(app.settings), "copies elsewhere").level == "fine"
+
+
+# Who makes the backups, and when.
+
+
+def test_without_a_scheduler_nobody_makes_backups_by_themselves(app: SmallApp) -> None:
+    found = about(examine(app.settings, clock=lambda: NOON), " scheduler ")
+    assert found.level == "warning" and found.mend.endswith(("schedule", "up -d scheduler"))
+    app.backups.mkdir(exist_ok=True)
+    with duty.on(app.backups, 0):
+        assert about(examine(app.settings), " scheduler ") == Finding("fine", "A scheduler is at work.")
+    off = app.settings.model_copy(update={"automatic_daily": False})
+    assert about(examine(off), "by itself").level == "fine"
+
+
+@pytest.mark.parametrize(("days", "level"), [(1, "fine"), (3, "warning")])
+def test_a_line_for_cron_will_do_as_long_as_it_works(app: SmallApp, days: int, level: str) -> None:
+    create_backup(app.settings, Order("one", kind="scheduled"), clock=lambda: NOON - timedelta(days=days))
+    assert about(examine(app.settings, silence, lambda: NOON), " scheduler ").level == level
+
+
+def test_a_clock_that_is_behind_its_own_backups_is_told(app: SmallApp) -> None:
+    create_backup(app.settings, Order("one"), clock=lambda: NOON)
+    assert about(examine(app.settings, clock=lambda: NOON), "The clock says").level == "fine"
+    found = about(examine(app.settings, clock=lambda: NOON - timedelta(days=900)), "The clock says")
+    assert (found.level, found.mend) == ("warning", "date")
+    assert found.text == "The clock says 2023-12-28 12:00, and a backup is of 2026-06-15 12:00."
