@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backupkit.parts.sources import database, sql
-from backupkit.parts.sources.sql_rows import Page
+from backupkit.parts.sources.sql_rows import Page, read_run
 from backupkit.verbs import second_reader
 from backupkit.verbs.dump import dump_to
 from small_app import SmallApp
@@ -85,6 +85,50 @@ def test_a_second_reader_that_is_killed_leaves_the_dump_to_the_first(app: SmallA
     with two_readers(app.database, Dying) as (moment, second):
         sql.write_dump(moment, out, second=second)
     assert second.runs == 1
+    assert out.getvalue() == alone(app.database)
+
+
+class Strict:
+    """A reader in this process that gives one answer for each question, and fails where a real one would hang."""
+
+    def __init__(self, live: sqlite3.Connection) -> None:
+        self._live = live
+        self._pending: list[list[Page]] = []
+        self.answered = 0
+
+    def ask(self, query: str, place: float, size: int, count: int) -> None:
+        assert not self._pending, "asked again before the answer was taken"
+        self._pending.append(list(read_run(self._live, query, place, size, count)))
+
+    def answer(self) -> list[Page] | None:
+        self.answered += 1
+        return self._pending.pop()
+
+
+@pytest.mark.parametrize("width", [1, 700])
+def test_of_any_number_of_rows_nothing_is_waited_for_that_was_not_asked_for(width: int) -> None:
+    answered = 0
+    with contextlib.closing(sqlite3.connect(":memory:")) as live:
+        live.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT)")
+        for count in range(1, 1700):
+            live.execute("INSERT INTO t (text) VALUES (?)", ("x" * width,))
+            # Around the ends of pages and of runs of them, of whatever size they are by then.
+            if count % 64 in (0, 1, 63, 32) or count < 40:
+                live.commit()
+                one, two, second = io.BytesIO(), io.BytesIO(), Strict(live)
+                sql.write_dump(live, one)
+                sql.write_dump(live, two, second=second)
+                assert one.getvalue() == two.getvalue() and not second._pending
+                answered += second.answered
+    assert answered
+
+
+def test_a_table_that_ends_within_the_last_page_of_a_run_is_dumped_to_its_end(app: SmallApp) -> None:
+    app.execute("DELETE FROM companies")
+    app.add_rows(500)  # eight pages of 64 rows, the last one not full
+    out = io.BytesIO()
+    with two_readers(app.database) as (moment, second):
+        sql.write_dump(moment, out, second=second)
     assert out.getvalue() == alone(app.database)
 
 

@@ -245,24 +245,30 @@ class _Dump:
         place: float | None = _BEFORE_ALL
         size, theirs = _SAMPLE, list[Page]()
         while place is not None:
-            self._ask_ahead(rows, place, size)
+            asked = self._ask_ahead(rows, place, size)
             self._write_run(rows, theirs)
             place = self._write_run(rows, read_run(self._live, rows.page, place, size, _RUN))
-            theirs = self._their_run(rows, place, size) if place is not None else []
+            theirs = self._their_run(rows, place, size, asked)
             place = theirs[-1].last if theirs else None
             size = _better_size(size, theirs)
         self._write_run(rows, theirs)
 
-    def _ask_ahead(self, rows: _Rows, place: float, size: int) -> None:
-        """The second reader begins with the run after this one."""
-        if self._second:
-            count, end = self._cursor.execute(rows.end, (place, size * _RUN)).fetchone()
-            if count == size * _RUN:  # or else the rows end within this run, and no answer will be wanted
-                self._second.ask(rows.page, end, size, _THEIR_RUN)
+    def _ask_ahead(self, rows: _Rows, place: float, size: int) -> float | None:
+        """The second reader begins with the run after this one: the key it begins at; None where it was not asked."""
+        if self._second is None:
+            return None
+        count, end = self._cursor.execute(rows.end, (place, size * _RUN)).fetchone()
+        if count < size * _RUN:
+            return None  # the rows end within this run
+        self._second.ask(rows.page, end, size, _THEIR_RUN)
+        return float(end)
 
-    def _their_run(self, rows: _Rows, place: float, size: int) -> list[Page]:
-        answer = self._second.answer() if self._second else None
-        return answer or list(read_run(self._live, rows.page, place, size, _THEIR_RUN))
+    def _their_run(self, rows: _Rows, place: float | None, size: int, asked: float | None) -> list[Page]:
+        """The run from there on. What was asked for is waited for, and nothing else: nobody would ever answer."""
+        answer = self._second.answer() if self._second and asked is not None else None
+        if place is None:
+            return []
+        return answer if answer and place == asked else list(read_run(self._live, rows.page, place, size, _THEIR_RUN))
 
     def _write_run(self, rows: _Rows, pages: Iterable[Page]) -> int | None:
         """The key of the last row written; None at the end."""
