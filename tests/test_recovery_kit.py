@@ -194,3 +194,16 @@ def test_the_sheet_tells_of_the_remotes_and_of_their_passwords_by_name_only(app:
     assert "./backup.sh pull latest --remote cloud" in text
     assert "`remotes.cloud.password` is set (environment BACKUP_REMOTE_CLOUD_PASSWORD)" in text
     assert "sesame" not in text and "correct horse" not in text
+
+
+def test_the_sheet_says_what_it_takes_to_reach_a_remote_besides_its_settings(app: SmallApp) -> None:
+    person = 'user_name = "B"\nuser_email = "b@example.com"\n'
+    (app.folder / "backup.toml").write_text(
+        f'[remotes.host]\ntype = "git"\nurl = "git@example.org:me/pats.git"\n{person}'
+        '[remotes.cellar]\ntype = "restic"\nrepository = "sftp://b@example.org//srv/pats"\n'
+        f'[remotes.disk]\ntype = "git"\nurl = "./host.git"\n{person}'
+    )
+    text = printed(app)
+    assert "to reach the remote host: a key of ssh, or what else git is let in by;" in text
+    assert "to reach the remote cellar: a key of ssh that is let in there, and its known_hosts;" in text
+    assert "to reach the remote disk" not in text and "None is needed" not in text

@@ -18,7 +18,7 @@ from project import Project
 import servers
 from small_app import entry
 
-APP, PASSWORD = 1000, "correct horse"
+APP = 1000
 KINDS = ("folder", "sftp", "s3", "git")
 
 
@@ -49,7 +49,7 @@ def places(folder: Path) -> Iterator[Copies]:
     (there / "nas").mkdir(parents=True)
     run(["git", "init", "--quiet", "--bare", str(there / "host.git")], os.environ)
     with servers.ssh(folder / "sshd") as server, servers.s3() as port:
-        restic = {"type": "restic", "password": PASSWORD}
+        restic = {"type": "restic", "password_file": "/root/.ssh/password"}
         person = {"user_name": "Backup", "user_email": "backup@example.com"}
         git = {"type": "git", "include": ["dump", "metadata", "database", "uploads"], **person}
         tables = {
@@ -59,6 +59,7 @@ def places(folder: Path) -> Iterator[Copies]:
             "git": {**git, "url": f"ssh://{server.address}{there}/host.git"},
         }
         keys = server.keys_for(folder / "keys")
+        (keys / "password").write_text("correct horse\n")
         for path in (keys, *keys.iterdir()):
             os.chown(path, APP, APP)  # as a person's who is not root
         yield Copies(tables, there, keys)

@@ -79,12 +79,14 @@ def _copies(kit: RecoveryKit) -> Iterator[str]:
 def _keys(kit: RecoveryKit) -> Iterator[str]:
     yield "## Keys"
     yield ""
-    if not kit.recipients and not kit.secrets:
+    if not kit.recipients and not kit.secrets and not kit.ways_in:
         yield "None is needed: nothing is encrypted by this tool's settings."
     for recipient in kit.recipients:
         yield f"- exports are encrypted to `{shown(recipient)}`; the secret key to it is needed, and is not here"
     for name, origin in kit.secrets:
         yield f"- `{name}` is set ({origin}); without a copy of it elsewhere it is lost with the machine"
+    for name, what in kit.ways_in:
+        yield f"- to reach the remote {name}: {what}; the same goes for that"
     yield ""
 
 

@@ -26,7 +26,8 @@ def plan_remote_prune(settings: Settings, remote: str, tell: Listener = silence,
             f"The remote {remote} has no rules of its own, and keeps everything.",
             hint=f"Set keep_daily or the like in [remotes.{remote}].",
         )
-    found = [as_backup(settings, remote, one) for one in list_remote(settings, remote, tell, clock)]
+    here = {one.name: one for one in store.all_backups(settings)}
+    found = [as_backup(remote, one, here.get(one.name)) for one in list_remote(settings, remote, tell, clock)]
     known = Known(app_id=settings.app_id, now=clock(), zone=settings.zone)
     decision = retention.decide(policy_of(table), found, known)
     stopped = decision.stopped or _doubt_here(settings, known)

@@ -6,7 +6,7 @@ A remote that fails harms no backup here, and keeps no other remote from its cop
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,7 +94,8 @@ def missing(
     absent = _new_enough(absent, there, table.newest_only)
     if not table.has_policy:
         return absent
-    verdicts = judged(settings, table, remote, there, absent)
+    by_name = {one.name: one for one in found}
+    verdicts = judged(settings, table, remote, there, absent, by_name)
     kept = {one.backup.path for one in verdicts if one.keep}
     return [one for one in absent if one.path in kept]
 
@@ -113,11 +114,12 @@ def judged(
     table: RemoteTable,
     remote: str,
     there: Sequence[RemoteBackup],
-    more: Sequence[Backup] = (),
+    more: Sequence[Backup],
+    here: Mapping[str, Backup],
     clock: Clock = utc_now,
 ) -> tuple[Verdict, ...]:
     """A verdict for each backup there, and for those that might come, by the remote's own rules."""
-    found = [*(as_backup(settings, remote, one) for one in there), *more]
+    found = [*(as_backup(remote, one, here.get(one.name)) for one in there), *more]
     known = Known(app_id=settings.app_id, now=clock(), zone=settings.zone)
     return retention.decide(policy_of(table), found, known).verdicts
 
@@ -136,13 +138,11 @@ def policy_of(table: RemoteTable) -> Policy:
     )
 
 
-def as_backup(settings: Settings, remote: str, one: RemoteBackup) -> Backup:
-    """The backup there as retention knows backups: with what is known of the one here, if it is the same."""
+def as_backup(remote: str, one: RemoteBackup, here: Backup | None) -> Backup:
+    """The backup there as retention knows backups; with what is known of the one `here` of its name, if it is that."""
     path = Path(remote) / one.name
-    if store.is_backup(settings.dir / one.name):
-        here = store.read(settings, one.name)
-        if here.metadata and here.metadata.created_at == one.created_at and here.state != "damaged":
-            return replace(here, path=path, unique_bytes=0)
+    if here and here.metadata and here.metadata.created_at == one.created_at and here.state != "damaged":
+        return replace(here, path=path, unique_bytes=0)
     metadata = Metadata(
         backup_name=one.name,
         timestamp=f"{one.created_at:%Y%m%d_%H%M%S}",

@@ -32,7 +32,10 @@ class Copies:
 
 @dataclass(frozen=True)
 class RecoveryKit:
-    """Everything for the sheet. `secrets` are the names of those that are set, each with where it comes from."""
+    """Everything for the sheet. `secrets` are the names of those that are set, each with where it comes from.
+
+    `ways_in` are remotes, each with what it takes to come there besides.
+    """
 
     made_at: datetime
     settings: Settings
@@ -41,6 +44,7 @@ class RecoveryKit:
     copies: tuple[Copies, ...]
     recipients: tuple[str, ...]
     secrets: tuple[tuple[str, str], ...]
+    ways_in: tuple[tuple[str, str], ...] = ()
 
 
 def copies_of(settings: Settings) -> tuple[Copies, ...]:
@@ -68,6 +72,7 @@ def recovery_kit(settings: Settings, copies: Sequence[Copies] = (), clock: Clock
             *((name, come_from[name]) for name in secret_names() if getattr(settings, name)),
             *secret_origins(settings.remotes, os.environ),
         ),
+        ways_in=tuple((name, table.way_in) for name, table in settings.remotes.items() if table.way_in),
     )
 
 

@@ -22,6 +22,15 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
 _MANY = 1_000_000
 _BRANCH = re.compile(r"(?!.*(\.\.|//|/\.|\.lock(/|$)|[./]$))[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 _THE_CODES_OWN = {"main", "master", "trunk", "develop"}
+_WAYS_IN = {
+    "sftp": "a key of ssh that is let in there, and its known_hosts",
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "b2": "B2_ACCOUNT_ID and B2_ACCOUNT_KEY",
+    "azure": "AZURE_ACCOUNT_NAME and AZURE_ACCOUNT_KEY",
+    "gs": "GOOGLE_PROJECT_ID and GOOGLE_APPLICATION_CREDENTIALS",
+    "swift": "the OS_… variables of OpenStack",
+    "rclone": "rclone, and its configuration file",
+}
 Part = Literal["dump", "metadata", "database", "uploads"]
 
 
@@ -68,6 +77,11 @@ class RemoteTable(BaseModel):
     def place(self) -> str:
         """Where it is, for a person; without a password."""
         raise NotImplementedError
+
+    @property
+    def way_in(self) -> str:
+        """What it takes to come there that is no setting of ours, for a person; empty where it takes nothing."""
+        return ""
 
     @property
     def has_policy(self) -> bool:
@@ -119,6 +133,10 @@ class ResticTable(RemoteTable):
     @property
     def place(self) -> str:
         return str(self.repository)
+
+    @property
+    def way_in(self) -> str:
+        return _WAYS_IN.get(self.repository.get_secret_value().partition(":")[0], "")
 
     def _leaves_the_house(self) -> bool:
         return bool(re.match("[a-z0-9]{2,}:", self.repository.get_secret_value()))
@@ -174,6 +192,10 @@ class GitTable(RemoteTable):
     @property
     def place(self) -> str:
         return f"{self.url}, branch {self.branch}"
+
+    @property
+    def way_in(self) -> str:
+        return "a key of ssh, or what else git is let in by" if self._leaves_the_house() else ""
 
     @property
     def newest_only(self) -> int:

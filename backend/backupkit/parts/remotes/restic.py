@@ -40,7 +40,7 @@ _FAR = 86400.0  # seconds: a check or a clean-up of a large repository takes hou
 _AWAY = re.compile(
     r"dial tcp|no such host|connection refused|connection reset|i/o timeout|network is unreachable|no route to host"
     r"|\bEOF\b|TLS handshake|broken pipe|Service Unavailable|server misbehaving|connection timed out|HTTP response 5"
-    r"|unable to start the sftp session",
+    r"|unable to start the sftp session|ssh command exited",
     re.I,
 )
 _BY_SSH = "subprocess ssh: "
@@ -400,10 +400,10 @@ def _lock_of(said: str) -> str:
 
 
 def _reason(text: str) -> str:
-    """The line that says why: restic's fatal one, or that of the ssh it could not start; else the last."""
+    """The line that says why: restic's fatal one, or that of its ssh where that has ended; else the last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith("Fatal: ")]
-    if "unable to start the sftp session" in text:
+    if "unable to start the sftp session" in text or "ssh command exited" in text:
         telling = [line for line in lines if line.startswith(_BY_SSH)] or telling
     last = (telling or lines or ["it said nothing"])[-1]
     return shown(last.removeprefix("Fatal: ").removeprefix(_BY_SSH)[:300])
