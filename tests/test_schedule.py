@@ -33,6 +33,7 @@ from refusals import run_here
 from small_app import BACKEND, COMMAND, NOON, SmallApp, clean_environment
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+LAST_BACKUP = {"BACKUP_BACKUP_ON_SHUTDOWN": "true", "BACKUP_SHUTDOWN_TIMEOUT": "60"}  # of a busy machine too
 
 
 # A clock that is moved: the real scheduler, APScheduler's real loop, and backups that are a page of metadata each.
@@ -389,7 +390,7 @@ def test_a_backup_that_was_missed_is_made_at_the_start_and_not_again(app: SmallA
 def test_beside_an_app_in_one_container_both_end_together(app: SmallApp, by_itself: bool) -> None:
     just_made(app)
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "BACKUP_BACKUP_ON_SHUTDOWN": "true"}
+    environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), **LAST_BACKUP}
     stop = app.folder / "stop"
     wait_for_it = f"trap 'exit 7' TERM; until [ -e '{stop}' ]; do sleep 0.1; done; exit 7"
     log = app.folder / "said"
@@ -446,12 +447,12 @@ def test_a_test_restore_proves_the_first_backup(app: SmallApp) -> None:
 
 def test_being_told_to_end_makes_a_last_backup_where_that_is_asked(app: SmallApp) -> None:
     just_made(app)
-    with running(app, BACKUP_BACKUP_ON_SHUTDOWN="true") as scheduler:
+    with running(app, **LAST_BACKUP) as scheduler:
         scheduler.says("Next backup: ")
         assert scheduler.end() == 0
         assert "Making a backup before the end." in scheduler.said
     assert len(names(app)) == 2
-    with running(app, BACKUP_BACKUP_ON_SHUTDOWN="true") as scheduler:
+    with running(app, **LAST_BACKUP) as scheduler:
         scheduler.says("Next backup: ")
         assert scheduler.end(signal.SIGINT) == 0  # Ctrl-C: a person who wants it to end
     with running(app) as scheduler:
@@ -462,7 +463,7 @@ def test_being_told_to_end_makes_a_last_backup_where_that_is_asked(app: SmallApp
 
 def test_a_last_backup_that_fails_is_the_exit_code(app: SmallApp) -> None:
     just_made(app)
-    with running(app, BACKUP_BACKUP_ON_SHUTDOWN="true") as scheduler:
+    with running(app, **LAST_BACKUP) as scheduler:
         scheduler.says("Next backup: ")
         app.database.unlink()
         assert scheduler.end() == 13
@@ -490,7 +491,7 @@ def test_a_run_under_way_is_interrupted_and_nothing_is_left_half_done(app: Small
 
 
 def test_a_backup_under_way_is_finished_where_one_is_wanted_at_the_end(app: SmallApp) -> None:
-    with running(app, BACKUP_BACKUP_ON_SHUTDOWN="true", BACKUP_SHUTDOWN_TIMEOUT="60") as scheduler:
+    with running(app, **LAST_BACKUP) as scheduler:
         with long_backup(app):
             scheduler.says("Due now: backup")
             scheduler.child.send_signal(signal.SIGTERM)
