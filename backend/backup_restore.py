@@ -541,6 +541,35 @@ def status(
 
 
 @app.command()
+def report(
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A bare name goes to the backups folder; - is stdout."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """All about the backups on one page to mail or to serve: HTML that needs nothing beside it."""
+    from backupkit.faces import as_json
+    from backupkit.faces.report.page import page
+    from backupkit.verbs.report import DEFAULT_FILE, report_path, write_report
+    from backupkit.verbs.report import report as gather
+
+    if json and output is not None:
+        raise Refused("With --json what the page says goes to stdout.", hint="Leave out --output.")
+    settings = _settings_for_reading()
+    if json:
+        return as_json.put(as_json.report(gather(settings)))
+    if output is None:
+        output = DEFAULT_FILE if sys.stdout.isatty() else "-"  # nobody reads HTML at a terminal
+    path = report_path(settings, output) if output != "-" else None
+    content = page(settings, gather(settings))
+    if path is None:
+        return print(content, end="")
+    write_report(path, content)
+    _put([f"The report is {path}."])
+
+
+@app.command()
 def schedule(
     show: Annotated[bool, typer.Option("--list", help="Show the next runs, and end.")] = False,
     json: Json = False,
