@@ -679,6 +679,17 @@ def notify_test(json: Json = False) -> None:
 
 
 @app.command()
+def ui() -> None:
+    """The terminal interface: see that the data is safe, make backups, get data back."""
+    from backupkit.words.extras import from_extra
+
+    with from_extra("ui", "The terminal interface"):
+        from backupkit.faces.ui.window import Window
+    _require_terminal()
+    Window(_settings_for_reading()).run()
+
+
+@app.command()
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the throw-away data, and say where they are.")] = False,
 ) -> None:
@@ -935,6 +946,12 @@ def _require_person(without: bool) -> None:
         raise Refused(
             "There is no terminal to ask at; nothing was changed.", hint="--force goes ahead, --dry-run shows."
         )
+
+
+def _require_terminal() -> None:
+    """Refused where an interface could not be drawn."""
+    if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Refused("The terminal interface needs a terminal.", hint="`status` and `list` do without.")
 
 
 def _may_push_to_git(settings: Settings, remote: str | None) -> bool:

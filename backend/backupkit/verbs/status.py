@@ -357,11 +357,12 @@ def _reliable(settings: Settings, facts: Facts) -> Iterator[Backup]:
     """This app's backups that could be restored, newest first; safety copies apart, which are of what was replaced."""
     for backup in facts.backups:
         metadata = backup.metadata
-        if metadata and backup.state != "damaged" and _is_ours(settings, metadata) and not _is_future(facts, backup):
+        if metadata and backup.state != "damaged" and is_own(settings, metadata) and not _is_future(facts, backup):
             yield backup
 
 
-def _is_ours(settings: Settings, metadata: Metadata) -> bool:
+def is_own(settings: Settings, metadata: Metadata) -> bool:
+    """Whether it is this app's, and no safety copy."""
     return metadata.kind != "pre_restore" and metadata.app_id in (None, settings.app_id)
 
 
