@@ -35,7 +35,7 @@ class Task(Generic[Result]):
     """What is to be done: `act` is the verb with all but its listener, `told` makes lines of its result.
 
     From the steps in `steps_to_finish` on there is only forward: it is not cancelled any more. `choices` are what may
-    be done next, a button each, where it went well.
+    be done next, a button each, where it went well; with `closes` the dialog then goes by itself.
     """
 
     title: str
@@ -43,6 +43,7 @@ class Task(Generic[Result]):
     told: Callable[[Result], Iterable[str]]
     steps_to_finish: frozenset[str] = frozenset()
     choices: tuple[str, ...] = ()
+    closes: bool = False
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,9 @@ class WorkScreen(ModalScreen[Ended[Result]], Generic[Result]):
 
     def _show_ended(self, ended: Ended[Result]) -> None:
         self.ended = ended
+        if ended.state == "done" and self.run.task.closes:
+            self.dismiss(ended)
+            return
         box, is_well = self.query_one("#work"), ended.state == "done"
         box.add_class("well" if is_well else "badly")
         self.query_one(ProgressBar).display = False
