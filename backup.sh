@@ -51,13 +51,14 @@ read_arguments() {
         continue
         ;;
     esac
+    case $command:$word in report:--output=*/* | report:-o*/*) words+=(--output) word=${word#--output=} word=${word#-o} ;; esac
     before=$word
     case $command:$word in
       :-*) ;;
       :*) command=$word ;;
       restore:--stop | restore-dump:--stop | undo:--stop | migrate:--stop) stop=yes && continue ;;
       *:-*) ;;
-      dump:*/* | restore-dump:*/* | export:*/* | import:*/* | recovery-kit:*/*)
+      dump:*/* | restore-dump:*/* | export:*/* | import:*/* | recovery-kit:*/* | report:*/*)
         path=$(absolute "$word")
         word=$path
         if [ "${path%/*}" = "$root/backups" ]; then word=${path##*/} path=""; fi
@@ -273,6 +274,14 @@ send_key() {
   words=("${words[@]:0:key}" "${words[@]:key+2}")
 }
 
+# Made anew again and again, a report takes the place of an earlier one, and of nothing else.
+is_report() {
+  local start=""
+  [ "$command" = report ] && [ -f "$1" ] || return 1
+  IFS= read -r -d '' -n 1000 start <"$1" || true
+  [[ $start == *'content="backupkit report'* ]]
+}
+
 write_to_path() {
   local filter=(cat) part code=0
   case $command:$path in
@@ -280,10 +289,12 @@ write_to_path() {
     dump:*.zst) filter=(zstd -q -c) ;;
   esac
   command -v "${filter[0]}" >/dev/null || die 2 "There is no ${filter[0]} here: dump to a .gz, or to a bare name."
-  if [ -e "$path" ]; then die 2 "$path exists already."; fi
+  if [ -e "$path" ] && ! is_report "$path"; then die 2 "$path exists already."; fi
   part=$(mktemp "$path.XXXXXX") || die 2 "Cannot write beside $path."
   # shellcheck disable=SC2064 # the name as it is now
   trap "rm -f '${part//\'/\'\\\'\'}'" EXIT
+  # A web server may have to read a report: who may is as it was, or as the umask says.
+  if [ -e "$path" ]; then cp -p "$path" "$part"; elif [ "$command" = report ]; then chmod +rw "$part"; fi
   in_container | "${filter[@]}" >"$part" || code=$?
   case $code in 0 | 3) mv "$part" "$path" && printf '%s\n' "$path" ;; esac
   return "$code"
@@ -414,7 +425,7 @@ if [ -n "$stop" ]; then
   with_service_stopped
 else
   case $command:$path in
-    dump:?* | export:?* | recovery-kit:?*) write_to_path ;;
+    dump:?* | export:?* | recovery-kit:?* | report:?*) write_to_path ;;
     *) in_container ;;
   esac
 fi

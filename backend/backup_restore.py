@@ -15,6 +15,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_
 import os
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -540,6 +541,35 @@ def status(
 
 
 @app.command()
+def report(
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A bare name goes to the backups folder; - is stdout."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """All about the backups on one page to mail or to serve: HTML that needs nothing beside it."""
+    from backupkit.faces import as_json
+    from backupkit.faces.report.page import page
+    from backupkit.verbs.report import DEFAULT_FILE, report_path, write_report
+    from backupkit.verbs.report import report as gather
+
+    if json and output is not None:
+        raise Refused("With --json what the page says goes to stdout.", hint="Leave out --output.")
+    settings = _settings_for_reading()
+    if json:
+        return as_json.put(as_json.report(gather(settings)))
+    if output is None:
+        output = DEFAULT_FILE if sys.stdout.isatty() else "-"  # nobody reads HTML at a terminal
+    path = report_path(settings, output) if output != "-" else None
+    content = page(settings, gather(settings))
+    if path is None:
+        return print(content, end="")
+    write_report(path, content)
+    _put([f"The report is {path}."])
+
+
+@app.command()
 def schedule(
     show: Annotated[bool, typer.Option("--list", help="Show the next runs, and end.")] = False,
     json: Json = False,
@@ -679,10 +709,20 @@ def notify_test(json: Json = False) -> None:
 
 
 @app.command()
-def ui() -> None:
+def ui(
+    web: Annotated[bool, typer.Option("--web", help="The same in a browser.")] = False,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Where to serve that; this machine alone: 127.0.0.1.")
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Its port; 0: any. 8765.")] = None,
+) -> None:
     """The terminal interface: see that the data is safe, make backups, get data back."""
     from backupkit.words.extras import from_extra
 
+    if web:
+        return _serve_ui(host or "127.0.0.1", port)
+    if host is not None or port is not None:
+        raise Refused("--host and --port say where a browser finds it.", hint="Add --web.")
     with from_extra("ui", "The terminal interface"):
         from backupkit.faces.ui.window import Window
     _require_terminal()
@@ -946,6 +986,18 @@ def _require_person(without: bool) -> None:
         raise Refused(
             "There is no terminal to ask at; nothing was changed.", hint="--force goes ahead, --dry-run shows."
         )
+
+
+def _serve_ui(host: str, port: int | None) -> None:
+    from backupkit.words.extras import from_extra
+
+    with from_extra("ui", "The interface in a browser"):
+        from backupkit.faces.ui import web
+    settings = _settings_for_reading()
+    say("Open this address in a browser; it lets one in, once. Ctrl-C ends it.")
+    title, outside = f"Backups of {settings.app_id}", os.environ.get("BACKUP_HOST_ADDRESS", "")
+    put = partial(print, flush=True)
+    web.serve(str(Path(__file__).resolve()), host, web.DEFAULT_PORT if port is None else port, outside, title, put)
 
 
 def _require_terminal() -> None:

@@ -20,6 +20,8 @@ HOW_TO_GET = {
     "age-keygen": "apt install age, or brew install age",
     "bash": "apt install bash",
     "borg": "apt install borgbackup, or brew install borgbackup",
+    "chromedriver": "apt install chromium-driver, or brew install chromedriver",
+    "chromium": "apt install chromium, or brew install chromium",
     "crontab": "apt install cron",
     "docker": "apt install docker.io, or https://docs.docker.com/engine/install",
     "docker-compose": "apt install docker-compose",

@@ -18,7 +18,7 @@ import pytest
 WRAPPER = Path(__file__).resolve().parents[1] / "backup.sh"
 BASH = shutil.which("bash") or "bash"
 SYSTEM_PROGRAMS = (
-    "bash basename cat chmod cksum date dirname env find grep gzip ln mkdir mktemp mv python3 readlink rm tr"
+    "bash basename cat chmod cksum cp date dirname env find grep gzip ln mkdir mktemp mv python3 readlink rm tr"
 )
 MORE_FOLDERS = ":/usr/local/bin:/opt/homebrew/bin"
 GIT = ["git", "-c", "user.name=A Tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false"]
@@ -724,3 +724,31 @@ def test_a_recovery_sheet_for_a_path_is_written_here_with_what_is_known_here(hos
     assert (told["BACKUP_GIT_COMMIT"], told["BACKUP_HOST_ORIGIN"]) == (made, "git@example.org:x.git")
     assert told["BACKUP_HOST_FOLDER"] == str(host.project)
     assert b"exists already" in host.run("recovery-kit", "./sheet.md", cwd=str(host.folder), code=2).stderr
+
+
+@pytest.mark.parametrize("words", [["--output", "./page.html"], ["--output=./page.html"], ["-o./page.html"]])
+def test_a_report_for_a_path_is_written_here_and_takes_the_place_of_an_earlier_one(
+    host: Host, words: list[str]
+) -> None:
+    host.install("docker")
+    page = host.folder / "page.html"
+    page.write_text('<meta name="generator" content="backupkit report of yesterday">')
+    page.chmod(0o604)
+    host.answer(output="the report of today")
+    host.run("report", *words, cwd=str(host.folder))
+    assert page.read_text() == "the report of today"
+    assert page.stat().st_mode & 0o777 == 0o604
+    assert host.handover()["call"].endswith(" report --output -")
+    page.write_text("a page of somebody's own")
+    assert b"exists already" in host.run("report", *words, cwd=str(host.folder), code=2).stderr
+    assert page.read_text() == "a page of somebody's own"
+
+
+def test_a_new_report_may_be_read_by_whom_the_umask_lets(host: Host) -> None:
+    host.install("docker")
+    before = os.umask(0o027)
+    try:
+        host.run("report", "-o", "./page.html", cwd=str(host.folder))
+    finally:
+        os.umask(before)
+    assert (host.folder / "page.html").stat().st_mode & 0o777 == 0o640

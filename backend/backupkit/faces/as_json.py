@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from backupkit.verbs.prune import Pruned, PrunePlan
     from backupkit.verbs.push import Pushed
     from backupkit.verbs.remotes import Copies, RemoteState
+    from backupkit.verbs.report import Report
     from backupkit.verbs.restore import Restored, RestorePlan
     from backupkit.verbs.run import StepResult
     from backupkit.verbs.status import Status
@@ -182,8 +183,14 @@ def status(found: Status) -> dict[str, Any]:
     return {**said, **dataclasses.asdict(found.numbers)}
 
 
+def report(found: Report) -> dict[str, Any]:
+    """What the report says: the status, and beside it the calendar, the sizes, the test restores and what comes."""
+    runs = [dataclasses.asdict(run) for run in found.runs]
+    return {**status(found.status), **dataclasses.asdict(found.overview), "next_runs": runs}
+
+
 def _plain(value: object) -> Any:
-    if isinstance(value, datetime):
+    if isinstance(value, date):  # and so a datetime
         return value.isoformat()
     if isinstance(value, Path | Secret):
         return str(value)

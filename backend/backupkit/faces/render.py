@@ -14,7 +14,7 @@ from backupkit.words.times import span
 if TYPE_CHECKING:
     from backupkit.faces.courier import Delivery
     from backupkit.parts.remotes.remote import RemoteBackup
-    from backupkit.parts.retention import Verdict
+    from backupkit.parts.retention import Policy, Verdict
     from backupkit.parts.sources.delta import Summary
     from backupkit.parts.timetable import Due
     from backupkit.verbs.configure import Changed
@@ -65,7 +65,7 @@ def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
     if metadata is None:
         return backup.name, "-", "-", "-", "-", "-", "damaged", backup.trouble
     marks = (["unusual"] if backup.unusual else []) + (["pinned"] if backup.pinned else [])
-    state = ", ".join((_state(settings, backup), *marks))
+    state = ", ".join((state_and_day(settings, backup), *marks))
     note = shown(backup.flaws[0].text if backup.flaws else backup.trouble or metadata.note)
     made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S")
     revision = shown(",".join(metadata.revisions)) or "-"
@@ -73,7 +73,7 @@ def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
     return backup.name, made, metadata.kind, size, adds, revision, state, note
 
 
-def _state(settings: Settings, backup: Backup) -> str:
+def state_and_day(settings: Settings, backup: Backup) -> str:
     """The state, and the day it was found where that was later than the making."""
     when = backup.proven_at if backup.state == "proven" else backup.checked_at
     if when is None or (backup.metadata and when == backup.metadata.created_at):
@@ -477,3 +477,36 @@ def _when(settings: Settings, name: str | None, moment: datetime | None) -> str:
 def _ago(moment: datetime) -> str:
     seconds = (datetime.now(UTC) - moment).total_seconds()
     return f"{span(seconds)} ago" if seconds >= 60 else "just now"
+
+
+def policy(wanted: Policy) -> Iterator[str]:
+    """What retention keeps, a sentence for each rule."""
+    if wanted.newest:
+        yield f"The newest {wanted.newest:,} of all, and no more{': of these' if wanted.of_kinds else ''}."
+    if wanted.of_kinds or not wanted.newest:
+        yield from _routine_rules(wanted)
+        yield "All that were asked for by hand."
+        yield from _safety_rules(wanted)
+    good = counted(wanted.floor, "good one")
+    yield f"Whatever the rules say: the newest {good}, the newest proven, and what is pinned."
+
+
+def _routine_rules(wanted: Policy) -> Iterator[str]:
+    periods = (("day", wanted.daily), ("week", wanted.weekly), ("month", wanted.monthly), ("year", wanted.yearly))
+    each = [counted(number, period) for period, number in periods if number]
+    if wanted.last:
+        yield f"Of those made automatically, the last {wanted.last:,}."
+    if each:
+        yield f"Of those made automatically, the newest of each of the last {', '.join(each)} that have one."
+    if wanted.within:
+        yield f"Of those made automatically, all that are at most {wanted.within} older than the newest."
+    if not wanted.of_routine:
+        yield "All that were made automatically."
+
+
+def _safety_rules(wanted: Policy) -> Iterator[str]:
+    for number, what in ((wanted.pre_restore, "restores"), (wanted.pre_migration, "migrations")):
+        if number:
+            yield f"Of those made before {what}, the last {number:,}."
+    if wanted.safety_within:
+        yield f"Of those made before restores and migrations, all at most {wanted.safety_within} older than the newest."

@@ -46,6 +46,9 @@ class Question(ModalScreen[bool]):
                 yield Button("No, leave it", id="no")
                 yield Button(self._yes, variant="error" if self._is_dangerous else "primary", id="yes")
 
+    def on_mount(self) -> None:
+        self.query_one("#no").focus()
+
     def on_button_pressed(self, pressed: Button.Pressed) -> None:
         self.dismiss(pressed.button.id == "yes")
 

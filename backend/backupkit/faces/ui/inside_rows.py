@@ -9,12 +9,13 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Button, DataTable, Static
 
+from backupkit.faces.ui import looks
 from backupkit.parts.rows import Cell, Comparison, Difference, Key, Page
 from backupkit.parts.space import human
 from backupkit.words.names import shown
 
 PAGE = 50  # rows
-_SIGNS = {"came": ("+", "green"), "gone": ("-", "bold red"), "changed": ("~", "yellow")}
+_SIGNS = {"came": ("+", "success"), "gone": ("-", "error"), "changed": ("~", "warning")}
 
 
 class RowsView(Vertical):
@@ -56,8 +57,9 @@ class RowsView(Vertical):
         """The rows that differ, each with its sign: those that are gone, came and changed since the backup."""
         self.table, self.page = table, None
         self._begin("\n".join(summed_up(found)), ("", *found.columns))
+        colours = looks.colours(self.app.theme_variables)
         for difference in found.differences:
-            self.query_one(DataTable).add_row(*difference_texts(difference))
+            self.query_one(DataTable).add_row(*difference_texts(difference, colours))
         self._offer(rows=True, earlier=False, later=False, compare=False)
 
     @property
@@ -93,9 +95,10 @@ def cell_text(cell: Cell) -> Text:
     return Text(cell.text + ("…" if cell.is_cut else ""), justify=justify, no_wrap=True)  # type: ignore[arg-type]
 
 
-def difference_texts(difference: Difference) -> Iterator[Text]:
+def difference_texts(difference: Difference, colours: looks.Colours) -> Iterator[Text]:
     """A line of the comparison: the sign and, of a row that changed, each value that did as `before → after`."""
-    sign, style = _SIGNS[difference.kind]
+    sign, colour = _SIGNS[difference.kind]
+    style = colours[colour]
     yield Text(f"{sign} {difference.kind}", style=style)
     if difference.kind != "changed":
         yield from map(cell_text, difference.before or difference.after)

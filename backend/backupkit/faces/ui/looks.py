@@ -19,16 +19,16 @@ OUTCOME_SYMBOLS: Mapping[str, str] = {
     "interrupted": "✗",
     "running": "…",
 }
-# As Rich knows colours: the sixteen of the terminal, so that they fit a dark and a light background.
-STATE_STYLES: Mapping[str, str] = {"proven": "bold green", "checked": "green", "unchecked": "", "damaged": "bold red"}
-OUTCOME_STYLES: Mapping[str, str] = {
-    "success": "green",
-    "warning": "yellow",
-    "failure": "bold red",
-    "refused": "dim",
-    "interrupted": "bold red",
-    "running": "cyan",
+# Which of the theme's colours.
+_STATE_COLOURS: Mapping[str, str] = {"proven": "success", "checked": "success", "damaged": "error"}
+_OUTCOME_COLOURS: Mapping[str, str] = {
+    "success": "success",
+    "warning": "warning",
+    "failure": "error",
+    "interrupted": "error",
+    "running": "primary",
 }
+Colours = Mapping[str, str]
 
 DARK = Theme(
     name="backupkit-dark",
@@ -60,11 +60,16 @@ LIGHT = Theme(
 )
 
 
-def state_text(state: str, words: str) -> Text:
+def colours(variables: Mapping[str, str]) -> Colours:
+    """The theme's colours by their names, for text that is drawn cell by cell."""
+    return {name: variables.get(name, "") for name in ("success", "warning", "error", "primary", "accent")}
+
+
+def state_text(colours: Colours, state: str, words: str) -> Text:
     """The state of a backup: symbol and words, in its colour."""
-    return Text(f"{STATE_SYMBOLS[state]} {words}", style=STATE_STYLES[state])
+    return Text(f"{STATE_SYMBOLS[state]} {words}", style=colours.get(_STATE_COLOURS.get(state, ""), ""))
 
 
-def outcome_text(outcome: str) -> Text:
+def outcome_text(colours: Colours, outcome: str) -> Text:
     """How an operation ended: symbol and word, in its colour."""
-    return Text(f"{OUTCOME_SYMBOLS[outcome]} {outcome}", style=OUTCOME_STYLES[outcome])
+    return Text(f"{OUTCOME_SYMBOLS[outcome]} {outcome}", style=colours.get(_OUTCOME_COLOURS.get(outcome, ""), ""))

@@ -110,7 +110,7 @@ class RestorePage(Page):
         """The plan is made before the person's eyes, since every byte of the backup is verified for it."""
         title = f"Looking at {wish.name}" if wish.name else "Looking at the last restore"
         task: Task[RestorePlan | SchemaMismatch] = Task(
-            title, lambda tell: wish.plan(self.settings, tell), lambda _: (), closes=True
+            title, lambda tell: wish.plan(self.settings, tell), lambda _: (), is_quick=True
         )
         found = (await self.window.carry_out(task)).result
         if isinstance(found, SchemaMismatch):
@@ -229,7 +229,8 @@ class Choose(Step):
         table = self.query_one(DataTable)
         table.clear()
         self._names = tuple(backup.name for backup in world.backups)
-        table.add_rows(self._row(backup) for backup in world.backups)
+        colours = looks.colours(self.app.theme_variables)
+        table.add_rows(self._row(backup, colours) for backup in world.backups)
         self.choose(chosen)
         self.query_one("#look", Button).disabled = not self._names
 
@@ -240,13 +241,13 @@ class Choose(Step):
             self.query_one(DataTable).move_cursor(row=self._names.index(name))
             self._wanted = ""
 
-    def _row(self, backup: Backup) -> tuple[Text, ...]:
+    def _row(self, backup: Backup, colours: looks.Colours) -> tuple[Text, ...]:
         made = self._settings.local(backup.metadata.created_at) if backup.metadata else None
         return (
             Text(backup.name, no_wrap=True),
             Text(f"{made:%Y-%m-%d %H:%M}" if made else "-"),
             Text(human(backup.size_bytes) if backup.metadata else "-", justify="right"),
-            looks.state_text(backup.state, backup.state),
+            looks.state_text(colours, backup.state, backup.state),
             Text(shown(backup.metadata.note) if backup.metadata else ""),
         )
 
@@ -303,7 +304,9 @@ class Confirm(Step):
         """The plan of a backup, which may have gone meanwhile, or be a safety copy."""
         self.plan = plan
         self.query_one("#plan-box").border_title = f"Restoring {plan.source.name} will change"
-        self.query_one("#plan", Static).update(plan_shown(settings, plan, backup))
+        self.query_one("#plan", Static).update(
+            plan_shown(settings, plan, backup, looks.colours(self.app.theme_variables))
+        )
         self.query_one("#question", Label).update(f"To restore it, type its name: {plan.source.name}")
         typed = self.query_one("#typed", Input)
         typed.value, typed.placeholder = "", plan.source.name

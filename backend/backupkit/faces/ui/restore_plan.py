@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backupkit.faces import render
+from backupkit.faces.ui.looks import Colours
 from backupkit.parts.sources.delta import Summary
 from backupkit.parts.space import human
 from backupkit.verbs.restore import RestorePlan
@@ -16,12 +17,11 @@ from backupkit.words.model import Backup
 from backupkit.words.names import shown
 from backupkit.words.settings import Settings
 
-_MORE, _LESS, _OTHER = "green", "bold red", "yellow"
 
-
-def plan_shown(settings: Settings, plan: RestorePlan, backup: Backup | None) -> RenderableType:
+def plan_shown(settings: Settings, plan: RestorePlan, backup: Backup | None, colours: Colours) -> RenderableType:
     """All that the plan of the command line says, as a picture."""
-    return Group(_labelled(_facts(settings, plan, backup)), *_rows(plan), Text(), _labelled(_costs(plan)))
+    facts = _facts(settings, plan, backup, colours)
+    return Group(_labelled(facts), *_rows(plan, colours), Text(), _labelled(_costs(plan)))
 
 
 def _labelled(lines: Iterable[tuple[str, Text]]) -> Table:
@@ -33,7 +33,9 @@ def _labelled(lines: Iterable[tuple[str, Text]]) -> Table:
     return table
 
 
-def _facts(settings: Settings, plan: RestorePlan, backup: Backup | None) -> Iterator[tuple[str, Text]]:
+def _facts(
+    settings: Settings, plan: RestorePlan, backup: Backup | None, colours: Colours
+) -> Iterator[tuple[str, Text]]:
     if backup and backup.metadata:
         note = f" · {shown(backup.metadata.note)}" if backup.metadata.note else ""
         made = settings.local(backup.metadata.created_at)
@@ -43,9 +45,9 @@ def _facts(settings: Settings, plan: RestorePlan, backup: Backup | None) -> Iter
         yield "Schema", Text(f"{now} → {after}: {plan.verdict.reason}")
         yield from _pending(settings, plan)
     if plan.uploads:
-        yield "Uploads", _uploads(plan.uploads)
+        yield "Uploads", _uploads(plan.uploads, colours)
     for note in plan.notes:
-        yield "! Note", Text(note, style=_OTHER)
+        yield "! Note", Text(note, style=colours["warning"])
 
 
 def _costs(plan: RestorePlan) -> Iterator[tuple[str, Text]]:
@@ -67,21 +69,21 @@ def _pending(settings: Settings, plan: RestorePlan) -> Iterator[tuple[str, Text]
     yield "", Text("\n".join(lines))
 
 
-def _uploads(summary: Summary) -> Text:
+def _uploads(summary: Summary, colours: Colours) -> Text:
     """How many files come back, change and go."""
     if not (summary.added or summary.changed or summary.removed):
         return Text("the same as in the backup")
     text = Text()
-    text.append(f"+ {summary.added:,} come back", style=_MORE if summary.added else "")
+    text.append(f"+ {summary.added:,} come back", style=colours["success"] if summary.added else "")
     text.append("  ")
-    text.append(f"~ {summary.changed:,} change", style=_OTHER if summary.changed else "")
+    text.append(f"~ {summary.changed:,} change", style=colours["warning"] if summary.changed else "")
     text.append("  ")
-    text.append(f"- {summary.removed:,} are removed", style=_LESS if summary.removed else "")
+    text.append(f"- {summary.removed:,} are removed", style=colours["error"] if summary.removed else "")
     text.append(f"  ({human(summary.bytes)} to copy)")
     return text
 
 
-def _rows(plan: RestorePlan) -> Iterator[RenderableType]:
+def _rows(plan: RestorePlan, colours: Colours) -> Iterator[RenderableType]:
     """Rows by table, now and after; the tables in which at most the contents differ are counted."""
     if not plan.source.facts:
         return
@@ -93,7 +95,7 @@ def _rows(plan: RestorePlan) -> Iterator[RenderableType]:
     for head in ("Rows now", "After", ""):
         table.add_column(head, justify="right")
     for name in others:
-        table.add_row(Text(shown(name)), *_counts(now.get(name), after.get(name)))
+        table.add_row(Text(shown(name)), *_counts(now.get(name), after.get(name), colours))
     yield Text()
     if others:
         yield table
@@ -101,11 +103,11 @@ def _rows(plan: RestorePlan) -> Iterator[RenderableType]:
         yield Text(f"{render.counted(same, 'table')} with as many rows as now", style="dim")
 
 
-def _counts(now: int | None, after: int | None) -> tuple[Text, Text, Text]:
+def _counts(now: int | None, after: int | None, colours: Colours) -> tuple[Text, Text, Text]:
     difference = (after or 0) - (now or 0)
     told = "comes back" if now is None else "goes" if after is None else f"{difference:+,}"
     return (
         Text("-" if now is None else f"{now:,}"),
         Text("-" if after is None else f"{after:,}"),
-        Text(told, style=_MORE if difference > 0 or now is None else _LESS),
+        Text(told, style=colours["success" if difference > 0 or now is None else "error"]),
     )

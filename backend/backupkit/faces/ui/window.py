@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from typing import ClassVar, TypeVar
@@ -81,6 +82,13 @@ class Window(App[None]):
     #at-work { height: 1; padding: 0 1; background: $accent 20%; display: none; }
     #at-work.shown { display: block; }
     TabbedContent { height: 1fr; }
+    DataTable { height: 1fr; scrollbar-size: 1 1; background: $background; }
+    * { scrollbar-color: $primary 50%; scrollbar-background: $surface; scrollbar-corner-color: $surface; }
+    DataTable > .datatable--header { background: $panel; text-style: bold; }
+    DataTable > .datatable--cursor { background: $primary 35%; color: $foreground; text-style: bold; }
+    DataTable:blur > .datatable--cursor { background: $primary 20%; }
+    Button.key { min-width: 0; background: $background; color: $foreground; text-style: none; }
+    Button.key:hover, Button.key:focus { background: $panel; }
     TabPane { padding: 0; height: 1fr; }
     """
 
@@ -89,6 +97,7 @@ class Window(App[None]):
         self.settings, self.clock, self._first = settings, clock, place
         self.world: World | None = None
         self._fingerprint: tuple[object, ...] = ()
+        self._started_by = os.getppid()
         for theme in (looks.DARK, looks.LIGHT):
             self.register_theme(theme)
         self.theme = looks.DARK.name
@@ -111,6 +120,8 @@ class Window(App[None]):
                 asyncio.get_running_loop().add_signal_handler(number, self._told_to_end)
         self._look_if_changed()
         self.set_interval(_EVERY, self._look_if_changed)
+        if self.is_web:
+            self.set_interval(_EVERY, self._end_with_the_server)
 
     # Places.
 
@@ -204,6 +215,11 @@ class Window(App[None]):
             if isinstance(screen, WorkScreen):
                 screen.run.cancel()
         self.exit()
+
+    def _end_with_the_server(self) -> None:
+        """A server that was killed could not say that nobody is there any more."""
+        if os.getppid() != self._started_by:
+            self._told_to_end()
 
     async def action_quit(self) -> None:
         """Not while something goes on, which would go on unseen."""

@@ -24,7 +24,7 @@ from backupkit.faces import log
 from backupkit.faces.console import sentences
 from backupkit.parts.space import human
 from backupkit.words.errors import BackupError, explained
-from backupkit.words.events import Event, Finished, Listener, Progress, Step, Waiting
+from backupkit.words.events import Event, Finished, Listener, Progress, Step, StillWaiting, Waiting
 
 Result = TypeVar("Result")
 _LOOK = 0.1  # seconds between two looks at what the thread has told
@@ -35,7 +35,7 @@ class Task(Generic[Result]):
     """What is to be done: `act` is the verb with all but its listener, `told` makes lines of its result.
 
     From the steps in `steps_to_finish` on there is only forward: it is not cancelled any more. `choices` are what may
-    be done next, a button each, where it went well; with `closes` the dialog then goes by itself.
+    be done next, a button each, where it went well. One that `is_quick` needs nobody to close its dialog then.
     """
 
     title: str
@@ -43,7 +43,7 @@ class Task(Generic[Result]):
     told: Callable[[Result], Iterable[str]]
     steps_to_finish: frozenset[str] = frozenset()
     choices: tuple[str, ...] = ()
-    closes: bool = False
+    is_quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ class Run(Generic[Result]):
             self.step, self.done = event, 0
         elif isinstance(event, Progress):
             self.done = event.done
-        self.waiting = event.what if isinstance(event, Waiting) else ""
+        if not isinstance(event, StillWaiting):
+            self.waiting = event.what if isinstance(event, Waiting) else ""
         self._sentences(event)
         if not isinstance(event, Finished):
             self._end_if_asked()
@@ -194,7 +195,9 @@ class WorkScreen(ModalScreen[Ended[Result]], Generic[Result]):
 
     def _show_ended(self, ended: Ended[Result]) -> None:
         self.ended = ended
-        if ended.state == "done" and self.run.task.closes:
+        if ended.state == "done" and self.run.task.is_quick:
+            if lines := [*self._lines(ended)[1:], *self.run.said]:
+                self.app.notify("\n".join(lines), markup=False)
             self.dismiss(ended)
             return
         box, is_well = self.query_one("#work"), ended.state == "done"

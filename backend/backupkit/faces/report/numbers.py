@@ -1,0 +1,126 @@
+"""The numbers of the status as tiles; each bears its name in `status --json` and its exact value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from xml.etree.ElementTree import Element
+
+from backupkit.faces import render
+from backupkit.faces.report.elements import Child, element
+from backupkit.parts.space import human
+from backupkit.verbs.status import Numbers
+from backupkit.words.settings import Settings
+from backupkit.words.times import span
+
+_TEN_YEARS = 3650  # days
+
+
+def _number(name: str, value: object, text: str) -> Element:
+    return element("data", text, value=f"{value}", data_number=name)
+
+
+def moment_of(settings: Settings, name: str, moment: datetime, form: str = "%Y-%m-%d %H:%M") -> Element:
+    """A moment in the configured zone."""
+    return _number(name, moment.isoformat(), settings.local(moment).strftime(form))
+
+
+def tiles(settings: Settings, numbers: Numbers) -> Element:
+    """Everything that is known, a tile for each thing to be known."""
+    every = (
+        ("Last backup", _last_backup(settings, numbers)),
+        ("Proven by a test restore", _found_good(settings, numbers, "newest_proven")),
+        ("Checked", _found_good(settings, numbers, "newest_checked")),
+        ("Next backup", _next_run(settings, numbers)),
+        ("Backups", _counts(settings, numbers)),
+        ("On disk", _on_disk(numbers)),
+        ("Free space", _free(numbers)),
+        ("Failures since the last backup", _failures(numbers)),
+    )
+    return element("dl", *(_tile(title, lines) for title, lines in every), class_="tiles")
+
+
+def _tile(title: str, lines: Iterable[list[Child]]) -> Element:
+    return element("div", element("dt", title), *(element("dd", *line) for line in lines))
+
+
+def _last_backup(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
+    age = numbers.last_backup_age_seconds
+    if age is None or numbers.last_backup_at is None:
+        yield ["none"]
+    else:
+        yield [_number("last_backup_age_seconds", age, _ago(age))]
+        yield [_number("last_backup", numbers.last_backup, numbers.last_backup or "")]
+        yield [moment_of(settings, "last_backup_at", numbers.last_backup_at)]
+    if expected := numbers.expected_interval_seconds:
+        told = _number("expected_interval_seconds", expected, f"{expected / 3600:g} hours")
+        yield ["one is expected every ", told]
+
+
+def _ago(seconds: float) -> str:
+    return f"{span(seconds)} ago" if seconds >= 60 else "just now"
+
+
+def _found_good(settings: Settings, numbers: Numbers, which: str) -> Iterator[list[Child]]:
+    name, moment = getattr(numbers, which), getattr(numbers, f"{which}_at")
+    if moment is None:
+        yield ["never"]
+        return
+    yield [_ago((numbers.now - moment).total_seconds())]
+    yield [_number(which, name, name)]
+    yield [moment_of(settings, f"{which}_at", moment)]
+
+
+def _next_run(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
+    if numbers.next_run_at is None:
+        yield ["none planned"]
+        yield ["no scheduler is at work"]
+        return
+    seconds = (numbers.next_run_at - numbers.now).total_seconds()
+    yield [f"in {span(seconds)}"]
+    yield [moment_of(settings, "next_run_at", numbers.next_run_at)]
+
+
+def _counts(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
+    yield [_number("backups", numbers.backups, f"{numbers.backups:,}")]
+    for which, counts in (("by_kind", numbers.by_kind), ("by_state", numbers.by_state)):
+        yield from _counted(which, dict(counts))
+    if numbers.oldest_at and numbers.newest_at:
+        ends = (("oldest_at", numbers.oldest_at), ("newest_at", numbers.newest_at))
+        oldest, newest = (moment_of(settings, name, moment, "%Y-%m-%d") for name, moment in ends)
+        yield [oldest, " to ", newest]
+
+
+def _counted(which: str, counts: dict[str, int]) -> Iterator[list[Child]]:
+    line: list[Child] = []
+    for name, number in sorted(counts.items()):
+        line += [", " if line else None, _number(f"{which}.{name}", number, f"{number:,} {name}")]
+    if line:
+        yield line
+
+
+def _on_disk(numbers: Numbers) -> Iterator[list[Child]]:
+    yield [_size("unique_bytes", numbers.unique_bytes)]
+    yield [_size("total_bytes", numbers.total_bytes), " if each were a full copy"]
+    yield ["growing by ", _size("growth_bytes_per_day", numbers.growth_bytes_per_day), " a day"]
+
+
+def _free(numbers: Numbers) -> Iterator[list[Child]]:
+    if numbers.free_bytes is None:
+        yield ["not known"]
+        return
+    yield [_size("free_bytes", numbers.free_bytes)]
+    if numbers.days_left is not None:
+        lasts = "more than ten years" if numbers.days_left > _TEN_YEARS else span(numbers.days_left * 86400)
+        yield ["enough for ", _number("days_left", numbers.days_left, lasts), " at this rate"]
+
+
+def _failures(numbers: Numbers) -> Iterator[list[Child]]:
+    yield [_number("failures_since_success", numbers.failures_since_success, f"{numbers.failures_since_success:,}")]
+    yield [_number("drafts", numbers.drafts, render.counted(numbers.drafts, "unfinished backup"))]
+    unfinished = "a restore is not finished" if numbers.unfinished_restore else "no unfinished restore"
+    yield [_number("unfinished_restore", str(numbers.unfinished_restore).lower(), unfinished)]
+
+
+def _size(name: str, size: int) -> Element:
+    return _number(name, size, human(size))

@@ -1,0 +1,98 @@
+"""What a report says, and where it is written. It looks at the disk once; no remote is asked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from backupkit.ground import disk
+from backupkit.parts import carried, retention, timetable
+from backupkit.parts.retention import Policy
+from backupkit.parts.timetable import Due
+from backupkit.verbs.make import Clock, utc_now
+from backupkit.verbs.overview import Overview, overview
+from backupkit.verbs.status import Facts, Status, judge, look
+from backupkit.words.errors import Refused
+from backupkit.words.model import Backup
+from backupkit.words.names import check_name
+from backupkit.words.settings import Settings
+
+DEFAULT_FILE = "report.html"
+SIGNATURE = b'<meta name="generator" content="backupkit report'
+_HEAD, _RUNS = 1000, 5  # bytes in which the signature is; runs that are told
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What a remote held when it was last asked; nothing where that is not known."""
+
+    remote: str
+    place: str
+    asked_at: datetime | None
+    backups: int
+    newest: str | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page says, of one moment."""
+
+    status: Status
+    overview: Overview
+    backups: tuple[Backup, ...]
+    runs: tuple[Due, ...]
+    is_scheduled: bool
+    policy: Policy
+    copies: tuple[Copies, ...]
+
+
+def report(settings: Settings, clock: Clock = utc_now) -> Report:
+    """How things stand now. An unreadable folder is a finding, not an error."""
+    facts = look(settings, clock)
+    return Report(
+        judge(settings, facts),
+        overview(settings, facts),
+        facts.backups,
+        _runs(settings, facts),
+        facts.scheduler_seed is not None,
+        retention.policy_of(settings),
+        tuple(_copies(settings, name) for name in settings.remotes),
+    )
+
+
+def _runs(settings: Settings, facts: Facts) -> tuple[Due, ...]:
+    past = timetable.past_of(settings, facts.backups, facts.history.operations, facts.now)
+    return tuple(timetable.upcoming(settings, replace(past, seed=facts.scheduler_seed or ""), facts.now, _RUNS))
+
+
+def _copies(settings: Settings, name: str) -> Copies:
+    seen = carried.recall(settings.dir, name)
+    newest = seen.backups[0].name if seen.backups else None
+    return Copies(name, settings.remotes[name].place, seen.at, len(seen.backups), newest)
+
+
+def report_path(settings: Settings, file: str) -> Path:
+    """Where a report of that name goes: a bare name to the backups folder, anything else where it says.
+
+    `Refused` where there is no folder for it, or anything of that name but an earlier report.
+    """
+    path = Path(os.path.abspath(os.path.expanduser(file))) if "/" in file else settings.dir / check_name(file)
+    if path.exists() and not _is_report(path):
+        raise Refused(f"There is a {path} already, and it is no report.", hint="Choose another name.")
+    if not path.parent.is_dir():
+        raise Refused(f"There is no folder {path.parent}.", hint="A bare file name goes to the backups folder.")
+    return path
+
+
+def _is_report(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return SIGNATURE in file.read(_HEAD)
+
+
+def write_report(path: Path, page: str) -> None:
+    """The file is this page, or what it was before; an earlier one's owner and mode stay. A web server may read it."""
+    disk.rewrite_file(path, page.encode())
