@@ -196,7 +196,8 @@ class WorkScreen(ModalScreen[Ended[Result]], Generic[Result]):
     def _show_ended(self, ended: Ended[Result]) -> None:
         self.ended = ended
         if ended.state == "done" and self.run.task.is_quick:
-            self.app.notify("\n".join([*self._lines(ended)[1:], *self.run.said]), markup=False)
+            if lines := [*self._lines(ended)[1:], *self.run.said]:
+                self.app.notify("\n".join(lines), markup=False)
             self.dismiss(ended)
             return
         box, is_well = self.query_one("#work"), ended.state == "done"
