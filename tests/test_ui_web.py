@@ -24,6 +24,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from backupkit.faces.ui import web
 from backupkit.parts import store
+from backupkit.verbs.create import create_backup
+from backupkit.words.model import Order
 from small_app import COMMAND, SmallApp, clean_environment
 
 DEADLINE = 60.0
@@ -324,3 +326,23 @@ def test_a_backup_is_made_in_a_browser(app: SmallApp, browser: Browser) -> None:
     assert {netloc for netloc in browser.asked if "." in netloc} == {f"127.0.0.1:{browser.served.port}"}
     complaints = [one["message"] for one in browser.driver.get_log("browser") if one["level"] == "SEVERE"]
     assert complaints == []
+
+
+@pytest.mark.needs("chromium", "chromedriver")
+@pytest.mark.slow
+def test_a_restore_is_carried_out_in_a_browser(app: SmallApp, browser: Browser) -> None:
+    create_backup(app.settings, Order("kept"))
+    before = app.contents()
+    app.execute("DELETE FROM documents")
+    app.write_upload("1/letter.txt", b"changed since")
+    browser.types("3")
+    browser.until_it_says("kept")
+    browser.types(ENTER)
+    browser.until_it_says("To restore it, type its name: kept")
+    browser.types("kept")
+    browser.until_it_says("kept")
+    assert app.contents() != before
+    browser.types(ENTER)
+    browser.until_it_says("✓ Done")
+    browser.until_it_says("opens for writing, checks sound")
+    assert app.contents() == before
