@@ -19,6 +19,7 @@ from textual.pilot import Pilot
 from textual.widget import Widget
 
 from backupkit.faces.ui.window import Window
+from backupkit.verbs.make import Clock, utc_now
 from backupkit.words.settings import Settings
 from small_app import SmallApp
 
@@ -82,11 +83,12 @@ def at_the_window(
     place: str,
     size: tuple[int, int] = SMALL,
     settings: Settings | None = None,
+    clock: Clock = utc_now,
 ) -> None:
     """A person at a window on this app, which has looked at the disk."""
 
     async def told() -> None:
-        window = Window(settings or app.settings, place=place)
+        window = Window(settings or app.settings, clock, place)
         async with window.run_test(size=size) as pilot:
             person = Person(window, pilot)
             await person.until(lambda: window.world, "a first look at the disk")

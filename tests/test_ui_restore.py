@@ -109,7 +109,8 @@ def test_one_half_is_restored_and_the_plan_says_so(app: SmallApp, before: Conten
     rows = app.contents().rows
 
     async def story(person: Person) -> None:
-        await person.click("Choose RadioButton:last-of-type")
+        await person.click("Choose Choice:last-of-type")
+        await person.sees("▐○▌ Everything", "▐●▌ Only uploads")
         await person.click("#look")
         await person.sees("The database stays as it is.")
         assert "Rows now" not in person.screen

@@ -178,6 +178,13 @@ class Window(App[None]):
 
     # What a page asks for.
 
+    def take_settings(self, settings: Settings) -> None:
+        """These are in force from now on, on every page."""
+        self.settings = settings
+        for page in self.query(Page):
+            page.settings = settings
+        self.action_look()
+
     async def carry_out(self, task: Task[Found]) -> Ended[Found]:
         """The task, done before the person's eyes. To be awaited in a worker."""
         ended: Ended[Found] = await self.push_screen_wait(WorkScreen(task))
