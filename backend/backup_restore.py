@@ -15,7 +15,6 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_
 import os
 import sys
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -995,10 +994,15 @@ def _serve_ui(host: str, port: int | None) -> None:
     with from_extra("ui", "The interface in a browser"):
         from backupkit.faces.ui import web
     settings = _settings_for_reading()
-    say("Open this address in a browser; it lets one in, once. Ctrl-C ends it.")
     title, outside = f"Backups of {settings.app_id}", os.environ.get("BACKUP_HOST_ADDRESS", "")
-    put = partial(print, flush=True)
-    web.serve(str(Path(__file__).resolve()), host, web.DEFAULT_PORT if port is None else port, outside, title, put)
+    web.serve(
+        str(Path(__file__).resolve()), host, web.DEFAULT_PORT if port is None else port, outside, title, _say_address
+    )
+
+
+def _say_address(address: str) -> None:
+    say("Open this address in a browser; it lets one in, once. Ctrl-C ends it.")
+    print(address, flush=True)
 
 
 def _require_terminal() -> None:

@@ -21,7 +21,7 @@ from backupkit.faces.ui.world import World
 from backupkit.parts import schema
 from backupkit.verbs.remove import deletable
 from backupkit.words.errors import BackupError, Refused
-from backupkit.words.model import Backup, SchemaVerdict
+from backupkit.words.model import Backup
 from backupkit.words.settings import Settings
 
 ACTIONS = (
@@ -64,7 +64,8 @@ class BackupsPage(Page):
         self.choice = Choice()
         self.backups: Sequence[Backup] = ()
         self._wanted = ""
-        self.verdicts: dict[tuple[str, ...], SchemaVerdict] = {}
+        self._drawn: tuple[Sequence[Backup], View] | None = None  # a thousand rows are not drawn anew for nothing
+        self.verdicts: Verdicts = {}
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="actions"):
@@ -107,12 +108,13 @@ class BackupsPage(Page):
 
     def _show_rows(self) -> None:
         """All rows anew; the cursor stays on the backup it was on."""
-        table, found = self.table, self.choice.of(self.backups)
+        table, found, view = self.table, self.choice.of(self.backups), self.view
         before = self._name_under_cursor()
-        table.clear()
-        view = self.view
-        for backup in found:
-            table.add_row(*listing.cells(view, backup), key=backup.name)
+        if (found, view) != self._drawn:
+            table.clear()
+            for backup in found:
+                table.add_row(*listing.cells(view, backup), key=backup.name)
+            self._drawn = found, view
         wanted = self._wanted if self._wanted in table.rows else before
         if wanted in table.rows:
             table.move_cursor(row=table.get_row_index(wanted))
@@ -162,7 +164,7 @@ class BackupsPage(Page):
         self.window.fetch(read, self._know_relations, "relations")
 
     def _know_relations(self, found: Verdicts) -> None:
-        self.verdicts.update(found)
+        self.verdicts = {**self.verdicts, **found}
         self._show_rows()
 
     # Find, sort, filter.
@@ -174,6 +176,8 @@ class BackupsPage(Page):
 
     @on(Input.Changed, "#find")
     def _find(self, changed: Input.Changed) -> None:
+        if changed.value != changed.input.value:
+            return  # more was typed meanwhile
         self.choice = replace(self.choice, words=changed.value)
         self._show_rows()
 

@@ -109,7 +109,7 @@ class Form(ModalScreen[tuple[str, ...] | None]):
             if self._lines:
                 yield Static("\n".join(self._lines), markup=False)
             for number, field in enumerate(self._fields):
-                yield Label(field.label, classes="label", markup=False)
+                yield Label(field.label, classes="label", id=f"label-{number}", markup=False)
                 yield Input(field.value, field.placeholder, password=field.is_secret, id=f"field-{number}")
             with Horizontal(classes="buttons"):
                 yield Button("Cancel", id="no")
@@ -123,6 +123,12 @@ class Form(ModalScreen[tuple[str, ...] | None]):
         fields = list(self.query(Input))
         place = fields.index(submitted.input)
         fields[place + 1].focus() if place + 1 < len(fields) else self._end()
+
+    def on_descendant_focus(self) -> None:
+        """Which field has the keyboard is seen without colours too."""
+        for number, field in enumerate(self._fields):
+            mark = "▸ " if self.query_one(f"#field-{number}").has_focus else ""
+            self.query_one(f"#label-{number}", Label).update(f"{mark}{field.label}")
 
     def _end(self) -> None:
         self.dismiss(tuple(field.value.strip() for field in self.query(Input)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
@@ -90,8 +91,8 @@ def _moments(first: datetime, last: datetime, count: int) -> Iterator[datetime]:
 
 def _held(sizes: Sequence[Size], moment: datetime) -> int:
     """What the backups that were there came to."""
-    there = [one.unique_bytes for one in sizes if one.at <= moment]
-    return there[-1] if there else 0
+    count = bisect_right(sizes, moment, key=lambda one: one.at)
+    return sizes[count - 1].unique_bytes if count else 0
 
 
 def _rows(shares: Sequence[float], height: int) -> Iterator[str]:

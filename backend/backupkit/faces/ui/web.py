@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import html
 import ipaddress
+import os
 import secrets
 import shlex
 import socket
@@ -56,6 +57,7 @@ body.-first-byte .intro-dialog, .closed-dialog {{ display: none; }}
 body.-closed .closed-dialog {{ display: flex; }}
 </style>
 <script src="/static/js/textual.js"></script>
+<script src="/keyboard.js"></script>
 </head>
 <body>
 <div class="dialog-container intro-dialog"><p>{title} …</p></div>
@@ -64,8 +66,18 @@ body.-closed .closed-dialog {{ display: flex; }}
 </body>
 </html>
 """
+# The keyboard goes to the interface as soon as it is there, without a click.
+_KEYBOARD = """
+new MutationObserver((_, observer) => {
+  const input = document.querySelector(".xterm-helper-textarea");
+  if (!input || !document.body.classList.contains("-first-byte")) return;
+  input.focus();
+  observer.disconnect();
+}).observe(document, { attributes: true, childList: true, subtree: true });
+"""
 # Not a redirect: after a click in another program's page the browser would not send the new cookie along.
 _WELCOME = '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">'
+_WELCOME += '<link rel="icon" href="data:,">'
 _WELCOME += '<title>Welcome</title></head><body><a href="/">Go on</a></body></html>'
 _NO_ENTRY = (
     "Not here. Open the address that `ui --web` printed; it lets one browser in, once. Start it again for another."
@@ -92,11 +104,14 @@ class Door:
         """Whether our own page made the request, or the person did; no page of another site."""
         origin = request.headers.get("Origin")
         if origin is None:
-            # A browser names the origin of every websocket; and it says when a site is another one.
-            site = request.headers.get("Sec-Fetch-Site", "none")
-            return "upgrade" not in request.headers.get("Connection", "").lower() and site in ("none", "same-origin")
+            return request.path != "/ws" and self._is_asked_for(request)  # a browser names it with every websocket
         parts = urlsplit(origin)
         return parts.scheme in ("http", "https") and parts.netloc.lower() == request.host.lower()
+
+    def _is_asked_for(self, request: web.Request) -> bool:
+        """Whether a person came, perhaps by a link elsewhere, or our own page asked."""
+        is_visit = request.path == "/" and request.headers.get("Sec-Fetch-Mode") == "navigate"
+        return is_visit or request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
 
     def has_key(self, request: web.Request) -> bool:
         """Whether the browser was let in before."""
@@ -139,6 +154,7 @@ class GuardedServer(Server):
         served.add_routes(
             [
                 web.get("/", self.handle_page),
+                web.get("/keyboard.js", self.handle_keyboard),
                 web.get("/ws", self.handle_websocket),
                 web.get("/download/{key}", self.handle_download),
                 web.static("/static", self.statics_path),
@@ -165,6 +181,10 @@ class GuardedServer(Server):
         socket_address = html.escape(f"{scheme}://{request.host}/ws")
         page = _PAGE.format(title=html.escape(self.title), socket=socket_address)
         return web.Response(text=page, content_type="text/html", headers=_HEADERS)
+
+    async def handle_keyboard(self, _request: web.Request) -> web.Response:
+        """The one script that is ours."""
+        return web.Response(text=_KEYBOARD, content_type="text/javascript", headers=_HEADERS)
 
     async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
         """One visit: as long as it lasts it can be ended with the server."""
@@ -214,8 +234,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        is_of_the_system = bool(error.errno and error.errno > 0)  # else it is the resolver's own
+        reason = os.strerror(error.errno or 0) if is_of_the_system else error.strerror
         raise Refused(
             f"The address {host} with port {port} cannot be served at: {reason}.",
             hint="Choose another with --host or --port.",
@@ -231,7 +252,8 @@ def address(host: str, port: int, token: str) -> str:
 def serve(program: str, host: str, port: int, outside: str, title: str, say: Callable[[str], None]) -> None:
     """The interface in a browser, until the program is told to end.
 
-    `outside` is the host by which a person comes here, where that is not the one that is listened at.
+    `outside` is the host by which a person comes here, where that is not the one that is listened at. `say` is told
+    the address to open.
     """
     door = Door(outside or host)
     with listen(host, port) as listening:
