@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from textual.coordinate import Coordinate
+from textual.widgets import DataTable
 
+from backupkit.faces.ui import looks
+from backupkit.parts import lock
 from backupkit.verbs.create import create_backup
 from backupkit.words.model import Order
 from hands import LARGE, Person, at_the_window
@@ -210,6 +214,38 @@ def test_a_table_with_a_hostile_name_is_shown_as_text(app: SmallApp) -> None:
         await person.sees(r"'[red]\x1b[31mevil[/]' 0 - goes")
 
     at_the_window(app, story, "restore")
+
+
+def test_what_is_coloured_follows_the_theme(app: SmallApp, before: Contents) -> None:
+    async def story(person: Person) -> None:
+        table = person.window.screen.query_one("#page-restore DataTable", DataTable)
+        await person.until(lambda: table.row_count, "the list")
+
+        def colour() -> str:
+            return str(table.get_cell_at(Coordinate(0, 3)).style).lower()
+
+        assert colour() == looks.DARK.success
+        await person.press("t")
+        await person.until(lambda: colour() == looks.LIGHT.success, "the colour of the light theme")
+
+    at_the_window(app, story, "restore")
+
+
+def test_another_run_at_work_is_named_and_nothing_is_changed(app: SmallApp, before: Contents) -> None:
+    async def story(person: Person) -> None:
+        await person.press("enter")
+        await person.sees("will change")
+        unchanged = picture(app)
+        with lock.held(app.backups, "backup of tonight", 1):
+            await person.types("kept")
+            await person.press("enter")
+            await person.sees("✗ It failed", "is at work in", "nothing was changed")
+        await person.click("#close")
+        await person.sees("Choose a backup")
+        assert picture(app) == unchanged
+
+    at_the_window(app, story, "restore")
+    assert app.contents() != before
 
 
 def test_where_there_is_no_restore_to_take_back_it_is_said(app: SmallApp) -> None:

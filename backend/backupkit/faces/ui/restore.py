@@ -82,8 +82,17 @@ class RestorePage(Page):
             yield Confirm(id="confirm")
             yield Outcome(id="outcome")
 
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._draw())
+
     def show_world(self, world: World) -> None:
         self.query_one(Choose).show(world, self.settings)
+
+    def _draw(self) -> None:
+        """All of it again, in the colours of another theme."""
+        if self.window.world:
+            self.show_world(self.window.world)
+        self.query_one(Confirm).draw()
 
     def about(self, name: str) -> None:
         self.action_choose()
@@ -278,6 +287,8 @@ class Confirm(Step):
     Confirm #question { padding: 0 1; margin-top: 1; }
     """
     plan: RestorePlan | None = None
+    _settings: Settings | None = None
+    _backup: Backup | None = None
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="plan-box"):
@@ -290,7 +301,8 @@ class Confirm(Step):
 
     def show(self, plan: RestorePlan, settings: Settings, backup: Backup | None) -> None:
         """The plan of a backup, which may have gone meanwhile, or be a safety copy."""
-        self.plan = plan
+        self.plan, self._settings, self._backup = plan, settings, backup
+        self.draw()
         self.query_one("#plan-box").border_title = f"Restoring {plan.source.name} will change"
         self.query_one("#plan", Static).update(
             plan_shown(settings, plan, backup, looks.colours(self.app.theme_variables))
@@ -299,6 +311,12 @@ class Confirm(Step):
         typed = self.query_one("#typed", Input)
         typed.value, typed.placeholder = "", plan.source.name
         self.query_one("#plan-box").scroll_home(animate=False)
+
+    def draw(self) -> None:
+        """The plan, in the colours of the theme."""
+        if self.plan and self._settings:
+            colours = looks.colours(self.app.theme_variables)
+            self.query_one("#plan", Static).update(plan_shown(self._settings, self.plan, self._backup, colours))
 
     @property
     def confirmed(self) -> RestorePlan | None:

@@ -52,6 +52,10 @@ s             sort by the next column          k   keep it: pin, or unpin
 f             show all, or the next kind       x   export it as one file
 u             push it to the remotes           D   delete it
 
+Restore       u   take the last restore back             Esc   back to the list
+Look inside   Enter opens   n p   later, earlier rows   x   a file out   c   compare
+Schedule      Ctrl-S   save to backup.toml             Esc   discard the edits
+
 Symbols: ★ proven by a test restore   ✓ checked   · unchecked   ✗ damaged   ◆ pinned   ! unusual
 
 Everything here can be typed as a command as well: leave with q, then type ./backup.sh --help
