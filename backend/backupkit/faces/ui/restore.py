@@ -20,6 +20,7 @@ from backupkit.faces.ui.ticks import Choice, Tick
 from backupkit.faces.ui.work import Task
 from backupkit.faces.ui.world import World
 from backupkit.parts.space import human
+from backupkit.verbs.make import Clock
 from backupkit.verbs.recover import recover
 from backupkit.verbs.restore import Restored, RestorePlan, plan_restore, restore_backup
 from backupkit.verbs.undo import plan_undo
@@ -56,6 +57,22 @@ class Wish:
             return plan_restore(settings, self.name, self.only, self.force, self.migrate, tell)
         except SchemaMismatch as error:
             return error
+
+
+def restoring(settings: Settings, plan: RestorePlan, clock: Clock) -> Task[Restored]:
+    """What the plan shows, done; it can be cancelled until it goes live."""
+    return Task(
+        f"Restoring {plan.source.name}",
+        lambda tell: restore_backup(settings, plan, tell, clock),
+        lambda done: told(settings, done),
+        steps_to_finish=_ONLY_FORWARD,
+        choices=("Undo",),
+    )
+
+
+def told(settings: Settings, done: Restored) -> list[str]:
+    """What was restored, its proof, and the next commands."""
+    return [*render.restored(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)]
 
 
 class RestorePage(Page):
@@ -136,23 +153,13 @@ class RestorePage(Page):
     @work(exclusive=True, group="restore")
     async def restore(self, plan: RestorePlan) -> None:
         """What the plan shows is done, and what came of it stays in view."""
-        task: Task[Restored] = Task(
-            f"Restoring {plan.source.name}",
-            lambda tell: restore_backup(self.settings, plan, tell, self.window.clock),
-            self._told,
-            steps_to_finish=_ONLY_FORWARD,
-            choices=("Undo",),
-        )
-        ended = await self.window.carry_out(task)
+        ended = await self.window.carry_out(restoring(self.settings, plan, self.window.clock))
         if ended.result is None:
             return self.action_choose()
-        self.query_one(Outcome).show(ended.result.source, self._told(ended.result))
+        self.query_one(Outcome).show(ended.result.source, told(self.settings, ended.result))
         self._turn_to("outcome")
         if ended.choice:
             self.action_undo()
-
-    def _told(self, done: Restored) -> list[str]:
-        return [*render.restored(self.settings.reach, done), *(f"Warning: {text}" for text in done.warnings)]
 
     @on(Button.Pressed, "#look")
     def _look(self) -> None:
