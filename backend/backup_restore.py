@@ -797,8 +797,9 @@ def _app_folder() -> Path:
 
 
 def _contained() -> bool:
-    """Whether the wrapper says that this is a container."""
-    return os.environ.get("BACKUP_RUNNER_IN_USE", "local") != "local"
+    from backupkit.words.reach import is_contained
+
+    return is_contained(os.environ)
 
 
 def _show_changed(done: Changed, json: bool) -> None:

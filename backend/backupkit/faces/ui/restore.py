@@ -10,15 +10,17 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.widgets import Button, Checkbox, ContentSwitcher, DataTable, Input, Label, RadioButton, RadioSet, Static
+from textual.widgets import Button, ContentSwitcher, DataTable, Input, Label, RadioSet, Static
 
 from backupkit.faces import render
 from backupkit.faces.ui import looks
 from backupkit.faces.ui.page import Page
 from backupkit.faces.ui.restore_plan import plan_shown
+from backupkit.faces.ui.ticks import Choice, Tick
 from backupkit.faces.ui.work import Task
 from backupkit.faces.ui.world import World
 from backupkit.parts.space import human
+from backupkit.verbs.make import Clock
 from backupkit.verbs.recover import recover
 from backupkit.verbs.restore import Restored, RestorePlan, plan_restore, restore_backup
 from backupkit.verbs.undo import plan_undo
@@ -57,6 +59,22 @@ class Wish:
             return error
 
 
+def restoring(settings: Settings, plan: RestorePlan, clock: Clock) -> Task[Restored]:
+    """What the plan shows, done; it can be cancelled until it goes live."""
+    return Task(
+        f"Restoring {plan.source.name}",
+        lambda tell: restore_backup(settings, plan, tell, clock),
+        lambda done: told(settings, done),
+        steps_to_finish=_ONLY_FORWARD,
+        choices=("Undo",),
+    )
+
+
+def told(settings: Settings, done: Restored) -> list[str]:
+    """What was restored, its proof, and the next commands."""
+    return [*render.restored(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)]
+
+
 class RestorePage(Page):
     """One step in view at a time: choose, mismatch, confirm, outcome."""
 
@@ -76,13 +94,22 @@ class RestorePage(Page):
 
     def compose(self) -> ComposeResult:
         with ContentSwitcher(initial="choose"):
-            yield Choose(self.settings, id="choose")
+            yield Choose(id="choose")
             yield Mismatch(id="mismatch")
             yield Confirm(id="confirm")
             yield Outcome(id="outcome")
 
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._draw())
+
     def show_world(self, world: World) -> None:
-        self.query_one(Choose).show(world)
+        self.query_one(Choose).show(world, self.settings)
+
+    def _draw(self) -> None:
+        """All of it again, in the colours of another theme."""
+        if self.window.world:
+            self.show_world(self.window.world)
+        self.query_one(Confirm).draw()
 
     def about(self, name: str) -> None:
         self.action_choose()
@@ -126,23 +153,13 @@ class RestorePage(Page):
     @work(exclusive=True, group="restore")
     async def restore(self, plan: RestorePlan) -> None:
         """What the plan shows is done, and what came of it stays in view."""
-        task: Task[Restored] = Task(
-            f"Restoring {plan.source.name}",
-            lambda tell: restore_backup(self.settings, plan, tell, self.window.clock),
-            self._told,
-            steps_to_finish=_ONLY_FORWARD,
-            choices=("Undo",),
-        )
-        ended = await self.window.carry_out(task)
+        ended = await self.window.carry_out(restoring(self.settings, plan, self.window.clock))
         if ended.result is None:
             return self.action_choose()
-        self.query_one(Outcome).show(ended.result.source, self._told(ended.result))
+        self.query_one(Outcome).show(ended.result.source, told(self.settings, ended.result))
         self._turn_to("outcome")
         if ended.choice:
             self.action_undo()
-
-    def _told(self, done: Restored) -> list[str]:
-        return [*render.restored(self.settings.reach, done), *(f"Warning: {text}" for text in done.warnings)]
 
     @on(Button.Pressed, "#look")
     def _look(self) -> None:
@@ -189,15 +206,12 @@ class Choose(Step):
     Choose DataTable { height: 1fr; }
     Choose #how { height: auto; margin: 1 0; }
     Choose RadioSet { layout: horizontal; width: auto; height: 1; border: none; padding: 0; background: transparent; }
-    Choose RadioSet > RadioButton { width: auto; margin-right: 2; }
-    Choose Checkbox { width: auto; padding-left: 2; }
+    Choose RadioSet > Choice { width: auto; margin-right: 2; }
+    Choose Tick { width: auto; padding-left: 2; }
     """
 
-    def __init__(self, settings: Settings, id: str) -> None:
-        super().__init__(id=id)
-        self._settings = settings
-        self._names: tuple[str, ...] = ()
-        self._wanted = ""
+    _names: tuple[str, ...] = ()
+    _wanted = ""
 
     def compose(self) -> ComposeResult:
         yield Static("Choose a backup. Nothing changes before you have typed its name.", classes="told")
@@ -205,8 +219,8 @@ class Choose(Step):
         with Horizontal(id="how"):
             with RadioSet(compact=True, id="part"):
                 for number, (words, _) in enumerate(_PARTS):
-                    yield RadioButton(words, number == 0, compact=True)
-            yield Checkbox("Migrate it", compact=True, id="migrate")
+                    yield Choice(words, number == 0, compact=True)
+            yield Tick("Migrate it", compact=True, id="migrate")
         with Horizontal(classes="buttons"):
             yield Button("Undo the last restore", classes="undo", compact=True)
             yield Button("Show the plan", variant="primary", id="look", compact=True)
@@ -221,16 +235,16 @@ class Choose(Step):
         if not 0 <= row < len(self._names):
             return None
         part = _PARTS[max(0, self.query_one(RadioSet).pressed_index)][1]
-        return Wish(self._names[row], part, self.query_one(Checkbox).value)
+        return Wish(self._names[row], part, self.query_one(Tick).value)
 
-    def show(self, world: World) -> None:
+    def show(self, world: World, settings: Settings) -> None:
         """Every backup, newest first; the one that was chosen stays so, whatever came or went."""
         chosen = self._wanted or (self.wish.name if self.wish else "")
         table = self.query_one(DataTable)
         table.clear()
         self._names = tuple(backup.name for backup in world.backups)
         colours = looks.colours(self.app.theme_variables)
-        table.add_rows(self._row(backup, colours) for backup in world.backups)
+        table.add_rows(_row(settings, backup, colours) for backup in world.backups)
         self.choose(chosen)
         self.query_one("#look", Button).disabled = not self._names
 
@@ -240,16 +254,6 @@ class Choose(Step):
         if name in self._names:
             self.query_one(DataTable).move_cursor(row=self._names.index(name))
             self._wanted = ""
-
-    def _row(self, backup: Backup, colours: looks.Colours) -> tuple[Text, ...]:
-        made = self._settings.local(backup.metadata.created_at) if backup.metadata else None
-        return (
-            Text(backup.name, no_wrap=True),
-            Text(f"{made:%Y-%m-%d %H:%M}" if made else "-"),
-            Text(human(backup.size_bytes) if backup.metadata else "-", justify="right"),
-            looks.state_text(colours, backup.state, backup.state),
-            Text(shown(backup.metadata.note) if backup.metadata else ""),
-        )
 
 
 class Mismatch(Step):
@@ -290,6 +294,8 @@ class Confirm(Step):
     Confirm #question { padding: 0 1; margin-top: 1; }
     """
     plan: RestorePlan | None = None
+    _settings: Settings | None = None
+    _backup: Backup | None = None
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="plan-box"):
@@ -302,7 +308,8 @@ class Confirm(Step):
 
     def show(self, plan: RestorePlan, settings: Settings, backup: Backup | None) -> None:
         """The plan of a backup, which may have gone meanwhile, or be a safety copy."""
-        self.plan = plan
+        self.plan, self._settings, self._backup = plan, settings, backup
+        self.draw()
         self.query_one("#plan-box").border_title = f"Restoring {plan.source.name} will change"
         self.query_one("#plan", Static).update(
             plan_shown(settings, plan, backup, looks.colours(self.app.theme_variables))
@@ -311,6 +318,12 @@ class Confirm(Step):
         typed = self.query_one("#typed", Input)
         typed.value, typed.placeholder = "", plan.source.name
         self.query_one("#plan-box").scroll_home(animate=False)
+
+    def draw(self) -> None:
+        """The plan, in the colours of the theme."""
+        if self.plan and self._settings:
+            colours = looks.colours(self.app.theme_variables)
+            self.query_one("#plan", Static).update(plan_shown(self._settings, self.plan, self._backup, colours))
 
     @property
     def confirmed(self) -> RestorePlan | None:
@@ -348,3 +361,14 @@ class Outcome(Step):
         came = self.query_one("#came", Static)
         came.border_title = f"✓ {name} is restored"
         came.update("\n".join(lines))
+
+
+def _row(settings: Settings, backup: Backup, colours: looks.Colours) -> tuple[Text, ...]:
+    made = settings.local(backup.metadata.created_at) if backup.metadata else None
+    return (
+        Text(backup.name, no_wrap=True),
+        Text(f"{made:%Y-%m-%d %H:%M}" if made else "-"),
+        Text(human(backup.size_bytes) if backup.metadata else "-", justify="right"),
+        looks.state_text(colours, backup.state, backup.state),
+        Text(shown(backup.metadata.note) if backup.metadata else ""),
+    )

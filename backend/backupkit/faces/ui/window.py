@@ -60,10 +60,17 @@ f       filter; in the history: failures only, or all
 
 Restore
 u       take the last restore back
+Esc     back to the list
 
 Look inside
-x       take a file out         c       compare with the live rows
-n       later rows              p       earlier rows
+Enter   opens a table or a folder
+n, p    later rows, earlier rows
+x       take a file out
+c       compare a table with the live one
+
+Schedule
+Ctrl-S  save to backup.toml
+Esc     discard the edits
 
 ★ proven by a test restore   ✓ checked   · unchecked   ✗ damaged
 ◆ pinned   ! unusual
@@ -195,6 +202,13 @@ class Window(App[None]):
             self.page.show_world(self.world)
 
     # What a page asks for.
+
+    def take_settings(self, settings: Settings) -> None:
+        """These are in force from now on, on every page."""
+        self.settings = settings
+        for page in self.query(Page):
+            page.settings = settings
+        self.action_look()
 
     async def carry_out(self, task: Task[Found]) -> Ended[Found]:
         """The task, done before the person's eyes. To be awaited in a worker."""
