@@ -10,6 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Button, DataTable, Static
 
 from backupkit.faces.ui import looks
+from backupkit.faces.ui.tables import fill
 from backupkit.parts.rows import Cell, Comparison, Difference, Key, Page
 from backupkit.parts.space import human
 from backupkit.words.names import shown
@@ -45,7 +46,7 @@ class RowsView(Vertical):
     def compose(self) -> ComposeResult:
         yield Static("", id="title", markup=False)
         yield Static("", id="told", markup=False)
-        yield DataTable(cursor_type="row", zebra_stripes=True)
+        yield DataTable[Text](cursor_type="row", zebra_stripes=True)
         with Horizontal(id="turn"):
             yield Button("Rows", id="rows", compact=True)
             yield Button("Earlier", id="earlier", compact=True)
@@ -57,18 +58,15 @@ class RowsView(Vertical):
         self.table, self.total, self.start, self.page = table, total, start, page
         last = start + len(page.rows)
         told = f"rows {start + 1:,} to {last:,} of {total:,}" if page.rows else "no rows"
-        self._begin(told, page.columns)
-        for row in page.rows:
-            self.query_one(DataTable).add_row(*map(cell_text, row.cells))
+        self._fill(told, page.columns, [[cell_text(cell) for cell in row.cells] for row in page.rows])
         self._offer(rows=False, earlier=page.has_earlier, later=page.has_later, compare=True)
 
     def show_comparison(self, table: str, found: Comparison) -> None:
         """The rows that differ, each with its sign: those that are gone, came and changed since the backup."""
         self.table, self.page, self.found = table, None, found
-        self._begin("\n".join(summed_up(found)), ("", *found.columns))
         colours = looks.colours(self.app.theme_variables)
-        for difference in found.differences:
-            self.query_one(DataTable).add_row(*difference_texts(difference, colours))
+        rows = [list(difference_texts(difference, colours)) for difference in found.differences]
+        self._fill("\n".join(summed_up(found)), ("", *found.columns), rows)
         self._offer(rows=True, earlier=False, later=False, compare=False)
 
     @property
@@ -82,12 +80,10 @@ class RowsView(Vertical):
         row = self.query_one(DataTable).cursor_row
         return self.page.rows[row].key if self.page and 0 <= row < len(self.page.rows) else None
 
-    def _begin(self, told: str, columns: Sequence[str]) -> None:
+    def _fill(self, told: str, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
         self.query_one("#title", Static).update(shown(self.table))
         self.query_one("#told", Static).update(told)
-        table = self.query_one(DataTable)
-        table.clear(columns=True)
-        table.add_columns(*(Text(shown(name)) for name in columns))
+        fill(self.query_one(DataTable), [Text(shown(name)) for name in columns], rows)
 
     def _offer(self, **which: bool) -> None:
         for name, is_offered in which.items():

@@ -20,6 +20,7 @@ from backupkit.faces.ui import looks
 from backupkit.faces.ui.dialogs import error_told
 from backupkit.faces.ui.page import Page
 from backupkit.faces.ui.plan_entry import Entry
+from backupkit.faces.ui.tables import fill
 from backupkit.faces.ui.world import World
 from backupkit.parts.retention import Verdict
 from backupkit.verbs.configure import set_values
@@ -94,7 +95,6 @@ class PlanPage(Page):
             yield Button("Save", id="save", variant="primary", compact=True, disabled=True)
 
     def on_mount(self) -> None:
-        self.query_one(DataTable).add_columns("", "Backup", "Why")
         self.app.theme_changed_signal.subscribe(self, lambda _: self._preview())
 
     def show_world(self, world: World) -> None:
@@ -160,9 +160,8 @@ class PlanPage(Page):
         self.query_one("#sum", Static).update(f"{told}. Nothing goes now: {plan.stopped}" if plan.stopped else told)
         if (plan.verdicts, colours) != self._drawn:
             self._drawn = (plan.verdicts, colours)
-            table = self.query_one(DataTable)
-            table.clear()
-            table.add_rows(_judged(verdict, colours) for verdict in sorted(plan.verdicts, key=lambda one: one.keep))
+            rows = [_judged(verdict, colours) for verdict in sorted(plan.verdicts, key=lambda one: one.keep)]
+            fill(self.query_one(DataTable), ("", "Backup", "Why"), rows)
 
     _drawn: object = None
 

@@ -16,6 +16,7 @@ from backupkit.faces import render
 from backupkit.faces.ui import looks
 from backupkit.faces.ui.page import Page
 from backupkit.faces.ui.restore_plan import plan_shown
+from backupkit.faces.ui.tables import fill
 from backupkit.faces.ui.ticks import Choice, Tick
 from backupkit.faces.ui.work import Task
 from backupkit.faces.ui.world import World
@@ -214,9 +215,6 @@ class Choose(Step):
     _wanted = ""
     _drawn: object = None
 
-    def on_mount(self) -> None:
-        self.query_one(DataTable).add_columns("Backup", "Made", "Size", "State", "Note")
-
     def compose(self) -> ComposeResult:
         yield Static("Choose a backup. Nothing changes before you have typed its name.", classes="told")
         yield DataTable[Text](cursor_type="row", zebra_stripes=True)
@@ -244,9 +242,8 @@ class Choose(Step):
         colours = looks.colours(self.app.theme_variables)
         if (world.backups, settings.zone, colours) != self._drawn:
             self._drawn = (world.backups, settings.zone, colours)
-            table = self.query_one(DataTable)
-            table.clear()
-            table.add_rows(_row(settings, backup, colours) for backup in world.backups)
+            rows = [_row(settings, backup, colours) for backup in world.backups]
+            fill(self.query_one(DataTable), ("Backup", "Made", "Size", "State", "Note"), rows)
         self._names = tuple(backup.name for backup in world.backups)
         self.choose(chosen)
         self.query_one("#look", Button).disabled = not self._names
