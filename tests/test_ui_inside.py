@@ -8,6 +8,7 @@ from textual.widgets import Input, Select, Tree
 from backupkit.faces.ui.inside_tree import Spot
 from backupkit.verbs import browse
 from backupkit.verbs.create import create_backup
+from backupkit.verbs.remove import delete_backup
 from backupkit.words.model import Order
 from hands import LARGE, Person, at_the_window
 from refusals import picture
@@ -184,6 +185,19 @@ def test_another_backup_is_chosen_by_hand_or_comes_from_elsewhere(kept: SmallApp
         await person.until(lambda: person.window.world and person.window.world.backup("newest"), "the newest")
         await goes_to(person, "companies  65")
         assert person.window.screen.query_one("#which", Select).value == "newer"
+
+    at_the_window(kept, story, "inside")
+
+
+def test_when_the_backup_in_view_is_deleted_elsewhere_another_one_comes(kept: SmallApp) -> None:
+    kept.add_rows(5)
+    create_backup(kept.settings, Order("newer"))
+
+    async def story(person: Person) -> None:
+        await goes_to(person, "companies  65")
+        delete_backup(kept.settings, "newer")
+        await goes_to(person, "companies  60")
+        assert person.window.screen.query_one("#which", Select).value == "kept"
 
     at_the_window(kept, story, "inside")
 

@@ -14,6 +14,7 @@ from backupkit.faces.ui.work import Run
 from backupkit.parts import lock
 from backupkit.verbs.create import create_backup
 from backupkit.verbs.make import utc_now
+from backupkit.verbs.remove import delete_backup
 from backupkit.verbs.restore import Restored, plan_restore
 from backupkit.words.events import Event, Listener
 from backupkit.words.model import Order
@@ -206,6 +207,25 @@ def test_a_backup_made_elsewhere_comes_into_the_list_and_takes_nobodys_place(app
         await person.sees("kept")
         create_backup(app.settings, Order("made_elsewhere"))
         await person.sees("made_elsewhere")
+        await restored(person)
+
+    at_the_window(app, story, "restore")
+    assert app.contents() == before
+
+
+def test_a_backup_deleted_elsewhere_leaves_the_list_and_later_choices_stay(app: SmallApp, before: Contents) -> None:
+    for number in range(3):
+        create_backup(app.settings, Order(f"other{number}"))
+
+    async def story(person: Person) -> None:
+        table = person.window.screen.query_one("#page-restore DataTable", DataTable)
+        await person.until(lambda: table.row_count == 4, "the list")
+        person.window.go("restore", "other2")
+        delete_backup(app.settings, "other2")
+        await person.until(lambda: table.row_count == 3, "the list without it")
+        person.window.go("restore", "kept")
+        create_backup(app.settings, Order("newest"))
+        await person.until(lambda: table.row_count == 4, "the list with another")
         await restored(person)
 
     at_the_window(app, story, "restore")

@@ -72,7 +72,9 @@ class InsidePage(Page):
         which = self.query_one("#which", Select)
         with self.prevent(Select.Changed):
             which.set_options([(self._label(backup), backup.name) for backup in world.backups])
-        self._choose(self._wanted or self._name or (names[0] if names else ""))
+        known = [name for name in (self._wanted, self._name, *names[:1]) if name in names]
+        if known:
+            self._choose(known[0])
 
     def about(self, name: str) -> None:
         self._choose(name)

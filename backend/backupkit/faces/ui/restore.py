@@ -238,22 +238,27 @@ class Choose(Step):
 
     def show(self, world: World, settings: Settings) -> None:
         """Every backup, newest first; the one that was chosen stays so, whatever came or went."""
-        chosen = self._wanted or (self.wish.name if self.wish else "")
+        chosen = self.wish.name if self.wish else ""
         colours = looks.colours(self.app.theme_variables)
         if (world.backups, settings.zone, colours) != self._drawn:
             self._drawn = (world.backups, settings.zone, colours)
             rows = [_row(settings, backup, colours) for backup in world.backups]
             fill(self.query_one(DataTable), ("Backup", "Made", "Size", "State", "Note"), rows)
         self._names = tuple(backup.name for backup in world.backups)
-        self.choose(chosen)
+        self._move_to(self._wanted) or self._move_to(chosen)
         self.query_one("#look", Button).disabled = not self._names
 
     def choose(self, name: str) -> None:
         """The cursor goes to that backup; as soon as it is there, where it is not yet."""
         self._wanted = name
-        if name in self._names:
-            self.query_one(DataTable).move_cursor(row=self._names.index(name))
-            self._wanted = ""
+        self._move_to(name)
+
+    def _move_to(self, name: str) -> bool:
+        if name not in self._names:
+            return False
+        self.query_one(DataTable).move_cursor(row=self._names.index(name))
+        self._wanted = "" if name == self._wanted else self._wanted
+        return True
 
 
 class Mismatch(Step):
