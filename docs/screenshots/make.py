@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -36,17 +37,23 @@ from small_app import MERGED, SmallApp  # noqa: E402
 
 DAYS = 84
 COMMITS = ["4f2a9c1", "b81d03e", "9c7e5f2", "1a6d8b4", "e05c7a9"]
-FIRST = ["Northwind", "Alder", "Birch", "Cobalt", "Delta", "Ember", "Fjord", "Harbor", "Juniper"]
+FIRST = ["Northwind", "Alder", "Birch", "Cobalt", "Delta", "Ember", "Fjord", "Harbor", "Juniper", "Lumen", "Maple"]
 SECOND = ["Foods", "Robotics", "Energy", "Books", "Health", "Maps", "Studio", "Optics", "Rail", "Papers"]
+THIRD = ["GmbH", "Ltd", "AG", "Inc", "& Sons", "Collective"]
 POSITIONS = ["Data engineer", "Web developer", "Site reliability engineer", "Technical writer", "Product designer"]
 DOCUMENTS = ["cv", "cover-letter", "certificate", "references"]
 # As the wrapper hands over to a container, so that the commands in the pictures are those that people type.
 CONTAINER = {"BACKUP_RUNNER_IN_USE": "exec", "BACKUP_COMPOSE": "docker compose", "BACKUP_HOST_COMMAND": "./backup.sh"}
+PERSON = {"BACKUP_HOST_USER": "anna"}
+BY_ITSELF, BY_HAND = (
+    ["backup_restore.py", "schedule"],
+    ["backup_restore.py", "backup"],
+)  # as the history tells them apart
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        os.environ.update(CONTAINER)
+        os.environ.update(CONTAINER | PERSON)
         folder = Path(scratch)
         app = live_three_months(folder, datetime.now(UTC))
         with duty.on(app.backups, 1), chromium(folder / "profile") as driver:
@@ -58,19 +65,24 @@ def main() -> None:
 
 def live_three_months(folder: Path, now: datetime) -> SmallApp:
     chance = random.Random(7)  # always the same weeks
+    companies = [" ".join(words) for words in product(FIRST, SECOND, THIRD)]
+    chance.shuffle(companies)
     app = an_empty_app(folder)
     last_night = (now - timedelta(hours=8)).replace(hour=2, minute=0, second=0, microsecond=0)
     for number in range(DAYS + 1):
+        sys.argv = BY_ITSELF
         night = last_night - timedelta(days=DAYS - number)
-        work_for_a_day(app, chance, night)
+        work_for_a_day(app, chance, companies, night)
         if number == 44:
             fail_to_back_up(app, night)
         elif number not in (31, 58):  # the machine was off
             keep_a_day(app, night, number)
+        sys.argv = BY_HAND
         if number == 49:
             migrate(app.settings, clock=lambda night=night: night + timedelta(hours=7))
         if number == DAYS - 12:
             a_bad_afternoon(app, night + timedelta(hours=13, minutes=12))
+    sys.argv = BY_HAND
     by_hand(app, "before_the_audit", now - timedelta(hours=2, minutes=20), "What the auditors looked at")
     return app
 
@@ -83,11 +95,10 @@ def an_empty_app(folder: Path) -> SmallApp:
     return app
 
 
-def work_for_a_day(app: SmallApp, chance: random.Random, night: datetime) -> None:
+def work_for_a_day(app: SmallApp, chance: random.Random, companies: list[str], night: datetime) -> None:
     with contextlib.closing(app.connect()) as live, live:
         for _ in range(chance.randint(2, 6)):
-            name, suffix = f"{chance.choice(FIRST)} {chance.choice(SECOND)}", chance.randint(10, 99)
-            row = live.execute("INSERT INTO companies (name) VALUES (?)", (f"{name} {suffix}{night:%d%m}",))
+            row = live.execute("INSERT INTO companies (name) VALUES (?)", (companies.pop(),))
             values = (row.lastrowid, chance.choice(POSITIONS), chance.choice(["draft", "applied"]), f"{night:%Y-%m-%d}")
             live.execute(
                 "INSERT INTO applications (company_id, position, status, applied_on) VALUES (?, ?, ?, ?)", values
