@@ -225,7 +225,6 @@ def test_every_section_of_a_command_has_a_command() -> None:
 
 def test_what_is_not_there_yet_is_not_there() -> None:
     planned = {word for word in in_backticks(section("What is not there yet")) if re.fullmatch("[a-z-]+", word)}
-    assert planned
     assert planned.isdisjoint(COMMANDS)
 
 
