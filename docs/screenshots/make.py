@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
@@ -33,9 +35,11 @@ from backupkit.verbs.verify import verify_backups  # noqa: E402
 from backupkit.words.errors import BackupError  # noqa: E402
 from backupkit.words.model import GitFacts, Order  # noqa: E402
 from browser import chromium, look, picture  # noqa: E402
+from hands import Person, at_the_window  # noqa: E402
 from small_app import MERGED, SmallApp  # noqa: E402
 
 DAYS = 84
+SCALE = 20 / 24.4  # a line of the drawing is 24.4 high: twenty whole pixels look sharp
 COMMITS = ["4f2a9c1", "b81d03e", "9c7e5f2", "1a6d8b4", "e05c7a9"]
 FIRST = ["Northwind", "Alder", "Birch", "Cobalt", "Delta", "Ember", "Fjord", "Harbor", "Juniper", "Lumen", "Maple"]
 SECOND = ["Foods", "Robotics", "Energy", "Books", "Health", "Maps", "Studio", "Optics", "Rail", "Papers"]
@@ -58,6 +62,8 @@ def main() -> None:
         app = live_three_months(folder, datetime.now(UTC))
         with duty.on(app.backups, 1), chromium(folder / "profile") as driver:
             picture_report(app, driver, folder)
+            for screen in SCREENS:
+                picture_screen(app, driver, folder, screen)
 
 
 # Three months in the life of an app.
@@ -150,6 +156,60 @@ def picture_report(app: SmallApp, driver: Chrome, folder: Path) -> None:
         look(driver, width, height, scheme)
         driver.get(page.as_uri())
         (HERE / f"{name}.png").write_bytes(picture(driver))
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A place of the interface, what a person does there, and what is to be seen before the picture is taken."""
+
+    name: str
+    place: str
+    sees: str
+    keys: tuple[str, ...] = ()
+    size: tuple[int, int] = (92, 26)
+    is_light: bool = False
+
+
+SCREENS = (
+    Screen("ui-overview", "overview", "what the backups take on disk"),
+    Screen("ui-backups", "backups", "The backup is", ("down", "down")),
+    Screen("ui-restore", "restore", "will change", ("down", "down", "down", "enter")),
+    Screen("ui-inside", "inside", "rows 1 to", ("down", "down", "down", "enter"), is_light=True),
+    Screen("ui-schedule", "plan", "backups:", size=(102, 24), is_light=True),
+    Screen("ui-history", "history", "The last 30 days", size=(108, 22)),
+)
+
+
+def picture_screen(app: SmallApp, driver: Chrome, folder: Path, screen: Screen) -> None:
+    drawings: list[str] = []
+
+    async def story(person: Person) -> None:
+        await person.press(*(["t"] if screen.is_light else []), *screen.keys)
+        await person.sees(screen.sees)
+        drawings.append(person.window.export_screenshot(title="./backup.sh ui"))
+
+    at_the_window(app, story, screen.place, screen.size)
+    drawing = self_contained(drawings[0], folder)
+    width, height = (float(number) * SCALE for number in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing)[0])
+    page = folder / "screen.html"
+    page.write_text(f"<style>body {{ margin: 0 }} svg {{ display: block; width: {width}px }}</style>{drawing}")
+    look(driver, round(width), round(height))
+    driver.get(page.as_uri())
+    (HERE / f"{screen.name}.png").write_bytes(picture(driver))
+
+
+def self_contained(drawing: str, folder: Path) -> str:
+    """With a font of this machine instead of one from a network, as high as a line: frames and bars have no gaps."""
+    drawing = re.sub(r'@font-face \{.*?\}| clip-path="[^"]*"', "", drawing, flags=re.S)
+    drawing = drawing.replace("Fira Code", "DejaVu Sans Mono").replace("font-size: 20px", "font-size: 21.2px")
+    drawing = drawing.replace('<text class="terminal', '<text dy="1" class="terminal')
+    return re.sub(">([^<>]*)</text>", lambda found: f">{as_in_a_container(found[1], folder)}</text>", drawing)
+
+
+def as_in_a_container(text: str, folder: Path) -> str:
+    """The app's folder is /app there; as long as before, since its length is fixed."""
+    told = text.replace(f"{folder}/app", "/app")
+    return told + "&#160;" * (len(text) - len(told))
 
 
 if __name__ == "__main__":
