@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from textual.pilot import Pilot
+from textual.screen import ModalScreen
 from textual.widget import Widget
 
 from backupkit.faces.ui.window import Window
@@ -36,9 +37,14 @@ class Person:
 
     @property
     def screen(self) -> str:
-        """All that is on the screen now, line by line."""
-        strips = self.window.screen._compositor.render_strips()
-        return "\n".join("".join(segment.text for segment in strip) for strip in strips)
+        """All that is on the screen now, line by line; of a dialog, only what is in it."""
+        screen = self.window.screen
+        strips = screen._compositor.render_strips()
+        lines = ["".join(segment.text for segment in strip) for strip in strips]
+        if not isinstance(screen, ModalScreen):
+            return "\n".join(lines)
+        box = screen.query("*").first().region
+        return "\n".join(line[box.x : box.right] for line in lines[box.y : box.bottom])
 
     async def until(self, claim: Callable[[], object], what: str = "") -> None:
         """Goes on as soon as the claim is true."""

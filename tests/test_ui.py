@@ -48,6 +48,12 @@ class Person:
     async def presses(self, *keys: str) -> None:
         await self.pilot.press(*keys)
 
+    async def clicks(self, selector: str) -> None:
+        """As soon as it is there."""
+        screen = self.window.screen
+        await self.until(lambda: screen.query(selector) and screen.query_one(selector).region.area)
+        await self.pilot.click(selector)
+
     async def types(self, text: str) -> None:
         """Into the field that has the keyboard, instead of what is in it."""
         field = self.window.screen.focused
@@ -134,7 +140,7 @@ def test_every_place_is_reached_by_its_key_and_by_a_click_on_its_tab(app: SmallA
             await person.until(lambda page=page: isinstance(person.window.page, page))
             assert person.window.page.region.width > 0
         for page in PLACES[:2]:
-            await person.pilot.click(f"#--content-tab-{page.place}")
+            await person.clicks(f"#--content-tab-{page.place}")
             await person.until(lambda page=page: isinstance(person.window.page, page))
 
     at(app, "overview", play, size=size)
@@ -147,7 +153,7 @@ def test_the_help_names_every_key(app: SmallApp) -> None:
         told = person.reads()
         for binding in [*Window.BINDINGS, *BackupsPage.BINDINGS, *HistoryPage.BINDINGS]:
             key = {"question_mark": "?", "slash": "/"}.get(binding.key, binding.key)  # type: ignore[union-attr]
-            assert f"{key} " in told or key.isdigit(), key
+            assert f"\n{key} " in told or key.isdigit(), key
         await person.closes()
 
     at(app, "backups", play)
@@ -407,7 +413,7 @@ def test_a_pinned_backup_is_not_deleted_and_an_unpinned_one_only_after_a_yes(app
         assert on_disk(app) == {"one", "two"}
         await person.presses("D")
         await person.until_it_says("for ever?")
-        await person.pilot.click("#yes")
+        await person.clicks("#yes")
         await person.until(lambda: person.column("Name") == ["two"])
 
     at(app, "backups", play)
@@ -462,7 +468,7 @@ def test_a_push_asks_and_carries_it_to_the_remote(app: SmallApp, tmp_path: Path)
         await person.presses("u")
         await person.until_it_says(str(place))
         assert not list(place.rglob("pats.db"))
-        await person.pilot.click("#yes")
+        await person.clicks("#yes")
         assert (await person.until_ended()).state == "done"
 
     at(app, "backups", play, settings)
@@ -624,7 +630,7 @@ def test_progress_warnings_and_choices_are_shown(app: SmallApp) -> None:
         await person.until_ended()
         assert "All is well." in person.reads() and "A socket was skipped." in person.reads()
         await person.pilot.pause()
-        await person.pilot.click("#choice-0")
+        await person.clicks("#choice-0")
         await person.until(lambda: chosen == ["Undo"])
 
     at(app, "overview", play)

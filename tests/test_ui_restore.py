@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
+import pytest
+from textual.coordinate import Coordinate
+from textual.widgets import DataTable
+
+from backupkit.faces.ui import looks
+from backupkit.faces.ui.restore import restoring
+from backupkit.faces.ui.work import Run
+from backupkit.parts import lock
 from backupkit.verbs.create import create_backup
+from backupkit.verbs.make import utc_now
+from backupkit.verbs.restore import Restored, plan_restore
+from backupkit.words.events import Event, Listener
 from backupkit.words.model import Order
 from hands import LARGE, Person, at_the_window
 from refusals import picture
@@ -210,6 +221,67 @@ def test_a_table_with_a_hostile_name_is_shown_as_text(app: SmallApp) -> None:
         await person.sees(r"'[red]\x1b[31mevil[/]' 0 - goes")
 
     at_the_window(app, story, "restore")
+
+
+def test_what_is_coloured_follows_the_theme(app: SmallApp, before: Contents) -> None:
+    async def story(person: Person) -> None:
+        table = person.window.screen.query_one("#page-restore DataTable", DataTable)
+        await person.until(lambda: table.row_count, "the list")
+
+        def colour() -> str:
+            return str(table.get_cell_at(Coordinate(0, 3)).style).lower()
+
+        assert colour() == looks.DARK.success
+        await person.press("t")
+        await person.until(lambda: colour() == looks.LIGHT.success, "the colour of the light theme")
+
+    at_the_window(app, story, "restore")
+
+
+def test_a_restore_cancelled_at_any_event_changed_nothing(app: SmallApp, before: Contents) -> None:
+    since, number, state = app.contents(), 0, "cancelled"
+    while state == "cancelled":
+        number += 1
+        assert app.contents() == since
+        assert not list(app.folder.rglob(".backupkit-staging"))
+        state = cancelled_at(number, app)
+    assert (state, app.contents() == before) == ("done", True)
+    assert number > 5  # events of the safety copy, of staging; then there is only forward
+
+
+def cancelled_at(number: int, app: SmallApp) -> str:
+    """How a restore ended that a person cancelled when it told its event of that number."""
+    task, heard = restoring(app.settings, plan_restore(app.settings, "kept"), utc_now), 0
+
+    def counting(tell: Listener) -> Restored:
+        def listen(event: Event) -> None:
+            nonlocal heard
+            heard += 1
+            if heard == number:
+                run.cancel()
+            tell(event)
+
+        return task.act(listen)
+
+    run = Run(replace(task, act=counting))
+    return run.carry_out().state
+
+
+def test_another_run_at_work_is_named_and_nothing_is_changed(app: SmallApp, before: Contents) -> None:
+    async def story(person: Person) -> None:
+        await person.press("enter")
+        await person.sees("will change")
+        unchanged = picture(app)
+        with lock.held(app.backups, "backup of tonight", 1):
+            await person.types("kept")
+            await person.press("enter")
+            await person.sees("✗ It failed", "is at work in", "nothing was changed")
+        await person.click("#close")
+        await person.sees("Choose a backup")
+        assert picture(app) == unchanged
+
+    at_the_window(app, story, "restore")
+    assert app.contents() != before
 
 
 def test_where_there_is_no_restore_to_take_back_it_is_said(app: SmallApp) -> None:

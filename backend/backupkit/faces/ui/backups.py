@@ -78,7 +78,6 @@ class BackupsPage(Page):
         yield Static("", id="summary", markup=False)
 
     def on_mount(self) -> None:
-        self.watch(self.app, "theme", self._show_rows, init=False)
         for column in COLUMNS:
             self.table.add_column(column.title, width=column.width, key=column.title)
 

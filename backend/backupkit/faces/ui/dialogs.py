@@ -20,7 +20,7 @@ BOX = """
     width: 70; max-width: 96%; height: auto; max-height: 92%;
     border: round $primary; border-title-style: bold; background: $surface; padding: 1 2;
 }}
-{name} .lines {{ height: auto; max-height: 14; }}
+{name} .lines {{ height: auto; max-height: 50vh; scrollbar-size: 1 1; }}
 {name} .label {{ margin-top: 1; color: $foreground 80%; }}
 {name} .buttons {{ height: auto; align-horizontal: right; margin-top: 1; }}
 {name} Button {{ margin-left: 2; }}
@@ -54,10 +54,10 @@ class Question(ModalScreen[bool]):
 
 
 class Told(ModalScreen[None]):
-    """Lines to read, and a button to go on."""
+    """Lines to read, which the arrows scroll, and a button to go on."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "dismiss", show=False)]
-    DEFAULT_CSS = BOX.format(name="Told") + "Told .lines { max-height: 20; }\nTold .box.error { border: round $error; }"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,enter", "dismiss", show=False)]
+    DEFAULT_CSS = BOX.format(name="Told") + "Told .box { width: 76; }\nTold .box.error { border: round $error; }"
 
     def __init__(self, title: str, lines: Iterable[str], is_error: bool = False) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Told(ModalScreen[None]):
                 yield Button("Close", variant="primary", id="close")
 
     def on_mount(self) -> None:
-        self.query_one("#close").focus()
+        self.query_one(".lines").focus()
 
     def on_button_pressed(self) -> None:
         self.dismiss()

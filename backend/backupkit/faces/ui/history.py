@@ -63,7 +63,6 @@ class HistoryPage(Page):
     def on_mount(self) -> None:
         for title, width in _COLUMNS:
             self.table.add_column(title, width=width, key=title)
-        self.watch(self.app, "theme", self._show_rows, init=False)
 
     @property
     def table(self) -> DataTable[object]:

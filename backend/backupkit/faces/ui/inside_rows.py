@@ -32,6 +32,15 @@ class RowsView(Vertical):
     total = 0
     start = 0
     page: Page | None = None
+    found: Comparison | None = None
+
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._draw())
+
+    def _draw(self) -> None:
+        """What differs, in the colours of another theme; rows have none."""
+        if self.found and self.is_comparison:
+            self.show_comparison(self.table, self.found)
 
     def compose(self) -> ComposeResult:
         yield Static("", id="title", markup=False)
@@ -55,7 +64,7 @@ class RowsView(Vertical):
 
     def show_comparison(self, table: str, found: Comparison) -> None:
         """The rows that differ, each with its sign: those that are gone, came and changed since the backup."""
-        self.table, self.page = table, None
+        self.table, self.page, self.found = table, None, found
         self._begin("\n".join(summed_up(found)), ("", *found.columns))
         colours = looks.colours(self.app.theme_variables)
         for difference in found.differences:

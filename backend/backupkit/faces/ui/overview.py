@@ -57,9 +57,6 @@ class OverviewPage(Page):
                 yield Static("", id="calendar")
             yield Static("", id="chart", markup=False)
 
-    def on_mount(self) -> None:
-        self.watch(self.app, "theme", self._draw, init=False)
-
     def show_world(self, world: World) -> None:
         self.world = world
         self.seen = overview(self.settings, world.facts, _WEEKS)

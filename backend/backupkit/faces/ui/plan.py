@@ -95,6 +95,7 @@ class PlanPage(Page):
 
     def on_mount(self) -> None:
         self.query_one(DataTable).add_columns("", "Backup", "Why")
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._preview())
 
     def show_world(self, world: World) -> None:
         self._preview()

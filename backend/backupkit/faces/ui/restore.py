@@ -20,6 +20,7 @@ from backupkit.faces.ui.ticks import Choice, Tick
 from backupkit.faces.ui.work import Task
 from backupkit.faces.ui.world import World
 from backupkit.parts.space import human
+from backupkit.verbs.make import Clock
 from backupkit.verbs.recover import recover
 from backupkit.verbs.restore import Restored, RestorePlan, plan_restore, restore_backup
 from backupkit.verbs.undo import plan_undo
@@ -58,6 +59,22 @@ class Wish:
             return error
 
 
+def restoring(settings: Settings, plan: RestorePlan, clock: Clock) -> Task[Restored]:
+    """What the plan shows, done; it can be cancelled until it goes live."""
+    return Task(
+        f"Restoring {plan.source.name}",
+        lambda tell: restore_backup(settings, plan, tell, clock),
+        lambda done: told(settings, done),
+        steps_to_finish=_ONLY_FORWARD,
+        choices=("Undo",),
+    )
+
+
+def told(settings: Settings, done: Restored) -> list[str]:
+    """What was restored, its proof, and the next commands."""
+    return [*render.restored(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)]
+
+
 class RestorePage(Page):
     """One step in view at a time: choose, mismatch, confirm, outcome."""
 
@@ -82,8 +99,17 @@ class RestorePage(Page):
             yield Confirm(id="confirm")
             yield Outcome(id="outcome")
 
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._draw())
+
     def show_world(self, world: World) -> None:
         self.query_one(Choose).show(world, self.settings)
+
+    def _draw(self) -> None:
+        """All of it again, in the colours of another theme."""
+        if self.window.world:
+            self.show_world(self.window.world)
+        self.query_one(Confirm).draw()
 
     def about(self, name: str) -> None:
         self.action_choose()
@@ -127,23 +153,13 @@ class RestorePage(Page):
     @work(exclusive=True, group="restore")
     async def restore(self, plan: RestorePlan) -> None:
         """What the plan shows is done, and what came of it stays in view."""
-        task: Task[Restored] = Task(
-            f"Restoring {plan.source.name}",
-            lambda tell: restore_backup(self.settings, plan, tell, self.window.clock),
-            self._told,
-            steps_to_finish=_ONLY_FORWARD,
-            choices=("Undo",),
-        )
-        ended = await self.window.carry_out(task)
+        ended = await self.window.carry_out(restoring(self.settings, plan, self.window.clock))
         if ended.result is None:
             return self.action_choose()
-        self.query_one(Outcome).show(ended.result.source, self._told(ended.result))
+        self.query_one(Outcome).show(ended.result.source, told(self.settings, ended.result))
         self._turn_to("outcome")
         if ended.choice:
             self.action_undo()
-
-    def _told(self, done: Restored) -> list[str]:
-        return [*render.restored(self.settings.reach, done), *(f"Warning: {text}" for text in done.warnings)]
 
     @on(Button.Pressed, "#look")
     def _look(self) -> None:
@@ -278,6 +294,8 @@ class Confirm(Step):
     Confirm #question { padding: 0 1; margin-top: 1; }
     """
     plan: RestorePlan | None = None
+    _settings: Settings | None = None
+    _backup: Backup | None = None
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="plan-box"):
@@ -290,7 +308,8 @@ class Confirm(Step):
 
     def show(self, plan: RestorePlan, settings: Settings, backup: Backup | None) -> None:
         """The plan of a backup, which may have gone meanwhile, or be a safety copy."""
-        self.plan = plan
+        self.plan, self._settings, self._backup = plan, settings, backup
+        self.draw()
         self.query_one("#plan-box").border_title = f"Restoring {plan.source.name} will change"
         self.query_one("#plan", Static).update(
             plan_shown(settings, plan, backup, looks.colours(self.app.theme_variables))
@@ -299,6 +318,12 @@ class Confirm(Step):
         typed = self.query_one("#typed", Input)
         typed.value, typed.placeholder = "", plan.source.name
         self.query_one("#plan-box").scroll_home(animate=False)
+
+    def draw(self) -> None:
+        """The plan, in the colours of the theme."""
+        if self.plan and self._settings:
+            colours = looks.colours(self.app.theme_variables)
+            self.query_one("#plan", Static).update(plan_shown(self._settings, self.plan, self._backup, colours))
 
     @property
     def confirmed(self) -> RestorePlan | None:

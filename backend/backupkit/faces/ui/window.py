@@ -35,26 +35,47 @@ _EVERY = 2.0  # seconds between two looks at whether something changed elsewhere
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 HELP = """\
-1 … 6         the places: overview, backups, restore, look inside, schedule, history
-Tab           from one thing to the next; arrows move within it; Enter takes it
-Mouse         tabs, rows, buttons and headings can be clicked; the wheel scrolls
-Esc           leaves a dialog; cancels what goes on, where that is safe
-t             dark or light
-r             look again now (what changes elsewhere shows by itself within seconds)
-?             this page
-q             the end
+1 to 6  overview, backups, restore, look inside, schedule, history
+Tab     from one thing to the next; arrows move, Enter takes it
+Mouse   click tabs, rows, headings and buttons; the wheel scrolls
+Esc     leaves a dialog; cancels what goes on, where that is safe
+t       dark or light
+r       look again now; what others do shows by itself in seconds
+?       this page
+q       the end
 
-On the page of backups
-b             back up now                      v   verify: every byte read and compared
-Enter         one backup in full               p   prove it: a test restore, in a scratch folder
-/             find by name, note, revision     R   restore it
-s             sort by the next column          k   keep it: pin, or unpin
-f             show all, or the next kind       x   export it as one file
-u             push it to the remotes           D   delete it
+Backups
+Enter   one of them in full
+b       back up now, with a name and a note
+v       verify: every byte is read and compared
+p       prove: a test restore, in a scratch folder
+R       restore: leads to the plan first
+k       keep: pin it, or unpin it
+x       export it as one file, encrypted where wanted
+u       push it to the remotes
+D       delete it, after a question
+/       find by name, note, revision, commit or state
+s       sort by the next column
+f       filter; in the history: failures only, or all
 
-Symbols: ★ proven by a test restore   ✓ checked   · unchecked   ✗ damaged   ◆ pinned   ! unusual
+Restore
+u       take the last restore back
+Esc     back to the list
 
-Everything here can be typed as a command as well: leave with q, then type ./backup.sh --help
+Look inside
+Enter   opens a table or a folder
+n, p    later rows, earlier rows
+x       take a file out
+c       compare a table with the live one
+
+Schedule
+Ctrl-S  save to backup.toml
+Esc     discard the edits
+
+★ proven by a test restore   ✓ checked   · unchecked   ✗ damaged
+◆ pinned   ! unusual
+
+Everything here is a command too: ./backup.sh --help
 """
 
 
@@ -71,7 +92,6 @@ class Window(App[None]):
         Binding("q", "quit", "Quit"),
     ]
     CSS = """
-    Screen { background: $background; }
     #top { height: 1; background: $panel; padding: 0 1; }
     #whose { width: auto; text-style: bold; }
     #where { width: 1fr; color: $foreground 70%; padding-left: 2; }
@@ -118,6 +138,7 @@ class Window(App[None]):
         if not self.is_headless and not self.is_web:
             for number in _SIGNALS:
                 asyncio.get_running_loop().add_signal_handler(number, self._told_to_end)
+        self.theme_changed_signal.subscribe(self, lambda _theme: self._show_again())
         self._look_if_changed()
         self.set_interval(_EVERY, self._look_if_changed)
         if self.is_web:
@@ -145,8 +166,7 @@ class Window(App[None]):
 
     def on_tabbed_content_tab_activated(self) -> None:
         self.page.take_focus()
-        if self.world:
-            self.page.show_world(self.world)
+        self._show_again()
 
     # What is on disk.
 
@@ -175,6 +195,11 @@ class Window(App[None]):
         at_work.update(f"At work now: {world.at_work}")
         at_work.set_class(bool(world.at_work), "shown")
         self.page.show_world(world)
+
+    def _show_again(self) -> None:
+        """What is known, on the page that came into view, or in other colours."""
+        if self.world:
+            self.page.show_world(self.world)
 
     # What a page asks for.
 

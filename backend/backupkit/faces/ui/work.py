@@ -149,7 +149,7 @@ class WorkScreen(ModalScreen[Ended[Result]], Generic[Result]):
     WorkScreen #step { color: $foreground; }
     WorkScreen ProgressBar { margin: 1 0; width: 100%; }
     WorkScreen Bar { width: 1fr; }
-    WorkScreen #said-box { height: auto; max-height: 12; }
+    WorkScreen #said-box { height: auto; max-height: 50vh; scrollbar-size: 1 1; }
     WorkScreen #said { color: $foreground 80%; }
     WorkScreen #ended { height: auto; }
     WorkScreen #buttons { height: auto; align-horizontal: right; margin-top: 1; }
@@ -188,7 +188,7 @@ class WorkScreen(ModalScreen[Ended[Result]], Generic[Result]):
         step, done = self.run.step, self.run.done
         self.query_one("#step", Label).update(self.run.waiting or f"{step.name} {amount(step, done)}".rstrip())
         self.query_one(ProgressBar).update(total=step.total or None, progress=min(done, step.total or 0))
-        self.query_one("#said", Static).update("\n".join(self.run.said))
+        self._show_said()
         cancel = self.query_one("#cancel", Button)
         cancel.disabled = self.run.wants_to_end or not self.run.can_be_cancelled
         cancel.label = "Cancelling …" if self.run.wants_to_end and self.run.can_be_cancelled else "Cancel"
@@ -203,7 +203,7 @@ class WorkScreen(ModalScreen[Ended[Result]], Generic[Result]):
         box, is_well = self.query_one("#work"), ended.state == "done"
         box.add_class("well" if is_well else "badly")
         self.query_one(ProgressBar).display = False
-        self.query_one("#said", Static).update("\n".join(self.run.said))
+        self._show_said()
         self.query_one("#step", Label).update(self._verdict(ended))
         self.query_one("#ended", Static).update("\n".join(self._lines(ended)))
         buttons = self.query_one("#buttons")
@@ -213,6 +213,11 @@ class WorkScreen(ModalScreen[Ended[Result]], Generic[Result]):
         close = Button("Close", variant="primary", id="close")
         buttons.mount(close)
         self.call_after_refresh(close.focus)
+
+    def _show_said(self) -> None:
+        said = self.query_one("#said", Static)
+        said.display = bool(self.run.said)
+        said.update("\n".join(self.run.said))
 
     def _verdict(self, ended: Ended[Result]) -> str:
         took = f"after {time.monotonic() - self.run.began:.1f} s"
