@@ -340,8 +340,10 @@ def test_a_comparison_ends_when_its_time_is_over_and_says_so(app: SmallApp) -> N
         " (WITH RECURSIVE c(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM c LIMIT 20000) SELECT value FROM c)"
     )
     back_up(app)
+    app.execute("UPDATE many SET n = 20001 WHERE n = 20000")  # at its end, where it does not come
+    assert browse.compare_table(app.settings, "kept", "many").count("gone") == 1
     found = browse.compare_table(app.settings, "kept", "many", seconds=0)
-    assert (found.is_cut, found.is_late) == (True, True)
+    assert (found.is_cut, found.is_late, found.differences) == (True, True, ())
 
 
 def test_what_cannot_be_compared_is_one_sentence(app: SmallApp) -> None:
@@ -359,6 +361,19 @@ def test_what_cannot_be_compared_is_one_sentence(app: SmallApp) -> None:
     app.database.unlink()
     with pytest.raises(SourceUnreadable):
         browse.compare_table(app.settings, "kept", "companies")
+
+
+def test_a_database_in_wal_mode_that_somebody_put_there_gets_nothing_beside_it(app: SmallApp) -> None:
+    folder = hand_made(app)
+    with contextlib.closing(app.connect()) as live:
+        live.execute("VACUUM INTO ?", (str(folder / "pats.db"),))
+    with contextlib.closing(sqlite3.connect(folder / "pats.db")) as copied:
+        copied.execute("PRAGMA journal_mode=WAL")
+    before = folder.stat().st_mtime_ns
+    assert browse.read_page(app.settings, "by_hand", "companies", 5).rows
+    assert not browse.compare_table(app.settings, "by_hand", "companies").differences
+    assert sorted(os.listdir(folder)) == ["backup_metadata.json", "pats.db", "uploads"]
+    assert folder.stat().st_mtime_ns == before  # nor was there anything for a moment
 
 
 def test_looking_and_comparing_change_nothing_and_stop_no_writer(app: SmallApp) -> None:

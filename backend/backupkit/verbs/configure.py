@@ -72,7 +72,6 @@ def edited(folder: Path, text: str, typed: Mapping[str, str]) -> str:
     """What the file would say with these values in it; `Refused` for the first that cannot be."""
     for key, value in typed.items():
         text = _edited(folder, text, _settable(key), value)
-    check_file(folder, text)
     return text
 
 
@@ -108,13 +107,13 @@ def _settable(key: str) -> str:
 
 
 def _change(folder: Path, contained: bool, name: str, before: str, after: str) -> Changed:
-    check_file(folder, after)
     _put(folder, contained, before, after)
     value = tomllib.loads(after).get(name)
     return Changed(name, value, folder / SETTINGS_FILE, overriding_variable(name.removesuffix(IN_FILE)))
 
 
 def _put(folder: Path, contained: bool, before: str, after: str) -> None:
+    check_file(folder, after)
     path = folder / SETTINGS_FILE
     with disk.alone_in(folder) as alone:
         if not alone or read_text(folder) != before:
