@@ -34,6 +34,9 @@ class View:
     colours: Colours
 
 
+_NAME = 29  # characters: as long as the longest name that is made by itself without git's facts
+
+
 @dataclass(frozen=True)
 class Column:
     """Its title, how many characters wide, what a cell says, and by what it is sorted."""
@@ -62,7 +65,8 @@ def _state(view: View, backup: Backup) -> Text:
 
 
 def _name(_view: View, backup: Backup) -> str:
-    return shown(backup.name)
+    name = shown(backup.name)
+    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
 
 
 def _kind(_view: View, backup: Backup) -> str:
@@ -98,7 +102,7 @@ def _moment(backup: Backup) -> float:
 COLUMNS: tuple[Column, ...] = (
     Column("Made", 16, _made, _moment),
     Column("State", 13, _state, lambda one: (one.state, one.pinned)),
-    Column("Name", 24, _name, lambda one: one.name),
+    Column("Name", _NAME, _name, lambda one: one.name),
     Column("Size", 8, _size, lambda one: one.size_bytes),
     Column("Adds", 8, _adds, lambda one: one.unique_bytes),
     Column("Kind", 13, _kind, lambda one: _kind_of(one)),
