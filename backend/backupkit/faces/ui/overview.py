@@ -131,5 +131,5 @@ def _next_run(settings: Settings, numbers: Numbers) -> str:
 def _space(numbers: Numbers) -> str:
     if numbers.free_bytes is None:
         return "not known"
-    days = "" if numbers.days_left is None else f", for {render.lasting(numbers.days_left)}"
-    return f"{human(numbers.free_bytes)}{days}"
+    lasts = "" if numbers.days_left is None else f", lasts {render.lasting(numbers.days_left)}"
+    return f"{human(numbers.free_bytes)}{lasts}"
