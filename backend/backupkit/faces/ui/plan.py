@@ -158,10 +158,13 @@ class PlanPage(Page):
         go, stay = len(plan.removals), len(plan.verdicts) - len(plan.removals)
         told = f"Of {counted(len(plan.verdicts), 'backup')}: {stay:,} stay, {go:,} {'go' if go != 1 else 'goes'}"
         self.query_one("#sum", Static).update(f"{told}. Nothing goes now: {plan.stopped}" if plan.stopped else told)
-        table = self.query_one(DataTable)
-        table.clear()
-        for verdict in sorted(plan.verdicts, key=lambda one: one.keep):
-            table.add_row(*_judged(verdict, colours))
+        if (plan.verdicts, colours) != self._drawn:
+            self._drawn = (plan.verdicts, colours)
+            table = self.query_one(DataTable)
+            table.clear()
+            table.add_rows(_judged(verdict, colours) for verdict in sorted(plan.verdicts, key=lambda one: one.keep))
+
+    _drawn: object = None
 
     # Saved, or not.
 

@@ -212,10 +212,14 @@ class Choose(Step):
 
     _names: tuple[str, ...] = ()
     _wanted = ""
+    _drawn: object = None
+
+    def on_mount(self) -> None:
+        self.query_one(DataTable).add_columns("Backup", "Made", "Size", "State", "Note")
 
     def compose(self) -> ComposeResult:
         yield Static("Choose a backup. Nothing changes before you have typed its name.", classes="told")
-        yield DataTable(cursor_type="row", zebra_stripes=True)
+        yield DataTable[Text](cursor_type="row", zebra_stripes=True)
         with Horizontal(id="how"):
             with RadioSet(compact=True, id="part"):
                 for number, (words, _) in enumerate(_PARTS):
@@ -224,9 +228,6 @@ class Choose(Step):
         with Horizontal(classes="buttons"):
             yield Button("Undo the last restore", classes="undo", compact=True)
             yield Button("Show the plan", variant="primary", id="look", compact=True)
-
-    def on_mount(self) -> None:
-        self.query_one(DataTable).add_columns("Backup", "Made", "Size", "State", "Note")
 
     @property
     def wish(self) -> Wish | None:
@@ -240,11 +241,13 @@ class Choose(Step):
     def show(self, world: World, settings: Settings) -> None:
         """Every backup, newest first; the one that was chosen stays so, whatever came or went."""
         chosen = self._wanted or (self.wish.name if self.wish else "")
-        table = self.query_one(DataTable)
-        table.clear()
-        self._names = tuple(backup.name for backup in world.backups)
         colours = looks.colours(self.app.theme_variables)
-        table.add_rows(_row(settings, backup, colours) for backup in world.backups)
+        if (world.backups, settings.zone, colours) != self._drawn:
+            self._drawn = (world.backups, settings.zone, colours)
+            table = self.query_one(DataTable)
+            table.clear()
+            table.add_rows(_row(settings, backup, colours) for backup in world.backups)
+        self._names = tuple(backup.name for backup in world.backups)
         self.choose(chosen)
         self.query_one("#look", Button).disabled = not self._names
 
