@@ -583,6 +583,14 @@ def test_cron_s_line_is_one_that_runs_without_an_environment(app: SmallApp, proj
     assert len([path for path in app.backups.iterdir() if path.name.startswith("scheduled_")]) == 1
 
 
+def test_the_report_is_made_by_what_the_guide_shows(app: SmallApp, project: Path) -> None:
+    (steps,) = blocks(section("As a web page"))
+    for _ in range(2):  # each time anew
+        shell(steps.replace("/var/www", str(project / "backups")), project, BACKUP_RUNNER="local")
+    pages = [text(project / "report.html"), text(app.backups / "pats.html")]
+    assert all(page.startswith("<!doctype html>") and "Your data is at risk." in page for page in pages)
+
+
 # Completion.
 
 

@@ -20,12 +20,15 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backupkit.faces import as_json, render
+from backupkit.faces.report.charts import scale, size_charts
 from backupkit.faces.report.page import ROWS, page
 from backupkit.parts import duty, history, retention
 from backupkit.verbs.create import create_backup
-from backupkit.verbs.overview import TestRestore, overview
+from backupkit.verbs.overview import Size, TestRestore, overview
 from backupkit.verbs.report import Report, report
 from backupkit.verbs.status import Facts, Reason, judge
 from backupkit.verbs.verify import verify_backups
@@ -250,6 +253,23 @@ def test_a_thousand_backups_are_a_small_page_that_says_what_it_leaves_out(app: S
     assert f"These are the newest {ROWS} of 1,000." in seen.words
     assert f"b{ROWS - 1:04}_" in content and f"b{ROWS:04}_" not in content
     assert seen.numbers["backups"] == "1000"
+
+
+@given(st.integers(0, 2**62))
+def test_a_scale_reaches_the_largest_in_a_few_round_steps(largest: int) -> None:
+    top, step = scale(largest)
+    assert top >= largest and 1 <= round(top / step) <= 4
+    assert f"{step:e}"[:3] in ("1.0", "2.0", "2.5", "5.0")
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 2**62)), min_size=2, max_size=400))
+def test_every_curve_stays_in_its_frame(points: list[tuple[int, int]]) -> None:
+    sizes = [Size(NOON + timedelta(seconds=at), "x", size, size, size) for at, size in sorted(points)]
+    for drawing in size_charts(sizes, lambda moment: moment):
+        (line,) = (one.attrib["points"] for one in drawing.iter("polyline"))
+        places = [tuple(map(float, pair.split(","))) for pair in line.split()]
+        assert len(places) <= 200 and places == sorted(places, key=lambda place: place[0])
+        assert all(0 <= x <= 520 and 0 <= y <= 180 for x, y in places)
 
 
 # Where it goes.

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import pty
+import select
+import signal
 import subprocess
 import sys
 import threading
@@ -33,7 +38,7 @@ from backupkit.words.events import Event, Listener, Notice, Progress, Step, Warn
 from backupkit.words.model import Order
 from backupkit.words.remotes import FolderTable
 from backupkit.words.settings import Settings
-from small_app import NOON, SmallApp, clean_environment
+from small_app import COMMAND, NOON, SmallApp, clean_environment
 
 DEADLINE = 30.0
 SMALL = (80, 24)
@@ -181,6 +186,36 @@ def test_without_a_terminal_it_is_refused_in_one_line(app: SmallApp) -> None:
     done = app.command("ui", check=2)
     assert done.err.startswith("Error: The terminal interface needs a terminal.\n  Next: ")
     assert done.out == ""
+
+
+def read_in_time(terminal: int) -> bytes:
+    """What was drawn since."""
+    assert select.select([terminal], [], [], DEADLINE)[0], "nothing more was drawn"
+    return os.read(terminal, 65536)
+
+
+@pytest.mark.parametrize("how", ["q", "SIGTERM", "SIGHUP"])
+def test_in_a_real_terminal_it_opens_and_ends(app: SmallApp, how: str) -> None:
+    terminal, ours = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, str(COMMAND), "ui"],
+        env={**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "TERM": "xterm-256color"},
+        stdin=ours,
+        stdout=ours,
+        stderr=ours,
+        start_new_session=True,
+    )
+    os.close(ours)
+    drawn = b""
+    while b"at risk" not in drawn:
+        drawn += read_in_time(terminal)
+    os.write(terminal, b"q") if how == "q" else process.send_signal(signal.Signals[how])
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while chunk := read_in_time(terminal):
+            drawn += chunk
+    assert process.wait(DEADLINE) == 0, drawn[-3000:].decode(errors="replace")
+    assert b"\x1b[?1049l" in drawn  # the terminal shows again what it showed before
+    os.close(terminal)
 
 
 def test_a_missing_extra_is_one_line_that_says_what_to_type(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:

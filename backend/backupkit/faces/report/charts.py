@@ -111,7 +111,7 @@ def _calendar_in_words(found: Overview) -> str:
         return "No days."
     covered = sum(day.mark in ("made", "proven", "removed") for day in found.days)
     first, last = found.days[0].date, found.days[-1].date
-    return f"Calendar from {first} to {last}: {covered} days with a backup, {found.days_without} without."
+    return f"Calendar from {first} to {last}: {covered} days with a backup, {len(found.days_without)} without."
 
 
 # Sizes over time.
@@ -128,7 +128,7 @@ def size_charts(sizes: Sequence[Size], local: Callable[[datetime], datetime]) ->
 def _curve(
     title: str, sizes: Sequence[Size], local: Callable[[datetime], datetime], of: Callable[[Size], int]
 ) -> Element:
-    top, step = _scale(max(map(of, sizes)))
+    top, step = scale(max(map(of, sizes)))
     first, last = sizes[0].at, sizes[-1].at
     points = _thinned([(_x(one.at, first, last), round(_y(of(one), top), 1)) for one in sizes])
     line = " ".join(f"{x:g},{y:g}" for x, y in points)
@@ -146,7 +146,7 @@ def _curve(
     )
 
 
-def _scale(largest: int) -> tuple[float, float]:
+def scale(largest: int) -> tuple[float, float]:
     """The upper end of a scale from nothing to at least that, and its steps: two to four, of a round number each."""
     rough = max(largest, 1) / 3
     power = 10.0 ** floor(log10(rough))

@@ -14,6 +14,7 @@ from backupkit.words.model import Backup, SchemaVerdict
 from backupkit.words.names import shown
 from backupkit.words.settings import Settings
 
+_STATE = 12  # characters
 Verdicts = Mapping[tuple[str, ...], SchemaVerdict]
 RELATIONS: Mapping[str, str] = {
     "same": "= this code",
@@ -58,7 +59,8 @@ def _made(view: View, backup: Backup) -> str:
 
 def _state(view: View, backup: Backup) -> Text:
     marks = f"{'◆' if backup.pinned else ''}{'!' if backup.unusual else ''}"
-    return state_text(view.colours, backup.state, f"{backup.state} {marks}".rstrip())
+    gap = " " if len(backup.state) + len(marks) < _STATE - 2 else ""  # a mark is never cut off
+    return state_text(view.colours, backup.state, f"{backup.state}{gap}{marks}".rstrip())
 
 
 def _name(_view: View, backup: Backup) -> str:
@@ -97,8 +99,8 @@ def _moment(backup: Backup) -> float:
 
 COLUMNS: tuple[Column, ...] = (
     Column("Made", 16, _made, _moment),
-    Column("State", 13, _state, lambda one: (one.state, one.pinned)),
-    Column("Name", 24, _name, lambda one: one.name),
+    Column("State", _STATE, _state, lambda one: (one.state, one.pinned)),
+    Column("Name", 25, _name, lambda one: one.name),
     Column("Size", 8, _size, lambda one: one.size_bytes),
     Column("Adds", 8, _adds, lambda one: one.unique_bytes),
     Column("Kind", 13, _kind, lambda one: _kind_of(one)),

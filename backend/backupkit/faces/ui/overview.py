@@ -11,6 +11,7 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.events import Resize
 from textual.widgets import Static
 
+from backupkit.faces import render
 from backupkit.faces.ui import drawing, looks
 from backupkit.faces.ui.page import Page
 from backupkit.faces.ui.world import World
@@ -130,5 +131,5 @@ def _next_run(settings: Settings, numbers: Numbers) -> str:
 def _space(numbers: Numbers) -> str:
     if numbers.free_bytes is None:
         return "not known"
-    days = "" if numbers.days_left is None else f", lasts {int(numbers.days_left):,} days"
-    return f"{human(numbers.free_bytes)}{days}"
+    lasts = "" if numbers.days_left is None else f", lasts {render.lasting(numbers.days_left)}"
+    return f"{human(numbers.free_bytes)}{lasts}"

@@ -106,7 +106,7 @@ class Door:
         if origin is None:
             return request.path != "/ws" and self._is_asked_for(request)  # a browser names it with every websocket
         parts = urlsplit(origin)
-        return parts.scheme in ("http", "https") and parts.netloc.lower() == request.host.lower()
+        return parts.scheme == "http" and parts.netloc.lower() == request.host.lower()
 
     def _is_asked_for(self, request: web.Request) -> bool:
         """Whether a person came, perhaps by a link elsewhere, or our own page asked."""
@@ -124,9 +124,9 @@ class Door:
             self.token = ""
         return is_right
 
-    def give_key(self, response: web.Response, is_secure: bool) -> None:
+    def give_key(self, response: web.Response) -> None:
         """The browser has the key, as a cookie."""
-        response.set_cookie(self._cookie, self._key, httponly=True, samesite="Strict", path="/", secure=is_secure)
+        response.set_cookie(self._cookie, self._key, httponly=True, samesite="Strict", path="/")
 
 
 def _same(given: str, wanted: str) -> bool:
@@ -171,14 +171,13 @@ class GuardedServer(Server):
             if request.path != "/" or not self.door.let_in(request):
                 return _refused()
             welcome = web.Response(text=_WELCOME, content_type="text/html", headers=_HEADERS)
-            self.door.give_key(welcome, _is_secure(request))
+            self.door.give_key(welcome)
             return welcome
         return await handler(request)
 
     async def handle_page(self, request: web.Request) -> web.Response:
         """The page that draws the interface."""
-        scheme = "wss" if _is_secure(request) else "ws"
-        socket_address = html.escape(f"{scheme}://{request.host}/ws")
+        socket_address = html.escape(f"ws://{request.host}/ws")
         page = _PAGE.format(title=html.escape(self.title), socket=socket_address)
         return web.Response(text=page, content_type="text/html", headers=_HEADERS)
 
@@ -222,11 +221,6 @@ class GuardedServer(Server):
 
 def _refused() -> web.Response:
     return web.Response(status=403, text=_NO_ENTRY, headers=_HEADERS)
-
-
-def _is_secure(request: web.Request) -> bool:
-    """Whether the browser speaks TLS, to us or to what stands before us."""
-    return request.secure or request.headers.get("X-Forwarded-Proto", "") == "https"
 
 
 def listen(host: str, port: int) -> socket.socket:
