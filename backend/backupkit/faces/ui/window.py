@@ -110,6 +110,7 @@ class Window(App[None]):
     Button.key { min-width: 0; background: $background; color: $foreground; text-style: none; }
     Button.key:hover, Button.key:focus { background: $panel; }
     TabPane { padding: 0; height: 1fr; }
+    Button.-textual-compact:focus { text-style: bold underline; }
     """
 
     def __init__(self, settings: Settings, clock: Clock = utc_now, place: str = PLACES[0].place) -> None:
