@@ -70,6 +70,9 @@ read_arguments() {
 
 asked_for() { case " ${words[*]-} " in *" $1 "*) ;; *) return 1 ;; esac }
 
+# A page for a browser: the port of a container is not one of this machine.
+is_served() { [ "$command" = ui ] && asked_for --web; }
+
 # Only these read it; any other command would eat the input of a `while read` loop around it.
 needs_input() { { [ "$command" = restore-dump ] || [ "$command" = import ]; } && asked_for -; }
 
@@ -160,7 +163,7 @@ choose_runner() {
   find_state
   runner=run
   case $state in
-    running) if [ -z "$stop" ]; then runner="exec"; fi ;;
+    running) if [ -z "$stop" ] && ! is_served; then runner="exec"; fi ;;
     "")
       check_service
       if [ -z "$insist" ] && needs_no_service; then runner=local && return; fi
@@ -215,7 +218,7 @@ export_facts() {
   export BACKUP_HOST_NAME=${BACKUP_HOST_NAME:-$HOSTNAME}
   export BACKUP_HOST_USER=${SUDO_USER:-${USER:-${LOGNAME:-}}}
   if [ "$runner" != local ]; then export BACKUP_COMPOSE="${compose[*]}"; fi
-  case $command in backup | auto-backup | migrate | run | schedule | recovery-kit) collect_git_facts ;; esac
+  case $command in backup | auto-backup | migrate | run | schedule | ui | recovery-kit) collect_git_facts ;; esac
 }
 
 # --- in a container ---------------------------------------------------------------------------------------------------
@@ -225,6 +228,8 @@ one_off=backup-$$-$RANDOM
 in_container() {
   local flags=() name
   if ! [ -t 0 ] || ! [ -t 1 ]; then flags+=(-T); fi
+  if is_served; then flags+=(-p "$published"); fi
+  if [ "$command" = ui ]; then flags+=(-e TERM -e COLORTERM); fi
   for name in "${!BACKUP_@}" "${!NO_COLOR@}"; do
     case $name in BACKUP_RUNNER | BACKUP_COMPOSE_FILE | BACKUP_APP_DIR) ;; *) flags+=(-e "$name") ;; esac
   done
@@ -280,6 +285,27 @@ is_report() {
   [ "$command" = report ] && [ -f "$1" ] || return 1
   IFS= read -r -d '' -n 1000 start <"$1" || true
   [[ $start == *'content="backupkit report'* ]]
+}
+
+# For this machine alone, unless --host says otherwise; in the container it is served to whoever the engine lets through.
+publish() {
+  local word host=127.0.0.1 port=8765 before="" rest=()
+  for word in "${words[@]}"; do
+    case $before:$word in
+      --host:*) host=$word ;;
+      --port:*) port=$word ;;
+      *:--host | *:--port) ;;
+      *:--host=*) host=${word#*=} ;;
+      *:--port=*) port=${word#*=} ;;
+      *) rest+=("$word") ;;
+    esac
+    before=$word
+  done
+  [ "$port" != 0 ] || die 2 "A container's port is published by its number: name one with --port."
+  words=("${rest[@]}" --host 0.0.0.0 --port "$port")
+  export BACKUP_HOST_ADDRESS=$host
+  case $host in *:*) host=[$host] ;; esac
+  published=$host:$port:$port
 }
 
 write_to_path() {
@@ -421,6 +447,7 @@ if [ "$runner" = local ]; then
 fi
 if [ -n "$path" ]; then send_path; fi
 if [ -n "$key" ]; then send_key; fi
+if is_served; then publish; fi
 if [ -n "$stop" ]; then
   with_service_stopped
 else

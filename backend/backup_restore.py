@@ -709,6 +709,27 @@ def notify_test(json: Json = False) -> None:
 
 
 @app.command()
+def ui(
+    web: Annotated[bool, typer.Option("--web", help="The same in a browser.")] = False,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Where to serve that; this machine alone: 127.0.0.1.")
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Its port; 0: any. 8765.")] = None,
+) -> None:
+    """The terminal interface: see that the data is safe, make backups, get data back."""
+    from backupkit.words.extras import from_extra
+
+    if web:
+        return _serve_ui(host or "127.0.0.1", port)
+    if host is not None or port is not None:
+        raise Refused("--host and --port say where a browser finds it.", hint="Add --web.")
+    with from_extra("ui", "The terminal interface"):
+        from backupkit.faces.ui.window import Window
+    _require_terminal()
+    Window(_settings_for_reading()).run()
+
+
+@app.command()
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the throw-away data, and say where they are.")] = False,
 ) -> None:
@@ -777,8 +798,9 @@ def _app_folder() -> Path:
 
 
 def _contained() -> bool:
-    """Whether the wrapper says that this is a container."""
-    return os.environ.get("BACKUP_RUNNER_IN_USE", "local") != "local"
+    from backupkit.words.reach import is_contained
+
+    return is_contained(os.environ)
 
 
 def _show_changed(done: Changed, json: bool) -> None:
@@ -965,6 +987,29 @@ def _require_person(without: bool) -> None:
         raise Refused(
             "There is no terminal to ask at; nothing was changed.", hint="--force goes ahead, --dry-run shows."
         )
+
+
+def _serve_ui(host: str, port: int | None) -> None:
+    from backupkit.words.extras import from_extra
+
+    with from_extra("ui", "The interface in a browser"):
+        from backupkit.faces.ui import web
+    settings = _settings_for_reading()
+    title, outside = f"Backups of {settings.app_id}", os.environ.get("BACKUP_HOST_ADDRESS", "")
+    web.serve(
+        str(Path(__file__).resolve()), host, web.DEFAULT_PORT if port is None else port, outside, title, _say_address
+    )
+
+
+def _say_address(address: str) -> None:
+    say("Open this address in a browser; it lets one in, once. Ctrl-C ends it.")
+    print(address, flush=True)
+
+
+def _require_terminal() -> None:
+    """Refused where an interface could not be drawn."""
+    if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Refused("The terminal interface needs a terminal.", hint="`status` and `list` do without.")
 
 
 def _may_push_to_git(settings: Settings, remote: str | None) -> bool:

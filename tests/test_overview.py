@@ -98,8 +98,9 @@ def test_what_the_status_does_not_rely_on_fills_no_day(changes: dict[str, object
 
 def test_days_without_a_backup_are_counted_from_the_first_to_yesterday() -> None:
     facts = Facts(MONDAY, (made("first", MONDAY - 5 * DAY), made("later", MONDAY - 2 * DAY)))
-    assert overview(settings_in("UTC"), facts).days_without == 3
-    assert overview(settings_in("UTC"), Facts(MONDAY)).days_without == 0
+    missing = overview(settings_in("UTC"), facts).days_without
+    assert missing == (date(2026, 6, 11), date(2026, 6, 12), date(2026, 6, 14))
+    assert overview(settings_in("UTC"), Facts(MONDAY)).days_without == ()
 
 
 @pytest.mark.parametrize(

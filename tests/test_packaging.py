@@ -142,13 +142,14 @@ def pins() -> dict[str, str]:
 
 def needed(names: set[str]) -> set[str]:
     """These packages and all they need here, as the installed packages say it."""
-    todo, found = set(names), set[str]()
+    todo, found = {Requirement(name) for name in names}, set[Requirement]()
     while todo:
-        name = todo.pop()
-        found.add(name)
-        wanted = (Requirement(line) for line in requires(name) or [])
-        todo |= {canonicalize_name(one.name) for one in wanted if not one.marker or one.marker.evaluate()} - found
-    return found
+        asked = todo.pop()
+        found.add(asked)
+        for one in map(Requirement, requires(asked.name) or []):
+            if not one.marker or any(one.marker.evaluate({"extra": extra}) for extra in ("", *asked.extras)):
+                todo |= {Requirement(f"{one.name}[{','.join(sorted(one.extras))}]")} - found
+    return {canonicalize_name(one.name) for one in found}
 
 
 def dependencies() -> list[Requirement]:

@@ -319,6 +319,45 @@ def test_a_terminal_on_both_sides_is_passed_on(host: Host) -> None:
     assert " -T " not in host.handover()["call"]
 
 
+@pytest.mark.parametrize(
+    ("words", "published", "address", "port"),
+    [
+        (["--web"], "127.0.0.1:8765:8765", "127.0.0.1", "8765"),
+        (["--port", "9000", "--web"], "127.0.0.1:9000:9000", "127.0.0.1", "9000"),
+        (["--web", "--host=0.0.0.0", "--port=9000"], "0.0.0.0:9000:9000", "0.0.0.0", "9000"),
+        (["--web", "--host", "::1"], "[::1]:8765:8765", "::1", "8765"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("state", ["running", "exited"])
+def test_the_interface_in_a_browser_has_its_port_published_on_this_machine(
+    host: Host, state: str, words: list[str], published: str, address: str, port: str
+) -> None:
+    host.install("docker")
+    host.answer(state=state)
+    host.run("ui", *words)
+    call = host.handover()
+    assert call["call"].startswith("docker compose run --rm --no-deps --name backup-")
+    assert f" -p {published} " in call["call"]
+    inside = f" --entrypoint python backend backup_restore.py ui --web --host 0.0.0.0 --port {port}"
+    assert call["call"].endswith(inside)
+    assert call["variables"]["BACKUP_HOST_ADDRESS"] == address
+
+
+def test_a_port_that_is_any_cannot_be_published(host: Host) -> None:
+    host.install("docker")
+    assert b"name one with --port" in host.run("ui", "--web", "--port", "0", code=2).stderr
+    assert host.verbs() == []
+
+
+def test_the_interface_in_the_terminal_is_entered_with_what_that_can_show(host: Host) -> None:
+    host.install("docker")
+    host.run("ui")
+    call = host.handover()["call"]
+    assert " exec " in call and " -e TERM -e COLORTERM " in call and " -p " not in call
+    assert call.endswith(" backend python backup_restore.py ui")
+
+
 def test_it_works_through_a_symlink_from_any_folder_without_an_environment(host: Host) -> None:
     host.install("docker")
     link, second = host.folder / "link here", host.folder / "deep" / "er"

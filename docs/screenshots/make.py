@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -32,25 +35,35 @@ from backupkit.verbs.verify import verify_backups  # noqa: E402
 from backupkit.words.errors import BackupError  # noqa: E402
 from backupkit.words.model import GitFacts, Order  # noqa: E402
 from browser import chromium, look, picture  # noqa: E402
+from hands import Person, at_the_window  # noqa: E402
 from small_app import MERGED, SmallApp  # noqa: E402
 
 DAYS = 84
+SCALE = 20 / 24.4  # a line of the drawing is 24.4 high: twenty whole pixels look sharp
 COMMITS = ["4f2a9c1", "b81d03e", "9c7e5f2", "1a6d8b4", "e05c7a9"]
-FIRST = ["Northwind", "Alder", "Birch", "Cobalt", "Delta", "Ember", "Fjord", "Harbor", "Juniper"]
+FIRST = ["Northwind", "Alder", "Birch", "Cobalt", "Delta", "Ember", "Fjord", "Harbor", "Juniper", "Lumen", "Maple"]
 SECOND = ["Foods", "Robotics", "Energy", "Books", "Health", "Maps", "Studio", "Optics", "Rail", "Papers"]
+THIRD = ["GmbH", "Ltd", "AG", "Inc", "& Sons", "Collective"]
 POSITIONS = ["Data engineer", "Web developer", "Site reliability engineer", "Technical writer", "Product designer"]
 DOCUMENTS = ["cv", "cover-letter", "certificate", "references"]
 # As the wrapper hands over to a container, so that the commands in the pictures are those that people type.
 CONTAINER = {"BACKUP_RUNNER_IN_USE": "exec", "BACKUP_COMPOSE": "docker compose", "BACKUP_HOST_COMMAND": "./backup.sh"}
+PERSON = {"BACKUP_HOST_USER": "anna"}
+BY_ITSELF, BY_HAND = (
+    ["backup_restore.py", "schedule"],
+    ["backup_restore.py", "backup"],
+)  # as the history tells them apart
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        os.environ.update(CONTAINER)
+        os.environ.update(CONTAINER | PERSON)
         folder = Path(scratch)
         app = live_three_months(folder, datetime.now(UTC))
         with duty.on(app.backups, 1), chromium(folder / "profile") as driver:
             picture_report(app, driver, folder)
+            for screen in SCREENS:
+                picture_screen(app, driver, folder, screen)
 
 
 # Three months in the life of an app.
@@ -58,19 +71,24 @@ def main() -> None:
 
 def live_three_months(folder: Path, now: datetime) -> SmallApp:
     chance = random.Random(7)  # always the same weeks
+    companies = [" ".join(words) for words in product(FIRST, SECOND, THIRD)]
+    chance.shuffle(companies)
     app = an_empty_app(folder)
     last_night = (now - timedelta(hours=8)).replace(hour=2, minute=0, second=0, microsecond=0)
     for number in range(DAYS + 1):
+        sys.argv = BY_ITSELF
         night = last_night - timedelta(days=DAYS - number)
-        work_for_a_day(app, chance, night)
+        work_for_a_day(app, chance, companies, night)
         if number == 44:
             fail_to_back_up(app, night)
         elif number not in (31, 58):  # the machine was off
             keep_a_day(app, night, number)
+        sys.argv = BY_HAND
         if number == 49:
             migrate(app.settings, clock=lambda night=night: night + timedelta(hours=7))
         if number == DAYS - 12:
             a_bad_afternoon(app, night + timedelta(hours=13, minutes=12))
+    sys.argv = BY_HAND
     by_hand(app, "before_the_audit", now - timedelta(hours=2, minutes=20), "What the auditors looked at")
     return app
 
@@ -83,11 +101,10 @@ def an_empty_app(folder: Path) -> SmallApp:
     return app
 
 
-def work_for_a_day(app: SmallApp, chance: random.Random, night: datetime) -> None:
+def work_for_a_day(app: SmallApp, chance: random.Random, companies: list[str], night: datetime) -> None:
     with contextlib.closing(app.connect()) as live, live:
         for _ in range(chance.randint(2, 6)):
-            name, suffix = f"{chance.choice(FIRST)} {chance.choice(SECOND)}", chance.randint(10, 99)
-            row = live.execute("INSERT INTO companies (name) VALUES (?)", (f"{name} {suffix}{night:%d%m}",))
+            row = live.execute("INSERT INTO companies (name) VALUES (?)", (companies.pop(),))
             values = (row.lastrowid, chance.choice(POSITIONS), chance.choice(["draft", "applied"]), f"{night:%Y-%m-%d}")
             live.execute(
                 "INSERT INTO applications (company_id, position, status, applied_on) VALUES (?, ?, ?, ?)", values
@@ -139,6 +156,60 @@ def picture_report(app: SmallApp, driver: Chrome, folder: Path) -> None:
         look(driver, width, height, scheme)
         driver.get(page.as_uri())
         (HERE / f"{name}.png").write_bytes(picture(driver))
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A place of the interface, what a person does there, and what is to be seen before the picture is taken."""
+
+    name: str
+    place: str
+    sees: str
+    keys: tuple[str, ...] = ()
+    size: tuple[int, int] = (92, 26)
+    is_light: bool = False
+
+
+SCREENS = (
+    Screen("ui-overview", "overview", "what the backups take on disk"),
+    Screen("ui-backups", "backups", "The backup is", ("down", "down"), size=(104, 24)),
+    Screen("ui-restore", "restore", "will change", ("down", "down", "down", "enter")),
+    Screen("ui-inside", "inside", "rows 1 to", ("down", "down", "down", "enter"), is_light=True),
+    Screen("ui-schedule", "plan", "✗ goes", (*["tab"] * 9, "home", "delete", "1"), (102, 25), True),
+    Screen("ui-history", "history", "The last 30 days", size=(108, 22)),
+)
+
+
+def picture_screen(app: SmallApp, driver: Chrome, folder: Path, screen: Screen) -> None:
+    drawings: list[str] = []
+
+    async def story(person: Person) -> None:
+        await person.press(*(["t"] if screen.is_light else []), *screen.keys)
+        await person.sees(screen.sees)
+        drawings.append(person.window.export_screenshot(title="./backup.sh ui"))
+
+    at_the_window(app, story, screen.place, screen.size)
+    drawing = self_contained(drawings[0], folder)
+    width, height = (float(number) * SCALE for number in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing)[0])
+    page = folder / "screen.html"
+    page.write_text(f"<style>body {{ margin: 0 }} svg {{ display: block; width: {width}px }}</style>{drawing}")
+    look(driver, round(width), round(height))
+    driver.get(page.as_uri())
+    (HERE / f"{screen.name}.png").write_bytes(picture(driver))
+
+
+def self_contained(drawing: str, folder: Path) -> str:
+    """With a font of this machine instead of one from a network, as high as a line: frames and bars have no gaps."""
+    drawing = re.sub(r'@font-face \{.*?\}| clip-path="[^"]*"', "", drawing, flags=re.S)
+    drawing = drawing.replace("Fira Code", "DejaVu Sans Mono").replace("font-size: 20px", "font-size: 21.2px")
+    drawing = drawing.replace('<text class="terminal', '<text dy="1" class="terminal')
+    return re.sub(">([^<>]*)</text>", lambda found: f">{as_in_a_container(found[1], folder)}</text>", drawing)
+
+
+def as_in_a_container(text: str, folder: Path) -> str:
+    """The app's folder is /app there; as long as before, since its length is fixed."""
+    told = text.replace(f"{folder}/app", "/app")
+    return told + "&#160;" * (len(text) - len(told))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine import run, wait_until
@@ -327,3 +328,34 @@ def test_an_interrupted_restore_stop_starts_the_service_again(project: Project, 
     assert restore.wait(60) == 130
     assert project.containers("True") == []
     assert wait_until(lambda: project.state() == "running")
+
+
+# In the container: what somebody without the token gets, and somebody with it.
+VISIT = """
+import sys, urllib.error, urllib.request
+address = sys.argv[1]
+try:
+    urllib.request.urlopen(address.partition("?")[0], timeout=30)
+except urllib.error.HTTPError as error:
+    print(error.code)
+print(urllib.request.urlopen(address, timeout=30).headers["Set-Cookie"])
+"""
+
+
+def test_the_interface_is_served_to_a_browser_from_a_container_of_its_own(project: Project) -> None:
+    project.up()
+    command = [str(project.folder / "backup.sh"), "ui", "--web", "--port", "9000"]
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=project.environment, start_new_session=True, **streams) as served:
+        try:
+            assert served.stdout
+            address = served.stdout.readline().strip()
+            assert address.startswith("http://127.0.0.1:9000/?token=")
+            (container,) = project.containers("True")
+            told = project.engine.docker("exec", container, "python", "-c", VISIT, address).stdout
+            refused, cookie = told.splitlines()
+            assert refused == "403" and "HttpOnly" in cookie
+        finally:
+            os.killpg(served.pid, signal.SIGINT)  # as Ctrl-C does
+        assert served.wait(120) == 130
+    assert project.containers("True") == []

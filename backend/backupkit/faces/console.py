@@ -28,7 +28,7 @@ def say(text: str = "") -> None:
 def listening(quiet: bool = False) -> Iterator[Listener]:
     """A listener that shows a bar on a terminal, and prints notices and warnings above it."""
     if quiet or not sys.stderr.isatty():
-        yield _sentences(say)
+        yield sentences(say)
         return
     global _showing
     with _bars() as _showing:
@@ -38,7 +38,9 @@ def listening(quiet: bool = False) -> Iterator[Listener]:
             _showing = None
 
 
-def _sentences(put: Callable[[str], None]) -> Listener:
+def sentences(put: Callable[[str], None]) -> Listener:
+    """A listener that logs what there is to log, and puts each notice, warning and wait as a line."""
+
     def listen(event: Event) -> None:
         if isinstance(event, Warned):
             log.error(f"warning: {event.text}")
@@ -64,7 +66,7 @@ def _bars() -> Bars:
 
 
 def _with_bar(bars: Bars) -> Listener:
-    sentences = _sentences(lambda text: bars.console.print(text, markup=False, highlight=False, soft_wrap=True))
+    say_above = sentences(lambda text: bars.console.print(text, markup=False, highlight=False, soft_wrap=True))
     task = None
 
     def listen(event: Event) -> None:
@@ -76,7 +78,7 @@ def _with_bar(bars: Bars) -> Listener:
         elif isinstance(event, Progress) and task is not None:
             bars.update(task, completed=event.done)
         else:
-            sentences(event)
+            say_above(event)
 
     return listen
 

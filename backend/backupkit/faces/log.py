@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # `--help` needs none of it
 _log = logging.getLogger("backupkit")
 _log.addHandler(logging.NullHandler())  # without a log file Python would print errors by itself
 _BYTES, _FILES = 1_000_000, 5
+_TAIL = 64_000  # bytes
 _LEVELS = {"failure": logging.ERROR, "interrupted": logging.ERROR, "warning": logging.WARNING}
 _recent: deque[str] = deque(maxlen=30)
 _secrets: tuple[Secret, ...] = ()
@@ -83,6 +85,16 @@ def hide(secrets: Iterable[Secret]) -> None:
     """From here on these are in no line."""
     global _secrets
     _secrets = tuple(secrets)
+
+
+def tail(path: Path, count: int) -> list[str]:
+    """The last lines of the log file, so many at most, the oldest first; none where there is no file yet."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
+            return file.read().decode("utf-8", "replace").splitlines()[-count:]
+    except FileNotFoundError:
+        return []
 
 
 def last_lines() -> tuple[str, ...]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from backupkit.words.reach import Reach
     from backupkit.words.settings import Settings
 
+_TEN_YEARS = 3650  # days
 _MARKS = {"fine": "ok     ", "warning": "warning", "wrong": "WRONG  "}
 
 
@@ -445,8 +446,13 @@ def status(settings: Settings, found: Status) -> Iterator[str]:
     yield from _known_copies(settings, numbers.copies)
     if numbers.free_bytes is not None:
         days = numbers.days_left
-        lasts = "" if days is None else f", enough for {counted(int(days), 'day')} at this rate"
+        lasts = "" if days is None else f", enough for {lasting(days)} at this rate"
         yield f"  free       {human(numbers.free_bytes)}{lasts}"
+
+
+def lasting(days: float) -> str:
+    """So many days; what is years away nobody can tell so exactly."""
+    return "more than ten years" if days > _TEN_YEARS else counted(int(days), "day")
 
 
 def due(settings: Settings, found: Sequence[Due]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from backupkit.ground import disk, process
 from backupkit.words.errors import Locked
-from backupkit.words.events import Listener, Waiting, silence
+from backupkit.words.events import Listener, StillWaiting, Waiting, silence
 
 LOCK_FILE = ".lock"
 
@@ -88,6 +88,7 @@ def _acquire(handle: int, path: Path, timeout: float, tell: Listener) -> None:
                 f"{holder(path)} is at work in {path.parent}; nothing was changed.",
                 hint="Wait for it to end, then try again; the lock ends with that process.",
             )
+        tell(StillWaiting())
         time.sleep(0.1)
 
 

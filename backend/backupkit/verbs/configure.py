@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,24 @@ def set_value(folder: Path, contained: bool, key: str, text: str) -> Changed:
     """The setting has the value that was typed, in the file; `Refused`, and nothing changed, where it cannot be."""
     name = _settable(key)
     before = read_text(folder)
+    return _change(folder, contained, name, before, _edited(folder, before, name, text))
+
+
+def set_values(folder: Path, contained: bool, typed: Mapping[str, str]) -> Path:
+    """The same for several settings, all of them or none; says where."""
+    before = read_text(folder)
+    _put(folder, contained, before, edited(folder, before, typed))
+    return folder / SETTINGS_FILE
+
+
+def edited(folder: Path, text: str, typed: Mapping[str, str]) -> str:
+    """What the file would say with these values in it; `Refused` for the first that cannot be."""
+    for key, value in typed.items():
+        text = _edited(folder, text, _settable(key), value)
+    return text
+
+
+def _edited(folder: Path, before: str, name: str, text: str) -> str:
     told = parse_file(folder, before)
     if name in secret_names() and text:
         raise Refused(
@@ -64,8 +83,7 @@ def set_value(folder: Path, contained: bool, key: str, text: str) -> Changed:
             hint=f"Write it into a file, and type: config set {name}{IN_FILE} PATH",
         )
     typed = check_file(folder, _with(before, told, name, text), typed=name)
-    after = _with(before, told, name, _as_written(name, typed, text))
-    return _change(folder, contained, name, before, after)
+    return _with(before, told, name, _as_written(name, typed, text))
 
 
 def unset_value(folder: Path, contained: bool, key: str) -> Changed:
@@ -89,14 +107,19 @@ def _settable(key: str) -> str:
 
 
 def _change(folder: Path, contained: bool, name: str, before: str, after: str) -> Changed:
-    path = folder / SETTINGS_FILE
+    _put(folder, contained, before, after)
+    value = tomllib.loads(after).get(name)
+    return Changed(name, value, folder / SETTINGS_FILE, overriding_variable(name.removesuffix(IN_FILE)))
+
+
+def _put(folder: Path, contained: bool, before: str, after: str) -> None:
     check_file(folder, after)
+    path = folder / SETTINGS_FILE
     with disk.alone_in(folder) as alone:
         if not alone or read_text(folder) != before:
             raise Locked(f"Another process is changing {path}; nothing was changed.", hint="Type it again.")
         if after != before:
             _write(path, after, contained)
-    return Changed(name, tomllib.loads(after).get(name), path, overriding_variable(name.removesuffix(IN_FILE)))
 
 
 def _as_written(name: str, typed: Settings, text: str) -> object:

@@ -74,9 +74,9 @@ class Overview:
         return tuple(self.days[place : place + 7] for place in range(0, len(self.days), 7))
 
     @property
-    def days_without(self) -> int:
-        """Days that are over and have none, since the first backup or the first attempt at one."""
-        return sum(one.mark in ("missed", "failed") for one in self.days[:-1])
+    def days_without(self) -> tuple[date, ...]:
+        """Days that are over and have none, since the first backup or the first attempt at one, oldest first."""
+        return tuple(one.date for one in self.days[:-1] if one.mark in ("missed", "failed"))
 
 
 def overview(settings: Settings, facts: Facts, weeks: int = WEEKS) -> Overview:

@@ -49,13 +49,18 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class StillWaiting:
+    """It goes on waiting. Told several times a second: raising from the listener is how to end a run from outside."""
+
+
+@dataclass(frozen=True)
 class Finished:
     """An operation is over, well or badly; the last that is told of it, when the lock is free again."""
 
     operation: Operation
 
 
-Event = Step | Progress | Notice | Warned | Waiting | Finished
+Event = Step | Progress | Notice | Warned | Waiting | StillWaiting | Finished
 Listener = Callable[[Event], None]
 
 

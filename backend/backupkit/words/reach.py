@@ -52,6 +52,11 @@ def reach_from(environment: Mapping[str, str], service: str, app_dir: Path) -> R
     return Reach(service, app_dir, compose, environment.get("BACKUP_HOST_COMMAND", "./backup.sh" if compose else ""))
 
 
+def is_contained(environment: Mapping[str, str]) -> bool:
+    """Whether the wrapper says that this is a container."""
+    return environment.get("BACKUP_RUNNER_IN_USE", "local") != "local"
+
+
 def _local_alembic() -> str:
     """How Alembic of this very Python is typed."""
     beside = os.path.join(os.path.dirname(sys.executable), "alembic")

@@ -111,7 +111,7 @@ def _calendar_in_words(found: Overview) -> str:
         return "No days."
     covered = sum(day.mark in ("made", "proven", "removed") for day in found.days)
     first, last = found.days[0].date, found.days[-1].date
-    return f"Calendar from {first} to {last}: {covered} days with a backup, {found.days_without} without."
+    return f"Calendar from {first} to {last}: {covered} days with a backup, {len(found.days_without)} without."
 
 
 # Sizes over time.

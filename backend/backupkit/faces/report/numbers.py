@@ -14,8 +14,6 @@ from backupkit.verbs.status import Numbers
 from backupkit.words.settings import Settings
 from backupkit.words.times import span
 
-_TEN_YEARS = 3650  # days
-
 
 def _number(name: str, value: object, text: str) -> Element:
     return element("data", text, value=f"{value}", data_number=name)
@@ -119,8 +117,8 @@ def _free(numbers: Numbers) -> Iterator[list[Child]]:
         return
     yield [_size("free_bytes", numbers.free_bytes)]
     if numbers.days_left is not None:
-        lasts = "more than ten years" if numbers.days_left > _TEN_YEARS else span(numbers.days_left * 86400)
-        yield ["enough for ", _number("days_left", numbers.days_left, lasts), " at this rate"]
+        lasts = _number("days_left", numbers.days_left, render.lasting(numbers.days_left))
+        yield ["enough for ", lasts, " at this rate"]
 
 
 def _copies(settings: Settings, found: Copies) -> Iterator[list[Child]]:

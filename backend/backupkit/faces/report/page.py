@@ -14,7 +14,7 @@ from backupkit.faces.report.elements import Child, element, scrub, written
 from backupkit.faces.report.numbers import moment_of, tiles
 from backupkit.faces.report.style import CSS
 from backupkit.parts.space import human
-from backupkit.verbs.overview import TestRestore
+from backupkit.verbs.overview import Overview, TestRestore
 from backupkit.verbs.report import Copies, Report
 from backupkit.verbs.status import Level, Numbers, Status
 from backupkit.words.model import Backup, State
@@ -123,14 +123,14 @@ def _calendar(found: Report) -> Element:
         element("h2", "Days with and without a backup"),
         charts.calendar(found.overview),
         element("ul", *legend, class_="legend"),
-        element("p", _days_without(found), class_="soft"),
+        element("p", _days_without(found.overview), class_="soft"),
     )
 
 
-def _days_without(found: Report) -> str:
-    missing = [f"{day.date}" for day in found.overview.days[:-1] if day.mark in ("missed", "failed")]
+def _days_without(found: Overview) -> str:
+    missing = [f"{day}" for day in found.days_without]
     if not missing:
-        has_any = any(day.mark not in ("before", "open") for day in found.overview.days)
+        has_any = any(day.mark not in ("before", "open") for day in found.days)
         return "No day has been without a backup." if has_any else "There is no backup yet."
     more = f" and {len(missing) - 5} earlier" if len(missing) > 5 else ""
     return f"{render.counted(len(missing), 'day')} without a backup: {', '.join(missing[:-6:-1])}{more}."

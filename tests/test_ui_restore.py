@@ -1,0 +1,312 @@
+"""The place "Restore": the plan first, the name typed, the proof after; and what is on disk is what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from textual.coordinate import Coordinate
+from textual.widgets import DataTable
+
+from backupkit.faces.ui import looks
+from backupkit.faces.ui.restore import restoring
+from backupkit.faces.ui.work import Run
+from backupkit.parts import lock
+from backupkit.verbs.create import create_backup
+from backupkit.verbs.make import utc_now
+from backupkit.verbs.remove import delete_backup
+from backupkit.verbs.restore import Restored, plan_restore
+from backupkit.words.events import Event, Listener
+from backupkit.words.model import Order
+from hands import LARGE, Person, at_the_window
+from refusals import picture
+from small_app import HEAD, REMINDERS, SALARY, Contents, SmallApp
+
+
+@pytest.fixture
+def before(app: SmallApp) -> Contents:
+    """What was there when the backup `kept` was made; since then rows and files came, changed and went."""
+    create_backup(app.settings, Order("kept", note="as it was"))
+    contents = app.contents()
+    app.add_rows(4)
+    app.execute("DELETE FROM documents")
+    app.write_upload("1/letter.txt", b"changed since")
+    app.write_upload("new.txt", b"new")
+    (app.uploads / "2" / "letter.txt").unlink()
+    return contents
+
+
+async def restored(person: Person, name: str = "kept") -> None:
+    """From the list, with the backup chosen, to the proof."""
+    await person.press("enter")
+    await person.sees(f"Restoring {name} will change")
+    await person.types(name)
+    await person.press("enter")
+    await person.sees("✓ Done")
+    await person.click("#close")
+    await person.sees(f"✓ {name} is restored")
+
+
+@pytest.mark.parametrize("size", [(80, 24), LARGE], ids=["80x24", "120x40"])
+def test_the_plan_is_read_the_name_typed_and_everything_is_as_it_was(
+    app: SmallApp, before: Contents, size: tuple[int, int]
+) -> None:
+    async def story(person: Person) -> None:
+        unchanged = picture(app)
+        await person.sees("kept", "as it was")
+        await person.press("enter")
+        await person.sees("Restoring kept will change", "companies 7 3 -4", "documents 0 2 +2", "4 tables with as many")
+        await person.sees("+ 1 come back ~ 1 change - 1 are removed")
+        assert picture(app) == unchanged
+        await person.types("kept")
+        await person.click("#go")
+        await person.sees("✓ Done", "opens for writing, checks sound")
+        await person.click("#close")
+        await person.sees("✓ kept is restored", "opens for writing, checks sound", "kept in pre_restore_")
+
+    at_the_window(app, story, "restore", size)
+    assert app.contents() == before
+
+
+def test_without_the_very_name_nothing_is_restored(app: SmallApp, before: Contents) -> None:
+    async def story(person: Person) -> None:
+        await person.press("enter")
+        await person.sees("Restoring kept will change")
+        unchanged = picture(app)
+        for typed in ("", "kep", "kept2"):
+            person.the("#typed").value = typed  # type: ignore[attr-defined]
+            await person.press("enter")
+            assert not person.can_click("#go")
+        await person.press("escape")
+        await person.sees("Choose a backup")
+        assert picture(app) == unchanged
+
+    at_the_window(app, story, "restore")
+    assert app.contents() != before
+
+
+def test_a_restore_is_taken_back_from_its_proof(app: SmallApp, before: Contents) -> None:
+    since = app.contents()
+
+    async def story(person: Person) -> None:
+        await restored(person)
+        assert app.contents() == before
+        await person.click("#outcome .undo")
+        await person.sees("Restoring pre_restore_")
+        name = next(path.name for path in app.backups.glob("pre_restore_*"))
+        await person.types(name)
+        await person.press("enter")
+        await person.sees("✓ Done")
+        await person.click("#close")
+        await person.sees(f"✓ {name} is restored")
+
+    at_the_window(app, story, "restore")
+    assert app.contents() == since
+
+
+def test_undo_is_offered_in_the_dialog_too(app: SmallApp, before: Contents) -> None:
+    async def story(person: Person) -> None:
+        await person.press("enter")
+        await person.sees("will change")
+        await person.types("kept")
+        await person.press("enter")
+        await person.sees("✓ Done")
+        await person.click("#choice-0")
+        await person.sees("Restoring pre_restore_")
+
+    at_the_window(app, story, "restore")
+
+
+def test_one_half_is_restored_and_the_plan_says_so(app: SmallApp, before: Contents) -> None:
+    rows = app.contents().rows
+
+    async def story(person: Person) -> None:
+        await person.click("Choose Choice:last-of-type")
+        await person.sees("▐○▌ Everything", "▐●▌ Only uploads")
+        await person.click("#look")
+        await person.sees("The database stays as it is.")
+        assert "Rows now" not in person.screen
+        await person.types("kept")
+        await person.press("enter")
+        await person.sees("✓ Done")
+
+    at_the_window(app, story, "restore")
+    assert app.contents().uploads == before.uploads
+    assert app.contents().rows == rows
+
+
+def test_a_backup_that_is_behind_shows_what_is_pending_and_is_migrated_where_asked(app: SmallApp) -> None:
+    app.at_revision(SALARY)
+    create_backup(app.settings, Order("old"))
+    app.at_revision(HEAD)
+
+    async def story(person: Person) -> None:
+        await person.press("enter")
+        await person.sees("To run afterwards", REMINDERS, "alembic upgrade head")
+        await person.press("escape")
+        await person.click("#migrate")
+        await person.click("#look")
+        await person.sees("Run on the copy, before it goes live", REMINDERS)
+        await person.types("old")
+        await person.press("enter")
+        await person.sees("✓ Done")
+
+    at_the_window(app, story, "restore", LARGE)
+    assert app.revisions() == {HEAD}
+
+
+def test_another_schema_is_refused_in_the_words_of_the_command_line_with_its_way_on(app: SmallApp) -> None:
+    app.execute("UPDATE alembic_version SET version_num = 'feedbeef0000'")
+    create_backup(app.settings, Order("later"))
+    app.at_revision(HEAD)
+    said = app.command("restore", "later", check=14).err
+    sentence, hint = (line.split(": ", 1)[1] for line in said.splitlines())
+
+    async def story(person: Person) -> None:
+        await person.press("enter")
+        await person.sees("Another schema", sentence, hint)
+        assert app.revisions() == {HEAD}
+        await person.click("#all-the-same")
+        await person.sees("Restoring later will change", "feedbeef0000")
+        await person.types("later")
+        await person.press("enter")
+        await person.sees("✓ Done", "The code may not work with it.")
+
+    at_the_window(app, story, "restore", LARGE)
+    assert app.revisions() == {"feedbeef0000"}
+
+
+def test_a_damaged_backup_is_refused_and_nothing_is_changed(app: SmallApp, before: Contents) -> None:
+    (app.backups / "kept" / "uploads" / "1" / "letter.txt").write_bytes(b"Dear company !\n")
+    unchanged = app.contents()
+
+    async def story(person: Person) -> None:
+        await person.press("enter")
+        await person.sees("✗ It failed", "is damaged: uploads/1/letter.txt is not as it was written", "Next: ")
+        await person.click("#close")
+        await person.sees("Choose a backup")
+
+    at_the_window(app, story, "restore")
+    assert app.contents() == unchanged
+
+
+def test_the_page_comes_with_the_backup_that_was_meant_elsewhere(app: SmallApp, before: Contents) -> None:
+    for number in range(3):
+        create_backup(app.settings, Order(f"other{number}"))
+
+    async def story(person: Person) -> None:
+        person.window.go("restore", "kept")
+        await restored(person)
+
+    at_the_window(app, story, "overview")
+    assert app.contents() == before
+
+
+def test_a_backup_made_elsewhere_comes_into_the_list_and_takes_nobodys_place(app: SmallApp, before: Contents) -> None:
+    async def story(person: Person) -> None:
+        await person.sees("kept")
+        create_backup(app.settings, Order("made_elsewhere"))
+        await person.sees("made_elsewhere")
+        await restored(person)
+
+    at_the_window(app, story, "restore")
+    assert app.contents() == before
+
+
+def test_a_backup_deleted_elsewhere_leaves_the_list_and_later_choices_stay(app: SmallApp, before: Contents) -> None:
+    for number in range(3):
+        create_backup(app.settings, Order(f"other{number}"))
+
+    async def story(person: Person) -> None:
+        table = person.window.screen.query_one("#page-restore DataTable", DataTable)
+        await person.until(lambda: table.row_count == 4, "the list")
+        person.window.go("restore", "other2")
+        delete_backup(app.settings, "other2")
+        await person.until(lambda: table.row_count == 3, "the list without it")
+        person.window.go("restore", "kept")
+        create_backup(app.settings, Order("newest"))
+        await person.until(lambda: table.row_count == 4, "the list with another")
+        await restored(person)
+
+    at_the_window(app, story, "restore")
+    assert app.contents() == before
+
+
+def test_a_table_with_a_hostile_name_is_shown_as_text(app: SmallApp) -> None:
+    create_backup(app.settings, Order("kept"))
+    app.execute('CREATE TABLE "[red]\x1b[31mevil[/]" (n)')
+
+    async def story(person: Person) -> None:
+        await person.press("enter")
+        await person.sees(r"'[red]\x1b[31mevil[/]' 0 - goes")
+
+    at_the_window(app, story, "restore")
+
+
+def test_what_is_coloured_follows_the_theme(app: SmallApp, before: Contents) -> None:
+    async def story(person: Person) -> None:
+        table = person.window.screen.query_one("#page-restore DataTable", DataTable)
+        await person.until(lambda: table.row_count, "the list")
+
+        def colour() -> str:
+            return str(table.get_cell_at(Coordinate(0, 3)).style).lower()
+
+        assert colour() == looks.DARK.success
+        await person.press("t")
+        await person.until(lambda: colour() == looks.LIGHT.success, "the colour of the light theme")
+
+    at_the_window(app, story, "restore")
+
+
+def test_a_restore_cancelled_at_any_event_changed_nothing(app: SmallApp, before: Contents) -> None:
+    since, number, state = app.contents(), 0, "cancelled"
+    while state == "cancelled":
+        number += 1
+        assert app.contents() == since
+        assert not list(app.folder.rglob(".backupkit-staging"))
+        state = cancelled_at(number, app)
+    assert (state, app.contents() == before) == ("done", True)
+    assert number > 5  # events of the safety copy, of staging; then there is only forward
+
+
+def cancelled_at(number: int, app: SmallApp) -> str:
+    """How a restore ended that a person cancelled when it told its event of that number."""
+    task, heard = restoring(app.settings, plan_restore(app.settings, "kept"), utc_now), 0
+
+    def counting(tell: Listener) -> Restored:
+        def listen(event: Event) -> None:
+            nonlocal heard
+            heard += 1
+            if heard == number:
+                run.cancel()
+            tell(event)
+
+        return task.act(listen)
+
+    run = Run(replace(task, act=counting))
+    return run.carry_out().state
+
+
+def test_another_run_at_work_is_named_and_nothing_is_changed(app: SmallApp, before: Contents) -> None:
+    async def story(person: Person) -> None:
+        await person.press("enter")
+        await person.sees("will change")
+        unchanged = picture(app)
+        with lock.held(app.backups, "backup of tonight", 1):
+            await person.types("kept")
+            await person.press("enter")
+            await person.sees("✗ It failed", "is at work in", "nothing was changed")
+        await person.click("#close")
+        await person.sees("Choose a backup")
+        assert picture(app) == unchanged
+
+    at_the_window(app, story, "restore")
+    assert app.contents() != before
+
+
+def test_where_there_is_no_restore_to_take_back_it_is_said(app: SmallApp) -> None:
+    async def story(person: Person) -> None:
+        await person.click("Choose .undo")
+        await person.sees("No restore left a safety copy")
+
+    at_the_window(app, story, "restore")
