@@ -94,9 +94,6 @@ class PlanPage(Page):
             yield Button("Discard", id="discard", compact=True, disabled=True)
             yield Button("Save", id="save", variant="primary", compact=True, disabled=True)
 
-    def on_mount(self) -> None:
-        self.app.theme_changed_signal.subscribe(self, lambda _: self._preview())
-
     def show_world(self, world: World) -> None:
         self._preview()
 
@@ -127,6 +124,9 @@ class PlanPage(Page):
     # What it brings.
 
     def _preview(self) -> None:
+        """What is typed now, read in a thread; out of view nobody needs it."""
+        if self.window.page is not self:
+            return
         settings, typed, clock = self.settings, self.typed, self.window.clock
 
         def show(found: Preview) -> None:
