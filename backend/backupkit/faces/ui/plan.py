@@ -94,10 +94,8 @@ class PlanPage(Page):
             yield Button("Discard", id="discard", compact=True, disabled=True)
             yield Button("Save", id="save", variant="primary", compact=True, disabled=True)
 
-    def on_mount(self) -> None:
-        self.app.theme_changed_signal.subscribe(self, lambda _: self._preview())
-
     def show_world(self, world: World) -> None:
+        self._was_in_view = True
         self._preview()
 
     def take_focus(self) -> None:
@@ -111,10 +109,13 @@ class PlanPage(Page):
         return {entry.setting: entry.text for entry in self.query(Entry) if entry.is_edited}
 
     _pause: Timer | None = None
+    _was_in_view = False
 
     @on(Entry.Changed)
     def _edited(self) -> None:
         """Not at each key: where there are many backups a preview takes a moment."""
+        if not self._was_in_view:
+            return  # the fields tell of their first values too: nothing is read for a page that nobody looks at
         if self._pause:
             self._pause.stop()
         self.query_one("#save", Button).disabled = True  # until it is known to be right
@@ -127,6 +128,9 @@ class PlanPage(Page):
     # What it brings.
 
     def _preview(self) -> None:
+        """What is typed now, read in a thread; out of view nobody needs it."""
+        if self.window.page is not self:
+            return
         settings, typed, clock = self.settings, self.typed, self.window.clock
 
         def show(found: Preview) -> None:

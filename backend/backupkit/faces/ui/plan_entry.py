@@ -34,6 +34,8 @@ class Entry(Vertical):
         super().__init__(id=f"entry-{name}")
         self.setting, self._words, self._variable = name, words, overriding_variable(name)
         self.original = as_text(getattr(settings, name))
+        self.text = self.original
+        """What is typed, or ticked, now."""
         self._is_switch = isinstance(getattr(settings, name), bool)
 
     def compose(self) -> ComposeResult:
@@ -48,19 +50,13 @@ class Entry(Vertical):
             yield Static(f"fixed by {self._variable}", classes="fixed", markup=False)
         yield Static("", classes="trouble", markup=False)
 
-    @property
-    def text(self) -> str:
-        """What is typed, or ticked, now."""
+    def type(self, text: str) -> None:
+        """As if a person had typed it, or ticked."""
         if self._is_switch:
-            return as_text(self.query_one(Tick).value)
-        return self.query_one(Input).value.strip()
-
-    @text.setter
-    def text(self, value: str) -> None:
-        if self._is_switch:
-            self.query_one(Tick).value = value == "true"
+            self.query_one(Tick).value = text == "true"
         else:
-            self.query_one(Input).value = value
+            self.query_one(Input).value = text
+        self.text = text.strip()
 
     @property
     def is_edited(self) -> bool:
@@ -69,7 +65,7 @@ class Entry(Vertical):
     def begin(self, settings: Settings) -> None:
         """What is in force now is what edits are measured by, and what stands here."""
         self.original = as_text(getattr(settings, self.setting))
-        self.text = self.original
+        self.type(self.original)
         self.say(None)
 
     def say(self, trouble: Refused | None) -> None:
@@ -77,10 +73,12 @@ class Entry(Vertical):
         self.set_class(trouble is not None, "wrong")
         self.query_one(".trouble", Static).update(f"{trouble.message} {trouble.hint}" if trouble else "")
 
-    def on_input_changed(self) -> None:
+    def on_input_changed(self, changed: Input.Changed) -> None:
+        self.text = changed.value.strip()
         self.post_message(self.Changed())
 
-    def on_checkbox_changed(self) -> None:
+    def on_checkbox_changed(self, changed: Tick.Changed) -> None:
+        self.text = as_text(changed.value)
         self.post_message(self.Changed())
 
 

@@ -100,16 +100,8 @@ class RestorePage(Page):
             yield Confirm(id="confirm")
             yield Outcome(id="outcome")
 
-    def on_mount(self) -> None:
-        self.app.theme_changed_signal.subscribe(self, lambda _: self._draw())
-
     def show_world(self, world: World) -> None:
         self.query_one(Choose).show(world, self.settings)
-
-    def _draw(self) -> None:
-        """All of it again, in the colours of another theme."""
-        if self.window.world:
-            self.show_world(self.window.world)
         self.query_one(Confirm).draw()
 
     def about(self, name: str) -> None:
