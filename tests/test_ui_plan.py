@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from backupkit.faces.ui import plan
 from backupkit.faces.ui.plan_entry import Entry
 from backupkit.verbs.configure import set_value
 from backupkit.verbs.create import create_backup
-from backupkit.verbs.preview import Preview, preview
 from backupkit.words.errors import Refused
 from backupkit.words.model import Order
 from backupkit.words.settings import load_settings
@@ -120,26 +116,6 @@ def test_a_wrong_value_says_so_at_its_field_as_config_set_does_and_cannot_be_sav
 
     at_the_plan(app, story)
     assert file.read_text() == OWN
-
-
-def test_what_is_still_read_when_the_window_is_closed_harms_nobody(
-    app: SmallApp, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, closed = threading.Event(), threading.Event()
-
-    def slowly(*arguments: Any) -> Preview:
-        begun.set()
-        assert closed.wait(30)
-        return preview(*arguments)
-
-    monkeypatch.setattr(plan, "preview", slowly)
-
-    async def story(person: Person) -> None:
-        await person.until(begun.is_set, "the first preview")
-        person.window.exit()
-        closed.set()
-
-    at_the_plan(app, story)
 
 
 def test_edits_are_discarded(app: SmallApp, file: Path) -> None:

@@ -95,7 +95,6 @@ class PlanPage(Page):
             yield Button("Save", id="save", variant="primary", compact=True, disabled=True)
 
     def show_world(self, world: World) -> None:
-        self._was_in_view = True
         self._preview()
 
     def take_focus(self) -> None:
@@ -109,13 +108,10 @@ class PlanPage(Page):
         return {entry.setting: entry.text for entry in self.query(Entry) if entry.is_edited}
 
     _pause: Timer | None = None
-    _was_in_view = False
 
     @on(Entry.Changed)
     def _edited(self) -> None:
         """Not at each key: where there are many backups a preview takes a moment."""
-        if not self._was_in_view:
-            return  # the fields tell of their first values too: nothing is read for a page that nobody looks at
         if self._pause:
             self._pause.stop()
         self.query_one("#save", Button).disabled = True  # until it is known to be right

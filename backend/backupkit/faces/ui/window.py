@@ -224,16 +224,11 @@ class Window(App[None]):
             try:
                 found = act()
             except Exception as error:
-                self.call_from_thread(self._unless_closed, self.show_error, in_words(error))
+                self.call_from_thread(self.show_error, in_words(error))
             else:
-                self.call_from_thread(self._unless_closed, show, found)
+                self.call_from_thread(show, found)
 
         self.run_worker(read, thread=True, exclusive=True, group=group)
-
-    def _unless_closed(self, show: Callable[[Found], None], found: Found) -> None:
-        """What was read while the window is being closed is for nobody."""
-        if self.screen_stack and self.screen.is_attached:
-            show(found)
 
     def show_error(self, error: BackupError) -> None:
         """The same sentence and hint as on the command line."""
