@@ -63,7 +63,7 @@ def migrate(
 def _migrate(
     settings: Settings, revision: str, pending: tuple[Migration, ...], handle: int, tell: Listener, clock: Clock
 ) -> Migrated:
-    note = f"before migrating to {revision}: {len(pending)} migrations"
+    note = f"before migrating to {revision}: {len(pending)} migration{'s' * (len(pending) != 1)}"
     backup = make_backup(settings, Order(kind="pre_migration", note=note, hold=True), tell, clock).backup
     started = time.monotonic()
     rehearsed = _rehearse(settings, backup, revision, tell)

@@ -36,6 +36,7 @@ class Entry(Vertical):
         self.original = as_text(getattr(settings, name))
         self.text = self.original
         """What is typed, or ticked, now."""
+        self._trouble = Static("", classes="trouble", markup=False)  # a preview may come before it stands there
         self._is_switch = isinstance(getattr(settings, name), bool)
 
     def compose(self) -> ComposeResult:
@@ -48,7 +49,7 @@ class Entry(Vertical):
                 yield Input(self.original, compact=True, disabled=is_fixed)
         if is_fixed:
             yield Static(f"fixed by {self._variable}", classes="fixed", markup=False)
-        yield Static("", classes="trouble", markup=False)
+        yield self._trouble
 
     def type(self, text: str) -> None:
         """As if a person had typed it, or ticked."""
@@ -71,7 +72,7 @@ class Entry(Vertical):
     def say(self, trouble: Refused | None) -> None:
         """The sentence of the command line, below the value it is about."""
         self.set_class(trouble is not None, "wrong")
-        self.query_one(".trouble", Static).update(f"{trouble.message} {trouble.hint}" if trouble else "")
+        self._trouble.update(f"{trouble.message} {trouble.hint}" if trouble else "")
 
     def on_input_changed(self, changed: Input.Changed) -> None:
         self.text = changed.value.strip()
