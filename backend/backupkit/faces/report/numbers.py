@@ -122,10 +122,10 @@ def _free(numbers: Numbers) -> Iterator[list[Child]]:
 
 
 def _copies(settings: Settings, found: Copies) -> Iterator[list[Child]]:
-    yield [_number("copies", found.copies, f"{found.copies}, this app's own data among them")]
     media, elsewhere = found.media, found.elsewhere
+    yield [_number("copies", found.copies, f"{found.copies:,}")]
     yield [
-        "on ",
+        "the live data among them, on ",
         _number("media", media, "1 medium" if media == 1 else f"{media} media"),
         ", ",
         _number("elsewhere", elsewhere, f"{elsewhere} in another place"),

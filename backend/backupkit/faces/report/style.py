@@ -53,7 +53,7 @@ section, .status {
 .critical .level, .bad { color: var(--critical); }
 .good, .doubtful, .bad { white-space: nowrap; font-weight: 600; }
 .tiles {
-  display: grid; grid-template-columns: repeat(4, 1fr); gap: 1px; margin: 0; overflow: hidden;
+  display: grid; grid-template-columns: repeat(3, 1fr); gap: 1px; margin: 0; overflow: hidden;
   background: var(--line); border: 1px solid var(--line); border-radius: 12px;
 }
 .tiles div { background: var(--card); padding: 16px 20px; min-width: 0; }
@@ -108,7 +108,7 @@ td:last-child, th:last-child { padding-right: 0; }
 .steps .soft { display: block; font-size: 13px; }
 footer { font-size: 13px; overflow-wrap: anywhere; }
 @media screen and (max-width: 900px) {
-  .tiles { grid-template-columns: 1fr 1fr; }
+  .tiles { grid-template-columns: 1fr 1fr; } .tiles div:last-child { grid-column: 1 / -1; }
   .two { grid-template-columns: minmax(0, 1fr); }
 }
 @media screen and (max-width: 620px) {
