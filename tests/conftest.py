@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import pytest
 # What the fault suite counts is said at the end of any run, by the process that reports it.
 from crash.points import pytest_runtest_logreport, pytest_terminal_summary
 from small_app import SmallApp
+
+# A run in the background of a script ignores Ctrl-C, and so would everything that it starts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]
 
