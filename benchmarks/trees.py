@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from benchmarks import contents, data
@@ -120,6 +121,7 @@ def _bring_back(bench: Bench, scenario: Scenario, peer: Peer, place: Place, numb
         # As in life: its last backup is of the very files that are damaged then, not of those another peer restored.
         number += 1
         prepare(peer.backup(place, number), bench.scratch)
+        time.sleep(1)  # as in life too: there are peers that see no change within the second of the backup
         data.damage(place.app, _seed(bench))
     bench.measure(scenario.key, peer.name, peer.restore(place, number, place.app.folder))
 

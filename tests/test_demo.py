@@ -318,7 +318,7 @@ def test_a_terminal_gets_colours(toolkit: Toolkit) -> None:
         ),
         (
             "parts/sources/uploads.py",
-            "def _dress(*_args, **_options): pass",
+            "disk.dress_open = lambda *_args: None",
             "every row and every file of the app is in it: uploads/",
         ),
         (

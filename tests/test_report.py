@@ -36,7 +36,6 @@ from backupkit.words.model import Backup, Flaw, Metadata, Order
 from backupkit.words.operation import Operation, Who
 from backupkit.words.secrets import Secret
 from backupkit.words.settings import Settings
-from conftest import require
 from refusals import refused, refused_to_user, run_here
 from small_app import COMMAND, NOON, SmallApp, clean_environment
 
@@ -357,10 +356,11 @@ def test_as_json_it_says_the_same(app: SmallApp) -> None:
 
 # In a browser.
 
+IN_A_BROWSER = pytest.mark.needs("chromium", "chromedriver")
+
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    require("chromium", "chromedriver")
     from browser import chromium
 
     with chromium(tmp_path_factory.mktemp("profile")) as driver:
@@ -391,6 +391,7 @@ def opened(driver: Any, address: str) -> None:
     driver.get(address)
 
 
+@IN_A_BROWSER
 @pytest.mark.parametrize("width", [1200, 380])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_it_without_a_complaint_and_asks_for_nothing_else(
@@ -414,6 +415,7 @@ def test_a_browser_shows_it_without_a_complaint_and_asks_for_nothing_else(
     assert driver.execute_script("return [...document.querySelectorAll('svg')].every(one => one.getBBox().width > 5)")
 
 
+@IN_A_BROWSER
 def test_hostile_names_do_no_harm_in_a_browser(app: SmallApp, driver: Any, tmp_path: Path) -> None:
     from browser import console, look, requests
 
@@ -426,6 +428,7 @@ def test_hostile_names_do_no_harm_in_a_browser(app: SmallApp, driver: Any, tmp_p
     assert driver.execute_script("return document.documentElement.scrollWidth") <= 380
 
 
+@IN_A_BROWSER
 def test_should_anything_slip_through_the_browser_still_neither_runs_nor_fetches_it(
     app: SmallApp, driver: Any, served: tuple[Path, str, list[str]]
 ) -> None:

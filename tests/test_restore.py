@@ -394,7 +394,8 @@ def test_the_plan_says_what_the_restore_then_does(app: SmallApp) -> None:
     assert app.contents() == before
 
 
-def test_planning_writes_nothing(app: SmallApp, tmp_path: Path) -> None:
+def test_planning_writes_nothing(app: SmallApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # or Python keeps what it makes of the migrations
     back_up(app)
     ruin(app)
     with closing(app.connect()) as live:  # as the app does: or SQLite tidies its sidecars up
