@@ -131,7 +131,7 @@ def lived_in(app: SmallApp) -> datetime:
 def made_up(settings: Settings, backups: tuple[Backup, ...], now: datetime = NOON) -> Report:
     facts = Facts(now, backups)
     policy = retention.policy_of(settings)
-    return Report(judge(settings, facts), overview(settings, facts), backups, (), False, policy, ())
+    return Report(judge(settings, facts), overview(settings, facts), backups, (), False, policy)
 
 
 def backup(name: str, moment: datetime, note: str = "", **changes: Any) -> Backup:

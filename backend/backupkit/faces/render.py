@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from backupkit.parts.space import human
 from backupkit.words.names import shown
-from backupkit.words.times import span
+from backupkit.words.times import ago
 
 if TYPE_CHECKING:
     from backupkit.faces.courier import Delivery
@@ -492,8 +492,7 @@ def _when(settings: Settings, name: str | None, moment: datetime | None) -> str:
 
 
 def _ago(moment: datetime) -> str:
-    seconds = (datetime.now(UTC) - moment).total_seconds()
-    return f"{span(seconds)} ago" if seconds >= 60 else "just now"
+    return ago((datetime.now(UTC) - moment).total_seconds())
 
 
 def policy(wanted: Policy) -> Iterator[str]:

@@ -49,7 +49,7 @@ class Opened:
 
 def sync_file(path: Path) -> None:
     """The file's content is on disk."""
-    _sync(path, os.O_RDONLY | os.O_NOFOLLOW)
+    _sync(path, _FILE)
 
 
 def sync_folder(path: Path) -> None:
@@ -243,13 +243,9 @@ def copy_and_hash(source: Path, target: Path) -> str:
 
 def copy_file_to(source: Path, folder: int, name: str) -> None:
     """The file, on disk, as a new one of that name in an open folder; only its owner may read it."""
-    target = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
-    try:
-        with Opened(source, os.O_RDONLY | os.O_NOFOLLOW) as original:
-            copy_contents(original, target, os.fstat(original))
+    with Opened(name, _NEW, folder) as target, Opened(source, _FILE) as original:
+        copy_contents(original, target, os.fstat(original))
         os.fsync(target)
-    finally:
-        os.close(target)
 
 
 def same_content(one: str | Path, two: str | Path, check: Callable[[int], None] = lambda _count: None) -> bool:

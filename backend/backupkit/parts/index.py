@@ -59,16 +59,13 @@ class Earlier:
 
     def __init__(self, folder: Path, metadata: Metadata, database: str | None, file: BinaryIO, files: int) -> None:
         self.folder = folder
+        self.uploads = folder / UPLOADS_FOLDER
+        """Its copies of the uploads."""
         self.metadata = metadata
         self.database = database
         self._file, self._files = file, files
         self._path, self._seen = "", Seen(UNSETTLED, "")
         self.rewind()
-
-    @property
-    def uploads(self) -> Path:
-        """Its copies of the uploads."""
-        return self.folder / UPLOADS_FOLDER
 
     def find(self, path: str) -> Seen | None:
         """What it saw of that file; None where it saw nothing."""

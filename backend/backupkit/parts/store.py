@@ -129,6 +129,11 @@ def draft_of(settings: Settings, name: str) -> Path:
     return settings.dir / f"{disk.DRAFT_PREFIX}{name}"
 
 
+def file_named(settings: Settings, file: str) -> Path:
+    """Where a file that a person names so lies: a bare name in the backups folder, anything else where it says."""
+    return Path(os.path.abspath(os.path.expanduser(file))) if "/" in file else settings.dir / check_name(file)
+
+
 @contextlib.contextmanager
 def drafted(settings: Settings, name: str) -> Iterator[Path]:
     """A draft folder, which is the backup of that name, on disk, when the block ends; nothing is left if that fails."""

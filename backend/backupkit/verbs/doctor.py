@@ -7,7 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
 from typing import Literal
@@ -18,6 +18,7 @@ from backupkit.parts.sources import database, uploads
 from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.reached import try_remotes
+from backupkit.verbs.status import CLOCKS_DIFFER
 from backupkit.words.errors import BackupError
 from backupkit.words.events import Listener, Step, silence
 from backupkit.words.model import Metadata
@@ -27,7 +28,6 @@ from backupkit.words.times import span
 # The race between a checkpoint and a writer that can corrupt a WAL database is mended from here on
 # (sqlite.org/changes.html, 3.51.3). This toolkit never checkpoints a live database; an app does.
 _WAL_RESET_MENDED = (3, 51, 3)
-_CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _clock(settings: Settings, now: datetime) -> Iterator[Finding]:
     """Names, retention and the timetable go by it; and servers refuse a client whose clock is far off."""
     says = f"The clock says {settings.local(now):%Y-%m-%d %H:%M}"
     newest = max((one.created_at for one in _sound(settings)), default=now)
-    if newest > now + _CLOCKS_DIFFER:
+    if newest > now + CLOCKS_DIFFER:
         yield Finding("warning", f"{says}, and a backup is of {settings.local(newest):%Y-%m-%d %H:%M}.", "date")
     else:
         yield Finding("fine", f"{says}.")

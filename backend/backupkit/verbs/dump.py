@@ -20,7 +20,7 @@ from backupkit.verbs.restore import Restored, RestorePlan, plan_source, restore_
 from backupkit.verbs.staging import Source
 from backupkit.words.errors import NoSuchBackup, Refused
 from backupkit.words.events import Listener, silence
-from backupkit.words.names import STAMP, check_name
+from backupkit.words.names import STAMP
 from backupkit.words.settings import Settings
 
 Agree = Callable[[RestorePlan], bool]
@@ -55,9 +55,7 @@ def dump_path(settings: Settings, file: str | None, clock: Clock = utc_now) -> P
     """Where a dump of that name lies: a bare name in the backups folder, anything else where it says."""
     if file is None:
         return settings.dir / f"database_dump_{settings.local(clock()).strftime(STAMP)}.sql"
-    if "/" in file:
-        return Path(os.path.abspath(os.path.expanduser(file)))
-    return settings.dir / check_name(file)
+    return store.file_named(settings, file)
 
 
 def restore_dump(

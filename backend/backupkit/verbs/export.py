@@ -47,9 +47,7 @@ class Imported:
 
 def export_path(settings: Settings, file: str) -> Path:
     """Where an archive of that name lies: a bare name in the backups folder, anything else where it says."""
-    if "/" in file:
-        return Path(os.path.abspath(os.path.expanduser(file)))
-    return settings.dir / check_name(file)
+    return store.file_named(settings, file)
 
 
 def export_backup(

@@ -121,7 +121,7 @@ def _by_day(settings: Settings, facts: Facts) -> dict[date, _Found]:
 def _count(day: _Found, operation: Operation, there: set[str]) -> None:
     if operation.has_failed:
         day.failures += 1
-    elif operation.outcome in ("success", "warning"):
+    elif operation.has_succeeded:
         day.removed |= set(operation.backups) - there
 
 

@@ -13,7 +13,6 @@ from backupkit.parts import store
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.words.errors import Refused
 from backupkit.words.model import Backup
-from backupkit.words.names import check_name
 from backupkit.words.remotes import secret_origins
 from backupkit.words.settings import Settings, origins, secret_names
 
@@ -81,7 +80,7 @@ def sheet_path(settings: Settings, file: str) -> Path:
 
     `Refused` where there is something of that name, or no folder for it.
     """
-    path = Path(os.path.abspath(os.path.expanduser(file))) if "/" in file else settings.dir / check_name(file)
+    path = store.file_named(settings, file)
     if os.path.lexists(path):
         raise Refused(f"There is a {path} already.", hint="Choose another name.")
     if not path.parent.is_dir():

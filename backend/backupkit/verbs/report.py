@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 
 from backupkit.ground import disk
-from backupkit.parts import carried, retention, timetable
+from backupkit.parts import retention, store, timetable
 from backupkit.parts.retention import Policy
 from backupkit.parts.timetable import Due
 from backupkit.verbs.make import Clock, utc_now
@@ -16,23 +14,11 @@ from backupkit.verbs.overview import Overview, overview
 from backupkit.verbs.status import Facts, Status, judge, look
 from backupkit.words.errors import Refused
 from backupkit.words.model import Backup
-from backupkit.words.names import check_name
 from backupkit.words.settings import Settings
 
 DEFAULT_FILE = "report.html"
 SIGNATURE = b'<meta name="generator" content="backupkit report'
 _HEAD, _RUNS = 1000, 5  # bytes in which the signature is; runs that are told
-
-
-@dataclass(frozen=True)
-class Copies:
-    """What a remote held when it was last asked; nothing where that is not known."""
-
-    remote: str
-    place: str
-    asked_at: datetime | None
-    backups: int
-    newest: str | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +31,6 @@ class Report:
     runs: tuple[Due, ...]
     is_scheduled: bool
     policy: Policy
-    copies: tuple[Copies, ...]
 
 
 def report(settings: Settings, clock: Clock = utc_now) -> Report:
@@ -58,7 +43,6 @@ def report(settings: Settings, clock: Clock = utc_now) -> Report:
         _runs(settings, facts),
         facts.scheduler_seed is not None,
         retention.policy_of(settings),
-        tuple(_copies(settings, name) for name in settings.remotes),
     )
 
 
@@ -67,18 +51,12 @@ def _runs(settings: Settings, facts: Facts) -> tuple[Due, ...]:
     return tuple(timetable.upcoming(settings, replace(past, seed=facts.scheduler_seed or ""), facts.now, _RUNS))
 
 
-def _copies(settings: Settings, name: str) -> Copies:
-    seen = carried.recall(settings.dir, name)
-    newest = seen.backups[0].name if seen.backups else None
-    return Copies(name, settings.remotes[name].place, seen.at, len(seen.backups), newest)
-
-
 def report_path(settings: Settings, file: str) -> Path:
     """Where a report of that name goes: a bare name to the backups folder, anything else where it says.
 
     `Refused` where there is no folder for it, or anything of that name but an earlier report.
     """
-    path = Path(os.path.abspath(os.path.expanduser(file))) if "/" in file else settings.dir / check_name(file)
+    path = store.file_named(settings, file)
     if path.exists() and not _is_report(path):
         raise Refused(f"There is a {path} already, and it is no report.", hint="Choose another name.")
     if not path.parent.is_dir():

@@ -27,7 +27,7 @@ LEVELS: tuple[Level, ...] = ("fine", "warning", "critical")  # the place in it i
 NONE_YET = "—"
 _GRACE = 0.25  # of the interval, before a backup that has not come is missed
 _MISSED = 2  # so many backups that have not come are critical
-_CLOCKS_DIFFER = timedelta(minutes=5)
+CLOCKS_DIFFER = timedelta(minutes=5)
 _WINDOW, _DAY = timedelta(days=30), timedelta(days=1)
 
 
@@ -367,11 +367,11 @@ def _last_proof_at(settings: Settings, facts: Facts) -> datetime | None:
     """As the backups tell that are there, and the history of those that are not there any more."""
     kept = [one.proven_at for one in _reliable(settings, facts) if one.proven_at]
     gone = [one.ended_at for one in facts.history.operations if _is_proof(one) and one.ended_at]
-    return max((moment for moment in (*kept, *gone) if moment <= facts.now + _CLOCKS_DIFFER), default=None)
+    return max((moment for moment in (*kept, *gone) if moment <= facts.now + CLOCKS_DIFFER), default=None)
 
 
 def _is_proof(operation: Operation) -> bool:
-    return operation.command == "test-restore" and operation.outcome in ("success", "warning")
+    return operation.command == "test-restore" and operation.has_succeeded
 
 
 def _next_run_at(settings: Settings, facts: Facts) -> datetime | None:
@@ -408,7 +408,7 @@ def _failed_since_success(facts: Facts) -> list[Operation]:
 
 
 def _is_good_backup(operation: Operation) -> bool:
-    return operation.command == "backup" and operation.outcome in ("success", "warning")
+    return operation.command == "backup" and operation.has_succeeded
 
 
 def _last(settings: Settings, facts: Facts) -> Backup | None:
@@ -433,7 +433,7 @@ def _newest(settings: Settings, facts: Facts, date: str) -> Backup | None:
 
 
 def _is_future(facts: Facts, backup: Backup) -> bool:
-    return _age_of(facts, backup) < -_CLOCKS_DIFFER
+    return _age_of(facts, backup) < -CLOCKS_DIFFER
 
 
 def _age_of(facts: Facts, backup: Backup) -> timedelta:

@@ -50,3 +50,8 @@ class Operation:
     def has_failed(self) -> bool:
         """Whether a person should know: a refusal is told to the one who asked."""
         return self.outcome in ("failure", "interrupted")
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether it did what was asked, if with warnings."""
+        return self.outcome in ("success", "warning")

@@ -20,6 +20,11 @@ def span(seconds: float) -> str:
     return "less than a minute"
 
 
+def ago(seconds: float) -> str:
+    """`3 hours ago`; what is younger than a minute was just now."""
+    return f"{span(seconds)} ago" if seconds >= 60 else "just now"
+
+
 def moment(text: str, now: datetime, zone: ZoneInfo) -> datetime:
     """A moment of the past: `90m`, `36h`, `7d`, `2w` ago, or a date, with a time or without, in that zone.
 

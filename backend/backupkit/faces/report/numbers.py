@@ -12,7 +12,7 @@ from backupkit.parts.space import human
 from backupkit.verbs.copies import Copies
 from backupkit.verbs.status import Numbers
 from backupkit.words.settings import Settings
-from backupkit.words.times import span
+from backupkit.words.times import ago, span
 
 
 def _number(name: str, value: object, text: str) -> Element:
@@ -49,7 +49,7 @@ def _last_backup(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
     if age is None or numbers.last_backup_at is None:
         yield ["none"]
     else:
-        yield [_number("last_backup_age_seconds", age, _ago(age))]
+        yield [_number("last_backup_age_seconds", age, ago(age))]
         yield [_number("last_backup", numbers.last_backup, numbers.last_backup or "")]
         yield [moment_of(settings, "last_backup_at", numbers.last_backup_at)]
     if expected := numbers.expected_interval_seconds:
@@ -57,16 +57,12 @@ def _last_backup(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
         yield ["one is expected every ", told]
 
 
-def _ago(seconds: float) -> str:
-    return f"{span(seconds)} ago" if seconds >= 60 else "just now"
-
-
 def _found_good(settings: Settings, numbers: Numbers, which: str) -> Iterator[list[Child]]:
     name, moment = getattr(numbers, which), getattr(numbers, f"{which}_at")
     if moment is None:
         yield ["never"]
         return
-    yield [_ago((numbers.now - moment).total_seconds())]
+    yield [ago((numbers.now - moment).total_seconds())]
     yield [_number(which, name, name)]
     yield [moment_of(settings, f"{which}_at", moment)]
 

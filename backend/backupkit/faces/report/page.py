@@ -14,8 +14,9 @@ from backupkit.faces.report.elements import Child, element, scrub, written
 from backupkit.faces.report.numbers import moment_of, tiles
 from backupkit.faces.report.style import CSS
 from backupkit.parts.space import human
+from backupkit.verbs.copies import Copies, RemoteState
 from backupkit.verbs.overview import Overview, TestRestore
-from backupkit.verbs.report import Copies, Report
+from backupkit.verbs.report import Report
 from backupkit.verbs.status import Level, Numbers, Status
 from backupkit.words.model import Backup, State
 from backupkit.words.operation import Outcome
@@ -81,7 +82,7 @@ def _body(settings: Settings, found: Report) -> Element:
             tiles(settings, numbers),
             charts_of_days,
             tests_and_runs,
-            _copies(settings, found.copies),
+            _copies(settings, numbers.copies),
             _backups(settings, found),
             rules_and_way_back,
             element("footer", f"backupkit {VERSION}. The backups are in {settings.dir}."),
@@ -192,19 +193,22 @@ def _runs(settings: Settings, found: Report) -> Element:
     )
 
 
-def _copies(settings: Settings, copies: Iterable[Copies]) -> Element | None:
+def _copies(settings: Settings, known: Copies) -> Element | None:
     heads = (("Remote", ""), ("Place", ""), ("Backups", "number"), ("Newest", ""), ("Last asked", ""))
-    rows = [
-        _row(
-            (one.remote, ""),
-            (one.place, ""),
-            (f"{one.backups:,}" if one.asked_at else "not known", "number"),
-            (one.newest, ""),
-            (_plainly(settings, one.asked_at) if one.asked_at else "never", "moment"),
-        )
-        for one in copies
-    ]
+    states = {one.name: one for one in known.remotes}
+    rows = [_copy(settings, name, table.place, states.get(name)) for name, table in settings.remotes.items()]
     return element("section", element("h2", "Copies elsewhere"), _table(heads, rows)) if rows else None
+
+
+def _copy(settings: Settings, remote: str, place: str, state: RemoteState | None) -> Element:
+    asked_at = state.asked_at if state else None
+    return _row(
+        (remote, ""),
+        (place, ""),
+        (f"{state.backups:,}" if state and asked_at else "not known", "number"),
+        (state.newest if state else None, ""),
+        (_plainly(settings, asked_at) if asked_at else "never", "moment"),
+    )
 
 
 def _backups(settings: Settings, found: Report) -> Element:

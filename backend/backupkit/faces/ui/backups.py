@@ -16,7 +16,7 @@ from backupkit.faces import render
 from backupkit.faces.ui import listing, looks, tasks
 from backupkit.faces.ui.dialogs import Field, Form, Question, Told
 from backupkit.faces.ui.listing import COLUMNS, FILTERS, Choice, Verdicts, View
-from backupkit.faces.ui.page import Page
+from backupkit.faces.ui.page import TablePage
 from backupkit.faces.ui.world import World
 from backupkit.parts import schema
 from backupkit.verbs.remove import deletable
@@ -38,7 +38,7 @@ ACTIONS = (
 _FIND = "part of a name, note, revision, commit, state … · Enter: to the table · Esc: show all"
 
 
-class BackupsPage(Page):
+class BackupsPage(TablePage):
     """The backups, newest first, and what can be done with the one under the cursor."""
 
     place = "backups"
@@ -80,13 +80,6 @@ class BackupsPage(Page):
     def on_mount(self) -> None:
         for column in COLUMNS:
             self.table.add_column(column.title, width=column.width, key=column.title)
-
-    @property
-    def table(self) -> DataTable[object]:
-        return self.query_one(DataTable)
-
-    def take_focus(self) -> None:
-        self.table.focus()
 
     # What is shown.
 

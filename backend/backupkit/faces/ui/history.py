@@ -18,7 +18,7 @@ from textual.widgets import DataTable, Label, Static
 from backupkit.faces import log
 from backupkit.faces.ui import looks
 from backupkit.faces.ui.dialogs import Told
-from backupkit.faces.ui.page import Page
+from backupkit.faces.ui.page import TablePage
 from backupkit.faces.ui.world import World
 from backupkit.parts.space import human
 from backupkit.words.names import shown
@@ -29,7 +29,7 @@ _COLUMNS = (("Started", 16), ("Command", 12), ("Result", 13), ("Took", 8), ("Siz
 _MOST, _DAYS, _LINES = 500, 30, 100
 
 
-class HistoryPage(Page):
+class HistoryPage(TablePage):
     """What was done, newest first; those that failed alone where wanted."""
 
     place = "history"
@@ -63,13 +63,6 @@ class HistoryPage(Page):
     def on_mount(self) -> None:
         for title, width in _COLUMNS:
             self.table.add_column(title, width=width, key=title)
-
-    @property
-    def table(self) -> DataTable[object]:
-        return self.query_one(DataTable)
-
-    def take_focus(self) -> None:
-        self.table.focus()
 
     def show_world(self, world: World) -> None:
         self.operations = world.operations
@@ -117,7 +110,7 @@ def statistics_of(operations: Sequence[Operation], now: datetime) -> Iterator[st
     kinds = ", ".join(f"{command} {number:,}" for command, number in counts) or "nothing was done"
     last = f", the last on {failed[0].started_at:%Y-%m-%d}" if failed else ""
     yield f"The last {_DAYS} days: {kinds} · {len(failed):,} failed{last}"
-    backups = [one for one in recent if one.command == "backup" and one.outcome in ("success", "warning")]
+    backups = [one for one in recent if one.command == "backup" and one.has_succeeded]
     took = [one.duration_seconds for one in backups if one.duration_seconds is not None]
     added = sum(one.unique_bytes or 0 for one in backups)
     if took:

@@ -122,15 +122,12 @@ def summed_up(found: Comparison) -> Iterator[str]:
     if not found.differences and not found.is_cut:
         yield "The live table has the same rows."
         return
-    counts = {words: found.count(kind) for kind, words in _WORDS.items()}
-    yield f"Since this backup: {', '.join(f'{count:,} {words}' for words, count in counts.items() if count)}."
+    counts = {kind: found.count(kind) for kind in ("gone", "came", "changed")}
+    yield f"Since this backup: {', '.join(f'{count:,} {kind}' for kind, count in counts.items() if count)}."
     if found.is_late:
         yield "There may be more: it was ended after half a minute, so as not to stand in the app's way."
     elif found.is_cut:
         yield "There are more: only the first of each kind are shown."
-
-
-_WORDS = {"gone": "gone", "came": "came", "changed": "changed"}
 
 
 def row_lines(columns: Sequence[str], cells: Sequence[Cell]) -> Iterator[str]:

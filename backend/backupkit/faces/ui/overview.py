@@ -19,7 +19,7 @@ from backupkit.parts.space import human
 from backupkit.verbs.overview import Overview, overview
 from backupkit.verbs.status import Numbers, Status
 from backupkit.words.settings import Settings
-from backupkit.words.times import span
+from backupkit.words.times import ago
 
 _CHART = 6  # rows, where the window is small
 _WEEKS = 13
@@ -118,9 +118,7 @@ def _line(label: str, text: str) -> Text:
 def _when(settings: Settings, now: datetime, moment: datetime | None) -> str:
     if moment is None:
         return "never yet"
-    seconds = (now - moment).total_seconds()
-    ago = f"{span(seconds)} ago" if seconds >= 60 else "just now"
-    return f"{ago}, {settings.local(moment):%b %d %H:%M}"
+    return f"{ago((now - moment).total_seconds())}, {settings.local(moment):%b %d %H:%M}"
 
 
 def _next_run(settings: Settings, numbers: Numbers) -> str:

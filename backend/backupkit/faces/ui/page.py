@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.containers import Vertical
+from textual.widgets import DataTable
 
 from backupkit.words.settings import Settings
 
@@ -48,3 +49,14 @@ class Page(Vertical):
             if widget.focusable:
                 widget.focus(scroll_visible=False)
                 return
+
+
+class TablePage(Page):
+    """A place with one table, which the keyboard goes to first."""
+
+    @property
+    def table(self) -> DataTable[object]:
+        return self.query_one(DataTable)
+
+    def take_focus(self) -> None:
+        self.table.focus()

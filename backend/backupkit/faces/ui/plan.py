@@ -18,7 +18,7 @@ from textual.widgets import Button, DataTable, Static
 from backupkit.faces.render import counted
 from backupkit.faces.ui import looks
 from backupkit.faces.ui.dialogs import error_told
-from backupkit.faces.ui.page import Page
+from backupkit.faces.ui.page import TablePage
 from backupkit.faces.ui.plan_entry import Entry
 from backupkit.faces.ui.tables import fill
 from backupkit.faces.ui.world import World
@@ -55,7 +55,7 @@ _PAUSE = 0.2  # seconds after the last key
 _RUNS = 5
 
 
-class PlanPage(Page):
+class PlanPage(TablePage):
     """On the left what can be edited, on the right what it brings."""
 
     place = "plan"
@@ -96,9 +96,6 @@ class PlanPage(Page):
 
     def show_world(self, world: World) -> None:
         self._preview()
-
-    def take_focus(self) -> None:
-        self.query_one(DataTable).focus()
 
     # What is edited.
 

@@ -308,9 +308,6 @@ class Confirm(Step):
         self.plan, self._settings, self._backup = plan, settings, backup
         self.draw()
         self.query_one("#plan-box").border_title = f"Restoring {plan.source.name} will change"
-        self.query_one("#plan", Static).update(
-            plan_shown(settings, plan, backup, looks.colours(self.app.theme_variables))
-        )
         self.query_one("#question", Label).update(f"To restore it, type its name: {plan.source.name}")
         typed = self.query_one("#typed", Input)
         typed.value, typed.placeholder = "", plan.source.name

@@ -22,7 +22,7 @@ from backupkit.ground import disk, tree
 from backupkit.ground.tree import Entry
 from backupkit.parts.index import Earlier
 from backupkit.words.events import Listener, Progress, Step, Warned, silence
-from backupkit.words.model import STAGING, UPLOADS_FOLDER
+from backupkit.words.model import STAGING
 from backupkit.words.names import shown
 
 OPERATIONS = "operations"
@@ -212,7 +212,7 @@ def _is_known(earlier: Earlier | None, one: Entry, two: Entry) -> bool:
     if earlier is None or seen is None or not seen.is_now(one.facts):
         return False
     with suppress(OSError):
-        return os.path.samestat(os.lstat(f"{earlier.folder}/{UPLOADS_FOLDER}/{one.path}"), two.facts)
+        return os.path.samestat(os.lstat(f"{earlier.uploads}/{one.path}"), two.facts)
     return False
 
 
