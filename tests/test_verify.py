@@ -462,11 +462,38 @@ def test_a_backup_without_its_checksums_or_of_a_later_format_is_damaged(app: Sma
     assert app.command("list", check=0).out.count("damaged") == 2
 
 
-def test_the_raw_files_of_a_broken_database_are_checked_and_cannot_be_proven(app: SmallApp) -> None:
+def raw_safety_copy(app: SmallApp) -> str:
+    """The safety copy of a restore over a database that cannot be read."""
     create_backup(app.settings, Order("good"))
     app.database.write_bytes(b"no database" * 1000)
-    safety = restore_backup(app.settings, plan_restore(app.settings, "good")).safety
-    run_here(app, "verify", safety, check=0)
+    return restore_backup(app.settings, plan_restore(app.settings, "good")).safety
+
+
+def test_the_raw_files_of_a_broken_database_are_never_called_sound_checked_or_proven(app: SmallApp) -> None:
+    safety = raw_safety_copy(app)
+    told = run_here(app, "verify", safety, check=3)
+    assert f"{safety}: raw: the database could not be read" in told.out and "sound" not in told.out + told.err
+    assert "keeps a database that could not be read, as raw files" in told.err
+    for command in (("list", "--json"), ("show", safety, "--json"), ("verify", safety, "--json")):
+        found = run_here(app, *command).json
+        one = next(each for each in found if each["backup_name"] == safety) if isinstance(found, list) else found
+        assert one["state"] == "raw" and one["proven_at"] is None
+    (line,) = (each for each in run_here(app, "list").out.splitlines() if each.startswith(safety))
+    assert "raw" in line and "checked" not in line
+    assert "state      raw: the database could not be read" in run_here(app, "show", safety).out
+
+
+def test_raw_files_are_no_backup_to_rely_on(app: SmallApp) -> None:
+    safety = raw_safety_copy(app)
+    shutil.rmtree(app.backups / "good")
+    run_here(app, "status", check=2)
+    values = run_here(app, "status", "--prometheus", "-").out
+    assert 'backups_by_state{app="pats",state="raw"} 1' in values and 'state="checked"' not in values
+    assert safety in run_here(app, "report", "--output", "-").out
+
+
+def test_the_raw_files_of_a_broken_database_are_compared_and_cannot_be_proven(app: SmallApp) -> None:
+    safety = raw_safety_copy(app)
     assert run_here(app, "verify", safety, "--test-restore").code == 2
     (app.backups / safety / "pats.db").write_bytes(b"altered")
     run_here(app, "verify", safety, check=12)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from backupkit.words.reach import Reach
     from backupkit.words.settings import Settings
 
+RAW = "the database could not be read when this was made, and cannot be restored"
 _TEN_YEARS = 3650  # days
 _MARKS = {"fine": "ok     ", "warning": "warning", "wrong": "WRONG  "}
 
@@ -103,7 +104,8 @@ def details(settings: Settings, backup: Backup) -> Iterator[str]:
 
 def _known(settings: Settings, backup: Backup) -> Iterator[str]:
     """What is known of how good it is, and since when."""
-    yield f"  state      {shown(f'{backup.state}: {backup.trouble}' if backup.trouble else backup.state)}"
+    why = backup.trouble or (RAW if backup.state == "raw" else "")
+    yield f"  state      {shown(f'{backup.state}: {why}' if why else backup.state)}"
     yield from (f"    {shown(flaw.text)}" for flaw in backup.flaws)
     if backup.checked_at:
         yield f"  checked    {settings.local(backup.checked_at).isoformat(sep=' ')} ({_ago(backup.checked_at)})"
@@ -146,6 +148,8 @@ def _outcome(one: Verified) -> str:
         return "damaged"
     if one.failure:
         return shown(one.failure.message)
+    if backup.state == "raw":
+        return f"raw: {RAW}; the files are as they were found"
     if backup.state == "unchecked":
         return "unchecked, having no checksums; what can be looked at is sound"
     if one.took is not None:

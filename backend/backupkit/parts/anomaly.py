@@ -36,7 +36,7 @@ def unusual(new: Metadata, earlier: Sequence[Backup], drop: int) -> tuple[str, .
 def _is_earlier_state(backup: Backup, new: Metadata) -> bool:
     """Whether the backup shows what the same app held at an earlier time."""
     one = backup.metadata
-    if one is None or one.database is None or one.database.raw or backup.state == "damaged":
+    if one is None or one.database is None or one.is_raw or backup.state == "damaged":
         return False
     return one.app_id == new.app_id and one.kind != "pre_restore" and one.created_at <= new.created_at
 

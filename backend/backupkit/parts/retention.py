@@ -248,8 +248,7 @@ def _is_of_now(backup: Backup, known: Known) -> bool:
 
 
 def _is_good(backup: Backup) -> bool:
-    database = backup.metadata and backup.metadata.database
-    return backup.state in ("checked", "proven") and not (database and database.raw)
+    return backup.state in ("checked", "proven") and not (backup.metadata and backup.metadata.is_raw)
 
 
 def _kind(backup: Backup) -> str:

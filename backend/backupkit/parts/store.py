@@ -86,7 +86,7 @@ def _read(settings: Settings, name: str, said: marks.Said) -> Backup:
         return Backup(path, metadata, "damaged", size, size, trouble=f"{path / CHECKSUM_FILE} is missing.")
     adds = size if metadata.added_bytes is None else metadata.added_bytes
     accepted = bool(metadata.anomalies) and name in said.accepted
-    state: State = "checked" if sealed else "unchecked"
+    state: State = "raw" if metadata.is_raw else "checked" if sealed else "unchecked"
     backup = Backup(path, metadata, state, size, adds, name in said.pinned, accepted=accepted)
     known = name in said.checked
     record = proofs.read(settings.dir, name, metadata) if known else proofs.Record(metadata.created_at)

@@ -419,7 +419,7 @@ def _reliable(settings: Settings, facts: Facts) -> Iterator[Backup]:
     """This app's backups that could be restored, newest first; safety copies apart, which are of what was replaced."""
     for backup in facts.backups:
         metadata = backup.metadata
-        if metadata and backup.state != "damaged" and is_own(settings, metadata) and not _is_future(facts, backup):
+        if metadata and backup.is_usable and is_own(settings, metadata) and not _is_future(facts, backup):
             yield backup
 
 

@@ -154,7 +154,7 @@ def pick(settings: Settings, choose: Choose = random.choice) -> Backup:
 def can_be_proven(backup: Backup) -> bool:
     """Whether there is something to restore: of a database too broken to copy only the raw files are kept."""
     metadata = backup.metadata
-    return metadata is not None and not backup.trouble and not (metadata.database and metadata.database.raw)
+    return metadata is not None and not backup.trouble and not metadata.is_raw
 
 
 def refuse_bad(done: Sequence[Verified]) -> None:
@@ -219,6 +219,8 @@ class _Run:
         more = sum(1 for _ in found)
         for path in integrity.writable_by_others(backup.path, backup.metadata):
             listen(Warned(f"{path} can be written by others than its owner."))
+        if backup.metadata and backup.metadata.is_raw:
+            listen(Warned(f"{backup.path} keeps a database that could not be read, as raw files: no restore of it."))
         return Verified(backup, flaws, more, tuple(warnings))
 
     def _advance(self, count: int) -> None:
@@ -323,7 +325,7 @@ class _Looking:
     def _examined(self) -> database.Inspection | Flaw | None:
         """What the database holds; None where there is none to look into, which is told of elsewhere."""
         metadata = self.backup.metadata
-        if metadata is None or not metadata.database_file or (metadata.database and metadata.database.raw):
+        if metadata is None or not metadata.database_file or metadata.is_raw:
             return None
         path = self.backup.path / metadata.database_file
         if path.is_symlink() or not path.is_file() or not os.access(path, os.R_OK) or path.stat().st_size == 0:

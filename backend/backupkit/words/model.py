@@ -19,7 +19,7 @@ UPLOADS_FOLDER = "uploads"
 STAGING = ".backupkit-staging"
 
 Kind = Literal["manual", "auto", "scheduled", "pre_restore", "pre_migration"]
-State = Literal["unchecked", "checked", "proven", "damaged"]
+State = Literal["unchecked", "checked", "proven", "damaged", "raw"]
 Part = Literal["database", "uploads"]
 # What a file can say of itself is checked when it is read: no number in it may be beyond what SQLite can hold.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -104,6 +104,11 @@ class Metadata:
         single = (self.alembic_revision,) if self.alembic_revision else ()
         return self.alembic_revisions or single
 
+    @property
+    def is_raw(self) -> bool:
+        """Whether its database is kept as raw files: it could not be read, and no restore can put it back."""
+        return bool(self.database and self.database.raw)
+
 
 @dataclass(frozen=True)
 class Flaw:
@@ -137,6 +142,11 @@ class Backup:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether all of it can be restored, as far as is known."""
+        return self.metadata is not None and self.state not in ("damaged", "raw")
 
     @property
     def unusual(self) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ _STATES: dict[State, tuple[str, str]] = {
     "checked": ("good", ""),
     "unchecked": ("soft", ""),
     "damaged": ("bad", "✕ "),
+    "raw": ("doubtful", "! "),
 }
 _OUTCOMES: dict[Outcome, tuple[str, str]] = {
     "success": ("good", "✓ proven"),

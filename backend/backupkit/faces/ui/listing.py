@@ -115,7 +115,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("safety copies", lambda one: _kind_of(one) in ("pre_restore", "pre_migration")),
     Filter("pinned", lambda one: one.pinned),
     Filter("proven", lambda one: one.state == "proven"),
-    Filter("damaged or unusual", lambda one: one.state == "damaged" or bool(one.unusual)),
+    Filter("damaged or unusual", lambda one: not one.is_usable or bool(one.unusual)),
 )
 
 

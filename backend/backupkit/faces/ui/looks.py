@@ -10,7 +10,7 @@ from textual.theme import Theme
 # Symbols of one cell that the fonts of terminals have; the words beside them carry the meaning.
 LEVEL_SYMBOLS: Mapping[str, str] = {"fine": "✓", "warning": "!", "critical": "✗"}
 LEVEL_WORDS: Mapping[str, str] = {"fine": "SAFE", "warning": "LOOK AT THIS", "critical": "AT RISK"}
-STATE_SYMBOLS: Mapping[str, str] = {"proven": "★", "checked": "✓", "unchecked": "·", "damaged": "✗"}
+STATE_SYMBOLS: Mapping[str, str] = {"proven": "★", "checked": "✓", "unchecked": "·", "damaged": "✗", "raw": "○"}
 OUTCOME_SYMBOLS: Mapping[str, str] = {
     "success": "✓",
     "warning": "!",
@@ -20,7 +20,7 @@ OUTCOME_SYMBOLS: Mapping[str, str] = {
     "running": "…",
 }
 # Which of the theme's colours.
-_STATE_COLOURS: Mapping[str, str] = {"proven": "success", "checked": "success", "damaged": "error"}
+_STATE_COLOURS: Mapping[str, str] = {"proven": "success", "checked": "success", "damaged": "error", "raw": "warning"}
 _OUTCOME_COLOURS: Mapping[str, str] = {
     "success": "success",
     "warning": "warning",
