@@ -30,7 +30,7 @@ from backupkit.faces.boundary import (
     say_error,
 )
 from backupkit.faces.console import ask, ask_secret, at_terminal, listening, say
-from backupkit.words.errors import Damaged, ExitCode, Refused
+from backupkit.words.errors import Damaged, Declined, ExitCode, Refused
 from backupkit.words.events import collecting
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ config_group = typer.Typer(cls=TyperGroup)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")]
 Name = Annotated[str, typer.Argument(help="The backup's name, or 'latest'.")]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Do not ask; restore a later or unknown revision too.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Do not ask, and restore what would be refused.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer the question with yes.")]
+OldForce = Annotated[bool, typer.Option("--force", "-f", hidden=True, help="The same as --yes, as it was called once.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, change nothing.")]
 Note = Annotated[str, typer.Option("--note", help="A few words to find it by.")]
 Pin = Annotated[bool, typer.Option("--pin", help="Keep it from being deleted.")]
@@ -191,6 +193,7 @@ def verify(
 @app.command()
 def restore(
     name: Name,
+    yes: Yes = False,
     force: Force = False,
     dry_run: DryRun = False,
     only: Annotated[Literal["database", "uploads"] | None, typer.Option("--only", help="One half of it.")] = None,
@@ -207,11 +210,12 @@ def restore(
     _explain_stop(settings, stop)
     with listening() as tell:
         plan = plan_restore(settings, name, only, force, migrate, tell)
-    _carry_out(settings, plan, force, dry_run, json)
+    _carry_out(settings, plan, yes or force, dry_run, json)
 
 
 @app.command()
 def undo(
+    yes: Yes = False,
     force: Force = False,
     dry_run: DryRun = False,
     stop: Stop = False,
@@ -224,7 +228,7 @@ def undo(
     _explain_stop(settings, stop)
     with listening() as tell:
         plan = plan_undo(settings, force, tell)
-    _carry_out(settings, plan, force, dry_run, json)
+    _carry_out(settings, plan, yes or force, dry_run, json)
 
 
 @app.command()
@@ -290,6 +294,7 @@ def dump(
 @app.command("restore-dump")
 def restore_dump(
     file: Annotated[str, typer.Argument(help="A bare name is looked for in the backups folder; - is stdin.")],
+    yes: Yes = False,
     force: Force = False,
     stop: Stop = False,
     json: Json = False,
@@ -300,13 +305,12 @@ def restore_dump(
 
     settings = _settings(work="restore-dump")
     if file == "-":
-        _require_person(force)  # the question would be answered by the dump
+        _require_person(yes or force)  # the question would be answered by the dump
     _explain_stop(settings, stop)
     source = sys.stdin.buffer if file == "-" else dump_path(settings, file)
     with listening() as tell:
-        done = load(settings, source, lambda plan: _agreed(plan, force), force, tell)
-    if done:
-        _show_restored(settings, done, json)
+        done = load(settings, source, lambda plan: _require_agreement(plan, yes or force), force, tell)
+    _show_restored(settings, done, json)
 
 
 @app.command("export")
@@ -375,7 +379,8 @@ def import_one(
 @app.command()
 def delete(
     name: Annotated[str, typer.Argument(help="The backup's name.")],
-    force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask at a terminal.")] = False,
+    yes: Yes = False,
+    force: OldForce = False,
     json: Json = False,
 ) -> None:
     """Delete one backup; a pinned one is refused."""
@@ -384,8 +389,7 @@ def delete(
 
     settings = _settings()
     found = deletable(settings, name)
-    if not force and at_terminal() and not ask(f"Delete {found.path} for ever?"):
-        return say("Nothing was changed.")
+    _require_yes(f"Delete {found.path} for ever?", yes or force, "--yes deletes it.")
     with listening() as tell:
         found = delete_backup(settings, name, tell)
     as_json.put(as_json.backup(found)) if json else _put(render.deleted(found))
@@ -421,7 +425,8 @@ def prune(
 def push(
     name: Annotated[str | None, typer.Argument(help="A backup, or 'latest'; left out: all that are missing.")] = None,
     remote: RemoteName = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask before a push to a remote of git.")] = False,
+    yes: Yes = False,
+    force: OldForce = False,
     json: Json = False,
 ) -> None:
     """Carry backups to the remotes; what is there already stays as it is."""
@@ -429,8 +434,8 @@ def push(
     from backupkit.verbs.push import push_backups, refuse_failed
 
     settings = _settings(work="push")
-    if not force and not _may_push_to_git(settings, remote):
-        return say("Nothing was pushed.")
+    if not yes and not force:
+        _require_agreement_to_git(settings, remote)
     with listening() as tell:
         done = push_backups(settings, name, remote, tell)
     _put_result(render.pushed(done), [as_json.pushed(one) for one in done], json)
@@ -855,14 +860,13 @@ def _back_up(command: str, order: Order, if_needed: bool, json: bool) -> None:
         raise SystemExit(ExitCode.WARNINGS)
 
 
-def _carry_out(settings: Settings, plan: RestorePlan, force: bool, dry_run: bool, json: bool) -> None:
+def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: bool, json: bool) -> None:
     from backupkit.faces import as_json, render
     from backupkit.verbs.restore import restore_backup
 
     if dry_run:
         return as_json.put(as_json.plan(plan)) if json else _put(render.plan(plan))
-    if not _agreed(plan, force):
-        return
+    _require_agreement(plan, answered)
     with listening() as tell:
         done = restore_backup(settings, plan, tell)
     _show_restored(settings, done, json)
@@ -981,12 +985,17 @@ def _show_verified(settings: Settings, done: list[Verified], every: bool, accept
         raise SystemExit(ExitCode.WARNINGS)
 
 
-def _require_person(without: bool) -> None:
-    """Refused where the question could not be asked."""
-    if not without and not at_terminal():
-        raise Refused(
-            "There is no terminal to ask at; nothing was changed.", hint="--force goes ahead, --dry-run shows."
-        )
+def _require_person(answered: bool, hint: str = "--yes goes ahead, --dry-run shows.") -> None:
+    """Refuse where the question is not answered yet and cannot be asked."""
+    if not answered and not at_terminal():
+        raise Refused("There is no terminal to ask at; nothing was changed.", hint)
+
+
+def _require_yes(question: str, answered: bool, hint: str = "--yes goes ahead, --dry-run shows.") -> None:
+    """Go on only if the answer is yes: `Refused` where nobody can be asked, `Declined` for a no."""
+    _require_person(answered, hint)
+    if not answered and not ask(question):
+        raise Declined("Nothing was changed.")
 
 
 def _serve_ui(host: str, port: int | None) -> None:
@@ -1012,15 +1021,16 @@ def _require_terminal() -> None:
         raise Refused("The terminal interface needs a terminal.", hint="`status` and `list` do without.")
 
 
-def _may_push_to_git(settings: Settings, remote: str | None) -> bool:
-    """Asked before data go to a branch of git, which many may be able to read; `Refused` where nobody can be asked."""
+def _require_agreement_to_git(settings: Settings, remote: str | None) -> None:
+    """Ask before data go to a branch of git, which many may be able to read."""
     tables = {name: table for name, table in settings.remotes.items() if remote in (None, name) and table.type == "git"}
     if tables and not at_terminal():
         raise Refused(
             "A push to git asks first, and there is no terminal to ask at; nothing was pushed.",
-            hint="--force goes ahead. `run` and BACKUP_PUSH_AFTER_BACKUP need no answer.",
+            hint="--yes goes ahead. `run` and BACKUP_PUSH_AFTER_BACKUP need no answer.",
         )
-    return all(ask(f"Push to {name}, {table.place}?") for name, table in tables.items())
+    if not all(ask(f"Push to {name}, {table.place}?") for name, table in tables.items()):
+        raise Declined("Nothing was pushed.")
 
 
 def _explain_stop(settings: Settings, stop: bool) -> None:
@@ -1028,16 +1038,14 @@ def _explain_stop(settings: Settings, stop: bool) -> None:
         say("There is no service to stop here: --stop has no effect without Docker.")
 
 
-def _agreed(plan: RestorePlan, force: bool) -> bool:
+def _require_agreement(plan: RestorePlan, answered: bool) -> None:
+    """Show the plan, and go on only if the answer is yes."""
     from backupkit.faces import render
 
-    _require_person(force)
+    _require_person(answered)
     for line in render.plan(plan):
         say(line)
-    if force or ask("Go ahead?"):
-        return True
-    say("Nothing was changed.")
-    return False
+    _require_yes("Go ahead?", answered)
 
 
 def _show_restored(settings: Settings, done: Restored, json: bool) -> None:

@@ -576,12 +576,12 @@ def test_an_unknown_option_is_refused(app: SmallApp, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [("restore", "good"), ("undo",), ("restore-dump", "text.sql")])
-def test_without_a_terminal_nothing_is_restored_that_was_not_forced(
+def test_without_a_terminal_nothing_is_restored_that_nobody_said_yes_to(
     backed_up: SmallApp, command: tuple[str, ...]
 ) -> None:
     run_here(backed_up, "restore", "good", "--force", check=0)
     run_here(backed_up, "dump", "text.sql", check=0)
-    refused(backed_up, *command, code=2, names="terminal", hint="--force")
+    refused(backed_up, *command, code=2, names="terminal", hint="--yes")
 
 
 def test_half_a_restore_that_does_not_exist_is_refused(backed_up: SmallApp) -> None:

@@ -17,7 +17,7 @@ import pytest
 from backupkit.verbs.create import create_backup
 from backupkit.words.model import GitFacts, Order
 from refusals import picture, run_here
-from small_app import COMMAND, SmallApp, clean_environment
+from small_app import COMMAND, INITIAL, SmallApp, clean_environment
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -129,9 +129,36 @@ def test_yes_restores(backed_up: SmallApp, yes: bytes) -> None:
 def test_anything_but_yes_changes_nothing(backed_up: SmallApp, no: bytes) -> None:
     before = picture(backed_up)
     seen = at_a_terminal(backed_up, "restore", "good", answer=no)
-    assert "Nothing was changed." in seen.text
-    assert seen.code == 0
+    assert "Nothing was changed." in seen.text and "Error" not in seen.text
+    assert seen.code == 4
     assert picture(backed_up) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("restore", "good"), ("undo",), ("restore-dump", "text.sql"), ("delete", "good")],
+    ids=lambda one: one[0],
+)
+def test_no_has_an_exit_code_of_its_own_and_yes_can_be_said_before(
+    backed_up: SmallApp, command: tuple[str, ...]
+) -> None:
+    run_here(backed_up, "restore", "good", "--yes", check=0)
+    run_here(backed_up, "dump", "text.sql", check=0)
+    before = picture(backed_up)
+    seen = at_a_terminal(backed_up, *command, answer=b"n\n")
+    assert seen.code == 4 and picture(backed_up) == before
+    for yes in ("-y", "--yes") if command[0] != "delete" else ("--yes",):
+        seen = at_a_terminal(backed_up, *command, yes)
+        assert seen.code == 0 and "[y/N]" not in seen.text
+
+
+def test_yes_overrides_no_refusal(backed_up: SmallApp) -> None:
+    run_here(backed_up, "pin", "good", check=0)
+    assert run_here(backed_up, "delete", "good", "--yes").code == 2
+    for file in (backed_up.folder / "alembic" / "versions").glob("*.py"):
+        if INITIAL not in file.name:
+            file.unlink()
+    assert run_here(backed_up, "restore", "good", "--yes").code == 14
 
 
 @pytest.mark.parametrize("command", [("restore", "good"), ("restore-dump", "text.sql")], ids=lambda command: command[0])

@@ -109,7 +109,8 @@ def commands_of(group: Any, before: str = "") -> Iterator[tuple[str, Command]]:
 
 
 def described(name: str, command: Any) -> Command:
-    options = [option for one in command.params if one.param_type_name == "option" for option in one.opts]
+    shown = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
+    options = [option for one in shown for option in one.opts]
     arguments = [one.name.upper() for one in command.params if one.param_type_name == "argument"]
     return Command(name, frozenset(options), tuple(arguments))
 
@@ -615,7 +616,7 @@ def complete(words: str, **environment: str) -> list[str]:
 def test_the_shell_completes_commands_and_their_options() -> None:
     assert set(complete("backup-restore ")) == {name for name in COMMANDS if " " not in name}
     assert complete("backup-restore restore-") == ["restore-dump"]
-    assert COMMANDS["restore"].options - {"-f"} <= set(complete("backup-restore restore --"))
+    assert COMMANDS["restore"].options - {"-f", "-y"} <= set(complete("backup-restore restore --"))
 
 
 def test_the_completion_of_the_wrapper_is_set_up_by_the_line_in_the_guide(project: Path) -> None:

@@ -23,8 +23,8 @@ from backupkit.verbs.dump import dump, restore_dump
 from backupkit.verbs.migrate import migrate
 from backupkit.verbs.recording import at_work, recorded
 from backupkit.verbs.remove import delete_backup, set_pin
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.words.errors import BackupError, Locked, Refused, SourceUnreadable
+from backupkit.verbs.restore import RestorePlan, plan_restore, restore_backup
+from backupkit.words.errors import BackupError, Declined, Locked, Refused, SourceUnreadable
 from backupkit.words.events import Event, Finished, Listener, Warned
 from backupkit.words.model import Order
 from backupkit.words.operation import Operation
@@ -88,7 +88,7 @@ def test_every_verb_that_changes_something_is_in_it(app: SmallApp) -> None:
     set_pin(app.settings, "one", False)
     dump(app.settings, app.backups / "text.sql")
     restore_backup(app.settings, plan_restore(app.settings, "one"))
-    restore_dump(app.settings, app.backups / "text.sql", lambda _plan: True)
+    restore_dump(app.settings, app.backups / "text.sql", lambda _plan: None)
     delete_backup(app.settings, "one")
     app.at_revision(INITIAL)
     migrate(app.settings)
@@ -104,8 +104,13 @@ def test_every_verb_that_changes_something_is_in_it(app: SmallApp) -> None:
 
 def test_a_dump_that_was_not_agreed_to_says_so(app: SmallApp) -> None:
     dump(app.settings, app.backups / "text.sql")
-    assert restore_dump(app.settings, app.backups / "text.sql", lambda _plan: False) is None
-    assert "not agreed" in operations(app)[0].note
+
+    def no(_plan: RestorePlan) -> None:
+        raise Declined("Nothing was changed.")
+
+    with pytest.raises(Declined):
+        restore_dump(app.settings, app.backups / "text.sql", no)
+    assert (operations(app)[0].outcome, operations(app)[0].exit_code) == ("refused", 4)
 
 
 def test_a_failure_is_in_it_with_its_sentence_and_its_code(app: SmallApp) -> None:

@@ -888,9 +888,9 @@ def git_remote(app: SmallApp, tmp_path: Path, needs: Any) -> str:
 
 def test_a_push_to_git_by_hand_asks_first_and_run_does_not(app: SmallApp, git_remote: str) -> None:
     app.command("backup", "one", check=0)
-    assert_refusal(app.command("push"), 2, "asks first", "--force")
+    assert_refusal(app.command("push"), 2, "asks first", "--yes")
     assert app.command("list", "--remote", git_remote, "--json", check=0).json == []
-    app.command("push", "--force", check=0)
+    app.command("push", "--yes", check=0)
     assert [one["name"] for one in app.command("list", "--remote", git_remote, "--json", check=0).json] == ["one"]
     assert app.command("run", "--json", check=0).json["steps"][-1]["state"] == "done"
 

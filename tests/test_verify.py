@@ -349,7 +349,7 @@ def test_another_backup_of_that_name_inherits_nothing(app: SmallApp) -> None:
     make(app)
     check(app, test_restore=True)
     assert store.read(app.settings, "one").state == "proven"
-    run_here(app, "delete", "one", check=0)
+    run_here(app, "delete", "one", "--yes", check=0)
     make(app)  # of the very same moment, as far as the clock knows
     assert store.read(app.settings, "one").state == "checked"
     check(app, test_restore=True)

@@ -53,7 +53,7 @@ def _an_archive(app: SmallApp) -> None:
     """The archive of a backup that is not there any more."""
     _say(app, "backup", "gone")
     _say(app, "export", "gone", "earlier.tar.zst")
-    _say(app, "delete", "gone")
+    _say(app, "delete", "gone", "--yes")
     _two_backups_and_changes(app)
 
 
@@ -184,7 +184,7 @@ ALL = (
     Scenario("recover", ("recover",), _interrupted, only_new=True),
     Scenario("migrate", ("migrate",), _behind, safety=True),
     Scenario("restore-migrate", ("restore", "old", "--force", "--migrate"), _backup_is_behind, safety=True),
-    Scenario("delete", ("delete", "first"), _two_backups_and_changes, removes=1),
+    Scenario("delete", ("delete", "first", "--yes"), _two_backups_and_changes, removes=1),
     Scenario("verify", ("verify", "--all"), _two_backups_and_changes),
     Scenario("verify-test-restore", ("verify", "old", "--test-restore"), _backup_is_behind),
     Scenario("export", ("export", "first", "x.tar.zst"), _two_backups_and_changes),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backupkit.faces import log, reporting
-from backupkit.words.errors import BackupError, ExitCode, explained
+from backupkit.words.errors import BackupError, Declined, ExitCode, explained
 
 
 def open_missing_streams() -> None:
@@ -97,8 +97,8 @@ def _flushed() -> Iterator[None]:
 
 
 def say_error(error: BackupError) -> None:
-    """The sentence and the hint on stderr, and in the log."""
+    """The sentence and the hint on stderr, and in the log. An answer is no error, and is not called one."""
     log.error(f"failed with exit code {error.code}: {error.message}")
-    print(f"Error: {error.message}", file=sys.stderr)
+    print(error.message if isinstance(error, Declined) else f"Error: {error.message}", file=sys.stderr)
     if error.hint:
         print(f"  Next: {error.hint}", file=sys.stderr)

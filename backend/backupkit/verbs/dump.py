@@ -23,7 +23,7 @@ from backupkit.words.events import Listener, silence
 from backupkit.words.names import STAMP
 from backupkit.words.settings import Settings
 
-Agree = Callable[[RestorePlan], bool]
+Agree = Callable[[RestorePlan], None]
 
 
 def dump(settings: Settings, target: Path, tell: Listener = silence, clock: Clock = utc_now) -> sql.DumpFacts:
@@ -65,11 +65,11 @@ def restore_dump(
     force: bool = False,
     tell: Listener = silence,
     clock: Clock = utc_now,
-) -> Restored | None:
-    """The live database is what the SQL text says, what was there before is in a safety copy; None if not agreed to.
+) -> Restored:
+    """The live database is what the SQL text says, and what was there before is in a safety copy.
 
     Raises `NoSuchBackup` for a file that is not there, `Damaged` for text that is no SQL, incomplete or hostile; and
-    all that a restore raises. `agree` hears the plan before anything live is touched.
+    all that a restore raises. `agree` hears the plan before anything live is touched, and raises what stops it.
     """
     _refuse_missing(settings, file)
     store.require(settings.dir)
@@ -78,10 +78,8 @@ def restore_dump(
         recover_under_lock(settings, work.tell)
         with _loaded(settings, file, name, work.tell) as source:
             plan = plan_source(settings, source, force, work.tell)
-            if agree(plan):
-                return restore_source(settings, plan, work.tell, clock)
-        work.concerning(name, note="not agreed to: nothing was changed")
-        return None
+            agree(plan)
+            return restore_source(settings, plan, work.tell, clock)
 
 
 def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:

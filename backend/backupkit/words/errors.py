@@ -2,6 +2,7 @@
 
 BackupError                 1   failed, or a bug
   Refused                   2   usage, or refused without a terminal
+    Declined                4   the question was answered with no
   NoSuchBackup             10   no such backup, dump or archive
   Locked                   11   another run holds the lock
   Damaged                  12   a backup or dump that cannot be trusted
@@ -31,6 +32,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     WARNINGS = 3
+    DECLINED = 4
     NO_SUCH_BACKUP = 10
     LOCKED = 11
     DAMAGED = 12
@@ -56,6 +58,12 @@ class Refused(BackupError):
     """The request itself is wrong, or must not go ahead without a person: nothing was changed."""
 
     code = ExitCode.USAGE
+
+
+class Declined(Refused):
+    """A person answered the question with no: nothing was changed."""
+
+    code = ExitCode.DECLINED
 
 
 class NoSuchBackup(BackupError):
