@@ -12,12 +12,13 @@ import fcntl
 import hashlib
 import os
 import re
-import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from backupkit.ground.descriptors import remove_tree as remove_tree
 
 CHUNK = 1 << 20
 DRAFT_PREFIX = ".draft-"  # whatever is not finished yet: a killed run's are cleared by the next
@@ -168,19 +169,6 @@ def remove(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
         sync_folder(path.parent)
-
-
-def remove_tree(folder: Path) -> None:
-    """The folder and all below it are gone, folders without write permission included."""
-    if not os.path.lexists(folder):
-        return
-    if folder.is_symlink() or not folder.is_dir():
-        return remove(folder)
-    os.chmod(folder, 0o700)
-    for entry in _folders_below(folder):
-        os.chmod(entry, 0o700)
-    shutil.rmtree(folder)
-    sync_folder(folder.parent)
 
 
 def discard_tree(draft: Path, folder: Path) -> None:

@@ -1,0 +1,237 @@
+"""Names in open folders: opened, removed, renamed and given attributes without ever following a link.
+
+A path can be turned to another place between two calls by whoever may write to a folder on its way. What is done here
+is done to one name in a folder that is open already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: a fifo in the place of a file is not waited for.
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NOREPLACE, _EXCL = 1, 4  # of renameat2 (Linux) and of renameatx_np (macOS)
+_UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def opened(name: str | Path, flags: int, within: int | None = None) -> Iterator[int]:
+    """The name, open for the block."""
+    handle = os.open(name, flags, dir_fd=within)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def open_folder(name: str, within: int) -> int:
+    """A folder in an open folder; `NotADirectoryError` for a link or anything else."""
+    try:
+        return os.open(name, FOLDER, dir_fd=within)
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # how some systems say that it is a link
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name) from error
+        raise
+
+
+def look(name: str, within: int) -> os.stat_result | None:
+    """What `lstat` says of the name; None where nothing has it."""
+    try:
+        return os.stat(name, dir_fd=within, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def is_ours(handle: int) -> bool:
+    """Whether what is open belongs to this user, and nobody else may write to it."""
+    facts = os.fstat(handle)
+    return facts.st_uid == os.geteuid() and not (facts.st_mode & 0o022 and _can_be_closed(handle, facts.st_mode))
+
+
+def _can_be_closed(handle: int, mode: int) -> bool:
+    """Whether others could be kept from writing; some file systems (exFAT, SMB) show one mode for everything."""
+    mode = stat.S_IMODE(mode)
+    try:
+        os.fchmod(handle, mode & ~0o022)
+        is_closed = not os.fstat(handle).st_mode & 0o022
+        os.fchmod(handle, mode)
+    except OSError:
+        return False
+    return is_closed
+
+
+def rename_to_free(source: str, source_folder: int, target: str, target_folder: int) -> bool:
+    """Whether the name was renamed: never onto something that is there, which makes it false. In one step.
+
+    Where the system or the file system cannot do that, it looks first.
+    """
+    sys.audit("os.rename", source, target, source_folder, target_folder)  # as `os.rename` does
+    try:
+        _rename_without_replacing(source_folder, os.fsencode(source), target_folder, os.fsencode(target))
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            error.filename = source
+            raise
+        if look(target, target_folder):
+            return False
+        os.rename(source, target, src_dir_fd=source_folder, dst_dir_fd=target_folder)
+    return True
+
+
+def _rename_without_replacing(*names: int | bytes) -> None:
+    for call, flag in (("renameat2", _NOREPLACE), ("renameatx_np", _EXCL)):
+        if hasattr(_libc, call):
+            if getattr(_libc, call)(*names, flag):
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code))
+            return
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+def set_attributes(handle: int, owner: tuple[int, int], mode: int, changed: int) -> None:
+    """What is open gets owner (where we are root), mode and time of change, in ns; in this order, as each survives."""
+    place = _place(handle)
+    if os.geteuid() == 0:
+        os.chown(place, *owner)
+    os.chmod(place, mode)
+    os.utime(place, ns=(changed, changed))
+
+
+@contextlib.contextmanager
+def opened_to_change(name: str, within: int) -> Iterator[int]:
+    """A file or folder whose attributes are to change, open even where it may not be read; never a link."""
+    try:
+        handle = os.open(name, FILE, dir_fd=within)
+    except PermissionError:
+        if not hasattr(os, "O_PATH"):
+            raise
+        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _place(handle: int) -> int | str:
+    """What `chmod` and the like can work on: the handle, or for a mere place (O_PATH) its name below /proc."""
+    is_place = hasattr(os, "O_PATH") and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_PATH
+    return f"/proc/self/fd/{handle}" if is_place else handle
+
+
+def remove_tree(folder: Path) -> None:
+    """The folder and all below it are gone from the disk, those without permissions too. No link is followed.
+
+    It holds one folder open at a time, however deep they lie in each other.
+    """
+    try:
+        with opened(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as parent:
+            remove_tree_in(folder.name, parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        error.filename = f"{folder}{os.sep}{error.filename or ''}".removesuffix(os.sep)
+        raise
+
+
+def remove_tree_in(name: str, within: int) -> None:
+    """The same for a name in an open folder; the path in an error is relative to what is removed."""
+    facts = look(name, within)
+    if facts is None:
+        return
+    if stat.S_ISDIR(facts.st_mode):
+        with contextlib.suppress(FileNotFoundError):
+            _empty(name, within)
+            os.rmdir(name, dir_fd=within)
+    else:
+        _unlink(name, within)
+    os.fsync(within)
+
+
+def _empty(name: str, within: int) -> None:
+    """Nothing is left in that folder."""
+    handle = _open_to_empty(name, within)
+    below: list[tuple[str, os.stat_result]] = []  # the names that led here, each with the folder that it is in
+    left = [os.listdir(handle)]
+    try:
+        while True:
+            if left[-1]:
+                child = left[-1].pop()
+                if (deeper := _remove_one(child, handle)) is not None:
+                    below.append((child, os.fstat(handle)))
+                    os.close(handle)
+                    handle = deeper
+                    left.append(os.listdir(handle))
+            elif below:
+                left.pop()
+                child, above = below.pop()
+                higher = _go_up(handle, above)
+                os.close(handle)
+                handle = higher
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(child, dir_fd=handle)
+            else:
+                return
+    except OSError as error:
+        named = [name for name, _ in below]
+        error.filename = os.sep.join([*named, os.fsdecode(error.filename)] if error.filename else named)
+        raise
+    finally:
+        os.close(handle)
+
+
+def _remove_one(name: str, within: int) -> int | None:
+    """The name is gone; or it is a folder, which is returned open."""
+    facts = look(name, within)
+    if facts and stat.S_ISDIR(facts.st_mode):
+        with contextlib.suppress(FileNotFoundError):
+            return _open_to_empty(name, within)
+    elif facts:
+        _unlink(name, within)
+    return None
+
+
+def _unlink(name: str, within: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=within)
+
+
+def _go_up(handle: int, above: os.stat_result) -> int:
+    """The folder that this one lies in, which is still the one that led here."""
+    higher = os.open("..", FOLDER, dir_fd=handle)
+    if not os.path.samestat(os.fstat(higher), above):
+        os.close(higher)
+        raise OSError(errno.ESTALE, "a folder was moved while it was removed", "")
+    return higher
+
+
+def _open_to_empty(name: str, within: int) -> int:
+    """A folder in which we may list and remove."""
+    try:
+        handle = open_folder(name, within)
+    except PermissionError:
+        _let_us_in(name, within)
+        handle = open_folder(name, within)
+    facts = os.fstat(handle)
+    if facts.st_uid == os.geteuid() and facts.st_mode & 0o700 != 0o700:
+        os.fchmod(handle, 0o700)
+    return handle
+
+
+def _let_us_in(name: str, within: int) -> None:
+    """The mode of a folder of ours that may not even be opened for reading."""
+    if not hasattr(os, "O_PATH"):
+        return os.chmod(name, 0o700, dir_fd=within, follow_symlinks=False)
+    with opened(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, within) as handle:
+        os.chmod(f"/proc/self/fd/{handle}", 0o700)
