@@ -42,20 +42,30 @@ class Place(Secret):
 
 
 class RemoteTable(BaseModel):
-    """What every remote has. Without a rule `keep_…` nothing is ever removed there; seconds to go on trying."""
+    """The keys that every remote has. Without a rule `keep_…` nothing is ever deleted there."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    offsite: bool | None = None
-    retry_for: float = Field(default=300, ge=0, le=86400)
-    keep_last: int = Field(default=0, ge=0, le=_MANY)
-    keep_daily: int = Field(default=0, ge=0, le=_MANY)
-    keep_weekly: int = Field(default=0, ge=0, le=_MANY)
-    keep_monthly: int = Field(default=0, ge=0, le=_MANY)
-    keep_yearly: int = Field(default=0, ge=0, le=_MANY)
-    keep_within: str = ""
-    keep_pre_migration: int = Field(default=5, ge=0, le=_MANY)
-    min_keep: int = Field(default=3, ge=1, le=_MANY)
+    offsite: bool | None = Field(
+        default=None, description="Whether it is in another place, for 3-2-1. Not set: its type decides."
+    )
+    retry_for: float = Field(default=300, ge=0, le=86400, description="Seconds to keep trying.")
+    keep_last: int = Field(default=0, ge=0, le=_MANY, description="Keep this many of the newest backups there.")
+    keep_daily: int = Field(default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many days.")
+    keep_weekly: int = Field(
+        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many weeks."
+    )
+    keep_monthly: int = Field(
+        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many months."
+    )
+    keep_yearly: int = Field(
+        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many years."
+    )
+    keep_within: str = Field(default="", description="Keep all made within this time before the newest: 7d.")
+    keep_pre_migration: int = Field(
+        default=5, ge=0, le=_MANY, description="Keep this many backups made before migrations."
+    )
+    min_keep: int = Field(default=3, ge=1, le=_MANY, description="Keep this many good backups, whatever their age.")
 
     @field_validator("keep_within")
     @classmethod
@@ -102,7 +112,7 @@ class FolderTable(RemoteTable):
     """Another disk, a NAS, a mounted bucket."""
 
     type: Literal["folder"]
-    path: str = Field(min_length=1)
+    path: str = Field(min_length=1, description="The folder. One app each; a container must mount it.")
 
     @property
     def place(self) -> str:
@@ -113,16 +123,15 @@ class FolderTable(RemoteTable):
 
 
 class ResticTable(RemoteTable):
-    """A repository of restic: as restic names it, `s3:https://…`, `sftp:user@host:/…`, `rest:https://…`, or a path.
-
-    `stall` is how many seconds it may show no progress.
-    """
+    """A repository of restic."""
 
     type: Literal["restic"]
-    repository: Place
-    password: Secret | None = None
-    password_file: str | None = None
-    stall: float = Field(default=300, gt=0, le=86400)
+    repository: Place = Field(
+        description="As restic writes it: s3:HOST/BUCKET, sftp:USER@HOST:PATH, rest:URL, b2:…, rclone:…, a path."
+    )
+    password: Secret | None = Field(default=None, description="The password of the repository.")
+    password_file: str | None = Field(default=None, description="The file that holds the password.")
+    stall: float = Field(default=300, gt=0, le=86400, description="Seconds without progress that end restic.")
 
     @model_validator(mode="after")
     def _one_password(self) -> ResticTable:
@@ -143,20 +152,19 @@ class ResticTable(RemoteTable):
 
 
 class GitTable(RemoteTable):
-    """A branch of a git repository: an address, a folder, or the name of a remote of the app's repository.
-
-    `keep` is how many backups stay at least, 0 for all; `timeout` the seconds that one command of git may take.
-    """
+    """A branch of a git repository."""
 
     type: Literal["git"]
-    url: Place
-    user_name: str
-    user_email: str
-    branch: str = "backup"
-    include: tuple[Part, ...] = ("dump", "metadata")
-    file_limit_mb: float = Field(default=100, gt=0, le=_MANY)
-    keep: int = Field(default=100, ge=0, le=_MANY)
-    timeout: float = Field(default=600, gt=0, le=86400)
+    url: Place = Field(description="An address, a folder, or the name of a remote of the app's repository.")
+    user_name: str = Field(description="The author of the commits.")
+    user_email: str = Field(description="The author's address.")
+    branch: str = Field(default="backup", description="A branch that nothing else uses, one for each app.")
+    include: tuple[Part, ...] = Field(
+        default=("dump", "metadata"), description="What is pushed: dump, metadata, database, uploads."
+    )
+    file_limit_mb: float = Field(default=100, gt=0, le=_MANY, description="The largest file that the host takes.")
+    keep: int = Field(default=100, ge=0, le=_MANY, description="The fewest backups that stay on the branch. 0: all.")
+    timeout: float = Field(default=600, gt=0, le=86400, description="Seconds that one git command may take.")
 
     @field_validator("url")
     @classmethod
@@ -208,7 +216,7 @@ class GitTable(RemoteTable):
 Table = FolderTable | ResticTable | GitTable
 AnyTable = Annotated[Table, Field(discriminator="type")]
 _TABLE: TypeAdapter[Table] = TypeAdapter(AnyTable)
-_TYPES: dict[str, type[RemoteTable]] = {
+TABLE_TYPES: dict[str, type[RemoteTable]] = {
     get_args(kind.model_fields["type"].annotation)[0]: kind for kind in get_args(Table)
 }
 
@@ -258,9 +266,9 @@ def _table(name: object, told: object, environment: Mapping[str, str]) -> Table:
         return told
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"{shown(str(name))} is no name of a remote; use small letters, digits, _ and -")
-    kind = _TYPES.get(str(told.get("type"))) if isinstance(told, dict) else None
+    kind = TABLE_TYPES.get(str(told.get("type"))) if isinstance(told, dict) else None
     if kind is None or not isinstance(told, dict):
-        raise ValueError(f"{name} has no type; set it to one of: {', '.join(_TYPES)}")
+        raise ValueError(f"{name} has no type; set it to one of: {', '.join(TABLE_TYPES)}")
     if unknown := [shown(str(key)) for key in told if key not in kind.model_fields]:
         raise ValueError(f"{name}.{unknown[0]} is not a setting; there are: {', '.join(kind.model_fields)}")
     try:

@@ -78,86 +78,166 @@ class Settings(BaseSettings):
 
     hears_environment: ClassVar[bool] = True
 
-    app_dir: Path = Field(description="The app folder, to which all other paths are relative.")
-    database: Path = Field(default=Path("data/pats.db"), description="The live database: a path or a sqlite:/// URL.")
-    uploads: Path | None = Field(default=Path("uploads"), description="The live uploads folder; empty means none.")
-    dir: Path = Field(default=Path(), description="The backups folder.")
-    alembic_ini: Path = Field(default=Path("alembic.ini"), description="Alembic's configuration file.")
-    timezone: str = Field(default="UTC", description="Names, days and schedules are in this IANA time zone.")
-    log_file: Path | None = Field(default=None, description="The backup log, apart from the app's; empty means none.")
-    log_format: LogFormat = Field(default="plain", description="The backup log's lines: plain or json.")
-    app_id: str = Field(default="", description="Whose backups these are; the database's name where empty.")
-    busy_timeout: float = Field(default=30, ge=0, le=3600, description="Seconds to wait for a locked database.")
-    lock_timeout: float = Field(default=10, ge=0, le=86400, description="Seconds to wait for another run to finish.")
-    backup_before_migrations: bool = Field(default=True, description="Whether the guard in env.py makes a backup.")
-    keep_last: int = Field(default=0, ge=0, le=_MANY, description="Keep the last so many routine backups.")
-    keep_daily: int = Field(default=30, ge=0, le=_MANY, description="Keep the newest of each of so many days.")
-    keep_weekly: int = Field(default=12, ge=0, le=_MANY, description="Keep the newest of each of so many weeks.")
-    keep_monthly: int = Field(default=12, ge=0, le=_MANY, description="Keep the newest of each of so many months.")
-    keep_yearly: int = Field(default=0, ge=0, le=_MANY, description="Keep the newest of each of so many years.")
-    keep_within: str = Field(default="", description="Keep all made so shortly before the newest: 7d, 2y5m7d3h.")
-    keep_pre_restore: int = Field(default=5, ge=0, le=_MANY, description="Keep so many safety copies of restores.")
-    keep_pre_migration: int = Field(default=5, ge=0, le=_MANY, description="Keep so many backups before migrations.")
-    keep_safety_within: str = Field(
-        default="14d", description="Keep all of those two made so shortly before the newest."
+    app_dir: Path = Field(description="The app folder, to which all other paths are relative. Not in backup.toml.")
+    database: Path = Field(
+        default=Path("data/pats.db"), description="The live database: a path, or a URL that begins with sqlite:///."
     )
-    max_backups: int = Field(default=0, ge=0, le=_MANY, description="Keep the newest so many of all; 0 means any.")
-    min_keep: int = Field(default=3, ge=1, le=_MANY, description="Keep so many good backups whatever their age.")
-    prune_limit: int = Field(default=25, ge=0, le=_MANY, description="Remove no more at once without --force.")
-    anomaly_drop: int = Field(default=50, ge=1, le=100, description="Percent less than before that is unusual.")
+    uploads: Path | None = Field(
+        default=Path("uploads"), description="The live uploads folder. Empty: the app has none."
+    )
+    dir: Path = Field(
+        default=Path(), description="The backups folder. It cannot be inside the uploads folder, nor contain it."
+    )
+    alembic_ini: Path = Field(default=Path("alembic.ini"), description="Alembic's configuration file.")
+    timezone: str = Field(
+        default="UTC", description="The IANA time zone of names, days and schedules, such as Europe/Berlin."
+    )
+    log_file: Path | None = Field(
+        default=None,
+        description="The backup log, apart from the app's log. Empty: none. Rotated at 1 MB; five old files are kept.",
+    )
+    log_format: LogFormat = Field(default="plain", description="The format of the log's lines: plain or json.")
+    app_id: str = Field(default="", description="The app these backups belong to; it is written into each backup.")
+    busy_timeout: float = Field(default=30, ge=0, le=3600, description="Seconds to wait for a locked database.")
+    lock_timeout: float = Field(
+        default=10, ge=0, le=86400, description="Seconds to wait for another run of this toolkit."
+    )
+    backup_before_migrations: bool = Field(
+        default=True, description="Whether the guard in env.py makes a backup before a bare alembic upgrade."
+    )
+    keep_last: int = Field(default=0, ge=0, le=_MANY, description="Keep this many of the newest backups.")
+    keep_daily: int = Field(default=30, ge=0, le=_MANY, description="Keep the newest backup of each of this many days.")
+    keep_weekly: int = Field(
+        default=12, ge=0, le=_MANY, description="Keep the newest backup of each of this many weeks."
+    )
+    keep_monthly: int = Field(
+        default=12, ge=0, le=_MANY, description="Keep the newest backup of each of this many months."
+    )
+    keep_yearly: int = Field(
+        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many years."
+    )
+    keep_within: str = Field(
+        default="",
+        description="Keep all backups made within this time before the newest: 36h, 7d, 2y5m7d3h. Empty: no such rule.",
+    )
+    keep_pre_restore: int = Field(default=5, ge=0, le=_MANY, description="Keep this many safety copies of restores.")
+    keep_pre_migration: int = Field(
+        default=5, ge=0, le=_MANY, description="Keep this many backups made before migrations."
+    )
+    keep_safety_within: str = Field(
+        default="14d", description="Keep all backups of those two kinds made within this time before the newest."
+    )
+    max_backups: int = Field(
+        default=0,
+        ge=0,
+        le=_MANY,
+        description="Keep at most this many backups of all kinds, manual ones included. 0: any number.",
+    )
+    min_keep: int = Field(default=3, ge=1, le=_MANY, description="Keep this many good backups, whatever their age.")
+    prune_limit: int = Field(
+        default=25,
+        ge=0,
+        le=_MANY,
+        description="The most backups that prune deletes at once without --force. 0: any number.",
+    )
+    anomaly_drop: int = Field(
+        default=50,
+        ge=1,
+        le=100,
+        description="A backup with this many percent less than the ones before it is unusual. 100: never.",
+    )
     test_command: str = Field(default="", description="A shell command that must succeed on each test restore.")
-    test_timeout: float = Field(default=600, ge=1, le=86400, description="Seconds that command may take.")
+    test_timeout: float = Field(default=600, ge=1, le=86400, description="Seconds that the test command may take.")
     expected_interval: float = Field(
-        default=24, ge=0, le=87600, description="Hours from one backup to the next; 0: none is expected."
+        default=24,
+        ge=0,
+        le=87600,
+        description="Hours from one backup to the next. Not set: taken from the schedule. 0: none is expected.",
     )
     warning_age: float | None = Field(
-        default=None, gt=0, le=87600, description="Hours: an older last backup is a warning in status."
+        default=None, gt=0, le=87600, description="Hours. When the last backup is older, status warns."
     )
     critical_age: float | None = Field(
-        default=None, gt=0, le=87600, description="Hours: an older last backup is critical in status."
+        default=None, gt=0, le=87600, description="Hours. When the last backup is older, status is critical."
     )
     proven_within: float | None = Field(
-        default=None, gt=0, le=87600, description="Hours: a last test restore longer ago is a warning in status."
+        default=None,
+        gt=0,
+        le=87600,
+        description="Hours. When the last successful test restore is longer ago, status warns.",
     )
     carried_within: float | None = Field(
-        default=None, gt=0, le=87600, description="Hours: an older newest copy on a remote is a warning in status."
+        default=None,
+        gt=0,
+        le=87600,
+        description="Hours. When the newest copy on a remote is older and others wait to be pushed, status warns.",
     )
     warning_free_days: float = Field(
-        default=14, ge=0, le=3650, description="Fewer days until the disk is full: a warning."
+        default=14, ge=0, le=3650, description="When the disk of the backups will be full in fewer days, status warns."
     )
     critical_free_days: float = Field(
-        default=3, ge=0, le=3650, description="Fewer days until the disk is full: critical."
+        default=3,
+        ge=0,
+        le=3650,
+        description="When the disk of the backups will be full in fewer days, status is critical.",
     )
     service: str = Field(default="backend", description="The Compose service that holds the data.")
     runner: Literal["auto", "docker", "local"] = Field(default="auto", description="How backup.sh runs the commands.")
     notify_urls: Annotated[tuple[SecretUrl, ...], NoDecode] = Field(
-        default=(), description="Who is told how an unattended run ended: Apprise's URLs."
+        default=(), description="Where messages about unattended runs go: Apprise URLs."
     )
     notify_on: Annotated[tuple[Literal["failure", "warning", "success"], ...], NoDecode] = Field(
-        default=("failure", "warning"), description="What they are told of."
+        default=("failure", "warning"), description="The results that are sent as messages. Empty: none."
     )
-    notify_timeout: float = Field(default=20, gt=0, le=600, description="Seconds that telling them may take.")
-    ping_url: SecretUrl | None = Field(default=None, description="A dead man's switch, told of start and end.")
-    export_recipients: str = Field(default="", description="Public keys of age (age1…) that exports are encrypted to.")
-    export_passphrase: Secret | None = Field(default=None, description="The passphrase of encrypted exports.")
-    export_identity: Secret | None = Field(default=None, description="The secret key of age to import with.")
+    notify_timeout: float = Field(default=20, gt=0, le=600, description="Seconds that sending messages may take.")
+    ping_url: SecretUrl | None = Field(
+        default=None, description="The address of a dead man's switch, pinged at the start and the end of a backup."
+    )
+    export_recipients: str = Field(
+        default="", description="Public keys of age (age1…) that exports are encrypted to, with spaces between them."
+    )
+    export_passphrase: Secret | None = Field(
+        default=None, description="The passphrase of exports without recipients, and of imports."
+    )
+    export_identity: Secret | None = Field(
+        default=None, description="The secret key of age that imports are decrypted with."
+    )
     remotes: Annotated[dict[str, AnyTable], NoDecode] = Field(
-        default={}, description="Where copies are carried: a table each; in the environment as JSON."
+        default={},
+        description="Where copies are pushed to: a table [remotes.NAME] each; in the environment as JSON.",
     )
-    push_after_backup: bool = Field(default=False, description="Whether each backup is carried to the remotes at once.")
+    push_after_backup: bool = Field(
+        default=False, description="Whether backup and auto-backup push to the remotes. run always does."
+    )
     enabled: bool = Field(default=True, description="Whether the scheduler does anything by itself.")
-    automatic_daily: bool = Field(default=True, description="Whether it makes a backup every day.")
-    backup_time: str = Field(default="02:00", description="When it does, in the time zone.")
+    automatic_daily: bool = Field(default=True, description="Whether the scheduler makes a backup every day.")
+    backup_time: str = Field(default="02:00", description="The time of the daily backup, in the time zone.")
     schedule: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Instead of that time: expressions of cron, a semicolon between two."
+        default=(), description="Cron expressions instead of that time, with a semicolon between two."
     )
     test_schedule: str = Field(
-        default="30 4 * * sun", description="When it test-restores a backup, as cron writes it; empty: never."
+        default="30 4 * * sun",
+        description="When the scheduler performs a test restore: a cron expression. Empty: never.",
     )
-    jitter: float = Field(default=0, ge=0, le=21600, description="Seconds that a run may be put off, by chance.")
-    backup_on_start: bool = Field(default=False, description="Whether it makes one when it starts.")
-    backup_on_shutdown: bool = Field(default=False, description="Whether it makes one when it is told to end.")
-    shutdown_timeout: float = Field(default=8, ge=1, le=86400, description="Seconds that this one may take.")
+    jitter: float = Field(
+        default=0,
+        ge=0,
+        le=21600,
+        description="The most seconds that a scheduled run is delayed, so that not all machines start at once.",
+    )
+    backup_on_start: bool = Field(
+        default=False,
+        description="Whether the scheduler makes a backup when it starts, unless there is one of the last hour.",
+    )
+    backup_on_shutdown: bool = Field(
+        default=False, description="Whether the scheduler makes a backup when SIGTERM stops it."
+    )
+    shutdown_timeout: float = Field(
+        default=8,
+        ge=1,
+        le=86400,
+        description="Seconds that the backup at shutdown may take. Docker kills after 10 s by default.",
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -17,14 +17,14 @@ _WIDTH = 120
 _DEFAULT_IN_WORDS = {
     "dir": "backups in the app's folder if that exists, else ../backups",
     "app_id": "the database's name",
-    "warning_age": "a quarter more than expected_interval",
-    "critical_age": "two of expected_interval and a quarter",
-    "proven_within": "two intervals of test_schedule and a quarter, while a scheduler is at work",
-    "carried_within": "two of expected_interval and a quarter",
+    "warning_age": "1.25 x expected_interval",
+    "critical_age": "2 x warning_age where that is set, else 2.25 x expected_interval",
+    "proven_within": "2.25 x the interval of test_schedule while a scheduler runs, else never",
+    "carried_within": "2.25 x expected_interval",
 }
 _HEAD = """\
-The settings of the backups. A line counts when the # before it is gone; the rest says what it would be without.
-The environment is stronger: BACKUP_TIMEZONE there is timezone here. `config` shows what is in force, and why;
+The settings of the backups. Each line shows a default; remove the # before it, and it is in force.
+The environment overrides this file: BACKUP_TIMEZONE there is timezone here. `config` shows every value and its origin;
 `config set timezone Europe/Berlin` changes this file. Relative paths start in the folder of this file.
 """
 
@@ -73,6 +73,11 @@ def _plain(name: str, described: dict[str, Any]) -> dict[str, Any]:
         left["items"] = {key: value for key, value in left["items"].items() if key in ("type", "enum")}
         left["type"] = ["array", "string"]
     return left
+
+
+def default_in_words(name: str) -> str:
+    """Where the default comes from, for a setting whose default is no fixed value."""
+    return _DEFAULT_IN_WORDS.get(name, "")
 
 
 def allowed(name: str) -> str:
