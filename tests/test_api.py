@@ -26,7 +26,7 @@ from backupkit import AppFolder, Settings, create_backup_now, list_backups
 from backupkit.parts import store
 from backupkit.words.errors import Refused
 from backupkit.words.extras import from_extra
-from examples import GUIDE, examples
+from examples import PYTHON, examples
 from small_app import BACKEND, NOON, SALARY, SmallApp, clean_environment
 
 
@@ -269,7 +269,7 @@ def test_elsewhere_it_is_the_app_that_the_toolkit_was_copied_into(app: SmallApp,
 
 
 def test_what_is_public_is_what_the_guide_lists() -> None:
-    section = GUIDE.read_text().split("### The library beneath")[1].split("\n## ")[0]
+    section = PYTHON.read_text().split("## The library beneath")[1].split("\n## ")[0]
     rows = re.findall(r"^\| [a-z ]+ \| (`.*) \|$", section, re.M)
     assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(backupkit.__all__)
 
