@@ -1,1 +1,5 @@
-"""What the verbs are made of: each part knows one thing on disk."""
+"""What the commands are made of. Each part knows one thing on disk, and no command.
+
+The backups folder (`store`, `manifest`, `integrity`, `marks`, `proofs`, `index`, `history`, `lock`, `journal`), data
+(`sources`), the copies (`remotes`, `archive`, `encryption`), and pure decisions (`retention`, `anomaly`, `timetable`).
+"""
