@@ -21,10 +21,11 @@ from typing import BinaryIO
 from backupkit.ground.descriptors import remove_tree as remove_tree
 
 CHUNK = 1 << 20
+MOST_STATE = 64 << 20  # bytes of a file of our own: what is longer was not written by us
 DRAFT_PREFIX = ".draft-"  # whatever is not finished yet: a killed run's are cleared by the next
 _FICLONE = 0x40049409 if sys.platform == "linux" else 0
 _NOT_THERE = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
-_FILE = os.O_RDONLY | os.O_NOFOLLOW
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a fifo in the place of a file is not waited for
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -46,6 +47,31 @@ class Opened:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._handle)
+
+
+def open_plain(path: Path, most: int) -> BinaryIO:
+    """A plain file of at most so many bytes, open for reading; `OSError` for anything else, which is not opened."""
+    _require_plain(os.lstat(path), path, most)  # before it is opened: opening a device can do things
+    handle = os.open(path, _FILE | os.O_CLOEXEC)
+    try:
+        _require_plain(os.fstat(handle), path, most)
+    except BaseException:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The content of such a file."""
+    with open_plain(path, most) as file:
+        return file.read(most)
+
+
+def _require_plain(facts: os.stat_result, path: Path, most: int) -> None:
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    if facts.st_size > most:
+        raise OSError(errno.EFBIG, f"it has {facts.st_size} bytes, and {most} at most are read", str(path))
 
 
 def sync_file(path: Path) -> None:

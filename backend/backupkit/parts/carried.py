@@ -52,7 +52,7 @@ def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now
 def recall(backups: Path, remote: str) -> Seen:
     """What it held when it was last asked; nothing where that is not known."""
     try:
-        seen = _SEEN.validate_python(json.loads((_folder(backups, remote) / _FILE).read_bytes()))
+        seen = _SEEN.validate_python(json.loads(disk.read_plain(_folder(backups, remote) / _FILE, disk.MOST_STATE)))
     except (OSError, ValueError, RecursionError):
         return Seen()
     moments = filter(None, (seen.at, *(one.created_at for one in seen.backups)))

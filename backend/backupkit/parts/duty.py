@@ -38,7 +38,7 @@ def is_anyone_on(backups: Path) -> bool:
 def seed(backups: Path) -> str:
     """What makes the jitter of this place its own; empty where no scheduler was here yet."""
     try:
-        return (_folder(backups) / _SEED).read_text()
+        return disk.read_plain(_folder(backups) / _SEED, disk.MOST_STATE).decode()
     except (OSError, ValueError):
         return ""
 

@@ -70,9 +70,7 @@ def _line(operation: Operation) -> bytes:
 def _lines(path: Path) -> list[bytes]:
     if not path.exists():
         return []
-    if not path.is_file():
-        raise OSError(22, "it is not a plain file", str(path))
-    return [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    return [line for line in disk.read_plain(path, disk.MOST_STATE).split(b"\n") if line.strip()]
 
 
 def _parsed(found: Iterable[bytes]) -> tuple[list[Operation], list[bytes]]:

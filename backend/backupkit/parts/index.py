@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from backupkit.ground import disk, tree
 from backupkit.parts import marks, store
-from backupkit.parts.manifest import checksums_in_order, escaped, unescaped
+from backupkit.parts.manifest import MOST_CHECKSUMS, checksums_in_order, escaped, unescaped
 from backupkit.words.model import CHECKSUM_FILE, STAGING, UPLOADS_FOLDER, Metadata
 from backupkit.words.settings import Settings
 
@@ -166,7 +166,7 @@ def _open(settings: Settings, path: Path, opened: contextlib.ExitStack) -> Earli
         backup = store.read(settings, path.name)
         if backup.metadata is None or backup.state == "damaged":
             return None
-        file: BinaryIO = opened.enter_context(path.open("rb"))
+        file: BinaryIO = opened.enter_context(disk.open_plain(path, MOST_CHECKSUMS))
         said = _footer(file)
         if said is None or said["seal"] != disk.hash_file(backup.path / CHECKSUM_FILE):
             return None

@@ -57,7 +57,7 @@ def read(backups: Path) -> Journal | None:
     """The restore that was not finished; None where there is none."""
     path = backups / JOURNAL_FILE
     try:
-        return _form().validate_json(path.read_bytes())
+        return _form().validate_json(disk.read_plain(path, disk.MOST_STATE))
     except FileNotFoundError:
         return None
     except (ValidationError, OSError) as error:

@@ -54,7 +54,7 @@ def is_held(backups: Path) -> bool:
 def signature(backups: Path) -> str:
     """The process that holds the lock at this moment, as it signed; empty where none does."""
     try:
-        return str(json.loads((backups / LOCK_FILE).read_text())["who"]) if is_held(backups) else ""
+        return str(json.loads(disk.read_plain(backups / LOCK_FILE, disk.MOST_STATE))["who"]) if is_held(backups) else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -62,7 +62,7 @@ def signature(backups: Path) -> str:
 def holder(path: Path) -> str:
     """Who signed the lock, in words; empty where it cannot be read."""
     try:
-        told = json.loads(path.read_text())
+        told = json.loads(disk.read_plain(path, disk.MOST_STATE))
         return f"{told['command']} ({told['who']}, since {told['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another run"

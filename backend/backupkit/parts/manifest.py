@@ -11,7 +11,7 @@ import re
 import string
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 from zoneinfo import ZoneInfo
@@ -24,6 +24,11 @@ from backupkit.words.model import CHECKSUM_FILE, FORMAT, GUIDE_FILE, METADATA_FI
 from backupkit.words.names import shown
 
 Digest = Callable[[str, os.stat_result], str]
+
+# Bytes; what is longer was written by nobody who makes backups, and is not read.
+MOST_METADATA, MOST_CHECKSUMS = 64 << 20, 512 << 20
+_LONGEST_LINE = 16 << 10  # of a path of 4096 bytes, each of them escaped
+_MOST_FLAWS = 1000  # of a list; beyond, it is none
 
 _HEXADECIMAL = set("0123456789abcdef")  # as it is written here: a capital is a flipped bit
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
@@ -57,10 +62,12 @@ def read_metadata(folder: Path, zone: ZoneInfo) -> Metadata:
     """
     path = folder / METADATA_FILE
     try:
-        values = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        values = json.loads(disk.read_plain(path, MOST_METADATA), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise Damaged(f"{folder} has no {METADATA_FILE}.", _OTHER) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read: {error.strerror}.", _OTHER) from error
+    except (ValueError, RecursionError) as error:
         raise Damaged(f"{path} cannot be read: {error}.", _OTHER) from error
     if not isinstance(values, dict):
         raise Damaged(f"{path} is not a JSON object.", _OTHER)
@@ -131,8 +138,16 @@ def verify_checksums(
     `PermissionError`: that is no damage.
     """
     listed = _Listed(folder)
+    try:
+        _opened_list(folder).close()
+    except Damaged as error:
+        yield Flaw(CHECKSUM_FILE, error.message.rstrip("."))
+        return
     for entry in _uploads_first(folder, without):
         if entry.form != "file" or entry.path in (CHECKSUM_FILE, without):
+            continue
+        if entry.path == METADATA_FILE and entry.facts.st_size > MOST_METADATA:
+            yield Flaw(METADATA_FILE, f"{METADATA_FILE} is not as it was written")  # nor is it read
             continue
         if reason := _compared(f"{folder}/{entry.path}", entry.facts, listed.take(entry.path), digest):
             yield Flaw(entry.path, f"{shown(entry.path)} {reason}")
@@ -179,14 +194,27 @@ class _Listed:
         yield from self._lines
 
     def _read(self, folder: Path) -> Iterator[tuple[str, str]]:
-        with open(folder / CHECKSUM_FILE, "rb") as lines:
-            for number, line in enumerate(lines, 1):
+        with _opened_list(folder) as lines:
+            for number, line in enumerate(iter(partial(lines.readline, _LONGEST_LINE), b""), 1):
                 path, checksum = _parse(line)
                 if path:
                     yield path, checksum
-                else:
-                    text = f"{CHECKSUM_FILE} line {number} is not as it was written"
-                    self.flaws.append(Flaw(CHECKSUM_FILE, text))
+                    continue
+                text = f"{CHECKSUM_FILE} line {number} is not as it was written"
+                self.flaws.append(Flaw(CHECKSUM_FILE, text))
+                if len(self.flaws) >= _MOST_FLAWS:
+                    return
+
+
+def _opened_list(folder: Path) -> BinaryIO:
+    """`SHA256SUMS`, open; `Damaged` where that is no file that lists checksums."""
+    path = folder / CHECKSUM_FILE
+    try:
+        return disk.open_plain(path, MOST_CHECKSUMS)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read: {error.strerror}.", _OTHER) from error
 
 
 def _compared(path: str, facts: os.stat_result, wanted: str | None, digest: Digest) -> str:

@@ -92,8 +92,8 @@ def remember_restore(backups: Path, safety: str) -> None:
 def last_restore(backups: Path) -> str | None:
     """The safety copy of the last restore; by what is written, not by dates: a clock can be set back."""
     try:
-        return (backups / STATE_FOLDER / _LAST_RESTORE).read_text() or None
-    except FileNotFoundError:
+        return disk.read_plain(backups / STATE_FOLDER / _LAST_RESTORE, disk.MOST_STATE).decode() or None
+    except (OSError, ValueError):
         return None
 
 

@@ -55,10 +55,10 @@ def is_broken(backups: Path, name: str) -> bool:
     """Whether there is a record that nobody can read."""
     try:
         _load(_path(backups, name))
-    except (ValueError, RecursionError):
-        return True
-    except OSError:
+    except FileNotFoundError:
         return False
+    except (OSError, ValueError, RecursionError):
+        return True
     return False
 
 
@@ -81,7 +81,7 @@ def forget(backups: Path, name: str) -> None:
 
 
 def _load(path: Path) -> Record:
-    record = _form().validate_python(json.loads(path.read_bytes()))
+    record = _form().validate_python(json.loads(disk.read_plain(path, disk.MOST_STATE)))
     times = filter(None, (record.made_at, record.checked_at, record.tried_at, record.proven_at))
     if not all(time.tzinfo for time in times):
         raise ValueError(f"{path} has a time without its offset")

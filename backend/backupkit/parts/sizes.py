@@ -90,7 +90,7 @@ def _is_same(entry: tree.Entry, other: Path) -> bool:
 
 def _read(backups: Path) -> dict[str, _Known]:
     try:
-        content = (backups / marks.STATE_FOLDER / _FILE).read_bytes()
+        content = disk.read_plain(backups / marks.STATE_FOLDER / _FILE, disk.MOST_STATE)
         return _form().validate_json(content)
     except (OSError, ValidationError):
         return {}

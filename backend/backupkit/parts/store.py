@@ -83,7 +83,8 @@ def _read(settings: Settings, name: str, said: marks.Said) -> Backup:
     sealed = manifest.has_checksums(path)
     size = _size(path, metadata)
     if metadata.tool_version and not sealed:  # one made by hand never had them
-        return Backup(path, metadata, "damaged", size, size, trouble=f"{path / CHECKSUM_FILE} is missing.")
+        lacking = "no plain file" if os.path.lexists(path / CHECKSUM_FILE) else "missing"
+        return Backup(path, metadata, "damaged", size, size, trouble=f"{path / CHECKSUM_FILE} is {lacking}.")
     adds = size if metadata.added_bytes is None else metadata.added_bytes
     accepted = bool(metadata.anomalies) and name in said.accepted
     state: State = "raw" if metadata.is_raw else "checked" if sealed else "unchecked"

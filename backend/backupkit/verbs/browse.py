@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backupkit.ground import disk, tree
+from backupkit.ground import disk, sqlite, tree
 from backupkit.parts import manifest, rows, store
 from backupkit.parts.rows import Comparison, Key, Page, Row
 from backupkit.parts.sources import database
-from backupkit.words.errors import BackupError, Damaged, NoSuchBackup, Refused
+from backupkit.words.errors import BackupError, Damaged, NoSuchBackup, Refused, SourceBroken
 from backupkit.words.events import Listener, Step, Warned, silence
 from backupkit.words.model import UPLOADS_FOLDER, Backup
 from backupkit.words.names import shown
@@ -145,10 +145,21 @@ def compare_table(
         try:
             return rows.compare(moment, table, sealed, most, seconds=seconds)
         except sqlite3.DatabaseError as error:
-            raise BackupError(
+            kind = _kind_of(error, sealed)
+            raise kind(
                 f"The table {shown(table)} of {settings.database} cannot be compared with {sealed}: {error}.",
                 hint=f"`verify {name}` checks the backup; `doctor` looks at the live data.",
             ) from error
+
+
+def _kind_of(error: sqlite3.DatabaseError, sealed: Path) -> type[BackupError]:
+    """What went wrong between two databases: the sealed one is damaged, or else the live one, or neither."""
+    if not sqlite.is_damage(error):
+        return BackupError
+    try:
+        return Damaged if database.examine(sealed, database.QUICK).problems else SourceBroken
+    except Damaged:
+        return Damaged
 
 
 def _uploads_of(settings: Settings, name: str) -> Path:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import random
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -393,7 +394,8 @@ def _require_readable(folder: Path) -> None:
     os.listdir(folder)
     for name in (METADATA_FILE, CHECKSUM_FILE):
         with contextlib.suppress(FileNotFoundError):
-            os.close(os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+            if stat.S_ISREG(os.lstat(folder / name).st_mode):
+                os.close(os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def _unreadable(error: OSError) -> BackupError:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from backupkit.ground import disk, process
+from backupkit.ground import disk, process, sqlite
 from backupkit.parts import index
 from backupkit.words.errors import BackupError, Damaged, NoSpace, SourceBroken, SourceLocked, SourceUnreadable
 from backupkit.words.events import Listener, Notice, Progress, Step, Waiting, silence
@@ -30,7 +30,7 @@ QUICK, FULL = "quick_check(5)", "integrity_check(100)"
 _PAGES = 2048  # a step small enough for a live bar and for Ctrl-C
 _PATIENCE = 0.2  # seconds in one wait inside SQLite, which hears no Ctrl-C
 _BUSY = ("locked", "busy")
-_BROKEN = ("not a database", "malformed", "disk image", "unsupported file format")
+_HEADER, _WRITE_VERSION = 20, 18  # bytes of it, and the place in it: sqlite.org/fileformat.html
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ def copy(moment: sqlite3.Connection, target: Path, tell: Listener = silence) -> 
     The moment holds its read transaction, so the stepped copy is of one state and never begins again.
     """
     try:
-        with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copied:
+        with contextlib.closing(sqlite.connect(target)) as copied:
             copied.execute("PRAGMA synchronous=OFF")  # the draft is synced as a whole
             moment.backup(copied, pages=_PAGES, progress=_reporter("Copying the database", tell))
             # The copied header says WAL: opening the sealed copy would leave -wal and -shm beside it.
@@ -94,7 +94,7 @@ def copy(moment: sqlite3.Connection, target: Path, tell: Listener = silence) -> 
 
 def seal(copied: Path) -> None:
     """The finished file is one file with a rollback-journal header: opening it leaves nothing beside it."""
-    with contextlib.closing(sqlite3.connect(copied, isolation_level=None)) as connection:
+    with contextlib.closing(sqlite.connect(copied)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE").fetchone()
 
 
@@ -146,7 +146,10 @@ def examine(
         with open_sealed(sealed) as connection:
             if opened:
                 opened(connection)
-            return _inspection(connection, tell, check)
+            found = _inspection(connection, tell, check)
+        with sealed.open("rb") as file:
+            unwritable = _unwritable(file.read(_HEADER))
+        return replace(found, problems=(*found.problems, unwritable)) if unwritable else found
     except sqlite3.DatabaseError as error:
         raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
 
@@ -183,9 +186,14 @@ def look(connection: sqlite3.Connection) -> Inspection:
 
 
 def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
-    """Rows of every ordinary table, by name; a table that only the app can read is left out."""
-    names = [row[0] for row in connection.execute(_ORDINARY_TABLES)]
+    """Rows of every ordinary table, by name; one that only the app can read, or whose name is no text, is left out."""
+    names = [row[0] for row in connection.execute(_ORDINARY_TABLES) if _is_text(row[0])]
     return {name: rows for name in names if (rows := _rows_of(connection, name)) is not None}
+
+
+def _is_text(name: str) -> bool:
+    """Whether Python can ask SQLite for it: a name may be any bytes."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in name)
 
 
 def _rows_of(connection: sqlite3.Connection, table: str) -> int | None:
@@ -220,12 +228,8 @@ def fingerprint(connection: sqlite3.Connection) -> str:
 @contextlib.contextmanager
 def open_sealed(sealed: Path) -> Iterator[sqlite3.Connection]:
     """A finished file, read-only, with nothing written beside it and no lock taken."""
-    connection = sqlite3.connect(f"{sealed.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
-    connection.text_factory = _lenient_text
-    try:
+    with contextlib.closing(sqlite.connect(sealed, "mode=ro&immutable=1")) as connection:
         yield connection
-    finally:
-        connection.close()
 
 
 def match_page_size(staged: Path, live: Path, timeout: float) -> None:
@@ -235,7 +239,7 @@ def match_page_size(staged: Path, live: Path, timeout: float) -> None:
             wanted = int(_pragma(moment, "page_size"))
     except SourceBroken:
         return
-    with contextlib.closing(sqlite3.connect(staged, isolation_level=None)) as connection:
+    with contextlib.closing(sqlite.connect(staged)) as connection:
         if int(_pragma(connection, "page_size")) == wanted:
             return
         again = staged.with_name(staged.name + ".paged")
@@ -375,15 +379,7 @@ def _reading(live: Path, mode: str, timeout: float, tell: Listener) -> sqlite3.C
 
 def _open_live(live: Path, mode: str = "rw") -> sqlite3.Connection:
     """A connection to a database that exists already: it is never created."""
-    connection = sqlite3.connect(
-        f"{live.absolute().as_uri()}?mode={mode}",
-        uri=True,
-        timeout=_PATIENCE,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    connection.text_factory = _lenient_text
-    return connection
+    return sqlite.connect(live, f"mode={mode}", timeout=_PATIENCE, check_same_thread=False)
 
 
 def _begin_reading(connection: sqlite3.Connection, live: Path) -> None:
@@ -462,7 +458,7 @@ def _put_in_place(staged: Path, live: Path, wanted: DatabaseFacts) -> None:
         os.chmod(staged, wanted.mode)
         disk.give(staged, disk.owner_of(live.parent))
     if wanted.journal_mode == "wal":
-        with contextlib.closing(sqlite3.connect(staged, isolation_level=None)) as connection:
+        with contextlib.closing(sqlite.connect(staged)) as connection:
             connection.execute("PRAGMA journal_mode=WAL").fetchone()
     disk.sync_file(staged)
     with _set_aside(sidecars(live), staged.parent):  # or SQLite would replay them over the restored file
@@ -488,14 +484,28 @@ def _unreadable(live: Path, error: sqlite3.DatabaseError) -> BackupError:
     text = str(error)
     if _is_full(text, live.parent):
         return NoSpace(f"The disk is full: {live.parent}.", hint="Make room there, then try again.")
-    if any(word in text for word in _BROKEN):
+    if sqlite.is_damage(error):
         return SourceBroken(
             f"The database {live} cannot be read: {text}.", hint="Put a backup back: `list`, `restore`."
         )
     if any(word in text for word in _BUSY):
         return _locked(live, 0)
+    if "readonly" in text and (reason := _unwritable(_header(live))):
+        return SourceBroken(f"The database {live} cannot be written: {reason}.", hint="Put a backup back: `restore`.")
     hint = f"Check who may read and write {live.parent} and what is in it: `doctor`."
     return SourceUnreadable(f"The database {live} cannot be read: {text}.", hint)
+
+
+def _header(live: Path) -> bytes:
+    """The first bytes of a live database, in a process of its own: see `keep_raw`."""
+    head = ["head", "-c", str(_HEADER), "--", str(live)]
+    return subprocess.run(head, check=False, stdin=subprocess.DEVNULL, capture_output=True).stdout
+
+
+def _unwritable(header: bytes) -> str:
+    """Why SQLite reads such a database and never writes it; empty where it writes it."""
+    version = header[_WRITE_VERSION] if len(header) == _HEADER else 0
+    return f"its header says that only a later SQLite may write it (format {version})" if version > 2 else ""
 
 
 def _is_full(text: str, folder: Path) -> bool:
@@ -530,10 +540,6 @@ def _reporter(name: str, tell: Listener) -> Callable[[int, int, int], None]:
 def _pragma(connection: sqlite3.Connection, name: str) -> int | str:
     value: int | str = connection.execute(f"PRAGMA {name}").fetchone()[0]
     return value
-
-
-def _lenient_text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
 
 
 _ORDINARY_TABLES = (

@@ -18,6 +18,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from backupkit.ground import sqlite
 from backupkit.words.errors import BackupError, Damaged, NoSpace
 from backupkit.words.events import Listener, Progress, Step, silence
 
@@ -116,7 +117,7 @@ def _removed_on_failure(target: Path) -> Iterator[None]:
 
 
 def _connected(target: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(target, isolation_level=None, cached_statements=0)
+    connection = sqlite.connect(target, cached_statements=0)
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     marked = f"SELECT 1 FROM pragma_function_list WHERE name = 'json' AND flags & {_INNOCUOUS}"
     for setting in (

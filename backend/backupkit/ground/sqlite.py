@@ -1,0 +1,105 @@
+"""Connections to SQLite, of which every error is `sqlite3.Error`, however damaged the file is.
+
+Python reads SQLite's messages as UTF-8, and they quote the schema: one wrong byte there, and a call raises
+`UnicodeDecodeError`, which nobody expects of a database. So every database that nobody vouches for is opened here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# Of text that is no UTF-8, of a name that cannot be text, of a value that is too large for Python.
+_NOT_OF_SQLITE = (ValueError, OverflowError, MemoryError)
+DAMAGE = ("not a database", "malformed", "disk image", "unsupported file format", "invalid page number")
+
+
+def connect(file: Path, options: str = "", **settings: Any) -> Connection:
+    """A connection to the file, with options as SQLite's URIs have them (`mode=ro`); no transaction is begun unasked.
+
+    Text that is no UTF-8 comes as surrogates.
+    """
+    name = f"{file.absolute().as_uri()}?{options}"
+    connection = sqlite3.connect(name, uri=True, isolation_level=None, factory=Connection, **settings)
+    connection.text_factory = _lenient_text
+    return connection
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite says that the file is broken, and not that it is busy, full or out of reach."""
+    return isinstance(error, sqlite3.DatabaseError) and any(word in str(error) for word in DAMAGE)
+
+
+class Cursor(sqlite3.Cursor):
+    """A cursor that raises nothing but what SQLite has to say."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Cursor:
+        try:
+            super().execute(sql, parameters)
+            return self
+        except _NOT_OF_SQLITE as error:
+            raise _of_sqlite(error) from error
+
+    def executescript(self, script: str, /) -> Cursor:
+        try:
+            super().executescript(script)
+            return self
+        except _NOT_OF_SQLITE as error:
+            raise _of_sqlite(error) from error
+
+    def fetchone(self) -> Any:
+        try:
+            return super().fetchone()
+        except _NOT_OF_SQLITE as error:
+            raise _of_sqlite(error) from error
+
+    def fetchall(self) -> list[Any]:
+        try:
+            return super().fetchall()
+        except _NOT_OF_SQLITE as error:
+            raise _of_sqlite(error) from error
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from iter(super().fetchone, None)
+        except _NOT_OF_SQLITE as error:
+            raise _of_sqlite(error) from error
+
+
+class Connection(sqlite3.Connection):
+    """A connection all of whose cursors are such."""
+
+    def cursor(self, factory: Any = Cursor) -> Any:
+        return super().cursor(factory)
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Cursor:
+        cursor: Cursor = self.cursor()
+        return cursor.execute(sql, parameters)
+
+    def executescript(self, script: str, /) -> Cursor:
+        cursor: Cursor = self.cursor()
+        return cursor.executescript(script)
+
+    def backup(self, target: sqlite3.Connection, **settings: Any) -> None:
+        try:
+            super().backup(target, **settings)
+        except _NOT_OF_SQLITE as error:
+            raise _of_sqlite(error) from error
+
+
+def _of_sqlite(error: Exception) -> sqlite3.DatabaseError:
+    """What SQLite would have raised: its own message, where Python could not read that."""
+    message = str(error)
+    if isinstance(error, UnicodeDecodeError):
+        message = error.object.decode("utf-8", "backslashreplace")
+    elif isinstance(error, UnicodeEncodeError):
+        message = f"a name in it is no UTF-8: {error.object.encode('ascii', 'backslashreplace').decode()}"
+    elif isinstance(error, MemoryError):
+        message = "out of memory"
+    return sqlite3.DatabaseError(message)
+
+
+def _lenient_text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
