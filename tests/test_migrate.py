@@ -36,7 +36,7 @@ from alembic import op
 revision, down_revision, branch_labels, depends_on = "badbadbadbad", "{head}", None, None
 
 def upgrade():
-    live = "{staging}" not in os.environ["BACKUP_DATABASE"] and ".draft" not in os.environ["BACKUP_DATABASE"]
+    live = not os.path.islink(os.environ["BACKUP_DATABASE"])
     op.create_table("halfway", sa.Column("id", sa.Integer, primary_key=True))
     op.execute("UPDATE companies SET name = name || ' migrated'")
     op.create_table("halfway_there", sa.Column("id", sa.Integer, primary_key=True))
@@ -46,7 +46,7 @@ def upgrade():
 
 def add_migration(app: SmallApp, then: str, env: str = DEFAULT_ENV) -> None:
     """One more migration, whose last line is `then`; `live` in it says on which database it runs."""
-    text = BROKEN.format(head=HEAD, staging=STAGING, then=then)
+    text = BROKEN.format(head=HEAD, then=then)
     (app.folder / "alembic" / "versions" / "badbadbadbad_halfway.py").write_text(text)
     if env:
         (app.folder / "alembic" / "env.py").write_text(env)

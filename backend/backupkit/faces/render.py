@@ -244,8 +244,11 @@ def next_steps(reach: Reach, verdict: SchemaVerdict) -> Iterator[str]:
         yield from (f"    {one.revision}  {one.title}" for one in verdict.pending)
         yield "Bring it to this code (the first line only confirms where it is):"
         yield f"    {reach.alembic('stamp ' + ' '.join(verdict.backup))}"
-        yield f"    {reach.alembic('upgrade head')}"
-    elif verdict.relation in ("unknown", "branched"):
+        yield f"    {reach.alembic(f'upgrade {verdict.target}')}"
+    elif verdict.relation == "unreadable":
+        yield f"The schema was not compared with this code: {verdict.reason}"
+        yield f"    {verdict.needs}"
+    elif verdict.relation == "unknown":
         yield f"Schema mismatch: {verdict.reason} The code may not work with it."
     elif verdict.relation == "unversioned":
         yield "Schema: the backup has no Alembic revision. Only if you know which one its tables are at:"

@@ -1,104 +1,140 @@
-"""Alembic's upgrade on one database file, in a process of its own: `python -m backupkit.parts.upgrade …`.
+"""The app's migrations on one database file: Alembic's upgrade, or the app's own command, in a process of its own.
 
 The app's `env.py` decides what it connects to, so it is told in every usual way which file is meant, and while a
-copy is migrated the process refuses to open the live database at all.
+copy is migrated the process cannot open the live database at all.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
-from backupkit.words.errors import BackupError
+from backupkit.parts import alembic_child, app_process, schema
+from backupkit.parts.app_process import AppCodeFailed, Ended, Workshop
+from backupkit.parts.sources import database
+from backupkit.words.errors import BackupError, Refused, SourceUnreadable
+from backupkit.words.events import Listener, silence
+from backupkit.words.settings import Settings
 
-# Set while the toolkit migrates: the guard in an app's env.py then makes no backup of its own.
-REHEARSAL = "BACKUP_REHEARSAL"
-_MARK = "backupkit-error: "
+# How env.py is led to the database, in the order in which it is tried on a copy.
+WAYS = ("url", "async", "connection")
+_POINT = (
+    "Let env.py take its URL from sqlalchemy.url, DATABASE_URL or BACKUP_DATABASE; or set BACKUP_MIGRATE_ENVIRONMENT"
+    " to the variable that it reads, BACKUP_ALEMBIC_X to what it takes with -x, or BACKUP_MIGRATE_COMMAND."
+)
 
 
 class MigrationFailed(BackupError):
     """A migration raised; its own error is in the message."""
 
 
-def upgrade(ini: Path, database: Path, revision: str, forbidden: Path | None = None, lock: int | None = None) -> None:
-    """The database is at that revision, or `MigrationFailed`; what is `forbidden` was not opened.
+@dataclass(frozen=True)
+class Rehearsed:
+    """A copy that was migrated, as it is now, and the way in which env.py was led to it."""
+
+    found: database.Inspection
+    way: str
+
+
+def migrate_copy(
+    settings: Settings, copy: Path, target: str, wanted: Iterable[str] | None = None, tell: Listener = silence
+) -> Rehearsed:
+    """The copy is at the target, sound and one file; the live database was not opened, or `MigrationFailed`.
+
+    `wanted` are the revisions that it then includes; all of this code's where they are left out.
+    """
+    before = _schema_version(settings)
+    with app_process.workshop(settings, copy) as shop:
+        way = _upgrade(settings, shop, target, WAYS, tell)
+    if before is not None and _schema_version(settings) not in (before, None):
+        raise MigrationFailed(
+            f"The migration changed the live database {settings.database} while a copy was to be migrated.",
+            hint=f"Put the backup made before it back: `list`. {_POINT}",
+        )
+    return Rehearsed(_arrived(settings, copy, wanted), way)
+
+
+def migrate_live(settings: Settings, target: str, way: str, tell: Listener = silence, lock: int | None = None) -> None:
+    """The live database is at the target, led to in the way that did it in the rehearsal; or `MigrationFailed`.
 
     `lock` is handed on, so that the lock lasts as long as the migration does even where this process is killed.
     """
-    package_root = str(Path(__file__).resolve().parents[2])
-    command = [sys.executable, "-m", "backupkit.parts.upgrade", str(ini), str(database), revision, str(forbidden or "")]
-    done = subprocess.run(
-        command,
-        cwd=ini.parent,
-        env=_environment(database, package_root),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        pass_fds=() if lock is None else (lock,),
-        check=False,
-    )
-    if done.returncode:
-        raise MigrationFailed(
-            f"The migration to {revision} failed: {_own_error(done.stdout, done.stderr)}",
-            hint="Mend that migration, then try again.",
-        )
+    with app_process.workshop(settings, settings.database) as shop:
+        _upgrade(settings, shop, target, (way,), tell, lock)
 
 
-def _environment(database: Path, package_root: str) -> dict[str, str]:
-    search = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
-    told = {"BACKUP_DATABASE": str(database), "DATABASE_URL": f"sqlite:///{database}", REHEARSAL: "1"}
-    return {**os.environ, **told, "PYTHONPATH": search}
+def _upgrade(
+    settings: Settings,
+    shop: Workshop,
+    target: str,
+    ways: tuple[str, ...],
+    tell: Listener,
+    lock: int | None = None,
+) -> str:
+    try:
+        if command := _command(settings, target):
+            _run(settings, command, shop, tell, lock)
+            return ways[0]
+        request = {
+            "action": "upgrade",
+            "target": target,
+            "url": shop.target.url(),
+            "ways": ways,
+            "x": [shop.target.filled(one) for one in settings.alembic_x],
+        }
+        answer = schema.answer_of(settings, request, shop.environment, settings.migrate_timeout, tell, lock)
+        return str(answer["way"])
+    except AppCodeFailed as error:
+        hint = _POINT if error.is_refused else "Mend that migration, then try again."
+        raise MigrationFailed(f"The migration to {target} failed: {error}", hint) from error
 
 
-def _own_error(out: str, err: str) -> str:
-    marked = [line.removeprefix(_MARK) for line in out.splitlines() if line.startswith(_MARK)]
-    lines = marked or [line for line in err.splitlines() if line.strip()] or ["it ended without a word"]
-    return lines[-1]
-
-
-def _refuse_to_open(forbidden: Path) -> None:
-    """From here on this process cannot open that SQLite file."""
-
-    def watch(event: str, arguments: tuple[object, ...]) -> None:
-        if event == "sqlite3.connect" and _names(arguments[0], forbidden):
-            raise PermissionError(
-                f"env.py opened the live database {forbidden} while a copy was to be migrated; "
-                "let it take its URL from sqlalchemy.url, BACKUP_DATABASE or DATABASE_URL"
+def _command(settings: Settings, target: str) -> list[str]:
+    """The app's own command that migrates; empty where Alembic is asked directly."""
+    if settings.migrate_command:
+        if target not in ("head", "heads"):
+            raise Refused(
+                f"BACKUP_MIGRATE_COMMAND migrates to the newest revision only, not to {target}.",
+                hint="Leave the revision out.",
             )
+        return ["/bin/sh", "-c", settings.migrate_command]
+    return [*settings.alembic.runs, "upgrade", target] if settings.alembic and settings.alembic.runs else []
 
-    sys.addaudithook(watch)
+
+def _run(settings: Settings, command: list[str], shop: Workshop, tell: Listener, lock: int | None) -> None:
+    folder = settings.alembic.folder if settings.alembic and not settings.migrate_command else settings.app_dir
+    done = app_process.run(command, folder, shop.environment, settings.migrate_timeout, lock)
+    app_process.say(done.out, tell)
+    if done.code:
+        raise AppCodeFailed(_own_error(done), is_refused=alembic_child.REFUSAL in done.err)
 
 
-def _names(database: object, forbidden: Path) -> bool:
-    path = os.fsdecode(database) if isinstance(database, str | bytes | os.PathLike) else ""
-    if path.startswith("file:"):
-        path = unquote(path.removeprefix("file:").partition("?")[0])
-        path = "/" + path.lstrip("/") if path.startswith("/") else path
+def _own_error(done: Ended) -> str:
+    refused = [line for line in done.err.splitlines() if alembic_child.REFUSAL in line]
+    return refused[-1] if refused else done.last_words
+
+
+def _arrived(settings: Settings, copy: Path, wanted: Iterable[str] | None) -> database.Inspection:
+    """What the migrated copy holds; `MigrationFailed` where it is not sound, or not where it should be."""
+    database.seal(copy)
+    found = database.inspect(copy)
+    if found.problems:
+        raise MigrationFailed(f"The migrated copy is not sound: {found.problems[0]}.")
+    if settings.alembic is None:
+        return found
+    if left := schema.read(settings).missing_from(found.revisions or (), wanted):
+        raise MigrationFailed(
+            f"The migrations ran, and {len(left)} are still to be run on the copy: env.py took another database.",
+            hint=_POINT,
+        )
+    return found
+
+
+def _schema_version(settings: Settings) -> int | None:
+    """What changes with every change of the live schema; None where it cannot be read."""
     try:
-        return os.path.samefile(path, forbidden)
-    except OSError:
-        return os.path.realpath(path) == os.path.realpath(forbidden)
-
-
-def _main(ini: str, database: str, revision: str, forbidden: str) -> None:
-    from alembic import command
-    from alembic.config import Config
-
-    if forbidden:
-        _refuse_to_open(Path(forbidden))
-    config = Config(ini)
-    config.set_main_option("sqlalchemy.url", f"sqlite:///{database}".replace("%", "%%"))
-    sys.path.insert(0, os.getcwd())
-    try:
-        command.upgrade(config, revision)
-    except Exception as error:
-        print(_MARK + f"{type(error).__name__}: {error}".replace("\n", " "))
-        raise
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])
+        with database.snapshot(settings.database, 1) as moment:
+            return database.schema_version(moment)
+    except SourceUnreadable:
+        return None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from backupkit.parts import store
+from backupkit.parts import schema, store
 from backupkit.verbs.make import Clock, Created, make_backup, utc_now
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.words.errors import Refused
-from backupkit.words.events import Listener, silence
+from backupkit.words.events import Listener, Warned, silence
 from backupkit.words.model import Backup, Order
 from backupkit.words.names import check_name
 from backupkit.words.settings import Settings
@@ -28,7 +29,7 @@ def create_backup(settings: Settings, order: Order, tell: Listener = silence, cl
     store.require(settings.dir)
     with at_work(settings, "backup", tell, clock, [order.name] if order.name else []) as work:
         recover_under_lock(settings, work.tell)
-        created = make_backup(settings, order, work.tell, clock)
+        created = _checked(settings, make_backup(settings, order, work.tell, clock), work.tell)
         work.about(created.backup)
         return created
 
@@ -45,9 +46,26 @@ def create_backup_if_needed(
         recover_under_lock(settings, work.tell)
         if backup_of_today(settings, clock):
             return None
-        created = make_backup(settings, order, work.tell, clock)
+        created = _checked(settings, make_backup(settings, order, work.tell, clock), work.tell)
         work.about(created.backup)
         return created
+
+
+def _checked(settings: Settings, created: Created, tell: Listener) -> Created:
+    """The backup, with a warning where it is the first of its schema and that cannot be compared with this code.
+
+    So that is found on the day on which it was set up, not on the day of a restore.
+    """
+    mine = created.backup.metadata
+    others = (one.metadata for one in store.all_backups(settings) if one.name != created.backup.name)
+    if mine is None or mine.kind == "pre_migration" or any(one and one.revisions == mine.revisions for one in others):
+        return created
+    verdict = schema.classify(settings, mine.revisions, tell)
+    if verdict.relation != "unreadable":
+        return created
+    warning = f"{verdict.reason} This backup cannot be compared with this code. {verdict.needs}"
+    tell(Warned(warning))
+    return replace(created, warnings=(*created.warnings, warning))
 
 
 def backup_of_today(settings: Settings, clock: Clock = utc_now) -> Backup | None:

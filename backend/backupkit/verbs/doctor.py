@@ -120,13 +120,15 @@ def _backups(settings: Settings) -> Iterator[Finding]:
 def _schema(settings: Settings) -> Iterator[Finding]:
     with database.snapshot(settings.database, min(settings.busy_timeout, 5)) as moment:
         revisions = database.revisions(moment) or ()
-    verdict = schema.classify(revisions, settings.alembic_ini)
+    verdict = schema.classify(settings, revisions)
     at = ", ".join(revisions) or "no revision"
     if verdict.relation == "same":
         yield Finding("fine", f"The database is at this code's revision: {at}.")
     elif verdict.relation == "behind":
-        mend = settings.reach.alembic("upgrade head")
+        mend = settings.reach.tool(f"migrate {verdict.target}".removesuffix(" head"))
         yield Finding("warning", f"The database is {len(verdict.pending)} migrations behind this code.", mend)
+    elif verdict.relation == "unreadable":
+        yield Finding("wrong", f"{verdict.reason} A backup cannot be compared with this code.", verdict.needs)
     else:
         reason = verdict.reason.replace("The backup", "The database").replace("the backup", "the database")
         yield Finding("warning", f"The database is at {at}. {reason}")

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from backupkit.parts import upgrade
+from backupkit.parts import app_process
 from backupkit.parts.sources import database
 from backupkit.verbs.create import create_backup
 from backupkit.words.errors import SourceBroken
@@ -29,7 +29,7 @@ def back_up_before_upgrade(context: Any, url: object, app_dir: Path | None = Non
     `backup_before_migrations` says no. A backup that fails raises, and so stops the upgrade. `url` is what env.py
     connects to: a string, a path or SQLAlchemy's URL.
     """
-    if os.environ.get(upgrade.REHEARSAL) or context.is_offline_mode():
+    if os.environ.get(app_process.REHEARSAL) or context.is_offline_mode():
         return None
     ini = Path(context.config.config_file_name or "alembic.ini").absolute()
     settings = load_settings(app_dir or ini.parent)

@@ -132,5 +132,5 @@ def _places(settings: Settings, metadata: Metadata) -> dict[str, str]:
         "tool": reach.tool(f"restore {metadata.backup_name}"),
         "shell": reach.shell(folder),
         "alembic_stamp": reach.alembic(f"stamp {' '.join(metadata.revisions)}"),
-        "alembic_upgrade": reach.alembic("upgrade head"),
+        "alembic_upgrade": reach.alembic(f"upgrade {'heads' if len(metadata.revisions) > 1 else 'head'}"),
     }

@@ -21,7 +21,7 @@ from backupkit.verbs import recover, staging
 from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, make_backup, utc_now
 from backupkit.verbs.recording import at_work
-from backupkit.verbs.staging import Source, stage_database, upgraded
+from backupkit.verbs.staging import Source, stage_database
 from backupkit.words.events import Listener, Notice, Step, Warned, silence
 from backupkit.words.model import Backup, Migration, Order
 from backupkit.words.settings import Settings
@@ -52,7 +52,7 @@ def migrate(
     with at_work(settings, f"migrate to {revision}", tell, clock) as work:
         recover.recover_under_lock(settings, work.tell)
         with database.snapshot(settings.database, settings.busy_timeout, work.tell) as moment:
-            pending = schema.pending(database.revisions(moment) or (), revision, settings.alembic_ini)
+            pending = schema.steps_to(settings, database.revisions(moment) or (), revision, work.tell)
         if not pending:
             return None
         done = _migrate(settings, revision, pending, work.handle, work.tell, clock)
@@ -66,9 +66,9 @@ def _migrate(
     note = f"before migrating to {revision}: {len(pending)} migration{'s' * (len(pending) != 1)}"
     backup = make_backup(settings, Order(kind="pre_migration", note=note, hold=True), tell, clock).backup
     started = time.monotonic()
-    rehearsed = _rehearse(settings, backup, revision, tell)
+    rehearsed = _rehearse(settings, backup, revision, pending, tell)
     rehearsal_seconds, started = time.monotonic() - started, time.monotonic()
-    proof = _go_live(settings, backup, revision, rehearsed.revisions or (), handle, tell, clock)
+    proof = _go_live(settings, backup, revision, rehearsed, handle, tell, clock)
     metadata = store.trusted(backup)
     return Migrated(
         backup=backup.name,
@@ -80,15 +80,16 @@ def _migrate(
     )
 
 
-def _rehearse(settings: Settings, backup: Backup, revision: str, tell: Listener) -> database.Inspection:
+def _rehearse(
+    settings: Settings, backup: Backup, revision: str, pending: tuple[Migration, ...], tell: Listener
+) -> upgrade.Rehearsed:
     tell(Step("Rehearsing the migration on a copy"))
     draft = store.draft_of(settings, "rehearsal")
     try:
         draft.mkdir(mode=0o700)
         copy = draft / settings.database.name
         disk.copy_file(backup.path / settings.database.name, copy)
-        upgrade.upgrade(settings.alembic_ini, copy, revision, forbidden=settings.database)
-        return upgraded(settings, copy, revision)
+        return upgrade.migrate_copy(settings, copy, revision, [one.revision for one in pending], tell)
     except upgrade.MigrationFailed as error:
         message = f"In the rehearsal on a copy, and so the live database was not touched: {error.message}"
         raise upgrade.MigrationFailed(message, error.hint) from error
@@ -100,7 +101,7 @@ def _go_live(
     settings: Settings,
     backup: Backup,
     revision: str,
-    wanted: tuple[str, ...],
+    rehearsed: upgrade.Rehearsed,
     handle: int,
     tell: Listener,
     clock: Clock,
@@ -108,8 +109,8 @@ def _go_live(
     back = _prepare_way_back(settings, backup, clock)
     tell(Step("Migrating the live database"))
     try:
-        upgrade.upgrade(settings.alembic_ini, settings.database, revision, lock=handle)
-        proof = database.prove(settings.database, settings.busy_timeout, wanted)
+        upgrade.migrate_live(settings, revision, rehearsed.way, tell, handle)
+        proof = database.prove(settings.database, settings.busy_timeout, rehearsed.found.revisions or ())
         marks.remember_restore(settings.dir, backup.name)
         journal.remove(settings.dir)
     except BaseException as error:

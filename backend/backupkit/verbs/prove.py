@@ -41,8 +41,7 @@ def prove_backup(settings: Settings, backup: Backup, tell: Listener, clock: Cloc
         _compare(scratch, source, done)
         if done.verdict and done.verdict.relation == "behind":
             tell(Step("Migrating the restored copy"))
-            upgrade.upgrade(settings.alembic_ini, scratch.database, "head", forbidden=settings.database)
-            staging.upgraded(scratch, scratch.database, "head")
+            upgrade.migrate_copy(settings, scratch.database, done.verdict.target, tell=_without_notices(tell))
         took = time.monotonic() - started
         _run_test(settings, scratch, tell)
         return round(took, 3)

@@ -109,15 +109,16 @@ def plan_source(settings: Settings, source: Source, force: bool, tell: Listener)
     """The plan for a source that is verified already: a backup, or a database made from a dump."""
     verdict = None
     if source.database:
-        verdict = schema.classify(source.revisions, settings.alembic_ini)
-        schema.refuse_unless_restorable(verdict, source.git, force)
+        verdict = schema.classify(settings, source.revisions, tell)
     _require_writable(settings, source)
     live = _look_at_live(settings, source, tell)
+    if verdict:
+        schema.refuse_unless_restorable(verdict, live.revisions, source.git, force)
     summary = _look_at_uploads(settings, source, tell)
     needs = _needs(settings, source, live, summary)
     _require_space(needs)
     shown = {str(folder): needed for folder, needed in needs}
-    return RestorePlan(source, verdict, live, summary, shown, tuple(_notes(settings, source, live)))
+    return RestorePlan(source, verdict, live, summary, shown, tuple(_notes(settings, source, live, verdict)))
 
 
 def restore_backup(settings: Settings, plan: RestorePlan, tell: Listener = silence, clock: Clock = utc_now) -> Restored:
@@ -149,7 +150,7 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
     return Restored(
         source=plan.source.name,
         safety=safety.name,
-        verdict=schema.classify(found.revisions, settings.alembic_ini) if found.revisions is not None else None,
+        verdict=schema.classify(settings, found.revisions, tell) if found.revisions is not None else None,
         rows=proof.facts.rows if proof else {},
         revisions=(proof.revisions or ()) if proof else (),
         uploads=plan.uploads,
@@ -233,7 +234,9 @@ def _require_space(needs: Iterable[tuple[Path, int]]) -> None:
         space.require(needed, folder, "This restore")
 
 
-def _notes(settings: Settings, source: Source, live: Live) -> Iterable[str]:
+def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdict | None) -> Iterable[str]:
+    if verdict and verdict.relation == "unreadable":
+        yield f"The schema cannot be compared with this code. {verdict.needs}"
     if live.trouble:
         yield f"{live.trouble} Whatever is there of it is kept in the safety copy, as it is."
     if live.encoding and source.facts and source.facts.encoding != live.encoding:

@@ -45,8 +45,6 @@ def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listen
     opened: list[sqlite3.Connection] = []
     with process.beside(metadata.database.size if metadata.database and file else 0) as beside:
         looking = beside.submit(_with_database, source, metadata.database, opened.append) if file else None
-        if file:
-            beside.submit(schema.load)
         try:
             _refuse_altered(backup, only, tell)
             return looking.result() if looking else source
@@ -152,26 +150,12 @@ def _migrate_staged(settings: Settings, source: Source, tell: Listener) -> Sourc
     assert source.facts is not None
     tell(Step("Migrating the staged copy"))
     staged = staged_database(settings)
-    upgrade.upgrade(settings.alembic_ini, staged, "head", forbidden=settings.database)
-    found = upgraded(settings, staged, "head")
+    target = schema.classify(settings, source.revisions).target
+    found = upgrade.migrate_copy(settings, staged, target, tell=tell).found
     disk.give_tree(staged.parent, disk.owner_of(settings.database.parent))
     disk.sync_tree(staged.parent)
     facts = replace(found.facts, journal_mode=source.facts.journal_mode, mode=source.facts.mode)
     return replace(source, facts=facts, revisions=found.revisions or ())
-
-
-def upgraded(settings: Settings, copy: Path, target: str) -> database.Inspection:
-    """What a migrated copy holds; `MigrationFailed` where it is not sound, or not where it should be."""
-    database.seal(copy)
-    found = database.inspect(copy)
-    if found.problems:
-        raise upgrade.MigrationFailed(f"The migrated copy is not sound: {found.problems[0]}.")
-    if left := schema.pending(found.revisions or (), target, settings.alembic_ini):
-        raise upgrade.MigrationFailed(
-            f"The migrations ran, and {len(left)} are still to be run on the copy: env.py took another database.",
-            hint="Let env.py take its URL from sqlalchemy.url, BACKUP_DATABASE or DATABASE_URL.",
-        )
-    return found
 
 
 def _stage_uploads(settings: Settings, live: Path, source: Source, copies: tuple[Path, ...], tell: Listener) -> None:

@@ -130,7 +130,7 @@ def verify_file(settings: Settings, path: Path, tell: Listener = silence) -> Ver
         return VerifiedFile(path, (Flaw(path.name, f"{path.name}: {error.__cause__}"),))
     flaws = tuple(Flaw(path.name, f"{path.name}: {problem}") for problem in found.problems)
     at = found.revisions or ()
-    return VerifiedFile(path, flaws, dict(found.facts.rows), at, schema.classify(at, settings.alembic_ini))
+    return VerifiedFile(path, flaws, dict(found.facts.rows), at, schema.classify(settings, at))
 
 
 def backup_at(settings: Settings, path: Path) -> Backup:

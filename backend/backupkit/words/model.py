@@ -179,11 +179,18 @@ class Migration:
 class SchemaVerdict:
     """How a backup's revisions stand to this code's heads, and why: one of the classes below.
 
-    `pending` are the migrations still to run after a restore, oldest first (class behind only).
+    `pending` are the migrations still to run after a restore, oldest first (class behind only). `needs` says what
+    the comparison lacks where it cannot be made.
     """
 
-    relation: Literal["same", "behind", "unknown", "branched", "unversioned", "no_migrations"]
+    relation: Literal["same", "behind", "unknown", "unreadable", "unversioned", "no_migrations"]
     backup: tuple[str, ...]
     code: tuple[str, ...]
     pending: tuple[Migration, ...] = ()
     reason: str = ""
+    needs: str = ""
+
+    @property
+    def target(self) -> str:
+        """What an upgrade to this code is given."""
+        return "heads" if len(self.code) > 1 else "head"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from backupkit.words.alembic_setup import AlembicSetup
 
 
 @dataclass(frozen=True)
@@ -19,16 +18,17 @@ class Reach:
     app_dir: Path
     compose: str = ""
     wrapper: str = ""
+    setup: AlembicSetup | None = None
 
     @property
     def in_container(self) -> bool:
         return bool(self.compose)
 
     def alembic(self, arguments: str) -> str:
-        """A line that runs Alembic in the app's folder."""
-        if self.in_container:
-            return f'{self.compose} exec {self.service} bash -c "cd {self.app_dir} && alembic {arguments}"'
-        return f"cd {shlex.quote(str(self.app_dir))} && {_local_alembic()} {arguments}"
+        """A line that runs Alembic in the folder where its paths start."""
+        folder, types = (self.setup.folder, self.setup.types) if self.setup else (self.app_dir, "alembic")
+        line = f"cd {shlex.quote(str(folder))} && {types} {arguments}"
+        return f"{self.compose} exec {self.service} bash -c {_quoted(line)}" if self.in_container else line
 
     def tool(self, arguments: str) -> str:
         """A line that runs this toolkit."""
@@ -45,11 +45,12 @@ class Reach:
         return f"{self.compose} restart {self.service}" if self.in_container else ""
 
 
-def reach_from(environment: Mapping[str, str], service: str, app_dir: Path) -> Reach:
+def reach_from(environment: Mapping[str, str], service: str, app_dir: Path, setup: AlembicSetup | None = None) -> Reach:
     """What the wrapper told in the environment; without a wrapper, what can be guessed from being in a container."""
     through = environment.get("BACKUP_RUNNER_IN_USE", "run" if Path("/.dockerenv").exists() else "local")
     compose = environment.get("BACKUP_COMPOSE", "docker compose") if through != "local" else ""
-    return Reach(service, app_dir, compose, environment.get("BACKUP_HOST_COMMAND", "./backup.sh" if compose else ""))
+    wrapper = environment.get("BACKUP_HOST_COMMAND", "./backup.sh" if compose else "")
+    return Reach(service, app_dir, compose, wrapper, setup)
 
 
 def is_contained(environment: Mapping[str, str]) -> bool:
@@ -57,9 +58,6 @@ def is_contained(environment: Mapping[str, str]) -> bool:
     return environment.get("BACKUP_RUNNER_IN_USE", "local") != "local"
 
 
-def _local_alembic() -> str:
-    """How Alembic of this very Python is typed."""
-    beside = os.path.join(os.path.dirname(sys.executable), "alembic")
-    if not os.path.exists(beside):
-        return f"{shlex.quote(sys.executable)} -m alembic"
-    return "alembic" if shutil.which("alembic") == beside else shlex.quote(beside)
+def _quoted(line: str) -> str:
+    """The line as one word, in double quotes where they change nothing in it."""
+    return shlex.quote(line) if set(line) & set('"$`\\!') else f'"{line}"'

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping, Set
 from contextlib import suppress
@@ -23,6 +24,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from backupkit.words.alembic_setup import AlembicSetup, find_alembic
 from backupkit.words.cron import parse_cron, parse_time
 from backupkit.words.errors import Refused
 from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER
@@ -45,7 +47,6 @@ _PLUMBING = (
     "TEST_UPLOADS",
     "VENV",
     "REQUIREMENTS",
-    "PYTHON",
     "REHEARSAL",
     "REMOTE_",  # secrets of remotes, which are judged when the remotes are known
 )
@@ -88,7 +89,24 @@ class Settings(BaseSettings):
     dir: Path = Field(
         default=Path(), description="The backups folder. It cannot be inside the uploads folder, nor contain it."
     )
-    alembic_ini: Path = Field(default=Path("alembic.ini"), description="Alembic's configuration file.")
+    alembic_ini: Path = Field(
+        default=Path("alembic.ini"), description="Alembic's configuration: alembic.ini or pyproject.toml."
+    )
+    alembic_command: str = Field(
+        default="", description="The command that calls Alembic, if it has another name: flask db, uv run alembic."
+    )
+    alembic_x: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="What env.py gets with -x: url={url}. Also {path} and {folder} are replaced."
+    )
+    python: str = Field(default="", description="The app's Python, if it is another than the toolkit's.")
+    migrate_command: str = Field(
+        default="", description="A shell command that migrates instead of Alembic: python manage.py migrate."
+    )
+    migrate_environment: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="The variables that name the app's database: NAME, or NAME={url}, NAME={path}, NAME={folder}.",
+    )
+    migrate_timeout: float = Field(default=3600, ge=1, le=604800, description="Seconds that a migration may take.")
     timezone: str = Field(
         default="UTC", description="The IANA time zone of names, days and schedules, such as Europe/Berlin."
     )
@@ -341,6 +359,24 @@ class Settings(BaseSettings):
         folder: Path = info.data["app_dir"]
         return _below(folder, value) if value.parts else _beside(folder)
 
+    @field_validator("alembic_x", "migrate_environment", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+    @field_validator("migrate_environment")
+    @classmethod
+    def _name_variables(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [one for one in value if not re.match(r"[A-Za-z_][A-Za-z0-9_]*(=|$)", one)]:
+            _fail(f"holds {wrong[0]!r}, which is no variable")
+        return value
+
+    @field_validator("python", "alembic_command")
+    @classmethod
+    def _of_words(cls, value: str) -> str:
+        shlex.split(value)  # a quotation that does not end is a ValueError
+        return value
+
     @field_validator("keep_within", "keep_safety_within")
     @classmethod
     def _length_of_time(cls, value: str) -> str:
@@ -389,10 +425,21 @@ class Settings(BaseSettings):
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.timezone)
 
+    @property
+    def alembic(self) -> AlembicSetup | None:
+        """How the app uses Alembic; None where it does not."""
+        return find_alembic(self.app_dir, self.alembic_ini, self.python, self.alembic_command)
+
+    @property
+    def variables(self) -> tuple[tuple[str, str], ...]:
+        """`migrate_environment`, each name with its text; without one it keeps the form that it has."""
+        parts = (one.partition("=") for one in self.migrate_environment)
+        return tuple((name, text) for name, _, text in parts)
+
     @cached_property
     def reach(self) -> Reach:
         """The commands a person can type to come here."""
-        return reach_from(os.environ, self.service, self.app_dir)
+        return reach_from(os.environ, self.service, self.app_dir, self.alembic)
 
     @cached_property
     def secrets(self) -> tuple[Secret, ...]:

@@ -151,7 +151,7 @@ class BackupsPage(TablePage):
             return
 
         def read() -> Verdicts:
-            return {revisions: schema.classify(revisions, self.settings.alembic_ini) for revisions in wanted}
+            return {revisions: schema.classify(self.settings, revisions) for revisions in wanted}
 
         self.window.fetch(read, self._know_relations, "relations")
 

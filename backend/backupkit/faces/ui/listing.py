@@ -20,7 +20,7 @@ RELATIONS: Mapping[str, str] = {
     "same": "= this code",
     "behind": "< behind",
     "unknown": "> ahead",
-    "branched": "Y branched",
+    "unreadable": "? unread",
     "unversioned": "? none",
     "no_migrations": "-",
 }

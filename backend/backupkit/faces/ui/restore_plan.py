@@ -65,7 +65,7 @@ def _pending(settings: Settings, plan: RestorePlan) -> Iterator[tuple[str, Text]
         lines.insert(0, "Run on the copy, before it goes live:")
     else:
         lines.insert(0, "To run afterwards; or go back, and let it be migrated:")
-        lines.append(settings.reach.alembic("upgrade head"))
+        lines.append(settings.reach.alembic(f"upgrade {plan.verdict.target}"))
     yield "", Text("\n".join(lines))
 
 

@@ -114,6 +114,11 @@ def live_size(moment: sqlite3.Connection) -> int:
     return int(_pragma(moment, "page_count")) * int(_pragma(moment, "page_size"))
 
 
+def schema_version(moment: sqlite3.Connection) -> int:
+    """What SQLite counts up with every change of the schema."""
+    return int(_pragma(moment, "schema_version"))
+
+
 def page_size(moment: sqlite3.Connection) -> int:
     """Bytes of a page."""
     return int(_pragma(moment, "page_size"))

@@ -1,0 +1,171 @@
+"""How the app uses Alembic: where its configuration is, the folder its paths start in, and how it is typed."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shlex
+import shutil
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# The environment that backup.sh makes for itself: no command in it is one of the person's.
+_PRIVATE_ENVIRONMENT = ".backup-venv"
+_PYPROJECT = "pyproject.toml"
+
+
+@dataclass(frozen=True)
+class AlembicSetup:
+    """Alembic's configuration. `folder` is where its relative paths start, and where its commands are typed.
+
+    `script_location` is given where the configuration names none. `runs` is the command that upgrades where that is
+    another than Alembic's own; `types` is what a person types before `upgrade head`.
+    """
+
+    folder: Path
+    ini: Path | None = None
+    toml: Path | None = None
+    script_location: str = ""
+    runs: tuple[str, ...] = ()
+    types: str = "alembic"
+
+    @property
+    def file(self) -> Path:
+        """The file that messages name."""
+        return self.ini or self.toml or self.folder
+
+
+def find_alembic(app_dir: Path, alembic_ini: Path, python: str = "", command: str = "") -> AlembicSetup | None:
+    """The app's setup, or None where it uses no Alembic. Looks at files only, and never fails over what is in them.
+
+    Without an alembic.ini of its own name and place it is `[tool.alembic]` in pyproject.toml, or the folder
+    `migrations` of Flask-Migrate.
+    """
+    file = _configuration(app_dir, alembic_ini)
+    if file is None:
+        return None
+    ini, toml = (None, file) if file.suffix == ".toml" else (file, None)
+    location = _location(ini, toml)
+    folder = _starting_folder(app_dir, file, location)
+    if ini and (folder / _PYPROJECT).is_file():
+        toml = folder / _PYPROJECT
+        location = location or _location(None, toml)
+    beside = str(file.parent) if not location and (file.parent / "env.py").is_file() else ""
+    is_flask = bool(beside) and "current_app" in _text(file.parent / "env.py")
+    return AlembicSetup(
+        folder=folder,
+        ini=ini,
+        toml=toml,
+        script_location=beside,
+        runs=_run(python, command, is_flask),
+        types=command or ("flask db" if is_flask else _typed(folder, ini, python)),
+    )
+
+
+def app_python(python: str) -> list[str]:
+    """The command that is the app's Python; this one, where no other is set."""
+    return shlex.split(python) or [sys.executable]
+
+
+def _configuration(app_dir: Path, alembic_ini: Path) -> Path | None:
+    if alembic_ini.is_file():
+        return alembic_ini
+    if alembic_ini != app_dir / "alembic.ini":
+        return None  # the person has named another, and it is not there
+    if _location(None, app_dir / _PYPROJECT):
+        return app_dir / _PYPROJECT
+    flask = app_dir / "migrations" / "alembic.ini"
+    return flask if flask.is_file() and (flask.parent / "env.py").is_file() else None
+
+
+def _location(ini: Path | None, toml: Path | None) -> str:
+    """`script_location` as it is written there, with `%(here)s` in it filled in."""
+    file = ini or toml
+    value = _ini_section(ini).get("script_location", "") if ini else _toml_section(toml).get("script_location", "")
+    here = str(file.parent) if file else ""
+    return str(value).replace("%(here)s", here).replace("%%", "%")
+
+
+def _ini_section(ini: Path | None) -> Mapping[str, str]:
+    parser = configparser.RawConfigParser(strict=False)
+    try:
+        parser.read_string(_text(ini))
+        return dict(parser.items("alembic"))
+    except configparser.Error:
+        return {}
+
+
+def _toml_section(toml: Path | None) -> Mapping[str, Any]:
+    try:
+        section = tomllib.loads(_text(toml)).get("tool", {}).get("alembic", {})
+    except (tomllib.TOMLDecodeError, AttributeError, RecursionError):
+        return {}
+    return section if isinstance(section, dict) else {}
+
+
+def ini_option(setup: AlembicSetup, name: str) -> str:
+    """An option of the ini as it is written, empty where there is none."""
+    return _ini_section(setup.ini).get(name, "") if setup.ini else ""
+
+
+def plain_version_folders(setup: AlembicSetup) -> tuple[Path, ...]:
+    """The folders that hold the migrations; none where the configuration leaves that to Alembic."""
+    told = {**_toml_section(setup.toml), **_ini_section(setup.ini)}
+    location = setup.script_location or _location(setup.ini, None) or _location(None, setup.toml)
+    places = _version_locations(told, setup.ini or setup.toml) or [f"{location}/versions"]
+    is_special = "sourceless" in told or "recursive_version_locations" in told or not location
+    if is_special or any(":" in one or "%" in one for one in places):
+        return ()
+    return tuple(setup.folder / one for one in places)
+
+
+def _version_locations(told: Mapping[str, Any], file: Path | None) -> list[str]:
+    value, here = told.get("version_locations", ""), str(file.parent) if file else ""
+    if isinstance(value, str):
+        between = str(told.get("path_separator") or told.get("version_path_separator") or "")
+        names = {"os": os.pathsep, "space": " ", "newline": "\n"}
+        pattern = re.escape(names.get(between, between)) if between else "[, ]+"
+        value = [one.strip() for one in re.split(pattern, value) if one.strip()]
+    return [str(one).replace("%(here)s", here) for one in value]
+
+
+def _starting_folder(app_dir: Path, file: Path, location: str) -> Path:
+    """Where a person would stand to type the command: there the relative location leads to something."""
+    is_relative = bool(location) and ":" not in location and not os.path.isabs(location)
+    for folder in (app_dir, file.parent):
+        if is_relative and (folder / location).is_dir():
+            return folder
+    return app_dir if file.is_relative_to(app_dir) else file.parent
+
+
+def _run(python: str, command: str, is_flask: bool) -> tuple[str, ...]:
+    if command:
+        return tuple(shlex.split(command))
+    return (*app_python(python), "-m", "flask", "db") if is_flask else ()
+
+
+def _typed(folder: Path, ini: Path | None, python: str) -> str:
+    alembic = f"{python} -m alembic" if python else _alembic_of_this_python()
+    if ini is None or ini == folder / "alembic.ini":
+        return alembic
+    name = os.path.relpath(ini, folder) if ini.is_relative_to(folder) else str(ini)
+    return f"{alembic} -c {shlex.quote(name)}"
+
+
+def _alembic_of_this_python() -> str:
+    beside = os.path.join(os.path.dirname(sys.executable), "alembic")
+    if _PRIVATE_ENVIRONMENT in Path(sys.executable).parts or shutil.which("alembic") == beside:
+        return "alembic"
+    return shlex.quote(beside) if os.path.exists(beside) else f"{shlex.quote(sys.executable)} -m alembic"
+
+
+def _text(file: Path | None) -> str:
+    try:
+        return file.read_text(errors="replace") if file else ""
+    except OSError:
+        return ""
