@@ -61,25 +61,31 @@ app = typer.Typer(
 
 config_group = typer.Typer(cls=TyperGroup)
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 Name = Annotated[str, typer.Argument(help="The backup's name, or 'latest'.")]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Do not ask, and restore what would be refused.")]
+Force = Annotated[
+    bool, typer.Option("--force", "-f", help="Restore without a question, even where it would be refused.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer the question with yes.")]
-OldForce = Annotated[bool, typer.Option("--force", "-f", hidden=True, help="The same as --yes, as it was called once.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, change nothing.")]
-Note = Annotated[str, typer.Option("--note", help="A few words to find it by.")]
-Pin = Annotated[bool, typer.Option("--pin", help="Keep it from being deleted.")]
-NoUploads = Annotated[bool, typer.Option("--no-uploads", help="The database only.")]
-RemoteName = Annotated[str | None, typer.Option("--remote", help="A remote, by its name in the settings.")]
-Stop = Annotated[bool, typer.Option("--stop", help="Stop the service meanwhile (backup.sh does it).")]
+OldForce = Annotated[bool, typer.Option("--force", "-f", hidden=True, help="The old name of --yes.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")]
+Note = Annotated[str, typer.Option("--note", help="A note to find it by.")]
+Pin = Annotated[bool, typer.Option("--pin", help="Pin it: it is not deleted until it is unpinned.")]
+NoUploads = Annotated[bool, typer.Option("--no-uploads", help="Back up the database only.")]
+RemoteName = Annotated[str | None, typer.Option("--remote", help="The name of a remote in the settings.")]
+Stop = Annotated[
+    bool, typer.Option("--stop", help="Stop the service first, and start it again afterwards (backup.sh does it).")
+]
 
 
 @app.command()
 def backup(
-    name: Annotated[str | None, typer.Argument(help="Its name; made from the time where left out.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The name of the new backup. Left out: made from the time.")
+    ] = None,
     note: Note = "",
     pin: Pin = False,
-    if_needed: Annotated[bool, typer.Option("--if-needed", help="Only if there is none of today yet.")] = False,
+    if_needed: Annotated[bool, typer.Option("--if-needed", help="Do nothing if there is a backup of today.")] = False,
     no_uploads: NoUploads = False,
     json: Json = False,
 ) -> None:
@@ -93,7 +99,7 @@ def backup(
 
 @app.command("auto-backup")
 def auto_backup(note: Note = "", pin: Pin = False, no_uploads: NoUploads = False, json: Json = False) -> None:
-    """Make a backup named after branch, commit and time."""
+    """Make a backup named after branch, commit and time of git."""
     from backupkit.faces.host import git_facts, why_no_git
     from backupkit.words.model import Order
 
@@ -105,10 +111,10 @@ def auto_backup(note: Note = "", pin: Pin = False, no_uploads: NoUploads = False
 
 @app.command()
 def run(
-    if_needed: Annotated[bool, typer.Option("--if-needed", help="No second backup on one day.")] = False,
+    if_needed: Annotated[bool, typer.Option("--if-needed", help="Make no second backup on one day.")] = False,
     json: Json = False,
 ) -> None:
-    """All that is to be done regularly: the one line for cron."""
+    """Back up, verify, prune, push. Put this in cron."""
     from backupkit.faces import as_json, render
     from backupkit.faces.host import git_facts
     from backupkit.verbs.run import regular_steps, run_steps, worst
@@ -131,7 +137,7 @@ def run(
 
 @app.command("list")
 def list_backups(remote: RemoteName = None, json: Json = False) -> None:
-    """The backups, newest first; here, or on a remote."""
+    """List the backups, newest first: here, or on a remote."""
     from backupkit.faces import as_json, render
     from backupkit.parts import sizes, store
 
@@ -147,7 +153,7 @@ def list_backups(remote: RemoteName = None, json: Json = False) -> None:
 
 @app.command()
 def show(name: Name, json: Json = False) -> None:
-    """One backup in full."""
+    """Show one backup in full."""
     from backupkit.faces import as_json, render
     from backupkit.parts import sizes, store
 
@@ -162,17 +168,21 @@ def show(name: Name, json: Json = False) -> None:
 @app.command()
 def verify(
     name: Annotated[
-        str | None, typer.Argument(help="A backup's name or 'latest', or the path of a database file.")
+        str | None, typer.Argument(help="The backup's name, or 'latest', or the path of a database file.")
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every backup.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Verify all backups.")] = False,
     newest: Annotated[bool, typer.Option("--latest", help="The newest that is not a safety copy.")] = False,
-    at_random: Annotated[bool, typer.Option("--random", help="One that was not test-restored for long.")] = False,
-    test_restore: Annotated[bool, typer.Option("--test-restore", help="Restore it into a scratch folder.")] = False,
-    accept: Annotated[bool, typer.Option("--accept", help="What is unusual in it is meant to be so.")] = False,
+    at_random: Annotated[
+        bool, typer.Option("--random", help="Take one whose last test restore is long ago, or that never had one.")
+    ] = False,
+    test_restore: Annotated[
+        bool, typer.Option("--test-restore", help="Also restore it into a scratch folder, and compare.")
+    ] = False,
+    accept: Annotated[bool, typer.Option("--accept", help="Accept what is unusual in it, if it is good.")] = False,
     remote: RemoteName = None,
     json: Json = False,
 ) -> None:
-    """Is a backup good? Checks every byte of it, or restores it for a test."""
+    """Compare every byte of a backup, or perform a test restore."""
     from backupkit.verbs.verify import verify_backups
 
     if (name is not None) + every + newest + at_random > 1:
@@ -196,14 +206,16 @@ def restore(
     yes: Yes = False,
     force: Force = False,
     dry_run: DryRun = False,
-    only: Annotated[Literal["database", "uploads"] | None, typer.Option("--only", help="One half of it.")] = None,
+    only: Annotated[
+        Literal["database", "uploads"] | None, typer.Option("--only", help="Restore one half only.")
+    ] = None,
     migrate: Annotated[
-        bool, typer.Option("--migrate", help="Bring it to this code's revision before it goes live.")
+        bool, typer.Option("--migrate", help="Run this code's migrations on the copy before it goes live.")
     ] = False,
     stop: Stop = False,
     json: Json = False,
 ) -> None:
-    """Put a backup back: database and uploads, all or nothing."""
+    """Restore a backup: database and uploads, all or nothing."""
     from backupkit.verbs.restore import plan_restore
 
     settings = _settings(work="" if dry_run else "restore")
@@ -221,7 +233,7 @@ def undo(
     stop: Stop = False,
     json: Json = False,
 ) -> None:
-    """Take the last restore back."""
+    """Undo the last restore or migration."""
     from backupkit.verbs.undo import plan_undo
 
     settings = _settings(work="" if dry_run else "undo")
@@ -233,11 +245,11 @@ def undo(
 
 @app.command()
 def migrate(
-    revision: Annotated[str, typer.Argument(help="The revision to upgrade to.")] = "head",
+    revision: Annotated[str, typer.Argument(help="The revision to upgrade to. Left out: head.")] = "head",
     stop: Stop = False,
     json: Json = False,
 ) -> None:
-    """Upgrade the schema with a net: backup, rehearsal on a copy, upgrade, return on failure."""
+    """Upgrade the schema: backup, rehearsal on a copy, upgrade, and back to the backup if it fails."""
     from dataclasses import asdict
 
     from backupkit.faces import render
@@ -255,7 +267,7 @@ def migrate(
 
 @app.command()
 def recover(json: Json = False) -> None:
-    """Finish or clear away an interrupted restore."""
+    """Finish an interrupted restore, or clear it away."""
     from backupkit.verbs.recover import recover as finish
 
     settings = _settings(recovering=False, work="recover")
@@ -269,10 +281,10 @@ def recover(json: Json = False) -> None:
 
 @app.command()
 def dump(
-    file: Annotated[str | None, typer.Argument(help="A bare name goes to the backups folder; - is stdout.")] = None,
+    file: Annotated[str | None, typer.Argument(help="A bare name goes to the backups folder. - is stdout.")] = None,
     json: Json = False,
 ) -> None:
-    """SQL text of the database; .gz and .zst by suffix."""
+    """Write the database as SQL text. The suffixes .gz and .zst compress it."""
     from backupkit.faces import render
     from backupkit.verbs.dump import dump as write
     from backupkit.verbs.dump import dump_path, dump_to
@@ -293,13 +305,13 @@ def dump(
 
 @app.command("restore-dump")
 def restore_dump(
-    file: Annotated[str, typer.Argument(help="A bare name is looked for in the backups folder; - is stdin.")],
+    file: Annotated[str, typer.Argument(help="A bare name is a file of the backups folder. - is stdin.")],
     yes: Yes = False,
     force: Force = False,
     stop: Stop = False,
     json: Json = False,
 ) -> None:
-    """The database from SQL text, the way a backup is restored."""
+    """Make the database from SQL text and put it in place, as a restore does."""
     from backupkit.verbs.dump import dump_path
     from backupkit.verbs.dump import restore_dump as load
 
@@ -316,16 +328,17 @@ def restore_dump(
 @app.command("export")
 def export_one(
     name: Name,
-    file: Annotated[str, typer.Argument(help="A bare name goes to the backups folder; - is stdout.")],
+    file: Annotated[str, typer.Argument(help="A bare name goes to the backups folder. - is stdout.")],
     recipient: Annotated[
-        list[str] | None, typer.Option("--recipient", "-r", help="Encrypt to this public key, age1…")
+        list[str] | None,
+        typer.Option("--recipient", "-r", help="Encrypt to this public key, age1…; may be given several times."),
     ] = None,
     recipients_file: Annotated[
         list[Path] | None, typer.Option("--recipients-file", help="Encrypt to the public keys in this file.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """One backup as one file: .tar.zst, .tar.gz or .tar, with .age behind it where it is encrypted."""
+    """Write one backup as one file: .tar.zst, .tar.gz or .tar; with .age at the end it is encrypted."""
     from backupkit.faces import as_json, render
     from backupkit.verbs import export
 
@@ -352,17 +365,24 @@ def export_one(
 
 @app.command("import")
 def import_one(
-    file: Annotated[str, typer.Argument(help="A bare name is looked for in the backups folder; - is stdin.")],
-    name: Annotated[str | None, typer.Option("--name", help="Its name here; the archive's where left out.")] = None,
+    file: Annotated[str, typer.Argument(help="A bare name is a file of the backups folder. - is stdin.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="The name of the backup here. Left out: the archive's.")
+    ] = None,
     identity: Annotated[
-        list[Path] | None, typer.Option("--identity", "-i", help="The secret key, a file of age-keygen.")
+        list[Path] | None,
+        typer.Option(
+            "--identity",
+            "-i",
+            help="The file with the secret key, as age-keygen writes it; may be given several times.",
+        ),
     ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="You made it: take links out of the uploads and setuid files too.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """A backup from such a file, or from one that tar made."""
+    """Read a backup from such a file, or from one that tar made."""
     from backupkit.faces import as_json, render
     from backupkit.verbs import export
 
@@ -383,7 +403,7 @@ def delete(
     force: OldForce = False,
     json: Json = False,
 ) -> None:
-    """Delete one backup; a pinned one is refused."""
+    """Delete one backup. A pinned one is refused."""
     from backupkit.faces import as_json, render
     from backupkit.verbs.remove import deletable, delete_backup
 
@@ -398,11 +418,11 @@ def delete(
 @app.command()
 def prune(
     dry_run: DryRun = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Remove more than the limit at once.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Delete more than BACKUP_PRUNE_LIMIT at once.")] = False,
     remote: RemoteName = None,
     json: Json = False,
 ) -> None:
-    """Remove the backups that the policy lets go; every verdict has its reasons."""
+    """Delete old backups by the retention rules, and show why."""
     if remote is not None:
         return _prune_remote(remote, dry_run, force, json)
     from backupkit.faces import as_json, render
@@ -423,13 +443,15 @@ def prune(
 
 @app.command()
 def push(
-    name: Annotated[str | None, typer.Argument(help="A backup, or 'latest'; left out: all that are missing.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The backup's name, or 'latest'. Left out: all that are missing there.")
+    ] = None,
     remote: RemoteName = None,
     yes: Yes = False,
     force: OldForce = False,
     json: Json = False,
 ) -> None:
-    """Carry backups to the remotes; what is there already stays as it is."""
+    """Copy backups to the remotes. What is there already stays as it is."""
     from backupkit.faces import as_json, render
     from backupkit.verbs.push import push_backups, refuse_failed
 
@@ -444,7 +466,7 @@ def push(
 
 @app.command()
 def pull(name: Name, remote: RemoteName = None, json: Json = False) -> None:
-    """Bring a backup back from a remote, checked byte for byte."""
+    """Fetch a backup from a remote, and compare every byte."""
     from backupkit.faces import as_json, render
     from backupkit.verbs.pull import pull_backup, the_remote
 
@@ -456,10 +478,12 @@ def pull(name: Name, remote: RemoteName = None, json: Json = False) -> None:
 
 @app.command()
 def remotes(
-    init: Annotated[str | None, typer.Option("--init", metavar="REMOTE", help="Make this remote ready.")] = None,
+    init: Annotated[
+        str | None, typer.Option("--init", metavar="REMOTE", help="Make this remote ready for the first push.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """The copies elsewhere: reachable, how far behind, and is it 3-2-1?"""
+    """Ask every remote: can it be used, what is missing there, and is it 3-2-1?"""
     from backupkit.faces import as_json, render
     from backupkit.verbs.remotes import look_at_remotes, prepare_remote, refuse_unreachable, refuse_without
 
@@ -479,24 +503,26 @@ def remotes(
 
 @app.command()
 def pin(name: Name, json: Json = False) -> None:
-    """Keep a backup from being deleted."""
+    """Pin a backup: it is not deleted until it is unpinned."""
     _set_pin(name, True, json)
 
 
 @app.command()
 def unpin(name: Name, json: Json = False) -> None:
-    """Allow a backup to be deleted again."""
+    """Unpin a backup."""
     _set_pin(name, False, json)
 
 
 @app.command()
 def history(
-    failures: Annotated[bool, typer.Option("--failures", help="Only what failed or was interrupted.")] = False,
-    since: Annotated[str | None, typer.Option("--since", help="36h, 7d or 2w ago, or a date.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the newest.")] = 30,
+    failures: Annotated[bool, typer.Option("--failures", help="Show only what failed or was interrupted.")] = False,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Show what began since then: 90m, 36h, 7d or 2w ago, or a date.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most this many, the newest.")] = 30,
     json: Json = False,
 ) -> None:
-    """What was done, when, by whom, how long it took, how big it was: newest first."""
+    """Show what was done, newest first: when, by whom, with what result, how long it took."""
     from backupkit.faces import as_json, render
     from backupkit.parts import history as kept
     from backupkit.verbs.make import utc_now
@@ -518,11 +544,12 @@ def history(
 @app.command()
 def status(
     prometheus: Annotated[
-        str | None, typer.Option("--prometheus", metavar="FILE", help="Metrics into a file; - is stdout.")
+        str | None,
+        typer.Option("--prometheus", metavar="FILE", help="Write metrics for Prometheus into this file. - is stdout."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Is the data safe: exit code 0 fine, 1 warning, 2 critical."""
+    """Say whether the data is safe. Exit code 0: fine, 1: warning, 2: critical."""
     from backupkit.faces import as_json, render
     from backupkit.faces import prometheus as metrics
     from backupkit.verbs.status import LEVELS
@@ -548,11 +575,11 @@ def status(
 def report(
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="A bare name goes to the backups folder; - is stdout."),
+        typer.Option("--output", "-o", metavar="FILE", help="A bare name goes to the backups folder. - is stdout."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """All about the backups on one page to mail or to serve: HTML that needs nothing beside it."""
+    """Write one HTML page about the backups, to mail or to serve."""
     from backupkit.faces import as_json
     from backupkit.faces.report.page import page
     from backupkit.verbs.report import DEFAULT_FILE, report_path, write_report
@@ -575,10 +602,10 @@ def report(
 
 @app.command()
 def schedule(
-    show: Annotated[bool, typer.Option("--list", help="Show the next runs, and end.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="Show the next runs and end.")] = False,
     json: Json = False,
 ) -> None:
-    """The scheduler: backups, test restores and pruning at their times, until it is told to end."""
+    """Run the scheduler: backups, test restores and pruning at their times, until it is stopped."""
     if show:
         return _list_runs(json)
     if json:
@@ -593,10 +620,10 @@ def schedule(
 @app.command("recovery-kit")
 def recovery_kit(
     file: Annotated[
-        str | None, typer.Argument(help="A new file; a bare name goes to the backups folder. Left out, or -: stdout.")
+        str | None, typer.Argument(help="A new file. A bare name goes to the backups folder. Left out, or -: stdout.")
     ] = None,
 ) -> None:
-    """A sheet to print: what one needs to start again on a new machine. No secrets."""
+    """Write a sheet to print: how to start again on a new machine. It holds no secret."""
     from backupkit.faces.host import git_facts, host
     from backupkit.faces.recovery_sheet import sheet
     from backupkit.verbs.recovery_kit import copies_of, sheet_path, write_sheet
@@ -613,7 +640,7 @@ def recovery_kit(
 
 @config_group.callback(invoke_without_command=True)
 def config(ctx: typer.Context, json: Json = False) -> None:
-    """The settings in force, and where each comes from; or begin and edit the file they are in."""
+    """Show the settings in force, and where each comes from."""
     from backupkit.faces import as_json, render
     from backupkit.words.settings import origins
 
@@ -629,10 +656,10 @@ def config(ctx: typer.Context, json: Json = False) -> None:
 
 @config_group.command("init")
 def config_init(
-    stdout: Annotated[bool, typer.Option("--stdout", help="Print it, and write nothing.")] = False,
+    stdout: Annotated[bool, typer.Option("--stdout", help="Print it and write no file.")] = False,
     json: Json = False,
 ) -> None:
-    """Begin a backup.toml: every setting, what it means and may be, its default; nothing set yet."""
+    """Write a backup.toml with every setting commented out."""
     from backupkit.faces import as_json
     from backupkit.verbs.configure import begin_file
     from backupkit.words.settings_schema import template
@@ -647,11 +674,11 @@ def config_init(
 
 @config_group.command("set")
 def config_set(
-    key: Annotated[str, typer.Argument(help="The setting, as timezone or BACKUP_TIMEZONE.")],
-    value: Annotated[str, typer.Argument(help="Its value; several with spaces between them.")],
+    key: Annotated[str, typer.Argument(help="The setting: timezone or BACKUP_TIMEZONE.")],
+    value: Annotated[str, typer.Argument(help="The value. Several have spaces between them.")],
     json: Json = False,
 ) -> None:
-    """Set a value in backup.toml, and leave all else in it as it is."""
+    """Set a value in backup.toml. The rest of the file stays as it is."""
     from backupkit.verbs.configure import set_value
 
     _show_changed(set_value(_app_folder(), _contained(), key, value), json)
@@ -659,10 +686,10 @@ def config_set(
 
 @config_group.command("unset")
 def config_unset(
-    key: Annotated[str, typer.Argument(help="The setting, as timezone or BACKUP_TIMEZONE.")],
+    key: Annotated[str, typer.Argument(help="The setting: timezone or BACKUP_TIMEZONE.")],
     json: Json = False,
 ) -> None:
-    """Take a value out of backup.toml, so that the default is in force."""
+    """Remove a value from backup.toml, so that the default applies."""
     from backupkit.verbs.configure import unset_value
 
     _show_changed(unset_value(_app_folder(), _contained(), key), json)
@@ -670,7 +697,7 @@ def config_unset(
 
 @config_group.command("schema")
 def config_schema() -> None:
-    """A JSON schema of backup.toml, for editors."""
+    """Print a JSON schema of backup.toml, for editors."""
     from backupkit.faces import as_json
     from backupkit.words.settings_schema import json_schema
 
@@ -682,7 +709,7 @@ app.add_typer(config_group, name="config")
 
 @app.command()
 def doctor(json: Json = False) -> None:
-    """What is wrong with this set-up, and the command that mends it."""
+    """Diagnose this set-up, and name the command for each problem."""
     from dataclasses import asdict
 
     from backupkit.faces import as_json, render
@@ -700,7 +727,7 @@ def doctor(json: Json = False) -> None:
 
 @app.command("notify-test")
 def notify_test(json: Json = False) -> None:
-    """Send a test message to everyone who is to be told of failures."""
+    """Send a test message to every notification address."""
     from backupkit.faces import as_json, notify, render
 
     settings = _load()
@@ -715,13 +742,16 @@ def notify_test(json: Json = False) -> None:
 
 @app.command()
 def ui(
-    web: Annotated[bool, typer.Option("--web", help="The same in a browser.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Serve the interface to a browser.")] = False,
     host: Annotated[
-        str | None, typer.Option("--host", help="Where to serve that; this machine alone: 127.0.0.1.")
+        str | None, typer.Option("--host", help="The address to serve it at. Left out: 127.0.0.1, this machine alone.")
     ] = None,
-    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Its port; 0: any. 8765.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="The port to serve it at. Left out: 8765; 0: any that is free."),
+    ] = None,
 ) -> None:
-    """The terminal interface: see that the data is safe, make backups, get data back."""
+    """Open the terminal interface: see that the data is safe, make backups, restore."""
     from backupkit.words.extras import from_extra
 
     if web:
@@ -736,9 +766,9 @@ def ui(
 
 @app.command()
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the throw-away data, and say where they are.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the throw-away data, and say where it is.")] = False,
 ) -> None:
-    """A whole story on throw-away data: app, backup, disaster, restore, proof."""
+    """Play a whole story on throw-away data: app, backup, disaster, restore, proof."""
     from backupkit.faces.demo import tell_story
 
     tell_story(Path(__file__).resolve(), keep)
