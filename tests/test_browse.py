@@ -70,11 +70,11 @@ def test_of_a_large_folder_only_what_is_asked_for_is_looked_at(app: SmallApp, mo
         app.write_upload(f"many/{number:03}.txt", b"x")
     back_up(app)
     looked: list[str] = []
-    real = os.lstat
-    monkeypatch.setattr(os, "lstat", lambda path, **more: (looked.append(str(path)), real(path, **more))[1])
+    real = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **more: (looked.append(str(path)), real(path, **more))[1])
     part = browse.look_into(app.settings, "kept", "many", start=100, count=3)
     assert (names(part), part.start, part.total) == (["100.txt", "101.txt", "102.txt"], 100, 300)
-    assert len([path for path in looked if "many/" in path]) == 3
+    assert len([path for path in looked if path.endswith(".txt")]) == 3
 
 
 @pytest.mark.parametrize("path", ["..", "../..", "1/../../x", "/etc", "out", "out/passwd"])

@@ -579,16 +579,16 @@ def test_a_copy_that_ends_at_any_file_is_completed_by_the_next(
 ) -> None:
     (tmp_path / "nas").mkdir()
     settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
-    source, real, cut = made(app, "one"), disk.copy_file, 0
+    source, real, cut = made(app, "one"), disk.copy_open, 0
     for last in range(1, 20):
         left = iter(range(last))
 
-        def failing(one: Path, two: Path) -> int:
+        def failing(one: int, two: int) -> int:
             if next(left, None) is None:  # noqa: B023 - used before it changes
                 raise KeyboardInterrupt
             return real(one, two)
 
-        monkeypatch.setattr(disk, "copy_file", failing)
+        monkeypatch.setattr(disk, "copy_open", failing)
         with contextlib.suppress(KeyboardInterrupt):
             push(settings)
             break

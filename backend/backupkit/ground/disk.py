@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from backupkit.ground import tree
+from backupkit.ground.descriptors import FOLDER
 from backupkit.ground.descriptors import remove_tree as remove_tree
 
 CHUNK = 1 << 20
@@ -40,7 +42,12 @@ class Opened:
     __slots__ = ("_handle",)
 
     def __init__(self, path: str | Path, flags: int, within: int | None = None) -> None:
-        self._handle = os.open(path, flags | os.O_CLOEXEC, 0o600, dir_fd=within)
+        try:
+            self._handle = os.open(path, flags | os.O_CLOEXEC, 0o600, dir_fd=within)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG or within is not None:
+                raise
+            self._handle = _open_far(str(path), flags | os.O_CLOEXEC)
 
     def __enter__(self) -> int:
         return self._handle
@@ -74,6 +81,23 @@ def _require_plain(facts: os.stat_result, path: Path, most: int) -> None:
         raise OSError(errno.EFBIG, f"it has {facts.st_size} bytes, and {most} at most are read", str(path))
 
 
+def _open_far(path: str, flags: int) -> int:
+    """A file or folder whose path has more bytes than the system takes at once, opened step by step."""
+    *above, name = path.split("/")
+    within = os.open(above.pop(0) or "/", FOLDER)
+    try:
+        for step in above:
+            inner = os.open(step or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=within)
+            os.close(within)
+            within = inner
+        return os.open(name, flags, 0o600, dir_fd=within)
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(within)
+
+
 def sync_file(path: Path) -> None:
     """The file's content is on disk."""
     _sync(path, _FILE)
@@ -95,11 +119,12 @@ def sync_tree(folder: Path) -> None:
                 code = ctypes.get_errno()
                 raise OSError(code, os.strerror(code), str(folder))
         return
-    for root, _, files in os.walk(folder):
-        for name in files:
-            if not os.path.islink(os.path.join(root, name)):
-                sync_file(Path(root, name))
-        sync_folder(Path(root))
+    for entry in tree.walk(folder):
+        if entry.form == "file":
+            sync_file(folder / entry.path)
+        elif entry.form == "folder":
+            sync_folder(folder / entry.path)
+    sync_folder(folder)
 
 
 def write_file(path: Path, content: bytes, mode: int = 0o600, like: os.stat_result | None = None) -> None:
@@ -240,13 +265,18 @@ def copy_file(
     Where `dressed` it has the source's mode and times, and the given owner, or the source's.
     """
     with Opened(source, _FILE) as original, Opened(target, _NEW) as copied:
-        facts = os.fstat(original)
-        size = facts.st_size
-        if not _clone(original, copied) and not _copied_by_the_kernel(original, copied, facts):
-            size = copy_contents(original, copied, facts)[0]
+        size = copy_open(original, copied)
         if dressed:
-            dress_open(copied, facts, owner)
+            dress_open(copied, os.fstat(original), owner)
         return size
+
+
+def copy_open(source: int, target: int) -> int:
+    """The same for files that are open; the target is new and empty."""
+    facts = os.fstat(source)
+    if _clone(source, target) or _copied_by_the_kernel(source, target, facts):
+        return facts.st_size
+    return copy_contents(source, target, facts)[0]
 
 
 def copy_and_hash(source: Path, target: Path) -> str:
@@ -278,12 +308,11 @@ def hash_file(path: str | Path, check: Callable[[int], None] = lambda _count: No
         return hash_contents(handle, check)
 
 
-def hash_from_disk(path: Path) -> str:
-    """The same of what is on the disk, as far as the system can be told to forget what it holds in memory."""
-    with Opened(path, _FILE) as handle:
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-        return hash_contents(handle)
+def hash_from_disk(handle: int) -> str:
+    """SHA-256 of what is on the disk, as far as the system can be told to forget what it holds in memory."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    return hash_contents(handle)
 
 
 def hash_contents(handle: int, check: Callable[[int], None] = lambda _count: None) -> str:
@@ -366,6 +395,13 @@ def dress_open(handle: int, facts: os.stat_result, owner: tuple[int, int] | None
     furnish(handle, owner or (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), times)
 
 
+def dress_link(folder: int, name: str, owner: tuple[int, int], times: tuple[int, int]) -> None:
+    """A link in an open folder gets owner (where we may say so) and times; what it points to is not touched."""
+    if os.geteuid() == 0:
+        os.chown(name, *owner, dir_fd=folder, follow_symlinks=False)
+    os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+
+
 def furnish(place: int | Path, owner: tuple[int, int], mode: int, times: tuple[int, int]) -> None:
     """A file or folder gets owner (where we may say so), mode and times (of access and change, in ns)."""
     if os.geteuid() == 0:
@@ -441,11 +477,14 @@ def _write_over(path: Path, content: bytes) -> None:
 
 
 def _require_ours(folder: Path) -> None:
-    for path in (str(folder), *_folders_below(folder)) if os.geteuid() else ():
-        if os.lstat(path).st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+    if os.geteuid() == 0:
+        return
+    if os.lstat(folder).st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder))
+    for entry in tree.walk(folder, unreadable=_pass_over):
+        if entry.form == "folder" and entry.facts.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), f"{folder}/{entry.path}")
 
 
-def _folders_below(folder: Path) -> Iterator[str]:
-    for root, folders, _ in os.walk(folder):
-        yield from (os.path.join(root, name) for name in folders if not os.path.islink(os.path.join(root, name)))
+def _pass_over(_path: str, _error: OSError) -> None:
+    """A closed folder of ours is opened when it is emptied."""

@@ -1,4 +1,4 @@
-"""A folder tree, looked at and copied without ever following a symlink in it.
+"""A folder tree of any depth, looked at and copied without ever following a symlink in it.
 
 Names are the file system's own, whatever their bytes (surrogateescape). The order is parents first, then by name,
 so that two trees can be walked side by side.
@@ -6,16 +6,21 @@ so that two trees can be walked side by side.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from backupkit.ground.descriptors import open_folder
+
 Form = Literal["file", "folder", "link", "special"]
+Unreadable = Callable[[str, OSError], None]
+"""Hears the path of what cannot be read, and why."""
+_MOST_OPEN = 16  # folders above the one that is open, kept open too: going up costs nothing then
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +50,189 @@ def form_of(mode: int) -> Form:
     return "link" if stat.S_ISLNK(mode) else "special"
 
 
-def walk(root: Path, leave_out: str = "") -> Iterator[Entry]:
-    """Every entry below the root but `leave_out` and what is in it. What vanishes meanwhile is not there."""
-    yield from _walk(os.fspath(root), "", leave_out)
+class OpenFolder:
+    """One open folder at or below a root, moved from folder to folder: no link is followed, no path is too long.
+
+    However deep it stands, only a few files are open.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        # The root itself may be a link that a setting names; nothing below it may.
+        self._handles: list[int | None] = [os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
+        self._names: list[str] = []
+        self._at: str | None = ""  # the path, where it is known without putting it together
+        self.root = os.fspath(root)
+
+    @property
+    def path(self) -> str:
+        """Where it is, relative to the root."""
+        if self._at is None:
+            self._at = "/".join(self._names)
+        return self._at
+
+    @property
+    def handle(self) -> int:
+        """The open folder; `FileNotFoundError` where it was moved away meanwhile, and can be opened no more."""
+        handle = self._handles[-1]
+        return self._reopened() if handle is None else handle
+
+    def enter(self, name: str) -> None:
+        """Go into a folder; `NotADirectoryError` where it is none, a link to one included."""
+        self._append(name, open_folder(name, self.handle))
+
+    def leave(self) -> None:
+        """Go back up."""
+        handle = self._handles.pop()
+        self._names.pop()
+        self._at = None
+        if handle is not None:
+            os.close(handle)
+
+    def go(self, path: str) -> int:
+        """Go to that folder, by the shortest way, and return its handle."""
+        if path == self._at:
+            return self.handle
+        wanted = path.split("/") if path else []
+        same = next((n for n, (one, two) in enumerate(zip(self._names, wanted, strict=False)) if one != two), None)
+        for _ in range(len(self._names) - (min(len(self._names), len(wanted)) if same is None else same)):
+            self.leave()
+        for name in wanted[len(self._names) :]:
+            self.enter(name)
+        self._at = path
+        return self.handle
+
+    def close(self) -> None:
+        for handle in self._handles:
+            if handle is not None:
+                os.close(handle)
+        self._handles.clear()
+
+    def _append(self, name: str, handle: int) -> None:
+        self._names.append(name)
+        self._handles.append(handle)
+        self._at = None
+        above = len(self._handles) - 2 - _MOST_OPEN
+        if above > 0 and (far := self._handles[above]) is not None:
+            os.close(far)
+            self._handles[above] = None
+
+    def _reopened(self) -> int:
+        """The way down again, from the nearest folder above that is still open."""
+        level = next(n for n in reversed(range(len(self._handles))) if self._handles[n] is not None)
+        names, self._names = self._names[level:], self._names[:level]
+        del self._handles[level + 1 :]
+        try:
+            while names:
+                self._append(names[0], open_folder(names[0], self.handle))
+                del names[0]
+        finally:  # the same place, opened or not
+            self._names += names
+            self._handles += [None] * len(names)
+        return self.handle
 
 
-def _walk(root: str, below: str, leave_out: str) -> Iterator[Entry]:
-    for name in sorted(os.listdir(f"{root}/{below}" if below else root)):
-        path = f"{below}/{name}" if below else name
-        if path == leave_out:
-            continue
-        entry = look(root, path)
-        if entry is None:
-            continue
-        yield entry
-        if entry.form == "folder":
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                yield from _walk(root, path, leave_out)
+class Parents:
+    """The open folder that holds a path, kept open for the next path in it; no link on the way is followed."""
+
+    def __init__(self, root: str | Path) -> None:
+        self._folder = OpenFolder(root)
+
+    @contextmanager
+    def of(self, path: str) -> Iterator[tuple[int, str]]:
+        """The folder, and the name of the path in it; an error in the block has the whole path in it."""
+        below, _, name = path.rpartition("/")
+        try:
+            yield self._folder.go(below), name
+        except OSError as error:
+            error.filename = f"{self._folder.root}/{path}"  # the system knew only the last name of it
+            raise
+
+    def go(self, path: str) -> int:
+        """That folder itself, open."""
+        return self._folder.go(path)
+
+    def look(self, path: str) -> Entry | None:
+        """The entry of that path now; None where there is none, or only behind a link."""
+        below, _, name = path.rpartition("/")
+        try:
+            return _look(self._folder.go(below), name, path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            error.filename = f"{self._folder.root}/{path}"
+            raise
+
+    def close(self) -> None:
+        self._folder.close()
 
 
 def look(root: str | Path, path: str) -> Entry | None:
-    """The entry of that path now; None where there is none."""
-    full = os.path.join(root, path)
+    """The entry of that path now; None where there is none, or only behind a link."""
     try:
-        facts = os.lstat(full)
-        return Entry(path, facts, os.readlink(full) if stat.S_ISLNK(facts.st_mode) else "")
+        with closing(Parents(root)) as parents:
+            return parents.look(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def walk(root: str | Path, leave_out: str = "", unreadable: Unreadable | None = None) -> Iterator[Entry]:
+    """Every entry below the root but `leave_out` and what is in it. What vanishes meanwhile is not there.
+
+    What cannot be looked at, or into, is told to `unreadable` and passed over; without that it is raised.
+    """
+    with closing(OpenFolder(root)) as folder:
+        names, below = [_names(folder)], [""]
+        while names:
+            name = next(names[-1], None)
+            if name is None:
+                names.pop()
+                if below.pop():
+                    folder.leave()
+                continue
+            path = f"{below[-1]}{name}"
+            if path == leave_out:
+                continue
+            try:
+                entry = _look(folder.handle, name, path)
+                yield entry
+                if entry.form == "folder":
+                    names.append(_entered(folder, name))
+                    below.append(f"{path}/")
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                error.filename = f"{folder.root}/{path}"
+                if unreadable is None:
+                    raise
+                unreadable(path, error)
+
+
+def _names(folder: OpenFolder) -> Iterator[str]:
+    try:
+        return iter(sorted(os.listdir(folder.handle)))
+    except OSError as error:
+        error.filename = os.path.join(folder.root, folder.path)
+        raise
+
+
+def _entered(folder: OpenFolder, name: str) -> Iterator[str]:
+    """The names in that folder, in which we are now; not in it where it cannot be read."""
+    folder.enter(name)
+    try:
+        return _names(folder)
+    except OSError:
+        folder.leave()
+        raise
+
+
+def _look(folder: int, name: str, path: str) -> Entry:
+    try:
+        facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return Entry(path, facts, os.readlink(name, dir_fd=folder) if stat.S_ISLNK(facts.st_mode) else "")
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return look(root, path)  # a link was replaced between the two calls
+        return _look(folder, name, path)  # a link was replaced between the two calls
 
 
 def signature(facts: os.stat_result) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -21,7 +22,7 @@ from backupkit.ground import disk, tree
 from backupkit.parts import manifest, space, tar
 from backupkit.parts.sources import uploads
 from backupkit.parts.tar import Member
-from backupkit.words.errors import Damaged
+from backupkit.words.errors import BackupError, Damaged
 from backupkit.words.events import Listener, Notice, Progress, Step
 from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Metadata, UploadsFacts
 from backupkit.words.names import shown
@@ -30,7 +31,7 @@ Read = TypeVar("Read")
 
 _FIRST = (CHECKSUM_FILE, METADATA_FILE, GUIDE_FILE)
 _MOST = {METADATA_FILE: 64 << 20, GUIDE_FILE: 64 << 20, CHECKSUM_FILE: 1 << 30}
-_DEEPEST = 200  # folders in folders: what walks a tree needs memory for each
+_LONGEST_PATH = 1 << 14  # bytes: more than one call of any system takes, and little enough to be kept for each folder
 _LONGEST_NAME = 255
 _MOST_UNTOLD = 1_000_000  # entries before the metadata came
 _BESIDE_UPLOADS = 16  # the database in up to four files, three of ours, the folder of uploads
@@ -79,6 +80,12 @@ class _Packing:
         """One entry; a file's content is compared with its checksum."""
         if entry.form == "special":
             raise _damaged(self._folder, f"{shown(entry.path)} is a socket, a fifo or a device")
+        if len(os.fsencode(entry.path)) > _LONGEST_PATH:
+            raise BackupError(
+                f"{shown(str(self._folder))} cannot be exported: {shown(entry.path)[:200]} … has a path of more than "
+                f"{_LONGEST_PATH} bytes.",
+                hint="A remote of the type folder takes it: `push`.",
+            )
         if why := _surprise(entry.path, entry.form, stat.S_IMODE(entry.facts.st_mode), entry.target):
             self._tell(Notice(f"{shown(entry.path)} {why}: import this archive with --trust."))
         member = _member(f"{self._folder.name}/{entry.path}".rstrip("/"), entry)
@@ -88,13 +95,13 @@ class _Packing:
 
     def _put_content(self, path: str, size: int) -> None:
         digest, before = hashlib.sha256(), self._read
-        with open(os.open(self._folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file:
-            while chunk := file.read(min(disk.CHUNK, size - (self._read - before))):
+        with disk.Opened(f"{self._folder}/{path}", os.O_RDONLY | os.O_NOFOLLOW) as file:
+            while chunk := os.read(file, min(disk.CHUNK, size - (self._read - before))):
                 digest.update(chunk)
                 self._write(chunk)
                 self._read += len(chunk)
                 self._tell(Progress(self._read))
-            if self._read - before != size or file.read(1):
+            if self._read - before != size or os.read(file, 1):
                 raise _damaged(self._folder, f"{shown(path)} changed while it was read")
         self._compare(path, digest.hexdigest())
         self._write(tar.padding(size))
@@ -165,10 +172,11 @@ class Incoming:
 
         `trust` takes what a person has to vouch for. `NoSpace` before a file is written that would not fit.
         """
-        unpacking = _Unpacking(draft, self.name, zone, trust, tell)
-        for member, content in self.members:
-            unpacking.put(member, content)
-        unpacking.finish()
+        with closing(tree.Parents(draft)) as parents:
+            unpacking = _Unpacking(draft, parents, self.name, zone, trust, tell)
+            for member, content in self.members:
+                unpacking.put(member, content)
+            unpacking.finish()
 
 
 def incoming(stream: BinaryIO) -> Incoming:
@@ -183,6 +191,7 @@ def incoming(stream: BinaryIO) -> Incoming:
 @dataclass
 class _Unpacking:
     draft: Path
+    parents: tree.Parents
     root: str
     zone: ZoneInfo
     trust: bool
@@ -230,7 +239,7 @@ class _Unpacking:
         steps = path.split("/")
         if above and above not in self.folders:
             raise _refused(f"{shown(path)} is in no folder that came before it")
-        if len(steps) > _DEEPEST or any(len(os.fsencode(step)) > _LONGEST_NAME for step in steps):
+        if len(os.fsencode(path)) > _LONGEST_PATH or any(len(os.fsencode(step)) > _LONGEST_NAME for step in steps):
             raise _refused(f"{shown(path)[:200]} … is too long or too deep")
         if not above:
             self._refuse_at_top(name, member)
@@ -255,27 +264,28 @@ class _Unpacking:
             )
 
     def put_folder(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
-        os.mkdir(self.draft / path, 0o700)
+        with self.parents.of(path) as (folder, name):
+            os.mkdir(name, 0o700, dir_fd=folder)
         self.folders[path] = member
 
     def put_link(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
-        os.symlink(member.target, self.draft / path)
-        disk.give(self.draft / path, member.owner)
-        os.utime(self.draft / path, ns=(member.changed, member.changed), follow_symlinks=False)
+        with self.parents.of(path) as (folder, name):
+            os.symlink(member.target, name, dir_fd=folder)
+            disk.dress_link(folder, name, member.owner, (member.changed, member.changed))
         self.links += 1
 
     def put_file(self, path: str, member: Member, content: Iterable[bytes]) -> None:
         space.require(member.size, self.draft, "This import")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(self.draft / path, flags, 0o600), "wb", buffering=0) as file:
-            _, checksum = disk.write_contents(content, file.fileno(), sparse=True)
-            self._dress(file.fileno(), path, member)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with self.parents.of(path) as (folder, name), disk.Opened(name, flags, folder) as file:
+            _, checksum = disk.write_contents(content, file, sparse=True)
+            self._dress(file, path, member)
         if path != CHECKSUM_FILE:
             self._compare(path, checksum)
         self.size += 0 if path in _FIRST else member.size
         self.files += 1
 
-    def _dress(self, place: int | Path, path: str, member: Member) -> None:
+    def _dress(self, place: int, path: str, member: Member) -> None:
         """As in the archive, below uploads; beside them as in any backup made here."""
         if path == UPLOADS_FOLDER or "/" in path:
             disk.furnish(place, member.owner, member.mode, (member.changed, member.changed))
@@ -316,7 +326,7 @@ class _Unpacking:
             raise _refused(f"{shown(min(self.expected))} is missing")
         self._refuse_other_tree()
         for path, member in reversed(self.folders.items()):
-            self._dress(self.draft / path, path, member)
+            self._dress(self.parents.go(path), path, member)
 
     def _refuse_other_tree(self) -> None:
         recorded = self.metadata.uploads.tree if self.metadata and self.metadata.uploads else ""

@@ -144,9 +144,13 @@ def writing(backups: Path, name: str) -> Iterator[Writer]:
 def follow_restore(settings: Settings, backup: Path, live: Path) -> None:
     """The backup's index is of the live uploads as a restore of it has left them: the next one shares with it."""
     sealed, checksum_of = backup / UPLOADS_FOLDER, checksums_in_order(backup)
-    with contextlib.suppress(OSError), writing(settings.dir, backup.name) as seen:
+    with (
+        contextlib.suppress(OSError),
+        writing(settings.dir, backup.name) as seen,
+        contextlib.closing(tree.Parents(sealed)) as copies,
+    ):
         for entry in tree.walk(live, STAGING):
-            kept = tree.look(sealed, entry.path) if entry.form == "file" else None
+            kept = copies.look(entry.path) if entry.form == "file" else None
             checksum = checksum_of(f"{UPLOADS_FOLDER}/{entry.path}") if kept else None
             if kept and checksum and tree.signature(kept.facts)[:2] == tree.signature(entry.facts)[:2]:
                 seen.add(entry.path, entry.facts, checksum)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backupkit.ground import disk
+from backupkit.ground import disk, tree
 from backupkit.parts import lock, manifest, marks, proofs
 from backupkit.words.errors import BackupError, Damaged, NoSuchBackup
 from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
@@ -203,10 +203,9 @@ def _size(path: Path, metadata: Metadata) -> int:
 
 
 def _file_sizes(path: Path) -> Iterator[int]:
-    for root, _, names in os.walk(path):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):  # removed while we look
-                yield os.lstat(os.path.join(root, name)).st_size
+    for entry in tree.walk(path, unreadable=lambda _path, _error: None):
+        if entry.form != "folder":
+            yield entry.facts.st_size
 
 
 def _writable(backups: Path) -> str:

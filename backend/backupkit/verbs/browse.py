@@ -70,8 +70,9 @@ def look_into(settings: Settings, name: str, path: str = "", start: int = 0, cou
             names = sorted((not entry.is_dir(follow_symlinks=False), entry.name) for entry in entries)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NoSuchBackup(f"There is no folder {folder}.", hint=f"`show {name}` tells what is in it.") from error
-    found = (_item(folder, one) for _, one in names[start : start + count])
-    return Folder(path, tuple(item for item in found if item), start, len(names))
+    with contextlib.closing(tree.Parents(folder)) as parents:
+        found = [parents.look(one) for _, one in names[start : start + count]]
+    return Folder(path, tuple(_item(entry) for entry in found if entry), start, len(names))
 
 
 def take_out(settings: Settings, name: str, path: str, target: Path, tell: Listener = silence) -> Path:
@@ -180,12 +181,9 @@ def _inside(top: Path, path: str) -> Path:
     return top / path
 
 
-def _item(folder: Path, name: str) -> Item | None:
-    entry = tree.look(folder, name)
-    if entry is None:
-        return None
+def _item(entry: tree.Entry) -> Item:
     changed = datetime.fromtimestamp(max(0, min(entry.facts.st_mtime, 2**33)), UTC)
-    return Item(name, entry.form, entry.facts.st_size, changed, entry.target)
+    return Item(entry.path, entry.form, entry.facts.st_size, changed, entry.target)
 
 
 def _facts_of(source: Path) -> os.stat_result:

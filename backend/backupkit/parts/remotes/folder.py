@@ -10,7 +10,6 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -191,26 +190,31 @@ class FolderRemote:
             ) from error
 
 
-@dataclass(frozen=True)
 class _Copy:
     """A backup copied, file by file; what lies in the draft already and is right is not copied again."""
 
-    source: Path
-    draft: Path
-    earlier: Path | None
-    tell: Listener
-    name: str
+    def __init__(self, source: Path, draft: Path, earlier: Path | None, tell: Listener, name: str) -> None:
+        self.source, self.draft, self.earlier, self.tell, self.name = source, draft, earlier, tell, name
 
     def make(self, checksums: Mapping[str, str]) -> None:
         """The draft is as the source, every file read back and compared with its checksum."""
-        space.require(self._missing(), self.draft.parent, f"The copy of {self.source.name}")
         disk.make_folder(self.draft, 0o700)
-        self._clear_strangers()
-        known = self._earlier_checksums() if self.earlier else {}
+        with contextlib.ExitStack() as opened:
+            self._from = opened.enter_context(contextlib.closing(tree.Parents(self.source)))
+            self._to = opened.enter_context(contextlib.closing(tree.Parents(self.draft)))
+            self._before = None
+            if self.earlier and self.earlier.is_dir():
+                self._before = opened.enter_context(contextlib.closing(tree.Parents(self.earlier)))
+            space.require(self._missing(), self.draft.parent, f"The copy of {self.source.name}")
+            self._clear_strangers()
+            self._copy_all(checksums)
+
+    def _copy_all(self, checksums: Mapping[str, str]) -> None:
+        known = self._earlier_checksums() if self._before else {}
         folders, done = [tree.Entry("", self.source.lstat())], 0
         for entry in tree.walk(self.source):
             if entry.form == "folder":
-                (self.draft / entry.path).mkdir(mode=0o700, exist_ok=True)
+                self._folder(entry)
                 folders.append(entry)
             elif entry.form == "link":
                 self._link(entry)
@@ -220,67 +224,91 @@ class _Copy:
                 done += entry.facts.st_size
                 self.tell(Progress(done))
         for entry in reversed(folders):
-            self._dress(entry)
+            self._dress(entry, self._to.go(entry.path))
+
+    def _folder(self, entry: tree.Entry) -> None:
+        with self._to.of(entry.path) as (folder, name), contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=folder)
 
     def _file(self, entry: tree.Entry, wanted: str, is_there: bool) -> None:
-        target = self.draft / entry.path
-        if self._is_right(target, entry, wanted) or (is_there and self._linked(entry, target)):
+        if self._is_right(entry, wanted) or (is_there and self._linked(entry)):
             return
-        disk.remove_tree(target)
-        disk.copy_file(self.source / entry.path, target)
-        disk.sync_file(target)
-        found = disk.hash_from_disk(target)
-        if wanted and found != wanted and disk.hash_file(self.source / entry.path) != wanted:
-            raise Damaged(
+        self._clear(entry.path)
+        with (
+            self._from.of(entry.path) as (there, name),
+            disk.Opened(name, os.O_RDONLY | os.O_NOFOLLOW, there) as original,
+            self._to.of(entry.path) as (here, _),
+            disk.Opened(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, here) as copied,
+        ):
+            disk.copy_open(original, copied)
+            os.fsync(copied)
+            found = disk.hash_from_disk(copied)
+            if wanted and found != wanted:
+                raise self._altered(entry, disk.hash_contents(original) != wanted)
+            self._dress(entry, copied)
+
+    def _altered(self, entry: tree.Entry, here: bool) -> Exception:
+        if here:
+            return Damaged(
                 f"The backup {self.source} is damaged: {shown(entry.path)} is not as it was written.",
                 hint="It is not copied. Make a new one: `backup`.",
             )
-        if wanted and found != wanted:
-            raise RemoteAway(
-                f"What was written to {target} reads back as something else.",
-                hint="That disk, or the way to it, fails.",
-            )
-        self._dress(entry)
+        return RemoteAway(
+            f"What was written to {self.draft / entry.path} reads back as something else.",
+            hint="That disk, or the way to it, fails.",
+        )
 
-    def _is_right(self, target: Path, entry: tree.Entry, wanted: str) -> bool:
+    def _is_right(self, entry: tree.Entry, wanted: str) -> bool:
         """Whether an earlier run that was cut short got that far: dressed, and of the right content."""
-        there = tree.look(self.draft, entry.path)
+        there = self._to.look(entry.path)
         if there is None or not wanted or there.form != "file" or not _same_dress(there, entry):
             return False
-        return disk.hash_from_disk(target) == wanted
+        with self._to.of(entry.path) as (folder, name), disk.Opened(name, os.O_RDONLY | os.O_NOFOLLOW, folder) as file:
+            return disk.hash_from_disk(file) == wanted
 
-    def _linked(self, entry: tree.Entry, target: Path) -> bool:
+    def _linked(self, entry: tree.Entry) -> bool:
         """The file of the backup before, where it is the same in content, owner, mode and time."""
-        assert self.earlier is not None
-        there = tree.look(self.earlier, entry.path)
+        assert self._before is not None
+        there = self._before.look(entry.path)
         if there is None or there.form != "file" or not _same_dress(there, entry):
             return False
-        disk.remove_tree(target)
+        self._clear(entry.path)
         try:
-            os.link(self.earlier / entry.path, target)
+            with self._before.of(entry.path) as (before, name), self._to.of(entry.path) as (here, _):
+                os.link(name, name, src_dir_fd=before, dst_dir_fd=here, follow_symlinks=False)
         except OSError:  # too many names, or a file system without links
             return False
         return True
 
     def _link(self, entry: tree.Entry) -> None:
-        target = self.draft / entry.path
-        disk.remove_tree(target)
-        os.symlink(entry.target, target)
-        self._dress(entry)
+        self._clear(entry.path)
+        with self._to.of(entry.path) as (folder, name):
+            os.symlink(entry.target, name, dir_fd=folder)
+            with self._keeping_what_it_can(entry):
+                disk.dress_link(folder, name, *_owner_and_times(entry.facts))
 
-    def _dress(self, entry: tree.Entry) -> None:
+    def _dress(self, entry: tree.Entry, handle: int) -> None:
+        with self._keeping_what_it_can(entry):
+            disk.dress_open(handle, entry.facts)
+
+    @contextlib.contextmanager
+    def _keeping_what_it_can(self, entry: tree.Entry) -> Iterator[None]:
         try:
-            disk.dress(self.draft / entry.path, entry.facts)
+            yield
         except OSError as error:
             if error.errno not in _NOT_KEPT:
                 raise
             if entry.path == "":  # said once: the last that is dressed
                 self.tell(Notice(KEEPS_NO_OWNERS.format(name=self.name)))
 
+    def _clear(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError), self._to.of(path) as (folder, name):
+            os.unlink(name, dir_fd=folder)
+
     def _clear_strangers(self) -> None:
         """What lies in the draft and is not in the backup, or is something else there."""
         for entry in list(tree.walk(self.draft)):
-            there = tree.look(self.source, entry.path)
+            there = self._from.look(entry.path)
             if there is None or there.form != entry.form:
                 disk.remove_tree(self.draft / entry.path)
 
@@ -295,10 +323,14 @@ class _Copy:
         needed = 0
         for entry in tree.walk(self.source):
             if entry.form == "file":
-                there = [tree.look(root, entry.path) for root in (self.draft, self.earlier) if root]
+                there = [place.look(entry.path) for place in (self._to, self._before) if place]
                 same = any(one and one.facts.st_size == entry.facts.st_size for one in there)
                 needed += 0 if same else tree.content_size(entry.facts)
         return needed
+
+
+def _owner_and_times(facts: os.stat_result) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
 
 
 def _same_dress(one: tree.Entry, two: tree.Entry) -> bool:

@@ -26,7 +26,6 @@ from backupkit.words.model import STAGING
 from backupkit.words.names import shown
 
 OPERATIONS = "operations"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Action = Literal["add", "change", "remove", "dress"]
 
@@ -107,7 +106,7 @@ def summarise(found: Iterable[Difference], live: Path) -> tuple[Summary, Path | 
 
 
 def _is_closed(folder: Path) -> bool:
-    return folder.is_dir() and not folder.is_symlink() and not os.access(folder, os.W_OK | os.X_OK)
+    return os.path.isdir(folder) and not os.path.islink(folder) and not os.access(folder, os.W_OK | os.X_OK)
 
 
 def stage(found: Iterable[Difference], places: Places, total: int | None = None, tell: Listener = silence) -> None:
@@ -383,52 +382,22 @@ def _is_dressed(there: os.stat_result, one: _Operation) -> bool:
     return alike and (os.geteuid() != 0 or [there.st_uid, there.st_gid] == one.owner)
 
 
-def _open_folder(name: str, within: int) -> int:
-    try:
-        return os.open(name, _FOLDER, dir_fd=within)
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # how some systems say that it is a link
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name) from error
-        raise
-
-
 class _Parents:
     """The open folder that holds a path, kept open for the next path in it; no link on the way is followed."""
 
     def __init__(self, live: Path) -> None:
         self.live = live
-        self._below: str | None = None
-        self._handle = -1
+        self._folder = tree.OpenFolder(live)
 
     @contextmanager
     def of(self, path: str) -> Iterator[tuple[int, str]]:
         """The folder, and the name of the path in it."""
         below, _, name = path.rpartition("/")
         try:
-            yield self._opened(below), name
+            yield self._folder.go(below), name
         except OSError as error:
             error.filename = str(self.live / path)  # the system knew only the last name of it
             raise
 
     def close(self) -> None:
-        if self._below is not None:
-            os.close(self._handle)
-            self._below = None
-
-    def _opened(self, below: str) -> int:
-        if below != self._below:
-            self.close()
-            self._handle = _open_below(self.live, below)
-            self._below = below
-        return self._handle
-
-
-def _open_below(live: Path, below: str) -> int:
-    handle = os.open(live, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    for inner in below.split("/") if below else ():
-        try:
-            deeper = _open_folder(inner, handle)
-        finally:
-            os.close(handle)
-        handle = deeper
-    return handle
+        self._folder.close()

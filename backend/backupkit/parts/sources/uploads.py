@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from hashlib import _Hash as Hash
 
 _ATTEMPTS = 6  # then the file is one that will not hold still
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-# The uploads folder itself may be a link that the setting names; nothing below it may.
-_ROOT = os.O_RDONLY | os.O_DIRECTORY
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -53,7 +50,7 @@ def require(live: Path) -> None:
 def measure(live: Path, earlier: Earlier | None = None) -> tuple[int, int]:
     """Files below the folder, and bytes on disk of those that an earlier backup has not; without reading any."""
     files = size = 0
-    for path, facts in _files(str(live), ""):
+    for path, facts in _files(str(live)):
         files += 1
         seen = earlier and earlier.find(path)
         if not seen or not seen.is_now(facts):
@@ -61,16 +58,12 @@ def measure(live: Path, earlier: Earlier | None = None) -> tuple[int, int]:
     return files, size
 
 
-def _files(root: str, below: str) -> Iterator[tuple[str, os.stat_result]]:
+def _files(root: str) -> Iterator[tuple[str, os.stat_result]]:
     """Every file that can be reached, in the order of `tree.walk`."""
-    with suppress(OSError), os.scandir(f"{root}/{below}") as found:
-        for entry in sorted(found, key=lambda one: one.name):
-            path = f"{below}/{entry.name}" if below else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(root, path)
-            elif entry.is_file(follow_symlinks=False):
-                with suppress(OSError):
-                    yield path, entry.stat(follow_symlinks=False)
+    with suppress(OSError):
+        for entry in tree.walk(root, unreadable=lambda _path, _error: None):
+            if entry.form == "file":
+                yield entry.path, entry.facts
 
 
 def copy(
@@ -86,12 +79,11 @@ def copy(
     target.mkdir(mode=0o700)
     copying = _Copying(record, tell, earlier)
     with (
-        disk.Opened(live, _ROOT) as source,
-        disk.Opened(target, _FOLDER) as copied,
-        _earlier_folder(earlier.uploads if earlier else None) as before,
+        closing(tree.OpenFolder(live)) as source,
+        closing(tree.OpenFolder(target)) as copied,
+        closing(_EarlierFolder(earlier.uploads if earlier else None)) as before,
     ):
-        _copy_folder(_Folders(source, copied, before), "", copying)
-        disk.dress_open(copied, os.fstat(source))
+        _copy_tree(_Folders(source, copied, before), copying)
     return copying.facts(), copying.added
 
 
@@ -112,13 +104,57 @@ def _line(form: str, path: str, target: str = "") -> bytes:
     return "\0".join((form, path, target, "")).encode("utf-8", "surrogateescape")
 
 
+class _EarlierFolder:
+    """The same folder in the earlier backup, as far as it is there."""
+
+    def __init__(self, root: Path | None) -> None:
+        self._folder, self._missing = None, 0
+        if root is not None:
+            with suppress(OSError):
+                self._folder = tree.OpenFolder(root)
+
+    @property
+    def handle(self) -> int | None:
+        """The open folder; None where the earlier backup has none."""
+        if self._folder is None or self._missing:
+            return None
+        try:
+            return self._folder.handle
+        except OSError:
+            return None
+
+    def enter(self, name: str) -> None:
+        if self.handle is None or self._folder is None:
+            self._missing += 1
+            return
+        try:
+            self._folder.enter(name)
+        except OSError:
+            self._missing += 1
+
+    def leave(self) -> None:
+        if self._missing:
+            self._missing -= 1
+        elif self._folder:
+            self._folder.leave()
+
+    def close(self) -> None:
+        if self._folder:
+            self._folder.close()
+
+
 @dataclass(frozen=True, slots=True)
 class _Folders:
-    """One folder in three places, open: live, in the draft, in the earlier backup (None where it is not there)."""
+    """One folder in three places: live, in the draft, in the earlier backup."""
 
-    source: int
-    target: int
-    before: int | None
+    source: tree.OpenFolder
+    target: tree.OpenFolder
+    before: _EarlierFolder
+
+    def leave(self) -> None:
+        self.source.leave()
+        self.target.leave()
+        self.before.leave()
 
 
 @dataclass
@@ -168,55 +204,89 @@ class _Copying:
             self.tell(Progress(self.added))
 
 
-def _copy_folder(folders: _Folders, below: str, copying: _Copying) -> None:
-    for name in sorted(os.listdir(folders.source)):
-        path = f"{below}/{name}" if below else name
-        if path != STAGING:
-            try:
-                _copy_entry(folders, name, path, copying)
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # gone since it was listed: no part of any later moment
-            except _Unreadable:
-                copying.warn(path, "cannot be read, and is not in the backup.")
+def _copy_tree(folders: _Folders, copying: _Copying) -> None:
+    """What is in the folder, and in every folder below it; its own owner, mode and times last."""
+    levels = [_Level("", os.fstat(folders.source.handle), _names(folders.source))]
+    while levels:
+        level = levels[-1]
+        name = next(level.names, None)
+        if name is None:
+            disk.dress_open(folders.target.handle, level.facts)
+            levels.pop()
+            if levels:
+                folders.leave()
+            continue
+        path = f"{level.path}{name}"
+        if path == STAGING:
+            continue
+        try:
+            inner = _copy_entry(folders, name, path, copying)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # gone since it was listed: no part of any later moment
+        except _Unreadable:
+            copying.warn(path, "cannot be read, and is not in the backup.")
+            continue
+        if inner:
+            levels.append(inner)
 
 
-def _copy_entry(folders: _Folders, name: str, path: str, copying: _Copying) -> None:
-    facts = os.stat(name, dir_fd=folders.source, follow_symlinks=False)
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """A folder that is being copied: its path with a slash behind it, what was live, the names still to copy."""
+
+    path: str
+    facts: os.stat_result
+    names: Iterator[str]
+
+
+def _names(folder: tree.OpenFolder) -> Iterator[str]:
+    return iter(sorted(os.listdir(folder.handle)))
+
+
+def _copy_entry(folders: _Folders, name: str, path: str, copying: _Copying) -> _Level | None:
+    """One entry is in the draft. A folder is, but for what is in it: we are in it then."""
+    facts = os.stat(name, dir_fd=folders.source.handle, follow_symlinks=False)
     form = tree.form_of(facts.st_mode)
     if form == "folder":
-        _copy_subfolder(folders, name, path, facts, copying)
-    elif form == "link":
-        pointed = os.readlink(name, dir_fd=folders.source)
-        os.symlink(pointed, name, dir_fd=folders.target)
-        _dress_link(name, folders.target, facts)
+        return _begin_folder(folders, name, path, facts, copying)
+    if form == "link":
+        pointed = os.readlink(name, dir_fd=folders.source.handle)
+        os.symlink(pointed, name, dir_fd=folders.target.handle)
+        owner, times = (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
+        disk.dress_link(folders.target.handle, name, owner, times)
         copying.link(path, pointed)
     elif form == "special":
         copying.warn(path, "is a socket, a fifo or a device, and is not in the backup.")
     elif not _link_unchanged(folders, name, path, facts, copying):
         _copy_file(folders, name, path, copying)
+    return None
 
 
-def _copy_subfolder(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> None:
-    with _live(name, folders.source, _FOLDER) as inner:
-        os.mkdir(name, 0o700, dir_fd=folders.target)
-        copying.enter(path)
-        inside = name if folders.before is not None else None
-        with disk.Opened(name, _FOLDER, folders.target) as copied, _earlier_folder(inside, folders.before) as before:
-            _copy_folder(_Folders(inner, copied, before), path, copying)
-            disk.dress_open(copied, facts)
+def _begin_folder(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> _Level:
+    try:
+        folders.source.enter(name)
+    except PermissionError as error:
+        raise _Unreadable from error
+    names = _names(folders.source)
+    os.mkdir(name, 0o700, dir_fd=folders.target.handle)
+    folders.target.enter(name)
+    folders.before.enter(name)
+    copying.enter(path)
+    return _Level(f"{path}/", facts, names)
 
 
 def _link_unchanged(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
     """Whether the earlier backup's copy is this file, and stands in the draft now."""
-    if folders.before is None or copying.earlier is None:
+    before = folders.before.handle
+    if before is None or copying.earlier is None:
         return False
     seen = copying.earlier.find(path)
-    if seen is None or not _is_dressed_alike(name, folders.before, facts):
+    if seen is None or not _is_dressed_alike(name, before, facts):
         return False
-    if not seen.is_now(facts) and not _is_of_content(name, folders.source, facts, seen.checksum):
+    if not seen.is_now(facts) and not _is_of_content(name, folders.source.handle, facts, seen.checksum):
         return False
     try:
-        os.link(name, name, src_dir_fd=folders.before, dst_dir_fd=folders.target, follow_symlinks=False)
+        os.link(name, name, src_dir_fd=before, dst_dir_fd=folders.target.handle, follow_symlinks=False)
     except OSError:
         return False  # too many links to one file, or a file system without them
     copying.file(path, facts, seen.checksum, 0)
@@ -241,11 +311,11 @@ def _is_of_content(name: str, folder: int, facts: os.stat_result, checksum: str)
 
 
 def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> None:
-    with disk.Opened(name, _NEW, folders.target) as copied:
+    with disk.Opened(name, _NEW, folders.target.handle) as copied:
         try:
-            still, facts, checksum = _until_still(folders.source, name, copied)
+            still, facts, checksum = _until_still(folders.source.handle, name, copied)
         except BaseException:
-            os.unlink(name, dir_fd=folders.target)
+            os.unlink(name, dir_fd=folders.target.handle)
             raise
     if not still:
         copying.warn(path, "was changed every time it was copied; the backup has its last state, perhaps torn.")
@@ -269,12 +339,6 @@ def _until_still(source: int, name: str, copied: int) -> tuple[bool, os.stat_res
     return False, after, checksum
 
 
-def _dress_link(name: str, folder: int, facts: os.stat_result) -> None:
-    if os.geteuid() == 0:
-        os.chown(name, facts.st_uid, facts.st_gid, dir_fd=folder, follow_symlinks=False)
-    os.utime(name, ns=(facts.st_atime_ns, facts.st_mtime_ns), dir_fd=folder, follow_symlinks=False)
-
-
 class _Unreadable(Exception):
     """The live file or folder may not be read: not to be taken for trouble where it is copied to."""
 
@@ -289,14 +353,3 @@ def _live(name: str, within: int, flags: int) -> disk.Opened:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
             raise FileNotFoundError(error.errno, error.strerror, name) from error
         raise
-
-
-@contextmanager
-def _earlier_folder(name: str | Path | None, within: int | None = None) -> Iterator[int | None]:
-    """The same folder in the earlier backup, opened; None where there is none."""
-    with ExitStack() as opened:
-        handle = None
-        if name is not None:
-            with suppress(OSError):
-                handle = opened.enter_context(disk.Opened(name, _FOLDER, within))
-        yield handle
