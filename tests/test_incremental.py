@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from backupkit.ground import disk
-from backupkit.parts import index, marks, sizes, store
+from backupkit.parts import index, marks, selection, sizes, store
 from backupkit.verbs.create import create_backup
 from backupkit.verbs.remove import delete_backup
 from backupkit.verbs.restore import plan_restore, restore_backup
@@ -372,7 +372,7 @@ def test_a_file_that_is_not_as_the_restored_one_is_not_taken_for_it(app: SmallAp
     back_up(app, "one")
     change_unseen(app.uploads / "1/letter.txt", b"DEAR company 1\n")
     app.write_upload("2/letter.txt", b"Longer than it was\n")
-    index.follow_restore(app.settings, app.backups / "one", app.uploads)
+    index.follow_restore(app.settings, app.backups / "one", app.uploads, selection.of(app.settings).leaves_out)
     two = back_up(app, "two").path
     assert (two / LETTER).read_bytes() == b"DEAR company 1\n"
     assert (two / OTHER).read_bytes() == b"Longer than it was\n"

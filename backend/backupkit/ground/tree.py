@@ -18,6 +18,8 @@ from typing import Literal
 from backupkit.ground.descriptors import open_folder
 
 Form = Literal["file", "folder", "link", "special"]
+Skip = Callable[[str, os.stat_result, os.stat_result], bool]
+"""Whether to pass over an entry and what is in it: by its path, what it is, and what the folder is that it is in."""
 Unreadable = Callable[[str, OSError], None]
 """Hears the path of what cannot be read, and why."""
 _MOST_OPEN = 16  # folders above the one that is open, kept open too: going up costs nothing then
@@ -175,17 +177,21 @@ def look(root: str | Path, path: str) -> Entry | None:
         return None
 
 
-def walk(root: str | Path, leave_out: str = "", unreadable: Unreadable | None = None) -> Iterator[Entry]:
-    """Every entry below the root but `leave_out` and what is in it. What vanishes meanwhile is not there.
+def walk(
+    root: str | Path, leave_out: str = "", skip: Skip | None = None, unreadable: Unreadable | None = None
+) -> Iterator[Entry]:
+    """Every entry below the root but `leave_out`, what is to be skipped, and what is in them.
 
-    What cannot be looked at, or into, is told to `unreadable` and passed over; without that it is raised.
+    What vanishes meanwhile is not there. What cannot be looked at, or into, is told to `unreadable` and passed over;
+    without that it is raised.
     """
     with closing(OpenFolder(root)) as folder:
-        names, below = [_names(folder)], [""]
+        names, below, within = [_names(folder)], [""], [os.fstat(folder.handle)]
         while names:
             name = next(names[-1], None)
             if name is None:
                 names.pop()
+                within.pop()
                 if below.pop():
                     folder.leave()
                 continue
@@ -194,10 +200,13 @@ def walk(root: str | Path, leave_out: str = "", unreadable: Unreadable | None = 
                 continue
             try:
                 entry = _look(folder.handle, name, path)
+                if skip and skip(path, entry.facts, within[-1]):
+                    continue
                 yield entry
                 if entry.form == "folder":
                     names.append(_entered(folder, name))
                     below.append(f"{path}/")
+                    within.append(entry.facts)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:

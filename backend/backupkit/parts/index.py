@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 from backupkit.ground import disk, tree
 from backupkit.parts import marks, store
 from backupkit.parts.manifest import MOST_CHECKSUMS, checksums_in_order, escaped, unescaped
-from backupkit.words.model import CHECKSUM_FILE, STAGING, UPLOADS_FOLDER, Metadata
+from backupkit.words.model import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata
 from backupkit.words.settings import Settings
 
 _FOLDER = "index"
@@ -141,7 +141,7 @@ def writing(backups: Path, name: str) -> Iterator[Writer]:
             draft.unlink(missing_ok=True)
 
 
-def follow_restore(settings: Settings, backup: Path, live: Path) -> None:
+def follow_restore(settings: Settings, backup: Path, live: Path, skip: tree.Skip) -> None:
     """The backup's index is of the live uploads as a restore of it has left them: the next one shares with it."""
     sealed, checksum_of = backup / UPLOADS_FOLDER, checksums_in_order(backup)
     with (
@@ -149,7 +149,7 @@ def follow_restore(settings: Settings, backup: Path, live: Path) -> None:
         writing(settings.dir, backup.name) as seen,
         contextlib.closing(tree.Parents(sealed)) as copies,
     ):
-        for entry in tree.walk(live, STAGING):
+        for entry in tree.walk(live, skip=skip):
             kept = copies.look(entry.path) if entry.form == "file" else None
             checksum = checksum_of(f"{UPLOADS_FOLDER}/{entry.path}") if kept else None
             if kept and checksum and tree.signature(kept.facts)[:2] == tree.signature(entry.facts)[:2]:

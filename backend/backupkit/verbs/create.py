@@ -84,12 +84,20 @@ def backup_of_today(settings: Settings, clock: Clock = utc_now) -> Backup | None
 
 
 def refuse_overlap(settings: Settings) -> None:
-    """Neither of backups and uploads lies in the other, links resolved: each backup would hold all earlier ones."""
+    """Neither of backups and uploads lies in the other, links resolved: each backup would hold all earlier ones.
+
+    Backups that are mounted once more inside the uploads are left out of them (`selection`).
+    """
     if settings.uploads is None:
         return
     backups, live = (Path(os.path.realpath(path)) for path in (settings.dir, settings.uploads))
-    if backups == live or backups in live.parents or live in backups.parents:
+    if backups in (live, *live.parents) or live in backups.parents or _are_one(backups, live):
         raise Refused(
             f"The backups folder {settings.dir} and the uploads folder {settings.uploads} lie one in the other.",
             hint="Set BACKUP_DIR to a folder outside the uploads.",
         )
+
+
+def _are_one(one: Path, two: Path) -> bool:
+    """Whether two paths lead to one folder, by two mounts."""
+    return one.is_dir() and two.is_dir() and one.samefile(two)

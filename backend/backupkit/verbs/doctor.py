@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from backupkit.ground import disk
-from backupkit.parts import duty, journal, schema, space, store, timetable
+from backupkit.parts import duty, journal, schema, selection, space, store, timetable
 from backupkit.parts.sources import database, uploads
 from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, utc_now
@@ -22,6 +22,7 @@ from backupkit.verbs.status import CLOCKS_DIFFER
 from backupkit.words.errors import BackupError
 from backupkit.words.events import Listener, Step, silence
 from backupkit.words.model import Metadata
+from backupkit.words.names import shown
 from backupkit.words.settings import Settings, unknown_variables
 from backupkit.words.times import span
 
@@ -94,8 +95,12 @@ def _uploads(settings: Settings) -> Iterator[Finding]:
         yield Finding("fine", "No uploads folder is set; backups hold the database only.")
         return
     uploads.require(settings.uploads)
-    files, size = uploads.measure(settings.uploads)
+    selected = selection.of(settings)
+    files, size = uploads.measure(settings.uploads, selected.leaves_out)
     yield Finding("fine", f"The uploads {settings.uploads} are readable, files: {files}, {space.human(size)}.")
+    if selected.met:
+        names = ", ".join(shown(path) for path in sorted(selected.met))
+        yield Finding("fine", f"The database or the backups are in the uploads folder, and are no uploads: {names}.")
     if not os.access(settings.uploads, os.W_OK):
         yield Finding("wrong", f"{settings.uploads} cannot be written: a restore would fail.")
 

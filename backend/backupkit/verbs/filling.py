@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from backupkit.ground import disk, process
-from backupkit.parts import index, manifest, space
+from backupkit.parts import index, manifest, selection, space
 from backupkit.parts.sources import database, uploads
 from backupkit.parts.sources.database import Inspection
 from backupkit.words.errors import SourceBroken
@@ -122,7 +122,7 @@ def _required(draft: Draft, size: int) -> int | None:
     if before and before.uploads and 2 * space.with_margin(whole) < disk.free_space(draft.settings.dir):
         return None
     if draft.live_uploads:
-        size += uploads.measure(draft.live_uploads, draft.earlier)[1]
+        size += uploads.measure(draft.live_uploads, selection.of(draft.settings).leaves_out, draft.earlier)[1]
         if draft.earlier:
             draft.earlier.rewind()
     space.require(size, draft.settings.dir, "This backup")
@@ -138,7 +138,8 @@ def _take_uploads(draft: Draft, checksums: manifest.ChecksumWriter, tell: Listen
         draft.seen.add(path, facts, checksum)
 
     target = draft.folder / UPLOADS_FOLDER
-    facts, added = uploads.copy(draft.live_uploads, target, record, draft.earlier, tell)
+    skip = selection.of(draft.settings).leaves_out
+    facts, added = uploads.copy(draft.live_uploads, target, record, skip, draft.earlier, tell)
     return _Taken(added, uploads=facts)
 
 

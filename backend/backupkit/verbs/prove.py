@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from backupkit.ground import disk
-from backupkit.parts import lock, store, trial, upgrade
+from backupkit.parts import lock, selection, store, trial, upgrade
 from backupkit.parts.sources import delta
 from backupkit.parts.trial import NotProven
 from backupkit.verbs import staging
@@ -129,7 +129,7 @@ def _compare(scratch: Settings, source: Source, done: Restored) -> None:
             hint="That is a bug: please report it, with this command's output.",
         )
     if source.uploads and scratch.uploads:
-        found = delta.differences(scratch.uploads, source.uploads, source.same_owner)
+        found = delta.differences(scratch.uploads, source.uploads, source.same_owner, selection.of(scratch))
         wrong = [one.path for one in found if one.action != "dress"]
         if wrong:
             raise NotProven(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from backupkit.parts import index, journal, manifest, schema, space, store
+from backupkit.parts import index, journal, manifest, schema, selection, space, store
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.verbs import recover, staging
@@ -163,7 +163,7 @@ def _share_from_now_on(settings: Settings, plan: RestorePlan, safety: Backup) ->
     kept = safety.metadata.uploads.bytes if safety.metadata and safety.metadata.uploads else 0
     backup = settings.dir / plan.source.name
     if settings.uploads and plan.uploads and plan.uploads.bytes > kept and manifest.has_checksums(backup):
-        index.follow_restore(settings, backup, settings.uploads)
+        index.follow_restore(settings, backup, settings.uploads, selection.of(settings).leaves_out)
 
 
 def _require_writable(settings: Settings, source: Source) -> None:
@@ -184,7 +184,8 @@ def _not_writable(path: Path) -> SourceUnreadable:
 
 def _look_at_live(settings: Settings, source: Source, tell: Listener) -> Live:
     with index.newest(settings) as earlier:
-        unsaved = uploads.measure(settings.uploads, earlier)[1] if source.uploads and settings.uploads else 0
+        skip = selection.of(settings).leaves_out if source.uploads and settings.uploads else None
+        unsaved = uploads.measure(settings.uploads, skip, earlier)[1] if skip and settings.uploads else 0
         is_saved = bool(earlier and earlier.database and earlier.database == database.signature(settings.database))
         is_wanted = bool(is_saved and earlier and source.facts and _has(earlier.metadata, source.facts))
     if source.database is None:

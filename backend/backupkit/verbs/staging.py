@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backupkit.ground import disk, process
-from backupkit.parts import index, integrity, manifest, schema, store, upgrade
+from backupkit.parts import index, integrity, manifest, schema, selection, store, upgrade
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.words.errors import Damaged
 from backupkit.words.events import Listener, Notice, Progress, Step, silence
@@ -136,7 +136,7 @@ def stage_database(settings: Settings, source: Source) -> Source:
     assert source.database is not None and source.facts is not None
     staged = staged_database(settings)
     disk.make_folder(settings.database.parent)
-    staged.parent.mkdir(mode=0o700)
+    staged.parent.mkdir(mode=0o700, exist_ok=True)  # the uploads may be staged in the same place
     if disk.copy_and_hash(source.database, staged) != source.facts.sha256:
         raise Damaged(f"{source.database} changed while it was staged.", hint="Try again.")
     database.match_page_size(staged, settings.database, settings.busy_timeout)
@@ -174,7 +174,9 @@ def differences(settings: Settings, source: Source, tell: Listener) -> Iterator[
     if settings.uploads.exists() and not settings.uploads.is_dir():
         uploads.require(settings.uploads)
     with index.newest(settings) as earlier:
-        yield from delta.differences(settings.uploads, source.uploads, source.same_owner, earlier, tell)
+        yield from delta.differences(
+            settings.uploads, source.uploads, source.same_owner, selection.of(settings), earlier, tell
+        )
 
 
 def unstage(settings: Settings) -> None:

@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 from backupkit.ground import disk, tree
 from backupkit.ground.tree import Entry
 from backupkit.parts.index import Earlier
+from backupkit.parts.selection import Selection
 from backupkit.words.events import Listener, Progress, Step, Warned, silence
 from backupkit.words.model import STAGING
 from backupkit.words.names import shown
@@ -71,11 +72,17 @@ class Summary:
 
 
 def differences(
-    live: Path, wanted: Path, same_owner: bool, earlier: Earlier | None = None, tell: Listener = silence
+    live: Path,
+    wanted: Path,
+    same_owner: bool,
+    selection: Selection,
+    earlier: Earlier | None = None,
+    tell: Listener = silence,
 ) -> Iterator[Difference]:
     """Every path that is not as wanted. Files of one size are compared by content: a kept time proves nothing.
 
-    But not where the earlier backup has the wanted file, and has seen the live one as it is now.
+    But not where the earlier backup has the wanted file, and has seen the live one as it is now. What is no upload
+    where it is, or would be, is left out.
     """
     done = 0
 
@@ -85,7 +92,7 @@ def differences(
         tell(Progress(done))
 
     comparison = _Comparison(live, wanted, same_owner, earlier, read)
-    for one, two in _side_by_side(live, wanted):
+    for one, two in _side_by_side(live, wanted, selection):
         if difference := _difference(comparison, one, two):
             yield difference
 
@@ -112,7 +119,7 @@ def _is_closed(folder: Path) -> bool:
 def stage(found: Iterable[Difference], places: Places, total: int | None = None, tell: Listener = silence) -> None:
     """What is needed lies in the staging folder with the list of what to do; not yet synced. `total` is in bytes."""
     staging = places.live / STAGING
-    staging.mkdir(mode=0o700)
+    staging.mkdir(mode=0o700, exist_ok=True)  # the database may be staged in the same place
     tell(Step("Staging the uploads", total))
     done = 0
     with open(staging / OPERATIONS, "w", encoding="ascii") as operations:
@@ -151,9 +158,9 @@ def unstage(live: Path) -> None:
         disk.remove_tree(live / STAGING)
 
 
-def _side_by_side(live: Path, wanted: Path) -> Iterator[tuple[Entry | None, Entry | None]]:
+def _side_by_side(live: Path, wanted: Path, selection: Selection) -> Iterator[tuple[Entry | None, Entry | None]]:
     """Both walks, entry beside entry of the same path."""
-    left = tree.walk(live, STAGING) if live.is_dir() else iter(())
+    left = tree.walk(live, skip=selection.leaves_out) if live.is_dir() else iter(())
     right = tree.walk(wanted)
     one, two = next(left, None), next(right, None)
     while one or two:
@@ -164,7 +171,8 @@ def _side_by_side(live: Path, wanted: Path) -> Iterator[tuple[Entry | None, Entr
             yield one, None
             one = next(left, None)
         else:
-            yield None, two
+            if not selection.leaves_out_wanted(two.path):
+                yield None, two
             two = next(right, None)
 
 

@@ -19,7 +19,7 @@ from backupkit.ground import disk, tree
 from backupkit.parts.index import Earlier
 from backupkit.words.errors import SourceUnreadable
 from backupkit.words.events import Listener, Progress, Warned, silence
-from backupkit.words.model import STAGING, UploadsFacts
+from backupkit.words.model import UploadsFacts
 from backupkit.words.names import shown
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def require(live: Path) -> None:
         raise SourceUnreadable(f"The uploads folder {live} cannot be read: {error.strerror}.", hint) from error
 
 
-def measure(live: Path, earlier: Earlier | None = None) -> tuple[int, int]:
+def measure(live: Path, skip: tree.Skip, earlier: Earlier | None = None) -> tuple[int, int]:
     """Files below the folder, and bytes on disk of those that an earlier backup has not; without reading any."""
     files = size = 0
-    for path, facts in _files(str(live)):
+    for path, facts in _files(live, skip):
         files += 1
         seen = earlier and earlier.find(path)
         if not seen or not seen.is_now(facts):
@@ -58,26 +58,27 @@ def measure(live: Path, earlier: Earlier | None = None) -> tuple[int, int]:
     return files, size
 
 
-def _files(root: str) -> Iterator[tuple[str, os.stat_result]]:
+def _files(root: Path, skip: tree.Skip) -> Iterator[tuple[str, os.stat_result]]:
     """Every file that can be reached, in the order of `tree.walk`."""
     with suppress(OSError):
-        for entry in tree.walk(root, unreadable=lambda _path, _error: None):
+        for entry in tree.walk(root, skip=skip, unreadable=lambda _path, _error: None):
             if entry.form == "file":
                 yield entry.path, entry.facts
 
 
 def copy(
-    live: Path, target: Path, record: Record, earlier: Earlier | None = None, tell: Listener = silence
+    live: Path, target: Path, record: Record, skip: tree.Skip, earlier: Earlier | None = None, tell: Listener = silence
 ) -> tuple[UploadsFacts, int]:
     """The whole tree below `target`, a new folder, and the bytes that are not linked: of contents, modes, times, links
     and, as root, owners nothing is lost.
 
     A file that is as the earlier backup saw it is linked to the copy there; by content where its content is the same
     and only the times of the system differ. Nothing is ever written through such a link. `record` hears the path, the
-    live facts and the SHA-256 of every file. What cannot be copied is warned of, and counted nowhere.
+    live facts and the SHA-256 of every file. What is no upload is skipped. What cannot be copied is warned of, and
+    counted nowhere.
     """
     target.mkdir(mode=0o700)
-    copying = _Copying(record, tell, earlier)
+    copying = _Copying(record, tell, earlier, skip)
     with (
         closing(tree.OpenFolder(live)) as source,
         closing(tree.OpenFolder(target)) as copied,
@@ -162,6 +163,7 @@ class _Copying:
     record: Record
     tell: Listener
     earlier: Earlier | None
+    skip: tree.Skip
     files: int = 0
     bytes: int = 0
     added: int = 0
@@ -217,10 +219,8 @@ def _copy_tree(folders: _Folders, copying: _Copying) -> None:
                 folders.leave()
             continue
         path = f"{level.path}{name}"
-        if path == STAGING:
-            continue
         try:
-            inner = _copy_entry(folders, name, path, copying)
+            inner = _copy_entry(folders, name, path, level.facts, copying)
         except (FileNotFoundError, NotADirectoryError):
             continue  # gone since it was listed: no part of any later moment
         except _Unreadable:
@@ -243,9 +243,11 @@ def _names(folder: tree.OpenFolder) -> Iterator[str]:
     return iter(sorted(os.listdir(folder.handle)))
 
 
-def _copy_entry(folders: _Folders, name: str, path: str, copying: _Copying) -> _Level | None:
+def _copy_entry(folders: _Folders, name: str, path: str, within: os.stat_result, copying: _Copying) -> _Level | None:
     """One entry is in the draft. A folder is, but for what is in it: we are in it then."""
     facts = os.stat(name, dir_fd=folders.source.handle, follow_symlinks=False)
+    if copying.skip(path, facts, within):
+        return None
     form = tree.form_of(facts.st_mode)
     if form == "folder":
         return _begin_folder(folders, name, path, facts, copying)
