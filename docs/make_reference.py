@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Write the tables of commands and settings from the program: .venv/bin/python docs/make_reference.py [--check]
+"""Write what follows from the program's own commands and settings: .venv/bin/python docs/make_reference.py [--check]
 
-In commands.md and settings.md everything below the marker is generated; what stands above it is written by hand.
-`--check` changes nothing and ends with 1 if a file is not what the program says.
+The reference of commands and settings, below a marker (what is above it is written by hand), and the reference app's
+backup.toml and its schema. `--check` changes nothing and ends with 1 if a file is not what the program says.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -14,14 +15,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
-sys.path.insert(0, str(REFERENCE.parent.parent / "backend"))
+BACKEND = REFERENCE.parent.parent / "backend"
+sys.path.insert(0, str(BACKEND))
 
 from typer.main import get_command  # noqa: E402
 
 import backup_restore  # noqa: E402
 from backupkit.words.remotes import TABLE_TYPES, RemoteTable  # noqa: E402
-from backupkit.words.settings import Settings, secret_names  # noqa: E402
-from backupkit.words.settings_schema import allowed, default_in_words, json_schema  # noqa: E402
+from backupkit.words.settings import SETTINGS_FILE, Settings, secret_names  # noqa: E402
+from backupkit.words.settings_schema import SCHEMA_FILE, allowed, default_in_words, json_schema, template  # noqa: E402
 
 MARKER = "<!-- Generated below this line by docs/make_reference.py from the program's own help. -->"
 READ_MORE = {
@@ -59,20 +61,29 @@ READ_MORE = {
 
 
 def main() -> None:
-    """Write both files, or with `--check` compare them."""
-    pages = {"commands.md": commands(), "settings.md": settings()}
-    stale = [name for name, lines in pages.items() if not update(REFERENCE / name, lines, "--check" not in sys.argv)]
-    if stale:
-        sys.exit(f"Out of date: {', '.join(stale)}. Run: .venv/bin/python docs/make_reference.py")
+    """Write the files, or with `--check` compare them."""
+    stale = [path for path, content in files().items() if path.read_text(encoding="utf-8") != content]
+    if "--check" in sys.argv and stale:
+        names = ", ".join(path.name for path in stale)
+        sys.exit(f"Out of date: {names}. Run: .venv/bin/python docs/make_reference.py")
+    for path in stale:
+        path.write_text(files()[path], encoding="utf-8")
 
 
-def update(path: Path, lines: Iterator[str], write: bool) -> bool:
-    """Put the lines below the marker; False if they were others and must not be written."""
-    before = path.read_text(encoding="utf-8")
-    after = before.partition(MARKER)[0] + "\n".join([MARKER, "", *lines]).rstrip() + "\n"
-    if write:
-        path.write_text(after, encoding="utf-8")
-    return write or before == after
+def files() -> dict[Path, str]:
+    """What each generated file is to hold."""
+    return {
+        REFERENCE / "commands.md": page("commands.md", commands()),
+        REFERENCE / "settings.md": page("settings.md", settings()),
+        BACKEND / SCHEMA_FILE: json.dumps(json_schema(), indent=2) + "\n",
+        BACKEND / SETTINGS_FILE: template(BACKEND),
+    }
+
+
+def page(name: str, lines: Iterator[str]) -> str:
+    """The page as it is above the marker, with these lines below it."""
+    above = (REFERENCE / name).read_text(encoding="utf-8").partition(MARKER)[0]
+    return above + "\n".join([MARKER, "", *lines]).rstrip() + "\n"
 
 
 # Commands.
