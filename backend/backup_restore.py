@@ -158,7 +158,8 @@ def show(name: Name, json: Json = False) -> None:
     from backupkit.parts import sizes, store
 
     settings = _settings_for_reading()
-    found = sizes.unique_bytes_of(settings, store.find(settings, name))
+    with listening() as tell:
+        found = sizes.unique_bytes_of(settings, store.find(settings, name, tell))
     if json:
         as_json.put(as_json.backup(found))
     else:
@@ -171,7 +172,7 @@ def verify(
         str | None, typer.Argument(help="The backup's name, or 'latest', or the path of a database file.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Verify all backups.")] = False,
-    newest: Annotated[bool, typer.Option("--latest", help="The newest that is not a safety copy.")] = False,
+    newest: Annotated[bool, typer.Option("--latest", help="Take the newest, whatever its state, as without a name.")] = False,
     at_random: Annotated[
         bool, typer.Option("--random", help="Take one whose last test restore is long ago, or that never had one.")
     ] = False,
@@ -981,7 +982,10 @@ def _to_verify(settings: Settings, name: str | None, every: bool, at_random: boo
         return [pick(settings)]
     if name is not None and os.sep in name and store.is_backup(Path(name).absolute()):
         return [backup_at(settings, Path(name))]
-    return [store.find(settings, store.LATEST if name is None else name)]
+    if name is None:
+        return [store.newest(settings)]
+    with listening() as tell:
+        return [store.find(settings, name, tell)]
 
 
 def _verify_file(settings: Settings, path: Path, too_much: bool, json: bool) -> None:

@@ -124,10 +124,29 @@ def test_empty_uploads_mean_there_are_none(app: SmallApp) -> None:
     assert run_here(app, "config", "--json", check=0).json["uploads"]["value"] is None
 
 
-def test_backups_lie_in_the_app_folder_where_it_has_such_a_folder_and_else_beside_it(folder: Path) -> None:
+@pytest.mark.parametrize("mark", ["backup.sh", ".git", "docker-compose.yml", "compose.yaml"])
+def test_backups_lie_beside_the_app_folder_only_inside_its_project(folder: Path, mark: str) -> None:
+    assert load_settings(folder).dir == folder / "backups"
+    (folder.parent / mark).touch()
     assert load_settings(folder).dir == folder.parent / "backups"
     (folder / "backups").mkdir()
     assert load_settings(folder).dir == folder / "backups"
+
+
+def test_an_app_that_is_a_project_of_its_own_keeps_its_backups_to_itself(folder: Path) -> None:
+    (folder.parent / ".git").mkdir()
+    (folder / "docker-compose.yml").touch()
+    assert load_settings(folder).dir == folder / "backups"
+
+
+def test_a_home_is_no_project_because_it_is_under_version_control(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder.parent / ".git").mkdir()
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load_settings(folder).dir == folder / "backups"
+    (folder.parent / "backup.sh").touch()
+    assert load_settings(folder).dir == folder.parent / "backups"
 
 
 def test_an_app_folder_that_is_set_to_nothing_is_the_scripts_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

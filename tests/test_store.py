@@ -15,7 +15,7 @@ from backupkit.verbs.create import create_backup
 from backupkit.words.errors import NoSuchBackup
 from backupkit.words.model import Order
 from backupkit.words.settings import Settings
-from refusals import run_here
+from refusals import assert_refusal, picture, run_here
 from small_app import NOON, SmallApp, tree
 
 OWNER = 1234
@@ -34,7 +34,7 @@ def test_the_newest_comes_first_whatever_the_names(app: SmallApp) -> None:
     for name, hours in (("b", 2), ("a", 3), ("c", 1)):
         make(app, name, hours)
     assert names(app.settings) == ["a", "b", "c"]
-    assert store.latest(app.settings).name == "a"
+    assert store.latest(app.settings).backup.name == "a"
 
 
 def test_latest_is_never_a_safety_copy(app: SmallApp) -> None:
@@ -50,7 +50,99 @@ def test_latest_is_never_a_safety_copy(app: SmallApp) -> None:
 def test_latest_is_never_one_that_cannot_be_read(app: SmallApp) -> None:
     make(app, "one", 1)
     (make(app, "two", 2) / "backup_metadata.json").write_text("{")
-    assert store.latest(app.settings).name == "one"
+    assert store.latest(app.settings).backup.name == "one"
+
+
+def other_app(app: SmallApp, app_id: str = "another") -> Settings:
+    """The settings of an app that shares this one's backups folder."""
+    return app.settings.model_copy(update={"app_id": app_id})
+
+
+def test_latest_is_the_newest_usual_whole_backup_of_this_app_and_the_others_are_named_with_why(app: SmallApp) -> None:
+    app.add_rows(100)
+    make(app, "good", 1)
+    make(app, "partial", 2, uploads=False)
+    create_backup(other_app(app), Order("theirs"), clock=lambda: NOON + timedelta(hours=3))
+    (make(app, "flipped", 4) / "SHA256SUMS").unlink()
+    app.execute("DELETE FROM applications WHERE id > 3")
+    make(app, "disaster", 5)
+    make(app, "safety", 6, kind="pre_restore")
+    make(app, "tomorrow", 100 * 365 * 24)
+    (make(app, "unreadable", 7) / "backup_metadata.json").write_text("{")
+    found = store.latest(app.settings)
+    assert found.backup.name == "good"
+    for reason in (
+        "partial (without the uploads)",
+        "theirs (of another app: another)",
+        "flipped, unreadable (damaged)",
+        "disaster (unusual: table applications: 3 rows, down from 103 rows)",
+        "tomorrow (dated in the future)",
+    ):
+        assert reason in found.passed_over
+    assert "safety" not in found.passed_over
+
+
+def test_what_latest_passes_over_is_in_the_plan_and_told_by_every_command_that_takes_it(app: SmallApp) -> None:
+    make(app, "good", 1)
+    make(app, "partial", 2, uploads=False)
+    sentence = "latest is good. Passed over: partial (without the uploads)."
+    assert sentence in run_here(app, "restore", "latest", "--dry-run", check=0).out
+    assert sentence in run_here(app, "restore", "latest", "--dry-run", "--json", check=0).json["notes"]
+    assert run_here(app, "restore", "latest", "--yes", check=0).err.count(sentence) == 1
+    for command in (("show", "latest"), ("verify", "latest"), ("export", "latest", "x.tar"), ("pin", "latest")):
+        assert sentence in run_here(app, *command, check=0).err
+
+
+def test_a_backup_without_uploads_is_whole_where_the_app_has_none(app: SmallApp) -> None:
+    settings = app.settings.model_copy(update={"uploads": None})
+    create_backup(settings, Order("one"))
+    assert store.latest(settings).backup.name == "one"
+
+
+def test_latest_names_what_there_is_where_none_will_do(app: SmallApp) -> None:
+    make(app, "partial", 1, uploads=False)
+    result = run_here(app, "restore", "latest", "--yes", check=10)
+    assert "Passed over: partial (without the uploads)" in result.err and "name it" in result.err
+
+
+def test_another_apps_backup_is_refused_and_restored_only_if_that_is_meant(app: SmallApp) -> None:
+    create_backup(other_app(app), Order("theirs"))
+    app.add_rows(1)
+    before = picture(app)
+    for command in (("restore", "theirs", "--yes"), ("restore", "theirs", "--dry-run")):
+        result = run_here(app, *command)
+        assert_refusal(result, 2, "of another app: another, and this is pats", "--force")
+    assert picture(app) == before
+    run_here(app, "restore", "theirs", "--force", check=0)
+
+
+def test_a_backup_made_by_hand_is_of_the_app_whose_database_it_has(app: SmallApp) -> None:
+    by_hand = make(app, "one", 1)
+    shutil.move(by_hand, app.backups / "by_hand")
+    (app.backups / "by_hand" / "SHA256SUMS").unlink()
+    (app.backups / "by_hand" / "backup_metadata.json").write_text(
+        '{"timestamp": "20241201_120000", "database_file": "pats.db", "uploads_included": true}'
+    )
+    assert store.latest(other_app(app)).backup.name == "by_hand"
+
+
+def test_two_apps_side_by_side_share_no_folder_by_default(app: SmallApp, tmp_path: Path) -> None:
+    (app.backups).rmdir()
+    second = SmallApp.create(tmp_path / "second", app.templates)
+    second.backups.rmdir()
+    app.command("backup", "one", check=0)
+    assert second.command("list", "--json", check=0).json == []
+    assert second.command("restore", "latest", "--yes").code == 10
+
+
+def test_backups_where_an_earlier_version_kept_them_by_default_are_named(app: SmallApp) -> None:
+    make(app, "one", 1)
+    shutil.move(app.backups, app.folder.parent / "backups")
+    there = str(app.folder.parent / "backups")
+    assert there in app.command("restore", "latest", "--yes", check=10).err
+    assert there in app.command("restore", "one", "--yes", check=10).err
+    assert there in app.command("list", check=0).out
+    assert there in app.command("doctor").out
 
 
 def test_what_is_no_backup_is_not_listed(app: SmallApp) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backupkit.parts import store
 from backupkit.parts.space import human
 from backupkit.words.names import shown
 from backupkit.words.times import ago
@@ -57,6 +58,8 @@ def listing(settings: Settings, found: list[Backup]) -> Iterator[str]:
     """The backups, newest first."""
     if not found:
         yield f"There are no backups in {settings.dir} yet. Make one: {settings.reach.tool('backup')}"
+        if there := store.left_beside(settings):
+            yield f"There are backups in {there}, where an earlier version kept them: set BACKUP_DIR to that."
         return
     head = ("NAME", "MADE", "KIND", "SIZE", "ADDS", "REVISION", "STATE", "NOTE")
     yield from table(head, (_row(settings, backup) for backup in found))

@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import PurePath
 from zoneinfo import ZoneInfo
 
-from backupkit.words.model import Backup, Metadata
+from backupkit.parts.reliable import owner_of
+from backupkit.words.model import Backup
 from backupkit.words.names import shown
 from backupkit.words.settings import Settings
 from backupkit.words.span import Span, parse_span
@@ -130,16 +130,11 @@ def _out_of_reach(backup: Backup, known: Known) -> str:
     metadata = backup.metadata
     if metadata is None:
         return "damaged: nobody knows what it is"
-    if (owner := _owner(metadata)) != known.app_id:
+    if (owner := owner_of(metadata)) != known.app_id:
         return f"of another app: {shown(owner)}" if owner else "of an unknown app"
     if metadata.created_at > known.now:
         return "dated in the future"
     return "damaged: look at it, then delete it" if backup.state == "damaged" else ""
-
-
-def _owner(metadata: Metadata) -> str:
-    """Whose backup it is; earlier formats tell it by the database's name, as the default of `app_id` does."""
-    return metadata.app_id or PurePath(metadata.database_file or "").stem
 
 
 def _safeguards(policy: Policy, ours: list[Backup], known: Known) -> Iterator[Reason]:
@@ -244,7 +239,7 @@ def _doubt(backup: Backup) -> str:
 
 def _is_of_now(backup: Backup, known: Known) -> bool:
     metadata = backup.metadata
-    return metadata is not None and _owner(metadata) == known.app_id and metadata.created_at <= known.now
+    return metadata is not None and owner_of(metadata) == known.app_id and metadata.created_at <= known.now
 
 
 def _is_good(backup: Backup) -> bool:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from backupkit.ground import disk, tree
-from backupkit.parts import lock, manifest, marks, proofs
+from backupkit.parts import lock, manifest, marks, proofs, reliable
 from backupkit.words.errors import BackupError, Damaged, NoSuchBackup
+from backupkit.words.events import Listener, Notice, silence
 from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.words.names import check_name
 from backupkit.words.settings import Settings
@@ -49,24 +50,90 @@ def all_backups(settings: Settings) -> list[Backup]:
     return sorted(found, key=lambda backup: (_moment(backup), backup.name), reverse=True)
 
 
-def find(settings: Settings, name: str) -> Backup:
-    """The backup of that name, or the newest for `latest`, safety copies apart; `NoSuchBackup` names what there is."""
+def find(settings: Settings, name: str, tell: Listener = silence) -> Backup:
+    """The backup of that name; `NoSuchBackup` names what there is. What `latest` passes over is told."""
     if name == LATEST:
-        return latest(settings)
+        found = latest(settings)
+        if found.passed_over:
+            tell(Notice(found.sentence))
+        return found.backup
     path = settings.dir / check_name(name)
     if not path.is_dir() or path.is_symlink():
         known = [backup.name for backup in all_backups(settings)[:3]]
-        hint = f"There are: {', '.join(known)} …; `list` shows all." if known else "There are no backups yet."
+        hint = (
+            f"There are: {', '.join(known)} …; `list` shows all."
+            if known
+            else f"There are none yet. {none_yet(settings)}"
+        )
         raise NoSuchBackup(f"There is no backup named {name} in {settings.dir}.", hint)
     return read(settings, name)
 
 
-def latest(settings: Settings) -> Backup:
-    """The newest backup that is not a safety copy."""
+@dataclass(frozen=True)
+class Latest:
+    """The newest usual, whole backup of this app, and the newer ones that are not, each with why."""
+
+    backup: Backup
+    passed_over: str = ""
+
+    @property
+    def sentence(self) -> str:
+        return f"latest is {self.backup.name}. Passed over: {self.passed_over}."
+
+
+def latest(settings: Settings, now: datetime | None = None) -> Latest:
+    """The newest backup that can be relied on; `NoSuchBackup` says what speaks against those there are."""
+    found, now = all_backups(settings), now or datetime.now(UTC)
+    for place, backup in enumerate(found):
+        if not reliable.why_not(settings, backup, now):
+            newer = [*found[:place], *(one for one in found[place:] if _may_be_newer(one, backup))]
+            return Latest(backup, reliable.passed_over(settings, newer, now))
+    if passed_over := reliable.passed_over(settings, found, now):
+        raise NoSuchBackup(
+            f"No backup in {settings.dir} is a usual, whole one of this app. Passed over: {passed_over}.",
+            hint="To take one of them, name it instead of `latest`: `list`",
+        )
+    raise NoSuchBackup(f"There is no backup in {settings.dir} yet.", hint=none_yet(settings))
+
+
+def _may_be_newer(unreadable: Backup, backup: Backup) -> bool:
+    """Whether a backup whose metadata cannot be trusted may be the newer one: nothing else of it has a date."""
+    return unreadable.metadata is None and any(changed > _moment(backup) for changed in last_changed(unreadable))
+
+
+def last_changed(backup: Backup) -> list[datetime]:
+    """When the folder was last changed; nothing where it vanished meanwhile."""
+    try:
+        return [datetime.fromtimestamp(os.lstat(backup.path).st_mtime, UTC)]
+    except (OSError, OverflowError, ValueError):
+        return []
+
+
+def newest(settings: Settings) -> Backup:
+    """The newest backup of this app that is no safety copy, whatever its state."""
     for backup in all_backups(settings):
-        if backup.metadata and backup.metadata.kind != "pre_restore":
+        metadata = backup.metadata
+        if metadata is None or (metadata.kind != "pre_restore" and reliable.is_own(settings, metadata)):
             return backup
-    raise NoSuchBackup(f"There is no backup in {settings.dir} yet.", hint="Make one: `backup`")
+    raise NoSuchBackup(f"There is no backup in {settings.dir} yet.", hint=none_yet(settings))
+
+
+def none_yet(settings: Settings) -> str:
+    """What to do where there is no backup: make one, or look where an earlier version kept them by default."""
+    if there := left_beside(settings):
+        return f"There are backups in {there}, where an earlier version kept them: set BACKUP_DIR to that."
+    return "Make one: `backup`"
+
+
+def left_beside(settings: Settings) -> Path | None:
+    """`../backups`, once the default everywhere, where it has backups of this app and is not the folder in use."""
+    there = settings.app_dir.parent / "backups"
+    if "dir" in settings.model_fields_set or there == settings.dir:
+        return None
+    with contextlib.suppress(OSError):
+        found = all_backups(settings.model_copy(update={"dir": there}))
+        return there if any(one.metadata and reliable.is_own(settings, one.metadata) for one in found) else None
+    return None
 
 
 def read(settings: Settings, name: str) -> Backup:

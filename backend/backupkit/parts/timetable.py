@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import Literal
 from zoneinfo import ZoneInfo
 
+from backupkit.parts import reliable
 from backupkit.words.cron import LONGEST, Cron, daily, parse_cron, parse_time
 from backupkit.words.model import Backup, Metadata
 from backupkit.words.operation import Operation
@@ -74,8 +75,7 @@ def is_credible(moment: datetime, now: datetime) -> bool:
 
 
 def _counts(settings: Settings, backup: Backup, metadata: Metadata) -> bool:
-    is_ours = metadata.app_id in (None, settings.app_id)
-    return metadata.kind == "scheduled" and is_ours and backup.state != "damaged"
+    return metadata.kind == "scheduled" and reliable.is_own(settings, metadata) and backup.is_usable
 
 
 def _is_over(operation: Operation) -> bool:

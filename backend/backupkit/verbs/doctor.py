@@ -14,11 +14,11 @@ from typing import Literal
 
 from backupkit.ground import disk
 from backupkit.parts import duty, journal, schema, selection, space, store, timetable
+from backupkit.parts.reliable import CLOCKS_DIFFER
 from backupkit.parts.sources import database, uploads
 from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.reached import try_remotes
-from backupkit.verbs.status import CLOCKS_DIFFER
 from backupkit.words.errors import BackupError
 from backupkit.words.events import Listener, Step, silence
 from backupkit.words.model import Metadata
@@ -109,6 +109,7 @@ def _backups(settings: Settings) -> Iterator[Finding]:
     refuse_overlap(settings)
     if not settings.dir.exists():
         yield Finding("warning", f"The backups folder {settings.dir} is not there yet; the first backup makes it.")
+        yield from _left_beside(settings)
         return
     store.require(settings.dir)
     free, found = disk.free_space(settings.dir), store.all_backups(settings)
@@ -120,6 +121,13 @@ def _backups(settings: Settings) -> Iterator[Finding]:
             yield Finding("warning", f"{backup.name} is damaged: {backup.trouble or backup.flaws[0].text}")
     if not found:
         yield Finding("warning", "There is no backup yet.", settings.reach.tool("backup"))
+    yield from _left_beside(settings)
+
+
+def _left_beside(settings: Settings) -> Iterator[Finding]:
+    if there := store.left_beside(settings):
+        mend = f"set BACKUP_DIR to {there}, or move what is in it to {settings.dir}"
+        yield Finding("warning", f"There are backups in {there}, where an earlier version kept them.", mend)
 
 
 def _schema(settings: Settings) -> Iterator[Finding]:

@@ -82,7 +82,7 @@ def export_to(
     Without the lock: who reads the stream may take hours, and a sealed backup does not change.
     """
     check_suffix(form, closing)
-    backup = store.find(settings, name)
+    backup = store.find(settings, name, tell)
     metadata = store.trusted(backup)
     if not manifest.has_checksums(backup.path):
         tell(Warned(f"{backup.name} has no checksums (unchecked): it is exported as it lies there."))

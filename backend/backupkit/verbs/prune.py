@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from backupkit.ground import disk
 from backupkit.parts import marks, retention, store
@@ -57,7 +55,9 @@ def plan_prune(settings: Settings, clock: Clock = utc_now) -> PrunePlan:
         now=clock(),
         zone=settings.zone,
         reserved=unpushed(settings) | ({undone: "undo goes back to it"} if undone else {}),
-        undated={backup.name: changed for backup in found if not backup.metadata for changed in _changed(backup)},
+        undated={
+            backup.name: changed for backup in found if not backup.metadata for changed in store.last_changed(backup)
+        },
     )
     decision = retention.decide(policy, found, known)
     return PrunePlan(policy, decision.verdicts, decision.stopped, settings.prune_limit)
@@ -124,11 +124,3 @@ def _remove(settings: Settings, backup: Backup, tell: Listener) -> bool:
         tell(Warned(f"{backup.path} could not be removed: {error.strerror}."))
         return False
     return True
-
-
-def _changed(backup: Backup) -> list[datetime]:
-    """When the folder was last changed; nothing where it vanished meanwhile."""
-    try:
-        return [datetime.fromtimestamp(os.lstat(backup.path).st_mtime, UTC)]
-    except (OSError, OverflowError, ValueError):
-        return []

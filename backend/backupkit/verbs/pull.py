@@ -20,9 +20,9 @@ from backupkit.verbs.recording import at_work, recorded
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.verbs.verify import Verified, backup_at, verify_backups
 from backupkit.words.errors import Damaged, NoSuchBackup, Refused
-from backupkit.words.events import Listener, Step, silence
+from backupkit.words.events import Listener, Notice, Step, silence
 from backupkit.words.model import Backup
-from backupkit.words.names import check_name
+from backupkit.words.names import check_name, shown
 from backupkit.words.settings import Settings
 
 
@@ -63,14 +63,14 @@ def ask_remote(settings: Settings, remote: str, tell: Listener = silence, clock:
 def pull_backup(settings: Settings, name: str, remote: str, tell: Listener = silence, clock: Clock = utc_now) -> Pulled:
     """The backup of the remote is one of ours: complete, checked and on disk, or not there.
 
-    `latest` is the newest there that is no safety copy. One that is here already is left as it is. Raises
+    `latest` is the newest whole one there that is no safety copy. One that is here already is left as it is. Raises
     `NoSuchBackup`; `Refused` for another one of that name here; `Damaged`; `NoSpace`; `RemoteFailed`.
     """
     opened = open_remote(settings, remote)
     store.require(settings.dir)
     with at_work(settings, f"pull of {name}", tell, clock, [name]) as work:
         recover_under_lock(settings, work.tell)
-        found = _find(list_remote(settings, remote, work.tell, clock), name, remote)
+        found = _find(settings, list_remote(settings, remote, work.tell, clock), name, remote, work.tell)
         if found.name in store.taken_names(settings):
             return Pulled(_same_here(settings, found), False)
         with store.drafted(settings, found.name) as draft:
@@ -95,7 +95,7 @@ def prove_remote(
 ) -> list[Verified]:
     """The backup fetched from the remote, and restored for a test; the fetched copy is gone afterwards."""
     opened = open_remote(settings, remote)
-    found = _find(list_remote(settings, remote, tell, clock), name, remote)
+    found = _find(settings, list_remote(settings, remote, tell, clock), name, remote, tell)
     store.require(settings.dir)
     folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}fetched-", dir=settings.dir))
     try:
@@ -106,14 +106,22 @@ def prove_remote(
         disk.remove_tree(folder)
 
 
-def _find(there: Sequence[RemoteBackup], name: str, remote: str) -> RemoteBackup:
-    wanted = [one for one in there if (one.kind != "pre_restore" if name == store.LATEST else one.name == name)]
+def _find(settings: Settings, there: Sequence[RemoteBackup], name: str, remote: str, tell: Listener) -> RemoteBackup:
+    wanted = [one for one in there if (_is_whole(settings, one) if name == store.LATEST else one.name == name)]
     if wanted:
         check_name(wanted[0].name)
+        if passed_over := [one.name for one in there[: there.index(wanted[0])] if one.kind != "pre_restore"]:
+            told = shown(", ".join(passed_over))
+            tell(Notice(f"latest is {wanted[0].name}. Passed over: {told} (without the uploads)."))
         return wanted[0]
     known = ", ".join(one.name for one in there[:3])
     hint = f"There are: {known} …; `list --remote {remote}` shows all." if known else "There are none yet: `push`"
     raise NoSuchBackup(f"There is no backup {name} on the remote {remote}.", hint)
+
+
+def _is_whole(settings: Settings, one: RemoteBackup) -> bool:
+    """Whether `latest` can mean it: no safety copy, and with the uploads where this app has any."""
+    return one.kind != "pre_restore" and (one.uploads or settings.uploads is None)
 
 
 def _same_here(settings: Settings, found: RemoteBackup) -> Backup:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backupkit.parts import carried, retention, store
+from backupkit.parts import carried, reliable, retention, store
 from backupkit.parts.remotes import open_remote
 from backupkit.parts.remotes.remote import Remote, RemoteBackup
 from backupkit.parts.retention import Known, Policy, Verdict
@@ -53,7 +53,7 @@ def push_backups(
     if not names:
         raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")
     opened = [open_remote(settings, one) for one in names]
-    wanted = store.find(settings, name) if name is not None else None
+    wanted = store.find(settings, name, tell) if name is not None else None
     if wanted:
         store.trusted(wanted)
     return [_push_to(settings, one, wanted, tell, clock) for one in opened]
@@ -217,6 +217,6 @@ def _is_to_carry(settings: Settings, backup: Backup) -> bool:
     return (
         metadata is not None
         and metadata.kind != "pre_restore"
-        and backup.state != "damaged"
-        and (metadata.app_id or settings.app_id) == settings.app_id
+        and backup.is_usable
+        and reliable.is_own(settings, metadata)
     )

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from backupkit.ground import disk
-from backupkit.parts import store
+from backupkit.parts import reliable, store
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.words.errors import Refused
 from backupkit.words.model import Backup
@@ -57,7 +57,7 @@ def copies_of(settings: Settings) -> tuple[Copies, ...]:
 def recovery_kit(settings: Settings, copies: Sequence[Copies] = (), clock: Clock = utc_now) -> RecoveryKit:
     """What is known now: the newest backup, the last that a test restore has proven, the copies elsewhere, the keys."""
     backups = store.all_backups(settings)
-    sound = [one for one in backups if one.metadata and one.metadata.kind != "pre_restore" and one.is_usable]
+    sound = [one for one in backups if not reliable.why_not(settings, one, clock())]
     proven = [(one.proven_at, one) for one in backups if one.proven_at]
     come_from = origins(settings)
     return RecoveryKit(

@@ -38,7 +38,7 @@ def set_pin(settings: Settings, name: str, pinned: bool, tell: Listener = silenc
     """The backup is pinned, which keeps it from being deleted and removed by retention; or it is no more."""
     with at_work(settings, f"{'pin' if pinned else 'unpin'} of {name}", tell, clock, [name]) as work:
         recover_under_lock(settings, work.tell)
-        backup = store.find(settings, name)
+        backup = store.find(settings, name, work.tell)
         work.about(backup)
         (marks.put if pinned else marks.take)(settings.dir, marks.PINNED, backup.name)
         if not pinned:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from backupkit.parts import index, journal, manifest, schema, selection, space, store
+from backupkit.parts import index, journal, manifest, reliable, schema, selection, space, store
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.verbs import recover, staging
@@ -37,6 +37,7 @@ from backupkit.words.model import (
     Part,
     SchemaVerdict,
 )
+from backupkit.words.names import shown
 from backupkit.words.settings import Settings
 
 
@@ -95,14 +96,36 @@ def plan_restore(
     With `migrate` this code's migrations will be run on the staged copy before it goes live.
 
     Raises `NoSuchBackup`, `Damaged` for a backup that is not as it was written, `SchemaMismatch` for one this code
-    cannot go on from (unless forced), `SourceUnreadable` where the live data stays locked, `NoSpace`.
+    cannot go on from and `Refused` for another app's (unless forced), `SourceUnreadable` where the live data stays
+    locked, `NoSpace`.
     """
     refuse_overlap(settings)
-    source = staging.verified(settings, store.find(settings, name), only, tell)
+    backup, notes = _meant(settings, name)
+    _refuse_another_app(settings, backup, force)
+    source = staging.verified(settings, backup, only, tell)
     plan = plan_source(settings, source, force, tell)
     if migrate:
         _refuse_to_migrate(plan.verdict)
-    return replace(plan, migrate=migrate)
+    return replace(plan, migrate=migrate, notes=(*notes, *plan.notes))
+
+
+def _meant(settings: Settings, name: str) -> tuple[Backup, tuple[str, ...]]:
+    """The backup of that name; for `latest` also what was passed over, which belongs into the plan."""
+    if name != store.LATEST:
+        return store.find(settings, name), ()
+    latest = store.latest(settings)
+    return latest.backup, (latest.sentence,) if latest.passed_over else ()
+
+
+def _refuse_another_app(settings: Settings, backup: Backup, force: bool) -> None:
+    metadata = backup.metadata
+    if force or metadata is None or reliable.is_own(settings, metadata):
+        return
+    owner = shown(reliable.owner_of(metadata))
+    raise Refused(
+        f"{backup.path} is a backup of another app: {owner}, and this is {settings.app_id}.",
+        hint="--force restores it all the same. BACKUP_APP_ID says which backups are this app's.",
+    )
 
 
 def plan_source(settings: Settings, source: Source, force: bool, tell: Listener) -> RestorePlan:

@@ -13,8 +13,9 @@ from itertools import takewhile
 from typing import Literal
 
 from backupkit.ground import disk
-from backupkit.parts import duty, history, journal, lock, sizes, space, store, timetable
+from backupkit.parts import duty, history, journal, lock, reliable, sizes, space, store, timetable
 from backupkit.parts.history import History
+from backupkit.parts.reliable import CLOCKS_DIFFER
 from backupkit.verbs.copies import Copies, RemoteState, known_copies
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.words.model import Backup, Metadata
@@ -27,7 +28,6 @@ LEVELS: tuple[Level, ...] = ("fine", "warning", "critical")  # the place in it i
 NONE_YET = "—"
 _GRACE = 0.25  # of the interval, before a backup that has not come is missed
 _MISSED = 2  # so many backups that have not come are critical
-CLOCKS_DIFFER = timedelta(minutes=5)
 _WINDOW, _DAY = timedelta(days=30), timedelta(days=1)
 
 
@@ -425,7 +425,7 @@ def _reliable(settings: Settings, facts: Facts) -> Iterator[Backup]:
 
 def is_own(settings: Settings, metadata: Metadata) -> bool:
     """Whether it is this app's, and no safety copy."""
-    return metadata.kind != "pre_restore" and metadata.app_id in (None, settings.app_id)
+    return metadata.kind != "pre_restore" and reliable.is_own(settings, metadata)
 
 
 def _newest(settings: Settings, facts: Facts, date: str) -> Backup | None:

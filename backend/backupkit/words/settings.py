@@ -51,6 +51,9 @@ _PLUMBING = (
     "REMOTE_",  # secrets of remotes, which are judged when the remotes are known
 )
 _MANY = 1_000_000
+_WRAPPER = "backup.sh"
+# What the top folder of a project holds, beside the wrapper.
+_PROJECT = (".git", "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", _WRAPPER)
 _ADDRESS = "[A-Za-z][A-Za-z0-9+.-]*://"
 LogFormat = Literal["plain", "json"]
 _RESERVED = {UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE}
@@ -357,7 +360,7 @@ class Settings(BaseSettings):
     @classmethod
     def _backups_folder(cls, value: Path, info: ValidationInfo) -> Path:
         folder: Path = info.data["app_dir"]
-        return _below(folder, value) if value.parts else _beside(folder)
+        return _below(folder, value) if value.parts else default_backups(folder)
 
     @field_validator("alembic_x", "migrate_environment", mode="before")
     @classmethod
@@ -620,9 +623,19 @@ def _below(folder: Path, path: Path) -> Path:
         raise ValueError("begins with a user that is not there") from None
 
 
-def _beside(folder: Path) -> Path:
+def default_backups(folder: Path) -> Path:
+    """`backups` in the app folder, or beside it where that is still inside the project: two apps share no folder."""
     inside = folder / "backups"
-    return inside if inside.is_dir() else folder.parent / "backups"
+    return inside if inside.is_dir() or not _is_project(folder.parent, folder) else folder.parent / "backups"
+
+
+def _is_project(folder: Path, app: Path) -> bool:
+    """Whether the app's folder is a part of the project in `folder`: what is there says so, not where it is."""
+    if os.path.lexists(folder / _WRAPPER):
+        return True
+    if folder in (Path("/"), Path(os.path.expanduser("~"))) or any(os.path.lexists(app / mark) for mark in _PROJECT):
+        return False
+    return any(os.path.lexists(folder / mark) for mark in _PROJECT)
 
 
 def _fail(reason: str) -> object:

@@ -15,7 +15,7 @@ SCHEMA_FILE = "backup.schema.json"
 _WIDTH = 120
 # Which of them is in force is found out, or is told by another setting.
 _DEFAULT_IN_WORDS = {
-    "dir": "backups in the app's folder if that exists, else ../backups",
+    "dir": "backups in the app's folder; where it has none, ../backups if .. is the project's folder",
     "app_id": "the database's name",
     "warning_age": "1.25 x expected_interval",
     "critical_age": "2 x warning_age where that is set, else 2.25 x expected_interval",
