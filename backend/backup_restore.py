@@ -172,7 +172,9 @@ def verify(
         str | None, typer.Argument(help="The backup's name, or 'latest', or the path of a database file.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Verify all backups.")] = False,
-    newest: Annotated[bool, typer.Option("--latest", help="Take the newest, whatever its state, as without a name.")] = False,
+    newest: Annotated[
+        bool, typer.Option("--latest", help="Take the newest, whatever its state, as without a name.")
+    ] = False,
     at_random: Annotated[
         bool, typer.Option("--random", help="Take one whose last test restore is long ago, or that never had one.")
     ] = False,
@@ -882,7 +884,7 @@ def _back_up(command: str, order: Order, if_needed: bool, json: bool) -> None:
         created = (create_backup_if_needed if if_needed else create_backup)(settings, order, tell)
     if created is None:
         reporting.nothing_to_do()
-        there = backup_of_today(settings)
+        there = backup_of_today(settings, whole=order.uploads)
         say(f"There is a backup of today already: {there.name if there else 'deleted meanwhile'}.")
         return as_json.put(as_json.backup(there) if there else None) if json else None
     created = replace(created, warnings=_push_after(settings, created.warnings))

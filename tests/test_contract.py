@@ -322,6 +322,14 @@ def test_if_needed_makes_one_a_day(app: SmallApp) -> None:
     assert run_here(app, "backup", "--if-needed", check=0).code == 0
 
 
+def test_one_of_the_database_alone_or_of_another_app_is_not_the_backup_of_today(app: SmallApp) -> None:
+    run_here(app, "backup", "part", "--no-uploads", check=0)
+    create_backup(app.settings.model_copy(update={"app_id": "another"}), Order("theirs"))
+    assert run_here(app, "backup", "--if-needed", "--no-uploads", "--json", check=0).json["backup_name"] == "part"
+    assert run_here(app, "run", "--if-needed", "--json", check=0).json["steps"][0]["state"] == "done"
+    assert len(run_here(app, "list", "--json").json) == 3
+
+
 def test_a_safety_copy_is_not_the_backup_of_today(app: SmallApp) -> None:
     create_backup(app.settings, Order("safety", kind="pre_restore"))
     run_here(app, "backup", "--if-needed", check=0)

@@ -20,7 +20,7 @@ from backupkit.verbs.create import create_backup
 from backupkit.verbs.remove import delete_backup
 from backupkit.verbs.restore import plan_restore, restore_backup
 from backupkit.words.model import Backup, Order
-from small_app import COMMAND, SmallApp, clean_environment, tree
+from small_app import COMMAND, SALARY, SmallApp, clean_environment, tree
 
 LETTER, OTHER = "uploads/1/letter.txt", "uploads/2/letter.txt"
 
@@ -315,7 +315,7 @@ def test_a_new_backup_under_an_old_name_inherits_no_index(app: SmallApp) -> None
     app.write_upload("1/letter.txt", b"Changed\n")
     back_up(app, "one")
     (app.backups / marks.STATE_FOLDER / "index" / "one").write_bytes(kept)
-    with index.newest(app.settings) as earlier:
+    with index.newest(app.settings, with_uploads=True) as earlier:
         assert earlier is None
 
 
@@ -330,6 +330,31 @@ def test_where_files_cannot_be_linked_they_are_copied(app: SmallApp, monkeypatch
     assert inode(one / LETTER) != inode(two / LETTER)
     assert tree(one / "uploads") == tree(two / "uploads")
     assert adds(app)["two"] == store.read(app.settings, "two").size_bytes
+
+
+def test_backups_of_the_database_alone_break_no_sharing_of_the_uploads(app: SmallApp) -> None:
+    one = back_up(app, "one").path
+    for number in range(3):
+        app.add_rows(1)
+        create_backup(app.settings, Order(f"part{number}", uploads=False))
+    assert inode(back_up(app, "two").path / LETTER) == inode(one / LETTER)
+
+
+def test_sharing_goes_on_after_a_restore_of_a_dump_and_after_a_migration_is_undone(app: SmallApp) -> None:
+    app.at_revision(SALARY)
+    one = back_up(app, "one").path
+    for command in (("dump", "text.sql"), ("restore-dump", "text.sql", "--yes"), ("migrate",), ("undo", "--yes")):
+        app.command(*command, check=0)
+    assert inode(back_up(app, "two").path / LETTER) == inode(one / LETTER)
+
+
+def test_two_apps_that_share_a_folder_break_no_sharing_of_the_other(app: SmallApp, tmp_path: Path) -> None:
+    one = back_up(app, "one").path
+    second = SmallApp.create(tmp_path / "second", app.templates)
+    for number in range(3):
+        settings = second.settings.model_copy(update={"dir": app.backups, "app_id": "second"})
+        create_backup(settings, Order(f"theirs{number}"))
+    assert inode(back_up(app, "two").path / LETTER) == inode(one / LETTER)
 
 
 # Restores.

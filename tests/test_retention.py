@@ -186,6 +186,26 @@ def test_an_unusual_whole_backup_is_not_hidden_by_a_later_one_of_the_database_al
     assert decide(Policy(last=1), [part, unusual, *daily(3)], known(NOON + DAY)).stopped
 
 
+def test_an_unusual_one_of_the_database_alone_stops_nothing_when_a_usual_whole_one_followed() -> None:
+    part = backup("part", NOON + timedelta(hours=1), uploads_included=False, anomalies=("table a: 1 row",))
+    whole = backup("whole", NOON + timedelta(hours=2))
+    assert decide(Policy(last=1), [part, *daily(3)], known(NOON + DAY)).stopped
+    assert not decide(Policy(last=1), [whole, part, *daily(3)], known(NOON + DAY)).stopped
+
+
+def test_safety_copies_of_the_database_alone_push_no_whole_one_out() -> None:
+    whole = backup("whole", NOON - DAY, "pre_restore")
+    parts = [backup(f"part{n}", NOON - n * timedelta(hours=1), "pre_restore", uploads_included=False) for n in range(4)]
+    policy = Policy(last=1, pre_restore=2)
+    assert kept(decide(policy, [*parts, whole], known())) == ["part0", "part1", "whole"]
+
+
+def test_the_newest_proven_of_the_database_alone_does_not_stand_in_for_a_whole_one() -> None:
+    part = backup("part", NOON, state="proven", uploads_included=False)
+    whole = backup("whole", NOON - 5 * DAY, state="proven")
+    assert "the newest proven" in reasons(decide(Policy(last=1), [part, *daily(3)[1:], whole], known()), "whole")
+
+
 def test_a_safety_copy_of_a_disaster_stops_nothing() -> None:
     copy = backup("copy", NOON + timedelta(hours=1), "pre_restore", "damaged")
     assert not decide(Policy(last=1), [copy, *daily(3)], known(NOON + DAY)).stopped
@@ -263,7 +283,8 @@ def model(policy: Policy, backups: Sequence[Backup], at: Known) -> set[str]:
 def in_doubt(ours: list[Backup], backups: Sequence[Backup], at: Known) -> bool:
     normal = [one for one in ours if one.metadata.kind != "pre_restore"]
     for one in normal:
-        first = not [two for two in newer(one, normal) if same_group(one, two)]
+        later = newer(one, normal)
+        first = not later or (one.metadata.uploads_included and not any(two.metadata.uploads_included for two in later))
         if first and (one.state == "damaged" or (one.metadata.anomalies and not one.accepted)):
             return True
     latest = max((one.metadata.created_at for one in normal), default=datetime.min.replace(tzinfo=UTC))
@@ -282,8 +303,8 @@ def protected(policy: Policy, one: Backup, sound: list[Backup], at: Known) -> bo
         one.pinned
         or one.name in at.reserved
         or not newer(one, sound)
-        or (one in normal and not newer(one, normal))
-        or (one in proven and not newer(one, proven))
+        or (one in normal and not [two for two in newer(one, normal) if same_group(one, two)])
+        or (one in proven and not [two for two in newer(one, proven) if same_group(one, two)])
         or (one in good and len([two for two in newer(one, good) if same_group(one, two)]) < policy.floor)
     )
 
@@ -304,7 +325,8 @@ def by_kind(policy: Policy, one: Backup, sound: list[Backup], at: Known) -> bool
         number = getattr(policy, kind)
         if not number and not policy.safety_within:
             return True
-        return len(newer(one, alike)) < number or is_young(one, policy.safety_within, latest, at)
+        before = [two for two in newer(one, alike) if same_group(one, two)]
+        return len(before) < number or is_young(one, policy.safety_within, latest, at)
     if one.state == "unchecked" or not policy.of_routine:
         return True
     routine = [two for two in sound if two.metadata.kind in ("auto", "scheduled") and two.state != "unchecked"]

@@ -141,8 +141,11 @@ def test_what_is_wrong_with_the_last_backup_itself_is_a_warning(app: SmallApp) -
 def test_backups_without_the_uploads_do_not_make_the_uploads_safe(app: SmallApp) -> None:
     bare = backup(app.settings, "bare", HOUR, uploads_included=False, uploads=None)
     assert "No backup holds the uploads." in judged(app, bare).sentence
+    assert judged(app, bare).level == "critical"
     assert "full, is 9 days old" in judged(app, bare, backup(app.settings, "full", 9 * DAY)).sentence
-    assert judged(app, bare, backup(app.settings, "full", DAY)).level == "fine"
+    fine = judged(app, bare, backup(app.settings, "full", DAY))
+    assert fine.level == "fine" and (fine.numbers.last_backup, fine.numbers.last_whole) == ("bare", "full")
+    assert "bare, of the database alone, was made" in fine.sentence and "with the uploads is full" in fine.sentence
     assert judged(app, bare, changed={"uploads": None}).level == "fine"
 
 

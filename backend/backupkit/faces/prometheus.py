@@ -64,6 +64,7 @@ def _lines(found: Status, app: str) -> Iterator[str]:
 def _values(numbers: Numbers) -> Iterator[tuple[str, str, Value]]:
     yield "status_timestamp_seconds", "When this was looked at.", numbers.now
     yield "last_success_timestamp_seconds", "When the last reliable backup was made.", numbers.last_backup_at
+    yield "last_whole_timestamp_seconds", "When the last one with all that the app has was made.", numbers.last_whole_at
     yield "expected_interval_seconds", "How often a backup is expected.", numbers.expected_interval_seconds
     yield "newest_checked_timestamp_seconds", "When the newest checked backup was checked.", numbers.newest_checked_at
     yield "newest_proven_timestamp_seconds", "When the newest proven backup was proven.", numbers.newest_proven_at

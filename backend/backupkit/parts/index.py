@@ -1,6 +1,7 @@
 """What the live data looked like when a backup took it: by this the next one knows what has not changed since.
 
-One file a backup, `backups/.state/index/NAME`, the newest few kept. One that is lost, not whole, or not of that very
+One file a backup, `backups/.state/index/NAME`, the newest few kept: of each app, and of whole backups and those of the
+database alone, which share with their own line. One that is lost, not whole, or not of that very
 backup costs the next backup a second reading, and nothing else:
 
     SIZE MTIME CTIME INODE [tab] SHA256 [tab] PATH    a line a file, in the order of `tree.walk`, times in ns
@@ -15,14 +16,17 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+from zoneinfo import ZoneInfo
 
 from backupkit.ground import disk, tree
-from backupkit.parts import marks, store
-from backupkit.parts.manifest import MOST_CHECKSUMS, checksums_in_order, escaped, unescaped
+from backupkit.parts import marks, reliable, store
+from backupkit.parts.manifest import MOST_CHECKSUMS, checksums_in_order, escaped, read_metadata, unescaped
+from backupkit.words.errors import Damaged
 from backupkit.words.model import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata
 from backupkit.words.settings import Settings
 
@@ -113,7 +117,7 @@ class Writer:
         self._file.write(f"{self._digest.hexdigest()} {offset:020d}\n".encode())
         self._file.flush()
         os.replace(_draft(self._backups, self._name), _folder(self._backups) / self._name)
-        for old in _newest_first(self._backups)[_KEPT:]:
+        for old in _superseded(self._backups):
             old.unlink()
 
     def _write(self, line: str) -> None:
@@ -158,17 +162,19 @@ def follow_restore(settings: Settings, backup: Path, live: Path, skip: tree.Skip
 
 
 @contextlib.contextmanager
-def newest(settings: Settings) -> Iterator[Earlier | None]:
-    """The newest backup that is good and has an index; None where there is none."""
+def newest(settings: Settings, with_uploads: bool) -> Iterator[Earlier | None]:
+    """The newest backup of this app that is good and has an index; only one that has uploads, where they are wanted."""
     with contextlib.ExitStack() as opened:
-        found = (_open(settings, path, opened) for path in _newest_first(settings.dir))
+        found = (_open(settings, path, with_uploads, opened) for path in _newest_first(settings.dir))
         yield next((earlier for earlier in found if earlier), None)
 
 
-def _open(settings: Settings, path: Path, opened: contextlib.ExitStack) -> Earlier | None:
+def _open(settings: Settings, path: Path, with_uploads: bool, opened: contextlib.ExitStack) -> Earlier | None:
     try:
         backup = store.read(settings, path.name)
-        if backup.metadata is None or backup.state == "damaged":
+        if backup.metadata is None or backup.state == "damaged" or not reliable.is_own(settings, backup.metadata):
+            return None
+        if with_uploads and not backup.metadata.uploads_included:
             return None
         file: BinaryIO = opened.enter_context(disk.open_plain(path, MOST_CHECKSUMS))
         said = _footer(file)
@@ -205,6 +211,24 @@ def _newest_first(backups: Path) -> list[Path]:
         return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
     except OSError:
         return []
+
+
+def _superseded(backups: Path) -> Iterator[Path]:
+    """All but the newest few of each line, and those of backups that are gone or cannot be read."""
+    kept: Counter[tuple[str | None, bool] | None] = Counter()
+    for path in _newest_first(backups):
+        line = _line_of(backups / path.name)
+        kept[line] += 1
+        if kept[line] > _KEPT or line is None:
+            yield path
+
+
+def _line_of(backup: Path) -> tuple[str | None, bool] | None:
+    try:
+        metadata = read_metadata(backup, ZoneInfo("UTC"))
+    except Damaged:
+        return None
+    return metadata.app_id, metadata.uploads_included
 
 
 def _draft(backups: Path, name: str) -> Path:

@@ -139,10 +139,10 @@ def _out_of_reach(backup: Backup, known: Known) -> str:
 
 def _safeguards(policy: Policy, ours: list[Backup], known: Known) -> Iterator[Reason]:
     normal = [backup for backup in ours if _kind(backup) != "pre_restore"]
-    newest = {backup.name: backup for group in (ours, normal) for backup in group[:1]}
+    newest = {backup.name: backup for group in (ours, normal, *_groups(normal)) for backup in group[:1]}
     yield from ((backup, "the newest") for backup in newest.values())
-    proven = [backup for backup in ours if backup.state == "proven"]
-    yield from ((backup, "the newest proven") for backup in proven[:1])
+    for group in _groups(backup for backup in ours if backup.state == "proven"):
+        yield from ((backup, "the newest proven") for backup in group[:1])
     yield from ((backup, "pinned") for backup in ours if backup.pinned)
     yield from ((backup, known.reserved[backup.name]) for backup in ours if backup.name in known.reserved)
     for group in _groups(backup for backup in normal if _is_good(backup)):
@@ -174,7 +174,8 @@ def _by_kind(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Rea
         copies = [backup for backup in ours if _kind(backup) == kind]
         if not number and not policy.safety_within:
             yield from ((backup, "no rule for its kind") for backup in copies)
-        yield from _numbered(kind, number, copies)
+        for group in _groups(copies):
+            yield from _numbered(kind, number, group)
         yield from _young(policy.safety_within, copies, ours, zone)
 
 
@@ -218,16 +219,26 @@ def _young(span: Span, group: list[Backup], ours: list[Backup], zone: ZoneInfo) 
 
 
 def _suspicion(found: list[Backup], known: Known) -> str:
-    """What is wrong with the newest backup, whole or of the database alone; empty if nothing is."""
-    ours = [backup for backup in found if _is_of_now(backup, known) and _kind(backup) != "pre_restore"]
-    for group in _groups(ours):
-        if group and (doubt := _doubt(group[0])):
-            return f"the newest backup {group[0].name} is {doubt}"
-    latest = _moment(ours[0]) if ours else _LONG_AGO
+    """What is wrong with a backup that is counted on; empty if nothing is."""
+    counted = counted_on(found, known)
+    for backup in counted:
+        if doubt := _doubt(backup):
+            return f"the newest backup {backup.name} is {doubt}"
+    latest = _moment(counted[0]) if counted else _LONG_AGO
     for name, changed in sorted(known.undated.items()):
         if latest < changed <= known.now:
             return f"{name} is damaged, and may be the newest backup"
     return ""
+
+
+def counted_on(found: Iterable[Backup], known: Known) -> list[Backup]:
+    """The backups that what is removed leaves as the newest: the newest whole one, and a later one of the database.
+
+    `found` is newest first. Safety copies, other apps' backups and those dated in the future are not counted on.
+    """
+    ours = [backup for backup in found if _is_of_now(backup, known) and _kind(backup) != "pre_restore"]
+    whole, _ = _groups(ours)
+    return list({backup.name: backup for backup in (*ours[:1], *whole[:1])}.values())
 
 
 def _doubt(backup: Backup) -> str:

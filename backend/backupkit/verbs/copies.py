@@ -86,8 +86,8 @@ def state_of(settings: Settings, name: str, seen: Seen, here: Sequence[Backup]) 
 
 
 def count(states: Sequence[RemoteState], here: Sequence[Backup]) -> Copies:
-    """The live data are one copy, the backups here another, if there are any; and each remote that lacks nothing."""
+    """The live data are one copy, the backups here another if one is usable; so is each remote that lacks none."""
     current = [one for one in states if one.is_current]
-    copies = 1 + (1 if here else 0) + len(current)
+    copies = 1 + any(one.is_usable for one in here) + len(current)
     media = 1 + sum(1 for one in current if one.other_disk)
     return Copies(tuple(states), copies, media, sum(1 for one in current if one.elsewhere))

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from backupkit.parts import schema, store
+from backupkit.parts import reliable, schema, store
 from backupkit.verbs.make import Clock, Created, make_backup, utc_now
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
@@ -38,13 +38,13 @@ def create_backup_if_needed(
     settings: Settings, order: Order, tell: Listener = silence, clock: Clock = utc_now
 ) -> Created | None:
     """`create_backup`, unless there is a backup of today: one, however many threads and processes ask at once."""
-    if backup_of_today(settings, clock):
+    if backup_of_today(settings, clock, order.uploads):
         return None
     refuse_overlap(settings)
     store.require(settings.dir)
     with at_work(settings, "backup", tell, clock) as work:
         recover_under_lock(settings, work.tell)
-        if backup_of_today(settings, clock):
+        if backup_of_today(settings, clock, order.uploads):
             return None
         created = _checked(settings, make_backup(settings, order, work.tell, clock), work.tell)
         work.about(created.backup)
@@ -68,15 +68,20 @@ def _checked(settings: Settings, created: Created, tell: Listener) -> Created:
     return replace(created, warnings=(*created.warnings, warning))
 
 
-def backup_of_today(settings: Settings, clock: Clock = utc_now) -> Backup | None:
-    """The newest backup made today in the configured time zone, safety copies apart."""
+def backup_of_today(settings: Settings, clock: Clock = utc_now, whole: bool = True) -> Backup | None:
+    """The newest backup of this app made today in the configured time zone, safety copies apart.
+
+    Where a `whole` one is wanted, one without the uploads does not count.
+    """
     today = settings.local(clock()).date()
     for backup in store.all_backups(settings):
         metadata = backup.metadata
         if (
             metadata
-            and backup.state != "damaged"
+            and backup.is_usable
             and metadata.kind != "pre_restore"
+            and reliable.is_own(settings, metadata)
+            and (not whole or reliable.is_whole(settings, metadata))
             and settings.local(metadata.created_at).date() == today
         ):
             return backup

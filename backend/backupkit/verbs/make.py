@@ -57,7 +57,10 @@ def make_backup(settings: Settings, order: Order, tell: Listener, clock: Clock) 
     name = _free_name(settings, order, moment)
     heard: list[str] = []
     with index.writing(settings.dir, name) as seen:
-        with store.drafted(settings, name) as folder, index.newest(settings) as earlier:
+        with (
+            store.drafted(settings, name) as folder,
+            index.newest(settings, _takes_uploads(settings, order)) as earlier,
+        ):
             draft = Draft(settings, order, folder, earlier, seen, collecting(tell, heard))
             metadata = replace(
                 filling.fill(draft),
@@ -72,6 +75,10 @@ def make_backup(settings: Settings, order: Order, tell: Listener, clock: Clock) 
             seen.finish()
     _mark(settings, order, name)
     return Created(store.read(settings, name), tuple(heard))
+
+
+def _takes_uploads(settings: Settings, order: Order) -> bool:
+    return order.uploads and settings.uploads is not None
 
 
 def _compared(settings: Settings, metadata: Metadata, tell: Listener) -> Metadata:

@@ -157,12 +157,13 @@ def as_backup(remote: str, one: RemoteBackup, here: Backup | None) -> Backup:
 
 
 def unpushed(settings: Settings) -> dict[str, str]:
-    """The newest backup that is still to be carried, for each remote, and why it stays. Asks no remote."""
-    return {
-        to_carry[0].name: f"not yet on {name}"
-        for name in settings.remotes
-        if (to_carry := missing(settings, name, carried.recall(settings.dir, name).backups))
-    }
+    """The newest backups that are still to be carried to a remote, whole and not, and why they stay. Asks no remote."""
+    found: dict[str, str] = {}
+    for name in settings.remotes:
+        to_carry = missing(settings, name, carried.recall(settings.dir, name).backups)
+        whole = [one for one in to_carry if one.metadata and one.metadata.uploads_included]
+        found |= {one.name: f"not yet on {name}" for one in (*to_carry[:1], *whole[:1])}
+    return found
 
 
 def _push_to(settings: Settings, remote: Remote, wanted: Backup | None, tell: Listener, clock: Clock) -> Pushed:

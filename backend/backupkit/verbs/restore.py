@@ -206,7 +206,7 @@ def _not_writable(path: Path) -> SourceUnreadable:
 
 
 def _look_at_live(settings: Settings, source: Source, tell: Listener) -> Live:
-    with index.newest(settings) as earlier:
+    with index.newest(settings, source.uploads is not None) as earlier:
         skip = selection.of(settings).leaves_out if source.uploads and settings.uploads else None
         unsaved = uploads.measure(settings.uploads, skip, earlier)[1] if skip and settings.uploads else 0
         is_saved = bool(earlier and earlier.database and earlier.database == database.signature(settings.database))

@@ -88,7 +88,7 @@ def backup_step(settings: Settings, order: Order, if_needed: bool = False, clock
         make = create_backup_if_needed if if_needed else create_backup
         made = make(settings, order, tell, clock)
         if made is None:
-            there = backup_of_today(settings, clock)
+            there = backup_of_today(settings, clock, order.uploads)
             name = f": {there.name}" if there else ""
             return Outcome(f"There is a backup of today already{name}.", idle=True, backup=there)
         sentence = f"{made.backup.name} is checked and on disk: {space.human(made.backup.size_bytes)}."

@@ -173,7 +173,7 @@ def differences(settings: Settings, source: Source, tell: Listener) -> Iterator[
     assert settings.uploads is not None and source.uploads is not None
     if settings.uploads.exists() and not settings.uploads.is_dir():
         uploads.require(settings.uploads)
-    with index.newest(settings) as earlier:
+    with index.newest(settings, with_uploads=True) as earlier:
         yield from delta.differences(
             settings.uploads, source.uploads, source.same_owner, selection.of(settings), earlier, tell
         )

@@ -16,6 +16,7 @@ from backupkit.ground import disk
 from backupkit.parts import duty, history, journal, lock, reliable, sizes, space, store, timetable
 from backupkit.parts.history import History
 from backupkit.parts.reliable import CLOCKS_DIFFER
+from backupkit.parts.retention import Known, counted_on
 from backupkit.verbs.copies import Copies, RemoteState, known_copies
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.words.model import Backup, Metadata
@@ -60,7 +61,8 @@ class Reason:
 class Numbers:
     """What is known, in bytes, seconds and days; None where nothing is.
 
-    `last_backup` is the newest that can be relied on: this app's, whole, no safety copy, not dated in the future.
+    `last_backup` is the newest that can be relied on: this app's, sound, no safety copy, not dated in the future; and
+    `last_whole` the newest of those that hold the uploads too, where the app has any.
     The last proof is the last test restore that went well, of whichever backup; `copies` are as each remote said when
     it was last asked. Growth is of the backups of the last 30 days; `days_left` goes by the free space then and now.
     """
@@ -69,6 +71,8 @@ class Numbers:
     last_backup: str | None
     last_backup_at: datetime | None
     last_backup_age_seconds: float | None
+    last_whole: str | None
+    last_whole_at: datetime | None
     expected_interval_seconds: float
     newest_checked: str | None
     newest_checked_at: datetime | None
@@ -152,7 +156,9 @@ def judge(settings: Settings, facts: Facts) -> Status:
 def _sentence(numbers: Numbers, reasons: list[Reason]) -> str:
     if not reasons:
         ago = span(numbers.last_backup_age_seconds or 0)
-        return f"Your data is safe: the last backup, {numbers.last_backup}, was made {ago} ago."
+        bare = "" if numbers.last_whole in (None, numbers.last_backup) else ", of the database alone"
+        whole = f"; the last with the uploads is {numbers.last_whole}" if bare else ""
+        return f"Your data is safe: the last backup, {numbers.last_backup}{bare}, was made {ago} ago{whole}."
     worst = reasons[0]
     begin = "Your data is at risk." if worst.level == "critical" else "Your data is backed up, but look at this."
     return f"{begin} {worst.text} Type: {worst.mend}"
@@ -213,7 +219,7 @@ def _space(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reaso
     free, mend = facts.free_bytes, settings.reach.tool("list")
     if free is None:
         return
-    last = _last(settings, facts)
+    last = _last_whole(settings, facts) or _last(settings, facts)
     if last and free < space.with_margin(last.size_bytes):
         room = f"{space.human(free)} are free, and the last one has {space.human(last.size_bytes)}"
         yield Reason("critical", f"There is no room for another backup in {settings.dir}: {room}.", mend)
@@ -224,7 +230,7 @@ def _space(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reaso
 
 
 def _last_backup(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
-    last = _last(settings, facts)
+    last = _last_whole(settings, facts)
     if last and last.metadata and last.metadata.uploads and last.metadata.uploads.warnings:
         missing = len(last.metadata.uploads.warnings)
         text = f"The last backup, {last.name}, is not complete: it has {missing} warnings."
@@ -235,10 +241,9 @@ def _uploads(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Rea
     """Database and uploads belong together: one without the other does not bring the app back."""
     if settings.uploads is None or not numbers.last_backup:
         return
-    reliable, mend = _reliable(settings, facts), settings.reach.tool("backup")
-    last = next((one for one in reliable if one.metadata and one.metadata.uploads_included), None)
+    last, mend = _last_whole(settings, facts), settings.reach.tool("backup")
     if last is None:
-        yield Reason("warning", "No backup holds the uploads.", mend)
+        yield Reason("critical", "No backup holds the uploads.", mend)
     elif last.name != numbers.last_backup:
         age = _age_of(facts, last).total_seconds()
         if _level_of_age(settings, facts, age / 3600) != "fine":
@@ -253,11 +258,12 @@ def _damaged(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
 
 
 def _unusual(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
-    newest = next((one for one in facts.backups if one.metadata and not _is_future(facts, one)), None)
-    if newest and newest.unusual:
-        mend = settings.reach.tool(f"show {newest.name}")
-        text = f"{newest.name} is unusual: {newest.unusual[0]}. Until somebody has looked, prune removes nothing."
-        yield Reason("warning", text, mend)
+    known = Known(settings.app_id, facts.now, settings.zone)
+    for newest in counted_on(facts.backups, known):
+        if newest.unusual:
+            mend = settings.reach.tool(f"show {newest.name}")
+            text = f"{newest.name} is unusual: {newest.unusual[0]}. Until somebody has looked, prune removes nothing."
+            yield Reason("warning", text, mend)
 
 
 def _future(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
@@ -331,7 +337,7 @@ def _history(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
 
 
 def _numbers(settings: Settings, facts: Facts) -> Numbers:
-    last = _last(settings, facts)
+    last, whole = _last(settings, facts), _last_whole(settings, facts)
     dated = [_made(backup) for backup in facts.backups if backup.metadata]
     checked, proven = (_newest(settings, facts, date) for date in ("checked_at", "proven_at"))
     return Numbers(
@@ -339,6 +345,8 @@ def _numbers(settings: Settings, facts: Facts) -> Numbers:
         last_backup=last.name if last else None,
         last_backup_at=_made(last) if last else None,
         last_backup_age_seconds=_age_of(facts, last).total_seconds() if last else None,
+        last_whole=whole.name if whole else None,
+        last_whole_at=_made(whole) if whole else None,
         expected_interval_seconds=_expected_hours(settings, facts) * 3600,
         newest_checked=checked.name if checked else None,
         newest_checked_at=checked.checked_at if checked else None,
@@ -413,6 +421,12 @@ def _is_good_backup(operation: Operation) -> bool:
 
 def _last(settings: Settings, facts: Facts) -> Backup | None:
     return next(_reliable(settings, facts), None)
+
+
+def _last_whole(settings: Settings, facts: Facts) -> Backup | None:
+    """The newest that `last` can be and that holds all the app has: the other line of backups takes no place of it."""
+    found = _reliable(settings, facts)
+    return next((one for one in found if one.metadata and reliable.is_whole(settings, one.metadata)), None)
 
 
 def _reliable(settings: Settings, facts: Facts) -> Iterator[Backup]:

@@ -52,6 +52,9 @@ def _last_backup(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
         yield [_number("last_backup_age_seconds", age, ago(age))]
         yield [_number("last_backup", numbers.last_backup, numbers.last_backup or "")]
         yield [moment_of(settings, "last_backup_at", numbers.last_backup_at)]
+    if settings.uploads and numbers.last_whole and numbers.last_whole_at:
+        yield ["with the uploads: ", _number("last_whole", numbers.last_whole, numbers.last_whole)]
+        yield [moment_of(settings, "last_whole_at", numbers.last_whole_at)]
     if expected := numbers.expected_interval_seconds:
         told = _number("expected_interval_seconds", expected, f"{expected / 3600:g} hours")
         yield ["one is expected every ", told]
