@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -393,6 +395,67 @@ def test_a_backups_folder_that_cannot_be_read_is_critical_and_no_error(app: Smal
     found = status(changed)
     assert found.level == "critical" and "cannot be read" in found.sentence
     assert get_last_backup_display(changed) == "—"
+
+
+# The live data.
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "no database", "no tables"])
+def test_a_live_database_that_is_gone_is_critical_whatever_backups_there_are(app: SmallApp, how: str) -> None:
+    create_backup(app.settings, Order("one"))
+    for leftover in app.database.parent.glob("pats.db*"):
+        leftover.unlink()
+    if how == "empty":
+        app.database.touch()
+    elif how == "no database":
+        app.database.write_bytes(b"This is no database. " * 1000)
+    elif how == "no tables":
+        with contextlib.closing(app.connect()) as live:
+            live.execute("PRAGMA user_version = 1")
+    found = status(app.settings)
+    assert found.level == "critical" and str(app.database) in found.sentence and "safe" not in found.sentence
+    assert found.reasons[0].mend.endswith("restore latest")
+    assert app.command("status").code == 2
+
+
+@pytest.mark.parametrize("how", ["missing", "a file", "empty"])
+def test_live_uploads_that_are_gone_are_critical_though_the_folder_may_be_there(app: SmallApp, how: str) -> None:
+    create_backup(app.settings, Order("one"))
+    shutil.rmtree(app.uploads)
+    if how == "a file":
+        app.uploads.touch()
+    elif how == "empty":
+        app.uploads.mkdir()
+    found = status(app.settings)
+    assert found.level == "critical" and str(app.uploads) in found.sentence
+    assert found.reasons[0].mend.endswith("restore latest --only uploads")
+
+
+def test_uploads_that_always_were_empty_or_that_the_app_has_not_are_no_trouble(app: SmallApp) -> None:
+    shutil.rmtree(app.uploads)
+    app.uploads.mkdir()
+    create_backup(app.settings, Order("one"))
+    assert status(app.settings).level == "fine"
+    app.uploads.rmdir()
+    assert status(app.settings.model_copy(update={"uploads": None})).level == "fine"
+
+
+def test_a_locked_live_database_is_not_called_safe_nor_lost(app: SmallApp) -> None:
+    create_backup(app.settings, Order("one"))
+    with contextlib.closing(app.connect()) as live:
+        live.execute("PRAGMA journal_mode=DELETE")
+        live.execute("BEGIN EXCLUSIVE")
+        found = status(app.settings)
+    assert found.level == "warning" and "not looked at" in found.sentence
+
+
+def test_a_look_at_the_live_data_reads_no_page_that_it_need_not(app: SmallApp) -> None:
+    """Damage deep in a table is not what it looks for, and it takes no longer for a large one."""
+    create_backup(app.settings, Order("one"))
+    with open(app.database, "r+b") as file:
+        file.seek(-2000, os.SEEK_END)
+        file.write(b"\xff" * 1000)
+    assert look(app.settings).database_trouble is None
 
 
 # In one line.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,8 +18,10 @@ from backupkit.parts import duty, history, journal, lock, reliable, sizes, space
 from backupkit.parts.history import History
 from backupkit.parts.reliable import CLOCKS_DIFFER
 from backupkit.parts.retention import Known, counted_on
+from backupkit.parts.sources import database, uploads
 from backupkit.verbs.copies import Copies, RemoteState, known_copies
 from backupkit.verbs.make import Clock, utc_now
+from backupkit.words.errors import BackupError, SourceBroken, SourceLocked
 from backupkit.words.model import Backup, Metadata
 from backupkit.words.operation import Operation
 from backupkit.words.settings import Settings
@@ -29,6 +32,7 @@ LEVELS: tuple[Level, ...] = ("fine", "warning", "critical")  # the place in it i
 NONE_YET = "—"
 _GRACE = 0.25  # of the interval, before a backup that has not come is missed
 _MISSED = 2  # so many backups that have not come are critical
+_GLANCE = 1  # seconds to wait for a locked database
 _WINDOW, _DAY = timedelta(days=30), timedelta(days=1)
 
 
@@ -43,6 +47,9 @@ class Facts:
     unfinished_restore: bool = False
     drafts: int = 0
     trouble: str = ""
+    database_trouble: BackupError | None = None
+    uploads_trouble: str = ""
+    has_uploads: bool = True
     copies: Copies = field(default_factory=Copies)
     scheduler_seed: str | None = None
     """That of the scheduler at work; None where none is."""
@@ -119,7 +126,7 @@ def get_last_backup_display(settings: Settings, clock: Clock = utc_now) -> str:
 
 def look(settings: Settings, clock: Clock = utc_now) -> Facts:
     """The facts, as they are on disk now."""
-    facts = _backups(settings, Facts(clock()))
+    facts = _live(settings, _backups(settings, Facts(clock())))
     if facts.trouble or not settings.dir.is_dir():
         return facts
     return replace(
@@ -134,6 +141,22 @@ def look(settings: Settings, clock: Clock = utc_now) -> Facts:
     )
 
 
+def _live(settings: Settings, facts: Facts) -> Facts:
+    """Whether the live data is there: a glance, no check. Who wants to know whether it is sound makes a backup."""
+    try:
+        with database.snapshot(settings.database, _GLANCE):
+            pass  # it opens, and has tables
+    except BackupError as error:
+        facts = replace(facts, database_trouble=error)
+    if settings.uploads is None:
+        return facts
+    try:
+        uploads.require(settings.uploads)
+    except BackupError as error:
+        return replace(facts, uploads_trouble=error.message)
+    return replace(facts, has_uploads=bool(os.listdir(settings.uploads)))
+
+
 def _backups(settings: Settings, facts: Facts) -> Facts:
     try:
         found = sizes.with_unique_bytes(settings, store.all_backups(settings))
@@ -146,7 +169,20 @@ def _backups(settings: Settings, facts: Facts) -> Facts:
 def judge(settings: Settings, facts: Facts) -> Status:
     """What the facts come to."""
     numbers = _numbers(settings, facts)
-    rules = (_folder, _age, _unfinished, _space, _last_backup, _uploads, *_WHAT_IS_THERE, *_AWAY, _failures, _history)
+    rules = (
+        _live_database,
+        _live_uploads,
+        _folder,
+        _age,
+        _unfinished,
+        _space,
+        _last_backup,
+        _uploads,
+        *_WHAT_IS_THERE,
+        *_AWAY,
+        _failures,
+        _history,
+    )
     found = [reason for rule in rules for reason in rule(settings, facts, numbers)]
     found.sort(key=lambda reason: LEVELS.index(reason.level), reverse=True)
     level = found[0].level if found else "fine"
@@ -165,6 +201,25 @@ def _sentence(numbers: Numbers, reasons: list[Reason]) -> str:
 
 
 # The rules.
+
+
+def _live_database(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    error = facts.database_trouble
+    if isinstance(error, SourceLocked):
+        yield Reason("warning", f"The live database was not looked at. {error.message}", settings.reach.tool("doctor"))
+    elif error:
+        mend = "restore latest" if isinstance(error, SourceBroken) and _last_whole(settings, facts) else "doctor"
+        yield Reason("critical", error.message, settings.reach.tool(mend))
+
+
+def _live_uploads(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    """They may be gone and their folder still there: an empty mount point, say."""
+    last, text = _last_whole(settings, facts), facts.uploads_trouble
+    held = last.metadata.uploads.files if last and last.metadata and last.metadata.uploads else 0
+    if not text and not facts.has_uploads and held:
+        text = f"The uploads folder {settings.uploads} is empty, and the last backup has {held:,} files."
+    if text:
+        yield Reason("critical", text, settings.reach.tool("restore latest --only uploads" if last else "doctor"))
 
 
 def _folder(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
