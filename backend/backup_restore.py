@@ -962,6 +962,8 @@ def _prune_remote(remote: str, dry_run: bool, force: bool, json: bool) -> None:
             return as_json.put(as_json.prune_plan(plan)) if json else None
         done = prune_remote(settings, remote, plan, force, tell)
     as_json.put(as_json.pruned(plan, done)) if json else _put(render.removed_there(remote, done))
+    if done.warnings:
+        raise SystemExit(ExitCode.WARNINGS)
 
 
 def _push_after(settings: Settings, warnings: tuple[str, ...]) -> tuple[str, ...]:

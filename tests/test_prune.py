@@ -154,6 +154,66 @@ def test_nothing_is_removed_while_the_newest_is_damaged(app: SmallApp, newest: s
     assert names(app) == ["a", "b", "c"]
 
 
+def harm(path: Path, how: str) -> None:
+    """Damage that nobody has verified yet."""
+    if how == "truncated":
+        os.truncate(path / "pats.db", 4096)
+    elif how == "gone":
+        (path / "pats.db").unlink()
+    elif how == "an upload is gone":
+        (path / "uploads/1/letter.txt").unlink()
+    elif how == "an upload is cut short":
+        os.truncate(path / "uploads/2/letter.txt", 3)
+    else:
+        with open(path / "pats.db", "r+b") as file:
+            file.seek(-100, os.SEEK_END)
+            file.write(b"flipped")
+
+
+@pytest.mark.parametrize("uploads", [True, False], ids=["whole", "of the database alone"])
+@pytest.mark.parametrize("how", ["truncated", "gone", "an upload is gone", "an upload is cut short"])
+def test_a_newest_one_of_the_wrong_size_stops_it_though_nobody_verified_it(
+    app: SmallApp, how: str, uploads: bool
+) -> None:
+    if not uploads and "upload" in how:
+        pytest.skip("it has none")
+    back_up(app, "a", "b", "c")
+    create_backup(app.settings, Order("d", kind="auto", uploads=uploads), clock=at(NOON + 4 * DAY))
+    harm(app.backups / "d", how)
+    looked = plan_prune(with_policy(app, keep_last=1), at(NOON + 4 * DAY))
+    assert not looked.removals and looked.stopped == "the newest backup d is damaged"
+    assert prune(with_policy(app, keep_last=1), NOON + 4 * DAY) == []
+    assert names(app) == ["a", "b", "c", "d"]
+
+
+def test_a_flipped_byte_in_the_newest_is_found_before_anything_is_removed(app: SmallApp) -> None:
+    back_up(app, "a", "b", "c")
+    harm(app.backups / "c", "a byte is flipped")
+    told: list[Event] = []
+    settings, moment = with_policy(app, keep_last=1), NOON + 9 * DAY
+    done = prune_backups(settings, plan_prune(settings, at(moment)), tell=told.append, clock=at(moment))
+    assert not done.removed and "Nothing is removed: the newest backup c is damaged." in done.warnings
+    assert names(app) == ["a", "b", "c"] and store.read(app.settings, "c").state == "damaged"
+
+
+def test_what_was_checked_within_a_day_is_not_read_again(app: SmallApp) -> None:
+    back_up(app, "a", "b", "c")
+    before = store.read(app.settings, "c").checked_at
+    assert prune(with_policy(app, keep_last=2), NOON + 2.5 * DAY) == ["a"]
+    assert store.read(app.settings, "c").checked_at == before
+    assert prune(with_policy(app, keep_last=1), NOON + 4 * DAY) == ["b"]
+    assert store.read(app.settings, "c").checked_at == NOON + 4 * DAY
+
+
+def test_uploads_that_are_links_sparse_or_empty_have_the_size_they_should(app: SmallApp) -> None:
+    os.link(app.uploads / "1/letter.txt", app.uploads / "1/the same")
+    (app.uploads / "nothing").touch()
+    with open(app.uploads / "sparse", "wb") as file:
+        file.truncate(1 << 20)
+    back_up(app, "a", "b")
+    assert prune(with_policy(app, keep_last=1), NOON + DAY) == ["a"]
+
+
 def test_an_older_damaged_one_and_strange_folders_are_left_alone(app: SmallApp) -> None:
     back_up(app, "bad", "a", "b", "c")
     (app.backups / "bad" / "backup_metadata.json").write_text("{")
@@ -287,7 +347,7 @@ def test_what_is_said_of_backups_that_are_gone_is_forgotten(app: SmallApp) -> No
             marks.put(app.backups, mark, name)
     prune(with_policy(app, keep_last=1))
     left = {str(path.relative_to(app.backups / ".state")) for path in (app.backups / ".state").glob("*/*")}
-    assert left == {"pinned/b", "held/b", "accepted/b", "index/b"}
+    assert left == {"pinned/b", "held/b", "accepted/b", "index/b", "proofs/b"}
 
 
 # What is unusual.

@@ -88,6 +88,25 @@ def file_flaws(
         yield from _tree_flaws(folder, metadata)
 
 
+def size_flaws(folder: Path, metadata: Metadata) -> Iterator[Flaw]:
+    """What a look at sizes finds, without reading a file: a truncated database, uploads that are lost or cut short."""
+    name, database, recorded = metadata.database_file, metadata.database, metadata.uploads
+    if name and database and not metadata.is_raw:
+        entry = tree.look(folder, name)
+        if entry is None or entry.form != "file":
+            yield Flaw(name, f"{shown(name)} is missing")
+        elif entry.facts.st_size != database.size:
+            yield Flaw(name, f"{shown(name)} has {entry.facts.st_size} bytes, and the metadata say {database.size}")
+    if metadata.uploads_included and recorded and not (folder / UPLOADS_FOLDER).is_dir():
+        yield Flaw(UPLOADS_FOLDER, f"{UPLOADS_FOLDER} is missing")
+    elif metadata.uploads_included and recorded:
+        found = [one.facts.st_size for one in tree.walk(folder / UPLOADS_FOLDER) if one.form == "file"]
+        if (len(found), sum(found)) != (recorded.files, recorded.bytes):
+            there = f"{len(found)} files of {sum(found)} bytes"
+            told = f"{recorded.files} of {recorded.bytes}"
+            yield Flaw(UPLOADS_FOLDER, f"{UPLOADS_FOLDER} holds {there}, and the metadata say {told}")
+
+
 def database_flaws(metadata: Metadata, found: Inspection, checksum: str | None) -> Iterator[Flaw]:
     """What is wrong with the backup's database, by itself and compared with the metadata."""
     name = metadata.database_file or ""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from backupkit.ground import disk
-from backupkit.parts import marks, retention, store
+from backupkit.parts import integrity, marks, retention, store
 from backupkit.parts.retention import Known, Policy, Verdict
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.push import unpushed
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.verbs.undo import goes_back_to
+from backupkit.verbs.verify import verify_backups
 from backupkit.words.errors import Refused
 from backupkit.words.events import Listener, Notice, Step, Warned, collecting, silence
 from backupkit.words.model import Backup
 from backupkit.words.settings import Settings
+
+_CHECKED_WITHIN = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,30 @@ def plan_prune(settings: Settings, clock: Clock = utc_now) -> PrunePlan:
             backup.name: changed for backup in found if not backup.metadata for changed in store.last_changed(backup)
         },
     )
-    decision = retention.decide(policy, found, known)
+    decision = retention.decide(policy, _measured(found, known), known)
     return PrunePlan(policy, decision.verdicts, decision.stopped, settings.prune_limit)
+
+
+def _measured(found: list[Backup], known: Known) -> list[Backup]:
+    """The backups, where those that are counted on are called damaged if their sizes are not what they should be."""
+    wrong: dict[str, Backup] = {}
+    for backup in retention.counted_on(found, known):
+        assert backup.metadata
+        if flaws := tuple(integrity.size_flaws(backup.path, backup.metadata)):
+            wrong[backup.name] = replace(backup, state="damaged", flaws=flaws)
+    return [wrong.get(backup.name, backup) for backup in found]
+
+
+def check_counted_on(settings: Settings, tell: Listener = silence, clock: Clock = utc_now) -> str:
+    """Every byte of the backups that are counted on when others go, unless they were checked within a day.
+
+    What was found is kept, so that the next plan knows. Returns why one could not be checked; empty if all were.
+    """
+    known = Known(settings.app_id, clock(), settings.zone)
+    counted = retention.counted_on(store.all_backups(settings), known)
+    stale = [one for one in counted if not one.checked_at or clock() - one.checked_at > _CHECKED_WITHIN]
+    done = verify_backups(settings, stale, tell=tell, clock=clock) if stale else []
+    return next((f"{one.backup.name} could not be checked: {one.failure.message}" for one in done if one.failure), "")
 
 
 def prune_backups(
@@ -68,17 +94,19 @@ def prune_backups(
 ) -> Pruned:
     """What the plan shows is removed, and nothing else; each backup is gone or whole, whenever the run is killed.
 
-    It is decided again under the lock: what has a reason to stay by then stays. Raises `Refused` where more is to
+    The newest backups, which are counted on then, are checked before. It is decided again under the lock: what has a
+    reason to stay by then stays. Raises `Refused` where more is to
     go than the limit allows, unless `force`; and `Locked`.
     """
     refuse_many(plan, force)
     if not plan.verdicts:
         return Pruned()
     warnings: list[str] = []
+    doubt = check_counted_on(settings, tell, clock) if plan.removals else ""
     with at_work(settings, "prune", tell, clock) as work:
         listener = collecting(work.tell, warnings)
         recover_under_lock(settings, listener)
-        agreed = _still_agreed(plan, plan_prune(settings, clock), listener)
+        agreed = _still_agreed(plan, plan_prune(settings, clock), doubt, listener)
         removed = tuple(backup for backup in agreed if _remove(settings, backup, listener))
         work.about(*removed)
         marks.forget_all_but(settings.dir, store.taken_names(settings))
@@ -105,10 +133,12 @@ def accept(settings: Settings, name: str, tell: Listener = silence) -> Backup:
         return store.read(settings, backup.name)
 
 
-def _still_agreed(plan: PrunePlan, now: PrunePlan, tell: Listener) -> list[Backup]:
+def _still_agreed(plan: PrunePlan, now: PrunePlan, doubt: str, tell: Listener) -> list[Backup]:
     """What both plans let go, oldest first: what is lost by an error in the middle is then the least."""
-    if now.stopped:
-        tell(Warned(f"Nothing is removed: {now.stopped}."))
+    if stopped := now.stopped or doubt.rstrip("."):
+        tell(Warned(f"Nothing is removed: {stopped}."))
+    if doubt and not now.stopped:
+        return []
     shown, current = ({backup.name for backup in one.removals} for one in (plan, now))
     for verdict in now.verdicts:
         if verdict.keep and verdict.backup.name in shown:

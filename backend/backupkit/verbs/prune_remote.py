@@ -8,12 +8,12 @@ from backupkit.parts.remotes.remote import Tidying
 from backupkit.parts.retention import Known
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.patience import patiently
-from backupkit.verbs.prune import Pruned, PrunePlan, refuse_many
+from backupkit.verbs.prune import Pruned, PrunePlan, check_counted_on, plan_prune, refuse_many
 from backupkit.verbs.pull import list_remote
 from backupkit.verbs.push import as_backup, policy_of
 from backupkit.verbs.recording import recorded
 from backupkit.words.errors import Refused
-from backupkit.words.events import Listener, Step, silence
+from backupkit.words.events import Listener, Step, Warned, silence
 from backupkit.words.settings import Settings
 
 
@@ -30,7 +30,7 @@ def plan_remote_prune(settings: Settings, remote: str, tell: Listener = silence,
     found = [as_backup(remote, one, here.get(one.name)) for one in list_remote(settings, remote, tell, clock)]
     known = Known(app_id=settings.app_id, now=clock(), zone=settings.zone)
     decision = retention.decide(policy_of(table), found, known)
-    stopped = decision.stopped or _doubt_here(settings, known)
+    stopped = decision.stopped or plan_prune(settings, clock).stopped  # while the newest here is in doubt, too
     verdicts = tuple(
         retention.Verdict(one.backup, True, (*one.reasons, "nothing goes now")) if stopped and not one.keep else one
         for one in decision.verdicts
@@ -48,6 +48,11 @@ def prune_remote(
 ) -> Pruned:
     """What the plan shows is removed there, the oldest first, and nothing else. Raises `Refused` beyond the limit."""
     refuse_many(plan, force)
+    doubt = (check_counted_on(settings, tell, clock) or plan_prune(settings, clock).stopped) if plan.removals else ""
+    if doubt:
+        warned = Warned(f"Nothing is removed: {doubt.rstrip('.')}.")
+        tell(warned)
+        return Pruned(warnings=(warned.text,))
     going = tuple(reversed(plan.removals))
     names = [backup.name for backup in going]
     with recorded(settings, "prune", tell, clock) as work:
@@ -67,8 +72,3 @@ def _remove(settings: Settings, remote: str, names: list[str], tell: Listener) -
     patiently(lambda: opened.remove(names), seconds, tell)
     if isinstance(opened, Tidying):
         patiently(lambda: opened.tidy(tell), seconds, tell)
-
-
-def _doubt_here(settings: Settings, known: Known) -> str:
-    """While the newest backup here is damaged or unusual, nothing goes there either."""
-    return retention.decide(retention.policy_of(settings), store.all_backups(settings), known).stopped
