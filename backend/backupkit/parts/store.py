@@ -270,9 +270,10 @@ def _size(path: Path, metadata: Metadata) -> int:
 
 
 def _file_sizes(path: Path) -> Iterator[int]:
-    for entry in tree.walk(path, unreadable=lambda _path, _error: None):
-        if entry.form != "folder":
-            yield entry.facts.st_size
+    with contextlib.suppress(FileNotFoundError):  # the whole backup was removed while we look
+        for entry in tree.walk(path, unreadable=lambda _path, _error: None):
+            if entry.form != "folder":
+                yield entry.facts.st_size
 
 
 def _writable(backups: Path) -> str:

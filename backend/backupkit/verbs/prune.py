@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -72,8 +73,9 @@ def _measured(found: list[Backup], known: Known) -> list[Backup]:
     wrong: dict[str, Backup] = {}
     for backup in retention.counted_on(found, known):
         assert backup.metadata
-        if flaws := tuple(integrity.size_flaws(backup.path, backup.metadata)):
-            wrong[backup.name] = replace(backup, state="damaged", flaws=flaws)
+        with contextlib.suppress(FileNotFoundError):  # it was removed while we look
+            if flaws := tuple(integrity.size_flaws(backup.path, backup.metadata)):
+                wrong[backup.name] = replace(backup, state="damaged", flaws=flaws)
     return [wrong.get(backup.name, backup) for backup in found]
 
 
