@@ -147,7 +147,7 @@ def toolkit(tmp_path: Path) -> Toolkit:
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """The demo, called by a wrapper, from a shell in which every setting points at real data or is wrong."""
+    """The demo, called by a wrapper; all settings point at real data or are wrong, and Alembic is not on the PATH."""
     toolkit = Toolkit(tmp_path_factory.mktemp("told"))
     data = str(toolkit.app / "data" / "pats.db")
     settings = {
@@ -158,6 +158,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         "BACKUP_DIR": str(toolkit.app / "backups"),
         "BACKUP_APP_DIR": str(toolkit.app),
         "BACKUP_TIMEZONE": "Mars/Phobos",
+        "PATH": "/usr/bin:/bin",
     }
     wrapper = {"BACKUP_RUNNER_IN_USE": "exec", "BACKUP_COMPOSE": "docker compose", "BACKUP_HOST_COMMAND": "./my.sh"}
     before = tree(toolkit.app)

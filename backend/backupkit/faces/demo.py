@@ -226,9 +226,10 @@ def _prove_upgraded(stage: Stage) -> None:
 def _refuse_newer(stage: Stage, migrations: int) -> None:
     app, narrator = stage.app, stage.narrator
     narrator.step("A backup newer than the code")
-    narrator.say("The app is backed up, then the code of the release before is checked out.")
+    narrator.say("The app is backed up, then it goes back to the release before: its code, and its data.")
     stage.run("backup", "release_2")
     app.have_code(migrations)
+    stage.run("restore", "release_1", "--force", results_only=True)
     before = app.picture()
     said = stage.run("restore", "release_2", code=ExitCode.SCHEMA_MISMATCH)
     unnamed = MIGRATIONS[-1].revision not in said

@@ -144,7 +144,9 @@ def _clean_environment(app: Path) -> dict[str, str]:
     """The caller's environment without its settings, which would point at the caller's own data."""
     names = [name for name in os.environ if not name.upper().startswith(("BACKUP_", "DATABASE_URL"))]
     reach = {"BACKUP_RUNNER_IN_USE": "local", "BACKUP_HOST_COMMAND": own_reach().wrapper}
-    return {**{name: os.environ[name] for name in names}, **reach, "BACKUP_APP_DIR": str(app)}
+    # A line that is told to be typed calls Alembic by its name: an app's shell has it, the caller's may not.
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+    return {**{name: os.environ[name] for name in names}, **reach, "BACKUP_APP_DIR": str(app), "PATH": path}
 
 
 def own_reach() -> Reach:
