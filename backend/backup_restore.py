@@ -711,15 +711,21 @@ app.add_typer(config_group, name="config")
 
 
 @app.command()
-def doctor(json: Json = False) -> None:
+def doctor(
+    at_start: Annotated[
+        bool, typer.Option("--at-start", help="Look at SQLite and the file system only, as a container's start does.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Diagnose this set-up, and name the command for each problem."""
     from dataclasses import asdict
 
     from backupkit.faces import as_json, render
-    from backupkit.verbs.doctor import examine
+    from backupkit.verbs import doctor as diagnosis
 
+    settings = _load()
     with listening() as tell:
-        found = examine(_load(), tell)
+        found = diagnosis.at_start(settings) if at_start else diagnosis.examine(settings, tell)
     if json:
         as_json.put([asdict(finding) for finding in found])
     else:

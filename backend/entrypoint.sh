@@ -58,5 +58,7 @@ database=${BACKUP_DATABASE:-${DATABASE_URL:-data/pats.db}}
 database=${database#sqlite:///}
 if [ ! -e "$database" ]; then create_database "$database"; fi
 
+python backup_restore.py doctor --at-start >&2 || true # says which SQLite this is, and where it should not be used
+
 unset RECOVERED
 exec "$@"

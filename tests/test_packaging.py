@@ -21,7 +21,15 @@ from examples import examples
 from small_app import BACKEND, SmallApp, clean_environment
 
 ROOT = BACKEND.parent
-SCRIPTS = ["backup.sh", "backend/entrypoint.sh", "backend/with_scheduler.sh", "tests/run", "benchmarks/run", ".ci/run"]
+SCRIPTS = [
+    "backup.sh",
+    "backend/entrypoint.sh",
+    "backend/with_scheduler.sh",
+    "backend/newer_sqlite.sh",
+    "tests/run",
+    "benchmarks/run",
+    ".ci/run",
+]
 
 
 def run(*command: str | Path, cwd: Path) -> str:

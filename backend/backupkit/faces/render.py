@@ -458,6 +458,8 @@ def status(settings: Settings, found: Status) -> Iterator[str]:
         days = numbers.days_left
         lasts = "" if days is None else f", enough for {lasting(days)} at this rate"
         yield f"  free       {human(numbers.free_bytes)}{lasts}"
+    bug = ", with the WAL-reset bug (see doctor)" if numbers.sqlite_wal_reset_bug else ""
+    yield f"  SQLite     {numbers.sqlite_version}{bug}"
 
 
 def lasting(days: float) -> str:

@@ -11,13 +11,13 @@ import errno
 import fcntl
 import hashlib
 import os
-import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from backupkit.ground import mounts as mount_table
 from backupkit.ground import tree
 from backupkit.ground.descriptors import FOLDER
 from backupkit.ground.descriptors import remove_tree as remove_tree
@@ -178,13 +178,7 @@ def rewrite_file(path: Path, content: bytes) -> None:
 
 def mounts() -> set[str]:
     """Every place where something is mounted, as far as the system shows them."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    except OSError:
-        return set()
-    # A space, a tab, a newline and a backslash are written as their octal numbers.
-    places = (line.split(b" ")[4] for line in lines)
-    return {os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), one)) for one in places}
+    return {mount.place for mount in mount_table.read()}
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 
 # Of text that is no UTF-8, of a name that cannot be text, of a value that is too large for Python.
 _NOT_OF_SQLITE = (ValueError, OverflowError, MemoryError)
+_MENDED_EARLIER = (((3, 44, 6), (3, 45)), ((3, 50, 7), (3, 51)))
 DAMAGE = ("not a database", "malformed", "disk image", "unsupported file format", "invalid page number")
 
 
@@ -25,6 +26,12 @@ def connect(file: Path, options: str = "", **settings: Any) -> Connection:
     connection = sqlite3.connect(name, uri=True, isolation_level=None, factory=Connection, **settings)
     connection.text_factory = _lenient_text
     return connection
+
+
+def has_wal_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
+    """Whether a checkpoint and a writer, at one instant, can damage a database in WAL mode: sqlite.org/wal.html."""
+    is_mended = version >= (3, 51, 3) or any(first <= version < end for first, end in _MENDED_EARLIER)
+    return version >= (3, 7) and not is_mended
 
 
 def is_damage(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import tempfile
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
-from backupkit.ground import disk
+from backupkit.ground import disk, mounts, sqlite
 from backupkit.parts import duty, journal, schema, selection, space, store, timetable
 from backupkit.parts.reliable import CLOCKS_DIFFER
 from backupkit.parts.sources import database, uploads
@@ -26,9 +28,8 @@ from backupkit.words.names import shown
 from backupkit.words.settings import Settings, unknown_variables
 from backupkit.words.times import span
 
-# The race between a checkpoint and a writer that can corrupt a WAL database is mended from here on
-# (sqlite.org/changes.html, 3.51.3). This toolkit never checkpoints a live database; an app does.
-_WAL_RESET_MENDED = (3, 51, 3)
+_HOW_TO_MEND = "an image or a Python with SQLite 3.51.3 or later: docs/containers.md"
+_NO_SHARED_LOG = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs/containers.md"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def examine(settings: Settings, tell: Listener = silence, clock: Clock = utc_now
         _temporary,
         _unfinished,
         _sqlite,
+        _file_system,
         _reach,
         _messages,
         _variables,
@@ -161,10 +163,35 @@ def _unfinished(settings: Settings) -> Iterator[Finding]:
         yield Finding("wrong", "A restore was interrupted, or is under way.", settings.reach.tool("recover"))
 
 
+def at_start(settings: Settings) -> list[Finding]:
+    """What a container says when it starts: its SQLite, and a file system that no WAL database should be on."""
+    return [finding for look in (_sqlite, _file_system) for finding in _safely(look(settings))]
+
+
 def _sqlite(settings: Settings) -> Iterator[Finding]:
-    if sqlite3.sqlite_version_info < _WAL_RESET_MENDED:
-        found = f"SQLite is {sqlite3.sqlite_version}"
-        yield Finding("fine", f"{found}: before 3.51.3 an app's own checkpoints can, rarely, harm a WAL database.")
+    """This process's SQLite is the app's too, where both run in one Python; of another one nothing is known here."""
+    found = f"SQLite is {sqlite3.sqlite_version}, for this toolkit and for an app in the same Python"
+    if not sqlite.has_wal_reset_bug():
+        yield Finding("fine", f"{found}; it is free of the WAL-reset bug.")
+    elif _is_in_wal_mode(settings):
+        text = f"{found}. It has the WAL-reset bug, which can lose commits of an app or damage its database."
+        yield Finding("warning", text, _HOW_TO_MEND)
+    else:
+        yield Finding("fine", f"{found}. It has the WAL-reset bug, which is of no concern without WAL mode.")
+
+
+def _file_system(settings: Settings) -> Iterator[Finding]:
+    mount = mounts.mount_of(Path(os.path.realpath(settings.database)), mounts.read())
+    if mount and mount.is_shared and _is_in_wal_mode(settings):
+        text = f"{settings.database} is in WAL mode on {mount.kind} ({mount.place}), where it can be damaged"
+        yield Finding("warning", f"{text}: that file system shares no memory between its users.", _NO_SHARED_LOG)
+
+
+def _is_in_wal_mode(settings: Settings) -> bool:
+    """Whether the live database is; not, where it cannot be read, which is told of elsewhere."""
+    with contextlib.suppress(BackupError), database.snapshot(settings.database, 1) as moment:
+        return database.journal_mode(moment) == "wal"
+    return False
 
 
 def _reach(settings: Settings) -> Iterator[Finding]:

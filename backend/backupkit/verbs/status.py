@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Literal
 
-from backupkit.ground import disk
+from backupkit.ground import disk, sqlite
 from backupkit.parts import duty, history, journal, lock, reliable, sizes, space, store, timetable
 from backupkit.parts.history import History
 from backupkit.parts.reliable import CLOCKS_DIFFER
@@ -101,6 +102,8 @@ class Numbers:
     drafts: int
     failures_since_success: int
     copies: Copies
+    sqlite_version: str = sqlite3.sqlite_version
+    sqlite_wal_reset_bug: bool = field(default_factory=sqlite.has_wal_reset_bug)
 
 
 @dataclass(frozen=True)
