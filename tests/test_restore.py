@@ -602,6 +602,20 @@ def test_in_a_container_the_service_and_folder_in_use_are_named(app: SmallApp) -
     result = app.command("restore", "old", "--force", env=environment)
     assert f'docker-compose exec web bash -c "cd {app.folder} && alembic stamp {MERGED}"' in result.out
     assert f'docker-compose exec web bash -c "cd {app.folder} && alembic upgrade head"' in result.out
+    steps = [line.strip() for line in result.out.splitlines() if line.startswith("    ")]
+    here = [number for number, line in enumerate(steps) if line == "./backup.sh migrate"]
+    assert len(here) == 1 and "stamp" in steps[here[0] + 1] and "upgrade head" in steps[here[0] + 2]
+
+
+def test_one_command_brings_a_backup_behind_to_this_code(app: SmallApp) -> None:
+    app.at_revision(DOCUMENTS)
+    create_backup(app.settings, Order("old"))
+    app.at_revision(HEAD)
+    result = app.command("restore", "old", "--yes", env={"BACKUP_RUNNER_IN_USE": "local"}, check=0)
+    assert "\n    python backup_restore.py migrate\n" in result.out
+    assert ".backup-venv" not in result.out
+    app.command("migrate", check=0)
+    assert app.revisions() == {HEAD}
 
 
 def test_an_unknown_revision_is_refused_and_the_commit_named(app: SmallApp) -> None:

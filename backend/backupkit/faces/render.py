@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
@@ -245,8 +246,10 @@ def next_steps(reach: Reach, verdict: SchemaVerdict) -> Iterator[str]:
     if verdict.relation == "behind":
         yield f"Schema mismatch: the database is {counted(len(verdict.pending), 'migration')} behind this code:"
         yield from (f"    {one.revision}  {one.title}" for one in verdict.pending)
-        yield "Bring it to this code (the first line only confirms where it is):"
-        yield f"    {reach.alembic('stamp ' + ' '.join(verdict.backup))}"
+        yield "Bring it to this code, with a backup before and a way back:"
+        yield f"    {reach.tool('migrate')}"
+        yield "Or with Alembic alone (the first line only confirms where the database is):"
+        yield f"    {reach.alembic(f'stamp {shlex.join(verdict.backup)}')}"
         yield f"    {reach.alembic(f'upgrade {verdict.target}')}"
     elif verdict.relation == "unreadable":
         yield f"The schema was not compared with this code: {verdict.reason}"

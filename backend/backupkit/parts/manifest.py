@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import string
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -235,7 +236,7 @@ def write_guide(folder: Path, metadata: Metadata, places: Mapping[str, str]) -> 
     """`RESTORE.md`: this very backup, put back by hand, without this toolkit."""
     pieces = [_GUIDE_HEAD]
     if metadata.database_file:
-        pieces.append(_GUIDE_DATABASE)
+        pieces.append(_GUIDE_RAW if metadata.is_raw else _GUIDE_DATABASE)
     if metadata.uploads_included:
         pieces.append(_GUIDE_UPLOADS)
     pieces.append(_GUIDE_SCHEMA if metadata.revisions else _GUIDE_UNVERSIONED)
@@ -243,8 +244,8 @@ def write_guide(folder: Path, metadata: Metadata, places: Mapping[str, str]) -> 
         **places,
         "name": metadata.backup_name,
         "made": metadata.created_at.isoformat(sep=" "),
-        "database_file": metadata.database_file or "",
-        "revision": " ".join(metadata.revisions),
+        "database_file": shlex.quote(f"./{metadata.database_file}"),
+        "revision": shown(" ".join(metadata.revisions)),
         "commit": metadata.git.commit if metadata.git else "not recorded",
     }
     text = "\n".join(string.Template(piece).substitute(values) for piece in pieces)
@@ -329,9 +330,11 @@ _GUIDE_HEAD = """\
 
 Made $made. Code: commit $commit. With the toolkit it is one command: `$tool`
 
-Without it this needs `python3`, `mv` and `cp`. Stop the app, then type everything in this folder:
+Without it you need `sh`, `cp`, `mv` and `python3`. Stop the app first. Then type everything in this folder:
 
     $shell
+
+Each block stops at the first line that fails. What it prints then is the reason.
 
 ## 1. Is this backup whole?
 
@@ -341,35 +344,67 @@ Without it this needs `python3`, `mv` and `cp`. Stop the app, then type everythi
 _GUIDE_DATABASE = """
 ## 2. The database
 
-What is there now is moved aside *with* its `-wal`, or that would be mixed into the restored file; then the backup is
-copied into the empty place. Never `cp` over a live database.
+The backup is copied beside the live database and checked there. Then the live database is moved aside *with* its
+`-wal`, or that would be mixed into the restored file, and the copy takes its place. Never `cp` over a live database.
 
 ```sh
+(
+set -eu
 LIVE=$database
-KEEP=$$(mktemp -d ../before_restore.XXXXXX)
+cp -p $database_file "$$LIVE.restored"
+python3 -c '
+import pathlib, sqlite3, sys
+database = sqlite3.connect(pathlib.Path(sys.argv[1]).as_uri() + "?mode=rw", uri=True)
+tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+found = database.execute("PRAGMA quick_check").fetchone()[0] if tables else "it has no tables"
+sys.exit(None if found == "ok" else "The backup is not sound: " + found)
+' "$$LIVE.restored"
+KEEP=$$(mktemp -d "$$(dirname "$$LIVE")/before_restore.XXXXXX")
 for part in "" -wal -shm -journal; do
   if [ -e "$$LIVE$$part" ]; then mv "$$LIVE$$part" "$$KEEP"/; fi
 done
-cp -p ./$database_file "$$LIVE"
+mv "$$LIVE.restored" "$$LIVE"
 if [ "$$(id -u)" = 0 ]; then chown --reference="$$(dirname "$$LIVE")" "$$LIVE"; fi
-python3 -c 'import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute("PRAGMA quick_check").fetchone())' "$$LIVE"
+printf 'Restored. What was there before is in %s\\n' "$$KEEP"
+)
 ```
+"""
+
+_GUIDE_RAW = """
+## 2. The database
+
+The database could not be read when this was made. These are its raw files: do not copy them over anything. The
+program `sqlite3` may still read some of it, from a copy: `sqlite3 COPY .recover`.
 """
 
 _GUIDE_UPLOADS = """
 ## 3. The uploads
 
-Files of the same name are replaced; what came later stays, and can be looked through afterwards.
+What is there now is copied aside. (If there is no room for that, leave out the `if`.) Then files of the same name are
+replaced; what came later stays.
 
 ```sh
-cp -a uploads/. $uploads/
+(
+set -eu
+UPLOADS=$uploads
+if [ -e "$$UPLOADS" ]; then
+  KEEP=$$(mktemp -d ../before_restore.XXXXXX)
+  cp -a "$$UPLOADS" "$$KEEP"/uploads
+  printf 'What was there before is in %s\\n' "$$KEEP"
+fi
+mkdir -p "$$UPLOADS"
+# Not through a link that is there: where this cp knows it, each file is removed first.
+cp -a $$(cp --help 2>&1 | grep -o -e --remove-destination | head -n 1) uploads/. "$$UPLOADS"/
+)
 ```
 """
 
 _GUIDE_SCHEMA = """
 ## 4. The schema
 
-This database is at Alembic revision `$revision`. If the code is newer, upgrade it, in the app's folder:
+This database is at Alembic revision `$revision`. If the code is newer, upgrade it: `$migrate`
+
+Without the toolkit (the first line only confirms where the database is):
 
     $alembic_stamp
     $alembic_upgrade

@@ -138,6 +138,7 @@ def _places(settings: Settings, metadata: Metadata) -> dict[str, str]:
         "uploads": shlex.quote(str(settings.uploads or "")),
         "tool": reach.tool(f"restore {metadata.backup_name}"),
         "shell": reach.shell(folder),
-        "alembic_stamp": reach.alembic(f"stamp {' '.join(metadata.revisions)}"),
-        "alembic_upgrade": reach.alembic(f"upgrade {'heads' if len(metadata.revisions) > 1 else 'head'}"),
+        "migrate": reach.tool("migrate"),
+        "alembic_stamp": reach.alembic(f"stamp {shlex.join(metadata.revisions)}", is_kept=True),
+        "alembic_upgrade": reach.alembic(f"upgrade {'heads' if len(metadata.revisions) > 1 else 'head'}", is_kept=True),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,9 +25,15 @@ class Reach:
     def in_container(self) -> bool:
         return bool(self.compose)
 
-    def alembic(self, arguments: str) -> str:
-        """A line that runs Alembic in the folder where its paths start."""
+    def alembic(self, arguments: str, is_kept: bool = False) -> str:
+        """A line that runs Alembic in the folder where its paths start.
+
+        One that `is_kept`, and read much later, names the program without the environment it is in now.
+        """
         folder, types = (self.setup.folder, self.setup.types) if self.setup else (self.app_dir, "alembic")
+        if is_kept:
+            program, *options = shlex.split(types)
+            types = shlex.join([os.path.basename(program), *options])
         line = f"cd {shlex.quote(str(folder))} && {types} {arguments}"
         return f"{self.compose} exec {self.service} bash -c {_quoted(line)}" if self.in_container else line
 
@@ -37,7 +44,9 @@ class Reach:
     def shell(self, folder: Path) -> str:
         """A line that leads into that folder, where the app's paths are as this toolkit sees them."""
         if self.in_container:
-            return f"{self.compose} run --rm --no-deps --workdir {folder} --entrypoint sh {self.service}"
+            return (
+                f"{self.compose} run --rm --no-deps --workdir {shlex.quote(str(folder))} --entrypoint sh {self.service}"
+            )
         return f"cd {shlex.quote(str(folder))}"
 
     def restart(self) -> str:
