@@ -82,21 +82,25 @@ def _upgrade(request: Request) -> Answer:
 
 
 def _in_some_way(request: Request, run: Callable[[Config], None]) -> str:
-    """Run it on the requested database: by URL; with an async driver where env.py wants one; or by a connection."""
-    ways = list(request["ways"])
-    for number, way in enumerate(ways):
+    """Run it on the requested database, in the first of the ways that env.py can be led there; returns which."""
+    way, *others = request["ways"]
+    while True:
         try:
             _run(request, way, run)
             return str(way)
         except Exception as error:
-            is_last = number + 1 == len(ways)
-            if is_last or not _is_worth_another_way(error, ways[number + 1]):
+            others = [one for one in others if _may_help(one, request, _traceback(error))]
+            if not others:
                 raise
-    raise AssertionError(ways)
+        way = others.pop(0)
 
 
-def _is_worth_another_way(error: BaseException, way: str) -> bool:
-    return ("async driver" if way == "async" else REFUSAL) in _traceback(error)
+def _may_help(way: str, request: Request, error: str) -> bool:
+    """Whether an async driver in the URL may help; or a connection, where the URL stands in the code of env.py."""
+    if way == "async":
+        return "async driver" in error
+    with open(os.path.join(_START, _scripts(_config(request)).dir, "env.py"), errors="replace") as file:
+        return REFUSAL in error and "attributes" in file.read()
 
 
 def _run(request: Request, way: str, run: Callable[[Config], None]) -> None:
@@ -150,7 +154,8 @@ def _scripts(config: Config) -> ScriptDirectory:
 def _explained(error: BaseException) -> Answer:
     """The error in one line, and the last file of the app's that it came through."""
     frames = [one.filename for one in traceback.extract_tb(error.__traceback__)]
-    own = [one for one in frames if one != __file__ and os.sep + "site-packages" + os.sep not in one]
+    own = [one for one in frames if os.sep + "site-packages" + os.sep not in one]
+    own = [one for one in own if one != __file__ and os.path.basename(one) != "sitecustomize.py"]
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return {
         "error": text,

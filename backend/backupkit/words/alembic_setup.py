@@ -40,11 +40,13 @@ class AlembicSetup:
         return self.ini or self.toml or self.folder
 
 
-def find_alembic(app_dir: Path, alembic_ini: Path, python: str = "", command: str = "") -> AlembicSetup | None:
+def find_alembic(
+    app_dir: Path, alembic_ini: Path, python: str = "", command: str = "", x: tuple[str, ...] = ()
+) -> AlembicSetup | None:
     """The app's setup, or None where it uses no Alembic. Looks at files only, and never fails over what is in them.
 
     Without an alembic.ini of its own name and place it is `[tool.alembic]` in pyproject.toml, or the folder
-    `migrations` of Flask-Migrate.
+    `migrations` of Flask-Migrate. `x` is what a person types with -x.
     """
     file = _configuration(app_dir, alembic_ini)
     if file is None:
@@ -63,7 +65,7 @@ def find_alembic(app_dir: Path, alembic_ini: Path, python: str = "", command: st
         toml=toml,
         script_location=beside,
         runs=_run(python, command, is_flask),
-        types=command or ("flask db" if is_flask else _typed(folder, ini, python)),
+        types=command or ("flask db" if is_flask else _typed(folder, ini, python, x)),
     )
 
 
@@ -149,8 +151,9 @@ def _run(python: str, command: str, is_flask: bool) -> tuple[str, ...]:
     return (*app_python(python), "-m", "flask", "db") if is_flask else ()
 
 
-def _typed(folder: Path, ini: Path | None, python: str) -> str:
+def _typed(folder: Path, ini: Path | None, python: str, x: tuple[str, ...]) -> str:
     alembic = f"{python} -m alembic" if python else _alembic_of_this_python()
+    alembic = " ".join([alembic, *(f"-x {shlex.quote(one)}" for one in x)])
     if ini is None or ini == folder / "alembic.ini":
         return alembic
     name = os.path.relpath(ini, folder) if ini.is_relative_to(folder) else str(ini)

@@ -55,9 +55,8 @@ class Reach:
 
 
 def reach_from(environment: Mapping[str, str], service: str, app_dir: Path, setup: AlembicSetup | None = None) -> Reach:
-    """What the wrapper told in the environment; without a wrapper, what can be guessed from being in a container."""
-    through = environment.get("BACKUP_RUNNER_IN_USE", "run" if Path("/.dockerenv").exists() else "local")
-    compose = environment.get("BACKUP_COMPOSE", "docker compose") if through != "local" else ""
+    """What the wrapper told in the environment; without it nobody knows of a Compose, in a bare container neither."""
+    compose = environment.get("BACKUP_COMPOSE", "docker compose") if is_contained(environment) else ""
     wrapper = environment.get("BACKUP_HOST_COMMAND", "./backup.sh" if compose else "")
     return Reach(service, app_dir, compose, wrapper, setup)
 

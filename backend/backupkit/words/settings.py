@@ -431,7 +431,13 @@ class Settings(BaseSettings):
     @property
     def alembic(self) -> AlembicSetup | None:
         """How the app uses Alembic; None where it does not."""
-        return find_alembic(self.app_dir, self.alembic_ini, self.python, self.alembic_command)
+        live = {
+            "{url}": f"sqlite:///{self.database}",
+            "{path}": str(self.database),
+            "{folder}": str(self.database.parent),
+        }
+        x = tuple(re.sub("|".join(live), lambda found: live[found[0]], one) for one in self.alembic_x)
+        return find_alembic(self.app_dir, self.alembic_ini, self.python, self.alembic_command, x)
 
     @property
     def variables(self) -> tuple[tuple[str, str], ...]:

@@ -1,0 +1,399 @@
+"""Every way that Alembic can be set up: drivers, heads, paths, and ways to lead env.py to a copy."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backupkit.parts import store
+from backupkit.parts.upgrade import MigrationFailed
+from backupkit.verbs.create import create_backup
+from backupkit.verbs.migrate import migrate
+from backupkit.verbs.restore import plan_restore, restore_backup
+from backupkit.verbs.verify import verify_backups
+from backupkit.words.errors import Refused
+from backupkit.words.model import Order
+from other_apps import COLOUR, ENV, INI, OtherApp
+
+URL = 'context.config.get_main_option("sqlalchemy.url")'
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> OtherApp:
+    """An app whose database is one migration behind its code."""
+    return OtherApp.usual(tmp_path / "other")
+
+
+def columns(app: OtherApp) -> list[str]:
+    return [row[1] for row in app.query("PRAGMA table_info(notes)")]
+
+
+def goes_all_the_way(app: OtherApp, **settings: object) -> None:
+    """Backup, test restore, migration, and the old backup brought to this code: each does what Alembic would do."""
+    known = app.settings(**settings)
+    before = app.query("SELECT id, text FROM notes")
+    create_backup(known, Order("old"))
+    (proven,) = verify_backups(known, [store.find(known, "old")], test_restore=True)
+    assert proven.failure is None and proven.took
+    assert app.revisions() == {"a1"} and "colour" not in columns(app)
+    done = migrate(known)
+    assert done and [one.revision for one in done.migrations] == ["b2"]
+    assert app.revisions() == {"b2"} and "colour" in columns(app)
+    app.query("DELETE FROM notes")
+    restored = restore_backup(known, plan_restore(known, "old", migrate=True))
+    assert restored.revisions == ("b2",)
+    assert app.revisions() == {"b2"} and app.query("SELECT id, text FROM notes") == before
+    assert not [one for one in app.database.parent.iterdir() if not one.name.startswith(app.database.name)]
+
+
+def type_what_is_printed(app: OtherApp, **environment: str) -> None:
+    """Restore the old backup as it is, then type each line that this prints, somewhere else."""
+    app.command("backup", "as-it-was", env=environment, check=0)
+    said = app.command("restore", "as-it-was", "--force", env=environment, cwd=Path("/"), check=0).out
+    lines = [line.strip() for line in said.splitlines() if re.match(r"    cd .* && ", line)]
+    assert [" stamp " in lines[0], " upgrade " in lines[1]] == [True, True]
+    for line in lines:
+        done = app.typed(line, **environment)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert "colour" in columns(app)
+
+
+# The driver.
+
+
+@pytest.mark.parametrize("where", ["the ini", "DATABASE_URL", "another variable"])
+def test_the_driver_that_stood_there_is_kept(other: OtherApp, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = f"sqlite+pysqlite:///{other.database}"
+    read = {"the ini": URL, "DATABASE_URL": 'os.environ["DATABASE_URL"]', "another variable": 'os.environ["ITS_URL"]'}
+    other.write("alembic.ini", INI.replace("sqlite:///", "sqlite+pysqlite:///") if where == "the ini" else INI)
+    monkeypatch.setenv("DATABASE_URL" if where == "DATABASE_URL" else "ITS_URL", given)
+    env = ENV.replace(URL, "url").replace(
+        "with ", f"import os\nurl = {read[where]}\nassert '+pysqlite:' in url\nwith ", 1
+    )
+    other.write("alembic/env.py", env)
+    goes_all_the_way(other, migrate_environment=("ITS_URL",) if where == "another variable" else ())
+
+
+# Several heads, and the names that Alembic has for revisions.
+
+
+@pytest.fixture
+def forked(other: OtherApp) -> OtherApp:
+    """The same, with two heads: `c0ffee5afe` after `b2`, and `left2` on a branch of its own."""
+    other.migration("c0ffee5afe", "pass", "b2")
+    other.migration("left1", "op.execute('CREATE TABLE lefts (id INTEGER)')", "a1", branch_labels=("left",))
+    other.migration("left2", "pass", "left1")
+    return other
+
+
+def test_with_several_heads_migrate_says_which_command_is_meant(forked: OtherApp) -> None:
+    done = forked.command("migrate", check=2)
+    assert "2 heads: c0ffee5afe, left2" in done.err and "migrate heads" in done.err
+    assert forked.revisions() == {"a1"} and store.all_backups(forked.settings()) == []
+    forked.command("migrate", "heads", check=0)
+    assert forked.revisions() == {"c0ffee5afe", "left2"}
+    assert "nothing to migrate" in forked.command("migrate", "heads", check=0).out
+
+
+def test_with_several_heads_a_backup_is_brought_to_all_of_them(forked: OtherApp) -> None:
+    create_backup(forked.settings(), Order("old"))
+    forked.command("verify", "old", "--test-restore", check=0)
+    forked.command("restore", "old", "--migrate", "--force", check=0)
+    assert forked.revisions() == {"c0ffee5afe", "left2"}
+
+
+def test_with_several_heads_the_printed_commands_say_so_and_work(forked: OtherApp) -> None:
+    type_what_is_printed(forked)
+    assert forked.revisions() == {"c0ffee5afe", "left2"}
+
+
+@pytest.mark.parametrize(
+    ("target", "reached"),
+    [
+        ("left@head", {"left2"}),
+        ("left@+1", {"left1"}),
+        ("left", {"left1"}),
+        ("c0ff", {"c0ffee5afe"}),
+        ("left1+1", {"left2"}),
+        ("heads", {"c0ffee5afe", "left2"}),
+    ],
+)
+def test_migrate_takes_every_name_that_alembic_takes(forked: OtherApp, target: str, reached: set[str]) -> None:
+    migrate(forked.settings(), target)
+    assert forked.revisions() == reached
+
+
+def test_one_step_at_a_time(other: OtherApp) -> None:
+    other.migration("c3", "pass", "b2")
+    migrate(other.settings(), "+1")
+    assert other.revisions() == {"b2"}
+    migrate(other.settings(), "+1")
+    assert other.revisions() == {"c3"}
+    with pytest.raises(Refused, match="produce 1 migrations"):
+        migrate(other.settings(), "+1")
+
+
+@pytest.mark.parametrize("target", ["a1", "-1", "base"])
+def test_a_downgrade_is_refused_with_a_reason(other: OtherApp, target: str) -> None:
+    migrate(other.settings())
+    count = len(store.all_backups(other.settings()))
+    done = other.command("migrate", target) if not target.startswith("-") else other.command("migrate", "--", target)
+    assert done.code == 2 and "downgrade" in done.err and "undo" in done.err
+    assert other.revisions() == {"b2"} and len(store.all_backups(other.settings())) == count
+    assert "nothing to migrate" in other.command("migrate", "b2", check=0).out
+
+
+# Paths, as Alembic resolves them.
+
+APP_MODULE = "import its_models\nassert its_models.HERE\n"
+
+
+def usual_at(app: OtherApp, place: str) -> None:
+    """The two migrations in another folder than `alembic`."""
+    (app.folder / place).parent.mkdir(parents=True, exist_ok=True)
+    (app.folder / "alembic").rename(app.folder / place)
+    (app.folder / "alembic.ini").unlink()
+
+
+def in_conf(app: OtherApp) -> dict[str, str]:
+    usual_at(app, "conf/alembic")
+    app.write("conf/alembic.ini", INI.replace("= alembic", "= conf/alembic"))
+    return {"BACKUP_ALEMBIC_INI": "conf/alembic.ini"}
+
+
+def beside_its_ini(app: OtherApp) -> dict[str, str]:
+    usual_at(app, "db/scripts")
+    app.write("db/alembic.ini", INI.replace("= alembic", "= scripts") + "prepend_sys_path = ..\n")
+    app.write("its_models.py", "HERE = True")
+    app.write("db/scripts/env.py", APP_MODULE + ENV)
+    return {"BACKUP_ALEMBIC_INI": "db/alembic.ini"}
+
+
+def here(app: OtherApp) -> dict[str, str]:
+    usual_at(app, "my db/scripts")
+    app.write("my db/alembic.ini", INI.replace("= alembic", "= %(here)s/scripts") + "prepend_sys_path = .\n")
+    app.write("its_models.py", "HERE = True")
+    app.write("my db/scripts/env.py", APP_MODULE + ENV)
+    return {"BACKUP_ALEMBIC_INI": "my db/alembic.ini"}
+
+
+def version_locations(app: OtherApp) -> dict[str, str]:
+    app.write("alembic.ini", INI + "version_locations = one:%(here)s/two\npath_separator = os\n")
+    for place, name in (("one", "a1"), ("two", "b2")):
+        (app.folder / place).mkdir()
+        (app.folder / "alembic" / "versions" / f"{name}.py").rename(app.folder / place / f"{name}.py")
+    return {}
+
+
+def in_a_package(app: OtherApp) -> dict[str, str]:
+    usual_at(app, "its_app/migrations")
+    app.write("its_app/__init__.py", "")
+    app.write("alembic.ini", INI.replace("= alembic", "= its_app:migrations") + "prepend_sys_path = .\n")
+    return {}
+
+
+def pyproject(app: OtherApp) -> dict[str, str]:
+    usual_at(app, "alembic")
+    app.write("pyproject.toml", '[tool.alembic]\nscript_location = "%(here)s/alembic"\nprepend_sys_path = ["."]\n')
+    return {}
+
+
+def ini_and_pyproject(app: OtherApp) -> dict[str, str]:
+    app.write("alembic.ini", "[alembic]\nsqlalchemy.url = sqlite:///data/app.db\n")
+    app.write("pyproject.toml", '[tool.alembic]\nscript_location = "alembic"\n')
+    return {}
+
+
+def above_the_app(app: OtherApp) -> dict[str, str]:
+    app.write("../alembic.ini", INI.replace("= alembic", f"= {app.folder.name}/alembic"))
+    (app.folder / "alembic.ini").unlink()
+    return {"BACKUP_ALEMBIC_INI": "../alembic.ini"}
+
+
+LAYOUTS = (
+    in_conf,
+    beside_its_ini,
+    here,
+    version_locations,
+    in_a_package,
+    pyproject,
+    ini_and_pyproject,
+    above_the_app,
+)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda one: one.__name__)
+def test_paths_are_those_that_alembic_would_take(other: OtherApp, layout: Callable[[OtherApp], dict[str, str]]) -> None:
+    environment = {**layout(other), "DATABASE_URL": f"sqlite:///{other.database}"}
+    other.write(
+        next(str(one.relative_to(other.folder)) for one in other.folder.rglob("env.py")),
+        next(other.folder.rglob("env.py")).read_text().replace(URL, "__import__('os').environ['DATABASE_URL']"),
+    )
+    said = other.command("backup", "old", env=environment, cwd=Path("/"), check=0)
+    assert "Warning" not in said.err
+    done = other.command("migrate", "--json", env=environment, cwd=Path("/"), check=0)
+    assert [one["revision"] for one in json.loads(done.out)["migrations"]] == ["b2"]
+    other.command("restore", "old", "--force", env=environment, cwd=other.folder.parent, check=0)
+    type_what_is_printed(other, **environment)
+
+
+# Ways to lead env.py to a copy.
+
+ITS_OWN = """
+import os
+URL = {url}
+"""
+
+
+def reading(source: str) -> Callable[[OtherApp], dict[str, object]]:
+    """An env.py that takes its URL from there."""
+
+    def write(app: OtherApp) -> dict[str, object]:
+        app.write("alembic/env.py", "import os\n" + ENV.replace(URL, source))
+        return {}
+
+    return write
+
+
+def by_x(app: OtherApp) -> dict[str, object]:
+    reading('context.get_x_argument(as_dictionary=True)["db"]')(app)
+    return {"alembic_x": ("db={url}",)}
+
+
+def by_variable(app: OtherApp) -> dict[str, object]:
+    reading('os.environ["ITS_URL"]')(app)
+    return {"migrate_environment": ("ITS_URL",)}
+
+
+def by_folder(app: OtherApp) -> dict[str, object]:
+    """mealie's way: only the folder is a setting."""
+    reading(f"'sqlite:///' + os.environ['DATA_DIR'] + '/{app.database.name}'")(app)
+    return {"migrate_environment": ("DATA_DIR={folder}",)}
+
+
+def by_connection(app: OtherApp) -> dict[str, object]:
+    """The recipe of Alembic's cookbook, over a URL that stands in the code."""
+    app.write(
+        "alembic/env.py",
+        f"""
+        from alembic import context
+        from sqlalchemy import create_engine
+        def run(connection):
+            context.configure(connection=connection)
+            with context.begin_transaction():
+                context.run_migrations()
+        given = context.config.attributes.get("connection")
+        if given is not None:
+            run(given)
+        else:
+            with create_engine("sqlite:///{app.database}").connect() as connection:
+                run(connection)
+        """,
+    )
+    return {}
+
+
+OWN_COMMAND = """
+import os, sys
+from alembic import command
+from alembic.config import Config
+config = Config("alembic.ini")
+config.set_main_option("sqlalchemy.url", os.environ["ITS_URL"])
+command.upgrade(config, sys.argv[-1] if len(sys.argv) > 1 else "heads")
+"""
+
+
+def by_alembic_command(app: OtherApp) -> dict[str, object]:
+    app.write("its_alembic.py", OWN_COMMAND)
+    return {"alembic_command": f"{sys.executable} its_alembic.py", "migrate_environment": ("ITS_URL",)}
+
+
+def by_migrate_command(app: OtherApp) -> dict[str, object]:
+    app.write("its_alembic.py", OWN_COMMAND)
+    return {"migrate_command": f"{sys.executable} its_alembic.py", "migrate_environment": ("ITS_URL={url}",)}
+
+
+WAYS = {
+    "sqlalchemy.url": reading(URL),
+    "DATABASE_URL": reading('os.environ["DATABASE_URL"]'),
+    "BACKUP_DATABASE": reading('"sqlite:///" + os.environ["BACKUP_DATABASE"]'),
+    "-x": by_x,
+    "a variable": by_variable,
+    "the folder in a variable": by_folder,
+    "a connection": by_connection,
+    "alembic_command": by_alembic_command,
+    "migrate_command": by_migrate_command,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_leads_env_py_to_the_copy(other: OtherApp, way: str) -> None:
+    goes_all_the_way(other, **WAYS[way](other))
+
+
+def test_the_printed_commands_say_what_env_py_takes_with_x(other: OtherApp) -> None:
+    by_x(other)
+    type_what_is_printed(other, BACKUP_ALEMBIC_X="db={url}")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whatever_way_is_set_an_env_py_that_insists_on_the_live_database_is_refused(other: OtherApp, way: str) -> None:
+    settings = other.settings(**WAYS[way](other))
+    insisting = f'__import__("sqlite3").connect({str(other.database)!r}).execute("CREATE TABLE touched (id)")\n'
+    other.write("alembic/env.py", insisting + (other.folder / "alembic" / "env.py").read_text())
+    create_backup(settings, Order("old"))
+    with pytest.raises(MigrationFailed, match="opened the live database") as refused:
+        migrate(settings)
+    for name in ("sqlalchemy.url", "DATABASE_URL", "BACKUP_MIGRATE_ENVIRONMENT", "ALEMBIC_X", "MIGRATE_COMMAND"):
+        assert name in refused.value.hint
+    with pytest.raises(MigrationFailed):
+        restore_backup(settings, plan_restore(settings, "old", migrate=True))
+    assert other.query("SELECT name FROM sqlite_schema WHERE name = 'touched'") == []
+    assert other.revisions() == {"a1"}
+
+
+@pytest.mark.parametrize(
+    "touch",
+    [
+        "open({!r}, 'r+b').close()",
+        "os.open({!r}, os.O_RDWR)",
+        "sqlite3.connect('file:' + {!r} + '?mode=rw', uri=True)",
+        "os.symlink({!r}, 'link.db') or sqlite3.connect('link.db')",
+        "subprocess.run([sys.executable, '-c', 'import sqlite3, sys; sqlite3.connect(sys.argv[1])', {!r}], check=True)",
+    ],
+)
+def test_the_live_database_is_kept_from_every_door(other: OtherApp, touch: str) -> None:
+    imports = "import os, sqlite3, subprocess, sys\n"
+    other.write("alembic/env.py", imports + touch.format(str(other.database)) + "\n" + ENV)
+    with pytest.raises(MigrationFailed, match=r"opened the live database|CalledProcessError"):
+        migrate(other.settings())
+    assert other.revisions() == {"a1"}
+
+
+def test_a_command_that_changes_the_live_database_all_the_same_is_noticed(
+    other: OtherApp, needs: Callable[..., None]
+) -> None:
+    needs("sqlite3")
+    insisting = f"sqlite3 {other.database} 'CREATE TABLE touched (id)'"
+    with pytest.raises(MigrationFailed, match="changed the live database"):
+        migrate(other.settings(migrate_command=insisting))
+
+
+def test_a_migration_that_never_ends_is_ended_and_taken_back(other: OtherApp) -> None:
+    other.migration(
+        "b2", "import os, time\nos.path.islink(os.environ['BACKUP_DATABASE']) or time.sleep(1000)\n" + COLOUR, "a1"
+    )
+    with pytest.raises(MigrationFailed, match="within 6 s"):
+        migrate(other.settings(migrate_timeout=6))
+    assert other.revisions() == {"a1"} and "colour" not in columns(other)
+
+
+def test_an_env_py_of_several_databases_is_refused_before_it_runs(other: OtherApp) -> None:
+    other.write("alembic.ini", INI + "databases = one, two\n[one]\nsqlalchemy.url = x\n[two]\nsqlalchemy.url = y\n")
+    with pytest.raises(MigrationFailed, match="several databases at once"):
+        migrate(other.settings())
