@@ -311,18 +311,23 @@ def restore_dump(
     file: Annotated[str, typer.Argument(help="A bare name is a file of the backups folder. - is stdin.")],
     yes: Yes = False,
     force: Force = False,
+    dry_run: DryRun = False,
     stop: Stop = False,
     json: Json = False,
 ) -> None:
     """Make the database from SQL text and put it in place, as a restore does."""
-    from backupkit.verbs.dump import dump_path
+    from backupkit.verbs.dump import dump_path, plan_dump
     from backupkit.verbs.dump import restore_dump as load
 
-    settings = _settings(work="restore-dump")
+    settings = _settings_for_reading() if dry_run else _settings(work="restore-dump")
     if file == "-":
-        _require_person(yes or force)  # the question would be answered by the dump
+        _require_person(yes or force or dry_run)  # the question would be answered by the dump
     _explain_stop(settings, stop)
     source = sys.stdin.buffer if file == "-" else dump_path(settings, file)
+    if dry_run:
+        with listening() as tell:
+            plan = plan_dump(settings, source, force, tell)
+        return _show_plan(plan, json)
     with listening() as tell:
         done = load(settings, source, lambda plan: _require_agreement(plan, yes or force), force, tell)
     _show_restored(settings, done, json)
@@ -500,7 +505,7 @@ def remotes(
     if init is not None:
         return
     refuse_unreachable(found)
-    if found.lacking or any(one.behind for one in found.remotes):
+    if any(one.behind for one in found.remotes):
         raise SystemExit(ExitCode.WARNINGS)
 
 
@@ -900,15 +905,20 @@ def _back_up(command: str, order: Order, if_needed: bool, json: bool) -> None:
 
 
 def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: bool, json: bool) -> None:
-    from backupkit.faces import as_json, render
     from backupkit.verbs.restore import restore_backup
 
     if dry_run:
-        return as_json.put(as_json.plan(plan)) if json else _put(render.plan(plan))
+        return _show_plan(plan, json)
     _require_agreement(plan, answered)
     with listening() as tell:
         done = restore_backup(settings, plan, tell)
     _show_restored(settings, done, json)
+
+
+def _show_plan(plan: RestorePlan, json: bool) -> None:
+    from backupkit.faces import as_json, render
+
+    as_json.put(as_json.plan(plan)) if json else _put(render.plan(plan))
 
 
 def _set_pin(name: str, pinned: bool, json: bool) -> None:
@@ -1021,7 +1031,7 @@ def _show_verified(settings: Settings, done: list[Verified], every: bool, accept
         as_json.put(found if every else found[0])
     else:
         _put(render.verified(settings, done))
-    refuse_bad(done)
+    refuse_bad(settings, done)
     for one in done if accept else ():
         accept_backup(settings, one.backup.name)
         say(f"{one.backup.name} is accepted: what is unusual in it is meant to be so.")

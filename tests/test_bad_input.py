@@ -584,6 +584,19 @@ def test_without_a_terminal_nothing_is_restored_that_nobody_said_yes_to(
     refused(backed_up, *command, code=2, names="terminal", hint="--yes")
 
 
+def test_a_dump_is_looked_at_before_it_is_loaded(backed_up: SmallApp) -> None:
+    run_here(backed_up, "dump", "text.sql", check=0)
+    backed_up.add_rows(2)
+    before = picture(backed_up)
+    looked = run_here(backed_up, "restore-dump", "text.sql", "--dry-run", check=0)
+    assert "Restoring text.sql will change:" in looked.out and "companies" in looked.out
+    assert run_here(backed_up, "restore-dump", "text.sql", "--dry-run", "--json", check=0).json["source"]["name"]
+    (backed_up.backups / "bad.sql").write_text("ATTACH 'x' AS y;")
+    assert run_here(backed_up, "restore-dump", "bad.sql", "--dry-run").code == 12
+    (backed_up.backups / "bad.sql").unlink()
+    assert picture(backed_up) == before
+
+
 def test_half_a_restore_that_does_not_exist_is_refused(backed_up: SmallApp) -> None:
     before = picture(backed_up)
     result = run_here(backed_up, "restore", "good", "--force", "--only", "schema")

@@ -177,6 +177,14 @@ def test_a_value_that_cannot_be_changes_nothing(app: SmallApp, name: str, text: 
     assert path.read_text() == f"{OWN}\nwarning_age = 5\n"
 
 
+@pytest.mark.parametrize("command", ["set", "unset"])
+def test_a_key_of_a_remote_is_not_taken_for_a_setting_of_this_machine(app: SmallApp, command: str) -> None:
+    value = ["3"] if command == "set" else []
+    told = "remotes.nas.keep_daily is in a table of its own"
+    hint = r"keep_daily below \[remotes.nas\]"
+    refused(app, "config", command, "remotes.nas.keep_daily", *value, code=2, names=told, hint=hint)
+
+
 def test_what_the_environment_hides_is_refused_too(app: SmallApp) -> None:
     there = {"BACKUP_TIMEZONE": "UTC"}
     refused(app, "config", "set", "timezone", "Mars", code=2, names="timezone 'Mars'", hint="`config`", env=there)

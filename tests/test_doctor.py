@@ -85,7 +85,7 @@ def test_a_remote_that_hangs_is_given_up_and_the_others_are_told_of(
 
 
 def test_without_a_remote_it_says_that_there_is_no_copy_elsewhere(app: SmallApp) -> None:
-    assert about(examine(app.settings), "copies elsewhere").level == "fine"
+    assert about(examine(app.settings), "copies elsewhere").level == "note"
 
 
 # Who makes the backups, and when.
@@ -98,7 +98,7 @@ def test_without_a_scheduler_nobody_makes_backups_by_themselves(app: SmallApp) -
     with duty.on(app.backups, 0):
         assert about(examine(app.settings), " scheduler ") == Finding("fine", "A scheduler is at work.")
     off = app.settings.model_copy(update={"automatic_daily": False})
-    assert about(examine(off), "by itself").level == "fine"
+    assert about(examine(off), "by itself").level == "note"
 
 
 @pytest.mark.parametrize(("days", "level"), [(1, "fine"), (3, "warning")])
@@ -113,3 +113,17 @@ def test_a_clock_that_is_behind_its_own_backups_is_told(app: SmallApp) -> None:
     found = about(examine(app.settings, clock=lambda: NOON - timedelta(days=900)), "The clock says")
     assert (found.level, found.mend) == ("warning", "date")
     assert found.text == "The clock says 2023-12-28 12:00, and a backup is of 2026-06-15 12:00."
+
+
+# What is said of a finding.
+
+
+def test_ok_stands_before_nothing_that_lacks_or_could_harm(app: SmallApp) -> None:
+    settings = app.settings.model_copy(update={"uploads": None, "enabled": False})
+    create_backup(settings, Order("one"))
+    said = [one.text for one in examine(settings) if one.level == "fine"]
+    assert said
+    for text in said:
+        assert not any(word in f" {text} " for word in (" no ", " No ", "Nobody", " bug,", " not ")), text
+    told = run_here(app, "doctor", env={"BACKUP_UPLOADS": "", "BACKUP_ENABLED": "false"}).out
+    assert "note     Nobody is told of a failure at night" in told and "ok       Nobody" not in told

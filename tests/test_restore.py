@@ -607,6 +607,17 @@ def test_in_a_container_the_service_and_folder_in_use_are_named(app: SmallApp) -
     assert len(here) == 1 and "stamp" in steps[here[0] + 1] and "upgrade head" in steps[here[0] + 2]
 
 
+def test_the_plan_of_a_restore_that_migrates_shows_the_revision_after_it(app: SmallApp) -> None:
+    app.at_revision(DOCUMENTS)
+    create_backup(app.settings, Order("old"))
+    app.at_revision(HEAD)
+    assert f"revision {HEAD} -> {DOCUMENTS}:" in app.command("restore", "old", "--dry-run", check=0).out
+    looked = app.command("restore", "old", "--dry-run", "--migrate", check=0).out
+    assert f"revision {HEAD} -> {HEAD}:" in looked and f"-> {DOCUMENTS}" not in looked
+    document = app.command("restore", "old", "--dry-run", "--migrate", "--json", check=0).json
+    assert document["revisions_after"] == [HEAD]
+
+
 def test_one_command_brings_a_backup_behind_to_this_code(app: SmallApp) -> None:
     app.at_revision(DOCUMENTS)
     create_backup(app.settings, Order("old"))

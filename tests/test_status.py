@@ -180,6 +180,27 @@ def test_failures_count_until_the_next_good_backup(app: SmallApp) -> None:
     assert judged(app, one, history=History((good, *failed))).level == "fine"
 
 
+def about(number: int, command: str, outcome: str, age: timedelta, note: str = "", *backups: str) -> Operation:
+    return replace(operation(number, command, outcome, age), note=note, backups=backups)
+
+
+def test_what_went_well_later_is_no_failure_any_more(app: SmallApp) -> None:
+    one, good = backup(app.settings, "one", 9 * HOUR), operation(9, "backup", "success", 9 * HOUR)
+
+    def failures(*operations: Operation) -> int:
+        return judged(app, one, history=History((*operations, good))).numbers.failures_since_success
+
+    failed = about(1, "push", "failure", 2 * HOUR, "to nas")
+    assert failures(failed) == 1
+    assert failures(about(2, "push", "success", HOUR, "to nas"), failed) == 0
+    assert failures(about(2, "push", "success", HOUR, "to cloud"), failed) == 1
+    assert failures(failed, about(2, "push", "success", 3 * HOUR, "to nas")) == 1
+    broken = about(3, "verify", "failure", 2 * HOUR, "", "one")
+    assert failures(about(4, "verify", "success", HOUR, "", "two"), broken) == 1
+    assert failures(about(4, "verify", "success", HOUR, "", "one", "two"), broken) == 0
+    assert failures(operation(5, "restore", "warning", HOUR), operation(6, "restore", "failure", 2 * HOUR)) == 0
+
+
 def test_a_history_that_cannot_be_read_is_said(app: SmallApp) -> None:
     assert "torn" in judged(app, backup(app.settings, "one", HOUR), history=History(trouble="It is torn.")).sentence
 

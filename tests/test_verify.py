@@ -815,6 +815,6 @@ def test_an_error_of_the_library_has_its_code(app: SmallApp) -> None:
     make(app)
     bad = Verified(store.read(app.settings, "one"), failure=BackupError("x", "y"))
     with pytest.raises(BackupError):
-        refuse_bad([bad])
+        refuse_bad(app.settings, [bad])
     with pytest.raises(Damaged):
-        refuse_bad([bad, Verified(bad.backup, (Flaw("a", "b"),))])
+        refuse_bad(app.settings, [bad, Verified(bad.backup, (Flaw("a", "b"),))])

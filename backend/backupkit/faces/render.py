@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 RAW = "the database could not be read when this was made, and cannot be restored"
 _TEN_YEARS = 3650  # days
-_MARKS = {"fine": "ok     ", "warning": "warning", "wrong": "WRONG  "}
+_MARKS = {"fine": "ok     ", "note": "note   ", "warning": "warning", "wrong": "WRONG  "}
 
 
 def counted(number: int, thing: str) -> str:
@@ -191,7 +191,7 @@ def plan(found: RestorePlan) -> Iterator[str]:
     """What a restore will change, before it does."""
     yield f"Restoring {found.source.name} will change:"
     if found.verdict:
-        now, after = (", ".join(one) or "none" for one in (found.live.revisions, found.source.revisions))
+        now, after = (", ".join(one) or "none" for one in (found.live.revisions, found.revisions_after))
         yield f"  schema     revision {now} -> {after}: {found.verdict.reason}"
         when = "to run on the copy, before it goes live" if found.migrate else "to run afterwards"
         yield from (f"    {when}: {one.revision} {one.title}" for one in found.verdict.pending)

@@ -20,6 +20,7 @@ from backupkit.parts import lock
 from backupkit.parts.marks import STATE_FOLDER
 from backupkit.parts.remotes.remote import RemoteBackup
 from backupkit.words.events import Listener
+from backupkit.words.model import Backup
 from backupkit.words.remotes import FolderTable
 from backupkit.words.settings import Settings
 
@@ -57,6 +58,18 @@ def recall(backups: Path, remote: str) -> Seen:
         return Seen()
     moments = filter(None, (seen.at, *(one.created_at for one in seen.backups)))
     return seen if all(one.tzinfo for one in moments) else Seen()
+
+
+def holders(settings: Settings, backup: Backup) -> list[str]:
+    """The remotes that held this backup when they were last asked; by its name alone where nothing else is known."""
+    made = backup.metadata.created_at if backup.metadata else None
+    return [
+        remote
+        for remote in settings.remotes
+        if any(
+            one.name == backup.name and made in (None, one.created_at) for one in recall(settings.dir, remote).backups
+        )
+    ]
 
 
 @contextlib.contextmanager

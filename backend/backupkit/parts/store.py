@@ -203,13 +203,19 @@ def file_named(settings: Settings, file: str) -> Path:
 
 
 @contextlib.contextmanager
-def drafted(settings: Settings, name: str) -> Iterator[Path]:
-    """A draft folder, which is the backup of that name, on disk, when the block ends; nothing is left if that fails."""
+def drafted(settings: Settings, name: str, replaces: bool = False) -> Iterator[Path]:
+    """A draft folder, which is the backup of that name, on disk, when the block ends; nothing is left if that fails.
+
+    Where it `replaces` one of that name, that one is gone then.
+    """
     draft = draft_of(settings, name)
     try:
         draft.mkdir(mode=0o700)
         disk.give(draft, disk.owner_of(settings.dir))
         yield draft
+        if replaces:
+            disk.sync_tree(draft)  # before the other one loses its name
+            disk.discard_tree(draft_of(settings, f"{name}-replaced"), settings.dir / name)
         disk.publish(draft, settings.dir / name)
     except BaseException:
         disk.remove_tree(draft)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from backupkit.ground import disk, mounts, sqlite
-from backupkit.parts import duty, journal, schema, selection, space, store, timetable
+from backupkit.parts import carried, duty, journal, schema, selection, space, store, timetable
 from backupkit.parts.reliable import CLOCKS_DIFFER
 from backupkit.parts.sources import database, uploads
 from backupkit.verbs.create import refuse_overlap
@@ -34,9 +34,9 @@ _NO_SHARED_LOG = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: fine, to know, or wrong; and what mends it."""
+    """One thing looked at: fine, as somebody chose it, to look at, or wrong; and what mends it."""
 
-    level: Literal["fine", "warning", "wrong"]
+    level: Literal["fine", "note", "warning", "wrong"]
     text: str
     mend: str = ""
 
@@ -94,7 +94,7 @@ def _owner(settings: Settings) -> Iterator[Finding]:
 
 def _uploads(settings: Settings) -> Iterator[Finding]:
     if settings.uploads is None:
-        yield Finding("fine", "No uploads folder is set; backups hold the database only.")
+        yield Finding("note", "No uploads folder is set; backups hold the database only.")
         return
     uploads.require(settings.uploads)
     selected = selection.of(settings)
@@ -102,7 +102,7 @@ def _uploads(settings: Settings) -> Iterator[Finding]:
     yield Finding("fine", f"The uploads {settings.uploads} are readable, files: {files}, {space.human(size)}.")
     if selected.met:
         names = ", ".join(shown(path) for path in sorted(selected.met))
-        yield Finding("fine", f"The database or the backups are in the uploads folder, and are no uploads: {names}.")
+        yield Finding("note", f"The database or the backups are in the uploads folder, and are no uploads: {names}.")
     if not os.access(settings.uploads, os.W_OK):
         yield Finding("wrong", f"{settings.uploads} cannot be written: a restore would fail.")
 
@@ -120,7 +120,9 @@ def _backups(settings: Settings) -> Iterator[Finding]:
     )
     for backup in found:
         if backup.state == "damaged":
-            yield Finding("warning", f"{backup.name} is damaged: {backup.trouble or backup.flaws[0].text}")
+            held = carried.holders(settings, backup)
+            mend = settings.reach.tool(f"pull {backup.name} --remote {held[0]}") if held else ""
+            yield Finding("warning", f"{backup.name} is damaged: {backup.trouble or backup.flaws[0].text}", mend)
     if not found:
         yield Finding("warning", "There is no backup yet.", settings.reach.tool("backup"))
     yield from _left_beside(settings)
@@ -177,7 +179,7 @@ def _sqlite(settings: Settings) -> Iterator[Finding]:
         text = f"{found}. It has the WAL-reset bug, which can lose commits of an app or damage its database."
         yield Finding("warning", text, _HOW_TO_MEND)
     else:
-        yield Finding("fine", f"{found}. It has the WAL-reset bug, which is of no concern without WAL mode.")
+        yield Finding("note", f"{found}. It has the WAL-reset bug, which is of no concern without WAL mode.")
 
 
 def _file_system(settings: Settings) -> Iterator[Finding]:
@@ -210,7 +212,8 @@ def _messages(settings: Settings) -> Iterator[Finding]:
     elif settings.notify_urls or settings.ping_url:
         yield Finding("fine", "Somebody is told how unattended runs end; `notify-test` tries it.")
     else:
-        yield Finding("fine", "Nobody is told of a failure at night: BACKUP_NOTIFY_URLS and BACKUP_PING_URL are empty.")
+        text = "Nobody is told of a failure at night: BACKUP_NOTIFY_URLS and BACKUP_PING_URL are empty."
+        yield Finding("note", text, settings.reach.tool("config set ping_url_file FILE"))
 
 
 def _clock(settings: Settings, now: datetime) -> Iterator[Finding]:
@@ -227,7 +230,7 @@ def _scheduler(settings: Settings, now: datetime) -> Iterator[Finding]:
     gap = timetable.longest_gap(settings, now)
     made = max((one.created_at for one in _sound(settings) if one.kind == "scheduled"), default=None)
     if gap is None:
-        yield Finding("fine", "No backup is to be made by itself: enabled, automatic_daily and schedule say so.")
+        yield Finding("note", "No backup is to be made by itself: enabled, automatic_daily and schedule say so.")
     elif duty.is_anyone_on(settings.dir):
         yield Finding("fine", "A scheduler is at work.")
     elif made and now - made < 2 * gap:
@@ -247,7 +250,8 @@ def _sound(settings: Settings) -> list[Metadata]:
 
 def _remotes(settings: Settings, tell: Listener) -> Iterator[Finding]:
     if not settings.remotes:
-        yield Finding("fine", "There are no copies elsewhere: no remote is set up.")
+        mend = "a table [remotes.NAME] in backup.toml"
+        yield Finding("note", "There are no copies elsewhere: no remote is set up.", mend)
         return
     tell(Step("Asking the remotes"))
     for name, failure in try_remotes(settings).items():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from backupkit.ground import disk
-from backupkit.parts import compression, store
+from backupkit.parts import compression, lock, store
 from backupkit.parts.sources import database, sql
 from backupkit.verbs import second_reader
 from backupkit.verbs.make import Clock, utc_now
@@ -73,13 +74,32 @@ def restore_dump(
     """
     _refuse_missing(settings, file)
     store.require(settings.dir)
-    name = file.name if isinstance(file, Path) else "standard input"
+    name = _name_of(file)
     with at_work(settings, f"restore-dump of {name}", tell, clock, [name]) as work:
         recover_under_lock(settings, work.tell)
-        with _loaded(settings, file, name, work.tell) as source:
+        with _loaded(settings, file, name, work.tell, store.draft_of(settings, "dump")) as source:
             plan = plan_source(settings, source, force, work.tell)
             agree(plan)
             return restore_source(settings, plan, work.tell, clock)
+
+
+def plan_dump(settings: Settings, file: Path | BinaryIO, force: bool = False, tell: Listener = silence) -> RestorePlan:
+    """What `restore_dump` would change: the database that the text makes is looked at, and removed again."""
+    _refuse_missing(settings, file)
+    store.require(settings.dir)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}dump-", dir=settings.dir))
+    try:
+        with (
+            lock.held(scratch, "restore-dump --dry-run", 0),  # as long as it is held, nobody clears the folder
+            _loaded(settings, file, _name_of(file), tell, scratch / "loaded") as source,
+        ):
+            return plan_source(settings, source, force, tell)
+    finally:
+        disk.remove_tree(scratch)
+
+
+def _name_of(file: Path | BinaryIO) -> str:
+    return file.name if isinstance(file, Path) else "standard input"
 
 
 def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:
@@ -94,9 +114,8 @@ def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:
 
 
 @contextlib.contextmanager
-def _loaded(settings: Settings, file: Path | BinaryIO, name: str, tell: Listener) -> Iterator[Source]:
+def _loaded(settings: Settings, file: Path | BinaryIO, name: str, tell: Listener, draft: Path) -> Iterator[Source]:
     """The dump as a database in a draft folder that is gone afterwards."""
-    draft = store.draft_of(settings, "dump")
     try:
         draft.mkdir(mode=0o700)
         target = draft / settings.database.name

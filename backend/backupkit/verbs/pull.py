@@ -63,17 +63,19 @@ def ask_remote(settings: Settings, remote: str, tell: Listener = silence, clock:
 def pull_backup(settings: Settings, name: str, remote: str, tell: Listener = silence, clock: Clock = utc_now) -> Pulled:
     """The backup of the remote is one of ours: complete, checked and on disk, or not there.
 
-    `latest` is the newest whole one there that is no safety copy. One that is here already is left as it is. Raises
-    `NoSuchBackup`; `Refused` for another one of that name here; `Damaged`; `NoSpace`; `RemoteFailed`.
+    `latest` is the newest whole one there that is no safety copy. One that is here already is left as it is; a damaged
+    one is replaced. Raises `NoSuchBackup`; `Refused` for another one of that name here; `Damaged`; `NoSpace`;
+    `RemoteFailed`.
     """
     opened = open_remote(settings, remote)
     store.require(settings.dir)
     with at_work(settings, f"pull of {name}", tell, clock, [name]) as work:
         recover_under_lock(settings, work.tell)
         found = _find(settings, list_remote(settings, remote, work.tell, clock), name, remote, work.tell)
-        if found.name in store.taken_names(settings):
-            return Pulled(_same_here(settings, found), False)
-        with store.drafted(settings, found.name) as draft:
+        here = _same_here(settings, found) if found.name in store.taken_names(settings) else None
+        if here and here.state != "damaged":
+            return Pulled(here, False)
+        with store.drafted(settings, found.name, replaces=here is not None) as draft:
             _fetch(settings, opened, found, draft, work.tell)
         with contextlib.suppress(OSError):  # the backup is here
             marks.forget(settings.dir, found.name)
@@ -128,10 +130,10 @@ def _same_here(settings: Settings, found: RemoteBackup) -> Backup:
     here = settings.dir / found.name
     if store.is_backup(here):
         backup = store.read(settings, found.name)
-        if backup.metadata and backup.metadata.created_at == found.created_at and backup.state != "damaged":
+        if backup.metadata and backup.metadata.created_at == found.created_at:
             return backup
     raise Refused(
-        f"There is another {found.name} in {settings.dir} already, or a damaged one.",
+        f"There is another {found.name} in {settings.dir} already, or one that cannot be read.",
         hint="Look at it: `show`. Delete it, then pull again.",
     )
 

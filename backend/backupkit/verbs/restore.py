@@ -68,6 +68,8 @@ class RestorePlan:
     needs: Mapping[str, int]
     notes: tuple[str, ...] = ()
     migrate: bool = False
+    revisions_after: tuple[str, ...] = ()
+    """Where the database will be, migrated or not."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def plan_restore(
     plan = plan_source(settings, source, force, tell)
     if migrate:
         _refuse_to_migrate(plan.verdict)
-    return replace(plan, migrate=migrate, notes=(*notes, *plan.notes))
+    after = plan.verdict.code if migrate and plan.verdict else plan.revisions_after
+    return replace(plan, migrate=migrate, revisions_after=after, notes=(*notes, *plan.notes))
 
 
 def _meant(settings: Settings, name: str) -> tuple[Backup, tuple[str, ...]]:
@@ -141,7 +144,8 @@ def plan_source(settings: Settings, source: Source, force: bool, tell: Listener)
     needs = _needs(settings, source, live, summary)
     _require_space(needs)
     shown = {str(folder): needed for folder, needed in needs}
-    return RestorePlan(source, verdict, live, summary, shown, tuple(_notes(settings, source, live, verdict)))
+    notes = tuple(_notes(settings, source, live, verdict))
+    return RestorePlan(source, verdict, live, summary, shown, notes, revisions_after=source.revisions)
 
 
 def restore_backup(settings: Settings, plan: RestorePlan, tell: Listener = silence, clock: Clock = utc_now) -> Restored:

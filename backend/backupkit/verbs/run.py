@@ -105,7 +105,7 @@ def verify_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
         if new is None or done["backup"].idle:
             return Outcome("There is no new backup.", idle=True)
         found = verify_backups(settings, [new], tell=tell, clock=clock)
-        refuse_bad(found)
+        refuse_bad(settings, found)
         return Outcome(f"{new.name} is as it was written.", found[0].warnings)
 
     return RunStep("verify", act, needs=("backup",))
@@ -163,7 +163,7 @@ def test_steps(settings: Settings, clock: Clock = utc_now) -> list[RunStep]:
         if not any(can_be_proven(one) for one in store.all_backups(settings)):
             return Outcome("There is no backup yet that could be restored.", idle=True)
         found = verify_backups(settings, [pick(settings)], True, tell, clock)
-        refuse_bad(found)
+        refuse_bad(settings, found)
         return Outcome(f"{found[0].backup.name} can be restored: it was.", found[0].warnings, backup=found[0].backup)
 
     return [RunStep("test", act)]

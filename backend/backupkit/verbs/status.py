@@ -15,7 +15,7 @@ from itertools import takewhile
 from typing import Literal
 
 from backupkit.ground import disk, sqlite
-from backupkit.parts import duty, history, journal, lock, reliable, sizes, space, store, timetable
+from backupkit.parts import carried, duty, history, journal, lock, reliable, sizes, space, store, timetable
 from backupkit.parts.history import History
 from backupkit.parts.reliable import CLOCKS_DIFFER
 from backupkit.parts.retention import Known, counted_on
@@ -52,6 +52,8 @@ class Facts:
     uploads_trouble: str = ""
     has_uploads: bool = True
     copies: Copies = field(default_factory=Copies)
+    holders: Mapping[str, str] = field(default_factory=dict)
+    """A remote by the name of a damaged backup that it held when it was last asked."""
     scheduler_seed: str | None = None
     """That of the scheduler at work; None where none is."""
 
@@ -140,6 +142,11 @@ def look(settings: Settings, clock: Clock = utc_now) -> Facts:
         unfinished_restore=journal.exists(settings.dir) and not lock.is_held(settings.dir),
         drafts=store.count_drafts(settings),
         copies=known_copies(settings, facts.backups),
+        holders={
+            backup.name: remotes[0]
+            for backup in facts.backups
+            if backup.state == "damaged" and (remotes := carried.holders(settings, backup))
+        },
         scheduler_seed=duty.seed(settings.dir) if duty.is_anyone_on(settings.dir) else None,
     )
 
@@ -309,10 +316,13 @@ def _uploads(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Rea
 
 
 def _damaged(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
-    names = [backup.name for backup in facts.backups if backup.state == "damaged"]
-    if names:
-        mend = settings.reach.tool(f"show {names[0]}")
-        yield Reason("warning", f"Damaged backups: {_some(names)}.", mend)
+    damaged = [backup for backup in facts.backups if backup.state == "damaged"]
+    if damaged:
+        held = [(one.name, facts.holders[one.name]) for one in damaged if one.name in facts.holders]
+        command = f"pull {held[0][0]} --remote {held[0][1]}" if held else f"show {damaged[0].name}"
+        copy = f" There is a copy of {held[0][0]} on {held[0][1]}." if held else ""
+        text = f"Damaged backups: {_some([one.name for one in damaged])}.{copy}"
+        yield Reason("warning", text, settings.reach.tool(command))
 
 
 def _unusual(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
@@ -469,8 +479,24 @@ def _days_left(facts: Facts) -> float | None:
 
 
 def _failed_since_success(facts: Facts) -> list[Operation]:
-    since = takewhile(lambda one: not _is_good_backup(one), facts.history.operations)
-    return [operation for operation in since if operation.has_failed]
+    """What failed since the last good backup, but for what went well later on: newest first."""
+    failed: list[Operation] = []
+    later: list[Operation] = []
+    for one in takewhile(lambda one: not _is_good_backup(one), facts.history.operations):
+        if one.has_failed and not any(_makes_up_for(success, one) for success in later):
+            failed.append(one)
+        elif one.has_succeeded:
+            later.append(one)
+    return failed
+
+
+def _makes_up_for(success: Operation, failed: Operation) -> bool:
+    """Whether the later one did what the other was to do: to the same remote, of the same backups."""
+    if success.command != failed.command:
+        return False
+    if failed.command in ("push", "prune", "remotes"):
+        return success.note == failed.note
+    return failed.command not in ("verify", "test-restore") or set(failed.backups) <= set(success.backups)
 
 
 def _is_good_backup(operation: Operation) -> bool:

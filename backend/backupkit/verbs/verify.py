@@ -19,7 +19,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
-from backupkit.parts import integrity, manifest, proofs, schema, store
+from backupkit.parts import carried, integrity, manifest, proofs, schema, store
 from backupkit.parts.sources import database
 from backupkit.parts.trial import NotProven
 from backupkit.parts.upgrade import MigrationFailed
@@ -96,7 +96,7 @@ def verify_backups(
             _verified(_Run(settings, work.tell, clock, sum(map(_bytes_to_read, backups))), backups, test_restore)
         )
         work.about(*(one.backup for one in done))
-        if bad := _bad(done):
+        if bad := _bad(settings, done):
             work.end(bad)
     return done
 
@@ -158,15 +158,17 @@ def can_be_proven(backup: Backup) -> bool:
     return metadata is not None and not backup.trouble and not metadata.is_raw
 
 
-def refuse_bad(done: Sequence[Verified]) -> None:
+def refuse_bad(settings: Settings, done: Sequence[Verified]) -> None:
     """`Damaged` where any backup is; or else why one could not be checked, or is not proven."""
-    if bad := _bad(done):
+    if bad := _bad(settings, done):
         raise bad
 
 
-def _bad(done: Sequence[Verified]) -> BackupError | None:
+def _bad(settings: Settings, done: Sequence[Verified]) -> BackupError | None:
     if damaged := [one for one in done if one.flaws]:
-        hint = "Make a new one: `backup`. Do not delete older ones that are good: `list`."
+        hint = (
+            _copies_of(settings, damaged) or "Make a new one: `backup`. Do not delete older ones that are good: `list`."
+        )
         if len(done) > 1:
             names = ", ".join(one.backup.name for one in damaged)
             return Damaged(f"Of {len(done)} backups verified these are damaged: {names}.", hint)
@@ -174,6 +176,13 @@ def _bad(done: Sequence[Verified]) -> BackupError | None:
         text = f"{damaged[0].flaws[0].text}{f' (and {count - 1} more)' if count > 1 else ''}"
         return Damaged(f"The backup {damaged[0].backup.path} is damaged: {text}.", hint)
     return next((one.failure for one in done if one.failure), None)
+
+
+def _copies_of(settings: Settings, damaged: Sequence[Verified]) -> str:
+    """Where copies of damaged backups are, as far as remotes have said; empty where there are none."""
+    there = [(one.backup.name, remotes[0]) for one in damaged if (remotes := carried.holders(settings, one.backup))]
+    fetched = ", ".join(f"`pull {name} --remote {remote}`" for name, remote in there[:3])
+    return f"Copies are on a remote; each is checked when it comes: {fetched}." if there else ""
 
 
 def _bytes_to_read(backup: Backup) -> int:

@@ -565,6 +565,12 @@ def known_name(text: str) -> str:
     name = text.removeprefix(PREFIX).lower()
     if name in Settings.model_fields or _names_a_secret(name):
         return name
+    table, dot, key = text.rpartition(".")
+    if dot:
+        raise Refused(
+            f"{shown(text)} is in a table of its own.",
+            hint=f"Edit {SETTINGS_FILE}: {shown(key)} below [{shown(table)}].",
+        )
     raise _unknown(shown(text), name)
 
 

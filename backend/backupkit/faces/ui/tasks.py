@@ -37,7 +37,7 @@ def verify(settings: Settings, backup: Backup, test_restore: bool = False) -> Ta
 
     def act(tell: Listener) -> list[Verified]:
         done = verify_backups(settings, [backup], test_restore, tell)
-        refuse_bad(done)
+        refuse_bad(settings, done)
         return done
 
     title = f"{'Test restore of' if test_restore else 'Verify'} {backup.name}"
