@@ -160,7 +160,7 @@ def test_the_versions_with_the_wal_reset_bug_are_known(version: str, has: bool) 
 
 
 @pytest.mark.parametrize(
-    ("has", "mode", "level"), [(True, "wal", "warning"), (True, "delete", "fine"), (False, "wal", "fine")]
+    ("has", "mode", "level"), [(True, "wal", "warning"), (True, "delete", "note"), (False, "wal", "fine")]
 )
 def test_the_doctor_and_the_status_say_which_sqlite_this_is(
     app: SmallApp, monkeypatch: pytest.MonkeyPatch, has: bool, mode: str, level: str

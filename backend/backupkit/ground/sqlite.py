@@ -102,7 +102,7 @@ def _of_sqlite(error: Exception) -> sqlite3.DatabaseError:
     if isinstance(error, UnicodeDecodeError):
         message = error.object.decode("utf-8", "backslashreplace")
     elif isinstance(error, UnicodeEncodeError):
-        message = f"a name in it is no UTF-8: {error.object.encode('ascii', 'backslashreplace').decode()}"
+        message = "a name in it is no UTF-8"
     elif isinstance(error, MemoryError):
         message = "out of memory"
     return sqlite3.DatabaseError(message)

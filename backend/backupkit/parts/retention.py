@@ -244,6 +244,8 @@ def counted_on(found: Iterable[Backup], known: Known) -> list[Backup]:
 def _doubt(backup: Backup) -> str:
     if backup.state == "damaged":
         return "damaged"
+    if backup.metadata and backup.metadata.database and (flaws := backup.metadata.database.index_flaws):
+        return f"made of a database with an index that does not match its table ({flaws[0]})"
     more = f"; and {len(backup.unusual) - 1} more" if len(backup.unusual) > 1 else ""
     return f"unusual ({backup.unusual[0]}{more})" if backup.unusual else ""
 

@@ -18,6 +18,7 @@ from backupkit.ground import disk, mounts, sqlite
 from backupkit.parts import carried, duty, journal, schema, selection, space, store, timetable
 from backupkit.parts.reliable import CLOCKS_DIFFER
 from backupkit.parts.sources import database, uploads
+from backupkit.verbs import index_flaws
 from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.reached import try_remotes
@@ -28,6 +29,7 @@ from backupkit.words.names import shown
 from backupkit.words.settings import Settings, unknown_variables
 from backupkit.words.times import span
 
+_PUT_BACK = "put a backup back: `list`, then `restore`"
 _HOW_TO_MEND = "an image or a Python with SQLite 3.51.3 or later: docs/containers.md"
 _NO_SHARED_LOG = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs/containers.md"
 
@@ -53,6 +55,7 @@ def examine(settings: Settings, tell: Listener = silence, clock: Clock = utc_now
         _unfinished,
         _sqlite,
         _file_system,
+        _integrity,
         _reach,
         _messages,
         _variables,
@@ -187,6 +190,22 @@ def _file_system(settings: Settings) -> Iterator[Finding]:
     if mount and mount.is_shared and _is_in_wal_mode(settings):
         text = f"{settings.database} is in WAL mode on {mount.kind} ({mount.place}), where it can be damaged"
         yield Finding("warning", f"{text}: that file system shares no memory between its users.", _NO_SHARED_LOG)
+
+
+def _integrity(settings: Settings) -> Iterator[Finding]:
+    if not settings.database.exists():
+        return  # which was said
+    found = database.check_live(settings.database, min(settings.busy_timeout, 5))
+    if found is None:
+        yield Finding(
+            "note", "The database was not checked in full: it is large, or in use. `verify` checks backups of it."
+        )
+    elif found.problems:
+        yield Finding("wrong", f"The database {settings.database} is damaged: {found.problems[0]}.", _PUT_BACK)
+    elif flaws := found.facts.index_flaws:
+        yield Finding("warning", index_flaws.sentence(settings, flaws))
+    else:
+        yield Finding("fine", "The database passed a full check.")
 
 
 def _is_in_wal_mode(settings: Settings) -> bool:

@@ -21,8 +21,9 @@ from backupkit.ground import disk, process
 from backupkit.parts import index, manifest, selection, space
 from backupkit.parts.sources import database, uploads
 from backupkit.parts.sources.database import Inspection
+from backupkit.verbs import index_flaws
 from backupkit.words.errors import SourceBroken
-from backupkit.words.events import Event, Listener, Notice, Step, Together
+from backupkit.words.events import Event, Listener, Notice, Step, Together, Warned
 from backupkit.words.model import CHECKSUM_FILE, UPLOADS_FOLDER, DatabaseFacts, Metadata, Order, UploadsFacts
 from backupkit.words.settings import Settings
 from backupkit.words.version import VERSION
@@ -72,6 +73,9 @@ def fill(draft: Draft) -> Metadata:
     assert found.database is not None
     if violations := found.database.facts.foreign_key_violations:
         draft.tell(Notice(f"{violations} rows refer to rows that are not there, as in the live data."))
+    if flaws := found.database.facts.index_flaws:
+        said = index_flaws.sentence(draft.settings, flaws)
+        draft.tell(Notice(said) if draft.order.kind == "pre_restore" else Warned(said))
     return _metadata(draft, found, files)
 
 

@@ -21,13 +21,13 @@ from pathlib import Path
 from backupkit.parts import index, journal, manifest, reliable, schema, selection, space, store
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta, uploads
-from backupkit.verbs import recover, staging
+from backupkit.verbs import index_flaws, recover, staging
 from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, make_backup, utc_now
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.staging import Source
 from backupkit.words.errors import BackupError, Refused, SourceBroken, SourceUnreadable
-from backupkit.words.events import Listener, Notice, Step, collecting, silence
+from backupkit.words.events import Listener, Notice, Step, Warned, collecting, silence
 from backupkit.words.model import (
     UPLOADS_FOLDER,
     Backup,
@@ -174,6 +174,8 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
     _begin(settings, found)
     proof = _apply(settings, found, listen, clock)
     _share_from_now_on(settings, plan, safety)
+    if staged.facts and staged.facts.index_flaws:
+        listen(Warned(index_flaws.sentence(settings, staged.facts.index_flaws)))
     return Restored(
         source=plan.source.name,
         safety=safety.name,
@@ -269,6 +271,8 @@ def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdic
         yield f"{live.trouble} Whatever is there of it is kept in the safety copy, as it is."
     if live.encoding and source.facts and source.facts.encoding != live.encoding:
         yield f"The encoding changes from {live.encoding} to {source.facts.encoding}: restart the app afterwards."
+    if source.facts and source.facts.index_flaws:
+        yield f"An index of this backup does not match its table: {source.facts.index_flaws[0]}. All rows are there."
     if source.uploads and settings.uploads is None:
         yield "The backup's uploads stay in it: BACKUP_UPLOADS names no folder to put them back to."
     if source.uploads is None and source.database is not None:

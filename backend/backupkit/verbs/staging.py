@@ -94,11 +94,13 @@ def _with_database(
         )
     if source.database.is_symlink() or not source.database.is_file() or source.database.stat().st_size == 0:
         raise Damaged(f"{source.database} is missing, empty or a link.", hint=_OLDER)
-    found = database.examine(source.database, database.QUICK, opened=opened)
+    check = database.check_for(source.database.stat().st_size)
+    found = database.examine(source.database, check, opened=opened)
     if found.problems:
         raise Damaged(f"{source.database} is damaged: {found.problems[0]}.", hint=_OLDER)
     kept = recorded or replace(found.facts, sha256=disk.hash_file(source.database))
-    facts = replace(found.facts, sha256=kept.sha256, journal_mode=kept.journal_mode, mode=kept.mode)
+    flaws = found.facts.index_flaws or kept.index_flaws
+    facts = replace(found.facts, sha256=kept.sha256, journal_mode=kept.journal_mode, mode=kept.mode, index_flaws=flaws)
     return replace(source, facts=facts, revisions=found.revisions or ())
 
 

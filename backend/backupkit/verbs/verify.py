@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from backupkit.parts import carried, integrity, manifest, proofs, schema, store
 from backupkit.parts.sources import database
 from backupkit.parts.trial import NotProven
 from backupkit.parts.upgrade import MigrationFailed
+from backupkit.verbs import index_flaws
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.prove import prove_backup
 from backupkit.verbs.recording import recorded
@@ -48,6 +50,7 @@ from backupkit.words.settings import Settings
 
 MOST_FLAWS = 100  # told one by one; the rest is counted
 _KEPT_FLAWS = 20  # remembered in the record
+_NEW_ONE = "Make a new one: `backup`. Do not delete older ones that are good: `list`."
 _MOST_DATABASES = 64  # whose checks are remembered for the next backup that shares the file
 
 Choose = Callable[[Sequence[Backup]], Backup]
@@ -64,6 +67,7 @@ class Verified:
     flaws: tuple[Flaw, ...] = ()
     more: int = 0
     warnings: tuple[str, ...] = ()
+    hint: str = ""
     failure: BackupError | None = None
     took: float | None = None
 
@@ -128,7 +132,7 @@ def verify_file(settings: Settings, path: Path, tell: Listener = silence) -> Ver
         found = database.examine(path.resolve(), database.FULL, tell)
     except Damaged as error:
         return VerifiedFile(path, (Flaw(path.name, f"{path.name}: {error.__cause__}"),))
-    flaws = tuple(Flaw(path.name, f"{path.name}: {problem}") for problem in found.problems)
+    flaws = tuple(Flaw(path.name, f"{path.name}: {problem}") for problem in (*found.problems, *found.facts.index_flaws))
     at = found.revisions or ()
     return VerifiedFile(path, flaws, dict(found.facts.rows), at, schema.classify(settings, at))
 
@@ -166,9 +170,8 @@ def refuse_bad(settings: Settings, done: Sequence[Verified]) -> None:
 
 def _bad(settings: Settings, done: Sequence[Verified]) -> BackupError | None:
     if damaged := [one for one in done if one.flaws]:
-        hint = (
-            _copies_of(settings, damaged) or "Make a new one: `backup`. Do not delete older ones that are good: `list`."
-        )
+        born = next((one.hint for one in damaged if one.hint), "")
+        hint = born or _copies_of(settings, damaged) or _NEW_ONE
         if len(done) > 1:
             names = ", ".join(one.backup.name for one in damaged)
             return Damaged(f"Of {len(done)} backups verified these are damaged: {names}.", hint)
@@ -224,14 +227,30 @@ class _Run:
         self.tell(Progress(self._done))
         warnings: list[str] = []
         listen = collecting(self.tell, warnings)
-        found = _Looking(backup, self._digests, self._inspections, self._advance, listen).flaws()
+        looking = _Looking(backup, self._digests, self._inspections, self._advance, listen)
+        found = looking.flaws()
         flaws = tuple(islice(found, MOST_FLAWS))
         more = sum(1 for _ in found)
+        for flaw in looking.index_flaws[:1]:
+            listen(Warned(f"An index of {backup.name} does not match its table: {flaw}. {self._said_of_live}"))
         for path in integrity.writable_by_others(backup.path, backup.metadata):
             listen(Warned(f"{path} can be written by others than its owner."))
         if backup.metadata and backup.metadata.is_raw:
             listen(Warned(f"{backup.path} keeps a database that could not be read, as raw files: no restore of it."))
-        return Verified(backup, flaws, more, tuple(warnings))
+        return Verified(backup, flaws, more, tuple(warnings), self._said_of_live if looking.born_with else "")
+
+    @cached_property
+    def _said_of_live(self) -> str:
+        """Whether the live database has such damage: a new backup of it would have it again."""
+        live = self._settings.database
+        found = database.check_live(live, min(self._settings.busy_timeout, 5))
+        if found is None:
+            return f"Whether {live} is so too could not be found out: it is missing, large, or in use."
+        if found.problems:
+            return f"{live} is damaged too ({found.problems[0]}): restore an older backup: `list`."
+        if flaws := found.facts.index_flaws:
+            return index_flaws.sentence(self._settings, flaws)
+        return f"{live} has no such damage: make a new one: `backup`."
 
     def _advance(self, count: int) -> None:
         with self._counting:
@@ -303,6 +322,10 @@ class _Looking:
     tell: Listener
     connections: list[sqlite3.Connection] = field(default_factory=list)
     checksums: dict[str, str] = field(default_factory=dict)
+    born_with: list[str] = field(default_factory=list)
+    """Damage of a database whose bytes are as they were sealed: the live one had it when the backup was made."""
+    index_flaws: list[str] = field(default_factory=list)
+    """The same of its indexes alone: the backup is as it was written, and every row is there."""
 
     def flaws(self) -> Iterator[Flaw]:
         """Everything that is wrong with it."""
@@ -320,10 +343,21 @@ class _Looking:
 
     def _database_flaws(self, found: database.Inspection | Flaw, seen: set[str]) -> Iterator[Flaw]:
         metadata = self.backup.metadata
+        assert metadata is not None
+        name = metadata.database_file or ""
+        is_as_written = not seen & {METADATA_FILE, CHECKSUM_FILE, name}
+        is_sealed = is_as_written and manifest.has_checksums(self.backup.path)
+        problems = (found.text,) if isinstance(found, Flaw) else found.problems
+        self.born_with.extend(problems if is_sealed else ())
         if isinstance(found, Flaw):
             yield found
-        elif metadata and (found.problems or not seen & {METADATA_FILE, CHECKSUM_FILE, metadata.database_file}):
-            yield from integrity.database_flaws(metadata, found, self.checksums.get(metadata.database_file or ""))
+            return
+        if is_sealed:
+            self.index_flaws.extend(found.facts.index_flaws)
+        else:
+            yield from (Flaw(name, f"{name}: {text}") for text in found.facts.index_flaws)
+        if problems or is_as_written:
+            yield from integrity.database_flaws(metadata, found, self.checksums.get(name))
 
     def _digest(self, path: str, facts: os.stat_result) -> str:
         checksum = self.digests(path, facts)

@@ -29,7 +29,10 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class DatabaseFacts:
-    """What was read from the copy of the database, sizes in bytes. `raw` means: too broken to copy but as files."""
+    """What was read from the copy of the database, sizes in bytes. `raw` means: too broken to copy but as files.
+
+    `index_flaws` says where an index does not match its table: no row is missing, and REINDEX writes the index anew.
+    """
 
     size: Count
     sha256: str
@@ -40,6 +43,7 @@ class DatabaseFacts:
     application_id: Whole = 0
     rows: Mapping[str, Count] = field(default_factory=dict)
     foreign_key_violations: Count = 0
+    index_flaws: tuple[str, ...] = ()
     sqlite_version: str = ""
     mode: Annotated[int, Field(ge=0, le=0o777)] = 0o600
     raw: bool = False

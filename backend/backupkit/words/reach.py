@@ -41,6 +41,12 @@ class Reach:
         """A line that runs this toolkit."""
         return f"{self.wrapper or 'python backup_restore.py'} {arguments}".rstrip()
 
+    def sql(self, database: Path, statement: str) -> str:
+        """A line that runs a statement on a database; where the app runs, nothing but Python is sure to be there."""
+        code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], isolation_level=None).execute(sys.argv[2])"
+        line = f"python3 -c {shlex.quote(code)} {shlex.quote(str(database))} {shlex.quote(statement)}"
+        return f"{self.compose} exec {self.service} {line}" if self.in_container else line
+
     def shell(self, folder: Path) -> str:
         """A line that leads into that folder, where the app's paths are as this toolkit sees them."""
         if self.in_container:

@@ -63,10 +63,10 @@ class _Column:
 class _Entry:
     """One line of `sqlite_master`."""
 
+    root: int
     kind: str
     name: str
     table: str
-    root: int
     sql: str
 
 
@@ -178,9 +178,11 @@ class _Dump:
         return DumpFacts(len(tables) + len(virtual), rows, self._bytes)
 
     def _schema(self) -> list[_Entry]:
-        rows = self._all("SELECT type, name, tbl_name, rootpage, sql FROM main.sqlite_master WHERE sql NOT NULL")
+        # CAST, because nothing but text belongs there, and a damaged schema may hold anything.
+        texts = ", ".join(f"coalesce(CAST({name} AS TEXT), '')" for name in ("type", "name", "tbl_name", "sql"))
+        rows = self._all(f"SELECT coalesce(rootpage, 0), {texts} FROM main.sqlite_master WHERE sql NOT NULL")
         try:
-            return [_Entry(a.decode(), b.decode(), c.decode(), root or 0, sql.decode()) for a, b, c, root, sql in rows]
+            return [_Entry(root, *(text.decode() for text in texts)) for root, *texts in rows]
         except UnicodeDecodeError as error:
             raise SourceUnreadable(
                 f"The schema of {self._path} is not UTF-8, which SQL text must be.",
