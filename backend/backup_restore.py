@@ -73,6 +73,9 @@ Note = Annotated[str, typer.Option("--note", help="A note to find it by.")]
 Pin = Annotated[bool, typer.Option("--pin", help="Pin it: it is not deleted until it is unpinned.")]
 NoUploads = Annotated[bool, typer.Option("--no-uploads", help="Back up the database only.")]
 RemoteName = Annotated[str | None, typer.Option("--remote", help="The name of a remote in the settings.")]
+ExpectLoss = Annotated[
+    list[str] | None, typer.Option("--expect-loss", help="A table of which the migrations may lose data; repeatable.")
+]
 Stop = Annotated[
     bool, typer.Option("--stop", help="Stop the service first, and start it again afterwards (backup.sh does it).")
 ]
@@ -215,6 +218,7 @@ def restore(
     migrate: Annotated[
         bool, typer.Option("--migrate", help="Run this code's migrations on the copy before it goes live.")
     ] = False,
+    expect_loss: ExpectLoss = None,
     stop: Stop = False,
     json: Json = False,
 ) -> None:
@@ -224,7 +228,7 @@ def restore(
     settings = _settings(work="" if dry_run else "restore")
     _explain_stop(settings, stop)
     with listening() as tell:
-        plan = plan_restore(settings, name, only, force, migrate, tell)
+        plan = plan_restore(settings, name, only, force, migrate, tell, expect_loss or ())
     _carry_out(settings, plan, yes or force, dry_run, json)
 
 
@@ -249,6 +253,7 @@ def undo(
 @app.command()
 def migrate(
     revision: Annotated[str, typer.Argument(help="The revision to upgrade to. Left out: head.")] = "head",
+    expect_loss: ExpectLoss = None,
     stop: Stop = False,
     json: Json = False,
 ) -> None:
@@ -261,7 +266,7 @@ def migrate(
     settings = _settings(work="migrate")
     _explain_stop(settings, stop)
     with listening() as tell:
-        done = upgrade(settings, revision, tell)
+        done = upgrade(settings, revision, tell, expect_loss=expect_loss or ())
     if not done:
         reporting.nothing_to_do()
     lines = render.migrated(settings.reach, done) if done else [f"There is nothing to migrate to reach {revision}."]

@@ -206,7 +206,7 @@ def plan(found: RestorePlan) -> Iterator[str]:
 
 def _rows_compared(found: RestorePlan) -> Iterator[str]:
     yield "  rows               now -> after"
-    yield from _compared(found.live.rows, found.source.facts.rows if found.source.facts else {})
+    yield from _compared(found.live.rows, found.rows_after)
 
 
 def _compared(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[str]:
@@ -247,7 +247,7 @@ def next_steps(reach: Reach, verdict: SchemaVerdict) -> Iterator[str]:
         yield f"Schema mismatch: the database is {counted(len(verdict.pending), 'migration')} behind this code:"
         yield from (f"    {one.revision}  {one.title}" for one in verdict.pending)
         yield "Bring it to this code, with a backup before and a way back:"
-        yield f"    {reach.tool('migrate')}"
+        yield f"    {reach.tool(verdict.command)}"
         yield "Or with Alembic alone (the first line only confirms where the database is):"
         yield f"    {reach.alembic(f'stamp {shlex.join(verdict.backup)}')}"
         yield f"    {reach.alembic(f'upgrade {verdict.target}')}"

@@ -6,19 +6,23 @@ copy is migrated the process cannot open the live database at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from backupkit.parts import alembic_child, app_process, schema
+from backupkit.parts import alembic_child, app_process, loss, schema
 from backupkit.parts.app_process import AppCodeFailed, Ended, Workshop
+from backupkit.parts.loss import Loss
 from backupkit.parts.sources import database
 from backupkit.words.errors import BackupError, Refused, SourceUnreadable
 from backupkit.words.events import Listener, silence
+from backupkit.words.names import shown
 from backupkit.words.settings import Settings
 
 # How env.py is led to the database, in the order in which it is tried on a copy.
 WAYS = ("url", "async", "connection")
+_MOST_LOSSES = 10  # named one by one
 _POINT = (
     "Let env.py take its URL from sqlalchemy.url, DATABASE_URL or BACKUP_DATABASE; or set BACKUP_MIGRATE_ENVIRONMENT"
     " to the variable that it reads, BACKUP_ALEMBIC_X to what it takes with -x, or BACKUP_MIGRATE_COMMAND."
@@ -29,12 +33,18 @@ class MigrationFailed(BackupError):
     """A migration raised; its own error is in the message."""
 
 
+class LossRefused(MigrationFailed):
+    """A migration would lose data, and nobody said that this is meant."""
+
+
 @dataclass(frozen=True)
 class Rehearsed:
-    """A copy that was migrated, as it is now, and the way in which env.py was led to it."""
+    """A copy that was migrated, as it is now; the way in which env.py was led to it, and what was lost."""
 
     found: database.Inspection
     way: str
+    losses: tuple[Loss, ...] = ()
+    cascading: tuple[str, ...] = ()
 
 
 def migrate_copy(
@@ -44,15 +54,35 @@ def migrate_copy(
 
     `wanted` are the revisions that it then includes; all of this code's where they are left out.
     """
-    before = _schema_version(settings)
+    filled, version = loss.measure(copy), _schema_version(settings)
     with app_process.workshop(settings, copy) as shop:
         way = _upgrade(settings, shop, target, WAYS, tell)
-    if before is not None and _schema_version(settings) not in (before, None):
+    if version is not None and _schema_version(settings) not in (version, None):
         raise MigrationFailed(
             f"The migration changed the live database {settings.database} while a copy was to be migrated.",
             hint=f"Put the backup made before it back: `list`. {_POINT}",
         )
-    return Rehearsed(_arrived(settings, copy, wanted), way)
+    found = _arrived(settings, copy, wanted)
+    lost = loss.losses(filled, loss.measure(copy))
+    cascading = loss.cascades(copy) & {one.table for one in lost}
+    return Rehearsed(found, way, lost, tuple(sorted(cascading)))
+
+
+def refuse_loss(rehearsed: Rehearsed, expected: Collection[str]) -> None:
+    """`LossRefused` where the migration loses something of a table that is not among the expected ones."""
+    unexpected = [one for one in rehearsed.losses if one.table not in expected]
+    if not unexpected:
+        return
+    more = f" and {len(unexpected) - _MOST_LOSSES} more" if len(unexpected) > _MOST_LOSSES else ""
+    text = "; ".join(shown(one.text) for one in unexpected[:_MOST_LOSSES])
+    tables = dict.fromkeys(one.table for one in unexpected)
+    hint = f"If that is meant: {' '.join(f'--expect-loss {shlex.quote(one)}' for one in tables)}."
+    if rehearsed.cascading:
+        hint += (
+            f" Rows of {', '.join(map(shown, rehearsed.cascading))} are deleted with the rows that they refer to:"
+            " a batch migration drops a table, so env.py must not have PRAGMA foreign_keys on."
+        )
+    raise LossRefused(f"The migration loses data: {text}{more}. Nothing was changed.", hint)
 
 
 def migrate_live(settings: Settings, target: str, way: str, tell: Listener = silence, lock: int | None = None) -> None:

@@ -145,7 +145,7 @@ def _schema(settings: Settings) -> Iterator[Finding]:
     if verdict.relation == "same":
         yield Finding("fine", f"The database is at this code's revision: {at}.")
     elif verdict.relation == "behind":
-        mend = settings.reach.tool(f"migrate {verdict.target}".removesuffix(" head"))
+        mend = settings.reach.tool(verdict.command)
         yield Finding("warning", f"The database is {len(verdict.pending)} migrations behind this code.", mend)
     elif verdict.relation == "unreadable":
         yield Finding("wrong", f"{verdict.reason} A backup cannot be compared with this code.", verdict.needs)

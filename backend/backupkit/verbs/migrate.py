@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from backupkit.ground import disk
@@ -40,12 +40,17 @@ class Migrated:
 
 
 def migrate(
-    settings: Settings, revision: str = "head", tell: Listener = silence, clock: Clock = utc_now
+    settings: Settings,
+    revision: str = "head",
+    tell: Listener = silence,
+    clock: Clock = utc_now,
+    expect_loss: Collection[str] = (),
 ) -> Migrated | None:
     """The live database is at that revision, checked; or as it was before. None where there was nothing to do.
 
-    Raises `MigrationFailed` with the migration's own error, `Refused` for an unknown revision, `SchemaMismatch` for
-    a database this code does not know, and all that a backup raises.
+    Raises `MigrationFailed` with the migration's own error, `LossRefused` where it loses data of a table that is not
+    among `expect_loss`, `Refused` for an unknown revision, `SchemaMismatch` for a database this code does not know,
+    and all that a backup raises.
     """
     refuse_overlap(settings)
     store.require(settings.dir)
@@ -55,18 +60,25 @@ def migrate(
             pending = schema.steps_to(settings, database.revisions(moment) or (), revision, work.tell)
         if not pending:
             return None
-        done = _migrate(settings, revision, pending, work.handle, work.tell, clock)
+        done = _migrate(settings, revision, pending, expect_loss, work.handle, work.tell, clock)
         work.concerning(done.backup, note=f"to {revision}, migrations: {len(pending)}")
         return done
 
 
 def _migrate(
-    settings: Settings, revision: str, pending: tuple[Migration, ...], handle: int, tell: Listener, clock: Clock
+    settings: Settings,
+    revision: str,
+    pending: tuple[Migration, ...],
+    expect_loss: Collection[str],
+    handle: int,
+    tell: Listener,
+    clock: Clock,
 ) -> Migrated:
     note = f"before migrating to {revision}: {len(pending)} migration{'s' * (len(pending) != 1)}"
     backup = make_backup(settings, Order(kind="pre_migration", note=note, hold=True), tell, clock).backup
     started = time.monotonic()
     rehearsed = _rehearse(settings, backup, revision, pending, tell)
+    upgrade.refuse_loss(rehearsed, expect_loss)
     rehearsal_seconds, started = time.monotonic() - started, time.monotonic()
     proof = _go_live(settings, backup, revision, rehearsed, handle, tell, clock)
     metadata = store.trusted(backup)

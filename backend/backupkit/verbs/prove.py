@@ -22,8 +22,8 @@ from backupkit.verbs.make import Clock
 from backupkit.verbs.restore import Restored, plan_source, restore_backup
 from backupkit.verbs.staging import Source
 from backupkit.words.errors import Refused
-from backupkit.words.events import Event, Listener, Notice, Step
-from backupkit.words.model import METADATA_FILE, Backup
+from backupkit.words.events import Event, Listener, Notice, Step, Warned
+from backupkit.words.model import METADATA_FILE, Backup, SchemaVerdict
 from backupkit.words.settings import Settings
 
 
@@ -41,10 +41,16 @@ def prove_backup(settings: Settings, backup: Backup, tell: Listener, clock: Cloc
         _compare(scratch, source, done)
         if done.verdict and done.verdict.relation == "behind":
             tell(Step("Migrating the restored copy"))
-            upgrade.migrate_copy(settings, scratch.database, done.verdict.target, tell=_without_notices(tell))
+            _migrate(settings, scratch, done.verdict, tell)
         took = time.monotonic() - started
         _run_test(settings, scratch, tell)
         return round(took, 3)
+
+
+def _migrate(settings: Settings, scratch: Settings, verdict: SchemaVerdict, tell: Listener) -> None:
+    rehearsed = upgrade.migrate_copy(settings, scratch.database, verdict.target, tell=_without_notices(tell))
+    for one in rehearsed.losses:
+        tell(Warned(f"To restore it with --migrate would lose {one.text}."))
 
 
 @contextlib.contextmanager

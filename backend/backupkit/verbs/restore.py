@@ -14,11 +14,11 @@ An error while applying goes back to the safety copy by itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from backupkit.parts import index, journal, manifest, reliable, schema, selection, space, store
+from backupkit.parts import index, journal, manifest, reliable, schema, selection, space, store, upgrade
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.verbs import index_flaws, recover, staging
@@ -70,6 +70,8 @@ class RestorePlan:
     migrate: bool = False
     revisions_after: tuple[str, ...] = ()
     """Where the database will be, migrated or not."""
+    rows_after: Mapping[str, int] = field(default_factory=dict)
+    rehearsed: upgrade.Rehearsed | None = None
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,12 @@ def plan_restore(
     force: bool = False,
     migrate: bool = False,
     tell: Listener = silence,
+    expect_loss: Collection[str] = (),
 ) -> RestorePlan:
-    """What restoring that backup would change; the backup is verified, and nothing is written.
+    """What restoring that backup would change; the backup is verified, and nothing stays written.
 
-    With `migrate` this code's migrations will be run on the staged copy before it goes live.
+    With `migrate` this code's migrations will be run on the staged copy before it goes live; they are rehearsed for the
+    plan, and `LossRefused` where they lose data of a table that is not among `expect_loss`.
 
     Raises `NoSuchBackup`, `Damaged` for a backup that is not as it was written, `SchemaMismatch` for one this code
     cannot go on from and `Refused` for another app's (unless forced), `SourceUnreadable` where the live data stays
@@ -106,10 +110,25 @@ def plan_restore(
     _refuse_another_app(settings, backup, force)
     source = staging.verified(settings, backup, only, tell)
     plan = plan_source(settings, source, force, tell)
-    if migrate:
-        _refuse_to_migrate(plan.verdict)
-    after = plan.verdict.code if migrate and plan.verdict else plan.revisions_after
-    return replace(plan, migrate=migrate, revisions_after=after, notes=(*notes, *plan.notes))
+    plan = replace(plan, migrate=migrate, notes=(*notes, *plan.notes))
+    return _rehearsed(settings, plan, expect_loss, tell) if migrate else plan
+
+
+def _rehearsed(settings: Settings, plan: RestorePlan, expect_loss: Collection[str], tell: Listener) -> RestorePlan:
+    _refuse_to_migrate(plan.verdict)
+    if plan.verdict is None or plan.verdict.relation != "behind":
+        return plan
+    rehearsed = staging.rehearse(settings, plan.source, plan.verdict.target, tell)
+    upgrade.refuse_loss(rehearsed, expect_loss)
+    lost = tuple(f"The migration loses {one.text}, as expected." for one in rehearsed.losses)
+    found = rehearsed.found
+    return replace(
+        plan,
+        rehearsed=rehearsed,
+        revisions_after=found.revisions or (),
+        rows_after=found.facts.rows,
+        notes=(*plan.notes, *lost),
+    )
 
 
 def _meant(settings: Settings, name: str) -> tuple[Backup, tuple[str, ...]]:
@@ -145,7 +164,8 @@ def plan_source(settings: Settings, source: Source, force: bool, tell: Listener)
     _require_space(needs)
     shown = {str(folder): needed for folder, needed in needs}
     notes = tuple(_notes(settings, source, live, verdict))
-    return RestorePlan(source, verdict, live, summary, shown, notes, revisions_after=source.revisions)
+    rows = source.facts.rows if source.facts else {}
+    return RestorePlan(source, verdict, live, summary, shown, notes, revisions_after=source.revisions, rows_after=rows)
 
 
 def restore_backup(settings: Settings, plan: RestorePlan, tell: Listener = silence, clock: Clock = utc_now) -> Restored:
@@ -167,6 +187,7 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
     is_there = bool(wanted and _has(safety.metadata, wanted))
     copies = (safety.path / UPLOADS_FOLDER,)
     staged = staging.stage(settings, plan.source, plan.migrate, copies, listen, same_database=is_there)
+    _refuse_other_outcome(settings, plan, staged)
     found = recover.journal_of(settings, staged, safety.name, clock)
     if is_there:
         tell(Notice("The database is as in the backup already: it stays as it is."))
@@ -185,6 +206,15 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
         uploads=plan.uploads,
         warnings=tuple(heard),
     )
+
+
+def _refuse_other_outcome(settings: Settings, plan: RestorePlan, staged: Source) -> None:
+    """What was shown is what is done: a migration that now gives another result than in the rehearsal is not taken."""
+    if plan.rehearsed and (staged.facts is None or staged.facts.rows != plan.rows_after):
+        staging.unstage(settings)
+        raise upgrade.MigrationFailed(
+            "The migration gave other rows than in the rehearsal; nothing was changed.", hint="Try again."
+        )
 
 
 def _share_from_now_on(settings: Settings, plan: RestorePlan, safety: Backup) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backupkit.ground import disk, process
-from backupkit.parts import index, integrity, manifest, schema, selection, store, upgrade
+from backupkit.parts import index, integrity, lock, manifest, schema, selection, space, store, upgrade
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.words.errors import Damaged
 from backupkit.words.events import Listener, Notice, Progress, Step, silence
@@ -145,6 +146,24 @@ def stage_database(settings: Settings, source: Source) -> Source:
     disk.give_tree(staged.parent, disk.owner_of(settings.database.parent))
     disk.sync_tree(staged.parent)
     return source
+
+
+def rehearse(settings: Settings, source: Source, target: str, tell: Listener) -> upgrade.Rehearsed:
+    """The source's database, migrated on a copy in a scratch folder that is gone afterwards.
+
+    The folder is a draft in the backups folder, and holds a lock in it as long as it lives.
+    """
+    assert source.database is not None and source.facts is not None
+    tell(Step("Rehearsing the migration on a copy"))
+    space.require(2 * source.facts.size, settings.dir, "The rehearsal of the migration")
+    folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}rehearsal-", dir=settings.dir))
+    try:
+        with lock.held(folder, f"rehearsal of {source.name}", 0):
+            copy = folder / settings.database.name
+            disk.copy_file(source.database, copy)
+            return upgrade.migrate_copy(settings, copy, target, tell=tell)
+    finally:
+        disk.remove_tree(folder)
 
 
 def _migrate_staged(settings: Settings, source: Source, tell: Listener) -> Source:

@@ -198,3 +198,8 @@ class SchemaVerdict:
     def target(self) -> str:
         """What an upgrade to this code is given."""
         return "heads" if len(self.code) > 1 else "head"
+
+    @property
+    def command(self) -> str:
+        """The command of ours that runs what is pending."""
+        return "migrate heads" if self.target == "heads" else "migrate"

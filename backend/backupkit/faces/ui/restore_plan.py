@@ -41,7 +41,7 @@ def _facts(
         made = settings.local(backup.metadata.created_at)
         yield "Made", Text(f"{made:%Y-%m-%d %H:%M:%S} · {backup.state}{note}")
     if plan.verdict:
-        now, after = (shown(", ".join(one)) or "none" for one in (plan.live.revisions, plan.source.revisions))
+        now, after = (shown(", ".join(one)) or "none" for one in (plan.live.revisions, plan.revisions_after))
         yield "Schema", Text(f"{now} → {after}: {plan.verdict.reason}")
         yield from _pending(settings, plan)
     if plan.uploads:
@@ -87,7 +87,7 @@ def _rows(plan: RestorePlan, colours: Colours) -> Iterator[RenderableType]:
     """Rows by table, now and after; the tables in which at most the contents differ are counted."""
     if not plan.source.facts:
         return
-    now, after = plan.live.rows, plan.source.facts.rows
+    now, after = plan.live.rows, plan.rows_after
     names = sorted({*now, *after})
     others = [name for name in names if now.get(name) != after.get(name)]
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold", show_edge=False)

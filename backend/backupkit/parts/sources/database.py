@@ -237,8 +237,13 @@ def look(connection: sqlite3.Connection) -> Inspection:
 
 def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
     """Rows of every ordinary table, by name; one that only the app can read, or whose name is no text, is left out."""
-    names = [row[0] for row in connection.execute(_ORDINARY_TABLES) if _is_text(row[0])]
+    names = ordinary_tables(connection)
     return {name: rows for name in names if (rows := _rows_of(connection, name)) is not None}
+
+
+def ordinary_tables(connection: sqlite3.Connection) -> list[str]:
+    """The tables that are neither virtual nor SQLite's own, by name; one whose name is no text is left out."""
+    return [row[0] for row in connection.execute(_ORDINARY_TABLES) if _is_text(row[0])]
 
 
 def _is_text(name: str) -> bool:
