@@ -682,7 +682,7 @@ def config_init(
     if stdout:
         return print(template(_app_folder()), end="")
     path = begin_file(_app_folder(), _contained())
-    as_json.put({"file": path}) if json else print(f"{path} is there, with every setting commented out.")
+    as_json.put({"file": path}) if json else _put([f"{path} is there, with every setting commented out."])
 
 
 @config_group.command("set")
@@ -936,7 +936,7 @@ def _set_pin(name: str, pinned: bool, json: bool) -> None:
     if json:
         as_json.put(as_json.backup(found))
     else:
-        print(f"{found.name} is {'pinned' if pinned else 'not pinned'}.")
+        _put([f"{found.name} is {'pinned' if pinned else 'not pinned'}."])
 
 
 def _list_remote(remote: str, json: bool) -> None:
@@ -1125,8 +1125,11 @@ def _put_result(lines: Iterable[str], document: object, json: bool) -> None:
 
 
 def _put(lines: Iterable[str]) -> None:
+    """Print results, a line each. No control character in them reaches the terminal."""
+    from backupkit.words.names import printable
+
     for line in lines:
-        print(line)
+        print(printable(line))
 
 
 if __name__ == "__main__":

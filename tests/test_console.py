@@ -155,6 +155,7 @@ def test_no_has_an_exit_code_of_its_own_and_yes_can_be_said_before(
 def test_yes_overrides_no_refusal(backed_up: SmallApp) -> None:
     run_here(backed_up, "pin", "good", check=0)
     assert run_here(backed_up, "delete", "good", "--yes").code == 2
+    backed_up.at_revision(INITIAL)
     for file in (backed_up.folder / "alembic" / "versions").glob("*.py"):
         if INITIAL not in file.name:
             file.unlink()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backupkit.faces import log, reporting
+from backupkit.faces.console import say
 from backupkit.words.errors import BackupError, Declined, ExitCode, explained
 
 
@@ -99,6 +100,6 @@ def _flushed() -> Iterator[None]:
 def say_error(error: BackupError) -> None:
     """The sentence and the hint on stderr, and in the log. An answer is no error, and is not called one."""
     log.error(f"failed with exit code {error.code}: {error.message}")
-    print(error.message if isinstance(error, Declined) else f"Error: {error.message}", file=sys.stderr)
+    say(error.message if isinstance(error, Declined) else f"Error: {error.message}")
     if error.hint:
-        print(f"  Next: {error.hint}", file=sys.stderr)
+        say(f"  Next: {error.hint}")

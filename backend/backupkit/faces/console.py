@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from backupkit.faces import log, reporting
 from backupkit.words.errors import Refused
 from backupkit.words.events import Event, Finished, Listener, Notice, Progress, Step, Waiting, Warned
+from backupkit.words.names import printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -20,8 +21,8 @@ _showing: Bars | None = None
 
 
 def say(text: str = "") -> None:
-    """One line on stderr: anything but a result."""
-    print(text, file=sys.stderr, flush=True)
+    """One line on stderr: anything but a result. No control character in it reaches the terminal."""
+    print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -66,7 +67,10 @@ def _bars() -> Bars:
 
 
 def _with_bar(bars: Bars) -> Listener:
-    say_above = sentences(lambda text: bars.console.print(text, markup=False, highlight=False, soft_wrap=True))
+    def say_above(text: str) -> None:
+        bars.console.print(printable_lines(text), markup=False, highlight=False, soft_wrap=True)
+
+    tell = sentences(say_above)
     task = None
 
     def listen(event: Event) -> None:
@@ -74,11 +78,11 @@ def _with_bar(bars: Bars) -> Listener:
         if isinstance(event, Step):
             if task is not None:
                 bars.remove_task(task)
-            task = bars.add_task(event.name, total=event.total)
+            task = bars.add_task(printable(event.name), total=event.total)
         elif isinstance(event, Progress) and task is not None:
             bars.update(task, completed=event.done)
         else:
-            say_above(event)
+            tell(event)
 
     return listen
 
@@ -87,7 +91,7 @@ def ask(question: str) -> bool:
     """Whether the person typed yes; anything else, and the end of input, is no."""
     if _showing:
         _showing.stop()  # or it would draw over the question for ever
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline().strip().lower() in ("y", "yes")
     if _showing:
         _showing.start()

@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backupkit.words.names import printable
+
 if TYPE_CHECKING:  # `--help` needs none of it
     from backupkit.words.operation import Operation
     from backupkit.words.secrets import Secret
@@ -49,7 +51,11 @@ class _File(logging.Handler):
             lines.append(self.path, line, _BYTES, _FILES, mode=0o644, durable=False)
         except OSError as error:
             self.has_failed = True
-            print(f"Warning: the log {self.path} cannot be written: {error.strerror}.", file=sys.stderr)
+            _say_not_written(self.path, error)
+
+
+def _say_not_written(path: Path, error: OSError) -> None:
+    print(f"Warning: the log {printable(str(path))} cannot be written: {error.strerror}.", file=sys.stderr)
 
 
 _PLAIN = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
@@ -71,8 +77,7 @@ def open_log(path: Path, form: LogFormat = "plain") -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        print(f"Warning: the log {path} cannot be written: {error.strerror}.", file=sys.stderr)
-        return
+        return _say_not_written(path, error)
     for earlier in [one for one in _log.handlers if isinstance(one, _File)]:
         _log.removeHandler(earlier)
     _log.addHandler(_File(path, form))
@@ -124,6 +129,6 @@ def operation(done: Operation) -> None:
 def _put(level: int, text: str, facts: Mapping[str, object] | None = None) -> None:
     from backupkit.words.secrets import scrubbed  # pydantic is behind it: `--help` does without
 
-    line = scrubbed(text, _secrets).replace("\r", "\\r").replace("\n", "\\n")
+    line = printable(scrubbed(text, _secrets))
     _recent.append(f"{datetime.now():%H:%M:%S} {line}")
     _log.log(level, "%s", line, extra={"facts": facts or {}})

@@ -15,6 +15,7 @@ from backupkit.ground import disk
 from backupkit.verbs.copies import RemoteState
 from backupkit.verbs.status import LEVELS, Numbers, Status
 from backupkit.words.errors import Refused
+from backupkit.words.names import printable
 
 _PREFIX = "backupkit_"
 Value = float | datetime | None
@@ -96,4 +97,4 @@ def _labels(**labels: str) -> str:
 
 
 def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return printable(value).replace("\\", "\\\\").replace('"', '\\"')

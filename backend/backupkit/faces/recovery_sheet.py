@@ -9,13 +9,13 @@ from backupkit.faces.host import Host
 from backupkit.parts.space import human
 from backupkit.verbs.recovery_kit import RecoveryKit
 from backupkit.words.model import Backup, GitFacts
-from backupkit.words.names import shown
+from backupkit.words.names import printable, shown
 from backupkit.words.secrets import scrubbed
 
 
 def sheet(kit: RecoveryKit, host: Host, git: GitFacts | None) -> Iterator[str]:
     """The lines of the sheet, without any secret."""
-    yield from (scrubbed(line, kit.settings.secrets) for line in _lines(kit, host, git))
+    yield from (printable(scrubbed(line, kit.settings.secrets)) for line in _lines(kit, host, git))
 
 
 def _lines(kit: RecoveryKit, host: Host, git: GitFacts | None) -> Iterator[str]:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backupkit.parts import store
 from backupkit.parts.space import human
 from backupkit.words.names import shown
 from backupkit.words.times import ago
@@ -57,6 +56,8 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[st
 
 def listing(settings: Settings, found: list[Backup]) -> Iterator[str]:
     """The backups, newest first."""
+    from backupkit.parts import store
+
     if not found:
         yield f"There are no backups in {settings.dir} yet. Make one: {settings.reach.tool('backup')}"
         if there := store.left_beside(settings):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from backupkit.faces import log
 from backupkit.words.errors import ExitCode, explained
 from backupkit.words.events import Warned
+from backupkit.words.names import printable
 
 if TYPE_CHECKING:
     from backupkit.faces.courier import Delivery, Underway
@@ -82,7 +83,7 @@ def end(code: int, cause: BaseException | None) -> int:
 
 def _say(warning: Warned) -> None:
     log.error(f"warning: {warning.text}")
-    print(f"Warning: {warning.text}", file=sys.stderr)
+    print(f"Warning: {printable(warning.text)}", file=sys.stderr)
 
 
 def _begin_ping(settings: Settings, command: str) -> Underway | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from backupkit.parts.sources.database import quoted
+from backupkit.words.names import printable
 
 Value = str | int | float | bytes | None
 Key = tuple[Value, ...]
@@ -274,8 +275,3 @@ def _cell(value: Value, width: int) -> Cell:
     if isinstance(value, str):
         return Cell("text", printable(value[:width]), is_cut=len(value) > width)
     return Cell("integer" if isinstance(value, int) else "real", str(value))
-
-
-def printable(text: str) -> str:
-    """The text on one line, with whatever a terminal could take for a command written as its code."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from datetime import datetime
 
 from backupkit.words.errors import Refused
@@ -45,3 +46,19 @@ def distinct(name: str, taken: set[str]) -> str:
 def shown(path: str) -> str:
     """The path as it can be printed on one line, whatever its bytes."""
     return path if path.isprintable() else ascii(path)
+
+
+def printable(text: str) -> str:
+    """The text on one line, with whatever a terminal could take for a command written as its code."""
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(letter: str) -> str:
+    if letter.isprintable() or unicodedata.category(letter) == "Zs":  # a wide space, say
+        return letter
+    return letter.encode("unicode_escape").decode()
+
+
+def printable_lines(text: str) -> str:
+    """The same of a text that may have several lines, as an error of another program has."""
+    return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))

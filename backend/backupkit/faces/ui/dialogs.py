@@ -9,10 +9,13 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
+from backupkit.faces.ui.looks import plain_title
 from backupkit.words.errors import BackupError
+from backupkit.words.names import printable, printable_lines
 
 BOX = """
 {name} {{ align: center middle; background: $background 60%; }}
@@ -39,12 +42,14 @@ class Question(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box") as box:
-            box.border_title = self._title
+            box.border_title = plain_title(self._title)
             with VerticalScroll(classes="lines"):
-                yield Static("\n".join(self._lines), markup=False)
+                yield Static(printable_lines("\n".join(self._lines)), markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("No, leave it", id="no")
-                yield Button(self._yes, variant="error" if self._is_dangerous else "primary", id="yes")
+                yield Button(
+                    Content(printable(self._yes)), variant="error" if self._is_dangerous else "primary", id="yes"
+                )
 
     def on_mount(self) -> None:
         self.query_one("#no").focus()
@@ -65,9 +70,9 @@ class Told(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box error" if self._is_error else "box") as box:
-            box.border_title = self._title
+            box.border_title = plain_title(self._title)
             with VerticalScroll(classes="lines"):
-                yield Static("\n".join(self._lines), markup=False)
+                yield Static(printable_lines("\n".join(self._lines)), markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Close", variant="primary", id="close")
 
@@ -105,15 +110,15 @@ class Form(ModalScreen[tuple[str, ...] | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box") as box:
-            box.border_title = self._title
+            box.border_title = plain_title(self._title)
             if self._lines:
-                yield Static("\n".join(self._lines), markup=False)
+                yield Static(printable_lines("\n".join(self._lines)), markup=False)
             for number, field in enumerate(self._fields):
                 yield Label(field.label, classes="label", id=f"label-{number}", markup=False)
                 yield Input(field.value, field.placeholder, password=field.is_secret, id=f"field-{number}")
             with Horizontal(classes="buttons"):
                 yield Button("Cancel", id="no")
-                yield Button(self._yes, variant="primary", id="yes")
+                yield Button(Content(printable(self._yes)), variant="primary", id="yes")
 
     def on_button_pressed(self, pressed: Button.Pressed) -> None:
         self._end() if pressed.button.id == "yes" else self.dismiss(None)

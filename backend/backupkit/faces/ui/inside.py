@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import ClassVar
 
+from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -23,7 +24,7 @@ from backupkit.parts.rows import Page as Rows
 from backupkit.parts.space import human
 from backupkit.verbs import browse
 from backupkit.words.model import Backup
-from backupkit.words.names import shown
+from backupkit.words.names import printable, shown
 
 
 class InsidePage(Page):
@@ -93,9 +94,9 @@ class InsidePage(Page):
         if name != self._name:
             self._open(name)
 
-    def _label(self, backup: Backup) -> str:
+    def _label(self, backup: Backup) -> Text:
         made = f"{self.settings.local(backup.metadata.created_at):%Y-%m-%d %H:%M}" if backup.metadata else "damaged"
-        return f"{backup.name}  ·  {made}  ·  {human(backup.size_bytes)}"
+        return Text(printable(f"{backup.name}  ·  {made}  ·  {human(backup.size_bytes)}"))
 
     @on(Select.Changed, "#which")
     def _chosen(self, changed: Select.Changed) -> None:

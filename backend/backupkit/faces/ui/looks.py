@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rich.cells import cell_len
+from rich.segment import Segment
 from rich.text import Text
+from textual.color import Color
+from textual.filter import LineFilter
 from textual.theme import Theme
+
+from backupkit.words.names import printable
 
 # Symbols of one cell that the fonts of terminals have; the words beside them carry the meaning.
 LEVEL_SYMBOLS: Mapping[str, str] = {"fine": "✓", "warning": "!", "critical": "✗"}
@@ -29,6 +35,27 @@ _OUTCOME_COLOURS: Mapping[str, str] = {
     "running": "primary",
 }
 Colours = Mapping[str, str]
+
+
+class PrintableFilter(LineFilter):
+    """Nothing that a terminal could take for a command is drawn, whatever names and notes hold."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [
+            segment if segment.control or segment.text.isprintable() else _harmless(segment) for segment in segments
+        ]
+
+
+def _harmless(segment: Segment) -> Segment:
+    # As many cells as before, or the line would be longer than its place.
+    letters = (letter if printable(letter) == letter else " " * cell_len(letter) for letter in segment.text)
+    return Segment("".join(letters), segment.style)
+
+
+def plain_title(text: str) -> Text:
+    """A title in which brackets are brackets: as a string it would be taken for markup."""
+    return Text(printable(text))
+
 
 DARK = Theme(
     name="backupkit-dark",

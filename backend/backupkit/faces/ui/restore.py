@@ -14,6 +14,7 @@ from textual.widgets import Button, ContentSwitcher, DataTable, Input, Label, Ra
 
 from backupkit.faces import render
 from backupkit.faces.ui import looks
+from backupkit.faces.ui.looks import plain_title
 from backupkit.faces.ui.page import Page
 from backupkit.faces.ui.restore_plan import plan_shown
 from backupkit.faces.ui.tables import fill
@@ -307,7 +308,7 @@ class Confirm(Step):
         """The plan of a backup, which may have gone meanwhile, or be a safety copy."""
         self.plan, self._settings, self._backup = plan, settings, backup
         self.draw()
-        self.query_one("#plan-box").border_title = f"Restoring {plan.source.name} will change"
+        self.query_one("#plan-box").border_title = plain_title(f"Restoring {plan.source.name} will change")
         self.query_one("#question", Label).update(f"To restore it, type its name: {plan.source.name}")
         typed = self.query_one("#typed", Input)
         typed.value, typed.placeholder = "", plan.source.name
@@ -353,7 +354,7 @@ class Outcome(Step):
 
     def show(self, name: str, lines: list[str]) -> None:
         came = self.query_one("#came", Static)
-        came.border_title = f"✓ {name} is restored"
+        came.border_title = plain_title(f"✓ {name} is restored")
         came.update("\n".join(lines))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeVar
 
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
+from textual.filter import LineFilter
 from textual.widgets import Footer, Label, TabbedContent, TabPane
 
 from backupkit.faces.ui import looks
@@ -79,6 +80,9 @@ Everything here is a command too: ./backup.sh --help
 """
 
 
+_PRINTABLE = looks.PrintableFilter()
+
+
 class Window(App[None]):
     """The whole interface. The clock is a parameter, as everywhere."""
 
@@ -112,6 +116,9 @@ class Window(App[None]):
     TabPane { padding: 0; height: 1fr; }
     Button.-textual-compact:focus { text-style: bold underline; }
     """
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return (*super().get_line_filters(), _PRINTABLE)
 
     def __init__(self, settings: Settings, clock: Clock = utc_now, place: str = PLACES[0].place) -> None:
         super().__init__()
