@@ -10,12 +10,13 @@ import ctypes
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from backupkit.ground import mounts as mount_table
 from backupkit.ground import tree
@@ -32,8 +33,10 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class WouldNotHoldStill(Exception):
-    """The file was changed every time it was copied."""
+class ReadError(OSError):
+    """An open file could not be read: its disk fails. `handle` says which of two files it was."""
+
+    handle = -1
 
 
 class Opened:
@@ -52,7 +55,9 @@ class Opened:
     def __enter__(self) -> int:
         return self._handle
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: object, _trace: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error.filename, str | bytes):
+            error.filename = _path_of(self._handle)  # of an open file the system does not say which
         os.close(self._handle)
 
 
@@ -65,7 +70,29 @@ def open_plain(path: Path, most: int) -> BinaryIO:
     except BaseException:
         os.close(handle)
         raise
-    return os.fdopen(handle, "rb")
+    return io.BufferedReader(NamedFile(handle, path))
+
+
+class NamedFile(io.FileIO):
+    """A file open for reading whose errors say where it lies: the system does not. The handle is its own then."""
+
+    def __init__(self, handle: int, path: Path) -> None:
+        super().__init__(handle)
+        self.name = str(path)
+
+    def readinto(self, target: Any, /) -> int | None:
+        try:
+            return super().readinto(target)
+        except OSError as error:
+            error.filename = self.name
+            raise
+
+    def readall(self) -> bytes:
+        try:
+            return super().readall()
+        except OSError as error:
+            error.filename = self.name
+            raise
 
 
 def read_plain(path: Path, most: int) -> bytes:
@@ -289,11 +316,16 @@ def copy_file_to(source: Path, folder: int, name: str) -> None:
 def same_content(one: str | Path, two: str | Path, check: Callable[[int], None] = lambda _count: None) -> bool:
     """Whether two files of one size hold the same bytes; `check` hears of every chunk read."""
     with Opened(one, _FILE) as left, Opened(two, _FILE) as right:
-        for chunk in _chunks(left, os.fstat(left).st_size):
-            if chunk != os.read(right, len(chunk)):
-                return False
-            check(len(chunk))
-        return not os.read(right, 1)
+        return same_open(left, right, check)
+
+
+def same_open(left: int, right: int, check: Callable[[int], None] = lambda _count: None) -> bool:
+    """The same of open files, from where they are. A `ReadError` says which of them it was."""
+    for chunk in _chunks(left, os.fstat(left).st_size):
+        if chunk != _read(right, len(chunk)):
+            return False
+        check(len(chunk))
+    return not _read(right, 1)
 
 
 def hash_file(path: str | Path, check: Callable[[int], None] = lambda _count: None) -> str:
@@ -445,11 +477,28 @@ def _clone(source: int, target: int) -> bool:
 def _chunks(handle: int, size: int) -> Iterator[bytes]:
     """The file to its end, a small one of that size in one read: room for a chunk costs more than its content."""
     left = size
-    while chunk := os.read(handle, min(CHUNK, left + 1) if left >= 0 else CHUNK):
+    while chunk := _read(handle, min(CHUNK, left + 1) if left >= 0 else CHUNK):
         yield chunk
         left -= len(chunk)
         if left == 0:
             return
+
+
+def _read(handle: int, count: int) -> bytes:
+    try:
+        return os.read(handle, count)
+    except OSError as error:
+        failed = ReadError(error.errno, error.strerror, _path_of(handle))
+        failed.handle = handle
+        raise failed from error
+
+
+def _path_of(handle: int) -> str | None:
+    """Where an open file lies, as far as the system tells."""
+    try:
+        return os.readlink(f"/proc/self/fd/{handle}")
+    except OSError:
+        return None
 
 
 def _write_all(target: int, chunk: bytes) -> None:

@@ -78,6 +78,22 @@ class OpenFolder:
         handle = self._handles[-1]
         return self._reopened() if handle is None else handle
 
+    def facts(self) -> os.stat_result:
+        """What the system says of the folder."""
+        try:
+            return os.fstat(self.handle)
+        except OSError as error:
+            error.filename = self._shown()
+            raise
+
+    def names(self) -> list[str]:
+        """What is in it, in order."""
+        try:
+            return sorted(os.listdir(self.handle))
+        except OSError as error:
+            error.filename = self._shown()
+            raise
+
     def enter(self, name: str) -> None:
         """Go into a folder; `NotADirectoryError` where it is none, a link to one included."""
         self._append(name, open_folder(name, self.handle))
@@ -108,6 +124,9 @@ class OpenFolder:
             if handle is not None:
                 os.close(handle)
         self._handles.clear()
+
+    def _shown(self) -> str:
+        return os.path.join(self.root, *self._names)
 
     def _append(self, name: str, handle: int) -> None:
         self._names.append(name)
@@ -186,7 +205,7 @@ def walk(
     without that it is raised.
     """
     with closing(OpenFolder(root)) as folder:
-        names, below, within = [_names(folder)], [""], [os.fstat(folder.handle)]
+        names, below, within = [iter(folder.names())], [""], [folder.facts()]
         while names:
             name = next(names[-1], None)
             if name is None:
@@ -216,19 +235,11 @@ def walk(
                 unreadable(path, error)
 
 
-def _names(folder: OpenFolder) -> Iterator[str]:
-    try:
-        return iter(sorted(os.listdir(folder.handle)))
-    except OSError as error:
-        error.filename = os.path.join(folder.root, folder.path)
-        raise
-
-
 def _entered(folder: OpenFolder, name: str) -> Iterator[str]:
     """The names in that folder, in which we are now; not in it where it cannot be read."""
     folder.enter(name)
     try:
-        return _names(folder)
+        return iter(folder.names())
     except OSError:
         folder.leave()
         raise
@@ -242,6 +253,14 @@ def _look(folder: int, name: str, path: str) -> Entry:
         if error.errno != errno.EINVAL:
             raise
         return _look(folder, name, path)  # a link was replaced between the two calls
+
+
+def with_parents(path: str) -> Iterator[str]:
+    """The path, and every folder above it but the root."""
+    yield path
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def signature(facts: os.stat_result) -> tuple[int, int, int]:

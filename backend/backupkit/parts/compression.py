@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, cast
 
+from backupkit.ground import disk
 from backupkit.words.errors import BackupError, Damaged, NoSuchBackup, Refused
 
 Format = Literal["gzip", "zstd"]
@@ -74,7 +75,8 @@ def compressing(raw: BinaryIO, name: str) -> Iterator[BinaryIO]:
 def open_for_reading(path: Path) -> Iterator[BinaryIO]:
     """The contents of a dump, decompressed; NoSuchBackup where there is no such file."""
     try:
-        raw = open(path, "rb")  # noqa: SIM115 - closed by the `with` below, outside of this `try`
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        raw = io.BufferedReader(disk.NamedFile(handle, path))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise NoSuchBackup(f"There is no dump {path}.", hint="Look into the backups folder for its name.") from error
     except OSError as error:

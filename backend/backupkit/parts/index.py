@@ -86,7 +86,10 @@ class Earlier:
         self._advance()
 
     def _advance(self) -> None:
-        line = next(self._lines, None)
+        try:
+            line = next(self._lines, None)
+        except OSError:
+            line = None  # nothing is known of the rest: it is read again
         if line is None:
             self._path = ""
             return

@@ -6,7 +6,6 @@ Known by what they are, not by their path: a folder can be reached through a lin
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +48,7 @@ class Selection:
     def leaves_out_wanted(self, path: str) -> bool:
         """The same for a path of another tree, whose place is in the live uploads, when the walk has passed it."""
         above, _, name = path.rpartition("/")
-        if self.met and any(place in self.met for place in _with_parents(path)):
+        if self.met and any(place in self.met for place in tree.with_parents(path)):
             return True
         return path == STAGING or (self._has_the_name(name) and self._is_data(above))
 
@@ -88,13 +87,6 @@ def of(settings: Settings) -> Selection:
         data_path=None if below.split("/")[0] == ".." else "" if below == "." else below,
         apart={found: path for found, path in apart.items() if found},
     )
-
-
-def _with_parents(path: str) -> Iterator[str]:
-    yield path
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path
 
 
 def _identity(facts: os.stat_result) -> Identity:

@@ -224,7 +224,7 @@ def _opened(source: Path | BinaryIO, keys: Keys, tell: Listener) -> Iterator[Bin
         yield _plain(_Counted(source, "The archive on standard input", tell), keys)
         return
     try:
-        raw = open(source, "rb", buffering=0)  # noqa: SIM115 - closed by the `with` below, outside of this `try`
+        raw = disk.NamedFile(os.open(source, os.O_RDONLY | os.O_CLOEXEC), source)
     except OSError as error:
         raise BackupError(f"Cannot read {source}: {error.strerror}.", hint=f"Look at it: ls -l {source}") from error
     with raw:

@@ -74,7 +74,9 @@ def make_backup(settings: Settings, order: Order, tell: Listener, clock: Clock) 
         with contextlib.suppress(OSError):  # the backup is as good without it
             seen.finish()
     _mark(settings, order, name)
-    return Created(store.read(settings, name), tuple(heard))
+    made = store.read(settings, name)
+    store.trusted(made)  # it was sealed a moment ago: if it cannot be read now, the disk fails
+    return Created(made, tuple(heard))
 
 
 def _takes_uploads(settings: Settings, order: Order) -> bool:

@@ -135,8 +135,15 @@ def _compare(scratch: Settings, source: Source, done: Restored) -> None:
             hint="That is a bug: please report it, with this command's output.",
         )
     if source.uploads and scratch.uploads:
-        found = delta.differences(scratch.uploads, source.uploads, source.same_owner, selection.of(scratch))
-        wrong = [one.path for one in found if one.action != "dress"]
+        wrong: list[str] = []
+        found = delta.differences(
+            scratch.uploads,
+            source.uploads,
+            source.same_owner,
+            selection.of(scratch),
+            lambda path, _error: wrong.append(path),
+        )
+        wrong += [one.path for one in found if one.action != "dress"]
         if wrong:
             raise NotProven(
                 f"{scratch.uploads / wrong[0]} is not as in the backup {source.name} after its test restore.",

@@ -163,7 +163,7 @@ def plan_source(settings: Settings, source: Source, force: bool, tell: Listener)
     needs = _needs(settings, source, live, summary)
     _require_space(needs)
     shown = {str(folder): needed for folder, needed in needs}
-    notes = tuple(_notes(settings, source, live, verdict))
+    notes = (*_notes(settings, source, live, verdict), *_unreadable(summary))
     rows = source.facts.rows if source.facts else {}
     return RestorePlan(source, verdict, live, summary, shown, notes, revisions_after=source.revisions, rows_after=rows)
 
@@ -267,10 +267,12 @@ def _look_at_uploads(settings: Settings, source: Source, tell: Listener) -> delt
     if not source.uploads or not settings.uploads:
         return None
     tell(Step("Comparing the uploads"))
-    summary, closed = delta.summarise(staging.differences(settings, source, tell), settings.uploads)
+    unreadable: list[str] = []
+    found = staging.differences(settings, source, lambda path, _error: unreadable.append(path), tell)
+    summary, closed = delta.summarise(found, settings.uploads)
     if closed:
         raise _not_writable(closed)
-    return summary
+    return replace(summary, unreadable=tuple(unreadable))
 
 
 def _needs(settings: Settings, source: Source, live: Live, summary: delta.Summary | None) -> list[tuple[Path, int]]:
@@ -309,6 +311,12 @@ def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdic
         yield "The uploads stay as they are."
     if source.database is None:
         yield "The database stays as it is."
+
+
+def _unreadable(summary: delta.Summary | None) -> Iterable[str]:
+    if paths := summary.unreadable if summary else ():
+        more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+        yield f"What cannot be read stays as it is: {shown(paths[0])}{more}."
 
 
 def _make_safety_copy(settings: Settings, source: Source, tell: Listener, clock: Clock) -> Backup:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backupkit.ground import disk, process
+from backupkit.ground import disk, process, tree
 from backupkit.parts import index, integrity, lock, manifest, schema, selection, space, store, upgrade
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.words.errors import Damaged
-from backupkit.words.events import Listener, Notice, Progress, Step, silence
+from backupkit.words.events import Listener, Notice, Progress, Step, Warned, silence
 from backupkit.words.model import STAGING, UPLOADS_FOLDER, Backup, DatabaseFacts, Flaw, GitFacts, Part
+from backupkit.words.names import shown
 from backupkit.words.settings import Settings
 
 _OLDER = "Try an older backup: `list`."
@@ -184,19 +185,25 @@ def _stage_uploads(settings: Settings, live: Path, source: Source, copies: tuple
     disk.make_folder(live)
     owner = None if source.same_owner else disk.owner_of(live)
     places = delta.Places(live, source.uploads, copies, owner)
-    delta.stage(differences(settings, source, silence), places, tell=tell)
+
+    def stays(path: str, error: OSError) -> None:
+        tell(Warned(f"{shown(path)} cannot be read ({error.strerror}), and stays as it is."))
+
+    delta.stage(differences(settings, source, stays, silence), places, tell=tell)
     disk.sync_tree(live / STAGING)
     disk.sync_folder(live)
 
 
-def differences(settings: Settings, source: Source, tell: Listener) -> Iterator[delta.Difference]:
+def differences(
+    settings: Settings, source: Source, unreadable: tree.Unreadable, tell: Listener
+) -> Iterator[delta.Difference]:
     """What the live uploads differ in from the source's; what an index tells is not read."""
     assert settings.uploads is not None and source.uploads is not None
     if settings.uploads.exists() and not settings.uploads.is_dir():
         uploads.require(settings.uploads)
     with index.newest(settings, with_uploads=True) as earlier:
         yield from delta.differences(
-            settings.uploads, source.uploads, source.same_owner, selection.of(settings), earlier, tell
+            settings.uploads, source.uploads, source.same_owner, selection.of(settings), unreadable, earlier, tell
         )
 
 

@@ -197,8 +197,8 @@ def examine(
             if opened:
                 opened(connection)
             found = _inspection(connection, tell, check)
-        with sealed.open("rb") as file:
-            unwritable = _unwritable(file.read(_HEADER))
+        with disk.Opened(sealed, os.O_RDONLY) as file:
+            unwritable = _unwritable(os.pread(file, _HEADER, 0))
         return replace(found, problems=(*found.problems, unwritable)) if unwritable else found
     except sqlite3.DatabaseError as error:
         raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error

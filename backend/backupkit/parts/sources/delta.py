@@ -28,6 +28,8 @@ from backupkit.words.names import shown
 
 OPERATIONS = "operations"
 
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+
 Action = Literal["add", "change", "remove", "dress"]
 
 
@@ -63,12 +65,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a restore will do to the uploads: numbers of files and links, and bytes to stage."""
+    """What a restore will do to the uploads: numbers of files and links, bytes to stage, and what cannot be read."""
 
     added: int = 0
     changed: int = 0
     removed: int = 0
     bytes: int = 0
+    unreadable: tuple[str, ...] = ()
 
 
 def differences(
@@ -76,13 +79,15 @@ def differences(
     wanted: Path,
     same_owner: bool,
     selection: Selection,
+    unreadable: tree.Unreadable,
     earlier: Earlier | None = None,
     tell: Listener = silence,
 ) -> Iterator[Difference]:
     """Every path that is not as wanted. Files of one size are compared by content: a kept time proves nothing.
 
     But not where the earlier backup has the wanted file, and has seen the live one as it is now. What is no upload
-    where it is, or would be, is left out.
+    where it is, or would be, is left out. So is what is live and cannot be read, which `unreadable` is told of, and
+    what would be below it: no copy can be made of it, so it stays.
     """
     done = 0
 
@@ -92,9 +97,22 @@ def differences(
         tell(Progress(done))
 
     comparison = _Comparison(live, wanted, same_owner, earlier, read)
-    for one, two in _side_by_side(live, wanted, selection):
-        if difference := _difference(comparison, one, two):
+    for one, two in _side_by_side(live, wanted, selection, unreadable):
+        try:
+            difference = _difference(comparison, one, two)
+        except _Unreadable as error:
+            unreadable(error.path, error.cause)
+            continue
+        if difference:
             yield difference
+
+
+class _Unreadable(Exception):
+    """A live file cannot be read, for that cause."""
+
+    def __init__(self, path: str, cause: OSError) -> None:
+        super().__init__(path)
+        self.path, self.cause = path, cause
 
 
 def summarise(found: Iterable[Difference], live: Path) -> tuple[Summary, Path | None]:
@@ -158,9 +176,17 @@ def unstage(live: Path) -> None:
         disk.remove_tree(live / STAGING)
 
 
-def _side_by_side(live: Path, wanted: Path, selection: Selection) -> Iterator[tuple[Entry | None, Entry | None]]:
+def _side_by_side(
+    live: Path, wanted: Path, selection: Selection, unreadable: tree.Unreadable
+) -> Iterator[tuple[Entry | None, Entry | None]]:
     """Both walks, entry beside entry of the same path."""
-    left = tree.walk(live, skip=selection.leaves_out) if live.is_dir() else iter(())
+    closed: set[str] = set()
+
+    def cannot_read(path: str, error: OSError) -> None:
+        closed.add(path)
+        unreadable(path, error)
+
+    left = tree.walk(live, skip=selection.leaves_out, unreadable=cannot_read) if live.is_dir() else iter(())
     right = tree.walk(wanted)
     one, two = next(left, None), next(right, None)
     while one or two:
@@ -171,7 +197,8 @@ def _side_by_side(live: Path, wanted: Path, selection: Selection) -> Iterator[tu
             yield one, None
             one = next(left, None)
         else:
-            if not selection.leaves_out_wanted(two.path):
+            is_closed = closed and any(place in closed for place in tree.with_parents(two.path))
+            if not is_closed and not selection.leaves_out_wanted(two.path):
                 yield None, two
             two = next(right, None)
 
@@ -208,9 +235,17 @@ def _same_content(comparison: _Comparison, one: Entry, two: Entry) -> bool:
         return False
     if _is_known(comparison.earlier, one, two):
         return True
-    with suppress(FileNotFoundError):
-        return disk.same_content(f"{comparison.live}/{one.path}", f"{comparison.wanted}/{two.path}", comparison.read)
-    return False
+    try:
+        live = disk.Opened(f"{comparison.live}/{one.path}", _FILE)
+    except OSError as error:
+        raise _Unreadable(one.path, error) from error
+    with live as left, disk.Opened(f"{comparison.wanted}/{two.path}", _FILE) as right:
+        try:
+            return disk.same_open(left, right, comparison.read)
+        except disk.ReadError as error:
+            if error.handle != left:
+                raise
+            raise _Unreadable(one.path, error) from error
 
 
 def _is_known(earlier: Earlier | None, one: Entry, two: Entry) -> bool:

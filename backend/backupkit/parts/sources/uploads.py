@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 6  # then the file is one that will not hold still
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
+_MOST_WARNINGS = 100
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # a link or a socket is in its place, or nothing
+_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 Record = Callable[[str, os.stat_result, str], None]
@@ -85,6 +88,7 @@ def copy(
         closing(_EarlierFolder(earlier.uploads if earlier else None)) as before,
     ):
         _copy_tree(_Folders(source, copied, before), copying)
+    require(live)  # or it was no single file that could be read no more
     return copying.facts(), copying.added
 
 
@@ -169,10 +173,14 @@ class _Copying:
     added: int = 0
     folders: int = 0
     links: int = 0
+    passed: int = 0
+    """How many could not be copied, or not as a whole."""
     warnings: list[str] = field(default_factory=list)
     list: Hash = field(default_factory=hashlib.sha256)
 
     def facts(self) -> UploadsFacts:
+        if (more := self.passed - _MOST_WARNINGS) > 0:
+            self._tell(f"The same holds for {more} more.")
         return UploadsFacts(
             files=self.files,
             bytes=self.bytes,
@@ -183,7 +191,12 @@ class _Copying:
         )
 
     def warn(self, path: str, reason: str) -> None:
-        text = f"{shown(path)} {reason}"
+        """One path that is not in the backup as it should be. The first hundred are told one by one."""
+        self.passed += 1
+        if self.passed <= _MOST_WARNINGS:
+            self._tell(f"{shown(path)} {reason}")
+
+    def _tell(self, text: str) -> None:
         self.warnings.append(text)
         self.tell(Warned(text))
 
@@ -208,7 +221,7 @@ class _Copying:
 
 def _copy_tree(folders: _Folders, copying: _Copying) -> None:
     """What is in the folder, and in every folder below it; its own owner, mode and times last."""
-    levels = [_Level("", os.fstat(folders.source.handle), _names(folders.source))]
+    levels = [_Level("", folders.source.facts(), iter(folders.source.names()))]
     while levels:
         level = levels[-1]
         name = next(level.names, None)
@@ -218,15 +231,7 @@ def _copy_tree(folders: _Folders, copying: _Copying) -> None:
             if levels:
                 folders.leave()
             continue
-        path = f"{level.path}{name}"
-        try:
-            inner = _copy_entry(folders, name, path, level.facts, copying)
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # gone since it was listed: no part of any later moment
-        except _Unreadable:
-            copying.warn(path, "cannot be read, and is not in the backup.")
-            continue
-        if inner:
+        if inner := _try_entry(folders, name, f"{level.path}{name}", level.facts, copying):
             levels.append(inner)
 
 
@@ -239,20 +244,34 @@ class _Level:
     names: Iterator[str]
 
 
-def _names(folder: tree.OpenFolder) -> Iterator[str]:
-    return iter(sorted(os.listdir(folder.handle)))
+def _try_entry(folders: _Folders, name: str, path: str, within: os.stat_result, copying: _Copying) -> _Level | None:
+    """`_copy_entry`; one that is gone or cannot be read is passed over. An error of the draft has its path in it."""
+    try:
+        return _copy_entry(folders, name, path, within, copying)
+    except _Gone:
+        return None  # since it was listed: no part of any later moment
+    except _Unreadable as error:
+        copying.warn(path, f"cannot be read ({error}), and is not in the backup.")
+        return None
+    except OSError as error:
+        if not isinstance(error, disk.ReadError):
+            error.filename = f"{folders.target.root}/{path}"
+        raise
 
 
 def _copy_entry(folders: _Folders, name: str, path: str, within: os.stat_result, copying: _Copying) -> _Level | None:
     """One entry is in the draft. A folder is, but for what is in it: we are in it then."""
-    facts = os.stat(name, dir_fd=folders.source.handle, follow_symlinks=False)
+    try:
+        facts = os.stat(name, dir_fd=folders.source.handle, follow_symlinks=False)
+    except OSError as error:
+        raise _trouble(error) from error
     if copying.skip(path, facts, within):
         return None
     form = tree.form_of(facts.st_mode)
     if form == "folder":
         return _begin_folder(folders, name, path, facts, copying)
     if form == "link":
-        pointed = os.readlink(name, dir_fd=folders.source.handle)
+        pointed = _pointed(name, folders.source.handle)
         os.symlink(pointed, name, dir_fd=folders.target.handle)
         owner, times = (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
         disk.dress_link(folders.target.handle, name, owner, times)
@@ -265,16 +284,32 @@ def _copy_entry(folders: _Folders, name: str, path: str, within: os.stat_result,
 
 
 def _begin_folder(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> _Level:
-    try:
-        folders.source.enter(name)
-    except PermissionError as error:
-        raise _Unreadable from error
-    names = _names(folders.source)
+    names = _entered(folders.source, name)
     os.mkdir(name, 0o700, dir_fd=folders.target.handle)
     folders.target.enter(name)
     folders.before.enter(name)
     copying.enter(path)
     return _Level(f"{path}/", facts, names)
+
+
+def _entered(source: tree.OpenFolder, name: str) -> Iterator[str]:
+    """The names in that live folder, in which we are then; or we stay where we were."""
+    try:
+        source.enter(name)
+    except OSError as error:
+        raise _trouble(error) from error
+    try:
+        return iter(source.names())
+    except OSError as error:
+        source.leave()
+        raise _trouble(error) from error
+
+
+def _pointed(name: str, source: int) -> str:
+    try:
+        return os.readlink(name, dir_fd=source)
+    except OSError as error:
+        raise _Gone if error.errno == errno.EINVAL else _trouble(error) from error  # it is no link any more
 
 
 def _link_unchanged(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
@@ -307,9 +342,12 @@ def _is_dressed_alike(name: str, folder: int, facts: os.stat_result) -> bool:
 
 
 def _is_of_content(name: str, folder: int, facts: os.stat_result, checksum: str) -> bool:
-    with _live(name, folder, _FILE) as handle:
-        same = disk.hash_contents(handle) == checksum
-        return same and tree.signature(os.fstat(handle)) == tree.signature(facts)
+    with _live(name, folder) as handle:
+        try:
+            same = disk.hash_contents(handle) == checksum
+        except disk.ReadError as error:
+            raise _trouble(error) from error
+        return same and tree.signature(_facts(handle)) == tree.signature(facts)
 
 
 def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> None:
@@ -327,13 +365,16 @@ def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> No
 def _until_still(source: int, name: str, copied: int) -> tuple[bool, os.stat_result, str]:
     """Whether the copy is of one state of the file, that state, and its checksum; taken again while it changes."""
     for attempt in range(_ATTEMPTS):
-        with _live(name, source, _FILE) as original:
-            before = os.fstat(original)
+        with _live(name, source) as original:
+            before = _facts(original)
             if attempt:
                 os.ftruncate(copied, 0)
                 os.lseek(copied, 0, os.SEEK_SET)
-            size, checksum = disk.copy_contents(original, copied, before)
-            after = os.fstat(original)
+            try:
+                size, checksum = disk.copy_contents(original, copied, before)
+            except disk.ReadError as error:
+                raise _trouble(error) from error
+            after = _facts(original)
             disk.dress_open(copied, after)
         if tree.signature(before) == tree.signature(after) and size == after.st_size:
             return True, after, checksum
@@ -341,17 +382,34 @@ def _until_still(source: int, name: str, copied: int) -> tuple[bool, os.stat_res
     return False, after, checksum
 
 
+class _Gone(Exception):
+    """What was listed is not there any more, or is something else."""
+
+
 class _Unreadable(Exception):
-    """The live file or folder may not be read: not to be taken for trouble where it is copied to."""
+    """The live file or folder cannot be read; the text says why."""
 
 
-def _live(name: str, within: int, flags: int) -> disk.Opened:
-    """A live file or folder, opened; FileNotFoundError where it became something else since it was listed."""
+def _live(name: str, within: int) -> disk.Opened:
+    """A live file, opened."""
     try:
-        return disk.Opened(name, flags, within)
-    except PermissionError as error:
-        raise _Unreadable from error
+        return disk.Opened(name, _FILE, within)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
-            raise FileNotFoundError(error.errno, error.strerror, name) from error
-        raise
+        raise _trouble(error) from error
+
+
+def _facts(handle: int) -> os.stat_result:
+    try:
+        return os.fstat(handle)
+    except OSError as error:
+        raise _trouble(error) from error
+
+
+def _trouble(error: OSError) -> Exception:
+    """What an error of the live file system means for one file: it is gone, or it is there and cannot be read.
+
+    What is wrong with this process is raised as it is: it would be wrong with every file.
+    """
+    if error.errno in _GONE:
+        return _Gone()
+    return error if error.errno in _OF_THE_PROCESS else _Unreadable(error.strerror)
