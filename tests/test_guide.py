@@ -179,7 +179,20 @@ def keys_in(document: Any) -> set[str]:
     if isinstance(document, list):
         return {key for one in document for key in keys_in(one)}
     # What is below these is named by tables, folders and days.
-    inner = ("needs", "rows", "by_kind", "by_state", "live", "source", "verdict", "who", "days", "sizes")
+    inner = (
+        "needs",
+        "rows",
+        "rows_after",
+        "rehearsed",
+        "by_kind",
+        "by_state",
+        "live",
+        "source",
+        "verdict",
+        "who",
+        "days",
+        "sizes",
+    )
     own = [(key, value) for key, value in document.items()] if isinstance(document, dict) else []
     below = [keys_in(value) for key, value in own if key not in inner]
     return {key for key, _ in own}.union(*below)
