@@ -804,8 +804,10 @@ def main() -> None:
 
 def _load() -> Settings:
     from backupkit.faces import log
+    from backupkit.faces.rights import work_as_owner
     from backupkit.words.settings import load_settings
 
+    work_as_owner(_app_dir())
     settings = load_settings(_app_dir())
     log.hide(settings.secrets)
     if settings.log_file:
@@ -816,8 +818,10 @@ def _load() -> Settings:
 def _load_again(before: Settings) -> Settings:
     """The settings as they are now; the log stays open where it is the same."""
     from backupkit.faces import log
+    from backupkit.faces.rights import work_as_owner
     from backupkit.words.settings import load_settings
 
+    work_as_owner(_app_dir())
     settings = load_settings(_app_dir())
     log.hide((*before.secrets, *settings.secrets))
     if settings.log_file and settings.log_file != before.log_file:
@@ -846,8 +850,10 @@ def _app_dir() -> Path:
 
 def _app_folder() -> Path:
     """Where `backup.toml` is, for commands that mend settings which cannot be loaded."""
+    from backupkit.faces.rights import edit_as_owner
     from backupkit.words.settings import app_folder
 
+    edit_as_owner(_app_dir())
     return app_folder(_app_dir())
 
 

@@ -8,15 +8,22 @@ say() { printf 'entrypoint: %s\n' "$*" >&2; }
 # The user who owns the data; root's folders (Docker makes missing ones as root) are given to the image's own user.
 become_the_apps_user() {
     user=$(stat -c %u data) group=$(stat -c %g data)
-    if [ "$user" = 0 ]; then user=$(id -u app) group=$(id -g app); fi
+    if [ "$user" = 0 ]; then user=$(id -u app); fi
+    if [ "$group" = 0 ]; then group=$(id -g app); fi
     for folder in data uploads backups; do
-        # The folder itself comes last, so that an interrupted walk is walked again.
-        if [ "$(stat -c %u "$folder")" = 0 ]; then
-            find "$folder" -depth -xdev -user 0 -exec chown -h "$user:$group" {} + 2>/dev/null ||
-                say "Not everything in /app/$folder could be given to user $user: is it mounted read-only?"
-        fi
+        if [ "$(stat -c %u "$folder")" = 0 ]; then give "$folder"; fi
     done
-    RECOVERED=yes exec setpriv --reuid="$user" --regid="$group" --clear-groups sh "$0" "$@"
+    exec setpriv --reuid="$user" --regid="$group" --clear-groups sh "$0" "$@"
+}
+
+# From within each folder, since a name can be made a link meanwhile; and where the kernel lets anybody link to root's
+# files, none that has a second name. The folder itself comes last, so that an interrupted walk is walked again.
+give() {
+    only="( -links 1 -o -type d )"
+    if [ "$(cat /proc/sys/fs/protected_hardlinks 2>/dev/null)" = 1 ]; then only=""; fi
+    # shellcheck disable=SC2086 # words for find
+    find "$1" -depth -xdev -user 0 $only -execdir chown -h "$user:$group" {} + 2>/dev/null ||
+        say "Not everything in /app/$1 could be given to user $user: is it mounted read-only?"
 }
 
 may_write() {
@@ -44,15 +51,12 @@ create_database() {
     mv "$1.new" "$1"
 }
 
-if [ "$(id -u)" = 0 ]; then
-    recover # here, since what a command in the container began as root, root alone can finish
-    become_the_apps_user "$@"
-fi
+if [ "$(id -u)" = 0 ]; then become_the_apps_user "$@"; fi
 
 may_write data backend/data || exit
 may_write uploads backend/uploads || exit
 may_write backups backups || true # the app itself needs no access to them
-if [ "${RECOVERED:-}" != yes ]; then recover; fi
+recover
 
 database=${BACKUP_DATABASE:-${DATABASE_URL:-data/pats.db}}
 database=${database#sqlite:///}
@@ -60,5 +64,4 @@ if [ ! -e "$database" ]; then create_database "$database"; fi
 
 python backup_restore.py doctor --at-start >&2 || true # says which SQLite this is, and where it should not be used
 
-unset RECOVERED
 exec "$@"

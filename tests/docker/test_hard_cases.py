@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -22,6 +23,7 @@ from backupkit.ground.disk import DRAFT_PREFIX
 from backupkit.parts.journal import JOURNAL_FILE
 from backupkit.parts.lock import LOCK_FILE
 from backupkit.words.model import STAGING
+from others import python_for_all
 
 APP = 1000  # the image's own user
 DOCUMENTS, HEAD = "8d24b6f09c13", "f5d1964e7a38"
@@ -175,12 +177,17 @@ def is_recovering(project: Project) -> bool:
     return "python backup_restore.py recover" in running
 
 
-def use_this_python(project: Project) -> None:
-    """The environment that the first run without a container makes."""
+def run_on_the_host(project: Project) -> None:
+    """The environment that the first run without a container makes, where the owner of the data can reach it."""
     requirements = (project.folder / "backend" / "requirements.txt").read_bytes()
     number, size = subprocess.run(["cksum"], input=requirements, capture_output=True, check=True).stdout.split()
-    (project.folder / ".backup-venv").mkdir()
-    (project.folder / ".backup-venv" / f"{number.decode()}-{size.decode()}").symlink_to(sys.prefix)
+    made = project.folder / ".backup-venv" / f"{number.decode()}-{size.decode()}"
+    (made / "lib" / f"python3.{sys.version_info.minor}" / "site-packages").mkdir(parents=True)
+    (made / "bin").mkdir()
+    (made / "bin" / "python").write_text(f'#!/bin/sh\nexec {shlex.join(python_for_all())} "$@"\n')
+    (made / "bin" / "python").chmod(0o755)
+    for folder in project.folder.parents:
+        folder.chmod(folder.stat().st_mode | 0o055)
 
 
 def test_two_containers_restore_one_after_the_other(project: Project, prepare: Prepare) -> None:
@@ -210,7 +217,7 @@ def test_a_backup_on_the_host_waits_for_a_restore_in_a_container(project: Projec
     wanted = prepare(project)
     project.backup_sh("backup", "first")
     become(project, "second")
-    use_this_python(project)
+    run_on_the_host(project)
     with database_locked(project):
         restore = Running(project, "restore", "first", "--force")
         assert wait_until(lambda: journal_of(project))
@@ -341,6 +348,7 @@ def test_a_mount_inside_the_uploads_is_backed_up_restored_and_stays(project: Pro
     (more / "link").unlink()
     write_file(more / "deep" / "changed.txt", "second")
     write_file(more / "new" / "extra.txt", "second")
+    give(APP, more)
     damaged, damaged_more = contents(project), texts(more)
 
     project.backup_sh("restore", "first", "--force")
@@ -366,6 +374,7 @@ def test_a_mount_in_the_uploads_that_the_backup_has_not_is_emptied_and_stays(
     more = project.folder / "more"
     more.mkdir()
     write_file(more / "deep" / "extra.txt", "second")
+    give(APP, more)
     project.override(volumes=["./more:/app/uploads/more"])
     project.backup_sh("restore", "first", "--force")
     assert contents(project) == wanted
@@ -429,7 +438,6 @@ def test_backups_mounted_read_only_can_be_looked_at_and_the_app_runs(project: Pr
     prepare(project)
     project.backup_sh("backup", "first")
     before = become(project, "second")
-    give(0, project.backups)
     kept = sorted(project.backups.rglob("*"))
     project.override(volumes=["./backups:/app/backups:ro"])
     for command in (("backup", "second"), ("restore", "first", "--force")):
@@ -439,6 +447,7 @@ def test_backups_mounted_read_only_can_be_looked_at_and_the_app_runs(project: Pr
     assert sorted(project.backups.rglob("*")) == kept
     assert project.names() == ["first"]
     assert litter(project) == []
+    give(0, project.backups)
     project.up()
     project.add_application("Later")
 
@@ -495,7 +504,7 @@ def test_folders_in_the_uploads_that_root_made_never_leave_a_restore_half_done(
     assert contents(project) == wanted
 
 
-def test_a_restore_by_root_over_nothing_leaves_all_to_the_apps_user(project: Project, prepare: Prepare) -> None:
+def test_a_restore_over_nothing_leaves_all_to_the_apps_user(project: Project, prepare: Prepare) -> None:
     wanted = prepare(project)
     project.up()
     project.backup_sh("backup", "first")
@@ -509,7 +518,7 @@ def test_a_restore_by_root_over_nothing_leaves_all_to_the_apps_user(project: Pro
     assert contents(project) == wanted
     project.up()
     assert project.add_document(project.add_application("Later"), "Dear all").read_text() == "Dear all"
-    project.backup_sh("restore", "first", "--force")  # by root, while the app has it open
+    project.backup_sh("restore", "first", "--force")  # while the app has it open
     assert contents(project) == wanted
     assert project.add_document(project.add_application("Again"), "Dear all").read_text() == "Dear all"
     assert owners(project.database.parent, project.uploads) == {APP}

@@ -60,7 +60,7 @@ def places(folder: Path) -> Iterator[Copies]:
         }
         keys = server.keys_for(folder / "keys")
         (keys / "password").write_text("correct horse\n")
-        for path in (keys, *keys.iterdir()):
+        for path in (keys, *keys.iterdir(), there / "nas"):
             os.chown(path, APP, APP)  # as a person's who is not root
         yield Copies(tables, there, keys)
 
@@ -104,7 +104,6 @@ def fill(project: Project) -> None:
     (project.uploads / "latest").symlink_to("1/letter.txt")
     for path in project.uploads.rglob("*"):
         os.chown(path, APP, APP, follow_symlinks=False)
-    os.chown(project.uploads / "secret", 1234, 4321)
     os.utime(project.uploads / "secret", ns=(0, 987_654_321_123_456_789))
 
 

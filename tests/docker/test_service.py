@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -209,13 +208,47 @@ def test_the_app_becomes_the_owner_of_the_data(project: Project) -> None:
     assert owners(project.database.parent) == owners(project.uploads) == {1234}
 
 
-def test_backups_belong_to_the_owner_of_their_folder(project: Project) -> None:
+def test_a_command_has_no_more_rights_than_the_app(project: Project) -> None:
+    """What `backup.sh` runs works as the owner of the data; a backups folder of another user is named, not taken."""
+    give(project.database.parent, 1234)
     give(project.backups, 4321)
     project.up()
+    done = project.backup_sh("backup", "mine", code=1)
+    assert b"The backups folder /app/backups cannot be written to." in done.stderr
+    assert b"As root: chown -R 1234:1234 /app/backups" in done.stderr
+    assert not list(project.backups.iterdir())
+    give(project.backups, 1234)
     project.backup_sh("backup", "mine")
     project.backup_sh("dump", "mine.sql")
-    shutil.rmtree(project.backups / "mine" / "uploads")  # the tree in there has the live tree's owners
-    assert owners(project.backups) == {4321}
+    project.compose("stop")
+    project.backup_sh("verify", "mine", "--test-restore")
+    assert owners(project.backups) == {1234}
+
+
+def test_what_root_made_with_an_earlier_version_is_named_with_its_chown(project: Project) -> None:
+    project.up()
+    project.backup_sh("backup", "mine")
+    give(project.backups / ".state", 0)
+    (project.backups / ".state").chmod(0o700)
+    done = project.backup_sh("pin", "mine", code=1)
+    assert b"/app/backups/.state belongs to another user, and this is user 1000." in done.stderr
+    assert b"ls -ld /app/backups/.state" in done.stderr
+    found = json.loads(project.backup_sh("doctor", "--json", code=1).stdout)
+    (finding,) = [one for one in found if "Another user" in one["text"]]
+    assert finding["mend"] == "As root: chown -R 1000:1000 /app/backups"
+    project.inside("chown", "-R", "1000:1000", "/app/backups")
+    project.backup_sh("pin", "mine")
+
+
+def test_a_link_in_the_place_of_the_database_gives_root_s_files_to_nobody(project: Project) -> None:
+    """The app's user put one there; root in the container could have read what it led to."""
+    project.up()
+    project.compose("stop")
+    project.database.rename(project.folder / "backend" / "away.db")
+    project.database.symlink_to("/etc/shadow")
+    done = project.backup_sh("backup", "stolen", code=13)
+    assert b"/etc/shadow" in done.stderr and b"Traceback" not in done.stderr
+    assert not (project.backups / "stolen").exists()
 
 
 def test_the_app_does_not_start_when_recover_fails(project: Project) -> None:

@@ -1,7 +1,8 @@
-"""Other processes: who holds a file, who we are."""
+"""Processes and users: who holds a file, who we are, and becoming the user who owns a place."""
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import socket
@@ -13,6 +14,7 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 WORTH_A_THREAD = 16 << 20
+_MOST_LINKS = 40  # on the way to one file, as Linux has it
 
 
 def identity() -> str:
@@ -103,10 +105,69 @@ def _name(pid: str) -> str:
 
 def user() -> str:
     """The user this process runs as, by name where there is one."""
+    return user_named(os.geteuid())
+
+
+def user_named(uid: int) -> str:
+    """The name of that user, or `uid 1234` where there is none."""
+    entry = _entry(uid)
+    return entry.pw_name if entry else f"uid {uid}"
+
+
+def _entry(uid: int) -> pwd.struct_passwd | None:
     try:
-        return pwd.getpwuid(os.geteuid()).pw_name
+        return pwd.getpwuid(uid)
     except KeyError:
-        return f"uid {os.geteuid()}"
+        return None
+
+
+def become(uid: int, gid: int) -> None:
+    """Root has the rights of that user from here on, in this process and its children, and no way back.
+
+    Raises `PermissionError` in a container that may not change users.
+    """
+    entry, home_of_root = _entry(uid), _entry(0)
+    if gid == 0:  # root's group is nobody's own: a folder keeps it that was given away by `chown USER`
+        gid = entry.pw_gid if entry else uid
+    os.setgroups(os.getgrouplist(entry.pw_name, gid) if entry else [gid])
+    os.setgid(gid)
+    os.setuid(uid)
+    if home_of_root and os.environ.get("HOME") == home_of_root.pw_dir:
+        os.environ["HOME"] = entry.pw_dir if entry else "/"
+    if entry:
+        os.environ |= {name: entry.pw_name for name in ("USER", "LOGNAME") if name in os.environ}
+
+
+def owner_of_place(folder: Path) -> tuple[int, int]:
+    """The user and group to whom a folder belongs, or will belong: root only where nobody else can replace it.
+
+    Raises `PermissionError` with the path of a link that a third user has put on the way there.
+    """
+    real = Path(os.path.realpath(folder))
+    facts = next(found for one in (real, *real.parents) if (found := _facts(one)))
+    if facts.st_uid == 0:
+        above = (found for one in real.parents if (found := _facts(one)))
+        facts = next((found for found in above if found.st_uid != 0), facts)
+    for link in _links_on_the_way(folder):
+        if os.lstat(link).st_uid not in (0, facts.st_uid):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(link))
+    return facts.st_uid, facts.st_gid
+
+
+def _links_on_the_way(path: Path) -> list[Path]:
+    """Every link that is followed on the way to the path, the links in links included."""
+    found: list[Path] = []
+    left, here = list(path.absolute().parts[1:]), Path("/")
+    while left and len(found) < _MOST_LINKS:
+        step = left.pop(0)
+        here = here.parent if step == ".." else here / step
+        if not here.is_symlink():
+            continue
+        found.append(here)
+        target = Path(os.readlink(here))
+        left = [*(part for part in target.parts if part != "/"), *left]
+        here = Path("/") if target.is_absolute() else here.parent
+    return found
 
 
 def born(pid: int) -> str:

@@ -283,4 +283,6 @@ def _file_sizes(path: Path) -> Iterator[int]:
 
 
 def _writable(backups: Path) -> str:
-    return f"Give it to the user who runs this, or set BACKUP_DIR: ls -ld {backups}"
+    if backups.exists() and os.statvfs(backups).f_flag & os.ST_RDONLY:
+        return "It is mounted read-only: mount it so that it can be written to, or set BACKUP_DIR."
+    return f"As root: chown -R {os.geteuid()}:{os.getegid()} {backups} (or set BACKUP_DIR)"

@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from backupkit.ground import disk, mounts, sqlite
-from backupkit.parts import carried, duty, journal, schema, selection, space, store, timetable
+from backupkit.ground import disk, mounts, sqlite, tree
+from backupkit.parts import carried, duty, journal, lock, marks, schema, selection, space, store, timetable
 from backupkit.parts.reliable import CLOCKS_DIFFER
 from backupkit.parts.sources import database, uploads
 from backupkit.verbs import index_flaws
@@ -32,6 +32,7 @@ from backupkit.words.times import span
 _PUT_BACK = "put a backup back: `list`, then `restore`"
 _HOW_TO_MEND = "an image or a Python with SQLite 3.51.3 or later: docs/containers.md"
 _NO_SHARED_LOG = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs/containers.md"
+_OWN_NAMES = (lock.LOCK_FILE, marks.STATE_FOLDER, journal.JOURNAL_FILE)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def examine(settings: Settings, tell: Listener = silence, clock: Clock = utc_now
         _owner,
         _uploads,
         _backups,
+        _strangers,
         _schema,
         _temporary,
         _unfinished,
@@ -135,6 +137,27 @@ def _left_beside(settings: Settings) -> Iterator[Finding]:
     if there := store.left_beside(settings):
         mend = f"set BACKUP_DIR to {there}, or move what is in it to {settings.dir}"
         yield Finding("warning", f"There are backups in {there}, where an earlier version kept them.", mend)
+
+
+def _strangers(settings: Settings) -> Iterator[Finding]:
+    """What another user made in the backups folder, as root did before the toolkit gave its rights up."""
+    us = os.geteuid()
+    if us == 0 or not settings.dir.is_dir():
+        return
+    ours = [path for path in sorted(settings.dir.iterdir()) if path.name in _OWN_NAMES or store.is_backup(path)]
+    if found := [str(path) for path in ours if _is_anothers(path, us)]:
+        named = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        mend = f"As root: chown -R {us}:{os.getegid()} {settings.dir}"
+        yield Finding("wrong", f"Another user than uid {us} owns, wholly or in part: {named}.", mend)
+
+
+def _is_anothers(path: Path, us: int) -> bool:
+    try:
+        return path.lstat().st_uid != us or any(one.facts.st_uid != us for one in tree.walk(path))
+    except NotADirectoryError:
+        return False
+    except PermissionError:
+        return True
 
 
 def _schema(settings: Settings) -> Iterator[Finding]:

@@ -17,12 +17,14 @@ BackupError                 1   failed, or a bug
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sqlite3
 from enum import IntEnum
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM)
 
 
 class ExitCode(IntEnum):
@@ -126,7 +128,30 @@ def from_os_error(error: OSError) -> BackupError:
     if error.errno in FULL:
         return NoSpace(f"The disk is full{where}.", hint="Make room; `list` shows the backups and their sizes.")
     reason = error.strerror or type(error).__name__
+    if (
+        where
+        and error.errno in (errno.EACCES, errno.EPERM)
+        and (place := _place_of_another(os.fsdecode(error.filename)))
+    ):
+        return BackupError(
+            f"{reason}{where}. {place} belongs to another user, and this is user {os.geteuid()}.",
+            hint=f"Look at it: ls -ld {place}",
+        )
     return BackupError(f"{reason}{where}.", hint="`doctor` looks for what is wrong, and names the mend.")
+
+
+def _place_of_another(path: str) -> str:
+    """What keeps us from the path and belongs to another user: the path itself, or a folder above; empty if nothing."""
+    while True:
+        with contextlib.suppress(OSError):
+            facts = os.lstat(path)
+            if facts.st_uid != os.geteuid():
+                return path
+            if not os.access(path, os.W_OK):
+                return ""  # our own, which we may open by ourselves
+        if path in ("/", ""):
+            return ""
+        path = os.path.dirname(path)
 
 
 def explained(error: BaseException) -> BackupError | None:

@@ -33,6 +33,7 @@ from backupkit.words.reach import Reach, reach_from
 from backupkit.words.remotes import AnyTable, remote_tables, unknown_secret
 from backupkit.words.secrets import IN_FILE, Secret, SecretUrl, secrets_from_files
 from backupkit.words.span import parse_span
+from backupkit.words.trust import Untrusted, require_trusted
 
 SETTINGS_FILE = "backup.toml"
 PREFIX = "BACKUP_"
@@ -476,6 +477,16 @@ def load_settings(app_dir: Path, **overrides: object) -> Settings:
     return settings
 
 
+def database_as_told(folder: Path) -> Path:
+    """The database's path as it is set, its links not followed; the default's where what is set is no path."""
+    variables = {name.upper(): value for name, value in os.environ.items()}
+    told = variables.get(_variable("database"), read_file(folder).get("database", ""))
+    try:
+        return _below(folder, Path(str(Settings._from_url(told))))
+    except ValueError:
+        return _below(folder, Settings.model_fields["database"].default)
+
+
 def app_folder(app_dir: Path) -> Path:
     """`BACKUP_APP_DIR` where it is set, else the given folder; `Refused` where it is not there."""
     folder = Path(os.environ.get("BACKUP_APP_DIR") or app_dir).absolute()
@@ -490,10 +501,12 @@ def read_file(folder: Path) -> dict[str, Any]:
 
 
 def read_text(folder: Path) -> str:
-    """`backup.toml` as it is; empty where there is none."""
+    """`backup.toml` as it is; empty where there is none. `Untrusted` where others can change it."""
     path = folder / SETTINGS_FILE
     try:
-        return path.read_bytes().decode()
+        with open(path, "rb", opener=_without_waiting) as file:
+            require_trusted(path, file.fileno())
+            return file.read().decode()
     except FileNotFoundError:
         return ""
     except UnicodeDecodeError as error:
@@ -502,7 +515,12 @@ def read_text(folder: Path) -> str:
         hint = f"Docker makes a folder where a mounted file is missing: rmdir {path.name}, then `config init`."
         raise Refused(f"{path} cannot be read: {error.strerror}.", hint) from error
     except OSError as error:
-        raise Refused(f"{path} cannot be read: {error.strerror}.", hint=f"Try: chmod a+r {path}") from error
+        raise Untrusted(f"{path} cannot be read: {error.strerror}.", hint=f"Try: chmod a+r {path}") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """For `open`: a fifo is opened at once, and not when somebody writes into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def parse_file(folder: Path, text: str) -> dict[str, Any]:
