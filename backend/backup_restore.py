@@ -76,6 +76,9 @@ RemoteName = Annotated[str | None, typer.Option("--remote", help="The name of a 
 ExpectLoss = Annotated[
     list[str] | None, typer.Option("--expect-loss", help="A table of which the migrations may lose data; repeatable.")
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Accept setuid files, and links that leave the uploads. Your own backups only.")
+]
 Stop = Annotated[
     bool, typer.Option("--stop", help="Stop the service first, and start it again afterwards (backup.sh does it).")
 ]
@@ -390,9 +393,7 @@ def import_one(
             help="The file with the secret key, as age-keygen writes it; may be given several times.",
         ),
     ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="You made it: take links out of the uploads and setuid files too.")
-    ] = False,
+    trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Read a backup from such a file, or from one that tar made."""
@@ -478,14 +479,14 @@ def push(
 
 
 @app.command()
-def pull(name: Name, remote: RemoteName = None, json: Json = False) -> None:
+def pull(name: Name, remote: RemoteName = None, trust: Trust = False, json: Json = False) -> None:
     """Fetch a backup from a remote, and compare every byte."""
     from backupkit.faces import as_json, render
     from backupkit.verbs.pull import pull_backup, the_remote
 
     settings = _settings(work="pull")
     with listening() as tell:
-        done = pull_backup(settings, name, the_remote(settings, remote), tell)
+        done = pull_backup(settings, name, the_remote(settings, remote), tell, trust=trust)
     _put_result(render.pulled(settings.reach, done), as_json.backup(done.backup), json)
 
 

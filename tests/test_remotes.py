@@ -555,6 +555,65 @@ def test_what_rots_in_a_folder_is_found_by_verify_and_never_pulled(app: SmallApp
     assert not [name for name in os.listdir(app.backups) if "one" in name]
 
 
+def plant_in(app: SmallApp, copy: Path, plant: Callable[[Path], object]) -> None:
+    """Somebody has planted something in a backup on the remote, and sealed it again; here it is gone."""
+    plant(copy)
+    metadata = json.loads((copy / METADATA_FILE).read_text())
+    metadata["uploads"].pop("tree")
+    (copy / METADATA_FILE).write_text(json.dumps(metadata))
+    files = sorted(path for path in copy.rglob("*") if path.is_file() and path.name != CHECKSUM_FILE)
+    sums = [f"{disk.hash_file(path)}  {path.relative_to(copy)}\n" for path in files if not path.is_symlink()]
+    (copy / CHECKSUM_FILE).write_text("".join(sums))
+    shutil.rmtree(app.backups / copy.name)
+
+
+def set_user_id(copy: Path) -> None:
+    (copy / "uploads" / "1" / "letter.txt").chmod(0o4755)
+
+
+def set_user_id_of_the_database(copy: Path) -> None:
+    (copy / "pats.db").chmod(0o4755)
+
+
+def link_out(copy: Path) -> None:
+    (copy / "uploads" / "out").symlink_to("/etc")
+
+
+def link_to_nothing_of_ours(copy: Path) -> None:
+    (copy / "pats.db").unlink()
+    (copy / "pats.db").symlink_to("/etc/shadow")
+
+
+@pytest.mark.parametrize(
+    ("plant", "says", "is_own_affair"),
+    [
+        (set_user_id, "uploads/1/letter.txt runs as its owner or group", True),
+        (set_user_id_of_the_database, "pats.db runs as its owner or group", True),
+        (link_out, "uploads/out is a link that leads out of the uploads", True),
+        (link_to_nothing_of_ours, "pats.db is a link, where a backup has a file", False),
+        (lambda copy: (copy / "more").mkdir(), "more is a folder, where a backup has a file", False),
+        (lambda copy: os.mkfifo(copy / "uploads" / "fifo"), "is a socket, a fifo or a device", False),
+    ],
+)
+def test_a_hostile_remote_brings_nothing_that_an_archive_may_not(
+    app: SmallApp, tmp_path: Path, plant: Callable[[Path], object], says: str, is_own_affair: bool
+) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    made(app, "good")
+    push(settings)
+    plant_in(app, tmp_path / "nas" / "good", plant)
+    with pytest.raises(Damaged, match=says) as refused:
+        pull_backup(settings, "good", "there")
+    assert ("--trust" in refused.value.hint) == is_own_affair
+    assert not (app.backups / "good").exists() and not list(app.backups.glob(".draft*"))
+    if is_own_affair:
+        assert pull_backup(settings, "good", "there", trust=True).fetched
+    else:
+        with pytest.raises(Damaged):
+            pull_backup(settings, "good", "there", trust=True)
+
+
 def test_a_copy_that_was_cut_short_is_taken_up_again(app: SmallApp, tmp_path: Path) -> None:
     (tmp_path / "nas").mkdir()
     settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})

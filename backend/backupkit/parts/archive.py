@@ -38,6 +38,7 @@ _BESIDE_UPLOADS = 16  # the database in up to four files, three of ours, the fol
 # What a system says of a name that it cannot give: where capitals make no difference, of the second of two.
 _UNFIT = {errno.EEXIST, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 _SURPRISES = stat.S_ISUID | stat.S_ISGID
+VOUCH = "If you made it yourself, and mean that"
 _OLDER = "Try an older backup: `list`."
 _OTHER = "Copy it again from where it was made, or take another one."
 
@@ -86,7 +87,7 @@ class _Packing:
                 f"{_LONGEST_PATH} bytes.",
                 hint="A remote of the type folder takes it: `push`.",
             )
-        if why := _surprise(entry.path, entry.form, stat.S_IMODE(entry.facts.st_mode), entry.target):
+        if why := surprise(entry.path, entry.form, entry.facts.st_mode, entry.target):
             self._tell(Notice(f"{shown(entry.path)} {why}: import this archive with --trust."))
         member = _member(f"{self._folder.name}/{entry.path}".rstrip("/"), entry)
         self._write(tar.written(member))
@@ -137,7 +138,17 @@ def _damaged(folder: Path, problem: str) -> Damaged:
     return Damaged(f"The backup {folder} is damaged: {problem}; nothing was exported.", hint=_OLDER)
 
 
-def _surprise(path: str, form: str, mode: int, target: str) -> str:
+def strange(path: str, form: str) -> str:
+    """What no backup holds, whoever made it; nothing of most."""
+    if form == "special":
+        return "is a socket, a fifo or a device"
+    if "/" in path:
+        return ""
+    wanted = "folder" if path == UPLOADS_FOLDER else "file"
+    return "" if form == wanted else f"is a {form}, where a backup has a {wanted}"
+
+
+def surprise(path: str, form: str, mode: int, target: str) -> str:
     """What of an entry a person has to vouch for; nothing of most."""
     if form == "link" and not _stays_inside(path, target):
         return "is a link that leads out of the uploads"
@@ -250,18 +261,14 @@ class _Unpacking:
         if plain in self.names:
             raise _refused(f"{shown(name)} is there twice")
         self.names.add(plain)
-        wanted = "folder" if name == UPLOADS_FOLDER else "file"
-        if member.form != wanted:
-            raise _refused(f"{shown(name)} is a {member.form}, where a backup has a {wanted}")
+        if why := strange(name, member.form):
+            raise _refused(f"{shown(name)} {why}")
         if member.size > _MOST.get(name, member.size):
             raise _refused(f"{name} claims to have {member.size} bytes")
 
     def _refuse_surprise(self, path: str, member: Member) -> None:
-        if not self.trust and (why := _surprise(path, member.form, member.mode, member.target)):
-            raise Damaged(
-                f"The archive is refused: {shown(path)} {why}.",
-                hint="If you made it yourself, and mean that: `import FILE --trust`",
-            )
+        if not self.trust and (why := surprise(path, member.form, member.mode, member.target)):
+            raise Damaged(f"The archive is refused: {shown(path)} {why}.", hint=f"{VOUCH}: `import FILE --trust`")
 
     def put_folder(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
         with self.parents.of(path) as (folder, name):

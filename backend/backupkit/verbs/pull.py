@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from backupkit.ground import disk
-from backupkit.parts import carried, integrity, lock, manifest, marks, space, store
+from backupkit.ground import disk, tree
+from backupkit.parts import archive, carried, integrity, lock, manifest, marks, space, store
 from backupkit.parts.carried import Seen
 from backupkit.parts.remotes import open_remote
 from backupkit.parts.remotes.remote import Remote, RemoteBackup
@@ -60,7 +60,14 @@ def ask_remote(settings: Settings, remote: str, tell: Listener = silence, clock:
     return carried.remember(settings, remote, there, clock())
 
 
-def pull_backup(settings: Settings, name: str, remote: str, tell: Listener = silence, clock: Clock = utc_now) -> Pulled:
+def pull_backup(
+    settings: Settings,
+    name: str,
+    remote: str,
+    tell: Listener = silence,
+    clock: Clock = utc_now,
+    trust: bool = False,
+) -> Pulled:
     """The backup of the remote is one of ours: complete, checked and on disk, or not there.
 
     `latest` is the newest whole one there that is no safety copy. One that is here already is left as it is; a damaged
@@ -76,7 +83,7 @@ def pull_backup(settings: Settings, name: str, remote: str, tell: Listener = sil
         if here and here.state != "damaged":
             return Pulled(here, False)
         with store.drafted(settings, found.name, replaces=here is not None) as draft:
-            _fetch(settings, opened, found, draft, work.tell)
+            _fetch(settings, opened, found, draft, trust, work.tell)
         with contextlib.suppress(OSError):  # the backup is here
             marks.forget(settings.dir, found.name)
         backup = store.read(settings, found.name)
@@ -102,7 +109,7 @@ def prove_remote(
     folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}fetched-", dir=settings.dir))
     try:
         with lock.held(folder, f"test of {found.name} from {remote}", 0):  # as long as it is held, nobody clears it
-            _fetch(settings, opened, found, folder / found.name, tell)
+            _fetch(settings, opened, found, folder / found.name, True, tell)  # it gets nowhere from here
             return verify_backups(settings, [backup_at(settings, folder / found.name)], True, tell, clock)
     finally:
         disk.remove_tree(folder)
@@ -138,7 +145,7 @@ def _same_here(settings: Settings, found: RemoteBackup) -> Backup:
     )
 
 
-def _fetch(settings: Settings, remote: Remote, found: RemoteBackup, draft: Path, tell: Listener) -> None:
+def _fetch(settings: Settings, remote: Remote, found: RemoteBackup, draft: Path, trust: bool, tell: Listener) -> None:
     """The draft holds the backup, and every byte of it is as it was sealed."""
     space.require(found.size_bytes, settings.dir, f"The backup {found.name}")
 
@@ -149,9 +156,21 @@ def _fetch(settings: Settings, remote: Remote, found: RemoteBackup, draft: Path,
 
     patiently(attempt, settings.remotes[remote.name].retry_for, tell)
     draft.chmod(0o700)
-    disk.give(draft, disk.owner_of(settings.dir))
     tell(Step(f"Checking {found.name}"))
+    _refuse_strange(draft, found, remote.name, trust)
     _refuse_damaged(settings, draft, found, remote.name)
+    disk.give(draft, disk.owner_of(settings.dir))
+
+
+def _refuse_strange(draft: Path, found: RemoteBackup, remote: str, trust: bool) -> None:
+    """What a remote gives is trusted no more than an archive is: others may write there."""
+    for one in tree.walk(draft):
+        hint = f"Try another one: `list --remote {remote}`"
+        why = archive.strange(one.path, one.form)
+        if not why and not trust and (why := archive.surprise(one.path, one.form, one.facts.st_mode, one.target)):
+            hint = f"{archive.VOUCH}: `pull {found.name} --remote {remote} --trust`"
+        if why:
+            raise Damaged(f"{found.name} from {remote} is refused: {shown(one.path)} {why}.", hint)
 
 
 def _refuse_damaged(settings: Settings, draft: Path, found: RemoteBackup, remote: str) -> None:

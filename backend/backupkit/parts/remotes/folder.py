@@ -26,6 +26,7 @@ from backupkit.words.settings import Settings
 MARKER = ".backupkit-remote"
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN, errno.ECONNRESET}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_BACKUP = "No backup holds one: look at it, and take another backup."
 _NOT_KEPT = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
@@ -218,6 +219,8 @@ class _Copy:
                 folders.append(entry)
             elif entry.form == "link":
                 self._link(entry)
+            elif entry.form == "special":
+                raise Damaged(f"{self.source / shown(entry.path)} is a socket, a fifo or a device.", hint=_NO_BACKUP)
             else:
                 wanted = checksums.get(entry.path, "")
                 self._file(entry, wanted, bool(wanted) and known.get(entry.path) == wanted)
