@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -71,9 +72,19 @@ class Served:
 
     def cookie(self) -> dict[str, str]:
         """Let in by the token."""
+        return self.let_in()[0]
+
+    def let_in(self) -> tuple[dict[str, str], str]:
+        """Let in by the token: the cookie, and the path of the connection."""
         answer = self.get(self.way_in)
         assert answer.status == 200
-        return {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}
+        key = re.search(r'data-key="([\w-]+)"', answer.read().decode())
+        assert key
+        return {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}, f"/ws/{key[1]}"
+
+    @property
+    def origin(self) -> dict[str, str]:
+        return {"Origin": f"http://127.0.0.1:{self.port}"}
 
     def sessions(self) -> list[int]:
         """The processes that it started."""
@@ -110,11 +121,12 @@ def served(app: SmallApp) -> Iterator[Served]:
 
 
 def test_without_the_token_nothing_is_shown_to_anybody(served: Served) -> None:
-    for path in ("/", "/?token=", "/?token=guessed", "/keyboard.js", "/static/js/textual.js", "/download/x", "/other"):
+    for path in ("/", "/?token=", "/?token=guessed", "/page.js", "/static/js/textual.js", "/download/x", "/other"):
         answer = served.get(path)
         assert answer.status == 403, path
         assert b"Open the address that" in answer.read()
-    assert served.code("/ws", WEBSOCKET | {"Origin": f"http://127.0.0.1:{served.port}"}) == 403
+    for path in ("/ws", "/ws/", "/ws/guessed"):
+        assert served.code(path, WEBSOCKET | served.origin) == 403
     assert served.sessions() == []
 
 
@@ -124,7 +136,7 @@ def test_the_token_lets_one_browser_in_once_and_then_opens_nothing(served: Serve
     assert answer.status == 200 and "HttpOnly" in given and "SameSite=Strict" in given and "Path=/" in given
     assert served.code(served.way_in) == 403
     cookie = {"Cookie": given.partition(";")[0]}
-    for path in ("/", "/keyboard.js", "/static/js/textual.js", "/static/css/xterm.css"):
+    for path in ("/", "/page.js", "/enter.js", "/static/js/textual.js", "/static/css/xterm.css"):
         assert served.code(path, cookie) == 200, path
     assert served.code("/static/", cookie) != 200  # no list of files
     assert served.code("/", {"Cookie": given.partition("=")[0] + "=guessed"}) == 403
@@ -138,20 +150,33 @@ def test_a_strangers_name_that_points_here_is_refused(served: Served, host: str,
 
 
 def test_the_connection_is_for_our_own_page_alone(served: Served) -> None:
-    headers = served.cookie() | WEBSOCKET
-    assert served.code("/ws", headers) == 403
+    cookie, path = served.let_in()
+    headers = cookie | WEBSOCKET
+    assert served.code(path, headers) == 403
     for origin in ("http://evil.example", "null", f"http://127.0.0.1:{served.port + 1}", "http://127.0.0.1"):
-        assert served.code("/ws", headers | {"Origin": origin}) == 403, origin
+        assert served.code(path, headers | {"Origin": origin}) == 403, origin
     assert served.sessions() == []
-    assert served.code("/ws", headers | {"Origin": f"http://127.0.0.1:{served.port}"}) == 101
+    assert served.code(path, headers | served.origin) == 101
+
+
+def test_who_was_sent_the_cookie_on_another_port_sees_no_data_and_gets_no_connection(served: Served) -> None:
+    """A browser sends a cookie to every port of the host, to whatever else is served there."""
+    cookie, path = served.let_in()
+    key = path.rpartition("/")[2]
+    for other in ("/", "/page.js", "/enter.js"):
+        answer = served.get(other, cookie)
+        assert key not in answer.read().decode() + str(answer.headers)
+    for other in ("/ws", "/ws/", "/ws/guessed", "/ws/null"):
+        assert served.code(other, cookie | WEBSOCKET | served.origin) in (403, 404), other
+    assert served.sessions() == []
 
 
 def test_another_site_gets_nothing_from_a_browser_that_was_let_in(served: Served) -> None:
     cookie = served.cookie()
     for site in ("cross-site", "same-site"):
-        assert served.code("/keyboard.js", cookie | {"Sec-Fetch-Site": site}) == 403
+        assert served.code("/page.js", cookie | {"Sec-Fetch-Site": site}) == 403
     assert served.code("/", cookie | {"Origin": "http://evil.example"}) == 403
-    assert served.code("/keyboard.js", cookie | {"Sec-Fetch-Site": "same-origin"}) == 200
+    assert served.code("/page.js", cookie | {"Sec-Fetch-Site": "same-origin"}) == 200
 
 
 def test_a_link_in_another_page_leads_in_all_the_same(served: Served) -> None:
@@ -161,7 +186,7 @@ def test_a_link_in_another_page_leads_in_all_the_same(served: Served) -> None:
 def test_the_page_asks_nothing_of_anybody_else_and_says_so(served: Served) -> None:
     answer = served.get("/", served.cookie())
     page = answer.read().decode()
-    assert set(re.findall(r"(?:https?|wss?)://[^\"'/]*", page)) == {f"ws://127.0.0.1:{served.port}"}
+    assert re.findall(r"(?:https?|wss?)://[^\"'/]*", page) == []
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert answer.headers["X-Frame-Options"] == "DENY"
     assert answer.headers["Cache-Control"] == "no-store"
@@ -207,6 +232,45 @@ def test_what_is_downloaded_is_a_file_to_be_saved_whatever_it_is_called() -> Non
     asyncio.run(visit())
 
 
+# Who keeps it busy.
+
+
+def opened(served: Served, sent: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", served.port), timeout=DEADLINE)
+    connection.sendall(sent)
+    return connection
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: ", b"GET /static/js/textual.js"], ids=repr)
+def test_who_sends_no_whole_request_is_closed(served: Served, sent: bytes) -> None:
+    with opened(served, sent) as slow:
+        began = time.monotonic()
+        assert slow.recv(1) == b""
+        assert 10 < time.monotonic() - began < DEADLINE
+
+
+def test_connections_are_bounded_and_free_again_when_they_end(served: Served) -> None:
+    cookie = served.cookie()
+    with contextlib.ExitStack() as opening:
+        many = [opening.enter_context(opened(served)) for _ in range(2 * web._CONNECTIONS)]
+        until(lambda: len(select.select(many, [], [], 0)[0]) >= web._CONNECTIONS)  # closed there
+    until(lambda: is_served(served, cookie))
+
+
+def is_served(served: Served, cookie: dict[str, str]) -> bool:
+    with contextlib.suppress(OSError, HTTPException):
+        return served.code("/", cookie) == 200
+    return False
+
+
+def test_visits_are_bounded(served: Served) -> None:
+    cookie, path = served.let_in()
+    headers = cookie | WEBSOCKET | served.origin
+    answers = [served.get(path, headers) for _ in range(web._VISITS + 1)]
+    assert [one.status for one in answers] == [101] * web._VISITS + [503]
+
+
 # Begin and end.
 
 
@@ -224,10 +288,11 @@ def test_a_host_or_a_port_without_a_browser_is_refused(app: SmallApp, options: l
 
 def connected(served: Served) -> socket.socket:
     """A browser's connection, whose session has drawn something."""
-    headers = served.cookie() | WEBSOCKET | {"Host": f"127.0.0.1:{served.port}"}
-    lines = [f"{name}: {value}" for name, value in {**headers, "Origin": f"http://127.0.0.1:{served.port}"}.items()]
+    cookie, path = served.let_in()
+    headers = cookie | WEBSOCKET | served.origin | {"Host": f"127.0.0.1:{served.port}"}
     browser = socket.create_connection(("127.0.0.1", served.port), timeout=DEADLINE)
-    browser.sendall("\r\n".join(["GET /ws HTTP/1.1", *lines, "", ""]).encode())
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    browser.sendall("\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""]).encode())
     assert browser.recv(12) == b"HTTP/1.1 101"
     until(lambda: b"Overview" in browser.recv(65536))
     return browser

@@ -1,14 +1,19 @@
 """The interface in a browser: each visit runs it in a process of its own, and the browser draws what that draws.
 
 Who may come in. The address that is printed holds a token, which lets one browser in, once: it gets a cookie that no
-script reads and no other site can send. Everything else needs that cookie, the connection that carries keys and
-screens above all. A host that is a name nobody gave (a stranger's name that was made to point here) and a request
-that another site made are refused before that. Nothing on the page comes from elsewhere: it works without a network.
+script reads and no other site can send, and everything else needs that cookie. But the browser sends a cookie to every
+port of the host, and so to any other program that is served there. So the connection that carries keys and screens
+needs a second key: the browser gets it together with the cookie, keeps it in the storage of this one port, and it is in
+no page after that. A host that is a name nobody gave (a stranger's name that was made to point here) and a request that
+another site made are refused before that. Nothing on the page comes from elsewhere: it works without a network.
+
+Who sends no whole request, or takes no answer, is closed at a deadline; connections and visits are bounded.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import html
 import ipaddress
 import os
@@ -17,6 +22,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from aiohttp import web
@@ -57,17 +63,19 @@ body.-first-byte .intro-dialog, .closed-dialog {{ display: none; }}
 body.-closed .closed-dialog {{ display: flex; }}
 </style>
 <script src="/static/js/textual.js"></script>
-<script src="/keyboard.js"></script>
+<script src="/page.js" defer></script>
 </head>
 <body>
 <div class="dialog-container intro-dialog"><p>{title} …</p></div>
 <div class="dialog-container closed-dialog"><p>This is the end of the session. <a href="/">Begin again</a></p></div>
-<div id="terminal" class="textual-terminal" data-session-websocket-url="{socket}" data-font-size="16"></div>
+<div id="terminal" class="textual-terminal" data-font-size="16"></div>
 </body>
 </html>
 """
-# The keyboard goes to the interface as soon as it is there, without a click.
-_KEYBOARD = """
+# Before everything is loaded, and textual.js connects. Then the keyboard goes to the interface, without a click.
+_SCRIPT = """
+const key = localStorage.getItem("backupkit");
+document.getElementById("terminal").dataset.sessionWebsocketUrl = `ws://${location.host}/ws/${key}`;
 new MutationObserver((_, observer) => {
   const input = document.querySelector(".xterm-helper-textarea");
   if (!input || !document.body.classList.contains("-first-byte")) return;
@@ -76,21 +84,38 @@ new MutationObserver((_, observer) => {
 }).observe(document, { attributes: true, childList: true, subtree: true });
 """
 # Not a redirect: after a click in another program's page the browser would not send the new cookie along.
-_WELCOME = '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">'
-_WELCOME += '<link rel="icon" href="data:,">'
-_WELCOME += '<title>Welcome</title></head><body><a href="/">Go on</a></body></html>'
+_WELCOME = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<link rel="icon" href="data:,">
+<title>Welcome</title>
+<script src="/enter.js" defer></script>
+</head>
+<body data-key="{key}"><a href="/">Go on</a></body>
+</html>
+"""
+_ENTER = """
+localStorage.setItem("backupkit", document.body.dataset.key);
+location.replace("/");
+"""
 _NO_ENTRY = (
     "Not here. Open the address that `ui --web` printed; it lets one browser in, once. Start it again for another."
 )
+
+_PATIENCE = 15.0  # seconds for a request to be whole
+_LONGEST = 60.0  # seconds for an answer to be taken
+_CONNECTIONS, _VISITS = 64, 8  # a browser needs six and one
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Door:
-    """Who may come in. The token opens once; the key that it is changed for stays as long as the server."""
+    """Who may come in. The token opens once; the two keys that it is changed for stay as long as the server."""
 
     def __init__(self, host: str) -> None:
         self.token: str = secrets.token_urlsafe(32)
+        self.socket_key: str = secrets.token_urlsafe(32)
         self._key = secrets.token_urlsafe(32)
         self._cookie = f"backupkit-{secrets.token_hex(4)}"  # another server on another port has another one
         self._host = host.lower()
@@ -104,7 +129,8 @@ class Door:
         """Whether our own page made the request, or the person did; no page of another site."""
         origin = request.headers.get("Origin")
         if origin is None:
-            return request.path != "/ws" and self._is_asked_for(request)  # a browser names it with every websocket
+            # A browser names it with every websocket.
+            return not request.path.startswith("/ws") and self._is_asked_for(request)
         parts = urlsplit(origin)
         return parts.scheme == "http" and parts.netloc.lower() == request.host.lower()
 
@@ -116,6 +142,10 @@ class Door:
     def has_key(self, request: web.Request) -> bool:
         """Whether the browser was let in before."""
         return _same(request.cookies.get(self._cookie, ""), self._key)
+
+    def opens_socket(self, request: web.Request) -> bool:
+        """Whether it was this very page that was let in, and not another program that was sent the cookie."""
+        return _same(request.match_info["key"], self.socket_key)
 
     def let_in(self, request: web.Request) -> bool:
         """Whether the request brings the token, which from then on opens nothing any more."""
@@ -154,8 +184,9 @@ class GuardedServer(Server):
         served.add_routes(
             [
                 web.get("/", self.handle_page),
-                web.get("/keyboard.js", self.handle_keyboard),
-                web.get("/ws", self.handle_websocket),
+                web.get("/page.js", _script(_SCRIPT)),
+                web.get("/enter.js", _script(_ENTER)),
+                web.get("/ws/{key}", self.handle_websocket),
                 web.get("/download/{key}", self.handle_download),
                 web.static("/static", self.statics_path),
             ]
@@ -170,23 +201,26 @@ class GuardedServer(Server):
         if not self.door.has_key(request):
             if request.path != "/" or not self.door.let_in(request):
                 return _refused()
-            welcome = web.Response(text=_WELCOME, content_type="text/html", headers=_HEADERS)
-            self.door.give_key(welcome)
-            return welcome
-        return await handler(request)
+            welcome = _WELCOME.format(key=self.door.socket_key)
+            answer = web.Response(text=welcome, content_type="text/html", headers=_HEADERS)
+            self.door.give_key(answer)
+            return answer
+        if request.path.startswith("/ws/"):
+            return await handler(request)
+        async with asyncio.timeout(_LONGEST):
+            return await handler(request)
 
     async def handle_page(self, request: web.Request) -> web.Response:
         """The page that draws the interface."""
-        socket_address = html.escape(f"ws://{request.host}/ws")
-        page = _PAGE.format(title=html.escape(self.title), socket=socket_address)
+        page = _PAGE.format(title=html.escape(self.title))
         return web.Response(text=page, content_type="text/html", headers=_HEADERS)
-
-    async def handle_keyboard(self, _request: web.Request) -> web.Response:
-        """The one script that is ours."""
-        return web.Response(text=_KEYBOARD, content_type="text/javascript", headers=_HEADERS)
 
     async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
         """One visit: as long as it lasts it can be ended with the server."""
+        if not self.door.opens_socket(request):
+            raise web.HTTPForbidden(text=_NO_ENTRY, headers=_HEADERS)
+        if len(self._sessions) >= _VISITS:
+            raise web.HTTPServiceUnavailable(text="Too many pages are open. Close one.", headers=_HEADERS)
         visit = asyncio.current_task()
         assert visit is not None
         self._sessions.add(visit)
@@ -219,15 +253,39 @@ class GuardedServer(Server):
         await asyncio.gather(*visits, return_exceptions=True)
 
 
+def _script(text: str) -> Handler:
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(text=text, content_type="text/javascript", headers=_HEADERS)
+
+    return handle
+
+
 def _refused() -> web.Response:
     return web.Response(status=403, text=_NO_ENTRY, headers=_HEADERS)
+
+
+class BoundedSocket(socket.socket):
+    """A listening socket that has so many connections open at most, and closes any other at once."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        super().__init__(listening.family, listening.type, listening.proto, listening.detach())
+        self._accepted: list[socket.socket] = []
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        connection, peer = super().accept()
+        self._accepted = [one for one in self._accepted if one.fileno() >= 0]
+        if len(self._accepted) >= _CONNECTIONS:
+            connection.close()
+            raise ConnectionAbortedError(errno.ECONNABORTED, "too many connections")
+        self._accepted.append(connection)
+        return connection, peer
 
 
 def listen(host: str, port: int) -> socket.socket:
     """The port is ours; `Refused` where that cannot be."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
+        return BoundedSocket(socket.create_server((host, port), family=family))
     except OSError as error:
         is_of_the_system = bool(error.errno and error.errno > 0)  # else it is the resolver's own
         reason = os.strerror(error.errno or 0) if is_of_the_system else error.strerror
@@ -253,4 +311,10 @@ def serve(program: str, host: str, port: int, outside: str, title: str, say: Cal
     with listen(host, port) as listening:
         say(address(outside or host, listening.getsockname()[1], door.token))
         server = GuardedServer([sys.executable, program, "ui"], door, title)
-        web.run_app(server._make_app(), sock=listening, print=lambda *_: None, access_log=None)
+        web.run_app(
+            server._make_app(),
+            sock=listening,
+            print=lambda *_: None,
+            access_log=None,
+            keepalive_timeout=_PATIENCE,
+        )
