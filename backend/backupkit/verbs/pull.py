@@ -71,8 +71,8 @@ def pull_backup(
     """The backup of the remote is one of ours: complete, checked and on disk, or not there.
 
     `latest` is the newest whole one there that is no safety copy. One that is here already is left as it is; a damaged
-    one is replaced. Raises `NoSuchBackup`; `Refused` for another one of that name here; `Damaged`; `NoSpace`;
-    `RemoteFailed`.
+    one is replaced. `trust` takes what a person has to vouch for, as `import` does. Raises `NoSuchBackup`; `Refused`
+    for another one of that name here; `Damaged`; `NoSpace`; `RemoteFailed`.
     """
     opened = open_remote(settings, remote)
     store.require(settings.dir)
