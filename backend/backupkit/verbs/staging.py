@@ -143,6 +143,7 @@ def stage_database(settings: Settings, source: Source) -> Source:
     staged.parent.mkdir(mode=0o700, exist_ok=True)  # the uploads may be staged in the same place
     if disk.copy_and_hash(source.database, staged) != source.facts.sha256:
         raise Damaged(f"{source.database} changed while it was staged.", hint="Try again.")
+    database.require_usable(staged, source.database)
     database.match_page_size(staged, settings.database, settings.busy_timeout)
     disk.give_tree(staged.parent, disk.owner_of(settings.database.parent))
     disk.sync_tree(staged.parent)

@@ -99,10 +99,25 @@ def copy(moment: sqlite3.Connection, target: Path, tell: Listener = silence) -> 
             moment.backup(copied, pages=_PAGES, progress=_reporter("Copying the database", tell))
             # The copied header says WAL: opening the sealed copy would leave -wal and -shm beside it.
             copied.execute("PRAGMA journal_mode=DELETE").fetchone()
+            _read_schema(copied)
     except sqlite3.OperationalError as error:
         if _is_full(str(error), target.parent):
             raise NoSpace(f"The disk is full: {target.parent}.", hint="Make room there, then try again.") from error
         raise
+
+
+def _read_schema(connection: sqlite3.Connection) -> None:
+    """`sqlite3.DatabaseError` where no app can open it. On a read-only connection SQLite reads no CHECK constraint."""
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+def require_usable(copied: Path, source: Path) -> None:
+    """`Damaged` where no app can open a copy of that source, which passed every check of what may only be read."""
+    try:
+        with contextlib.closing(sqlite.connect(copied, "mode=rw")) as connection:
+            _read_schema(connection)
+    except sqlite3.DatabaseError as error:
+        raise Damaged(f"{source} is damaged: {error}.", hint="Try an older backup: `list`.") from error
 
 
 def seal(copied: Path) -> None:
@@ -470,6 +485,8 @@ def _checked(connection: sqlite3.Connection, tell: Listener, check: str) -> tupl
 
 
 def _problems(connection: sqlite3.Connection, tell: Listener, check: str) -> list[str]:
+    # A row that breaks a CHECK is no damage, and a read-only connection would not see it: all are to say the same.
+    connection.execute("PRAGMA ignore_check_constraints=ON")
     try:
         return _reported(connection, check)
     except sqlite3.OperationalError as error:
