@@ -26,14 +26,17 @@ from backupkit.faces.boundary import (
     boundary,
     end_at_once_on_signals,
     end_on_signals,
+    end_with_warnings,
     open_missing_streams,
     say_error,
 )
 from backupkit.faces.console import ask, ask_secret, at_terminal, listening, say
 from backupkit.words.errors import Damaged, Declined, ExitCode, Refused
-from backupkit.words.events import collecting
+from backupkit.words.events import Warned, collecting
+from backupkit.words.names import shown
 
 if TYPE_CHECKING:
+    from backupkit.parts.journal import Journal
     from backupkit.verbs.configure import Changed
     from backupkit.verbs.restore import Restored, RestorePlan
     from backupkit.verbs.verify import Verified
@@ -228,7 +231,7 @@ def restore(
     """Restore a backup: database and uploads, all or nothing."""
     from backupkit.verbs.restore import plan_restore
 
-    settings = _settings(work="" if dry_run else "restore")
+    settings = _settings_for_reading() if dry_run else _settings(work="restore")
     _explain_stop(settings, stop)
     with listening() as tell:
         plan = plan_restore(settings, name, only, force, migrate, tell, expect_loss or ())
@@ -246,7 +249,7 @@ def undo(
     """Undo the last restore or migration."""
     from backupkit.verbs.undo import plan_undo
 
-    settings = _settings(work="" if dry_run else "undo")
+    settings = _settings_for_reading() if dry_run else _settings(work="undo")
     _explain_stop(settings, stop)
     with listening() as tell:
         plan = plan_undo(settings, force, tell)
@@ -279,14 +282,12 @@ def migrate(
 @app.command()
 def recover(json: Json = False) -> None:
     """Finish an interrupted restore, or clear it away."""
-    from backupkit.verbs.recover import recover as finish
-
-    settings = _settings(recovering=False, work="recover")
-    with listening() as tell:
-        found = finish(settings, tell)
+    settings = _load()
+    reporting.begin(settings, "recover", watched=at_terminal())
+    found = _recover(settings)
     if not found:
         reporting.nothing_to_do()
-    line = f"The restore of {found.source} is finished." if found else "There was nothing to recover."
+    line = f"The restore of {shown(found.source)} is finished." if found else "There was nothing to recover."
     _put_result([line], {"recovered": found.source if found else None}, json)
 
 
@@ -442,7 +443,7 @@ def prune(
     from backupkit.faces import as_json, render
     from backupkit.verbs.prune import plan_prune, prune_backups
 
-    settings = _settings(work="" if dry_run else "prune")
+    settings = _settings_for_reading() if dry_run else _settings(work="prune")
     plan = plan_prune(settings)
     if not json:
         _put(render.prune_plan(settings, plan))
@@ -874,25 +875,35 @@ def _show_changed(done: Changed, json: bool) -> None:
         say(f"{done.overridden_by} in the environment overrides this.")
 
 
-def _settings(recovering: bool = True, work: str = "") -> Settings:
+def _settings(work: str = "") -> Settings:
     """The settings, after an interrupted restore was finished; `work` names a command whose end is to be reported."""
     settings = _load()
     if work:
         reporting.begin(settings, work, watched=at_terminal() and work != "run")
-    if recovering:
-        from backupkit.verbs.recover import recover as finish
-
-        with listening() as tell:
-            finish(settings, tell)
+    _recover(settings)
     return settings
 
 
+def _recover(settings: Settings) -> Journal | None:
+    """The restore that was finished; what it warned of makes the command end with 3, whatever comes after."""
+    from backupkit.verbs.recover import recover as finish
+
+    heard: list[str] = []
+    with listening() as tell:
+        found = finish(settings, collecting(tell, heard))
+    if heard:
+        end_with_warnings()
+    return found
+
+
 def _settings_for_reading() -> Settings:
-    from backupkit.verbs.recover import recover_unless_running
+    """The settings of a command that only reads: it says that a restore is unfinished, and leaves it so."""
+    from backupkit.verbs.recover import unfinished
 
     settings = _load()
-    with listening() as tell:
-        recover_unless_running(settings, tell)
+    if what := unfinished(settings):
+        with listening() as tell:
+            tell(Warned(f"{what} To finish it: {settings.reach.tool('recover')}"))
     return settings
 
 

@@ -167,6 +167,6 @@ def judged(folder: Path, mode: int, owner: int = -1) -> bool:
     file.chmod(mode)
     os.chown(file, owner, -1)
     with descriptors.opened(file, descriptors.FILE) as handle:
-        found = descriptors.is_ours(handle)
+        found = not descriptors.why_not_ours(handle)
     assert stat.S_IMODE(file.stat().st_mode) == mode
     return found

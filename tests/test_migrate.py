@@ -155,7 +155,7 @@ def test_a_migration_that_is_killed_on_the_live_database_is_taken_back_by_the_ne
     )
     assert child.returncode == -signal.SIGKILL
     assert journal.exists(app.backups)
-    app.command("recover", env={"BACKUP_LOCK_TIMEOUT": "20"}, check=0)  # waits for the orphan, which has the lock
+    app.command("recover", env={"BACKUP_LOCK_TIMEOUT": "20"}, check=3)  # waits for the orphan, which has the lock
     assert app.contents() == before
     assert_nothing_is_left(app)
     (kept,) = [one for one in store.all_backups(app.settings) if one.metadata and one.metadata.kind == "pre_restore"]

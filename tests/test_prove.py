@@ -184,12 +184,14 @@ def test_a_command_that_runs_meanwhile_leaves_the_scratch_folder_alone(app: Smal
     assert store.read(app.settings, "two").state == "checked"
 
 
-def test_what_a_killed_test_restore_left_is_cleared_by_the_next_command(app: SmallApp) -> None:
+def test_what_a_killed_test_restore_left_is_cleared_by_the_next_command_that_writes(app: SmallApp) -> None:
     make(app)
     result = app.command("verify", "--test-restore", env={"BACKUP_TEST_COMMAND": "kill -9 $PPID"})
     assert result.code == -9
     assert len(drafts(app)) == 1
     run_here(app, "list", check=0)
+    assert len(drafts(app)) == 1
+    run_here(app, "backup", "two", check=0)
     assert drafts(app) == []
     assert store.read(app.settings, "one").state == "checked"
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -468,37 +469,36 @@ def test_an_upload_that_comes_during_the_restore_stays(app: SmallApp, monkeypatc
 
 
 def test_an_error_in_the_middle_goes_back_by_itself(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    from backupkit.parts.sources import delta
+    from backupkit.ground import descriptors
 
     back_up(app)
     ruin(app)
     ruined = app.contents()
-    real, calls = delta._place, []
+    real, calls = descriptors.rename_to_free, []
 
-    def fail_once(*arguments: object) -> None:
+    def fail_once(*arguments: Any) -> bool:
         calls.append(arguments)
-        if len(calls) == 2:
+        if len(calls) == 1:
             raise PermissionError(13, "Permission denied", "somewhere")
-        real(*arguments)  # type: ignore[arg-type]
+        return real(*arguments)
 
-    monkeypatch.setattr(delta, "_place", fail_once)
+    monkeypatch.setattr(descriptors, "rename_to_free", fail_once)
     with pytest.raises(PermissionError):
         restore(app)
     assert app.contents() == ruined
     assert_nothing_is_left(app)
 
 
-def test_a_journal_is_finished_by_the_next_command(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_is_finished_by_the_next_command_that_writes(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
     from backupkit.verbs import restore as verb
 
     before = back_up(app)
     ruin(app)
-    monkeypatch.setattr(verb, "_apply", lambda *_: None)  # as if killed right after the journal
+    monkeypatch.setattr(verb, "_apply", lambda _, found, *__: (None, found))  # as if killed right after the journal
     restore(app)
     assert journal.exists(app.backups)
     monkeypatch.undo()
-    result = app.command("list")
-    assert result.code == 0
+    result = app.command("backup", "next", check=0)
     assert "Finishing the restore of good" in result.err
     assert app.contents() == before
     assert_nothing_is_left(app)
@@ -521,15 +521,6 @@ def test_what_the_app_wrote_after_its_database_was_restored_survives_the_recover
     recover(app.settings)
     assert len(app.rows("companies")) == len(before.rows["companies"]) + 1
     assert app.contents().uploads == before.uploads
-
-
-def test_litter_without_a_journal_is_cleared_away_by_any_command(app: SmallApp) -> None:
-    back_up(app)
-    for folder in (app.uploads, app.database.parent):
-        (folder / STAGING).mkdir()
-        (folder / STAGING / "half").write_text("x")
-    assert app.command("list").code == 0
-    assert_nothing_is_left(app)
 
 
 def test_a_damaged_backup_is_refused_before_anything_is_touched(app: SmallApp) -> None:

@@ -334,7 +334,7 @@ class State:
         """The folder in that state. What was noted of files' times of change is put right: a copy cannot keep those."""
         noted: dict[bytes, bytes] = {}
         _make(self.tree, app, noted)
-        for path in app.rglob(f"{lab.STAGING}/*"):
+        for path in app.rglob(f"{lab.STAGING}/*/*"):
             if path.is_file() and path.stat().st_size < 1 << 16:
                 text = path.read_bytes()
                 for old, new in noted.items():

@@ -99,10 +99,15 @@ def _second_out_of_staging() -> Callable[[Event], bool]:
     def is_it(event: Event) -> bool:
         nonlocal count
         name, arguments = event
-        count += name == "os.rename" and f"uploads/{STAGING}" in os.fspath(arguments[0])
+        count += name == "os.rename" and _is_staging(arguments[2])
         return count == 2
 
     return is_it
+
+
+def _is_staging(handle: int) -> bool:
+    """Whether the open folder is that of the staged uploads."""
+    return handle >= 0 and os.readlink(f"/proc/self/fd/{handle}").endswith(f"uploads/{STAGING}/uploads")
 
 
 def _behind(app: SmallApp) -> None:

@@ -20,11 +20,11 @@ from zoneinfo import ZoneInfo
 
 from backupkit.parts import single, store
 from backupkit.verbs import plain as single_files
+from backupkit.verbs import recover
 from backupkit.verbs.beside import restore_with_copy_beside
 from backupkit.verbs.create import create_backup
 from backupkit.verbs.create import create_backup_if_needed as create_if_needed
 from backupkit.verbs.make import Clock, utc_now
-from backupkit.verbs.recover import recover_unless_running
 from backupkit.verbs.restore import plan_restore
 from backupkit.words.errors import BackupError, NoSuchBackup, Refused
 from backupkit.words.events import Event, Notice, Waiting, Warned
@@ -175,13 +175,14 @@ class AppFolder(Protectable):
 
     def listed(self) -> list[dict[str, Any]]:
         settings = self._settings
-        recover_unless_running(settings, _log_event)
+        if what := recover.unfinished(settings):
+            _log.warning("%s", what)
         return [_entry(one.path, self._made(one), one.size_bytes) for one in store.all_backups(settings)]
 
     def put_back(self, path: Path, force: bool = False) -> None:
         settings = self._settings
         name = _name_in(settings.dir, path)
-        recover_unless_running(settings, _log_event)
+        recover.recover(settings, _log_event)
         plan = plan_restore(settings, name, force=force, tell=_log_event)
         restore_with_copy_beside(settings, plan, _log_event, self.clock)
 

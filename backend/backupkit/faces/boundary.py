@@ -27,8 +27,8 @@ def open_missing_streams() -> None:
 
 def end_on_signals() -> None:
     """Being told to end (docker stop, a lost connection) tidies up like Ctrl-C does."""
-    global _interrupted
-    _interrupted = False
+    global _interrupted, _warned
+    _interrupted = _warned = False
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)
@@ -41,7 +41,13 @@ def end_at_once_on_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-_interrupted = False
+_interrupted = _warned = False
+
+
+def end_with_warnings() -> None:
+    """The command that is under way ends with 3, where it would have ended with 0."""
+    global _warned
+    _warned = True
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -58,7 +64,7 @@ def boundary() -> Iterator[None]:
         with _flushed():
             yield
         log.info("done")
-        code = ExitCode.DONE.value
+        code = (ExitCode.WARNINGS if _warned else ExitCode.DONE).value
     except BaseException as raised:
         code, cause = _said(raised), raised
     if code := reporting.end(code, cause):

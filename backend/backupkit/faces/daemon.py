@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -30,9 +31,9 @@ from backupkit.faces.signals import Signals
 from backupkit.parts import duty, history, store, timetable
 from backupkit.parts.timetable import Due, Past, Task
 from backupkit.verbs.make import Clock, utc_now
-from backupkit.verbs.recover import recover_unless_running
+from backupkit.verbs.recover import recover
 from backupkit.verbs.run import RunStep, StepResult, backup_step, regular_steps, run_steps, test_steps, worst
-from backupkit.words.errors import BackupError, ExitCode, explained
+from backupkit.words.errors import BackupError, ExitCode, Locked, explained
 from backupkit.words.model import Order
 from backupkit.words.settings import SETTINGS_FILE, Settings
 
@@ -191,8 +192,8 @@ class Daemon:
         return code
 
     def _recover(self) -> ExitCode:
-        with listening() as tell:
-            recover_unless_running(self.settings, tell)
+        with listening() as tell, suppress(Locked):  # then it is the work of another
+            recover(self.settings, tell, timeout=0)
         return ExitCode.DONE
 
     def _survive(self, act: Callable[[], ExitCode], patience: float | None = None) -> ExitCode:

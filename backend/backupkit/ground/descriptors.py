@@ -44,6 +44,20 @@ def open_folder(name: str, within: int) -> int:
         raise
 
 
+@contextlib.contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """An error of the system that is raised in the block names the whole path: it knew only the name in the folder."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = os.path.join(folder, _named(error))
+        raise
+
+
+def _named(error: OSError) -> str:
+    return os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+
+
 def look(name: str, within: int) -> os.stat_result | None:
     """What `lstat` says of the name; None where nothing has it."""
     try:
@@ -52,10 +66,13 @@ def look(name: str, within: int) -> os.stat_result | None:
         return None
 
 
-def is_ours(handle: int) -> bool:
-    """Whether what is open belongs to this user, and nobody else may write to it."""
+def why_not_ours(handle: int) -> str:
+    """Why what is open is not to be trusted: another user owns it, or may write to it. Empty where it is ours alone."""
     facts = os.fstat(handle)
-    return facts.st_uid == os.geteuid() and not (facts.st_mode & 0o022 and _can_be_closed(handle, facts.st_mode))
+    if facts.st_uid != os.geteuid():
+        return f"it belongs to user {facts.st_uid}, and this is user {os.geteuid()}"
+    is_open = facts.st_mode & 0o022 and _can_be_closed(handle, facts.st_mode)
+    return "other users may write to it" if is_open else ""
 
 
 def _can_be_closed(handle: int, mode: int) -> bool:
@@ -135,18 +152,16 @@ def remove_tree(folder: Path) -> None:
 
     It holds one folder open at a time, however deep they lie in each other.
     """
-    try:
-        with opened(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as parent:
-            remove_tree_in(folder.name, parent)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        error.filename = f"{folder}{os.sep}{error.filename or ''}".removesuffix(os.sep)
-        raise
+    with (
+        contextlib.suppress(FileNotFoundError),
+        naming(folder.parent),
+        opened(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as parent,
+    ):
+        remove_tree_in(folder.name, parent)
 
 
 def remove_tree_in(name: str, within: int) -> None:
-    """The same for a name in an open folder; the path in an error is relative to what is removed."""
+    """The same for a name in an open folder."""
     facts = look(name, within)
     if facts is None:
         return
@@ -184,8 +199,7 @@ def _empty(name: str, within: int) -> None:
             else:
                 return
     except OSError as error:
-        named = [name for name, _ in below]
-        error.filename = os.sep.join([*named, os.fsdecode(error.filename)] if error.filename else named)
+        error.filename = os.path.join(name, *(one for one, _ in below), _named(error))
         raise
     finally:
         os.close(handle)

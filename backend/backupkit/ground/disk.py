@@ -154,10 +154,12 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-def write_file(path: Path, content: bytes, mode: int = 0o600, like: os.stat_result | None = None) -> None:
+def write_file(
+    path: Path, content: bytes, mode: int = 0o600, like: os.stat_result | None = None, is_ours: bool = False
+) -> None:
     """The file has this content, or stays as it was: written beside, synced, renamed, its folder synced.
 
-    Its owner is the folder's, and its mode as given; or both are those of `like`.
+    Its owner is the folder's, and its mode as given; or both are those of `like`; or it `is_ours`, whoever we are.
     """
     # A name of its own: two processes may write one file at once, and the last one wins.
     draft = path.with_name(f"{DRAFT_PREFIX}{path.name}-{os.urandom(4).hex()}")
@@ -166,7 +168,8 @@ def write_file(path: Path, content: bytes, mode: int = 0o600, like: os.stat_resu
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        give(draft, (like.st_uid, like.st_gid) if like else owner_of(path.parent))
+        if not is_ours:
+            give(draft, (like.st_uid, like.st_gid) if like else owner_of(path.parent))
         if like:
             os.chmod(draft, stat.S_IMODE(like.st_mode))
         rename(draft, path)
@@ -279,13 +282,18 @@ def write_contents(chunks: Iterable[bytes], target: int, sparse: bool = False) -
 
 
 def copy_file(
-    source: str | Path, target: str | Path, dressed: bool = False, owner: tuple[int, int] | None = None
+    source: str | Path,
+    target: str | Path,
+    dressed: bool = False,
+    owner: tuple[int, int] | None = None,
+    within: tuple[int | None, int | None] = (None, None),
 ) -> int:
     """The bytes copied into a new file that only its owner may read, the fastest way there is; not yet synced.
 
-    Where `dressed` it has the source's mode and times, and the given owner, or the source's.
+    Where `dressed` it has the source's mode and times, and the given owner, or the source's. `within` are open folders
+    that hold the source and the target.
     """
-    with Opened(source, _FILE) as original, Opened(target, _NEW) as copied:
+    with Opened(source, _FILE, within[0]) as original, Opened(target, _NEW, within[1]) as copied:
         size = copy_open(original, copied)
         if dressed:
             dress_open(copied, os.fstat(original), owner)
@@ -306,9 +314,9 @@ def copy_and_hash(source: Path, target: Path) -> str:
         return copy_contents(original, copied, os.fstat(original))[1]
 
 
-def copy_file_to(source: Path, folder: int, name: str) -> None:
-    """The file, on disk, as a new one of that name in an open folder; only its owner may read it."""
-    with Opened(name, _NEW, folder) as target, Opened(source, _FILE) as original:
+def copy_file_to(source: str, within: int, folder: int, name: str) -> None:
+    """A file in an open folder, on disk, as a new one of that name in another; only its owner may read it."""
+    with Opened(name, _NEW, folder) as target, Opened(source, _FILE, within) as original:
         copy_contents(original, target, os.fstat(original))
         os.fsync(target)
 
@@ -397,14 +405,6 @@ def give(path: Path, owner: tuple[int, int]) -> None:
     """The path belongs to the owner where we may say so (root may); a symlink itself, not its target."""
     if os.geteuid() == 0:
         os.chown(path, *owner, follow_symlinks=False)
-
-
-def give_tree(folder: Path, owner: tuple[int, int]) -> None:
-    """Like `give`, for a folder and everything below it."""
-    give(folder, owner)
-    for root, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            give(Path(root, name), owner)
 
 
 def dress(path: Path, facts: os.stat_result) -> None:

@@ -58,9 +58,10 @@ class OpenFolder:
     However deep it stands, only a few files are open.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, opened: int | None = None) -> None:
         # The root itself may be a link that a setting names; nothing below it may.
-        self._handles: list[int | None] = [os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
+        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if opened is None else os.dup(opened)
+        self._handles: list[int | None] = [handle]
         self._names: list[str] = []
         self._at: str | None = ""  # the path, where it is known without putting it together
         self.root = os.fspath(root)
@@ -153,10 +154,13 @@ class OpenFolder:
 
 
 class Parents:
-    """The open folder that holds a path, kept open for the next path in it; no link on the way is followed."""
+    """The open folder that holds a path, kept open for the next path in it; no link on the way is followed.
 
-    def __init__(self, root: str | Path) -> None:
-        self._folder = OpenFolder(root)
+    The root may be open already.
+    """
+
+    def __init__(self, root: str | Path, opened: int | None = None) -> None:
+        self._folder = OpenFolder(root, opened)
 
     @contextmanager
     def of(self, path: str) -> Iterator[tuple[int, str]]:

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,12 +31,48 @@ def held(backups: Path, command: str, timeout: float, tell: Listener = silence) 
     """
     handle = _open(backups)
     try:
-        _acquire(handle, backups / LOCK_FILE, timeout, tell)
+        _acquire(handle, timeout, tell, lambda: holder(backups / LOCK_FILE), backups)
         _sign(handle, command)
         yield handle
         os.ftruncate(handle, 0)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def claimed(folders: Iterable[Path], timeout: float, tell: Listener = silence) -> Iterator[None]:
+    """No other restore is at work in these live folders until the block ends, whatever its backups folder is.
+
+    `Locked` after `timeout` seconds. The kernel's lock on the folders themselves; a file system without it has none.
+    """
+    with contextlib.ExitStack() as opened:
+        for folder in _each_once(folders):
+            with contextlib.suppress(OSError):
+                handle = opened.enter_context(disk.Opened(folder, os.O_RDONLY | os.O_DIRECTORY))
+                _acquire(handle, timeout, tell, lambda: "Another restore (with another BACKUP_DIR)", folder)
+        yield
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a restore is at work in that live folder at this moment."""
+    try:
+        with disk.Opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
+            return not _try(handle)
+    except OSError:
+        return False
+
+
+def _each_once(folders: Iterable[Path]) -> list[Path]:
+    """Those that are there, in an order of their own: two restores that want the same ones never wait in a circle."""
+    found = {(facts.st_dev, facts.st_ino): folder for folder in folders if (facts := _facts(folder))}
+    return [found[key] for key in sorted(found)]
+
+
+def _facts(folder: Path) -> os.stat_result | None:
+    try:
+        return os.stat(folder)
+    except OSError:
+        return None
 
 
 def is_held(backups: Path) -> bool:
@@ -77,15 +113,15 @@ def _open(backups: Path) -> int:
     return handle
 
 
-def _acquire(handle: int, path: Path, timeout: float, tell: Listener) -> None:
+def _acquire(handle: int, timeout: float, tell: Listener, who: Callable[[], str], where: Path) -> None:
     deadline, said = time.monotonic() + timeout, False
     while not _try(handle):
         if not said:
-            tell(Waiting(f"Waiting up to {timeout:g} s for {holder(path)} to finish."))
+            tell(Waiting(f"Waiting up to {timeout:g} s for {who()} to finish."))
             said = True
         if time.monotonic() >= deadline:
             raise Locked(
-                f"{holder(path)} is at work in {path.parent}; nothing was changed.",
+                f"{who()} is at work in {where}; nothing was changed.",
                 hint="Wait for it to end, then try again; the lock ends with that process.",
             )
         tell(StillWaiting())

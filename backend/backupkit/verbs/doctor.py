@@ -18,7 +18,7 @@ from backupkit.ground import disk, mounts, sqlite, tree
 from backupkit.parts import carried, duty, journal, lock, marks, schema, selection, space, store, timetable
 from backupkit.parts.reliable import CLOCKS_DIFFER
 from backupkit.parts.sources import database, uploads
-from backupkit.verbs import index_flaws
+from backupkit.verbs import index_flaws, recover
 from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.reached import try_remotes
@@ -187,8 +187,8 @@ def _temporary(_settings: Settings) -> Iterator[Finding]:
 
 
 def _unfinished(settings: Settings) -> Iterator[Finding]:
-    if journal.exists(settings.dir):
-        yield Finding("wrong", "A restore was interrupted, or is under way.", settings.reach.tool("recover"))
+    if what := recover.unfinished(settings):
+        yield Finding("wrong", what, settings.reach.tool("recover"))
 
 
 def at_start(settings: Settings) -> list[Finding]:

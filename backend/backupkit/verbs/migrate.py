@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from backupkit.ground import disk
-from backupkit.parts import journal, marks, schema, store, upgrade
+from backupkit.parts import journal, marks, schema, staging_area, store, upgrade
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database
 from backupkit.verbs import recover, staging
@@ -60,7 +60,8 @@ def migrate(
             pending = schema.steps_to(settings, database.revisions(moment) or (), revision, work.tell)
         if not pending:
             return None
-        done = _migrate(settings, revision, pending, expect_loss, work.handle, work.tell, clock)
+        with staging.claimed(settings, work.tell):
+            done = _migrate(settings, revision, pending, expect_loss, work.handle, work.tell, clock)
         work.concerning(done.backup, note=f"to {revision}, migrations: {len(pending)}")
         return done
 
@@ -127,10 +128,10 @@ def _go_live(
         journal.remove(settings.dir)
     except BaseException as error:
         tell(Warned(f"The migration failed on the live database, and is taken back: {error}"))
-        recover.go_on(settings, back, tell, clock)
+        recover.finish(settings, back, tell, clock)
         tell(Notice("The live database is as it was before the migration."))
         raise
-    staging.unstage(settings)
+    staging.unstage(settings, back.id)
     return proof
 
 
@@ -144,11 +145,8 @@ def _prepare_way_back(settings: Settings, backup: Backup, clock: Clock) -> Journ
         metadata.database,
         metadata.revisions,
     )
-    try:
-        stage_database(settings, source)
-    except BaseException:
-        staging.unstage(settings)
-        raise
-    back = replace(recover.journal_of(settings, source, None, clock), keep=True)
+    identity = staging_area.identify(settings.dir, backup.name)
+    stage_database(settings, source, identity)
+    back = replace(recover.journal_of(settings, source, identity, [backup.name], clock), safety=None)
     journal.write(settings.dir, back)
     return back

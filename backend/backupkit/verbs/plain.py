@@ -74,13 +74,17 @@ def restore_single(plain: Plain, path: Path, tell: Listener = silence, clock: Cl
     None where there was nothing to keep. Raises `NoSuchBackup`, `Damaged`, `Refused` for another program's database,
     `SourceLocked`: the live database is as it was then.
     """
-    backup = _existing(plain, path)
+    backup, kept = _existing(plain, path), None
     disk.make_folder(plain.database.parent)
+
+    def keep() -> None:
+        nonlocal kept
+        kept = copy_beside(plain.database, plain.local(clock()), plain.timeout, tell)
+
     with _locked(plain, f"restore of {backup.name}", tell), draft_of(plain.database) as folder:
         staged = folder / plain.database.name
         facts = _stage(plain, backup, staged)
-        kept = copy_beside(plain.database, plain.local(clock()), plain.timeout, tell)
-        database.replace_live(staged, plain.database, plain.timeout, facts, tell)
+        database.replace_live(staged, plain.database, plain.timeout, facts, keep, tell)
         _prove(plain, tell)
     return kept
 

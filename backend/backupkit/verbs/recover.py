@@ -1,27 +1,30 @@
 """Finish what a killed restore began, or clear away what it had only prepared. The normal path is this path.
 
 With a journal everything staged is whole and on disk: apply it, again if need be. Without one nothing live was
-touched: what is staged is litter.
+touched: what is staged is litter. But only where the backups folder is the one in which the journal would be.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 
 from backupkit.ground import process
-from backupkit.parts import journal, lock, marks, store
+from backupkit.parts import journal, lock, marks, staging_area, store
 from backupkit.parts.journal import Journal
-from backupkit.parts.sources import database, delta
-from backupkit.verbs import staging
-from backupkit.verbs.make import Clock, make_backup, utc_now
+from backupkit.parts.sources import database, delta_apply
+from backupkit.parts.staging_area import AreaPart, Identity
+from backupkit.verbs import keeping, staging
+from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.recording import recorded
 from backupkit.verbs.staging import Source
 from backupkit.words.errors import BackupError, Locked, SourceLocked, from_os_error
 from backupkit.words.events import Listener, Notice, Warned, silence
-from backupkit.words.model import STAGING, UPLOADS_FOLDER, Order, Part
+from backupkit.words.model import UPLOADS_FOLDER, Part
+from backupkit.words.names import shown
 from backupkit.words.settings import Settings
 
 
@@ -35,24 +38,28 @@ def recover(settings: Settings, tell: Listener = silence, timeout: float | None 
         _clear_drafts_unless_running(settings, tell)
         return None
     wait = settings.lock_timeout if timeout is None else timeout
-    with lock.held(settings.dir, "recover", wait, tell):
+    # No folder, no lock: it may be a disk that is not mounted.
+    is_there = settings.dir.is_dir()
+    with lock.held(settings.dir, "recover", wait, tell) if is_there else contextlib.nullcontext():
         return recover_under_lock(settings, tell)
 
 
-def recover_unless_running(settings: Settings, tell: Listener = silence) -> None:
-    """`recover` for a command that only reads: what is under way, or cannot be finished now, does not stop it."""
+def unfinished(settings: Settings) -> str | None:
+    """What a person should know of a restore that is not finished; None where there is none, or it is under way."""
+    if not is_needed(settings) or lock.is_held(settings.dir):
+        return None
     try:
-        recover(settings, tell, timeout=0)
-    except Locked:
-        return
-    except BackupError as error:
-        tell(Warned(f"An interrupted restore could not be finished: {error.message} Type: recover"))
+        if found := journal.read(settings.dir):
+            return f"The restore of {shown(found.source)}, interrupted on {shown(found.started)}, is not finished."
+        _refuse_missing_backups(settings, [one for one in staging.live_folders(settings) if not lock.is_claimed(one)])
+    except (BackupError, OSError) as error:
+        return str(error)
+    return None
 
 
 def is_needed(settings: Settings) -> bool:
     """Whether a restore left something: a journal, or things it staged."""
-    staged = (folder / STAGING for folder in staging.live_folders(settings))
-    return journal.exists(settings.dir) or any(map(os.path.lexists, staged))
+    return journal.exists(settings.dir) or any(map(staging_area.exists, staging.live_folders(settings)))
 
 
 def _clear_drafts_unless_running(settings: Settings, tell: Listener) -> None:
@@ -74,24 +81,68 @@ def _clear_drafts(settings: Settings, tell: Listener) -> None:
 def recover_under_lock(settings: Settings, tell: Listener) -> Journal | None:
     """`recover` for a verb that holds the lock already, drafts included."""
     _clear_drafts(settings, tell)
-    found = journal.read(settings.dir)
-    if found is None:
-        staging.unstage(settings)
+    if not is_needed(settings):
         return None
-    tell(Notice(f"Finishing the restore of {found.source}, interrupted on {found.started}."))
-    with recorded(settings, "recover", tell, names=[found.source]) as work:
-        (go_back if found.back else go_on)(settings, found, work.tell, utc_now)
+    with staging.claimed(settings, tell):
+        found = journal.read(settings.dir)
+        if found is None:
+            _clear_litter(settings)
+            return None
+        _refuse_other_restore(settings, found)
+        tell(Notice(f"Finishing the restore of {shown(found.source)}, interrupted on {shown(found.started)}."))
+        with recorded(settings, "recover", tell, names=[found.source]) as work:
+            (go_back if found.back else finish)(settings, found, work.tell, utc_now)
     return found
 
 
-def go_on(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> None:
-    """`finish`, with a copy of what it replaces made first where the journal asks for that."""
-    if found.keep and found.database:
-        note = f"what a migration came to before it was taken back: {found.source}"
-        make_backup(settings, Order(kind="pre_restore", note=note, uploads=False), tell, clock)
-        found = dataclasses.replace(found, keep=False)
-        journal.write(settings.dir, found)
-    finish(settings, found, tell)
+def _clear_litter(settings: Settings) -> None:
+    """What was staged for a restore that never began is gone; nothing live was touched."""
+    areas = _refuse_missing_backups(settings, staging.live_folders(settings))
+    for folder, identity in areas:
+        staging_area.remove(folder, identity.id if identity else None)
+
+
+def _refuse_missing_backups(settings: Settings, folders: list[Path]) -> list[tuple[Path, Identity | None]]:
+    """The staging areas and whose they are. `BackupError` for one whose journal would be in another backups folder."""
+    areas = [(folder, staging_area.owner_of_area(folder)) for folder in folders if staging_area.exists(folder)]
+    for folder, identity in areas:
+        if identity and not staging_area.is_of(identity, settings.dir):
+            place = staging_area.place_of(folder)
+            raise BackupError(
+                f"A restore is unfinished: {place} belongs to it, and its backups folder {shown(identity.backups)} is "
+                f"not here: {settings.dir} does not hold its safety copy {shown(identity.safety)}.",
+                hint="Make that folder available, as BACKUP_DIR, and type: recover. If it is lost for good: the data "
+                f"may be half restored; remove {place.name} there, then restore another backup.",
+            )
+    return areas
+
+
+def _refuse_other_restore(settings: Settings, found: Journal) -> None:
+    """`BackupError` where anything else is staged than what the journal tells of."""
+    for folder in staging.live_folders(settings):
+        if (identity := staging_area.owner_of_area(folder)) and identity.id != found.id:
+            raise BackupError(
+                f"{staging_area.place_of(folder)} belongs to another restore than the journal "
+                f"{settings.dir / journal.JOURNAL_FILE}; nothing was touched.",
+                hint=f"Finish that one first, with its BACKUP_DIR, which was {shown(identity.backups)}: recover",
+            )
+
+
+def _require_staged(settings: Settings, found: Journal) -> None:
+    """`BackupError` where something is missing that still has to go live."""
+    owed: list[tuple[Path | None, AreaPart, bool]] = [
+        (settings.database.parent, "database", found.database),
+        (settings.uploads, "uploads", found.uploads),
+    ]
+    for folder, part, is_owed in owed:
+        if is_owed and folder is None:
+            raise BackupError(
+                f"The unfinished restore of {shown(found.source)} has uploads to put back, and no folder for them.",
+                hint="Set BACKUP_UPLOADS as it was when the restore ran; see `config`.",
+            )
+        if is_owed and folder:
+            with staging_area.opened(folder, part, found.id):
+                pass
 
 
 def turn_back(settings: Settings, found: Journal, error: BaseException, tell: Listener, clock: Clock) -> None:
@@ -112,24 +163,33 @@ def go_back(settings: Settings, found: Journal, tell: Listener, clock: Clock) ->
     safety = store.find(settings, found.safety or "")
     only: Part | None = None if found.facts and found.uploads else "database" if found.facts else "uploads"
     source = staging.verified(settings, safety, only, silence)
-    staging.unstage(settings)
-    copies = (safety.path / UPLOADS_FOLDER, settings.dir / found.source / UPLOADS_FOLDER)
-    staged = staging.stage(settings, source, False, copies, tell)
+    staging.unstage(settings, found.id)
+    held = [*found.copies, *found.kept, *_backup_named(settings, found.source)]
+    copies = tuple(settings.dir / name / UPLOADS_FOLDER for name in held)
+    identity = staging_area.identify(settings.dir, safety.name, found.id)
+    staged = staging.stage(settings, source, identity, False, copies, tell)
     # No safety copy is named: there is nothing to undo, since it never happened.
-    back = journal_of(settings, staged, None, clock)
+    back = dataclasses.replace(journal_of(settings, staged, identity, held, clock), safety=None, kept=found.kept)
     journal.write(settings.dir, back)
-    finish(settings, back, tell)
+    finish(settings, back, tell, clock)
     tell(Notice("Everything is as it was before the restore."))
 
 
-def journal_of(settings: Settings, staged: Source, safety: str | None, clock: Clock) -> Journal:
-    """The journal that makes what is staged go live."""
+def _backup_named(settings: Settings, source: str) -> list[str]:
+    """The source's name, if it is a backup's: a dump is none."""
+    return [one.name for one in store.all_backups(settings) if one.name == source]
+
+
+def journal_of(settings: Settings, staged: Source, identity: Identity, copies: Sequence[str], clock: Clock) -> Journal:
+    """The journal that makes what is staged go live; the `copies` are backups that hold what is live."""
     return Journal(
         source=staged.name,
-        safety=safety,
+        safety=identity.safety,
+        id=identity.id,
         started=settings.local(clock()).isoformat(sep=" "),
         database=staged.database is not None,
         uploads=staged.uploads is not None and settings.uploads is not None,
+        copies=tuple(copies),
         facts=staged.facts if staged.database else None,
         revisions=staged.revisions if staged.database else None,
     )
@@ -142,14 +202,34 @@ def _can_go_back(settings: Settings, found: Journal) -> bool:
     return not found.facts or bool(kept.database_file and kept.database and not kept.database.raw)
 
 
-def finish(settings: Settings, found: Journal, tell: Listener) -> database.Inspection | None:
+def finish(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> database.Inspection | None:
     """What the journal says is done, checked, and the journal gone. Can be repeated."""
-    _refuse_other_place(settings, found)
+    _require_staged(settings, found)
     if not found.database:
         # The app may have gone on since, to another revision too.
         return finish_uploads(settings, dataclasses.replace(found, revisions=None), tell)
-    replace_database(settings, found, tell)
+    found = _resume_database(settings, found, tell, clock)
     return finish_uploads(settings, database_is_done(settings, found), tell)
+
+
+def _resume_database(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> Journal:
+    """The live database is replaced, if it is not what is wanted already; what is in no backup is kept first."""
+
+    def keep() -> None:
+        nonlocal found
+        standing = keeping.standing(settings, found)
+        if standing == "wanted":
+            raise _IsThere
+        if standing == "unknown":
+            found = keeping.keep(settings, found, True, tell, clock)
+
+    with contextlib.suppress(_IsThere):
+        replace_database(settings, found, keep, tell)
+    return found
+
+
+class _IsThere(Exception):
+    """The live database is what is wanted."""
 
 
 def database_is_done(settings: Settings, found: Journal) -> Journal:
@@ -159,11 +239,11 @@ def database_is_done(settings: Settings, found: Journal) -> Journal:
     return done
 
 
-def replace_database(settings: Settings, found: Journal, tell: Listener) -> None:
-    """The live database holds what is staged; when this raises, it is as it was."""
+def replace_database(settings: Settings, found: Journal, keep: Callable[[], None], tell: Listener) -> None:
+    """The live database holds what is staged; when this raises, it is as it was. `keep` is as `replace_live` has it."""
     assert found.facts is not None
     staged = staging.staged_database(settings)
-    database.replace_live(staged, settings.database, settings.busy_timeout, found.facts, tell)
+    database.replace_live(staged, settings.database, settings.busy_timeout, found.facts, keep, tell)
 
 
 def finish_uploads(settings: Settings, found: Journal, tell: Listener) -> database.Inspection | None:
@@ -172,9 +252,12 @@ def finish_uploads(settings: Settings, found: Journal, tell: Listener) -> databa
     with process.beside(found.facts.size if found.facts else 0) as beside:
         proving = beside.submit(_prove, settings, found) if found.facts else None
         if found.uploads and settings.uploads:
-            delta.apply(settings.uploads, tell)
+            copies = tuple(settings.dir / name / UPLOADS_FOLDER for name in found.copies)
+            delta_apply.apply(settings.uploads, found.id, copies, tell)
         proof = _proof(proving, tell) if proving else None
-    staging.unstage(settings)
+    # Nothing staged is needed any more: now it may go, piece by piece.
+    journal.write(settings.dir, dataclasses.replace(found, database=False, uploads=False))
+    staging.unstage(settings, found.id)
     if found.safety:
         marks.remember_restore(settings.dir, found.safety)
     journal.remove(settings.dir)
@@ -192,12 +275,3 @@ def _proof(proving: Future[database.Inspection], tell: Listener) -> database.Ins
         # All is in place: an app that keeps the lock is no reason to take it back.
         tell(Warned(f"The restored database could not be proven: {error.message}"))
         return None
-
-
-def _refuse_other_place(settings: Settings, found: Journal) -> None:
-    if found.database and not staging.staged_database(settings).parent.is_dir():
-        raise BackupError(
-            f"{settings.dir / journal.JOURNAL_FILE} tells of a restore of {found.source} that was interrupted, "
-            f"and nothing of it is staged in {settings.database.parent}.",
-            hint="Run this where the restore ran, with its BACKUP_DATABASE and BACKUP_UPLOADS; see `config`.",
-        )

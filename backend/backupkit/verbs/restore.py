@@ -8,25 +8,28 @@
 3. stage beside the live data, check, sync: a failure up to here leaves live data untouched
 4. the journal: from here there is only forward, whoever finishes it
 5. apply: the database through SQLite, files by rename; then the proof, and nothing of ours stays
+What the app commits after the safety copy is kept in another one, made when it can write no more (`keeping`).
 An error while applying goes back to the safety copy by itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from backupkit.parts import index, journal, manifest, reliable, schema, selection, space, store, upgrade
+from backupkit.parts import index, journal, manifest, reliable, schema, selection, space, staging_area, store, upgrade
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta, uploads
-from backupkit.verbs import index_flaws, recover, staging
+from backupkit.parts.staging_area import Identity
+from backupkit.verbs import index_flaws, keeping, recover, staging
 from backupkit.verbs.create import refuse_overlap
 from backupkit.verbs.make import Clock, make_backup, utc_now
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.staging import Source
-from backupkit.words.errors import BackupError, Refused, SourceBroken, SourceUnreadable
+from backupkit.words.errors import BackupError, Locked, Refused, SourceBroken, SourceUnreadable
 from backupkit.words.events import Listener, Notice, Step, Warned, collecting, silence
 from backupkit.words.model import (
     UPLOADS_FOLDER,
@@ -182,24 +185,19 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
     """`restore_backup` for a verb that holds the lock already."""
     heard: list[str] = []
     listen = collecting(tell, heard)
-    safety = _make_safety_copy(settings, plan.source, listen, clock)
-    wanted = plan.source.facts if not plan.migrate else None
-    is_there = bool(wanted and _has(safety.metadata, wanted))
-    copies = (safety.path / UPLOADS_FOLDER,)
-    staged = staging.stage(settings, plan.source, plan.migrate, copies, listen, same_database=is_there)
-    _refuse_other_outcome(settings, plan, staged)
-    found = recover.journal_of(settings, staged, safety.name, clock)
-    if is_there:
-        tell(Notice("The database is as in the backup already: it stays as it is."))
-        found = replace(found, database=False)
-    _begin(settings, found)
-    proof = _apply(settings, found, listen, clock)
+    with staging.claimed(settings, tell):
+        _refuse_staged(settings)
+        with database.watching(settings.database) as watch:
+            before = watch.version()
+            safety = _make_safety_copy(settings, plan.source, listen, clock)
+            found = _begin(settings, plan, safety, listen, clock)
+            proof, found = _apply(settings, found, _Commits(watch, before), listen, clock)
     _share_from_now_on(settings, plan, safety)
-    if staged.facts and staged.facts.index_flaws:
-        listen(Warned(index_flaws.sentence(settings, staged.facts.index_flaws)))
+    if found.facts and found.facts.index_flaws:
+        listen(Warned(index_flaws.sentence(settings, found.facts.index_flaws)))
     return Restored(
         source=plan.source.name,
-        safety=safety.name,
+        safety=found.safety or safety.name,
         verdict=schema.classify(settings, found.revisions, tell) if found.revisions is not None else None,
         rows=proof.facts.rows if proof else {},
         revisions=(proof.revisions or ()) if proof else (),
@@ -208,13 +206,52 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
     )
 
 
-def _refuse_other_outcome(settings: Settings, plan: RestorePlan, staged: Source) -> None:
+def _refuse_other_outcome(plan: RestorePlan, staged: Source) -> None:
     """What was shown is what is done: a migration that now gives another result than in the rehearsal is not taken."""
     if plan.rehearsed and (staged.facts is None or staged.facts.rows != plan.rows_after):
-        staging.unstage(settings)
         raise upgrade.MigrationFailed(
             "The migration gave other rows than in the rehearsal; nothing was changed.", hint="Try again."
         )
+
+
+def _refuse_staged(settings: Settings) -> None:
+    """Nothing may be staged now that was not when an earlier run's was finished."""
+    for folder in staging.live_folders(settings):
+        if staging_area.owner_of_area(folder):
+            raise Locked(f"Another restore began in {folder} just now; nothing was changed.", hint="Type: recover")
+
+
+def _begin(settings: Settings, plan: RestorePlan, safety: Backup, tell: Listener, clock: Clock) -> Journal:
+    """Everything is staged, and the journal is on disk; where that is not sure nothing is left of either."""
+    identity = staging_area.identify(settings.dir, safety.name)
+    try:
+        found = _stage(settings, plan, safety, identity, tell, clock)
+        journal.write(settings.dir, found)
+        return found
+    except BaseException:  # or the next command would go on unasked
+        _give_up(settings, identity.id)
+        raise
+
+
+def _give_up(settings: Settings, restore: str) -> None:
+    """It never was: nothing live was touched, or it is as it was."""
+    journal.remove(settings.dir)
+    staging.unstage(settings, restore)
+
+
+def _stage(
+    settings: Settings, plan: RestorePlan, safety: Backup, identity: Identity, tell: Listener, clock: Clock
+) -> Journal:
+    wanted = plan.source.facts if not plan.migrate else None
+    is_there = bool(wanted and _has(safety.metadata, wanted))
+    copies = (safety.path / UPLOADS_FOLDER,)
+    staged = staging.stage(settings, plan.source, identity, plan.migrate, copies, tell, same_database=is_there)
+    _refuse_other_outcome(plan, staged)
+    found = recover.journal_of(settings, staged, identity, [safety.name], clock)
+    if is_there:
+        tell(Notice("The database is as in the backup already: it stays as it is."))
+        found = replace(found, database=False)
+    return found
 
 
 def _share_from_now_on(settings: Settings, plan: RestorePlan, safety: Backup) -> None:
@@ -332,27 +369,45 @@ def _refuse_to_migrate(verdict: SchemaVerdict | None) -> None:
     raise Refused(f"--migrate has no way from here: {verdict.reason}", hint="Restore without --migrate.")
 
 
-def _begin(settings: Settings, found: Journal) -> None:
-    """The journal is on disk; where that is not sure it is taken away, or the next command would go on unasked."""
-    try:
-        journal.write(settings.dir, found)
-    except BaseException:
-        journal.remove(settings.dir)
-        staging.unstage(settings)
-        raise
+@dataclass
+class _Commits:
+    """Whether others committed to the live database: since the safety copy; and since nobody else could any more."""
+
+    watch: database.Watch
+    before: int | None
+    locked_at: int | None = None
+    was_locked: bool = False
+
+    def lock(self) -> bool:
+        """From here on nobody else can; whether anyone did, which may be so where it cannot be known."""
+        self.locked_at, self.was_locked = self.watch.version(), True
+        return self.locked_at is None or self.locked_at != self.before
+
+    def is_untouched(self) -> bool:
+        """Whether the database surely is as it was when others were locked out."""
+        return not self.was_locked or (self.locked_at is not None and self.watch.version() == self.locked_at)
 
 
-def _apply(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> database.Inspection | None:
+def _apply(
+    settings: Settings, found: Journal, commits: _Commits, tell: Listener, clock: Clock
+) -> tuple[database.Inspection | None, Journal]:
     try:
-        _replace_database(settings, found, tell)
-        return recover.finish_uploads(settings, recover.database_is_done(settings, found), tell)
+        found = _replace_database(settings, found, commits, tell, clock)
+        return recover.finish_uploads(settings, recover.database_is_done(settings, found), tell), found
     except _Untouched as untouched:
-        journal.remove(settings.dir)
-        staging.unstage(settings)
+        _give_up(settings, found.id)
         raise untouched.reason from None
     except BaseException as error:
-        recover.turn_back(settings, found, error, tell, clock)
+        recover.turn_back(settings, _as_written(settings, found), error, tell, clock)
         raise
+
+
+def _as_written(settings: Settings, found: Journal) -> Journal:
+    """The journal with the safety copies that it names on disk by now."""
+    with contextlib.suppress(BackupError, OSError):
+        if written := journal.read(settings.dir):
+            return replace(found, safety=written.safety, kept=written.kept)
+    return found
 
 
 class _Untouched(Exception):
@@ -363,24 +418,30 @@ class _Untouched(Exception):
         self.reason = reason
 
 
-def _replace_database(settings: Settings, found: Journal, tell: Listener) -> None:
+def _replace_database(settings: Settings, found: Journal, commits: _Commits, tell: Listener, clock: Clock) -> Journal:
     if not found.database:
-        return
-    with database.watching(settings.database) as has_changed:
-        try:
-            recover.replace_database(settings, found, tell)
-        except BaseException as error:
-            if _is_untouched(error, has_changed):
-                raise _Untouched(error) from error
-            raise
+        return found
+
+    def keep() -> None:
+        nonlocal found
+        if commits.lock() and keeping.standing(settings, found) == "unknown":
+            found = keeping.keep(settings, found, False, tell, clock)
+
+    try:
+        recover.replace_database(settings, found, keep, tell)
+    except BaseException as error:
+        if _is_untouched(error, commits):
+            raise _Untouched(error) from error
+        raise
+    return found
 
 
-def _is_untouched(error: BaseException, has_changed: Callable[[], bool]) -> bool:
+def _is_untouched(error: BaseException, commits: _Commits) -> bool:
     """Whether the live database is surely as it was, after this error."""
     if _is_of_the_disk(error):
         return False  # a commit may have got into the WAL all the same, where the next to open it replays it
     # What SQLite refused it did not do; an interrupt may come just after its commit.
-    return isinstance(error, BackupError) or not has_changed()
+    return isinstance(error, BackupError) or commits.is_untouched()
 
 
 def _is_of_the_disk(error: BaseException) -> bool:

@@ -6,15 +6,17 @@ import contextlib
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backupkit.ground import disk, process, tree
-from backupkit.parts import index, integrity, lock, manifest, schema, selection, space, store, upgrade
+from backupkit.parts import index, integrity, lock, manifest, schema, selection, space, staging_area, store, upgrade
 from backupkit.parts.sources import database, delta, uploads
+from backupkit.parts.staging_area import AreaPart, Identity
 from backupkit.words.errors import Damaged
 from backupkit.words.events import Listener, Notice, Progress, Step, Warned, silence
-from backupkit.words.model import STAGING, UPLOADS_FOLDER, Backup, DatabaseFacts, Flaw, GitFacts, Part
+from backupkit.words.model import UPLOADS_FOLDER, Backup, DatabaseFacts, Flaw, GitFacts, Part
 from backupkit.words.names import shown
 from backupkit.words.settings import Settings
 
@@ -102,13 +104,20 @@ def _with_database(
         raise Damaged(f"{source.database} is damaged: {found.problems[0]}.", hint=_OLDER)
     kept = recorded or replace(found.facts, sha256=disk.hash_file(source.database))
     flaws = found.facts.index_flaws or kept.index_flaws
-    facts = replace(found.facts, sha256=kept.sha256, journal_mode=kept.journal_mode, mode=kept.mode, index_flaws=flaws)
+    mode = recorded.journal_mode if recorded else database.header_mode(source.database)
+    facts = replace(found.facts, sha256=kept.sha256, journal_mode=mode, mode=kept.mode, index_flaws=flaws)
     return replace(source, facts=facts, revisions=found.revisions or ())
+
+
+def claimed(settings: Settings, tell: Listener) -> AbstractContextManager[None]:
+    """No other restore is at work on this live data until the block ends, whatever its backups folder is."""
+    return lock.claimed(live_folders(settings), settings.lock_timeout, tell)
 
 
 def stage(
     settings: Settings,
     source: Source,
+    identity: Identity,
     migrate: bool,
     copies: tuple[Path, ...],
     tell: Listener = silence,
@@ -118,34 +127,52 @@ def stage(
 
     `copies` are trees that hold what is live: only what they have may be replaced. A database that is live already
     (`same_database`) is not staged. Returns what was staged: with `migrate` that is at another revision than the
-    source.
+    source. The caller has claimed the live data.
     """
     try:
+        if source.database and not same_database:
+            _make_area(settings.database.parent, "database", identity)
+        if source.uploads and settings.uploads:
+            _make_area(settings.uploads, "uploads", identity)
         with process.beside(source.facts.size if source.facts else 0) as beside:
             is_wanted = source.database and not same_database
-            staging = beside.submit(stage_database, settings, source) if is_wanted else None
+            staging = beside.submit(_stage_database, settings, source) if is_wanted else None
             if source.uploads and settings.uploads:
-                _stage_uploads(settings, settings.uploads, source, copies, tell)
+                _stage_uploads(settings, settings.uploads, source, identity, copies, tell)
             source = staging.result() if staging else source
         if source.database and migrate:
             source = _migrate_staged(settings, source, tell)
     except BaseException:
-        unstage(settings)
+        unstage(settings, identity.id)
         raise
     return source
 
 
-def stage_database(settings: Settings, source: Source) -> Source:
-    """The source's database lies beside the live one, of its page size, checked and on disk."""
+def stage_database(settings: Settings, source: Source, identity: Identity) -> Source:
+    """The source's database lies beside the live one, as `stage` leaves it. Fails tidily."""
+    try:
+        _make_area(settings.database.parent, "database", identity)
+        return _stage_database(settings, source)
+    except BaseException:
+        unstage(settings, identity.id)
+        raise
+
+
+def _make_area(live: Path, part: AreaPart, identity: Identity) -> None:
+    disk.make_folder(live)
+    staging_area.make(live, identity)
+    staging_area.add(live, part, identity)
+
+
+def _stage_database(settings: Settings, source: Source) -> Source:
     assert source.database is not None and source.facts is not None
     staged = staged_database(settings)
-    disk.make_folder(settings.database.parent)
-    staged.parent.mkdir(mode=0o700, exist_ok=True)  # the uploads may be staged in the same place
     if disk.copy_and_hash(source.database, staged) != source.facts.sha256:
         raise Damaged(f"{source.database} changed while it was staged.", hint="Try again.")
     database.require_usable(staged, source.database)
+    # One that a person copied may say WAL, and would make the live one say so too.
+    database.seal(staged)
     database.match_page_size(staged, settings.database, settings.busy_timeout)
-    disk.give_tree(staged.parent, disk.owner_of(settings.database.parent))
     disk.sync_tree(staged.parent)
     return source
 
@@ -175,24 +202,23 @@ def _migrate_staged(settings: Settings, source: Source, tell: Listener) -> Sourc
     staged = staged_database(settings)
     target = schema.classify(settings, source.revisions).target
     found = upgrade.migrate_copy(settings, staged, target, tell=tell).found
-    disk.give_tree(staged.parent, disk.owner_of(settings.database.parent))
     disk.sync_tree(staged.parent)
     facts = replace(found.facts, journal_mode=source.facts.journal_mode, mode=source.facts.mode)
     return replace(source, facts=facts, revisions=found.revisions or ())
 
 
-def _stage_uploads(settings: Settings, live: Path, source: Source, copies: tuple[Path, ...], tell: Listener) -> None:
+def _stage_uploads(
+    settings: Settings, live: Path, source: Source, identity: Identity, copies: tuple[Path, ...], tell: Listener
+) -> None:
     assert source.uploads is not None
-    disk.make_folder(live)
     owner = None if source.same_owner else disk.owner_of(live)
     places = delta.Places(live, source.uploads, copies, owner)
 
     def stays(path: str, error: OSError) -> None:
         tell(Warned(f"{shown(path)} cannot be read ({error.strerror}), and stays as it is."))
 
-    delta.stage(differences(settings, source, stays, silence), places, tell=tell)
-    disk.sync_tree(live / STAGING)
-    disk.sync_folder(live)
+    delta.stage(differences(settings, source, stays, silence), places, identity.id, tell=tell)
+    disk.sync_tree(staging_area.place_of(live, "uploads"))
 
 
 def differences(
@@ -208,15 +234,15 @@ def differences(
         )
 
 
-def unstage(settings: Settings) -> None:
-    """Nothing of ours is left in the app's folders."""
+def unstage(settings: Settings, restore: str | None) -> None:
+    """Nothing that the restore with that id staged is left in the app's folders, nor the beginning of it."""
     for folder in live_folders(settings):
-        disk.remove_tree(folder / STAGING)
+        staging_area.remove(folder, restore)
 
 
 def staged_database(settings: Settings) -> Path:
     """Where the database to be restored is prepared: beside the live one, in the same mount."""
-    return settings.database.parent / STAGING / settings.database.name
+    return staging_area.place_of(settings.database.parent, "database") / settings.database.name
 
 
 def live_folders(settings: Settings) -> list[Path]:

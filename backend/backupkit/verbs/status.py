@@ -15,13 +15,14 @@ from itertools import takewhile
 from typing import Literal
 
 from backupkit.ground import disk, sqlite
-from backupkit.parts import carried, duty, history, journal, lock, reliable, sizes, space, store, timetable
+from backupkit.parts import carried, duty, history, reliable, sizes, space, store, timetable
 from backupkit.parts.history import History
 from backupkit.parts.reliable import CLOCKS_DIFFER
 from backupkit.parts.retention import Known, counted_on
 from backupkit.parts.sources import database, uploads
 from backupkit.verbs.copies import Copies, RemoteState, known_copies
 from backupkit.verbs.make import Clock, utc_now
+from backupkit.verbs.recover import unfinished
 from backupkit.words.errors import BackupError, SourceBroken, SourceLocked
 from backupkit.words.model import Backup, Metadata
 from backupkit.words.operation import Operation
@@ -45,7 +46,7 @@ class Facts:
     backups: tuple[Backup, ...] = ()
     history: History = field(default_factory=History)
     free_bytes: int | None = None
-    unfinished_restore: bool = False
+    unfinished_restore: str | None = None
     drafts: int = 0
     trouble: str = ""
     database_trouble: BackupError | None = None
@@ -131,15 +132,13 @@ def get_last_backup_display(settings: Settings, clock: Clock = utc_now) -> str:
 
 def look(settings: Settings, clock: Clock = utc_now) -> Facts:
     """The facts, as they are on disk now."""
-    facts = _live(settings, _backups(settings, Facts(clock())))
+    facts = _live(settings, _backups(settings, Facts(clock(), unfinished_restore=unfinished(settings))))
     if facts.trouble or not settings.dir.is_dir():
         return facts
     return replace(
         facts,
         history=history.read(settings.dir),
         free_bytes=disk.free_space(settings.dir),
-        # While a run holds the lock a restore is under way, and a draft is being made.
-        unfinished_restore=journal.exists(settings.dir) and not lock.is_held(settings.dir),
         drafts=store.count_drafts(settings),
         copies=known_copies(settings, facts.backups),
         holders={
@@ -277,7 +276,7 @@ def _level_of_age(settings: Settings, facts: Facts, hours: float) -> Level:
 
 def _unfinished(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
     if facts.unfinished_restore:
-        yield Reason("critical", "A restore was interrupted and is not finished.", settings.reach.tool("recover"))
+        yield Reason("critical", facts.unfinished_restore, settings.reach.tool("recover"))
 
 
 def _space(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
@@ -432,7 +431,7 @@ def _numbers(settings: Settings, facts: Facts) -> Numbers:
         growth_bytes_per_day=_growth(facts),
         free_bytes=facts.free_bytes,
         days_left=_days_left(facts),
-        unfinished_restore=facts.unfinished_restore,
+        unfinished_restore=facts.unfinished_restore is not None,
         drafts=facts.drafts,
         failures_since_success=len(_failed_since_success(facts)),
         copies=facts.copies,

@@ -9,7 +9,8 @@ from datetime import datetime
 from backupkit.words.errors import Refused
 
 STAMP = "%Y%m%d_%H%M%S"
-_ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+_ALLOWED = re.compile(NAME)
 
 
 def check_name(name: str) -> str:

@@ -31,7 +31,7 @@ QUICK, FULL, FULL_UP_TO = "quick_check(5)", "integrity_check(100)", 128 << 20
 _MOST_INDEX_FLAWS = 5
 _SEARCH_INDEX = re.compile(r"malformed inverted index for FTS\d table main\.(.+)")
 _PAGES = 2048  # a step small enough for a live bar and for Ctrl-C
-_PATIENCE = 0.2  # seconds in one wait inside SQLite, which hears no Ctrl-C
+_POLL = 0.0002  # seconds between tries for a lock: a busy writer lets go of it for a moment only, and SQLite asks less
 _BUSY = ("locked", "busy")
 _LACKING = (
     "no such collation",
@@ -44,6 +44,9 @@ _LACKING = (
     "SQL logic error",
 )
 _HEADER, _WRITE_VERSION = 20, 18  # bytes of it, and the place in it: sqlite.org/fileformat.html
+_WHOLE_HEADER = 100
+# In it: the version just named, how often the file and the schema were changed, and by which version of SQLite last.
+_COUNTERS = ((18, 20), (24, 28), (40, 44), (92, 100))
 
 T = TypeVar("T")
 
@@ -124,6 +127,12 @@ def seal(copied: Path) -> None:
     """The finished file is one file with a rollback-journal header: opening it leaves nothing beside it."""
     with contextlib.closing(sqlite.connect(copied)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+
+
+def header_mode(copied: Path) -> str:
+    """`wal` or `delete`, as the file itself says it; never for a live database: closing it drops SQLite's locks."""
+    with disk.Opened(copied, os.O_RDONLY | os.O_NOFOLLOW) as handle:
+        return "wal" if os.pread(handle, 1, _WRITE_VERSION) == b"\x02" else "delete"
 
 
 def signature(live: Path) -> str | None:
@@ -299,6 +308,20 @@ def fingerprint(connection: sqlite3.Connection) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def same_content(one: Path, two: Path) -> bool:
+    """Whether two copies hold the same pages; what SQLite counts up in the header when it writes is left out."""
+    with disk.Opened(one, os.O_RDONLY | os.O_NOFOLLOW) as left, disk.Opened(two, os.O_RDONLY | os.O_NOFOLLOW) as right:
+        heads = [os.read(handle, _WHOLE_HEADER) for handle in (left, right)]
+        return len(set(map(_without_counters, heads))) == 1 and disk.same_open(left, right)
+
+
+def _without_counters(head: bytes) -> bytes:
+    blank = bytearray(head)
+    for start, end in _COUNTERS if head.startswith(b"SQLite format 3\0") else ():
+        blank[start:end] = bytes(end - start)
+    return bytes(blank)
+
+
 @contextlib.contextmanager
 def open_sealed(sealed: Path) -> Iterator[sqlite3.Connection]:
     """A finished file, read-only, with nothing written beside it and no lock taken."""
@@ -323,41 +346,58 @@ def match_page_size(staged: Path, live: Path, timeout: float) -> None:
     os.replace(again, staged)
 
 
-def replace_live(staged: Path, live: Path, timeout: float, wanted: DatabaseFacts, tell: Listener = silence) -> None:
+def replace_live(
+    staged: Path,
+    live: Path,
+    timeout: float,
+    wanted: DatabaseFacts,
+    keep: Callable[[], None],
+    tell: Listener = silence,
+) -> None:
     """The live database holds what the staged file holds: in one SQLite transaction, or not at all.
 
     Inode, owner, mode and journal mode stay, other processes go on and see the new content at their next
-    transaction. Only a live file that is missing or no database is replaced by renaming.
+    transaction. Only a live file that is missing or no database is replaced by renaming. `keep` is called when no
+    other process can write to the live database any more, while it can still be read, and before anything in it
+    changes; what it raises leaves it as it was.
     Can be repeated. Raises `SourceUnreadable` with who holds it where it stays locked for `timeout` seconds.
     """
     if not staged.exists():
         return  # it is in place already: a repeated run
-    if not live.exists():
-        return _put_in_place(staged, live, wanted)
-    try:
-        _write_through(staged, live, timeout, tell)
-    except SourceBroken:
-        _put_in_place(staged, live, wanted)
+    if live.exists():
+        try:
+            return _write_through(staged, live, timeout, keep, tell)
+        except SourceBroken:
+            pass
+    keep()
+    _put_in_place(staged, live, wanted)
+
+
+class Watch:
+    """Tells by its `version` whether anyone committed to the live database; None where that cannot be known."""
+
+    def __init__(self, connection: sqlite3.Connection | None, live: Path) -> None:
+        self._connection, self._live = connection, live
+
+    def version(self) -> int | None:
+        """Another number than before, if anyone committed in between."""
+        try:
+            connection = self._connection
+            return patiently(lambda: _number(connection, "data_version"), self._live, 1) if connection else None
+        except (sqlite3.Error, SourceUnreadable):
+            return None
 
 
 @contextlib.contextmanager
-def watching(live: Path) -> Iterator[Callable[[], bool]]:
-    """Tells whether anyone committed to the live database since the block began; where that is unknown, yes."""
+def watching(live: Path) -> Iterator[Watch]:
+    """A watch over the live database, which leaves its files as they are."""
     try:
-        connection = _open_live(live)
-        before = _pragma(connection, "data_version")
+        connection = _open_live(live, _mode_to_look(live))
     except sqlite3.Error:
-        yield lambda: True
+        yield Watch(None, live)
         return
-
-    def has_changed() -> bool:
-        try:
-            return patiently(lambda: _pragma(connection, "data_version"), live, 1) != before
-        except (sqlite3.Error, SourceUnreadable):
-            return True
-
     with contextlib.closing(connection):
-        yield has_changed
+        yield Watch(connection, live)
 
 
 def prove(live: Path, timeout: float, wanted: tuple[str, ...] | None) -> Inspection:
@@ -368,7 +408,7 @@ def prove(live: Path, timeout: float, wanted: tuple[str, ...] | None) -> Inspect
     with contextlib.closing(_open_live(live)) as connection:
         patiently(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
         connection.execute("ROLLBACK")
-        connection.execute("BEGIN")
+        patiently(lambda: _begin_reading(connection, live), live, timeout)
         if problems := _checked(connection, silence, QUICK)[0]:
             raise SourceUnreadable(f"{live} is not sound after the restore: {problems[0]}.", hint="Type: undo")
         found = look(connection)
@@ -413,9 +453,9 @@ def patiently(action: Callable[[], T], live: Path, timeout: float, tell: Listene
             if time.monotonic() >= deadline:
                 raise _locked(live, timeout) from error
         if not said:
-            tell(Waiting(f"Waiting up to {timeout:g} s for {live}, which {_holders(live)} keeps locked."))
+            tell(_waiting(live, timeout))
             said = True
-        time.sleep(0.05)
+        time.sleep(_POLL)
 
 
 def quoted(name: str) -> str:
@@ -431,14 +471,21 @@ def _facts(path: Path) -> os.stat_result | None:
 
 def _open_for_reading(live: Path, timeout: float, tell: Listener) -> sqlite3.Connection:
     """A connection that holds a read transaction, and whose end leaves the files as they were."""
-    # With a WAL: ro, since the last connection to close would checkpoint it, perhaps into a broken file.
-    # Without: rw, since an idle WAL database would be left with an empty one.
-    if live.with_name(live.name + "-wal").exists():
+    if (mode := _mode_to_look(live)) == "ro":
         try:
-            return _reading(live, "ro", timeout, tell)
+            return _reading(live, mode, timeout, tell)
         except sqlite3.OperationalError:
             pass  # only a writer may roll back what a killed one left
     return _reading(live, "rw", timeout, tell)
+
+
+def _mode_to_look(live: Path) -> str:
+    """How to open it so that closing leaves the files as they were.
+
+    With a WAL: ro, since the last connection to close would checkpoint it, perhaps into a broken file.
+    Without: rw, since an idle WAL database would be left with an empty one.
+    """
+    return "ro" if live.with_name(live.name + "-wal").exists() else "rw"
 
 
 def _reading(live: Path, mode: str, timeout: float, tell: Listener) -> sqlite3.Connection:
@@ -453,7 +500,8 @@ def _reading(live: Path, mode: str, timeout: float, tell: Listener) -> sqlite3.C
 
 def _open_live(live: Path, mode: str = "rw") -> sqlite3.Connection:
     """A connection to a database that exists already: it is never created."""
-    return sqlite.connect(live, f"mode={mode}", timeout=_PATIENCE, check_same_thread=False)
+    # All waiting is in `patiently`, which hears Ctrl-C.
+    return sqlite.connect(live, f"mode={mode}", timeout=0, check_same_thread=False)
 
 
 def _begin_reading(connection: sqlite3.Connection, live: Path) -> None:
@@ -522,30 +570,64 @@ def _foreign_key_violations(connection: sqlite3.Connection) -> int:
         return 0
 
 
-def _write_through(staged: Path, live: Path, timeout: float, tell: Listener) -> None:
-    deadline, said = time.monotonic() + timeout, False
-
-    def watch(status: int, remaining: int, total: int) -> None:
-        # CPython retries a locked target for ever: this is what ends it.
-        nonlocal said
-        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            if time.monotonic() >= deadline:
-                raise _locked(live, timeout)
-            if not said:
-                tell(Waiting(f"Waiting up to {timeout:g} s for {live}, which {_holders(live)} keeps locked."))
-                said = True
-        else:
-            tell(Progress(total - remaining))
-
+def _write_through(staged: Path, live: Path, timeout: float, keep: Callable[[], None], tell: Listener) -> None:
     with open_sealed(staged) as source, contextlib.closing(_open_live(live)) as target:
         try:
             patiently(lambda: target.execute("SELECT count(*) FROM sqlite_master").fetchone(), live, timeout, tell)
             target.execute("PRAGMA wal_autocheckpoint=0")
             target.execute("PRAGMA synchronous=EXTRA")  # the folder too: without, a hot journal may come back
-            tell(Step("Restoring the database", int(_pragma(source, "page_count")), "pages"))
-            source.backup(target, pages=_PAGES, progress=watch)
+            in_wal_mode = journal_mode(target) == "wal"
+            if not in_wal_mode:
+                _lock_out_writers(target, live, timeout, keep, tell)
+            pages = _number(source, "page_count")
+            tell(Step("Restoring the database", pages, "pages"))
+            copying = _Copying(live, timeout, keep if in_wal_mode else None, tell)
+            # The last step commits: so there is one before it.
+            source.backup(target, pages=max(1, min(_PAGES, pages - 1)), progress=copying.hear, sleep=0)
         except sqlite3.DatabaseError as error:
             raise _unreadable(live, error) from error
+
+
+def _lock_out_writers(
+    target: sqlite3.Connection, live: Path, timeout: float, keep: Callable[[], None], tell: Listener
+) -> None:
+    """No other process can write from here until the target has committed next; `keep` is called, then none can read.
+
+    With a rollback journal the copying would begin with a lock that keeps readers out too.
+    """
+    patiently(lambda: target.execute("BEGIN IMMEDIATE"), live, timeout, tell)
+    keep()
+    # This mode keeps the lock beyond the end of this transaction, up to the next one, which is that of the copying.
+    target.execute("PRAGMA locking_mode=EXCLUSIVE")
+    patiently(lambda: target.execute("COMMIT"), live, timeout, tell)
+    target.execute("PRAGMA locking_mode=NORMAL")
+
+
+class _Copying:
+    """What SQLite's copying says of itself: told on; `keep` called after its first step, when it holds the write lock.
+
+    CPython retries a locked target for ever: this is what ends it.
+    """
+
+    def __init__(self, live: Path, timeout: float, keep: Callable[[], None] | None, tell: Listener) -> None:
+        self._live, self._timeout, self._keep, self._tell = live, timeout, keep, tell
+        self._deadline, self._has_said = time.monotonic() + timeout, False
+
+    def hear(self, status: int, remaining: int, total: int) -> None:
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return self._wait()
+        if self._keep:
+            keep, self._keep = self._keep, None
+            keep()
+        self._tell(Progress(total - remaining))
+
+    def _wait(self) -> None:
+        if time.monotonic() >= self._deadline:
+            raise _locked(self._live, self._timeout)
+        if not self._has_said:
+            self._has_said = True
+            self._tell(_waiting(self._live, self._timeout))
+        time.sleep(_POLL)
 
 
 def _put_in_place(staged: Path, live: Path, wanted: DatabaseFacts) -> None:
@@ -617,6 +699,10 @@ def _locked(live: Path, timeout: float) -> SourceLocked:
     )
 
 
+def _waiting(live: Path, timeout: float) -> Waiting:
+    return Waiting(f"Waiting up to {timeout:g} s for {live}, which {_holders(live)} keeps locked.")
+
+
 def _holders(live: Path) -> str:
     return ", ".join(process.holders(live, *sidecars(live))) or "another process"
 
@@ -637,6 +723,10 @@ def _reporter(name: str, tell: Listener) -> Callable[[int, int, int], None]:
 def _pragma(connection: sqlite3.Connection, name: str) -> int | str:
     value: int | str = connection.execute(f"PRAGMA {name}").fetchone()[0]
     return value
+
+
+def _number(connection: sqlite3.Connection, name: str) -> int:
+    return int(_pragma(connection, name))
 
 
 _STORED_TABLES = "SELECT CAST(name AS TEXT) FROM sqlite_master WHERE type='table' AND rootpage > 0 AND name NOT NULL"

@@ -1,36 +1,30 @@
-"""What differs between the live uploads and the wanted tree: found, staged inside the live folder, put in place.
+"""What differs between the live uploads and the wanted tree: found, and staged inside the live folder.
 
-Staged inside, because a rename crosses no mount. Each step can be repeated: what is staged no more was put in place
-already. A live file is removed or replaced only while it is as the safety copy has it, so nothing is lost that
-arrived in between.
+Staged inside, because a rename crosses no mount. `delta_apply` puts it in place. A live file is removed or replaced
+only if a copy has it, so nothing is lost that arrived in between.
 """
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
 
-from backupkit.ground import disk, tree
+from backupkit.ground import descriptors, disk, tree
 from backupkit.ground.tree import Entry
+from backupkit.parts import staging_area
 from backupkit.parts.index import Earlier
 from backupkit.parts.selection import Selection
+from backupkit.parts.sources.delta_apply import OPERATIONS, Action, Operation, write_operation
 from backupkit.words.events import Listener, Progress, Step, Warned, silence
-from backupkit.words.model import STAGING
 from backupkit.words.names import shown
 
-OPERATIONS = "operations"
-
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-
-Action = Literal["add", "change", "remove", "dress"]
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True)
@@ -98,6 +92,8 @@ def differences(
 
     comparison = _Comparison(live, wanted, same_owner, earlier, read)
     for one, two in _side_by_side(live, wanted, selection, unreadable):
+        if two and two.form == "special":
+            continue  # in a folder that a person made a backup of: it cannot be put back
         try:
             difference = _difference(comparison, one, two)
         except _Unreadable as error:
@@ -134,46 +130,30 @@ def _is_closed(folder: Path) -> bool:
     return os.path.isdir(folder) and not os.path.islink(folder) and not os.access(folder, os.W_OK | os.X_OK)
 
 
-def stage(found: Iterable[Difference], places: Places, total: int | None = None, tell: Listener = silence) -> None:
-    """What is needed lies in the staging folder with the list of what to do; not yet synced. `total` is in bytes."""
-    staging = places.live / STAGING
-    staging.mkdir(mode=0o700, exist_ok=True)  # the database may be staged in the same place
+def stage(
+    found: Iterable[Difference], places: Places, restore: str, total: int | None = None, tell: Listener = silence
+) -> None:
+    """What is needed lies in the staging area of that restore, with the list of what to do; not yet synced.
+
+    `total` is in bytes.
+    """
     tell(Step("Staging the uploads", total))
     done = 0
-    with open(staging / OPERATIONS, "w", encoding="ascii") as operations:
+    with (
+        staging_area.opened(places.live, "uploads", restore) as area,
+        descriptors.naming(staging_area.place_of(places.live, "uploads")),
+        disk.Opened(OPERATIONS, _NEW, area.folder) as handle,
+        open(handle, "wb", closefd=False) as operations,
+        closing(tree.Parents(places.wanted)) as wanted,
+    ):
         for number, one in enumerate(found):
             if one.live and not _is_kept(one.live, places.copies):
                 tell(Warned(f"{shown(one.path)} came or changed during the restore, and stays as it is."))
                 continue
             if one.brings and one.wanted:
-                done += _stage_one(places, f"{staging}/{number}", one.wanted)
+                done += _stage_one(wanted, one.wanted, area.folder, str(number), places.owner)
                 tell(Progress(done))
-            operations.write(json.dumps(_operation(one, number, places.owner)) + "\n")
-
-
-def apply(live: Path, tell: Listener = silence) -> None:
-    """The uploads are as wanted, and on disk. Can be repeated; with no staging there is nothing to do."""
-    if not (live / STAGING / OPERATIONS).exists():
-        return
-    tell(Step("Restoring the uploads", unit="files"))
-    with closing(_Parents(live)) as parents:
-        for one in _operations_backwards(live):  # what is in a folder before the folder
-            if one.action == "remove" or one.clash:
-                _remove(parents, one, tell)
-    with closing(_Parents(live)) as parents:
-        for one in _operations(live):
-            if one.action != "remove":
-                _put(parents, one, tell)
-        for one in _operations_backwards(live):  # its times last, when nothing in it changes any more
-            if one.action != "remove" and one.form == "folder":
-                _dress_folder(parents, one, tell)
-    disk.sync_tree(live)
-
-
-def unstage(live: Path) -> None:
-    """Nothing of ours is left in the live folder."""
-    if live.is_dir():
-        disk.remove_tree(live / STAGING)
+            write_operation(operations, _operation(one, number, places.owner))
 
 
 def _side_by_side(
@@ -275,34 +255,22 @@ def _is_copy(live: Entry, kept: Entry | None) -> bool:
     return tree.signature(kept.facts)[:2] == tree.signature(live.facts)[:2]
 
 
-def _stage_one(places: Places, staged: str, wanted: Entry) -> int:
-    if wanted.form == "file":
-        return disk.copy_file(f"{places.wanted}/{wanted.path}", staged, dressed=True, owner=places.owner)
-    os.symlink(wanted.target, staged)
-    disk.dress(Path(staged), wanted.facts)
-    if places.owner:
-        disk.give(Path(staged), places.owner)
+def _stage_one(wanted: tree.Parents, entry: Entry, folder: int, staged: str, owner: tuple[int, int] | None) -> int:
+    with wanted.of(entry.path) as (within, name):
+        if entry.form == "file":
+            return disk.copy_file(name, staged, dressed=True, owner=owner, within=(within, folder))
+    os.symlink(entry.target, staged, dir_fd=folder)
+    if os.geteuid() == 0:
+        facts = entry.facts
+        os.chown(staged, *(owner or (facts.st_uid, facts.st_gid)), dir_fd=folder, follow_symlinks=False)
+    os.utime(staged, ns=(entry.facts.st_mtime_ns,) * 2, dir_fd=folder, follow_symlinks=False)
     return 0
 
 
-class _Operation(NamedTuple):
-    """A line of the list in the staging folder: all that `apply` needs to know."""
-
-    action: Action
-    path: str
-    form: tree.Form
-    clash: bool
-    staged: str | None
-    seen: list[int] | None
-    mode: int
-    owner: list[int]
-    time: int
-
-
-def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> _Operation:
+def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> Operation:
     entry = one.wanted or one.live
     assert entry is not None
-    return _Operation(
+    return Operation(
         action=one.action,
         path=one.path,
         form=entry.form,
@@ -313,134 +281,3 @@ def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> _
         owner=list(owner or (entry.facts.st_uid, entry.facts.st_gid)),
         time=entry.facts.st_mtime_ns,
     )
-
-
-def _operations(live: Path) -> Iterator[_Operation]:
-    with open(live / STAGING / OPERATIONS, encoding="ascii") as lines:
-        yield from (_Operation(*json.loads(line)) for line in lines)
-
-
-def _operations_backwards(live: Path) -> Iterator[_Operation]:
-    with open(live / STAGING / OPERATIONS, "rb") as lines:
-        yield from (_Operation(*json.loads(line)) for line in disk.lines_backwards(lines))
-
-
-def _remove(parents: _Parents, one: _Operation, tell: Listener) -> None:
-    # A repeated run finds a file where the folder was that this was in.
-    with suppress(FileNotFoundError, NotADirectoryError), parents.of(one.path) as (folder, name):
-        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if stat.S_ISDIR(there.st_mode):
-            _remove_folder(name, folder)
-        elif not _in_place(parents.live, one) and _as_seen(there, one, tell):
-            os.unlink(name, dir_fd=folder)
-
-
-def _remove_folder(name: str, within: int) -> None:
-    try:
-        os.rmdir(name, dir_fd=within)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
-            raise
-        # Something is in it again, or it is a mount: it stays.
-
-
-def _in_place(live: Path, one: _Operation) -> bool:
-    return one.staged is not None and not os.path.lexists(f"{live}/{STAGING}/{one.staged}")
-
-
-def _put(parents: _Parents, one: _Operation, tell: Listener) -> None:
-    with parents.of(one.path) as (folder, name):
-        if one.form == "folder":
-            with suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=folder)
-        elif one.staged is None:
-            _dress(folder, name, one, tell)
-        elif not _in_place(parents.live, one):
-            _place(parents.live / STAGING / one.staged, folder, name, one, tell)
-
-
-def _place(staged: Path, folder: int, name: str, one: _Operation, tell: Listener) -> None:
-    with suppress(FileNotFoundError):
-        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if not one.clash and not _as_seen(there, one, tell):
-            return
-    try:
-        os.rename(staged, name, dst_dir_fd=folder)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        _carry_over(staged, folder, name, one, tell)
-
-
-def _carry_over(staged: Path, folder: int, name: str, one: _Operation, tell: Listener) -> None:
-    """Into another mount inside the uploads folder: copied beside its place, made durable there, then renamed."""
-    beside = f"{STAGING}-{staged.name}"
-    with suppress(FileNotFoundError):
-        os.unlink(beside, dir_fd=folder)  # of a killed run
-    if staged.is_symlink():
-        os.symlink(os.readlink(staged), beside, dir_fd=folder)
-    else:
-        disk.copy_file_to(staged, folder, beside)
-    _dress(folder, beside, one, tell)
-    os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
-    os.fsync(folder)
-    os.unlink(staged)
-
-
-def _as_seen(there: os.stat_result, one: _Operation, tell: Listener) -> bool:
-    """Whether the live file is still what the safety copy has; if not, it stays, and the person is told."""
-    if one.seen is not None and list(tree.signature(there)) == one.seen:
-        return True
-    tell(Warned(f"{shown(one.path)} came or changed during the restore, and stays as it is."))
-    return False
-
-
-def _dress_folder(parents: _Parents, one: _Operation, tell: Listener) -> None:
-    with parents.of(one.path) as (folder, name):
-        _dress(folder, name, one, tell)
-
-
-def _dress(folder: int, name: str, one: _Operation, tell: Listener) -> None:
-    """Owner, mode and time as wanted; what is another user's stays as it is, and the person is told."""
-    with suppress(FileNotFoundError):
-        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if _is_dressed(there, one):
-            return
-        try:
-            _dress_now(folder, name, one)
-        except PermissionError:
-            tell(Warned(f"{shown(one.path)} belongs to another user, and keeps its mode and time."))
-
-
-def _dress_now(folder: int, name: str, one: _Operation) -> None:
-    if os.geteuid() == 0:
-        os.chown(name, *one.owner, dir_fd=folder, follow_symlinks=False)
-    if one.form != "link":
-        os.chmod(name, one.mode, dir_fd=folder)
-    os.utime(name, ns=(one.time, one.time), dir_fd=folder, follow_symlinks=False)
-
-
-def _is_dressed(there: os.stat_result, one: _Operation) -> bool:
-    alike = stat.S_IMODE(there.st_mode) == one.mode and there.st_mtime_ns == one.time
-    return alike and (os.geteuid() != 0 or [there.st_uid, there.st_gid] == one.owner)
-
-
-class _Parents:
-    """The open folder that holds a path, kept open for the next path in it; no link on the way is followed."""
-
-    def __init__(self, live: Path) -> None:
-        self.live = live
-        self._folder = tree.OpenFolder(live)
-
-    @contextmanager
-    def of(self, path: str) -> Iterator[tuple[int, str]]:
-        """The folder, and the name of the path in it."""
-        below, _, name = path.rpartition("/")
-        try:
-            yield self._folder.go(below), name
-        except OSError as error:
-            error.filename = str(self.live / path)  # the system knew only the last name of it
-            raise
-
-    def close(self) -> None:
-        self._folder.close()

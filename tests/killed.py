@@ -1,0 +1,64 @@
+"""A restore that is killed for real, at a function of ours: what is left is for the test to look at."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from small_app import BACKEND, SmallApp, clean_environment
+
+SCRIPT = """
+import importlib, os, sys
+from pathlib import Path
+module, name, when, count = sys.argv[1:5]
+place = importlib.import_module(module)
+*above, name = name.split(".")
+for one in above:
+    place = getattr(place, one)
+real, calls = getattr(place, name), 0
+def dying(*arguments, **named):
+    global calls
+    calls += 1
+    if calls < int(count):
+        return real(*arguments, **named)
+    if when == "after":
+        real(*arguments, **named)
+    os.kill(os.getpid(), 9)
+setattr(place, name, dying)
+sys.argv = ["backup_restore.py", *sys.argv[5:]]
+import backup_restore
+backup_restore.main()
+"""
+
+BEFORE_THE_DATABASE = ("backupkit.verbs.recover", "replace_database", "before")
+AFTER_THE_COMMIT = ("backupkit.verbs.recover", "replace_database", "after")
+AMONG_THE_UPLOADS = ("backupkit.parts.sources.delta_apply", "_Applying.put", "after")
+WHILE_STAGING = ("backupkit.parts.journal", "write", "before")
+
+Point = tuple[str, str, str]
+
+
+def kill(app: SmallApp, point: Point, *command: str, count: int = 1, **environment: str) -> None:
+    """Run the command on the app, and kill it before or after that function is called for the `count`th time."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *point, str(count), *command],
+        env={
+            **clean_environment(),
+            "BACKUP_APP_DIR": str(app.folder),
+            "PYTHONPATH": str(BACKEND),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def move(source: Path, target: Path) -> None:
+    """As a person does it; across file systems too."""
+    subprocess.run(["mv", os.fspath(source), os.fspath(target)], check=True)

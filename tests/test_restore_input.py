@@ -1,0 +1,417 @@
+"""Journal, staging area and list of operations are input: what is not ours, or of another form, is not carried out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backupkit.parts import journal, staging_area
+from backupkit.parts.sources import delta_apply
+from backupkit.verbs.create import create_backup
+from backupkit.words.errors import BackupError
+from backupkit.words.events import Event, Warned
+from backupkit.words.model import STAGING, Order
+from killed import AMONG_THE_UPLOADS, BEFORE_THE_DATABASE, kill
+from refusals import run_here
+from small_app import Contents, SmallApp, entry
+
+RESTORE = ("restore", "good", "--force")
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose files may have any owner")
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Contents]:
+    """A restore killed before its database went live, and what it restores: once for all tests here."""
+    folder = tmp_path_factory.mktemp("killed")
+    app = SmallApp.create(folder / "app", folder)
+    create_backup(app.settings, Order("good"))
+    good = app.contents()
+    app.add_rows(2)
+    app.write_upload("1/letter.txt", b"altered")
+    app.write_upload("new/file", b"new")
+    kill(app, BEFORE_THE_DATABASE, *RESTORE)
+    return app.folder, good
+
+
+@pytest.fixture
+def unfinished(killed: tuple[Path, Contents], tmp_path: Path) -> tuple[SmallApp, Contents]:
+    """A copy of that, with all its times."""
+    folder, good = killed
+    shutil.copytree(folder, tmp_path / "app", symlinks=True)
+    return SmallApp(tmp_path / "app", tmp_path), good
+
+
+def pictured(folder: Path) -> dict[str, Any]:
+    """Everything below a folder with its owner, sidecars of SQLite and the toolkit's own state apart."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if not path.name.endswith(("-wal", "-shm")) and ".state" not in path.parts and path.name != ".lock":
+            found[str(path)] = (*entry(path), path.lstat().st_uid) if path.is_file() or path.is_symlink() else ()
+    return found
+
+
+def assert_refused(app: SmallApp, names: Path, code: int = 1) -> None:
+    """The next command that writes names the path, and nothing is other than it was; one that reads says it too."""
+    before = pictured(app.folder)
+    for command in (("recover",), ("backup", "new")):
+        result = run_here(app, *command, check=code)
+        assert str(names) in result.err and "Next: " in result.err, result.err
+        assert pictured(app.folder) == before
+    result = run_here(app, "list", check=0)
+    assert "Warning: " in result.err and "recover" in result.err
+    assert pictured(app.folder) == before
+
+
+# The journal.
+
+
+def journal_file(app: SmallApp) -> Path:
+    return app.backups / journal.JOURNAL_FILE
+
+
+@as_root
+def test_a_journal_of_another_user_is_refused(unfinished: tuple[SmallApp, Contents]) -> None:
+    app, good = unfinished
+    os.chown(journal_file(app), NOBODY, NOBODY)
+    assert_refused(app, journal_file(app))
+    os.chown(journal_file(app), 0, 0)
+    run_here(app, "recover", check=0)
+    assert app.contents() == good
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_journal_that_others_may_write_is_refused(unfinished: tuple[SmallApp, Contents], mode: int) -> None:
+    app, _ = unfinished
+    journal_file(app).chmod(mode)
+    assert_refused(app, journal_file(app))
+
+
+@pytest.mark.parametrize("what", ["link", "fifo", "folder", "dangling"])
+def test_what_is_no_file_is_no_journal(unfinished: tuple[SmallApp, Contents], tmp_path: Path, what: str) -> None:
+    app, _ = unfinished
+    file = journal_file(app)
+    file.rename(tmp_path / "journal")
+    if what == "fifo":
+        os.mkfifo(file)
+    elif what == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to(tmp_path / ("journal" if what == "link" else "nowhere"))
+    assert_refused(app, file)
+
+
+FORGED: list[dict[str, Any]] = [
+    {"unknown": 1},
+    {"safety": "../../etc"},
+    {"safety": "/etc"},
+    {"copies": ["../good"]},
+    {"kept": ["a/b"]},
+    {"id": "../x"},
+    {"id": "0" * 31},
+    {"database": "maybe"},
+    {"facts": {"size": -1, "sha256": ""}},
+]
+
+
+@pytest.mark.parametrize("change", FORGED, ids=str)
+def test_a_journal_of_another_form_is_refused(unfinished: tuple[SmallApp, Contents], change: dict[str, Any]) -> None:
+    app, _ = unfinished
+    file = journal_file(app)
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert_refused(app, file)
+
+
+def test_a_journal_of_another_restore_is_refused(unfinished: tuple[SmallApp, Contents]) -> None:
+    app, _ = unfinished
+    file = journal_file(app)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"id": "0" * 32}))
+    assert_refused(app, app.database.parent / STAGING)
+
+
+def test_what_a_journal_says_reaches_the_terminal_as_text(unfinished: tuple[SmallApp, Contents]) -> None:
+    app, _ = unfinished
+    file = journal_file(app)
+    hostile = {"source": "\x1b[2Jgood", "started": "now\x1b]0;x\x07"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | hostile))
+    for command in (("list",), ("status",), ("doctor",), ("recover",)):
+        result = run_here(app, *command)
+        assert "\x1b" not in result.err + result.out and "\x07" not in result.err + result.out
+
+
+# The staging area.
+
+
+@pytest.mark.parametrize("part", ["data", "uploads"])
+@pytest.mark.parametrize("what", ["link", "file", "open", "foreign"])
+def test_a_staging_area_that_is_not_ours_is_refused(
+    unfinished: tuple[SmallApp, Contents], tmp_path: Path, part: str, what: str
+) -> None:
+    app, _ = unfinished
+    area = app.folder / part / STAGING
+    if what == "link":
+        area.rename(tmp_path / "area")
+        area.symlink_to(tmp_path / "area")
+    elif what == "file":
+        shutil.rmtree(area)
+        area.write_text("x")
+    elif what == "open":
+        area.chmod(0o770)
+    elif os.geteuid() == 0:
+        os.chown(area, NOBODY, NOBODY)
+    else:
+        pytest.skip("needs root, whose files may have any owner")
+    assert_refused(app, area)
+
+
+def test_a_link_in_the_place_of_the_area_is_not_followed_by_a_new_restore(app: SmallApp, tmp_path: Path) -> None:
+    create_backup(app.settings, Order("good"))
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o755)
+    for folder in (app.uploads, app.database.parent):
+        (folder / STAGING).symlink_to(outside)
+    app.add_rows(1)
+    before = app.contents()
+    assert run_here(app, *RESTORE).code == 1
+    assert app.contents() == before
+    assert list(outside.iterdir()) == [] and stat.S_IMODE(outside.stat().st_mode) == 0o755
+
+
+# The list of operations.
+
+
+def operations_file(app: SmallApp) -> Path:
+    return staging_area.place_of(app.uploads, "uploads") / delta_apply.OPERATIONS
+
+
+def forge(app: SmallApp, **change: Any) -> None:
+    """One line more, which differs from ours in that."""
+    line = {
+        "action": "add",
+        "path": "planted",
+        "form": "file",
+        "clash": False,
+        "staged": "0",
+        "seen": None,
+        "mode": 0o644,
+        "owner": [0, 0],
+        "time": 0,
+    }
+    with operations_file(app).open("a") as lines:
+        lines.write(json.dumps(list((line | change).values())) + "\n")
+
+
+HOSTILE: list[dict[str, Any]] = [
+    {"path": "../planted"},
+    {"path": "1/../../planted"},
+    {"path": "/etc/planted"},
+    {"path": ""},
+    {"path": "a//b"},
+    {"path": f"{STAGING}/x"},
+    {"path": 1},
+    {"staged": "../../backups/.journal"},
+    {"staged": "operations"},
+    {"staged": 0},
+    {"action": "execute"},
+    {"form": "special"},
+    {"mode": -1},
+    {"mode": 0o100644},
+    {"owner": [0]},
+    {"owner": ["root", 0]},
+    {"time": "now"},
+    {"seen": [1, 2]},
+    {"clash": "yes"},
+    {"more": 1},
+]
+
+
+@pytest.mark.parametrize("change", HOSTILE, ids=str)
+def test_a_list_with_a_line_that_is_not_ours_is_not_carried_out(
+    unfinished: tuple[SmallApp, Contents], change: dict[str, Any]
+) -> None:
+    app, _ = unfinished
+    forge(app, **change)
+    before = pictured(app.uploads)
+    result = run_here(app, "recover", check=1)
+    assert str(operations_file(app)) in result.err
+    assert pictured(app.uploads) == before
+
+
+@pytest.mark.parametrize("what", ["link", "open", "foreign"])
+def test_a_list_that_is_not_ours_is_refused(unfinished: tuple[SmallApp, Contents], tmp_path: Path, what: str) -> None:
+    app, _ = unfinished
+    file = operations_file(app)
+    if what == "link":
+        file.rename(tmp_path / "operations")
+        file.symlink_to(tmp_path / "operations")
+    elif what == "open":
+        file.chmod(0o666)
+    elif os.geteuid() == 0:
+        os.chown(file, NOBODY, NOBODY)
+    else:
+        pytest.skip("needs root, whose files may have any owner")
+    before = pictured(app.uploads)
+    result = run_here(app, "recover", check=1)
+    assert str(file) in result.err
+    assert pictured(app.uploads) == before
+
+
+# What is there and was not seen when the list was made.
+
+
+Make = Callable[[Path, str], None]
+
+
+def a_file(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def a_link(path: Path, text: str) -> None:
+    path.symlink_to(text)
+
+
+def a_folder(path: Path, text: str) -> None:
+    path.mkdir()
+    (path / "inside").write_text(text)
+
+
+def an_empty_folder(path: Path, _text: str) -> None:
+    path.mkdir()
+
+
+def nothing(_path: Path, _text: str) -> None:
+    pass
+
+
+FORMS: tuple[Make, ...] = (a_file, a_link, a_folder)
+
+
+def test_what_came_while_the_restore_was_prepared_stays(app: SmallApp) -> None:
+    """Each form that is wanted, over each that was there, with each that came in between."""
+    cases = {
+        f"{wanted.__name__} {live.__name__} {came.__name__}": (wanted, live, came)
+        for wanted, live, came in product((nothing, *FORMS), (nothing, *FORMS), (*FORMS, an_empty_folder))
+        if (live, came) != (a_folder, an_empty_folder)  # the folder that was seen, with nothing in it
+    }
+    for name, (wanted, _, _) in cases.items():
+        wanted(app.uploads / name, "wanted")
+    create_backup(app.settings, Order("good"))
+    for name, (_, live, _) in cases.items():
+        remove(app.uploads / name)
+        live(app.uploads / name, "live")
+    kill(app, (*AMONG_THE_UPLOADS[:2], "before"), *RESTORE)
+    for name, (_, _, came) in cases.items():
+        remove(app.uploads / name)
+        came(app.uploads / name, "came meanwhile")
+    before = {name: held(app.uploads / name) for name in cases}
+    run_here(app, "recover", check=3)
+    lost = [name for name in cases if not before[name].items() <= held(app.uploads / name).items()]
+    assert lost == []
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def held(place: Path) -> dict[str, tuple[str, bytes]]:
+    """Kind and content of what is there, and of what is in it."""
+    found = [place, *place.rglob("*")] if place.is_dir() and not place.is_symlink() else [place]
+    return {str(path): entry(path)[::3] for path in found if os.path.lexists(path)}  # type: ignore[misc]
+
+
+def test_a_file_that_takes_a_free_place_at_the_last_moment_stays(
+    app: SmallApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backupkit.ground import descriptors
+    from backupkit.verbs.restore import plan_restore, restore_backup
+
+    app.write_upload("place", b"wanted")
+    create_backup(app.settings, Order("good"))
+    (app.uploads / "place").unlink()
+    real = descriptors.rename_to_free
+
+    def come_first(*arguments: Any) -> bool:
+        app.write_upload("place", b"came meanwhile")
+        return real(*arguments)
+
+    monkeypatch.setattr(descriptors, "rename_to_free", come_first)
+    heard: list[Event] = []
+    restore_backup(app.settings, plan_restore(app.settings, "good"), heard.append)
+    assert (app.uploads / "place").read_bytes() == b"came meanwhile"
+    assert any(isinstance(event, Warned) and "place came or changed" in event.text for event in heard)
+
+
+# Another user at work in the live folders while root restores.
+
+
+SWAP = """
+import contextlib, os, sys
+uploads, target = sys.argv[1:]
+os.setgid(65534); os.setuid(65534)
+print("swapping", flush=True)
+while True:
+    for name in ("a", "b", "sub/c", "sub"):
+        place = f"{uploads}/{name}"
+        with contextlib.suppress(OSError):
+            os.rename(place, place + ".away")
+            os.symlink(target, place)
+        with contextlib.suppress(OSError):
+            os.unlink(place)
+            os.rename(place + ".away", place)
+            os.utime(place)
+"""
+
+
+@as_root
+def test_links_swapped_in_while_root_puts_uploads_in_place_gain_nothing(app: SmallApp, tmp_path: Path) -> None:
+    target = tmp_path / "secret"
+    (target / "inner").mkdir(parents=True)
+    for name in ("a", "b", "c", "inner/a"):
+        (target / name).write_text("not for everybody")
+        (target / name).chmod(0o600)
+    for folder in (target, *target.rglob("*")):
+        os.chown(folder, 0, 0)
+    for name in ("a", "b", "sub/c"):
+        app.write_upload(name, b"wanted").chmod(0o666)
+    create_backup(app.settings, Order("good"))
+    for path in (app.uploads, *app.uploads.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    for above in app.uploads.parents:
+        if above.stat().st_uid == 0 and above.stat().st_mode & 0o055 != 0o055 and above != above.parent:
+            above.chmod(above.stat().st_mode | 0o011)
+    before = pictured(target)
+    command = [sys.executable, "-c", SWAP, app.uploads, target]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as swapper:
+        assert swapper.stdout and swapper.stdout.readline() == "swapping\n"
+        try:
+            for _ in range(25):
+                run_here(app, *RESTORE, "--only", "uploads")
+        finally:
+            swapper.kill()
+    assert pictured(target) == before
+
+
+def test_nothing_is_staged_for_a_restore_that_is_not_the_areas(app: SmallApp) -> None:
+    create_backup(app.settings, Order("good"))
+    one = staging_area.identify(app.backups, "good")
+    two = staging_area.identify(app.backups, "good")
+    staging_area.make(app.uploads, one)
+    with pytest.raises(BackupError):
+        staging_area.make(app.uploads, two)
+    staging_area.remove(app.uploads, two.id)
+    assert staging_area.owner_of_area(app.uploads) == one
+    staging_area.remove(app.uploads, one.id)
+    assert not (app.uploads / STAGING).exists()
