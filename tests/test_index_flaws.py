@@ -62,6 +62,7 @@ def test_a_backup_of_it_is_made_and_says_so_and_how_to_mend_it(flawed: SmallApp)
     before = flawed.contents()
     said = run_here(flawed, "backup", "flawed", check=3)
     assert "an index does not match its table" in said.err and "by_a" in said.err and "REINDEX" in said.err
+    assert "does not match its table: row" in run_here(flawed, "show", "flawed").out
     shown = run_here(flawed, "show", "flawed", "--json").json
     assert shown["state"] == "checked" and "by_a" in shown["database"]["index_flaws"][0]
     mend(said.err)
@@ -132,6 +133,13 @@ def test_the_doctor_says_that_a_database_is_damaged(app: SmallApp) -> None:
     app.database.write_bytes(content)
     said = run_here(app, "doctor", check=1)
     assert "is damaged" in said.out and "put a backup back" in said.out
+
+
+def test_the_doctor_says_that_a_database_cannot_be_written_any_more(app: SmallApp) -> None:
+    app.execute("PRAGMA journal_mode=DELETE")
+    content = app.database.read_bytes()
+    app.database.write_bytes(content[:18] + b"\x03" + content[19:])
+    assert "only a later SQLite may write it" in run_here(app, "doctor", check=1).out
 
 
 def test_in_a_copy_that_was_made_by_hand_it_is_damage(flawed: SmallApp) -> None:

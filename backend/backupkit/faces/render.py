@@ -128,6 +128,7 @@ def _contents(metadata: Metadata) -> Iterator[str]:
     if facts := metadata.database:
         engine = f"SQLite {facts.sqlite_version}, {facts.journal_mode}"
         yield shown(f"  database   {metadata.database_file}, {human(facts.size)}, {engine}")
+        yield from (f"    does not match its table: {shown(flaw)}" for flaw in facts.index_flaws)
         yield from (f"    {shown(name)}: {counted(rows, 'row')}" for name, rows in facts.rows.items())
     if uploads := metadata.uploads:
         yield f"  uploads    {counted(uploads.files, 'file')}, {human(uploads.bytes)}"

@@ -7,14 +7,15 @@ Python reads SQLite's messages as UTF-8, and they quote the schema: one wrong by
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 # Of text that is no UTF-8, of a name that cannot be text, of a value that is too large for Python.
 _NOT_OF_SQLITE = (ValueError, OverflowError, MemoryError)
 _MENDED_EARLIER = (((3, 44, 6), (3, 45)), ((3, 50, 7), (3, 51)))
-DAMAGE = ("not a database", "malformed", "disk image", "unsupported file format", "invalid page number")
+_DAMAGE = ("not a database", "malformed", "disk image", "unsupported file format")
 
 
 def connect(file: Path, options: str = "", **settings: Any) -> Connection:
@@ -36,40 +37,32 @@ def has_wal_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) ->
 
 def is_damage(error: BaseException) -> bool:
     """Whether SQLite says that the file is broken, and not that it is busy, full or out of reach."""
-    return isinstance(error, sqlite3.DatabaseError) and any(word in str(error) for word in DAMAGE)
+    return isinstance(error, sqlite3.DatabaseError) and any(word in str(error) for word in _DAMAGE)
+
+
+def _in_its_words(call: Callable[..., Any]) -> Any:
+    """The call, which raises nothing but what SQLite has to say."""
+
+    @wraps(call)
+    def calling(*arguments: Any, **named: Any) -> Any:
+        try:
+            return call(*arguments, **named)
+        except _NOT_OF_SQLITE as error:
+            raise _of_sqlite(error) from error
+
+    return calling
 
 
 class Cursor(sqlite3.Cursor):
-    """A cursor that raises nothing but what SQLite has to say."""
+    """A cursor whose every error is SQLite's."""
 
-    def execute(self, sql: str, parameters: Any = (), /) -> Cursor:
-        try:
-            super().execute(sql, parameters)
-            return self
-        except _NOT_OF_SQLITE as error:
-            raise _of_sqlite(error) from error
-
-    def executescript(self, script: str, /) -> Cursor:
-        try:
-            super().executescript(script)
-            return self
-        except _NOT_OF_SQLITE as error:
-            raise _of_sqlite(error) from error
-
-    def fetchone(self) -> Any:
-        try:
-            return super().fetchone()
-        except _NOT_OF_SQLITE as error:
-            raise _of_sqlite(error) from error
-
-    def fetchall(self) -> list[Any]:
-        try:
-            return super().fetchall()
-        except _NOT_OF_SQLITE as error:
-            raise _of_sqlite(error) from error
+    execute = _in_its_words(sqlite3.Cursor.execute)
+    executescript = _in_its_words(sqlite3.Cursor.executescript)
+    fetchone = _in_its_words(sqlite3.Cursor.fetchone)
+    fetchall = _in_its_words(sqlite3.Cursor.fetchall)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        try:
+        try:  # once, and not for each row: there may be millions
             yield from iter(super().fetchone, None)
         except _NOT_OF_SQLITE as error:
             raise _of_sqlite(error) from error
@@ -78,22 +71,18 @@ class Cursor(sqlite3.Cursor):
 class Connection(sqlite3.Connection):
     """A connection all of whose cursors are such."""
 
+    backup = _in_its_words(sqlite3.Connection.backup)
+
     def cursor(self, factory: Any = Cursor) -> Any:
         return super().cursor(factory)
 
     def execute(self, sql: str, parameters: Any = (), /) -> Cursor:
-        cursor: Cursor = self.cursor()
-        return cursor.execute(sql, parameters)
+        cursor: Cursor = self.cursor().execute(sql, parameters)
+        return cursor
 
     def executescript(self, script: str, /) -> Cursor:
-        cursor: Cursor = self.cursor()
-        return cursor.executescript(script)
-
-    def backup(self, target: sqlite3.Connection, **settings: Any) -> None:
-        try:
-            super().backup(target, **settings)
-        except _NOT_OF_SQLITE as error:
-            raise _of_sqlite(error) from error
+        cursor: Cursor = self.cursor().executescript(script)
+        return cursor
 
 
 def _of_sqlite(error: Exception) -> sqlite3.DatabaseError:

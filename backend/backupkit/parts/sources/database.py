@@ -200,6 +200,7 @@ def check_live(live: Path, timeout: float, seconds: float = 5) -> Inspection | N
             deadline = time.monotonic() + seconds
             moment.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
             problems, index_flaws = _checked(moment, silence, FULL)
+        problems += (unwritable,) if (unwritable := _unwritable(_header(live))) else ()
     except SourceBroken as error:
         if not live.exists():
             return None
