@@ -55,7 +55,9 @@ def test_the_plan_is_read_the_name_typed_and_everything_is_as_it_was(
         unchanged = picture(app)
         await person.sees("kept", "as it was")
         await person.press("enter")
-        await person.sees("Restoring kept will change", "companies 7 3 -4", "documents 0 2 +2", "4 tables with as many")
+        await person.sees(
+            "Restoring kept will change", "companies 7 3 -4", "documents 0 2 +2", "4 tables that stay as they are"
+        )
         await person.sees("+ 1 come back ~ 1 change - 1 are removed")
         assert picture(app) == unchanged
         await person.types("kept")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from backupkit.faces.courier import Delivery
     from backupkit.parts.remotes.remote import RemoteBackup
     from backupkit.parts.retention import Policy, Verdict
+    from backupkit.parts.rows import Changes
     from backupkit.parts.sources.delta import Summary
     from backupkit.parts.timetable import Due
     from backupkit.verbs.configure import Changed
@@ -207,14 +208,45 @@ def plan(found: RestorePlan) -> Iterator[str]:
 
 
 def _rows_compared(found: RestorePlan) -> Iterator[str]:
+    before, after, changes = found.live.rows, found.rows_after, found.live.changes
+    names = sorted({*before, *after})
+    same = [name for name, one in changes.items() if not one.total and before.get(name) == after.get(name)]
+    untold = [name for name in names if name in before and name in after and name not in changes]
     yield "  rows               now -> after"
-    yield from _compared(found.live.rows, found.rows_after)
+    for name in names:
+        if name not in same:
+            yield f"    {shown(name)}: {_now_and_then(before, after, name)}{_row_changes(changes.get(name))}"
+    if same:
+        yield f"    unchanged: {counted(len(same), 'table')}"
+    if untold:
+        yield f"    not compared row by row: {_some(untold)}"
 
 
 def _compared(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[str]:
-    for name in sorted({*before, *after}):
-        now, then = (str(rows[name]) if name in rows else "-" for rows in (before, after))
-        yield f"    {shown(name)}: {now} -> {then}"
+    names = sorted({*before, *after})
+    other = [name for name in names if before.get(name) != after.get(name)]
+    yield from (f"    {shown(name)}: {_now_and_then(before, after, name)}" for name in other)
+    if len(other) < len(names):
+        yield f"    as many rows as before: {counted(len(names) - len(other), 'table')}"
+
+
+def _now_and_then(before: Mapping[str, int], after: Mapping[str, int], name: str) -> str:
+    now, then = (str(rows[name]) if name in rows else "-" for rows in (before, after))
+    return f"{now} -> {then}"
+
+
+def _row_changes(changes: Changes | None) -> str:
+    """How many rows differ; nothing where that is not known."""
+    if changes is None:
+        return ""
+    told = ((changes.added, "restored"), (changes.changed, "changed"), (changes.removed, "removed"))
+    words = ", ".join(f"{number:,} {word}" for number, word in told if number)
+    return f" ({words or 'no row differs'})"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(map(shown, names[:5]))}{more}"
 
 
 def _changes(summary: Summary) -> str:

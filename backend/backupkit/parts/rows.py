@@ -141,6 +141,51 @@ def compare(
 
 
 @dataclass(frozen=True)
+class Changes:
+    """How many rows of a table come back, change and go when an earlier state is put in place of the live one."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.added + self.changed + self.removed
+
+
+def count_changes(
+    connection: sqlite3.Connection, tables: Sequence[str], earlier: Path, seconds: float
+) -> dict[str, Changes]:
+    """The changes of as many of these tables as can be compared in that time, one after the other.
+
+    A table that is in one of the two alone, or that only the app can read, is left out.
+    """
+    found: dict[str, Changes] = {}
+    with (
+        contextlib.suppress(sqlite3.DatabaseError),  # of another encoding, say
+        _attached(connection, earlier),
+        _limited(connection, seconds) as is_over,
+    ):
+        for table in tables:
+            if is_over():
+                break
+            with contextlib.suppress(sqlite3.DatabaseError):  # the time is over, or a collation is the app's own
+                found[table] = _counted(connection, table)
+    return found
+
+
+def _counted(connection: sqlite3.Connection, table: str) -> Changes:
+    ours, theirs = (columns_of(connection, table, schema) for schema in ("main", _OTHER))
+    if not theirs or set(ours) != set(theirs):
+        raise sqlite3.DatabaseError("It is not the same table.")
+    query = _Query(quoted(table), _identity(connection, table, theirs), tuple(map(quoted, ours)), 0)
+    removed, added, changed = (
+        connection.execute(query.counting(kind)).fetchone()[0] for kind in ("came", "gone", "changed")
+    )
+    return Changes(added, changed, removed)
+
+
+@dataclass(frozen=True)
 class _Query:
     """What asks for each kind of difference. `main` is the database as it is now."""
 
@@ -151,26 +196,36 @@ class _Query:
 
     @property
     def gone(self) -> str:
-        return self._only(f"{_OTHER}.{self.table}", f"main.{self.table}")
+        return self._one_side("gone")
 
     @property
     def came(self) -> str:
-        return self._only(f"main.{self.table}", f"{_OTHER}.{self.table}")
+        return self._one_side("came")
 
     @property
     def changed(self) -> str:
-        past, now = ([f"{side}.{name}" for name in self.columns] for side in ("past", "now"))
-        wanted = ", ".join(_shown(name, self.width) for name in (*past, *now))
-        exact = ", ".join(f"{name} COLLATE BINARY" for name in now)  # by its own collation, A may be a
-        return (
-            f"SELECT {wanted} FROM main.{self.table} AS now JOIN {_OTHER}.{self.table} AS past"
-            f" ON {self._same('past', 'now')} WHERE ({exact}) IS NOT ({', '.join(past)})"
-        )
+        wanted = ", ".join(_shown(f"{side}.{name}", self.width) for side in ("past", "now") for name in self.columns)
+        return f"SELECT {wanted} FROM {self._rows('changed')}"
 
-    def _only(self, here: str, there: str) -> str:
+    def counting(self, kind: str) -> str:
+        """How many rows are of that kind."""
+        return f"SELECT count(*) FROM {self._rows(kind)}"
+
+    def _one_side(self, kind: str) -> str:
         wanted = ", ".join(_shown(f"here.{name}", self.width) for name in self.columns)
-        same = self._same("there", "here")
-        return f"SELECT {wanted} FROM {here} AS here WHERE NOT EXISTS (SELECT 1 FROM {there} AS there WHERE {same})"
+        return f"SELECT {wanted} FROM {self._rows(kind)}"
+
+    def _rows(self, kind: str) -> str:
+        """What stands behind FROM."""
+        main, other = f"main.{self.table}", f"{_OTHER}.{self.table}"
+        if kind == "changed":
+            # By its own collation, A may be a.
+            exact = ", ".join(f"now.{name} COLLATE BINARY" for name in self.columns)
+            before = ", ".join(f"past.{name}" for name in self.columns)
+            joined = f"{main} AS now JOIN {other} AS past ON {self._same('past', 'now')}"
+            return f"{joined} WHERE ({exact}) IS NOT ({before})"
+        here, there = (other, main) if kind == "gone" else (main, other)
+        return f"{here} AS here WHERE NOT EXISTS (SELECT 1 FROM {there} AS there WHERE {self._same('there', 'here')})"
 
     def _same(self, one: str, other: str) -> str:
         return " AND ".join(f"{one}.{key} IS {other}.{key}" for key in self.keys)

@@ -16,12 +16,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from backupkit.parts import index, journal, manifest, reliable, schema, selection, space, staging_area, store, upgrade
+from backupkit.parts import (
+    index,
+    journal,
+    manifest,
+    reliable,
+    rows,
+    schema,
+    selection,
+    space,
+    staging_area,
+    store,
+    upgrade,
+)
 from backupkit.parts.journal import Journal
+from backupkit.parts.rows import Changes
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.parts.staging_area import Identity
 from backupkit.verbs import index_flaws, keeping, recover, staging
@@ -43,12 +57,15 @@ from backupkit.words.model import (
 from backupkit.words.names import shown
 from backupkit.words.settings import Settings
 
+COMPARING = 2.0  # seconds that the rows of all tables may be compared, while the live database is read
+
 
 @dataclass(frozen=True)
 class Live:
     """What is there now; `trouble` says why the database could not be looked into.
 
     `unsaved` is the bytes that the newest backup has not, `is_wanted` whether the database is the wanted one already.
+    `changes` are those of the tables whose rows could be compared in time with the ones to restore.
     """
 
     revisions: tuple[str, ...] = ()
@@ -58,6 +75,7 @@ class Live:
     unsaved: int = 0
     is_wanted: bool = False
     trouble: str = ""
+    changes: Mapping[str, Changes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -289,10 +307,24 @@ def _look_at_live(settings: Settings, source: Source, tell: Listener) -> Live:
     try:
         with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
             found = database.look(moment)
+            changes = _compare_rows(moment, found.facts.rows, source, is_wanted, tell)
     except SourceBroken as error:
         return Live(unsaved=unsaved, trouble=error.message)
     unsaved += 0 if is_saved else found.facts.size
-    return Live(found.revisions or (), found.facts.rows, found.facts.size, found.facts.encoding, unsaved, is_wanted)
+    facts = found.facts
+    return Live(found.revisions or (), facts.rows, facts.size, facts.encoding, unsaved, is_wanted, changes=changes)
+
+
+def _compare_rows(
+    moment: sqlite3.Connection, now: Mapping[str, int], source: Source, is_same: bool, tell: Listener
+) -> Mapping[str, Changes]:
+    """How the rows of each table will change; small tables first, so that the time is enough for most of them."""
+    after = source.facts.rows if source.facts else {}
+    both = sorted(now.keys() & after.keys(), key=lambda name: (max(now[name], after[name]), name))
+    if is_same or source.database is None:
+        return dict.fromkeys(both, Changes())
+    tell(Step("Comparing the rows"))
+    return rows.count_changes(moment, both, source.database, COMPARING)
 
 
 def _has(kept: Metadata | None, wanted: DatabaseFacts) -> bool:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from backupkit.faces import render
 from backupkit.faces.ui.looks import Colours
+from backupkit.parts.rows import Changes
 from backupkit.parts.sources.delta import Summary
 from backupkit.parts.space import human
 from backupkit.verbs.restore import RestorePlan
@@ -89,23 +90,29 @@ def _rows(plan: RestorePlan, colours: Colours) -> Iterator[RenderableType]:
         return
     now, after = plan.live.rows, plan.rows_after
     names = sorted({*now, *after})
-    others = [name for name in names if now.get(name) != after.get(name)]
+    changes = plan.live.changes
+    differ = {name for name, one in changes.items() if one.total}
+    others = [name for name in names if name in differ or now.get(name) != after.get(name)]
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold", show_edge=False)
     table.add_column("Table")
     for head in ("Rows now", "After", ""):
         table.add_column(head, justify="right")
     for name in others:
-        table.add_row(Text(shown(name)), *_counts(now.get(name), after.get(name), colours))
+        table.add_row(Text(shown(name)), *_counts(now.get(name), after.get(name), changes.get(name), colours))
     yield Text()
     if others:
         yield table
     if same := len(names) - len(others):
-        yield Text(f"{render.counted(same, 'table')} with as many rows as now", style="dim")
+        known = all(name in changes for name in names if name not in others)
+        what = "that stay as they are" if known else "with as many rows as now"
+        yield Text(f"{render.counted(same, 'table')} {what}", style="dim")
 
 
-def _counts(now: int | None, after: int | None, colours: Colours) -> tuple[Text, Text, Text]:
+def _counts(now: int | None, after: int | None, changes: Changes | None, colours: Colours) -> tuple[Text, Text, Text]:
     difference = (after or 0) - (now or 0)
     told = "comes back" if now is None else "goes" if after is None else f"{difference:+,}"
+    if changes and changes.changed and now is not None and after is not None:
+        told = f"{told if difference else ''} {changes.changed:,} changed".strip()
     return (
         Text("-" if now is None else f"{now:,}"),
         Text("-" if after is None else f"{after:,}"),

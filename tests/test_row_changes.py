@@ -1,0 +1,137 @@
+"""The plan of a restore says how many rows differ, as far as it can be found out in time, and where it could not be."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import pytest
+
+from backupkit.parts.rows import Changes
+from backupkit.verbs import restore
+from backupkit.verbs.create import create_backup
+from backupkit.verbs.dump import dump
+from backupkit.verbs.restore import RestorePlan, plan_restore
+from backupkit.words.model import Order
+from hands import Person, at_the_window
+from refusals import run_here
+from small_app import SmallApp
+
+
+def plan(app: SmallApp, name: str = "good") -> RestorePlan:
+    return plan_restore(app.settings, name)
+
+
+def test_rows_that_were_all_changed_are_told_though_there_are_as_many(app: SmallApp) -> None:
+    app.add_rows(22)
+    create_backup(app.settings, Order("good"))
+    app.execute("UPDATE companies SET name = name || '!'")
+    assert plan(app).live.changes["companies"] == Changes(changed=25)
+    said = run_here(app, "restore", "good", "--dry-run", check=0).out
+    assert "companies: 25 -> 25 (25 changed)" in said
+    assert "unchanged: 6 tables" in said and "interviews" not in said
+
+
+def test_rows_that_come_back_change_and_go_are_told_apart(app: SmallApp) -> None:
+    create_backup(app.settings, Order("good"))
+    app.add_rows(5)
+    app.execute("UPDATE companies SET name = 'x' WHERE id = 1")
+    app.execute("DELETE FROM documents")
+    changes = plan(app).live.changes
+    assert changes["companies"] == Changes(added=0, changed=1, removed=5)
+    assert changes["documents"] == Changes(added=2, changed=0, removed=0)
+    said = run_here(app, "restore", "good", "--dry-run", check=0).out
+    assert "companies: 8 -> 3 (1 changed, 5 removed)" in said
+    assert "documents: 0 -> 2 (2 restored)" in said
+    document = run_here(app, "restore", "good", "--dry-run", "--json", check=0).json
+    assert document["live"]["changes"]["documents"] == {"added": 2, "changed": 0, "removed": 0}
+
+
+@pytest.mark.parametrize("value", ["'A'", "x'0041'", "NULL", "1.5", "'a '"])
+def test_a_value_that_differs_in_case_kind_or_space_is_a_change(app: SmallApp, value: str) -> None:
+    app.execute("CREATE TABLE odd (id INTEGER PRIMARY KEY, what TEXT COLLATE NOCASE)")
+    app.execute("INSERT INTO odd VALUES (1, 'a')")
+    create_backup(app.settings, Order("good"))
+    assert plan(app).live.changes["odd"] == Changes()
+    app.execute(f"UPDATE odd SET what = {value}")
+    assert plan(app).live.changes["odd"] == Changes(changed=1)
+
+
+def test_tables_with_whatever_names_and_keys_are_compared(app: SmallApp) -> None:
+    app.execute('CREATE TABLE "a FROM b; --" ("x FROM y" PRIMARY KEY, "WHERE") WITHOUT ROWID')
+    app.execute('CREATE TABLE "no key" (rowid TEXT, x)')
+    for table in ("a FROM b; --", "no key"):
+        app.execute(f"INSERT INTO \"{table}\" VALUES ('k', 1), ('l', 2)")
+    create_backup(app.settings, Order("good"))
+    app.execute('UPDATE "a FROM b; --" SET "WHERE" = 3 WHERE "x FROM y" = \'k\'')
+    app.execute('DELETE FROM "no key" WHERE x = 2')
+    changes = plan(app).live.changes
+    assert changes["a FROM b; --"] == Changes(changed=1)
+    assert changes["no key"] == Changes(added=1)
+
+
+def test_what_takes_too_long_is_named_and_the_small_tables_come_first(
+    app: SmallApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.execute("CREATE TABLE large (id INTEGER PRIMARY KEY, x)")
+    with contextlib.closing(app.connect()) as live, live:
+        live.executemany("INSERT INTO large (x) VALUES (?)", ((f"row {n}",) for n in range(200_000)))
+    create_backup(app.settings, Order("good"))
+    app.execute("UPDATE large SET x = x || '!' WHERE id % 2")
+    app.execute("UPDATE companies SET name = 'x' WHERE id = 1")
+    monkeypatch.setattr(restore, "COMPARING", 0.02)
+    began = time.monotonic()
+    found = plan(app)
+    assert "large" not in found.live.changes and found.live.changes["companies"] == Changes(changed=1)
+    assert time.monotonic() - began < 30
+    said = run_here(app, "restore", "good", "--dry-run", check=0).out
+    assert "not compared row by row: large" in said and "large: 200000 -> 200000\n" in said
+
+
+def test_a_table_of_another_shape_is_not_called_unchanged(app: SmallApp) -> None:
+    create_backup(app.settings, Order("good"))
+    app.execute("ALTER TABLE reminders ADD COLUMN more TEXT")
+    said = run_here(app, "restore", "good", "--dry-run", check=0).out
+    assert "not compared row by row: reminders" in said and "unchanged: 6 tables" in said
+
+
+def test_a_hundred_and_eighty_unchanged_tables_are_one_line(app: SmallApp) -> None:
+    with contextlib.closing(app.connect()) as live, live:
+        for number in range(180):
+            live.execute(f"CREATE TABLE t{number} (x)")
+    create_backup(app.settings, Order("good"))
+    app.add_rows(1)
+    said = run_here(app, "restore", "good", "--dry-run", check=0).out
+    assert "unchanged: 185 tables" in said and len(said.splitlines()) < 15
+
+
+def test_a_database_that_is_the_wanted_one_already_is_not_read_again(app: SmallApp) -> None:
+    create_backup(app.settings, Order("good"))
+    dump(app.settings, app.backups / "text.sql")
+    assert set(plan(app).live.changes.values()) == {Changes()}
+    said = run_here(app, "restore-dump", "text.sql", "--dry-run", check=0).out
+    assert "unchanged: 7 tables" in said
+
+
+def test_a_live_database_in_another_encoding_is_compared_by_numbers_alone(app: SmallApp) -> None:
+    create_backup(app.settings, Order("good"))
+    for leftover in app.database.parent.glob("pats.db*"):
+        leftover.unlink()
+    with contextlib.closing(app.connect()) as live:
+        live.execute("PRAGMA encoding = 'UTF-16le'")
+        live.execute("CREATE TABLE companies (id INTEGER PRIMARY KEY, name)")
+        live.commit()
+    found = plan(app)
+    assert found.live.changes == {} and found.live.rows == {"companies": 0}
+
+
+def test_the_window_shows_rows_that_differ(app: SmallApp) -> None:
+    create_backup(app.settings, Order("good"))
+    app.execute("UPDATE companies SET name = name || '!'")
+
+    async def story(person: Person) -> None:
+        await person.sees("good")
+        await person.click("#look")
+        await person.sees("companies", "3 changed", "6 tables that stay as they are")
+
+    at_the_window(app, story, place="restore", size=(120, 40))
