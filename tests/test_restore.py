@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -709,3 +710,53 @@ def test_the_restored_file_is_sound_to_the_sqlite_of_another_process(app: SmallA
     restore(app)
     with closing(sqlite3.connect(app.database)) as live:
         assert live.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+# The journal mode.
+
+
+def mode_of(app: SmallApp) -> str:
+    with closing(app.connect()) as live:
+        return str(live.execute("PRAGMA journal_mode").fetchone()[0])
+
+
+def made_by_hand(app: SmallApp, journal_mode: str) -> None:
+    """A backup `by_hand` as the user's documents have it: seven fields, no checksums; a file that a person copied."""
+    app.execute(f"PRAGMA journal_mode={journal_mode}")
+    folder = app.backups / "by_hand"
+    folder.mkdir()
+    shutil.copyfile(app.database, folder / "pats.db")
+    assert (folder / "pats.db").read_bytes()[18] == (2 if journal_mode == "wal" else 1)
+    fields = {
+        "backup_name": "by_hand",
+        "timestamp": "20241201_120000",
+        "created_at": "2024-12-01T12:00:00+00:00",
+        "alembic_revision": HEAD,
+        "database_file": "pats.db",
+        "uploads_included": False,
+        "backup_version": "1.0",
+    }
+    (folder / "backup_metadata.json").write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize("made", ["wal", "delete"])
+@pytest.mark.parametrize("live", ["wal", "delete"])
+def test_a_live_database_keeps_its_journal_mode_whatever_the_backup_says(app: SmallApp, live: str, made: str) -> None:
+    made_by_hand(app, made)
+    before = app.rows("companies")
+    app.add_rows(1)
+    app.execute(f"PRAGMA journal_mode={live}")
+    restore(app, "by_hand")
+    assert app.rows("companies") == before
+    assert mode_of(app) == live
+
+
+@pytest.mark.parametrize("made", ["wal", "delete"])
+def test_where_no_live_database_is_left_the_mode_is_the_backups(app: SmallApp, made: str) -> None:
+    made_by_hand(app, made)
+    before = app.rows("companies")
+    for path in app.database.parent.iterdir():
+        path.unlink()
+    restore(app, "by_hand")
+    assert app.rows("companies") == before
+    assert mode_of(app) == made

@@ -407,16 +407,8 @@ def give(path: Path, owner: tuple[int, int]) -> None:
         os.chown(path, *owner, follow_symlinks=False)
 
 
-def dress(path: Path, facts: os.stat_result) -> None:
-    """Owner, mode and times of `facts`, in the order in which each survives the next."""
-    give(path, (facts.st_uid, facts.st_gid))
-    if not stat.S_ISLNK(facts.st_mode):
-        os.chmod(path, stat.S_IMODE(facts.st_mode))
-    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns), follow_symlinks=False)
-
-
 def dress_open(handle: int, facts: os.stat_result, owner: tuple[int, int] | None = None) -> None:
-    """The same for what is open; the given owner instead, if one is given."""
+    """Owner, mode and times of `facts` for what is open; the given owner instead, if one is given."""
     times = (facts.st_atime_ns, facts.st_mtime_ns)
     furnish(handle, owner or (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), times)
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from backupkit.ground import disk
+from backupkit.ground import descriptors, disk
 from backupkit.parts import last_backup, lock, single, space, store
 from backupkit.parts.sources import database
 from backupkit.verbs.beside import clear_unfinished_copies, copy_beside, copy_moment, draft_folder, draft_of
@@ -84,7 +84,8 @@ def restore_single(plain: Plain, path: Path, tell: Listener = silence, clock: Cl
     with _locked(plain, f"restore of {backup.name}", tell), draft_of(plain.database) as folder:
         staged = folder / plain.database.name
         facts = _stage(plain, backup, staged)
-        database.replace_live(staged, plain.database, plain.timeout, facts, keep, tell)
+        with disk.Opened(folder, descriptors.FOLDER) as opened:
+            database.replace_live(staged, opened, plain.database, plain.timeout, facts, keep, tell)
         _prove(plain, tell)
     return kept
 

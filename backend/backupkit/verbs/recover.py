@@ -242,8 +242,9 @@ def database_is_done(settings: Settings, found: Journal) -> Journal:
 def replace_database(settings: Settings, found: Journal, keep: Callable[[], None], tell: Listener) -> None:
     """The live database holds what is staged; when this raises, it is as it was. `keep` is as `replace_live` has it."""
     assert found.facts is not None
-    staged = staging.staged_database(settings)
-    database.replace_live(staged, settings.database, settings.busy_timeout, found.facts, keep, tell)
+    live, staged = settings.database, staging.staged_database(settings)
+    with staging_area.opened(live.parent, "database", found.id) as area:
+        database.replace_live(staged, area.folder, live, settings.busy_timeout, found.facts, keep, tell)
 
 
 def finish_uploads(settings: Settings, found: Journal, tell: Listener) -> database.Inspection | None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from backupkit.ground import disk, process, sqlite
+from backupkit.ground import descriptors, disk, process, sqlite
 from backupkit.parts import index
 from backupkit.words.errors import BackupError, Damaged, NoSpace, SourceBroken, SourceLocked, SourceUnreadable
 from backupkit.words.events import Listener, Notice, Progress, Step, Waiting, silence
@@ -349,6 +349,7 @@ def match_page_size(staged: Path, live: Path, timeout: float) -> None:
 
 def replace_live(
     staged: Path,
+    folder: int,
     live: Path,
     timeout: float,
     wanted: DatabaseFacts,
@@ -360,10 +361,10 @@ def replace_live(
     Inode, owner, mode and journal mode stay, other processes go on and see the new content at their next
     transaction. Only a live file that is missing or no database is replaced by renaming. `keep` is called when no
     other process can write to the live database any more, while it can still be read, and before anything in it
-    changes; what it raises leaves it as it was.
+    changes; what it raises leaves it as it was. `folder` is the open folder that the staged file lies in.
     Can be repeated. Raises `SourceUnreadable` with who holds it where it stays locked for `timeout` seconds.
     """
-    if not staged.exists():
+    if not descriptors.look(staged.name, folder):
         return  # it is in place already: a repeated run
     if live.exists():
         try:
@@ -371,7 +372,7 @@ def replace_live(
         except SourceBroken:
             pass
     keep()
-    _put_in_place(staged, live, wanted)
+    _put_in_place(staged, folder, live, wanted)
 
 
 class Watch:
@@ -631,33 +632,45 @@ class _Copying:
         time.sleep(_POLL)
 
 
-def _put_in_place(staged: Path, live: Path, wanted: DatabaseFacts) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        disk.dress(staged, os.stat(live))
-    if not live.exists():
-        os.chmod(staged, wanted.mode)
-        disk.give(staged, disk.owner_of(live.parent))
+def _put_in_place(staged: Path, folder: int, live: Path, wanted: DatabaseFacts) -> None:
     if wanted.journal_mode == "wal":
         with contextlib.closing(sqlite.connect(staged)) as connection:
             connection.execute("PRAGMA journal_mode=WAL").fetchone()
-    disk.sync_file(staged)
-    with _set_aside(sidecars(live), staged.parent):  # or SQLite would replay them over the restored file
-        disk.rename(staged, live)
+    with descriptors.naming(live.parent), disk.Opened(live.parent, os.O_RDONLY | os.O_DIRECTORY) as home:
+        with descriptors.opened_to_change(staged.name, folder) as handle:
+            owner, mode = _looks_of(live, wanted)
+            descriptors.set_attributes(handle, owner, mode, os.fstat(handle).st_mtime_ns)
+            os.fsync(handle)
+        with _set_aside(sidecars(live), home, folder):  # or SQLite would replay them over the restored file
+            _move(staged.name, folder, live.name, home)
+
+
+def _looks_of(live: Path, wanted: DatabaseFacts) -> tuple[tuple[int, int], int]:
+    """Owner and mode as the live file has them; as its folder and the backup have them, where it is missing."""
+    if facts := _facts(live):
+        return (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode)
+    return disk.owner_of(live.parent), wanted.mode
 
 
 @contextlib.contextmanager
-def _set_aside(files: list[Path], folder: Path) -> Iterator[None]:
+def _set_aside(files: list[Path], home: int, folder: int) -> Iterator[None]:
     """The files lie in that folder, from where they come back if the block fails."""
-    moved = [file for file in files if file.exists()]
+    moved = [file.name for file in files if descriptors.look(file.name, home)]
     try:
-        for file in moved:
-            disk.rename(file, folder / f"aside-{file.name}")  # or SQLite would take it for the staged one's
+        for name in moved:
+            _move(name, home, f"aside-{name}", folder)  # or SQLite would take it for the staged one's
         yield
     except BaseException:
-        for file in moved:
+        for name in moved:
             with contextlib.suppress(FileNotFoundError):
-                disk.rename(folder / f"aside-{file.name}", file)
+                _move(f"aside-{name}", folder, name, home)
         raise
+
+
+def _move(name: str, within: int, target: str, target_folder: int) -> None:
+    os.rename(name, target, src_dir_fd=within, dst_dir_fd=target_folder)
+    os.fsync(target_folder)
+    os.fsync(within)
 
 
 def _unreadable(live: Path, error: sqlite3.DatabaseError) -> BackupError:
