@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -454,3 +455,91 @@ def test_memory_stays_flat_on_a_large_tree(app: SmallApp) -> None:
     assert sum(1 for path in app.uploads.rglob("*.txt")) == 30_002
     # A kilobyte kept for each of 30,000 files would be 30 MB.
     assert max(large) - max(small) < 15_000 * (resource.getpagesize() // 4096)
+
+
+# Files that are written through mmap: their times change when a clean page is first written to, and not again until it
+# was written back.
+
+MAPPED = """
+import mmap, sys
+with open(sys.argv[1], "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+    print("mapped", flush=True)
+    for line in sys.stdin:
+        mapped[:1] = line[:1].encode()
+        print("written", flush=True)
+"""
+
+
+@contextmanager
+def mapping(path: Path) -> Iterator[Callable[[str], None]]:
+    """A process that has the file mapped, and writes the first letter into it when it is told one."""
+    with subprocess.Popen([sys.executable, "-c", MAPPED, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin and child.stdout and child.stdout.readline()
+
+        def write(letter: str) -> None:
+            assert child.stdin and child.stdout
+            child.stdin.write(f"{letter}\n".encode())
+            child.stdin.flush()
+            assert child.stdout.readline() == b"written\n"
+
+        yield write
+        child.stdin.close()
+
+
+@pytest.fixture
+def on_its_own_disk(app: SmallApp, tmp_path: Path) -> Iterator[SmallApp]:
+    """The uploads are on another file system than the backups, which is synced by nobody else."""
+    with xfs(tmp_path) as disk_of_its_own:
+        shutil.move(app.uploads, disk_of_its_own / "uploads")
+        app.uploads.symlink_to(disk_of_its_own / "uploads")
+        yield app
+
+
+@pytest.mark.needs("mkfs.xfs")
+def test_what_is_written_through_mmap_after_a_backup_is_in_the_next(
+    on_its_own_disk: SmallApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = on_its_own_disk
+    settle(app, monkeypatch)
+    with mapping(app.uploads / "1/letter.txt") as write:
+        write("1")
+        back_up(app, "one")
+        for letter in "23":
+            write(letter)
+            assert (back_up(app, f"b{letter}").path / LETTER).read_bytes()[:1] == letter.encode()
+
+
+@pytest.mark.needs("mkfs.xfs")
+def test_what_is_written_through_mmap_while_it_is_copied_is_not_taken_for_settled(
+    on_its_own_disk: SmallApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = on_its_own_disk
+    settle(app, monkeypatch)
+    with mapping(app.uploads / "1/letter.txt") as write:
+        written: list[str] = []
+
+        def hear(event: str, values: tuple[object, ...]) -> None:
+            if event == "open" and values[0] == "letter.txt" and not written:
+                written.append("letter.txt")
+                write("1")
+
+        sys.addaudithook(hear)
+        back_up(app, "one")
+        assert written
+        write("2")
+        assert (back_up(app, "two").path / LETTER).read_bytes()[:1] == b"2"
+
+
+def test_an_index_of_an_earlier_version_costs_a_second_reading_and_no_second_copy(
+    app: SmallApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(app, monkeypatch)
+    one = back_up(app, "one").path
+    path = app.backups / marks.STATE_FOLDER / "index" / "one"
+    lines = path.read_bytes().replace(b', "settled": true', b"").splitlines(keepends=True)[:-1]
+    body = b"".join(lines)
+    path.write_bytes(body + f"{hashlib.sha256(body).hexdigest()} {len(body) - len(lines[-1]):020d}\n".encode())
+    with opened_files() as opened:
+        two = back_up(app, "two").path
+    assert inode(one / LETTER) == inode(two / LETTER)
+    assert any(Path(path).name == "letter.txt" for path in opened), "they are read"

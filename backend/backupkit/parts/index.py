@@ -5,7 +5,7 @@ database alone, which share with their own line. One that is lost, not whole, or
 backup costs the next backup a second reading, and nothing else:
 
     SIZE MTIME CTIME INODE [tab] SHA256 [tab] PATH    a line a file, in the order of `tree.walk`, times in ns
-    {"seal": …, "database": …, "files": …}            SHA-256 of the backup's SHA256SUMS; the database's stamp; lines
+    {"seal": …, "database": …, "files": …, …}         SHA-256 of the backup's SHA256SUMS; the database's stamp; lines
     SHA256 OFFSET                                     of all above; where the line before this one begins
 """
 
@@ -49,9 +49,13 @@ class Seen(NamedTuple):
         return self.stamp == _stamp(facts)
 
 
-def stamp(facts: os.stat_result) -> str:
-    """What changes when a file's content does; `UNSETTLED` where a change might not show."""
-    return UNSETTLED if time.time_ns() - facts.st_ctime_ns < _TICK else _stamp(facts)
+def stamp(facts: os.stat_result, since: int | None = None) -> str:
+    """What changes when a file's content does; `UNSETTLED` where a change might not show.
+
+    It does not show within one tick of the clock; nor, of a file that is written through mmap, from the first write
+    until the file is synced. `since` is when that was, in ns; without it, now.
+    """
+    return UNSETTLED if (since or time.time_ns()) - facts.st_ctime_ns < _TICK else _stamp(facts)
 
 
 def _stamp(facts: os.stat_result) -> str:
@@ -61,13 +65,15 @@ def _stamp(facts: os.stat_result) -> str:
 class Earlier:
     """A backup that what has not changed is linked from. Paths are asked for in the order of `tree.walk`."""
 
-    def __init__(self, folder: Path, metadata: Metadata, database: str | None, file: BinaryIO, files: int) -> None:
+    def __init__(self, folder: Path, metadata: Metadata, file: BinaryIO, said: dict[str, Any]) -> None:
         self.folder = folder
         self.uploads = folder / UPLOADS_FOLDER
         """Its copies of the uploads."""
         self.metadata = metadata
-        self.database = database
-        self._file, self._files = file, files
+        self.database: str | None = said["database"]
+        self._file, self._files = file, int(said["files"])
+        # An earlier version did not sync what it saw: then it knows only the contents.
+        self._is_settled = bool(said.get("settled"))
         self._path, self._seen = "", Seen(UNSETTLED, "")
         self.rewind()
 
@@ -94,7 +100,7 @@ class Earlier:
             self._path = ""
             return
         stamp, checksum, path = os.fsdecode(line[:-1]).split("\t", 2)
-        self._path, self._seen = unescaped(path), Seen(stamp, checksum)
+        self._path, self._seen = unescaped(path), Seen(stamp if self._is_settled else UNSETTLED, checksum)
 
 
 class Writer:
@@ -104,11 +110,24 @@ class Writer:
         self.database: str | None = None
         self._backups, self._name, self._file = backups, name, file
         self._digest, self._files = hashlib.sha256(), 0
+        self._since = 0
+
+    def settle(self, live: Path) -> None:
+        """What was written to the live files is on disk, so that whatever is written from now on shows in their times.
+
+        That costs a sync of their file system, and is done only where somebody will go by the times.
+        """
+        now = time.time_ns()
+        with contextlib.suppress(OSError):
+            if self._file:
+                disk.sync_tree(live)
+                self._since = now
 
     def add(self, path: str, facts: os.stat_result, checksum: str) -> None:
         """One file of the uploads, as it was when it was copied."""
         self._files += 1
-        self._write(f"{stamp(facts)}\t{checksum}\t{escaped(path)}\n")
+        seen = stamp(facts, self._since) if self._since else UNSETTLED
+        self._write(f"{seen}\t{checksum}\t{escaped(path)}\n")
 
     def finish(self) -> None:
         """The sealed backup has this index, and old ones are gone; for speed it is not synced."""
@@ -116,7 +135,7 @@ class Writer:
             return
         offset = self._file.tell()
         seal = disk.hash_file(self._backups / self._name / CHECKSUM_FILE)
-        self._write(json.dumps({"seal": seal, "database": self.database, "files": self._files}) + "\n")
+        self._write(json.dumps({"seal": seal, "database": self.database, "files": self._files, "settled": True}) + "\n")
         self._file.write(f"{self._digest.hexdigest()} {offset:020d}\n".encode())
         self._file.flush()
         os.replace(_draft(self._backups, self._name), _folder(self._backups) / self._name)
@@ -156,6 +175,7 @@ def follow_restore(settings: Settings, backup: Path, live: Path, skip: tree.Skip
         writing(settings.dir, backup.name) as seen,
         contextlib.closing(tree.Parents(sealed)) as copies,
     ):
+        seen.settle(live)
         for entry in tree.walk(live, skip=skip):
             kept = copies.look(entry.path) if entry.form == "file" else None
             checksum = checksum_of(f"{UPLOADS_FOLDER}/{entry.path}") if kept else None
@@ -183,7 +203,7 @@ def _open(settings: Settings, path: Path, with_uploads: bool, opened: contextlib
         said = _footer(file)
         if said is None or said["seal"] != disk.hash_file(backup.path / CHECKSUM_FILE):
             return None
-        return Earlier(backup.path, backup.metadata, said["database"], file, said["files"])
+        return Earlier(backup.path, backup.metadata, file, said)
     except (OSError, ValueError, KeyError):
         return None  # gone meanwhile, another user's, or of another version: then everything is read again
 

@@ -143,6 +143,7 @@ def _take_uploads(draft: Draft, checksums: manifest.ChecksumWriter, tell: Listen
 
     target = draft.folder / UPLOADS_FOLDER
     skip = selection.of(draft.settings).leaves_out
+    draft.seen.settle(draft.live_uploads)
     facts, added = uploads.copy(draft.live_uploads, target, record, skip, draft.earlier, tell)
     return _Taken(added, uploads=facts)
 
