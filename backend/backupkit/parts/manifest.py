@@ -5,6 +5,7 @@ Everything here is readable without this toolkit: JSON, and the format of `sha25
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import re
@@ -98,8 +99,22 @@ class ChecksumWriter:
         """One file of the backup, read and hashed now."""
         self.record(name, disk.hash_file(self._folder / name))
 
+    def insert(self, found: Mapping[str, str]) -> None:
+        """Files that were found later, each where a walk would come to it: so they are listed as if in order."""
+        self._file.close()
+        lines = (os.fsencode(f"{_line(path, checksum)}\n") for path, checksum in sorted(found.items(), key=_in_order))
+        listed, whole = self._folder / CHECKSUM_FILE, self._folder / f"{CHECKSUM_FILE}.new"
+        with open(listed, "rb") as before, open(whole, "wb") as after:
+            after.writelines(heapq.merge(before, lines, key=lambda line: _in_order(_parse(bytes(line)))))
+        os.replace(whole, listed)
+        self._file = open(listed, "ab")  # noqa: SIM115
+
     def close(self) -> None:
         self._file.close()
+
+
+def _in_order(listed: tuple[str, str]) -> list[str]:
+    return listed[0].split("/")
 
 
 def has_checksums(folder: Path) -> bool:

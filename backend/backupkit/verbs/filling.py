@@ -144,8 +144,10 @@ def _take_uploads(draft: Draft, checksums: manifest.ChecksumWriter, tell: Listen
     target = draft.folder / UPLOADS_FOLDER
     skip = selection.of(draft.settings).leaves_out
     draft.seen.settle(draft.live_uploads)
-    facts, added = uploads.copy(draft.live_uploads, target, record, skip, draft.earlier, tell)
-    return _Taken(added, uploads=facts)
+    copied = uploads.copy(draft.live_uploads, target, record, skip, draft.earlier, tell)
+    if copied.late:
+        checksums.insert({f"{UPLOADS_FOLDER}/{path}": checksum for path, checksum in copied.late.items()})
+    return _Taken(copied.added, uploads=copied.facts)
 
 
 def _take_database(draft: Draft, moment: sqlite3.Connection, stamp: str | None, tell: Listener) -> _Taken:

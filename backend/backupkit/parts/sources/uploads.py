@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 6  # then the file is one that will not hold still
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 _MOST_WARNINGS = 100
+_ROUNDS = 5  # of looking for what was moved meanwhile, each much shorter than the one before
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # a link or a socket is in its place, or nothing
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -69,16 +70,28 @@ def _files(root: Path, skip: tree.Skip) -> Iterator[tuple[str, os.stat_result]]:
                 yield entry.path, entry.facts
 
 
+@dataclass(frozen=True)
+class Copied:
+    """What is in the draft: the facts of it, the bytes that were not linked, and files that were not told in order.
+
+    Those are by path, with their SHA-256: they came, or were moved, after their folder was listed.
+    """
+
+    facts: UploadsFacts
+    added: int
+    late: dict[str, str]
+
+
 def copy(
     live: Path, target: Path, record: Record, skip: tree.Skip, earlier: Earlier | None = None, tell: Listener = silence
-) -> tuple[UploadsFacts, int]:
-    """The whole tree below `target`, a new folder, and the bytes that are not linked: of contents, modes, times, links
-    and, as root, owners nothing is lost.
+) -> Copied:
+    """The whole tree is below `target`, a new folder: of contents, modes, times, links and, as root, owners nothing
+    is lost, nor is a file that is moved from one folder to another meanwhile.
 
     A file that is as the earlier backup saw it is linked to the copy there; by content where its content is the same
     and only the times of the system differ. Nothing is ever written through such a link. `record` hears the path, the
     live facts and the SHA-256 of every file. What is no upload is skipped. What cannot be copied is warned of, and
-    counted nowhere.
+    counted nowhere. A file that was listed, and went away before it could be copied, is warned of.
     """
     target.mkdir(mode=0o700)
     copying = _Copying(record, tell, earlier, skip)
@@ -87,9 +100,15 @@ def copy(
         closing(tree.OpenFolder(target)) as copied,
         closing(_EarlierFolder(earlier.uploads if earlier else None)) as before,
     ):
-        _copy_tree(_Folders(source, copied, before), copying)
+        folders = _Folders(source, copied, before)
+        _copy_folder(folders, _Level("", source.facts(), iter(_listed(source))), copying)
+        copying.begin_again()
+        if all(_copy_what_came(folders, copying) for _ in range(_ROUNDS)):
+            copying.tell_of("Uploads were moved all the time while they were copied: not all may be in the backup.")
     require(live)  # or it was no single file that could be read no more
-    return copying.facts(), copying.added
+    copying.warn_of_missing()
+    facts = copying.facts()
+    return Copied(replace(facts, tree=digest(target)) if copying.late else facts, copying.added, copying.late)
 
 
 def digest(root: Path) -> str:
@@ -173,14 +192,21 @@ class _Copying:
     added: int = 0
     folders: int = 0
     links: int = 0
-    passed: int = 0
-    """How many could not be copied, or not as a whole."""
+    passed: set[str] = field(default_factory=set)
+    """What could not be copied, or not as a whole."""
+    missing: dict[int, str] = field(default_factory=dict)
+    """What was listed and was gone when it was to be copied: where it was, by its inode."""
+    late: dict[str, str] = field(default_factory=dict)
+    moved: int = 0
+    """How many were found late and are older than this backup: they were not uploaded meanwhile, but moved."""
+    is_again: bool = False
+    started: int = field(default_factory=time.time_ns)
     warnings: list[str] = field(default_factory=list)
     list: Hash = field(default_factory=hashlib.sha256)
 
     def facts(self) -> UploadsFacts:
-        if (more := self.passed - _MOST_WARNINGS) > 0:
-            self._tell(f"The same holds for {more} more.")
+        if (more := len(self.passed) - _MOST_WARNINGS) > 0:
+            self.tell_of(f"The same holds for {more} more.")
         return UploadsFacts(
             files=self.files,
             bytes=self.bytes,
@@ -192,13 +218,25 @@ class _Copying:
 
     def warn(self, path: str, reason: str) -> None:
         """One path that is not in the backup as it should be. The first hundred are told one by one."""
-        self.passed += 1
-        if self.passed <= _MOST_WARNINGS:
-            self._tell(f"{shown(path)} {reason}")
+        self.passed.add(path)
+        if len(self.passed) <= _MOST_WARNINGS:
+            self.tell_of(f"{shown(path)} {reason}")
 
-    def _tell(self, text: str) -> None:
+    def tell_of(self, text: str) -> None:
+        """A warning, which the metadata keep too."""
         self.warnings.append(text)
         self.tell(Warned(text))
+
+    def begin_again(self) -> None:
+        """From here on the order is not that of a walk: nothing is looked up in the earlier backup, or recorded."""
+        self.is_again, self.earlier = True, None
+
+    def warn_of_missing(self) -> None:
+        """One line for what was there and is nowhere."""
+        if paths := sorted(self.missing.values()):
+            more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+            text = "was there at first and was gone before it could be copied: deleted, or moved out of the uploads."
+            self.tell_of(f"{shown(paths[0])}{more} {text}")
 
     def enter(self, path: str) -> None:
         self.folders += 1
@@ -214,42 +252,107 @@ class _Copying:
         self.bytes += facts.st_size
         self.added += added
         self.list.update(_line("file", path))
-        self.record(path, facts, checksum)
+        if self.is_again:
+            self.late[path] = checksum
+        else:
+            self.record(path, facts, checksum)
         if added:
             self.tell(Progress(self.added))
 
 
-def _copy_tree(folders: _Folders, copying: _Copying) -> None:
-    """What is in the folder, and in every folder below it; its own owner, mode and times last."""
-    levels = [_Level("", folders.source.facts(), iter(folders.source.names()))]
+def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
+    """What is in the folder that we are in, and in every folder below it; its own owner, mode and times last."""
+    levels = [first]
     while levels:
         level = levels[-1]
-        name = next(level.names, None)
-        if name is None:
+        listed = next(level.names, None)
+        if listed is None:
             disk.dress_open(folders.target.handle, level.facts)
             levels.pop()
             if levels:
                 folders.leave()
-            continue
-        if inner := _try_entry(folders, name, f"{level.path}{name}", level.facts, copying):
+        elif inner := _try_entry(folders, *listed, level, copying):
             levels.append(inner)
+
+
+def _copy_what_came(folders: _Folders, copying: _Copying) -> bool:
+    """What is live and not in the draft yet is in it; whether any of that was moved there.
+
+    Names are compared, folder by folder: a folder that was changed within one tick of the clock bears no sign of it.
+    """
+    before, levels = copying.moved, [_begin_again(folders, "")]
+    while levels:
+        level, drafted = levels[-1]
+        listed = next(level.names, None)
+        if listed is None:
+            levels.pop()
+            if levels:
+                folders.leave()
+            continue
+        name, inode = listed
+        path = f"{level.path}{name}"
+        if name in drafted:
+            copying.missing.pop(inode, None)
+            if _enter_both(folders, name):
+                levels.append(_begin_again(folders, f"{path}/"))
+        elif path not in copying.passed:
+            if inner := _try_entry(folders, name, inode, level, copying):
+                _copy_folder(folders, inner, copying)
+                folders.leave()
+            disk.dress_open(folders.target.handle, level.facts)
+    return copying.moved > before
+
+
+def _begin_again(folders: _Folders, path: str) -> tuple[_Level, set[str]]:
+    level = _Level(path, folders.source.facts(), iter(_listed(folders.source)))
+    return level, set(os.listdir(folders.target.handle))
+
+
+def _enter_both(folders: _Folders, name: str) -> bool:
+    """Whether the name is a folder, live and in the draft; we are in it then."""
+    try:
+        folders.source.enter(name)
+    except OSError:
+        return False
+    try:
+        folders.target.enter(name)
+    except NotADirectoryError:
+        folders.source.leave()
+        return False
+    folders.before.enter(name)
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """A folder that is being copied: its path with a slash behind it, what was live, the names still to copy."""
+    """A folder that is being copied: its path with a slash behind it, what was live, the names still to copy.
+
+    Each name comes with its inode.
+    """
 
     path: str
     facts: os.stat_result
-    names: Iterator[str]
+    names: Iterator[tuple[str, int]]
 
 
-def _try_entry(folders: _Folders, name: str, path: str, within: os.stat_result, copying: _Copying) -> _Level | None:
-    """`_copy_entry`; one that is gone or cannot be read is passed over. An error of the draft has its path in it."""
+def _listed(folder: tree.OpenFolder) -> list[tuple[str, int]]:
+    """The names in the open folder, in order, each with its inode."""
     try:
-        return _copy_entry(folders, name, path, within, copying)
+        with os.scandir(folder.handle) as found:
+            return sorted((entry.name, entry.inode()) for entry in found)
+    except OSError as error:
+        error.filename = os.path.join(folder.root, folder.path)
+        raise
+
+
+def _try_entry(folders: _Folders, name: str, inode: int, level: _Level, copying: _Copying) -> _Level | None:
+    """`_copy_entry`; one that is gone or cannot be read is passed over. An error of the draft has its path in it."""
+    path = f"{level.path}{name}"
+    try:
+        inner = _copy_entry(folders, name, path, level.facts, copying)
     except _Gone:
-        return None  # since it was listed: no part of any later moment
+        copying.missing[inode] = path
+        return None
     except _Unreadable as error:
         copying.warn(path, f"cannot be read ({error}), and is not in the backup.")
         return None
@@ -257,6 +360,8 @@ def _try_entry(folders: _Folders, name: str, path: str, within: os.stat_result, 
         if not isinstance(error, disk.ReadError):
             error.filename = f"{folders.target.root}/{path}"
         raise
+    copying.missing.pop(inode, None)
+    return inner
 
 
 def _copy_entry(folders: _Folders, name: str, path: str, within: os.stat_result, copying: _Copying) -> _Level | None:
@@ -267,6 +372,7 @@ def _copy_entry(folders: _Folders, name: str, path: str, within: os.stat_result,
         raise _trouble(error) from error
     if copying.skip(path, facts, within):
         return None
+    copying.moved += copying.is_again and facts.st_mtime_ns < copying.started
     form = tree.form_of(facts.st_mode)
     if form == "folder":
         return _begin_folder(folders, name, path, facts, copying)
@@ -292,14 +398,14 @@ def _begin_folder(folders: _Folders, name: str, path: str, facts: os.stat_result
     return _Level(f"{path}/", facts, names)
 
 
-def _entered(source: tree.OpenFolder, name: str) -> Iterator[str]:
+def _entered(source: tree.OpenFolder, name: str) -> Iterator[tuple[str, int]]:
     """The names in that live folder, in which we are then; or we stay where we were."""
     try:
         source.enter(name)
     except OSError as error:
         raise _trouble(error) from error
     try:
-        return iter(source.names())
+        return iter(_listed(source))
     except OSError as error:
         source.leave()
         raise _trouble(error) from error
