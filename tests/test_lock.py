@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,49 @@ def test_a_lock_signed_with_garbage_is_still_a_lock(app: SmallApp, content: byte
         with pytest.raises(Locked) as refusal, lock.held(app.backups, "second", 0):
             pass
     assert str(app.backups) in refusal.value.message
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_lock_file_that_somebody_removes_lets_no_second_run_in(app: SmallApp, how: str) -> None:
+    with another_process(HOLD, app.backups):
+        (app.backups / ".lock").unlink()
+        if how == "replaced":
+            (app.backups / ".lock").touch()
+        assert lock.is_held(app.backups)
+        with pytest.raises(Locked), lock.held(app.backups, "second", 0.3):
+            pass
+        refused(app, "backup", "one", code=11, names=str(app.backups), hint="Wait", env={"BACKUP_LOCK_TIMEOUT": "0"})
+    create_backup(app.settings, Order("one"))
+
+
+def test_who_waited_for_a_lock_file_that_was_removed_takes_the_one_that_is_there(app: SmallApp) -> None:
+    first = os.open(app.backups / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(first, fcntl.LOCK_EX)  # as an earlier version locks: the file alone
+    entered = threading.Event()
+
+    def wait() -> None:
+        with lock.held(app.backups, "waiting", 20):
+            entered.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.3)
+    (app.backups / ".lock").unlink()
+    second = os.open(app.backups / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(second, fcntl.LOCK_EX)
+    os.close(first)  # the one that is waited for is free now, and is not the lock any more
+    assert not entered.wait(0.5)
+    os.close(second)
+    thread.join(20)
+    assert entered.is_set()
+
+
+def test_a_restore_works_where_the_backups_lie_in_the_folder_of_the_database(app: SmallApp) -> None:
+    here = {"BACKUP_DIR": str(app.database.parent)}
+    run_here(app, "backup", "one", env=here, check=0)
+    app.add_rows(1)
+    run_here(app, "restore", "one", "--yes", env=here, check=0)
+    assert len(app.rows("companies")) == 3
 
 
 def test_a_link_in_the_place_of_the_lock_is_not_followed(app: SmallApp, tmp_path: Path) -> None:

@@ -344,7 +344,25 @@ def test_the_one_just_made_stays_though_the_clock_was_set_back(program: Program)
     program.now = MORNING - timedelta(days=300)
     made = program.plain(max_backups=3).create_backup_now()
     assert made and made.exists()
-    assert len(program.names()) == 3
+    assert len(program.names()) == 4  # what is dated later stays, and takes no other's place
+
+
+def test_five_days_with_the_clock_in_2035_cost_no_later_backup_its_place(program: Program) -> None:
+    plain = program.plain(max_backups=5)
+    for _ in range(5):
+        program.now += timedelta(days=1)
+        plain.create_backup_now()
+    real, program.now = program.now, datetime(2035, 1, 1, 12, tzinfo=UTC)
+    for _ in range(5):
+        program.now += timedelta(days=1)
+        plain.create_backup_now()
+    program.now = real
+    for _ in range(5):
+        program.now += timedelta(days=1)
+        plain.create_backup_now()
+    days = [name for name in program.names() if "2035" not in name]
+    assert len(days) == 5 and days[-1] == f"backup_{program.now.astimezone(ZoneInfo(BERLIN)):%Y%m%d_%H%M%S}.db"
+    assert len(program.names()) == 10
 
 
 def test_a_failed_backup_removes_no_older_one(program: Program) -> None:

@@ -21,6 +21,7 @@ from backupkit.words.errors import Locked
 from backupkit.words.events import Listener, StillWaiting, Waiting, silence
 
 LOCK_FILE = ".lock"
+_locked_here: set[tuple[int, int]] = set()
 
 
 @contextlib.contextmanager
@@ -29,14 +30,48 @@ def held(backups: Path, command: str, timeout: float, tell: Listener = silence) 
 
     Its handle can be handed to a child process: the lock then lasts until both have ended.
     """
-    handle = _open(backups)
-    try:
-        _acquire(handle, timeout, tell, lambda: holder(backups / LOCK_FILE), backups)
-        _sign(handle, command)
-        yield handle
-        os.ftruncate(handle, 0)
-    finally:
+    deadline = time.monotonic() + timeout
+    with _folder_locked(backups, timeout, tell):
+        handle = _locked_file(backups, max(0.0, deadline - time.monotonic()), tell)
+        try:
+            _sign(handle, command)
+            yield handle
+            os.ftruncate(handle, 0)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def _folder_locked(backups: Path, timeout: float, tell: Listener) -> Iterator[None]:
+    """The folder itself is locked too: somebody may remove the lock file, and a new one would let a second run in."""
+    with disk.Opened(backups, os.O_RDONLY | os.O_DIRECTORY) as handle:
+        with contextlib.suppress(OSError):  # a file system that has no such lock: the file is left
+            _acquire(handle, timeout, tell, lambda: holder(backups / LOCK_FILE), backups)
+        inode = _inode(os.fstat(handle))
+        _locked_here.add(inode)
+        try:
+            yield
+        finally:
+            _locked_here.discard(inode)
+
+
+def _locked_file(backups: Path, timeout: float, tell: Listener) -> int:
+    """The open, locked file of that name: not one that was removed while it was waited for."""
+    path = backups / LOCK_FILE
+    while True:
+        handle = _open(backups)
+        try:
+            _acquire(handle, timeout, tell, lambda: holder(path), backups)
+            if (there := _facts(path)) and _inode(there) == _inode(os.fstat(handle)):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
         os.close(handle)
+
+
+def _inode(facts: os.stat_result) -> tuple[int, int]:
+    return facts.st_dev, facts.st_ino
 
 
 @contextlib.contextmanager
@@ -63,9 +98,12 @@ def is_claimed(folder: Path) -> bool:
 
 
 def _each_once(folders: Iterable[Path]) -> list[Path]:
-    """Those that are there, in an order of their own: two restores that want the same ones never wait in a circle."""
-    found = {(facts.st_dev, facts.st_ino): folder for folder in folders if (facts := _facts(folder))}
-    return [found[key] for key in sorted(found)]
+    """Those that are there, in an order of their own: two restores that want the same ones never wait in a circle.
+
+    Backups may lie in the folder of the database: that one is locked by this process already.
+    """
+    found = {_inode(facts): folder for folder in folders if (facts := _facts(folder))}
+    return [found[key] for key in sorted(found) if key not in _locked_here]
 
 
 def _facts(folder: Path) -> os.stat_result | None:
@@ -77,6 +115,8 @@ def _facts(folder: Path) -> os.stat_result | None:
 
 def is_held(backups: Path) -> bool:
     """Whether some run holds the lock at this moment."""
+    if is_claimed(backups):
+        return True
     try:
         handle = os.open(backups / LOCK_FILE, os.O_RDWR)
     except OSError:

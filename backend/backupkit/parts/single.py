@@ -15,6 +15,7 @@ from pathlib import Path
 
 from backupkit.words.names import STAMP
 
+_ZONES = 26 * 3600  # seconds between the clocks of the two ends of the world
 _NAME = re.compile(r"backup_(\d{8}_\d{6})\.db", re.ASCII)
 
 
@@ -41,9 +42,13 @@ def free_place(moment: datetime, folder: Path, shape: str = "backup_{stamp}.db")
         moment += timedelta(seconds=1)
 
 
-def expired(backups: Iterable[SingleBackup], keep: int, made: Path) -> list[SingleBackup]:
-    """Those beyond the newest `keep`, newest first; never the one just made, whatever the clock says."""
-    others = [backup for backup in backups if backup.path != made]
+def expired(backups: Iterable[SingleBackup], keep: int, made: Path, moment: datetime) -> list[SingleBackup]:
+    """Those beyond the newest `keep`, newest first; never the one just made, whatever the clock says.
+
+    One that is dated days after the one just made stays, and takes no other's place: a clock was wrong then, or is now.
+    """
+    latest = moment.timestamp() + _ZONES
+    others = [backup for backup in backups if backup.path != made and backup.moment.timestamp() <= latest]
     return others[keep - 1 :]
 
 

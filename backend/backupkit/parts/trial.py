@@ -14,6 +14,7 @@ from pathlib import Path
 
 from backupkit.words.errors import BackupError
 from backupkit.words.names import shown
+from backupkit.words.secrets import scrubbed
 from backupkit.words.settings import Settings
 
 
@@ -27,6 +28,7 @@ def run(settings: Settings, scratch: Settings, log: Path) -> None:
     It runs in the app's folder, with the places of `scratch`; what it says goes into `log`.
     """
     command, timeout = settings.test_command, settings.test_timeout
+    named = scrubbed(repr(command), settings.secrets)
     with open(log, "wb") as said:
         child = subprocess.Popen(
             ["/bin/sh", "-c", command],
@@ -40,15 +42,12 @@ def run(settings: Settings, scratch: Settings, log: Path) -> None:
         try:
             code = child.wait(timeout)
         except subprocess.TimeoutExpired as error:
-            raise NotProven(
-                f"{command!r} did not end within {timeout:g} s.", hint="Set BACKUP_TEST_TIMEOUT."
-            ) from error
+            raise NotProven(f"{named} did not end within {timeout:g} s.", hint="Set BACKUP_TEST_TIMEOUT.") from error
         finally:
             _end(child)
     if code:
-        raise NotProven(
-            f"{command!r} ended with {code} on the restored copy: {_last_line(log)}", hint="Try it by hand."
-        )
+        last = scrubbed(_last_line(log), settings.secrets)  # it is kept with the backup, and sent to whoever is told
+        raise NotProven(f"{named} ended with {code} on the restored copy: {last}", hint="Try it by hand.")
 
 
 def _environment(scratch: Settings) -> dict[str, str]:

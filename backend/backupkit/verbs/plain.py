@@ -114,7 +114,7 @@ def _make(plain: Plain, tell: Listener, clock: Clock) -> Path:
         disk.sync_file(copied)
         disk.rename(copied, final)
     _note(plain, moment, tell)
-    _prune(plain, final, tell)
+    _prune(plain, final, moment, tell)
     return final
 
 
@@ -125,9 +125,10 @@ def _note(plain: Plain, moment: datetime, tell: Listener) -> None:
         tell(Warned(f"The backup is made, but the time of it could not be written: {error}"))
 
 
-def _prune(plain: Plain, made: Path, tell: Listener) -> None:
+def _prune(plain: Plain, made: Path, moment: datetime, tell: Listener) -> None:
     try:
-        for old in single.expired(single.all_backups(plain.backups, plain.zone), plain.max_backups, made):
+        found = single.all_backups(plain.backups, plain.zone)
+        for old in single.expired(found, plain.max_backups, made, moment):
             disk.remove(old.path)
     except OSError as error:
         tell(Warned(f"The backup is made, but an old one could not be removed: {error}"))
