@@ -185,6 +185,23 @@ def test_a_symlink_is_never_followed(app: SmallApp, tmp_path: Path) -> None:
     assert not any(b"secret" in path.read_bytes() for path in (app.backups / "first").rglob("*") if path.is_file())
 
 
+def test_links_that_lead_out_are_counted_and_named(app: SmallApp, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (app.uploads / "1" / "way out").symlink_to(outside)
+    (app.uploads / "up").symlink_to("../alembic.ini")
+    (app.uploads / "1" / "inside").symlink_to(app.uploads / "2")
+    (app.uploads / "1" / "up and in").symlink_to("../2/letter.txt")
+    (app.uploads / "nowhere").symlink_to(tmp_path / "not there")
+    made = app.command("backup", "first", check=0)
+    assert "2 links lead out of the uploads: what is there is in no backup" in made.out
+    shown = app.command("show", "first")
+    assert "2 links lead out of the uploads" in shown.out
+    assert app.command("show", "first", "--json").json["uploads"]["links_out"] == 2
+    doctor = app.command("doctor").out
+    assert "Links lead out of the uploads, to what is in no backup: 1/way out, up." in doctor
+
+
 def test_an_uploads_folder_that_is_itself_a_link_is_backed_up(app: SmallApp, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     app.uploads.rename(elsewhere)

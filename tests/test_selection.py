@@ -202,6 +202,18 @@ def test_a_database_that_an_earlier_version_took_for_an_upload_is_not_put_over_t
     assert len(app.rows("companies")) == 3
 
 
+def test_a_folder_that_holds_the_database_is_not_replaced_by_a_file_of_its_name(app: SmallApp) -> None:
+    app.write_upload("place", b"a file")
+    back_up(app)
+    (app.uploads / "place").unlink()
+    (app.uploads / "place").mkdir()
+    move_database(app, app.uploads / "place")
+    app.use_and_crash(rows=2)
+    warnings = restore(app, only="uploads")
+    assert [text for text in warnings if "place" in text]
+    assert len(app.rows("companies")) == 3 + 2
+
+
 def test_backups_that_are_mounted_inside_the_uploads_are_not_in_the_backup(app: SmallApp, mounts: Path) -> None:
     (app.uploads / "old").mkdir()
     mount(app.backups, app.uploads / "old")

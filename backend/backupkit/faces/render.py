@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from backupkit.verbs.run import StepResult
     from backupkit.verbs.status import Numbers, Status
     from backupkit.verbs.verify import Verified, VerifiedFile
-    from backupkit.words.model import Backup, Metadata, SchemaVerdict
+    from backupkit.words.model import Backup, Metadata, SchemaVerdict, UploadsFacts
     from backupkit.words.operation import Operation
     from backupkit.words.reach import Reach
     from backupkit.words.settings import Settings
@@ -133,6 +133,7 @@ def _contents(metadata: Metadata) -> Iterator[str]:
         yield from (f"    {shown(name)}: {counted(rows, 'row')}" for name, rows in facts.rows.items())
     if uploads := metadata.uploads:
         yield f"  uploads    {counted(uploads.files, 'file')}, {human(uploads.bytes)}"
+        yield from _links_out(uploads)
         yield from (f"    warning: {shown(warning)}" for warning in uploads.warnings)
     elif not metadata.uploads_included:
         yield "  uploads    not in this backup"
@@ -188,6 +189,14 @@ def made(created: Created) -> Iterator[str]:
     yield f"  checked and on disk in {created.backup.path}"
     if metadata.linked_from:
         yield f"  adds       {human(created.backup.unique_bytes)} to what {metadata.linked_from} has"
+    if metadata.uploads:
+        yield from _links_out(metadata.uploads)
+
+
+def _links_out(uploads: UploadsFacts) -> Iterator[str]:
+    if count := uploads.links_out:
+        lead = "1 link leads" if count == 1 else f"{count:,} links lead"
+        yield f"  links      {lead} out of the uploads: what is there is in no backup (`doctor` names them)"
 
 
 def plan(found: RestorePlan) -> Iterator[str]:

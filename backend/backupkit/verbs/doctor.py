@@ -108,6 +108,10 @@ def _uploads(settings: Settings) -> Iterator[Finding]:
     if selected.met:
         names = ", ".join(shown(path) for path in sorted(selected.met))
         yield Finding("note", f"The database or the backups are in the uploads folder, and are no uploads: {names}.")
+    if out := list(uploads.leading_out(settings.uploads, selected.leaves_out)):
+        names = ", ".join(shown(path) for path in out[:5]) + (f" and {len(out) - 5} more" if len(out) > 5 else "")
+        mend = "move what they point to into the uploads, or back it up in another way"
+        yield Finding("warning", f"Links lead out of the uploads, to what is in no backup: {names}.", mend)
     if not os.access(settings.uploads, os.W_OK):
         yield Finding("wrong", f"{settings.uploads} cannot be written: a restore would fail.")
 

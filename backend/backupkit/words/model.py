@@ -51,12 +51,16 @@ class DatabaseFacts:
 
 @dataclass(frozen=True)
 class UploadsFacts:
-    """What the tree held, in bytes. `tree` is the SHA-256 of the list of its folders, files and links."""
+    """What the tree held, in bytes. `tree` is the SHA-256 of the list of its folders, files and links.
+
+    `links_out` are those of the links that led to something outside of the uploads, which is in no backup.
+    """
 
     files: Count
     bytes: Count
     folders: Count = 0
     links: Count = 0
+    links_out: Count = 0
     tree: str = ""
     warnings: tuple[str, ...] = ()
 

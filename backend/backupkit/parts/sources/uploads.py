@@ -94,7 +94,7 @@ def copy(
     counted nowhere. A file that was listed, and went away before it could be copied, is warned of.
     """
     target.mkdir(mode=0o700)
-    copying = _Copying(record, tell, earlier, skip)
+    copying = _Copying(os.path.realpath(live), record, tell, earlier, skip)
     with (
         closing(tree.OpenFolder(live)) as source,
         closing(tree.OpenFolder(target)) as copied,
@@ -109,6 +109,20 @@ def copy(
     copying.warn_of_missing()
     facts = copying.facts()
     return Copied(replace(facts, tree=digest(target)) if copying.late else facts, copying.added, copying.late)
+
+
+def leading_out(live: Path, skip: tree.Skip) -> Iterator[str]:
+    """The links below the folder that lead to something outside of it."""
+    root = os.path.realpath(live)
+    for entry in tree.walk(live, skip=skip, unreadable=lambda _path, _error: None):
+        if entry.form == "link" and _leads_out(root, entry.path, entry.target):
+            yield entry.path
+
+
+def _leads_out(root: str, path: str, target: str) -> bool:
+    """Whether there is something where the link leads, and it is not below the root."""
+    there = os.path.realpath(os.path.join(root, os.path.dirname(path), target))
+    return there != root and not there.startswith(f"{root}/") and os.path.exists(there)
 
 
 def digest(root: Path) -> str:
@@ -183,6 +197,7 @@ class _Folders:
 
 @dataclass
 class _Copying:
+    root: str
     record: Record
     tell: Listener
     earlier: Earlier | None
@@ -192,6 +207,7 @@ class _Copying:
     added: int = 0
     folders: int = 0
     links: int = 0
+    links_out: int = 0
     passed: set[str] = field(default_factory=set)
     """What could not be copied, or not as a whole."""
     missing: dict[int, str] = field(default_factory=dict)
@@ -212,6 +228,7 @@ class _Copying:
             bytes=self.bytes,
             folders=self.folders,
             links=self.links,
+            links_out=self.links_out,
             tree=self.list.hexdigest(),
             warnings=tuple(self.warnings),
         )
@@ -244,6 +261,7 @@ class _Copying:
 
     def link(self, path: str, target: str) -> None:
         self.links += 1
+        self.links_out += _leads_out(self.root, path, target)
         self.list.update(_line("link", path, target))
 
     def file(self, path: str, facts: os.stat_result, checksum: str, added: int) -> None:
