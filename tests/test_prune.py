@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.ground import disk
 from backupkit.parts import marks, store
 from backupkit.parts.anomaly import unusual
 from backupkit.verbs.create import create_backup
@@ -304,7 +303,8 @@ def test_one_that_we_may_not_remove_keeps_its_name_and_the_others_go(templates: 
         os.chmod(open_to_all, 0o755)
         app = SmallApp.create(Path(open_to_all, "app"), templates)
         back_up(app, "a", "b", "c")
-        disk.give_tree(app.folder, (NOBODY, NOBODY))
+        for path in (app.folder, *app.folder.rglob("*")):
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
         os.chown(app.backups / "a" / "uploads", 0, 0)
         assert as_nobody(lambda: told_by_prune(app)) == ["b", f"{app.backups / 'a'} could not be removed: {REASON}."]
         assert names(app) == ["a", "c"] and not list(app.backups.glob(".draft*"))

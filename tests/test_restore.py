@@ -317,7 +317,7 @@ def test_a_broken_database_is_kept_as_it_is(app: SmallApp, break_it: object) -> 
     kept = {path.name: path.read_bytes() for path in safety.glob("pats.db*")}
     assert kept["pats.db"] == broken["pats.db"]
     assert kept.get("pats.db-wal") == broken.get("pats.db-wal")
-    with pytest.raises(Damaged, match="could not be read"):
+    with pytest.raises(Damaged, match="cannot be taken back"):
         undo(app)
 
 
@@ -760,3 +760,67 @@ def test_where_no_live_database_is_left_the_mode_is_the_backups(app: SmallApp, m
     restore(app, "by_hand")
     assert app.rows("companies") == before
     assert mode_of(app) == made
+
+
+# Where undo can work, and where it cannot.
+
+
+def breaking(app: SmallApp, how: str) -> None:
+    for path in app.database.parent.glob("pats.db*"):
+        path.unlink()
+    if how != "missing":
+        app.database.write_bytes(b"" if how == "empty" else b"noise " * 1000)
+
+
+@pytest.mark.parametrize("how", ["broken", "empty", "missing"])
+def test_undo_is_not_promised_over_a_database_that_is_broken_or_missing(app: SmallApp, how: str) -> None:
+    before = back_up(app)
+    breaking(app, how)
+    planned = app.command("restore", "good", "--dry-run", check=0).out
+    assert "cannot be undone" in planned and "`undo` takes" not in planned
+    assert app.command("restore", "good", "--dry-run", "--json").json["can_undo"] is False
+    done = app.command("restore", "good", "--force", "--json", check=0).json
+    assert done["can_undo"] is False
+    kept = app.backups / done["safety"] / "pats.db"
+    assert done["kept"] == ([str(kept)] if how != "missing" else [])
+    assert app.contents() == before
+    refusal = app.command("undo", "--force", check=12)
+    assert done["safety"] in refusal.err and "cannot be taken back" in refusal.err
+    assert app.contents() == before
+
+
+def test_the_result_names_the_raw_files_in_place_of_undo(app: SmallApp) -> None:
+    back_up(app)
+    breaking(app, "broken")
+    said = app.command("restore", "good", "--force", check=0)
+    (safety,) = app.backups.glob("pre_restore_*")
+    assert f"the broken database, as files: {safety / 'pats.db'}; this restore cannot be undone" in said.out
+    assert "take the restore back" not in said.out
+
+
+@pytest.mark.parametrize("part", ["uploads", "database"])
+def test_undo_takes_back_the_half_that_was_restored(app: SmallApp, part: str) -> None:
+    back_up(app)
+    ruin(app)
+    ruined = app.contents()
+    app.command("restore", "good", "--force", "--only", part, check=0)
+    app.execute("INSERT INTO companies (name) VALUES ('since')")
+    app.write_upload("since", b"x")
+    since = app.contents()
+    app.command("undo", "--force", check=0)
+    after = app.contents()
+    if part == "uploads":
+        assert after.rows == since.rows and after.uploads == ruined.uploads
+    else:
+        assert after.rows == ruined.rows and after.uploads == since.uploads
+
+
+def test_a_restore_of_the_uploads_alone_can_be_undone_beside_a_broken_database(app: SmallApp) -> None:
+    back_up(app)
+    app.write_upload("1/letter.txt", b"later")
+    breaking(app, "broken")
+    done = app.command("restore", "good", "--force", "--only", "uploads", "--json", check=0).json
+    assert done["can_undo"] is True
+    app.command("undo", "--force", check=0)
+    assert (app.uploads / "1" / "letter.txt").read_bytes() == b"later"
+    assert app.database.read_bytes().startswith(b"noise")

@@ -213,7 +213,10 @@ def plan(found: RestorePlan) -> Iterator[str]:
     needs = ", ".join(f"{human(needed)} in {folder}" for folder, needed in found.needs.items())
     yield f"  space      {needs}"
     yield from (f"  note       {note}" for note in found.notes)
-    yield "  A safety copy is made first; `undo` takes the restore back."
+    if found.can_undo:
+        yield "  A safety copy is made first; `undo` takes the restore back."
+    else:
+        yield "  This restore cannot be undone: there is no database that could be copied first."
 
 
 def _rows_compared(found: RestorePlan) -> Iterator[str]:
@@ -275,13 +278,21 @@ def restored(reach: Reach, done: Restored) -> Iterator[str]:
         yield f"  proof      opens for writing, checks sound, {counted(len(done.rows), 'table')}, {rows}"
     if done.uploads:
         yield f"  uploads    {_changes(done.uploads)}"
-    yield f"  before     kept in {done.safety}; take the restore back: {reach.tool('undo')}"
+    yield f"  before     {_way_back(reach, done)}"
     if done.verdict:
         yield from next_steps(reach, done.verdict)
     if restart := reach.restart():
         yield f"The app goes on with the restored data; if it caches, restart it:  {restart}"
     else:
         yield "The app goes on with the restored data; restart it if it caches."
+
+
+def _way_back(reach: Reach, done: Restored) -> str:
+    if done.can_undo:
+        return f"kept in {done.safety}; take the restore back: {reach.tool('undo')}"
+    if not done.kept:
+        return "there was no database; this restore cannot be undone"
+    return f"the broken database, as files: {', '.join(map(str, done.kept))}; this restore cannot be undone"
 
 
 def next_steps(reach: Reach, verdict: SchemaVerdict) -> Iterator[str]:

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from backupkit.ground import descriptors, disk
 from backupkit.words.errors import FULL, BackupError
-from backupkit.words.model import DatabaseFacts
+from backupkit.words.model import DatabaseFacts, Part
 from backupkit.words.names import NAME
 
 JOURNAL_FILE = ".journal"
@@ -35,8 +35,8 @@ class Journal:
     Paths are not in it, since a container and its host call the same folder by two names. `id` is what its staging
     areas are marked with. `database` is whether the staged database still has to go live, `uploads` whether the staged
     uploads have. `back` is whether it failed and what was there before is to be staged and restored. `facts` and
-    `revisions` are of what is staged, None where that is uploads only. `copies` are the backups that held what was
-    live when it was staged, `kept` those of what the app wrote since.
+    `revisions` are of what is staged, None where that is uploads only. `part` is what was restored alone. `copies` are
+    the backups that held what was live when it was staged, `kept` those of what the app wrote since.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -48,6 +48,7 @@ class Journal:
     database: bool
     uploads: bool
     back: bool = field(default=False, kw_only=True)
+    part: Part | None = field(default=None, kw_only=True)
     copies: tuple[Name, ...] = field(default=(), kw_only=True)
     kept: tuple[Name, ...] = field(default=(), kw_only=True)
     facts: DatabaseFacts | None

@@ -11,8 +11,10 @@ import os
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from backupkit.ground import disk
+from backupkit.words.model import Part
 
 STATE_FOLDER = ".state"
 PINNED = "pinned"
@@ -82,19 +84,21 @@ def _bearing(backups: Path, mark: str) -> frozenset[str]:
         return frozenset()
 
 
-def remember_restore(backups: Path, safety: str) -> None:
-    """The last restore left this safety copy."""
+def remember_restore(backups: Path, safety: str, part: Part | None = None) -> None:
+    """The last restore left this safety copy, and was of that part alone, or of all."""
     path = backups / STATE_FOLDER / _LAST_RESTORE
     disk.make_folder(path.parent, 0o700)
-    disk.write_file(path, safety.encode())
+    disk.write_file(path, f"{safety}\n{part}".encode() if part else safety.encode())
 
 
-def last_restore(backups: Path) -> str | None:
-    """The safety copy of the last restore; by what is written, not by dates: a clock can be set back."""
+def last_restore(backups: Path) -> tuple[str, Part | None] | None:
+    """The safety copy of the last restore, and of which part that was; by what is written: a clock can be set back."""
     try:
-        return disk.read_plain(backups / STATE_FOLDER / _LAST_RESTORE, disk.MOST_STATE).decode() or None
+        written = disk.read_plain(backups / STATE_FOLDER / _LAST_RESTORE, disk.MOST_STATE).decode()
     except (OSError, ValueError):
         return None
+    safety, _, part = written.partition("\n")
+    return (safety, next((one for one in get_args(Part) if one == part), None)) if safety else None
 
 
 def remember_operation(backups: Path, name: str, text: str) -> None:

@@ -23,7 +23,7 @@ from backupkit.verbs.recording import recorded
 from backupkit.verbs.staging import Source
 from backupkit.words.errors import BackupError, Locked, SourceLocked, from_os_error
 from backupkit.words.events import Listener, Notice, Warned, silence
-from backupkit.words.model import UPLOADS_FOLDER, Part
+from backupkit.words.model import UPLOADS_FOLDER
 from backupkit.words.names import shown
 from backupkit.words.settings import Settings
 
@@ -161,8 +161,7 @@ def turn_back(settings: Settings, found: Journal, error: BaseException, tell: Li
 def go_back(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> None:
     """The live data is as the safety copy has it, as far as the failed restore could have changed it."""
     safety = store.find(settings, found.safety or "")
-    only: Part | None = None if found.facts and found.uploads else "database" if found.facts else "uploads"
-    source = staging.verified(settings, safety, only, silence)
+    source = staging.verified(settings, safety, found.part, silence)
     staging.unstage(settings, found.id)
     held = [*found.copies, *found.kept, *_backup_named(settings, found.source)]
     copies = tuple(settings.dir / name / UPLOADS_FOLDER for name in held)
@@ -182,16 +181,18 @@ def _backup_named(settings: Settings, source: str) -> list[str]:
 
 def journal_of(settings: Settings, staged: Source, identity: Identity, copies: Sequence[str], clock: Clock) -> Journal:
     """The journal that makes what is staged go live; the `copies` are backups that hold what is live."""
+    uploads = staged.uploads is not None and settings.uploads is not None
     return Journal(
         source=staged.name,
         safety=identity.safety,
         id=identity.id,
         started=settings.local(clock()).isoformat(sep=" "),
         database=staged.database is not None,
-        uploads=staged.uploads is not None and settings.uploads is not None,
+        uploads=uploads,
         copies=tuple(copies),
         facts=staged.facts if staged.database else None,
         revisions=staged.revisions if staged.database else None,
+        part="uploads" if not staged.database else None if uploads else "database",
     )
 
 
@@ -260,7 +261,7 @@ def finish_uploads(settings: Settings, found: Journal, tell: Listener) -> databa
     journal.write(settings.dir, dataclasses.replace(found, database=False, uploads=False))
     staging.unstage(settings, found.id)
     if found.safety:
-        marks.remember_restore(settings.dir, found.safety)
+        marks.remember_restore(settings.dir, found.safety, found.part)
     journal.remove(settings.dir)
     return proof
 

@@ -93,11 +93,17 @@ class RestorePlan:
     """Where the database will be, migrated or not."""
     rows_after: Mapping[str, int] = field(default_factory=dict)
     rehearsed: upgrade.Rehearsed | None = None
+    can_undo: bool = True
+    """Not where it replaces a database that is missing or broken."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore did: the safety copy it left, the rows that are there now, and what it could not do."""
+    """What a restore did: the safety copy it left, the rows that are there now, and what it could not do.
+
+    `kept` are the raw files of a database that was too broken to be copied. Without `can_undo` it replaced such a one,
+    or none.
+    """
 
     source: str
     safety: str
@@ -106,6 +112,8 @@ class Restored:
     revisions: tuple[str, ...]
     uploads: delta.Summary | None
     warnings: tuple[str, ...] = ()
+    can_undo: bool = True
+    kept: tuple[Path, ...] = ()
 
 
 def plan_restore(
@@ -186,7 +194,17 @@ def plan_source(settings: Settings, source: Source, force: bool, tell: Listener)
     shown = {str(folder): needed for folder, needed in needs}
     notes = (*_notes(settings, source, live, verdict), *_unreadable(summary))
     rows = source.facts.rows if source.facts else {}
-    return RestorePlan(source, verdict, live, summary, shown, notes, revisions_after=source.revisions, rows_after=rows)
+    return RestorePlan(
+        source,
+        verdict,
+        live,
+        summary,
+        shown,
+        notes,
+        revisions_after=source.revisions,
+        rows_after=rows,
+        can_undo=not (source.database and live.trouble),
+    )
 
 
 def restore_backup(settings: Settings, plan: RestorePlan, tell: Listener = silence, clock: Clock = utc_now) -> Restored:
@@ -213,15 +231,31 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
     _share_from_now_on(settings, plan, safety)
     if found.facts and found.facts.index_flaws:
         listen(Warned(index_flaws.sentence(settings, found.facts.index_flaws)))
+    left = store.read(settings, found.safety or safety.name)
     return Restored(
         source=plan.source.name,
-        safety=found.safety or safety.name,
+        safety=left.name,
         verdict=schema.classify(settings, found.revisions, tell) if found.revisions is not None else None,
         rows=proof.facts.rows if proof else {},
         revisions=(proof.revisions or ()) if proof else (),
         uploads=plan.uploads,
         warnings=tuple(heard),
+        can_undo=plan.source.database is None or holds_database(left),
+        kept=_raw_files(settings, left) if plan.source.database else (),
     )
+
+
+def holds_database(backup: Backup) -> bool:
+    """Whether a restore could bring its database back: it has one, and not as the raw files of a broken one."""
+    metadata = backup.metadata
+    return bool(metadata and metadata.database_file and not (metadata.database and metadata.database.raw))
+
+
+def _raw_files(settings: Settings, safety: Backup) -> tuple[Path, ...]:
+    if holds_database(safety):
+        return ()
+    names = [settings.database.name, *(path.name for path in database.sidecars(settings.database))]
+    return tuple(path for path in (safety.path / name for name in names) if path.exists())
 
 
 def _refuse_other_outcome(plan: RestorePlan, staged: Source) -> None:
@@ -369,7 +403,7 @@ def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdic
     if verdict and verdict.relation == "unreadable":
         yield f"The schema cannot be compared with this code. {verdict.needs}"
     if live.trouble:
-        yield f"{live.trouble} Whatever is there of it is kept in the safety copy, as it is."
+        yield f"{live.trouble} What is there of it is kept in the safety copy, as files that `undo` cannot restore."
     if live.encoding and source.facts and source.facts.encoding != live.encoding:
         yield f"The encoding changes from {live.encoding} to {source.facts.encoding}: restart the app afterwards."
     if source.facts and source.facts.index_flaws:

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from backupkit.parts import marks, store
-from backupkit.verbs.restore import RestorePlan, plan_restore
-from backupkit.words.errors import NoSuchBackup
+from backupkit.verbs.restore import RestorePlan, holds_database, plan_restore
+from backupkit.words.errors import Damaged, NoSuchBackup
 from backupkit.words.events import Listener, silence
 from backupkit.words.model import Part
 from backupkit.words.settings import Settings
 
 
 def plan_undo(settings: Settings, force: bool = False, tell: Listener = silence) -> RestorePlan:
-    """The plan that takes the last restore back; `NoSuchBackup` where there is no safety copy to go back to."""
-    if last := goes_back_to(settings):
-        backup = store.find(settings, last)
-        # A migration touched the database alone: uploads that came since stay.
-        only: Part | None = "database" if store.trusted(backup).kind == "pre_migration" else None
-        return plan_restore(settings, last, only, force=force, tell=tell)
-    raise NoSuchBackup(f"No restore left a safety copy in {settings.dir}.", hint="`list` shows the backups there are.")
+    """The plan that takes the last restore back, of the part that it was of.
+
+    Raises `NoSuchBackup` where there is no safety copy to go back to, `Damaged` where it holds no database, since there
+    was none that could be read.
+    """
+    name, part = _last_restore(settings)
+    if name is None:
+        hint = "`list` shows the backups there are."
+        raise NoSuchBackup(f"No restore left a safety copy in {settings.dir}.", hint=hint)
+    backup = store.find(settings, name)
+    metadata = store.trusted(backup)
+    # A migration touched the database alone: uploads that came since stay.
+    part = "database" if metadata.kind == "pre_migration" else part
+    if part != "uploads" and not holds_database(backup):
+        only = f" Its uploads: `restore {name} --only uploads`." if metadata.uploads_included else ""
+        raise Damaged(
+            f"The last restore cannot be taken back: it replaced a database that was missing or broken. "
+            f"{backup.path} keeps what was there of it.",
+            hint=f"Restore another backup: `list`.{only}",
+        )
+    return plan_restore(settings, name, part, force=force, tell=tell)
 
 
 def goes_back_to(settings: Settings) -> str | None:
     """The name of the safety copy that `undo` restores, if there ever was one."""
-    return marks.last_restore(settings.dir) or _newest_safety_copy(settings)
+    return _last_restore(settings)[0]
+
+
+def _last_restore(settings: Settings) -> tuple[str | None, Part | None]:
+    return marks.last_restore(settings.dir) or (_newest_safety_copy(settings), None)
 
 
 def _newest_safety_copy(settings: Settings) -> str | None:

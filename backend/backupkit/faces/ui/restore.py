@@ -150,7 +150,8 @@ class RestorePage(Page):
         ended = await self.window.carry_out(restoring(self.settings, plan, self.window.clock))
         if ended.result is None:
             return self.action_choose()
-        self.query_one(Outcome).show(ended.result.source, told(self.settings, ended.result))
+        done = ended.result
+        self.query_one(Outcome).show(done.source, told(self.settings, done), done.can_undo)
         self._turn_to("outcome")
         if ended.choice:
             self.action_undo()
@@ -352,7 +353,8 @@ class Outcome(Step):
             yield Button("Undo this restore", classes="undo", compact=True)
             yield Button("Back to the list", variant="primary", classes="back", compact=True)
 
-    def show(self, name: str, lines: list[str]) -> None:
+    def show(self, name: str, lines: list[str], can_undo: bool) -> None:
+        self.query_one(".undo", Button).display = can_undo
         came = self.query_one("#came", Static)
         came.border_title = plain_title(f"✓ {name} is restored")
         came.update("\n".join(lines))

@@ -53,7 +53,8 @@ def _facts(
 
 def _costs(plan: RestorePlan) -> Iterator[tuple[str, Text]]:
     yield "Space", Text(", ".join(f"{human(needed)} in {folder}" for folder, needed in plan.needs.items()))
-    yield "Way back", Text("A safety copy is made first; Undo takes the restore back.")
+    way_back = "A safety copy is made first; Undo takes the restore back."
+    yield "Way back", Text(way_back if plan.can_undo else "None: there is no database that could be copied first.")
 
 
 def _pending(settings: Settings, plan: RestorePlan) -> Iterator[tuple[str, Text]]:
