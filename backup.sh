@@ -3,9 +3,11 @@
 # Hands a command over to backup_restore.py: inside the service's running container, in a fresh one beside a stopped
 # service, or right here where there is no engine. It holds no backup logic; `./backup.sh --help` shows the commands.
 #
-#   BACKUP_RUNNER   auto (default), docker, local      BACKUP_SERVICE   the service in the compose file (backend)
+#   BACKUP_RUNNER       auto (default), docker, local
+#   BACKUP_SERVICE      the service in the compose file that commands run in (backend)
+#   BACKUP_APP_SERVICE  the app's, which --stop stops, where that is another one
 #
-# Both may be in backup.toml too, as plain lines: runner = "local"
+# All may be in backup.toml too, as plain lines: runner = "local"
 
 set -Eeuo pipefail
 unset CDPATH
@@ -73,6 +75,9 @@ asked_for() { case " ${words[*]-} " in *" $1 "*) ;; *) return 1 ;; esac }
 # A page for a browser: the port of a container is not one of this machine.
 is_served() { [ "$command" = ui ] && asked_for --web; }
 
+# The app's service cannot write backup.toml: a container of its own can.
+edits_settings() { [ "$command" = config ] && { asked_for set || asked_for unset || asked_for init; }; }
+
 # Only these read it; any other command would eat the input of a `while read` loop around it.
 needs_input() { { [ "$command" = restore-dump ] || [ "$command" = import ]; } && asked_for -; }
 
@@ -121,17 +126,18 @@ find_engine() {
   return 1
 }
 
-# Sets `state`: running, restarting, exited … or nothing where the service has no container.
+# Sets `state` of a service: running, restarting, exited … or nothing where it has no container.
 find_state() {
   local ids owner one_off status restarts since
   local all=--all minute_ago format='{{index .Config.Labels "com.docker.compose.service"}}'
   format+='|{{index .Config.Labels "com.docker.compose.oneoff"}}|{{.State.Status}}|{{.RestartCount}}|{{.State.StartedAt}}'
   if [ "${compose[0]}" = podman-compose ]; then all=""; fi # lists all of them, and knows no such option
   minute_ago=$(date -u -d '1 minute ago' +%Y-%m-%dT%H:%M:%S 2>/dev/null || date -u -v-1M +%Y-%m-%dT%H:%M:%S || true)
+  state=""
   ids=$("${compose[@]}" ps $all --quiet </dev/null) || die 2 "Compose cannot read its file in $root (see above)."
   # shellcheck disable=SC2086 # one word per container
   while IFS='|' read -r owner one_off status restarts since; do
-    if [ "$owner" != "$service" ] || [ "$one_off" = True ] || [ "$state" = running ]; then continue; fi
+    if [ "$owner" != "$1" ] || [ "$one_off" = True ] || [ "$state" = running ]; then continue; fi
     state=$status
     # Between two crashes a looping container is "running" too: what is started in it dies with it.
     if [ "$status" = running ] && [ "$restarts" -gt 0 ] && [[ $since > $minute_ago ]]; then state=restarting; fi
@@ -148,7 +154,6 @@ check_service() {
 # Sets `runner`: exec, run or local.
 choose_runner() {
   local insist=""
-  state=""
   case ${wanted:=auto} in
     auto) ;;
     docker) insist=yes ;;
@@ -160,10 +165,10 @@ choose_runner() {
     run_locally_because "$why"
     return
   fi
-  find_state
+  find_state "$service"
   runner=run
   case $state in
-    running) if [ -z "$stop" ] && ! is_served; then runner="exec"; fi ;;
+    running) if [ -z "$stop" ] && ! is_served && ! edits_settings; then runner="exec"; fi ;;
     "")
       check_service
       if [ -z "$insist" ] && needs_no_service; then runner=local && return; fi
@@ -213,11 +218,12 @@ collect_git_facts() {
 
 export_facts() {
   # What `config` says of the service is where the person has set it.
-  if [ "$command" != config ]; then export BACKUP_SERVICE=$service; fi
+  if [ "$command" != config ]; then export BACKUP_SERVICE=$service BACKUP_APP_SERVICE=$app_service; fi
   export BACKUP_HOST_COMMAND=./backup.sh BACKUP_RUNNER_IN_USE=$runner BACKUP_HOST_FOLDER=$root
   export BACKUP_HOST_NAME=${BACKUP_HOST_NAME:-$HOSTNAME}
   export BACKUP_HOST_USER=${SUDO_USER:-${USER:-${LOGNAME:-}}}
   if [ "$runner" != local ]; then export BACKUP_COMPOSE="${compose[*]}"; fi
+  if edits_settings; then export BACKUP_HOST_SETTINGS_READ_ONLY=false; fi
   case $command in backup | auto-backup | migrate | run | schedule | ui | recovery-kit) collect_git_facts ;; esac
 }
 
@@ -329,25 +335,26 @@ write_to_path() {
 start_again() {
   local code=$?
   trap '' INT TERM HUP
-  if "${compose[@]}" start "$service" >&2 </dev/null; then exit "$code"; fi
-  say "Service '$service' could not be started again. Run: ${compose[*]} up -d $service"
+  if "${compose[@]}" start "$app_service" >&2 </dev/null; then exit "$code"; fi
+  say "Service '$app_service' could not be started again. Run: ${compose[*]} up -d $app_service"
   if [ "$code" = 0 ]; then exit 3; fi
   exit "$code"
 }
 
 # The service is started again whatever becomes of the command: bash runs a trap when the command has ended.
 with_service_stopped() {
+  if [ "$app_service" != "$service" ]; then find_state "$app_service"; fi
   case $state in
     running | restarting) ;;
     *)
-      say "Service '$service' is not running: it stays stopped."
+      say "Service '$app_service' is not running: it stays stopped."
       in_container
       return
       ;;
   esac
   trap start_again EXIT
   trap interrupted INT TERM HUP
-  "${compose[@]}" stop "$service" >&2 </dev/null
+  "${compose[@]}" stop "$app_service" >&2 </dev/null
   in_container
 }
 
@@ -434,6 +441,8 @@ if [ ! -e "${app:=$root/backend}/backup_restore.py" ]; then app=$root; fi
 wanted=${BACKUP_RUNNER:-$(setting runner)}
 service=${BACKUP_SERVICE:-$(setting service)}
 service=${service:-backend}
+app_service=${BACKUP_APP_SERVICE:-$(setting app_service)}
+app_service=${app_service:-$service}
 read_arguments "$@"
 if asked_for --dry-run || asked_for --help; then stop=""; fi
 if ! [ -t 0 ] && ! needs_input; then exec </dev/null; fi

@@ -55,7 +55,8 @@ if [ "$(id -u)" = 0 ]; then become_the_apps_user "$@"; fi
 
 may_write data backend/data || exit
 may_write uploads backend/uploads || exit
-may_write backups backups || true # the app itself needs no access to them
+# The app itself needs no access to them: in a set-up that protects them from it, it has none.
+[ -O backups ] || say "/app/backups belongs to another user: on the host, sudo chown -R $(id -u):$(id -g) backups"
 recover
 
 database=${BACKUP_DATABASE:-${DATABASE_URL:-data/pats.db}}

@@ -41,10 +41,10 @@ def s3() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def rest(folder: Path) -> Iterator[int]:
+def rest(folder: Path, *options: str) -> Iterator[int]:
     """The port of a server of restic's own API for a folder."""
     port = free_port()
-    command = ["rclone", "serve", "restic", "--addr", f"{HERE}:{port}", str(folder / "served")]
+    command = ["rclone", "serve", "restic", *options, "--addr", f"{HERE}:{port}", str(folder / "served")]
     with running(command, port, RCLONE_CONFIG=str(folder / "rclone.conf")):
         yield port
 

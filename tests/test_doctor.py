@@ -55,6 +55,21 @@ def test_a_remote_that_can_be_used_is_fine_and_one_that_is_not_mounted_is_wrong(
     assert (found.level, found.text) == ("fine", f"The remote nas can be used: folder, {nas['path']}.")
 
 
+@pytest.mark.parametrize(
+    ("version", "is_named"), [("0.14.0", True), ("0.16.5", True), ("0.17.0", False), ("1.0.0", False), ("", False)]
+)
+def test_a_restic_that_is_older_than_the_reference_image_s_is_named(
+    app: SmallApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, is_named: bool
+) -> None:
+    (tmp_path / "restic").write_text(f"#!/bin/sh\necho restic {version} compiled with go\n")
+    (tmp_path / "restic").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    settings = with_remotes(app, cloud={"type": "restic", "repository": str(tmp_path / "none"), "password": "x"})
+    found = [one for one in examine(settings) if one.text.startswith("restic is ")]
+    assert [one.level for one in found] == ["warning"] * is_named
+    assert all(version[:4] in one.text for one in found)
+
+
 def test_every_remote_is_looked_at_and_no_secret_is_shown(app: SmallApp, tmp_path: Path, nas: dict[str, Any]) -> None:
     tables = {
         "nas": nas,

@@ -701,6 +701,24 @@ def test_a_wrong_password_is_said_in_a_sentence(app: SmallApp, repository: Setti
     assert "BACKUP_REMOTE_THERE_PASSWORD" in raised.value.hint
 
 
+@pytest.mark.needs("restic", "rclone")
+def test_a_repository_that_only_grows_takes_a_push_and_loses_nothing(app: SmallApp, tmp_path: Path) -> None:
+    """What an attacker with all keys of this machine cannot delete; see docs/security.md."""
+    put_repository(tmp_path / "served", PASSWORD, tmp_path)
+    with servers.rest(tmp_path, "--append-only") as port:
+        table = {"type": "restic", "repository": f"rest:http://127.0.0.1:{port}/", "password": PASSWORD}
+        settings = with_remote(app, table)
+        made(app, "one")
+        push(settings)
+        made(app, "two", 1)
+        push(settings)
+        with pytest.raises(RemoteFailed):
+            open_remote(settings, "there").remove(["one"])
+        assert there(settings) == ["two", "one"]
+        shutil.rmtree(app.backups / "one")
+        assert pull_backup(settings, "one", "there").fetched
+
+
 def test_a_stale_lock_is_taken_away_and_one_in_use_is_waited_for(
     app: SmallApp, repository: Settings, tmp_path: Path
 ) -> None:

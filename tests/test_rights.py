@@ -16,7 +16,7 @@ import pytest
 from backupkit.words.errors import Refused
 from backupkit.words.settings import load_settings
 from others import USER, as_other, as_root, give, owners
-from small_app import SmallApp
+from small_app import Result, SmallApp
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who has rights to lose: run the tests as root")
 
@@ -257,3 +257,42 @@ def test_a_forged_state_gains_nothing(app: SmallApp, secret: Path) -> None:
     done = as_root(app, "backup", "two")
     assert precious.read_text() == "kept", done
     assert stat.S_IMODE(secret.parent.stat().st_mode) == 0o700
+
+
+# A user of its own for the backups.
+
+
+def test_backups_of_a_user_of_their_own_are_safe_from_the_app_and_can_be_restored(app: SmallApp) -> None:
+    """The app shares its files with a group that this user is in; see docs/security.md."""
+    give(THIRD, app.backups)
+    app.backups.chmod(0o700)
+    for top in (app.database.parent, app.uploads):
+        for path in (top, *top.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o2770 if path.is_dir() else 0o660)
+
+    def command(*words: str) -> Result:
+        with_group = ("setpriv", f"--reuid={THIRD}", f"--regid={USER}", "--clear-groups")
+        return as_root(app, *words, prefix=(*with_group, "sh", "-c", 'umask 002; exec "$@"', "sh"))
+
+    def lose_data() -> None:
+        (app.uploads / "1" / "letter.txt").unlink()
+        app.execute("DELETE FROM documents")
+
+    def attack() -> None:
+        for act in (lambda: shutil.rmtree(app.backups / "good"), lambda: (app.backups / "good").rename("gone")):
+            with pytest.raises(PermissionError):
+                act()
+
+    def write_on() -> None:
+        (app.uploads / "1" / "letter.txt").write_text("Dear all")
+        app.execute("DELETE FROM documents")
+
+    assert command("backup", "good").code == 0
+    before = app.rows("documents")
+    as_other(lose_data)
+    as_other(attack)
+    done = command("restore", "good", "--yes")
+    assert done.code == 3 and "belongs to another user" in done.err
+    assert app.rows("documents") == before and (app.uploads / "1" / "letter.txt").exists()
+    as_other(write_on)

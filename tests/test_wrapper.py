@@ -46,7 +46,8 @@ if words[0] == "ps" and name in ("docker", "podman") and "compose" not in call a
 if words[0] == "ps" and answers["state"] and name + str(words) not in ("docker['ps', '--quiet']",):
     print("0123456789ab")
 if words[0] == "inspect":
-    print(f"backend|False|{{answers['state']}}|{{answers['restarts']}}|{{answers['since']}}")
+    for owner in answers["owners"]:
+        print(f"{{owner}}|False|{{answers['state']}}|{{answers['restarts']}}|{{answers['since']}}")
 if words[0] == "config":
     print("backend\\ndatabase")
 sys.exit(answers["codes"].get(words[0], 0))
@@ -84,7 +85,7 @@ class Host:
         for program in SYSTEM_PROGRAMS.split():
             self.link(program)
         self.answers: dict[str, Any] = {"plugin": True, "engine": "up", "state": "running", "restarts": 0, "codes": {}}
-        self.answers |= {"since": "2020-01-01T00:00:00Z", "output": ""}
+        self.answers |= {"since": "2020-01-01T00:00:00Z", "output": "", "owners": ["backend"]}
         self.answer()
 
     def link(self, program: str) -> None:
@@ -185,6 +186,32 @@ def test_a_service_that_does_not_run_is_worked_on_from_a_fresh_container(host: H
     assert call.startswith("docker compose run --rm --no-deps --name backup-")
     assert " -T -e " in call
     assert call.endswith(" --entrypoint python backend backup_restore.py list")
+
+
+@pytest.mark.parametrize("words", [("config", "set", "timezone", "UTC"), ("config", "unset", "timezone")])
+def test_settings_are_changed_in_a_container_that_can_write_them(host: Host, words: tuple[str, ...]) -> None:
+    """In the app's own service the file is read-only."""
+    host.install("docker")
+    host.run(*words)
+    assert host.handover()["call"].startswith("docker compose run --rm --no-deps ")
+    assert host.handover()["variables"]["BACKUP_HOST_SETTINGS_READ_ONLY"] == "false"
+
+
+def test_settings_are_looked_at_where_commands_run(host: Host) -> None:
+    host.install("docker")
+    host.run("config")
+    assert " exec " in host.handover()["call"]
+    assert "BACKUP_HOST_SETTINGS_READ_ONLY" not in host.handover()["variables"]
+
+
+def test_the_app_is_stopped_and_not_the_service_that_commands_run_in(host: Host) -> None:
+    host.install("docker")
+    (host.project / "backend" / "backup.toml").write_text('service = "backend"\napp_service = "app"\n')
+    host.answer(owners=["backend", "app"])
+    host.run("restore", "good", "--yes", "--stop")
+    calls = [one["call"].removeprefix("docker compose ") for one in host.noted()]
+    assert [call for call in calls if call.startswith(("stop", "start"))] == ["stop app", "start app"]
+    assert " backend backup_restore.py restore good --yes" in host.handover()["call"]
 
 
 def test_a_container_that_just_crashed_is_not_entered(host: Host) -> None:

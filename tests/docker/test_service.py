@@ -64,10 +64,59 @@ def test_the_app_runs_as_an_ordinary_user_on_a_read_only_root(project: Project) 
     project.up()
     users: dict[str, int] = json.loads(project.inside("python", "-c", USERS))
     assert users["python app.py"] == 1000
-    assert not [command for command, user in users.items() if user == 0 and "docker-init" not in command]
+    as_root = [command for command, user in users.items() if user == 0 and command]  # none of what has ended already
+    assert not [one for one in as_root if "docker-init" not in one and "/health" not in one]  # init, the health check
     assert project.inspect("{{.HostConfig.ReadonlyRootfs}}") == "true"
     with pytest.raises(AssertionError, match="Read-only"):
         project.inside("touch", "/app/x")
+
+
+# What each process but init may do, as the kernel has it.
+RIGHTS = """
+import json, os, pathlib
+own = {os.getpid(), os.getppid(), 1}
+pages = [pathlib.Path("/proc") / name for name in os.listdir("/proc") if name.isdigit() and int(name) not in own]
+told = [dict(line.split(":\\t", 1) for line in (page / "status").read_text().splitlines()) for page in pages]
+names = ("CapInh", "CapPrm", "CapEff", "CapAmb", "NoNewPrivs")
+apps = [one for one in told if one["Uid"].split()[0] != "0"]  # the health check is root's
+print(json.dumps([{name: int(one[name], 16) for name in names} for one in apps]))
+"""
+
+
+def test_the_app_has_no_rights_that_it_does_not_need(project: Project) -> None:
+    project.up()
+    rights = json.loads(project.inside("python", "-c", RIGHTS))
+    assert rights and all(one.pop("NoNewPrivs") == 1 for one in rights)
+    assert {value for one in rights for value in one.values()} == {0}
+    with pytest.raises(AssertionError, match="Read-only"):
+        project.inside("sh", "-c", "echo 'test_command = \"id\"' >>/app/backup.toml")
+
+
+def test_the_scheduler_alone_can_write_backups_where_that_is_set(project: Project) -> None:
+    """What an attacker inside the app cannot delete; every command goes on working."""
+    (project.folder / ".env").write_text("BACKUPS_IN_APP=ro\n")
+    project.scheduler.pop("profiles")
+    project.override(environment={"BACKUP_ENABLED": "false"})
+    give(project.backups, 1000)
+    project.up()
+    project.backup_sh("config", "set", "service", "scheduler")
+    project.backup_sh("config", "set", "app_service", "backend")
+    letter = project.add_document(project.add_application("Before"), "Dear all")
+    project.backup_sh("backup", "good")
+    for command in ("rm -r /app/backups/good", "touch /app/backups/x", "mv /app/backups/good /app/backups/gone"):
+        with pytest.raises(AssertionError, match="Read-only"):
+            project.inside("sh", "-c", command)
+    drop_table(project)
+    started = project.inspect("{{.State.StartedAt}}")
+    project.backup_sh("restore", "good", "--yes", "--stop")
+    assert letter.read_text() == "Dear all"
+    assert project.inspect("{{.State.StartedAt}}") > started
+    project.up()
+    assert project.companies() == {"Before"}
+    project.backup_sh("undo", "--yes")
+    assert not letter.exists()
+    project.backup_sh("prune", "--dry-run")
+    assert "belongs to another user" not in project.logs()
 
 
 def test_a_setting_that_is_set_lasts(project: Project) -> None:

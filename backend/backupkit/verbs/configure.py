@@ -158,5 +158,7 @@ def _write(path: Path, text: str, contained: bool) -> None:
     try:
         disk.rewrite_file(path, text.encode())
     except OSError as error:
-        hint = mount if error.errno == errno.EROFS else f"As its owner, or as root? ls -ld {path.parent} {path}"
+        hint = f"As its owner, or as root? ls -ld {path.parent} {path}"
+        if error.errno == errno.EROFS:
+            hint = "It is mounted read-only. Type it on the host: ./backup.sh config set KEY VALUE"
         raise BackupError(f"{path} cannot be written: {error.strerror}.", hint) from error

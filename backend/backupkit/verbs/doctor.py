@@ -17,6 +17,7 @@ from typing import Literal
 from backupkit.ground import disk, mounts, sqlite, tree
 from backupkit.parts import carried, duty, journal, lock, marks, schema, selection, space, store, timetable
 from backupkit.parts.reliable import CLOCKS_DIFFER
+from backupkit.parts.remotes import restic
 from backupkit.parts.sources import database, uploads
 from backupkit.verbs import index_flaws, recover
 from backupkit.verbs.create import refuse_overlap
@@ -306,6 +307,19 @@ def _remotes(settings: Settings, tell: Listener) -> Iterator[Finding]:
             yield Finding("wrong", failure.message, failure.hint)
         else:
             yield Finding("fine", f"The remote {name} can be used: {table.type}, {table.place}.")
+    if any(table.type == "restic" for table in settings.remotes.values()):
+        yield from _restic()
+
+
+def _restic() -> Iterator[Finding]:
+    version = restic.installed_version()
+    if version and version < restic.RECENT:
+        is_old = f"restic is {_dotted(version)}: since {_dotted(restic.RECENT)} its exit code says what is wrong."
+        yield Finding("warning", is_old, "a later one: https://github.com/restic/restic/releases, or Debian 13")
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
 
 
 def _variables(_settings: Settings) -> Iterator[Finding]:

@@ -13,13 +13,17 @@ from backupkit.words.alembic_setup import AlembicSetup
 
 @dataclass(frozen=True)
 class Reach:
-    """The Compose command and service on the way here, or none of them: then this is the machine itself."""
+    """The Compose command and service on the way here, or none of them: then this is the machine itself.
+
+    `app_service` is the app's, where commands run in another one.
+    """
 
     service: str
     app_dir: Path
     compose: str = ""
     wrapper: str = ""
     setup: AlembicSetup | None = None
+    app_service: str = ""
 
     @property
     def in_container(self) -> bool:
@@ -57,14 +61,20 @@ class Reach:
 
     def restart(self) -> str:
         """A line that restarts the app; empty where only the person knows how."""
-        return f"{self.compose} restart {self.service}" if self.in_container else ""
+        return f"{self.compose} restart {self.app_service or self.service}" if self.in_container else ""
 
 
-def reach_from(environment: Mapping[str, str], service: str, app_dir: Path, setup: AlembicSetup | None = None) -> Reach:
+def reach_from(
+    environment: Mapping[str, str],
+    service: str,
+    app_dir: Path,
+    setup: AlembicSetup | None = None,
+    app_service: str = "",
+) -> Reach:
     """What the wrapper told in the environment; without it nobody knows of a Compose, in a bare container neither."""
     compose = environment.get("BACKUP_COMPOSE", "docker compose") if is_contained(environment) else ""
     wrapper = environment.get("BACKUP_HOST_COMMAND", "./backup.sh" if compose else "")
-    return Reach(service, app_dir, compose, wrapper, setup)
+    return Reach(service, app_dir, compose, wrapper, setup, app_service)
 
 
 def is_contained(environment: Mapping[str, str]) -> bool:

@@ -203,7 +203,8 @@ class Settings(BaseSettings):
         le=3650,
         description="When the disk of the backups will be full in fewer days, status is critical.",
     )
-    service: str = Field(default="backend", description="The Compose service that holds the data.")
+    service: str = Field(default="backend", description="The Compose service that commands run in.")
+    app_service: str = Field(default="", description="The app's service, where it is another one; `--stop` stops it.")
     runner: Literal["auto", "docker", "local"] = Field(default="auto", description="How backup.sh runs the commands.")
     notify_urls: Annotated[tuple[SecretUrl, ...], NoDecode] = Field(
         default=(), description="Where messages about unattended runs go: Apprise URLs."
@@ -449,7 +450,7 @@ class Settings(BaseSettings):
     @cached_property
     def reach(self) -> Reach:
         """The commands a person can type to come here."""
-        return reach_from(os.environ, self.service, self.app_dir, self.alembic)
+        return reach_from(os.environ, self.service, self.app_dir, self.alembic, self.app_service)
 
     @cached_property
     def secrets(self) -> tuple[Secret, ...]:

@@ -34,6 +34,7 @@ from backupkit.words.secrets import IN_FILE, revealed, scrubbed, secrets_from_fi
 from backupkit.words.settings import Settings
 
 OLDEST = (0, 12)
+RECENT = (0, 17)  # since then its exit code says whether a repository is locked, missing or of another password
 _MARK = "backupkit"
 _INCOMPLETE = 3  # restic's exit code for a snapshot that lacks files
 _FAR = 86400.0  # seconds: a check or a clean-up of a large repository takes hours, and says little meanwhile
@@ -47,6 +48,21 @@ _BY_SSH = "subprocess ssh: "
 _NOT_LET_IN = re.compile(r"Host key verification failed|Permission denied \(|Too many authentication failures")
 # What restic itself starts, by how the repository's address begins; and the package that has it.
 _NEEDED = {"sftp:": ("ssh", "openssh-client"), "rclone:": ("rclone", "rclone")}
+
+
+def installed_version() -> tuple[int, int] | None:
+    """The version of the restic that is installed; None where there is none, or it does not say."""
+    return version_in(_told_version()) if shutil.which("restic") else None
+
+
+def version_in(told: str) -> tuple[int, int] | None:
+    """The version in what `restic version` prints."""
+    found = re.search(r"restic (\d+)\.(\d+)", told)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _told_version() -> str:
+    return subprocess.run(["restic", "version"], capture_output=True, text=True, timeout=60, check=False).stdout
 
 
 @dataclass(frozen=True)
@@ -174,9 +190,8 @@ class ResticRemote:
                     hint=f"apt-get install {package}, or brew install {package}; in a container it belongs into the "
                     "image.",
                 )
-        told = subprocess.run(["restic", "version"], capture_output=True, text=True, timeout=60, check=False).stdout
-        found = re.search(r"restic (\d+)\.(\d+)", told)
-        if found is None or (int(found[1]), int(found[2])) < OLDEST:
+        told = _told_version()
+        if (version_in(told) or (0, 0)) < OLDEST:
             raise RemoteFailed(
                 f"This restic is too old: {_reason(told)}; it takes {'.'.join(map(str, OLDEST))} or later.",
                 hint="Install a later one: https://github.com/restic/restic/releases",
