@@ -41,6 +41,7 @@ class OtherApp:
         self.database = folder / database
         self.uploads = folder / "uploads"
         self.backups = folder / "backups"
+        self.version_table = "alembic_version"
         for wanted in (self.database.parent, self.uploads, self.backups):
             wanted.mkdir(parents=True)
 
@@ -72,23 +73,23 @@ class OtherApp:
         text = "\n".join([*lines, "def upgrade():", body, "def downgrade():", "    pass"])
         return self.write(f"{place}/{revision}.py", text)
 
-    def with_notes(self, *revisions: str, table: str = "alembic_version") -> None:
+    def with_notes(self, *revisions: str) -> None:
         """The database as these revisions have it, made without Alembic, with three notes in it."""
         columns = "id INTEGER PRIMARY KEY, text TEXT" + (", colour TEXT" if "b2" in revisions else "")
         with contextlib.closing(sqlite3.connect(self.database)) as live, live:
             live.execute("PRAGMA journal_mode=WAL")
             live.execute(f"CREATE TABLE notes ({columns})")
             live.executemany("INSERT INTO notes (text) VALUES (?)", [("one",), ("two",), ("three",)])
-            live.execute(f"CREATE TABLE {table} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
-            live.executemany(f"INSERT INTO {table} VALUES (?)", [(one,) for one in revisions])
+            live.execute(f"CREATE TABLE {self.version_table} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+            live.executemany(f"INSERT INTO {self.version_table} VALUES (?)", [(one,) for one in revisions])
 
     def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """What the live database answers; committed."""
         with contextlib.closing(sqlite3.connect(self.database, timeout=30)) as live, live:
             return live.execute(statement, values).fetchall()
 
-    def revisions(self, table: str = "alembic_version") -> set[str]:
-        return {row[0] for row in self.query(f"SELECT version_num FROM {table}")}
+    def revisions(self) -> set[str]:
+        return {row[0] for row in self.query(f"SELECT version_num FROM {self.version_table}")}
 
     def settings(self, **more: Any) -> Settings:
         """The settings of this app, for the library."""

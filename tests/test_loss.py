@@ -175,3 +175,13 @@ def test_what_was_not_shown_is_not_done(other: OtherApp) -> None:
     with pytest.raises(MigrationFailed, match="other rows than in the rehearsal"):
         restore_backup(other.settings(), plan)
     assert len(other.query("SELECT * FROM comments")) == 3 and other.revisions() == {"a1"}
+
+
+def test_the_plan_counts_what_differs_after_the_migration_and_folds_the_rest(other: OtherApp) -> None:
+    for number in range(180):
+        other.query(f"CREATE TABLE same_{number:03} (id INTEGER PRIMARY KEY)")
+    other.migration("b2", 'op.execute("UPDATE comments SET note = 1 WHERE id = 3")', "a1")
+    create_backup(other.settings(), Order("old"))
+    said = other.command("restore", "old", "--migrate", "--dry-run", check=0).out
+    assert "comments: 3 -> 3 (1 changed)" in said and "unchanged: 18" in said
+    assert "same_" not in said

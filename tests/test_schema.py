@@ -185,7 +185,7 @@ def test_the_apps_logging_stays_apart_from_ours(other: OtherApp) -> None:
 
 def test_a_migration_that_never_returns_is_ended(other: OtherApp, monkeypatch: pytest.MonkeyPatch) -> None:
     computed(other, "import time\ntime.sleep(1000)")
-    monkeypatch.setattr(schema, "_READING", 1)
+    monkeypatch.setattr(schema, "READING", 1)
     verdict = relation(other)
     assert verdict.relation == "unreadable" and "within 1 s" in verdict.reason
 

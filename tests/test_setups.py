@@ -242,6 +242,79 @@ def test_paths_are_those_that_alembic_would_take(other: OtherApp, layout: Callab
     type_what_is_printed(other, **environment)
 
 
+# Other version tables.
+
+
+@pytest.fixture
+def renamed(other: OtherApp) -> OtherApp:
+    """Its revisions are in `its_versions`, as another module of it says; `alembic_version` is there for others."""
+    other.query("ALTER TABLE alembic_version RENAME TO its_versions")
+    other.version_table = "its_versions"
+    other.write("its_names.py", "TABLE = 'its_versions'")
+    other.write("alembic.ini", INI + "prepend_sys_path = .\n")
+    env = ENV.replace("render_as_batch=True", "version_table=its_names.TABLE")
+    other.write("alembic/env.py", "import its_names\n" + env)
+    return other
+
+
+@pytest.fixture
+def shared(renamed: OtherApp) -> OtherApp:
+    """Another app's migrations keep theirs in the same database, in the usual table."""
+    renamed.query("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+    renamed.query("INSERT INTO alembic_version VALUES ('feedfacecafe')")
+    return renamed
+
+
+@pytest.mark.parametrize("which", ["renamed", "shared"])
+def test_revisions_are_read_where_env_py_keeps_them(which: str, request: pytest.FixtureRequest) -> None:
+    app: OtherApp = request.getfixturevalue(which)
+    goes_all_the_way(app)
+    metadata = store.find(app.settings(), "old").metadata
+    assert metadata and (metadata.revisions, metadata.version_table) == (("a1",), "its_versions")
+    app.command("verify", "old", check=0)
+    assert "at this code's revision: b2" in app.command("doctor").out
+    if which == "shared":
+        assert app.query("SELECT * FROM alembic_version") == [("feedfacecafe",)]
+
+
+def test_the_printed_commands_write_to_the_table_that_env_py_names(shared: OtherApp) -> None:
+    type_what_is_printed(shared)
+    assert shared.revisions() == {"b2"} and shared.query("SELECT * FROM alembic_version") == [("feedfacecafe",)]
+
+
+def test_env_py_is_asked_once_until_it_changes(renamed: OtherApp) -> None:
+    asked = "open('asked', 'a').write('x')\n"
+    file = renamed.folder / "alembic" / "env.py"
+    file.write_text(asked + file.read_text())
+    for name in ("one", "two", "three"):
+        renamed.command("backup", name, check=0)
+    assert (renamed.folder / "asked").read_text() == "x"
+    file.write_text("\n" + file.read_text())
+    renamed.command("backup", "four", check=0)
+    assert (renamed.folder / "asked").read_text() == "xx"
+
+
+def test_what_cannot_be_asked_is_neither_guessed_nor_called_unversioned(renamed: OtherApp) -> None:
+    file = renamed.folder / "alembic" / "env.py"
+    file.write_text("raise ValueError('no settings here')\n" + file.read_text())
+    first = renamed.command("backup", "old", check=3)
+    assert "BACKUP_VERSION_TABLE" in first.err and "no settings here" in first.err
+    plan = renamed.command("restore", "old", "--dry-run", check=0).out
+    assert "cannot be compared" in plan and "BACKUP_VERSION_TABLE" in plan and "stamp" not in plan
+    assert "stamp" not in renamed.command("restore", "old", "--force", check=3).out
+    assert "BACKUP_VERSION_TABLE" in renamed.command("doctor").out
+    assert renamed.command("migrate").code == 1
+    named = {"BACKUP_VERSION_TABLE": "its_versions"}
+    found = renamed.command("restore", "old", "--dry-run", "--json", env=named, check=0).json
+    assert found["verdict"]["relation"] == "behind"
+
+
+def test_asking_opens_no_live_database(renamed: OtherApp) -> None:
+    file = renamed.folder / "alembic" / "env.py"
+    file.write_text(f"import sqlite3\nsqlite3.connect({str(renamed.database)!r})\n" + file.read_text())
+    assert "opened the live database" in renamed.command("backup", "old", check=3).err
+
+
 # Ways to lead env.py to a copy.
 
 ITS_OWN = """

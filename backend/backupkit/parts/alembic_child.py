@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MARK = "backupkit-answer: "
 REFUSAL = "opened the live database"  # what app_guard.py says
 _START = os.getcwd()  # the app's code may go elsewhere
+WAYS = ("url", "async", "connection")  # how env.py is led to a database, in the order in which they are tried
 Request = dict[str, Any]
 Answer = dict[str, Any]
 

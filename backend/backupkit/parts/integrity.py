@@ -161,8 +161,9 @@ def _is_tree(folder: Path, recorded: str) -> bool:
 
 
 def _compared(metadata: Metadata, found: Inspection, checksum: str | None) -> Iterator[str]:
-    if metadata.revisions and found.revisions != tuple(sorted(metadata.revisions)):
-        at = ", ".join(found.revisions or ()) or "none"
+    at_table = found.versions.get(metadata.version_table)
+    if metadata.revisions and at_table != tuple(sorted(metadata.revisions)):
+        at = ", ".join(at_table or ()) or "none"
         yield f"its revision is {at}, and the metadata say {', '.join(metadata.revisions)}"
     if metadata.schema_fingerprint and metadata.schema_fingerprint != found.fingerprint:
         yield "its tables are not built as the metadata say"

@@ -22,7 +22,7 @@ from backupkit.words.events import Listener, silence
 from backupkit.words.model import GitFacts, Migration, SchemaVerdict
 from backupkit.words.settings import Settings
 
-_READING = 60  # seconds
+READING = 60  # seconds
 _CHILD = str(Path(alembic_child.__file__))
 _PACKAGES = str(Path(__file__).resolve().parents[2])
 
@@ -175,7 +175,7 @@ def ask(settings: Settings, request: dict[str, Any], tell: Listener) -> dict[str
     with app_process.workshop(settings, None) as shop:
         # Looking leaves nothing behind: no bytecode in the app's folder either.
         environment = {**shop.environment, "PYTHONDONTWRITEBYTECODE": "1"}
-        return answer_of(settings, request, environment, _READING, tell)
+        return answer_of(settings, request, environment, READING, tell)
 
 
 def answer_of(

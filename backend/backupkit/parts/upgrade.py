@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from backupkit.parts import alembic_child, app_process, loss, schema
+from backupkit.parts import alembic_child, app_process, loss, schema, version_table
 from backupkit.parts.app_process import AppCodeFailed, Ended, Workshop
 from backupkit.parts.loss import Loss
 from backupkit.parts.sources import database
@@ -20,8 +20,6 @@ from backupkit.words.events import Listener, silence
 from backupkit.words.names import shown
 from backupkit.words.settings import Settings
 
-# How env.py is led to the database, in the order in which it is tried on a copy.
-WAYS = ("url", "async", "connection")
 _MOST_LOSSES = 10  # named one by one
 _POINT = (
     "Let env.py take its URL from sqlalchemy.url, DATABASE_URL or BACKUP_DATABASE; or set BACKUP_MIGRATE_ENVIRONMENT"
@@ -56,7 +54,7 @@ def migrate_copy(
     """
     filled, version = loss.measure(copy), _schema_version(settings)
     with app_process.workshop(settings, copy) as shop:
-        way = _upgrade(settings, shop, target, WAYS, tell)
+        way = _upgrade(settings, shop, target, alembic_child.WAYS, tell)
     if version is not None and _schema_version(settings) not in (version, None):
         raise MigrationFailed(
             f"The migration changed the live database {settings.database} while a copy was to be migrated.",
@@ -153,7 +151,7 @@ def _arrived(settings: Settings, copy: Path, wanted: Iterable[str] | None) -> da
         raise MigrationFailed(f"The migrated copy is not sound: {found.problems[0]}.")
     if settings.alembic is None:
         return found
-    if left := schema.read(settings).missing_from(found.revisions or (), wanted):
+    if left := schema.read(settings).missing_from(version_table.at(settings, found), wanted):
         raise MigrationFailed(
             f"The migrations ran, and {len(left)} are still to be run on the copy: env.py took another database.",
             hint=_POINT,

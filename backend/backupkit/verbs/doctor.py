@@ -15,7 +15,19 @@ from pathlib import Path
 from typing import Literal
 
 from backupkit.ground import disk, mounts, sqlite, tree
-from backupkit.parts import carried, duty, journal, lock, marks, schema, selection, space, store, timetable
+from backupkit.parts import (
+    carried,
+    duty,
+    journal,
+    lock,
+    marks,
+    schema,
+    selection,
+    space,
+    store,
+    timetable,
+    version_table,
+)
 from backupkit.parts.reliable import CLOCKS_DIFFER
 from backupkit.parts.remotes import restic
 from backupkit.parts.sources import database, uploads
@@ -167,7 +179,7 @@ def _is_anothers(path: Path, us: int) -> bool:
 
 def _schema(settings: Settings) -> Iterator[Finding]:
     with database.snapshot(settings.database, min(settings.busy_timeout, 5)) as moment:
-        revisions = database.revisions(moment) or ()
+        revisions = version_table.of_live(settings, moment)
     verdict = schema.classify(settings, revisions)
     at = ", ".join(revisions) or "no revision"
     if verdict.relation == "same":

@@ -18,7 +18,7 @@ from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.verbs.restore import Restored, RestorePlan, plan_source, restore_source
-from backupkit.verbs.staging import Source
+from backupkit.verbs.staging import Source, at_its_revisions
 from backupkit.words.errors import NoSuchBackup, Refused
 from backupkit.words.events import Listener, silence
 from backupkit.words.names import STAMP
@@ -139,4 +139,4 @@ def _source(settings: Settings, loaded: Path, name: str) -> Source:
     with database.open_sealed(loaded) as connection:
         found = database.look(connection)  # that it is sound was found when it was loaded
     facts = replace(found.facts, sha256=disk.hash_file(loaded))
-    return Source(name, loaded, None, facts, found.revisions or ())
+    return at_its_revisions(settings, Source(name, loaded, None, facts), found)

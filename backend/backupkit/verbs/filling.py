@@ -18,7 +18,8 @@ from datetime import datetime
 from pathlib import Path
 
 from backupkit.ground import disk, process
-from backupkit.parts import index, manifest, selection, space
+from backupkit.parts import index, manifest, selection, space, version_table
+from backupkit.parts.schema import CannotRead
 from backupkit.parts.sources import database, uploads
 from backupkit.parts.sources.database import Inspection
 from backupkit.verbs import index_flaws
@@ -174,7 +175,8 @@ def _is_unchanged(draft: Draft, stamp: str | None) -> bool:
 
 def _as_before(metadata: Metadata) -> Inspection:
     assert metadata.database is not None
-    return Inspection(metadata.database, metadata.revisions, metadata.schema_fingerprint or "")
+    versions = {metadata.version_table: metadata.revisions} if metadata.revisions else {}
+    return Inspection(metadata.database, versions, metadata.schema_fingerprint or "")
 
 
 def _link_database(draft: Draft) -> bool:
@@ -219,7 +221,7 @@ def _keep_raw(draft: Draft) -> _Taken:
     size = sum((draft.folder / name).stat().st_size for name in kept)
     checksum = disk.hash_file(draft.database) if draft.database.exists() else ""
     draft.seen.database = None
-    return _Taken(size, database=Inspection(DatabaseFacts(size=size, sha256=checksum, raw=True), None, ""))
+    return _Taken(size, database=Inspection(DatabaseFacts(size=size, sha256=checksum, raw=True), {}, ""))
 
 
 def _record_database(draft: Draft, found: _Taken, checksums: manifest.ChecksumWriter) -> None:
@@ -237,7 +239,8 @@ def _database_files(draft: Draft) -> list[Path]:
 
 def _metadata(draft: Draft, found: _Taken, files: _Taken) -> Metadata:
     assert found.database is not None
-    revisions = found.database.revisions or ()
+    table = _version_table(draft, found.database)
+    revisions = found.database.versions.get(table, ())
     added = found.added + files.added
     shares = added < found.database.facts.size + (files.uploads.bytes if files.uploads else 0)
     return Metadata(
@@ -250,6 +253,7 @@ def _metadata(draft: Draft, found: _Taken, files: _Taken) -> Metadata:
         kind=draft.order.kind,
         note=draft.order.note,
         alembic_revisions=revisions,
+        version_table=table,
         schema_fingerprint=found.database.fingerprint,
         database=found.database.facts,
         uploads=files.uploads,
@@ -259,3 +263,12 @@ def _metadata(draft: Draft, found: _Taken, files: _Taken) -> Metadata:
         linked_from=draft.earlier.folder.name if draft.earlier and shares else None,
         added_bytes=added,
     )
+
+
+def _version_table(draft: Draft, found: Inspection) -> str:
+    """Where the revisions stand; Alembic's usual table where several may be meant and env.py cannot say which."""
+    try:
+        return version_table.name_of(draft.settings, found.versions, draft.tell)
+    except CannotRead as error:
+        draft.tell(Warned(f"{error.message} {error.hint}"))
+        return database.VERSION_TABLE

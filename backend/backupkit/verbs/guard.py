@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from backupkit.parts import app_process
+from backupkit.parts import app_process, version_table
 from backupkit.parts.sources import database
 from backupkit.verbs.create import create_backup
 from backupkit.words.errors import SourceBroken
@@ -48,7 +48,8 @@ def _has_work(context: Any, settings: Settings) -> bool:
         return False
     try:
         with database.snapshot(settings.database, settings.busy_timeout) as moment:
-            return bool(list(steps(database.revisions(moment) or (), None)))
+            found = database.versions(moment)
+            return bool(list(steps(found.get(version_table.known(settings), ()), None)))
     except SourceBroken:
         return False  # a new database: Alembic makes it
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from backupkit.ground import disk
-from backupkit.parts import journal, marks, schema, staging_area, store, upgrade
+from backupkit.parts import journal, marks, schema, staging_area, store, upgrade, version_table
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database
 from backupkit.verbs import recover, staging
@@ -57,7 +57,7 @@ def migrate(
     with at_work(settings, f"migrate to {revision}", tell, clock) as work:
         recover.recover_under_lock(settings, work.tell)
         with database.snapshot(settings.database, settings.busy_timeout, work.tell) as moment:
-            pending = schema.steps_to(settings, database.revisions(moment) or (), revision, work.tell)
+            pending = schema.steps_to(settings, version_table.of_live(settings, moment, work.tell), revision, work.tell)
         if not pending:
             return None
         with staging.claimed(settings, work.tell):
@@ -123,7 +123,8 @@ def _go_live(
     tell(Step("Migrating the live database"))
     try:
         upgrade.migrate_live(settings, revision, rehearsed.way, tell, handle)
-        proof = database.prove(settings.database, settings.busy_timeout, rehearsed.found.revisions or ())
+        wanted = version_table.at(settings, rehearsed.found)
+        proof = database.prove(settings.database, settings.busy_timeout, wanted, version_table.known(settings))
         marks.remember_restore(settings.dir, backup.name)
         journal.remove(settings.dir)
     except BaseException as error:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from backupkit.ground import process
-from backupkit.parts import journal, lock, marks, staging_area, store
+from backupkit.parts import journal, lock, marks, staging_area, store, version_table
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta_apply
 from backupkit.parts.staging_area import AreaPart, Identity
@@ -267,7 +267,8 @@ def finish_uploads(settings: Settings, found: Journal, tell: Listener) -> databa
 
 
 def _prove(settings: Settings, found: Journal) -> database.Inspection:
-    return database.prove(settings.database, settings.busy_timeout, found.revisions)
+    table = version_table.known(settings)
+    return database.prove(settings.database, settings.busy_timeout, found.revisions, table)
 
 
 def _proof(proving: Future[database.Inspection], tell: Listener) -> database.Inspection | None:

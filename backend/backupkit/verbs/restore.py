@@ -33,6 +33,7 @@ from backupkit.parts import (
     staging_area,
     store,
     upgrade,
+    version_table,
 )
 from backupkit.parts.journal import Journal
 from backupkit.parts.rows import Changes
@@ -147,17 +148,23 @@ def _rehearsed(settings: Settings, plan: RestorePlan, expect_loss: Collection[st
     _refuse_to_migrate(plan.verdict)
     if plan.verdict is None or plan.verdict.relation != "behind":
         return plan
-    rehearsed = staging.rehearse(settings, plan.source, plan.verdict.target, tell)
-    upgrade.refuse_loss(rehearsed, expect_loss)
+    with staging.rehearsed(settings, plan.source, plan.verdict.target, tell) as (migrated, rehearsed):
+        upgrade.refuse_loss(rehearsed, expect_loss)
+        live = plan.live if plan.live.trouble else replace(plan.live, changes=_changes_to(settings, migrated, tell))
     lost = tuple(f"The migration loses {one.text}, as expected." for one in rehearsed.losses)
-    found = rehearsed.found
     return replace(
         plan,
+        live=live,
         rehearsed=rehearsed,
-        revisions_after=found.revisions or (),
-        rows_after=found.facts.rows,
+        revisions_after=version_table.at(settings, rehearsed.found, tell),
+        rows_after=rehearsed.found.facts.rows,
         notes=(*plan.notes, *lost),
     )
+
+
+def _changes_to(settings: Settings, source: Source, tell: Listener) -> Mapping[str, Changes]:
+    with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
+        return _compare_rows(moment, database.count_rows(moment), source, False, tell)
 
 
 def _meant(settings: Settings, name: str) -> tuple[Backup, tuple[str, ...]]:
@@ -183,7 +190,7 @@ def plan_source(settings: Settings, source: Source, force: bool, tell: Listener)
     """The plan for a source that is verified already: a backup, or a database made from a dump."""
     verdict = None
     if source.database:
-        verdict = schema.classify(settings, source.revisions, tell)
+        verdict = source.undecided or schema.classify(settings, source.revisions, tell)
     _require_writable(settings, source)
     live = _look_at_live(settings, source, tell)
     if verdict:
@@ -235,9 +242,9 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
     return Restored(
         source=plan.source.name,
         safety=left.name,
-        verdict=schema.classify(settings, found.revisions, tell) if found.revisions is not None else None,
+        verdict=_verdict(settings, plan.source, found, tell),
         rows=proof.facts.rows if proof else {},
-        revisions=(proof.revisions or ()) if proof else (),
+        revisions=(found.revisions or ()) if proof else (),
         uploads=plan.uploads,
         warnings=tuple(heard),
         can_undo=plan.source.database is None or holds_database(left),
@@ -256,6 +263,13 @@ def _raw_files(settings: Settings, safety: Backup) -> tuple[Path, ...]:
         return ()
     names = [settings.database.name, *(path.name for path in database.sidecars(settings.database))]
     return tuple(path for path in (safety.path / name for name in names) if path.exists())
+
+
+def _verdict(settings: Settings, source: Source, found: Journal, tell: Listener) -> SchemaVerdict | None:
+    """How what is live now stands to this code."""
+    if found.revisions is None:
+        return None
+    return source.undecided or schema.classify(settings, found.revisions, tell)
 
 
 def _refuse_other_outcome(plan: RestorePlan, staged: Source) -> None:
@@ -346,7 +360,17 @@ def _look_at_live(settings: Settings, source: Source, tell: Listener) -> Live:
         return Live(unsaved=unsaved, trouble=error.message)
     unsaved += 0 if is_saved else found.facts.size
     facts = found.facts
-    return Live(found.revisions or (), facts.rows, facts.size, facts.encoding, unsaved, is_wanted, changes=changes)
+    return Live(
+        _revisions(settings, found, tell), facts.rows, facts.size, facts.encoding, unsaved, is_wanted, changes=changes
+    )
+
+
+def _revisions(settings: Settings, found: database.Inspection, tell: Listener) -> tuple[str, ...]:
+    """Where the live database is; nowhere in particular where env.py cannot say in which table that stands."""
+    try:
+        return version_table.at(settings, found, tell)
+    except schema.CannotRead:
+        return ()
 
 
 def _compare_rows(

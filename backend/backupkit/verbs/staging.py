@@ -11,12 +11,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backupkit.ground import disk, process, tree
-from backupkit.parts import index, integrity, lock, manifest, schema, selection, space, staging_area, store, upgrade
+from backupkit.parts import (
+    index,
+    integrity,
+    lock,
+    manifest,
+    schema,
+    selection,
+    space,
+    staging_area,
+    store,
+    upgrade,
+    version_table,
+)
 from backupkit.parts.sources import database, delta, uploads
 from backupkit.parts.staging_area import AreaPart, Identity
+from backupkit.parts.upgrade import Rehearsed
 from backupkit.words.errors import Damaged
 from backupkit.words.events import Listener, Notice, Progress, Step, Warned, silence
-from backupkit.words.model import UPLOADS_FOLDER, Backup, DatabaseFacts, Flaw, GitFacts, Part
+from backupkit.words.model import UPLOADS_FOLDER, Backup, DatabaseFacts, Flaw, GitFacts, Part, SchemaVerdict
 from backupkit.words.names import shown
 from backupkit.words.settings import Settings
 
@@ -34,6 +47,7 @@ class Source:
     revisions: tuple[str, ...] = ()
     same_owner: bool = True
     git: GitFacts | None = None
+    undecided: SchemaVerdict | None = None
 
 
 def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listener) -> Source:
@@ -48,7 +62,7 @@ def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listen
     source = Source(backup.name, file, tree, same_owner=manifest.has_checksums(backup.path), git=metadata.git)
     opened: list[sqlite3.Connection] = []
     with process.beside(metadata.database.size if metadata.database and file else 0) as beside:
-        looking = beside.submit(_with_database, source, metadata.database, opened.append) if file else None
+        looking = beside.submit(_with_database, settings, source, metadata.database, opened.append) if file else None
         try:
             _refuse_altered(backup, only, tell)
             return looking.result() if looking else source
@@ -87,7 +101,7 @@ def _way_out(name: str, damaged: set[Part]) -> str:
 
 
 def _with_database(
-    source: Source, recorded: DatabaseFacts | None, opened: Callable[[sqlite3.Connection], None]
+    settings: Settings, source: Source, recorded: DatabaseFacts | None, opened: Callable[[sqlite3.Connection], None]
 ) -> Source:
     """The source with what its database holds; its checksum is the recorded one, which is compared beside this."""
     assert source.database is not None
@@ -106,7 +120,16 @@ def _with_database(
     flaws = found.facts.index_flaws or kept.index_flaws
     mode = recorded.journal_mode if recorded else database.header_mode(source.database)
     facts = replace(found.facts, sha256=kept.sha256, journal_mode=mode, mode=kept.mode, index_flaws=flaws)
-    return replace(source, facts=facts, revisions=found.revisions or ())
+    return at_its_revisions(settings, replace(source, facts=facts), found)
+
+
+def at_its_revisions(settings: Settings, source: Source, found: database.Inspection) -> Source:
+    """The source, with where its database is, or with why that is undecided."""
+    try:
+        return replace(source, revisions=version_table.at(settings, found))
+    except schema.CannotRead as error:
+        undecided = SchemaVerdict("unreadable", (), (), reason=error.message, needs=error.hint)
+        return replace(source, revisions=found.revisions or (), undecided=undecided)
 
 
 def claimed(settings: Settings, tell: Listener) -> AbstractContextManager[None]:
@@ -177,10 +200,11 @@ def _stage_database(settings: Settings, source: Source) -> Source:
     return source
 
 
-def rehearse(settings: Settings, source: Source, target: str, tell: Listener) -> upgrade.Rehearsed:
-    """The source's database, migrated on a copy in a scratch folder that is gone afterwards.
+@contextlib.contextmanager
+def rehearsed(settings: Settings, source: Source, target: str, tell: Listener) -> Iterator[tuple[Source, Rehearsed]]:
+    """The source as it is after the migration, which was run on a copy; the copy is gone when the block ends.
 
-    The folder is a draft in the backups folder, and holds a lock in it as long as it lives.
+    It lies in a draft in the backups folder, with a lock in it as long as that lives.
     """
     assert source.database is not None and source.facts is not None
     tell(Step("Rehearsing the migration on a copy"))
@@ -190,7 +214,8 @@ def rehearse(settings: Settings, source: Source, target: str, tell: Listener) ->
         with lock.held(folder, f"rehearsal of {source.name}", 0):
             copy = folder / settings.database.name
             disk.copy_file(source.database, copy)
-            return upgrade.migrate_copy(settings, copy, target, tell=tell)
+            done = upgrade.migrate_copy(settings, copy, target, tell=tell)
+            yield replace(source, database=copy, facts=done.found.facts), done
     finally:
         disk.remove_tree(folder)
 
@@ -204,7 +229,7 @@ def _migrate_staged(settings: Settings, source: Source, tell: Listener) -> Sourc
     found = upgrade.migrate_copy(settings, staged, target, tell=tell).found
     disk.sync_tree(staged.parent)
     facts = replace(found.facts, journal_mode=source.facts.journal_mode, mode=source.facts.mode)
-    return replace(source, facts=facts, revisions=found.revisions or ())
+    return at_its_revisions(settings, replace(source, facts=facts), found)
 
 
 def _stage_uploads(

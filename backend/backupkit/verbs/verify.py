@@ -20,7 +20,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-from backupkit.parts import carried, integrity, manifest, proofs, schema, store
+from backupkit.parts import carried, integrity, manifest, proofs, schema, store, version_table
 from backupkit.parts.sources import database
 from backupkit.parts.trial import NotProven
 from backupkit.parts.upgrade import MigrationFailed
@@ -133,7 +133,7 @@ def verify_file(settings: Settings, path: Path, tell: Listener = silence) -> Ver
     except Damaged as error:
         return VerifiedFile(path, (Flaw(path.name, f"{path.name}: {error.__cause__}"),))
     flaws = tuple(Flaw(path.name, f"{path.name}: {problem}") for problem in (*found.problems, *found.facts.index_flaws))
-    at = found.revisions or ()
+    at = version_table.at(settings, found, tell)
     return VerifiedFile(path, flaws, dict(found.facts.rows), at, schema.classify(settings, at))
 
 

@@ -115,10 +115,21 @@ def ini_option(setup: AlembicSetup, name: str) -> str:
     return _ini_section(setup.ini).get(name, "") if setup.ini else ""
 
 
+def env_file(setup: AlembicSetup) -> Path | None:
+    """The app's env.py, where the configuration says plainly where it is."""
+    location = _scripts_location(setup)
+    file = setup.folder / location / "env.py"
+    return file if location and file.is_file() else None
+
+
+def _scripts_location(setup: AlembicSetup) -> str:
+    return setup.script_location or _location(setup.ini, None) or _location(None, setup.toml)
+
+
 def plain_version_folders(setup: AlembicSetup) -> tuple[Path, ...]:
     """The folders that hold the migrations; none where the configuration leaves that to Alembic."""
     told = {**_toml_section(setup.toml), **_ini_section(setup.ini)}
-    location = setup.script_location or _location(setup.ini, None) or _location(None, setup.toml)
+    location = _scripts_location(setup)
     places = _version_locations(told, setup.ini or setup.toml) or [f"{location}/versions"]
     is_special = "sourceless" in told or "recursive_version_locations" in told or not location
     if is_special or any(":" in one or "%" in one for one in places):

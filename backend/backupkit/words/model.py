@@ -95,6 +95,7 @@ class Metadata:
     kind: Kind = "manual"
     note: str = ""
     alembic_revisions: tuple[str, ...] = ()
+    version_table: str = "alembic_version"
     schema_fingerprint: str | None = None
     database: DatabaseFacts | None = None
     uploads: UploadsFacts | None = None

@@ -103,6 +103,9 @@ class Settings(BaseSettings):
         default=(), description="What env.py gets with -x: url={url}. Also {path} and {folder} are replaced."
     )
     python: str = Field(default="", description="The app's Python, if it is another than the toolkit's.")
+    version_table: str = Field(
+        default="", description="The table with Alembic's revisions. Not set: the one that env.py names."
+    )
     migrate_command: str = Field(
         default="", description="A shell command that migrates instead of Alembic: python manage.py migrate."
     )

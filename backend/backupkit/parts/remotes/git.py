@@ -383,7 +383,7 @@ class _Pull:
 
 def _differing(recorded: Metadata, found: database.Inspection) -> str:
     """What is not as it was recorded; nothing, if the content is the same."""
-    if tuple(sorted(recorded.revisions)) != (found.revisions or ()):
+    if tuple(sorted(recorded.revisions)) != found.versions.get(recorded.version_table, ()):
         return "revisions"
     facts: DatabaseFacts | None = recorded.database
     for name in ("rows", "user_version", "application_id", "encoding") if facts else ():

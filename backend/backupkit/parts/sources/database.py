@@ -14,7 +14,7 @@ import sqlite3
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -47,18 +47,27 @@ _HEADER, _WRITE_VERSION = 20, 18  # bytes of it, and the place in it: sqlite.org
 _WHOLE_HEADER = 100
 # In it: the version just named, how often the file and the schema were changed, and by which version of SQLite last.
 _COUNTERS = ((18, 20), (24, 28), (40, 44), (92, 100))
+VERSION_TABLE = "alembic_version"
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a look into a database gave: its facts, its revisions, and what is wrong with it (nothing, if sound)."""
+    """What a look into a database gave: its facts, its revisions, and what is wrong with it (nothing, if sound).
+
+    `versions` has the revisions in every table that may be the one where Alembic keeps them, by the table's name.
+    """
 
     facts: DatabaseFacts
-    revisions: tuple[str, ...] | None
+    versions: Mapping[str, tuple[str, ...]]
     fingerprint: str
     problems: tuple[str, ...] = ()
+
+    @property
+    def revisions(self) -> tuple[str, ...] | None:
+        """Those in Alembic's usual table; None where there is none."""
+        return self.versions.get(VERSION_TABLE)
 
 
 def require(live: Path) -> None:
@@ -204,10 +213,10 @@ def check_live(live: Path, timeout: float, seconds: float = 5) -> Inspection | N
     except SourceBroken as error:
         if not live.exists():
             return None
-        return Inspection(DatabaseFacts(size=0, sha256=""), None, "", (error.message.rstrip("."),))
+        return Inspection(DatabaseFacts(size=0, sha256=""), {}, "", (error.message.rstrip("."),))
     except SourceUnreadable:
         return None
-    return Inspection(DatabaseFacts(size=0, sha256="", index_flaws=index_flaws), None, "", problems)
+    return Inspection(DatabaseFacts(size=0, sha256="", index_flaws=index_flaws), {}, "", problems)
 
 
 def examine(
@@ -257,7 +266,7 @@ def look(connection: sqlite3.Connection) -> Inspection:
         rows=count_rows(connection),
         sqlite_version=sqlite3.sqlite_version,
     )
-    return Inspection(facts, revisions(connection), fingerprint(connection))
+    return Inspection(facts, versions(connection), fingerprint(connection))
 
 
 def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
@@ -294,11 +303,15 @@ def _is_the_apps_own(error: sqlite3.OperationalError) -> bool:
     return str(error).startswith(_LACKING)
 
 
-def revisions(connection: sqlite3.Connection) -> tuple[str, ...] | None:
-    """Alembic's heads in this database, sorted; None where it has no `alembic_version` table."""
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE type='table' AND name='alembic_version'").fetchone():
-        return None
-    return tuple(sorted(str(row[0]) for row in connection.execute("SELECT version_num FROM alembic_version")))
+def versions(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
+    """The revisions, sorted, in every table that has Alembic's column for them, by the table's name."""
+    shaped = "SELECT 1 FROM pragma_table_info(?) WHERE name = 'version_num'"
+    tables = [one for one in ordinary_tables(connection) if connection.execute(shaped, (one,)).fetchone()]
+    return {one: _version_numbers(connection, one) for one in tables}
+
+
+def _version_numbers(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    return tuple(sorted(str(row[0]) for row in connection.execute(f"SELECT version_num FROM {quoted(table)}")))
 
 
 def fingerprint(connection: sqlite3.Connection) -> str:
@@ -402,8 +415,10 @@ def watching(live: Path) -> Iterator[Watch]:
         yield Watch(connection, live)
 
 
-def prove(live: Path, timeout: float, wanted: tuple[str, ...] | None) -> Inspection:
+def prove(live: Path, timeout: float, wanted: tuple[str, ...] | None, table: str | None = None) -> Inspection:
     """The live database opens for writing, is sound, and is at the `wanted` revisions; None wants none in particular.
+
+    `table` is where they stand, if it is not Alembic's usual one.
 
     Raises `SourceLocked` where that could not be found out, `SourceUnreadable` where it is not so.
     """
@@ -414,7 +429,7 @@ def prove(live: Path, timeout: float, wanted: tuple[str, ...] | None) -> Inspect
         if problems := _checked(connection, silence, QUICK)[0]:
             raise SourceUnreadable(f"{live} is not sound after the restore: {problems[0]}.", hint="Type: undo")
         found = look(connection)
-    at = found.revisions or ()
+    at = found.versions.get(table or VERSION_TABLE, ())
     if wanted is not None and at != wanted:
         raise SourceUnreadable(
             f"{live} is at revision {_named(at)} now, not at {_named(wanted)}: another process changed it.",
@@ -517,12 +532,12 @@ def _inspection(connection: sqlite3.Connection, tell: Listener, check: str) -> I
     tell(Step("Checking the database"))
     problems, index_flaws = _checked(connection, tell, check)
     if problems:
-        return Inspection(DatabaseFacts(size=0, sha256=""), None, "", problems)
+        return Inspection(DatabaseFacts(size=0, sha256=""), {}, "", problems)
     found = look(connection)
     if not found.facts.rows and not connection.execute("SELECT 1 FROM sqlite_master WHERE type='table'").fetchone():
         problems = ("it holds no tables",)
     facts = replace(found.facts, foreign_key_violations=_foreign_key_violations(connection), index_flaws=index_flaws)
-    return Inspection(facts, found.revisions, found.fingerprint, problems)
+    return Inspection(facts, found.versions, found.fingerprint, problems)
 
 
 def _checked(connection: sqlite3.Connection, tell: Listener, check: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
