@@ -29,6 +29,7 @@ SIDECARS = ("-wal", "-shm", "-journal")
 # FULL compares each index with its table too: three to six times the work, 0.5 s for so many bytes.
 QUICK, FULL, FULL_UP_TO = "quick_check(5)", "integrity_check(100)", 128 << 20
 _MOST_INDEX_FLAWS = 5
+_BROKEN_CHECK = "CHECK constraint failed in "
 _SEARCH_INDEX = re.compile(r"malformed inverted index for FTS\d table main\.(.+)")
 _PAGES = 2048  # a step small enough for a live bar and for Ctrl-C
 _POLL = 0.0002  # seconds between tries for a lock: a busy writer lets go of it for a moment only, and SQLite asks less
@@ -250,7 +251,23 @@ def inspect_copy(copied: Path, live: Path, tell: Listener = silence) -> Inspecti
             f"The database {live} is damaged: {problem}.",
             hint="Put a backup back: `list`, then `restore`. `dump` may save what can still be read.",
         )
+    for table in _with_broken_checks(copied):
+        tell(Notice(f"A row of the table {table} breaks a CHECK of its own, as in the live data."))
     return found
+
+
+def _with_broken_checks(copied: Path) -> list[str]:
+    """Tables with such a row, in a copy that is ours: SQLite looks at those only where it may write."""
+    if copied.stat().st_size > FULL_UP_TO:
+        return []
+    with contextlib.closing(sqlite.connect(copied, "mode=rw")) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE sql LIKE '%CHECK%'").fetchone():
+            return []
+        try:
+            found = _reported(connection, "quick_check(100)")
+        except sqlite3.OperationalError:  # what only the app can read
+            return []
+    return sorted({line.removeprefix(_BROKEN_CHECK) for line in found if line.startswith(_BROKEN_CHECK)})
 
 
 def look(connection: sqlite3.Connection) -> Inspection:
