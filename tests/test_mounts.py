@@ -89,6 +89,8 @@ def test_one_of_this_kernels_alone_is_not(kind: str) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_the_kernel_itself_says_the_same_of_any_folder_here(tmp_path: Path) -> None:
+    if not any(mount.place == "/" for mount in mounts.read()):
+        pytest.skip("this is a chroot, whose own mount is out of sight")
     for folder in (tmp_path, Path("/proc"), Path("/"), Path("/dev"), Path("/dev/shm")):
         with disk.Opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
             said = Path(f"/proc/self/fdinfo/{handle}").read_text()

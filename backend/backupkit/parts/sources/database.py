@@ -30,7 +30,9 @@ SIDECARS = ("-wal", "-shm", "-journal")
 QUICK, FULL, FULL_UP_TO = "quick_check(5)", "integrity_check(100)", 128 << 20
 _MOST_INDEX_FLAWS = 5
 _BROKEN_CHECK = "CHECK constraint failed in "
-_SEARCH_INDEX = re.compile(r"malformed inverted index for FTS\d table main\.(.+)")
+_SEARCH_INDEX = re.compile(
+    r'malformed inverted index for FTS\d table main\.(.+)|fts5: corruption found reading blob -?\d+ from table "(.+)"'
+)
 _PAGES = 2048  # a step small enough for a live bar and for Ctrl-C
 _POLL = 0.0002  # seconds between tries for a lock: a busy writer lets go of it for a moment only, and SQLite asks less
 _BUSY = ("locked", "busy")
@@ -195,7 +197,8 @@ def check_for(size: int) -> str:
 def mend_of(index_flaws: Sequence[str]) -> str:
     """The statement that writes such an index anew, from its table."""
     found = _SEARCH_INDEX.match(index_flaws[0])
-    return f"INSERT INTO {quoted(found[1])}({quoted(found[1])}) VALUES('rebuild')" if found else "REINDEX"
+    table = quoted(found[1] or found[2]) if found else ""
+    return f"INSERT INTO {table}({table}) VALUES('rebuild')" if found else "REINDEX"
 
 
 def check_live(live: Path, timeout: float, seconds: float = 5) -> Inspection | None:
