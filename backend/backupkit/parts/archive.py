@@ -1,7 +1,7 @@
 """One backup as one archive: the sealed folder as a stream of tar, and a draft of it from such a stream.
 
 The list of checksums and the metadata come first, so that whoever reads the stream knows what to expect. Each file is
-compared with its checksum while it is read or written: once, in constant memory but for the list of checksums itself.
+compared with its checksum while it is read or written, in constant memory: once, if they come in the order of the list.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def pack(folder: Path, metadata: Metadata, total: int, out: BinaryIO, tell: List
     """
     tell(Step("Exporting", total))
     _refuse_altered_tree(folder, metadata)
-    packing = _Packing(folder, out, tell, manifest.sound_checksums(folder) if manifest.has_checksums(folder) else None)
+    packing = _Packing(folder, out, tell, manifest.Comparison(folder) if manifest.has_checksums(folder) else None)
     for entry in _in_order(folder):
         packing.put(entry)
     packing.finish()
@@ -73,8 +73,8 @@ def _in_order(folder: Path) -> Iterator[tree.Entry]:
 
 
 class _Packing:
-    def __init__(self, folder: Path, out: BinaryIO, tell: Listener, expected: dict[str, str] | None) -> None:
-        self._folder, self._out, self._tell, self._expected = folder, out, tell, expected
+    def __init__(self, folder: Path, out: BinaryIO, tell: Listener, sealed: manifest.Comparison | None) -> None:
+        self._folder, self._out, self._tell, self._sealed = folder, out, tell, sealed
         self._written = self._read = 0
 
     def put(self, entry: tree.Entry) -> None:
@@ -104,21 +104,14 @@ class _Packing:
                 self._tell(Progress(self._read))
             if self._read - before != size or os.read(file, 1):
                 raise _damaged(self._folder, f"{shown(path)} changed while it was read")
-        self._compare(path, digest.hexdigest())
+        if self._sealed and (reason := self._sealed.flaw(path, digest.hexdigest())):
+            raise _damaged(self._folder, f"{shown(path)} {reason}")
         self._write(tar.padding(size))
-
-    def _compare(self, path: str, checksum: str) -> None:
-        if self._expected is None or path == CHECKSUM_FILE:
-            return
-        if (wanted := self._expected.pop(path, None)) is None:
-            raise _damaged(self._folder, f"{shown(path)} was added after the backup was made")
-        if wanted != checksum:
-            raise _damaged(self._folder, f"{shown(path)} is not as it was written")
 
     def finish(self) -> None:
         """The end of the archive, if nothing is missing."""
-        if self._expected:
-            raise _damaged(self._folder, f"{shown(min(self._expected))} is missing")
+        if self._sealed and (flaw := next(self._sealed.rest(), None)):
+            raise _damaged(self._folder, flaw.text)
         self._write(tar.end(self._written))
 
     def _write(self, data: bytes) -> None:
@@ -208,9 +201,11 @@ class _Unpacking:
     trust: bool
     tell: Listener
     folders: dict[str, Member] = field(default_factory=dict)
-    found: dict[str, str] = field(default_factory=dict)
-    """Checksums of files that came before the list of checksums did."""
-    expected: dict[str, str] | None = None
+    early: dict[str, str] = field(default_factory=dict)
+    """Checksums of files beside the uploads that came before the list of checksums did."""
+    sealed: manifest.Comparison | None = None
+    is_unheard: bool = False
+    """Whether uploads came before the list did."""
     metadata: Metadata | None = None
     names: set[str] = field(default_factory=set)
     files: int = 0
@@ -231,7 +226,7 @@ class _Unpacking:
             self.metadata = self._read(lambda: manifest.read_metadata(self.draft, self.zone))
             space.require(_content_size(self.metadata), self.draft, "This import")
         if path == CHECKSUM_FILE:
-            self._expect(self._read(lambda: manifest.sound_checksums(self.draft)))
+            self._begin_comparing()
         self._refuse_more_than_told()
 
     def _read(self, what: Callable[[], Read]) -> Read:
@@ -300,19 +295,21 @@ class _Unpacking:
             most = 0o600 if path in _FIRST else 0o777
             disk.furnish(place, disk.owner_of(self.draft), member.mode & most, (member.changed, member.changed))
 
-    def _expect(self, expected: dict[str, str]) -> None:
-        self.expected = expected
-        for path, checksum in self.found.items():
+    def _begin_comparing(self) -> None:
+        self.sealed = manifest.Comparison(self.draft)
+        if self.is_unheard:
+            self.sealed.unheard()
+        for path, checksum in self.early.items():
             self._compare(path, checksum)
-        self.found.clear()
 
     def _compare(self, path: str, checksum: str) -> None:
-        if self.expected is None:
-            self.found[path] = checksum
-        elif (wanted := self.expected.pop(path, None)) is None:
-            raise _refused(f"{shown(path)} is not in its {CHECKSUM_FILE}")
-        elif wanted != checksum:
-            raise _refused(f"{shown(path)} is not as it was written")
+        sealed = self.sealed
+        if sealed is None and "/" not in path and len(self.early) < _BESIDE_UPLOADS:
+            self.early[path] = checksum
+        elif sealed is None:
+            self.is_unheard = True
+        elif reason := self._read(lambda: sealed.flaw(path, checksum)):
+            raise _refused(f"{shown(path)} {reason}")
 
     def _refuse_more_than_told(self) -> None:
         """A bomb is refused by what the archive itself says there is, and by a number as long as it says nothing."""
@@ -329,8 +326,9 @@ class _Unpacking:
 
     def finish(self) -> None:
         """All that was told is there; then folders get their modes and times, the inner ones first."""
-        if self.expected:
-            raise _refused(f"{shown(min(self.expected))} is missing")
+        sealed = self.sealed
+        if sealed is not None and (flaw := self._read(lambda: next(sealed.rest(), None))):
+            raise _refused(flaw.text)
         self._refuse_other_tree()
         for path, member in reversed(self.folders.items()):
             self._dress(self.parents.go(path), path, member)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -24,6 +25,7 @@ from backupkit.words.model import (
     Flaw,
     Metadata,
     Part,
+    UploadsFacts,
 )
 from backupkit.words.names import shown
 
@@ -143,21 +145,24 @@ def _tree_flaws(folder: Path, metadata: Metadata) -> Iterator[Flaw]:
         return
     if not os.path.lexists(root):
         yield Flaw(UPLOADS_FOLDER, f"{UPLOADS_FOLDER} is missing")
-    elif recorded and recorded.tree and root.is_dir() and not _is_tree(folder, recorded.tree):
+    elif recorded and recorded.tree and root.is_dir() and not _is_tree(folder, recorded):
         text = "a folder or a link below uploads is not as it was written"
         yield Flaw(UPLOADS_FOLDER, f"{text}: there were {recorded.folders} folders and {recorded.links} links")
 
 
-def _is_tree(folder: Path, recorded: str) -> bool:
+def _is_tree(folder: Path, recorded: UploadsFacts) -> bool:
     """Whether folders and links are as recorded; files that were added or lost are told of elsewhere."""
     root = folder / UPLOADS_FOLDER
-    if uploads.digest(root) == recorded:
+    if uploads.digest(root) == recorded.tree:
         return True
-    below = f"{UPLOADS_FOLDER}/"
-    listed = [path.removeprefix(below) for path in manifest.read_checksums(folder)[0] if path.startswith(below)]
+    below, most = f"{UPLOADS_FOLDER}/", recorded.files
+    paths = manifest.listed_paths(folder)
+    listed = list(islice((path.removeprefix(below) for path in paths if path.startswith(below)), most + 1))
+    if len(listed) > most:
+        return False
     entries = [("file", path, "") for path in listed]
     entries += [(one.form, one.path, one.target) for one in tree.walk(root) if one.form != "file"]
-    return uploads.digest_of(sorted(entries, key=lambda entry: entry[1].split("/"))) == recorded
+    return uploads.digest_of(sorted(entries, key=lambda entry: entry[1].split("/"))) == recorded.tree
 
 
 def _compared(metadata: Metadata, found: Inspection, checksum: str | None) -> Iterator[str]:

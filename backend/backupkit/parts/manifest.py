@@ -5,6 +5,7 @@ Everything here is readable without this toolkit: JSON, and the format of `sha25
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 import os
@@ -31,6 +32,7 @@ Digest = Callable[[str, os.stat_result], str]
 MOST_METADATA, MOST_CHECKSUMS = 64 << 20, 512 << 20
 _LONGEST_LINE = 16 << 10  # of a path of 4096 bytes, each of them escaped
 _MOST_FLAWS = 1000  # of a list; beyond, it is none
+_MOST_AHEAD = 1 << 17  # lines that are kept while a file is looked for: of a list in its order a few
 
 _HEXADECIMAL = set("0123456789abcdef")  # as it is written here: a capital is a flipped bit
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
@@ -132,6 +134,11 @@ def read_checksums(folder: Path) -> tuple[dict[str, str], list[Flaw]]:
     return checksums, listed.flaws
 
 
+def listed_paths(folder: Path) -> Iterator[str]:
+    """The path of each line, as it is read."""
+    return (path for path, _ in _Listed(folder).rest())
+
+
 def sound_checksums(folder: Path) -> dict[str, str]:
     """The same of a list that is sound; `Damaged` where it is not."""
     checksums, flaws = read_checksums(folder)
@@ -141,14 +148,71 @@ def sound_checksums(folder: Path) -> dict[str, str]:
 
 
 def checksums_in_order(folder: Path) -> Callable[[str], str | None]:
-    """What was sealed for a path; little is in memory if the paths are asked for in the order of a walk."""
-    return _Listed(folder).take
+    """What was sealed for a path; to be asked for in the order of a walk, so that little is in memory."""
+    take = _Listed(folder).take
+
+    def in_order(path: str) -> str | None:
+        with contextlib.suppress(_OutOfOrder):
+            return take(path)
+        return None
+
+    return in_order
+
+
+class Comparison:
+    """Files of a sealed folder, compared with their checksums as they come, in constant memory.
+
+    Those below `uploads` are looked for in the order of the list. Where they come in another one, all of the folder is
+    read again at the end.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._listed = folder, _Listed(folder)
+        self._top: dict[str, str] = {}
+        self._is_in_order = True
+
+    def unheard(self) -> None:
+        """Files came that were not compared: their checksums are looked at in the end."""
+        self._is_in_order = False
+
+    def flaw(self, path: str, checksum: str) -> str:
+        """What is wrong with a file that came, as far as that is known now; empty if nothing is."""
+        if not self._is_in_order:
+            return ""
+        if "/" not in path:
+            self._top[path] = checksum
+            return ""
+        try:
+            wanted = self._listed.take(path)
+        except _OutOfOrder:
+            self._is_in_order = False
+            return ""
+        return _differing(wanted, checksum)
+
+    def rest(self) -> Iterator[Flaw]:
+        """What is wrong when all have come: files that are missing, the list itself, and what was not compared yet."""
+        if not self._is_in_order:
+            yield from verify_checksums(self._folder)
+            return
+        for path, wanted in self._listed.rest():
+            checksum = self._top.pop(path, None)
+            reason = "is missing" if checksum is None else _differing(wanted, checksum)
+            if reason:
+                yield Flaw(path, f"{shown(path)} {reason}")
+        yield from self._listed.flaws
+        yield from (Flaw(path, f"{shown(path)} {_differing(None, '')}") for path in self._top if path != CHECKSUM_FILE)
+
+
+def _differing(wanted: str | None, checksum: str) -> str:
+    if wanted is None:
+        return f"is not in its {CHECKSUM_FILE}"
+    return "" if checksum == wanted else "is not as it was written"
 
 
 def verify_checksums(
     folder: Path, digest: Digest = lambda path, _facts: disk.hash_file(path), without: str = ""
 ) -> Iterator[Flaw]:
-    """What differs from what was sealed: altered, missing and extra files. Nothing, if sound.
+    """What differs from what was sealed: altered, missing and extra files. Nothing, if sound. Memory is bounded.
 
     What is called `without`, and all below it, is not looked at. A file or folder that may not be read raises
     `PermissionError`: that is no damage.
@@ -165,13 +229,20 @@ def verify_checksums(
         if entry.path == METADATA_FILE and entry.facts.st_size > MOST_METADATA:
             yield Flaw(METADATA_FILE, f"{METADATA_FILE} is not as it was written")  # nor is it read
             continue
-        if reason := _compared(f"{folder}/{entry.path}", entry.facts, listed.take(entry.path), digest):
+        try:
+            wanted = listed.take(entry.path)
+        except _OutOfOrder:
+            text = f"{CHECKSUM_FILE} is in another order than it was written in, or names many files that are not there"
+            yield Flaw(CHECKSUM_FILE, text)
+            return
+        if reason := _compared(f"{folder}/{entry.path}", entry.facts, wanted, digest):
             yield Flaw(entry.path, f"{shown(entry.path)} {reason}")
-    left = sorted(path for path, _ in listed.rest() if path.split("/")[0] != without)
-    yield from listed.flaws
-    for path in left:
+    for path, _ in listed.rest():
+        if path.split("/")[0] == without:
+            continue
         is_there = os.path.isfile(folder / path) and not os.path.islink(folder / path)
         yield _twice(path) if is_there else Flaw(path, f"{shown(path)} is missing")
+    yield from listed.flaws
 
 
 def _twice(path: str) -> Flaw:
@@ -184,6 +255,10 @@ def _uploads_first(folder: Path, without: str) -> Iterator[tree.Entry]:
         for entry in tree.walk(folder / UPLOADS_FOLDER):
             yield tree.Entry(f"{UPLOADS_FOLDER}/{entry.path}", entry.facts, entry.target)
     yield from tree.walk(folder, leave_out=UPLOADS_FOLDER)
+
+
+class _OutOfOrder(Exception):
+    """So many lines were read while a file was looked for that the list is in another order."""
 
 
 class _Listed:
@@ -200,6 +275,8 @@ class _Listed:
             line = next(self._lines, None)
             if line is None:
                 return None
+            if len(self._ahead) >= _MOST_AHEAD:
+                raise _OutOfOrder
             if self._ahead.setdefault(*line) is not line[1]:
                 self.flaws.append(_twice(line[0]))
         return self._ahead.pop(path)
