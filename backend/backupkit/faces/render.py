@@ -76,7 +76,7 @@ def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
     state = ", ".join((state_and_day(settings, backup), *marks))
     note = shown(backup.flaws[0].text if backup.flaws else backup.trouble or metadata.note)
     made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S")
-    revision = shown(",".join(metadata.revisions)) or "-"
+    revision = shown(metadata.schema_name.replace(", ", ",")) or "-"
     size, adds = human(backup.size_bytes), human(backup.unique_bytes)
     return backup.name, made, metadata.kind, size, adds, revision, state, note
 
@@ -104,7 +104,7 @@ def details(settings: Settings, backup: Backup) -> Iterator[str]:
     yield from (f"  unusual    {shown(sentence)}{looked_at}" for sentence in metadata.anomalies)
     if metadata.note:
         yield f"  note       {shown(metadata.note)}"
-    yield f"  revision   {shown(', '.join(metadata.revisions)) or 'none'}"
+    yield f"  revision   {shown(metadata.schema_name) or 'none'}"
     yield from _contents(metadata)
 
 
@@ -184,7 +184,7 @@ def made(created: Created) -> Iterator[str]:
     rows = counted(sum(metadata.database.rows.values()), "row")
     tables = counted(len(metadata.database.rows), "table")
     files = counted(metadata.uploads.files, "upload") if metadata.uploads else "no uploads"
-    revision = f"revision {', '.join(metadata.revisions)}" if metadata.revisions else "no revision"
+    revision = f"revision {shown(metadata.schema_name)}" if metadata.schema_name else "no revision"
     yield f"Backup {created.backup.name}: {human(created.backup.size_bytes)}, {tables}, {rows}, {files}, {revision}"
     yield f"  checked and on disk in {created.backup.path}"
     if metadata.linked_from:

@@ -37,10 +37,21 @@ def classify(settings: Settings, revisions: tuple[str, ...], tell: Listener = si
     if setup is None:
         return SchemaVerdict("no_migrations", revisions, (), reason=f"There is no {settings.alembic_ini}.")
     try:
-        tree = read(settings, tell)
+        return _judged(read(settings, tell), revisions)
     except CannotRead as error:
         return SchemaVerdict("unreadable", revisions, (), reason=error.message, needs=error.hint)
-    return _judged(tree, revisions)
+
+
+def tree_if_needed(settings: Settings, tell: Listener = silence) -> Tree | None:
+    """The app's migrations; None where its own command migrates, and nothing can be read beforehand."""
+    if settings.migrate_command and settings.alembic is None:
+        return None
+    try:
+        return read(settings, tell)
+    except CannotRead:
+        if not settings.migrate_command:
+            raise
+        return None
 
 
 def _judged(tree: Tree, revisions: tuple[str, ...]) -> SchemaVerdict:
@@ -136,7 +147,12 @@ def steps_to(
     refuse_unless_restorable(_judged(tree, revisions), (), None)
     if target == "head" and tree.target == "heads":
         raise Refused(f"There are {len(tree.heads)} heads: {', '.join(tree.heads)}.", hint="`migrate heads`")
-    answer = ask(settings, {"action": "read", "revisions": revisions, "target": target}, tell)
+    if target in ("head", "heads"):
+        return tree.missing_from(revisions)
+    try:
+        answer = ask(settings, {"action": "read", "revisions": revisions, "target": target}, tell)
+    except AppCodeFailed as error:
+        raise _cannot_read(settings, _require(settings), error) from error
     if refusal := answer.get("refusal"):
         raise _not_a_target(settings, target, refusal)
     asked = set(answer["asked"])

@@ -149,9 +149,10 @@ def _arrived(settings: Settings, copy: Path, wanted: Iterable[str] | None) -> da
     found = database.inspect(copy)
     if found.problems:
         raise MigrationFailed(f"The migrated copy is not sound: {found.problems[0]}.")
-    if settings.alembic is None:
+    tree = schema.tree_if_needed(settings)
+    if tree is None:
         return found
-    if left := schema.read(settings).missing_from(version_table.at(settings, found), wanted):
+    if left := tree.missing_from(version_table.at(settings, found), wanted):
         raise MigrationFailed(
             f"The migrations ran, and {len(left)} are still to be run on the copy: env.py took another database.",
             hint=_POINT,

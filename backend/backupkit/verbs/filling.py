@@ -176,7 +176,8 @@ def _is_unchanged(draft: Draft, stamp: str | None) -> bool:
 def _as_before(metadata: Metadata) -> Inspection:
     assert metadata.database is not None
     versions = {metadata.version_table: metadata.revisions} if metadata.revisions else {}
-    return Inspection(metadata.database, versions, metadata.schema_fingerprint or "")
+    print_ = metadata.schema_fingerprint or ""
+    return Inspection(metadata.database, versions, print_, migrations=metadata.migrations)
 
 
 def _link_database(draft: Draft) -> bool:
@@ -254,6 +255,7 @@ def _metadata(draft: Draft, found: _Taken, files: _Taken) -> Metadata:
         note=draft.order.note,
         alembic_revisions=revisions,
         version_table=table,
+        migrations=found.database.migrations,
         schema_fingerprint=found.database.fingerprint,
         database=found.database.facts,
         uploads=files.uploads,

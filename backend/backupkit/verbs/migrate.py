@@ -9,12 +9,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from backupkit.ground import disk
-from backupkit.parts import journal, marks, schema, staging_area, store, upgrade, version_table
+from backupkit.parts import app_migrations, journal, marks, schema, staging_area, store, upgrade, version_table
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database
 from backupkit.verbs import recover, staging
@@ -56,14 +59,41 @@ def migrate(
     store.require(settings.dir)
     with at_work(settings, f"migrate to {revision}", tell, clock) as work:
         recover.recover_under_lock(settings, work.tell)
-        with database.snapshot(settings.database, settings.busy_timeout, work.tell) as moment:
-            pending = schema.steps_to(settings, version_table.of_live(settings, moment, work.tell), revision, work.tell)
+        pending = _pending(settings, revision, work.tell)
         if not pending:
             return None
         with staging.claimed(settings, work.tell):
             done = _migrate(settings, revision, pending, expect_loss, work.handle, work.tell, clock)
         work.concerning(done.backup, note=f"to {revision}, migrations: {len(pending)}")
         return done
+
+
+def _pending(settings: Settings, revision: str, tell: Listener) -> tuple[Migration, ...]:
+    """What will run; of an app's own command that is known only after it ran, on a copy."""
+    with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
+        if schema.tree_if_needed(settings, tell) is None:
+            return _found_by_trying(settings, moment, revision, tell)
+        return schema.steps_to(settings, version_table.of_live(settings, moment, tell), revision, tell)
+
+
+def _found_by_trying(
+    settings: Settings, moment: sqlite3.Connection, revision: str, tell: Listener
+) -> tuple[Migration, ...]:
+    with _scratch_copy(settings) as copy:
+        database.copy(moment, copy)
+        before = disk.hash_file(copy)
+        found = _migrated(settings, copy, revision, None, tell).found
+        if found.facts.sha256 == before:
+            return ()
+        was, now = app_migrations.applied(moment), _applied(copy)
+    new = [one for one in now if not was or one not in was[1]]
+    return tuple(Migration(one, "") for one in new) or (Migration(found.fingerprint[:12], settings.migrate_command),)
+
+
+def _applied(copy: Path) -> tuple[str, ...]:
+    with database.open_sealed(copy) as connection:
+        found = app_migrations.applied(connection)
+    return found[1] if found else ()
 
 
 def _migrate(
@@ -96,18 +126,31 @@ def _migrate(
 def _rehearse(
     settings: Settings, backup: Backup, revision: str, pending: tuple[Migration, ...], tell: Listener
 ) -> upgrade.Rehearsed:
-    tell(Step("Rehearsing the migration on a copy"))
+    with _scratch_copy(settings) as copy:
+        disk.copy_file(backup.path / settings.database.name, copy)
+        return _migrated(settings, copy, revision, [one.revision for one in pending], tell)
+
+
+@contextlib.contextmanager
+def _scratch_copy(settings: Settings) -> Iterator[Path]:
+    """Where a copy of the database may be made; gone when the block ends."""
     draft = store.draft_of(settings, "rehearsal")
     try:
         draft.mkdir(mode=0o700)
-        copy = draft / settings.database.name
-        disk.copy_file(backup.path / settings.database.name, copy)
-        return upgrade.migrate_copy(settings, copy, revision, [one.revision for one in pending], tell)
+        yield draft / settings.database.name
+    finally:
+        disk.remove_tree(draft)
+
+
+def _migrated(
+    settings: Settings, copy: Path, revision: str, wanted: Collection[str] | None, tell: Listener
+) -> upgrade.Rehearsed:
+    tell(Step("Rehearsing the migration on a copy"))
+    try:
+        return upgrade.migrate_copy(settings, copy, revision, wanted, tell)
     except upgrade.MigrationFailed as error:
         message = f"In the rehearsal on a copy, and so the live database was not touched: {error.message}"
         raise upgrade.MigrationFailed(message, error.hint) from error
-    finally:
-        disk.remove_tree(draft)
 
 
 def _go_live(

@@ -39,7 +39,8 @@ def prove_backup(settings: Settings, backup: Backup, tell: Listener, clock: Cloc
         plan = plan_source(scratch, source, force=False, tell=_without_notices(tell))
         done = restore_backup(scratch, plan, _without_notices(tell), clock)
         _compare(scratch, source, done)
-        if done.verdict and done.verdict.relation == "behind":
+        command = settings.migrate_command
+        if done.verdict and (done.verdict.relation == "behind" or done.verdict.migrates_by_itself(command)):
             tell(Step("Migrating the restored copy"))
             _migrate(settings, scratch, done.verdict, tell)
         took = time.monotonic() - started

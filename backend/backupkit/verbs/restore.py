@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backupkit.parts import (
+    app_migrations,
     index,
     journal,
     manifest,
@@ -145,8 +146,8 @@ def plan_restore(
 
 
 def _rehearsed(settings: Settings, plan: RestorePlan, expect_loss: Collection[str], tell: Listener) -> RestorePlan:
-    _refuse_to_migrate(plan.verdict)
-    if plan.verdict is None or plan.verdict.relation != "behind":
+    _refuse_to_migrate(settings, plan.verdict)
+    if plan.verdict is None or plan.verdict.relation == "same":
         return plan
     with staging.rehearsed(settings, plan.source, plan.verdict.target, tell) as (migrated, rehearsed):
         upgrade.refuse_loss(rehearsed, expect_loss)
@@ -193,6 +194,8 @@ def plan_source(settings: Settings, source: Source, force: bool, tell: Listener)
         verdict = source.undecided or schema.classify(settings, source.revisions, tell)
     _require_writable(settings, source)
     live = _look_at_live(settings, source, tell)
+    if verdict and verdict.relation == "no_migrations":
+        verdict = replace(verdict, reason=_schemas_compared(settings, source, live, tell))
     if verdict:
         schema.refuse_unless_restorable(verdict, live.revisions, source.git, force)
     summary = _look_at_uploads(settings, source, tell)
@@ -365,6 +368,26 @@ def _look_at_live(settings: Settings, source: Source, tell: Listener) -> Live:
     )
 
 
+def _schemas_compared(settings: Settings, source: Source, live: Live, tell: Listener) -> str:
+    """For an app without Alembic: whether the two databases are made alike, and where the migrations of each are."""
+    assert source.database is not None
+    if live.trouble:
+        return "The live database cannot be read, so the schemas are not compared."
+    with (
+        database.open_sealed(source.database) as sealed,
+        database.snapshot(settings.database, settings.busy_timeout) as moment,
+    ):
+        other = app_migrations.differing(app_migrations.schema_of(sealed), app_migrations.schema_of(moment))
+        at, now = app_migrations.facts(sealed), app_migrations.facts(moment)
+    said = "It is the same schema as the live one."
+    if other:
+        more = f" and {len(other) - 10} more" if len(other) > 10 else ""
+        said = f"The schema differs from the live one: {', '.join(map(shown, other[:10]))}{more}."
+    if at and now:
+        said += f" The last migration of {at.tool} in it is {shown(at.last)}; live it is {shown(now.last)}."
+    return said
+
+
 def _revisions(settings: Settings, found: database.Inspection, tell: Listener) -> tuple[str, ...]:
     """Where the live database is; nowhere in particular where env.py cannot say in which table that stands."""
     try:
@@ -453,8 +476,12 @@ def _make_safety_copy(settings: Settings, source: Source, tell: Listener, clock:
     return make_backup(settings, order, tell, clock).backup
 
 
-def _refuse_to_migrate(verdict: SchemaVerdict | None) -> None:
-    if verdict is None or verdict.relation in ("same", "behind"):
+def _refuse_to_migrate(settings: Settings, verdict: SchemaVerdict | None) -> None:
+    if (
+        verdict is None
+        or verdict.relation in ("same", "behind")
+        or verdict.migrates_by_itself(settings.migrate_command)
+    ):
         return
     raise Refused(f"--migrate has no way from here: {verdict.reason}", hint="Restore without --migrate.")
 

@@ -50,6 +50,15 @@ class DatabaseFacts:
 
 
 @dataclass(frozen=True)
+class AppMigrations:
+    """The migrations that Django or Rails wrote down: the last one, and how many there are."""
+
+    tool: str
+    last: str
+    count: Count
+
+
+@dataclass(frozen=True)
 class UploadsFacts:
     """What the tree held, in bytes. `tree` is the SHA-256 of the list of its folders, files and links.
 
@@ -96,6 +105,7 @@ class Metadata:
     note: str = ""
     alembic_revisions: tuple[str, ...] = ()
     version_table: str = "alembic_version"
+    migrations: AppMigrations | None = None
     schema_fingerprint: str | None = None
     database: DatabaseFacts | None = None
     uploads: UploadsFacts | None = None
@@ -112,6 +122,12 @@ class Metadata:
         """All heads the database was at; none for an unversioned one."""
         single = (self.alembic_revision,) if self.alembic_revision else ()
         return self.alembic_revisions or single
+
+    @property
+    def schema_name(self) -> str:
+        """Where the schema is: Alembic's revisions, else the last migration of another tool; empty for none."""
+        other = f"{self.migrations.tool} {self.migrations.last}" if self.migrations else ""
+        return ", ".join(self.revisions) or other
 
     @property
     def is_raw(self) -> bool:
@@ -203,6 +219,10 @@ class SchemaVerdict:
     def target(self) -> str:
         """What an upgrade to this code is given."""
         return "heads" if len(self.code) > 1 else "head"
+
+    def migrates_by_itself(self, command: str) -> bool:
+        """Whether the app's own command may bring it to this code, though nothing can be read beforehand."""
+        return bool(command) and self.relation in ("no_migrations", "unreadable")
 
     @property
     def command(self) -> str:

@@ -253,7 +253,7 @@ def _backup(settings: Settings, backup: Backup) -> Element:
         (metadata.kind, ""),
         (human(backup.size_bytes), "number"),
         (human(backup.unique_bytes), "number adds"),
-        (", ".join(metadata.revisions), ""),
+        (metadata.schema_name, ""),
         (_state(settings, backup), ""),
         (note, "soft last"),
     )

@@ -85,7 +85,7 @@ def _relation(view: View, backup: Backup) -> str:
 
 
 def _revision(_view: View, backup: Backup) -> str:
-    return shown(", ".join(backup.metadata.revisions)) or "-" if backup.metadata else "-"
+    return shown(backup.metadata.schema_name) or "-" if backup.metadata else "-"
 
 
 def _commit(_view: View, backup: Backup) -> str:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from backupkit.ground import descriptors, disk, process, sqlite
-from backupkit.parts import index
+from backupkit.parts import app_migrations, index
 from backupkit.words.errors import BackupError, Damaged, NoSpace, SourceBroken, SourceLocked, SourceUnreadable
 from backupkit.words.events import Listener, Notice, Progress, Step, Waiting, silence
-from backupkit.words.model import DatabaseFacts
+from backupkit.words.model import AppMigrations, DatabaseFacts
 
 SIDECARS = ("-wal", "-shm", "-journal")
 # FULL compares each index with its table too: three to six times the work, 0.5 s for so many bytes.
@@ -66,6 +66,7 @@ class Inspection:
     versions: Mapping[str, tuple[str, ...]]
     fingerprint: str
     problems: tuple[str, ...] = ()
+    migrations: AppMigrations | None = None
 
     @property
     def revisions(self) -> tuple[str, ...] | None:
@@ -286,7 +287,8 @@ def look(connection: sqlite3.Connection) -> Inspection:
         rows=count_rows(connection),
         sqlite_version=sqlite3.sqlite_version,
     )
-    return Inspection(facts, versions(connection), fingerprint(connection))
+    migrations = app_migrations.facts(connection)
+    return Inspection(facts, versions(connection), fingerprint(connection), migrations=migrations)
 
 
 def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
@@ -557,7 +559,7 @@ def _inspection(connection: sqlite3.Connection, tell: Listener, check: str) -> I
     if not found.facts.rows and not connection.execute("SELECT 1 FROM sqlite_master WHERE type='table'").fetchone():
         problems = ("it holds no tables",)
     facts = replace(found.facts, foreign_key_violations=_foreign_key_violations(connection), index_flaws=index_flaws)
-    return Inspection(facts, found.versions, found.fingerprint, problems)
+    return replace(found, facts=facts, problems=problems)
 
 
 def _checked(connection: sqlite3.Connection, tell: Listener, check: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
