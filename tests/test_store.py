@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from backupkit.parts import store
+from backupkit.verbs.copies import known_copies
 from backupkit.verbs.create import create_backup
+from backupkit.verbs.doctor import examine
+from backupkit.verbs.restore import plan_restore, restore_backup
+from backupkit.verbs.undo import plan_undo
+from backupkit.verbs.verify import pick
 from backupkit.words.errors import NoSuchBackup
 from backupkit.words.model import Order
 from backupkit.words.settings import Settings
@@ -114,6 +119,27 @@ def test_another_apps_backup_is_refused_and_restored_only_if_that_is_meant(app: 
         assert_refusal(result, 2, "of another app: another, and this is pats", "--force")
     assert picture(app) == before
     run_here(app, "restore", "theirs", "--force", check=0)
+
+
+def test_what_another_app_did_in_a_shared_folder_is_nobody_elses_proof_undo_or_schedule(
+    app: SmallApp, tmp_path: Path
+) -> None:
+    second = SmallApp.create(tmp_path / "second", app.templates)
+    theirs = second.settings.model_copy(update={"dir": app.backups, "app_id": "second"})
+    make(app, "ours", 1)
+    create_backup(theirs, Order("theirs", kind="scheduled"))
+    with pytest.raises(NoSuchBackup):
+        plan_undo(app.settings)
+    mine = restore_backup(app.settings, plan_restore(app.settings, "ours")).safety
+    restore_backup(theirs, plan_restore(theirs, "theirs"))
+    assert plan_undo(app.settings).source.name == mine
+    picked = {pick(app.settings, lambda able, n=n: able[n % len(able)]).name for n in range(4)}
+    assert picked == {"ours", mine}
+    told = {one.text for one in examine(app.settings) if "scheduler" in one.text}
+    assert told == {"No scheduler is at work, nor anything else that makes backups by itself."}
+    shutil.rmtree(app.backups / "ours")
+    shutil.rmtree(app.backups / mine)
+    assert known_copies(app.settings, store.all_backups(app.settings)).copies == 1
 
 
 def test_a_backup_made_by_hand_is_of_the_app_whose_database_it_has(app: SmallApp) -> None:

@@ -50,6 +50,11 @@ def all_backups(settings: Settings) -> list[Backup]:
     return sorted(found, key=lambda backup: (_moment(backup), backup.name), reverse=True)
 
 
+def own_backups(settings: Settings) -> list[Backup]:
+    """The same, without those of another app that shares the folder."""
+    return [one for one in all_backups(settings) if one.metadata is None or reliable.is_own(settings, one.metadata)]
+
+
 def find(settings: Settings, name: str, tell: Listener = silence) -> Backup:
     """The backup of that name; `NoSuchBackup` names what there is. What `latest` passes over is told."""
     if name == LATEST:
@@ -111,9 +116,8 @@ def last_changed(backup: Backup) -> list[datetime]:
 
 def newest(settings: Settings) -> Backup:
     """The newest backup of this app that is no safety copy, whatever its state."""
-    for backup in all_backups(settings):
-        metadata = backup.metadata
-        if metadata is None or (metadata.kind != "pre_restore" and reliable.is_own(settings, metadata)):
+    for backup in own_backups(settings):
+        if backup.metadata is None or backup.metadata.kind != "pre_restore":
             return backup
     raise NoSuchBackup(f"There is no backup in {settings.dir} yet.", hint=none_yet(settings))
 

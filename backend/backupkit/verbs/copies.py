@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from backupkit.parts import carried
+from backupkit.parts import carried, reliable
 from backupkit.parts.carried import Seen
 from backupkit.verbs.push import missing
 from backupkit.words.errors import BackupError
@@ -65,7 +65,8 @@ class Copies:
 def known_copies(settings: Settings, here: Sequence[Backup]) -> Copies:
     """Every remote as it was when it was last asked, and the backups here as they are now."""
     seen = {name: carried.recall(settings.dir, name) for name in settings.remotes}
-    return count([state_of(settings, name, one, here) for name, one in seen.items()], here)
+    own = [one for one in here if one.metadata and reliable.is_own(settings, one.metadata)]
+    return count([state_of(settings, name, one, own) for name, one in seen.items()], own)
 
 
 def state_of(settings: Settings, name: str, seen: Seen, here: Sequence[Backup]) -> RemoteState:

@@ -303,7 +303,7 @@ def _scheduler(settings: Settings, now: datetime) -> Iterator[Finding]:
 
 def _sound(settings: Settings) -> list[Metadata]:
     """What the backups say of themselves that are not damaged."""
-    found = store.all_backups(settings) if settings.dir.is_dir() else []
+    found = store.own_backups(settings) if settings.dir.is_dir() else []
     return [one.metadata for one in found if one.metadata and one.state != "damaged"]
 
 

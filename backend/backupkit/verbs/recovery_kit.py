@@ -56,7 +56,7 @@ def copies_of(settings: Settings) -> tuple[Copies, ...]:
 
 def recovery_kit(settings: Settings, copies: Sequence[Copies] = (), clock: Clock = utc_now) -> RecoveryKit:
     """What is known now: the newest backup, the last that a test restore has proven, the copies elsewhere, the keys."""
-    backups = store.all_backups(settings)
+    backups = store.own_backups(settings)
     sound = [one for one in backups if not reliable.why_not(settings, one, clock())]
     proven = [(one.proven_at, one) for one in backups if one.proven_at]
     come_from = origins(settings)

@@ -19,7 +19,7 @@ from backupkit.words.settings import Settings
 
 def look_at_remotes(settings: Settings, tell: Listener = silence, clock: Clock = utc_now) -> Copies:
     """Each remote asked now. The live data are one copy, the backups here another, if there are any."""
-    here = store.all_backups(settings)
+    here = store.own_backups(settings)
     return count([_state(settings, name, here, tell, clock) for name in settings.remotes], here)
 
 

@@ -160,7 +160,7 @@ def test_steps(settings: Settings, clock: Clock = utc_now) -> list[RunStep]:
     """A test restore of a backup that had none for long."""
 
     def act(_done: Mapping[str, Outcome], tell: Listener) -> Outcome:
-        if not any(can_be_proven(one) for one in store.all_backups(settings)):
+        if not any(can_be_proven(one) for one in store.own_backups(settings)):
             return Outcome("There is no backup yet that could be restored.", idle=True)
         found = verify_backups(settings, [pick(settings)], True, tell, clock)
         refuse_bad(settings, found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backupkit.parts import marks, store
+from backupkit.parts import marks, reliable, store
 from backupkit.verbs.restore import RestorePlan, holds_database, plan_restore
 from backupkit.words.errors import Damaged, NoSuchBackup
 from backupkit.words.events import Listener, silence
@@ -40,12 +40,19 @@ def goes_back_to(settings: Settings) -> str | None:
 
 
 def _last_restore(settings: Settings) -> tuple[str | None, Part | None]:
-    return marks.last_restore(settings.dir) or (_newest_safety_copy(settings), None)
+    last = marks.last_restore(settings.dir)
+    return last if last and not _is_another_apps(settings, last[0]) else (_newest_safety_copy(settings), None)
+
+
+def _is_another_apps(settings: Settings, name: str) -> bool:
+    """Whether the last restore in this folder was one of another app that shares it."""
+    metadata = store.read(settings, name).metadata if store.is_backup(settings.dir / name) else None
+    return metadata is not None and not reliable.is_own(settings, metadata)
 
 
 def _newest_safety_copy(settings: Settings) -> str | None:
     """What is left to go by where the state was lost."""
-    for backup in store.all_backups(settings):
+    for backup in store.own_backups(settings):
         if backup.metadata and backup.metadata.kind == "pre_restore":
             return backup.name
     return None

@@ -145,7 +145,7 @@ def backup_at(settings: Settings, path: Path) -> Backup:
 
 def pick(settings: Settings, choose: Choose = random.choice) -> Backup:
     """One for a test restore: any that never had one, or else of the half whose last one is longest ago."""
-    able = [one for one in store.all_backups(settings) if can_be_proven(one)]
+    able = [one for one in store.own_backups(settings) if can_be_proven(one)]
     able = [one for one in able if one.state != "damaged"] or able
     if not able:
         raise NoSuchBackup(f"There is no backup in {settings.dir} that could be restored.", hint="Make one: `backup`")
