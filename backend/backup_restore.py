@@ -302,17 +302,20 @@ def dump(
     from backupkit.verbs.dump import dump_path, dump_to
 
     settings = _settings(work="dump")
+    warnings: list[str] = []
     if file == "-":
         if json:
             raise Refused("With - the SQL text itself goes to stdout.", hint="Leave out --json, or name a file.")
         with listening() as tell:
-            dump_to(settings, sys.stdout.buffer, tell)
-        return
-    target = dump_path(settings, file)
-    with listening() as tell:
-        facts = write(settings, target, tell)
-    document = {"path": target, "tables": facts.tables, "rows": facts.rows, "size_bytes": target.stat().st_size}
-    _put_result(render.dumped(facts.tables, facts.rows, target), document, json)
+            dump_to(settings, sys.stdout.buffer, collecting(tell, warnings))
+    else:
+        target = dump_path(settings, file)
+        with listening() as tell:
+            facts = write(settings, target, collecting(tell, warnings))
+        document = {"path": target, "tables": facts.tables, "rows": facts.rows, "size_bytes": target.stat().st_size}
+        _put_result(render.dumped(facts.tables, facts.rows, target), document, json)
+    if warnings:
+        raise SystemExit(ExitCode.WARNINGS)
 
 
 @app.command("restore-dump")

@@ -20,7 +20,7 @@ from backupkit.verbs.recover import recover_under_lock
 from backupkit.verbs.restore import Restored, RestorePlan, plan_source, restore_source
 from backupkit.verbs.staging import Source, at_its_revisions
 from backupkit.words.errors import NoSuchBackup, Refused
-from backupkit.words.events import Listener, silence
+from backupkit.words.events import Listener, Warned, silence
 from backupkit.words.names import STAMP
 from backupkit.words.settings import Settings
 
@@ -48,8 +48,13 @@ def dump(settings: Settings, target: Path, tell: Listener = silence, clock: Cloc
 def dump_to(settings: Settings, out: BinaryIO, tell: Listener = silence) -> sql.DumpFacts:
     """The same into an open stream, whose end is the caller's business."""
     live = settings.database
-    with database.snapshot(live, settings.busy_timeout, tell) as moment, second_reader.beside(moment, live) as second:
-        return sql.write_dump(moment, out, tell, second)
+    with database.snapshot(live, settings.busy_timeout, tell) as moment:
+        if reason := sql.refusal(moment):
+            tell(
+                Warned(f"`restore-dump` will refuse this text here: {reason} `backup` and `restore` need none of that.")
+            )
+        with second_reader.beside(moment, live) as second:
+            return sql.write_dump(moment, out, tell, second)
 
 
 def dump_path(settings: Settings, file: str | None, clock: Clock = utc_now) -> Path:

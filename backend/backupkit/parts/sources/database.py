@@ -546,7 +546,7 @@ def _open_live(live: Path, mode: str = "rw") -> sqlite3.Connection:
 def _begin_reading(connection: sqlite3.Connection, live: Path) -> None:
     if not connection.in_transaction:
         connection.execute("BEGIN")
-    if not connection.execute("SELECT count(*) FROM sqlite_master WHERE type='table'").fetchone()[0]:
+    if not connection.execute("SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view')").fetchone()[0]:
         raise SourceBroken(f"The database {live} holds no tables.", hint="Is BACKUP_DATABASE right? See `config`.")
 
 
@@ -556,7 +556,10 @@ def _inspection(connection: sqlite3.Connection, tell: Listener, check: str) -> I
     if problems:
         return Inspection(DatabaseFacts(size=0, sha256=""), {}, "", problems)
     found = look(connection)
-    if not found.facts.rows and not connection.execute("SELECT 1 FROM sqlite_master WHERE type='table'").fetchone():
+    if (
+        not found.facts.rows
+        and not connection.execute("SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view')").fetchone()
+    ):
         problems = ("it holds no tables",)
     facts = replace(found.facts, foreign_key_violations=_foreign_key_violations(connection), index_flaws=index_flaws)
     return replace(found, facts=facts, problems=problems)

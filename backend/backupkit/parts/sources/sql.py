@@ -15,29 +15,37 @@ what the `sqlite3` shell reads, and looks like what its `.dump` writes:
 
 from __future__ import annotations
 
+import io
 import re
 import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from backupkit.parts.sources.sql_load import load_dump
-from backupkit.parts.sources.sql_rows import Page, kind_of, portable, prepare, read_run, row_text
-from backupkit.words.errors import SourceUnreadable
+from backupkit.parts.sources.sql_load import MODULES, load_dump
+from backupkit.parts.sources.sql_rows import FORMAT_ARGUMENTS, Page, kind_of, portable, prepare, read_run, row_text
+from backupkit.words.errors import Damaged, SourceUnreadable
 from backupkit.words.events import Listener, Progress, Step, silence
 
-__all__ = ["DumpFacts", "load_dump", "write_dump"]
+__all__ = ["DumpFacts", "load_dump", "refusal", "write_dump"]
 
 _PROGRESS_ROWS = 5000
 _STATEMENT_BYTES = 32 * 1024  # rows of one INSERT: fast to load, and still read by eye
 _LARGEST_PAGE = 2000  # rows
+_MOST_COLUMNS = 2000  # in a result, and in an INSERT of several rows
 _RUN, _THEIR_RUN = 8, 12  # pages in turn: the second reader has no file to write
 _BEFORE_ALL = -1e19  # below any rowid
 _SAMPLE = 64  # rows that show what a column holds as a rule
 _ROWID_NAMES = ("_rowid_", "rowid", "oid")
 _LAST_ORDER = {"index": 0, "view": 1, "trigger": 2}  # a trigger may stand on a view
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
+_MODULE = re.compile(r"\bUSING\s+[\"'`\[]?(\w+)", re.IGNORECASE)
+_NOT_ORDINARY = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('shadow', 'virtual')"
+_COLUMN_NAMES = "SELECT name FROM pragma_table_info(?, 'main')"
 _COMMENT_OR_QUOTED = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'[^']*'|\"[^\"]*\"|`[^`]*`|\[[^\]]*\]", re.DOTALL)
 _WRITABLE_SCHEMA = (
     "/* WARNING: Script requires that SQLITE_DBCONFIG_DEFENSIVE be disabled */\nPRAGMA writable_schema=ON"
@@ -72,12 +80,16 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of a table: where they go, where they come from, and by which key they can be read in pieces."""
+    """The rows of a table: where they go, where they come from, and by which key they can be read in pieces.
+
+    `alone`: each needs an INSERT of its own, because several have more columns than SQLite allows.
+    """
 
     target: bytes
     source: str
     text: str
     key: str
+    alone: bool = False
 
     @property
     def page(self) -> str:
@@ -113,14 +125,37 @@ def write_dump(
     Raises SourceUnreadable where the database cannot be read, has no tables, or holds a row too long for SQL text.
     """
     try:
-        with _one_moment(live):
-            return _Dump(live, out, tell, second).write()
+        with _one_moment(live), closing(_Dump(live, out, tell, second)) as dump:
+            return dump.write()
     except sqlite3.Error as error:
         if "user-defined function raised" in str(error):
             raise KeyboardInterrupt from error  # ours raise nothing else, and sqlite3 swallows what they raise
         raise SourceUnreadable(
             f"Cannot read the database {_path_of(live)}: {error}.", hint="Run `doctor` to see what is wrong."
         ) from error
+
+
+def refusal(live: sqlite3.Connection) -> str:
+    """Why `load_dump` would not take the text of this database, in a sentence; empty where it would.
+
+    Found out by a dump of the schema with a row of each table, which is loaded; of a virtual table the module counts.
+    """
+    text = io.BytesIO()
+    with _one_moment(live), closing(_Dump(live, text, limit=" LIMIT 1")) as dump:
+        if unknown := dump.unknown_modules():
+            return f"A virtual table of the module {', '.join(unknown)} is not allowed in a dump."
+        try:
+            dump.write()
+        except SourceUnreadable:
+            return ""  # it has virtual tables only, or nothing; which of these is said when it is dumped
+    text.seek(0)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            load_dump(text, Path(folder) / "trial.db")
+        except Damaged as error:
+            reason = re.sub(r"^.*?(?:, line \d+)?: ", "", error.message)
+            return reason[0].upper() + reason[1:]
+    return ""
 
 
 @contextmanager
@@ -142,9 +177,16 @@ class _Dump:
     """One dump being written."""
 
     def __init__(
-        self, live: sqlite3.Connection, out: BinaryIO, tell: Listener, second: SecondReader | None = None
+        self,
+        live: sqlite3.Connection,
+        out: BinaryIO,
+        tell: Listener = silence,
+        second: SecondReader | None = None,
+        limit: str = "",
     ) -> None:
         self._live = live
+        self._limit = limit
+        self._collations: list[str] = []
         self._second = second
         self._cursor = live.cursor()
         self._cursor.row_factory = None
@@ -159,11 +201,18 @@ class _Dump:
     def write(self) -> DumpFacts:
         schema = self._schema()
         tables = [entry for entry in schema if entry.kind == "table" and entry.root and not _is_internal(entry.name)]
+        if self._limit:  # a virtual table opens with all of its own tables only
+            own = {str(name.decode()) for (name,) in self._all(_NOT_ORDINARY)}
+            schema = [entry for entry in schema if entry.name not in own and entry.table not in own]
+            tables = [entry for entry in tables if entry.name not in own]
         virtual = [entry for entry in schema if entry.kind == "table" and not entry.root]
         internal = {entry.name for entry in schema if entry.kind == "table" and _is_internal(entry.name)}
-        if not tables and not virtual:
+        if not tables and not virtual and not any(entry.kind == "view" for entry in schema):
             raise SourceUnreadable(f"The database {self._path} has no tables.", hint="Is this the right file?")
-        self._tell(Step("Dumping the database", sum(self._count(entry.name) for entry in tables), "rows"))
+        for entry in tables:
+            self._stand_in_for_collations(entry.name)
+        if not self._limit:
+            self._tell(Step("Dumping the database", sum(self._count(entry.name) for entry in tables), "rows"))
         self._write_head()
         for entry in tables:
             self._statement(_terminated(entry.sql))
@@ -176,6 +225,37 @@ class _Dump:
         self._write_virtual(virtual)
         self._statement("COMMIT;")
         return DumpFacts(len(tables) + len(virtual), rows, self._bytes)
+
+    def unknown_modules(self) -> list[str]:
+        """The modules of virtual tables that are not here, or that text from outside must not use."""
+        here = {name.decode().lower() for (name,) in self._all("SELECT name FROM pragma_module_list")}
+        virtual = [entry.sql for entry in self._schema() if entry.kind == "table" and not entry.root]
+        found = [match[1].lower() for sql in virtual if (match := _MODULE.search(_COMMENT.sub(" ", sql)))]
+        return sorted({one for one in found if one not in here & MODULES})
+
+    def close(self) -> None:
+        """The connection has no collation of ours any more."""
+        for name in self._collations:
+            self._live.create_collation(name, None)
+
+    def _stand_in_for_collations(self, table: str) -> None:
+        """Each collation of the app's has one in its place: SQLite asks for it, though nothing is sorted by it here."""
+        columns = [f"max({_quoted(column.decode())})" for (column,) in self._all(_COLUMN_NAMES, table)]
+        parts = [columns[start : start + _SAMPLE] for start in range(0, len(columns), _SAMPLE)]
+        for what in ("count(*)", *(", ".join(part) for part in parts)):
+            while name := self._missing_collation(f"EXPLAIN SELECT {what} FROM main.{_quoted(table)}"):
+                self._live.create_collation(name, _by_bytes)
+                self._collations.append(name)
+                self._cursor.execute("PRAGMA writable_schema=RESET")  # read it anew, with the collation
+
+    def _missing_collation(self, query: str) -> str:
+        try:
+            self._cursor.execute(query).fetchall()
+        except sqlite3.OperationalError as error:
+            name = str(error).removeprefix("no such collation sequence: ")
+            if name != str(error) and name not in self._collations:
+                return name
+        return ""
 
     def _schema(self) -> list[_Entry]:
         # CAST, because nothing but text belongs there, and a damaged schema may hold anything.
@@ -230,14 +310,15 @@ class _Dump:
     def _write_rows(self, table: str) -> None:
         """Every row, in the order of its key, as INSERTs of many rows."""
         rows, before = self._rows_of(table), self._rows
-        if rows.key:
+        query = f"SELECT {rows.text} FROM {rows.source}{self._limit}"
+        if rows.key and not rows.alone and not self._limit:
             self._write_pages(rows)
             if self._rows - before == self._count(table):
                 return
             # A damaged tree hides rows from those who search in it, but not from those who read through it.
             self._statement(f"DELETE FROM {_quoted(table)};")
             self._rows = before
-        self._write_lines(rows.target, self._cursor.execute(f"SELECT {rows.text} FROM {rows.source}"))
+        self._write_lines(rows.target, self._cursor.execute(query), rows.alone)
 
     def _write_pages(self, rows: _Rows) -> None:
         """Some 32 KB of rows at a time, put together by SQLite: a page takes Python no longer than a row.
@@ -284,7 +365,7 @@ class _Dump:
                 self._write_lines(rows.target, self._cursor.execute(lines, (page.place, page.rows)))
         return last
 
-    def _write_lines(self, target: bytes, rows: Iterable[tuple[bytes | None]]) -> None:
+    def _write_lines(self, target: bytes, rows: Iterable[tuple[bytes | None]], alone: bool = False) -> None:
         lines: list[bytes] = []
         size = 0
         for (line,) in rows:
@@ -292,7 +373,7 @@ class _Dump:
                 raise sqlite3.DataError(f"a row of {target.decode()} is too long for SQL text")
             lines.append(line)
             size += len(line)
-            if size > _STATEMENT_BYTES:
+            if alone or size > _STATEMENT_BYTES:
                 self._write_insert(target, portable(b",\n".join(lines)), len(lines))
                 lines, size = [], 0
         if lines:
@@ -311,11 +392,12 @@ class _Dump:
         # NOT INDEXED, because an index that covers the table would be read instead, in its own order.
         source = f"main.{_quoted(table)} NOT INDEXED"
         values = ([rowid] if rowid else []) + [_quoted(column.name) for column in columns if not column.generated]
-        return _Rows(target, source, row_text(values, self._usual(values, source)), key)
+        alone = len(values) > _MOST_COLUMNS
+        return _Rows(target, source, row_text(values, self._usual(values, source)), key, alone)
 
     def _usual(self, values: Sequence[str], source: str) -> list[str]:
-        """The kind of value that each column's first rows have most often; none in a database that is not UTF-8."""
-        if self._encoding != "UTF-8":
+        """The kind of value that each column's first rows have most often; none where no layout is made from it."""
+        if self._encoding != "UTF-8" or len(values) > FORMAT_ARGUMENTS:
             return []
         kinds = ",".join(kind_of(value) for value in values)
         sample = self._all(f"SELECT {kinds} FROM {source} LIMIT {_SAMPLE}")
@@ -352,6 +434,10 @@ class _Dump:
 
     def _statement(self, sql: str) -> None:
         self._bytes += self._out.write(f"{sql}\n".encode())
+
+
+def _by_bytes(one: str, two: str) -> int:
+    return (one > two) - (one < two)
 
 
 def _better_size(size: int, pages: Sequence[Page]) -> int:

@@ -61,7 +61,7 @@ _VIRTUAL_ROW = re.compile(
     r"""VALUES\s*\('table','((?:[^']|'')*)','((?:[^']|'')*)',0,'(CREATE VIRTUAL TABLE(?:[^']|'')*)'\)\s*;\s*""",
     re.IGNORECASE,
 )
-_MODULES = {"fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "geopoly", "rtree", "rtree_i32"}
+MODULES = {"fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "geopoly", "rtree", "rtree_i32"}
 
 _WORDS = {"ALTER", "ANALYZE", "CREATE", "DELETE", "DROP", "INSERT", "REINDEX", "REPLACE", "UPDATE"}
 _WORDS_OF_OUR_OWN = {"BEGIN", "COMMIT", "END", "PRAGMA", "ROLLBACK"}
@@ -144,11 +144,12 @@ def _check(connection: sqlite3.Connection, name: str) -> None:
         if found != "ok":
             raise Damaged(f"{name} makes a database that is not sound: {found}.", hint=_HINT)
         tables = connection.execute(
-            r"SELECT name, rootpage FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\'"
+            "SELECT name, rootpage, type FROM sqlite_master"
+            r" WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\_%' ESCAPE '\'"
         ).fetchall()
         if not tables:
             raise Damaged(f"{name} holds no table.", hint=_HINT)
-        for table in (table for table, root in tables if not root):
+        for table in (table for table, root, kind in tables if kind == "table" and not root):
             connection.execute(f"SELECT 1 FROM {_quoted(table)} LIMIT 0")
     except sqlite3.Error as error:
         raise _translated(error, f"{name} makes a database that cannot be read") from error
@@ -189,7 +190,7 @@ class _Guard:
 
     def _allows_module(self, table: str, module: str) -> bool:
         if self._probed is None:
-            return module.lower() in _MODULES
+            return module.lower() in MODULES
         self._probed.append((table, module))
         return False
 
@@ -296,7 +297,7 @@ class _Load:
         found, module = self._guard.table_and_module_of(self._connection, sql)
         if not name == table == found or name.lower() in self._virtual or not _is_one_statement(sql):
             self._damaged(line, "a row of the schema that is not a virtual table is not allowed in a dump")
-        if module.lower() not in _MODULES:
+        if module.lower() not in MODULES:
             self._damaged(line, f"a virtual table of the module {module} is not allowed in a dump")
         self._virtual[name.lower()] = (name, sql)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 _PAGE_BYTES = 1024 * 1024  # of rows that SQLite may put together in memory
-_FORMAT_ARGUMENTS = 100  # SQLite allows a function 127
+FORMAT_ARGUMENTS = 100  # SQLite allows a function 127
 _LITERAL = re.compile(rb"'(?:[^']|'')*'")
 
 
@@ -87,7 +87,7 @@ def kind_of(column: str) -> str:
 def row_text(columns: Sequence[str], usual: Sequence[str]) -> str:
     """An expression for `(1,'a',NULL)`; `usual` has the kind to expect of each column, or nothing."""
     any_row = _row([_Layout("%s", "", _value_text(column)) for column in columns])
-    if not usual or len(columns) > _FORMAT_ARGUMENTS:
+    if not usual or len(columns) > FORMAT_ARGUMENTS:
         return any_row
     layouts = [_layout(column, kind) for column, kind in zip(columns, usual, strict=True)]
     conditions = " AND ".join(layout.condition for layout in layouts if layout.condition)
@@ -102,8 +102,8 @@ def _layout(column: str, kind: str) -> _Layout:
 
 
 def _row(layouts: Sequence[_Layout]) -> str:
-    starts = range(0, len(layouts), _FORMAT_ARGUMENTS)
-    parts = [layouts[start : start + _FORMAT_ARGUMENTS] for start in starts]
+    starts = range(0, len(layouts), FORMAT_ARGUMENTS)
+    parts = [layouts[start : start + FORMAT_ARGUMENTS] for start in starts]
     formats = [",".join(layout.format for layout in part) for part in parts]
     formats[0] = "(" + formats[0]
     formats[-1] += ")"
