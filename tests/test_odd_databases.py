@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import shlex
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from backupkit.parts.sources import sql
-from other_apps import OtherApp
+from other_apps import ENV, OtherApp
 
 
 def with_its_own(connection: sqlite3.Connection) -> None:
@@ -151,3 +155,93 @@ def test_a_database_of_views_only_is_one(app: OtherApp) -> None:
         assert app.query("SELECT name FROM sqlite_master") == [("answers",)]
     app.query("DROP VIEW answers")
     assert app.command("backup").code == 13
+
+
+# Folders and databases with any name.
+
+ODD = "ä b?c%41d#e'f"
+ITS_TEST = (
+    "import os; from sqlalchemy import create_engine, text; engine = create_engine(os.environ['DATABASE_URL']);"
+    "assert engine.connect().execute(text('SELECT count(*) FROM notes')).scalar() == 3"
+)
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> OtherApp:
+    """An app in a folder of such a name, whose database has one too; it is one migration behind its code."""
+    env = "import os\n" + ENV.replace('context.config.get_main_option("sqlalchemy.url")', "os.environ['DATABASE_URL']")
+    return OtherApp.usual(tmp_path / ODD, env=env, database=f"da ta?%41#/{ODD}.db")
+
+
+def test_every_command_goes_with_every_name(odd: OtherApp) -> None:
+    environment = {"BACKUP_TEST_COMMAND": f'{sys.executable} -c "{ITS_TEST}"'}
+    for words in (
+        "backup one",
+        "list",
+        "show one",
+        "verify one --test-restore",
+        "restore one --dry-run",
+        "restore one --force",
+        "restore one --migrate --force",
+        "undo --force",
+        "dump it.sql",
+        "restore-dump it.sql --force",
+        "migrate",
+        "undo --force",
+        "export one it.tar.gz",
+        "delete one --yes",
+        "import it.tar.gz",
+        "verify --all",
+        "prune --dry-run",
+        "doctor",
+        "run",
+        "recover",
+    ):
+        odd.command(*words.split(), env=environment, check=0)
+    assert len(odd.query("SELECT * FROM notes")) == 3 and odd.revisions() == {"a1"}
+
+
+def test_alembics_here_may_lead_to_any_name(odd: OtherApp) -> None:
+    odd.write("alembic.ini", "[alembic]\nscript_location = %(here)s/alembic\n")
+    odd.command("migrate", check=0)
+    assert odd.revisions() == {"b2"}
+
+
+@pytest.mark.parametrize("way", [str, quote], ids=["as it is", "quoted"])
+def test_a_url_may_name_it_either_way(odd: OtherApp, way: Callable[[str], str]) -> None:
+    plain = odd.folder.parent / "a b%41#ü.db"
+    odd.database.rename(plain)
+    done = odd.command("backup", "--json", env={"BACKUP_DATABASE": f"sqlite:///{way(str(plain))}"}, check=0)
+    assert done.json["database_file"] == plain.name
+
+
+@pytest.mark.parametrize("compose", [False, True])
+def test_the_printed_commands_go_with_every_name(odd: OtherApp, tmp_path: Path, compose: bool) -> None:
+    environment = {"BACKUP_RUNNER_IN_USE": "exec", "BACKUP_COMPOSE": "docker compose"} if compose else {}
+    odd.command("backup", "one", check=0)
+    said = odd.command("restore", "one", "--force", env=environment, check=0).out
+    lines = [line.strip() for line in said.splitlines() if " && " in line]
+    assert len(lines) == 2 and all(line.startswith("docker compose exec" if compose else "cd ") for line in lines)
+    docker = tmp_path / "bin" / "docker"  # one that runs at once what it is to run in the service
+    docker.parent.mkdir()
+    docker.write_text('#!/bin/sh\nshift 3\nexec "$@"\n')
+    docker.chmod(0o755)
+    link = tmp_path / "plain.db"
+    link.symlink_to(odd.database)
+    for line in lines:
+        path = os.pathsep.join((str(docker.parent), os.path.dirname(sys.executable), os.environ["PATH"]))
+        done = odd.typed(line, DATABASE_URL=f"sqlite:///{link}", PATH=path)
+        assert done.returncode == 0, done.stderr
+    assert odd.revisions() == {"b2"}
+
+
+def test_the_guard_of_env_py_knows_the_database_by_any_url(odd: OtherApp) -> None:
+    guard = "from backupkit import back_up_before_upgrade\n"
+    url = 'os.environ["DATABASE_URL"]'
+    env = (odd.folder / "alembic" / "env.py").read_text()
+    odd.write("alembic/env.py", env.replace("with ", f"{guard}back_up_before_upgrade(context, {url})\nwith ", 1))
+    quoted = f"sqlite:///{quote(str(odd.database))}"
+    told = {"BACKUP_DATABASE": str(odd.database), "DATABASE_URL": quoted}
+    done = odd.typed(f"cd {shlex.quote(str(odd.folder))} && alembic upgrade head", **told)
+    assert done.returncode == 0, done.stderr
+    assert [path.name.startswith("pre_migration") for path in odd.backups.iterdir() if path.is_dir()].count(True) == 1

@@ -138,6 +138,9 @@ def _config(request: Request) -> Config:
         config = Config(ini, toml_file=toml) if toml else Config(ini)
     except TypeError:  # an Alembic before 1.16
         config = Config(ini)
+    if ini:  # Alembic puts the folder in as it is, and then stumbles over a % in it
+        defaults: Any = config.file_config.defaults()
+        defaults["here"] = os.path.dirname(ini).replace("%", "%%")
     if request["script_location"]:
         config.set_main_option("script_location", request["script_location"].replace("%", "%%"))
     if extra := request.get("x"):

@@ -106,6 +106,16 @@ class Workshop:
 
 
 @contextlib.contextmanager
+def target(settings: Settings, database: Path) -> Iterator[Target]:
+    """That database, at its own path if this is plain, else at a link with a plain one."""
+    if _PLAIN.fullmatch(str(database)):
+        yield Target(settings, database)
+        return
+    with tempfile.TemporaryDirectory(prefix="backupkit-") as folder:
+        yield Target(settings, _linked(Path(folder) / "data", database.name, database))
+
+
+@contextlib.contextmanager
 def workshop(settings: Settings, database: Path | None) -> Iterator[Workshop]:
     """A workshop for one database: the live one, or a copy, or none. From the last two the live one is out of reach.
 

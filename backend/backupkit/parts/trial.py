@@ -12,6 +12,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+from backupkit.parts import app_process
 from backupkit.words.errors import BackupError
 from backupkit.words.names import shown
 from backupkit.words.secrets import scrubbed
@@ -29,11 +30,11 @@ def run(settings: Settings, scratch: Settings, log: Path) -> None:
     """
     command, timeout = settings.test_command, settings.test_timeout
     named = scrubbed(repr(command), settings.secrets)
-    with open(log, "wb") as said:
+    with app_process.target(settings, scratch.database) as target, open(log, "wb") as said:
         child = subprocess.Popen(
             ["/bin/sh", "-c", command],
             cwd=settings.app_dir,
-            env=_environment(scratch),
+            env=_environment(scratch, target),
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,
@@ -50,16 +51,14 @@ def run(settings: Settings, scratch: Settings, log: Path) -> None:
         raise NotProven(f"{named} ended with {code} on the restored copy: {last}", hint="Try it by hand.")
 
 
-def _environment(scratch: Settings) -> dict[str, str]:
-    database, uploads = str(scratch.database), str(scratch.uploads or "")
+def _environment(scratch: Settings, target: app_process.Target) -> dict[str, str]:
     return {
         **os.environ,
-        "BACKUP_TEST_DATABASE": database,
-        "BACKUP_TEST_UPLOADS": uploads,
-        "BACKUP_DATABASE": database,
-        "BACKUP_UPLOADS": uploads,
+        **target.environment(),
+        "BACKUP_TEST_DATABASE": str(scratch.database),
+        "BACKUP_TEST_UPLOADS": str(scratch.uploads or ""),
+        "BACKUP_UPLOADS": str(scratch.uploads or ""),
         "BACKUP_DIR": str(scratch.dir),
-        "DATABASE_URL": f"sqlite:///{database}",
     }
 
 

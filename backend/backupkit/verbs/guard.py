@@ -55,6 +55,9 @@ def _has_work(context: Any, settings: Settings) -> bool:
 
 
 def _file_of(url: object) -> Path | None:
-    text = str(getattr(url, "database", None) or url)
-    path = text.partition("://")[2].removeprefix("/") if "://" in text else text
+    path = str(getattr(url, "database", None) or url)
+    if "://" in path:
+        from sqlalchemy import make_url  # as whoever calls has imported
+
+        path = make_url(path).database or ""
     return Path(path).absolute() if path and path != ":memory:" else None

@@ -18,6 +18,7 @@ from datetime import datetime
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
+from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
@@ -284,15 +285,8 @@ class Settings(BaseSettings):
 
     @field_validator("database", mode="before")
     @classmethod
-    def _from_url(cls, value: object) -> object:
-        text = str(value)
-        scheme, mark, rest = text.partition("://")
-        if not mark:
-            return value or _fail("is empty")
-        if scheme.split("+")[0] != "sqlite":
-            return _fail(f"is a {scheme} URL, and only sqlite:/// can be backed up")
-        path = rest.partition("?")[0].removeprefix("/")
-        return path if path and path != ":memory:" else _fail("names no file")
+    def _from_url(cls, value: object, info: ValidationInfo) -> object:
+        return _path_of(value, info.data["app_dir"])
 
     @field_validator(
         "uploads",
@@ -486,7 +480,7 @@ def database_as_told(folder: Path) -> Path:
     variables = {name.upper(): value for name, value in os.environ.items()}
     told = variables.get(_variable("database"), read_file(folder).get("database", ""))
     try:
-        return _below(folder, Path(str(Settings._from_url(told))))
+        return _below(folder, Path(str(_path_of(told, folder))))
     except ValueError:
         return _below(folder, Settings.model_fields["database"].default)
 
@@ -646,6 +640,19 @@ def check_environment(environment: Mapping[str, str]) -> None:
 def _is_setting(variable: str) -> bool:
     name = variable.removeprefix(PREFIX).lower()
     return name in Settings.model_fields or _names_a_secret(name)
+
+
+def _path_of(database: object, folder: Path) -> object:
+    """The path as it was given, alone or in a URL."""
+    scheme, mark, rest = str(database).partition("://")
+    if not mark:
+        return database or _fail("is empty")
+    if scheme.split("+")[0] != "sqlite":
+        return _fail(f"is a {scheme} URL, and only sqlite:/// can be backed up")
+    path = rest.partition("?")[0].removeprefix("/")
+    if not (folder / path).exists():
+        path = unquote(path)  # as newer versions of SQLAlchemy read it
+    return path if path and path != ":memory:" else _fail("names no file")
 
 
 def _below(folder: Path, path: Path) -> Path:
