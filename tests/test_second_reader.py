@@ -136,8 +136,8 @@ def test_both_readers_see_the_same_moment_though_another_process_commits_all_the
     with app.writer() as writer:
         for _ in range(5):
             with two_readers(app.database) as (moment, second):
-                count = "SELECT count(*) AS line, 1 AS key FROM companies WHERE 0 < ? LIMIT ?"
-                second.ask(count, 1, 1, 1)
+                count = "SELECT count(*) AS line, 1 AS key FROM companies WHERE ? < 1 LIMIT ?"
+                second.ask(count, 0, 1, 1)
                 pages = second.answer()
                 assert pages
                 assert int(pages[0].text) == moment.execute("SELECT count(*) FROM companies").fetchone()[0]

@@ -511,3 +511,25 @@ def test_dump_and_load_of_a_large_database_take_little_memory(tmp_path: Path) ->
     assert dumping < 12_000
     assert both < 40_000, "16 MB of it are SQLite's page cache"
     assert rows(tmp_path / "new.db", "SELECT count(*), sum(length(b)) FROM t") == [(13_000, 13_000 * 1400)]
+
+
+def test_a_tree_in_which_a_search_goes_round_in_circles_is_read_through(tmp_path: Path) -> None:
+    """A wrong byte in a page that points to others: whoever asks for what follows the last row gets earlier ones."""
+    path = tmp_path / "live.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA page_size=512")
+        connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, text)")
+        connection.executemany("INSERT INTO t VALUES(?, ?)", [(number, "x" * 100) for number in range(1, 13)])
+        connection.commit()
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master").fetchone()
+    content = bytearray(path.read_bytes())
+    page = (root - 1) * 512
+    count = int.from_bytes(content[page + 3 : page + 5])
+    last = int.from_bytes(content[page + 12 + 2 * (count - 1) : page + 14 + 2 * (count - 1)])
+    assert content[page] == 5 and content[page + last + 4] < 12  # an inner page, and the last row but those behind it
+    content[page + last + 4] = 100
+    path.write_bytes(content)
+    text = io.BytesIO()
+    with closing(sqlite3.connect(path)) as connection:
+        write_dump(connection, text)
+    assert rows(load(text.getvalue(), tmp_path), "SELECT id FROM t") == [(number,) for number in range(1, 13)]

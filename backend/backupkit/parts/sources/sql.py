@@ -21,13 +21,22 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from backupkit.parts.sources.sql_load import MODULES, load_dump
-from backupkit.parts.sources.sql_rows import FORMAT_ARGUMENTS, Page, kind_of, portable, prepare, read_run, row_text
+from backupkit.parts.sources.sql_rows import (
+    FORMAT_ARGUMENTS,
+    OutOfOrder,
+    Page,
+    kind_of,
+    portable,
+    prepare,
+    read_run,
+    row_text,
+)
 from backupkit.words.errors import Damaged, SourceUnreadable
 from backupkit.words.events import Listener, Progress, Step, silence
 
@@ -312,9 +321,10 @@ class _Dump:
         rows, before = self._rows_of(table), self._rows
         query = f"SELECT {rows.text} FROM {rows.source}{self._limit}"
         if rows.key and not rows.alone and not self._limit:
-            self._write_pages(rows)
-            if self._rows - before == self._count(table):
-                return
+            with suppress(OutOfOrder):
+                self._write_pages(rows)
+                if self._rows - before == self._count(table):
+                    return
             # A damaged tree hides rows from those who search in it, but not from those who read through it.
             self._statement(f"DELETE FROM {_quoted(table)};")
             self._rows = before

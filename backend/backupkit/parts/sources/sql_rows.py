@@ -28,6 +28,10 @@ class Page(NamedTuple):
     text: bytes
 
 
+class OutOfOrder(Exception):
+    """Behind a key come rows that belong before it: the tree is damaged, and whoever searches in it may never end."""
+
+
 def prepare(connection: sqlite3.Connection) -> None:
     """Makes a connection fit to read rows as text; text from elsewhere need not be UTF-8."""
     connection.text_factory = bytes
@@ -37,10 +41,12 @@ def prepare(connection: sqlite3.Connection) -> None:
 def read_run(connection: sqlite3.Connection, query: str, place: float | None, size: int, count: int) -> Iterator[Page]:
     """So many pages of so many rows, from a key on; fewer, and in the end an empty one, where there are no more rows.
 
-    The query gives `line` and `key`.
+    The query gives `line` and `key`. Raises `OutOfOrder`.
     """
     while place is not None and count:
         page = _read_page(connection, query, place, size)
+        if page.last is not None and page.last <= place:
+            raise OutOfOrder
         yield page
         place, count = page.last, count - 1
 
