@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -352,56 +350,6 @@ def test_a_file_that_takes_a_free_place_at_the_last_moment_stays(
     restore_backup(app.settings, plan_restore(app.settings, "good"), heard.append)
     assert (app.uploads / "place").read_bytes() == b"came meanwhile"
     assert any(isinstance(event, Warned) and "place came or changed" in event.text for event in heard)
-
-
-# Another user at work in the live folders while root restores.
-
-
-SWAP = """
-import contextlib, os, sys
-uploads, target = sys.argv[1:]
-os.setgid(65534); os.setuid(65534)
-print("swapping", flush=True)
-while True:
-    for name in ("a", "b", "sub/c", "sub"):
-        place = f"{uploads}/{name}"
-        with contextlib.suppress(OSError):
-            os.rename(place, place + ".away")
-            os.symlink(target, place)
-        with contextlib.suppress(OSError):
-            os.unlink(place)
-            os.rename(place + ".away", place)
-            os.utime(place)
-"""
-
-
-@as_root
-def test_links_swapped_in_while_root_puts_uploads_in_place_gain_nothing(app: SmallApp, tmp_path: Path) -> None:
-    target = tmp_path / "secret"
-    (target / "inner").mkdir(parents=True)
-    for name in ("a", "b", "c", "inner/a"):
-        (target / name).write_text("not for everybody")
-        (target / name).chmod(0o600)
-    for folder in (target, *target.rglob("*")):
-        os.chown(folder, 0, 0)
-    for name in ("a", "b", "sub/c"):
-        app.write_upload(name, b"wanted").chmod(0o666)
-    create_backup(app.settings, Order("good"))
-    for path in (app.uploads, *app.uploads.rglob("*")):
-        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-    for above in app.uploads.parents:
-        if above.stat().st_uid == 0 and above.stat().st_mode & 0o055 != 0o055 and above != above.parent:
-            above.chmod(above.stat().st_mode | 0o011)
-    before = pictured(target)
-    command = [sys.executable, "-c", SWAP, app.uploads, target]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as swapper:
-        assert swapper.stdout and swapper.stdout.readline() == "swapping\n"
-        try:
-            for _ in range(25):
-                run_here(app, *RESTORE, "--only", "uploads")
-        finally:
-            swapper.kill()
-    assert pictured(target) == before
 
 
 def test_nothing_is_staged_for_a_restore_that_is_not_the_areas(app: SmallApp) -> None:

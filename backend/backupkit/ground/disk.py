@@ -308,9 +308,9 @@ def copy_open(source: int, target: int) -> int:
     return copy_contents(source, target, facts)[0]
 
 
-def copy_and_hash(source: Path, target: Path) -> str:
-    """The same, and the SHA-256 of what was copied."""
-    with Opened(source, _FILE) as original, Opened(target, _NEW) as copied:
+def copy_and_hash(source: Path, target: str | Path, within: int | None = None) -> str:
+    """The same, and the SHA-256 of what was copied; the target may be a name in an open folder."""
+    with Opened(source, _FILE) as original, Opened(target, _NEW, within) as copied:
         return copy_contents(original, copied, os.fstat(original))[1]
 
 

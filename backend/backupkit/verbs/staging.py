@@ -159,7 +159,7 @@ def stage(
             _make_area(settings.uploads, "uploads", identity)
         with process.beside(source.facts.size if source.facts else 0) as beside:
             is_wanted = source.database and not same_database
-            staging = beside.submit(_stage_database, settings, source) if is_wanted else None
+            staging = beside.submit(_stage_database, settings, source, identity) if is_wanted else None
             if source.uploads and settings.uploads:
                 _stage_uploads(settings, settings.uploads, source, identity, copies, tell)
             source = staging.result() if staging else source
@@ -175,7 +175,7 @@ def stage_database(settings: Settings, source: Source, identity: Identity) -> So
     """The source's database lies beside the live one, as `stage` leaves it. Fails tidily."""
     try:
         _make_area(settings.database.parent, "database", identity)
-        return _stage_database(settings, source)
+        return _stage_database(settings, source, identity)
     except BaseException:
         unstage(settings, identity.id)
         raise
@@ -187,10 +187,12 @@ def _make_area(live: Path, part: AreaPart, identity: Identity) -> None:
     staging_area.add(live, part, identity)
 
 
-def _stage_database(settings: Settings, source: Source) -> Source:
+def _stage_database(settings: Settings, source: Source, identity: Identity) -> Source:
     assert source.database is not None and source.facts is not None
     staged = staged_database(settings)
-    if disk.copy_and_hash(source.database, staged) != source.facts.sha256:
+    with staging_area.opened(settings.database.parent, "database", identity.id) as area:
+        checksum = disk.copy_and_hash(source.database, staged.name, area.folder)
+    if checksum != source.facts.sha256:
         raise Damaged(f"{source.database} changed while it was staged.", hint="Try again.")
     database.require_usable(staged, source.database)
     # One that a person copied may say WAL, and would make the live one say so too.

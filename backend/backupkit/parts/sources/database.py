@@ -138,7 +138,7 @@ def require_usable(copied: Path, source: Path) -> None:
 
 def seal(copied: Path) -> None:
     """The finished file is one file with a rollback-journal header: opening it leaves nothing beside it."""
-    with contextlib.closing(sqlite.connect(copied)) as connection:
+    with contextlib.closing(sqlite.connect(copied, "mode=rw")) as connection:
         connection.execute("PRAGMA journal_mode=DELETE").fetchone()
 
 
@@ -372,7 +372,7 @@ def match_page_size(staged: Path, live: Path, timeout: float) -> None:
             wanted = int(_pragma(moment, "page_size"))
     except SourceBroken:
         return
-    with contextlib.closing(sqlite.connect(staged)) as connection:
+    with contextlib.closing(sqlite.connect(staged, "mode=rw")) as connection:
         if int(_pragma(connection, "page_size")) == wanted:
             return
         again = staged.with_name(staged.name + ".paged")
@@ -674,7 +674,7 @@ class _Copying:
 
 def _put_in_place(staged: Path, folder: int, live: Path, wanted: DatabaseFacts) -> None:
     if wanted.journal_mode == "wal":
-        with contextlib.closing(sqlite.connect(staged)) as connection:
+        with contextlib.closing(sqlite.connect(staged, "mode=rw")) as connection:
             connection.execute("PRAGMA journal_mode=WAL").fetchone()
     with descriptors.naming(live.parent), disk.Opened(live.parent, os.O_RDONLY | os.O_DIRECTORY) as home:
         with descriptors.opened_to_change(staged.name, folder) as handle:

@@ -1,0 +1,202 @@
+"""A user without rights swaps links while root restores, recovers and undoes in that user's folders: nothing is gained.
+
+The program itself gives up root there. These are the functions below it, called by root: what is in open folders stays
+there, whoever turns a name on the way to it into something else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backupkit.parts import journal
+from backupkit.verbs import restore
+from backupkit.verbs.create import create_backup
+from backupkit.verbs.recover import recover
+from backupkit.verbs.restore import plan_restore, restore_backup
+from backupkit.verbs.undo import plan_undo
+from backupkit.words.errors import BackupError
+from backupkit.words.model import Order
+from others import USER, give
+from small_app import SmallApp
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who has rights to lose: run the tests as root"),
+]
+TRIES = int(os.environ.get("BACKUP_TESTS_TRIES", "40"))
+SECRET = "known to root alone"
+
+# A place becomes a link to what it must not reach, and then is itself again: now and then one that would stop it all,
+# and in between, as fast as it goes, one of many files whose mode alone is to change.
+SWAP = """
+import contextlib, os, random, sys, time
+user, app, secret, seed = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+os.setgroups([]); os.setgid(user); os.setuid(user)
+chance = random.Random(seed)
+PLACES = {
+    "uploads/a": ("file", 20), "uploads/sub": ("", 20), "uploads/sub/b": ("file", 20), "uploads/deep/er": ("inner", 20),
+    "uploads/.backupkit-staging": ("", 4), "data/.backupkit-staging": ("", 4), "backups/.journal": ("file", 2),
+    "backups/good/uploads/sub": ("", 2), "backups/good/uploads/a": ("file", 2),
+}
+places, weights = list(PLACES), [weight for _, weight in PLACES.values()]
+def swap(place, to, wait):
+    path = f"{app}/{place}"
+    with contextlib.suppress(OSError):
+        os.rename(path, path + ".away")
+        os.symlink(os.path.join(secret, to), path)
+        time.sleep(wait)
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+    with contextlib.suppress(OSError):
+        os.rename(path + ".away", path)
+print("swapping", flush=True)
+while True:
+    for _ in range(60):
+        swap(f"uploads/many/{chance.randrange(120)}", "file", 0)
+    place = chance.choices(places, weights)[0]
+    swap(place, PLACES[place][0], chance.random() / 2000)
+"""
+
+
+@pytest.fixture
+def app(templates: Path) -> Iterator[SmallApp]:
+    """An app whose data, uploads and backups belong to another user, with a backup `good`."""
+    with tempfile.TemporaryDirectory() as open_to_all:
+        os.chmod(open_to_all, 0o755)
+        app = SmallApp.create(Path(open_to_all, "app"), templates)
+        for path in ("a", "sub/b", "deep/er/c", *(f"many/{number}" for number in range(120))):
+            app.write_upload(path, b"as it was").chmod(0o666)
+        create_backup(app.settings, Order("good"))
+        give(USER, app.database.parent, app.uploads, app.backups)
+        yield app
+
+
+@pytest.fixture
+def secret(app: SmallApp) -> Path:
+    """A folder of root's, with the names that the app's files have."""
+    folder = app.folder.parent / "roots"
+    (folder / "inner").mkdir(parents=True)
+    for name in ("file", "a", "b", "c", "inner/c", "operations", "restore.json"):
+        (folder / name).write_text(SECRET)
+        (folder / name).chmod(0o600)
+    folder.chmod(0o711)
+    return folder
+
+
+def pictured(folder: Path) -> dict[str, Any]:
+    """All that may not change: mode, owner, every time, content."""
+    found = {}
+    for path in (folder, *sorted(folder.rglob("*"))):
+        facts = path.lstat()
+        content = path.read_bytes() if path.is_file() else b""
+        found[str(path)] = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_ctime_ns, facts.st_mtime_ns, content)
+    return found
+
+
+def given_away(app: SmallApp) -> list[str]:
+    """Where the secret can be read now by who may not."""
+    found = []
+    for path in app.folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and SECRET.encode() in path.read_bytes():
+            found.append(str(path))
+    return found
+
+
+@contextlib.contextmanager
+def swapping(app: SmallApp, secret: Path, seed: int) -> Iterator[None]:
+    command = [sys.executable, "-c", SWAP, str(USER), str(app.folder), str(secret), str(seed)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as swapper:
+        assert swapper.stdout and swapper.stdout.readline() == "swapping\n"
+        try:
+            yield
+        finally:
+            swapper.kill()
+
+
+def begin(app: SmallApp) -> None:
+    """A restore as it is left by a kill right after its journal."""
+
+    class Killed(BaseException):
+        pass
+
+    def be_killed(*_: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(restore, "_apply", be_killed)
+        restore_backup(app.settings, plan_restore(app.settings, "good"))
+    assert journal.exists(app.backups)
+
+
+def try_once(app: SmallApp, verb: str) -> bool:
+    """Whether it came to its end; whatever was in its way is no gain."""
+    settings = app.settings
+    try:
+        if verb == "recover":
+            return recover(settings) is not None
+        plan = plan_restore(settings, "good", force=True) if verb == "restore" else plan_undo(settings, force=True)
+        restore_backup(settings, plan)
+    except (BackupError, OSError, sqlite3.Error):
+        return False
+    return True
+
+
+def tidy(app: SmallApp) -> None:
+    """What the swapper left is put right, as its user would: or nothing would ever be restored again."""
+    for away in sorted(app.folder.rglob("*.away"), reverse=True):
+        place = away.with_name(away.name.removesuffix(".away"))
+        if place.is_symlink():
+            place.unlink()
+        if os.path.lexists(place):
+            shutil.rmtree(away) if away.is_dir() else away.unlink()
+        else:
+            away.rename(place)
+    for safety in app.backups.glob("pre_restore_*"):
+        shutil.rmtree(safety)
+    for folder in (app.uploads, app.database.parent):
+        shutil.rmtree(folder / ".backupkit-staging", ignore_errors=True)
+    (app.backups / journal.JOURNAL_FILE).unlink(missing_ok=True)
+    for path in ("uploads/sub", "uploads/deep", "uploads/deep/er"):
+        if (app.folder / path).is_symlink():
+            (app.folder / path).unlink()
+        (app.folder / path).mkdir(exist_ok=True)
+    for path in ("a", "sub/b", "deep/er/c"):
+        (app.uploads / path).unlink(missing_ok=True)
+        app.write_upload(path, b"later")
+    for number in range(120):  # only the mode differs
+        (app.uploads / "many" / str(number)).unlink(missing_ok=True)
+        file = app.write_upload(f"many/{number}", b"as it was")
+        file.chmod(0o600)
+        os.utime(file, (1, 1))
+    give(USER, app.uploads)
+
+
+@pytest.mark.parametrize("verb", ["restore", "undo", "recover"])
+def test_links_swapped_in_by_the_apps_user_gain_nothing(app: SmallApp, secret: Path, verb: str) -> None:
+    seed = random.randrange(10**6)
+    print(f"the seed is {seed}")
+    before, came_to_its_end = pictured(secret), 0
+    for number in range(TRIES):
+        tidy(app)
+        if verb == "recover":
+            begin(app)
+        elif verb == "undo":
+            restore_backup(app.settings, plan_restore(app.settings, "good"))
+        with swapping(app, secret, seed + number):
+            came_to_its_end += try_once(app, verb)
+        assert pictured(secret) == before, f"try {number}"
+        assert given_away(app) == [], f"try {number}"
+    print(f"{came_to_its_end} of {TRIES} came to their end")
+    assert came_to_its_end > TRIES // 20, "hardly anything was tried"
