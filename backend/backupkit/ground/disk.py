@@ -164,14 +164,15 @@ def write_file(
     # A name of its own: two processes may write one file at once, and the last one wins.
     draft = path.with_name(f"{DRAFT_PREFIX}{path.name}-{os.urandom(4).hex()}")
     try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as file:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
+            if not is_ours and os.geteuid() == 0:
+                owner = like or os.stat(path.parent)
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            if like:
+                os.fchmod(file.fileno(), stat.S_IMODE(like.st_mode))
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if not is_ours:
-            give(draft, (like.st_uid, like.st_gid) if like else owner_of(path.parent))
-        if like:
-            os.chmod(draft, stat.S_IMODE(like.st_mode))
         rename(draft, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -185,11 +186,43 @@ def drafted(target: Path) -> Iterator[Path]:
     draft = target.with_name(f"{DRAFT_PREFIX}{target.name}")
     try:
         yield draft
-        give(draft, owner_of(target.parent))
+        _give_new(draft, os.stat(target.parent))
         rename(draft, target)
     except BaseException:
         remove(draft)
         raise
+
+
+def open_or_make(path: Path, flags: int, mode: int) -> tuple[int, bool]:
+    """The file, open for reading and writing, and whether it is new: then it belongs to the owner of its folder.
+
+    For reading too, since a fifo would be waited for otherwise; new for sure, since it is given away.
+    """
+    flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, flags), False
+        with contextlib.suppress(FileExistsError):
+            return make_file(path, flags, mode), True
+
+
+def make_file(path: Path, flags: int = os.O_RDWR, mode: int = 0o600) -> int:
+    """A new file, open for writing, which belongs to the owner of its folder; `FileExistsError` for any other."""
+    handle = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    if os.geteuid() == 0:
+        owner = os.stat(path.parent)
+        os.fchown(handle, owner.st_uid, owner.st_gid)
+    return handle
+
+
+def _give_new(path: Path, owner: os.stat_result) -> None:
+    """A file that was just made belongs to the owner (root may say so): not what somebody has put in its place."""
+    if os.geteuid() != 0:
+        return
+    with Opened(path, _FILE) as handle:
+        facts = os.fstat(handle)
+        if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
+            os.fchown(handle, owner.st_uid, owner.st_gid)
 
 
 def rewrite_file(path: Path, content: bytes) -> None:

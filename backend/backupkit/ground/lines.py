@@ -64,15 +64,11 @@ def locked(path: Path, mode: int = 0o600) -> Iterator[int]:
 
 
 def _open(path: Path, mode: int) -> int:
-    fresh = not path.exists()
-    # For reading too: a fifo of that name would be waited for otherwise.
-    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    handle, is_new = disk.open_or_make(path, os.O_APPEND, mode)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "not a plain file", str(path))
-        if fresh:
-            if os.geteuid() == 0:  # by its handle: another may have turned the file over already
-                os.fchown(handle, *disk.owner_of(path.parent))
+        if is_new:
             disk.sync_folder(path.parent)
     except BaseException:
         os.close(handle)

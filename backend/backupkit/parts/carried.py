@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from backupkit.ground import disk
+from backupkit.ground import disk, own
 from backupkit.parts import lock
 from backupkit.parts.marks import STATE_FOLDER
 from backupkit.parts.remotes.remote import RemoteBackup
@@ -45,15 +45,18 @@ def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now
     content = json.dumps(_SEEN.dump_python(seen, mode="json")).encode()
     with contextlib.suppress(OSError):
         if settings.dir.is_dir():
-            disk.make_folder(_folder(settings.dir, remote), 0o700)
-            disk.write_file(_folder(settings.dir, remote) / _FILE, content)
+            with own.made(settings.dir, *_folder(remote)) as folder:
+                disk.write_file(folder / _FILE, content)
     return seen
 
 
 def recall(backups: Path, remote: str) -> Seen:
     """What it held when it was last asked; nothing where that is not known."""
     try:
-        seen = _SEEN.validate_python(json.loads(disk.read_plain(_folder(backups, remote) / _FILE, disk.MOST_STATE)))
+        with own.existing(backups, *_folder(remote)) as folder:
+            if folder is None:
+                return Seen()
+            seen = _SEEN.validate_python(json.loads(disk.read_plain(folder / _FILE, disk.MOST_STATE)))
     except (OSError, ValueError, RecursionError):
         return Seen()
     moments = filter(None, (seen.at, *(one.created_at for one in seen.backups)))
@@ -75,8 +78,8 @@ def holders(settings: Settings, backup: Backup) -> list[str]:
 @contextlib.contextmanager
 def one_at_a_time(backups: Path, remote: str, command: str, timeout: float, tell: Listener) -> Iterator[None]:
     """No other run of this machine works on the remote; backups and restores go on meanwhile. Raises `Locked`."""
-    disk.make_folder(_folder(backups, remote), 0o700)
-    with lock.held(_folder(backups, remote), command, timeout, tell):
+    names = _folder(remote)
+    with own.made(backups, *names) as folder, lock.held(folder, command, timeout, tell, backups.joinpath(*names)):
         yield
 
 
@@ -91,5 +94,5 @@ def _is_on_another_disk(settings: Settings, remote: str) -> bool:
         return False
 
 
-def _folder(backups: Path, remote: str) -> Path:
-    return backups / STATE_FOLDER / "remotes" / remote
+def _folder(remote: str) -> tuple[str, ...]:
+    return STATE_FOLDER, "remotes", remote

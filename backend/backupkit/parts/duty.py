@@ -11,37 +11,34 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from backupkit.ground import disk
+from backupkit.ground import disk, own
 from backupkit.parts import lock, marks
 from backupkit.words.events import Listener, silence
 
-_FOLDER, _SEED = "scheduler", "seed"
+_FOLDER, _SEED = (marks.STATE_FOLDER, "scheduler"), "seed"
 
 
 @contextlib.contextmanager
 def on(backups: Path, timeout: float, tell: Listener = silence) -> Iterator[None]:
     """This process is the scheduler until the block ends; `Locked` names the other after `timeout` seconds."""
-    folder = _folder(backups)
-    disk.make_folder(folder, 0o700)
-    if not (folder / _SEED).exists():
-        with contextlib.suppress(OSError):  # without it every place has the same jitter, and that is all
-            disk.write_file(folder / _SEED, secrets.token_hex(8).encode())
-    with lock.held(folder, "schedule", timeout, tell):
-        yield
+    with own.made(backups, *_FOLDER) as folder:
+        if not (folder / _SEED).exists():
+            with contextlib.suppress(OSError):  # without it every place has the same jitter, and that is all
+                disk.write_file(folder / _SEED, secrets.token_hex(8).encode())
+        with lock.held(folder, "schedule", timeout, tell, backups.joinpath(*_FOLDER)):
+            yield
 
 
 def is_anyone_on(backups: Path) -> bool:
     """Whether a scheduler is at work for that folder at this moment."""
-    return lock.is_held(_folder(backups))
+    with own.existing(backups, *_FOLDER) as folder:
+        return folder is not None and lock.is_held(folder)
 
 
 def seed(backups: Path) -> str:
     """What makes the jitter of this place its own; empty where no scheduler was here yet."""
     try:
-        return disk.read_plain(_folder(backups) / _SEED, disk.MOST_STATE).decode()
+        with own.existing(backups, *_FOLDER) as folder:
+            return disk.read_plain(folder / _SEED, disk.MOST_STATE).decode() if folder else ""
     except (OSError, ValueError):
         return ""
-
-
-def _folder(backups: Path) -> Path:
-    return backups / marks.STATE_FOLDER / _FOLDER

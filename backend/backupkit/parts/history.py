@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from backupkit.ground import disk, lines, process
+from backupkit.ground import disk, lines, own, process
 from backupkit.parts import lock, marks
 from backupkit.words.operation import Operation, Who
 
@@ -43,22 +43,25 @@ def path_of(backups: Path) -> Path:
 
 def write(backups: Path, operation: Operation) -> None:
     """The operation stands in the history as it is now; `OSError` where it cannot."""
-    path = path_of(backups)
-    disk.make_folder(path.parent, 0o700)
-    lines.append(path, _line(operation), LIMIT, KEPT)
+    with own.made(backups, marks.STATE_FOLDER) as folder:
+        lines.append(folder / HISTORY_FILE, _line(operation), LIMIT, KEPT)
 
 
 def read(backups: Path) -> History:
     """Every operation that the history still knows. Where it cannot be read, or not all of it, `trouble` says so."""
-    path, known, bad = path_of(backups), dict[str, Operation](), 0
-    try:
-        for number in range(KEPT, -1, -1):
-            found, unread = _parsed(_lines(lines.numbered(path, number)))
-            known |= {operation.id: operation for operation in found}
-            bad += len(unread)
-    except OSError as error:
-        return History(trouble=f"The history {path} cannot be read: {error.strerror}.")
-    trouble = _set_aside(path) if bad else ""
+    known, bad, trouble = dict[str, Operation](), 0, ""
+    with own.existing(backups, marks.STATE_FOLDER) as folder:
+        if folder is None:
+            return History()
+        try:
+            for number in range(KEPT, -1, -1):
+                found, unread = _parsed(_lines(lines.numbered(folder / HISTORY_FILE, number)))
+                known |= {operation.id: operation for operation in found}
+                bad += len(unread)
+        except OSError as error:
+            return History(trouble=f"The history {path_of(backups)} cannot be read: {error.strerror}.")
+        if bad:
+            trouble = _set_aside(folder / HISTORY_FILE, path_of(backups))
     # By the order in which they began, whatever the clock said.
     return History(tuple(_told(backups, one) for one in reversed(known.values())), trouble)
 
@@ -84,7 +87,7 @@ def _parsed(found: Iterable[bytes]) -> tuple[list[Operation], list[bytes]]:
     return operations, unread
 
 
-def _set_aside(path: Path) -> str:
+def _set_aside(path: Path, named: Path) -> str:
     """What cannot be read goes into a file of its own; the sentence that says so, empty if there was nothing."""
     aside, count = path.with_name(DAMAGED_FILE), 0
     try:
@@ -98,8 +101,10 @@ def _set_aside(path: Path) -> str:
                     lines.replace(part, (line for line in content if line not in unread))
                 count += len(unread)
     except OSError as error:
-        return f"Lines of the history {path} cannot be read, nor set aside: {error.strerror}."
-    return f"{count} lines of the history {path} could not be read, and lie in {aside.name} beside it." if count else ""
+        return f"Lines of the history {named} cannot be read, nor set aside: {error.strerror}."
+    if not count:
+        return ""
+    return f"{count} lines of the history {named} could not be read, and lie in {aside.name} beside it."
 
 
 def _told(backups: Path, operation: Operation) -> Operation:

@@ -23,14 +23,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from zoneinfo import ZoneInfo
 
-from backupkit.ground import disk, tree
+from backupkit.ground import disk, own, tree
 from backupkit.parts import marks, reliable, store
 from backupkit.parts.manifest import MOST_CHECKSUMS, checksums_in_order, escaped, read_metadata, unescaped
-from backupkit.words.errors import Damaged
+from backupkit.words.errors import BackupError, Damaged
 from backupkit.words.model import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata
+from backupkit.words.names import is_name
 from backupkit.words.settings import Settings
 
-_FOLDER = "index"
+_FOLDER = (marks.STATE_FOLDER, "index")
 _KEPT = 2
 _FOOTER = 64 + 1 + 20 + 1
 # A change within one tick of the clock leaves the times as they are; the coarsest clocks of file systems tick in 2 s.
@@ -106,9 +107,9 @@ class Earlier:
 class Writer:
     """The index of a backup that is being made; `database` is the stamp of what was copied, if it is known."""
 
-    def __init__(self, backups: Path, name: str, file: BinaryIO | None) -> None:
+    def __init__(self, backups: Path, name: str, folder: Path, file: BinaryIO) -> None:
         self.database: str | None = None
-        self._backups, self._name, self._file = backups, name, file
+        self._backups, self._name, self._folder, self._file = backups, name, folder, file
         self._digest, self._files = hashlib.sha256(), 0
         self._since = 0
 
@@ -119,9 +120,8 @@ class Writer:
         """
         now = time.time_ns()
         with contextlib.suppress(OSError):
-            if self._file:
-                disk.sync_tree(live)
-                self._since = now
+            disk.sync_tree(live)
+            self._since = now
 
     def add(self, path: str, facts: os.stat_result, checksum: str) -> None:
         """One file of the uploads, as it was when it was copied."""
@@ -131,39 +131,31 @@ class Writer:
 
     def finish(self) -> None:
         """The sealed backup has this index, and old ones are gone; for speed it is not synced."""
-        if self._file is None:
-            return
         offset = self._file.tell()
         seal = disk.hash_file(self._backups / self._name / CHECKSUM_FILE)
         self._write(json.dumps({"seal": seal, "database": self.database, "files": self._files, "settled": True}) + "\n")
         self._file.write(f"{self._digest.hexdigest()} {offset:020d}\n".encode())
         self._file.flush()
-        os.replace(_draft(self._backups, self._name), _folder(self._backups) / self._name)
-        for old in _superseded(self._backups):
+        os.replace(self._folder / _draft(self._name), self._folder / self._name)
+        for old in _superseded(self._backups, self._folder):
             old.unlink()
 
     def _write(self, line: str) -> None:
-        if self._file:
-            raw = os.fsencode(line)
-            self._digest.update(raw)
-            self._file.write(raw)
+        raw = os.fsencode(line)
+        self._digest.update(raw)
+        self._file.write(raw)
 
 
 @contextlib.contextmanager
 def writing(backups: Path, name: str) -> Iterator[Writer]:
     """The index of a backup to be made; a draft, and gone, unless it is finished."""
-    draft = _draft(backups, name)
-    try:
-        disk.make_folder(draft.parent, 0o700)
-        file: BinaryIO | None = draft.open("wb")
-        disk.give(draft, disk.owner_of(draft.parent))
-    except PermissionError:
-        file = None  # another user's: the next backup reads everything again, and is as good
-    try:
-        yield Writer(backups, name, file)
-    finally:
-        if file:
-            file.close()
+    with own.made(backups, *_FOLDER) as folder:
+        draft = folder / _draft(name)
+        disk.remove(draft)  # of a killed run
+        try:
+            with open(disk.make_file(draft), "wb") as file:
+                yield Writer(backups, name, folder, file)
+        finally:
             draft.unlink(missing_ok=True)
 
 
@@ -171,7 +163,7 @@ def follow_restore(settings: Settings, backup: Path, live: Path, skip: tree.Skip
     """The backup's index is of the live uploads as a restore of it has left them: the next one shares with it."""
     sealed, checksum_of = backup / UPLOADS_FOLDER, checksums_in_order(backup)
     with (
-        contextlib.suppress(OSError),
+        contextlib.suppress(OSError, BackupError),
         writing(settings.dir, backup.name) as seen,
         contextlib.closing(tree.Parents(sealed)) as copies,
     ):
@@ -188,7 +180,8 @@ def follow_restore(settings: Settings, backup: Path, live: Path, skip: tree.Skip
 def newest(settings: Settings, with_uploads: bool) -> Iterator[Earlier | None]:
     """The newest backup of this app that is good and has an index; only one that has uploads, where they are wanted."""
     with contextlib.ExitStack() as opened:
-        found = (_open(settings, path, with_uploads, opened) for path in _newest_first(settings.dir))
+        folder = opened.enter_context(own.existing(settings.dir, *_FOLDER))
+        found = (_open(settings, path, with_uploads, opened) for path in _newest_first(folder))
         yield next((earlier for earlier in found if earlier), None)
 
 
@@ -228,18 +221,18 @@ def _footer(lines: BinaryIO) -> dict[str, Any] | None:
     return said
 
 
-def _newest_first(backups: Path) -> list[Path]:
+def _newest_first(folder: Path | None) -> list[Path]:
     try:
-        found = [path for path in _folder(backups).iterdir() if not path.name.startswith(disk.DRAFT_PREFIX)]
-        return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        found = [path for path in folder.iterdir() if is_name(path.name)] if folder else []
+        return sorted(found, key=lambda path: path.lstat().st_mtime_ns, reverse=True)
     except OSError:
         return []
 
 
-def _superseded(backups: Path) -> Iterator[Path]:
+def _superseded(backups: Path, folder: Path) -> Iterator[Path]:
     """All but the newest few of each line, and those of backups that are gone or cannot be read."""
     kept: Counter[tuple[str | None, bool] | None] = Counter()
-    for path in _newest_first(backups):
+    for path in _newest_first(folder):
         line = _line_of(backups / path.name)
         kept[line] += 1
         if kept[line] > _KEPT or line is None:
@@ -254,9 +247,5 @@ def _line_of(backup: Path) -> tuple[str | None, bool] | None:
     return metadata.app_id, metadata.uploads_included
 
 
-def _draft(backups: Path, name: str) -> Path:
-    return _folder(backups) / f"{disk.DRAFT_PREFIX}{name}"
-
-
-def _folder(backups: Path) -> Path:
-    return backups / marks.STATE_FOLDER / _FOLDER
+def _draft(name: str) -> str:
+    return f"{disk.DRAFT_PREFIX}{name}"

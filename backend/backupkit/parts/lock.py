@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backupkit.ground import disk, process
-from backupkit.words.errors import Locked
+from backupkit.words.errors import BackupError, Locked
 from backupkit.words.events import Listener, StillWaiting, Waiting, silence
 
 LOCK_FILE = ".lock"
@@ -25,14 +25,17 @@ _locked_here: set[tuple[int, int]] = set()
 
 
 @contextlib.contextmanager
-def held(backups: Path, command: str, timeout: float, tell: Listener = silence) -> Iterator[int]:
+def held(
+    backups: Path, command: str, timeout: float, tell: Listener = silence, place: Path | None = None
+) -> Iterator[int]:
     """The lock is ours until the block ends; `Locked` names its holder after `timeout` seconds.
 
-    Its handle can be handed to a child process: the lock then lasts until both have ended.
+    Its handle can be handed to a child process: the lock then lasts until both have ended. `place` is how a person
+    knows the folder, where that is not its path.
     """
     deadline = time.monotonic() + timeout
-    with _folder_locked(backups, timeout, tell):
-        handle = _locked_file(backups, max(0.0, deadline - time.monotonic()), tell)
+    with _folder_locked(backups, timeout, tell, place or backups):
+        handle = _locked_file(backups, max(0.0, deadline - time.monotonic()), tell, place or backups)
         try:
             _sign(handle, command)
             yield handle
@@ -42,11 +45,11 @@ def held(backups: Path, command: str, timeout: float, tell: Listener = silence) 
 
 
 @contextlib.contextmanager
-def _folder_locked(backups: Path, timeout: float, tell: Listener) -> Iterator[None]:
+def _folder_locked(backups: Path, timeout: float, tell: Listener, place: Path) -> Iterator[None]:
     """The folder itself is locked too: somebody may remove the lock file, and a new one would let a second run in."""
     with disk.Opened(backups, os.O_RDONLY | os.O_DIRECTORY) as handle:
         with contextlib.suppress(OSError):  # a file system that has no such lock: the file is left
-            _acquire(handle, timeout, tell, lambda: holder(backups / LOCK_FILE), backups)
+            _acquire(handle, timeout, tell, lambda: holder(backups / LOCK_FILE), place)
         inode = _inode(os.fstat(handle))
         _locked_here.add(inode)
         try:
@@ -55,13 +58,13 @@ def _folder_locked(backups: Path, timeout: float, tell: Listener) -> Iterator[No
             _locked_here.discard(inode)
 
 
-def _locked_file(backups: Path, timeout: float, tell: Listener) -> int:
+def _locked_file(backups: Path, timeout: float, tell: Listener, place: Path) -> int:
     """The open, locked file of that name: not one that was removed while it was waited for."""
     path = backups / LOCK_FILE
     while True:
         handle = _open(backups)
         try:
-            _acquire(handle, timeout, tell, lambda: holder(path), backups)
+            _acquire(handle, timeout, tell, lambda: holder(path), place)
             if (there := _facts(path)) and _inode(there) == _inode(os.fstat(handle)):
                 return handle
         except BaseException:
@@ -118,7 +121,7 @@ def is_held(backups: Path) -> bool:
     if is_claimed(backups):
         return True
     try:
-        handle = os.open(backups / LOCK_FILE, os.O_RDWR)
+        handle = os.open(backups / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:
@@ -145,12 +148,15 @@ def holder(path: Path) -> str:
 
 
 def _open(backups: Path) -> int:
-    path = backups / LOCK_FILE
-    fresh = not path.exists()
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    if fresh:
-        disk.give(path, disk.owner_of(backups))
-    return handle
+    try:
+        return disk.open_or_make(backups / LOCK_FILE, os.O_NONBLOCK, 0o644)[0]
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        path = backups / LOCK_FILE
+        raise BackupError(
+            f"{path} is a link, where this toolkit keeps a file of its own.", f"Remove it: rm {path}"
+        ) from error
 
 
 def _acquire(handle: int, timeout: float, tell: Listener, who: Callable[[], str], where: Path) -> None:

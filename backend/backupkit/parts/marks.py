@@ -8,13 +8,14 @@ operation ended that a program made the backup for.
 from __future__ import annotations
 
 import os
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from backupkit.ground import disk
+from backupkit.ground import disk, own
 from backupkit.words.model import Part
+from backupkit.words.names import is_name
 
 STATE_FOLDER = ".state"
 PINNED = "pinned"
@@ -28,21 +29,21 @@ _OPERATIONS = "operations"
 
 def put(backups: Path, mark: str, name: str) -> None:
     """The backup of that name bears the mark."""
-    path = _path(backups, mark, name)
-    disk.make_folder(path.parent, 0o700)
-    disk.write_file(path, b"")
+    with own.made(backups, STATE_FOLDER, mark) as folder:
+        disk.write_file(folder / name, b"")
 
 
 def take(backups: Path, mark: str, name: str) -> None:
     """The backup of that name does not bear the mark."""
-    disk.remove(_path(backups, mark, name))
+    with own.existing(backups, STATE_FOLDER, mark) as folder:
+        if folder:
+            disk.remove(folder / name)
 
 
 def take_all(backups: Path, mark: str) -> None:
     """No backup bears the mark any more."""
-    folder = backups / STATE_FOLDER / mark
-    for path in list(folder.iterdir()) if folder.is_dir() else []:
-        disk.remove(path)
+    for name in _listed(backups, mark):
+        take(backups, mark, name)
 
 
 def forget(backups: Path, name: str) -> None:
@@ -54,9 +55,8 @@ def forget(backups: Path, name: str) -> None:
 def forget_all_but(backups: Path, names: Set[str]) -> None:
     """Nothing is said any more of backups that are not there."""
     for mark in _BY_NAME:
-        folder = backups / STATE_FOLDER / mark
-        for name in {path.name for path in folder.iterdir()} - names if folder.is_dir() else ():
-            disk.remove(folder / name)
+        for name in set(_listed(backups, mark)) - names:
+            take(backups, mark, name)
 
 
 @dataclass(frozen=True)
@@ -78,35 +78,48 @@ def said(backups: Path) -> Said:
 
 
 def _bearing(backups: Path, mark: str) -> frozenset[str]:
-    try:
-        return frozenset(os.listdir(backups / STATE_FOLDER / mark))
-    except FileNotFoundError:
-        return frozenset()
+    return frozenset(filter(is_name, _listed(backups, mark)))
+
+
+def _listed(backups: Path, mark: str) -> list[str]:
+    with own.existing(backups, STATE_FOLDER, mark) as folder:
+        return os.listdir(folder) if folder else []
 
 
 def remember_restore(backups: Path, safety: str, part: Part | None = None) -> None:
     """The last restore left this safety copy, and was of that part alone, or of all."""
-    path = backups / STATE_FOLDER / _LAST_RESTORE
-    disk.make_folder(path.parent, 0o700)
-    disk.write_file(path, f"{safety}\n{part}".encode() if part else safety.encode())
+    with own.made(backups, STATE_FOLDER) as folder:
+        disk.write_file(folder / _LAST_RESTORE, f"{safety}\n{part}".encode() if part else safety.encode())
 
 
 def last_restore(backups: Path) -> tuple[str, Part | None] | None:
     """The safety copy of the last restore, and of which part that was; by what is written: a clock can be set back."""
     try:
-        written = disk.read_plain(backups / STATE_FOLDER / _LAST_RESTORE, disk.MOST_STATE).decode()
+        with own.existing(backups, STATE_FOLDER) as folder:
+            written = disk.read_plain(folder / _LAST_RESTORE, disk.MOST_STATE).decode() if folder else ""
     except (OSError, ValueError):
         return None
     safety, _, part = written.partition("\n")
-    return (safety, next((one for one in get_args(Part) if one == part), None)) if safety else None
+    return (safety, next((one for one in get_args(Part) if one == part), None)) if is_name(safety) else None
+
+
+def drafts(backups: Path) -> Iterator[Path]:
+    """What killed runs left unfinished among all this; each path is good until the next is asked for."""
+    yield from _drafts_in(backups, STATE_FOLDER)
+
+
+def _drafts_in(backups: Path, *names: str) -> Iterator[Path]:
+    with own.existing(backups, *names) as folder:
+        if folder is None:
+            return
+        for entry in sorted(os.scandir(folder), key=lambda one: one.name):
+            if entry.name.startswith(disk.DRAFT_PREFIX):
+                yield folder / entry.name
+            elif entry.is_dir(follow_symlinks=False):
+                yield from _drafts_in(backups, *names, entry.name)
 
 
 def remember_operation(backups: Path, name: str, text: str) -> None:
     """What became of the operation that the backup of that name was made for."""
-    path = backups / STATE_FOLDER / _OPERATIONS / f"{name}.json"
-    disk.make_folder(path.parent, 0o700)
-    disk.write_file(path, text.encode())
-
-
-def _path(backups: Path, mark: str, name: str) -> Path:
-    return backups / STATE_FOLDER / mark / name
+    with own.made(backups, STATE_FOLDER, _OPERATIONS) as folder:
+        disk.write_file(folder / f"{name}.json", text.encode())

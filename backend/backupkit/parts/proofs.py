@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from backupkit.ground import disk
+from backupkit.ground import disk, own
+from backupkit.parts import marks
 from backupkit.parts.marks import PROOFS, STATE_FOLDER
 from backupkit.words.model import Flaw, Metadata, Seconds
 
@@ -45,7 +46,7 @@ def _form() -> TypeAdapter[Record]:
 def read(backups: Path, name: str, metadata: Metadata) -> Record:
     """What is known of this very backup; an empty record where nothing is, or where it cannot be read."""
     try:
-        found = _load(_path(backups, name))
+        found = _load(backups, name)
     except (OSError, ValueError, RecursionError):
         return Record(metadata.created_at)
     return found if found.made_at == metadata.created_at else Record(metadata.created_at)
@@ -54,7 +55,7 @@ def read(backups: Path, name: str, metadata: Metadata) -> Record:
 def is_broken(backups: Path, name: str) -> bool:
     """Whether there is a record that nobody can read."""
     try:
-        _load(_path(backups, name))
+        _load(backups, name)
     except FileNotFoundError:
         return False
     except (OSError, ValueError, RecursionError):
@@ -64,12 +65,11 @@ def is_broken(backups: Path, name: str) -> bool:
 
 def write(backups: Path, name: str, record: Record) -> None:
     """The record is kept, instead of the one before."""
-    path = _path(backups, name)
     content = json.dumps(_form().dump_python(record, mode="json")).encode()  # ASCII: a path may be any bytes
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            disk.make_folder(path.parent, 0o700)
-            return disk.write_file(path, content)
+            with own.made(backups, STATE_FOLDER, PROOFS) as folder:
+                return disk.write_file(folder / name, content)
         except FileNotFoundError:  # another run took its draft for one that a killed run left
             if attempt == _ATTEMPTS:
                 raise
@@ -77,16 +77,15 @@ def write(backups: Path, name: str, record: Record) -> None:
 
 def forget(backups: Path, name: str) -> None:
     """Nothing is known of a backup of that name any more."""
-    disk.remove(_path(backups, name))
+    marks.take(backups, PROOFS, name)
 
 
-def _load(path: Path) -> Record:
-    record = _form().validate_python(json.loads(disk.read_plain(path, disk.MOST_STATE)))
+def _load(backups: Path, name: str) -> Record:
+    with own.existing(backups, STATE_FOLDER, PROOFS) as folder:
+        if folder is None:
+            raise FileNotFoundError
+        record = _form().validate_python(json.loads(disk.read_plain(folder / name, disk.MOST_STATE)))
     times = filter(None, (record.made_at, record.checked_at, record.tried_at, record.proven_at))
     if not all(time.tzinfo for time in times):
-        raise ValueError(f"{path} has a time without its offset")
+        raise ValueError(f"the record of {name} has a time without its offset")
     return record
-
-
-def _path(backups: Path, name: str) -> Path:
-    return backups / STATE_FOLDER / PROOFS / name

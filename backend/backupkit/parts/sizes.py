@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from backupkit.ground import disk, tree
+from backupkit.ground import disk, own, tree
 from backupkit.parts import marks, store
 from backupkit.words.model import UPLOADS_FOLDER, Backup
 from backupkit.words.settings import Settings
@@ -90,13 +90,12 @@ def _is_same(entry: tree.Entry, other: Path) -> bool:
 
 def _read(backups: Path) -> dict[str, _Known]:
     try:
-        content = disk.read_plain(backups / marks.STATE_FOLDER / _FILE, disk.MOST_STATE)
-        return _form().validate_json(content)
+        with own.existing(backups, marks.STATE_FOLDER) as folder:
+            return _form().validate_json(disk.read_plain(folder / _FILE, disk.MOST_STATE)) if folder else {}
     except (OSError, ValidationError):
         return {}
 
 
 def _write(backups: Path, known: dict[str, _Known]) -> None:
-    path = backups / marks.STATE_FOLDER / _FILE
-    disk.make_folder(path.parent, 0o700)
-    disk.write_file(path, json.dumps(_form().dump_python(known)).encode())
+    with own.made(backups, marks.STATE_FOLDER) as folder:
+        disk.write_file(folder / _FILE, json.dumps(_form().dump_python(known)).encode())

@@ -241,18 +241,20 @@ def clear_drafts(settings: Settings) -> list[str]:
 
     What another user left may not be ours to remove: it stands in nobody's way, and stays.
     """
-    cleared = []
-    for draft in _drafts(settings):
-        with contextlib.suppress(PermissionError):
-            disk.remove_tree(draft)
-            cleared.append(draft.name)
-    return cleared
+    return [draft.name for draft in _drafts(settings) if _is_removed(draft)]
+
+
+def _is_removed(draft: Path) -> bool:
+    with contextlib.suppress(PermissionError):
+        disk.remove_tree(draft)
+        return True
+    return False
 
 
 def _drafts(settings: Settings) -> Iterator[Path]:
     # The scratch folder of a test restore holds a lock of its own as long as that goes on.
     yield from (draft for draft in settings.dir.glob(f"{disk.DRAFT_PREFIX}*") if not lock.is_held(draft))
-    yield from (settings.dir / marks.STATE_FOLDER).glob(f"**/{disk.DRAFT_PREFIX}*")
+    yield from marks.drafts(settings.dir)
 
 
 def is_backup(path: Path) -> bool:

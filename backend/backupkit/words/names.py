@@ -23,6 +23,11 @@ def check_name(name: str) -> str:
     )
 
 
+def is_name(name: str) -> bool:
+    """Whether a backup may have that name."""
+    return _ALLOWED.fullmatch(name) is not None
+
+
 def default_name(kind: str, moment: datetime) -> str:
     """`backup_…` for what a person asks for, else the kind and the moment: `pre_restore_20241201_120000`."""
     return f"{'backup' if kind == 'manual' else kind}_{moment.strftime(STAMP)}"

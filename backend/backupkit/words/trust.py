@@ -37,7 +37,7 @@ def require_trusted(path: Path, handle: int) -> None:
                 f"{path} belongs to user {owner}, and would say what user {os.geteuid()} does; it is not read.",
                 hint=f"Give it to root or to that user: sudo chown {os.geteuid()} {path}",
             )
-    if _others_can_write(facts) and not _is_without_modes(path):
+    if _others_can_write(facts) and keeps_modes(facts.st_dev):
         raise Untrusted(
             f"{path} can be changed by other users (mode {stat.S_IMODE(facts.st_mode):04o}); it is not read.",
             hint=f"Take that right away: chmod go-w {path}",
@@ -50,13 +50,12 @@ def _others_can_write(facts: os.stat_result) -> bool:
     return bool(facts.st_mode & (stat.S_IWOTH if own_group else stat.S_IWOTH | stat.S_IWGRP))
 
 
-def _is_without_modes(path: Path) -> bool:
-    """Whether the file is on a file system that keeps no modes, as far as Linux shows its mounts."""
+def keeps_modes(device: int) -> bool:
+    """Whether the file system of that device number keeps modes, as far as Linux shows its mounts."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     except OSError:
-        return False
-    device = os.stat(path).st_dev
+        return True
     wanted = f"{os.major(device)}:{os.minor(device)}"
     kinds = (line.partition(" - ")[2].split(" ")[0] for line in lines if line.split(" ")[2] == wanted)
-    return any(_WITHOUT_MODES.fullmatch(kind) for kind in kinds)
+    return not any(_WITHOUT_MODES.fullmatch(kind) for kind in kinds)
