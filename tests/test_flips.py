@@ -161,7 +161,7 @@ def test_a_flip_in_the_database_of_a_backup_has_an_answer_and_the_others_are_jud
             lambda: plan_restore(settings, "hand"),
             lambda: browse.tables(settings, "hand"),
             lambda: [browse.read_page(settings, "hand", table, 5) for table in TABLES],
-            lambda: [browse.compare_table(settings, "hand", table) for table in TABLES],
+            lambda: [browse.compare_table(settings, "hand", table, seconds=5) for table in TABLES],
         ):
             # 1: a column whose name is no UTF-8; 10: a table of another name; 14: another revision
             assert answer(flip, look) in (0, 1, 10, 12, 14), flip
@@ -209,7 +209,7 @@ def test_a_flip_in_the_live_database_has_an_answer_and_a_good_backup_is_restored
         for read in (
             lambda: dump_to(settings, io.BytesIO()),
             lambda: assert_told(settings),
-            lambda: [browse.compare_table(settings, "good", table) for table in TABLES],
+            lambda: [browse.compare_table(settings, "good", table, seconds=5) for table in TABLES],
         ):
             assert answer(flip, read) in (0, 1, 10, 13), flip
         assert answer(flip, lambda: restore_backup(settings, plan_restore(settings, "good"))) == 0, flip
