@@ -126,7 +126,32 @@ HOSTILE: dict[str, tuple[str, Entry]] = {
     "a link to nowhere": ("link to nowhere", entry("good/uploads/x", kind=LINK, linkname="")),
     "a link beside uploads": ("where a backup has a file", entry("good/x", kind=LINK, linkname="uploads")),
     "a hard link": ("is a hard link", entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="good/pats.db")),
-    "a hard link out": ("is a hard link", entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="/etc/passwd")),
+    "a hard link out": ("no path below", entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="/etc/passwd")),
+    "a hard link up": ("no path below", entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="good/uploads/../a")),
+    "a hard link to another backup": (
+        "is no upload before it",
+        entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="evil/uploads/a"),
+    ),
+    "a hard link to nothing": (
+        "is no upload before it",
+        entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="good/uploads/later"),
+    ),
+    "a hard link to a folder": (
+        "is no upload before it",
+        entry("good/uploads/x", kind=tarfile.LNKTYPE, linkname="good/uploads/d"),
+    ),
+    "a hard link beside uploads": (
+        "where a backup has a file",
+        entry("good/x", kind=tarfile.LNKTYPE, linkname="good/uploads/a"),
+    ),
+    "a hard link for a file": (
+        "not as it was written",
+        entry("good/uploads/d/b", kind=tarfile.LNKTYPE, linkname="good/uploads/a"),
+    ),
+    "file capabilities": (
+        "file capabilities",
+        entry("good/uploads/x", b"x", pax_headers={"SCHILY.xattr.security.capability": "x" * 20}),
+    ),
     "a fifo": ("is a fifo", entry("good/uploads/x", kind=tarfile.FIFOTYPE)),
     "a disk": ("is a device", entry("good/uploads/x", kind=tarfile.BLKTYPE, devmajor=8)),
     "a terminal": ("is a device", entry("good/uploads/x", kind=tarfile.CHRTYPE, devmajor=5)),

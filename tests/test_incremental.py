@@ -536,7 +536,7 @@ def test_an_index_of_an_earlier_version_costs_a_second_reading_and_no_second_cop
     settle(app, monkeypatch)
     one = back_up(app, "one").path
     path = app.backups / marks.STATE_FOLDER / "index" / "one"
-    lines = path.read_bytes().replace(b', "settled": true', b"").splitlines(keepends=True)[:-1]
+    lines = path.read_bytes().replace(b', "settled": true, "attributes": true', b"").splitlines(keepends=True)[:-1]
     body = b"".join(lines)
     path.write_bytes(body + f"{hashlib.sha256(body).hexdigest()} {len(body) - len(lines[-1]):020d}\n".encode())
     with opened_files() as opened:

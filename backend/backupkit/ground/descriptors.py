@@ -119,9 +119,9 @@ def _rename_without_replacing(*names: int | bytes) -> None:
 
 def set_attributes(handle: int, owner: tuple[int, int], mode: int, changed: int) -> None:
     """What is open gets owner (where we are root), mode and time of change, in ns; in this order, as each survives."""
-    place = _place(handle)
-    if os.geteuid() == 0:
-        os.chown(place, *owner)
+    place, facts = place_of(handle), os.fstat(handle)
+    if os.geteuid() == 0 and (facts.st_uid, facts.st_gid) != owner:
+        os.chown(place, *owner)  # not for nothing: it takes file capabilities away
     os.chmod(place, mode)
     os.utime(place, ns=(changed, changed))
 
@@ -141,7 +141,7 @@ def opened_to_change(name: str, within: int) -> Iterator[int]:
         os.close(handle)
 
 
-def _place(handle: int) -> int | str:
+def place_of(handle: int) -> int | str:
     """What `chmod` and the like can work on: the handle, or for a mere place (O_PATH) its name below /proc."""
     is_place = hasattr(os, "O_PATH") and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_PATH
     return f"/proc/self/fd/{handle}" if is_place else handle

@@ -11,19 +11,20 @@ import hashlib
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 from zoneinfo import ZoneInfo
 
-from backupkit.ground import disk, tree
-from backupkit.parts import manifest, space, tar
+from backupkit.ground import attributes, disk, tree
+from backupkit.ground.attributes import Attributes, Keeper
+from backupkit.parts import integrity, manifest, space, tar
 from backupkit.parts.sources import uploads
 from backupkit.parts.tar import Member
 from backupkit.words.errors import BackupError, Damaged
-from backupkit.words.events import Listener, Notice, Progress, Step
+from backupkit.words.events import Listener, Notice, Progress, Step, Warned
 from backupkit.words.model import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Metadata, UploadsFacts
 from backupkit.words.names import shown
 
@@ -52,17 +53,24 @@ def pack(folder: Path, metadata: Metadata, total: int, out: BinaryIO, tell: List
     `Damaged` where a file, a folder or a link is not as it was sealed: what was written then has no end.
     """
     tell(Step("Exporting", total))
-    _refuse_altered_tree(folder, metadata)
-    packing = _Packing(folder, out, tell, manifest.Comparison(folder) if manifest.has_checksums(folder) else None)
-    for entry in _in_order(folder):
-        packing.put(entry)
-    packing.finish()
+    has_names = _has_names(folder, metadata)
+    sealed = manifest.Comparison(folder) if manifest.has_checksums(folder) else None
+    with closing(tree.Parents(folder)) as parents:
+        packing = _Packing(folder, parents, out, tell, sealed, has_names)
+        for entry in _in_order(folder):
+            packing.put(entry)
+        packing.finish()
 
 
-def _refuse_altered_tree(folder: Path, metadata: Metadata) -> None:
-    recorded = metadata.uploads.tree if metadata.uploads else ""
-    if recorded and uploads.digest(folder / UPLOADS_FOLDER) != recorded:
+def _has_names(folder: Path, metadata: Metadata) -> bool:
+    """Whether files below uploads have several names, as sealed; `Damaged` for a tree that is not as it was."""
+    recorded = metadata.uploads
+    if not recorded or not recorded.tree:
+        return False
+    found = uploads.survey(folder / UPLOADS_FOLDER, bool(recorded.hard_links))
+    if found.tree != recorded.tree:
         raise _damaged(folder, "a folder or a link below uploads is not as it was written")
+    return bool(recorded.hard_links) and integrity.keeps_hard_links(recorded, found)
 
 
 def _in_order(folder: Path) -> Iterator[tree.Entry]:
@@ -73,9 +81,20 @@ def _in_order(folder: Path) -> Iterator[tree.Entry]:
 
 
 class _Packing:
-    def __init__(self, folder: Path, out: BinaryIO, tell: Listener, sealed: manifest.Comparison | None) -> None:
-        self._folder, self._out, self._tell, self._sealed = folder, out, tell, sealed
+    def __init__(
+        self,
+        folder: Path,
+        parents: tree.Parents,
+        out: BinaryIO,
+        tell: Listener,
+        sealed: manifest.Comparison | None,
+        has_names: bool,
+    ) -> None:
+        self._folder, self._parents, self._out, self._tell, self._sealed = folder, parents, out, tell, sealed
         self._written = self._read = 0
+        self._has_names = has_names
+        # The first path of each file that may have several names, with its checksum.
+        self._named: dict[int, tuple[str, str]] = {}
 
     def put(self, entry: tree.Entry) -> None:
         """One entry; a file's content is compared with its checksum."""
@@ -87,14 +106,41 @@ class _Packing:
                 f"{_LONGEST_PATH} bytes.",
                 hint="A remote of the type folder takes it: `push`.",
             )
-        if why := surprise(entry.path, entry.form, entry.facts.st_mode, entry.target):
+        extra = self._attributes(entry)
+        if why := surprise(entry.path, entry.form, entry.facts.st_mode, entry.target, extra):
             self._tell(Notice(f"{shown(entry.path)} {why}: import this archive with --trust."))
-        member = _member(f"{self._folder.name}/{entry.path}".rstrip("/"), entry)
+        root = self._folder.name
+        member = replace(_member(f"{root}/{entry.path}".rstrip("/"), entry), attributes=extra)
+        if self._has_names and entry.form == "file" and is_upload(entry.path) and entry.facts.st_nlink > 1:
+            return self._put_name(entry, member)
         self._write(tar.written(member))
         if member.form == "file":
             self._put_content(entry.path, member.size)
 
-    def _put_content(self, path: str, size: int) -> None:
+    def _attributes(self, entry: tree.Entry) -> Attributes:
+        if entry.form == "link" or not is_upload(entry.path):
+            return {}
+        with self._parents.of(entry.path) as (folder, name):
+            found = attributes.of_name(name, folder)
+        if sum(len(name) + len(value) for name, value in found.items()) > tar.LONGEST_HEADER // 2:
+            path = shown(str(self._folder / entry.path))
+            raise BackupError(f"{path} has more extended attributes than an archive holds.", hint="Use `push`.")
+        return found
+
+    def _put_name(self, entry: tree.Entry, member: Member) -> None:
+        """A file that may have several names: its content once, then its other names."""
+        if known := self._named.get(entry.facts.st_ino):
+            first, checksum = known
+            self._write(tar.written(replace(member, form="name", size=0, target=f"{self._folder.name}/{first}")))
+            return self._refuse_other(entry.path, checksum)
+        self._write(tar.written(member))
+        self._named[entry.facts.st_ino] = entry.path, self._put_content(entry.path, member.size)
+
+    def _refuse_other(self, path: str, checksum: str) -> None:
+        if self._sealed and (reason := self._sealed.flaw(path, checksum)):
+            raise _damaged(self._folder, f"{shown(path)} {reason}")
+
+    def _put_content(self, path: str, size: int) -> str:
         digest, before = hashlib.sha256(), self._read
         with disk.Opened(f"{self._folder}/{path}", os.O_RDONLY | os.O_NOFOLLOW) as file:
             while chunk := os.read(file, min(disk.CHUNK, size - (self._read - before))):
@@ -104,9 +150,9 @@ class _Packing:
                 self._tell(Progress(self._read))
             if self._read - before != size or os.read(file, 1):
                 raise _damaged(self._folder, f"{shown(path)} changed while it was read")
-        if self._sealed and (reason := self._sealed.flaw(path, digest.hexdigest())):
-            raise _damaged(self._folder, f"{shown(path)} {reason}")
+        self._refuse_other(path, digest.hexdigest())
         self._write(tar.padding(size))
+        return digest.hexdigest()
 
     def finish(self) -> None:
         """The end of the archive, if nothing is missing."""
@@ -131,6 +177,11 @@ def _damaged(folder: Path, problem: str) -> Damaged:
     return Damaged(f"The backup {folder} is damaged: {problem}; nothing was exported.", hint=_OLDER)
 
 
+def is_upload(path: str) -> bool:
+    """Whether a path in a backup is the uploads folder, or below it: there attributes are those of live files."""
+    return path.split("/", 1)[0] == UPLOADS_FOLDER
+
+
 def strange(path: str, form: str) -> str:
     """What no backup holds, whoever made it; nothing of most."""
     if form == "special":
@@ -141,12 +192,14 @@ def strange(path: str, form: str) -> str:
     return "" if form == wanted else f"is a {form}, where a backup has a {wanted}"
 
 
-def surprise(path: str, form: str, mode: int, target: str) -> str:
-    """What of an entry a person has to vouch for; nothing of most."""
+def surprise(path: str, form: str, mode: int, target: str, extra: Collection[str] = ()) -> str:
+    """What of an entry a person has to vouch for; nothing of most. `extra` are the names of its attributes."""
     if form == "link" and not _stays_inside(path, target):
         return "is a link that leads out of the uploads"
     if form == "file" and mode & _SURPRISES:
         return "runs as its owner or group whoever starts it (setuid)"
+    if attributes.CAPABILITY in extra:
+        return "has rights of the system whoever starts it (file capabilities)"
     return ""
 
 
@@ -208,6 +261,7 @@ class _Unpacking:
     """Whether uploads came before the list did."""
     metadata: Metadata | None = None
     names: set[str] = field(default_factory=set)
+    keeper: Keeper = field(default_factory=Keeper)
     files: int = 0
     links: int = 0
     size: int = 0
@@ -262,7 +316,7 @@ class _Unpacking:
             raise _refused(f"{name} claims to have {member.size} bytes")
 
     def _refuse_surprise(self, path: str, member: Member) -> None:
-        if not self.trust and (why := surprise(path, member.form, member.mode, member.target)):
+        if not self.trust and (why := surprise(path, member.form, member.mode, member.target, member.attributes)):
             raise Damaged(f"The archive is refused: {shown(path)} {why}.", hint=f"{VOUCH}: `import FILE --trust`")
 
     def put_folder(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
@@ -287,10 +341,26 @@ class _Unpacking:
         self.size += 0 if path in _FIRST else member.size
         self.files += 1
 
+    def put_name(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
+        """One more name of a file that this archive put below uploads, and of no other."""
+        root, _, first = member.target.partition("/")
+        there = self.parents.look(first) if root == self.root and is_upload(first) and is_upload(path) else None
+        if there is None or there.form != "file":
+            raise _refused(f"{shown(path)} is a hard link to {shown(member.target)}, which is no upload before it")
+        with closing(tree.Parents(self.draft)) as parents, parents.of(first) as (before, known):
+            with disk.Opened(known, os.O_RDONLY | os.O_NOFOLLOW, before) as file:
+                checksum = disk.hash_contents(file)
+            with self.parents.of(path) as (folder, name):
+                os.link(known, name, src_dir_fd=before, dst_dir_fd=folder, follow_symlinks=False)
+        self._compare(path, checksum)
+        self.size += there.facts.st_size
+        self.files += 1
+
     def _dress(self, place: int, path: str, member: Member) -> None:
         """As in the archive, below uploads; beside them as in any backup made here."""
-        if path == UPLOADS_FOLDER or "/" in path:
+        if is_upload(path):
             disk.furnish(place, member.owner, member.mode, (member.changed, member.changed))
+            self.keeper.give(place, member.attributes, path)
         else:
             most = 0o600 if path in _FIRST else 0o777
             disk.furnish(place, disk.owner_of(self.draft), member.mode & most, (member.changed, member.changed))
@@ -332,6 +402,8 @@ class _Unpacking:
         self._refuse_other_tree()
         for path, member in reversed(self.folders.items()):
             self._dress(self.parents.go(path), path, member)
+        if self.keeper.lost:
+            self.tell(Warned(self.keeper.sentence("the backups")))
 
     def _refuse_other_tree(self) -> None:
         recorded = self.metadata.uploads.tree if self.metadata and self.metadata.uploads else ""
@@ -341,7 +413,12 @@ class _Unpacking:
             raise _refused("a folder or a link below uploads is not as it was written")
 
 
-_PUT = {"folder": _Unpacking.put_folder, "link": _Unpacking.put_link, "file": _Unpacking.put_file}
+_PUT = {
+    "folder": _Unpacking.put_folder,
+    "link": _Unpacking.put_link,
+    "file": _Unpacking.put_file,
+    "name": _Unpacking.put_name,
+}
 
 
 def _content_size(metadata: Metadata) -> int:

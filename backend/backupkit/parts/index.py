@@ -4,7 +4,8 @@ One file a backup, `backups/.state/index/NAME`, the newest few kept: of each app
 database alone, which share with their own line. One that is lost, not whole, or not of that very
 backup costs the next backup a second reading, and nothing else:
 
-    SIZE MTIME CTIME INODE [tab] SHA256 [tab] PATH    a line a file, in the order of `tree.walk`, times in ns
+    SIZE MTIME CTIME INODE [tab] SHA256 [tab] PATH    a line a file, in the order of `tree.walk`, times in ns; behind
+                                                      the inode the number of its extended attributes, if it has any
     {"seal": …, "database": …, "files": …, …}         SHA-256 of the backup's SHA256SUMS; the database's stamp; lines
     SHA256 OFFSET                                     of all above; where the line before this one begins
 """
@@ -44,6 +45,8 @@ class Seen(NamedTuple):
 
     stamp: str
     checksum: str
+    attributes: int = 0
+    """How many of them the copy has."""
 
     def is_now(self, facts: os.stat_result) -> bool:
         """Whether the live file surely has the content that was copied."""
@@ -75,6 +78,9 @@ class Earlier:
         self._file, self._files = file, int(said["files"])
         # An earlier version did not sync what it saw: then it knows only the contents.
         self._is_settled = bool(said.get("settled"))
+        self.keeps_attributes = bool(said.get("attributes"))
+        """Whether its copies have all the attributes that the live files had."""
+        self.has_hard_links = bool(metadata.uploads and metadata.uploads.hard_links)
         self._path, self._seen = "", Seen(UNSETTLED, "")
         self.rewind()
 
@@ -101,7 +107,9 @@ class Earlier:
             self._path = ""
             return
         stamp, checksum, path = os.fsdecode(line[:-1]).split("\t", 2)
-        self._path, self._seen = unescaped(path), Seen(stamp if self._is_settled else UNSETTLED, checksum)
+        parts = stamp.split(" ")
+        stamp, attributes = (stamp, 0) if len(parts) == 4 else (" ".join(parts[:4]), int(parts[4]))
+        self._path, self._seen = unescaped(path), Seen(stamp if self._is_settled else UNSETTLED, checksum, attributes)
 
 
 class Writer:
@@ -109,6 +117,7 @@ class Writer:
 
     def __init__(self, backups: Path, name: str, folder: Path, file: BinaryIO) -> None:
         self.database: str | None = None
+        self.keeps_attributes = False
         self._backups, self._name, self._folder, self._file = backups, name, folder, file
         self._digest, self._files = hashlib.sha256(), 0
         self._since = 0
@@ -123,17 +132,19 @@ class Writer:
             disk.sync_tree(live)
             self._since = now
 
-    def add(self, path: str, facts: os.stat_result, checksum: str) -> None:
-        """One file of the uploads, as it was when it was copied."""
+    def add(self, path: str, facts: os.stat_result, checksum: str, attributes: int = 0) -> None:
+        """One file of the uploads, as it was when it was copied, and how many attributes the copy has."""
         self._files += 1
         seen = stamp(facts, self._since) if self._since else UNSETTLED
+        seen += f" {attributes}" if attributes else ""
         self._write(f"{seen}\t{checksum}\t{escaped(path)}\n")
 
     def finish(self) -> None:
         """The sealed backup has this index, and old ones are gone; for speed it is not synced."""
         offset = self._file.tell()
         seal = disk.hash_file(self._backups / self._name / CHECKSUM_FILE)
-        self._write(json.dumps({"seal": seal, "database": self.database, "files": self._files, "settled": True}) + "\n")
+        said = {"seal": seal, "database": self.database, "files": self._files}
+        self._write(json.dumps(said | {"settled": True, "attributes": self.keeps_attributes}) + "\n")
         self._file.write(f"{self._digest.hexdigest()} {offset:020d}\n".encode())
         self._file.flush()
         os.replace(self._folder / _draft(self._name), self._folder / self._name)

@@ -77,17 +77,45 @@ class Digests:
 
 
 def file_flaws(
-    folder: Path, metadata: Metadata | None, digest: manifest.Digest, only: Part | None = None
+    folder: Path,
+    metadata: Metadata | None,
+    digest: manifest.Digest,
+    only: Part | None = None,
+    hear: Callable[[uploads.Survey], None] = lambda _survey: None,
 ) -> Iterator[Flaw]:
     """What differs from what was sealed in files, folders and links; a sealed backup only.
 
-    With `only` the other part is not looked at. What may not be read raises `PermissionError`: that is no damage.
+    `hear` is told what the uploads hold beside contents (`lost`). With `only` the other part is not looked at. What may
+    not be read raises `PermissionError`: that is no damage.
     """
     without = {"database": UPLOADS_FOLDER, "uploads": (metadata and metadata.database_file) or ""}.get(only or "", "")
     yield from manifest.verify_checksums(folder, digest, without)
     yield from _strangers(folder, with_uploads=metadata is None or metadata.uploads_included)
     if metadata is not None and only != "database":
-        yield from _tree_flaws(folder, metadata)
+        yield from _tree_flaws(folder, metadata, hear)
+
+
+def lost(metadata: Metadata, found: uploads.Survey) -> str:
+    """What of the uploads' attributes and hard links is not as it was sealed; nothing, if all of it is.
+
+    That is no damage: a copy over a file system that cannot keep them loses them, and nothing else.
+    """
+    recorded, said = metadata.uploads, []
+    if recorded and not keeps_attributes(recorded, found):
+        said.append(f"{found.attributes} ACLs and extended attributes where there were {recorded.attributes}")
+    if recorded and not keeps_hard_links(recorded, found):
+        said.append(f"{found.hard_links} hard links where there were {recorded.hard_links}")
+    return " and ".join(said)
+
+
+def keeps_attributes(recorded: UploadsFacts, found: uploads.Survey) -> bool:
+    """Whether there are as many as were sealed; of an older backup nobody knows."""
+    return recorded.attributes is None or recorded.attributes == found.attributes
+
+
+def keeps_hard_links(recorded: UploadsFacts, found: uploads.Survey) -> bool:
+    """The same of hard links; where none was sealed, none is looked for."""
+    return not recorded.hard_links or recorded.hard_links == found.hard_links
 
 
 def size_flaws(folder: Path, metadata: Metadata) -> Iterator[Flaw]:
@@ -139,13 +167,17 @@ def _strangers(folder: Path, with_uploads: bool) -> Iterator[Flaw]:
             yield Flaw(name, f"{name} is no folder")
 
 
-def _tree_flaws(folder: Path, metadata: Metadata) -> Iterator[Flaw]:
+def _tree_flaws(folder: Path, metadata: Metadata, hear: Callable[[uploads.Survey], None]) -> Iterator[Flaw]:
     root, recorded = folder / UPLOADS_FOLDER, metadata.uploads
     if not metadata.uploads_included:
         return
     if not os.path.lexists(root):
         yield Flaw(UPLOADS_FOLDER, f"{UPLOADS_FOLDER} is missing")
-    elif recorded and recorded.tree and root.is_dir() and not _is_tree(folder, recorded):
+    elif recorded and recorded.tree and root.is_dir():
+        found = uploads.survey(root, bool(recorded.hard_links))
+        hear(found)
+        if found.tree == recorded.tree or _is_tree(folder, recorded):
+            return
         text = "a folder or a link below uploads is not as it was written"
         yield Flaw(UPLOADS_FOLDER, f"{text}: there were {recorded.folders} folders and {recorded.links} links")
 
@@ -153,8 +185,6 @@ def _tree_flaws(folder: Path, metadata: Metadata) -> Iterator[Flaw]:
 def _is_tree(folder: Path, recorded: UploadsFacts) -> bool:
     """Whether folders and links are as recorded; files that were added or lost are told of elsewhere."""
     root = folder / UPLOADS_FOLDER
-    if uploads.digest(root) == recorded.tree:
-        return True
     below, most = f"{UPLOADS_FOLDER}/", recorded.files
     paths = manifest.listed_paths(folder)
     listed = list(islice((path.removeprefix(below) for path in paths if path.startswith(below)), most + 1))

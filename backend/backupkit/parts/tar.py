@@ -1,4 +1,4 @@
-"""The format of tar: folders, files and links, one after the other, and nothing else that a tar can hold.
+"""The format of tar: folders, files, their other names and links, and nothing else that a tar can hold.
 
 Written as POSIX has it (pax), with times to the nanosecond and names of any bytes. Read strictly, because an archive
 from outside is input that nobody vouches for: what `tar` writes for plain trees is understood, in its POSIX and its GNU
@@ -14,17 +14,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 
+from backupkit.ground import attributes
+from backupkit.ground.attributes import Attributes
 from backupkit.words.errors import Damaged
 from backupkit.words.names import shown
 
-Form = Literal["file", "folder", "link"]
+Form = Literal["file", "folder", "link", "name"]
+"""A `name` is one more of a file that came before (a hard link)."""
 
 _BLOCK, _RECORD = 512, 20 * 512
 _CHUNK = 1 << 20
-_FORMS: dict[bytes, Form] = {b"0": "file", b"\0": "file", b"5": "folder", b"2": "link"}
-_TYPES: dict[Form, bytes] = {"file": b"0", "folder": b"5", "link": b"2"}
+_FORMS: dict[bytes, Form] = {b"0": "file", b"\0": "file", b"5": "folder", b"2": "link", b"1": "name"}
+_TYPES: dict[Form, bytes] = {"file": b"0", "folder": b"5", "link": b"2", "name": b"1"}
 _OTHERS = {
-    b"1": "a hard link",
     b"3": "a device",
     b"4": "a device",
     b"6": "a fifo",
@@ -32,7 +34,8 @@ _OTHERS = {
     b"g": "a header for all that follows",
 }
 _PAX, _LONG_NAME, _LONG_LINK = b"x", b"L", b"K"
-_LONGEST_HEADER = 1 << 20  # a path has 4,096 bytes at most; extended attributes, which are left out, may have more
+LONGEST_HEADER = 1 << 20  # a path has a few thousand bytes at most; extended attributes may have more
+_XATTR = "SCHILY.xattr."  # as GNU tar, star and bsdtar call extended attributes, ACLs and file capabilities
 _MOST_PADDING = 1 << 20
 _DIGITS = 18
 _AGAIN = "Copy it again from where it was made, or take another one."
@@ -40,7 +43,10 @@ _AGAIN = "Copy it again from where it was made, or take another one."
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One entry: its path with slashes, whatever its bytes (surrogateescape); times in nanoseconds."""
+    """One entry: its path with slashes, whatever its bytes (surrogateescape); times in nanoseconds.
+
+    `target` is where a link leads, or of which path a `name` is another one.
+    """
 
     path: str
     form: Form
@@ -49,6 +55,7 @@ class Member:
     changed: int
     size: int = 0
     target: str = ""
+    attributes: Attributes = field(default_factory=dict)
 
 
 # Written.
@@ -62,6 +69,7 @@ def written(member: Member) -> bytes:
     extended = {key: value for key, (value, most) in texts.items() if len(value) > most}
     numbers = {"uid": (member.owner[0], 7), "gid": (member.owner[1], 7), "size": (member.size, 11)}
     fields |= {key: str(value).encode() for key, (value, digits) in numbers.items() if value >= 8**digits}
+    fields |= {f"{_XATTR}{_quoted(name)}": value for name, value in member.attributes.items()}
     records = _records(fields | extended)
     header = _header(b"PaxHeaders/entry", _PAX, size=len(records))
     return header + records + padding(len(records)) + _header(
@@ -110,7 +118,11 @@ def _decimal(nanoseconds: int) -> bytes:
 
 
 def _records(fields: dict[str, bytes]) -> bytes:
-    return b"".join(_record(key.encode(), value) for key, value in fields.items())
+    return b"".join(_record(os.fsencode(key), value) for key, value in fields.items())
+
+
+def _quoted(name: str) -> str:
+    return name.replace("%", "%25").replace("=", "%3D")
 
 
 def _record(key: bytes, value: bytes) -> bytes:
@@ -174,7 +186,7 @@ def _checked(block: bytes) -> bytes:
 
 def _header_size(block: bytes) -> int:
     size = _number(block[124:136], "size")
-    if size > _LONGEST_HEADER:
+    if size > LONGEST_HEADER:
         raise _refused(f"a header claims to have {size} bytes")
     return size
 
@@ -213,13 +225,27 @@ def _member(block: bytes, form: Form, extra: dict[str, bytes]) -> Member:
     size = _sized(extra, "size", block[124:136])
     if form != "file" and size:
         raise _refused(f"{shown(path)} is a {form} with content")
-    target = _text(extra.get("linkpath", _until_nul(block[157:257]))) if form == "link" else ""
+    target = _target(path, form, extra.get("linkpath", _until_nul(block[157:257])))
+    owner = (_owner(extra, "uid", block[108:116]), _owner(extra, "gid", block[116:124]))
+    mode, changed = stat.S_IMODE(_number(block[100:108], "mode")), _changed(extra, block)
+    return Member(path, form, mode, owner, changed, size, target, _attributes(extra))
+
+
+def _target(path: str, form: Form, raw: bytes) -> str:
+    """Where a link leads, which may be anywhere; or the path of a file in the archive; nothing of others."""
+    if form == "name":
+        return _path(raw)
+    target = _text(raw) if form == "link" else ""
     if form == "link" and (not target or "\0" in target):
         raise _refused(f"{shown(path)} is a link to nowhere")
-    owner = (_owner(extra, "uid", block[108:116]), _owner(extra, "gid", block[116:124]))
-    return Member(
-        path, form, stat.S_IMODE(_number(block[100:108], "mode")), owner, _changed(extra, block), size, target
-    )
+    return target
+
+
+def _attributes(extra: dict[str, bytes]) -> Attributes:
+    """Those that belong to a file; what else a system kept there is left out."""
+    found = ((key.removeprefix(_XATTR), value) for key, value in extra.items() if key.startswith(_XATTR))
+    plain = ((name.replace("%3D", "=").replace("%25", "%"), value) for name, value in found)
+    return {name: value for name, value in plain if attributes.is_kept(name)}
 
 
 def _plain_name(block: bytes) -> bytes:

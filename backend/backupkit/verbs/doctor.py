@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from backupkit.ground import disk, mounts, sqlite, tree
+from backupkit.ground import attributes, disk, mounts, sqlite, tree
 from backupkit.parts import (
     carried,
     duty,
@@ -64,6 +64,7 @@ def examine(settings: Settings, tell: Listener = silence, clock: Clock = utc_now
         _owner,
         _uploads,
         _backups,
+        _kept,
         _strangers,
         _schema,
         _temporary,
@@ -127,6 +128,24 @@ def _uploads(settings: Settings) -> Iterator[Finding]:
         yield Finding("warning", f"Links lead out of the uploads, to what is in no backup: {names}.", mend)
     if not os.access(settings.uploads, os.W_OK):
         yield Finding("wrong", f"{settings.uploads} cannot be written: a restore would fail.")
+
+
+def _kept(settings: Settings) -> Iterator[Finding]:
+    """What of the uploads the file systems can keep beside contents, modes and times."""
+    backups = settings.dir
+    if settings.uploads is None or not settings.uploads.is_dir() or not backups.is_dir():
+        return
+    unable = attributes.missing_kinds(settings.uploads)
+    lost = [kind for kind in attributes.missing_kinds(backups) if kind not in unable]
+    if os.access(backups, os.W_OK | os.X_OK) and not attributes.has_hard_links(backups):
+        lost.append("hard links")
+    if lost:
+        kinds = " and ".join(lost)
+        yield Finding("warning", f"The file system of {backups} keeps no {kinds}: those of uploads are in no backup.")
+    elif unable:
+        yield Finding("note", f"The file system of {settings.uploads} has no {' and no '.join(unable)}.")
+    else:
+        yield Finding("fine", "ACLs, extended attributes and hard links of uploads are kept.")
 
 
 def _backups(settings: Settings) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from backupkit.ground import disk, process
 from backupkit.parts import index, manifest, selection, space, version_table
 from backupkit.parts.schema import CannotRead
-from backupkit.parts.sources import database, uploads
+from backupkit.parts.sources import database, uploads, uploads_copy
 from backupkit.parts.sources.database import Inspection
 from backupkit.verbs import index_flaws
 from backupkit.words.errors import SourceBroken
@@ -138,14 +138,15 @@ def _take_uploads(draft: Draft, checksums: manifest.ChecksumWriter, tell: Listen
     if draft.live_uploads is None:
         return _NO_UPLOADS
 
-    def record(path: str, facts: os.stat_result, checksum: str) -> None:
+    def record(path: str, facts: os.stat_result, checksum: str, attributes: int) -> None:
         checksums.record(f"{UPLOADS_FOLDER}/{path}", checksum)
-        draft.seen.add(path, facts, checksum)
+        draft.seen.add(path, facts, checksum, attributes)
 
     target = draft.folder / UPLOADS_FOLDER
     skip = selection.of(draft.settings).leaves_out
     draft.seen.settle(draft.live_uploads)
-    copied = uploads.copy(draft.live_uploads, target, record, skip, draft.earlier, tell)
+    copied = uploads_copy.copy(draft.live_uploads, target, record, skip, draft.earlier, tell)
+    draft.seen.keeps_attributes = copied.keeps_attributes
     if copied.late:
         checksums.insert({f"{UPLOADS_FOLDER}/{path}": checksum for path, checksum in copied.late.items()})
     return _Taken(copied.added, uploads=copied.facts)

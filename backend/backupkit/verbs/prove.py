@@ -140,7 +140,7 @@ def _compare(scratch: Settings, source: Source, done: Restored) -> None:
         found = delta.differences(
             scratch.uploads,
             source.uploads,
-            source.same_owner,
+            source.meaning,
             selection.of(scratch),
             lambda path, _error: wrong.append(path),
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from backupkit.ground import disk, tree
+from backupkit.ground import attributes, disk, tree
 from backupkit.parts import archive, carried, integrity, lock, manifest, marks, space, store
 from backupkit.parts.carried import Seen
 from backupkit.parts.remotes import open_remote
@@ -164,13 +164,16 @@ def _fetch(settings: Settings, remote: Remote, found: RemoteBackup, draft: Path,
 
 def _refuse_strange(draft: Path, found: RemoteBackup, remote: str, trust: bool) -> None:
     """What a remote gives is trusted no more than an archive is: others may write there."""
-    for one in tree.walk(draft):
-        hint = f"Try another one: `list --remote {remote}`"
-        why = archive.strange(one.path, one.form)
-        if not why and not trust and (why := archive.surprise(one.path, one.form, one.facts.st_mode, one.target)):
-            hint = f"{archive.VOUCH}: `pull {found.name} --remote {remote} --trust`"
-        if why:
-            raise Damaged(f"{found.name} from {remote} is refused: {shown(one.path)} {why}.", hint)
+    with contextlib.closing(tree.Parents(draft)) as parents:
+        for one in tree.walk(draft):
+            hint = f"Try another one: `list --remote {remote}`"
+            why = archive.strange(one.path, one.form)
+            if not why and not trust:
+                extra = attributes.names(draft, one.path, parents) if one.form == "file" else ()
+                why = archive.surprise(one.path, one.form, one.facts.st_mode, one.target, extra)
+                hint = f"{archive.VOUCH}: `pull {found.name} --remote {remote} --trust`"
+            if why:
+                raise Damaged(f"{found.name} from {remote} is refused: {shown(one.path)} {why}.", hint)
 
 
 def _refuse_damaged(settings: Settings, draft: Path, found: RemoteBackup, remote: str) -> None:

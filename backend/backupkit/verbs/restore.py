@@ -202,7 +202,7 @@ def plan_source(settings: Settings, source: Source, force: bool, tell: Listener)
     needs = _needs(settings, source, live, summary)
     _require_space(needs)
     shown = {str(folder): needed for folder, needed in needs}
-    notes = (*_notes(settings, source, live, verdict), *_unreadable(summary))
+    notes = (*_notes(settings, source, live, verdict), *_about_uploads(source, summary))
     rows = source.facts.rows if source.facts else {}
     return RestorePlan(
         source,
@@ -463,7 +463,9 @@ def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdic
         yield "The database stays as it is."
 
 
-def _unreadable(summary: delta.Summary | None) -> Iterable[str]:
+def _about_uploads(source: Source, summary: delta.Summary | None) -> Iterable[str]:
+    if source.meaning.lost:
+        yield f"The backup's uploads have {source.meaning.lost}: what is live keeps its own."
     if paths := summary.unreadable if summary else ():
         more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
         yield f"What cannot be read stays as it is: {shown(paths[0])}{more}."

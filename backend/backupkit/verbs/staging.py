@@ -29,7 +29,7 @@ from backupkit.parts.staging_area import AreaPart, Identity
 from backupkit.parts.upgrade import Rehearsed
 from backupkit.words.errors import Damaged
 from backupkit.words.events import Listener, Notice, Progress, Step, Warned, silence
-from backupkit.words.model import UPLOADS_FOLDER, Backup, DatabaseFacts, Flaw, GitFacts, Part, SchemaVerdict
+from backupkit.words.model import UPLOADS_FOLDER, Backup, DatabaseFacts, Flaw, GitFacts, Metadata, Part, SchemaVerdict
 from backupkit.words.names import shown
 from backupkit.words.settings import Settings
 
@@ -38,14 +38,14 @@ _OLDER = "Try an older backup: `list`."
 
 @dataclass(frozen=True)
 class Source:
-    """What is restored: files that were verified. `same_owner` is whether the owners in the tree mean anything."""
+    """What is restored: files that were verified, and what of the tree is meant beside their contents."""
 
     name: str
     database: Path | None
     uploads: Path | None
     facts: DatabaseFacts | None = None
     revisions: tuple[str, ...] = ()
-    same_owner: bool = True
+    meaning: delta.Meaning = delta.Meaning()  # noqa: RUF009 - it is frozen
     git: GitFacts | None = None
     undecided: SchemaVerdict | None = None
 
@@ -59,13 +59,13 @@ def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listen
         raise Damaged(f"{backup.path} holds nothing that can be restored.", hint="Try another backup: `list`.")
     if tree and (tree.is_symlink() or not tree.is_dir()):
         raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
-    source = Source(backup.name, file, tree, same_owner=manifest.has_checksums(backup.path), git=metadata.git)
+    source = Source(backup.name, file, tree, git=metadata.git)
     opened: list[sqlite3.Connection] = []
     with process.beside(metadata.database.size if metadata.database and file else 0) as beside:
         looking = beside.submit(_with_database, settings, source, metadata.database, opened.append) if file else None
         try:
-            _refuse_altered(backup, only, tell)
-            return looking.result() if looking else source
+            meaning = _meaning(backup, only, tell)
+            return replace(looking.result() if looking else source, meaning=meaning)
         except BaseException:
             with contextlib.suppress(sqlite3.ProgrammingError):  # it has ended already
                 for connection in opened:
@@ -73,12 +73,31 @@ def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listen
             raise
 
 
-def _refuse_altered(backup: Backup, only: Part | None, tell: Listener) -> None:
+def _meaning(backup: Backup, only: Part | None, tell: Listener) -> delta.Meaning:
+    """What of the backup's uploads is meant, once all of it was compared with what was sealed."""
     metadata = store.trusted(backup)
     if not manifest.has_checksums(backup.path):
-        return tell(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
+        tell(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
+        return delta.Meaning(owners=False)
+    found: list[uploads.Survey] = []
+    _refuse_altered(backup, metadata, only, found.append, tell)
+    recorded = metadata.uploads
+    if not found or not recorded or recorded.attributes is None:
+        return delta.Meaning()
+    lost = integrity.lost(metadata, found[0])
+    is_linked = bool(recorded.hard_links) if integrity.keeps_hard_links(recorded, found[0]) else None
+    return delta.Meaning(True, integrity.keeps_attributes(recorded, found[0]), is_linked, lost)
+
+
+def _refuse_altered(
+    backup: Backup,
+    metadata: Metadata,
+    only: Part | None,
+    hear: Callable[[uploads.Survey], None],
+    tell: Listener,
+) -> None:
     tell(Step("Verifying the backup", backup.size_bytes))
-    flaws = list(integrity.file_flaws(backup.path, metadata, integrity.Digests(_adding_up(tell)), only))
+    flaws = list(integrity.file_flaws(backup.path, metadata, integrity.Digests(_adding_up(tell)), only, hear))
     if flaws:
         more = f" (and {len(flaws) - 1} more)" if len(flaws) > 1 else ""
         raise Damaged(
@@ -238,8 +257,11 @@ def _stage_uploads(
     settings: Settings, live: Path, source: Source, identity: Identity, copies: tuple[Path, ...], tell: Listener
 ) -> None:
     assert source.uploads is not None
-    owner = None if source.same_owner else disk.owner_of(live)
+    owner = None if source.meaning.owners else disk.owner_of(live)
     places = delta.Places(live, source.uploads, copies, owner)
+
+    if source.meaning.lost:
+        tell(Warned(f"{source.uploads} has {source.meaning.lost}: what is live keeps its own."))
 
     def stays(path: str, error: OSError) -> None:
         tell(Warned(f"{shown(path)} cannot be read ({error.strerror}), and stays as it is."))
@@ -257,7 +279,7 @@ def differences(
         uploads.require(settings.uploads)
     with index.newest(settings, with_uploads=True) as earlier:
         yield from delta.differences(
-            settings.uploads, source.uploads, source.same_owner, selection.of(settings), unreadable, earlier, tell
+            settings.uploads, source.uploads, source.meaning, selection.of(settings), unreadable, earlier, tell
         )
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from backupkit.parts import carried, integrity, manifest, proofs, schema, store, version_table
 from backupkit.parts.sources import database
+from backupkit.parts.sources.uploads import Survey
 from backupkit.parts.trial import NotProven
 from backupkit.parts.upgrade import MigrationFailed
 from backupkit.verbs import index_flaws
@@ -233,6 +234,8 @@ class _Run:
         more = sum(1 for _ in found)
         for flaw in looking.index_flaws[:1]:
             listen(Warned(f"An index of {backup.name} does not match its table: {flaw}. {self._said_of_live}"))
+        for lost in looking.lost:
+            listen(Warned(f"{backup.path / UPLOADS_FOLDER} has {lost}. Its contents are as written."))
         for path in integrity.writable_by_others(backup.path, backup.metadata):
             listen(Warned(f"{path} can be written by others than its owner."))
         if backup.metadata and backup.metadata.is_raw:
@@ -324,6 +327,8 @@ class _Looking:
     checksums: dict[str, str] = field(default_factory=dict)
     born_with: list[str] = field(default_factory=list)
     """Damage of a database whose bytes are as they were sealed: the live one had it when the backup was made."""
+    lost: list[str] = field(default_factory=list)
+    """Attributes and hard links of its uploads that are not there any more."""
     index_flaws: list[str] = field(default_factory=list)
     """The same of its indexes alone: the backup is as it was written, and every row is there."""
 
@@ -334,12 +339,21 @@ class _Looking:
             yield Flaw(CHECKSUM_FILE if metadata else METADATA_FILE, self.backup.trouble.rstrip("."))
         seen: set[str] = set()
         with self._meanwhile(self._examined) as examined:
-            known = integrity.file_flaws if manifest.has_checksums(folder) else _parts_missing
-            for flaw in known(folder, metadata, self._digest):
+            for flaw in self._flaws_of_files(folder, metadata):
                 seen.add(flaw.path)
                 yield flaw
             if found := examined.result():
                 yield from self._database_flaws(found, seen)
+
+    def _flaws_of_files(self, folder: Path, metadata: Metadata | None) -> Iterator[Flaw]:
+        if not manifest.has_checksums(folder):
+            return _parts_missing(folder, metadata)
+        return integrity.file_flaws(folder, metadata, self._digest, hear=self._hear)
+
+    def _hear(self, found: Survey) -> None:
+        assert self.backup.metadata is not None
+        if lost := integrity.lost(self.backup.metadata, found):
+            self.lost.append(lost)
 
     def _database_flaws(self, found: database.Inspection | Flaw, seen: set[str]) -> Iterator[Flaw]:
         metadata = self.backup.metadata
@@ -406,7 +420,7 @@ class _Looking:
                 raise
 
 
-def _parts_missing(folder: Path, metadata: Metadata | None, _digest: manifest.Digest) -> Iterator[Flaw]:
+def _parts_missing(folder: Path, metadata: Metadata | None) -> Iterator[Flaw]:
     """What a backup without checksums says is in it, and is not."""
     name = metadata.database_file if metadata else None
     if name and (not (folder / name).is_file() or (folder / name).is_symlink()):

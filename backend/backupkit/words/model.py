@@ -63,6 +63,9 @@ class UploadsFacts:
     """What the tree held, in bytes. `tree` is the SHA-256 of the list of its folders, files and links.
 
     `links_out` are those of the links that led to something outside of the uploads, which is in no backup.
+    `attributes` are the ACLs, extended attributes and file capabilities that there were, `hard_links` the names of
+    files that had another name too, but for the first of each; None where they were not looked for. Where the copies
+    have fewer, they were lost, and are no reason to take any from what is live.
     """
 
     files: Count
@@ -70,6 +73,8 @@ class UploadsFacts:
     folders: Count = 0
     links: Count = 0
     links_out: Count = 0
+    attributes: Count | None = None
+    hard_links: Count | None = None
     tree: str = ""
     warnings: tuple[str, ...] = ()
 

@@ -12,13 +12,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
-from backupkit.ground import disk, tree
+from backupkit.ground import attributes, disk, tree
+from backupkit.ground.attributes import Attributes, Keeper
 from backupkit.parts import integrity, manifest, space, store
-from backupkit.parts.remotes.remote import KEEPS_NO_OWNERS, RemoteBackup
+from backupkit.parts.remotes.remote import KEEPS_NO_ATTRIBUTES, KEEPS_NO_OWNERS, RemoteBackup
 from backupkit.words.errors import Damaged, NoSpace, RemoteAway, RemoteFailed
 from backupkit.words.events import Listener, Notice, Progress, Step
-from backupkit.words.model import CHECKSUM_FILE, Metadata
+from backupkit.words.model import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata
 from backupkit.words.names import shown
 from backupkit.words.remotes import FolderTable
 from backupkit.words.settings import Settings
@@ -196,6 +198,11 @@ class _Copy:
 
     def __init__(self, source: Path, draft: Path, earlier: Path | None, tell: Listener, name: str) -> None:
         self.source, self.draft, self.earlier, self.tell, self.name = source, draft, earlier, tell, name
+        self._keeper, self._apart = Keeper(), 0
+        # By inode: where the copy of a file with several names is, and which of the earlier copies stand in the draft.
+        self._named: dict[int, str] = {}
+        self._used: set[int] = set()
+        self._has_names, self._had_names = _has_hard_links(source), earlier is not None and _has_hard_links(earlier)
 
     def make(self, checksums: Mapping[str, str]) -> None:
         """The draft is as the source, every file read back and compared with its checksum."""
@@ -203,6 +210,7 @@ class _Copy:
         with contextlib.ExitStack() as opened:
             self._from = opened.enter_context(contextlib.closing(tree.Parents(self.source)))
             self._to = opened.enter_context(contextlib.closing(tree.Parents(self.draft)))
+            self._first = opened.enter_context(contextlib.closing(tree.Parents(self.draft)))
             self._before = None
             if self.earlier and self.earlier.is_dir():
                 self._before = opened.enter_context(contextlib.closing(tree.Parents(self.earlier)))
@@ -228,13 +236,18 @@ class _Copy:
                 self.tell(Progress(done))
         for entry in reversed(folders):
             self._dress(entry, self._to.go(entry.path))
+        self._tell_of_lost()
+
+    def _tell_of_lost(self) -> None:
+        if lost := self._keeper.lost + self._apart:
+            self.tell(Notice(KEEPS_NO_ATTRIBUTES.format(name=self.name, lost=lost)))
 
     def _folder(self, entry: tree.Entry) -> None:
         with self._to.of(entry.path) as (folder, name), contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=folder)
 
     def _file(self, entry: tree.Entry, wanted: str, is_there: bool) -> None:
-        if self._is_right(entry, wanted) or (is_there and self._linked(entry)):
+        if self._named_again(entry) or self._is_right(entry, wanted) or (is_there and self._linked(entry)):
             return
         self._clear(entry.path)
         with (
@@ -250,6 +263,22 @@ class _Copy:
                 raise self._altered(entry, disk.hash_contents(original) != wanted)
             self._dress(entry, copied)
 
+    def _named_again(self, entry: tree.Entry) -> bool:
+        """Whether the file is in the draft already under another name, and has this one too now."""
+        if not self._has_names or entry.facts.st_nlink == 1 or not _is_upload(entry):
+            return False
+        first = self._named.setdefault(entry.facts.st_ino, entry.path)
+        if first == entry.path:
+            return False
+        self._clear(entry.path)
+        try:
+            with self._first.of(first) as (there, known), self._to.of(entry.path) as (here, name):
+                os.link(known, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
+        except OSError:  # too many names, or a file system without links
+            self._apart += 1
+            return False
+        return True
+
     def _altered(self, entry: tree.Entry, here: bool) -> Exception:
         if here:
             return Damaged(
@@ -264,7 +293,7 @@ class _Copy:
     def _is_right(self, entry: tree.Entry, wanted: str) -> bool:
         """Whether an earlier run that was cut short got that far: dressed, and of the right content."""
         there = self._to.look(entry.path)
-        if there is None or not wanted or there.form != "file" or not _same_dress(there, entry):
+        if there is None or not wanted or there.form != "file" or not self._same_dress(self._to, there, entry):
             return False
         with self._to.of(entry.path) as (folder, name), disk.Opened(name, os.O_RDONLY | os.O_NOFOLLOW, folder) as file:
             return disk.hash_from_disk(file) == wanted
@@ -273,7 +302,9 @@ class _Copy:
         """The file of the backup before, where it is the same in content, owner, mode and time."""
         assert self._before is not None
         there = self._before.look(entry.path)
-        if there is None or there.form != "file" or not _same_dress(there, entry):
+        if there is None or there.form != "file" or not self._same_dress(self._before, there, entry):
+            return False
+        if there.facts.st_ino in self._used:
             return False
         self._clear(entry.path)
         try:
@@ -281,7 +312,17 @@ class _Copy:
                 os.link(name, name, src_dir_fd=before, dst_dir_fd=here, follow_symlinks=False)
         except OSError:  # too many names, or a file system without links
             return False
+        if self._had_names:
+            self._used.add(there.facts.st_ino)
         return True
+
+    def _same_dress(self, place: tree.Parents, there: tree.Entry, entry: tree.Entry) -> bool:
+        """Whether a copy there has owner, mode, time and attributes of the file, as far as they can be kept there."""
+        if _worn(there.facts) != _worn(entry.facts):
+            return False
+        return not _is_upload(entry) or _attributes(place, entry) == self._keeper.can_keep(
+            _attributes(self._from, entry)
+        )
 
     def _link(self, entry: tree.Entry) -> None:
         self._clear(entry.path)
@@ -293,6 +334,8 @@ class _Copy:
     def _dress(self, entry: tree.Entry, handle: int) -> None:
         with self._keeping_what_it_can(entry):
             disk.dress_open(handle, entry.facts)
+        if _is_upload(entry):
+            self._keeper.give(handle, _attributes(self._from, entry), entry.path)
 
     @contextlib.contextmanager
     def _keeping_what_it_can(self, entry: tree.Entry) -> Iterator[None]:
@@ -336,8 +379,23 @@ def _owner_and_times(facts: os.stat_result) -> tuple[tuple[int, int], tuple[int,
     return (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
 
 
-def _same_dress(one: tree.Entry, two: tree.Entry) -> bool:
-    return _worn(one.facts) == _worn(two.facts)
+def _is_upload(entry: tree.Entry) -> bool:
+    """Whether attributes of the entry are the live file's, and are kept."""
+    return entry.path.split("/", 1)[0] == UPLOADS_FOLDER
+
+
+def _attributes(place: tree.Parents, entry: tree.Entry) -> Attributes:
+    with place.of(entry.path) as (folder, name):
+        return attributes.of_name(name, folder)
+
+
+def _has_hard_links(backup: Path) -> bool:
+    """Whether names of one inode in the backup are names of one file, and not merely shared with another backup."""
+    try:
+        metadata = manifest.read_metadata(backup, ZoneInfo("UTC"))
+    except Damaged:
+        return False
+    return bool(metadata.uploads and metadata.uploads.hard_links)
 
 
 def _worn(facts: os.stat_result) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from backupkit.parts.remotes import git_files
 from backupkit.parts.remotes.git_branch import Blob, Branch, Commit, Contents, Draft, Wanted, message_of, open_branch
 from backupkit.parts.remotes.git_files import DUMP, LISTING, Stored
 from backupkit.parts.remotes.git_program import Git
-from backupkit.parts.remotes.remote import RemoteBackup
+from backupkit.parts.remotes.remote import KEEPS_NO_ATTRIBUTES, RemoteBackup
 from backupkit.parts.sources import database, sql
 from backupkit.parts.tar import Member
 from backupkit.words.errors import Damaged, Refused, RemoteFailed
@@ -67,8 +67,14 @@ class GitRemote:
                 tell(Notice(f"{backup.name} is in the git remote {self.name} already."))
                 return
             draft = self._commit_draft(branch, backup, metadata, tell)
+            self._tell_of_lost(metadata, tell)
             tell(Step(f"Pushing {backup.name} to {self.name}"))
             self._until_pushed(branch, lambda: self._with(branch, draft, backup.name, metadata))
+
+    def _tell_of_lost(self, metadata: Metadata, tell: Listener) -> None:
+        facts = metadata.uploads if "uploads" in self._table.include else None
+        if facts and (lost := (facts.attributes or 0) + (facts.hard_links or 0)):
+            tell(Notice(KEEPS_NO_ATTRIBUTES.format(name=self.name, lost=lost)))
 
     def pull(self, name: str, target: Path, tell: Listener) -> None:
         """The backup in the empty folder `target`: byte for byte if all of it was included, else made from the text.

@@ -13,6 +13,11 @@ from backupkit.words.model import Metadata
 
 KEEPS_NO_OWNERS = "The remote {name} keeps no owners, modes and times: what is pulled from it has lost them."
 
+KEEPS_NO_ATTRIBUTES = (
+    "The remote {name} cannot keep {lost} ACLs, extended attributes, file capabilities or hard links: what is pulled "
+    "from it has lost them."
+)
+
 
 @dataclass(frozen=True)
 class RemoteBackup:

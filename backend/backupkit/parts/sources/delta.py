@@ -14,12 +14,13 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from backupkit.ground import descriptors, disk, tree
+from backupkit.ground import attributes, descriptors, disk, tree
+from backupkit.ground.attributes import Attributes, Keeper
 from backupkit.ground.tree import Entry
 from backupkit.parts import staging_area
 from backupkit.parts.index import Earlier
 from backupkit.parts.selection import Selection
-from backupkit.parts.sources.delta_apply import OPERATIONS, Action, Operation, write_operation
+from backupkit.parts.sources.delta_apply import OPERATIONS, Action, Operation, encoded, write_operation
 from backupkit.words.events import Listener, Progress, Step, Warned, silence
 from backupkit.words.names import shown
 
@@ -37,13 +38,32 @@ class Places:
     owner: tuple[int, int] | None = None
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """What of a wanted tree is meant, beside contents, modes and times of its files and folders.
+
+    `hard_links` is whether names of one inode are names of one file; None where nobody looked when it was made.
+    `lost` says what was sealed and is there no more.
+    """
+
+    owners: bool = True
+    attributes: bool = False
+    hard_links: bool | None = None
+    lost: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One path that is not as wanted: what is there now, what shall be."""
+    """One path that is not as wanted: what is there now, what shall be.
+
+    `attributes` are those wanted, None where they stay as they are; `same_as` is the path of which it is another name.
+    """
 
     action: Action
     live: Entry | None
     wanted: Entry | None
+    attributes: Attributes | None = None
+    same_as: str = ""
 
     @property
     def path(self) -> str:
@@ -71,7 +91,7 @@ class Summary:
 def differences(
     live: Path,
     wanted: Path,
-    same_owner: bool,
+    meaning: Meaning,
     selection: Selection,
     unreadable: tree.Unreadable,
     earlier: Earlier | None = None,
@@ -90,17 +110,18 @@ def differences(
         done += count
         tell(Progress(done))
 
-    comparison = _Comparison(live, wanted, same_owner, earlier, read)
-    for one, two in _side_by_side(live, wanted, selection, unreadable):
-        if two and two.form == "special":
-            continue  # in a folder that a person made a backup of: it cannot be put back
-        try:
-            difference = _difference(comparison, one, two)
-        except _Unreadable as error:
-            unreadable(error.path, error.cause)
-            continue
-        if difference:
-            yield difference
+    with closing(_Comparison(live, wanted, meaning, earlier, read)) as comparison:
+        for one, two in _side_by_side(live, wanted, selection, unreadable):
+            if two and two.form == "special":
+                continue  # in a folder that a person made a backup of: it cannot be put back
+            try:
+                difference = comparison.of(one, two)
+            except _Unreadable as error:
+                comparison.forget(two)
+                unreadable(error.path, error.cause)
+                continue
+            if difference:
+                yield difference
 
 
 class _Unreadable(Exception):
@@ -144,16 +165,18 @@ def stage(
         descriptors.naming(staging_area.place_of(places.live, "uploads")),
         disk.Opened(OPERATIONS, _NEW, area.folder) as handle,
         open(handle, "wb", closefd=False) as operations,
-        closing(tree.Parents(places.wanted)) as wanted,
+        closing(_Staging(places, area.live, area.folder)) as staging,
     ):
         for number, one in enumerate(found):
             if one.live and not _is_kept(one.live, places.copies):
                 tell(Warned(f"{shown(one.path)} came or changed during the restore, and stays as it is."))
+                staging.unsafe.add(one.path)
                 continue
             if one.brings and one.wanted:
-                done += _stage_one(wanted, one.wanted, area.folder, str(number), places.owner)
+                done += staging.bring(one, one.wanted, str(number))
                 tell(Progress(done))
             write_operation(operations, _operation(one, number, places.owner))
+        staging.warn_of_lost(tell)
 
 
 def _side_by_side(
@@ -183,49 +206,95 @@ def _side_by_side(
             two = next(right, None)
 
 
-@dataclass(frozen=True)
 class _Comparison:
     """What is compared, and by what: `read` hears of the bytes that had to be read."""
 
-    live: Path
-    wanted: Path
-    same_owner: bool
-    earlier: Earlier | None
-    read: Callable[[int], None]
+    def __init__(
+        self, live: Path, wanted: Path, meaning: Meaning, earlier: Earlier | None, read: Callable[[int], None]
+    ) -> None:
+        self._live, self._wanted, self._meaning, self._earlier, self._read = live, wanted, meaning, earlier, read
+        self._opened = [tree.Parents(root) if root.is_dir() else None for root in (live, wanted)]
+        # The first path of each inode, live and wanted.
+        self._firsts: tuple[dict[tuple[int, int], str], ...] = ({}, {})
 
+    def close(self) -> None:
+        for parents in self._opened:
+            if parents:
+                parents.close()
 
-def _difference(comparison: _Comparison, one: Entry | None, two: Entry | None) -> Difference | None:
-    if two is None:
-        return None if one is None or one.form == "special" else Difference("remove", one, None)
-    if one is None:
-        return Difference("add", None, two)
-    if one.form != two.form:
-        return Difference("change", one, two)
-    if one.form == "link" and one.target != two.target:
-        return Difference("change", one, two)
-    if one.form == "file" and not _same_content(comparison, one, two):
-        return Difference("change", one, two)
-    if one.form == "folder":
-        return Difference("dress", one, two)  # always: its times change with what is put into it
-    return None if _dressed_alike(one.facts, two.facts, comparison.same_owner) else Difference("dress", one, two)
+    def of(self, one: Entry | None, two: Entry | None) -> Difference | None:
+        """In what a live entry differs from the wanted one of its path."""
+        if two is None:
+            return None if one is None or one.form == "special" else Difference("remove", one, None)
+        same_as, is_other_name = self._names(one, two)
+        if one is None:
+            return self._wanting("add", None, two, same_as)
+        is_known = one.form == two.form == "file" and _is_known(self._earlier, one, two)
+        if is_other_name or one.form != two.form or one.target != two.target:
+            return self._wanting("change", one, two, same_as)
+        if one.form == "file" and not is_known and not self._same_content(one, two):
+            return self._wanting("change", one, two, same_as)
+        if one.form == "folder":
+            return self._wanting("dress", one, two)  # always: its times change with what is put into it
+        if _dressed_alike(one.facts, two.facts, self._meaning.owners) and self._same_attributes(one, two, is_known):
+            return None
+        return self._wanting("dress", one, two)
 
+    def _wanting(self, action: Action, one: Entry | None, two: Entry, same_as: str = "") -> Difference:
+        wanted = self._attributes(1, two) if self._meaning.attributes and two.form != "link" else None
+        return Difference(action, one, two, wanted, same_as)
 
-def _same_content(comparison: _Comparison, one: Entry, two: Entry) -> bool:
-    if one.facts.st_size != two.facts.st_size:
-        return False
-    if _is_known(comparison.earlier, one, two):
-        return True
-    try:
-        live = disk.Opened(f"{comparison.live}/{one.path}", _FILE)
-    except OSError as error:
-        raise _Unreadable(one.path, error) from error
-    with live as left, disk.Opened(f"{comparison.wanted}/{two.path}", _FILE) as right:
+    def _names(self, one: Entry | None, two: Entry) -> tuple[str, bool]:
+        """Of which path before the wanted file is another name; and whether the live one is of another, or of none."""
+        if two.form != "file" or self._meaning.hard_links is None:
+            return "", False
+        wanted = self._first(1, two) if self._meaning.hard_links else two.path
+        live = self._first(0, one) if one and one.form == "file" else two.path
+        return wanted if wanted != two.path else "", live != wanted
+
+    def _first(self, side: int, entry: Entry) -> str:
+        """The first path that came by with the same inode."""
+        if entry.facts.st_nlink == 1:
+            return entry.path
+        return self._firsts[side].setdefault((entry.facts.st_dev, entry.facts.st_ino), entry.path)
+
+    def forget(self, two: Entry | None) -> None:
+        """No other path is to be another name of that one: what is live there stays."""
+        if two and self._firsts[1].get(inode := (two.facts.st_dev, two.facts.st_ino)) == two.path:
+            del self._firsts[1][inode]
+
+    def _same_attributes(self, one: Entry, two: Entry, is_known: bool) -> bool:
+        if not self._meaning.attributes or one.form == "link":
+            return True
+        if is_known and self._earlier and self._earlier.keeps_attributes:
+            return True
+        return self._attributes(0, one) == self._attributes(1, two)
+
+    def _attributes(self, side: int, entry: Entry) -> Attributes:
+        parents = self._opened[side]
+        assert parents
         try:
-            return disk.same_open(left, right, comparison.read)
-        except disk.ReadError as error:
-            if error.handle != left:
+            with parents.of(entry.path) as (folder, name):
+                return attributes.of_name(name, folder)
+        except OSError as error:
+            if side:
                 raise
+            raise _Unreadable(entry.path, error) from error
+
+    def _same_content(self, one: Entry, two: Entry) -> bool:
+        if one.facts.st_size != two.facts.st_size:
+            return False
+        try:
+            live = disk.Opened(f"{self._live}/{one.path}", _FILE)
+        except OSError as error:
             raise _Unreadable(one.path, error) from error
+        with live as left, disk.Opened(f"{self._wanted}/{two.path}", _FILE) as right:
+            try:
+                return disk.same_open(left, right, self._read)
+            except disk.ReadError as error:
+                if error.handle != left:
+                    raise
+                raise _Unreadable(one.path, error) from error
 
 
 def _is_known(earlier: Earlier | None, one: Entry, two: Entry) -> bool:
@@ -255,16 +324,68 @@ def _is_copy(live: Entry, kept: Entry | None) -> bool:
     return tree.signature(kept.facts)[:2] == tree.signature(live.facts)[:2]
 
 
-def _stage_one(wanted: tree.Parents, entry: Entry, folder: int, staged: str, owner: tuple[int, int] | None) -> int:
-    with wanted.of(entry.path) as (within, name):
-        if entry.form == "file":
-            return disk.copy_file(name, staged, dressed=True, owner=owner, within=(within, folder))
-    os.symlink(entry.target, staged, dir_fd=folder)
-    if os.geteuid() == 0:
-        facts = entry.facts
-        os.chown(staged, *(owner or (facts.st_uid, facts.st_gid)), dir_fd=folder, follow_symlinks=False)
-    os.utime(staged, ns=(entry.facts.st_mtime_ns,) * 2, dir_fd=folder, follow_symlinks=False)
-    return 0
+class _Staging:
+    """The staging area being filled with what is wanted."""
+
+    def __init__(self, places: Places, live: int, folder: int) -> None:
+        self._owner, self._folder = places.owner, folder
+        self._wanted, self._live = tree.Parents(places.wanted), tree.Parents(places.live)
+        self._keeper, self._apart = Keeper(), list[str]()
+        self._staged: dict[str, str] = {}
+        self.unsafe: set[str] = set()
+        """Live paths that stay as they are, so that none is to become another name of them."""
+
+    def close(self) -> None:
+        self._wanted.close()
+        self._live.close()
+
+    def bring(self, one: Difference, entry: Entry, staged: str) -> int:
+        """The wanted file or link lies in the area under that name; the bytes that this took."""
+        if entry.form == "link":
+            return self._link(entry, staged)
+        if one.same_as and self._name_again(one.same_as, staged):
+            return 0
+        if one.same_as:
+            self._apart.append(one.path)
+        elif entry.facts.st_nlink > 1:
+            self._staged[one.path] = staged  # other names may come
+        with self._wanted.of(entry.path) as (within, name):
+            size = disk.copy_file(name, staged, dressed=True, owner=self._owner, within=(within, self._folder))
+        if one.attributes is not None:
+            with descriptors.opened_to_change(staged, self._folder) as copied:
+                self._keeper.give(descriptors.place_of(copied), one.attributes, one.path)
+        return size
+
+    def _link(self, entry: Entry, staged: str) -> int:
+        owner, time = self._owner or (entry.facts.st_uid, entry.facts.st_gid), entry.facts.st_mtime_ns
+        os.symlink(entry.target, staged, dir_fd=self._folder)
+        disk.dress_link(self._folder, staged, owner, (time, time))
+        return 0
+
+    def _name_again(self, path: str, staged: str) -> bool:
+        """Whether the file that will be at that path has one more name in the area: the staged one, or the live one."""
+        try:
+            if before := self._staged.get(path):
+                os.link(before, staged, src_dir_fd=self._folder, dst_dir_fd=self._folder, follow_symlinks=False)
+                return True
+            if path in self.unsafe:
+                return False
+            with self._live.of(path) as (folder, name):
+                os.link(name, staged, src_dir_fd=folder, dst_dir_fd=self._folder, follow_symlinks=False)
+            return True
+        except OSError:  # another mount, too many names, a file system without links
+            return False
+
+    def warn_of_lost(self, tell: Listener) -> None:
+        """What the file system of the live uploads cannot keep."""
+        if self._keeper.lost:
+            tell(Warned(self._keeper.sentence("the uploads")))
+        if self._apart:
+            text = (
+                f"{len(self._apart)} hard links come back as files of their own, since they cannot be linked there; "
+                f"the first is {shown(self._apart[0])}."
+            )
+            tell(Warned(text))
 
 
 def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> Operation:
@@ -280,4 +401,5 @@ def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> O
         mode=stat.S_IMODE(entry.facts.st_mode),
         owner=list(owner or (entry.facts.st_uid, entry.facts.st_gid)),
         time=entry.facts.st_mtime_ns,
+        attributes=encoded(one.attributes),
     )

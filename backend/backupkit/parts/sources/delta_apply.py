@@ -11,12 +11,14 @@ import errno
 import json
 import os
 import stat
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, get_args
 
-from backupkit.ground import descriptors, disk, tree
+from backupkit.ground import attributes, descriptors, disk, tree
+from backupkit.ground.attributes import Attributes, Keeper
 from backupkit.parts import staging_area
 from backupkit.parts.staging_area import Area
 from backupkit.words.errors import BackupError
@@ -45,6 +47,19 @@ class Operation(NamedTuple):
     mode: int
     owner: list[int]
     time: int
+    attributes: dict[str, str] | None = None
+    """ACLs and the like, in base64; None where they stay as they are."""
+
+    @property
+    def wanted(self) -> Attributes | None:
+        """Those, as they are."""
+        found = self.attributes
+        return None if found is None else {name: b64decode(value, validate=True) for name, value in found.items()}
+
+
+def encoded(wanted: Attributes | None) -> dict[str, str] | None:
+    """Attributes as the list has them."""
+    return None if wanted is None else {name: b64encode(value).decode() for name, value in wanted.items()}
 
 
 def write_operation(file: BinaryIO, one: Operation) -> None:
@@ -71,6 +86,7 @@ def apply(live: Path, restore: str, copies: tuple[Path, ...] = (), tell: Listene
             for one in applying.operations_backwards():  # its times last, when nothing in it changes any more
                 if one.action != "remove" and one.form == "folder":
                     applying.dress_folder(one)
+            applying.warn_of_lost()
         disk.sync_tree(live)
 
 
@@ -81,6 +97,7 @@ class _Applying:
         self._path = staging_area.place_of(live, "uploads") / OPERATIONS
         self._live, self._area, self._copies, self._tell = live, area, copies, tell
         self._warned: set[str] = set()
+        self._keeper = Keeper()
 
     def __enter__(self) -> _Applying:
         self._list = self._open_list()
@@ -210,14 +227,14 @@ class _Applying:
     def _dress(self, folder: int, name: str, one: Operation, is_new: bool = False) -> None:
         """Owner, mode and time as wanted; what is another user's stays as it is, and the person is told."""
         there = descriptors.look(name, folder)
-        if there is None or _is_dressed(there, one):
+        if there is None or _is_dressed(there, folder, name, one):
             return
         if tree.form_of(there.st_mode) != one.form:
             return self._warn_of_change(one)
         if one.form != "folder" and not is_new and not self._is_as_seen(there, folder, name, one):
             return
         try:
-            _set_attributes(folder, name, there, one)
+            _set_attributes(folder, name, there, one, self._keeper)
         except PermissionError:
             self._warn(one, "belongs to another user, and keeps its mode and time.")
 
@@ -240,6 +257,11 @@ class _Applying:
                 if same_form and kept.st_size == there.st_size:
                     return _same_content(name, folder, copy, within, there.st_mode)
         return False
+
+    def warn_of_lost(self) -> None:
+        """What the live file system cannot keep of what was not staged, but was to change."""
+        if self._keeper.lost:
+            self._tell(Warned(self._keeper.sentence("the uploads")))
 
     def _warn_of_change(self, one: Operation) -> None:
         self._warn(one, "came or changed during the restore, and stays as it is.")
@@ -271,7 +293,7 @@ def _same_content(one: str, one_folder: int, two: str, two_folder: int, mode: in
         return disk.same_open(left, right)
 
 
-def _set_attributes(folder: int, name: str, there: os.stat_result, one: Operation) -> None:
+def _set_attributes(folder: int, name: str, there: os.stat_result, one: Operation, keeper: Keeper) -> None:
     """Of what was looked at, and of nothing that came in its place since."""
     owner = (one.owner[0], one.owner[1])
     if one.form == "link":
@@ -280,12 +302,17 @@ def _set_attributes(folder: int, name: str, there: os.stat_result, one: Operatio
         return os.utime(name, ns=(one.time, one.time), dir_fd=folder, follow_symlinks=False)
     with descriptors.opened_to_change(name, folder) as handle:
         if os.path.samestat(os.fstat(handle), there):
+            place, wanted = descriptors.place_of(handle), one.wanted
+            wanted = attributes.of_open(place) if wanted is None else wanted  # a change of owner takes some away
             descriptors.set_attributes(handle, owner, one.mode, one.time)
+            keeper.give(place, wanted, one.path)
 
 
-def _is_dressed(there: os.stat_result, one: Operation) -> bool:
+def _is_dressed(there: os.stat_result, folder: int, name: str, one: Operation) -> bool:
     alike = stat.S_IMODE(there.st_mode) == one.mode and there.st_mtime_ns == one.time
-    return alike and (os.geteuid() != 0 or [there.st_uid, there.st_gid] == one.owner)
+    if not alike or (os.geteuid() == 0 and [there.st_uid, there.st_gid] != one.owner):
+        return False
+    return one.attributes is None or one.form == "link" or attributes.of_name(name, folder) == one.wanted
 
 
 def _parsed(line: bytes) -> Operation:
@@ -301,6 +328,8 @@ def _parsed(line: bytes) -> Operation:
         and _are_numbers([one.time], 1)
         and _are_numbers([one.mode], 1, 0, 0o10000)
         and _are_numbers(one.owner, 2, 0, 2**32 - 1)
+        and (one.attributes is None or all(map(attributes.is_kept, one.attributes)))
+        and (one.attributes is None or one.wanted is not None)
     )
     if not is_one:
         raise ValueError(line)

@@ -1,39 +1,21 @@
-"""The uploads folder: copied as it is, symlinks as symlinks, each file whole or reported.
+"""The uploads folder: is it there, how large is it, what of it leads elsewhere, and the list of all that is in it.
 
-Walked by open folders, never by paths, so that a link slipped in meanwhile leads nowhere.
+How it is copied is in `uploads_copy`.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-from backupkit.ground import disk, tree
+from backupkit.ground import attributes, tree
 from backupkit.parts.index import Earlier
 from backupkit.words.errors import SourceUnreadable
-from backupkit.words.events import Listener, Progress, Warned, silence
-from backupkit.words.model import UploadsFacts
-from backupkit.words.names import shown
-
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
-
-_ATTEMPTS = 6  # then the file is one that will not hold still
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
-_MOST_WARNINGS = 100
-_ROUNDS = 5  # of looking for what was moved meanwhile, each much shorter than the one before
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # a link or a socket is in its place, or nothing
-_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-
-Record = Callable[[str, os.stat_result, str], None]
 
 
 def require(live: Path) -> None:
@@ -70,59 +52,47 @@ def _files(root: Path, skip: tree.Skip) -> Iterator[tuple[str, os.stat_result]]:
                 yield entry.path, entry.facts
 
 
-@dataclass(frozen=True)
-class Copied:
-    """What is in the draft: the facts of it, the bytes that were not linked, and files that were not told in order.
-
-    Those are by path, with their SHA-256: they came, or were moved, after their folder was listed.
-    """
-
-    facts: UploadsFacts
-    added: int
-    late: dict[str, str]
-
-
-def copy(
-    live: Path, target: Path, record: Record, skip: tree.Skip, earlier: Earlier | None = None, tell: Listener = silence
-) -> Copied:
-    """The whole tree is below `target`, a new folder: of contents, modes, times, links and, as root, owners nothing
-    is lost, nor is a file that is moved from one folder to another meanwhile.
-
-    A file that is as the earlier backup saw it is linked to the copy there; by content where its content is the same
-    and only the times of the system differ. Nothing is ever written through such a link. `record` hears the path, the
-    live facts and the SHA-256 of every file. What is no upload is skipped. What cannot be copied is warned of, and
-    counted nowhere. A file that was listed, and went away before it could be copied, is warned of.
-    """
-    target.mkdir(mode=0o700)
-    copying = _Copying(os.path.realpath(live), record, tell, earlier, skip)
-    with (
-        closing(tree.OpenFolder(live)) as source,
-        closing(tree.OpenFolder(target)) as copied,
-        closing(_EarlierFolder(earlier.uploads if earlier else None)) as before,
-    ):
-        folders = _Folders(source, copied, before)
-        _copy_folder(folders, _Level("", source.facts(), iter(_listed(source))), copying)
-        copying.begin_again()
-        if all(_copy_what_came(folders, copying) for _ in range(_ROUNDS)):
-            copying.tell_of("Uploads were moved all the time while they were copied: not all may be in the backup.")
-    require(live)  # or it was no single file that could be read no more
-    copying.warn_of_missing()
-    facts = copying.facts()
-    return Copied(replace(facts, tree=digest(target)) if copying.late else facts, copying.added, copying.late)
-
-
 def leading_out(live: Path, skip: tree.Skip) -> Iterator[str]:
     """The links below the folder that lead to something outside of it."""
     root = os.path.realpath(live)
     for entry in tree.walk(live, skip=skip, unreadable=lambda _path, _error: None):
-        if entry.form == "link" and _leads_out(root, entry.path, entry.target):
+        if entry.form == "link" and leads_out(root, entry.path, entry.target):
             yield entry.path
 
 
-def _leads_out(root: str, path: str, target: str) -> bool:
+def leads_out(root: str, path: str, target: str) -> bool:
     """Whether there is something where the link leads, and it is not below the root."""
     there = os.path.realpath(os.path.join(root, os.path.dirname(path), target))
     return there != root and not there.startswith(f"{root}/") and os.path.exists(there)
+
+
+class Survey(NamedTuple):
+    """What a tree holds beside the contents of its files: the digest of its list, and how many attributes and names.
+
+    `attributes` are ACLs, extended attributes and file capabilities, `hard_links` the names of files that have another
+    name in the tree, but for the first of each.
+    """
+
+    tree: str
+    attributes: int
+    hard_links: int
+
+
+def survey(root: Path, hard_links: bool) -> Survey:
+    """All of that in one walk; hard links only where asked, since that takes memory for each file."""
+    entries, seen = Counter[str](), set[tuple[int, int]]()
+    lines = hashlib.sha256()
+    with closing(tree.Parents(root)) as parents:
+        entries["attributes"] += len(attributes.of_open(parents.go("")))
+        for entry in tree.walk(root):
+            lines.update(line_of(entry.form, entry.path, entry.target))
+            if entry.form in ("file", "folder"):
+                entries["attributes"] += len(attributes.names(root, entry.path, parents))
+            if hard_links and entry.form == "file" and entry.facts.st_nlink > 1:
+                inode = (entry.facts.st_dev, entry.facts.st_ino)
+                entries["hard_links"] += inode in seen
+                seen.add(inode)
+    return Survey(lines.hexdigest(), entries["attributes"], entries["hard_links"])
 
 
 def digest(root: Path) -> str:
@@ -134,406 +104,10 @@ def digest_of(entries: Iterable[tuple[str, str, str]]) -> str:
     """The same for entries that are told: form, path and target, in the order of a walk."""
     lines = hashlib.sha256()
     for form, path, target in entries:
-        lines.update(_line(form, path, target))
+        lines.update(line_of(form, path, target))
     return lines.hexdigest()
 
 
-def _line(form: str, path: str, target: str = "") -> bytes:
+def line_of(form: str, path: str, target: str = "") -> bytes:
+    """One entry of that list."""
     return "\0".join((form, path, target, "")).encode("utf-8", "surrogateescape")
-
-
-class _EarlierFolder:
-    """The same folder in the earlier backup, as far as it is there."""
-
-    def __init__(self, root: Path | None) -> None:
-        self._folder, self._missing = None, 0
-        if root is not None:
-            with suppress(OSError):
-                self._folder = tree.OpenFolder(root)
-
-    @property
-    def handle(self) -> int | None:
-        """The open folder; None where the earlier backup has none."""
-        if self._folder is None or self._missing:
-            return None
-        try:
-            return self._folder.handle
-        except OSError:
-            return None
-
-    def enter(self, name: str) -> None:
-        if self.handle is None or self._folder is None:
-            self._missing += 1
-            return
-        try:
-            self._folder.enter(name)
-        except OSError:
-            self._missing += 1
-
-    def leave(self) -> None:
-        if self._missing:
-            self._missing -= 1
-        elif self._folder:
-            self._folder.leave()
-
-    def close(self) -> None:
-        if self._folder:
-            self._folder.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Folders:
-    """One folder in three places: live, in the draft, in the earlier backup."""
-
-    source: tree.OpenFolder
-    target: tree.OpenFolder
-    before: _EarlierFolder
-
-    def leave(self) -> None:
-        self.source.leave()
-        self.target.leave()
-        self.before.leave()
-
-
-@dataclass
-class _Copying:
-    root: str
-    record: Record
-    tell: Listener
-    earlier: Earlier | None
-    skip: tree.Skip
-    files: int = 0
-    bytes: int = 0
-    added: int = 0
-    folders: int = 0
-    links: int = 0
-    links_out: int = 0
-    passed: set[str] = field(default_factory=set)
-    """What could not be copied, or not as a whole."""
-    missing: dict[int, str] = field(default_factory=dict)
-    """What was listed and was gone when it was to be copied: where it was, by its inode."""
-    late: dict[str, str] = field(default_factory=dict)
-    moved: int = 0
-    """How many were found late and are older than this backup: they were not uploaded meanwhile, but moved."""
-    is_again: bool = False
-    started: int = field(default_factory=time.time_ns)
-    warnings: list[str] = field(default_factory=list)
-    list: Hash = field(default_factory=hashlib.sha256)
-
-    def facts(self) -> UploadsFacts:
-        if (more := len(self.passed) - _MOST_WARNINGS) > 0:
-            self.tell_of(f"The same holds for {more} more.")
-        return UploadsFacts(
-            files=self.files,
-            bytes=self.bytes,
-            folders=self.folders,
-            links=self.links,
-            links_out=self.links_out,
-            tree=self.list.hexdigest(),
-            warnings=tuple(self.warnings),
-        )
-
-    def warn(self, path: str, reason: str) -> None:
-        """One path that is not in the backup as it should be. The first hundred are told one by one."""
-        self.passed.add(path)
-        if len(self.passed) <= _MOST_WARNINGS:
-            self.tell_of(f"{shown(path)} {reason}")
-
-    def tell_of(self, text: str) -> None:
-        """A warning, which the metadata keep too."""
-        self.warnings.append(text)
-        self.tell(Warned(text))
-
-    def begin_again(self) -> None:
-        """From here on the order is not that of a walk: nothing is looked up in the earlier backup, or recorded."""
-        self.is_again, self.earlier = True, None
-
-    def warn_of_missing(self) -> None:
-        """One line for what was there and is nowhere."""
-        if paths := sorted(self.missing.values()):
-            more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
-            text = "was there at first and was gone before it could be copied: deleted, or moved out of the uploads."
-            self.tell_of(f"{shown(paths[0])}{more} {text}")
-
-    def enter(self, path: str) -> None:
-        self.folders += 1
-        self.list.update(_line("folder", path))
-
-    def link(self, path: str, target: str) -> None:
-        self.links += 1
-        self.links_out += _leads_out(self.root, path, target)
-        self.list.update(_line("link", path, target))
-
-    def file(self, path: str, facts: os.stat_result, checksum: str, added: int) -> None:
-        """A file is in the draft; `added` bytes of it were not in the earlier backup."""
-        self.files += 1
-        self.bytes += facts.st_size
-        self.added += added
-        self.list.update(_line("file", path))
-        if self.is_again:
-            self.late[path] = checksum
-        else:
-            self.record(path, facts, checksum)
-        if added:
-            self.tell(Progress(self.added))
-
-
-def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
-    """What is in the folder that we are in, and in every folder below it; its own owner, mode and times last."""
-    levels = [first]
-    while levels:
-        level = levels[-1]
-        listed = next(level.names, None)
-        if listed is None:
-            disk.dress_open(folders.target.handle, level.facts)
-            levels.pop()
-            if levels:
-                folders.leave()
-        elif inner := _try_entry(folders, *listed, level, copying):
-            levels.append(inner)
-
-
-def _copy_what_came(folders: _Folders, copying: _Copying) -> bool:
-    """What is live and not in the draft yet is in it; whether any of that was moved there.
-
-    Names are compared, folder by folder: a folder that was changed within one tick of the clock bears no sign of it.
-    """
-    before, levels = copying.moved, [_begin_again(folders, "")]
-    while levels:
-        level, drafted = levels[-1]
-        listed = next(level.names, None)
-        if listed is None:
-            levels.pop()
-            if levels:
-                folders.leave()
-            continue
-        name, inode = listed
-        path = f"{level.path}{name}"
-        if name in drafted:
-            copying.missing.pop(inode, None)
-            if _enter_both(folders, name):
-                levels.append(_begin_again(folders, f"{path}/"))
-        elif path not in copying.passed:
-            if inner := _try_entry(folders, name, inode, level, copying):
-                _copy_folder(folders, inner, copying)
-                folders.leave()
-            disk.dress_open(folders.target.handle, level.facts)
-    return copying.moved > before
-
-
-def _begin_again(folders: _Folders, path: str) -> tuple[_Level, set[str]]:
-    level = _Level(path, folders.source.facts(), iter(_listed(folders.source)))
-    return level, set(os.listdir(folders.target.handle))
-
-
-def _enter_both(folders: _Folders, name: str) -> bool:
-    """Whether the name is a folder, live and in the draft; we are in it then."""
-    try:
-        folders.source.enter(name)
-    except OSError:
-        return False
-    try:
-        folders.target.enter(name)
-    except NotADirectoryError:
-        folders.source.leave()
-        return False
-    folders.before.enter(name)
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class _Level:
-    """A folder that is being copied: its path with a slash behind it, what was live, the names still to copy.
-
-    Each name comes with its inode.
-    """
-
-    path: str
-    facts: os.stat_result
-    names: Iterator[tuple[str, int]]
-
-
-def _listed(folder: tree.OpenFolder) -> list[tuple[str, int]]:
-    """The names in the open folder, in order, each with its inode."""
-    try:
-        with os.scandir(folder.handle) as found:
-            return sorted((entry.name, entry.inode()) for entry in found)
-    except OSError as error:
-        error.filename = os.path.join(folder.root, folder.path)
-        raise
-
-
-def _try_entry(folders: _Folders, name: str, inode: int, level: _Level, copying: _Copying) -> _Level | None:
-    """`_copy_entry`; one that is gone or cannot be read is passed over. An error of the draft has its path in it."""
-    path = f"{level.path}{name}"
-    try:
-        inner = _copy_entry(folders, name, path, level.facts, copying)
-    except _Gone:
-        copying.missing[inode] = path
-        return None
-    except _Unreadable as error:
-        copying.warn(path, f"cannot be read ({error}), and is not in the backup.")
-        return None
-    except OSError as error:
-        if not isinstance(error, disk.ReadError):
-            error.filename = f"{folders.target.root}/{path}"
-        raise
-    copying.missing.pop(inode, None)
-    return inner
-
-
-def _copy_entry(folders: _Folders, name: str, path: str, within: os.stat_result, copying: _Copying) -> _Level | None:
-    """One entry is in the draft. A folder is, but for what is in it: we are in it then."""
-    try:
-        facts = os.stat(name, dir_fd=folders.source.handle, follow_symlinks=False)
-    except OSError as error:
-        raise _trouble(error) from error
-    if copying.skip(path, facts, within):
-        return None
-    copying.moved += copying.is_again and facts.st_mtime_ns < copying.started
-    form = tree.form_of(facts.st_mode)
-    if form == "folder":
-        return _begin_folder(folders, name, path, facts, copying)
-    if form == "link":
-        pointed = _pointed(name, folders.source.handle)
-        os.symlink(pointed, name, dir_fd=folders.target.handle)
-        owner, times = (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
-        disk.dress_link(folders.target.handle, name, owner, times)
-        copying.link(path, pointed)
-    elif form == "special":
-        copying.warn(path, "is a socket, a fifo or a device, and is not in the backup.")
-    elif not _link_unchanged(folders, name, path, facts, copying):
-        _copy_file(folders, name, path, copying)
-    return None
-
-
-def _begin_folder(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> _Level:
-    names = _entered(folders.source, name)
-    os.mkdir(name, 0o700, dir_fd=folders.target.handle)
-    folders.target.enter(name)
-    folders.before.enter(name)
-    copying.enter(path)
-    return _Level(f"{path}/", facts, names)
-
-
-def _entered(source: tree.OpenFolder, name: str) -> Iterator[tuple[str, int]]:
-    """The names in that live folder, in which we are then; or we stay where we were."""
-    try:
-        source.enter(name)
-    except OSError as error:
-        raise _trouble(error) from error
-    try:
-        return iter(_listed(source))
-    except OSError as error:
-        source.leave()
-        raise _trouble(error) from error
-
-
-def _pointed(name: str, source: int) -> str:
-    try:
-        return os.readlink(name, dir_fd=source)
-    except OSError as error:
-        raise _Gone if error.errno == errno.EINVAL else _trouble(error) from error  # it is no link any more
-
-
-def _link_unchanged(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
-    """Whether the earlier backup's copy is this file, and stands in the draft now."""
-    before = folders.before.handle
-    if before is None or copying.earlier is None:
-        return False
-    seen = copying.earlier.find(path)
-    if seen is None or not _is_dressed_alike(name, before, facts):
-        return False
-    if not seen.is_now(facts) and not _is_of_content(name, folders.source.handle, facts, seen.checksum):
-        return False
-    try:
-        os.link(name, name, src_dir_fd=before, dst_dir_fd=folders.target.handle, follow_symlinks=False)
-    except OSError:
-        return False  # too many links to one file, or a file system without them
-    copying.file(path, facts, seen.checksum, 0)
-    return True
-
-
-def _is_dressed_alike(name: str, folder: int, facts: os.stat_result) -> bool:
-    """Whether the sealed copy is still as it was sealed, and has all that the live file shows."""
-    try:
-        kept = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except OSError:
-        return False
-    same_owner = os.geteuid() != 0 or (kept.st_uid, kept.st_gid) == (facts.st_uid, facts.st_gid)
-    alike = kept.st_mode == facts.st_mode and kept.st_size == facts.st_size and kept.st_mtime_ns == facts.st_mtime_ns
-    return alike and same_owner
-
-
-def _is_of_content(name: str, folder: int, facts: os.stat_result, checksum: str) -> bool:
-    with _live(name, folder) as handle:
-        try:
-            same = disk.hash_contents(handle) == checksum
-        except disk.ReadError as error:
-            raise _trouble(error) from error
-        return same and tree.signature(_facts(handle)) == tree.signature(facts)
-
-
-def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> None:
-    with disk.Opened(name, _NEW, folders.target.handle) as copied:
-        try:
-            still, facts, checksum = _until_still(folders.source.handle, name, copied)
-        except BaseException:
-            os.unlink(name, dir_fd=folders.target.handle)
-            raise
-    if not still:
-        copying.warn(path, "was changed every time it was copied; the backup has its last state, perhaps torn.")
-    copying.file(path, facts, checksum, facts.st_size)
-
-
-def _until_still(source: int, name: str, copied: int) -> tuple[bool, os.stat_result, str]:
-    """Whether the copy is of one state of the file, that state, and its checksum; taken again while it changes."""
-    for attempt in range(_ATTEMPTS):
-        with _live(name, source) as original:
-            before = _facts(original)
-            if attempt:
-                os.ftruncate(copied, 0)
-                os.lseek(copied, 0, os.SEEK_SET)
-            try:
-                size, checksum = disk.copy_contents(original, copied, before)
-            except disk.ReadError as error:
-                raise _trouble(error) from error
-            after = _facts(original)
-            disk.dress_open(copied, after)
-        if tree.signature(before) == tree.signature(after) and size == after.st_size:
-            return True, after, checksum
-        time.sleep(0.02 * 2**attempt)
-    return False, after, checksum
-
-
-class _Gone(Exception):
-    """What was listed is not there any more, or is something else."""
-
-
-class _Unreadable(Exception):
-    """The live file or folder cannot be read; the text says why."""
-
-
-def _live(name: str, within: int) -> disk.Opened:
-    """A live file, opened."""
-    try:
-        return disk.Opened(name, _FILE, within)
-    except OSError as error:
-        raise _trouble(error) from error
-
-
-def _facts(handle: int) -> os.stat_result:
-    try:
-        return os.fstat(handle)
-    except OSError as error:
-        raise _trouble(error) from error
-
-
-def _trouble(error: OSError) -> Exception:
-    """What an error of the live file system means for one file: it is gone, or it is there and cannot be read.
-
-    What is wrong with this process is raised as it is: it would be wrong with every file.
-    """
-    if error.errno in _GONE:
-        return _Gone()
-    return error if error.errno in _OF_THE_PROCESS else _Unreadable(error.strerror)
