@@ -608,7 +608,8 @@ def test_half_a_restore_that_does_not_exist_is_refused(backed_up: SmallApp) -> N
 
 
 def forget_migrations(app: SmallApp) -> None:
-    """The code of long ago: it knows the first migration and no other."""
+    """The app of long ago: its code knows the first migration and no other, and its database is there."""
+    app.execute(f"UPDATE alembic_version SET version_num = '{INITIAL}'")
     for file in (app.folder / "alembic" / "versions").glob("*.py"):
         if INITIAL not in file.name:
             file.unlink()
@@ -627,11 +628,12 @@ def test_a_revision_this_code_does_not_know_is_restored_when_forced(backed_up: S
     assert not (backed_up.uploads / "later.txt").exists()
 
 
-def test_migrations_that_cannot_be_read_are_told_of(backed_up: SmallApp) -> None:
+def test_migrations_that_cannot_be_read_are_told_of_before_the_question(backed_up: SmallApp) -> None:
+    backed_up.execute(f"UPDATE alembic_version SET version_num = '{INITIAL}'")
     next((backed_up.folder / "alembic" / "versions").glob("*.py")).write_text("this is no Python")
-    refused(
-        backed_up, "restore", "good", "--dry-run", code=14, names=str(backed_up.folder / "alembic.ini"), hint="--force"
-    )
+    planned = run_here(backed_up, "restore", "good", "--dry-run", check=0).out
+    assert f"The migrations of {backed_up.folder / 'alembic.ini'} cannot be read: SyntaxError" in planned
+    refused(backed_up, "restore", "good", code=2, names="terminal", hint="--yes")
 
 
 # SQL text.

@@ -150,15 +150,18 @@ def _undo(stage: Stage, writer: Writer, saved: Picture, broken: Picture) -> None
 
 
 def _run_restore(stage: Stage, writer: Writer, *words: str) -> Picture:
-    """What is in the safety copy that the command made; the writer has committed again since."""
+    """What is in the last safety copy that the command made; the writer has committed again since.
+
+    A second one holds what the writer committed after the first.
+    """
     known = stage.app.backup_names()
     stage.run(*words, "--force", results_only=words[0] == "undo")
     made = sorted(stage.app.backup_names() - known)
-    if len(made) != 1:
-        stage.narrator.prove("it left a safety copy", [f"found {made}"])
+    if not made:
+        stage.narrator.prove("it left a safety copy", ["found none"])
         raise CannotGoOn
     writer.wait_for_more()
-    return stage.app.picture_in(made[0])
+    return stage.app.picture_in(made[-1])
 
 
 def _prove_writer_went_on(stage: Stage, writer: Writer, source: Picture, safety: Picture) -> None:

@@ -391,7 +391,7 @@ def _refuse_later_format(path: Path, values: dict[str, Any]) -> None:
 
 def _refuse_paths(path: Path, metadata: Metadata) -> None:
     name = metadata.database_file
-    if name is not None and (not name or "/" in name or "\\" in name or name in (".", "..") or "\0" in name):
+    if name is not None and (not name or "/" in name or name in (".", "..") or "\0" in name):
         raise Damaged(f"{path} cannot be trusted: database_file is {name!r}, not a file's plain name.", _OTHER)
 
 

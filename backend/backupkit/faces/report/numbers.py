@@ -36,6 +36,7 @@ def tiles(settings: Settings, numbers: Numbers) -> Element:
         ("Free space", _free(numbers)),
         ("Copies", _copies(settings, numbers.copies)),
         ("Failures since the last backup", _failures(numbers)),
+        ("SQLite", _sqlite(numbers)),
     )
     return element("dl", *(_tile(title, lines) for title, lines in every), class_="tiles")
 
@@ -144,3 +145,10 @@ def _failures(numbers: Numbers) -> Iterator[list[Child]]:
 
 def _size(name: str, size: int) -> Element:
     return _number(name, size, human(size))
+
+
+def _sqlite(numbers: Numbers) -> Iterator[list[Child]]:
+    yield [_number("sqlite_version", numbers.sqlite_version, numbers.sqlite_version)]
+    has_bug = numbers.sqlite_wal_reset_bug
+    told = "has the WAL-reset bug: see doctor" if has_bug else "without the WAL-reset bug"
+    yield [_number("sqlite_wal_reset_bug", str(has_bug).lower(), told)]
