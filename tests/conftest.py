@@ -95,3 +95,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def app(tmp_path: Path, templates: Path) -> SmallApp:
     """A small real app of its own for each test."""
     return SmallApp.create(tmp_path / "app", templates)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-golden", action="store_true", help="Write tests/contract/ anew (see tests/golden.py).")
