@@ -366,7 +366,9 @@ def test_an_import_that_is_killed_leaves_a_draft_that_the_next_command_clears(fu
     child.kill()
     child.wait()
     child.stdin.close()
-    said = other.command("list", check=0)
+    other.command("list", check=0)
+    assert (other.backups / ".draft-one").exists(), "what only reads clears nothing away"
+    said = other.command("recover", check=0)
     assert "Cleared away" in said.err
     assert sorted(os.listdir(other.backups)) == [".lock", ".state"]
 

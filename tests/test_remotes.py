@@ -622,8 +622,7 @@ def test_a_copy_that_was_cut_short_is_taken_up_again(app: SmallApp, tmp_path: Pa
     draft = tmp_path / "nas" / f"{disk.DRAFT_PREFIX}one"
     shutil.copytree(source, draft, symlinks=True)
     for path in source.rglob("*"):
-        facts = path.lstat()
-        disk.dress(draft / path.relative_to(source), facts)
+        os.lchown(draft / path.relative_to(source), path.lstat().st_uid, path.lstat().st_gid)
     kept = (draft / "uploads/first").stat().st_ino
     (draft / "uploads/1/letter.txt").write_bytes(b"torn")
     (draft / "uploads/stranger").write_bytes(b"not in it")
