@@ -24,8 +24,9 @@ import calls
 import lab
 
 TRACE = ("-e", f"trace=?{',?'.join((*calls.CHANGING, 'lseek'))}", "-e", "signal=none", "-y", "-s", "1000000")
-_LINE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+).*$")
+_LINE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+)(?:<(.*)>)?.*$")
 _HANDLE = re.compile(r"(?:AT_FDCWD|(\d+))<(.*)>$")
+_BY_HANDLE = re.compile(r"/proc/self/fd/(\d+)(.*)")
 _TIMES = re.compile(r"tv_sec=(\d+), tv_nsec=(\d+)")
 
 
@@ -78,6 +79,7 @@ class Disk:
         self.root = _load(app)
         self.changes: list[Change] = []
         self.positions: dict[tuple[str, str], int] = {}
+        self.opened: dict[str, str] = {}  # what each handle is open on
 
     # Events.
 
@@ -86,9 +88,11 @@ class Disk:
         match = _LINE.match(line)
         if not match:
             return False
-        process, name, rest, result = match.groups()
+        process, name, rest, result, path = match.groups()
         if int(result) < 0 and name != "lseek":
             return False
+        if path:
+            self.opened[result] = path
         arguments = _arguments(rest)
         if name == "lseek":
             self.positions[process, _number(arguments[0])] = int(result)
@@ -277,7 +281,10 @@ class Disk:
         return None if relative.startswith("..") else Path(relative)
 
     def _place(self, handle: str, name: str) -> tuple[Node, str] | None:
-        path = self._inside(os.path.join(_handle(handle), _text(name)))
+        full = os.path.join(_handle(handle), _text(name))
+        if by_handle := _BY_HANDLE.fullmatch(full):
+            full = self.opened[by_handle[1]] + by_handle[2]
+        path = self._inside(full)
         if path is None or not path.parts:
             return None
         node = self.root
@@ -324,17 +331,26 @@ class Disk:
         return change.put is None or change.put[0] in _reachable(self.root, entries)
 
 
+Inodes = dict[str, int]  # of the backups that a run left, by name
+
+
 @dataclass(frozen=True)
 class State:
     """A whole tree as values: kind, mode, time, content or target, entries, and the old time of change."""
 
     tree: tuple[Any, ...]
 
-    def make(self, app: Path) -> None:
-        """The folder in that state. What was noted of files' times of change is put right: a copy cannot keep those."""
+    def make(self, app: Path, inodes: Inodes) -> None:
+        """The folder in that state.
+
+        What was noted of files' times of change and of backups' inodes is put right: a copy cannot keep those.
+        """
         noted: dict[bytes, bytes] = {}
         _make(self.tree, app, noted)
-        for path in app.rglob(f"{lab.STAGING}/*/*"):
+        for name, inode in inodes.items():
+            if (backup := app / "backups" / name).is_dir():
+                noted[b'"inode": %d,' % inode] = b'"inode": %d,' % backup.stat().st_ino
+        for path in (*app.rglob(f"{lab.STAGING}/*"), *app.rglob(f"{lab.STAGING}/*/*")):
             if path.is_file() and path.stat().st_size < 1 << 16:
                 text = path.read_bytes()
                 for old, new in noted.items():
@@ -450,7 +466,7 @@ def _text(argument: str) -> str:
     return os.fsdecode(_bytes(argument))
 
 
-def record(known: lab.Known, place: Path) -> list[tuple[str, str, State]]:
+def record(known: lab.Known, place: Path) -> tuple[list[tuple[str, str, State]], Inodes]:
     """Every state that the power may leave, each once: where in the run it is seen first, which kind, and the state."""
     with lab.fresh(known.template, place / f"{known.scenario.name}-power") as world:
         for path in sorted(world.uploads.rglob("*")):
@@ -461,7 +477,8 @@ def record(known: lab.Known, place: Path) -> list[tuple[str, str, State]]:
         disk, trace = Disk(world.app), world.root / "trace"
         ran = lab.run(world, known.scenario.argv, known.scenario.environment, strace=TRACE, trace=trace)
         assert ran.code == known.code, ran.err
-        return _states(disk, trace.read_text(encoding="latin-1").splitlines())
+        inodes = {path.name: path.stat().st_ino for path in world.backups.iterdir() if path.is_dir()}
+        return _states(disk, trace.read_text(encoding="latin-1").splitlines()), inodes
 
 
 def _states(disk: Disk, lines: list[str]) -> list[tuple[str, str, State]]:
@@ -477,13 +494,15 @@ def _states(disk: Disk, lines: list[str]) -> list[tuple[str, str, State]]:
     return found
 
 
-def visit(known: lab.Known, place: Path, where: str, said: str, state: State, number: int) -> list[tuple[str, str]]:
+def visit(
+    known: lab.Known, place: Path, where: str, said: str, state: State, inodes: Inodes, number: int
+) -> list[tuple[str, str]]:
     """The power failed there and left that state: what is wrong after the next command."""
     root = place / f"{known.scenario.name}-power-{os.getpid()}-{number}"
     try:
         world = lab.World(root)
         world.temporary.mkdir(parents=True)
-        state.make(world.app)
+        state.make(world.app, inodes)
         return [(where, f"{one} ({said})") for one in lab.aftermath(known, world, number)]
     finally:
         shutil.rmtree(root, ignore_errors=True)

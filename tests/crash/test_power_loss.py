@@ -31,8 +31,8 @@ def test_power_lost_at_any_point_leaves_the_old_or_the_new(
     points: Points,
 ) -> None:
     template = known(scenario)
-    states = crew.submit(power.record, template, place).result()
-    visits = [crew.submit(power.visit, template, place, *state, number) for number, state in enumerate(states)]
+    states, inodes = crew.submit(power.record, template, place).result()
+    visits = [crew.submit(power.visit, template, place, *state, inodes, number) for number, state in enumerate(states)]
     results = [visit.result() for visit in visits]
     points.count(f"states after power loss: {scenario.name}", [said for _, said, _ in states])
     assert len(states) > 20, "the trace was not understood"
