@@ -1148,9 +1148,10 @@ def _put_result(lines: Iterable[str], document: object, json: bool) -> None:
 def _put(lines: Iterable[str]) -> None:
     """Print results, a line each. No control character in them reaches the terminal."""
     from backupkit.words.names import printable
+    from backupkit.words.reach import in_full
 
     for line in lines:
-        print(printable(line))
+        print(printable(in_full(line)))
 
 
 if __name__ == "__main__":

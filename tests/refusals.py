@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import backup_restore
+from backupkit.words.reach import in_full
 from small_app import COMMAND, Result, SmallApp, clean_environment
 
 # What a refused command may leave: who was here, and that it was refused.
@@ -59,8 +60,9 @@ def _facts(path: Path) -> tuple[str, int, int, int, bytes]:
 def assert_refusal(result: Result, code: int, names: str, hint: str) -> None:
     """The exit code; nothing on stdout; last on stderr one sentence that names the thing, and what to do next.
 
-    `hint` is a pattern.
+    `hint` is a pattern; a command in backticks in it is one that is printed in full.
     """
+    hint = in_full(hint, {})
     assert "Traceback" not in result.err, result.err
     assert result.code == code, f"ended with {result.code}, not {code}:\n{result.out}{result.err}"
     assert result.out == ""

@@ -108,7 +108,8 @@ def test_the_installed_command_and_library_work_with_the_base_alone(installed: P
     assert made.name in run(installed / "bin" / "backup-restore", "list", cwd=app.folder)
     before = app.contents()
     app.execute("DELETE FROM documents")
-    run(installed / "bin" / "backup-restore", "restore", made.name, "--force", cwd=app.folder)
+    said = run(installed / "bin" / "backup-restore", "restore", made.name, "--force", cwd=app.folder)
+    assert "backup-restore undo" in said and "backup_restore.py" not in said and "docker" not in said
     assert app.contents() == before
 
 

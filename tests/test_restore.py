@@ -777,7 +777,7 @@ def test_undo_is_not_promised_over_a_database_that_is_broken_or_missing(app: Sma
     before = back_up(app)
     breaking(app, how)
     planned = app.command("restore", "good", "--dry-run", check=0).out
-    assert "cannot be undone" in planned and "`undo` takes" not in planned
+    assert "cannot be undone" in planned and "undo` takes" not in planned
     assert app.command("restore", "good", "--dry-run", "--json").json["can_undo"] is False
     done = app.command("restore", "good", "--force", "--json", check=0).json
     assert done["can_undo"] is False

@@ -12,6 +12,7 @@ from backupkit.verbs.configure import set_value
 from backupkit.verbs.create import create_backup
 from backupkit.words.errors import Refused
 from backupkit.words.model import Order
+from backupkit.words.reach import in_full
 from backupkit.words.settings import load_settings
 from hands import LARGE, SMALL, Person, at_the_window
 from small_app import NOON, SmallApp
@@ -105,7 +106,7 @@ def test_a_wrong_value_says_so_at_its_field_as_config_set_does_and_cannot_be_sav
         await edits(person, **{name: text})
         trouble = entry(person, name).query_one(".trouble")
         await person.until(lambda: trouble.display and trouble.region.height, "the sentence at the field")
-        assert str(trouble.render()) == f"{refused.value.message} {refused.value.hint}"
+        assert str(trouble.render()) == in_full(f"{refused.value.message} {refused.value.hint}")
         await person.sees("1 edit, not saved yet; wrong: 1.")
         assert not person.can_click("#save")
         await person.press("ctrl+s")

@@ -185,6 +185,7 @@ def test_a_damaged_backup_is_refused_and_nothing_is_changed(app: SmallApp, befor
     async def story(person: Person) -> None:
         await person.press("enter")
         await person.sees("✗ It failed", "is damaged: uploads/1/letter.txt is not as it was written", "Next: ")
+        await person.sees("`python backup_restore.py list`")
         await person.click("#close")
         await person.sees("Choose a backup")
 

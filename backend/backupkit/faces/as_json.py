@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from backupkit.parts import manifest
 from backupkit.words.model import Backup, Metadata
+from backupkit.words.reach import in_full
 from backupkit.words.remotes import RemoteTable
 from backupkit.words.secrets import Secret
 
@@ -126,7 +127,7 @@ def _step(result: StepResult) -> dict[str, Any]:
         "state": result.state,
         "exit_code": int(result.code),
         "sentence": result.sentence,
-        "hint": (result.error.hint if result.error else "") or None,
+        "hint": in_full(result.error.hint if result.error else "") or None,
         "warnings": list(result.warnings),
         "backup": result.backup,
         "seconds": result.seconds,

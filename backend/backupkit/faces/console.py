@@ -12,6 +12,7 @@ from backupkit.faces import log, reporting
 from backupkit.words.errors import Refused
 from backupkit.words.events import Event, Finished, Listener, Notice, Progress, Step, Waiting, Warned
 from backupkit.words.names import printable, printable_lines
+from backupkit.words.reach import in_full
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -22,7 +23,7 @@ _showing: Bars | None = None
 
 def say(text: str = "") -> None:
     """One line on stderr: anything but a result. No control character in it reaches the terminal."""
-    print(printable_lines(text), file=sys.stderr, flush=True)
+    print(printable_lines(in_full(text)), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -68,7 +69,7 @@ def _bars() -> Bars:
 
 def _with_bar(bars: Bars) -> Listener:
     def say_above(text: str) -> None:
-        bars.console.print(printable_lines(text), markup=False, highlight=False, soft_wrap=True)
+        bars.console.print(printable_lines(in_full(text)), markup=False, highlight=False, soft_wrap=True)
 
     tell = sentences(say_above)
     task = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from backupkit.faces.courier import Address, Delivery, Message, Underway
+from backupkit.words.reach import in_full
 from backupkit.words.secrets import scrubbed
 from backupkit.words.settings import Settings
 
@@ -90,8 +91,8 @@ def _body(report: Report) -> Iterator[str]:
     if report.error:
         yield f"Error: {report.error}"
     if report.hint:
-        yield f"Next: {report.hint}"
-    yield from (f"Warning: {warning}" for warning in report.warnings)
+        yield in_full(f"Next: {report.hint}")
+    yield from (in_full(f"Warning: {warning}") for warning in report.warnings)
     yield from report.lines
     yield f"It took {report.seconds:.1f} seconds."
     if report.log:

@@ -80,7 +80,7 @@ def _edited(folder: Path, before: str, name: str, text: str) -> str:
     if name in secret_names() and text:
         raise Refused(
             f"{name} is a secret: typed here it would stay in the shell's history and be seen by other users.",
-            hint=f"Write it into a file, and type: config set {name}{IN_FILE} PATH",
+            hint=f"Write it into a file, and type: `config set {name}{IN_FILE} PATH`",
         )
     typed = check_file(folder, _with(before, told, name, text), typed=name)
     return _with(before, told, name, _as_written(name, typed, text))

@@ -121,7 +121,7 @@ def refuse_many(plan: PrunePlan, force: bool) -> None:
         raise Refused(
             f"{len(plan.removals)} backups would be removed at once, and the limit is {plan.limit};"
             " nothing was removed.",
-            hint="Read the table, then: prune --force. BACKUP_PRUNE_LIMIT sets the limit.",
+            hint="Read the table, then: `prune --force`. BACKUP_PRUNE_LIMIT sets the limit.",
         )
 
 

@@ -111,7 +111,7 @@ def _refuse_missing_backups(settings: Settings, folders: list[Path]) -> list[tup
             raise BackupError(
                 f"A restore is unfinished: {place} belongs to it, and its backups folder {shown(identity.backups)} is "
                 f"not here: {settings.dir} does not hold its safety copy {shown(identity.safety)}.",
-                hint="Make that folder available, as BACKUP_DIR, and type: recover. If it is lost for good: the data "
+                hint="Make that folder available, as BACKUP_DIR, and type: `recover`. If it is lost for good: the data "
                 f"may be half restored; remove {place.name} there, then restore another backup.",
             )
     return areas
@@ -151,7 +151,7 @@ def turn_back(settings: Settings, found: Journal, error: BaseException, tell: Li
         cause = from_os_error(error) if isinstance(error, OSError) else error
         kind = type(cause) if isinstance(cause, BackupError) else BackupError
         reason = f"The restore of {found.source} failed half way: {str(cause).rstrip('.')}."
-        raise kind(reason, hint="Mend that, then type: recover") from error
+        raise kind(reason, hint="Mend that, then type: `recover`") from error
     tell(Warned(f"The restore failed ({error}); going back to what was there before."))
     back = dataclasses.replace(found, back=True)
     journal.write(settings.dir, back)

@@ -287,7 +287,7 @@ def _refuse_staged(settings: Settings) -> None:
     """Nothing may be staged now that was not when an earlier run's was finished."""
     for folder in staging.live_folders(settings):
         if staging_area.owner_of_area(folder):
-            raise Locked(f"Another restore began in {folder} just now; nothing was changed.", hint="Type: recover")
+            raise Locked(f"Another restore began in {folder} just now; nothing was changed.", hint="Type: `recover`")
 
 
 def _begin(settings: Settings, plan: RestorePlan, safety: Backup, tell: Listener, clock: Clock) -> Journal:

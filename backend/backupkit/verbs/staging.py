@@ -115,7 +115,7 @@ def _part_of(flaw: Flaw) -> Part:
 
 def _way_out(name: str, damaged: set[Part]) -> str:
     if damaged == {"uploads"}:
-        return f"Its database is as written: restore {name} --only database. An older backup: `list`."
+        return f"Its database is as written: `restore {name} --only database`. An older backup: `list`."
     return f"`verify {name}` names all of it. {_OLDER}"
 
 

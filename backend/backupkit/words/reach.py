@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from backupkit.words.alembic_setup import AlembicSetup
+
+_SCRIPT = "python backup_restore.py"
+# The commands of the script, as its own test knows; here, because a hint is made without the script.
+COMMANDS = (
+    *("auto-backup", "backup", "config", "delete", "demo", "doctor", "dump", "export", "history", "import", "list"),
+    *("migrate", "notify-test", "pin", "prune", "pull", "push", "recover", "recovery-kit", "remotes", "report"),
+    *("restore", "restore-dump", "run", "schedule", "show", "status", "ui", "undo", "unpin", "verify"),
+)
+_IN_BACKTICKS = re.compile(rf"`((?:{'|'.join(sorted(COMMANDS, key=len, reverse=True))})(?: [^`]*)?)`")
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Reach:
 
     def tool(self, arguments: str) -> str:
         """A line that runs this toolkit."""
-        return f"{self.wrapper or 'python backup_restore.py'} {arguments}".rstrip()
+        return f"{self.wrapper or _SCRIPT} {arguments}".rstrip()
 
     def sql(self, database: Path, statement: str) -> str:
         """A line that runs a statement on a database; where the app runs, nothing but Python is sure to be there."""
@@ -73,8 +83,23 @@ def reach_from(
 ) -> Reach:
     """What the wrapper told in the environment; without it nobody knows of a Compose, in a bare container neither."""
     compose = environment.get("BACKUP_COMPOSE", "docker compose") if is_contained(environment) else ""
-    wrapper = environment.get("BACKUP_HOST_COMMAND", "./backup.sh" if compose else "")
+    wrapper = program(environment)
     return Reach(service, app_dir, compose, wrapper, setup, app_service)
+
+
+def program(environment: Mapping[str, str]) -> str:
+    """What a person types before a command: the wrapper, the installed program, or the script."""
+    if named := environment.get("BACKUP_HOST_COMMAND"):
+        return named
+    if is_contained(environment):
+        return "./backup.sh"
+    is_installed = Path(__file__).resolve().parents[2].name in ("site-packages", "dist-packages")
+    return "backup-restore" if is_installed else _SCRIPT
+
+
+def in_full(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The text with each command in backticks as it is typed: `undo` becomes `./backup.sh undo`."""
+    return _IN_BACKTICKS.sub(lambda found: f"`{program(environment)} {found[1]}`", text)
 
 
 def is_contained(environment: Mapping[str, str]) -> bool:

@@ -16,6 +16,7 @@ from textual.widgets import Button, Input, Label, Static
 from backupkit.faces.ui.looks import plain_title
 from backupkit.words.errors import BackupError
 from backupkit.words.names import printable, printable_lines
+from backupkit.words.reach import in_full
 
 BOX = """
 {name} {{ align: center middle; background: $background 60%; }}
@@ -44,7 +45,7 @@ class Question(ModalScreen[bool]):
         with Vertical(classes="box") as box:
             box.border_title = plain_title(self._title)
             with VerticalScroll(classes="lines"):
-                yield Static(printable_lines("\n".join(self._lines)), markup=False)
+                yield Static(printable_lines(in_full("\n".join(self._lines))), markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("No, leave it", id="no")
                 yield Button(
@@ -72,7 +73,7 @@ class Told(ModalScreen[None]):
         with Vertical(classes="box error" if self._is_error else "box") as box:
             box.border_title = plain_title(self._title)
             with VerticalScroll(classes="lines"):
-                yield Static(printable_lines("\n".join(self._lines)), markup=False)
+                yield Static(printable_lines(in_full("\n".join(self._lines))), markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Close", variant="primary", id="close")
 
@@ -112,7 +113,7 @@ class Form(ModalScreen[tuple[str, ...] | None]):
         with Vertical(classes="box") as box:
             box.border_title = plain_title(self._title)
             if self._lines:
-                yield Static(printable_lines("\n".join(self._lines)), markup=False)
+                yield Static(printable_lines(in_full("\n".join(self._lines))), markup=False)
             for number, field in enumerate(self._fields):
                 yield Label(field.label, classes="label", id=f"label-{number}", markup=False)
                 yield Input(field.value, field.placeholder, password=field.is_secret, id=f"field-{number}")

@@ -9,6 +9,7 @@ from textual.widgets import Input, Label, Static
 
 from backupkit.faces.ui.ticks import Tick
 from backupkit.words.errors import Refused
+from backupkit.words.reach import in_full
 from backupkit.words.settings import Settings, overriding_variable
 
 
@@ -72,7 +73,7 @@ class Entry(Vertical):
     def say(self, trouble: Refused | None) -> None:
         """The sentence of the command line, below the value it is about."""
         self.set_class(trouble is not None, "wrong")
-        self._trouble.update(f"{trouble.message} {trouble.hint}" if trouble else "")
+        self._trouble.update(in_full(f"{trouble.message} {trouble.hint}") if trouble else "")
 
     def on_input_changed(self, changed: Input.Changed) -> None:
         self.text = changed.value.strip()

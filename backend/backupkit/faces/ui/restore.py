@@ -30,6 +30,7 @@ from backupkit.words.errors import SchemaMismatch
 from backupkit.words.events import Listener
 from backupkit.words.model import Backup, Part
 from backupkit.words.names import shown
+from backupkit.words.reach import in_full
 from backupkit.words.settings import Settings
 
 # From these on there is only forward: what is staged goes live.
@@ -274,7 +275,8 @@ class Mismatch(Step):
         self.wish = replace(wish, force=True)
         why = self.query_one("#why", Static)
         why.border_title = "! Another schema"
-        why.update(f"{error.message}\n\nNext: {error.hint}\n\nTo go on all the same shows the plan first, as always.")
+        next_step = in_full(f"Next: {error.hint}")
+        why.update(f"{error.message}\n\n{next_step}\n\nTo go on all the same shows the plan first, as always.")
 
 
 class Confirm(Step):

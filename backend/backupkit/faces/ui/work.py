@@ -27,6 +27,7 @@ from backupkit.parts.space import human
 from backupkit.words.errors import BackupError, explained
 from backupkit.words.events import Event, Finished, Listener, Progress, Step, StillWaiting, Waiting
 from backupkit.words.names import printable_lines
+from backupkit.words.reach import in_full
 
 Result = TypeVar("Result")
 _LOOK = 0.1  # seconds between two looks at what the thread has told
@@ -199,7 +200,7 @@ class WorkScreen(ModalScreen[Ended[Result]], Generic[Result]):
         self.ended = ended
         if ended.state == "done" and self.run.task.is_quick:
             if lines := [*self._lines(ended)[1:], *self.run.said]:
-                self.app.notify(printable_lines("\n".join(lines)), markup=False)
+                self.app.notify(printable_lines(in_full("\n".join(lines))), markup=False)
             self.dismiss(ended)
             return
         box, is_well = self.query_one("#work"), ended.state == "done"
@@ -207,7 +208,7 @@ class WorkScreen(ModalScreen[Ended[Result]], Generic[Result]):
         self.query_one(ProgressBar).display = False
         self._show_said()
         self.query_one("#step", Label).update(self._verdict(ended))
-        self.query_one("#ended", Static).update(printable_lines("\n".join(self._lines(ended))))
+        self.query_one("#ended", Static).update(printable_lines(in_full("\n".join(self._lines(ended)))))
         buttons = self.query_one("#buttons")
         buttons.remove_children()
         for number, choice in enumerate(self.run.task.choices if is_well else ()):
@@ -219,7 +220,7 @@ class WorkScreen(ModalScreen[Ended[Result]], Generic[Result]):
     def _show_said(self) -> None:
         said = self.query_one("#said", Static)
         said.display = bool(self.run.said)
-        said.update(printable_lines("\n".join(self.run.said)))
+        said.update(printable_lines(in_full("\n".join(self.run.said))))
 
     def _verdict(self, ended: Ended[Result]) -> str:
         took = f"after {time.monotonic() - self.run.began:.1f} s"

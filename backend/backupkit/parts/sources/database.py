@@ -449,7 +449,7 @@ def prove(live: Path, timeout: float, wanted: tuple[str, ...] | None, table: str
         connection.execute("ROLLBACK")
         patiently(lambda: _begin_reading(connection, live), live, timeout)
         if problems := _checked(connection, silence, QUICK)[0]:
-            raise SourceUnreadable(f"{live} is not sound after the restore: {problems[0]}.", hint="Type: undo")
+            raise SourceUnreadable(f"{live} is not sound after the restore: {problems[0]}.", hint="Type: `undo`")
         found = look(connection)
     at = found.versions.get(table or VERSION_TABLE, ())
     if wanted is not None and at != wanted:
