@@ -13,11 +13,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from backupkit.ground import scratch
 from backupkit.words.alembic_setup import app_python, ini_option
 from backupkit.words.events import Listener, Notice
 from backupkit.words.names import shown
@@ -111,8 +111,8 @@ def target(settings: Settings, database: Path) -> Iterator[Target]:
     if _PLAIN.fullmatch(str(database)):
         yield Target(settings, database)
         return
-    with tempfile.TemporaryDirectory(prefix="backupkit-") as folder:
-        yield Target(settings, _linked(Path(folder) / "data", database.name, database))
+    with scratch.folder() as folder:
+        yield Target(settings, _linked(folder / "data", database.name, database))
 
 
 @contextlib.contextmanager
@@ -122,13 +122,13 @@ def workshop(settings: Settings, database: Path | None) -> Iterator[Workshop]:
     A copy is led to by a link: an app that also takes its folder for its own leaves nothing beside the copy.
     """
     is_live = database == settings.database
-    with tempfile.TemporaryDirectory(prefix="backupkit-") as folder:
+    with scratch.folder() as folder:
         is_plain = is_live and _PLAIN.fullmatch(str(database))
-        path = settings.database if is_plain else _linked(Path(folder) / "data", settings.database.name, database)
+        path = settings.database if is_plain else _linked(folder / "data", settings.database.name, database)
         target = Target(settings, path)
         environment = {**os.environ, **target.environment(), REHEARSAL: "1"}
         if not is_live:
-            environment |= _guarded(Path(folder) / "guard", settings.database)
+            environment |= _guarded(folder / "guard", settings.database)
         yield Workshop(target, environment)
 
 

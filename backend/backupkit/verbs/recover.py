@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from backupkit.ground import process
+from backupkit.ground import process, scratch
 from backupkit.parts import journal, lock, marks, staging_area, store, version_table
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta_apply
@@ -63,12 +63,13 @@ def is_needed(settings: Settings) -> bool:
 
 
 def _clear_drafts_unless_running(settings: Settings, tell: Listener) -> None:
-    if store.has_drafts(settings):
+    if store.has_drafts(settings) or scratch.has_leftovers():
         with contextlib.suppress(Locked, OSError), lock.held(settings.dir, "recover", 0):
             _clear_drafts(settings, tell)
 
 
 def _clear_drafts(settings: Settings, tell: Listener) -> None:
+    scratch.clear()
     if not store.has_drafts(settings):
         return
     with recorded(settings, "clean-up", tell) as work:

@@ -13,7 +13,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, unquote
 
-from backupkit.ground import tree
+from backupkit.ground import scratch, tree
 from backupkit.parts.remotes.remote import RemoteBackup
 from backupkit.words.errors import BackupError, Damaged, RemoteAway, RemoteFailed
 from backupkit.words.events import Listener, Progress, Step, silence
@@ -228,8 +227,8 @@ class ResticRemote:
         if told.get("HOME") or told.get("XDG_CACHE_HOME") or told.get("RESTIC_CACHE_DIR"):
             yield told
             return
-        with tempfile.TemporaryDirectory() as cache:
-            yield told | {"RESTIC_CACHE_DIR": cache}
+        with scratch.folder() as cache:
+            yield told | {"RESTIC_CACHE_DIR": str(cache)}
 
     def _password(self) -> str:
         files = {"password" + IN_FILE: self._table.password_file}

@@ -18,14 +18,13 @@ from __future__ import annotations
 import io
 import re
 import sqlite3
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from backupkit.ground import scratch
 from backupkit.parts.sources.sql_load import MODULES, load_dump
 from backupkit.parts.sources.sql_rows import (
     FORMAT_ARGUMENTS,
@@ -158,9 +157,9 @@ def refusal(live: sqlite3.Connection) -> str:
         except SourceUnreadable:
             return ""  # it has virtual tables only, or nothing; which of these is said when it is dumped
     text.seek(0)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch.folder() as folder:
         try:
-            load_dump(text, Path(folder) / "trial.db")
+            load_dump(text, folder / "trial.db")
         except Damaged as error:
             reason = re.sub(r"^.*?(?:, line \d+)?: ", "", error.message)
             return reason[0].upper() + reason[1:]
