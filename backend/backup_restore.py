@@ -264,9 +264,7 @@ def migrate(
     json: Json = False,
 ) -> None:
     """Upgrade the schema: backup, rehearsal on a copy, upgrade, and back to the backup if it fails."""
-    from dataclasses import asdict
-
-    from backupkit.faces import render
+    from backupkit.faces import as_json, render
     from backupkit.verbs.migrate import migrate as upgrade
 
     settings = _settings(work="migrate")
@@ -276,19 +274,21 @@ def migrate(
     if not done:
         reporting.nothing_to_do()
     lines = render.migrated(settings.reach, done) if done else [f"There is nothing to migrate to reach {revision}."]
-    _put_result(lines, asdict(done) if done else None, json)
+    _put_result(lines, as_json.migrated(done), json)
 
 
 @app.command()
 def recover(json: Json = False) -> None:
     """Finish an interrupted restore, or clear it away."""
+    from backupkit.faces import as_json
+
     settings = _load()
     reporting.begin(settings, "recover", watched=at_terminal())
     found = _recover(settings)
     if not found:
         reporting.nothing_to_do()
     line = f"The restore of {shown(found.source)} is finished." if found else "There was nothing to recover."
-    _put_result([line], {"recovered": found.source if found else None}, json)
+    _put_result([line], as_json.recovered(found), json)
 
 
 @app.command()
@@ -297,7 +297,7 @@ def dump(
     json: Json = False,
 ) -> None:
     """Write the database as SQL text. The suffixes .gz and .zst compress it."""
-    from backupkit.faces import render
+    from backupkit.faces import as_json, render
     from backupkit.verbs.dump import dump as write
     from backupkit.verbs.dump import dump_path, dump_to
 
@@ -312,7 +312,7 @@ def dump(
         target = dump_path(settings, file)
         with listening() as tell:
             facts = write(settings, target, collecting(tell, warnings))
-        document = {"path": target, "tables": facts.tables, "rows": facts.rows, "size_bytes": target.stat().st_size}
+        document = as_json.dumped(target, facts.tables, facts.rows)
         _put_result(render.dumped(facts.tables, facts.rows, target), document, json)
     if warnings:
         raise SystemExit(ExitCode.WARNINGS)
@@ -544,6 +544,7 @@ def history(
     from backupkit.faces import as_json, render
     from backupkit.parts import history as kept
     from backupkit.verbs.make import utc_now
+    from backupkit.words import documents
     from backupkit.words.times import moment
 
     settings = _settings_for_reading()
@@ -554,7 +555,7 @@ def history(
     found = [one for one in told.operations if one.has_failed or not failures]
     found = [one for one in found if earliest is None or one.started_at >= earliest]
     if json:
-        as_json.put([as_json.operation(one) for one in found[:limit]])
+        as_json.put([documents.operation(one) for one in found[:limit]])
     else:
         _put(render.history(settings, found[:limit], len(found[limit:])))
 
@@ -667,7 +668,7 @@ def config(ctx: typer.Context, json: Json = False) -> None:
     settings = _load()
     values = {name: (getattr(settings, name), origin) for name, origin in origins(settings).items()}
     if json:
-        return as_json.put({name: {"value": value, "origin": origin} for name, (value, origin) in values.items()})
+        return as_json.put(as_json.config(values))
     rows = ((name, render.value(value), origin) for name, (value, origin) in values.items())
     _put(render.table(("SETTING", "VALUE", "FROM"), rows))
 
@@ -687,7 +688,7 @@ def config_init(
     if stdout:
         return print(template(_app_folder()), end="")
     path = begin_file(_app_folder(), _contained())
-    as_json.put({"file": path}) if json else _put([f"{path} is there, with every setting commented out."])
+    as_json.put(as_json.settings_file(path)) if json else _put([f"{path} is there, with every setting commented out."])
 
 
 @config_group.command("set")
@@ -733,8 +734,6 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Diagnose this set-up, and name the command for each problem."""
-    from dataclasses import asdict
-
     from backupkit.faces import as_json, render
     from backupkit.verbs import doctor as diagnosis
 
@@ -742,7 +741,7 @@ def doctor(
     with listening() as tell:
         found = diagnosis.at_start(settings) if at_start else diagnosis.examine(settings, tell)
     if json:
-        as_json.put([asdict(finding) for finding in found])
+        as_json.put([as_json.finding(one) for one in found])
     else:
         _put(render.findings(found))
     if any(finding.level == "wrong" for finding in found):
@@ -835,8 +834,6 @@ def _load_again(before: Settings) -> Settings:
 
 
 def _list_runs(json: bool) -> None:
-    from dataclasses import asdict
-
     from backupkit.faces import as_json, render
     from backupkit.verbs.agenda import next_runs
 
@@ -844,7 +841,7 @@ def _list_runs(json: bool) -> None:
     found, is_at_work = next_runs(settings)
     if not is_at_work:
         say("No scheduler is at work for this backups folder: these are the runs if one were.")
-    as_json.put([asdict(one) for one in found]) if json else _put(render.due(settings, found))
+    as_json.put([as_json.due(one) for one in found]) if json else _put(render.due(settings, found))
 
 
 def _app_dir() -> Path:
@@ -869,11 +866,9 @@ def _contained() -> bool:
 
 
 def _show_changed(done: Changed, json: bool) -> None:
-    from dataclasses import asdict
-
     from backupkit.faces import as_json, render
 
-    as_json.put(asdict(done)) if json else _put(render.changed(done))
+    as_json.put(as_json.setting(done)) if json else _put(render.changed(done))
     if done.overridden_by:
         say(f"{done.overridden_by} in the environment overrides this.")
 
@@ -961,17 +956,16 @@ def _set_pin(name: str, pinned: bool, json: bool) -> None:
 
 
 def _list_remote(remote: str, json: bool) -> None:
-    from dataclasses import asdict
-
     from backupkit.faces import as_json, render
     from backupkit.parts import store
+    from backupkit.parts.remotes.remote import remote_document
     from backupkit.verbs.pull import list_remote
 
     settings = _settings_for_reading()
     with listening() as tell:
         found = list_remote(settings, remote, tell)
     if json:
-        return as_json.put([asdict(one) for one in found])
+        return as_json.put(list(map(remote_document, found)))
     _put(render.remote_listing(settings, remote, found, store.taken_names(settings)))
 
 
@@ -988,7 +982,7 @@ def _verify_remote(remote: str, name: str | None, test_restore: bool, json: bool
             verify_remote(settings, remote, tell)
     if test_restore:
         return _show_verified(settings, done, False, False, json)
-    as_json.put({"remote": remote, "sound": True}) if json else _put([f"{remote}: sound, as far as it can check."])
+    as_json.put(as_json.remote_verified(remote)) if json else _put([f"{remote}: sound, as far as it can check."])
 
 
 def _prune_remote(remote: str, dry_run: bool, force: bool, json: bool) -> None:

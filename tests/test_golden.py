@@ -6,6 +6,7 @@ with the golden files in `tests/contract/`; `tests/golden.py` says how they are 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import socket
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from typer.main import get_command
@@ -21,15 +23,20 @@ from typer.main import get_command
 import backup_restore
 import golden
 from backupkit import AppFolder, protected
-from backupkit.parts import duty, lock
+from backupkit.parts import carried, duty, history, journal, lock, manifest, proofs
+from backupkit.parts.journal import Journal
+from backupkit.parts.remotes.remote import RemoteBackup
 from backupkit.words.errors import ExitCode
 from backupkit.words.events import silence
+from backupkit.words.model import AppMigrations, DatabaseFacts, Flaw, GitFacts, Metadata, UploadsFacts
+from backupkit.words.operation import Operation, Who
+from backupkit.words.remotes import FolderTable
 from backupkit.words.settings_schema import json_schema
 from docs.make_reference import value_form
 from killed import AMONG_THE_UPLOADS, kill
 from listener import listening_service
 from refusals import run_here
-from small_app import DOCUMENTS, HEAD, SmallApp
+from small_app import DOCUMENTS, HEAD, MERGED, NOON, SmallApp
 from test_contract import GIT
 
 pytestmark = pytest.mark.xdist_group("golden")  # one process lives through the story
@@ -286,6 +293,76 @@ def test_every_document_has_the_same_keys_and_types(story: Story, same: Compare)
 
 def test_every_file_has_the_same_name_and_form(story: Story, same: Compare) -> None:
     same("files", {path: _form(path, contents) for path, contents in sorted(story.files.items())})
+
+
+# What is written is read back: the key of a field that got another name must be known when it is read.
+
+_FACTS = DatabaseFacts(1, "1" * 64, 2, "wal", "UTF-16le", 3, 4, {"one": 5}, 6, ("seven",), "3.8.9", 0o640, True)
+_GIT = GitFacts("abc1234", "abc", "main", "a subject", True, "v1")
+_UPLOADS = UploadsFacts(1, 2, 3, 4, 5, 6, 7, "8" * 64, ("nine",))
+_FLAWS = (Flaw("uploads/x", "uploads/x is missing"),)
+
+
+def test_metadata_are_read_as_they_were_written(app: SmallApp) -> None:
+    written = Metadata(
+        *("one", "20260615_120000", NOON, HEAD, "pats.db", True, "1.0", "auto", "noted", (HEAD, MERGED), "versions"),
+        *(
+            AppMigrations("Django", "last", 1),
+            "2" * 64,
+            _FACTS,
+            _UPLOADS,
+            _GIT,
+            "pats",
+            "0.1",
+            1.5,
+            "two",
+            3,
+            ("less",),
+        ),
+    )
+    _no_default(written)
+    manifest.write_metadata(app.folder, written)
+    assert manifest.read_metadata(app.folder, ZoneInfo("UTC")) == written
+
+
+def test_an_operation_is_read_as_it_was_written(app: SmallApp) -> None:
+    who = Who("somebody", 1, "a host", "scheduler", "born then")
+    written = Operation(
+        "id", "backup", NOON, who, NOON, "warning", 3, ("one",), 1, 2, 3, 4.5, "noted", "bad", ("less",)
+    )
+    _no_default(written)
+    history.write(app.backups, written)
+    assert history.read(app.backups).operations == (written,)
+
+
+def test_what_is_known_of_a_backup_is_read_as_it_was_written(app: SmallApp) -> None:
+    written = proofs.Record(NOON, NOON, NOON, NOON, 1.5, "it failed", _FLAWS)
+    _no_default(written)
+    proofs.write(app.backups, "one", written)
+    metadata = Metadata("one", "20260615_120000", NOON, None, None, False)
+    assert proofs.read(app.backups, "one", metadata) == written
+
+
+def test_what_a_remote_held_is_read_as_it_was_written(app: SmallApp) -> None:
+    there = [RemoteBackup("one", NOON, "auto", 1, "pats", HEAD, False)]
+    _no_default(there[0])
+    remotes = {"disk": FolderTable(type="folder", path=str(app.folder))}
+    written = carried.remember(app.settings.model_copy(update={"remotes": remotes}), "disk", there, NOON)
+    assert carried.recall(app.backups, "disk") == written == carried.Seen(NOON, tuple(there))
+
+
+def test_a_journal_is_read_as_it_was_written(app: SmallApp) -> None:
+    more = {"back": True, "part": "database", "copies": ("three",), "kept": ("four",)}
+    written = Journal("one", "two", "0" * 32, "then", True, True, facts=_FACTS, revisions=(HEAD,), **more)
+    _no_default(written)
+    journal.write(app.backups, written)
+    assert journal.read(app.backups) == written
+
+
+def _no_default(value: Any) -> None:
+    """No field has its default, with which one that is not read would look as if it had been."""
+    for one in dataclasses.fields(value):
+        assert getattr(value, one.name) != one.default or one.name == "backup_version", one.name
 
 
 # What needs no story.

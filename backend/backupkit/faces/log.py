@@ -6,7 +6,6 @@ nothing. The last lines are also kept in memory, for messages.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -119,10 +118,12 @@ def error(text: str) -> None:
 
 def operation(done: Operation) -> None:
     """One line of an operation that is over; as JSON, with all that the history has of it."""
+    from backupkit.words import documents  # pydantic is behind it too
+
     words = [done.command, *done.backups, done.outcome, f"in {done.duration_seconds or 0:.1f} s"]
     sizes = [f"{done.size_bytes} bytes"] if done.size_bytes is not None else []
     said = [f"by {done.who.user}", *([done.error] if done.error else [])]
-    facts = {"operation": dataclasses.asdict(done)}
+    facts = {"operation": documents.operation(done)}
     _put(_LEVELS.get(done.outcome, logging.INFO), ", ".join([" ".join(words), *sizes, *said]), facts)
 
 

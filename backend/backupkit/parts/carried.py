@@ -18,7 +18,8 @@ from pydantic import TypeAdapter
 from backupkit.ground import disk, own
 from backupkit.parts import lock
 from backupkit.parts.marks import STATE_FOLDER
-from backupkit.parts.remotes.remote import RemoteBackup
+from backupkit.parts.remotes.remote import RemoteBackup, remote_document
+from backupkit.words import documents
 from backupkit.words.events import Listener
 from backupkit.words.model import Backup
 from backupkit.words.remotes import FolderTable
@@ -42,7 +43,8 @@ _SEEN = TypeAdapter(Seen)
 def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now: datetime) -> Seen:
     """This is what the remote held just now. What cannot be written is asked again the next time."""
     seen = Seen(now, tuple(there), _is_on_another_disk(settings, remote))
-    content = json.dumps(_SEEN.dump_python(seen, mode="json")).encode()
+    document = {"at": seen.at, "backups": list(map(remote_document, seen.backups)), "other_disk": seen.other_disk}
+    content = json.dumps(documents.plain(document)).encode()
     with contextlib.suppress(OSError):
         if settings.dir.is_dir():
             with own.made(settings.dir, *_folder(remote)) as folder:

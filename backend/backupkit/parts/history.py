@@ -15,11 +15,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from backupkit.ground import disk, lines, own, process
 from backupkit.parts import lock, marks
+from backupkit.words import documents
 from backupkit.words.operation import Operation, Who
 
 HISTORY_FILE = "history.jsonl"
 DAMAGED_FILE = "history.damaged.jsonl"
 LIMIT, KEPT = 2_000_000, 1  # bytes, and old files: some thousands of operations each
+_NOTHING: tuple[object, ...] = (None, "", [])
+_LEFT_OUT = (("outcome", "running"), ("through", "library"), ("born", ""))
 _NEVER_ENDED = "It never ended: it was killed, or the machine went down."
 
 
@@ -67,7 +70,12 @@ def read(backups: Path) -> History:
 
 
 def _line(operation: Operation) -> bytes:
-    return _form().dump_json(operation, exclude_defaults=True)
+    """Without what is read as a default where it is not there."""
+    document = documents.operation(operation)
+    document["who"] = {key: one for key, one in document["who"].items() if (key, one) not in _LEFT_OUT}
+    return documents.as_line(
+        {key: one for key, one in document.items() if one not in _NOTHING and (key, one) not in _LEFT_OUT}
+    )
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -12,11 +12,13 @@ import stat
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from backupkit.ground import descriptors, disk
+from backupkit.words import documents
+from backupkit.words.documents import Document
 from backupkit.words.errors import FULL, BackupError
 from backupkit.words.model import DatabaseFacts, Part
 from backupkit.words.names import NAME
@@ -62,8 +64,24 @@ def _form() -> TypeAdapter[Journal]:
 
 def write(backups: Path, journal: Journal) -> None:
     """From when this returns there is only forward."""
-    values: dict[str, Any] = _form().dump_python(journal, mode="json")
-    disk.write_file(backups / JOURNAL_FILE, json.dumps(values, indent=2).encode(), is_ours=True)
+    disk.write_file(backups / JOURNAL_FILE, json.dumps(_document(journal), indent=2).encode(), is_ours=True)
+
+
+def _document(journal: Journal) -> Document:
+    return {
+        "source": journal.source,
+        "safety": journal.safety,
+        "id": journal.id,
+        "started": journal.started,
+        "database": journal.database,
+        "uploads": journal.uploads,
+        "back": journal.back,
+        "part": journal.part,
+        "copies": list(journal.copies),
+        "kept": list(journal.kept),
+        "facts": documents.database(journal.facts) if journal.facts else None,
+        "revisions": None if journal.revisions is None else list(journal.revisions),
+    }
 
 
 def read(backups: Path) -> Journal | None:

@@ -22,6 +22,7 @@ from zoneinfo import ZoneInfo
 from pydantic import TypeAdapter, ValidationError
 
 from backupkit.ground import disk, tree
+from backupkit.words import documents
 from backupkit.words.errors import Damaged
 from backupkit.words.model import CHECKSUM_FILE, FORMAT, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Flaw, Metadata
 from backupkit.words.names import shown
@@ -47,15 +48,9 @@ def _form() -> TypeAdapter[Metadata]:
     return TypeAdapter(Metadata)
 
 
-def to_json(metadata: Metadata) -> dict[str, Any]:
-    """The metadata as JSON values, every field present."""
-    values: dict[str, Any] = _form().dump_python(metadata, mode="json")
-    return values | {"created_at": metadata.created_at.isoformat()}
-
-
 def write_metadata(folder: Path, metadata: Metadata) -> None:
     """`backup_metadata.json`, in the draft; not yet synced."""
-    text = json.dumps(to_json(metadata), indent=2, ensure_ascii=True) + "\n"
+    text = json.dumps(documents.metadata(metadata), indent=2, ensure_ascii=True) + "\n"
     (folder / METADATA_FILE).write_text(text, encoding="ascii")
 
 
@@ -396,7 +391,7 @@ def _refuse_paths(path: Path, metadata: Metadata) -> None:
 
 
 def _completed(values: dict[str, Any], folder: Path, zone: ZoneInfo) -> dict[str, Any]:
-    known = {name: value for name, value in values.items() if name in Metadata.__dataclass_fields__}
+    known = dict(values)
     known.setdefault("backup_name", folder.name)
     known.setdefault("alembic_revision", None)
     known.setdefault("uploads_included", (folder / UPLOADS_FOLDER).is_dir())

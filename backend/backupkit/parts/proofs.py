@@ -17,6 +17,8 @@ from pydantic import TypeAdapter
 from backupkit.ground import disk, own
 from backupkit.parts import marks
 from backupkit.parts.marks import PROOFS, STATE_FOLDER
+from backupkit.words import documents
+from backupkit.words.documents import Document
 from backupkit.words.model import Flaw, Metadata, Seconds
 
 _ATTEMPTS = 3
@@ -65,7 +67,7 @@ def is_broken(backups: Path, name: str) -> bool:
 
 def write(backups: Path, name: str, record: Record) -> None:
     """The record is kept, instead of the one before."""
-    content = json.dumps(_form().dump_python(record, mode="json")).encode()  # ASCII: a path may be any bytes
+    content = json.dumps(documents.plain(_document(record))).encode()  # ASCII: a path may be any bytes
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             with own.made(backups, STATE_FOLDER, PROOFS) as folder:
@@ -73,6 +75,18 @@ def write(backups: Path, name: str, record: Record) -> None:
         except FileNotFoundError:  # another run took its draft for one that a killed run left
             if attempt == _ATTEMPTS:
                 raise
+
+
+def _document(record: Record) -> Document:
+    return {
+        "made_at": record.made_at,
+        "checked_at": record.checked_at,
+        "tried_at": record.tried_at,
+        "proven_at": record.proven_at,
+        "recovery_seconds": record.recovery_seconds,
+        "not_proven": record.not_proven,
+        "flaws": documents.flaws(record.flaws),
+    }
 
 
 def forget(backups: Path, name: str) -> None:

@@ -97,5 +97,6 @@ def _read(backups: Path) -> dict[str, _Known]:
 
 
 def _write(backups: Path, known: dict[str, _Known]) -> None:
+    document = {name: {"made": one.made, "older": one.older, "bytes": one.bytes} for name, one in known.items()}
     with own.made(backups, marks.STATE_FOLDER) as folder:
-        disk.write_file(folder / _FILE, json.dumps(_form().dump_python(known)).encode())
+        disk.write_file(folder / _FILE, json.dumps(document).encode())

@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -171,7 +171,8 @@ def _opened_ours(name: str, within: int, shown: Path) -> Iterator[int]:
 
 
 def _write_mark(area: int, identity: Identity) -> None:
-    content = json.dumps(asdict(identity), indent=2).encode()
+    document = {"id": identity.id, "safety": identity.safety, "inode": identity.inode, "backups": identity.backups}
+    content = json.dumps(document, indent=2).encode()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(_MARK_DRAFT, dir_fd=area)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -190,16 +191,17 @@ def _read_mark(area: int, live: Path) -> Identity | None:
             return _parsed(os.read(handle, _MOST))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise _not_ours(live / STAGING / _MARK, "it cannot be read") from error
 
 
 def _parsed(content: bytes) -> Identity:
-    found = Identity(**json.loads(content))
-    texts, is_whole = (found.id, found.safety, found.backups), isinstance(found.inode, int)
-    if not is_whole or not all(isinstance(text, str) for text in texts) or not _ID.fullmatch(found.id):
-        raise ValueError(content)
-    if not found.safety or "/" in found.safety or found.safety.startswith("."):
+    match json.loads(content):
+        case {"id": str(id), "safety": str(safety), "inode": int(inode), "backups": str(backups), **rest} if not rest:
+            found = Identity(id, safety, inode, backups)
+        case _:
+            raise ValueError(content)
+    if not _ID.fullmatch(found.id) or not found.safety or "/" in found.safety or found.safety.startswith("."):
         raise ValueError(content)
     return found
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from backupkit.words.documents import Document
 from backupkit.words.events import Listener
 from backupkit.words.model import Metadata
 
@@ -30,6 +31,19 @@ class RemoteBackup:
     app_id: str
     revision: str
     uploads: bool = True
+
+
+def remote_document(found: RemoteBackup) -> Document:
+    """The backup as it is written down and printed."""
+    return {
+        "name": found.name,
+        "created_at": found.created_at,
+        "kind": found.kind,
+        "size_bytes": found.size_bytes,
+        "app_id": found.app_id,
+        "revision": found.revision,
+        "uploads": found.uploads,
+    }
 
 
 class Remote(Protocol):
