@@ -336,8 +336,8 @@ def test_a_remote_lost_during_a_push_is_readable_when_it_is_back_and_the_next_pu
     settings = with_remote(app, place.table)
     made(app, "one")
     push(settings)
-    for number in range(40):
-        app.write_upload(f"many/{number}", os.urandom(100_000))
+    for number in range(100):  # for longer than the half second after which restic shows progress
+        app.write_upload(f"many/{number}", os.urandom(400_000))
     source = made(app, "two", days=1)
     lost: list[object] = []
 
@@ -361,7 +361,7 @@ def test_a_remote_lost_during_a_push_is_readable_when_it_is_back_and_the_next_pu
     assert everything(pull_backup(settings, "two", "there").backup.path) == before
 
 
-@pytest.mark.parametrize("place", ["folder", "restic"], indirect=True)
+@pytest.mark.parametrize("place", ["folder", "restic", "s3"], indirect=True)
 def test_a_remote_that_was_not_made_ready_is_not_filled_by_accident(
     app: SmallApp, place: Place, tmp_path: Path
 ) -> None:
@@ -711,7 +711,7 @@ def test_a_repository_that_only_grows_takes_a_push_and_loses_nothing(app: SmallA
         push(settings)
         made(app, "two", 1)
         push(settings)
-        with pytest.raises(RemoteFailed):
+        with pytest.raises(RemoteFailed, match=r"403 Forbidden"):
             open_remote(settings, "there").remove(["one"])
         assert there(settings) == ["two", "one"]
         shutil.rmtree(app.backups / "one")
@@ -767,8 +767,12 @@ def test_without_a_usable_restic_it_says_what_to_install(
 
 
 @pytest.mark.parametrize("repository", ["rest:http://127.0.0.1:9/", "s3:http://127.0.0.1:9/backups"])
-def test_no_network_is_worth_another_try(app: SmallApp, repository: str, needs: Any) -> None:
+def test_no_network_is_worth_another_try(
+    app: SmallApp, repository: str, needs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     needs("restic")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     table = {"type": "restic", "repository": repository, "password": PASSWORD, "stall": 15}
     with pytest.raises(RemoteAway):
         there(with_table(app, table))

@@ -36,6 +36,7 @@ OLDEST = (0, 12)
 RECENT = (0, 17)  # since then its exit code says whether a repository is locked, missing or of another password
 _MARK = "backupkit"
 _INCOMPLETE = 3  # restic's exit code for a snapshot that lacks files
+_NO_BUCKET = "specified bucket does not exist"  # restic asks again and again for a quarter of an hour
 _FAR = 86400.0  # seconds: a check or a clean-up of a large repository takes hours, and says little meanwhile
 _AWAY = re.compile(
     r"dial tcp|no such host|connection refused|connection reset|i/o timeout|network is unreachable|no route to host"
@@ -44,6 +45,7 @@ _AWAY = re.compile(
     re.I,
 )
 _BY_SSH = "subprocess ssh: "
+_IN_ITS_CODE = re.compile(r"\s*(\S+\.(go|s):\d+|(main|runtime|github\.com|golang\.org)[./]\S+)$")  # of a trace
 _NOT_LET_IN = re.compile(r"Host key verification failed|Permission denied \(|Too many authentication failures")
 # What restic itself starts, by how the repository's address begins; and the package that has it.
 _NEEDED = {"sftp:": ("ssh", "openssh-client"), "rclone:": ("rclone", "rclone")}
@@ -88,11 +90,11 @@ class ResticRemote:
     def prepare(self) -> None:
         """There is a repository: made now, where there is none and its place can be reached."""
         self._require_restic()
-        done = self._run(["cat", "config"], allowed=(0, 1))
-        if done.code and not _lacks_repository(done.said):
-            raise self._failure("cat", done)
-        if done.code:
-            self._run(["init"])
+        done = self._run(["init"], allowed=(0, 1))
+        if "already" in done.said:  # the password may be another one
+            self._run(["cat", "config"])
+        elif done.code:
+            raise self._failure("init", done)
 
     def list(self) -> list[RemoteBackup]:
         self._require_restic()
@@ -126,7 +128,12 @@ class ResticRemote:
     def remove(self, names: Sequence[str]) -> None:
         there = [(one["id"], found.name) for one in self._snapshots() if (found := _described(one))]
         if ids := [str(id_) for id_, name in there if name in names]:
-            self._run(["forget", *ids])
+            done = self._run(["forget", *ids])
+            if kept := set(ids) & {str(one["id"]) for one in self._snapshots()}:  # later ones of restic end with 0 then
+                raise RemoteFailed(
+                    f"The remote {self.name} let {len(kept)} of {len(ids)} not be removed: {self._told(done)}.",
+                    hint="Is it one that only grows? Then prune it from the other side.",
+                )
 
     def tidy(self, tell: Listener) -> None:
         """What only forgotten snapshots held is removed from the repository."""
@@ -241,10 +248,13 @@ class ResticRemote:
             )
         return password
 
+    def _told(self, done: _Done) -> str:
+        """Why it failed, in restic's own words."""
+        return _reason(scrubbed(done.said, self._table.secrets)).rstrip(".")
+
     def _failure(self, command: str, done: _Done) -> BackupError:
         """restic's own words as one of our errors."""
-        said, place = done.said, str(self._table.repository)
-        reason = _reason(scrubbed(said, self._table.secrets)).rstrip(".")
+        said, place, reason = done.said, str(self._table.repository), self._told(done)
         if "wrong password" in said:
             return RemoteFailed(
                 f"The password of the remote {self.name} is wrong: {place}.",
@@ -300,7 +310,7 @@ def _run(
     with process:
         watch = _Watch(process, stall)
         said: list[str] = []
-        listening = threading.Thread(target=_collect, args=(process.stderr, said), daemon=True)
+        listening = threading.Thread(target=_collect, args=(process, said), daemon=True)
         listening.start()
         try:
             printed = tuple(_understood(process.stdout, tell, watch.alive))
@@ -352,8 +362,20 @@ def _end(process: subprocess.Popen[str]) -> None:
             process.kill()
 
 
-def _collect(stream: IO[str], lines: list[str]) -> None:
-    lines.extend(line.rstrip("\n") for line in stream)
+def _collect(process: subprocess.Popen[str], lines: list[str]) -> None:
+    """What it says on stderr, and the message of a line that is JSON. Waiting for a bucket to appear ends it."""
+    for line in process.stderr or ():
+        lines.append(_message(line))
+        if _NO_BUCKET in line:
+            _end(process)
+
+
+def _message(line: str) -> str:
+    """The line as a person reads it; with --json, restic since 0.17 says why it ends in JSON."""
+    try:
+        return str(json.loads(line)["message"]).rstrip("\n")
+    except (ValueError, TypeError, KeyError):
+        return line.rstrip("\n")
 
 
 def _understood(stream: IO[str], tell: Listener, alive: Callable[[], None]) -> Iterator[Any]:
@@ -404,7 +426,7 @@ def _size(metadata: Metadata) -> int:
 
 def _lacks_repository(said: str) -> bool:
     """Whether the place could be reached, and no repository is there."""
-    is_missing = "unable to open config file" in said or "Is there a repository" in said
+    is_missing = any(sign in said for sign in ("unable to open config file", "Is there a repository", _NO_BUCKET))
     return is_missing and not _AWAY.search(said)
 
 
@@ -414,8 +436,8 @@ def _lock_of(said: str) -> str:
 
 
 def _reason(text: str) -> str:
-    """The line that says why: restic's fatal one, or that of its ssh where that has ended; else the last."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    """The line that says why: restic's fatal one, or that of its ssh where that has ended; else the last it said."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _IN_ITS_CODE.match(line)]
     telling = [line for line in lines if line.startswith("Fatal: ")]
     if "unable to start the sftp session" in text or "ssh command exited" in text:
         telling = [line for line in lines if line.startswith(_BY_SSH)] or telling
