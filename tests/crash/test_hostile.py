@@ -11,12 +11,9 @@ import os
 import random
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,6 +25,7 @@ from backupkit.verbs.restore import plan_restore, restore_backup
 from backupkit.verbs.undo import plan_undo
 from backupkit.words.errors import BackupError
 from backupkit.words.model import Order
+from crash.hostile import SECRET, given_away, pictured, swapping
 from others import USER, give
 from small_app import SmallApp
 
@@ -36,38 +34,17 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who has rights to lose: run the tests as root"),
 ]
 TRIES = int(os.environ.get("BACKUP_TESTS_TRIES", "40"))
-SECRET = "known to root alone"
-
-# A place becomes a link to what it must not reach, and then is itself again: now and then one that would stop it all,
-# and in between, as fast as it goes, one of many files whose mode alone is to change.
-SWAP = """
-import contextlib, os, random, sys, time
-user, app, secret, seed = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-os.setgroups([]); os.setgid(user); os.setuid(user)
-chance = random.Random(seed)
 PLACES = {
-    "uploads/a": ("file", 20), "uploads/sub": ("", 20), "uploads/sub/b": ("file", 20), "uploads/deep/er": ("inner", 20),
-    "uploads/.backupkit-staging": ("", 4), "data/.backupkit-staging": ("", 4), "backups/.journal": ("file", 2),
-    "backups/good/uploads/sub": ("", 2), "backups/good/uploads/a": ("file", 2),
+    "uploads/a": ("file", 20),
+    "uploads/sub": ("", 20),
+    "uploads/sub/b": ("file", 20),
+    "uploads/deep/er": ("inner", 20),
+    "uploads/.backupkit-staging": ("", 4),
+    "data/.backupkit-staging": ("", 4),
+    "backups/.journal": ("file", 2),
+    "backups/good/uploads/sub": ("", 2),
+    "backups/good/uploads/a": ("file", 2),
 }
-places, weights = list(PLACES), [weight for _, weight in PLACES.values()]
-def swap(place, to, wait):
-    path = f"{app}/{place}"
-    with contextlib.suppress(OSError):
-        os.rename(path, path + ".away")
-        os.symlink(os.path.join(secret, to), path)
-        time.sleep(wait)
-    with contextlib.suppress(OSError):
-        os.unlink(path)
-    with contextlib.suppress(OSError):
-        os.rename(path + ".away", path)
-print("swapping", flush=True)
-while True:
-    for _ in range(60):
-        swap(f"uploads/many/{chance.randrange(120)}", "file", 0)
-    place = chance.choices(places, weights)[0]
-    swap(place, PLACES[place][0], chance.random() / 2000)
-"""
 
 
 @pytest.fixture
@@ -93,36 +70,6 @@ def secret(app: SmallApp) -> Path:
         (folder / name).chmod(0o600)
     folder.chmod(0o711)
     return folder
-
-
-def pictured(folder: Path) -> dict[str, Any]:
-    """All that may not change: mode, owner, every time, content."""
-    found = {}
-    for path in (folder, *sorted(folder.rglob("*"))):
-        facts = path.lstat()
-        content = path.read_bytes() if path.is_file() else b""
-        found[str(path)] = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_ctime_ns, facts.st_mtime_ns, content)
-    return found
-
-
-def given_away(app: SmallApp) -> list[str]:
-    """Where the secret can be read now by who may not."""
-    found = []
-    for path in app.folder.rglob("*"):
-        if path.is_file() and not path.is_symlink() and SECRET.encode() in path.read_bytes():
-            found.append(str(path))
-    return found
-
-
-@contextlib.contextmanager
-def swapping(app: SmallApp, secret: Path, seed: int) -> Iterator[None]:
-    command = [sys.executable, "-c", SWAP, str(USER), str(app.folder), str(secret), str(seed)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as swapper:
-        assert swapper.stdout and swapper.stdout.readline() == "swapping\n"
-        try:
-            yield
-        finally:
-            swapper.kill()
 
 
 def begin(app: SmallApp) -> None:
@@ -194,9 +141,9 @@ def test_links_swapped_in_by_the_apps_user_gain_nothing(app: SmallApp, secret: P
             begin(app)
         elif verb == "undo":
             restore_backup(app.settings, plan_restore(app.settings, "good"))
-        with swapping(app, secret, seed + number):
+        with swapping(app, secret, seed + number, PLACES, many=60):
             came_to_its_end += try_once(app, verb)
         assert pictured(secret) == before, f"try {number}"
-        assert given_away(app) == [], f"try {number}"
+        assert given_away(app.folder) == [], f"try {number}"
     print(f"{came_to_its_end} of {TRIES} came to their end")
     assert came_to_its_end > TRIES // 20, "hardly anything was tried"

@@ -1,0 +1,235 @@
+"""A user without rights swaps links and folders while root backs up, checks, prunes, copies: nothing is gained.
+
+Below the program, which gives up root there: root's data folder, with uploads and backups that the app's user owns,
+which is where root stays root. And through the program, where that user owns the data too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from backupkit.parts import store
+from backupkit.verbs.create import create_backup
+from backupkit.verbs.dump import dump
+from backupkit.verbs.export import export_backup, import_backup
+from backupkit.verbs.prune import plan_prune, prune_backups
+from backupkit.verbs.pull import pull_backup
+from backupkit.verbs.push import push_backups
+from backupkit.verbs.remotes import prepare_remote
+from backupkit.verbs.remove import delete_backup, set_pin
+from backupkit.verbs.status import status
+from backupkit.verbs.verify import verify_backups
+from backupkit.words.errors import BackupError
+from backupkit.words.model import Order
+from backupkit.words.settings import Settings
+from crash.hostile import SECRET, given_away, pictured, swapping
+from others import USER, as_root, give
+from small_app import SmallApp
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who has rights to lose: run the tests as root"),
+]
+SHARE = float(os.environ.get("BACKUP_TESTS_SHARE", "1"))
+PLACES = {
+    "uploads/a": ("file", 6),
+    "uploads/sub": ("", 6),
+    "uploads/sub/b": ("file", 6),
+    "uploads/deep/er": ("inner", 6),
+    "data/pats.db": ("pats.db", 6),  # which only the owner of that folder can do
+    "backups/good": ("good", 2),
+    "backups/good/pats.db": ("pats.db", 4),
+    "backups/good/uploads": ("", 4),
+    "backups/good/uploads/a": ("file", 4),
+    "backups/good/uploads/sub": ("", 4),
+    "backups/good/uploads/sub/b": ("file", 4),
+    "backups/good/uploads/deep/er": ("inner", 4),
+    "backups/good/backup_metadata.json": ("good/backup_metadata.json", 2),
+    "backups/good/SHA256SUMS": ("good/SHA256SUMS", 2),
+    "backups/.draft-x.sql": ("file", 4),
+    "backups/.draft-x.tar": ("file", 4),
+    "backups/x.sql": ("file", 2),
+    "backups/x.tar": ("file", 2),
+    "backups/in.tar": ("file", 2),
+    "backups/.lock": ("file", 1),
+    "backups/.state": ("", 2),
+    "backups/.state/history.jsonl": ("file", 1),
+    "backups/.state/index": ("", 2),
+    "backups/.state/pinned": ("", 2),
+    "backups/.state/proofs": ("", 2),
+}
+LOOSE = ("keep_last", "keep_daily", "keep_weekly", "keep_monthly", "min_keep")
+
+
+@pytest.fixture
+def app(templates: Path) -> Iterator[SmallApp]:
+    """An app in a folder that any user can reach, with a backup `good`."""
+    with tempfile.TemporaryDirectory() as open_to_all:
+        os.chmod(open_to_all, 0o755)
+        app = SmallApp.create(Path(open_to_all, "app"), templates)
+        for path in ("a", "sub/b", "deep/er/c"):
+            app.write_upload(path, b"as it was").chmod(0o666)
+        create_backup(app.settings, Order("good"))
+        yield app
+
+
+@pytest.fixture
+def secret(app: SmallApp) -> Path:
+    """A folder of root's, with the names that the app's files have, a database and a backup."""
+    folder = app.folder.parent / "roots"
+    (folder / "inner").mkdir(parents=True)
+    for name in ("file", "a", "b", "c", "inner/c", "history.jsonl"):
+        (folder / name).write_text(SECRET)
+    with closing(sqlite3.connect(folder / "pats.db")) as database, database:
+        database.execute("CREATE TABLE salaries (name)")
+        database.execute("INSERT INTO salaries VALUES (?)", (SECRET,))
+    shutil.copytree(app.backups / "good", folder / "good", symlinks=True)
+    shutil.copy(folder / "pats.db", folder / "good" / "pats.db")
+    (folder / "good" / "uploads" / "sub" / "b").write_text(SECRET)
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(0o711 if path.is_dir() else 0o600)
+    folder.chmod(0o711)
+    return folder
+
+
+@pytest.fixture
+def settings(app: SmallApp) -> Settings:
+    """Those of the app, with a folder of root as a remote that holds `good` and `new`, and `new` as an archive."""
+    nas = app.folder.parent / "nas"
+    nas.mkdir(mode=0o700)
+    told = {"there": {"type": "folder", "path": str(nas), "retry_for": 0}}
+    settings = Settings(
+        app_dir=app.folder, database=app.database, uploads=app.uploads, dir=app.backups, lock_timeout=1, remotes=told
+    ).model_copy(update=dict.fromkeys(LOOSE, 1))
+    create_backup(settings, Order("new"))
+    prepare_remote(settings, "there")
+    push_backups(settings)
+    export_backup(settings, "new", app.backups / "in.tar")
+    (app.backups / "in.tar").chmod(0o644)
+    shutil.rmtree(app.backups / "new")
+    return settings
+
+
+def prepare(settings: Settings) -> None:
+    """All is as in the pristine copy, which is made first: what the swapper left or took away is put right.
+
+    What the verbs made is gone, so that they can make it again; `old`, the user's, is there to be removed.
+    """
+    app, pristine = settings.dir.parent, settings.dir.parent.parent / "pristine"
+    if not pristine.exists():
+        pristine.mkdir(mode=0o700)
+        shutil.copytree(settings.dir / "good", settings.dir / "old", symlinks=True)
+        for name in ("uploads", "backups"):
+            shutil.copytree(app / name, pristine / name, symlinks=True)
+    for name in ("uploads", "backups"):
+        for path in (app / name).iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        shutil.copytree(pristine / name, app / name, symlinks=True, dirs_exist_ok=True)
+        give(USER, app / name)
+    for away in settings.database.parent.glob("*.away"):
+        os.replace(away, away.with_name(away.name.removesuffix(".away")))
+
+
+def prune(settings: Settings) -> None:
+    prune_backups(settings, plan_prune(settings), force=True)
+
+
+def push(settings: Settings) -> None:
+    shutil.rmtree(settings.dir.parent.parent / "nas" / "good", ignore_errors=True)
+    push_backups(settings, "good")
+
+
+def pin(settings: Settings) -> None:
+    set_pin(settings, "good", True)
+    set_pin(settings, "good", False)
+
+
+VERBS: dict[str, tuple[int, Callable[[Settings], object]]] = {
+    "backup": (90, lambda settings: create_backup(settings, Order("new"))),
+    "verify": (110, lambda settings: verify_backups(settings, [store.find(settings, "good")])),
+    "test-restore": (40, lambda settings: verify_backups(settings, [store.find(settings, "good")], test_restore=True)),
+    "prune": (70, prune),
+    "delete": (90, lambda settings: delete_backup(settings, "old")),
+    "pin": (60, pin),
+    "push": (90, push),
+    "pull": (60, lambda settings: pull_backup(settings, "new", "there")),
+    "export": (90, lambda settings: export_backup(settings, "good", settings.dir / "x.tar")),
+    "import": (60, lambda settings: import_backup(settings, settings.dir / "in.tar")),
+    "dump": (60, lambda settings: dump(settings, settings.dir / "x.sql")),
+    "status": (80, status),
+    "list": (110, store.all_backups),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_root_who_stays_root_gives_nothing_away(app: SmallApp, secret: Path, settings: Settings, verb: str) -> None:
+    tries, act = VERBS[verb]
+    tries, nas = max(3, int(tries * SHARE)), app.folder.parent / "nas"
+    give(USER, app.uploads, app.backups)
+    seed = random.randrange(10**6)
+    print(f"the seed is {seed}")
+    before, came_to_its_end = pictured(secret), 0
+    prepare(settings)
+    with swapping(app, secret, seed, PLACES) as swapper:
+        for number in range(tries):
+            with contextlib.suppress(BackupError, OSError, sqlite3.Error):
+                act(settings)
+                came_to_its_end += 1
+            with swapper.resting():
+                assert pictured(secret) == before, f"try {number}"
+                assert given_away(app.folder, nas) == [], f"try {number}"
+                prepare(settings)
+    print(f"{came_to_its_end} of {tries} came to their end")
+    assert came_to_its_end > tries // 20, "hardly anything was tried"
+
+
+COMMANDS = (
+    ("backup", "new"),
+    ("verify", "good"),
+    ("verify", "good", "--test-restore"),
+    ("prune", "--force"),
+    ("delete", "old", "--yes"),
+    ("pin", "good"),
+    ("push", "good"),
+    ("pull", "new"),
+    ("export", "good", "x.tar"),
+    ("import", "in.tar"),
+    ("dump", "x.sql"),
+    ("status",),
+    ("list",),
+)
+
+
+def test_through_the_program_nothing_is_given_away_where_the_data_is_the_users(
+    app: SmallApp, secret: Path, settings: Settings
+) -> None:
+    """Root works as that user then, so that even a database that is turned into a link to that of root is no gain."""
+    nas = app.folder.parent / "nas"
+    told = f'[remotes.there]\ntype = "folder"\npath = "{nas}"\nretry_for = 0\n'
+    (app.folder / "backup.toml").write_text(told)
+    give(USER, app.database.parent, app.uploads, app.backups, nas)
+    seed = random.randrange(10**6)
+    print(f"the seed is {seed}")
+    before, codes = pictured(secret), set[int]()
+    prepare(settings)
+    with swapping(app, secret, seed, PLACES) as swapper:
+        for command in COMMANDS * max(1, int(SHARE)):
+            ran = as_root(app, *command)
+            codes.add(ran.code)
+            assert "Traceback" not in ran.err, ran.err
+            with swapper.resting():
+                assert pictured(secret) == before, command
+                assert given_away(app.folder, nas) == [], command
+                prepare(settings)
+    assert 0 in codes
