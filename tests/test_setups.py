@@ -19,6 +19,7 @@ from backupkit.verbs.verify import verify_backups
 from backupkit.words.errors import Refused
 from backupkit.words.model import Order
 from other_apps import COLOUR, ENV, INI, OtherApp
+from small_app import BACKEND
 
 URL = 'context.config.get_main_option("sqlalchemy.url")'
 
@@ -391,17 +392,26 @@ def by_migrate_command(app: OtherApp) -> dict[str, object]:
     return {"migrate_command": f"{sys.executable} its_alembic.py", "migrate_environment": ("ITS_URL={url}",)}
 
 
+# By what the table in docs/migrations.md calls them.
 WAYS = {
-    "sqlalchemy.url": reading(URL),
-    "DATABASE_URL": reading('os.environ["DATABASE_URL"]'),
-    "BACKUP_DATABASE": reading('"sqlite:///" + os.environ["BACKUP_DATABASE"]'),
-    "-x": by_x,
+    "`sqlalchemy.url`": reading(URL),
+    "`DATABASE_URL`": reading('os.environ["DATABASE_URL"]'),
+    "`BACKUP_DATABASE`": reading('"sqlite:///" + os.environ["BACKUP_DATABASE"]'),
+    "what follows `-x`": by_x,
     "a variable": by_variable,
     "the folder in a variable": by_folder,
-    "a connection": by_connection,
-    "alembic_command": by_alembic_command,
-    "migrate_command": by_migrate_command,
+    "the connection in `config.attributes`": by_connection,
+    "a command of the app's own, with Alembic's words": by_alembic_command,
+    "any other command": by_migrate_command,
 }
+
+
+def test_the_document_has_every_way_with_its_setting(other: OtherApp) -> None:
+    text = (BACKEND.parent / "docs" / "migrations.md").read_text()
+    section = text.partition("| `env.py` takes its database from |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", section, re.M)
+    told = {name: set(re.findall("BACKUP_[A-Z_]+", settings)) for name, settings in rows}
+    assert told == {name: {f"BACKUP_{one.upper()}" for one in write(other)} for name, write in WAYS.items()}
 
 
 @pytest.mark.parametrize("way", WAYS)

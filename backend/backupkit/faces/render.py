@@ -302,12 +302,17 @@ def next_steps(reach: Reach, verdict: SchemaVerdict) -> Iterator[str]:
         yield from (f"    {one.revision}  {one.title}" for one in verdict.pending)
         yield "Bring it to this code, with a backup before and a way back:"
         yield f"    {reach.tool(verdict.command)}"
+        if reach.has_own_command:
+            return
         yield "Or with Alembic alone (the first line only confirms where the database is):"
         yield f"    {reach.alembic(f'stamp {shlex.join(verdict.backup)}')}"
         yield f"    {reach.alembic(f'upgrade {verdict.target}')}"
     elif verdict.relation == "unreadable":
         yield f"The schema was not compared with this code: {verdict.reason}"
         yield f"    {verdict.needs}"
+    elif verdict.relation == "no_migrations" and reach.has_own_command:
+        yield "If the schema is behind this code, bring it there, with a backup before and a way back:"
+        yield f"    {reach.tool('migrate')}"
     elif verdict.relation == "unknown":
         yield f"Schema mismatch: {verdict.reason} The code may not work with it."
     elif verdict.relation == "unversioned":

@@ -245,7 +245,7 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
     return Restored(
         source=plan.source.name,
         safety=left.name,
-        verdict=_verdict(settings, plan.source, found, tell),
+        verdict=_verdict(settings, plan, found, tell),
         rows=proof.facts.rows if proof else {},
         revisions=(found.revisions or ()) if proof else (),
         uploads=plan.uploads,
@@ -268,11 +268,11 @@ def _raw_files(settings: Settings, safety: Backup) -> tuple[Path, ...]:
     return tuple(path for path in (safety.path / name for name in names) if path.exists())
 
 
-def _verdict(settings: Settings, source: Source, found: Journal, tell: Listener) -> SchemaVerdict | None:
-    """How what is live now stands to this code."""
-    if found.revisions is None:
+def _verdict(settings: Settings, plan: RestorePlan, found: Journal, tell: Listener) -> SchemaVerdict | None:
+    """How what is live now stands to this code; of what the app's own command migrated nothing more is known."""
+    if found.revisions is None or (plan.migrate and plan.verdict and plan.verdict.relation == "no_migrations"):
         return None
-    return source.undecided or schema.classify(settings, found.revisions, tell)
+    return plan.source.undecided or schema.classify(settings, found.revisions, tell)
 
 
 def _refuse_other_outcome(plan: RestorePlan, staged: Source) -> None:

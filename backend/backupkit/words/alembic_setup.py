@@ -65,7 +65,7 @@ def find_alembic(
         toml=toml,
         script_location=beside,
         runs=_run(python, command, is_flask),
-        types=command or ("flask db" if is_flask else _typed(folder, ini, python, x)),
+        types=command or (_typed_flask(python) if is_flask else _typed(folder, ini, python, x)),
     )
 
 
@@ -150,7 +150,7 @@ def _version_locations(told: Mapping[str, Any], file: Path | None) -> list[str]:
 def _starting_folder(app_dir: Path, file: Path, location: str) -> Path:
     """Where a person would stand to type the command: there the relative location leads to something."""
     is_relative = bool(location) and ":" not in location and not os.path.isabs(location)
-    for folder in (app_dir, file.parent):
+    for folder in (app_dir, *file.parents):  # above the file: an ini that is part of an installed package
         if is_relative and (folder / location).is_dir():
             return folder
     return app_dir if file.is_relative_to(app_dir) else file.parent
@@ -160,6 +160,10 @@ def _run(python: str, command: str, is_flask: bool) -> tuple[str, ...]:
     if command:
         return tuple(shlex.split(command))
     return (*app_python(python), "-m", "flask", "db") if is_flask else ()
+
+
+def _typed_flask(python: str) -> str:
+    return f"{python} -m flask db" if python else "flask db"
 
 
 def _typed(folder: Path, ini: Path | None, python: str, x: tuple[str, ...]) -> str:

@@ -25,7 +25,8 @@ _IN_BACKTICKS = re.compile(rf"`((?:{'|'.join(sorted(COMMANDS, key=len, reverse=T
 class Reach:
     """The Compose command and service on the way here, or none of them: then this is the machine itself.
 
-    `app_service` is the app's, where commands run in another one.
+    `app_service` is the app's, where commands run in another one. With `has_own_command` the app is migrated by a
+    command of its own, not by Alembic's.
     """
 
     service: str
@@ -34,6 +35,7 @@ class Reach:
     wrapper: str = ""
     setup: AlembicSetup | None = None
     app_service: str = ""
+    has_own_command: bool = False
 
     @property
     def in_container(self) -> bool:
@@ -80,11 +82,11 @@ def reach_from(
     app_dir: Path,
     setup: AlembicSetup | None = None,
     app_service: str = "",
+    has_own_command: bool = False,
 ) -> Reach:
     """What the wrapper told in the environment; without it nobody knows of a Compose, in a bare container neither."""
     compose = environment.get("BACKUP_COMPOSE", "docker compose") if is_contained(environment) else ""
-    wrapper = program(environment)
-    return Reach(service, app_dir, compose, wrapper, setup, app_service)
+    return Reach(service, app_dir, compose, program(environment), setup, app_service, has_own_command)
 
 
 def program(environment: Mapping[str, str]) -> str:

@@ -447,7 +447,8 @@ class Settings(BaseSettings):
     @cached_property
     def reach(self) -> Reach:
         """The commands a person can type to come here."""
-        return reach_from(os.environ, self.service, self.app_dir, self.alembic, self.app_service)
+        own = bool(self.migrate_command)
+        return reach_from(os.environ, self.service, self.app_dir, self.alembic, self.app_service, own)
 
     @cached_property
     def secrets(self) -> tuple[Secret, ...]:
