@@ -668,7 +668,7 @@ def config(ctx: typer.Context, json: Json = False) -> None:
     settings = _load()
     values = {name: (getattr(settings, name), origin) for name, origin in origins(settings).items()}
     if json:
-        return as_json.put(as_json.config(values))
+        return as_json.put(as_json.config(values), versioned=False)
     rows = ((name, render.value(value), origin) for name, (value, origin) in values.items())
     _put(render.table(("SETTING", "VALUE", "FROM"), rows))
 
@@ -720,7 +720,7 @@ def config_schema() -> None:
     from backupkit.faces import as_json
     from backupkit.words.settings_schema import json_schema
 
-    as_json.put(json_schema())
+    as_json.put(json_schema(), versioned=False)
 
 
 app.add_typer(config_group, name="config")

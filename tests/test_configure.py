@@ -145,6 +145,7 @@ def test_a_value_is_written_as_the_kind_that_it_is(app: SmallApp, name: str, tex
     configured(app, "init")
     result = json.loads(configured(app, "set", name, text, "--json"))
     assert result == {
+        "schema_version": 1,
         "setting": name,
         "value": written,
         "file": str(app.folder / "backup.toml"),

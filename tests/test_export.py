@@ -90,7 +90,7 @@ def test_the_result_is_told_as_json_too(full: SmallApp, other: SmallApp) -> None
     told = full.command("export", "latest", "x.tar.zst", "--json", check=0).json
     file = full.backups / "x.tar.zst"
     expected = {"path": str(file), "size_bytes": file.stat().st_size, "encrypted": False, "backup_name": "one"}
-    assert told == {**expected, "warnings": []}
+    assert told == {"schema_version": 1, **expected, "warnings": []}
     told = other.command("import", str(file), "--json", check=0).json
     assert (told["backup_name"], told["state"], told["warnings"]) == ("one", "checked", [])
 

@@ -14,25 +14,35 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 from zoneinfo import ZoneInfo
 
 import pytest
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.exceptions import best_match
 from typer.main import get_command
 
 import backup_restore
 import golden
 from backupkit import AppFolder, protected
-from backupkit.parts import carried, duty, history, journal, lock, manifest, proofs
+from backupkit.faces import as_json
+from backupkit.faces.courier import Address
+from backupkit.parts import carried, duty, history, journal, lock, manifest, proofs, timetable
 from backupkit.parts.journal import Journal
 from backupkit.parts.remotes.remote import RemoteBackup
+from backupkit.verbs import overview, run
+from backupkit.verbs.doctor import Finding
+from backupkit.verbs.status import Level
+from backupkit.words import model
+from backupkit.words import operation as operations
 from backupkit.words.errors import ExitCode
 from backupkit.words.events import silence
-from backupkit.words.model import AppMigrations, DatabaseFacts, Flaw, GitFacts, Metadata, UploadsFacts
+from backupkit.words.model import AppMigrations, DatabaseFacts, Flaw, GitFacts, Metadata, SchemaVerdict, UploadsFacts
 from backupkit.words.operation import Operation, Who
 from backupkit.words.remotes import FolderTable
 from backupkit.words.settings_schema import json_schema
 from docs.make_reference import value_form
+from documents import REFERENCE
 from killed import AMONG_THE_UPLOADS, kill
 from listener import listening_service
 from refusals import run_here
@@ -41,6 +51,14 @@ from test_contract import GIT
 
 pytestmark = pytest.mark.xdist_group("golden")  # one process lives through the story
 Compare = Callable[[str, Any], None]
+SCHEMAS = json.loads((REFERENCE / "schemas" / "documents.json").read_text())
+WORDS = (
+    *(model.Kind, model.State, operations.Outcome, operations.Through, run.State, Level, overview.Mark, timetable.Task),
+    *(
+        get_type_hints(one)[field]
+        for one, field in ((SchemaVerdict, "relation"), (Finding, "level"), (Address, "kind"))
+    ),
+)
 
 
 @dataclass
@@ -284,11 +302,67 @@ def same(request: pytest.FixtureRequest) -> Compare:
 
 
 def test_every_document_has_the_same_keys_and_types(story: Story, same: Compare) -> None:
-    backup, found = story.documents["backup"][0], dict[str, Any]()
+    backup, found = story.documents["backup"][0].keys() - {"schema_version"}, dict[str, Any]()
     for document, printed in story.documents.items():
         values = printed if document == "backup" else golden.folded(printed, backup)
         found[document] = {"printed by": list(story.commands[document]), "document": golden.shape(*values)}
     same("documents", found)
+
+
+def test_every_document_is_as_its_published_schema_says(story: Story) -> None:
+    metadata = [json.loads(one) for one in story.files["backups/NAME/backup_metadata.json"]]
+    for document, printed in {**story.documents, "metadata": metadata}.items():
+        schema = {"$ref": f"#/$defs/{document}", "$defs": SCHEMAS["$defs"]}
+        tight = {**schema, "unevaluatedProperties": False, "$defs": _nothing_more(SCHEMAS["$defs"])}
+        for one in printed:
+            flaw = best_match(_errors(schema, one)) or best_match(_errors(tight, one))
+            assert flaw is None, f"{document} at {flaw.json_path}: {flaw.message}"
+
+
+def _errors(schema: dict[str, Any], value: Any) -> Iterator[ValidationError]:
+    return Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).iter_errors(value)
+
+
+def _nothing_more(definitions: dict[str, Any]) -> dict[str, Any]:
+    """The same, with no room for keys that are not in them; but for those that others take up and add to."""
+    bases = {base["$ref"].rpartition("/")[2] for one in definitions.values() for base in one.get("allOf", ())}
+    tight = {"unevaluatedProperties": False}
+    return {
+        name: one | (tight if "properties" in one and name not in bases else {}) for name, one in definitions.items()
+    }
+
+
+def test_every_document_says_the_version_of_its_schema(story: Story) -> None:
+    for document in story.documents.keys() - {"config"}:
+        for printed in story.documents[document]:
+            for one in printed if isinstance(printed, list) else [printed]:
+                assert one is None or next(iter(one.items())) == ("schema_version", as_json.SCHEMA_VERSION), document
+
+
+def test_the_schemas_are_sound_and_every_key_is_always_there() -> None:
+    Draft202012Validator.check_schema(SCHEMAS)
+    assert SCHEMAS["$id"].endswith(f":{as_json.SCHEMA_VERSION}")
+    for name, one in SCHEMAS["$defs"].items():
+        assert one.get("required", []) == [key for key in one.get("properties", ()) if key != "schema_version"], name
+
+
+def test_the_words_in_the_schemas_are_those_of_the_code() -> None:
+    said = {tuple(one["enum"]) for one in _enums(SCHEMAS)}
+    assert said == {get_args(one) for one in WORDS}
+
+
+def _enums(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict) and "enum" in value:
+        yield value
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _enums(one)
+
+
+def test_the_page_on_json_names_every_schema_and_the_command_that_prints_it(story: Story) -> None:
+    page = (REFERENCE / "json.md").read_text()
+    for document, commands in story.commands.items():
+        (row,) = (line for line in page.splitlines() if line.endswith(f"| `{document}` |"))
+        assert all(f"`{command.split()[0]}" in row for command in commands), document
 
 
 def test_every_file_has_the_same_name_and_form(story: Story, same: Compare) -> None:

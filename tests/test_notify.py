@@ -444,8 +444,8 @@ def test_notify_test_tells_everyone_and_says_what_became_of_it(app: SmallApp, se
 def test_notify_test_as_json(app: SmallApp, service: Service) -> None:
     environment = {"BACKUP_NOTIFY_URLS": service.notify(), "BACKUP_PING_URL": service.page("500")}
     assert run_here(app, "notify-test", "--json", env=environment, check=1).json == [
-        {"kind": "notification", "url": "json://***", "sent": True, "trouble": None},
-        {"kind": "ping", "url": "http://127.0.0.1/***", "sent": False, "trouble": "HTTP 500"},
+        {"schema_version": 1, "kind": "notification", "url": "json://***", "sent": True, "trouble": None},
+        {"schema_version": 1, "kind": "ping", "url": "http://127.0.0.1/***", "sent": False, "trouble": "HTTP 500"},
     ]
     environment["BACKUP_PING_URL"] = ""
     run_here(app, "notify-test", env=environment, check=0)

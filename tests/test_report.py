@@ -152,7 +152,7 @@ def test_two_commands_say_the_same(app: SmallApp) -> None:
     create_backup(app.settings, Order("one"))
     seen = Read(run_here(app, "report", check=0).out).numbers
     told = flat(run_here(app, "status", "--json").json)
-    passing = {"now", "last_backup_age_seconds", "free_bytes", "days_left"}
+    passing = {"schema_version", "now", "last_backup_age_seconds", "free_bytes", "days_left"}
     assert {k: v for k, v in seen.items() if k not in passing} == {k: v for k, v in told.items() if k not in passing}
     assert {"total_bytes", "unique_bytes", "newest_checked_at", "by_kind.manual"} <= seen.keys()
 

@@ -567,7 +567,7 @@ def test_the_list_shows_the_next_runs_and_says_where_no_scheduler_is_at_work(app
     assert sum("02:00:00 UTC  backup" in row for row in rows) == 8
     assert "No scheduler is at work" in result.err
     document = run_here(app, "schedule", "--list", "--json", check=0).json
-    assert [sorted(one) for one in document] == [["at", "task", "why"]] * 10
+    assert [sorted(one) for one in document] == [["at", "schema_version", "task", "why"]] * 10
     assert run_here(app, "schedule", "--list", env={"BACKUP_ENABLED": "false"}, check=0).out.startswith("Nothing is to")
 
 

@@ -41,9 +41,19 @@ if TYPE_CHECKING:
     from backupkit.verbs.verify import Verified, VerifiedFile
 
 
-def put(document: Any) -> None:
+SCHEMA_VERSION = 1  # of docs/reference/schemas; a key that is removed or changed needs the next one
+
+
+def put(document: Any, versioned: bool = True) -> None:
     """The one JSON document on stdout, plain ASCII so that any bytes in names survive."""
-    print(json.dumps(document, indent=2, default=_plain))
+    print(json.dumps(_versioned(document) if versioned else document, indent=2, default=_plain))
+
+
+def _versioned(document: Any) -> Any:
+    """The document, or each one in a list, with the version of its schema."""
+    if isinstance(document, list):
+        return [_versioned(one) for one in document]
+    return {"schema_version": SCHEMA_VERSION, **document} if document else document
 
 
 def backup(found: Backup) -> Document:
