@@ -109,9 +109,10 @@ def _refuse_missing_backups(settings: Settings, folders: list[Path]) -> list[tup
     for folder, identity in areas:
         if identity and not staging_area.is_of(identity, settings.dir):
             place = staging_area.place_of(folder)
+            lacks = "holds only a copy of" if (settings.dir / identity.safety).is_dir() else "does not hold"
             raise BackupError(
                 f"A restore is unfinished: {place} belongs to it, and its backups folder {shown(identity.backups)} is "
-                f"not here: {settings.dir} does not hold its safety copy {shown(identity.safety)}.",
+                f"not here: {settings.dir} {lacks} its safety copy {shown(identity.safety)}.",
                 hint="Make that folder available, as BACKUP_DIR, and type: `recover`. If it is lost for good: the data "
                 f"may be half restored; remove {place.name} there, then restore another backup.",
             )
