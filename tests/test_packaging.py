@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from examples import examples
+from other_apps import INI, OtherApp
 from small_app import BACKEND, SmallApp, clean_environment
 
 ROOT = BACKEND.parent
@@ -111,6 +112,36 @@ def test_the_installed_command_and_library_work_with_the_base_alone(installed: P
     said = run(installed / "bin" / "backup-restore", "restore", made.name, "--force", cwd=app.folder)
     assert "backup-restore undo" in said and "backup_restore.py" not in said and "docker" not in said
     assert app.contents() == before
+
+
+def test_installed_with_pip_and_called_by_cron_a_migration_and_the_printed_commands_work(
+    installed: Path, tmp_path: Path
+) -> None:
+    """At `/`, with the little that cron puts into the environment, and the configuration in a folder of its own."""
+    other = OtherApp.usual(tmp_path / "other", ini=INI.replace("= alembic", "= conf/alembic"))
+    (other.folder / "conf").mkdir()
+    for name in ("alembic", "alembic.ini"):
+        (other.folder / name).rename(other.folder / "conf" / name)
+    settings = {"database": "data/app.db", "alembic_ini": "conf/alembic.ini"}
+    other.write("backup.toml", "\n".join(f'{name} = "{value}"' for name, value in settings.items()))
+
+    def typed(*command: str | Path, **more: str) -> str:
+        cron = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", **more}
+        done = subprocess.run(command, cwd="/", env=cron, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    tool, where = installed / "bin" / "backup-restore", {"BACKUP_APP_DIR": str(other.folder)}
+    typed(tool, "backup", "old", **where)
+    typed(tool, "migrate", **where)
+    assert other.revisions() == {"b2"}
+    lines = typed(tool, "restore", "old", "--yes", **where).splitlines()
+    assert other.revisions() == {"a1"} and "    backup-restore migrate" in lines
+    printed = [line.strip() for line in lines if line.startswith("    cd ")]
+    assert ["stamp" in printed[0], "upgrade" in printed[1]] == [True, True]
+    for line in printed:
+        typed("sh", "-c", line)
+    assert other.revisions() == {"b2"}
 
 
 @pytest.mark.slow

@@ -310,6 +310,17 @@ def test_what_cannot_be_asked_is_neither_guessed_nor_called_unversioned(renamed:
     assert found["verdict"]["relation"] == "behind"
 
 
+def test_revisions_in_another_database_are_told_of_and_not_guessed(renamed: OtherApp) -> None:
+    """`version_table_schema` names an attached one, which is in no backup."""
+    attach = "    connection.exec_driver_sql(\"ATTACH 'data/versions.db' AS versions\")\n"
+    env = ENV.replace("    context", f"{attach}    context", 1)
+    renamed.write("alembic/env.py", env.replace("render_as_batch=True", "version_table_schema='versions'"))
+    first = renamed.command("backup", "old", check=3).err
+    assert "keeps its revisions in another database, versions" in first and "version_table_schema" in first
+    plan = renamed.command("restore", "old", "--dry-run", check=0).out
+    assert "cannot be compared" in plan and "stamp" not in plan
+
+
 def test_asking_opens_no_live_database(renamed: OtherApp) -> None:
     file = renamed.folder / "alembic" / "env.py"
     file.write_text(f"import sqlite3\nsqlite3.connect({str(renamed.database)!r})\n" + file.read_text())
