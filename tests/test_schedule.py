@@ -222,7 +222,7 @@ def test_a_scheduler_that_starts_again_remembers_what_failed_before(world: Calla
         scheduler.end()
     away.rename(app.database)
     failed = datetime.now(UTC)
-    here = world(failed + timedelta(minutes=1))
+    here = world(failed + timedelta(minutes=1), backup_time=f"{failed + 12 * HOUR:%H:%M}")  # far from this test's hour
     here.until(failed + timedelta(minutes=14))
     assert here.made == []
     here.until(failed + timedelta(minutes=16))
