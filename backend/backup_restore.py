@@ -543,8 +543,8 @@ def history(
     """Show what was done, newest first: when, by whom, with what result, how long it took."""
     from backupkit.faces import as_json, render
     from backupkit.parts import history as kept
-    from backupkit.verbs.make import utc_now
     from backupkit.words import documents
+    from backupkit.words.clock import utc_now
     from backupkit.words.times import moment
 
     settings = _settings_for_reading()

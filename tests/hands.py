@@ -20,7 +20,7 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 
 from backupkit.faces.ui.window import Window
-from backupkit.verbs.make import Clock, utc_now
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.settings import Settings
 from small_app import SmallApp
 

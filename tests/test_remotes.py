@@ -24,8 +24,8 @@ import pytest
 import servers
 from backupkit.ground import disk
 from backupkit.parts import carried, store
-from backupkit.parts.remotes import open_remote
 from backupkit.parts.remotes.folder import MARKER
+from backupkit.parts.remotes.kinds import open_remote
 from backupkit.parts.remotes.remote import Preparable, Remote, Tidying
 from backupkit.verbs.create import create_backup
 from backupkit.verbs.patience import patiently

@@ -13,9 +13,9 @@ from backupkit.faces.ui.restore import restoring
 from backupkit.faces.ui.work import Run
 from backupkit.parts import lock
 from backupkit.verbs.create import create_backup
-from backupkit.verbs.make import utc_now
 from backupkit.verbs.remove import delete_backup
 from backupkit.verbs.restore import Restored, plan_restore
+from backupkit.words.clock import utc_now
 from backupkit.words.events import Event, Listener
 from backupkit.words.model import Order
 from hands import LARGE, Person, at_the_window

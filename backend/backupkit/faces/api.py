@@ -24,8 +24,8 @@ from backupkit.verbs import recover
 from backupkit.verbs.beside import restore_with_copy_beside
 from backupkit.verbs.create import create_backup
 from backupkit.verbs.create import create_backup_if_needed as create_if_needed
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.restore import plan_restore
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import BackupError, NoSuchBackup, Refused
 from backupkit.words.events import Event, Notice, Waiting, Warned
 from backupkit.words.model import Backup, Order

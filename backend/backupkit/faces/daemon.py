@@ -30,9 +30,9 @@ from backupkit.faces.host import git_facts
 from backupkit.faces.signals import Signals
 from backupkit.parts import duty, history, store, timetable
 from backupkit.parts.timetable import Due, Past, Task
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.recover import recover
 from backupkit.verbs.run import RunStep, StepResult, backup_step, regular_steps, run_steps, test_steps, worst
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import BackupError, ExitCode, Locked, explained
 from backupkit.words.model import Order
 from backupkit.words.settings import SETTINGS_FILE, Settings

@@ -23,7 +23,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, Unpack
 
 from backupkit.faces.api import Options, Place, Protectable, place
 from backupkit.parts import marks
-from backupkit.verbs.make import utc_now
+from backupkit.words.clock import utc_now
 from backupkit.words.errors import BackupError
 
 P = ParamSpec("P")

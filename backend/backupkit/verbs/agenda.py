@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from backupkit.parts import duty, history, store, timetable
 from backupkit.parts.timetable import Due
-from backupkit.verbs.make import Clock, utc_now
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.settings import Settings
 
 _COUNT = 10

@@ -14,9 +14,9 @@ from backupkit.ground import disk
 from backupkit.parts import single, space
 from backupkit.parts.sources import database
 from backupkit.verbs import recover
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.restore import Restored, RestorePlan, restore_source
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import SourceBroken
 from backupkit.words.events import Listener, Notice, silence
 from backupkit.words.settings import Settings

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from backupkit.parts import reliable, schema, store
-from backupkit.verbs.make import Clock, Created, make_backup, utc_now
+from backupkit.verbs.make import Created, make_backup
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import Refused
 from backupkit.words.events import Listener, Warned, silence
 from backupkit.words.model import Backup, Order

@@ -33,8 +33,8 @@ from backupkit.parts.remotes import restic
 from backupkit.parts.sources import database, uploads
 from backupkit.verbs import index_flaws, recover
 from backupkit.verbs.create import refuse_overlap
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.reached import try_remotes
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import BackupError
 from backupkit.words.events import Listener, Step, silence
 from backupkit.words.model import Metadata

@@ -14,11 +14,11 @@ from backupkit.ground import disk
 from backupkit.parts import compression, lock, store
 from backupkit.parts.sources import database, sql
 from backupkit.verbs import second_reader
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.verbs.restore import Restored, RestorePlan, plan_source, restore_source
 from backupkit.verbs.staging import Source, at_its_revisions
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import NoSuchBackup, Refused
 from backupkit.words.events import Listener, Warned, silence
 from backupkit.words.names import STAMP

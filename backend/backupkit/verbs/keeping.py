@@ -18,7 +18,8 @@ from backupkit.parts import journal, store
 from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database
 from backupkit.verbs import staging
-from backupkit.verbs.make import Clock, make_backup
+from backupkit.verbs.make import make_backup
+from backupkit.words.clock import Clock
 from backupkit.words.errors import SourceBroken
 from backupkit.words.events import Listener, Notice, Warned, silence
 from backupkit.words.model import Order

@@ -12,15 +12,15 @@ import contextlib
 import os
 import shlex
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from backupkit.ground import disk
 from backupkit.parts import anomaly, index, manifest, marks, store
 from backupkit.verbs import filling
 from backupkit.verbs.filling import Draft
+from backupkit.words.clock import Clock
 from backupkit.words.errors import Refused
 from backupkit.words.events import Listener, Notice, collecting
 from backupkit.words.model import (
@@ -34,13 +34,6 @@ from backupkit.words.model import (
 )
 from backupkit.words.names import STAMP, auto_name, default_name, distinct
 from backupkit.words.settings import Settings
-
-Clock = Callable[[], datetime]
-
-
-def utc_now() -> datetime:
-    """The system's clock."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)

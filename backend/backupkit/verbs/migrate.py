@@ -22,9 +22,10 @@ from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database
 from backupkit.verbs import recover, staging
 from backupkit.verbs.create import refuse_overlap
-from backupkit.verbs.make import Clock, make_backup, utc_now
+from backupkit.verbs.make import make_backup
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.staging import Source, stage_database
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.events import Listener, Notice, Step, Warned, silence
 from backupkit.words.model import Backup, Migration, Order
 from backupkit.words.settings import Settings

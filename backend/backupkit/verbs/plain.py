@@ -19,7 +19,7 @@ from backupkit.ground import descriptors, disk
 from backupkit.parts import last_backup, lock, single, space, store
 from backupkit.parts.sources import database
 from backupkit.verbs.beside import clear_unfinished_copies, copy_beside, copy_moment, draft_folder, draft_of
-from backupkit.verbs.make import Clock, utc_now
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import BackupError, Damaged, NoSuchBackup, Refused, SourceBroken, SourceLocked
 from backupkit.words.events import Listener, Warned, silence
 from backupkit.words.model import DatabaseFacts

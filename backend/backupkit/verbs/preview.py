@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from backupkit.parts.timetable import Due
 from backupkit.verbs import configure
 from backupkit.verbs.agenda import next_runs
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.prune import PrunePlan, plan_prune
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import Refused
 from backupkit.words.settings import Settings, check_file, load_settings, read_text
 

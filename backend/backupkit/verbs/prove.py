@@ -18,9 +18,9 @@ from backupkit.parts import lock, selection, store, trial, upgrade
 from backupkit.parts.sources import delta
 from backupkit.parts.trial import NotProven
 from backupkit.verbs import staging
-from backupkit.verbs.make import Clock
 from backupkit.verbs.restore import Restored, plan_source, restore_backup
 from backupkit.verbs.staging import Source
+from backupkit.words.clock import Clock
 from backupkit.words.errors import Refused
 from backupkit.words.events import Event, Listener, Notice, Step, Warned
 from backupkit.words.model import METADATA_FILE, Backup, SchemaVerdict

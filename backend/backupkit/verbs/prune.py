@@ -9,12 +9,12 @@ from datetime import timedelta
 from backupkit.ground import disk
 from backupkit.parts import integrity, marks, retention, store
 from backupkit.parts.retention import Known, Policy, Verdict
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.push import unpushed
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.verbs.undo import goes_back_to
 from backupkit.verbs.verify import verify_backups
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import Refused
 from backupkit.words.events import Listener, Notice, Step, Warned, collecting, silence
 from backupkit.words.model import Backup

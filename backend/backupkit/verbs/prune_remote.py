@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from backupkit.parts import carried, retention, store
-from backupkit.parts.remotes import open_remote
+from backupkit.parts.remotes.kinds import open_remote
 from backupkit.parts.remotes.remote import Tidying
 from backupkit.parts.retention import Known
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.patience import patiently
 from backupkit.verbs.prune import Pruned, PrunePlan, check_counted_on, plan_prune, refuse_many
 from backupkit.verbs.pull import list_remote
 from backupkit.verbs.push import as_backup, policy_of
 from backupkit.verbs.recording import recorded
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import Refused
 from backupkit.words.events import Listener, Step, Warned, silence
 from backupkit.words.settings import Settings

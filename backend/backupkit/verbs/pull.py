@@ -12,13 +12,13 @@ from pathlib import Path
 from backupkit.ground import attributes, disk, tree
 from backupkit.parts import archive, carried, integrity, lock, manifest, marks, space, store
 from backupkit.parts.carried import Seen
-from backupkit.parts.remotes import open_remote
+from backupkit.parts.remotes.kinds import open_remote
 from backupkit.parts.remotes.remote import Remote, RemoteBackup
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.patience import patiently
 from backupkit.verbs.recording import at_work, recorded
 from backupkit.verbs.recover import recover_under_lock
 from backupkit.verbs.verify import Verified, backup_at, verify_backups
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import Damaged, NoSuchBackup, Refused
 from backupkit.words.events import Listener, Notice, Step, silence
 from backupkit.words.model import Backup

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backupkit.parts import carried, reliable, retention, store
-from backupkit.parts.remotes import open_remote
+from backupkit.parts.remotes.kinds import open_remote
 from backupkit.parts.remotes.remote import Remote, RemoteBackup
 from backupkit.parts.retention import Known, Policy, Verdict
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.patience import patiently
 from backupkit.verbs.recording import recorded
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import BackupError, NoSuchBackup, Refused, RemoteFailed, explained
 from backupkit.words.events import Listener, Warned, silence
 from backupkit.words.model import Backup, Metadata

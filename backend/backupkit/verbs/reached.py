@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from threading import Thread
 
-from backupkit.parts.remotes import open_remote
+from backupkit.parts.remotes.kinds import open_remote
 from backupkit.words.errors import BackupError, RemoteAway, explained
 from backupkit.words.remotes import GitTable, ResticTable, Table
 from backupkit.words.settings import Settings

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from backupkit.ground import disk, process
 from backupkit.parts import history, lock
-from backupkit.verbs.make import Clock, utc_now
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import BackupError, ExitCode, Refused, explained
 from backupkit.words.events import Event, Finished, Listener, Warned, silence
 from backupkit.words.model import Backup

@@ -18,9 +18,9 @@ from backupkit.parts.journal import Journal
 from backupkit.parts.sources import database, delta_apply
 from backupkit.parts.staging_area import AreaPart, Identity
 from backupkit.verbs import keeping, staging
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.recording import recorded
 from backupkit.verbs.staging import Source
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import BackupError, Locked, SourceLocked, from_os_error
 from backupkit.words.events import Listener, Notice, Warned, silence
 from backupkit.words.model import UPLOADS_FOLDER

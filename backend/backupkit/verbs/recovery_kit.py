@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backupkit.ground import disk
 from backupkit.parts import reliable, store
-from backupkit.verbs.make import Clock, utc_now
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import Refused
 from backupkit.words.model import Backup
 from backupkit.words.remotes import secret_origins

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backupkit.parts import carried, store
-from backupkit.parts.remotes import open_remote
+from backupkit.parts.remotes.kinds import open_remote
 from backupkit.parts.remotes.remote import Preparable
 from backupkit.verbs.copies import Copies, RemoteState, count, state_of
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.pull import ask_remote
 from backupkit.verbs.recording import recorded
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import BackupError, Refused, explained
 from backupkit.words.events import Listener, silence
 from backupkit.words.model import Backup

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from backupkit.ground import disk
 from backupkit.parts import marks, proofs, store
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.recover import recover_under_lock
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import Refused
 from backupkit.words.events import Listener, silence
 from backupkit.words.model import Backup

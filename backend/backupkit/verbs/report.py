@@ -9,9 +9,9 @@ from backupkit.ground import disk
 from backupkit.parts import retention, store, timetable
 from backupkit.parts.retention import Policy
 from backupkit.parts.timetable import Due
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.overview import Overview, overview
 from backupkit.verbs.status import Facts, Status, judge, look
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import Refused
 from backupkit.words.model import Backup
 from backupkit.words.settings import Settings

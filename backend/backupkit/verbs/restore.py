@@ -42,9 +42,10 @@ from backupkit.parts.sources import database, delta, uploads
 from backupkit.parts.staging_area import Identity
 from backupkit.verbs import index_flaws, keeping, recover, staging
 from backupkit.verbs.create import refuse_overlap
-from backupkit.verbs.make import Clock, make_backup, utc_now
+from backupkit.verbs.make import make_backup
 from backupkit.verbs.recording import at_work
 from backupkit.verbs.staging import Source
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import BackupError, Locked, Refused, SourceBroken, SourceUnreadable
 from backupkit.words.events import Listener, Notice, Step, Warned, collecting, silence
 from backupkit.words.model import (

@@ -13,11 +13,11 @@ from typing import Literal
 
 from backupkit.parts import space, store
 from backupkit.verbs.create import backup_of_today, create_backup, create_backup_if_needed
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.prune import plan_prune, prune_backups
 from backupkit.verbs.prune_remote import plan_remote_prune, prune_remote
 from backupkit.verbs.push import push_after
 from backupkit.verbs.verify import can_be_proven, pick, refuse_bad, verify_backups
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import BackupError, ExitCode, explained
 from backupkit.words.events import Listener, Warned, silence
 from backupkit.words.model import Backup, Order

@@ -21,8 +21,8 @@ from backupkit.parts.reliable import CLOCKS_DIFFER
 from backupkit.parts.retention import Known, counted_on
 from backupkit.parts.sources import database, uploads
 from backupkit.verbs.copies import Copies, RemoteState, known_copies
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.recover import unfinished
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import BackupError, SourceBroken, SourceLocked
 from backupkit.words.model import Backup, Metadata
 from backupkit.words.operation import Operation

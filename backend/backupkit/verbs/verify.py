@@ -26,9 +26,9 @@ from backupkit.parts.sources.uploads import Survey
 from backupkit.parts.trial import NotProven
 from backupkit.parts.upgrade import MigrationFailed
 from backupkit.verbs import index_flaws
-from backupkit.verbs.make import Clock, utc_now
 from backupkit.verbs.prove import prove_backup
 from backupkit.verbs.recording import recorded
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import (
     BackupError,
     Damaged,

@@ -22,10 +22,10 @@ from backupkit.faces.ui.ticks import Choice, Tick
 from backupkit.faces.ui.work import Task
 from backupkit.faces.ui.world import World
 from backupkit.parts.space import human
-from backupkit.verbs.make import Clock
 from backupkit.verbs.recover import recover
 from backupkit.verbs.restore import Restored, RestorePlan, plan_restore, restore_backup
 from backupkit.verbs.undo import plan_undo
+from backupkit.words.clock import Clock
 from backupkit.words.errors import SchemaMismatch
 from backupkit.words.events import Listener
 from backupkit.words.model import Backup, Part

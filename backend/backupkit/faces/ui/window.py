@@ -26,7 +26,7 @@ from backupkit.faces.ui.plan import PlanPage
 from backupkit.faces.ui.restore import RestorePage
 from backupkit.faces.ui.work import Ended, Task, WorkScreen, in_words
 from backupkit.faces.ui.world import World, fingerprint, look_around
-from backupkit.verbs.make import Clock, utc_now
+from backupkit.words.clock import Clock, utc_now
 from backupkit.words.errors import BackupError
 from backupkit.words.settings import Settings
 

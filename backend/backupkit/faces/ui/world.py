@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backupkit.parts import history, lock, marks
-from backupkit.verbs.make import Clock
 from backupkit.verbs.status import Facts, Status, judge, look
+from backupkit.words.clock import Clock
 from backupkit.words.model import Backup
 from backupkit.words.operation import Operation
 from backupkit.words.settings import Settings
