@@ -2,7 +2,7 @@
 """Back up and restore the app in this folder: its SQLite database and its uploads.
 
 The commands: each reads its options, calls one verb, shows the result. Results go to stdout, everything else to
-stderr. Exit codes are listed in `backupkit/words/errors.py`.
+stderr. Exit codes are listed in `backupkit/model/errors.py`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer.core import TyperGroup
 
-from backupkit.faces import reporting
-from backupkit.faces.boundary import (
+from backupkit.cli.console import ask, ask_secret, at_terminal, listening, say
+from backupkit.cli.errors import (
     boundary,
     end_at_once_on_signals,
     end_on_signals,
@@ -30,18 +30,18 @@ from backupkit.faces.boundary import (
     open_missing_streams,
     say_error,
 )
-from backupkit.faces.console import ask, ask_secret, at_terminal, listening, say
-from backupkit.words.errors import Damaged, Declined, ExitCode, Refused
-from backupkit.words.events import Warned, collecting
-from backupkit.words.names import shown
+from backupkit.model.errors import Damaged, Declined, ExitCode, Refused
+from backupkit.model.events import Warned, collecting
+from backupkit.model.names import shown
+from backupkit.monitoring.notify import run_report
 
 if TYPE_CHECKING:
-    from backupkit.parts.journal import Journal
-    from backupkit.verbs.configure import Changed
-    from backupkit.verbs.restore import Restored, RestorePlan
-    from backupkit.verbs.verify import Verified
-    from backupkit.words.model import Backup, Order
-    from backupkit.words.settings import Settings
+    from backupkit.config.editor import Changed
+    from backupkit.config.settings import Settings
+    from backupkit.model.backup import Backup, Order
+    from backupkit.restore.journal import Journal
+    from backupkit.restore.restore import Restored, RestorePlan
+    from backupkit.verify.verify import Verified
 
 
 class Commands(TyperGroup):
@@ -99,8 +99,8 @@ def backup(
     json: Json = False,
 ) -> None:
     """Make a backup of the running app."""
-    from backupkit.faces.host import git_facts
-    from backupkit.words.model import Order
+    from backupkit.cli.host import git_facts
+    from backupkit.model.backup import Order
 
     order = Order(name, note=note, pin=pin, uploads=not no_uploads, git=git_facts(os.environ))
     _back_up("backup", order, if_needed, json)
@@ -109,8 +109,8 @@ def backup(
 @app.command("auto-backup")
 def auto_backup(note: Note = "", pin: Pin = False, no_uploads: NoUploads = False, json: Json = False) -> None:
     """Make a backup named after branch, commit and time of git."""
-    from backupkit.faces.host import git_facts, why_no_git
-    from backupkit.words.model import Order
+    from backupkit.cli.host import git_facts, why_no_git
+    from backupkit.model.backup import Order
 
     git = git_facts(os.environ)
     if git is None:
@@ -124,10 +124,10 @@ def run(
     json: Json = False,
 ) -> None:
     """Back up, verify, prune, push. Put this in cron."""
-    from backupkit.faces import as_json, render
-    from backupkit.faces.host import git_facts
-    from backupkit.verbs.run import regular_steps, run_steps, worst
-    from backupkit.words.model import Order
+    from backupkit.cli import json_, render
+    from backupkit.cli.host import git_facts
+    from backupkit.model.backup import Order
+    from backupkit.scheduling.run import regular_steps, run_steps, worst
 
     settings = _settings(work="run")
     steps = regular_steps(settings, Order(kind="scheduled", git=git_facts(os.environ)), if_needed)
@@ -138,8 +138,8 @@ def run(
             if result.error:
                 say_error(result.error)
     if all(result.state == "nothing" for result in results):
-        reporting.nothing_to_do()
-    _put_result(render.run(results), as_json.run(results), json)
+        run_report.nothing_to_do()
+    _put_result(render.run(results), json_.run(results), json)
     if code := worst(results):
         raise SystemExit(code)
 
@@ -147,15 +147,15 @@ def run(
 @app.command("list")
 def list_backups(remote: RemoteName = None, json: Json = False) -> None:
     """List the backups, newest first: here, or on a remote."""
-    from backupkit.faces import as_json, render
-    from backupkit.parts import sizes, store
+    from backupkit.cli import json_, render
+    from backupkit.repository import sizes, store
 
     if remote is not None:
         return _list_remote(remote, json)
     settings = _settings_for_reading()
     found = sizes.with_unique_bytes(settings, store.all_backups(settings))
     if json:
-        as_json.put([as_json.backup(one) for one in found])
+        json_.put([json_.backup(one) for one in found])
     else:
         _put(render.listing(settings, found))
 
@@ -163,14 +163,14 @@ def list_backups(remote: RemoteName = None, json: Json = False) -> None:
 @app.command()
 def show(name: Name, json: Json = False) -> None:
     """Show one backup in full."""
-    from backupkit.faces import as_json, render
-    from backupkit.parts import sizes, store
+    from backupkit.cli import json_, render
+    from backupkit.repository import sizes, store
 
     settings = _settings_for_reading()
     with listening() as tell:
         found = sizes.unique_bytes_of(settings, store.find(settings, name, tell))
     if json:
-        as_json.put(as_json.backup(found))
+        json_.put(json_.backup(found))
     else:
         _put(render.details(settings, found))
 
@@ -195,7 +195,7 @@ def verify(
     json: Json = False,
 ) -> None:
     """Compare every byte of a backup, or perform a test restore."""
-    from backupkit.verbs.verify import verify_backups
+    from backupkit.verify.verify import verify_backups
 
     if (name is not None) + every + newest + at_random > 1:
         raise Refused("Which backup is meant?", hint="Give a name, or one of --all, --latest and --random.")
@@ -229,7 +229,7 @@ def restore(
     json: Json = False,
 ) -> None:
     """Restore a backup: database and uploads, all or nothing."""
-    from backupkit.verbs.restore import plan_restore
+    from backupkit.restore.restore import plan_restore
 
     settings = _settings_for_reading() if dry_run else _settings(work="restore")
     _explain_stop(settings, stop)
@@ -247,7 +247,7 @@ def undo(
     json: Json = False,
 ) -> None:
     """Undo the last restore or migration."""
-    from backupkit.verbs.undo import plan_undo
+    from backupkit.restore.undo import plan_undo
 
     settings = _settings_for_reading() if dry_run else _settings(work="undo")
     _explain_stop(settings, stop)
@@ -264,31 +264,31 @@ def migrate(
     json: Json = False,
 ) -> None:
     """Upgrade the schema: backup, rehearsal on a copy, upgrade, and back to the backup if it fails."""
-    from backupkit.faces import as_json, render
-    from backupkit.verbs.migrate import migrate as upgrade
+    from backupkit.cli import json_, render
+    from backupkit.migrations.migrate import migrate as upgrade
 
     settings = _settings(work="migrate")
     _explain_stop(settings, stop)
     with listening() as tell:
         done = upgrade(settings, revision, tell, expect_loss=expect_loss or ())
     if not done:
-        reporting.nothing_to_do()
+        run_report.nothing_to_do()
     lines = render.migrated(settings.reach, done) if done else [f"There is nothing to migrate to reach {revision}."]
-    _put_result(lines, as_json.migrated(done), json)
+    _put_result(lines, json_.migrated(done), json)
 
 
 @app.command()
 def recover(json: Json = False) -> None:
     """Finish an interrupted restore, or clear it away."""
-    from backupkit.faces import as_json
+    from backupkit.cli import json_
 
     settings = _load()
-    reporting.begin(settings, "recover", watched=at_terminal())
+    run_report.begin(settings, "recover", watched=at_terminal())
     found = _recover(settings)
     if not found:
-        reporting.nothing_to_do()
+        run_report.nothing_to_do()
     line = f"The restore of {shown(found.source)} is finished." if found else "There was nothing to recover."
-    _put_result([line], as_json.recovered(found), json)
+    _put_result([line], json_.recovered(found), json)
 
 
 @app.command()
@@ -297,9 +297,9 @@ def dump(
     json: Json = False,
 ) -> None:
     """Write the database as SQL text. The suffixes .gz and .zst compress it."""
-    from backupkit.faces import as_json, render
-    from backupkit.verbs.dump import dump as write
-    from backupkit.verbs.dump import dump_path, dump_to
+    from backupkit.backup.sql_dump import dump as write
+    from backupkit.backup.sql_dump import dump_path, dump_to
+    from backupkit.cli import json_, render
 
     settings = _settings(work="dump")
     warnings: list[str] = []
@@ -312,7 +312,7 @@ def dump(
         target = dump_path(settings, file)
         with listening() as tell:
             facts = write(settings, target, collecting(tell, warnings))
-        document = as_json.dumped(target, facts.tables, facts.rows)
+        document = json_.dumped(target, facts.tables, facts.rows)
         _put_result(render.dumped(facts.tables, facts.rows, target), document, json)
     if warnings:
         raise SystemExit(ExitCode.WARNINGS)
@@ -328,8 +328,8 @@ def restore_dump(
     json: Json = False,
 ) -> None:
     """Make the database from SQL text and put it in place, as a restore does."""
-    from backupkit.verbs.dump import dump_path, plan_dump
-    from backupkit.verbs.dump import restore_dump as load
+    from backupkit.backup.sql_dump import dump_path, plan_dump
+    from backupkit.backup.sql_dump import restore_dump as load
 
     settings = _settings_for_reading() if dry_run else _settings(work="restore-dump")
     if file == "-":
@@ -359,8 +359,8 @@ def export_one(
     json: Json = False,
 ) -> None:
     """Write one backup as one file: .tar.zst, .tar.gz or .tar; with .age at the end it is encrypted."""
-    from backupkit.faces import as_json, render
-    from backupkit.verbs import export
+    from backupkit.archive import export
+    from backupkit.cli import json_, render
 
     settings = _settings()
     if file == "-" and json:
@@ -378,7 +378,7 @@ def export_one(
             target = export.export_path(settings, file)
             done = export.export_backup(settings, name, target, closing, collecting(tell, warnings))
     if file != "-":
-        as_json.put(as_json.exported(done)) if json else _put(render.exported(done))
+        json_.put(json_.exported(done)) if json else _put(render.exported(done))
     if warnings:
         raise SystemExit(ExitCode.WARNINGS)
 
@@ -401,15 +401,15 @@ def import_one(
     json: Json = False,
 ) -> None:
     """Read a backup from such a file, or from one that tar made."""
-    from backupkit.faces import as_json, render
-    from backupkit.verbs import export
+    from backupkit.archive import export
+    from backupkit.cli import json_, render
 
     settings = _settings()
     keys = export.keys_for(settings, identity or (), lambda: ask_secret("Passphrase of the archive"))
     source = sys.stdin.buffer if file == "-" else export.export_path(settings, file)
     with listening() as tell:
         done = export.import_backup(settings, source, keys, name, trust, tell)
-    as_json.put(as_json.imported(done)) if json else _put(render.imported(settings.reach, done))
+    json_.put(json_.imported(done)) if json else _put(render.imported(settings.reach, done))
     if done.warnings:
         raise SystemExit(ExitCode.WARNINGS)
 
@@ -422,15 +422,15 @@ def delete(
     json: Json = False,
 ) -> None:
     """Delete one backup. A pinned one is refused."""
-    from backupkit.faces import as_json, render
-    from backupkit.verbs.remove import deletable, delete_backup
+    from backupkit.cli import json_, render
+    from backupkit.retention.delete import deletable, delete_backup
 
     settings = _settings()
     found = deletable(settings, name)
     _require_yes(f"Delete {found.path} for ever?", yes or force, "--yes deletes it.")
     with listening() as tell:
         found = delete_backup(settings, name, tell)
-    as_json.put(as_json.backup(found)) if json else _put(render.deleted(found))
+    json_.put(json_.backup(found)) if json else _put(render.deleted(found))
 
 
 @app.command()
@@ -443,18 +443,18 @@ def prune(
     """Delete old backups by the retention rules, and show why."""
     if remote is not None:
         return _prune_remote(remote, dry_run, force, json)
-    from backupkit.faces import as_json, render
-    from backupkit.verbs.prune import plan_prune, prune_backups
+    from backupkit.cli import json_, render
+    from backupkit.retention.prune import plan_prune, prune_backups
 
     settings = _settings_for_reading() if dry_run else _settings(work="prune")
     plan = plan_prune(settings)
     if not json:
         _put(render.prune_plan(settings, plan))
     if dry_run:
-        return as_json.put(as_json.prune_plan(plan)) if json else None
+        return json_.put(json_.prune_plan(plan)) if json else None
     with listening() as tell:
         done = prune_backups(settings, plan, force, tell)
-    as_json.put(as_json.pruned(plan, done)) if json else _put(render.pruned(done))
+    json_.put(json_.pruned(plan, done)) if json else _put(render.pruned(done))
     if done.warnings:
         raise SystemExit(ExitCode.WARNINGS)
 
@@ -470,28 +470,28 @@ def push(
     json: Json = False,
 ) -> None:
     """Copy backups to the remotes. What is there already stays as it is."""
-    from backupkit.faces import as_json, render
-    from backupkit.verbs.push import push_backups, refuse_failed
+    from backupkit.cli import json_, render
+    from backupkit.remotes.push import push_backups, refuse_failed
 
     settings = _settings(work="push")
     if not yes and not force:
         _require_agreement_to_git(settings, remote)
     with listening() as tell:
         done = push_backups(settings, name, remote, tell)
-    _put_result(render.pushed(done), [as_json.pushed(one) for one in done], json)
+    _put_result(render.pushed(done), [json_.pushed(one) for one in done], json)
     refuse_failed(done)
 
 
 @app.command()
 def pull(name: Name, remote: RemoteName = None, trust: Trust = False, json: Json = False) -> None:
     """Fetch a backup from a remote, and compare every byte."""
-    from backupkit.faces import as_json, render
-    from backupkit.verbs.pull import pull_backup, the_remote
+    from backupkit.cli import json_, render
+    from backupkit.remotes.pull import pull_backup, the_remote
 
     settings = _settings(work="pull")
     with listening() as tell:
         done = pull_backup(settings, name, the_remote(settings, remote), tell, trust=trust)
-    _put_result(render.pulled(settings.reach, done), as_json.backup(done.backup), json)
+    _put_result(render.pulled(settings.reach, done), json_.backup(done.backup), json)
 
 
 @app.command()
@@ -502,8 +502,8 @@ def remotes(
     json: Json = False,
 ) -> None:
     """Ask every remote: can it be used, what is missing there, and is it 3-2-1?"""
-    from backupkit.faces import as_json, render
-    from backupkit.verbs.remotes import look_at_remotes, prepare_remote, refuse_unreachable, refuse_without
+    from backupkit.cli import json_, render
+    from backupkit.remotes.registry import look_at_remotes, prepare_remote, refuse_unreachable, refuse_without
 
     settings = _settings_for_reading()
     with listening() as tell:
@@ -511,7 +511,7 @@ def remotes(
             prepare_remote(settings, init, tell)
         refuse_without(settings)
         found = look_at_remotes(settings, tell)
-    as_json.put(as_json.copies(found)) if json else _put(render.copies(settings, found))
+    json_.put(json_.copies(found)) if json else _put(render.copies(settings, found))
     if init is not None:
         return
     refuse_unreachable(found)
@@ -541,11 +541,11 @@ def history(
     json: Json = False,
 ) -> None:
     """Show what was done, newest first: when, by whom, with what result, how long it took."""
-    from backupkit.faces import as_json, render
-    from backupkit.parts import history as kept
-    from backupkit.words import documents
-    from backupkit.words.clock import utc_now
-    from backupkit.words.times import moment
+    from backupkit.cli import json_, render
+    from backupkit.model import documents
+    from backupkit.model.clock import utc_now
+    from backupkit.model.durations import moment
+    from backupkit.repository import history as kept
 
     settings = _settings_for_reading()
     earliest = moment(since, utc_now(), settings.zone) if since else None
@@ -555,7 +555,7 @@ def history(
     found = [one for one in told.operations if one.has_failed or not failures]
     found = [one for one in found if earliest is None or one.started_at >= earliest]
     if json:
-        as_json.put([documents.operation(one) for one in found[:limit]])
+        json_.put([documents.operation(one) for one in found[:limit]])
     else:
         _put(render.history(settings, found[:limit], len(found[limit:])))
 
@@ -569,10 +569,10 @@ def status(
     json: Json = False,
 ) -> None:
     """Say whether the data is safe. Exit code 0: fine, 1: warning, 2: critical."""
-    from backupkit.faces import as_json, render
-    from backupkit.faces import prometheus as metrics
-    from backupkit.verbs.status import LEVELS
-    from backupkit.verbs.status import status as assess
+    from backupkit.cli import json_, render
+    from backupkit.monitoring import prometheus as metrics
+    from backupkit.monitoring.status import LEVELS
+    from backupkit.monitoring.status import status as assess
 
     if json and prometheus == "-":
         raise Refused("With - the metrics themselves go to stdout.", hint="Leave out --json, or name a file.")
@@ -584,7 +584,7 @@ def status(
     if prometheus == "-":
         print(content, end="")
     elif json:
-        as_json.put(as_json.status(found))
+        json_.put(json_.status(found))
     else:
         _put(render.status(settings, found))
     raise SystemExit(LEVELS.index(found.level))
@@ -599,16 +599,16 @@ def report(
     json: Json = False,
 ) -> None:
     """Write one HTML page about the backups, to mail or to serve."""
-    from backupkit.faces import as_json
-    from backupkit.faces.report.page import page
-    from backupkit.verbs.report import DEFAULT_FILE, report_path, write_report
-    from backupkit.verbs.report import report as gather
+    from backupkit.cli import json_
+    from backupkit.monitoring.report_facts import DEFAULT_FILE, report_path, write_report
+    from backupkit.monitoring.report_facts import report as gather
+    from backupkit.web.report.page import page
 
     if json and output is not None:
         raise Refused("With --json what the page says goes to stdout.", hint="Leave out --output.")
     settings = _settings_for_reading()
     if json:
-        return as_json.put(as_json.report(gather(settings)))
+        return json_.put(json_.report(gather(settings)))
     if output is None:
         output = DEFAULT_FILE if sys.stdout.isatty() else "-"  # nobody reads HTML at a terminal
     path = report_path(settings, output) if output != "-" else None
@@ -629,7 +629,7 @@ def schedule(
         return _list_runs(json)
     if json:
         raise Refused("The scheduler has no result to show as JSON.", hint="Add --list: it shows the next runs.")
-    from backupkit.faces.daemon import Daemon
+    from backupkit.cli.daemon import Daemon
 
     settings = _load()
     if code := Daemon(settings, lambda: _load_again(settings)).serve():
@@ -643,10 +643,10 @@ def recovery_kit(
     ] = None,
 ) -> None:
     """Write a sheet to print: how to start again on a new machine. It holds no secret."""
-    from backupkit.faces.host import git_facts, host
-    from backupkit.faces.recovery_sheet import sheet
-    from backupkit.verbs.recovery_kit import copies_of, sheet_path, write_sheet
-    from backupkit.verbs.recovery_kit import recovery_kit as gather
+    from backupkit.cli.host import git_facts, host
+    from backupkit.monitoring.recovery_kit import copies_of, sheet_path, write_sheet
+    from backupkit.monitoring.recovery_kit import recovery_kit as gather
+    from backupkit.web.recovery_sheet import sheet
 
     settings = _settings_for_reading()
     path = sheet_path(settings, file) if file and file != "-" else None
@@ -660,15 +660,15 @@ def recovery_kit(
 @config_group.callback(invoke_without_command=True)
 def config(ctx: typer.Context, json: Json = False) -> None:
     """Show the settings in force, and where each comes from."""
-    from backupkit.faces import as_json, render
-    from backupkit.words.settings import origins
+    from backupkit.cli import json_, render
+    from backupkit.config.settings import origins
 
     if ctx.invoked_subcommand:
         return
     settings = _load()
     values = {name: (getattr(settings, name), origin) for name, origin in origins(settings).items()}
     if json:
-        return as_json.put(as_json.config(values), versioned=False)
+        return json_.put(json_.config(values), versioned=False)
     rows = ((name, render.value(value), origin) for name, (value, origin) in values.items())
     _put(render.table(("SETTING", "VALUE", "FROM"), rows))
 
@@ -679,16 +679,16 @@ def config_init(
     json: Json = False,
 ) -> None:
     """Write a backup.toml with every setting commented out."""
-    from backupkit.faces import as_json
-    from backupkit.verbs.configure import begin_file
-    from backupkit.words.settings_schema import template
+    from backupkit.cli import json_
+    from backupkit.config.editor import begin_file
+    from backupkit.config.schema import template
 
     if stdout and json:
         raise Refused("With --stdout the file itself goes to stdout.", hint="Leave out --json.")
     if stdout:
         return print(template(_app_folder()), end="")
     path = begin_file(_app_folder(), _contained())
-    as_json.put(as_json.settings_file(path)) if json else _put([f"{path} is there, with every setting commented out."])
+    json_.put(json_.settings_file(path)) if json else _put([f"{path} is there, with every setting commented out."])
 
 
 @config_group.command("set")
@@ -698,7 +698,7 @@ def config_set(
     json: Json = False,
 ) -> None:
     """Set a value in backup.toml. The rest of the file stays as it is."""
-    from backupkit.verbs.configure import set_value
+    from backupkit.config.editor import set_value
 
     _show_changed(set_value(_app_folder(), _contained(), key, value), json)
 
@@ -709,7 +709,7 @@ def config_unset(
     json: Json = False,
 ) -> None:
     """Remove a value from backup.toml, so that the default applies."""
-    from backupkit.verbs.configure import unset_value
+    from backupkit.config.editor import unset_value
 
     _show_changed(unset_value(_app_folder(), _contained(), key), json)
 
@@ -717,10 +717,10 @@ def config_unset(
 @config_group.command("schema")
 def config_schema() -> None:
     """Print a JSON schema of backup.toml, for editors."""
-    from backupkit.faces import as_json
-    from backupkit.words.settings_schema import json_schema
+    from backupkit.cli import json_
+    from backupkit.config.schema import json_schema
 
-    as_json.put(json_schema(), versioned=False)
+    json_.put(json_schema(), versioned=False)
 
 
 app.add_typer(config_group, name="config")
@@ -734,14 +734,14 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Diagnose this set-up, and name the command for each problem."""
-    from backupkit.faces import as_json, render
-    from backupkit.verbs import doctor as diagnosis
+    from backupkit.cli import json_, render
+    from backupkit.monitoring import doctor as diagnosis
 
     settings = _load()
     with listening() as tell:
         found = diagnosis.at_start(settings) if at_start else diagnosis.examine(settings, tell)
     if json:
-        as_json.put([as_json.finding(one) for one in found])
+        json_.put([json_.finding(one) for one in found])
     else:
         _put(render.findings(found))
     if any(finding.level == "wrong" for finding in found):
@@ -751,14 +751,15 @@ def doctor(
 @app.command("notify-test")
 def notify_test(json: Json = False) -> None:
     """Send a test message to every notification address."""
-    from backupkit.faces import as_json, notify, render
+    from backupkit.cli import json_, render
+    from backupkit.monitoring.notify import messages
 
     settings = _load()
-    to = notify.everyone(settings)
+    to = messages.everyone(settings)
     if not to:
         raise Refused("Nobody is to be told of anything.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
-    deliveries = notify.send(settings, notify.test_message(settings), to)
-    as_json.put([as_json.delivery(one) for one in deliveries]) if json else _put(render.deliveries(deliveries))
+    deliveries = messages.send(settings, messages.test_message(settings), to)
+    json_.put([json_.delivery(one) for one in deliveries]) if json else _put(render.deliveries(deliveries))
     if any(one.trouble for one in deliveries):
         raise SystemExit(ExitCode.FAILED)
 
@@ -775,14 +776,14 @@ def ui(
     ] = None,
 ) -> None:
     """Open the terminal interface: see that the data is safe, make backups, restore."""
-    from backupkit.words.extras import from_extra
+    from backupkit.config.extras import from_extra
 
     if web:
         return _serve_ui(host or "127.0.0.1", port)
     if host is not None or port is not None:
         raise Refused("--host and --port say where a browser finds it.", hint="Add --web.")
     with from_extra("ui", "The terminal interface"):
-        from backupkit.faces.ui.window import Window
+        from backupkit.ui.window import Window
     _require_terminal()
     Window(_settings_for_reading()).run()
 
@@ -792,7 +793,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the throw-away data, and say where it is.")] = False,
 ) -> None:
     """Play a whole story on throw-away data: app, backup, disaster, restore, proof."""
-    from backupkit.faces.demo import tell_story
+    from backupkit.demo.story import tell_story
 
     tell_story(Path(__file__).resolve(), keep)
 
@@ -807,9 +808,9 @@ def main() -> None:
 
 
 def _load() -> Settings:
-    from backupkit.faces import log
-    from backupkit.faces.rights import work_as_owner
-    from backupkit.words.settings import load_settings
+    from backupkit.cli.rights import work_as_owner
+    from backupkit.config.settings import load_settings
+    from backupkit.monitoring import log
 
     work_as_owner(_app_dir())
     settings = load_settings(_app_dir())
@@ -821,9 +822,9 @@ def _load() -> Settings:
 
 def _load_again(before: Settings) -> Settings:
     """The settings as they are now; the log stays open where it is the same."""
-    from backupkit.faces import log
-    from backupkit.faces.rights import work_as_owner
-    from backupkit.words.settings import load_settings
+    from backupkit.cli.rights import work_as_owner
+    from backupkit.config.settings import load_settings
+    from backupkit.monitoring import log
 
     work_as_owner(_app_dir())
     settings = load_settings(_app_dir())
@@ -834,14 +835,14 @@ def _load_again(before: Settings) -> Settings:
 
 
 def _list_runs(json: bool) -> None:
-    from backupkit.faces import as_json, render
-    from backupkit.verbs.agenda import next_runs
+    from backupkit.cli import json_, render
+    from backupkit.scheduling.agenda import next_runs
 
     settings = _settings_for_reading()
     found, is_at_work = next_runs(settings)
     if not is_at_work:
         say("No scheduler is at work for this backups folder: these are the runs if one were.")
-    as_json.put([as_json.due(one) for one in found]) if json else _put(render.due(settings, found))
+    json_.put([json_.due(one) for one in found]) if json else _put(render.due(settings, found))
 
 
 def _app_dir() -> Path:
@@ -852,23 +853,23 @@ def _app_dir() -> Path:
 
 def _app_folder() -> Path:
     """Where `backup.toml` is, for commands that mend settings which cannot be loaded."""
-    from backupkit.faces.rights import edit_as_owner
-    from backupkit.words.settings import app_folder
+    from backupkit.cli.rights import edit_as_owner
+    from backupkit.config.settings import app_folder
 
     edit_as_owner(_app_dir())
     return app_folder(_app_dir())
 
 
 def _contained() -> bool:
-    from backupkit.words.reach import is_contained
+    from backupkit.config.deployment import is_contained
 
     return is_contained(os.environ)
 
 
 def _show_changed(done: Changed, json: bool) -> None:
-    from backupkit.faces import as_json, render
+    from backupkit.cli import json_, render
 
-    as_json.put(as_json.setting(done)) if json else _put(render.changed(done))
+    json_.put(json_.setting(done)) if json else _put(render.changed(done))
     if done.overridden_by:
         say(f"{done.overridden_by} in the environment overrides this.")
 
@@ -877,14 +878,14 @@ def _settings(work: str = "") -> Settings:
     """The settings, after an interrupted restore was finished; `work` names a command whose end is to be reported."""
     settings = _load()
     if work:
-        reporting.begin(settings, work, watched=at_terminal() and work != "run")
+        run_report.begin(settings, work, watched=at_terminal() and work != "run")
     _recover(settings)
     return settings
 
 
 def _recover(settings: Settings) -> Journal | None:
     """The restore that was finished; what it warned of makes the command end with 3, whatever comes after."""
-    from backupkit.verbs.recover import recover as finish
+    from backupkit.restore.recovery import recover as finish
 
     heard: list[str] = []
     with listening() as tell:
@@ -896,7 +897,7 @@ def _recover(settings: Settings) -> Journal | None:
 
 def _settings_for_reading() -> Settings:
     """The settings of a command that only reads: it says that a restore is unfinished, and leaves it so."""
-    from backupkit.verbs.recover import unfinished
+    from backupkit.restore.recovery import unfinished
 
     settings = _load()
     if what := unfinished(settings):
@@ -908,25 +909,25 @@ def _settings_for_reading() -> Settings:
 def _back_up(command: str, order: Order, if_needed: bool, json: bool) -> None:
     from dataclasses import replace
 
-    from backupkit.faces import as_json, render
-    from backupkit.verbs.create import backup_of_today, create_backup, create_backup_if_needed
+    from backupkit.backup.create import backup_of_today, create_backup, create_backup_if_needed
+    from backupkit.cli import json_, render
 
     settings = _settings(work=command)
     with listening() as tell:
         created = (create_backup_if_needed if if_needed else create_backup)(settings, order, tell)
     if created is None:
-        reporting.nothing_to_do()
+        run_report.nothing_to_do()
         there = backup_of_today(settings, whole=order.uploads)
         say(f"There is a backup of today already: {there.name if there else 'deleted meanwhile'}.")
-        return as_json.put(as_json.backup(there) if there else None) if json else None
+        return json_.put(json_.backup(there) if there else None) if json else None
     created = replace(created, warnings=_push_after(settings, created.warnings))
-    _put_result(render.made(created), as_json.created(created), json)
+    _put_result(render.made(created), json_.created(created), json)
     if created.warnings:
         raise SystemExit(ExitCode.WARNINGS)
 
 
 def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: bool, json: bool) -> None:
-    from backupkit.verbs.restore import restore_backup
+    from backupkit.restore.restore import restore_backup
 
     if dry_run:
         return _show_plan(plan, json)
@@ -937,42 +938,42 @@ def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: b
 
 
 def _show_plan(plan: RestorePlan, json: bool) -> None:
-    from backupkit.faces import as_json, render
+    from backupkit.cli import json_, render
 
-    as_json.put(as_json.plan(plan)) if json else _put(render.plan(plan))
+    json_.put(json_.plan(plan)) if json else _put(render.plan(plan))
 
 
 def _set_pin(name: str, pinned: bool, json: bool) -> None:
-    from backupkit.faces import as_json
-    from backupkit.verbs.remove import set_pin
+    from backupkit.cli import json_
+    from backupkit.retention.delete import set_pin
 
     settings = _settings()
     with listening() as tell:
         found = set_pin(settings, name, pinned, tell)
     if json:
-        as_json.put(as_json.backup(found))
+        json_.put(json_.backup(found))
     else:
         _put([f"{found.name} is {'pinned' if pinned else 'not pinned'}."])
 
 
 def _list_remote(remote: str, json: bool) -> None:
-    from backupkit.faces import as_json, render
-    from backupkit.parts import store
-    from backupkit.parts.remotes.remote import remote_document
-    from backupkit.verbs.pull import list_remote
+    from backupkit.cli import json_, render
+    from backupkit.remotes.base import remote_document
+    from backupkit.remotes.pull import list_remote
+    from backupkit.repository import store
 
     settings = _settings_for_reading()
     with listening() as tell:
         found = list_remote(settings, remote, tell)
     if json:
-        return as_json.put(list(map(remote_document, found)))
+        return json_.put(list(map(remote_document, found)))
     _put(render.remote_listing(settings, remote, found, store.taken_names(settings)))
 
 
 def _verify_remote(remote: str, name: str | None, test_restore: bool, json: bool) -> None:
-    from backupkit.faces import as_json
-    from backupkit.parts import store
-    from backupkit.verbs.pull import prove_remote, verify_remote
+    from backupkit.cli import json_
+    from backupkit.remotes.pull import prove_remote, verify_remote
+    from backupkit.repository import store
 
     settings = _settings_for_reading()
     with listening() as tell:
@@ -982,12 +983,12 @@ def _verify_remote(remote: str, name: str | None, test_restore: bool, json: bool
             verify_remote(settings, remote, tell)
     if test_restore:
         return _show_verified(settings, done, False, False, json)
-    as_json.put(as_json.remote_verified(remote)) if json else _put([f"{remote}: sound, as far as it can check."])
+    json_.put(json_.remote_verified(remote)) if json else _put([f"{remote}: sound, as far as it can check."])
 
 
 def _prune_remote(remote: str, dry_run: bool, force: bool, json: bool) -> None:
-    from backupkit.faces import as_json, render
-    from backupkit.verbs.prune_remote import plan_remote_prune, prune_remote
+    from backupkit.cli import json_, render
+    from backupkit.remotes.prune import plan_remote_prune, prune_remote
 
     settings = _settings_for_reading()
     with listening() as tell:
@@ -995,16 +996,16 @@ def _prune_remote(remote: str, dry_run: bool, force: bool, json: bool) -> None:
         if not json:
             _put(render.prune_plan(settings, plan))
         if dry_run:
-            return as_json.put(as_json.prune_plan(plan)) if json else None
+            return json_.put(json_.prune_plan(plan)) if json else None
         done = prune_remote(settings, remote, plan, force, tell)
-    as_json.put(as_json.pruned(plan, done)) if json else _put(render.removed_there(remote, done))
+    json_.put(json_.pruned(plan, done)) if json else _put(render.removed_there(remote, done))
     if done.warnings:
         raise SystemExit(ExitCode.WARNINGS)
 
 
 def _push_after(settings: Settings, warnings: tuple[str, ...]) -> tuple[str, ...]:
     """The warnings so far, and those of carrying it away, where the settings want that."""
-    from backupkit.verbs.push import push_after
+    from backupkit.remotes.push import push_after
 
     if not settings.push_after_backup or not settings.remotes:
         return warnings
@@ -1013,8 +1014,8 @@ def _push_after(settings: Settings, warnings: tuple[str, ...]) -> tuple[str, ...
 
 
 def _to_verify(settings: Settings, name: str | None, every: bool, at_random: bool) -> list[Backup]:
-    from backupkit.parts import store
-    from backupkit.verbs.verify import backup_at, pick
+    from backupkit.repository import store
+    from backupkit.verify.verify import backup_at, pick
 
     if every:
         return store.all_backups(settings)
@@ -1029,26 +1030,26 @@ def _to_verify(settings: Settings, name: str | None, every: bool, at_random: boo
 
 
 def _verify_file(settings: Settings, path: Path, too_much: bool, json: bool) -> None:
-    from backupkit.faces import as_json, render
-    from backupkit.verbs.verify import verify_file
+    from backupkit.cli import json_, render
+    from backupkit.verify.verify import verify_file
 
     if too_much:
         raise Refused(f"{path} is a database file, not a backup.", hint="It can be checked: leave out that option.")
     with listening() as tell:
         found = verify_file(settings, path.absolute(), tell)
-    as_json.put(as_json.verified_file(found)) if json else _put(render.verified_file(found))
+    json_.put(json_.verified_file(found)) if json else _put(render.verified_file(found))
     if found.flaws:
         raise Damaged(f"{path} is damaged: {found.flaws[0].text}.", hint="Try a backup: `list`.")
 
 
 def _show_verified(settings: Settings, done: list[Verified], every: bool, accept: bool, json: bool) -> None:
-    from backupkit.faces import as_json, render
-    from backupkit.verbs.prune import accept as accept_backup
-    from backupkit.verbs.verify import refuse_bad
+    from backupkit.cli import json_, render
+    from backupkit.retention.prune import accept as accept_backup
+    from backupkit.verify.verify import refuse_bad
 
     if json:
-        found = [as_json.verified(one) for one in done]
-        as_json.put(found if every else found[0])
+        found = [json_.verified(one) for one in done]
+        json_.put(found if every else found[0])
     else:
         _put(render.verified(settings, done))
     refuse_bad(settings, done)
@@ -1073,10 +1074,10 @@ def _require_yes(question: str, answered: bool, hint: str = "--yes goes ahead, -
 
 
 def _serve_ui(host: str, port: int | None) -> None:
-    from backupkit.words.extras import from_extra
+    from backupkit.config.extras import from_extra
 
     with from_extra("ui", "The interface in a browser"):
-        from backupkit.faces.ui import web
+        from backupkit.ui import web
     settings = _settings_for_reading()
     title, outside = f"Backups of {settings.app_id}", os.environ.get("BACKUP_HOST_ADDRESS", "")
     web.serve(
@@ -1114,7 +1115,7 @@ def _explain_stop(settings: Settings, stop: bool) -> None:
 
 def _require_agreement(plan: RestorePlan, answered: bool) -> None:
     """Show the plan, and go on only if the answer is yes."""
-    from backupkit.faces import render
+    from backupkit.cli import render
 
     _require_person(answered)
     for line in render.plan(plan):
@@ -1123,26 +1124,26 @@ def _require_agreement(plan: RestorePlan, answered: bool) -> None:
 
 
 def _show_restored(settings: Settings, done: Restored, json: bool) -> None:
-    from backupkit.faces import as_json, render
+    from backupkit.cli import json_, render
 
-    _put_result(render.restored(settings.reach, done), as_json.restored(done), json)
+    _put_result(render.restored(settings.reach, done), json_.restored(done), json)
     if done.warnings:
         raise SystemExit(ExitCode.WARNINGS)
 
 
 def _put_result(lines: Iterable[str], document: object, json: bool) -> None:
     """What the command came to, in words or as JSON; the words go into the report in either case."""
-    from backupkit.faces import as_json
+    from backupkit.cli import json_
 
     lines = list(lines)
-    reporting.tell(lines)
-    as_json.put(document) if json else _put(lines)
+    run_report.tell(lines)
+    json_.put(document) if json else _put(lines)
 
 
 def _put(lines: Iterable[str]) -> None:
     """Print results, a line each. No control character in them reaches the terminal."""
-    from backupkit.words.names import printable
-    from backupkit.words.reach import in_full
+    from backupkit.config.deployment import in_full
+    from backupkit.model.names import printable
 
     for line in lines:
         print(printable(in_full(line)))

@@ -21,9 +21,9 @@ sys.path.insert(0, str(BACKEND))
 from typer.main import get_command  # noqa: E402
 
 import backup_restore  # noqa: E402
-from backupkit.words.remotes import TABLE_TYPES, RemoteTable  # noqa: E402
-from backupkit.words.settings import SETTINGS_FILE, Settings, secret_names  # noqa: E402
-from backupkit.words.settings_schema import SCHEMA_FILE, allowed, default_in_words, json_schema, template  # noqa: E402
+from backupkit.config.remotes import TABLE_TYPES, RemoteTable  # noqa: E402
+from backupkit.config.schema import SCHEMA_FILE, allowed, default_in_words, json_schema, template  # noqa: E402
+from backupkit.config.settings import SETTINGS_FILE, Settings, secret_names  # noqa: E402
 
 MARKER = "<!-- Generated below this line by docs/make_reference.py from the program's own help. -->"
 READ_MORE = {

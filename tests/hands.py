@@ -19,9 +19,9 @@ from textual.pilot import Pilot
 from textual.screen import ModalScreen
 from textual.widget import Widget
 
-from backupkit.faces.ui.window import Window
-from backupkit.words.clock import Clock, utc_now
-from backupkit.words.settings import Settings
+from backupkit.config.settings import Settings
+from backupkit.model.clock import Clock, utc_now
+from backupkit.ui.window import Window
 from small_app import SmallApp
 
 SMALL, LARGE = (80, 24), (120, 40)

@@ -33,10 +33,10 @@ import backup_restore
 backup_restore.main()
 """
 
-BEFORE_THE_DATABASE = ("backupkit.verbs.recover", "replace_database", "before")
-AFTER_THE_COMMIT = ("backupkit.verbs.recover", "replace_database", "after")
-AMONG_THE_UPLOADS = ("backupkit.parts.sources.delta_apply", "_Applying.put", "after")
-WHILE_STAGING = ("backupkit.parts.journal", "write", "before")
+BEFORE_THE_DATABASE = ("backupkit.restore.recovery", "replace_database", "before")
+AFTER_THE_COMMIT = ("backupkit.restore.recovery", "replace_database", "after")
+AMONG_THE_UPLOADS = ("backupkit.uploads.apply", "_Applying.put", "after")
+WHILE_STAGING = ("backupkit.restore.journal", "write", "before")
 
 Point = tuple[str, str, str]
 

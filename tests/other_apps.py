@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backupkit.words.settings import Settings
+from backupkit.config.settings import Settings
 from small_app import BACKEND, COMMAND, Result, clean_environment
 
 INI = """

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import backup_restore
-from backupkit.words.reach import in_full
+from backupkit.config.deployment import in_full
 from small_app import COMMAND, Result, SmallApp, clean_environment
 
 # What a refused command may leave: who was here, and that it was refused.

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from backupkit.words.settings import Settings
+from backupkit.config.settings import Settings
 
 NOON = datetime(2026, 6, 15, 12, 0, 0, tzinfo=UTC)
 BACKEND = Path(__file__).resolve().parent.parent / "backend"

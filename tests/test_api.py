@@ -23,9 +23,9 @@ import pytest
 
 import backupkit
 from backupkit import AppFolder, Settings, create_backup_now, list_backups
-from backupkit.parts import store
-from backupkit.words.errors import Refused
-from backupkit.words.extras import from_extra
+from backupkit.config.extras import from_extra
+from backupkit.model.errors import Refused
+from backupkit.repository import store
 from examples import PYTHON, examples
 from small_app import BACKEND, INITIAL, NOON, SALARY, SmallApp, clean_environment
 
@@ -296,7 +296,7 @@ def test_a_type_checker_sees_what_is_imported_when_it_runs() -> None:
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, backupkit; print(*sorted(name for name in sys.modules if name.startswith('backupkit')))"
-    assert program(code, BACKEND).stdout.split() == ["backupkit", "backupkit.words", "backupkit.words.version"]
+    assert program(code, BACKEND).stdout.split() == ["backupkit", "backupkit.words", "backupkit.model.version"]
 
 
 def test_a_program_s_calls_import_neither_command_line_nor_alembic() -> None:
@@ -330,7 +330,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_type() -> None:
 
 def test_a_missing_module_of_our_own_is_not_taken_for_an_extra() -> None:
     with pytest.raises(ModuleNotFoundError), from_extra("ui", "The interface"):
-        importlib.import_module("backupkit.faces.nothing")
+        importlib.import_module("backupkit.api.nothing")
 
 
 def test_what_an_extra_brings_is_imported() -> None:

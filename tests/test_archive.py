@@ -19,10 +19,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as some
 
-from backupkit.ground import disk
-from backupkit.parts import manifest, tar
-from backupkit.verbs.export import import_backup
-from backupkit.words.errors import BackupError, Damaged, NoSpace
+from backupkit.archive import tar
+from backupkit.archive.export import import_backup
+from backupkit.fs import disk
+from backupkit.model.errors import BackupError, Damaged, NoSpace
+from backupkit.repository import manifest
 from refusals import picture
 from small_app import COMMAND, SmallApp, clean_environment
 

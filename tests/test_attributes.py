@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import index
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.doctor import examine
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.verbs.undo import plan_undo
-from backupkit.words.model import Metadata, Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Metadata, Order
+from backupkit.monitoring.doctor import examine
+from backupkit.repository import files_cache
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.restore.undo import plan_undo
 from killed import AMONG_THE_UPLOADS, kill
 from small_app import COMMAND, SmallApp, clean_environment, tree
 
@@ -78,7 +78,7 @@ def back_up(app: SmallApp, name: str) -> Path:
 
 
 def metadata_of(app: SmallApp, name: str) -> Metadata:
-    from backupkit.parts import manifest
+    from backupkit.repository import manifest
 
     return manifest.read_metadata(app.backups / name, app.settings.zone)
 
@@ -208,7 +208,7 @@ def test_a_test_restore_compares_them(rich: SmallApp) -> None:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock's tick after which a change would show is over at once."""
-    monkeypatch.setattr(index, "_TICK", 0)
+    monkeypatch.setattr(files_cache, "_TICK", 0)
 
 
 @pytest.mark.usefixtures("settled")
@@ -227,7 +227,7 @@ def test_a_file_whose_attributes_changed_is_not_linked(
     rich: SmallApp, monkeypatch: pytest.MonkeyPatch, path: str, tick: str
 ) -> None:
     if tick == "over":
-        monkeypatch.setattr(index, "_TICK", 0)
+        monkeypatch.setattr(files_cache, "_TICK", 0)
     one = back_up(rich, "one")
     sealed = extras(one / "uploads")
     os.setxattr(rich.uploads / path, "user.origin", b"changed")

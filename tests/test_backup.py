@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import manifest, store
-from backupkit.parts.sources import uploads_copy
-from backupkit.verbs.create import backup_of_today, create_backup
-from backupkit.words.errors import SourceBroken
-from backupkit.words.events import Event, Warned
-from backupkit.words.model import Metadata, Order
-from backupkit.words.settings import Settings
+from backupkit.backup.create import backup_of_today, create_backup
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Metadata, Order
+from backupkit.model.errors import SourceBroken
+from backupkit.model.events import Event, Warned
+from backupkit.repository import manifest, store
+from backupkit.uploads import archiver
 from small_app import HEAD, MERGED, NOON, REMINDERS, SALARY, SmallApp, tree
 
 
@@ -212,7 +212,7 @@ def test_an_uploads_folder_that_is_itself_a_link_is_backed_up(app: SmallApp, tmp
 
 def test_a_file_that_changes_while_it_is_copied_is_taken_again(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
     path = app.write_upload("growing", b"old")
-    real = uploads_copy.disk.copy_contents
+    real = archiver.disk.copy_contents
     calls: list[Path] = []
 
     def copy_and_disturb(source: int, target: int, sparse: bool = False) -> tuple[int, str]:
@@ -222,7 +222,7 @@ def test_a_file_that_changes_while_it_is_copied_is_taken_again(app: SmallApp, mo
             path.write_bytes(b"new content")
         return copied
 
-    monkeypatch.setattr(uploads_copy.disk, "copy_contents", copy_and_disturb)
+    monkeypatch.setattr(archiver.disk, "copy_contents", copy_and_disturb)
     metadata = back_up(app)
     assert calls
     assert (app.backups / "first" / "uploads" / "growing").read_bytes() == b"new content"

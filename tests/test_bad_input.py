@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from backupkit.verbs.create import create_backup
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
 from refusals import another_process, as_user, assert_refusal, picture, refused, refused_to_user, run_here
 from small_app import INITIAL, SmallApp
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.ground import disk
-from backupkit.parts import rows
-from backupkit.verbs import browse
-from backupkit.verbs.create import create_backup
-from backupkit.words.errors import BackupError, Damaged, NoSuchBackup, Refused, SourceUnreadable
-from backupkit.words.events import Event, Warned
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.fs import disk
+from backupkit.model.backup import Order
+from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, SourceUnreadable
+from backupkit.model.events import Event, Warned
+from backupkit.sqlite import rows
+from backupkit.verify import browse
 from refusals import Picture, picture
 from small_app import SmallApp
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from backupkit.verbs.create import create_backup
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
 from refusals import run_here
 from small_app import SmallApp
 

@@ -15,8 +15,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backupkit.parts.compression import compressing, decompressing, open_for_reading, open_for_writing
-from backupkit.words.errors import Damaged, NoSuchBackup
+from backupkit.fs.compression import compressing, decompressing, open_for_reading, open_for_writing
+from backupkit.model.errors import Damaged, NoSuchBackup
 
 SUFFIXES = ["", ".gz", ".zst"]
 CONTENT = b"INSERT INTO t VALUES('it''s');\n" * 20_000 + os.urandom(5000)
@@ -176,7 +176,7 @@ def test_a_bomb_is_read_in_little_memory(tmp_path: Path, kind: str) -> None:
     script = """
         import resource, sys
         from pathlib import Path
-        from backupkit.parts.compression import open_for_reading
+        from backupkit.fs.compression import open_for_reading
         import zstandard
         before, total = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
         with open_for_reading(Path(sys.argv[1])) as stream:

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.ground import disk
-from backupkit.verbs import configure
-from backupkit.words import settings_schema
-from backupkit.words.errors import Locked, Refused
-from backupkit.words.settings import Settings, check_file, load_settings, secret_names
+from backupkit.config import editor, schema
+from backupkit.config.settings import Settings, check_file, load_settings, secret_names
+from backupkit.fs import disk
+from backupkit.model.errors import Locked, Refused
 from refusals import another_process, refused, refused_to_user, run_here
 from small_app import BACKEND, SmallApp, clean_environment
 
@@ -65,7 +64,7 @@ def test_init_writes_every_setting_with_what_it_means_and_sets_none(app: SmallAp
 
 
 def test_every_default_that_init_tells_is_one(app: SmallApp) -> None:
-    uncommented = re.sub(r"^# (?=[a-z_]+ = )", "", settings_schema.template(app.folder), flags=re.M)
+    uncommented = re.sub(r"^# (?=[a-z_]+ = )", "", schema.template(app.folder), flags=re.M)
     told = check_file(app.folder, uncommented)
     assert told.model_dump(exclude={"dir", "app_id"}) == check_file(app.folder, "").model_dump(
         exclude={"dir", "app_id"}
@@ -83,14 +82,14 @@ def test_init_never_overwrites(app: SmallApp, file: Path) -> None:
 
 
 def test_init_can_print_instead(app: SmallApp, file: Path) -> None:
-    assert configured(app, "init", "--stdout") == settings_schema.template(app.folder)
+    assert configured(app, "init", "--stdout") == schema.template(app.folder)
     assert file.read_text() == OWN
     refused(app, "config", "init", "--stdout", "--json", code=2, names="--stdout", hint="--json")
 
 
 def test_the_reference_apps_file_is_what_init_writes() -> None:
     """It is mounted into the container, so it has to be there."""
-    assert (BACKEND / "backup.toml").read_text() == settings_schema.template(BACKEND)
+    assert (BACKEND / "backup.toml").read_text() == schema.template(BACKEND)
 
 
 # Setting.
@@ -226,7 +225,7 @@ def test_a_file_that_is_no_toml_is_left_alone(app: SmallApp, file: Path) -> None
 
 def test_a_table_of_somebodys_own_stays_behind_the_values(app: SmallApp, file: Path) -> None:
     """Nothing that is set may slip into a table."""
-    text = configure._with(f"{OWN}[later]\nservice = 1\n", {**tomllib.loads(OWN), "later": {"service": 1}}, "dir", "x")
+    text = editor._with(f"{OWN}[later]\nservice = 1\n", {**tomllib.loads(OWN), "later": {"service": 1}}, "dir", "x")
     assert tomllib.loads(text) == {**tomllib.loads(OWN), "dir": "x", "later": {"service": 1}}
 
 
@@ -291,20 +290,20 @@ def test_a_file_that_changed_meanwhile_is_not_written_over(
         file.write_text(f"{OWN}keep_last = 1\n")
         return check_file(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(configure, "check_file", check_slowly)
+    monkeypatch.setattr(editor, "check_file", check_slowly)
     with pytest.raises(Locked):
-        configure.set_value(app.folder, False, "timezone", "UTC")
+        editor.set_value(app.folder, False, "timezone", "UTC")
     assert file.read_text() == f"{OWN}keep_last = 1\n"
 
 
 def test_a_file_of_the_image_is_not_written(app: SmallApp, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "mounts", lambda: {"/", str(app.folder / "data")})
     with pytest.raises(Refused, match="part of the image") as refusal:
-        configure.set_value(app.folder, True, "timezone", "UTC")
+        editor.set_value(app.folder, True, "timezone", "UTC")
     assert f"./backend/backup.toml:{file}" in refusal.value.hint
     assert file.read_text() == OWN
     monkeypatch.setattr(disk, "mounts", lambda: {"/", str(app.folder)})
-    configure.set_value(app.folder, True, "timezone", "UTC")
+    editor.set_value(app.folder, True, "timezone", "UTC")
     assert load_settings(app.folder).timezone == "UTC"
 
 
@@ -315,7 +314,7 @@ def test_a_file_that_is_a_mount_is_written_in_place(
     """No rename can replace it, and the folder around it is the image's."""
     monkeypatch.setattr(disk, "mounts", lambda: {"/", str(file)})
     before = file.stat()
-    configure.set_value(app.folder, True, "timezone", value)
+    editor.set_value(app.folder, True, "timezone", value)
     assert file.read_text() == OWN.replace("Europe/Berlin", value)
     assert (file.stat().st_ino, file.stat().st_mode) == (before.st_ino, before.st_mode)
 
@@ -366,12 +365,12 @@ def test_a_real_mount_is_written_in_place(app: SmallApp, file: Path, tmp_path: P
 
 def test_the_schema_beside_the_reference_app_is_what_the_command_prints(app: SmallApp) -> None:
     told = configured(app, "schema")
-    assert (BACKEND / settings_schema.SCHEMA_FILE).read_text() == told, "type: config schema > backup.schema.json"
+    assert (BACKEND / schema.SCHEMA_FILE).read_text() == told, "type: config schema > backup.schema.json"
 
 
 def test_the_schema_has_every_setting_and_every_file_of_a_secret() -> None:
     wanted = {*NAMES, *(f"{name}_file" for name in secret_names())}
-    properties = settings_schema.json_schema()["properties"]
+    properties = schema.json_schema()["properties"]
     assert set(properties) == wanted
     assert all(described["description"] for described in properties.values())
     assert properties["runner"]["enum"] == ["auto", "docker", "local"]
@@ -380,9 +379,9 @@ def test_the_schema_has_every_setting_and_every_file_of_a_secret() -> None:
 
 
 def test_the_file_names_the_schema_where_it_is(app: SmallApp) -> None:
-    assert "#:schema" not in settings_schema.template(app.folder)
-    (app.folder / settings_schema.SCHEMA_FILE).write_text("{}")
-    assert settings_schema.template(app.folder).startswith("#:schema ./backup.schema.json\n")
+    assert "#:schema" not in schema.template(app.folder)
+    (app.folder / schema.SCHEMA_FILE).write_text("{}")
+    assert schema.template(app.folder).startswith("#:schema ./backup.schema.json\n")
 
 
 def test_config_alone_still_shows_the_settings(app: SmallApp, file: Path) -> None:

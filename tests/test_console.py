@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from backupkit.verbs.create import create_backup
-from backupkit.words.model import GitFacts, Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import GitFacts, Order
 from refusals import picture, run_here
 from small_app import COMMAND, INITIAL, SmallApp, clean_environment
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from backupkit.verbs.create import create_backup
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
 from refusals import picture, run_here
 from small_app import COMMAND, HEAD, NOON, SmallApp, clean_environment
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from backupkit.words.cron import daily, parse_cron, parse_time
+from backupkit.config.cron import daily, parse_cron, parse_time
 
 MONDAY = date(2026, 6, 15)
 WEEK = [MONDAY + timedelta(number) for number in range(7)]

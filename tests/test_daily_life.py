@@ -6,15 +6,15 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from backupkit.parts import store
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.prune import accept, plan_prune, prune_backups
-from backupkit.verbs.remove import set_pin
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.verbs.undo import plan_undo
-from backupkit.words.errors import SourceUnreadable
-from backupkit.words.model import Order
-from backupkit.words.settings import Settings
+from backupkit.backup.create import create_backup
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Order
+from backupkit.model.errors import SourceUnreadable
+from backupkit.repository import store
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.restore.undo import plan_undo
+from backupkit.retention.delete import set_pin
+from backupkit.retention.prune import accept, plan_prune, prune_backups
 from small_app import SmallApp
 
 FIRST = date(2026, 3, 1)  # a Sunday; Berlin changes its clocks on the 29th

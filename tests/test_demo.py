@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from backupkit.faces.demo_stage import Narrator
+from backupkit.demo.stage import Narrator
 from refusals import without_privileges
 from small_app import BACKEND, Result, clean_environment, tree
 
@@ -308,38 +308,38 @@ def test_a_terminal_gets_colours(toolkit: Toolkit) -> None:
     ("module", "code", "claim"),
     [
         (
-            "parts/sources/delta_apply.py",
+            "uploads/apply.py",
             "def apply(*_args, **_options): pass",
             "all 457 rows and 38 files are as at the time of the backup: uploads/",
         ),
         (
-            "parts/sources/database.py",
+            "sqlite/database.py",
             "def replace_live(*_args, **_options): pass",
             "all 457 rows and 38 files are as at the time of the backup: the schema is another one",
         ),
         (
-            "parts/sources/uploads_copy.py",
+            "uploads/archiver.py",
             "disk.dress_open = lambda *_args: None",
             "every row and every file of the app is in it: uploads/",
         ),
         (
-            "parts/sources/database.py",
+            "sqlite/database.py",
             "def replace_live(staged, folder, live, *_args, **_options): os.replace(staged, live, src_dir_fd=folder)",
             # Which of the two it is depends on what was in the WAL that does not belong to the new file.
             "the writer goes on in the restored data, after the rows they had|the command .* 0: it ended with 13",
         ),
         (
-            "parts/sources/database.py",
+            "sqlite/database.py",
             TORN_COPY,
             "it is of one moment: no transaction of the writer is half in it: ",
         ),
         (
-            "parts/schema.py",
+            "migrations/schema.py",
             "def refuse_unless_restorable(*_args, **_options): pass",
             "the command ends with exit code 14: it ended with 2",
         ),
         (
-            "verbs/undo.py",
+            "restore/undo.py",
             "def plan_undo(settings, *_args, **_options): return plan_restore(settings, 'before_disaster')",
             "the state before the restore is there again, damage and all: the schema is another one",
         ),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.ground import descriptors, disk
+from backupkit.fs import descriptors, disk
 from refusals import without_privileges
 
 BACKEND = Path(__file__).parent.parent / "backend"

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from backupkit.parts import duty
-from backupkit.parts.remotes.folder import MARKER
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.doctor import Finding, examine
-from backupkit.verbs.reached import try_remotes
-from backupkit.verbs.remotes import prepare_remote
-from backupkit.words.errors import RemoteAway
-from backupkit.words.events import silence
-from backupkit.words.model import Order
-from backupkit.words.settings import Settings
+from backupkit.backup.create import create_backup
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Order
+from backupkit.model.errors import RemoteAway
+from backupkit.model.events import silence
+from backupkit.monitoring.doctor import Finding, examine
+from backupkit.remotes.folder import MARKER
+from backupkit.remotes.probe import try_remotes
+from backupkit.remotes.registry import prepare_remote
+from backupkit.scheduling import scheduler_lock
 from refusals import run_here
 from small_app import NOON, SmallApp
 
@@ -110,7 +110,7 @@ def test_without_a_scheduler_nobody_makes_backups_by_themselves(app: SmallApp) -
     found = about(examine(app.settings, clock=lambda: NOON), " scheduler ")
     assert found.level == "warning" and found.mend.endswith(("schedule", "up -d scheduler"))
     app.backups.mkdir(exist_ok=True)
-    with duty.on(app.backups, 0):
+    with scheduler_lock.on(app.backups, 0):
         assert about(examine(app.settings), " scheduler ") == Finding("fine", "A scheduler is at work.")
     off = app.settings.model_copy(update={"automatic_daily": False})
     assert about(examine(off), "by itself").level == "note"

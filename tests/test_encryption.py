@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from backupkit.parts import age_keys, encryption
-from backupkit.parts.encryption import Keys, Lock
-from backupkit.words.errors import Damaged, Refused
+from backupkit.archive import age_keys, encryption
+from backupkit.archive.encryption import Keys, Lock
+from backupkit.model.errors import Damaged, Refused
 
 PIECE = 1 << 16
 SIZES = [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 200_000]

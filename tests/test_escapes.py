@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from backupkit.faces.ui.dialogs import Field, Form, Question, Told
-from backupkit.parts import history
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.recording import who_is_at_work
-from backupkit.verbs.verify import verify_backups
-from backupkit.words.model import GitFacts, Order
-from backupkit.words.names import printable, printable_lines
-from backupkit.words.operation import Operation
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import GitFacts, Order
+from backupkit.model.names import printable, printable_lines
+from backupkit.model.operation import Operation
+from backupkit.repository import history
+from backupkit.repository.operation import who_is_at_work
+from backupkit.ui.dialogs import Field, Form, Question, Told
+from backupkit.verify.verify import verify_backups
 from hands import Person, at_the_window
 from refusals import run_here
 from small_app import SmallApp

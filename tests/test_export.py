@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import age_keys, encryption
-from backupkit.parts.encryption import Lock
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.export import export_backup, export_to, import_backup
-from backupkit.words.errors import Damaged
-from backupkit.words.model import Order
+from backupkit.archive import age_keys, encryption
+from backupkit.archive.encryption import Lock
+from backupkit.archive.export import export_backup, export_to, import_backup
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
+from backupkit.model.errors import Damaged
 from refusals import assert_refusal, picture
 from small_app import COMMAND, Result, SmallApp, clean_environment, tree
 from test_encryption import PUBLIC, SECRET

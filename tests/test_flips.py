@@ -20,22 +20,22 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import store
-from backupkit.parts.encryption import Lock
-from backupkit.verbs import browse
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.doctor import examine
-from backupkit.verbs.dump import dump_to
-from backupkit.verbs.export import export_to
-from backupkit.verbs.plain import create_single, restore_single
-from backupkit.verbs.prune import plan_prune
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.verbs.status import status
-from backupkit.verbs.verify import Verified, verify_backups, verify_file
-from backupkit.words.errors import BackupError
-from backupkit.words.model import Order
-from backupkit.words.plain import Plain
-from backupkit.words.settings import Settings
+from backupkit.archive.encryption import Lock
+from backupkit.archive.export import export_to
+from backupkit.backup.create import create_backup
+from backupkit.backup.single_file import create_single, restore_single
+from backupkit.backup.sql_dump import dump_to
+from backupkit.config.settings import Settings
+from backupkit.config.single_file import Plain
+from backupkit.model.backup import Order
+from backupkit.model.errors import BackupError
+from backupkit.monitoring.doctor import examine
+from backupkit.monitoring.status import status
+from backupkit.repository import store
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.retention.prune import plan_prune
+from backupkit.verify import browse
+from backupkit.verify.verify import Verified, verify_backups, verify_file
 from refusals import run_here
 from small_app import NOON, SmallApp
 

@@ -21,15 +21,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from backupkit.parts import integrity, manifest, store
-from backupkit.parts.remotes.git import GitRemote
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.words.errors import Damaged, NoSuchBackup, Refused, RemoteFailed
-from backupkit.words.events import Event, Notice, silence
-from backupkit.words.model import Backup, Order
-from backupkit.words.remotes import GitTable
-from backupkit.words.settings import Settings
+from backupkit.backup.create import create_backup
+from backupkit.config.remotes import GitTable
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Backup, Order
+from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteFailed
+from backupkit.model.events import Event, Notice, silence
+from backupkit.remotes.git.remote import GitRemote
+from backupkit.repository import integrity, manifest, store
+from backupkit.restore.restore import plan_restore, restore_backup
 from small_app import BACKEND, NOON, SmallApp, tree
 
 pytestmark = pytest.mark.needs("git")
@@ -807,10 +807,10 @@ import os, signal, sys
 from pathlib import Path
 from backupkit.parts import store
 from backupkit.parts.remotes import git_program
-from backupkit.parts.remotes.git import GitRemote
-from backupkit.words.events import silence
-from backupkit.words.remotes import GitTable
-from backupkit.words.settings import Settings
+from backupkit.remotes.git.remote import GitRemote
+from backupkit.model.events import silence
+from backupkit.config.remotes import GitTable
+from backupkit.config.settings import Settings
 app, host, at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 here = Settings(app_dir=app, database=app / "data/pats.db", uploads=app / "uploads", dir=app / "backups")
 person = {"user_name": "Backup", "user_email": "b@example.com"}

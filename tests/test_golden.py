@@ -25,22 +25,25 @@ from typer.main import get_command
 import backup_restore
 import golden
 from backupkit import AppFolder, protected
-from backupkit.faces import as_json
-from backupkit.faces.courier import Address
-from backupkit.parts import carried, duty, history, journal, lock, manifest, proofs, timetable
-from backupkit.parts.journal import Journal
-from backupkit.parts.remotes.remote import RemoteBackup
-from backupkit.verbs import overview, run
-from backupkit.verbs.doctor import Finding
-from backupkit.verbs.status import Level
-from backupkit.words import model
-from backupkit.words import operation as operations
-from backupkit.words.errors import ExitCode
-from backupkit.words.events import silence
-from backupkit.words.model import AppMigrations, DatabaseFacts, Flaw, GitFacts, Metadata, SchemaVerdict, UploadsFacts
-from backupkit.words.operation import Operation, Who
-from backupkit.words.remotes import FolderTable
-from backupkit.words.settings_schema import json_schema
+from backupkit.cli import json_
+from backupkit.config.remotes import FolderTable
+from backupkit.config.schema import json_schema
+from backupkit.model import backup
+from backupkit.model import operation as operations
+from backupkit.model.backup import AppMigrations, DatabaseFacts, Flaw, GitFacts, Metadata, SchemaVerdict, UploadsFacts
+from backupkit.model.errors import ExitCode
+from backupkit.model.events import silence
+from backupkit.model.operation import Operation, Who
+from backupkit.monitoring import overview
+from backupkit.monitoring.doctor import Finding
+from backupkit.monitoring.notify.sender import Address
+from backupkit.monitoring.status import Level
+from backupkit.remotes import listing_cache
+from backupkit.remotes.base import RemoteBackup
+from backupkit.repository import history, lock, manifest, verification
+from backupkit.restore import journal
+from backupkit.restore.journal import Journal
+from backupkit.scheduling import planner, run, scheduler_lock
 from docs.make_reference import value_form
 from documents import REFERENCE
 from killed import AMONG_THE_UPLOADS, kill
@@ -53,7 +56,7 @@ pytestmark = pytest.mark.xdist_group("golden")  # one process lives through the 
 Compare = Callable[[str, Any], None]
 SCHEMAS = json.loads((REFERENCE / "schemas" / "documents.json").read_text())
 WORDS = (
-    *(model.Kind, model.State, operations.Outcome, operations.Through, run.State, Level, overview.Mark, timetable.Task),
+    *(backup.Kind, backup.State, operations.Outcome, operations.Through, run.State, Level, overview.Mark, planner.Task),
     *(
         get_type_hints(one)[field]
         for one, field in ((SchemaVerdict, "relation"), (Finding, "level"), (Address, "kind"))
@@ -266,7 +269,7 @@ def _asks(story: Story) -> None:
     with (story.app.backups / ".state" / "history.jsonl").open("a") as history:
         history.write("no JSON\n")
     story.types("history", "history")
-    with duty.on(story.app.backups, 0):
+    with scheduler_lock.on(story.app.backups, 0):
         story.types("status", "status", code=None)
         story.types("report", "report", code=None)
         story.types("schedule", "schedule --list")
@@ -336,12 +339,12 @@ def test_every_document_says_the_version_of_its_schema(story: Story) -> None:
     for document in story.documents.keys() - {"config"}:
         for printed in story.documents[document]:
             for one in printed if isinstance(printed, list) else [printed]:
-                assert one is None or next(iter(one.items())) == ("schema_version", as_json.SCHEMA_VERSION), document
+                assert one is None or next(iter(one.items())) == ("schema_version", json_.SCHEMA_VERSION), document
 
 
 def test_the_schemas_are_sound_and_every_key_is_always_there() -> None:
     Draft202012Validator.check_schema(SCHEMAS)
-    assert SCHEMAS["$id"].endswith(f":{as_json.SCHEMA_VERSION}")
+    assert SCHEMAS["$id"].endswith(f":{json_.SCHEMA_VERSION}")
     for name, one in SCHEMAS["$defs"].items():
         assert one.get("required", []) == [key for key in one.get("properties", ()) if key != "schema_version"], name
 
@@ -410,19 +413,19 @@ def test_an_operation_is_read_as_it_was_written(app: SmallApp) -> None:
 
 
 def test_what_is_known_of_a_backup_is_read_as_it_was_written(app: SmallApp) -> None:
-    written = proofs.Record(NOON, NOON, NOON, NOON, 1.5, "it failed", _FLAWS)
+    written = verification.Record(NOON, NOON, NOON, NOON, 1.5, "it failed", _FLAWS)
     _no_default(written)
-    proofs.write(app.backups, "one", written)
+    verification.write(app.backups, "one", written)
     metadata = Metadata("one", "20260615_120000", NOON, None, None, False)
-    assert proofs.read(app.backups, "one", metadata) == written
+    assert verification.read(app.backups, "one", metadata) == written
 
 
 def test_what_a_remote_held_is_read_as_it_was_written(app: SmallApp) -> None:
     there = [RemoteBackup("one", NOON, "auto", 1, "pats", HEAD, False)]
     _no_default(there[0])
     remotes = {"disk": FolderTable(type="folder", path=str(app.folder))}
-    written = carried.remember(app.settings.model_copy(update={"remotes": remotes}), "disk", there, NOON)
-    assert carried.recall(app.backups, "disk") == written == carried.Seen(NOON, tuple(there))
+    written = listing_cache.remember(app.settings.model_copy(update={"remotes": remotes}), "disk", there, NOON)
+    assert listing_cache.recall(app.backups, "disk") == written == listing_cache.Seen(NOON, tuple(there))
 
 
 def test_a_journal_is_read_as_it_was_written(app: SmallApp) -> None:

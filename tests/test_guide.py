@@ -23,9 +23,9 @@ import pytest
 from typer.main import get_command
 
 import backup_restore
-from backupkit.words.errors import ExitCode
-from backupkit.words.settings import Settings, secret_names
-from backupkit.words.version import VERSION
+from backupkit.config.settings import Settings, secret_names
+from backupkit.model.errors import ExitCode
+from backupkit.model.version import VERSION
 from documents import (
     CHANGELOG,
     DOCS,
@@ -131,7 +131,7 @@ def test_every_variable_that_is_named_is_a_setting_or_the_wrappers(path: Path) -
     known |= {f"BACKUP_{name.upper()}_FILE" for name in secret_names()}
     known |= {"BACKUP_REMOTE_CLOUD_PASSWORD", "BACKUP_REMOTE_CLOUD_PASSWORD_FILE", "BACKUP_REMOTE_"}
     known |= set(re.findall(r"\bBACKUP_[A-Z_]+", text(WRAPPER)))
-    known |= set(re.findall(r"\bBACKUP_[A-Z_]+", text(BACKEND / "backupkit" / "parts" / "trial.py")))
+    known |= set(re.findall(r"\bBACKUP_[A-Z_]+", text(BACKEND / "backupkit" / "verify" / "test_command.py")))
     assert set(re.findall(r"\bBACKUP_[A-Z][A-Z_]+\b", text(path))) - {"BACKUP_GUIDE", "BACKUP_TESTS_"} <= known
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 import backup_restore
-from backupkit.words.reach import COMMANDS, in_full, program, reach_from
+from backupkit.config.deployment import COMMANDS, in_full, program, reach_from
 from small_app import BACKEND, SmallApp
 
 WRAPPED = {"BACKUP_HOST_COMMAND": "./backup.sh", "BACKUP_RUNNER_IN_USE": "local"}

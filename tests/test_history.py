@@ -15,27 +15,26 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.ground import disk, lines
-from backupkit.parts import history, lock
-from backupkit.verbs import recording
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.dump import dump, restore_dump
-from backupkit.verbs.migrate import migrate
-from backupkit.verbs.recording import at_work, recorded
-from backupkit.verbs.remove import delete_backup, set_pin
-from backupkit.verbs.restore import RestorePlan, plan_restore, restore_backup
-from backupkit.words.errors import BackupError, Declined, Locked, Refused, SourceUnreadable
-from backupkit.words.events import Event, Finished, Listener, Warned
-from backupkit.words.model import Order
-from backupkit.words.operation import Operation
+from backupkit.backup.create import create_backup
+from backupkit.backup.sql_dump import dump, restore_dump
+from backupkit.fs import append_log, disk
+from backupkit.migrations.migrate import migrate
+from backupkit.model.backup import Order
+from backupkit.model.errors import BackupError, Declined, Locked, Refused, SourceUnreadable
+from backupkit.model.events import Event, Finished, Listener, Warned
+from backupkit.model.operation import Operation
+from backupkit.repository import history, lock, operation
+from backupkit.repository.operation import at_work, recorded
+from backupkit.restore.restore import RestorePlan, plan_restore, restore_backup
+from backupkit.retention.delete import delete_backup, set_pin
 from refusals import another_process, refused, run_here
 from small_app import BACKEND, INITIAL, NOON, SmallApp, clean_environment
 
 HOLD = """
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from backupkit.verbs.recording import at_work
-from backupkit.words.settings import Settings
+from backupkit.repository.operation import at_work
+from backupkit.config.settings import Settings
 work = at_work(Settings(app_dir=Path(sys.argv[2]), dir=Path(sys.argv[3])), "backup", names=["held"])
 work.__enter__()
 """
@@ -182,7 +181,7 @@ def test_a_name_of_any_bytes_can_be_kept(app: SmallApp) -> None:
 def test_who_did_it_is_told_by_how_it_was_started(
     arguments: list[str], environment: dict[str, str], through: str
 ) -> None:
-    who = recording.who_is_at_work({"BACKUP_HOST_USER": "anna", **environment}, arguments)
+    who = operation.who_is_at_work({"BACKUP_HOST_USER": "anna", **environment}, arguments)
     assert (who.through, who.user) == (through, "anna")
 
 
@@ -332,7 +331,7 @@ def test_a_file_that_is_turned_over_while_it_gets_its_owner_stops_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, owner_of = tmp_path / "lines", disk.owner_of
-    another = iter([lambda: lines.turn_over(path, 1)])
+    another = iter([lambda: append_log.turn_over(path, 1)])
 
     def late(folder: Path) -> tuple[int, int]:
         for act in another:
@@ -340,7 +339,7 @@ def test_a_file_that_is_turned_over_while_it_gets_its_owner_stops_nobody(
         return owner_of(folder)
 
     monkeypatch.setattr(disk, "owner_of", late)
-    lines.append(path, b"first", 1000, 1)
+    append_log.append(path, b"first", 1000, 1)
     assert path.read_bytes() == b"first\n"
 
 
@@ -348,8 +347,8 @@ def test_a_line_is_not_appended_to_a_file_that_was_turned_over_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, lock_it = tmp_path / "lines", fcntl.flock
-    lines.append(path, b"first", 1000, 1)
-    another = iter([lambda: lines.turn_over(path, 1)])
+    append_log.append(path, b"first", 1000, 1)
+    another = iter([lambda: append_log.turn_over(path, 1)])
 
     def late(handle: int, how: int) -> None:
         for act in another:
@@ -357,13 +356,13 @@ def test_a_line_is_not_appended_to_a_file_that_was_turned_over_meanwhile(
         lock_it(handle, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    lines.append(path, b"second", 1000, 1)
-    assert (path.read_bytes(), lines.numbered(path, 1).read_bytes()) == (b"second\n", b"first\n")
+    append_log.append(path, b"second", 1000, 1)
+    assert (path.read_bytes(), append_log.numbered(path, 1).read_bytes()) == (b"second\n", b"first\n")
 
 
 def test_a_line_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, write = tmp_path / "lines", os.write
-    lines.append(path, b"first", 1000, 1)
+    append_log.append(path, b"first", 1000, 1)
     calls = iter([lambda handle, whole: write(handle, whole[:3])])
 
     def full(handle: int, whole: bytes) -> int:
@@ -373,7 +372,7 @@ def test_a_line_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path, monke
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="No space"):
-        lines.append(path, b"second", 1000, 1)
+        append_log.append(path, b"second", 1000, 1)
     monkeypatch.undo()
     assert path.read_bytes() == b"first\n"
 
@@ -422,7 +421,7 @@ def test_losing_it_loses_no_backup(app: SmallApp, kept: Path) -> None:
 def test_a_process_that_keeps_it_locked_delays_a_backup_and_stops_none(
     app: SmallApp, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lines, "PATIENCE", 0.2)
+    monkeypatch.setattr(append_log, "PATIENCE", 0.2)
     heard: list[str] = []
     keep_locked = "import fcntl\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)"
     with another_process(keep_locked, kept):

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.ground import disk
-from backupkit.parts import index, marks, selection, sizes, store
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.remove import delete_backup
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.words.model import Backup, Order
+from backupkit.backup.create import create_backup
+from backupkit.fs import disk
+from backupkit.model.backup import Backup, Order
+from backupkit.repository import files_cache, flags, sizes, store
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.retention.delete import delete_backup
+from backupkit.uploads import selection
 from small_app import COMMAND, SALARY, SmallApp, clean_environment, tree
 
 LETTER, OTHER = "uploads/1/letter.txt", "uploads/2/letter.txt"
@@ -45,7 +46,7 @@ def inode(path: Path) -> int:
 
 def settle(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock's tick after which a change would show is over at once."""
-    monkeypatch.setattr(index, "_TICK", 0)
+    monkeypatch.setattr(files_cache, "_TICK", 0)
 
 
 @contextmanager
@@ -185,7 +186,7 @@ def test_what_a_backup_adds_grows_when_the_one_it_shared_with_is_gone(app: Small
     assert adds(app) == {"two": whole, "three": 0}
     delete_backup(app.settings, "two")
     assert adds(app) == {"three": whole}
-    shutil.rmtree(app.backups / marks.STATE_FOLDER)
+    shutil.rmtree(app.backups / flags.STATE_FOLDER)
     assert adds(app) == {"three": whole}
 
 
@@ -302,7 +303,7 @@ def harm(path: Path, how: str) -> None:
 @pytest.mark.parametrize("how", ["torn", "flipped", "of another backup", "no text", "empty"])
 def test_an_index_that_is_not_whole_costs_a_full_copy_and_nothing_else(app: SmallApp, how: str) -> None:
     one = back_up(app, "one").path
-    harm(app.backups / marks.STATE_FOLDER / "index" / "one", how)
+    harm(app.backups / flags.STATE_FOLDER / "index" / "one", how)
     two = back_up(app, "two").path
     assert inode(one / LETTER) != inode(two / LETTER)
     assert tree(one / "uploads") == tree(two / "uploads")
@@ -311,12 +312,12 @@ def test_an_index_that_is_not_whole_costs_a_full_copy_and_nothing_else(app: Smal
 
 def test_a_new_backup_under_an_old_name_inherits_no_index(app: SmallApp) -> None:
     back_up(app, "one")
-    kept = (app.backups / marks.STATE_FOLDER / "index" / "one").read_bytes()
+    kept = (app.backups / flags.STATE_FOLDER / "index" / "one").read_bytes()
     delete_backup(app.settings, "one")
     app.write_upload("1/letter.txt", b"Changed\n")
     back_up(app, "one")
-    (app.backups / marks.STATE_FOLDER / "index" / "one").write_bytes(kept)
-    with index.newest(app.settings, with_uploads=True) as earlier:
+    (app.backups / flags.STATE_FOLDER / "index" / "one").write_bytes(kept)
+    with files_cache.newest(app.settings, with_uploads=True) as earlier:
         assert earlier is None
 
 
@@ -398,7 +399,7 @@ def test_a_file_that_is_not_as_the_restored_one_is_not_taken_for_it(app: SmallAp
     back_up(app, "one")
     change_unseen(app.uploads / "1/letter.txt", b"DEAR company 1\n")
     app.write_upload("2/letter.txt", b"Longer than it was\n")
-    index.follow_restore(app.settings, app.backups / "one", app.uploads, selection.of(app.settings).leaves_out)
+    files_cache.follow_restore(app.settings, app.backups / "one", app.uploads, selection.of(app.settings).leaves_out)
     two = back_up(app, "two").path
     assert (two / LETTER).read_bytes() == b"DEAR company 1\n"
     assert (two / OTHER).read_bytes() == b"Longer than it was\n"
@@ -407,7 +408,7 @@ def test_a_file_that_is_not_as_the_restored_one_is_not_taken_for_it(app: SmallAp
 def test_an_equal_tree_is_found_equal_without_an_index_too(app: SmallApp) -> None:
     before = app.contents()
     back_up(app, "one")
-    shutil.rmtree(app.backups / marks.STATE_FOLDER)
+    shutil.rmtree(app.backups / flags.STATE_FOLDER)
     kept = (app.uploads / "2/letter.txt").stat()
     app.write_upload("1/letter.txt", b"Changed\n")
     restore(app, "one")
@@ -535,7 +536,7 @@ def test_an_index_of_an_earlier_version_costs_a_second_reading_and_no_second_cop
 ) -> None:
     settle(app, monkeypatch)
     one = back_up(app, "one").path
-    path = app.backups / marks.STATE_FOLDER / "index" / "one"
+    path = app.backups / flags.STATE_FOLDER / "index" / "one"
     lines = path.read_bytes().replace(b', "settled": true, "attributes": true', b"").splitlines(keepends=True)[:-1]
     body = b"".join(lines)
     path.write_bytes(body + f"{hashlib.sha256(body).hexdigest()} {len(body) - len(lines[-1]):020d}\n".encode())

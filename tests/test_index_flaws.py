@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import manifest, store
-from backupkit.parts.sources import database
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.verify import verify_backups
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
+from backupkit.repository import manifest, store
+from backupkit.sqlite import database
+from backupkit.verify.verify import verify_backups
 from refusals import run_here
 from small_app import NOON, SmallApp
 

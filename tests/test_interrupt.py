@@ -19,15 +19,16 @@ from typing import Any
 
 import pytest
 
-from backupkit.ground import disk
-from backupkit.parts import journal, manifest, store
-from backupkit.parts.sources import database, delta
-from backupkit.verbs import recover, restore
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.dump import dump
-from backupkit.verbs.recover import recover as finish
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.words.model import STAGING, Order
+from backupkit.backup.create import create_backup
+from backupkit.backup.sql_dump import dump
+from backupkit.fs import disk
+from backupkit.model.backup import STAGING, Order
+from backupkit.repository import manifest, store
+from backupkit.restore import journal, recovery, restore
+from backupkit.restore.recovery import recover as finish
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.sqlite import database
+from backupkit.uploads import diff
 from refusals import run_here
 from small_app import COMMAND, Contents, SmallApp, clean_environment
 
@@ -155,10 +156,10 @@ def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_word(app: SmallApp
 
 WATCHED = {
     restore.__file__: {"_apply"},
-    recover.__file__: None,
+    recovery.__file__: None,
     journal.__file__: {"write", "remove"},
     database.__file__: {"replace_live", "_write_through", "watch", "prove"},
-    delta.__file__: {"apply", "_remove", "_put", "_place", "_dress_folder"},
+    diff.__file__: {"apply", "_remove", "_put", "_place", "_dress_folder"},
 }
 Line = tuple[str, int]
 

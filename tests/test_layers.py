@@ -36,16 +36,17 @@ def test_every_import_points_the_right_way() -> None:
 @pytest.mark.parametrize(
     ("module", "statement", "broken"),
     [
-        ("words/errors.py", "import backupkit.ground.disk", "Words import nothing of ours but words BROKEN"),
-        ("parts/store.py", "import backupkit.verbs", "Imports point one way"),
+        ("model/errors.py", "import backupkit.fs.disk", "Imports point down BROKEN"),
+        ("repository/store.py", "import backupkit.backup.make", "Imports point down BROKEN"),
+        ("verify/verify.py", "import backupkit.cli.console", "Imports point down BROKEN"),
         (
-            "parts/sources/database.py",
-            "import backupkit.parts.sources.uploads",
-            "A source knows no other source BROKEN",
+            "sqlite/database.py",
+            "import backupkit.uploads.walk",
+            "SQLite and the uploads know nothing of each other BROKEN",
         ),
-        ("ground/disk.py", "def later() -> None:\n    import rich", "Only the faces speak to the screen BROKEN"),
-        ("verbs/__init__.py", "import backup_restore", "The library does without its script"),
-        ("stray.py", "", "Imports point one way"),
+        ("fs/disk.py", "def later() -> None:\n    import rich", "Only what people touch speaks to the screen BROKEN"),
+        ("backup/__init__.py", "import backup_restore", "The library does without its script"),
+        ("stray.py", "", "Imports point down"),
     ],
 )
 def test_an_import_that_points_the_wrong_way_is_found(tmp_path: Path, module: str, statement: str, broken: str) -> None:

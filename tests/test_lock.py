@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import lock
-from backupkit.verbs.create import create_backup
-from backupkit.words.errors import Locked
-from backupkit.words.events import Event, Waiting
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
+from backupkit.model.errors import Locked
+from backupkit.model.events import Event, Waiting
+from backupkit.repository import lock
 from refusals import another_process, refused, run_here
 from small_app import BACKEND, COMMAND, SmallApp, clean_environment
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import store
-from backupkit.parts.loss import Filled, losses
-from backupkit.parts.upgrade import LossRefused, MigrationFailed
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.migrate import migrate
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.migrations.loss import Filled, losses
+from backupkit.migrations.migrate import migrate
+from backupkit.migrations.upgrade import LossRefused, MigrationFailed
+from backupkit.model.backup import Order
+from backupkit.repository import store
+from backupkit.restore.restore import plan_restore, restore_backup
 from other_apps import ENV, OtherApp
 
 NOTES = Filled(10, {"id": 10, "text": 8})

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from backupkit.faces import as_json, render
-from backupkit.parts import manifest, store
-from backupkit.verbs.create import create_backup
-from backupkit.words import documents
-from backupkit.words.model import GitFacts, Metadata, Order
+from backupkit.backup.create import create_backup
+from backupkit.cli import json_, render
+from backupkit.model import documents
+from backupkit.model.backup import GitFacts, Metadata, Order
+from backupkit.repository import manifest, store
 from refusals import run_here
 from small_app import HEAD, NOON, SmallApp, tree
 
@@ -279,7 +279,7 @@ def test_whatever_metadata_say_they_can_be_listed_and_shown(
     (found,) = store.all_backups(settings)
     for line in (*render.listing(settings, [found]), *render.details(settings, found)):
         assert line.isprintable(), ascii(line)
-    json.loads(json.dumps(as_json.backup(found), allow_nan=False, default=str))
+    json.loads(json.dumps(json_.backup(found), allow_nan=False, default=str))
 
 
 @hypothesis(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import journal, store
-from backupkit.parts.upgrade import MigrationFailed
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.migrate import migrate
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.verbs.undo import plan_undo
-from backupkit.words.errors import Refused, SchemaMismatch
-from backupkit.words.model import STAGING, Order
+from backupkit.backup.create import create_backup
+from backupkit.migrations.migrate import migrate
+from backupkit.migrations.upgrade import MigrationFailed
+from backupkit.model.backup import STAGING, Order
+from backupkit.model.errors import Refused, SchemaMismatch
+from backupkit.repository import store
+from backupkit.restore import journal
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.restore.undo import plan_undo
 from small_app import BACKEND, COMMAND, DOCUMENTS, HEAD, MERGED, Contents, SmallApp, clean_environment
 
 DEFAULT_ENV = """

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.ground import disk, mounts, sqlite
-from backupkit.verbs.doctor import Finding, at_start
+from backupkit.fs import disk, mounts
+from backupkit.monitoring.doctor import Finding, at_start
+from backupkit.sqlite import engine
 from refusals import run_here
 from small_app import BACKEND, SmallApp
 
@@ -158,7 +159,7 @@ def test_without_wal_mode_or_on_a_disk_of_this_kernel_there_is_no_warning(
     ],
 )
 def test_the_versions_with_the_wal_reset_bug_are_known(version: str, has: bool) -> None:
-    assert sqlite.has_wal_reset_bug(tuple(map(int, version.split(".")))) is has
+    assert engine.has_wal_reset_bug(tuple(map(int, version.split(".")))) is has
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_the_versions_with_the_wal_reset_bug_are_known(version: str, has: bool) 
 def test_the_doctor_and_the_status_say_which_sqlite_this_is(
     app: SmallApp, monkeypatch: pytest.MonkeyPatch, has: bool, mode: str, level: str
 ) -> None:
-    monkeypatch.setattr(sqlite, "has_wal_reset_bug", lambda: has)
+    monkeypatch.setattr(engine, "has_wal_reset_bug", lambda: has)
     app.execute(f"PRAGMA journal_mode={mode}")
     version = run_here(app, "doctor").out.partition("SQLite is ")[2].partition(",")[0]
     (found,) = [finding for finding in at_start(app.settings) if "SQLite is" in finding.text]

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from backupkit.parts import manifest
-from backupkit.verbs.create import create_backup
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
+from backupkit.repository import manifest
 from small_app import SmallApp, tree
 
 Act = Callable[[], object]

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from backupkit.verbs.create import create_backup
-from backupkit.words.errors import Refused
-from backupkit.words.model import GitFacts, Order
-from backupkit.words.names import auto_name, check_name, default_name, distinct, shown
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import GitFacts, Order
+from backupkit.model.errors import Refused
+from backupkit.model.names import auto_name, check_name, default_name, distinct, shown
 from small_app import NOON, SmallApp
 
 CONTRACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

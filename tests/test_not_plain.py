@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.ground import disk
-from backupkit.verbs.create import create_backup
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.fs import disk
+from backupkit.model.backup import Order
 from refusals import run_here
 from small_app import NOON, SmallApp
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from backupkit.faces import courier, notify
-from backupkit.faces.courier import Address, Message
-from backupkit.faces.notify import Report, message_of
-from backupkit.verbs.create import create_backup
-from backupkit.words.model import Order
-from backupkit.words.secrets import SecretUrl
+from backupkit.backup.create import create_backup
+from backupkit.config.secrets import SecretUrl
+from backupkit.model.backup import Order
+from backupkit.monitoring.notify import messages, sender
+from backupkit.monitoring.notify.messages import Report, message_of
+from backupkit.monitoring.notify.sender import Address, Message
 from listener import Service, listening_service
 from refusals import another_process, run_here
 from small_app import COMMAND, SmallApp, clean_environment
@@ -215,7 +215,7 @@ def test_a_bug_is_told_too(app: SmallApp, service: Service, monkeypatch: pytest.
     def broken(*_: object) -> None:
         raise ZeroDivisionError("seven")
 
-    monkeypatch.setattr("backupkit.verbs.create.create_backup", broken)
+    monkeypatch.setattr("backupkit.backup.create.create_backup", broken)
     result = run_here(app, "backup", env={"BACKUP_NOTIFY_URLS": service.notify()}, check=1)
     assert "ZeroDivisionError" in result.err
     assert "ZeroDivisionError: seven" in service.messages[0]["message"]
@@ -333,13 +333,13 @@ def test_one_that_hangs_keeps_no_other_from_being_told(app: SmallApp, service: S
 
 
 def test_a_process_of_a_hanging_message_does_not_outlive_the_command(app: SmallApp, service: Service) -> None:
-    message = courier.Underway(Message("", ""), [Address(SecretUrl(service.page("hang")), "ping")], 1)
+    message = sender.Underway(Message("", ""), [Address(SecretUrl(service.page("hang")), "ping")], 1)
     assert [one.trouble for one in message.deliveries()] == ["no answer within 1 seconds"]
     assert message._process.returncode == -signal.SIGKILL
 
 
 def test_a_message_that_nobody_waits_for_ends_by_itself(service: Service) -> None:
-    message = courier.Underway(Message("", ""), [Address(SecretUrl(service.page("hang")), "ping")], 1)
+    message = sender.Underway(Message("", ""), [Address(SecretUrl(service.page("hang")), "ping")], 1)
     assert message._process.wait(60) == -signal.SIGALRM
 
 
@@ -420,12 +420,12 @@ def test_a_password_in_any_url_is_in_no_message(app: SmallApp) -> None:
 
 
 def test_no_secret_is_on_a_command_line(app: SmallApp, service: Service) -> None:
-    message = courier.Underway(Message("", ""), [Address(SecretUrl(service.page(f"hang/{SECRET}")), "ping")], 30)
+    message = sender.Underway(Message("", ""), [Address(SecretUrl(service.page(f"hang/{SECRET}")), "ping")], 30)
     command = subprocess.run(
         ["ps", "-o", "args=", "-p", str(message._process.pid)], capture_output=True, text=True, check=True
     ).stdout
     message._process.kill()
-    assert "courier" in command and SECRET not in command
+    assert "notify.sender" in command and SECRET not in command
 
 
 # The test message.
@@ -468,7 +468,9 @@ def test_sending_leaves_nothing_on_disk(app: SmallApp, service: Service, tmp_pat
 
 
 def test_what_a_person_is_told_needs_no_disk(app: SmallApp, service: Service) -> None:
-    delivered = notify.send(app.settings, notify.test_message(app.settings), [Address(SecretUrl(service.notify("a")))])
+    delivered = messages.send(
+        app.settings, messages.test_message(app.settings), [Address(SecretUrl(service.notify("a")))]
+    )
     assert [one.trouble for one in delivered] == [""]
 
 
@@ -476,5 +478,5 @@ def test_the_doctor_says_whether_anybody_is_told(app: SmallApp, monkeypatch: pyt
     assert "Nobody is told of a failure at night" in run_here(app, "doctor", check=0).out
     there = {"BACKUP_NOTIFY_URLS": f"slack://{SECRET}"}
     assert "notify-test` tries it" in run_here(app, "doctor", env=there, check=0).out
-    monkeypatch.setattr("backupkit.verbs.doctor.find_spec", lambda _name: None)
+    monkeypatch.setattr("backupkit.monitoring.doctor.find_spec", lambda _name: None)
     assert "mend: pip install apprise" in run_here(app, "doctor", env=there, check=1).out

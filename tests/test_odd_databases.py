@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
-from backupkit.parts.sources import sql
+from backupkit.sqlite import sql
 from other_apps import ENV, OtherApp
 
 

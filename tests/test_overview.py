@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backupkit.parts.history import History
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.overview import Day, overview
-from backupkit.verbs.status import Facts, judge, look
-from backupkit.verbs.verify import verify_backups
-from backupkit.words.model import Backup, Metadata, Order
-from backupkit.words.operation import Operation, Who
-from backupkit.words.settings import Settings
+from backupkit.backup.create import create_backup
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Backup, Metadata, Order
+from backupkit.model.operation import Operation, Who
+from backupkit.monitoring.overview import Day, overview
+from backupkit.monitoring.status import Facts, judge, look
+from backupkit.repository.history import History
+from backupkit.verify.verify import verify_backups
 from small_app import NOON, SmallApp
 
 MONDAY = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)

@@ -12,18 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.ground import disk, own
-from backupkit.parts import duty, history, index, lock, marks, store
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.prune import plan_prune, prune_backups
-from backupkit.words.errors import BackupError
-from backupkit.words.events import silence
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.fs import disk, own_folder
+from backupkit.model.backup import Order
+from backupkit.model.errors import BackupError
+from backupkit.model.events import silence
+from backupkit.repository import files_cache, flags, history, lock, store
+from backupkit.retention.prune import plan_prune, prune_backups
+from backupkit.scheduling import scheduler_lock
 from others import USER, as_other, give
 from refusals import as_user, assert_refusal
 from small_app import NOON, SmallApp
 
-STATE = marks.STATE_FOLDER
+STATE = flags.STATE_FOLDER
 FOLDERS = [(), ("pinned",), ("held",), ("accepted",), ("proofs",), ("index",), ("scheduler",)]
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs another user: run the tests as root")
 
@@ -61,16 +62,16 @@ def use_all_of_it(app: SmallApp) -> None:
         lambda: create_backup(settings, Order("c"), clock=lambda: NOON),
         lambda: prune_backups(settings, plan_prune(settings)),
         lambda: store.all_backups(settings),
-        lambda: marks.put(settings.dir, marks.PINNED, "a"),
-        lambda: marks.take_all(settings.dir, marks.HELD),
-        lambda: marks.forget_all_but(settings.dir, {"a"}),
-        lambda: marks.last_restore(settings.dir),
-        lambda: marks.remember_restore(settings.dir, "a"),
+        lambda: flags.put(settings.dir, flags.PINNED, "a"),
+        lambda: flags.take_all(settings.dir, flags.HELD),
+        lambda: flags.forget_all_but(settings.dir, {"a"}),
+        lambda: flags.last_restore(settings.dir),
+        lambda: flags.remember_restore(settings.dir, "a"),
         lambda: store.clear_drafts(settings),
         lambda: history.read(settings.dir),
         lambda: _on_duty(settings.dir),
-        lambda: duty.is_anyone_on(settings.dir),
-        lambda: duty.seed(settings.dir),
+        lambda: scheduler_lock.is_anyone_on(settings.dir),
+        lambda: scheduler_lock.seed(settings.dir),
     )
     for act in acts:
         with contextlib.suppress(BackupError):
@@ -78,7 +79,7 @@ def use_all_of_it(app: SmallApp) -> None:
 
 
 def _on_duty(backups: Path) -> None:
-    with duty.on(backups, 0):
+    with scheduler_lock.on(backups, 0):
         pass
 
 
@@ -93,7 +94,7 @@ def test_a_link_in_the_place_of_a_folder_of_ours_is_named_and_not_followed(
     place.symlink_to(victim)
     with (
         pytest.raises(BackupError, match=f"{place} is a link or a file") as refused,
-        own.made(app.backups, STATE, *names),
+        own_folder.made(app.backups, STATE, *names),
     ):
         pass
     assert f"rm {place}" in refused.value.hint
@@ -123,7 +124,7 @@ def test_a_command_names_the_link_and_how_to_remove_it(app: SmallApp, victim: Pa
 
 def test_a_folder_that_is_swapped_meanwhile_leads_nowhere(app: SmallApp, victim: Path) -> None:
     before = picture(victim)
-    with own.made(app.backups, STATE, "pinned") as folder:
+    with own_folder.made(app.backups, STATE, "pinned") as folder:
         (app.backups / STATE).rename(app.backups / "away")
         (app.backups / STATE).symlink_to(victim)
         disk.write_file(folder / "a", b"mine")
@@ -133,7 +134,7 @@ def test_a_folder_that_is_swapped_meanwhile_leads_nowhere(app: SmallApp, victim:
 
 def test_an_error_names_the_place_as_a_person_knows_it(app: SmallApp) -> None:
     place = app.backups / STATE / "pinned" / "b"
-    with pytest.raises(FileNotFoundError, match=str(place)), own.made(app.backups, STATE, "pinned") as folder:
+    with pytest.raises(FileNotFoundError, match=str(place)), own_folder.made(app.backups, STATE, "pinned") as folder:
         os.unlink(folder / "b")
 
 
@@ -141,27 +142,27 @@ def test_names_that_are_none_of_ours_are_no_marks(app: SmallApp) -> None:
     (app.backups / STATE / "pinned").mkdir(parents=True)
     for name in (".draft-x", "-x", "x" * 101, "a\nb"):
         (app.backups / STATE / "pinned" / name).touch()
-    marks.put(app.backups, marks.PINNED, "good")
-    assert marks.said(app.backups).pinned == {"good"}
+    flags.put(app.backups, flags.PINNED, "good")
+    assert flags.said(app.backups).pinned == {"good"}
     (app.backups / STATE / "last_restore").write_text("../../other")
-    assert marks.last_restore(app.backups) is None
+    assert flags.last_restore(app.backups) is None
 
 
 def test_a_folder_of_ours_that_was_opened_to_all_is_closed_again(app: SmallApp) -> None:
-    marks.put(app.backups, marks.PINNED, "good")
+    flags.put(app.backups, flags.PINNED, "good")
     for folder in (app.backups / STATE, app.backups / STATE / "pinned"):
         folder.chmod(0o777)
-    assert marks.said(app.backups).pinned == {"good"}
+    assert flags.said(app.backups).pinned == {"good"}
     modes = [stat.S_IMODE(folder.stat().st_mode) for folder in (app.backups / STATE, app.backups / STATE / "pinned")]
     assert modes == [0o755, 0o755]
 
 
 @root_only
 def test_state_of_a_third_user_is_not_taken(app: SmallApp) -> None:
-    marks.put(app.backups, marks.PINNED, "good")
+    flags.put(app.backups, flags.PINNED, "good")
     give(USER, app.backups / STATE)
     with pytest.raises(BackupError, match=f"it belongs to user {USER}") as refused:
-        marks.said(app.backups)
+        flags.said(app.backups)
     assert "chown -R 0:0" in refused.value.hint
 
 
@@ -200,10 +201,10 @@ def test_a_swapping_user_gains_nothing_from_roots_state(app: SmallApp, victim: P
     try:
         for number in range(60):
             with contextlib.suppress(BackupError, OSError):
-                marks.put(app.backups, marks.PINNED, f"n{number}")
+                flags.put(app.backups, flags.PINNED, f"n{number}")
             with contextlib.suppress(BackupError, OSError):
-                marks.take_all(app.backups, marks.PINNED)
-            with contextlib.suppress(BackupError, OSError), index.writing(app.backups, f"n{number}"):
+                flags.take_all(app.backups, flags.PINNED)
+            with contextlib.suppress(BackupError, OSError), files_cache.writing(app.backups, f"n{number}"):
                 pass
             with contextlib.suppress(BackupError, OSError):
                 store.clear_drafts(app.settings)

@@ -22,7 +22,7 @@ import pytest
 import sqlalchemy
 
 from backupkit import MAX_BACKUPS, PlainDatabase, create_backup_now, get_last_backup_display, list_backups
-from backupkit.ground import disk
+from backupkit.fs import disk
 from refusals import without_privileges
 from small_app import BACKEND, clean_environment
 

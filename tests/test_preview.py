@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.verbs.configure import set_value, set_values
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.preview import preview
-from backupkit.words.errors import Refused
-from backupkit.words.model import Order
-from backupkit.words.settings import load_settings
+from backupkit.backup.create import create_backup
+from backupkit.config.editor import set_value, set_values
+from backupkit.config.settings import load_settings
+from backupkit.model.backup import Order
+from backupkit.model.errors import Refused
+from backupkit.monitoring.preview import preview
 from refusals import picture
 from small_app import NOON, SmallApp
 

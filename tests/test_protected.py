@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from backupkit import AppFolder, PlainDatabase, SourceUnreadable, protected
-from backupkit.parts import store
+from backupkit.repository import store
 from small_app import SmallApp
 
 

@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 
-from backupkit.parts import store
-from backupkit.parts.trial import NotProven
-from backupkit.parts.upgrade import MigrationFailed
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.prove import refuse_live
-from backupkit.verbs.verify import Verified, verify_backups
-from backupkit.words.errors import ExitCode, NoSpace, Refused, SchemaMismatch
-from backupkit.words.events import Event, Step
-from backupkit.words.model import Order
-from backupkit.words.settings import Settings
+from backupkit.backup.create import create_backup
+from backupkit.config.settings import Settings
+from backupkit.migrations.upgrade import MigrationFailed
+from backupkit.model.backup import Order
+from backupkit.model.errors import ExitCode, NoSpace, Refused, SchemaMismatch
+from backupkit.model.events import Event, Step
+from backupkit.repository import store
+from backupkit.verify.test_command import NotProven
+from backupkit.verify.test_restore import refuse_live
+from backupkit.verify.verify import Verified, verify_backups
 from refusals import picture, run_here
 from small_app import COMMAND, DOCUMENTS, HEAD, INITIAL, NOON, SmallApp
 

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import marks, store
-from backupkit.parts.anomaly import unusual
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.prune import accept, plan_prune, prune_backups
-from backupkit.verbs.remove import delete_backup, set_pin
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.verbs.undo import plan_undo
-from backupkit.words.errors import Refused
-from backupkit.words.events import Event, Notice, Warned
-from backupkit.words.model import Backup, DatabaseFacts, Kind, Metadata, Order, UploadsFacts
-from backupkit.words.settings import Settings
+from backupkit.backup.create import create_backup
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Backup, DatabaseFacts, Kind, Metadata, Order, UploadsFacts
+from backupkit.model.errors import Refused
+from backupkit.model.events import Event, Notice, Warned
+from backupkit.repository import flags, store
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.restore.undo import plan_undo
+from backupkit.retention.anomaly import unusual
+from backupkit.retention.delete import delete_backup, set_pin
+from backupkit.retention.prune import accept, plan_prune, prune_backups
 from small_app import NOON, SmallApp, tree
 
 DAY = timedelta(days=1)
@@ -342,9 +342,9 @@ def as_nobody(act: Callable[[], list[str]]) -> list[str]:
 
 def test_what_is_said_of_backups_that_are_gone_is_forgotten(app: SmallApp) -> None:
     back_up(app, "a", "b")
-    for mark in (marks.PINNED, marks.HELD, marks.ACCEPTED):
+    for mark in (flags.PINNED, flags.HELD, flags.ACCEPTED):
         for name in ("b", "gone"):
-            marks.put(app.backups, mark, name)
+            flags.put(app.backups, mark, name)
     prune(with_policy(app, keep_last=1))
     left = {str(path.relative_to(app.backups / ".state")) for path in (app.backups / ".state").glob("*/*")}
     assert left == {"pinned/b", "held/b", "accepted/b", "index/b", "proofs/b"}
@@ -384,7 +384,7 @@ def test_an_accepted_one_stops_nothing_and_is_what_later_ones_are_measured_by(ap
 def test_acceptance_is_not_inherited_by_a_later_backup_of_that_name(app: SmallApp) -> None:
     app.add_rows(100)
     back_up(app, "a", "c")
-    marks.put(app.backups, marks.ACCEPTED, "c")
+    flags.put(app.backups, flags.ACCEPTED, "c")
     delete_backup(app.settings, "c")
     app.execute("DELETE FROM applications WHERE id > 20")
     back_up(app, "c", start=NOON + 2 * DAY)

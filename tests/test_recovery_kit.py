@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.faces.host import Host
-from backupkit.faces.recovery_sheet import sheet
-from backupkit.verbs.recovery_kit import Copies, recovery_kit
-from backupkit.verbs.verify import verify_backups
-from backupkit.words.model import Backup, GitFacts
+from backupkit.cli.host import Host
+from backupkit.model.backup import Backup, GitFacts
+from backupkit.monitoring.recovery_kit import Copies, recovery_kit
+from backupkit.verify.verify import verify_backups
+from backupkit.web.recovery_sheet import sheet
 from refusals import refused, run_here
 from small_app import BACKEND, HEAD, NOON, SmallApp, clean_environment
 

@@ -22,23 +22,24 @@ from typing import Any
 import pytest
 
 import servers
-from backupkit.ground import disk
-from backupkit.parts import carried, store
-from backupkit.parts.remotes.folder import MARKER
-from backupkit.parts.remotes.kinds import open_remote
-from backupkit.parts.remotes.remote import Preparable, Remote, Tidying
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.patience import patiently
-from backupkit.verbs.prune import plan_prune
-from backupkit.verbs.prune_remote import plan_remote_prune, prune_remote
-from backupkit.verbs.pull import list_remote, prove_remote, pull_backup, verify_remote
-from backupkit.verbs.push import push_backups, refuse_failed
-from backupkit.verbs.remotes import look_at_remotes, prepare_remote
-from backupkit.words.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
-from backupkit.words.events import Progress, Step, Waiting, silence
-from backupkit.words.model import CHECKSUM_FILE, METADATA_FILE, Order
-from backupkit.words.remotes import ResticTable
-from backupkit.words.settings import Settings
+from backupkit.backup.create import create_backup
+from backupkit.config.remotes import ResticTable
+from backupkit.config.settings import Settings
+from backupkit.fs import disk
+from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, Order
+from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
+from backupkit.model.events import Progress, Step, Waiting, silence
+from backupkit.remotes import listing_cache
+from backupkit.remotes.base import Preparable, Remote, Tidying
+from backupkit.remotes.folder import MARKER
+from backupkit.remotes.kinds import open_remote
+from backupkit.remotes.prune import plan_remote_prune, prune_remote
+from backupkit.remotes.pull import list_remote, prove_remote, pull_backup, verify_remote
+from backupkit.remotes.push import push_backups, refuse_failed
+from backupkit.remotes.registry import look_at_remotes, prepare_remote
+from backupkit.remotes.retry import patiently
+from backupkit.repository import store
+from backupkit.retention.prune import plan_prune
 from quick_restic import put_repository
 from refusals import assert_refusal, picture
 from servers import Line
@@ -415,8 +416,8 @@ def test_a_push_that_is_killed_leaves_the_remote_readable_and_the_next_completes
         app.write_upload(f"many/{number}", os.urandom(200_000))
     source = made(app, "two", days=1)
     code = (
-        "import sys; sys.path[:0] = sys.argv[1:3]; from backupkit.words.settings import Settings;"
-        "from backupkit.verbs.push import push_backups; import json, pathlib;"
+        "import sys; sys.path[:0] = sys.argv[1:3]; from backupkit.config.settings import Settings;"
+        "from backupkit.remotes.push import push_backups; import json, pathlib;"
         "told = json.loads(sys.argv[3]); print('ready', flush=True);"
         "push_backups(Settings(**{k: pathlib.Path(v) if isinstance(v, str) else v for k, v in told.items()}))"
     )
@@ -1025,7 +1026,7 @@ def test_two_pushes_at_once_do_not_meet(app: SmallApp, tmp_path: Path) -> None:
     (tmp_path / "nas").mkdir()
     settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
     made(app, "one")
-    with carried.one_at_a_time(settings.dir, "there", "push", 1, silence):
+    with listing_cache.one_at_a_time(settings.dir, "there", "push", 1, silence):
         (failed,) = push_backups(settings)
         assert failed.failure and failed.failure.code == 11
         made(app, "two", days=1)  # backups go on meanwhile

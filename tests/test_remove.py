@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from backupkit.parts import store
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
+from backupkit.repository import store
+from backupkit.restore.restore import plan_restore, restore_backup
 from refusals import assert_refusal, picture
 from small_app import SmallApp, tree
 

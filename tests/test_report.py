@@ -23,19 +23,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backupkit.faces import as_json, render
-from backupkit.faces.report.charts import scale, size_charts
-from backupkit.faces.report.page import ROWS, page
-from backupkit.parts import duty, history, retention
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.overview import Size, TestRestore, overview
-from backupkit.verbs.report import Report, report
-from backupkit.verbs.status import Facts, Reason, judge
-from backupkit.verbs.verify import verify_backups
-from backupkit.words.model import Backup, Flaw, Metadata, Order
-from backupkit.words.operation import Operation, Who
-from backupkit.words.secrets import Secret
-from backupkit.words.settings import Settings
+from backupkit.backup.create import create_backup
+from backupkit.cli import json_, render
+from backupkit.config.secrets import Secret
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Backup, Flaw, Metadata, Order
+from backupkit.model.operation import Operation, Who
+from backupkit.monitoring.overview import Size, TestRestore, overview
+from backupkit.monitoring.report_facts import Report, report
+from backupkit.monitoring.status import Facts, Reason, judge
+from backupkit.repository import history
+from backupkit.retention import rules
+from backupkit.scheduling import scheduler_lock
+from backupkit.verify.verify import verify_backups
+from backupkit.web.report.charts import scale, size_charts
+from backupkit.web.report.page import ROWS, page
 from refusals import refused, refused_to_user, run_here
 from small_app import COMMAND, NOON, SmallApp, clean_environment
 
@@ -130,7 +132,7 @@ def lived_in(app: SmallApp) -> datetime:
 
 def made_up(settings: Settings, backups: tuple[Backup, ...], now: datetime = NOON) -> Report:
     facts = Facts(now, backups)
-    policy = retention.policy_of(settings)
+    policy = rules.policy_of(settings)
     return Report(judge(settings, facts), overview(settings, facts), backups, (), False, policy)
 
 
@@ -141,9 +143,9 @@ def backup(name: str, moment: datetime, note: str = "", **changes: Any) -> Backu
 
 def test_the_numbers_are_those_of_the_status(app: SmallApp) -> None:
     now = lived_in(app)
-    with duty.on(app.backups, 1):
+    with scheduler_lock.on(app.backups, 1):
         found = report(app.settings, lambda: now)
-    told = json.loads(json.dumps(as_json.status(found.status), default=as_json._plain))
+    told = json.loads(json.dumps(json_.status(found.status), default=json_._plain))
     assert Read(page(app.settings, found)).numbers == flat(told)
     assert told["level"] == "warning" and told["next_run_at"] and told["by_state"]["damaged"] == 2
 
@@ -184,7 +186,7 @@ def test_it_tells_of_backups_test_restores_runs_rules_and_the_way_back(app: Smal
     for name in ("day_1", "day_3", "day_5", "day_6", "no_metadata"):
         assert name in words
     assert "✓ proven" in words and "✕ damaged" in words
-    assert all(rule in words for rule in render.policy(retention.policy_of(app.settings)))
+    assert all(rule in words for rule in render.policy(rules.policy_of(app.settings)))
     assert "restore latest --dry-run" in words and "undo" in words
     assert "No scheduler is at work" in words and "test restore" in words
 
@@ -197,7 +199,7 @@ def test_an_empty_folder_and_one_that_is_not_there_make_a_page(app: SmallApp) ->
 
 
 def test_a_folder_that_cannot_be_read_is_told_on_the_page(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backupkit.parts.store.all_backups", refuse)
+    monkeypatch.setattr("backupkit.repository.store.all_backups", refuse)
     assert "cannot be read: Input/output error." in Read(page(app.settings, report(app.settings))).words
 
 

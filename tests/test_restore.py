@@ -16,14 +16,15 @@ from typing import Any
 
 import pytest
 
-from backupkit.parts import journal, store
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.recover import recover
-from backupkit.verbs.restore import Restored, RestorePlan, plan_restore, restore_backup
-from backupkit.verbs.undo import plan_undo
-from backupkit.words.errors import Damaged, SchemaMismatch, SourceUnreadable
-from backupkit.words.events import Event
-from backupkit.words.model import STAGING, Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import STAGING, Order
+from backupkit.model.errors import Damaged, SchemaMismatch, SourceUnreadable
+from backupkit.model.events import Event
+from backupkit.repository import store
+from backupkit.restore import journal
+from backupkit.restore.recovery import recover
+from backupkit.restore.restore import Restored, RestorePlan, plan_restore, restore_backup
+from backupkit.restore.undo import plan_undo
 from small_app import BACKEND, DOCUMENTS, HEAD, MERGED, REMINDERS, SALARY, Contents, SmallApp, tree
 
 
@@ -470,7 +471,7 @@ def test_an_upload_that_comes_during_the_restore_stays(app: SmallApp, monkeypatc
 
 
 def test_an_error_in_the_middle_goes_back_by_itself(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    from backupkit.ground import descriptors
+    from backupkit.fs import descriptors
 
     back_up(app)
     ruin(app)
@@ -491,7 +492,7 @@ def test_an_error_in_the_middle_goes_back_by_itself(app: SmallApp, monkeypatch: 
 
 
 def test_a_journal_is_finished_by_the_next_command_that_writes(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    from backupkit.verbs import restore as verb
+    from backupkit.restore import restore as verb
 
     before = back_up(app)
     ruin(app)
@@ -510,7 +511,7 @@ def test_a_journal_is_finished_by_the_next_command_that_writes(app: SmallApp, mo
 def test_what_the_app_wrote_after_its_database_was_restored_survives_the_recovery(
     app: SmallApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from backupkit.verbs import recover as recovering
+    from backupkit.restore import recovery as recovering
 
     before = back_up(app)
     ruin(app)
@@ -680,8 +681,8 @@ RESTORE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {backend!r})
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.words.settings import Settings
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.config.settings import Settings
 folder = Path(sys.argv[1])
 settings = Settings(app_dir=folder, lock_timeout=30)
 restore_backup(settings, plan_restore(settings, sys.argv[2]))

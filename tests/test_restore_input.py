@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from backupkit.parts import journal, staging_area
-from backupkit.parts.sources import delta_apply
-from backupkit.verbs.create import create_backup
-from backupkit.words.errors import BackupError
-from backupkit.words.events import Event, Warned
-from backupkit.words.model import STAGING, Order
+from backupkit.backup.create import create_backup
+from backupkit.fs import staging_area
+from backupkit.model.backup import STAGING, Order
+from backupkit.model.errors import BackupError
+from backupkit.model.events import Event, Warned
+from backupkit.restore import journal
+from backupkit.uploads import apply
 from killed import AMONG_THE_UPLOADS, BEFORE_THE_DATABASE, kill
 from refusals import run_here
 from small_app import Contents, SmallApp, entry
@@ -189,7 +190,7 @@ def test_a_link_in_the_place_of_the_area_is_not_followed_by_a_new_restore(app: S
 
 
 def operations_file(app: SmallApp) -> Path:
-    return staging_area.place_of(app.uploads, "uploads") / delta_apply.OPERATIONS
+    return staging_area.place_of(app.uploads, "uploads") / apply.OPERATIONS
 
 
 def forge(app: SmallApp, **change: Any) -> None:
@@ -333,8 +334,8 @@ def held(place: Path) -> dict[str, tuple[str, bytes]]:
 def test_a_file_that_takes_a_free_place_at_the_last_moment_stays(
     app: SmallApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from backupkit.ground import descriptors
-    from backupkit.verbs.restore import plan_restore, restore_backup
+    from backupkit.fs import descriptors
+    from backupkit.restore.restore import plan_restore, restore_backup
 
     app.write_upload("place", b"wanted")
     create_backup(app.settings, Order("good"))

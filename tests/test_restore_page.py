@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
+from backupkit.restore.restore import plan_restore, restore_backup
 from documents import blocks, text
 from small_app import SmallApp
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import journal, store
-from backupkit.verbs.create import create_backup
-from backupkit.words.model import STAGING, Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import STAGING, Order
+from backupkit.repository import store
+from backupkit.restore import journal
 from killed import AFTER_THE_COMMIT, AMONG_THE_UPLOADS, BEFORE_THE_DATABASE, WHILE_STAGING, kill
 from refusals import run_here
 from small_app import BACKEND, Contents, SmallApp, clean_environment
@@ -217,8 +218,8 @@ def test_every_row_committed_while_a_restore_runs_is_live_or_in_a_backup(ruined:
 def test_rows_committed_onto_the_restored_data_are_kept_when_it_is_taken_back(
     ruined: tuple[SmallApp, Contents], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from backupkit.ground import descriptors
-    from backupkit.verbs.restore import plan_restore, restore_backup
+    from backupkit.fs import descriptors
+    from backupkit.restore.restore import plan_restore, restore_backup
 
     app, _ = ruined
     before = app.contents()
@@ -277,14 +278,14 @@ def test_doctor_names_the_unfinished_restore(changed: tuple[SmallApp, Contents])
 
 
 def test_the_calls_for_programs_list_without_finishing(changed: tuple[SmallApp, Contents]) -> None:
-    from backupkit.faces import api
+    from backupkit.api import calls
 
     app, _ = changed
     kill(app, BEFORE_THE_DATABASE, *RESTORE)
     before = state(app)
-    assert api.list_backups(app_dir=app.folder)
+    assert calls.list_backups(app_dir=app.folder)
     assert state(app) == before
-    assert api.restore_backup("good", app_dir=app.folder)
+    assert calls.restore_backup("good", app_dir=app.folder)
     assert_finished(app)
 
 
@@ -387,7 +388,7 @@ def test_a_missing_list_of_operations_is_an_error(changed: tuple[SmallApp, Conte
 
 def test_a_kill_while_the_staged_is_removed_is_finished(changed: tuple[SmallApp, Contents]) -> None:
     app, good = changed
-    point = ("backupkit.ground.descriptors", "remove_tree_in", "after")
+    point = ("backupkit.fs.descriptors", "remove_tree_in", "after")
     for count in range(1, 8):
         try:
             kill(app, point, *RESTORE, count=count)
@@ -406,8 +407,8 @@ import os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from backupkit.verbs import recover
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.words.settings import load_settings
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.config.settings import load_settings
 real = recover.replace_database
 def waiting(*arguments):
     print("staged", flush=True)

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backupkit.parts.retention import Decision, Known, Policy, decide
-from backupkit.words.model import Backup, DatabaseFacts, Kind, Metadata, State
-from backupkit.words.span import Span, parse_span
+from backupkit.model.backup import Backup, DatabaseFacts, Kind, Metadata, State
+from backupkit.model.span import Span, parse_span
+from backupkit.retention.rules import Decision, Known, Policy, decide
 from small_app import NOON
 
 BERLIN, UTC_ZONE = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC")

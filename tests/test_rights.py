@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.words.errors import Refused
-from backupkit.words.settings import load_settings
+from backupkit.config.settings import load_settings
+from backupkit.model.errors import Refused
 from others import USER, as_other, as_root, give, owners
 from small_app import Result, SmallApp
 

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from backupkit.parts.rows import Changes
-from backupkit.verbs import restore
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.dump import dump
-from backupkit.verbs.restore import RestorePlan, plan_restore
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.backup.sql_dump import dump
+from backupkit.model.backup import Order
+from backupkit.restore import restore
+from backupkit.restore.restore import RestorePlan, plan_restore
+from backupkit.sqlite.rows import Changes
 from hands import Person, at_the_window
 from refusals import run_here
 from small_app import SmallApp

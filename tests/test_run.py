@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from backupkit.parts import store
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.run import Outcome, RunStep, StepResult, backup_step, run_steps, worst
-from backupkit.words.errors import BackupError, Damaged, ExitCode, NoSpace, RemoteFailed
-from backupkit.words.events import Listener
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
+from backupkit.model.errors import BackupError, Damaged, ExitCode, NoSpace, RemoteFailed
+from backupkit.model.events import Listener
+from backupkit.repository import store
+from backupkit.scheduling.run import Outcome, RunStep, StepResult, backup_step, run_steps, worst
 from refusals import run_here
 from small_app import NOON, SmallApp
 

@@ -20,15 +20,15 @@ from zoneinfo import ZoneInfo
 import apscheduler.schedulers.base
 import pytest
 
-from backupkit.faces import daemon
-from backupkit.parts import history, lock, store
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.run import Outcome, RunStep
-from backupkit.verbs.status import status
-from backupkit.words.errors import NoSpace, Refused
-from backupkit.words.events import Listener
-from backupkit.words.model import Backup, Order
-from backupkit.words.settings import Settings
+from backupkit.backup.create import create_backup
+from backupkit.cli import daemon
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Backup, Order
+from backupkit.model.errors import NoSpace, Refused
+from backupkit.model.events import Listener
+from backupkit.monitoring.status import status
+from backupkit.repository import history, lock, store
+from backupkit.scheduling.run import Outcome, RunStep
 from refusals import run_here
 from small_app import BACKEND, COMMAND, NOON, SmallApp, clean_environment
 
@@ -278,8 +278,8 @@ KILLED_RESTORE = """
 import os, sys
 from pathlib import Path
 from backupkit.parts import journal
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.words.settings import load_settings
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.config.settings import load_settings
 write = journal.write
 def write_and_die(*arguments):
     write(*arguments)
@@ -295,8 +295,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 sys.path.insert(0, {str(BACKEND)!r})
 import apscheduler.schedulers.base as base
-from backupkit.faces.daemon import Daemon
-from backupkit.words.settings import load_settings
+from backupkit.cli.daemon import Daemon
+from backupkit.config.settings import load_settings
 AHEAD = datetime.fromisoformat(sys.argv[1]) - datetime.now().astimezone()
 class Shifted(datetime):
     @classmethod

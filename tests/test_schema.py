@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import schema
-from backupkit.parts.migration_tree import read_plainly
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.words.errors import SchemaMismatch
-from backupkit.words.events import silence
-from backupkit.words.model import Order, SchemaVerdict
+from backupkit.backup.create import create_backup
+from backupkit.migrations import schema
+from backupkit.migrations.tree import read_plainly
+from backupkit.model.backup import Order, SchemaVerdict
+from backupkit.model.errors import SchemaMismatch
+from backupkit.model.events import silence
+from backupkit.restore.restore import plan_restore, restore_backup
 from other_apps import OtherApp
 
 

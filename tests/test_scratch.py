@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.ground import scratch
+from backupkit.fs import scratch
 from small_app import BACKEND, SmallApp
 
 HOLD = "from backupkit.ground import scratch\nwith scratch.folder() as it:\n    print(it, flush=True)\n    input()\n"

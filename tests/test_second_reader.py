@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts.sources import database, sql
-from backupkit.parts.sources.sql_rows import Page, read_run
-from backupkit.verbs import second_reader
-from backupkit.verbs.dump import dump_to
+from backupkit.backup.sql_dump import dump_to
+from backupkit.sqlite import database, second_reader, sql
+from backupkit.sqlite.sql_rows import Page, read_run
 from small_app import SmallApp
 
 

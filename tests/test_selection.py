@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import selection
-from backupkit.parts.sources import uploads
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.verbs.undo import plan_undo
-from backupkit.words.errors import Refused
-from backupkit.words.model import Order, Part
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order, Part
+from backupkit.model.errors import Refused
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.restore.undo import plan_undo
+from backupkit.uploads import selection, walk
 from small_app import SmallApp, tree
 
 Place = Callable[[SmallApp, Path], None]
@@ -247,5 +246,5 @@ def test_doctor_says_that_the_database_lies_in_the_uploads(together: SmallApp) -
 
 def test_what_is_counted_is_what_is_copied(together: SmallApp) -> None:
     folder = back_up(together)
-    counted = uploads.measure(together.uploads, selection.of(together.settings).leaves_out)[0]
+    counted = walk.measure(together.uploads, selection.of(together.settings).leaves_out)[0]
     assert counted == sum(entry[0] == "file" for entry in tree(folder / "uploads").values())

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from backupkit.words.errors import Refused
-from backupkit.words.settings import Settings, load_settings, secret_names
+from backupkit.config.settings import Settings, load_settings, secret_names
+from backupkit.model.errors import Refused
 from refusals import refused, run_here
 from small_app import SmallApp, clean_environment
 

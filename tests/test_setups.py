@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import store
-from backupkit.parts.upgrade import MigrationFailed
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.migrate import migrate
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.verbs.verify import verify_backups
-from backupkit.words.errors import Refused
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.migrations.migrate import migrate
+from backupkit.migrations.upgrade import MigrationFailed
+from backupkit.model.backup import Order
+from backupkit.model.errors import Refused
+from backupkit.repository import store
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.verify.verify import verify_backups
 from other_apps import COLOUR, ENV, INI, OtherApp
 from small_app import BACKEND
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts.sources.sql import load_dump, write_dump
-from backupkit.words.errors import Damaged, SourceUnreadable
-from backupkit.words.events import Event, Progress, Step
+from backupkit.model.errors import Damaged, SourceUnreadable
+from backupkit.model.events import Event, Progress, Step
+from backupkit.sqlite.sql import load_dump, write_dump
 
 GOOD = """PRAGMA foreign_keys=OFF;
 BEGIN TRANSACTION;
@@ -489,7 +489,7 @@ def test_dump_and_load_of_a_large_database_take_little_memory(tmp_path: Path) ->
     script = """
         import resource, sqlite3, sys
         from pathlib import Path
-        from backupkit.parts.sources.sql import load_dump, write_dump
+        from backupkit.sqlite.sql import load_dump, write_dump
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         before = peak()
         with open("large.sql", "wb") as out:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from backupkit.parts.sources.sql import load_dump, write_dump
+from backupkit.sqlite.sql import load_dump, write_dump
 
 SHELL = shutil.which("sqlite3")
 needs_shell = pytest.mark.skipif(SHELL is None, reason="needs sqlite3: apt install sqlite3")

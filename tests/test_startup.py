@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import marks, store
+from backupkit.repository import flags, store
 from small_app import COMMAND, SmallApp, clean_environment
 
 # The command in a process of its own, which then tells what it has imported, and what it opened below the backups.
@@ -52,11 +52,14 @@ HEAVY = {"alembic", "sqlalchemy", "tomlkit", "apprise", "requests", "cryptograph
 @pytest.mark.parametrize(
     ("words", "not_needed"),
     [
-        (["--help"], {"pydantic", "pydantic_settings", "backupkit.words.settings"}),
-        (["list"], {"rich", "backupkit.faces.notify", "backupkit.verbs.export", "backupkit.verbs.status"}),
-        (["list", "--json"], {"rich", "backupkit.verbs.export", "backupkit.verbs.status"}),
-        (["show", "latest"], {"rich", "backupkit.verbs.export", "backupkit.verbs.status"}),
-        (["config"], {"rich", "backupkit.parts.store", "backupkit.verbs.make"}),
+        (["--help"], {"pydantic", "pydantic_settings", "backupkit.config.settings"}),
+        (
+            ["list"],
+            {"rich", "backupkit.monitoring.notify.messages", "backupkit.archive.export", "backupkit.monitoring.status"},
+        ),
+        (["list", "--json"], {"rich", "backupkit.archive.export", "backupkit.monitoring.status"}),
+        (["show", "latest"], {"rich", "backupkit.archive.export", "backupkit.monitoring.status"}),
+        (["config"], {"rich", "backupkit.repository.store", "backupkit.backup.make"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -70,7 +73,7 @@ def copied(app: SmallApp, name: str, count: int) -> None:
     """So many more backups like that one, and each as proven."""
     for number in range(count):
         shutil.copytree(app.backups / name, app.backups / f"{name}_{number}")
-        record = app.backups / marks.STATE_FOLDER / marks.PROOFS
+        record = app.backups / flags.STATE_FOLDER / flags.PROOFS
         shutil.copy(record / name, record / f"{name}_{number}")
 
 
@@ -82,7 +85,7 @@ def test_list_opens_two_files_a_backup(app: SmallApp) -> None:
     below = [Path(path).relative_to(app.backups).parts for path in opened]
     of_backups = [parts for parts in below if not parts[0].startswith(".")]
     assert sorted(of_backups) == sorted((one.name, "backup_metadata.json") for one in store.all_backups(app.settings))
-    records = [parts for parts in below if parts[:2] == (marks.STATE_FOLDER, marks.PROOFS)]
+    records = [parts for parts in below if parts[:2] == (flags.STATE_FOLDER, flags.PROOFS)]
     assert len(records) == 21
     assert len(below) < 2 * 21 + 10
 

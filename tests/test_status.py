@@ -15,14 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import history, journal, store
-from backupkit.parts.history import History
-from backupkit.verbs.copies import Copies, RemoteState, count
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.status import Facts, Status, get_last_backup_display, judge, look, status
-from backupkit.words.model import Backup, Metadata, Order, UploadsFacts
-from backupkit.words.operation import Operation, Who
-from backupkit.words.settings import Settings
+from backupkit.backup.create import create_backup
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Backup, Metadata, Order, UploadsFacts
+from backupkit.model.operation import Operation, Who
+from backupkit.monitoring.status import Facts, Status, get_last_backup_display, judge, look, status
+from backupkit.remotes.copies import Copies, RemoteState, count
+from backupkit.repository import history, store
+from backupkit.repository.history import History
+from backupkit.restore import journal
 from refusals import another_process, refused, run_here
 from small_app import NOON, SmallApp
 
@@ -354,7 +355,7 @@ def test_a_killed_backup_is_a_warning_until_the_next_one(app: SmallApp) -> None:
     create_backup(app.settings, Order("one"))
     hold = (
         "sys.path[:0] = sys.argv[1:3]\nfrom pathlib import Path\nfrom small_app import SmallApp\n"
-        "from backupkit.verbs.recording import at_work\n"
+        "from backupkit.repository.operation import at_work\n"
         "work = at_work(SmallApp(Path(sys.argv[3]), Path()).settings, 'backup')\nwork.__enter__()"
     )
     backend = Path(history.__file__).parents[2]

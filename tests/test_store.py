@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import store
-from backupkit.verbs.copies import known_copies
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.doctor import examine
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.verbs.undo import plan_undo
-from backupkit.verbs.verify import pick
-from backupkit.words.errors import NoSuchBackup
-from backupkit.words.model import Order
-from backupkit.words.settings import Settings
+from backupkit.backup.create import create_backup
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Order
+from backupkit.model.errors import NoSuchBackup
+from backupkit.monitoring.doctor import examine
+from backupkit.remotes.copies import known_copies
+from backupkit.repository import store
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.restore.undo import plan_undo
+from backupkit.verify.verify import pick
 from refusals import assert_refusal, picture, run_here
 from small_app import NOON, SmallApp, tree
 

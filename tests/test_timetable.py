@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from backupkit.parts.timetable import Due, Past, following, longest_gap, next_due, past_of, preceding, upcoming
-from backupkit.words.cron import parse_cron
-from backupkit.words.model import Backup, Metadata
-from backupkit.words.operation import Operation, Who
-from backupkit.words.settings import Settings
+from backupkit.config.cron import parse_cron
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Backup, Metadata
+from backupkit.model.operation import Operation, Who
+from backupkit.scheduling.planner import Due, Past, following, longest_gap, next_due, past_of, preceding, upcoming
 from small_app import NOON, SmallApp
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

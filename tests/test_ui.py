@@ -21,23 +21,24 @@ from textual.pilot import Pilot
 from textual.widgets import Button, DataTable, Input, Label, Static
 
 import backup_restore
-from backupkit.faces import log, render
-from backupkit.faces.ui import looks, tasks
-from backupkit.faces.ui.backups import BackupsPage
-from backupkit.faces.ui.dialogs import Told
-from backupkit.faces.ui.history import HistoryPage
-from backupkit.faces.ui.listing import COLUMNS, FILTERS, Choice
-from backupkit.faces.ui.window import PLACES, Window
-from backupkit.faces.ui.work import Ended, Run, Task, WorkScreen
-from backupkit.parts import history, lock, store
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.status import status
-from backupkit.verbs.verify import verify_backups
-from backupkit.words.errors import Refused
-from backupkit.words.events import Event, Listener, Notice, Progress, Step, Warned
-from backupkit.words.model import Order
-from backupkit.words.remotes import FolderTable
-from backupkit.words.settings import Settings
+from backupkit.backup.create import create_backup
+from backupkit.cli import render
+from backupkit.config.remotes import FolderTable
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Order
+from backupkit.model.errors import Refused
+from backupkit.model.events import Event, Listener, Notice, Progress, Step, Warned
+from backupkit.monitoring import log
+from backupkit.monitoring.status import status
+from backupkit.repository import history, lock, store
+from backupkit.ui import styles, tasks
+from backupkit.ui.backups import BackupsPage
+from backupkit.ui.dialogs import Told
+from backupkit.ui.history import HistoryPage
+from backupkit.ui.listing import COLUMNS, FILTERS, Choice
+from backupkit.ui.window import PLACES, Window
+from backupkit.ui.work import Ended, Run, Task, WorkScreen
+from backupkit.verify.verify import verify_backups
 from small_app import COMMAND, NOON, SmallApp, clean_environment
 
 DEADLINE = 30.0
@@ -169,16 +170,16 @@ def test_dark_and_light_are_one_key_apart_and_the_symbols_stay(app: SmallApp) ->
 
     async def play(person: Person) -> None:
         before = person.column("State")
-        assert person.window.theme == looks.DARK.name
+        assert person.window.theme == styles.DARK.name
         await person.presses("t")
-        assert person.window.theme == looks.LIGHT.name
+        assert person.window.theme == styles.LIGHT.name
         await person.until(lambda: person.column("State") == before == ["✓ checked"])
 
     at(app, "backups", play)
 
 
 def test_every_level_and_state_has_a_symbol_of_its_own() -> None:
-    for symbols in (looks.LEVEL_SYMBOLS, looks.STATE_SYMBOLS):
+    for symbols in (styles.LEVEL_SYMBOLS, styles.STATE_SYMBOLS):
         assert len(set(symbols.values())) == len(symbols)
 
 
@@ -219,7 +220,7 @@ def test_in_a_real_terminal_it_opens_and_ends(app: SmallApp, how: str) -> None:
 
 
 def test_a_missing_extra_is_one_line_that_says_what_to_type(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("backupkit.faces.ui.")]:
+    for name in [name for name in sys.modules if name.startswith("backupkit.ui.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "textual", None)
     monkeypatch.setitem(sys.modules, "textual.app", None)
@@ -495,7 +496,7 @@ def test_a_push_asks_and_carries_it_to_the_remote(app: SmallApp, tmp_path: Path)
     place = tmp_path / "elsewhere"
     place.mkdir()
     settings = app.settings.model_copy(update={"remotes": {"disk": FolderTable(type="folder", path=str(place))}})
-    from backupkit.verbs.remotes import prepare_remote
+    from backupkit.remotes.registry import prepare_remote
 
     prepare_remote(settings, "disk")
 
@@ -548,7 +549,7 @@ def test_while_a_verb_waits_the_interface_answers_and_the_wait_can_be_cancelled(
             await person.until_it_says("for somebody's backup")
             await person.presses("t")  # not of the dialog: nothing happens, and the loop goes on
             person.window.action_turn_theme()
-            await person.until(lambda: person.window.theme == looks.LIGHT.name)
+            await person.until(lambda: person.window.theme == styles.LIGHT.name)
             await person.presses("q")
             assert person.window.is_running
             await person.presses("escape")
@@ -720,8 +721,8 @@ def test_a_log_that_cannot_be_read_is_a_sentence(app: SmallApp, tmp_path: Path) 
 OPENED = """
 import asyncio, json, os, sys
 from pathlib import Path
-from backupkit.faces.ui.window import Window
-from backupkit.words.settings import load_settings
+from backupkit.ui.window import Window
+from backupkit.config.settings import load_settings
 settings, opened = load_settings(Path(sys.argv[1])), []
 def heard(event, arguments):
     if event in ("open", "os.listdir", "os.scandir") and str(arguments[0]).startswith(str(settings.dir) + os.sep):

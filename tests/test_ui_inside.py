@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from textual.widgets import Input, Select, Tree
 
-from backupkit.faces.ui.inside_tree import Spot
-from backupkit.verbs import browse
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.remove import delete_backup
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
+from backupkit.retention.delete import delete_backup
+from backupkit.ui.inside_tree import Spot
+from backupkit.verify import browse
 from hands import LARGE, Person, at_the_window
 from refusals import picture
 from small_app import SmallApp

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.faces.ui.plan_entry import Entry
-from backupkit.verbs.configure import set_value
-from backupkit.verbs.create import create_backup
-from backupkit.words.errors import Refused
-from backupkit.words.model import Order
-from backupkit.words.reach import in_full
-from backupkit.words.settings import load_settings
+from backupkit.backup.create import create_backup
+from backupkit.config.deployment import in_full
+from backupkit.config.editor import set_value
+from backupkit.config.settings import load_settings
+from backupkit.model.backup import Order
+from backupkit.model.errors import Refused
+from backupkit.ui.plan_entry import Entry
 from hands import LARGE, SMALL, Person, at_the_window
 from small_app import NOON, SmallApp
 

@@ -8,16 +8,16 @@ import pytest
 from textual.coordinate import Coordinate
 from textual.widgets import DataTable
 
-from backupkit.faces.ui import looks
-from backupkit.faces.ui.restore import restoring
-from backupkit.faces.ui.work import Run
-from backupkit.parts import lock
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.remove import delete_backup
-from backupkit.verbs.restore import Restored, plan_restore
-from backupkit.words.clock import utc_now
-from backupkit.words.events import Event, Listener
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
+from backupkit.model.clock import utc_now
+from backupkit.model.events import Event, Listener
+from backupkit.repository import lock
+from backupkit.restore.restore import Restored, plan_restore
+from backupkit.retention.delete import delete_backup
+from backupkit.ui import styles
+from backupkit.ui.restore import restoring
+from backupkit.ui.work import Run
 from hands import LARGE, Person, at_the_window
 from refusals import picture
 from small_app import HEAD, REMINDERS, SALARY, Contents, SmallApp
@@ -254,9 +254,9 @@ def test_what_is_coloured_follows_the_theme(app: SmallApp, before: Contents) -> 
         def colour() -> str:
             return str(table.get_cell_at(Coordinate(0, 3)).style).lower()
 
-        assert colour() == looks.DARK.success
+        assert colour() == styles.DARK.success
         await person.press("t")
-        await person.until(lambda: colour() == looks.LIGHT.success, "the colour of the light theme")
+        await person.until(lambda: colour() == styles.LIGHT.success, "the colour of the light theme")
 
     at_the_window(app, story, "restore")
 

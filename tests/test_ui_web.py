@@ -23,10 +23,10 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from backupkit.faces.ui import web
-from backupkit.parts import store
-from backupkit.verbs.create import create_backup
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
+from backupkit.repository import store
+from backupkit.ui import web
 from small_app import COMMAND, SmallApp, clean_environment
 
 DEADLINE = 60.0

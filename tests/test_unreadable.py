@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts.sources import uploads_copy
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.words.errors import SourceUnreadable
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
+from backupkit.model.errors import SourceUnreadable
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.uploads import archiver
 from refusals import without_privileges
 from small_app import COMMAND, Result, SmallApp, clean_environment
 
@@ -169,14 +169,14 @@ def test_an_uploads_folder_that_goes_away_meanwhile_is_no_backup_of_nothing(
     app: SmallApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a mount that is lost: what cannot be read then is not one file."""
-    real = uploads_copy._copy_file
+    real = archiver._copy_file
 
     def lose_it(*arguments: object) -> None:
         if app.uploads.exists():
             shutil.rmtree(app.uploads)
         real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(uploads_copy, "_copy_file", lose_it)
+    monkeypatch.setattr(archiver, "_copy_file", lose_it)
     with pytest.raises(SourceUnreadable, match="no uploads folder"):
         create_backup(app.settings, Order("one"))
     assert not (app.backups / "one").exists()

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from backupkit.parts import lock, marks, proofs, store
-from backupkit.parts.integrity import Shared
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.verbs.verify import MOST_FLAWS, Verified, pick, verify_backups, verify_file
-from backupkit.words.errors import BackupError, Damaged, NoSuchBackup, Refused
-from backupkit.words.events import Event, Progress, Warned
-from backupkit.words.model import Backup, Flaw, Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Backup, Flaw, Order
+from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
+from backupkit.model.events import Event, Progress, Warned
+from backupkit.repository import flags, lock, store, verification
+from backupkit.repository.integrity import Shared
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.verify.verify import MOST_FLAWS, Verified, pick, verify_backups, verify_file
 from refusals import as_user, run_here
 from small_app import DOCUMENTS, HEAD, NOON, SmallApp, tree
 
@@ -280,7 +280,7 @@ def test_a_database_that_is_sound_and_another_one_is_found_with_checksums_that_f
 
 def reseal(backup: Path) -> None:
     """Checksums of what is there now, as someone who means harm would write them, or a disk would before us."""
-    from backupkit.parts.manifest import ChecksumWriter
+    from backupkit.repository.manifest import ChecksumWriter
 
     (backup / "SHA256SUMS").unlink()
     writer = ChecksumWriter(backup)
@@ -393,11 +393,11 @@ def test_two_who_write_a_record_at_once_leave_a_whole_one(app: SmallApp) -> None
 
     def keep(number: int) -> None:
         flaws = tuple(Flaw(str(number), "x" * number) for _ in range(number))
-        proofs.write(app.backups, "one", proofs.Record(metadata.created_at, LATER, flaws=flaws))
+        verification.write(app.backups, "one", verification.Record(metadata.created_at, LATER, flaws=flaws))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(keep, range(1, 60)))
-    found = proofs.read(app.backups, "one", metadata)
+    found = verification.read(app.backups, "one", metadata)
     assert found.checked_at == LATER
     assert len(found.flaws) == int(found.flaws[0].path)
 
@@ -759,11 +759,11 @@ def test_one_damaged_backup_among_others_ends_with_12_and_all_are_told_of(app: S
 def test_a_backup_is_accepted_where_it_is_sound(app: SmallApp) -> None:
     backup = make(app)
     assert "accepted" in run_here(app, "verify", "one", "--accept", check=0).err
-    assert "one" in marks.said(app.backups).accepted
-    marks.take(app.backups, marks.ACCEPTED, "one")
+    assert "one" in flags.said(app.backups).accepted
+    flags.take(app.backups, flags.ACCEPTED, "one")
     (backup / "RESTORE.md").unlink()
     run_here(app, "verify", "one", "--accept", check=12)
-    assert "one" not in marks.said(app.backups).accepted
+    assert "one" not in flags.said(app.backups).accepted
 
 
 def test_the_one_picked_was_never_tried_or_longest_not(app: SmallApp) -> None:
@@ -784,7 +784,9 @@ def test_the_one_picked_was_never_tried_or_longest_not(app: SmallApp) -> None:
     assert choices() == names
     for days, name in enumerate(("c", "a", "d", "b")):
         metadata = store.trusted(store.read(app.settings, name))
-        proofs.write(app.backups, name, proofs.Record(metadata.created_at, tried_at=NOON + timedelta(days=days)))
+        verification.write(
+            app.backups, name, verification.Record(metadata.created_at, tried_at=NOON + timedelta(days=days))
+        )
         assert choices() == ([one for one in names if one not in "cadb"[: days + 1]] or ["a", "c"])
 
 
@@ -809,7 +811,7 @@ def test_the_bar_is_one_over_all_of_it_and_never_runs_over(app: SmallApp) -> Non
 
 
 def test_an_error_of_the_library_has_its_code(app: SmallApp) -> None:
-    from backupkit.verbs.verify import refuse_bad
+    from backupkit.verify.verify import refuse_bad
 
     make(app)
     bad = Verified(store.read(app.settings, "one"), failure=BackupError("x", "y"))

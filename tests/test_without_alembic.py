@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import store
-from backupkit.parts.upgrade import LossRefused, MigrationFailed
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.migrate import migrate
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.words.errors import Refused
-from backupkit.words.model import AppMigrations, Order
+from backupkit.backup.create import create_backup
+from backupkit.migrations.migrate import migrate
+from backupkit.migrations.upgrade import LossRefused, MigrationFailed
+from backupkit.model.backup import AppMigrations, Order
+from backupkit.model.errors import Refused
+from backupkit.repository import store
+from backupkit.restore.restore import plan_restore, restore_backup
 from other_apps import OtherApp
 
 DJANGO = "CREATE TABLE django_migrations (id INTEGER PRIMARY KEY, app TEXT, name TEXT, applied TEXT)"

@@ -1,69 +1,68 @@
 """Back up and restore an app that is a SQLite database, Alembic migrations and a folder of uploads.
 
-A *backup* is a folder under `backups/`. *Sources* fill it, a *manifest* seals it, the *store* finds it
-again, the *verbs* act on it, and the *faces* let people and machines use the verbs.
+A *backup* is a folder under `backups/`. The packages, in the one direction in which imports go (import-linter holds it,
+`tests/test_layers.py` shows that it does):
 
-The rooms, in the one direction in which imports go (`tests/test_layers.py` holds it):
+    cli api ui web      what people and programs touch: only these print, ask or exit
+    backup restore verify retention migrations remotes archive scheduling monitoring
+                        the features: they raise, return and emit events
+    repository sqlite uploads
+                        the backups folder, the database, the uploads folder
+    config              settings
+    fs                  files, folders and processes
+    model               values; they import nothing of ours
 
-    faces    print, ask, exit: the console, the demo, the calls for programs
-    verbs    one module a verb: create, restore, recover, undo, verify, prune, push, pull, dump, export, run, doctor,
-             status
-    parts    manifest, journal, lock, history, retention, schema, store, index, the sources: database, uploads,
-             sql; and the remotes: folder, restic
-    ground   disk and process: the only modules that change the world; durable when they return
-    words    settings, model, errors, events, names: values; import nothing of ours
-
-What a program may rely on is `__all__`; a name is imported from its room when it is first asked for.
+What a program may rely on is `__all__`; a name is imported from its home when it is first asked for.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from backupkit.words.version import VERSION
+from backupkit.model.version import VERSION
 
 __version__ = VERSION
 
 if TYPE_CHECKING:
-    from backupkit.faces.api import AppFolder as AppFolder
-    from backupkit.faces.api import PlainDatabase as PlainDatabase
-    from backupkit.faces.api import create_backup_if_needed as create_backup_if_needed
-    from backupkit.faces.api import create_backup_now as create_backup_now
-    from backupkit.faces.api import get_last_backup_display as get_last_backup_display
-    from backupkit.faces.api import list_backups as list_backups
-    from backupkit.faces.api import restore_backup as restore_backup
-    from backupkit.faces.protected import Operation as Operation
-    from backupkit.faces.protected import protected as protected
-    from backupkit.verbs.create import create_backup as create_backup
-    from backupkit.verbs.guard import back_up_before_upgrade as back_up_before_upgrade
-    from backupkit.verbs.make import Created as Created
-    from backupkit.verbs.restore import Restored as Restored
-    from backupkit.verbs.restore import RestorePlan as RestorePlan
-    from backupkit.verbs.restore import plan_restore as plan_restore
-    from backupkit.verbs.undo import plan_undo as plan_undo
-    from backupkit.words.errors import BackupError as BackupError
-    from backupkit.words.errors import Damaged as Damaged
-    from backupkit.words.errors import Locked as Locked
-    from backupkit.words.errors import NoSpace as NoSpace
-    from backupkit.words.errors import NoSuchBackup as NoSuchBackup
-    from backupkit.words.errors import Refused as Refused
-    from backupkit.words.errors import SchemaMismatch as SchemaMismatch
-    from backupkit.words.errors import SourceUnreadable as SourceUnreadable
-    from backupkit.words.events import Event as Event
-    from backupkit.words.events import Listener as Listener
-    from backupkit.words.events import Notice as Notice
-    from backupkit.words.events import Progress as Progress
-    from backupkit.words.events import Step as Step
-    from backupkit.words.events import Waiting as Waiting
-    from backupkit.words.events import Warned as Warned
-    from backupkit.words.model import Backup as Backup
-    from backupkit.words.model import Metadata as Metadata
-    from backupkit.words.model import Order as Order
-    from backupkit.words.plain import MAX_BACKUPS as MAX_BACKUPS
-    from backupkit.words.settings import Settings as Settings
-    from backupkit.words.settings import load_settings as load_settings
+    from backupkit.api.calls import AppFolder as AppFolder
+    from backupkit.api.calls import PlainDatabase as PlainDatabase
+    from backupkit.api.calls import create_backup_if_needed as create_backup_if_needed
+    from backupkit.api.calls import create_backup_now as create_backup_now
+    from backupkit.api.calls import get_last_backup_display as get_last_backup_display
+    from backupkit.api.calls import list_backups as list_backups
+    from backupkit.api.calls import restore_backup as restore_backup
+    from backupkit.api.protected import Operation as Operation
+    from backupkit.api.protected import protected as protected
+    from backupkit.backup.create import create_backup as create_backup
+    from backupkit.backup.make import Created as Created
+    from backupkit.config.settings import Settings as Settings
+    from backupkit.config.settings import load_settings as load_settings
+    from backupkit.config.single_file import MAX_BACKUPS as MAX_BACKUPS
+    from backupkit.migrations.guard import back_up_before_upgrade as back_up_before_upgrade
+    from backupkit.model.backup import Backup as Backup
+    from backupkit.model.backup import Metadata as Metadata
+    from backupkit.model.backup import Order as Order
+    from backupkit.model.errors import BackupError as BackupError
+    from backupkit.model.errors import Damaged as Damaged
+    from backupkit.model.errors import Locked as Locked
+    from backupkit.model.errors import NoSpace as NoSpace
+    from backupkit.model.errors import NoSuchBackup as NoSuchBackup
+    from backupkit.model.errors import Refused as Refused
+    from backupkit.model.errors import SchemaMismatch as SchemaMismatch
+    from backupkit.model.errors import SourceUnreadable as SourceUnreadable
+    from backupkit.model.events import Event as Event
+    from backupkit.model.events import Listener as Listener
+    from backupkit.model.events import Notice as Notice
+    from backupkit.model.events import Progress as Progress
+    from backupkit.model.events import Step as Step
+    from backupkit.model.events import Waiting as Waiting
+    from backupkit.model.events import Warned as Warned
+    from backupkit.restore.restore import Restored as Restored
+    from backupkit.restore.restore import RestorePlan as RestorePlan
+    from backupkit.restore.restore import plan_restore as plan_restore
+    from backupkit.restore.undo import plan_undo as plan_undo
 
-_ROOMS = {
-    "faces.api": (
+_HOMES = {
+    "api.calls": (
         "AppFolder",
         "PlainDatabase",
         "create_backup_if_needed",
@@ -72,20 +71,20 @@ _ROOMS = {
         "list_backups",
         "restore_backup",
     ),
-    "faces.protected": (
+    "api.protected": (
         "Operation",
         "protected",
     ),
-    "verbs.create": ("create_backup",),
-    "verbs.guard": ("back_up_before_upgrade",),
-    "verbs.make": ("Created",),
-    "verbs.restore": (
+    "backup.create": ("create_backup",),
+    "migrations.guard": ("back_up_before_upgrade",),
+    "backup.make": ("Created",),
+    "restore.restore": (
         "Restored",
         "RestorePlan",
         "plan_restore",
     ),
-    "verbs.undo": ("plan_undo",),
-    "words.errors": (
+    "restore.undo": ("plan_undo",),
+    "model.errors": (
         "BackupError",
         "Damaged",
         "Locked",
@@ -95,7 +94,7 @@ _ROOMS = {
         "SchemaMismatch",
         "SourceUnreadable",
     ),
-    "words.events": (
+    "model.events": (
         "Event",
         "Listener",
         "Notice",
@@ -104,25 +103,25 @@ _ROOMS = {
         "Waiting",
         "Warned",
     ),
-    "words.model": (
+    "model.backup": (
         "Backup",
         "Metadata",
         "Order",
     ),
-    "words.plain": ("MAX_BACKUPS",),
-    "words.settings": (
+    "config.single_file": ("MAX_BACKUPS",),
+    "config.settings": (
         "Settings",
         "load_settings",
     ),
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
-__all__ = list(_ROOM_OF)
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = list(_HOME_OF)
 
 
 def __getattr__(name: str) -> object:
-    if name not in _ROOM_OF:
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'backupkit' has no attribute {name!r}")
-    return getattr(import_module(f"backupkit.{_ROOM_OF[name]}"), name)
+    return getattr(import_module(f"backupkit.{_HOME_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -25,15 +25,16 @@ sys.path[:0] = [str(ROOT / "backend"), str(ROOT / "tests")]
 
 from selenium.webdriver import Chrome  # noqa: E402
 
-from backupkit.parts import duty, store  # noqa: E402
-from backupkit.verbs.create import create_backup  # noqa: E402
-from backupkit.verbs.migrate import migrate  # noqa: E402
-from backupkit.verbs.prune import plan_prune, prune_backups  # noqa: E402
-from backupkit.verbs.remove import set_pin  # noqa: E402
-from backupkit.verbs.restore import plan_restore, restore_backup  # noqa: E402
-from backupkit.verbs.verify import verify_backups  # noqa: E402
-from backupkit.words.errors import BackupError  # noqa: E402
-from backupkit.words.model import GitFacts, Order  # noqa: E402
+from backupkit.backup.create import create_backup  # noqa: E402
+from backupkit.migrations.migrate import migrate  # noqa: E402
+from backupkit.model.backup import GitFacts, Order  # noqa: E402
+from backupkit.model.errors import BackupError  # noqa: E402
+from backupkit.repository import store  # noqa: E402
+from backupkit.restore.restore import plan_restore, restore_backup  # noqa: E402
+from backupkit.retention.delete import set_pin  # noqa: E402
+from backupkit.retention.prune import plan_prune, prune_backups  # noqa: E402
+from backupkit.scheduling import scheduler_lock  # noqa: E402
+from backupkit.verify.verify import verify_backups  # noqa: E402
 from browser import chromium, look, picture  # noqa: E402
 from hands import Person, at_the_window  # noqa: E402
 from small_app import MERGED, SmallApp  # noqa: E402
@@ -60,7 +61,7 @@ def main() -> None:
         os.environ.update(CONTAINER | PERSON)
         folder = Path(scratch)
         app = live_three_months(folder, datetime.now(UTC))
-        with duty.on(app.backups, 1), chromium(folder / "profile") as driver:
+        with scheduler_lock.on(app.backups, 1), chromium(folder / "profile") as driver:
             picture_report(app, driver, folder)
             for screen in SCREENS:
                 picture_screen(app, driver, folder, screen)

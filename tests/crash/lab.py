@@ -36,8 +36,8 @@ from typing import Any
 from typer.main import get_command
 
 import backup_restore
-from backupkit.faces.boundary import end_on_signals
-from backupkit.ground import process
+from backupkit.cli.errors import end_on_signals
+from backupkit.fs import process
 from small_app import SmallApp, clean_environment
 
 STAGING = ".backupkit-staging"

@@ -17,14 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import journal
-from backupkit.verbs import restore
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.recover import recover
-from backupkit.verbs.restore import plan_restore, restore_backup
-from backupkit.verbs.undo import plan_undo
-from backupkit.words.errors import BackupError
-from backupkit.words.model import Order
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import Order
+from backupkit.model.errors import BackupError
+from backupkit.restore import journal, restore
+from backupkit.restore.recovery import recover
+from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.restore.undo import plan_undo
 from crash.hostile import SECRET, given_away, pictured, swapping
 from others import USER, give
 from small_app import SmallApp

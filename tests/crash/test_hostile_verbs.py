@@ -18,20 +18,20 @@ from pathlib import Path
 
 import pytest
 
-from backupkit.parts import store
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.dump import dump
-from backupkit.verbs.export import export_backup, import_backup
-from backupkit.verbs.prune import plan_prune, prune_backups
-from backupkit.verbs.pull import pull_backup
-from backupkit.verbs.push import push_backups
-from backupkit.verbs.remotes import prepare_remote
-from backupkit.verbs.remove import delete_backup, set_pin
-from backupkit.verbs.status import status
-from backupkit.verbs.verify import verify_backups
-from backupkit.words.errors import BackupError
-from backupkit.words.model import Order
-from backupkit.words.settings import Settings
+from backupkit.archive.export import export_backup, import_backup
+from backupkit.backup.create import create_backup
+from backupkit.backup.sql_dump import dump
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Order
+from backupkit.model.errors import BackupError
+from backupkit.monitoring.status import status
+from backupkit.remotes.pull import pull_backup
+from backupkit.remotes.push import push_backups
+from backupkit.remotes.registry import prepare_remote
+from backupkit.repository import store
+from backupkit.retention.delete import delete_backup, set_pin
+from backupkit.retention.prune import plan_prune, prune_backups
+from backupkit.verify.verify import verify_backups
 from crash.hostile import SECRET, given_away, pictured, swapping
 from others import USER, as_root, give
 from small_app import SmallApp

@@ -19,10 +19,10 @@ import pytest
 from engine import Engine, run, wait_until
 from project import Project
 
-from backupkit.ground.disk import DRAFT_PREFIX
-from backupkit.parts.journal import JOURNAL_FILE
-from backupkit.parts.lock import LOCK_FILE
-from backupkit.words.model import STAGING
+from backupkit.fs.disk import DRAFT_PREFIX
+from backupkit.model.backup import STAGING
+from backupkit.repository.lock import LOCK_FILE
+from backupkit.restore.journal import JOURNAL_FILE
 from others import python_for_all
 
 APP = 1000  # the image's own user

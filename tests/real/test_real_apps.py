@@ -15,14 +15,14 @@ import environment
 import pytest
 from apps import APPS, AlembicInit, RealApp, picture
 
-from backupkit.parts import store
-from backupkit.verbs.create import create_backup
-from backupkit.verbs.migrate import migrate
-from backupkit.verbs.restore import restore_backup
-from backupkit.verbs.undo import plan_undo
-from backupkit.verbs.verify import verify_backups
-from backupkit.words.model import Order
-from backupkit.words.settings import load_settings
+from backupkit.backup.create import create_backup
+from backupkit.config.settings import load_settings
+from backupkit.migrations.migrate import migrate
+from backupkit.model.backup import Order
+from backupkit.repository import store
+from backupkit.restore.restore import restore_backup
+from backupkit.restore.undo import plan_undo
+from backupkit.verify.verify import verify_backups
 from other_apps import OtherApp
 from small_app import COMMAND
 

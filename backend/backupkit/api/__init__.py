@@ -1,0 +1,1 @@
+"""The calls for programs, and `protected()`."""

@@ -1,0 +1,298 @@
+"""For programs: five calls that never raise, for an app folder or for a plain database; what went wrong is logged.
+
+They may be made from any thread of the process that has the database open, at start-up too: the database is touched
+through SQLite alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, Unpack
+from zoneinfo import ZoneInfo
+
+from backupkit.backup import single_file as single_files
+from backupkit.backup.create import create_backup
+from backupkit.backup.create import create_backup_if_needed as create_if_needed
+from backupkit.config.settings import SETTINGS_FILE, Settings, load_settings
+from backupkit.config.single_file import MAX_BACKUPS, Plain
+from backupkit.model.backup import Backup, Order
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import BackupError, NoSuchBackup, Refused
+from backupkit.model.events import Event, Notice, Waiting, Warned
+from backupkit.repository import plain_files, store
+from backupkit.restore import recovery
+from backupkit.restore.copy_beside import restore_with_copy_beside
+from backupkit.restore.restore import plan_restore
+
+Place = str | os.PathLike[str]
+T = TypeVar("T")
+
+NEVER = "—"
+_DISPLAY = "%d/%m/%Y %H:%M"
+_log = logging.getLogger("backupkit.api")
+
+
+class Protectable(ABC):
+    """What both forms can do. The five calls return None, False, [] or "—" where they fail, and log why."""
+
+    def create_backup_now(self) -> Path | None:
+        """Make a backup. Returns where it lies, whole and on disk; None where there is none, and nothing is left."""
+        return _or_logged("create_backup_now", self.back_up, None)
+
+    def create_backup_if_needed(self) -> Path | None:
+        """Make a backup, unless there is one of today. Of threads and processes that ask at once, one makes it."""
+        return _or_logged("create_backup_if_needed", self.back_up_if_needed, None)
+
+    def list_backups(self) -> list[dict[str, Any]]:
+        """The backups, newest first: `path`, `name`, `display` (`dd/mm/yyyy hh:mm`), and `size` in bytes."""
+        return _or_logged("list_backups", self.listed, [])
+
+    def restore_backup(self, path: Place) -> bool:
+        """Put that backup back, all of it or nothing; what the database was lies beside it first."""
+
+        def restore() -> bool:
+            self.put_back(Path(path))
+            return True
+
+        return _or_logged("restore_backup", restore, False)
+
+    def get_last_backup_display(self) -> str:
+        """When the last backup was made, as `04/03/2026 09:30`; "—" where there is none."""
+        return _or_logged("get_last_backup_display", lambda: _shown(self.last_moment()), NEVER)
+
+    @property
+    @abstractmethod
+    def folder(self) -> Path:
+        """Where the backups are."""
+
+    @abstractmethod
+    def back_up(self, note: str = "") -> Path:
+        """A new backup; raises `BackupError` or `OSError`."""
+
+    @abstractmethod
+    def back_up_if_needed(self) -> Path | None:
+        """A new backup if there is none of today; raises likewise."""
+
+    @abstractmethod
+    def listed(self) -> list[dict[str, Any]]:
+        """`list_backups`, which raises."""
+
+    @abstractmethod
+    def put_back(self, path: Path, force: bool = False) -> None:
+        """`restore_backup`, which raises; `force` restores a revision that this code does not know, too."""
+
+    @abstractmethod
+    def last_moment(self) -> datetime | None:
+        """When the last backup was made, in the zone."""
+
+
+@dataclass(frozen=True)
+class PlainDatabase(Protectable):
+    """One SQLite file, and its backups as single files `backup_YYYYMMDD_HHMMSS.db`.
+
+    They lie in `backups` (a folder beside the database where left out); the newest `max_backups` stay. When the last
+    one was made is written into `settings_file` (`settings.json` beside the database), whose other keys stay. Days
+    and names are in `timezone`, an IANA name (the machine's own where left out). `timeout` is how many seconds a call
+    waits for a locked database, and for another call that is at work.
+    """
+
+    path: Place
+    backups: Place | None = None
+    settings_file: Place | None = None
+    max_backups: int = MAX_BACKUPS
+    timezone: str | None = None
+    timeout: float = 10
+    clock: Clock = utc_now
+
+    @property
+    def folder(self) -> Path:
+        return self._plain.backups
+
+    def back_up(self, note: str = "") -> Path:
+        return single_files.create_single(self._plain, _log_event, self.clock)
+
+    def back_up_if_needed(self) -> Path | None:
+        return single_files.create_single_if_needed(self._plain, _log_event, self.clock)
+
+    def listed(self) -> list[dict[str, Any]]:
+        plain = self._plain
+        return [_entry(one.path, one.moment, one.size) for one in plain_files.all_backups(plain.backups, plain.zone)]
+
+    def put_back(self, path: Path, force: bool = False) -> None:
+        single_files.restore_single(self._plain, path, _log_event, self.clock)
+
+    def last_moment(self) -> datetime | None:
+        moment = single_files.last_backup_moment(self._plain)
+        return moment and self._plain.local(moment)
+
+    @property
+    def _plain(self) -> Plain:
+        if self.max_backups < 1:
+            raise Refused(f"{self.max_backups} is no number of backups to keep.", hint="max_backups is 1 or more.")
+        database = Path(os.path.realpath(Path(self.path).expanduser()))
+        return Plain(
+            database=database,
+            backups=_absolute(self.backups or database.parent / "backups"),
+            settings_file=_absolute(self.settings_file or database.parent / "settings.json"),
+            max_backups=self.max_backups,
+            zone=_zone(self.timezone),
+            timeout=self.timeout,
+        )
+
+
+@dataclass(frozen=True)
+class AppFolder(Protectable):
+    """An app with its settings: database and uploads, one folder a backup, as the commands make them.
+
+    `app_dir` is the folder with `backup.toml` or `alembic.ini`; where left out, the current folder if it has one of
+    them, else the one that the toolkit was copied into. `settings` are settings already loaded, and win.
+    """
+
+    app_dir: Place | None = None
+    settings: Settings | None = None
+    clock: Clock = utc_now
+
+    @property
+    def folder(self) -> Path:
+        return self._settings.dir
+
+    def back_up(self, note: str = "") -> Path:
+        # What a person asked for is kept for good; what an operation asked for may go, later.
+        order = Order(kind="auto", note=note, hold=True) if note else Order()
+        return create_backup(self._settings, order, _log_event, self.clock).backup.path
+
+    def back_up_if_needed(self) -> Path | None:
+        made = create_if_needed(self._settings, Order(kind="scheduled"), _log_event, self.clock)
+        return made.backup.path if made else None
+
+    def listed(self) -> list[dict[str, Any]]:
+        settings = self._settings
+        if what := recovery.unfinished(settings):
+            _log.warning("%s", what)
+        return [_entry(one.path, self._made(one), one.size_bytes) for one in store.all_backups(settings)]
+
+    def put_back(self, path: Path, force: bool = False) -> None:
+        settings = self._settings
+        name = _name_in(settings.dir, path)
+        recovery.recover(settings, _log_event)
+        plan = plan_restore(settings, name, force=force, tell=_log_event)
+        restore_with_copy_beside(settings, plan, _log_event, self.clock)
+
+    def last_moment(self) -> datetime | None:
+        found = store.all_backups(self._settings)
+        return next((self._made(one) for one in found if one.metadata and one.metadata.kind != "pre_restore"), None)
+
+    def _made(self, backup: Backup) -> datetime | None:
+        return self._settings.local(backup.metadata.created_at) if backup.metadata else None
+
+    @cached_property
+    def _settings(self) -> Settings:
+        return self.settings or load_settings(_absolute(self.app_dir) if self.app_dir else _default_app_dir())
+
+
+class Options(TypedDict, total=False):
+    """What the five functions take: the fields of `PlainDatabase`, or with no database those of `AppFolder`."""
+
+    app_dir: Place
+    backups: Place | None
+    settings_file: Place | None
+    max_backups: int
+    timezone: str | None
+    timeout: float
+    clock: Clock
+
+
+def place(database: Place | None = None, **options: Unpack[Options]) -> Protectable:
+    """The plain database where one is named, else the app folder; `TypeError` for an option of the other form."""
+    given: Any = options
+    return AppFolder(**given) if database is None else PlainDatabase(database, **given)
+
+
+def create_backup_now(database: Place | None = None, **options: Unpack[Options]) -> Path | None:
+    """Make a backup of the app, or of a plain database; None where that failed, and the log says why."""
+    return place(database, **options).create_backup_now()
+
+
+def create_backup_if_needed(database: Place | None = None, **options: Unpack[Options]) -> Path | None:
+    """Make a backup unless there is one of today; None where there is, or where that failed."""
+    return place(database, **options).create_backup_if_needed()
+
+
+def list_backups(database: Place | None = None, **options: Unpack[Options]) -> list[dict[str, Any]]:
+    """The backups, newest first: `path`, `name`, `display` (`dd/mm/yyyy hh:mm`), and `size` in bytes."""
+    return place(database, **options).list_backups()
+
+
+def restore_backup(path: Place, database: Place | None = None, **options: Unpack[Options]) -> bool:
+    """Put that backup back; False where that failed: then everything is as it was, and the log says why."""
+    return place(database, **options).restore_backup(path)
+
+
+def get_last_backup_display(database: Place | None = None, **options: Unpack[Options]) -> str:
+    """When the last backup was made, as `04/03/2026 09:30`; "—" where there is none."""
+    return place(database, **options).get_last_backup_display()
+
+
+def _or_logged(call: str, action: Callable[[], T], otherwise: T) -> T:
+    try:
+        return action()
+    except BackupError as error:
+        _log.error("%s failed: %s", call, " ".join(filter(None, (error.message, error.hint))))
+    except (OSError, subprocess.SubprocessError) as error:
+        _log.error("%s failed: %s", call, error)
+    except Exception:  # a bug of ours must not end the program that only wanted a backup
+        _log.exception("%s failed", call)
+    return otherwise
+
+
+def _log_event(event: Event) -> None:
+    if isinstance(event, Warned):
+        _log.warning("%s", event.text)
+    elif isinstance(event, Notice):
+        _log.info("%s", event.text)
+    elif isinstance(event, Waiting):
+        _log.info("%s", event.what)
+
+
+def _entry(path: Path, moment: datetime | None, size: int) -> dict[str, Any]:
+    return {"path": path, "name": path.name, "display": _shown(moment), "size": size}
+
+
+def _shown(moment: datetime | None) -> str:
+    return moment.strftime(_DISPLAY) if moment else NEVER
+
+
+def _name_in(backups: Path, path: Path) -> str:
+    """The name of the backup that lies there: a path, or a bare name."""
+    if len(path.parts) > 1 and os.path.realpath(path.expanduser().parent) != os.path.realpath(backups):
+        raise NoSuchBackup(f"{path} is not in {backups}.", hint="list_backups() tells which backups there are.")
+    return path.name
+
+
+def _absolute(path: Place) -> Path:
+    return Path(os.path.abspath(Path(path).expanduser()))
+
+
+def _zone(name: str | None) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name) if name else None
+    except (KeyError, ValueError, OSError) as error:
+        raise Refused(f"{name!r} is not a time zone.", hint="Use a name like Europe/Berlin or UTC.") from error
+
+
+def _default_app_dir() -> Path:
+    here, beside = Path.cwd(), Path(__file__).resolve().parents[2]
+    is_app = any((here / name).exists() for name in (SETTINGS_FILE, "alembic.ini"))
+    return here if is_app or not (beside / "backup_restore.py").exists() or _is_installed(beside) else beside
+
+
+def _is_installed(folder: Path) -> bool:
+    return folder.name in ("site-packages", "dist-packages")

@@ -1,0 +1,1 @@
+"""One backup as one file: tar, compressed, and encrypted with age."""

@@ -1,0 +1,89 @@
+"""The keys of age, as text: `age1…` to encrypt to, `AGE-SECRET-KEY-1…` to decrypt with. Bech32, see BIP 173."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from backupkit.model.errors import Refused
+
+_LETTERS = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+_GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
+_PUBLIC, _SECRET = "age", "age-secret-key-"
+_LENGTH = 32
+
+
+def recipient(text: str) -> bytes:
+    """The public key that `age1…` stands for; `Refused` for anything else."""
+    if key := _decoded(text, _PUBLIC):
+        return key
+    raise Refused(
+        f"{text[:80]!r} is not a recipient of age.",
+        hint="It begins with age1, and is printed by `age-keygen -y KEYFILE`.",
+    )
+
+
+def recipients(text: str) -> list[bytes]:
+    """The public keys in a list or a file: between spaces, commas or line ends; a line from # on is a comment."""
+    return [recipient(word) for word in _words(text)]
+
+
+def identities(text: str, where: str) -> list[bytes]:
+    """The secret keys in a key file, as `age-keygen` writes it; `Refused` where there is none, and it tells none."""
+    keys = [_decoded(word, _SECRET) for word in _words(text)]
+    if not keys or None in keys:
+        raise Refused(
+            f"{where} holds something that is no secret key of age.",
+            hint="It is a file that `age-keygen` wrote, with lines AGE-SECRET-KEY-1…; without a passphrase of its own.",
+        )
+    return [key for key in keys if key]
+
+
+def shown(key: bytes) -> str:
+    """A public key as text."""
+    data = list(_regrouped(key, 8, 5))
+    checksum = _checksum(_expanded(_PUBLIC) + data + [0] * 6) ^ 1
+    return f"{_PUBLIC}1" + "".join(_LETTERS[one] for one in data + [checksum >> 5 * (5 - n) & 31 for n in range(6)])
+
+
+def _words(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        yield from re.split(r"[\s,]+", line.partition("#")[0].strip()) if line.partition("#")[0].strip() else ()
+
+
+def _decoded(text: str, kind: str) -> bytes | None:
+    if text not in (text.lower(), text.upper()):
+        return None
+    head, mark, rest = text.lower().rpartition("1")
+    if head != kind or not mark or set(rest) - set(_LETTERS):
+        return None
+    data = [_LETTERS.index(letter) for letter in rest]
+    if _checksum(_expanded(kind) + data) != 1:
+        return None
+    padding = data[-7] & 0b1111 if len(data) == 58 else 1  # 32 bytes are 52 letters and four bits that must be zero
+    return bytes(_regrouped(data[:-6], 5, 8))[:_LENGTH] if not padding else None
+
+
+def _expanded(kind: str) -> list[int]:
+    return [ord(letter) >> 5 for letter in kind] + [0] + [ord(letter) & 31 for letter in kind]
+
+
+def _checksum(values: Iterable[int]) -> int:
+    state = 1
+    for value in values:
+        top, state = state >> 25, (state & 0x1FFFFFF) << 5 ^ value
+        for bit, term in enumerate(_GENERATOR):
+            state ^= term if top >> bit & 1 else 0
+    return state
+
+
+def _regrouped(values: Iterable[int], width: int, wanted: int) -> Iterator[int]:
+    """The same bits in groups of another width, the last one filled up with zeros."""
+    held = bits = 0
+    for value in values:
+        held, bits = held << width | value, bits + width
+        while bits >= wanted:
+            bits -= wanted
+            yield held >> bits & (1 << wanted) - 1
+    if bits:
+        yield held << wanted - bits & (1 << wanted) - 1

@@ -1,0 +1,264 @@
+"""One backup as one file, plain or encrypted; and back, with nobody trusted on the way in."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from backupkit.archive import age_keys, encryption, packing
+from backupkit.archive.encryption import Keys, Lock
+from backupkit.config.secrets import revealed
+from backupkit.config.settings import Settings
+from backupkit.fs import compression, disk
+from backupkit.model.backup import CHECKSUM_FILE, Backup
+from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
+from backupkit.model.events import Listener, Progress, Step, Warned, collecting, silence
+from backupkit.model.names import check_name
+from backupkit.repository import flags, manifest, store
+from backupkit.repository.operation import at_work
+from backupkit.restore.recovery import recover_under_lock
+
+_SUFFIXES = (".tar.zst", ".tar.gz", ".tar")
+_UNTRUSTED = "Copy it again from where it was made, or take another one."
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Which backup was written, where, and whether a key is needed to read it; bytes of the file."""
+
+    backup: Backup
+    path: Path
+    size_bytes: int
+    encrypted: bool
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The backup that is here now, and what was missing in the archive."""
+
+    backup: Backup
+    warnings: tuple[str, ...] = ()
+
+
+def export_path(settings: Settings, file: str) -> Path:
+    """Where an archive of that name lies: a bare name in the backups folder, anything else where it says."""
+    return store.file_named(settings, file)
+
+
+def export_backup(
+    settings: Settings, name: str, target: Path, closing: Lock | None = None, tell: Listener = silence
+) -> Exported:
+    """The backup in one new file of mode 0600: whole and on disk, or not there. Its suffix says how it is written.
+
+    Raises `NoSuchBackup`; `Refused` for a file that is there already, and for a suffix that does not fit; `Damaged`
+    for a backup that is not as it was sealed; `NoSpace`.
+    """
+    closing = closing or Lock()
+    check_suffix(target.name, closing)
+    if os.path.lexists(target):
+        raise Refused(f"There is a {target} already.", hint="Choose another name.")
+    if not target.parent.is_dir() and target.parent != settings.dir:
+        raise Refused(f"There is no folder {target.parent}.", hint="A bare file name goes to the backups folder.")
+    store.require(settings.dir)
+    heard: list[str] = []
+    with at_work(settings, f"export of {name}", tell, names=[name]) as work:
+        recover_under_lock(settings, work.tell)
+        with disk.drafted(target) as draft, compression.open_for_writing(draft, "plain") as raw:
+            backup = export_to(settings, name, raw, target.name, closing, collecting(work.tell, heard))
+        work.about(backup)
+    return Exported(backup, target, target.stat().st_size, bool(closing), tuple(heard))
+
+
+def export_to(
+    settings: Settings, name: str, out: BinaryIO, form: str, closing: Lock, tell: Listener = silence
+) -> Backup:
+    """The same into an open stream, written as the suffix of `form` says; its end is the caller's business.
+
+    Without the lock: who reads the stream may take hours, and a sealed backup does not change.
+    """
+    check_suffix(form, closing)
+    backup = store.find(settings, name, tell)
+    metadata = store.trusted(backup)
+    if not manifest.has_checksums(backup.path):
+        tell(Warned(f"{backup.name} has no checksums (unchecked): it is exported as it lies there."))
+    inner = form.removesuffix(encryption.SUFFIX)
+    with _closed(out, closing) as plain, compression.compressing(plain, inner) as packed:
+        packing.pack(backup.path, metadata, backup.size_bytes, packed, tell)
+    return backup
+
+
+def closing_for(
+    settings: Settings, name: str, recipients: Iterable[str], files: Iterable[Path], ask: Callable[[], str]
+) -> Lock:
+    """What a file of that name is closed with: recipients before a passphrase, what is given before the settings.
+
+    `ask` is asked for a passphrase where the name says encrypted and nothing else says how.
+    """
+    given = [key for text in (*recipients, *map(_text_of, files)) for key in age_keys.recipients(text)]
+    if keys := given or age_keys.recipients(settings.export_recipients):
+        return Lock(recipients=tuple(keys))
+    passphrase = revealed(settings.export_passphrase)
+    return Lock(passphrase=passphrase or (ask() if name.endswith(encryption.SUFFIX) else ""))
+
+
+def keys_for(settings: Settings, files: Iterable[Path], ask: Callable[[], str]) -> Keys:
+    """What may open an archive: the key files, else the settings' key; and `ask`, who may know a passphrase."""
+    found = [key for file in files for key in age_keys.identities(_text_of(file), str(file))]
+    if not found and (told := revealed(settings.export_identity)):
+        found = age_keys.identities(told, "BACKUP_EXPORT_IDENTITY")
+    return Keys(tuple(found), lambda: revealed(settings.export_passphrase) or ask())
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.expanduser().read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise Refused(f"There is no key file {file}.", hint="`age-keygen -o FILE` makes one.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"The key file {file} cannot be read: {error}.", hint=f"Look at it: ls -l {file}") from error
+
+
+def check_suffix(name: str, closing: Lock) -> None:
+    """`Refused` where the suffix names no way to write an archive, or says encrypted and it is not, or the reverse."""
+    if not name.removesuffix(encryption.SUFFIX).endswith(_SUFFIXES):
+        raise Refused(
+            f"{name} does not say how it is to be written.",
+            hint=f"End it in {', '.join(_SUFFIXES)}, with {encryption.SUFFIX} behind it where it is to be encrypted.",
+        )
+    if name.endswith(encryption.SUFFIX) and not closing:
+        raise Refused(
+            f"{name} is to be encrypted, and nobody says to whom.",
+            hint="Give --recipient age1…, or set BACKUP_EXPORT_PASSPHRASE_FILE, or type a passphrase at a terminal.",
+        )
+    if closing and not name.endswith(encryption.SUFFIX):
+        raise Refused(
+            f"{name} would not say that it is encrypted.",
+            hint=f"Name it {name}{encryption.SUFFIX}; for a plain file give no recipient, and unset BACKUP_EXPORT_….",
+        )
+
+
+@contextlib.contextmanager
+def _closed(out: BinaryIO, closing: Lock) -> Iterator[BinaryIO]:
+    if not closing:
+        yield out
+        return
+    with encryption.encrypting(out, closing) as plain:
+        yield plain
+
+
+def import_backup(
+    settings: Settings,
+    source: Path | BinaryIO,
+    keys: Keys | None = None,
+    name: str | None = None,
+    trust: bool = False,
+    tell: Listener = silence,
+) -> Imported:
+    """The backup in an archive is one of ours now, sealed as it was: whole and on disk, or not there.
+
+    Raises `NoSuchBackup` for a file that is not there; `Refused` for a name that is taken, or without the right key;
+    `Damaged` for an archive that is altered, incomplete or hostile; `NoSpace`. Nothing is left behind then.
+    """
+    if name is not None:
+        check_name(name)
+    if isinstance(source, Path):
+        _refuse_missing(settings, source)
+    store.require(settings.dir)
+    heard: list[str] = []
+    with at_work(settings, "import", tell) as work:
+        listener = collecting(work.tell, heard)
+        recover_under_lock(settings, listener)
+        with _opened(source, keys or Keys(), listener) as plain:
+            incoming = packing.incoming(plain)
+            final = _free_name(settings, name, incoming.name)
+            with store.drafted(settings, final) as draft:
+                incoming.unpack(draft, settings.zone, trust, listener)
+                _refuse_untrusted(settings, draft, incoming.name, listener)
+        flags.forget(settings.dir, final)
+        imported = store.read(settings, final)
+        work.about(imported)
+    return Imported(imported, tuple(heard))
+
+
+def _refuse_missing(settings: Settings, file: Path) -> None:
+    if not file.exists():
+        known = sorted(path.name for path in settings.dir.glob("*.tar*"))[-3:]
+        hint = f"There are: {', '.join(known)}." if known else "A bare name is looked for in the backups folder."
+        raise NoSuchBackup(f"There is no archive at {file}.", hint)
+    if not file.is_file():
+        raise Refused(f"{file} is not a file.", hint="A folder with a backup in it: copy it to the backups folder.")
+
+
+def _free_name(settings: Settings, wanted: str | None, told: str) -> str:
+    try:
+        name = wanted or check_name(told)
+    except Refused as error:
+        raise Damaged(f"The archive is refused: {told[:100]!r} is no name for a backup.", hint=_UNTRUSTED) from error
+    if name in store.taken_names(settings):
+        raise Refused(f"There is a {name} in {settings.dir} already.", hint="Give it another one: `import --name NAME`")
+    if name == store.LATEST:
+        raise Refused("'latest' means the newest backup, and cannot be a name.", hint="Choose another: --name NAME")
+    return name
+
+
+def _refuse_untrusted(settings: Settings, draft: Path, told: str, tell: Listener) -> None:
+    """What lies in the draft is a backup that can be trusted as any other, and says so if nobody can check it."""
+    found = store.read(settings, draft.name)
+    if found.metadata is None or found.state == "damaged":
+        reason = found.trouble.replace(str(draft), told).rstrip(".")
+        raise Damaged(f"The archive is refused: {reason}.", hint=_UNTRUSTED)
+    if found.state == "unchecked":
+        tell(Warned(f"The archive has no {CHECKSUM_FILE}: what is in it could not be checked."))
+
+
+@contextlib.contextmanager
+def _opened(source: Path | BinaryIO, keys: Keys, tell: Listener) -> Iterator[BinaryIO]:
+    """The tar in the file, decrypted and decompressed as its first bytes say."""
+    if not isinstance(source, Path):
+        tell(Step("Importing"))
+        yield _plain(_Counted(source, "The archive on standard input", tell), keys)
+        return
+    try:
+        raw = disk.NamedFile(os.open(source, os.O_RDONLY | os.O_CLOEXEC), source)
+    except OSError as error:
+        raise BackupError(f"Cannot read {source}: {error.strerror}.", hint=f"Look at it: ls -l {source}") from error
+    with raw:
+        tell(Step("Importing", os.fstat(raw.fileno()).st_size))
+        yield _plain(_Counted(cast(BinaryIO, raw), str(source), tell), keys)
+
+
+def _plain(raw: _Counted, keys: Keys) -> BinaryIO:
+    buffered = io.BufferedReader(raw, disk.CHUNK)
+    start = buffered.peek()
+    if start.startswith(encryption.ARMOR):
+        raise Refused(f"{raw.name} is an age file written as text.", hint="Decrypt it first: age -d FILE > b.tar.zst")
+    if start.startswith(encryption.MAGIC):
+        return compression.decompressing(encryption.decrypting(cast(BinaryIO, buffered), keys, raw.name))
+    if raw.name.endswith(encryption.SUFFIX):
+        raise Damaged(f"{raw.name} is no age file.", hint=_UNTRUSTED)
+    return compression.decompressing(cast(BinaryIO, buffered))
+
+
+class _Counted(io.RawIOBase):
+    """Tells how far it was read. The first bytes, which say what it is, come all at once: a pipe gives what it has."""
+
+    def __init__(self, raw: BinaryIO, name: str, tell: Listener) -> None:
+        self._raw, self.name, self._tell, self._done = raw, name, tell, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any, /) -> int:
+        count, wanted = 0, min(len(target), len(encryption.ARMOR))
+        while count < wanted and (data := self._raw.read(len(target) - count)):
+            target[count : count + len(data)] = data
+            count += len(data)
+        self._done += count
+        self._tell(Progress(self._done))
+        return count

@@ -1,0 +1,432 @@
+"""One backup as one archive: the sealed folder as a stream of tar, and a draft of it from such a stream.
+
+The list of checksums and the metadata come first, so that whoever reads the stream knows what to expect. Each file is
+compared with its checksum while it is read or written, in constant memory: once, if they come in the order of the list.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+from zoneinfo import ZoneInfo
+
+from backupkit.archive import tar
+from backupkit.archive.tar import Member
+from backupkit.fs import attributes, disk, space, tree
+from backupkit.fs.attributes import Attributes, Keeper
+from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Metadata, UploadsFacts
+from backupkit.model.errors import BackupError, Damaged
+from backupkit.model.events import Listener, Notice, Progress, Step, Warned
+from backupkit.model.names import shown
+from backupkit.repository import integrity, manifest
+from backupkit.uploads import walk
+
+Read = TypeVar("Read")
+
+_FIRST = (CHECKSUM_FILE, METADATA_FILE, GUIDE_FILE)
+_MOST = {METADATA_FILE: 64 << 20, GUIDE_FILE: 64 << 20, CHECKSUM_FILE: 1 << 30}
+_LONGEST_PATH = 1 << 14  # bytes: more than one call of any system takes, and little enough to be kept for each folder
+_LONGEST_NAME = 255
+_MOST_UNTOLD = 1_000_000  # entries before the metadata came
+_BESIDE_UPLOADS = 16  # the database in up to four files, three of ours, the folder of uploads
+# What a system says of a name that it cannot give: where capitals make no difference, of the second of two.
+_UNFIT = {errno.EEXIST, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
+_SURPRISES = stat.S_ISUID | stat.S_ISGID
+VOUCH = "If you made it yourself, and mean that"
+_OLDER = "Try an older backup: `list`."
+_OTHER = "Copy it again from where it was made, or take another one."
+
+
+# Out: a sealed folder becomes a stream.
+
+
+def pack(folder: Path, metadata: Metadata, total: int, out: BinaryIO, tell: Listener) -> None:
+    """The sealed backup in `folder` as a tar archive of one folder of its name, every file compared with its checksum.
+
+    `Damaged` where a file, a folder or a link is not as it was sealed: what was written then has no end.
+    """
+    tell(Step("Exporting", total))
+    has_names = _has_names(folder, metadata)
+    sealed = manifest.Comparison(folder) if manifest.has_checksums(folder) else None
+    with closing(tree.Parents(folder)) as parents:
+        packing = _Packing(folder, parents, out, tell, sealed, has_names)
+        for entry in _in_order(folder):
+            packing.put(entry)
+        packing.finish()
+
+
+def _has_names(folder: Path, metadata: Metadata) -> bool:
+    """Whether files below uploads have several names, as sealed; `Damaged` for a tree that is not as it was."""
+    recorded = metadata.uploads
+    if not recorded or not recorded.tree:
+        return False
+    found = walk.survey(folder / UPLOADS_FOLDER, bool(recorded.hard_links))
+    if found.tree != recorded.tree:
+        raise _damaged(folder, "a folder or a link below uploads is not as it was written")
+    return bool(recorded.hard_links) and integrity.keeps_hard_links(recorded, found)
+
+
+def _in_order(folder: Path) -> Iterator[tree.Entry]:
+    """The folder itself, what says how to read the rest, and the rest."""
+    yield tree.Entry("", os.lstat(folder))
+    yield from (entry for name in _FIRST if (entry := tree.look(folder, name)))
+    yield from (entry for entry in tree.walk(folder) if entry.path not in _FIRST)
+
+
+class _Packing:
+    def __init__(
+        self,
+        folder: Path,
+        parents: tree.Parents,
+        out: BinaryIO,
+        tell: Listener,
+        sealed: manifest.Comparison | None,
+        has_names: bool,
+    ) -> None:
+        self._folder, self._parents, self._out, self._tell, self._sealed = folder, parents, out, tell, sealed
+        self._written = self._read = 0
+        self._has_names = has_names
+        # The first path of each file that may have several names, with its checksum.
+        self._named: dict[int, tuple[str, str]] = {}
+
+    def put(self, entry: tree.Entry) -> None:
+        """One entry; a file's content is compared with its checksum."""
+        if entry.form == "special":
+            raise _damaged(self._folder, f"{shown(entry.path)} is a socket, a fifo or a device")
+        if len(os.fsencode(entry.path)) > _LONGEST_PATH:
+            raise BackupError(
+                f"{shown(str(self._folder))} cannot be exported: {shown(entry.path)[:200]} … has a path of more than "
+                f"{_LONGEST_PATH} bytes.",
+                hint="A remote of the type folder takes it: `push`.",
+            )
+        extra = self._attributes(entry)
+        if why := surprise(entry.path, entry.form, entry.facts.st_mode, entry.target, extra):
+            self._tell(Notice(f"{shown(entry.path)} {why}: import this archive with --trust."))
+        root = self._folder.name
+        member = replace(_member(f"{root}/{entry.path}".rstrip("/"), entry), attributes=extra)
+        if self._has_names and entry.form == "file" and is_upload(entry.path) and entry.facts.st_nlink > 1:
+            return self._put_name(entry, member)
+        self._write(tar.written(member))
+        if member.form == "file":
+            self._put_content(entry.path, member.size)
+
+    def _attributes(self, entry: tree.Entry) -> Attributes:
+        if entry.form == "link" or not is_upload(entry.path):
+            return {}
+        with self._parents.of(entry.path) as (folder, name):
+            found = attributes.of_name(name, folder)
+        if sum(len(name) + len(value) for name, value in found.items()) > tar.LONGEST_HEADER // 2:
+            path = shown(str(self._folder / entry.path))
+            raise BackupError(f"{path} has more extended attributes than an archive holds.", hint="Use `push`.")
+        return found
+
+    def _put_name(self, entry: tree.Entry, member: Member) -> None:
+        """A file that may have several names: its content once, then its other names."""
+        if known := self._named.get(entry.facts.st_ino):
+            first, checksum = known
+            self._write(tar.written(replace(member, form="name", size=0, target=f"{self._folder.name}/{first}")))
+            return self._refuse_other(entry.path, checksum)
+        self._write(tar.written(member))
+        self._named[entry.facts.st_ino] = entry.path, self._put_content(entry.path, member.size)
+
+    def _refuse_other(self, path: str, checksum: str) -> None:
+        if self._sealed and (reason := self._sealed.flaw(path, checksum)):
+            raise _damaged(self._folder, f"{shown(path)} {reason}")
+
+    def _put_content(self, path: str, size: int) -> str:
+        digest, before = hashlib.sha256(), self._read
+        with disk.Opened(f"{self._folder}/{path}", os.O_RDONLY | os.O_NOFOLLOW) as file:
+            while chunk := os.read(file, min(disk.CHUNK, size - (self._read - before))):
+                digest.update(chunk)
+                self._write(chunk)
+                self._read += len(chunk)
+                self._tell(Progress(self._read))
+            if self._read - before != size or os.read(file, 1):
+                raise _damaged(self._folder, f"{shown(path)} changed while it was read")
+        self._refuse_other(path, digest.hexdigest())
+        self._write(tar.padding(size))
+        return digest.hexdigest()
+
+    def finish(self) -> None:
+        """The end of the archive, if nothing is missing."""
+        if self._sealed and (flaw := next(self._sealed.rest(), None)):
+            raise _damaged(self._folder, flaw.text)
+        self._write(tar.end(self._written))
+
+    def _write(self, data: bytes) -> None:
+        self._out.write(data)
+        self._written += len(data)
+
+
+def _member(path: str, entry: tree.Entry) -> Member:
+    facts, form = entry.facts, entry.form
+    assert form != "special"
+    size = facts.st_size if form == "file" else 0
+    owner = (facts.st_uid, facts.st_gid)
+    return Member(path, form, stat.S_IMODE(facts.st_mode), owner, facts.st_mtime_ns, size, entry.target)
+
+
+def _damaged(folder: Path, problem: str) -> Damaged:
+    return Damaged(f"The backup {folder} is damaged: {problem}; nothing was exported.", hint=_OLDER)
+
+
+def is_upload(path: str) -> bool:
+    """Whether a path in a backup is the uploads folder, or below it: there attributes are those of live files."""
+    return path.split("/", 1)[0] == UPLOADS_FOLDER
+
+
+def strange(path: str, form: str) -> str:
+    """What no backup holds, whoever made it; nothing of most."""
+    if form == "special":
+        return "is a socket, a fifo or a device"
+    if "/" in path:
+        return ""
+    wanted = "folder" if path == UPLOADS_FOLDER else "file"
+    return "" if form == wanted else f"is a {form}, where a backup has a {wanted}"
+
+
+def surprise(path: str, form: str, mode: int, target: str, extra: Collection[str] = ()) -> str:
+    """What of an entry a person has to vouch for; nothing of most. `extra` are the names of its attributes."""
+    if form == "link" and not _stays_inside(path, target):
+        return "is a link that leads out of the uploads"
+    if form == "file" and mode & _SURPRISES:
+        return "runs as its owner or group whoever starts it (setuid)"
+    if attributes.CAPABILITY in extra:
+        return "has rights of the system whoever starts it (file capabilities)"
+    return ""
+
+
+def _stays_inside(path: str, target: str) -> bool:
+    """Whether a link below uploads leads nowhere but below uploads, whatever other links of that kind there are.
+
+    Its steps up stand at the front, where they are taken from real folders; behind another link they could lead out.
+    """
+    steps = [step for step in target.split("/") if step not in ("", ".")]
+    up = next((number for number, step in enumerate(steps) if step != ".."), len(steps))
+    depth = len(path.split("/")) - 2  # folders between uploads and the link
+    return not target.startswith("/") and up <= depth and ".." not in steps[up:]
+
+
+# In: a stream becomes a draft.
+
+
+@dataclass
+class Incoming:
+    """An archive that is being read, up to its first entry: the folder that says the backup's name."""
+
+    name: str
+    members: Iterator[tuple[Member, Iterator[bytes]]]
+
+    def unpack(self, draft: Path, zone: ZoneInfo, trust: bool, tell: Listener) -> None:
+        """Everything in the archive, in a new folder `draft`: sealed as it was, or `Damaged`; nothing is synced yet.
+
+        `trust` takes what a person has to vouch for. `NoSpace` before a file is written that would not fit.
+        """
+        with closing(tree.Parents(draft)) as parents:
+            unpacking = _Unpacking(draft, parents, self.name, zone, trust, tell)
+            for member, content in self.members:
+                unpacking.put(member, content)
+            unpacking.finish()
+
+
+def incoming(stream: BinaryIO) -> Incoming:
+    """The archive in the stream, once its first entry is read; `Damaged` where that is not one folder."""
+    members = tar.members(stream)
+    first = next(members, None)
+    if first is None or first[0].form != "folder" or "/" in first[0].path:
+        raise Damaged("The archive is refused: it does not begin with one folder, named as the backup.", hint=_OTHER)
+    return Incoming(first[0].path, members)
+
+
+@dataclass
+class _Unpacking:
+    draft: Path
+    parents: tree.Parents
+    root: str
+    zone: ZoneInfo
+    trust: bool
+    tell: Listener
+    folders: dict[str, Member] = field(default_factory=dict)
+    early: dict[str, str] = field(default_factory=dict)
+    """Checksums of files beside the uploads that came before the list of checksums did."""
+    sealed: manifest.Comparison | None = None
+    is_unheard: bool = False
+    """Whether uploads came before the list did."""
+    metadata: Metadata | None = None
+    names: set[str] = field(default_factory=set)
+    keeper: Keeper = field(default_factory=Keeper)
+    files: int = 0
+    links: int = 0
+    size: int = 0
+
+    def put(self, member: Member, content: Iterable[bytes]) -> None:
+        """One entry, checked and then written; the files that say what to expect are read at once."""
+        path = self._place(member)
+        self._refuse_surprise(path, member)
+        try:
+            _PUT[member.form](self, path, member, content)
+        except OSError as error:
+            if error.errno not in _UNFIT:
+                raise
+            raise _refused(f"{shown(path)} cannot be made here, or is there twice ({error.strerror})") from error
+        if path == METADATA_FILE:
+            self.metadata = self._read(lambda: manifest.read_metadata(self.draft, self.zone))
+            space.require(_content_size(self.metadata), self.draft, "This import")
+        if path == CHECKSUM_FILE:
+            self._begin_comparing()
+        self._refuse_more_than_told()
+
+    def _read(self, what: Callable[[], Read]) -> Read:
+        """What a file of the archive says; what is wrong with it is said of the archive, not of the draft."""
+        try:
+            return what()
+        except Damaged as error:
+            raise _refused(error.message.replace(f"{self.draft}/", "").rstrip(".")) from error
+
+    def _place(self, member: Member) -> str:
+        """The entry's path in the backup; `Damaged` where it is not one that a backup has."""
+        root, _, path = member.path.partition("/")
+        if root != self.root or not path:
+            raise _refused(f"{shown(member.path)} is not in the one folder {shown(self.root)}, or is there twice")
+        above, _, name = path.rpartition("/")
+        steps = path.split("/")
+        if above and above not in self.folders:
+            raise _refused(f"{shown(path)} is in no folder that came before it")
+        if len(os.fsencode(path)) > _LONGEST_PATH or any(len(os.fsencode(step)) > _LONGEST_NAME for step in steps):
+            raise _refused(f"{shown(path)[:200]} … is too long or too deep")
+        if not above:
+            self._refuse_at_top(name, member)
+        return path
+
+    def _refuse_at_top(self, name: str, member: Member) -> None:
+        plain = unicodedata.normalize("NFC", name).casefold()
+        if plain in self.names:
+            raise _refused(f"{shown(name)} is there twice")
+        self.names.add(plain)
+        if why := strange(name, member.form):
+            raise _refused(f"{shown(name)} {why}")
+        if member.size > _MOST.get(name, member.size):
+            raise _refused(f"{name} claims to have {member.size} bytes")
+
+    def _refuse_surprise(self, path: str, member: Member) -> None:
+        if not self.trust and (why := surprise(path, member.form, member.mode, member.target, member.attributes)):
+            raise Damaged(f"The archive is refused: {shown(path)} {why}.", hint=f"{VOUCH}: `import FILE --trust`")
+
+    def put_folder(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
+        with self.parents.of(path) as (folder, name):
+            os.mkdir(name, 0o700, dir_fd=folder)
+        self.folders[path] = member
+
+    def put_link(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
+        with self.parents.of(path) as (folder, name):
+            os.symlink(member.target, name, dir_fd=folder)
+            disk.dress_link(folder, name, member.owner, (member.changed, member.changed))
+        self.links += 1
+
+    def put_file(self, path: str, member: Member, content: Iterable[bytes]) -> None:
+        space.require(member.size, self.draft, "This import")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with self.parents.of(path) as (folder, name), disk.Opened(name, flags, folder) as file:
+            _, checksum = disk.write_contents(content, file, sparse=True)
+            self._dress(file, path, member)
+        if path != CHECKSUM_FILE:
+            self._compare(path, checksum)
+        self.size += 0 if path in _FIRST else member.size
+        self.files += 1
+
+    def put_name(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
+        """One more name of a file that this archive put below uploads, and of no other."""
+        root, _, first = member.target.partition("/")
+        there = self.parents.look(first) if root == self.root and is_upload(first) and is_upload(path) else None
+        if there is None or there.form != "file":
+            raise _refused(f"{shown(path)} is a hard link to {shown(member.target)}, which is no upload before it")
+        with closing(tree.Parents(self.draft)) as parents, parents.of(first) as (before, known):
+            with disk.Opened(known, os.O_RDONLY | os.O_NOFOLLOW, before) as file:
+                checksum = disk.hash_contents(file)
+            with self.parents.of(path) as (folder, name):
+                os.link(known, name, src_dir_fd=before, dst_dir_fd=folder, follow_symlinks=False)
+        self._compare(path, checksum)
+        self.size += there.facts.st_size
+        self.files += 1
+
+    def _dress(self, place: int, path: str, member: Member) -> None:
+        """As in the archive, below uploads; beside them as in any backup made here."""
+        if is_upload(path):
+            disk.furnish(place, member.owner, member.mode, (member.changed, member.changed))
+            self.keeper.give(place, member.attributes, path)
+        else:
+            most = 0o600 if path in _FIRST else 0o777
+            disk.furnish(place, disk.owner_of(self.draft), member.mode & most, (member.changed, member.changed))
+
+    def _begin_comparing(self) -> None:
+        self.sealed = manifest.Comparison(self.draft)
+        if self.is_unheard:
+            self.sealed.unheard()
+        for path, checksum in self.early.items():
+            self._compare(path, checksum)
+
+    def _compare(self, path: str, checksum: str) -> None:
+        sealed = self.sealed
+        if sealed is None and "/" not in path and len(self.early) < _BESIDE_UPLOADS:
+            self.early[path] = checksum
+        elif sealed is None:
+            self.is_unheard = True
+        elif reason := self._read(lambda: sealed.flaw(path, checksum)):
+            raise _refused(f"{shown(path)} {reason}")
+
+    def _refuse_more_than_told(self) -> None:
+        """A bomb is refused by what the archive itself says there is, and by a number as long as it says nothing."""
+        told, entries = self.metadata, self.files + self.links + len(self.folders)
+        if told is None and entries > _MOST_UNTOLD:
+            raise _refused(f"there are {entries} entries, and no {METADATA_FILE} yet")
+        if told is None or (told.database is None and told.uploads is None):
+            return
+        if self.size > _content_size(told):
+            raise _refused(f"it holds more bytes than its {METADATA_FILE} says")
+        facts = told.uploads or UploadsFacts(0, 0)
+        if entries > facts.files + facts.links + facts.folders + _BESIDE_UPLOADS:
+            raise _refused(f"it holds more entries than its {METADATA_FILE} says")
+
+    def finish(self) -> None:
+        """All that was told is there; then folders get their modes and times, the inner ones first."""
+        sealed = self.sealed
+        if sealed is not None and (flaw := self._read(lambda: next(sealed.rest(), None))):
+            raise _refused(flaw.text)
+        self._refuse_other_tree()
+        for path, member in reversed(self.folders.items()):
+            self._dress(self.parents.go(path), path, member)
+        if self.keeper.lost:
+            self.tell(Warned(self.keeper.sentence("the backups")))
+
+    def _refuse_other_tree(self) -> None:
+        recorded = self.metadata.uploads.tree if self.metadata and self.metadata.uploads else ""
+        if recorded and UPLOADS_FOLDER not in self.folders:
+            raise _refused("its uploads are missing")
+        if recorded and walk.digest(self.draft / UPLOADS_FOLDER) != recorded:
+            raise _refused("a folder or a link below uploads is not as it was written")
+
+
+_PUT = {
+    "folder": _Unpacking.put_folder,
+    "link": _Unpacking.put_link,
+    "file": _Unpacking.put_file,
+    "name": _Unpacking.put_name,
+}
+
+
+def _content_size(metadata: Metadata) -> int:
+    """Bytes of database and uploads, as the metadata say; 0 where they say nothing."""
+    facts = (metadata.database.size if metadata.database else 0, metadata.uploads.bytes if metadata.uploads else 0)
+    return sum(facts)
+
+
+def _refused(reason: str) -> Damaged:
+    return Damaged(f"The archive is refused: {reason}.", hint=_OTHER)

@@ -1,0 +1,1 @@
+"""Back up: the database and the uploads into a draft, which is sealed, checked and published."""

@@ -1,0 +1,110 @@
+"""Back up the running app, on its own: the lock, what an earlier run left, then the backup itself (`make`)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from backupkit.backup.make import Created, make_backup
+from backupkit.config.settings import Settings
+from backupkit.migrations import schema
+from backupkit.model.backup import Backup, Order
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import Refused
+from backupkit.model.events import Listener, Warned, silence
+from backupkit.model.names import check_name
+from backupkit.repository import reliable, store
+from backupkit.repository.operation import at_work
+from backupkit.restore.recovery import recover_under_lock
+
+
+def create_backup(settings: Settings, order: Order, tell: Listener = silence, clock: Clock = utc_now) -> Created:
+    """A backup of the running app: one moment of the database, and every upload that moment refers to.
+
+    Raises `Refused` for a name that is bad or taken, `SourceUnreadable` for live data that is missing, empty,
+    locked or broken, `NoSpace`, `Locked`; nothing is left behind then, and no older backup is touched.
+    """
+    if order.name is not None:
+        check_name(order.name)
+    refuse_overlap(settings)
+    store.require(settings.dir)
+    with at_work(settings, "backup", tell, clock, [order.name] if order.name else []) as work:
+        recover_under_lock(settings, work.tell)
+        created = _checked(settings, make_backup(settings, order, work.tell, clock), work.tell)
+        work.about(created.backup)
+        return created
+
+
+def create_backup_if_needed(
+    settings: Settings, order: Order, tell: Listener = silence, clock: Clock = utc_now
+) -> Created | None:
+    """`create_backup`, unless there is a backup of today: one, however many threads and processes ask at once."""
+    if backup_of_today(settings, clock, order.uploads):
+        return None
+    refuse_overlap(settings)
+    store.require(settings.dir)
+    with at_work(settings, "backup", tell, clock) as work:
+        recover_under_lock(settings, work.tell)
+        if backup_of_today(settings, clock, order.uploads):
+            return None
+        created = _checked(settings, make_backup(settings, order, work.tell, clock), work.tell)
+        work.about(created.backup)
+        return created
+
+
+def _checked(settings: Settings, created: Created, tell: Listener) -> Created:
+    """The backup, with a warning where it is the first of its schema and that cannot be compared with this code.
+
+    So that is found on the day on which it was set up, not on the day of a restore.
+    """
+    mine = created.backup.metadata
+    others = (one.metadata for one in store.all_backups(settings) if one.name != created.backup.name)
+    if mine is None or mine.kind == "pre_migration" or any(one and one.revisions == mine.revisions for one in others):
+        return created
+    verdict = schema.classify(settings, mine.revisions, tell)
+    if verdict.relation != "unreadable":
+        return created
+    warning = f"{verdict.reason} This backup cannot be compared with this code. {verdict.needs}"
+    tell(Warned(warning))
+    return replace(created, warnings=(*created.warnings, warning))
+
+
+def backup_of_today(settings: Settings, clock: Clock = utc_now, whole: bool = True) -> Backup | None:
+    """The newest backup of this app made today in the configured time zone, safety copies apart.
+
+    Where a `whole` one is wanted, one without the uploads does not count.
+    """
+    today = settings.local(clock()).date()
+    for backup in store.all_backups(settings):
+        metadata = backup.metadata
+        if (
+            metadata
+            and backup.is_usable
+            and metadata.kind != "pre_restore"
+            and reliable.is_own(settings, metadata)
+            and (not whole or reliable.is_whole(settings, metadata))
+            and settings.local(metadata.created_at).date() == today
+        ):
+            return backup
+    return None
+
+
+def refuse_overlap(settings: Settings) -> None:
+    """Neither of backups and uploads lies in the other, links resolved: each backup would hold all earlier ones.
+
+    Backups that are mounted once more inside the uploads are left out of them (`selection`).
+    """
+    if settings.uploads is None:
+        return
+    backups, live = (Path(os.path.realpath(path)) for path in (settings.dir, settings.uploads))
+    if backups in (live, *live.parents) or live in backups.parents or _are_one(backups, live):
+        raise Refused(
+            f"The backups folder {settings.dir} and the uploads folder {settings.uploads} lie one in the other.",
+            hint="Set BACKUP_DIR to a folder outside the uploads.",
+        )
+
+
+def _are_one(one: Path, two: Path) -> bool:
+    """Whether two paths lead to one folder, by two mounts."""
+    return one.is_dir() and two.is_dir() and one.samefile(two)

@@ -1,0 +1,53 @@
+"""`last_backup_at` in a program's own `settings.json`: the other keys are the program's, and stay as they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from datetime import datetime, tzinfo
+from pathlib import Path
+from typing import Any
+
+from backupkit.fs import disk
+from backupkit.model.errors import BackupError
+
+KEY = "last_backup_at"
+
+
+def read(file: Path, zone: tzinfo | None) -> datetime | None:
+    """When the last backup was made; None where the file does not say so. A time without an offset is in the zone."""
+    try:
+        moment = datetime.fromisoformat(_content(file)[KEY])
+    except (BackupError, KeyError, TypeError, ValueError):
+        return None
+    if moment.tzinfo:
+        return moment
+    return moment.replace(tzinfo=zone) if zone else moment.astimezone()
+
+
+def write(file: Path, moment: datetime) -> None:
+    """The file says so, and all else that it said; `BackupError` where it cannot be read, and so must not be written.
+
+    Its mode and owner stay.
+    """
+    file = Path(os.path.realpath(file))
+    content = {**_content(file), KEY: moment.isoformat(timespec="seconds")}
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    facts = os.stat(file) if file.exists() else None
+    disk.make_folder(file.parent)
+    disk.write_file(file, text.encode("utf-8", "surrogatepass"), stat.S_IMODE(facts.st_mode) if facts else 0o644)
+    if facts:
+        disk.give(file, (facts.st_uid, facts.st_gid))
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise BackupError(f"{file} cannot be read, and stays as it is: {error}.", hint="Mend it.") from error
+    if not isinstance(content, dict):
+        raise BackupError(f"{file} holds no JSON object, and stays as it is.", hint="Mend it.")
+    return content

@@ -1,0 +1,132 @@
+"""Make one backup under a lock that is held already: complete and on disk under its name, or not at all.
+
+1. the name is free, the space is there
+2. a draft folder; one moment of the database, and every upload (`filling`)
+3. metadata, the page for restoring by hand, checksums: the seal
+4. everything synced, one rename, the folder synced
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from backupkit.backup import archiver
+from backupkit.backup.archiver import Draft
+from backupkit.config.settings import Settings
+from backupkit.fs import disk
+from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, GitFacts, Metadata, Order
+from backupkit.model.clock import Clock
+from backupkit.model.errors import Refused
+from backupkit.model.events import Listener, Notice, collecting
+from backupkit.model.names import STAMP, auto_name, default_name, distinct
+from backupkit.repository import files_cache, flags, manifest, store
+from backupkit.retention import anomaly
+
+
+@dataclass(frozen=True)
+class Created:
+    """The sealed backup, and what should be in it and is not."""
+
+    backup: Backup
+    warnings: tuple[str, ...] = ()
+
+
+def make_backup(settings: Settings, order: Order, tell: Listener, clock: Clock) -> Created:
+    """The backup that was ordered; the same promises and errors as `create_backup`, but for the lock."""
+    started, moment = time.monotonic(), clock().astimezone(settings.zone)
+    name = _free_name(settings, order, moment)
+    heard: list[str] = []
+    with files_cache.writing(settings.dir, name) as seen:
+        with (
+            store.drafted(settings, name) as folder,
+            files_cache.newest(settings, _takes_uploads(settings, order)) as earlier,
+        ):
+            draft = Draft(settings, order, folder, earlier, seen, collecting(tell, heard))
+            metadata = replace(
+                archiver.fill(draft),
+                backup_name=name,
+                timestamp=moment.strftime(STAMP),
+                created_at=moment,
+                duration_seconds=round(time.monotonic() - started, 3),
+            )
+            metadata = _compared(settings, metadata, tell)
+            _seal(settings, folder, metadata)
+        with contextlib.suppress(OSError):  # the backup is as good without it
+            seen.finish()
+    _mark(settings, order, name)
+    made = store.read(settings, name)
+    store.trusted(made)  # it was sealed a moment ago: if it cannot be read now, the disk fails
+    return Created(made, tuple(heard))
+
+
+def _takes_uploads(settings: Settings, order: Order) -> bool:
+    return order.uploads and settings.uploads is not None
+
+
+def _compared(settings: Settings, metadata: Metadata, tell: Listener) -> Metadata:
+    """With what is unusual about it. A notice, no warning: all that is live is in the backup."""
+    anomalies = anomaly.unusual(metadata, store.all_backups(settings), settings.anomaly_drop)
+    for sentence in anomalies:
+        tell(Notice(f"Unusual: {sentence}."))
+    if anomalies:
+        tell(Notice("Is that as it should be? Until somebody has looked, `prune` removes nothing."))
+    return replace(metadata, anomalies=anomalies)
+
+
+def _mark(settings: Settings, order: Order, name: str) -> None:
+    """The marks that were ordered and none that an earlier backup of that name had."""
+    if order.kind != "pre_restore":
+        flags.take_all(settings.dir, flags.HELD)
+    flags.forget(settings.dir, name)
+    for mark, wanted in ((flags.PINNED, order.pin), (flags.HELD, order.hold)):
+        if wanted:
+            flags.put(settings.dir, mark, name)
+
+
+def _free_name(settings: Settings, order: Order, moment: datetime) -> str:
+    taken = store.taken_names(settings)
+    if order.name is None:
+        return distinct(_default(order, moment), taken)
+    if order.name in taken:
+        raise Refused(f"There is a {order.name} in {settings.dir} already.", hint="Choose another name; see `list`.")
+    if order.name == store.LATEST:
+        raise Refused("'latest' means the newest backup, and cannot be a name.", hint="Choose another name.")
+    return order.name
+
+
+def _default(order: Order, moment: datetime) -> str:
+    if order.kind == "auto":
+        git = order.git or GitFacts(commit="", short="")
+        return auto_name(git.branch, git.short, git.dirty, moment)
+    return default_name(order.kind, moment)
+
+
+def _seal(settings: Settings, draft: Path, metadata: Metadata) -> None:
+    manifest.write_metadata(draft, metadata)
+    manifest.write_guide(draft, metadata, _places(settings, metadata))
+    with contextlib.closing(manifest.ChecksumWriter(draft)) as checksums:
+        for name in (METADATA_FILE, GUIDE_FILE):
+            checksums.record_file(name)
+    for name in (METADATA_FILE, GUIDE_FILE, CHECKSUM_FILE):
+        os.chmod(draft / name, 0o600)
+        disk.give(draft / name, disk.owner_of(settings.dir))
+
+
+def _places(settings: Settings, metadata: Metadata) -> dict[str, str]:
+    """What the page for restoring by hand says about where things are."""
+    reach, folder = settings.reach, settings.dir / metadata.backup_name
+    return {
+        "database": shlex.quote(str(settings.database)),
+        "uploads": shlex.quote(str(settings.uploads or "")),
+        "tool": reach.tool(f"restore {metadata.backup_name}"),
+        "shell": reach.shell(folder),
+        "migrate": reach.tool("migrate"),
+        "alembic_stamp": reach.alembic(f"stamp {shlex.join(metadata.revisions)}", is_kept=True),
+        "alembic_upgrade": reach.alembic(f"upgrade {'heads' if len(metadata.revisions) > 1 else 'head'}", is_kept=True),
+    }

@@ -1,0 +1,191 @@
+"""Back up and restore a plain database: one file a backup, made and put back through SQLite.
+
+A backup: lock, one moment of the database in a draft, checked and synced, one rename; then `last_backup_at`, then
+what is beyond the newest so many is removed. A restore: the backup is checked, the copy beside is made, and then the
+live database gets the content in one transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from backupkit.backup import last_backup
+from backupkit.config.single_file import Plain
+from backupkit.fs import descriptors, disk, space
+from backupkit.model.backup import DatabaseFacts
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, SourceBroken, SourceLocked
+from backupkit.model.events import Listener, Warned, silence
+from backupkit.model.names import STAMP
+from backupkit.repository import lock, plain_files, store
+from backupkit.restore.copy_beside import clear_unfinished_copies, copy_beside, copy_moment, draft_folder, draft_of
+from backupkit.sqlite import database
+
+
+def create_single(plain: Plain, tell: Listener = silence, clock: Clock = utc_now) -> Path:
+    """A new backup, complete and on disk under its name; the oldest beyond the newest so many are gone.
+
+    Raises `SourceUnreadable`, `NoSpace`, `Locked`: nothing is left behind then, and nothing older was touched.
+    """
+    database.require(plain.database)
+    with _locked(plain, "backup", tell):
+        return _make(plain, tell, clock)
+
+
+def create_single_if_needed(plain: Plain, tell: Listener = silence, clock: Clock = utc_now) -> Path | None:
+    """A new backup, unless there is one of today: one, however many threads and processes ask at once."""
+    if backup_of_today(plain, clock):
+        return None
+    database.require(plain.database)
+    with _locked(plain, "backup", tell):
+        return None if backup_of_today(plain, clock) else _make(plain, tell, clock)
+
+
+def backup_of_today(plain: Plain, clock: Clock = utc_now) -> plain_files.SingleBackup | None:
+    """The newest backup of today in the zone; the disk decides, for what is not there protects nobody.
+
+    `last_backup_at` has the offset that a name has not: it tells the day of the backup it belongs to after the
+    program went to another zone.
+    """
+    today = plain.local(clock()).date()
+    last = last_backup.read(plain.settings_file, plain.zone)
+    for backup in plain_files.all_backups(plain.backups, plain.zone):
+        exact = last if last and backup.path.name == _name(last) else backup.moment
+        if backup.size and plain.local(exact).date() == today:
+            return backup
+    return None
+
+
+def last_backup_moment(plain: Plain) -> datetime | None:
+    """When the last backup was made, as the disk or `last_backup_at` says it, whichever is later."""
+    on_disk = [backup.moment for backup in plain_files.all_backups(plain.backups, plain.zone)]
+    written = last_backup.read(plain.settings_file, plain.zone)
+    return max([*on_disk, *([written] if written else [])], default=None)
+
+
+def restore_single(plain: Plain, path: Path, tell: Listener = silence, clock: Clock = utc_now) -> Path | None:
+    """The live database holds what the backup holds, and what it held before lies beside it; returns where.
+
+    None where there was nothing to keep. Raises `NoSuchBackup`, `Damaged`, `Refused` for another program's database,
+    `SourceLocked`: the live database is as it was then.
+    """
+    backup, kept = _existing(plain, path), None
+    disk.make_folder(plain.database.parent)
+
+    def keep() -> None:
+        nonlocal kept
+        kept = copy_beside(plain.database, plain.local(clock()), plain.timeout, tell)
+
+    with _locked(plain, f"restore of {backup.name}", tell), draft_of(plain.database) as folder:
+        staged = folder / plain.database.name
+        facts = _stage(plain, backup, staged)
+        with disk.Opened(folder, descriptors.FOLDER) as opened:
+            database.replace_live(staged, opened, plain.database, plain.timeout, facts, keep, tell)
+        _prove(plain, tell)
+    return kept
+
+
+@contextlib.contextmanager
+def _locked(plain: Plain, command: str, tell: Listener) -> Iterator[None]:
+    """The lock is ours, and what killed runs left is gone."""
+    store.require(plain.backups)
+    with lock.held(plain.backups, command, plain.timeout, tell):
+        clear_unfinished_copies(plain.database)
+        settings_drafts = f"{disk.DRAFT_PREFIX}{glob.escape(plain.settings_file.name)}-*"
+        for draft in (
+            draft_folder(plain.database),
+            *plain.backups.glob(f"{disk.DRAFT_PREFIX}backup_*"),
+            *plain.settings_file.parent.glob(settings_drafts),
+        ):
+            disk.remove_tree(draft)
+        yield
+
+
+def _make(plain: Plain, tell: Listener, clock: Clock) -> Path:
+    final, moment = plain_files.free_place(plain.local(clock()), plain.backups)
+    with draft_of(final) as folder:
+        copied = folder / final.name
+        copy_moment(plain.database, copied, plain.timeout, tell)
+        disk.sync_file(copied)
+        disk.rename(copied, final)
+    _note(plain, moment, tell)
+    _prune(plain, final, moment, tell)
+    return final
+
+
+def _note(plain: Plain, moment: datetime, tell: Listener) -> None:
+    try:
+        last_backup.write(plain.settings_file, moment)
+    except (BackupError, OSError) as error:
+        tell(Warned(f"The backup is made, but the time of it could not be written: {error}"))
+
+
+def _prune(plain: Plain, made: Path, moment: datetime, tell: Listener) -> None:
+    try:
+        found = plain_files.all_backups(plain.backups, plain.zone)
+        for old in plain_files.expired(found, plain.max_backups, made, moment):
+            disk.remove(old.path)
+    except OSError as error:
+        tell(Warned(f"The backup is made, but an old one could not be removed: {error}"))
+
+
+def _name(moment: datetime) -> str:
+    return f"backup_{moment.strftime(STAMP)}.db"
+
+
+def _existing(plain: Plain, path: Path) -> Path:
+    """The backup's file: a path, or the bare name of one in the backups folder."""
+    named = plain.backups / path
+    found = Path(os.path.realpath(named if len(path.parts) == 1 and named.exists() else path.expanduser()))
+    if not found.is_file():
+        raise NoSuchBackup(f"There is no backup at {found}.", hint="list_backups() tells which there are.")
+    if plain.database.exists() and os.path.samefile(found, plain.database):
+        raise Refused(f"{found} is the live database itself.", hint="list_backups() tells which backups there are.")
+    if unfinished := [one for one in database.sidecars(found) if one.exists() and one.stat().st_size]:
+        raise Damaged(f"{found} is no backup but a database in use: {unfinished[0]} belongs to it.")
+    return found
+
+
+def _stage(plain: Plain, backup: Path, staged: Path) -> DatabaseFacts:
+    """The backup's content beside the live database, checked and of its page size."""
+    found = database.inspect(backup)
+    if found.problems:
+        raise Damaged(f"{backup} is damaged: {found.problems[0]}.", hint="Try an older backup.")
+    _refuse_foreign(plain, backup, found.facts)
+    space.require(4 * found.facts.size, staged.parent, "This restore")
+    disk.copy_file(backup, staged)
+    if disk.hash_file(staged) != found.facts.sha256:
+        raise Damaged(f"{backup} changed while it was staged.", hint="Try again.")
+    database.require_usable(staged, backup)
+    database.seal(staged)
+    database.match_page_size(staged, plain.database, plain.timeout)
+    disk.sync_tree(staged.parent)
+    return replace(found.facts, mode=backup.stat().st_mode & 0o777)
+
+
+def _refuse_foreign(plain: Plain, backup: Path, facts: DatabaseFacts) -> None:
+    """`Refused` for a database that is another program's, as far as ids and tables tell."""
+    try:
+        with database.snapshot(plain.database, plain.timeout) as moment:
+            live = database.look(moment).facts
+    except SourceBroken:
+        return  # nothing to compare with, and no reason to stand in the way
+    ids = {live.application_id, facts.application_id} - {0}
+    ours = backup.parent == Path(os.path.realpath(plain.backups))
+    if len(ids) > 1 or (live.rows and not ours and live.rows.keys().isdisjoint(facts.rows)):
+        raise Refused(
+            f"{backup} is another program's database than {plain.database}.", hint="list_backups() tells its own."
+        )
+
+
+def _prove(plain: Plain, tell: Listener) -> None:
+    try:
+        database.prove(plain.database, plain.timeout, None)
+    except SourceLocked as error:
+        tell(Warned(f"The restored database could not be proven: {error.message}"))

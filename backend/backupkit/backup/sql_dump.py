@@ -1,0 +1,146 @@
+"""SQL text: written from the live database, and brought back the way a backup is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from backupkit.config.settings import Settings
+from backupkit.fs import compression, disk
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import NoSuchBackup, Refused
+from backupkit.model.events import Listener, Warned, silence
+from backupkit.model.names import STAMP
+from backupkit.repository import lock, store
+from backupkit.repository.operation import at_work
+from backupkit.restore.recovery import recover_under_lock
+from backupkit.restore.restore import Restored, RestorePlan, plan_source, restore_source
+from backupkit.restore.staging import Source, at_its_revisions
+from backupkit.sqlite import database, second_reader, sql
+
+Agree = Callable[[RestorePlan], None]
+
+
+def dump(settings: Settings, target: Path, tell: Listener = silence, clock: Clock = utc_now) -> sql.DumpFacts:
+    """SQL text of one moment of the live database in a new file: whole, or not there. `.gz` and `.zst` by suffix.
+
+    Raises `Refused` where the file is there already, `SourceUnreadable`, `NoSpace`.
+    """
+    if os.path.lexists(target):
+        raise Refused(f"There is a {target} already.", hint="Choose another name, or leave it out.")
+    if not target.parent.is_dir() and target.parent != settings.dir:
+        raise Refused(f"There is no folder {target.parent}.", hint="A bare file name goes to the backups folder.")
+    store.require(settings.dir)
+    with at_work(settings, "dump", tell, clock, [target.name]) as work:
+        recover_under_lock(settings, work.tell)
+        with disk.drafted(target) as draft, compression.open_for_writing(draft, target.name) as out:
+            facts = dump_to(settings, out, work.tell)
+        work.concerning(target.name, size_bytes=target.stat().st_size)
+        return facts
+
+
+def dump_to(settings: Settings, out: BinaryIO, tell: Listener = silence) -> sql.DumpFacts:
+    """The same into an open stream, whose end is the caller's business."""
+    live = settings.database
+    with database.snapshot(live, settings.busy_timeout, tell) as moment:
+        if reason := sql.refusal(moment):
+            tell(
+                Warned(f"`restore-dump` will refuse this text here: {reason} `backup` and `restore` need none of that.")
+            )
+        with second_reader.beside(moment, live) as second:
+            return sql.write_dump(moment, out, tell, second)
+
+
+def dump_path(settings: Settings, file: str | None, clock: Clock = utc_now) -> Path:
+    """Where a dump of that name lies: a bare name in the backups folder, anything else where it says."""
+    if file is None:
+        return settings.dir / f"database_dump_{settings.local(clock()).strftime(STAMP)}.sql"
+    return store.file_named(settings, file)
+
+
+def restore_dump(
+    settings: Settings,
+    file: Path | BinaryIO,
+    agree: Agree,
+    force: bool = False,
+    tell: Listener = silence,
+    clock: Clock = utc_now,
+) -> Restored:
+    """The live database is what the SQL text says, and what was there before is in a safety copy.
+
+    Raises `NoSuchBackup` for a file that is not there, `Damaged` for text that is no SQL, incomplete or hostile; and
+    all that a restore raises. `agree` hears the plan before anything live is touched, and raises what stops it.
+    """
+    _refuse_missing(settings, file)
+    store.require(settings.dir)
+    name = _name_of(file)
+    with at_work(settings, f"restore-dump of {name}", tell, clock, [name]) as work:
+        recover_under_lock(settings, work.tell)
+        with _loaded(settings, file, name, work.tell, store.draft_of(settings, "dump")) as source:
+            plan = plan_source(settings, source, force, work.tell)
+            agree(plan)
+            return restore_source(settings, plan, work.tell, clock)
+
+
+def plan_dump(settings: Settings, file: Path | BinaryIO, force: bool = False, tell: Listener = silence) -> RestorePlan:
+    """What `restore_dump` would change: the database that the text makes is looked at, and removed again."""
+    _refuse_missing(settings, file)
+    store.require(settings.dir)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}dump-", dir=settings.dir))
+    try:
+        with (
+            lock.held(scratch, "restore-dump --dry-run", 0),  # as long as it is held, nobody clears the folder
+            _loaded(settings, file, _name_of(file), tell, scratch / "loaded") as source,
+        ):
+            return plan_source(settings, source, force, tell)
+    finally:
+        disk.remove_tree(scratch)
+
+
+def _name_of(file: Path | BinaryIO) -> str:
+    return file.name if isinstance(file, Path) else "standard input"
+
+
+def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:
+    if not isinstance(file, Path):
+        return
+    if not file.exists():
+        known = sorted(path.name for path in settings.dir.glob("*.sql*"))[-3:]
+        hint = f"There are: {', '.join(known)}." if known else "Make one: `dump`"
+        raise NoSuchBackup(f"There is no dump at {file}.", hint)
+    if not file.is_file():
+        raise Refused(f"{file} is not a file.", hint="To restore a backup: `restore NAME`")
+
+
+@contextlib.contextmanager
+def _loaded(settings: Settings, file: Path | BinaryIO, name: str, tell: Listener, draft: Path) -> Iterator[Source]:
+    """The dump as a database in a draft folder that is gone afterwards."""
+    try:
+        draft.mkdir(mode=0o700)
+        target = draft / settings.database.name
+        with _text(file) as text:
+            sql.load_dump(text, target, tell)
+        yield _source(settings, target, name)
+    finally:
+        disk.remove_tree(draft)
+
+
+@contextlib.contextmanager
+def _text(file: Path | BinaryIO) -> Iterator[BinaryIO]:
+    if isinstance(file, Path):
+        with compression.open_for_reading(file) as text:
+            yield text
+    else:
+        yield compression.decompressing(file)
+
+
+def _source(settings: Settings, loaded: Path, name: str) -> Source:
+    with database.open_sealed(loaded) as connection:
+        found = database.look(connection)  # that it is sound was found when it was loaded
+    facts = replace(found.facts, sha256=disk.hash_file(loaded))
+    return at_its_revisions(settings, Source(name, loaded, None, facts), found)

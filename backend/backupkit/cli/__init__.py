@@ -1,0 +1,1 @@
+"""The command line: text and JSON, questions, errors, and the scheduler's process."""

@@ -1,0 +1,134 @@
+"""What a person at a terminal sees while a verb works: one bar, and sentences. A pipe gets the sentences only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from backupkit.config.deployment import in_full
+from backupkit.model.errors import Refused
+from backupkit.model.events import Event, Finished, Listener, Notice, Progress, Step, Waiting, Warned
+from backupkit.model.names import printable, printable_lines
+from backupkit.monitoring import log
+from backupkit.monitoring.notify import run_report
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+
+_showing: Bars | None = None
+
+
+def say(text: str = "") -> None:
+    """One line on stderr: anything but a result. No control character in it reaches the terminal."""
+    print(printable_lines(in_full(text)), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def listening(quiet: bool = False) -> Iterator[Listener]:
+    """A listener that shows a bar on a terminal, and prints notices and warnings above it."""
+    if quiet or not sys.stderr.isatty():
+        yield sentences(say)
+        return
+    global _showing
+    with _bars() as _showing:
+        try:
+            yield _with_bar(_showing)
+        finally:
+            _showing = None
+
+
+def sentences(put: Callable[[str], None]) -> Listener:
+    """A listener that logs what there is to log, and puts each notice, warning and wait as a line."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Warned):
+            log.error(f"warning: {event.text}")
+            run_report.warned(event.text)
+            put(f"Warning: {event.text}")
+        elif isinstance(event, Finished):
+            log.operation(event.operation)
+        elif isinstance(event, Notice):
+            log.info(event.text)
+            put(event.text)
+        elif isinstance(event, Waiting):
+            put(event.what)
+
+    return listen
+
+
+def _bars() -> Bars:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _with_bar(bars: Bars) -> Listener:
+    def say_above(text: str) -> None:
+        bars.console.print(printable_lines(in_full(text)), markup=False, highlight=False, soft_wrap=True)
+
+    tell = sentences(say_above)
+    task = None
+
+    def listen(event: Event) -> None:
+        nonlocal task
+        if isinstance(event, Step):
+            if task is not None:
+                bars.remove_task(task)
+            task = bars.add_task(printable(event.name), total=event.total)
+        elif isinstance(event, Progress) and task is not None:
+            bars.update(task, completed=event.done)
+        else:
+            tell(event)
+
+    return listen
+
+
+def ask(question: str) -> bool:
+    """Whether the person typed yes; anything else, and the end of input, is no."""
+    if _showing:
+        _showing.stop()  # or it would draw over the question for ever
+    print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline().strip().lower() in ("y", "yes")
+    if _showing:
+        _showing.start()
+    return answer
+
+
+def ask_secret(question: str, twice: bool = False) -> str:
+    """What the person typed, unseen; `Refused` where there is no terminal, nothing was typed, or not twice the same."""
+    from getpass import getpass
+
+    if not at_any_terminal():
+        raise Refused(
+            f"{question}: there is no terminal to ask at.",
+            hint="Set BACKUP_EXPORT_PASSPHRASE_FILE, or BACKUP_EXPORT_PASSPHRASE.",
+        )
+    if _showing:
+        _showing.stop()
+    answer = getpass(f"{question}: ", stream=sys.stderr)
+    again = getpass("Once more: ", stream=sys.stderr) if twice else answer
+    if _showing:
+        _showing.start()
+    if answer and answer == again:
+        return answer
+    raise Refused("Nothing was typed, or not twice the same; nothing was changed.", hint="Try again.")
+
+
+def at_any_terminal() -> bool:
+    """Whether there is a person to ask, even where stdin is something else."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return at_terminal()
+    return True
+
+
+def at_terminal() -> bool:
+    """Whether there is a person to ask."""
+    return sys.stdin.isatty()

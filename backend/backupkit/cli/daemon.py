@@ -1,0 +1,286 @@
+"""The scheduler: it waits until something is due, does it, and goes on, whatever became of it.
+
+What is due is decided by `scheduling/planner.py` from what is on disk, each time anew. APScheduler does the waiting,
+and calls in the main thread, one at a time. Its own calendar is not used: it has no rule for times that the clock leaps
+over or comes by twice, and its weekdays begin with Monday.
+
+Told to end (SIGTERM), it ends at once: a run under way is interrupted as by Ctrl-C, and leaves nothing half done. With
+`backup_on_shutdown` a backup is made first, or the one under way is finished, within `shutdown_timeout`. SIGHUP has the
+settings read again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.executors.debug import DebugExecutor
+from apscheduler.schedulers.base import BaseScheduler
+from apscheduler.triggers.date import DateTrigger
+
+from backupkit.cli import render
+from backupkit.cli.console import listening, say
+from backupkit.cli.errors import say_error
+from backupkit.cli.host import git_facts
+from backupkit.config.settings import SETTINGS_FILE, Settings
+from backupkit.fs.signals import Signals
+from backupkit.model.backup import Order
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import BackupError, ExitCode, Locked, explained
+from backupkit.monitoring import log
+from backupkit.monitoring.notify import run_report
+from backupkit.repository import history, store
+from backupkit.restore.recovery import recover
+from backupkit.scheduling import planner, scheduler_lock
+from backupkit.scheduling.planner import Due, Past, Task
+from backupkit.scheduling.run import RunStep, StepResult, backup_step, regular_steps, run_steps, test_steps, worst
+
+TICK = 5.0  # seconds in which changed settings are seen, and a clock that was set
+_LOOK_AGAIN = timedelta(minutes=10)  # by then it is seen what others did to the backups
+_REPORTED: dict[Task, str] = {"backup": "run", "test restore": "verify"}  # what messages call it
+
+Wait = Callable[[float], None]
+
+
+class _Waiting(BaseScheduler):  # type: ignore[misc]
+    """APScheduler in this very thread; whoever asks it sleeps by himself, and never for long."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            timezone=UTC,
+            executors={"default": DebugExecutor()},
+            # A run that is late, since the machine slept or another one took long, is wanted all the same, and once.
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+        )
+        logging.getLogger("apscheduler").addHandler(logging.NullHandler())  # or Python prints what we say ourselves
+
+    def wakeup(self) -> None:
+        """Nobody sleeps in here."""
+
+    def shutdown(self, wait: bool = True) -> None:
+        """Nothing is expected any more."""
+        super().shutdown(wait)
+
+    def expect(self, due: Sequence[Due], act: Callable[[Task], None]) -> None:
+        """Each is to be called once when it is time, and nothing else; of two at one time the backup first."""
+        self.remove_all_jobs()
+        for one in due:
+            self.add_job(act, DateTrigger(one.at, UTC), [one.task], id=one.task, next_run_time=one.at)
+
+    def call_what_is_due(self) -> float:
+        """Call it; then the seconds until the next."""
+        seconds: float | None = self._process_jobs()
+        return TICK if seconds is None else seconds
+
+
+class Daemon:
+    """One scheduler. `load` reads the settings anew; the clock and the waiting are parameters."""
+
+    def __init__(
+        self, settings: Settings, load: Callable[[], Settings], clock: Clock = utc_now, wait: Wait | None = None
+    ) -> None:
+        self.settings, self._load, self._clock = settings, load, clock
+        self._signals = Signals()
+        self._wait = wait or self._signals.wait
+        self._waiting = _Waiting()
+        self._file, self._complaint = _content(settings), ""
+        self._looked_at: datetime | None = None
+        self._announced: list[str] = []
+        self._own = Past(started=clock())  # what it did itself: it knows even where the disk cannot be written
+        self._has_last_backup = False
+
+    def serve(self) -> ExitCode:
+        """Until it is told to end; the code of the backup at the end, where there is to be one.
+
+        Raises `Locked` where another scheduler is at work for this backups folder.
+        """
+        store.require(self.settings.dir)
+        with (
+            listening(quiet=True) as tell,  # a bar would stand there for ever
+            scheduler_lock.on(self.settings.dir, self.settings.lock_timeout, tell),
+            self._signals.heard(),
+        ):
+            self.begin()
+            while not self._signals.ending:
+                self.turn()
+            return self._end()
+
+    def begin(self) -> None:
+        """Say that it is there, and finish a restore that was interrupted."""
+        self._waiting.start()
+        self._own = replace(self._own, seed=scheduler_lock.seed(self.settings.dir))
+        _put(f"The scheduler is at work for {self.settings.dir}, in the time zone {self.settings.timezone}.")
+        self._survive(self._recover)
+
+    def turn(self) -> None:
+        """Look whether anything has changed, do what is due, wait for the next."""
+        self._read_settings_if_changed()
+        if self._looked_at is None or not self._looked_at <= self._clock() < self._looked_at + _LOOK_AGAIN:
+            self._survive(self._plan)
+        seconds = self._waiting.call_what_is_due()
+        if not self._signals.ending and self._looked_at:
+            self._wait(min(seconds, TICK))
+
+    def _end(self) -> ExitCode:
+        code = ExitCode.DONE
+        asked = self.settings.enabled and self.settings.backup_on_shutdown and self._signals.ending == signal.SIGTERM
+        if asked and not self._has_last_backup:
+            _put("Making a backup before the end.")
+            code = self._carry_out("backup", [backup_step(self.settings, _order(), clock=self._clock)])
+            if code == ExitCode.INTERRUPTED:
+                seconds = f"{self.settings.shutdown_timeout:g} s"
+                _put(f"It had {seconds}: see BACKUP_SHUTDOWN_TIMEOUT, and the container's grace period.")
+        _put("The scheduler has ended.")
+        return code
+
+    # What is due.
+
+    def _plan(self) -> ExitCode:
+        """The next run of each task is waited for."""
+        now = self._looked_at = self._clock()
+        due = planner.next_due(self.settings, self._past(), now)
+        self._waiting.expect([replace(one, at=max(one.at, now)) for one in due], self._on_time)
+        later = [self._words(one) for one in due if one.at > now]
+        self._announce(later if due else ["Nothing is to be done by itself."])
+        return ExitCode.DONE
+
+    def _words(self, due: Due) -> str:
+        return f"Next {due.task}: {self.settings.local(due.at):%Y-%m-%d %H:%M:%S %Z} ({due.why})."
+
+    def _announce(self, lines: list[str]) -> None:
+        for line in lines:
+            if line not in self._announced:
+                _put(line)
+        self._announced = lines
+
+    def _past(self) -> Past:
+        """As it is on disk, with what this process knows besides."""
+        now = self._clock()
+        backups, operations = store.all_backups(self.settings), history.read(self.settings.dir).operations
+        known = planner.past_of(self.settings, backups, operations, now)
+        own = {task: moment for task, moment in self._own.last.items() if planner.is_credible(moment, now)}
+        last = {task: max(one[task] for one in (known.last, own) if task in one) for task in {*known.last, *own}}
+        return replace(self._own, last=last, failed={**known.failed, **self._own.failed})
+
+    def _on_time(self, task: Task) -> None:
+        self._looked_at = None
+        self._survive(lambda: self._do_if_due(task))
+
+    def _do_if_due(self, task: Task) -> ExitCode:
+        """By what is on disk and in the settings now: somebody may have done it, or changed his mind."""
+        self._read_settings()
+        now = self._clock()
+        for due in planner.next_due(self.settings, self._past(), now):
+            if due.task == task and due.at <= now:
+                _put(f"Due now: {task} ({due.why}).")
+                return self._carry_out(task, _steps(self.settings, task, self._clock))
+        return ExitCode.DONE
+
+    def _carry_out(self, task: Task, steps: Sequence[RunStep]) -> ExitCode:
+        began, before, results = self._clock(), self._past().failed.get(task, ()), list[StepResult]()
+        patience = self.settings.shutdown_timeout if task == "backup" and self.settings.backup_on_shutdown else None
+        code = self._survive(lambda: _run(self.settings, task, steps, results), patience)
+        # A test restore that failed was told of, and the next one takes another backup: it is not tried again.
+        is_done = bool(results) and results[0].state != ("failed" if task == "backup" else "nothing")
+        if is_done:
+            self._own = replace(self._own, last={**self._own.last, task: began})
+            self._has_last_backup = task == "backup" and bool(self._signals.ending)
+        failed = () if is_done else (*before, began)
+        self._own = replace(self._own, failed={**self._own.failed, task: failed})
+        return code
+
+    def _recover(self) -> ExitCode:
+        with listening() as tell, suppress(Locked):  # then it is the work of another
+            recover(self.settings, tell, timeout=0)
+        return ExitCode.DONE
+
+    def _survive(self, act: Callable[[], ExitCode], patience: float | None = None) -> ExitCode:
+        try:
+            with self._signals.interrupting(patience):
+                return act()
+        except KeyboardInterrupt:
+            _put("It was interrupted; nothing is left half done.")
+            return ExitCode.INTERRUPTED
+        except Exception as error:  # a bug would end this run, and must not end all later ones
+            found = explained(error) or BackupError(f"{type(error).__name__}: {error}")
+            say_error(found)
+            return found.code
+
+    # The settings.
+
+    def _read_settings_if_changed(self) -> None:
+        content = _content(self.settings)
+        if content != self._file or self._signals.reread:
+            self._file, self._signals.reread = content, False
+            self._read_settings()
+
+    def _read_settings(self) -> None:
+        """As they are now; where they cannot be right, the last good ones, and that is said once."""
+        try:
+            found = self._load()
+        except BackupError as error:
+            if error.message != self._complaint:
+                say_error(error)
+                _put("The scheduler goes on with the settings that it has.")
+            self._complaint = error.message
+            return
+        self._complaint = ""
+        if found != self.settings:
+            self.settings, self._looked_at = found, None
+            _put("The settings have changed.")
+
+
+def _content(settings: Settings) -> bytes | None:
+    """Not its date: a file that was put back, or is mounted from elsewhere, may have any."""
+    try:
+        return (settings.app_dir / SETTINGS_FILE).read_bytes()
+    except OSError:
+        return None
+
+
+def _order() -> Order:
+    return Order(kind="scheduled", git=git_facts(os.environ))
+
+
+def _steps(settings: Settings, task: Task, clock: Clock) -> list[RunStep]:
+    return test_steps(settings, clock) if task == "test restore" else regular_steps(settings, _order(), clock=clock)
+
+
+def _run(settings: Settings, task: Task, steps: Sequence[RunStep], results: list[StepResult]) -> ExitCode:
+    """What each step came to is said, logged, and told to whom it concerns."""
+    run_report.begin(settings, _REPORTED[task], watched=False)
+    code = ExitCode.FAILED
+    cause: BaseException | None = None
+    try:
+        with listening() as tell:
+            for result in run_steps(steps, tell):
+                results.append(result)
+                if result.error:
+                    say_error(result.error)
+        code, cause = worst(results), next((one.error for one in results if one.error), None)
+        _tell(results)
+    except BaseException as raised:
+        code, cause = (ExitCode.FAILED if isinstance(raised, Exception) else ExitCode.INTERRUPTED), raised
+        raise
+    finally:
+        run_report.end(code, cause)
+    return code
+
+
+def _tell(results: Sequence[StepResult]) -> None:
+    lines = list(render.run(results))
+    run_report.tell(lines)
+    if all(result.state == "nothing" for result in results):
+        run_report.nothing_to_do()
+    for line in lines:
+        _put(line)
+
+
+def _put(text: str) -> None:
+    say(text)
+    log.info(text)

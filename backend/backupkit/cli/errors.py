@@ -1,0 +1,112 @@
+"""The one place where an error becomes a sentence, a hint and an exit code. A traceback is a bug."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from backupkit.cli.console import say
+from backupkit.model.errors import BackupError, Declined, ExitCode, explained
+from backupkit.monitoring import log
+from backupkit.monitoring.notify import run_report
+
+
+def open_missing_streams() -> None:
+    """Every stream is there, and can print any text: a daemon may have closed them, a terminal may know ASCII only."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        continue  # a file opened later would get the number of the missing stream, and our words with it
+    os.close(handle)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+        if number:
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def end_on_signals() -> None:
+    """Being told to end (docker stop, a lost connection) tidies up like Ctrl-C does."""
+    global _interrupted, _warned
+    _interrupted = _warned = False
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
+
+
+def end_at_once_on_signals() -> None:
+    """Being told to end ends the process: a handler of ours would only print into Python's own tidying up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is _interrupt:
+            signal.signal(number, signal.SIG_DFL)
+
+
+_interrupted = _warned = False
+
+
+def end_with_warnings() -> None:
+    """The command that is under way ends with 3, where it would have ended with 0."""
+    global _warned
+    _warned = True
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def boundary() -> Iterator[None]:
+    """Whatever is raised within ends the program with its exit code; it is said once on stderr, and reported."""
+    cause: BaseException | None = None
+    try:
+        with _flushed():
+            yield
+        log.info("done")
+        code = (ExitCode.WARNINGS if _warned else ExitCode.DONE).value
+    except BaseException as raised:
+        code, cause = _said(raised), raised
+    if code := run_report.end(code, cause):
+        raise SystemExit(code)
+
+
+def _said(raised: BaseException) -> int:
+    """The exit code, when what there is to say was said; a bug goes on as what it is."""
+    if isinstance(raised, SystemExit):
+        log.info(f"ended with exit code {raised.code}")
+        return raised.code if isinstance(raised.code, int) else int(bool(raised.code))
+    # A library may have made something else of it: pydantic does, while it builds a schema.
+    if isinstance(raised, KeyboardInterrupt) or (_interrupted and explained(raised) is None):
+        log.error("interrupted")
+        print("\nInterrupted; nothing is left half done.", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    if isinstance(raised, BrokenPipeError):
+        return ExitCode.FAILED  # whoever read our output stopped reading: say nothing
+    if error := explained(raised):
+        say_error(error)
+        return error.code
+    run_report.end(ExitCode.FAILED, raised)
+    raise raised
+
+
+@contextmanager
+def _flushed() -> Iterator[None]:
+    """Results that cannot be written are an error here, not a complaint of Python's at its end."""
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise
+
+
+def say_error(error: BackupError) -> None:
+    """The sentence and the hint on stderr, and in the log. An answer is no error, and is not called one."""
+    log.error(f"failed with exit code {error.code}: {error.message}")
+    say(error.message if isinstance(error, Declined) else f"Error: {error.message}")
+    if error.hint:
+        say(f"  Next: {error.hint}")

@@ -1,0 +1,442 @@
+"""Results as JSON documents: the same values that people are shown.
+
+One function a document. Every key is written out: a field that gets another name leaves it as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backupkit.config.deployment import in_full
+from backupkit.config.remotes import RemoteTable
+from backupkit.config.secrets import Secret
+from backupkit.model import documents
+from backupkit.model.backup import Backup
+from backupkit.model.documents import Document
+
+if TYPE_CHECKING:
+    from backupkit.archive.export import Exported, Imported
+    from backupkit.backup.make import Created
+    from backupkit.config.editor import Changed
+    from backupkit.migrations.migrate import Migrated
+    from backupkit.migrations.upgrade import Rehearsed
+    from backupkit.monitoring.doctor import Finding
+    from backupkit.monitoring.notify.sender import Delivery
+    from backupkit.monitoring.overview import Day, Size, TestRestore
+    from backupkit.monitoring.report_facts import Report
+    from backupkit.monitoring.status import Numbers, Status
+    from backupkit.remotes.copies import Copies, RemoteState
+    from backupkit.remotes.push import Pushed
+    from backupkit.restore.journal import Journal
+    from backupkit.restore.restore import Live, Restored, RestorePlan
+    from backupkit.restore.staging import Source
+    from backupkit.retention.prune import Pruned, PrunePlan
+    from backupkit.scheduling.planner import Due
+    from backupkit.scheduling.run import StepResult
+    from backupkit.uploads.diff import Summary
+    from backupkit.verify.verify import Verified, VerifiedFile
+
+
+SCHEMA_VERSION = 1  # of docs/reference/schemas; a key that is removed or changed needs the next one
+
+
+def put(document: Any, versioned: bool = True) -> None:
+    """The one JSON document on stdout, plain ASCII so that any bytes in names survive."""
+    print(json.dumps(_versioned(document) if versioned else document, indent=2, default=_plain))
+
+
+def _versioned(document: Any) -> Any:
+    """The document, or each one in a list, with the version of its schema."""
+    if isinstance(document, list):
+        return [_versioned(one) for one in document]
+    return {"schema_version": SCHEMA_VERSION, **document} if document else document
+
+
+def backup(found: Backup) -> Document:
+    """Every field of the metadata, and what is known of the folder; null where a damaged one says nothing."""
+    return {
+        **(documents.metadata(found.metadata) if found.metadata else documents.no_metadata()),
+        "backup_name": found.name,
+        "path": str(found.path),
+        "size_bytes": found.size_bytes,
+        "unique_bytes": found.unique_bytes,
+        "state": found.state,
+        "pinned": found.pinned,
+        "checked_at": found.checked_at,
+        "proven_at": found.proven_at,
+        "trouble": found.trouble or None,
+        "anomalies": list(found.metadata.anomalies) if found.metadata else [],
+        "accepted": found.accepted,
+        "recovery_seconds": found.recovery_seconds,
+        "not_proven": found.not_proven or None,
+        "flaws": documents.flaws(found.flaws),
+    }
+
+
+def verified(done: Verified) -> Document:
+    """The backup as it is known now, and what is wrong with it."""
+    return {
+        **backup(done.backup),
+        "flaws": documents.flaws(done.flaws),
+        "more_flaws": done.more,
+        "warnings": list(done.warnings),
+        "failure": done.failure.message if done.failure else None,
+    }
+
+
+def verified_file(found: VerifiedFile) -> Document:
+    """What a plain database file holds, and what is wrong with it."""
+    return {
+        "path": found.path,
+        "flaws": documents.flaws(found.flaws),
+        "rows": found.rows,
+        "revisions": list(found.revisions),
+        "verdict": documents.verdict(found.verdict) if found.verdict else None,
+    }
+
+
+def created(made: Created) -> Document:
+    """The new backup, and the warnings of making it."""
+    return {**backup(made.backup), "warnings": list(made.warnings)}
+
+
+def prune_plan(found: PrunePlan) -> Document:
+    """A verdict for each backup, newest first, and why nothing is removed now, where that is so."""
+    return {
+        "stopped": found.stopped or None,
+        "limit": found.limit,
+        "verdicts": [{**backup(one.backup), "keep": one.keep, "reasons": list(one.reasons)} for one in found.verdicts],
+    }
+
+
+def pruned(found: PrunePlan, done: Pruned) -> Document:
+    """The plan, and the names of what was removed."""
+    names = [one.name for one in done.removed]
+    return {**prune_plan(found), "removed": names, "warnings": list(done.warnings)}
+
+
+def exported(done: Exported) -> Document:
+    """The file, and the backup in it."""
+    file = {"path": done.path, "size_bytes": done.size_bytes, "encrypted": done.encrypted}
+    return {**file, "backup_name": done.backup.name, "warnings": list(done.warnings)}
+
+
+def imported(done: Imported) -> Document:
+    """The backup that is here now, and the warnings of importing it."""
+    return {**backup(done.backup), "warnings": list(done.warnings)}
+
+
+def plan(found: RestorePlan) -> Document:
+    """What a restore would change."""
+    return {
+        "source": _source(found.source),
+        "verdict": documents.verdict(found.verdict) if found.verdict else None,
+        "live": _live(found.live),
+        "uploads": _differences(found.uploads) if found.uploads else None,
+        "needs": dict(found.needs),
+        "notes": list(found.notes),
+        "migrate": found.migrate,
+        "revisions_after": list(found.revisions_after),
+        "rows_after": dict(found.rows_after),
+        "rehearsed": _rehearsed(found.rehearsed) if found.rehearsed else None,
+        "can_undo": found.can_undo,
+    }
+
+
+def _source(found: Source) -> Document:
+    meaning = found.meaning
+    return {
+        "name": found.name,
+        "database": found.database,
+        "uploads": found.uploads,
+        "facts": documents.database(found.facts) if found.facts else None,
+        "revisions": list(found.revisions),
+        "meaning": {
+            "owners": meaning.owners,
+            "attributes": meaning.attributes,
+            "hard_links": meaning.hard_links,
+            "lost": meaning.lost,
+        },
+        "git": documents.git(found.git) if found.git else None,
+        "undecided": documents.verdict(found.undecided) if found.undecided else None,
+    }
+
+
+def _live(found: Live) -> Document:
+    return {
+        "revisions": list(found.revisions),
+        "rows": dict(found.rows),
+        "size": found.size,
+        "encoding": found.encoding,
+        "unsaved": found.unsaved,
+        "is_wanted": found.is_wanted,
+        "trouble": found.trouble,
+        "changes": {
+            table: {"added": one.added, "changed": one.changed, "removed": one.removed}
+            for table, one in found.changes.items()
+        },
+    }
+
+
+def _differences(found: Summary) -> Document:
+    return {
+        "added": found.added,
+        "changed": found.changed,
+        "removed": found.removed,
+        "bytes": found.bytes,
+        "unreadable": list(found.unreadable),
+    }
+
+
+def _rehearsed(done: Rehearsed) -> Document:
+    found = done.found
+    return {
+        "found": {
+            "facts": documents.database(found.facts),
+            "versions": dict(found.versions),
+            "fingerprint": found.fingerprint,
+            "problems": list(found.problems),
+            "migrations": documents.app_migrations(found.migrations) if found.migrations else None,
+        },
+        "way": done.way,
+        "losses": [{"table": one.table, "text": one.text} for one in done.losses],
+        "cascading": list(done.cascading),
+    }
+
+
+def restored(done: Restored) -> Document:
+    """What a restore did."""
+    return {
+        "source": done.source,
+        "safety": done.safety,
+        "verdict": documents.verdict(done.verdict) if done.verdict else None,
+        "rows": dict(done.rows),
+        "revisions": list(done.revisions),
+        "uploads": _differences(done.uploads) if done.uploads else None,
+        "warnings": list(done.warnings),
+        "can_undo": done.can_undo,
+        "kept": list(done.kept),
+    }
+
+
+def recovered(found: Journal | None) -> Document:
+    """Which restore was finished."""
+    return {"recovered": found.source if found else None}
+
+
+def migrated(done: Migrated | None) -> Document | None:
+    """What was migrated; null where there was nothing to do."""
+    if done is None:
+        return None
+    return {
+        "backup": done.backup,
+        "migrations": documents.migrations(done.migrations),
+        "rows_before": dict(done.rows_before),
+        "rows_after": dict(done.rows_after),
+        "rehearsal_seconds": done.rehearsal_seconds,
+        "seconds": done.seconds,
+    }
+
+
+def dumped(path: Path, tables: int, rows: int) -> Document:
+    """The file, and what is in it."""
+    return {"path": path, "tables": tables, "rows": rows, "size_bytes": path.stat().st_size}
+
+
+def run(results: Sequence[StepResult]) -> Document:
+    """Each step of a run, in order, and the exit code of it all."""
+    from backupkit.scheduling.run import worst
+
+    return {"steps": [_step(one) for one in results], "exit_code": int(worst(results))}
+
+
+def _step(result: StepResult) -> Document:
+    return {
+        "name": result.name,
+        "state": result.state,
+        "exit_code": int(result.code),
+        "sentence": result.sentence,
+        "hint": in_full(result.error.hint if result.error else "") or None,
+        "warnings": list(result.warnings),
+        "backup": result.backup,
+        "seconds": result.seconds,
+    }
+
+
+def pushed(done: Pushed) -> Document:
+    """What one remote got, and why it failed, where it did."""
+    return {
+        "remote": done.remote,
+        "pushed": list(done.backups),
+        "backups": done.there,
+        "failure": done.failure.message if done.failure else None,
+        "exit_code": int(done.failure.code) if done.failure else 0,
+    }
+
+
+def copies(found: Copies) -> Document:
+    """Each remote, and how it stands with three copies, two media, one elsewhere."""
+    counted = {"copies": found.copies, "media": found.media, "elsewhere": found.elsewhere}
+    return {"remotes": [_remote(one) for one in found.remotes], **counted, "lacking": list(found.lacking)}
+
+
+def _remote(state: RemoteState) -> Document:
+    return {
+        "name": state.name,
+        "type": state.type,
+        "elsewhere": state.elsewhere,
+        "other_disk": state.other_disk,
+        "backups": state.backups,
+        "newest": state.newest,
+        "newest_at": state.newest_at,
+        "behind": state.behind,
+        "asked_at": state.asked_at,
+        "failure": state.failure.message if state.failure else None,
+    }
+
+
+def remote_verified(remote: str) -> Document:
+    """A remote in which nothing was found to be wrong."""
+    return {"remote": remote, "sound": True}
+
+
+def delivery(found: Delivery) -> Document:
+    """What became of a message at one address."""
+    return {
+        "kind": found.address.kind,
+        "url": str(found.address.url),
+        "sent": not found.trouble,
+        "trouble": found.trouble or None,
+    }
+
+
+def status(found: Status) -> Document:
+    """How things stand: the level and its exit code, the reasons, and every number beside them."""
+    from backupkit.monitoring.status import LEVELS
+
+    return {
+        "level": found.level,
+        "exit_code": LEVELS.index(found.level),
+        "sentence": found.sentence,
+        "reasons": [{"level": one.level, "text": one.text, "mend": one.mend} for one in found.reasons],
+        **_numbers(found.numbers),
+        **copies(found.numbers.copies),
+    }
+
+
+def _numbers(found: Numbers) -> Document:
+    return {
+        "now": found.now,
+        "last_backup": found.last_backup,
+        "last_backup_at": found.last_backup_at,
+        "last_backup_age_seconds": found.last_backup_age_seconds,
+        "last_whole": found.last_whole,
+        "last_whole_at": found.last_whole_at,
+        "expected_interval_seconds": found.expected_interval_seconds,
+        "newest_checked": found.newest_checked,
+        "newest_checked_at": found.newest_checked_at,
+        "newest_proven": found.newest_proven,
+        "newest_proven_at": found.newest_proven_at,
+        "last_proof_at": found.last_proof_at,
+        "next_run_at": found.next_run_at,
+        "backups": found.backups,
+        "by_kind": dict(found.by_kind),
+        "by_state": dict(found.by_state),
+        "oldest_at": found.oldest_at,
+        "newest_at": found.newest_at,
+        "total_bytes": found.total_bytes,
+        "unique_bytes": found.unique_bytes,
+        "growth_bytes_per_day": found.growth_bytes_per_day,
+        "free_bytes": found.free_bytes,
+        "days_left": found.days_left,
+        "unfinished_restore": found.unfinished_restore,
+        "drafts": found.drafts,
+        "failures_since_success": found.failures_since_success,
+        "copies": found.copies.copies,
+        "sqlite_version": found.sqlite_version,
+        "sqlite_wal_reset_bug": found.sqlite_wal_reset_bug,
+    }
+
+
+def report(found: Report) -> Document:
+    """What the report says: the status, and beside it the calendar, the sizes, the test restores and what comes."""
+    return {
+        **status(found.status),
+        "days": [_day(one) for one in found.overview.days],
+        "sizes": [_size(one) for one in found.overview.sizes],
+        "test_restores": [_test_restore(one) for one in found.overview.test_restores],
+        "next_runs": [due(one) for one in found.runs],
+    }
+
+
+def _day(one: Day) -> Document:
+    return {
+        "date": one.date,
+        "mark": one.mark,
+        "backups": list(one.backups),
+        "removed": one.removed,
+        "damaged": one.damaged,
+        "proven": one.proven,
+        "failures": one.failures,
+    }
+
+
+def _size(one: Size) -> Document:
+    return {
+        "at": one.at,
+        "backup": one.backup,
+        "size_bytes": one.size_bytes,
+        "total_bytes": one.total_bytes,
+        "unique_bytes": one.unique_bytes,
+    }
+
+
+def _test_restore(one: TestRestore) -> Document:
+    return {
+        "at": one.at,
+        "backups": list(one.backups),
+        "outcome": one.outcome,
+        "seconds": one.seconds,
+        "error": one.error,
+    }
+
+
+def due(one: Due) -> Document:
+    """A run of the scheduler that is to come."""
+    return {"task": one.task, "at": one.at, "why": one.why}
+
+
+def finding(found: Finding) -> Document:
+    """One thing that `doctor` looked at."""
+    return {"level": found.level, "text": found.text, "mend": found.mend}
+
+
+def config(values: Mapping[str, tuple[object, str]]) -> Document:
+    """The settings by their names: the value and where it comes from."""
+    return {name: {"value": value, "origin": origin} for name, (value, origin) in values.items()}
+
+
+def setting(done: Changed) -> Document:
+    """A setting as the file has it now."""
+    return {"setting": done.setting, "value": done.value, "file": done.file, "overridden_by": done.overridden_by}
+
+
+def settings_file(path: Path) -> Document:
+    """A settings file that is new."""
+    return {"file": path}
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, date):  # and so a datetime
+        return value.isoformat()
+    if isinstance(value, Path | Secret):
+        return str(value)
+    if isinstance(value, tuple | set | frozenset):
+        return list(value)
+    if isinstance(value, RemoteTable):
+        return value.model_dump()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

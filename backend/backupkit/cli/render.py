@@ -1,0 +1,602 @@
+"""Results in words, for people: lists, plans, what was done and what to do next. Each function returns lines."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backupkit.fs.space import human
+from backupkit.model.durations import ago
+from backupkit.model.names import shown
+
+if TYPE_CHECKING:
+    from backupkit.archive.export import Exported, Imported
+    from backupkit.backup.make import Created
+    from backupkit.config.deployment import Reach
+    from backupkit.config.editor import Changed
+    from backupkit.config.settings import Settings
+    from backupkit.migrations.migrate import Migrated
+    from backupkit.model.backup import Backup, Metadata, SchemaVerdict, UploadsFacts
+    from backupkit.model.operation import Operation
+    from backupkit.monitoring.doctor import Finding
+    from backupkit.monitoring.notify.sender import Delivery
+    from backupkit.monitoring.status import Numbers, Status
+    from backupkit.remotes.base import RemoteBackup
+    from backupkit.remotes.copies import Copies, RemoteState
+    from backupkit.remotes.pull import Pulled
+    from backupkit.remotes.push import Pushed
+    from backupkit.restore.restore import Restored, RestorePlan
+    from backupkit.retention.prune import Pruned, PrunePlan
+    from backupkit.retention.rules import Policy, Verdict
+    from backupkit.scheduling.planner import Due
+    from backupkit.scheduling.run import StepResult
+    from backupkit.sqlite.rows import Changes
+    from backupkit.uploads.diff import Summary
+    from backupkit.verify.verify import Verified, VerifiedFile
+
+RAW = "the database could not be read when this was made, and cannot be restored"
+_TEN_YEARS = 3650  # days
+_MARKS = {"fine": "ok     ", "note": "note   ", "warning": "warning", "wrong": "WRONG  "}
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Columns as wide as they need to be; no line is ever cut, so that a script can read it."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def listing(settings: Settings, found: list[Backup]) -> Iterator[str]:
+    """The backups, newest first."""
+    from backupkit.repository import store
+
+    if not found:
+        yield f"There are no backups in {settings.dir} yet. Make one: {settings.reach.tool('backup')}"
+        if there := store.left_beside(settings):
+            yield f"There are backups in {there}, where an earlier version kept them: set BACKUP_DIR to that."
+        return
+    head = ("NAME", "MADE", "KIND", "SIZE", "ADDS", "REVISION", "STATE", "NOTE")
+    yield from table(head, (_row(settings, backup) for backup in found))
+
+
+def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
+    metadata = backup.metadata
+    if metadata is None:
+        return backup.name, "-", "-", "-", "-", "-", "damaged", backup.trouble
+    marks = (["unusual"] if backup.unusual else []) + (["pinned"] if backup.pinned else [])
+    state = ", ".join((state_and_day(settings, backup), *marks))
+    note = shown(backup.flaws[0].text if backup.flaws else backup.trouble or metadata.note)
+    made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S")
+    revision = shown(metadata.schema_name.replace(", ", ",")) or "-"
+    size, adds = human(backup.size_bytes), human(backup.unique_bytes)
+    return backup.name, made, metadata.kind, size, adds, revision, state, note
+
+
+def state_and_day(settings: Settings, backup: Backup) -> str:
+    """The state, and the day it was found where that was later than the making."""
+    when = backup.proven_at if backup.state == "proven" else backup.checked_at
+    if when is None or (backup.metadata and when == backup.metadata.created_at):
+        return backup.state
+    return f"{backup.state} {settings.local(when):%Y-%m-%d}"
+
+
+def details(settings: Settings, backup: Backup) -> Iterator[str]:
+    """One backup in full."""
+    yield f"{backup.name}  ({backup.path})"
+    if backup.metadata is None:
+        yield f"  state      damaged: {backup.trouble}"
+        return
+    metadata = backup.metadata
+    yield f"  made       {settings.local(metadata.created_at).isoformat(sep=' ')} ({_ago(metadata.created_at)})"
+    yield f"  kind       {metadata.kind}{', pinned' if backup.pinned else ''}"
+    yield from _known(settings, backup)
+    yield f"  size       {human(backup.size_bytes)}, of which {human(backup.unique_bytes)} are in no older backup"
+    looked_at = " (accepted)" if backup.accepted else ""
+    yield from (f"  unusual    {shown(sentence)}{looked_at}" for sentence in metadata.anomalies)
+    if metadata.note:
+        yield f"  note       {shown(metadata.note)}"
+    yield f"  revision   {shown(metadata.schema_name) or 'none'}"
+    yield from _contents(metadata)
+
+
+def _known(settings: Settings, backup: Backup) -> Iterator[str]:
+    """What is known of how good it is, and since when."""
+    why = backup.trouble or (RAW if backup.state == "raw" else "")
+    yield f"  state      {shown(f'{backup.state}: {why}' if why else backup.state)}"
+    yield from (f"    {shown(flaw.text)}" for flaw in backup.flaws)
+    if backup.checked_at:
+        yield f"  checked    {settings.local(backup.checked_at).isoformat(sep=' ')} ({_ago(backup.checked_at)})"
+    if backup.proven_at:
+        took = f", restored in {backup.recovery_seconds:.1f} s" if backup.recovery_seconds is not None else ""
+        yield f"  proven     {settings.local(backup.proven_at).isoformat(sep=' ')} ({_ago(backup.proven_at)}){took}"
+    if backup.not_proven:
+        yield f"  not proven {shown(backup.not_proven)}"
+
+
+def _contents(metadata: Metadata) -> Iterator[str]:
+    if git := metadata.git:
+        where = f"{git.branch or 'detached'} {git.short}{' (changed files)' if git.dirty else ''}: {git.subject}"
+        yield f"  code       {shown(where)}"
+    if facts := metadata.database:
+        engine = f"SQLite {facts.sqlite_version}, {facts.journal_mode}"
+        yield shown(f"  database   {metadata.database_file}, {human(facts.size)}, {engine}")
+        yield from (f"    does not match its table: {shown(flaw)}" for flaw in facts.index_flaws)
+        yield from (f"    {shown(name)}: {counted(rows, 'row')}" for name, rows in facts.rows.items())
+    if uploads := metadata.uploads:
+        yield f"  uploads    {counted(uploads.files, 'file')}, {human(uploads.bytes)}"
+        yield from _links_out(uploads)
+        yield from (f"    warning: {shown(warning)}" for warning in uploads.warnings)
+    elif not metadata.uploads_included:
+        yield "  uploads    not in this backup"
+
+
+def verified(settings: Settings, done: list[Verified]) -> Iterator[str]:
+    """A line for each backup, and one for each thing that is wrong with it."""
+    if not done:
+        yield f"There is nothing to verify in {settings.dir}."
+    for one in done:
+        yield f"{one.backup.name}: {_outcome(one)}"
+        yield from (f"  {shown(flaw.text)}" for flaw in one.flaws)
+        if one.more:
+            yield f"  and {one.more:,} more"
+
+
+def _outcome(one: Verified) -> str:
+    backup = one.backup
+    if one.flaws:
+        return "damaged"
+    if one.failure:
+        return shown(one.failure.message)
+    if backup.state == "raw":
+        return f"raw: {RAW}; the files are as they were found"
+    if backup.state == "unchecked":
+        return "unchecked, having no checksums; what can be looked at is sound"
+    if one.took is not None:
+        return f"proven: restored in {one.took:.1f} s"
+    return "sound: every byte is as it was written, and the database is whole"
+
+
+def verified_file(found: VerifiedFile) -> Iterator[str]:
+    """What a plain database file holds, or what is wrong with it."""
+    if found.flaws:
+        yield f"{shown(str(found.path))}: damaged"
+        yield from (f"  {shown(flaw.text)}" for flaw in found.flaws)
+        return
+    tables, rows = counted(len(found.rows), "table"), counted(sum(found.rows.values()), "row")
+    yield f"{shown(str(found.path))}: sound, {tables}, {rows}, revision {shown(', '.join(found.revisions)) or 'none'}"
+    if found.verdict:
+        yield f"  {shown(found.verdict.reason)}"
+
+
+def made(created: Created) -> Iterator[str]:
+    """What was backed up, in one line; where it lies in a second."""
+    metadata = created.backup.metadata
+    assert metadata is not None and metadata.database is not None
+    rows = counted(sum(metadata.database.rows.values()), "row")
+    tables = counted(len(metadata.database.rows), "table")
+    files = counted(metadata.uploads.files, "upload") if metadata.uploads else "no uploads"
+    revision = f"revision {shown(metadata.schema_name)}" if metadata.schema_name else "no revision"
+    yield f"Backup {created.backup.name}: {human(created.backup.size_bytes)}, {tables}, {rows}, {files}, {revision}"
+    yield f"  checked and on disk in {created.backup.path}"
+    if metadata.linked_from:
+        yield f"  adds       {human(created.backup.unique_bytes)} to what {metadata.linked_from} has"
+    if metadata.uploads:
+        yield from _links_out(metadata.uploads)
+
+
+def _links_out(uploads: UploadsFacts) -> Iterator[str]:
+    if count := uploads.links_out:
+        lead = "1 link leads" if count == 1 else f"{count:,} links lead"
+        yield f"  links      {lead} out of the uploads: what is there is in no backup (`doctor` names them)"
+
+
+def plan(found: RestorePlan) -> Iterator[str]:
+    """What a restore will change, before it does."""
+    yield f"Restoring {found.source.name} will change:"
+    if found.verdict:
+        now, after = (", ".join(one) or "none" for one in (found.live.revisions, found.revisions_after))
+        yield f"  schema     revision {now} -> {after}: {found.verdict.reason}"
+        when = "to run on the copy, before it goes live" if found.migrate else "to run afterwards"
+        yield from (f"    {when}: {one.revision} {one.title}" for one in found.verdict.pending)
+        yield from _rows_compared(found)
+    if found.uploads:
+        yield f"  uploads    {_changes(found.uploads)}"
+    needs = ", ".join(f"{human(needed)} in {folder}" for folder, needed in found.needs.items())
+    yield f"  space      {needs}"
+    yield from (f"  note       {note}" for note in found.notes)
+    if found.can_undo:
+        yield "  A safety copy is made first; `undo` takes the restore back."
+    else:
+        yield "  This restore cannot be undone: there is no database that could be copied first."
+
+
+def _rows_compared(found: RestorePlan) -> Iterator[str]:
+    before, after, changes = found.live.rows, found.rows_after, found.live.changes
+    names = sorted({*before, *after})
+    same = [name for name, one in changes.items() if not one.total and before.get(name) == after.get(name)]
+    untold = [name for name in names if name in before and name in after and name not in changes]
+    yield "  rows               now -> after"
+    for name in names:
+        if name not in same:
+            yield f"    {shown(name)}: {_now_and_then(before, after, name)}{_row_changes(changes.get(name))}"
+    if same:
+        yield f"    unchanged: {counted(len(same), 'table')}"
+    if untold:
+        yield f"    not compared row by row: {_some(untold)}"
+
+
+def _compared(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[str]:
+    names = sorted({*before, *after})
+    other = [name for name in names if before.get(name) != after.get(name)]
+    yield from (f"    {shown(name)}: {_now_and_then(before, after, name)}" for name in other)
+    if len(other) < len(names):
+        yield f"    as many rows as before: {counted(len(names) - len(other), 'table')}"
+
+
+def _now_and_then(before: Mapping[str, int], after: Mapping[str, int], name: str) -> str:
+    now, then = (str(rows[name]) if name in rows else "-" for rows in (before, after))
+    return f"{now} -> {then}"
+
+
+def _row_changes(changes: Changes | None) -> str:
+    """How many rows differ; nothing where that is not known."""
+    if changes is None:
+        return ""
+    told = ((changes.added, "restored"), (changes.changed, "changed"), (changes.removed, "removed"))
+    words = ", ".join(f"{number:,} {word}" for number, word in told if number)
+    return f" ({words or 'no row differs'})"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(map(shown, names[:5]))}{more}"
+
+
+def _changes(summary: Summary) -> str:
+    if not (summary.added or summary.changed or summary.removed):
+        return "the same as in the backup"
+    return (
+        f"{summary.added:,} come back, {summary.changed:,} change, {summary.removed:,} are removed"
+        f" ({human(summary.bytes)} to copy)"
+    )
+
+
+def restored(reach: Reach, done: Restored) -> Iterator[str]:
+    """What was restored, the proof, and what is left to do."""
+    yield f"Restored {done.source}."
+    if done.rows:
+        rows = counted(sum(done.rows.values()), "row")
+        yield f"  proof      opens for writing, checks sound, {counted(len(done.rows), 'table')}, {rows}"
+    if done.uploads:
+        yield f"  uploads    {_changes(done.uploads)}"
+    yield f"  before     {_way_back(reach, done)}"
+    if done.verdict:
+        yield from next_steps(reach, done.verdict)
+    if restart := reach.restart():
+        yield f"The app goes on with the restored data; if it caches, restart it:  {restart}"
+    else:
+        yield "The app goes on with the restored data; restart it if it caches."
+
+
+def _way_back(reach: Reach, done: Restored) -> str:
+    if done.can_undo:
+        return f"kept in {done.safety}; take the restore back: {reach.tool('undo')}"
+    if not done.kept:
+        return "there was no database; this restore cannot be undone"
+    return f"the broken database, as files: {', '.join(map(str, done.kept))}; this restore cannot be undone"
+
+
+def next_steps(reach: Reach, verdict: SchemaVerdict) -> Iterator[str]:
+    """The commands that bring the schema to this code, where there is something to do."""
+    if verdict.relation == "behind":
+        yield f"Schema mismatch: the database is {counted(len(verdict.pending), 'migration')} behind this code:"
+        yield from (f"    {one.revision}  {one.title}" for one in verdict.pending)
+        yield "Bring it to this code, with a backup before and a way back:"
+        yield f"    {reach.tool(verdict.command)}"
+        if reach.has_own_command:
+            return
+        yield "Or with Alembic alone (the first line only confirms where the database is):"
+        yield f"    {reach.alembic(f'stamp {shlex.join(verdict.backup)}')}"
+        yield f"    {reach.alembic(f'upgrade {verdict.target}')}"
+    elif verdict.relation == "unreadable":
+        yield f"The schema was not compared with this code: {verdict.reason}"
+        yield f"    {verdict.needs}"
+    elif verdict.relation == "no_migrations" and reach.has_own_command:
+        yield "If the schema is behind this code, bring it there, with a backup before and a way back:"
+        yield f"    {reach.tool('migrate')}"
+    elif verdict.relation == "unknown":
+        yield f"Schema mismatch: {verdict.reason} The code may not work with it."
+    elif verdict.relation == "unversioned":
+        yield "Schema: the backup has no Alembic revision. Only if you know which one its tables are at:"
+        yield f"    {reach.alembic('stamp THAT_REVISION')}"
+
+
+def prune_plan(settings: Settings, found: PrunePlan) -> Iterator[str]:
+    """A verdict and its reasons for each backup, and what they come to."""
+    if not found.verdicts:
+        yield f"There are no backups in {settings.dir}."
+        return
+    yield from table(
+        ("NAME", "MADE", "KIND", "SIZE", "VERDICT", "WHY"), (_judged(settings, one) for one in found.verdicts)
+    )
+    if found.stopped:
+        yield f"Nothing is removed: {shown(found.stopped)}."
+    else:
+        stay = len(found.verdicts) - len(found.removals)
+        yield f"{counted(len(found.removals), 'backup')} to remove, {counted(stay, 'backup')} to keep."
+
+
+def _judged(settings: Settings, verdict: Verdict) -> tuple[str, ...]:
+    backup, metadata = verdict.backup, verdict.backup.metadata
+    made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S") if metadata else "-"
+    kind, size = (metadata.kind, human(backup.size_bytes)) if metadata else ("-", "-")
+    return backup.name, made, kind, size, "keep" if verdict.keep else "REMOVE", shown(", ".join(verdict.reasons))
+
+
+def pruned(done: Pruned) -> Iterator[str]:
+    """How much was removed."""
+    freed = human(sum(backup.unique_bytes for backup in done.removed))
+    yield f"Removed {counted(len(done.removed), 'backup')} ({freed})." if done.removed else "Nothing was removed."
+
+
+def run(results: Sequence[StepResult]) -> Iterator[str]:
+    """What each step came to, and what to do where one failed."""
+    for result in results:
+        yield f"{result.name:<8}{result.state:<10}{result.sentence}"
+        yield from (f"{'':18}warning: {warning}" for warning in result.warnings)
+        if result.error and result.error.hint:
+            yield f"{'':18}next: {result.error.hint}"
+
+
+def pushed(done: Sequence[Pushed]) -> Iterator[str]:
+    """What each remote got."""
+    for one in done:
+        got = f"got {', '.join(one.backups)}" if one.backups else "had everything already"
+        failed = f"FAILED: {shown(one.failure.message)}" if one.failure else ""
+        yield f"{one.remote}: {failed}" if failed else f"{one.remote}: {got}; {counted(one.there, 'backup')} there"
+        if one.failure and one.backups:
+            yield f"  before that it {got}"
+
+
+def pulled(reach: Reach, done: Pulled) -> Iterator[str]:
+    """What came back, and what to type next."""
+    backup = done.backup
+    came = "every byte compared" if done.fetched else "it was here already"
+    yield f"Pulled {backup.name} ({human(backup.size_bytes)}), {came}."
+    yield f"  on disk in {backup.path}; put it back: {reach.tool(f'restore {backup.name}')}"
+
+
+def remote_listing(settings: Settings, remote: str, found: list[RemoteBackup], here: Set[str]) -> Iterator[str]:
+    """The backups on a remote, newest first, and which of them are here too."""
+    if not found:
+        yield f"There are no backups on {remote} yet. Carry them there: {settings.reach.tool('push')}"
+        return
+    rows = (
+        (
+            shown(one.name),
+            settings.local(one.created_at).strftime("%Y-%m-%d %H:%M:%S"),
+            shown(one.kind),
+            human(one.size_bytes),
+            shown(one.revision) or "-",
+            "yes" if one.name in here else "no",
+        )
+        for one in found
+    )
+    yield from table(("NAME", "MADE", "KIND", "SIZE", "REVISION", "HERE"), rows)
+
+
+def removed_there(remote: str, done: Pruned) -> Iterator[str]:
+    """How many were removed from a remote."""
+    yield f"Removed {counted(len(done.removed), 'backup')} from {remote}." if done.removed else "Nothing was removed."
+
+
+def copies(settings: Settings, found: Copies) -> Iterator[str]:
+    """Each remote in a line, and the rule of three copies, two media, one elsewhere."""
+    head = ("REMOTE", "TYPE", "STATE", "BACKUPS", "BEHIND", "NEWEST")
+    yield from table(head, (_remote_row(settings, one) for one in found.remotes))
+    counts = f"{counted(found.copies, 'copy').replace('copys', 'copies')} with the live data, on {found.media} media"
+    lacking = f"lacking {', '.join(found.lacking)}" if found.lacking else "satisfied"
+    yield f"3-2-1: {counts}, {found.elsewhere} in another place: {lacking}."
+
+
+def _remote_row(settings: Settings, one: RemoteState) -> tuple[str, ...]:
+    if one.failure:
+        return one.name, one.type, "FAILED", "-", "-", shown(one.failure.message)
+    when = f" ({settings.local(one.newest_at):%Y-%m-%d %H:%M})" if one.newest_at else ""
+    state = "current" if one.is_current else "behind" if one.behind else "empty"
+    return one.name, one.type, state, str(one.backups), str(one.behind), f"{shown(one.newest or '-')}{when}"
+
+
+def deliveries(found: Iterable[Delivery]) -> Iterator[str]:
+    """What became of a message at each address."""
+    for one in found:
+        yield f"NOT SENT  {one.address}: {one.trouble}" if one.trouble else f"sent      {one.address}"
+
+
+def value(setting: object) -> str:
+    """A setting's value; nothing where there is none, and no more of a secret than its kind."""
+    if isinstance(setting, dict):
+        return ", ".join(f"{name} ({table.type})" for name, table in setting.items())
+    if isinstance(setting, tuple):
+        return ", ".join(map(str, setting))
+    return "" if setting is None else str(setting)
+
+
+def changed(done: Changed) -> Iterator[str]:
+    """A setting as `backup.toml` has it now."""
+    told = ", ".join(map(str, done.value)) if isinstance(done.value, list) else str(done.value)
+    yield (
+        f"{done.setting} is {told or 'empty'} in {done.file}."
+        if done.value is not None
+        else (f"{done.setting} is not in {done.file}: the default is in force.")
+    )
+
+
+def deleted(backup: Backup) -> Iterator[str]:
+    """Which backup is gone."""
+    yield f"Deleted {backup.name} ({human(backup.size_bytes)})."
+
+
+def dumped(tables: int, rows: int, target: Path) -> Iterator[str]:
+    """What was written as SQL text, and where."""
+    yield f"Dumped {counted(tables, 'table')}, {counted(rows, 'row')} to {target}"
+
+
+def exported(done: Exported) -> Iterator[str]:
+    """What was exported, where it is, and whether it may be given away."""
+    how = "encrypted" if done.encrypted else "not encrypted"
+    yield f"Exported {done.backup.name} to {done.path} ({human(done.size_bytes)}, {how}), every checksum compared."
+
+
+def imported(reach: Reach, done: Imported) -> Iterator[str]:
+    """What was imported, and what to type next."""
+    backup = done.backup
+    compared = "every checksum compared" if backup.state != "unchecked" else "unchecked"
+    yield f"Imported {backup.name} ({human(backup.size_bytes)}), {compared}."
+    yield f"  on disk in {backup.path}; what it would change: {reach.tool(f'restore {backup.name} --dry-run')}"
+
+
+def migrated(reach: Reach, done: Migrated) -> Iterator[str]:
+    """What was migrated, and what it did to the rows."""
+    yield f"Migrated: {counted(len(done.migrations), 'migration')} in {done.seconds:.1f} s"
+    yield from (f"    {one.revision}  {one.title}" for one in done.migrations)
+    yield f"  rehearsed  on a copy first, in {done.rehearsal_seconds:.1f} s"
+    yield "  rows               before -> after"
+    yield from _compared(done.rows_before, done.rows_after)
+    yield f"  before     kept in {done.backup}; take the migration back: {reach.tool('undo')}"
+
+
+def findings(found: list[Finding]) -> Iterator[str]:
+    """What the doctor saw, what is wrong last."""
+    for finding in found:
+        yield f"{_MARKS[finding.level]}  {finding.text}"
+        if finding.mend:
+            yield f"         mend: {finding.mend}"
+
+
+def history(settings: Settings, found: Sequence[Operation], left_out: int) -> Iterator[str]:
+    """What was done, newest first."""
+    if not found:
+        yield "Nothing is in the history that was asked for."
+        return
+    head = ("STARTED", "COMMAND", "RESULT", "TOOK", "SIZE", "BY", "WHAT")
+    yield from table(head, (_operation_row(settings, operation) for operation in found))
+    if left_out:
+        yield f"{counted(left_out, 'earlier operation')}: --limit {len(found) + left_out} shows all."
+
+
+def _operation_row(settings: Settings, one: Operation) -> tuple[str, ...]:
+    started = settings.local(one.started_at).strftime("%Y-%m-%d %H:%M:%S")
+    took = f"{one.duration_seconds:.1f} s" if one.duration_seconds is not None else "-"
+    size = human(one.size_bytes) if one.size_bytes is not None else "-"
+    code = f" ({one.exit_code})" if one.exit_code else ""
+    names = ", ".join(one.backups[:3]) + (f" and {len(one.backups) - 3} more" if len(one.backups) > 3 else "")
+    what = "; ".join(shown(part) for part in (names, one.note, one.error, *one.warnings[:1]) if part)
+    by = shown(f"{one.who.user} ({one.who.through})")
+    return started, shown(one.command), f"{one.outcome}{code}", took, size, by, what
+
+
+def status(settings: Settings, found: Status) -> Iterator[str]:
+    """One sentence that says it all; what else there is; the numbers."""
+    yield found.sentence
+    for reason in found.reasons[1:]:
+        yield f"  also       {reason.text} Type: {reason.mend}"
+    numbers = found.numbers
+    yield f"  checked    {_when(settings, numbers.newest_checked, numbers.newest_checked_at)}"
+    yield f"  proven     {_when(settings, numbers.newest_proven, numbers.newest_proven_at)}"
+    yield f"  next run   {_when(settings, 'planned', numbers.next_run_at)}"
+    yield from _kept_backups(settings, numbers)
+    yield from _known_copies(settings, numbers.copies)
+    if numbers.free_bytes is not None:
+        days = numbers.days_left
+        lasts = "" if days is None else f", enough for {lasting(days)} at this rate"
+        yield f"  free       {human(numbers.free_bytes)}{lasts}"
+    bug = ", with the WAL-reset bug (see doctor)" if numbers.sqlite_wal_reset_bug else ""
+    yield f"  SQLite     {numbers.sqlite_version}{bug}"
+
+
+def lasting(days: float) -> str:
+    """So many days; what is years away nobody can tell so exactly."""
+    return "more than ten years" if days > _TEN_YEARS else counted(int(days), "day")
+
+
+def due(settings: Settings, found: Sequence[Due]) -> Iterator[str]:
+    """What a scheduler will do, the next first."""
+    if not found:
+        yield "Nothing is to be done by itself: see the settings enabled, automatic_daily and schedule."
+        return
+    rows = ((f"{settings.local(one.at):%Y-%m-%d %H:%M:%S %Z}", one.task, one.why) for one in found)
+    yield from table(("WHEN", "WHAT", "WHY"), rows)
+
+
+def _kept_backups(settings: Settings, numbers: Numbers) -> Iterator[str]:
+    kinds, states = (
+        ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
+        for counts in (numbers.by_kind, numbers.by_state)
+    )
+    yield f"  backups    {numbers.backups:,}" + (f" ({kinds}; {states})" if numbers.backups else "")
+    if numbers.oldest_at and numbers.newest_at:
+        days = (settings.local(moment).strftime("%Y-%m-%d") for moment in (numbers.oldest_at, numbers.newest_at))
+        yield f"  made       {' to '.join(days)}"
+    sizes = f"{human(numbers.total_bytes)}, on disk {human(numbers.unique_bytes)}"
+    yield f"  size       {sizes}, growing by {human(numbers.growth_bytes_per_day)} a day"
+
+
+def _known_copies(settings: Settings, found: Copies) -> Iterator[str]:
+    """Each remote as it was when it was last asked, and the rule."""
+    for one in found.remotes:
+        newest = f", the newest {shown(one.newest)}" if one.newest else ""
+        asked = settings.local(one.asked_at).strftime("%Y-%m-%d %H:%M") if one.asked_at else "never"
+        yield f"  on {one.name:<8}{one.backups:,}{newest}; still to be carried: {one.behind}; asked: {asked}"
+    lacking = f"lacking {', '.join(found.lacking)}" if found.lacking else "satisfied"
+    yield f"  3-2-1      {lacking}"
+
+
+def _when(settings: Settings, name: str | None, moment: datetime | None) -> str:
+    return f"{name}, {settings.local(moment).strftime('%Y-%m-%d %H:%M')}" if moment else "none"
+
+
+def _ago(moment: datetime) -> str:
+    return ago((datetime.now(UTC) - moment).total_seconds())
+
+
+def policy(wanted: Policy) -> Iterator[str]:
+    """What retention keeps, a sentence for each rule."""
+    if wanted.newest:
+        yield f"The newest {wanted.newest:,} of all, and no more{': of these' if wanted.of_kinds else ''}."
+    if wanted.of_kinds or not wanted.newest:
+        yield from _routine_rules(wanted)
+        yield "All that were asked for by hand."
+        yield from _safety_rules(wanted)
+    good = counted(wanted.floor, "good one")
+    yield f"Whatever the rules say: the newest {good}, the newest proven, and what is pinned."
+
+
+def _routine_rules(wanted: Policy) -> Iterator[str]:
+    periods = (("day", wanted.daily), ("week", wanted.weekly), ("month", wanted.monthly), ("year", wanted.yearly))
+    each = [counted(number, period) for period, number in periods if number]
+    if wanted.last:
+        yield f"Of those made automatically, the last {wanted.last:,}."
+    if each:
+        yield f"Of those made automatically, the newest of each of the last {', '.join(each)} that have one."
+    if wanted.within:
+        yield f"Of those made automatically, all that are at most {wanted.within} older than the newest."
+    if not wanted.of_routine:
+        yield "All that were made automatically."
+
+
+def _safety_rules(wanted: Policy) -> Iterator[str]:
+    for number, what in ((wanted.pre_restore, "restores"), (wanted.pre_migration, "migrations")):
+        if number:
+            yield f"Of those made before {what}, the last {number:,}."
+    if wanted.safety_within:
+        yield f"Of those made before restores and migrations, all at most {wanted.safety_within} older than the newest."

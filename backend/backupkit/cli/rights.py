@@ -1,0 +1,87 @@
+"""Root gives up its rights: the toolkit works as the owner of the database's folder, who is the app's user.
+
+It does so before it reads or writes anything that this user can change: he could make root do what he may not do
+himself. Where the folder, and every folder above it, is root's, root stays root.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from backupkit.cli.console import say
+from backupkit.config.deployment import is_contained
+from backupkit.config.settings import SETTINGS_FILE, app_folder, database_as_told
+from backupkit.fs import process
+from backupkit.fs.trust import Untrusted
+from backupkit.model.errors import Refused
+
+
+def work_as_owner(app_dir: Path) -> None:
+    """Root becomes the owner of the database's folder. A root whose folder it is, and anybody else, stays.
+
+    Raises `Refused` where no one user can do the work.
+    """
+    if os.geteuid() != 0:
+        return
+    folder = app_folder(app_dir)
+    try:
+        place = database_as_told(folder).parent
+    except Untrusted:  # its owner says where the data is, and must not say it to root
+        edit_as_owner(app_dir)
+        if os.geteuid() == 0:
+            raise
+        return _refuse_third(folder / SETTINGS_FILE, database_as_told(folder).parent)
+    _become(_owner(place), place)
+
+
+def edit_as_owner(app_dir: Path) -> None:
+    """Root becomes the owner of `backup.toml`, or where there is none of the app's folder."""
+    if os.geteuid() == 0:
+        file = app_folder(app_dir) / SETTINGS_FILE
+        place = file if file.exists() else file.parent
+        _become(_owner(place), place)
+
+
+def _owner(place: Path) -> tuple[int, int]:
+    try:
+        return process.owner_of_place(place)
+    except PermissionError as error:
+        raise Refused(
+            f"{error.filename}, on the way to {place}, is a link that another user made: root does not follow it.",
+            hint="Set the path that it leads to, or remove it.",
+        ) from error
+
+
+def _become(owner: tuple[int, int], place: Path) -> None:
+    if owner[0] == 0:
+        return
+    try:
+        process.become(*owner)
+    except PermissionError as error:
+        raise Refused(
+            f"{place} belongs to {process.user_named(owner[0])}, whom root may not become here.",
+            hint="Give the container the capabilities SETUID and SETGID, or start it as that user.",
+        ) from error
+    if not is_contained(os.environ):
+        say(f"Working as {process.user()}, who owns {place}, instead of root.")
+    _require_reachable(place)
+
+
+def _require_reachable(place: Path) -> None:
+    """The place, the program and its Python can be read without root's rights."""
+    for needed in (place, Path(os.__file__), Path(__file__)):
+        if not os.access(needed, os.R_OK):
+            raise Refused(
+                f"{process.user()}, who owns {place}, cannot reach {needed}; as root nothing is done there.",
+                hint="Open the folders above it to that user: chmod a+x",
+            )
+
+
+def _refuse_third(file: Path, data: Path) -> None:
+    uid = _owner(data)[0]
+    if uid not in (0, os.geteuid()):
+        raise Refused(
+            f"{file} belongs to {process.user()}, but {data} to {process.user_named(uid)}.",
+            hint=f"Give the settings to root or to the data's owner: sudo chown {uid} {file}",
+        )

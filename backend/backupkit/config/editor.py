@@ -1,0 +1,164 @@
+"""Edit `backup.toml`: begin it, set a value, take one back. What it may not say is refused.
+
+Comments, order and everything else in the file stay as they are. `contained` means: this is a container, and a file
+that is not mounted into it ends with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomlkit
+
+from backupkit.config import schema
+from backupkit.config.secrets import IN_FILE
+from backupkit.config.settings import (
+    SETTINGS_FILE,
+    Settings,
+    check_file,
+    known_name,
+    overriding_variable,
+    parse_file,
+    read_text,
+    secret_names,
+)
+from backupkit.fs import disk
+from backupkit.model.errors import BackupError, Locked, Refused
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A setting as the file has it now (None: not at all), and the variable that is stronger, if there is one."""
+
+    setting: str
+    value: object
+    file: Path
+    overridden_by: str = ""
+
+
+def begin_file(folder: Path, contained: bool) -> Path:
+    """A `backup.toml` with every setting, commented out; `Refused` where there is one."""
+    path = folder / SETTINGS_FILE
+    if os.path.lexists(path):
+        raise Refused(
+            f"{path} is there already; it was not changed.",
+            hint="`config set KEY VALUE` changes it; `config init --stdout` shows a fresh one.",
+        )
+    _write(path, schema.template(folder), contained)
+    return path
+
+
+def set_value(folder: Path, contained: bool, key: str, text: str) -> Changed:
+    """The setting has the value that was typed, in the file; `Refused`, and nothing changed, where it cannot be."""
+    name = _settable(key)
+    before = read_text(folder)
+    return _change(folder, contained, name, before, _edited(folder, before, name, text))
+
+
+def set_values(folder: Path, contained: bool, typed: Mapping[str, str]) -> Path:
+    """The same for several settings, all of them or none; says where."""
+    before = read_text(folder)
+    _put(folder, contained, before, edited(folder, before, typed))
+    return folder / SETTINGS_FILE
+
+
+def edited(folder: Path, text: str, typed: Mapping[str, str]) -> str:
+    """What the file would say with these values in it; `Refused` for the first that cannot be."""
+    for key, value in typed.items():
+        text = _edited(folder, text, _settable(key), value)
+    return text
+
+
+def _edited(folder: Path, before: str, name: str, text: str) -> str:
+    told = parse_file(folder, before)
+    if name in secret_names() and text:
+        raise Refused(
+            f"{name} is a secret: typed here it would stay in the shell's history and be seen by other users.",
+            hint=f"Write it into a file, and type: `config set {name}{IN_FILE} PATH`",
+        )
+    typed = check_file(folder, _with(before, told, name, text), typed=name)
+    return _with(before, told, name, _as_written(name, typed, text))
+
+
+def unset_value(folder: Path, contained: bool, key: str) -> Changed:
+    """The file says nothing of the setting any more; it may have said nothing before."""
+    name = known_name(key)
+    before = read_text(folder)
+    if name not in parse_file(folder, before):
+        return Changed(name, None, folder / SETTINGS_FILE, overriding_variable(name))
+    document = tomlkit.parse(before)
+    document.remove(name)
+    return _change(folder, contained, name, before, tomlkit.dumps(document))
+
+
+def _settable(key: str) -> str:
+    name = known_name(key)
+    if name == "app_dir":
+        raise Refused("app_dir is where this file is, and cannot be in it.", hint="Set BACKUP_APP_DIR.")
+    if schema.json_schema()["properties"][name].get("type") == "object":
+        raise Refused(f"{name} is a table of its own.", hint=f"Edit {SETTINGS_FILE}; `config init --stdout` shows how.")
+    return name
+
+
+def _change(folder: Path, contained: bool, name: str, before: str, after: str) -> Changed:
+    _put(folder, contained, before, after)
+    value = tomllib.loads(after).get(name)
+    return Changed(name, value, folder / SETTINGS_FILE, overriding_variable(name.removesuffix(IN_FILE)))
+
+
+def _put(folder: Path, contained: bool, before: str, after: str) -> None:
+    check_file(folder, after)
+    path = folder / SETTINGS_FILE
+    with disk.alone_in(folder) as alone:
+        if not alone or read_text(folder) != before:
+            raise Locked(f"Another process is changing {path}; nothing was changed.", hint="Type it again.")
+        if after != before:
+            _write(path, after, contained)
+
+
+def _as_written(name: str, typed: Settings, text: str) -> object:
+    """What was typed, as the kind of value that the setting is."""
+    value = getattr(typed, name, text)
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, bool | int | float) else text
+
+
+def _with(before: str, told: dict[str, object], name: str, value: object) -> str:
+    """The file with that value: where it was, else below the comment that stands for it, else behind the others."""
+    if name not in told:
+        line = f"{name} = {tomlkit.item(value).as_string()}\n"
+        below = re.sub(rf"^# {name} = .*\n", lambda found: found[0] + line, before, count=1, flags=re.M)
+        if _means(below, {**told, name: value}):
+            return below
+    document = tomlkit.parse(before)
+    document[name] = value
+    return tomlkit.dumps(document)
+
+
+def _means(text: str, told: dict[str, object]) -> bool:
+    try:
+        return tomllib.loads(text) == told
+    except tomllib.TOMLDecodeError:
+        return False
+
+
+def _write(path: Path, text: str, contained: bool) -> None:
+    mount = f"In the compose file, mount the one beside the code: ./backend/{SETTINGS_FILE}:{path}"
+    if contained and disk.mounts().isdisjoint(map(str, (path, *path.parents[:-1]))):
+        raise Refused(f"{path} is part of the image: what is written there is lost with the container.", mount)
+    try:
+        disk.rewrite_file(path, text.encode())
+    except OSError as error:
+        hint = f"As its owner, or as root? ls -ld {path.parent} {path}"
+        if error.errno == errno.EROFS:
+            hint = "It is mounted read-only. Type it on the host: ./backup.sh config set KEY VALUE"
+        raise BackupError(f"{path} cannot be written: {error.strerror}.", hint) from error

@@ -1,0 +1,28 @@
+"""What is optional, and how to get it: a package that is missing becomes one line that says what to type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from backupkit.model.errors import Refused
+
+
+@contextmanager
+def from_extra(extra: str, what: str) -> Iterator[None]:
+    """Around the import of an optional package: `Refused` says how to install it where it is missing.
+
+    `what` is what the person asked for, at the beginning of a sentence:
+
+        with from_extra("notifications", "A notification by mail"):
+            import apprise
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "backupkit":
+            raise  # a slip of ours, which no installation mends
+        raise Refused(
+            f"{what} needs the package {error.name}, which is not installed.",
+            hint=f"pip install 'backupkit[{extra}]'",
+        ) from error

@@ -1,0 +1,300 @@
+"""The settings of remotes: a table each, of one of the types below. A key that is none of its type's is refused.
+
+A secret of a remote may also be in the environment: `BACKUP_REMOTE_NAME_PASSWORD`, or `…_PASSWORD_FILE`, which names
+the file that holds it. Such a file is read only when the remote is used: without it there still are backups.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from backupkit.config.secrets import IN_FILE, Secret, scrubbed
+from backupkit.model.names import shown
+from backupkit.model.span import parse_span
+
+PREFIX = "BACKUP_REMOTE_"
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
+_MANY = 1_000_000
+_BRANCH = re.compile(r"(?!.*(\.\.|//|/\.|\.lock(/|$)|[./]$))[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
+_THE_CODES_OWN = {"main", "master", "trunk", "develop"}
+_WAYS_IN = {
+    "sftp": "a key of ssh that is let in there, and its known_hosts",
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "b2": "B2_ACCOUNT_ID and B2_ACCOUNT_KEY",
+    "azure": "AZURE_ACCOUNT_NAME and AZURE_ACCOUNT_KEY",
+    "gs": "GOOGLE_PROJECT_ID and GOOGLE_APPLICATION_CREDENTIALS",
+    "swift": "the OS_… variables of OpenStack",
+    "rclone": "rclone, and its configuration file",
+}
+Part = Literal["dump", "metadata", "database", "uploads"]
+
+
+class Place(Secret):
+    """Where a remote is: shown without the user and password that may be in it."""
+
+    def __str__(self) -> str:
+        return scrubbed(self.get_secret_value())
+
+
+class RemoteTable(BaseModel):
+    """The keys that every remote has. Without a rule `keep_…` nothing is ever deleted there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    offsite: bool | None = Field(
+        default=None, description="Whether it is in another place, for 3-2-1. Not set: its type decides."
+    )
+    retry_for: float = Field(default=300, ge=0, le=86400, description="Seconds to keep trying.")
+    keep_last: int = Field(default=0, ge=0, le=_MANY, description="Keep this many of the newest backups there.")
+    keep_daily: int = Field(default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many days.")
+    keep_weekly: int = Field(
+        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many weeks."
+    )
+    keep_monthly: int = Field(
+        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many months."
+    )
+    keep_yearly: int = Field(
+        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many years."
+    )
+    keep_within: str = Field(default="", description="Keep all made within this time before the newest: 7d.")
+    keep_pre_migration: int = Field(
+        default=5, ge=0, le=_MANY, description="Keep this many backups made before migrations."
+    )
+    min_keep: int = Field(default=3, ge=1, le=_MANY, description="Keep this many good backups, whatever their age.")
+
+    @field_validator("keep_within")
+    @classmethod
+    def _length_of_time(cls, value: str) -> str:
+        return str(parse_span(value))
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether a fire here leaves it alone: as the table says, or as its type suggests."""
+        return self._leaves_the_house() if self.offsite is None else self.offsite
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What must be in no message and no log; a place only where there is more in it than is shown."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return tuple(one for one in values if isinstance(one, Secret) and str(one) != one.get_secret_value())
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a person; without a password."""
+        raise NotImplementedError
+
+    @property
+    def way_in(self) -> str:
+        """What it takes to come there that is no setting of ours, for a person; empty where it takes nothing."""
+        return ""
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether the table has rules of its own for what stays there."""
+        counts = (self.keep_last, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly)
+        return any(counts) or bool(self.keep_within)
+
+    @property
+    def newest_only(self) -> int:
+        """How many of the newest backups the remote takes; 0: any."""
+        return 0
+
+    def _leaves_the_house(self) -> bool:
+        return True
+
+
+class FolderTable(RemoteTable):
+    """Another disk, a NAS, a mounted bucket."""
+
+    type: Literal["folder"]
+    path: str = Field(min_length=1, description="The folder. One app each; a container must mount it.")
+
+    @property
+    def place(self) -> str:
+        return self.path
+
+    def _leaves_the_house(self) -> bool:
+        return False
+
+
+class ResticTable(RemoteTable):
+    """A repository of restic."""
+
+    type: Literal["restic"]
+    repository: Place = Field(
+        description="As restic writes it: s3:HOST/BUCKET, sftp:USER@HOST:PATH, rest:URL, b2:…, rclone:…, a path."
+    )
+    password: Secret | None = Field(default=None, description="The password of the repository.")
+    password_file: str | None = Field(default=None, description="The file that holds the password.")
+    stall: float = Field(default=300, gt=0, le=86400, description="Seconds without progress that end restic.")
+
+    @model_validator(mode="after")
+    def _one_password(self) -> ResticTable:
+        if self.password and self.password_file:
+            raise ValueError("password and password_file are both set; keep one of them")
+        return self
+
+    @property
+    def place(self) -> str:
+        return str(self.repository)
+
+    @property
+    def way_in(self) -> str:
+        return _WAYS_IN.get(self.repository.get_secret_value().partition(":")[0], "")
+
+    def _leaves_the_house(self) -> bool:
+        return bool(re.match("[a-z0-9]{2,}:", self.repository.get_secret_value()))
+
+
+class GitTable(RemoteTable):
+    """A branch of a git repository."""
+
+    type: Literal["git"]
+    url: Place = Field(description="An address, a folder, or the name of a remote of the app's repository.")
+    user_name: str = Field(description="The author of the commits.")
+    user_email: str = Field(description="The author's address.")
+    branch: str = Field(default="backup", description="A branch that nothing else uses, one for each app.")
+    include: tuple[Part, ...] = Field(
+        default=("dump", "metadata"), description="What is pushed: dump, metadata, database, uploads."
+    )
+    file_limit_mb: float = Field(default=100, gt=0, le=_MANY, description="The largest file that the host takes.")
+    keep: int = Field(default=100, ge=0, le=_MANY, description="The fewest backups that stay on the branch. 0: all.")
+    timeout: float = Field(default=600, gt=0, le=86400, description="Seconds that one git command may take.")
+
+    @field_validator("url")
+    @classmethod
+    def _is_no_option(cls, url: Place) -> Place:
+        text = url.get_secret_value()
+        if not text or text.startswith("-") or not text.isprintable():
+            raise ValueError("is no address")
+        return url
+
+    @field_validator("user_name", "user_email")
+    @classmethod
+    def _is_a_name(cls, text: str) -> str:
+        if not text.strip() or not text.isprintable() or set(text) & set("<>"):
+            raise ValueError("is empty, or holds a sign that git does not take there")
+        return text
+
+    @field_validator("branch")
+    @classmethod
+    def _is_a_branch_of_its_own(cls, branch: str) -> str:
+        if not _BRANCH.fullmatch(branch):
+            raise ValueError("is no name for a branch")
+        if branch in _THE_CODES_OWN:
+            raise ValueError("is a name for a branch of code; backups need one of their own")
+        return branch
+
+    @field_validator("include")
+    @classmethod
+    def _can_be_restored(cls, include: tuple[Part, ...]) -> tuple[Part, ...]:
+        if "metadata" not in include or not {"dump", "database"} & set(include):
+            raise ValueError("needs metadata, and of dump and database at least one")
+        return include
+
+    @property
+    def place(self) -> str:
+        return f"{self.url}, branch {self.branch}"
+
+    @property
+    def way_in(self) -> str:
+        return "a key of ssh, or what else git is let in by" if self._leaves_the_house() else ""
+
+    @property
+    def newest_only(self) -> int:
+        return self.keep
+
+    def _leaves_the_house(self) -> bool:
+        return not re.match(r"[./~]|file:", self.url.get_secret_value())
+
+
+Table = FolderTable | ResticTable | GitTable
+AnyTable = Annotated[Table, Field(discriminator="type")]
+_TABLE: TypeAdapter[Table] = TypeAdapter(AnyTable)
+TABLE_TYPES: dict[str, type[RemoteTable]] = {
+    get_args(kind.model_fields["type"].annotation)[0]: kind for kind in get_args(Table)
+}
+
+
+def remote_tables(value: object, environment: Mapping[str, str]) -> dict[str, Table]:
+    """The tables by name, with the secrets that the environment has; a text is read as JSON.
+
+    Raises `ValueError`, which names the remote and the key, with nothing of what was given.
+    """
+    if isinstance(value, str):
+        value = _from_json(value)
+    if not isinstance(value, dict):
+        raise ValueError("is no table of remotes")
+    return {name: _table(name, one, environment) for name, one in value.items()}
+
+
+def unknown_secret(environment: Mapping[str, str], tables: Mapping[str, RemoteTable]) -> str | None:
+    """The first variable that begins like a remote's secret, and belongs to no remote; None where all do."""
+    known = {variable for name, table in tables.items() for variable in _variables(name, type(table))}
+    return next((one for one in sorted(environment) if one.startswith(PREFIX) and one not in known), None)
+
+
+def secret_origins(tables: Mapping[str, RemoteTable], environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The secrets that are set, as `remotes.NAME.password`, each with the variable or the file it comes from."""
+    for name, table in tables.items():
+        for field in _secret_fields(type(table)):
+            if getattr(table, field) or getattr(table, field + IN_FILE):
+                forms = (variable(name, field), variable(name, field) + IN_FILE.upper())
+                told = next((one for one in forms if environment.get(one)), "")
+                yield f"remotes.{name}.{field}", f"environment {told}" if told else "backup.toml"
+
+
+def variable(name: str, field: str) -> str:
+    """The variable that holds this secret of the remote."""
+    return f"{PREFIX}{re.sub('[^A-Z0-9]', '_', name.upper())}_{field.upper()}"
+
+
+def _from_json(text: str) -> object:
+    try:
+        return json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        raise ValueError("is no JSON") from None
+
+
+def _table(name: object, told: object, environment: Mapping[str, str]) -> Table:
+    if isinstance(told, Table):
+        return told
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"{shown(str(name))} is no name of a remote; use small letters, digits, _ and -")
+    kind = TABLE_TYPES.get(str(told.get("type"))) if isinstance(told, dict) else None
+    if kind is None or not isinstance(told, dict):
+        raise ValueError(f"{name} has no type; set it to one of: {', '.join(TABLE_TYPES)}")
+    if unknown := [shown(str(key)) for key in told if key not in kind.model_fields]:
+        raise ValueError(f"{name}.{unknown[0]} is not a setting; there are: {', '.join(kind.model_fields)}")
+    try:
+        return _TABLE.validate_python(_with_secrets(name, told, kind, environment))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join((name, *map(str, first["loc"][1:])))
+        raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _with_secrets(
+    name: str, told: dict[str, Any], kind: type[RemoteTable], environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the environment says of a secret replaces what the table says, the secret and its file alike."""
+    for field in _secret_fields(kind):
+        forms = {field: variable(name, field), field + IN_FILE: variable(name, field) + IN_FILE.upper()}
+        given = {key: environment[one] for key, one in forms.items() if environment.get(one)}
+        if given:
+            told = {key: one for key, one in told.items() if key not in forms} | given
+    return told
+
+
+def _variables(name: str, kind: type[RemoteTable]) -> Iterator[str]:
+    for field in _secret_fields(kind):
+        yield from (variable(name, field), variable(name, field) + IN_FILE.upper())
+
+
+def _secret_fields(kind: type[RemoteTable]) -> list[str]:
+    return [name for name in kind.model_fields if name + IN_FILE in kind.model_fields]

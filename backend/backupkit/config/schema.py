@@ -1,0 +1,136 @@
+"""What `backup.toml` may hold: as a JSON schema, in a few words, and as a file with everything in it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from backupkit.config.secrets import IN_FILE
+from backupkit.config.settings import SETTINGS_FILE, Settings, secret_names
+
+SCHEMA_FILE = "backup.schema.json"
+_WIDTH = 120
+# Which of them is in force is found out, or is told by another setting.
+_DEFAULT_IN_WORDS = {
+    "dir": "backups in the app's folder; where it has none, ../backups if .. is the project's folder",
+    "app_id": "the database's name",
+    "warning_age": "1.25 x expected_interval",
+    "critical_age": "2 x warning_age where that is set, else 2.25 x expected_interval",
+    "proven_within": "2.25 x the interval of test_schedule while a scheduler runs, else never",
+    "carried_within": "2.25 x expected_interval",
+}
+_HEAD = """\
+The settings of the backups. Each line shows a default; remove the # before it, and it is in force.
+The environment overrides this file: BACKUP_TIMEZONE there is timezone here. `config` shows every value and its origin;
+`config set timezone Europe/Berlin` changes this file. Relative paths start in the folder of this file.
+"""
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of the file, for editors that complete and check it."""
+    properties: dict[str, Any] = {}
+    schema = Settings.model_json_schema()
+    for name, described in schema["properties"].items():
+        if name == "app_dir":
+            continue
+        properties[name] = _plain(name, _resolved(described, schema.get("$defs", {})))
+        if name in secret_names():
+            text = f"The file that holds {name}: {described['description']}"
+            properties[name + IN_FILE] = {"type": "string", "description": text}
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": SETTINGS_FILE,
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+    }
+
+
+def _resolved(described: Any, definitions: dict[str, Any]) -> Any:
+    """With the tables of remotes written out where they are referred to."""
+    if isinstance(described, list):
+        return [_resolved(one, definitions) for one in described]
+    if not isinstance(described, dict):
+        return described
+    if "$ref" in described:
+        table = definitions[described["$ref"].rpartition("/")[2]]
+        fields = {name: _plain(name, _resolved(one, definitions)) for name, one in table["properties"].items()}
+        return {key: one for key, one in table.items() if key != "title"} | {"properties": fields}
+    return {key: _resolved(one, definitions) for key, one in described.items() if key != "discriminator"}
+
+
+def _plain(name: str, described: dict[str, Any]) -> dict[str, Any]:
+    """Without what TOML has no word for, and what is for forms and passwords."""
+    kinds = [kind for kind in described.pop("anyOf", ()) if kind != {"type": "null"}]
+    described |= kinds[0] if kinds else {}
+    if name in _DEFAULT_IN_WORDS or described.get("default") in (None, ""):
+        described.pop("default", None)
+    left = {key: value for key, value in described.items() if key not in ("title", "writeOnly", "format")}
+    if "items" in left:
+        left["items"] = {key: value for key, value in left["items"].items() if key in ("type", "enum")}
+        left["type"] = ["array", "string"]
+    return left
+
+
+def default_in_words(name: str) -> str:
+    """Where the default comes from, for a setting whose default is no fixed value."""
+    return _DEFAULT_IN_WORDS.get(name, "")
+
+
+def allowed(name: str) -> str:
+    """What the setting may be, in a few words; nothing where it is any text."""
+    described = json_schema()["properties"].get(name, {})
+    words = described.get("enum") or described.get("items", {}).get("enum")
+    if words:
+        return f"{'a list of ' if 'items' in described else ''}{', '.join(words[:-1])} or {words[-1]}"
+    kind = described.get("type")
+    if kind == "boolean":
+        return "true or false"
+    if kind in ("integer", "number"):
+        low = f"above {described['exclusiveMinimum']:g}" if "exclusiveMinimum" in described else _from(described)
+        return f"a {'whole ' if kind == 'integer' else ''}number {low} to {described['maximum']:,.15g}"
+    return ""
+
+
+def _from(described: dict[str, Any]) -> str:
+    return f"from {described['minimum']:g}"
+
+
+def template(folder: Path) -> str:
+    """A `backup.toml` with every setting: what it means, what it may be, and its default, commented out."""
+    lines = ["#:schema ./" + SCHEMA_FILE, ""] if (folder / SCHEMA_FILE).exists() else []
+    lines += _comment(_HEAD)
+    properties = json_schema()["properties"]
+    for name, described in sorted(properties.items(), key=lambda one: one[1].get("type") == "object"):
+        if name in Settings.model_fields:
+            lines += ["", *_setting(name, described)]
+    return "\n".join(lines) + "\n"
+
+
+def _setting(name: str, described: dict[str, Any]) -> Iterator[str]:
+    text = described.get("description", "")
+    may = allowed(name)
+    if may and may not in text:
+        text += f" It may be {may}."
+    if name in _DEFAULT_IN_WORDS:
+        text += f" Without it: {_DEFAULT_IN_WORDS[name]}."
+    yield from _comment(text)
+    if described.get("type") == "object":
+        yield f"# [{name}]"
+    elif name in secret_names():
+        yield f'# {name}{IN_FILE} = ""'
+    else:
+        yield f"# {name} = {_as_toml(described.get('default', ''))}"
+
+
+def _comment(text: str) -> list[str]:
+    lines = (wrapped for line in text.splitlines() for wrapped in textwrap.wrap(line, _WIDTH - 2))
+    return [f"# {line}" for line in lines]
+
+
+def _as_toml(value: object) -> str:
+    """A default, of a form that JSON and TOML write alike."""
+    return json.dumps(value, ensure_ascii=False)

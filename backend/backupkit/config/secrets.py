@@ -1,0 +1,94 @@
+"""Secrets: values that are used, and never shown, logged, or written into a message."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from backupkit.model.errors import Refused
+from backupkit.model.names import shown
+
+MASK = "***"
+IN_FILE = "_file"  # after a secret's name: the file that holds it
+_LONGEST = 1_000_000  # bytes; a longer file is not the one that was meant
+_SHORTEST = 4  # what is shorter is found in any sentence, and would spoil it
+
+
+class Secret(SecretStr):
+    """A text that is `***` wherever it is printed or becomes JSON; `get_secret_value()` is what it is."""
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+
+class SecretUrl(Secret):
+    """An address with a password or a token in it. Shown is its kind; of a web page also whose it is."""
+
+    def __str__(self) -> str:
+        scheme, mark, _ = self.get_secret_value().partition("://")
+        if not mark or not re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme):
+            return MASK
+        host = _host(self.get_secret_value()) if scheme in ("http", "https") else ""
+        return f"{scheme}://{host}/{MASK}" if host else f"{scheme}://{MASK}"
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def revealed(secret: Secret | None) -> str:
+    """The text itself, to be used; empty where there is none."""
+    return secret.get_secret_value() if secret else ""
+
+
+def secrets_from_files(
+    names: Iterable[str], told: Mapping[str, Any], folder: Path, spelled: Callable[[str], str]
+) -> dict[str, str]:
+    """The content of each file that was told in place of one of these secrets; a relative path starts in the folder.
+
+    `spelled` says how a setting is written where it was told. Raises `Refused`, with nothing of the content.
+    """
+    found = {}
+    for name in names:
+        file = told.get(name + IN_FILE)
+        if file and told.get(name):
+            raise Refused(f"{spelled(name)} and {spelled(name + IN_FILE)} are both set.", hint="Keep one of them.")
+        if file:
+            found[name] = _read(name + IN_FILE, str(file), folder, spelled)
+    return found
+
+
+def _read(name: str, file: str, folder: Path, spelled: Callable[[str], str]) -> str:
+    try:
+        with open(folder / Path(file).expanduser(), "rb") as opened:
+            content = opened.read(_LONGEST + 1)
+        if len(content) <= _LONGEST:
+            return content.decode().strip()
+        reason = "it is too large"
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    except (ValueError, RuntimeError):
+        reason = "it is no text, or the path is none"
+    raise Refused(
+        f"{spelled(name)} names the file {shown(file)}, which cannot be read: {reason}.",
+        hint=f"Mend that; or do without it this once, with BACKUP_{name.upper()}= before the command.",
+    )
+
+
+def scrubbed(text: str, secrets: Iterable[Secret] = ()) -> str:
+    """The text without those secrets, and without the user and password of any URL in it."""
+    for value in sorted((one.get_secret_value() for one in secrets), key=len, reverse=True):
+        if len(value) >= _SHORTEST:
+            text = text.replace(value, MASK)
+    return re.sub(r"://[^/@\s]*@", f"://{MASK}@", text)

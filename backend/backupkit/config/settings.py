@@ -1,0 +1,724 @@
+"""The settings in force: environment over `backup.toml` in the app folder over defaults.
+
+Every setting is `BACKUP_NAME` in the environment and `name` in the file. Relative paths are relative to the
+app folder, not to the caller's folder. A value that cannot be right raises `Refused` (2) and names the setting.
+A secret may be in a file instead, which `BACKUP_NAME_FILE` or `name_file` names; it is shown nowhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+import tomllib
+from collections.abc import Mapping, Set
+from contextlib import suppress
+from datetime import datetime
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
+from urllib.parse import unquote
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from backupkit.config.alembic_setup import AlembicSetup, find_alembic
+from backupkit.config.cron import parse_cron, parse_time
+from backupkit.config.deployment import Reach, reach_from
+from backupkit.config.remotes import AnyTable, remote_tables, unknown_secret
+from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, secrets_from_files
+from backupkit.fs.trust import Untrusted, require_trusted
+from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER
+from backupkit.model.errors import Refused
+from backupkit.model.names import shown
+from backupkit.model.span import parse_span
+
+SETTINGS_FILE = "backup.toml"
+PREFIX = "BACKUP_"
+# Handed over by the wrapper, or read by it and by the tests: not settings of the toolkit itself.
+_PLUMBING = (
+    "GIT_",
+    "HOST_",
+    "COMPOSE",
+    "RUNNER_IN_USE",
+    "TESTS_",
+    "TEST_DATABASE",
+    "TEST_UPLOADS",
+    "VENV",
+    "REQUIREMENTS",
+    "REHEARSAL",
+    "REMOTE_",  # secrets of remotes, which are judged when the remotes are known
+)
+_MANY = 1_000_000
+_WRAPPER = "backup.sh"
+# What the top folder of a project holds, beside the wrapper.
+_PROJECT = (".git", "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", _WRAPPER)
+_ADDRESS = "[A-Za-z][A-Za-z0-9+.-]*://"
+LogFormat = Literal["plain", "json"]
+_RESERVED = {UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE}
+
+
+class _Given(PydanticBaseSettingsSource):
+    """Values that neither environment nor file can override."""
+
+    def __init__(self, settings_cls: type[BaseSettings], **values: object) -> None:
+        super().__init__(settings_cls)
+        self._values = values
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._values
+
+
+class Settings(BaseSettings):
+    """Where the data is, where the backups go, how long to wait. Paths are absolute."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True
+    )
+
+    hears_environment: ClassVar[bool] = True
+
+    app_dir: Path = Field(description="The app folder, to which all other paths are relative. Not in backup.toml.")
+    database: Path = Field(
+        default=Path("data/pats.db"), description="The live database: a path, or a URL that begins with sqlite:///."
+    )
+    uploads: Path | None = Field(
+        default=Path("uploads"), description="The live uploads folder. Empty: the app has none."
+    )
+    dir: Path = Field(
+        default=Path(), description="The backups folder. It cannot be inside the uploads folder, nor contain it."
+    )
+    alembic_ini: Path = Field(
+        default=Path("alembic.ini"), description="Alembic's configuration: alembic.ini or pyproject.toml."
+    )
+    alembic_command: str = Field(
+        default="", description="The command that calls Alembic, if it has another name: flask db, uv run alembic."
+    )
+    alembic_x: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="What env.py gets with -x: url={url}. Also {path} and {folder} are replaced."
+    )
+    python: str = Field(default="", description="The app's Python, if it is another than the toolkit's.")
+    version_table: str = Field(
+        default="", description="The table with Alembic's revisions. Not set: the one that env.py names."
+    )
+    migrate_command: str = Field(
+        default="", description="A shell command that migrates instead of Alembic: python manage.py migrate."
+    )
+    migrate_environment: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="The variables that name the app's database: NAME, or NAME={url}, NAME={path}, NAME={folder}.",
+    )
+    migrate_timeout: float = Field(default=3600, ge=1, le=604800, description="Seconds that a migration may take.")
+    timezone: str = Field(
+        default="UTC", description="The IANA time zone of names, days and schedules, such as Europe/Berlin."
+    )
+    log_file: Path | None = Field(
+        default=None,
+        description="The backup log, apart from the app's log. Empty: none. Rotated at 1 MB; five old files are kept.",
+    )
+    log_format: LogFormat = Field(default="plain", description="The format of the log's lines: plain or json.")
+    app_id: str = Field(default="", description="The app these backups belong to; it is written into each backup.")
+    busy_timeout: float = Field(default=30, ge=0, le=3600, description="Seconds to wait for a locked database.")
+    lock_timeout: float = Field(
+        default=10, ge=0, le=86400, description="Seconds to wait for another run of this toolkit."
+    )
+    backup_before_migrations: bool = Field(
+        default=True, description="Whether the guard in env.py makes a backup before a bare alembic upgrade."
+    )
+    keep_last: int = Field(default=0, ge=0, le=_MANY, description="Keep this many of the newest backups.")
+    keep_daily: int = Field(default=30, ge=0, le=_MANY, description="Keep the newest backup of each of this many days.")
+    keep_weekly: int = Field(
+        default=12, ge=0, le=_MANY, description="Keep the newest backup of each of this many weeks."
+    )
+    keep_monthly: int = Field(
+        default=12, ge=0, le=_MANY, description="Keep the newest backup of each of this many months."
+    )
+    keep_yearly: int = Field(
+        default=0, ge=0, le=_MANY, description="Keep the newest backup of each of this many years."
+    )
+    keep_within: str = Field(
+        default="",
+        description="Keep all backups made within this time before the newest: 36h, 7d, 2y5m7d3h. Empty: no such rule.",
+    )
+    keep_pre_restore: int = Field(default=5, ge=0, le=_MANY, description="Keep this many safety copies of restores.")
+    keep_pre_migration: int = Field(
+        default=5, ge=0, le=_MANY, description="Keep this many backups made before migrations."
+    )
+    keep_safety_within: str = Field(
+        default="14d", description="Keep all backups of those two kinds made within this time before the newest."
+    )
+    max_backups: int = Field(
+        default=0,
+        ge=0,
+        le=_MANY,
+        description="Keep at most this many backups of all kinds, manual ones included. 0: any number.",
+    )
+    min_keep: int = Field(default=3, ge=1, le=_MANY, description="Keep this many good backups, whatever their age.")
+    prune_limit: int = Field(
+        default=25,
+        ge=0,
+        le=_MANY,
+        description="The most backups that prune deletes at once without --force. 0: any number.",
+    )
+    anomaly_drop: int = Field(
+        default=50,
+        ge=1,
+        le=100,
+        description="A backup with this many percent less than the ones before it is unusual. 100: never.",
+    )
+    test_command: str = Field(default="", description="A shell command that must succeed on each test restore.")
+    test_timeout: float = Field(default=600, ge=1, le=86400, description="Seconds that the test command may take.")
+    expected_interval: float = Field(
+        default=24,
+        ge=0,
+        le=87600,
+        description="Hours from one backup to the next. Not set: taken from the schedule. 0: none is expected.",
+    )
+    warning_age: float | None = Field(
+        default=None, gt=0, le=87600, description="Hours. When the last backup is older, status warns."
+    )
+    critical_age: float | None = Field(
+        default=None, gt=0, le=87600, description="Hours. When the last backup is older, status is critical."
+    )
+    proven_within: float | None = Field(
+        default=None,
+        gt=0,
+        le=87600,
+        description="Hours. When the last successful test restore is longer ago, status warns.",
+    )
+    carried_within: float | None = Field(
+        default=None,
+        gt=0,
+        le=87600,
+        description="Hours. When the newest copy on a remote is older and others wait to be pushed, status warns.",
+    )
+    warning_free_days: float = Field(
+        default=14, ge=0, le=3650, description="When the disk of the backups will be full in fewer days, status warns."
+    )
+    critical_free_days: float = Field(
+        default=3,
+        ge=0,
+        le=3650,
+        description="When the disk of the backups will be full in fewer days, status is critical.",
+    )
+    service: str = Field(default="backend", description="The Compose service that commands run in.")
+    app_service: str = Field(default="", description="The app's service, where it is another one; `--stop` stops it.")
+    runner: Literal["auto", "docker", "local"] = Field(default="auto", description="How backup.sh runs the commands.")
+    notify_urls: Annotated[tuple[SecretUrl, ...], NoDecode] = Field(
+        default=(), description="Where messages about unattended runs go: Apprise URLs."
+    )
+    notify_on: Annotated[tuple[Literal["failure", "warning", "success"], ...], NoDecode] = Field(
+        default=("failure", "warning"), description="The results that are sent as messages. Empty: none."
+    )
+    notify_timeout: float = Field(default=20, gt=0, le=600, description="Seconds that sending messages may take.")
+    ping_url: SecretUrl | None = Field(
+        default=None, description="The address of a dead man's switch, pinged at the start and the end of a backup."
+    )
+    export_recipients: str = Field(
+        default="", description="Public keys of age (age1…) that exports are encrypted to, with spaces between them."
+    )
+    export_passphrase: Secret | None = Field(
+        default=None, description="The passphrase of exports without recipients, and of imports."
+    )
+    export_identity: Secret | None = Field(
+        default=None, description="The secret key of age that imports are decrypted with."
+    )
+    remotes: Annotated[dict[str, AnyTable], NoDecode] = Field(
+        default={},
+        description="Where copies are pushed to: a table [remotes.NAME] each; in the environment as JSON.",
+    )
+    push_after_backup: bool = Field(
+        default=False, description="Whether backup and auto-backup push to the remotes. run always does."
+    )
+    enabled: bool = Field(default=True, description="Whether the scheduler does anything by itself.")
+    automatic_daily: bool = Field(default=True, description="Whether the scheduler makes a backup every day.")
+    backup_time: str = Field(default="02:00", description="The time of the daily backup, in the time zone.")
+    schedule: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Cron expressions instead of that time, with a semicolon between two."
+    )
+    test_schedule: str = Field(
+        default="30 4 * * sun",
+        description="When the scheduler performs a test restore: a cron expression. Empty: never.",
+    )
+    jitter: float = Field(
+        default=0,
+        ge=0,
+        le=21600,
+        description="The most seconds that a scheduled run is delayed, so that not all machines start at once.",
+    )
+    backup_on_start: bool = Field(
+        default=False,
+        description="Whether the scheduler makes a backup when it starts, unless there is one of the last hour.",
+    )
+    backup_on_shutdown: bool = Field(
+        default=False, description="Whether the scheduler makes a backup when SIGTERM stops it."
+    )
+    shutdown_timeout: float = Field(
+        default=8,
+        ge=1,
+        le=86400,
+        description="Seconds that the backup at shutdown may take. Docker kills after 10 s by default.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        if not cls.hears_environment:
+            return (init_settings,)
+        # The app folder is settled by then, and the variable may be empty or relative.
+        folder = init_settings()["app_dir"]
+        told = {name: os.environ.get(_variable(name)) for one in secret_names() for name in (one, one + IN_FILE)}
+        secrets = secrets_from_files(secret_names(), told, folder, _variable)
+        return _Given(settings_cls, app_dir=folder, **secrets), env_settings, init_settings
+
+    @field_validator("database", mode="before")
+    @classmethod
+    def _from_url(cls, value: object, info: ValidationInfo) -> object:
+        return _path_of(value, info.data["app_dir"])
+
+    @field_validator(
+        "uploads",
+        "log_file",
+        "warning_age",
+        "critical_age",
+        "proven_within",
+        "carried_within",
+        "ping_url",
+        "export_passphrase",
+        "export_identity",
+        mode="before",
+    )
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("notify_urls", "notify_on", mode="before")
+    @classmethod
+    def _listed(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        # A URL may have a comma of its own: only one that another URL follows comes between two.
+        between = rf"[\s,]+(?={_ADDRESS})|\s+" if info.field_name == "notify_urls" else r"[\s,]+"
+        return tuple(word for word in re.split(between, value.strip(" \t\r\n,")) if word)
+
+    @field_validator("notify_urls")
+    @classmethod
+    def _urls(cls, value: tuple[SecretUrl, ...]) -> tuple[SecretUrl, ...]:
+        if any(not re.match(rf"{_ADDRESS}\S", one.get_secret_value()) for one in value):
+            _fail("holds something that is no URL")
+        return value
+
+    @field_validator("ping_url")
+    @classmethod
+    def _web_page(cls, value: SecretUrl | None) -> SecretUrl | None:
+        if value and not re.fullmatch(r"https?://[^\s/]+\S*", value.get_secret_value()):
+            _fail("is no web address, http or https")
+        return value
+
+    @field_validator("remotes", mode="before")
+    @classmethod
+    def _tables(cls, value: object) -> object:
+        return remote_tables(value, os.environ)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            _fail("is not a time zone; use a name like Europe/Berlin or UTC")
+        return value
+
+    @field_validator("database", "uploads", "alembic_ini", "log_file")
+    @classmethod
+    def _absolute(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        return value and _below(info.data["app_dir"], value)
+
+    @field_validator("database")
+    @classmethod
+    def _the_file_itself(cls, value: Path) -> Path:
+        # SQLite keeps its -wal beside the file that a link leads to.
+        value = Path(os.path.realpath(value))
+        if value.name in _RESERVED:
+            _fail("has a name that a part of each backup bears")
+        return value
+
+    @field_validator("dir")
+    @classmethod
+    def _backups_folder(cls, value: Path, info: ValidationInfo) -> Path:
+        folder: Path = info.data["app_dir"]
+        return _below(folder, value) if value.parts else default_backups(folder)
+
+    @field_validator("alembic_x", "migrate_environment", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+    @field_validator("migrate_environment")
+    @classmethod
+    def _name_variables(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [one for one in value if not re.match(r"[A-Za-z_][A-Za-z0-9_]*(=|$)", one)]:
+            _fail(f"holds {wrong[0]!r}, which is no variable")
+        return value
+
+    @field_validator("python", "alembic_command")
+    @classmethod
+    def _of_words(cls, value: str) -> str:
+        shlex.split(value)  # a quotation that does not end is a ValueError
+        return value
+
+    @field_validator("keep_within", "keep_safety_within")
+    @classmethod
+    def _length_of_time(cls, value: str) -> str:
+        return str(parse_span(value))
+
+    @field_validator("backup_time")
+    @classmethod
+    def _time_of_day(cls, value: str) -> str:
+        return f"{parse_time(value):%H:%M}"
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _expressions(cls, value: object) -> object:
+        return [one.strip() for one in re.split(r"[;\n]", value) if one.strip()] if isinstance(value, str) else value
+
+    @field_validator("schedule")
+    @classmethod
+    def _of_cron(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(parse_cron(one).text for one in value)
+
+    @field_validator("test_schedule")
+    @classmethod
+    def _of_cron_or_empty(cls, value: str) -> str:
+        return parse_cron(value).text if value.strip() else ""
+
+    @field_validator("critical_age")
+    @classmethod
+    def _not_before_warning(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and value < (info.data.get("warning_age") or 0):
+            _fail("is below BACKUP_WARNING_AGE")
+        return value
+
+    @field_validator("critical_free_days")
+    @classmethod
+    def _not_above_warning(cls, value: float, info: ValidationInfo) -> float:
+        if value > info.data.get("warning_free_days", value):
+            _fail("is above BACKUP_WARNING_FREE_DAYS")
+        return value
+
+    @field_validator("app_id")
+    @classmethod
+    def _named_after_database(cls, value: str, info: ValidationInfo) -> str:
+        return value or info.data.get("database", Path("app")).stem
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+    @property
+    def alembic(self) -> AlembicSetup | None:
+        """How the app uses Alembic; None where it does not."""
+        live = {
+            "{url}": f"sqlite:///{self.database}",
+            "{path}": str(self.database),
+            "{folder}": str(self.database.parent),
+        }
+        x = tuple(re.sub("|".join(live), lambda found: live[found[0]], one) for one in self.alembic_x)
+        return find_alembic(self.app_dir, self.alembic_ini, self.python, self.alembic_command, x)
+
+    @property
+    def variables(self) -> tuple[tuple[str, str], ...]:
+        """`migrate_environment`, each name with its text; without one it keeps the form that it has."""
+        parts = (one.partition("=") for one in self.migrate_environment)
+        return tuple((name, text) for name, _, text in parts)
+
+    @cached_property
+    def reach(self) -> Reach:
+        """The commands a person can type to come here."""
+        own = bool(self.migrate_command)
+        return reach_from(os.environ, self.service, self.app_dir, self.alembic, self.app_service, own)
+
+    @cached_property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Every secret among the settings: what must be in no message and no log."""
+        values = (getattr(self, name) for name in secret_names())
+        own = (one for value in values for one in (value if isinstance(value, tuple) else (value,)) if one)
+        return (*own, *(secret for table in self.remotes.values() for secret in table.secrets))
+
+    def local(self, moment: datetime) -> datetime:
+        """The moment in the configured zone, to the second."""
+        return moment.astimezone(self.zone).replace(microsecond=0)
+
+
+def load_settings(app_dir: Path, **overrides: object) -> Settings:
+    """The settings of the app in `app_dir`; `Refused` names the setting, where it came from, and what is wrong."""
+    folder = app_folder(app_dir)
+    check_environment(os.environ)
+    try:
+        settings = Settings(**{**_told_by_file(folder, read_file(folder)), "app_dir": folder, **overrides})
+    except ValidationError as error:
+        raise _refusal(error, folder) from error
+    if unknown := unknown_secret(os.environ, settings.remotes):
+        known = ", ".join(settings.remotes) or "none"
+        raise Refused(f"{unknown} is not a setting of any remote.", hint=f"The remotes: {known}. See `remotes`.")
+    return settings
+
+
+def database_as_told(folder: Path) -> Path:
+    """The database's path as it is set, its links not followed; the default's where what is set is no path."""
+    variables = {name.upper(): value for name, value in os.environ.items()}
+    told = variables.get(_variable("database"), read_file(folder).get("database", ""))
+    try:
+        return _below(folder, Path(str(_path_of(told, folder))))
+    except ValueError:
+        return _below(folder, Settings.model_fields["database"].default)
+
+
+def app_folder(app_dir: Path) -> Path:
+    """`BACKUP_APP_DIR` where it is set, else the given folder; `Refused` where it is not there."""
+    folder = Path(os.environ.get("BACKUP_APP_DIR") or app_dir).absolute()
+    if not folder.is_dir():
+        raise Refused(f"The app folder {folder} is not there.", hint="Set BACKUP_APP_DIR, or unset it.")
+    return folder
+
+
+def read_file(folder: Path) -> dict[str, Any]:
+    """What `backup.toml` says; nothing where there is none."""
+    return parse_file(folder, read_text(folder))
+
+
+def read_text(folder: Path) -> str:
+    """`backup.toml` as it is; empty where there is none. `Untrusted` where others can change it."""
+    path = folder / SETTINGS_FILE
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            require_trusted(path, file.fileno())
+            return file.read().decode()
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as error:
+        raise Refused(f"{path} is not valid TOML: {error}.", hint="Mend it: it is to be text in UTF-8.") from error
+    except IsADirectoryError as error:
+        hint = f"Docker makes a folder where a mounted file is missing: rmdir {path.name}, then `config init`."
+        raise Refused(f"{path} cannot be read: {error.strerror}.", hint) from error
+    except OSError as error:
+        raise Untrusted(f"{path} cannot be read: {error.strerror}.", hint=f"Try: chmod a+r {path}") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """For `open`: a fifo is opened at once, and not when somebody writes into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def parse_file(folder: Path, text: str) -> dict[str, Any]:
+    """What that text would say as `backup.toml`; `Refused` names the line that is no TOML."""
+    path = folder / SETTINGS_FILE
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        reason = str(error).replace("at end of document", f"at its end, line {text.count(chr(10)) + 1}")
+        raise Refused(f"{path} is not valid TOML: {reason}.", hint="Mend that line.") from error
+    except RecursionError as error:
+        raise Refused(f"{path} is not valid TOML: too much lies in one another.", hint="Mend it.") from error
+
+
+def check_file(folder: Path, text: str, typed: str = "") -> Settings:
+    """The settings if that text were `backup.toml`, and the environment had no say; `Refused` as from `load_settings`.
+
+    So what is wrong in the file is found also where a variable hides it. `typed` is a setting that is not there yet.
+    """
+    told = parse_file(folder, text)
+    secrets = secrets_from_files(secret_names(), told, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}")
+    values = {name: value for name, value in told.items() if not _names_a_secret(name)} | secrets
+    try:
+        return _file_alone()(**{**values, "app_dir": folder})
+    except ValidationError as error:
+        raise _refusal(error, folder, text, typed) from error
+
+
+@cache
+def _file_alone() -> type[Settings]:
+    class FileAlone(Settings):
+        hears_environment = False
+
+    return FileAlone
+
+
+def origins(settings: Settings) -> dict[str, str]:
+    """Where each setting's value comes from: the variable, the file, or the default."""
+    in_file = read_file(settings.app_dir).keys()
+    return {name: _origin(name, in_file) for name in Settings.model_fields}
+
+
+def _origin(name: str, in_file: Set[str]) -> str:
+    if variable := overriding_variable(name):
+        return f"environment {variable}"
+    names = {name, name + IN_FILE} if name in secret_names() else {name}
+    return SETTINGS_FILE if names & in_file else "default"
+
+
+def overriding_variable(name: str) -> str:
+    """The variable of the environment that this setting's value comes from; empty where there is none."""
+    in_file = _variable(name + IN_FILE) if name in secret_names() else ""
+    if os.environ.get(in_file):
+        return in_file
+    return _variable(name) if _variable(name) in os.environ else ""
+
+
+def known_name(text: str) -> str:
+    """The setting that is meant, as it is written in the file; `Refused` where there is none of that name."""
+    name = text.removeprefix(PREFIX).lower()
+    if name in Settings.model_fields or _names_a_secret(name):
+        return name
+    table, dot, key = text.rpartition(".")
+    if dot:
+        raise Refused(
+            f"{shown(text)} is in a table of its own.",
+            hint=f"Edit {SETTINGS_FILE}: {shown(key)} below [{shown(table)}].",
+        )
+    raise _unknown(shown(text), name)
+
+
+def secret_names() -> tuple[str, ...]:
+    """The settings that are secrets: each may also be in a file."""
+    return tuple(name for name, field in Settings.model_fields.items() if _holds_secret(field.annotation))
+
+
+def _holds_secret(annotation: object) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, Secret):
+        return True
+    return any(_holds_secret(inner) for inner in get_args(annotation))
+
+
+def _told_by_file(folder: Path, told: dict[str, Any]) -> dict[str, Any]:
+    # A file that is not there must not stop a person who says in the environment to do without it.
+    overridden = {one for name in secret_names() if _variables_set(name) for one in (name, name + IN_FILE)}
+    here = {name: value for name, value in told.items() if name not in overridden}
+    secrets = secrets_from_files(secret_names(), here, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}")
+    return {name: value for name, value in here.items() if not _names_a_secret(name)} | secrets
+
+
+def _variables_set(name: str) -> list[str]:
+    return [one for one in (_variable(name), _variable(name + IN_FILE)) if one in os.environ]
+
+
+def _names_a_secret(name: str) -> bool:
+    return name.endswith(IN_FILE) and name.removesuffix(IN_FILE) in secret_names()
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Variables that begin like a setting and are none: another tool's, or a slip of the pen."""
+    ours = (name for name in environment if name.startswith(PREFIX))
+    return sorted(
+        name for name in ours if not name.removeprefix(PREFIX).startswith(_PLUMBING) and not _is_setting(name)
+    )
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Refuses a variable one slip away from a setting: the wrong database would be backed up, silently."""
+    known = [_variable(name) for name in (*Settings.model_fields, *(name + IN_FILE for name in secret_names()))]
+    for name in unknown_variables(environment):
+        if close := difflib.get_close_matches(name, known, n=1, cutoff=0.85):
+            raise Refused(f"{name} is not a setting.", hint=f"Did you mean {close[0]}?")
+
+
+def _is_setting(variable: str) -> bool:
+    name = variable.removeprefix(PREFIX).lower()
+    return name in Settings.model_fields or _names_a_secret(name)
+
+
+def _path_of(database: object, folder: Path) -> object:
+    """The path as it was given, alone or in a URL."""
+    scheme, mark, rest = str(database).partition("://")
+    if not mark:
+        return database or _fail("is empty")
+    if scheme.split("+")[0] != "sqlite":
+        return _fail(f"is a {scheme} URL, and only sqlite:/// can be backed up")
+    path = rest.partition("?")[0].removeprefix("/")
+    if not (folder / path).exists():
+        path = unquote(path)  # as newer versions of SQLAlchemy read it
+    return path if path and path != ":memory:" else _fail("names no file")
+
+
+def _below(folder: Path, path: Path) -> Path:
+    if "\0" in str(path):
+        _fail("is no path")
+    try:
+        return Path(os.path.abspath(folder / path.expanduser()))
+    except RuntimeError:
+        raise ValueError("begins with a user that is not there") from None
+
+
+def default_backups(folder: Path) -> Path:
+    """`backups` in the app folder, or beside it where that is still inside the project: two apps share no folder."""
+    inside = folder / "backups"
+    return inside if inside.is_dir() or not _is_project(folder.parent, folder) else folder.parent / "backups"
+
+
+def _is_project(folder: Path, app: Path) -> bool:
+    """Whether the app's folder is a part of the project in `folder`: what is there says so, not where it is."""
+    if os.path.lexists(folder / _WRAPPER):
+        return True
+    if folder in (Path("/"), Path(os.path.expanduser("~"))) or any(os.path.lexists(app / mark) for mark in _PROJECT):
+        return False
+    return any(os.path.lexists(folder / mark) for mark in _PROJECT)
+
+
+def _fail(reason: str) -> object:
+    raise ValueError(reason)
+
+
+def _refusal(error: ValidationError, folder: Path, text: str | None = None, typed: str = "") -> Refused:
+    """What is wrong, and where: in the environment, or in that text of the file, or as it was typed."""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else "database"
+    variables = _variables_set(name) if text is None else []
+    where = variables[0] if variables else name if name == typed else _place(folder, name, text)
+    if first["type"] == "extra_forbidden":
+        return _unknown(where, name)
+    reason = first["msg"].removeprefix("Value error, ")
+    hidden = first["input"] is None or not first["loc"] or name in (*secret_names(), "remotes")
+    given = "" if hidden else f" {_without_password(first['input'])}"
+    return Refused(f"{where}{given}: {reason[0].lower()}{reason[1:]}.", hint=_allowed(name))
+
+
+def _unknown(where: str, name: str) -> Refused:
+    close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    return Refused(f"{where} is not a setting.", hint=f"Did you mean {close[0]}?" if close else "See `config`.")
+
+
+def _allowed(name: str) -> str:
+    from backupkit.config.schema import allowed  # it is made from the settings
+
+    may = allowed(name)
+    return (f"It may be {may}. " if may else "") + "`config` shows every setting and its origin."
+
+
+def _place(folder: Path, name: str, text: str | None) -> str:
+    """The name, the file and the line, as far as it can be seen which one it is."""
+    with suppress(Refused):
+        text = read_text(folder) if text is None else text
+    names = f"{re.escape(name)}(?:{IN_FILE})?" if name in secret_names() else re.escape(name)
+    found = re.search(rf"""^[ \t]*\[*[ \t]*["']?{names}["']?[ \t]*[\].=]""", text or "", re.M)
+    line = f", line {(text or '').count(chr(10), 0, found.start()) + 1}" if found else ""
+    return f"{shown(name)} in {folder / SETTINGS_FILE}{line}"
+
+
+def _without_password(value: object) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", repr(value))

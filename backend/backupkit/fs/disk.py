@@ -1,0 +1,558 @@
+"""The disk: what these functions wrote, renamed or removed is durable when they return, unless a name says otherwise.
+
+Nothing here follows a symlink below the folder it was given, and nothing here knows SQLite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import hashlib
+import io
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from backupkit.fs import mounts as mount_table
+from backupkit.fs import tree
+from backupkit.fs.descriptors import FOLDER
+from backupkit.fs.descriptors import remove_tree as remove_tree
+
+CHUNK = 1 << 20
+MOST_STATE = 64 << 20  # bytes of a file of our own: what is longer was not written by us
+DRAFT_PREFIX = ".draft-"  # whatever is not finished yet: a killed run's are cleared by the next
+_FICLONE = 0x40049409 if sys.platform == "linux" else 0
+_NOT_THERE = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a fifo in the place of a file is not waited for
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class ReadError(OSError):
+    """An open file could not be read: its disk fails. `handle` says which of two files it was."""
+
+    handle = -1
+
+
+class Opened:
+    """A file or folder, open for a block. A class, since it is entered for each of many files: it costs a fifth."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, path: str | Path, flags: int, within: int | None = None) -> None:
+        try:
+            self._handle = os.open(path, flags | os.O_CLOEXEC, 0o600, dir_fd=within)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG or within is not None:
+                raise
+            self._handle = _open_far(str(path), flags | os.O_CLOEXEC)
+
+    def __enter__(self) -> int:
+        return self._handle
+
+    def __exit__(self, _kind: object, error: object, _trace: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error.filename, str | bytes):
+            error.filename = _path_of(self._handle)  # of an open file the system does not say which
+        os.close(self._handle)
+
+
+def open_plain(path: Path, most: int) -> BinaryIO:
+    """A plain file of at most so many bytes, open for reading; `OSError` for anything else, which is not opened."""
+    _require_plain(os.lstat(path), path, most)  # before it is opened: opening a device can do things
+    handle = os.open(path, _FILE | os.O_CLOEXEC)
+    try:
+        _require_plain(os.fstat(handle), path, most)
+    except BaseException:
+        os.close(handle)
+        raise
+    return io.BufferedReader(NamedFile(handle, path))
+
+
+class NamedFile(io.FileIO):
+    """A file open for reading whose errors say where it lies: the system does not. The handle is its own then."""
+
+    def __init__(self, handle: int, path: Path) -> None:
+        super().__init__(handle)
+        self.name = str(path)
+
+    def readinto(self, target: Any, /) -> int | None:
+        try:
+            return super().readinto(target)
+        except OSError as error:
+            error.filename = self.name
+            raise
+
+    def readall(self) -> bytes:
+        try:
+            return super().readall()
+        except OSError as error:
+            error.filename = self.name
+            raise
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The content of such a file."""
+    with open_plain(path, most) as file:
+        return file.read(most)
+
+
+def _require_plain(facts: os.stat_result, path: Path, most: int) -> None:
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    if facts.st_size > most:
+        raise OSError(errno.EFBIG, f"it has {facts.st_size} bytes, and {most} at most are read", str(path))
+
+
+def _open_far(path: str, flags: int) -> int:
+    """A file or folder whose path has more bytes than the system takes at once, opened step by step."""
+    *above, name = path.split("/")
+    within = os.open(above.pop(0) or "/", FOLDER)
+    try:
+        for step in above:
+            inner = os.open(step or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=within)
+            os.close(within)
+            within = inner
+        return os.open(name, flags, 0o600, dir_fd=within)
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(within)
+
+
+def sync_file(path: Path) -> None:
+    """The file's content is on disk."""
+    _sync(path, _FILE)
+
+
+def sync_folder(path: Path) -> None:
+    """The names in the folder are on disk: without it a rename or a new file may vanish with the power."""
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_tree(folder: Path) -> None:
+    """Everything below the folder is on disk; an error of the disk is raised.
+
+    One call for the whole file system where the system has it (syncfs, Linux; it reports write errors since 5.8).
+    """
+    if hasattr(_libc, "syncfs"):
+        with Opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
+            if _libc.syncfs(handle):
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code), str(folder))
+        return
+    for entry in tree.walk(folder):
+        if entry.form == "file":
+            sync_file(folder / entry.path)
+        elif entry.form == "folder":
+            sync_folder(folder / entry.path)
+    sync_folder(folder)
+
+
+def write_file(
+    path: Path, content: bytes, mode: int = 0o600, like: os.stat_result | None = None, is_ours: bool = False
+) -> None:
+    """The file has this content, or stays as it was: written beside, synced, renamed, its folder synced.
+
+    Its owner is the folder's, and its mode as given; or both are those of `like`; or it `is_ours`, whoever we are.
+    """
+    # A name of its own: two processes may write one file at once, and the last one wins.
+    draft = path.with_name(f"{DRAFT_PREFIX}{path.name}-{os.urandom(4).hex()}")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
+            if not is_ours and os.geteuid() == 0:
+                owner = like or os.stat(path.parent)
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            if like:
+                os.fchmod(file.fileno(), stat.S_IMODE(like.st_mode))
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        rename(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
+
+
+@contextlib.contextmanager
+def drafted(target: Path) -> Iterator[Path]:
+    """Where to write a new file, synced; it gets its name when the block ends, and nothing is left if that fails."""
+    draft = target.with_name(f"{DRAFT_PREFIX}{target.name}")
+    try:
+        yield draft
+        _give_new(draft, os.stat(target.parent))
+        rename(draft, target)
+    except BaseException:
+        remove(draft)
+        raise
+
+
+def open_or_make(path: Path, flags: int, mode: int) -> tuple[int, bool]:
+    """The file, open for reading and writing, and whether it is new: then it belongs to the owner of its folder.
+
+    For reading too, since a fifo would be waited for otherwise; new for sure, since it is given away.
+    """
+    flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, flags), False
+        with contextlib.suppress(FileExistsError):
+            return make_file(path, flags, mode), True
+
+
+def make_file(path: Path, flags: int = os.O_RDWR, mode: int = 0o600) -> int:
+    """A new file, open for writing, which belongs to the owner of its folder; `FileExistsError` for any other."""
+    handle = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    if os.geteuid() == 0:
+        owner = os.stat(path.parent)
+        os.fchown(handle, owner.st_uid, owner.st_gid)
+    return handle
+
+
+def _give_new(path: Path, owner: os.stat_result) -> None:
+    """A file that was just made belongs to the owner (root may say so): not what somebody has put in its place."""
+    if os.geteuid() != 0:
+        return
+    with Opened(path, _FILE) as handle:
+        facts = os.fstat(handle)
+        if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
+            os.fchown(handle, owner.st_uid, owner.st_gid)
+
+
+def rewrite_file(path: Path, content: bytes) -> None:
+    """A person's own file has this content, or stays as it was; owner and mode stay, and a link to it stays one.
+
+    A new one is readable for all. A mount of its own is written over in place, since no rename can replace it: killed
+    there, it has the old content, or the new one and perhaps empty lines behind it.
+    """
+    path = Path(os.path.realpath(path))
+    if str(path) in mounts():
+        return _write_over(path, content)
+    for left in path.parent.glob(f"{DRAFT_PREFIX}{path.name}-*"):  # by a killed run
+        remove(left)
+    write_file(path, content, 0o644, os.stat(path) if path.exists() else None)
+
+
+def mounts() -> set[str]:
+    """Every place where something is mounted, as far as the system shows them."""
+    return {mount.place for mount in mount_table.read()}
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[bool]:
+    """Whether no other process is in such a block for that folder; the kernel's lock, which leaves nothing behind."""
+    with Opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
+def rename(source: Path, target: Path) -> None:
+    """The new name is on disk; a file of that name was replaced in one step."""
+    os.rename(source, target)
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+
+
+def publish(draft: Path, final: Path) -> None:
+    """A finished folder gets its name, which must be free: rename would replace an empty folder silently."""
+    sync_tree(draft)
+    if os.path.lexists(final):
+        raise FileExistsError(17, os.strerror(17), str(final))
+    rename(draft, final)
+
+
+def remove(path: Path) -> None:
+    """The file is gone; that it was not there is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+        sync_folder(path.parent)
+
+
+def discard_tree(draft: Path, folder: Path) -> None:
+    """Gone in one step as far as a reader can see: renamed to `draft` first, then removed.
+
+    A folder of another user, which we could not empty, keeps its name: `PermissionError`.
+    """
+    _require_ours(folder)
+    rename(folder, draft)
+    remove_tree(draft)
+
+
+def copy_contents(source: int, target: int, facts: os.stat_result) -> tuple[int, str]:
+    """Bytes copied and the SHA-256 of what the target holds, each byte read once; not yet synced.
+
+    The blocks are shared where the file system can do that, and holes stay holes. `facts` are the source's.
+    """
+    if _clone(source, target):
+        return os.fstat(target).st_size, hash_contents(target)
+    return write_contents(_chunks(source, facts.st_size), target, facts.st_blocks * 512 < facts.st_size)
+
+
+def write_contents(chunks: Iterable[bytes], target: int, sparse: bool = False) -> tuple[int, str]:
+    """Bytes written and their SHA-256; not yet synced. Chunks of zeros become holes where `sparse`."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        digest.update(chunk)
+        if sparse and chunk.count(0) == len(chunk):
+            os.lseek(target, len(chunk), os.SEEK_CUR)
+        else:
+            _write_all(target, chunk)
+        size += len(chunk)
+    if sparse:
+        os.ftruncate(target, size)
+    return size, digest.hexdigest()
+
+
+def copy_file(
+    source: str | Path,
+    target: str | Path,
+    dressed: bool = False,
+    owner: tuple[int, int] | None = None,
+    within: tuple[int | None, int | None] = (None, None),
+) -> int:
+    """The bytes copied into a new file that only its owner may read, the fastest way there is; not yet synced.
+
+    Where `dressed` it has the source's mode and times, and the given owner, or the source's. `within` are open folders
+    that hold the source and the target.
+    """
+    with Opened(source, _FILE, within[0]) as original, Opened(target, _NEW, within[1]) as copied:
+        size = copy_open(original, copied)
+        if dressed:
+            dress_open(copied, os.fstat(original), owner)
+        return size
+
+
+def copy_open(source: int, target: int) -> int:
+    """The same for files that are open; the target is new and empty."""
+    facts = os.fstat(source)
+    if _clone(source, target) or _copied_by_the_kernel(source, target, facts):
+        return facts.st_size
+    return copy_contents(source, target, facts)[0]
+
+
+def copy_and_hash(source: Path, target: str | Path, within: int | None = None) -> str:
+    """The same, and the SHA-256 of what was copied; the target may be a name in an open folder."""
+    with Opened(source, _FILE) as original, Opened(target, _NEW, within) as copied:
+        return copy_contents(original, copied, os.fstat(original))[1]
+
+
+def copy_file_to(source: str, within: int, folder: int, name: str) -> None:
+    """A file in an open folder, on disk, as a new one of that name in another; only its owner may read it."""
+    with Opened(name, _NEW, folder) as target, Opened(source, _FILE, within) as original:
+        copy_contents(original, target, os.fstat(original))
+        os.fsync(target)
+
+
+def same_content(one: str | Path, two: str | Path, check: Callable[[int], None] = lambda _count: None) -> bool:
+    """Whether two files of one size hold the same bytes; `check` hears of every chunk read."""
+    with Opened(one, _FILE) as left, Opened(two, _FILE) as right:
+        return same_open(left, right, check)
+
+
+def same_open(left: int, right: int, check: Callable[[int], None] = lambda _count: None) -> bool:
+    """The same of open files, from where they are. A `ReadError` says which of them it was."""
+    for chunk in _chunks(left, os.fstat(left).st_size):
+        if chunk != _read(right, len(chunk)):
+            return False
+        check(len(chunk))
+    return not _read(right, 1)
+
+
+def hash_file(path: str | Path, check: Callable[[int], None] = lambda _count: None) -> str:
+    """SHA-256 of a file that is no symlink. Never for a live database: closing it drops SQLite's locks."""
+    with Opened(path, _FILE) as handle:
+        return hash_contents(handle, check)
+
+
+def hash_from_disk(handle: int) -> str:
+    """SHA-256 of what is on the disk, as far as the system can be told to forget what it holds in memory."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    return hash_contents(handle)
+
+
+def hash_contents(handle: int, check: Callable[[int], None] = lambda _count: None) -> str:
+    """SHA-256 of an open file, from its beginning; `check` hears of every chunk read."""
+    os.lseek(handle, 0, os.SEEK_SET)
+    digest = hashlib.sha256()
+    for chunk in _chunks(handle, os.fstat(handle).st_size):
+        digest.update(chunk)
+        check(len(chunk))
+    return digest.hexdigest()
+
+
+def lines_backwards(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a text from its last to its first, without holding more than a chunk of them."""
+    end, rest = file.seek(0, os.SEEK_END), b""
+    while end:
+        begin = max(0, end - CHUNK)
+        file.seek(begin)
+        first, *whole = (file.read(end - begin) + rest).split(b"\n")
+        yield from (line for line in reversed(whole) if line)
+        end, rest = begin, first
+    if rest:
+        yield rest
+
+
+def free_space(folder: Path) -> int:
+    """Bytes an ordinary user can still write where the folder is, or will be."""
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    facts = os.statvfs(existing)
+    return facts.f_bavail * facts.f_frsize
+
+
+def is_full(folder: Path) -> bool:
+    """Whether not even a small file finds room there, for want of bytes or of file entries."""
+    facts = os.statvfs(folder)
+    return facts.f_bavail * facts.f_frsize < 1 << 16 or bool(facts.f_files and not facts.f_favail)
+
+
+def make_folder(folder: Path, mode: int = 0o755) -> None:
+    """The folder is there, and belongs to whom its parent belongs to."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent, mode)
+    folder.mkdir(mode=mode, exist_ok=True)
+    give(folder, owner_of(folder.parent))
+    sync_folder(folder.parent)
+
+
+def owner_of(path: Path) -> tuple[int, int]:
+    """User and group id."""
+    facts = os.lstat(path)
+    return facts.st_uid, facts.st_gid
+
+
+def give(path: Path, owner: tuple[int, int]) -> None:
+    """The path belongs to the owner where we may say so (root may); a symlink itself, not its target."""
+    if os.geteuid() == 0:
+        os.chown(path, *owner, follow_symlinks=False)
+
+
+def dress_open(handle: int, facts: os.stat_result, owner: tuple[int, int] | None = None) -> None:
+    """Owner, mode and times of `facts` for what is open; the given owner instead, if one is given."""
+    times = (facts.st_atime_ns, facts.st_mtime_ns)
+    furnish(handle, owner or (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), times)
+
+
+def dress_link(folder: int, name: str, owner: tuple[int, int], times: tuple[int, int]) -> None:
+    """A link in an open folder gets owner (where we may say so) and times; what it points to is not touched."""
+    if os.geteuid() == 0:
+        os.chown(name, *owner, dir_fd=folder, follow_symlinks=False)
+    os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+
+
+def furnish(place: int | Path, owner: tuple[int, int], mode: int, times: tuple[int, int]) -> None:
+    """A file or folder gets owner (where we may say so), mode and times (of access and change, in ns)."""
+    if os.geteuid() == 0:
+        os.chown(place, *owner)  # first: it clears bits of the mode
+    os.chmod(place, mode)
+    os.utime(place, ns=times)
+
+
+def _sync(path: Path, flags: int) -> None:
+    with Opened(path, flags) as handle:
+        if sys.platform == "darwin":
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(handle)
+
+
+def _copied_by_the_kernel(source: int, target: int, facts: os.stat_result) -> bool:
+    """Whether the content went over without passing through this process (copy_file_range, Linux).
+
+    It may refuse, or stop short, on some file systems; and it fills holes.
+    """
+    left = facts.st_size
+    if not hasattr(os, "copy_file_range") or facts.st_blocks * 512 < left:
+        return False
+    try:
+        while left and (count := os.copy_file_range(source, target, left)):
+            left -= count
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
+    if left:
+        os.lseek(source, 0, os.SEEK_SET)
+        os.lseek(target, 0, os.SEEK_SET)
+        os.ftruncate(target, 0)
+    return not left
+
+
+def _clone(source: int, target: int) -> bool:
+    """Whether the target shares the source's blocks now (FICLONE: XFS, Btrfs, bcachefs)."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
+
+
+def _chunks(handle: int, size: int) -> Iterator[bytes]:
+    """The file to its end, a small one of that size in one read: room for a chunk costs more than its content."""
+    left = size
+    while chunk := _read(handle, min(CHUNK, left + 1) if left >= 0 else CHUNK):
+        yield chunk
+        left -= len(chunk)
+        if left == 0:
+            return
+
+
+def _read(handle: int, count: int) -> bytes:
+    try:
+        return os.read(handle, count)
+    except OSError as error:
+        failed = ReadError(error.errno, error.strerror, _path_of(handle))
+        failed.handle = handle
+        raise failed from error
+
+
+def _path_of(handle: int) -> str | None:
+    """Where an open file lies, as far as the system tells."""
+    try:
+        return os.readlink(f"/proc/self/fd/{handle}")
+    except OSError:
+        return None
+
+
+def _write_all(target: int, chunk: bytes) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(target, view) :]
+
+
+def _write_over(path: Path, content: bytes) -> None:
+    with Opened(path, os.O_RDWR | os.O_NOFOLLOW) as handle:
+        before = os.pread(handle, os.fstat(handle).st_size, 0)
+        # In one call, which a kill does not divide; a full disk may.
+        if os.pwrite(handle, content.ljust(len(before), b"\n"), 0) < len(content):
+            os.pwrite(handle, before, 0)
+            os.ftruncate(handle, len(before))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.ftruncate(handle, len(content))
+        os.fsync(handle)
+
+
+def _require_ours(folder: Path) -> None:
+    if os.geteuid() == 0:
+        return
+    if os.lstat(folder).st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder))
+    for entry in tree.walk(folder, unreadable=_pass_over):
+        if entry.form == "folder" and entry.facts.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), f"{folder}/{entry.path}")
+
+
+def _pass_over(_path: str, _error: OSError) -> None:
+    """A closed folder of ours is opened when it is emptied."""

@@ -1,0 +1,125 @@
+"""Folders of the toolkit's own, in a folder that others may write to: opened step by step, and no link followed.
+
+What is in them is input all the same: they are taken only from this user, from root and from the owner of the folder
+that they are in, and only if nobody else can write to them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from backupkit.fs import descriptors
+from backupkit.fs.trust import keeps_modes
+from backupkit.model.errors import BackupError
+
+_BASE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # that one may be a link: a person has named it
+
+
+@contextlib.contextmanager
+def existing(base: Path, *names: str) -> Iterator[Path | None]:
+    """The folder `base/names…` under a path that nobody can turn elsewhere until the block ends; None if there is none.
+
+    Raises `BackupError` for what is no folder of ours.
+    """
+    try:
+        handle = _open(base, names, make=False)
+    except (FileNotFoundError, NotADirectoryError):  # the latter of the base alone
+        yield None
+        return
+    with _anchored(handle, base.joinpath(*names)) as path:
+        yield path
+
+
+@contextlib.contextmanager
+def made(base: Path, *names: str) -> Iterator[Path]:
+    """The same; it is made where it is not there, and can be written to."""
+    handle = _open(base, names, make=True)
+    path = base.joinpath(*names)
+    if not os.access(_by_handle(handle, path), os.W_OK | os.X_OK):
+        os.close(handle)
+        raise _another_user_s(path, base)
+    with _anchored(handle, path) as anchored:
+        yield anchored
+
+
+def _open(base: Path, names: tuple[str, ...], make: bool) -> int:
+    handle, path = os.open(base, _BASE), base
+    owners = {0, os.geteuid(), os.fstat(handle).st_uid}
+    for name in names:
+        above, path = handle, path / name
+        try:
+            handle = _open_one(name, above, path, base, make)
+        finally:
+            os.close(above)
+        if why := _why_not_trusted(handle, owners):
+            os.close(handle)
+            raise BackupError(f"{path} is not taken: {why}.", hint=_chown(base))
+    return handle
+
+
+def _open_one(name: str, within: int, path: Path, base: Path, make: bool) -> int:
+    try:
+        return descriptors.open_folder(name, within)
+    except FileNotFoundError:
+        if not make:
+            raise
+    except NotADirectoryError as error:
+        raise BackupError(
+            f"{path} is a link or a file, where this toolkit keeps a folder of its own.",
+            hint=f"Look at it: ls -ld {path}. Then remove it: rm {path}",
+        ) from error
+    except PermissionError as error:
+        raise _another_user_s(path, base) from error
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=within)
+    handle = _open_one(name, within, path, base, make=False)
+    if os.geteuid() == 0:
+        facts = os.fstat(within)
+        os.fchown(handle, facts.st_uid, facts.st_gid)
+    os.fsync(within)
+    return handle
+
+
+def _why_not_trusted(handle: int, owners: set[int]) -> str:
+    facts = os.fstat(handle)
+    if facts.st_uid not in owners:
+        return f"it belongs to user {facts.st_uid}"
+    if not facts.st_mode & 0o022:
+        return ""
+    if facts.st_uid != os.geteuid():
+        return "other users can write to it" if keeps_modes(facts.st_dev) else ""
+    with contextlib.suppress(OSError):
+        os.fchmod(handle, stat.S_IMODE(facts.st_mode) & ~0o022)  # our own: others have nothing to do there
+    return ""
+
+
+def _another_user_s(path: Path, base: Path) -> BackupError:
+    return BackupError(f"{path} belongs to another user, and this is user {os.geteuid()}.", hint=_chown(base))
+
+
+def _chown(base: Path) -> str:
+    return f"As root: chown -R {os.geteuid()}:{os.getegid()} {base}, and chmod -R go-w {base}"
+
+
+@contextlib.contextmanager
+def _anchored(handle: int, path: Path) -> Iterator[Path]:
+    """The open folder's path, and the handle closed at the end. An error names the place as a person knows it."""
+    anchor = _by_handle(handle, path)
+    try:
+        yield anchor
+    except OSError as error:
+        if isinstance(error.filename, str) and error.filename.startswith(f"{anchor}/"):
+            error.filename = str(path) + error.filename.removeprefix(str(anchor))
+        raise
+    finally:
+        os.close(handle)
+
+
+def _by_handle(handle: int, path: Path) -> Path:
+    """A path by the open handle, where the system has such paths (Linux); else the path as it is."""
+    anchor = Path(f"/proc/self/fd/{handle}")
+    return anchor if anchor.is_dir() else path

@@ -1,0 +1,35 @@
+"""Room on the disk, counted before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backupkit.fs import disk
+from backupkit.model.errors import NoSpace
+
+# What file systems take beside the content: folders, journals, rounding up to blocks.
+_SHARE, _FLOOR = 0.02, 4 << 20
+
+
+def require(needed: int, folder: Path, what: str) -> None:
+    """There is room for `needed` bytes and a margin where `folder` is, else `NoSpace`, and nothing was written."""
+    wanted, free = with_margin(needed), disk.free_space(folder)
+    if wanted > free:
+        raise NoSpace(
+            f"{what} needs {human(wanted)} in {folder}, and {human(free)} are free; nothing was changed.",
+            hint="Make room there: `list` shows the backups and their sizes.",
+        )
+
+
+def with_margin(needed: int) -> int:
+    """The bytes to ask for, so that `needed` fit; nothing for nothing."""
+    return int(needed * (1 + _SHARE)) + _FLOOR if needed else 0
+
+
+def human(size: float) -> str:
+    """Bytes as people read them: `12.3 MB`, powers of 1000."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,220 @@
+"""The staging area of a restore: a folder of ours inside each live folder, which says whose it is.
+
+    .backupkit-staging/     nobody else may write into it
+      restore.json          the restore that it belongs to: there before anything else, and removed last
+      database/NAME         what is to replace the live database
+      uploads/…             what is to be done to the uploads (`sources/delta_apply`)
+
+Inside the live folder, because a rename crosses no mount. It is input: what is not ours is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from backupkit.fs import descriptors, disk
+from backupkit.model.backup import STAGING
+from backupkit.model.errors import BackupError
+
+AreaPart = Literal["database", "uploads"]
+_MARK = "restore.json"
+_MARK_DRAFT = "restore.json.new"
+_MOST = 1 << 16  # bytes of the mark
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A restore as its staging areas name it: its id, its safety copy's name and inode, and the folder that was in."""
+
+    id: str
+    safety: str
+    inode: int
+    backups: str
+
+
+class Area(NamedTuple):
+    """One part of a staging area: the open live folder, and the open folder of the part in it."""
+
+    live: int
+    folder: int
+
+
+def identify(backups: Path, safety: str, restore: str = "") -> Identity:
+    """A new restore (or the one with that id), whose safety copy lies in that backups folder."""
+    return Identity(restore or os.urandom(16).hex(), safety, (backups / safety).stat().st_ino, str(backups))
+
+
+def is_of(identity: Identity, backups: Path) -> bool:
+    """Whether that restore's safety copy lies in this backups folder: this very one, and no copy of it."""
+    with contextlib.suppress(OSError):
+        return os.lstat(backups / identity.safety).st_ino == identity.inode
+    return False
+
+
+def place_of(live: Path, part: AreaPart | None = None) -> Path:
+    """Where the staging area lies, or that part of it."""
+    return live / STAGING / part if part else live / STAGING
+
+
+def make(live: Path, identity: Identity) -> None:
+    """The live folder has a staging area that belongs to that restore, and nothing in it; that is on disk."""
+    with descriptors.naming(live), _opened_live(live) as root:
+        with contextlib.suppress(FileExistsError):  # the database may lie in the uploads folder itself
+            os.mkdir(STAGING, 0o700, dir_fd=root)
+        with _opened_area(root, live) as area:
+            if (found := _read_mark(area, live)) and found != identity:
+                raise _not_ours(live / STAGING, "it belongs to another restore")
+            _write_mark(area, identity)
+        os.fsync(root)
+
+
+def add(live: Path, part: AreaPart, identity: Identity) -> None:
+    """The area has a new empty folder for that part."""
+    with descriptors.naming(live), _opened_live(live) as root, _opened_area(root, live) as area:
+        os.mkdir(part, 0o700, dir_fd=area)
+        os.fsync(area)
+
+
+@contextlib.contextmanager
+def opened(live: Path, part: AreaPart, restore: str) -> Iterator[Area]:
+    """That part of the staging area of the restore with that id; `BackupError` where there is none."""
+    with contextlib.ExitStack() as stack:
+        try:
+            root = stack.enter_context(_opened_live(live))
+            area = stack.enter_context(_opened_area(root, live))
+            found = _read_mark(area, live)
+            if found is None or found.id != restore:
+                raise _not_staged(live)
+            folder = stack.enter_context(_opened_ours(part, area, live / STAGING / part))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _not_staged(live) from error
+        yield Area(root, folder)
+
+
+def exists(live: Path) -> bool:
+    """Whether anything has the area's name."""
+    return os.path.lexists(live / STAGING)
+
+
+def owner_of_area(live: Path) -> Identity | None:
+    """The restore that the area belongs to; None where there is no area, or an empty one that says nothing yet.
+
+    Raises `BackupError` for what is not ours, or holds something and says nothing.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            root = stack.enter_context(_opened_live(live))
+            area = stack.enter_context(_opened_area(root, live))
+        except FileNotFoundError:
+            return None
+        found = _read_mark(area, live)
+        if found is None and set(os.listdir(area)) - {_MARK_DRAFT}:
+            raise BackupError(
+                f"{live / STAGING} does not say which restore it belongs to; nothing was touched.",
+                hint="Look what is in it. If no restore by an earlier version is unfinished, remove it.",
+            )
+        return found
+
+
+def remove(live: Path, restore: str | None) -> None:
+    """No area of the restore with that id is left there, nor one that says nothing yet, and that is on disk.
+
+    Whose it is it says to the last. That of another restore stays.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            root = stack.enter_context(_opened_live(live))
+            area = stack.enter_context(_opened_area(root, live))
+        except FileNotFoundError:
+            return
+        stack.enter_context(descriptors.naming(live / STAGING))
+        names = set(os.listdir(area))
+        found = _read_mark(area, live)
+        if (found and found.id != restore) or (not found and names - {_MARK_DRAFT}):
+            return
+        for name in sorted(names, key=lambda name: name == _MARK):
+            descriptors.remove_tree_in(name, area)
+        os.rmdir(STAGING, dir_fd=root)
+        os.fsync(root)
+
+
+def _opened_live(live: Path) -> AbstractContextManager[int]:
+    """The live folder, which the settings may name by a link."""
+    return descriptors.opened(live, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _opened_area(root: int, live: Path) -> AbstractContextManager[int]:
+    return _opened_ours(STAGING, root, live / STAGING)
+
+
+@contextlib.contextmanager
+def _opened_ours(name: str, within: int, shown: Path) -> Iterator[int]:
+    try:
+        handle = descriptors.open_folder(name, within)
+    except NotADirectoryError as error:
+        raise _not_ours(shown, "it is no folder") from error
+    try:
+        if why := descriptors.why_not_ours(handle):
+            raise _not_ours(shown, why)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _write_mark(area: int, identity: Identity) -> None:
+    document = {"id": identity.id, "safety": identity.safety, "inode": identity.inode, "backups": identity.backups}
+    content = json.dumps(document, indent=2).encode()
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_MARK_DRAFT, dir_fd=area)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with disk.Opened(_MARK_DRAFT, flags, area) as handle:
+        disk.write_contents((content,), handle)
+        os.fsync(handle)
+    os.rename(_MARK_DRAFT, _MARK, src_dir_fd=area, dst_dir_fd=area)
+    os.fsync(area)
+
+
+def _read_mark(area: int, live: Path) -> Identity | None:
+    try:
+        with descriptors.opened(_MARK, descriptors.FILE, area) as handle:
+            if why := descriptors.why_not_ours(handle):
+                raise _not_ours(live / STAGING / _MARK, why)
+            return _parsed(os.read(handle, _MOST))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _not_ours(live / STAGING / _MARK, "it cannot be read") from error
+
+
+def _parsed(content: bytes) -> Identity:
+    match json.loads(content):
+        case {"id": str(id), "safety": str(safety), "inode": int(inode), "backups": str(backups), **rest} if not rest:
+            found = Identity(id, safety, inode, backups)
+        case _:
+            raise ValueError(content)
+    if not _ID.fullmatch(found.id) or not found.safety or "/" in found.safety or found.safety.startswith("."):
+        raise ValueError(content)
+    return found
+
+
+def _not_ours(path: Path, why: str) -> BackupError:
+    return BackupError(
+        f"{path} is not to be trusted ({why}); nothing was touched.",
+        hint=f"Look what it is (ls -ld {path}). If no restore is unfinished, remove it.",
+    )
+
+
+def _not_staged(live: Path) -> BackupError:
+    return BackupError(
+        f"A restore is unfinished, and what it staged is not in {live}; nothing was touched.",
+        hint="Run this where the restore ran, with its BACKUP_DATABASE and BACKUP_UPLOADS; see `config`.",
+    )

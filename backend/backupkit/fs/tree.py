@@ -1,0 +1,277 @@
+"""A folder tree of any depth, looked at and copied without ever following a symlink in it.
+
+Names are the file system's own, whatever their bytes (surrogateescape). The order is parents first, then by name,
+so that two trees can be walked side by side.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from backupkit.fs.descriptors import open_folder
+
+Form = Literal["file", "folder", "link", "special"]
+Skip = Callable[[str, os.stat_result, os.stat_result], bool]
+"""Whether to pass over an entry and what is in it: by its path, what it is, and what the folder is that it is in."""
+Unreadable = Callable[[str, OSError], None]
+"""Hears the path of what cannot be read, and why."""
+_MOST_OPEN = 16  # folders above the one that is open, kept open too: going up costs nothing then
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in a tree: its path relative to the root, what `lstat` says, and a link's target."""
+
+    path: str
+    facts: os.stat_result
+    target: str = ""
+
+    @property
+    def form(self) -> Form:
+        return form_of(self.facts.st_mode)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What the walk is ordered by."""
+        return tuple(self.path.split("/"))
+
+
+def form_of(mode: int) -> Form:
+    """File, folder, link, or what cannot be copied: a socket, a fifo, a device."""
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "link" if stat.S_ISLNK(mode) else "special"
+
+
+class OpenFolder:
+    """One open folder at or below a root, moved from folder to folder: no link is followed, no path is too long.
+
+    However deep it stands, only a few files are open.
+    """
+
+    def __init__(self, root: str | Path, opened: int | None = None) -> None:
+        # The root itself may be a link that a setting names; nothing below it may.
+        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if opened is None else os.dup(opened)
+        self._handles: list[int | None] = [handle]
+        self._names: list[str] = []
+        self._at: str | None = ""  # the path, where it is known without putting it together
+        self.root = os.fspath(root)
+
+    @property
+    def path(self) -> str:
+        """Where it is, relative to the root."""
+        if self._at is None:
+            self._at = "/".join(self._names)
+        return self._at
+
+    @property
+    def handle(self) -> int:
+        """The open folder; `FileNotFoundError` where it was moved away meanwhile, and can be opened no more."""
+        handle = self._handles[-1]
+        return self._reopened() if handle is None else handle
+
+    def facts(self) -> os.stat_result:
+        """What the system says of the folder."""
+        try:
+            return os.fstat(self.handle)
+        except OSError as error:
+            error.filename = self._shown()
+            raise
+
+    def names(self) -> list[str]:
+        """What is in it, in order."""
+        try:
+            return sorted(os.listdir(self.handle))
+        except OSError as error:
+            error.filename = self._shown()
+            raise
+
+    def enter(self, name: str) -> None:
+        """Go into a folder; `NotADirectoryError` where it is none, a link to one included."""
+        self._append(name, open_folder(name, self.handle))
+
+    def leave(self) -> None:
+        """Go back up."""
+        handle = self._handles.pop()
+        self._names.pop()
+        self._at = None
+        if handle is not None:
+            os.close(handle)
+
+    def go(self, path: str) -> int:
+        """Go to that folder, by the shortest way, and return its handle."""
+        if path == self._at:
+            return self.handle
+        wanted = path.split("/") if path else []
+        same = next((n for n, (one, two) in enumerate(zip(self._names, wanted, strict=False)) if one != two), None)
+        for _ in range(len(self._names) - (min(len(self._names), len(wanted)) if same is None else same)):
+            self.leave()
+        for name in wanted[len(self._names) :]:
+            self.enter(name)
+        self._at = path
+        return self.handle
+
+    def close(self) -> None:
+        for handle in self._handles:
+            if handle is not None:
+                os.close(handle)
+        self._handles.clear()
+
+    def _shown(self) -> str:
+        return os.path.join(self.root, *self._names)
+
+    def _append(self, name: str, handle: int) -> None:
+        self._names.append(name)
+        self._handles.append(handle)
+        self._at = None
+        above = len(self._handles) - 2 - _MOST_OPEN
+        if above > 0 and (far := self._handles[above]) is not None:
+            os.close(far)
+            self._handles[above] = None
+
+    def _reopened(self) -> int:
+        """The way down again, from the nearest folder above that is still open."""
+        level = next(n for n in reversed(range(len(self._handles))) if self._handles[n] is not None)
+        names, self._names = self._names[level:], self._names[:level]
+        del self._handles[level + 1 :]
+        try:
+            while names:
+                self._append(names[0], open_folder(names[0], self.handle))
+                del names[0]
+        finally:  # the same place, opened or not
+            self._names += names
+            self._handles += [None] * len(names)
+        return self.handle
+
+
+class Parents:
+    """The open folder that holds a path, kept open for the next path in it; no link on the way is followed.
+
+    The root may be open already.
+    """
+
+    def __init__(self, root: str | Path, opened: int | None = None) -> None:
+        self._folder = OpenFolder(root, opened)
+
+    @contextmanager
+    def of(self, path: str) -> Iterator[tuple[int, str]]:
+        """The folder, and the name of the path in it; an error in the block has the whole path in it."""
+        below, _, name = path.rpartition("/")
+        try:
+            yield self._folder.go(below), name
+        except OSError as error:
+            error.filename = f"{self._folder.root}/{path}"  # the system knew only the last name of it
+            raise
+
+    def go(self, path: str) -> int:
+        """That folder itself, open."""
+        return self._folder.go(path)
+
+    def look(self, path: str) -> Entry | None:
+        """The entry of that path now; None where there is none, or only behind a link."""
+        below, _, name = path.rpartition("/")
+        try:
+            return _look(self._folder.go(below), name, path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            error.filename = f"{self._folder.root}/{path}"
+            raise
+
+    def close(self) -> None:
+        self._folder.close()
+
+
+def look(root: str | Path, path: str) -> Entry | None:
+    """The entry of that path now; None where there is none, or only behind a link."""
+    try:
+        with closing(Parents(root)) as parents:
+            return parents.look(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def walk(
+    root: str | Path, leave_out: str = "", skip: Skip | None = None, unreadable: Unreadable | None = None
+) -> Iterator[Entry]:
+    """Every entry below the root but `leave_out`, what is to be skipped, and what is in them.
+
+    What vanishes meanwhile is not there. What cannot be looked at, or into, is told to `unreadable` and passed over;
+    without that it is raised.
+    """
+    with closing(OpenFolder(root)) as folder:
+        names, below, within = [iter(folder.names())], [""], [folder.facts()]
+        while names:
+            name = next(names[-1], None)
+            if name is None:
+                names.pop()
+                within.pop()
+                if below.pop():
+                    folder.leave()
+                continue
+            path = f"{below[-1]}{name}"
+            if path == leave_out:
+                continue
+            try:
+                entry = _look(folder.handle, name, path)
+                if skip and skip(path, entry.facts, within[-1]):
+                    continue
+                yield entry
+                if entry.form == "folder":
+                    names.append(_entered(folder, name))
+                    below.append(f"{path}/")
+                    within.append(entry.facts)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                error.filename = f"{folder.root}/{path}"
+                if unreadable is None:
+                    raise
+                unreadable(path, error)
+
+
+def _entered(folder: OpenFolder, name: str) -> Iterator[str]:
+    """The names in that folder, in which we are now; not in it where it cannot be read."""
+    folder.enter(name)
+    try:
+        return iter(folder.names())
+    except OSError:
+        folder.leave()
+        raise
+
+
+def _look(folder: int, name: str, path: str) -> Entry:
+    try:
+        facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return Entry(path, facts, os.readlink(name, dir_fd=folder) if stat.S_ISLNK(facts.st_mode) else "")
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return _look(folder, name, path)  # a link was replaced between the two calls
+
+
+def with_parents(path: str) -> Iterator[str]:
+    """The path, and every folder above it but the root."""
+    yield path
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
+def signature(facts: os.stat_result) -> tuple[int, int, int]:
+    """What changes when a file's content does: size, time of change of content, time of change of anything (ns)."""
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
+def content_size(facts: os.stat_result) -> int:
+    """Bytes on disk: less than the length for a sparse file."""
+    return min(facts.st_size, facts.st_blocks * 512)

@@ -1,0 +1,61 @@
+"""Who can change a file that says what this program does: the settings are taken from no one else's hands.
+
+A settings file names commands to run, files to write, and where data goes. So it speaks with the rights of whoever
+reads it. Trusted are root, the user who reads it, and the owner of this program's code, who has those rights anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from backupkit.model.errors import Refused
+
+# Here every file shows the same mode, whoever may write it: what `chmod` sets is not kept.
+_WITHOUT_MODES = re.compile(r"9p|drvfs|fakeowner|cifs|smb3|smbfs|vfat|exfat|msdos|ntfs3?|fuseblk|fuse\..*")
+
+
+class Untrusted(Refused):
+    """Somebody else can change the file, or keeps it from being read."""
+
+
+def require_trusted(path: Path, handle: int) -> None:
+    """Nobody but those who are trusted can change the open file, which was found at that path; else `Untrusted`.
+
+    On a mount that is read-only nobody can, whoever owns it.
+    """
+    facts, found = os.fstat(handle), os.lstat(path)
+    if not stat.S_ISREG(facts.st_mode):
+        raise Refused(f"{path} is not a plain file.", hint=f"Look at it: ls -l {path}")
+    if os.fstatvfs(handle).f_flag & os.ST_RDONLY:
+        return
+    for owner in (found.st_uid, facts.st_uid):
+        if owner not in (0, os.geteuid(), os.stat(__file__).st_uid):
+            raise Untrusted(
+                f"{path} belongs to user {owner}, and would say what user {os.geteuid()} does; it is not read.",
+                hint=f"Give it to root or to that user: sudo chown {os.geteuid()} {path}",
+            )
+    if _others_can_write(facts) and keeps_modes(facts.st_dev):
+        raise Untrusted(
+            f"{path} can be changed by other users (mode {stat.S_IMODE(facts.st_mode):04o}); it is not read.",
+            hint=f"Take that right away: chmod go-w {path}",
+        )
+
+
+def _others_can_write(facts: os.stat_result) -> bool:
+    """Others, or a group other than root's and than the owner's own, which has the same number."""
+    own_group = facts.st_gid in (0, facts.st_uid)
+    return bool(facts.st_mode & (stat.S_IWOTH if own_group else stat.S_IWOTH | stat.S_IWGRP))
+
+
+def keeps_modes(device: int) -> bool:
+    """Whether the file system of that device number keeps modes, as far as Linux shows its mounts."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return True
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    kinds = (line.partition(" - ")[2].split(" ")[0] for line in lines if line.split(" ")[2] == wanted)
+    return not any(_WITHOUT_MODES.fullmatch(kind) for kind in kinds)

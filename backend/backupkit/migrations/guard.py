@@ -1,0 +1,63 @@
+"""The guard an app puts into its own `alembic/env.py`, in one line before it connects:
+
+    from backupkit import back_up_before_upgrade
+
+    back_up_before_upgrade(context, url)
+
+A bare `alembic upgrade head` then makes a backup first.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from backupkit.backup.create import create_backup
+from backupkit.config.settings import Settings, load_settings
+from backupkit.migrations import app_process, version_table
+from backupkit.model.backup import Backup, Order
+from backupkit.model.errors import SourceBroken
+from backupkit.sqlite import database
+
+
+def back_up_before_upgrade(context: Any, url: object, app_dir: Path | None = None) -> Backup | None:
+    """A backup of kind `pre_migration` where this run of Alembic is about to change the live database; else None.
+
+    Nothing is done for other commands, for another database than the live one, for a new one without tables, where
+    there is nothing to upgrade, inside the toolkit's own rehearsal and migration, and where the setting
+    `backup_before_migrations` says no. A backup that fails raises, and so stops the upgrade. `url` is what env.py
+    connects to: a string, a path or SQLAlchemy's URL.
+    """
+    if os.environ.get(app_process.REHEARSAL) or context.is_offline_mode():
+        return None
+    ini = Path(context.config.config_file_name or "alembic.ini").absolute()
+    settings = load_settings(app_dir or ini.parent)
+    path = _file_of(url)
+    if not settings.backup_before_migrations or path is None or path.resolve() != settings.database.resolve():
+        return None
+    if not _has_work(context, settings):
+        return None
+    return create_backup(settings, Order(kind="pre_migration", note="before alembic upgrade", hold=True)).backup
+
+
+def _has_work(context: Any, settings: Settings) -> bool:
+    # Alembic hands env.py the function that turns the database's heads into the steps to run: ask it.
+    steps = context._proxy.context_opts["fn"]
+    if steps.__name__ not in ("upgrade", "downgrade"):
+        return False
+    try:
+        with database.snapshot(settings.database, settings.busy_timeout) as moment:
+            found = database.versions(moment)
+            return bool(list(steps(found.get(version_table.known(settings), ()), None)))
+    except SourceBroken:
+        return False  # a new database: Alembic makes it
+
+
+def _file_of(url: object) -> Path | None:
+    path = str(getattr(url, "database", None) or url)
+    if "://" in path:
+        from sqlalchemy import make_url  # as whoever calls has imported
+
+        path = make_url(path).database or ""
+    return Path(path).absolute() if path and path != ":memory:" else None

@@ -1,0 +1,198 @@
+"""Upgrade the live database's schema with a net under it.
+
+1. a backup (`pre_migration`), held until the next good one
+2. a rehearsal on a copy: if it fails, the live database was never touched
+3. the old database staged, and a journal that leads back to it: from here a kill goes back
+4. the real `alembic upgrade`, then the checks; an error goes back by itself
+5. the journal is gone: the migration is done
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from backupkit.backup.create import refuse_overlap
+from backupkit.backup.make import make_backup
+from backupkit.config.settings import Settings
+from backupkit.fs import disk, staging_area
+from backupkit.migrations import schema, upgrade, version_table
+from backupkit.model.backup import Backup, Migration, Order
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.events import Listener, Notice, Step, Warned, silence
+from backupkit.repository import flags, store
+from backupkit.repository.operation import at_work
+from backupkit.restore import journal, recovery, staging
+from backupkit.restore.journal import Journal
+from backupkit.restore.staging import Source, stage_database
+from backupkit.sqlite import app_migrations, database
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """What was migrated: rows by table before and after, seconds in the rehearsal and on the live database."""
+
+    backup: str
+    migrations: tuple[Migration, ...]
+    rows_before: Mapping[str, int]
+    rows_after: Mapping[str, int]
+    rehearsal_seconds: float
+    seconds: float
+
+
+def migrate(
+    settings: Settings,
+    revision: str = "head",
+    tell: Listener = silence,
+    clock: Clock = utc_now,
+    expect_loss: Collection[str] = (),
+) -> Migrated | None:
+    """The live database is at that revision, checked; or as it was before. None where there was nothing to do.
+
+    Raises `MigrationFailed` with the migration's own error, `LossRefused` where it loses data of a table that is not
+    among `expect_loss`, `Refused` for an unknown revision, `SchemaMismatch` for a database this code does not know,
+    and all that a backup raises.
+    """
+    refuse_overlap(settings)
+    store.require(settings.dir)
+    with at_work(settings, f"migrate to {revision}", tell, clock) as work:
+        recovery.recover_under_lock(settings, work.tell)
+        pending = _pending(settings, revision, work.tell)
+        if not pending:
+            return None
+        with staging.claimed(settings, work.tell):
+            done = _migrate(settings, revision, pending, expect_loss, work.handle, work.tell, clock)
+        work.concerning(done.backup, note=f"to {revision}, migrations: {len(pending)}")
+        return done
+
+
+def _pending(settings: Settings, revision: str, tell: Listener) -> tuple[Migration, ...]:
+    """What will run; of an app's own command that is known only after it ran, on a copy."""
+    with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
+        if schema.tree_if_needed(settings, tell) is None:
+            return _found_by_trying(settings, moment, revision, tell)
+        return schema.steps_to(settings, version_table.of_live(settings, moment, tell), revision, tell)
+
+
+def _found_by_trying(
+    settings: Settings, moment: sqlite3.Connection, revision: str, tell: Listener
+) -> tuple[Migration, ...]:
+    with _scratch_copy(settings) as copy:
+        database.copy(moment, copy)
+        before = disk.hash_file(copy)
+        found = _migrated(settings, copy, revision, None, tell).found
+        if found.facts.sha256 == before:
+            return ()
+        was, now = app_migrations.applied(moment), _applied(copy)
+    new = [one for one in now if not was or one not in was[1]]
+    return tuple(Migration(one, "") for one in new) or (Migration(found.fingerprint[:12], settings.migrate_command),)
+
+
+def _applied(copy: Path) -> tuple[str, ...]:
+    with database.open_sealed(copy) as connection:
+        found = app_migrations.applied(connection)
+    return found[1] if found else ()
+
+
+def _migrate(
+    settings: Settings,
+    revision: str,
+    pending: tuple[Migration, ...],
+    expect_loss: Collection[str],
+    handle: int,
+    tell: Listener,
+    clock: Clock,
+) -> Migrated:
+    note = f"before migrating to {revision}: {len(pending)} migration{'s' * (len(pending) != 1)}"
+    backup = make_backup(settings, Order(kind="pre_migration", note=note, hold=True), tell, clock).backup
+    started = time.monotonic()
+    rehearsed = _rehearse(settings, backup, revision, pending, tell)
+    upgrade.refuse_loss(rehearsed, expect_loss)
+    rehearsal_seconds, started = time.monotonic() - started, time.monotonic()
+    proof = _go_live(settings, backup, revision, rehearsed, handle, tell, clock)
+    metadata = store.trusted(backup)
+    return Migrated(
+        backup=backup.name,
+        migrations=pending,
+        rows_before=metadata.database.rows if metadata.database else {},
+        rows_after=proof.facts.rows,
+        rehearsal_seconds=round(rehearsal_seconds, 3),
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _rehearse(
+    settings: Settings, backup: Backup, revision: str, pending: tuple[Migration, ...], tell: Listener
+) -> upgrade.Rehearsed:
+    with _scratch_copy(settings) as copy:
+        disk.copy_file(backup.path / settings.database.name, copy)
+        return _migrated(settings, copy, revision, [one.revision for one in pending], tell)
+
+
+@contextlib.contextmanager
+def _scratch_copy(settings: Settings) -> Iterator[Path]:
+    """Where a copy of the database may be made; gone when the block ends."""
+    draft = store.draft_of(settings, "rehearsal")
+    try:
+        draft.mkdir(mode=0o700)
+        yield draft / settings.database.name
+    finally:
+        disk.remove_tree(draft)
+
+
+def _migrated(
+    settings: Settings, copy: Path, revision: str, wanted: Collection[str] | None, tell: Listener
+) -> upgrade.Rehearsed:
+    tell(Step("Rehearsing the migration on a copy"))
+    try:
+        return upgrade.migrate_copy(settings, copy, revision, wanted, tell)
+    except upgrade.MigrationFailed as error:
+        message = f"In the rehearsal on a copy, and so the live database was not touched: {error.message}"
+        raise upgrade.MigrationFailed(message, error.hint) from error
+
+
+def _go_live(
+    settings: Settings,
+    backup: Backup,
+    revision: str,
+    rehearsed: upgrade.Rehearsed,
+    handle: int,
+    tell: Listener,
+    clock: Clock,
+) -> database.Inspection:
+    back = _prepare_way_back(settings, backup, clock)
+    tell(Step("Migrating the live database"))
+    try:
+        upgrade.migrate_live(settings, revision, rehearsed.way, tell, handle)
+        wanted = version_table.at(settings, rehearsed.found)
+        proof = database.prove(settings.database, settings.busy_timeout, wanted, version_table.known(settings))
+        flags.remember_restore(settings.dir, backup.name)
+        journal.remove(settings.dir)
+    except BaseException as error:
+        tell(Warned(f"The migration failed on the live database, and is taken back: {error}"))
+        recovery.finish(settings, back, tell, clock)
+        tell(Notice("The live database is as it was before the migration."))
+        raise
+    staging.unstage(settings, back.id)
+    return proof
+
+
+def _prepare_way_back(settings: Settings, backup: Backup, clock: Clock) -> Journal:
+    """The old database lies staged, and the journal says to put it back: whoever finds it undoes the migration."""
+    metadata = store.trusted(backup)
+    source = Source(
+        f"{backup.name} (a migration was interrupted)",
+        backup.path / settings.database.name,
+        None,
+        metadata.database,
+        metadata.revisions,
+    )
+    identity = staging_area.identify(settings.dir, backup.name)
+    stage_database(settings, source, identity)
+    back = replace(recovery.journal_of(settings, source, identity, [backup.name], clock), safety=None)
+    journal.write(settings.dir, back)
+    return back

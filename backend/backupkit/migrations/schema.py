@@ -1,0 +1,223 @@
+"""Alembic's view of a database: how its revisions stand to this code's, read from the migration files alone.
+
+Files that say plainly what they are need not be run. Else the app's Python runs them, in a process of its own
+(`alembic_child`). `env.py` is never run for this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from backupkit.config.alembic_setup import AlembicSetup
+from backupkit.config.settings import Settings
+from backupkit.migrations import alembic_child, app_process
+from backupkit.migrations.app_process import AppCodeFailed
+from backupkit.migrations.tree import Tree, read_plainly
+from backupkit.model.backup import GitFacts, Migration, SchemaVerdict
+from backupkit.model.errors import BackupError, Refused, SchemaMismatch
+from backupkit.model.events import Listener, silence
+
+READING = 60  # seconds
+_CHILD = str(Path(alembic_child.__file__))
+_PACKAGES = str(Path(__file__).resolve().parents[2])
+
+
+class CannotRead(BackupError):
+    """The migrations cannot be read here; the hint says what that needs."""
+
+
+def classify(settings: Settings, revisions: tuple[str, ...], tell: Listener = silence) -> SchemaVerdict:
+    """How these revisions stand to this code's heads, with the reason."""
+    setup = settings.alembic
+    if setup is None:
+        return SchemaVerdict("no_migrations", revisions, (), reason=f"There is no {settings.alembic_ini}.")
+    try:
+        return _judged(read(settings, tell), revisions)
+    except CannotRead as error:
+        return SchemaVerdict("unreadable", revisions, (), reason=error.message, needs=error.hint)
+
+
+def tree_if_needed(settings: Settings, tell: Listener = silence) -> Tree | None:
+    """The app's migrations; None where its own command migrates, and nothing can be read beforehand."""
+    if settings.migrate_command and settings.alembic is None:
+        return None
+    try:
+        return read(settings, tell)
+    except CannotRead:
+        if not settings.migrate_command:
+            raise
+        return None
+
+
+def _judged(tree: Tree, revisions: tuple[str, ...]) -> SchemaVerdict:
+    if not revisions:
+        return SchemaVerdict("unversioned", revisions, tree.heads, reason="The backup has no Alembic revision.")
+    if strange := [one for one in revisions if one not in tree.below]:
+        reason = f"This code does not know revision {', '.join(strange)}: the backup is newer, or of another branch."
+        return SchemaVerdict("unknown", revisions, tree.heads, reason=reason)
+    pending = tree.missing_from(revisions)
+    if not pending:
+        return SchemaVerdict("same", revisions, tree.heads, reason="The backup is at this code's revision.")
+    count = len(pending)
+    reason = f"The backup is {count} migration{'s' * (count != 1)} behind this code."
+    return SchemaVerdict("behind", revisions, tree.heads, pending, reason)
+
+
+def refuse_unless_restorable(
+    verdict: SchemaVerdict, live: tuple[str, ...], git: GitFacts | None, force: bool = False
+) -> None:
+    """`SchemaMismatch` for a revision this code cannot go on from, unless forced; says which code could.
+
+    What is at the live database's own revision is always restorable, and so is what cannot be compared.
+    """
+    if verdict.relation != "unknown" or force or (live and set(live) == set(verdict.backup)):
+        return
+    where = f"git checkout {git.commit}" if git else "Check out the code that made it"
+    raise SchemaMismatch(
+        f"{verdict.reason} Nothing was changed.", hint=f"{where}, then restore; or --force to restore anyway."
+    )
+
+
+def read(settings: Settings, tell: Listener = silence) -> Tree:
+    """The app's migrations; read again only where a file of theirs changed. `CannotRead` where that fails."""
+    setup = _require(settings)
+    key = (setup, settings.python)
+    with _reading:
+        if key not in _known or not _is_current(_known[key]):
+            _known[key] = _read(settings, setup, tell)
+        return _known[key]
+
+
+_known: dict[tuple[AlembicSetup, str], Tree] = {}
+_reading = threading.Lock()
+
+
+def _is_current(tree: Tree) -> bool:
+    try:
+        return all(os.stat(file).st_mtime_ns == changed for file, changed in tree.files)
+    except OSError:
+        return False
+
+
+def _read(settings: Settings, setup: AlembicSetup, tell: Listener) -> Tree:
+    configuration = tuple((str(file), os.stat(file).st_mtime_ns) for file in (setup.ini, setup.toml) if file)
+    tree = read_plainly(setup) or _read_by_running(settings, setup, tell)
+    if not tree.heads:
+        raise CannotRead(
+            f"{setup.file} leads to no migration.", hint="Set BACKUP_ALEMBIC_INI to the one that the app uses."
+        )
+    return replace(tree, files=(*configuration, *tree.files))
+
+
+def _read_by_running(settings: Settings, setup: AlembicSetup, tell: Listener) -> Tree:
+    try:
+        answer = ask(settings, {"action": "read"}, tell)
+    except AppCodeFailed as error:
+        raise _cannot_read(settings, setup, error) from error
+    return Tree(
+        heads=tuple(sorted(answer["heads"])),
+        migrations=tuple(Migration(revision, title) for revision, _, title in answer["revisions"]),
+        below={revision: tuple(below) for revision, below, _ in answer["revisions"]},
+        files=tuple((file, changed) for file, changed in answer["files"]),
+    )
+
+
+def _cannot_read(settings: Settings, setup: AlembicSetup, error: AppCodeFailed) -> CannotRead:
+    hint = f"The same error should come from: {settings.reach.alembic('history')}"
+    if error.missing:
+        python = " ".join(app_process.python(settings))
+        hint = f"Set BACKUP_PYTHON to the app's Python, or install {error.missing} where {python} finds it."
+    return CannotRead(f"The migrations of {setup.file} cannot be read: {str(error).rstrip('.')}.", hint)
+
+
+def steps_to(
+    settings: Settings, revisions: tuple[str, ...], target: str, tell: Listener = silence
+) -> tuple[Migration, ...]:
+    """The migrations that `alembic upgrade TARGET` would run from these revisions, oldest first.
+
+    Raises `Refused` for a target that Alembic does not know or that lies behind, `SchemaMismatch` for revisions that
+    this code does not know, `CannotRead`.
+    """
+    tree = read(settings, tell)
+    refuse_unless_restorable(_judged(tree, revisions), (), None)
+    if target == "head" and tree.target == "heads":
+        raise Refused(f"There are {len(tree.heads)} heads: {', '.join(tree.heads)}.", hint="`migrate heads`")
+    if target in ("head", "heads"):
+        return tree.missing_from(revisions)
+    try:
+        answer = ask(settings, {"action": "read", "revisions": revisions, "target": target}, tell)
+    except AppCodeFailed as error:
+        raise _cannot_read(settings, _require(settings), error) from error
+    if refusal := answer.get("refusal"):
+        raise _not_a_target(settings, target, refusal)
+    asked = set(answer["asked"])
+    if not answer["steps"] and not asked & set(revisions) and asked < tree.included(revisions):
+        raise Refused(
+            f"The database is at {', '.join(revisions)}, which is after {target}: that would be a downgrade.",
+            hint=f"`undo` takes the last migration back; or type: {settings.reach.alembic(f'downgrade {target}')}",
+        )
+    titles = {one.revision: one for one in tree.migrations}
+    return tuple(titles[revision] for revision in answer["steps"])
+
+
+def _not_a_target(settings: Settings, target: str, refusal: str) -> Refused:
+    if target.startswith("-"):
+        return Refused(
+            f"{target} would be a downgrade, which can lose data.",
+            hint=f"`undo` takes the last migration back; or type: {settings.reach.alembic(f'downgrade -- {target}')}",
+        )
+    return Refused(
+        f"{target!r} is no revision to migrate to: {refusal.rstrip('.')}.",
+        hint=f"These are known: {settings.reach.alembic('history')}",
+    )
+
+
+def _require(settings: Settings) -> AlembicSetup:
+    if settings.alembic is None:
+        raise Refused(
+            f"There is no {settings.alembic_ini}: nothing to migrate with.",
+            hint="Set BACKUP_ALEMBIC_INI, or BACKUP_MIGRATE_COMMAND for an app without Alembic.",
+        )
+    return settings.alembic
+
+
+def ask(settings: Settings, request: dict[str, Any], tell: Listener) -> dict[str, Any]:
+    """The child's answer about the migrations; it is led to a database that is not there, not to the live one."""
+    with app_process.workshop(settings, None) as shop:
+        # Looking leaves nothing behind: no bytecode in the app's folder either.
+        environment = {**shop.environment, "PYTHONDONTWRITEBYTECODE": "1"}
+        return answer_of(settings, request, environment, READING, tell)
+
+
+def answer_of(
+    settings: Settings,
+    request: dict[str, Any],
+    environment: dict[str, str],
+    timeout: float,
+    tell: Listener,
+    lock: int | None = None,
+) -> dict[str, Any]:
+    """What the child answered. What the app's code printed is told; `AppCodeFailed` where it raised."""
+    setup = _require(settings)
+    whole = {
+        "ini": str(setup.ini) if setup.ini else None,
+        "toml": str(setup.toml) if setup.toml else None,
+        "script_location": setup.script_location,
+        "search": [_PACKAGES] if app_process.is_own_python(settings) else [],
+        **request,
+    }
+    command = [*app_process.python(settings), _CHILD, json.dumps(whole)]
+    done = app_process.run(command, setup.folder, environment, timeout, lock)
+    lines = done.out.splitlines()
+    app_process.say("\n".join(one for one in lines if not one.startswith(alembic_child.MARK)), tell)
+    answers = [one.removeprefix(alembic_child.MARK) for one in lines if one.startswith(alembic_child.MARK)]
+    answer: dict[str, Any] = json.loads(answers[-1]) if answers else {"error": done.last_words}
+    if "error" in answer:
+        where = f" (in {answer['file']})" if answer.get("file") else ""
+        raise AppCodeFailed(answer["error"] + where, answer.get("missing", ""), answer.get("is_refused", False))
+    return answer

@@ -1,0 +1,149 @@
+"""The app's migrations as a graph; and that graph read from files that say it plainly, without running them."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backupkit.config.alembic_setup import AlembicSetup, plain_version_folders
+from backupkit.model.backup import Migration
+
+_FACTS = ("revision", "down_revision", "depends_on", "branch_labels")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The app's migrations, newest first, each with the revisions that it stands on.
+
+    `files` are those it was read from, with the times of their last change in nanoseconds.
+    """
+
+    heads: tuple[str, ...]
+    migrations: tuple[Migration, ...]
+    below: Mapping[str, tuple[str, ...]]
+    files: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def target(self) -> str:
+        """What `alembic upgrade` is given to run all of them."""
+        return "heads" if len(self.heads) > 1 else "head"
+
+    def included(self, revisions: Iterable[str]) -> set[str]:
+        """These revisions, and all that they stand on; one that is not known is left out."""
+        found: set[str] = set()
+        waiting = [one for one in revisions if one in self.below]
+        while waiting:
+            one = waiting.pop()
+            if one not in found:
+                found.add(one)
+                waiting += self.below[one]
+        return found
+
+    def missing_from(self, revisions: Iterable[str], wanted: Iterable[str] | None = None) -> tuple[Migration, ...]:
+        """The migrations that a database at these revisions lacks of the wanted ones (all), oldest first."""
+        lacking = set(self.below if wanted is None else wanted) - self.included(revisions)
+        return tuple(one for one in reversed(self.migrations) if one.revision in lacking)
+
+
+@dataclass(frozen=True)
+class _Script:
+    """What one migration file says of itself."""
+
+    revision: str
+    below: tuple[str, ...]
+    depends: tuple[str, ...]
+    title: str
+
+
+class _NotPlain(Exception):
+    """Only running the file could tell."""
+
+
+def read_plainly(setup: AlembicSetup) -> Tree | None:
+    """The migrations, without running anything; None where only running them could tell all of it."""
+    folders = plain_version_folders(setup)
+    try:
+        names = [folder / name for folder in folders for name in sorted(os.listdir(folder))]
+        files = [file for file in names if re.fullmatch(r"(?!\.#|__init__).*\.py", file.name)]
+        stamps = [(str(one), os.stat(one).st_mtime_ns) for one in (*folders, *files)]
+        return _tree([_script(file) for file in files], stamps)
+    except (_NotPlain, OSError, ValueError, SyntaxError, RecursionError):
+        return None
+
+
+def _tree(scripts: list[_Script], stamps: Iterable[tuple[str, int]]) -> Tree:
+    known = {one.revision: one for one in scripts}
+    named = {name for one in scripts for name in (*one.below, *one.depends)}
+    if not scripts or len(known) != len(scripts) or not named <= set(known):
+        raise _NotPlain  # a duplicate, a part of an id, the label of a branch: Alembic knows what is meant
+    below = {one.revision: (*one.below, *(name for name in one.depends if name not in one.below)) for one in scripts}
+    heads = set(known) - {name for one in scripts for name in one.below}
+    ordered = list(_oldest_first(below))
+    return Tree(
+        heads=tuple(sorted(heads)),
+        migrations=tuple(Migration(name, known[name].title) for name in reversed(ordered)),
+        below=below,
+        files=tuple(stamps),
+    )
+
+
+def _oldest_first(below: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    done: set[str] = set()
+    while len(done) < len(below):
+        ready = sorted(name for name, needs in below.items() if name not in done and done.issuperset(needs))
+        if not ready:
+            raise _NotPlain  # it stands on itself
+        yield from ready
+        done.update(ready)
+
+
+def _script(file: Path) -> _Script:
+    module = ast.parse(file.read_bytes())
+    facts = _facts(module)
+    revision = facts.get("revision")
+    if not isinstance(revision, str):
+        raise _NotPlain
+    title = (ast.get_docstring(module, clean=False) or "").strip().split("\n\n")[0]
+    return _Script(revision, _names(facts.get("down_revision")), _names(facts.get("depends_on")), title)
+
+
+def _facts(module: ast.Module) -> dict[str, Any]:
+    """The literal that each fact is set to, at the top of the module, once."""
+    found: dict[str, Any] = {}
+    stored = [one.id for one in ast.walk(module) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
+    for name, value in _assignments(module):
+        if name in _FACTS:
+            if stored.count(name) != 1 or value is None:
+                raise _NotPlain
+            found[name] = ast.literal_eval(value)
+    if any(name in stored and name not in found for name in _FACTS):
+        raise _NotPlain
+    return found
+
+
+def _assignments(module: ast.Module) -> Iterator[tuple[str, ast.expr | None]]:
+    """Each name that is set at the top of the module: `a = 1`, `a: int = 1`, `a, b = 1, 2`, `a = b = None`."""
+    for statement in module.body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else ()
+        if isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        for target in targets:
+            value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
+            if isinstance(target, ast.Name):
+                yield target.id, value
+            elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+                pairs = zip(target.elts, value.elts, strict=True)
+                yield from ((one.id, given) for one, given in pairs if isinstance(one, ast.Name))
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """Revisions as a migration names them: none, one, or several."""
+    names = (value,) if isinstance(value, str) else value or ()
+    if not isinstance(names, list | tuple | set) or not all(isinstance(one, str) for one in names):
+        raise _NotPlain
+    return tuple(names)

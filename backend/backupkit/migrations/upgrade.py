@@ -1,0 +1,169 @@
+"""The app's migrations on one database file: Alembic's upgrade, or the app's own command, in a process of its own.
+
+The app's `env.py` decides what it connects to, so it is told in every usual way which file is meant, and while a
+copy is migrated the process cannot open the live database at all.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from backupkit.config.settings import Settings
+from backupkit.migrations import alembic_child, app_process, loss, schema, version_table
+from backupkit.migrations.app_process import AppCodeFailed, Ended, Workshop
+from backupkit.migrations.loss import Loss
+from backupkit.model.errors import BackupError, Refused, SourceUnreadable
+from backupkit.model.events import Listener, silence
+from backupkit.model.names import shown
+from backupkit.sqlite import database
+
+_MOST_LOSSES = 10  # named one by one
+_POINT = (
+    "Let env.py take its URL from sqlalchemy.url, DATABASE_URL or BACKUP_DATABASE; or set BACKUP_MIGRATE_ENVIRONMENT"
+    " to the variable that it reads, BACKUP_ALEMBIC_X to what it takes with -x, or BACKUP_MIGRATE_COMMAND."
+)
+
+
+class MigrationFailed(BackupError):
+    """A migration raised; its own error is in the message."""
+
+
+class LossRefused(MigrationFailed):
+    """A migration would lose data, and nobody said that this is meant."""
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """A copy that was migrated, as it is now; the way in which env.py was led to it, and what was lost."""
+
+    found: database.Inspection
+    way: str
+    losses: tuple[Loss, ...] = ()
+    cascading: tuple[str, ...] = ()
+
+
+def migrate_copy(
+    settings: Settings, copy: Path, target: str, wanted: Iterable[str] | None = None, tell: Listener = silence
+) -> Rehearsed:
+    """The copy is at the target, sound and one file; the live database was not opened, or `MigrationFailed`.
+
+    `wanted` are the revisions that it then includes; all of this code's where they are left out.
+    """
+    filled, version = loss.measure(copy), _schema_version(settings)
+    with app_process.workshop(settings, copy) as shop:
+        way = _upgrade(settings, shop, target, alembic_child.WAYS, tell)
+    if version is not None and _schema_version(settings) not in (version, None):
+        raise MigrationFailed(
+            f"The migration changed the live database {settings.database} while a copy was to be migrated.",
+            hint=f"Put the backup made before it back: `list`. {_POINT}",
+        )
+    found = _arrived(settings, copy, wanted)
+    lost = loss.losses(filled, loss.measure(copy))
+    cascading = loss.cascades(copy) & {one.table for one in lost}
+    return Rehearsed(found, way, lost, tuple(sorted(cascading)))
+
+
+def refuse_loss(rehearsed: Rehearsed, expected: Collection[str]) -> None:
+    """`LossRefused` where the migration loses something of a table that is not among the expected ones."""
+    unexpected = [one for one in rehearsed.losses if one.table not in expected]
+    if not unexpected:
+        return
+    more = f" and {len(unexpected) - _MOST_LOSSES} more" if len(unexpected) > _MOST_LOSSES else ""
+    text = "; ".join(shown(one.text) for one in unexpected[:_MOST_LOSSES])
+    tables = dict.fromkeys(one.table for one in unexpected)
+    hint = f"If that is meant: {' '.join(f'--expect-loss {shlex.quote(one)}' for one in tables)}."
+    if rehearsed.cascading:
+        hint += (
+            f" Rows of {', '.join(map(shown, rehearsed.cascading))} are deleted with the rows that they refer to:"
+            " a batch migration drops a table, so env.py must not have PRAGMA foreign_keys on."
+        )
+    raise LossRefused(f"The migration loses data: {text}{more}. Nothing was changed.", hint)
+
+
+def migrate_live(settings: Settings, target: str, way: str, tell: Listener = silence, lock: int | None = None) -> None:
+    """The live database is at the target, led to in the way that did it in the rehearsal; or `MigrationFailed`.
+
+    `lock` is handed on, so that the lock lasts as long as the migration does even where this process is killed.
+    """
+    with app_process.workshop(settings, settings.database) as shop:
+        _upgrade(settings, shop, target, (way,), tell, lock)
+
+
+def _upgrade(
+    settings: Settings,
+    shop: Workshop,
+    target: str,
+    ways: tuple[str, ...],
+    tell: Listener,
+    lock: int | None = None,
+) -> str:
+    try:
+        if command := _command(settings, target):
+            _run(settings, command, shop, tell, lock)
+            return ways[0]
+        request = {
+            "action": "upgrade",
+            "target": target,
+            "url": shop.target.url(),
+            "ways": ways,
+            "x": [shop.target.filled(one) for one in settings.alembic_x],
+        }
+        answer = schema.answer_of(settings, request, shop.environment, settings.migrate_timeout, tell, lock)
+        return str(answer["way"])
+    except AppCodeFailed as error:
+        hint = _POINT if error.is_refused else "Mend that migration, then try again."
+        raise MigrationFailed(f"The migration to {target} failed: {error}", hint) from error
+
+
+def _command(settings: Settings, target: str) -> list[str]:
+    """The app's own command that migrates; empty where Alembic is asked directly."""
+    if settings.migrate_command:
+        if target not in ("head", "heads"):
+            raise Refused(
+                f"BACKUP_MIGRATE_COMMAND migrates to the newest revision only, not to {target}.",
+                hint="Leave the revision out.",
+            )
+        return ["/bin/sh", "-c", settings.migrate_command]
+    return [*settings.alembic.runs, "upgrade", target] if settings.alembic and settings.alembic.runs else []
+
+
+def _run(settings: Settings, command: list[str], shop: Workshop, tell: Listener, lock: int | None) -> None:
+    folder = settings.alembic.folder if settings.alembic and not settings.migrate_command else settings.app_dir
+    done = app_process.run(command, folder, shop.environment, settings.migrate_timeout, lock)
+    app_process.say(done.out, tell)
+    if done.code:
+        raise AppCodeFailed(_own_error(done), is_refused=alembic_child.REFUSAL in done.err)
+
+
+def _own_error(done: Ended) -> str:
+    refused = [line for line in done.err.splitlines() if alembic_child.REFUSAL in line]
+    return refused[-1] if refused else done.last_words
+
+
+def _arrived(settings: Settings, copy: Path, wanted: Iterable[str] | None) -> database.Inspection:
+    """What the migrated copy holds; `MigrationFailed` where it is not sound, or not where it should be."""
+    database.seal(copy)
+    found = database.inspect(copy)
+    if found.problems:
+        raise MigrationFailed(f"The migrated copy is not sound: {found.problems[0]}.")
+    tree = schema.tree_if_needed(settings)
+    if tree is None:
+        return found
+    if left := tree.missing_from(version_table.at(settings, found), wanted):
+        raise MigrationFailed(
+            f"The migrations ran, and {len(left)} are still to be run on the copy: env.py took another database.",
+            hint=_POINT,
+        )
+    return found
+
+
+def _schema_version(settings: Settings) -> int | None:
+    """What changes with every change of the live schema; None where it cannot be read."""
+    try:
+        with database.snapshot(settings.database, 1) as moment:
+            return database.schema_version(moment)
+    except SourceUnreadable:
+        return None

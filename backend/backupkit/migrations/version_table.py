@@ -1,0 +1,116 @@
+"""Which table the app keeps its Alembic revisions in. It is `alembic_version` unless `env.py` says otherwise.
+
+Where a database has other tables of that shape, `env.py` is asked, on an empty database; its answer is remembered in
+`backups/.state/version_table.json` until a file of the set-up changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Mapping
+
+from backupkit.config.alembic_setup import AlembicSetup, env_file
+from backupkit.config.settings import Settings
+from backupkit.fs import disk
+from backupkit.migrations import alembic_child, app_process, schema
+from backupkit.migrations.app_process import AppCodeFailed
+from backupkit.model.events import Listener, silence
+from backupkit.model.names import shown
+from backupkit.repository.flags import STATE_FOLDER
+from backupkit.sqlite import database
+from backupkit.sqlite.database import VERSION_TABLE, Inspection
+
+_FILE = "version_table.json"
+
+
+def at(settings: Settings, found: Inspection, tell: Listener = silence) -> tuple[str, ...]:
+    """The revisions that the database is at, in the table that env.py names; none for an unversioned one.
+
+    Raises `CannotRead` where several tables may be meant, and env.py cannot be asked.
+    """
+    return found.versions.get(name_of(settings, found.versions, tell), ())
+
+
+def name_of(settings: Settings, candidates: Mapping[str, tuple[str, ...]], tell: Listener = silence) -> str:
+    """The table's name; the candidates are those of its shape that a database has."""
+    if settings.version_table:
+        return settings.version_table
+    setup = settings.alembic
+    if setup is None or not set(candidates) - {VERSION_TABLE}:
+        return VERSION_TABLE
+    table = _recall(settings, setup)
+    if table is None:
+        table = _ask(settings, candidates, tell)
+        _remember(settings, setup, table)
+    return table
+
+
+def of_live(settings: Settings, moment: sqlite3.Connection, tell: Listener = silence) -> tuple[str, ...]:
+    """`at` for the live database."""
+    found = database.versions(moment)
+    return found.get(name_of(settings, found, tell), ())
+
+
+def known(settings: Settings) -> str:
+    """The table's name as far as it is known without asking."""
+    setup = settings.alembic
+    return settings.version_table or (setup and _recall(settings, setup)) or VERSION_TABLE
+
+
+def _ask(settings: Settings, candidates: Mapping[str, tuple[str, ...]], tell: Listener) -> str:
+    names = ", ".join(map(shown, sorted(candidates)))
+    try:
+        answer = _answer(settings, tell)
+    except AppCodeFailed as error:
+        raise schema.CannotRead(
+            f"The database has tables of revisions ({names}), and env.py could not be asked for its own: {error}.",
+            hint="Set BACKUP_VERSION_TABLE to the one that the app uses.",
+        ) from error
+    if answer.get("schema") not in (None, "main"):
+        raise schema.CannotRead(
+            f"env.py keeps its revisions in another database, {shown(str(answer['schema']))}, which is in no backup.",
+            hint="Leave out version_table_schema in env.py.",
+        )
+    return str(answer.get("table") or VERSION_TABLE)
+
+
+def _answer(settings: Settings, tell: Listener) -> Mapping[str, object]:
+    with app_process.workshop(settings, None) as shop:
+        request = {
+            "action": "version_table",
+            "url": shop.target.url(),
+            "ways": alembic_child.WAYS,
+            "x": [shop.target.filled(one) for one in settings.alembic_x],
+        }
+        return schema.answer_of(settings, request, shop.environment, schema.READING, tell)
+
+
+_told: dict[str, str] = {}  # what was answered in this process, by the stamps of the files
+
+
+def _recall(settings: Settings, setup: AlembicSetup) -> str | None:
+    if table := _told.get(str(_stamps(setup))):
+        return table
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        told = json.loads(disk.read_plain(settings.dir / STATE_FOLDER / _FILE, disk.MOST_STATE))
+        if isinstance(told, dict) and told.get("stamps") == _stamps(setup) and isinstance(told.get("table"), str):
+            return str(told["table"])
+    return None
+
+
+def _remember(settings: Settings, setup: AlembicSetup, table: str) -> None:
+    """What cannot be written is asked again by the next process."""
+    _told[str(_stamps(setup))] = table
+    with contextlib.suppress(OSError):
+        if settings.dir.is_dir():
+            disk.make_folder(settings.dir / STATE_FOLDER, 0o700)
+            content = json.dumps({"table": table, "stamps": _stamps(setup)}).encode()
+            disk.write_file(settings.dir / STATE_FOLDER / _FILE, content)
+
+
+def _stamps(setup: AlembicSetup) -> list[list[object]]:
+    files = [file for file in (setup.ini, setup.toml, env_file(setup)) if file]
+    return [[str(file), os.stat(file).st_mtime_ns] for file in files]

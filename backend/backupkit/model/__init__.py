@@ -1,0 +1,1 @@
+"""Values: backups, metadata, operations, errors, events, names, times, documents. They import nothing of ours."""

@@ -1,0 +1,235 @@
+"""What a backup is: the values written into `backup_metadata.json`, and what the features hand to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+FORMAT = "1.0"
+METADATA_FILE = "backup_metadata.json"
+CHECKSUM_FILE = "SHA256SUMS"
+GUIDE_FILE = "RESTORE.md"
+UPLOADS_FOLDER = "uploads"
+# Where a restore stages what it brings, inside the live folders: a rename crosses no mount.
+STAGING = ".backupkit-staging"
+
+Kind = Literal["manual", "auto", "scheduled", "pre_restore", "pre_migration"]
+State = Literal["unchecked", "checked", "proven", "damaged", "raw"]
+Part = Literal["database", "uploads"]
+# What a file can say of itself is checked when it is read: no number in it may be beyond what SQLite can hold.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    """What was read from the copy of the database, sizes in bytes. `raw` means: too broken to copy but as files.
+
+    `index_flaws` says where an index does not match its table: no row is missing, and REINDEX writes the index anew.
+    """
+
+    size: Count
+    sha256: str
+    page_size: Count = 0
+    journal_mode: str = "delete"
+    encoding: str = "UTF-8"
+    user_version: Whole = 0
+    application_id: Whole = 0
+    rows: Mapping[str, Count] = field(default_factory=dict)
+    foreign_key_violations: Count = 0
+    index_flaws: tuple[str, ...] = ()
+    sqlite_version: str = ""
+    mode: Annotated[int, Field(ge=0, le=0o777)] = 0o600
+    raw: bool = False
+
+
+@dataclass(frozen=True)
+class AppMigrations:
+    """The migrations that Django or Rails wrote down: the last one, and how many there are."""
+
+    tool: str
+    last: str
+    count: Count
+
+
+@dataclass(frozen=True)
+class UploadsFacts:
+    """What the tree held, in bytes. `tree` is the SHA-256 of the list of its folders, files and links.
+
+    `links_out` are those of the links that led to something outside of the uploads, which is in no backup.
+    `attributes` are the ACLs, extended attributes and file capabilities that there were, `hard_links` the names of
+    files that had another name too, but for the first of each; None where they were not looked for. Where the copies
+    have fewer, they were lost, and are no reason to take any from what is live.
+    """
+
+    files: Count
+    bytes: Count
+    folders: Count = 0
+    links: Count = 0
+    links_out: Count = 0
+    attributes: Count | None = None
+    hard_links: Count | None = None
+    tree: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GitFacts:
+    """Where the code stood, as git on the host says it; `dirty` means changed tracked files."""
+
+    commit: str
+    short: str
+    branch: str | None = None
+    subject: str = ""
+    dirty: bool = False
+    tag: str | None = None
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """`backup_metadata.json`. The first seven fields are all that an earlier or hand-made backup has.
+
+    `added_bytes` is what it does not share with the backup `linked_from`, which it needs for nothing.
+    `anomalies` says of what there was suddenly less than in the backups before it, a sentence each.
+    """
+
+    backup_name: str
+    timestamp: str
+    created_at: datetime
+    alembic_revision: str | None
+    database_file: str | None
+    uploads_included: bool
+    backup_version: str = FORMAT
+    kind: Kind = "manual"
+    note: str = ""
+    alembic_revisions: tuple[str, ...] = ()
+    version_table: str = "alembic_version"
+    migrations: AppMigrations | None = None
+    schema_fingerprint: str | None = None
+    database: DatabaseFacts | None = None
+    uploads: UploadsFacts | None = None
+    git: GitFacts | None = None
+    app_id: str | None = None
+    tool_version: str | None = None
+    duration_seconds: Seconds | None = None
+    linked_from: str | None = None
+    added_bytes: Count | None = None
+    anomalies: tuple[str, ...] = ()
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """All heads the database was at; none for an unversioned one."""
+        single = (self.alembic_revision,) if self.alembic_revision else ()
+        return self.alembic_revisions or single
+
+    @property
+    def schema_name(self) -> str:
+        """Where the schema is: Alembic's revisions, else the last migration of another tool; empty for none."""
+        other = f"{self.migrations.tool} {self.migrations.last}" if self.migrations else ""
+        return ", ".join(self.revisions) or other
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether its database is kept as raw files: it could not be read, and no restore can put it back."""
+        return bool(self.database and self.database.raw)
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """Something in a backup that is not as it was written: its path in the backup, and a sentence that names it."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup as it lies on disk. `metadata` is None where it cannot be trusted; `trouble` then says why.
+
+    `flaws` are what the last verify found, `not_proven` is why the last test restore failed; seconds to restore it.
+    """
+
+    path: Path
+    metadata: Metadata | None
+    state: State
+    size_bytes: int = 0
+    unique_bytes: int = 0
+    pinned: bool = False
+    checked_at: datetime | None = None
+    proven_at: datetime | None = None
+    trouble: str = ""
+    accepted: bool = False
+    recovery_seconds: float | None = None
+    not_proven: str = ""
+    flaws: tuple[Flaw, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether all of it can be restored, as far as is known."""
+        return self.metadata is not None and self.state not in ("damaged", "raw")
+
+    @property
+    def unusual(self) -> tuple[str, ...]:
+        """What is unusual about it, as long as nobody has accepted that."""
+        return self.metadata.anomalies if self.metadata and not self.accepted else ()
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked of a backup to be made. `hold` pins it until the next good one, `pin` until it is unpinned."""
+
+    name: str | None = None
+    kind: Kind = "manual"
+    note: str = ""
+    uploads: bool = True
+    pin: bool = False
+    hold: bool = False
+    git: GitFacts | None = None
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One step of the schema: its revision and what its author called it."""
+
+    revision: str
+    title: str
+
+
+@dataclass(frozen=True)
+class SchemaVerdict:
+    """How a backup's revisions stand to this code's heads, and why: one of the classes below.
+
+    `pending` are the migrations still to run after a restore, oldest first (class behind only). `needs` says what
+    the comparison lacks where it cannot be made.
+    """
+
+    relation: Literal["same", "behind", "unknown", "unreadable", "unversioned", "no_migrations"]
+    backup: tuple[str, ...]
+    code: tuple[str, ...]
+    pending: tuple[Migration, ...] = ()
+    reason: str = ""
+    needs: str = ""
+
+    @property
+    def target(self) -> str:
+        """What an upgrade to this code is given."""
+        return "heads" if len(self.code) > 1 else "head"
+
+    def migrates_by_itself(self, command: str) -> bool:
+        """Whether the app's own command may bring it to this code, though nothing can be read beforehand."""
+        return bool(command) and self.relation in ("no_migrations", "unreadable")
+
+    @property
+    def command(self) -> str:
+        """The command of ours that runs what is pending."""
+        return "migrate heads" if self.target == "heads" else "migrate"

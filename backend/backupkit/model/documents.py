@@ -1,0 +1,170 @@
+"""The values of this package as documents: what is written into files, and what `--json` prints of them.
+
+Every key is written out, so that a field can get another name and its key stays. Others rely on the keys: a key may be
+added, never removed or changed (`tests/test_golden.py`). Times and paths are as they are; who writes gives them a form.
+What is read back is read by the names of the fields: `Field(alias=…)` keeps a key there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from backupkit.model.backup import (
+    AppMigrations,
+    DatabaseFacts,
+    Flaw,
+    GitFacts,
+    Metadata,
+    Migration,
+    SchemaVerdict,
+    UploadsFacts,
+)
+from backupkit.model.operation import Operation, Who
+
+Document = dict[str, Any]
+_FORM: TypeAdapter[Document] = TypeAdapter(Document)
+
+
+def as_line(document: Document) -> bytes:
+    """The document as JSON on one line, its times as text."""
+    return _FORM.dump_json(document)
+
+
+def plain(document: Document) -> Document:
+    """The document with its times as text."""
+    values: Document = _FORM.dump_python(document, mode="json")
+    return values
+
+
+def metadata(found: Metadata) -> Document:
+    """`backup_metadata.json`."""
+    return {
+        "backup_name": found.backup_name,
+        "timestamp": found.timestamp,
+        "created_at": found.created_at.isoformat(),
+        "alembic_revision": found.alembic_revision,
+        "database_file": found.database_file,
+        "uploads_included": found.uploads_included,
+        "backup_version": found.backup_version,
+        "kind": found.kind,
+        "note": found.note,
+        "alembic_revisions": list(found.alembic_revisions),
+        "version_table": found.version_table,
+        "migrations": app_migrations(found.migrations) if found.migrations else None,
+        "schema_fingerprint": found.schema_fingerprint,
+        "database": database(found.database) if found.database else None,
+        "uploads": _uploads(found.uploads) if found.uploads else None,
+        "git": git(found.git) if found.git else None,
+        "app_id": found.app_id,
+        "tool_version": found.tool_version,
+        "duration_seconds": found.duration_seconds,
+        "linked_from": found.linked_from,
+        "added_bytes": found.added_bytes,
+        "anomalies": list(found.anomalies),
+    }
+
+
+def no_metadata() -> Document:
+    """The keys of the metadata, for a backup whose own cannot be trusted."""
+    return dict.fromkeys(metadata(Metadata("", "", datetime.min, None, None, False)))
+
+
+def database(facts: DatabaseFacts) -> Document:
+    """What was read from a copy of the database."""
+    return {
+        "size": facts.size,
+        "sha256": facts.sha256,
+        "page_size": facts.page_size,
+        "journal_mode": facts.journal_mode,
+        "encoding": facts.encoding,
+        "user_version": facts.user_version,
+        "application_id": facts.application_id,
+        "rows": dict(facts.rows),
+        "foreign_key_violations": facts.foreign_key_violations,
+        "index_flaws": list(facts.index_flaws),
+        "sqlite_version": facts.sqlite_version,
+        "mode": facts.mode,
+        "raw": facts.raw,
+    }
+
+
+def _uploads(facts: UploadsFacts) -> Document:
+    return {
+        "files": facts.files,
+        "bytes": facts.bytes,
+        "folders": facts.folders,
+        "links": facts.links,
+        "links_out": facts.links_out,
+        "attributes": facts.attributes,
+        "hard_links": facts.hard_links,
+        "tree": facts.tree,
+        "warnings": list(facts.warnings),
+    }
+
+
+def app_migrations(found: AppMigrations) -> Document:
+    """What Django or Rails wrote down of its migrations."""
+    return {"tool": found.tool, "last": found.last, "count": found.count}
+
+
+def git(facts: GitFacts) -> Document:
+    """Where the code stood."""
+    return {
+        "commit": facts.commit,
+        "short": facts.short,
+        "branch": facts.branch,
+        "subject": facts.subject,
+        "dirty": facts.dirty,
+        "tag": facts.tag,
+    }
+
+
+def flaws(found: Sequence[Flaw]) -> list[Document]:
+    """What is wrong with a backup."""
+    return [{"path": one.path, "text": one.text} for one in found]
+
+
+def verdict(found: SchemaVerdict) -> Document:
+    """How a backup's schema stands to the code."""
+    return {
+        "relation": found.relation,
+        "backup": list(found.backup),
+        "code": list(found.code),
+        "pending": migrations(found.pending),
+        "reason": found.reason,
+        "needs": found.needs,
+    }
+
+
+def migrations(found: Sequence[Migration]) -> list[Document]:
+    """Steps of the schema, in order."""
+    return [{"revision": one.revision, "title": one.title} for one in found]
+
+
+def operation(done: Operation) -> Document:
+    """One operation of the history."""
+    return {
+        "id": done.id,
+        "command": done.command,
+        "started_at": done.started_at,
+        "who": _who(done.who),
+        "ended_at": done.ended_at,
+        "outcome": done.outcome,
+        "exit_code": done.exit_code,
+        "backups": list(done.backups),
+        "size_bytes": done.size_bytes,
+        "unique_bytes": done.unique_bytes,
+        "free_bytes": done.free_bytes,
+        "duration_seconds": done.duration_seconds,
+        "note": done.note,
+        "error": done.error,
+        "warnings": list(done.warnings),
+    }
+
+
+def _who(one: Who) -> Document:
+    return {"user": one.user, "pid": one.pid, "host": one.host, "through": one.through, "born": one.born}

@@ -1,0 +1,1 @@
+"""Is all well: status, doctor, metrics, the log, notifications, and what a recovery kit says."""

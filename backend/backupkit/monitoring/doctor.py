@@ -1,0 +1,351 @@
+"""What is wrong with this set-up, and the command that mends it. Looks only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from backupkit.backup.create import refuse_overlap
+from backupkit.config.settings import Settings, unknown_variables
+from backupkit.fs import attributes, disk, mounts, space, tree
+from backupkit.migrations import schema, version_table
+from backupkit.model.backup import Metadata
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.durations import span
+from backupkit.model.errors import BackupError
+from backupkit.model.events import Listener, Step, silence
+from backupkit.model.names import shown
+from backupkit.remotes import listing_cache, restic
+from backupkit.remotes.probe import try_remotes
+from backupkit.repository import flags, lock, store
+from backupkit.repository.reliable import CLOCKS_DIFFER
+from backupkit.restore import journal, recovery
+from backupkit.scheduling import planner, scheduler_lock
+from backupkit.sqlite import database, engine, index_flaws
+from backupkit.uploads import selection, walk
+
+_PUT_BACK = "put a backup back: `list`, then `restore`"
+_HOW_TO_MEND = "an image or a Python with SQLite 3.51.3 or later: docs/containers.md"
+_NO_SHARED_LOG = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs/containers.md"
+_OWN_NAMES = (lock.LOCK_FILE, flags.STATE_FOLDER, journal.JOURNAL_FILE)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: fine, as somebody chose it, to look at, or wrong; and what mends it."""
+
+    level: Literal["fine", "note", "warning", "wrong"]
+    text: str
+    mend: str = ""
+
+
+def examine(settings: Settings, tell: Listener = silence, clock: Clock = utc_now) -> list[Finding]:
+    """Everything that can be looked at from here, in the order in which it is needed; the remotes are asked too."""
+    looks = (
+        _database,
+        _owner,
+        _uploads,
+        _backups,
+        _kept,
+        _strangers,
+        _schema,
+        _temporary,
+        _unfinished,
+        _sqlite,
+        _file_system,
+        _integrity,
+        _reach,
+        _messages,
+        _variables,
+        partial(_clock, now=clock()),
+        partial(_scheduler, now=clock()),
+        partial(_remotes, tell=tell),
+    )
+    return [finding for look in looks for finding in _safely(look(settings))]
+
+
+def _safely(findings: Iterator[Finding]) -> Iterator[Finding]:
+    try:
+        yield from findings
+    except BackupError as error:
+        yield Finding("wrong", error.message, error.hint)
+    except OSError as error:
+        yield Finding("wrong", f"{error.filename}: {error.strerror}.")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    live = settings.database
+    with database.snapshot(live, min(settings.busy_timeout, 5)) as moment:
+        found = database.look(moment)
+    yield Finding(
+        "fine", f"The database {live} is readable: {space.human(found.facts.size)}, {found.facts.journal_mode}."
+    )
+    if not os.access(live, os.W_OK) or not os.access(live.parent, os.W_OK):
+        owner = ":".join(map(str, disk.owner_of(live.parent)))
+        mend = f"chown {owner} {live}* and make {live.parent} writable"
+        yield Finding("wrong", f"{live} or its folder cannot be written: a restore would fail.", mend)
+
+
+def _owner(settings: Settings) -> Iterator[Finding]:
+    live, folder = disk.owner_of(settings.database), disk.owner_of(settings.database.parent)
+    if live[0] != folder[0] and live[0] == 0:
+        mend = f"chown {folder[0]}:{folder[1]} {settings.database}*"
+        yield Finding("warning", f"{settings.database} belongs to root, its folder to user {folder[0]}.", mend)
+
+
+def _uploads(settings: Settings) -> Iterator[Finding]:
+    if settings.uploads is None:
+        yield Finding("note", "No uploads folder is set; backups hold the database only.")
+        return
+    walk.require(settings.uploads)
+    selected = selection.of(settings)
+    files, size = walk.measure(settings.uploads, selected.leaves_out)
+    yield Finding("fine", f"The uploads {settings.uploads} are readable, files: {files}, {space.human(size)}.")
+    if selected.met:
+        names = ", ".join(shown(path) for path in sorted(selected.met))
+        yield Finding("note", f"The database or the backups are in the uploads folder, and are no uploads: {names}.")
+    if out := list(walk.leading_out(settings.uploads, selected.leaves_out)):
+        names = ", ".join(shown(path) for path in out[:5]) + (f" and {len(out) - 5} more" if len(out) > 5 else "")
+        mend = "move what they point to into the uploads, or back it up in another way"
+        yield Finding("warning", f"Links lead out of the uploads, to what is in no backup: {names}.", mend)
+    if not os.access(settings.uploads, os.W_OK):
+        yield Finding("wrong", f"{settings.uploads} cannot be written: a restore would fail.")
+
+
+def _kept(settings: Settings) -> Iterator[Finding]:
+    """What of the uploads the file systems can keep beside contents, modes and times."""
+    backups = settings.dir
+    if settings.uploads is None or not settings.uploads.is_dir() or not backups.is_dir():
+        return
+    unable = attributes.missing_kinds(settings.uploads)
+    lost = [kind for kind in attributes.missing_kinds(backups) if kind not in unable]
+    if os.access(backups, os.W_OK | os.X_OK) and not attributes.has_hard_links(backups):
+        lost.append("hard links")
+    if lost:
+        kinds = " and ".join(lost)
+        yield Finding("warning", f"The file system of {backups} keeps no {kinds}: those of uploads are in no backup.")
+    elif unable:
+        yield Finding("note", f"The file system of {settings.uploads} has no {' and no '.join(unable)}.")
+    else:
+        yield Finding("fine", "ACLs, extended attributes and hard links of uploads are kept.")
+
+
+def _backups(settings: Settings) -> Iterator[Finding]:
+    refuse_overlap(settings)
+    if not settings.dir.exists():
+        yield Finding("warning", f"The backups folder {settings.dir} is not there yet; the first backup makes it.")
+        yield from _left_beside(settings)
+        return
+    store.require(settings.dir)
+    free, found = disk.free_space(settings.dir), store.all_backups(settings)
+    yield Finding(
+        "fine", f"The backups folder {settings.dir} has room: {space.human(free)} free, backups: {len(found)}."
+    )
+    for backup in found:
+        if backup.state == "damaged":
+            held = listing_cache.holders(settings, backup)
+            mend = settings.reach.tool(f"pull {backup.name} --remote {held[0]}") if held else ""
+            yield Finding("warning", f"{backup.name} is damaged: {backup.trouble or backup.flaws[0].text}", mend)
+    if not found:
+        yield Finding("warning", "There is no backup yet.", settings.reach.tool("backup"))
+    yield from _left_beside(settings)
+
+
+def _left_beside(settings: Settings) -> Iterator[Finding]:
+    if there := store.left_beside(settings):
+        mend = f"set BACKUP_DIR to {there}, or move what is in it to {settings.dir}"
+        yield Finding("warning", f"There are backups in {there}, where an earlier version kept them.", mend)
+
+
+def _strangers(settings: Settings) -> Iterator[Finding]:
+    """What another user made in the backups folder, as root did before the toolkit gave its rights up."""
+    us = os.geteuid()
+    if us == 0 or not settings.dir.is_dir():
+        return
+    ours = [path for path in sorted(settings.dir.iterdir()) if path.name in _OWN_NAMES or store.is_backup(path)]
+    if found := [str(path) for path in ours if _is_anothers(path, us)]:
+        named = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        mend = f"As root: chown -R {us}:{os.getegid()} {settings.dir}"
+        yield Finding("wrong", f"Another user than uid {us} owns, wholly or in part: {named}.", mend)
+
+
+def _is_anothers(path: Path, us: int) -> bool:
+    try:
+        return path.lstat().st_uid != us or any(one.facts.st_uid != us for one in tree.walk(path))
+    except NotADirectoryError:
+        return False
+    except PermissionError:
+        return True
+
+
+def _schema(settings: Settings) -> Iterator[Finding]:
+    with database.snapshot(settings.database, min(settings.busy_timeout, 5)) as moment:
+        revisions = version_table.of_live(settings, moment)
+    verdict = schema.classify(settings, revisions)
+    at = ", ".join(revisions) or "no revision"
+    if verdict.relation == "same":
+        yield Finding("fine", f"The database is at this code's revision: {at}.")
+    elif verdict.relation == "behind":
+        mend = settings.reach.tool(verdict.command)
+        yield Finding("warning", f"The database is {len(verdict.pending)} migrations behind this code.", mend)
+    elif verdict.relation == "unreadable":
+        yield Finding("wrong", f"{verdict.reason} A backup cannot be compared with this code.", verdict.needs)
+    else:
+        reason = verdict.reason.replace("The backup", "The database").replace("the backup", "the database")
+        yield Finding("warning", f"The database is at {at}. {reason}")
+
+
+def _temporary(_settings: Settings) -> Iterator[Finding]:
+    try:
+        with tempfile.TemporaryFile():
+            yield Finding("fine", f"Temporary files can be written in {tempfile.gettempdir()}.")
+    except OSError:
+        mend = "Give the container a tmpfs at /tmp, or set TMPDIR"
+        yield Finding("wrong", "No temporary file can be written anywhere; SQLite may need one.", mend)
+
+
+def _unfinished(settings: Settings) -> Iterator[Finding]:
+    if what := recovery.unfinished(settings):
+        yield Finding("wrong", what, settings.reach.tool("recover"))
+
+
+def at_start(settings: Settings) -> list[Finding]:
+    """What a container says when it starts: its SQLite, and a file system that no WAL database should be on."""
+    return [finding for look in (_sqlite, _file_system) for finding in _safely(look(settings))]
+
+
+def _sqlite(settings: Settings) -> Iterator[Finding]:
+    """This process's SQLite is the app's too, where both run in one Python; of another one nothing is known here."""
+    found = f"SQLite is {sqlite3.sqlite_version}, for this toolkit and for an app in the same Python"
+    if not engine.has_wal_reset_bug():
+        yield Finding("fine", f"{found}; it is free of the WAL-reset bug.")
+    elif _is_in_wal_mode(settings):
+        text = f"{found}. It has the WAL-reset bug, which can lose commits of an app or damage its database."
+        yield Finding("warning", text, _HOW_TO_MEND)
+    else:
+        yield Finding("note", f"{found}. It has the WAL-reset bug, which is of no concern without WAL mode.")
+
+
+def _file_system(settings: Settings) -> Iterator[Finding]:
+    mount = mounts.mount_of(Path(os.path.realpath(settings.database)), mounts.read())
+    if mount and mount.is_shared and _is_in_wal_mode(settings):
+        text = f"{settings.database} is in WAL mode on {mount.kind} ({mount.place}), where it can be damaged"
+        yield Finding("warning", f"{text}: that file system shares no memory between its users.", _NO_SHARED_LOG)
+
+
+def _integrity(settings: Settings) -> Iterator[Finding]:
+    if not settings.database.exists():
+        return  # which was said
+    found = database.check_live(settings.database, min(settings.busy_timeout, 5))
+    if found is None:
+        yield Finding(
+            "note", "The database was not checked in full: it is large, or in use. `verify` checks backups of it."
+        )
+    elif found.problems:
+        yield Finding("wrong", f"The database {settings.database} is damaged: {found.problems[0]}.", _PUT_BACK)
+    elif flaws := found.facts.index_flaws:
+        yield Finding("warning", index_flaws.sentence(settings, flaws))
+    else:
+        yield Finding("fine", "The database passed a full check.")
+
+
+def _is_in_wal_mode(settings: Settings) -> bool:
+    """Whether the live database is; not, where it cannot be read, which is told of elsewhere."""
+    with contextlib.suppress(BackupError), database.snapshot(settings.database, 1) as moment:
+        return database.journal_mode(moment) == "wal"
+    return False
+
+
+def _reach(settings: Settings) -> Iterator[Finding]:
+    reach = settings.reach
+    where = (
+        f"in the service {reach.service}, by {reach.compose}"
+        if reach.in_container
+        else "on this machine, without Docker"
+    )
+    yield Finding("fine", f"Commands run {where}; times are in {settings.timezone}.")
+
+
+def _messages(settings: Settings) -> Iterator[Finding]:
+    if settings.notify_urls and not find_spec("apprise"):
+        yield Finding("wrong", "BACKUP_NOTIFY_URLS needs the package apprise: nobody is told.", "pip install apprise")
+    elif settings.notify_urls or settings.ping_url:
+        yield Finding("fine", "Somebody is told how unattended runs end; `notify-test` tries it.")
+    else:
+        text = "Nobody is told of a failure at night: BACKUP_NOTIFY_URLS and BACKUP_PING_URL are empty."
+        yield Finding("note", text, settings.reach.tool("config set ping_url_file FILE"))
+
+
+def _clock(settings: Settings, now: datetime) -> Iterator[Finding]:
+    """Names, retention and the timetable go by it; and servers refuse a client whose clock is far off."""
+    says = f"The clock says {settings.local(now):%Y-%m-%d %H:%M}"
+    newest = max((one.created_at for one in _sound(settings)), default=now)
+    if newest > now + CLOCKS_DIFFER:
+        yield Finding("warning", f"{says}, and a backup is of {settings.local(newest):%Y-%m-%d %H:%M}.", "date")
+    else:
+        yield Finding("fine", f"{says}.")
+
+
+def _scheduler(settings: Settings, now: datetime) -> Iterator[Finding]:
+    gap = planner.longest_gap(settings, now)
+    made = max((one.created_at for one in _sound(settings) if one.kind == "scheduled"), default=None)
+    if gap is None:
+        yield Finding("note", "No backup is to be made by itself: enabled, automatic_daily and schedule say so.")
+    elif scheduler_lock.is_anyone_on(settings.dir):
+        yield Finding("fine", "A scheduler is at work.")
+    elif made and now - made < 2 * gap:
+        ago = span((now - made).total_seconds())
+        yield Finding("fine", f"No scheduler is at work; something else is, the last such backup was made {ago} ago.")
+    else:
+        compose = settings.reach.compose
+        mend = f"{compose} up -d scheduler" if compose else settings.reach.tool("schedule")
+        yield Finding("warning", "No scheduler is at work, nor anything else that makes backups by itself.", mend)
+
+
+def _sound(settings: Settings) -> list[Metadata]:
+    """What the backups say of themselves that are not damaged."""
+    found = store.own_backups(settings) if settings.dir.is_dir() else []
+    return [one.metadata for one in found if one.metadata and one.state != "damaged"]
+
+
+def _remotes(settings: Settings, tell: Listener) -> Iterator[Finding]:
+    if not settings.remotes:
+        mend = "a table [remotes.NAME] in backup.toml"
+        yield Finding("note", "There are no copies elsewhere: no remote is set up.", mend)
+        return
+    tell(Step("Asking the remotes"))
+    for name, failure in try_remotes(settings).items():
+        table = settings.remotes[name]
+        if failure:
+            yield Finding("wrong", failure.message, failure.hint)
+        else:
+            yield Finding("fine", f"The remote {name} can be used: {table.type}, {table.place}.")
+    if any(table.type == "restic" for table in settings.remotes.values()):
+        yield from _restic()
+
+
+def _restic() -> Iterator[Finding]:
+    version = restic.installed_version()
+    if version and version < restic.RECENT:
+        is_old = f"restic is {_dotted(version)}: since {_dotted(restic.RECENT)} its exit code says what is wrong."
+        yield Finding("warning", is_old, "a later one: https://github.com/restic/restic/releases, or Debian 13")
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
+
+
+def _variables(_settings: Settings) -> Iterator[Finding]:
+    for name in unknown_variables(os.environ):
+        yield Finding(
+            "warning", f"{name} is set, and is no setting of this toolkit.", f"unset {name}, if it was meant for it"
+        )

@@ -1,0 +1,99 @@
+"""What is told to people who are not there: how a run ended, in words, and by the ping of a dead man's switch."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from backupkit.config.deployment import in_full
+from backupkit.config.secrets import scrubbed
+from backupkit.config.settings import Settings
+from backupkit.monitoring.notify.sender import Address, Delivery, Message, Underway
+
+Outcome = Literal["success", "warning", "failure", "nothing"]
+_IN_WORDS: Mapping[Outcome, str] = {
+    "success": "done",
+    "warning": "done, with warnings",
+    "failure": "FAILED",
+    "nothing": "nothing to do",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a command ended. `lines` is what it came to, in the words a person gets; `log` is how it got there."""
+
+    command: str
+    outcome: Outcome
+    seconds: float
+    error: str = ""
+    hint: str = ""
+    warnings: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    log: tuple[str, ...] = ()
+
+
+def addresses(settings: Settings, report: Report, pinged: bool) -> tuple[Address, ...]:
+    """Who is to be told of this end: people as they asked for it, the dead man's switch of every end."""
+    people = [Address(url) for url in settings.notify_urls if report.outcome in settings.notify_on]
+    signal = "fail" if report.outcome == "failure" else ""
+    return (*people, *_ping(settings, signal, pinged))
+
+
+def everyone(settings: Settings) -> tuple[Address, ...]:
+    """Who is told of anything at all. The ping is one for the log, which is no sign of life."""
+    return (*map(Address, settings.notify_urls), *_ping(settings, "log"))
+
+
+def _ping(settings: Settings, signal: str, wanted: bool = True) -> Iterator[Address]:
+    if settings.ping_url and wanted:
+        yield Address(settings.ping_url, "ping", signal)
+
+
+def begin_ping(settings: Settings, command: str) -> Underway:
+    """The dead man's switch hears that the run has begun; the run does not wait for it."""
+    message = Message("", f"{_who(settings)}: {command} begins\n")
+    return Underway(message, tuple(_ping(settings, "start")), settings.notify_timeout)
+
+
+def send(settings: Settings, message: Message, to: Sequence[Address]) -> tuple[Delivery, ...]:
+    """What became of the message at each address, at the deadline at the latest. Raises nothing."""
+    if not to:
+        return ()
+    try:
+        return Underway(message, to, settings.notify_timeout).deliveries()
+    except OSError as error:
+        return tuple(Delivery(one, error.strerror or type(error).__name__) for one in to)
+
+
+def message_of(settings: Settings, report: Report) -> Message:
+    """The report in words, without any secret."""
+    subject = f"{_who(settings)}: {report.command} {_IN_WORDS[report.outcome]}"
+    body = scrubbed("\n".join(_body(report)), settings.secrets)
+    return Message(subject, body, "info" if report.outcome == "nothing" else report.outcome)
+
+
+def test_message(settings: Settings) -> Message:
+    """What `notify-test` sends."""
+    told_of = ", ".join(settings.notify_on) or "nothing"
+    return Message(f"{_who(settings)}: test message", f"Messages arrive here. They will tell of: {told_of}.")
+
+
+def _who(settings: Settings) -> str:
+    """The app, and the machine it is on: the wrapper knows it, a container knows but its own id."""
+    return f"{settings.app_id} on {os.environ.get('BACKUP_HOST_NAME') or socket.gethostname()}"
+
+
+def _body(report: Report) -> Iterator[str]:
+    if report.error:
+        yield f"Error: {report.error}"
+    if report.hint:
+        yield in_full(f"Next: {report.hint}")
+    yield from (in_full(f"Warning: {warning}") for warning in report.warnings)
+    yield from report.lines
+    yield f"It took {report.seconds:.1f} seconds."
+    if report.log:
+        yield from ("", "The last lines of the log:", *(f"  {line[:500]}" for line in report.log))

@@ -1,0 +1,197 @@
+"""What can be seen at a glance: days with and without a backup, sizes over time, the last test restores.
+
+`overview` takes the facts that `status` looked at, and looks at nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Literal
+
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Backup
+from backupkit.model.operation import Operation, Outcome
+from backupkit.monitoring.status import Facts, is_own
+
+WEEKS, TEST_RESTORES = 13, 10
+Mark = Literal["before", "open", "missed", "failed", "damaged", "removed", "made", "proven"]
+
+
+@dataclass(frozen=True)
+class Day:
+    """A day in the configured zone: the backups made on it that are there, and how many are not any more.
+
+    `damaged` and `proven` are how many of those that are there; `failures` are attempts that came to nothing.
+    """
+
+    date: date
+    mark: Mark
+    backups: tuple[str, ...] = ()
+    removed: int = 0
+    damaged: int = 0
+    proven: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True)
+class Size:
+    """A backup that is there, in bytes: its own size, and what it and all older ones come to: whole, and on disk."""
+
+    at: datetime
+    backup: str
+    size_bytes: int
+    total_bytes: int
+    unique_bytes: int
+
+
+@dataclass(frozen=True)
+class TestRestore:
+    """When a backup was restored for a test, how long that took where it is known, what came of it and why."""
+
+    __test__ = False  # for pytest, which takes the name for a test
+
+    at: datetime
+    backups: tuple[str, ...]
+    outcome: Outcome
+    seconds: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The days, oldest first, from a Monday to today; the sizes, oldest first; the test restores, newest first."""
+
+    days: tuple[Day, ...] = ()
+    sizes: tuple[Size, ...] = ()
+    test_restores: tuple[TestRestore, ...] = ()
+
+    @property
+    def weeks(self) -> tuple[tuple[Day, ...], ...]:
+        """The days by the week, Monday first; the last week goes to today."""
+        return tuple(self.days[place : place + 7] for place in range(0, len(self.days), 7))
+
+    @property
+    def days_without(self) -> tuple[date, ...]:
+        """Days that are over and have none, since the first backup or the first attempt at one, oldest first."""
+        return tuple(one.date for one in self.days[:-1] if one.mark in ("missed", "failed"))
+
+
+def overview(settings: Settings, facts: Facts, weeks: int = WEEKS) -> Overview:
+    """What the facts show of the last so many weeks, this one among them. Pure."""
+    return Overview(_calendar(settings, facts, weeks), _sizes(facts.backups), _test_restores(facts))
+
+
+# The calendar.
+
+
+@dataclass
+class _Found:
+    """What is known of a day."""
+
+    there: list[Backup] = field(default_factory=list)
+    removed: set[str] = field(default_factory=set)
+    failures: int = 0
+
+
+def _calendar(settings: Settings, facts: Facts, weeks: int) -> tuple[Day, ...]:
+    found = _by_day(settings, facts)
+    today = settings.local(facts.now).date()
+    first = today - timedelta(days=today.weekday(), weeks=weeks - 1)
+    began = min((day for day, one in found.items() if one.there or one.removed), default=None)
+    days = (first + timedelta(days=number) for number in range((today - first).days + 1))
+    return tuple(_day(day, found.get(day, _Found()), began, today) for day in days)
+
+
+def _by_day(settings: Settings, facts: Facts) -> dict[date, _Found]:
+    """Backups by the day they were made on; safety copies and another app's are none."""
+    found: dict[date, _Found] = defaultdict(_Found)
+    there = {backup.name for backup in facts.backups}
+    for backup in facts.backups:
+        if backup.metadata and is_own(settings, backup.metadata):
+            found[settings.local(backup.metadata.created_at).date()].there.append(backup)
+    for operation in facts.history.operations:
+        if operation.command == "backup":
+            _count(found[settings.local(operation.started_at).date()], operation, there)
+    return found
+
+
+def _count(day: _Found, operation: Operation, there: set[str]) -> None:
+    if operation.has_failed:
+        day.failures += 1
+    elif operation.has_succeeded:
+        day.removed |= set(operation.backups) - there
+
+
+def _day(day: date, found: _Found, began: date | None, today: date) -> Day:
+    damaged = sum(backup.state == "damaged" for backup in found.there)
+    proven = sum(backup.state == "proven" for backup in found.there)
+    names = tuple(backup.name for backup in found.there)
+    mark = _mark(found, damaged, proven) or _mark_of_none(day, began, today)
+    return Day(day, mark, names, len(found.removed), damaged, proven, found.failures)
+
+
+def _mark(found: _Found, damaged: int, proven: int) -> Mark | None:
+    """The best that the day has; None where it has nothing."""
+    if proven:
+        return "proven"
+    if len(found.there) > damaged:
+        return "made"
+    if found.there:
+        return "damaged"
+    if found.removed:
+        return "removed"
+    return "failed" if found.failures else None
+
+
+def _mark_of_none(day: date, began: date | None, today: date) -> Mark:
+    if began is None or day < began:
+        return "before"
+    return "open" if day == today else "missed"
+
+
+# The sizes.
+
+
+def _sizes(backups: Sequence[Backup]) -> tuple[Size, ...]:
+    """The last one has the sums of all that is there: what says no date is taken for the oldest."""
+    undated = [backup for backup in backups if not backup.metadata]
+    total, unique = sum(one.size_bytes for one in undated), sum(one.unique_bytes for one in undated)
+    found = []
+    for made, backup in _oldest_first(backups):
+        total, unique = total + backup.size_bytes, unique + backup.unique_bytes
+        found.append(Size(made, backup.name, backup.size_bytes, total, unique))
+    return tuple(found)
+
+
+def _oldest_first(backups: Sequence[Backup]) -> list[tuple[datetime, Backup]]:
+    dated = [(backup.metadata.created_at, backup) for backup in backups if backup.metadata]
+    return sorted(dated, key=lambda one: (one[0], one[1].name))
+
+
+# The test restores.
+
+
+def _test_restores(facts: Facts) -> tuple[TestRestore, ...]:
+    """By the history; and, where that was lost, by what is known of each backup."""
+    told = [_told(one) for one in facts.history.operations if one.command == "test-restore" and _is_over(one)]
+    named = {name for one in told if one.outcome in ("success", "warning") for name in one.backups}
+    kept = [_kept(backup) for backup in facts.backups if backup.proven_at and backup.name not in named]
+    newest_first = sorted((*told, *kept), key=lambda one: one.at, reverse=True)
+    return tuple(newest_first[:TEST_RESTORES])
+
+
+def _is_over(operation: Operation) -> bool:
+    return operation.outcome not in ("running", "refused")
+
+
+def _told(operation: Operation) -> TestRestore:
+    at, seconds = operation.ended_at or operation.started_at, operation.duration_seconds
+    return TestRestore(at, operation.backups, operation.outcome, seconds, operation.error)
+
+
+def _kept(backup: Backup) -> TestRestore:
+    assert backup.proven_at
+    return TestRestore(backup.proven_at, (backup.name,), "success", backup.recovery_seconds)

@@ -1,0 +1,93 @@
+"""What one needs on the day when the machine is gone, gathered while it is there. Looks only, and holds no secret."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from backupkit.config.remotes import secret_origins
+from backupkit.config.settings import Settings, origins, secret_names
+from backupkit.fs import disk
+from backupkit.model.backup import Backup
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import Refused
+from backupkit.repository import reliable, store
+
+
+@dataclass(frozen=True)
+class Copies:
+    """A place off the machine that backups are copied to: its name, where it is, and what fetches the newest there.
+
+    None of it may hold a password.
+    """
+
+    name: str
+    place: str
+    fetch: str
+
+
+@dataclass(frozen=True)
+class RecoveryKit:
+    """Everything for the sheet. `secrets` are the names of those that are set, each with where it comes from.
+
+    `ways_in` are remotes, each with what it takes to come there besides.
+    """
+
+    made_at: datetime
+    settings: Settings
+    newest: Backup | None
+    proven: Backup | None
+    copies: tuple[Copies, ...]
+    recipients: tuple[str, ...]
+    secrets: tuple[tuple[str, str], ...]
+    ways_in: tuple[tuple[str, str], ...] = ()
+
+
+def copies_of(settings: Settings) -> tuple[Copies, ...]:
+    """The configured remotes."""
+    return tuple(
+        Copies(name, table.place, f"./backup.sh pull latest --remote {name}")
+        for name, table in settings.remotes.items()
+    )
+
+
+def recovery_kit(settings: Settings, copies: Sequence[Copies] = (), clock: Clock = utc_now) -> RecoveryKit:
+    """What is known now: the newest backup, the last that a test restore has proven, the copies elsewhere, the keys."""
+    backups = store.own_backups(settings)
+    sound = [one for one in backups if not reliable.why_not(settings, one, clock())]
+    proven = [(one.proven_at, one) for one in backups if one.proven_at]
+    come_from = origins(settings)
+    return RecoveryKit(
+        made_at=clock(),
+        settings=settings,
+        newest=sound[0] if sound else None,
+        proven=max(proven, key=lambda pair: pair[0])[1] if proven else None,
+        copies=tuple(copies),
+        recipients=tuple(settings.export_recipients.split()),
+        secrets=(
+            *((name, come_from[name]) for name in secret_names() if getattr(settings, name)),
+            *secret_origins(settings.remotes, os.environ),
+        ),
+        ways_in=tuple((name, table.way_in) for name, table in settings.remotes.items() if table.way_in),
+    )
+
+
+def sheet_path(settings: Settings, file: str) -> Path:
+    """Where a sheet of that name goes: a bare name to the backups folder, anything else where it says.
+
+    `Refused` where there is something of that name, or no folder for it.
+    """
+    path = store.file_named(settings, file)
+    if os.path.lexists(path):
+        raise Refused(f"There is a {path} already.", hint="Choose another name.")
+    if not path.parent.is_dir():
+        raise Refused(f"There is no folder {path.parent}.", hint="A bare file name goes to the backups folder.")
+    return path
+
+
+def write_sheet(path: Path, text: str) -> None:
+    """The sheet is a new file that its owner may read, or there is none."""
+    disk.write_file(path, text.encode(errors="surrogateescape"))

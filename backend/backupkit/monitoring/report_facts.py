@@ -1,0 +1,78 @@
+"""What a report says, and where it is written. It looks at the disk once; no remote is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from backupkit.config.settings import Settings
+from backupkit.fs import disk
+from backupkit.model.backup import Backup
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import Refused
+from backupkit.monitoring.overview import Overview, overview
+from backupkit.monitoring.status import Facts, Status, judge, look
+from backupkit.repository import store
+from backupkit.retention import rules
+from backupkit.retention.rules import Policy
+from backupkit.scheduling import planner
+from backupkit.scheduling.planner import Due
+
+DEFAULT_FILE = "report.html"
+SIGNATURE = b'<meta name="generator" content="backupkit report'
+_HEAD, _RUNS = 1000, 5  # bytes in which the signature is; runs that are told
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page says, of one moment."""
+
+    status: Status
+    overview: Overview
+    backups: tuple[Backup, ...]
+    runs: tuple[Due, ...]
+    is_scheduled: bool
+    policy: Policy
+
+
+def report(settings: Settings, clock: Clock = utc_now) -> Report:
+    """How things stand now. An unreadable folder is a finding, not an error."""
+    facts = look(settings, clock)
+    return Report(
+        judge(settings, facts),
+        overview(settings, facts),
+        facts.backups,
+        _runs(settings, facts),
+        facts.scheduler_seed is not None,
+        rules.policy_of(settings),
+    )
+
+
+def _runs(settings: Settings, facts: Facts) -> tuple[Due, ...]:
+    past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now)
+    return tuple(planner.upcoming(settings, replace(past, seed=facts.scheduler_seed or ""), facts.now, _RUNS))
+
+
+def report_path(settings: Settings, file: str) -> Path:
+    """Where a report of that name goes: a bare name to the backups folder, anything else where it says.
+
+    `Refused` where there is no folder for it, or anything of that name but an earlier report.
+    """
+    path = store.file_named(settings, file)
+    if path.exists() and not _is_report(path):
+        raise Refused(f"There is a {path} already, and it is no report.", hint="Choose another name.")
+    if not path.parent.is_dir():
+        raise Refused(f"There is no folder {path.parent}.", hint="A bare file name goes to the backups folder.")
+    return path
+
+
+def _is_report(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return SIGNATURE in file.read(_HEAD)
+
+
+def write_report(path: Path, page: str) -> None:
+    """The file is this page, or what it was before; an earlier one's owner and mode stay. A web server may read it."""
+    disk.rewrite_file(path, page.encode())

@@ -1,0 +1,550 @@
+"""Is the data safe, and if not, why and what mends it. Looks only.
+
+`look` gathers the facts, `judge` makes of them a level, the reasons for it, and the numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import takewhile
+from typing import Literal
+
+from backupkit.config.settings import Settings
+from backupkit.fs import disk, space
+from backupkit.model.backup import Backup, Metadata
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.durations import span
+from backupkit.model.errors import BackupError, SourceBroken, SourceLocked
+from backupkit.model.operation import Operation
+from backupkit.remotes import listing_cache
+from backupkit.remotes.copies import Copies, RemoteState, known_copies
+from backupkit.repository import history, reliable, sizes, store
+from backupkit.repository.history import History
+from backupkit.repository.reliable import CLOCKS_DIFFER
+from backupkit.restore.recovery import unfinished
+from backupkit.retention.rules import Known, counted_on
+from backupkit.scheduling import planner, scheduler_lock
+from backupkit.sqlite import database, engine
+from backupkit.uploads import walk
+
+Level = Literal["fine", "warning", "critical"]
+LEVELS: tuple[Level, ...] = ("fine", "warning", "critical")  # the place in it is the exit code
+NONE_YET = "—"
+_GRACE = 0.25  # of the interval, before a backup that has not come is missed
+_MISSED = 2  # so many backups that have not come are critical
+_GLANCE = 1  # seconds to wait for a locked database
+_WINDOW, _DAY = timedelta(days=30), timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was looked at: the backups newest first, and the world around them at this moment."""
+
+    now: datetime
+    backups: tuple[Backup, ...] = ()
+    history: History = field(default_factory=History)
+    free_bytes: int | None = None
+    unfinished_restore: str | None = None
+    drafts: int = 0
+    trouble: str = ""
+    database_trouble: BackupError | None = None
+    uploads_trouble: str = ""
+    has_uploads: bool = True
+    copies: Copies = field(default_factory=Copies)
+    holders: Mapping[str, str] = field(default_factory=dict)
+    """A remote by the name of a damaged backup that it held when it was last asked."""
+    scheduler_seed: str | None = None
+    """That of the scheduler at work; None where none is."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why it is not fine, in one sentence, and the command to type."""
+
+    level: Level
+    text: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What is known, in bytes, seconds and days; None where nothing is.
+
+    `last_backup` is the newest that can be relied on: this app's, sound, no safety copy, not dated in the future; and
+    `last_whole` the newest of those that hold the uploads too, where the app has any.
+    The last proof is the last test restore that went well, of whichever backup; `copies` are as each remote said when
+    it was last asked. Growth is of the backups of the last 30 days; `days_left` goes by the free space then and now.
+    """
+
+    now: datetime
+    last_backup: str | None
+    last_backup_at: datetime | None
+    last_backup_age_seconds: float | None
+    last_whole: str | None
+    last_whole_at: datetime | None
+    expected_interval_seconds: float
+    newest_checked: str | None
+    newest_checked_at: datetime | None
+    newest_proven: str | None
+    newest_proven_at: datetime | None
+    last_proof_at: datetime | None
+    next_run_at: datetime | None
+    backups: int
+    by_kind: Mapping[str, int]
+    by_state: Mapping[str, int]
+    oldest_at: datetime | None
+    newest_at: datetime | None
+    total_bytes: int
+    unique_bytes: int
+    growth_bytes_per_day: int
+    free_bytes: int | None
+    days_left: float | None
+    unfinished_restore: bool
+    drafts: int
+    failures_since_success: int
+    copies: Copies
+    sqlite_version: str = sqlite3.sqlite_version
+    sqlite_wal_reset_bug: bool = field(default_factory=engine.has_wal_reset_bug)
+
+
+@dataclass(frozen=True)
+class Status:
+    """The level, one sentence that says it all, every reason with the worst first, and the numbers."""
+
+    level: Level
+    sentence: str
+    reasons: tuple[Reason, ...]
+    numbers: Numbers
+
+
+def status(settings: Settings, clock: Clock = utc_now) -> Status:
+    """How things stand at this moment. It waits for no lock, and an unreadable folder is a finding, not an error."""
+    return judge(settings, look(settings, clock))
+
+
+def get_last_backup_display(settings: Settings, clock: Clock = utc_now) -> str:
+    """The last backup for an app's status bar: `04/03/2026 09:30` in the configured zone, or a dash. Raises nothing."""
+    last = _last(settings, _backups(settings, Facts(clock())))
+    return settings.local(_made(last)).strftime("%d/%m/%Y %H:%M") if last else NONE_YET
+
+
+def look(settings: Settings, clock: Clock = utc_now) -> Facts:
+    """The facts, as they are on disk now."""
+    facts = _live(settings, _backups(settings, Facts(clock(), unfinished_restore=unfinished(settings))))
+    if facts.trouble or not settings.dir.is_dir():
+        return facts
+    return replace(
+        facts,
+        history=history.read(settings.dir),
+        free_bytes=disk.free_space(settings.dir),
+        drafts=store.count_drafts(settings),
+        copies=known_copies(settings, facts.backups),
+        holders={
+            backup.name: remotes[0]
+            for backup in facts.backups
+            if backup.state == "damaged" and (remotes := listing_cache.holders(settings, backup))
+        },
+        scheduler_seed=scheduler_lock.seed(settings.dir) if scheduler_lock.is_anyone_on(settings.dir) else None,
+    )
+
+
+def _live(settings: Settings, facts: Facts) -> Facts:
+    """Whether the live data is there: a glance, no check. Who wants to know whether it is sound makes a backup."""
+    try:
+        with database.snapshot(settings.database, _GLANCE):
+            pass  # it opens, and has tables
+    except BackupError as error:
+        facts = replace(facts, database_trouble=error)
+    if settings.uploads is None:
+        return facts
+    try:
+        walk.require(settings.uploads)
+    except BackupError as error:
+        return replace(facts, uploads_trouble=error.message)
+    return replace(facts, has_uploads=bool(os.listdir(settings.uploads)))
+
+
+def _backups(settings: Settings, facts: Facts) -> Facts:
+    try:
+        found = sizes.with_unique_bytes(settings, store.all_backups(settings))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        return replace(facts, trouble=f"The backups folder {settings.dir} cannot be read: {reason}.")
+    return replace(facts, backups=tuple(backup for backup in found if backup.path.is_dir()))  # one may have vanished
+
+
+def judge(settings: Settings, facts: Facts) -> Status:
+    """What the facts come to."""
+    numbers = _numbers(settings, facts)
+    rules = (
+        _live_database,
+        _live_uploads,
+        _folder,
+        _age,
+        _unfinished,
+        _space,
+        _last_backup,
+        _uploads,
+        *_WHAT_IS_THERE,
+        *_AWAY,
+        _failures,
+        _history,
+    )
+    found = [reason for rule in rules for reason in rule(settings, facts, numbers)]
+    found.sort(key=lambda reason: LEVELS.index(reason.level), reverse=True)
+    level = found[0].level if found else "fine"
+    return Status(level, _sentence(numbers, found), tuple(found), numbers)
+
+
+def _sentence(numbers: Numbers, reasons: list[Reason]) -> str:
+    if not reasons:
+        ago = span(numbers.last_backup_age_seconds or 0)
+        bare = "" if numbers.last_whole in (None, numbers.last_backup) else ", of the database alone"
+        whole = f"; the last with the uploads is {numbers.last_whole}" if bare else ""
+        return f"Your data is safe: the last backup, {numbers.last_backup}{bare}, was made {ago} ago{whole}."
+    worst = reasons[0]
+    begin = "Your data is at risk." if worst.level == "critical" else "Your data is backed up, but look at this."
+    return f"{begin} {worst.text} Type: {worst.mend}"
+
+
+# The rules.
+
+
+def _live_database(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    error = facts.database_trouble
+    if isinstance(error, SourceLocked):
+        yield Reason("warning", f"The live database was not looked at. {error.message}", settings.reach.tool("doctor"))
+    elif error:
+        mend = "restore latest" if isinstance(error, SourceBroken) and _last_whole(settings, facts) else "doctor"
+        yield Reason("critical", error.message, settings.reach.tool(mend))
+
+
+def _live_uploads(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    """They may be gone and their folder still there: an empty mount point, say."""
+    last, text = _last_whole(settings, facts), facts.uploads_trouble
+    held = last.metadata.uploads.files if last and last.metadata and last.metadata.uploads else 0
+    if not text and not facts.has_uploads and held:
+        text = f"The uploads folder {settings.uploads} is empty, and the last backup has {held:,} files."
+    if text:
+        yield Reason("critical", text, settings.reach.tool("restore latest --only uploads" if last else "doctor"))
+
+
+def _folder(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    if facts.trouble:
+        yield Reason("critical", facts.trouble, settings.reach.tool("doctor"))
+
+
+def _age(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
+    age, mend = numbers.last_backup_age_seconds, settings.reach.tool("backup")
+    if age is None:
+        if not facts.trouble:
+            yield Reason("critical", _none_to_rely_on(settings, facts), mend)
+        return
+    level = _level_of_age(settings, facts, age / 3600)
+    if level != "fine":
+        hours = _expected_hours(settings, facts)
+        expected = f"; one is expected every {hours:g} hours" if hours else ""
+        yield Reason(level, f"The last backup, {numbers.last_backup}, is {span(age)} old{expected}.", mend)
+
+
+def _none_to_rely_on(settings: Settings, facts: Facts) -> str:
+    if not facts.backups:
+        return f"There is no backup in {settings.dir} yet."
+    return f"No backup in {settings.dir} can be relied on: each is damaged, a safety copy, another app's or misdated."
+
+
+def _expected_hours(settings: Settings, facts: Facts) -> float:
+    """As the setting says; without a word of it, by the timetable of a scheduler that is meant to be, or at work."""
+    told = "expected_interval" in settings.model_fields_set
+    gap = None if told or not _has_timetable(settings, facts) else planner.longest_gap(settings, facts.now)
+    return round(gap.total_seconds() / 3600, 2) if gap else settings.expected_interval
+
+
+def _has_timetable(settings: Settings, facts: Facts) -> bool:
+    return bool(settings.schedule) or facts.scheduler_seed is not None
+
+
+def _level_of_age(settings: Settings, facts: Facts, hours: float) -> Level:
+    interval = _expected_hours(settings, facts) or float("inf")
+    warning = settings.warning_age or interval * (1 + _GRACE)
+    by_itself = 2 * settings.warning_age if settings.warning_age else interval * (_MISSED + _GRACE)
+    critical = settings.critical_age or by_itself
+    return "critical" if hours > critical else "warning" if hours > warning else "fine"
+
+
+def _unfinished(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    if facts.unfinished_restore:
+        yield Reason("critical", facts.unfinished_restore, settings.reach.tool("recover"))
+
+
+def _space(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
+    free, mend = facts.free_bytes, settings.reach.tool("list")
+    if free is None:
+        return
+    last = _last_whole(settings, facts) or _last(settings, facts)
+    if last and free < space.with_margin(last.size_bytes):
+        room = f"{space.human(free)} are free, and the last one has {space.human(last.size_bytes)}"
+        yield Reason("critical", f"There is no room for another backup in {settings.dir}: {room}.", mend)
+    elif numbers.days_left is not None and numbers.days_left < settings.warning_free_days:
+        level: Level = "critical" if numbers.days_left < settings.critical_free_days else "warning"
+        lasts = span(numbers.days_left * 86400)
+        yield Reason(level, f"The disk of {settings.dir} will be full in {lasts}, at the rate of late.", mend)
+
+
+def _last_backup(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    last = _last_whole(settings, facts)
+    if last and last.metadata and last.metadata.uploads and last.metadata.uploads.warnings:
+        missing = len(last.metadata.uploads.warnings)
+        text = f"The last backup, {last.name}, is not complete: it has {missing} warnings."
+        yield Reason("warning", text, settings.reach.tool(f"show {last.name}"))
+
+
+def _uploads(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
+    """Database and uploads belong together: one without the other does not bring the app back."""
+    if settings.uploads is None or not numbers.last_backup:
+        return
+    last, mend = _last_whole(settings, facts), settings.reach.tool("backup")
+    if last is None:
+        yield Reason("critical", "No backup holds the uploads.", mend)
+    elif last.name != numbers.last_backup:
+        age = _age_of(facts, last).total_seconds()
+        if _level_of_age(settings, facts, age / 3600) != "fine":
+            yield Reason("warning", f"The last backup that holds the uploads, {last.name}, is {span(age)} old.", mend)
+
+
+def _damaged(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    damaged = [backup for backup in facts.backups if backup.state == "damaged"]
+    if damaged:
+        held = [(one.name, facts.holders[one.name]) for one in damaged if one.name in facts.holders]
+        command = f"pull {held[0][0]} --remote {held[0][1]}" if held else f"show {damaged[0].name}"
+        copy = f" There is a copy of {held[0][0]} on {held[0][1]}." if held else ""
+        text = f"Damaged backups: {_some([one.name for one in damaged])}.{copy}"
+        yield Reason("warning", text, settings.reach.tool(command))
+
+
+def _unusual(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    known = Known(settings.app_id, facts.now, settings.zone)
+    for newest in counted_on(facts.backups, known):
+        if newest.unusual:
+            mend = settings.reach.tool(f"show {newest.name}")
+            text = f"{newest.name} is unusual: {newest.unusual[0]}. Until somebody has looked, prune removes nothing."
+            yield Reason("warning", text, mend)
+
+
+def _future(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    names = [backup.name for backup in facts.backups if backup.metadata and _is_future(facts, backup)]
+    if names:
+        text = f"Dated in the future: {_some(names)}. The clock was wrong then, or is now."
+        yield Reason("warning", text, "date")
+
+
+_WHAT_IS_THERE = (_damaged, _unusual, _future)
+
+
+def _proof(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
+    """A backup that nobody has restored is a hope; one that is younger than the limit may still be tested in time."""
+    hours, mend = _proven_within(settings, facts), settings.reach.tool("verify --test-restore")
+    oldest = min((_made(one) for one in _reliable(settings, facts)), default=facts.now)
+    ago = (facts.now - (numbers.last_proof_at or oldest)).total_seconds()
+    if ago > hours * 3600:
+        proven = f"for {span(ago)}" if numbers.last_proof_at else "yet"
+        yield Reason("warning", f"No backup has passed a test restore {proven}.", mend)
+
+
+def _proven_within(settings: Settings, facts: Facts) -> float:
+    """Hours: as the setting says, else by the timetable of a scheduler at work."""
+    gap = planner.longest_gap(settings, facts.now, "test restore") if facts.scheduler_seed is not None else None
+    by_itself = gap.total_seconds() / 3600 * (_MISSED + _GRACE) if gap else float("inf")
+    return settings.proven_within or by_itself
+
+
+def _remotes(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    """A copy that is late is a warning and no more: whether the data is at risk, the backups here tell."""
+    hours = settings.carried_within or (_expected_hours(settings, facts) or float("inf")) * (_MISSED + _GRACE)
+    for one in facts.copies.remotes:
+        if text := _trouble_of(one, facts.now, hours):
+            yield Reason("warning", text, settings.reach.tool(f"push --remote {one.name}"))
+
+
+def _trouble_of(remote: RemoteState, now: datetime, hours: float) -> str:
+    """Why its copies are not what they should be; empty where they are, or are late by no more than that."""
+    if remote.asked_at is None:
+        return f"The remote {remote.name} was never reached: no copy is known to be there."
+    if remote.newest_at is None:
+        return f"There is no copy on the remote {remote.name} yet." if remote.behind else ""
+    age = (now - remote.newest_at).total_seconds()
+    if not remote.behind or age <= hours * 3600:
+        return ""
+    return (
+        f"The newest copy on the remote {remote.name}, {remote.newest}, is {span(age)} old; "
+        f"still to be carried: {remote.behind}."
+    )
+
+
+_AWAY = (_proof, _remotes)
+
+
+def _failures(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    failed = _failed_since_success(facts)
+    if failed:
+        last = failed[0]
+        words = " ".join([last.command, *last.backups[:1]])
+        text = f"Failed since the last backup: {len(failed)}. The last was {words}: {last.error or last.outcome}"
+        yield Reason("warning", text, settings.reach.tool("history --failures"))
+
+
+def _history(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    if facts.history.trouble:
+        yield Reason("warning", facts.history.trouble, settings.reach.tool("history"))
+
+
+# The numbers.
+
+
+def _numbers(settings: Settings, facts: Facts) -> Numbers:
+    last, whole = _last(settings, facts), _last_whole(settings, facts)
+    dated = [_made(backup) for backup in facts.backups if backup.metadata]
+    checked, proven = (_newest(settings, facts, date) for date in ("checked_at", "proven_at"))
+    return Numbers(
+        now=facts.now,
+        last_backup=last.name if last else None,
+        last_backup_at=_made(last) if last else None,
+        last_backup_age_seconds=_age_of(facts, last).total_seconds() if last else None,
+        last_whole=whole.name if whole else None,
+        last_whole_at=_made(whole) if whole else None,
+        expected_interval_seconds=_expected_hours(settings, facts) * 3600,
+        newest_checked=checked.name if checked else None,
+        newest_checked_at=checked.checked_at if checked else None,
+        newest_proven=proven.name if proven else None,
+        newest_proven_at=proven.proven_at if proven else None,
+        last_proof_at=_last_proof_at(settings, facts),
+        next_run_at=_next_run_at(settings, facts),
+        backups=len(facts.backups),
+        by_kind=dict(Counter(one.metadata.kind for one in facts.backups if one.metadata)),
+        by_state=dict(Counter(one.state for one in facts.backups)),
+        oldest_at=min(dated, default=None),
+        newest_at=max(dated, default=None),
+        total_bytes=sum(one.size_bytes for one in facts.backups),
+        unique_bytes=sum(one.unique_bytes for one in facts.backups),
+        growth_bytes_per_day=_growth(facts),
+        free_bytes=facts.free_bytes,
+        days_left=_days_left(facts),
+        unfinished_restore=facts.unfinished_restore is not None,
+        drafts=facts.drafts,
+        failures_since_success=len(_failed_since_success(facts)),
+        copies=facts.copies,
+    )
+
+
+def _last_proof_at(settings: Settings, facts: Facts) -> datetime | None:
+    """As the backups tell that are there, and the history of those that are not there any more."""
+    kept = [one.proven_at for one in _reliable(settings, facts) if one.proven_at]
+    gone = [one.ended_at for one in facts.history.operations if _is_proof(one) and one.ended_at]
+    return max((moment for moment in (*kept, *gone) if moment <= facts.now + CLOCKS_DIFFER), default=None)
+
+
+def _is_proof(operation: Operation) -> bool:
+    return operation.command == "test-restore" and operation.has_succeeded
+
+
+def _next_run_at(settings: Settings, facts: Facts) -> datetime | None:
+    """When the scheduler at work makes its next backup."""
+    if facts.scheduler_seed is None:
+        return None
+    past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now)
+    due = planner.next_due(settings, replace(past, seed=facts.scheduler_seed), facts.now)
+    return next((max(one.at, facts.now) for one in due if one.task == "backup"), None)
+
+
+def _growth(facts: Facts) -> int:
+    """Bytes a day that the backups of the last 30 days take, of those that are still there."""
+    ages = {one.name: _age_of(facts, one) for one in facts.backups if one.metadata and not _is_future(facts, one)}
+    days = min(max([_DAY, *ages.values()]), _WINDOW) / _DAY
+    return round(sum(one.unique_bytes for one in facts.backups if ages.get(one.name, _WINDOW) < _WINDOW) / days)
+
+
+def _days_left(facts: Facts) -> float | None:
+    """Until the disk is full, if it goes on as since the earliest operation of the last 30 days."""
+    for known in reversed(facts.history.operations):
+        if known.free_bytes is None or known.ended_at is None or facts.free_bytes is None:
+            continue
+        passed = facts.now - known.ended_at
+        if _DAY <= passed <= _WINDOW:
+            used = (known.free_bytes - facts.free_bytes) / (passed / _DAY)
+            return round(facts.free_bytes / used, 1) if used > 0 else None
+    return None
+
+
+def _failed_since_success(facts: Facts) -> list[Operation]:
+    """What failed since the last good backup, but for what went well later on: newest first."""
+    failed: list[Operation] = []
+    later: list[Operation] = []
+    for one in takewhile(lambda one: not _is_good_backup(one), facts.history.operations):
+        if one.has_failed and not any(_makes_up_for(success, one) for success in later):
+            failed.append(one)
+        elif one.has_succeeded:
+            later.append(one)
+    return failed
+
+
+def _makes_up_for(success: Operation, failed: Operation) -> bool:
+    """Whether the later one did what the other was to do: to the same remote, of the same backups."""
+    if success.command != failed.command:
+        return False
+    if failed.command in ("push", "prune", "remotes"):
+        return success.note == failed.note
+    return failed.command not in ("verify", "test-restore") or set(failed.backups) <= set(success.backups)
+
+
+def _is_good_backup(operation: Operation) -> bool:
+    return operation.command == "backup" and operation.has_succeeded
+
+
+def _last(settings: Settings, facts: Facts) -> Backup | None:
+    return next(_reliable(settings, facts), None)
+
+
+def _last_whole(settings: Settings, facts: Facts) -> Backup | None:
+    """The newest that `last` can be and that holds all the app has: the other line of backups takes no place of it."""
+    found = _reliable(settings, facts)
+    return next((one for one in found if one.metadata and reliable.is_whole(settings, one.metadata)), None)
+
+
+def _reliable(settings: Settings, facts: Facts) -> Iterator[Backup]:
+    """This app's backups that could be restored, newest first; safety copies apart, which are of what was replaced."""
+    for backup in facts.backups:
+        metadata = backup.metadata
+        if metadata and backup.is_usable and is_own(settings, metadata) and not _is_future(facts, backup):
+            yield backup
+
+
+def is_own(settings: Settings, metadata: Metadata) -> bool:
+    """Whether it is this app's, and no safety copy."""
+    return metadata.kind != "pre_restore" and reliable.is_own(settings, metadata)
+
+
+def _newest(settings: Settings, facts: Facts, date: str) -> Backup | None:
+    return next((backup for backup in _reliable(settings, facts) if getattr(backup, date)), None)
+
+
+def _is_future(facts: Facts, backup: Backup) -> bool:
+    return _age_of(facts, backup) < -CLOCKS_DIFFER
+
+
+def _age_of(facts: Facts, backup: Backup) -> timedelta:
+    return facts.now - _made(backup)
+
+
+def _made(backup: Backup) -> datetime:
+    assert backup.metadata
+    return backup.metadata.created_at
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"

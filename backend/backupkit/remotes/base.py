@@ -1,0 +1,86 @@
+"""What a remote can do: carry a copy of a backup away, and bring it back. One class a kind of place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from backupkit.model.backup import Metadata
+from backupkit.model.documents import Document
+from backupkit.model.events import Listener
+
+KEEPS_NO_OWNERS = "The remote {name} keeps no owners, modes and times: what is pulled from it has lost them."
+
+KEEPS_NO_ATTRIBUTES = (
+    "The remote {name} cannot keep {lost} ACLs, extended attributes, file capabilities or hard links: what is pulled "
+    "from it has lost them."
+)
+
+
+@dataclass(frozen=True)
+class RemoteBackup:
+    """A backup that is complete there; `revision` is empty for an unversioned one."""
+
+    name: str
+    created_at: datetime
+    kind: str
+    size_bytes: int
+    app_id: str
+    revision: str
+    uploads: bool = True
+
+
+def remote_document(found: RemoteBackup) -> Document:
+    """The backup as it is written down and printed."""
+    return {
+        "name": found.name,
+        "created_at": found.created_at,
+        "kind": found.kind,
+        "size_bytes": found.size_bytes,
+        "app_id": found.app_id,
+        "revision": found.revision,
+        "uploads": found.uploads,
+    }
+
+
+class Remote(Protocol):
+    """A place for copies. Everything raises `RemoteFailed`, or `RemoteAway` where it may work in a minute."""
+
+    name: str
+
+    def check(self) -> None:
+        """It can be reached and used; the error's hint says what to do if not."""
+
+    def list(self) -> list[RemoteBackup]:
+        """The complete backups of this app there, newest first."""
+
+    def push(self, backup: Path, metadata: Metadata, tell: Listener) -> None:
+        """The backup is there, complete. Done twice it does nothing; cut short it is not visible there."""
+
+    def pull(self, name: str, target: Path, tell: Listener) -> None:
+        """The backup's files are in the empty folder `target`, unchecked."""
+
+    def remove(self, names: Sequence[str]) -> None:
+        """None of these backups is there any more; the first go first. Done twice it does nothing."""
+
+    def verify(self, tell: Listener) -> None:
+        """All that the remote can check by itself is sound; `Damaged` says what is not."""
+
+
+@runtime_checkable
+class Preparable(Protocol):
+    """A remote that is made ready once, by a person: so that a wrong place is not filled by a slip."""
+
+    def prepare(self) -> None:
+        """It can be used from now on; nothing changes where it could already."""
+
+
+@runtime_checkable
+class Tidying(Protocol):
+    """A remote where room is given back in one go, after backups were removed."""
+
+    def tidy(self, tell: Listener) -> None:
+        """The room of what was removed is free."""

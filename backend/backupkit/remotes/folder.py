@@ -1,0 +1,403 @@
+"""Another disk, a NAS, a mounted bucket: the backups lie there as they lie here, unchanged files linked.
+
+A mount point without its mount is an empty folder. So it is used only where a file says that it is the place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from backupkit.config.remotes import FolderTable
+from backupkit.config.settings import Settings
+from backupkit.fs import attributes, disk, space, tree
+from backupkit.fs.attributes import Attributes, Keeper
+from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata
+from backupkit.model.errors import Damaged, NoSpace, RemoteAway, RemoteFailed
+from backupkit.model.events import Listener, Notice, Progress, Step
+from backupkit.model.names import shown
+from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, KEEPS_NO_OWNERS, RemoteBackup
+from backupkit.repository import integrity, manifest, store
+
+MARKER = ".backupkit-remote"
+_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN, errno.ECONNRESET}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_BACKUP = "No backup holds one: look at it, and take another backup."
+_NOT_KEPT = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+class FolderRemote:
+    """The folder, for one app. A draft is taken up again where it was cut short."""
+
+    def __init__(self, settings: Settings, name: str, table: FolderTable) -> None:
+        self.name = name
+        self._settings = settings
+        self._path = Path(os.path.abspath(settings.app_dir / os.path.expanduser(table.path)))
+
+    def check(self) -> None:
+        with self._failing():
+            owner = self._owner()
+            if owner is None:
+                raise RemoteFailed(
+                    f"{self._path} is not prepared as the remote {self.name}: there is no {MARKER} in it.",
+                    hint=f"Is the disk mounted? If it is the right folder: remotes --init {self.name}",
+                )
+            if owner != self._settings.app_id:
+                raise RemoteFailed(
+                    f"{self._path} holds the backups of another app: {shown(owner)}.",
+                    hint="Give each app a folder of its own; BACKUP_APP_ID says which app this is.",
+                )
+            if not os.access(self._path, os.W_OK | os.X_OK):
+                raise RemoteFailed(
+                    f"The remote {self.name} cannot be written to: {self._path}.", f"Look at it: ls -ld {self._path}"
+                )
+
+    def prepare(self) -> None:
+        """The folder bears the mark; it must be there, since a mount point is made by whoever mounts."""
+        with self._failing():
+            if not self._path.is_dir():
+                raise RemoteFailed(
+                    f"The folder {self._path} of the remote {self.name} is not there.",
+                    hint=f"Mount the disk, or make the folder: mkdir -p {self._path}",
+                )
+            if self._owner() is None:
+                text = json.dumps({"app_id": self._settings.app_id}) + "\n"
+                disk.write_file(self._path / MARKER, text.encode(), 0o644)
+        self.check()
+
+    def list(self) -> list[RemoteBackup]:
+        self.check()
+        with self._failing():
+            names = [name for name in os.listdir(self._path) if store.is_backup(self._path / name)]
+            found = [one for name in names for one in self._described(name)]
+        return sorted(found, key=lambda one: (one.created_at, one.name), reverse=True)
+
+    def push(self, backup: Path, metadata: Metadata, tell: Listener) -> None:
+        there = self.list()
+        if any(one.name == backup.name and one.created_at == metadata.created_at for one in there):
+            return
+        final, draft = self._path / backup.name, self._draft(backup.name)
+        with self._failing():
+            if os.path.lexists(final):
+                raise RemoteFailed(
+                    f"There is another {backup.name} on the remote {self.name} already.",
+                    hint="Look at both: `list`, `list --remote`. Delete or move one of them.",
+                )
+            self._clear_drafts(but=draft)
+            earlier = self._path / there[0].name if there else None
+            copy = _Copy(backup, draft, earlier, tell, self.name)
+            size = sum(entry.facts.st_size for entry in tree.walk(backup) if entry.form == "file")
+            tell(Step(f"Copying {backup.name} to {self.name}", size))
+            try:
+                copy.make(manifest.sound_checksums(backup) if manifest.has_checksums(backup) else {})
+            except Damaged:
+                disk.remove_tree(draft)  # nothing of it is worth being taken up again
+                raise
+            except NoSpace as error:
+                raise RemoteFailed(
+                    f"The remote {self.name} has no room: {error.message}", hint=f"prune --remote {self.name}"
+                ) from error
+            disk.publish(draft, final)
+
+    def pull(self, name: str, target: Path, tell: Listener) -> None:
+        source = self._path / name
+        self.check()
+        with self._failing():
+            size = sum(entry.facts.st_size for entry in tree.walk(source) if entry.form == "file")
+            tell(Step(f"Copying {name} from {self.name}", size))
+            _Copy(source, target, None, tell, self.name).make({})
+
+    def remove(self, names: Sequence[str]) -> None:
+        self.check()
+        with self._failing():
+            for name in names:
+                disk.remove_tree(self._draft(name))
+                if os.path.lexists(self._path / name):
+                    disk.discard_tree(self._draft(name), self._path / name)
+
+    def verify(self, tell: Listener) -> None:
+        self.check()
+        with self._failing():
+            names = sorted(name for name in os.listdir(self._path) if store.is_backup(self._path / name))
+            digests = integrity.Digests(lambda _count: None)
+            tell(Step(f"Verifying {self.name}", len(names), "files"))
+            bad = []
+            for number, name in enumerate(names, 1):
+                bad += [f"{name}: {text}" for text in self._flaws(name, digests)]
+                tell(Progress(number))
+        if bad:
+            more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+            raise Damaged(
+                f"The remote {self.name} holds something damaged: {bad[0]}{more}.",
+                hint=f"Where the backup here is good: remove {self._path / bad[0].partition(':')[0]}, then `push`.",
+            )
+
+    def _flaws(self, name: str, digests: integrity.Digests) -> Sequence[str]:
+        folder = self._path / name
+        try:
+            metadata = manifest.read_metadata(folder, self._settings.zone)
+        except Damaged as error:
+            return [error.message.rstrip(".")]
+        if not manifest.has_checksums(folder):
+            return [f"{CHECKSUM_FILE} is missing"] if metadata.tool_version else []
+        return [flaw.text for flaw in islice(integrity.file_flaws(folder, metadata, digests), 3)]
+
+    def _described(self, name: str) -> Iterator[RemoteBackup]:
+        """The backup there; nothing for one that cannot be trusted, which `verify` tells of."""
+        backup = store.read(self._settings.model_copy(update={"dir": self._path}), name)
+        if (metadata := backup.metadata) and backup.state != "damaged":
+            revision, size = ",".join(metadata.revisions), backup.size_bytes
+            owner = metadata.app_id or self._settings.app_id
+            yield RemoteBackup(
+                name, metadata.created_at, metadata.kind, size, owner, revision, metadata.uploads_included
+            )
+
+    def _owner(self) -> str | None:
+        """The app whose place this is; None where nothing says that it is anybody's."""
+        try:
+            told = json.loads((self._path / MARKER).read_bytes())
+            return str(told["app_id"])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, KeyError, TypeError):
+            return ""
+
+    def _draft(self, name: str) -> Path:
+        return self._path / f"{disk.DRAFT_PREFIX}{name}"
+
+    def _clear_drafts(self, but: Path) -> None:
+        for left in self._path.glob(f"{disk.DRAFT_PREFIX}*"):
+            if left != but:
+                disk.remove_tree(left)
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """An error of the disk is the remote's failure, with the path in it."""
+        try:
+            yield
+        except OSError as error:
+            file = shown(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else ""
+            if error.errno in _FULL and not file.startswith(str(self._path)):
+                raise  # the disk here, not there
+            where = f": {file}" if file else ""
+            kind = RemoteAway if error.errno in _PASSING else RemoteFailed
+            raise kind(
+                f"The remote {self.name} failed: {error.strerror or type(error).__name__}{where}.",
+                hint=f"Look at it: df -h {self._path}; the backup here is not touched by that.",
+            ) from error
+
+
+class _Copy:
+    """A backup copied, file by file; what lies in the draft already and is right is not copied again."""
+
+    def __init__(self, source: Path, draft: Path, earlier: Path | None, tell: Listener, name: str) -> None:
+        self.source, self.draft, self.earlier, self.tell, self.name = source, draft, earlier, tell, name
+        self._keeper, self._apart = Keeper(), 0
+        # By inode: where the copy of a file with several names is, and which of the earlier copies stand in the draft.
+        self._named: dict[int, str] = {}
+        self._used: set[int] = set()
+        self._has_names, self._had_names = _has_hard_links(source), earlier is not None and _has_hard_links(earlier)
+
+    def make(self, checksums: Mapping[str, str]) -> None:
+        """The draft is as the source, every file read back and compared with its checksum."""
+        disk.make_folder(self.draft, 0o700)
+        with contextlib.ExitStack() as opened:
+            self._from = opened.enter_context(contextlib.closing(tree.Parents(self.source)))
+            self._to = opened.enter_context(contextlib.closing(tree.Parents(self.draft)))
+            self._first = opened.enter_context(contextlib.closing(tree.Parents(self.draft)))
+            self._before = None
+            if self.earlier and self.earlier.is_dir():
+                self._before = opened.enter_context(contextlib.closing(tree.Parents(self.earlier)))
+            space.require(self._missing(), self.draft.parent, f"The copy of {self.source.name}")
+            self._clear_strangers()
+            self._copy_all(checksums)
+
+    def _copy_all(self, checksums: Mapping[str, str]) -> None:
+        known = self._earlier_checksums() if self._before else {}
+        folders, done = [tree.Entry("", self.source.lstat())], 0
+        for entry in tree.walk(self.source):
+            if entry.form == "folder":
+                self._folder(entry)
+                folders.append(entry)
+            elif entry.form == "link":
+                self._link(entry)
+            elif entry.form == "special":
+                raise Damaged(f"{self.source / shown(entry.path)} is a socket, a fifo or a device.", hint=_NO_BACKUP)
+            else:
+                wanted = checksums.get(entry.path, "")
+                self._file(entry, wanted, bool(wanted) and known.get(entry.path) == wanted)
+                done += entry.facts.st_size
+                self.tell(Progress(done))
+        for entry in reversed(folders):
+            self._dress(entry, self._to.go(entry.path))
+        self._tell_of_lost()
+
+    def _tell_of_lost(self) -> None:
+        if lost := self._keeper.lost + self._apart:
+            self.tell(Notice(KEEPS_NO_ATTRIBUTES.format(name=self.name, lost=lost)))
+
+    def _folder(self, entry: tree.Entry) -> None:
+        with self._to.of(entry.path) as (folder, name), contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=folder)
+
+    def _file(self, entry: tree.Entry, wanted: str, is_there: bool) -> None:
+        if self._named_again(entry) or self._is_right(entry, wanted) or (is_there and self._linked(entry)):
+            return
+        self._clear(entry.path)
+        with (
+            self._from.of(entry.path) as (there, name),
+            disk.Opened(name, os.O_RDONLY | os.O_NOFOLLOW, there) as original,
+            self._to.of(entry.path) as (here, _),
+            disk.Opened(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, here) as copied,
+        ):
+            disk.copy_open(original, copied)
+            os.fsync(copied)
+            found = disk.hash_from_disk(copied)
+            if wanted and found != wanted:
+                raise self._altered(entry, disk.hash_contents(original) != wanted)
+            self._dress(entry, copied)
+
+    def _named_again(self, entry: tree.Entry) -> bool:
+        """Whether the file is in the draft already under another name, and has this one too now."""
+        if not self._has_names or entry.facts.st_nlink == 1 or not _is_upload(entry):
+            return False
+        first = self._named.setdefault(entry.facts.st_ino, entry.path)
+        if first == entry.path:
+            return False
+        self._clear(entry.path)
+        try:
+            with self._first.of(first) as (there, known), self._to.of(entry.path) as (here, name):
+                os.link(known, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
+        except OSError:  # too many names, or a file system without links
+            self._apart += 1
+            return False
+        return True
+
+    def _altered(self, entry: tree.Entry, here: bool) -> Exception:
+        if here:
+            return Damaged(
+                f"The backup {self.source} is damaged: {shown(entry.path)} is not as it was written.",
+                hint="It is not copied. Make a new one: `backup`.",
+            )
+        return RemoteAway(
+            f"What was written to {self.draft / entry.path} reads back as something else.",
+            hint="That disk, or the way to it, fails.",
+        )
+
+    def _is_right(self, entry: tree.Entry, wanted: str) -> bool:
+        """Whether an earlier run that was cut short got that far: dressed, and of the right content."""
+        there = self._to.look(entry.path)
+        if there is None or not wanted or there.form != "file" or not self._same_dress(self._to, there, entry):
+            return False
+        with self._to.of(entry.path) as (folder, name), disk.Opened(name, os.O_RDONLY | os.O_NOFOLLOW, folder) as file:
+            return disk.hash_from_disk(file) == wanted
+
+    def _linked(self, entry: tree.Entry) -> bool:
+        """The file of the backup before, where it is the same in content, owner, mode and time."""
+        assert self._before is not None
+        there = self._before.look(entry.path)
+        if there is None or there.form != "file" or not self._same_dress(self._before, there, entry):
+            return False
+        if there.facts.st_ino in self._used:
+            return False
+        self._clear(entry.path)
+        try:
+            with self._before.of(entry.path) as (before, name), self._to.of(entry.path) as (here, _):
+                os.link(name, name, src_dir_fd=before, dst_dir_fd=here, follow_symlinks=False)
+        except OSError:  # too many names, or a file system without links
+            return False
+        if self._had_names:
+            self._used.add(there.facts.st_ino)
+        return True
+
+    def _same_dress(self, place: tree.Parents, there: tree.Entry, entry: tree.Entry) -> bool:
+        """Whether a copy there has owner, mode, time and attributes of the file, as far as they can be kept there."""
+        if _worn(there.facts) != _worn(entry.facts):
+            return False
+        return not _is_upload(entry) or _attributes(place, entry) == self._keeper.can_keep(
+            _attributes(self._from, entry)
+        )
+
+    def _link(self, entry: tree.Entry) -> None:
+        self._clear(entry.path)
+        with self._to.of(entry.path) as (folder, name):
+            os.symlink(entry.target, name, dir_fd=folder)
+            with self._keeping_what_it_can(entry):
+                disk.dress_link(folder, name, *_owner_and_times(entry.facts))
+
+    def _dress(self, entry: tree.Entry, handle: int) -> None:
+        with self._keeping_what_it_can(entry):
+            disk.dress_open(handle, entry.facts)
+        if _is_upload(entry):
+            self._keeper.give(handle, _attributes(self._from, entry), entry.path)
+
+    @contextlib.contextmanager
+    def _keeping_what_it_can(self, entry: tree.Entry) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NOT_KEPT:
+                raise
+            if entry.path == "":  # said once: the last that is dressed
+                self.tell(Notice(KEEPS_NO_OWNERS.format(name=self.name)))
+
+    def _clear(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError), self._to.of(path) as (folder, name):
+            os.unlink(name, dir_fd=folder)
+
+    def _clear_strangers(self) -> None:
+        """What lies in the draft and is not in the backup, or is something else there."""
+        for entry in list(tree.walk(self.draft)):
+            there = self._from.look(entry.path)
+            if there is None or there.form != entry.form:
+                disk.remove_tree(self.draft / entry.path)
+
+    def _earlier_checksums(self) -> Mapping[str, str]:
+        try:
+            return manifest.read_checksums(self.earlier or self.source)[0]
+        except OSError:
+            return {}
+
+    def _missing(self) -> int:
+        """Bytes that are to be written at most, but for what the backup before has under the same name and size."""
+        needed = 0
+        for entry in tree.walk(self.source):
+            if entry.form == "file":
+                there = [place.look(entry.path) for place in (self._to, self._before) if place]
+                same = any(one and one.facts.st_size == entry.facts.st_size for one in there)
+                needed += 0 if same else tree.content_size(entry.facts)
+        return needed
+
+
+def _owner_and_times(facts: os.stat_result) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
+
+
+def _is_upload(entry: tree.Entry) -> bool:
+    """Whether attributes of the entry are the live file's, and are kept."""
+    return entry.path.split("/", 1)[0] == UPLOADS_FOLDER
+
+
+def _attributes(place: tree.Parents, entry: tree.Entry) -> Attributes:
+    with place.of(entry.path) as (folder, name):
+        return attributes.of_name(name, folder)
+
+
+def _has_hard_links(backup: Path) -> bool:
+    """Whether names of one inode in the backup are names of one file, and not merely shared with another backup."""
+    try:
+        metadata = manifest.read_metadata(backup, ZoneInfo("UTC"))
+    except Damaged:
+        return False
+    return bool(metadata.uploads and metadata.uploads.hard_links)
+
+
+def _worn(facts: os.stat_result) -> tuple[int, ...]:
+    owner = (facts.st_uid, facts.st_gid) if os.geteuid() == 0 else ()
+    return (facts.st_size, facts.st_mode, facts.st_mtime_ns, *owner)

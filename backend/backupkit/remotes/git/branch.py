@@ -1,0 +1,308 @@
+"""The branch of backups on a git remote: one commit is one backup, and the message says which.
+
+It is looked at in a bare repository of our own that lasts for one call. What every commit says of its backup stands in
+the last lines of its message, so that a list needs no more than the commits. Nothing is pushed but on condition that
+the branch is where it was when we looked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import IO, Literal, get_args
+
+from backupkit.model.backup import Kind, Metadata
+from backupkit.model.errors import NoSuchBackup, Refused, RemoteFailed
+from backupkit.model.names import check_name, shown
+from backupkit.remotes.base import RemoteBackup
+from backupkit.remotes.git.program import Git
+
+_TIP = "refs/backups/tip"
+_CHUNK = 1 << 20
+Wanted = Literal["commits", "trees", "everything"]
+_FILTERS: dict[Wanted, tuple[str, ...]] = {
+    "commits": ("--filter=tree:0",),
+    "trees": ("--filter=blob:none",),
+    "everything": (),
+}
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit of the branch, and the backup it is; `holds` are the parts of it that were included."""
+
+    id: str
+    tree: str
+    message: bytes
+    backup: RemoteBackup
+    holds: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What is to become a commit."""
+
+    tree: str
+    message: bytes
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file in a tree of git: its path there, and its size in bytes."""
+
+    path: str
+    id: str
+    size: int
+
+
+class Contents:
+    """The contents of blobs, one after the other, from one process of git."""
+
+    def __init__(self, into: IO[bytes], out: IO[bytes]) -> None:
+        self._into, self._out = into, out
+
+    def chunks(self, blob: Blob) -> Iterator[bytes]:
+        """The blob's content; to be read to its end before the next is asked for."""
+        self._into.write(f"{blob.id}\n".encode())
+        self._into.flush()
+        head = self._out.readline().split()
+        if len(head) != 3:
+            raise RemoteFailed(f"{shown(blob.path)} did not come from the git remote.", hint="Try again.")
+        left = int(head[2])
+        while left:
+            chunk = self._out.read(min(left, _CHUNK))
+            if not chunk:
+                raise RemoteFailed(f"{shown(blob.path)} did not come from the git remote.", hint="Try again.")
+            left -= len(chunk)
+            yield chunk
+        self._out.read(1)
+
+    def whole(self, blob: Blob) -> bytes:
+        """All of it, in memory."""
+        return b"".join(self.chunks(blob))
+
+
+@dataclass
+class Branch:
+    """The remote's branch as it was at the last `fetch`: its commits, oldest first."""
+
+    git: Git
+    name: str
+    commits: tuple[Commit, ...] = ()
+
+    @property
+    def tip(self) -> str:
+        """The id of the newest commit; empty where there is no such branch."""
+        return self.commits[-1].id if self.commits else ""
+
+    def find(self, name: str) -> Commit:
+        """The commit of that backup, or `NoSuchBackup`."""
+        for commit in self.commits:
+            if commit.backup.name == name:
+                return commit
+        raise NoSuchBackup(
+            f"There is no backup named {name} in the git remote {self.git.remote}.",
+            hint=f"What is there: `list --remote {self.git.remote}`",
+        )
+
+    def fetch(self, wanted: Wanted) -> None:
+        """The branch is as it is there now. `RemoteFailed` where a commit in it is not one of ours."""
+        if not self.where_it_is():
+            self.commits = ()
+            return
+        self.git.run("fetch", "--quiet", "--no-tags", *_FILTERS[wanted], "origin", f"+{self._ref}:{_TIP}")
+        ids = self.git.run("rev-list", "--topo-order", "--reverse", _TIP)
+        texts = self.git.run("cat-file", "--batch", told=ids)
+        self.commits = tuple(self._commit(id_, text) for id_, text in _objects(texts))
+
+    def fetch_one(self, commit: Commit) -> None:
+        """That commit is here with all that it holds: without the others, if the host can do that."""
+        alone = self.git.attempt("fetch", "--quiet", "--no-tags", "--depth=1", "origin", commit.id)
+        if alone.code:
+            self.fetch("everything")
+
+    def where_it_is(self) -> str:
+        """The id of the branch's newest commit on the remote at this moment; empty where there is none."""
+        return self.git.line("ls-remote", "--heads", "origin", self._ref).partition("\t")[0]
+
+    def push(self, commit: str) -> bool:
+        """The branch is at that commit, or gone for none; False, and it is as it was, if someone else was faster.
+
+        `RemoteFailed` where the host does not take it.
+        """
+        lease = f"--force-with-lease={self._ref}:{self.tip}"
+        options = ("--quiet", "--no-verify", "--no-thin", lease)  # thin would fetch what it writes differences to
+        done = self.git.attempt("push", *options, "origin", f"{commit}:{self._ref}")
+        if done.code == 0:
+            return True
+        if self.where_it_is() != self.tip:
+            return False
+        if "rejected" in done.err:
+            said = [line.removeprefix("remote: ") for line in done.err.splitlines() if line.startswith("remote: ")]
+            reason = shown((said or re.findall(r"rejected\] .*\((.*)\)", done.err) or ["no reason"])[0]).rstrip(". ")
+            raise RemoteFailed(
+                f"The git remote {self.git.remote} refused the push to {self.name}: {reason}.",
+                hint=f"There, allow this user to push to {self.name}, by force too; or set another `branch`.",
+            )
+        raise self.git.failure(done.err)
+
+    def try_push(self) -> None:
+        """Whoever is at work here may push, or `RemoteFailed`; nothing is changed."""
+        commit = self.tip or self._commit_tree(self.git.line("mktree"), b"nothing", "@0 +0000", "")
+        self.git.run("push", "--quiet", "--no-verify", "--dry-run", "origin", f"{commit}:{self._ref}")
+
+    def chained(self, wanted: Sequence[Commit | Draft]) -> str:
+        """A commit whose history is exactly these; what stands first as it did stays as it is. Empty for none."""
+        parent = ""
+        for number, one in enumerate(wanted):
+            if isinstance(one, Commit) and number < len(self.commits) and self.commits[number] == one:
+                parent = one.id
+                continue
+            created = one.backup.created_at if isinstance(one, Commit) else one.created_at
+            moment = f"@{created.timestamp():.0f} {created.strftime('%z')[:5]}"
+            parent = self._commit_tree(one.tree, one.message, moment, parent)
+        return parent
+
+    def import_tree(self, files: Iterable[tuple[str, int, Iterator[bytes]]]) -> str:
+        """The id of a tree of these files: path, size and content of each, streamed."""
+        with (
+            tempfile.TemporaryFile(dir=self.git.folder) as said,
+            self.git.started("fast-import", "--quiet", "--done", err=said) as child,
+        ):
+            assert child.stdin
+            try:
+                _write_import(child.stdin, files)
+                child.stdin.close()
+            except BrokenPipeError:
+                pass  # it ended early, and said why
+            if self.git.ended(child):
+                said.seek(0)
+                raise self.git.failure(said.read().decode(errors="replace"))
+        return self.git.line("rev-parse", "refs/backups/draft^{tree}")
+
+    def files(self, tree: str) -> list[Blob]:
+        """Every file of a tree, however deep."""
+        entries = self.git.run("ls-tree", "-r", "-z", "--long", "--full-tree", tree).split(b"\0")
+        return [_blob(entry) for entry in entries if entry]
+
+    @contextlib.contextmanager
+    def contents(self) -> Iterator[Contents]:
+        """What is in the files of the commits that are here."""
+        with self.git.started("cat-file", "--batch", err=subprocess.DEVNULL) as child:
+            assert child.stdin and child.stdout
+            yield Contents(child.stdin, child.stdout)
+
+    def _commit(self, id_: str, text: bytes) -> Commit:
+        head, _, message = text.partition(b"\n\n")
+        tree = head.partition(b"\n")[0].removeprefix(b"tree ").decode()
+        try:
+            backup, holds = _parse(message.decode())
+        except (ValueError, KeyError, Refused) as error:
+            subject = shown(message.decode(errors="replace").partition("\n")[0][:60])
+            raise RemoteFailed(
+                f"The branch {self.name} of the git remote {self.git.remote} has a commit that is no backup: "
+                f"{id_[:10]} ({subject}); it is left as it is.",
+                hint="Set another `branch` for the backups, one that nothing else uses.",
+            ) from error
+        return Commit(id_, tree, message, backup, holds)
+
+    def _commit_tree(self, tree: str, message: bytes, date: str, parent: str) -> str:
+        dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
+        return self.git.line(
+            "commit-tree", "--no-gpg-sign", tree, *(["-p", parent] * bool(parent)), told=message, **dates
+        )
+
+    @property
+    def _ref(self) -> str:
+        return f"refs/heads/{self.name}"
+
+
+def open_branch(git: Git, url: str, branch: str, author: tuple[str, str], told: Iterable[tuple[str, str]]) -> Branch:
+    """The branch in a new bare repository in git's folder; nothing is fetched yet. `told` is more configuration."""
+    git.run("init", "--quiet", "--bare", "--template=", ".")
+    name, email = author
+    own = (("user.name", name), ("user.email", email), ("remote.origin.url", url))
+    with open(git.folder / "config", "a", encoding="utf-8", errors="surrogateescape") as config:
+        config.writelines(_setting(key, value) for key, value in (*told, *own))
+    return Branch(git, branch)
+
+
+def _setting(key: str, value: str) -> str:
+    """A line of git's configuration; by hand, since a command line with a token in it could be read by others."""
+    section, _, rest = key.partition(".")
+    subsection, _, variable = rest.rpartition(".")
+    head = f"{section} {_quoted(subsection)}" if subsection else section
+    return f"[{head}]\n{variable} = {_quoted(value)}\n"
+
+
+def _quoted(text: str) -> str:
+    plain = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{plain}"'
+
+
+def message_of(name: str, metadata: Metadata, app_id: str, size: int, holds: Iterable[str]) -> bytes:
+    """The message of a backup's commit: for people, then for the list. `size` in bytes."""
+    facts = {
+        "Name": name,
+        "Created": metadata.created_at.isoformat(),
+        "Kind": metadata.kind,
+        "App": app_id,
+        "Revision": ",".join(metadata.revisions),
+        "Bytes": str(size),
+        "Holds": " ".join(holds),
+    }
+    lines = [f"Backup-{key}: {_one_line(value)}" for key, value in facts.items() if value]
+    moment = f"{metadata.created_at:%d %B %Y, %H:%M:%S} {metadata.created_at.tzname()}"
+    note = [_one_line(metadata.note)] if metadata.note else []
+    paragraphs = [f"Backup {name}, {moment}", *note, "\n".join(lines)]
+    return ("\n\n".join(paragraphs) + "\n").encode()
+
+
+def _one_line(text: str) -> str:
+    return shown(text.strip())
+
+
+def _parse(message: str) -> tuple[RemoteBackup, frozenset[str]]:
+    """What the last paragraph of a message says; `ValueError`, `KeyError` or `Refused` where it is not ours."""
+    lines = message.strip().rpartition("\n\n")[2].splitlines()
+    facts = dict(line.removeprefix("Backup-").split(": ", 1) for line in lines if line.startswith("Backup-"))
+    created, kind = datetime.fromisoformat(facts["Created"]), facts["Kind"]
+    if kind not in get_args(Kind) or created.tzinfo is None:
+        raise ValueError(message)
+    holds = frozenset(facts["Holds"].split())
+    name, size = check_name(facts["Name"]), int(facts["Bytes"])
+    backup = RemoteBackup(name, created, kind, size, facts["App"], facts.get("Revision", ""), "uploads" in holds)
+    return backup, holds
+
+
+def _objects(batch: bytes) -> Iterator[tuple[str, bytes]]:
+    """Id and content of each object in what `cat-file --batch` wrote."""
+    start = 0
+    while start < len(batch):
+        end = batch.index(b"\n", start)
+        id_, _, size = batch[start:end].decode().split(" ")
+        start = end + 1 + int(size) + 1
+        yield id_, batch[end + 1 : start - 1]
+
+
+def _write_import(stream: IO[bytes], files: Iterable[tuple[str, int, Iterator[bytes]]]) -> None:
+    stream.write(b"commit refs/backups/draft\ncommitter backup <backup> 0 +0000\ndata 0\n")
+    for path, size, chunks in files:
+        stream.write(f"M 100644 inline {path}\ndata {size}\n".encode())
+        for chunk in chunks:
+            stream.write(chunk)
+        stream.write(b"\n")
+    stream.write(b"done\n")
+
+
+def _blob(entry: bytes) -> Blob:
+    facts, _, path = entry.partition(b"\t")
+    _mode, _type, id_, size = facts.split()
+    return Blob(os.fsdecode(path), id_.decode(), int(size) if size.isdigit() else 0)

@@ -1,0 +1,168 @@
+"""The program git, in a repository of our own: no hooks, no prompts, no signing, and always a deadline.
+
+What the user has set up to reach a host (keys, credential helpers, proxies) stays in force. Nothing of the repository
+that we may have been called in does: not its index, its branch, its hooks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from backupkit.config.secrets import scrubbed
+from backupkit.model.errors import BackupError, NoSpace, RemoteAway, RemoteFailed
+from backupkit.model.names import shown
+
+_ALWAYS = (
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "gc.auto=0"),
+    *("-c", "maintenance.auto=false"),
+    *("-c", "push.gpgSign=false"),
+    *("-c", "push.followTags=false"),
+    *("-c", "push.recurseSubmodules=no"),
+    *("-c", "fetch.fsckObjects=true"),
+    *("-c", "safe.directory=*"),
+    *("-c", "safe.bareRepository=all"),
+)
+# What would make git work in another repository than ours (`git rev-parse --local-env-vars`).
+_FOREIGN = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX"),
+    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_QUARANTINE_PATH", "GIT_SHALLOW_FILE"),
+    *("GIT_GRAFT_FILE", "GIT_REPLACE_REF_BASE", "GIT_NO_REPLACE_OBJECTS", "GIT_IMPLICIT_WORK_TREE", "GIT_CONFIG"),
+    *("GIT_INTERNAL_SUPER_PREFIX", "GIT_LITERAL_PATHSPECS", "GIT_TRACE", "GIT_TEMPLATE_DIR", "GIT_DEFAULT_HASH"),
+)
+_ACCESS = "Let this user reach it without a question: `git ls-remote` of that address must ask nothing."
+_ADDRESS = "Look at the address: `git remote -v`, and the setting `url`."
+_LATER = "Try again when it can be reached; the backups here are unharmed."
+_HINTS = (
+    ("Host key verification failed", "Accept its key once by hand, as this user: `ssh` to that host."),
+    ("Permission", _ACCESS),
+    ("Authentication failed", _ACCESS),
+    ("could not read Username", _ACCESS),
+    ("could not read Password", _ACCESS),
+    ("dubious ownership", "Run as the user who owns that repository."),
+    ("does not appear to be a git repository", _ADDRESS),
+    ("not found", _ADDRESS),
+    ("does not exist", _ADDRESS),
+)
+
+
+# What curl, ssh and git say of a network, or of a host that is busy.
+_PASSING = re.compile(
+    r"(?i)could not resolve|connection (refused|reset|closed|timed out)|operation timed out|failed to connect|"
+    r"couldn't connect|no route to host|network is unreachable|temporary failure|hung up unexpectedly|early EOF|"
+    r"error: (429|50[0234])|RPC failed"
+)
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command of git ended, and what it said."""
+
+    code: int
+    out: bytes
+    err: str
+
+
+@dataclass(frozen=True)
+class Git:
+    """The program, run in one folder on behalf of one remote; `timeout` are the seconds that a command may take."""
+
+    remote: str
+    folder: Path
+    timeout: float
+
+    def run(self, *arguments: str, told: bytes = b"", **environment: str) -> bytes:
+        """What the command wrote, or `RemoteFailed` with its reason."""
+        done = self.attempt(*arguments, told=told, **environment)
+        if done.code:
+            raise self.failure(done.err)
+        return done.out
+
+    def line(self, *arguments: str, told: bytes = b"", **environment: str) -> str:
+        """The same, of a command that writes one line."""
+        return os.fsdecode(self.run(*arguments, told=told, **environment)).strip()
+
+    def attempt(self, *arguments: str, told: bytes = b"", **environment: str) -> Done:
+        """How the command ended, well or not; `RemoteFailed` where it did not end in time, and is killed then."""
+        with self.started(*arguments, err=subprocess.PIPE, **environment) as child:
+            try:
+                out, err = child.communicate(told, self.timeout)
+            except subprocess.TimeoutExpired as error:
+                raise self._too_slow() from error
+        return Done(child.returncode, out, err.decode(errors="replace"))
+
+    def ended(self, child: subprocess.Popen[bytes]) -> int:
+        """The exit code of a command that was given all it needs; `RemoteFailed` where it did not end in time."""
+        try:
+            return child.wait(self.timeout)
+        except subprocess.TimeoutExpired as error:
+            raise self._too_slow() from error
+
+    @contextlib.contextmanager
+    def started(self, *arguments: str, err: int | IO[bytes], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+        """The command at work, with pipes to and from it; neither it nor what it started outlives the block."""
+        program = shutil.which("git")
+        if program is None:
+            raise RemoteFailed(
+                f"The git remote {self.remote} needs the program git, which is not installed here.",
+                hint="Install it: apt install git; in a container, into its image.",
+            )
+        child = subprocess.Popen(
+            [program, *_ALWAYS, *arguments],
+            cwd=self.folder,
+            env=_environment() | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=err,
+            start_new_session=True,  # with no terminal there, ssh cannot ask either
+        )
+        try:
+            yield child
+        finally:
+            _end(child)
+
+    def _too_slow(self) -> RemoteFailed:
+        return RemoteAway(f"The git remote {self.remote} did not answer within {self.timeout:g} s.", hint=_LATER)
+
+    def failure(self, said: str) -> BackupError:
+        """What git said of its failure, as one of our errors."""
+        reason = scrubbed(shown(_reason(said)))
+        if "No space left on device" in said and "remote:" not in said:
+            return NoSpace(f"The disk is full, says git: {reason}.", hint="Make room; `list` shows the backups.")
+        hint = next((hint for sign, hint in _HINTS if sign in said), _LATER)
+        kind = RemoteAway if _PASSING.search(said) else RemoteFailed
+        return kind(f"The git remote {self.remote} failed: {reason}.", hint=hint)
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "LANGUAGE": "C"}
+
+
+def _reason(said: str) -> str:
+    """The one line that says most: of several the first that git calls fatal, unless that only says "it failed"."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and "correct access rights" not in line]
+    lines = [line for line in lines if line != "and the repository exists." and not line.startswith("warning:")]
+    telling = [line for line in lines if "Could not read from remote repository" not in line] or lines
+    marked = [line for line in telling if line.startswith(("fatal:", "error:", "remote: error:", "remote: fatal:"))]
+    line = (marked or telling or ["it ended without a word"])[0 if marked else -1]
+    return line.removeprefix("remote: ").removeprefix("fatal: ").removeprefix("error: ").rstrip(".")
+
+
+def _end(child: subprocess.Popen[Any]) -> None:
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+    for pipe in filter(None, (child.stdin, child.stdout, child.stderr)):
+        with contextlib.suppress(OSError):
+            pipe.close()
+    child.wait()

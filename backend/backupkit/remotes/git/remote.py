@@ -1,0 +1,419 @@
+"""Copies as commits on a branch of a git repository that is for nothing else.
+
+The database goes there as SQL text, so that two commits show what has changed between two backups. The user's own
+repository is read for one thing, the address of a remote; its working tree, index, hooks and branches are not touched,
+since all is done in a bare repository of our own that lasts for one call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from backupkit.archive import packing
+from backupkit.archive.tar import Member
+from backupkit.config.remotes import GitTable
+from backupkit.config.settings import Settings
+from backupkit.fs import disk, space, tree
+from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, DatabaseFacts, Metadata
+from backupkit.model.errors import Damaged, Refused, RemoteFailed
+from backupkit.model.events import Listener, Notice, Progress, Step, Warned
+from backupkit.model.names import shown
+from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, RemoteBackup
+from backupkit.remotes.git import layout
+from backupkit.remotes.git.branch import Blob, Branch, Commit, Contents, Draft, Wanted, message_of, open_branch
+from backupkit.remotes.git.layout import DUMP, LISTING, Stored
+from backupkit.remotes.git.program import Git
+from backupkit.repository import lock, manifest
+from backupkit.sqlite import database, sql
+
+_ATTEMPTS = 5  # at a branch that others push to as well
+_INHERITED = "^(credential|http|https|url|core\\.sshcommand)"
+_SECTION_ON_UPLOADS = re.compile(r"\n## 3\. The uploads\n.*?(?=\n## 4\.)", re.DOTALL)
+_Members = Iterator[tuple[Member, Iterator[bytes]]]
+
+
+class GitRemote:
+    """A branch of a git repository as a remote, for one app; what lasts for one call lies in the backups folder."""
+
+    def __init__(self, settings: Settings, name: str, table: GitTable) -> None:
+        self.name, self._settings, self._table = name, settings, table
+
+    def check(self) -> None:
+        """The repository answers, the branch is ours or not there yet, and we may push; else `RemoteFailed`."""
+        with self._branch("commits") as branch:
+            branch.try_push()
+
+    def list(self) -> list[RemoteBackup]:
+        """What is on the branch, newest first."""
+        with self._branch("commits") as branch:
+            backups = [commit.backup for commit in branch.commits]
+        return sorted(backups, key=lambda one: (one.created_at, one.name), reverse=True)
+
+    def push(self, backup: Path, metadata: Metadata, tell: Listener) -> None:
+        """The backup is a commit of the branch. One that is there already, with all that is included, stays as it is.
+
+        Raises `Refused`, before anything is committed, for a file beyond the host's limit, for a name that another
+        backup has there, and for a backup older than what stays there; `Damaged`; `RemoteFailed`.
+        """
+        self._refuse_unreadable(metadata)
+        with self._branch("trees") as branch:
+            if self._is_there(branch, backup.name, metadata):
+                tell(Notice(f"{backup.name} is in the git remote {self.name} already."))
+                return
+            draft = self._commit_draft(branch, backup, metadata, tell)
+            self._tell_of_lost(metadata, tell)
+            tell(Step(f"Pushing {backup.name} to {self.name}"))
+            self._until_pushed(branch, lambda: self._with(branch, draft, backup.name, metadata))
+
+    def _tell_of_lost(self, metadata: Metadata, tell: Listener) -> None:
+        facts = metadata.uploads if "uploads" in self._table.include else None
+        if facts and (lost := (facts.attributes or 0) + (facts.hard_links or 0)):
+            tell(Notice(KEEPS_NO_ATTRIBUTES.format(name=self.name, lost=lost)))
+
+    def pull(self, name: str, target: Path, tell: Listener) -> None:
+        """The backup in the empty folder `target`: byte for byte if all of it was included, else made from the text.
+
+        Then its metadata say what it holds, its database is compared with what they said, and it has checksums of its
+        own. Raises `NoSuchBackup`, `Damaged`, `NoSpace`, `RemoteFailed`.
+        """
+        with self._branch("commits") as branch:
+            commit = branch.find(name)
+        with self._branch(None) as branch:
+            tell(Step(f"Pulling {name} from {self.name}"))
+            space.require(2 * commit.backup.size_bytes, branch.git.folder, "This pull")
+            branch.fetch_one(commit)
+            with branch.contents() as contents:
+                _Pull(branch, commit, contents, self._settings.zone, tell).into(target)
+
+    def remove(self, names: Sequence[str]) -> None:
+        """None of these backups is on the branch any more, nor in its history, which is pushed anew once."""
+        with self._branch("trees") as branch:
+            if {one.backup.name for one in branch.commits}.intersection(names):
+                self._until_pushed(branch, lambda: [one for one in branch.commits if one.backup.name not in names])
+
+    def verify(self, tell: Listener) -> None:
+        """Everything on the branch came here, and every byte of it is what its commit says; else an error."""
+        tell(Step(f"Verifying {self.name}"))
+        with self._branch("everything") as branch:
+            if branch.commits:
+                branch.git.run("fsck", "--full", "--no-dangling")
+            for commit in branch.commits:
+                there = {blob.path for blob in branch.files(commit.tree)}
+                if missing := _promised(commit.holds) - there:
+                    raise _damaged(commit.backup.name, f"{min(missing)} is missing")
+
+    def _refuse_unreadable(self, metadata: Metadata) -> None:
+        if metadata.database and metadata.database.raw and "database" not in self._table.include:
+            raise Refused(
+                f"{metadata.backup_name} keeps a database that could not be read: there is no SQL text of it.",
+                hint="Push it to another remote, or set `include` with database.",
+            )
+
+    def _is_there(self, branch: Branch, name: str, metadata: Metadata) -> bool:
+        """Whether the branch has all of the backup that it is to have; `Refused` where it must not get it."""
+        found = next((one for one in branch.commits if one.backup.name == name), None)
+        if found is None:
+            self._refuse_old(branch, name, metadata)
+            return False
+        if found.backup.created_at != metadata.created_at:
+            raise Refused(
+                f"The git remote {self.name} has another backup named {name}, "
+                f"of {found.backup.created_at:%Y-%m-%d %H:%M}.",
+                hint="Names are used once. Look at both: `list`, `list --remote`; push the next backup.",
+            )
+        return self._held(metadata) <= found.holds
+
+    def _refuse_old(self, branch: Branch, name: str, metadata: Metadata) -> None:
+        keep = self._table.keep
+        newer = [one for one in branch.commits if one.backup.created_at > metadata.created_at]
+        if keep and len(newer) >= keep:
+            raise Refused(
+                f"{name} is older than the {keep} backups that stay in the git remote {self.name}.",
+                hint="Raise `keep` if it belongs there.",
+            )
+
+    def _held(self, metadata: Metadata) -> frozenset[str]:
+        """The parts of such a backup that the branch is to have."""
+        missing = {"uploads"} if not metadata.uploads_included else set()
+        missing |= {"dump"} if metadata.database and metadata.database.raw else set()
+        missing |= {"dump", "database"} if metadata.database_file is None else set()
+        return frozenset(self._table.include) - missing
+
+    def _commit_draft(self, branch: Branch, backup: Path, metadata: Metadata, tell: Listener) -> Draft:
+        """The tree of the backup, in our own repository; every file was compared with its checksum on the way."""
+        include, own = self._held(metadata), branch.git.folder
+        files = layout.stored(backup, metadata, self._table.include)
+        layout.refuse_large(files, self._table.file_limit_mb, self.name)
+        size = sum(file.size for file in files)
+        text = (backup / (metadata.database_file or "")).stat().st_size if "dump" in include else 0
+        space.require(size + 3 * text, own, "This push")
+        if {"database", "uploads"} & include:
+            files.append(_made(own / LISTING, layout.listing(backup, self._table.include)))
+        if "dump" in include:
+            files.append(_dump(backup, metadata, own / DUMP, tell))
+        layout.refuse_large(files, self._table.file_limit_mb, self.name)
+        size = sum(file.size for file in files)
+        tell(Step(f"Preparing {backup.name} for {self.name}", size))
+        tree_id = branch.import_tree((file.path, file.size, chunks) for file, chunks in _counted(files, tell))
+        return Draft(
+            tree_id,
+            message_of(backup.name, metadata, self._settings.app_id, size, sorted(include)),
+            metadata.created_at,
+        )
+
+    def _with(self, branch: Branch, draft: Draft, name: str, metadata: Metadata) -> Sequence[Commit | Draft]:
+        """The branch with the new commit; when it has twice the backups that are to stay, with the newest of them only.
+
+        Not each time, because the host is then sent everything again that stays.
+        """
+        self._is_there(branch, name, metadata)  # what others pushed meanwhile may have its name
+        others = [one for one in branch.commits if one.backup.name != name]
+        keep = self._table.keep
+        if keep and len(others) >= 2 * keep:
+            others = sorted(others, key=lambda one: one.backup.created_at)[len(others) + 1 - keep :]
+        return [*others, draft]
+
+    def _until_pushed(self, branch: Branch, wanted: Callable[[], Sequence[Commit | Draft]]) -> None:
+        """The branch is as wanted; where someone else was faster, what they pushed is in it as well."""
+        for _ in range(_ATTEMPTS):
+            if branch.push(branch.chained(wanted())):
+                return
+            self._fetch(branch, "trees")
+        raise RemoteFailed(
+            f"The branch {branch.name} of the git remote {self.name} was pushed to by others, {_ATTEMPTS} times over.",
+            hint="Try again in a while; the backups here are unharmed.",
+        )
+
+    @contextlib.contextmanager
+    def _branch(self, wanted: Wanted | None) -> Iterator[Branch]:
+        """The branch in a repository of our own, which is gone afterwards, whatever becomes of the block."""
+        here = self._settings.dir if os.access(self._settings.dir, os.W_OK | os.X_OK) else None  # none on a new machine
+        folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}git-{self.name}-", dir=here))
+        try:
+            with lock.held(folder, f"git remote {self.name}", 0):
+                disk.give(folder, disk.owner_of(folder.parent))
+                own = folder / "repository"
+                own.mkdir()
+                author = (self._table.user_name, self._table.user_email)
+                branch = open_branch(self._git(own), self._address(), self._table.branch, author, self._inherited())
+                if wanted:
+                    self._fetch(branch, wanted)
+                yield branch
+        finally:
+            disk.remove_tree(folder)
+
+    def _fetch(self, branch: Branch, wanted: Wanted) -> None:
+        branch.fetch(wanted)
+        for commit in branch.commits:
+            if commit.backup.app_id != shown(self._settings.app_id):
+                raise RemoteFailed(
+                    f"The branch {branch.name} of the git remote {self.name} holds the backups of another app: "
+                    f"{commit.backup.app_id}.",
+                    hint="Give each app a `branch` of its own; BACKUP_APP_ID says which app this is.",
+                )
+
+    def _address(self) -> str:
+        """Where to push: the setting, or what the app's repository has under that name."""
+        url = self._table.url.get_secret_value()
+        if re.fullmatch(r"[\w.-]+", url) and url not in (".", ".."):
+            found = self._of_the_app("remote", "get-url", "--push", url)
+            if not found:
+                raise RemoteFailed(
+                    f"The repository at {self._settings.app_dir} has no remote named {url}.",
+                    hint="Set `url` to an address; or add that remote: `git remote add`.",
+                )
+            url, top = found, Path(self._of_the_app("rev-parse", "--show-toplevel") or self._settings.app_dir)
+        else:
+            top = self._settings.app_dir
+        is_path = "://" not in url and ":" not in url.partition("/")[0]
+        return str(top / Path(url).expanduser()) if is_path else url
+
+    def _inherited(self) -> Sequence[tuple[str, str]]:
+        """How the app's repository, and it alone, reaches its host: credentials, proxies, other addresses."""
+        lines = self._of_the_app("config", "--local", "-z", "--get-regexp", _INHERITED).split("\0")
+        told = [line.partition("\n") for line in lines if line]
+        return [(key, value if mark else "true") for key, mark, value in told]
+
+    def _of_the_app(self, *arguments: str) -> str:
+        """What git says of the app's repository; empty where there is none, or it does not know."""
+        done = self._git(self._settings.app_dir).attempt(*arguments)
+        return os.fsdecode(done.out).strip("\n") if done.code == 0 else ""
+
+    def _git(self, folder: Path) -> Git:
+        return Git(self.name, folder, self._table.timeout)
+
+
+def _promised(holds: frozenset[str]) -> set[str]:
+    """What there must be in the tree of a commit that holds these parts."""
+    listing = {LISTING} if {"database", "uploads"} & holds else set()
+    return {METADATA_FILE} | listing | ({DUMP} if "dump" in holds else set())
+
+
+def _dump(backup: Path, metadata: Metadata, target: Path, tell: Listener) -> Stored:
+    """The sealed database as SQL text in a new file; `Damaged` where it is not as it was sealed."""
+    sealed = backup / (metadata.database_file or "")
+    expected = manifest.sound_checksums(backup).get(sealed.name) if manifest.has_checksums(backup) else None
+    if expected is not None and disk.hash_file(sealed) != expected:
+        raise layout.altered(sealed)
+    with database.open_sealed(sealed) as moment, open(target, "wb") as out:
+        sql.write_dump(moment, out, tell)
+    return Stored(DUMP, target, target.stat().st_size, DUMP)
+
+
+def _made(path: Path, content: bytes) -> Stored:
+    path.write_bytes(content)
+    return Stored(path.name, path, len(content), path.name)
+
+
+def _counted(files: list[Stored], tell: Listener) -> Iterator[tuple[Stored, Iterator[bytes]]]:
+    """Each file with its content, which tells how far all of them were read."""
+    done = 0
+
+    def counted(file: Stored) -> Iterator[bytes]:
+        nonlocal done
+        for chunk in file.chunks():
+            yield chunk
+            done += len(chunk)
+            tell(Progress(done))
+
+    return ((file, counted(file)) for file in files)
+
+
+class _Pull:
+    """A commit that becomes a backup again."""
+
+    def __init__(self, branch: Branch, commit: Commit, contents: Contents, zone: ZoneInfo, tell: Listener) -> None:
+        self._own, self._contents, self._zone, self._tell = branch.git.folder, contents, zone, tell
+        self._name, self._holds = commit.backup.name, commit.holds
+        self._created = commit.backup.created_at
+        self._blobs = {blob.path: blob for blob in branch.files(commit.tree)}
+
+    def into(self, target: Path) -> None:
+        """Everything in the commit, in that empty folder; not yet synced."""
+        recorded = self._recorded()
+        whole = layout.is_whole(recorded, self._holds)
+        members = self._as_it_was() if whole else self._remade(recorded)
+        try:
+            packing.Incoming(self._name, members).unpack(target, self._zone, True, self._tell)
+        except Damaged as error:
+            raise _damaged(self._name, error.message.removeprefix("The archive is refused: ").rstrip(".")) from error
+        if not whole:
+            _seal(target)
+
+    def _recorded(self) -> Metadata:
+        """What the metadata say of the backup as it was made."""
+        (self._own / METADATA_FILE).write_bytes(self._text(METADATA_FILE))
+        return manifest.read_metadata(self._own, self._zone)
+
+    def _as_it_was(self) -> _Members:
+        for name in layout.TEXTS:
+            if blob := self._blobs.get(name):
+                yield self._member(name, blob.size), self._contents.chunks(blob)
+        yield from self._listed()
+
+    def _remade(self, recorded: Metadata) -> _Members:
+        """The entries of a backup that holds less than the one that was made, and says so."""
+        made = self._own / "made"
+        made.mkdir()
+        metadata = replace(recorded, created_at=self._created, linked_from=None, added_bytes=None)
+        if "uploads" not in self._holds and recorded.uploads_included:
+            self._tell(Notice(f"The uploads of {self._name} are not in the git remote."))
+            metadata = replace(metadata, uploads_included=False, uploads=None)
+        rebuilt = None
+        if "database" not in self._holds and recorded.database_file:
+            rebuilt = made / "database"
+            metadata = self._rebuilt(metadata, rebuilt)
+        manifest.write_metadata(made, metadata)
+        yield self._file(METADATA_FILE, made / METADATA_FILE)
+        if GUIDE_FILE in self._blobs:
+            yield self._file(GUIDE_FILE, self._guide(made, metadata))
+        if rebuilt and metadata.database_file:
+            yield self._file(metadata.database_file, rebuilt, metadata.database.mode if metadata.database else 0o600)
+        yield from self._listed()
+
+    def _rebuilt(self, recorded: Metadata, target: Path) -> Metadata:
+        """The database made from the SQL text, compared with what was recorded; and the metadata of it."""
+        with open(self._own / DUMP, "wb+") as text:
+            disk.write_contents(self._contents.chunks(self._blob(DUMP)), text.fileno())
+            text.seek(0)
+            sql.load_dump(text, target, self._tell)
+        found = database.inspect(target)
+        if found.problems:
+            raise _damaged(self._name, f"its SQL text makes no sound database: {found.problems[0]}")
+        if why := _differing(recorded, found):
+            raise _damaged(self._name, f"its SQL text makes other {why} than were backed up")
+        if recorded.schema_fingerprint not in (None, found.fingerprint):
+            self._tell(Warned(f"The schema of {self._name} is not to the letter as it was backed up."))
+        self._tell(Notice(f"{self._name} is made from its SQL text: all rows are there, its file is another."))
+        mode = recorded.database.mode if recorded.database else 0o600
+        facts = replace(found.facts, mode=mode)
+        return replace(recorded, database=facts, schema_fingerprint=found.fingerprint, note=_noted(recorded.note))
+
+    def _guide(self, made: Path, metadata: Metadata) -> Path:
+        text = self._text(GUIDE_FILE).decode(errors="surrogateescape")
+        if not metadata.uploads_included:
+            text = _SECTION_ON_UPLOADS.sub("", text)
+        guide = made / GUIDE_FILE
+        guide.write_text(text, encoding="utf-8", errors="surrogateescape")
+        return guide
+
+    def _listed(self) -> _Members:
+        if LISTING not in self._blobs:
+            return
+        sizes = {path: blob.size for path, blob in self._blobs.items()}
+        for member, place in layout.members(self._text(LISTING), sizes, self._name):
+            yield member, self._contents.chunks(self._blob(place)) if place else iter(())
+
+    def _file(self, name: str, source: Path, mode: int = 0o600) -> tuple[Member, Iterator[bytes]]:
+        file = Stored(name, source, source.stat().st_size, name)
+        return self._member(name, file.size, mode), file.chunks()
+
+    def _member(self, name: str, size: int, mode: int = 0o600) -> Member:
+        changed = int(self._created.timestamp()) * 10**9
+        return Member(f"{self._name}/{name}", "file", mode, (0, 0), changed, size)
+
+    def _text(self, path: str) -> bytes:
+        return self._contents.whole(self._blob(path))
+
+    def _blob(self, path: str) -> Blob:
+        if path not in self._blobs:
+            raise _damaged(self._name, f"{path} is missing")
+        return self._blobs[path]
+
+
+def _differing(recorded: Metadata, found: database.Inspection) -> str:
+    """What is not as it was recorded; nothing, if the content is the same."""
+    if tuple(sorted(recorded.revisions)) != found.versions.get(recorded.version_table, ()):
+        return "revisions"
+    facts: DatabaseFacts | None = recorded.database
+    for name in ("rows", "user_version", "application_id", "encoding") if facts else ():
+        if getattr(facts, name) != getattr(found.facts, name):
+            return name
+    return ""
+
+
+def _noted(note: str) -> str:
+    said = "made from its SQL text"
+    return f"{note} ({said})" if note else said
+
+
+def _seal(folder: Path) -> None:
+    """Checksums of what is in the folder."""
+    paths = [entry.path for entry in tree.walk(folder) if entry.form == "file"]
+    with contextlib.closing(manifest.ChecksumWriter(folder)) as checksums:
+        for path in paths:
+            checksums.record_file(path)
+    os.chmod(folder / CHECKSUM_FILE, 0o600)
+
+
+def _damaged(name: str, problem: str) -> Damaged:
+    return Damaged(
+        f"The copy of {name} in the git remote is damaged: {problem}.", hint="Take another one: `list --remote`."
+    )

@@ -1,0 +1,103 @@
+"""What each remote held when it was last asked, kept in `backups/.state/remotes/NAME/`. Losing it loses no backup.
+
+So retention knows what is not yet carried away, and `status` can tell, without asking anybody over a network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from backupkit.config.remotes import FolderTable
+from backupkit.config.settings import Settings
+from backupkit.fs import disk, own_folder
+from backupkit.model import documents
+from backupkit.model.backup import Backup
+from backupkit.model.events import Listener
+from backupkit.remotes.base import RemoteBackup, remote_document
+from backupkit.repository import lock
+from backupkit.repository.flags import STATE_FOLDER
+
+_FILE = "seen.json"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was there, newest first, and when that was; and whether it lay on another disk than the backups here."""
+
+    at: datetime | None = None
+    backups: tuple[RemoteBackup, ...] = ()
+    other_disk: bool = False
+
+
+_SEEN = TypeAdapter(Seen)
+
+
+def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now: datetime) -> Seen:
+    """This is what the remote held just now. What cannot be written is asked again the next time."""
+    seen = Seen(now, tuple(there), _is_on_another_disk(settings, remote))
+    document = {"at": seen.at, "backups": list(map(remote_document, seen.backups)), "other_disk": seen.other_disk}
+    content = json.dumps(documents.plain(document)).encode()
+    with contextlib.suppress(OSError):
+        if settings.dir.is_dir():
+            with own_folder.made(settings.dir, *_folder(remote)) as folder:
+                disk.write_file(folder / _FILE, content)
+    return seen
+
+
+def recall(backups: Path, remote: str) -> Seen:
+    """What it held when it was last asked; nothing where that is not known."""
+    try:
+        with own_folder.existing(backups, *_folder(remote)) as folder:
+            if folder is None:
+                return Seen()
+            seen = _SEEN.validate_python(json.loads(disk.read_plain(folder / _FILE, disk.MOST_STATE)))
+    except (OSError, ValueError, RecursionError):
+        return Seen()
+    moments = filter(None, (seen.at, *(one.created_at for one in seen.backups)))
+    return seen if all(one.tzinfo for one in moments) else Seen()
+
+
+def holders(settings: Settings, backup: Backup) -> list[str]:
+    """The remotes that held this backup when they were last asked; by its name alone where nothing else is known."""
+    made = backup.metadata.created_at if backup.metadata else None
+    return [
+        remote
+        for remote in settings.remotes
+        if any(
+            one.name == backup.name and made in (None, one.created_at) for one in recall(settings.dir, remote).backups
+        )
+    ]
+
+
+@contextlib.contextmanager
+def one_at_a_time(backups: Path, remote: str, command: str, timeout: float, tell: Listener) -> Iterator[None]:
+    """No other run of this machine works on the remote; backups and restores go on meanwhile. Raises `Locked`."""
+    names = _folder(remote)
+    with (
+        own_folder.made(backups, *names) as folder,
+        lock.held(folder, command, timeout, tell, backups.joinpath(*names)),
+    ):
+        yield
+
+
+def _is_on_another_disk(settings: Settings, remote: str) -> bool:
+    table = settings.remotes[remote]
+    if not isinstance(table, FolderTable):
+        return False
+    try:
+        there = os.stat(settings.app_dir / os.path.expanduser(table.path))
+        return there.st_dev != os.stat(settings.dir).st_dev
+    except OSError:
+        return False
+
+
+def _folder(remote: str) -> tuple[str, ...]:
+    return STATE_FOLDER, "remotes", remote

@@ -1,0 +1,54 @@
+"""Can each remote be used at this moment? All are asked at once, and none for longer than a few seconds."""
+
+from __future__ import annotations
+
+import time
+from threading import Thread
+
+from backupkit.config.remotes import GitTable, ResticTable, Table
+from backupkit.config.settings import Settings
+from backupkit.model.errors import BackupError, RemoteAway, explained
+from backupkit.remotes.kinds import open_remote
+
+SECONDS = 20.0
+_Answers = dict[str, BackupError | None]
+
+
+def try_remotes(settings: Settings, seconds: float = SECONDS) -> _Answers:
+    """For each remote why it cannot be used, or None; `RemoteAway` where it has not answered after so many seconds.
+
+    A folder on a server that is gone can hang for ever: such a one is left behind, and ends with the process.
+    """
+    tables = {name: _hasty(table, seconds / 2) for name, table in settings.remotes.items()}
+    hasty = settings.model_copy(update={"remotes": tables})
+    answers: _Answers = {}
+    asking = [Thread(target=_ask, args=(hasty, name, answers), daemon=True) for name in tables]
+    for one in asking:
+        one.start()
+    deadline = time.monotonic() + seconds
+    for one in asking:
+        one.join(max(0.0, deadline - time.monotonic()))
+    return {name: answers[name] if name in answers else _silent(name, seconds) for name in tables}
+
+
+def _hasty(table: Table, seconds: float) -> Table:
+    """The table of a remote whose program is ended after so many seconds."""
+    if isinstance(table, ResticTable):
+        return table.model_copy(update={"stall": min(table.stall, seconds)})
+    if isinstance(table, GitTable):
+        return table.model_copy(update={"timeout": min(table.timeout, seconds)})
+    return table
+
+
+def _ask(settings: Settings, name: str, answers: _Answers) -> None:
+    try:
+        open_remote(settings, name).check()
+        answers[name] = None
+    except Exception as raised:
+        answers[name] = explained(raised) or BackupError(f"The remote {name} failed: {raised!r}.", hint="`remotes`")
+
+
+def _silent(name: str, seconds: float) -> BackupError:
+    return RemoteAway(
+        f"The remote {name} has not answered after {seconds:g} s.", hint="Is its disk, or its network, there?"
+    )

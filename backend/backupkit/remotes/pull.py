@@ -1,0 +1,195 @@
+"""Bring a backup back from a remote: checked byte for byte before it gets its name. Also for a test, and no longer."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from backupkit.archive import packing
+from backupkit.config.settings import Settings
+from backupkit.fs import attributes, disk, space, tree
+from backupkit.model.backup import Backup
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import Damaged, NoSuchBackup, Refused
+from backupkit.model.events import Listener, Notice, Step, silence
+from backupkit.model.names import check_name, shown
+from backupkit.remotes import listing_cache
+from backupkit.remotes.base import Remote, RemoteBackup
+from backupkit.remotes.kinds import open_remote
+from backupkit.remotes.listing_cache import Seen
+from backupkit.remotes.retry import patiently
+from backupkit.repository import flags, integrity, lock, manifest, store
+from backupkit.repository.operation import at_work, recorded
+from backupkit.restore.recovery import recover_under_lock
+from backupkit.verify.verify import Verified, backup_at, verify_backups
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """The backup that is here now, and whether it came just now."""
+
+    backup: Backup
+    fetched: bool
+
+
+def the_remote(settings: Settings, name: str | None) -> str:
+    """The remote that is meant: the named one, or the only one; `Refused` where that is not clear."""
+    if name is None and len(settings.remotes) == 1:
+        return next(iter(settings.remotes))
+    if name is None and settings.remotes:
+        raise Refused("Which remote is meant?", hint=f"--remote with one of: {', '.join(settings.remotes)}")
+    if name is None:
+        raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")
+    open_remote(settings, name)
+    return name
+
+
+def list_remote(
+    settings: Settings, remote: str, tell: Listener = silence, clock: Clock = utc_now
+) -> list[RemoteBackup]:
+    """The backups there, newest first."""
+    return [*ask_remote(settings, remote, tell, clock).backups]
+
+
+def ask_remote(settings: Settings, remote: str, tell: Listener = silence, clock: Clock = utc_now) -> Seen:
+    """What is there at this moment; it is kept for those who do not ask."""
+    opened = open_remote(settings, remote)
+    there = patiently(opened.list, settings.remotes[remote].retry_for, tell)
+    return listing_cache.remember(settings, remote, there, clock())
+
+
+def pull_backup(
+    settings: Settings,
+    name: str,
+    remote: str,
+    tell: Listener = silence,
+    clock: Clock = utc_now,
+    trust: bool = False,
+) -> Pulled:
+    """The backup of the remote is one of ours: complete, checked and on disk, or not there.
+
+    `latest` is the newest whole one there that is no safety copy. One that is here already is left as it is; a damaged
+    one is replaced. `trust` takes what a person has to vouch for, as `import` does. Raises `NoSuchBackup`; `Refused`
+    for another one of that name here; `Damaged`; `NoSpace`; `RemoteFailed`.
+    """
+    opened = open_remote(settings, remote)
+    store.require(settings.dir)
+    with at_work(settings, f"pull of {name}", tell, clock, [name]) as work:
+        recover_under_lock(settings, work.tell)
+        found = _find(settings, list_remote(settings, remote, work.tell, clock), name, remote, work.tell)
+        here = _same_here(settings, found) if found.name in store.taken_names(settings) else None
+        if here and here.state != "damaged":
+            return Pulled(here, False)
+        with store.drafted(settings, found.name, replaces=here is not None) as draft:
+            _fetch(settings, opened, found, draft, trust, work.tell)
+        with contextlib.suppress(OSError):  # the backup is here
+            flags.forget(settings.dir, found.name)
+        backup = store.read(settings, found.name)
+        work.about(backup)
+    return Pulled(backup, True)
+
+
+def verify_remote(settings: Settings, remote: str, tell: Listener = silence, clock: Clock = utc_now) -> None:
+    """What the remote can check of itself is sound; `Damaged` or `RemoteFailed` says what is not."""
+    with recorded(settings, "verify", tell, clock) as work:
+        work.concerning(note=f"of {remote}")
+        opened = open_remote(settings, remote)
+        patiently(lambda: opened.verify(work.tell), settings.remotes[remote].retry_for, work.tell)
+
+
+def prove_remote(
+    settings: Settings, name: str, remote: str, tell: Listener = silence, clock: Clock = utc_now
+) -> list[Verified]:
+    """The backup fetched from the remote, and restored for a test; the fetched copy is gone afterwards."""
+    opened = open_remote(settings, remote)
+    found = _find(settings, list_remote(settings, remote, tell, clock), name, remote, tell)
+    store.require(settings.dir)
+    folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}fetched-", dir=settings.dir))
+    try:
+        with lock.held(folder, f"test of {found.name} from {remote}", 0):  # as long as it is held, nobody clears it
+            _fetch(settings, opened, found, folder / found.name, True, tell)  # it gets nowhere from here
+            return verify_backups(settings, [backup_at(settings, folder / found.name)], True, tell, clock)
+    finally:
+        disk.remove_tree(folder)
+
+
+def _find(settings: Settings, there: Sequence[RemoteBackup], name: str, remote: str, tell: Listener) -> RemoteBackup:
+    wanted = [one for one in there if (_is_whole(settings, one) if name == store.LATEST else one.name == name)]
+    if wanted:
+        check_name(wanted[0].name)
+        if passed_over := [one.name for one in there[: there.index(wanted[0])] if one.kind != "pre_restore"]:
+            told = shown(", ".join(passed_over))
+            tell(Notice(f"latest is {wanted[0].name}. Passed over: {told} (without the uploads)."))
+        return wanted[0]
+    known = ", ".join(one.name for one in there[:3])
+    hint = f"There are: {known} …; `list --remote {remote}` shows all." if known else "There are none yet: `push`"
+    raise NoSuchBackup(f"There is no backup {name} on the remote {remote}.", hint)
+
+
+def _is_whole(settings: Settings, one: RemoteBackup) -> bool:
+    """Whether `latest` can mean it: no safety copy, and with the uploads where this app has any."""
+    return one.kind != "pre_restore" and (one.uploads or settings.uploads is None)
+
+
+def _same_here(settings: Settings, found: RemoteBackup) -> Backup:
+    here = settings.dir / found.name
+    if store.is_backup(here):
+        backup = store.read(settings, found.name)
+        if backup.metadata and backup.metadata.created_at == found.created_at:
+            return backup
+    raise Refused(
+        f"There is another {found.name} in {settings.dir} already, or one that cannot be read.",
+        hint="Look at it: `show`. Delete it, then pull again.",
+    )
+
+
+def _fetch(settings: Settings, remote: Remote, found: RemoteBackup, draft: Path, trust: bool, tell: Listener) -> None:
+    """The draft holds the backup, and every byte of it is as it was sealed."""
+    space.require(found.size_bytes, settings.dir, f"The backup {found.name}")
+
+    def attempt() -> None:
+        disk.remove_tree(draft)
+        draft.mkdir(mode=0o700)
+        remote.pull(found.name, draft, tell)
+
+    patiently(attempt, settings.remotes[remote.name].retry_for, tell)
+    draft.chmod(0o700)
+    tell(Step(f"Checking {found.name}"))
+    _refuse_strange(draft, found, remote.name, trust)
+    _refuse_damaged(settings, draft, found, remote.name)
+    disk.give(draft, disk.owner_of(settings.dir))
+
+
+def _refuse_strange(draft: Path, found: RemoteBackup, remote: str, trust: bool) -> None:
+    """What a remote gives is trusted no more than an archive is: others may write there."""
+    with contextlib.closing(tree.Parents(draft)) as parents:
+        for one in tree.walk(draft):
+            hint = f"Try another one: `list --remote {remote}`"
+            why = packing.strange(one.path, one.form)
+            if not why and not trust:
+                extra = attributes.names(draft, one.path, parents) if one.form == "file" else ()
+                why = packing.surprise(one.path, one.form, one.facts.st_mode, one.target, extra)
+                hint = f"{packing.VOUCH}: `pull {found.name} --remote {remote} --trust`"
+            if why:
+                raise Damaged(f"{found.name} from {remote} is refused: {shown(one.path)} {why}.", hint)
+
+
+def _refuse_damaged(settings: Settings, draft: Path, found: RemoteBackup, remote: str) -> None:
+    hint = f"Try another one: `list --remote {remote}`; `verify --remote {remote}` looks at them all."
+    try:
+        metadata = manifest.read_metadata(draft, settings.zone)
+    except Damaged as error:
+        raise Damaged(f"What came from {remote} is no backup: {error.message}", hint) from error
+    sealed = manifest.has_checksums(draft)
+    flaws = list(islice(integrity.file_flaws(draft, metadata, integrity.Digests(_unheard)), 1)) if sealed else []
+    if flaws or (metadata.tool_version and not sealed) or metadata.backup_name != found.name:
+        what = flaws[0].text if flaws else "it is not what its name says, or has lost its checksums"
+        raise Damaged(f"{found.name} came damaged from {remote}: {what}.", hint)
+
+
+def _unheard(_count: int) -> None:
+    """Nobody is told."""

@@ -1,0 +1,225 @@
+"""Carry backups to the remotes. What an earlier run left undone is caught up; done twice it does nothing.
+
+It takes no part in the lock of backups and restores: a sealed backup does not change, and an upload may take hours.
+A remote that fails harms no backup here, and keeps no other remote from its copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from backupkit.config.remotes import RemoteTable
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Backup, Metadata
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import BackupError, NoSuchBackup, Refused, RemoteFailed, explained
+from backupkit.model.events import Listener, Warned, silence
+from backupkit.model.span import parse_span
+from backupkit.remotes import listing_cache
+from backupkit.remotes.base import Remote, RemoteBackup
+from backupkit.remotes.kinds import open_remote
+from backupkit.remotes.retry import patiently
+from backupkit.repository import reliable, store
+from backupkit.repository.operation import recorded
+from backupkit.retention import rules
+from backupkit.retention.rules import Known, Policy, Verdict
+
+_HINT = "The backups here are not touched by that. `remotes` shows how things stand; the next run tries again."
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What one remote got in this run, and how many it has now; or why it failed, and what it got before that."""
+
+    remote: str
+    backups: tuple[str, ...] = ()
+    there: int = 0
+    failure: BackupError | None = None
+
+
+def push_backups(
+    settings: Settings,
+    name: str | None = None,
+    remote: str | None = None,
+    tell: Listener = silence,
+    clock: Clock = utc_now,
+) -> list[Pushed]:
+    """One backup, or all that are missing there, carried to one remote or to each; the newest first.
+
+    Raises `Refused` where there is no such remote, or none at all, and `NoSuchBackup`. What fails at a remote is in
+    its result.
+    """
+    names = [remote] if remote is not None else list(settings.remotes)
+    if not names:
+        raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")
+    opened = [open_remote(settings, one) for one in names]
+    wanted = store.find(settings, name, tell) if name is not None else None
+    if wanted:
+        store.trusted(wanted)
+    return [_push_to(settings, one, wanted, tell, clock) for one in opened]
+
+
+def refuse_failed(done: Sequence[Pushed]) -> None:
+    """The failure of the remote that failed; of several, one that names them."""
+    failed = [one for one in done if one.failure]
+    if len(failed) == 1 and (failure := failed[0].failure):
+        raise failure
+    if failed:
+        names = ", ".join(one.remote for one in failed)
+        raise RemoteFailed(f"Of {len(done)} remotes these failed: {names}.", hint=_HINT)
+
+
+def push_after(settings: Settings, tell: Listener, clock: Clock = utc_now) -> tuple[list[Pushed], tuple[str, ...]]:
+    """What is missing anywhere is carried there, as a step after another: a remote that fails is a warning."""
+    done = push_backups(settings, tell=tell, clock=clock)
+    warned = [Warned(f"The push to {one.remote} failed: {one.failure.message}") for one in done if one.failure]
+    for event in warned:
+        tell(event)
+    return done, tuple(event.text for event in warned)
+
+
+def missing(
+    settings: Settings, remote: str, there: Sequence[RemoteBackup], known: Sequence[Backup] | None = None
+) -> list[Backup]:
+    """The backups of this app that the remote should have and has not, newest first; no safety copies.
+
+    Of a remote with rules of its own, what they would remove there is not missing. Pure but for reading the folder,
+    which is not read for those that are `known`.
+    """
+    held = {(one.name, one.created_at) for one in there}
+    found = store.all_backups(settings) if known is None else known
+    here = [one for one in found if _is_to_carry(settings, one)]
+    absent = [one for one in here if one.metadata and (one.name, one.metadata.created_at) not in held]
+    table = settings.remotes[remote]
+    absent = _new_enough(absent, there, table.newest_only)
+    if not table.has_policy:
+        return absent
+    by_name = {one.name: one for one in found}
+    verdicts = judged(settings, table, remote, there, absent, by_name)
+    kept = {one.backup.path for one in verdicts if one.keep}
+    return [one for one in absent if one.path in kept]
+
+
+def _new_enough(absent: list[Backup], there: Sequence[RemoteBackup], limit: int) -> list[Backup]:
+    """Those that would be among the newest `limit` there; 0: all."""
+    coming = [one.metadata.created_at for one in absent if one.metadata]
+    moments = sorted([*coming, *(one.created_at for one in there)], reverse=True)
+    if not limit or len(moments) <= limit:
+        return absent
+    return [one for one in absent if one.metadata and one.metadata.created_at >= moments[limit - 1]]
+
+
+def judged(
+    settings: Settings,
+    table: RemoteTable,
+    remote: str,
+    there: Sequence[RemoteBackup],
+    more: Sequence[Backup],
+    here: Mapping[str, Backup],
+    clock: Clock = utc_now,
+) -> tuple[Verdict, ...]:
+    """A verdict for each backup there, and for those that might come, by the remote's own rules."""
+    found = [*(as_backup(remote, one, here.get(one.name)) for one in there), *more]
+    known = Known(app_id=settings.app_id, now=clock(), zone=settings.zone)
+    return rules.decide(policy_of(table), found, known).verdicts
+
+
+def policy_of(table: RemoteTable) -> Policy:
+    """What the table asks for."""
+    return Policy(
+        last=table.keep_last,
+        daily=table.keep_daily,
+        weekly=table.keep_weekly,
+        monthly=table.keep_monthly,
+        yearly=table.keep_yearly,
+        within=parse_span(table.keep_within),
+        pre_migration=table.keep_pre_migration,
+        floor=table.min_keep,
+    )
+
+
+def as_backup(remote: str, one: RemoteBackup, here: Backup | None) -> Backup:
+    """The backup there as retention knows backups; with what is known of the one `here` of its name, if it is that."""
+    path = Path(remote) / one.name
+    if here and here.metadata and here.metadata.created_at == one.created_at and here.state != "damaged":
+        return replace(here, path=path, unique_bytes=0)
+    metadata = Metadata(
+        backup_name=one.name,
+        timestamp=f"{one.created_at:%Y%m%d_%H%M%S}",
+        created_at=one.created_at,
+        alembic_revision=one.revision or None,
+        database_file=None,
+        uploads_included=one.uploads,
+        kind=one.kind,  # type: ignore[arg-type]  # as it was written there; an unknown one has no rule, and stays
+        app_id=one.app_id,
+    )
+    return Backup(path, metadata, "checked", one.size_bytes)
+
+
+def unpushed(settings: Settings) -> dict[str, str]:
+    """The newest backups that are still to be carried to a remote, whole and not, and why they stay. Asks no remote."""
+    found: dict[str, str] = {}
+    for name in settings.remotes:
+        to_carry = missing(settings, name, listing_cache.recall(settings.dir, name).backups)
+        whole = [one for one in to_carry if one.metadata and one.metadata.uploads_included]
+        found |= {one.name: f"not yet on {name}" for one in (*to_carry[:1], *whole[:1])}
+    return found
+
+
+def _push_to(settings: Settings, remote: Remote, wanted: Backup | None, tell: Listener, clock: Clock) -> Pushed:
+    names: list[str] = []
+    failure: BackupError | None = None
+    there: list[RemoteBackup] = []
+    try:
+        with recorded(settings, "push", tell, clock) as work:
+            work.concerning(note=f"to {remote.name}")
+            with listing_cache.one_at_a_time(settings.dir, remote.name, "push", settings.lock_timeout, work.tell):
+                there = _carry(settings, remote, wanted, names, work.tell, clock)
+            work.concerning(*names)
+    except Exception as raised:
+        failure = explained(raised)
+        if failure is None:
+            raise
+    return Pushed(remote.name, tuple(names), len(there), failure)
+
+
+def _carry(
+    settings: Settings, remote: Remote, wanted: Backup | None, names: list[str], tell: Listener, clock: Clock
+) -> list[RemoteBackup]:
+    """What is there at the end; `names` grows with each that is complete there."""
+    seconds = settings.remotes[remote.name].retry_for
+    there = patiently(remote.list, seconds, tell)
+    listing_cache.remember(settings, remote.name, there, clock())
+    held = {(one.name, one.created_at) for one in there}
+    for backup in [wanted] if wanted else missing(settings, remote.name, there):
+        metadata = store.trusted(backup)
+        if (backup.name, metadata.created_at) in held:
+            continue
+        patiently(lambda: _push_one(remote, backup, metadata, tell), seconds, tell)  # noqa: B023 - called at once
+        names.append(backup.name)
+        there = patiently(remote.list, seconds, tell)
+        listing_cache.remember(settings, remote.name, there, clock())
+    return there
+
+
+def _push_one(remote: Remote, backup: Backup, metadata: Metadata, tell: Listener) -> None:
+    try:
+        remote.push(backup.path, metadata, tell)
+    except (BackupError, OSError) as error:
+        if not backup.path.exists():
+            raise NoSuchBackup(
+                f"{backup.path} went away while it was carried to {remote.name}.", hint="`list` shows what is there."
+            ) from error
+        raise
+
+
+def _is_to_carry(settings: Settings, backup: Backup) -> bool:
+    metadata = backup.metadata
+    return (
+        metadata is not None
+        and metadata.kind != "pre_restore"
+        and backup.is_usable
+        and reliable.is_own(settings, metadata)
+    )

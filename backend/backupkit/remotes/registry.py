@@ -1,0 +1,58 @@
+"""Ask each remote: can it be reached, and what is missing there? And make one ready."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Backup
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import BackupError, Refused, explained
+from backupkit.model.events import Listener, silence
+from backupkit.remotes import listing_cache
+from backupkit.remotes.base import Preparable
+from backupkit.remotes.copies import Copies, RemoteState, count, state_of
+from backupkit.remotes.kinds import open_remote
+from backupkit.remotes.pull import ask_remote
+from backupkit.repository import store
+from backupkit.repository.operation import recorded
+
+
+def look_at_remotes(settings: Settings, tell: Listener = silence, clock: Clock = utc_now) -> Copies:
+    """Each remote asked now. The live data are one copy, the backups here another, if there are any."""
+    here = store.own_backups(settings)
+    return count([_state(settings, name, here, tell, clock) for name in settings.remotes], here)
+
+
+def refuse_unreachable(found: Copies) -> None:
+    """The failure of the first remote that cannot be used."""
+    if failure := next((one.failure for one in found.remotes if one.failure), None):
+        raise failure
+
+
+def prepare_remote(settings: Settings, name: str, tell: Listener = silence, clock: Clock = utc_now) -> None:
+    """The remote can be used from now on. Raises `RemoteFailed`, and `Refused` where there is none of that name."""
+    remote = open_remote(settings, name)
+    store.require(settings.dir)
+    with recorded(settings, "remotes", tell, clock) as work:
+        work.concerning(note=f"init of {name}")
+        if isinstance(remote, Preparable):
+            remote.prepare()
+        else:
+            remote.check()
+
+
+def _state(settings: Settings, name: str, here: Sequence[Backup], tell: Listener, clock: Clock) -> RemoteState:
+    try:
+        return state_of(settings, name, ask_remote(settings, name, tell, clock), here)
+    except (BackupError, OSError) as raised:
+        known, table = listing_cache.recall(settings.dir, name), settings.remotes[name]
+        other_disk = table.is_elsewhere or known.other_disk
+        failure = explained(raised)
+        return RemoteState(name, table.type, table.is_elsewhere, other_disk, asked_at=known.at, failure=failure)
+
+
+def refuse_without(settings: Settings) -> None:
+    """`Refused` where there is no remote at all."""
+    if not settings.remotes:
+        raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")

@@ -1,0 +1,445 @@
+"""restic, for everything that it can reach: encrypted and deduplicated there. One snapshot is one backup.
+
+A snapshot is written last, so an upload that was cut short is not visible; the next one finds what was uploaded
+already. Passwords and keys go by the environment, never on a command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote, unquote
+
+from backupkit.config.remotes import ResticTable, variable
+from backupkit.config.secrets import IN_FILE, revealed, scrubbed, secrets_from_files
+from backupkit.config.settings import Settings
+from backupkit.fs import scratch, tree
+from backupkit.model.backup import Metadata
+from backupkit.model.errors import BackupError, Damaged, RemoteAway, RemoteFailed
+from backupkit.model.events import Listener, Progress, Step, silence
+from backupkit.model.names import shown
+from backupkit.remotes.base import RemoteBackup
+
+OLDEST = (0, 12)
+RECENT = (0, 17)  # since then its exit code says whether a repository is locked, missing or of another password
+_MARK = "backupkit"
+_INCOMPLETE = 3  # restic's exit code for a snapshot that lacks files
+_NO_BUCKET = "specified bucket does not exist"  # restic asks again and again for a quarter of an hour
+_FAR = 86400.0  # seconds: a check or a clean-up of a large repository takes hours, and says little meanwhile
+_AWAY = re.compile(
+    r"dial tcp|no such host|connection refused|connection reset|i/o timeout|network is unreachable|no route to host"
+    r"|\bEOF\b|TLS handshake|broken pipe|Service Unavailable|server misbehaving|connection timed out|HTTP response 5"
+    r"|unable to start the sftp session|ssh command exited",
+    re.I,
+)
+_BY_SSH = "subprocess ssh: "
+_IN_ITS_CODE = re.compile(r"\s*(\S+\.(go|s):\d+|(main|runtime|github\.com|golang\.org)[./]\S+)$")  # of a trace
+_NOT_LET_IN = re.compile(r"Host key verification failed|Permission denied \(|Too many authentication failures")
+# What restic itself starts, by how the repository's address begins; and the package that has it.
+_NEEDED = {"sftp:": ("ssh", "openssh-client"), "rclone:": ("rclone", "rclone")}
+
+
+def installed_version() -> tuple[int, int] | None:
+    """The version of the restic that is installed; None where there is none, or it does not say."""
+    return version_in(_told_version()) if shutil.which("restic") else None
+
+
+def version_in(told: str) -> tuple[int, int] | None:
+    """The version in what `restic version` prints."""
+    found = re.search(r"restic (\d+)\.(\d+)", told)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _told_version() -> str:
+    return subprocess.run(["restic", "version"], capture_output=True, text=True, timeout=60, check=False).stdout
+
+
+@dataclass(frozen=True)
+class _Done:
+    """How restic ended: its exit code, the JSON it printed, and what it said besides."""
+
+    code: int
+    printed: tuple[Any, ...]
+    said: str
+
+
+class ResticRemote:
+    """A repository, which several apps and machines may share: each sees its own snapshots only, by their tags."""
+
+    def __init__(self, settings: Settings, name: str, table: ResticTable) -> None:
+        self.name = name
+        self._settings = settings
+        self._table = table
+
+    def check(self) -> None:
+        self._require_restic()
+        self._run(["cat", "config"])
+
+    def prepare(self) -> None:
+        """There is a repository: made now, where there is none and its place can be reached."""
+        self._require_restic()
+        done = self._run(["init"], allowed=(0, 1))
+        if "already" in done.said:  # the password may be another one
+            self._run(["cat", "config"])
+        elif done.code:
+            raise self._failure("init", done)
+
+    def list(self) -> list[RemoteBackup]:
+        self._require_restic()
+        found = [_described(one) for one in self._snapshots()]
+        return sorted(filter(None, found), key=lambda one: (one.created_at, one.name), reverse=True)
+
+    def push(self, backup: Path, metadata: Metadata, tell: Listener) -> None:
+        for one in self.list():
+            if one.name == backup.name:
+                return self._refuse_other(one, metadata)
+        self._require_readable(backup)
+        tell(Step(f"Sending {backup.name} to {self.name}"))
+        tags = [word for tag in self._tags(metadata, _size(metadata)) for word in ("--tag", tag)]
+        moment = f"{metadata.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+        # From inside the folder: so its content lies at the top of the snapshot, wherever it is put back.
+        words = ["backup", ".", "--json", "--time", moment, "--host", _plain(self._settings.app_id), *tags]
+        done = self._run(words, tell, folder=backup, allowed=(0, _INCOMPLETE), stall=self._table.stall)
+        snapshot = next((one["snapshot_id"] for one in done.printed if one.get("message_type") == "summary"), "")
+        if done.code == _INCOMPLETE or not snapshot:
+            if snapshot:
+                self._run(["forget", snapshot])
+            raise RemoteFailed(
+                f"Not every file of {backup} could be read by restic: {_reason(done.said)}.",
+                hint=f"Is it whole? verify {backup.name}",
+            )
+
+    def pull(self, name: str, target: Path, tell: Listener) -> None:
+        tell(Step(f"Fetching {name} from {self.name}"))
+        self._run(["restore", self._snapshot(name), "--target", str(target)], tell, stall=_FAR)
+
+    def remove(self, names: Sequence[str]) -> None:
+        there = [(one["id"], found.name) for one in self._snapshots() if (found := _described(one))]
+        if ids := [str(id_) for id_, name in there if name in names]:
+            done = self._run(["forget", *ids])
+            if kept := set(ids) & {str(one["id"]) for one in self._snapshots()}:  # later ones of restic end with 0 then
+                raise RemoteFailed(
+                    f"The remote {self.name} let {len(kept)} of {len(ids)} not be removed: {self._told(done)}.",
+                    hint="Is it one that only grows? Then prune it from the other side.",
+                )
+
+    def tidy(self, tell: Listener) -> None:
+        """What only forgotten snapshots held is removed from the repository."""
+        tell(Step(f"Giving room back on {self.name}"))
+        self._run(["prune"], tell, stall=_FAR)
+
+    def verify(self, tell: Listener) -> None:
+        self._require_restic()
+        tell(Step(f"Checking {self.name}"))
+        self._run(["check"], tell, stall=_FAR)
+
+    def _snapshots(self) -> Sequence[dict[str, Any]]:
+        done = self._run(["snapshots", "--json", "--tag", f"{_MARK},app={_plain(self._settings.app_id)}"])
+        return [one for part in done.printed if isinstance(part, list) for one in part]
+
+    def _snapshot(self, name: str) -> str:
+        """The id of the backup's snapshot."""
+        for one in self._snapshots():
+            if (found := _described(one)) and found.name == name:
+                return str(one["id"])
+        raise RemoteFailed(
+            f"There is no backup {name} on the remote {self.name} any more.", hint=f"list --remote {self.name}"
+        )
+
+    def _refuse_other(self, there: RemoteBackup, metadata: Metadata) -> None:
+        if there.created_at != metadata.created_at:
+            raise RemoteFailed(
+                f"There is another {there.name} on the remote {self.name} already.",
+                hint="Look at both: `list`, `list --remote`. Delete or move one of them.",
+            )
+
+    def _tags(self, metadata: Metadata, size: int) -> Sequence[str]:
+        facts = {
+            "app": self._settings.app_id,
+            "name": metadata.backup_name,
+            "kind": metadata.kind,
+            "revision": "+".join(metadata.revisions),
+            "created": metadata.created_at.isoformat(),
+            "size": str(size),
+            "uploads": "yes" if metadata.uploads_included else "no",
+        }
+        return [_MARK, *(f"{key}={_plain(value)}" for key, value in facts.items())]
+
+    def _require_readable(self, backup: Path) -> None:
+        """restic leaves out what it may not read: a copy without it would look complete."""
+        for entry in tree.walk(backup):
+            if entry.form != "link" and not os.access(backup / entry.path, os.R_OK):
+                raise RemoteFailed(
+                    f"{backup / shown(entry.path)} cannot be read, and so {backup.name} is not sent.",
+                    hint="Run as the user who owns it, or as root.",
+                )
+
+    def _require_restic(self) -> None:
+        address = self._table.repository.get_secret_value()
+        begun = [needed for begin, needed in _NEEDED.items() if address.startswith(begin)]
+        for program, package in [("restic", "restic"), *begun]:
+            if shutil.which(program) is None:
+                raise RemoteFailed(
+                    f"{program} is not installed, and the remote {self.name} needs it.",
+                    hint=f"apt-get install {package}, or brew install {package}; in a container it belongs into the "
+                    "image.",
+                )
+        told = _told_version()
+        if (version_in(told) or (0, 0)) < OLDEST:
+            raise RemoteFailed(
+                f"This restic is too old: {_reason(told)}; it takes {'.'.join(map(str, OLDEST))} or later.",
+                hint="Install a later one: https://github.com/restic/restic/releases",
+            )
+
+    def _run(
+        self,
+        words: Sequence[str],
+        tell: Listener = silence,
+        folder: Path | None = None,
+        allowed: Sequence[int] = (0,),
+        stall: float | None = None,
+    ) -> _Done:
+        """restic, ended well; a lock that a dead one left is taken away once. `stall` in seconds without progress."""
+        wait = stall or self._table.stall
+        with self._environment() as environment:
+            done = _run(words, environment, folder, tell, wait, self.name)
+            if done.code not in allowed and "already locked" in done.said:
+                _run(["unlock"], environment, None, silence, wait, self.name)
+                done = _run(words, environment, folder, tell, wait, self.name)
+        if done.code not in allowed:
+            raise self._failure(words[0], done)
+        return done
+
+    @contextlib.contextmanager
+    def _environment(self) -> Iterator[dict[str, str]]:
+        """What restic is told: the person's own variables for its back ends, and ours instead of theirs for it."""
+        told = {name: value for name, value in os.environ.items() if not name.startswith("BACKUP_")}
+        for name in ("RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND", "RESTIC_REPOSITORY_FILE"):
+            told.pop(name, None)
+        told["RESTIC_REPOSITORY"] = self._table.repository.get_secret_value()
+        told["RESTIC_PASSWORD"] = self._password()
+        told |= {"RESTIC_PROGRESS_FPS": "2", "TZ": "UTC", "LC_ALL": "C"}
+        if told.get("HOME") or told.get("XDG_CACHE_HOME") or told.get("RESTIC_CACHE_DIR"):
+            yield told
+            return
+        with scratch.folder() as cache:
+            yield told | {"RESTIC_CACHE_DIR": str(cache)}
+
+    def _password(self) -> str:
+        files = {"password" + IN_FILE: self._table.password_file}
+        found = secrets_from_files(("password",), files, self._settings.app_dir, lambda one: variable(self.name, one))
+        password = revealed(self._table.password) or found.get("password", "")
+        if not password:
+            raise RemoteFailed(
+                f"The remote {self.name} has no password.",
+                hint=f"Set {variable(self.name, 'password')}_FILE, or password_file in [remotes.{self.name}].",
+            )
+        return password
+
+    def _told(self, done: _Done) -> str:
+        """Why it failed, in restic's own words."""
+        return _reason(scrubbed(done.said, self._table.secrets)).rstrip(".")
+
+    def _failure(self, command: str, done: _Done) -> BackupError:
+        """restic's own words as one of our errors."""
+        said, place, reason = done.said, str(self._table.repository), self._told(done)
+        if "wrong password" in said:
+            return RemoteFailed(
+                f"The password of the remote {self.name} is wrong: {place}.",
+                hint=f"{variable(self.name, 'password')}, or password_file in [remotes.{self.name}], must be the one "
+                "it was made with. Nobody can read it without.",
+            )
+        if "already locked" in said:
+            return RemoteAway(
+                f"The repository of the remote {self.name} is locked: {_lock_of(said)}.",
+                hint="Another restic is at work there; a lock whose owner was killed elsewhere lasts for 30 minutes.",
+            )
+        if _NOT_LET_IN.search(said):
+            return RemoteFailed(
+                f"ssh does not get into the remote {self.name}: {reason}.",
+                hint="It must get in without a question: the key, and the host in known_hosts, in ~/.ssh of the user "
+                "who runs this; in the container that is /root/.ssh.",
+            )
+        if _AWAY.search(said):
+            return RemoteAway(
+                f"The remote {self.name} cannot be reached: {reason}.", hint="Is the network up? `remotes` tries again."
+            )
+        if _lacks_repository(said):
+            return RemoteFailed(
+                f"There is no repository of restic at {place}, for the remote {self.name}.",
+                hint=f"If the place is right: remotes --init {self.name}",
+            )
+        if command == "check":
+            return Damaged(
+                f"The remote {self.name} holds something damaged: {reason}.",
+                hint="`restic check --read-data` there says more. The backups here are not touched by that.",
+            )
+        return RemoteFailed(
+            f"The remote {self.name} failed: restic {command}: {reason}.",
+            hint="The backups here are not touched by that. `remotes` tries again.",
+        )
+
+
+def _run(
+    words: Sequence[str], environment: Mapping[str, str], folder: Path | None, tell: Listener, stall: float, name: str
+) -> _Done:
+    """restic run to its end. It is ended with us, and when it shows no progress for `stall` seconds."""
+    process = subprocess.Popen(
+        ["restic", *words],
+        cwd=folder,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="backslashreplace",
+    )
+    assert process.stdout and process.stderr
+    with process:
+        watch = _Watch(process, stall)
+        said: list[str] = []
+        listening = threading.Thread(target=_collect, args=(process, said), daemon=True)
+        listening.start()
+        try:
+            printed = tuple(_understood(process.stdout, tell, watch.alive))
+            code = process.wait()
+        except BaseException:
+            _end(process)
+            raise
+        finally:
+            watch.over()
+        listening.join(10)
+    if watch.ended:
+        raise RemoteAway(
+            f"The remote {name} showed no progress for {stall:g} s, and restic was ended.",
+            hint="Is the network up? What was sent so far is not sent again.",
+        )
+    plain = [one for one in printed if isinstance(one, str)]
+    return _Done(code, tuple(one for one in printed if not isinstance(one, str)), "\n".join((*plain, *said)))
+
+
+class _Watch:
+    """Ends a process that shows no life for so many seconds."""
+
+    def __init__(self, process: subprocess.Popen[str], seconds: float) -> None:
+        self.ended = False
+        self._process, self._seconds = process, seconds
+        self._last, self._over = time.monotonic(), threading.Event()
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def alive(self) -> None:
+        self._last = time.monotonic()
+
+    def over(self) -> None:
+        self._over.set()
+
+    def _look(self) -> None:
+        while not self._over.wait(min(1.0, self._seconds)):
+            if time.monotonic() - self._last > self._seconds:
+                self.ended = True
+                return _end(self._process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Asked to end, it takes its lock away; it is killed if it does not."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _collect(process: subprocess.Popen[str], lines: list[str]) -> None:
+    """What it says on stderr, and the message of a line that is JSON. Waiting for a bucket to appear ends it."""
+    for line in process.stderr or ():
+        lines.append(_message(line))
+        if _NO_BUCKET in line:
+            _end(process)
+
+
+def _message(line: str) -> str:
+    """The line as a person reads it; with --json, restic since 0.17 says why it ends in JSON."""
+    try:
+        return str(json.loads(line)["message"]).rstrip("\n")
+    except (ValueError, TypeError, KeyError):
+        return line.rstrip("\n")
+
+
+def _understood(stream: IO[str], tell: Listener, alive: Callable[[], None]) -> Iterator[Any]:
+    """What restic prints, line by line, JSON where it is that; its progress is told, and not kept."""
+    last = -1.0
+    for line in stream:
+        try:
+            found = json.loads(line)
+        except ValueError:
+            alive()
+            yield line.rstrip("\n")
+            continue
+        if not isinstance(found, dict) or found.get("message_type") != "status":
+            alive()
+            yield found
+            continue
+        done = found.get("bytes_done", 0)
+        if (share := found.get("percent_done", 0) + done) != last:
+            last = share
+            alive()
+            tell(Progress(done))
+
+
+def _described(snapshot: Mapping[str, Any]) -> RemoteBackup | None:
+    """The backup that a snapshot is, by its tags; None for one that is none of ours."""
+    pairs = (tag.partition("=") for tag in snapshot.get("tags") or ())
+    facts = {key: unquote(value) for key, mark, value in pairs if mark}
+    try:
+        created = datetime.fromisoformat(facts["created"])
+        if created.tzinfo is None:
+            return None
+        size, revision = int(facts["size"]), facts["revision"].replace("+", ",")
+        with_uploads = facts["uploads"] == "yes"
+        return RemoteBackup(facts["name"], created, facts["kind"], size, facts["app"], revision, with_uploads)
+    except (KeyError, ValueError):
+        return None
+
+
+def _plain(value: str) -> str:
+    """Without commas, which come between tags."""
+    return quote(value, safe=":+-._ ")
+
+
+def _size(metadata: Metadata) -> int:
+    database, uploads = metadata.database, metadata.uploads
+    return (database.size if database else 0) + (uploads.bytes if uploads else 0)
+
+
+def _lacks_repository(said: str) -> bool:
+    """Whether the place could be reached, and no repository is there."""
+    is_missing = any(sign in said for sign in ("unable to open config file", "Is there a repository", _NO_BUCKET))
+    return is_missing and not _AWAY.search(said)
+
+
+def _lock_of(said: str) -> str:
+    found = re.search(r"already locked[^\n]*", said)
+    return shown(found[0].rstrip(".")) if found else "already locked"
+
+
+def _reason(text: str) -> str:
+    """The line that says why: restic's fatal one, or that of its ssh where that has ended; else the last it said."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _IN_ITS_CODE.match(line)]
+    telling = [line for line in lines if line.startswith("Fatal: ")]
+    if "unable to start the sftp session" in text or "ssh command exited" in text:
+        telling = [line for line in lines if line.startswith(_BY_SSH)] or telling
+    last = (telling or lines or ["it said nothing"])[-1]
+    return shown(last.removeprefix("Fatal: ").removeprefix(_BY_SSH)[:300])

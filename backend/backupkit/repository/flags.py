@@ -1,0 +1,125 @@
+"""What is said of a sealed backup later, kept beside it: losing it loses no backup.
+
+One empty file a mark, `backups/.state/MARK/NAME`, so that two processes never write the same one; and the name of
+the last restore's safety copy, `backups/.state/last_restore`; and `backups/.state/operations/NAME.json`, how the
+operation ended that a program made the backup for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from backupkit.fs import disk, own_folder
+from backupkit.model.backup import Part
+from backupkit.model.names import is_name
+
+STATE_FOLDER = ".state"
+PINNED = "pinned"
+HELD = "held"  # pinned until the next good backup
+ACCEPTED = "accepted"  # somebody looked at what is unusual about it
+PROOFS = "proofs"  # a record, of `repository/verification.py`
+_BY_NAME = (PINNED, HELD, ACCEPTED, PROOFS, "index")  # the folders with a file a backup
+_LAST_RESTORE = "last_restore"
+_OPERATIONS = "operations"
+
+
+def put(backups: Path, mark: str, name: str) -> None:
+    """The backup of that name bears the mark."""
+    with own_folder.made(backups, STATE_FOLDER, mark) as folder:
+        disk.write_file(folder / name, b"")
+
+
+def take(backups: Path, mark: str, name: str) -> None:
+    """The backup of that name does not bear the mark."""
+    with own_folder.existing(backups, STATE_FOLDER, mark) as folder:
+        if folder:
+            disk.remove(folder / name)
+
+
+def take_all(backups: Path, mark: str) -> None:
+    """No backup bears the mark any more."""
+    for name in _listed(backups, mark):
+        take(backups, mark, name)
+
+
+def forget(backups: Path, name: str) -> None:
+    """Nothing is said any more of an earlier backup of that name."""
+    for mark in (PROOFS, PINNED, HELD, ACCEPTED):
+        take(backups, mark, name)
+
+
+def forget_all_but(backups: Path, names: Set[str]) -> None:
+    """Nothing is said any more of backups that are not there."""
+    for mark in _BY_NAME:
+        for name in set(_listed(backups, mark)) - names:
+            take(backups, mark, name)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is said of the backups, by their names: asked for at once, which costs less than asking for each."""
+
+    pinned: frozenset[str]
+    accepted: frozenset[str]
+    checked: frozenset[str]
+
+
+def said(backups: Path) -> Said:
+    """What is said now."""
+    return Said(
+        pinned=_bearing(backups, PINNED) | _bearing(backups, HELD),
+        accepted=_bearing(backups, ACCEPTED),
+        checked=_bearing(backups, PROOFS),
+    )
+
+
+def _bearing(backups: Path, mark: str) -> frozenset[str]:
+    return frozenset(filter(is_name, _listed(backups, mark)))
+
+
+def _listed(backups: Path, mark: str) -> list[str]:
+    with own_folder.existing(backups, STATE_FOLDER, mark) as folder:
+        return os.listdir(folder) if folder else []
+
+
+def remember_restore(backups: Path, safety: str, part: Part | None = None) -> None:
+    """The last restore left this safety copy, and was of that part alone, or of all."""
+    with own_folder.made(backups, STATE_FOLDER) as folder:
+        disk.write_file(folder / _LAST_RESTORE, f"{safety}\n{part}".encode() if part else safety.encode())
+
+
+def last_restore(backups: Path) -> tuple[str, Part | None] | None:
+    """The safety copy of the last restore, and of which part that was; by what is written: a clock can be set back."""
+    try:
+        with own_folder.existing(backups, STATE_FOLDER) as folder:
+            written = disk.read_plain(folder / _LAST_RESTORE, disk.MOST_STATE).decode() if folder else ""
+    except (OSError, ValueError):
+        return None
+    safety, _, part = written.partition("\n")
+    return (safety, next((one for one in get_args(Part) if one == part), None)) if is_name(safety) else None
+
+
+def drafts(backups: Path) -> Iterator[Path]:
+    """What killed runs left unfinished among all this; each path is good until the next is asked for."""
+    yield from _drafts_in(backups, STATE_FOLDER)
+
+
+def _drafts_in(backups: Path, *names: str) -> Iterator[Path]:
+    with own_folder.existing(backups, *names) as folder:
+        if folder is None:
+            return
+        for entry in sorted(os.scandir(folder), key=lambda one: one.name):
+            if entry.name.startswith(disk.DRAFT_PREFIX):
+                yield folder / entry.name
+            elif entry.is_dir(follow_symlinks=False):
+                yield from _drafts_in(backups, *names, entry.name)
+
+
+def remember_operation(backups: Path, name: str, text: str) -> None:
+    """What became of the operation that the backup of that name was made for."""
+    with own_folder.made(backups, STATE_FOLDER, _OPERATIONS) as folder:
+        disk.write_file(folder / f"{name}.json", text.encode())

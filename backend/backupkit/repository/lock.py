@@ -1,0 +1,190 @@
+"""One writing run at a time, across threads, processes and containers that share the backups folder.
+
+The lock is the kernel's (flock on `backups/.lock`): it ends with its holder, however that ends, and never goes
+stale. What is written in the file only tells who holds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from backupkit.fs import disk, process
+from backupkit.model.errors import BackupError, Locked
+from backupkit.model.events import Listener, StillWaiting, Waiting, silence
+
+LOCK_FILE = ".lock"
+_locked_here: set[tuple[int, int]] = set()
+
+
+@contextlib.contextmanager
+def held(
+    backups: Path, command: str, timeout: float, tell: Listener = silence, place: Path | None = None
+) -> Iterator[int]:
+    """The lock is ours until the block ends; `Locked` names its holder after `timeout` seconds.
+
+    Its handle can be handed to a child process: the lock then lasts until both have ended. `place` is how a person
+    knows the folder, where that is not its path.
+    """
+    deadline = time.monotonic() + timeout
+    with _folder_locked(backups, timeout, tell, place or backups):
+        handle = _locked_file(backups, max(0.0, deadline - time.monotonic()), tell, place or backups)
+        try:
+            _sign(handle, command)
+            yield handle
+            os.ftruncate(handle, 0)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def _folder_locked(backups: Path, timeout: float, tell: Listener, place: Path) -> Iterator[None]:
+    """The folder itself is locked too: somebody may remove the lock file, and a new one would let a second run in."""
+    with disk.Opened(backups, os.O_RDONLY | os.O_DIRECTORY) as handle:
+        with contextlib.suppress(OSError):  # a file system that has no such lock: the file is left
+            _acquire(handle, timeout, tell, lambda: holder(backups / LOCK_FILE), place)
+        inode = _inode(os.fstat(handle))
+        _locked_here.add(inode)
+        try:
+            yield
+        finally:
+            _locked_here.discard(inode)
+
+
+def _locked_file(backups: Path, timeout: float, tell: Listener, place: Path) -> int:
+    """The open, locked file of that name: not one that was removed while it was waited for."""
+    path = backups / LOCK_FILE
+    while True:
+        handle = _open(backups)
+        try:
+            _acquire(handle, timeout, tell, lambda: holder(path), place)
+            if (there := _facts(path)) and _inode(there) == _inode(os.fstat(handle)):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _inode(facts: os.stat_result) -> tuple[int, int]:
+    return facts.st_dev, facts.st_ino
+
+
+@contextlib.contextmanager
+def claimed(folders: Iterable[Path], timeout: float, tell: Listener = silence) -> Iterator[None]:
+    """No other restore is at work in these live folders until the block ends, whatever its backups folder is.
+
+    `Locked` after `timeout` seconds. The kernel's lock on the folders themselves; a file system without it has none.
+    """
+    with contextlib.ExitStack() as opened:
+        for folder in _each_once(folders):
+            with contextlib.suppress(OSError):
+                handle = opened.enter_context(disk.Opened(folder, os.O_RDONLY | os.O_DIRECTORY))
+                _acquire(handle, timeout, tell, lambda: "Another restore (with another BACKUP_DIR)", folder)
+        yield
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a restore is at work in that live folder at this moment."""
+    try:
+        with disk.Opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
+            return not _try(handle)
+    except OSError:
+        return False
+
+
+def _each_once(folders: Iterable[Path]) -> list[Path]:
+    """Those that are there, in an order of their own: two restores that want the same ones never wait in a circle.
+
+    Backups may lie in the folder of the database: that one is locked by this process already.
+    """
+    found = {_inode(facts): folder for folder in folders if (facts := _facts(folder))}
+    return [found[key] for key in sorted(found) if key not in _locked_here]
+
+
+def _facts(folder: Path) -> os.stat_result | None:
+    try:
+        return os.stat(folder)
+    except OSError:
+        return None
+
+
+def is_held(backups: Path) -> bool:
+    """Whether some run holds the lock at this moment."""
+    if is_claimed(backups):
+        return True
+    try:
+        handle = os.open(backups / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return not _try(handle)
+    finally:
+        os.close(handle)
+
+
+def signature(backups: Path) -> str:
+    """The process that holds the lock at this moment, as it signed; empty where none does."""
+    try:
+        return str(json.loads(disk.read_plain(backups / LOCK_FILE, disk.MOST_STATE))["who"]) if is_held(backups) else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def holder(path: Path) -> str:
+    """Who signed the lock, in words; empty where it cannot be read."""
+    try:
+        told = json.loads(disk.read_plain(path, disk.MOST_STATE))
+        return f"{told['command']} ({told['who']}, since {told['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run"
+
+
+def _open(backups: Path) -> int:
+    try:
+        return disk.open_or_make(backups / LOCK_FILE, os.O_NONBLOCK, 0o644)[0]
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        path = backups / LOCK_FILE
+        raise BackupError(
+            f"{path} is a link, where this toolkit keeps a file of its own.", f"Remove it: rm {path}"
+        ) from error
+
+
+def _acquire(handle: int, timeout: float, tell: Listener, who: Callable[[], str], where: Path) -> None:
+    deadline, said = time.monotonic() + timeout, False
+    while not _try(handle):
+        if not said:
+            tell(Waiting(f"Waiting up to {timeout:g} s for {who()} to finish."))
+            said = True
+        if time.monotonic() >= deadline:
+            raise Locked(
+                f"{who()} is at work in {where}; nothing was changed.",
+                hint="Wait for it to end, then try again; the lock ends with that process.",
+            )
+        tell(StillWaiting())
+        time.sleep(0.1)
+
+
+def _try(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _sign(handle: int, command: str) -> None:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps({"command": command, "who": process.identity(), "since": since}).encode(), 0)

@@ -1,0 +1,507 @@
+"""What seals a backup: its metadata, its checksums, and the page that tells how to put it back by hand.
+
+Everything here is readable without this toolkit: JSON, and the format of `sha256sum -c`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+import os
+import re
+import shlex
+import string
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, BinaryIO
+from zoneinfo import ZoneInfo
+
+from pydantic import TypeAdapter, ValidationError
+
+from backupkit.fs import disk, tree
+from backupkit.model import documents
+from backupkit.model.backup import CHECKSUM_FILE, FORMAT, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Flaw, Metadata
+from backupkit.model.errors import Damaged
+from backupkit.model.names import shown
+
+Digest = Callable[[str, os.stat_result], str]
+
+# Bytes; what is longer was written by nobody who makes backups, and is not read.
+MOST_METADATA, MOST_CHECKSUMS = 64 << 20, 512 << 20
+_LONGEST_LINE = 16 << 10  # of a path of 4096 bytes, each of them escaped
+_MOST_FLAWS = 1000  # of a list; beyond, it is none
+_MOST_AHEAD = 1 << 17  # lines that are kept while a file is looked for: of a list in its order a few
+
+_HEXADECIMAL = set("0123456789abcdef")  # as it is written here: a capital is a flipped bit
+_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+_MEANINGS = {escape: letter for letter, escape in _ESCAPES.items()}
+_SPECIAL, _ESCAPED = re.compile(r"[\\\n\r]"), re.compile(r"\\[\\nr]")
+_LATER = "Use the version of this toolkit that wrote it, or a later one."
+_OTHER = "Try another backup: `list`. What is in this folder can still be copied out by hand."
+
+
+@cache
+def _form() -> TypeAdapter[Metadata]:
+    return TypeAdapter(Metadata)
+
+
+def write_metadata(folder: Path, metadata: Metadata) -> None:
+    """`backup_metadata.json`, in the draft; not yet synced."""
+    text = json.dumps(documents.metadata(metadata), indent=2, ensure_ascii=True) + "\n"
+    (folder / METADATA_FILE).write_text(text, encoding="ascii")
+
+
+def read_metadata(folder: Path, zone: ZoneInfo) -> Metadata:
+    """The backup's metadata; `Damaged` where it is missing, no JSON, of a later format, or not to be trusted.
+
+    Times without an offset (made by hand, or by an earlier version) are in the given zone.
+    """
+    path = folder / METADATA_FILE
+    try:
+        values = json.loads(disk.read_plain(path, MOST_METADATA), parse_constant=_refuse_constant)
+    except FileNotFoundError as error:
+        raise Damaged(f"{folder} has no {METADATA_FILE}.", _OTHER) from error
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read: {error.strerror}.", _OTHER) from error
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path} cannot be read: {error}.", _OTHER) from error
+    if not isinstance(values, dict):
+        raise Damaged(f"{path} is not a JSON object.", _OTHER)
+    _refuse_later_format(path, values)
+    try:
+        metadata = _form().validate_python(_completed(values, folder, zone))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or METADATA_FILE
+        raise Damaged(f"{path} cannot be trusted: {where}: {first['msg']}.", _OTHER) from error
+    _refuse_paths(path, metadata)
+    return metadata
+
+
+class ChecksumWriter:
+    """`SHA256SUMS` of a draft, line by line, so that it costs no memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: BinaryIO = open(folder / CHECKSUM_FILE, "ab")  # noqa: SIM115
+
+    def record(self, path: str, checksum: str) -> None:
+        """One file of the backup, by its path in it."""
+        self._file.write(os.fsencode(f"{_line(path, checksum)}\n"))
+
+    def record_file(self, name: str) -> None:
+        """One file of the backup, read and hashed now."""
+        self.record(name, disk.hash_file(self._folder / name))
+
+    def insert(self, found: Mapping[str, str]) -> None:
+        """Files that were found later, each where a walk would come to it: so they are listed as if in order."""
+        self._file.close()
+        lines = (os.fsencode(f"{_line(path, checksum)}\n") for path, checksum in sorted(found.items(), key=_in_order))
+        listed, whole = self._folder / CHECKSUM_FILE, self._folder / f"{CHECKSUM_FILE}.new"
+        with open(listed, "rb") as before, open(whole, "wb") as after:
+            after.writelines(heapq.merge(before, lines, key=lambda line: _in_order(_parse(bytes(line)))))
+        os.replace(whole, listed)
+        self._file = open(listed, "ab")  # noqa: SIM115
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _in_order(listed: tuple[str, str]) -> list[str]:
+    return listed[0].split("/")
+
+
+def has_checksums(folder: Path) -> bool:
+    """Whether the backup was sealed: one made by hand is not."""
+    return os.path.isfile(f"{folder}/{CHECKSUM_FILE}")
+
+
+def read_checksums(folder: Path) -> tuple[dict[str, str], list[Flaw]]:
+    """SHA-256 by path of every file the backup was sealed with; and what is wrong with the list itself."""
+    listed = _Listed(folder)
+    checksums: dict[str, str] = {}
+    for path, checksum in listed.rest():
+        if checksums.setdefault(path, checksum) is not checksum:
+            listed.flaws.append(_twice(path))
+    return checksums, listed.flaws
+
+
+def listed_paths(folder: Path) -> Iterator[str]:
+    """The path of each line, as it is read."""
+    return (path for path, _ in _Listed(folder).rest())
+
+
+def sound_checksums(folder: Path) -> dict[str, str]:
+    """The same of a list that is sound; `Damaged` where it is not."""
+    checksums, flaws = read_checksums(folder)
+    if flaws:
+        raise Damaged(f"{folder / CHECKSUM_FILE} is not sound: {flaws[0].text}.", _OTHER)
+    return checksums
+
+
+def checksums_in_order(folder: Path) -> Callable[[str], str | None]:
+    """What was sealed for a path; to be asked for in the order of a walk, so that little is in memory."""
+    take = _Listed(folder).take
+
+    def in_order(path: str) -> str | None:
+        with contextlib.suppress(_OutOfOrder):
+            return take(path)
+        return None
+
+    return in_order
+
+
+class Comparison:
+    """Files of a sealed folder, compared with their checksums as they come, in constant memory.
+
+    Those below `uploads` are looked for in the order of the list. Where they come in another one, all of the folder is
+    read again at the end.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._listed = folder, _Listed(folder)
+        self._top: dict[str, str] = {}
+        self._is_in_order = True
+
+    def unheard(self) -> None:
+        """Files came that were not compared: their checksums are looked at in the end."""
+        self._is_in_order = False
+
+    def flaw(self, path: str, checksum: str) -> str:
+        """What is wrong with a file that came, as far as that is known now; empty if nothing is."""
+        if not self._is_in_order:
+            return ""
+        if "/" not in path:
+            self._top[path] = checksum
+            return ""
+        try:
+            wanted = self._listed.take(path)
+        except _OutOfOrder:
+            self._is_in_order = False
+            return ""
+        return _differing(wanted, checksum)
+
+    def rest(self) -> Iterator[Flaw]:
+        """What is wrong when all have come: files that are missing, the list itself, and what was not compared yet."""
+        if not self._is_in_order:
+            yield from verify_checksums(self._folder)
+            return
+        for path, wanted in self._listed.rest():
+            checksum = self._top.pop(path, None)
+            reason = "is missing" if checksum is None else _differing(wanted, checksum)
+            if reason:
+                yield Flaw(path, f"{shown(path)} {reason}")
+        yield from self._listed.flaws
+        yield from (Flaw(path, f"{shown(path)} {_differing(None, '')}") for path in self._top if path != CHECKSUM_FILE)
+
+
+def _differing(wanted: str | None, checksum: str) -> str:
+    if wanted is None:
+        return f"is not in its {CHECKSUM_FILE}"
+    return "" if checksum == wanted else "is not as it was written"
+
+
+def verify_checksums(
+    folder: Path, digest: Digest = lambda path, _facts: disk.hash_file(path), without: str = ""
+) -> Iterator[Flaw]:
+    """What differs from what was sealed: altered, missing and extra files. Nothing, if sound. Memory is bounded.
+
+    What is called `without`, and all below it, is not looked at. A file or folder that may not be read raises
+    `PermissionError`: that is no damage.
+    """
+    listed = _Listed(folder)
+    try:
+        _opened_list(folder).close()
+    except Damaged as error:
+        yield Flaw(CHECKSUM_FILE, error.message.rstrip("."))
+        return
+    for entry in _uploads_first(folder, without):
+        if entry.form != "file" or entry.path in (CHECKSUM_FILE, without):
+            continue
+        if entry.path == METADATA_FILE and entry.facts.st_size > MOST_METADATA:
+            yield Flaw(METADATA_FILE, f"{METADATA_FILE} is not as it was written")  # nor is it read
+            continue
+        try:
+            wanted = listed.take(entry.path)
+        except _OutOfOrder:
+            text = f"{CHECKSUM_FILE} is in another order than it was written in, or names many files that are not there"
+            yield Flaw(CHECKSUM_FILE, text)
+            return
+        if reason := _compared(f"{folder}/{entry.path}", entry.facts, wanted, digest):
+            yield Flaw(entry.path, f"{shown(entry.path)} {reason}")
+    for path, _ in listed.rest():
+        if path.split("/")[0] == without:
+            continue
+        is_there = os.path.isfile(folder / path) and not os.path.islink(folder / path)
+        yield _twice(path) if is_there else Flaw(path, f"{shown(path)} is missing")
+    yield from listed.flaws
+
+
+def _twice(path: str) -> Flaw:
+    return Flaw(CHECKSUM_FILE, f"{CHECKSUM_FILE} names {shown(path)} twice")
+
+
+def _uploads_first(folder: Path, without: str) -> Iterator[tree.Entry]:
+    """Every entry, in the order in which they are listed: all but a few are found where they are looked for."""
+    if without != UPLOADS_FOLDER and (folder / UPLOADS_FOLDER).is_dir() and not (folder / UPLOADS_FOLDER).is_symlink():
+        for entry in tree.walk(folder / UPLOADS_FOLDER):
+            yield tree.Entry(f"{UPLOADS_FOLDER}/{entry.path}", entry.facts, entry.target)
+    yield from tree.walk(folder, leave_out=UPLOADS_FOLDER)
+
+
+class _OutOfOrder(Exception):
+    """So many lines were read while a file was looked for that the list is in another order."""
+
+
+class _Listed:
+    """`SHA256SUMS`, read as far as was asked for: of a list in its order, little is in memory at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.flaws: list[Flaw] = []
+        self._ahead: dict[str, str] = {}
+        self._lines = self._read(folder)
+
+    def take(self, path: str) -> str | None:
+        """The checksum of that path, which is then not in the rest; None where it is not listed."""
+        while path not in self._ahead:
+            line = next(self._lines, None)
+            if line is None:
+                return None
+            if len(self._ahead) >= _MOST_AHEAD:
+                raise _OutOfOrder
+            if self._ahead.setdefault(*line) is not line[1]:
+                self.flaws.append(_twice(line[0]))
+        return self._ahead.pop(path)
+
+    def rest(self) -> Iterator[tuple[str, str]]:
+        """What was not taken."""
+        yield from self._ahead.items()
+        yield from self._lines
+
+    def _read(self, folder: Path) -> Iterator[tuple[str, str]]:
+        with _opened_list(folder) as lines:
+            for number, line in enumerate(iter(partial(lines.readline, _LONGEST_LINE), b""), 1):
+                path, checksum = _parse(line)
+                if path:
+                    yield path, checksum
+                    continue
+                text = f"{CHECKSUM_FILE} line {number} is not as it was written"
+                self.flaws.append(Flaw(CHECKSUM_FILE, text))
+                if len(self.flaws) >= _MOST_FLAWS:
+                    return
+
+
+def _opened_list(folder: Path) -> BinaryIO:
+    """`SHA256SUMS`, open; `Damaged` where that is no file that lists checksums."""
+    path = folder / CHECKSUM_FILE
+    try:
+        return disk.open_plain(path, MOST_CHECKSUMS)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read: {error.strerror}.", _OTHER) from error
+
+
+def _compared(path: str, facts: os.stat_result, wanted: str | None, digest: Digest) -> str:
+    """What is wrong with the file; nothing, if it is as it was sealed."""
+    if wanted is None:
+        return "was added after the backup was made"
+    try:
+        return "" if digest(path, facts) == wanted else "is not as it was written"
+    except FileNotFoundError:
+        return "is missing"
+    except PermissionError:
+        raise
+    except OSError as error:  # a disk that fails
+        return f"cannot be read: {error.strerror}"
+
+
+def write_guide(folder: Path, metadata: Metadata, places: Mapping[str, str]) -> None:
+    """`RESTORE.md`: this very backup, put back by hand, without this toolkit."""
+    pieces = [_GUIDE_HEAD]
+    if metadata.database_file:
+        pieces.append(_GUIDE_RAW if metadata.is_raw else _GUIDE_DATABASE)
+    if metadata.uploads_included:
+        pieces.append(_GUIDE_UPLOADS)
+    pieces.append(_GUIDE_SCHEMA if metadata.revisions else _GUIDE_UNVERSIONED)
+    values = {
+        **places,
+        "name": metadata.backup_name,
+        "made": metadata.created_at.isoformat(sep=" "),
+        "database_file": shlex.quote(f"./{metadata.database_file}"),
+        "revision": shown(" ".join(metadata.revisions)),
+        "commit": metadata.git.commit if metadata.git else "not recorded",
+    }
+    text = "\n".join(string.Template(piece).substitute(values) for piece in pieces)
+    (folder / GUIDE_FILE).write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def _line(path: str, checksum: str) -> str:
+    name = escaped(path)
+    mark = "\\" if name != path else ""
+    return f"{mark}{checksum}  {name}"
+
+
+def _parse(raw: bytes) -> tuple[str, str]:
+    """Path and checksum of a line, or nothing for one that nobody would have written in just that way."""
+    line = os.fsdecode(raw.removesuffix(b"\n"))
+    is_escaped = line.startswith("\\")
+    checksum, _, path = line[is_escaped:].partition("  ")
+    path = unescaped(path) if is_escaped else path
+    if len(checksum) != 64 or set(checksum) - _HEXADECIMAL or not is_inside(path):
+        return "", ""
+    return (path, checksum) if raw == os.fsencode(f"{_line(path, checksum)}\n") else ("", "")
+
+
+def escaped(path: str) -> str:
+    """The path on one line, as `sha256sum` writes it."""
+    return _SPECIAL.sub(lambda found: _ESCAPES[found.group()], path)
+
+
+def unescaped(line: str) -> str:
+    """The path that was escaped."""
+    return _ESCAPED.sub(lambda found: _MEANINGS[found.group()], line) if "\\" in line else line
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative path leads nowhere but below the folder it is taken in."""
+    return bool(path) and not path.startswith("/") and ".." not in path.split("/")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _refuse_later_format(path: Path, values: dict[str, Any]) -> None:
+    version = str(values.get("backup_version", FORMAT))
+    major = version.partition(".")[0]
+    if not re.fullmatch("[0-9]{1,9}", major):
+        raise Damaged(f"{path} names no format: backup_version is {version[:9]!r}.", _OTHER)
+    if int(major) > int(FORMAT.partition(".")[0]):
+        raise Damaged(f"{path} is of format {shown(version[:9])}, later than this toolkit's {FORMAT}.", _LATER)
+
+
+def _refuse_paths(path: Path, metadata: Metadata) -> None:
+    name = metadata.database_file
+    if name is not None and (not name or "/" in name or name in (".", "..") or "\0" in name):
+        raise Damaged(f"{path} cannot be trusted: database_file is {name!r}, not a file's plain name.", _OTHER)
+
+
+def _completed(values: dict[str, Any], folder: Path, zone: ZoneInfo) -> dict[str, Any]:
+    known = dict(values)
+    known.setdefault("backup_name", folder.name)
+    known.setdefault("alembic_revision", None)
+    known.setdefault("uploads_included", (folder / UPLOADS_FOLDER).is_dir())
+    known.setdefault("database_file", None)
+    return known | _times(known, zone)
+
+
+def _times(values: dict[str, Any], zone: ZoneInfo) -> dict[str, Any]:
+    """Both times, each from the other where one is missing, with an offset."""
+    stamp, created = values.get("timestamp"), values.get("created_at")
+    try:
+        moment = datetime.fromisoformat(created) if created else datetime.strptime(str(stamp), "%Y%m%d_%H%M%S")
+    except (ValueError, TypeError):
+        return {}
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+    if not 1970 <= aware.year <= 9998:  # no time zone can be applied at the ends of time
+        return {"created_at": None}
+    return {"created_at": aware, "timestamp": stamp or aware.strftime("%Y%m%d_%H%M%S")}
+
+
+_GUIDE_HEAD = """\
+# Restore $name by hand
+
+Made $made. Code: commit $commit. With the toolkit it is one command: `$tool`
+
+Without it you need `sh`, `cp`, `mv` and `python3`. Stop the app first. Then type everything in this folder:
+
+    $shell
+
+Each block stops at the first line that fails. What it prints then is the reason.
+
+## 1. Is this backup whole?
+
+    sha256sum -c SHA256SUMS
+"""
+
+_GUIDE_DATABASE = """
+## 2. The database
+
+The backup is copied beside the live database and checked there. Then the live database is moved aside *with* its
+`-wal`, or that would be mixed into the restored file, and the copy takes its place. Never `cp` over a live database.
+
+```sh
+(
+set -eu
+LIVE=$database
+cp -p $database_file "$$LIVE.restored"
+python3 -c '
+import pathlib, sqlite3, sys
+database = sqlite3.connect(pathlib.Path(sys.argv[1]).as_uri() + "?mode=rw", uri=True)
+tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+found = database.execute("PRAGMA quick_check").fetchone()[0] if tables else "it has no tables"
+sys.exit(None if found == "ok" else "The backup is not sound: " + found)
+' "$$LIVE.restored"
+KEEP=$$(mktemp -d "$$(dirname "$$LIVE")/before_restore.XXXXXX")
+for part in "" -wal -shm -journal; do
+  if [ -e "$$LIVE$$part" ]; then mv "$$LIVE$$part" "$$KEEP"/; fi
+done
+mv "$$LIVE.restored" "$$LIVE"
+if [ "$$(id -u)" = 0 ]; then chown --reference="$$(dirname "$$LIVE")" "$$LIVE"; fi
+printf 'Restored. What was there before is in %s\\n' "$$KEEP"
+)
+```
+"""
+
+_GUIDE_RAW = """
+## 2. The database
+
+The database could not be read when this was made. These are its raw files: do not copy them over anything. The
+program `sqlite3` may still read some of it, from a copy: `sqlite3 COPY .recover`.
+"""
+
+_GUIDE_UPLOADS = """
+## 3. The uploads
+
+What is there now is copied aside. (If there is no room for that, leave out the `if`.) Then files of the same name are
+replaced; what came later stays.
+
+```sh
+(
+set -eu
+UPLOADS=$uploads
+if [ -e "$$UPLOADS" ]; then
+  KEEP=$$(mktemp -d ../before_restore.XXXXXX)
+  cp -a "$$UPLOADS" "$$KEEP"/uploads
+  printf 'What was there before is in %s\\n' "$$KEEP"
+fi
+mkdir -p "$$UPLOADS"
+# Not through a link that is there: where this cp knows it, each file is removed first.
+cp -a $$(cp --help 2>&1 | grep -o -e --remove-destination | head -n 1) uploads/. "$$UPLOADS"/
+)
+```
+"""
+
+_GUIDE_SCHEMA = """
+## 4. The schema
+
+This database is at Alembic revision `$revision`. If the code is newer, upgrade it: `$migrate`
+
+Without the toolkit (the first line only confirms where the database is):
+
+    $alembic_stamp
+    $alembic_upgrade
+
+If the code is older, check out the commit above instead. Never `stamp head`.
+"""
+
+_GUIDE_UNVERSIONED = """
+## 4. The schema
+
+This database has no `alembic_version` table. If its schema is that of a revision you know, and only then:
+`alembic stamp THAT_REVISION`. Never `stamp head`.
+"""

@@ -1,0 +1,189 @@
+"""Every operation is in the history, whoever called the verb; and whoever listens is told when it is over.
+
+    with at_work(settings, "backup", tell, clock) as work:
+        created = make_backup(settings, order, work.tell, clock)
+        work.about(created.backup)
+
+A history that cannot be written is a warning, and never fails an operation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from backupkit.config.settings import Settings
+from backupkit.fs import disk, process
+from backupkit.model.backup import Backup
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import BackupError, ExitCode, Refused, explained
+from backupkit.model.events import Event, Finished, Listener, Warned, silence
+from backupkit.model.names import STAMP
+from backupkit.model.operation import Operation, Outcome, Through, Who
+from backupkit.repository import history, lock
+
+_WARNINGS, _LENGTH = 20, 1000  # what one entry keeps; the log has all
+
+
+class Work:
+    """An operation under way. The verb tells its events through `tell`, and says what they are `about`."""
+
+    handle = -1
+    """The lock's handle, for work under the lock: a child process can inherit it."""
+
+    def __init__(self, settings: Settings, command: str, tell: Listener, clock: Clock) -> None:
+        self._settings, self._clock, self._listener = settings, clock, tell
+        self._since = time.monotonic()
+        self._is_writable = True
+        moment = clock()
+        mark = f"{moment.strftime(STAMP)}_{secrets.token_hex(4)}"
+        self.operation = Operation(mark, command, moment, who_is_at_work(os.environ, sys.argv))
+
+    def tell(self, event: Event) -> None:
+        """A listener like the one the verb was given; warnings are kept for the history."""
+        if isinstance(event, Warned) and len(self.operation.warnings) < _WARNINGS:
+            self.operation = replace(self.operation, warnings=(*self.operation.warnings, _kept(event.text)))
+        self._listener(event)
+
+    def about(self, *backups: Backup) -> None:
+        """These were made, checked, carried away or removed."""
+        size, unique = sum(one.size_bytes for one in backups), sum(one.unique_bytes for one in backups)
+        self.operation = replace(self.operation, size_bytes=size, unique_bytes=unique)
+        self.concerning(*(one.name for one in backups))
+
+    def concerning(self, *names: str, note: str = "", size_bytes: int | None = None) -> None:
+        """What is known by its name only: a dump, a backup still to be found; and a few words beside it."""
+        known = self.operation
+        self.operation = replace(
+            known,
+            backups=tuple(map(_kept, names)),
+            note=_kept(note) or known.note,
+            size_bytes=known.size_bytes if size_bytes is None else size_bytes,
+        )
+
+    def write(self) -> None:
+        """The history has the operation as it is now; where that cannot be, it is said once."""
+        backups = self._settings.dir
+        if not self._is_writable or not backups.is_dir():
+            return
+        try:
+            history.write(backups, self.operation)
+        except OSError as error:
+            self._is_writable = False
+            reason = error.strerror or type(error).__name__
+            self._listener(Warned(f"The history {history.path_of(backups)} cannot be written: {reason}."))
+
+    def end(self, error: BaseException | None) -> None:
+        """The history has how it ended: by this error, or well."""
+        self.operation = replace(
+            self.operation,
+            ended_at=self._clock(),
+            outcome=_outcome(error, self.operation.warnings),
+            exit_code=_exit_code(error, self.operation.warnings),
+            duration_seconds=round(time.monotonic() - self._since, 3),
+            free_bytes=_free_space(self._settings.dir),
+            error=_kept(_explained(error).message) if isinstance(error, Exception) else "",
+        )
+        self.write()
+
+
+@contextlib.contextmanager
+def at_work(
+    settings: Settings, command: str, tell: Listener = silence, clock: Clock = utc_now, names: Sequence[str] = ()
+) -> Iterator[Work]:
+    """The lock is ours until the block ends, and the history has what was done under it, by its first word.
+
+    Raises `Locked`, which the history has too.
+    """
+    work = Work(settings, command.split()[0], tell, clock)
+    work.concerning(*names)
+    with _told(work, tell), _ended(work), lock.held(settings.dir, command, settings.lock_timeout, tell) as work.handle:
+        work.write()
+        with _ended(work):  # before the lock is free: nobody may take it for one that was killed
+            yield work
+
+
+@contextlib.contextmanager
+def recorded(
+    settings: Settings, command: str, tell: Listener = silence, clock: Clock = utc_now, names: Sequence[str] = ()
+) -> Iterator[Work]:
+    """The same for work that takes no lock, or is under one that is held already."""
+    work = Work(settings, command, tell, clock)
+    work.concerning(*names)
+    with _told(work, tell), _ended(work):
+        work.write()
+        yield work
+
+
+@contextlib.contextmanager
+def _ended(work: Work) -> Iterator[None]:
+    error: BaseException | None = None
+    try:
+        yield
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        if not work.operation.ended_at:
+            work.end(error)
+
+
+@contextlib.contextmanager
+def _told(work: Work, tell: Listener) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        tell(Finished(work.operation))
+
+
+def who_is_at_work(environment: Mapping[str, str], arguments: Sequence[str]) -> Who:
+    """This process; the person's name on the host, where the wrapper handed it over."""
+    pid = os.getpid()
+    person = environment.get("BACKUP_HOST_USER") or process.user()
+    return Who(_kept(person), pid, process.host(), _through(environment, arguments), process.born(pid))
+
+
+def _through(environment: Mapping[str, str], arguments: Sequence[str]) -> Through:
+    program = Path(arguments[0]).stem if arguments else ""
+    if program not in ("backup_restore", "backup-restore"):
+        return "library"
+    if "schedule" in arguments[1:2]:
+        return "scheduler"
+    return "wrapper" if "BACKUP_RUNNER_IN_USE" in environment else "command"
+
+
+def _outcome(error: BaseException | None, warnings: Sequence[str]) -> Outcome:
+    if error is None:
+        return "warning" if warnings else "success"
+    if isinstance(error, Refused):
+        return "refused"
+    return "failure" if isinstance(error, Exception) else "interrupted"
+
+
+def _exit_code(error: BaseException | None, warnings: Sequence[str]) -> int:
+    if error is None:
+        return ExitCode.WARNINGS if warnings else ExitCode.DONE
+    return int(_explained(error).code) if isinstance(error, Exception) else ExitCode.INTERRUPTED
+
+
+def _explained(error: Exception) -> BackupError:
+    return explained(error) or BackupError(f"{type(error).__name__}: {error}")
+
+
+def _free_space(folder: Path) -> int | None:
+    try:
+        return disk.free_space(folder)
+    except OSError:
+        return None
+
+
+def _kept(text: str) -> str:
+    """The text in one short line, whatever bytes are in it: a name may hold any."""
+    plain = text.encode("utf-8", "backslashreplace").decode()
+    return plain if len(plain) <= _LENGTH else f"{plain[:_LENGTH]}…"

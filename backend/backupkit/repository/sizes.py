@@ -1,0 +1,102 @@
+"""What each backup adds to those before it: bytes that no older one shares with it.
+
+Said in its metadata while the backup it was linked from is there. After that is gone it is found out once more and
+remembered in `backups/.state/sizes.json`, which may be lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from backupkit.config.settings import Settings
+from backupkit.fs import disk, own_folder, tree
+from backupkit.model.backup import UPLOADS_FOLDER, Backup
+from backupkit.repository import flags, store
+
+_FILE = "sizes.json"
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a backup, made then, adds to the next older one of that name."""
+
+    made: str
+    older: str
+    bytes: int
+
+
+@cache
+def _form() -> TypeAdapter[dict[str, _Known]]:
+    return TypeAdapter(dict[str, _Known])
+
+
+def with_unique_bytes(settings: Settings, newest_first: list[Backup]) -> list[Backup]:
+    """The same backups, each with what it adds to those behind it in the list."""
+    before = _read(settings.dir)
+    known: dict[str, _Known] = {}
+    found = [
+        replace(backup, unique_bytes=_unique_bytes(backup, newest_first[place + 1 :], before, known))
+        for place, backup in enumerate(newest_first)
+    ]
+    if known != before:
+        with suppress(OSError):  # a medium that may only be read
+            _write(settings.dir, known)
+    return found
+
+
+def unique_bytes_of(settings: Settings, backup: Backup) -> Backup:
+    """The same backup with what it adds to all that are older."""
+    found = with_unique_bytes(settings, store.all_backups(settings))
+    return next((one for one in found if one.name == backup.name), backup)
+
+
+def _unique_bytes(backup: Backup, older: list[Backup], before: dict[str, _Known], known: dict[str, _Known]) -> int:
+    metadata = backup.metadata
+    if metadata is None or metadata.added_bytes is None:
+        return backup.size_bytes
+    if metadata.linked_from is None or any(one.name == metadata.linked_from for one in older):
+        return metadata.added_bytes
+    made, next_older = metadata.created_at.isoformat(), older[0].name if older else ""
+    there = before.get(backup.name)
+    if there is None or (there.made, there.older) != (made, next_older):
+        there = _Known(made, next_older, _count(backup, [one.path for one in older]))
+    known[backup.name] = there
+    return there.bytes
+
+
+def _count(backup: Backup, older: list[Path]) -> int:
+    assert backup.metadata is not None
+    parts = {backup.metadata.database_file, UPLOADS_FOLDER}
+    files = (entry for entry in tree.walk(backup.path) if entry.form == "file" and entry.path.split("/")[0] in parts)
+    return sum(entry.facts.st_size for entry in files if not _is_shared(entry, older))
+
+
+def _is_shared(entry: tree.Entry, older: list[Path]) -> bool:
+    return entry.facts.st_nlink > 1 and any(_is_same(entry, folder / entry.path) for folder in older)
+
+
+def _is_same(entry: tree.Entry, other: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(entry.facts, os.lstat(other))
+    return False
+
+
+def _read(backups: Path) -> dict[str, _Known]:
+    try:
+        with own_folder.existing(backups, flags.STATE_FOLDER) as folder:
+            return _form().validate_json(disk.read_plain(folder / _FILE, disk.MOST_STATE)) if folder else {}
+    except (OSError, ValidationError):
+        return {}
+
+
+def _write(backups: Path, known: dict[str, _Known]) -> None:
+    document = {name: {"made": one.made, "older": one.older, "bytes": one.bytes} for name, one in known.items()}
+    with own_folder.made(backups, flags.STATE_FOLDER) as folder:
+        disk.write_file(folder / _FILE, json.dumps(document).encode())

@@ -1,0 +1,294 @@
+"""The backups folder: what is in it, by name, newest first. Any folder that holds our metadata is a backup.
+
+There is no catalogue to lose: what is on disk is the truth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from backupkit.config.settings import Settings
+from backupkit.fs import disk, tree
+from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
+from backupkit.model.errors import BackupError, Damaged, NoSuchBackup
+from backupkit.model.events import Listener, Notice, silence
+from backupkit.model.names import check_name
+from backupkit.repository import flags, lock, manifest, reliable, verification
+
+LATEST = "latest"
+_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+
+
+def require(backups: Path) -> None:
+    """The backups folder is there, made where it was missing, and can be written to."""
+    if backups.exists() and not backups.is_dir():
+        raise BackupError(f"The backups folder {backups} is not a folder.", hint="Set BACKUP_DIR to a folder.")
+    try:
+        disk.make_folder(backups)
+    except OSError as error:
+        raise BackupError(
+            f"The backups folder {backups} cannot be made: {error.strerror}.", _writable(backups)
+        ) from error
+    if not os.access(backups, os.W_OK | os.X_OK) or os.statvfs(backups).f_flag & os.ST_RDONLY:
+        raise BackupError(f"The backups folder {backups} cannot be written to.", _writable(backups))
+
+
+def all_backups(settings: Settings) -> list[Backup]:
+    """Every backup, newest first; what is no backup of ours is left out, and what is damaged says so."""
+    try:
+        with os.scandir(settings.dir) as entries:
+            folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+    said = flags.said(settings.dir)
+    found = [_read(settings, os.path.basename(one), said) for one in folders if _is_backup(one)]
+    return sorted(found, key=lambda backup: (_moment(backup), backup.name), reverse=True)
+
+
+def own_backups(settings: Settings) -> list[Backup]:
+    """The same, without those of another app that shares the folder."""
+    return [one for one in all_backups(settings) if one.metadata is None or reliable.is_own(settings, one.metadata)]
+
+
+def find(settings: Settings, name: str, tell: Listener = silence) -> Backup:
+    """The backup of that name; `NoSuchBackup` names what there is. What `latest` passes over is told."""
+    if name == LATEST:
+        found = latest(settings)
+        if found.passed_over:
+            tell(Notice(found.sentence))
+        return found.backup
+    path = settings.dir / check_name(name)
+    if not path.is_dir() or path.is_symlink():
+        known = [backup.name for backup in all_backups(settings)[:3]]
+        hint = (
+            f"There are: {', '.join(known)} …; `list` shows all."
+            if known
+            else f"There are none yet. {none_yet(settings)}"
+        )
+        raise NoSuchBackup(f"There is no backup named {name} in {settings.dir}.", hint)
+    return read(settings, name)
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The newest usual, whole backup of this app, and the newer ones that are not, each with why."""
+
+    backup: Backup
+    passed_over: str = ""
+
+    @property
+    def sentence(self) -> str:
+        return f"latest is {self.backup.name}. Passed over: {self.passed_over}."
+
+
+def latest(settings: Settings, now: datetime | None = None) -> Latest:
+    """The newest backup that can be relied on; `NoSuchBackup` says what speaks against those there are."""
+    found, now = all_backups(settings), now or datetime.now(UTC)
+    for place, backup in enumerate(found):
+        if not reliable.why_not(settings, backup, now):
+            newer = [*found[:place], *(one for one in found[place:] if _may_be_newer(one, backup))]
+            return Latest(backup, reliable.passed_over(settings, newer, now))
+    if passed_over := reliable.passed_over(settings, found, now):
+        raise NoSuchBackup(
+            f"No backup in {settings.dir} is a usual, whole one of this app. Passed over: {passed_over}.",
+            hint="To take one of them, name it instead of `latest`: `list`",
+        )
+    raise NoSuchBackup(f"There is no backup in {settings.dir} yet.", hint=none_yet(settings))
+
+
+def _may_be_newer(unreadable: Backup, backup: Backup) -> bool:
+    """Whether a backup whose metadata cannot be trusted may be the newer one: nothing else of it has a date."""
+    return unreadable.metadata is None and any(changed > _moment(backup) for changed in last_changed(unreadable))
+
+
+def last_changed(backup: Backup) -> list[datetime]:
+    """When the folder was last changed; nothing where it vanished meanwhile."""
+    try:
+        return [datetime.fromtimestamp(os.lstat(backup.path).st_mtime, UTC)]
+    except (OSError, OverflowError, ValueError):
+        return []
+
+
+def newest(settings: Settings) -> Backup:
+    """The newest backup of this app that is no safety copy, whatever its state."""
+    for backup in own_backups(settings):
+        if backup.metadata is None or backup.metadata.kind != "pre_restore":
+            return backup
+    raise NoSuchBackup(f"There is no backup in {settings.dir} yet.", hint=none_yet(settings))
+
+
+def none_yet(settings: Settings) -> str:
+    """What to do where there is no backup: make one, or look where an earlier version kept them by default."""
+    if there := left_beside(settings):
+        return f"There are backups in {there}, where an earlier version kept them: set BACKUP_DIR to that."
+    return "Make one: `backup`"
+
+
+def left_beside(settings: Settings) -> Path | None:
+    """`../backups`, once the default everywhere, where it has backups of this app and is not the folder in use."""
+    there = settings.app_dir.parent / "backups"
+    if "dir" in settings.model_fields_set or there == settings.dir:
+        return None
+    with contextlib.suppress(OSError):
+        found = all_backups(settings.model_copy(update={"dir": there}))
+        return there if any(one.metadata and reliable.is_own(settings, one.metadata) for one in found) else None
+    return None
+
+
+def read(settings: Settings, name: str) -> Backup:
+    """The backup as it lies there; with `trouble` instead of metadata where that cannot be trusted."""
+    return _read(settings, name, flags.said(settings.dir))
+
+
+def _read(settings: Settings, name: str, said: flags.Said) -> Backup:
+    path = settings.dir / name
+    try:
+        metadata = manifest.read_metadata(path, settings.zone)
+    except Damaged as error:
+        return Backup(path, None, "damaged", trouble=error.message)
+    sealed = manifest.has_checksums(path)
+    size = _size(path, metadata)
+    if metadata.tool_version and not sealed:  # one made by hand never had them
+        lacking = "no plain file" if os.path.lexists(path / CHECKSUM_FILE) else "missing"
+        return Backup(path, metadata, "damaged", size, size, trouble=f"{path / CHECKSUM_FILE} is {lacking}.")
+    adds = size if metadata.added_bytes is None else metadata.added_bytes
+    accepted = bool(metadata.anomalies) and name in said.accepted
+    state: State = "raw" if metadata.is_raw else "checked" if sealed else "unchecked"
+    backup = Backup(path, metadata, state, size, adds, name in said.pinned, accepted=accepted)
+    known = name in said.checked
+    record = verification.read(settings.dir, name, metadata) if known else verification.Record(metadata.created_at)
+    return _with_record(backup, metadata, record)
+
+
+def _with_record(backup: Backup, metadata: Metadata, record: verification.Record) -> Backup:
+    """The backup with what verifying it found; one with checksums was checked when it was made."""
+    made = metadata.created_at if backup.state == "checked" else None
+    checked_at = record.checked_at or made
+    if record.flaws:
+        return replace(backup, state="damaged", checked_at=checked_at, flaws=record.flaws)
+    return replace(
+        backup,
+        state="proven" if record.proven_at else backup.state,
+        checked_at=checked_at,
+        proven_at=record.proven_at,
+        recovery_seconds=record.recovery_seconds,
+        not_proven=record.not_proven,
+    )
+
+
+def trusted(backup: Backup) -> Metadata:
+    """The metadata; `Damaged` where it cannot be trusted. What a verify found earlier is for the next to judge."""
+    if backup.metadata is None or backup.trouble:
+        raise Damaged(backup.trouble, hint="Try another backup: `list`.")
+    return backup.metadata
+
+
+def taken_names(settings: Settings) -> set[str]:
+    """Names that a new backup cannot have: of backups, of dumps, of anything else there."""
+    try:
+        return set(os.listdir(settings.dir))
+    except FileNotFoundError:
+        return set()
+
+
+def draft_of(settings: Settings, name: str) -> Path:
+    """Where a backup of that name is made."""
+    return settings.dir / f"{disk.DRAFT_PREFIX}{name}"
+
+
+def file_named(settings: Settings, file: str) -> Path:
+    """Where a file that a person names so lies: a bare name in the backups folder, anything else where it says."""
+    return Path(os.path.abspath(os.path.expanduser(file))) if "/" in file else settings.dir / check_name(file)
+
+
+@contextlib.contextmanager
+def drafted(settings: Settings, name: str, replaces: bool = False) -> Iterator[Path]:
+    """A draft folder, which is the backup of that name, on disk, when the block ends; nothing is left if that fails.
+
+    Where it `replaces` one of that name, that one is gone then.
+    """
+    draft = draft_of(settings, name)
+    try:
+        draft.mkdir(mode=0o700)
+        disk.give(draft, disk.owner_of(settings.dir))
+        yield draft
+        if replaces:
+            disk.sync_tree(draft)  # before the other one loses its name
+            disk.discard_tree(draft_of(settings, f"{name}-replaced"), settings.dir / name)
+        disk.publish(draft, settings.dir / name)
+    except BaseException:
+        disk.remove_tree(draft)
+        raise
+
+
+def has_drafts(settings: Settings) -> bool:
+    """Whether something unfinished lies in the backups folder."""
+    return any(True for _ in _drafts(settings))
+
+
+def count_drafts(settings: Settings) -> int:
+    """How many unfinished things lie in the backups folder: of a run under way, or left by a killed one."""
+    return sum(1 for _ in _drafts(settings))
+
+
+def clear_drafts(settings: Settings) -> list[str]:
+    """Removes what killed runs left behind, and says what; only under the lock, when no draft is anyone's.
+
+    What another user left may not be ours to remove: it stands in nobody's way, and stays.
+    """
+    return [draft.name for draft in _drafts(settings) if _is_removed(draft)]
+
+
+def _is_removed(draft: Path) -> bool:
+    with contextlib.suppress(PermissionError):
+        disk.remove_tree(draft)
+        return True
+    return False
+
+
+def _drafts(settings: Settings) -> Iterator[Path]:
+    # The scratch folder of a test restore holds a lock of its own as long as that goes on.
+    yield from (draft for draft in settings.dir.glob(f"{disk.DRAFT_PREFIX}*") if not lock.is_held(draft))
+    yield from flags.drafts(settings.dir)
+
+
+def is_backup(path: Path) -> bool:
+    """Whether the folder is, or was meant to be, a backup: what it holds may be damaged all the same."""
+    return path.is_dir() and not path.is_symlink() and _is_backup(str(path))
+
+
+def _is_backup(folder: str) -> bool:
+    if os.path.basename(folder).startswith("."):
+        return False
+    if any(os.path.exists(f"{folder}/{name}") for name in (METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE)):
+        return True
+    return not os.access(folder, os.R_OK | os.X_OK)  # it lists as one that cannot be read
+
+
+def _moment(backup: Backup) -> datetime:
+    return backup.metadata.created_at if backup.metadata else _LONG_AGO
+
+
+def _size(path: Path, metadata: Metadata) -> int:
+    """Bytes of the content: as recorded, or as they lie there for a backup that recorded nothing."""
+    if metadata.database is None and metadata.uploads is None:
+        return sum(_file_sizes(path))
+    return (metadata.database.size if metadata.database else 0) + (metadata.uploads.bytes if metadata.uploads else 0)
+
+
+def _file_sizes(path: Path) -> Iterator[int]:
+    with contextlib.suppress(FileNotFoundError):  # the whole backup was removed while we look
+        for entry in tree.walk(path, unreadable=lambda _path, _error: None):
+            if entry.form != "folder":
+                yield entry.facts.st_size
+
+
+def _writable(backups: Path) -> str:
+    if backups.exists() and os.statvfs(backups).f_flag & os.ST_RDONLY:
+        return "It is mounted read-only: mount it so that it can be written to, or set BACKUP_DIR."
+    return f"As root: chown -R {os.geteuid()}:{os.getegid()} {backups} (or set BACKUP_DIR)"

@@ -1,0 +1,103 @@
+"""A copy of the live database beside it, `NAME.before_restore_YYYYMMDD_HHMMSS`, before a program restores.
+
+For whoever looks into the data folder of a program that has no command line: the way back lies there, a plain file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from backupkit.config.settings import Settings
+from backupkit.fs import disk, space
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import SourceBroken
+from backupkit.model.events import Listener, Notice, silence
+from backupkit.repository import plain_files
+from backupkit.repository.operation import at_work
+from backupkit.restore import recovery
+from backupkit.restore.restore import Restored, RestorePlan, restore_source
+from backupkit.sqlite import database
+
+_MARK = ".before_restore_"
+
+
+def restore_with_copy_beside(
+    settings: Settings, plan: RestorePlan, tell: Listener = silence, clock: Clock = utc_now
+) -> Restored:
+    """`restore_backup`, and what the database was lies beside it too."""
+    with at_work(settings, f"restore of {plan.source.name}", tell, clock, [plan.source.name]) as work:
+        recovery.recover_under_lock(settings, work.tell)
+        if plan.source.database:
+            copy_beside(settings.database, settings.local(clock()), settings.busy_timeout, work.tell)
+        return restore_source(settings, plan, work.tell, clock)
+
+
+def copy_beside(live: Path, moment: datetime, timeout: float, tell: Listener) -> Path | None:
+    """The copy, complete and on disk; None where there is no database to keep. Under a lock of the caller's.
+
+    A database too broken to be copied is kept as its raw files. Raises `SourceLocked`, `NoSpace`.
+    """
+    clear_unfinished_copies(live)
+    if not any(path.exists() for path in (live, *database.sidecars(live))):
+        return None
+    final, _ = plain_files.free_place(moment, live.parent, f"{_literal(live.name)}{_MARK}{{stamp}}")
+    with draft_of(final) as folder:
+        try:
+            copy_moment(live, folder / live.name, timeout, tell)
+            kept = [live.name]
+        except SourceBroken as error:
+            tell(Notice(f"{error.message} Its files are kept as they are beside it."))
+            kept = _raw(live, folder)
+        for name in reversed(kept):  # the main file last: where it is, all of it is
+            disk.sync_file(folder / name)
+            disk.rename(folder / name, final.with_name(final.name + name.removeprefix(live.name)))
+    return final
+
+
+def copy_moment(live: Path, target: Path, timeout: float, tell: Listener) -> None:
+    """One moment of the live database as one whole file, checked, with its mode and owner; not yet synced."""
+    with database.snapshot(live, timeout, tell) as moment:
+        space.require(database.live_size(moment), target.parent, "This backup")
+        database.copy(moment, target, tell)
+    database.inspect_copy(target, live, tell)
+    facts = live.stat()
+    disk.give(target, (facts.st_uid, facts.st_gid))
+    target.chmod(facts.st_mode & 0o777)
+
+
+@contextlib.contextmanager
+def draft_of(final: Path) -> Iterator[Path]:
+    """A folder that only its owner can look into, beside the final place; nothing of it stays."""
+    folder = draft_folder(final)
+    disk.remove_tree(folder)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        disk.remove_tree(folder)
+
+
+def draft_folder(final: Path) -> Path:
+    """Where something is made before it gets that name."""
+    return final.with_name(f"{disk.DRAFT_PREFIX}{final.name}")
+
+
+def clear_unfinished_copies(live: Path) -> None:
+    """Removes what a killed run left of a copy beside the database; under the lock, when it is nobody's."""
+    start = f"{draft_folder(live).name}{_MARK}"
+    for entry in live.parent.iterdir() if live.parent.is_dir() else ():
+        if entry.name.startswith(start):
+            disk.remove_tree(entry)
+
+
+def _raw(live: Path, folder: Path) -> list[str]:
+    for left in folder.iterdir():
+        left.unlink()  # what a copy came to before it failed
+    return database.keep_raw(live, folder)
+
+
+def _literal(name: str) -> str:
+    return name.replace("{", "{{").replace("}", "}}")

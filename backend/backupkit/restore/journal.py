@@ -1,0 +1,126 @@
+"""The journal of a restore: without it nothing live was touched; with it everything staged is whole and on disk.
+
+It says which staging areas are its own and how far the restore came, so that whoever finds it can finish. It is input:
+one that is not ours alone, or not of the form that we write, is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from backupkit.fs import descriptors, disk
+from backupkit.model import documents
+from backupkit.model.backup import DatabaseFacts, Part
+from backupkit.model.documents import Document
+from backupkit.model.errors import FULL, BackupError
+from backupkit.model.names import NAME
+
+JOURNAL_FILE = ".journal"
+_MOST = 1 << 20  # bytes
+
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A restore under way: `source` is restored, `safety` is the copy of what was there before.
+
+    Without a `safety` it is a way back, from a restore that failed or a migration that was interrupted.
+    Paths are not in it, since a container and its host call the same folder by two names. `id` is what its staging
+    areas are marked with. `database` is whether the staged database still has to go live, `uploads` whether the staged
+    uploads have. `back` is whether it failed and what was there before is to be staged and restored. `facts` and
+    `revisions` are of what is staged, None where that is uploads only. `part` is what was restored alone. `copies` are
+    the backups that held what was live when it was staged, `kept` those of what the app wrote since.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    source: str
+    safety: Name | None
+    id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    started: str
+    database: bool
+    uploads: bool
+    back: bool = field(default=False, kw_only=True)
+    part: Part | None = field(default=None, kw_only=True)
+    copies: tuple[Name, ...] = field(default=(), kw_only=True)
+    kept: tuple[Name, ...] = field(default=(), kw_only=True)
+    facts: DatabaseFacts | None
+    revisions: tuple[str, ...] | None
+
+
+@cache
+def _form() -> TypeAdapter[Journal]:
+    return TypeAdapter(Journal)
+
+
+def write(backups: Path, journal: Journal) -> None:
+    """From when this returns there is only forward."""
+    disk.write_file(backups / JOURNAL_FILE, json.dumps(_document(journal), indent=2).encode(), is_ours=True)
+
+
+def _document(journal: Journal) -> Document:
+    return {
+        "source": journal.source,
+        "safety": journal.safety,
+        "id": journal.id,
+        "started": journal.started,
+        "database": journal.database,
+        "uploads": journal.uploads,
+        "back": journal.back,
+        "part": journal.part,
+        "copies": list(journal.copies),
+        "kept": list(journal.kept),
+        "facts": documents.database(journal.facts) if journal.facts else None,
+        "revisions": None if journal.revisions is None else list(journal.revisions),
+    }
+
+
+def read(backups: Path) -> Journal | None:
+    """The restore that was not finished; None where there is none. `BackupError` for what is not to be trusted."""
+    path = backups / JOURNAL_FILE
+    try:
+        return _form().validate_json(_content(path))
+    except FileNotFoundError:
+        return None
+    except (ValidationError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise  # of the disk, not of the journal
+        raise _unusable(path, f"cannot be read: {type(error).__name__}") from error
+
+
+def _content(path: Path) -> bytes:
+    with descriptors.opened(path, descriptors.FILE) as handle:
+        if why := descriptors.why_not_ours(handle):
+            raise BackupError(
+                f"The journal {path} of an interrupted restore is not to be trusted: {why}; nothing was touched.",
+                hint=f"Run as the user who began the restore (ls -l {path}). If nobody began one, remove that file.",
+            )
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise _unusable(path, "is no file")
+        return os.read(handle, _MOST)
+
+
+def _unusable(path: Path, why: str) -> BackupError:
+    return BackupError(
+        f"The journal {path} of an interrupted restore {why}.",
+        hint="Restore the newest safety copy by hand (its RESTORE.md says how), then remove that file.",
+    )
+
+
+def exists(backups: Path) -> bool:
+    """Whether a restore was not finished, or is under way."""
+    return os.path.lexists(backups / JOURNAL_FILE)
+
+
+def remove(backups: Path) -> None:
+    """The restore is over."""
+    disk.remove(backups / JOURNAL_FILE)

@@ -1,0 +1,96 @@
+"""What a restore is about to replace is in a backup: looked at when nobody else can write to it any more.
+
+The safety copy is made before a restore is prepared. The app goes on meanwhile, and after a kill for as long as
+nobody finishes the restore.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from backupkit.backup.make import make_backup
+from backupkit.config.settings import Settings
+from backupkit.fs import disk
+from backupkit.model.backup import Order
+from backupkit.model.clock import Clock
+from backupkit.model.errors import SourceBroken
+from backupkit.model.events import Listener, Notice, Warned, silence
+from backupkit.repository import store
+from backupkit.restore import journal, staging
+from backupkit.restore.journal import Journal
+from backupkit.sqlite import database
+
+Standing = Literal["wanted", "kept", "unknown"]
+
+
+def keep(settings: Settings, found: Journal, is_resumed: bool, tell: Listener, clock: Clock) -> Journal:
+    """Another safety copy, in which all is that is live now; the journal, which names it, is on disk.
+
+    `is_resumed` is whether time went by since the restore was prepared: then what is live now is missed, and warned of.
+    """
+    # On a way back the uploads are half restored already: what was live is not what was there.
+    with_uploads = bool(found.safety and found.uploads and settings.uploads and settings.uploads.is_dir())
+    note = f"what the app wrote after the safety copy for {found.source} was made"
+    made = make_backup(settings, Order(kind="pre_restore", note=note, uploads=with_uploads), tell, clock).backup
+    safety = made.name if found.safety else None
+    found = dataclasses.replace(found, kept=(*found.kept, made.name), safety=safety)
+    journal.write(settings.dir, found)
+    if is_resumed:
+        tell(Warned(f"The database was written to since the restore was prepared; that is kept in {made.name}."))
+    else:
+        tell(Notice(f"The app wrote to the database meanwhile; that is kept in {made.name}."))
+    return found
+
+
+def standing(settings: Settings, found: Journal) -> Standing:
+    """Whether the live database is what is wanted, or what one of the journal's backups holds; compared by content."""
+    staged = staging.staged_database(settings)
+    with _taken(settings) as taken:
+        if not taken:
+            return "kept"  # there is nothing
+        if staged.exists() and _are_same(taken, [staged]):
+            return "wanted"
+        backups = [settings.dir / name for name in (*found.copies, *found.kept)]
+        return "kept" if any(_are_same(taken, _files_in(folder, settings)) for folder in backups) else "unknown"
+
+
+@contextlib.contextmanager
+def _taken(settings: Settings) -> Iterator[list[Path]]:
+    """The live database as one file, or as its raw files where it is broken; none where there are none."""
+    folder = store.draft_of(settings, "compared")
+    disk.remove_tree(folder)
+    folder.mkdir(mode=0o700)
+    try:
+        yield _take(settings, folder)
+    finally:
+        disk.remove_tree(folder)
+
+
+def _take(settings: Settings, folder: Path) -> list[Path]:
+    live = settings.database
+    if not any(os.path.lexists(path) for path in (live, *database.sidecars(live))):
+        return []
+    try:
+        with database.snapshot(live, settings.busy_timeout) as moment:
+            database.copy(moment, folder / live.name, silence)
+            return [folder / live.name]
+    except SourceBroken:
+        (folder / live.name).unlink(missing_ok=True)
+        return [folder / name for name in database.keep_raw(live, folder)]
+
+
+def _files_in(backup: Path, settings: Settings) -> list[Path]:
+    live = settings.database
+    return [path for path in (backup / one.name for one in (live, *database.sidecars(live))) if path.exists()]
+
+
+def _are_same(one: list[Path], two: list[Path]) -> bool:
+    """Whether both are the same database: the same pages, or the same raw files byte for byte."""
+    if [path.name for path in one] != [path.name for path in two]:
+        return False
+    return all(database.same_content(left, right) for left, right in zip(one, two, strict=True))

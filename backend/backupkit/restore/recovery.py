@@ -1,0 +1,284 @@
+"""Finish what a killed restore began, or clear away what it had only prepared. The normal path is this path.
+
+With a journal everything staged is whole and on disk: apply it, again if need be. Without one nothing live was
+touched: what is staged is litter. But only where the backups folder is the one in which the journal would be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from backupkit.config.settings import Settings
+from backupkit.fs import process, scratch, staging_area
+from backupkit.fs.staging_area import AreaPart, Identity
+from backupkit.migrations import version_table
+from backupkit.model.backup import UPLOADS_FOLDER
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import BackupError, Locked, SourceLocked, from_os_error
+from backupkit.model.events import Listener, Notice, Warned, silence
+from backupkit.model.names import shown
+from backupkit.repository import flags, lock, store
+from backupkit.repository.operation import recorded
+from backupkit.restore import journal, keeping, staging
+from backupkit.restore.journal import Journal
+from backupkit.restore.staging import Source
+from backupkit.sqlite import database
+from backupkit.uploads import apply
+
+
+def recover(settings: Settings, tell: Listener = silence, timeout: float | None = None) -> Journal | None:
+    """No restore is left half done, and no draft: the journal that was finished, or None.
+
+    While another run holds the lock the restore is that run's: `Locked` after `timeout` seconds. A mere draft of
+    another run is waited for by nobody.
+    """
+    if not is_needed(settings):
+        _clear_drafts_unless_running(settings, tell)
+        return None
+    wait = settings.lock_timeout if timeout is None else timeout
+    # No folder, no lock: it may be a disk that is not mounted.
+    is_there = settings.dir.is_dir()
+    with lock.held(settings.dir, "recover", wait, tell) if is_there else contextlib.nullcontext():
+        return recover_under_lock(settings, tell)
+
+
+def unfinished(settings: Settings) -> str | None:
+    """What a person should know of a restore that is not finished; None where there is none, or it is under way."""
+    if not is_needed(settings) or lock.is_held(settings.dir):
+        return None
+    try:
+        if found := journal.read(settings.dir):
+            return f"The restore of {shown(found.source)}, interrupted on {shown(found.started)}, is not finished."
+        _refuse_missing_backups(settings, [one for one in staging.live_folders(settings) if not lock.is_claimed(one)])
+    except (BackupError, OSError) as error:
+        return str(error)
+    return None
+
+
+def is_needed(settings: Settings) -> bool:
+    """Whether a restore left something: a journal, or things it staged."""
+    return journal.exists(settings.dir) or any(map(staging_area.exists, staging.live_folders(settings)))
+
+
+def _clear_drafts_unless_running(settings: Settings, tell: Listener) -> None:
+    if store.has_drafts(settings) or scratch.has_leftovers():
+        with contextlib.suppress(Locked, OSError), lock.held(settings.dir, "recover", 0):
+            _clear_drafts(settings, tell)
+
+
+def _clear_drafts(settings: Settings, tell: Listener) -> None:
+    scratch.clear()
+    if not store.has_drafts(settings):
+        return
+    with recorded(settings, "clean-up", tell) as work:
+        cleared = store.clear_drafts(settings)
+        work.concerning(*cleared)
+        if cleared:
+            tell(Notice(f"Cleared away what an interrupted run had not finished: {', '.join(cleared)}."))
+
+
+def recover_under_lock(settings: Settings, tell: Listener) -> Journal | None:
+    """`recover` for a verb that holds the lock already, drafts included."""
+    _clear_drafts(settings, tell)
+    if not is_needed(settings):
+        return None
+    with staging.claimed(settings, tell):
+        found = journal.read(settings.dir)
+        if found is None:
+            _clear_litter(settings)
+            return None
+        _refuse_other_restore(settings, found)
+        tell(Notice(f"Finishing the restore of {shown(found.source)}, interrupted on {shown(found.started)}."))
+        with recorded(settings, "recover", tell, names=[found.source]) as work:
+            (go_back if found.back else finish)(settings, found, work.tell, utc_now)
+    return found
+
+
+def _clear_litter(settings: Settings) -> None:
+    """What was staged for a restore that never began is gone; nothing live was touched."""
+    areas = _refuse_missing_backups(settings, staging.live_folders(settings))
+    for folder, identity in areas:
+        staging_area.remove(folder, identity.id if identity else None)
+
+
+def _refuse_missing_backups(settings: Settings, folders: list[Path]) -> list[tuple[Path, Identity | None]]:
+    """The staging areas and whose they are. `BackupError` for one whose journal would be in another backups folder."""
+    areas = [(folder, staging_area.owner_of_area(folder)) for folder in folders if staging_area.exists(folder)]
+    for folder, identity in areas:
+        if identity and not staging_area.is_of(identity, settings.dir):
+            place = staging_area.place_of(folder)
+            lacks = "holds only a copy of" if (settings.dir / identity.safety).is_dir() else "does not hold"
+            raise BackupError(
+                f"A restore is unfinished: {place} belongs to it, and its backups folder {shown(identity.backups)} is "
+                f"not here: {settings.dir} {lacks} its safety copy {shown(identity.safety)}.",
+                hint="Make that folder available, as BACKUP_DIR, and type: `recover`. If it is lost for good: the data "
+                f"may be half restored; remove {place.name} there, then restore another backup.",
+            )
+    return areas
+
+
+def _refuse_other_restore(settings: Settings, found: Journal) -> None:
+    """`BackupError` where anything else is staged than what the journal tells of."""
+    for folder in staging.live_folders(settings):
+        if (identity := staging_area.owner_of_area(folder)) and identity.id != found.id:
+            raise BackupError(
+                f"{staging_area.place_of(folder)} belongs to another restore than the journal "
+                f"{settings.dir / journal.JOURNAL_FILE}; nothing was touched.",
+                hint=f"Finish that one first, with its BACKUP_DIR, which was {shown(identity.backups)}: recover",
+            )
+
+
+def _require_staged(settings: Settings, found: Journal) -> None:
+    """`BackupError` where something is missing that still has to go live."""
+    owed: list[tuple[Path | None, AreaPart, bool]] = [
+        (settings.database.parent, "database", found.database),
+        (settings.uploads, "uploads", found.uploads),
+    ]
+    for folder, part, is_owed in owed:
+        if is_owed and folder is None:
+            raise BackupError(
+                f"The unfinished restore of {shown(found.source)} has uploads to put back, and no folder for them.",
+                hint="Set BACKUP_UPLOADS as it was when the restore ran; see `config`.",
+            )
+        if is_owed and folder:
+            with staging_area.opened(folder, part, found.id):
+                pass
+
+
+def turn_back(settings: Settings, found: Journal, error: BaseException, tell: Listener, clock: Clock) -> None:
+    """A restore that failed half way is taken back; where what was there before was broken it can only go on."""
+    if not _can_go_back(settings, found):
+        cause = from_os_error(error) if isinstance(error, OSError) else error
+        kind = type(cause) if isinstance(cause, BackupError) else BackupError
+        reason = f"The restore of {found.source} failed half way: {str(cause).rstrip('.')}."
+        raise kind(reason, hint="Mend that, then type: `recover`") from error
+    tell(Warned(f"The restore failed ({error}); going back to what was there before."))
+    back = dataclasses.replace(found, back=True)
+    journal.write(settings.dir, back)
+    go_back(settings, back, tell, clock)
+
+
+def go_back(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> None:
+    """The live data is as the safety copy has it, as far as the failed restore could have changed it."""
+    safety = store.find(settings, found.safety or "")
+    source = staging.verified(settings, safety, found.part, silence)
+    staging.unstage(settings, found.id)
+    held = [*found.copies, *found.kept, *_backup_named(settings, found.source)]
+    copies = tuple(settings.dir / name / UPLOADS_FOLDER for name in held)
+    identity = staging_area.identify(settings.dir, safety.name, found.id)
+    staged = staging.stage(settings, source, identity, False, copies, tell)
+    # No safety copy is named: there is nothing to undo, since it never happened.
+    back = dataclasses.replace(journal_of(settings, staged, identity, held, clock), safety=None, kept=found.kept)
+    journal.write(settings.dir, back)
+    finish(settings, back, tell, clock)
+    tell(Notice("Everything is as it was before the restore."))
+
+
+def _backup_named(settings: Settings, source: str) -> list[str]:
+    """The source's name, if it is a backup's: a dump is none."""
+    return [one.name for one in store.all_backups(settings) if one.name == source]
+
+
+def journal_of(settings: Settings, staged: Source, identity: Identity, copies: Sequence[str], clock: Clock) -> Journal:
+    """The journal that makes what is staged go live; the `copies` are backups that hold what is live."""
+    uploads = staged.uploads is not None and settings.uploads is not None
+    return Journal(
+        source=staged.name,
+        safety=identity.safety,
+        id=identity.id,
+        started=settings.local(clock()).isoformat(sep=" "),
+        database=staged.database is not None,
+        uploads=uploads,
+        copies=tuple(copies),
+        facts=staged.facts if staged.database else None,
+        revisions=staged.revisions if staged.database else None,
+        part="uploads" if not staged.database else None if uploads else "database",
+    )
+
+
+def _can_go_back(settings: Settings, found: Journal) -> bool:
+    kept = store.find(settings, found.safety or "").metadata
+    if kept is None or (found.uploads and not kept.uploads_included):
+        return False
+    return not found.facts or bool(kept.database_file and kept.database and not kept.database.raw)
+
+
+def finish(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> database.Inspection | None:
+    """What the journal says is done, checked, and the journal gone. Can be repeated."""
+    _require_staged(settings, found)
+    if not found.database:
+        # The app may have gone on since, to another revision too.
+        return finish_uploads(settings, dataclasses.replace(found, revisions=None), tell)
+    found = _resume_database(settings, found, tell, clock)
+    return finish_uploads(settings, database_is_done(settings, found), tell)
+
+
+def _resume_database(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> Journal:
+    """The live database is replaced, if it is not what is wanted already; what is in no backup is kept first."""
+
+    def keep() -> None:
+        nonlocal found
+        standing = keeping.standing(settings, found)
+        if standing == "wanted":
+            raise _IsThere
+        if standing == "unknown":
+            found = keeping.keep(settings, found, True, tell, clock)
+
+    with contextlib.suppress(_IsThere):
+        replace_database(settings, found, keep, tell)
+    return found
+
+
+class _IsThere(Exception):
+    """The live database is what is wanted."""
+
+
+def database_is_done(settings: Settings, found: Journal) -> Journal:
+    """Written down, because the app may write into what was restored: a repeated run must not undo that."""
+    done = dataclasses.replace(found, database=False)
+    journal.write(settings.dir, done)
+    return done
+
+
+def replace_database(settings: Settings, found: Journal, keep: Callable[[], None], tell: Listener) -> None:
+    """The live database holds what is staged; when this raises, it is as it was. `keep` is as `replace_live` has it."""
+    assert found.facts is not None
+    live, staged = settings.database, staging.staged_database(settings)
+    with staging_area.opened(live.parent, "database", found.id) as area:
+        database.replace_live(staged, area.folder, live, settings.busy_timeout, found.facts, keep, tell)
+
+
+def finish_uploads(settings: Settings, found: Journal, tell: Listener) -> database.Inspection | None:
+    """What comes after the database: uploads, the proof, tidying up; returns what was proven of the database."""
+    # Meanwhile, since it only reads: what is proven stands there already.
+    with process.beside(found.facts.size if found.facts else 0) as beside:
+        proving = beside.submit(_prove, settings, found) if found.facts else None
+        if found.uploads and settings.uploads:
+            copies = tuple(settings.dir / name / UPLOADS_FOLDER for name in found.copies)
+            apply.apply(settings.uploads, found.id, copies, tell)
+        proof = _proof(proving, tell) if proving else None
+    # Nothing staged is needed any more: now it may go, piece by piece.
+    journal.write(settings.dir, dataclasses.replace(found, database=False, uploads=False))
+    staging.unstage(settings, found.id)
+    if found.safety:
+        flags.remember_restore(settings.dir, found.safety, found.part)
+    journal.remove(settings.dir)
+    return proof
+
+
+def _prove(settings: Settings, found: Journal) -> database.Inspection:
+    table = version_table.known(settings)
+    return database.prove(settings.database, settings.busy_timeout, found.revisions, table)
+
+
+def _proof(proving: Future[database.Inspection], tell: Listener) -> database.Inspection | None:
+    try:
+        return proving.result()
+    except SourceLocked as error:
+        # All is in place: an app that keeps the lock is no reason to take it back.
+        tell(Warned(f"The restored database could not be proven: {error.message}"))
+        return None

@@ -1,0 +1,550 @@
+"""Put a backup back: all of it, database and uploads, or nothing.
+
+`plan_restore` looks: it verifies the backup, classifies its schema, counts the space and finds every difference.
+`restore_backup` takes the plan and acts:
+
+1. lock, and finish what an earlier run left
+2. the safety copy: an ordinary backup of what is there now
+3. stage beside the live data, check, sync: a failure up to here leaves live data untouched
+4. the journal: from here there is only forward, whoever finishes it
+5. apply: the database through SQLite, files by rename; then the proof, and nothing of ours stays
+What the app commits after the safety copy is kept in another one, made when it can write no more (`keeping`).
+An error while applying goes back to the safety copy by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from backupkit.backup.create import refuse_overlap
+from backupkit.backup.make import make_backup
+from backupkit.config.settings import Settings
+from backupkit.fs import space, staging_area
+from backupkit.fs.staging_area import Identity
+from backupkit.migrations import schema, upgrade, version_table
+from backupkit.model.backup import UPLOADS_FOLDER, Backup, DatabaseFacts, Metadata, Order, Part, SchemaVerdict
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import BackupError, Locked, Refused, SourceBroken, SourceUnreadable
+from backupkit.model.events import Listener, Notice, Step, Warned, collecting, silence
+from backupkit.model.names import shown
+from backupkit.repository import files_cache, manifest, reliable, store
+from backupkit.repository.operation import at_work
+from backupkit.restore import journal, keeping, recovery, staging
+from backupkit.restore.journal import Journal
+from backupkit.restore.staging import Source
+from backupkit.sqlite import app_migrations, database, index_flaws, rows
+from backupkit.sqlite.rows import Changes
+from backupkit.uploads import diff, selection, walk
+
+COMPARING = 2.0  # seconds that the rows of all tables may be compared, while the live database is read
+
+
+@dataclass(frozen=True)
+class Live:
+    """What is there now; `trouble` says why the database could not be looked into.
+
+    `unsaved` is the bytes that the newest backup has not, `is_wanted` whether the database is the wanted one already.
+    `changes` are those of the tables whose rows could be compared in time with the ones to restore.
+    """
+
+    revisions: tuple[str, ...] = ()
+    rows: Mapping[str, int] = field(default_factory=dict)
+    size: int = 0
+    encoding: str = ""
+    unsaved: int = 0
+    is_wanted: bool = False
+    trouble: str = ""
+    changes: Mapping[str, Changes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """All that a restore will change, as shown and as done. Bytes; rows by table."""
+
+    source: Source
+    verdict: SchemaVerdict | None
+    live: Live
+    uploads: diff.Summary | None
+    needs: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+    migrate: bool = False
+    revisions_after: tuple[str, ...] = ()
+    """Where the database will be, migrated or not."""
+    rows_after: Mapping[str, int] = field(default_factory=dict)
+    rehearsed: upgrade.Rehearsed | None = None
+    can_undo: bool = True
+    """Not where it replaces a database that is missing or broken."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restore did: the safety copy it left, the rows that are there now, and what it could not do.
+
+    `kept` are the raw files of a database that was too broken to be copied. Without `can_undo` it replaced such a one,
+    or none.
+    """
+
+    source: str
+    safety: str
+    verdict: SchemaVerdict | None
+    rows: Mapping[str, int]
+    revisions: tuple[str, ...]
+    uploads: diff.Summary | None
+    warnings: tuple[str, ...] = ()
+    can_undo: bool = True
+    kept: tuple[Path, ...] = ()
+
+
+def plan_restore(
+    settings: Settings,
+    name: str,
+    only: Part | None = None,
+    force: bool = False,
+    migrate: bool = False,
+    tell: Listener = silence,
+    expect_loss: Collection[str] = (),
+) -> RestorePlan:
+    """What restoring that backup would change; the backup is verified, and nothing stays written.
+
+    With `migrate` this code's migrations will be run on the staged copy before it goes live; they are rehearsed for the
+    plan, and `LossRefused` where they lose data of a table that is not among `expect_loss`.
+
+    Raises `NoSuchBackup`, `Damaged` for a backup that is not as it was written, `SchemaMismatch` for one this code
+    cannot go on from and `Refused` for another app's (unless forced), `SourceUnreadable` where the live data stays
+    locked, `NoSpace`.
+    """
+    refuse_overlap(settings)
+    backup, notes = _meant(settings, name)
+    _refuse_another_app(settings, backup, force)
+    source = staging.verified(settings, backup, only, tell)
+    plan = plan_source(settings, source, force, tell)
+    plan = replace(plan, migrate=migrate, notes=(*notes, *plan.notes))
+    return _rehearsed(settings, plan, expect_loss, tell) if migrate else plan
+
+
+def _rehearsed(settings: Settings, plan: RestorePlan, expect_loss: Collection[str], tell: Listener) -> RestorePlan:
+    _refuse_to_migrate(settings, plan.verdict)
+    if plan.verdict is None or plan.verdict.relation == "same":
+        return plan
+    with staging.rehearsed(settings, plan.source, plan.verdict.target, tell) as (migrated, rehearsed):
+        upgrade.refuse_loss(rehearsed, expect_loss)
+        live = plan.live if plan.live.trouble else replace(plan.live, changes=_changes_to(settings, migrated, tell))
+    lost = tuple(f"The migration loses {one.text}, as expected." for one in rehearsed.losses)
+    return replace(
+        plan,
+        live=live,
+        rehearsed=rehearsed,
+        revisions_after=version_table.at(settings, rehearsed.found, tell),
+        rows_after=rehearsed.found.facts.rows,
+        notes=(*plan.notes, *lost),
+    )
+
+
+def _changes_to(settings: Settings, source: Source, tell: Listener) -> Mapping[str, Changes]:
+    with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
+        return _compare_rows(moment, database.count_rows(moment), source, False, tell)
+
+
+def _meant(settings: Settings, name: str) -> tuple[Backup, tuple[str, ...]]:
+    """The backup of that name; for `latest` also what was passed over, which belongs into the plan."""
+    if name != store.LATEST:
+        return store.find(settings, name), ()
+    latest = store.latest(settings)
+    return latest.backup, (latest.sentence,) if latest.passed_over else ()
+
+
+def _refuse_another_app(settings: Settings, backup: Backup, force: bool) -> None:
+    metadata = backup.metadata
+    if force or metadata is None or reliable.is_own(settings, metadata):
+        return
+    owner = shown(reliable.owner_of(metadata))
+    raise Refused(
+        f"{backup.path} is a backup of another app: {owner}, and this is {settings.app_id}.",
+        hint="--force restores it all the same. BACKUP_APP_ID says which backups are this app's.",
+    )
+
+
+def plan_source(settings: Settings, source: Source, force: bool, tell: Listener) -> RestorePlan:
+    """The plan for a source that is verified already: a backup, or a database made from a dump."""
+    verdict = None
+    if source.database:
+        verdict = source.undecided or schema.classify(settings, source.revisions, tell)
+    _require_writable(settings, source)
+    live = _look_at_live(settings, source, tell)
+    if verdict and verdict.relation == "no_migrations":
+        verdict = replace(verdict, reason=_schemas_compared(settings, source, live, tell))
+    if verdict:
+        schema.refuse_unless_restorable(verdict, live.revisions, source.git, force)
+    summary = _look_at_uploads(settings, source, tell)
+    needs = _needs(settings, source, live, summary)
+    _require_space(needs)
+    shown = {str(folder): needed for folder, needed in needs}
+    notes = (*_notes(settings, source, live, verdict), *_about_uploads(source, summary))
+    rows = source.facts.rows if source.facts else {}
+    return RestorePlan(
+        source,
+        verdict,
+        live,
+        summary,
+        shown,
+        notes,
+        revisions_after=source.revisions,
+        rows_after=rows,
+        can_undo=not (source.database and live.trouble),
+    )
+
+
+def restore_backup(settings: Settings, plan: RestorePlan, tell: Listener = silence, clock: Clock = utc_now) -> Restored:
+    """The live data is as in the backup, proven, and what was there before is in a safety copy.
+
+    Raises before anything live was touched, or after it went back by itself; either way the message says so.
+    """
+    with at_work(settings, f"restore of {plan.source.name}", tell, clock, [plan.source.name]) as work:
+        recovery.recover_under_lock(settings, work.tell)
+        return restore_source(settings, plan, work.tell, clock)
+
+
+def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock: Clock) -> Restored:
+    """`restore_backup` for a verb that holds the lock already."""
+    heard: list[str] = []
+    listen = collecting(tell, heard)
+    with staging.claimed(settings, tell):
+        _refuse_staged(settings)
+        with database.watching(settings.database) as watch:
+            before = watch.version()
+            safety = _make_safety_copy(settings, plan.source, listen, clock)
+            found = _begin(settings, plan, safety, listen, clock)
+            proof, found = _apply(settings, found, _Commits(watch, before), listen, clock)
+    _share_from_now_on(settings, plan, safety)
+    if found.facts and found.facts.index_flaws:
+        listen(Warned(index_flaws.sentence(settings, found.facts.index_flaws)))
+    left = store.read(settings, found.safety or safety.name)
+    return Restored(
+        source=plan.source.name,
+        safety=left.name,
+        verdict=_verdict(settings, plan, found, tell),
+        rows=proof.facts.rows if proof else {},
+        revisions=(found.revisions or ()) if proof else (),
+        uploads=plan.uploads,
+        warnings=tuple(heard),
+        can_undo=plan.source.database is None or holds_database(left),
+        kept=_raw_files(settings, left) if plan.source.database else (),
+    )
+
+
+def holds_database(backup: Backup) -> bool:
+    """Whether a restore could bring its database back: it has one, and not as the raw files of a broken one."""
+    metadata = backup.metadata
+    return bool(metadata and metadata.database_file and not (metadata.database and metadata.database.raw))
+
+
+def _raw_files(settings: Settings, safety: Backup) -> tuple[Path, ...]:
+    if holds_database(safety):
+        return ()
+    names = [settings.database.name, *(path.name for path in database.sidecars(settings.database))]
+    return tuple(path for path in (safety.path / name for name in names) if path.exists())
+
+
+def _verdict(settings: Settings, plan: RestorePlan, found: Journal, tell: Listener) -> SchemaVerdict | None:
+    """How what is live now stands to this code; of what the app's own command migrated nothing more is known."""
+    if found.revisions is None or (plan.migrate and plan.verdict and plan.verdict.relation == "no_migrations"):
+        return None
+    return plan.source.undecided or schema.classify(settings, found.revisions, tell)
+
+
+def _refuse_other_outcome(plan: RestorePlan, staged: Source) -> None:
+    """What was shown is what is done: a migration that now gives another result than in the rehearsal is not taken."""
+    if plan.rehearsed and (staged.facts is None or staged.facts.rows != plan.rows_after):
+        raise upgrade.MigrationFailed(
+            "The migration gave other rows than in the rehearsal; nothing was changed.", hint="Try again."
+        )
+
+
+def _refuse_staged(settings: Settings) -> None:
+    """Nothing may be staged now that was not when an earlier run's was finished."""
+    for folder in staging.live_folders(settings):
+        if staging_area.owner_of_area(folder):
+            raise Locked(f"Another restore began in {folder} just now; nothing was changed.", hint="Type: `recover`")
+
+
+def _begin(settings: Settings, plan: RestorePlan, safety: Backup, tell: Listener, clock: Clock) -> Journal:
+    """Everything is staged, and the journal is on disk; where that is not sure nothing is left of either."""
+    identity = staging_area.identify(settings.dir, safety.name)
+    try:
+        found = _stage(settings, plan, safety, identity, tell, clock)
+        journal.write(settings.dir, found)
+        return found
+    except BaseException:  # or the next command would go on unasked
+        _give_up(settings, identity.id)
+        raise
+
+
+def _give_up(settings: Settings, restore: str) -> None:
+    """It never was: nothing live was touched, or it is as it was."""
+    journal.remove(settings.dir)
+    staging.unstage(settings, restore)
+
+
+def _stage(
+    settings: Settings, plan: RestorePlan, safety: Backup, identity: Identity, tell: Listener, clock: Clock
+) -> Journal:
+    wanted = plan.source.facts if not plan.migrate else None
+    is_there = bool(wanted and _has(safety.metadata, wanted))
+    copies = (safety.path / UPLOADS_FOLDER,)
+    staged = staging.stage(settings, plan.source, identity, plan.migrate, copies, tell, same_database=is_there)
+    _refuse_other_outcome(plan, staged)
+    found = recovery.journal_of(settings, staged, identity, [safety.name], clock)
+    if is_there:
+        tell(Notice("The database is as in the backup already: it stays as it is."))
+        found = replace(found, database=False)
+    return found
+
+
+def _share_from_now_on(settings: Settings, plan: RestorePlan, safety: Backup) -> None:
+    """Where more came back than was there, the next backup is to share with what came, not with the safety copy."""
+    kept = safety.metadata.uploads.bytes if safety.metadata and safety.metadata.uploads else 0
+    backup = settings.dir / plan.source.name
+    if settings.uploads and plan.uploads and plan.uploads.bytes > kept and manifest.has_checksums(backup):
+        files_cache.follow_restore(settings, backup, settings.uploads, selection.of(settings).leaves_out)
+
+
+def _require_writable(settings: Settings, source: Source) -> None:
+    """`SourceUnreadable` where a restore would fail for want of permission, before anything is done."""
+    wanted = [settings.database, settings.database.parent] if source.database else []
+    wanted += [settings.uploads] if source.uploads and settings.uploads else []
+    for path in wanted:
+        if path.exists() and not os.access(path, os.W_OK):
+            raise _not_writable(path)
+
+
+def _not_writable(path: Path) -> SourceUnreadable:
+    return SourceUnreadable(
+        f"{path} cannot be written; nothing was changed.",
+        hint=f"Run as the user who owns it (ls -ld {path}), or see `doctor`.",
+    )
+
+
+def _look_at_live(settings: Settings, source: Source, tell: Listener) -> Live:
+    with files_cache.newest(settings, source.uploads is not None) as earlier:
+        skip = selection.of(settings).leaves_out if source.uploads and settings.uploads else None
+        unsaved = walk.measure(settings.uploads, skip, earlier)[1] if skip and settings.uploads else 0
+        is_saved = bool(earlier and earlier.database and earlier.database == database.signature(settings.database))
+        is_wanted = bool(is_saved and earlier and source.facts and _has(earlier.metadata, source.facts))
+    if source.database is None:
+        return Live(unsaved=unsaved)
+    try:
+        with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
+            found = database.look(moment)
+            changes = _compare_rows(moment, found.facts.rows, source, is_wanted, tell)
+    except SourceBroken as error:
+        return Live(unsaved=unsaved, trouble=error.message)
+    unsaved += 0 if is_saved else found.facts.size
+    facts = found.facts
+    return Live(
+        _revisions(settings, found, tell), facts.rows, facts.size, facts.encoding, unsaved, is_wanted, changes=changes
+    )
+
+
+def _schemas_compared(settings: Settings, source: Source, live: Live, tell: Listener) -> str:
+    """For an app without Alembic: whether the two databases are made alike, and where the migrations of each are."""
+    assert source.database is not None
+    if live.trouble:
+        return "The live database cannot be read, so the schemas are not compared."
+    with (
+        database.open_sealed(source.database) as sealed,
+        database.snapshot(settings.database, settings.busy_timeout) as moment,
+    ):
+        other = app_migrations.differing(app_migrations.schema_of(sealed), app_migrations.schema_of(moment))
+        at, now = app_migrations.facts(sealed), app_migrations.facts(moment)
+    said = "It is the same schema as the live one."
+    if other:
+        more = f" and {len(other) - 10} more" if len(other) > 10 else ""
+        said = f"The schema differs from the live one: {', '.join(map(shown, other[:10]))}{more}."
+    if at and now:
+        said += f" The last migration of {at.tool} in it is {shown(at.last)}; live it is {shown(now.last)}."
+    return said
+
+
+def _revisions(settings: Settings, found: database.Inspection, tell: Listener) -> tuple[str, ...]:
+    """Where the live database is; nowhere in particular where env.py cannot say in which table that stands."""
+    try:
+        return version_table.at(settings, found, tell)
+    except schema.CannotRead:
+        return ()
+
+
+def _compare_rows(
+    moment: sqlite3.Connection, now: Mapping[str, int], source: Source, is_same: bool, tell: Listener
+) -> Mapping[str, Changes]:
+    """How the rows of each table will change; small tables first, so that the time is enough for most of them."""
+    after = source.facts.rows if source.facts else {}
+    both = sorted(now.keys() & after.keys(), key=lambda name: (max(now[name], after[name]), name))
+    if is_same or source.database is None:
+        return dict.fromkeys(both, Changes())
+    tell(Step("Comparing the rows"))
+    return rows.count_changes(moment, both, source.database, COMPARING)
+
+
+def _has(kept: Metadata | None, wanted: DatabaseFacts) -> bool:
+    """Whether a backup's database is the wanted one, byte for byte."""
+    return bool(kept and kept.database and not kept.database.raw and kept.database.sha256 == wanted.sha256)
+
+
+def _look_at_uploads(settings: Settings, source: Source, tell: Listener) -> diff.Summary | None:
+    if not source.uploads or not settings.uploads:
+        return None
+    tell(Step("Comparing the uploads"))
+    unreadable: list[str] = []
+    found = staging.differences(settings, source, lambda path, _error: unreadable.append(path), tell)
+    summary, closed = diff.summarise(found, settings.uploads)
+    if closed:
+        raise _not_writable(closed)
+    return replace(summary, unreadable=tuple(unreadable))
+
+
+def _needs(settings: Settings, source: Source, live: Live, summary: diff.Summary | None) -> list[tuple[Path, int]]:
+    """Bytes by folder: the safety copy; the staged database, a page-sized copy of it and its WAL; staged uploads."""
+    needs = [(settings.dir, live.unsaved)]
+    if source.facts and not live.is_wanted:
+        needs.append((settings.database.parent, 3 * source.facts.size))
+    if summary and settings.uploads:
+        needs.append((settings.uploads, summary.bytes))
+    return needs
+
+
+def _require_space(needs: Iterable[tuple[Path, int]]) -> None:
+    """Room for all of it, folders of one file system counted together."""
+    together: dict[int, tuple[Path, int]] = {}
+    for folder, needed in needs:
+        place = next(path for path in (folder, *folder.parents) if path.exists())
+        device = os.stat(place).st_dev
+        together[device] = (folder, together.get(device, (folder, 0))[1] + needed)
+    for folder, needed in together.values():
+        space.require(needed, folder, "This restore")
+
+
+def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdict | None) -> Iterable[str]:
+    if verdict and verdict.relation == "unreadable":
+        yield f"The schema cannot be compared with this code. {verdict.needs}"
+    if live.trouble:
+        yield f"{live.trouble} What is there of it is kept in the safety copy, as files that `undo` cannot restore."
+    if live.encoding and source.facts and source.facts.encoding != live.encoding:
+        yield f"The encoding changes from {live.encoding} to {source.facts.encoding}: restart the app afterwards."
+    if source.facts and source.facts.index_flaws:
+        yield f"An index of this backup does not match its table: {source.facts.index_flaws[0]}. All rows are there."
+    if source.uploads and settings.uploads is None:
+        yield "The backup's uploads stay in it: BACKUP_UPLOADS names no folder to put them back to."
+    if source.uploads is None and source.database is not None:
+        yield "The uploads stay as they are."
+    if source.database is None:
+        yield "The database stays as it is."
+
+
+def _about_uploads(source: Source, summary: diff.Summary | None) -> Iterable[str]:
+    if source.meaning.lost:
+        yield f"The backup's uploads have {source.meaning.lost}: what is live keeps its own."
+    if paths := summary.unreadable if summary else ():
+        more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+        yield f"What cannot be read stays as it is: {shown(paths[0])}{more}."
+
+
+def _make_safety_copy(settings: Settings, source: Source, tell: Listener, clock: Clock) -> Backup:
+    with_uploads = bool(source.uploads and settings.uploads and settings.uploads.is_dir())
+    order = Order(kind="pre_restore", note=f"before the restore of {source.name}", uploads=with_uploads)
+    tell(Notice("Making a safety copy of what is there now."))
+    return make_backup(settings, order, tell, clock).backup
+
+
+def _refuse_to_migrate(settings: Settings, verdict: SchemaVerdict | None) -> None:
+    if (
+        verdict is None
+        or verdict.relation in ("same", "behind")
+        or verdict.migrates_by_itself(settings.migrate_command)
+    ):
+        return
+    raise Refused(f"--migrate has no way from here: {verdict.reason}", hint="Restore without --migrate.")
+
+
+@dataclass
+class _Commits:
+    """Whether others committed to the live database: since the safety copy; and since nobody else could any more."""
+
+    watch: database.Watch
+    before: int | None
+    locked_at: int | None = None
+    was_locked: bool = False
+
+    def lock(self) -> bool:
+        """From here on nobody else can; whether anyone did, which may be so where it cannot be known."""
+        self.locked_at, self.was_locked = self.watch.version(), True
+        return self.locked_at is None or self.locked_at != self.before
+
+    def is_untouched(self) -> bool:
+        """Whether the database surely is as it was when others were locked out."""
+        return not self.was_locked or (self.locked_at is not None and self.watch.version() == self.locked_at)
+
+
+def _apply(
+    settings: Settings, found: Journal, commits: _Commits, tell: Listener, clock: Clock
+) -> tuple[database.Inspection | None, Journal]:
+    try:
+        found = _replace_database(settings, found, commits, tell, clock)
+        return recovery.finish_uploads(settings, recovery.database_is_done(settings, found), tell), found
+    except _Untouched as untouched:
+        _give_up(settings, found.id)
+        raise untouched.reason from None
+    except BaseException as error:
+        recovery.turn_back(settings, _as_written(settings, found), error, tell, clock)
+        raise
+
+
+def _as_written(settings: Settings, found: Journal) -> Journal:
+    """The journal with the safety copies that it names on disk by now."""
+    with contextlib.suppress(BackupError, OSError):
+        if written := journal.read(settings.dir):
+            return replace(found, safety=written.safety, kept=written.kept)
+    return found
+
+
+class _Untouched(Exception):
+    """The live data is as it was before, for this reason."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _replace_database(settings: Settings, found: Journal, commits: _Commits, tell: Listener, clock: Clock) -> Journal:
+    if not found.database:
+        return found
+
+    def keep() -> None:
+        nonlocal found
+        if commits.lock() and keeping.standing(settings, found) == "unknown":
+            found = keeping.keep(settings, found, False, tell, clock)
+
+    try:
+        recovery.replace_database(settings, found, keep, tell)
+    except BaseException as error:
+        if _is_untouched(error, commits):
+            raise _Untouched(error) from error
+        raise
+    return found
+
+
+def _is_untouched(error: BaseException, commits: _Commits) -> bool:
+    """Whether the live database is surely as it was, after this error."""
+    if _is_of_the_disk(error):
+        return False  # a commit may have got into the WAL all the same, where the next to open it replays it
+    # What SQLite refused it did not do; an interrupt may come just after its commit.
+    return isinstance(error, BackupError) or commits.is_untouched()
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
+    code = getattr(error.__cause__, "sqlite_errorname", "")
+    return isinstance(error, OSError) or code.startswith(("SQLITE_IOERR", "SQLITE_FULL"))

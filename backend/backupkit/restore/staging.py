@@ -1,0 +1,300 @@
+"""What a restore prepares before it touches anything live: a source, verified, and its staging beside the live data."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from backupkit.config.settings import Settings
+from backupkit.fs import disk, process, space, staging_area, tree
+from backupkit.fs.staging_area import AreaPart, Identity
+from backupkit.migrations import schema, upgrade, version_table
+from backupkit.migrations.upgrade import Rehearsed
+from backupkit.model.backup import UPLOADS_FOLDER, Backup, DatabaseFacts, Flaw, GitFacts, Metadata, Part, SchemaVerdict
+from backupkit.model.errors import Damaged
+from backupkit.model.events import Listener, Notice, Progress, Step, Warned, silence
+from backupkit.model.names import shown
+from backupkit.repository import files_cache, integrity, lock, manifest, store
+from backupkit.sqlite import database
+from backupkit.uploads import diff, selection, walk
+
+_OLDER = "Try an older backup: `list`."
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is restored: files that were verified, and what of the tree is meant beside their contents."""
+
+    name: str
+    database: Path | None
+    uploads: Path | None
+    facts: DatabaseFacts | None = None
+    revisions: tuple[str, ...] = ()
+    meaning: diff.Meaning = diff.Meaning()  # noqa: RUF009 - it is frozen
+    git: GitFacts | None = None
+    undecided: SchemaVerdict | None = None
+
+
+def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listener) -> Source:
+    """The backup, or the one part of it, as a source: every byte of that compared with what was sealed."""
+    metadata = store.trusted(backup)
+    file = backup.path / metadata.database_file if metadata.database_file and only != "uploads" else None
+    tree = backup.path / UPLOADS_FOLDER if metadata.uploads_included and only != "database" else None
+    if file is None and tree is None:
+        raise Damaged(f"{backup.path} holds nothing that can be restored.", hint="Try another backup: `list`.")
+    if tree and (tree.is_symlink() or not tree.is_dir()):
+        raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
+    source = Source(backup.name, file, tree, git=metadata.git)
+    opened: list[sqlite3.Connection] = []
+    with process.beside(metadata.database.size if metadata.database and file else 0) as beside:
+        looking = beside.submit(_with_database, settings, source, metadata.database, opened.append) if file else None
+        try:
+            meaning = _meaning(backup, only, tell)
+            return replace(looking.result() if looking else source, meaning=meaning)
+        except BaseException:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # it has ended already
+                for connection in opened:
+                    connection.interrupt()
+            raise
+
+
+def _meaning(backup: Backup, only: Part | None, tell: Listener) -> diff.Meaning:
+    """What of the backup's uploads is meant, once all of it was compared with what was sealed."""
+    metadata = store.trusted(backup)
+    if not manifest.has_checksums(backup.path):
+        tell(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
+        return diff.Meaning(owners=False)
+    found: list[walk.Survey] = []
+    _refuse_altered(backup, metadata, only, found.append, tell)
+    recorded = metadata.uploads
+    if not found or not recorded or recorded.attributes is None:
+        return diff.Meaning()
+    lost = integrity.lost(metadata, found[0])
+    is_linked = bool(recorded.hard_links) if integrity.keeps_hard_links(recorded, found[0]) else None
+    return diff.Meaning(True, integrity.keeps_attributes(recorded, found[0]), is_linked, lost)
+
+
+def _refuse_altered(
+    backup: Backup,
+    metadata: Metadata,
+    only: Part | None,
+    hear: Callable[[walk.Survey], None],
+    tell: Listener,
+) -> None:
+    tell(Step("Verifying the backup", backup.size_bytes))
+    flaws = list(integrity.file_flaws(backup.path, metadata, integrity.Digests(_adding_up(tell)), only, hear))
+    if flaws:
+        more = f" (and {len(flaws) - 1} more)" if len(flaws) > 1 else ""
+        raise Damaged(
+            f"The backup {backup.path} is damaged: {flaws[0].text}{more}; nothing was changed.",
+            hint=_way_out(backup.name, {_part_of(flaw) for flaw in flaws}) if only is None else _OLDER,
+        )
+    told = [flaw for flaw in backup.flaws if only is None or _part_of(flaw) == only]
+    if told:
+        tell(Notice(f"The last verify of {backup.name} found: {told[0].text}. Its files are as written."))
+
+
+def _part_of(flaw: Flaw) -> Part:
+    return "uploads" if flaw.path.split("/")[0] == UPLOADS_FOLDER else "database"
+
+
+def _way_out(name: str, damaged: set[Part]) -> str:
+    if damaged == {"uploads"}:
+        return f"Its database is as written: `restore {name} --only database`. An older backup: `list`."
+    return f"`verify {name}` names all of it. {_OLDER}"
+
+
+def _with_database(
+    settings: Settings, source: Source, recorded: DatabaseFacts | None, opened: Callable[[sqlite3.Connection], None]
+) -> Source:
+    """The source with what its database holds; its checksum is the recorded one, which is compared beside this."""
+    assert source.database is not None
+    if recorded and recorded.raw:
+        raise Damaged(
+            f"{source.database} is kept as it was found: a database that could not be read. It cannot be restored.",
+            hint="Its files are there for a specialist; --only uploads restores the uploads.",
+        )
+    if source.database.is_symlink() or not source.database.is_file() or source.database.stat().st_size == 0:
+        raise Damaged(f"{source.database} is missing, empty or a link.", hint=_OLDER)
+    check = database.check_for(source.database.stat().st_size)
+    found = database.examine(source.database, check, opened=opened)
+    if found.problems:
+        raise Damaged(f"{source.database} is damaged: {found.problems[0]}.", hint=_OLDER)
+    kept = recorded or replace(found.facts, sha256=disk.hash_file(source.database))
+    flaws = found.facts.index_flaws or kept.index_flaws
+    mode = recorded.journal_mode if recorded else database.header_mode(source.database)
+    facts = replace(found.facts, sha256=kept.sha256, journal_mode=mode, mode=kept.mode, index_flaws=flaws)
+    return at_its_revisions(settings, replace(source, facts=facts), found)
+
+
+def at_its_revisions(settings: Settings, source: Source, found: database.Inspection) -> Source:
+    """The source, with where its database is, or with why that is undecided."""
+    try:
+        return replace(source, revisions=version_table.at(settings, found))
+    except schema.CannotRead as error:
+        undecided = SchemaVerdict("unreadable", (), (), reason=error.message, needs=error.hint)
+        return replace(source, revisions=found.revisions or (), undecided=undecided)
+
+
+def claimed(settings: Settings, tell: Listener) -> AbstractContextManager[None]:
+    """No other restore is at work on this live data until the block ends, whatever its backups folder is."""
+    return lock.claimed(live_folders(settings), settings.lock_timeout, tell)
+
+
+def stage(
+    settings: Settings,
+    source: Source,
+    identity: Identity,
+    migrate: bool,
+    copies: tuple[Path, ...],
+    tell: Listener = silence,
+    same_database: bool = False,
+) -> Source:
+    """Everything that goes live lies beside it, checked and on disk; nothing live is touched. Fails tidily.
+
+    `copies` are trees that hold what is live: only what they have may be replaced. A database that is live already
+    (`same_database`) is not staged. Returns what was staged: with `migrate` that is at another revision than the
+    source. The caller has claimed the live data.
+    """
+    try:
+        if source.database and not same_database:
+            _make_area(settings.database.parent, "database", identity)
+        if source.uploads and settings.uploads:
+            _make_area(settings.uploads, "uploads", identity)
+        with process.beside(source.facts.size if source.facts else 0) as beside:
+            is_wanted = source.database and not same_database
+            staging = beside.submit(_stage_database, settings, source, identity) if is_wanted else None
+            if source.uploads and settings.uploads:
+                _stage_uploads(settings, settings.uploads, source, identity, copies, tell)
+            source = staging.result() if staging else source
+        if source.database and migrate:
+            source = _migrate_staged(settings, source, tell)
+    except BaseException:
+        unstage(settings, identity.id)
+        raise
+    return source
+
+
+def stage_database(settings: Settings, source: Source, identity: Identity) -> Source:
+    """The source's database lies beside the live one, as `stage` leaves it. Fails tidily."""
+    try:
+        _make_area(settings.database.parent, "database", identity)
+        return _stage_database(settings, source, identity)
+    except BaseException:
+        unstage(settings, identity.id)
+        raise
+
+
+def _make_area(live: Path, part: AreaPart, identity: Identity) -> None:
+    disk.make_folder(live)
+    staging_area.make(live, identity)
+    staging_area.add(live, part, identity)
+
+
+def _stage_database(settings: Settings, source: Source, identity: Identity) -> Source:
+    assert source.database is not None and source.facts is not None
+    staged = staged_database(settings)
+    with staging_area.opened(settings.database.parent, "database", identity.id) as area:
+        checksum = disk.copy_and_hash(source.database, staged.name, area.folder)
+    if checksum != source.facts.sha256:
+        raise Damaged(f"{source.database} changed while it was staged.", hint="Try again.")
+    database.require_usable(staged, source.database)
+    # One that a person copied may say WAL, and would make the live one say so too.
+    database.seal(staged)
+    database.match_page_size(staged, settings.database, settings.busy_timeout)
+    disk.sync_tree(staged.parent)
+    return source
+
+
+@contextlib.contextmanager
+def rehearsed(settings: Settings, source: Source, target: str, tell: Listener) -> Iterator[tuple[Source, Rehearsed]]:
+    """The source as it is after the migration, which was run on a copy; the copy is gone when the block ends.
+
+    It lies in a draft in the backups folder, with a lock in it as long as that lives.
+    """
+    assert source.database is not None and source.facts is not None
+    tell(Step("Rehearsing the migration on a copy"))
+    space.require(2 * source.facts.size, settings.dir, "The rehearsal of the migration")
+    folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}rehearsal-", dir=settings.dir))
+    try:
+        with lock.held(folder, f"rehearsal of {source.name}", 0):
+            copy = folder / settings.database.name
+            disk.copy_file(source.database, copy)
+            done = upgrade.migrate_copy(settings, copy, target, tell=tell)
+            yield replace(source, database=copy, facts=done.found.facts), done
+    finally:
+        disk.remove_tree(folder)
+
+
+def _migrate_staged(settings: Settings, source: Source, tell: Listener) -> Source:
+    """The staged database, brought to this code's revision and checked; the live one was not opened."""
+    assert source.facts is not None
+    tell(Step("Migrating the staged copy"))
+    staged = staged_database(settings)
+    target = schema.classify(settings, source.revisions).target
+    found = upgrade.migrate_copy(settings, staged, target, tell=tell).found
+    disk.sync_tree(staged.parent)
+    facts = replace(found.facts, journal_mode=source.facts.journal_mode, mode=source.facts.mode)
+    return at_its_revisions(settings, replace(source, facts=facts), found)
+
+
+def _stage_uploads(
+    settings: Settings, live: Path, source: Source, identity: Identity, copies: tuple[Path, ...], tell: Listener
+) -> None:
+    assert source.uploads is not None
+    owner = None if source.meaning.owners else disk.owner_of(live)
+    places = diff.Places(live, source.uploads, copies, owner)
+
+    if source.meaning.lost:
+        tell(Warned(f"{source.uploads} has {source.meaning.lost}: what is live keeps its own."))
+
+    def stays(path: str, error: OSError) -> None:
+        tell(Warned(f"{shown(path)} cannot be read ({error.strerror}), and stays as it is."))
+
+    diff.stage(differences(settings, source, stays, silence), places, identity.id, tell=tell)
+    disk.sync_tree(staging_area.place_of(live, "uploads"))
+
+
+def differences(
+    settings: Settings, source: Source, unreadable: tree.Unreadable, tell: Listener
+) -> Iterator[diff.Difference]:
+    """What the live uploads differ in from the source's; what an index tells is not read."""
+    assert settings.uploads is not None and source.uploads is not None
+    if settings.uploads.exists() and not settings.uploads.is_dir():
+        walk.require(settings.uploads)
+    with files_cache.newest(settings, with_uploads=True) as earlier:
+        yield from diff.differences(
+            settings.uploads, source.uploads, source.meaning, selection.of(settings), unreadable, earlier, tell
+        )
+
+
+def unstage(settings: Settings, restore: str | None) -> None:
+    """Nothing that the restore with that id staged is left in the app's folders, nor the beginning of it."""
+    for folder in live_folders(settings):
+        staging_area.remove(folder, restore)
+
+
+def staged_database(settings: Settings) -> Path:
+    """Where the database to be restored is prepared: beside the live one, in the same mount."""
+    return staging_area.place_of(settings.database.parent, "database") / settings.database.name
+
+
+def live_folders(settings: Settings) -> list[Path]:
+    """The app's folders that a restore stages in."""
+    return [settings.database.parent, *([settings.uploads] if settings.uploads else [])]
+
+
+def _adding_up(tell: Listener) -> Callable[[int], None]:
+    done = 0
+
+    def add(count: int) -> None:
+        nonlocal done
+        done += count
+        tell(Progress(done))
+
+    return add

@@ -1,0 +1,58 @@
+"""Take the last restore back: restore the safety copy it made. That makes one itself, so it can be taken back too."""
+
+from __future__ import annotations
+
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Part
+from backupkit.model.errors import Damaged, NoSuchBackup
+from backupkit.model.events import Listener, silence
+from backupkit.repository import flags, reliable, store
+from backupkit.restore.restore import RestorePlan, holds_database, plan_restore
+
+
+def plan_undo(settings: Settings, force: bool = False, tell: Listener = silence) -> RestorePlan:
+    """The plan that takes the last restore back, of the part that it was of.
+
+    Raises `NoSuchBackup` where there is no safety copy to go back to, `Damaged` where it holds no database, since there
+    was none that could be read.
+    """
+    name, part = _last_restore(settings)
+    if name is None:
+        hint = "`list` shows the backups there are."
+        raise NoSuchBackup(f"No restore left a safety copy in {settings.dir}.", hint=hint)
+    backup = store.find(settings, name)
+    metadata = store.trusted(backup)
+    # A migration touched the database alone: uploads that came since stay.
+    part = "database" if metadata.kind == "pre_migration" else part
+    if part != "uploads" and not holds_database(backup):
+        only = f" Its uploads: `restore {name} --only uploads`." if metadata.uploads_included else ""
+        raise Damaged(
+            f"The last restore cannot be taken back: it replaced a database that was missing or broken. "
+            f"{backup.path} keeps what was there of it.",
+            hint=f"Restore another backup: `list`.{only}",
+        )
+    return plan_restore(settings, name, part, force=force, tell=tell)
+
+
+def goes_back_to(settings: Settings) -> str | None:
+    """The name of the safety copy that `undo` restores, if there ever was one."""
+    return _last_restore(settings)[0]
+
+
+def _last_restore(settings: Settings) -> tuple[str | None, Part | None]:
+    last = flags.last_restore(settings.dir)
+    return last if last and not _is_another_apps(settings, last[0]) else (_newest_safety_copy(settings), None)
+
+
+def _is_another_apps(settings: Settings, name: str) -> bool:
+    """Whether the last restore in this folder was one of another app that shares it."""
+    metadata = store.read(settings, name).metadata if store.is_backup(settings.dir / name) else None
+    return metadata is not None and not reliable.is_own(settings, metadata)
+
+
+def _newest_safety_copy(settings: Settings) -> str | None:
+    """What is left to go by where the state was lost."""
+    for backup in store.own_backups(settings):
+        if backup.metadata and backup.metadata.kind == "pre_restore":
+            return backup.name
+    return None

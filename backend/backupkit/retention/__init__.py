@@ -1,0 +1,1 @@
+"""Retention: which backups are kept, by rules that are pure functions, and their removal."""

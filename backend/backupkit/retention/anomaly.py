@@ -1,0 +1,84 @@
+"""Is a new backup as large as the ones before it? What shrank at once may be lost: a pure comparison.
+
+It is measured against the least that the last usual backups had, so that a table which comes and goes alarms nobody.
+An unusual backup is no measure for the next one until it is accepted; after a fortnight it is how things are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+
+from backupkit.fs.space import human
+from backupkit.model.backup import Backup, Metadata
+from backupkit.model.names import shown
+
+RECENT = 5
+PATIENCE = timedelta(days=14)
+# Less than that is too little to say anything by.
+_LEAST = {"rows": 20, "files": 10, "bytes": 1 << 20}
+
+Figures = Mapping[tuple[str, str], int]
+"""How much there is of something, by what it is and its unit."""
+
+
+def unusual(new: Metadata, earlier: Sequence[Backup], drop: int) -> tuple[str, ...]:
+    """A sentence for each thing of which there is less than before by more than `drop` percent.
+
+    `earlier` are the backups there are, newest first. A safety copy is never unusual: it may hold a disaster.
+    """
+    if new.kind == "pre_restore":
+        return ()
+    alike = [backup for backup in earlier if _is_earlier_state(backup, new)]
+    return tuple(sentence for part in (_database, _uploads) for sentence in _shrunk(part, new, alike, drop))
+
+
+def _is_earlier_state(backup: Backup, new: Metadata) -> bool:
+    """Whether the backup shows what the same app held at an earlier time."""
+    one = backup.metadata
+    if one is None or one.database is None or one.is_raw or backup.state == "damaged":
+        return False
+    return one.app_id == new.app_id and one.kind != "pre_restore" and one.created_at <= new.created_at
+
+
+def _database(metadata: Metadata) -> Figures:
+    if metadata.database is None:
+        return {}
+    rows = {(f"table {shown(name)}", "rows"): number for name, number in metadata.database.rows.items()}
+    return {("database", "bytes"): metadata.database.size, **rows}
+
+
+def _uploads(metadata: Metadata) -> Figures:
+    found = metadata.uploads
+    return {("uploads", "files"): found.files, ("uploads", "bytes"): found.bytes} if found else {}
+
+
+def _shrunk(part: Callable[[Metadata], Figures], new: Metadata, alike: list[Backup], drop: int) -> Iterator[str]:
+    now, measure = part(new), _measure(part, new, alike)
+    for what, unit in measure[0] if now and measure else ():
+        if (what, unit) not in now and _was_migrated(new, alike):
+            continue  # a table that a migration dropped or renamed
+        least = min(figures.get((what, unit), 0) for figures in measure)
+        there = now.get((what, unit), 0)
+        if least >= _LEAST[unit] and there * 100 < least * (100 - drop):
+            yield f"{what}: {_told(there, unit)}, down from {_told(least, unit)}"
+
+
+def _was_migrated(new: Metadata, alike: list[Backup]) -> bool:
+    before = alike[0].metadata
+    return before is not None and before.revisions != new.revisions
+
+
+def _measure(part: Callable[[Metadata], Figures], new: Metadata, alike: list[Backup]) -> list[Figures]:
+    """What the last usual backups had that have this part at all."""
+    found = [(backup, figures) for backup in alike if backup.metadata and (figures := part(backup.metadata))]
+    usual = [figures for backup, figures in found if not backup.unusual and _is_recent(backup, new)]
+    return (usual or [figures for _, figures in found])[:RECENT]
+
+
+def _is_recent(backup: Backup, new: Metadata) -> bool:
+    return backup.metadata is not None and new.created_at - backup.metadata.created_at <= PATIENCE
+
+
+def _told(number: int, unit: str) -> str:
+    return human(number) if unit == "bytes" else f"{number:,} {unit}"

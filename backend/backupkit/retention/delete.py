@@ -1,0 +1,46 @@
+"""Delete one backup, pin it, unpin it. A deleted backup loses its name in one step, and then its content."""
+
+from __future__ import annotations
+
+from backupkit.config.settings import Settings
+from backupkit.fs import disk
+from backupkit.model.backup import Backup
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import Refused
+from backupkit.model.events import Listener, silence
+from backupkit.repository import flags, store, verification
+from backupkit.repository.operation import at_work
+from backupkit.restore.recovery import recover_under_lock
+
+
+def deletable(settings: Settings, name: str) -> Backup:
+    """The backup of that very name, which may be deleted; `NoSuchBackup`, or `Refused` for one that is pinned."""
+    if name == store.LATEST:
+        raise Refused("Which backup is the latest changes: name the one to delete.", hint="`list` shows the names.")
+    backup = store.find(settings, name)
+    if backup.pinned:
+        raise Refused(f"The backup {backup.path} is pinned.", hint=f"If you mean it: `unpin {name}`, then delete it.")
+    return backup
+
+
+def delete_backup(settings: Settings, name: str, tell: Listener = silence, clock: Clock = utc_now) -> Backup:
+    """The backup is gone, or whole: it never is under its name in part. Returns what it was."""
+    with at_work(settings, f"delete of {name}", tell, clock, [name]) as work:
+        recover_under_lock(settings, work.tell)
+        backup = deletable(settings, name)
+        work.about(backup)
+        disk.discard_tree(store.draft_of(settings, name), backup.path)
+        verification.forget(settings.dir, name)
+        return backup
+
+
+def set_pin(settings: Settings, name: str, pinned: bool, tell: Listener = silence, clock: Clock = utc_now) -> Backup:
+    """The backup is pinned, which keeps it from being deleted and removed by retention; or it is no more."""
+    with at_work(settings, f"{'pin' if pinned else 'unpin'} of {name}", tell, clock, [name]) as work:
+        recover_under_lock(settings, work.tell)
+        backup = store.find(settings, name, work.tell)
+        work.about(backup)
+        (flags.put if pinned else flags.take)(settings.dir, flags.PINNED, backup.name)
+        if not pinned:
+            flags.take(settings.dir, flags.HELD, backup.name)
+        return store.read(settings, backup.name)

@@ -1,0 +1,159 @@
+"""Remove the backups that the policy lets go. Each loses its name first, in one step, and then its content."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from backupkit.config.settings import Settings
+from backupkit.fs import disk
+from backupkit.model.backup import Backup
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import Refused
+from backupkit.model.events import Listener, Notice, Step, Warned, collecting, silence
+from backupkit.remotes.push import unpushed
+from backupkit.repository import flags, integrity, store
+from backupkit.repository.operation import at_work
+from backupkit.restore.recovery import recover_under_lock
+from backupkit.restore.undo import goes_back_to
+from backupkit.retention import rules
+from backupkit.retention.rules import Known, Policy, Verdict
+from backupkit.verify.verify import verify_backups
+
+_CHECKED_WITHIN = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """A verdict for each backup, newest first; `stopped` says why nothing is removed now, `limit` how much at once."""
+
+    policy: Policy
+    verdicts: tuple[Verdict, ...]
+    stopped: str
+    limit: int
+
+    @property
+    def removals(self) -> tuple[Backup, ...]:
+        """What is to go, newest first."""
+        return tuple(verdict.backup for verdict in self.verdicts if not verdict.keep)
+
+    @property
+    def needs_force(self) -> bool:
+        """Whether it is more than one run removes by itself."""
+        return 0 < self.limit < len(self.removals)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was removed, and what a person should look at."""
+
+    removed: tuple[Backup, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def plan_prune(settings: Settings, clock: Clock = utc_now) -> PrunePlan:
+    """Which backups would be removed now, which not, and why. Looks only."""
+    found, policy = store.all_backups(settings), rules.policy_of(settings)
+    undone = goes_back_to(settings)
+    known = Known(
+        app_id=settings.app_id,
+        now=clock(),
+        zone=settings.zone,
+        reserved=unpushed(settings) | ({undone: "undo goes back to it"} if undone else {}),
+        undated={
+            backup.name: changed for backup in found if not backup.metadata for changed in store.last_changed(backup)
+        },
+    )
+    decision = rules.decide(policy, _measured(found, known), known)
+    return PrunePlan(policy, decision.verdicts, decision.stopped, settings.prune_limit)
+
+
+def _measured(found: list[Backup], known: Known) -> list[Backup]:
+    """The backups, where those that are counted on are called damaged if their sizes are not what they should be."""
+    wrong: dict[str, Backup] = {}
+    for backup in rules.counted_on(found, known):
+        assert backup.metadata
+        with contextlib.suppress(FileNotFoundError):  # it was removed while we look
+            if flaws := tuple(integrity.size_flaws(backup.path, backup.metadata)):
+                wrong[backup.name] = replace(backup, state="damaged", flaws=flaws)
+    return [wrong.get(backup.name, backup) for backup in found]
+
+
+def check_counted_on(settings: Settings, tell: Listener = silence, clock: Clock = utc_now) -> str:
+    """Every byte of the backups that are counted on when others go, unless they were checked within a day.
+
+    What was found is kept, so that the next plan knows. Returns why one could not be checked; empty if all were.
+    """
+    known = Known(settings.app_id, clock(), settings.zone)
+    counted = rules.counted_on(store.all_backups(settings), known)
+    stale = [one for one in counted if not one.checked_at or clock() - one.checked_at > _CHECKED_WITHIN]
+    done = verify_backups(settings, stale, tell=tell, clock=clock) if stale else []
+    return next((f"{one.backup.name} could not be checked: {one.failure.message}" for one in done if one.failure), "")
+
+
+def prune_backups(
+    settings: Settings, plan: PrunePlan, force: bool = False, tell: Listener = silence, clock: Clock = utc_now
+) -> Pruned:
+    """What the plan shows is removed, and nothing else; each backup is gone or whole, whenever the run is killed.
+
+    The newest backups, which are counted on then, are checked before. It is decided again under the lock: what has a
+    reason to stay by then stays. Raises `Refused` where more is to
+    go than the limit allows, unless `force`; and `Locked`.
+    """
+    refuse_many(plan, force)
+    if not plan.verdicts:
+        return Pruned()
+    warnings: list[str] = []
+    doubt = check_counted_on(settings, tell, clock) if plan.removals else ""
+    with at_work(settings, "prune", tell, clock) as work:
+        listener = collecting(work.tell, warnings)
+        recover_under_lock(settings, listener)
+        agreed = _still_agreed(plan, plan_prune(settings, clock), doubt, listener)
+        removed = tuple(backup for backup in agreed if _remove(settings, backup, listener))
+        work.about(*removed)
+        flags.forget_all_but(settings.dir, store.taken_names(settings))
+    return Pruned(removed, tuple(warnings))
+
+
+def refuse_many(plan: PrunePlan, force: bool) -> None:
+    """`Refused` where more is to go than one run removes by itself, unless a person says so."""
+    if plan.needs_force and not force:
+        raise Refused(
+            f"{len(plan.removals)} backups would be removed at once, and the limit is {plan.limit};"
+            " nothing was removed.",
+            hint="Read the table, then: `prune --force`. BACKUP_PRUNE_LIMIT sets the limit.",
+        )
+
+
+def accept(settings: Settings, name: str, tell: Listener = silence) -> Backup:
+    """What is unusual about the backup is as it should be: it stops retention no more, and is what later ones are
+    measured by."""
+    with at_work(settings, f"accept {name}", tell, names=[name]) as work:
+        recover_under_lock(settings, work.tell)
+        backup = store.find(settings, name)
+        flags.put(settings.dir, flags.ACCEPTED, backup.name)
+        return store.read(settings, backup.name)
+
+
+def _still_agreed(plan: PrunePlan, now: PrunePlan, doubt: str, tell: Listener) -> list[Backup]:
+    """What both plans let go, oldest first: what is lost by an error in the middle is then the least."""
+    if stopped := now.stopped or doubt.rstrip("."):
+        tell(Warned(f"Nothing is removed: {stopped}."))
+    if doubt and not now.stopped:
+        return []
+    shown, current = ({backup.name for backup in one.removals} for one in (plan, now))
+    for verdict in now.verdicts:
+        if verdict.keep and verdict.backup.name in shown:
+            tell(Notice(f"{verdict.backup.name} stays after all: {', '.join(verdict.reasons)}."))
+    return [backup for backup in reversed(plan.removals) if backup.name in current]
+
+
+def _remove(settings: Settings, backup: Backup, tell: Listener) -> bool:
+    tell(Step(f"removing {backup.name}"))
+    try:
+        disk.discard_tree(store.draft_of(settings, backup.name), backup.path)
+    except OSError as error:
+        tell(Warned(f"{backup.path} could not be removed: {error.strerror}."))
+        return False
+    return True

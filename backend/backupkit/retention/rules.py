@@ -1,0 +1,267 @@
+"""Which backups stay, which may go, and why. A pure decision: it looks at nothing but what it is given.
+
+A backup goes only if no reason speaks for it. Reasons come from the policy (buckets as restic's `forget` has them)
+and from safeguards that no policy overrules; and while the newest backup is damaged or unusual, nothing goes at all.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Backup
+from backupkit.model.names import shown
+from backupkit.model.span import Span, parse_span
+from backupkit.repository.reliable import owner_of
+
+_NO_SPAN = Span()
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_RULES = {"keep_last", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within"}
+_SAFETY_RULES = {"keep_pre_restore", "keep_pre_migration", "keep_safety_within"}
+
+Reason = tuple[Backup, str]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is wanted; 0 and an empty span mean: no such rule. `newest` is how many of all may stay, `floor` how many
+    good ones stay whatever their age."""
+
+    last: int = 0
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+    yearly: int = 0
+    within: Span = _NO_SPAN
+    pre_restore: int = 0
+    pre_migration: int = 0
+    safety_within: Span = _NO_SPAN
+    newest: int = 0
+    floor: int = 1
+
+    @property
+    def of_routine(self) -> bool:
+        """Whether there is any rule for the backups that are made by themselves."""
+        return any((self.last, self.daily, self.weekly, self.monthly, self.yearly, self.within))
+
+    @property
+    def of_kinds(self) -> bool:
+        """Whether anything but "the newest so many of all" is wanted."""
+        return any((self.of_routine, self.pre_restore, self.pre_migration, self.safety_within))
+
+
+@dataclass(frozen=True)
+class Known:
+    """What else the decision rests on: whose backups, when and where it is, and what speaks for single ones.
+
+    `reserved` is a reason by name, for what others need of a backup. `undated` is when a folder was last changed
+    whose metadata cannot be trusted: it may be the newest backup.
+    """
+
+    app_id: str
+    now: datetime
+    zone: ZoneInfo
+    reserved: Mapping[str, str] = field(default_factory=dict)
+    undated: Mapping[str, datetime] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the backup stays, and everything that speaks for that; or why it may go."""
+
+    backup: Backup
+    keep: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict for each backup, newest first. `stopped` says why nothing may go now; empty otherwise."""
+
+    verdicts: tuple[Verdict, ...]
+    stopped: str = ""
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The policy that is set. Who sets `max_backups` and no rule wants just that: the default rules then yield."""
+    newest = settings.max_backups
+    floor = min(settings.min_keep, newest) if newest else settings.min_keep
+    if newest and settings.model_fields_set.isdisjoint(_RULES | _SAFETY_RULES):
+        return Policy(newest=newest, floor=floor)
+    return Policy(
+        last=settings.keep_last,
+        daily=settings.keep_daily,
+        weekly=settings.keep_weekly,
+        monthly=settings.keep_monthly,
+        yearly=settings.keep_yearly,
+        within=parse_span(settings.keep_within),
+        pre_restore=settings.keep_pre_restore,
+        pre_migration=settings.keep_pre_migration,
+        safety_within=parse_span(settings.keep_safety_within),
+        newest=newest,
+        floor=floor,
+    )
+
+
+def decide(policy: Policy, backups: Iterable[Backup], known: Known) -> Decision:
+    """A verdict with its reasons for each backup."""
+    found = sorted(backups, key=lambda backup: (_moment(backup), backup.name), reverse=True)
+    out_of_reach = {backup.name: reason for backup in found if (reason := _out_of_reach(backup, known))}
+    ours = [backup for backup in found if backup.name not in out_of_reach]
+    reasons = defaultdict(list, {name: [reason] for name, reason in out_of_reach.items()})
+    for backup, reason in (*_safeguards(policy, ours, known), *_wanted(policy, ours, known.zone)):
+        reasons[backup.name].append(reason)
+    stopped = _suspicion(found, known)
+    return Decision(tuple(_verdict(policy, backup, reasons[backup.name], stopped) for backup in found), stopped)
+
+
+def _verdict(policy: Policy, backup: Backup, reasons: list[str], stopped: str) -> Verdict:
+    if reasons or stopped:
+        return Verdict(backup, True, tuple(reasons) or ("nothing goes now",))
+    return Verdict(backup, False, ("beyond the newest" if policy.newest else "no rule keeps it",))
+
+
+def _out_of_reach(backup: Backup, known: Known) -> str:
+    """Why the backup is none of retention's business, and takes no other's place; empty if it is one to decide on."""
+    metadata = backup.metadata
+    if metadata is None:
+        return "damaged: nobody knows what it is"
+    if (owner := owner_of(metadata)) != known.app_id:
+        return f"of another app: {shown(owner)}" if owner else "of an unknown app"
+    if metadata.created_at > known.now:
+        return "dated in the future"
+    return "damaged: look at it, then delete it" if backup.state == "damaged" else ""
+
+
+def _safeguards(policy: Policy, ours: list[Backup], known: Known) -> Iterator[Reason]:
+    normal = [backup for backup in ours if _kind(backup) != "pre_restore"]
+    newest = {backup.name: backup for group in (ours, normal, *_groups(normal)) for backup in group[:1]}
+    yield from ((backup, "the newest") for backup in newest.values())
+    for group in _groups(backup for backup in ours if backup.state == "proven"):
+        yield from ((backup, "the newest proven") for backup in group[:1])
+    yield from ((backup, "pinned") for backup in ours if backup.pinned)
+    yield from ((backup, known.reserved[backup.name]) for backup in ours if backup.name in known.reserved)
+    for group in _groups(backup for backup in normal if _is_good(backup)):
+        yield from _numbered("good", policy.floor, group)
+
+
+def _wanted(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
+    """What the policy itself asks for."""
+    allowed = list(_numbered("newest", policy.newest, ours))
+    if not policy.newest:
+        yield from _by_kind(policy, ours, zone)
+    elif not policy.of_kinds:
+        yield from allowed
+    else:
+        names = {backup.name for backup, _ in allowed}
+        yield from (reason for reason in _by_kind(policy, ours, zone) if reason[0].name in names)
+
+
+def _by_kind(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
+    yield from ((backup, "manual") for backup in ours if _kind(backup) == "manual")
+    routine = [backup for backup in ours if _kind(backup) in ("auto", "scheduled")]
+    yield from ((backup, "unchecked") for backup in routine if backup.state == "unchecked")
+    if not policy.of_routine:
+        yield from ((backup, "no rule for its kind") for backup in routine)
+    for group in _groups(backup for backup in routine if backup.state != "unchecked"):
+        yield from _buckets(policy, group, zone)
+        yield from _young(policy.within, group, ours, zone)
+    for kind, number in (("pre_restore", policy.pre_restore), ("pre_migration", policy.pre_migration)):
+        copies = [backup for backup in ours if _kind(backup) == kind]
+        if not number and not policy.safety_within:
+            yield from ((backup, "no rule for its kind") for backup in copies)
+        for group in _groups(copies):
+            yield from _numbered(kind, number, group)
+        yield from _young(policy.safety_within, copies, ours, zone)
+
+
+def _groups(backups: Iterable[Backup]) -> tuple[list[Backup], list[Backup]]:
+    """With uploads and without: a backup of the database alone never takes the place of a whole one."""
+    whole: list[Backup] = []
+    part: list[Backup] = []
+    for backup in backups:
+        (whole if backup.metadata and backup.metadata.uploads_included else part).append(backup)
+    return whole, part
+
+
+def _buckets(policy: Policy, group: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
+    yield from _numbered("last", policy.last, group)
+    yield from _newest_of_each("daily", policy.daily, group, lambda moment: moment.date(), zone)
+    yield from _newest_of_each("weekly", policy.weekly, group, lambda moment: moment.isocalendar()[:2], zone)
+    yield from _newest_of_each("monthly", policy.monthly, group, lambda moment: (moment.year, moment.month), zone)
+    yield from _newest_of_each("yearly", policy.yearly, group, lambda moment: moment.year, zone)
+
+
+def _newest_of_each(
+    rule: str, number: int, group: list[Backup], period: Callable[[datetime], object], zone: ZoneInfo
+) -> Iterator[Reason]:
+    """The newest backup of each of the latest periods that have one: gaps use nothing up."""
+    newest: dict[object, Backup] = {}
+    for backup in group:
+        newest.setdefault(period(_moment(backup).astimezone(zone)), backup)
+    yield from _numbered(rule, number, newest.values())
+
+
+def _numbered(rule: str, number: int, backups: Iterable[Backup]) -> Iterator[Reason]:
+    for place, backup in zip(range(1, number + 1), backups, strict=False):
+        yield backup, f"{rule} {place} of {number}"
+
+
+def _young(span: Span, group: list[Backup], ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
+    """Measured from the newest backup, not from now: a clock that jumps makes nothing old."""
+    if span and ours:
+        limit = span.before(_moment(ours[0]), zone)
+        yield from ((backup, f"within {span} of the newest") for backup in group if _moment(backup) > limit)
+
+
+def _suspicion(found: list[Backup], known: Known) -> str:
+    """What is wrong with a backup that is counted on; empty if nothing is."""
+    counted = counted_on(found, known)
+    for backup in counted:
+        if doubt := _doubt(backup):
+            return f"the newest backup {backup.name} is {doubt}"
+    latest = _moment(counted[0]) if counted else _LONG_AGO
+    for name, changed in sorted(known.undated.items()):
+        if latest < changed <= known.now:
+            return f"{name} is damaged, and may be the newest backup"
+    return ""
+
+
+def counted_on(found: Iterable[Backup], known: Known) -> list[Backup]:
+    """The backups that what is removed leaves as the newest: the newest whole one, and a later one of the database.
+
+    `found` is newest first. Safety copies, other apps' backups and those dated in the future are not counted on.
+    """
+    ours = [backup for backup in found if _is_of_now(backup, known) and _kind(backup) != "pre_restore"]
+    whole, _ = _groups(ours)
+    return list({backup.name: backup for backup in (*ours[:1], *whole[:1])}.values())
+
+
+def _doubt(backup: Backup) -> str:
+    if backup.state == "damaged":
+        return "damaged"
+    if backup.metadata and backup.metadata.database and (flaws := backup.metadata.database.index_flaws):
+        return f"made of a database with an index that does not match its table ({flaws[0]})"
+    more = f"; and {len(backup.unusual) - 1} more" if len(backup.unusual) > 1 else ""
+    return f"unusual ({backup.unusual[0]}{more})" if backup.unusual else ""
+
+
+def _is_of_now(backup: Backup, known: Known) -> bool:
+    metadata = backup.metadata
+    return metadata is not None and owner_of(metadata) == known.app_id and metadata.created_at <= known.now
+
+
+def _is_good(backup: Backup) -> bool:
+    return backup.state in ("checked", "proven") and not (backup.metadata and backup.metadata.is_raw)
+
+
+def _kind(backup: Backup) -> str:
+    return backup.metadata.kind if backup.metadata else ""
+
+
+def _moment(backup: Backup) -> datetime:
+    return backup.metadata.created_at if backup.metadata else _LONG_AGO

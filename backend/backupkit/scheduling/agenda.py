@@ -1,0 +1,21 @@
+"""What a scheduler will do next. Looks only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from backupkit.config.settings import Settings
+from backupkit.model.clock import Clock, utc_now
+from backupkit.repository import history, store
+from backupkit.scheduling import planner, scheduler_lock
+from backupkit.scheduling.planner import Due
+
+_COUNT = 10
+
+
+def next_runs(settings: Settings, clock: Clock = utc_now) -> tuple[list[Due], bool]:
+    """The next ten runs, what is overdue first; and whether there is a scheduler at work to do them."""
+    now = clock()
+    past = planner.past_of(settings, store.all_backups(settings), history.read(settings.dir).operations, now)
+    past = replace(past, seed=scheduler_lock.seed(settings.dir))
+    return planner.upcoming(settings, past, now, _COUNT), scheduler_lock.is_anyone_on(settings.dir)

@@ -1,0 +1,226 @@
+"""What is to be done next, and when, and why: by the settings, by what was done, and by the time. Pure.
+
+The calendar of the configured zone says when a run is due; what is on disk says whether it has been. So a run that was
+missed is made up, and one that was made is not made again, whatever was switched off, changed or killed in between.
+
+A time that the clock leaps over comes once, as much later as the leap is long. A time that the clock comes by twice
+counts the first time; only what comes in every hour comes in the repeated hour too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from backupkit.config.cron import LONGEST, Cron, daily, parse_cron, parse_time
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Backup, Metadata
+from backupkit.model.operation import Operation
+from backupkit.repository import reliable
+
+Rules = tuple[Cron, ...]
+Task = Literal["backup", "test restore"]
+TASKS: tuple[Task, ...] = ("backup", "test restore")  # in the order in which they are done when both are due
+_COMMANDS: dict[Task, str] = {"backup": "backup", "test restore": "test-restore"}  # as the history names them
+_FIRST_PAUSE = timedelta(minutes=15)  # after a failure; twice as long after each further one
+_RECENT = timedelta(hours=1)  # a backup this young need not be made again because the scheduler starts
+_CLOCKS_DIFFER = timedelta(hours=1)  # what is dated later than this from now says nothing
+_WEEK, _HORIZON = 8, 400  # days
+
+
+@dataclass(frozen=True)
+class Past:
+    """What was done so far: the moment of the last of each task, and the failed attempts since, oldest first.
+
+    `started` is when the scheduler began. `seed` makes the jitter of this place another than that of the next.
+    """
+
+    last: Mapping[Task, datetime] = field(default_factory=dict)
+    failed: Mapping[Task, Sequence[datetime]] = field(default_factory=dict)
+    started: datetime | None = None
+    seed: str = ""
+
+
+@dataclass(frozen=True)
+class Due:
+    """A task, the moment it is to be done (UTC; it may have passed), and why then."""
+
+    task: Task
+    at: datetime
+    why: str
+
+
+def past_of(settings: Settings, backups: Iterable[Backup], operations: Sequence[Operation], now: datetime) -> Past:
+    """What the backups on disk and the history tell: a scheduled backup counts as long as it is there and sound."""
+    backups = tuple(backups)
+    made = [one.metadata.created_at for one in backups if one.metadata and _counts(settings, one, one.metadata)]
+    tested = [one.proven_at for one in backups if one.proven_at]
+    tested += [one.started_at for one in operations if _is_over(one)]
+    last: dict[Task, datetime] = {}
+    for task, moments in zip(TASKS, (made, tested), strict=True):
+        if credible := [moment for moment in moments if is_credible(moment, now)]:
+            last[task] = max(credible)
+    return Past(last, {task: _failures(operations, task, last.get(task)) for task in TASKS})
+
+
+def is_credible(moment: datetime, now: datetime) -> bool:
+    """Whether something can have been done then: a clock that was wrong must not stop the timetable for years."""
+    return moment <= now + _CLOCKS_DIFFER
+
+
+def _counts(settings: Settings, backup: Backup, metadata: Metadata) -> bool:
+    return metadata.kind == "scheduled" and reliable.is_own(settings, metadata) and backup.is_usable
+
+
+def _is_over(operation: Operation) -> bool:
+    """A test restore that came to an end, good or bad: a bad one was told, and the next takes another backup."""
+    return operation.command == "test-restore" and operation.outcome in ("success", "warning", "failure")
+
+
+def _failures(operations: Sequence[Operation], task: Task, since: datetime | None) -> tuple[datetime, ...]:
+    """Attempts of a scheduler's that came to nothing; the history has the newest first."""
+    return tuple(
+        one.started_at
+        for one in reversed(operations)
+        if one.command == _COMMANDS[task]
+        and one.who.through == "scheduler"
+        and one.has_failed
+        and (since is None or one.started_at > since)
+    )
+
+
+def next_due(settings: Settings, past: Past, now: datetime) -> list[Due]:
+    """The next run of each task, the earliest first; nothing where nothing is to be done by itself."""
+    found = [due for task in TASKS if (due := _next_of(settings, past, now, task))]
+    return sorted(found, key=lambda due: max(due.at, now))
+
+
+def upcoming(settings: Settings, past: Past, now: datetime, count: int) -> list[Due]:
+    """The next so many runs, if each goes well and takes no time."""
+    found: list[Due] = []
+    for due in next_due(settings, past, now):
+        at = max(due.at, now)
+        found.append(Due(due.task, at, due.why))
+        for _ in range(count - 1):
+            later = _regular(settings, past, at, due.task)
+            if later is None:
+                break
+            found.append(later)
+            at = later.at
+    return sorted(found, key=lambda due: due.at)[:count]
+
+
+def longest_gap(settings: Settings, now: datetime, task: Task = "backup") -> timedelta | None:
+    """The longest time from one run of the task to the next; None where there is no timetable for it."""
+    rules = rules_for(settings, task)
+    moments: list[datetime] = []
+    first = now.astimezone(settings.zone).date()
+    for number in range(_HORIZON if rules else 0):
+        moments += _moments(rules, settings.zone, first + timedelta(number))
+        if number >= _WEEK and len(moments) > 2:
+            break
+    return max((later - earlier for earlier, later in pairwise(sorted(moments))), default=None)
+
+
+def rules_for(settings: Settings, task: Task) -> Rules:
+    """The times at which it is due by the settings; an expression of cron stands instead of the daily time."""
+    if not settings.enabled:
+        return ()
+    if task == "test restore":
+        return (parse_cron(settings.test_schedule),) if settings.test_schedule else ()
+    if settings.schedule:
+        return tuple(parse_cron(one) for one in settings.schedule)
+    return (daily(parse_time(settings.backup_time)),) if settings.automatic_daily else ()
+
+
+def _next_of(settings: Settings, past: Past, now: datetime, task: Task) -> Due | None:
+    owed = _owed(settings, past, now, task)
+    regular = _regular(settings, past, now, task)
+    if owed is None or (regular and regular.at <= owed.at):
+        return regular
+    return owed
+
+
+def _owed(settings: Settings, past: Past, now: datetime, task: Task) -> Due | None:
+    """What has come due and was not done, or not well."""
+    rules, last = rules_for(settings, task), past.last.get(task)
+    slot, why = preceding(rules, settings.zone, now), ", ".join(rule.text for rule in rules)
+    at = slot and _jittered(settings, rules, slot, past.seed)
+    if last is None:
+        why = "there was none yet"
+    elif at and at < now - timedelta(minutes=1):
+        why = f"missed at {settings.local(at):%Y-%m-%d %H:%M}"
+    if task == "backup" and _wanted_at_start(settings, past):
+        slot = at = past.started
+        why = "at the start"
+    if slot is None or at is None or (last is not None and last >= slot):
+        return None
+    if failed := [moment for moment in past.failed.get(task, ()) if slot <= moment <= now]:
+        at = failed[-1] + _FIRST_PAUSE * 2 ** min(len(failed) - 1, 10)
+        why = f"again, after {len(failed)} that failed"
+    return Due(task, at, why)
+
+
+def _wanted_at_start(settings: Settings, past: Past) -> bool:
+    """Not if there is one of just before: a container that crashes in a loop would make one each time."""
+    if not (settings.enabled and settings.backup_on_start and past.started):
+        return False
+    last = past.last.get("backup")
+    return last is None or last < past.started - _RECENT
+
+
+def _regular(settings: Settings, past: Past, now: datetime, task: Task) -> Due | None:
+    rules = rules_for(settings, task)
+    slot = following(rules, settings.zone, now)
+    if slot is None:
+        return None
+    return Due(task, _jittered(settings, rules, slot, past.seed), ", ".join(rule.text for rule in rules))
+
+
+def _jittered(settings: Settings, rules: Rules, slot: datetime, seed: str) -> datetime:
+    """The moment, later by a part of the jitter that is always the same for it, and before the next one."""
+    after = following(rules, settings.zone, slot)
+    room = (after - slot).total_seconds() / 2 if after else settings.jitter
+    part = int.from_bytes(hashlib.sha256(f"{seed} {slot.isoformat()}".encode()).digest()[:4]) / 2**32
+    return slot + timedelta(seconds=int(part * min(settings.jitter, room)))
+
+
+def following(rules: Rules, zone: ZoneInfo, now: datetime) -> datetime | None:
+    """The first moment after now at which one of the rules comes."""
+    first = now.astimezone(zone).date() - timedelta(1)
+    for number in range(LONGEST if rules else 0):
+        # Two days: what the clock leaps over around midnight may come later than the first of the next day.
+        days = (first + timedelta(number), first + timedelta(number + 1))
+        if moments := [one for day in days for one in _moments(rules, zone, day) if one > now]:
+            return min(moments)
+    return None
+
+
+def preceding(rules: Rules, zone: ZoneInfo, now: datetime) -> datetime | None:
+    """The last moment, now included, at which one of the rules came."""
+    last = now.astimezone(zone).date()
+    for number in range(LONGEST if rules else 0):
+        days = (last - timedelta(number), last - timedelta(number + 1))
+        if moments := [one for day in days for one in _moments(rules, zone, day) if one <= now]:
+            return max(moments)
+    return None
+
+
+@lru_cache(maxsize=16)  # the same few days are asked for again and again
+def _moments(rules: Rules, zone: ZoneInfo, day: date) -> frozenset[datetime]:
+    return frozenset(moment for rule in rules if rule.on(day) for moment in _moments_of(rule, zone, day))
+
+
+def _moments_of(rule: Cron, zone: ZoneInfo, day: date) -> Iterator[datetime]:
+    for wall in rule.times:
+        local = datetime.combine(day, wall, zone)
+        first = local.astimezone(UTC)  # of a time that is leapt over: by the offset before the leap, so after it
+        yield first
+        if rule.every_hour and (second := local.replace(fold=1).astimezone(UTC)) > first:
+            yield second

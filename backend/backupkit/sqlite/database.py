@@ -1,0 +1,794 @@
+"""The SQLite database: copied from one moment, looked into, put back through SQLite itself.
+
+The live file is never opened, hashed or copied but through SQLite: closing a second handle on it would drop the
+locks of the process we may be running in. It is never renamed over while it works, and never checkpointed by us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import sqlite3
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from backupkit.fs import descriptors, disk, process
+from backupkit.model.backup import AppMigrations, DatabaseFacts
+from backupkit.model.errors import BackupError, Damaged, NoSpace, SourceBroken, SourceLocked, SourceUnreadable
+from backupkit.model.events import Listener, Notice, Progress, Step, Waiting, silence
+from backupkit.repository import files_cache
+from backupkit.sqlite import app_migrations, engine
+
+SIDECARS = ("-wal", "-shm", "-journal")
+# FULL compares each index with its table too: three to six times the work, 0.5 s for so many bytes.
+QUICK, FULL, FULL_UP_TO = "quick_check(5)", "integrity_check(100)", 128 << 20
+_MOST_INDEX_FLAWS = 5
+_BROKEN_CHECK = "CHECK constraint failed in "
+_SEARCH_INDEX = re.compile(
+    r'malformed inverted index for FTS\d table main\.(.+)|fts5: corruption found reading blob -?\d+ from table "(.+)"'
+)
+_PAGES = 2048  # a step small enough for a live bar and for Ctrl-C
+_POLL = 0.0002  # seconds between tries for a lock: a busy writer lets go of it for a moment only, and SQLite asks less
+_BUSY = ("locked", "busy")
+_LACKING = (
+    "no such collation",
+    "no such function",
+    "no such module",
+    "unknown function",
+    "no such tokenizer",
+    "unknown tokenizer",
+    "error in tokenizer constructor",
+    "SQL logic error",
+)
+_HEADER, _WRITE_VERSION = 20, 18  # bytes of it, and the place in it: sqlite.org/fileformat.html
+_WHOLE_HEADER = 100
+# In it: the version just named, how often the file and the schema were changed, and by which version of SQLite last.
+_COUNTERS = ((18, 20), (24, 28), (40, 44), (92, 100))
+VERSION_TABLE = "alembic_version"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a look into a database gave: its facts, its revisions, and what is wrong with it (nothing, if sound).
+
+    `versions` has the revisions in every table that may be the one where Alembic keeps them, by the table's name.
+    """
+
+    facts: DatabaseFacts
+    versions: Mapping[str, tuple[str, ...]]
+    fingerprint: str
+    problems: tuple[str, ...] = ()
+    migrations: AppMigrations | None = None
+
+    @property
+    def revisions(self) -> tuple[str, ...] | None:
+        """Those in Alembic's usual table; None where there is none."""
+        return self.versions.get(VERSION_TABLE)
+
+
+def require(live: Path) -> None:
+    """The live database is a file with something in it: `SourceBroken` or `SourceUnreadable` otherwise."""
+    try:
+        facts = os.stat(live)
+    except FileNotFoundError as error:
+        hint = "Set BACKUP_DATABASE to where it is; `config` shows the settings in force."
+        raise SourceBroken(f"There is no database at {live}.", hint) from error
+    except OSError as error:
+        hint = f"Run as a user who may read it (ls -ld {live.parent}), or see `doctor`."
+        raise SourceUnreadable(f"The database {live} cannot be reached: {error.strerror}.", hint) from error
+    if not stat.S_ISREG(facts.st_mode):
+        raise SourceUnreadable(f"The database {live} is not a file.", hint="Set BACKUP_DATABASE to the database file.")
+    if facts.st_size == 0:
+        raise SourceBroken(f"The database {live} is empty (0 bytes).", hint="Is BACKUP_DATABASE right? See `config`.")
+
+
+@contextlib.contextmanager
+def snapshot(live: Path, timeout: float, tell: Listener = silence) -> Iterator[sqlite3.Connection]:
+    """One moment of the live database, WAL included, held until the block ends; writers in WAL mode go on.
+
+    Raises `SourceBroken` where it is missing, empty or no database, `SourceUnreadable` where it stays locked.
+    """
+    require(live)
+    try:
+        with contextlib.closing(_open_for_reading(live, timeout, tell)) as connection:
+            yield connection
+    except sqlite3.DatabaseError as error:
+        raise _unreadable(live, error) from error
+
+
+def copy(moment: sqlite3.Connection, target: Path, tell: Listener = silence) -> None:
+    """The moment as one complete file with a rollback-journal header, not yet synced.
+
+    The moment holds its read transaction, so the stepped copy is of one state and never begins again.
+    """
+    try:
+        with contextlib.closing(engine.connect(target)) as copied:
+            copied.execute("PRAGMA synchronous=OFF")  # the draft is synced as a whole
+            moment.backup(copied, pages=_PAGES, progress=_reporter("Copying the database", tell))
+            # The copied header says WAL: opening the sealed copy would leave -wal and -shm beside it.
+            copied.execute("PRAGMA journal_mode=DELETE").fetchone()
+            _read_schema(copied)
+    except sqlite3.OperationalError as error:
+        if _is_full(str(error), target.parent):
+            raise NoSpace(f"The disk is full: {target.parent}.", hint="Make room there, then try again.") from error
+        raise
+
+
+def _read_schema(connection: sqlite3.Connection) -> None:
+    """`sqlite3.DatabaseError` where no app can open it. On a read-only connection SQLite reads no CHECK constraint."""
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+def require_usable(copied: Path, source: Path) -> None:
+    """`Damaged` where no app can open a copy of that source, which passed every check of what may only be read."""
+    try:
+        with contextlib.closing(engine.connect(copied, "mode=rw")) as connection:
+            _read_schema(connection)
+    except sqlite3.DatabaseError as error:
+        raise Damaged(f"{source} is damaged: {error}.", hint="Try an older backup: `list`.") from error
+
+
+def seal(copied: Path) -> None:
+    """The finished file is one file with a rollback-journal header: opening it leaves nothing beside it."""
+    with contextlib.closing(engine.connect(copied, "mode=rw")) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+
+
+def header_mode(copied: Path) -> str:
+    """`wal` or `delete`, as the file itself says it; never for a live database: closing it drops SQLite's locks."""
+    with disk.Opened(copied, os.O_RDONLY | os.O_NOFOLLOW) as handle:
+        return "wal" if os.pread(handle, 1, _WRITE_VERSION) == b"\x02" else "delete"
+
+
+def signature(live: Path) -> str | None:
+    """What changes with every commit to the live database; None where one may just have been and not show yet.
+
+    Only looked at: the stamps of the file and of its WAL.
+    """
+    wal = _facts(live.with_name(live.name + "-wal"))
+    file = _facts(live)
+    stamps = [
+        files_cache.stamp(file) if file else files_cache.UNSETTLED,
+        files_cache.stamp(wal) if wal and wal.st_size else "-",
+    ]
+    return None if files_cache.UNSETTLED in stamps else "; ".join(stamps)
+
+
+def live_size(moment: sqlite3.Connection) -> int:
+    """Bytes of the database as this moment has it."""
+    return int(_pragma(moment, "page_count")) * int(_pragma(moment, "page_size"))
+
+
+def schema_version(moment: sqlite3.Connection) -> int:
+    """What SQLite counts up with every change of the schema."""
+    return int(_pragma(moment, "schema_version"))
+
+
+def page_size(moment: sqlite3.Connection) -> int:
+    """Bytes of a page."""
+    return int(_pragma(moment, "page_size"))
+
+
+def journal_mode(moment: sqlite3.Connection) -> str:
+    """`wal` or `delete` and the like, as the live database has it."""
+    return str(_pragma(moment, "journal_mode"))
+
+
+def inspect(sealed: Path, tell: Listener = silence) -> Inspection:
+    """What the file says of itself, its checksum, and what is wrong with it; nothing is written beside it.
+
+    A file that SQLite cannot read at all raises `Damaged`.
+    """
+    with process.beside(sealed.stat().st_size) as beside:
+        checksum = beside.submit(disk.hash_file, sealed)
+        found = examine(sealed, check_for(sealed.stat().st_size), tell)
+        return replace(found, facts=replace(found.facts, sha256=checksum.result()))
+
+
+def check_for(size: int) -> str:
+    """The check that costs little for a database of so many bytes."""
+    return FULL if size <= FULL_UP_TO else QUICK
+
+
+def mend_of(index_flaws: Sequence[str]) -> str:
+    """The statement that writes such an index anew, from its table."""
+    found = _SEARCH_INDEX.match(index_flaws[0])
+    table = quoted(found[1] or found[2]) if found else ""
+    return f"INSERT INTO {table}({table}) VALUES('rebuild')" if found else "REINDEX"
+
+
+def check_live(live: Path, timeout: float, seconds: float = 5) -> Inspection | None:
+    """What a full check of the live database finds, its facts left out.
+
+    None where that is not known: it cannot be read, is larger than what costs little, or took `seconds`.
+    """
+    try:
+        with snapshot(live, timeout) as moment:
+            if live_size(moment) > FULL_UP_TO:
+                return None
+            deadline = time.monotonic() + seconds
+            moment.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
+            problems, index_flaws = _checked(moment, silence, FULL)
+        problems += (unwritable,) if (unwritable := _unwritable(_header(live))) else ()
+    except SourceBroken as error:
+        if not live.exists():
+            return None
+        return Inspection(DatabaseFacts(size=0, sha256=""), {}, "", (error.message.rstrip("."),))
+    except SourceUnreadable:
+        return None
+    return Inspection(DatabaseFacts(size=0, sha256="", index_flaws=index_flaws), {}, "", problems)
+
+
+def examine(
+    sealed: Path, check: str, tell: Listener = silence, opened: Callable[[sqlite3.Connection], None] | None = None
+) -> Inspection:
+    """`inspect` without reading the file once more for its checksum; `check` is `QUICK` or `FULL`.
+
+    `opened` gets the connection, so that another thread can interrupt it.
+    """
+    try:
+        with open_sealed(sealed) as connection:
+            if opened:
+                opened(connection)
+            found = _inspection(connection, tell, check)
+        with disk.Opened(sealed, os.O_RDONLY) as file:
+            unwritable = _unwritable(os.pread(file, _HEADER, 0))
+        return replace(found, problems=(*found.problems, unwritable)) if unwritable else found
+    except sqlite3.DatabaseError as error:
+        raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
+
+
+def inspect_copy(copied: Path, live: Path, tell: Listener = silence) -> Inspection:
+    """What a fresh copy of the live database holds; what is wrong with it is wrong there: `SourceBroken`."""
+    try:
+        found = inspect(copied, tell)
+        problem = found.problems[0] if found.problems else ""
+    except Damaged as error:
+        problem = str(error.__cause__)
+    if problem:
+        raise SourceBroken(
+            f"The database {live} is damaged: {problem}.",
+            hint="Put a backup back: `list`, then `restore`. `dump` may save what can still be read.",
+        )
+    for table in _with_broken_checks(copied):
+        tell(Notice(f"A row of the table {table} breaks a CHECK of its own, as in the live data."))
+    return found
+
+
+def _with_broken_checks(copied: Path) -> list[str]:
+    """Tables with such a row, in a copy that is ours: SQLite looks at those only where it may write."""
+    if copied.stat().st_size > FULL_UP_TO:
+        return []
+    with contextlib.closing(engine.connect(copied, "mode=rw")) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE sql LIKE '%CHECK%'").fetchone():
+            return []
+        try:
+            found = _reported(connection, "quick_check(100)")
+        except sqlite3.OperationalError:  # what only the app can read
+            return []
+    return sorted({line.removeprefix(_BROKEN_CHECK) for line in found if line.startswith(_BROKEN_CHECK)})
+
+
+def look(connection: sqlite3.Connection) -> Inspection:
+    """Facts, revisions and fingerprint of an open database, without checking its pages."""
+    facts = DatabaseFacts(
+        size=live_size(connection),
+        sha256="",
+        page_size=int(_pragma(connection, "page_size")),
+        journal_mode=journal_mode(connection),
+        encoding=str(_pragma(connection, "encoding")),
+        user_version=int(_pragma(connection, "user_version")),
+        application_id=int(_pragma(connection, "application_id")),
+        rows=count_rows(connection),
+        sqlite_version=sqlite3.sqlite_version,
+    )
+    migrations = app_migrations.facts(connection)
+    return Inspection(facts, versions(connection), fingerprint(connection), migrations=migrations)
+
+
+def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
+    """Rows of every ordinary table, by name; one that only the app can read, or whose name is no text, is left out."""
+    names = ordinary_tables(connection)
+    return {name: rows for name in names if (rows := _rows_of(connection, name)) is not None}
+
+
+def ordinary_tables(connection: sqlite3.Connection) -> list[str]:
+    """The tables that are neither virtual nor SQLite's own, by name; one whose name is no text is left out."""
+    return [row[0] for row in connection.execute(_ORDINARY_TABLES) if _is_text(row[0])]
+
+
+def _is_text(name: str) -> bool:
+    """Whether Python can ask SQLite for it: a name may be any bytes."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in name)
+
+
+def _rows_of(connection: sqlite3.Connection, table: str) -> int | None:
+    try:
+        rows: int = connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchone()[0]
+    except sqlite3.OperationalError as error:
+        if not _is_the_apps_own(error):
+            raise
+        return None
+    return rows
+
+
+def _is_the_apps_own(error: sqlite3.OperationalError) -> bool:
+    """Whether SQLite lacks something that the app brings: no reason to leave the database unprotected.
+
+    A collation, a function, a module, or a tokenizer, of which SQLite from 3.44 on does not say that it lacks it.
+    """
+    return str(error).startswith(_LACKING)
+
+
+def versions(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
+    """The revisions, sorted, in every table that has Alembic's column for them, by the table's name."""
+    shaped = "SELECT 1 FROM pragma_table_info(?) WHERE name = 'version_num'"
+    tables = [one for one in ordinary_tables(connection) if connection.execute(shaped, (one,)).fetchone()]
+    return {one: _version_numbers(connection, one) for one in tables}
+
+
+def _version_numbers(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    return tuple(sorted(str(row[0]) for row in connection.execute(f"SELECT version_num FROM {quoted(table)}")))
+
+
+def fingerprint(connection: sqlite3.Connection) -> str:
+    """SHA-256 of the schema, white space apart: tells a half-applied migration that a revision cannot tell."""
+    columns = ", ".join(f"coalesce(CAST({name} AS TEXT), '')" for name in ("type", "name", "tbl_name", "sql"))
+    rows = connection.execute(f"SELECT {columns} FROM sqlite_master ORDER BY 1, 2, 3")
+    lines = ("\0".join((*row[:3], re.sub(r"\s+", " ", row[3]).strip())) for row in rows)
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def same_content(one: Path, two: Path) -> bool:
+    """Whether two copies hold the same pages; what SQLite counts up in the header when it writes is left out."""
+    with disk.Opened(one, os.O_RDONLY | os.O_NOFOLLOW) as left, disk.Opened(two, os.O_RDONLY | os.O_NOFOLLOW) as right:
+        heads = [os.read(handle, _WHOLE_HEADER) for handle in (left, right)]
+        return len(set(map(_without_counters, heads))) == 1 and disk.same_open(left, right)
+
+
+def _without_counters(head: bytes) -> bytes:
+    blank = bytearray(head)
+    for start, end in _COUNTERS if head.startswith(b"SQLite format 3\0") else ():
+        blank[start:end] = bytes(end - start)
+    return bytes(blank)
+
+
+@contextlib.contextmanager
+def open_sealed(sealed: Path) -> Iterator[sqlite3.Connection]:
+    """A finished file, read-only, with nothing written beside it and no lock taken."""
+    with contextlib.closing(engine.connect(sealed, "mode=ro&immutable=1")) as connection:
+        yield connection
+
+
+def match_page_size(staged: Path, live: Path, timeout: float) -> None:
+    """The staged file has the live page size: a WAL database refuses pages of another size, misleadingly."""
+    try:
+        with snapshot(live, timeout) as moment:
+            wanted = int(_pragma(moment, "page_size"))
+    except SourceBroken:
+        return
+    with contextlib.closing(engine.connect(staged, "mode=rw")) as connection:
+        if int(_pragma(connection, "page_size")) == wanted:
+            return
+        again = staged.with_name(staged.name + ".paged")
+        connection.execute(f"PRAGMA page_size={wanted}")
+        # INTO, because a plain VACUUM may number the rows anew.
+        connection.execute("VACUUM INTO ?", (str(again),))
+    os.replace(again, staged)
+
+
+def replace_live(
+    staged: Path,
+    folder: int,
+    live: Path,
+    timeout: float,
+    wanted: DatabaseFacts,
+    keep: Callable[[], None],
+    tell: Listener = silence,
+) -> None:
+    """The live database holds what the staged file holds: in one SQLite transaction, or not at all.
+
+    Inode, owner, mode and journal mode stay, other processes go on and see the new content at their next
+    transaction. Only a live file that is missing or no database is replaced by renaming. `keep` is called when no
+    other process can write to the live database any more, while it can still be read, and before anything in it
+    changes; what it raises leaves it as it was. `folder` is the open folder that the staged file lies in.
+    Can be repeated. Raises `SourceUnreadable` with who holds it where it stays locked for `timeout` seconds.
+    """
+    if not descriptors.look(staged.name, folder):
+        return  # it is in place already: a repeated run
+    if live.exists():
+        try:
+            return _write_through(staged, live, timeout, keep, tell)
+        except SourceBroken:
+            pass
+    keep()
+    _put_in_place(staged, folder, live, wanted)
+
+
+class Watch:
+    """Tells by its `version` whether anyone committed to the live database; None where that cannot be known."""
+
+    def __init__(self, connection: sqlite3.Connection | None, live: Path) -> None:
+        self._connection, self._live = connection, live
+
+    def version(self) -> int | None:
+        """Another number than before, if anyone committed in between."""
+        try:
+            connection = self._connection
+            return patiently(lambda: _number(connection, "data_version"), self._live, 1) if connection else None
+        except (sqlite3.Error, SourceUnreadable):
+            return None
+
+
+@contextlib.contextmanager
+def watching(live: Path) -> Iterator[Watch]:
+    """A watch over the live database, which leaves its files as they are."""
+    try:
+        connection = _open_live(live, _mode_to_look(live))
+    except sqlite3.Error:
+        yield Watch(None, live)
+        return
+    with contextlib.closing(connection):
+        yield Watch(connection, live)
+
+
+def prove(live: Path, timeout: float, wanted: tuple[str, ...] | None, table: str | None = None) -> Inspection:
+    """The live database opens for writing, is sound, and is at the `wanted` revisions; None wants none in particular.
+
+    `table` is where they stand, if it is not Alembic's usual one.
+
+    Raises `SourceLocked` where that could not be found out, `SourceUnreadable` where it is not so.
+    """
+    with contextlib.closing(_open_live(live)) as connection:
+        patiently(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
+        connection.execute("ROLLBACK")
+        patiently(lambda: _begin_reading(connection, live), live, timeout)
+        if problems := _checked(connection, silence, QUICK)[0]:
+            raise SourceUnreadable(f"{live} is not sound after the restore: {problems[0]}.", hint="Type: `undo`")
+        found = look(connection)
+    at = found.versions.get(table or VERSION_TABLE, ())
+    if wanted is not None and at != wanted:
+        raise SourceUnreadable(
+            f"{live} is at revision {_named(at)} now, not at {_named(wanted)}: another process changed it.",
+            hint="Stop the app, then restore again: --stop",
+        )
+    return found
+
+
+def _named(revisions: tuple[str, ...]) -> str:
+    return ", ".join(revisions) or "none"
+
+
+def keep_raw(live: Path, folder: Path) -> list[str]:
+    """The names of what was there of the live database and its sidecars, copied as they are.
+
+    In a process of its own: closing a handle on a database file here would drop this process's SQLite locks.
+    """
+    present = [path for path in (live, *sidecars(live)) if path.exists()]
+    if present:
+        subprocess.run(["cp", "-p", "--", *map(str, present), str(folder)], check=True, stdin=subprocess.DEVNULL)
+    return [path.name for path in present]
+
+
+def sidecars(live: Path) -> list[Path]:
+    """Where SQLite keeps what is not yet in the file itself."""
+    return [live.with_name(live.name + suffix) for suffix in SIDECARS]
+
+
+def patiently(action: Callable[[], T], live: Path, timeout: float, tell: Listener = silence) -> T:
+    """What the action returns, tried until `timeout` seconds are over while the database is locked."""
+    deadline, said = time.monotonic() + timeout, False
+    while True:
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            if not any(word in str(error) for word in _BUSY):
+                raise
+            if time.monotonic() >= deadline:
+                raise _locked(live, timeout) from error
+        if not said:
+            tell(_waiting(live, timeout))
+            said = True
+        time.sleep(_POLL)
+
+
+def quoted(name: str) -> str:
+    """The name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _facts(path: Path) -> os.stat_result | None:
+    with contextlib.suppress(OSError):
+        return os.stat(path)
+    return None
+
+
+def _open_for_reading(live: Path, timeout: float, tell: Listener) -> sqlite3.Connection:
+    """A connection that holds a read transaction, and whose end leaves the files as they were."""
+    if (mode := _mode_to_look(live)) == "ro":
+        try:
+            return _reading(live, mode, timeout, tell)
+        except sqlite3.OperationalError:
+            pass  # only a writer may roll back what a killed one left
+    return _reading(live, "rw", timeout, tell)
+
+
+def _mode_to_look(live: Path) -> str:
+    """How to open it so that closing leaves the files as they were.
+
+    With a WAL: ro, since the last connection to close would checkpoint it, perhaps into a broken file.
+    Without: rw, since an idle WAL database would be left with an empty one.
+    """
+    return "ro" if live.with_name(live.name + "-wal").exists() else "rw"
+
+
+def _reading(live: Path, mode: str, timeout: float, tell: Listener) -> sqlite3.Connection:
+    connection = _open_live(live, mode)
+    try:
+        patiently(lambda: _begin_reading(connection, live), live, timeout, tell)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _open_live(live: Path, mode: str = "rw") -> sqlite3.Connection:
+    """A connection to a database that exists already: it is never created."""
+    # All waiting is in `patiently`, which hears Ctrl-C.
+    return engine.connect(live, f"mode={mode}", timeout=0, check_same_thread=False)
+
+
+def _begin_reading(connection: sqlite3.Connection, live: Path) -> None:
+    if not connection.in_transaction:
+        connection.execute("BEGIN")
+    if not connection.execute("SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view')").fetchone()[0]:
+        raise SourceBroken(f"The database {live} holds no tables.", hint="Is BACKUP_DATABASE right? See `config`.")
+
+
+def _inspection(connection: sqlite3.Connection, tell: Listener, check: str) -> Inspection:
+    tell(Step("Checking the database"))
+    problems, index_flaws = _checked(connection, tell, check)
+    if problems:
+        return Inspection(DatabaseFacts(size=0, sha256=""), {}, "", problems)
+    found = look(connection)
+    if (
+        not found.facts.rows
+        and not connection.execute("SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view')").fetchone()
+    ):
+        problems = ("it holds no tables",)
+    facts = replace(found.facts, foreign_key_violations=_foreign_key_violations(connection), index_flaws=index_flaws)
+    return replace(found, facts=facts, problems=problems)
+
+
+def _checked(connection: sqlite3.Connection, tell: Listener, check: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is wrong with the database; or else, where every row can be read, what is wrong with its indexes alone."""
+    found = _problems(connection, tell, check)
+    # A quick check looks at all but the content of indexes. What it finds none of is in those.
+    quick = _problems(connection, silence, QUICK) if found and check == FULL else found
+    problems = tuple(one for one in quick if not _SEARCH_INDEX.match(one))
+    return problems, () if problems else tuple(found[:_MOST_INDEX_FLAWS])
+
+
+def _problems(connection: sqlite3.Connection, tell: Listener, check: str) -> list[str]:
+    # A row that breaks a CHECK is no damage, and a read-only connection would not see it: all are to say the same.
+    connection.execute("PRAGMA ignore_check_constraints=ON")
+    try:
+        return _reported(connection, check)
+    except sqlite3.OperationalError as error:
+        if not _is_the_apps_own(error):
+            raise
+        tell(Notice(f"The database could only be checked in part: {error}."))
+    names = [row[0] for row in connection.execute(_STORED_TABLES)]
+    return [problem for name in names if _is_text(name) for problem in _problems_of(connection, check, name)]
+
+
+def _problems_of(connection: sqlite3.Connection, check: str, table: str) -> list[str]:
+    """What is wrong with one table; nothing, where only the app can read it."""
+    try:
+        return _reported(connection, f"{check.partition('(')[0]}({quoted(table)})")
+    except sqlite3.OperationalError as error:
+        if not _is_the_apps_own(error):
+            raise
+        return []
+
+
+def _reported(connection: sqlite3.Connection, check: str) -> list[str]:
+    return [_one_line(row[0]) for row in connection.execute(f"PRAGMA {check}") if row[0] != "ok"]
+
+
+def _one_line(problem: str) -> str:
+    return problem.removeprefix("*** in database main ***\n").replace("\n", "; ")
+
+
+def _foreign_key_violations(connection: sqlite3.Connection) -> int:
+    try:
+        return sum(1 for _ in connection.execute("PRAGMA foreign_key_check"))
+    except sqlite3.OperationalError:  # a key that refers to what is not there: the schema's slip, not the data's
+        return 0
+
+
+def _write_through(staged: Path, live: Path, timeout: float, keep: Callable[[], None], tell: Listener) -> None:
+    with open_sealed(staged) as source, contextlib.closing(_open_live(live)) as target:
+        try:
+            patiently(lambda: target.execute("SELECT count(*) FROM sqlite_master").fetchone(), live, timeout, tell)
+            target.execute("PRAGMA wal_autocheckpoint=0")
+            target.execute("PRAGMA synchronous=EXTRA")  # the folder too: without, a hot journal may come back
+            in_wal_mode = journal_mode(target) == "wal"
+            if not in_wal_mode:
+                _lock_out_writers(target, live, timeout, keep, tell)
+            pages = _number(source, "page_count")
+            tell(Step("Restoring the database", pages, "pages"))
+            copying = _Copying(live, timeout, keep if in_wal_mode else None, tell)
+            # The last step commits: so there is one before it.
+            source.backup(target, pages=max(1, min(_PAGES, pages - 1)), progress=copying.hear, sleep=0)
+        except sqlite3.DatabaseError as error:
+            raise _unreadable(live, error) from error
+
+
+def _lock_out_writers(
+    target: sqlite3.Connection, live: Path, timeout: float, keep: Callable[[], None], tell: Listener
+) -> None:
+    """No other process can write from here until the target has committed next; `keep` is called, then none can read.
+
+    With a rollback journal the copying would begin with a lock that keeps readers out too.
+    """
+    patiently(lambda: target.execute("BEGIN IMMEDIATE"), live, timeout, tell)
+    keep()
+    # This mode keeps the lock beyond the end of this transaction, up to the next one, which is that of the copying.
+    target.execute("PRAGMA locking_mode=EXCLUSIVE")
+    patiently(lambda: target.execute("COMMIT"), live, timeout, tell)
+    target.execute("PRAGMA locking_mode=NORMAL")
+
+
+class _Copying:
+    """What SQLite's copying says of itself: told on; `keep` called after its first step, when it holds the write lock.
+
+    CPython retries a locked target for ever: this is what ends it.
+    """
+
+    def __init__(self, live: Path, timeout: float, keep: Callable[[], None] | None, tell: Listener) -> None:
+        self._live, self._timeout, self._keep, self._tell = live, timeout, keep, tell
+        self._deadline, self._has_said = time.monotonic() + timeout, False
+
+    def hear(self, status: int, remaining: int, total: int) -> None:
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return self._wait()
+        if self._keep:
+            keep, self._keep = self._keep, None
+            keep()
+        self._tell(Progress(total - remaining))
+
+    def _wait(self) -> None:
+        if time.monotonic() >= self._deadline:
+            raise _locked(self._live, self._timeout)
+        if not self._has_said:
+            self._has_said = True
+            self._tell(_waiting(self._live, self._timeout))
+        time.sleep(_POLL)
+
+
+def _put_in_place(staged: Path, folder: int, live: Path, wanted: DatabaseFacts) -> None:
+    if wanted.journal_mode == "wal":
+        with contextlib.closing(engine.connect(staged, "mode=rw")) as connection:
+            connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    with descriptors.naming(live.parent), disk.Opened(live.parent, os.O_RDONLY | os.O_DIRECTORY) as home:
+        with descriptors.opened_to_change(staged.name, folder) as handle:
+            owner, mode = _looks_of(live, wanted)
+            descriptors.set_attributes(handle, owner, mode, os.fstat(handle).st_mtime_ns)
+            os.fsync(handle)
+        with _set_aside(sidecars(live), home, folder):  # or SQLite would replay them over the restored file
+            _move(staged.name, folder, live.name, home)
+
+
+def _looks_of(live: Path, wanted: DatabaseFacts) -> tuple[tuple[int, int], int]:
+    """Owner and mode as the live file has them; as its folder and the backup have them, where it is missing."""
+    if facts := _facts(live):
+        return (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode)
+    return disk.owner_of(live.parent), wanted.mode
+
+
+@contextlib.contextmanager
+def _set_aside(files: list[Path], home: int, folder: int) -> Iterator[None]:
+    """The files lie in that folder, from where they come back if the block fails."""
+    moved = [file.name for file in files if descriptors.look(file.name, home)]
+    try:
+        for name in moved:
+            _move(name, home, f"aside-{name}", folder)  # or SQLite would take it for the staged one's
+        yield
+    except BaseException:
+        for name in moved:
+            with contextlib.suppress(FileNotFoundError):
+                _move(f"aside-{name}", folder, name, home)
+        raise
+
+
+def _move(name: str, within: int, target: str, target_folder: int) -> None:
+    os.rename(name, target, src_dir_fd=within, dst_dir_fd=target_folder)
+    os.fsync(target_folder)
+    os.fsync(within)
+
+
+def _unreadable(live: Path, error: sqlite3.DatabaseError) -> BackupError:
+    text = str(error)
+    if _is_full(text, live.parent):
+        return NoSpace(f"The disk is full: {live.parent}.", hint="Make room there, then try again.")
+    if engine.is_damage(error):
+        return SourceBroken(
+            f"The database {live} cannot be read: {text}.", hint="Put a backup back: `list`, `restore`."
+        )
+    if any(word in text for word in _BUSY):
+        return _locked(live, 0)
+    if "readonly" in text and (reason := _unwritable(_header(live))):
+        return SourceBroken(f"The database {live} cannot be written: {reason}.", hint="Put a backup back: `restore`.")
+    hint = f"Check who may read and write {live.parent} and what is in it: `doctor`."
+    return SourceUnreadable(f"The database {live} cannot be read: {text}.", hint)
+
+
+def _header(live: Path) -> bytes:
+    """The first bytes of a live database, in a process of its own: see `keep_raw`."""
+    head = ["head", "-c", str(_HEADER), "--", str(live)]
+    return subprocess.run(head, check=False, stdin=subprocess.DEVNULL, capture_output=True).stdout
+
+
+def _unwritable(header: bytes) -> str:
+    """Why SQLite reads such a database and never writes it; empty where it writes it."""
+    version = header[_WRITE_VERSION] if len(header) == _HEADER else 0
+    return f"its header says that only a later SQLite may write it (format {version})" if version > 2 else ""
+
+
+def _is_full(text: str, folder: Path) -> bool:
+    """Whether the disk is what SQLite complains of: it says so, or has another word for having no room."""
+    return "is full" in text or (text in ("disk I/O error", "unable to open database file") and disk.is_full(folder))
+
+
+def _locked(live: Path, timeout: float) -> SourceLocked:
+    return SourceLocked(
+        f"The database {live} stayed locked for {timeout:g} s by {_holders(live)}; it was not changed.",
+        hint="Stop the app or end that transaction, then try again; BACKUP_BUSY_TIMEOUT sets how long to wait.",
+    )
+
+
+def _waiting(live: Path, timeout: float) -> Waiting:
+    return Waiting(f"Waiting up to {timeout:g} s for {live}, which {_holders(live)} keeps locked.")
+
+
+def _holders(live: Path) -> str:
+    return ", ".join(process.holders(live, *sidecars(live))) or "another process"
+
+
+def _reporter(name: str, tell: Listener) -> Callable[[int, int, int], None]:
+    begun = False
+
+    def report(_status: int, remaining: int, total: int) -> None:
+        nonlocal begun
+        if not begun:
+            tell(Step(name, total, "pages"))
+            begun = True
+        tell(Progress(total - remaining))
+
+    return report
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int | str:
+    value: int | str = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
+def _number(connection: sqlite3.Connection, name: str) -> int:
+    return int(_pragma(connection, name))
+
+
+_STORED_TABLES = "SELECT CAST(name AS TEXT) FROM sqlite_master WHERE type='table' AND rootpage > 0 AND name NOT NULL"
+_ORDINARY_TABLES = (
+    "SELECT name FROM pragma_table_list WHERE schema='main' AND type='table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    " ORDER BY name"
+)

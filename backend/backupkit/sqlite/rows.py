@@ -1,0 +1,332 @@
+"""Rows of a table, a page at a time; and the rows in which two databases differ.
+
+A value is told as far as people can look at it: the beginning of a text, the size of a blob. Names and values are
+those of a database that nobody vouches for: names are quoted, and what cannot be printed is escaped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from backupkit.model.names import printable
+from backupkit.sqlite.database import quoted
+
+Value = str | int | float | bytes | None
+Key = tuple[Value, ...]
+_ROW_IDS = ("rowid", "_rowid_", "oid")
+_OTHER = "other"  # what the second database is called while two are compared
+_INSTRUCTIONS = 10_000  # of SQLite's, between two looks at the clock
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value on one printable line. `size` is of the whole of it, where less is shown: bytes of a blob."""
+
+    kind: Literal["null", "integer", "real", "text", "blob"]
+    text: str = ""
+    size: int = 0
+    is_cut: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row, and the key by which the next page is found."""
+
+    key: Key
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """So many rows of a table in the order of their keys, and whether there are others on either side."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    has_earlier: bool
+    has_later: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row that is not the same in both databases; empty cells where one has no row of that key."""
+
+    kind: Literal["gone", "came", "changed"]
+    before: tuple[Cell, ...] = ()
+    after: tuple[Cell, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows that were there before and are gone, that came since, and that changed; by their `keys`.
+
+    Only `columns`, which both have, were compared. `is_cut` means: there are more, or the time was over.
+    """
+
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    is_cut: bool
+    is_late: bool = False
+
+    def count(self, kind: str) -> int:
+        """How many rows are of that kind, among those that were found."""
+        return sum(one.kind == kind for one in self.differences)
+
+
+def page(
+    connection: sqlite3.Connection,
+    table: str,
+    size: int,
+    after: Key | None = None,
+    before: Key | None = None,
+    width: int = 60,
+) -> Page:
+    """At most `size` rows behind, or before, the row of that key; from the first one where no key is given.
+
+    Each row is found by its key, so that the last page costs as little as the first. Texts are cut at `width`.
+    """
+    columns, keys = columns_of(connection, table), _order(connection, table)
+    direction = "DESC" if before is not None else "ASC"
+    edge = before if before is not None else after
+    wanted = ", ".join([*keys, *(_shown(quoted(name), width) for name in columns)])
+    where = f"WHERE ({', '.join(keys)}) {'<' if before is not None else '>'} ({_marks(keys)})" if edge else ""
+    order = ", ".join(f"{key} {direction}" for key in keys)
+    found = connection.execute(
+        f"SELECT {wanted} FROM main.{quoted(table)} {where} ORDER BY {order} LIMIT ?", (*(edge or ()), size + 1)
+    ).fetchall()
+    rows = [Row(tuple(one[: len(keys)]), _cells(one[len(keys) :], width)) for one in found[:size]]
+    has_more = len(found) > size
+    if before is not None:
+        return Page(columns, tuple(reversed(rows)), has_earlier=has_more, has_later=True)
+    return Page(columns, tuple(rows), has_earlier=after is not None, has_later=has_more)
+
+
+def whole_row(connection: sqlite3.Connection, table: str, key: Key, width: int) -> Row | None:
+    """The row of that key, its texts cut only at `width`; None where there is none."""
+    columns, keys = columns_of(connection, table), _order(connection, table)
+    wanted = ", ".join(_shown(quoted(name), width) for name in columns)
+    found = connection.execute(
+        f"SELECT {wanted} FROM main.{quoted(table)} WHERE ({', '.join(keys)}) = ({_marks(keys)})", key
+    ).fetchone()
+    return Row(key, _cells(found, width)) if found else None
+
+
+def columns_of(connection: sqlite3.Connection, table: str, schema: str = "main") -> tuple[str, ...]:
+    """The columns that are stored, in their order; nothing where there is no such table."""
+    return tuple(row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?, ?)", (table, schema)))
+
+
+def compare(
+    connection: sqlite3.Connection, table: str, earlier: Path, most: int, width: int = 60, seconds: float = 30
+) -> Comparison:
+    """How the table stands to that of an earlier, sealed file; told until `most` of each kind, or the time is over.
+
+    SQLite itself compares, a row at a time, byte by byte. Both are only read. Rows are the same row if their primary
+    keys are, or their row ids where the table has none.
+    """
+    with _attached(connection, earlier):
+        ours, theirs = (columns_of(connection, table, schema) for schema in ("main", _OTHER))
+        columns = tuple(name for name in ours if name in theirs)
+        keys = _identity(connection, table, theirs)
+        query = _Query(quoted(table), keys, tuple(map(quoted, columns)), width)
+        found, is_cut, is_late = _differences(connection, query, most, seconds)
+    return Comparison(tuple(_unquoted(key) for key in keys), columns, tuple(found), is_cut, is_late)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How many rows of a table come back, change and go when an earlier state is put in place of the live one."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.added + self.changed + self.removed
+
+
+def count_changes(
+    connection: sqlite3.Connection, tables: Sequence[str], earlier: Path, seconds: float
+) -> dict[str, Changes]:
+    """The changes of as many of these tables as can be compared in that time, one after the other.
+
+    A table that is in one of the two alone, or that only the app can read, is left out.
+    """
+    found: dict[str, Changes] = {}
+    with (
+        contextlib.suppress(sqlite3.DatabaseError),  # of another encoding, say
+        _attached(connection, earlier),
+        _limited(connection, seconds) as is_over,
+    ):
+        for table in tables:
+            if is_over():
+                break
+            with contextlib.suppress(sqlite3.DatabaseError):  # the time is over, or a collation is the app's own
+                found[table] = _counted(connection, table)
+    return found
+
+
+def _counted(connection: sqlite3.Connection, table: str) -> Changes:
+    ours, theirs = (columns_of(connection, table, schema) for schema in ("main", _OTHER))
+    if not theirs or set(ours) != set(theirs):
+        raise sqlite3.DatabaseError("It is not the same table.")
+    query = _Query(quoted(table), _identity(connection, table, theirs), tuple(map(quoted, ours)), 0)
+    removed, added, changed = (
+        connection.execute(query.counting(kind)).fetchone()[0] for kind in ("came", "gone", "changed")
+    )
+    return Changes(added, changed, removed)
+
+
+@dataclass(frozen=True)
+class _Query:
+    """What asks for each kind of difference. `main` is the database as it is now."""
+
+    table: str
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    width: int
+
+    @property
+    def gone(self) -> str:
+        return self._one_side("gone")
+
+    @property
+    def came(self) -> str:
+        return self._one_side("came")
+
+    @property
+    def changed(self) -> str:
+        wanted = ", ".join(_shown(f"{side}.{name}", self.width) for side in ("past", "now") for name in self.columns)
+        return f"SELECT {wanted} FROM {self._rows('changed')}"
+
+    def counting(self, kind: str) -> str:
+        """How many rows are of that kind."""
+        return f"SELECT count(*) FROM {self._rows(kind)}"
+
+    def _one_side(self, kind: str) -> str:
+        wanted = ", ".join(_shown(f"here.{name}", self.width) for name in self.columns)
+        return f"SELECT {wanted} FROM {self._rows(kind)}"
+
+    def _rows(self, kind: str) -> str:
+        """What stands behind FROM."""
+        main, other = f"main.{self.table}", f"{_OTHER}.{self.table}"
+        if kind == "changed":
+            # By its own collation, A may be a.
+            exact = ", ".join(f"now.{name} COLLATE BINARY" for name in self.columns)
+            before = ", ".join(f"past.{name}" for name in self.columns)
+            joined = f"{main} AS now JOIN {other} AS past ON {self._same('past', 'now')}"
+            return f"{joined} WHERE ({exact}) IS NOT ({before})"
+        here, there = (other, main) if kind == "gone" else (main, other)
+        return f"{here} AS here WHERE NOT EXISTS (SELECT 1 FROM {there} AS there WHERE {self._same('there', 'here')})"
+
+    def _same(self, one: str, other: str) -> str:
+        return " AND ".join(f"{one}.{key} IS {other}.{key}" for key in self.keys)
+
+
+def _differences(
+    connection: sqlite3.Connection, query: _Query, most: int, seconds: float
+) -> tuple[list[Difference], bool, bool]:
+    """What was found, whether there is more of it, and whether that is because the time was over."""
+    found: list[Difference] = []
+    is_cut = False
+    with _limited(connection, seconds) as is_over:
+        try:
+            for kind in ("gone", "came", "changed"):
+                rows = connection.execute(getattr(query, kind))
+                found += (_difference(kind, row, query.width) for row in islice(rows, most))
+                is_cut |= rows.fetchone() is not None
+                rows.close()
+        except sqlite3.OperationalError:
+            if not is_over():
+                raise
+    return found, is_cut or is_over(), is_over()
+
+
+def _difference(kind: Literal["gone", "came", "changed"], row: Sequence[Value], width: int) -> Difference:
+    if kind == "gone":
+        return Difference(kind, before=_cells(row, width))
+    if kind == "came":
+        return Difference(kind, after=_cells(row, width))
+    half = len(row) // 2
+    return Difference(kind, _cells(row[:half], width), _cells(row[half:], width))
+
+
+@contextlib.contextmanager
+def _attached(connection: sqlite3.Connection, file: Path) -> Iterator[None]:
+    """The sealed file is there as a second database, read-only, with nothing written beside it and no lock taken."""
+    connection.execute(f"ATTACH ? AS {_OTHER}", (f"{file.absolute().as_uri()}?mode=ro&immutable=1",))
+    yield  # a database cannot be detached within a transaction: it goes with the connection
+
+
+@contextlib.contextmanager
+def _limited(connection: sqlite3.Connection, seconds: float) -> Iterator[Callable[[], bool]]:
+    """What runs in the block is interrupted when the time is over; tells whether it is."""
+    deadline = time.monotonic() + seconds
+
+    def is_over() -> bool:
+        return time.monotonic() >= deadline
+
+    connection.set_progress_handler(is_over, _INSTRUCTIONS)
+    try:
+        yield is_over
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def _order(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    """What orders the rows and names each of them: the row id, else the primary key. Quoted."""
+    names = {name.lower() for name in columns_of(connection, table)}
+    (without,) = connection.execute(
+        "SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE", (table,)
+    ).fetchone()
+    free = () if without else tuple(quoted(name) for name in _ROW_IDS if name not in names)
+    return free[:1] or _primary_key(connection, table)
+
+
+def _identity(connection: sqlite3.Connection, table: str, theirs: tuple[str, ...]) -> tuple[str, ...]:
+    """What makes a row the same row in two databases: the primary key if both have it, else the row id. Quoted."""
+    key = _primary_key(connection, table)
+    return key if key and {_unquoted(name) for name in key} <= {*theirs} else _order(connection, table)
+
+
+def _primary_key(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    found = connection.execute("SELECT name FROM pragma_table_info(?, 'main') WHERE pk > 0 ORDER BY pk", (table,))
+    return tuple(quoted(name) for (name,) in found)
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"')
+
+
+def _marks(keys: Sequence[str]) -> str:
+    return ", ".join("?" * len(keys))
+
+
+def _shown(name: str, width: int) -> str:
+    """The value as it is fetched: a blob as the digits of its size, a text up to one letter more than is shown."""
+    return (
+        f"CASE typeof({name}) WHEN 'blob' THEN CAST(length({name}) AS BLOB)"
+        f" WHEN 'text' THEN substr({name}, 1, {width + 1}) ELSE {name} END"
+    )
+
+
+def _cells(values: Sequence[Value], width: int) -> tuple[Cell, ...]:
+    return tuple(_cell(value, width) for value in values)
+
+
+def _cell(value: Value, width: int) -> Cell:
+    if value is None:
+        return Cell("null")
+    if isinstance(value, bytes):
+        return Cell("blob", size=int(value.replace(b"\0", b"")), is_cut=True)  # two bytes a digit in UTF-16
+    if isinstance(value, str):
+        return Cell("text", printable(value[:width]), is_cut=len(value) > width)
+    return Cell("integer" if isinstance(value, int) else "real", str(value))

@@ -1,0 +1,485 @@
+"""SQL text of a database: `write_dump` writes it, `load_dump` (in `sql_load`) builds a database from it.
+
+What one writes the other loads to the same content: every row with its storage class and its rowid, the schema to the
+letter, `user_version`, `application_id`, encoding, page size, sequences, statistics, virtual tables. The text is also
+what the `sqlite3` shell reads, and looks like what its `.dump` writes:
+
+    PRAGMA encoding='UTF-8'; …     before the first table, or SQLite ignores them
+    BEGIN TRANSACTION;
+    tables, each with its rows     many rows to an INSERT, one row to a line
+    sqlite_sequence, sqlite_stat1  after the rows, which would change them
+    indexes, views, triggers       after the rows, which would set the triggers off
+    virtual tables                 as rows of the schema: their content came with their shadow tables
+    COMMIT;                        the proof that nothing is missing
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
+
+from backupkit.fs import scratch
+from backupkit.model.errors import Damaged, SourceUnreadable
+from backupkit.model.events import Listener, Progress, Step, silence
+from backupkit.sqlite.sql_load import MODULES, load_dump
+from backupkit.sqlite.sql_rows import FORMAT_ARGUMENTS, OutOfOrder, Page, kind_of, portable, prepare, read_run, row_text
+
+__all__ = ["DumpFacts", "load_dump", "refusal", "write_dump"]
+
+_PROGRESS_ROWS = 5000
+_STATEMENT_BYTES = 32 * 1024  # rows of one INSERT: fast to load, and still read by eye
+_LARGEST_PAGE = 2000  # rows
+_MOST_COLUMNS = 2000  # in a result, and in an INSERT of several rows
+_RUN, _THEIR_RUN = 8, 12  # pages in turn: the second reader has no file to write
+_BEFORE_ALL = -1e19  # below any rowid
+_SAMPLE = 64  # rows that show what a column holds as a rule
+_ROWID_NAMES = ("_rowid_", "rowid", "oid")
+_LAST_ORDER = {"index": 0, "view": 1, "trigger": 2}  # a trigger may stand on a view
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
+_MODULE = re.compile(r"\bUSING\s+[\"'`\[]?(\w+)", re.IGNORECASE)
+_NOT_ORDINARY = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('shadow', 'virtual')"
+_COLUMN_NAMES = "SELECT name FROM pragma_table_info(?, 'main')"
+_COMMENT_OR_QUOTED = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'[^']*'|\"[^\"]*\"|`[^`]*`|\[[^\]]*\]", re.DOTALL)
+_WRITABLE_SCHEMA = (
+    "/* WARNING: Script requires that SQLITE_DBCONFIG_DEFENSIVE be disabled */\nPRAGMA writable_schema=ON"
+)
+
+
+@dataclass(frozen=True)
+class DumpFacts:
+    """What a dump holds; `bytes` is the text before any compression."""
+
+    tables: int
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    generated: bool
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One line of `sqlite_master`."""
+
+    root: int
+    kind: str
+    name: str
+    table: str
+    sql: str
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a table: where they go, where they come from, and by which key they can be read in pieces.
+
+    `alone`: each needs an INSERT of its own, because several have more columns than SQLite allows.
+    """
+
+    target: bytes
+    source: str
+    text: str
+    key: str
+    alone: bool = False
+
+    @property
+    def page(self) -> str:
+        """The query for as many rows after a key, each with its key."""
+        key = self.key
+        return f"SELECT {self.text} AS line, {key} AS key FROM {self.source} WHERE {key} > ? ORDER BY {key} LIMIT ?"
+
+    @property
+    def end(self) -> str:
+        """The query for how many they are, and the last key among them."""
+        key = self.key
+        keys = f"SELECT {key} AS key FROM {self.source} WHERE {key} > ? ORDER BY {key} LIMIT ?"
+        return f"SELECT count(*), max(key) FROM ({keys})"
+
+
+class SecondReader(Protocol):
+    """Who reads the same moment on another processor."""
+
+    def ask(self, query: str, place: float, size: int, count: int) -> None:
+        """Begin with `read_run` of these."""
+
+    def answer(self) -> list[Page] | None:
+        """What was asked for; None where it will never come."""
+
+
+def write_dump(
+    live: sqlite3.Connection, out: BinaryIO, tell: Listener = silence, second: SecondReader | None = None
+) -> DumpFacts:
+    """SQL text of one consistent moment of the database, streamed in constant memory (that of its largest row).
+
+    Changes nothing: not the database, nor a transaction the caller has open. With a second reader it is faster, and
+    the text is the same.
+    Raises SourceUnreadable where the database cannot be read, has no tables, or holds a row too long for SQL text.
+    """
+    try:
+        with _one_moment(live), closing(_Dump(live, out, tell, second)) as dump:
+            return dump.write()
+    except sqlite3.Error as error:
+        if "user-defined function raised" in str(error):
+            raise KeyboardInterrupt from error  # ours raise nothing else, and sqlite3 swallows what they raise
+        raise SourceUnreadable(
+            f"Cannot read the database {_path_of(live)}: {error}.", hint="Run `doctor` to see what is wrong."
+        ) from error
+
+
+def refusal(live: sqlite3.Connection) -> str:
+    """Why `load_dump` would not take the text of this database, in a sentence; empty where it would.
+
+    Found out by a dump of the schema with a row of each table, which is loaded; of a virtual table the module counts.
+    """
+    text = io.BytesIO()
+    with _one_moment(live), closing(_Dump(live, text, limit=" LIMIT 1")) as dump:
+        if unknown := dump.unknown_modules():
+            return f"A virtual table of the module {', '.join(unknown)} is not allowed in a dump."
+        try:
+            dump.write()
+        except SourceUnreadable:
+            return ""  # it has virtual tables only, or nothing; which of these is said when it is dumped
+    text.seek(0)
+    with scratch.folder() as folder:
+        try:
+            load_dump(text, folder / "trial.db")
+        except Damaged as error:
+            reason = re.sub(r"^.*?(?:, line \d+)?: ", "", error.message)
+            return reason[0].upper() + reason[1:]
+    return ""
+
+
+@contextmanager
+def _one_moment(live: sqlite3.Connection) -> Iterator[None]:
+    """Inside, every read sees the same content; afterwards the connection is as it was, but for one pure function."""
+    text_factory, began = live.text_factory, not live.in_transaction
+    prepare(live)
+    try:
+        if began:
+            live.execute("BEGIN")
+        yield
+    finally:
+        if began and live.in_transaction:
+            live.rollback()
+        live.text_factory = text_factory
+
+
+class _Dump:
+    """One dump being written."""
+
+    def __init__(
+        self,
+        live: sqlite3.Connection,
+        out: BinaryIO,
+        tell: Listener = silence,
+        second: SecondReader | None = None,
+        limit: str = "",
+    ) -> None:
+        self._live = live
+        self._limit = limit
+        self._collations: list[str] = []
+        self._second = second
+        self._cursor = live.cursor()
+        self._cursor.row_factory = None
+        self._out = out
+        self._tell = tell
+        self._path = _path_of(live)
+        self._bytes = 0
+        self._rows = 0
+        self._told = 0
+        self._encoding = self._pragma("encoding").decode()
+
+    def write(self) -> DumpFacts:
+        schema = self._schema()
+        tables = [entry for entry in schema if entry.kind == "table" and entry.root and not _is_internal(entry.name)]
+        if self._limit:  # a virtual table opens with all of its own tables only
+            own = {str(name.decode()) for (name,) in self._all(_NOT_ORDINARY)}
+            schema = [entry for entry in schema if entry.name not in own and entry.table not in own]
+            tables = [entry for entry in tables if entry.name not in own]
+        virtual = [entry for entry in schema if entry.kind == "table" and not entry.root]
+        internal = {entry.name for entry in schema if entry.kind == "table" and _is_internal(entry.name)}
+        if not tables and not virtual and not any(entry.kind == "view" for entry in schema):
+            raise SourceUnreadable(f"The database {self._path} has no tables.", hint="Is this the right file?")
+        for entry in tables:
+            self._stand_in_for_collations(entry.name)
+        if not self._limit:
+            self._tell(Step("Dumping the database", sum(self._count(entry.name) for entry in tables), "rows"))
+        self._write_head()
+        for entry in tables:
+            self._statement(_terminated(entry.sql))
+            self._write_rows(entry.name)
+        rows = self._rows  # of the app: what follows is SQLite's own
+        self._write_sequence(internal, tables)
+        self._write_statistics(internal)
+        for entry in sorted((e for e in schema if e.kind in _LAST_ORDER), key=lambda e: _LAST_ORDER[e.kind]):
+            self._statement(_terminated(entry.sql))
+        self._write_virtual(virtual)
+        self._statement("COMMIT;")
+        return DumpFacts(len(tables) + len(virtual), rows, self._bytes)
+
+    def unknown_modules(self) -> list[str]:
+        """The modules of virtual tables that are not here, or that text from outside must not use."""
+        here = {name.decode().lower() for (name,) in self._all("SELECT name FROM pragma_module_list")}
+        virtual = [entry.sql for entry in self._schema() if entry.kind == "table" and not entry.root]
+        found = [match[1].lower() for sql in virtual if (match := _MODULE.search(_COMMENT.sub(" ", sql)))]
+        return sorted({one for one in found if one not in here & MODULES})
+
+    def close(self) -> None:
+        """The connection has no collation of ours any more."""
+        for name in self._collations:
+            self._live.create_collation(name, None)
+
+    def _stand_in_for_collations(self, table: str) -> None:
+        """Each collation of the app's has one in its place: SQLite asks for it, though nothing is sorted by it here."""
+        columns = [f"max({_quoted(column.decode())})" for (column,) in self._all(_COLUMN_NAMES, table)]
+        parts = [columns[start : start + _SAMPLE] for start in range(0, len(columns), _SAMPLE)]
+        for what in ("count(*)", *(", ".join(part) for part in parts)):
+            while name := self._missing_collation(f"EXPLAIN SELECT {what} FROM main.{_quoted(table)}"):
+                self._live.create_collation(name, _by_bytes)
+                self._collations.append(name)
+                self._cursor.execute("PRAGMA writable_schema=RESET")  # read it anew, with the collation
+
+    def _missing_collation(self, query: str) -> str:
+        try:
+            self._cursor.execute(query).fetchall()
+        except sqlite3.OperationalError as error:
+            name = str(error).removeprefix("no such collation sequence: ")
+            if name != str(error) and name not in self._collations:
+                return name
+        return ""
+
+    def _schema(self) -> list[_Entry]:
+        # CAST, because nothing but text belongs there, and a damaged schema may hold anything.
+        texts = ", ".join(f"coalesce(CAST({name} AS TEXT), '')" for name in ("type", "name", "tbl_name", "sql"))
+        rows = self._all(f"SELECT coalesce(rootpage, 0), {texts} FROM main.sqlite_master WHERE sql NOT NULL")
+        try:
+            return [_Entry(root, *(text.decode() for text in texts)) for root, *texts in rows]
+        except UnicodeDecodeError as error:
+            raise SourceUnreadable(
+                f"The schema of {self._path} is not UTF-8, which SQL text must be.",
+                hint="Make a backup instead: it keeps the database byte for byte.",
+            ) from error
+
+    def _write_head(self) -> None:
+        """The settings that SQLite takes before the first table only, then those of the file."""
+        self._statement(f"PRAGMA page_size={self._pragma('page_size')};")
+        if mode := self._pragma("auto_vacuum"):
+            self._statement(f"PRAGMA auto_vacuum={mode};")
+        self._statement(f"PRAGMA encoding='{self._encoding}';")
+        self._statement("PRAGMA foreign_keys=OFF;")
+        self._statement("BEGIN TRANSACTION;")
+        for name in ("application_id", "user_version"):
+            self._statement(f"PRAGMA {name}={self._pragma(name)};")
+
+    def _write_sequence(self, internal: set[str], tables: Sequence[_Entry]) -> None:
+        if "sqlite_sequence" not in internal:
+            return
+        if not any("AUTOINCREMENT" in _COMMENT_OR_QUOTED.sub("", entry.sql).upper() for entry in tables):
+            # The last table with AUTOINCREMENT is gone, and nothing but such a table makes sqlite_sequence.
+            name = _quoted(_free_name({entry.name.lower() for entry in tables}))
+            self._statement(f"CREATE TABLE {name}(id INTEGER PRIMARY KEY AUTOINCREMENT);\nDROP TABLE {name};")
+        self._statement("DELETE FROM sqlite_sequence;")
+        self._write_rows("sqlite_sequence")
+
+    def _write_statistics(self, internal: set[str]) -> None:
+        """What ANALYZE found. Only stat1: the others exist or not as a library was compiled, and are samples."""
+        if "sqlite_stat1" in internal:
+            self._statement("ANALYZE sqlite_master;")
+            self._write_rows("sqlite_stat1")
+
+    def _write_virtual(self, virtual: Sequence[_Entry]) -> None:
+        if not virtual:
+            return
+        self._statement(f"{_WRITABLE_SCHEMA};")
+        for entry in virtual:
+            name, sql = _literal(entry.name), _literal(entry.sql)
+            self._statement(
+                f"INSERT INTO sqlite_master(type,name,tbl_name,rootpage,sql)VALUES('table',{name},{name},0,{sql});"
+            )
+        self._statement("PRAGMA writable_schema=OFF;")
+
+    def _write_rows(self, table: str) -> None:
+        """Every row, in the order of its key, as INSERTs of many rows."""
+        rows, before = self._rows_of(table), self._rows
+        query = f"SELECT {rows.text} FROM {rows.source}{self._limit}"
+        if rows.key and not rows.alone and not self._limit:
+            with suppress(OutOfOrder):
+                self._write_pages(rows)
+                if self._rows - before == self._count(table):
+                    return
+            # A damaged tree hides rows from those who search in it, but not from those who read through it.
+            self._statement(f"DELETE FROM {_quoted(table)};")
+            self._rows = before
+        self._write_lines(rows.target, self._cursor.execute(query), rows.alone)
+
+    def _write_pages(self, rows: _Rows) -> None:
+        """Some 32 KB of rows at a time, put together by SQLite: a page takes Python no longer than a row.
+
+        Runs of pages are read by turns, every other one by the second reader, if there is one.
+        """
+        place: float | None = _BEFORE_ALL
+        size, theirs = _SAMPLE, list[Page]()
+        while place is not None:
+            asked = self._ask_ahead(rows, place, size)
+            self._write_run(rows, theirs)
+            place = self._write_run(rows, read_run(self._live, rows.page, place, size, _RUN))
+            theirs = self._their_run(rows, place, size, asked)
+            place = theirs[-1].last if theirs else None
+            size = _better_size(size, theirs)
+        self._write_run(rows, theirs)
+
+    def _ask_ahead(self, rows: _Rows, place: float, size: int) -> float | None:
+        """The second reader begins with the run after this one: the key it begins at; None where it was not asked."""
+        if self._second is None:
+            return None
+        count, end = self._cursor.execute(rows.end, (place, size * _RUN)).fetchone()
+        if count < size * _RUN:
+            return None  # the rows end within this run
+        self._second.ask(rows.page, end, size, _THEIR_RUN)
+        return float(end)
+
+    def _their_run(self, rows: _Rows, place: float | None, size: int, asked: float | None) -> list[Page]:
+        """The run from there on. What was asked for is waited for, and nothing else: nobody would ever answer."""
+        answer = self._second.answer() if self._second and asked is not None else None
+        if place is None:
+            return []
+        return answer if answer and place == asked else list(read_run(self._live, rows.page, place, size, _THEIR_RUN))
+
+    def _write_run(self, rows: _Rows, pages: Iterable[Page]) -> int | None:
+        """The key of the last row written; None at the end."""
+        last = None
+        for page in pages:
+            last = page.last
+            if page.text:
+                self._write_insert(rows.target, page.text, page.rows)
+            elif page.rows:
+                lines = f"SELECT line FROM ({rows.page})"
+                self._write_lines(rows.target, self._cursor.execute(lines, (page.place, page.rows)))
+        return last
+
+    def _write_lines(self, target: bytes, rows: Iterable[tuple[bytes | None]], alone: bool = False) -> None:
+        lines: list[bytes] = []
+        size = 0
+        for (line,) in rows:
+            if line is None:
+                raise sqlite3.DataError(f"a row of {target.decode()} is too long for SQL text")
+            lines.append(line)
+            size += len(line)
+            if alone or size > _STATEMENT_BYTES:
+                self._write_insert(target, portable(b",\n".join(lines)), len(lines))
+                lines, size = [], 0
+        if lines:
+            self._write_insert(target, portable(b",\n".join(lines)), len(lines))
+
+    def _write_insert(self, target: bytes, values: bytes, count: int) -> None:
+        self._bytes += self._out.write(b"".join((target, values, b";\n")))
+        self._rows += count
+        if self._rows >= self._told + _PROGRESS_ROWS:
+            self._told = self._rows
+            self._tell(Progress(self._rows))
+
+    def _rows_of(self, table: str) -> _Rows:
+        columns, rowid, key = self._columns(table)
+        target = f"INSERT INTO {_quoted(table)}{_column_list(columns, rowid)} VALUES\n".encode()
+        # NOT INDEXED, because an index that covers the table would be read instead, in its own order.
+        source = f"main.{_quoted(table)} NOT INDEXED"
+        values = ([rowid] if rowid else []) + [_quoted(column.name) for column in columns if not column.generated]
+        alone = len(values) > _MOST_COLUMNS
+        return _Rows(target, source, row_text(values, self._usual(values, source)), key, alone)
+
+    def _usual(self, values: Sequence[str], source: str) -> list[str]:
+        """The kind of value that each column's first rows have most often; none where no layout is made from it."""
+        if self._encoding != "UTF-8" or len(values) > FORMAT_ARGUMENTS:
+            return []
+        kinds = ",".join(kind_of(value) for value in values)
+        sample = self._all(f"SELECT {kinds} FROM {source} LIMIT {_SAMPLE}")
+        return [Counter(kind).most_common(1)[0][0].decode() for kind in zip(*sample, strict=True)]
+
+    def _columns(self, table: str) -> tuple[list[_Column], str, str]:
+        """The columns; the name by which to keep the rowid, empty where it is a column; and by which to look for it."""
+        facts = self._all("SELECT name, type, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid", table)
+        columns = [_Column(name.decode(), hidden in (2, 3)) for name, _type, _key, hidden in facts]
+        keys = [(name.decode(), kind.decode().upper()) for name, kind, key, _hidden in facts if key]
+        key_indexes = self._all("SELECT 1 FROM pragma_index_list(?, 'main') WHERE origin = 'pk'", table)
+        if [kind for _name, kind in keys] == ["INTEGER"] and not key_indexes:
+            return columns, "", _quoted(keys[0][0])  # with an index, it is INTEGER PRIMARY KEY DESC: not the rowid
+        taken = {column.name.lower() for column in columns}
+        free = next((name for name in _ROWID_NAMES if name not in taken), "")
+        rowid = free if free and self._has_rowid(table, free) else ""
+        return columns, rowid, rowid
+
+    def _has_rowid(self, table: str, name: str) -> bool:
+        try:
+            self._cursor.execute(f"SELECT {name} FROM main.{_quoted(table)} LIMIT 0")
+        except sqlite3.OperationalError:
+            return False
+        return True
+
+    def _count(self, table: str) -> int:
+        return int(self._all(f"SELECT count(*) FROM main.{_quoted(table)}")[0][0])
+
+    def _pragma(self, name: str) -> Any:
+        return self._all(f"PRAGMA main.{name}")[0][0]
+
+    def _all(self, sql: str, *values: str) -> list[tuple[Any, ...]]:
+        return self._cursor.execute(sql, values).fetchall()
+
+    def _statement(self, sql: str) -> None:
+        self._bytes += self._out.write(f"{sql}\n".encode())
+
+
+def _by_bytes(one: str, two: str) -> int:
+    return (one > two) - (one < two)
+
+
+def _better_size(size: int, pages: Sequence[Page]) -> int:
+    """Rows for pages that will be as long as they should be, if the next rows are like these."""
+    if not all(page.text or page.last is None for page in pages):
+        return max(1, size // 8)
+    length = sum(len(page.text) for page in pages) // max(1, len(pages))
+    return max(1, min(size * _STATEMENT_BYTES // max(1, length), 2 * size, _LARGEST_PAGE))
+
+
+def _column_list(columns: Sequence[_Column], rowid: str) -> str:
+    if not rowid and not any(column.generated for column in columns):
+        return ""
+    names = [_quoted(column.name) for column in columns if not column.generated]
+    return "(" + ",".join([rowid, *names] if rowid else names) + ")"
+
+
+def _terminated(sql: str) -> str:
+    """The statement with its semicolon, which must not end up inside a comment that the statement ends in."""
+    endings = (";", "\n;", "*/;")
+    return next((sql + ending for ending in endings if sqlite3.complete_statement(sql + ending)), f"{sql};")
+
+
+def _is_internal(name: str) -> bool:
+    return name.lower().startswith("sqlite_")
+
+
+def _free_name(taken: set[str]) -> str:
+    name = "backupkit_sequence"
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _path_of(live: sqlite3.Connection) -> str:
+    path = live.execute("PRAGMA database_list").fetchone()[2]
+    return path.decode(errors="replace") if isinstance(path, bytes) else str(path)

@@ -1,0 +1,550 @@
+"""A database from SQL text that nobody vouches for.
+
+The text is split into statements in one pass. What a dump needs is done; anything else is refused: by its first word,
+with a clear sentence, and behind that by SQLite's authorizer, which denies whatever is not on its list. Transactions,
+pragmas and the rows that make virtual tables are never run as written: they are understood, and done by our own hand.
+The file is scratch until `load_dump` returns, so nothing of it is journaled on disk or synced before.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from backupkit.model.errors import BackupError, Damaged, NoSpace
+from backupkit.model.events import Listener, Progress, Step, silence
+from backupkit.sqlite import engine
+
+_BLOCK = 256 * 1024
+_KEYWORDS_WITHIN = 4096  # bytes at the start of a statement in which its first words are looked for
+_PULSE = 1_000_000  # steps of SQLite's machine between two looks at Ctrl-C
+_SHORT_STATEMENT = 2048  # statements below this, on average, load faster joined
+_ROWS_JOINED = 250
+_HINT = "Use a complete dump, made by `dump` or by `sqlite3 app.db .dump`."
+
+# INSERTs of plain values: no comments, no names in brackets, nothing outside strings that could be read in two ways.
+_TARGET = rb"""INSERT INTO (?:(?:"[^"]*")+|\w+)(?:\([^;'"`\[/()-]*(?:"[^"]*"[^;'"`\[/()-]*)*\))? VALUES[ \r\n]*"""
+_VALUES = rb"""\([^;'"`\[/-]*(?:(?:'[^']*'|-(?!-))[^;'"`\[/-]*)*\)"""
+_INSERT = re.compile(rb"(%b)(%b);[ \t\r\n]*" % (_TARGET, _VALUES))
+_INSERTS = re.compile(rb"(?:%b%b;[ \t\r\n]*)+" % (_TARGET, _VALUES))
+
+_SPACE = re.compile(rb"[ \t\r\n\f]*")
+_GAP = rb"(?:[ \t\r\n\f]|--[^\n]*\n|/\*.*?\*/)"
+_COMMENT = re.compile(rb"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_TRIGGER = re.compile(rb"CREATE%b+(?:TEMP(?:ORARY)?%b+)?TRIGGER\b" % (_GAP, _GAP), re.IGNORECASE | re.DOTALL)
+_WORD = re.compile(rb"[A-Za-z_]+")
+_SPECIAL = re.compile(rb"""['"`\[;]|--|/\*""")
+_CLOSING = {b"'": b"'", b'"': b'"', b"`": b"`", b"[": b"]", b"--": b"\n", b"/*": b"*/"}
+
+_PRAGMA = re.compile(r"""PRAGMA\s+(?:main\.)?(\w+)\s*(?:=\s*|\(\s*)['"]?([\w+-]+)['"]?\s*\)?\s*;\s*""", re.IGNORECASE)
+_PRAGMAS_KEPT = {
+    "application_id": re.compile(r"[+-]?\d{1,10}"),
+    "auto_vacuum": re.compile(r"[012]|NONE|FULL|INCREMENTAL", re.IGNORECASE),
+    "encoding": re.compile(r"UTF-?(?:8|16(?:le|be)?)", re.IGNORECASE),
+    "page_size": re.compile(r"\d{3,5}"),
+    "user_version": re.compile(r"[+-]?\d{1,10}"),
+}
+_PRAGMAS_IGNORED = {"defer_foreign_keys", "foreign_keys", "journal_mode", "synchronous", "writable_schema"}
+
+_TRANSACTION = re.compile(
+    r"(?:BEGIN|COMMIT|END)(?:\s+(?:DEFERRED|IMMEDIATE|EXCLUSIVE))?(?:\s+TRANSACTION)?\s*;\s*", re.I
+)
+_VIRTUAL_ROW = re.compile(
+    r"""INSERT\s+INTO\s+"?sqlite_(?:schema|master)"?\s*\(type,name,tbl_name,rootpage,sql\)\s*"""
+    r"""VALUES\s*\('table','((?:[^']|'')*)','((?:[^']|'')*)',0,'(CREATE VIRTUAL TABLE(?:[^']|'')*)'\)\s*;\s*""",
+    re.IGNORECASE,
+)
+MODULES = {"fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "geopoly", "rtree", "rtree_i32"}
+
+_WORDS = {"ALTER", "ANALYZE", "CREATE", "DELETE", "DROP", "INSERT", "REINDEX", "REPLACE", "UPDATE"}
+_WORDS_OF_OUR_OWN = {"BEGIN", "COMMIT", "END", "PRAGMA", "ROLLBACK"}
+_WORDS_REFUSED = {"ATTACH", "DETACH", "EXPLAIN", "RELEASE", "SAVEPOINT", "SELECT", "VACUUM", "VALUES", "WITH"}
+
+_ALLOWED_ACTIONS = {
+    sqlite3.SQLITE_ALTER_TABLE,
+    sqlite3.SQLITE_ANALYZE,
+    sqlite3.SQLITE_CREATE_INDEX,
+    sqlite3.SQLITE_CREATE_TABLE,
+    sqlite3.SQLITE_CREATE_TRIGGER,
+    sqlite3.SQLITE_CREATE_VIEW,
+    sqlite3.SQLITE_DELETE,
+    sqlite3.SQLITE_DROP_INDEX,
+    sqlite3.SQLITE_DROP_TABLE,
+    sqlite3.SQLITE_DROP_TRIGGER,
+    sqlite3.SQLITE_DROP_VIEW,
+    sqlite3.SQLITE_INSERT,
+    sqlite3.SQLITE_READ,
+    sqlite3.SQLITE_REINDEX,
+    sqlite3.SQLITE_SELECT,
+    sqlite3.SQLITE_TRANSACTION,
+    sqlite3.SQLITE_UPDATE,
+}
+_PRAGMAS_OF_MODULES = {"data_version", "page_size"}  # full text and R-Tree tables ask for these, and set nothing
+_INNOCUOUS = 0x200000  # SQLite's own mark for functions that have no effect and tell no secret
+_MARKED_WRONGLY = "name GLOB 'json*' OR name IN ('->', '->>')"  # innocuous, though 3.40 does not say so
+_OPTIONAL_TABLES = {f"no such table: sqlite_stat{number}" for number in (2, 3, 4)}
+
+
+def load_dump(text: BinaryIO, target: Path, tell: Listener = silence) -> None:
+    """A new SQLite file `target` built from SQL text; refused text leaves no file behind.
+
+    The path must be free. The file has a rollback-journal header, has passed `quick_check`, and is not synced.
+    Raises Damaged, with the line, where the text is not SQL, is incomplete, or asks for more than a dump needs.
+    """
+    with _removed_on_failure(target):
+        with closing(_connected(target)) as connection:
+            _Load(connection, text, tell).run()
+        with closing(_connected(target)) as connection:  # anew, because it must read its schema from the file
+            _check(connection, _name_of(text))
+
+
+@contextmanager
+def _removed_on_failure(target: Path) -> Iterator[None]:
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        yield
+    except BaseException:
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            Path(f"{target}{suffix}").unlink(missing_ok=True)
+        raise
+
+
+def _connected(target: Path) -> sqlite3.Connection:
+    connection = engine.connect(target, cached_statements=0)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    marked = f"SELECT 1 FROM pragma_function_list WHERE name = 'json' AND flags & {_INNOCUOUS}"
+    for setting in (
+        # SQLite 3.40 does not mark its JSON as harmless, and OFF would refuse honest schemas: there the guard is alone.
+        "trusted_schema=OFF" if connection.execute(marked).fetchone() else "trusted_schema=ON",
+        "foreign_keys=OFF",
+        "synchronous=OFF",
+        "locking_mode=EXCLUSIVE",
+        "journal_mode=MEMORY",
+        "cache_size=-16384",
+        "threads=2",
+    ):
+        connection.execute(f"PRAGMA {setting}")
+    connection.set_progress_handler(lambda: 0, _PULSE)  # Python looks at signals when it is called
+    return connection
+
+
+def _check(connection: sqlite3.Connection, name: str) -> None:
+    """The file is a sound database with tables, and its virtual tables open."""
+    guard = _Guard(connection)
+    try:
+        with guard.trusting_pragmas():
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise Damaged(f"{name} makes a database that is not sound: {found}.", hint=_HINT)
+        tables = connection.execute(
+            "SELECT name, rootpage, type FROM sqlite_master"
+            r" WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\_%' ESCAPE '\'"
+        ).fetchall()
+        if not tables:
+            raise Damaged(f"{name} holds no table.", hint=_HINT)
+        for table in (table for table, root, kind in tables if kind == "table" and not root):
+            connection.execute(f"SELECT 1 FROM {_quoted(table)} LIMIT 0")
+    except sqlite3.Error as error:
+        raise _translated(error, f"{name} makes a database that cannot be read") from error
+
+
+class _Guard:
+    """SQLite asks it before it prepares anything: what a dump has no need of is denied."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        functions = f"SELECT DISTINCT name FROM pragma_function_list WHERE flags & {_INNOCUOUS} OR {_MARKED_WRONGLY}"
+        self._functions = {name for (name,) in connection.execute(functions)}
+        if "unistr" not in self._functions:
+            connection.create_function("unistr", 1, _unistr, deterministic=True)
+            self._functions.add("unistr")
+        self._trusts_pragmas = False
+        self._probed: list[tuple[str, str]] | None = None
+        self.denied = ""
+        connection.set_authorizer(self._decide)
+
+    def _decide(self, action: int, first: str | None, second: str | None, base: str | None, _in: str | None) -> int:
+        if action in _ALLOWED_ACTIONS:
+            allowed = base == "main" or base is None or action == sqlite3.SQLITE_ALTER_TABLE
+        elif action == sqlite3.SQLITE_FUNCTION:
+            allowed = str(second).lower() in self._functions
+        elif action == sqlite3.SQLITE_PRAGMA:
+            allowed = self._trusts_pragmas or (first in _PRAGMAS_OF_MODULES and second is None)
+        else:
+            allowed = action == sqlite3.SQLITE_CREATE_VTABLE and self._allows_module(str(first), str(second))
+        if allowed:
+            return sqlite3.SQLITE_OK
+        self.denied = self.denied or _action_in_words(action, first, second)
+        return sqlite3.SQLITE_DENY
+
+    def raise_if_interrupted(self, error: Exception) -> None:
+        """A denial that is none of ours: Ctrl-C was raised in here, and sqlite3 swallows what a callback raises."""
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_AUTH and not self.denied:
+            raise KeyboardInterrupt from error
+
+    def _allows_module(self, table: str, module: str) -> bool:
+        if self._probed is None:
+            return module.lower() in MODULES
+        self._probed.append((table, module))
+        return False
+
+    @contextmanager
+    def trusting_pragmas(self) -> Iterator[None]:
+        """Inside, pragmas are our own."""
+        self._trusts_pragmas = True
+        try:
+            yield
+        finally:
+            self._trusts_pragmas = False
+
+    def table_and_module_of(self, connection: sqlite3.Connection, sql: str) -> tuple[str, str]:
+        """What a CREATE VIRTUAL TABLE would make, as SQLite itself reads it; it is not made."""
+        self._probed = []
+        try:
+            connection.execute(sql)
+        except sqlite3.Error:
+            return self._probed[0] if self._probed else ("", "")
+        finally:
+            self._probed, self.denied = None, ""
+        return "", ""
+
+
+class _Load:
+    """One dump being loaded."""
+
+    def __init__(self, connection: sqlite3.Connection, stream: BinaryIO, tell: Listener) -> None:
+        self._connection = connection
+        self._guard = _Guard(connection)
+        self._text = _Text(stream, connection.getlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH))
+        self._tell = tell
+        self._open = False
+        self._complete = False
+        self._virtual: dict[str, tuple[str, str]] = {}
+
+    def run(self) -> None:
+        self._tell(Step("Loading the SQL text"))
+        while self._text.comes_to_a_statement():
+            line = self._text.line
+            if inserts := self._text.take_inserts():
+                self._insert(inserts, line)
+            else:
+                self._refuse_unknown_word(self._text.first_word(), line)
+                self._statement(self._text.take_statement(), line)
+            self._tell(Progress(self._text.bytes_read))
+        if not self._complete:
+            self._damaged(self._text.line, "it ends in the middle, without COMMIT")
+        self._write_virtual_tables()
+
+    def _insert(self, inserts: bytes, line: int) -> None:
+        """A run of INSERTs in one go; where it fails, again one by one, to know which."""
+        self._complete, self._guard.denied = False, ""
+        try:
+            script = _joined(inserts).decode()
+        except UnicodeDecodeError:
+            script = self._text.decoded(inserts, line)  # fails too, and knows the line, which joining has moved
+        try:
+            self._connection.executescript(f"BEGIN;{script}COMMIT;")
+        except sqlite3.Error as error:
+            self._guard.raise_if_interrupted(error)
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            if _is_not_the_dumps_fault(error):
+                raise _translated(error, "") from error
+            for insert in _INSERT.finditer(inserts):
+                self._statement(insert.group(), line)
+                line += insert.group().count(b"\n")
+
+    def _statement(self, statement: bytes, line: int) -> None:
+        sql = self._text.decoded(statement, line)
+        word = _word_of(statement)
+        self._complete = self._complete and word == "PRAGMA"
+        if word in _WORDS_OF_OUR_OWN:
+            self._settle(word, sql, line)
+        elif row := _VIRTUAL_ROW.fullmatch(sql):
+            self._keep_virtual_table(*(part.replace("''", "'") for part in row.groups()), line=line)
+        else:
+            self._execute(sql, line)
+
+    def _settle(self, word: str, sql: str, line: int) -> None:
+        """Transactions and pragmas: understood, not run."""
+        if word == "PRAGMA":
+            self._set_pragma(sql, line)
+        elif word == "ROLLBACK":
+            self._damaged(line, "it was broken off by errors where it was made")
+        elif not _TRANSACTION.fullmatch(_uncommented(sql)) or (word == "BEGIN") == self._open:
+            self._damaged(line, f"{word} is out of place")
+        else:
+            self._open = word == "BEGIN"
+            self._complete = not self._open
+
+    def _set_pragma(self, sql: str, line: int) -> None:
+        parts = _PRAGMA.fullmatch(_uncommented(sql))
+        name, value = (parts[1].lower(), parts[2]) if parts else ("", "")
+        if name in _PRAGMAS_KEPT and _PRAGMAS_KEPT[name].fullmatch(value):
+            with self._guard.trusting_pragmas():
+                self._execute(f"PRAGMA {name}='{value}'", line)
+        elif name not in _PRAGMAS_IGNORED:
+            self._damaged(line, f"{sql.split(';')[0].strip()[:60]} is not allowed in a dump")
+
+    def _keep_virtual_table(self, name: str, table: str, sql: str, *, line: int) -> None:
+        """Its row of the schema comes last: until then its name means nothing, and its shadow tables are ordinary."""
+        found, module = self._guard.table_and_module_of(self._connection, sql)
+        if not name == table == found or name.lower() in self._virtual or not _is_one_statement(sql):
+            self._damaged(line, "a row of the schema that is not a virtual table is not allowed in a dump")
+        if module.lower() not in MODULES:
+            self._damaged(line, f"a virtual table of the module {module} is not allowed in a dump")
+        self._virtual[name.lower()] = (name, sql)
+
+    def _write_virtual_tables(self) -> None:
+        if not self._virtual:
+            return
+        with self._guard.trusting_pragmas():
+            self._execute("PRAGMA writable_schema=ON", self._text.line)
+            for name, sql in self._virtual.values():
+                self._connection.execute(
+                    "INSERT INTO sqlite_master(type, name, tbl_name, rootpage, sql) VALUES('table', ?, ?, 0, ?)",
+                    (name, name, sql),
+                )
+            self._execute("PRAGMA writable_schema=OFF", self._text.line)
+
+    def _execute(self, sql: str, line: int) -> None:
+        self._guard.denied = ""
+        try:
+            self._connection.execute(sql)
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            self._guard.raise_if_interrupted(error)
+            if str(error) == "no such table: sqlite_sequence":
+                self._make_sequence_table()
+                self._execute(sql, line)
+            elif not self._can_do_without(str(error)):
+                reason = f"{self._guard.denied} is not allowed in a dump" if self._guard.denied else ""
+                raise _translated(error, self._sentence(line), reason) from error
+
+    def _make_sequence_table(self) -> None:
+        """SQLite makes it for the first AUTOINCREMENT and keeps it when the last one goes, as in the dump's origin."""
+        self._connection.execute("CREATE TABLE backupkit_sequence(id INTEGER PRIMARY KEY AUTOINCREMENT)")
+        self._connection.execute("DROP TABLE backupkit_sequence")
+
+    def _can_do_without(self, error: str) -> bool:
+        """Statistics this library does not keep, and rows of a virtual table, which its shadow tables hold too."""
+        found, _no, missing = error.partition("no such table: ")
+        return error in _OPTIONAL_TABLES or (not found and missing.lower() in self._virtual)
+
+    def _refuse_unknown_word(self, word: str, line: int) -> None:
+        if word.startswith("."):
+            self._damaged(line, f"{word} is a command of the sqlite3 shell, which is not allowed in a dump")
+        if word in _WORDS_REFUSED:
+            self._damaged(line, f"{word} is not allowed in a dump")
+        if word not in _WORDS and word not in _WORDS_OF_OUR_OWN:
+            self._damaged(line, "this is not SQL")
+
+    def _sentence(self, line: int) -> str:
+        return f"{self._text.name} cannot be loaded, line {line}"
+
+    def _damaged(self, line: int, reason: str) -> NoReturn:
+        raise Damaged(f"{self._sentence(line)}: {reason}.", hint=_HINT)
+
+
+class _Text:
+    """The text of a dump, statement by statement; its work is linear in the size of the text."""
+
+    def __init__(self, stream: BinaryIO, longest: int) -> None:
+        self._stream = stream
+        self._longest = longest
+        self._buffer = bytearray()
+        self.name = _name_of(stream)
+        self.line = 1
+        self.bytes_read = 0
+        self._read_more()
+        if self._buffer.startswith(b"\xef\xbb\xbf"):
+            del self._buffer[:3]
+
+    def comes_to_a_statement(self) -> bool:
+        """Skips space, comments and empty statements; False at the end of the text."""
+        while True:
+            self._take(self._matched(_SPACE))
+            if len(self._buffer) < 2 and self._read_more():
+                continue
+            if self._buffer.startswith(b"--"):
+                self._skip_past(b"\n")
+            elif self._buffer.startswith(b"/*"):
+                self._skip_past(b"*/")
+            elif self._buffer.startswith(b";"):
+                self._take(1)
+            else:
+                return bool(self._buffer)
+
+    def take_inserts(self) -> bytes:
+        """As many whole INSERTs of plain values as follow and are at hand; empty where there is none."""
+        while len(self._buffer) < _BLOCK and self._read_more():
+            pass
+        return self._take(self._matched(_INSERTS))
+
+    def first_word(self) -> str:
+        """The statement's first word in capitals, or the name of a dot-command; empty where it has neither."""
+        while len(self._buffer) < _KEYWORDS_WITHIN and self._read_more():
+            pass
+        if self._buffer.startswith(b"."):
+            words = bytes(self._buffer[:80]).split()
+            return words[0].decode(errors="replace")
+        return _word_of(self._buffer)
+
+    def take_statement(self) -> bytes:
+        """The statement up to its semicolon, and in a trigger up to that of its END."""
+        is_trigger = bool(self._matched(_TRIGGER))
+        start, end = 0, self._semicolon(0)
+        while is_trigger and _COMMENT.sub(b"", self._buffer[start : end - 1]).strip().upper() != b"END":
+            start, end = end, self._semicolon(end)
+        return self._take(end)
+
+    def decoded(self, statement: bytes, line: int) -> str:
+        try:
+            return statement.decode()
+        except UnicodeDecodeError as error:
+            raise self._damaged(line + statement.count(b"\n", 0, error.start), "this is not UTF-8") from error
+
+    def _semicolon(self, position: int) -> int:
+        """The place after the next semicolon that is in no string, name or comment."""
+        while True:
+            found = _SPECIAL.search(self._buffer, position)
+            token, position = (found.group(), found.end()) if found else (b"", max(position, len(self._buffer) - 1))
+            found = None  # it holds the buffer, which could not grow
+            if token == b";":
+                return position
+            if token:
+                position = self._past(_CLOSING[token], position)
+            else:
+                self._must_read_more()
+
+    def _past(self, closing: bytes, position: int) -> int:
+        while (found := self._buffer.find(closing, position)) < 0:
+            position = max(position, len(self._buffer) - len(closing) + 1)
+            self._must_read_more()
+        return found + len(closing)
+
+    def _skip_past(self, closing: bytes) -> None:
+        self._take(2)
+        while (found := self._buffer.find(closing)) < 0:
+            self._take(max(0, len(self._buffer) - len(closing) + 1))
+            if not self._read_more():
+                self._take(len(self._buffer))
+                return
+        self._take(found + len(closing))
+
+    def _matched(self, pattern: re.Pattern[bytes]) -> int:
+        match = pattern.match(self._buffer)
+        return match.end() if match else 0
+
+    def _take(self, count: int) -> bytes:
+        piece = bytes(memoryview(self._buffer)[:count])
+        del self._buffer[:count]
+        self.line += piece.count(b"\n")
+        return piece
+
+    def _must_read_more(self) -> None:
+        if len(self._buffer) > self._longest:
+            raise self._damaged(self.line, "this statement is longer than SQLite allows")
+        if not self._read_more():
+            raise self._damaged(self.line, "this statement has no end")
+
+    def _read_more(self) -> bool:
+        piece = self._stream.read(_BLOCK)
+        if (nul := piece.find(b"\0")) >= 0:
+            line = self.line + self._buffer.count(b"\n") + piece.count(b"\n", 0, nul)
+            raise self._damaged(line, "there is a NUL byte, so this is not SQL text")
+        self._buffer += piece
+        self.bytes_read += len(piece)
+        return bool(piece)
+
+    def _damaged(self, line: int, reason: str) -> Damaged:
+        return Damaged(f"{self.name} cannot be loaded, line {line}: {reason}.", hint=_HINT)
+
+
+def _is_one_statement(sql: str) -> bool:
+    text = _Text(io.BytesIO(f"{sql}\n;".encode()), len(sql))
+    text.take_statement()
+    return not text.comes_to_a_statement()
+
+
+def _joined(inserts: bytes) -> bytes:
+    """The same rows in fewer statements, which SQLite reads in two thirds of the time."""
+    if inserts.count(b"INSERT INTO ") * _SHORT_STATEMENT < len(inserts):
+        return inserts
+    joined = []
+    for target, statements in groupby(_INSERT.findall(inserts), key=lambda statement: statement[0]):
+        values = [values for _target, values in statements]
+        for start in range(0, len(values), _ROWS_JOINED):
+            joined.append(b"%b%b;" % (target, b",".join(values[start : start + _ROWS_JOINED])))
+    return b"".join(joined)
+
+
+def _translated(error: Exception, sentence: str, reason: str = "") -> BaseException:
+    """What an error of SQLite means for the person: full disk, Ctrl-C, trouble of this machine, or a bad dump."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return KeyboardInterrupt()
+    if code == sqlite3.SQLITE_FULL:
+        return NoSpace("The disk is full: there is no room for the database that the dump makes.")
+    if _is_not_the_dumps_fault(error):
+        return BackupError(f"Cannot write the database that the dump makes: {error}.")
+    return Damaged(f"{sentence}: {reason or error}.", hint=_HINT)
+
+
+def _is_not_the_dumps_fault(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOMEM,
+    }
+
+
+def _action_in_words(action: int, first: str | None, second: str | None) -> str:
+    """What the authorizer denied, as a person would call it."""
+    if action == sqlite3.SQLITE_FUNCTION:
+        return f"the function {second}"
+    if action == sqlite3.SQLITE_CREATE_VTABLE:
+        return f"a virtual table of the module {second}"
+    names = {
+        sqlite3.SQLITE_ATTACH: "ATTACH",
+        sqlite3.SQLITE_DETACH: "DETACH",
+        sqlite3.SQLITE_PRAGMA: f"PRAGMA {first}",
+        sqlite3.SQLITE_RECURSIVE: "a recursive query",
+    }
+    return names.get(action, "this statement")
+
+
+def _unistr(text: str | None) -> str | None:
+    r"""SQLite's own from 3.50 on: \XXXX, \uXXXX, \+XXXXXX and \UXXXXXXXX become characters."""
+    if text is None:
+        return None
+    return _ESCAPE.sub(lambda escape: "\\" if escape[0] == "\\\\" else chr(int(escape[0].lstrip("\\u+U"), 16)), text)
+
+
+_ESCAPE = re.compile(r"\\(?:\\|u?[0-9A-Fa-f]{4}|\+[0-9A-Fa-f]{6}|U[0-9A-Fa-f]{8})")
+
+
+def _uncommented(sql: str) -> str:
+    return _COMMENT.sub(b" ", sql.encode()).decode().lstrip()
+
+
+def _word_of(statement: bytes | bytearray) -> str:
+    word = _WORD.match(statement)
+    return word.group().decode().upper() if word else ""
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _name_of(stream: BinaryIO) -> str:
+    name = getattr(stream, "name", None)
+    return name if isinstance(name, str) else "The dump"

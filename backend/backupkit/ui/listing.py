@@ -1,0 +1,184 @@
+"""The backups as rows of a table: columns, filters, order and search. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.text import Text
+
+from backupkit.config.settings import Settings
+from backupkit.fs.space import human
+from backupkit.model.backup import Backup, SchemaVerdict
+from backupkit.model.names import shown
+from backupkit.ui.styles import Colours, state_text
+
+_STATE = 12  # characters
+Verdicts = Mapping[tuple[str, ...], SchemaVerdict]
+RELATIONS: Mapping[str, str] = {
+    "same": "= this code",
+    "behind": "< behind",
+    "unknown": "> ahead",
+    "unreadable": "? unread",
+    "unversioned": "? none",
+    "no_migrations": "-",
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """What a cell needs to know beside its backup: the settings, and how revisions stand to this code, once known."""
+
+    settings: Settings
+    verdicts: Verdicts
+    colours: Colours
+
+
+@dataclass(frozen=True)
+class Column:
+    """Its title, how many characters wide, what a cell says, and by what it is sorted."""
+
+    title: str
+    width: int
+    cell: Callable[[View, Backup], str | Text]
+    order: Callable[[Backup], Any]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Its name, and which backups it lets through."""
+
+    name: str
+    lets: Callable[[Backup], bool]
+
+
+def _made(view: View, backup: Backup) -> str:
+    return f"{view.settings.local(backup.metadata.created_at):%Y-%m-%d %H:%M}" if backup.metadata else "-"
+
+
+def _state(view: View, backup: Backup) -> Text:
+    marks = f"{'◆' if backup.pinned else ''}{'!' if backup.unusual else ''}"
+    gap = " " if len(backup.state) + len(marks) < _STATE - 2 else ""  # a mark is never cut off
+    return state_text(view.colours, backup.state, f"{backup.state}{gap}{marks}".rstrip())
+
+
+def _name(_view: View, backup: Backup) -> str:
+    return shown(backup.name)
+
+
+def _kind(_view: View, backup: Backup) -> str:
+    return backup.metadata.kind if backup.metadata else "-"
+
+
+def _size(_view: View, backup: Backup) -> Text:
+    return Text(human(backup.size_bytes) if backup.metadata else "-", justify="right")
+
+
+def _adds(_view: View, backup: Backup) -> Text:
+    return Text(human(backup.unique_bytes) if backup.metadata else "-", justify="right")
+
+
+def _relation(view: View, backup: Backup) -> str:
+    verdict = view.verdicts.get(backup.metadata.revisions) if backup.metadata else None
+    return RELATIONS[verdict.relation] if verdict else "…" if backup.metadata else "-"
+
+
+def _revision(_view: View, backup: Backup) -> str:
+    return shown(backup.metadata.schema_name) or "-" if backup.metadata else "-"
+
+
+def _commit(_view: View, backup: Backup) -> str:
+    git = backup.metadata.git if backup.metadata else None
+    return shown(f"{git.short}{'*' if git.dirty else ''}") if git else "-"
+
+
+def _moment(backup: Backup) -> float:
+    return backup.metadata.created_at.timestamp() if backup.metadata else 0.0
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("Made", 16, _made, _moment),
+    Column("State", _STATE, _state, lambda one: (one.state, one.pinned)),
+    Column("Name", 25, _name, lambda one: one.name),
+    Column("Size", 8, _size, lambda one: one.size_bytes),
+    Column("Adds", 8, _adds, lambda one: one.unique_bytes),
+    Column("Kind", 13, _kind, lambda one: _kind_of(one)),
+    Column("Schema", 11, _relation, lambda one: one.metadata.revisions if one.metadata else ()),
+    Column("Revision", 14, _revision, lambda one: one.metadata.revisions if one.metadata else ()),
+    Column("Commit", 9, _commit, lambda one: one.metadata.git.short if one.metadata and one.metadata.git else ""),
+)
+FILTERS: tuple[Filter, ...] = (
+    Filter("all", lambda one: True),
+    Filter("made by hand", lambda one: _kind_of(one) == "manual"),
+    Filter("made by itself", lambda one: _kind_of(one) in ("auto", "scheduled")),
+    Filter("safety copies", lambda one: _kind_of(one) in ("pre_restore", "pre_migration")),
+    Filter("pinned", lambda one: one.pinned),
+    Filter("proven", lambda one: one.state == "proven"),
+    Filter("damaged or unusual", lambda one: not one.is_usable or bool(one.unusual)),
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is shown of the backups, and in which order."""
+
+    filter: Filter = FILTERS[0]
+    words: str = ""
+    column: Column = COLUMNS[0]
+    is_descending: bool = True
+
+    def of(self, backups: Sequence[Backup]) -> list[Backup]:
+        """Those that fit, in order; the newest first among equals."""
+        fit = [one for one in backups if self.filter.lets(one) and _has_words(one, self.words.lower().split())]
+        return sorted(fit, key=self.column.order, reverse=self.is_descending)
+
+
+def cells(view: View, backup: Backup) -> Iterator[Text]:
+    """One row. As text, or a table would take what is in brackets for its own."""
+    said = (column.cell(view, backup) for column in COLUMNS)
+    return (Text(one) if isinstance(one, str) else one for one in said)
+
+
+def summary(view: View, backup: Backup) -> Iterator[str]:
+    """What is worth knowing of one backup at a glance, in a few lines."""
+    metadata = backup.metadata
+    if metadata is None:
+        yield f"{shown(backup.name)}: {shown(backup.trouble)}"
+        return
+    yield f"{shown(backup.name)}{f' · {shown(metadata.note)}' if metadata.note else ''}"
+    yield _contents(backup)
+    verdict = view.verdicts.get(metadata.revisions)
+    yield verdict.reason if verdict else "…"
+    yield from (f"✗ {shown(flaw.text)}" for flaw in backup.flaws[:1])
+    yield from (f"! unusual: {shown(one)}" for one in backup.unusual[:1])
+    if backup.not_proven:
+        yield f"! not proven: {shown(backup.not_proven)}"
+    elif backup.trouble:
+        yield f"! {shown(backup.trouble)}"
+
+
+def _contents(backup: Backup) -> str:
+    assert backup.metadata
+    facts, uploads = backup.metadata.database, backup.metadata.uploads
+    parts = [f"{len(facts.rows)} tables, {sum(facts.rows.values()):,} rows"] if facts else []
+    parts += [f"{uploads.files:,} uploads"] if uploads else [] if backup.metadata.uploads_included else ["no uploads"]
+    parts += [f"{len(uploads.warnings)} warnings"] if uploads and uploads.warnings else []
+    return " · ".join(parts)
+
+
+def _kind_of(backup: Backup) -> str:
+    return backup.metadata.kind if backup.metadata else ""
+
+
+def _has_words(backup: Backup, words: Sequence[str]) -> bool:
+    return not words or all(word in _text_of(backup) for word in words)
+
+
+def _text_of(backup: Backup) -> str:
+    metadata = backup.metadata
+    found = [backup.name, backup.state, "pinned" if backup.pinned else ""]
+    if metadata:
+        found += [metadata.note, metadata.kind, *metadata.revisions, metadata.created_at.date().isoformat()]
+        found += [metadata.git.commit, metadata.git.branch or "", metadata.git.subject] if metadata.git else []
+    return " ".join(found).lower()

@@ -1,0 +1,93 @@
+"""One setting that can be edited: its words, its value, and what is wrong with what was typed."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.widgets import Input, Label, Static
+
+from backupkit.config.deployment import in_full
+from backupkit.config.settings import Settings, overriding_variable
+from backupkit.model.errors import Refused
+from backupkit.ui.ticks import Tick
+
+
+class Entry(Vertical):
+    """A line of the form. What the environment says cannot be edited here, and says so."""
+
+    class Changed(Message):
+        """Something was typed, or ticked."""
+
+    DEFAULT_CSS = """
+    Entry { height: auto; }
+    Entry Horizontal { height: 1; }
+    Entry Label { width: 19; }
+    Entry Input { width: 1fr; background: $panel; padding: 0 1; }
+    Entry Tick { width: auto; }
+    Entry .trouble { color: $error; display: none; padding-bottom: 1; }
+    Entry .fixed { color: $foreground 60%; padding-left: 2; }
+    Entry.wrong .trouble { display: block; }
+    Entry.wrong Input { background: $error 30%; }
+    """
+
+    def __init__(self, name: str, words: str, settings: Settings) -> None:
+        super().__init__(id=f"entry-{name}")
+        self.setting, self._words, self._variable = name, words, overriding_variable(name)
+        self.original = as_text(getattr(settings, name))
+        self.text = self.original
+        """What is typed, or ticked, now."""
+        self._trouble = Static("", classes="trouble", markup=False)  # a preview may come before it stands there
+        self._is_switch = isinstance(getattr(settings, name), bool)
+
+    def compose(self) -> ComposeResult:
+        is_fixed = bool(self._variable)
+        with Horizontal():
+            yield Label(self._words)
+            if self._is_switch:
+                yield Tick("", self.original == "true", compact=True, disabled=is_fixed)
+            else:
+                yield Input(self.original, compact=True, disabled=is_fixed)
+        if is_fixed:
+            yield Static(f"fixed by {self._variable}", classes="fixed", markup=False)
+        yield self._trouble
+
+    def type(self, text: str) -> None:
+        """As if a person had typed it, or ticked."""
+        if self._is_switch:
+            self.query_one(Tick).value = text == "true"
+        else:
+            self.query_one(Input).value = text
+        self.text = text.strip()
+
+    @property
+    def is_edited(self) -> bool:
+        return self.text != self.original
+
+    def begin(self, settings: Settings) -> None:
+        """What is in force now is what edits are measured by, and what stands here."""
+        self.original = as_text(getattr(settings, self.setting))
+        self.type(self.original)
+        self.say(None)
+
+    def say(self, trouble: Refused | None) -> None:
+        """The sentence of the command line, below the value it is about."""
+        self.set_class(trouble is not None, "wrong")
+        self._trouble.update(in_full(f"{trouble.message} {trouble.hint}") if trouble else "")
+
+    def on_input_changed(self, changed: Input.Changed) -> None:
+        self.text = changed.value.strip()
+        self.post_message(self.Changed())
+
+    def on_checkbox_changed(self, changed: Tick.Changed) -> None:
+        self.text = as_text(changed.value)
+        self.post_message(self.Changed())
+
+
+def as_text(value: object) -> str:
+    """A value as it is typed."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "; ".join(map(str, value))
+    return "" if value is None else str(value)

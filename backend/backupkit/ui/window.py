@@ -1,0 +1,269 @@
+"""The app: its places and keys, its themes, and what is known of the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import ClassVar, TypeVar
+
+from textual import work
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.filter import LineFilter
+from textual.widgets import Footer, Label, TabbedContent, TabPane
+
+from backupkit.config.settings import Settings
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import BackupError
+from backupkit.ui import styles
+from backupkit.ui.backups import BackupsPage
+from backupkit.ui.dialogs import Told, error_told
+from backupkit.ui.history import HistoryPage
+from backupkit.ui.inside import InsidePage
+from backupkit.ui.overview import OverviewPage
+from backupkit.ui.page import Page
+from backupkit.ui.plan import PlanPage
+from backupkit.ui.restore import RestorePage
+from backupkit.ui.work import Ended, Task, WorkScreen, in_words
+from backupkit.ui.world import World, fingerprint, look_around
+
+Found = TypeVar("Found")
+PLACES: tuple[type[Page], ...] = (OverviewPage, BackupsPage, RestorePage, InsidePage, PlanPage, HistoryPage)
+_EVERY = 2.0  # seconds between two looks at whether something changed elsewhere
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+HELP = """\
+1 to 6  overview, backups, restore, look inside, schedule, history
+Tab     from one thing to the next; arrows move, Enter takes it
+Mouse   click tabs, rows, headings and buttons; the wheel scrolls
+Esc     leaves a dialog; cancels what goes on, where that is safe
+t       dark or light
+r       look again now; what others do shows by itself in seconds
+?       this page
+q       the end
+
+Backups
+Enter   one of them in full
+b       back up now, with a name and a note
+v       verify: every byte is read and compared
+p       prove: a test restore, in a scratch folder
+R       restore: leads to the plan first
+k       keep: pin it, or unpin it
+x       export it as one file, encrypted where wanted
+u       push it to the remotes
+D       delete it, after a question
+/       find by name, note, revision, commit or state
+s       sort by the next column
+f       filter; in the history: failures only, or all
+
+Restore
+u       take the last restore back
+Esc     back to the list
+
+Look inside
+Enter   opens a table or a folder
+n, p    later rows, earlier rows
+x       take a file out
+c       compare a table with the live one
+
+Schedule
+Ctrl-S  save to backup.toml
+Esc     discard the edits
+
+★ proven by a test restore   ✓ checked   · unchecked   ✗ damaged
+◆ pinned   ! unusual
+
+Everything here is a command too: ./backup.sh --help
+"""
+
+
+_PRINTABLE = styles.PrintableFilter()
+
+
+class Window(App[None]):
+    """The whole interface. The clock is a parameter, as everywhere."""
+
+    TITLE = "Backups"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(Binding(str(key), f"go('{page.place}')", page.title, show=False) for key, page in enumerate(PLACES, 1)),
+        Binding("question_mark", "show_help", "Help", key_display="?"),
+        Binding("t", "turn_theme", "Dark/light"),
+        Binding("r", "look", "Look again", show=False),
+        Binding("q", "quit", "Quit"),
+    ]
+    CSS = """
+    #top { height: 1; background: $panel; padding: 0 1; }
+    #whose { width: auto; text-style: bold; }
+    #where { width: 1fr; color: $foreground 70%; padding-left: 2; }
+    #level { width: auto; text-style: bold; }
+    .level-fine { color: $success; }
+    .level-warning { color: $warning; }
+    .level-critical { color: $error; }
+    #at-work { height: 1; padding: 0 1; background: $accent 20%; display: none; }
+    #at-work.shown { display: block; }
+    TabbedContent { height: 1fr; }
+    DataTable { height: 1fr; scrollbar-size: 1 1; background: $background; }
+    * { scrollbar-color: $primary 50%; scrollbar-background: $surface; scrollbar-corner-color: $surface; }
+    DataTable > .datatable--header { background: $panel; text-style: bold; }
+    DataTable > .datatable--cursor { background: $primary 35%; color: $foreground; text-style: bold; }
+    DataTable:blur > .datatable--cursor { background: $primary 20%; }
+    Button.key { min-width: 0; background: $background; color: $foreground; text-style: none; }
+    Button.key:hover, Button.key:focus { background: $panel; }
+    TabPane { padding: 0; height: 1fr; }
+    Button.-textual-compact:focus { text-style: bold underline; }
+    """
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return (*super().get_line_filters(), _PRINTABLE)
+
+    def __init__(self, settings: Settings, clock: Clock = utc_now, place: str = PLACES[0].place) -> None:
+        super().__init__()
+        self.settings, self.clock, self._first = settings, clock, place
+        self.world: World | None = None
+        self._fingerprint: tuple[object, ...] = ()
+        self._started_by = os.getppid()
+        for theme in (styles.DARK, styles.LIGHT):
+            self.register_theme(theme)
+        self.theme = styles.DARK.name
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="top"):
+            yield Label(f"Backups of {self.settings.app_id}", id="whose", markup=False)
+            yield Label(str(self.settings.dir), id="where", markup=False)
+            yield Label("…", id="level")
+        with TabbedContent(initial=self._first):
+            for key, page in enumerate(PLACES, 1):
+                with TabPane(f"{key} {page.title}", id=page.place):
+                    yield page(self.settings)
+        yield Label("", id="at-work", markup=False)
+        yield Footer()
+
+    def on_mount(self) -> None:
+        if not self.is_headless and not self.is_web:
+            for number in _SIGNALS:
+                asyncio.get_running_loop().add_signal_handler(number, self._told_to_end)
+        self.theme_changed_signal.subscribe(self, lambda _theme: self._show_again())
+        self._look_if_changed()
+        self.set_interval(_EVERY, self._look_if_changed)
+        if self.is_web:
+            self.set_interval(_EVERY, self._end_with_the_server)
+
+    # Places.
+
+    @property
+    def page(self) -> Page:
+        """The page in view."""
+        return self.page_of(self.query_one(TabbedContent).active)
+
+    def page_of(self, place: str) -> Page:
+        """The page of that place."""
+        return self.query_one(f"#page-{place}", Page)
+
+    def go(self, place: str, about: str = "") -> None:
+        """That place comes into view; `about` is the backup that the person comes for."""
+        self.query_one(TabbedContent).active = place
+        if about:
+            self.page_of(place).about(about)
+
+    def action_go(self, place: str) -> None:
+        self.go(place)
+
+    def on_tabbed_content_tab_activated(self) -> None:
+        self.page.take_focus()
+        self._show_again()
+
+    # What is on disk.
+
+    def action_look(self) -> None:
+        """Look at the disk now."""
+        self._fingerprint = ()
+        self._look_if_changed()
+
+    @work(thread=True, exclusive=True, group="look")
+    def _look_if_changed(self) -> None:
+        """In a thread: a disk may be slow, and there may be thousands of backups."""
+        try:
+            seen = fingerprint(self.settings)
+            if seen != self._fingerprint:
+                world = look_around(self.settings, self.clock)
+                self.call_from_thread(self._show, world, seen)
+        except OSError as error:
+            self.call_from_thread(self.notify, in_words(error).message, severity="error")
+
+    def _show(self, world: World, seen: tuple[object, ...]) -> None:
+        self.world, self._fingerprint = world, seen
+        level = self.query_one("#level", Label)
+        level.update(f"{styles.LEVEL_SYMBOLS[world.status.level]} {styles.LEVEL_WORDS[world.status.level]}")
+        level.set_classes(f"level-{world.status.level}")
+        at_work = self.query_one("#at-work", Label)
+        at_work.update(f"At work now: {world.at_work}")
+        at_work.set_class(bool(world.at_work), "shown")
+        self.page.show_world(world)
+
+    def _show_again(self) -> None:
+        """What is known, on the page that came into view, or in other colours."""
+        if self.world:
+            self.page.show_world(self.world)
+
+    # What a page asks for.
+
+    def take_settings(self, settings: Settings) -> None:
+        """These are in force from now on, on every page."""
+        self.settings = settings
+        for page in self.query(Page):
+            page.settings = settings
+        self.action_look()
+
+    async def carry_out(self, task: Task[Found]) -> Ended[Found]:
+        """The task, done before the person's eyes. To be awaited in a worker."""
+        ended: Ended[Found] = await self.push_screen_wait(WorkScreen(task))
+        self.action_look()
+        return ended
+
+    def fetch(self, act: Callable[[], Found], show: Callable[[Found], None], group: str) -> None:
+        """What `act` reads in a thread is shown by `show`; of one group only what was asked for last."""
+
+        def read() -> None:
+            try:
+                found = act()
+            except Exception as error:
+                self.call_from_thread(self.show_error, in_words(error))
+            else:
+                self.call_from_thread(show, found)
+
+        self.run_worker(read, thread=True, exclusive=True, group=group)
+
+    def show_error(self, error: BackupError) -> None:
+        """The same sentence and hint as on the command line."""
+        self.push_screen(error_told(error))
+
+    def action_show_help(self) -> None:
+        self.push_screen(Told("Help", HELP.splitlines()))
+
+    def action_turn_theme(self) -> None:
+        self.theme = styles.LIGHT.name if self.theme == styles.DARK.name else styles.DARK.name
+
+    # The end.
+
+    def _told_to_end(self) -> None:
+        """The terminal is gone, or the container stops: what goes on is cancelled where that is safe."""
+        for screen in self.screen_stack:
+            if isinstance(screen, WorkScreen):
+                screen.run.cancel()
+        self.exit()
+
+    def _end_with_the_server(self) -> None:
+        """A server that was killed could not say that nobody is there any more."""
+        if os.getppid() != self._started_by:
+            self._told_to_end()
+
+    async def action_quit(self) -> None:
+        """Not while something goes on, which would go on unseen."""
+        if any(isinstance(screen, WorkScreen) and not screen.ended for screen in self.screen_stack):
+            self.notify("Cancel what goes on first, or wait for it.", severity="warning")
+        else:
+            self.exit()

@@ -1,0 +1,257 @@
+"""Long work: a verb in a thread of its own, what it tells as it goes, how it is cancelled, and how it ended.
+
+A thread cannot be interrupted from outside. It is asked to end: the next event that the verb tells raises `Cancelled`,
+which a verb takes for what it is, a `KeyboardInterrupt`, and tidies up as it does after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import ClassVar, Generic, Literal, TypeVar
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Button, Label, ProgressBar, Static
+
+from backupkit.cli.console import sentences
+from backupkit.config.deployment import in_full
+from backupkit.fs.space import human
+from backupkit.model.errors import BackupError, explained
+from backupkit.model.events import Event, Finished, Listener, Progress, Step, StillWaiting, Waiting
+from backupkit.model.names import printable_lines
+from backupkit.monitoring import log
+from backupkit.ui.styles import plain_title
+
+Result = TypeVar("Result")
+_LOOK = 0.1  # seconds between two looks at what the thread has told
+
+
+@dataclass(frozen=True)
+class Task(Generic[Result]):
+    """What is to be done: `act` is the verb with all but its listener, `told` makes lines of its result.
+
+    From the steps in `steps_to_finish` on there is only forward: it is not cancelled any more. `choices` are what may
+    be done next, a button each, where it went well. One that `is_quick` needs nobody to close its dialog then.
+    """
+
+    title: str
+    act: Callable[[Listener], Result]
+    told: Callable[[Result], Iterable[str]]
+    steps_to_finish: frozenset[str] = frozenset()
+    choices: tuple[str, ...] = ()
+    is_quick: bool = False
+
+
+@dataclass(frozen=True)
+class Ended(Generic[Result]):
+    """How it ended: well, with a result; with an error in words; or cancelled, with neither."""
+
+    state: Literal["done", "failed", "cancelled"]
+    result: Result | None = None
+    error: BackupError | None = None
+    choice: str = ""
+
+
+class Cancelled(KeyboardInterrupt):
+    """A person cancelled it."""
+
+
+class Run(Generic[Result]):
+    """One task at work: its thread writes what it tells, and the screen reads that when it looks."""
+
+    def __init__(self, task: Task[Result]) -> None:
+        self.task = task
+        self.step, self.done = Step(task.title), 0
+        self.waiting = ""
+        self.said: list[str] = []
+        self.began = time.monotonic()
+        self.wants_to_end = False
+        self._lock = threading.Lock()
+        self._sentences = sentences(self.said.append)
+
+    @property
+    def can_be_cancelled(self) -> bool:
+        """Whether it has not come to where there is only forward."""
+        return self.step.name not in self.task.steps_to_finish
+
+    def carry_out(self) -> Ended[Result]:
+        """The task, done; for a thread. Raises nothing."""
+        try:
+            return Ended("done", self.task.act(self.listen))
+        except BaseException as raised:
+            if self._is_cancelled(raised):
+                log.error("cancelled")
+                return Ended("cancelled")
+            return Ended("failed", error=in_words(raised))
+
+    def cancel(self) -> None:
+        """It ends at the next event, where that is safe."""
+        with self._lock:
+            self.wants_to_end = True
+
+    def listen(self, event: Event) -> None:
+        """What the verb tells; `Cancelled` once, where a person asked for it."""
+        if isinstance(event, Step):
+            self.step, self.done = event, 0
+        elif isinstance(event, Progress):
+            self.done = event.done
+        if not isinstance(event, StillWaiting):
+            self.waiting = event.what if isinstance(event, Waiting) else ""
+        self._sentences(event)
+        if not isinstance(event, Finished):
+            self._end_if_asked()
+
+    def _end_if_asked(self) -> None:
+        with self._lock:
+            if not self.wants_to_end or not self.can_be_cancelled:
+                return
+            self.wants_to_end = False  # what tidies up tells events too
+        raise Cancelled
+
+    def _is_cancelled(self, raised: BaseException) -> bool:
+        """Also where a thread of the verb's, or a library, made something else of it."""
+        seen: BaseException | None = raised
+        while seen is not None:
+            if isinstance(seen, KeyboardInterrupt):
+                return True
+            seen = seen.__cause__ or seen.__context__
+        return False
+
+
+def in_words(raised: BaseException) -> BackupError:
+    """The same sentence and hint as on the command line; of a bug, what there is to report, with the log having all."""
+    error = explained(raised)
+    if error is None:
+        log.error("".join(traceback.format_exception(raised)))
+        error = BackupError(f"This is a bug: {type(raised).__name__}: {raised}.", hint="The log has where it happened.")
+    else:
+        log.error(f"failed with exit code {error.code}: {error.message}")
+    return error
+
+
+class WorkScreen(ModalScreen[Ended[Result]], Generic[Result]):
+    """A task at work, in front of everything: its progress, and then how it ended."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Cancel or close", show=False)]
+    DEFAULT_CSS = """
+    WorkScreen { align: center middle; background: $background 60%; }
+    WorkScreen #work {
+        width: 74; max-width: 96%; height: auto; max-height: 92%;
+        border: round $primary; border-title-style: bold; border-title-color: $foreground;
+        background: $surface; padding: 1 2;
+    }
+    WorkScreen #work.well { border: round $success; }
+    WorkScreen #work.badly { border: round $error; }
+    WorkScreen #step { color: $foreground; }
+    WorkScreen ProgressBar { margin: 1 0; width: 100%; }
+    WorkScreen Bar { width: 1fr; }
+    WorkScreen #said-box { height: auto; max-height: 50vh; scrollbar-size: 1 1; }
+    WorkScreen #said { color: $foreground 80%; }
+    WorkScreen #ended { height: auto; }
+    WorkScreen #buttons { height: auto; align-horizontal: right; margin-top: 1; }
+    WorkScreen Button { margin-left: 2; }
+    """
+
+    def __init__(self, task: Task[Result]) -> None:
+        super().__init__()
+        self.run: Run[Result] = Run(task)
+        self.ended: Ended[Result] | None = None
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="work") as box:
+            box.border_title = plain_title(self.run.task.title)
+            yield Label(f"{self.run.task.title} …", id="step", markup=False)
+            yield ProgressBar(id="bar")
+            with VerticalScroll(id="said-box"):
+                yield Static("", id="said", markup=False)
+                yield Static("", id="ended", markup=False)
+            with Horizontal(id="buttons"):
+                yield Button("Cancel", id="cancel")
+
+    def on_mount(self) -> None:
+        self.query_one("#cancel").focus()
+        self.set_interval(_LOOK, self._show_progress)
+        self._carry_out()
+
+    @work(thread=True)
+    def _carry_out(self) -> None:
+        ended = self.run.carry_out()
+        self.app.call_from_thread(self._show_ended, ended)
+
+    def _show_progress(self) -> None:
+        if self.ended is not None:
+            return
+        step, done = self.run.step, self.run.done
+        self.query_one("#step", Label).update(self.run.waiting or f"{step.name} {amount(step, done)}".rstrip())
+        self.query_one(ProgressBar).update(total=step.total or None, progress=min(done, step.total or 0))
+        self._show_said()
+        cancel = self.query_one("#cancel", Button)
+        cancel.disabled = self.run.wants_to_end or not self.run.can_be_cancelled
+        cancel.label = "Cancelling …" if self.run.wants_to_end and self.run.can_be_cancelled else "Cancel"
+
+    def _show_ended(self, ended: Ended[Result]) -> None:
+        self.ended = ended
+        if ended.state == "done" and self.run.task.is_quick:
+            if lines := [*self._lines(ended)[1:], *self.run.said]:
+                self.app.notify(printable_lines(in_full("\n".join(lines))), markup=False)
+            self.dismiss(ended)
+            return
+        box, is_well = self.query_one("#work"), ended.state == "done"
+        box.add_class("well" if is_well else "badly")
+        self.query_one(ProgressBar).display = False
+        self._show_said()
+        self.query_one("#step", Label).update(self._verdict(ended))
+        self.query_one("#ended", Static).update(printable_lines(in_full("\n".join(self._lines(ended)))))
+        buttons = self.query_one("#buttons")
+        buttons.remove_children()
+        for number, choice in enumerate(self.run.task.choices if is_well else ()):
+            buttons.mount(Button(choice, id=f"choice-{number}"))
+        close = Button("Close", variant="primary", id="close")
+        buttons.mount(close)
+        self.call_after_refresh(close.focus)
+
+    def _show_said(self) -> None:
+        said = self.query_one("#said", Static)
+        said.display = bool(self.run.said)
+        said.update(printable_lines(in_full("\n".join(self.run.said))))
+
+    def _verdict(self, ended: Ended[Result]) -> str:
+        took = f"after {time.monotonic() - self.run.began:.1f} s"
+        if ended.state == "failed":
+            return f"✗ It failed {took}."
+        return f"✓ Done {took}." if ended.state == "done" else f"- Cancelled {took}; nothing is left half done."
+
+    def _lines(self, ended: Ended[Result]) -> list[str]:
+        if ended.error:
+            return ["", ended.error.message, *([f"Next: {ended.error.hint}"] if ended.error.hint else [])]
+        return ["", *self.run.task.told(ended.result)] if ended.state == "done" else []  # type: ignore[arg-type]
+
+    def on_button_pressed(self, pressed: Button.Pressed) -> None:
+        if pressed.button.id == "cancel":
+            self.run.cancel()
+        elif self.ended is not None:
+            choice = "" if pressed.button.id == "close" else str(pressed.button.label)
+            self.dismiss(replace(self.ended, choice=choice))
+
+    def action_leave(self) -> None:
+        """Escape cancels what goes on, and closes what has ended."""
+        if self.ended is not None:
+            self.dismiss(self.ended)
+        elif self.run.can_be_cancelled:
+            self.run.cancel()
+
+
+def amount(step: Step, done: int) -> str:
+    """How far a step has come, in its own unit; empty where it does not say."""
+    if not step.total:
+        return ""
+    if step.unit == "bytes":
+        return f"· {human(done)} of {human(step.total)}"
+    return f"· {done:,} of {step.total:,} {step.unit}"

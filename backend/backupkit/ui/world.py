@@ -1,0 +1,68 @@
+"""What is on disk at one moment, and a cheap look at whether that changed: a backup may be made elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from backupkit.config.settings import Settings
+from backupkit.model.backup import Backup
+from backupkit.model.clock import Clock
+from backupkit.model.operation import Operation
+from backupkit.monitoring.status import Facts, Status, judge, look
+from backupkit.repository import flags, history, lock
+
+
+@dataclass(frozen=True)
+class World:
+    """The facts, what they come to, and who is at work in the backups folder; empty where nobody is."""
+
+    facts: Facts
+    status: Status
+    at_work: str = ""
+
+    @property
+    def backups(self) -> tuple[Backup, ...]:
+        """Every backup, newest first."""
+        return self.facts.backups
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """What was done, newest first."""
+        return self.facts.history.operations
+
+    def backup(self, name: str) -> Backup | None:
+        """The backup of that name, where it is still there."""
+        return next((one for one in self.backups if one.name == name), None)
+
+
+def look_around(settings: Settings, clock: Clock) -> World:
+    """The world at this moment: two small files are read for each backup, and the history. It waits for no lock."""
+    facts = look(settings, clock)
+    return World(facts, judge(settings, facts), who_is_at_work(settings))
+
+
+def who_is_at_work(settings: Settings) -> str:
+    """The run that holds the lock at this moment, in words; empty where none does."""
+    return lock.holder(settings.dir / lock.LOCK_FILE) if lock.is_held(settings.dir) else ""
+
+
+def fingerprint(settings: Settings) -> tuple[object, ...]:
+    """Another one whenever a backup came or went, or something was said of one: a handful of times of change."""
+    return (*(_changed_at(path) for path in _watched(settings)), who_is_at_work(settings))
+
+
+def _watched(settings: Settings) -> Iterator[Path]:
+    state = settings.dir / flags.STATE_FOLDER
+    yield settings.dir
+    yield history.path_of(settings.dir)
+    yield from (state / mark for mark in (flags.PINNED, flags.HELD, flags.ACCEPTED, flags.PROOFS))
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,351 @@
+"""What was staged for the uploads, put in place: the list of operations, and how each is carried out.
+
+Each step can be repeated: what is staged no more was put in place already. What is there and was not seen when the
+list was made stays, and is warned of. The list is input: it is read from a folder of ours, checked line by line before
+anything is touched, and carried out in open folders, so that no link slipped in leads anywhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple, get_args
+
+from backupkit.fs import attributes, descriptors, disk, staging_area, tree
+from backupkit.fs.attributes import Attributes, Keeper
+from backupkit.fs.staging_area import Area
+from backupkit.model.backup import STAGING
+from backupkit.model.errors import BackupError
+from backupkit.model.events import Listener, Step, Warned, silence
+from backupkit.model.names import shown
+
+OPERATIONS = "operations"
+Action = Literal["add", "change", "remove", "dress"]
+_FORMS = ("file", "folder", "link")
+
+
+class Operation(NamedTuple):
+    """A line of the list: what to do with which path, and all that is needed for it.
+
+    `form` is of what is wanted, or of what is removed; `clash` is whether something of another form is there. `staged`
+    is the name of the staged file, `seen` the signature of the live file or link when the list was made.
+    """
+
+    action: Action
+    path: str
+    form: tree.Form
+    clash: bool
+    staged: str | None
+    seen: list[int] | None
+    mode: int
+    owner: list[int]
+    time: int
+    attributes: dict[str, str] | None = None
+    """ACLs and the like, in base64; None where they stay as they are."""
+
+    @property
+    def wanted(self) -> Attributes | None:
+        """Those, as they are."""
+        found = self.attributes
+        return None if found is None else {name: b64decode(value, validate=True) for name, value in found.items()}
+
+
+def encoded(wanted: Attributes | None) -> dict[str, str] | None:
+    """Attributes as the list has them."""
+    return None if wanted is None else {name: b64encode(value).decode() for name, value in wanted.items()}
+
+
+def write_operation(file: BinaryIO, one: Operation) -> None:
+    """One more line."""
+    file.write(json.dumps(one).encode("ascii") + b"\n")
+
+
+def apply(live: Path, restore: str, copies: tuple[Path, ...] = (), tell: Listener = silence) -> None:
+    """The uploads are as wanted, and on disk: what the restore of that id has staged is in place. Can be repeated.
+
+    `copies` are trees that hold what was live. Raises `BackupError` where nothing is staged, or a line of the list
+    is not one of ours: nothing was touched then.
+    """
+    with staging_area.opened(live, "uploads", restore) as area, descriptors.naming(live):
+        with _Applying(live, area, copies, tell) as applying:
+            applying.check()
+            tell(Step("Restoring the uploads", unit="files"))
+            for one in applying.operations_backwards():  # what is in a folder before the folder
+                if one.action == "remove" or one.clash:
+                    applying.remove(one)
+            for one in applying.operations():
+                if one.action != "remove":
+                    applying.put(one)
+            for one in applying.operations_backwards():  # its times last, when nothing in it changes any more
+                if one.action != "remove" and one.form == "folder":
+                    applying.dress_folder(one)
+            applying.warn_of_lost()
+        disk.sync_tree(live)
+
+
+class _Applying:
+    """The list being carried out in the open live folder."""
+
+    def __init__(self, live: Path, area: Area, copies: tuple[Path, ...], tell: Listener) -> None:
+        self._path = staging_area.place_of(live, "uploads") / OPERATIONS
+        self._live, self._area, self._copies, self._tell = live, area, copies, tell
+        self._warned: set[str] = set()
+        self._keeper = Keeper()
+
+    def __enter__(self) -> _Applying:
+        self._list = self._open_list()
+        self._parents = tree.Parents(self._live, self._area.live)
+        self._kept = [tree.Parents(path) for path in self._copies if path.is_dir()]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._list.close()
+        for parents in (self._parents, *self._kept):
+            parents.close()
+
+    def _open_list(self) -> BinaryIO:
+        try:
+            handle = os.open(OPERATIONS, descriptors.FILE, dir_fd=self._area.folder)
+        except FileNotFoundError as error:
+            raise BackupError(
+                f"{self._path} is missing, and the restore is unfinished; nothing was touched.",
+                hint="Restore the safety copy again, or another backup: `list`, `restore`.",
+            ) from error
+        except OSError as error:
+            raise _not_ours(self._path, "it cannot be read") from error
+        file = os.fdopen(handle, "rb")
+        is_file = stat.S_ISREG(os.fstat(handle).st_mode)
+        if why := descriptors.why_not_ours(handle) if is_file else "it is no file":
+            file.close()
+            raise _not_ours(self._path, why)
+        return file
+
+    def check(self) -> None:
+        """Every line is one that we write."""
+        for _ in self.operations():
+            pass
+
+    def operations(self) -> Iterator[Operation]:
+        self._list.seek(0)
+        return map(self._operation, self._list)
+
+    def operations_backwards(self) -> Iterator[Operation]:
+        return map(self._operation, disk.lines_backwards(self._list))
+
+    def _operation(self, line: bytes) -> Operation:
+        try:
+            return _parsed(line)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise _not_ours(self._path, "a line in it is none of ours") from error
+
+    def remove(self, one: Operation) -> None:
+        """What is to go is gone, if it is what was seen; a folder, if nothing is in it."""
+        # A repeated run finds a file where the folder was that this was in.
+        with suppress(FileNotFoundError, NotADirectoryError), self._parents.of(one.path) as (folder, name):
+            there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if one.clash and self._is_placed(one, there):
+                return
+            if stat.S_ISDIR(there.st_mode) and one.seen is None:
+                _remove_folder(name, folder)
+            elif self._is_as_seen(there, folder, name, one):
+                os.unlink(name, dir_fd=folder)
+
+    def _is_placed(self, one: Operation, there: os.stat_result) -> bool:
+        """Whether an earlier run put there what is wanted."""
+        if one.form == "folder":
+            return stat.S_ISDIR(there.st_mode)
+        return one.staged is not None and descriptors.look(one.staged, self._area.folder) is None
+
+    def put(self, one: Operation) -> None:
+        """What is wanted is there, unless something else came in its place, or in that of a folder above it."""
+        try:
+            with self._parents.of(one.path) as (folder, name):
+                if one.form == "folder":
+                    self._make_folder(folder, name, one)
+                elif one.staged is None:
+                    self._dress(folder, name, one)
+                elif descriptors.look(one.staged, self._area.folder):
+                    self._place(folder, name, one)
+        except NotADirectoryError:
+            self._warn(one, "cannot be put back: something came in the place of a folder above it.")
+
+    def _make_folder(self, folder: int, name: str, one: Operation) -> None:
+        try:
+            os.mkdir(name, 0o700, dir_fd=folder)
+        except FileExistsError:
+            there = descriptors.look(name, folder)
+            if there and not stat.S_ISDIR(there.st_mode):
+                self._warn_of_change(one)
+
+    def _place(self, folder: int, name: str, one: Operation) -> None:
+        """The staged file or link gets its name: in one step, and over nothing but what was seen."""
+        assert one.staged is not None
+        there = descriptors.look(name, folder)
+        if there and (one.clash or not self._is_as_seen(there, folder, name, one)):
+            return self._warn_of_change(one)
+        try:
+            if there:
+                os.rename(one.staged, name, src_dir_fd=self._area.folder, dst_dir_fd=folder)
+            elif not descriptors.rename_to_free(one.staged, self._area.folder, name, folder):
+                self._warn_of_change(one)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._carry_over(folder, name, one, over=there is not None)
+
+    def _carry_over(self, folder: int, name: str, one: Operation, over: bool) -> None:
+        """Into another mount inside the uploads folder: copied beside its place, made durable there, then renamed."""
+        assert one.staged is not None
+        beside, staged = f"{STAGING}-{one.staged}", self._area.folder
+        with suppress(FileNotFoundError):
+            os.unlink(beside, dir_fd=folder)  # of a killed run
+        if one.form == "link":
+            os.symlink(os.readlink(one.staged, dir_fd=staged), beside, dir_fd=folder)
+        else:
+            disk.copy_file_to(one.staged, staged, folder, beside)
+        self._dress(folder, beside, one, is_new=True)
+        if over:
+            os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+        elif not descriptors.rename_to_free(beside, folder, name, folder):
+            os.unlink(beside, dir_fd=folder)
+            return self._warn_of_change(one)
+        os.fsync(folder)
+        os.unlink(one.staged, dir_fd=staged)
+
+    def dress_folder(self, one: Operation) -> None:
+        """The folder has owner, mode and time as wanted."""
+        with suppress(NotADirectoryError), self._parents.of(one.path) as (folder, name):
+            self._dress(folder, name, one)
+
+    def _dress(self, folder: int, name: str, one: Operation, is_new: bool = False) -> None:
+        """Owner, mode and time as wanted; what is another user's stays as it is, and the person is told."""
+        there = descriptors.look(name, folder)
+        if there is None or _is_dressed(there, folder, name, one):
+            return
+        if tree.form_of(there.st_mode) != one.form:
+            return self._warn_of_change(one)
+        if one.form != "folder" and not is_new and not self._is_as_seen(there, folder, name, one):
+            return
+        try:
+            _set_attributes(folder, name, there, one, self._keeper)
+        except PermissionError:
+            self._warn(one, "belongs to another user, and keeps its mode and time.")
+
+    def _is_as_seen(self, there: os.stat_result, folder: int, name: str, one: Operation) -> bool:
+        """Whether the live file or link is what was seen, or what a copy holds; if not, it is told that it stays.
+
+        Its times may have changed all the same: data folders get copied.
+        """
+        is_known = one.seen is not None and not stat.S_ISDIR(there.st_mode)
+        if is_known and (list(tree.signature(there)) == one.seen or self._is_kept(there, folder, name, one.path)):
+            return True
+        self._warn_of_change(one)
+        return False
+
+    def _is_kept(self, there: os.stat_result, folder: int, name: str, path: str) -> bool:
+        for parents in self._kept:
+            with suppress(OSError), parents.of(path) as (within, copy):
+                kept = os.stat(copy, dir_fd=within, follow_symlinks=False)
+                same_form = stat.S_IFMT(kept.st_mode) == stat.S_IFMT(there.st_mode)
+                if same_form and kept.st_size == there.st_size:
+                    return _same_content(name, folder, copy, within, there.st_mode)
+        return False
+
+    def warn_of_lost(self) -> None:
+        """What the live file system cannot keep of what was not staged, but was to change."""
+        if self._keeper.lost:
+            self._tell(Warned(self._keeper.sentence("the uploads")))
+
+    def _warn_of_change(self, one: Operation) -> None:
+        self._warn(one, "came or changed during the restore, and stays as it is.")
+
+    def _warn(self, one: Operation, what: str) -> None:
+        if one.path not in self._warned:
+            self._warned.add(one.path)
+            self._tell(Warned(f"{shown(one.path)} {what}"))
+
+
+def _remove_folder(name: str, within: int) -> None:
+    try:
+        os.rmdir(name, dir_fd=within)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+            raise
+        # Something is in it again, or it is a mount: it stays.
+
+
+def _same_content(one: str, one_folder: int, two: str, two_folder: int, mode: int) -> bool:
+    if stat.S_ISLNK(mode):
+        return os.readlink(one, dir_fd=one_folder) == os.readlink(two, dir_fd=two_folder)
+    if not stat.S_ISREG(mode):
+        return False
+    with (
+        descriptors.opened(one, descriptors.FILE, one_folder) as left,
+        descriptors.opened(two, descriptors.FILE, two_folder) as right,
+    ):
+        return disk.same_open(left, right)
+
+
+def _set_attributes(folder: int, name: str, there: os.stat_result, one: Operation, keeper: Keeper) -> None:
+    """Of what was looked at, and of nothing that came in its place since."""
+    owner = (one.owner[0], one.owner[1])
+    if one.form == "link":
+        if os.geteuid() == 0:
+            os.chown(name, *owner, dir_fd=folder, follow_symlinks=False)
+        return os.utime(name, ns=(one.time, one.time), dir_fd=folder, follow_symlinks=False)
+    with descriptors.opened_to_change(name, folder) as handle:
+        if os.path.samestat(os.fstat(handle), there):
+            place, wanted = descriptors.place_of(handle), one.wanted
+            wanted = attributes.of_open(place) if wanted is None else wanted  # a change of owner takes some away
+            descriptors.set_attributes(handle, owner, one.mode, one.time)
+            keeper.give(place, wanted, one.path)
+
+
+def _is_dressed(there: os.stat_result, folder: int, name: str, one: Operation) -> bool:
+    alike = stat.S_IMODE(there.st_mode) == one.mode and there.st_mtime_ns == one.time
+    if not alike or (os.geteuid() == 0 and [there.st_uid, there.st_gid] != one.owner):
+        return False
+    return one.attributes is None or one.form == "link" or attributes.of_name(name, folder) == one.wanted
+
+
+def _parsed(line: bytes) -> Operation:
+    """One of our lines; `ValueError` or `TypeError` for any other."""
+    one = Operation(*json.loads(line))
+    is_one = (
+        one.action in get_args(Action)
+        and _is_path_inside(one.path)
+        and one.form in _FORMS
+        and isinstance(one.clash, bool)
+        and (one.staged is None or (isinstance(one.staged, str) and one.staged.isascii() and one.staged.isdigit()))
+        and (one.seen is None or _are_numbers(one.seen, 3))
+        and _are_numbers([one.time], 1)
+        and _are_numbers([one.mode], 1, 0, 0o10000)
+        and _are_numbers(one.owner, 2, 0, 2**32 - 1)
+        and (one.attributes is None or all(map(attributes.is_kept, one.attributes)))
+        and (one.attributes is None or one.wanted is not None)
+    )
+    if not is_one:
+        raise ValueError(line)
+    return one
+
+
+def _is_path_inside(path: Any) -> bool:
+    steps = path.split("/")
+    return "\0" not in path and not any(step in ("", ".", "..") for step in steps) and steps[0] != STAGING
+
+
+def _are_numbers(values: Any, count: int, least: int = -(2**63), limit: int = 2**63) -> bool:
+    return len(values) == count and all(type(value) is int and least <= value < limit for value in values)
+
+
+def _not_ours(path: Path, why: str) -> BackupError:
+    return BackupError(
+        f"{path} is not to be trusted ({why}); nothing was touched.",
+        hint="Restore the safety copy again, or another backup: `list`, `restore`.",
+    )

@@ -1,0 +1,570 @@
+"""The uploads, copied as they are: symlinks as symlinks, hard links as hard links, each file whole or reported.
+
+Walked by open folders, never by paths, so that a link slipped in meanwhile leads nowhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
+
+from backupkit.fs import attributes, disk, tree
+from backupkit.fs.attributes import Attributes, Keeper
+from backupkit.model.backup import UploadsFacts
+from backupkit.model.events import Listener, Progress, Warned, silence
+from backupkit.model.names import shown
+from backupkit.repository.files_cache import Earlier, Seen
+from backupkit.uploads import walk
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+_ATTEMPTS = 6  # then the file is one that will not hold still
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
+_MOST_WARNINGS = 100
+_ROUNDS = 5  # of looking for what was moved meanwhile, each much shorter than the one before
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # a link or a socket is in its place, or nothing
+_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Record = Callable[[str, os.stat_result, str, int], None]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What is in the draft: the facts of it, the bytes that were not linked, and files that were not told in order.
+
+    Those are by path, with their SHA-256: they came, or were moved, after their folder was listed.
+    """
+
+    facts: UploadsFacts
+    added: int
+    late: dict[str, str]
+    keeps_attributes: bool
+    """Whether every copy has all the attributes of its file."""
+
+
+def copy(
+    live: Path, target: Path, record: Record, skip: tree.Skip, earlier: Earlier | None = None, tell: Listener = silence
+) -> Copied:
+    """The whole tree is below `target`, a new folder: of contents, modes, times, links and, as root, owners nothing
+    is lost, nor is a file that is moved from one folder to another meanwhile.
+
+    A file that is as the earlier backup saw it is linked to the copy there; by content where its content is the same
+    and only the times of the system differ. Nothing is ever written through such a link. `record` hears the path, the
+    live facts and the SHA-256 of every file. What is no upload is skipped. What cannot be copied is warned of, and
+    counted nowhere. A file that was listed, and went away before it could be copied, is warned of.
+    """
+    target.mkdir(mode=0o700)
+    with (
+        closing(tree.OpenFolder(live)) as source,
+        closing(tree.OpenFolder(target)) as copied,
+        closing(tree.Parents(target)) as drafted,
+        closing(_EarlierFolder(earlier.uploads if earlier else None)) as before,
+    ):
+        copying = _Copying(os.path.realpath(live), record, tell, earlier, skip, drafted)
+        folders = _Folders(source, copied, before)
+        _copy_folder(folders, _level_of(source, ""), copying)
+        copying.begin_again()
+        if all(_copy_what_came(folders, copying) for _ in range(_ROUNDS)):
+            copying.tell_of("Uploads were moved all the time while they were copied: not all may be in the backup.")
+    walk.require(live)  # or it was no single file that could be read no more
+    copying.warn_of_missing()
+    copying.warn_of_lost()
+    facts = copying.facts()
+    facts = replace(facts, tree=walk.digest(target)) if copying.late else facts
+    return Copied(facts, copying.added, copying.late, not copying.keeper.lost)
+
+
+class _EarlierFolder:
+    """The same folder in the earlier backup, as far as it is there."""
+
+    def __init__(self, root: Path | None) -> None:
+        self._folder, self._missing = None, 0
+        if root is not None:
+            with suppress(OSError):
+                self._folder = tree.OpenFolder(root)
+
+    @property
+    def handle(self) -> int | None:
+        """The open folder; None where the earlier backup has none."""
+        if self._folder is None or self._missing:
+            return None
+        try:
+            return self._folder.handle
+        except OSError:
+            return None
+
+    def enter(self, name: str) -> None:
+        if self.handle is None or self._folder is None:
+            self._missing += 1
+            return
+        try:
+            self._folder.enter(name)
+        except OSError:
+            self._missing += 1
+
+    def leave(self) -> None:
+        if self._missing:
+            self._missing -= 1
+        elif self._folder:
+            self._folder.leave()
+
+    def close(self) -> None:
+        if self._folder:
+            self._folder.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Folders:
+    """One folder in three places: live, in the draft, in the earlier backup."""
+
+    source: tree.OpenFolder
+    target: tree.OpenFolder
+    before: _EarlierFolder
+
+    def leave(self) -> None:
+        self.source.leave()
+        self.target.leave()
+        self.before.leave()
+
+
+class _Named(NamedTuple):
+    """A file that has more than one name, as it was when it was copied: where its copy is, and what of."""
+
+    path: str
+    facts: os.stat_result
+    checksum: str
+    attributes: int
+
+
+@dataclass
+class _Copying:
+    root: str
+    record: Record
+    tell: Listener
+    earlier: Earlier | None
+    skip: tree.Skip
+    drafted: tree.Parents
+    keeper: Keeper = field(default_factory=Keeper)
+    named: dict[tuple[int, int], _Named] = field(default_factory=dict)
+    """Files with more than one name, by device and inode."""
+    used: set[int] = field(default_factory=set)
+    """Inodes of the earlier backup that stand in the draft, where one of them may be the copy of several names."""
+    hard_links: int = 0
+    apart: list[str] = field(default_factory=list)
+    """Names of a file that could not be linked to its copy, and are copies of their own."""
+    files: int = 0
+    bytes: int = 0
+    added: int = 0
+    folders: int = 0
+    links: int = 0
+    links_out: int = 0
+    passed: set[str] = field(default_factory=set)
+    """What could not be copied, or not as a whole."""
+    missing: dict[int, str] = field(default_factory=dict)
+    """What was listed and was gone when it was to be copied: where it was, by its inode."""
+    late: dict[str, str] = field(default_factory=dict)
+    moved: int = 0
+    """How many were found late and are older than this backup: they were not uploaded meanwhile, but moved."""
+    is_again: bool = False
+    started: int = field(default_factory=time.time_ns)
+    warnings: list[str] = field(default_factory=list)
+    list: Hash = field(default_factory=hashlib.sha256)
+
+    def facts(self) -> UploadsFacts:
+        if (more := len(self.passed) - _MOST_WARNINGS) > 0:
+            self.tell_of(f"The same holds for {more} more.")
+        return UploadsFacts(
+            files=self.files,
+            bytes=self.bytes,
+            folders=self.folders,
+            links=self.links,
+            links_out=self.links_out,
+            attributes=self.keeper.kept + self.keeper.lost,
+            hard_links=self.hard_links + len(self.apart),
+            tree=self.list.hexdigest(),
+            warnings=tuple(self.warnings),
+        )
+
+    def warn(self, path: str, reason: str) -> None:
+        """One path that is not in the backup as it should be. The first hundred are told one by one."""
+        self.passed.add(path)
+        if len(self.passed) <= _MOST_WARNINGS:
+            self.tell_of(f"{shown(path)} {reason}")
+
+    def tell_of(self, text: str) -> None:
+        """A warning, which the metadata keep too."""
+        self.warnings.append(text)
+        self.tell(Warned(text))
+
+    def begin_again(self) -> None:
+        """From here on the order is not that of a walk: nothing is looked up in the earlier backup, or recorded."""
+        self.is_again, self.earlier = True, None
+
+    def warn_of_missing(self) -> None:
+        """One line for what was there and is nowhere."""
+        if paths := sorted(self.missing.values()):
+            more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+            text = "was there at first and was gone before it could be copied: deleted, or moved out of the uploads."
+            self.tell_of(f"{shown(paths[0])}{more} {text}")
+
+    def warn_of_lost(self) -> None:
+        """A line for each kind of what the file system of the backups cannot keep."""
+        if self.keeper.lost:
+            self.tell_of(self.keeper.sentence("the backups"))
+        if self.apart:
+            self.tell_of(
+                f"{len(self.apart)} hard links are files of their own in the backup, since they cannot be linked "
+                f"there; the first is {shown(self.apart[0])}."
+            )
+
+    def enter(self, path: str) -> None:
+        self.folders += 1
+        self.list.update(walk.line_of("folder", path))
+
+    def link(self, path: str, target: str) -> None:
+        self.links += 1
+        self.links_out += walk.leads_out(self.root, path, target)
+        self.list.update(walk.line_of("link", path, target))
+
+    def file(self, path: str, facts: os.stat_result, checksum: str, added: int, attributes: int) -> None:
+        """A file is in the draft; `added` bytes of it were not in the earlier backup."""
+        if facts.st_nlink > 1:
+            self.named.setdefault((facts.st_dev, facts.st_ino), _Named(path, facts, checksum, attributes))
+        self.files += 1
+        self.bytes += facts.st_size
+        self.added += added
+        self.list.update(walk.line_of("file", path))
+        if self.is_again:
+            self.late[path] = checksum
+        else:
+            self.record(path, facts, checksum, attributes)
+        if added:
+            self.tell(Progress(self.added))
+
+
+def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
+    """What is in the folder that we are in, and in every folder below it; its own owner, mode and times last."""
+    levels = [first]
+    while levels:
+        level = levels[-1]
+        listed = next(level.names, None)
+        if listed is None:
+            disk.dress_open(folders.target.handle, level.facts)
+            copying.keeper.give(folders.target.handle, level.attributes, level.path or "the folder itself")
+            levels.pop()
+            if levels:
+                folders.leave()
+        elif inner := _try_entry(folders, *listed, level, copying):
+            levels.append(inner)
+
+
+def _copy_what_came(folders: _Folders, copying: _Copying) -> bool:
+    """What is live and not in the draft yet is in it; whether any of that was moved there.
+
+    Names are compared, folder by folder: a folder that was changed within one tick of the clock bears no sign of it.
+    """
+    before, levels = copying.moved, [_begin_again(folders, "")]
+    while levels:
+        level, drafted = levels[-1]
+        listed = next(level.names, None)
+        if listed is None:
+            levels.pop()
+            if levels:
+                folders.leave()
+            continue
+        name, inode = listed
+        path = f"{level.path}{name}"
+        if name in drafted:
+            copying.missing.pop(inode, None)
+            if _enter_both(folders, name):
+                levels.append(_begin_again(folders, f"{path}/"))
+        elif path not in copying.passed:
+            if inner := _try_entry(folders, name, inode, level, copying):
+                _copy_folder(folders, inner, copying)
+                folders.leave()
+            disk.dress_open(folders.target.handle, level.facts)
+    return copying.moved > before
+
+
+def _begin_again(folders: _Folders, path: str) -> tuple[_Level, set[str]]:
+    return _level_of(folders.source, path), set(os.listdir(folders.target.handle))
+
+
+def _enter_both(folders: _Folders, name: str) -> bool:
+    """Whether the name is a folder, live and in the draft; we are in it then."""
+    try:
+        folders.source.enter(name)
+    except OSError:
+        return False
+    try:
+        folders.target.enter(name)
+    except NotADirectoryError:
+        folders.source.leave()
+        return False
+    folders.before.enter(name)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """A folder that is being copied: its path with a slash behind it, what was live, the names still to copy.
+
+    Each name comes with its inode.
+    """
+
+    path: str
+    facts: os.stat_result
+    attributes: Attributes
+    names: Iterator[tuple[str, int]]
+
+
+def _level_of(source: tree.OpenFolder, path: str) -> _Level:
+    """The live folder that is open, with its path and a slash behind that."""
+    return _Level(path, source.facts(), attributes.of_open(source.handle), iter(_listed(source)))
+
+
+def _listed(folder: tree.OpenFolder) -> list[tuple[str, int]]:
+    """The names in the open folder, in order, each with its inode."""
+    try:
+        with os.scandir(folder.handle) as found:
+            return sorted((entry.name, entry.inode()) for entry in found)
+    except OSError as error:
+        error.filename = os.path.join(folder.root, folder.path)
+        raise
+
+
+def _try_entry(folders: _Folders, name: str, inode: int, level: _Level, copying: _Copying) -> _Level | None:
+    """`_copy_entry`; one that is gone or cannot be read is passed over. An error of the draft has its path in it."""
+    path = f"{level.path}{name}"
+    try:
+        inner = _copy_entry(folders, name, path, level.facts, copying)
+    except _Gone:
+        copying.missing[inode] = path
+        return None
+    except _Unreadable as error:
+        copying.warn(path, f"cannot be read ({error}), and is not in the backup.")
+        return None
+    except OSError as error:
+        if not isinstance(error, disk.ReadError):
+            error.filename = f"{folders.target.root}/{path}"
+        raise
+    copying.missing.pop(inode, None)
+    return inner
+
+
+def _copy_entry(folders: _Folders, name: str, path: str, within: os.stat_result, copying: _Copying) -> _Level | None:
+    """One entry is in the draft. A folder is, but for what is in it: we are in it then."""
+    facts = _asked(os.stat, name, dir_fd=folders.source.handle, follow_symlinks=False)
+    if copying.skip(path, facts, within):
+        return None
+    copying.moved += copying.is_again and facts.st_mtime_ns < copying.started
+    form = tree.form_of(facts.st_mode)
+    if form == "folder":
+        return _begin_folder(folders, name, path, facts, copying)
+    if form == "link":
+        pointed = _pointed(name, folders.source.handle)
+        os.symlink(pointed, name, dir_fd=folders.target.handle)
+        owner, times = (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
+        disk.dress_link(folders.target.handle, name, owner, times)
+        copying.link(path, pointed)
+    elif form == "special":
+        copying.warn(path, "is a socket, a fifo or a device, and is not in the backup.")
+    elif not _link_known(folders, name, path, facts, copying) and not _link_unchanged(
+        folders, name, path, facts, copying
+    ):
+        _copy_file(folders, name, path, copying)
+    return None
+
+
+def _begin_folder(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> _Level:
+    level = replace(_entered(folders.source, name, f"{path}/"), facts=facts)
+    os.mkdir(name, 0o700, dir_fd=folders.target.handle)
+    folders.target.enter(name)
+    folders.before.enter(name)
+    copying.enter(path)
+    return level
+
+
+def _entered(source: tree.OpenFolder, name: str, path: str) -> _Level:
+    """That live folder, in which we are then; or we stay where we were."""
+    try:
+        source.enter(name)
+    except OSError as error:
+        raise _trouble(error) from error
+    try:
+        return _level_of(source, path)
+    except OSError as error:
+        source.leave()
+        raise _trouble(error) from error
+
+
+def _pointed(name: str, source: int) -> str:
+    try:
+        return os.readlink(name, dir_fd=source)
+    except OSError as error:
+        raise _Gone if error.errno == errno.EINVAL else _trouble(error) from error  # it is no link any more
+
+
+def _link_known(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
+    """Whether the file is in the draft already under another name, and has this one too now."""
+    first = copying.named.get((facts.st_dev, facts.st_ino)) if facts.st_nlink > 1 else None
+    if first is None or tree.signature(facts)[:2] != tree.signature(first.facts)[:2]:
+        return False
+    try:
+        with copying.drafted.of(first.path) as (folder, known):
+            os.link(known, name, src_dir_fd=folder, dst_dir_fd=folders.target.handle, follow_symlinks=False)
+    except OSError:  # too many links to one file, or a file system without them
+        copying.apart.append(path)
+        return False
+    copying.hard_links += 1
+    copying.keeper.kept += first.attributes
+    copying.file(path, first.facts, first.checksum, 0, first.attributes)
+    return True
+
+
+def _link_unchanged(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
+    """Whether the earlier backup's copy is this file, and stands in the draft now."""
+    before = folders.before.handle
+    if before is None or copying.earlier is None:
+        return False
+    seen = copying.earlier.find(path)
+    kept = _dressed_alike(name, before, facts) if seen else None
+    if seen is None or kept is None or kept.st_ino in copying.used:
+        return False
+    if not seen.is_now(facts) and not _is_of_content(name, folders.source.handle, facts, seen.checksum):
+        return False
+    found = _attributes_kept(folders, name, path, seen, facts, copying)
+    if found is None:
+        return False
+    try:
+        os.link(name, name, src_dir_fd=before, dst_dir_fd=folders.target.handle, follow_symlinks=False)
+    except OSError:
+        return False  # too many links to one file, or a file system without them
+    if copying.earlier.has_hard_links:
+        copying.used.add(kept.st_ino)
+    copying.file(path, facts, seen.checksum, 0, found)
+    return True
+
+
+def _dressed_alike(name: str, folder: int, facts: os.stat_result) -> os.stat_result | None:
+    """The sealed copy, if it is still as it was sealed, and has owner, mode and time of the live file."""
+    try:
+        kept = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return None
+    same_owner = os.geteuid() != 0 or (kept.st_uid, kept.st_gid) == (facts.st_uid, facts.st_gid)
+    alike = kept.st_mode == facts.st_mode and kept.st_size == facts.st_size and kept.st_mtime_ns == facts.st_mtime_ns
+    return kept if alike and same_owner else None
+
+
+def _attributes_kept(
+    folders: _Folders, name: str, path: str, seen: Seen, facts: os.stat_result, copying: _Copying
+) -> int | None:
+    """How many attributes the sealed copy has, which are all of the live file that can be kept; else None."""
+    assert copying.earlier is not None and folders.before.handle is not None
+    if copying.earlier.keeps_attributes and seen.is_now(facts):
+        copying.keeper.kept += seen.attributes
+        return seen.attributes
+    live = _asked(attributes.of_name, name, folders.source.handle)
+    with suppress(OSError):
+        sealed = attributes.of_name(name, folders.before.handle)
+        if sealed == copying.keeper.can_keep(live):
+            copying.keeper.count(live, sealed, path)
+            return len(sealed)
+    return None
+
+
+def _is_of_content(name: str, folder: int, facts: os.stat_result, checksum: str) -> bool:
+    with _live(name, folder) as handle:
+        try:
+            same = disk.hash_contents(handle) == checksum
+        except disk.ReadError as error:
+            raise _trouble(error) from error
+        return same and tree.signature(_facts(handle)) == tree.signature(facts)
+
+
+def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> None:
+    with disk.Opened(name, _NEW, folders.target.handle) as copied:
+        try:
+            still, facts, checksum, found = _until_still(folders.source.handle, name, copied)
+            before = copying.keeper.kept
+            copying.keeper.give(copied, found, path)
+        except BaseException:
+            os.unlink(name, dir_fd=folders.target.handle)
+            raise
+    if not still:
+        copying.warn(path, "was changed every time it was copied; the backup has its last state, perhaps torn.")
+    copying.file(path, facts, checksum, facts.st_size, copying.keeper.kept - before)
+
+
+def _until_still(source: int, name: str, copied: int) -> tuple[bool, os.stat_result, str, Attributes]:
+    """Whether the copy is of one state of the file, that state, its checksum and its attributes.
+
+    Taken again while it changes.
+    """
+    for attempt in range(_ATTEMPTS):
+        with _live(name, source) as original:
+            before = _facts(original)
+            if attempt:
+                os.ftruncate(copied, 0)
+                os.lseek(copied, 0, os.SEEK_SET)
+            try:
+                size, checksum = disk.copy_contents(original, copied, before)
+            except disk.ReadError as error:
+                raise _trouble(error) from error
+            found = _asked(attributes.of_open, original)
+            after = _facts(original)
+            disk.dress_open(copied, after)
+        if tree.signature(before) == tree.signature(after) and size == after.st_size:
+            return True, after, checksum, found
+        time.sleep(0.02 * 2**attempt)
+    return False, after, checksum, found
+
+
+class _Gone(Exception):
+    """What was listed is not there any more, or is something else."""
+
+
+class _Unreadable(Exception):
+    """The live file or folder cannot be read; the text says why."""
+
+
+def _live(name: str, within: int) -> disk.Opened:
+    """A live file, opened."""
+    try:
+        return disk.Opened(name, _FILE, within)
+    except OSError as error:
+        raise _trouble(error) from error
+
+
+def _facts(handle: int) -> os.stat_result:
+    return _asked(os.fstat, handle)
+
+
+def _asked(ask: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """The answer of the live file system."""
+    try:
+        return ask(*arguments, **named)
+    except OSError as error:
+        raise _trouble(error) from error
+
+
+def _trouble(error: OSError) -> Exception:
+    """What an error of the live file system means for one file: it is gone, or it is there and cannot be read.
+
+    What is wrong with this process is raised as it is: it would be wrong with every file.
+    """
+    if error.errno in _GONE:
+        return _Gone()
+    return error if error.errno in _OF_THE_PROCESS else _Unreadable(error.strerror)

@@ -1,0 +1,404 @@
+"""What differs between the live uploads and the wanted tree: found, and staged inside the live folder.
+
+Staged inside, because a rename crosses no mount. `delta_apply` puts it in place. A live file is removed or replaced
+only if a copy has it, so nothing is lost that arrived in between.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from backupkit.fs import attributes, descriptors, disk, staging_area, tree
+from backupkit.fs.attributes import Attributes, Keeper
+from backupkit.fs.tree import Entry
+from backupkit.model.events import Listener, Progress, Step, Warned, silence
+from backupkit.model.names import shown
+from backupkit.repository.files_cache import Earlier
+from backupkit.uploads.apply import OPERATIONS, Action, Operation, encoded, write_operation
+from backupkit.uploads.selection import Selection
+
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+
+
+@dataclass(frozen=True)
+class Places:
+    """The live folder and the wanted tree; trees that hold copies of what is live; an owner for all, or none."""
+
+    live: Path
+    wanted: Path
+    copies: tuple[Path, ...] = ()
+    owner: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What of a wanted tree is meant, beside contents, modes and times of its files and folders.
+
+    `hard_links` is whether names of one inode are names of one file; None where nobody looked when it was made.
+    `lost` says what was sealed and is there no more.
+    """
+
+    owners: bool = True
+    attributes: bool = False
+    hard_links: bool | None = None
+    lost: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One path that is not as wanted: what is there now, what shall be.
+
+    `attributes` are those wanted, None where they stay as they are; `same_as` is the path of which it is another name.
+    """
+
+    action: Action
+    live: Entry | None
+    wanted: Entry | None
+    attributes: Attributes | None = None
+    same_as: str = ""
+
+    @property
+    def path(self) -> str:
+        entry = self.wanted or self.live
+        assert entry is not None
+        return entry.path
+
+    @property
+    def brings(self) -> bool:
+        """Whether a file or link must be staged for it."""
+        return self.action in ("add", "change") and self.wanted is not None and self.wanted.form in ("file", "link")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a restore will do to the uploads: numbers of files and links, bytes to stage, and what cannot be read."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    bytes: int = 0
+    unreadable: tuple[str, ...] = ()
+
+
+def differences(
+    live: Path,
+    wanted: Path,
+    meaning: Meaning,
+    selection: Selection,
+    unreadable: tree.Unreadable,
+    earlier: Earlier | None = None,
+    tell: Listener = silence,
+) -> Iterator[Difference]:
+    """Every path that is not as wanted. Files of one size are compared by content: a kept time proves nothing.
+
+    But not where the earlier backup has the wanted file, and has seen the live one as it is now. What is no upload
+    where it is, or would be, is left out. So is what is live and cannot be read, which `unreadable` is told of, and
+    what would be below it: no copy can be made of it, so it stays.
+    """
+    done = 0
+
+    def read(count: int) -> None:
+        nonlocal done
+        done += count
+        tell(Progress(done))
+
+    with closing(_Comparison(live, wanted, meaning, earlier, read)) as comparison:
+        for one, two in _side_by_side(live, wanted, selection, unreadable):
+            if two and two.form == "special":
+                continue  # in a folder that a person made a backup of: it cannot be put back
+            try:
+                difference = comparison.of(one, two)
+            except _Unreadable as error:
+                comparison.forget(two)
+                unreadable(error.path, error.cause)
+                continue
+            if difference:
+                yield difference
+
+
+class _Unreadable(Exception):
+    """A live file cannot be read, for that cause."""
+
+    def __init__(self, path: str, cause: OSError) -> None:
+        super().__init__(path)
+        self.path, self.cause = path, cause
+
+
+def summarise(found: Iterable[Difference], live: Path) -> tuple[Summary, Path | None]:
+    """The numbers a person wants to see, folders not counted; and a folder that may not be written to and must be."""
+    numbers: Counter[str] = Counter()
+    needed, closed, looked_at = 0, None, None
+    for one in found:
+        entry = one.wanted or one.live
+        numbers[one.action] += entry is not None and entry.form != "folder"
+        needed += tree.content_size(one.wanted.facts) if one.brings and one.wanted else 0
+        folder = (live / one.path).parent
+        if closed is None and one.action != "dress" and folder != looked_at:
+            looked_at = folder
+            closed = folder if _is_closed(folder) else None
+    return Summary(numbers["add"], numbers["change"], numbers["remove"], needed), closed
+
+
+def _is_closed(folder: Path) -> bool:
+    return os.path.isdir(folder) and not os.path.islink(folder) and not os.access(folder, os.W_OK | os.X_OK)
+
+
+def stage(
+    found: Iterable[Difference], places: Places, restore: str, total: int | None = None, tell: Listener = silence
+) -> None:
+    """What is needed lies in the staging area of that restore, with the list of what to do; not yet synced.
+
+    `total` is in bytes.
+    """
+    tell(Step("Staging the uploads", total))
+    done = 0
+    with (
+        staging_area.opened(places.live, "uploads", restore) as area,
+        descriptors.naming(staging_area.place_of(places.live, "uploads")),
+        disk.Opened(OPERATIONS, _NEW, area.folder) as handle,
+        open(handle, "wb", closefd=False) as operations,
+        closing(_Staging(places, area.live, area.folder)) as staging,
+    ):
+        for number, one in enumerate(found):
+            if one.live and not _is_kept(one.live, places.copies):
+                tell(Warned(f"{shown(one.path)} came or changed during the restore, and stays as it is."))
+                staging.unsafe.add(one.path)
+                continue
+            if one.brings and one.wanted:
+                done += staging.bring(one, one.wanted, str(number))
+                tell(Progress(done))
+            write_operation(operations, _operation(one, number, places.owner))
+        staging.warn_of_lost(tell)
+
+
+def _side_by_side(
+    live: Path, wanted: Path, selection: Selection, unreadable: tree.Unreadable
+) -> Iterator[tuple[Entry | None, Entry | None]]:
+    """Both walks, entry beside entry of the same path."""
+    closed: set[str] = set()
+
+    def cannot_read(path: str, error: OSError) -> None:
+        closed.add(path)
+        unreadable(path, error)
+
+    left = tree.walk(live, skip=selection.leaves_out, unreadable=cannot_read) if live.is_dir() else iter(())
+    right = tree.walk(wanted)
+    one, two = next(left, None), next(right, None)
+    while one or two:
+        if one and two and one.path == two.path:
+            yield one, two
+            one, two = next(left, None), next(right, None)
+        elif two is None or (one is not None and one.key < two.key):
+            yield one, None
+            one = next(left, None)
+        else:
+            is_closed = closed and any(place in closed for place in tree.with_parents(two.path))
+            if not is_closed and not selection.leaves_out_wanted(two.path):
+                yield None, two
+            two = next(right, None)
+
+
+class _Comparison:
+    """What is compared, and by what: `read` hears of the bytes that had to be read."""
+
+    def __init__(
+        self, live: Path, wanted: Path, meaning: Meaning, earlier: Earlier | None, read: Callable[[int], None]
+    ) -> None:
+        self._live, self._wanted, self._meaning, self._earlier, self._read = live, wanted, meaning, earlier, read
+        self._opened = [tree.Parents(root) if root.is_dir() else None for root in (live, wanted)]
+        # The first path of each inode, live and wanted.
+        self._firsts: tuple[dict[tuple[int, int], str], ...] = ({}, {})
+
+    def close(self) -> None:
+        for parents in self._opened:
+            if parents:
+                parents.close()
+
+    def of(self, one: Entry | None, two: Entry | None) -> Difference | None:
+        """In what a live entry differs from the wanted one of its path."""
+        if two is None:
+            return None if one is None or one.form == "special" else Difference("remove", one, None)
+        same_as, is_other_name = self._names(one, two)
+        if one is None:
+            return self._wanting("add", None, two, same_as)
+        is_known = one.form == two.form == "file" and _is_known(self._earlier, one, two)
+        if is_other_name or one.form != two.form or one.target != two.target:
+            return self._wanting("change", one, two, same_as)
+        if one.form == "file" and not is_known and not self._same_content(one, two):
+            return self._wanting("change", one, two, same_as)
+        if one.form == "folder":
+            return self._wanting("dress", one, two)  # always: its times change with what is put into it
+        if _dressed_alike(one.facts, two.facts, self._meaning.owners) and self._same_attributes(one, two, is_known):
+            return None
+        return self._wanting("dress", one, two)
+
+    def _wanting(self, action: Action, one: Entry | None, two: Entry, same_as: str = "") -> Difference:
+        wanted = self._attributes(1, two) if self._meaning.attributes and two.form != "link" else None
+        return Difference(action, one, two, wanted, same_as)
+
+    def _names(self, one: Entry | None, two: Entry) -> tuple[str, bool]:
+        """Of which path before the wanted file is another name; and whether the live one is of another, or of none."""
+        if two.form != "file" or self._meaning.hard_links is None:
+            return "", False
+        wanted = self._first(1, two) if self._meaning.hard_links else two.path
+        live = self._first(0, one) if one and one.form == "file" else two.path
+        return wanted if wanted != two.path else "", live != wanted
+
+    def _first(self, side: int, entry: Entry) -> str:
+        """The first path that came by with the same inode."""
+        if entry.facts.st_nlink == 1:
+            return entry.path
+        return self._firsts[side].setdefault((entry.facts.st_dev, entry.facts.st_ino), entry.path)
+
+    def forget(self, two: Entry | None) -> None:
+        """No other path is to be another name of that one: what is live there stays."""
+        if two and self._firsts[1].get(inode := (two.facts.st_dev, two.facts.st_ino)) == two.path:
+            del self._firsts[1][inode]
+
+    def _same_attributes(self, one: Entry, two: Entry, is_known: bool) -> bool:
+        if not self._meaning.attributes or one.form == "link":
+            return True
+        if is_known and self._earlier and self._earlier.keeps_attributes:
+            return True
+        return self._attributes(0, one) == self._attributes(1, two)
+
+    def _attributes(self, side: int, entry: Entry) -> Attributes:
+        parents = self._opened[side]
+        assert parents
+        try:
+            with parents.of(entry.path) as (folder, name):
+                return attributes.of_name(name, folder)
+        except OSError as error:
+            if side:
+                raise
+            raise _Unreadable(entry.path, error) from error
+
+    def _same_content(self, one: Entry, two: Entry) -> bool:
+        if one.facts.st_size != two.facts.st_size:
+            return False
+        try:
+            live = disk.Opened(f"{self._live}/{one.path}", _FILE)
+        except OSError as error:
+            raise _Unreadable(one.path, error) from error
+        with live as left, disk.Opened(f"{self._wanted}/{two.path}", _FILE) as right:
+            try:
+                return disk.same_open(left, right, self._read)
+            except disk.ReadError as error:
+                if error.handle != left:
+                    raise
+                raise _Unreadable(one.path, error) from error
+
+
+def _is_known(earlier: Earlier | None, one: Entry, two: Entry) -> bool:
+    """Whether both are what the earlier backup copied: the live one as it was seen, the wanted one as that inode."""
+    seen = earlier.find(one.path) if earlier else None
+    if earlier is None or seen is None or not seen.is_now(one.facts):
+        return False
+    with suppress(OSError):
+        return os.path.samestat(os.lstat(f"{earlier.uploads}/{one.path}"), two.facts)
+    return False
+
+
+def _dressed_alike(one: os.stat_result, two: os.stat_result, same_owner: bool) -> bool:
+    if stat.S_IMODE(one.st_mode) != stat.S_IMODE(two.st_mode) or one.st_mtime_ns != two.st_mtime_ns:
+        return False
+    return not same_owner or os.geteuid() != 0 or (one.st_uid, one.st_gid) == (two.st_uid, two.st_gid)
+
+
+def _is_kept(live: Entry, copies: tuple[Path, ...]) -> bool:
+    """Whether a copy has what is there, so that it may be replaced."""
+    return live.form == "folder" or any(_is_copy(live, tree.look(copy, live.path)) for copy in copies)
+
+
+def _is_copy(live: Entry, kept: Entry | None) -> bool:
+    if kept is None or kept.form != live.form or kept.target != live.target:
+        return False
+    return tree.signature(kept.facts)[:2] == tree.signature(live.facts)[:2]
+
+
+class _Staging:
+    """The staging area being filled with what is wanted."""
+
+    def __init__(self, places: Places, live: int, folder: int) -> None:
+        self._owner, self._folder = places.owner, folder
+        self._wanted, self._live = tree.Parents(places.wanted), tree.Parents(places.live)
+        self._keeper, self._apart = Keeper(), list[str]()
+        self._staged: dict[str, str] = {}
+        self.unsafe: set[str] = set()
+        """Live paths that stay as they are, so that none is to become another name of them."""
+
+    def close(self) -> None:
+        self._wanted.close()
+        self._live.close()
+
+    def bring(self, one: Difference, entry: Entry, staged: str) -> int:
+        """The wanted file or link lies in the area under that name; the bytes that this took."""
+        if entry.form == "link":
+            return self._link(entry, staged)
+        if one.same_as and self._name_again(one.same_as, staged):
+            return 0
+        if one.same_as:
+            self._apart.append(one.path)
+        elif entry.facts.st_nlink > 1:
+            self._staged[one.path] = staged  # other names may come
+        with self._wanted.of(entry.path) as (within, name):
+            size = disk.copy_file(name, staged, dressed=True, owner=self._owner, within=(within, self._folder))
+        if one.attributes is not None:
+            with descriptors.opened_to_change(staged, self._folder) as copied:
+                self._keeper.give(descriptors.place_of(copied), one.attributes, one.path)
+        return size
+
+    def _link(self, entry: Entry, staged: str) -> int:
+        owner, time = self._owner or (entry.facts.st_uid, entry.facts.st_gid), entry.facts.st_mtime_ns
+        os.symlink(entry.target, staged, dir_fd=self._folder)
+        disk.dress_link(self._folder, staged, owner, (time, time))
+        return 0
+
+    def _name_again(self, path: str, staged: str) -> bool:
+        """Whether the file that will be at that path has one more name in the area: the staged one, or the live one."""
+        try:
+            if before := self._staged.get(path):
+                os.link(before, staged, src_dir_fd=self._folder, dst_dir_fd=self._folder, follow_symlinks=False)
+                return True
+            if path in self.unsafe:
+                return False
+            with self._live.of(path) as (folder, name):
+                os.link(name, staged, src_dir_fd=folder, dst_dir_fd=self._folder, follow_symlinks=False)
+            return True
+        except OSError:  # another mount, too many names, a file system without links
+            return False
+
+    def warn_of_lost(self, tell: Listener) -> None:
+        """What the file system of the live uploads cannot keep."""
+        if self._keeper.lost:
+            tell(Warned(self._keeper.sentence("the uploads")))
+        if self._apart:
+            text = (
+                f"{len(self._apart)} hard links come back as files of their own, since they cannot be linked there; "
+                f"the first is {shown(self._apart[0])}."
+            )
+            tell(Warned(text))
+
+
+def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> Operation:
+    entry = one.wanted or one.live
+    assert entry is not None
+    return Operation(
+        action=one.action,
+        path=one.path,
+        form=entry.form,
+        clash=bool(one.live and one.wanted and one.live.form != one.wanted.form),
+        staged=str(number) if one.brings else None,
+        seen=list(tree.signature(one.live.facts)) if one.live and one.live.form != "folder" else None,
+        mode=stat.S_IMODE(entry.facts.st_mode),
+        owner=list(owner or (entry.facts.st_uid, entry.facts.st_gid)),
+        time=entry.facts.st_mtime_ns,
+        attributes=encoded(one.attributes),
+    )

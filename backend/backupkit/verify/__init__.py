@@ -1,0 +1,1 @@
+"""Verify: checksums, test restores, and a look inside a backup."""

@@ -1,0 +1,252 @@
+"""Look inside a backup: its uploads, a folder at a time, and its tables, a page at a time; take one file out.
+
+Looks only, without the lock: a sealed backup does not change. What is compared with the live data reads that through
+SQLite, in one read transaction, as a backup does. No link in a backup is ever followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from backupkit.config.settings import Settings
+from backupkit.fs import disk, tree
+from backupkit.model.backup import UPLOADS_FOLDER, Backup
+from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, SourceBroken
+from backupkit.model.events import Listener, Step, Warned, silence
+from backupkit.model.names import shown
+from backupkit.repository import manifest, store
+from backupkit.sqlite import database, engine, rows
+from backupkit.sqlite.rows import Comparison, Key, Page, Row
+
+_MOST = 200  # differences of each kind that are told one by one
+_WHOLE = 20_000  # letters of a value that is looked at by itself
+
+
+@dataclass(frozen=True)
+class Item:
+    """One name in a folder: bytes of a file, and where a link points."""
+
+    name: str
+    form: tree.Form
+    size_bytes: int
+    changed_at: datetime
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Some of what a folder holds, folders first, from the place `start` in that order; and how much it is in all."""
+
+    path: str
+    items: tuple[Item, ...]
+    start: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table and how many rows it has."""
+
+    name: str
+    rows: int
+
+
+def look_into(settings: Settings, name: str, path: str = "", start: int = 0, count: int = 200) -> Folder:
+    """What lies in a folder of the backup's uploads, `count` names from `start` on; only those are looked at.
+
+    Raises `NoSuchBackup` where there is no such backup or folder, `Refused` for a path out of the uploads.
+    """
+    top = _uploads_of(settings, name)
+    folder = _inside(top, path)
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted((not entry.is_dir(follow_symlinks=False), entry.name) for entry in entries)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NoSuchBackup(f"There is no folder {folder}.", hint=f"`show {name}` tells what is in it.") from error
+    with contextlib.closing(tree.Parents(folder)) as parents:
+        found = [parents.look(one) for _, one in names[start : start + count]]
+    return Folder(path, tuple(_item(entry) for entry in found if entry), start, len(names))
+
+
+def take_out(settings: Settings, name: str, path: str, target: Path, tell: Listener = silence) -> Path:
+    """The file of the backup's uploads in a new file, compared with its checksum while it is copied; says where.
+
+    A folder as target gets it under its own name. Raises `Refused` where that name is taken, and for what is no
+    file; `Damaged` for a file that is not as it was sealed, of which nothing is left.
+    """
+    source = _inside(_uploads_of(settings, name), path)
+    facts = _facts_of(source)
+    target = _target(settings, target, source.name)
+    backup = store.find(settings, name)
+    wanted = _checksum(backup, f"{UPLOADS_FOLDER}/{path}", tell)
+    tell(Step(f"Taking {shown(path)} out", facts.st_size))
+    with disk.drafted(target) as draft:
+        disk.remove(draft)  # of a killed run
+        if disk.copy_and_hash(source, draft) != wanted and manifest.has_checksums(backup.path):
+            raise Damaged(f"{shown(str(source))} is not as it was written.", hint=f"`verify {name}`; try another one.")
+        times = (facts.st_mtime_ns, facts.st_mtime_ns)
+        disk.furnish(draft, disk.owner_of(target.parent), stat.S_IMODE(facts.st_mode) & 0o777, times)
+        disk.sync_file(draft)
+        _refuse_taken(target)
+    return target
+
+
+def target_for(settings: Settings, text: str) -> Path:
+    """Where a file goes that a person names so: a bare name to the backups folder, as dumps do."""
+    return Path(os.path.abspath(os.path.expanduser(text))) if "/" in text else settings.dir / text
+
+
+def tables(settings: Settings, name: str) -> tuple[Table, ...]:
+    """The tables of the backup's database, by name; counted only where the metadata do not tell."""
+    metadata = store.trusted(store.find(settings, name))
+    if metadata.database and metadata.database.rows:
+        counts = dict(metadata.database.rows)
+    else:
+        with _database_of(settings, name) as connection:
+            counts = database.count_rows(connection)
+    return tuple(Table(table, counted) for table, counted in sorted(counts.items()))
+
+
+def read_page(
+    settings: Settings, name: str, table: str, size: int, after: Key | None = None, before: Key | None = None
+) -> Page:
+    """Rows of a table, behind or before a key; see `rows.page`. `NoSuchBackup` where there is no such table."""
+    with _database_of(settings, name) as connection:
+        _require_table(connection, table, name)
+        return rows.page(connection, table, size, after, before)
+
+
+def read_row(settings: Settings, name: str, table: str, key: Key) -> Row | None:
+    """One row, with the whole of its values as far as a person would read them."""
+    with _database_of(settings, name) as connection:
+        _require_table(connection, table, name)
+        return rows.whole_row(connection, table, key, _WHOLE)
+
+
+def compare_table(
+    settings: Settings, name: str, table: str, most: int = _MOST, tell: Listener = silence, seconds: float = 30
+) -> Comparison:
+    """In which rows the live table differs from the backup's; `seconds` is how long the live database is read at most.
+
+    Raises `NoSuchBackup` where one of the two has no such table, `SourceUnreadable` where the live database is.
+    """
+    with _database_of(settings, name) as connection:
+        _require_table(connection, table, name)
+        sealed = _database_file(store.find(settings, name))
+    tell(Step(f"Comparing {shown(table)}"))
+    with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
+        _require_table(moment, table, str(settings.database))
+        try:
+            return rows.compare(moment, table, sealed, most, seconds=seconds)
+        except sqlite3.DatabaseError as error:
+            kind = _kind_of(error, sealed)
+            raise kind(
+                f"The table {shown(table)} of {settings.database} cannot be compared with {sealed}: {error}.",
+                hint=f"`verify {name}` checks the backup; `doctor` looks at the live data.",
+            ) from error
+
+
+def _kind_of(error: sqlite3.DatabaseError, sealed: Path) -> type[BackupError]:
+    """What went wrong between two databases: the sealed one is damaged, or else the live one, or neither."""
+    if not engine.is_damage(error):
+        return BackupError
+    try:
+        return Damaged if database.examine(sealed, database.QUICK).problems else SourceBroken
+    except Damaged:
+        return Damaged
+
+
+def _uploads_of(settings: Settings, name: str) -> Path:
+    backup = store.find(settings, name)
+    top = backup.path / UPLOADS_FOLDER
+    if not store.trusted(backup).uploads_included or top.is_symlink() or not top.is_dir():
+        raise NoSuchBackup(f"There are no uploads in {backup.path}.", hint="`list` shows the backups there are.")
+    return top
+
+
+def _inside(top: Path, path: str) -> Path:
+    """The path below the uploads; `Refused` where it leads out of them, through `..` or through a link."""
+    if path and not manifest.is_inside(path):
+        raise Refused(f"{shown(path)} is not a path below {top}.", hint="Take one from the folder's list.")
+    parts = path.split("/") if path else []
+    if any(top.joinpath(*parts[:number]).is_symlink() for number in range(1, len(parts) + 1)):
+        raise Refused(f"{shown(path)} leads through a link.", hint="Take the file where the link points.")
+    return top / path
+
+
+def _item(entry: tree.Entry) -> Item:
+    changed = datetime.fromtimestamp(max(0, min(entry.facts.st_mtime, 2**33)), UTC)
+    return Item(entry.path, entry.form, entry.facts.st_size, changed, entry.target)
+
+
+def _facts_of(source: Path) -> os.stat_result:
+    """What is known of the file; refused where it is none."""
+    try:
+        facts = os.lstat(source)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NoSuchBackup(
+            f"There is no file {shown(str(source))}.", hint="Take one from the folder's list."
+        ) from error
+    if not stat.S_ISREG(facts.st_mode):
+        raise Refused(f"{shown(str(source))} is no file.", hint="Only a file can be taken out; `export` takes all.")
+    return facts
+
+
+def _target(settings: Settings, target: Path, name: str) -> Path:
+    target = target / name if target.is_dir() else target
+    if not target.parent.is_dir():
+        raise Refused(f"There is no folder {target.parent}.", hint="A bare file name goes to the backups folder.")
+    backups = os.path.realpath(settings.dir)
+    within = os.path.relpath(os.path.realpath(target.parent), backups)
+    if target.name.startswith(".") and within == ".":
+        raise Refused(f"{target} is a name of the toolkit's own.", hint="Choose another name.")
+    if within != "." and not within.startswith(".."):
+        raise Refused(f"{target} is inside a backup, which never changes.", hint="Choose another folder.")
+    _refuse_taken(target)
+    return target
+
+
+def _refuse_taken(target: Path) -> None:
+    if os.path.lexists(target):
+        raise Refused(f"There is a {target} already.", hint="Choose another name.")
+
+
+def _checksum(backup: Backup, path: str, tell: Listener) -> str | None:
+    """What the file was sealed with; None where it was not."""
+    if not manifest.has_checksums(backup.path):
+        tell(Warned(f"{backup.name} has no checksums (unchecked): the file is taken out as it lies there."))
+        return None
+    return manifest.checksums_in_order(backup.path)(path)
+
+
+def _database_file(backup: Backup) -> Path:
+    metadata = store.trusted(backup)
+    if metadata.database_file is None:
+        raise NoSuchBackup(f"There is no database in {backup.path}.", hint="`list` shows the backups there are.")
+    file = backup.path / metadata.database_file
+    if file.is_symlink() or not file.is_file() or file.stat().st_size == 0:
+        raise Damaged(f"{file} is missing, empty or a link.", hint="Try another backup: `list`.")
+    return file
+
+
+@contextlib.contextmanager
+def _database_of(settings: Settings, name: str) -> Iterator[sqlite3.Connection]:
+    """The backup's database, read-only; `Damaged` where SQLite cannot read it."""
+    file = _database_file(store.find(settings, name))
+    try:
+        with database.open_sealed(file) as connection:
+            yield connection
+    except sqlite3.DatabaseError as error:
+        raise Damaged(f"{file} cannot be read: {error}.", hint=f"`verify {name}`; try another backup.") from error
+
+
+def _require_table(connection: sqlite3.Connection, table: str, where: str) -> None:
+    if not rows.columns_of(connection, table):
+        raise NoSuchBackup(f"There is no table {shown(table)} in {where}.", hint="The schema was another one then.")

@@ -1,0 +1,164 @@
+"""A test restore: the code that restores, the code's migrations and the user's own test, in a scratch folder.
+
+The scratch folder is in the backups folder, where there is a disk that is meant for this. It is a draft: what a killed
+run leaves is cleared by the next one. While this one lives it holds a lock in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from backupkit.config.settings import Settings
+from backupkit.fs import disk
+from backupkit.migrations import upgrade
+from backupkit.model.backup import METADATA_FILE, Backup, SchemaVerdict
+from backupkit.model.clock import Clock
+from backupkit.model.errors import Refused
+from backupkit.model.events import Event, Listener, Notice, Step, Warned
+from backupkit.repository import lock, store
+from backupkit.restore import staging
+from backupkit.restore.restore import Restored, plan_source, restore_backup
+from backupkit.restore.staging import Source
+from backupkit.uploads import diff, selection
+from backupkit.verify import test_command
+from backupkit.verify.test_command import NotProven
+
+
+def prove_backup(settings: Settings, backup: Backup, tell: Listener, clock: Clock) -> float:
+    """The backup can be restored: it was, into a scratch folder, and the seconds that took are returned.
+
+    Raises `NotProven` where what came of it is not the backup, or fails the user's test; what a restore and a
+    migration raise; `NoSpace`. Nothing live was touched, and the scratch folder is gone, whatever came of it.
+    """
+    with _scratch(settings, backup) as scratch:
+        started = time.monotonic()
+        source = staging.verified(settings, backup, None, _without_notices(tell))
+        plan = plan_source(scratch, source, force=False, tell=_without_notices(tell))
+        done = restore_backup(scratch, plan, _without_notices(tell), clock)
+        _compare(scratch, source, done)
+        command = settings.migrate_command
+        if done.verdict and (done.verdict.relation == "behind" or done.verdict.migrates_by_itself(command)):
+            tell(Step("Migrating the restored copy"))
+            _migrate(settings, scratch, done.verdict, tell)
+        took = time.monotonic() - started
+        _run_test(settings, scratch, tell)
+        return round(took, 3)
+
+
+def _migrate(settings: Settings, scratch: Settings, verdict: SchemaVerdict, tell: Listener) -> None:
+    rehearsed = upgrade.migrate_copy(settings, scratch.database, verdict.target, tell=_without_notices(tell))
+    for one in rehearsed.losses:
+        tell(Warned(f"To restore it with --migrate would lose {one.text}."))
+
+
+@contextlib.contextmanager
+def _scratch(settings: Settings, backup: Backup) -> Iterator[Settings]:
+    """The settings of an app in a new folder that nothing lives in; gone when the block ends."""
+    store.require(settings.dir)
+    folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}test-restore-", dir=settings.dir))
+    try:
+        with lock.held(folder, f"test restore of {backup.name}", 0):
+            scratch = _settings_in(folder, settings, backup)
+            refuse_live(scratch, settings)
+            disk.give(folder, disk.owner_of(settings.dir))
+            disk.make_folder(scratch.dir)
+            yield scratch
+    finally:
+        disk.remove_tree(folder)
+
+
+def _settings_in(folder: Path, settings: Settings, backup: Backup) -> Settings:
+    with_uploads = backup.metadata is not None and backup.metadata.uploads_included
+    places = {
+        "database": folder / "data" / settings.database.name,
+        "uploads": folder / "uploads" if with_uploads else None,
+        "dir": folder / "backups",
+    }
+    return settings.model_copy(update=places)
+
+
+def refuse_live(scratch: Settings, settings: Settings) -> None:
+    """`Refused` where the scratch would be in what is live or sealed, or around it: by path, and by inode."""
+    database, uploads = settings.database, settings.uploads
+    for place in filter(None, (scratch.database.parent, scratch.uploads, scratch.dir)):
+        above = _with_parents(place)
+        sealed = any((folder / METADATA_FILE).exists() for folder in above)
+        if sealed or _meet(above, database) or (uploads and _meet(above, uploads)) or _is_beside(above, settings):
+            raise Refused(
+                f"A test restore would be at {place}, in live data or in a backup.",
+                hint="Set BACKUP_DIR to a folder apart from the database and the uploads.",
+            )
+
+
+def _meet(above: list[Path], live: Path) -> bool:
+    """Whether one is, or is in, the other: `above` begins with the place itself."""
+    place = above[0]
+    return any(_is_same(folder, live) for folder in above) or any(_is_same(place, one) for one in _with_parents(live))
+
+
+def _is_beside(above: list[Path], settings: Settings) -> bool:
+    """Whether the place is in the database's folder other than by way of a backups folder in it."""
+    folder = settings.database.parent
+    inside = any(_is_same(one, folder) for one in above)
+    return inside and not any(_is_same(one, folder) for one in _with_parents(settings.dir))
+
+
+def _with_parents(path: Path) -> list[Path]:
+    real = Path(os.path.realpath(path))
+    return [real, *real.parents]
+
+
+def _is_same(one: Path, two: Path) -> bool:
+    try:
+        return os.path.samefile(one, two)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(two)
+
+
+def _without_notices(tell: Listener) -> Listener:
+    """A listener that does not hear what a restore says to people whose live data it changes."""
+
+    def listen(event: Event) -> None:
+        if not isinstance(event, Notice):
+            tell(event)
+
+    return listen
+
+
+def _compare(scratch: Settings, source: Source, done: Restored) -> None:
+    """`NotProven` where the restored rows or uploads are not the backup's."""
+    if source.facts and (differing := _differing(source.facts.rows, done.rows)):
+        raise NotProven(
+            f"The rows of {differing} are not those of the backup {source.name} after its test restore.",
+            hint="That is a bug: please report it, with this command's output.",
+        )
+    if source.uploads and scratch.uploads:
+        wrong: list[str] = []
+        found = diff.differences(
+            scratch.uploads,
+            source.uploads,
+            source.meaning,
+            selection.of(scratch),
+            lambda path, _error: wrong.append(path),
+        )
+        wrong += [one.path for one in found if one.action != "dress"]
+        if wrong:
+            raise NotProven(
+                f"{scratch.uploads / wrong[0]} is not as in the backup {source.name} after its test restore.",
+                hint="That is a bug: please report it, with this command's output.",
+            )
+
+
+def _differing(before: Mapping[str, int], after: Mapping[str, int]) -> str:
+    return ", ".join(sorted(table for table in before if before[table] != after.get(table)))
+
+
+def _run_test(settings: Settings, scratch: Settings, tell: Listener) -> None:
+    if settings.test_command:
+        tell(Step("Running the test command"))
+        test_command.run(settings, scratch, scratch.dir / "test.log")

@@ -1,0 +1,453 @@
+"""Is a backup good? Every byte of it read and compared, its database checked in full; or restored for a test.
+
+What was found is kept beside the backup, with its date (`repository/verification.py`). Nothing waits for the lock, and
+no backup is changed. What cannot be read, or went away meanwhile, is not called damaged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+from backupkit.config.settings import Settings
+from backupkit.migrations import schema, version_table
+from backupkit.migrations.upgrade import MigrationFailed
+from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, UPLOADS_FOLDER, Backup, Flaw, Metadata, SchemaVerdict
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, SchemaMismatch, from_os_error
+from backupkit.model.events import Listener, Notice, Progress, Step, Warned, collecting, silence
+from backupkit.remotes import listing_cache
+from backupkit.repository import integrity, manifest, store, verification
+from backupkit.repository.operation import recorded
+from backupkit.sqlite import database, index_flaws
+from backupkit.uploads.walk import Survey
+from backupkit.verify.test_command import NotProven
+from backupkit.verify.test_restore import prove_backup
+
+MOST_FLAWS = 100  # told one by one; the rest is counted
+_KEPT_FLAWS = 20  # remembered in the record
+_NEW_ONE = "Make a new one: `backup`. Do not delete older ones that are good: `list`."
+_MOST_DATABASES = 64  # whose checks are remembered for the next backup that shares the file
+
+Choose = Callable[[Sequence[Backup]], Backup]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What came of one backup, as it is known now: what is wrong with it, and `more` that is not told one by one.
+
+    `failure` is why it could not be checked, or is not proven; `took` the seconds of a test restore that went well.
+    """
+
+    backup: Backup
+    flaws: tuple[Flaw, ...] = ()
+    more: int = 0
+    warnings: tuple[str, ...] = ()
+    hint: str = ""
+    failure: BackupError | None = None
+    took: float | None = None
+
+
+@dataclass(frozen=True)
+class VerifiedFile:
+    """What a plain database file holds, and what is wrong with it."""
+
+    path: Path
+    flaws: tuple[Flaw, ...]
+    rows: dict[str, int] = field(default_factory=dict)
+    revisions: tuple[str, ...] = ()
+    verdict: SchemaVerdict | None = None
+
+
+def verify_backups(
+    settings: Settings,
+    backups: Sequence[Backup],
+    test_restore: bool = False,
+    tell: Listener = silence,
+    clock: Clock = utc_now,
+) -> list[Verified]:
+    """Each backup checked, byte for byte, and with `test_restore` proven; one that went away meanwhile is left out.
+
+    Files that backups share are read once. Raises `NoSuchBackup` if the only one went away.
+    """
+    command = "test-restore" if test_restore else "verify"
+    with recorded(settings, command, tell, clock, [backup.name for backup in backups]) as work:
+        done = list(
+            _verified(_Run(settings, work.tell, clock, sum(map(_bytes_to_read, backups))), backups, test_restore)
+        )
+        work.about(*(one.backup for one in done))
+        if bad := _bad(settings, done):
+            work.end(bad)
+    return done
+
+
+def _verified(run: _Run, backups: Sequence[Backup], test_restore: bool) -> Iterator[Verified]:
+    for backup in backups:
+        try:
+            yield run.verify(backup, test_restore)
+        except NoSuchBackup as error:
+            if len(backups) == 1:
+                raise
+            run.tell(Notice(error.message))
+
+
+def verify_file(settings: Settings, path: Path, tell: Listener = silence) -> VerifiedFile:
+    """A database file that is no part of a backup, checked in full; nothing is written beside it.
+
+    Raises `Refused` for one that is in use: its last rows may be in the file beside it.
+    """
+    if settings.database.exists() and path.samefile(settings.database):
+        raise Refused(f"{path} is the live database.", hint="`doctor` looks at it; `backup` checks what it copies.")
+    for beside in database.sidecars(path.resolve()):
+        if not beside.name.endswith("-shm") and beside.exists() and beside.stat().st_size:
+            raise Refused(f"{path} is in use, or was not closed: {beside} is there.", hint="Close it, then try again.")
+    if path.stat().st_size == 0:
+        return VerifiedFile(path, (Flaw(path.name, f"{path.name} is empty"),))
+    tell(Step("Checking the database"))
+    try:
+        found = database.examine(path.resolve(), database.FULL, tell)
+    except Damaged as error:
+        return VerifiedFile(path, (Flaw(path.name, f"{path.name}: {error.__cause__}"),))
+    flaws = tuple(Flaw(path.name, f"{path.name}: {problem}") for problem in (*found.problems, *found.facts.index_flaws))
+    at = version_table.at(settings, found, tell)
+    return VerifiedFile(path, flaws, dict(found.facts.rows), at, schema.classify(settings, at))
+
+
+def backup_at(settings: Settings, path: Path) -> Backup:
+    """The backup in that folder, wherever it lies; nothing is kept of it if that is not the backups folder."""
+    folder = path.resolve()
+    return store.read(settings.model_copy(update={"dir": folder.parent}), folder.name)
+
+
+def pick(settings: Settings, choose: Choose = random.choice) -> Backup:
+    """One for a test restore: any that never had one, or else of the half whose last one is longest ago."""
+    able = [one for one in store.own_backups(settings) if can_be_proven(one)]
+    able = [one for one in able if one.state != "damaged"] or able
+    if not able:
+        raise NoSuchBackup(f"There is no backup in {settings.dir} that could be restored.", hint="Make one: `backup`")
+    tried = {one.name: verification.read(settings.dir, one.name, store.trusted(one)).tried_at for one in able}
+    if never := [one for one in able if tried[one.name] is None]:
+        return choose(never)
+    longest_ago = sorted(able, key=lambda one: str(tried[one.name]))
+    return choose(longest_ago[: (len(able) + 1) // 2])
+
+
+def can_be_proven(backup: Backup) -> bool:
+    """Whether there is something to restore: of a database too broken to copy only the raw files are kept."""
+    metadata = backup.metadata
+    return metadata is not None and not backup.trouble and not metadata.is_raw
+
+
+def refuse_bad(settings: Settings, done: Sequence[Verified]) -> None:
+    """`Damaged` where any backup is; or else why one could not be checked, or is not proven."""
+    if bad := _bad(settings, done):
+        raise bad
+
+
+def _bad(settings: Settings, done: Sequence[Verified]) -> BackupError | None:
+    if damaged := [one for one in done if one.flaws]:
+        born = next((one.hint for one in damaged if one.hint), "")
+        hint = born or _copies_of(settings, damaged) or _NEW_ONE
+        if len(done) > 1:
+            names = ", ".join(one.backup.name for one in damaged)
+            return Damaged(f"Of {len(done)} backups verified these are damaged: {names}.", hint)
+        count = len(damaged[0].flaws) + damaged[0].more
+        text = f"{damaged[0].flaws[0].text}{f' (and {count - 1} more)' if count > 1 else ''}"
+        return Damaged(f"The backup {damaged[0].backup.path} is damaged: {text}.", hint)
+    return next((one.failure for one in done if one.failure), None)
+
+
+def _copies_of(settings: Settings, damaged: Sequence[Verified]) -> str:
+    """Where copies of damaged backups are, as far as remotes have said; empty where there are none."""
+    there = [
+        (one.backup.name, remotes[0]) for one in damaged if (remotes := listing_cache.holders(settings, one.backup))
+    ]
+    fetched = ", ".join(f"`pull {name} --remote {remote}`" for name, remote in there[:3])
+    return f"Copies are on a remote; each is checked when it comes: {fetched}." if there else ""
+
+
+def _bytes_to_read(backup: Backup) -> int:
+    return backup.size_bytes + _database_size(backup.metadata)
+
+
+def _database_size(metadata: Metadata | None) -> int:
+    return metadata.database.size if metadata and metadata.database else 0
+
+
+class _Run:
+    """One run over some backups: a bar over all of it, and what is known of files that they share."""
+
+    def __init__(self, settings: Settings, tell: Listener, clock: Clock, total: int) -> None:
+        self._settings, self.tell, self._clock = settings, tell, clock
+        self._total, self._done, self._counting = total, 0, threading.Lock()
+        self._digests = integrity.Digests(self._advance)
+        self._inspections: integrity.Shared[database.Inspection] = integrity.Shared(_MOST_DATABASES)
+
+    def verify(self, backup: Backup, test_restore: bool) -> Verified:
+        """What came of it, kept in its record."""
+        before = _identity(backup.path)
+        try:
+            verified = self._checked(backup)
+        except OSError as error:
+            verified = Verified(backup, failure=_unreadable(error))
+        except BackupError as error:
+            verified = Verified(backup, failure=error)
+        _refuse_gone(backup, before)
+        verified = self._recorded(verified)
+        if test_restore and not verified.flaws and not verified.failure:
+            verified = self._proven(verified)
+            _refuse_gone(backup, before)
+        return verified
+
+    def _checked(self, backup: Backup) -> Verified:
+        _require_readable(backup.path)
+        self.tell(Step(f"Verifying {backup.name}", self._total))
+        self.tell(Progress(self._done))
+        warnings: list[str] = []
+        listen = collecting(self.tell, warnings)
+        looking = _Looking(backup, self._digests, self._inspections, self._advance, listen)
+        found = looking.flaws()
+        flaws = tuple(islice(found, MOST_FLAWS))
+        more = sum(1 for _ in found)
+        for flaw in looking.index_flaws[:1]:
+            listen(Warned(f"An index of {backup.name} does not match its table: {flaw}. {self._said_of_live}"))
+        for lost in looking.lost:
+            listen(Warned(f"{backup.path / UPLOADS_FOLDER} has {lost}. Its contents are as written."))
+        for path in integrity.writable_by_others(backup.path, backup.metadata):
+            listen(Warned(f"{path} can be written by others than its owner."))
+        if backup.metadata and backup.metadata.is_raw:
+            listen(Warned(f"{backup.path} keeps a database that could not be read, as raw files: no restore of it."))
+        return Verified(backup, flaws, more, tuple(warnings), self._said_of_live if looking.born_with else "")
+
+    @cached_property
+    def _said_of_live(self) -> str:
+        """Whether the live database has such damage: a new backup of it would have it again."""
+        live = self._settings.database
+        found = database.check_live(live, min(self._settings.busy_timeout, 5))
+        if found is None:
+            return f"Whether {live} is so too could not be found out: it is missing, large, or in use."
+        if found.problems:
+            return f"{live} is damaged too ({found.problems[0]}): restore an older backup: `list`."
+        if flaws := found.facts.index_flaws:
+            return index_flaws.sentence(self._settings, flaws)
+        return f"{live} has no such damage: make a new one: `backup`."
+
+    def _advance(self, count: int) -> None:
+        with self._counting:
+            self._done = min(self._done + count, self._total)
+        self.tell(Progress(self._done))
+
+    def _recorded(self, verified: Verified) -> Verified:
+        if verified.failure or verified.backup.metadata is None or verified.backup.trouble:
+            return verified
+        return self._keep(
+            verified, lambda record: replace(record, checked_at=self._now(), flaws=verified.flaws[:_KEPT_FLAWS])
+        )
+
+    def _proven(self, verified: Verified) -> Verified:
+        """The backup restored into a scratch folder, and the time that took."""
+        if not can_be_proven(verified.backup):
+            text = f"{verified.backup.path} keeps a database that could not be read: it cannot be restored."
+            return replace(verified, failure=Refused(text, hint="`verify` without --test-restore checks its files."))
+        warnings = list(verified.warnings)
+        try:
+            took = prove_backup(self._settings, verified.backup, collecting(self.tell, warnings), self._clock)
+        except (BackupError, OSError) as error:
+            failure = error if isinstance(error, BackupError) else from_os_error(error)
+            return self._keep(replace(verified, failure=failure), lambda record: self._refuted(record, failure))
+        now = self._now()
+        verified = replace(verified, warnings=tuple(warnings), took=took)
+        return self._keep(
+            verified,
+            lambda record: replace(record, tried_at=now, proven_at=now, recovery_seconds=took, not_proven=""),
+        )
+
+    def _refuted(self, record: verification.Record, failure: BackupError) -> verification.Record:
+        record = replace(record, tried_at=self._now())
+        if isinstance(failure, Damaged):
+            return replace(record, flaws=(Flaw("", failure.message.rstrip(".")),))
+        if isinstance(failure, SchemaMismatch | MigrationFailed | NotProven):
+            return replace(record, proven_at=None, recovery_seconds=None, not_proven=failure.message)
+        return record  # no room, say: that tells nothing of the backup
+
+    def _keep(self, verified: Verified, change: Callable[[verification.Record], verification.Record]) -> Verified:
+        """The record is changed, and the result is the backup as it is known then."""
+        backup = verified.backup
+        if backup.path.parent.resolve() != self._settings.dir.resolve():
+            return verified
+        if verification.is_broken(self._settings.dir, backup.name):
+            self.tell(Notice(f"What was known of {backup.name} could not be read, and is written anew."))
+        record = verification.read(self._settings.dir, backup.name, store.trusted(backup))
+        try:
+            verification.write(self._settings.dir, backup.name, change(record))
+        except OSError as error:
+            warnings = list(verified.warnings)
+            listen = collecting(self.tell, warnings)
+            listen(Warned(f"What was found of {backup.name} could not be kept: {error.strerror}."))
+            return replace(verified, warnings=tuple(warnings))
+        return replace(verified, backup=store.read(self._settings, backup.name))
+
+    def _now(self) -> datetime:
+        return self._settings.local(self._clock())
+
+
+@dataclass(frozen=True)
+class _Looking:
+    """A look at one backup: its files in this thread, its database in another, since both read and reckon."""
+
+    backup: Backup
+    digests: integrity.Digests
+    inspections: integrity.Shared[database.Inspection]
+    advance: Callable[[int], None]
+    tell: Listener
+    connections: list[sqlite3.Connection] = field(default_factory=list)
+    checksums: dict[str, str] = field(default_factory=dict)
+    born_with: list[str] = field(default_factory=list)
+    """Damage of a database whose bytes are as they were sealed: the live one had it when the backup was made."""
+    lost: list[str] = field(default_factory=list)
+    """Attributes and hard links of its uploads that are not there any more."""
+    index_flaws: list[str] = field(default_factory=list)
+    """The same of its indexes alone: the backup is as it was written, and every row is there."""
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Everything that is wrong with it."""
+        metadata, folder = self.backup.metadata, self.backup.path
+        if self.backup.trouble:
+            yield Flaw(CHECKSUM_FILE if metadata else METADATA_FILE, self.backup.trouble.rstrip("."))
+        seen: set[str] = set()
+        with self._meanwhile(self._examined) as examined:
+            for flaw in self._flaws_of_files(folder, metadata):
+                seen.add(flaw.path)
+                yield flaw
+            if found := examined.result():
+                yield from self._database_flaws(found, seen)
+
+    def _flaws_of_files(self, folder: Path, metadata: Metadata | None) -> Iterator[Flaw]:
+        if not manifest.has_checksums(folder):
+            return _parts_missing(folder, metadata)
+        return integrity.file_flaws(folder, metadata, self._digest, hear=self._hear)
+
+    def _hear(self, found: Survey) -> None:
+        assert self.backup.metadata is not None
+        if lost := integrity.lost(self.backup.metadata, found):
+            self.lost.append(lost)
+
+    def _database_flaws(self, found: database.Inspection | Flaw, seen: set[str]) -> Iterator[Flaw]:
+        metadata = self.backup.metadata
+        assert metadata is not None
+        name = metadata.database_file or ""
+        is_as_written = not seen & {METADATA_FILE, CHECKSUM_FILE, name}
+        is_sealed = is_as_written and manifest.has_checksums(self.backup.path)
+        problems = (found.text,) if isinstance(found, Flaw) else found.problems
+        self.born_with.extend(problems if is_sealed else ())
+        if isinstance(found, Flaw):
+            yield found
+            return
+        if is_sealed:
+            self.index_flaws.extend(found.facts.index_flaws)
+        else:
+            yield from (Flaw(name, f"{name}: {text}") for text in found.facts.index_flaws)
+        if problems or is_as_written:
+            yield from integrity.database_flaws(metadata, found, self.checksums.get(name))
+
+    def _digest(self, path: str, facts: os.stat_result) -> str:
+        checksum = self.digests(path, facts)
+        folder, _, name = path.rpartition("/")
+        if folder == str(self.backup.path):
+            self.checksums[name] = checksum
+        return checksum
+
+    def _examined(self) -> database.Inspection | Flaw | None:
+        """What the database holds; None where there is none to look into, which is told of elsewhere."""
+        metadata = self.backup.metadata
+        if metadata is None or not metadata.database_file or metadata.is_raw:
+            return None
+        path = self.backup.path / metadata.database_file
+        if path.is_symlink() or not path.is_file() or not os.access(path, os.R_OK) or path.stat().st_size == 0:
+            return None
+        try:
+            facts = path.stat()
+            return self.inspections.of(
+                facts, lambda: database.examine(path, database.FULL, self._notice, self.connections.append)
+            )
+        except Damaged as error:
+            return Flaw(path.name, f"{path.name}: {error.__cause__}")
+        finally:
+            self.advance(_database_size(metadata))
+
+    def _notice(self, event: object) -> None:
+        if isinstance(event, Notice):
+            self.tell(event)
+
+    @contextlib.contextmanager
+    def _meanwhile(
+        self, work: Callable[[], database.Inspection | Flaw | None]
+    ) -> Iterator[Future[database.Inspection | Flaw | None]]:
+        """The work goes on while the block does; what ends the block ends SQLite's checks too."""
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(work)
+            try:
+                yield future
+            except BaseException:
+                while not future.done():
+                    for connection in self.connections:
+                        with contextlib.suppress(sqlite3.ProgrammingError):  # closed just now
+                            connection.interrupt()
+                    wait([future], 0.05)
+                raise
+
+
+def _parts_missing(folder: Path, metadata: Metadata | None) -> Iterator[Flaw]:
+    """What a backup without checksums says is in it, and is not."""
+    name = metadata.database_file if metadata else None
+    if name and (not (folder / name).is_file() or (folder / name).is_symlink()):
+        yield Flaw(name, f"{name} is missing")
+    elif name and (folder / name).stat().st_size == 0:
+        yield Flaw(name, f"{name} is empty")
+    root = folder / UPLOADS_FOLDER
+    if metadata and metadata.uploads_included and (root.is_symlink() or not root.is_dir()):
+        yield Flaw(UPLOADS_FOLDER, f"{UPLOADS_FOLDER} is missing")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.lstat()
+    except FileNotFoundError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _refuse_gone(backup: Backup, before: tuple[int, int] | None) -> None:
+    """`NoSuchBackup` where the folder is not the one it was: what was found then is not to be believed."""
+    if before is None or _identity(backup.path) != before:
+        raise NoSuchBackup(f"{backup.path} went away while it was verified.", hint="`list` shows what is there.")
+
+
+def _require_readable(folder: Path) -> None:
+    """A `PermissionError` that names what may not be read: no metadata are no sign of damage then."""
+    os.listdir(folder)
+    for name in (METADATA_FILE, CHECKSUM_FILE):
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISREG(os.lstat(folder / name).st_mode):
+                os.close(os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def _unreadable(error: OSError) -> BackupError:
+    if not isinstance(error, PermissionError):
+        return from_os_error(error)
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file of it"
+    return BackupError(
+        f"{where} cannot be read, and so the backup was not checked: {error.strerror}.",
+        hint="Run as the user who owns it, or as root.",
+    )
