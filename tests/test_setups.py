@@ -113,6 +113,17 @@ def test_with_several_heads_the_printed_commands_say_so_and_work(forked: OtherAp
     assert forked.revisions() == {"c0ffee5afe", "left2"}
 
 
+def test_a_backups_own_page_says_heads_where_the_code_has_several(forked: OtherApp) -> None:
+    """The backup itself is at one revision, from before the branches."""
+    create_backup(forked.settings(), Order("old"))
+    page = (forked.backups / "old" / "RESTORE.md").read_text()
+    assert "migrate heads`" in page and "stamp a1\n" in page
+    (line,) = re.findall(r"^    (cd .* upgrade .*)$", page, re.M)
+    done = forked.typed(line)
+    assert done.returncode == 0, done.stderr
+    assert forked.revisions() == {"c0ffee5afe", "left2"}
+
+
 @pytest.mark.parametrize(
     ("target", "reached"),
     [
@@ -428,6 +439,17 @@ def test_the_document_has_every_way_with_its_setting(other: OtherApp) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_leads_env_py_to_the_copy(other: OtherApp, way: str) -> None:
     goes_all_the_way(other, **WAYS[way](other))
+
+
+def test_with_a_command_of_the_apps_own_no_command_of_alembic_is_printed(other: OtherApp) -> None:
+    """It would ask another database, or none."""
+    settings = other.settings(**by_migrate_command(other))
+    create_backup(settings, Order("old"))
+    page = (other.backups / "old" / "RESTORE.md").read_text()
+    assert str(settings.migrate_command) in page and re.findall("^    .*alembic (?:stamp|upgrade)", page, re.M) == []
+    environment = {"BACKUP_MIGRATE_COMMAND": settings.migrate_command, "BACKUP_MIGRATE_ENVIRONMENT": "ITS_URL={url}"}
+    said = other.command("restore", "old", "--yes", env=environment, check=0).out
+    assert "    python backup_restore.py migrate\n" in said and "alembic" not in said
 
 
 def test_the_printed_commands_say_what_env_py_takes_with_x(other: OtherApp) -> None:

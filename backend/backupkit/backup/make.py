@@ -20,11 +20,12 @@ from backupkit.backup import archiver
 from backupkit.backup.archiver import Draft
 from backupkit.config.settings import Settings
 from backupkit.fs import disk
+from backupkit.migrations import schema
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, GitFacts, Metadata, Order
 from backupkit.model.clock import Clock
 from backupkit.model.errors import Refused
 from backupkit.model.events import Listener, Notice, collecting
-from backupkit.model.names import STAMP, auto_name, default_name, distinct
+from backupkit.model.names import STAMP, auto_name, default_name, distinct, shown
 from backupkit.repository import files_cache, flags, manifest, store
 from backupkit.retention import anomaly
 
@@ -126,7 +127,17 @@ def _places(settings: Settings, metadata: Metadata) -> dict[str, str]:
         "uploads": shlex.quote(str(settings.uploads or "")),
         "tool": reach.tool(f"restore {metadata.backup_name}"),
         "shell": reach.shell(folder),
-        "migrate": reach.tool("migrate"),
-        "alembic_stamp": reach.alembic(f"stamp {shlex.join(metadata.revisions)}", is_kept=True),
-        "alembic_upgrade": reach.alembic(f"upgrade {'heads' if len(metadata.revisions) > 1 else 'head'}", is_kept=True),
+        **_migrating(settings, metadata),
     }
+
+
+def _migrating(settings: Settings, metadata: Metadata) -> dict[str, str]:
+    """The commands that confirm the backup's schema and bring it to this code; a comment where only the app has one."""
+    reach, target = settings.reach, schema.plain_target(settings, metadata.revisions)
+    confirm = reach.alembic(f"stamp {shlex.join(metadata.revisions)}", is_kept=True)
+    upgrade = reach.alembic(f"upgrade {target}", is_kept=True)
+    if settings.migrate_command:
+        confirm = "# by the app's own command, which is to be led to this database:"
+        upgrade = f"# {shown(settings.migrate_command)}"
+    tool = reach.tool("migrate heads" if target == "heads" else "migrate")
+    return {"migrate": tool, "alembic_stamp": confirm, "alembic_upgrade": upgrade}

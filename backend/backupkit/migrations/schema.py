@@ -54,6 +54,12 @@ def tree_if_needed(settings: Settings, tell: Listener = silence) -> Tree | None:
         return None
 
 
+def plain_target(settings: Settings, revisions: tuple[str, ...]) -> str:
+    """What an upgrade to this code is given, as far as the migrations say it without being run."""
+    tree = read_plainly(settings.alembic) if settings.alembic else None
+    return tree.target if tree else ("heads" if len(revisions) > 1 else "head")
+
+
 def _judged(tree: Tree, revisions: tuple[str, ...]) -> SchemaVerdict:
     if not revisions:
         return SchemaVerdict("unversioned", revisions, tree.heads, reason="The backup has no Alembic revision.")

@@ -67,7 +67,9 @@ def _pending(settings: Settings, plan: RestorePlan) -> Iterator[tuple[str, Text]
         lines.insert(0, "Run on the copy, before it goes live:")
     else:
         lines.insert(0, "To run afterwards; or go back, and let it be migrated:")
-        lines.append(settings.reach.alembic(f"upgrade {plan.verdict.target}"))
+        reach, verdict = settings.reach, plan.verdict
+        own = reach.has_own_command
+        lines.append(reach.tool(verdict.command) if own else reach.alembic(f"upgrade {verdict.target}"))
     yield "", Text("\n".join(lines))
 
 
