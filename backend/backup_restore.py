@@ -38,7 +38,7 @@ from backupkit.monitoring.notify import run_report
 if TYPE_CHECKING:
     from backupkit.config.editor import Changed
     from backupkit.config.settings import Settings
-    from backupkit.model.backup import Backup, Order
+    from backupkit.model.backup import Backup, BackupRequest
     from backupkit.restore.journal import Journal
     from backupkit.restore.restore import Restored, RestorePlan
     from backupkit.verify.verify import Verified
@@ -100,9 +100,9 @@ def backup(
 ) -> None:
     """Make a backup of the running app."""
     from backupkit.cli.host import git_facts
-    from backupkit.model.backup import Order
+    from backupkit.model.backup import BackupRequest
 
-    order = Order(name, note=note, pin=pin, uploads=not no_uploads, git=git_facts(os.environ))
+    order = BackupRequest(name, note=note, pin=pin, uploads=not no_uploads, git=git_facts(os.environ))
     _back_up("backup", order, if_needed, json)
 
 
@@ -110,12 +110,14 @@ def backup(
 def auto_backup(note: Note = "", pin: Pin = False, no_uploads: NoUploads = False, json: Json = False) -> None:
     """Make a backup named after branch, commit and time of git."""
     from backupkit.cli.host import git_facts, why_no_git
-    from backupkit.model.backup import Order
+    from backupkit.model.backup import BackupRequest
 
     git = git_facts(os.environ)
     if git is None:
         say(why_no_git(os.environ))
-    _back_up("auto-backup", Order(kind="auto", note=note, pin=pin, uploads=not no_uploads, git=git), False, json)
+    _back_up(
+        "auto-backup", BackupRequest(kind="auto", note=note, pin=pin, uploads=not no_uploads, git=git), False, json
+    )
 
 
 @app.command()
@@ -126,14 +128,14 @@ def run(
     """Back up, verify, prune, push. Put this in cron."""
     from backupkit.cli import json_, render
     from backupkit.cli.host import git_facts
-    from backupkit.model.backup import Order
+    from backupkit.model.backup import BackupRequest
     from backupkit.scheduling.run import regular_steps, run_steps, worst
 
     settings = _settings(work="run")
-    steps = regular_steps(settings, Order(kind="scheduled", git=git_facts(os.environ)), if_needed)
+    steps = regular_steps(settings, BackupRequest(kind="scheduled", git=git_facts(os.environ)), if_needed)
     results = []
-    with listening() as tell:
-        for result in run_steps(steps, tell):
+    with listening() as emit:
+        for result in run_steps(steps, emit):
             results.append(result)
             if result.error:
                 say_error(result.error)
@@ -167,8 +169,8 @@ def show(name: Name, json: Json = False) -> None:
     from backupkit.repository import sizes, store
 
     settings = _settings_for_reading()
-    with listening() as tell:
-        found = sizes.unique_bytes_of(settings, store.find(settings, name, tell))
+    with listening() as emit:
+        found = sizes.unique_bytes_of(settings, store.find(settings, name, emit))
     if json:
         json_.put(json_.backup(found))
     else:
@@ -207,8 +209,8 @@ def verify(
     if name is not None and os.path.isfile(name) and not (settings.dir / name).is_dir():
         return _verify_file(settings, Path(name), test_restore or accept, json)
     backups = _to_verify(settings, name, every, at_random)
-    with listening() as tell:
-        done = verify_backups(settings, backups, test_restore, tell)
+    with listening() as emit:
+        done = verify_backups(settings, backups, test_restore, emit)
     _show_verified(settings, done, every, accept, json)
 
 
@@ -233,8 +235,8 @@ def restore(
 
     settings = _settings_for_reading() if dry_run else _settings(work="restore")
     _explain_stop(settings, stop)
-    with listening() as tell:
-        plan = plan_restore(settings, name, only, force, migrate, tell, expect_loss or ())
+    with listening() as emit:
+        plan = plan_restore(settings, name, only, force, migrate, emit, expect_loss or ())
     _carry_out(settings, plan, yes or force, dry_run, json)
 
 
@@ -251,8 +253,8 @@ def undo(
 
     settings = _settings_for_reading() if dry_run else _settings(work="undo")
     _explain_stop(settings, stop)
-    with listening() as tell:
-        plan = plan_undo(settings, force, tell)
+    with listening() as emit:
+        plan = plan_undo(settings, force, emit)
     _carry_out(settings, plan, yes or force, dry_run, json)
 
 
@@ -269,8 +271,8 @@ def migrate(
 
     settings = _settings(work="migrate")
     _explain_stop(settings, stop)
-    with listening() as tell:
-        done = upgrade(settings, revision, tell, expect_loss=expect_loss or ())
+    with listening() as emit:
+        done = upgrade(settings, revision, emit, expect_loss=expect_loss or ())
     if not done:
         run_report.nothing_to_do()
     lines = render.migrated(settings.reach, done) if done else [f"There is nothing to migrate to reach {revision}."]
@@ -306,12 +308,12 @@ def dump(
     if file == "-":
         if json:
             raise Refused("With - the SQL text itself goes to stdout.", hint="Leave out --json, or name a file.")
-        with listening() as tell:
-            dump_to(settings, sys.stdout.buffer, collecting(tell, warnings))
+        with listening() as emit:
+            dump_to(settings, sys.stdout.buffer, collecting(emit, warnings))
     else:
         target = dump_path(settings, file)
-        with listening() as tell:
-            facts = write(settings, target, collecting(tell, warnings))
+        with listening() as emit:
+            facts = write(settings, target, collecting(emit, warnings))
         document = json_.dumped(target, facts.tables, facts.rows)
         _put_result(render.dumped(facts.tables, facts.rows, target), document, json)
     if warnings:
@@ -337,11 +339,11 @@ def restore_dump(
     _explain_stop(settings, stop)
     source = sys.stdin.buffer if file == "-" else dump_path(settings, file)
     if dry_run:
-        with listening() as tell:
-            plan = plan_dump(settings, source, force, tell)
+        with listening() as emit:
+            plan = plan_dump(settings, source, force, emit)
         return _show_plan(plan, json)
-    with listening() as tell:
-        done = load(settings, source, lambda plan: _require_agreement(plan, yes or force), force, tell)
+    with listening() as emit:
+        done = load(settings, source, lambda plan: _require_agreement(plan, yes or force), force, emit)
     _show_restored(settings, done, json)
 
 
@@ -370,13 +372,13 @@ def export_one(
         settings, told, recipient or (), recipients_file or (), lambda: ask_secret("Passphrase for the export", True)
     )
     warnings: list[str] = []
-    with listening() as tell:
+    with listening() as emit:
         if file == "-":
             form = told or (".tar.zst.age" if closing else ".tar.zst")
-            export.export_to(settings, name, sys.stdout.buffer, form, closing, collecting(tell, warnings))
+            export.export_to(settings, name, sys.stdout.buffer, form, closing, collecting(emit, warnings))
         else:
             target = export.export_path(settings, file)
-            done = export.export_backup(settings, name, target, closing, collecting(tell, warnings))
+            done = export.export_backup(settings, name, target, closing, collecting(emit, warnings))
     if file != "-":
         json_.put(json_.exported(done)) if json else _put(render.exported(done))
     if warnings:
@@ -407,8 +409,8 @@ def import_one(
     settings = _settings()
     keys = export.keys_for(settings, identity or (), lambda: ask_secret("Passphrase of the archive"))
     source = sys.stdin.buffer if file == "-" else export.export_path(settings, file)
-    with listening() as tell:
-        done = export.import_backup(settings, source, keys, name, trust, tell)
+    with listening() as emit:
+        done = export.import_backup(settings, source, keys, name, trust, emit)
     json_.put(json_.imported(done)) if json else _put(render.imported(settings.reach, done))
     if done.warnings:
         raise SystemExit(ExitCode.WARNINGS)
@@ -428,8 +430,8 @@ def delete(
     settings = _settings()
     found = deletable(settings, name)
     _require_yes(f"Delete {found.path} for ever?", yes or force, "--yes deletes it.")
-    with listening() as tell:
-        found = delete_backup(settings, name, tell)
+    with listening() as emit:
+        found = delete_backup(settings, name, emit)
     json_.put(json_.backup(found)) if json else _put(render.deleted(found))
 
 
@@ -452,8 +454,8 @@ def prune(
         _put(render.prune_plan(settings, plan))
     if dry_run:
         return json_.put(json_.prune_plan(plan)) if json else None
-    with listening() as tell:
-        done = prune_backups(settings, plan, force, tell)
+    with listening() as emit:
+        done = prune_backups(settings, plan, force, emit)
     json_.put(json_.pruned(plan, done)) if json else _put(render.pruned(done))
     if done.warnings:
         raise SystemExit(ExitCode.WARNINGS)
@@ -476,8 +478,8 @@ def push(
     settings = _settings(work="push")
     if not yes and not force:
         _require_agreement_to_git(settings, remote)
-    with listening() as tell:
-        done = push_backups(settings, name, remote, tell)
+    with listening() as emit:
+        done = push_backups(settings, name, remote, emit)
     _put_result(render.pushed(done), [json_.pushed(one) for one in done], json)
     refuse_failed(done)
 
@@ -489,8 +491,8 @@ def pull(name: Name, remote: RemoteName = None, trust: Trust = False, json: Json
     from backupkit.remotes.pull import pull_backup, the_remote
 
     settings = _settings(work="pull")
-    with listening() as tell:
-        done = pull_backup(settings, name, the_remote(settings, remote), tell, trust=trust)
+    with listening() as emit:
+        done = pull_backup(settings, name, the_remote(settings, remote), emit, trust=trust)
     _put_result(render.pulled(settings.reach, done), json_.backup(done.backup), json)
 
 
@@ -506,11 +508,11 @@ def remotes(
     from backupkit.remotes.registry import look_at_remotes, prepare_remote, refuse_unreachable, refuse_without
 
     settings = _settings_for_reading()
-    with listening() as tell:
+    with listening() as emit:
         if init is not None:
-            prepare_remote(settings, init, tell)
+            prepare_remote(settings, init, emit)
         refuse_without(settings)
-        found = look_at_remotes(settings, tell)
+        found = look_at_remotes(settings, emit)
     json_.put(json_.copies(found)) if json else _put(render.copies(settings, found))
     if init is not None:
         return
@@ -738,8 +740,8 @@ def doctor(
     from backupkit.monitoring import doctor as diagnosis
 
     settings = _load()
-    with listening() as tell:
-        found = diagnosis.at_start(settings) if at_start else diagnosis.examine(settings, tell)
+    with listening() as emit:
+        found = diagnosis.at_start(settings) if at_start else diagnosis.examine(settings, emit)
     if json:
         json_.put([json_.finding(one) for one in found])
     else:
@@ -783,9 +785,9 @@ def ui(
     if host is not None or port is not None:
         raise Refused("--host and --port say where a browser finds it.", hint="Add --web.")
     with from_extra("ui", "The terminal interface"):
-        from backupkit.ui.window import Window
+        from backupkit.ui.window import BackupApp
     _require_terminal()
-    Window(_settings_for_reading()).run()
+    BackupApp(_settings_for_reading()).run()
 
 
 @app.command()
@@ -888,8 +890,8 @@ def _recover(settings: Settings) -> Journal | None:
     from backupkit.restore.recovery import recover as finish
 
     heard: list[str] = []
-    with listening() as tell:
-        found = finish(settings, collecting(tell, heard))
+    with listening() as emit:
+        found = finish(settings, collecting(emit, heard))
     if heard:
         end_with_warnings()
     return found
@@ -901,20 +903,20 @@ def _settings_for_reading() -> Settings:
 
     settings = _load()
     if what := unfinished(settings):
-        with listening() as tell:
-            tell(Warned(f"{what} To finish it: {settings.reach.tool('recover')}"))
+        with listening() as emit:
+            emit(Warned(f"{what} To finish it: {settings.reach.tool('recover')}"))
     return settings
 
 
-def _back_up(command: str, order: Order, if_needed: bool, json: bool) -> None:
+def _back_up(command: str, order: BackupRequest, if_needed: bool, json: bool) -> None:
     from dataclasses import replace
 
     from backupkit.backup.create import backup_of_today, create_backup, create_backup_if_needed
     from backupkit.cli import json_, render
 
     settings = _settings(work=command)
-    with listening() as tell:
-        created = (create_backup_if_needed if if_needed else create_backup)(settings, order, tell)
+    with listening() as emit:
+        created = (create_backup_if_needed if if_needed else create_backup)(settings, order, emit)
     if created is None:
         run_report.nothing_to_do()
         there = backup_of_today(settings, whole=order.uploads)
@@ -932,8 +934,8 @@ def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: b
     if dry_run:
         return _show_plan(plan, json)
     _require_agreement(plan, answered)
-    with listening() as tell:
-        done = restore_backup(settings, plan, tell)
+    with listening() as emit:
+        done = restore_backup(settings, plan, emit)
     _show_restored(settings, done, json)
 
 
@@ -948,8 +950,8 @@ def _set_pin(name: str, pinned: bool, json: bool) -> None:
     from backupkit.retention.delete import set_pin
 
     settings = _settings()
-    with listening() as tell:
-        found = set_pin(settings, name, pinned, tell)
+    with listening() as emit:
+        found = set_pin(settings, name, pinned, emit)
     if json:
         json_.put(json_.backup(found))
     else:
@@ -963,8 +965,8 @@ def _list_remote(remote: str, json: bool) -> None:
     from backupkit.repository import store
 
     settings = _settings_for_reading()
-    with listening() as tell:
-        found = list_remote(settings, remote, tell)
+    with listening() as emit:
+        found = list_remote(settings, remote, emit)
     if json:
         return json_.put(list(map(remote_document, found)))
     _put(render.remote_listing(settings, remote, found, store.taken_names(settings)))
@@ -976,11 +978,11 @@ def _verify_remote(remote: str, name: str | None, test_restore: bool, json: bool
     from backupkit.repository import store
 
     settings = _settings_for_reading()
-    with listening() as tell:
+    with listening() as emit:
         if test_restore:
-            done = prove_remote(settings, name or store.LATEST, remote, tell)
+            done = prove_remote(settings, name or store.LATEST, remote, emit)
         else:
-            verify_remote(settings, remote, tell)
+            verify_remote(settings, remote, emit)
     if test_restore:
         return _show_verified(settings, done, False, False, json)
     json_.put(json_.remote_verified(remote)) if json else _put([f"{remote}: sound, as far as it can check."])
@@ -991,13 +993,13 @@ def _prune_remote(remote: str, dry_run: bool, force: bool, json: bool) -> None:
     from backupkit.remotes.prune import plan_remote_prune, prune_remote
 
     settings = _settings_for_reading()
-    with listening() as tell:
-        plan = plan_remote_prune(settings, remote, tell)
+    with listening() as emit:
+        plan = plan_remote_prune(settings, remote, emit)
         if not json:
             _put(render.prune_plan(settings, plan))
         if dry_run:
             return json_.put(json_.prune_plan(plan)) if json else None
-        done = prune_remote(settings, remote, plan, force, tell)
+        done = prune_remote(settings, remote, plan, force, emit)
     json_.put(json_.pruned(plan, done)) if json else _put(render.removed_there(remote, done))
     if done.warnings:
         raise SystemExit(ExitCode.WARNINGS)
@@ -1009,8 +1011,8 @@ def _push_after(settings: Settings, warnings: tuple[str, ...]) -> tuple[str, ...
 
     if not settings.push_after_backup or not settings.remotes:
         return warnings
-    with listening() as tell:
-        return (*warnings, *push_after(settings, tell)[1])
+    with listening() as emit:
+        return (*warnings, *push_after(settings, emit)[1])
 
 
 def _to_verify(settings: Settings, name: str | None, every: bool, at_random: bool) -> list[Backup]:
@@ -1025,8 +1027,8 @@ def _to_verify(settings: Settings, name: str | None, every: bool, at_random: boo
         return [backup_at(settings, Path(name))]
     if name is None:
         return [store.newest(settings)]
-    with listening() as tell:
-        return [store.find(settings, name, tell)]
+    with listening() as emit:
+        return [store.find(settings, name, emit)]
 
 
 def _verify_file(settings: Settings, path: Path, too_much: bool, json: bool) -> None:
@@ -1035,8 +1037,8 @@ def _verify_file(settings: Settings, path: Path, too_much: bool, json: bool) -> 
 
     if too_much:
         raise Refused(f"{path} is a database file, not a backup.", hint="It can be checked: leave out that option.")
-    with listening() as tell:
-        found = verify_file(settings, path.absolute(), tell)
+    with listening() as emit:
+        found = verify_file(settings, path.absolute(), emit)
     json_.put(json_.verified_file(found)) if json else _put(render.verified_file(found))
     if found.flaws:
         raise Damaged(f"{path} is damaged: {found.flaws[0].text}.", hint="Try a backup: `list`.")
@@ -1136,7 +1138,7 @@ def _put_result(lines: Iterable[str], document: object, json: bool) -> None:
     from backupkit.cli import json_
 
     lines = list(lines)
-    run_report.tell(lines)
+    run_report.emit(lines)
     json_.put(document) if json else _put(lines)
 
 

@@ -21,7 +21,7 @@ from textual.widget import Widget
 
 from backupkit.config.settings import Settings
 from backupkit.model.clock import Clock, utc_now
-from backupkit.ui.window import Window
+from backupkit.ui.window import BackupApp
 from small_app import SmallApp
 
 SMALL, LARGE = (80, 24), (120, 40)
@@ -32,7 +32,7 @@ _NAMES = {"_": "underscore", ".": "full_stop", "/": "slash", "-": "minus", ":": 
 class Person:
     """What a person can do and see at a window."""
 
-    def __init__(self, window: Window, pilot: Pilot[None]) -> None:
+    def __init__(self, window: BackupApp, pilot: Pilot[None]) -> None:
         self.window, self.pilot = window, pilot
 
     @property
@@ -94,7 +94,7 @@ def at_the_window(
     """A person at a window on this app, which has looked at the disk."""
 
     async def told() -> None:
-        window = Window(settings or app.settings, clock, place)
+        window = BackupApp(settings or app.settings, clock, place)
         async with window.run_test(size=size) as pilot:
             person = Person(window, pilot)
             await person.until(lambda: window.world, "a first look at the disk")

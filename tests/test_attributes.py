@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Metadata, Order
+from backupkit.model.backup import BackupRequest, Metadata
 from backupkit.monitoring.doctor import examine
 from backupkit.repository import files_cache
 from backupkit.restore.restore import plan_restore, restore_backup
@@ -74,7 +74,7 @@ def rich(app: SmallApp) -> SmallApp:
 
 
 def back_up(app: SmallApp, name: str) -> Path:
-    return create_backup(app.settings, Order(name)).backup.path
+    return create_backup(app.settings, BackupRequest(name)).backup.path
 
 
 def metadata_of(app: SmallApp, name: str) -> Metadata:
@@ -88,7 +88,7 @@ def restore(app: SmallApp, name: str) -> tuple[str, ...]:
 
 
 def test_a_backup_has_them_all(rich: SmallApp) -> None:
-    created = create_backup(rich.settings, Order("one"))
+    created = create_backup(rich.settings, BackupRequest("one"))
     assert created.warnings == ()
     assert extras(rich.backups / "one/uploads") == extras(rich.uploads)
     assert tree(rich.backups / "one/uploads") == tree(rich.uploads)
@@ -344,7 +344,7 @@ def test_where_files_cannot_be_linked_each_name_is_a_file_and_that_is_said(
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    created = create_backup(rich.settings, Order("one"))
+    created = create_backup(rich.settings, BackupRequest("one"))
     (warning,) = created.warnings
     assert warning.startswith("4 hard links are files of their own in the backup")
     assert tree(rich.backups / "one/uploads") == tree(rich.uploads)

@@ -17,7 +17,7 @@ import pytest
 
 from backupkit.backup.create import backup_of_today, create_backup
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Metadata, Order
+from backupkit.model.backup import BackupRequest, Metadata
 from backupkit.model.errors import SourceBroken
 from backupkit.model.events import Event, Warned
 from backupkit.repository import manifest, store
@@ -26,7 +26,7 @@ from small_app import HEAD, MERGED, NOON, REMINDERS, SALARY, SmallApp, tree
 
 
 def back_up(app: SmallApp, name: str = "first", **order: object) -> Metadata:
-    created = create_backup(app.settings, Order(name, **order), clock=lambda: NOON)  # type: ignore[arg-type]
+    created = create_backup(app.settings, BackupRequest(name, **order), clock=lambda: NOON)  # type: ignore[arg-type]
     assert created.backup.metadata
     return created.backup.metadata
 
@@ -234,7 +234,7 @@ def test_a_file_that_will_not_hold_still_is_reported(app: SmallApp) -> None:
     path = app.write_upload("restless", b"0" * 20_000_000)  # large enough to be written to while it is copied
     heard: list[Event] = []
     with disturbing("file = open(path, 'r+b', buffering=0)\nwhile True: file.write(b'1'); file.seek(0)", path):
-        created = create_backup(app.settings, Order("first"), heard.append)
+        created = create_backup(app.settings, BackupRequest("first"), heard.append)
     assert [event for event in heard if isinstance(event, Warned)]
     assert "restless" in created.warnings[0]
     assert list(manifest.verify_checksums(app.backups / "first")) == []
@@ -272,7 +272,7 @@ def test_without_uploads_the_metadata_say_so(app: SmallApp) -> None:
     assert metadata.uploads_included is False
     assert not (app.backups / "first" / "uploads").exists()
     bare = replace_settings(app.settings, uploads=None)
-    assert create_backup(bare, Order("second")).backup.metadata.uploads_included is False  # type: ignore[union-attr]
+    assert create_backup(bare, BackupRequest("second")).backup.metadata.uploads_included is False  # type: ignore[union-attr]
 
 
 def test_a_read_only_uploads_folder_and_files_can_be_backed_up_and_removed(app: SmallApp) -> None:

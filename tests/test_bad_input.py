@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from refusals import another_process, as_user, assert_refusal, picture, refused, refused_to_user, run_here
 from small_app import INITIAL, SmallApp
 
@@ -48,7 +48,7 @@ STRANGE_NAMES = [
 @pytest.fixture
 def backed_up(app: SmallApp) -> SmallApp:
     """An app with one backup, `good`, that was changed since."""
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     app.add_rows(1)
     app.write_upload("later.txt", b"later")
     return app

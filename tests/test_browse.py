@@ -12,7 +12,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.fs import disk
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, SourceUnreadable
 from backupkit.model.events import Event, Warned
 from backupkit.sqlite import rows
@@ -22,7 +22,7 @@ from small_app import SmallApp
 
 
 def back_up(app: SmallApp, name: str = "kept") -> Path:
-    return create_backup(app.settings, Order(name)).backup.path
+    return create_backup(app.settings, BackupRequest(name)).backup.path
 
 
 def names(folder: browse.Folder) -> list[str]:
@@ -96,7 +96,7 @@ def test_what_is_not_there_is_named(app: SmallApp) -> None:
         browse.look_into(app.settings, "kept", "nowhere")
     with pytest.raises(NoSuchBackup, match=r"There is no file .*1/other"):
         browse.take_out(app.settings, "kept", "1/other.txt", app.folder / "x")
-    create_backup(app.settings, Order("rows_only", uploads=False))
+    create_backup(app.settings, BackupRequest("rows_only", uploads=False))
     with pytest.raises(NoSuchBackup, match="no uploads"):
         browse.look_into(app.settings, "rows_only")
 

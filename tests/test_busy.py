@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from refusals import run_here
 from small_app import SmallApp
 
@@ -35,7 +35,7 @@ def test_a_restore_gets_its_turn_beside_a_writer_that_never_rests(app: SmallApp,
     app.execute(f"PRAGMA journal_mode={mode}")
     app.execute("CREATE TABLE filler (content BLOB)")
     app.execute("INSERT INTO filler VALUES (randomblob(2000000))")
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     command = [sys.executable, "-c", WRITE, app.database, pace]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout and writer.stdout.readline() == "writing\n"

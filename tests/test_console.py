@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import GitFacts, Order
+from backupkit.model.backup import BackupRequest, GitFacts
 from refusals import picture, run_here
 from small_app import COMMAND, INITIAL, SmallApp, clean_environment
 
@@ -73,7 +73,7 @@ def take_terminal(handle: int) -> None:
 @pytest.fixture
 def backed_up(app: SmallApp) -> SmallApp:
     """An app with one backup, that was changed since."""
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     app.add_rows(1)
     return app
 
@@ -196,7 +196,7 @@ def test_an_unknown_revision_is_refused_before_any_question(backed_up: SmallApp)
 
 
 def test_a_result_on_a_terminal_is_not_cut_at_its_width(app: SmallApp) -> None:
-    create_backup(app.settings, Order("n" * 90, note="x" * 90))
+    create_backup(app.settings, BackupRequest("n" * 90, note="x" * 90))
     seen = at_a_terminal(app, "list", COLUMNS="40")
     assert "n" * 90 in seen.text and "x" * 90 in seen.text
 
@@ -235,7 +235,7 @@ def test_control_characters_reach_no_terminal(app: SmallApp) -> None:
     os.mkfifo(app.uploads / f"{hostile}fifo")
     app.execute(f'CREATE TABLE "{hostile}" (x)')
     git = GitFacts("abc1234", hostile, hostile, hostile, tag=hostile)
-    create_backup(app.settings, Order("one", note=hostile, git=git))
+    create_backup(app.settings, BackupRequest("one", note=hostile, git=git))
     app.execute(f'DROP TABLE "{hostile}"')
     for arguments in (("list",), ("show", "one"), ("restore", "one", "--dry-run")):
         result = run_here(app, *arguments, check=0)

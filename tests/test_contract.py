@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from refusals import picture, run_here
 from small_app import COMMAND, HEAD, NOON, SmallApp, clean_environment
 
@@ -76,7 +76,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 @pytest.fixture
 def used(app: SmallApp) -> SmallApp:
     """An app with a backup, a dump, and a restore that can be taken back."""
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     run_here(app, "dump", "text.sql", check=0)
     run_here(app, "restore", "good", "--force", check=0)
     return app
@@ -248,7 +248,7 @@ def run_raw(folder: Path, *arguments: str, **options: Any) -> subprocess.Complet
 
 def test_a_reader_that_stops_early_gets_no_traceback(app: SmallApp) -> None:
     for number in range(3):
-        create_backup(app.settings, Order(f"b{number}", note="x" * 100_000))
+        create_backup(app.settings, BackupRequest(f"b{number}", note="x" * 100_000))
     app.add_rows(3000)
     for arguments in ("list", "list --json", "show b1", "dump -", "config"):
         command = f'"$0" "$1" {arguments} | true; exit "${{PIPESTATUS[0]}}"'
@@ -265,7 +265,7 @@ def test_a_reader_that_stops_early_gets_no_traceback(app: SmallApp) -> None:
 
 
 def test_output_that_cannot_be_written_is_an_error_and_no_traceback(app: SmallApp) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     for arguments in (("list",), ("list", "--json"), ("dump", "-")):
         with open("/dev/full", "wb") as full:
             done = run_raw(app.folder, *arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE)
@@ -289,7 +289,7 @@ def test_a_closed_stream_stops_no_backup(app: SmallApp, closed: str) -> None:
 
 
 def test_a_closed_stdin_is_no_terminal(app: SmallApp) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     done = subprocess.run(
         ["bash", "-c", '"$0" "$1" restore one <&-', sys.executable, str(COMMAND)],
         env=environment_of(app.folder),
@@ -305,7 +305,7 @@ def test_a_closed_stdin_is_no_terminal(app: SmallApp) -> None:
 
 def test_the_time_zone_is_in_the_name_the_stamp_and_the_time(app: SmallApp) -> None:
     settings = app.settings.model_copy(update={"timezone": "Asia/Kolkata"})
-    made = create_backup(settings, Order(), clock=lambda: NOON).backup
+    made = create_backup(settings, BackupRequest(), clock=lambda: NOON).backup
     assert made.name == "backup_20260615_173000"
     values = json.loads((made.path / "backup_metadata.json").read_text())
     assert values["timestamp"] == "20260615_173000"
@@ -324,14 +324,14 @@ def test_if_needed_makes_one_a_day(app: SmallApp) -> None:
 
 def test_one_of_the_database_alone_or_of_another_app_is_not_the_backup_of_today(app: SmallApp) -> None:
     run_here(app, "backup", "part", "--no-uploads", check=0)
-    create_backup(app.settings.model_copy(update={"app_id": "another"}), Order("theirs"))
+    create_backup(app.settings.model_copy(update={"app_id": "another"}), BackupRequest("theirs"))
     assert run_here(app, "backup", "--if-needed", "--no-uploads", "--json", check=0).json["backup_name"] == "part"
     assert run_here(app, "run", "--if-needed", "--json", check=0).json["steps"][0]["state"] == "done"
     assert len(run_here(app, "list", "--json").json) == 3
 
 
 def test_a_safety_copy_is_not_the_backup_of_today(app: SmallApp) -> None:
-    create_backup(app.settings, Order("safety", kind="pre_restore"))
+    create_backup(app.settings, BackupRequest("safety", kind="pre_restore"))
     run_here(app, "backup", "--if-needed", check=0)
     assert len(run_here(app, "list", "--json").json) == 2
 

@@ -8,7 +8,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import SourceUnreadable
 from backupkit.repository import store
 from backupkit.restore.restore import plan_restore, restore_backup
@@ -48,7 +48,7 @@ class Month:
         self.now = wall.astimezone(UTC)
 
     def back_up(self, name: str, kind: str = "scheduled") -> None:
-        create_backup(self.settings, Order(name, kind=kind), clock=self.clock)  # type: ignore[arg-type]
+        create_backup(self.settings, BackupRequest(name, kind=kind), clock=self.clock)  # type: ignore[arg-type]
 
     def prune(self) -> None:
         """What is planned is what is done, and a second look finds nothing more."""

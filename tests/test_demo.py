@@ -319,7 +319,7 @@ def test_a_terminal_gets_colours(toolkit: Toolkit) -> None:
         ),
         (
             "uploads/archiver.py",
-            "disk.dress_open = lambda *_args: None",
+            "disk.set_attributes = lambda *_args: None",
             "every row and every file of the app is in it: uploads/",
         ),
         (

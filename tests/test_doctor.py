@@ -12,7 +12,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import RemoteAway
 from backupkit.model.events import silence
 from backupkit.monitoring.doctor import Finding, examine
@@ -118,12 +118,12 @@ def test_without_a_scheduler_nobody_makes_backups_by_themselves(app: SmallApp) -
 
 @pytest.mark.parametrize(("days", "level"), [(1, "fine"), (3, "warning")])
 def test_a_line_for_cron_will_do_as_long_as_it_works(app: SmallApp, days: int, level: str) -> None:
-    create_backup(app.settings, Order("one", kind="scheduled"), clock=lambda: NOON - timedelta(days=days))
+    create_backup(app.settings, BackupRequest("one", kind="scheduled"), clock=lambda: NOON - timedelta(days=days))
     assert about(examine(app.settings, silence, lambda: NOON), " scheduler ").level == level
 
 
 def test_a_clock_that_is_behind_its_own_backups_is_told(app: SmallApp) -> None:
-    create_backup(app.settings, Order("one"), clock=lambda: NOON)
+    create_backup(app.settings, BackupRequest("one"), clock=lambda: NOON)
     assert about(examine(app.settings, clock=lambda: NOON), "The clock says").level == "fine"
     found = about(examine(app.settings, clock=lambda: NOON - timedelta(days=900)), "The clock says")
     assert (found.level, found.mend) == ("warning", "date")
@@ -135,7 +135,7 @@ def test_a_clock_that_is_behind_its_own_backups_is_told(app: SmallApp) -> None:
 
 def test_ok_stands_before_nothing_that_lacks_or_could_harm(app: SmallApp) -> None:
     settings = app.settings.model_copy(update={"uploads": None, "enabled": False})
-    create_backup(settings, Order("one"))
+    create_backup(settings, BackupRequest("one"))
     said = [one.text for one in examine(settings) if one.level == "fine"]
     assert said
     for text in said:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import GitFacts, Order
+from backupkit.model.backup import BackupRequest, GitFacts
 from backupkit.model.names import printable, printable_lines
 from backupkit.model.operation import Operation
 from backupkit.repository import history
@@ -41,12 +41,12 @@ def evil(app: SmallApp) -> SmallApp:
     app.write_upload(EVIL.replace("/", "-"), b"evil")
     os.mkfifo(app.uploads / f"fifo{EVIL.replace('/', '-')}")
     git = GitFacts("abc", EVIL, EVIL, EVIL, tag=EVIL)
-    create_backup(app.settings, Order("good", note=EVIL, git=git))
+    create_backup(app.settings, BackupRequest("good", note=EVIL, git=git))
     app.execute("UPDATE alembic_version SET version_num = ?", (EVIL,))
     for table in ("documents", "applications"):
         app.execute(f"DELETE FROM {table}")
-    create_backup(app.settings, Order("unknown", note=EVIL, git=git))
-    damaged = create_backup(app.settings, Order("damaged", note=EVIL)).backup
+    create_backup(app.settings, BackupRequest("unknown", note=EVIL, git=git))
+    damaged = create_backup(app.settings, BackupRequest("damaged", note=EVIL)).backup
     (damaged.path / "uploads" / EVIL.replace("/", "-")).write_bytes(b"altered")
     verify_backups(app.settings, [damaged])
     named = app.backups / EVIL.replace("/", "-")

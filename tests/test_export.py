@@ -17,7 +17,7 @@ from backupkit.archive import age_keys, encryption
 from backupkit.archive.encryption import Lock
 from backupkit.archive.export import export_backup, export_to, import_backup
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Damaged
 from refusals import assert_refusal, picture
 from small_app import COMMAND, Result, SmallApp, clean_environment, tree
@@ -190,7 +190,7 @@ def read_what_was_written(app: SmallApp, other: SmallApp, tmp_path: Path, write:
 def test_what_cannot_be_done_is_refused_and_nothing_is_changed(
     app: SmallApp, words: tuple[str, ...], env: dict[str, str], code: int, names: str, hint: str
 ) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     prepare(app, words[1 if words[0] == "import" else 2])
     (app.backups / "there.tar").write_text("there")
     before = picture(app)
@@ -249,7 +249,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_backup_is_not_exported_and_leaves_no_file(app: SmallApp, name: str) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     DAMAGE[name](app.backups / "one")
     before = sorted(os.listdir(app.backups))
     with pytest.raises(Damaged):

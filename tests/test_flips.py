@@ -26,8 +26,8 @@ from backupkit.backup.create import create_backup
 from backupkit.backup.single_file import create_single, restore_single
 from backupkit.backup.sql_dump import dump_to
 from backupkit.config.settings import Settings
-from backupkit.config.single_file import Plain
-from backupkit.model.backup import Order
+from backupkit.config.single_file import SingleFileConfig
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import BackupError
 from backupkit.monitoring.doctor import examine
 from backupkit.monitoring.status import status
@@ -129,7 +129,7 @@ def judged(flip: Flip, settings: Settings) -> dict[str, bool]:
 def backed_up(app: SmallApp) -> SmallApp:
     """An app and its backup `good`."""
     fill(app)
-    create_backup(app.settings, Order("good"), clock=lambda: NOON)
+    create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
     print(f"BACKUP_TESTS_SEED={SEED}")
     return app
 
@@ -189,7 +189,7 @@ def test_a_flip_in_a_sealed_backup_is_found_and_has_an_answer(backed_up: SmallAp
 def assert_told(settings: Settings) -> None:
     """A backup is made, and whatever a full check finds in it was said."""
     told: list[object] = []
-    made = create_backup(settings, Order("flipped"), told.append)
+    made = create_backup(settings, BackupRequest("flipped"), told.append)
     with contextlib.closing(sqlite3.connect(made.backup.path / settings.database.name)) as copied:
         copied.text_factory = bytes
         (found,) = copied.execute("PRAGMA integrity_check").fetchone()
@@ -225,7 +225,7 @@ def test_a_flip_has_an_answer_for_a_plain_database_too(backed_up: SmallApp, tmp_
     good, before = backed_up.database.read_bytes(), backed_up.rows("notes")
     folder = tmp_path / "program"
     folder.mkdir()
-    plain = Plain(folder / "app.db", folder / "backups", folder / "settings.json", 5, None, 0.5)
+    plain = SingleFileConfig(folder / "app.db", folder / "backups", folder / "settings.json", 5, None, 0.5)
     plain.database.write_bytes(good)
     sound = create_single(plain)
     backup = folder / "flipped.db"
@@ -311,7 +311,7 @@ def test_a_schema_that_only_a_reader_can_read_is_damage(app: SmallApp, mode: str
     """SQLite reads no CHECK constraint where it may not write, and there it finds nothing wrong."""
     app.execute("CREATE TABLE checked (number INTEGER CHECK (number > 0))")
     app.execute("PRAGMA journal_mode=DELETE")
-    create_backup(app.settings, Order("good"), clock=lambda: NOON)
+    create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
     before, content = app.contents(), app.database.read_bytes()
     broken = content.replace(b"CHECK (number > 0)", b"CHECK (numb.r > 0)")
     sealed = make_by_hand(app) / app.database.name

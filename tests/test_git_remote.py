@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from backupkit.backup.create import create_backup
 from backupkit.config.remotes import GitTable
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Backup, Order
+from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteFailed
 from backupkit.model.events import Event, Notice, silence
 from backupkit.remotes.git.remote import GitRemote
@@ -102,11 +102,11 @@ class Place:
         """A backup, an hour after the one before it."""
         self.hour += 1
         moment = NOON + timedelta(hours=self.hour)
-        return create_backup((app or self.app).settings, Order(name, **order), silence, lambda: moment).backup
+        return create_backup((app or self.app).settings, BackupRequest(name, **order), silence, lambda: moment).backup
 
     def push(self, backup: Backup, **changes: Any) -> list[Event]:
         heard: list[Event] = []
-        self.remote(**changes).push(backup.path, store.trusted(backup), heard.append)
+        self.remote(**changes).push(backup.path, store.require_metadata(backup), heard.append)
         return heard
 
     def pushed(self, name: str, **changes: Any) -> Backup:
@@ -196,8 +196,8 @@ def test_a_backup_as_text_comes_back_with_every_row_on_a_new_machine(place: Plac
     uploads = other.contents().uploads
     pulled = place.pull("text", other)
     assert is_sound(pulled, other.settings)
-    made, recorded = store.read(other.settings, "text"), store.trusted(backup)
-    metadata = store.trusted(made)
+    made, recorded = store.read(other.settings, "text"), store.require_metadata(backup)
+    metadata = store.require_metadata(made)
     assert made.state == "checked"
     assert (metadata.created_at, metadata.revisions) == (recorded.created_at, recorded.revisions)
     assert metadata.schema_fingerprint == recorded.schema_fingerprint
@@ -218,7 +218,7 @@ def test_what_is_included_comes_back_and_the_metadata_say_so(
     assert is_sound(pulled, other.settings)
     assert ((pulled / "pats.db").read_bytes() == (backup.path / "pats.db").read_bytes()) == ("database" in include)
     has_uploads = "uploads" in include
-    assert store.trusted(store.read(other.settings, "half")).uploads_included == has_uploads
+    assert store.require_metadata(store.read(other.settings, "half")).uploads_included == has_uploads
     assert not has_uploads or tree(pulled / "uploads") == tree(backup.path / "uploads")
     assert restored(other, "half").contents().rows == place.app.contents().rows
 
@@ -262,7 +262,7 @@ def test_the_list_has_what_the_backups_say_newest_first(place: Place) -> None:
     place.push(one)
     place.pushed("two", include=ALL)
     newest, oldest = place.remote().list()
-    metadata = store.trusted(one)
+    metadata = store.require_metadata(one)
     assert (newest.name, newest.uploads, oldest.uploads) == ("two", True, False)
     assert (oldest.name, oldest.kind, oldest.created_at) == ("one", "auto", metadata.created_at)
     assert (oldest.app_id, oldest.revision) == (metadata.app_id, ",".join(metadata.revisions))
@@ -307,7 +307,7 @@ def test_another_backup_of_that_name_is_never_replaced(place: Place, other: Smal
     before = place.tip()
     backup = place.backup("same", other)
     with pytest.raises(Refused, match="another backup named same"):
-        place.remote(app=other).push(backup.path, store.trusted(backup), silence)
+        place.remote(app=other).push(backup.path, store.require_metadata(backup), silence)
     assert place.tip() == before
 
 
@@ -325,7 +325,7 @@ def test_a_backup_that_was_altered_is_not_pushed(place: Place) -> None:
 
 def test_a_database_kept_raw_has_no_text_and_is_refused(place: Place) -> None:
     backup = place.backup("raw")
-    metadata = store.trusted(backup)
+    metadata = store.require_metadata(backup)
     assert metadata.database
     raw = replace(metadata, database=replace(metadata.database, raw=True))
     with pytest.raises(Refused, match="there is no SQL text of it"):
@@ -450,7 +450,7 @@ def test_a_push_that_another_machine_overtook_has_both(
     def overtaken(self: GitRemote, *arguments: Any) -> Any:
         draft = original(self, *arguments)
         monkeypatch.setattr(GitRemote, "_commit_draft", original)
-        place.remote(app=other).push(theirs.path, store.trusted(theirs), silence)
+        place.remote(app=other).push(theirs.path, store.require_metadata(theirs), silence)
         return draft
 
     place.pushed("first")

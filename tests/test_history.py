@@ -19,12 +19,12 @@ from backupkit.backup.create import create_backup
 from backupkit.backup.sql_dump import dump, restore_dump
 from backupkit.fs import append_log, disk
 from backupkit.migrations.migrate import migrate
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import BackupError, Declined, Locked, Refused, SourceUnreadable
-from backupkit.model.events import Event, Finished, Listener, Warned
+from backupkit.model.events import Event, EventListener, Finished, Warned
 from backupkit.model.operation import Operation
 from backupkit.repository import history, lock, operation
-from backupkit.repository.operation import at_work, recorded
+from backupkit.repository.operation import locked_operation, recorded
 from backupkit.restore.restore import RestorePlan, plan_restore, restore_backup
 from backupkit.retention.delete import delete_backup, set_pin
 from refusals import another_process, refused, run_here
@@ -63,8 +63,8 @@ def commands(app: SmallApp) -> list[tuple[str, str]]:
 @pytest.fixture
 def kept(app: SmallApp) -> Path:
     """The file, with two operations in it."""
-    create_backup(app.settings, Order("one"))
-    create_backup(app.settings, Order("two"))
+    create_backup(app.settings, BackupRequest("one"))
+    create_backup(app.settings, BackupRequest("two"))
     return history.path_of(app.backups)
 
 
@@ -72,7 +72,7 @@ def kept(app: SmallApp) -> Path:
 
 
 def test_a_backup_is_in_the_history_with_all_that_is_known_of_it(app: SmallApp) -> None:
-    made = create_backup(app.settings, Order("one"), clock=lambda: NOON).backup
+    made = create_backup(app.settings, BackupRequest("one"), clock=lambda: NOON).backup
     (one,) = operations(app)
     assert (one.command, one.outcome, one.exit_code, one.backups) == ("backup", "success", 0, ("one",))
     assert (one.started_at, one.ended_at) == (NOON, NOON)
@@ -82,7 +82,7 @@ def test_a_backup_is_in_the_history_with_all_that_is_known_of_it(app: SmallApp) 
 
 
 def test_every_verb_that_changes_something_is_in_it(app: SmallApp) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     set_pin(app.settings, "one", True)
     set_pin(app.settings, "one", False)
     dump(app.settings, app.backups / "text.sql")
@@ -115,7 +115,7 @@ def test_a_dump_that_was_not_agreed_to_says_so(app: SmallApp) -> None:
 def test_a_failure_is_in_it_with_its_sentence_and_its_code(app: SmallApp) -> None:
     app.database.unlink()
     with pytest.raises(SourceUnreadable) as raised:
-        create_backup(app.settings, Order("one"))
+        create_backup(app.settings, BackupRequest("one"))
     (one,) = operations(app)
     assert (one.outcome, one.exit_code, one.error) == ("failure", 13, raised.value.message)
 
@@ -132,14 +132,14 @@ def test_a_failure_is_in_it_with_its_sentence_and_its_code(app: SmallApp) -> Non
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
 )
 def test_whatever_ends_it_has_its_outcome(app: SmallApp, error: BaseException, outcome: str, code: int) -> None:
-    with pytest.raises(type(error)), at_work(app.settings, "backup"):
+    with pytest.raises(type(error)), locked_operation(app.settings, "backup"):
         raise error
     assert [(one.outcome, one.exit_code) for one in operations(app)] == [(outcome, code)]
 
 
 def test_a_warning_is_kept_and_is_no_failure(app: SmallApp) -> None:
     os.mkfifo(app.uploads / "pipe")
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     (one,) = operations(app)
     assert (one.outcome, one.exit_code) == ("warning", 3) and not one.has_failed
     assert "pipe" in one.warnings[0]
@@ -148,14 +148,14 @@ def test_a_warning_is_kept_and_is_no_failure(app: SmallApp) -> None:
 def test_thousands_of_warnings_make_no_long_line(app: SmallApp) -> None:
     with recorded(app.settings, "backup") as work:
         for number in range(3000):
-            work.tell(Warned(f"{number} " + "long " * 1000))
+            work.emit(Warned(f"{number} " + "long " * 1000))
     (one,) = operations(app)
     assert len(one.warnings) == 20 and all(len(text) <= 1001 for text in one.warnings)
 
 
 def test_a_run_that_found_the_lock_taken_is_in_it(app: SmallApp) -> None:
     with lock.held(app.backups, "another", 0), pytest.raises(Locked):
-        create_backup(app.settings, Order("one"))
+        create_backup(app.settings, BackupRequest("one"))
     (one,) = operations(app)
     assert (one.outcome, one.exit_code) == ("failure", 11) and "another" in one.error
 
@@ -201,10 +201,10 @@ def test_the_end_is_told_after_the_lock_is_free(app: SmallApp) -> None:
         if isinstance(event, Finished):
             heard.append((event.operation, lock.is_held(app.backups)))
 
-    create_backup(app.settings, Order("one"), listen)
+    create_backup(app.settings, BackupRequest("one"), listen)
     app.database.unlink()
     with pytest.raises(SourceUnreadable):
-        create_backup(app.settings, Order("two"), listen)
+        create_backup(app.settings, BackupRequest("two"), listen)
     assert [(one.outcome, held) for one, held in heard] == [("success", False), ("failure", False)]
     assert [one for one, _ in reversed(heard)] == operations(app)
 
@@ -220,7 +220,7 @@ def test_a_killed_run_is_seen_as_interrupted_and_one_under_way_as_running(app: S
         (one,) = operations(app)
     assert (one.outcome, one.ended_at, one.backups) == ("interrupted", None, ("held",))
     assert one.has_failed and "never ended" in one.error
-    create_backup(app.settings, Order("next"))
+    create_backup(app.settings, BackupRequest("next"))
     assert commands(app) == [("backup", "success"), ("backup", "interrupted")]
 
 
@@ -272,7 +272,7 @@ def test_processes_that_write_at_once_lose_and_tear_no_line(tmp_path: Path, limi
 
 
 def test_backups_and_pins_of_two_processes_are_all_in_it(app: SmallApp) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     words = [("pin", "one"), ("unpin", "one"), ("dump", "a.sql"), ("backup", "two")]
     children = [
         subprocess.Popen(
@@ -292,7 +292,7 @@ def test_the_file_is_turned_over_and_an_operation_split_by_that_is_whole(
 ) -> None:
     monkeypatch.setattr(history, "LIMIT", 100)
     for _ in range(3):
-        create_backup(app.settings, Order())
+        create_backup(app.settings, BackupRequest())
     files = sorted(path.name for path in history.path_of(app.backups).parent.glob("history*"))
     assert files == ["history.jsonl", "history.jsonl.1"]
     assert commands(app)[0] == ("backup", "success")
@@ -319,7 +319,7 @@ def test_a_line_that_cannot_be_read_is_set_aside_and_said_once(app: SmallApp, ke
 def test_what_was_torn_by_a_power_failure_swallows_no_later_line(app: SmallApp, kept: Path) -> None:
     with kept.open("a") as file:
         file.write(TORN)
-    create_backup(app.settings, Order("three"))
+    create_backup(app.settings, BackupRequest("three"))
     found = history.read(app.backups)
     assert [one.backups for one in found.operations] == [("three",), ("two",), ("one",)]
     assert found.trouble
@@ -425,17 +425,19 @@ def test_a_process_that_keeps_it_locked_delays_a_backup_and_stops_none(
     heard: list[str] = []
     keep_locked = "import fcntl\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)"
     with another_process(keep_locked, kept):
-        create_backup(app.settings, Order("three"), warnings_into(heard))
+        create_backup(app.settings, BackupRequest("three"), warnings_into(heard))
     assert len(heard) == 1 and "another process has kept it locked" in heard[0]
 
 
-def warnings_into(heard: list[str]) -> Listener:
+def warnings_into(heard: list[str]) -> EventListener:
     return lambda event: heard.append(event.text) if isinstance(event, Warned) else None
 
 
 def test_a_clock_that_goes_back_changes_no_order(app: SmallApp) -> None:
     for number, hours in enumerate((5, 1, 3)):
-        create_backup(app.settings, Order(f"b{number}"), clock=lambda hours=hours: NOON + timedelta(hours=hours))  # type: ignore[misc]
+        create_backup(
+            app.settings, BackupRequest(f"b{number}"), clock=lambda hours=hours: NOON + timedelta(hours=hours)
+        )  # type: ignore[misc]
     assert [one.backups for one in operations(app)] == [("b2",), ("b1",), ("b0",)]
 
 

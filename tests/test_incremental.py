@@ -17,7 +17,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.fs import disk
-from backupkit.model.backup import Backup, Order
+from backupkit.model.backup import Backup, BackupRequest
 from backupkit.repository import files_cache, flags, sizes, store
 from backupkit.restore.restore import plan_restore, restore_backup
 from backupkit.retention.delete import delete_backup
@@ -28,7 +28,7 @@ LETTER, OTHER = "uploads/1/letter.txt", "uploads/2/letter.txt"
 
 
 def back_up(app: SmallApp, name: str) -> Backup:
-    return create_backup(app.settings, Order(name=name)).backup
+    return create_backup(app.settings, BackupRequest(name=name)).backup
 
 
 def restore(app: SmallApp, name: str) -> None:
@@ -338,7 +338,7 @@ def test_backups_of_the_database_alone_break_no_sharing_of_the_uploads(app: Smal
     one = back_up(app, "one").path
     for number in range(3):
         app.add_rows(1)
-        create_backup(app.settings, Order(f"part{number}", uploads=False))
+        create_backup(app.settings, BackupRequest(f"part{number}", uploads=False))
     assert inode(back_up(app, "two").path / LETTER) == inode(one / LETTER)
 
 
@@ -355,7 +355,7 @@ def test_two_apps_that_share_a_folder_break_no_sharing_of_the_other(app: SmallAp
     second = SmallApp.create(tmp_path / "second", app.templates)
     for number in range(3):
         settings = second.settings.model_copy(update={"dir": app.backups, "app_id": "second"})
-        create_backup(settings, Order(f"theirs{number}"))
+        create_backup(settings, BackupRequest(f"theirs{number}"))
     assert inode(back_up(app, "two").path / LETTER) == inode(one / LETTER)
 
 

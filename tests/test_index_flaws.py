@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.repository import manifest, store
 from backupkit.sqlite import database
 from backupkit.verify.verify import verify_backups
@@ -53,7 +53,7 @@ def mend(said: str) -> None:
 @pytest.fixture
 def flawed(app: SmallApp) -> SmallApp:
     """An app with a good backup, of whose database an index does not match its table since."""
-    create_backup(app.settings, Order("good"), clock=lambda: NOON)
+    create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
     flip_a_row(app)
     return app
 
@@ -110,7 +110,7 @@ def test_a_test_restore_of_it_passes_and_says_it(flawed: SmallApp) -> None:
 
 def test_nothing_is_pruned_while_the_newest_backup_is_of_such_a_database(flawed: SmallApp) -> None:
     keep = {"BACKUP_KEEP_LAST": "1"}
-    create_backup(flawed.settings, Order("older", kind="scheduled"), clock=lambda: NOON)
+    create_backup(flawed.settings, BackupRequest("older", kind="scheduled"), clock=lambda: NOON)
     run_here(flawed, "backup", "flawed", check=3)
     said = run_here(flawed, "prune", env=keep, check=3)
     assert "Nothing is removed" in said.out + said.err and "does not match its table" in said.out + said.err
@@ -175,7 +175,7 @@ def reseal(folder: Path) -> None:
 def test_a_backup_that_was_damaged_when_it_was_made_sends_nobody_to_make_another_such(app: SmallApp) -> None:
     """A list of free pages that is too short by one: no check of an earlier version looked at it."""
     app.execute("PRAGMA journal_mode=DELETE")
-    created = create_backup(app.settings, Order("one"), clock=lambda: NOON)
+    created = create_backup(app.settings, BackupRequest("one"), clock=lambda: NOON)
     sealed = created.backup.path / app.database.name
     content = bytearray(sealed.read_bytes())
     with contextlib.closing(app.connect()) as live:

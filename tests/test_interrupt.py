@@ -22,7 +22,7 @@ import pytest
 from backupkit.backup.create import create_backup
 from backupkit.backup.sql_dump import dump
 from backupkit.fs import disk
-from backupkit.model.backup import STAGING, Order
+from backupkit.model.backup import STAGING, BackupRequest
 from backupkit.repository import manifest, store
 from backupkit.restore import journal, recovery, restore
 from backupkit.restore.recovery import recover as finish
@@ -51,7 +51,7 @@ def large(app: SmallApp) -> SmallApp:
         live.executemany("INSERT INTO measured VALUES (?)", ((n / 7,) for n in range(30_000)))
     for number in range(60):
         app.write_upload(f"many/{number}", os.urandom(100_000))
-    create_backup(app.settings, Order("old"))
+    create_backup(app.settings, BackupRequest("old"))
     dump(app.settings, app.backups / "old.sql")
     app.execute("UPDATE companies SET name = name || ' later'")
     shutil.rmtree(app.uploads / "many")
@@ -169,13 +169,13 @@ def two_states(app: SmallApp) -> Iterator[tuple[SmallApp, dict[str, Contents]]]:
     """An app and what its two backups hold: they differ in rows, and in uploads added, changed and removed."""
     app.execute("PRAGMA journal_mode=DELETE")  # quicker, and its contents can be compared
     states = {"a": app.contents()}
-    create_backup(app.settings, Order("a"))
+    create_backup(app.settings, BackupRequest("a"))
     app.add_rows(2)
     app.write_upload("1/letter.txt", b"another letter")
     app.write_upload("new/file", b"new")
     shutil.rmtree(app.uploads / "2")
     states["b"] = app.contents()
-    create_backup(app.settings, Order("b"))
+    create_backup(app.settings, BackupRequest("b"))
     yield app, states
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Locked
 from backupkit.model.events import Event, Waiting
 from backupkit.repository import lock
@@ -33,8 +33,8 @@ held.__enter__()
 
 @pytest.mark.parametrize("command", [("backup", "one"), ("dump",), ("restore", "good", "--force"), ("undo", "--force")])
 def test_a_second_writer_gives_up_at_its_deadline_and_names_the_first(app: SmallApp, command: tuple[str, ...]) -> None:
-    create_backup(app.settings, Order("good"))
-    create_backup(app.settings, Order("safety", kind="pre_restore"))
+    create_backup(app.settings, BackupRequest("good"))
+    create_backup(app.settings, BackupRequest("safety", kind="pre_restore"))
     with another_process(HOLD, app.backups) as holder:
         result = refused(
             app, *command, code=11, names=f"pid {holder.pid}", hint="[Ww]ait", env={"BACKUP_LOCK_TIMEOUT": "0.2"}
@@ -48,13 +48,13 @@ def test_a_second_writer_gives_up_at_its_deadline_and_names_the_first(app: Small
     "command", [("list",), ("show", "good"), ("config",), ("restore", "good", "--dry-run"), ("doctor",)]
 )
 def test_reading_never_waits_for_the_lock(app: SmallApp, command: tuple[str, ...]) -> None:
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     with another_process(HOLD, app.backups):
         assert "Waiting" not in run_here(app, *command, env={"BACKUP_LOCK_TIMEOUT": "3600"}, check=0).err
 
 
 def test_reading_leaves_a_restore_that_is_under_way_to_its_process(app: SmallApp) -> None:
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     (app.backups / ".journal").write_text("{}")
     with another_process(HOLD, app.backups):
         result = run_here(app, "list", check=0)
@@ -68,7 +68,7 @@ def test_a_killed_holder_frees_the_lock(app: SmallApp) -> None:
         holder.wait()
         assert not lock.is_held(app.backups)
         assert (app.backups / ".lock").stat().st_size > 0  # it is still signed by the dead
-        create_backup(app.settings, Order("one"))
+        create_backup(app.settings, BackupRequest("one"))
     assert (app.backups / "one" / "pats.db").is_file()
 
 
@@ -77,7 +77,7 @@ def test_a_lock_that_comes_free_in_time_is_taken(app: SmallApp) -> None:
     patient = app.settings.model_copy(update={"lock_timeout": 30})
     with another_process(HOLD, app.backups) as holder:
         threading.Timer(0.3, holder.kill).start()
-        create_backup(patient, Order("one"), heard.append)
+        create_backup(patient, BackupRequest("one"), heard.append)
     (waited,) = [event for event in heard if isinstance(event, Waiting)]
     assert f"pid {holder.pid}" in waited.what and "30 s" in waited.what
 
@@ -128,7 +128,7 @@ def test_a_lock_file_that_somebody_removes_lets_no_second_run_in(app: SmallApp, 
         with pytest.raises(Locked), lock.held(app.backups, "second", 0.3):
             pass
         refused(app, "backup", "one", code=11, names=str(app.backups), hint="Wait", env={"BACKUP_LOCK_TIMEOUT": "0"})
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
 
 
 def test_who_waited_for_a_lock_file_that_was_removed_takes_the_one_that_is_there(app: SmallApp) -> None:

@@ -10,7 +10,7 @@ from backupkit.backup.create import create_backup
 from backupkit.migrations.loss import Filled, losses
 from backupkit.migrations.migrate import migrate
 from backupkit.migrations.upgrade import LossRefused, MigrationFailed
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.repository import store
 from backupkit.restore.restore import plan_restore, restore_backup
 from other_apps import ENV, OtherApp
@@ -121,7 +121,7 @@ def test_a_loss_that_is_expected_goes_ahead_and_can_be_undone(other: OtherApp) -
 
 
 def test_restore_migrate_refuses_a_loss_before_anything_is_made(other: OtherApp) -> None:
-    create_backup(other.settings(), Order("old"))
+    create_backup(other.settings(), BackupRequest("old"))
     for more in ((), ("--dry-run",), ("--force",)):
         done = other.command("restore", "old", "--migrate", *more)
         assert done.code == 1 and "3 of 3 rows of comments" in done.err and "--expect-loss comments" in done.err
@@ -148,7 +148,7 @@ def test_a_table_of_two_thousand_columns_is_counted(other: OtherApp) -> None:
 
 
 def test_a_test_restore_says_what_the_migration_would_lose(other: OtherApp) -> None:
-    create_backup(other.settings(), Order("old"))
+    create_backup(other.settings(), BackupRequest("old"))
     done = other.command("verify", "old", "--test-restore", check=3)
     assert "3 of 3 rows of comments" in done.err
 
@@ -158,7 +158,7 @@ def test_a_test_restore_says_what_the_migration_would_lose(other: OtherApp) -> N
 
 def test_the_plan_shows_revision_and_rows_after_the_migration(other: OtherApp) -> None:
     other.migration("b2", "op.execute('CREATE TABLE tags AS SELECT id FROM notes')", "a1")
-    create_backup(other.settings(), Order("old"))
+    create_backup(other.settings(), BackupRequest("old"))
     said = other.command("restore", "old", "--migrate", "--dry-run", check=0).out
     assert "revision a1 -> b2" in said and "tags: - -> 3" in said
     plan = other.command("restore", "old", "--migrate", "--dry-run", "--json", check=0).json
@@ -170,7 +170,7 @@ def test_the_plan_shows_revision_and_rows_after_the_migration(other: OtherApp) -
 def test_what_was_not_shown_is_not_done(other: OtherApp) -> None:
     counting = "__import__('pathlib').Path('times').open('a').write('x')\nx = len(open('times').read())\n"
     other.migration("b2", counting + "op.execute(f'DELETE FROM comments WHERE id < {x}')", "a1")
-    create_backup(other.settings(), Order("old"))
+    create_backup(other.settings(), BackupRequest("old"))
     plan = plan_restore(other.settings(), "old", migrate=True, expect_loss=("comments",))
     with pytest.raises(MigrationFailed, match="other rows than in the rehearsal"):
         restore_backup(other.settings(), plan)
@@ -181,7 +181,7 @@ def test_the_plan_counts_what_differs_after_the_migration_and_folds_the_rest(oth
     for number in range(180):
         other.query(f"CREATE TABLE same_{number:03} (id INTEGER PRIMARY KEY)")
     other.migration("b2", 'op.execute("UPDATE comments SET note = 1 WHERE id = 3")', "a1")
-    create_backup(other.settings(), Order("old"))
+    create_backup(other.settings(), BackupRequest("old"))
     said = other.command("restore", "old", "--migrate", "--dry-run", check=0).out
     assert "comments: 3 -> 3 (1 changed)" in said and "unchanged: 18" in said
     assert "same_" not in said

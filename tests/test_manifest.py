@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from backupkit.backup.create import create_backup
 from backupkit.cli import json_, render
 from backupkit.model import documents
-from backupkit.model.backup import GitFacts, Metadata, Order
+from backupkit.model.backup import BackupRequest, GitFacts, Metadata
 from backupkit.repository import manifest, store
 from refusals import run_here
 from small_app import HEAD, NOON, SmallApp, tree
@@ -44,7 +44,7 @@ READ = (
 
 
 def sealed(app: SmallApp, name: str = "one", **order: Any) -> Path:
-    return create_backup(app.settings, Order(name, **order), clock=lambda: NOON).backup.path
+    return create_backup(app.settings, BackupRequest(name, **order), clock=lambda: NOON).backup.path
 
 
 # Checksums.
@@ -137,7 +137,7 @@ def test_the_metadata_are_plain_ascii_whatever_the_note(app: SmallApp) -> None:
 @pytest.mark.parametrize("text", ["caf\udce9", "\udcff\udcfe", "\ud800"])
 def test_bytes_that_are_no_text_do_not_make_a_damaged_backup(app: SmallApp, text: str) -> None:
     git = GitFacts("abc1234", "abc1234", text, text, tag=text)
-    made = create_backup(app.settings, Order("one", note=text, git=git)).backup
+    made = create_backup(app.settings, BackupRequest("one", note=text, git=git)).backup
     assert made.metadata is not None, made.trouble
     run_here(app, "restore", "one", "--force", check=0)
     found = run_here(app, "show", "one", "--json", check=0).json

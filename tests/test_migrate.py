@@ -12,7 +12,7 @@ import pytest
 from backupkit.backup.create import create_backup
 from backupkit.migrations.migrate import migrate
 from backupkit.migrations.upgrade import MigrationFailed
-from backupkit.model.backup import STAGING, Order
+from backupkit.model.backup import STAGING, BackupRequest
 from backupkit.model.errors import Refused, SchemaMismatch
 from backupkit.repository import store
 from backupkit.restore import journal
@@ -74,7 +74,7 @@ def test_the_live_database_is_migrated_and_the_backup_held(app: SmallApp) -> Non
     backup = store.find(app.settings, done.backup)
     assert backup.pinned and backup.metadata and backup.metadata.kind == "pre_migration"
     assert_nothing_is_left(app)
-    create_backup(app.settings, Order("next"))
+    create_backup(app.settings, BackupRequest("next"))
     assert not store.find(app.settings, done.backup).pinned
 
 
@@ -186,7 +186,7 @@ def test_an_env_py_that_takes_yet_another_database_is_noticed(app: SmallApp, tmp
 
 def old_backup(app: SmallApp, revision: str = DOCUMENTS) -> None:
     app.at_revision(revision)
-    create_backup(app.settings, Order("old"))
+    create_backup(app.settings, BackupRequest("old"))
     app.at_revision(HEAD, rows=9)
 
 
@@ -223,7 +223,7 @@ def test_restore_migrate_with_a_failing_migration_leaves_the_live_data(app: Smal
 
 def test_restore_migrate_is_refused_where_there_is_no_way(app: SmallApp) -> None:
     app.forget_revision()
-    create_backup(app.settings, Order("old"))
+    create_backup(app.settings, BackupRequest("old"))
     with pytest.raises(Refused):
         plan_restore(app.settings, "old", migrate=True)
 

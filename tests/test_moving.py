@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.repository import manifest
 from small_app import SmallApp, tree
 
@@ -41,7 +41,7 @@ def meanwhile(name: str, act: Act) -> Iterator[list[str]]:
 def back_up(app: SmallApp, before: str, act: Act, name: str = "one") -> tuple[dict[str, object], tuple[str, ...]]:
     """The uploads in a backup during which that happened, and its warnings; it is sound."""
     with meanwhile(before, act) as done:
-        created = create_backup(app.settings, Order(name))
+        created = create_backup(app.settings, BackupRequest(name))
     assert done, f"nothing called {before} was opened"
     app.command("verify", name, check=0)
     folder = app.backups / name
@@ -135,7 +135,7 @@ def test_a_file_that_came_late_is_linked_by_the_backup_after_the_next(inbox: Sma
     """It is in no index, so the next backup copies it once more."""
     back_up(inbox, "archive", move(inbox, "inbox/x.txt", "archive/x.txt"))
     for name in ("two", "three"):
-        create_backup(inbox.settings, Order(name))
+        create_backup(inbox.settings, BackupRequest(name))
     one, two, three = ((inbox.backups / name / "uploads/archive/x.txt").stat() for name in ("one", "two", "three"))
     assert two.st_ino == three.st_ino
     assert one.st_size == two.st_size
@@ -156,7 +156,7 @@ def test_whatever_is_moved_about_all_the_time_is_in_each_backup_or_named(app: Sm
         assert mover.stdout and mover.stdout.readline()
         try:
             for number in range(10):
-                created = create_backup(app.settings, Order(f"b{number}"))
+                created = create_backup(app.settings, BackupRequest(f"b{number}"))
                 folder = created.backup.path
                 held = {path.read_bytes() for path in (folder / "uploads").glob("[amz]/*")}
                 assert len(held) == 30 or created.warnings, f"{30 - len(held)} are nowhere, and nothing is said"

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import GitFacts, Order
+from backupkit.model.backup import BackupRequest, GitFacts
 from backupkit.model.errors import Refused
 from backupkit.model.names import auto_name, check_name, default_name, distinct, shown
 from small_app import NOON, SmallApp
@@ -73,7 +73,13 @@ def test_without_git_a_name_tells_the_time() -> None:
 
 def test_two_backups_in_one_second_have_two_names(app: SmallApp) -> None:
     git = GitFacts("abc1234", "abc1234", "main")
-    orders = (Order(), Order(), Order(), Order(kind="auto", git=git), Order(kind="auto", git=git))
+    orders = (
+        BackupRequest(),
+        BackupRequest(),
+        BackupRequest(),
+        BackupRequest(kind="auto", git=git),
+        BackupRequest(kind="auto", git=git),
+    )
     names = [create_backup(app.settings, order, clock=lambda: NOON).backup.name for order in orders]
     assert names[:3] == ["backup_20260615_120000", "backup_20260615_120000_2", "backup_20260615_120000_3"]
     assert names[3:] == ["auto_main_abc1234_20260615_120000", "auto_main_abc1234_20260615_120000_2"]

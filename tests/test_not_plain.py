@@ -11,7 +11,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.fs import disk
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from refusals import run_here
 from small_app import NOON, SmallApp
 
@@ -54,7 +54,7 @@ READING = [
 def backed_up(app: SmallApp) -> SmallApp:
     """An app with two backups; `strange` is what the tests change."""
     for name in ("good", "strange"):
-        create_backup(app.settings, Order(name), clock=lambda: NOON)
+        create_backup(app.settings, BackupRequest(name), clock=lambda: NOON)
     run_here(app, "verify", "--all", check=0)
     return app
 

@@ -16,7 +16,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.config.secrets import SecretUrl
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.monitoring.notify import messages, sender
 from backupkit.monitoring.notify.messages import Report, message_of
 from backupkit.monitoring.notify.sender import Address, Message
@@ -120,7 +120,7 @@ def test_every_address_is_told(app: SmallApp, service: Service) -> None:
 def test_every_command_that_does_work_tells_of_its_failure(
     app: SmallApp, service: Service, command: tuple[str, ...], code: int
 ) -> None:
-    create_backup(app.settings, Order("old"))
+    create_backup(app.settings, BackupRequest("old"))
     if code == 13:
         lose_the_database(app)
     message = told(app, service, *command, check=code)
@@ -129,7 +129,7 @@ def test_every_command_that_does_work_tells_of_its_failure(
 
 
 def test_a_restore_that_worked_is_told_where_success_was_asked_for(app: SmallApp, service: Service) -> None:
-    create_backup(app.settings, Order("old"))
+    create_backup(app.settings, BackupRequest("old"))
     message = told(app, service, "restore", "old", "--force", check=0, BACKUP_NOTIFY_ON="success")
     assert message["title"].endswith(": restore done")
     assert "Restored old." in message["message"]
@@ -147,7 +147,7 @@ def test_a_restore_that_worked_is_told_where_success_was_asked_for(app: SmallApp
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_what_does_no_work_tells_nobody(app: SmallApp, service: Service, command: tuple[str, ...], code: int) -> None:
-    create_backup(app.settings, Order("old"))
+    create_backup(app.settings, BackupRequest("old"))
     environment = {
         "BACKUP_NOTIFY_URLS": service.notify(),
         "BACKUP_NOTIFY_ON": "success failure warning",
@@ -158,7 +158,7 @@ def test_what_does_no_work_tells_nobody(app: SmallApp, service: Service, command
 
 
 def test_work_that_was_done_already_is_no_news_and_yet_a_sign_of_life(app: SmallApp, service: Service) -> None:
-    create_backup(app.settings, Order("old"))
+    create_backup(app.settings, BackupRequest("old"))
     environment = {
         "BACKUP_NOTIFY_URLS": service.notify(),
         "BACKUP_NOTIFY_ON": "success",
@@ -246,7 +246,7 @@ def test_a_backup_with_warnings_is_a_sign_of_life(app: SmallApp, service: Servic
 
 
 def test_what_makes_no_backup_is_no_sign_of_life(app: SmallApp, service: Service) -> None:
-    create_backup(app.settings, Order("old"))
+    create_backup(app.settings, BackupRequest("old"))
     for command in (("restore", "old", "--force"), ("dump",), ("undo", "--force")):
         run_here(app, *command, env={"BACKUP_PING_URL": service.page()}, check=0)
     assert service.heard == []

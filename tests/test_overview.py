@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Backup, Metadata, Order
+from backupkit.model.backup import Backup, BackupRequest, Metadata
 from backupkit.model.operation import Operation, Who
 from backupkit.monitoring.overview import Day, overview
 from backupkit.monitoring.status import Facts, judge, look
@@ -184,7 +184,7 @@ def test_test_restores_are_told_by_the_history_and_where_that_is_lost_by_the_bac
 
 
 def test_a_real_test_restore_is_seen(app: SmallApp) -> None:
-    made = create_backup(app.settings, Order("one"), clock=lambda: NOON).backup
+    made = create_backup(app.settings, BackupRequest("one"), clock=lambda: NOON).backup
     verify_backups(app.settings, [made], test_restore=True, clock=lambda: NOON + HOUR)
     found = overview(app.settings, look(app.settings, lambda: NOON + 2 * HOUR))
     (proof,) = found.test_restores

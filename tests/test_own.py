@@ -14,7 +14,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.fs import disk, own_folder
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import BackupError
 from backupkit.model.events import silence
 from backupkit.repository import files_cache, flags, history, lock, store
@@ -59,7 +59,7 @@ def use_all_of_it(app: SmallApp) -> None:
     """What reads and writes every part of the state; each is refused or done, and none is a bug."""
     settings = app.settings.model_copy(update={"keep_last": 1, "keep_daily": 0, "keep_weekly": 0, "keep_monthly": 0})
     acts = (
-        lambda: create_backup(settings, Order("c"), clock=lambda: NOON),
+        lambda: create_backup(settings, BackupRequest("c"), clock=lambda: NOON),
         lambda: prune_backups(settings, plan_prune(settings)),
         lambda: store.all_backups(settings),
         lambda: flags.put(settings.dir, flags.PINNED, "a"),
@@ -87,7 +87,7 @@ def _on_duty(backups: Path) -> None:
 def test_a_link_in_the_place_of_a_folder_of_ours_is_named_and_not_followed(
     app: SmallApp, victim: Path, names: tuple[str, ...]
 ) -> None:
-    create_backup(app.settings, Order("a"), clock=lambda: NOON)
+    create_backup(app.settings, BackupRequest("a"), clock=lambda: NOON)
     before = picture(victim)
     place = app.backups.joinpath(STATE, *names)
     shutil.rmtree(place, ignore_errors=True)
@@ -105,7 +105,7 @@ def test_a_link_in_the_place_of_a_folder_of_ours_is_named_and_not_followed(
 
 @pytest.mark.parametrize("name", [lock.LOCK_FILE, ".state/history.jsonl", ".state/index/.draft-c", ".draft-c"])
 def test_a_link_in_the_place_of_a_file_of_ours_is_not_followed(app: SmallApp, victim: Path, name: str) -> None:
-    create_backup(app.settings, Order("a"), clock=lambda: NOON)
+    create_backup(app.settings, BackupRequest("a"), clock=lambda: NOON)
     place = app.backups / name
     place.unlink(missing_ok=True)
     place.symlink_to(victim / "history.jsonl")
@@ -115,7 +115,7 @@ def test_a_link_in_the_place_of_a_file_of_ours_is_not_followed(app: SmallApp, vi
 
 
 def test_a_command_names_the_link_and_how_to_remove_it(app: SmallApp, victim: Path) -> None:
-    create_backup(app.settings, Order("a"), clock=lambda: NOON)
+    create_backup(app.settings, BackupRequest("a"), clock=lambda: NOON)
     shutil.rmtree(app.backups / STATE)
     (app.backups / STATE).symlink_to(victim)
     for command in ("list", "status", "history", "backup"):
@@ -170,14 +170,14 @@ def test_state_of_a_third_user_is_not_taken(app: SmallApp) -> None:
 def test_state_that_the_owner_of_the_backups_folder_keeps_is_taken(app: SmallApp) -> None:
     """Where root works for another: what that one may say of the backups, he could do to them."""
     give(USER, app.backups)
-    create_backup(app.settings, Order("good", pin=True))
+    create_backup(app.settings, BackupRequest("good", pin=True))
     assert {path.lstat().st_uid for path in (app.backups / STATE).rglob("*")} == {USER}
     assert store.find(app.settings, "good").pinned
 
 
 @root_only
 def test_state_that_root_left_is_named_with_its_chown(app: SmallApp) -> None:
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     give(USER, app.database.parent, app.uploads, app.backups)
     give(0, app.backups / STATE)
 
@@ -192,7 +192,7 @@ def test_state_that_root_left_is_named_with_its_chown(app: SmallApp) -> None:
 @root_only
 def test_a_swapping_user_gains_nothing_from_roots_state(app: SmallApp, victim: Path) -> None:
     """He owns the backups folder, and puts links in the place of each of its folders as fast as he can."""
-    create_backup(app.settings, Order("a"), clock=lambda: NOON)
+    create_backup(app.settings, BackupRequest("a"), clock=lambda: NOON)
     give(USER, app.backups)
     before = picture(victim)
     child = os.fork()
@@ -235,7 +235,7 @@ def _swap_for_ever(backups: Path, victim: Path) -> None:
 
 
 def test_what_is_said_of_a_backups_folder_that_is_closed_is_one_sentence(app: SmallApp) -> None:
-    create_backup(app.settings, Order("a"))
+    create_backup(app.settings, BackupRequest("a"))
     if os.geteuid() == 0:
         give(USER, app.backups)
     (app.backups / STATE).chmod(0)

@@ -10,7 +10,7 @@ import pytest
 from backupkit.backup.create import create_backup
 from backupkit.config.editor import set_value, set_values
 from backupkit.config.settings import load_settings
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Refused
 from backupkit.monitoring.preview import preview
 from refusals import picture
@@ -25,7 +25,8 @@ keep_daily = 9
 
 def days_of_backups(app: SmallApp, days: int) -> None:
     for day in range(days, 0, -1):
-        create_backup(app.settings, Order(f"day{day}", kind="scheduled"), clock=lambda: NOON - timedelta(days=day))  # noqa: B023
+        at = NOON - timedelta(days=day)
+        create_backup(app.settings, BackupRequest(f"day{day}", kind="scheduled"), clock=lambda at=at: at)  # type: ignore[misc]
 
 
 def removals(app: SmallApp, **typed: str) -> list[str]:

@@ -17,7 +17,7 @@ import pytest
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings
 from backupkit.migrations.upgrade import MigrationFailed
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import ExitCode, NoSpace, Refused, SchemaMismatch
 from backupkit.model.events import Event, Step
 from backupkit.repository import store
@@ -38,7 +38,7 @@ print(*copied.execute('SELECT version_num FROM alembic_version').fetchone())
 
 
 def make(app: SmallApp, name: str = "one", **order: Any) -> Path:
-    return create_backup(app.settings, Order(name, **order), clock=lambda: NOON).backup.path
+    return create_backup(app.settings, BackupRequest(name, **order), clock=lambda: NOON).backup.path
 
 
 def prove(app: SmallApp, name: str = "one", command: str = "", timeout: float = 60, **options: Any) -> Verified:
@@ -99,7 +99,7 @@ def test_a_backup_that_is_behind_is_brought_to_this_codes_revision(app: SmallApp
     verified = prove(app, command=f'"{sys.executable}" -c "{ASK}" > "{tmp_path}/said"')
     assert verified.took and (tmp_path / "said").read_text().strip() == HEAD
     assert app.contents() == live
-    assert store.trusted(verified.backup).alembic_revision == INITIAL
+    assert store.require_metadata(verified.backup).alembic_revision == INITIAL
 
 
 def test_a_migration_that_fails_on_it_is_told_and_it_is_not_proven(app: SmallApp) -> None:
@@ -216,7 +216,7 @@ def test_an_interrupted_test_restore_leaves_nothing(app: SmallApp) -> None:
 
     make(app)
     with pytest.raises(KeyboardInterrupt):
-        prove(app, command="true", tell=interrupt)
+        prove(app, command="true", emit=interrupt)
     assert drafts(app) == []
     assert store.read(app.settings, "one").proven_at is None
 
@@ -349,7 +349,7 @@ def test_a_random_one_is_proven_each_week_until_all_are(app: SmallApp) -> None:
 def test_a_damaged_backup_is_not_restored_for_a_test(app: SmallApp) -> None:
     (make(app) / "RESTORE.md").unlink()
     said: list[Event] = []
-    found = prove(app, tell=said.append)
+    found = prove(app, emit=said.append)
     assert found.flaws and not any(isinstance(event, Step) and "Restoring" in event.name for event in said)
 
 

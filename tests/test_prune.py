@@ -16,7 +16,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Backup, DatabaseFacts, Kind, Metadata, Order, UploadsFacts
+from backupkit.model.backup import Backup, BackupRequest, DatabaseFacts, Kind, Metadata, UploadsFacts
 from backupkit.model.errors import Refused
 from backupkit.model.events import Event, Notice, Warned
 from backupkit.repository import flags, store
@@ -43,7 +43,7 @@ def with_policy(app: SmallApp, **rules: object) -> Settings:
 def back_up(app: SmallApp, *names: str, start: datetime = NOON, kind: Kind = "auto") -> None:
     """A backup a day, from the first of these names to the last."""
     for day, name in enumerate(names):
-        create_backup(app.settings, Order(name, kind=kind), clock=at(start + day * DAY))
+        create_backup(app.settings, BackupRequest(name, kind=kind), clock=at(start + day * DAY))
 
 
 def prune(settings: Settings, moment: datetime = NOON + 99 * DAY, force: bool = False) -> list[str]:
@@ -102,7 +102,9 @@ def test_as_json_each_verdict_has_its_reasons(app: SmallApp) -> None:
 def test_the_default_policy_keeps_a_month_of_days_and_all_that_is_manual(app: SmallApp) -> None:
     back_up(app, "a", "b", "c", kind="manual")
     for hour in range(5):
-        create_backup(app.settings, Order(f"auto{hour}", kind="auto"), clock=at(NOON + 3 * DAY + hour * DAY / 48))
+        create_backup(
+            app.settings, BackupRequest(f"auto{hour}", kind="auto"), clock=at(NOON + 3 * DAY + hour * DAY / 48)
+        )
     app.command("prune", check=0)
     assert names(app) == ["a", "auto2", "auto3", "auto4", "b", "c"]  # of today the newest, and three good ones
 
@@ -177,7 +179,7 @@ def test_a_newest_one_of_the_wrong_size_stops_it_though_nobody_verified_it(
     if not uploads and "upload" in how:
         pytest.skip("it has none")
     back_up(app, "a", "b", "c")
-    create_backup(app.settings, Order("d", kind="auto", uploads=uploads), clock=at(NOON + 4 * DAY))
+    create_backup(app.settings, BackupRequest("d", kind="auto", uploads=uploads), clock=at(NOON + 4 * DAY))
     harm(app.backups / "d", how)
     looked = plan_prune(with_policy(app, keep_last=1), at(NOON + 4 * DAY))
     assert not looked.removals and looked.stopped == "the newest backup d is damaged"
@@ -190,7 +192,7 @@ def test_a_flipped_byte_in_the_newest_is_found_before_anything_is_removed(app: S
     harm(app.backups / "c", "a byte is flipped")
     told: list[Event] = []
     settings, moment = with_policy(app, keep_last=1), NOON + 9 * DAY
-    done = prune_backups(settings, plan_prune(settings, at(moment)), tell=told.append, clock=at(moment))
+    done = prune_backups(settings, plan_prune(settings, at(moment)), emit=told.append, clock=at(moment))
     assert not done.removed and "Nothing is removed: the newest backup c is damaged." in done.warnings
     assert names(app) == ["a", "b", "c"] and store.read(app.settings, "c").state == "damaged"
 
@@ -270,7 +272,7 @@ def test_what_has_a_reason_to_stay_by_the_time_of_the_lock_stays(app: SmallApp) 
     set_pin(app.settings, "b", True)
     delete_backup(app.settings, "d")
     heard: list[Event] = []
-    done = prune_backups(settings, plan, tell=heard.append, clock=at(NOON + 9 * DAY))
+    done = prune_backups(settings, plan, emit=heard.append, clock=at(NOON + 9 * DAY))
     assert [backup.name for backup in done.removed] == ["a"]
     assert names(app) == ["b", "c"]
     told = {event.text for event in heard if isinstance(event, Notice)}
@@ -491,7 +493,7 @@ def test_the_notice_is_no_warning(app: SmallApp) -> None:
     back_up(app, "a")
     app.execute("DELETE FROM applications")
     heard: list[Event] = []
-    create_backup(app.settings, Order("b"), heard.append, at(NOON + DAY))
+    create_backup(app.settings, BackupRequest("b"), heard.append, at(NOON + DAY))
     assert any(isinstance(event, Notice) and "Unusual" in event.text for event in heard)
     assert not any(isinstance(event, Warned) for event in heard)
 

@@ -26,7 +26,7 @@ from backupkit.backup.create import create_backup
 from backupkit.config.remotes import ResticTable
 from backupkit.config.settings import Settings
 from backupkit.fs import disk
-from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, Order
+from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, BackupRequest
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
 from backupkit.model.events import Progress, Step, Waiting, silence
 from backupkit.remotes import listing_cache
@@ -37,7 +37,7 @@ from backupkit.remotes.prune import plan_remote_prune, prune_remote
 from backupkit.remotes.pull import list_remote, prove_remote, pull_backup, verify_remote
 from backupkit.remotes.push import push_backups, refuse_failed
 from backupkit.remotes.registry import look_at_remotes, prepare_remote
-from backupkit.remotes.retry import patiently
+from backupkit.remotes.retry import retry_while_locked
 from backupkit.repository import store
 from backupkit.retention.prune import plan_prune
 from quick_restic import put_repository
@@ -176,7 +176,7 @@ def with_table(app: SmallApp, table: Table, **more: Any) -> Settings:
 
 def made(app: SmallApp, name: str, days: int = 0, kind: Any = "manual") -> Path:
     """A backup made so many days after noon."""
-    create_backup(app.settings, Order(name, kind=kind), clock=lambda: NOON + timedelta(days=days))
+    create_backup(app.settings, BackupRequest(name, kind=kind), clock=lambda: NOON + timedelta(days=days))
     return app.backups / name
 
 
@@ -248,7 +248,7 @@ def test_pushing_twice_does_nothing_and_tells_how_far_it_is(app: SmallApp, place
     app.write_upload("large", os.urandom(3 << 20))
     made(app, "one")
     events: list[object] = []
-    push_backups(settings, tell=events.append)
+    push_backups(settings, emit=events.append)
     assert any(isinstance(one, Step) and "one" in one.name for one in events)
     assert push(settings) == () and push(settings, "one") == ()
     backup = store.find(settings, "one")
@@ -349,7 +349,7 @@ def test_a_remote_lost_during_a_push_is_readable_when_it_is_back_and_the_next_pu
 
     # restic goes on trying for as long as it may show no progress.
     impatient = with_table(app, place.table | ({"stall": 8} if "stall" in place.table else {}))
-    (failed,) = push_backups(impatient, tell=losing)
+    (failed,) = push_backups(impatient, emit=losing)
     assert lost and (isinstance(failed.failure, RemoteFailed) or moment is Progress)
     if isinstance(settings.remotes["there"], ResticTable) and moment is Progress:
         assert failed.failure is None or isinstance(failed.failure, RemoteAway)  # a network: worth another try
@@ -484,7 +484,7 @@ def test_a_backup_of_the_database_alone_never_takes_the_place_of_a_whole_one_the
     (tmp_path / "nas").mkdir()
     settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")}, keep_last=1, min_keep=1)
     made(app, "whole", kind="scheduled")
-    order = Order("part", kind="scheduled", uploads=False)
+    order = BackupRequest("part", kind="scheduled", uploads=False)
     create_backup(app.settings, order, clock=lambda: NOON + timedelta(days=1))
     push(settings)
     assert there(settings) == ["part", "whole"]
@@ -860,18 +860,18 @@ def test_a_passing_trouble_is_tried_again_with_longer_pauses_until_the_deadline(
             raise error
         return "there"
 
-    assert patiently(act, 3600, told.append, pauses.append) == "there"
+    assert retry_while_locked(act, 3600, told.append, pauses.append) == "there"
     assert pauses == [2, 4, 8]
     assert told[0] == Waiting("Gone. Trying again in 2 s.")
     with pytest.raises(RemoteAway):
-        patiently(lambda: (_ for _ in ()).throw(RemoteAway("Gone.")), 0, silence, pauses.append)
+        retry_while_locked(lambda: (_ for _ in ()).throw(RemoteAway("Gone.")), 0, silence, pauses.append)
     assert pauses == [2, 4, 8]
 
 
 def test_what_will_not_pass_is_not_tried_again() -> None:
     pauses: list[float] = []
     with pytest.raises(RemoteFailed):
-        patiently(lambda: (_ for _ in ()).throw(RemoteFailed("Wrong password.")), 3600, silence, pauses.append)
+        retry_while_locked(lambda: (_ for _ in ()).throw(RemoteFailed("Wrong password.")), 3600, silence, pauses.append)
     assert not pauses
 
 

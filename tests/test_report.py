@@ -27,7 +27,7 @@ from backupkit.backup.create import create_backup
 from backupkit.cli import json_, render
 from backupkit.config.secrets import Secret
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Backup, Flaw, Metadata, Order
+from backupkit.model.backup import Backup, BackupRequest, Flaw, Metadata
 from backupkit.model.operation import Operation, Who
 from backupkit.monitoring.overview import Size, TestRestore, overview
 from backupkit.monitoring.report_facts import Report, report
@@ -119,7 +119,7 @@ def lived_in(app: SmallApp) -> datetime:
     for age in (6, 5, 3, 1):
         moment = now - age * DAY
         app.add_rows(age)
-        create_backup(app.settings, Order(f"day_{age}", kind="scheduled"), clock=lambda moment=moment: moment)
+        create_backup(app.settings, BackupRequest(f"day_{age}", kind="scheduled"), clock=lambda moment=moment: moment)
     proven = [report(app.settings).backups[1]]
     verify_backups(app.settings, proven, test_restore=True, clock=lambda: now - 2 * DAY)
     (app.backups / "day_5" / "pats.db").write_bytes(b"overwritten")
@@ -151,7 +151,7 @@ def test_the_numbers_are_those_of_the_status(app: SmallApp) -> None:
 
 
 def test_two_commands_say_the_same(app: SmallApp) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     seen = Read(run_here(app, "report", check=0).out).numbers
     told = flat(run_here(app, "status", "--json").json)
     passing = {"schema_version", "now", "last_backup_age_seconds", "free_bytes", "days_left"}
@@ -161,7 +161,7 @@ def test_two_commands_say_the_same(app: SmallApp) -> None:
 
 def test_the_copies_elsewhere_stand_there_each_by_its_name(app: SmallApp, tmp_path: Path) -> None:
     (app.folder / "backup.toml").write_text(f'[remotes.nas]\ntype = "folder"\npath = "{tmp_path}/nas"\n')
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     assert "nas: 0 there, 1 still to be carried, never reached" in Read(run_here(app, "report", check=0).out).words
     (tmp_path / "nas").mkdir()
     run_here(app, "remotes", "--init", "nas", check=0)
@@ -290,7 +290,7 @@ def test_every_curve_stays_in_its_frame(points: list[tuple[int, int]]) -> None:
 def test_it_goes_to_stdout_or_into_a_file_and_takes_the_place_of_an_earlier_one(app: SmallApp) -> None:
     target = app.folder / "page.html"
     for _ in range(2):
-        create_backup(app.settings, Order())
+        create_backup(app.settings, BackupRequest())
         assert str(target) in run_here(app, "report", "--output", str(target), check=0).out
         assert Read(target.read_text()).numbers["backups"] == str(len(report(app.settings).backups))
     assert [path.name for path in app.folder.iterdir() if "page" in path.name] == ["page.html"]

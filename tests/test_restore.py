@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import STAGING, Order
+from backupkit.model.backup import STAGING, BackupRequest
 from backupkit.model.errors import Damaged, SchemaMismatch, SourceUnreadable
 from backupkit.model.events import Event
 from backupkit.repository import store
@@ -29,13 +29,13 @@ from small_app import BACKEND, DOCUMENTS, HEAD, MERGED, REMINDERS, SALARY, Conte
 
 
 def back_up(app: SmallApp, name: str = "good") -> Contents:
-    create_backup(app.settings, Order(name))
+    create_backup(app.settings, BackupRequest(name))
     return app.contents()
 
 
 def restore(app: SmallApp, name: str = "good", **options: object) -> Restored:
     heard: list[Event] = []
-    plan = plan_restore(app.settings, name, tell=heard.append, **options)  # type: ignore[arg-type]
+    plan = plan_restore(app.settings, name, emit=heard.append, **options)  # type: ignore[arg-type]
     return restore_backup(app.settings, plan, heard.append)
 
 
@@ -377,7 +377,7 @@ def test_of_one_part_what_was_lost_or_added_is_found_too(app: SmallApp, name: st
 
 
 def test_a_backup_without_uploads_leaves_the_live_ones(app: SmallApp) -> None:
-    create_backup(app.settings, Order("good", uploads=False))
+    create_backup(app.settings, BackupRequest("good", uploads=False))
     kept = app.write_upload("kept", b"x")
     restore(app)
     assert kept.exists()
@@ -540,7 +540,7 @@ def test_a_damaged_backup_is_refused_before_anything_is_touched(app: SmallApp) -
 def plan_from(app: SmallApp, *revisions: str) -> RestorePlan:
     """The plan of restoring a backup at these revisions into the app at head."""
     app.at_revision(*revisions)
-    create_backup(app.settings, Order("old"))
+    create_backup(app.settings, BackupRequest("old"))
     app.at_revision(HEAD)
     return plan_restore(app.settings, "old")
 
@@ -574,7 +574,7 @@ def test_a_backup_behind_this_code_names_what_is_pending(
 
 def test_the_commands_printed_for_a_backup_behind_bring_it_to_this_code(app: SmallApp) -> None:
     app.at_revision(DOCUMENTS)
-    create_backup(app.settings, Order("old"))
+    create_backup(app.settings, BackupRequest("old"))
     app.at_revision(HEAD)
     here = {"BACKUP_RUNNER_IN_USE": "local", "BACKUP_APP_DIR": str(app.folder), "PYTHONPATH": str(BACKEND)}
     result = app.command("restore", "old", "--force", env=here)
@@ -590,7 +590,7 @@ def test_the_commands_printed_for_a_backup_behind_bring_it_to_this_code(app: Sma
 
 def test_in_a_container_the_service_and_folder_in_use_are_named(app: SmallApp) -> None:
     app.at_revision(MERGED)
-    create_backup(app.settings, Order("old"))
+    create_backup(app.settings, BackupRequest("old"))
     environment = {"BACKUP_RUNNER_IN_USE": "exec", "BACKUP_COMPOSE": "docker-compose", "BACKUP_SERVICE": "web"}
     result = app.command("restore", "old", "--force", env=environment)
     assert f'docker-compose exec web bash -c "cd {app.folder} && alembic stamp {MERGED}"' in result.out
@@ -602,7 +602,7 @@ def test_in_a_container_the_service_and_folder_in_use_are_named(app: SmallApp) -
 
 def test_the_plan_of_a_restore_that_migrates_shows_the_revision_after_it(app: SmallApp) -> None:
     app.at_revision(DOCUMENTS)
-    create_backup(app.settings, Order("old"))
+    create_backup(app.settings, BackupRequest("old"))
     app.at_revision(HEAD)
     assert f"revision {HEAD} -> {DOCUMENTS}:" in app.command("restore", "old", "--dry-run", check=0).out
     looked = app.command("restore", "old", "--dry-run", "--migrate", check=0).out
@@ -613,7 +613,7 @@ def test_the_plan_of_a_restore_that_migrates_shows_the_revision_after_it(app: Sm
 
 def test_one_command_brings_a_backup_behind_to_this_code(app: SmallApp) -> None:
     app.at_revision(DOCUMENTS)
-    create_backup(app.settings, Order("old"))
+    create_backup(app.settings, BackupRequest("old"))
     app.at_revision(HEAD)
     result = app.command("restore", "old", "--yes", env={"BACKUP_RUNNER_IN_USE": "local"}, check=0)
     assert "\n    python backup_restore.py migrate\n" in result.out
@@ -662,7 +662,7 @@ def test_an_unversioned_backup_restores_and_leaves_stamping_to_the_user(app: Sma
 def test_two_restores_at_once_do_not_mix(app: SmallApp) -> None:
     before = back_up(app)
     ruin(app)
-    create_backup(app.settings, Order("ruined"))
+    create_backup(app.settings, BackupRequest("ruined"))
     ruined = app.contents()
     for _ in range(4):
         commands = [

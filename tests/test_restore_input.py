@@ -15,7 +15,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.fs import staging_area
-from backupkit.model.backup import STAGING, Order
+from backupkit.model.backup import STAGING, BackupRequest
 from backupkit.model.errors import BackupError
 from backupkit.model.events import Event, Warned
 from backupkit.restore import journal
@@ -34,7 +34,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Contents]:
     """A restore killed before its database went live, and what it restores: once for all tests here."""
     folder = tmp_path_factory.mktemp("killed")
     app = SmallApp.create(folder / "app", folder)
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     good = app.contents()
     app.add_rows(2)
     app.write_upload("1/letter.txt", b"altered")
@@ -174,7 +174,7 @@ def test_a_staging_area_that_is_not_ours_is_refused(
 
 
 def test_a_link_in_the_place_of_the_area_is_not_followed_by_a_new_restore(app: SmallApp, tmp_path: Path) -> None:
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     outside = tmp_path / "outside"
     outside.mkdir(mode=0o755)
     for folder in (app.uploads, app.database.parent):
@@ -304,7 +304,7 @@ def test_what_came_while_the_restore_was_prepared_stays(app: SmallApp) -> None:
     }
     for name, (wanted, _, _) in cases.items():
         wanted(app.uploads / name, "wanted")
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     for name, (_, live, _) in cases.items():
         remove(app.uploads / name)
         live(app.uploads / name, "live")
@@ -338,7 +338,7 @@ def test_a_file_that_takes_a_free_place_at_the_last_moment_stays(
     from backupkit.restore.restore import plan_restore, restore_backup
 
     app.write_upload("place", b"wanted")
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     (app.uploads / "place").unlink()
     real = descriptors.rename_to_free
 
@@ -354,7 +354,7 @@ def test_a_file_that_takes_a_free_place_at_the_last_moment_stays(
 
 
 def test_nothing_is_staged_for_a_restore_that_is_not_the_areas(app: SmallApp) -> None:
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     one = staging_area.identify(app.backups, "good")
     two = staging_area.identify(app.backups, "good")
     staging_area.make(app.uploads, one)

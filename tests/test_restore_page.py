@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.restore.restore import plan_restore, restore_backup
 from documents import blocks, text
 from small_app import SmallApp
@@ -34,7 +34,7 @@ def test_a_backups_own_page_works_as_typed_whatever_the_names(templates: Path, t
     app.uploads.rename(app.folder / f"{odd} up")
     (app.folder / odd / "pats.db").rename(app.folder / odd / f"{odd}.db")
     app.database, app.uploads = app.folder / odd / f"{odd}.db", app.folder / f"{odd} up"
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     page = text(app.backups / "good" / "RESTORE.md")
     before = app.contents()
     app.execute("DELETE FROM documents")
@@ -48,7 +48,7 @@ def test_a_backups_own_page_works_as_typed_whatever_the_names(templates: Path, t
 
 @pytest.mark.parametrize("wrong", ["missing", "empty", "damaged", "no tables", "cannot be copied"])
 def test_a_backups_own_page_stops_before_it_touches_what_is_live(app: SmallApp, tmp_path: Path, wrong: str) -> None:
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     app.use_and_crash(20)
     sealed, before = app.backups / "good" / "pats.db", app.contents()
     if wrong == "missing":
@@ -73,7 +73,7 @@ def test_a_backups_own_page_stops_before_it_touches_what_is_live(app: SmallApp, 
 
 
 def test_a_backups_own_page_writes_through_no_link_that_lies_among_the_uploads(app: SmallApp, tmp_path: Path) -> None:
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     victim = tmp_path / "victim"
     victim.write_text("not ours")
     (app.uploads / "2" / "letter.txt").unlink()
@@ -86,14 +86,14 @@ def test_a_backups_own_page_writes_through_no_link_that_lies_among_the_uploads(a
 
 def test_a_backups_own_page_names_no_private_environment_and_quotes_what_a_database_says(app: SmallApp) -> None:
     app.execute("UPDATE alembic_version SET version_num = 'x; touch stolen'")
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     page = text(app.backups / "good" / "RESTORE.md")
     assert sys.prefix not in page and "backup-venv" not in page
     assert "alembic stamp 'x; touch stolen'" in page
 
 
 def test_the_page_of_raw_files_tells_nobody_to_put_them_back(app: SmallApp) -> None:
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     app.database.write_bytes(b"no database" * 1000)
     safety = restore_backup(app.settings, plan_restore(app.settings, "good")).safety
     page = text(app.backups / safety / "RESTORE.md")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import STAGING, Order
+from backupkit.model.backup import STAGING, BackupRequest
 from backupkit.repository import store
 from backupkit.restore import journal
 from killed import AFTER_THE_COMMIT, AMONG_THE_UPLOADS, BEFORE_THE_DATABASE, WHILE_STAGING, kill
@@ -37,7 +37,7 @@ def changed(app: SmallApp) -> tuple[SmallApp, Contents]:
 
 
 def _ruin(app: SmallApp) -> Contents:
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     good = app.contents()
     app.add_rows(2)
     app.write_upload("1/letter.txt", b"altered")

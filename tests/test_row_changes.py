@@ -9,7 +9,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.backup.sql_dump import dump
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.restore import restore
 from backupkit.restore.restore import RestorePlan, plan_restore
 from backupkit.sqlite.rows import Changes
@@ -24,7 +24,7 @@ def plan(app: SmallApp, name: str = "good") -> RestorePlan:
 
 def test_rows_that_were_all_changed_are_told_though_there_are_as_many(app: SmallApp) -> None:
     app.add_rows(22)
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     app.execute("UPDATE companies SET name = name || '!'")
     assert plan(app).live.changes["companies"] == Changes(changed=25)
     said = run_here(app, "restore", "good", "--dry-run", check=0).out
@@ -33,7 +33,7 @@ def test_rows_that_were_all_changed_are_told_though_there_are_as_many(app: Small
 
 
 def test_rows_that_come_back_change_and_go_are_told_apart(app: SmallApp) -> None:
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     app.add_rows(5)
     app.execute("UPDATE companies SET name = 'x' WHERE id = 1")
     app.execute("DELETE FROM documents")
@@ -51,7 +51,7 @@ def test_rows_that_come_back_change_and_go_are_told_apart(app: SmallApp) -> None
 def test_a_value_that_differs_in_case_kind_or_space_is_a_change(app: SmallApp, value: str) -> None:
     app.execute("CREATE TABLE odd (id INTEGER PRIMARY KEY, what TEXT COLLATE NOCASE)")
     app.execute("INSERT INTO odd VALUES (1, 'a')")
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     assert plan(app).live.changes["odd"] == Changes()
     app.execute(f"UPDATE odd SET what = {value}")
     assert plan(app).live.changes["odd"] == Changes(changed=1)
@@ -62,7 +62,7 @@ def test_tables_with_whatever_names_and_keys_are_compared(app: SmallApp) -> None
     app.execute('CREATE TABLE "no key" (rowid TEXT, x)')
     for table in ("a FROM b; --", "no key"):
         app.execute(f"INSERT INTO \"{table}\" VALUES ('k', 1), ('l', 2)")
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     app.execute('UPDATE "a FROM b; --" SET "WHERE" = 3 WHERE "x FROM y" = \'k\'')
     app.execute('DELETE FROM "no key" WHERE x = 2')
     changes = plan(app).live.changes
@@ -76,7 +76,7 @@ def test_what_takes_too_long_is_named_and_the_small_tables_come_first(
     app.execute("CREATE TABLE large (id INTEGER PRIMARY KEY, x)")
     with contextlib.closing(app.connect()) as live, live:
         live.executemany("INSERT INTO large (x) VALUES (?)", ((f"row {n}",) for n in range(200_000)))
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     app.execute("UPDATE large SET x = x || '!' WHERE id % 2")
     app.execute("UPDATE companies SET name = 'x' WHERE id = 1")
     monkeypatch.setattr(restore, "COMPARING", 0.02)
@@ -89,7 +89,7 @@ def test_what_takes_too_long_is_named_and_the_small_tables_come_first(
 
 
 def test_a_table_of_another_shape_is_not_called_unchanged(app: SmallApp) -> None:
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     app.execute("ALTER TABLE reminders ADD COLUMN more TEXT")
     said = run_here(app, "restore", "good", "--dry-run", check=0).out
     assert "not compared row by row: reminders" in said and "unchanged: 6 tables" in said
@@ -99,14 +99,14 @@ def test_a_hundred_and_eighty_unchanged_tables_are_one_line(app: SmallApp) -> No
     with contextlib.closing(app.connect()) as live, live:
         for number in range(180):
             live.execute(f"CREATE TABLE t{number} (x)")
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     app.add_rows(1)
     said = run_here(app, "restore", "good", "--dry-run", check=0).out
     assert "unchanged: 185 tables" in said and len(said.splitlines()) < 15
 
 
 def test_a_database_that_is_the_wanted_one_already_is_not_read_again(app: SmallApp) -> None:
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     dump(app.settings, app.backups / "text.sql")
     assert set(plan(app).live.changes.values()) == {Changes()}
     said = run_here(app, "restore-dump", "text.sql", "--dry-run", check=0).out
@@ -114,7 +114,7 @@ def test_a_database_that_is_the_wanted_one_already_is_not_read_again(app: SmallA
 
 
 def test_a_live_database_in_another_encoding_is_compared_by_numbers_alone(app: SmallApp) -> None:
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     for leftover in app.database.parent.glob("pats.db*"):
         leftover.unlink()
     with contextlib.closing(app.connect()) as live:
@@ -126,7 +126,7 @@ def test_a_live_database_in_another_encoding_is_compared_by_numbers_alone(app: S
 
 
 def test_the_window_shows_rows_that_differ(app: SmallApp) -> None:
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     app.execute("UPDATE companies SET name = name || '!'")
 
     async def story(person: Person) -> None:

@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import BackupError, Damaged, ExitCode, NoSpace, RemoteFailed
-from backupkit.model.events import Listener
+from backupkit.model.events import EventListener
 from backupkit.repository import store
 from backupkit.scheduling.run import Outcome, RunStep, StepResult, backup_step, run_steps, worst
 from refusals import run_here
 from small_app import NOON, SmallApp
 
-Act = Callable[[Mapping[str, Outcome], Listener], Outcome]
+Act = Callable[[Mapping[str, Outcome], EventListener], Outcome]
 
 
 def says(sentence: str = "Fine.", *warnings: str, idle: bool = False) -> Act:
@@ -24,7 +24,7 @@ def says(sentence: str = "Fine.", *warnings: str, idle: bool = False) -> Act:
 
 
 def fails(error: Exception) -> Act:
-    def act(_done: Mapping[str, Outcome], _tell: Listener) -> Outcome:
+    def act(_done: Mapping[str, Outcome], _tell: EventListener) -> Outcome:
         raise error
 
     return act
@@ -45,7 +45,7 @@ def test_every_step_is_run_in_order(app: SmallApp) -> None:
     order: list[str] = []
 
     def noting(name: str) -> Act:
-        def act(done: Mapping[str, Outcome], _tell: Listener) -> Outcome:
+        def act(done: Mapping[str, Outcome], _tell: EventListener) -> Outcome:
             assert list(done) == order
             order.append(name)
             return Outcome("Fine.")
@@ -108,18 +108,18 @@ def test_a_bug_is_not_hidden() -> None:
         next(run_steps([RunStep("backup", interrupted)]))
 
 
-def interrupted(_done: Mapping[str, Outcome], _tell: Listener) -> Outcome:
+def interrupted(_done: Mapping[str, Outcome], _tell: EventListener) -> Outcome:
     raise KeyboardInterrupt
 
 
 def test_a_later_step_is_given_the_backup_that_was_made(app: SmallApp) -> None:
     seen = []
 
-    def act(done: Mapping[str, Outcome], _tell: Listener) -> Outcome:
+    def act(done: Mapping[str, Outcome], _tell: EventListener) -> Outcome:
         seen.append(done["backup"].backup)
         return Outcome("Fine.")
 
-    step = backup_step(app.settings, Order(kind="scheduled"), clock=lambda: NOON)
+    step = backup_step(app.settings, BackupRequest(kind="scheduled"), clock=lambda: NOON)
     first, _ = run_steps([step, RunStep("verify", act, ("backup",))])
     assert first.state == "done" and first.backup == "scheduled_20260615_120000"
     assert seen == [store.find(app.settings, "latest")]
@@ -127,8 +127,8 @@ def test_a_later_step_is_given_the_backup_that_was_made(app: SmallApp) -> None:
 
 
 def test_a_backup_of_today_is_enough_where_one_is_enough(app: SmallApp) -> None:
-    create_backup(app.settings, Order("today"), clock=lambda: NOON)
-    (result,) = run_steps([backup_step(app.settings, Order(kind="scheduled"), True, lambda: NOON)])
+    create_backup(app.settings, BackupRequest("today"), clock=lambda: NOON)
+    (result,) = run_steps([backup_step(app.settings, BackupRequest(kind="scheduled"), True, lambda: NOON)])
     assert (result.state, result.backup) == ("nothing", "today")
     assert [one.name for one in store.all_backups(app.settings)] == ["today"]
 

@@ -23,9 +23,9 @@ import pytest
 from backupkit.backup.create import create_backup
 from backupkit.cli import daemon
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Backup, Order
+from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.errors import NoSpace, Refused
-from backupkit.model.events import Listener
+from backupkit.model.events import EventListener
 from backupkit.monitoring.status import status
 from backupkit.repository import history, lock, store
 from backupkit.scheduling.run import Outcome, RunStep
@@ -67,7 +67,7 @@ class World:
     def steps(self, _settings: Settings, task: str, _clock: object) -> list[RunStep]:
         return [RunStep(task, self.back_up if task == "backup" else self.test)]
 
-    def back_up(self, _done: Mapping[str, Outcome], _tell: Listener) -> Outcome:
+    def back_up(self, _done: Mapping[str, Outcome], _tell: EventListener) -> Outcome:
         if self.trouble:
             raise self.trouble
         self.made.append(self.now)
@@ -85,7 +85,7 @@ class World:
         shutil.rmtree(self.app.backups / f"scheduled_{len(self.made) - 3}", ignore_errors=True)
         return Outcome("Made.", backup=Backup(folder, None, "unchecked"))
 
-    def test(self, _done: Mapping[str, Outcome], _tell: Listener) -> Outcome:
+    def test(self, _done: Mapping[str, Outcome], _tell: EventListener) -> Outcome:
         self.tested.append(self.now)
         if self.test_trouble:
             raise self.test_trouble
@@ -360,7 +360,7 @@ def names(app: SmallApp) -> list[str]:
 
 def just_made(app: SmallApp, moment: datetime | None = None) -> None:
     """A scheduled backup, so that nothing is owed."""
-    create_backup(app.settings, Order(kind="scheduled"), clock=lambda: moment or datetime.now(UTC))
+    create_backup(app.settings, BackupRequest(kind="scheduled"), clock=lambda: moment or datetime.now(UTC))
 
 
 def test_a_backup_is_made_at_its_time(app: SmallApp) -> None:

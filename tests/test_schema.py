@@ -13,7 +13,7 @@ import pytest
 from backupkit.backup.create import create_backup
 from backupkit.migrations import schema
 from backupkit.migrations.tree import read_plainly
-from backupkit.model.backup import Order, SchemaVerdict
+from backupkit.model.backup import BackupRequest, SchemaVerdict
 from backupkit.model.errors import SchemaMismatch
 from backupkit.model.events import silence
 from backupkit.restore.restore import plan_restore, restore_backup
@@ -52,7 +52,7 @@ unreadable = pytest.mark.parametrize("case", UNREADABLE)
 
 @unreadable
 def test_migrations_that_cannot_be_read_never_stop_a_restore(other: OtherApp, case: str) -> None:
-    create_backup(other.settings(), Order("good"))
+    create_backup(other.settings(), BackupRequest("good"))
     other.query("DELETE FROM notes")
     UNREADABLE[case][0](other)
     plan = plan_restore(other.settings(), "good")
@@ -63,7 +63,7 @@ def test_migrations_that_cannot_be_read_never_stop_a_restore(other: OtherApp, ca
 
 @unreadable
 def test_the_question_says_that_nothing_was_compared_and_what_that_needs(other: OtherApp, case: str) -> None:
-    create_backup(other.settings(), Order("good"))
+    create_backup(other.settings(), BackupRequest("good"))
     other.query("UPDATE alembic_version SET version_num = 'b2'")
     break_it, needs = UNREADABLE[case]
     break_it(other)
@@ -87,7 +87,7 @@ def test_doctor_and_the_first_backup_find_it_with_what_mends_it(other: OtherApp,
 
 def test_a_backup_at_the_live_revision_restores_under_code_that_does_not_know_it(other: OtherApp) -> None:
     other.query("UPDATE alembic_version SET version_num = 'feedfacecafe'")
-    create_backup(other.settings(), Order("good"))
+    create_backup(other.settings(), BackupRequest("good"))
     other.query("DELETE FROM notes")
     restore_backup(other.settings(), plan_restore(other.settings(), "good"))
     assert len(other.query("SELECT * FROM notes")) == 3
@@ -95,7 +95,7 @@ def test_a_backup_at_the_live_revision_restores_under_code_that_does_not_know_it
 
 def test_a_later_backup_is_refused_still(other: OtherApp) -> None:
     other.query("UPDATE alembic_version SET version_num = 'feedfacecafe'")
-    create_backup(other.settings(), Order("later"))
+    create_backup(other.settings(), BackupRequest("later"))
     other.query("UPDATE alembic_version SET version_num = 'a1'")
     with pytest.raises(SchemaMismatch):
         plan_restore(other.settings(), "later")
@@ -167,7 +167,7 @@ def test_what_only_running_can_tell_is_not_guessed(other: OtherApp, text: str) -
 
 
 def test_what_a_migration_prints_is_no_part_of_our_result(other: OtherApp) -> None:
-    create_backup(other.settings(), Order("good"))
+    create_backup(other.settings(), BackupRequest("good"))
     computed(other, "print('a word of the app')")
     done = other.command("restore", "good", "--dry-run", "--json", check=0)
     assert done.json["verdict"]["relation"] == "behind"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order, Part
+from backupkit.model.backup import BackupRequest, Part
 from backupkit.model.errors import Refused
 from backupkit.restore.restore import plan_restore, restore_backup
 from backupkit.restore.undo import plan_undo
@@ -97,7 +97,7 @@ def together(app: SmallApp, mounts: Path, request: pytest.FixtureRequest) -> Sma
 
 
 def back_up(app: SmallApp, name: str = "one") -> Path:
-    return create_backup(app.settings, Order(name)).backup.path
+    return create_backup(app.settings, BackupRequest(name)).backup.path
 
 
 def restore(app: SmallApp, name: str = "one", only: Part | None = None) -> tuple[str, ...]:

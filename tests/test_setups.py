@@ -13,7 +13,7 @@ import pytest
 from backupkit.backup.create import create_backup
 from backupkit.migrations.migrate import migrate
 from backupkit.migrations.upgrade import MigrationFailed
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Refused
 from backupkit.repository import store
 from backupkit.restore.restore import plan_restore, restore_backup
@@ -38,7 +38,7 @@ def goes_all_the_way(app: OtherApp, **settings: object) -> None:
     """Backup, test restore, migration, and the old backup brought to this code: each does what Alembic would do."""
     known = app.settings(**settings)
     before = app.query("SELECT id, text FROM notes")
-    create_backup(known, Order("old"))
+    create_backup(known, BackupRequest("old"))
     (proven,) = verify_backups(known, [store.find(known, "old")], test_restore=True)
     assert proven.failure is None and proven.took
     assert app.revisions() == {"a1"} and "colour" not in columns(app)
@@ -102,7 +102,7 @@ def test_with_several_heads_migrate_says_which_command_is_meant(forked: OtherApp
 
 
 def test_with_several_heads_a_backup_is_brought_to_all_of_them(forked: OtherApp) -> None:
-    create_backup(forked.settings(), Order("old"))
+    create_backup(forked.settings(), BackupRequest("old"))
     forked.command("verify", "old", "--test-restore", check=0)
     forked.command("restore", "old", "--migrate", "--force", check=0)
     assert forked.revisions() == {"c0ffee5afe", "left2"}
@@ -115,7 +115,7 @@ def test_with_several_heads_the_printed_commands_say_so_and_work(forked: OtherAp
 
 def test_a_backups_own_page_says_heads_where_the_code_has_several(forked: OtherApp) -> None:
     """The backup itself is at one revision, from before the branches."""
-    create_backup(forked.settings(), Order("old"))
+    create_backup(forked.settings(), BackupRequest("old"))
     page = (forked.backups / "old" / "RESTORE.md").read_text()
     assert "migrate heads`" in page and "stamp a1\n" in page
     (line,) = re.findall(r"^    (cd .* upgrade .*)$", page, re.M)
@@ -444,7 +444,7 @@ def test_every_way_leads_env_py_to_the_copy(other: OtherApp, way: str) -> None:
 def test_with_a_command_of_the_apps_own_no_command_of_alembic_is_printed(other: OtherApp) -> None:
     """It would ask another database, or none."""
     settings = other.settings(**by_migrate_command(other))
-    create_backup(settings, Order("old"))
+    create_backup(settings, BackupRequest("old"))
     page = (other.backups / "old" / "RESTORE.md").read_text()
     assert str(settings.migrate_command) in page and re.findall("^    .*alembic (?:stamp|upgrade)", page, re.M) == []
     environment = {"BACKUP_MIGRATE_COMMAND": settings.migrate_command, "BACKUP_MIGRATE_ENVIRONMENT": "ITS_URL={url}"}
@@ -462,7 +462,7 @@ def test_whatever_way_is_set_an_env_py_that_insists_on_the_live_database_is_refu
     settings = other.settings(**WAYS[way](other))
     insisting = f'__import__("sqlite3").connect({str(other.database)!r}).execute("CREATE TABLE touched (id)")\n'
     other.write("alembic/env.py", insisting + (other.folder / "alembic" / "env.py").read_text())
-    create_backup(settings, Order("old"))
+    create_backup(settings, BackupRequest("old"))
     with pytest.raises(MigrationFailed, match="opened the live database") as refused:
         migrate(settings)
     for name in ("sqlalchemy.url", "DATABASE_URL", "BACKUP_MIGRATE_ENVIRONMENT", "ALEMBIC_X", "MIGRATE_COMMAND"):

@@ -17,7 +17,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Backup, Metadata, Order, UploadsFacts
+from backupkit.model.backup import Backup, BackupRequest, Metadata, UploadsFacts
 from backupkit.model.operation import Operation, Who
 from backupkit.monitoring.status import Facts, Status, get_last_backup_display, judge, look, status
 from backupkit.remotes.copies import Copies, RemoteState, count
@@ -310,11 +310,11 @@ def test_a_copy_that_is_late_is_a_warning_and_never_critical(
 def test_what_the_remotes_last_said_is_told_without_asking_them(app: SmallApp, tmp_path: Path) -> None:
     (tmp_path / "nas").mkdir()
     (app.folder / "backup.toml").write_text(f'[remotes.nas]\ntype = "folder"\npath = "{tmp_path}/nas"\n')
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     assert "The remote nas was never reached" in app.command("status").out
     app.command("remotes", "--init", "nas", check=0)
     app.command("push", check=0)
-    create_backup(app.settings, Order("two"))
+    create_backup(app.settings, BackupRequest("two"))
     (tmp_path / "nas").rename(tmp_path / "unmounted")
     told = app.command("status", "--json", check=0).json
     (nas,) = told["remotes"]
@@ -332,7 +332,7 @@ def test_what_the_remotes_last_said_is_told_without_asking_them(app: SmallApp, t
 @pytest.mark.parametrize("content", ["", "[]", "[" * 9999, '{"at": "2026-01-01T00:00:00"}'])
 def test_a_spoilt_note_of_what_a_remote_held_is_as_none(app: SmallApp, content: str) -> None:
     (app.folder / "backup.toml").write_text('[remotes.nas]\ntype = "folder"\npath = "x"\n')
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     note = app.backups / ".state" / "remotes" / "nas" / "seen.json"
     note.parent.mkdir(parents=True)
     note.write_text(content)
@@ -344,7 +344,7 @@ def test_a_spoilt_note_of_what_a_remote_held_is_as_none(app: SmallApp, content: 
 
 def test_a_real_backup_makes_it_fine_and_time_makes_it_critical(app: SmallApp) -> None:
     assert status(app.settings).level == "critical"
-    create_backup(app.settings, Order("one"), clock=lambda: NOON)
+    create_backup(app.settings, BackupRequest("one"), clock=lambda: NOON)
     assert status(app.settings, lambda: NOON + HOUR).level == "fine"
     assert status(app.settings, lambda: NOON + 40 * HOUR).level == "warning"
     assert status(app.settings, lambda: NOON + 60 * HOUR).level == "critical"
@@ -352,11 +352,11 @@ def test_a_real_backup_makes_it_fine_and_time_makes_it_critical(app: SmallApp) -
 
 
 def test_a_killed_backup_is_a_warning_until_the_next_one(app: SmallApp) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     hold = (
         "sys.path[:0] = sys.argv[1:3]\nfrom pathlib import Path\nfrom small_app import SmallApp\n"
-        "from backupkit.repository.operation import at_work\n"
-        "work = at_work(SmallApp(Path(sys.argv[3]), Path()).settings, 'backup')\nwork.__enter__()"
+        "from backupkit.repository.operation import locked_operation\n"
+        "work = locked_operation(SmallApp(Path(sys.argv[3]), Path()).settings, 'backup')\nwork.__enter__()"
     )
     backend = Path(history.__file__).parents[2]
     with another_process(hold, backend, Path(__file__).parent, app.folder) as child:
@@ -364,12 +364,12 @@ def test_a_killed_backup_is_a_warning_until_the_next_one(app: SmallApp) -> None:
         child.send_signal(signal.SIGKILL)
         child.wait()
         assert "Failed since the last backup: 1." in status(app.settings).sentence
-    create_backup(app.settings, Order("two"))
+    create_backup(app.settings, BackupRequest("two"))
     assert status(app.settings).level == "fine"
 
 
 def test_it_waits_for_no_lock_and_a_restore_under_way_is_not_unfinished(app: SmallApp) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     (app.backups / journal.JOURNAL_FILE).write_text("{}")
     assert look(app.settings).unfinished_restore
     keep_locked = "import fcntl\nfile = open(sys.argv[1], 'a')\nfcntl.flock(file, fcntl.LOCK_EX)"
@@ -379,7 +379,7 @@ def test_it_waits_for_no_lock_and_a_restore_under_way_is_not_unfinished(app: Sma
 
 
 def test_backups_that_vanish_while_they_are_read_are_not_there(app: SmallApp) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     made = [by_hand(app, number) for number in range(40)]
     away = app.folder.parent / "away"
     away.mkdir()
@@ -424,7 +424,7 @@ def test_a_backups_folder_that_cannot_be_read_is_critical_and_no_error(app: Smal
 
 @pytest.mark.parametrize("how", ["missing", "empty", "no database", "no tables"])
 def test_a_live_database_that_is_gone_is_critical_whatever_backups_there_are(app: SmallApp, how: str) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     for leftover in app.database.parent.glob("pats.db*"):
         leftover.unlink()
     if how == "empty":
@@ -442,7 +442,7 @@ def test_a_live_database_that_is_gone_is_critical_whatever_backups_there_are(app
 
 @pytest.mark.parametrize("how", ["missing", "a file", "empty"])
 def test_live_uploads_that_are_gone_are_critical_though_the_folder_may_be_there(app: SmallApp, how: str) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     shutil.rmtree(app.uploads)
     if how == "a file":
         app.uploads.touch()
@@ -456,14 +456,14 @@ def test_live_uploads_that_are_gone_are_critical_though_the_folder_may_be_there(
 def test_uploads_that_always_were_empty_or_that_the_app_has_not_are_no_trouble(app: SmallApp) -> None:
     shutil.rmtree(app.uploads)
     app.uploads.mkdir()
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     assert status(app.settings).level == "fine"
     app.uploads.rmdir()
     assert status(app.settings.model_copy(update={"uploads": None})).level == "fine"
 
 
 def test_a_locked_live_database_is_not_called_safe_nor_lost(app: SmallApp) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     with contextlib.closing(app.connect()) as live:
         live.execute("PRAGMA journal_mode=DELETE")
         live.execute("BEGIN EXCLUSIVE")
@@ -473,7 +473,7 @@ def test_a_locked_live_database_is_not_called_safe_nor_lost(app: SmallApp) -> No
 
 def test_a_look_at_the_live_data_reads_no_page_that_it_need_not(app: SmallApp) -> None:
     """Damage deep in a table is not what it looks for, and it takes no longer for a large one."""
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     with open(app.database, "r+b") as file:
         file.seek(-2000, os.SEEK_END)
         file.write(b"\xff" * 1000)
@@ -487,9 +487,9 @@ def test_the_last_backup_in_one_line_is_in_the_configured_zone(app: SmallApp) ->
     settings = app.settings.model_copy(update={"timezone": "Europe/Berlin"})
     assert get_last_backup_display(settings) == "—"
     moment = datetime.fromisoformat("2026-03-04T08:30:59+00:00")
-    create_backup(settings, Order("one"), clock=lambda: moment)
-    create_backup(settings, Order("safety", kind="pre_restore"), clock=lambda: moment + HOUR)
-    create_backup(settings, Order("wrong"), clock=lambda: moment + 900 * DAY)
+    create_backup(settings, BackupRequest("one"), clock=lambda: moment)
+    create_backup(settings, BackupRequest("safety", kind="pre_restore"), clock=lambda: moment + HOUR)
+    create_backup(settings, BackupRequest("wrong"), clock=lambda: moment + 900 * DAY)
     assert get_last_backup_display(settings, lambda: moment + 2 * HOUR) == "04/03/2026 09:30"
 
 
@@ -501,13 +501,13 @@ def test_the_exit_code_is_what_monitors_expect(app: SmallApp) -> None:
     app.command("backup", "one", check=0)
     assert app.command("status").code == 0
     (app.backups / "one").joinpath("SHA256SUMS").rename(app.backups / "one" / "gone")
-    create_backup(app.settings, Order("two"))
+    create_backup(app.settings, BackupRequest("two"))
     result = app.command("status")
     assert result.code == 1 and result.out.splitlines()[0].startswith("Your data is backed up, but look at this. ")
 
 
 def test_json_has_the_level_the_reasons_and_every_number(app: SmallApp) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     told = run_here(app, "status", "--json", check=0).json
     assert (told["level"], told["exit_code"], told["reasons"], told["last_backup"]) == ("fine", 0, [], "one")
     assert {"newest_proven_at", "next_run_at", "free_bytes", "days_left", "growth_bytes_per_day"} <= set(told)
@@ -534,7 +534,7 @@ def test_the_metrics_are_in_the_form_prometheus_reads(app: SmallApp) -> None:
 
 
 def test_the_metrics_go_into_a_file_whole_that_others_can_read(app: SmallApp, tmp_path: Path) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     target = tmp_path / "pats.prom"
     target.write_text("old")
     result = app.command("status", "--prometheus", str(target), check=0)
@@ -545,7 +545,7 @@ def test_the_metrics_go_into_a_file_whole_that_others_can_read(app: SmallApp, tm
 
 
 def test_metrics_that_cannot_be_written_are_refused_and_leave_nothing(app: SmallApp, tmp_path: Path) -> None:
-    create_backup(app.settings, Order("one"))
+    create_backup(app.settings, BackupRequest("one"))
     folder = tmp_path / "taken.prom"
     (folder / "sub").mkdir(parents=True)
     refused(app, "status", "--prometheus", str(folder), code=2, names="cannot be written", hint="ls -ld")

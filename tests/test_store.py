@@ -12,7 +12,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import NoSuchBackup
 from backupkit.monitoring.doctor import examine
 from backupkit.remotes.copies import known_copies
@@ -27,7 +27,7 @@ OWNER = 1234
 
 
 def make(app: SmallApp, name: str, hours: int, **order: object) -> Path:
-    wanted = Order(name, **order)  # type: ignore[arg-type]
+    wanted = BackupRequest(name, **order)  # type: ignore[arg-type]
     return create_backup(app.settings, wanted, clock=lambda: NOON + timedelta(hours=hours)).backup.path
 
 
@@ -67,7 +67,7 @@ def test_latest_is_the_newest_usual_whole_backup_of_this_app_and_the_others_are_
     app.add_rows(100)
     make(app, "good", 1)
     make(app, "partial", 2, uploads=False)
-    create_backup(other_app(app), Order("theirs"), clock=lambda: NOON + timedelta(hours=3))
+    create_backup(other_app(app), BackupRequest("theirs"), clock=lambda: NOON + timedelta(hours=3))
     (make(app, "flipped", 4) / "SHA256SUMS").unlink()
     app.execute("DELETE FROM applications WHERE id > 3")
     make(app, "disaster", 5)
@@ -100,7 +100,7 @@ def test_what_latest_passes_over_is_in_the_plan_and_told_by_every_command_that_t
 
 def test_a_backup_without_uploads_is_whole_where_the_app_has_none(app: SmallApp) -> None:
     settings = app.settings.model_copy(update={"uploads": None})
-    create_backup(settings, Order("one"))
+    create_backup(settings, BackupRequest("one"))
     assert store.latest(settings).backup.name == "one"
 
 
@@ -111,7 +111,7 @@ def test_latest_names_what_there_is_where_none_will_do(app: SmallApp) -> None:
 
 
 def test_another_apps_backup_is_refused_and_restored_only_if_that_is_meant(app: SmallApp) -> None:
-    create_backup(other_app(app), Order("theirs"))
+    create_backup(other_app(app), BackupRequest("theirs"))
     app.add_rows(1)
     before = picture(app)
     for command in (("restore", "theirs", "--yes"), ("restore", "theirs", "--dry-run")):
@@ -127,7 +127,7 @@ def test_what_another_app_did_in_a_shared_folder_is_nobody_elses_proof_undo_or_s
     second = SmallApp.create(tmp_path / "second", app.templates)
     theirs = second.settings.model_copy(update={"dir": app.backups, "app_id": "second"})
     make(app, "ours", 1)
-    create_backup(theirs, Order("theirs", kind="scheduled"))
+    create_backup(theirs, BackupRequest("theirs", kind="scheduled"))
     with pytest.raises(NoSuchBackup):
         plan_undo(app.settings)
     mine = restore_backup(app.settings, plan_restore(app.settings, "ours")).safety

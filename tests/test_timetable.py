@@ -16,7 +16,16 @@ from backupkit.config.cron import parse_cron
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.operation import Operation, Who
-from backupkit.scheduling.planner import Due, Past, following, longest_gap, next_due, past_of, preceding, upcoming
+from backupkit.scheduling.planner import (
+    DueRun,
+    RunHistory,
+    following,
+    longest_gap,
+    next_due,
+    past_of,
+    preceding,
+    upcoming,
+)
 from small_app import NOON, SmallApp
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -97,13 +106,13 @@ def with_(app: SmallApp, **changed: object) -> Settings:
     return Settings(**{**app.settings.model_dump(), "test_schedule": "", **changed})
 
 
-def due(found: Settings, past: Past, now: datetime = NOON) -> Due:
+def due(found: Settings, past: RunHistory, now: datetime = NOON) -> DueRun:
     (one,) = next_due(found, past, now)
     return one
 
 
-def backed_up(ago: timedelta, **more: object) -> Past:
-    return replace(Past({"backup": NOON - ago}), **more)  # type: ignore[arg-type]
+def backed_up(ago: timedelta, **more: object) -> RunHistory:
+    return replace(RunHistory({"backup": NOON - ago}), **more)  # type: ignore[arg-type]
 
 
 def test_after_todays_backup_the_next_is_tomorrows(app: SmallApp) -> None:
@@ -114,7 +123,7 @@ def test_after_todays_backup_the_next_is_tomorrows(app: SmallApp) -> None:
 def test_a_run_that_was_missed_is_due_now_and_says_when_it_was_missed(app: SmallApp) -> None:
     found = due(with_(app), backed_up(20 * HOUR))
     assert (found.at, found.why) == (NOON - 10 * HOUR, "missed at 2026-06-15 02:00")
-    assert due(with_(app), Past()).why == "there was none yet"
+    assert due(with_(app), RunHistory()).why == "there was none yet"
 
 
 def test_however_many_were_missed_one_run_makes_up_for_all(app: SmallApp) -> None:
@@ -178,7 +187,7 @@ def test_the_history_tells_of_failures_of_the_scheduler_and_of_test_restores(app
 def test_expressions_of_cron_stand_instead_of_the_daily_time_and_any_of_them_counts(app: SmallApp) -> None:
     found = with_(app, schedule=("0 18 * * *", "0 13 * * mon"))
     assert due(found, backed_up(HOUR)).at == NOON + HOUR
-    assert due(found, Past({"backup": NOON + HOUR}), NOON + HOUR).at == NOON + 6 * HOUR
+    assert due(found, RunHistory({"backup": NOON + HOUR}), NOON + HOUR).at == NOON + 6 * HOUR
 
 
 def test_the_calendar_is_that_of_the_zone(app: SmallApp) -> None:
@@ -187,8 +196,8 @@ def test_the_calendar_is_that_of_the_zone(app: SmallApp) -> None:
 
 @pytest.mark.parametrize("changed", [{"enabled": False}, {"automatic_daily": False}])
 def test_what_is_switched_off_is_not_due(app: SmallApp, changed: dict[str, object]) -> None:
-    assert next_due(with_(app, **changed), Past(), NOON) == []
-    assert next_due(with_(app, enabled=False, backup_on_start=True), Past(started=NOON), NOON) == []
+    assert next_due(with_(app, **changed), RunHistory(), NOON) == []
+    assert next_due(with_(app, enabled=False, backup_on_start=True), RunHistory(started=NOON), NOON) == []
 
 
 def test_without_the_daily_one_an_expression_still_comes(app: SmallApp) -> None:
@@ -198,8 +207,8 @@ def test_without_the_daily_one_an_expression_still_comes(app: SmallApp) -> None:
 
 def test_a_test_restore_is_due_each_week_after_the_backup_of_that_time(app: SmallApp) -> None:
     found = with_(app, test_schedule="0 2 * * *")
-    assert [one.task for one in next_due(found, Past(), NOON)] == ["backup", "test restore"]
-    past = Past({"backup": NOON, "test restore": NOON - 9 * HOUR})
+    assert [one.task for one in next_due(found, RunHistory(), NOON)] == ["backup", "test restore"]
+    past = RunHistory({"backup": NOON, "test restore": NOON - 9 * HOUR})
     assert [one.at for one in next_due(found, past, NOON)] == [NOON + 14 * HOUR] * 2
 
 
@@ -223,14 +232,14 @@ def test_jitter_puts_a_run_off_by_a_part_that_is_always_the_same_for_it_and_anot
     slot = NOON + 14 * HOUR
     waiting = due(found, backed_up(HOUR, seed="a"), slot)
     assert waiting.at == at[0], "when its time has come, it is still put off"
-    assert due(found, Past({"backup": at[0]}, seed="a"), at[0]).at >= slot + DAY
+    assert due(found, RunHistory({"backup": at[0]}, seed="a"), at[0]).at >= slot + DAY
 
 
 def test_jitter_keeps_no_run_from_coming_however_often_it_comes(app: SmallApp) -> None:
     found = with_(app, schedule="* * * * *", jitter=3600)
     for number in range(20):
         slot = NOON + timedelta(minutes=number)
-        one = due(found, Past({"backup": slot - timedelta(seconds=1)}, seed="x"), slot)
+        one = due(found, RunHistory({"backup": slot - timedelta(seconds=1)}, seed="x"), slot)
         assert slot <= one.at < slot + timedelta(seconds=30)
 
 
@@ -238,7 +247,7 @@ def test_jitter_keeps_no_run_from_coming_however_often_it_comes(app: SmallApp) -
 
 
 def test_the_next_runs_are_listed_in_their_order(app: SmallApp) -> None:
-    found = upcoming(with_(app, test_schedule="0 13 * * *"), Past({"test restore": NOON}), NOON, 5)
+    found = upcoming(with_(app, test_schedule="0 13 * * *"), RunHistory({"test restore": NOON}), NOON, 5)
     assert [(one.task, one.at) for one in found] == [
         ("backup", NOON),
         ("test restore", NOON + HOUR),

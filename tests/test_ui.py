@@ -25,9 +25,9 @@ from backupkit.backup.create import create_backup
 from backupkit.cli import render
 from backupkit.config.remotes import FolderTable
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Refused
-from backupkit.model.events import Event, Listener, Notice, Progress, Step, Warned
+from backupkit.model.events import Event, EventListener, Notice, Progress, Step, Warned
 from backupkit.monitoring import log
 from backupkit.monitoring.status import status
 from backupkit.repository import history, lock, store
@@ -36,7 +36,7 @@ from backupkit.ui.backups import BackupsPage
 from backupkit.ui.dialogs import Told
 from backupkit.ui.history import HistoryPage
 from backupkit.ui.listing import COLUMNS, FILTERS, Choice
-from backupkit.ui.window import PLACES, Window
+from backupkit.ui.window import PLACES, BackupApp
 from backupkit.ui.work import Ended, Run, Task, WorkScreen
 from backupkit.verify.verify import verify_backups
 from small_app import COMMAND, NOON, SmallApp, clean_environment
@@ -48,7 +48,7 @@ SMALL = (80, 24)
 class Person:
     """Somebody at the interface: presses keys, waits for what is to come, reads what is there."""
 
-    def __init__(self, pilot: Pilot[None], window: Window) -> None:
+    def __init__(self, pilot: Pilot[None], window: BackupApp) -> None:
         self.pilot, self.window = pilot, window
 
     async def presses(self, *keys: str) -> None:
@@ -115,7 +115,7 @@ def at(app: SmallApp, place: str, play: Play, settings: Settings | None = None, 
     """The interface opened at that place, and played with."""
 
     async def run() -> None:
-        window = Window(settings or app.settings, place=place)
+        window = BackupApp(settings or app.settings, place=place)
         async with window.run_test(size=size) as pilot:
             person = Person(pilot, window)
             await person.until(lambda: window.world)
@@ -126,7 +126,7 @@ def at(app: SmallApp, place: str, play: Play, settings: Settings | None = None, 
 
 def make(app: SmallApp, *names: str, note: str = "") -> None:
     for name in names:
-        create_backup(app.settings, Order(name, note=note))
+        create_backup(app.settings, BackupRequest(name, note=note))
 
 
 def on_disk(app: SmallApp) -> set[str]:
@@ -157,7 +157,7 @@ def test_the_help_names_every_key(app: SmallApp) -> None:
         await person.presses("question_mark")
         await person.until(lambda: isinstance(person.window.screen, Told))
         told = person.reads()
-        for binding in [*Window.BINDINGS, *BackupsPage.BINDINGS, *HistoryPage.BINDINGS]:
+        for binding in [*BackupApp.BINDINGS, *BackupsPage.BINDINGS, *HistoryPage.BINDINGS]:
             key = {"question_mark": "?", "slash": "/"}.get(binding.key, binding.key)  # type: ignore[union-attr]
             assert f"\n{key} " in told or key.isdigit(), key
         await person.closes()
@@ -282,7 +282,7 @@ def test_a_run_at_work_elsewhere_is_named(app: SmallApp) -> None:
 def test_the_table_has_what_list_has(app: SmallApp) -> None:
     make(app, "one", note="the [bold]first[/bold]")
     app.write_upload("3/new.txt", b"new")
-    create_backup(app.settings, Order("two", kind="auto"))
+    create_backup(app.settings, BackupRequest("two", kind="auto"))
     app.command("pin", "one", check=0)
     listed = app.command("list", "--json", check=0).json
 
@@ -290,8 +290,8 @@ def test_the_table_has_what_list_has(app: SmallApp) -> None:
         assert person.column("Name") == [one["backup_name"] for one in listed] == ["two", "one"]
         assert person.column("State") == ["✓ checked", "✓ checked ◆"]
         assert person.column("Kind") == ["auto", "manual"]
-        assert person.column("Size") == [render.human(one["size_bytes"]) for one in listed]
-        assert person.column("Adds") == [render.human(one["unique_bytes"]) for one in listed]
+        assert person.column("Size") == [render.format_bytes(one["size_bytes"]) for one in listed]
+        assert person.column("Adds") == [render.format_bytes(one["unique_bytes"]) for one in listed]
         await person.until(lambda: person.column("Schema") == ["= this code"] * 2)
         await person.presses("down")
         await person.until(lambda: "one · the [bold]first[/bold]" in person.text("#summary"))
@@ -577,17 +577,17 @@ def test_a_backup_cancelled_at_any_event_leaves_nothing_and_harms_nothing(app: S
     assert {one.outcome for one in history.read(app.backups).operations} == {"success", "interrupted"}
 
 
-def cancelled_at(number: int, act: Callable[[Listener], Any]) -> Ended[Any]:
+def cancelled_at(number: int, act: Callable[[EventListener], Any]) -> Ended[Any]:
     """The work, cancelled by a person as it tells its event of that number."""
     heard = 0
 
-    def counting(tell: Listener) -> Any:
+    def counting(emit: EventListener) -> Any:
         def listen(event: Event) -> None:
             nonlocal heard
             heard += 1
             if heard == number:
                 run.cancel()
-            tell(event)
+            emit(event)
 
         return act(listen)
 
@@ -596,10 +596,10 @@ def cancelled_at(number: int, act: Callable[[Listener], Any]) -> Ended[Any]:
 
 
 def test_where_there_is_only_forward_nothing_is_cancelled(app: SmallApp) -> None:
-    def act(tell: Listener) -> str:
-        tell(Step("Going forward"))
+    def act(emit: EventListener) -> str:
+        emit(Step("Going forward"))
         run.cancel()
-        tell(Progress(1))
+        emit(Progress(1))
         return "through"
 
     run = Run(Task("work", act, lambda done: [done], steps_to_finish=frozenset({"Going forward"})))
@@ -609,12 +609,12 @@ def test_where_there_is_only_forward_nothing_is_cancelled(app: SmallApp) -> None
 def test_tidying_up_after_a_cancel_is_not_cancelled_too() -> None:
     told: list[str] = []
 
-    def act(tell: Listener) -> None:
+    def act(emit: EventListener) -> None:
         run.cancel()
         try:
-            tell(Progress(1))
+            emit(Progress(1))
         finally:
-            tell(Notice("taken back"))
+            emit(Notice("taken back"))
             told.append("taken back")
 
     run = Run(Task("work", act, lambda done: []))
@@ -623,11 +623,11 @@ def test_tidying_up_after_a_cancel_is_not_cancelled_too() -> None:
 
 
 def test_a_result_that_is_nothing_is_a_result_all_the_same(app: SmallApp) -> None:
-    assert Run(Task("work", lambda tell: None, lambda done: [])).carry_out() == Ended("done", None)
+    assert Run(Task("work", lambda emit: None, lambda done: [])).carry_out() == Ended("done", None)
 
 
 def test_a_bug_is_a_sentence_and_the_window_lives_on(app: SmallApp) -> None:
-    def act(_tell: Listener) -> None:
+    def act(_tell: EventListener) -> None:
         raise TypeError("a slip")
 
     async def play(person: Person) -> None:
@@ -645,10 +645,10 @@ def test_a_bug_is_a_sentence_and_the_window_lives_on(app: SmallApp) -> None:
 def test_progress_warnings_and_choices_are_shown(app: SmallApp) -> None:
     go_on = threading.Event()
 
-    def act(tell: Listener) -> str:
-        tell(Step("Copying", 2_000_000))
-        tell(Progress(1_500_000))
-        tell(Warned("A socket was skipped."))
+    def act(emit: EventListener) -> str:
+        emit(Step("Copying", 2_000_000))
+        emit(Progress(1_500_000))
+        emit(Warned("A socket was skipped."))
         assert go_on.wait(DEADLINE)
         return "done"
 

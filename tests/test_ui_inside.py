@@ -6,7 +6,7 @@ import pytest
 from textual.widgets import Input, Select, Tree
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.retention.delete import delete_backup
 from backupkit.ui.inside_tree import Spot
 from backupkit.verify import browse
@@ -19,7 +19,7 @@ from small_app import SmallApp
 def kept(app: SmallApp) -> SmallApp:
     """An app with a backup `kept` of sixty companies and two letters."""
     app.add_rows(57)
-    create_backup(app.settings, Order("kept"))
+    create_backup(app.settings, BackupRequest("kept"))
     return app
 
 
@@ -64,7 +64,7 @@ def test_rows_are_read_a_page_at_a_time_as_they_were_kept(kept: SmallApp, size: 
 
 def test_one_row_is_shown_in_full(kept: SmallApp) -> None:
     kept.execute("UPDATE companies SET name = ? WHERE id = 1", ("first line\n" + "x" * 90,))
-    create_backup(kept.settings, Order("later"))
+    create_backup(kept.settings, BackupRequest("later"))
 
     async def story(person: Person) -> None:
         await opens(person, "companies")
@@ -152,7 +152,7 @@ def test_only_the_folder_that_is_opened_is_read_and_of_a_large_one_a_part(
     for number in range(450):
         kept.write_upload(f"many/{number:03}.txt", b"x")
     kept.write_upload("other/deep/file.txt", b"x")
-    create_backup(kept.settings, Order("large"))
+    create_backup(kept.settings, BackupRequest("large"))
     read: list[tuple[str, int]] = []
     real = browse.look_into
 
@@ -173,7 +173,7 @@ def test_only_the_folder_that_is_opened_is_read_and_of_a_large_one_a_part(
 
 def test_another_backup_is_chosen_by_hand_or_comes_from_elsewhere(kept: SmallApp) -> None:
     kept.add_rows(5)
-    create_backup(kept.settings, Order("newer"))
+    create_backup(kept.settings, BackupRequest("newer"))
 
     async def story(person: Person) -> None:
         await goes_to(person, "companies 65".replace(" ", "  "))
@@ -181,7 +181,7 @@ def test_another_backup_is_chosen_by_hand_or_comes_from_elsewhere(kept: SmallApp
         await goes_to(person, "companies  60")
         person.window.screen.query_one("#which", Select).value = "newer"
         await goes_to(person, "companies  65")
-        create_backup(kept.settings, Order("newest"))
+        create_backup(kept.settings, BackupRequest("newest"))
         await person.until(lambda: person.window.world and person.window.world.backup("newest"), "the newest")
         await goes_to(person, "companies  65")
         assert person.window.screen.query_one("#which", Select).value == "newer"
@@ -191,7 +191,7 @@ def test_another_backup_is_chosen_by_hand_or_comes_from_elsewhere(kept: SmallApp
 
 def test_when_the_backup_in_view_is_deleted_elsewhere_another_one_comes(kept: SmallApp) -> None:
     kept.add_rows(5)
-    create_backup(kept.settings, Order("newer"))
+    create_backup(kept.settings, BackupRequest("newer"))
 
     async def story(person: Person) -> None:
         await goes_to(person, "companies  65")
@@ -203,7 +203,7 @@ def test_when_the_backup_in_view_is_deleted_elsewhere_another_one_comes(kept: Sm
 
 
 def test_what_a_backup_has_not_is_said(kept: SmallApp) -> None:
-    create_backup(kept.settings, Order("rows_only", uploads=False))
+    create_backup(kept.settings, BackupRequest("rows_only", uploads=False))
 
     async def story(person: Person) -> None:
         await person.sees("Uploads: none", "There are no uploads in")
@@ -217,7 +217,7 @@ def test_hostile_names_and_values_are_shown_as_text(kept: SmallApp) -> None:
     kept.execute('CREATE TABLE "[red]t\x1b[2J" ("[b]c\n" TEXT)')
     kept.execute('INSERT INTO "[red]t\x1b[2J" VALUES (?)', ("[link=x]v\x1b[31m",))
     kept.write_upload("[red]f\x1b.txt", b"x")
-    create_backup(kept.settings, Order("odd"))
+    create_backup(kept.settings, BackupRequest("odd"))
 
     async def story(person: Person) -> None:
         await opens(person, r"'[red]t\x1b[2J'")

@@ -11,7 +11,7 @@ from backupkit.backup.create import create_backup
 from backupkit.config.deployment import in_full
 from backupkit.config.editor import set_value
 from backupkit.config.settings import load_settings
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Refused
 from backupkit.ui.plan_entry import Entry
 from hands import LARGE, SMALL, Person, at_the_window
@@ -30,7 +30,8 @@ def file(app: SmallApp) -> Path:
     path = app.folder / "backup.toml"
     path.write_text(OWN)
     for day in range(7, 0, -1):
-        create_backup(app.settings, Order(f"day{day}", kind="scheduled"), clock=lambda: NOON - timedelta(days=day))  # noqa: B023
+        at = NOON - timedelta(days=day)
+        create_backup(app.settings, BackupRequest(f"day{day}", kind="scheduled"), clock=lambda at=at: at)  # type: ignore[misc]
     return path
 
 

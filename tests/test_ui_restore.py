@@ -9,9 +9,9 @@ from textual.coordinate import Coordinate
 from textual.widgets import DataTable
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.clock import utc_now
-from backupkit.model.events import Event, Listener
+from backupkit.model.events import Event, EventListener
 from backupkit.repository import lock
 from backupkit.restore.restore import Restored, plan_restore
 from backupkit.retention.delete import delete_backup
@@ -26,7 +26,7 @@ from small_app import HEAD, REMINDERS, SALARY, Contents, SmallApp
 @pytest.fixture
 def before(app: SmallApp) -> Contents:
     """What was there when the backup `kept` was made; since then rows and files came, changed and went."""
-    create_backup(app.settings, Order("kept", note="as it was"))
+    create_backup(app.settings, BackupRequest("kept", note="as it was"))
     contents = app.contents()
     app.add_rows(4)
     app.execute("DELETE FROM documents")
@@ -139,7 +139,7 @@ def test_one_half_is_restored_and_the_plan_says_so(app: SmallApp, before: Conten
 
 def test_a_backup_that_is_behind_shows_what_is_pending_and_is_migrated_where_asked(app: SmallApp) -> None:
     app.at_revision(SALARY)
-    create_backup(app.settings, Order("old"))
+    create_backup(app.settings, BackupRequest("old"))
     app.at_revision(HEAD)
 
     async def story(person: Person) -> None:
@@ -159,7 +159,7 @@ def test_a_backup_that_is_behind_shows_what_is_pending_and_is_migrated_where_ask
 
 def test_another_schema_is_refused_in_the_words_of_the_command_line_with_its_way_on(app: SmallApp) -> None:
     app.execute("UPDATE alembic_version SET version_num = 'feedbeef0000'")
-    create_backup(app.settings, Order("later"))
+    create_backup(app.settings, BackupRequest("later"))
     app.at_revision(HEAD)
     said = app.command("restore", "later", check=14).err
     sentence, hint = (line.split(": ", 1)[1] for line in said.splitlines())
@@ -195,7 +195,7 @@ def test_a_damaged_backup_is_refused_and_nothing_is_changed(app: SmallApp, befor
 
 def test_the_page_comes_with_the_backup_that_was_meant_elsewhere(app: SmallApp, before: Contents) -> None:
     for number in range(3):
-        create_backup(app.settings, Order(f"other{number}"))
+        create_backup(app.settings, BackupRequest(f"other{number}"))
 
     async def story(person: Person) -> None:
         person.window.go("restore", "kept")
@@ -208,7 +208,7 @@ def test_the_page_comes_with_the_backup_that_was_meant_elsewhere(app: SmallApp, 
 def test_a_backup_made_elsewhere_comes_into_the_list_and_takes_nobodys_place(app: SmallApp, before: Contents) -> None:
     async def story(person: Person) -> None:
         await person.sees("kept")
-        create_backup(app.settings, Order("made_elsewhere"))
+        create_backup(app.settings, BackupRequest("made_elsewhere"))
         await person.sees("made_elsewhere")
         await restored(person)
 
@@ -218,7 +218,7 @@ def test_a_backup_made_elsewhere_comes_into_the_list_and_takes_nobodys_place(app
 
 def test_a_backup_deleted_elsewhere_leaves_the_list_and_later_choices_stay(app: SmallApp, before: Contents) -> None:
     for number in range(3):
-        create_backup(app.settings, Order(f"other{number}"))
+        create_backup(app.settings, BackupRequest(f"other{number}"))
 
     async def story(person: Person) -> None:
         table = person.window.screen.query_one("#page-restore DataTable", DataTable)
@@ -227,7 +227,7 @@ def test_a_backup_deleted_elsewhere_leaves_the_list_and_later_choices_stay(app: 
         delete_backup(app.settings, "other2")
         await person.until(lambda: table.row_count == 3, "the list without it")
         person.window.go("restore", "kept")
-        create_backup(app.settings, Order("newest"))
+        create_backup(app.settings, BackupRequest("newest"))
         await person.until(lambda: table.row_count == 4, "the list with another")
         await restored(person)
 
@@ -236,7 +236,7 @@ def test_a_backup_deleted_elsewhere_leaves_the_list_and_later_choices_stay(app: 
 
 
 def test_a_table_with_a_hostile_name_is_shown_as_text(app: SmallApp) -> None:
-    create_backup(app.settings, Order("kept"))
+    create_backup(app.settings, BackupRequest("kept"))
     app.execute('CREATE TABLE "[red]\x1b[31mevil[/]" (n)')
 
     async def story(person: Person) -> None:
@@ -276,13 +276,13 @@ def cancelled_at(number: int, app: SmallApp) -> str:
     """How a restore ended that a person cancelled when it told its event of that number."""
     task, heard = restoring(app.settings, plan_restore(app.settings, "kept"), utc_now), 0
 
-    def counting(tell: Listener) -> Restored:
+    def counting(emit: EventListener) -> Restored:
         def listen(event: Event) -> None:
             nonlocal heard
             heard += 1
             if heard == number:
                 run.cancel()
-            tell(event)
+            emit(event)
 
         return task.act(listen)
 

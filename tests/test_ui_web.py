@@ -24,7 +24,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.repository import store
 from backupkit.ui import web
 from small_app import COMMAND, SmallApp, clean_environment
@@ -397,7 +397,7 @@ def test_a_backup_is_made_in_a_browser(app: SmallApp, browser: Browser) -> None:
 @pytest.mark.needs("chromium", "chromedriver")
 @pytest.mark.slow
 def test_a_restore_is_carried_out_in_a_browser(app: SmallApp, browser: Browser) -> None:
-    create_backup(app.settings, Order("kept"))
+    create_backup(app.settings, BackupRequest("kept"))
     before = app.contents()
     app.execute("DELETE FROM documents")
     app.write_upload("1/letter.txt", b"changed since")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import SourceUnreadable
 from backupkit.restore.restore import plan_restore, restore_backup
 from backupkit.uploads import archiver
@@ -178,14 +178,14 @@ def test_an_uploads_folder_that_goes_away_meanwhile_is_no_backup_of_nothing(
 
     monkeypatch.setattr(archiver, "_copy_file", lose_it)
     with pytest.raises(SourceUnreadable, match="no uploads folder"):
-        create_backup(app.settings, Order("one"))
+        create_backup(app.settings, BackupRequest("one"))
     assert not (app.backups / "one").exists()
 
 
 def test_many_troubles_are_told_by_a_hundred_and_a_number(app: SmallApp) -> None:
     for number in range(130):
         os.mkfifo(app.uploads / f"{number:03}")
-    created = create_backup(app.settings, Order("one"))
+    created = create_backup(app.settings, BackupRequest("one"))
     assert len(created.warnings) == 101
     assert created.warnings[-1] == "The same holds for 30 more."
     restore_backup(app.settings, plan_restore(app.settings, "one"))

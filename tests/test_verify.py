@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Backup, Flaw, Order
+from backupkit.model.backup import Backup, BackupRequest, Flaw
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
 from backupkit.model.events import Event, Progress, Warned
 from backupkit.repository import flags, lock, store, verification
@@ -30,7 +30,7 @@ LATER = NOON + timedelta(days=3)
 
 
 def make(app: SmallApp, name: str = "one", hours: int = 0, **order: Any) -> Path:
-    wanted = Order(name, **order)
+    wanted = BackupRequest(name, **order)
     return create_backup(app.settings, wanted, clock=lambda: NOON + timedelta(hours=hours)).backup.path
 
 
@@ -389,7 +389,7 @@ def test_a_folder_where_a_record_should_be_is_said_and_the_check_counts(app: Sma
 def test_two_who_write_a_record_at_once_leave_a_whole_one(app: SmallApp) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    metadata = store.trusted(store.read(app.settings, make(app).name))
+    metadata = store.require_metadata(store.read(app.settings, make(app).name))
 
     def keep(number: int) -> None:
         flaws = tuple(Flaw(str(number), "x" * number) for _ in range(number))
@@ -463,7 +463,7 @@ def test_a_backup_without_its_checksums_or_of_a_later_format_is_damaged(app: Sma
 
 def raw_safety_copy(app: SmallApp) -> str:
     """The safety copy of a restore over a database that cannot be read."""
-    create_backup(app.settings, Order("good"))
+    create_backup(app.settings, BackupRequest("good"))
     app.database.write_bytes(b"no database" * 1000)
     return restore_backup(app.settings, plan_restore(app.settings, "good")).safety
 
@@ -566,7 +566,7 @@ def removing(backup: Path, when: type[Event]) -> Callable[[Event], None]:  # typ
 def test_a_backup_that_goes_away_while_it_is_verified_is_not_called_damaged(app: SmallApp) -> None:
     make(app)
     with pytest.raises(NoSuchBackup, match="went away while it was verified"):
-        check(app, tell=removing(app.backups / "one", Progress))
+        check(app, emit=removing(app.backups / "one", Progress))
     assert not (app.backups / ".state" / "proofs" / "one").exists()
 
 
@@ -580,7 +580,7 @@ def test_the_others_are_verified_where_one_goes_away(app: SmallApp) -> None:
         said.append(event)
         away(event)
 
-    done = verify_backups(app.settings, store.all_backups(app.settings), tell=listen)
+    done = verify_backups(app.settings, store.all_backups(app.settings), emit=listen)
     assert [one.backup.name for one in done] == ["three", "one"]
     assert any("two went away" in getattr(event, "text", "") for event in said)
 
@@ -622,7 +622,7 @@ def test_an_interrupt_ends_it_at_once_and_leaves_no_record(app: SmallApp) -> Non
 
     make(app)
     with pytest.raises(KeyboardInterrupt):
-        check(app, tell=interrupt)
+        check(app, emit=interrupt)
     assert not (app.backups / ".state" / "proofs").exists()
 
 
@@ -783,7 +783,7 @@ def test_the_one_picked_was_never_tried_or_longest_not(app: SmallApp) -> None:
 
     assert choices() == names
     for days, name in enumerate(("c", "a", "d", "b")):
-        metadata = store.trusted(store.read(app.settings, name))
+        metadata = store.require_metadata(store.read(app.settings, name))
         verification.write(
             app.backups, name, verification.Record(metadata.created_at, tried_at=NOON + timedelta(days=days))
         )
@@ -803,7 +803,7 @@ def test_the_bar_is_one_over_all_of_it_and_never_runs_over(app: SmallApp) -> Non
     for hours, name in enumerate(("one", "two")):
         make(app, name, hours)
     said: list[Event] = []
-    verify_backups(app.settings, store.all_backups(app.settings), tell=said.append)
+    verify_backups(app.settings, store.all_backups(app.settings), emit=said.append)
     totals = {event.total for event in said if hasattr(event, "total")}
     counts = [event.done for event in said if isinstance(event, Progress)]
     assert len(totals) == 1 and not any(isinstance(event, Warned) for event in said)

@@ -10,7 +10,7 @@ import pytest
 from backupkit.backup.create import create_backup
 from backupkit.migrations.migrate import migrate
 from backupkit.migrations.upgrade import LossRefused, MigrationFailed
-from backupkit.model.backup import AppMigrations, Order
+from backupkit.model.backup import AppMigrations, BackupRequest
 from backupkit.model.errors import Refused
 from backupkit.repository import store
 from backupkit.restore.restore import plan_restore, restore_backup
@@ -61,7 +61,7 @@ def said_of(app: OtherApp) -> str:
 
 
 def test_the_same_schema_is_said_to_be_the_same(plain: OtherApp) -> None:
-    create_backup(plain.settings(), Order("old"))
+    create_backup(plain.settings(), BackupRequest("old"))
     plain.query("ANALYZE")
     plain.query("DELETE FROM notes")
     assert "It is the same schema as the live one." in said_of(plain)
@@ -78,7 +78,7 @@ def test_the_same_schema_is_said_to_be_the_same(plain: OtherApp) -> None:
     ],
 )
 def test_tables_that_differ_are_named(plain: OtherApp, change: str, named: str) -> None:
-    create_backup(plain.settings(), Order("old"))
+    create_backup(plain.settings(), BackupRequest("old"))
     plain.query(change)
     assert f"The schema differs from the live one: {named}." in said_of(plain)
     plain.command("restore", "old", "--force", check=0)
@@ -86,7 +86,7 @@ def test_tables_that_differ_are_named(plain: OtherApp, change: str, named: str) 
 
 
 def test_djangos_last_migration_is_in_the_metadata_and_in_the_list(django: OtherApp) -> None:
-    done = create_backup(django.settings(), Order("old"))
+    done = create_backup(django.settings(), BackupRequest("old"))
     assert done.backup.metadata
     assert done.backup.metadata.migrations == AppMigrations("django", "blog.0001_initial", 1)
     assert "django blog.0001_initial" in django.command("list", check=0).out
@@ -98,15 +98,15 @@ def test_djangos_last_migration_is_in_the_metadata_and_in_the_list(django: Other
 def test_railss_last_migration_is_too(plain: OtherApp) -> None:
     plain.query("CREATE TABLE schema_migrations (version VARCHAR NOT NULL PRIMARY KEY)")
     plain.query("INSERT INTO schema_migrations VALUES ('20240102030405'), ('20231231235959')")
-    create_backup(plain.settings(), Order("old"))
+    create_backup(plain.settings(), BackupRequest("old"))
     assert "rails 20240102030405" in plain.command("list", check=0).out
-    create_backup(plain.settings(), Order("again"))  # linked from the first
+    create_backup(plain.settings(), BackupRequest("again"))  # linked from the first
     assert plain.command("list", check=0).out.count("rails 20240102030405") == 2
 
 
 def test_a_table_that_only_has_the_name_is_none_of_theirs(plain: OtherApp) -> None:
     plain.query("CREATE TABLE schema_migrations (id INTEGER)")
-    done = create_backup(plain.settings(), Order("old"))
+    done = create_backup(plain.settings(), BackupRequest("old"))
     assert done.backup.metadata and done.backup.metadata.migrations is None
 
 
@@ -118,7 +118,7 @@ def test_migrate_without_a_command_says_what_to_set(django: OtherApp) -> None:
 
 def test_the_apps_own_command_goes_all_the_way(django: OtherApp) -> None:
     settings = django.settings(**COMMAND)
-    create_backup(settings, Order("old"))
+    create_backup(settings, BackupRequest("old"))
     environment = {"BACKUP_MIGRATE_COMMAND": str(COMMAND["migrate_command"])}
     environment["BACKUP_MIGRATE_ENVIRONMENT"] = "ITS_DATABASE={path}"
     django.command("verify", "old", "--test-restore", env=environment, check=0)

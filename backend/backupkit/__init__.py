@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from backupkit.config.single_file import MAX_BACKUPS as MAX_BACKUPS
     from backupkit.migrations.guard import back_up_before_upgrade as back_up_before_upgrade
     from backupkit.model.backup import Backup as Backup
+    from backupkit.model.backup import BackupRequest as BackupRequest
     from backupkit.model.backup import Metadata as Metadata
-    from backupkit.model.backup import Order as Order
     from backupkit.model.errors import BackupError as BackupError
     from backupkit.model.errors import Damaged as Damaged
     from backupkit.model.errors import Locked as Locked
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from backupkit.model.errors import SchemaMismatch as SchemaMismatch
     from backupkit.model.errors import SourceUnreadable as SourceUnreadable
     from backupkit.model.events import Event as Event
-    from backupkit.model.events import Listener as Listener
+    from backupkit.model.events import EventListener as EventListener
     from backupkit.model.events import Notice as Notice
     from backupkit.model.events import Progress as Progress
     from backupkit.model.events import Step as Step
@@ -96,7 +96,7 @@ _HOMES = {
     ),
     "model.events": (
         "Event",
-        "Listener",
+        "EventListener",
         "Notice",
         "Progress",
         "Step",
@@ -106,7 +106,7 @@ _HOMES = {
     "model.backup": (
         "Backup",
         "Metadata",
-        "Order",
+        "BackupRequest",
     ),
     "config.single_file": ("MAX_BACKUPS",),
     "config.settings": (

@@ -27,7 +27,7 @@ from selenium.webdriver import Chrome  # noqa: E402
 
 from backupkit.backup.create import create_backup  # noqa: E402
 from backupkit.migrations.migrate import migrate  # noqa: E402
-from backupkit.model.backup import GitFacts, Order  # noqa: E402
+from backupkit.model.backup import BackupRequest, GitFacts  # noqa: E402
 from backupkit.model.errors import BackupError  # noqa: E402
 from backupkit.repository import store  # noqa: E402
 from backupkit.restore.restore import plan_restore, restore_backup  # noqa: E402
@@ -117,7 +117,7 @@ def work_for_a_day(app: SmallApp, chance: random.Random, companies: list[str], n
 
 def keep_a_day(app: SmallApp, night: datetime, number: int) -> None:
     git = GitFacts("0" * 40, COMMITS[number * len(COMMITS) // (DAYS + 1)], "main")
-    create_backup(app.settings, Order(kind="scheduled", git=git), clock=lambda: night)
+    create_backup(app.settings, BackupRequest(kind="scheduled", git=git), clock=lambda: night)
     if night.weekday() == 6:
         test_restore(app, night + timedelta(hours=2, minutes=30))
     later = night + timedelta(minutes=5)
@@ -127,7 +127,7 @@ def keep_a_day(app: SmallApp, night: datetime, number: int) -> None:
 def fail_to_back_up(app: SmallApp, night: datetime) -> None:
     aside = app.uploads.rename(app.uploads.with_name("not mounted"))
     with contextlib.suppress(BackupError):
-        create_backup(app.settings, Order(kind="scheduled"), clock=lambda: night)
+        create_backup(app.settings, BackupRequest(kind="scheduled"), clock=lambda: night)
     aside.rename(app.uploads)
 
 
@@ -143,7 +143,7 @@ def a_bad_afternoon(app: SmallApp, moment: datetime) -> None:
 
 
 def by_hand(app: SmallApp, name: str, moment: datetime, note: str) -> None:
-    create_backup(app.settings, Order(name, note=note), clock=lambda: moment)
+    create_backup(app.settings, BackupRequest(name, note=note), clock=lambda: moment)
     set_pin(app.settings, name, True)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import BackupError
 from backupkit.restore import journal, restore
 from backupkit.restore.recovery import recover
@@ -54,7 +54,7 @@ def app(templates: Path) -> Iterator[SmallApp]:
         app = SmallApp.create(Path(open_to_all, "app"), templates)
         for path in ("a", "sub/b", "deep/er/c", *(f"many/{number}" for number in range(120))):
             app.write_upload(path, b"as it was").chmod(0o666)
-        create_backup(app.settings, Order("good"))
+        create_backup(app.settings, BackupRequest("good"))
         give(USER, app.database.parent, app.uploads, app.backups)
         yield app
 

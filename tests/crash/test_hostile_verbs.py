@@ -22,7 +22,7 @@ from backupkit.archive.export import export_backup, import_backup
 from backupkit.backup.create import create_backup
 from backupkit.backup.sql_dump import dump
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import BackupError
 from backupkit.monitoring.status import status
 from backupkit.remotes.pull import pull_backup
@@ -79,7 +79,7 @@ def app(templates: Path) -> Iterator[SmallApp]:
         app = SmallApp.create(Path(open_to_all, "app"), templates)
         for path in ("a", "sub/b", "deep/er/c"):
             app.write_upload(path, b"as it was").chmod(0o666)
-        create_backup(app.settings, Order("good"))
+        create_backup(app.settings, BackupRequest("good"))
         yield app
 
 
@@ -112,7 +112,7 @@ def settings(app: SmallApp) -> Settings:
     settings = Settings(
         app_dir=app.folder, database=app.database, uploads=app.uploads, dir=app.backups, lock_timeout=1, remotes=told
     ).model_copy(update=dict.fromkeys(LOOSE, 1))
-    create_backup(settings, Order("new"))
+    create_backup(settings, BackupRequest("new"))
     prepare_remote(settings, "there")
     push_backups(settings)
     export_backup(settings, "new", app.backups / "in.tar")
@@ -156,7 +156,7 @@ def pin(settings: Settings) -> None:
 
 
 VERBS: dict[str, tuple[int, Callable[[Settings], object]]] = {
-    "backup": (90, lambda settings: create_backup(settings, Order("new"))),
+    "backup": (90, lambda settings: create_backup(settings, BackupRequest("new"))),
     "verify": (110, lambda settings: verify_backups(settings, [store.find(settings, "good")])),
     "test-restore": (40, lambda settings: verify_backups(settings, [store.find(settings, "good")], test_restore=True)),
     "prune": (70, prune),

@@ -18,7 +18,7 @@ from apps import APPS, AlembicInit, RealApp, picture
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import load_settings
 from backupkit.migrations.migrate import migrate
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.repository import store
 from backupkit.restore.restore import restore_backup
 from backupkit.restore.undo import plan_undo
@@ -54,7 +54,7 @@ def test_what_the_table_says_is_all_that_is_needed(name: str, tmp_path: Path) ->
     assert at_old != expected
 
     settings = load_settings(app.folder)
-    metadata = create_backup(settings, Order("old")).backup.metadata
+    metadata = create_backup(settings, BackupRequest("old")).backup.metadata
     assert metadata and (metadata.revisions == (kind.old,)) == kind.is_compared
     (proven,) = verify_backups(settings, [store.find(settings, "old")], test_restore=True)
     assert proven.failure is None and proven.took
@@ -62,7 +62,7 @@ def test_what_the_table_says_is_all_that_is_needed(name: str, tmp_path: Path) ->
 
     assert migrate(settings, "heads")
     assert picture(app.database) == expected
-    create_backup(settings, Order("new"))
+    create_backup(settings, BackupRequest("new"))
 
     app.query(f"DELETE FROM {kind.table}")
     touched = picture(app.database)

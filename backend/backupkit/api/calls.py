@@ -22,8 +22,8 @@ from backupkit.backup import single_file as single_files
 from backupkit.backup.create import create_backup
 from backupkit.backup.create import create_backup_if_needed as create_if_needed
 from backupkit.config.settings import SETTINGS_FILE, Settings, load_settings
-from backupkit.config.single_file import MAX_BACKUPS, Plain
-from backupkit.model.backup import Backup, Order
+from backupkit.config.single_file import MAX_BACKUPS, SingleFileConfig
+from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.events import Event, Notice, Waiting, Warned
@@ -134,11 +134,11 @@ class PlainDatabase(Protectable):
         return moment and self._plain.local(moment)
 
     @property
-    def _plain(self) -> Plain:
+    def _plain(self) -> SingleFileConfig:
         if self.max_backups < 1:
             raise Refused(f"{self.max_backups} is no number of backups to keep.", hint="max_backups is 1 or more.")
         database = Path(os.path.realpath(Path(self.path).expanduser()))
-        return Plain(
+        return SingleFileConfig(
             database=database,
             backups=_absolute(self.backups or database.parent / "backups"),
             settings_file=_absolute(self.settings_file or database.parent / "settings.json"),
@@ -166,11 +166,11 @@ class AppFolder(Protectable):
 
     def back_up(self, note: str = "") -> Path:
         # What a person asked for is kept for good; what an operation asked for may go, later.
-        order = Order(kind="auto", note=note, hold=True) if note else Order()
+        order = BackupRequest(kind="auto", note=note, hold=True) if note else BackupRequest()
         return create_backup(self._settings, order, _log_event, self.clock).backup.path
 
     def back_up_if_needed(self) -> Path | None:
-        made = create_if_needed(self._settings, Order(kind="scheduled"), _log_event, self.clock)
+        made = create_if_needed(self._settings, BackupRequest(kind="scheduled"), _log_event, self.clock)
         return made.backup.path if made else None
 
     def listed(self) -> list[dict[str, Any]]:
@@ -183,7 +183,7 @@ class AppFolder(Protectable):
         settings = self._settings
         name = _name_in(settings.dir, path)
         recovery.recover(settings, _log_event)
-        plan = plan_restore(settings, name, force=force, tell=_log_event)
+        plan = plan_restore(settings, name, force=force, emit=_log_event)
         restore_with_copy_beside(settings, plan, _log_event, self.clock)
 
     def last_moment(self) -> datetime | None:

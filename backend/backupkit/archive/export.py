@@ -17,10 +17,10 @@ from backupkit.config.settings import Settings
 from backupkit.fs import compression, disk
 from backupkit.model.backup import CHECKSUM_FILE, Backup
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
-from backupkit.model.events import Listener, Progress, Step, Warned, collecting, silence
+from backupkit.model.events import EventListener, Progress, Step, Warned, collecting, silence
 from backupkit.model.names import check_name
 from backupkit.repository import flags, manifest, store
-from backupkit.repository.operation import at_work
+from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 
 _SUFFIXES = (".tar.zst", ".tar.gz", ".tar")
@@ -52,7 +52,7 @@ def export_path(settings: Settings, file: str) -> Path:
 
 
 def export_backup(
-    settings: Settings, name: str, target: Path, closing: Lock | None = None, tell: Listener = silence
+    settings: Settings, name: str, target: Path, closing: Lock | None = None, emit: EventListener = silence
 ) -> Exported:
     """The backup in one new file of mode 0600: whole and on disk, or not there. Its suffix says how it is written.
 
@@ -67,29 +67,29 @@ def export_backup(
         raise Refused(f"There is no folder {target.parent}.", hint="A bare file name goes to the backups folder.")
     store.require(settings.dir)
     heard: list[str] = []
-    with at_work(settings, f"export of {name}", tell, names=[name]) as work:
-        recover_under_lock(settings, work.tell)
-        with disk.drafted(target) as draft, compression.open_for_writing(draft, "plain") as raw:
-            backup = export_to(settings, name, raw, target.name, closing, collecting(work.tell, heard))
+    with locked_operation(settings, f"export of {name}", emit, names=[name]) as work:
+        recover_under_lock(settings, work.emit)
+        with disk.atomic_file(target) as draft, compression.open_for_writing(draft, "plain") as raw:
+            backup = export_to(settings, name, raw, target.name, closing, collecting(work.emit, heard))
         work.about(backup)
     return Exported(backup, target, target.stat().st_size, bool(closing), tuple(heard))
 
 
 def export_to(
-    settings: Settings, name: str, out: BinaryIO, form: str, closing: Lock, tell: Listener = silence
+    settings: Settings, name: str, out: BinaryIO, form: str, closing: Lock, emit: EventListener = silence
 ) -> Backup:
     """The same into an open stream, written as the suffix of `form` says; its end is the caller's business.
 
     Without the lock: who reads the stream may take hours, and a sealed backup does not change.
     """
     check_suffix(form, closing)
-    backup = store.find(settings, name, tell)
-    metadata = store.trusted(backup)
+    backup = store.find(settings, name, emit)
+    metadata = store.require_metadata(backup)
     if not manifest.has_checksums(backup.path):
-        tell(Warned(f"{backup.name} has no checksums (unchecked): it is exported as it lies there."))
+        emit(Warned(f"{backup.name} has no checksums (unchecked): it is exported as it lies there."))
     inner = form.removesuffix(encryption.SUFFIX)
     with _closed(out, closing) as plain, compression.compressing(plain, inner) as packed:
-        packing.pack(backup.path, metadata, backup.size_bytes, packed, tell)
+        packing.pack(backup.path, metadata, backup.size_bytes, packed, emit)
     return backup
 
 
@@ -158,7 +158,7 @@ def import_backup(
     keys: Keys | None = None,
     name: str | None = None,
     trust: bool = False,
-    tell: Listener = silence,
+    emit: EventListener = silence,
 ) -> Imported:
     """The backup in an archive is one of ours now, sealed as it was: whole and on disk, or not there.
 
@@ -171,13 +171,13 @@ def import_backup(
         _refuse_missing(settings, source)
     store.require(settings.dir)
     heard: list[str] = []
-    with at_work(settings, "import", tell) as work:
-        listener = collecting(work.tell, heard)
+    with locked_operation(settings, "import", emit) as work:
+        listener = collecting(work.emit, heard)
         recover_under_lock(settings, listener)
         with _opened(source, keys or Keys(), listener) as plain:
             incoming = packing.incoming(plain)
             final = _free_name(settings, name, incoming.name)
-            with store.drafted(settings, final) as draft:
+            with store.draft_folder(settings, final) as draft:
                 incoming.unpack(draft, settings.zone, trust, listener)
                 _refuse_untrusted(settings, draft, incoming.name, listener)
         flags.forget(settings.dir, final)
@@ -207,30 +207,30 @@ def _free_name(settings: Settings, wanted: str | None, told: str) -> str:
     return name
 
 
-def _refuse_untrusted(settings: Settings, draft: Path, told: str, tell: Listener) -> None:
+def _refuse_untrusted(settings: Settings, draft: Path, told: str, emit: EventListener) -> None:
     """What lies in the draft is a backup that can be trusted as any other, and says so if nobody can check it."""
     found = store.read(settings, draft.name)
     if found.metadata is None or found.state == "damaged":
         reason = found.trouble.replace(str(draft), told).rstrip(".")
         raise Damaged(f"The archive is refused: {reason}.", hint=_UNTRUSTED)
     if found.state == "unchecked":
-        tell(Warned(f"The archive has no {CHECKSUM_FILE}: what is in it could not be checked."))
+        emit(Warned(f"The archive has no {CHECKSUM_FILE}: what is in it could not be checked."))
 
 
 @contextlib.contextmanager
-def _opened(source: Path | BinaryIO, keys: Keys, tell: Listener) -> Iterator[BinaryIO]:
+def _opened(source: Path | BinaryIO, keys: Keys, emit: EventListener) -> Iterator[BinaryIO]:
     """The tar in the file, decrypted and decompressed as its first bytes say."""
     if not isinstance(source, Path):
-        tell(Step("Importing"))
-        yield _plain(_Counted(source, "The archive on standard input", tell), keys)
+        emit(Step("Importing"))
+        yield _plain(_Counted(source, "The archive on standard input", emit), keys)
         return
     try:
         raw = disk.NamedFile(os.open(source, os.O_RDONLY | os.O_CLOEXEC), source)
     except OSError as error:
         raise BackupError(f"Cannot read {source}: {error.strerror}.", hint=f"Look at it: ls -l {source}") from error
     with raw:
-        tell(Step("Importing", os.fstat(raw.fileno()).st_size))
-        yield _plain(_Counted(cast(BinaryIO, raw), str(source), tell), keys)
+        emit(Step("Importing", os.fstat(raw.fileno()).st_size))
+        yield _plain(_Counted(cast(BinaryIO, raw), str(source), emit), keys)
 
 
 def _plain(raw: _Counted, keys: Keys) -> BinaryIO:
@@ -248,8 +248,8 @@ def _plain(raw: _Counted, keys: Keys) -> BinaryIO:
 class _Counted(io.RawIOBase):
     """Tells how far it was read. The first bytes, which say what it is, come all at once: a pipe gives what it has."""
 
-    def __init__(self, raw: BinaryIO, name: str, tell: Listener) -> None:
-        self._raw, self.name, self._tell, self._done = raw, name, tell, 0
+    def __init__(self, raw: BinaryIO, name: str, emit: EventListener) -> None:
+        self._raw, self.name, self._tell, self._done = raw, name, emit, 0
 
     def readable(self) -> bool:
         return True

@@ -24,7 +24,7 @@ from backupkit.fs import attributes, disk, space, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Metadata, UploadsFacts
 from backupkit.model.errors import BackupError, Damaged
-from backupkit.model.events import Listener, Notice, Progress, Step, Warned
+from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
 from backupkit.model.names import shown
 from backupkit.repository import integrity, manifest
 from backupkit.uploads import walk
@@ -48,16 +48,16 @@ _OTHER = "Copy it again from where it was made, or take another one."
 # Out: a sealed folder becomes a stream.
 
 
-def pack(folder: Path, metadata: Metadata, total: int, out: BinaryIO, tell: Listener) -> None:
+def pack(folder: Path, metadata: Metadata, total: int, out: BinaryIO, emit: EventListener) -> None:
     """The sealed backup in `folder` as a tar archive of one folder of its name, every file compared with its checksum.
 
     `Damaged` where a file, a folder or a link is not as it was sealed: what was written then has no end.
     """
-    tell(Step("Exporting", total))
+    emit(Step("Exporting", total))
     has_names = _has_names(folder, metadata)
     sealed = manifest.Comparison(folder) if manifest.has_checksums(folder) else None
     with closing(tree.Parents(folder)) as parents:
-        packing = _Packing(folder, parents, out, tell, sealed, has_names)
+        packing = _Packing(folder, parents, out, emit, sealed, has_names)
         for entry in _in_order(folder):
             packing.put(entry)
         packing.finish()
@@ -87,11 +87,11 @@ class _Packing:
         folder: Path,
         parents: tree.Parents,
         out: BinaryIO,
-        tell: Listener,
+        emit: EventListener,
         sealed: manifest.Comparison | None,
         has_names: bool,
     ) -> None:
-        self._folder, self._parents, self._out, self._tell, self._sealed = folder, parents, out, tell, sealed
+        self._folder, self._parents, self._out, self._tell, self._sealed = folder, parents, out, emit, sealed
         self._written = self._read = 0
         self._has_names = has_names
         # The first path of each file that may have several names, with its checksum.
@@ -225,13 +225,13 @@ class Incoming:
     name: str
     members: Iterator[tuple[Member, Iterator[bytes]]]
 
-    def unpack(self, draft: Path, zone: ZoneInfo, trust: bool, tell: Listener) -> None:
+    def unpack(self, draft: Path, zone: ZoneInfo, trust: bool, emit: EventListener) -> None:
         """Everything in the archive, in a new folder `draft`: sealed as it was, or `Damaged`; nothing is synced yet.
 
         `trust` takes what a person has to vouch for. `NoSpace` before a file is written that would not fit.
         """
         with closing(tree.Parents(draft)) as parents:
-            unpacking = _Unpacking(draft, parents, self.name, zone, trust, tell)
+            unpacking = _Unpacking(draft, parents, self.name, zone, trust, emit)
             for member, content in self.members:
                 unpacking.put(member, content)
             unpacking.finish()
@@ -253,7 +253,7 @@ class _Unpacking:
     root: str
     zone: ZoneInfo
     trust: bool
-    tell: Listener
+    emit: EventListener
     folders: dict[str, Member] = field(default_factory=dict)
     early: dict[str, str] = field(default_factory=dict)
     """Checksums of files beside the uploads that came before the list of checksums did."""
@@ -328,7 +328,7 @@ class _Unpacking:
     def put_link(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
         with self.parents.of(path) as (folder, name):
             os.symlink(member.target, name, dir_fd=folder)
-            disk.dress_link(folder, name, member.owner, (member.changed, member.changed))
+            disk.set_link_attributes(folder, name, member.owner, (member.changed, member.changed))
         self.links += 1
 
     def put_file(self, path: str, member: Member, content: Iterable[bytes]) -> None:
@@ -360,11 +360,13 @@ class _Unpacking:
     def _dress(self, place: int, path: str, member: Member) -> None:
         """As in the archive, below uploads; beside them as in any backup made here."""
         if is_upload(path):
-            disk.furnish(place, member.owner, member.mode, (member.changed, member.changed))
+            disk.set_owner_mode_times(place, member.owner, member.mode, (member.changed, member.changed))
             self.keeper.give(place, member.attributes, path)
         else:
             most = 0o600 if path in _FIRST else 0o777
-            disk.furnish(place, disk.owner_of(self.draft), member.mode & most, (member.changed, member.changed))
+            disk.set_owner_mode_times(
+                place, disk.owner_of(self.draft), member.mode & most, (member.changed, member.changed)
+            )
 
     def _begin_comparing(self) -> None:
         self.sealed = manifest.Comparison(self.draft)
@@ -404,7 +406,7 @@ class _Unpacking:
         for path, member in reversed(self.folders.items()):
             self._dress(self.parents.go(path), path, member)
         if self.keeper.lost:
-            self.tell(Warned(self.keeper.sentence("the backups")))
+            self.emit(Warned(self.keeper.sentence("the backups")))
 
     def _refuse_other_tree(self) -> None:
         recorded = self.metadata.uploads.tree if self.metadata and self.metadata.uploads else ""

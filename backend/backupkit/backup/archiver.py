@@ -21,9 +21,9 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, process, space
 from backupkit.migrations import version_table
 from backupkit.migrations.schema import CannotRead
-from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, DatabaseFacts, Metadata, Order, UploadsFacts
+from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, BackupRequest, DatabaseFacts, Metadata, UploadsFacts
 from backupkit.model.errors import SourceBroken
-from backupkit.model.events import Event, Listener, Notice, Step, Together, Warned
+from backupkit.model.events import Event, EventListener, Notice, Step, Together, Warned
 from backupkit.model.version import VERSION
 from backupkit.repository import files_cache, manifest
 from backupkit.sqlite import database, index_flaws
@@ -36,11 +36,11 @@ class Draft:
     """A backup that is being made: what was ordered, its folder, what it may be linked from, what it saw."""
 
     settings: Settings
-    order: Order
+    order: BackupRequest
     folder: Path
-    earlier: files_cache.Earlier | None
+    earlier: files_cache.ParentBackup | None
     seen: files_cache.Writer
-    tell: Listener
+    emit: EventListener
 
     @property
     def database(self) -> Path:
@@ -74,10 +74,10 @@ def fill(draft: Draft) -> Metadata:
         _record_database(draft, found, checksums)
     assert found.database is not None
     if violations := found.database.facts.foreign_key_violations:
-        draft.tell(Notice(f"{violations} rows refer to rows that are not there, as in the live data."))
+        draft.emit(Notice(f"{violations} rows refer to rows that are not there, as in the live data."))
     if flaws := found.database.facts.index_flaws:
         said = index_flaws.sentence(draft.settings, flaws)
-        draft.tell(Notice(said) if draft.order.kind == "pre_restore" else Warned(said))
+        draft.emit(Notice(said) if draft.order.kind == "pre_restore" else Warned(said))
     return _metadata(draft, found, files)
 
 
@@ -85,7 +85,7 @@ def _take(draft: Draft, checksums: manifest.ChecksumWriter) -> tuple[_Taken, _Ta
     settings, files = draft.settings, None
     before = database.signature(settings.database)
     try:
-        with database.snapshot(settings.database, settings.busy_timeout, draft.tell) as moment:
+        with database.snapshot(settings.database, settings.busy_timeout, draft.emit) as moment:
             # A commit in between may be in the moment or not: then nothing is known of what it is the moment of.
             stamp = before if before == database.signature(settings.database) else None
             with _both(draft, moment, stamp) as (beside, listen, own):
@@ -96,16 +96,18 @@ def _take(draft: Draft, checksums: manifest.ChecksumWriter) -> tuple[_Taken, _Ta
         # Nothing that is broken may stand in the way of a restore, nor be lost by it.
         if draft.order.kind != "pre_restore":
             raise
-        draft.tell(Notice(f"{error.message} Its files are kept as they are in the safety copy."))
-        return _keep_raw(draft), files or _take_uploads(draft, checksums, draft.tell)
+        draft.emit(Notice(f"{error.message} Its files are kept as they are in the safety copy."))
+        return _keep_raw(draft), files or _take_uploads(draft, checksums, draft.emit)
 
 
 @contextlib.contextmanager
-def _both(draft: Draft, moment: sqlite3.Connection, stamp: str | None) -> Iterator[tuple[Executor, Listener, Listener]]:
+def _both(
+    draft: Draft, moment: sqlite3.Connection, stamp: str | None
+) -> Iterator[tuple[Executor, EventListener, EventListener]]:
     """A second thread, and a listener for each, when there is room for both. It gives up where the block fails."""
     database_size = 0 if _is_unchanged(draft, stamp) else database.live_size(moment)
     size = _required(draft, database_size)
-    together, failed = Together(draft.tell, Step("Backing up", size)), threading.Event()
+    together, failed = Together(draft.emit, Step("Backing up", size)), threading.Event()
     database_part = together.part(database.page_size(moment))
 
     def listen(event: Event) -> None:
@@ -135,7 +137,7 @@ def _required(draft: Draft, size: int) -> int | None:
     return size
 
 
-def _take_uploads(draft: Draft, checksums: manifest.ChecksumWriter, tell: Listener) -> _Taken:
+def _take_uploads(draft: Draft, checksums: manifest.ChecksumWriter, emit: EventListener) -> _Taken:
     if draft.live_uploads is None:
         return _NO_UPLOADS
 
@@ -146,25 +148,25 @@ def _take_uploads(draft: Draft, checksums: manifest.ChecksumWriter, tell: Listen
     target = draft.folder / UPLOADS_FOLDER
     skip = selection.of(draft.settings).leaves_out
     draft.seen.settle(draft.live_uploads)
-    copied = archiver.copy(draft.live_uploads, target, record, skip, draft.earlier, tell)
+    copied = archiver.copy(draft.live_uploads, target, record, skip, draft.earlier, emit)
     draft.seen.keeps_attributes = copied.keeps_attributes
     if copied.late:
         checksums.insert({f"{UPLOADS_FOLDER}/{path}": checksum for path, checksum in copied.late.items()})
     return _Taken(copied.added, uploads=copied.facts)
 
 
-def _take_database(draft: Draft, moment: sqlite3.Connection, stamp: str | None, tell: Listener) -> _Taken:
+def _take_database(draft: Draft, moment: sqlite3.Connection, stamp: str | None, emit: EventListener) -> _Taken:
     draft.seen.database = stamp
     if _is_unchanged(draft, stamp) and _link_database(draft):
         moment.close()
         assert draft.earlier is not None
         return _Taken(0, database=_as_before(draft.earlier.metadata))
-    found = _copy_database(draft, moment, tell)
+    found = _copy_database(draft, moment, emit)
     is_known = draft.earlier is not None and _known(draft.earlier) == found.facts.sha256
     return _Taken(0 if is_known and _link_database(draft) else found.facts.size, database=found)
 
 
-def _known(earlier: files_cache.Earlier) -> str | None:
+def _known(earlier: files_cache.ParentBackup) -> str | None:
     """The checksum of the earlier backup's database; None where there is none that was sound."""
     facts = earlier.metadata.database
     return facts.sha256 if facts and not facts.raw else None
@@ -206,14 +208,14 @@ def _is_as_sealed(draft: Draft, sealed: Path) -> bool:
     return untouched and same_mode and disk.owner_of(sealed) == disk.owner_of(draft.folder)
 
 
-def _copy_database(draft: Draft, moment: sqlite3.Connection, tell: Listener) -> Inspection:
+def _copy_database(draft: Draft, moment: sqlite3.Connection, emit: EventListener) -> Inspection:
     live = draft.settings.database
-    database.copy(moment, draft.database, tell)
+    database.copy(moment, draft.database, emit)
     mode, journal_mode = live.stat().st_mode & 0o777, database.journal_mode(moment)
     moment.close()  # with a rollback journal writers wait for this
     os.chmod(draft.database, mode)
     disk.give(draft.database, disk.owner_of(draft.settings.dir))
-    found = database.inspect_copy(draft.database, live, tell)
+    found = database.inspect_copy(draft.database, live, emit)
     return replace(found, facts=replace(found.facts, journal_mode=journal_mode, mode=mode))
 
 
@@ -272,7 +274,7 @@ def _metadata(draft: Draft, found: _Taken, files: _Taken) -> Metadata:
 def _version_table(draft: Draft, found: Inspection) -> str:
     """Where the revisions stand; Alembic's usual table where several may be meant and env.py cannot say which."""
     try:
-        return version_table.name_of(draft.settings, found.versions, draft.tell)
+        return version_table.name_of(draft.settings, found.versions, draft.emit)
     except CannotRead as error:
-        draft.tell(Warned(f"{error.message} {error.hint}"))
+        draft.emit(Warned(f"{error.message} {error.hint}"))
         return database.VERSION_TABLE

@@ -9,17 +9,19 @@ from pathlib import Path
 from backupkit.backup.make import Created, make_backup
 from backupkit.config.settings import Settings
 from backupkit.migrations import schema
-from backupkit.model.backup import Backup, Order
+from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
-from backupkit.model.events import Listener, Warned, silence
+from backupkit.model.events import EventListener, Warned, silence
 from backupkit.model.names import check_name
 from backupkit.repository import reliable, store
-from backupkit.repository.operation import at_work
+from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 
 
-def create_backup(settings: Settings, order: Order, tell: Listener = silence, clock: Clock = utc_now) -> Created:
+def create_backup(
+    settings: Settings, order: BackupRequest, emit: EventListener = silence, clock: Clock = utc_now
+) -> Created:
     """A backup of the running app: one moment of the database, and every upload that moment refers to.
 
     Raises `Refused` for a name that is bad or taken, `SourceUnreadable` for live data that is missing, empty,
@@ -29,31 +31,31 @@ def create_backup(settings: Settings, order: Order, tell: Listener = silence, cl
         check_name(order.name)
     refuse_overlap(settings)
     store.require(settings.dir)
-    with at_work(settings, "backup", tell, clock, [order.name] if order.name else []) as work:
-        recover_under_lock(settings, work.tell)
-        created = _checked(settings, make_backup(settings, order, work.tell, clock), work.tell)
+    with locked_operation(settings, "backup", emit, clock, [order.name] if order.name else []) as work:
+        recover_under_lock(settings, work.emit)
+        created = _checked(settings, make_backup(settings, order, work.emit, clock), work.emit)
         work.about(created.backup)
         return created
 
 
 def create_backup_if_needed(
-    settings: Settings, order: Order, tell: Listener = silence, clock: Clock = utc_now
+    settings: Settings, order: BackupRequest, emit: EventListener = silence, clock: Clock = utc_now
 ) -> Created | None:
     """`create_backup`, unless there is a backup of today: one, however many threads and processes ask at once."""
     if backup_of_today(settings, clock, order.uploads):
         return None
     refuse_overlap(settings)
     store.require(settings.dir)
-    with at_work(settings, "backup", tell, clock) as work:
-        recover_under_lock(settings, work.tell)
+    with locked_operation(settings, "backup", emit, clock) as work:
+        recover_under_lock(settings, work.emit)
         if backup_of_today(settings, clock, order.uploads):
             return None
-        created = _checked(settings, make_backup(settings, order, work.tell, clock), work.tell)
+        created = _checked(settings, make_backup(settings, order, work.emit, clock), work.emit)
         work.about(created.backup)
         return created
 
 
-def _checked(settings: Settings, created: Created, tell: Listener) -> Created:
+def _checked(settings: Settings, created: Created, emit: EventListener) -> Created:
     """The backup, with a warning where it is the first of its schema and that cannot be compared with this code.
 
     So that is found on the day on which it was set up, not on the day of a restore.
@@ -62,11 +64,11 @@ def _checked(settings: Settings, created: Created, tell: Listener) -> Created:
     others = (one.metadata for one in store.all_backups(settings) if one.name != created.backup.name)
     if mine is None or mine.kind == "pre_migration" or any(one and one.revisions == mine.revisions for one in others):
         return created
-    verdict = schema.classify(settings, mine.revisions, tell)
+    verdict = schema.classify(settings, mine.revisions, emit)
     if verdict.relation != "unreadable":
         return created
     warning = f"{verdict.reason} This backup cannot be compared with this code. {verdict.needs}"
-    tell(Warned(warning))
+    emit(Warned(warning))
     return replace(created, warnings=(*created.warnings, warning))
 
 

@@ -21,10 +21,10 @@ from backupkit.backup.archiver import Draft
 from backupkit.config.settings import Settings
 from backupkit.fs import disk
 from backupkit.migrations import schema
-from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, GitFacts, Metadata, Order
+from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, BackupRequest, GitFacts, Metadata
 from backupkit.model.clock import Clock
 from backupkit.model.errors import Refused
-from backupkit.model.events import Listener, Notice, collecting
+from backupkit.model.events import EventListener, Notice, collecting
 from backupkit.model.names import STAMP, auto_name, default_name, distinct, shown
 from backupkit.repository import files_cache, flags, manifest, store
 from backupkit.retention import anomaly
@@ -38,17 +38,17 @@ class Created:
     warnings: tuple[str, ...] = ()
 
 
-def make_backup(settings: Settings, order: Order, tell: Listener, clock: Clock) -> Created:
+def make_backup(settings: Settings, order: BackupRequest, emit: EventListener, clock: Clock) -> Created:
     """The backup that was ordered; the same promises and errors as `create_backup`, but for the lock."""
     started, moment = time.monotonic(), clock().astimezone(settings.zone)
     name = _free_name(settings, order, moment)
     heard: list[str] = []
     with files_cache.writing(settings.dir, name) as seen:
         with (
-            store.drafted(settings, name) as folder,
+            store.draft_folder(settings, name) as folder,
             files_cache.newest(settings, _takes_uploads(settings, order)) as earlier,
         ):
-            draft = Draft(settings, order, folder, earlier, seen, collecting(tell, heard))
+            draft = Draft(settings, order, folder, earlier, seen, collecting(emit, heard))
             metadata = replace(
                 archiver.fill(draft),
                 backup_name=name,
@@ -56,31 +56,31 @@ def make_backup(settings: Settings, order: Order, tell: Listener, clock: Clock) 
                 created_at=moment,
                 duration_seconds=round(time.monotonic() - started, 3),
             )
-            metadata = _compared(settings, metadata, tell)
+            metadata = _compared(settings, metadata, emit)
             _seal(settings, folder, metadata)
         with contextlib.suppress(OSError):  # the backup is as good without it
             seen.finish()
     _mark(settings, order, name)
     made = store.read(settings, name)
-    store.trusted(made)  # it was sealed a moment ago: if it cannot be read now, the disk fails
+    store.require_metadata(made)  # it was sealed a moment ago: if it cannot be read now, the disk fails
     return Created(made, tuple(heard))
 
 
-def _takes_uploads(settings: Settings, order: Order) -> bool:
+def _takes_uploads(settings: Settings, order: BackupRequest) -> bool:
     return order.uploads and settings.uploads is not None
 
 
-def _compared(settings: Settings, metadata: Metadata, tell: Listener) -> Metadata:
+def _compared(settings: Settings, metadata: Metadata, emit: EventListener) -> Metadata:
     """With what is unusual about it. A notice, no warning: all that is live is in the backup."""
     anomalies = anomaly.unusual(metadata, store.all_backups(settings), settings.anomaly_drop)
     for sentence in anomalies:
-        tell(Notice(f"Unusual: {sentence}."))
+        emit(Notice(f"Unusual: {sentence}."))
     if anomalies:
-        tell(Notice("Is that as it should be? Until somebody has looked, `prune` removes nothing."))
+        emit(Notice("Is that as it should be? Until somebody has looked, `prune` removes nothing."))
     return replace(metadata, anomalies=anomalies)
 
 
-def _mark(settings: Settings, order: Order, name: str) -> None:
+def _mark(settings: Settings, order: BackupRequest, name: str) -> None:
     """The marks that were ordered and none that an earlier backup of that name had."""
     if order.kind != "pre_restore":
         flags.take_all(settings.dir, flags.HELD)
@@ -90,7 +90,7 @@ def _mark(settings: Settings, order: Order, name: str) -> None:
             flags.put(settings.dir, mark, name)
 
 
-def _free_name(settings: Settings, order: Order, moment: datetime) -> str:
+def _free_name(settings: Settings, order: BackupRequest, moment: datetime) -> str:
     taken = store.taken_names(settings)
     if order.name is None:
         return distinct(_default(order, moment), taken)
@@ -101,7 +101,7 @@ def _free_name(settings: Settings, order: Order, moment: datetime) -> str:
     return order.name
 
 
-def _default(order: Order, moment: datetime) -> str:
+def _default(order: BackupRequest, moment: datetime) -> str:
     if order.kind == "auto":
         git = order.git or GitFacts(commit="", short="")
         return auto_name(git.branch, git.short, git.dirty, moment)

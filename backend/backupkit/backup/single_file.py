@@ -16,38 +16,40 @@ from datetime import datetime
 from pathlib import Path
 
 from backupkit.backup import last_backup
-from backupkit.config.single_file import Plain
+from backupkit.config.single_file import SingleFileConfig
 from backupkit.fs import descriptors, disk, space
 from backupkit.model.backup import DatabaseFacts
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, SourceBroken, SourceLocked
-from backupkit.model.events import Listener, Warned, silence
+from backupkit.model.events import EventListener, Warned, silence
 from backupkit.model.names import STAMP
 from backupkit.repository import lock, plain_files, store
 from backupkit.restore.copy_beside import clear_unfinished_copies, copy_beside, copy_moment, draft_folder, draft_of
 from backupkit.sqlite import database
 
 
-def create_single(plain: Plain, tell: Listener = silence, clock: Clock = utc_now) -> Path:
+def create_single(plain: SingleFileConfig, emit: EventListener = silence, clock: Clock = utc_now) -> Path:
     """A new backup, complete and on disk under its name; the oldest beyond the newest so many are gone.
 
     Raises `SourceUnreadable`, `NoSpace`, `Locked`: nothing is left behind then, and nothing older was touched.
     """
     database.require(plain.database)
-    with _locked(plain, "backup", tell):
-        return _make(plain, tell, clock)
+    with _locked(plain, "backup", emit):
+        return _make(plain, emit, clock)
 
 
-def create_single_if_needed(plain: Plain, tell: Listener = silence, clock: Clock = utc_now) -> Path | None:
+def create_single_if_needed(
+    plain: SingleFileConfig, emit: EventListener = silence, clock: Clock = utc_now
+) -> Path | None:
     """A new backup, unless there is one of today: one, however many threads and processes ask at once."""
     if backup_of_today(plain, clock):
         return None
     database.require(plain.database)
-    with _locked(plain, "backup", tell):
-        return None if backup_of_today(plain, clock) else _make(plain, tell, clock)
+    with _locked(plain, "backup", emit):
+        return None if backup_of_today(plain, clock) else _make(plain, emit, clock)
 
 
-def backup_of_today(plain: Plain, clock: Clock = utc_now) -> plain_files.SingleBackup | None:
+def backup_of_today(plain: SingleFileConfig, clock: Clock = utc_now) -> plain_files.SingleBackup | None:
     """The newest backup of today in the zone; the disk decides, for what is not there protects nobody.
 
     `last_backup_at` has the offset that a name has not: it tells the day of the backup it belongs to after the
@@ -62,14 +64,16 @@ def backup_of_today(plain: Plain, clock: Clock = utc_now) -> plain_files.SingleB
     return None
 
 
-def last_backup_moment(plain: Plain) -> datetime | None:
+def last_backup_moment(plain: SingleFileConfig) -> datetime | None:
     """When the last backup was made, as the disk or `last_backup_at` says it, whichever is later."""
     on_disk = [backup.moment for backup in plain_files.all_backups(plain.backups, plain.zone)]
     written = last_backup.read(plain.settings_file, plain.zone)
     return max([*on_disk, *([written] if written else [])], default=None)
 
 
-def restore_single(plain: Plain, path: Path, tell: Listener = silence, clock: Clock = utc_now) -> Path | None:
+def restore_single(
+    plain: SingleFileConfig, path: Path, emit: EventListener = silence, clock: Clock = utc_now
+) -> Path | None:
     """The live database holds what the backup holds, and what it held before lies beside it; returns where.
 
     None where there was nothing to keep. Raises `NoSuchBackup`, `Damaged`, `Refused` for another program's database,
@@ -80,22 +84,22 @@ def restore_single(plain: Plain, path: Path, tell: Listener = silence, clock: Cl
 
     def keep() -> None:
         nonlocal kept
-        kept = copy_beside(plain.database, plain.local(clock()), plain.timeout, tell)
+        kept = copy_beside(plain.database, plain.local(clock()), plain.timeout, emit)
 
-    with _locked(plain, f"restore of {backup.name}", tell), draft_of(plain.database) as folder:
+    with _locked(plain, f"restore of {backup.name}", emit), draft_of(plain.database) as folder:
         staged = folder / plain.database.name
         facts = _stage(plain, backup, staged)
         with disk.Opened(folder, descriptors.FOLDER) as opened:
-            database.replace_live(staged, opened, plain.database, plain.timeout, facts, keep, tell)
-        _prove(plain, tell)
+            database.replace_live(staged, opened, plain.database, plain.timeout, facts, keep, emit)
+        _prove(plain, emit)
     return kept
 
 
 @contextlib.contextmanager
-def _locked(plain: Plain, command: str, tell: Listener) -> Iterator[None]:
+def _locked(plain: SingleFileConfig, command: str, emit: EventListener) -> Iterator[None]:
     """The lock is ours, and what killed runs left is gone."""
     store.require(plain.backups)
-    with lock.held(plain.backups, command, plain.timeout, tell):
+    with lock.held(plain.backups, command, plain.timeout, emit):
         clear_unfinished_copies(plain.database)
         settings_drafts = f"{disk.DRAFT_PREFIX}{glob.escape(plain.settings_file.name)}-*"
         for draft in (
@@ -107,39 +111,39 @@ def _locked(plain: Plain, command: str, tell: Listener) -> Iterator[None]:
         yield
 
 
-def _make(plain: Plain, tell: Listener, clock: Clock) -> Path:
+def _make(plain: SingleFileConfig, emit: EventListener, clock: Clock) -> Path:
     final, moment = plain_files.free_place(plain.local(clock()), plain.backups)
     with draft_of(final) as folder:
         copied = folder / final.name
-        copy_moment(plain.database, copied, plain.timeout, tell)
+        copy_moment(plain.database, copied, plain.timeout, emit)
         disk.sync_file(copied)
         disk.rename(copied, final)
-    _note(plain, moment, tell)
-    _prune(plain, final, moment, tell)
+    _note(plain, moment, emit)
+    _prune(plain, final, moment, emit)
     return final
 
 
-def _note(plain: Plain, moment: datetime, tell: Listener) -> None:
+def _note(plain: SingleFileConfig, moment: datetime, emit: EventListener) -> None:
     try:
         last_backup.write(plain.settings_file, moment)
     except (BackupError, OSError) as error:
-        tell(Warned(f"The backup is made, but the time of it could not be written: {error}"))
+        emit(Warned(f"The backup is made, but the time of it could not be written: {error}"))
 
 
-def _prune(plain: Plain, made: Path, moment: datetime, tell: Listener) -> None:
+def _prune(plain: SingleFileConfig, made: Path, moment: datetime, emit: EventListener) -> None:
     try:
         found = plain_files.all_backups(plain.backups, plain.zone)
         for old in plain_files.expired(found, plain.max_backups, made, moment):
             disk.remove(old.path)
     except OSError as error:
-        tell(Warned(f"The backup is made, but an old one could not be removed: {error}"))
+        emit(Warned(f"The backup is made, but an old one could not be removed: {error}"))
 
 
 def _name(moment: datetime) -> str:
     return f"backup_{moment.strftime(STAMP)}.db"
 
 
-def _existing(plain: Plain, path: Path) -> Path:
+def _existing(plain: SingleFileConfig, path: Path) -> Path:
     """The backup's file: a path, or the bare name of one in the backups folder."""
     named = plain.backups / path
     found = Path(os.path.realpath(named if len(path.parts) == 1 and named.exists() else path.expanduser()))
@@ -152,7 +156,7 @@ def _existing(plain: Plain, path: Path) -> Path:
     return found
 
 
-def _stage(plain: Plain, backup: Path, staged: Path) -> DatabaseFacts:
+def _stage(plain: SingleFileConfig, backup: Path, staged: Path) -> DatabaseFacts:
     """The backup's content beside the live database, checked and of its page size."""
     found = database.inspect(backup)
     if found.problems:
@@ -169,7 +173,7 @@ def _stage(plain: Plain, backup: Path, staged: Path) -> DatabaseFacts:
     return replace(found.facts, mode=backup.stat().st_mode & 0o777)
 
 
-def _refuse_foreign(plain: Plain, backup: Path, facts: DatabaseFacts) -> None:
+def _refuse_foreign(plain: SingleFileConfig, backup: Path, facts: DatabaseFacts) -> None:
     """`Refused` for a database that is another program's, as far as ids and tables tell."""
     try:
         with database.snapshot(plain.database, plain.timeout) as moment:
@@ -184,8 +188,8 @@ def _refuse_foreign(plain: Plain, backup: Path, facts: DatabaseFacts) -> None:
         )
 
 
-def _prove(plain: Plain, tell: Listener) -> None:
+def _prove(plain: SingleFileConfig, emit: EventListener) -> None:
     try:
         database.prove(plain.database, plain.timeout, None)
     except SourceLocked as error:
-        tell(Warned(f"The restored database could not be proven: {error.message}"))
+        emit(Warned(f"The restored database could not be proven: {error.message}"))

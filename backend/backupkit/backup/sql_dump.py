@@ -14,10 +14,10 @@ from backupkit.config.settings import Settings
 from backupkit.fs import compression, disk
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import NoSuchBackup, Refused
-from backupkit.model.events import Listener, Warned, silence
+from backupkit.model.events import EventListener, Warned, silence
 from backupkit.model.names import STAMP
 from backupkit.repository import lock, store
-from backupkit.repository.operation import at_work
+from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.restore.restore import Restored, RestorePlan, plan_source, restore_source
 from backupkit.restore.staging import Source, at_its_revisions
@@ -26,7 +26,7 @@ from backupkit.sqlite import database, second_reader, sql
 Agree = Callable[[RestorePlan], None]
 
 
-def dump(settings: Settings, target: Path, tell: Listener = silence, clock: Clock = utc_now) -> sql.DumpFacts:
+def dump(settings: Settings, target: Path, emit: EventListener = silence, clock: Clock = utc_now) -> sql.DumpFacts:
     """SQL text of one moment of the live database in a new file: whole, or not there. `.gz` and `.zst` by suffix.
 
     Raises `Refused` where the file is there already, `SourceUnreadable`, `NoSpace`.
@@ -36,24 +36,24 @@ def dump(settings: Settings, target: Path, tell: Listener = silence, clock: Cloc
     if not target.parent.is_dir() and target.parent != settings.dir:
         raise Refused(f"There is no folder {target.parent}.", hint="A bare file name goes to the backups folder.")
     store.require(settings.dir)
-    with at_work(settings, "dump", tell, clock, [target.name]) as work:
-        recover_under_lock(settings, work.tell)
-        with disk.drafted(target) as draft, compression.open_for_writing(draft, target.name) as out:
-            facts = dump_to(settings, out, work.tell)
+    with locked_operation(settings, "dump", emit, clock, [target.name]) as work:
+        recover_under_lock(settings, work.emit)
+        with disk.atomic_file(target) as draft, compression.open_for_writing(draft, target.name) as out:
+            facts = dump_to(settings, out, work.emit)
         work.concerning(target.name, size_bytes=target.stat().st_size)
         return facts
 
 
-def dump_to(settings: Settings, out: BinaryIO, tell: Listener = silence) -> sql.DumpFacts:
+def dump_to(settings: Settings, out: BinaryIO, emit: EventListener = silence) -> sql.DumpFacts:
     """The same into an open stream, whose end is the caller's business."""
     live = settings.database
-    with database.snapshot(live, settings.busy_timeout, tell) as moment:
+    with database.snapshot(live, settings.busy_timeout, emit) as moment:
         if reason := sql.refusal(moment):
-            tell(
+            emit(
                 Warned(f"`restore-dump` will refuse this text here: {reason} `backup` and `restore` need none of that.")
             )
         with second_reader.beside(moment, live) as second:
-            return sql.write_dump(moment, out, tell, second)
+            return sql.write_dump(moment, out, emit, second)
 
 
 def dump_path(settings: Settings, file: str | None, clock: Clock = utc_now) -> Path:
@@ -68,7 +68,7 @@ def restore_dump(
     file: Path | BinaryIO,
     agree: Agree,
     force: bool = False,
-    tell: Listener = silence,
+    emit: EventListener = silence,
     clock: Clock = utc_now,
 ) -> Restored:
     """The live database is what the SQL text says, and what was there before is in a safety copy.
@@ -79,15 +79,17 @@ def restore_dump(
     _refuse_missing(settings, file)
     store.require(settings.dir)
     name = _name_of(file)
-    with at_work(settings, f"restore-dump of {name}", tell, clock, [name]) as work:
-        recover_under_lock(settings, work.tell)
-        with _loaded(settings, file, name, work.tell, store.draft_of(settings, "dump")) as source:
-            plan = plan_source(settings, source, force, work.tell)
+    with locked_operation(settings, f"restore-dump of {name}", emit, clock, [name]) as work:
+        recover_under_lock(settings, work.emit)
+        with _loaded(settings, file, name, work.emit, store.draft_of(settings, "dump")) as source:
+            plan = plan_source(settings, source, force, work.emit)
             agree(plan)
-            return restore_source(settings, plan, work.tell, clock)
+            return restore_source(settings, plan, work.emit, clock)
 
 
-def plan_dump(settings: Settings, file: Path | BinaryIO, force: bool = False, tell: Listener = silence) -> RestorePlan:
+def plan_dump(
+    settings: Settings, file: Path | BinaryIO, force: bool = False, emit: EventListener = silence
+) -> RestorePlan:
     """What `restore_dump` would change: the database that the text makes is looked at, and removed again."""
     _refuse_missing(settings, file)
     store.require(settings.dir)
@@ -95,9 +97,9 @@ def plan_dump(settings: Settings, file: Path | BinaryIO, force: bool = False, te
     try:
         with (
             lock.held(scratch, "restore-dump --dry-run", 0),  # as long as it is held, nobody clears the folder
-            _loaded(settings, file, _name_of(file), tell, scratch / "loaded") as source,
+            _loaded(settings, file, _name_of(file), emit, scratch / "loaded") as source,
         ):
-            return plan_source(settings, source, force, tell)
+            return plan_source(settings, source, force, emit)
     finally:
         disk.remove_tree(scratch)
 
@@ -118,13 +120,13 @@ def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:
 
 
 @contextlib.contextmanager
-def _loaded(settings: Settings, file: Path | BinaryIO, name: str, tell: Listener, draft: Path) -> Iterator[Source]:
+def _loaded(settings: Settings, file: Path | BinaryIO, name: str, emit: EventListener, draft: Path) -> Iterator[Source]:
     """The dump as a database in a draft folder that is gone afterwards."""
     try:
         draft.mkdir(mode=0o700)
         target = draft / settings.database.name
         with _text(file) as text:
-            sql.load_dump(text, target, tell)
+            sql.load_dump(text, target, emit)
         yield _source(settings, target, name)
     finally:
         disk.remove_tree(draft)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from backupkit.config.deployment import in_full
 from backupkit.model.errors import Refused
-from backupkit.model.events import Event, Finished, Listener, Notice, Progress, Step, Waiting, Warned
+from backupkit.model.events import Event, EventListener, Finished, Notice, Progress, Step, Waiting, Warned
 from backupkit.model.names import printable, printable_lines
 from backupkit.monitoring import log
 from backupkit.monitoring.notify import run_report
@@ -28,7 +28,7 @@ def say(text: str = "") -> None:
 
 
 @contextmanager
-def listening(quiet: bool = False) -> Iterator[Listener]:
+def listening(quiet: bool = False) -> Iterator[EventListener]:
     """A listener that shows a bar on a terminal, and prints notices and warnings above it."""
     if quiet or not sys.stderr.isatty():
         yield sentences(say)
@@ -41,7 +41,7 @@ def listening(quiet: bool = False) -> Iterator[Listener]:
             _showing = None
 
 
-def sentences(put: Callable[[str], None]) -> Listener:
+def sentences(put: Callable[[str], None]) -> EventListener:
     """A listener that logs what there is to log, and puts each notice, warning and wait as a line."""
 
     def listen(event: Event) -> None:
@@ -68,11 +68,11 @@ def _bars() -> Bars:
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-def _with_bar(bars: Bars) -> Listener:
+def _with_bar(bars: Bars) -> EventListener:
     def say_above(text: str) -> None:
         bars.console.print(printable_lines(in_full(text)), markup=False, highlight=False, soft_wrap=True)
 
-    tell = sentences(say_above)
+    emit = sentences(say_above)
     task = None
 
     def listen(event: Event) -> None:
@@ -84,7 +84,7 @@ def _with_bar(bars: Bars) -> Listener:
         elif isinstance(event, Progress) and task is not None:
             bars.update(task, completed=event.done)
         else:
-            tell(event)
+            emit(event)
 
     return listen
 

@@ -29,7 +29,7 @@ from backupkit.cli.errors import say_error
 from backupkit.cli.host import git_facts
 from backupkit.config.settings import SETTINGS_FILE, Settings
 from backupkit.fs.signals import Signals
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, ExitCode, Locked, explained
 from backupkit.monitoring import log
@@ -37,7 +37,7 @@ from backupkit.monitoring.notify import run_report
 from backupkit.repository import history, store
 from backupkit.restore.recovery import recover
 from backupkit.scheduling import planner, scheduler_lock
-from backupkit.scheduling.planner import Due, Past, Task
+from backupkit.scheduling.planner import DueRun, RunHistory, Task
 from backupkit.scheduling.run import RunStep, StepResult, backup_step, regular_steps, run_steps, test_steps, worst
 
 TICK = 5.0  # seconds in which changed settings are seen, and a clock that was set
@@ -66,7 +66,7 @@ class _Waiting(BaseScheduler):  # type: ignore[misc]
         """Nothing is expected any more."""
         super().shutdown(wait)
 
-    def expect(self, due: Sequence[Due], act: Callable[[Task], None]) -> None:
+    def expect(self, due: Sequence[DueRun], act: Callable[[Task], None]) -> None:
         """Each is to be called once when it is time, and nothing else; of two at one time the backup first."""
         self.remove_all_jobs()
         for one in due:
@@ -91,7 +91,7 @@ class Daemon:
         self._file, self._complaint = _content(settings), ""
         self._looked_at: datetime | None = None
         self._announced: list[str] = []
-        self._own = Past(started=clock())  # what it did itself: it knows even where the disk cannot be written
+        self._own = RunHistory(started=clock())  # what it did itself: it knows even where the disk cannot be written
         self._has_last_backup = False
 
     def serve(self) -> ExitCode:
@@ -101,8 +101,8 @@ class Daemon:
         """
         store.require(self.settings.dir)
         with (
-            listening(quiet=True) as tell,  # a bar would stand there for ever
-            scheduler_lock.on(self.settings.dir, self.settings.lock_timeout, tell),
+            listening(quiet=True) as emit,  # a bar would stand there for ever
+            scheduler_lock.on(self.settings.dir, self.settings.lock_timeout, emit),
             self._signals.heard(),
         ):
             self.begin()
@@ -149,7 +149,7 @@ class Daemon:
         self._announce(later if due else ["Nothing is to be done by itself."])
         return ExitCode.DONE
 
-    def _words(self, due: Due) -> str:
+    def _words(self, due: DueRun) -> str:
         return f"Next {due.task}: {self.settings.local(due.at):%Y-%m-%d %H:%M:%S %Z} ({due.why})."
 
     def _announce(self, lines: list[str]) -> None:
@@ -158,7 +158,7 @@ class Daemon:
                 _put(line)
         self._announced = lines
 
-    def _past(self) -> Past:
+    def _past(self) -> RunHistory:
         """As it is on disk, with what this process knows besides."""
         now = self._clock()
         backups, operations = store.all_backups(self.settings), history.read(self.settings.dir).operations
@@ -195,8 +195,8 @@ class Daemon:
         return code
 
     def _recover(self) -> ExitCode:
-        with listening() as tell, suppress(Locked):  # then it is the work of another
-            recover(self.settings, tell, timeout=0)
+        with listening() as emit, suppress(Locked):  # then it is the work of another
+            recover(self.settings, emit, timeout=0)
         return ExitCode.DONE
 
     def _survive(self, act: Callable[[], ExitCode], patience: float | None = None) -> ExitCode:
@@ -243,8 +243,8 @@ def _content(settings: Settings) -> bytes | None:
         return None
 
 
-def _order() -> Order:
-    return Order(kind="scheduled", git=git_facts(os.environ))
+def _order() -> BackupRequest:
+    return BackupRequest(kind="scheduled", git=git_facts(os.environ))
 
 
 def _steps(settings: Settings, task: Task, clock: Clock) -> list[RunStep]:
@@ -257,8 +257,8 @@ def _run(settings: Settings, task: Task, steps: Sequence[RunStep], results: list
     code = ExitCode.FAILED
     cause: BaseException | None = None
     try:
-        with listening() as tell:
-            for result in run_steps(steps, tell):
+        with listening() as emit:
+            for result in run_steps(steps, emit):
                 results.append(result)
                 if result.error:
                     say_error(result.error)
@@ -274,7 +274,7 @@ def _run(settings: Settings, task: Task, steps: Sequence[RunStep], results: list
 
 def _tell(results: Sequence[StepResult]) -> None:
     lines = list(render.run(results))
-    run_report.tell(lines)
+    run_report.emit(lines)
     if all(result.state == "nothing" for result in results):
         run_report.nothing_to_do()
     for line in lines:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from backupkit.restore.restore import Live, Restored, RestorePlan
     from backupkit.restore.staging import Source
     from backupkit.retention.prune import Pruned, PrunePlan
-    from backupkit.scheduling.planner import Due
+    from backupkit.scheduling.planner import DueRun
     from backupkit.scheduling.run import StepResult
     from backupkit.uploads.diff import Summary
     from backupkit.verify.verify import Verified, VerifiedFile
@@ -405,7 +405,7 @@ def _test_restore(one: TestRestore) -> Document:
     }
 
 
-def due(one: Due) -> Document:
+def due(one: DueRun) -> Document:
     """A run of the scheduler that is to come."""
     return {"task": one.task, "at": one.at, "why": one.why}
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.durations import ago
 from backupkit.model.names import shown
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from backupkit.restore.restore import Restored, RestorePlan
     from backupkit.retention.prune import Pruned, PrunePlan
     from backupkit.retention.rules import Policy, Verdict
-    from backupkit.scheduling.planner import Due
+    from backupkit.scheduling.planner import DueRun
     from backupkit.scheduling.run import StepResult
     from backupkit.sqlite.rows import Changes
     from backupkit.uploads.diff import Summary
@@ -77,7 +77,7 @@ def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
     note = shown(backup.flaws[0].text if backup.flaws else backup.trouble or metadata.note)
     made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S")
     revision = shown(metadata.schema_name.replace(", ", ",")) or "-"
-    size, adds = human(backup.size_bytes), human(backup.unique_bytes)
+    size, adds = format_bytes(backup.size_bytes), format_bytes(backup.unique_bytes)
     return backup.name, made, metadata.kind, size, adds, revision, state, note
 
 
@@ -99,7 +99,8 @@ def details(settings: Settings, backup: Backup) -> Iterator[str]:
     yield f"  made       {settings.local(metadata.created_at).isoformat(sep=' ')} ({_ago(metadata.created_at)})"
     yield f"  kind       {metadata.kind}{', pinned' if backup.pinned else ''}"
     yield from _known(settings, backup)
-    yield f"  size       {human(backup.size_bytes)}, of which {human(backup.unique_bytes)} are in no older backup"
+    unique = format_bytes(backup.unique_bytes)
+    yield f"  size       {format_bytes(backup.size_bytes)}, of which {unique} are in no older backup"
     looked_at = " (accepted)" if backup.accepted else ""
     yield from (f"  unusual    {shown(sentence)}{looked_at}" for sentence in metadata.anomalies)
     if metadata.note:
@@ -128,11 +129,11 @@ def _contents(metadata: Metadata) -> Iterator[str]:
         yield f"  code       {shown(where)}"
     if facts := metadata.database:
         engine = f"SQLite {facts.sqlite_version}, {facts.journal_mode}"
-        yield shown(f"  database   {metadata.database_file}, {human(facts.size)}, {engine}")
+        yield shown(f"  database   {metadata.database_file}, {format_bytes(facts.size)}, {engine}")
         yield from (f"    does not match its table: {shown(flaw)}" for flaw in facts.index_flaws)
         yield from (f"    {shown(name)}: {counted(rows, 'row')}" for name, rows in facts.rows.items())
     if uploads := metadata.uploads:
-        yield f"  uploads    {counted(uploads.files, 'file')}, {human(uploads.bytes)}"
+        yield f"  uploads    {counted(uploads.files, 'file')}, {format_bytes(uploads.bytes)}"
         yield from _links_out(uploads)
         yield from (f"    warning: {shown(warning)}" for warning in uploads.warnings)
     elif not metadata.uploads_included:
@@ -185,10 +186,11 @@ def made(created: Created) -> Iterator[str]:
     tables = counted(len(metadata.database.rows), "table")
     files = counted(metadata.uploads.files, "upload") if metadata.uploads else "no uploads"
     revision = f"revision {shown(metadata.schema_name)}" if metadata.schema_name else "no revision"
-    yield f"Backup {created.backup.name}: {human(created.backup.size_bytes)}, {tables}, {rows}, {files}, {revision}"
+    size = format_bytes(created.backup.size_bytes)
+    yield f"Backup {created.backup.name}: {size}, {tables}, {rows}, {files}, {revision}"
     yield f"  checked and on disk in {created.backup.path}"
     if metadata.linked_from:
-        yield f"  adds       {human(created.backup.unique_bytes)} to what {metadata.linked_from} has"
+        yield f"  adds       {format_bytes(created.backup.unique_bytes)} to what {metadata.linked_from} has"
     if metadata.uploads:
         yield from _links_out(metadata.uploads)
 
@@ -210,7 +212,7 @@ def plan(found: RestorePlan) -> Iterator[str]:
         yield from _rows_compared(found)
     if found.uploads:
         yield f"  uploads    {_changes(found.uploads)}"
-    needs = ", ".join(f"{human(needed)} in {folder}" for folder, needed in found.needs.items())
+    needs = ", ".join(f"{format_bytes(needed)} in {folder}" for folder, needed in found.needs.items())
     yield f"  space      {needs}"
     yield from (f"  note       {note}" for note in found.notes)
     if found.can_undo:
@@ -266,7 +268,7 @@ def _changes(summary: Summary) -> str:
         return "the same as in the backup"
     return (
         f"{summary.added:,} come back, {summary.changed:,} change, {summary.removed:,} are removed"
-        f" ({human(summary.bytes)} to copy)"
+        f" ({format_bytes(summary.bytes)} to copy)"
     )
 
 
@@ -338,13 +340,13 @@ def prune_plan(settings: Settings, found: PrunePlan) -> Iterator[str]:
 def _judged(settings: Settings, verdict: Verdict) -> tuple[str, ...]:
     backup, metadata = verdict.backup, verdict.backup.metadata
     made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S") if metadata else "-"
-    kind, size = (metadata.kind, human(backup.size_bytes)) if metadata else ("-", "-")
+    kind, size = (metadata.kind, format_bytes(backup.size_bytes)) if metadata else ("-", "-")
     return backup.name, made, kind, size, "keep" if verdict.keep else "REMOVE", shown(", ".join(verdict.reasons))
 
 
 def pruned(done: Pruned) -> Iterator[str]:
     """How much was removed."""
-    freed = human(sum(backup.unique_bytes for backup in done.removed))
+    freed = format_bytes(sum(backup.unique_bytes for backup in done.removed))
     yield f"Removed {counted(len(done.removed), 'backup')} ({freed})." if done.removed else "Nothing was removed."
 
 
@@ -371,7 +373,7 @@ def pulled(reach: Reach, done: Pulled) -> Iterator[str]:
     """What came back, and what to type next."""
     backup = done.backup
     came = "every byte compared" if done.fetched else "it was here already"
-    yield f"Pulled {backup.name} ({human(backup.size_bytes)}), {came}."
+    yield f"Pulled {backup.name} ({format_bytes(backup.size_bytes)}), {came}."
     yield f"  on disk in {backup.path}; put it back: {reach.tool(f'restore {backup.name}')}"
 
 
@@ -385,7 +387,7 @@ def remote_listing(settings: Settings, remote: str, found: list[RemoteBackup], h
             shown(one.name),
             settings.local(one.created_at).strftime("%Y-%m-%d %H:%M:%S"),
             shown(one.kind),
-            human(one.size_bytes),
+            format_bytes(one.size_bytes),
             shown(one.revision) or "-",
             "yes" if one.name in here else "no",
         )
@@ -443,7 +445,7 @@ def changed(done: Changed) -> Iterator[str]:
 
 def deleted(backup: Backup) -> Iterator[str]:
     """Which backup is gone."""
-    yield f"Deleted {backup.name} ({human(backup.size_bytes)})."
+    yield f"Deleted {backup.name} ({format_bytes(backup.size_bytes)})."
 
 
 def dumped(tables: int, rows: int, target: Path) -> Iterator[str]:
@@ -454,14 +456,15 @@ def dumped(tables: int, rows: int, target: Path) -> Iterator[str]:
 def exported(done: Exported) -> Iterator[str]:
     """What was exported, where it is, and whether it may be given away."""
     how = "encrypted" if done.encrypted else "not encrypted"
-    yield f"Exported {done.backup.name} to {done.path} ({human(done.size_bytes)}, {how}), every checksum compared."
+    size = format_bytes(done.size_bytes)
+    yield f"Exported {done.backup.name} to {done.path} ({size}, {how}), every checksum compared."
 
 
 def imported(reach: Reach, done: Imported) -> Iterator[str]:
     """What was imported, and what to type next."""
     backup = done.backup
     compared = "every checksum compared" if backup.state != "unchecked" else "unchecked"
-    yield f"Imported {backup.name} ({human(backup.size_bytes)}), {compared}."
+    yield f"Imported {backup.name} ({format_bytes(backup.size_bytes)}), {compared}."
     yield f"  on disk in {backup.path}; what it would change: {reach.tool(f'restore {backup.name} --dry-run')}"
 
 
@@ -497,7 +500,7 @@ def history(settings: Settings, found: Sequence[Operation], left_out: int) -> It
 def _operation_row(settings: Settings, one: Operation) -> tuple[str, ...]:
     started = settings.local(one.started_at).strftime("%Y-%m-%d %H:%M:%S")
     took = f"{one.duration_seconds:.1f} s" if one.duration_seconds is not None else "-"
-    size = human(one.size_bytes) if one.size_bytes is not None else "-"
+    size = format_bytes(one.size_bytes) if one.size_bytes is not None else "-"
     code = f" ({one.exit_code})" if one.exit_code else ""
     names = ", ".join(one.backups[:3]) + (f" and {len(one.backups) - 3} more" if len(one.backups) > 3 else "")
     what = "; ".join(shown(part) for part in (names, one.note, one.error, *one.warnings[:1]) if part)
@@ -519,7 +522,7 @@ def status(settings: Settings, found: Status) -> Iterator[str]:
     if numbers.free_bytes is not None:
         days = numbers.days_left
         lasts = "" if days is None else f", enough for {lasting(days)} at this rate"
-        yield f"  free       {human(numbers.free_bytes)}{lasts}"
+        yield f"  free       {format_bytes(numbers.free_bytes)}{lasts}"
     bug = ", with the WAL-reset bug (see doctor)" if numbers.sqlite_wal_reset_bug else ""
     yield f"  SQLite     {numbers.sqlite_version}{bug}"
 
@@ -529,7 +532,7 @@ def lasting(days: float) -> str:
     return "more than ten years" if days > _TEN_YEARS else counted(int(days), "day")
 
 
-def due(settings: Settings, found: Sequence[Due]) -> Iterator[str]:
+def due(settings: Settings, found: Sequence[DueRun]) -> Iterator[str]:
     """What a scheduler will do, the next first."""
     if not found:
         yield "Nothing is to be done by itself: see the settings enabled, automatic_daily and schedule."
@@ -547,8 +550,8 @@ def _kept_backups(settings: Settings, numbers: Numbers) -> Iterator[str]:
     if numbers.oldest_at and numbers.newest_at:
         days = (settings.local(moment).strftime("%Y-%m-%d") for moment in (numbers.oldest_at, numbers.newest_at))
         yield f"  made       {' to '.join(days)}"
-    sizes = f"{human(numbers.total_bytes)}, on disk {human(numbers.unique_bytes)}"
-    yield f"  size       {sizes}, growing by {human(numbers.growth_bytes_per_day)} a day"
+    sizes = f"{format_bytes(numbers.total_bytes)}, on disk {format_bytes(numbers.unique_bytes)}"
+    yield f"  size       {sizes}, growing by {format_bytes(numbers.growth_bytes_per_day)} a day"
 
 
 def _known_copies(settings: Settings, found: Copies) -> Iterator[str]:

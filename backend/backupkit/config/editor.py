@@ -115,7 +115,7 @@ def _change(folder: Path, contained: bool, name: str, before: str, after: str) -
 def _put(folder: Path, contained: bool, before: str, after: str) -> None:
     check_file(folder, after)
     path = folder / SETTINGS_FILE
-    with disk.alone_in(folder) as alone:
+    with disk.try_lock_dir(folder) as alone:
         if not alone or read_text(folder) != before:
             raise Locked(f"Another process is changing {path}; nothing was changed.", hint="Type it again.")
         if after != before:

@@ -10,7 +10,7 @@ MAX_BACKUPS = 20
 
 
 @dataclass(frozen=True)
-class Plain:
+class SingleFileConfig:
     """What is to be backed up and where to, paths absolute; `zone` is None for the machine's own, times in seconds."""
 
     database: Path

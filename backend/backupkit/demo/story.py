@@ -12,7 +12,7 @@ from pathlib import Path
 from backupkit.cli.render import counted
 from backupkit.demo.app import MIGRATIONS, Picture, ScratchApp, Writer, differences, last_visit, misplaced_visits
 from backupkit.demo.stage import CannotGoOn, Narrator, Stage, own_reach, scratch_folder
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.errors import BackupError, ExitCode
 from backupkit.repository import manifest
 
@@ -84,7 +84,7 @@ def _show_folder(narrator: Narrator, folder: Path) -> None:
 
 def _size(path: Path) -> str:
     if not path.is_dir():
-        return human(path.stat().st_size)
+        return format_bytes(path.stat().st_size)
     return counted(sum(one.is_file() and not one.is_symlink() for one in path.rglob("*")), "file")
 
 

@@ -181,7 +181,7 @@ def write_file(
 
 
 @contextlib.contextmanager
-def drafted(target: Path) -> Iterator[Path]:
+def atomic_file(target: Path) -> Iterator[Path]:
     """Where to write a new file, synced; it gets its name when the block ends, and nothing is left if that fails."""
     draft = target.with_name(f"{DRAFT_PREFIX}{target.name}")
     try:
@@ -245,7 +245,7 @@ def mounts() -> set[str]:
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[bool]:
+def try_lock_dir(folder: Path) -> Iterator[bool]:
     """Whether no other process is in such a block for that folder; the kernel's lock, which leaves nothing behind."""
     with Opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
         try:
@@ -279,7 +279,7 @@ def remove(path: Path) -> None:
         sync_folder(path.parent)
 
 
-def discard_tree(draft: Path, folder: Path) -> None:
+def remove_atomically(draft: Path, folder: Path) -> None:
     """Gone in one step as far as a reader can see: renamed to `draft` first, then removed.
 
     A folder of another user, which we could not empty, keeps its name: `PermissionError`.
@@ -329,7 +329,7 @@ def copy_file(
     with Opened(source, _FILE, within[0]) as original, Opened(target, _NEW, within[1]) as copied:
         size = copy_open(original, copied)
         if dressed:
-            dress_open(copied, os.fstat(original), owner)
+            set_attributes(copied, os.fstat(original), owner)
         return size
 
 
@@ -440,20 +440,20 @@ def give(path: Path, owner: tuple[int, int]) -> None:
         os.chown(path, *owner, follow_symlinks=False)
 
 
-def dress_open(handle: int, facts: os.stat_result, owner: tuple[int, int] | None = None) -> None:
+def set_attributes(handle: int, facts: os.stat_result, owner: tuple[int, int] | None = None) -> None:
     """Owner, mode and times of `facts` for what is open; the given owner instead, if one is given."""
     times = (facts.st_atime_ns, facts.st_mtime_ns)
-    furnish(handle, owner or (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), times)
+    set_owner_mode_times(handle, owner or (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), times)
 
 
-def dress_link(folder: int, name: str, owner: tuple[int, int], times: tuple[int, int]) -> None:
+def set_link_attributes(folder: int, name: str, owner: tuple[int, int], times: tuple[int, int]) -> None:
     """A link in an open folder gets owner (where we may say so) and times; what it points to is not touched."""
     if os.geteuid() == 0:
         os.chown(name, *owner, dir_fd=folder, follow_symlinks=False)
     os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
 
 
-def furnish(place: int | Path, owner: tuple[int, int], mode: int, times: tuple[int, int]) -> None:
+def set_owner_mode_times(place: int | Path, owner: tuple[int, int], mode: int, times: tuple[int, int]) -> None:
     """A file or folder gets owner (where we may say so), mode and times (of access and change, in ns)."""
     if os.geteuid() == 0:
         os.chown(place, *owner)  # first: it clears bits of the mode

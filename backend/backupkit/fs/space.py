@@ -16,7 +16,7 @@ def require(needed: int, folder: Path, what: str) -> None:
     wanted, free = with_margin(needed), disk.free_space(folder)
     if wanted > free:
         raise NoSpace(
-            f"{what} needs {human(wanted)} in {folder}, and {human(free)} are free; nothing was changed.",
+            f"{what} needs {format_bytes(wanted)} in {folder}, and {format_bytes(free)} are free; nothing was changed.",
             hint="Make room there: `list` shows the backups and their sizes.",
         )
 
@@ -26,7 +26,7 @@ def with_margin(needed: int) -> int:
     return int(needed * (1 + _SHARE)) + _FLOOR if needed else 0
 
 
-def human(size: float) -> str:
+def format_bytes(size: float) -> str:
     """Bytes as people read them: `12.3 MB`, powers of 1000."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if abs(size) < 1000:

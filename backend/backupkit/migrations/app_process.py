@@ -20,7 +20,7 @@ from pathlib import Path
 from backupkit.config.alembic_setup import app_python, ini_option
 from backupkit.config.settings import Settings
 from backupkit.fs import scratch
-from backupkit.model.events import Listener, Notice
+from backupkit.model.events import EventListener, Notice
 from backupkit.model.names import shown
 
 # Set while the toolkit runs the app's code: the guard in an app's env.py then makes no backup of its own.
@@ -198,8 +198,8 @@ def is_own_python(settings: Settings) -> bool:
     return python(settings) == [sys.executable]
 
 
-def say(lines: str, tell: Listener) -> None:
+def say(lines: str, emit: EventListener) -> None:
     """Each line that the app's code printed, as a notice."""
     for line in lines.splitlines():
         if line.strip():
-            tell(Notice(shown(line)))
+            emit(Notice(shown(line)))

@@ -16,7 +16,7 @@ from typing import Any
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings, load_settings
 from backupkit.migrations import app_process, version_table
-from backupkit.model.backup import Backup, Order
+from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.errors import SourceBroken
 from backupkit.sqlite import database
 
@@ -38,7 +38,7 @@ def back_up_before_upgrade(context: Any, url: object, app_dir: Path | None = Non
         return None
     if not _has_work(context, settings):
         return None
-    return create_backup(settings, Order(kind="pre_migration", note="before alembic upgrade", hold=True)).backup
+    return create_backup(settings, BackupRequest(kind="pre_migration", note="before alembic upgrade", hold=True)).backup
 
 
 def _has_work(context: Any, settings: Settings) -> bool:

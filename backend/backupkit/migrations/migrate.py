@@ -21,11 +21,11 @@ from backupkit.backup.make import make_backup
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, staging_area
 from backupkit.migrations import schema, upgrade, version_table
-from backupkit.model.backup import Backup, Migration, Order
+from backupkit.model.backup import Backup, BackupRequest, Migration
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.events import Listener, Notice, Step, Warned, silence
+from backupkit.model.events import EventListener, Notice, Step, Warned, silence
 from backupkit.repository import flags, store
-from backupkit.repository.operation import at_work
+from backupkit.repository.operation import locked_operation
 from backupkit.restore import journal, recovery, staging
 from backupkit.restore.journal import Journal
 from backupkit.restore.staging import Source, stage_database
@@ -47,7 +47,7 @@ class Migrated:
 def migrate(
     settings: Settings,
     revision: str = "head",
-    tell: Listener = silence,
+    emit: EventListener = silence,
     clock: Clock = utc_now,
     expect_loss: Collection[str] = (),
 ) -> Migrated | None:
@@ -59,32 +59,32 @@ def migrate(
     """
     refuse_overlap(settings)
     store.require(settings.dir)
-    with at_work(settings, f"migrate to {revision}", tell, clock) as work:
-        recovery.recover_under_lock(settings, work.tell)
-        pending = _pending(settings, revision, work.tell)
+    with locked_operation(settings, f"migrate to {revision}", emit, clock) as work:
+        recovery.recover_under_lock(settings, work.emit)
+        pending = _pending(settings, revision, work.emit)
         if not pending:
             return None
-        with staging.claimed(settings, work.tell):
-            done = _migrate(settings, revision, pending, expect_loss, work.handle, work.tell, clock)
+        with staging.claimed(settings, work.emit):
+            done = _migrate(settings, revision, pending, expect_loss, work.handle, work.emit, clock)
         work.concerning(done.backup, note=f"to {revision}, migrations: {len(pending)}")
         return done
 
 
-def _pending(settings: Settings, revision: str, tell: Listener) -> tuple[Migration, ...]:
+def _pending(settings: Settings, revision: str, emit: EventListener) -> tuple[Migration, ...]:
     """What will run; of an app's own command that is known only after it ran, on a copy."""
-    with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
-        if schema.tree_if_needed(settings, tell) is None:
-            return _found_by_trying(settings, moment, revision, tell)
-        return schema.steps_to(settings, version_table.of_live(settings, moment, tell), revision, tell)
+    with database.snapshot(settings.database, settings.busy_timeout, emit) as moment:
+        if schema.tree_if_needed(settings, emit) is None:
+            return _found_by_trying(settings, moment, revision, emit)
+        return schema.steps_to(settings, version_table.of_live(settings, moment, emit), revision, emit)
 
 
 def _found_by_trying(
-    settings: Settings, moment: sqlite3.Connection, revision: str, tell: Listener
+    settings: Settings, moment: sqlite3.Connection, revision: str, emit: EventListener
 ) -> tuple[Migration, ...]:
     with _scratch_copy(settings) as copy:
         database.copy(moment, copy)
         before = disk.hash_file(copy)
-        found = _migrated(settings, copy, revision, None, tell).found
+        found = _migrated(settings, copy, revision, None, emit).found
         if found.facts.sha256 == before:
             return ()
         was, now = app_migrations.applied(moment), _applied(copy)
@@ -104,17 +104,17 @@ def _migrate(
     pending: tuple[Migration, ...],
     expect_loss: Collection[str],
     handle: int,
-    tell: Listener,
+    emit: EventListener,
     clock: Clock,
 ) -> Migrated:
     note = f"before migrating to {revision}: {len(pending)} migration{'s' * (len(pending) != 1)}"
-    backup = make_backup(settings, Order(kind="pre_migration", note=note, hold=True), tell, clock).backup
+    backup = make_backup(settings, BackupRequest(kind="pre_migration", note=note, hold=True), emit, clock).backup
     started = time.monotonic()
-    rehearsed = _rehearse(settings, backup, revision, pending, tell)
+    rehearsed = _rehearse(settings, backup, revision, pending, emit)
     upgrade.refuse_loss(rehearsed, expect_loss)
     rehearsal_seconds, started = time.monotonic() - started, time.monotonic()
-    proof = _go_live(settings, backup, revision, rehearsed, handle, tell, clock)
-    metadata = store.trusted(backup)
+    proof = _go_live(settings, backup, revision, rehearsed, handle, emit, clock)
+    metadata = store.require_metadata(backup)
     return Migrated(
         backup=backup.name,
         migrations=pending,
@@ -126,11 +126,11 @@ def _migrate(
 
 
 def _rehearse(
-    settings: Settings, backup: Backup, revision: str, pending: tuple[Migration, ...], tell: Listener
+    settings: Settings, backup: Backup, revision: str, pending: tuple[Migration, ...], emit: EventListener
 ) -> upgrade.Rehearsed:
     with _scratch_copy(settings) as copy:
         disk.copy_file(backup.path / settings.database.name, copy)
-        return _migrated(settings, copy, revision, [one.revision for one in pending], tell)
+        return _migrated(settings, copy, revision, [one.revision for one in pending], emit)
 
 
 @contextlib.contextmanager
@@ -145,11 +145,11 @@ def _scratch_copy(settings: Settings) -> Iterator[Path]:
 
 
 def _migrated(
-    settings: Settings, copy: Path, revision: str, wanted: Collection[str] | None, tell: Listener
+    settings: Settings, copy: Path, revision: str, wanted: Collection[str] | None, emit: EventListener
 ) -> upgrade.Rehearsed:
-    tell(Step("Rehearsing the migration on a copy"))
+    emit(Step("Rehearsing the migration on a copy"))
     try:
-        return upgrade.migrate_copy(settings, copy, revision, wanted, tell)
+        return upgrade.migrate_copy(settings, copy, revision, wanted, emit)
     except upgrade.MigrationFailed as error:
         message = f"In the rehearsal on a copy, and so the live database was not touched: {error.message}"
         raise upgrade.MigrationFailed(message, error.hint) from error
@@ -161,21 +161,21 @@ def _go_live(
     revision: str,
     rehearsed: upgrade.Rehearsed,
     handle: int,
-    tell: Listener,
+    emit: EventListener,
     clock: Clock,
 ) -> database.Inspection:
     back = _prepare_way_back(settings, backup, clock)
-    tell(Step("Migrating the live database"))
+    emit(Step("Migrating the live database"))
     try:
-        upgrade.migrate_live(settings, revision, rehearsed.way, tell, handle)
+        upgrade.migrate_live(settings, revision, rehearsed.way, emit, handle)
         wanted = version_table.at(settings, rehearsed.found)
         proof = database.prove(settings.database, settings.busy_timeout, wanted, version_table.known(settings))
         flags.remember_restore(settings.dir, backup.name)
         journal.remove(settings.dir)
     except BaseException as error:
-        tell(Warned(f"The migration failed on the live database, and is taken back: {error}"))
-        recovery.finish(settings, back, tell, clock)
-        tell(Notice("The live database is as it was before the migration."))
+        emit(Warned(f"The migration failed on the live database, and is taken back: {error}"))
+        recovery.finish(settings, back, emit, clock)
+        emit(Notice("The live database is as it was before the migration."))
         raise
     staging.unstage(settings, back.id)
     return proof
@@ -183,7 +183,7 @@ def _go_live(
 
 def _prepare_way_back(settings: Settings, backup: Backup, clock: Clock) -> Journal:
     """The old database lies staged, and the journal says to put it back: whoever finds it undoes the migration."""
-    metadata = store.trusted(backup)
+    metadata = store.require_metadata(backup)
     source = Source(
         f"{backup.name} (a migration was interrupted)",
         backup.path / settings.database.name,

@@ -20,7 +20,7 @@ from backupkit.migrations.app_process import AppCodeFailed
 from backupkit.migrations.tree import Tree, read_plainly
 from backupkit.model.backup import GitFacts, Migration, SchemaVerdict
 from backupkit.model.errors import BackupError, Refused, SchemaMismatch
-from backupkit.model.events import Listener, silence
+from backupkit.model.events import EventListener, silence
 
 READING = 60  # seconds
 _CHILD = str(Path(alembic_child.__file__))
@@ -31,23 +31,23 @@ class CannotRead(BackupError):
     """The migrations cannot be read here; the hint says what that needs."""
 
 
-def classify(settings: Settings, revisions: tuple[str, ...], tell: Listener = silence) -> SchemaVerdict:
+def classify(settings: Settings, revisions: tuple[str, ...], emit: EventListener = silence) -> SchemaVerdict:
     """How these revisions stand to this code's heads, with the reason."""
     setup = settings.alembic
     if setup is None:
         return SchemaVerdict("no_migrations", revisions, (), reason=f"There is no {settings.alembic_ini}.")
     try:
-        return _judged(read(settings, tell), revisions)
+        return _judged(read(settings, emit), revisions)
     except CannotRead as error:
         return SchemaVerdict("unreadable", revisions, (), reason=error.message, needs=error.hint)
 
 
-def tree_if_needed(settings: Settings, tell: Listener = silence) -> Tree | None:
+def tree_if_needed(settings: Settings, emit: EventListener = silence) -> Tree | None:
     """The app's migrations; None where its own command migrates, and nothing can be read beforehand."""
     if settings.migrate_command and settings.alembic is None:
         return None
     try:
-        return read(settings, tell)
+        return read(settings, emit)
     except CannotRead:
         if not settings.migrate_command:
             raise
@@ -89,13 +89,13 @@ def refuse_unless_restorable(
     )
 
 
-def read(settings: Settings, tell: Listener = silence) -> Tree:
+def read(settings: Settings, emit: EventListener = silence) -> Tree:
     """The app's migrations; read again only where a file of theirs changed. `CannotRead` where that fails."""
     setup = _require(settings)
     key = (setup, settings.python)
     with _reading:
         if key not in _known or not _is_current(_known[key]):
-            _known[key] = _read(settings, setup, tell)
+            _known[key] = _read(settings, setup, emit)
         return _known[key]
 
 
@@ -110,9 +110,9 @@ def _is_current(tree: Tree) -> bool:
         return False
 
 
-def _read(settings: Settings, setup: AlembicSetup, tell: Listener) -> Tree:
+def _read(settings: Settings, setup: AlembicSetup, emit: EventListener) -> Tree:
     configuration = tuple((str(file), os.stat(file).st_mtime_ns) for file in (setup.ini, setup.toml) if file)
-    tree = read_plainly(setup) or _read_by_running(settings, setup, tell)
+    tree = read_plainly(setup) or _read_by_running(settings, setup, emit)
     if not tree.heads:
         raise CannotRead(
             f"{setup.file} leads to no migration.", hint="Set BACKUP_ALEMBIC_INI to the one that the app uses."
@@ -120,9 +120,9 @@ def _read(settings: Settings, setup: AlembicSetup, tell: Listener) -> Tree:
     return replace(tree, files=(*configuration, *tree.files))
 
 
-def _read_by_running(settings: Settings, setup: AlembicSetup, tell: Listener) -> Tree:
+def _read_by_running(settings: Settings, setup: AlembicSetup, emit: EventListener) -> Tree:
     try:
-        answer = ask(settings, {"action": "read"}, tell)
+        answer = ask(settings, {"action": "read"}, emit)
     except AppCodeFailed as error:
         raise _cannot_read(settings, setup, error) from error
     return Tree(
@@ -142,21 +142,21 @@ def _cannot_read(settings: Settings, setup: AlembicSetup, error: AppCodeFailed) 
 
 
 def steps_to(
-    settings: Settings, revisions: tuple[str, ...], target: str, tell: Listener = silence
+    settings: Settings, revisions: tuple[str, ...], target: str, emit: EventListener = silence
 ) -> tuple[Migration, ...]:
     """The migrations that `alembic upgrade TARGET` would run from these revisions, oldest first.
 
     Raises `Refused` for a target that Alembic does not know or that lies behind, `SchemaMismatch` for revisions that
     this code does not know, `CannotRead`.
     """
-    tree = read(settings, tell)
+    tree = read(settings, emit)
     refuse_unless_restorable(_judged(tree, revisions), (), None)
     if target == "head" and tree.target == "heads":
         raise Refused(f"There are {len(tree.heads)} heads: {', '.join(tree.heads)}.", hint="`migrate heads`")
     if target in ("head", "heads"):
         return tree.missing_from(revisions)
     try:
-        answer = ask(settings, {"action": "read", "revisions": revisions, "target": target}, tell)
+        answer = ask(settings, {"action": "read", "revisions": revisions, "target": target}, emit)
     except AppCodeFailed as error:
         raise _cannot_read(settings, _require(settings), error) from error
     if refusal := answer.get("refusal"):
@@ -192,12 +192,12 @@ def _require(settings: Settings) -> AlembicSetup:
     return settings.alembic
 
 
-def ask(settings: Settings, request: dict[str, Any], tell: Listener) -> dict[str, Any]:
+def ask(settings: Settings, request: dict[str, Any], emit: EventListener) -> dict[str, Any]:
     """The child's answer about the migrations; it is led to a database that is not there, not to the live one."""
     with app_process.workshop(settings, None) as shop:
         # Looking leaves nothing behind: no bytecode in the app's folder either.
         environment = {**shop.environment, "PYTHONDONTWRITEBYTECODE": "1"}
-        return answer_of(settings, request, environment, READING, tell)
+        return answer_of(settings, request, environment, READING, emit)
 
 
 def answer_of(
@@ -205,7 +205,7 @@ def answer_of(
     request: dict[str, Any],
     environment: dict[str, str],
     timeout: float,
-    tell: Listener,
+    emit: EventListener,
     lock: int | None = None,
 ) -> dict[str, Any]:
     """What the child answered. What the app's code printed is told; `AppCodeFailed` where it raised."""
@@ -220,7 +220,7 @@ def answer_of(
     command = [*app_process.python(settings), _CHILD, json.dumps(whole)]
     done = app_process.run(command, setup.folder, environment, timeout, lock)
     lines = done.out.splitlines()
-    app_process.say("\n".join(one for one in lines if not one.startswith(alembic_child.MARK)), tell)
+    app_process.say("\n".join(one for one in lines if not one.startswith(alembic_child.MARK)), emit)
     answers = [one.removeprefix(alembic_child.MARK) for one in lines if one.startswith(alembic_child.MARK)]
     answer: dict[str, Any] = json.loads(answers[-1]) if answers else {"error": done.last_words}
     if "error" in answer:

@@ -16,7 +16,7 @@ from backupkit.migrations import alembic_child, app_process, loss, schema, versi
 from backupkit.migrations.app_process import AppCodeFailed, Ended, Workshop
 from backupkit.migrations.loss import Loss
 from backupkit.model.errors import BackupError, Refused, SourceUnreadable
-from backupkit.model.events import Listener, silence
+from backupkit.model.events import EventListener, silence
 from backupkit.model.names import shown
 from backupkit.sqlite import database
 
@@ -46,7 +46,7 @@ class Rehearsed:
 
 
 def migrate_copy(
-    settings: Settings, copy: Path, target: str, wanted: Iterable[str] | None = None, tell: Listener = silence
+    settings: Settings, copy: Path, target: str, wanted: Iterable[str] | None = None, emit: EventListener = silence
 ) -> Rehearsed:
     """The copy is at the target, sound and one file; the live database was not opened, or `MigrationFailed`.
 
@@ -54,7 +54,7 @@ def migrate_copy(
     """
     filled, version = loss.measure(copy), _schema_version(settings)
     with app_process.workshop(settings, copy) as shop:
-        way = _upgrade(settings, shop, target, alembic_child.WAYS, tell)
+        way = _upgrade(settings, shop, target, alembic_child.WAYS, emit)
     if version is not None and _schema_version(settings) not in (version, None):
         raise MigrationFailed(
             f"The migration changed the live database {settings.database} while a copy was to be migrated.",
@@ -83,13 +83,15 @@ def refuse_loss(rehearsed: Rehearsed, expected: Collection[str]) -> None:
     raise LossRefused(f"The migration loses data: {text}{more}. Nothing was changed.", hint)
 
 
-def migrate_live(settings: Settings, target: str, way: str, tell: Listener = silence, lock: int | None = None) -> None:
+def migrate_live(
+    settings: Settings, target: str, way: str, emit: EventListener = silence, lock: int | None = None
+) -> None:
     """The live database is at the target, led to in the way that did it in the rehearsal; or `MigrationFailed`.
 
     `lock` is handed on, so that the lock lasts as long as the migration does even where this process is killed.
     """
     with app_process.workshop(settings, settings.database) as shop:
-        _upgrade(settings, shop, target, (way,), tell, lock)
+        _upgrade(settings, shop, target, (way,), emit, lock)
 
 
 def _upgrade(
@@ -97,12 +99,12 @@ def _upgrade(
     shop: Workshop,
     target: str,
     ways: tuple[str, ...],
-    tell: Listener,
+    emit: EventListener,
     lock: int | None = None,
 ) -> str:
     try:
         if command := _command(settings, target):
-            _run(settings, command, shop, tell, lock)
+            _run(settings, command, shop, emit, lock)
             return ways[0]
         request = {
             "action": "upgrade",
@@ -111,7 +113,7 @@ def _upgrade(
             "ways": ways,
             "x": [shop.target.filled(one) for one in settings.alembic_x],
         }
-        answer = schema.answer_of(settings, request, shop.environment, settings.migrate_timeout, tell, lock)
+        answer = schema.answer_of(settings, request, shop.environment, settings.migrate_timeout, emit, lock)
         return str(answer["way"])
     except AppCodeFailed as error:
         hint = _POINT if error.is_refused else "Mend that migration, then try again."
@@ -130,10 +132,10 @@ def _command(settings: Settings, target: str) -> list[str]:
     return [*settings.alembic.runs, "upgrade", target] if settings.alembic and settings.alembic.runs else []
 
 
-def _run(settings: Settings, command: list[str], shop: Workshop, tell: Listener, lock: int | None) -> None:
+def _run(settings: Settings, command: list[str], shop: Workshop, emit: EventListener, lock: int | None) -> None:
     folder = settings.alembic.folder if settings.alembic and not settings.migrate_command else settings.app_dir
     done = app_process.run(command, folder, shop.environment, settings.migrate_timeout, lock)
-    app_process.say(done.out, tell)
+    app_process.say(done.out, emit)
     if done.code:
         raise AppCodeFailed(_own_error(done), is_refused=alembic_child.REFUSAL in done.err)
 

@@ -17,7 +17,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk
 from backupkit.migrations import alembic_child, app_process, schema
 from backupkit.migrations.app_process import AppCodeFailed
-from backupkit.model.events import Listener, silence
+from backupkit.model.events import EventListener, silence
 from backupkit.model.names import shown
 from backupkit.repository.flags import STATE_FOLDER
 from backupkit.sqlite import database
@@ -26,15 +26,15 @@ from backupkit.sqlite.database import VERSION_TABLE, Inspection
 _FILE = "version_table.json"
 
 
-def at(settings: Settings, found: Inspection, tell: Listener = silence) -> tuple[str, ...]:
+def at(settings: Settings, found: Inspection, emit: EventListener = silence) -> tuple[str, ...]:
     """The revisions that the database is at, in the table that env.py names; none for an unversioned one.
 
     Raises `CannotRead` where several tables may be meant, and env.py cannot be asked.
     """
-    return found.versions.get(name_of(settings, found.versions, tell), ())
+    return found.versions.get(name_of(settings, found.versions, emit), ())
 
 
-def name_of(settings: Settings, candidates: Mapping[str, tuple[str, ...]], tell: Listener = silence) -> str:
+def name_of(settings: Settings, candidates: Mapping[str, tuple[str, ...]], emit: EventListener = silence) -> str:
     """The table's name; the candidates are those of its shape that a database has."""
     if settings.version_table:
         return settings.version_table
@@ -43,15 +43,15 @@ def name_of(settings: Settings, candidates: Mapping[str, tuple[str, ...]], tell:
         return VERSION_TABLE
     table = _recall(settings, setup)
     if table is None:
-        table = _ask(settings, candidates, tell)
+        table = _ask(settings, candidates, emit)
         _remember(settings, setup, table)
     return table
 
 
-def of_live(settings: Settings, moment: sqlite3.Connection, tell: Listener = silence) -> tuple[str, ...]:
+def of_live(settings: Settings, moment: sqlite3.Connection, emit: EventListener = silence) -> tuple[str, ...]:
     """`at` for the live database."""
     found = database.versions(moment)
-    return found.get(name_of(settings, found, tell), ())
+    return found.get(name_of(settings, found, emit), ())
 
 
 def known(settings: Settings) -> str:
@@ -60,10 +60,10 @@ def known(settings: Settings) -> str:
     return settings.version_table or (setup and _recall(settings, setup)) or VERSION_TABLE
 
 
-def _ask(settings: Settings, candidates: Mapping[str, tuple[str, ...]], tell: Listener) -> str:
+def _ask(settings: Settings, candidates: Mapping[str, tuple[str, ...]], emit: EventListener) -> str:
     names = ", ".join(map(shown, sorted(candidates)))
     try:
-        answer = _answer(settings, tell)
+        answer = _answer(settings, emit)
     except AppCodeFailed as error:
         raise schema.CannotRead(
             f"The database has tables of revisions ({names}), and env.py could not be asked for its own: {error}.",
@@ -77,7 +77,7 @@ def _ask(settings: Settings, candidates: Mapping[str, tuple[str, ...]], tell: Li
     return str(answer.get("table") or VERSION_TABLE)
 
 
-def _answer(settings: Settings, tell: Listener) -> Mapping[str, object]:
+def _answer(settings: Settings, emit: EventListener) -> Mapping[str, object]:
     with app_process.workshop(settings, None) as shop:
         request = {
             "action": "version_table",
@@ -85,7 +85,7 @@ def _answer(settings: Settings, tell: Listener) -> Mapping[str, object]:
             "ways": alembic_child.WAYS,
             "x": [shop.target.filled(one) for one in settings.alembic_x],
         }
-        return schema.answer_of(settings, request, shop.environment, schema.READING, tell)
+        return schema.answer_of(settings, request, shop.environment, schema.READING, emit)
 
 
 _told: dict[str, str] = {}  # what was answered in this process, by the stamps of the files

@@ -185,7 +185,7 @@ class Backup:
 
 
 @dataclass(frozen=True)
-class Order:
+class BackupRequest:
     """What is asked of a backup to be made. `hold` pins it until the next good one, `pin` until it is unpinned."""
 
     name: str | None = None

@@ -61,7 +61,7 @@ class Finished:
 
 
 Event = Step | Progress | Notice | Warned | Waiting | StillWaiting | Finished
-Listener = Callable[[Event], None]
+EventListener = Callable[[Event], None]
 
 
 def silence(_event: Event) -> None:
@@ -71,12 +71,12 @@ def silence(_event: Event) -> None:
 class Together:
     """One step that several threads advance: what each has done is added up, in bytes."""
 
-    def __init__(self, tell: Listener, step: Step) -> None:
-        self._tell, self._lock = tell, threading.Lock()
+    def __init__(self, emit: EventListener, step: Step) -> None:
+        self._tell, self._lock = emit, threading.Lock()
         self._done: dict[int, int] = {}
-        tell(step)
+        emit(step)
 
-    def part(self, size: int = 1) -> Listener:
+    def part(self, size: int = 1) -> EventListener:
         """A listener for one of them, whose units are of `size` bytes; its own steps are not told."""
         number = len(self._done)
         self._done[number] = 0
@@ -92,12 +92,12 @@ class Together:
         return listen
 
 
-def collecting(tell: Listener, warnings: list[str]) -> Listener:
+def collecting(emit: EventListener, warnings: list[str]) -> EventListener:
     """A listener that passes everything on, and keeps the warnings for the result."""
 
     def listen(event: Event) -> None:
         if isinstance(event, Warned):
             warnings.append(event.text)
-        tell(event)
+        emit(event)
 
     return listen

@@ -22,7 +22,7 @@ from backupkit.model.backup import Metadata
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import span
 from backupkit.model.errors import BackupError
-from backupkit.model.events import Listener, Step, silence
+from backupkit.model.events import EventListener, Step, silence
 from backupkit.model.names import shown
 from backupkit.remotes import listing_cache, restic
 from backupkit.remotes.probe import try_remotes
@@ -48,7 +48,7 @@ class Finding:
     mend: str = ""
 
 
-def examine(settings: Settings, tell: Listener = silence, clock: Clock = utc_now) -> list[Finding]:
+def examine(settings: Settings, emit: EventListener = silence, clock: Clock = utc_now) -> list[Finding]:
     """Everything that can be looked at from here, in the order in which it is needed; the remotes are asked too."""
     looks = (
         _database,
@@ -68,7 +68,7 @@ def examine(settings: Settings, tell: Listener = silence, clock: Clock = utc_now
         _variables,
         partial(_clock, now=clock()),
         partial(_scheduler, now=clock()),
-        partial(_remotes, tell=tell),
+        partial(_remotes, emit=emit),
     )
     return [finding for look in looks for finding in _safely(look(settings))]
 
@@ -87,7 +87,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     with database.snapshot(live, min(settings.busy_timeout, 5)) as moment:
         found = database.look(moment)
     yield Finding(
-        "fine", f"The database {live} is readable: {space.human(found.facts.size)}, {found.facts.journal_mode}."
+        "fine", f"The database {live} is readable: {space.format_bytes(found.facts.size)}, {found.facts.journal_mode}."
     )
     if not os.access(live, os.W_OK) or not os.access(live.parent, os.W_OK):
         owner = ":".join(map(str, disk.owner_of(live.parent)))
@@ -109,7 +109,7 @@ def _uploads(settings: Settings) -> Iterator[Finding]:
     walk.require(settings.uploads)
     selected = selection.of(settings)
     files, size = walk.measure(settings.uploads, selected.leaves_out)
-    yield Finding("fine", f"The uploads {settings.uploads} are readable, files: {files}, {space.human(size)}.")
+    yield Finding("fine", f"The uploads {settings.uploads} are readable, files: {files}, {space.format_bytes(size)}.")
     if selected.met:
         names = ", ".join(shown(path) for path in sorted(selected.met))
         yield Finding("note", f"The database or the backups are in the uploads folder, and are no uploads: {names}.")
@@ -148,7 +148,7 @@ def _backups(settings: Settings) -> Iterator[Finding]:
     store.require(settings.dir)
     free, found = disk.free_space(settings.dir), store.all_backups(settings)
     yield Finding(
-        "fine", f"The backups folder {settings.dir} has room: {space.human(free)} free, backups: {len(found)}."
+        "fine", f"The backups folder {settings.dir} has room: {space.format_bytes(free)} free, backups: {len(found)}."
     )
     for backup in found:
         if backup.state == "damaged":
@@ -317,12 +317,12 @@ def _sound(settings: Settings) -> list[Metadata]:
     return [one.metadata for one in found if one.metadata and one.state != "damaged"]
 
 
-def _remotes(settings: Settings, tell: Listener) -> Iterator[Finding]:
+def _remotes(settings: Settings, emit: EventListener) -> Iterator[Finding]:
     if not settings.remotes:
         mend = "a table [remotes.NAME] in backup.toml"
         yield Finding("note", "There are no copies elsewhere: no remote is set up.", mend)
         return
-    tell(Step("Asking the remotes"))
+    emit(Step("Asking the remotes"))
     for name, failure in try_remotes(settings).items():
         table = settings.remotes[name]
         if failure:

@@ -11,7 +11,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
 from backupkit.retention.prune import PrunePlan, plan_prune
 from backupkit.scheduling.agenda import next_runs
-from backupkit.scheduling.planner import Due
+from backupkit.scheduling.planner import DueRun
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Preview:
     """
 
     settings: Settings
-    runs: Sequence[Due]
+    runs: Sequence[DueRun]
     is_at_work: bool
     prune: PrunePlan
     troubles: Mapping[str, Refused]

@@ -16,7 +16,7 @@ from backupkit.repository import store
 from backupkit.retention import rules
 from backupkit.retention.rules import Policy
 from backupkit.scheduling import planner
-from backupkit.scheduling.planner import Due
+from backupkit.scheduling.planner import DueRun
 
 DEFAULT_FILE = "report.html"
 SIGNATURE = b'<meta name="generator" content="backupkit report'
@@ -30,7 +30,7 @@ class Report:
     status: Status
     overview: Overview
     backups: tuple[Backup, ...]
-    runs: tuple[Due, ...]
+    runs: tuple[DueRun, ...]
     is_scheduled: bool
     policy: Policy
 
@@ -48,7 +48,7 @@ def report(settings: Settings, clock: Clock = utc_now) -> Report:
     )
 
 
-def _runs(settings: Settings, facts: Facts) -> tuple[Due, ...]:
+def _runs(settings: Settings, facts: Facts) -> tuple[DueRun, ...]:
     past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now)
     return tuple(planner.upcoming(settings, replace(past, seed=facts.scheduler_seed or ""), facts.now, _RUNS))
 

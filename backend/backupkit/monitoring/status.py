@@ -288,7 +288,7 @@ def _space(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reaso
         return
     last = _last_whole(settings, facts) or _last(settings, facts)
     if last and free < space.with_margin(last.size_bytes):
-        room = f"{space.human(free)} are free, and the last one has {space.human(last.size_bytes)}"
+        room = f"{space.format_bytes(free)} are free, and the last one has {space.format_bytes(last.size_bytes)}"
         yield Reason("critical", f"There is no room for another backup in {settings.dir}: {room}.", mend)
     elif numbers.days_left is not None and numbers.days_left < settings.warning_free_days:
         level: Level = "critical" if numbers.days_left < settings.critical_free_days else "warning"

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from backupkit.model.backup import Metadata
 from backupkit.model.documents import Document
-from backupkit.model.events import Listener
+from backupkit.model.events import EventListener
 
 KEEPS_NO_OWNERS = "The remote {name} keeps no owners, modes and times: what is pulled from it has lost them."
 
@@ -57,16 +57,16 @@ class Remote(Protocol):
     def list(self) -> list[RemoteBackup]:
         """The complete backups of this app there, newest first."""
 
-    def push(self, backup: Path, metadata: Metadata, tell: Listener) -> None:
+    def push(self, backup: Path, metadata: Metadata, emit: EventListener) -> None:
         """The backup is there, complete. Done twice it does nothing; cut short it is not visible there."""
 
-    def pull(self, name: str, target: Path, tell: Listener) -> None:
+    def pull(self, name: str, target: Path, emit: EventListener) -> None:
         """The backup's files are in the empty folder `target`, unchecked."""
 
     def remove(self, names: Sequence[str]) -> None:
         """None of these backups is there any more; the first go first. Done twice it does nothing."""
 
-    def verify(self, tell: Listener) -> None:
+    def verify(self, emit: EventListener) -> None:
         """All that the remote can check by itself is sound; `Damaged` says what is not."""
 
 
@@ -82,5 +82,5 @@ class Preparable(Protocol):
 class Tidying(Protocol):
     """A remote where room is given back in one go, after backups were removed."""
 
-    def tidy(self, tell: Listener) -> None:
+    def tidy(self, emit: EventListener) -> None:
         """The room of what was removed is free."""

@@ -20,7 +20,7 @@ from backupkit.fs import attributes, disk, space, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata
 from backupkit.model.errors import Damaged, NoSpace, RemoteAway, RemoteFailed
-from backupkit.model.events import Listener, Notice, Progress, Step
+from backupkit.model.events import EventListener, Notice, Progress, Step
 from backupkit.model.names import shown
 from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, KEEPS_NO_OWNERS, RemoteBackup
 from backupkit.repository import integrity, manifest, store
@@ -78,7 +78,7 @@ class FolderRemote:
             found = [one for name in names for one in self._described(name)]
         return sorted(found, key=lambda one: (one.created_at, one.name), reverse=True)
 
-    def push(self, backup: Path, metadata: Metadata, tell: Listener) -> None:
+    def push(self, backup: Path, metadata: Metadata, emit: EventListener) -> None:
         there = self.list()
         if any(one.name == backup.name and one.created_at == metadata.created_at for one in there):
             return
@@ -91,9 +91,9 @@ class FolderRemote:
                 )
             self._clear_drafts(but=draft)
             earlier = self._path / there[0].name if there else None
-            copy = _Copy(backup, draft, earlier, tell, self.name)
+            copy = _Copy(backup, draft, earlier, emit, self.name)
             size = sum(entry.facts.st_size for entry in tree.walk(backup) if entry.form == "file")
-            tell(Step(f"Copying {backup.name} to {self.name}", size))
+            emit(Step(f"Copying {backup.name} to {self.name}", size))
             try:
                 copy.make(manifest.sound_checksums(backup) if manifest.has_checksums(backup) else {})
             except Damaged:
@@ -105,13 +105,13 @@ class FolderRemote:
                 ) from error
             disk.publish(draft, final)
 
-    def pull(self, name: str, target: Path, tell: Listener) -> None:
+    def pull(self, name: str, target: Path, emit: EventListener) -> None:
         source = self._path / name
         self.check()
         with self._failing():
             size = sum(entry.facts.st_size for entry in tree.walk(source) if entry.form == "file")
-            tell(Step(f"Copying {name} from {self.name}", size))
-            _Copy(source, target, None, tell, self.name).make({})
+            emit(Step(f"Copying {name} from {self.name}", size))
+            _Copy(source, target, None, emit, self.name).make({})
 
     def remove(self, names: Sequence[str]) -> None:
         self.check()
@@ -119,18 +119,18 @@ class FolderRemote:
             for name in names:
                 disk.remove_tree(self._draft(name))
                 if os.path.lexists(self._path / name):
-                    disk.discard_tree(self._draft(name), self._path / name)
+                    disk.remove_atomically(self._draft(name), self._path / name)
 
-    def verify(self, tell: Listener) -> None:
+    def verify(self, emit: EventListener) -> None:
         self.check()
         with self._failing():
             names = sorted(name for name in os.listdir(self._path) if store.is_backup(self._path / name))
             digests = integrity.Digests(lambda _count: None)
-            tell(Step(f"Verifying {self.name}", len(names), "files"))
+            emit(Step(f"Verifying {self.name}", len(names), "files"))
             bad = []
             for number, name in enumerate(names, 1):
                 bad += [f"{name}: {text}" for text in self._flaws(name, digests)]
-                tell(Progress(number))
+                emit(Progress(number))
         if bad:
             more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
             raise Damaged(
@@ -196,8 +196,8 @@ class FolderRemote:
 class _Copy:
     """A backup copied, file by file; what lies in the draft already and is right is not copied again."""
 
-    def __init__(self, source: Path, draft: Path, earlier: Path | None, tell: Listener, name: str) -> None:
-        self.source, self.draft, self.earlier, self.tell, self.name = source, draft, earlier, tell, name
+    def __init__(self, source: Path, draft: Path, earlier: Path | None, emit: EventListener, name: str) -> None:
+        self.source, self.draft, self.earlier, self.emit, self.name = source, draft, earlier, emit, name
         self._keeper, self._apart = Keeper(), 0
         # By inode: where the copy of a file with several names is, and which of the earlier copies stand in the draft.
         self._named: dict[int, str] = {}
@@ -233,14 +233,14 @@ class _Copy:
                 wanted = checksums.get(entry.path, "")
                 self._file(entry, wanted, bool(wanted) and known.get(entry.path) == wanted)
                 done += entry.facts.st_size
-                self.tell(Progress(done))
+                self.emit(Progress(done))
         for entry in reversed(folders):
             self._dress(entry, self._to.go(entry.path))
         self._tell_of_lost()
 
     def _tell_of_lost(self) -> None:
         if lost := self._keeper.lost + self._apart:
-            self.tell(Notice(KEEPS_NO_ATTRIBUTES.format(name=self.name, lost=lost)))
+            self.emit(Notice(KEEPS_NO_ATTRIBUTES.format(name=self.name, lost=lost)))
 
     def _folder(self, entry: tree.Entry) -> None:
         with self._to.of(entry.path) as (folder, name), contextlib.suppress(FileExistsError):
@@ -329,11 +329,11 @@ class _Copy:
         with self._to.of(entry.path) as (folder, name):
             os.symlink(entry.target, name, dir_fd=folder)
             with self._keeping_what_it_can(entry):
-                disk.dress_link(folder, name, *_owner_and_times(entry.facts))
+                disk.set_link_attributes(folder, name, *_owner_and_times(entry.facts))
 
     def _dress(self, entry: tree.Entry, handle: int) -> None:
         with self._keeping_what_it_can(entry):
-            disk.dress_open(handle, entry.facts)
+            disk.set_attributes(handle, entry.facts)
         if _is_upload(entry):
             self._keeper.give(handle, _attributes(self._from, entry), entry.path)
 
@@ -345,7 +345,7 @@ class _Copy:
             if error.errno not in _NOT_KEPT:
                 raise
             if entry.path == "":  # said once: the last that is dressed
-                self.tell(Notice(KEEPS_NO_OWNERS.format(name=self.name)))
+                self.emit(Notice(KEEPS_NO_OWNERS.format(name=self.name)))
 
     def _clear(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError), self._to.of(path) as (folder, name):

@@ -20,7 +20,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, own_folder
 from backupkit.model import documents
 from backupkit.model.backup import Backup
-from backupkit.model.events import Listener
+from backupkit.model.events import EventListener
 from backupkit.remotes.base import RemoteBackup, remote_document
 from backupkit.repository import lock
 from backupkit.repository.flags import STATE_FOLDER
@@ -78,12 +78,12 @@ def holders(settings: Settings, backup: Backup) -> list[str]:
 
 
 @contextlib.contextmanager
-def one_at_a_time(backups: Path, remote: str, command: str, timeout: float, tell: Listener) -> Iterator[None]:
+def one_at_a_time(backups: Path, remote: str, command: str, timeout: float, emit: EventListener) -> Iterator[None]:
     """No other run of this machine works on the remote; backups and restores go on meanwhile. Raises `Locked`."""
     names = _folder(remote)
     with (
         own_folder.made(backups, *names) as folder,
-        lock.held(folder, command, timeout, tell, backups.joinpath(*names)),
+        lock.held(folder, command, timeout, emit, backups.joinpath(*names)),
     ):
         yield
 

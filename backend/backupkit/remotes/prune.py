@@ -5,13 +5,13 @@ from __future__ import annotations
 from backupkit.config.settings import Settings
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
-from backupkit.model.events import Listener, Step, Warned, silence
+from backupkit.model.events import EventListener, Step, Warned, silence
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import Tidying
 from backupkit.remotes.kinds import open_remote
 from backupkit.remotes.pull import list_remote
 from backupkit.remotes.push import as_backup, policy_of
-from backupkit.remotes.retry import patiently
+from backupkit.remotes.retry import retry_while_locked
 from backupkit.repository import store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules
@@ -19,7 +19,9 @@ from backupkit.retention.prune import Pruned, PrunePlan, check_counted_on, plan_
 from backupkit.retention.rules import Known
 
 
-def plan_remote_prune(settings: Settings, remote: str, tell: Listener = silence, clock: Clock = utc_now) -> PrunePlan:
+def plan_remote_prune(
+    settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now
+) -> PrunePlan:
     """Which backups would be removed there now, which not, and why. `Refused` where it has no rules of its own."""
     open_remote(settings, remote)
     table = settings.remotes[remote]
@@ -29,7 +31,7 @@ def plan_remote_prune(settings: Settings, remote: str, tell: Listener = silence,
             hint=f"Set keep_daily or the like in [remotes.{remote}].",
         )
     here = {one.name: one for one in store.all_backups(settings)}
-    found = [as_backup(remote, one, here.get(one.name)) for one in list_remote(settings, remote, tell, clock)]
+    found = [as_backup(remote, one, here.get(one.name)) for one in list_remote(settings, remote, emit, clock)]
     known = Known(app_id=settings.app_id, now=clock(), zone=settings.zone)
     decision = rules.decide(policy_of(table), found, known)
     stopped = decision.stopped or plan_prune(settings, clock).stopped  # while the newest here is in doubt, too
@@ -45,32 +47,32 @@ def prune_remote(
     remote: str,
     plan: PrunePlan,
     force: bool = False,
-    tell: Listener = silence,
+    emit: EventListener = silence,
     clock: Clock = utc_now,
 ) -> Pruned:
     """What the plan shows is removed there, the oldest first, and nothing else. Raises `Refused` beyond the limit."""
     refuse_many(plan, force)
-    doubt = (check_counted_on(settings, tell, clock) or plan_prune(settings, clock).stopped) if plan.removals else ""
+    doubt = (check_counted_on(settings, emit, clock) or plan_prune(settings, clock).stopped) if plan.removals else ""
     if doubt:
         warned = Warned(f"Nothing is removed: {doubt.rstrip('.')}.")
-        tell(warned)
+        emit(warned)
         return Pruned(warnings=(warned.text,))
     going = tuple(reversed(plan.removals))
     names = [backup.name for backup in going]
-    with recorded(settings, "prune", tell, clock) as work:
+    with recorded(settings, "prune", emit, clock) as work:
         work.concerning(note=f"on {remote}")
         if names:
-            with listing_cache.one_at_a_time(settings.dir, remote, "prune", settings.lock_timeout, work.tell):
-                _remove(settings, remote, names, work.tell)
+            with listing_cache.one_at_a_time(settings.dir, remote, "prune", settings.lock_timeout, work.emit):
+                _remove(settings, remote, names, work.emit)
         work.concerning(*names)
-    list_remote(settings, remote, tell, clock)
+    list_remote(settings, remote, emit, clock)
     return Pruned(going)
 
 
-def _remove(settings: Settings, remote: str, names: list[str], tell: Listener) -> None:
+def _remove(settings: Settings, remote: str, names: list[str], emit: EventListener) -> None:
     """In one go, since some remotes are written anew for it; and their room is free afterwards."""
     opened, seconds = open_remote(settings, remote), settings.remotes[remote].retry_for
-    tell(Step(f"Removing from {remote}: {len(names)}"))
-    patiently(lambda: opened.remove(names), seconds, tell)
+    emit(Step(f"Removing from {remote}: {len(names)}"))
+    retry_while_locked(lambda: opened.remove(names), seconds, emit)
     if isinstance(opened, Tidying):
-        patiently(lambda: opened.tidy(tell), seconds, tell)
+        retry_while_locked(lambda: opened.tidy(emit), seconds, emit)

@@ -15,15 +15,15 @@ from backupkit.fs import attributes, disk, space, tree
 from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
-from backupkit.model.events import Listener, Notice, Step, silence
+from backupkit.model.events import EventListener, Notice, Step, silence
 from backupkit.model.names import check_name, shown
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import Remote, RemoteBackup
 from backupkit.remotes.kinds import open_remote
 from backupkit.remotes.listing_cache import Seen
-from backupkit.remotes.retry import patiently
+from backupkit.remotes.retry import retry_while_locked
 from backupkit.repository import flags, integrity, lock, manifest, store
-from backupkit.repository.operation import at_work, recorded
+from backupkit.repository.operation import locked_operation, recorded
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.verify.verify import Verified, backup_at, verify_backups
 
@@ -49,16 +49,16 @@ def the_remote(settings: Settings, name: str | None) -> str:
 
 
 def list_remote(
-    settings: Settings, remote: str, tell: Listener = silence, clock: Clock = utc_now
+    settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now
 ) -> list[RemoteBackup]:
     """The backups there, newest first."""
-    return [*ask_remote(settings, remote, tell, clock).backups]
+    return [*ask_remote(settings, remote, emit, clock).backups]
 
 
-def ask_remote(settings: Settings, remote: str, tell: Listener = silence, clock: Clock = utc_now) -> Seen:
+def ask_remote(settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now) -> Seen:
     """What is there at this moment; it is kept for those who do not ask."""
     opened = open_remote(settings, remote)
-    there = patiently(opened.list, settings.remotes[remote].retry_for, tell)
+    there = retry_while_locked(opened.list, settings.remotes[remote].retry_for, emit)
     return listing_cache.remember(settings, remote, there, clock())
 
 
@@ -66,7 +66,7 @@ def pull_backup(
     settings: Settings,
     name: str,
     remote: str,
-    tell: Listener = silence,
+    emit: EventListener = silence,
     clock: Clock = utc_now,
     trust: bool = False,
 ) -> Pulled:
@@ -78,14 +78,14 @@ def pull_backup(
     """
     opened = open_remote(settings, remote)
     store.require(settings.dir)
-    with at_work(settings, f"pull of {name}", tell, clock, [name]) as work:
-        recover_under_lock(settings, work.tell)
-        found = _find(settings, list_remote(settings, remote, work.tell, clock), name, remote, work.tell)
+    with locked_operation(settings, f"pull of {name}", emit, clock, [name]) as work:
+        recover_under_lock(settings, work.emit)
+        found = _find(settings, list_remote(settings, remote, work.emit, clock), name, remote, work.emit)
         here = _same_here(settings, found) if found.name in store.taken_names(settings) else None
         if here and here.state != "damaged":
             return Pulled(here, False)
-        with store.drafted(settings, found.name, replaces=here is not None) as draft:
-            _fetch(settings, opened, found, draft, trust, work.tell)
+        with store.draft_folder(settings, found.name, replaces=here is not None) as draft:
+            _fetch(settings, opened, found, draft, trust, work.emit)
         with contextlib.suppress(OSError):  # the backup is here
             flags.forget(settings.dir, found.name)
         backup = store.read(settings, found.name)
@@ -93,37 +93,39 @@ def pull_backup(
     return Pulled(backup, True)
 
 
-def verify_remote(settings: Settings, remote: str, tell: Listener = silence, clock: Clock = utc_now) -> None:
+def verify_remote(settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now) -> None:
     """What the remote can check of itself is sound; `Damaged` or `RemoteFailed` says what is not."""
-    with recorded(settings, "verify", tell, clock) as work:
+    with recorded(settings, "verify", emit, clock) as work:
         work.concerning(note=f"of {remote}")
         opened = open_remote(settings, remote)
-        patiently(lambda: opened.verify(work.tell), settings.remotes[remote].retry_for, work.tell)
+        retry_while_locked(lambda: opened.verify(work.emit), settings.remotes[remote].retry_for, work.emit)
 
 
 def prove_remote(
-    settings: Settings, name: str, remote: str, tell: Listener = silence, clock: Clock = utc_now
+    settings: Settings, name: str, remote: str, emit: EventListener = silence, clock: Clock = utc_now
 ) -> list[Verified]:
     """The backup fetched from the remote, and restored for a test; the fetched copy is gone afterwards."""
     opened = open_remote(settings, remote)
-    found = _find(settings, list_remote(settings, remote, tell, clock), name, remote, tell)
+    found = _find(settings, list_remote(settings, remote, emit, clock), name, remote, emit)
     store.require(settings.dir)
     folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}fetched-", dir=settings.dir))
     try:
         with lock.held(folder, f"test of {found.name} from {remote}", 0):  # as long as it is held, nobody clears it
-            _fetch(settings, opened, found, folder / found.name, True, tell)  # it gets nowhere from here
-            return verify_backups(settings, [backup_at(settings, folder / found.name)], True, tell, clock)
+            _fetch(settings, opened, found, folder / found.name, True, emit)  # it gets nowhere from here
+            return verify_backups(settings, [backup_at(settings, folder / found.name)], True, emit, clock)
     finally:
         disk.remove_tree(folder)
 
 
-def _find(settings: Settings, there: Sequence[RemoteBackup], name: str, remote: str, tell: Listener) -> RemoteBackup:
+def _find(
+    settings: Settings, there: Sequence[RemoteBackup], name: str, remote: str, emit: EventListener
+) -> RemoteBackup:
     wanted = [one for one in there if (_is_whole(settings, one) if name == store.LATEST else one.name == name)]
     if wanted:
         check_name(wanted[0].name)
         if passed_over := [one.name for one in there[: there.index(wanted[0])] if one.kind != "pre_restore"]:
             told = shown(", ".join(passed_over))
-            tell(Notice(f"latest is {wanted[0].name}. Passed over: {told} (without the uploads)."))
+            emit(Notice(f"latest is {wanted[0].name}. Passed over: {told} (without the uploads)."))
         return wanted[0]
     known = ", ".join(one.name for one in there[:3])
     hint = f"There are: {known} …; `list --remote {remote}` shows all." if known else "There are none yet: `push`"
@@ -147,18 +149,20 @@ def _same_here(settings: Settings, found: RemoteBackup) -> Backup:
     )
 
 
-def _fetch(settings: Settings, remote: Remote, found: RemoteBackup, draft: Path, trust: bool, tell: Listener) -> None:
+def _fetch(
+    settings: Settings, remote: Remote, found: RemoteBackup, draft: Path, trust: bool, emit: EventListener
+) -> None:
     """The draft holds the backup, and every byte of it is as it was sealed."""
     space.require(found.size_bytes, settings.dir, f"The backup {found.name}")
 
     def attempt() -> None:
         disk.remove_tree(draft)
         draft.mkdir(mode=0o700)
-        remote.pull(found.name, draft, tell)
+        remote.pull(found.name, draft, emit)
 
-    patiently(attempt, settings.remotes[remote.name].retry_for, tell)
+    retry_while_locked(attempt, settings.remotes[remote.name].retry_for, emit)
     draft.chmod(0o700)
-    tell(Step(f"Checking {found.name}"))
+    emit(Step(f"Checking {found.name}"))
     _refuse_strange(draft, found, remote.name, trust)
     _refuse_damaged(settings, draft, found, remote.name)
     disk.give(draft, disk.owner_of(settings.dir))

@@ -15,12 +15,12 @@ from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused, RemoteFailed, explained
-from backupkit.model.events import Listener, Warned, silence
+from backupkit.model.events import EventListener, Warned, silence
 from backupkit.model.span import parse_span
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import Remote, RemoteBackup
 from backupkit.remotes.kinds import open_remote
-from backupkit.remotes.retry import patiently
+from backupkit.remotes.retry import retry_while_locked
 from backupkit.repository import reliable, store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules
@@ -43,7 +43,7 @@ def push_backups(
     settings: Settings,
     name: str | None = None,
     remote: str | None = None,
-    tell: Listener = silence,
+    emit: EventListener = silence,
     clock: Clock = utc_now,
 ) -> list[Pushed]:
     """One backup, or all that are missing there, carried to one remote or to each; the newest first.
@@ -55,10 +55,10 @@ def push_backups(
     if not names:
         raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")
     opened = [open_remote(settings, one) for one in names]
-    wanted = store.find(settings, name, tell) if name is not None else None
+    wanted = store.find(settings, name, emit) if name is not None else None
     if wanted:
-        store.trusted(wanted)
-    return [_push_to(settings, one, wanted, tell, clock) for one in opened]
+        store.require_metadata(wanted)
+    return [_push_to(settings, one, wanted, emit, clock) for one in opened]
 
 
 def refuse_failed(done: Sequence[Pushed]) -> None:
@@ -71,12 +71,12 @@ def refuse_failed(done: Sequence[Pushed]) -> None:
         raise RemoteFailed(f"Of {len(done)} remotes these failed: {names}.", hint=_HINT)
 
 
-def push_after(settings: Settings, tell: Listener, clock: Clock = utc_now) -> tuple[list[Pushed], tuple[str, ...]]:
+def push_after(settings: Settings, emit: EventListener, clock: Clock = utc_now) -> tuple[list[Pushed], tuple[str, ...]]:
     """What is missing anywhere is carried there, as a step after another: a remote that fails is a warning."""
-    done = push_backups(settings, tell=tell, clock=clock)
+    done = push_backups(settings, emit=emit, clock=clock)
     warned = [Warned(f"The push to {one.remote} failed: {one.failure.message}") for one in done if one.failure]
     for event in warned:
-        tell(event)
+        emit(event)
     return done, tuple(event.text for event in warned)
 
 
@@ -168,15 +168,15 @@ def unpushed(settings: Settings) -> dict[str, str]:
     return found
 
 
-def _push_to(settings: Settings, remote: Remote, wanted: Backup | None, tell: Listener, clock: Clock) -> Pushed:
+def _push_to(settings: Settings, remote: Remote, wanted: Backup | None, emit: EventListener, clock: Clock) -> Pushed:
     names: list[str] = []
     failure: BackupError | None = None
     there: list[RemoteBackup] = []
     try:
-        with recorded(settings, "push", tell, clock) as work:
+        with recorded(settings, "push", emit, clock) as work:
             work.concerning(note=f"to {remote.name}")
-            with listing_cache.one_at_a_time(settings.dir, remote.name, "push", settings.lock_timeout, work.tell):
-                there = _carry(settings, remote, wanted, names, work.tell, clock)
+            with listing_cache.one_at_a_time(settings.dir, remote.name, "push", settings.lock_timeout, work.emit):
+                there = _carry(settings, remote, wanted, names, work.emit, clock)
             work.concerning(*names)
     except Exception as raised:
         failure = explained(raised)
@@ -186,27 +186,27 @@ def _push_to(settings: Settings, remote: Remote, wanted: Backup | None, tell: Li
 
 
 def _carry(
-    settings: Settings, remote: Remote, wanted: Backup | None, names: list[str], tell: Listener, clock: Clock
+    settings: Settings, remote: Remote, wanted: Backup | None, names: list[str], emit: EventListener, clock: Clock
 ) -> list[RemoteBackup]:
     """What is there at the end; `names` grows with each that is complete there."""
     seconds = settings.remotes[remote.name].retry_for
-    there = patiently(remote.list, seconds, tell)
+    there = retry_while_locked(remote.list, seconds, emit)
     listing_cache.remember(settings, remote.name, there, clock())
     held = {(one.name, one.created_at) for one in there}
     for backup in [wanted] if wanted else missing(settings, remote.name, there):
-        metadata = store.trusted(backup)
+        metadata = store.require_metadata(backup)
         if (backup.name, metadata.created_at) in held:
             continue
-        patiently(lambda: _push_one(remote, backup, metadata, tell), seconds, tell)  # noqa: B023 - called at once
+        retry_while_locked(lambda: _push_one(remote, backup, metadata, emit), seconds, emit)  # noqa: B023 - called at once
         names.append(backup.name)
-        there = patiently(remote.list, seconds, tell)
+        there = retry_while_locked(remote.list, seconds, emit)
         listing_cache.remember(settings, remote.name, there, clock())
     return there
 
 
-def _push_one(remote: Remote, backup: Backup, metadata: Metadata, tell: Listener) -> None:
+def _push_one(remote: Remote, backup: Backup, metadata: Metadata, emit: EventListener) -> None:
     try:
-        remote.push(backup.path, metadata, tell)
+        remote.push(backup.path, metadata, emit)
     except (BackupError, OSError) as error:
         if not backup.path.exists():
             raise NoSuchBackup(

@@ -8,7 +8,7 @@ from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Refused, explained
-from backupkit.model.events import Listener, silence
+from backupkit.model.events import EventListener, silence
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import Preparable
 from backupkit.remotes.copies import Copies, RemoteState, count, state_of
@@ -18,10 +18,10 @@ from backupkit.repository import store
 from backupkit.repository.operation import recorded
 
 
-def look_at_remotes(settings: Settings, tell: Listener = silence, clock: Clock = utc_now) -> Copies:
+def look_at_remotes(settings: Settings, emit: EventListener = silence, clock: Clock = utc_now) -> Copies:
     """Each remote asked now. The live data are one copy, the backups here another, if there are any."""
     here = store.own_backups(settings)
-    return count([_state(settings, name, here, tell, clock) for name in settings.remotes], here)
+    return count([_state(settings, name, here, emit, clock) for name in settings.remotes], here)
 
 
 def refuse_unreachable(found: Copies) -> None:
@@ -30,11 +30,11 @@ def refuse_unreachable(found: Copies) -> None:
         raise failure
 
 
-def prepare_remote(settings: Settings, name: str, tell: Listener = silence, clock: Clock = utc_now) -> None:
+def prepare_remote(settings: Settings, name: str, emit: EventListener = silence, clock: Clock = utc_now) -> None:
     """The remote can be used from now on. Raises `RemoteFailed`, and `Refused` where there is none of that name."""
     remote = open_remote(settings, name)
     store.require(settings.dir)
-    with recorded(settings, "remotes", tell, clock) as work:
+    with recorded(settings, "remotes", emit, clock) as work:
         work.concerning(note=f"init of {name}")
         if isinstance(remote, Preparable):
             remote.prepare()
@@ -42,9 +42,9 @@ def prepare_remote(settings: Settings, name: str, tell: Listener = silence, cloc
             remote.check()
 
 
-def _state(settings: Settings, name: str, here: Sequence[Backup], tell: Listener, clock: Clock) -> RemoteState:
+def _state(settings: Settings, name: str, here: Sequence[Backup], emit: EventListener, clock: Clock) -> RemoteState:
     try:
-        return state_of(settings, name, ask_remote(settings, name, tell, clock), here)
+        return state_of(settings, name, ask_remote(settings, name, emit, clock), here)
     except (BackupError, OSError) as raised:
         known, table = listing_cache.recall(settings.dir, name), settings.remotes[name]
         other_disk = table.is_elsewhere or known.other_disk

@@ -28,7 +28,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import scratch, tree
 from backupkit.model.backup import Metadata
 from backupkit.model.errors import BackupError, Damaged, RemoteAway, RemoteFailed
-from backupkit.model.events import Listener, Progress, Step, silence
+from backupkit.model.events import EventListener, Progress, Step, silence
 from backupkit.model.names import shown
 from backupkit.remotes.base import RemoteBackup
 
@@ -101,17 +101,17 @@ class ResticRemote:
         found = [_described(one) for one in self._snapshots()]
         return sorted(filter(None, found), key=lambda one: (one.created_at, one.name), reverse=True)
 
-    def push(self, backup: Path, metadata: Metadata, tell: Listener) -> None:
+    def push(self, backup: Path, metadata: Metadata, emit: EventListener) -> None:
         for one in self.list():
             if one.name == backup.name:
                 return self._refuse_other(one, metadata)
         self._require_readable(backup)
-        tell(Step(f"Sending {backup.name} to {self.name}"))
+        emit(Step(f"Sending {backup.name} to {self.name}"))
         tags = [word for tag in self._tags(metadata, _size(metadata)) for word in ("--tag", tag)]
         moment = f"{metadata.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
         # From inside the folder: so its content lies at the top of the snapshot, wherever it is put back.
         words = ["backup", ".", "--json", "--time", moment, "--host", _plain(self._settings.app_id), *tags]
-        done = self._run(words, tell, folder=backup, allowed=(0, _INCOMPLETE), stall=self._table.stall)
+        done = self._run(words, emit, folder=backup, allowed=(0, _INCOMPLETE), stall=self._table.stall)
         snapshot = next((one["snapshot_id"] for one in done.printed if one.get("message_type") == "summary"), "")
         if done.code == _INCOMPLETE or not snapshot:
             if snapshot:
@@ -121,9 +121,9 @@ class ResticRemote:
                 hint=f"Is it whole? verify {backup.name}",
             )
 
-    def pull(self, name: str, target: Path, tell: Listener) -> None:
-        tell(Step(f"Fetching {name} from {self.name}"))
-        self._run(["restore", self._snapshot(name), "--target", str(target)], tell, stall=_FAR)
+    def pull(self, name: str, target: Path, emit: EventListener) -> None:
+        emit(Step(f"Fetching {name} from {self.name}"))
+        self._run(["restore", self._snapshot(name), "--target", str(target)], emit, stall=_FAR)
 
     def remove(self, names: Sequence[str]) -> None:
         there = [(one["id"], found.name) for one in self._snapshots() if (found := _described(one))]
@@ -135,15 +135,15 @@ class ResticRemote:
                     hint="Is it one that only grows? Then prune it from the other side.",
                 )
 
-    def tidy(self, tell: Listener) -> None:
+    def tidy(self, emit: EventListener) -> None:
         """What only forgotten snapshots held is removed from the repository."""
-        tell(Step(f"Giving room back on {self.name}"))
-        self._run(["prune"], tell, stall=_FAR)
+        emit(Step(f"Giving room back on {self.name}"))
+        self._run(["prune"], emit, stall=_FAR)
 
-    def verify(self, tell: Listener) -> None:
+    def verify(self, emit: EventListener) -> None:
         self._require_restic()
-        tell(Step(f"Checking {self.name}"))
-        self._run(["check"], tell, stall=_FAR)
+        emit(Step(f"Checking {self.name}"))
+        self._run(["check"], emit, stall=_FAR)
 
     def _snapshots(self) -> Sequence[dict[str, Any]]:
         done = self._run(["snapshots", "--json", "--tag", f"{_MARK},app={_plain(self._settings.app_id)}"])
@@ -206,7 +206,7 @@ class ResticRemote:
     def _run(
         self,
         words: Sequence[str],
-        tell: Listener = silence,
+        emit: EventListener = silence,
         folder: Path | None = None,
         allowed: Sequence[int] = (0,),
         stall: float | None = None,
@@ -214,10 +214,10 @@ class ResticRemote:
         """restic, ended well; a lock that a dead one left is taken away once. `stall` in seconds without progress."""
         wait = stall or self._table.stall
         with self._environment() as environment:
-            done = _run(words, environment, folder, tell, wait, self.name)
+            done = _run(words, environment, folder, emit, wait, self.name)
             if done.code not in allowed and "already locked" in done.said:
                 _run(["unlock"], environment, None, silence, wait, self.name)
-                done = _run(words, environment, folder, tell, wait, self.name)
+                done = _run(words, environment, folder, emit, wait, self.name)
         if done.code not in allowed:
             raise self._failure(words[0], done)
         return done
@@ -293,7 +293,12 @@ class ResticRemote:
 
 
 def _run(
-    words: Sequence[str], environment: Mapping[str, str], folder: Path | None, tell: Listener, stall: float, name: str
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path | None,
+    emit: EventListener,
+    stall: float,
+    name: str,
 ) -> _Done:
     """restic run to its end. It is ended with us, and when it shows no progress for `stall` seconds."""
     process = subprocess.Popen(
@@ -313,7 +318,7 @@ def _run(
         listening = threading.Thread(target=_collect, args=(process, said), daemon=True)
         listening.start()
         try:
-            printed = tuple(_understood(process.stdout, tell, watch.alive))
+            printed = tuple(_understood(process.stdout, emit, watch.alive))
             code = process.wait()
         except BaseException:
             _end(process)
@@ -378,7 +383,7 @@ def _message(line: str) -> str:
         return line.rstrip("\n")
 
 
-def _understood(stream: IO[str], tell: Listener, alive: Callable[[], None]) -> Iterator[Any]:
+def _understood(stream: IO[str], emit: EventListener, alive: Callable[[], None]) -> Iterator[Any]:
     """What restic prints, line by line, JSON where it is that; its progress is told, and not kept."""
     last = -1.0
     for line in stream:
@@ -396,7 +401,7 @@ def _understood(stream: IO[str], tell: Listener, alive: Callable[[], None]) -> I
         if (share := found.get("percent_done", 0) + done) != last:
             last = share
             alive()
-            tell(Progress(done))
+            emit(Progress(done))
 
 
 def _described(snapshot: Mapping[str, Any]) -> RemoteBackup | None:

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from backupkit.model.errors import RemoteAway
-from backupkit.model.events import Listener, Waiting
+from backupkit.model.events import EventListener, Waiting
 
 T = TypeVar("T")
 _FIRST, _LONGEST = 2.0, 60.0  # seconds
 
 
-def patiently(act: Callable[[], T], seconds: float, tell: Listener, sleep: Callable[[float], None] = time.sleep) -> T:
+def retry_while_locked(
+    act: Callable[[], T], seconds: float, emit: EventListener, sleep: Callable[[float], None] = time.sleep
+) -> T:
     """What `act` returns at last; its own `RemoteAway` where it goes on failing for so long."""
     deadline, pause = time.monotonic() + seconds, _FIRST
     while True:
@@ -22,6 +24,6 @@ def patiently(act: Callable[[], T], seconds: float, tell: Listener, sleep: Calla
         except RemoteAway as error:
             if time.monotonic() + pause > deadline:
                 raise
-            tell(Waiting(f"{error.message} Trying again in {pause:g} s."))
+            emit(Waiting(f"{error.message} Trying again in {pause:g} s."))
         sleep(pause)
         pause = min(2 * pause, _LONGEST)

@@ -37,7 +37,7 @@ _KEPT = 2
 _FOOTER = 64 + 1 + 20 + 1
 # A change within one tick of the clock leaves the times as they are; the coarsest clocks of file systems tick in 2 s.
 _TICK = 2_000_000_000
-UNSETTLED = "- - - -"
+RACY = "- - - -"
 
 
 class Seen(NamedTuple):
@@ -54,19 +54,19 @@ class Seen(NamedTuple):
 
 
 def stamp(facts: os.stat_result, since: int | None = None) -> str:
-    """What changes when a file's content does; `UNSETTLED` where a change might not show.
+    """What changes when a file's content does; `RACY` where a change might not show.
 
     It does not show within one tick of the clock; nor, of a file that is written through mmap, from the first write
     until the file is synced. `since` is when that was, in ns; without it, now.
     """
-    return UNSETTLED if (since or time.time_ns()) - facts.st_ctime_ns < _TICK else _stamp(facts)
+    return RACY if (since or time.time_ns()) - facts.st_ctime_ns < _TICK else _stamp(facts)
 
 
 def _stamp(facts: os.stat_result) -> str:
     return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_ino}"
 
 
-class Earlier:
+class ParentBackup:
     """A backup that what has not changed is linked from. Paths are asked for in the order of `tree.walk`."""
 
     def __init__(self, folder: Path, metadata: Metadata, file: BinaryIO, said: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ class Earlier:
         self.keeps_attributes = bool(said.get("attributes"))
         """Whether its copies have all the attributes that the live files had."""
         self.has_hard_links = bool(metadata.uploads and metadata.uploads.hard_links)
-        self._path, self._seen = "", Seen(UNSETTLED, "")
+        self._path, self._seen = "", Seen(RACY, "")
         self.rewind()
 
     def find(self, path: str) -> Seen | None:
@@ -109,7 +109,7 @@ class Earlier:
         stamp, checksum, path = os.fsdecode(line[:-1]).split("\t", 2)
         parts = stamp.split(" ")
         stamp, attributes = (stamp, 0) if len(parts) == 4 else (" ".join(parts[:4]), int(parts[4]))
-        self._path, self._seen = unescaped(path), Seen(stamp if self._is_settled else UNSETTLED, checksum, attributes)
+        self._path, self._seen = unescaped(path), Seen(stamp if self._is_settled else RACY, checksum, attributes)
 
 
 class Writer:
@@ -135,7 +135,7 @@ class Writer:
     def add(self, path: str, facts: os.stat_result, checksum: str, attributes: int = 0) -> None:
         """One file of the uploads, as it was when it was copied, and how many attributes the copy has."""
         self._files += 1
-        seen = stamp(facts, self._since) if self._since else UNSETTLED
+        seen = stamp(facts, self._since) if self._since else RACY
         seen += f" {attributes}" if attributes else ""
         self._write(f"{seen}\t{checksum}\t{escaped(path)}\n")
 
@@ -188,7 +188,7 @@ def follow_restore(settings: Settings, backup: Path, live: Path, skip: tree.Skip
 
 
 @contextlib.contextmanager
-def newest(settings: Settings, with_uploads: bool) -> Iterator[Earlier | None]:
+def newest(settings: Settings, with_uploads: bool) -> Iterator[ParentBackup | None]:
     """The newest backup of this app that is good and has an index; only one that has uploads, where they are wanted."""
     with contextlib.ExitStack() as opened:
         folder = opened.enter_context(own_folder.existing(settings.dir, *_FOLDER))
@@ -196,7 +196,7 @@ def newest(settings: Settings, with_uploads: bool) -> Iterator[Earlier | None]:
         yield next((earlier for earlier in found if earlier), None)
 
 
-def _open(settings: Settings, path: Path, with_uploads: bool, opened: contextlib.ExitStack) -> Earlier | None:
+def _open(settings: Settings, path: Path, with_uploads: bool, opened: contextlib.ExitStack) -> ParentBackup | None:
     try:
         backup = store.read(settings, path.name)
         if backup.metadata is None or backup.state == "damaged" or not reliable.is_own(settings, backup.metadata):
@@ -207,7 +207,7 @@ def _open(settings: Settings, path: Path, with_uploads: bool, opened: contextlib
         said = _footer(file)
         if said is None or said["seal"] != disk.hash_file(backup.path / CHECKSUM_FILE):
             return None
-        return Earlier(backup.path, backup.metadata, file, said)
+        return ParentBackup(backup.path, backup.metadata, file, said)
     except (OSError, ValueError, KeyError):
         return None  # gone meanwhile, another user's, or of another version: then everything is read again
 

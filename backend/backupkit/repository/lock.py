@@ -18,7 +18,7 @@ from pathlib import Path
 
 from backupkit.fs import disk, process
 from backupkit.model.errors import BackupError, Locked
-from backupkit.model.events import Listener, StillWaiting, Waiting, silence
+from backupkit.model.events import EventListener, StillWaiting, Waiting, silence
 
 LOCK_FILE = ".lock"
 _locked_here: set[tuple[int, int]] = set()
@@ -26,7 +26,7 @@ _locked_here: set[tuple[int, int]] = set()
 
 @contextlib.contextmanager
 def held(
-    backups: Path, command: str, timeout: float, tell: Listener = silence, place: Path | None = None
+    backups: Path, command: str, timeout: float, emit: EventListener = silence, place: Path | None = None
 ) -> Iterator[int]:
     """The lock is ours until the block ends; `Locked` names its holder after `timeout` seconds.
 
@@ -34,8 +34,8 @@ def held(
     knows the folder, where that is not its path.
     """
     deadline = time.monotonic() + timeout
-    with _folder_locked(backups, timeout, tell, place or backups):
-        handle = _locked_file(backups, max(0.0, deadline - time.monotonic()), tell, place or backups)
+    with _folder_locked(backups, timeout, emit, place or backups):
+        handle = _locked_file(backups, max(0.0, deadline - time.monotonic()), emit, place or backups)
         try:
             _sign(handle, command)
             yield handle
@@ -45,11 +45,11 @@ def held(
 
 
 @contextlib.contextmanager
-def _folder_locked(backups: Path, timeout: float, tell: Listener, place: Path) -> Iterator[None]:
+def _folder_locked(backups: Path, timeout: float, emit: EventListener, place: Path) -> Iterator[None]:
     """The folder itself is locked too: somebody may remove the lock file, and a new one would let a second run in."""
     with disk.Opened(backups, os.O_RDONLY | os.O_DIRECTORY) as handle:
         with contextlib.suppress(OSError):  # a file system that has no such lock: the file is left
-            _acquire(handle, timeout, tell, lambda: holder(backups / LOCK_FILE), place)
+            _acquire(handle, timeout, emit, lambda: holder(backups / LOCK_FILE), place)
         inode = _inode(os.fstat(handle))
         _locked_here.add(inode)
         try:
@@ -58,13 +58,13 @@ def _folder_locked(backups: Path, timeout: float, tell: Listener, place: Path) -
             _locked_here.discard(inode)
 
 
-def _locked_file(backups: Path, timeout: float, tell: Listener, place: Path) -> int:
+def _locked_file(backups: Path, timeout: float, emit: EventListener, place: Path) -> int:
     """The open, locked file of that name: not one that was removed while it was waited for."""
     path = backups / LOCK_FILE
     while True:
         handle = _open(backups)
         try:
-            _acquire(handle, timeout, tell, lambda: holder(path), place)
+            _acquire(handle, timeout, emit, lambda: holder(path), place)
             if (there := _facts(path)) and _inode(there) == _inode(os.fstat(handle)):
                 return handle
         except BaseException:
@@ -78,7 +78,7 @@ def _inode(facts: os.stat_result) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def claimed(folders: Iterable[Path], timeout: float, tell: Listener = silence) -> Iterator[None]:
+def claimed(folders: Iterable[Path], timeout: float, emit: EventListener = silence) -> Iterator[None]:
     """No other restore is at work in these live folders until the block ends, whatever its backups folder is.
 
     `Locked` after `timeout` seconds. The kernel's lock on the folders themselves; a file system without it has none.
@@ -87,7 +87,7 @@ def claimed(folders: Iterable[Path], timeout: float, tell: Listener = silence) -
         for folder in _each_once(folders):
             with contextlib.suppress(OSError):
                 handle = opened.enter_context(disk.Opened(folder, os.O_RDONLY | os.O_DIRECTORY))
-                _acquire(handle, timeout, tell, lambda: "Another restore (with another BACKUP_DIR)", folder)
+                _acquire(handle, timeout, emit, lambda: "Another restore (with another BACKUP_DIR)", folder)
         yield
 
 
@@ -159,18 +159,18 @@ def _open(backups: Path) -> int:
         ) from error
 
 
-def _acquire(handle: int, timeout: float, tell: Listener, who: Callable[[], str], where: Path) -> None:
+def _acquire(handle: int, timeout: float, emit: EventListener, who: Callable[[], str], where: Path) -> None:
     deadline, said = time.monotonic() + timeout, False
     while not _try(handle):
         if not said:
-            tell(Waiting(f"Waiting up to {timeout:g} s for {who()} to finish."))
+            emit(Waiting(f"Waiting up to {timeout:g} s for {who()} to finish."))
             said = True
         if time.monotonic() >= deadline:
             raise Locked(
                 f"{who()} is at work in {where}; nothing was changed.",
                 hint="Wait for it to end, then try again; the lock ends with that process.",
             )
-        tell(StillWaiting())
+        emit(StillWaiting())
         time.sleep(0.1)
 
 

@@ -23,7 +23,7 @@ from backupkit.fs import disk, process
 from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, ExitCode, Refused, explained
-from backupkit.model.events import Event, Finished, Listener, Warned, silence
+from backupkit.model.events import Event, EventListener, Finished, Warned, silence
 from backupkit.model.names import STAMP
 from backupkit.model.operation import Operation, Outcome, Through, Who
 from backupkit.repository import history, lock
@@ -32,20 +32,20 @@ _WARNINGS, _LENGTH = 20, 1000  # what one entry keeps; the log has all
 
 
 class Work:
-    """An operation under way. The verb tells its events through `tell`, and says what they are `about`."""
+    """An operation under way. The verb tells its events through `emit`, and says what they are `about`."""
 
     handle = -1
     """The lock's handle, for work under the lock: a child process can inherit it."""
 
-    def __init__(self, settings: Settings, command: str, tell: Listener, clock: Clock) -> None:
-        self._settings, self._clock, self._listener = settings, clock, tell
+    def __init__(self, settings: Settings, command: str, emit: EventListener, clock: Clock) -> None:
+        self._settings, self._clock, self._listener = settings, clock, emit
         self._since = time.monotonic()
         self._is_writable = True
         moment = clock()
         mark = f"{moment.strftime(STAMP)}_{secrets.token_hex(4)}"
         self.operation = Operation(mark, command, moment, who_is_at_work(os.environ, sys.argv))
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         """A listener like the one the verb was given; warnings are kept for the history."""
         if isinstance(event, Warned) and len(self.operation.warnings) < _WARNINGS:
             self.operation = replace(self.operation, warnings=(*self.operation.warnings, _kept(event.text)))
@@ -94,16 +94,16 @@ class Work:
 
 
 @contextlib.contextmanager
-def at_work(
-    settings: Settings, command: str, tell: Listener = silence, clock: Clock = utc_now, names: Sequence[str] = ()
+def locked_operation(
+    settings: Settings, command: str, emit: EventListener = silence, clock: Clock = utc_now, names: Sequence[str] = ()
 ) -> Iterator[Work]:
     """The lock is ours until the block ends, and the history has what was done under it, by its first word.
 
     Raises `Locked`, which the history has too.
     """
-    work = Work(settings, command.split()[0], tell, clock)
+    work = Work(settings, command.split()[0], emit, clock)
     work.concerning(*names)
-    with _told(work, tell), _ended(work), lock.held(settings.dir, command, settings.lock_timeout, tell) as work.handle:
+    with _told(work, emit), _ended(work), lock.held(settings.dir, command, settings.lock_timeout, emit) as work.handle:
         work.write()
         with _ended(work):  # before the lock is free: nobody may take it for one that was killed
             yield work
@@ -111,12 +111,12 @@ def at_work(
 
 @contextlib.contextmanager
 def recorded(
-    settings: Settings, command: str, tell: Listener = silence, clock: Clock = utc_now, names: Sequence[str] = ()
+    settings: Settings, command: str, emit: EventListener = silence, clock: Clock = utc_now, names: Sequence[str] = ()
 ) -> Iterator[Work]:
     """The same for work that takes no lock, or is under one that is held already."""
-    work = Work(settings, command, tell, clock)
+    work = Work(settings, command, emit, clock)
     work.concerning(*names)
-    with _told(work, tell), _ended(work):
+    with _told(work, emit), _ended(work):
         work.write()
         yield work
 
@@ -135,11 +135,11 @@ def _ended(work: Work) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told(work: Work, tell: Listener) -> Iterator[None]:
+def _told(work: Work, emit: EventListener) -> Iterator[None]:
     try:
         yield
     finally:
-        tell(Finished(work.operation))
+        emit(Finished(work.operation))
 
 
 def who_is_at_work(environment: Mapping[str, str], arguments: Sequence[str]) -> Who:

@@ -16,7 +16,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, tree
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup
-from backupkit.model.events import Listener, Notice, silence
+from backupkit.model.events import EventListener, Notice, silence
 from backupkit.model.names import check_name
 from backupkit.repository import flags, lock, manifest, reliable, verification
 
@@ -55,12 +55,12 @@ def own_backups(settings: Settings) -> list[Backup]:
     return [one for one in all_backups(settings) if one.metadata is None or reliable.is_own(settings, one.metadata)]
 
 
-def find(settings: Settings, name: str, tell: Listener = silence) -> Backup:
+def find(settings: Settings, name: str, emit: EventListener = silence) -> Backup:
     """The backup of that name; `NoSuchBackup` names what there is. What `latest` passes over is told."""
     if name == LATEST:
         found = latest(settings)
         if found.passed_over:
-            tell(Notice(found.sentence))
+            emit(Notice(found.sentence))
         return found.backup
     path = settings.dir / check_name(name)
     if not path.is_dir() or path.is_symlink():
@@ -181,7 +181,7 @@ def _with_record(backup: Backup, metadata: Metadata, record: verification.Record
     )
 
 
-def trusted(backup: Backup) -> Metadata:
+def require_metadata(backup: Backup) -> Metadata:
     """The metadata; `Damaged` where it cannot be trusted. What a verify found earlier is for the next to judge."""
     if backup.metadata is None or backup.trouble:
         raise Damaged(backup.trouble, hint="Try another backup: `list`.")
@@ -207,7 +207,7 @@ def file_named(settings: Settings, file: str) -> Path:
 
 
 @contextlib.contextmanager
-def drafted(settings: Settings, name: str, replaces: bool = False) -> Iterator[Path]:
+def draft_folder(settings: Settings, name: str, replaces: bool = False) -> Iterator[Path]:
     """A draft folder, which is the backup of that name, on disk, when the block ends; nothing is left if that fails.
 
     Where it `replaces` one of that name, that one is gone then.
@@ -219,7 +219,7 @@ def drafted(settings: Settings, name: str, replaces: bool = False) -> Iterator[P
         yield draft
         if replaces:
             disk.sync_tree(draft)  # before the other one loses its name
-            disk.discard_tree(draft_of(settings, f"{name}-replaced"), settings.dir / name)
+            disk.remove_atomically(draft_of(settings, f"{name}-replaced"), settings.dir / name)
         disk.publish(draft, settings.dir / name)
     except BaseException:
         disk.remove_tree(draft)

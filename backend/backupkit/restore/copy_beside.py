@@ -14,9 +14,9 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, space
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import SourceBroken
-from backupkit.model.events import Listener, Notice, silence
+from backupkit.model.events import EventListener, Notice, silence
 from backupkit.repository import plain_files
-from backupkit.repository.operation import at_work
+from backupkit.repository.operation import locked_operation
 from backupkit.restore import recovery
 from backupkit.restore.restore import Restored, RestorePlan, restore_source
 from backupkit.sqlite import database
@@ -25,17 +25,17 @@ _MARK = ".before_restore_"
 
 
 def restore_with_copy_beside(
-    settings: Settings, plan: RestorePlan, tell: Listener = silence, clock: Clock = utc_now
+    settings: Settings, plan: RestorePlan, emit: EventListener = silence, clock: Clock = utc_now
 ) -> Restored:
     """`restore_backup`, and what the database was lies beside it too."""
-    with at_work(settings, f"restore of {plan.source.name}", tell, clock, [plan.source.name]) as work:
-        recovery.recover_under_lock(settings, work.tell)
+    with locked_operation(settings, f"restore of {plan.source.name}", emit, clock, [plan.source.name]) as work:
+        recovery.recover_under_lock(settings, work.emit)
         if plan.source.database:
-            copy_beside(settings.database, settings.local(clock()), settings.busy_timeout, work.tell)
-        return restore_source(settings, plan, work.tell, clock)
+            copy_beside(settings.database, settings.local(clock()), settings.busy_timeout, work.emit)
+        return restore_source(settings, plan, work.emit, clock)
 
 
-def copy_beside(live: Path, moment: datetime, timeout: float, tell: Listener) -> Path | None:
+def copy_beside(live: Path, moment: datetime, timeout: float, emit: EventListener) -> Path | None:
     """The copy, complete and on disk; None where there is no database to keep. Under a lock of the caller's.
 
     A database too broken to be copied is kept as its raw files. Raises `SourceLocked`, `NoSpace`.
@@ -46,10 +46,10 @@ def copy_beside(live: Path, moment: datetime, timeout: float, tell: Listener) ->
     final, _ = plain_files.free_place(moment, live.parent, f"{_literal(live.name)}{_MARK}{{stamp}}")
     with draft_of(final) as folder:
         try:
-            copy_moment(live, folder / live.name, timeout, tell)
+            copy_moment(live, folder / live.name, timeout, emit)
             kept = [live.name]
         except SourceBroken as error:
-            tell(Notice(f"{error.message} Its files are kept as they are beside it."))
+            emit(Notice(f"{error.message} Its files are kept as they are beside it."))
             kept = _raw(live, folder)
         for name in reversed(kept):  # the main file last: where it is, all of it is
             disk.sync_file(folder / name)
@@ -57,12 +57,12 @@ def copy_beside(live: Path, moment: datetime, timeout: float, tell: Listener) ->
     return final
 
 
-def copy_moment(live: Path, target: Path, timeout: float, tell: Listener) -> None:
+def copy_moment(live: Path, target: Path, timeout: float, emit: EventListener) -> None:
     """One moment of the live database as one whole file, checked, with its mode and owner; not yet synced."""
-    with database.snapshot(live, timeout, tell) as moment:
+    with database.snapshot(live, timeout, emit) as moment:
         space.require(database.live_size(moment), target.parent, "This backup")
-        database.copy(moment, target, tell)
-    database.inspect_copy(target, live, tell)
+        database.copy(moment, target, emit)
+    database.inspect_copy(target, live, emit)
     facts = live.stat()
     disk.give(target, (facts.st_uid, facts.st_gid))
     target.chmod(facts.st_mode & 0o777)

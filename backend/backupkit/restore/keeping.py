@@ -16,10 +16,10 @@ from typing import Literal
 from backupkit.backup.make import make_backup
 from backupkit.config.settings import Settings
 from backupkit.fs import disk
-from backupkit.model.backup import Order
+from backupkit.model.backup import BackupRequest
 from backupkit.model.clock import Clock
 from backupkit.model.errors import SourceBroken
-from backupkit.model.events import Listener, Notice, Warned, silence
+from backupkit.model.events import EventListener, Notice, Warned, silence
 from backupkit.repository import store
 from backupkit.restore import journal, staging
 from backupkit.restore.journal import Journal
@@ -28,7 +28,7 @@ from backupkit.sqlite import database
 Standing = Literal["wanted", "kept", "unknown"]
 
 
-def keep(settings: Settings, found: Journal, is_resumed: bool, tell: Listener, clock: Clock) -> Journal:
+def keep(settings: Settings, found: Journal, is_resumed: bool, emit: EventListener, clock: Clock) -> Journal:
     """Another safety copy, in which all is that is live now; the journal, which names it, is on disk.
 
     `is_resumed` is whether time went by since the restore was prepared: then what is live now is missed, and warned of.
@@ -36,14 +36,14 @@ def keep(settings: Settings, found: Journal, is_resumed: bool, tell: Listener, c
     # On a way back the uploads are half restored already: what was live is not what was there.
     with_uploads = bool(found.safety and found.uploads and settings.uploads and settings.uploads.is_dir())
     note = f"what the app wrote after the safety copy for {found.source} was made"
-    made = make_backup(settings, Order(kind="pre_restore", note=note, uploads=with_uploads), tell, clock).backup
+    made = make_backup(settings, BackupRequest(kind="pre_restore", note=note, uploads=with_uploads), emit, clock).backup
     safety = made.name if found.safety else None
     found = dataclasses.replace(found, kept=(*found.kept, made.name), safety=safety)
     journal.write(settings.dir, found)
     if is_resumed:
-        tell(Warned(f"The database was written to since the restore was prepared; that is kept in {made.name}."))
+        emit(Warned(f"The database was written to since the restore was prepared; that is kept in {made.name}."))
     else:
-        tell(Notice(f"The app wrote to the database meanwhile; that is kept in {made.name}."))
+        emit(Notice(f"The app wrote to the database meanwhile; that is kept in {made.name}."))
     return found
 
 

@@ -19,7 +19,7 @@ from backupkit.migrations import version_table
 from backupkit.model.backup import UPLOADS_FOLDER
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Locked, SourceLocked, from_os_error
-from backupkit.model.events import Listener, Notice, Warned, silence
+from backupkit.model.events import EventListener, Notice, Warned, silence
 from backupkit.model.names import shown
 from backupkit.repository import flags, lock, store
 from backupkit.repository.operation import recorded
@@ -30,20 +30,20 @@ from backupkit.sqlite import database
 from backupkit.uploads import apply
 
 
-def recover(settings: Settings, tell: Listener = silence, timeout: float | None = None) -> Journal | None:
+def recover(settings: Settings, emit: EventListener = silence, timeout: float | None = None) -> Journal | None:
     """No restore is left half done, and no draft: the journal that was finished, or None.
 
     While another run holds the lock the restore is that run's: `Locked` after `timeout` seconds. A mere draft of
     another run is waited for by nobody.
     """
     if not is_needed(settings):
-        _clear_drafts_unless_running(settings, tell)
+        _clear_drafts_unless_running(settings, emit)
         return None
     wait = settings.lock_timeout if timeout is None else timeout
     # No folder, no lock: it may be a disk that is not mounted.
     is_there = settings.dir.is_dir()
-    with lock.held(settings.dir, "recover", wait, tell) if is_there else contextlib.nullcontext():
-        return recover_under_lock(settings, tell)
+    with lock.held(settings.dir, "recover", wait, emit) if is_there else contextlib.nullcontext():
+        return recover_under_lock(settings, emit)
 
 
 def unfinished(settings: Settings) -> str | None:
@@ -64,37 +64,37 @@ def is_needed(settings: Settings) -> bool:
     return journal.exists(settings.dir) or any(map(staging_area.exists, staging.live_folders(settings)))
 
 
-def _clear_drafts_unless_running(settings: Settings, tell: Listener) -> None:
+def _clear_drafts_unless_running(settings: Settings, emit: EventListener) -> None:
     if store.has_drafts(settings) or scratch.has_leftovers():
         with contextlib.suppress(Locked, OSError), lock.held(settings.dir, "recover", 0):
-            _clear_drafts(settings, tell)
+            _clear_drafts(settings, emit)
 
 
-def _clear_drafts(settings: Settings, tell: Listener) -> None:
+def _clear_drafts(settings: Settings, emit: EventListener) -> None:
     scratch.clear()
     if not store.has_drafts(settings):
         return
-    with recorded(settings, "clean-up", tell) as work:
+    with recorded(settings, "clean-up", emit) as work:
         cleared = store.clear_drafts(settings)
         work.concerning(*cleared)
         if cleared:
-            tell(Notice(f"Cleared away what an interrupted run had not finished: {', '.join(cleared)}."))
+            emit(Notice(f"Cleared away what an interrupted run had not finished: {', '.join(cleared)}."))
 
 
-def recover_under_lock(settings: Settings, tell: Listener) -> Journal | None:
+def recover_under_lock(settings: Settings, emit: EventListener) -> Journal | None:
     """`recover` for a verb that holds the lock already, drafts included."""
-    _clear_drafts(settings, tell)
+    _clear_drafts(settings, emit)
     if not is_needed(settings):
         return None
-    with staging.claimed(settings, tell):
+    with staging.claimed(settings, emit):
         found = journal.read(settings.dir)
         if found is None:
             _clear_litter(settings)
             return None
         _refuse_other_restore(settings, found)
-        tell(Notice(f"Finishing the restore of {shown(found.source)}, interrupted on {shown(found.started)}."))
-        with recorded(settings, "recover", tell, names=[found.source]) as work:
-            (go_back if found.back else finish)(settings, found, work.tell, utc_now)
+        emit(Notice(f"Finishing the restore of {shown(found.source)}, interrupted on {shown(found.started)}."))
+        with recorded(settings, "recover", emit, names=[found.source]) as work:
+            (go_back if found.back else finish)(settings, found, work.emit, utc_now)
     return found
 
 
@@ -149,20 +149,20 @@ def _require_staged(settings: Settings, found: Journal) -> None:
                 pass
 
 
-def turn_back(settings: Settings, found: Journal, error: BaseException, tell: Listener, clock: Clock) -> None:
+def roll_back(settings: Settings, found: Journal, error: BaseException, emit: EventListener, clock: Clock) -> None:
     """A restore that failed half way is taken back; where what was there before was broken it can only go on."""
     if not _can_go_back(settings, found):
         cause = from_os_error(error) if isinstance(error, OSError) else error
         kind = type(cause) if isinstance(cause, BackupError) else BackupError
         reason = f"The restore of {found.source} failed half way: {str(cause).rstrip('.')}."
         raise kind(reason, hint="Mend that, then type: `recover`") from error
-    tell(Warned(f"The restore failed ({error}); going back to what was there before."))
+    emit(Warned(f"The restore failed ({error}); going back to what was there before."))
     back = dataclasses.replace(found, back=True)
     journal.write(settings.dir, back)
-    go_back(settings, back, tell, clock)
+    go_back(settings, back, emit, clock)
 
 
-def go_back(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> None:
+def go_back(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> None:
     """The live data is as the safety copy has it, as far as the failed restore could have changed it."""
     safety = store.find(settings, found.safety or "")
     source = staging.verified(settings, safety, found.part, silence)
@@ -170,12 +170,12 @@ def go_back(settings: Settings, found: Journal, tell: Listener, clock: Clock) ->
     held = [*found.copies, *found.kept, *_backup_named(settings, found.source)]
     copies = tuple(settings.dir / name / UPLOADS_FOLDER for name in held)
     identity = staging_area.identify(settings.dir, safety.name, found.id)
-    staged = staging.stage(settings, source, identity, False, copies, tell)
+    staged = staging.stage(settings, source, identity, False, copies, emit)
     # No safety copy is named: there is nothing to undo, since it never happened.
     back = dataclasses.replace(journal_of(settings, staged, identity, held, clock), safety=None, kept=found.kept)
     journal.write(settings.dir, back)
-    finish(settings, back, tell, clock)
-    tell(Notice("Everything is as it was before the restore."))
+    finish(settings, back, emit, clock)
+    emit(Notice("Everything is as it was before the restore."))
 
 
 def _backup_named(settings: Settings, source: str) -> list[str]:
@@ -207,17 +207,17 @@ def _can_go_back(settings: Settings, found: Journal) -> bool:
     return not found.facts or bool(kept.database_file and kept.database and not kept.database.raw)
 
 
-def finish(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> database.Inspection | None:
+def finish(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> database.Inspection | None:
     """What the journal says is done, checked, and the journal gone. Can be repeated."""
     _require_staged(settings, found)
     if not found.database:
         # The app may have gone on since, to another revision too.
-        return finish_uploads(settings, dataclasses.replace(found, revisions=None), tell)
-    found = _resume_database(settings, found, tell, clock)
-    return finish_uploads(settings, database_is_done(settings, found), tell)
+        return finish_uploads(settings, dataclasses.replace(found, revisions=None), emit)
+    found = _resume_database(settings, found, emit, clock)
+    return finish_uploads(settings, database_is_done(settings, found), emit)
 
 
-def _resume_database(settings: Settings, found: Journal, tell: Listener, clock: Clock) -> Journal:
+def _resume_database(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> Journal:
     """The live database is replaced, if it is not what is wanted already; what is in no backup is kept first."""
 
     def keep() -> None:
@@ -226,10 +226,10 @@ def _resume_database(settings: Settings, found: Journal, tell: Listener, clock: 
         if standing == "wanted":
             raise _IsThere
         if standing == "unknown":
-            found = keeping.keep(settings, found, True, tell, clock)
+            found = keeping.keep(settings, found, True, emit, clock)
 
     with contextlib.suppress(_IsThere):
-        replace_database(settings, found, keep, tell)
+        replace_database(settings, found, keep, emit)
     return found
 
 
@@ -244,23 +244,23 @@ def database_is_done(settings: Settings, found: Journal) -> Journal:
     return done
 
 
-def replace_database(settings: Settings, found: Journal, keep: Callable[[], None], tell: Listener) -> None:
+def replace_database(settings: Settings, found: Journal, keep: Callable[[], None], emit: EventListener) -> None:
     """The live database holds what is staged; when this raises, it is as it was. `keep` is as `replace_live` has it."""
     assert found.facts is not None
     live, staged = settings.database, staging.staged_database(settings)
     with staging_area.opened(live.parent, "database", found.id) as area:
-        database.replace_live(staged, area.folder, live, settings.busy_timeout, found.facts, keep, tell)
+        database.replace_live(staged, area.folder, live, settings.busy_timeout, found.facts, keep, emit)
 
 
-def finish_uploads(settings: Settings, found: Journal, tell: Listener) -> database.Inspection | None:
+def finish_uploads(settings: Settings, found: Journal, emit: EventListener) -> database.Inspection | None:
     """What comes after the database: uploads, the proof, tidying up; returns what was proven of the database."""
     # Meanwhile, since it only reads: what is proven stands there already.
     with process.beside(found.facts.size if found.facts else 0) as beside:
         proving = beside.submit(_prove, settings, found) if found.facts else None
         if found.uploads and settings.uploads:
             copies = tuple(settings.dir / name / UPLOADS_FOLDER for name in found.copies)
-            apply.apply(settings.uploads, found.id, copies, tell)
-        proof = _proof(proving, tell) if proving else None
+            apply.apply(settings.uploads, found.id, copies, emit)
+        proof = _proof(proving, emit) if proving else None
     # Nothing staged is needed any more: now it may go, piece by piece.
     journal.write(settings.dir, dataclasses.replace(found, database=False, uploads=False))
     staging.unstage(settings, found.id)
@@ -275,10 +275,10 @@ def _prove(settings: Settings, found: Journal) -> database.Inspection:
     return database.prove(settings.database, settings.busy_timeout, found.revisions, table)
 
 
-def _proof(proving: Future[database.Inspection], tell: Listener) -> database.Inspection | None:
+def _proof(proving: Future[database.Inspection], emit: EventListener) -> database.Inspection | None:
     try:
         return proving.result()
     except SourceLocked as error:
         # All is in place: an app that keeps the lock is no reason to take it back.
-        tell(Warned(f"The restored database could not be proven: {error.message}"))
+        emit(Warned(f"The restored database could not be proven: {error.message}"))
         return None

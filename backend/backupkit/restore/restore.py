@@ -27,13 +27,13 @@ from backupkit.config.settings import Settings
 from backupkit.fs import space, staging_area
 from backupkit.fs.staging_area import Identity
 from backupkit.migrations import schema, upgrade, version_table
-from backupkit.model.backup import UPLOADS_FOLDER, Backup, DatabaseFacts, Metadata, Order, Part, SchemaVerdict
+from backupkit.model.backup import UPLOADS_FOLDER, Backup, BackupRequest, DatabaseFacts, Metadata, Part, SchemaVerdict
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Locked, Refused, SourceBroken, SourceUnreadable
-from backupkit.model.events import Listener, Notice, Step, Warned, collecting, silence
+from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
 from backupkit.model.names import shown
 from backupkit.repository import files_cache, manifest, reliable, store
-from backupkit.repository.operation import at_work
+from backupkit.repository.operation import locked_operation
 from backupkit.restore import journal, keeping, recovery, staging
 from backupkit.restore.journal import Journal
 from backupkit.restore.staging import Source
@@ -106,7 +106,7 @@ def plan_restore(
     only: Part | None = None,
     force: bool = False,
     migrate: bool = False,
-    tell: Listener = silence,
+    emit: EventListener = silence,
     expect_loss: Collection[str] = (),
 ) -> RestorePlan:
     """What restoring that backup would change; the backup is verified, and nothing stays written.
@@ -121,33 +121,33 @@ def plan_restore(
     refuse_overlap(settings)
     backup, notes = _meant(settings, name)
     _refuse_another_app(settings, backup, force)
-    source = staging.verified(settings, backup, only, tell)
-    plan = plan_source(settings, source, force, tell)
+    source = staging.verified(settings, backup, only, emit)
+    plan = plan_source(settings, source, force, emit)
     plan = replace(plan, migrate=migrate, notes=(*notes, *plan.notes))
-    return _rehearsed(settings, plan, expect_loss, tell) if migrate else plan
+    return _rehearsed(settings, plan, expect_loss, emit) if migrate else plan
 
 
-def _rehearsed(settings: Settings, plan: RestorePlan, expect_loss: Collection[str], tell: Listener) -> RestorePlan:
+def _rehearsed(settings: Settings, plan: RestorePlan, expect_loss: Collection[str], emit: EventListener) -> RestorePlan:
     _refuse_to_migrate(settings, plan.verdict)
     if plan.verdict is None or plan.verdict.relation == "same":
         return plan
-    with staging.rehearsed(settings, plan.source, plan.verdict.target, tell) as (migrated, rehearsed):
+    with staging.rehearsed(settings, plan.source, plan.verdict.target, emit) as (migrated, rehearsed):
         upgrade.refuse_loss(rehearsed, expect_loss)
-        live = plan.live if plan.live.trouble else replace(plan.live, changes=_changes_to(settings, migrated, tell))
+        live = plan.live if plan.live.trouble else replace(plan.live, changes=_changes_to(settings, migrated, emit))
     lost = tuple(f"The migration loses {one.text}, as expected." for one in rehearsed.losses)
     return replace(
         plan,
         live=live,
         rehearsed=rehearsed,
-        revisions_after=version_table.at(settings, rehearsed.found, tell),
+        revisions_after=version_table.at(settings, rehearsed.found, emit),
         rows_after=rehearsed.found.facts.rows,
         notes=(*plan.notes, *lost),
     )
 
 
-def _changes_to(settings: Settings, source: Source, tell: Listener) -> Mapping[str, Changes]:
-    with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
-        return _compare_rows(moment, database.count_rows(moment), source, False, tell)
+def _changes_to(settings: Settings, source: Source, emit: EventListener) -> Mapping[str, Changes]:
+    with database.snapshot(settings.database, settings.busy_timeout, emit) as moment:
+        return _compare_rows(moment, database.count_rows(moment), source, False, emit)
 
 
 def _meant(settings: Settings, name: str) -> tuple[Backup, tuple[str, ...]]:
@@ -169,18 +169,18 @@ def _refuse_another_app(settings: Settings, backup: Backup, force: bool) -> None
     )
 
 
-def plan_source(settings: Settings, source: Source, force: bool, tell: Listener) -> RestorePlan:
+def plan_source(settings: Settings, source: Source, force: bool, emit: EventListener) -> RestorePlan:
     """The plan for a source that is verified already: a backup, or a database made from a dump."""
     verdict = None
     if source.database:
-        verdict = source.undecided or schema.classify(settings, source.revisions, tell)
+        verdict = source.undecided or schema.classify(settings, source.revisions, emit)
     _require_writable(settings, source)
-    live = _look_at_live(settings, source, tell)
+    live = _look_at_live(settings, source, emit)
     if verdict and verdict.relation == "no_migrations":
-        verdict = replace(verdict, reason=_schemas_compared(settings, source, live, tell))
+        verdict = replace(verdict, reason=_schemas_compared(settings, source, live, emit))
     if verdict:
         schema.refuse_unless_restorable(verdict, live.revisions, source.git, force)
-    summary = _look_at_uploads(settings, source, tell)
+    summary = _look_at_uploads(settings, source, emit)
     needs = _needs(settings, source, live, summary)
     _require_space(needs)
     shown = {str(folder): needed for folder, needed in needs}
@@ -199,21 +199,23 @@ def plan_source(settings: Settings, source: Source, force: bool, tell: Listener)
     )
 
 
-def restore_backup(settings: Settings, plan: RestorePlan, tell: Listener = silence, clock: Clock = utc_now) -> Restored:
+def restore_backup(
+    settings: Settings, plan: RestorePlan, emit: EventListener = silence, clock: Clock = utc_now
+) -> Restored:
     """The live data is as in the backup, proven, and what was there before is in a safety copy.
 
     Raises before anything live was touched, or after it went back by itself; either way the message says so.
     """
-    with at_work(settings, f"restore of {plan.source.name}", tell, clock, [plan.source.name]) as work:
-        recovery.recover_under_lock(settings, work.tell)
-        return restore_source(settings, plan, work.tell, clock)
+    with locked_operation(settings, f"restore of {plan.source.name}", emit, clock, [plan.source.name]) as work:
+        recovery.recover_under_lock(settings, work.emit)
+        return restore_source(settings, plan, work.emit, clock)
 
 
-def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock: Clock) -> Restored:
+def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, clock: Clock) -> Restored:
     """`restore_backup` for a verb that holds the lock already."""
     heard: list[str] = []
-    listen = collecting(tell, heard)
-    with staging.claimed(settings, tell):
+    listen = collecting(emit, heard)
+    with staging.claimed(settings, emit):
         _refuse_staged(settings)
         with database.watching(settings.database) as watch:
             before = watch.version()
@@ -227,7 +229,7 @@ def restore_source(settings: Settings, plan: RestorePlan, tell: Listener, clock:
     return Restored(
         source=plan.source.name,
         safety=left.name,
-        verdict=_verdict(settings, plan, found, tell),
+        verdict=_verdict(settings, plan, found, emit),
         rows=proof.facts.rows if proof else {},
         revisions=(found.revisions or ()) if proof else (),
         uploads=plan.uploads,
@@ -250,11 +252,11 @@ def _raw_files(settings: Settings, safety: Backup) -> tuple[Path, ...]:
     return tuple(path for path in (safety.path / name for name in names) if path.exists())
 
 
-def _verdict(settings: Settings, plan: RestorePlan, found: Journal, tell: Listener) -> SchemaVerdict | None:
+def _verdict(settings: Settings, plan: RestorePlan, found: Journal, emit: EventListener) -> SchemaVerdict | None:
     """How what is live now stands to this code; of what the app's own command migrated nothing more is known."""
     if found.revisions is None or (plan.migrate and plan.verdict and plan.verdict.relation == "no_migrations"):
         return None
-    return plan.source.undecided or schema.classify(settings, found.revisions, tell)
+    return plan.source.undecided or schema.classify(settings, found.revisions, emit)
 
 
 def _refuse_other_outcome(plan: RestorePlan, staged: Source) -> None:
@@ -272,11 +274,11 @@ def _refuse_staged(settings: Settings) -> None:
             raise Locked(f"Another restore began in {folder} just now; nothing was changed.", hint="Type: `recover`")
 
 
-def _begin(settings: Settings, plan: RestorePlan, safety: Backup, tell: Listener, clock: Clock) -> Journal:
+def _begin(settings: Settings, plan: RestorePlan, safety: Backup, emit: EventListener, clock: Clock) -> Journal:
     """Everything is staged, and the journal is on disk; where that is not sure nothing is left of either."""
     identity = staging_area.identify(settings.dir, safety.name)
     try:
-        found = _stage(settings, plan, safety, identity, tell, clock)
+        found = _stage(settings, plan, safety, identity, emit, clock)
         journal.write(settings.dir, found)
         return found
     except BaseException:  # or the next command would go on unasked
@@ -291,16 +293,16 @@ def _give_up(settings: Settings, restore: str) -> None:
 
 
 def _stage(
-    settings: Settings, plan: RestorePlan, safety: Backup, identity: Identity, tell: Listener, clock: Clock
+    settings: Settings, plan: RestorePlan, safety: Backup, identity: Identity, emit: EventListener, clock: Clock
 ) -> Journal:
     wanted = plan.source.facts if not plan.migrate else None
     is_there = bool(wanted and _has(safety.metadata, wanted))
     copies = (safety.path / UPLOADS_FOLDER,)
-    staged = staging.stage(settings, plan.source, identity, plan.migrate, copies, tell, same_database=is_there)
+    staged = staging.stage(settings, plan.source, identity, plan.migrate, copies, emit, same_database=is_there)
     _refuse_other_outcome(plan, staged)
     found = recovery.journal_of(settings, staged, identity, [safety.name], clock)
     if is_there:
-        tell(Notice("The database is as in the backup already: it stays as it is."))
+        emit(Notice("The database is as in the backup already: it stays as it is."))
         found = replace(found, database=False)
     return found
 
@@ -329,7 +331,7 @@ def _not_writable(path: Path) -> SourceUnreadable:
     )
 
 
-def _look_at_live(settings: Settings, source: Source, tell: Listener) -> Live:
+def _look_at_live(settings: Settings, source: Source, emit: EventListener) -> Live:
     with files_cache.newest(settings, source.uploads is not None) as earlier:
         skip = selection.of(settings).leaves_out if source.uploads and settings.uploads else None
         unsaved = walk.measure(settings.uploads, skip, earlier)[1] if skip and settings.uploads else 0
@@ -338,19 +340,19 @@ def _look_at_live(settings: Settings, source: Source, tell: Listener) -> Live:
     if source.database is None:
         return Live(unsaved=unsaved)
     try:
-        with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
+        with database.snapshot(settings.database, settings.busy_timeout, emit) as moment:
             found = database.look(moment)
-            changes = _compare_rows(moment, found.facts.rows, source, is_wanted, tell)
+            changes = _compare_rows(moment, found.facts.rows, source, is_wanted, emit)
     except SourceBroken as error:
         return Live(unsaved=unsaved, trouble=error.message)
     unsaved += 0 if is_saved else found.facts.size
     facts = found.facts
     return Live(
-        _revisions(settings, found, tell), facts.rows, facts.size, facts.encoding, unsaved, is_wanted, changes=changes
+        _revisions(settings, found, emit), facts.rows, facts.size, facts.encoding, unsaved, is_wanted, changes=changes
     )
 
 
-def _schemas_compared(settings: Settings, source: Source, live: Live, tell: Listener) -> str:
+def _schemas_compared(settings: Settings, source: Source, live: Live, emit: EventListener) -> str:
     """For an app without Alembic: whether the two databases are made alike, and where the migrations of each are."""
     assert source.database is not None
     if live.trouble:
@@ -370,23 +372,23 @@ def _schemas_compared(settings: Settings, source: Source, live: Live, tell: List
     return said
 
 
-def _revisions(settings: Settings, found: database.Inspection, tell: Listener) -> tuple[str, ...]:
+def _revisions(settings: Settings, found: database.Inspection, emit: EventListener) -> tuple[str, ...]:
     """Where the live database is; nowhere in particular where env.py cannot say in which table that stands."""
     try:
-        return version_table.at(settings, found, tell)
+        return version_table.at(settings, found, emit)
     except schema.CannotRead:
         return ()
 
 
 def _compare_rows(
-    moment: sqlite3.Connection, now: Mapping[str, int], source: Source, is_same: bool, tell: Listener
+    moment: sqlite3.Connection, now: Mapping[str, int], source: Source, is_same: bool, emit: EventListener
 ) -> Mapping[str, Changes]:
     """How the rows of each table will change; small tables first, so that the time is enough for most of them."""
     after = source.facts.rows if source.facts else {}
     both = sorted(now.keys() & after.keys(), key=lambda name: (max(now[name], after[name]), name))
     if is_same or source.database is None:
         return dict.fromkeys(both, Changes())
-    tell(Step("Comparing the rows"))
+    emit(Step("Comparing the rows"))
     return rows.count_changes(moment, both, source.database, COMPARING)
 
 
@@ -395,12 +397,12 @@ def _has(kept: Metadata | None, wanted: DatabaseFacts) -> bool:
     return bool(kept and kept.database and not kept.database.raw and kept.database.sha256 == wanted.sha256)
 
 
-def _look_at_uploads(settings: Settings, source: Source, tell: Listener) -> diff.Summary | None:
+def _look_at_uploads(settings: Settings, source: Source, emit: EventListener) -> diff.Summary | None:
     if not source.uploads or not settings.uploads:
         return None
-    tell(Step("Comparing the uploads"))
+    emit(Step("Comparing the uploads"))
     unreadable: list[str] = []
-    found = staging.differences(settings, source, lambda path, _error: unreadable.append(path), tell)
+    found = staging.differences(settings, source, lambda path, _error: unreadable.append(path), emit)
     summary, closed = diff.summarise(found, settings.uploads)
     if closed:
         raise _not_writable(closed)
@@ -453,11 +455,11 @@ def _about_uploads(source: Source, summary: diff.Summary | None) -> Iterable[str
         yield f"What cannot be read stays as it is: {shown(paths[0])}{more}."
 
 
-def _make_safety_copy(settings: Settings, source: Source, tell: Listener, clock: Clock) -> Backup:
+def _make_safety_copy(settings: Settings, source: Source, emit: EventListener, clock: Clock) -> Backup:
     with_uploads = bool(source.uploads and settings.uploads and settings.uploads.is_dir())
-    order = Order(kind="pre_restore", note=f"before the restore of {source.name}", uploads=with_uploads)
-    tell(Notice("Making a safety copy of what is there now."))
-    return make_backup(settings, order, tell, clock).backup
+    order = BackupRequest(kind="pre_restore", note=f"before the restore of {source.name}", uploads=with_uploads)
+    emit(Notice("Making a safety copy of what is there now."))
+    return make_backup(settings, order, emit, clock).backup
 
 
 def _refuse_to_migrate(settings: Settings, verdict: SchemaVerdict | None) -> None:
@@ -490,16 +492,16 @@ class _Commits:
 
 
 def _apply(
-    settings: Settings, found: Journal, commits: _Commits, tell: Listener, clock: Clock
+    settings: Settings, found: Journal, commits: _Commits, emit: EventListener, clock: Clock
 ) -> tuple[database.Inspection | None, Journal]:
     try:
-        found = _replace_database(settings, found, commits, tell, clock)
-        return recovery.finish_uploads(settings, recovery.database_is_done(settings, found), tell), found
+        found = _replace_database(settings, found, commits, emit, clock)
+        return recovery.finish_uploads(settings, recovery.database_is_done(settings, found), emit), found
     except _Untouched as untouched:
         _give_up(settings, found.id)
         raise untouched.reason from None
     except BaseException as error:
-        recovery.turn_back(settings, _as_written(settings, found), error, tell, clock)
+        recovery.roll_back(settings, _as_written(settings, found), error, emit, clock)
         raise
 
 
@@ -519,17 +521,19 @@ class _Untouched(Exception):
         self.reason = reason
 
 
-def _replace_database(settings: Settings, found: Journal, commits: _Commits, tell: Listener, clock: Clock) -> Journal:
+def _replace_database(
+    settings: Settings, found: Journal, commits: _Commits, emit: EventListener, clock: Clock
+) -> Journal:
     if not found.database:
         return found
 
     def keep() -> None:
         nonlocal found
         if commits.lock() and keeping.standing(settings, found) == "unknown":
-            found = keeping.keep(settings, found, False, tell, clock)
+            found = keeping.keep(settings, found, False, emit, clock)
 
     try:
-        recovery.replace_database(settings, found, keep, tell)
+        recovery.replace_database(settings, found, keep, emit)
     except BaseException as error:
         if _is_untouched(error, commits):
             raise _Untouched(error) from error

@@ -17,7 +17,7 @@ from backupkit.migrations import schema, upgrade, version_table
 from backupkit.migrations.upgrade import Rehearsed
 from backupkit.model.backup import UPLOADS_FOLDER, Backup, DatabaseFacts, Flaw, GitFacts, Metadata, Part, SchemaVerdict
 from backupkit.model.errors import Damaged
-from backupkit.model.events import Listener, Notice, Progress, Step, Warned, silence
+from backupkit.model.events import EventListener, Notice, Progress, Step, Warned, silence
 from backupkit.model.names import shown
 from backupkit.repository import files_cache, integrity, lock, manifest, store
 from backupkit.sqlite import database
@@ -40,9 +40,9 @@ class Source:
     undecided: SchemaVerdict | None = None
 
 
-def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listener) -> Source:
+def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventListener) -> Source:
     """The backup, or the one part of it, as a source: every byte of that compared with what was sealed."""
-    metadata = store.trusted(backup)
+    metadata = store.require_metadata(backup)
     file = backup.path / metadata.database_file if metadata.database_file and only != "uploads" else None
     tree = backup.path / UPLOADS_FOLDER if metadata.uploads_included and only != "database" else None
     if file is None and tree is None:
@@ -54,7 +54,7 @@ def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listen
     with process.beside(metadata.database.size if metadata.database and file else 0) as beside:
         looking = beside.submit(_with_database, settings, source, metadata.database, opened.append) if file else None
         try:
-            meaning = _meaning(backup, only, tell)
+            meaning = _meaning(backup, only, emit)
             return replace(looking.result() if looking else source, meaning=meaning)
         except BaseException:
             with contextlib.suppress(sqlite3.ProgrammingError):  # it has ended already
@@ -63,14 +63,14 @@ def verified(settings: Settings, backup: Backup, only: Part | None, tell: Listen
             raise
 
 
-def _meaning(backup: Backup, only: Part | None, tell: Listener) -> diff.Meaning:
+def _meaning(backup: Backup, only: Part | None, emit: EventListener) -> diff.Meaning:
     """What of the backup's uploads is meant, once all of it was compared with what was sealed."""
-    metadata = store.trusted(backup)
+    metadata = store.require_metadata(backup)
     if not manifest.has_checksums(backup.path):
-        tell(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
+        emit(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
         return diff.Meaning(owners=False)
     found: list[walk.Survey] = []
-    _refuse_altered(backup, metadata, only, found.append, tell)
+    _refuse_altered(backup, metadata, only, found.append, emit)
     recorded = metadata.uploads
     if not found or not recorded or recorded.attributes is None:
         return diff.Meaning()
@@ -84,10 +84,10 @@ def _refuse_altered(
     metadata: Metadata,
     only: Part | None,
     hear: Callable[[walk.Survey], None],
-    tell: Listener,
+    emit: EventListener,
 ) -> None:
-    tell(Step("Verifying the backup", backup.size_bytes))
-    flaws = list(integrity.file_flaws(backup.path, metadata, integrity.Digests(_adding_up(tell)), only, hear))
+    emit(Step("Verifying the backup", backup.size_bytes))
+    flaws = list(integrity.file_flaws(backup.path, metadata, integrity.Digests(_adding_up(emit)), only, hear))
     if flaws:
         more = f" (and {len(flaws) - 1} more)" if len(flaws) > 1 else ""
         raise Damaged(
@@ -96,7 +96,7 @@ def _refuse_altered(
         )
     told = [flaw for flaw in backup.flaws if only is None or _part_of(flaw) == only]
     if told:
-        tell(Notice(f"The last verify of {backup.name} found: {told[0].text}. Its files are as written."))
+        emit(Notice(f"The last verify of {backup.name} found: {told[0].text}. Its files are as written."))
 
 
 def _part_of(flaw: Flaw) -> Part:
@@ -141,9 +141,9 @@ def at_its_revisions(settings: Settings, source: Source, found: database.Inspect
         return replace(source, revisions=found.revisions or (), undecided=undecided)
 
 
-def claimed(settings: Settings, tell: Listener) -> AbstractContextManager[None]:
+def claimed(settings: Settings, emit: EventListener) -> AbstractContextManager[None]:
     """No other restore is at work on this live data until the block ends, whatever its backups folder is."""
-    return lock.claimed(live_folders(settings), settings.lock_timeout, tell)
+    return lock.claimed(live_folders(settings), settings.lock_timeout, emit)
 
 
 def stage(
@@ -152,7 +152,7 @@ def stage(
     identity: Identity,
     migrate: bool,
     copies: tuple[Path, ...],
-    tell: Listener = silence,
+    emit: EventListener = silence,
     same_database: bool = False,
 ) -> Source:
     """Everything that goes live lies beside it, checked and on disk; nothing live is touched. Fails tidily.
@@ -170,10 +170,10 @@ def stage(
             is_wanted = source.database and not same_database
             staging = beside.submit(_stage_database, settings, source, identity) if is_wanted else None
             if source.uploads and settings.uploads:
-                _stage_uploads(settings, settings.uploads, source, identity, copies, tell)
+                _stage_uploads(settings, settings.uploads, source, identity, copies, emit)
             source = staging.result() if staging else source
         if source.database and migrate:
-            source = _migrate_staged(settings, source, tell)
+            source = _migrate_staged(settings, source, emit)
     except BaseException:
         unstage(settings, identity.id)
         raise
@@ -212,56 +212,58 @@ def _stage_database(settings: Settings, source: Source, identity: Identity) -> S
 
 
 @contextlib.contextmanager
-def rehearsed(settings: Settings, source: Source, target: str, tell: Listener) -> Iterator[tuple[Source, Rehearsed]]:
+def rehearsed(
+    settings: Settings, source: Source, target: str, emit: EventListener
+) -> Iterator[tuple[Source, Rehearsed]]:
     """The source as it is after the migration, which was run on a copy; the copy is gone when the block ends.
 
     It lies in a draft in the backups folder, with a lock in it as long as that lives.
     """
     assert source.database is not None and source.facts is not None
-    tell(Step("Rehearsing the migration on a copy"))
+    emit(Step("Rehearsing the migration on a copy"))
     space.require(2 * source.facts.size, settings.dir, "The rehearsal of the migration")
     folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}rehearsal-", dir=settings.dir))
     try:
         with lock.held(folder, f"rehearsal of {source.name}", 0):
             copy = folder / settings.database.name
             disk.copy_file(source.database, copy)
-            done = upgrade.migrate_copy(settings, copy, target, tell=tell)
+            done = upgrade.migrate_copy(settings, copy, target, emit=emit)
             yield replace(source, database=copy, facts=done.found.facts), done
     finally:
         disk.remove_tree(folder)
 
 
-def _migrate_staged(settings: Settings, source: Source, tell: Listener) -> Source:
+def _migrate_staged(settings: Settings, source: Source, emit: EventListener) -> Source:
     """The staged database, brought to this code's revision and checked; the live one was not opened."""
     assert source.facts is not None
-    tell(Step("Migrating the staged copy"))
+    emit(Step("Migrating the staged copy"))
     staged = staged_database(settings)
     target = schema.classify(settings, source.revisions).target
-    found = upgrade.migrate_copy(settings, staged, target, tell=tell).found
+    found = upgrade.migrate_copy(settings, staged, target, emit=emit).found
     disk.sync_tree(staged.parent)
     facts = replace(found.facts, journal_mode=source.facts.journal_mode, mode=source.facts.mode)
     return at_its_revisions(settings, replace(source, facts=facts), found)
 
 
 def _stage_uploads(
-    settings: Settings, live: Path, source: Source, identity: Identity, copies: tuple[Path, ...], tell: Listener
+    settings: Settings, live: Path, source: Source, identity: Identity, copies: tuple[Path, ...], emit: EventListener
 ) -> None:
     assert source.uploads is not None
     owner = None if source.meaning.owners else disk.owner_of(live)
-    places = diff.Places(live, source.uploads, copies, owner)
+    places = diff.DiffPaths(live, source.uploads, copies, owner)
 
     if source.meaning.lost:
-        tell(Warned(f"{source.uploads} has {source.meaning.lost}: what is live keeps its own."))
+        emit(Warned(f"{source.uploads} has {source.meaning.lost}: what is live keeps its own."))
 
     def stays(path: str, error: OSError) -> None:
-        tell(Warned(f"{shown(path)} cannot be read ({error.strerror}), and stays as it is."))
+        emit(Warned(f"{shown(path)} cannot be read ({error.strerror}), and stays as it is."))
 
-    diff.stage(differences(settings, source, stays, silence), places, identity.id, tell=tell)
+    diff.stage(differences(settings, source, stays, silence), places, identity.id, emit=emit)
     disk.sync_tree(staging_area.place_of(live, "uploads"))
 
 
 def differences(
-    settings: Settings, source: Source, unreadable: tree.Unreadable, tell: Listener
+    settings: Settings, source: Source, unreadable: tree.Unreadable, emit: EventListener
 ) -> Iterator[diff.Difference]:
     """What the live uploads differ in from the source's; what an index tells is not read."""
     assert settings.uploads is not None and source.uploads is not None
@@ -269,7 +271,7 @@ def differences(
         walk.require(settings.uploads)
     with files_cache.newest(settings, with_uploads=True) as earlier:
         yield from diff.differences(
-            settings.uploads, source.uploads, source.meaning, selection.of(settings), unreadable, earlier, tell
+            settings.uploads, source.uploads, source.meaning, selection.of(settings), unreadable, earlier, emit
         )
 
 
@@ -289,12 +291,12 @@ def live_folders(settings: Settings) -> list[Path]:
     return [settings.database.parent, *([settings.uploads] if settings.uploads else [])]
 
 
-def _adding_up(tell: Listener) -> Callable[[int], None]:
+def _adding_up(emit: EventListener) -> Callable[[int], None]:
     done = 0
 
     def add(count: int) -> None:
         nonlocal done
         done += count
-        tell(Progress(done))
+        emit(Progress(done))
 
     return add

@@ -5,12 +5,12 @@ from __future__ import annotations
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Part
 from backupkit.model.errors import Damaged, NoSuchBackup
-from backupkit.model.events import Listener, silence
+from backupkit.model.events import EventListener, silence
 from backupkit.repository import flags, reliable, store
 from backupkit.restore.restore import RestorePlan, holds_database, plan_restore
 
 
-def plan_undo(settings: Settings, force: bool = False, tell: Listener = silence) -> RestorePlan:
+def plan_undo(settings: Settings, force: bool = False, emit: EventListener = silence) -> RestorePlan:
     """The plan that takes the last restore back, of the part that it was of.
 
     Raises `NoSuchBackup` where there is no safety copy to go back to, `Damaged` where it holds no database, since there
@@ -21,7 +21,7 @@ def plan_undo(settings: Settings, force: bool = False, tell: Listener = silence)
         hint = "`list` shows the backups there are."
         raise NoSuchBackup(f"No restore left a safety copy in {settings.dir}.", hint=hint)
     backup = store.find(settings, name)
-    metadata = store.trusted(backup)
+    metadata = store.require_metadata(backup)
     # A migration touched the database alone: uploads that came since stay.
     part = "database" if metadata.kind == "pre_migration" else part
     if part != "uploads" and not holds_database(backup):
@@ -31,7 +31,7 @@ def plan_undo(settings: Settings, force: bool = False, tell: Listener = silence)
             f"{backup.path} keeps what was there of it.",
             hint=f"Restore another backup: `list`.{only}",
         )
-    return plan_restore(settings, name, part, force=force, tell=tell)
+    return plan_restore(settings, name, part, force=force, emit=emit)
 
 
 def goes_back_to(settings: Settings) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.names import shown
 
@@ -81,4 +81,4 @@ def _is_recent(backup: Backup, new: Metadata) -> bool:
 
 
 def _told(number: int, unit: str) -> str:
-    return human(number) if unit == "bytes" else f"{number:,} {unit}"
+    return format_bytes(number) if unit == "bytes" else f"{number:,} {unit}"

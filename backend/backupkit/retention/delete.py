@@ -7,9 +7,9 @@ from backupkit.fs import disk
 from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
-from backupkit.model.events import Listener, silence
+from backupkit.model.events import EventListener, silence
 from backupkit.repository import flags, store, verification
-from backupkit.repository.operation import at_work
+from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 
 
@@ -23,22 +23,24 @@ def deletable(settings: Settings, name: str) -> Backup:
     return backup
 
 
-def delete_backup(settings: Settings, name: str, tell: Listener = silence, clock: Clock = utc_now) -> Backup:
+def delete_backup(settings: Settings, name: str, emit: EventListener = silence, clock: Clock = utc_now) -> Backup:
     """The backup is gone, or whole: it never is under its name in part. Returns what it was."""
-    with at_work(settings, f"delete of {name}", tell, clock, [name]) as work:
-        recover_under_lock(settings, work.tell)
+    with locked_operation(settings, f"delete of {name}", emit, clock, [name]) as work:
+        recover_under_lock(settings, work.emit)
         backup = deletable(settings, name)
         work.about(backup)
-        disk.discard_tree(store.draft_of(settings, name), backup.path)
+        disk.remove_atomically(store.draft_of(settings, name), backup.path)
         verification.forget(settings.dir, name)
         return backup
 
 
-def set_pin(settings: Settings, name: str, pinned: bool, tell: Listener = silence, clock: Clock = utc_now) -> Backup:
+def set_pin(
+    settings: Settings, name: str, pinned: bool, emit: EventListener = silence, clock: Clock = utc_now
+) -> Backup:
     """The backup is pinned, which keeps it from being deleted and removed by retention; or it is no more."""
-    with at_work(settings, f"{'pin' if pinned else 'unpin'} of {name}", tell, clock, [name]) as work:
-        recover_under_lock(settings, work.tell)
-        backup = store.find(settings, name, work.tell)
+    with locked_operation(settings, f"{'pin' if pinned else 'unpin'} of {name}", emit, clock, [name]) as work:
+        recover_under_lock(settings, work.emit)
+        backup = store.find(settings, name, work.emit)
         work.about(backup)
         (flags.put if pinned else flags.take)(settings.dir, flags.PINNED, backup.name)
         if not pinned:

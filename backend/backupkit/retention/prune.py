@@ -11,10 +11,10 @@ from backupkit.fs import disk
 from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
-from backupkit.model.events import Listener, Notice, Step, Warned, collecting, silence
+from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
 from backupkit.remotes.push import unpushed
 from backupkit.repository import flags, integrity, store
-from backupkit.repository.operation import at_work
+from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.restore.undo import goes_back_to
 from backupkit.retention import rules
@@ -80,7 +80,7 @@ def _measured(found: list[Backup], known: Known) -> list[Backup]:
     return [wrong.get(backup.name, backup) for backup in found]
 
 
-def check_counted_on(settings: Settings, tell: Listener = silence, clock: Clock = utc_now) -> str:
+def check_counted_on(settings: Settings, emit: EventListener = silence, clock: Clock = utc_now) -> str:
     """Every byte of the backups that are counted on when others go, unless they were checked within a day.
 
     What was found is kept, so that the next plan knows. Returns why one could not be checked; empty if all were.
@@ -88,12 +88,12 @@ def check_counted_on(settings: Settings, tell: Listener = silence, clock: Clock 
     known = Known(settings.app_id, clock(), settings.zone)
     counted = rules.counted_on(store.all_backups(settings), known)
     stale = [one for one in counted if not one.checked_at or clock() - one.checked_at > _CHECKED_WITHIN]
-    done = verify_backups(settings, stale, tell=tell, clock=clock) if stale else []
+    done = verify_backups(settings, stale, emit=emit, clock=clock) if stale else []
     return next((f"{one.backup.name} could not be checked: {one.failure.message}" for one in done if one.failure), "")
 
 
 def prune_backups(
-    settings: Settings, plan: PrunePlan, force: bool = False, tell: Listener = silence, clock: Clock = utc_now
+    settings: Settings, plan: PrunePlan, force: bool = False, emit: EventListener = silence, clock: Clock = utc_now
 ) -> Pruned:
     """What the plan shows is removed, and nothing else; each backup is gone or whole, whenever the run is killed.
 
@@ -105,9 +105,9 @@ def prune_backups(
     if not plan.verdicts:
         return Pruned()
     warnings: list[str] = []
-    doubt = check_counted_on(settings, tell, clock) if plan.removals else ""
-    with at_work(settings, "prune", tell, clock) as work:
-        listener = collecting(work.tell, warnings)
+    doubt = check_counted_on(settings, emit, clock) if plan.removals else ""
+    with locked_operation(settings, "prune", emit, clock) as work:
+        listener = collecting(work.emit, warnings)
         recover_under_lock(settings, listener)
         agreed = _still_agreed(plan, plan_prune(settings, clock), doubt, listener)
         removed = tuple(backup for backup in agreed if _remove(settings, backup, listener))
@@ -126,34 +126,34 @@ def refuse_many(plan: PrunePlan, force: bool) -> None:
         )
 
 
-def accept(settings: Settings, name: str, tell: Listener = silence) -> Backup:
+def accept(settings: Settings, name: str, emit: EventListener = silence) -> Backup:
     """What is unusual about the backup is as it should be: it stops retention no more, and is what later ones are
     measured by."""
-    with at_work(settings, f"accept {name}", tell, names=[name]) as work:
-        recover_under_lock(settings, work.tell)
+    with locked_operation(settings, f"accept {name}", emit, names=[name]) as work:
+        recover_under_lock(settings, work.emit)
         backup = store.find(settings, name)
         flags.put(settings.dir, flags.ACCEPTED, backup.name)
         return store.read(settings, backup.name)
 
 
-def _still_agreed(plan: PrunePlan, now: PrunePlan, doubt: str, tell: Listener) -> list[Backup]:
+def _still_agreed(plan: PrunePlan, now: PrunePlan, doubt: str, emit: EventListener) -> list[Backup]:
     """What both plans let go, oldest first: what is lost by an error in the middle is then the least."""
     if stopped := now.stopped or doubt.rstrip("."):
-        tell(Warned(f"Nothing is removed: {stopped}."))
+        emit(Warned(f"Nothing is removed: {stopped}."))
     if doubt and not now.stopped:
         return []
     shown, current = ({backup.name for backup in one.removals} for one in (plan, now))
     for verdict in now.verdicts:
         if verdict.keep and verdict.backup.name in shown:
-            tell(Notice(f"{verdict.backup.name} stays after all: {', '.join(verdict.reasons)}."))
+            emit(Notice(f"{verdict.backup.name} stays after all: {', '.join(verdict.reasons)}."))
     return [backup for backup in reversed(plan.removals) if backup.name in current]
 
 
-def _remove(settings: Settings, backup: Backup, tell: Listener) -> bool:
-    tell(Step(f"removing {backup.name}"))
+def _remove(settings: Settings, backup: Backup, emit: EventListener) -> bool:
+    emit(Step(f"removing {backup.name}"))
     try:
-        disk.discard_tree(store.draft_of(settings, backup.name), backup.path)
+        disk.remove_atomically(store.draft_of(settings, backup.name), backup.path)
     except OSError as error:
-        tell(Warned(f"{backup.path} could not be removed: {error.strerror}."))
+        emit(Warned(f"{backup.path} could not be removed: {error.strerror}."))
         return False
     return True

@@ -8,12 +8,12 @@ from backupkit.config.settings import Settings
 from backupkit.model.clock import Clock, utc_now
 from backupkit.repository import history, store
 from backupkit.scheduling import planner, scheduler_lock
-from backupkit.scheduling.planner import Due
+from backupkit.scheduling.planner import DueRun
 
 _COUNT = 10
 
 
-def next_runs(settings: Settings, clock: Clock = utc_now) -> tuple[list[Due], bool]:
+def next_runs(settings: Settings, clock: Clock = utc_now) -> tuple[list[DueRun], bool]:
     """The next ten runs, what is overdue first; and whether there is a scheduler at work to do them."""
     now = clock()
     past = planner.past_of(settings, store.all_backups(settings), history.read(settings.dir).operations, now)

@@ -35,7 +35,7 @@ _WEEK, _HORIZON = 8, 400  # days
 
 
 @dataclass(frozen=True)
-class Past:
+class RunHistory:
     """What was done so far: the moment of the last of each task, and the failed attempts since, oldest first.
 
     `started` is when the scheduler began. `seed` makes the jitter of this place another than that of the next.
@@ -48,7 +48,7 @@ class Past:
 
 
 @dataclass(frozen=True)
-class Due:
+class DueRun:
     """A task, the moment it is to be done (UTC; it may have passed), and why then."""
 
     task: Task
@@ -56,7 +56,9 @@ class Due:
     why: str
 
 
-def past_of(settings: Settings, backups: Iterable[Backup], operations: Sequence[Operation], now: datetime) -> Past:
+def past_of(
+    settings: Settings, backups: Iterable[Backup], operations: Sequence[Operation], now: datetime
+) -> RunHistory:
     """What the backups on disk and the history tell: a scheduled backup counts as long as it is there and sound."""
     backups = tuple(backups)
     made = [one.metadata.created_at for one in backups if one.metadata and _counts(settings, one, one.metadata)]
@@ -66,7 +68,7 @@ def past_of(settings: Settings, backups: Iterable[Backup], operations: Sequence[
     for task, moments in zip(TASKS, (made, tested), strict=True):
         if credible := [moment for moment in moments if is_credible(moment, now)]:
             last[task] = max(credible)
-    return Past(last, {task: _failures(operations, task, last.get(task)) for task in TASKS})
+    return RunHistory(last, {task: _failures(operations, task, last.get(task)) for task in TASKS})
 
 
 def is_credible(moment: datetime, now: datetime) -> bool:
@@ -95,18 +97,18 @@ def _failures(operations: Sequence[Operation], task: Task, since: datetime | Non
     )
 
 
-def next_due(settings: Settings, past: Past, now: datetime) -> list[Due]:
+def next_due(settings: Settings, past: RunHistory, now: datetime) -> list[DueRun]:
     """The next run of each task, the earliest first; nothing where nothing is to be done by itself."""
     found = [due for task in TASKS if (due := _next_of(settings, past, now, task))]
     return sorted(found, key=lambda due: max(due.at, now))
 
 
-def upcoming(settings: Settings, past: Past, now: datetime, count: int) -> list[Due]:
+def upcoming(settings: Settings, past: RunHistory, now: datetime, count: int) -> list[DueRun]:
     """The next so many runs, if each goes well and takes no time."""
-    found: list[Due] = []
+    found: list[DueRun] = []
     for due in next_due(settings, past, now):
         at = max(due.at, now)
-        found.append(Due(due.task, at, due.why))
+        found.append(DueRun(due.task, at, due.why))
         for _ in range(count - 1):
             later = _regular(settings, past, at, due.task)
             if later is None:
@@ -139,7 +141,7 @@ def rules_for(settings: Settings, task: Task) -> Rules:
     return (daily(parse_time(settings.backup_time)),) if settings.automatic_daily else ()
 
 
-def _next_of(settings: Settings, past: Past, now: datetime, task: Task) -> Due | None:
+def _next_of(settings: Settings, past: RunHistory, now: datetime, task: Task) -> DueRun | None:
     owed = _owed(settings, past, now, task)
     regular = _regular(settings, past, now, task)
     if owed is None or (regular and regular.at <= owed.at):
@@ -147,7 +149,7 @@ def _next_of(settings: Settings, past: Past, now: datetime, task: Task) -> Due |
     return owed
 
 
-def _owed(settings: Settings, past: Past, now: datetime, task: Task) -> Due | None:
+def _owed(settings: Settings, past: RunHistory, now: datetime, task: Task) -> DueRun | None:
     """What has come due and was not done, or not well."""
     rules, last = rules_for(settings, task), past.last.get(task)
     slot, why = preceding(rules, settings.zone, now), ", ".join(rule.text for rule in rules)
@@ -164,10 +166,10 @@ def _owed(settings: Settings, past: Past, now: datetime, task: Task) -> Due | No
     if failed := [moment for moment in past.failed.get(task, ()) if slot <= moment <= now]:
         at = failed[-1] + _FIRST_PAUSE * 2 ** min(len(failed) - 1, 10)
         why = f"again, after {len(failed)} that failed"
-    return Due(task, at, why)
+    return DueRun(task, at, why)
 
 
-def _wanted_at_start(settings: Settings, past: Past) -> bool:
+def _wanted_at_start(settings: Settings, past: RunHistory) -> bool:
     """Not if there is one of just before: a container that crashes in a loop would make one each time."""
     if not (settings.enabled and settings.backup_on_start and past.started):
         return False
@@ -175,12 +177,12 @@ def _wanted_at_start(settings: Settings, past: Past) -> bool:
     return last is None or last < past.started - _RECENT
 
 
-def _regular(settings: Settings, past: Past, now: datetime, task: Task) -> Due | None:
+def _regular(settings: Settings, past: RunHistory, now: datetime, task: Task) -> DueRun | None:
     rules = rules_for(settings, task)
     slot = following(rules, settings.zone, now)
     if slot is None:
         return None
-    return Due(task, _jittered(settings, rules, slot, past.seed), ", ".join(rule.text for rule in rules))
+    return DueRun(task, _jittered(settings, rules, slot, past.seed), ", ".join(rule.text for rule in rules))
 
 
 def _jittered(settings: Settings, rules: Rules, slot: datetime, seed: str) -> datetime:

@@ -14,10 +14,10 @@ from typing import Literal
 from backupkit.backup.create import backup_of_today, create_backup, create_backup_if_needed
 from backupkit.config.settings import Settings
 from backupkit.fs import space
-from backupkit.model.backup import Backup, Order
+from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, ExitCode, explained
-from backupkit.model.events import Listener, Warned, silence
+from backupkit.model.events import EventListener, Warned, silence
 from backupkit.remotes.prune import plan_remote_prune, prune_remote
 from backupkit.remotes.push import push_after
 from backupkit.repository import store
@@ -42,7 +42,7 @@ class RunStep:
     """One step: what it does, given what the steps before it came to, and which of those it makes no sense without."""
 
     name: str
-    act: Callable[[Mapping[str, Outcome], Listener], Outcome]
+    act: Callable[[Mapping[str, Outcome], EventListener], Outcome]
     needs: tuple[str, ...] = ()
 
 
@@ -66,14 +66,14 @@ class StepResult:
         return ExitCode.WARNINGS if self.warnings else ExitCode.DONE
 
 
-def run_steps(steps: Sequence[RunStep], tell: Listener = silence) -> Iterator[StepResult]:
+def run_steps(steps: Sequence[RunStep], emit: EventListener = silence) -> Iterator[StepResult]:
     """The result of each step as it ends, in their order; raises for nothing but a bug or an interrupt."""
     done: dict[str, Outcome] = {}
     for step in steps:
         if missing := [name for name in step.needs if name not in done]:
             yield StepResult(step.name, "skipped", f"It needs {missing[0]}, which did not succeed.")
         else:
-            yield _carried_out(step, done, tell)
+            yield _carried_out(step, done, emit)
 
 
 def worst(results: Sequence[StepResult]) -> ExitCode:
@@ -82,17 +82,17 @@ def worst(results: Sequence[StepResult]) -> ExitCode:
     return next((code for code in codes if code != ExitCode.WARNINGS), codes[0] if codes else ExitCode.DONE)
 
 
-def backup_step(settings: Settings, order: Order, if_needed: bool = False, clock: Clock = utc_now) -> RunStep:
+def backup_step(settings: Settings, order: BackupRequest, if_needed: bool = False, clock: Clock = utc_now) -> RunStep:
     """A new backup; with `if_needed`, only where there is none of today yet."""
 
-    def act(_done: Mapping[str, Outcome], tell: Listener) -> Outcome:
+    def act(_done: Mapping[str, Outcome], emit: EventListener) -> Outcome:
         make = create_backup_if_needed if if_needed else create_backup
-        made = make(settings, order, tell, clock)
+        made = make(settings, order, emit, clock)
         if made is None:
             there = backup_of_today(settings, clock, order.uploads)
             name = f": {there.name}" if there else ""
             return Outcome(f"There is a backup of today already{name}.", idle=True, backup=there)
-        sentence = f"{made.backup.name} is checked and on disk: {space.human(made.backup.size_bytes)}."
+        sentence = f"{made.backup.name} is checked and on disk: {space.format_bytes(made.backup.size_bytes)}."
         return Outcome(sentence, made.warnings, backup=made.backup)
 
     return RunStep("backup", act)
@@ -101,11 +101,11 @@ def backup_step(settings: Settings, order: Order, if_needed: bool = False, clock
 def verify_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
     """The new backup read once more from the disk, and compared byte for byte."""
 
-    def act(done: Mapping[str, Outcome], tell: Listener) -> Outcome:
+    def act(done: Mapping[str, Outcome], emit: EventListener) -> Outcome:
         new = done["backup"].backup
         if new is None or done["backup"].idle:
             return Outcome("There is no new backup.", idle=True)
-        found = verify_backups(settings, [new], tell=tell, clock=clock)
+        found = verify_backups(settings, [new], emit=emit, clock=clock)
         refuse_bad(settings, found)
         return Outcome(f"{new.name} is as it was written.", found[0].warnings)
 
@@ -115,8 +115,8 @@ def verify_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
 def prune_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
     """What the policy lets go is removed."""
 
-    def act(_done: Mapping[str, Outcome], tell: Listener) -> Outcome:
-        pruned = prune_backups(settings, plan_prune(settings, clock), False, tell, clock)
+    def act(_done: Mapping[str, Outcome], emit: EventListener) -> Outcome:
+        pruned = prune_backups(settings, plan_prune(settings, clock), False, emit, clock)
         count = len(pruned.removed)
         return Outcome(f"Backups removed: {count}.", pruned.warnings, idle=not count)
 
@@ -129,29 +129,31 @@ def push_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
     It needs nothing: what is there already may still be to carry. A remote that fails is a warning.
     """
 
-    def act(_done: Mapping[str, Outcome], tell: Listener) -> Outcome:
-        done, warnings = push_after(settings, tell, clock)
+    def act(_done: Mapping[str, Outcome], emit: EventListener) -> Outcome:
+        done, warnings = push_after(settings, emit, clock)
         for one in done:
             if not one.failure and settings.remotes[one.remote].has_policy:
-                warnings += _pruned_there(settings, one.remote, tell, clock)
+                warnings += _pruned_there(settings, one.remote, emit, clock)
         count = sum(len(one.backups) for one in done)
         return Outcome(f"Copies carried away: {count}.", warnings, idle=not count)
 
     return RunStep("push", act)
 
 
-def _pruned_there(settings: Settings, remote: str, tell: Listener, clock: Clock) -> tuple[str, ...]:
+def _pruned_there(settings: Settings, remote: str, emit: EventListener, clock: Clock) -> tuple[str, ...]:
     try:
-        plan = plan_remote_prune(settings, remote, tell, clock)
-        return prune_remote(settings, remote, plan, False, tell, clock).warnings
+        plan = plan_remote_prune(settings, remote, emit, clock)
+        return prune_remote(settings, remote, plan, False, emit, clock).warnings
     except (BackupError, OSError) as raised:
         error = explained(raised) or BackupError(str(raised))
         warned = Warned(f"Nothing more is removed from {remote}: {error.message}")
-        tell(warned)
+        emit(warned)
         return (warned.text,)
 
 
-def regular_steps(settings: Settings, order: Order, if_needed: bool = False, clock: Clock = utc_now) -> list[RunStep]:
+def regular_steps(
+    settings: Settings, order: BackupRequest, if_needed: bool = False, clock: Clock = utc_now
+) -> list[RunStep]:
     """All that is to be done regularly, in order."""
     made = [backup_step(settings, order, if_needed, clock), verify_step(settings, clock), prune_step(settings, clock)]
     return [*made, push_step(settings, clock)] if settings.remotes else made
@@ -160,20 +162,20 @@ def regular_steps(settings: Settings, order: Order, if_needed: bool = False, clo
 def test_steps(settings: Settings, clock: Clock = utc_now) -> list[RunStep]:
     """A test restore of a backup that had none for long."""
 
-    def act(_done: Mapping[str, Outcome], tell: Listener) -> Outcome:
+    def act(_done: Mapping[str, Outcome], emit: EventListener) -> Outcome:
         if not any(can_be_proven(one) for one in store.own_backups(settings)):
             return Outcome("There is no backup yet that could be restored.", idle=True)
-        found = verify_backups(settings, [pick(settings)], True, tell, clock)
+        found = verify_backups(settings, [pick(settings)], True, emit, clock)
         refuse_bad(settings, found)
         return Outcome(f"{found[0].backup.name} can be restored: it was.", found[0].warnings, backup=found[0].backup)
 
     return [RunStep("test", act)]
 
 
-def _carried_out(step: RunStep, done: dict[str, Outcome], tell: Listener) -> StepResult:
+def _carried_out(step: RunStep, done: dict[str, Outcome], emit: EventListener) -> StepResult:
     began = time.monotonic()
     try:
-        outcome = done[step.name] = step.act(done, tell)
+        outcome = done[step.name] = step.act(done, emit)
     except Exception as raised:
         error = explained(raised)
         if error is None:

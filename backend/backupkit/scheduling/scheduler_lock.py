@@ -12,20 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backupkit.fs import disk, own_folder
-from backupkit.model.events import Listener, silence
+from backupkit.model.events import EventListener, silence
 from backupkit.repository import flags, lock
 
 _FOLDER, _SEED = (flags.STATE_FOLDER, "scheduler"), "seed"
 
 
 @contextlib.contextmanager
-def on(backups: Path, timeout: float, tell: Listener = silence) -> Iterator[None]:
+def on(backups: Path, timeout: float, emit: EventListener = silence) -> Iterator[None]:
     """This process is the scheduler until the block ends; `Locked` names the other after `timeout` seconds."""
     with own_folder.made(backups, *_FOLDER) as folder:
         if not (folder / _SEED).exists():
             with contextlib.suppress(OSError):  # without it every place has the same jitter, and that is all
                 disk.write_file(folder / _SEED, secrets.token_hex(8).encode())
-        with lock.held(folder, "schedule", timeout, tell, backups.joinpath(*_FOLDER)):
+        with lock.held(folder, "schedule", timeout, emit, backups.joinpath(*_FOLDER)):
             yield
 
 

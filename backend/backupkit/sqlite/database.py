@@ -22,7 +22,7 @@ from typing import TypeVar
 from backupkit.fs import descriptors, disk, process
 from backupkit.model.backup import AppMigrations, DatabaseFacts
 from backupkit.model.errors import BackupError, Damaged, NoSpace, SourceBroken, SourceLocked, SourceUnreadable
-from backupkit.model.events import Listener, Notice, Progress, Step, Waiting, silence
+from backupkit.model.events import EventListener, Notice, Progress, Step, Waiting, silence
 from backupkit.repository import files_cache
 from backupkit.sqlite import app_migrations, engine
 
@@ -92,20 +92,20 @@ def require(live: Path) -> None:
 
 
 @contextlib.contextmanager
-def snapshot(live: Path, timeout: float, tell: Listener = silence) -> Iterator[sqlite3.Connection]:
+def snapshot(live: Path, timeout: float, emit: EventListener = silence) -> Iterator[sqlite3.Connection]:
     """One moment of the live database, WAL included, held until the block ends; writers in WAL mode go on.
 
     Raises `SourceBroken` where it is missing, empty or no database, `SourceUnreadable` where it stays locked.
     """
     require(live)
     try:
-        with contextlib.closing(_open_for_reading(live, timeout, tell)) as connection:
+        with contextlib.closing(_open_for_reading(live, timeout, emit)) as connection:
             yield connection
     except sqlite3.DatabaseError as error:
         raise _unreadable(live, error) from error
 
 
-def copy(moment: sqlite3.Connection, target: Path, tell: Listener = silence) -> None:
+def copy(moment: sqlite3.Connection, target: Path, emit: EventListener = silence) -> None:
     """The moment as one complete file with a rollback-journal header, not yet synced.
 
     The moment holds its read transaction, so the stepped copy is of one state and never begins again.
@@ -113,7 +113,7 @@ def copy(moment: sqlite3.Connection, target: Path, tell: Listener = silence) -> 
     try:
         with contextlib.closing(engine.connect(target)) as copied:
             copied.execute("PRAGMA synchronous=OFF")  # the draft is synced as a whole
-            moment.backup(copied, pages=_PAGES, progress=_reporter("Copying the database", tell))
+            moment.backup(copied, pages=_PAGES, progress=_reporter("Copying the database", emit))
             # The copied header says WAL: opening the sealed copy would leave -wal and -shm beside it.
             copied.execute("PRAGMA journal_mode=DELETE").fetchone()
             _read_schema(copied)
@@ -157,10 +157,10 @@ def signature(live: Path) -> str | None:
     wal = _facts(live.with_name(live.name + "-wal"))
     file = _facts(live)
     stamps = [
-        files_cache.stamp(file) if file else files_cache.UNSETTLED,
+        files_cache.stamp(file) if file else files_cache.RACY,
         files_cache.stamp(wal) if wal and wal.st_size else "-",
     ]
-    return None if files_cache.UNSETTLED in stamps else "; ".join(stamps)
+    return None if files_cache.RACY in stamps else "; ".join(stamps)
 
 
 def live_size(moment: sqlite3.Connection) -> int:
@@ -183,14 +183,14 @@ def journal_mode(moment: sqlite3.Connection) -> str:
     return str(_pragma(moment, "journal_mode"))
 
 
-def inspect(sealed: Path, tell: Listener = silence) -> Inspection:
+def inspect(sealed: Path, emit: EventListener = silence) -> Inspection:
     """What the file says of itself, its checksum, and what is wrong with it; nothing is written beside it.
 
     A file that SQLite cannot read at all raises `Damaged`.
     """
     with process.beside(sealed.stat().st_size) as beside:
         checksum = beside.submit(disk.hash_file, sealed)
-        found = examine(sealed, check_for(sealed.stat().st_size), tell)
+        found = examine(sealed, check_for(sealed.stat().st_size), emit)
         return replace(found, facts=replace(found.facts, sha256=checksum.result()))
 
 
@@ -229,7 +229,7 @@ def check_live(live: Path, timeout: float, seconds: float = 5) -> Inspection | N
 
 
 def examine(
-    sealed: Path, check: str, tell: Listener = silence, opened: Callable[[sqlite3.Connection], None] | None = None
+    sealed: Path, check: str, emit: EventListener = silence, opened: Callable[[sqlite3.Connection], None] | None = None
 ) -> Inspection:
     """`inspect` without reading the file once more for its checksum; `check` is `QUICK` or `FULL`.
 
@@ -239,7 +239,7 @@ def examine(
         with open_sealed(sealed) as connection:
             if opened:
                 opened(connection)
-            found = _inspection(connection, tell, check)
+            found = _inspection(connection, emit, check)
         with disk.Opened(sealed, os.O_RDONLY) as file:
             unwritable = _unwritable(os.pread(file, _HEADER, 0))
         return replace(found, problems=(*found.problems, unwritable)) if unwritable else found
@@ -247,10 +247,10 @@ def examine(
         raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
 
 
-def inspect_copy(copied: Path, live: Path, tell: Listener = silence) -> Inspection:
+def inspect_copy(copied: Path, live: Path, emit: EventListener = silence) -> Inspection:
     """What a fresh copy of the live database holds; what is wrong with it is wrong there: `SourceBroken`."""
     try:
-        found = inspect(copied, tell)
+        found = inspect(copied, emit)
         problem = found.problems[0] if found.problems else ""
     except Damaged as error:
         problem = str(error.__cause__)
@@ -260,7 +260,7 @@ def inspect_copy(copied: Path, live: Path, tell: Listener = silence) -> Inspecti
             hint="Put a backup back: `list`, then `restore`. `dump` may save what can still be read.",
         )
     for table in _with_broken_checks(copied):
-        tell(Notice(f"A row of the table {table} breaks a CHECK of its own, as in the live data."))
+        emit(Notice(f"A row of the table {table} breaks a CHECK of its own, as in the live data."))
     return found
 
 
@@ -393,7 +393,7 @@ def replace_live(
     timeout: float,
     wanted: DatabaseFacts,
     keep: Callable[[], None],
-    tell: Listener = silence,
+    emit: EventListener = silence,
 ) -> None:
     """The live database holds what the staged file holds: in one SQLite transaction, or not at all.
 
@@ -407,7 +407,7 @@ def replace_live(
         return  # it is in place already: a repeated run
     if live.exists():
         try:
-            return _write_through(staged, live, timeout, keep, tell)
+            return _write_through(staged, live, timeout, keep, emit)
         except SourceBroken:
             pass
     keep()
@@ -424,7 +424,9 @@ class Watch:
         """Another number than before, if anyone committed in between."""
         try:
             connection = self._connection
-            return patiently(lambda: _number(connection, "data_version"), self._live, 1) if connection else None
+            return (
+                retry_while_locked(lambda: _number(connection, "data_version"), self._live, 1) if connection else None
+            )
         except (sqlite3.Error, SourceUnreadable):
             return None
 
@@ -449,9 +451,9 @@ def prove(live: Path, timeout: float, wanted: tuple[str, ...] | None, table: str
     Raises `SourceLocked` where that could not be found out, `SourceUnreadable` where it is not so.
     """
     with contextlib.closing(_open_live(live)) as connection:
-        patiently(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
+        retry_while_locked(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
         connection.execute("ROLLBACK")
-        patiently(lambda: _begin_reading(connection, live), live, timeout)
+        retry_while_locked(lambda: _begin_reading(connection, live), live, timeout)
         if problems := _checked(connection, silence, QUICK)[0]:
             raise SourceUnreadable(f"{live} is not sound after the restore: {problems[0]}.", hint="Type: `undo`")
         found = look(connection)
@@ -484,7 +486,7 @@ def sidecars(live: Path) -> list[Path]:
     return [live.with_name(live.name + suffix) for suffix in SIDECARS]
 
 
-def patiently(action: Callable[[], T], live: Path, timeout: float, tell: Listener = silence) -> T:
+def retry_while_locked(action: Callable[[], T], live: Path, timeout: float, emit: EventListener = silence) -> T:
     """What the action returns, tried until `timeout` seconds are over while the database is locked."""
     deadline, said = time.monotonic() + timeout, False
     while True:
@@ -496,7 +498,7 @@ def patiently(action: Callable[[], T], live: Path, timeout: float, tell: Listene
             if time.monotonic() >= deadline:
                 raise _locked(live, timeout) from error
         if not said:
-            tell(_waiting(live, timeout))
+            emit(_waiting(live, timeout))
             said = True
         time.sleep(_POLL)
 
@@ -512,14 +514,14 @@ def _facts(path: Path) -> os.stat_result | None:
     return None
 
 
-def _open_for_reading(live: Path, timeout: float, tell: Listener) -> sqlite3.Connection:
+def _open_for_reading(live: Path, timeout: float, emit: EventListener) -> sqlite3.Connection:
     """A connection that holds a read transaction, and whose end leaves the files as they were."""
     if (mode := _mode_to_look(live)) == "ro":
         try:
-            return _reading(live, mode, timeout, tell)
+            return _reading(live, mode, timeout, emit)
         except sqlite3.OperationalError:
             pass  # only a writer may roll back what a killed one left
-    return _reading(live, "rw", timeout, tell)
+    return _reading(live, "rw", timeout, emit)
 
 
 def _mode_to_look(live: Path) -> str:
@@ -531,10 +533,10 @@ def _mode_to_look(live: Path) -> str:
     return "ro" if live.with_name(live.name + "-wal").exists() else "rw"
 
 
-def _reading(live: Path, mode: str, timeout: float, tell: Listener) -> sqlite3.Connection:
+def _reading(live: Path, mode: str, timeout: float, emit: EventListener) -> sqlite3.Connection:
     connection = _open_live(live, mode)
     try:
-        patiently(lambda: _begin_reading(connection, live), live, timeout, tell)
+        retry_while_locked(lambda: _begin_reading(connection, live), live, timeout, emit)
     except BaseException:
         connection.close()
         raise
@@ -543,7 +545,7 @@ def _reading(live: Path, mode: str, timeout: float, tell: Listener) -> sqlite3.C
 
 def _open_live(live: Path, mode: str = "rw") -> sqlite3.Connection:
     """A connection to a database that exists already: it is never created."""
-    # All waiting is in `patiently`, which hears Ctrl-C.
+    # All waiting is in `retry_while_locked`, which hears Ctrl-C.
     return engine.connect(live, f"mode={mode}", timeout=0, check_same_thread=False)
 
 
@@ -554,9 +556,9 @@ def _begin_reading(connection: sqlite3.Connection, live: Path) -> None:
         raise SourceBroken(f"The database {live} holds no tables.", hint="Is BACKUP_DATABASE right? See `config`.")
 
 
-def _inspection(connection: sqlite3.Connection, tell: Listener, check: str) -> Inspection:
-    tell(Step("Checking the database"))
-    problems, index_flaws = _checked(connection, tell, check)
+def _inspection(connection: sqlite3.Connection, emit: EventListener, check: str) -> Inspection:
+    emit(Step("Checking the database"))
+    problems, index_flaws = _checked(connection, emit, check)
     if problems:
         return Inspection(DatabaseFacts(size=0, sha256=""), {}, "", problems)
     found = look(connection)
@@ -569,16 +571,18 @@ def _inspection(connection: sqlite3.Connection, tell: Listener, check: str) -> I
     return replace(found, facts=facts, problems=problems)
 
 
-def _checked(connection: sqlite3.Connection, tell: Listener, check: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _checked(
+    connection: sqlite3.Connection, emit: EventListener, check: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What is wrong with the database; or else, where every row can be read, what is wrong with its indexes alone."""
-    found = _problems(connection, tell, check)
+    found = _problems(connection, emit, check)
     # A quick check looks at all but the content of indexes. What it finds none of is in those.
     quick = _problems(connection, silence, QUICK) if found and check == FULL else found
     problems = tuple(one for one in quick if not _SEARCH_INDEX.match(one))
     return problems, () if problems else tuple(found[:_MOST_INDEX_FLAWS])
 
 
-def _problems(connection: sqlite3.Connection, tell: Listener, check: str) -> list[str]:
+def _problems(connection: sqlite3.Connection, emit: EventListener, check: str) -> list[str]:
     # A row that breaks a CHECK is no damage, and a read-only connection would not see it: all are to say the same.
     connection.execute("PRAGMA ignore_check_constraints=ON")
     try:
@@ -586,7 +590,7 @@ def _problems(connection: sqlite3.Connection, tell: Listener, check: str) -> lis
     except sqlite3.OperationalError as error:
         if not _is_the_apps_own(error):
             raise
-        tell(Notice(f"The database could only be checked in part: {error}."))
+        emit(Notice(f"The database could only be checked in part: {error}."))
     names = [row[0] for row in connection.execute(_STORED_TABLES)]
     return [problem for name in names if _is_text(name) for problem in _problems_of(connection, check, name)]
 
@@ -616,18 +620,20 @@ def _foreign_key_violations(connection: sqlite3.Connection) -> int:
         return 0
 
 
-def _write_through(staged: Path, live: Path, timeout: float, keep: Callable[[], None], tell: Listener) -> None:
+def _write_through(staged: Path, live: Path, timeout: float, keep: Callable[[], None], emit: EventListener) -> None:
     with open_sealed(staged) as source, contextlib.closing(_open_live(live)) as target:
         try:
-            patiently(lambda: target.execute("SELECT count(*) FROM sqlite_master").fetchone(), live, timeout, tell)
+            retry_while_locked(
+                lambda: target.execute("SELECT count(*) FROM sqlite_master").fetchone(), live, timeout, emit
+            )
             target.execute("PRAGMA wal_autocheckpoint=0")
             target.execute("PRAGMA synchronous=EXTRA")  # the folder too: without, a hot journal may come back
             in_wal_mode = journal_mode(target) == "wal"
             if not in_wal_mode:
-                _lock_out_writers(target, live, timeout, keep, tell)
+                _lock_out_writers(target, live, timeout, keep, emit)
             pages = _number(source, "page_count")
-            tell(Step("Restoring the database", pages, "pages"))
-            copying = _Copying(live, timeout, keep if in_wal_mode else None, tell)
+            emit(Step("Restoring the database", pages, "pages"))
+            copying = _Copying(live, timeout, keep if in_wal_mode else None, emit)
             # The last step commits: so there is one before it.
             source.backup(target, pages=max(1, min(_PAGES, pages - 1)), progress=copying.hear, sleep=0)
         except sqlite3.DatabaseError as error:
@@ -635,17 +641,17 @@ def _write_through(staged: Path, live: Path, timeout: float, keep: Callable[[], 
 
 
 def _lock_out_writers(
-    target: sqlite3.Connection, live: Path, timeout: float, keep: Callable[[], None], tell: Listener
+    target: sqlite3.Connection, live: Path, timeout: float, keep: Callable[[], None], emit: EventListener
 ) -> None:
     """No other process can write from here until the target has committed next; `keep` is called, then none can read.
 
     With a rollback journal the copying would begin with a lock that keeps readers out too.
     """
-    patiently(lambda: target.execute("BEGIN IMMEDIATE"), live, timeout, tell)
+    retry_while_locked(lambda: target.execute("BEGIN IMMEDIATE"), live, timeout, emit)
     keep()
     # This mode keeps the lock beyond the end of this transaction, up to the next one, which is that of the copying.
     target.execute("PRAGMA locking_mode=EXCLUSIVE")
-    patiently(lambda: target.execute("COMMIT"), live, timeout, tell)
+    retry_while_locked(lambda: target.execute("COMMIT"), live, timeout, emit)
     target.execute("PRAGMA locking_mode=NORMAL")
 
 
@@ -655,8 +661,8 @@ class _Copying:
     CPython retries a locked target for ever: this is what ends it.
     """
 
-    def __init__(self, live: Path, timeout: float, keep: Callable[[], None] | None, tell: Listener) -> None:
-        self._live, self._timeout, self._keep, self._tell = live, timeout, keep, tell
+    def __init__(self, live: Path, timeout: float, keep: Callable[[], None] | None, emit: EventListener) -> None:
+        self._live, self._timeout, self._keep, self._tell = live, timeout, keep, emit
         self._deadline, self._has_said = time.monotonic() + timeout, False
 
     def hear(self, status: int, remaining: int, total: int) -> None:
@@ -765,15 +771,15 @@ def _holders(live: Path) -> str:
     return ", ".join(process.holders(live, *sidecars(live))) or "another process"
 
 
-def _reporter(name: str, tell: Listener) -> Callable[[int, int, int], None]:
+def _reporter(name: str, emit: EventListener) -> Callable[[int, int, int], None]:
     begun = False
 
     def report(_status: int, remaining: int, total: int) -> None:
         nonlocal begun
         if not begun:
-            tell(Step(name, total, "pages"))
+            emit(Step(name, total, "pages"))
             begun = True
-        tell(Progress(total - remaining))
+        emit(Progress(total - remaining))
 
     return report
 

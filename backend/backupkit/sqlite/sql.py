@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, Protocol
 
 from backupkit.fs import scratch
 from backupkit.model.errors import Damaged, SourceUnreadable
-from backupkit.model.events import Listener, Progress, Step, silence
+from backupkit.model.events import EventListener, Progress, Step, silence
 from backupkit.sqlite.sql_load import MODULES, load_dump
 from backupkit.sqlite.sql_rows import FORMAT_ARGUMENTS, OutOfOrder, Page, kind_of, portable, prepare, read_run, row_text
 
@@ -115,7 +115,7 @@ class SecondReader(Protocol):
 
 
 def write_dump(
-    live: sqlite3.Connection, out: BinaryIO, tell: Listener = silence, second: SecondReader | None = None
+    live: sqlite3.Connection, out: BinaryIO, emit: EventListener = silence, second: SecondReader | None = None
 ) -> DumpFacts:
     """SQL text of one consistent moment of the database, streamed in constant memory (that of its largest row).
 
@@ -124,7 +124,7 @@ def write_dump(
     Raises SourceUnreadable where the database cannot be read, has no tables, or holds a row too long for SQL text.
     """
     try:
-        with _one_moment(live), closing(_Dump(live, out, tell, second)) as dump:
+        with _one_moment(live), closing(_Dump(live, out, emit, second)) as dump:
             return dump.write()
     except sqlite3.Error as error:
         if "user-defined function raised" in str(error):
@@ -179,7 +179,7 @@ class _Dump:
         self,
         live: sqlite3.Connection,
         out: BinaryIO,
-        tell: Listener = silence,
+        emit: EventListener = silence,
         second: SecondReader | None = None,
         limit: str = "",
     ) -> None:
@@ -190,7 +190,7 @@ class _Dump:
         self._cursor = live.cursor()
         self._cursor.row_factory = None
         self._out = out
-        self._tell = tell
+        self._tell = emit
         self._path = _path_of(live)
         self._bytes = 0
         self._rows = 0

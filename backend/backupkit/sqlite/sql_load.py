@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from backupkit.model.errors import BackupError, Damaged, NoSpace
-from backupkit.model.events import Listener, Progress, Step, silence
+from backupkit.model.events import EventListener, Progress, Step, silence
 from backupkit.sqlite import engine
 
 _BLOCK = 256 * 1024
@@ -92,7 +92,7 @@ _MARKED_WRONGLY = "name GLOB 'json*' OR name IN ('->', '->>')"  # innocuous, tho
 _OPTIONAL_TABLES = {f"no such table: sqlite_stat{number}" for number in (2, 3, 4)}
 
 
-def load_dump(text: BinaryIO, target: Path, tell: Listener = silence) -> None:
+def load_dump(text: BinaryIO, target: Path, emit: EventListener = silence) -> None:
     """A new SQLite file `target` built from SQL text; refused text leaves no file behind.
 
     The path must be free. The file has a rollback-journal header, has passed `quick_check`, and is not synced.
@@ -100,7 +100,7 @@ def load_dump(text: BinaryIO, target: Path, tell: Listener = silence) -> None:
     """
     with _removed_on_failure(target):
         with closing(_connected(target)) as connection:
-            _Load(connection, text, tell).run()
+            _Load(connection, text, emit).run()
         with closing(_connected(target)) as connection:  # anew, because it must read its schema from the file
             _check(connection, _name_of(text))
 
@@ -218,11 +218,11 @@ class _Guard:
 class _Load:
     """One dump being loaded."""
 
-    def __init__(self, connection: sqlite3.Connection, stream: BinaryIO, tell: Listener) -> None:
+    def __init__(self, connection: sqlite3.Connection, stream: BinaryIO, emit: EventListener) -> None:
         self._connection = connection
         self._guard = _Guard(connection)
         self._text = _Text(stream, connection.getlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH))
-        self._tell = tell
+        self._tell = emit
         self._open = False
         self._complete = False
         self._virtual: dict[str, tuple[str, str]] = {}

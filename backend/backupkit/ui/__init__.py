@@ -12,9 +12,9 @@
 How to write a place. It is a `Page` (`page.py`), and the window makes one of each kind, once:
 
 - `self.settings` are the settings, `self.window` is the app.
-- `show_world(world)` is called with a `World` whenever the page is in view and something on disk changed, whoever
-  changed it, and when the page comes into view. Everything shown comes from there or is read in a worker: nothing in
-  the event loop may read more than a few small files.
+- `show_world(world)` is called with a `RepositoryState` whenever the page is in view and something on disk changed,
+  whoever changed it, and when the page comes into view. Everything shown comes from there or is read in a worker:
+  nothing in the event loop may read more than a few small files.
 - `about(name)` is called when a person comes to the page for a certain backup (`self.window.go("restore", name)`).
 - A function of a feature runs through `await self.window.carry_out(Task(…))`, within a Textual worker:
 

@@ -22,7 +22,7 @@ from backupkit.ui import listing, styles, tasks
 from backupkit.ui.dialogs import Field, Form, Question, Told
 from backupkit.ui.listing import COLUMNS, FILTERS, Choice, Verdicts, View
 from backupkit.ui.page import TablePage
-from backupkit.ui.world import World
+from backupkit.ui.world import RepositoryState
 
 ACTIONS = (
     ("back_up", "b", "Back up"),
@@ -83,7 +83,7 @@ class BackupsPage(TablePage):
 
     # What is shown.
 
-    def show_world(self, world: World) -> None:
+    def show_world(self, world: RepositoryState) -> None:
         self.backups = world.backups
         self._show_rows()
         self._learn_relations()

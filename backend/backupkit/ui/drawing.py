@@ -8,7 +8,7 @@ from datetime import datetime
 
 from rich.text import Text
 
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.monitoring.overview import Day, Mark, Size
 from backupkit.ui.styles import Colours
 
@@ -78,7 +78,7 @@ def chart(sizes: Sequence[Size], width: int, height: int, now: datetime) -> list
     steps = [_held(sizes, moment) for moment in _moments(sizes[0].at, now, bars)]
     highest = max(*steps, sizes[-1].unique_bytes, 1)
     rows = list(_rows([step / highest for step in steps], height - 1))
-    labels = [human(highest), *[""] * (height - 3), "0"]
+    labels = [format_bytes(highest), *[""] * (height - 3), "0"]
     drawn = [f"{name:>8} {'┤' if name else '│'}{row}" for name, row in zip(labels, rows, strict=True)]
     first, what, last = f"{sizes[0].at:%Y-%m-%d}", "what the backups take on disk", "today"
     return [*drawn, f"{' ' * label}{first}{what:^{max(bars - 15, 1)}}{last}"]

@@ -16,14 +16,14 @@ from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Label, Static
 
 from backupkit.config.settings import Settings
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.names import shown
 from backupkit.model.operation import Operation
 from backupkit.monitoring import log
 from backupkit.ui import styles
 from backupkit.ui.dialogs import Told
 from backupkit.ui.page import TablePage
-from backupkit.ui.world import World
+from backupkit.ui.world import RepositoryState
 
 _COLUMNS = (("Started", 16), ("Command", 12), ("Result", 13), ("Took", 8), ("Size", 9), ("By", 16), ("What", 60))
 _MOST, _DAYS, _LINES = 500, 30, 100
@@ -64,7 +64,7 @@ class HistoryPage(TablePage):
         for title, width in _COLUMNS:
             self.table.add_column(title, width=width, key=title)
 
-    def show_world(self, world: World) -> None:
+    def show_world(self, world: RepositoryState) -> None:
         self.operations = world.operations
         lines = statistics_of(self.operations, world.facts.now)
         self.query_one("#statistics", Static).update("\n".join([*lines, *filter(None, [world.facts.history.trouble])]))
@@ -115,7 +115,7 @@ def statistics_of(operations: Sequence[Operation], now: datetime) -> Iterator[st
     added = sum(one.unique_bytes or 0 for one in backups)
     if took:
         times = f"A backup takes {statistics.median(took):.1f} s, at most {max(took):.1f} s"
-        yield f"{times} · they added {human(added)}"
+        yield f"{times} · they added {format_bytes(added)}"
 
 
 def in_full(settings: Settings, operation: Operation) -> Iterator[str]:
@@ -127,7 +127,7 @@ def in_full(settings: Settings, operation: Operation) -> Iterator[str]:
     yield f"by        {shown(operation.who.user)}, through the {operation.who.through}, process {operation.who.pid}"
     yield from (f"backup    {shown(name)}" for name in operation.backups)
     if operation.size_bytes is not None:
-        yield f"size      {human(operation.size_bytes)}"
+        yield f"size      {format_bytes(operation.size_bytes)}"
     for label, text in (("note", operation.note), ("error", operation.error)):
         if text:
             yield f"{label:9} {shown(text)}"
@@ -139,6 +139,6 @@ def _cells(settings: Settings, colours: styles.Colours, one: Operation) -> Itera
     yield Text(shown(one.command))
     yield styles.outcome_text(colours, one.outcome)
     yield Text(f"{one.duration_seconds:.1f} s" if one.duration_seconds is not None else "-", justify="right")
-    yield Text(human(one.size_bytes) if one.size_bytes is not None else "-", justify="right")
+    yield Text(format_bytes(one.size_bytes) if one.size_bytes is not None else "-", justify="right")
     yield Text(shown(f"{one.who.user} ({one.who.through})"))
     yield Text("; ".join(shown(part) for part in (", ".join(one.backups[:3]), one.note, one.error) if part))

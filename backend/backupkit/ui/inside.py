@@ -13,7 +13,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Button, ContentSwitcher, DataTable, Select, Static
 from textual.widgets.tree import TreeNode
 
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup
 from backupkit.model.names import printable, shown
 from backupkit.sqlite.rows import Comparison, Key, Row
@@ -23,7 +23,7 @@ from backupkit.ui.inside_rows import PAGE, RowsView, row_lines, title_of
 from backupkit.ui.inside_tree import Contents, ContentsTree, Spot, described, read_contents
 from backupkit.ui.page import Page
 from backupkit.ui.work import Task
-from backupkit.ui.world import World
+from backupkit.ui.world import RepositoryState
 from backupkit.verify import browse
 
 
@@ -65,7 +65,7 @@ class InsidePage(Page):
     _wanted = ""
     _name = ""
 
-    def show_world(self, world: World) -> None:
+    def show_world(self, world: RepositoryState) -> None:
         names = tuple(backup.name for backup in world.backups)
         if names == self._known:
             return
@@ -96,7 +96,7 @@ class InsidePage(Page):
 
     def _label(self, backup: Backup) -> Text:
         made = f"{self.settings.local(backup.metadata.created_at):%Y-%m-%d %H:%M}" if backup.metadata else "damaged"
-        return Text(printable(f"{backup.name}  ·  {made}  ·  {human(backup.size_bytes)}"))
+        return Text(printable(f"{backup.name}  ·  {made}  ·  {format_bytes(backup.size_bytes)}"))
 
     @on(Select.Changed, "#which")
     def _chosen(self, changed: Select.Changed) -> None:
@@ -176,7 +176,7 @@ class InsidePage(Page):
         await self.window.carry_out(
             Task(
                 f"Taking {shown(os.path.basename(path))} out",
-                lambda tell: browse.take_out(self.settings, name, path, target, tell),
+                lambda emit: browse.take_out(self.settings, name, path, target, emit),
                 lambda done: [f"It is in {shown(str(done))}, as it was sealed."],
             )
         )

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Button, DataTable, Static
 
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.names import shown
 from backupkit.sqlite.rows import Cell, Comparison, Difference, Key, Page
 from backupkit.ui import styles
@@ -95,7 +95,7 @@ def cell_text(cell: Cell) -> Text:
     if cell.kind == "null":
         return Text("null", style="dim italic")
     if cell.kind == "blob":
-        return Text(f"blob, {human(cell.size)}", style="dim italic")
+        return Text(f"blob, {format_bytes(cell.size)}", style="dim italic")
     justify = "right" if cell.kind in ("integer", "real") else "left"
     return Text(cell.text + ("…" if cell.is_cut else ""), justify=justify, no_wrap=True)  # type: ignore[arg-type]
 

@@ -11,7 +11,7 @@ from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
 from backupkit.config.settings import Settings
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.errors import BackupError
 from backupkit.model.names import shown
 from backupkit.verify.browse import Folder, Item, Table, look_into, tables
@@ -103,7 +103,7 @@ class ContentsTree(Tree[Spot]):
         node.add_leaf(Text(error.message, style="dim"), Spot("note"))
 
     def _with_size(self, label: Text, item: Item) -> Text:
-        told = {"file": human(item.size_bytes), "link": f"→ {shown(item.target)}", "special": "special"}
+        told = {"file": format_bytes(item.size_bytes), "link": f"→ {shown(item.target)}", "special": "special"}
         return label.append(f"  {told[item.form]}", style="dim")
 
 
@@ -113,7 +113,9 @@ def described(settings: Settings, spot: Spot) -> Text:
     assert item
     lines = [("Path", shown(spot.path)), ("Kind", item.form)]
     if item.form == "file":
-        lines.append(("Size", f"{item.size_bytes:,} bytes" if item.size_bytes > 1000 else human(item.size_bytes)))
+        lines.append(
+            ("Size", f"{item.size_bytes:,} bytes" if item.size_bytes > 1000 else format_bytes(item.size_bytes))
+        )
     if item.target:
         lines.append(("Leads to", shown(item.target)))
     lines.append(("Changed", f"{settings.local(item.changed_at):%Y-%m-%d %H:%M:%S %Z}"))

@@ -9,7 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from backupkit.config.settings import Settings
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup, SchemaVerdict
 from backupkit.model.names import shown
 from backupkit.ui.styles import Colours, state_text
@@ -72,11 +72,11 @@ def _kind(_view: View, backup: Backup) -> str:
 
 
 def _size(_view: View, backup: Backup) -> Text:
-    return Text(human(backup.size_bytes) if backup.metadata else "-", justify="right")
+    return Text(format_bytes(backup.size_bytes) if backup.metadata else "-", justify="right")
 
 
 def _adds(_view: View, backup: Backup) -> Text:
-    return Text(human(backup.unique_bytes) if backup.metadata else "-", justify="right")
+    return Text(format_bytes(backup.unique_bytes) if backup.metadata else "-", justify="right")
 
 
 def _relation(view: View, backup: Backup) -> str:

@@ -13,13 +13,13 @@ from textual.widgets import Static
 
 from backupkit.cli import render
 from backupkit.config.settings import Settings
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.durations import ago
 from backupkit.monitoring.overview import Overview, overview
 from backupkit.monitoring.status import Numbers, Status
 from backupkit.ui import drawing, styles
 from backupkit.ui.page import Page
-from backupkit.ui.world import World
+from backupkit.ui.world import RepositoryState
 
 _CHART = 6  # rows, where the window is small
 _WEEKS = 13
@@ -46,7 +46,7 @@ class OverviewPage(Page):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.world: World | None = None
+        self.world: RepositoryState | None = None
         self.seen = Overview()
 
     def compose(self) -> ComposeResult:
@@ -58,7 +58,7 @@ class OverviewPage(Page):
                 yield Static("", id="calendar")
             yield Static("", id="chart", markup=False)
 
-    def show_world(self, world: World) -> None:
+    def show_world(self, world: RepositoryState) -> None:
         self.world = world
         self.seen = overview(self.settings, world.facts, _WEEKS)
         self._say(world.status)
@@ -103,9 +103,9 @@ def _numbers(settings: Settings, numbers: Numbers) -> Iterator[Text]:
     )
     yield from (_line(label, _when(settings, numbers.now, moment)) for label, moment in told)
     yield _line("Next run", _next_run(settings, numbers))
-    kept = f"{numbers.backups:,}, {human(numbers.unique_bytes)} on disk"
+    kept = f"{numbers.backups:,}, {format_bytes(numbers.unique_bytes)} on disk"
     yield _line("Backups", kept)
-    yield _line("Growth", f"{human(numbers.growth_bytes_per_day)} a day")
+    yield _line("Growth", f"{format_bytes(numbers.growth_bytes_per_day)} a day")
     yield _line("Space left", _space(numbers))
 
 
@@ -130,4 +130,4 @@ def _space(numbers: Numbers) -> str:
     if numbers.free_bytes is None:
         return "not known"
     lasts = "" if numbers.days_left is None else f", lasts {render.lasting(numbers.days_left)}"
-    return f"{human(numbers.free_bytes)}{lasts}"
+    return f"{format_bytes(numbers.free_bytes)}{lasts}"

@@ -10,8 +10,8 @@ from textual.widgets import DataTable
 from backupkit.config.settings import Settings
 
 if TYPE_CHECKING:
-    from backupkit.ui.window import Window
-    from backupkit.ui.world import World
+    from backupkit.ui.window import BackupApp
+    from backupkit.ui.world import RepositoryState
 
 
 class Page(Vertical):
@@ -31,13 +31,13 @@ class Page(Vertical):
         self.settings = settings
 
     @property
-    def window(self) -> Window:
-        from backupkit.ui.window import Window
+    def window(self) -> BackupApp:
+        from backupkit.ui.window import BackupApp
 
-        assert isinstance(self.app, Window)
+        assert isinstance(self.app, BackupApp)
         return self.app
 
-    def show_world(self, world: World) -> None:
+    def show_world(self, world: RepositoryState) -> None:
         """Show what is on disk now: the page came into view, or something changed while it was."""
 
     def about(self, name: str) -> None:

@@ -28,7 +28,7 @@ from backupkit.ui.dialogs import error_told
 from backupkit.ui.page import TablePage
 from backupkit.ui.plan_entry import Entry
 from backupkit.ui.tables import fill
-from backupkit.ui.world import World
+from backupkit.ui.world import RepositoryState
 
 _WHEN = (
     ("enabled", "Runs by itself"),
@@ -94,7 +94,7 @@ class PlanPage(TablePage):
             yield Button("Discard", id="discard", compact=True, disabled=True)
             yield Button("Save", id="save", variant="primary", compact=True, disabled=True)
 
-    def show_world(self, world: World) -> None:
+    def show_world(self, world: RepositoryState) -> None:
         self._preview()
 
     # What is edited.

@@ -15,11 +15,11 @@ from textual.widgets import Button, ContentSwitcher, DataTable, Input, Label, Ra
 from backupkit.cli import render
 from backupkit.config.deployment import in_full
 from backupkit.config.settings import Settings
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup, Part
 from backupkit.model.clock import Clock
 from backupkit.model.errors import SchemaMismatch
-from backupkit.model.events import Listener
+from backupkit.model.events import EventListener
 from backupkit.model.names import shown
 from backupkit.restore.recovery import recover
 from backupkit.restore.restore import Restored, RestorePlan, plan_restore, restore_backup
@@ -31,7 +31,7 @@ from backupkit.ui.styles import plain_title
 from backupkit.ui.tables import fill
 from backupkit.ui.ticks import Choice, Tick
 from backupkit.ui.work import Task
-from backupkit.ui.world import World
+from backupkit.ui.world import RepositoryState
 
 # From these on there is only forward: what is staged goes live.
 _ONLY_FORWARD = frozenset({"Restoring the database", "Restoring the uploads"})
@@ -51,13 +51,13 @@ class Wish:
     migrate: bool = False
     force: bool = False
 
-    def plan(self, settings: Settings, tell: Listener) -> RestorePlan | SchemaMismatch:
+    def plan(self, settings: Settings, emit: EventListener) -> RestorePlan | SchemaMismatch:
         """What that would change; a schema this code cannot go on from is an answer too, and a person's to judge."""
-        recover(settings, tell)
+        recover(settings, emit)
         try:
             if not self.name:
-                return plan_undo(settings, self.force, tell)
-            return plan_restore(settings, self.name, self.only, self.force, self.migrate, tell)
+                return plan_undo(settings, self.force, emit)
+            return plan_restore(settings, self.name, self.only, self.force, self.migrate, emit)
         except SchemaMismatch as error:
             return error
 
@@ -66,7 +66,7 @@ def restoring(settings: Settings, plan: RestorePlan, clock: Clock) -> Task[Resto
     """What the plan shows, done; it can be cancelled until it goes live."""
     return Task(
         f"Restoring {plan.source.name}",
-        lambda tell: restore_backup(settings, plan, tell, clock),
+        lambda emit: restore_backup(settings, plan, emit, clock),
         lambda done: told(settings, done),
         steps_to_finish=_ONLY_FORWARD,
         choices=("Undo",),
@@ -102,7 +102,7 @@ class RestorePage(Page):
             yield Confirm(id="confirm")
             yield Outcome(id="outcome")
 
-    def show_world(self, world: World) -> None:
+    def show_world(self, world: RepositoryState) -> None:
         self.query_one(Choose).show(world, self.settings)
         self.query_one(Confirm).draw()
 
@@ -132,7 +132,7 @@ class RestorePage(Page):
         """The plan is made before the person's eyes, since every byte of the backup is verified for it."""
         title = f"Looking at {wish.name}" if wish.name else "Looking at the last restore"
         task: Task[RestorePlan | SchemaMismatch] = Task(
-            title, lambda tell: wish.plan(self.settings, tell), lambda _: (), is_quick=True
+            title, lambda emit: wish.plan(self.settings, emit), lambda _: (), is_quick=True
         )
         found = (await self.window.carry_out(task)).result
         if isinstance(found, SchemaMismatch):
@@ -231,7 +231,7 @@ class Choose(Step):
         part = _PARTS[max(0, self.query_one(RadioSet).pressed_index)][1]
         return Wish(self._names[row], part, self.query_one(Tick).value)
 
-    def show(self, world: World, settings: Settings) -> None:
+    def show(self, world: RepositoryState, settings: Settings) -> None:
         """Every backup, newest first; the one that was chosen stays so, whatever came or went."""
         chosen = self.wish.name if self.wish else ""
         colours = styles.colours(self.app.theme_variables)
@@ -367,7 +367,7 @@ def _row(settings: Settings, backup: Backup, colours: styles.Colours) -> tuple[T
     return (
         Text(backup.name, no_wrap=True),
         Text(f"{made:%Y-%m-%d %H:%M}" if made else "-"),
-        Text(human(backup.size_bytes) if backup.metadata else "-", justify="right"),
+        Text(format_bytes(backup.size_bytes) if backup.metadata else "-", justify="right"),
         styles.state_text(colours, backup.state, backup.state),
         Text(shown(backup.metadata.note) if backup.metadata else ""),
     )

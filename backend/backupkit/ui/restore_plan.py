@@ -10,7 +10,7 @@ from rich.text import Text
 
 from backupkit.cli import render
 from backupkit.config.settings import Settings
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup
 from backupkit.model.names import shown
 from backupkit.restore.restore import RestorePlan
@@ -52,7 +52,7 @@ def _facts(
 
 
 def _costs(plan: RestorePlan) -> Iterator[tuple[str, Text]]:
-    yield "Space", Text(", ".join(f"{human(needed)} in {folder}" for folder, needed in plan.needs.items()))
+    yield "Space", Text(", ".join(f"{format_bytes(needed)} in {folder}" for folder, needed in plan.needs.items()))
     way_back = "A safety copy is made first; Undo takes the restore back."
     yield "Way back", Text(way_back if plan.can_undo else "None: there is no database that could be copied first.")
 
@@ -83,7 +83,7 @@ def _uploads(summary: Summary, colours: Colours) -> Text:
     text.append(f"~ {summary.changed:,} change", style=colours["warning"] if summary.changed else "")
     text.append("  ")
     text.append(f"- {summary.removed:,} are removed", style=colours["error"] if summary.removed else "")
-    text.append(f"  ({human(summary.bytes)} to copy)")
+    text.append(f"  ({format_bytes(summary.bytes)} to copy)")
     return text
 
 

@@ -11,8 +11,8 @@ from backupkit.backup.make import Created
 from backupkit.cli import render
 from backupkit.cli.host import git_facts
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Backup, Order
-from backupkit.model.events import Listener
+from backupkit.model.backup import Backup, BackupRequest
+from backupkit.model.events import EventListener
 from backupkit.remotes.push import Pushed, push_after, push_backups, refuse_failed
 from backupkit.retention.delete import delete_backup, set_pin
 from backupkit.ui.work import Task
@@ -21,13 +21,13 @@ from backupkit.verify.verify import Verified, refuse_bad, verify_backups
 
 def back_up(settings: Settings, name: str, note: str) -> Task[Created]:
     """A backup now; carried away too where the settings want that."""
-    order = Order(name or None, note=note, git=git_facts(os.environ))
+    order = BackupRequest(name or None, note=note, git=git_facts(os.environ))
 
-    def act(tell: Listener) -> Created:
-        created = create_backup(settings, order, tell)
+    def act(emit: EventListener) -> Created:
+        created = create_backup(settings, order, emit)
         if not settings.push_after_backup or not settings.remotes:
             return created
-        return replace(created, warnings=(*created.warnings, *push_after(settings, tell)[1]))
+        return replace(created, warnings=(*created.warnings, *push_after(settings, emit)[1]))
 
     return Task("Back up now", act, render.made)
 
@@ -35,8 +35,8 @@ def back_up(settings: Settings, name: str, note: str) -> Task[Created]:
 def verify(settings: Settings, backup: Backup, test_restore: bool = False) -> Task[list[Verified]]:
     """Every byte of it read and compared; or restored for a test."""
 
-    def act(tell: Listener) -> list[Verified]:
-        done = verify_backups(settings, [backup], test_restore, tell)
+    def act(emit: EventListener) -> list[Verified]:
+        done = verify_backups(settings, [backup], test_restore, emit)
         refuse_bad(settings, done)
         return done
 
@@ -49,7 +49,7 @@ def pin(settings: Settings, backup: Backup) -> Task[Backup]:
     wanted = not backup.pinned
     return Task(
         f"{'Pin' if wanted else 'Unpin'} {backup.name}",
-        lambda tell: set_pin(settings, backup.name, wanted, tell),
+        lambda emit: set_pin(settings, backup.name, wanted, emit),
         lambda done: [f"{done.name} is {'pinned' if done.pinned else 'not pinned'}."],
         is_quick=True,
     )
@@ -59,7 +59,7 @@ def delete(settings: Settings, backup: Backup) -> Task[Backup]:
     """Gone for ever."""
     return Task(
         f"Delete {backup.name}",
-        lambda tell: delete_backup(settings, backup.name, tell),
+        lambda emit: delete_backup(settings, backup.name, emit),
         render.deleted,
         is_quick=True,
     )
@@ -68,9 +68,9 @@ def delete(settings: Settings, backup: Backup) -> Task[Backup]:
 def export(settings: Settings, backup: Backup, file: str, passphrase: str) -> Task[Exported]:
     """One file that holds it, encrypted where its name or the settings say so."""
 
-    def act(tell: Listener) -> Exported:
+    def act(emit: EventListener) -> Exported:
         closing = closing_for(settings, file, (), (), lambda: passphrase)
-        return export_backup(settings, backup.name, export_path(settings, file), closing, tell)
+        return export_backup(settings, backup.name, export_path(settings, file), closing, emit)
 
     return Task(f"Export {backup.name}", act, render.exported)
 
@@ -78,8 +78,8 @@ def export(settings: Settings, backup: Backup, file: str, passphrase: str) -> Ta
 def push(settings: Settings, backup: Backup) -> Task[list[Pushed]]:
     """Carried to each remote that has it not."""
 
-    def act(tell: Listener) -> list[Pushed]:
-        done = push_backups(settings, backup.name, tell=tell)
+    def act(emit: EventListener) -> list[Pushed]:
+        done = push_backups(settings, backup.name, emit=emit)
         refuse_failed(done)
         return done
 

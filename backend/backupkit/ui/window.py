@@ -28,7 +28,7 @@ from backupkit.ui.page import Page
 from backupkit.ui.plan import PlanPage
 from backupkit.ui.restore import RestorePage
 from backupkit.ui.work import Ended, Task, WorkScreen, in_words
-from backupkit.ui.world import World, fingerprint, look_around
+from backupkit.ui.world import RepositoryState, fingerprint, look_around
 
 Found = TypeVar("Found")
 PLACES: tuple[type[Page], ...] = (OverviewPage, BackupsPage, RestorePage, InsidePage, PlanPage, HistoryPage)
@@ -83,7 +83,7 @@ Everything here is a command too: ./backup.sh --help
 _PRINTABLE = styles.PrintableFilter()
 
 
-class Window(App[None]):
+class BackupApp(App[None]):
     """The whole interface. The clock is a parameter, as everywhere."""
 
     TITLE = "Backups"
@@ -123,7 +123,7 @@ class Window(App[None]):
     def __init__(self, settings: Settings, clock: Clock = utc_now, place: str = PLACES[0].place) -> None:
         super().__init__()
         self.settings, self.clock, self._first = settings, clock, place
-        self.world: World | None = None
+        self.world: RepositoryState | None = None
         self._fingerprint: tuple[object, ...] = ()
         self._started_by = os.getppid()
         for theme in (styles.DARK, styles.LIGHT):
@@ -194,7 +194,7 @@ class Window(App[None]):
         except OSError as error:
             self.call_from_thread(self.notify, in_words(error).message, severity="error")
 
-    def _show(self, world: World, seen: tuple[object, ...]) -> None:
+    def _show(self, world: RepositoryState, seen: tuple[object, ...]) -> None:
         self.world, self._fingerprint = world, seen
         level = self.query_one("#level", Label)
         level.update(f"{styles.LEVEL_SYMBOLS[world.status.level]} {styles.LEVEL_WORDS[world.status.level]}")

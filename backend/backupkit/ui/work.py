@@ -22,9 +22,9 @@ from textual.widgets import Button, Label, ProgressBar, Static
 
 from backupkit.cli.console import sentences
 from backupkit.config.deployment import in_full
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.errors import BackupError, explained
-from backupkit.model.events import Event, Finished, Listener, Progress, Step, StillWaiting, Waiting
+from backupkit.model.events import Event, EventListener, Finished, Progress, Step, StillWaiting, Waiting
 from backupkit.model.names import printable_lines
 from backupkit.monitoring import log
 from backupkit.ui.styles import plain_title
@@ -42,7 +42,7 @@ class Task(Generic[Result]):
     """
 
     title: str
-    act: Callable[[Listener], Result]
+    act: Callable[[EventListener], Result]
     told: Callable[[Result], Iterable[str]]
     steps_to_finish: frozenset[str] = frozenset()
     choices: tuple[str, ...] = ()
@@ -253,5 +253,5 @@ def amount(step: Step, done: int) -> str:
     if not step.total:
         return ""
     if step.unit == "bytes":
-        return f"· {human(done)} of {human(step.total)}"
+        return f"· {format_bytes(done)} of {format_bytes(step.total)}"
     return f"· {done:,} of {step.total:,} {step.unit}"

@@ -16,7 +16,7 @@ from backupkit.repository import flags, history, lock
 
 
 @dataclass(frozen=True)
-class World:
+class RepositoryState:
     """The facts, what they come to, and who is at work in the backups folder; empty where nobody is."""
 
     facts: Facts
@@ -38,10 +38,10 @@ class World:
         return next((one for one in self.backups if one.name == name), None)
 
 
-def look_around(settings: Settings, clock: Clock) -> World:
+def look_around(settings: Settings, clock: Clock) -> RepositoryState:
     """The world at this moment: two small files are read for each backup, and the history. It waits for no lock."""
     facts = look(settings, clock)
-    return World(facts, judge(settings, facts), who_is_at_work(settings))
+    return RepositoryState(facts, judge(settings, facts), who_is_at_work(settings))
 
 
 def who_is_at_work(settings: Settings) -> str:

@@ -22,7 +22,7 @@ from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.fs.staging_area import Area
 from backupkit.model.backup import STAGING
 from backupkit.model.errors import BackupError
-from backupkit.model.events import Listener, Step, Warned, silence
+from backupkit.model.events import EventListener, Step, Warned, silence
 from backupkit.model.names import shown
 
 OPERATIONS = "operations"
@@ -66,16 +66,16 @@ def write_operation(file: BinaryIO, one: Operation) -> None:
     file.write(json.dumps(one).encode("ascii") + b"\n")
 
 
-def apply(live: Path, restore: str, copies: tuple[Path, ...] = (), tell: Listener = silence) -> None:
+def apply(live: Path, restore: str, copies: tuple[Path, ...] = (), emit: EventListener = silence) -> None:
     """The uploads are as wanted, and on disk: what the restore of that id has staged is in place. Can be repeated.
 
     `copies` are trees that hold what was live. Raises `BackupError` where nothing is staged, or a line of the list
     is not one of ours: nothing was touched then.
     """
     with staging_area.opened(live, "uploads", restore) as area, descriptors.naming(live):
-        with _Applying(live, area, copies, tell) as applying:
+        with _Applying(live, area, copies, emit) as applying:
             applying.check()
-            tell(Step("Restoring the uploads", unit="files"))
+            emit(Step("Restoring the uploads", unit="files"))
             for one in applying.operations_backwards():  # what is in a folder before the folder
                 if one.action == "remove" or one.clash:
                     applying.remove(one)
@@ -92,9 +92,9 @@ def apply(live: Path, restore: str, copies: tuple[Path, ...] = (), tell: Listene
 class _Applying:
     """The list being carried out in the open live folder."""
 
-    def __init__(self, live: Path, area: Area, copies: tuple[Path, ...], tell: Listener) -> None:
+    def __init__(self, live: Path, area: Area, copies: tuple[Path, ...], emit: EventListener) -> None:
         self._path = staging_area.place_of(live, "uploads") / OPERATIONS
-        self._live, self._area, self._copies, self._tell = live, area, copies, tell
+        self._live, self._area, self._copies, self._tell = live, area, copies, emit
         self._warned: set[str] = set()
         self._keeper = Keeper()
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 from backupkit.fs import attributes, disk, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import UploadsFacts
-from backupkit.model.events import Listener, Progress, Warned, silence
+from backupkit.model.events import EventListener, Progress, Warned, silence
 from backupkit.model.names import shown
-from backupkit.repository.files_cache import Earlier, Seen
+from backupkit.repository.files_cache import ParentBackup, Seen
 from backupkit.uploads import walk
 
 if TYPE_CHECKING:
@@ -54,7 +54,12 @@ class Copied:
 
 
 def copy(
-    live: Path, target: Path, record: Record, skip: tree.Skip, earlier: Earlier | None = None, tell: Listener = silence
+    live: Path,
+    target: Path,
+    record: Record,
+    skip: tree.Skip,
+    earlier: ParentBackup | None = None,
+    emit: EventListener = silence,
 ) -> Copied:
     """The whole tree is below `target`, a new folder: of contents, modes, times, links and, as root, owners nothing
     is lost, nor is a file that is moved from one folder to another meanwhile.
@@ -71,7 +76,7 @@ def copy(
         closing(tree.Parents(target)) as drafted,
         closing(_EarlierFolder(earlier.uploads if earlier else None)) as before,
     ):
-        copying = _Copying(os.path.realpath(live), record, tell, earlier, skip, drafted)
+        copying = _Copying(os.path.realpath(live), record, emit, earlier, skip, drafted)
         folders = _Folders(source, copied, before)
         _copy_folder(folders, _level_of(source, ""), copying)
         copying.begin_again()
@@ -151,8 +156,8 @@ class _Named(NamedTuple):
 class _Copying:
     root: str
     record: Record
-    tell: Listener
-    earlier: Earlier | None
+    emit: EventListener
+    earlier: ParentBackup | None
     skip: tree.Skip
     drafted: tree.Parents
     keeper: Keeper = field(default_factory=Keeper)
@@ -205,7 +210,7 @@ class _Copying:
     def tell_of(self, text: str) -> None:
         """A warning, which the metadata keep too."""
         self.warnings.append(text)
-        self.tell(Warned(text))
+        self.emit(Warned(text))
 
     def begin_again(self) -> None:
         """From here on the order is not that of a walk: nothing is looked up in the earlier backup, or recorded."""
@@ -250,7 +255,7 @@ class _Copying:
         else:
             self.record(path, facts, checksum, attributes)
         if added:
-            self.tell(Progress(self.added))
+            self.emit(Progress(self.added))
 
 
 def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
@@ -260,7 +265,7 @@ def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
         level = levels[-1]
         listed = next(level.names, None)
         if listed is None:
-            disk.dress_open(folders.target.handle, level.facts)
+            disk.set_attributes(folders.target.handle, level.facts)
             copying.keeper.give(folders.target.handle, level.attributes, level.path or "the folder itself")
             levels.pop()
             if levels:
@@ -293,7 +298,7 @@ def _copy_what_came(folders: _Folders, copying: _Copying) -> bool:
             if inner := _try_entry(folders, name, inode, level, copying):
                 _copy_folder(folders, inner, copying)
                 folders.leave()
-            disk.dress_open(folders.target.handle, level.facts)
+            disk.set_attributes(folders.target.handle, level.facts)
     return copying.moved > before
 
 
@@ -376,7 +381,7 @@ def _copy_entry(folders: _Folders, name: str, path: str, within: os.stat_result,
         pointed = _pointed(name, folders.source.handle)
         os.symlink(pointed, name, dir_fd=folders.target.handle)
         owner, times = (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
-        disk.dress_link(folders.target.handle, name, owner, times)
+        disk.set_link_attributes(folders.target.handle, name, owner, times)
         copying.link(path, pointed)
     elif form == "special":
         copying.warn(path, "is a socket, a fifo or a device, and is not in the backup.")
@@ -525,7 +530,7 @@ def _until_still(source: int, name: str, copied: int) -> tuple[bool, os.stat_res
                 raise _trouble(error) from error
             found = _asked(attributes.of_open, original)
             after = _facts(original)
-            disk.dress_open(copied, after)
+            disk.set_attributes(copied, after)
         if tree.signature(before) == tree.signature(after) and size == after.st_size:
             return True, after, checksum, found
         time.sleep(0.02 * 2**attempt)

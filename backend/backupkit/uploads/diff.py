@@ -17,9 +17,9 @@ from pathlib import Path
 from backupkit.fs import attributes, descriptors, disk, staging_area, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.fs.tree import Entry
-from backupkit.model.events import Listener, Progress, Step, Warned, silence
+from backupkit.model.events import EventListener, Progress, Step, Warned, silence
 from backupkit.model.names import shown
-from backupkit.repository.files_cache import Earlier
+from backupkit.repository.files_cache import ParentBackup
 from backupkit.uploads.apply import OPERATIONS, Action, Operation, encoded, write_operation
 from backupkit.uploads.selection import Selection
 
@@ -28,7 +28,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True)
-class Places:
+class DiffPaths:
     """The live folder and the wanted tree; trees that hold copies of what is live; an owner for all, or none."""
 
     live: Path
@@ -71,7 +71,7 @@ class Difference:
         return entry.path
 
     @property
-    def brings(self) -> bool:
+    def needs_content(self) -> bool:
         """Whether a file or link must be staged for it."""
         return self.action in ("add", "change") and self.wanted is not None and self.wanted.form in ("file", "link")
 
@@ -93,8 +93,8 @@ def differences(
     meaning: Meaning,
     selection: Selection,
     unreadable: tree.Unreadable,
-    earlier: Earlier | None = None,
-    tell: Listener = silence,
+    earlier: ParentBackup | None = None,
+    emit: EventListener = silence,
 ) -> Iterator[Difference]:
     """Every path that is not as wanted. Files of one size are compared by content: a kept time proves nothing.
 
@@ -107,7 +107,7 @@ def differences(
     def read(count: int) -> None:
         nonlocal done
         done += count
-        tell(Progress(done))
+        emit(Progress(done))
 
     with closing(_Comparison(live, wanted, meaning, earlier, read)) as comparison:
         for one, two in _side_by_side(live, wanted, selection, unreadable):
@@ -138,7 +138,7 @@ def summarise(found: Iterable[Difference], live: Path) -> tuple[Summary, Path | 
     for one in found:
         entry = one.wanted or one.live
         numbers[one.action] += entry is not None and entry.form != "folder"
-        needed += tree.content_size(one.wanted.facts) if one.brings and one.wanted else 0
+        needed += tree.content_size(one.wanted.facts) if one.needs_content and one.wanted else 0
         folder = (live / one.path).parent
         if closed is None and one.action != "dress" and folder != looked_at:
             looked_at = folder
@@ -151,13 +151,17 @@ def _is_closed(folder: Path) -> bool:
 
 
 def stage(
-    found: Iterable[Difference], places: Places, restore: str, total: int | None = None, tell: Listener = silence
+    found: Iterable[Difference],
+    places: DiffPaths,
+    restore: str,
+    total: int | None = None,
+    emit: EventListener = silence,
 ) -> None:
     """What is needed lies in the staging area of that restore, with the list of what to do; not yet synced.
 
     `total` is in bytes.
     """
-    tell(Step("Staging the uploads", total))
+    emit(Step("Staging the uploads", total))
     done = 0
     with (
         staging_area.opened(places.live, "uploads", restore) as area,
@@ -168,14 +172,14 @@ def stage(
     ):
         for number, one in enumerate(found):
             if one.live and not _is_kept(one.live, places.copies):
-                tell(Warned(f"{shown(one.path)} came or changed during the restore, and stays as it is."))
+                emit(Warned(f"{shown(one.path)} came or changed during the restore, and stays as it is."))
                 staging.unsafe.add(one.path)
                 continue
-            if one.brings and one.wanted:
+            if one.needs_content and one.wanted:
                 done += staging.bring(one, one.wanted, str(number))
-                tell(Progress(done))
+                emit(Progress(done))
             write_operation(operations, _operation(one, number, places.owner))
-        staging.warn_of_lost(tell)
+        staging.warn_of_lost(emit)
 
 
 def _side_by_side(
@@ -209,7 +213,7 @@ class _Comparison:
     """What is compared, and by what: `read` hears of the bytes that had to be read."""
 
     def __init__(
-        self, live: Path, wanted: Path, meaning: Meaning, earlier: Earlier | None, read: Callable[[int], None]
+        self, live: Path, wanted: Path, meaning: Meaning, earlier: ParentBackup | None, read: Callable[[int], None]
     ) -> None:
         self._live, self._wanted, self._meaning, self._earlier, self._read = live, wanted, meaning, earlier, read
         self._opened = [tree.Parents(root) if root.is_dir() else None for root in (live, wanted)]
@@ -296,7 +300,7 @@ class _Comparison:
                 raise _Unreadable(one.path, error) from error
 
 
-def _is_known(earlier: Earlier | None, one: Entry, two: Entry) -> bool:
+def _is_known(earlier: ParentBackup | None, one: Entry, two: Entry) -> bool:
     """Whether both are what the earlier backup copied: the live one as it was seen, the wanted one as that inode."""
     seen = earlier.find(one.path) if earlier else None
     if earlier is None or seen is None or not seen.is_now(one.facts):
@@ -326,7 +330,7 @@ def _is_copy(live: Entry, kept: Entry | None) -> bool:
 class _Staging:
     """The staging area being filled with what is wanted."""
 
-    def __init__(self, places: Places, live: int, folder: int) -> None:
+    def __init__(self, places: DiffPaths, live: int, folder: int) -> None:
         self._owner, self._folder = places.owner, folder
         self._wanted, self._live = tree.Parents(places.wanted), tree.Parents(places.live)
         self._keeper, self._apart = Keeper(), list[str]()
@@ -358,7 +362,7 @@ class _Staging:
     def _link(self, entry: Entry, staged: str) -> int:
         owner, time = self._owner or (entry.facts.st_uid, entry.facts.st_gid), entry.facts.st_mtime_ns
         os.symlink(entry.target, staged, dir_fd=self._folder)
-        disk.dress_link(self._folder, staged, owner, (time, time))
+        disk.set_link_attributes(self._folder, staged, owner, (time, time))
         return 0
 
     def _name_again(self, path: str, staged: str) -> bool:
@@ -375,16 +379,16 @@ class _Staging:
         except OSError:  # another mount, too many names, a file system without links
             return False
 
-    def warn_of_lost(self, tell: Listener) -> None:
+    def warn_of_lost(self, emit: EventListener) -> None:
         """What the file system of the live uploads cannot keep."""
         if self._keeper.lost:
-            tell(Warned(self._keeper.sentence("the uploads")))
+            emit(Warned(self._keeper.sentence("the uploads")))
         if self._apart:
             text = (
                 f"{len(self._apart)} hard links come back as files of their own, since they cannot be linked there; "
                 f"the first is {shown(self._apart[0])}."
             )
-            tell(Warned(text))
+            emit(Warned(text))
 
 
 def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> Operation:
@@ -395,7 +399,7 @@ def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> O
         path=one.path,
         form=entry.form,
         clash=bool(one.live and one.wanted and one.live.form != one.wanted.form),
-        staged=str(number) if one.brings else None,
+        staged=str(number) if one.needs_content else None,
         seen=list(tree.signature(one.live.facts)) if one.live and one.live.form != "folder" else None,
         mode=stat.S_IMODE(entry.facts.st_mode),
         owner=list(owner or (entry.facts.st_uid, entry.facts.st_gid)),

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from backupkit.fs import attributes, tree
 from backupkit.model.errors import SourceUnreadable
-from backupkit.repository.files_cache import Earlier
+from backupkit.repository.files_cache import ParentBackup
 
 
 def require(live: Path) -> None:
@@ -33,7 +33,7 @@ def require(live: Path) -> None:
         raise SourceUnreadable(f"The uploads folder {live} cannot be read: {error.strerror}.", hint) from error
 
 
-def measure(live: Path, skip: tree.Skip, earlier: Earlier | None = None) -> tuple[int, int]:
+def measure(live: Path, skip: tree.Skip, earlier: ParentBackup | None = None) -> tuple[int, int]:
     """Files below the folder, and bytes on disk of those that an earlier backup has not; without reading any."""
     files = size = 0
     for path, facts in _files(live, skip):

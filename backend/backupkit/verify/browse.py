@@ -19,7 +19,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, tree
 from backupkit.model.backup import UPLOADS_FOLDER, Backup
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, SourceBroken
-from backupkit.model.events import Listener, Step, Warned, silence
+from backupkit.model.events import EventListener, Step, Warned, silence
 from backupkit.model.names import shown
 from backupkit.repository import manifest, store
 from backupkit.sqlite import database, engine, rows
@@ -75,7 +75,7 @@ def look_into(settings: Settings, name: str, path: str = "", start: int = 0, cou
     return Folder(path, tuple(_item(entry) for entry in found if entry), start, len(names))
 
 
-def take_out(settings: Settings, name: str, path: str, target: Path, tell: Listener = silence) -> Path:
+def take_out(settings: Settings, name: str, path: str, target: Path, emit: EventListener = silence) -> Path:
     """The file of the backup's uploads in a new file, compared with its checksum while it is copied; says where.
 
     A folder as target gets it under its own name. Raises `Refused` where that name is taken, and for what is no
@@ -85,14 +85,14 @@ def take_out(settings: Settings, name: str, path: str, target: Path, tell: Liste
     facts = _facts_of(source)
     target = _target(settings, target, source.name)
     backup = store.find(settings, name)
-    wanted = _checksum(backup, f"{UPLOADS_FOLDER}/{path}", tell)
-    tell(Step(f"Taking {shown(path)} out", facts.st_size))
-    with disk.drafted(target) as draft:
+    wanted = _checksum(backup, f"{UPLOADS_FOLDER}/{path}", emit)
+    emit(Step(f"Taking {shown(path)} out", facts.st_size))
+    with disk.atomic_file(target) as draft:
         disk.remove(draft)  # of a killed run
         if disk.copy_and_hash(source, draft) != wanted and manifest.has_checksums(backup.path):
             raise Damaged(f"{shown(str(source))} is not as it was written.", hint=f"`verify {name}`; try another one.")
         times = (facts.st_mtime_ns, facts.st_mtime_ns)
-        disk.furnish(draft, disk.owner_of(target.parent), stat.S_IMODE(facts.st_mode) & 0o777, times)
+        disk.set_owner_mode_times(draft, disk.owner_of(target.parent), stat.S_IMODE(facts.st_mode) & 0o777, times)
         disk.sync_file(draft)
         _refuse_taken(target)
     return target
@@ -105,7 +105,7 @@ def target_for(settings: Settings, text: str) -> Path:
 
 def tables(settings: Settings, name: str) -> tuple[Table, ...]:
     """The tables of the backup's database, by name; counted only where the metadata do not tell."""
-    metadata = store.trusted(store.find(settings, name))
+    metadata = store.require_metadata(store.find(settings, name))
     if metadata.database and metadata.database.rows:
         counts = dict(metadata.database.rows)
     else:
@@ -131,7 +131,7 @@ def read_row(settings: Settings, name: str, table: str, key: Key) -> Row | None:
 
 
 def compare_table(
-    settings: Settings, name: str, table: str, most: int = _MOST, tell: Listener = silence, seconds: float = 30
+    settings: Settings, name: str, table: str, most: int = _MOST, emit: EventListener = silence, seconds: float = 30
 ) -> Comparison:
     """In which rows the live table differs from the backup's; `seconds` is how long the live database is read at most.
 
@@ -140,8 +140,8 @@ def compare_table(
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
         sealed = _database_file(store.find(settings, name))
-    tell(Step(f"Comparing {shown(table)}"))
-    with database.snapshot(settings.database, settings.busy_timeout, tell) as moment:
+    emit(Step(f"Comparing {shown(table)}"))
+    with database.snapshot(settings.database, settings.busy_timeout, emit) as moment:
         _require_table(moment, table, str(settings.database))
         try:
             return rows.compare(moment, table, sealed, most, seconds=seconds)
@@ -166,7 +166,7 @@ def _kind_of(error: sqlite3.DatabaseError, sealed: Path) -> type[BackupError]:
 def _uploads_of(settings: Settings, name: str) -> Path:
     backup = store.find(settings, name)
     top = backup.path / UPLOADS_FOLDER
-    if not store.trusted(backup).uploads_included or top.is_symlink() or not top.is_dir():
+    if not store.require_metadata(backup).uploads_included or top.is_symlink() or not top.is_dir():
         raise NoSuchBackup(f"There are no uploads in {backup.path}.", hint="`list` shows the backups there are.")
     return top
 
@@ -218,16 +218,16 @@ def _refuse_taken(target: Path) -> None:
         raise Refused(f"There is a {target} already.", hint="Choose another name.")
 
 
-def _checksum(backup: Backup, path: str, tell: Listener) -> str | None:
+def _checksum(backup: Backup, path: str, emit: EventListener) -> str | None:
     """What the file was sealed with; None where it was not."""
     if not manifest.has_checksums(backup.path):
-        tell(Warned(f"{backup.name} has no checksums (unchecked): the file is taken out as it lies there."))
+        emit(Warned(f"{backup.name} has no checksums (unchecked): the file is taken out as it lies there."))
         return None
     return manifest.checksums_in_order(backup.path)(path)
 
 
 def _database_file(backup: Backup) -> Path:
-    metadata = store.trusted(backup)
+    metadata = store.require_metadata(backup)
     if metadata.database_file is None:
         raise NoSuchBackup(f"There is no database in {backup.path}.", hint="`list` shows the backups there are.")
     file = backup.path / metadata.database_file

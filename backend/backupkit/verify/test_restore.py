@@ -19,7 +19,7 @@ from backupkit.migrations import upgrade
 from backupkit.model.backup import METADATA_FILE, Backup, SchemaVerdict
 from backupkit.model.clock import Clock
 from backupkit.model.errors import Refused
-from backupkit.model.events import Event, Listener, Notice, Step, Warned
+from backupkit.model.events import Event, EventListener, Notice, Step, Warned
 from backupkit.repository import lock, store
 from backupkit.restore import staging
 from backupkit.restore.restore import Restored, plan_source, restore_backup
@@ -29,7 +29,7 @@ from backupkit.verify import test_command
 from backupkit.verify.test_command import NotProven
 
 
-def prove_backup(settings: Settings, backup: Backup, tell: Listener, clock: Clock) -> float:
+def prove_backup(settings: Settings, backup: Backup, emit: EventListener, clock: Clock) -> float:
     """The backup can be restored: it was, into a scratch folder, and the seconds that took are returned.
 
     Raises `NotProven` where what came of it is not the backup, or fails the user's test; what a restore and a
@@ -37,23 +37,23 @@ def prove_backup(settings: Settings, backup: Backup, tell: Listener, clock: Cloc
     """
     with _scratch(settings, backup) as scratch:
         started = time.monotonic()
-        source = staging.verified(settings, backup, None, _without_notices(tell))
-        plan = plan_source(scratch, source, force=False, tell=_without_notices(tell))
-        done = restore_backup(scratch, plan, _without_notices(tell), clock)
+        source = staging.verified(settings, backup, None, _without_notices(emit))
+        plan = plan_source(scratch, source, force=False, emit=_without_notices(emit))
+        done = restore_backup(scratch, plan, _without_notices(emit), clock)
         _compare(scratch, source, done)
         command = settings.migrate_command
         if done.verdict and (done.verdict.relation == "behind" or done.verdict.migrates_by_itself(command)):
-            tell(Step("Migrating the restored copy"))
-            _migrate(settings, scratch, done.verdict, tell)
+            emit(Step("Migrating the restored copy"))
+            _migrate(settings, scratch, done.verdict, emit)
         took = time.monotonic() - started
-        _run_test(settings, scratch, tell)
+        _run_test(settings, scratch, emit)
         return round(took, 3)
 
 
-def _migrate(settings: Settings, scratch: Settings, verdict: SchemaVerdict, tell: Listener) -> None:
-    rehearsed = upgrade.migrate_copy(settings, scratch.database, verdict.target, tell=_without_notices(tell))
+def _migrate(settings: Settings, scratch: Settings, verdict: SchemaVerdict, emit: EventListener) -> None:
+    rehearsed = upgrade.migrate_copy(settings, scratch.database, verdict.target, emit=_without_notices(emit))
     for one in rehearsed.losses:
-        tell(Warned(f"To restore it with --migrate would lose {one.text}."))
+        emit(Warned(f"To restore it with --migrate would lose {one.text}."))
 
 
 @contextlib.contextmanager
@@ -120,12 +120,12 @@ def _is_same(one: Path, two: Path) -> bool:
         return os.path.realpath(one) == os.path.realpath(two)
 
 
-def _without_notices(tell: Listener) -> Listener:
+def _without_notices(emit: EventListener) -> EventListener:
     """A listener that does not hear what a restore says to people whose live data it changes."""
 
     def listen(event: Event) -> None:
         if not isinstance(event, Notice):
-            tell(event)
+            emit(event)
 
     return listen
 
@@ -158,7 +158,7 @@ def _differing(before: Mapping[str, int], after: Mapping[str, int]) -> str:
     return ", ".join(sorted(table for table in before if before[table] != after.get(table)))
 
 
-def _run_test(settings: Settings, scratch: Settings, tell: Listener) -> None:
+def _run_test(settings: Settings, scratch: Settings, emit: EventListener) -> None:
     if settings.test_command:
-        tell(Step("Running the test command"))
+        emit(Step("Running the test command"))
         test_command.run(settings, scratch, scratch.dir / "test.log")

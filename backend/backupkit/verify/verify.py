@@ -26,7 +26,7 @@ from backupkit.migrations.upgrade import MigrationFailed
 from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, UPLOADS_FOLDER, Backup, Flaw, Metadata, SchemaVerdict
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, SchemaMismatch, from_os_error
-from backupkit.model.events import Listener, Notice, Progress, Step, Warned, collecting, silence
+from backupkit.model.events import EventListener, Notice, Progress, Step, Warned, collecting, silence
 from backupkit.remotes import listing_cache
 from backupkit.repository import integrity, manifest, store, verification
 from backupkit.repository.operation import recorded
@@ -74,7 +74,7 @@ def verify_backups(
     settings: Settings,
     backups: Sequence[Backup],
     test_restore: bool = False,
-    tell: Listener = silence,
+    emit: EventListener = silence,
     clock: Clock = utc_now,
 ) -> list[Verified]:
     """Each backup checked, byte for byte, and with `test_restore` proven; one that went away meanwhile is left out.
@@ -82,9 +82,9 @@ def verify_backups(
     Files that backups share are read once. Raises `NoSuchBackup` if the only one went away.
     """
     command = "test-restore" if test_restore else "verify"
-    with recorded(settings, command, tell, clock, [backup.name for backup in backups]) as work:
+    with recorded(settings, command, emit, clock, [backup.name for backup in backups]) as work:
         done = list(
-            _verified(_Run(settings, work.tell, clock, sum(map(_bytes_to_read, backups))), backups, test_restore)
+            _verified(_Run(settings, work.emit, clock, sum(map(_bytes_to_read, backups))), backups, test_restore)
         )
         work.about(*(one.backup for one in done))
         if bad := _bad(settings, done):
@@ -99,10 +99,10 @@ def _verified(run: _Run, backups: Sequence[Backup], test_restore: bool) -> Itera
         except NoSuchBackup as error:
             if len(backups) == 1:
                 raise
-            run.tell(Notice(error.message))
+            run.emit(Notice(error.message))
 
 
-def verify_file(settings: Settings, path: Path, tell: Listener = silence) -> VerifiedFile:
+def verify_file(settings: Settings, path: Path, emit: EventListener = silence) -> VerifiedFile:
     """A database file that is no part of a backup, checked in full; nothing is written beside it.
 
     Raises `Refused` for one that is in use: its last rows may be in the file beside it.
@@ -114,13 +114,13 @@ def verify_file(settings: Settings, path: Path, tell: Listener = silence) -> Ver
             raise Refused(f"{path} is in use, or was not closed: {beside} is there.", hint="Close it, then try again.")
     if path.stat().st_size == 0:
         return VerifiedFile(path, (Flaw(path.name, f"{path.name} is empty"),))
-    tell(Step("Checking the database"))
+    emit(Step("Checking the database"))
     try:
-        found = database.examine(path.resolve(), database.FULL, tell)
+        found = database.examine(path.resolve(), database.FULL, emit)
     except Damaged as error:
         return VerifiedFile(path, (Flaw(path.name, f"{path.name}: {error.__cause__}"),))
     flaws = tuple(Flaw(path.name, f"{path.name}: {problem}") for problem in (*found.problems, *found.facts.index_flaws))
-    at = version_table.at(settings, found, tell)
+    at = version_table.at(settings, found, emit)
     return VerifiedFile(path, flaws, dict(found.facts.rows), at, schema.classify(settings, at))
 
 
@@ -136,7 +136,7 @@ def pick(settings: Settings, choose: Choose = random.choice) -> Backup:
     able = [one for one in able if one.state != "damaged"] or able
     if not able:
         raise NoSuchBackup(f"There is no backup in {settings.dir} that could be restored.", hint="Make one: `backup`")
-    tried = {one.name: verification.read(settings.dir, one.name, store.trusted(one)).tried_at for one in able}
+    tried = {one.name: verification.read(settings.dir, one.name, store.require_metadata(one)).tried_at for one in able}
     if never := [one for one in able if tried[one.name] is None]:
         return choose(never)
     longest_ago = sorted(able, key=lambda one: str(tried[one.name]))
@@ -188,8 +188,8 @@ def _database_size(metadata: Metadata | None) -> int:
 class _Run:
     """One run over some backups: a bar over all of it, and what is known of files that they share."""
 
-    def __init__(self, settings: Settings, tell: Listener, clock: Clock, total: int) -> None:
-        self._settings, self.tell, self._clock = settings, tell, clock
+    def __init__(self, settings: Settings, emit: EventListener, clock: Clock, total: int) -> None:
+        self._settings, self.emit, self._clock = settings, emit, clock
         self._total, self._done, self._counting = total, 0, threading.Lock()
         self._digests = integrity.Digests(self._advance)
         self._inspections: integrity.Shared[database.Inspection] = integrity.Shared(_MOST_DATABASES)
@@ -212,10 +212,10 @@ class _Run:
 
     def _checked(self, backup: Backup) -> Verified:
         _require_readable(backup.path)
-        self.tell(Step(f"Verifying {backup.name}", self._total))
-        self.tell(Progress(self._done))
+        self.emit(Step(f"Verifying {backup.name}", self._total))
+        self.emit(Progress(self._done))
         warnings: list[str] = []
-        listen = collecting(self.tell, warnings)
+        listen = collecting(self.emit, warnings)
         looking = _Looking(backup, self._digests, self._inspections, self._advance, listen)
         found = looking.flaws()
         flaws = tuple(islice(found, MOST_FLAWS))
@@ -246,7 +246,7 @@ class _Run:
     def _advance(self, count: int) -> None:
         with self._counting:
             self._done = min(self._done + count, self._total)
-        self.tell(Progress(self._done))
+        self.emit(Progress(self._done))
 
     def _recorded(self, verified: Verified) -> Verified:
         if verified.failure or verified.backup.metadata is None or verified.backup.trouble:
@@ -262,7 +262,7 @@ class _Run:
             return replace(verified, failure=Refused(text, hint="`verify` without --test-restore checks its files."))
         warnings = list(verified.warnings)
         try:
-            took = prove_backup(self._settings, verified.backup, collecting(self.tell, warnings), self._clock)
+            took = prove_backup(self._settings, verified.backup, collecting(self.emit, warnings), self._clock)
         except (BackupError, OSError) as error:
             failure = error if isinstance(error, BackupError) else from_os_error(error)
             return self._keep(replace(verified, failure=failure), lambda record: self._refuted(record, failure))
@@ -287,13 +287,13 @@ class _Run:
         if backup.path.parent.resolve() != self._settings.dir.resolve():
             return verified
         if verification.is_broken(self._settings.dir, backup.name):
-            self.tell(Notice(f"What was known of {backup.name} could not be read, and is written anew."))
-        record = verification.read(self._settings.dir, backup.name, store.trusted(backup))
+            self.emit(Notice(f"What was known of {backup.name} could not be read, and is written anew."))
+        record = verification.read(self._settings.dir, backup.name, store.require_metadata(backup))
         try:
             verification.write(self._settings.dir, backup.name, change(record))
         except OSError as error:
             warnings = list(verified.warnings)
-            listen = collecting(self.tell, warnings)
+            listen = collecting(self.emit, warnings)
             listen(Warned(f"What was found of {backup.name} could not be kept: {error.strerror}."))
             return replace(verified, warnings=tuple(warnings))
         return replace(verified, backup=store.read(self._settings, backup.name))
@@ -310,7 +310,7 @@ class _Looking:
     digests: integrity.Digests
     inspections: integrity.Shared[database.Inspection]
     advance: Callable[[int], None]
-    tell: Listener
+    emit: EventListener
     connections: list[sqlite3.Connection] = field(default_factory=list)
     checksums: dict[str, str] = field(default_factory=dict)
     born_with: list[str] = field(default_factory=list)
@@ -388,7 +388,7 @@ class _Looking:
 
     def _notice(self, event: object) -> None:
         if isinstance(event, Notice):
-            self.tell(event)
+            self.emit(event)
 
     @contextlib.contextmanager
     def _meanwhile(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from backupkit.cli.host import Host
 from backupkit.config.secrets import scrubbed
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup, GitFacts
 from backupkit.model.names import printable, shown
 from backupkit.monitoring.recovery_kit import RecoveryKit
@@ -52,7 +52,7 @@ def _newest(kit: RecoveryKit) -> str:
     if backup is None or backup.metadata is None:
         return "none"
     metadata = backup.metadata
-    made = f"{kit.settings.local(metadata.created_at):%Y-%m-%d %H:%M}, {human(backup.size_bytes)}"
+    made = f"{kit.settings.local(metadata.created_at):%Y-%m-%d %H:%M}, {format_bytes(backup.size_bytes)}"
     commit = f", commit {metadata.git.commit}" if metadata.git else ""
     revision = shown(", ".join(metadata.revisions)) or "none"
     return f"`{backup.name}`, {made}, schema revision {revision}{commit}"

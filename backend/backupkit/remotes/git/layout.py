@@ -123,7 +123,7 @@ def refuse_large(files: Iterable[Stored], limit: float, remote: str) -> None:
     large = [file for file in files if file.size > limit * _MILLION]
     if not large:
         return
-    named = ", ".join(f"{shown(file.name)} ({space.human(file.size)})" for file in large[:5])
+    named = ", ".join(f"{shown(file.name)} ({space.format_bytes(file.size)})" for file in large[:5])
     more = f" and {len(large) - 5} more" if len(large) > 5 else ""
     raise Refused(
         f"The git remote {remote} takes files up to {limit:g} MB, and {named}{more} are larger; nothing was pushed.",

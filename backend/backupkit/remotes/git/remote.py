@@ -23,7 +23,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, space, tree
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, DatabaseFacts, Metadata
 from backupkit.model.errors import Damaged, Refused, RemoteFailed
-from backupkit.model.events import Listener, Notice, Progress, Step, Warned
+from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
 from backupkit.model.names import shown
 from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, RemoteBackup
 from backupkit.remotes.git import layout
@@ -56,7 +56,7 @@ class GitRemote:
             backups = [commit.backup for commit in branch.commits]
         return sorted(backups, key=lambda one: (one.created_at, one.name), reverse=True)
 
-    def push(self, backup: Path, metadata: Metadata, tell: Listener) -> None:
+    def push(self, backup: Path, metadata: Metadata, emit: EventListener) -> None:
         """The backup is a commit of the branch. One that is there already, with all that is included, stays as it is.
 
         Raises `Refused`, before anything is committed, for a file beyond the host's limit, for a name that another
@@ -65,19 +65,19 @@ class GitRemote:
         self._refuse_unreadable(metadata)
         with self._branch("trees") as branch:
             if self._is_there(branch, backup.name, metadata):
-                tell(Notice(f"{backup.name} is in the git remote {self.name} already."))
+                emit(Notice(f"{backup.name} is in the git remote {self.name} already."))
                 return
-            draft = self._commit_draft(branch, backup, metadata, tell)
-            self._tell_of_lost(metadata, tell)
-            tell(Step(f"Pushing {backup.name} to {self.name}"))
+            draft = self._commit_draft(branch, backup, metadata, emit)
+            self._tell_of_lost(metadata, emit)
+            emit(Step(f"Pushing {backup.name} to {self.name}"))
             self._until_pushed(branch, lambda: self._with(branch, draft, backup.name, metadata))
 
-    def _tell_of_lost(self, metadata: Metadata, tell: Listener) -> None:
+    def _tell_of_lost(self, metadata: Metadata, emit: EventListener) -> None:
         facts = metadata.uploads if "uploads" in self._table.include else None
         if facts and (lost := (facts.attributes or 0) + (facts.hard_links or 0)):
-            tell(Notice(KEEPS_NO_ATTRIBUTES.format(name=self.name, lost=lost)))
+            emit(Notice(KEEPS_NO_ATTRIBUTES.format(name=self.name, lost=lost)))
 
-    def pull(self, name: str, target: Path, tell: Listener) -> None:
+    def pull(self, name: str, target: Path, emit: EventListener) -> None:
         """The backup in the empty folder `target`: byte for byte if all of it was included, else made from the text.
 
         Then its metadata say what it holds, its database is compared with what they said, and it has checksums of its
@@ -86,11 +86,11 @@ class GitRemote:
         with self._branch("commits") as branch:
             commit = branch.find(name)
         with self._branch(None) as branch:
-            tell(Step(f"Pulling {name} from {self.name}"))
+            emit(Step(f"Pulling {name} from {self.name}"))
             space.require(2 * commit.backup.size_bytes, branch.git.folder, "This pull")
             branch.fetch_one(commit)
             with branch.contents() as contents:
-                _Pull(branch, commit, contents, self._settings.zone, tell).into(target)
+                _Pull(branch, commit, contents, self._settings.zone, emit).into(target)
 
     def remove(self, names: Sequence[str]) -> None:
         """None of these backups is on the branch any more, nor in its history, which is pushed anew once."""
@@ -98,9 +98,9 @@ class GitRemote:
             if {one.backup.name for one in branch.commits}.intersection(names):
                 self._until_pushed(branch, lambda: [one for one in branch.commits if one.backup.name not in names])
 
-    def verify(self, tell: Listener) -> None:
+    def verify(self, emit: EventListener) -> None:
         """Everything on the branch came here, and every byte of it is what its commit says; else an error."""
-        tell(Step(f"Verifying {self.name}"))
+        emit(Step(f"Verifying {self.name}"))
         with self._branch("everything") as branch:
             if branch.commits:
                 branch.git.run("fsck", "--full", "--no-dangling")
@@ -146,7 +146,7 @@ class GitRemote:
         missing |= {"dump", "database"} if metadata.database_file is None else set()
         return frozenset(self._table.include) - missing
 
-    def _commit_draft(self, branch: Branch, backup: Path, metadata: Metadata, tell: Listener) -> Draft:
+    def _commit_draft(self, branch: Branch, backup: Path, metadata: Metadata, emit: EventListener) -> Draft:
         """The tree of the backup, in our own repository; every file was compared with its checksum on the way."""
         include, own = self._held(metadata), branch.git.folder
         files = layout.stored(backup, metadata, self._table.include)
@@ -157,11 +157,11 @@ class GitRemote:
         if {"database", "uploads"} & include:
             files.append(_made(own / LISTING, layout.listing(backup, self._table.include)))
         if "dump" in include:
-            files.append(_dump(backup, metadata, own / DUMP, tell))
+            files.append(_dump(backup, metadata, own / DUMP, emit))
         layout.refuse_large(files, self._table.file_limit_mb, self.name)
         size = sum(file.size for file in files)
-        tell(Step(f"Preparing {backup.name} for {self.name}", size))
-        tree_id = branch.import_tree((file.path, file.size, chunks) for file, chunks in _counted(files, tell))
+        emit(Step(f"Preparing {backup.name} for {self.name}", size))
+        tree_id = branch.import_tree((file.path, file.size, chunks) for file, chunks in _counted(files, emit))
         return Draft(
             tree_id,
             message_of(backup.name, metadata, self._settings.app_id, size, sorted(include)),
@@ -256,14 +256,14 @@ def _promised(holds: frozenset[str]) -> set[str]:
     return {METADATA_FILE} | listing | ({DUMP} if "dump" in holds else set())
 
 
-def _dump(backup: Path, metadata: Metadata, target: Path, tell: Listener) -> Stored:
+def _dump(backup: Path, metadata: Metadata, target: Path, emit: EventListener) -> Stored:
     """The sealed database as SQL text in a new file; `Damaged` where it is not as it was sealed."""
     sealed = backup / (metadata.database_file or "")
     expected = manifest.sound_checksums(backup).get(sealed.name) if manifest.has_checksums(backup) else None
     if expected is not None and disk.hash_file(sealed) != expected:
         raise layout.altered(sealed)
     with database.open_sealed(sealed) as moment, open(target, "wb") as out:
-        sql.write_dump(moment, out, tell)
+        sql.write_dump(moment, out, emit)
     return Stored(DUMP, target, target.stat().st_size, DUMP)
 
 
@@ -272,7 +272,7 @@ def _made(path: Path, content: bytes) -> Stored:
     return Stored(path.name, path, len(content), path.name)
 
 
-def _counted(files: list[Stored], tell: Listener) -> Iterator[tuple[Stored, Iterator[bytes]]]:
+def _counted(files: list[Stored], emit: EventListener) -> Iterator[tuple[Stored, Iterator[bytes]]]:
     """Each file with its content, which tells how far all of them were read."""
     done = 0
 
@@ -281,7 +281,7 @@ def _counted(files: list[Stored], tell: Listener) -> Iterator[tuple[Stored, Iter
         for chunk in file.chunks():
             yield chunk
             done += len(chunk)
-            tell(Progress(done))
+            emit(Progress(done))
 
     return ((file, counted(file)) for file in files)
 
@@ -289,8 +289,8 @@ def _counted(files: list[Stored], tell: Listener) -> Iterator[tuple[Stored, Iter
 class _Pull:
     """A commit that becomes a backup again."""
 
-    def __init__(self, branch: Branch, commit: Commit, contents: Contents, zone: ZoneInfo, tell: Listener) -> None:
-        self._own, self._contents, self._zone, self._tell = branch.git.folder, contents, zone, tell
+    def __init__(self, branch: Branch, commit: Commit, contents: Contents, zone: ZoneInfo, emit: EventListener) -> None:
+        self._own, self._contents, self._zone, self._tell = branch.git.folder, contents, zone, emit
         self._name, self._holds = commit.backup.name, commit.holds
         self._created = commit.backup.created_at
         self._blobs = {blob.path: blob for blob in branch.files(commit.tree)}

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from math import ceil, floor, log10
 from xml.etree.ElementTree import Element
 
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.monitoring.overview import Day, Mark, Overview, Size
 from backupkit.monitoring.status import Level
 from backupkit.web.report.elements import element
@@ -132,7 +132,8 @@ def _curve(
     first, last = sizes[0].at, sizes[-1].at
     points = _thinned([(_x(one.at, first, last), round(_y(of(one), top), 1)) for one in sizes])
     line = " ".join(f"{x:g},{y:g}" for x, y in points)
-    words = f"{title}: {human(of(sizes[0]))} on {local(first).date()}, {human(of(sizes[-1]))} on {local(last).date()}."
+    sizes_told = (format_bytes(of(sizes[0])), format_bytes(of(sizes[-1])))
+    words = f"{title}: {sizes_told[0]} on {local(first).date()}, {sizes_told[1]} on {local(last).date()}."
     return _drawing(
         _WIDTH,
         _HEIGHT,
@@ -177,7 +178,7 @@ def _grid(top: float, step: float) -> Iterator[Element]:
     for number in range(round(top / step) + 1):
         y = round(_y(number * step, top), 1)
         yield element("line", class_="grid", x1=_X0, x2=_X1, y1=y, y2=y)
-        label = human(number * step).replace(".0 ", " ") if number else "0"
+        label = format_bytes(number * step).replace(".0 ", " ") if number else "0"
         yield element("text", label, x=_X0 - 8, y=y + 4, text_anchor="end")
 
 

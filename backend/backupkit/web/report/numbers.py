@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 from backupkit.cli import render
 from backupkit.config.settings import Settings
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.durations import ago, span
 from backupkit.monitoring.status import Numbers
 from backupkit.remotes.copies import Copies
@@ -144,7 +144,7 @@ def _failures(numbers: Numbers) -> Iterator[list[Child]]:
 
 
 def _size(name: str, size: int) -> Element:
-    return _number(name, size, human(size))
+    return _number(name, size, format_bytes(size))
 
 
 def _sqlite(numbers: Numbers) -> Iterator[list[Child]]:

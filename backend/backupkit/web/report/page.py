@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 from backupkit.cli import render
 from backupkit.config.settings import Settings
-from backupkit.fs.space import human
+from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup, State
 from backupkit.model.operation import Outcome
 from backupkit.model.version import VERSION
@@ -251,8 +251,8 @@ def _backup(settings: Settings, backup: Backup) -> Element:
         (backup.name, ""),
         (_plainly(settings, metadata.created_at), "moment"),
         (metadata.kind, ""),
-        (human(backup.size_bytes), "number"),
-        (human(backup.unique_bytes), "number adds"),
+        (format_bytes(backup.size_bytes), "number"),
+        (format_bytes(backup.unique_bytes), "number adds"),
         (metadata.schema_name, ""),
         (_state(settings, backup), ""),
         (note, "soft last"),
