@@ -218,12 +218,16 @@ def finish(settings: Settings, found: Journal, emit: EventListener, clock: Clock
 
 
 def _resume_database(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> Journal:
-    """The live database is replaced, if it is not what is wanted already; what is in no backup is kept first."""
+    """The live database is replaced, if it is not what is wanted already; what is in no backup is kept first.
+
+    On the way back it is written in any case: a commit that failed may stand in the WAL unseen, until the next to open
+    the database replays it.
+    """
 
     def keep() -> None:
         nonlocal found
         standing = keeping.standing(settings, found)
-        if standing == "wanted":
+        if standing == "wanted" and found.safety:
             raise _IsThere
         if standing == "unknown":
             found = keeping.keep(settings, found, True, emit, clock)
