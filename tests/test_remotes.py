@@ -37,7 +37,7 @@ from backupkit.remotes.prune import plan_remote_prune, prune_remote
 from backupkit.remotes.pull import list_remote, prove_remote, pull_backup, verify_remote
 from backupkit.remotes.push import push_backups, refuse_failed
 from backupkit.remotes.registry import look_at_remotes, prepare_remote
-from backupkit.remotes.retry import retry_while_locked
+from backupkit.remotes.retry import retry_while_away
 from backupkit.repository import store
 from backupkit.retention.prune import plan_prune
 from quick_restic import put_repository
@@ -860,18 +860,18 @@ def test_a_passing_trouble_is_tried_again_with_longer_pauses_until_the_deadline(
             raise error
         return "there"
 
-    assert retry_while_locked(act, 3600, told.append, pauses.append) == "there"
+    assert retry_while_away(act, 3600, told.append, pauses.append) == "there"
     assert pauses == [2, 4, 8]
     assert told[0] == Waiting("Gone. Trying again in 2 s.")
     with pytest.raises(RemoteAway):
-        retry_while_locked(lambda: (_ for _ in ()).throw(RemoteAway("Gone.")), 0, silence, pauses.append)
+        retry_while_away(lambda: (_ for _ in ()).throw(RemoteAway("Gone.")), 0, silence, pauses.append)
     assert pauses == [2, 4, 8]
 
 
 def test_what_will_not_pass_is_not_tried_again() -> None:
     pauses: list[float] = []
     with pytest.raises(RemoteFailed):
-        retry_while_locked(lambda: (_ for _ in ()).throw(RemoteFailed("Wrong password.")), 3600, silence, pauses.append)
+        retry_while_away(lambda: (_ for _ in ()).throw(RemoteFailed("Wrong password.")), 3600, silence, pauses.append)
     assert not pauses
 
 

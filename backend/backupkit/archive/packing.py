@@ -230,7 +230,7 @@ class Incoming:
 
         `trust` takes what a person has to vouch for. `NoSpace` before a file is written that would not fit.
         """
-        with closing(tree.Parents(draft)) as parents:
+        with closing(tree.Parents.in_ours(draft)) as parents:
             unpacking = _Unpacking(draft, parents, self.name, zone, trust, emit)
             for member, content in self.members:
                 unpacking.put(member, content)
@@ -348,7 +348,7 @@ class _Unpacking:
         there = self.parents.look(first) if root == self.root and is_upload(first) and is_upload(path) else None
         if there is None or there.form != "file":
             raise _refused(f"{shown(path)} is a hard link to {shown(member.target)}, which is no upload before it")
-        with closing(tree.Parents(self.draft)) as parents, parents.of(first) as (before, known):
+        with closing(tree.Parents.in_ours(self.draft)) as parents, parents.of(first) as (before, known):
             with disk.Opened(known, os.O_RDONLY | os.O_NOFOLLOW, before) as file:
                 checksum = disk.hash_contents(file)
             with self.parents.of(path) as (folder, name):

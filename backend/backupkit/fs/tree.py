@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from backupkit.fs import descriptors
 from backupkit.fs.descriptors import open_folder
 
 Form = Literal["file", "folder", "link", "special"]
@@ -161,6 +162,12 @@ class Parents:
 
     def __init__(self, root: str | Path, opened: int | None = None) -> None:
         self._folder = OpenFolder(root, opened)
+
+    @classmethod
+    def in_ours(cls, root: Path) -> Parents:
+        """The same in a folder that we made: `NotADirectoryError` where somebody has put a link in its place."""
+        with descriptors.opened(root, descriptors.FOLDER) as handle:
+            return cls(root, handle)
 
     @contextmanager
     def of(self, path: str) -> Iterator[tuple[int, str]]:

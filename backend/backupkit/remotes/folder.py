@@ -208,9 +208,9 @@ class _Copy:
         """The draft is as the source, every file read back and compared with its checksum."""
         disk.make_folder(self.draft, 0o700)
         with contextlib.ExitStack() as opened:
-            self._from = opened.enter_context(contextlib.closing(tree.Parents(self.source)))
-            self._to = opened.enter_context(contextlib.closing(tree.Parents(self.draft)))
-            self._first = opened.enter_context(contextlib.closing(tree.Parents(self.draft)))
+            self._from = opened.enter_context(contextlib.closing(tree.Parents.in_ours(self.source)))
+            self._to = opened.enter_context(contextlib.closing(tree.Parents.in_ours(self.draft)))
+            self._first = opened.enter_context(contextlib.closing(tree.Parents.in_ours(self.draft)))
             self._before = None
             if self.earlier and self.earlier.is_dir():
                 self._before = opened.enter_context(contextlib.closing(tree.Parents(self.earlier)))

@@ -11,7 +11,7 @@ from backupkit.remotes.base import Tidying
 from backupkit.remotes.kinds import open_remote
 from backupkit.remotes.pull import list_remote
 from backupkit.remotes.push import as_backup, policy_of
-from backupkit.remotes.retry import retry_while_locked
+from backupkit.remotes.retry import retry_while_away
 from backupkit.repository import store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules
@@ -73,6 +73,6 @@ def _remove(settings: Settings, remote: str, names: list[str], emit: EventListen
     """In one go, since some remotes are written anew for it; and their room is free afterwards."""
     opened, seconds = open_remote(settings, remote), settings.remotes[remote].retry_for
     emit(Step(f"Removing from {remote}: {len(names)}"))
-    retry_while_locked(lambda: opened.remove(names), seconds, emit)
+    retry_while_away(lambda: opened.remove(names), seconds, emit)
     if isinstance(opened, Tidying):
-        retry_while_locked(lambda: opened.tidy(emit), seconds, emit)
+        retry_while_away(lambda: opened.tidy(emit), seconds, emit)

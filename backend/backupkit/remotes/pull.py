@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from backupkit.archive import packing
 from backupkit.config.settings import Settings
-from backupkit.fs import attributes, disk, space, tree
+from backupkit.fs import attributes, descriptors, disk, space, tree
 from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
@@ -21,7 +22,7 @@ from backupkit.remotes import listing_cache
 from backupkit.remotes.base import Remote, RemoteBackup
 from backupkit.remotes.kinds import open_remote
 from backupkit.remotes.listing_cache import Seen
-from backupkit.remotes.retry import retry_while_locked
+from backupkit.remotes.retry import retry_while_away
 from backupkit.repository import flags, integrity, lock, manifest, store
 from backupkit.repository.operation import locked_operation, recorded
 from backupkit.restore.recovery import recover_under_lock
@@ -58,7 +59,7 @@ def list_remote(
 def ask_remote(settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now) -> Seen:
     """What is there at this moment; it is kept for those who do not ask."""
     opened = open_remote(settings, remote)
-    there = retry_while_locked(opened.list, settings.remotes[remote].retry_for, emit)
+    there = retry_while_away(opened.list, settings.remotes[remote].retry_for, emit)
     return listing_cache.remember(settings, remote, there, clock())
 
 
@@ -98,7 +99,7 @@ def verify_remote(settings: Settings, remote: str, emit: EventListener = silence
     with recorded(settings, "verify", emit, clock) as work:
         work.concerning(note=f"of {remote}")
         opened = open_remote(settings, remote)
-        retry_while_locked(lambda: opened.verify(work.emit), settings.remotes[remote].retry_for, work.emit)
+        retry_while_away(lambda: opened.verify(work.emit), settings.remotes[remote].retry_for, work.emit)
 
 
 def prove_remote(
@@ -160,8 +161,9 @@ def _fetch(
         draft.mkdir(mode=0o700)
         remote.pull(found.name, draft, emit)
 
-    retry_while_locked(attempt, settings.remotes[remote.name].retry_for, emit)
-    draft.chmod(0o700)
+    retry_while_away(attempt, settings.remotes[remote.name].retry_for, emit)
+    with descriptors.opened(draft, descriptors.FOLDER) as folder:  # not by its path, where a link may stand by now
+        os.fchmod(folder, 0o700)
     emit(Step(f"Checking {found.name}"))
     _refuse_strange(draft, found, remote.name, trust)
     _refuse_damaged(settings, draft, found, remote.name)
@@ -170,7 +172,7 @@ def _fetch(
 
 def _refuse_strange(draft: Path, found: RemoteBackup, remote: str, trust: bool) -> None:
     """What a remote gives is trusted no more than an archive is: others may write there."""
-    with contextlib.closing(tree.Parents(draft)) as parents:
+    with contextlib.closing(tree.Parents.in_ours(draft)) as parents:
         for one in tree.walk(draft):
             hint = f"Try another one: `list --remote {remote}`"
             why = packing.strange(one.path, one.form)

@@ -20,7 +20,7 @@ from backupkit.model.span import parse_span
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import Remote, RemoteBackup
 from backupkit.remotes.kinds import open_remote
-from backupkit.remotes.retry import retry_while_locked
+from backupkit.remotes.retry import retry_while_away
 from backupkit.repository import reliable, store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules
@@ -190,16 +190,16 @@ def _carry(
 ) -> list[RemoteBackup]:
     """What is there at the end; `names` grows with each that is complete there."""
     seconds = settings.remotes[remote.name].retry_for
-    there = retry_while_locked(remote.list, seconds, emit)
+    there = retry_while_away(remote.list, seconds, emit)
     listing_cache.remember(settings, remote.name, there, clock())
     held = {(one.name, one.created_at) for one in there}
     for backup in [wanted] if wanted else missing(settings, remote.name, there):
         metadata = store.require_metadata(backup)
         if (backup.name, metadata.created_at) in held:
             continue
-        retry_while_locked(lambda: _push_one(remote, backup, metadata, emit), seconds, emit)  # noqa: B023 - called at once
+        retry_while_away(lambda: _push_one(remote, backup, metadata, emit), seconds, emit)  # noqa: B023 - called at once
         names.append(backup.name)
-        there = retry_while_locked(remote.list, seconds, emit)
+        there = retry_while_away(remote.list, seconds, emit)
         listing_cache.remember(settings, remote.name, there, clock())
     return there
 

@@ -13,7 +13,7 @@ T = TypeVar("T")
 _FIRST, _LONGEST = 2.0, 60.0  # seconds
 
 
-def retry_while_locked(
+def retry_while_away(
     act: Callable[[], T], seconds: float, emit: EventListener, sleep: Callable[[float], None] = time.sleep
 ) -> T:
     """What `act` returns at last; its own `RemoteAway` where it goes on failing for so long."""
