@@ -275,7 +275,7 @@ def test_an_interrupt_that_python_loses_ends_the_story_at_its_next_line() -> Non
 def test_the_writing_process_is_a_real_one_and_does_not_outlive_a_killed_demo(toolkit: Toolkit) -> None:
     with toolkit.start() as process:
         read_until(process, "4. Disaster")
-        assert [line for line in toolkit.processes() if "demo_writer.py" in line]
+        assert [line for line in toolkit.processes() if "demo/writer.py" in line]
         process.kill()
     wait_until(lambda: not toolkit.processes())
 

@@ -38,7 +38,7 @@ def make_deep(folder: Path, levels: int) -> None:
 def test_a_tree_of_any_depth_is_removed_with_few_open_files(folder: Path) -> None:
     make_deep(folder, 1100)
     script = (
-        "import resource, sys; from pathlib import Path; from backupkit.ground import disk;"
+        "import resource, sys; from pathlib import Path; from backupkit.fs import disk;"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32)); disk.remove_tree(Path(sys.argv[1]))"
     )
     subprocess.run([sys.executable, "-c", script, folder], check=True, env={**os.environ, "PYTHONPATH": str(BACKEND)})
@@ -57,7 +57,7 @@ def test_folders_without_any_permission_are_removed(folder: Path) -> None:
 
 def as_ordinary_user(script: str, folder: Path) -> None:
     """Run as whoever runs the tests, without what root may do beyond that."""
-    code = f"import sys; from pathlib import Path; from backupkit.ground import descriptors, disk\n{script}"
+    code = f"import sys; from pathlib import Path; from backupkit.fs import descriptors, disk\n{script}"
     command = [*without_privileges(), sys.executable, "-c", code, folder]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(BACKEND)})
 

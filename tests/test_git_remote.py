@@ -805,8 +805,8 @@ def test_no_secret_is_on_a_command_line_of_ours(place: Place, tmp_path: Path, mo
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from backupkit.parts import store
-from backupkit.parts.remotes import git_program
+from backupkit.repository import store
+from backupkit.remotes.git import program
 from backupkit.remotes.git.remote import GitRemote
 from backupkit.model.events import silence
 from backupkit.config.remotes import GitTable
@@ -815,7 +815,7 @@ app, host, at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 here = Settings(app_dir=app, database=app / "data/pats.db", uploads=app / "uploads", dir=app / "backups")
 person = {"user_name": "Backup", "user_email": "b@example.com"}
 table = GitTable(type="git", url=host, include=("dump", "metadata", "uploads"), **person)
-count, run = 0, git_program.Git.attempt
+count, run = 0, program.Git.attempt
 def counted(self, *arguments, **options):
     global count
     count += 1
@@ -823,7 +823,7 @@ def counted(self, *arguments, **options):
     if count == at:
         os.kill(os.getpid(), signal.SIGKILL)
     return done
-git_program.Git.attempt = counted
+program.Git.attempt = counted
 backup = store.find(here, "two")
 GitRemote(here, "git", table).push(backup.path, backup.metadata, silence)
 print(count)

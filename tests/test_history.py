@@ -33,20 +33,20 @@ from small_app import BACKEND, INITIAL, NOON, SmallApp, clean_environment
 HOLD = """
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from backupkit.repository.operation import at_work
+from backupkit.repository.operation import locked_operation
 from backupkit.config.settings import Settings
-work = at_work(Settings(app_dir=Path(sys.argv[2]), dir=Path(sys.argv[3])), "backup", names=["held"])
+work = locked_operation(Settings(app_dir=Path(sys.argv[2]), dir=Path(sys.argv[3])), "backup", names=["held"])
 work.__enter__()
 """
 APPEND = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from backupkit.ground import lines
-lines.PATIENCE = 60.0  # on a busy machine one of them may have to wait
+from backupkit.fs import append_log
+append_log.PATIENCE = 60.0  # on a busy machine one of them may have to wait
 path, child, count, limit = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 for number in range(count):
-    lines.append(path, f"{child} {number} {'x' * (number * 37 % 9000)}".encode(), limit, 50)
+    append_log.append(path, f"{child} {number} {'x' * (number * 37 % 9000)}".encode(), limit, 50)
 """
 
 

@@ -25,7 +25,7 @@ from small_app import BACKEND, COMMAND, SmallApp, clean_environment
 HOLD = f"""
 sys.path.insert(0, {str(BACKEND)!r})
 from pathlib import Path
-from backupkit.parts import lock
+from backupkit.repository import lock
 held = lock.held(Path(sys.argv[1]), "a test", 0)
 held.__enter__()
 """

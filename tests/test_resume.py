@@ -406,15 +406,15 @@ HOLD = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from backupkit.verbs import recover
+from backupkit.restore import recovery
 from backupkit.restore.restore import plan_restore, restore_backup
 from backupkit.config.settings import load_settings
-real = recover.replace_database
+real = recovery.replace_database
 def waiting(*arguments):
     print("staged", flush=True)
     sys.stdin.read()
     real(*arguments)
-recover.replace_database = waiting
+recovery.replace_database = waiting
 settings = load_settings(Path(sys.argv[2]))
 restore_backup(settings, plan_restore(settings, "good"))
 """

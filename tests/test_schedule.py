@@ -277,7 +277,7 @@ def test_an_invalid_file_is_said_once_and_the_last_good_settings_go_on(
 KILLED_RESTORE = """
 import os, sys
 from pathlib import Path
-from backupkit.parts import journal
+from backupkit.restore import journal
 from backupkit.restore.restore import plan_restore, restore_backup
 from backupkit.config.settings import load_settings
 write = journal.write

@@ -12,7 +12,7 @@ import pytest
 from backupkit.fs import scratch
 from small_app import BACKEND, SmallApp
 
-HOLD = "from backupkit.ground import scratch\nwith scratch.folder() as it:\n    print(it, flush=True)\n    input()\n"
+HOLD = "from backupkit.fs import scratch\nwith scratch.folder() as it:\n    print(it, flush=True)\n    input()\n"
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ print(json.dumps({
 # A restore that is killed as soon as its journal is on disk.
 KILLED_RESTORE = """
 import os, sys
-from backupkit.parts import journal
+from backupkit.restore import journal
 import backup_restore
 write = journal.write
 def write_and_die(*arguments):

@@ -1,6 +1,6 @@
 """Every operation is in the history, whoever called the verb; and whoever listens is told when it is over.
 
-    with at_work(settings, "backup", tell, clock) as work:
+    with locked_operation(settings, "backup", emit, clock) as work:
         created = make_backup(settings, order, work.tell, clock)
         work.about(created.backup)
 

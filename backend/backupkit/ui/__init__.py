@@ -20,7 +20,7 @@ How to write a place. It is a `Page` (`page.py`), and the window makes one of ea
 
         @work
         async def action_verify(self) -> None:
-            task = Task("Verifying", lambda tell: verify_backups(self.settings, [backup], tell=tell), told)
+            task = Task("Verifying", lambda emit: verify_backups(self.settings, [backup], emit=emit), told)
             ended = await self.window.carry_out(task)  # ended.result, or ended.error, or neither: cancelled
 
   A dialog is up meanwhile, with progress and a button to cancel; then it shows the lines that `told` makes of the
