@@ -1,7 +1,7 @@
 """Every operation is in the history, whoever called the verb; and whoever listens is told when it is over.
 
     with locked_operation(settings, "backup", emit, clock) as work:
-        created = make_backup(settings, order, work.tell, clock)
+        created = make_backup(settings, order, work.emit, clock)
         work.about(created.backup)
 
 A history that cannot be written is a warning, and never fails an operation.
