@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from backupkit.cli.console import ask, ask_secret, at_terminal, listening, say
 from backupkit.cli.errors import (
@@ -30,6 +29,7 @@ from backupkit.cli.errors import (
     open_missing_streams,
     say_error,
 )
+from backupkit.cli.help import Command, Group, print_version
 from backupkit.model.errors import Damaged, Declined, ExitCode, Refused
 from backupkit.model.events import Warned, collecting
 from backupkit.model.names import shown
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from backupkit.verify.verify import Verified
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """The one error boundary: inside the program's own handling of interrupts, which would hide the exit code."""
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
@@ -56,13 +56,12 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     name="backup-restore",
-    help="Back up and restore the app: its SQLite database and its uploads.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-config_group = typer.Typer(cls=TyperGroup)
+config_group = typer.Typer(cls=Group)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
 Name = Annotated[str, typer.Argument(help="The backup's name, or 'latest'.")]
@@ -85,6 +84,15 @@ Trust = Annotated[
 Stop = Annotated[
     bool, typer.Option("--stop", help="Stop the service first, and start it again afterwards (backup.sh does it).")
 ]
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Back up and restore the app: its SQLite database and its uploads."""
 
 
 @app.command()
@@ -221,7 +229,8 @@ def restore(
     force: Force = False,
     dry_run: DryRun = False,
     only: Annotated[
-        Literal["database", "uploads"] | None, typer.Option("--only", help="Restore one half only.")
+        Literal["database", "uploads"] | None,
+        typer.Option("--only", metavar="database|uploads", help="Restore one half only."),
     ] = None,
     migrate: Annotated[
         bool, typer.Option("--migrate", help="Run this code's migrations on the copy before it goes live.")
@@ -798,6 +807,10 @@ def demo(
     from backupkit.demo.story import tell_story
 
     tell_story(Path(__file__).resolve(), keep)
+
+
+for _one in (*app.registered_commands, *config_group.registered_commands):
+    _one.cls = Command
 
 
 def main() -> None:

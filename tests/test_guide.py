@@ -106,7 +106,7 @@ def test_every_command_that_is_to_be_typed_exists(path: Path) -> None:
     for line in typed_lines(path):
         for words in (found[1].split() for found in OURS.finditer(line)):
             if words[0].startswith("-"):
-                assert words[0] in {"--show-completion", "--install-completion", *ALWAYS}, line
+                assert words[0] in {"--show-completion", "--install-completion", "--version", *ALWAYS}, line
             elif words[0] != "COMMAND":
                 assert words[0] in COMMANDS, line
                 options = {word for word in words[1:] if word.startswith("-") and word != "-"}

@@ -1,0 +1,57 @@
+"""The help: what there is, in groups, and what is typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+import backup_restore
+from backupkit.cli.help import GROUPS
+from backupkit.model.version import VERSION
+from refusals import run_here
+from small_app import SmallApp
+
+WRAPPED = {"BACKUP_HOST_COMMAND": "./backup.sh"}
+
+
+def commands_of(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        yield before + name, command
+        if hasattr(command, "commands"):
+            yield from commands_of(command, f"{before}{name} ")
+
+
+COMMANDS = dict(commands_of(get_command(backup_restore.app)))
+each_command = pytest.mark.parametrize("command", COMMANDS)
+
+
+def test_the_version_is_told_without_an_app_and_without_a_command(app: SmallApp) -> None:
+    result = app.command("--version", env={"BACKUP_APP_DIR": "/nowhere"}, check=0)
+    assert (result.out, result.err) == (f"backupkit {VERSION}\n", "")
+
+
+def test_every_command_has_one_group() -> None:
+    grouped = [name for group in GROUPS.values() for name in group]
+    assert sorted(grouped) == sorted(name for name in COMMANDS if " " not in name)
+
+
+def test_the_help_has_the_groups_in_order_and_each_command_in_its_own(app: SmallApp) -> None:
+    said = app.command("--help", check=0).out
+    places = [said.index(f"─ {group} ─") for group in GROUPS]
+    assert list(GROUPS) == ["Back up", "Restore", "Check", "Copies elsewhere", "Set up"] and places == sorted(places)
+    for group, after, before in zip(GROUPS.values(), places, [*places[1:], len(said)], strict=True):
+        assert all(f"│ {name} " in said[after:before] for name in group)
+
+
+@each_command
+def test_the_help_of_a_command_names_what_is_typed_and_no_type_of_python(app: SmallApp, command: str) -> None:
+    said = run_here(app, *command.split(), "--help", env=WRAPPED, check=0).out
+    assert f" {command} [OPTIONS]" in said
+    assert not any(word in said for word in ("<bool>", "<list", "[list", "{"))
+
+
+def test_under_the_wrapper_the_help_names_the_wrapper(app: SmallApp) -> None:
+    assert "Usage: ./backup.sh restore [OPTIONS] NAME" in app.command("restore", "-h", env=WRAPPED, check=0).out
