@@ -1,15 +1,17 @@
-"""The help: what there is, in groups, and what is typed."""
+"""The help: what there is, in groups; each command with examples that can be typed."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import typer
 from typer.main import get_command
 
 import backup_restore
-from backupkit.cli.help import GROUPS
+from backupkit.cli.help import EXAMPLES, GROUPS
 from backupkit.model.version import VERSION
 from refusals import run_here
 from small_app import SmallApp
@@ -55,3 +57,26 @@ def test_the_help_of_a_command_names_what_is_typed_and_no_type_of_python(app: Sm
 
 def test_under_the_wrapper_the_help_names_the_wrapper(app: SmallApp) -> None:
     assert "Usage: ./backup.sh restore [OPTIONS] NAME" in app.command("restore", "-h", env=WRAPPED, check=0).out
+
+
+@each_command
+def test_every_command_has_an_example_that_it_understands(command: str) -> None:
+    for line in EXAMPLES[command]:
+        words = shlex.split(line)
+        assert " ".join(words[: len(command.split())]) == command or command == "config"
+        with typer.Context(get_command(backup_restore.app)) as program:
+            group: Any = program.command
+            while words and hasattr(group, "commands") and words[0] in group.commands:
+                group = group.commands[words.pop(0)]
+            group.make_context(command, words, parent=program)  # a usage error is raised
+
+
+@pytest.mark.parametrize(
+    ("environment", "typed"), [(WRAPPED, "./backup.sh"), ({}, "python backup_restore.py")], ids=["wrapper", "script"]
+)
+def test_an_example_is_the_last_line_of_the_help_as_it_is_typed(
+    app: SmallApp, environment: dict[str, str], typed: str
+) -> None:
+    lines = app.command("restore", "--help", env={**environment, "COLUMNS": "40"}, check=0).out.splitlines()
+    assert lines[-3:] == ["Examples:", *(f"  {typed} {one}" for one in EXAMPLES["restore"])]
+    assert app.command("recover", "-h", env=environment, check=0).out.endswith(f"Example:\n  {typed} recover\n")
