@@ -48,7 +48,7 @@ class Commands(Group):
     """The one error boundary: inside the program's own handling of interrupts, which would hide the exit code."""
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
-        with boundary():
+        with boundary(json="--json" in ctx.args):
             end_on_signals()  # not before: until here there is nothing to tidy up
             return super().invoke(ctx)
 

@@ -105,13 +105,53 @@ def test_json_is_one_document_in_a_real_pipe(used: SmallApp, command: tuple[str,
 
 
 @pytest.mark.parametrize("command", [("show", "nope"), ("backup", "../x"), ("restore", "good")], ids=" ".join)
-def test_an_error_leaves_stdout_empty_with_json_too(used: SmallApp, command: tuple[str, ...]) -> None:
-    assert run_here(used, *command, "--json").out == ""
+def test_an_error_leaves_stdout_empty(used: SmallApp, command: tuple[str, ...]) -> None:
+    assert run_here(used, *command).out == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("show", "nope"), ("backup", "../x"), ("restore", "good"), ("list", "--none"), ("show",), ("none",)],
+    ids=" ".join,
+)
+def test_an_error_is_the_one_document_with_json_and_the_same_sentence(used: SmallApp, command: tuple[str, ...]) -> None:
+    result = used.command(*command, "--json")
+    error = result.json["error"]
+    assert error["code"] == result.code != 0 and list(error) == ["code", "message", "next"]
+    assert result.err == f"Error: {error['message']}\n  Next: {error['next']}\n"
+
+
+def test_where_the_result_is_a_document_an_error_adds_none(used: SmallApp) -> None:
+    (used.backups / "good" / "uploads" / "1" / "letter.txt").unlink()
+    result = used.command("verify", "good", "--json", check=12)
+    assert result.json["state"] == "damaged" and "Error: " in result.err
+
+
+def test_an_error_that_stdout_cannot_take_is_still_on_stderr(used: SmallApp) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, str(COMMAND), "show", "nope", "--json"],
+            env={**clean_environment(), "BACKUP_APP_DIR": str(used.folder)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 10 and done.stderr.startswith("Error: ") and done.stderr.count("\n") == 2
+
+
+def test_an_interrupt_is_a_document_too(used: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("backupkit.repository.store.all_backups", interrupted)
+    result = run_here(used, "list", "--json", check=130)
+    assert result.json["error"] == {"code": 130, "message": result.err.strip(), "next": None}
 
 
 def test_json_of_sql_text_on_stdout_is_refused(app: SmallApp) -> None:
     result = app.command("dump", "-", "--json")
-    assert result.code == 2 and result.out == "" and "--json" in result.err
+    assert result.code == 2 and result.json["error"]["code"] == 2 and "--json" in result.err
 
 
 def test_a_dump_on_stdout_is_sql_and_nothing_else(app: SmallApp) -> None:

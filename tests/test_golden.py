@@ -172,6 +172,8 @@ def story(tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterator
         _changes_settings(story)
         _removes(story)
         _protects(story)
+        story.types("error", "show NAME", "nothing", code=10)
+        story.types("error", "list --none", code=2)
         story.types("deliveries", "notify-test", code=1, BACKUP_NOTIFY_URLS=service.notify("500"))
     story.looks()
     yield story

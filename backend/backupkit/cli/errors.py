@@ -6,12 +6,16 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from backupkit.cli.console import say
-from backupkit.model.errors import BackupError, Declined, ExitCode, explained
+from backupkit.cli.help import command_name
+from backupkit.config.deployment import program
+from backupkit.model.errors import BackupError, Declined, ExitCode, Refused, explained
 from backupkit.monitoring import log
 from backupkit.monitoring.notify import run_report
+
+INTERRUPTED = "Interrupted; nothing is left half done."
 
 
 def open_missing_streams() -> None:
@@ -28,8 +32,8 @@ def open_missing_streams() -> None:
 
 def end_on_signals() -> None:
     """Being told to end (docker stop, a lost connection) tidies up like Ctrl-C does."""
-    global _interrupted, _warned
-    _interrupted = _warned = False
+    global _interrupted, _warned, _answered
+    _interrupted = _warned = _answered = False
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)
@@ -42,13 +46,19 @@ def end_at_once_on_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-_interrupted = _warned = False
+_interrupted = _warned = _answered = False
 
 
 def end_with_warnings() -> None:
     """The command that is under way ends with 3, where it would have ended with 0."""
     global _warned
     _warned = True
+
+
+def answered() -> None:
+    """The result is on stdout as JSON: an error that comes after it is no second document."""
+    global _answered
+    _answered = True
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -58,8 +68,11 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 
 @contextmanager
-def boundary() -> Iterator[None]:
-    """Whatever is raised within ends the program with its exit code; it is said once on stderr, and reported."""
+def boundary(json: bool = False) -> Iterator[None]:
+    """Whatever is raised within ends the program with its exit code; it is said once on stderr, and reported.
+
+    With `json` it is on stdout too, as a document, where no result is.
+    """
     cause: BaseException | None = None
     try:
         with _flushed():
@@ -67,28 +80,51 @@ def boundary() -> Iterator[None]:
         log.info("done")
         code = (ExitCode.WARNINGS if _warned else ExitCode.DONE).value
     except BaseException as raised:
-        code, cause = _said(raised), raised
+        code, cause = _said(raised, json), raised
     if code := run_report.end(code, cause):
         raise SystemExit(code)
 
 
-def _said(raised: BaseException) -> int:
+def _said(raised: BaseException, json: bool) -> int:
     """The exit code, when what there is to say was said; a bug goes on as what it is."""
     if isinstance(raised, SystemExit):
         log.info(f"ended with exit code {raised.code}")
         return raised.code if isinstance(raised.code, int) else int(bool(raised.code))
-    # A library may have made something else of it: pydantic does, while it builds a schema.
-    if isinstance(raised, KeyboardInterrupt) or (_interrupted and explained(raised) is None):
-        log.error("interrupted")
-        print("\nInterrupted; nothing is left half done.", file=sys.stderr)
-        return ExitCode.INTERRUPTED
     if isinstance(raised, BrokenPipeError):
         return ExitCode.FAILED  # whoever read our output stopped reading: say nothing
-    if error := explained(raised):
+    error = usage_error(raised) or explained(raised)
+    # A library may have made something else of it: pydantic does, while it builds a schema.
+    if isinstance(raised, KeyboardInterrupt) or (_interrupted and error is None):
+        log.error("interrupted")
+        print(f"\n{INTERRUPTED}", file=sys.stderr)
+        _answer(ExitCode.INTERRUPTED, INTERRUPTED, "", json)
+        return ExitCode.INTERRUPTED
+    if error:
         say_error(error)
+        _answer(error.code, error.message, error.hint, json)
         return error.code
+    _answer(ExitCode.FAILED, f"{type(raised).__name__}: {raised}", "", json)
     run_report.end(ExitCode.FAILED, raised)
     raise raised
+
+
+def usage_error(raised: BaseException) -> Refused | None:
+    """What Typer does not understand, as one of our errors. Its class has no name that every version has."""
+    if not hasattr(raised, "ctx") or not hasattr(raised, "format_message"):
+        return None
+    message = raised.format_message()
+    typed = f"{program(os.environ)} {command_name(raised.ctx) if raised.ctx else ''}".rstrip()
+    return Refused(message if message[-1:] in ".?" else f"{message}.", f"`{typed} --help` shows what it takes.")
+
+
+def _answer(code: ExitCode, message: str, following: str, json: bool) -> None:
+    """The error as the one document on stdout; where that cannot be written, stderr has the sentence."""
+    if not json or _answered:
+        return
+    from backupkit.cli import json_
+
+    with suppress(OSError), _flushed():
+        json_.put(json_.error(code, message, following))
 
 
 @contextmanager

@@ -92,12 +92,12 @@ class _Helpful:
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:
         """With the examples last, each as the person types it, and on a line of its own that is never broken."""
         super().format_help(ctx, formatter)  # type: ignore[misc]
-        if typed := EXAMPLES.get(_name(ctx)):
+        if typed := EXAMPLES.get(command_name(ctx)):
             formatter.write(f"Example{'s' if len(typed) > 1 else ''}:\n")
             formatter.write("".join(f"  {program(os.environ)} {line}\n" for line in typed))
 
 
-def _name(ctx: typer.Context) -> str:
+def command_name(ctx: typer.Context) -> str:
     """`config set` for the inner command; empty for the program itself."""
     words: list[str] = []
     while ctx.parent is not None:

@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backupkit.cli.errors import answered
 from backupkit.config.deployment import in_full
 from backupkit.config.remotes import RemoteTable
 from backupkit.config.secrets import Secret
@@ -47,6 +48,7 @@ SCHEMA_VERSION = 1  # of docs/reference/schemas; a key that is removed or change
 def put(document: Any, versioned: bool = True) -> None:
     """The one JSON document on stdout, plain ASCII so that any bytes in names survive."""
     print(json.dumps(_versioned(document) if versioned else document, indent=2, default=_plain))
+    answered()
 
 
 def _versioned(document: Any) -> Any:
@@ -54,6 +56,11 @@ def _versioned(document: Any) -> Any:
     if isinstance(document, list):
         return [_versioned(one) for one in document]
     return {"schema_version": SCHEMA_VERSION, **document} if document else document
+
+
+def error(code: int, message: str, following: str) -> Document:
+    """What stderr says of a command that failed: the exit code, the sentence, and what to do next."""
+    return {"error": {"code": code, "message": in_full(message), "next": in_full(following) or None}}
 
 
 def backup(found: Backup) -> Document:
