@@ -35,7 +35,7 @@ backup_restore.main()
 
 BEFORE_THE_DATABASE = ("backupkit.restore.recovery", "replace_database", "before")
 AFTER_THE_COMMIT = ("backupkit.restore.recovery", "replace_database", "after")
-AMONG_THE_UPLOADS = ("backupkit.uploads.apply", "_Applying.put", "after")
+AMONG_THE_UPLOADS = ("backupkit.upload_files.apply", "_Applying.put", "after")
 WHILE_STAGING = ("backupkit.restore.journal", "write", "before")
 
 Point = tuple[str, str, str]

@@ -21,7 +21,7 @@ from backupkit.model.backup import BackupRequest, Metadata
 from backupkit.model.errors import SourceBroken
 from backupkit.model.events import Event, Warned
 from backupkit.repository import manifest, store
-from backupkit.uploads import archiver
+from backupkit.upload_files import archiver
 from small_app import HEAD, MERGED, NOON, REMINDERS, SALARY, SmallApp, tree
 
 

@@ -308,7 +308,7 @@ def test_a_terminal_gets_colours(toolkit: Toolkit) -> None:
     ("module", "code", "claim"),
     [
         (
-            "uploads/apply.py",
+            "upload_files/apply.py",
             "def apply(*_args, **_options): pass",
             "all 457 rows and 38 files are as at the time of the backup: uploads/",
         ),
@@ -318,7 +318,7 @@ def test_a_terminal_gets_colours(toolkit: Toolkit) -> None:
             "all 457 rows and 38 files are as at the time of the backup: the schema is another one",
         ),
         (
-            "uploads/archiver.py",
+            "upload_files/archiver.py",
             "disk.set_attributes = lambda *_args: None",
             "every row and every file of the app is in it: uploads/",
         ),

@@ -21,7 +21,7 @@ from backupkit.model.backup import Backup, BackupRequest
 from backupkit.repository import files_cache, flags, sizes, store
 from backupkit.restore.restore import plan_restore, restore_backup
 from backupkit.retention.delete import delete_backup
-from backupkit.uploads import selection
+from backupkit.upload_files import selection
 from small_app import COMMAND, SALARY, SmallApp, clean_environment, tree
 
 LETTER, OTHER = "uploads/1/letter.txt", "uploads/2/letter.txt"

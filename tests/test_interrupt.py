@@ -28,7 +28,7 @@ from backupkit.restore import journal, recovery, restore
 from backupkit.restore.recovery import recover as finish
 from backupkit.restore.restore import plan_restore, restore_backup
 from backupkit.sqlite import database
-from backupkit.uploads import diff
+from backupkit.upload_files import diff
 from refusals import run_here
 from small_app import COMMAND, Contents, SmallApp, clean_environment
 

@@ -41,7 +41,7 @@ def test_every_import_points_the_right_way() -> None:
         ("verify/verify.py", "import backupkit.cli.console", "Imports point down BROKEN"),
         (
             "sqlite/database.py",
-            "import backupkit.uploads.walk",
+            "import backupkit.upload_files.walk",
             "SQLite and the uploads know nothing of each other BROKEN",
         ),
         ("fs/disk.py", "def later() -> None:\n    import rich", "Only what people touch speaks to the screen BROKEN"),

@@ -19,7 +19,7 @@ from backupkit.model.backup import STAGING, BackupRequest
 from backupkit.model.errors import BackupError
 from backupkit.model.events import Event, Warned
 from backupkit.restore import journal
-from backupkit.uploads import apply
+from backupkit.upload_files import apply
 from killed import AMONG_THE_UPLOADS, BEFORE_THE_DATABASE, kill
 from refusals import run_here
 from small_app import Contents, SmallApp, entry

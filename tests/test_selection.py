@@ -16,7 +16,7 @@ from backupkit.model.backup import BackupRequest, Part
 from backupkit.model.errors import Refused
 from backupkit.restore.restore import plan_restore, restore_backup
 from backupkit.restore.undo import plan_undo
-from backupkit.uploads import selection, walk
+from backupkit.upload_files import selection, walk
 from small_app import SmallApp, tree
 
 Place = Callable[[SmallApp, Path], None]

@@ -16,7 +16,7 @@ from backupkit.backup.create import create_backup
 from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import SourceUnreadable
 from backupkit.restore.restore import plan_restore, restore_backup
-from backupkit.uploads import archiver
+from backupkit.upload_files import archiver
 from refusals import without_privileges
 from small_app import COMMAND, Result, SmallApp, clean_environment
 

@@ -6,7 +6,7 @@ A *backup* is a folder under `backups/`. The packages, in the one direction in w
     cli api ui web      what people and programs touch: only these print, ask or exit
     backup restore verify retention migrations remotes archive scheduling monitoring
                         the features: they raise, return and emit events
-    repository sqlite uploads
+    repository sqlite upload_files
                         the backups folder, the database, the uploads folder
     config              settings
     fs                  files, folders and processes

@@ -27,7 +27,7 @@ from backupkit.model.errors import BackupError, Damaged
 from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
 from backupkit.model.names import shown
 from backupkit.repository import integrity, manifest
-from backupkit.uploads import walk
+from backupkit.upload_files import walk
 
 Read = TypeVar("Read")
 

@@ -28,7 +28,7 @@ from backupkit.model.version import VERSION
 from backupkit.repository import files_cache, manifest
 from backupkit.sqlite import database, index_flaws
 from backupkit.sqlite.database import Inspection
-from backupkit.uploads import archiver, selection, walk
+from backupkit.upload_files import archiver, selection, walk
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from backupkit.retention.prune import Pruned, PrunePlan
     from backupkit.scheduling.planner import DueRun
     from backupkit.scheduling.run import StepResult
-    from backupkit.uploads.diff import Summary
+    from backupkit.upload_files.diff import Summary
     from backupkit.verify.verify import Verified, VerifiedFile
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from backupkit.scheduling.planner import DueRun
     from backupkit.scheduling.run import StepResult
     from backupkit.sqlite.rows import Changes
-    from backupkit.uploads.diff import Summary
+    from backupkit.upload_files.diff import Summary
     from backupkit.verify.verify import Verified, VerifiedFile
 
 RAW = "the database could not be read when this was made, and cannot be restored"

@@ -31,7 +31,7 @@ from backupkit.repository.reliable import CLOCKS_DIFFER
 from backupkit.restore import journal, recovery
 from backupkit.scheduling import planner, scheduler_lock
 from backupkit.sqlite import database, engine, index_flaws
-from backupkit.uploads import selection, walk
+from backupkit.upload_files import selection, walk
 
 _PUT_BACK = "put a backup back: `list`, then `restore`"
 _HOW_TO_MEND = "an image or a Python with SQLite 3.51.3 or later: docs/containers.md"

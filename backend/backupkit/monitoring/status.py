@@ -30,7 +30,7 @@ from backupkit.restore.recovery import unfinished
 from backupkit.retention.rules import Known, counted_on
 from backupkit.scheduling import planner, scheduler_lock
 from backupkit.sqlite import database, engine
-from backupkit.uploads import walk
+from backupkit.upload_files import walk
 
 Level = Literal["fine", "warning", "critical"]
 LEVELS: tuple[Level, ...] = ("fine", "warning", "critical")  # the place in it is the exit code

@@ -27,7 +27,7 @@ from backupkit.model.backup import (
 from backupkit.model.names import shown
 from backupkit.repository import manifest
 from backupkit.sqlite.database import Inspection
-from backupkit.uploads import walk
+from backupkit.upload_files import walk
 
 _FACTS = ("page_size", "encoding", "user_version", "application_id")
 

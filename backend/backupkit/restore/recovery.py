@@ -27,7 +27,7 @@ from backupkit.restore import journal, keeping, staging
 from backupkit.restore.journal import Journal
 from backupkit.restore.staging import Source
 from backupkit.sqlite import database
-from backupkit.uploads import apply
+from backupkit.upload_files import apply
 
 
 def recover(settings: Settings, emit: EventListener = silence, timeout: float | None = None) -> Journal | None:

@@ -39,7 +39,7 @@ from backupkit.restore.journal import Journal
 from backupkit.restore.staging import Source
 from backupkit.sqlite import app_migrations, database, index_flaws, rows
 from backupkit.sqlite.rows import Changes
-from backupkit.uploads import diff, selection, walk
+from backupkit.upload_files import diff, selection, walk
 
 COMPARING = 2.0  # seconds that the rows of all tables may be compared, while the live database is read
 

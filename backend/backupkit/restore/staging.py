@@ -21,7 +21,7 @@ from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
 from backupkit.model.names import shown
 from backupkit.repository import files_cache, integrity, lock, manifest, store
 from backupkit.sqlite import database
-from backupkit.uploads import diff, selection, walk
+from backupkit.upload_files import diff, selection, walk
 
 _OLDER = "Try an older backup: `list`."
 

@@ -16,7 +16,7 @@ from backupkit.model.names import shown
 from backupkit.restore.restore import RestorePlan
 from backupkit.sqlite.rows import Changes
 from backupkit.ui.styles import Colours
-from backupkit.uploads.diff import Summary
+from backupkit.upload_files.diff import Summary
 
 
 def plan_shown(settings: Settings, plan: RestorePlan, backup: Backup | None, colours: Colours) -> RenderableType:

@@ -24,7 +24,7 @@ from backupkit.repository import lock, store
 from backupkit.restore import staging
 from backupkit.restore.restore import Restored, plan_source, restore_backup
 from backupkit.restore.staging import Source
-from backupkit.uploads import diff, selection
+from backupkit.upload_files import diff, selection
 from backupkit.verify import test_command
 from backupkit.verify.test_command import NotProven
 

@@ -31,7 +31,7 @@ from backupkit.remotes import listing_cache
 from backupkit.repository import integrity, manifest, store, verification
 from backupkit.repository.operation import recorded
 from backupkit.sqlite import database, index_flaws
-from backupkit.uploads.walk import Survey
+from backupkit.upload_files.walk import Survey
 from backupkit.verify.test_command import NotProven
 from backupkit.verify.test_restore import prove_backup
 

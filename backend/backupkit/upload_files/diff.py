@@ -20,8 +20,8 @@ from backupkit.fs.tree import Entry
 from backupkit.model.events import EventListener, Progress, Step, Warned, silence
 from backupkit.model.names import shown
 from backupkit.repository.files_cache import ParentBackup
-from backupkit.uploads.apply import OPERATIONS, Action, Operation, encoded, write_operation
-from backupkit.uploads.selection import Selection
+from backupkit.upload_files.apply import OPERATIONS, Action, Operation, encoded, write_operation
+from backupkit.upload_files.selection import Selection
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

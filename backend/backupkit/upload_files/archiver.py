@@ -21,7 +21,7 @@ from backupkit.model.backup import UploadsFacts
 from backupkit.model.events import EventListener, Progress, Warned, silence
 from backupkit.model.names import shown
 from backupkit.repository.files_cache import ParentBackup, Seen
-from backupkit.uploads import walk
+from backupkit.upload_files import walk
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
