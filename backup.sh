@@ -16,6 +16,9 @@ export PATH="${PATH:-/usr/bin:/bin}:/usr/local/bin:/opt/homebrew/bin:$HOME/.loca
 
 say() { printf 'backup.sh: %s\n' "$*" >&2; }
 
+# What need not be acted on.
+say_notice() { asked_for --quiet || asked_for -q || say "$@"; }
+
 die() {
   local code=$1
   shift
@@ -172,8 +175,8 @@ choose_runner() {
     "")
       check_service
       if [ -z "$insist" ] && needs_no_service; then runner=local && return; fi
-      say "Service '$service' has no container yet: starting one for this command; its image is built first where" \
-        "it is missing. (Without a container: BACKUP_RUNNER=local.)"
+      say_notice "Service '$service' has no container yet: starting one for this command; its image is built first" \
+        "where it is missing. (Without a container: BACKUP_RUNNER=local.)"
       ;;
   esac
 }
@@ -185,7 +188,7 @@ run_locally_because() {
   if ! needs_no_service && grep -Eqs '^ *- *["'\'']?[A-Za-z0-9][A-Za-z0-9_.-]*:/[^/]' docker-compose*.y*ml compose*.y*ml; then
     die 1 "The data is in a named volume, and $1. Start the engine, or set BACKUP_RUNNER=local if the data is here."
   fi
-  say "Running without a container: $1."
+  say_notice "Running without a container: $1."
 }
 
 # --- what the tool cannot know inside a container ---------------------------------------------------------------------
@@ -347,7 +350,7 @@ with_service_stopped() {
   case $state in
     running | restarting) ;;
     *)
-      say "Service '$app_service' is not running: it stays stopped."
+      say_notice "Service '$app_service' is not running: it stays stopped."
       in_container
       return
       ;;
@@ -406,7 +409,7 @@ install_with_venv() {
 # run nor two at once leave half of one.
 make_environment() (
   folder=$root/.backup-venv
-  say "Making a Python environment in $folder (once)."
+  say_notice "Making a Python environment in $folder (once)."
   mkdir -p "$folder"
   echo '*' >"$folder/.gitignore"
   # Those of older requirements, and of killed runs; another run may be clearing them too.
@@ -451,7 +454,7 @@ cd "$root"
 choose_runner
 export_facts
 if [ "$runner" = local ]; then
-  if [ -n "$stop" ]; then say "There is no container to stop."; fi
+  if [ -n "$stop" ]; then say_notice "There is no container to stop."; fi
   run_here
 fi
 if [ -n "$path" ]; then send_path; fi

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from backupkit.cli.console import ask, ask_secret, at_terminal, listening, say
+from backupkit.cli.console import ask, ask_secret, at_terminal, be_quiet, listening, say, say_notice
 from backupkit.cli.errors import (
     boundary,
     end_at_once_on_signals,
@@ -49,6 +49,7 @@ class Commands(Group):
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         with boundary(json="--json" in ctx.args):
+            be_quiet(False)  # until the command's own option says otherwise
             end_on_signals()  # not before: until here there is nothing to tidy up
             return super().invoke(ctx)
 
@@ -64,6 +65,10 @@ app = typer.Typer(
 config_group = typer.Typer(cls=Group)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
+# The callback does it all: a command with this option need not look at its value.
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=be_quiet, help="Show no progress and no notices, only warnings.")
+]
 Name = Annotated[str, typer.Argument(help="The backup's name, or 'latest'.")]
 Force = Annotated[
     bool, typer.Option("--force", "-f", help="Restore without a question, even where it would be refused.")
@@ -104,6 +109,7 @@ def backup(
     pin: Pin = False,
     if_needed: Annotated[bool, typer.Option("--if-needed", help="Do nothing if there is a backup of today.")] = False,
     no_uploads: NoUploads = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Make a backup of the running app."""
@@ -115,14 +121,16 @@ def backup(
 
 
 @app.command("auto-backup")
-def auto_backup(note: Note = "", pin: Pin = False, no_uploads: NoUploads = False, json: Json = False) -> None:
+def auto_backup(
+    note: Note = "", pin: Pin = False, no_uploads: NoUploads = False, quiet: Quiet = False, json: Json = False
+) -> None:
     """Make a backup named after branch, commit and time of git."""
     from backupkit.cli.host import git_facts, why_no_git
     from backupkit.model.backup import BackupRequest
 
     git = git_facts(os.environ)
     if git is None:
-        say(why_no_git(os.environ))
+        say_notice(why_no_git(os.environ))
     _back_up(
         "auto-backup", BackupRequest(kind="auto", note=note, pin=pin, uploads=not no_uploads, git=git), False, json
     )
@@ -131,6 +139,7 @@ def auto_backup(note: Note = "", pin: Pin = False, no_uploads: NoUploads = False
 @app.command()
 def run(
     if_needed: Annotated[bool, typer.Option("--if-needed", help="Make no second backup on one day.")] = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Back up, verify, prune, push. Put this in cron."""
@@ -202,6 +211,7 @@ def verify(
     ] = False,
     accept: Annotated[bool, typer.Option("--accept", help="Accept what is unusual in it, if it is good.")] = False,
     remote: RemoteName = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Compare every byte of a backup, or perform a test restore."""
@@ -237,6 +247,7 @@ def restore(
     ] = False,
     expect_loss: ExpectLoss = None,
     stop: Stop = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Restore a backup: database and uploads, all or nothing."""
@@ -255,6 +266,7 @@ def undo(
     force: Force = False,
     dry_run: DryRun = False,
     stop: Stop = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Undo the last restore or migration."""
@@ -272,6 +284,7 @@ def migrate(
     revision: Annotated[str, typer.Argument(help="The revision to upgrade to. Left out: head.")] = "head",
     expect_loss: ExpectLoss = None,
     stop: Stop = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Upgrade the schema: backup, rehearsal on a copy, upgrade, and back to the backup if it fails."""
@@ -289,7 +302,7 @@ def migrate(
 
 
 @app.command()
-def recover(json: Json = False) -> None:
+def recover(quiet: Quiet = False, json: Json = False) -> None:
     """Finish an interrupted restore, or clear it away."""
     from backupkit.cli import json_
 
@@ -305,6 +318,7 @@ def recover(json: Json = False) -> None:
 @app.command()
 def dump(
     file: Annotated[str | None, typer.Argument(help="A bare name goes to the backups folder. - is stdout.")] = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Write the database as SQL text. The suffixes .gz and .zst compress it."""
@@ -336,6 +350,7 @@ def restore_dump(
     force: Force = False,
     dry_run: DryRun = False,
     stop: Stop = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Make the database from SQL text and put it in place, as a restore does."""
@@ -367,6 +382,7 @@ def export_one(
     recipients_file: Annotated[
         list[Path] | None, typer.Option("--recipients-file", help="Encrypt to the public keys in this file.")
     ] = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Write one backup as one file: .tar.zst, .tar.gz or .tar; with .age at the end it is encrypted."""
@@ -409,6 +425,7 @@ def import_one(
         ),
     ] = None,
     trust: Trust = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Read a backup from such a file, or from one that tar made."""
@@ -430,6 +447,7 @@ def delete(
     name: Annotated[str, typer.Argument(help="The backup's name.")],
     yes: Yes = False,
     force: OldForce = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Delete one backup. A pinned one is refused."""
@@ -449,6 +467,7 @@ def prune(
     dry_run: DryRun = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Delete more than BACKUP_PRUNE_LIMIT at once.")] = False,
     remote: RemoteName = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Delete old backups by the retention rules, and show why."""
@@ -478,6 +497,7 @@ def push(
     remote: RemoteName = None,
     yes: Yes = False,
     force: OldForce = False,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Copy backups to the remotes. What is there already stays as it is."""
@@ -494,7 +514,7 @@ def push(
 
 
 @app.command()
-def pull(name: Name, remote: RemoteName = None, trust: Trust = False, json: Json = False) -> None:
+def pull(name: Name, remote: RemoteName = None, trust: Trust = False, quiet: Quiet = False, json: Json = False) -> None:
     """Fetch a backup from a remote, and compare every byte."""
     from backupkit.cli import json_, render
     from backupkit.remotes.pull import pull_backup, the_remote
@@ -510,6 +530,7 @@ def remotes(
     init: Annotated[
         str | None, typer.Option("--init", metavar="REMOTE", help="Make this remote ready for the first push.")
     ] = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Ask every remote: can it be used, what is missing there, and is it 3-2-1?"""
@@ -856,7 +877,7 @@ def _list_runs(json: bool) -> None:
     settings = _settings_for_reading()
     found, is_at_work = next_runs(settings)
     if not is_at_work:
-        say("No scheduler is at work for this backups folder: these are the runs if one were.")
+        say_notice("No scheduler is at work for this backups folder: these are the runs if one were.")
     json_.put([json_.due(one) for one in found]) if json else _put(render.due(settings, found))
 
 
@@ -933,7 +954,7 @@ def _back_up(command: str, order: BackupRequest, if_needed: bool, json: bool) ->
     if created is None:
         run_report.nothing_to_do()
         there = backup_of_today(settings, whole=order.uploads)
-        say(f"There is a backup of today already: {there.name if there else 'deleted meanwhile'}.")
+        say_notice(f"There is a backup of today already: {there.name if there else 'deleted meanwhile'}.")
         return json_.put(json_.backup(there) if there else None) if json else None
     created = replace(created, warnings=_push_after(settings, created.warnings))
     _put_result(render.made(created), json_.created(created), json)
@@ -1070,7 +1091,7 @@ def _show_verified(settings: Settings, done: list[Verified], every: bool, accept
     refuse_bad(settings, done)
     for one in done if accept else ():
         accept_backup(settings, one.backup.name)
-        say(f"{one.backup.name} is accepted: what is unusual in it is meant to be so.")
+        say_notice(f"{one.backup.name} is accepted: what is unusual in it is meant to be so.")
     if any(one.warnings for one in done):
         raise SystemExit(ExitCode.WARNINGS)
 
@@ -1125,7 +1146,7 @@ def _require_agreement_to_git(settings: Settings, remote: str | None) -> None:
 
 def _explain_stop(settings: Settings, stop: bool) -> None:
     if stop and not settings.reach.in_container:
-        say("There is no service to stop here: --stop has no effect without Docker.")
+        say_notice("There is no service to stop here: --stop has no effect without Docker.")
 
 
 def _require_agreement(plan: RestorePlan, answered: bool) -> None:
@@ -1134,7 +1155,7 @@ def _require_agreement(plan: RestorePlan, answered: bool) -> None:
 
     _require_person(answered)
     for line in render.plan(plan):
-        say(line)
+        say_notice(line) if answered else say(line)
     _require_yes("Go ahead?", answered)
 
 

@@ -113,6 +113,38 @@ def test_a_terminal_that_can_do_nothing_gets_no_traceback(app: SmallApp) -> None
         assert seen.code == 0 and "Traceback" not in seen.text
 
 
+# --quiet.
+
+
+@pytest.mark.parametrize("option", ["-q", "--quiet"])
+def test_quiet_shows_no_bar_and_no_notice_but_the_result(app: SmallApp, option: str) -> None:
+    grow(app)
+    seen = at_a_terminal(app, "backup", "one", option)
+    assert seen.code == 0 and "Copying" not in seen.raw and "━" not in seen.raw
+    assert seen.text.startswith("Backup one:")
+    loud = app.command("restore", "one", "--yes", check=0)
+    assert "Making a safety copy" in loud.err
+    quiet = app.command("restore", "one", "--yes", option, check=0)
+    assert quiet.err == "" and "Restored one." in quiet.out
+
+
+def test_quiet_still_shows_warnings_and_errors_and_the_question(backed_up: SmallApp) -> None:
+    os.mkfifo(backed_up.uploads / "fifo")
+    warned = backed_up.command("backup", "two", "-q", check=3)
+    assert warned.err.startswith("Warning: ") and "fifo" in warned.err
+    assert backed_up.command("backup", "two", "-q", check=2).err.startswith("Error: ")
+    asked = at_a_terminal(backed_up, "restore", "good", "-q", answer=b"n\n")
+    assert asked.code == 4 and "Restoring good will change" in asked.text and "[y/N]" in asked.text
+
+
+def test_quiet_ends_with_its_command(app: SmallApp) -> None:
+    run_here(app, "backup", "one", "-q", check=0)
+    assert "There is a backup of today already" not in run_here(app, "backup", "--if-needed", "-q", check=0).err
+    assert "There is a backup of today already" in run_here(app, "backup", "--if-needed", check=0).err
+    run_here(app, "backup", "two", "-q", check=0)
+    assert "No scheduler is at work" in run_here(app, "schedule", "--list", check=0).err
+
+
 # The question.
 
 

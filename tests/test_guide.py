@@ -487,7 +487,7 @@ def complete(words: str, **environment: str) -> list[str]:
 def test_the_shell_completes_commands_and_their_options() -> None:
     assert set(complete("backup-restore ")) == {name for name in COMMANDS if " " not in name}
     assert complete("backup-restore restore-") == ["restore-dump"]
-    assert COMMANDS["restore"].options - {"-f", "-y"} <= set(complete("backup-restore restore --"))
+    assert COMMANDS["restore"].options - {"-f", "-q", "-y"} <= set(complete("backup-restore restore --"))
 
 
 def test_the_completion_of_the_wrapper_is_set_up_by_the_line_in_the_guide(project: Path) -> None:

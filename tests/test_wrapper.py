@@ -280,6 +280,14 @@ def test_starting_the_first_container_is_said(host: Host) -> None:
     assert b"its image is built first" in host.run("backup", "x").stderr
 
 
+@pytest.mark.parametrize("option", ["-q", "--quiet"])
+def test_quiet_silences_what_the_wrapper_has_to_say_but_no_error(host: Host, option: str) -> None:
+    host.install("uv")
+    assert b"Running without a container" in host.run("backup").stderr
+    assert host.run("backup", option).stderr == b""
+    assert b"auto, docker or local" in host.run("backup", option, code=2, BACKUP_RUNNER="vm").stderr
+
+
 def test_a_project_without_a_compose_file_runs_here_in_silence(host: Host) -> None:
     host.install("docker", "uv")
     (host.project / "docker-compose.yml").unlink()

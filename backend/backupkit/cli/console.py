@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 
 _showing: Bars | None = None
+_is_quiet = False
+
+
+def be_quiet(is_asked: bool) -> None:
+    """From here on no progress and no notice is shown: with `--quiet`."""
+    global _is_quiet
+    _is_quiet = is_asked
 
 
 def say(text: str = "") -> None:
@@ -27,11 +34,17 @@ def say(text: str = "") -> None:
     print(printable_lines(in_full(text)), file=sys.stderr, flush=True)
 
 
+def say_notice(text: str) -> None:
+    """What a person need not act on; nothing with `--quiet`."""
+    if not _is_quiet:
+        say(text)
+
+
 @contextmanager
-def listening(quiet: bool = False) -> Iterator[EventListener]:
-    """A listener that shows a bar on a terminal, and prints notices and warnings above it."""
-    if quiet or not sys.stderr.isatty():
-        yield sentences(say)
+def listening(with_bar: bool = True) -> Iterator[EventListener]:
+    """A listener that shows a bar on a terminal, and prints notices and warnings above it. `--quiet`: warnings only."""
+    if _is_quiet or not with_bar or not sys.stderr.isatty():
+        yield sentences(say, say_notice)
         return
     global _showing
     with _bars() as _showing:
@@ -41,8 +54,9 @@ def listening(quiet: bool = False) -> Iterator[EventListener]:
             _showing = None
 
 
-def sentences(put: Callable[[str], None]) -> EventListener:
+def sentences(put: Callable[[str], None], put_notice: Callable[[str], None] | None = None) -> EventListener:
     """A listener that logs what there is to log, and puts each notice, warning and wait as a line."""
+    put_notice = put_notice or put
 
     def listen(event: Event) -> None:
         if isinstance(event, Warned):
@@ -53,9 +67,9 @@ def sentences(put: Callable[[str], None]) -> EventListener:
             log.operation(event.operation)
         elif isinstance(event, Notice):
             log.info(event.text)
-            put(event.text)
+            put_notice(event.text)
         elif isinstance(event, Waiting):
-            put(event.what)
+            put_notice(event.what)
 
     return listen
 

@@ -101,7 +101,7 @@ class Daemon:
         """
         store.require(self.settings.dir)
         with (
-            listening(quiet=True) as emit,  # a bar would stand there for ever
+            listening(with_bar=False) as emit,  # a bar would stand there for ever
             scheduler_lock.on(self.settings.dir, self.settings.lock_timeout, emit),
             self._signals.heard(),
         ):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from backupkit.cli.console import say
+from backupkit.cli.console import say_notice
 from backupkit.config.deployment import is_contained
 from backupkit.config.settings import SETTINGS_FILE, app_folder, database_as_told
 from backupkit.fs import process
@@ -64,7 +64,7 @@ def _become(owner: tuple[int, int], place: Path) -> None:
             hint="Give the container the capabilities SETUID and SETGID, or start it as that user.",
         ) from error
     if not is_contained(os.environ):
-        say(f"Working as {process.user()}, who owns {place}, instead of root.")
+        say_notice(f"Working as {process.user()}, who owns {place}, instead of root.")
     _require_reachable(place)
 
 
