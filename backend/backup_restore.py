@@ -65,6 +65,7 @@ app = typer.Typer(
 config_group = typer.Typer(cls=Group)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
+Wide = Annotated[bool, typer.Option("--wide", help="Show all columns, also where the terminal is too narrow.")]
 # The callback does it all: a command with this option need not look at its value.
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=be_quiet, help="Show no progress and no notices, only warnings.")
@@ -164,19 +165,19 @@ def run(
 
 
 @app.command("list")
-def list_backups(remote: RemoteName = None, json: Json = False) -> None:
+def list_backups(remote: RemoteName = None, wide: Wide = False, json: Json = False) -> None:
     """List the backups, newest first: here, or on a remote."""
-    from backupkit.cli import json_, render
+    from backupkit.cli import json_, render, tables
     from backupkit.repository import sizes, store
 
     if remote is not None:
-        return _list_remote(remote, json)
+        return _list_remote(remote, wide, json)
     settings = _settings_for_reading()
     found = sizes.with_unique_bytes(settings, store.all_backups(settings))
     if json:
         json_.put([json_.backup(one) for one in found])
     else:
-        _put(render.listing(settings, found))
+        _put(render.listing(settings, found, tables.terminal(wide)))
 
 
 @app.command()
@@ -570,10 +571,11 @@ def history(
         str | None, typer.Option("--since", help="Show what began since then: 90m, 36h, 7d or 2w ago, or a date.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most this many, the newest.")] = 30,
+    wide: Wide = False,
     json: Json = False,
 ) -> None:
     """Show what was done, newest first: when, by whom, with what result, how long it took."""
-    from backupkit.cli import json_, render
+    from backupkit.cli import json_, render, tables
     from backupkit.model import documents
     from backupkit.model.clock import utc_now
     from backupkit.model.durations import moment
@@ -589,7 +591,7 @@ def history(
     if json:
         json_.put([documents.operation(one) for one in found[:limit]])
     else:
-        _put(render.history(settings, found[:limit], len(found[limit:])))
+        _put(render.history(settings, found[:limit], len(found[limit:]), tables.terminal(wide)))
 
 
 @app.command()
@@ -692,7 +694,7 @@ def recovery_kit(
 @config_group.callback(invoke_without_command=True)
 def config(ctx: typer.Context, json: Json = False) -> None:
     """Show the settings in force, and where each comes from."""
-    from backupkit.cli import json_, render
+    from backupkit.cli import json_, render, tables
     from backupkit.config.settings import origins
 
     if ctx.invoked_subcommand:
@@ -702,7 +704,7 @@ def config(ctx: typer.Context, json: Json = False) -> None:
     if json:
         return json_.put(json_.config(values), versioned=False)
     rows = ((name, render.value(value), origin) for name, (value, origin) in values.items())
-    _put(render.table(("SETTING", "VALUE", "FROM"), rows))
+    _put(tables.table(("SETTING", "VALUE", "FROM"), rows))
 
 
 @config_group.command("init")
@@ -992,8 +994,8 @@ def _set_pin(name: str, pinned: bool, json: bool) -> None:
         _put([f"{found.name} is {'pinned' if pinned else 'not pinned'}."])
 
 
-def _list_remote(remote: str, json: bool) -> None:
-    from backupkit.cli import json_, render
+def _list_remote(remote: str, wide: bool, json: bool) -> None:
+    from backupkit.cli import json_, render, tables
     from backupkit.remotes.base import remote_document
     from backupkit.remotes.pull import list_remote
     from backupkit.repository import store
@@ -1003,7 +1005,7 @@ def _list_remote(remote: str, json: bool) -> None:
         found = list_remote(settings, remote, emit)
     if json:
         return json_.put(list(map(remote_document, found)))
-    _put(render.remote_listing(settings, remote, found, store.taken_names(settings)))
+    _put(render.remote_listing(settings, remote, found, store.taken_names(settings), tables.terminal(wide)))
 
 
 def _verify_remote(remote: str, name: str | None, test_restore: bool, json: bool) -> None:
@@ -1177,12 +1179,13 @@ def _put_result(lines: Iterable[str], document: object, json: bool) -> None:
 
 
 def _put(lines: Iterable[str]) -> None:
-    """Print results, a line each. No control character in them reaches the terminal."""
+    """Print results, a line each. No control character in them reaches the terminal, but the colours of a table."""
+    from backupkit.cli.tables import Drawn
     from backupkit.config.deployment import in_full
     from backupkit.model.names import printable
 
     for line in lines:
-        print(printable(in_full(line)))
+        print(line if isinstance(line, Drawn) else printable(in_full(line)))
 
 
 if __name__ == "__main__":

@@ -227,10 +227,67 @@ def test_an_unknown_revision_is_refused_before_any_question(backed_up: SmallApp)
     assert picture(backed_up) == before
 
 
-def test_a_result_on_a_terminal_is_not_cut_at_its_width(app: SmallApp) -> None:
-    create_backup(app.settings, BackupRequest("n" * 90, note="x" * 90))
-    seen = at_a_terminal(app, "list", COLUMNS="40")
-    assert "n" * 90 in seen.text and "x" * 90 in seen.text
+# Tables.
+
+
+@pytest.fixture
+def many(app: SmallApp) -> SmallApp:
+    """An app with a long note on a backup, a damaged backup, and some history."""
+    app.command("backup", "noted", "--note", "x" * 300, check=0)
+    app.command("backup", "damaged", check=0)
+    app.command("verify", "noted", "--test-restore", check=0)
+    (app.backups / "damaged" / "backup_metadata.json").write_text("{")
+    return app
+
+
+@pytest.mark.parametrize("command", ["list", "history"])
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_table_fits_the_terminal_with_what_matters_first(many: SmallApp, command: str, width: int) -> None:
+    seen = at_a_terminal(many, command, COLUMNS=str(width))
+    lines = seen.text.splitlines()
+    assert len(lines) > 2 and max(map(len, lines)) <= width
+    first = ["NAME", "AGE", "SIZE", "STATE"] if command == "list" else ["COMMAND", "AGE", "SIZE", "RESULT"]
+    assert lines[0].split()[:4] == first
+    assert ("…" in seen.text) == (command == "list")  # nothing else is longer than its place
+    assert ("REVISION" in lines[0] or "BY" in lines[0]) == (width == 200)
+
+
+@pytest.mark.parametrize("command", ["list", "history"])
+def test_wide_shows_every_column_whole(many: SmallApp, command: str) -> None:
+    narrow = at_a_terminal(many, command, COLUMNS="80").text.splitlines()[0].split()
+    wide = at_a_terminal(many, command, "--wide", COLUMNS="80").text.splitlines()
+    piped = many.command(command, check=0).out.splitlines()
+    assert set(wide[0].split()) == {*piped[0].split(), "AGE"} > set(narrow)
+    if command == "list":
+        assert any("x" * 300 in line for line in wide)
+
+
+def test_a_name_is_never_cut_because_it_is_typed(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("n" * 90))
+    assert "n" * 90 in at_a_terminal(app, "list", COLUMNS="40").text
+
+
+def test_numbers_end_at_the_right(many: SmallApp) -> None:
+    grow(many)
+    many.command("backup", "large", check=0)
+    head, *rows = at_a_terminal(many, "list", COLUMNS="100").text.splitlines()
+    end = head.index("SIZE") + len("SIZE")
+    assert {row[end - 1 : end + 1] for row in rows} == {"B ", "- "}
+
+
+def test_a_state_is_a_word_and_a_colour_but_not_where_colours_are_unwanted(many: SmallApp) -> None:
+    seen = at_a_terminal(many, "list")
+    assert re.search(r"\x1b\[32mproven", seen.raw) and re.search(r"\x1b\[31mdamaged", seen.raw)
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        plain = at_a_terminal(many, "list", **{name: value})
+        assert "\x1b" not in plain.raw and "proven" in plain.raw and "damaged" in plain.raw
+
+
+def test_a_pipe_gets_the_same_whole_lines_as_ever(many: SmallApp) -> None:
+    for options in ((), ("--wide",)):
+        head, *rows = many.command("list", *options, env={"COLUMNS": "40"}, check=0).out.splitlines()
+        assert head.split() == ["NAME", "MADE", "KIND", "SIZE", "ADDS", "REVISION", "STATE", "NOTE"]
+        assert any(row.endswith("x" * 300) for row in rows)
 
 
 # What looks like markup is text.
@@ -247,7 +304,7 @@ def test_what_looks_like_markup_is_printed_as_it_is(app: SmallApp) -> None:
     assert seen.code == 3 and "[bold]fifo is a" in seen.text, seen.text
     shown = at_a_terminal(app, "show", "one")
     assert shown.text.count(note) == 2
-    assert note in at_a_terminal(app, "list").text
+    assert note in at_a_terminal(app, "list", "--wide").text
     app.execute('CREATE TABLE "[/]" (x)')
     restored = at_a_terminal(app, "restore", "one", answer=b"y\n")
     assert restored.code in (0, 3) and "[/]: 0 -> -" in restored.text, restored.text

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backupkit.cli.tables import Terminal, fitted, table
 from backupkit.fs.space import format_bytes
 from backupkit.model.durations import ago
 from backupkit.model.names import shown
@@ -47,16 +48,8 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Columns as wide as they need to be; no line is ever cut, so that a script can read it."""
-    lines = [head, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    for line in lines:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-
-
-def listing(settings: Settings, found: list[Backup]) -> Iterator[str]:
-    """The backups, newest first."""
+def listing(settings: Settings, found: list[Backup], screen: Terminal | None = None) -> Iterator[str]:
+    """The backups, newest first; on a terminal with their age."""
     from backupkit.repository import store
 
     if not found:
@@ -65,7 +58,13 @@ def listing(settings: Settings, found: list[Backup]) -> Iterator[str]:
             yield f"There are backups in {there}, where an earlier version kept them: set BACKUP_DIR to that."
         return
     head = ("NAME", "MADE", "KIND", "SIZE", "ADDS", "REVISION", "STATE", "NOTE")
-    yield from table(head, (_row(settings, backup) for backup in found))
+    rows = [_row(settings, backup) for backup in found]
+    if screen is None:
+        yield from table(head, rows)
+        return
+    more = ({"AGE": _ago(one.metadata.created_at) if one.metadata else "-"} for one in found)
+    aged = [dict(zip(head, row, strict=True)) | own for row, own in zip(rows, more, strict=True)]
+    yield from fitted(screen, ("NAME", "AGE", "SIZE", "STATE", "KIND", "NOTE", "REVISION", "ADDS", "MADE"), 4, aged)
 
 
 def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
@@ -377,12 +376,15 @@ def pulled(reach: Reach, done: Pulled) -> Iterator[str]:
     yield f"  on disk in {backup.path}; put it back: {reach.tool(f'restore {backup.name}')}"
 
 
-def remote_listing(settings: Settings, remote: str, found: list[RemoteBackup], here: Set[str]) -> Iterator[str]:
+def remote_listing(
+    settings: Settings, remote: str, found: list[RemoteBackup], here: Set[str], screen: Terminal | None = None
+) -> Iterator[str]:
     """The backups on a remote, newest first, and which of them are here too."""
     if not found:
         yield f"There are no backups on {remote} yet. Carry them there: {settings.reach.tool('push')}"
         return
-    rows = (
+    head = ("NAME", "MADE", "KIND", "SIZE", "REVISION", "HERE")
+    rows = [
         (
             shown(one.name),
             settings.local(one.created_at).strftime("%Y-%m-%d %H:%M:%S"),
@@ -392,8 +394,13 @@ def remote_listing(settings: Settings, remote: str, found: list[RemoteBackup], h
             "yes" if one.name in here else "no",
         )
         for one in found
-    )
-    yield from table(("NAME", "MADE", "KIND", "SIZE", "REVISION", "HERE"), rows)
+    ]
+    if screen is None:
+        yield from table(head, rows)
+        return
+    more = ({"AGE": _ago(one.created_at)} for one in found)
+    aged = [dict(zip(head, row, strict=True)) | own for row, own in zip(rows, more, strict=True)]
+    yield from fitted(screen, ("NAME", "AGE", "SIZE", "HERE", "KIND", "REVISION", "MADE"), 4, aged)
 
 
 def removed_there(remote: str, done: Pruned) -> Iterator[str]:
@@ -486,13 +493,21 @@ def findings(found: list[Finding]) -> Iterator[str]:
             yield f"         mend: {finding.mend}"
 
 
-def history(settings: Settings, found: Sequence[Operation], left_out: int) -> Iterator[str]:
-    """What was done, newest first."""
+def history(
+    settings: Settings, found: Sequence[Operation], left_out: int, screen: Terminal | None = None
+) -> Iterator[str]:
+    """What was done, newest first; on a terminal with its age, and in units that mean something."""
     if not found:
         yield "Nothing is in the history that was asked for."
         return
     head = ("STARTED", "COMMAND", "RESULT", "TOOK", "SIZE", "BY", "WHAT")
-    yield from table(head, (_operation_row(settings, operation) for operation in found))
+    rows = [_operation_row(settings, operation) for operation in found]
+    if screen is None:
+        yield from table(head, rows)
+    else:
+        more = ({"AGE": _ago(one.started_at), "TOOK": _took(one.duration_seconds)} for one in found)
+        aged = [dict(zip(head, row, strict=True)) | own for row, own in zip(rows, more, strict=True)]
+        yield from fitted(screen, ("COMMAND", "AGE", "SIZE", "RESULT", "TOOK", "WHAT", "STARTED", "BY"), 5, aged)
     if left_out:
         yield f"{counted(left_out, 'earlier operation')}: --limit {len(found) + left_out} shows all."
 
@@ -566,6 +581,14 @@ def _known_copies(settings: Settings, found: Copies) -> Iterator[str]:
 
 def _when(settings: Settings, name: str | None, moment: datetime | None) -> str:
     return f"{name}, {settings.local(moment).strftime('%Y-%m-%d %H:%M')}" if moment else "none"
+
+
+def _took(seconds: float | None) -> str:
+    """`1.2 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds is None or seconds < 60:
+        return "-" if seconds is None else f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
 def _ago(moment: datetime) -> str:

@@ -1,0 +1,101 @@
+"""Tables: whole lines for a pipe; at a terminal the columns that fit its width, the most important first."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from backupkit.model.names import printable
+
+_GAP = "  "
+_NUMBERS = ("AGE", "SIZE", "ADDS", "TOOK")
+_STATES = ("STATE", "RESULT")
+_MAY_BE_CUT = ("NOTE", "WHAT")
+_WORTH_SHOWING, _KEPT_FREE = 12, 40  # of a column that is cut: the least, and what no other column takes from it
+_GREEN, _YELLOW, _RED = 32, 33, 31
+_COLOURS = {
+    **dict.fromkeys(("proven", "checked", "success"), _GREEN),
+    **dict.fromkeys(("unchecked", "warning", "running"), _YELLOW),
+    **dict.fromkeys(("damaged", "raw", "failure", "refused", "interrupted"), _RED),
+}
+
+
+class Drawn(str):
+    """A line that a terminal may have as it is: what is in the cells is printable, and the colours are ours."""
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Where a table is drawn; a width of None has room for all."""
+
+    width: int | None
+    has_colour: bool
+
+
+def terminal(is_wide: bool) -> Terminal | None:
+    """The terminal that stdout is; None for a pipe or a file."""
+    if not sys.stdout.isatty():
+        return None
+    has_colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+    return Terminal(None if is_wide else shutil.get_terminal_size().columns, has_colour)
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Columns as wide as they need to be; no line is ever cut, so that a script can read it."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        yield _GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def fitted(screen: Terminal, head: Sequence[str], needed: int, rows: Sequence[Mapping[str, str]]) -> Iterator[Drawn]:
+    """The first `needed` columns, whole, and of the others as many as there is room for. Numbers end at the right."""
+    columns = {name: [printable(row[name]) for row in rows] for name in head}
+    widths = _widths(screen.width, columns, needed)
+    yield Drawn(_GAP.join(_placed(name, name, width) for name, width in widths.items()).rstrip())
+    for number in range(len(rows)):
+        cells = (_drawn(screen, name, _placed(name, columns[name][number], width)) for name, width in widths.items())
+        yield Drawn(_GAP.join(cells).rstrip())
+
+
+def _widths(width: int | None, columns: Mapping[str, Sequence[str]], needed: int) -> dict[str, int]:
+    """The columns that are shown, each with its width; what may be cut gets what the others leave."""
+    wanted = {name: max(map(_width, (name, *cells))) for name, cells in columns.items()}
+    found = dict(list(wanted.items())[:needed])
+    room = (sys.maxsize if width is None else width + len(_GAP)) - sum(len(_GAP) + one for one in found.values())
+    long = sum(len(_GAP) + min(wanted[name], _KEPT_FREE) for name in wanted if name in _MAY_BE_CUT)
+    for name in list(wanted)[needed:]:
+        if name not in _MAY_BE_CUT and len(_GAP) + wanted[name] <= room - long:
+            found[name] = wanted[name]
+            room -= len(_GAP) + wanted[name]
+    for name in (one for one in wanted if one in _MAY_BE_CUT):
+        if (cut := min(wanted[name], room - len(_GAP))) >= min(wanted[name], _WORTH_SHOWING):
+            found[name] = cut
+    return {name: found[name] for name in wanted if name in found}
+
+
+def _placed(column: str, text: str, width: int) -> str:
+    """The text in so many places: at the right or at the left, and cut where it is longer."""
+    if (length := _width(text)) > width:
+        while _width(text) >= width:
+            text = text[:-1]
+        text, length = f"{text}…", _width(text) + 1
+    space = " " * (width - length)
+    return space + text if column in _NUMBERS else text + space
+
+
+def _width(text: str) -> int:
+    """How many places of a terminal it takes."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if unicodedata.east_asian_width(one) in "WF" else not unicodedata.combining(one) for one in text)
+
+
+def _drawn(screen: Terminal, column: str, cell: str) -> str:
+    """A state in its colour: its word says the same."""
+    colour = _COLOURS.get(cell.split(" ")[0].rstrip(",")) if column in _STATES and screen.has_colour else None
+    return f"\x1b[{colour}m{cell}\x1b[0m" if colour else cell
