@@ -93,20 +93,32 @@ def visit_kill(known: lab.Known, place: Path, call: Call, number: int) -> tuple[
 
 
 def visit_error(known: lab.Known, place: Path, call: Call, error: str, number: int) -> list[tuple[str, str]]:
-    """That call fails with that error (once, or from then on every call of its name): what is wrong then."""
-    with lab.fresh(known.template, place / f"{known.scenario.name}-{os.getpid()}-{number}") as world:
-        name, forever = error.removesuffix("+"), error[len(error.removesuffix("+")) :]
-        when = f"inject={call.name}:error={name}:when={call.number}{forever}"
-        ran = lab.run(
-            world, known.scenario.argv, known.scenario.environment, strace=("-e", f"trace={call.name}", "-e", when)
-        )
-        before = None if forever else _settled(world)
-        wrong = lab.aftermath(known, world, number, ran.code, ran.err)
-        if before is not None and ran.code not in (0, 3) and before != (now := lab.live(world)):
-            changed = "database" if before.database != now.database else lab.differing(before.uploads, now.uploads)
-            wrong.append(f"it ended with {ran.code}, and the next command changed the live data: {changed}")
-        wrong += _code_wrong(call, error, ran)
-        return [(f"{call.shown} {error}", one) for one in wrong]
+    """That call fails with that error (once, or from then on every call of its name): what is wrong then.
+
+    Again where it was not that call: a run now and then makes one more or one less before it.
+    """
+    for _ in range(5):
+        with lab.fresh(known.template, place / f"{known.scenario.name}-{os.getpid()}-{number}") as world:
+            name, forever = error.removesuffix("+"), error[len(error.removesuffix("+")) :]
+            when = f"inject={call.name}:error={name}:when={call.number}{forever}"
+            strace, trace = ("-y", "-e", f"trace={call.name}", "-e", when), world.root / "trace"
+            ran = lab.run(world, known.scenario.argv, known.scenario.environment, strace=strace, trace=trace)
+            if not _is_that_call(call, trace.read_text(errors="replace")):
+                continue
+            before = None if forever else _settled(world)
+            wrong = lab.aftermath(known, world, number, ran.code, ran.err)
+            if before is not None and ran.code not in (0, 3) and before != (now := lab.live(world)):
+                changed = "database" if before.database != now.database else lab.differing(before.uploads, now.uploads)
+                wrong.append(f"it ended with {ran.code}, and the next command changed the live data: {changed}")
+            wrong += _code_wrong(call, error, ran)
+            return [(f"{call.shown} {error}", one) for one in wrong]
+    return [(f"{call.shown} {error}", "the call was not reached in five runs")]
+
+
+def _is_that_call(call: Call, trace: str) -> bool:
+    """Whether what failed at our order creates something as well, if the one that was recorded does."""
+    failed = next((line for line in trace.splitlines() if line.endswith("(INJECTED)")), "")
+    return bool(failed) and (call.name not in OPENS.split() or CREATING.search(failed) is not None)
 
 
 def _settled(world: lab.World) -> lab.Live:

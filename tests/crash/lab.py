@@ -552,17 +552,25 @@ def aftermath(known: Known, world: World, number: int, code: int | None = None, 
         if "Traceback" in ran.err:
             wrong.append(f"then {argv[0]} showed a traceback: {ran.err}")
     now = live(world)  # as the app does when it starts: what SQLite left for its next start is no litter
+    # What could not be read, and is named, is in no safety copy, and stays.
+    unsaved = _unsaved(known.old.uploads, now.uploads, err) if code == 3 else set()
     if code == 3 and _warned_of(differing(known.new.uploads, now.uploads), known.new.uploads, now.uploads, err):
         now = replace(now, uploads=known.new.uploads)
     wrong += [f"litter: {name}" for name in litter(world)]
     there = visible(world)
     wrong += _backups_wrong(known, world, there)
-    wrong += _state_wrong(known, world, there, now)
+    wrong += _state_wrong(known, world, there, now, unsaved)
     if code in (0, 3) and now != known.new and known.scenario.fails_at is None:
         wrong.append(f"it ended with {code}, and its work is not done")
     if code is not None:
         wrong += _ending_wrong(code, err)
     return wrong
+
+
+def _unsaved(old: Tree, now: Tree, err: str) -> set[str]:
+    said = [line for line in err.splitlines() if line.endswith("and is not in the backup.")]
+    named = {path for path in old if any(line.startswith(f"Warning: {path} ") for line in said)}
+    return {path for path in named if old[path][::3] == now.get(path, ())[::3]}
 
 
 def _warned_of(paths: list[str], wanted: Tree, now: Tree, err: str) -> bool:
@@ -589,9 +597,9 @@ def _backups_wrong(known: Known, world: World, there: dict[str, Tree]) -> list[s
     return wrong
 
 
-def _state_wrong(known: Known, world: World, there: dict[str, Tree], now: Live) -> list[str]:
+def _state_wrong(known: Known, world: World, there: dict[str, Tree], now: Live, unsaved: set[str]) -> list[str]:
     if now == known.new:
-        if known.scenario.safety and not _kept(known, world, there):
+        if known.scenario.safety and not _kept(known, world, there, unsaved):
             return ["the state before is kept in no safety copy"]
         return []
     if now == known.old and not known.scenario.only_new:
@@ -599,10 +607,11 @@ def _state_wrong(known: Known, world: World, there: dict[str, Tree], now: Live) 
     return [f"TORN: {torn(known, now)}"]
 
 
-def _kept(known: Known, world: World, there: dict[str, Tree]) -> bool:
+def _kept(known: Known, world: World, there: dict[str, Tree], unsaved: set[str]) -> bool:
+    wanted = replace(known.old, uploads={path: one for path, one in known.old.uploads.items() if path not in unsaved})
     fresh_ones = [world.backups / name for name in there if name not in known.earlier]
     with_uploads = known.old.uploads != known.new.uploads
-    return any(holds(path, known.old, with_uploads) for path in fresh_ones if path.is_dir())
+    return any(holds(path, wanted, with_uploads) for path in fresh_ones if path.is_dir())
 
 
 def _ending_wrong(code: int, err: str) -> list[str]:
