@@ -933,7 +933,7 @@ def test_a_damaged_backup_is_replaced_by_its_copy_which_verify_status_and_doctor
     good = tree(app.backups / "one")
     sealed.write_bytes(sealed.read_bytes()[:-10] + b"0123456789")
     for command in (("verify", "one"), ("verify", "--all")):
-        assert "`pull one --remote nas`" in app.command(*command, check=12).err
+        assert "backup_restore.py pull one --remote nas`" in app.command(*command, check=12).err
     assert "a copy of one on nas" in (said := app.command("status").out) and "pull one --remote nas" in said
     assert "pull one --remote nas" in app.command("doctor").out
     app.command("pull", "one", "--remote", "nas", check=0)
