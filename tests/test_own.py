@@ -18,6 +18,7 @@ from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import BackupError
 from backupkit.model.events import silence
 from backupkit.repository import files_cache, flags, history, lock, store
+from backupkit.restore.recovery import recover
 from backupkit.retention.prune import plan_prune, prune_backups
 from backupkit.scheduling import scheduler_lock
 from others import USER, as_other, give
@@ -187,6 +188,20 @@ def test_state_that_root_left_is_named_with_its_chown(app: SmallApp) -> None:
         assert refused.value.hint.startswith(f"As root: chown -R {USER}:{USER} {app.backups}")
 
     as_other(list_them)
+
+
+@root_only
+def test_state_that_cannot_be_entered_keeps_no_app_from_starting(app: SmallApp) -> None:
+    """The container's start asks whether a restore is unfinished; what else could be cleared away is not its matter."""
+    create_backup(app.settings, BackupRequest("good"))
+    give(USER, app.database.parent, app.uploads, app.backups)
+    give(0, app.backups / STATE)
+    (app.backups / STATE).chmod(0o700)
+
+    def start() -> None:
+        assert recover(app.settings) is None
+
+    as_other(start)
 
 
 @root_only

@@ -18,7 +18,7 @@ from backupkit.fs.staging_area import AreaPart, Identity
 from backupkit.migrations import version_table
 from backupkit.model.backup import UPLOADS_FOLDER
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import BackupError, Locked, SourceLocked, from_os_error
+from backupkit.model.errors import BackupError, SourceLocked, from_os_error
 from backupkit.model.events import EventListener, Notice, Warned, silence
 from backupkit.model.names import shown
 from backupkit.repository import flags, lock, store
@@ -65,9 +65,11 @@ def is_needed(settings: Settings) -> bool:
 
 
 def _clear_drafts_unless_running(settings: Settings, emit: EventListener) -> None:
-    if store.has_drafts(settings) or scratch.has_leftovers():
-        with contextlib.suppress(Locked, OSError), lock.held(settings.dir, "recover", 0):
-            _clear_drafts(settings, emit)
+    """What cannot be looked for or cleared stays: it is no reason to keep the app from starting."""
+    with contextlib.suppress(BackupError, OSError):
+        if store.has_drafts(settings) or scratch.has_leftovers():
+            with lock.held(settings.dir, "recover", 0):
+                _clear_drafts(settings, emit)
 
 
 def _clear_drafts(settings: Settings, emit: EventListener) -> None:
