@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -58,15 +59,18 @@ def _facts(path: Path) -> tuple[str, int, int, int, bytes]:
 
 
 def assert_refusal(result: Result, code: int, names: str, hint: str) -> None:
-    """The exit code; nothing on stdout; last on stderr one sentence that names the thing, and what to do next.
+    """The exit code; last on stderr one sentence that names the thing, and what to do next.
 
-    `hint` is a pattern; a command in backticks in it is one that is printed in full.
+    Nothing is on stdout, or with --json the same in one document. `hint` is a pattern; a command in backticks in it is
+    one that is printed in full.
     """
     hint = in_full(hint, {})
     assert "Traceback" not in result.err, result.err
     assert result.code == code, f"ended with {result.code}, not {code}:\n{result.out}{result.err}"
-    assert result.out == ""
     *_, error, following = result.err.splitlines()
+    if result.out:
+        found = json.loads(result.out)["error"]
+        assert found["code"] == code and error == f"Error: {found['message']}"
     assert error.startswith("Error: ") and error.endswith("."), result.err
     assert names in error, result.err
     assert re.match(f"  Next: (?=.*({hint})).+", following), result.err
