@@ -17,6 +17,7 @@ from backupkit.fs import disk, own_folder
 from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import BackupError
 from backupkit.model.events import silence
+from backupkit.monitoring.doctor import examine
 from backupkit.repository import files_cache, flags, history, lock, store
 from backupkit.restore.recovery import recover
 from backupkit.retention.prune import plan_prune, prune_backups
@@ -202,6 +203,17 @@ def test_state_that_cannot_be_entered_keeps_no_app_from_starting(app: SmallApp) 
         assert recover(app.settings) is None
 
     as_other(start)
+
+
+@root_only
+def test_the_doctor_warns_where_root_works_in_a_backups_folder_of_another_user(app: SmallApp) -> None:
+    def told() -> list[str]:
+        return [one.text for one in examine(app.settings) if "lead it astray" in one.text]
+
+    assert told() == []
+    give(USER, app.backups)
+    (text,) = told()
+    assert f"{app.backups} belongs to user {USER}" in text
 
 
 @root_only

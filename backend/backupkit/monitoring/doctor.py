@@ -169,13 +169,23 @@ def _left_beside(settings: Settings) -> Iterator[Finding]:
 def _strangers(settings: Settings) -> Iterator[Finding]:
     """What another user made in the backups folder, as root did before the toolkit gave its rights up."""
     us = os.geteuid()
-    if us == 0 or not settings.dir.is_dir():
+    if not settings.dir.is_dir():
+        return
+    if us == 0:
+        yield from _roots_work_elsewhere(settings.dir)
         return
     ours = [path for path in sorted(settings.dir.iterdir()) if path.name in _OWN_NAMES or store.is_backup(path)]
     if found := [str(path) for path in ours if _is_anothers(path, us)]:
         named = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
         mend = f"As root: chown -R {us}:{os.getegid()} {settings.dir}"
         yield Finding("wrong", f"Another user than uid {us} owns, wholly or in part: {named}.", mend)
+
+
+def _roots_work_elsewhere(backups: Path) -> Iterator[Finding]:
+    """Whoever owns the folder can put a link where root is writing a backup."""
+    if owner := backups.stat().st_uid:
+        text = f"The data are root's, so root works, and {backups} belongs to user {owner}, who can lead it astray."
+        yield Finding("warning", text, f"chown -R 0:0 {backups}")
 
 
 def _is_anothers(path: Path, us: int) -> bool:
