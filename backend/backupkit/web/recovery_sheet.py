@@ -104,7 +104,7 @@ def _steps(kit: RecoveryKit, host: Host, git: GitFacts | None) -> Iterator[str]:
     yield ""
     yield from (f"       {one.fetch}" for one in kit.copies)
     yield f"       cp -a /path/to/copy/{name} backups/     # as root: only then uploads keep their owners"
-    yield "       ./backup.sh import FILE                  # of a file that `export` wrote"
+    yield "       ./backup.sh import FILE                  # of a file that an export wrote"
     yield ""
     yield "5. Look, restore, start:"
     yield ""
