@@ -23,6 +23,7 @@ from textual.widgets import Button, DataTable, Input, Label, Static
 import backup_restore
 from backupkit.backup.create import create_backup
 from backupkit.cli import render
+from backupkit.config.deployment import in_full
 from backupkit.config.remotes import FolderTable
 from backupkit.config.settings import Settings
 from backupkit.model.backup import BackupRequest
@@ -392,7 +393,7 @@ def test_an_error_is_the_sentence_and_the_hint_of_the_command(app: SmallApp) -> 
         await person.types("taken")
         await person.presses("enter", "enter")
         ended = await person.until_ended()
-        assert ended.error and (ended.error.message, ended.error.hint) == (message, hint)
+        assert ended.error and (ended.error.message, in_full(ended.error.hint, {})) == (message, hint)
         assert message in person.reads() and f"Next: {hint}" in person.reads()
         await person.closes()
         assert person.column("Name") == ["taken"]
@@ -721,14 +722,14 @@ def test_a_log_that_cannot_be_read_is_a_sentence(app: SmallApp, tmp_path: Path) 
 OPENED = """
 import asyncio, json, os, sys
 from pathlib import Path
-from backupkit.ui.window import Window
+from backupkit.ui.window import BackupApp
 from backupkit.config.settings import load_settings
 settings, opened = load_settings(Path(sys.argv[1])), []
 def heard(event, arguments):
     if event in ("open", "os.listdir", "os.scandir") and str(arguments[0]).startswith(str(settings.dir) + os.sep):
         opened.append(str(arguments[0]))
 async def main():
-    window = Window(settings, place=sys.argv[2])
+    window = BackupApp(settings, place=sys.argv[2])
     async with window.run_test() as pilot:
         while window.world is None:
             await pilot.pause(0.01)
