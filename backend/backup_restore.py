@@ -1176,7 +1176,7 @@ def _put_result(lines: Iterable[str], document: object, json: bool) -> None:
     from backupkit.cli import json_
 
     lines = list(lines)
-    run_report.emit(lines)
+    run_report.add_result(lines)
     json_.put(document) if json else _put(lines)
 
 

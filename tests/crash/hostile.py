@@ -15,7 +15,7 @@ from others import USER
 from small_app import SmallApp
 
 SECRET = "known to root alone"
-DiffPaths = Mapping[str, tuple[str, int]]  # what each is turned into, below the secret folder, and how often
+Places = Mapping[str, tuple[str, int]]  # what each is turned into, below the secret folder, and how often
 
 # A place becomes a link to what it must not reach, and then is itself again: now and then one that would stop it all,
 # and in between, as fast as it goes, one of many files whose mode alone is to change. What he can read of the secret
@@ -76,7 +76,7 @@ class Swapper:
 
 
 @contextlib.contextmanager
-def swapping(app: SmallApp, secret: Path, seed: int, places: DiffPaths, many: int = 0) -> Iterator[Swapper]:
+def swapping(app: SmallApp, secret: Path, seed: int, places: Places, many: int = 0) -> Iterator[Swapper]:
     """Until the block ends the places are swapped; between two of them `many` of the files `uploads/many/…`."""
     told = [str(USER), str(app.folder), str(secret), str(seed), json.dumps(places), str(many), SECRET]
     with subprocess.Popen([sys.executable, "-c", SWAP, *told], stdout=subprocess.PIPE, text=True) as process:

@@ -1,7 +1,7 @@
 """Make one backup under a lock that is held already: complete and on disk under its name, or not at all.
 
 1. the name is free, the space is there
-2. a draft folder; one moment of the database, and every upload (`filling`)
+2. a draft folder; one moment of the database, and every upload (`archiver`)
 3. metadata, the page for restoring by hand, checksums: the seal
 4. everything synced, one rename, the folder synced
 """

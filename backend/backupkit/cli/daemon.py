@@ -274,7 +274,7 @@ def _run(settings: Settings, task: Task, steps: Sequence[RunStep], results: list
 
 def _tell(results: Sequence[StepResult]) -> None:
     lines = list(render.run(results))
-    run_report.emit(lines)
+    run_report.add_result(lines)
     if all(result.state == "nothing" for result in results):
         run_report.nothing_to_do()
     for line in lines:

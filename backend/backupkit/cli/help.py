@@ -77,6 +77,9 @@ def print_version(is_asked: bool) -> None:
 class _Helpful:
     """What a command and a group of commands have in common. Typer's own classes come after it."""
 
+    def __init__(self, name: str | None = None, **more: Any) -> None:
+        super().__init__(name=name, **{**more, "rich_help_panel": _GROUP_OF.get(name or "")})  # type: ignore[call-arg]
+
     def get_params(self, ctx: typer.Context) -> list[Any]:
         """With a name for each value, and none for a flag: Typer would print the types of Python."""
         found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
@@ -109,15 +112,9 @@ def command_name(ctx: typer.Context) -> str:
 class Command(_Helpful, TyperCommand):  # type: ignore[misc]
     """A command with a group in the help, and examples."""
 
-    def __init__(self, name: str | None, **more: Any) -> None:
-        super().__init__(name, **{**more, "rich_help_panel": _GROUP_OF.get(name or "")})
-
 
 class Group(_Helpful, TyperGroup):  # type: ignore[misc]
     """The same for commands that hold commands, in the order of `GROUPS`."""
-
-    def __init__(self, *, name: str | None = None, **more: Any) -> None:
-        super().__init__(name=name, **{**more, "rich_help_panel": _GROUP_OF.get(name or "")})
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """Those of `GROUPS` in its order, and then any other."""

@@ -32,7 +32,7 @@ class Reach:
     service: str
     app_dir: Path
     compose: str = ""
-    wrapper: str = ""
+    wrapper: str = _SCRIPT
     setup: AlembicSetup | None = None
     app_service: str = ""
     has_own_command: bool = False
@@ -55,7 +55,7 @@ class Reach:
 
     def tool(self, arguments: str) -> str:
         """A line that runs this toolkit."""
-        return f"{self.wrapper or _SCRIPT} {arguments}".rstrip()
+        return f"{self.wrapper} {arguments}".rstrip()
 
     def sql(self, database: Path, statement: str) -> str:
         """A line that runs a statement on a database; where the app runs, nothing but Python is sure to be there."""

@@ -22,6 +22,7 @@ class Mount:
     parent: int
     place: str
     kind: str
+    device: str = ""  # MAJOR:MINOR
 
     @property
     def is_shared(self) -> bool:
@@ -61,12 +62,13 @@ def _is_met(mount: Mount, here: Mount, path: str) -> bool:
 
 
 def _parsed(line: bytes) -> Mount | None:
-    # number parent device root PLACE options [fields …] - KIND source options
+    # number parent DEVICE root PLACE options [fields …] - KIND source options
     before, _, after = line.partition(b" - ")
     fields = before.split(b" ")
     if len(fields) < 6 or not after or not (fields[0].isdigit() and fields[1].isdigit()):
         return None
-    return Mount(int(fields[0]), int(fields[1]), _unescaped(fields[4]), _unescaped(after.split(b" ")[0]))
+    place, kind = _unescaped(fields[4]), _unescaped(after.split(b" ")[0])
+    return Mount(int(fields[0]), int(fields[1]), place, kind, fields[2].decode(errors="replace"))
 
 
 def _unescaped(field: bytes) -> str:

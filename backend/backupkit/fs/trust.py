@@ -11,6 +11,7 @@ import re
 import stat
 from pathlib import Path
 
+from backupkit.fs import mounts
 from backupkit.model.errors import Refused
 
 # Here every file shows the same mode, whoever may write it: what `chmod` sets is not kept.
@@ -52,10 +53,5 @@ def _others_can_write(facts: os.stat_result) -> bool:
 
 def keeps_modes(device: int) -> bool:
     """Whether the file system of that device number keeps modes, as far as Linux shows its mounts."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return True
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    kinds = (line.partition(" - ")[2].split(" ")[0] for line in lines if line.split(" ")[2] == wanted)
-    return not any(_WITHOUT_MODES.fullmatch(kind) for kind in kinds)
+    return not any(_WITHOUT_MODES.fullmatch(one.kind) for one in mounts.read() if one.device == wanted)

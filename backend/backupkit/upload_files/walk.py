@@ -1,6 +1,6 @@
 """The uploads folder: is it there, how large is it, what of it leads elsewhere, and the list of all that is in it.
 
-How it is copied is in `uploads_copy`.
+How it is copied is in `archiver`.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def begin(settings: Settings, command: str, watched: bool) -> None:
     _work = _Work(settings, command, _begin_ping(settings, command))
 
 
-def emit(lines: Iterable[str]) -> None:
+def add_result(lines: Iterable[str]) -> None:
     """What the command came to."""
     if _work:
         _work.lines.extend(lines)
