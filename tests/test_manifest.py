@@ -269,6 +269,7 @@ def strange(tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterat
 @example(changes={"alembic_revision": "\ud800"}, zone="UTC")
 @example(changes={"git": {"commit": "x", "short": "\x1b[2J", "branch": "\x1b[2J\n"}}, zone="UTC")
 @example(changes={"database": {"size": 1, "sha256": "", "rows": {"\x1b[2J": 1}, "journal_mode": "\n"}}, zone="UTC")
+@example(changes={"database": {"size": 0, "sha256": "", "rows": {"\x1f": -1}}}, zone="UTC")
 @example(changes={"uploads": {"files": 1, "bytes": 1, "warnings": ["\x1b[2J\nx"]}}, zone="UTC")
 @example(changes={"database": {"size": 10**400, "sha256": ""}}, zone="UTC")
 def test_whatever_metadata_say_they_can_be_listed_and_shown(

@@ -141,7 +141,7 @@ class Running:
 
     def says(self, text: str) -> bool:
         """Whether it says that before it ends."""
-        wait_until(lambda: self.process.poll() is not None or text in self.log.read_text())
+        wait_until(lambda: self.process.poll() is not None or text in self.log.read_text(), seconds=300)
         return text in self.log.read_text()
 
     def ends(self, code: int) -> None:
@@ -200,9 +200,9 @@ def test_two_containers_restore_one_after_the_other(project: Project, prepare: P
         fcntl.flock(lock, fcntl.LOCK_EX)
         project.backup_sh("restore", "first", "--force", code=11, BACKUP_LOCK_TIMEOUT="0")
         restores = [
-            Running(project, "restore", name, "--force", BACKUP_LOCK_TIMEOUT="60") for name in ("first", "second")
+            Running(project, "restore", name, "--force", BACKUP_LOCK_TIMEOUT="300") for name in ("first", "second")
         ]
-        assert all(one.says("Waiting up to 60 s") for one in restores)
+        assert all(one.says("Waiting up to 300 s") for one in restores), [one.log.read_text() for one in restores]
         assert contents(project)[0] == {"third"}
     for one in restores:
         one.ends(0)

@@ -25,7 +25,7 @@ from backupkit.fs import disk, tree
 from backupkit.model import documents
 from backupkit.model.backup import CHECKSUM_FILE, FORMAT, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Flaw, Metadata
 from backupkit.model.errors import Damaged
-from backupkit.model.names import shown
+from backupkit.model.names import printable, shown
 
 Digest = Callable[[str, os.stat_result], str]
 
@@ -75,7 +75,7 @@ def read_metadata(folder: Path, zone: ZoneInfo) -> Metadata:
         metadata = _form().validate_python(_completed(values, folder, zone))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or METADATA_FILE
+        where = printable(".".join(map(str, first["loc"]))) or METADATA_FILE
         raise Damaged(f"{path} cannot be trusted: {where}: {first['msg']}.", _OTHER) from error
     _refuse_paths(path, metadata)
     return metadata
