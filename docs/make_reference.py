@@ -21,7 +21,6 @@ sys.path.insert(0, str(BACKEND))
 from typer.main import get_command  # noqa: E402
 
 import backup_restore  # noqa: E402
-from backupkit.cli.help import EXAMPLES  # noqa: E402
 from backupkit.config.remotes import TABLE_TYPES, RemoteTable  # noqa: E402
 from backupkit.config.schema import SCHEMA_FILE, allowed, default_in_words, json_schema, template  # noqa: E402
 from backupkit.config.settings import SETTINGS_FILE, Settings, secret_names  # noqa: E402
@@ -103,7 +102,7 @@ def commands() -> Iterator[str]:
         ]:
             yield from table(("argument or option", "meaning"), rows)
             yield ""
-        yield from ["```sh", *(f"./backup.sh {line}" for line in EXAMPLES[name]), "```", ""]
+        yield from ["```sh", *(f"./backup.sh {line}" for line in command.examples), "```", ""]
         if name in READ_MORE:
             yield f"[Read more]({READ_MORE[name]})"
             yield ""

@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 import backup_restore
-from backupkit.config.deployment import COMMANDS, in_full, program, reach_from
+from backupkit.config.deployment import in_full, program, reach_from
 from small_app import BACKEND, SmallApp
 
 WRAPPED = {"BACKUP_HOST_COMMAND": "./backup.sh", "BACKUP_RUNNER_IN_USE": "local"}
@@ -20,8 +20,9 @@ CONTAINED = {"BACKUP_HOST_COMMAND": "./backup.sh", "BACKUP_RUNNER_IN_USE": "exec
 commands = get_command(backup_restore.app).commands  # type: ignore[attr-defined]
 
 
-def test_every_command_is_known_to_the_hints() -> None:
-    assert set(COMMANDS) == {name for name, one in commands.items() if not one.hidden}
+@pytest.mark.parametrize("name", commands)
+def test_every_command_is_known_to_the_hints(name: str) -> None:
+    assert in_full(f"Try `{name} --help`.", {}) == f"Try `python backup_restore.py {name} --help`."
 
 
 @pytest.mark.parametrize(
@@ -70,9 +71,9 @@ def texts() -> Iterator[tuple[str, str]]:
 def named_commands(text: str) -> Iterator[list[str]]:
     """The words of each command in the text: in backticks, or the whole of a text that begins with one."""
     for found in re.findall(r"`([^`\n]+)`", text):
-        if found.split()[0] in COMMANDS:
+        if found.split()[0] in commands:
             yield found.split()
-    if re.fullmatch(r"[a-z-]+( (--[a-z-]+|\{\}|[a-z]+))+", text) and text.split()[0] in COMMANDS:
+    if re.fullmatch(r"[a-z-]+( (--[a-z-]+|\{\}|[a-z]+))+", text) and text.split()[0] in commands:
         yield text.split()
 
 
@@ -90,7 +91,7 @@ def test_no_hint_names_an_option_that_its_command_lacks() -> None:
 
 def test_no_hint_names_a_command_without_backticks() -> None:
     """It would not be completed."""
-    bare = re.compile(rf"\b(?:[Tt]ype|[Tt]ry|[Rr]un|then): ({'|'.join(COMMANDS)})\b")
+    bare = re.compile(rf"\b(?:[Tt]ype|[Tt]ry|[Rr]un|then): ({'|'.join(commands)})\b")
     assert [(place, text) for place, text in texts() if bare.search(text)] == []
 
 

@@ -23,6 +23,7 @@ from textual.widgets import Button, DataTable, Input, Label, Static
 import backup_restore
 from backupkit.backup.create import create_backup
 from backupkit.cli import render
+from backupkit.cli.commands.check import ui
 from backupkit.config.deployment import in_full
 from backupkit.config.remotes import FolderTable
 from backupkit.config.settings import Settings
@@ -227,7 +228,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_type(app: SmallApp, monke
     monkeypatch.setitem(sys.modules, "textual.app", None)
     monkeypatch.delitem(sys.modules, "textual.widgets")
     with pytest.raises(Refused) as caught:
-        backup_restore.ui()
+        ui()
     assert caught.value.hint == "pip install 'backupkit[ui]'"
 
 

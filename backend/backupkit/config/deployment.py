@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from backupkit.config.alembic_setup import AlembicSetup
 
 _SCRIPT = "python backup_restore.py"
-# The commands of the script, as its own test knows; here, because a hint is made without the script.
-COMMANDS = (
-    *("auto-backup", "backup", "config", "delete", "demo", "doctor", "dump", "export", "history", "import", "list"),
-    *("migrate", "notify-test", "pin", "prune", "pull", "push", "recover", "recovery-kit", "remotes", "report"),
-    *("restore", "restore-dump", "run", "schedule", "show", "status", "ui", "undo", "unpin", "verify"),
-)
-_IN_BACKTICKS = re.compile(rf"`((?:{'|'.join(sorted(COMMANDS, key=len, reverse=True))})(?: [^`]*)?)`")
+_IN_BACKTICKS = re.compile(r"`([a-z-]+(?: [^`]*)?)`")
+_commands: set[str] = set()  # by which a command in backticks is told from a file's name
 
 
 @dataclass(frozen=True)
@@ -99,9 +94,18 @@ def program(environment: Mapping[str, str]) -> str:
     return "backup-restore" if is_installed else _SCRIPT
 
 
+def know_commands(names: Iterable[str]) -> None:
+    """The program has these commands: hints that name one are completed from here on."""
+    _commands.update(names)
+
+
 def in_full(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """The text with each command in backticks as it is typed: `undo` becomes `./backup.sh undo`."""
-    return _IN_BACKTICKS.sub(lambda found: f"`{program(environment)} {found[1]}`", text)
+
+    def completed(found: re.Match[str]) -> str:
+        return f"`{program(environment)} {found[1]}`" if found[1].split()[0] in _commands else found[0]
+
+    return _IN_BACKTICKS.sub(completed, text)
 
 
 def is_contained(environment: Mapping[str, str]) -> bool:

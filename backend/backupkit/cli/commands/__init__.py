@@ -1,0 +1,5 @@
+"""The commands, a module for each heading of `--help`.
+
+Each command reads its options, calls a function of the library, and shows the result. A new one is a function here,
+with its examples: the help, the reference and the hints find it by themselves.
+"""

@@ -1,0 +1,268 @@
+"""Make backups: by hand, with git's facts, on a timetable, as SQL text; keep some and delete others."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backupkit.cli.console import listening, say_notice
+from backupkit.cli.errors import say_error
+from backupkit.cli.options import DryRun, Json, Name, OldForce, Quiet, RemoteName, Yes
+from backupkit.cli.output import put_lines, put_result
+from backupkit.cli.program import CommandGroup
+from backupkit.cli.questions import require_yes
+from backupkit.cli.session import load, load_again, open_to_read, open_to_write
+from backupkit.model.errors import ExitCode, Refused
+from backupkit.model.events import collecting
+from backupkit.monitoring.notify import run_report
+
+if TYPE_CHECKING:
+    from backupkit.config.settings import Settings
+    from backupkit.model.backup import BackupRequest
+
+commands = CommandGroup("Back up")
+
+Note = Annotated[str, typer.Option("--note", help="A note to find it by.")]
+Pin = Annotated[bool, typer.Option("--pin", help="Pin it: it is not deleted until it is unpinned.")]
+NoUploads = Annotated[bool, typer.Option("--no-uploads", help="Back up the database only.")]
+
+
+@commands.command("backup", examples=["backup", "backup pre_migration --note 'before the release' --pin"])
+def backup(
+    name: Annotated[
+        str | None, typer.Argument(help="The name of the new backup. Left out: made from the time.")
+    ] = None,
+    note: Note = "",
+    pin: Pin = False,
+    if_needed: Annotated[bool, typer.Option("--if-needed", help="Do nothing if there is a backup of today.")] = False,
+    no_uploads: NoUploads = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Make a backup of the running app."""
+    from backupkit.cli.host import git_facts
+    from backupkit.model.backup import BackupRequest
+
+    order = BackupRequest(name, note=note, pin=pin, uploads=not no_uploads, git=git_facts(os.environ))
+    _back_up("backup", order, if_needed, json)
+
+
+@commands.command("auto-backup", examples=["auto-backup"])
+def auto_backup(
+    note: Note = "", pin: Pin = False, no_uploads: NoUploads = False, quiet: Quiet = False, json: Json = False
+) -> None:
+    """Make a backup named after branch, commit and time of git."""
+    from backupkit.cli.host import git_facts, why_no_git
+    from backupkit.model.backup import BackupRequest
+
+    git = git_facts(os.environ)
+    if git is None:
+        say_notice(why_no_git(os.environ))
+    _back_up(
+        "auto-backup", BackupRequest(kind="auto", note=note, pin=pin, uploads=not no_uploads, git=git), False, json
+    )
+
+
+@commands.command("run", examples=["run", "run --if-needed"])
+def run(
+    if_needed: Annotated[bool, typer.Option("--if-needed", help="Make no second backup on one day.")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Back up, verify, prune, push. Put this in cron."""
+    from backupkit.cli import json_, render
+    from backupkit.cli.host import git_facts
+    from backupkit.model.backup import BackupRequest
+    from backupkit.scheduling.run import regular_steps, run_steps, worst
+
+    settings = open_to_write(work="run")
+    steps = regular_steps(settings, BackupRequest(kind="scheduled", git=git_facts(os.environ)), if_needed)
+    results = []
+    with listening() as emit:
+        for result in run_steps(steps, emit):
+            results.append(result)
+            if result.error:
+                say_error(result.error)
+    if all(result.state == "nothing" for result in results):
+        run_report.nothing_to_do()
+    put_result(render.run(results), json_.run(results), json)
+    if code := worst(results):
+        raise SystemExit(code)
+
+
+@commands.command("schedule", examples=["schedule --list"])
+def schedule(
+    show: Annotated[bool, typer.Option("--list", help="Show the next runs and end.")] = False,
+    json: Json = False,
+) -> None:
+    """Run the scheduler: backups, test restores and pruning at their times, until it is stopped."""
+    if show:
+        return _list_runs(json)
+    if json:
+        raise Refused("The scheduler has no result to show as JSON.", hint="Add --list: it shows the next runs.")
+    from backupkit.cli.daemon import Daemon
+
+    settings = load()
+    if code := Daemon(settings, lambda: load_again(settings)).serve():
+        raise SystemExit(code)
+
+
+@commands.command("dump", examples=["dump", "dump today.sql.gz"])
+def dump(
+    file: Annotated[str | None, typer.Argument(help="A bare name goes to the backups folder. - is stdout.")] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write the database as SQL text. The suffixes .gz and .zst compress it."""
+    from backupkit.backup.sql_dump import dump as write
+    from backupkit.backup.sql_dump import dump_path, dump_to
+    from backupkit.cli import json_, render
+
+    settings = open_to_write(work="dump")
+    warnings: list[str] = []
+    if file == "-":
+        if json:
+            raise Refused("With - the SQL text itself goes to stdout.", hint="Leave out --json, or name a file.")
+        with listening() as emit:
+            dump_to(settings, sys.stdout.buffer, collecting(emit, warnings))
+    else:
+        target = dump_path(settings, file)
+        with listening() as emit:
+            facts = write(settings, target, collecting(emit, warnings))
+        document = json_.dumped(target, facts.tables, facts.rows)
+        put_result(render.dumped(facts.tables, facts.rows, target), document, json)
+    if warnings:
+        raise SystemExit(ExitCode.WARNINGS)
+
+
+@commands.command("pin", examples=["pin pre_migration"])
+def pin(name: Name, json: Json = False) -> None:
+    """Pin a backup: it is not deleted until it is unpinned."""
+    _set_pin(name, True, json)
+
+
+@commands.command("unpin", examples=["unpin pre_migration"])
+def unpin(name: Name, json: Json = False) -> None:
+    """Unpin a backup."""
+    _set_pin(name, False, json)
+
+
+@commands.command("prune", examples=["prune --dry-run", "prune"])
+def prune(
+    dry_run: DryRun = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Delete more than BACKUP_PRUNE_LIMIT at once.")] = False,
+    remote: RemoteName = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Delete old backups by the retention rules, and show why."""
+    if remote is not None:
+        return _prune_remote(remote, dry_run, force, json)
+    from backupkit.cli import json_, render
+    from backupkit.retention.prune import plan_prune, prune_backups
+
+    settings = open_to_read() if dry_run else open_to_write(work="prune")
+    plan = plan_prune(settings)
+    if not json:
+        put_lines(render.prune_plan(settings, plan))
+    if dry_run:
+        return json_.put(json_.prune_plan(plan)) if json else None
+    with listening() as emit:
+        done = prune_backups(settings, plan, force, emit)
+    json_.put(json_.pruned(plan, done)) if json else put_lines(render.pruned(done))
+    if done.warnings:
+        raise SystemExit(ExitCode.WARNINGS)
+
+
+@commands.command("delete", examples=["delete pre_migration"])
+def delete(
+    name: Annotated[str, typer.Argument(help="The backup's name.")],
+    yes: Yes = False,
+    force: OldForce = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Delete one backup. A pinned one is refused."""
+    from backupkit.cli import json_, render
+    from backupkit.retention.delete import deletable, delete_backup
+
+    settings = open_to_write()
+    found = deletable(settings, name)
+    require_yes(f"Delete {found.path} for ever?", yes or force, "--yes deletes it.")
+    with listening() as emit:
+        found = delete_backup(settings, name, emit)
+    json_.put(json_.backup(found)) if json else put_lines(render.deleted(found))
+
+
+def _back_up(command: str, order: BackupRequest, if_needed: bool, json: bool) -> None:
+    from dataclasses import replace
+
+    from backupkit.backup.create import backup_of_today, create_backup, create_backup_if_needed
+    from backupkit.cli import json_, render
+
+    settings = open_to_write(work=command)
+    with listening() as emit:
+        created = (create_backup_if_needed if if_needed else create_backup)(settings, order, emit)
+    if created is None:
+        run_report.nothing_to_do()
+        there = backup_of_today(settings, whole=order.uploads)
+        say_notice(f"There is a backup of today already: {there.name if there else 'deleted meanwhile'}.")
+        return json_.put(json_.backup(there) if there else None) if json else None
+    created = replace(created, warnings=_push_after(settings, created.warnings))
+    put_result(render.made(created), json_.created(created), json)
+    if created.warnings:
+        raise SystemExit(ExitCode.WARNINGS)
+
+
+def _push_after(settings: Settings, warnings: tuple[str, ...]) -> tuple[str, ...]:
+    """The warnings so far, and those of carrying it away, where the settings want that."""
+    from backupkit.remotes.push import push_after
+
+    if not settings.push_after_backup or not settings.remotes:
+        return warnings
+    with listening() as emit:
+        return (*warnings, *push_after(settings, emit)[1])
+
+
+def _list_runs(json: bool) -> None:
+    from backupkit.cli import json_, render
+    from backupkit.scheduling.agenda import next_runs
+
+    settings = open_to_read()
+    found, is_at_work = next_runs(settings)
+    if not is_at_work:
+        say_notice("No scheduler is at work for this backups folder: these are the runs if one were.")
+    json_.put([json_.due(one) for one in found]) if json else put_lines(render.due(settings, found))
+
+
+def _set_pin(name: str, pinned: bool, json: bool) -> None:
+    from backupkit.cli import json_
+    from backupkit.retention.delete import set_pin
+
+    settings = open_to_write()
+    with listening() as emit:
+        found = set_pin(settings, name, pinned, emit)
+    if json:
+        json_.put(json_.backup(found))
+    else:
+        put_lines([f"{found.name} is {'pinned' if pinned else 'not pinned'}."])
+
+
+def _prune_remote(remote: str, dry_run: bool, force: bool, json: bool) -> None:
+    from backupkit.cli import json_, render
+    from backupkit.remotes.prune import plan_remote_prune, prune_remote
+
+    settings = open_to_read()
+    with listening() as emit:
+        plan = plan_remote_prune(settings, remote, emit)
+        if not json:
+            put_lines(render.prune_plan(settings, plan))
+        if dry_run:
+            return json_.put(json_.prune_plan(plan)) if json else None
+        done = prune_remote(settings, remote, plan, force, emit)
+    json_.put(json_.pruned(plan, done)) if json else put_lines(render.removed_there(remote, done))
+    if done.warnings:
+        raise SystemExit(ExitCode.WARNINGS)

@@ -1,0 +1,305 @@
+"""See whether the data is safe: the backups, their state, what was done, the interface."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backupkit.cli import session
+from backupkit.cli.console import listening, say, say_notice
+from backupkit.cli.options import Json, Name, Quiet, RemoteName, Wide
+from backupkit.cli.output import put_lines
+from backupkit.cli.program import CommandGroup
+from backupkit.cli.session import open_to_read
+from backupkit.model.errors import Damaged, ExitCode, Refused
+
+if TYPE_CHECKING:
+    from backupkit.config.settings import Settings
+    from backupkit.model.backup import Backup
+    from backupkit.verify.verify import Verified
+
+commands = CommandGroup("Check")
+
+
+@commands.command("list", examples=["list", "list --remote offsite"])
+def list_backups(remote: RemoteName = None, wide: Wide = False, json: Json = False) -> None:
+    """List the backups, newest first: here, or on a remote."""
+    from backupkit.cli import json_, render, tables
+    from backupkit.repository import sizes, store
+
+    if remote is not None:
+        return _list_remote(remote, wide, json)
+    settings = open_to_read()
+    found = sizes.with_unique_bytes(settings, store.all_backups(settings))
+    if json:
+        json_.put([json_.backup(one) for one in found])
+    else:
+        put_lines(render.listing(settings, found, tables.terminal(wide)))
+
+
+@commands.command("show", examples=["show latest"])
+def show(name: Name, json: Json = False) -> None:
+    """Show one backup in full."""
+    from backupkit.cli import json_, render
+    from backupkit.repository import sizes, store
+
+    settings = open_to_read()
+    with listening() as emit:
+        found = sizes.unique_bytes_of(settings, store.find(settings, name, emit))
+    if json:
+        json_.put(json_.backup(found))
+    else:
+        put_lines(render.details(settings, found))
+
+
+@commands.command("verify", examples=["verify latest --test-restore", "verify --all"])
+def verify(
+    name: Annotated[
+        str | None, typer.Argument(help="The backup's name, or 'latest', or the path of a database file.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Verify all backups.")] = False,
+    newest: Annotated[
+        bool, typer.Option("--latest", help="Take the newest, whatever its state, as without a name.")
+    ] = False,
+    at_random: Annotated[
+        bool, typer.Option("--random", help="Take one whose last test restore is long ago, or that never had one.")
+    ] = False,
+    test_restore: Annotated[
+        bool, typer.Option("--test-restore", help="Also restore it into a scratch folder, and compare.")
+    ] = False,
+    accept: Annotated[bool, typer.Option("--accept", help="Accept what is unusual in it, if it is good.")] = False,
+    remote: RemoteName = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Compare every byte of a backup, or perform a test restore."""
+    from backupkit.verify.verify import verify_backups
+
+    if (name is not None) + every + newest + at_random > 1:
+        raise Refused("Which backup is meant?", hint="Give a name, or one of --all, --latest and --random.")
+    if remote is not None:
+        if every or at_random or accept or (name is not None and not test_restore):
+            raise Refused("With --remote goes --test-restore, and NAME with that.", hint="Leave out the rest.")
+        return _verify_remote(remote, name, test_restore, json)
+    settings = open_to_read()
+    if name is not None and os.path.isfile(name) and not (settings.dir / name).is_dir():
+        return _verify_file(settings, Path(name), test_restore or accept, json)
+    backups = _to_verify(settings, name, every, at_random)
+    with listening() as emit:
+        done = verify_backups(settings, backups, test_restore, emit)
+    _show_verified(settings, done, every, accept, json)
+
+
+@commands.command("status", examples=["status"])
+def status(
+    prometheus: Annotated[
+        str | None,
+        typer.Option("--prometheus", metavar="FILE", help="Write metrics for Prometheus into this file. - is stdout."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say whether the data is safe. Exit code 0: fine, 1: warning, 2: critical."""
+    from backupkit.cli import json_, render
+    from backupkit.monitoring import prometheus as metrics
+    from backupkit.monitoring.status import LEVELS
+    from backupkit.monitoring.status import status as assess
+
+    if json and prometheus == "-":
+        raise Refused("With - the metrics themselves go to stdout.", hint="Leave out --json, or name a file.")
+    settings = open_to_read()
+    found = assess(settings)
+    content = metrics.text(found, settings.app_id) if prometheus else ""
+    if prometheus and prometheus != "-":
+        metrics.write(Path(prometheus).expanduser().absolute(), content)
+    if prometheus == "-":
+        print(content, end="")
+    elif json:
+        json_.put(json_.status(found))
+    else:
+        put_lines(render.status(settings, found))
+    raise SystemExit(LEVELS.index(found.level))
+
+
+@commands.command("history", examples=["history --since 7d --failures"])
+def history(
+    failures: Annotated[bool, typer.Option("--failures", help="Show only what failed or was interrupted.")] = False,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Show what began since then: 90m, 36h, 7d or 2w ago, or a date.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most this many, the newest.")] = 30,
+    wide: Wide = False,
+    json: Json = False,
+) -> None:
+    """Show what was done, newest first: when, by whom, with what result, how long it took."""
+    from backupkit.cli import json_, render, tables
+    from backupkit.model import documents
+    from backupkit.model.clock import utc_now
+    from backupkit.model.durations import moment
+    from backupkit.repository import history as kept
+
+    settings = open_to_read()
+    earliest = moment(since, utc_now(), settings.zone) if since else None
+    told = kept.read(settings.dir)
+    if told.trouble:
+        say(f"Warning: {told.trouble}")
+    found = [one for one in told.operations if one.has_failed or not failures]
+    found = [one for one in found if earliest is None or one.started_at >= earliest]
+    if json:
+        json_.put([documents.operation(one) for one in found[:limit]])
+    else:
+        put_lines(render.history(settings, found[:limit], len(found[limit:]), tables.terminal(wide)))
+
+
+@commands.command("report", examples=["report --output report.html"])
+def report(
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A bare name goes to the backups folder. - is stdout."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write one HTML page about the backups, to mail or to serve."""
+    from backupkit.cli import json_
+    from backupkit.monitoring.report_facts import DEFAULT_FILE, report_path, write_report
+    from backupkit.monitoring.report_facts import report as gather
+    from backupkit.web.report.page import page
+
+    if json and output is not None:
+        raise Refused("With --json what the page says goes to stdout.", hint="Leave out --output.")
+    settings = open_to_read()
+    if json:
+        return json_.put(json_.report(gather(settings)))
+    if output is None:
+        output = DEFAULT_FILE if sys.stdout.isatty() else "-"  # nobody reads HTML at a terminal
+    path = report_path(settings, output) if output != "-" else None
+    content = page(settings, gather(settings))
+    if path is None:
+        return print(content, end="")
+    write_report(path, content)
+    put_lines([f"The report is {path}."])
+
+
+@commands.command("ui", examples=["ui", "ui --web"])
+def ui(
+    web: Annotated[bool, typer.Option("--web", help="Serve the interface to a browser.")] = False,
+    host: Annotated[
+        str | None, typer.Option("--host", help="The address to serve it at. Left out: 127.0.0.1, this machine alone.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="The port to serve it at. Left out: 8765; 0: any that is free."),
+    ] = None,
+) -> None:
+    """Open the terminal interface: see that the data is safe, make backups, restore."""
+    from backupkit.config.extras import from_extra
+
+    if web:
+        return _serve_ui(host or "127.0.0.1", port)
+    if host is not None or port is not None:
+        raise Refused("--host and --port say where a browser finds it.", hint="Add --web.")
+    with from_extra("ui", "The terminal interface"):
+        from backupkit.ui.window import BackupApp
+    _require_terminal()
+    BackupApp(open_to_read()).run()
+
+
+def _list_remote(remote: str, wide: bool, json: bool) -> None:
+    from backupkit.cli import json_, render, tables
+    from backupkit.remotes.base import remote_document
+    from backupkit.remotes.pull import list_remote
+    from backupkit.repository import store
+
+    settings = open_to_read()
+    with listening() as emit:
+        found = list_remote(settings, remote, emit)
+    if json:
+        return json_.put(list(map(remote_document, found)))
+    put_lines(render.remote_listing(settings, remote, found, store.taken_names(settings), tables.terminal(wide)))
+
+
+def _verify_remote(remote: str, name: str | None, test_restore: bool, json: bool) -> None:
+    from backupkit.cli import json_
+    from backupkit.remotes.pull import prove_remote, verify_remote
+    from backupkit.repository import store
+
+    settings = open_to_read()
+    with listening() as emit:
+        if test_restore:
+            done = prove_remote(settings, name or store.LATEST, remote, emit)
+        else:
+            verify_remote(settings, remote, emit)
+    if test_restore:
+        return _show_verified(settings, done, False, False, json)
+    json_.put(json_.remote_verified(remote)) if json else put_lines([f"{remote}: sound, as far as it can check."])
+
+
+def _to_verify(settings: Settings, name: str | None, every: bool, at_random: bool) -> list[Backup]:
+    from backupkit.repository import store
+    from backupkit.verify.verify import backup_at, pick
+
+    if every:
+        return store.all_backups(settings)
+    if at_random:
+        return [pick(settings)]
+    if name is not None and os.sep in name and store.is_backup(Path(name).absolute()):
+        return [backup_at(settings, Path(name))]
+    if name is None:
+        return [store.newest(settings)]
+    with listening() as emit:
+        return [store.find(settings, name, emit)]
+
+
+def _verify_file(settings: Settings, path: Path, too_much: bool, json: bool) -> None:
+    from backupkit.cli import json_, render
+    from backupkit.verify.verify import verify_file
+
+    if too_much:
+        raise Refused(f"{path} is a database file, not a backup.", hint="It can be checked: leave out that option.")
+    with listening() as emit:
+        found = verify_file(settings, path.absolute(), emit)
+    json_.put(json_.verified_file(found)) if json else put_lines(render.verified_file(found))
+    if found.flaws:
+        raise Damaged(f"{path} is damaged: {found.flaws[0].text}.", hint="Try a backup: `list`.")
+
+
+def _show_verified(settings: Settings, done: list[Verified], every: bool, accept: bool, json: bool) -> None:
+    from backupkit.cli import json_, render
+    from backupkit.retention.prune import accept as accept_backup
+    from backupkit.verify.verify import refuse_bad
+
+    if json:
+        found = [json_.verified(one) for one in done]
+        json_.put(found if every else found[0])
+    else:
+        put_lines(render.verified(settings, done))
+    refuse_bad(settings, done)
+    for one in done if accept else ():
+        accept_backup(settings, one.backup.name)
+        say_notice(f"{one.backup.name} is accepted: what is unusual in it is meant to be so.")
+    if any(one.warnings for one in done):
+        raise SystemExit(ExitCode.WARNINGS)
+
+
+def _serve_ui(host: str, port: int | None) -> None:
+    from backupkit.config.extras import from_extra
+
+    with from_extra("ui", "The interface in a browser"):
+        from backupkit.ui import web
+    settings = open_to_read()
+    title, outside = f"Backups of {settings.app_id}", os.environ.get("BACKUP_HOST_ADDRESS", "")
+    web.serve(str(session.script), host, web.DEFAULT_PORT if port is None else port, outside, title, _say_address)
+
+
+def _say_address(address: str) -> None:
+    say("Open this address in a browser; it lets one in, once. Ctrl-C ends it.")
+    print(address, flush=True)
+
+
+def _require_terminal() -> None:
+    """Refused where an interface could not be drawn."""
+    if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Refused("The terminal interface needs a terminal.", hint="`status` and `list` do without.")

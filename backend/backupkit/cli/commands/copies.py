@@ -1,0 +1,191 @@
+"""Copies off the machine: remotes, one backup as one file, the sheet for a new machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backupkit.cli.console import ask, ask_secret, at_terminal, listening
+from backupkit.cli.options import Json, Name, OldForce, Quiet, RemoteName, Trust, Yes
+from backupkit.cli.output import put_lines, put_result
+from backupkit.cli.program import CommandGroup
+from backupkit.cli.session import open_to_read, open_to_write
+from backupkit.model.errors import Declined, ExitCode, Refused
+from backupkit.model.events import collecting
+
+if TYPE_CHECKING:
+    from backupkit.config.settings import Settings
+
+commands = CommandGroup("Copies elsewhere")
+
+
+@commands.command("push", examples=["push", "push latest --remote offsite"])
+def push(
+    name: Annotated[
+        str | None, typer.Argument(help="The backup's name, or 'latest'. Left out: all that are missing there.")
+    ] = None,
+    remote: RemoteName = None,
+    yes: Yes = False,
+    force: OldForce = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Copy backups to the remotes. What is there already stays as it is."""
+    from backupkit.cli import json_, render
+    from backupkit.remotes.push import push_backups, refuse_failed
+
+    settings = open_to_write(work="push")
+    if not yes and not force:
+        _require_agreement_to_git(settings, remote)
+    with listening() as emit:
+        done = push_backups(settings, name, remote, emit)
+    put_result(render.pushed(done), [json_.pushed(one) for one in done], json)
+    refuse_failed(done)
+
+
+@commands.command("pull", examples=["pull latest --remote offsite"])
+def pull(name: Name, remote: RemoteName = None, trust: Trust = False, quiet: Quiet = False, json: Json = False) -> None:
+    """Fetch a backup from a remote, and compare every byte."""
+    from backupkit.cli import json_, render
+    from backupkit.remotes.pull import pull_backup, the_remote
+
+    settings = open_to_write(work="pull")
+    with listening() as emit:
+        done = pull_backup(settings, name, the_remote(settings, remote), emit, trust=trust)
+    put_result(render.pulled(settings.reach, done), json_.backup(done.backup), json)
+
+
+@commands.command("remotes", examples=["remotes", "remotes --init offsite"])
+def remotes(
+    init: Annotated[
+        str | None, typer.Option("--init", metavar="REMOTE", help="Make this remote ready for the first push.")
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Ask every remote: can it be used, what is missing there, and is it 3-2-1?"""
+    from backupkit.cli import json_, render
+    from backupkit.remotes.registry import look_at_remotes, prepare_remote, refuse_unreachable, refuse_without
+
+    settings = open_to_read()
+    with listening() as emit:
+        if init is not None:
+            prepare_remote(settings, init, emit)
+        refuse_without(settings)
+        found = look_at_remotes(settings, emit)
+    json_.put(json_.copies(found)) if json else put_lines(render.copies(settings, found))
+    if init is not None:
+        return
+    refuse_unreachable(found)
+    if any(one.behind for one in found.remotes):
+        raise SystemExit(ExitCode.WARNINGS)
+
+
+@commands.command("export", examples=["export latest today.tar.zst"])
+def export_one(
+    name: Name,
+    file: Annotated[str, typer.Argument(help="A bare name goes to the backups folder. - is stdout.")],
+    recipient: Annotated[
+        list[str] | None,
+        typer.Option("--recipient", "-r", help="Encrypt to this public key, age1…; may be given several times."),
+    ] = None,
+    recipients_file: Annotated[
+        list[Path] | None, typer.Option("--recipients-file", help="Encrypt to the public keys in this file.")
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write one backup as one file: .tar.zst, .tar.gz or .tar; with .age at the end it is encrypted."""
+    from backupkit.archive import export
+    from backupkit.cli import json_, render
+
+    settings = open_to_write()
+    if file == "-" and json:
+        raise Refused("With - the archive itself goes to stdout.", hint="Leave out --json, or name a file.")
+    told = os.environ.get("BACKUP_HOST_FILE", "") if file == "-" else file
+    closing = export.closing_for(
+        settings, told, recipient or (), recipients_file or (), lambda: ask_secret("Passphrase for the export", True)
+    )
+    warnings: list[str] = []
+    with listening() as emit:
+        if file == "-":
+            form = told or (".tar.zst.age" if closing else ".tar.zst")
+            export.export_to(settings, name, sys.stdout.buffer, form, closing, collecting(emit, warnings))
+        else:
+            target = export.export_path(settings, file)
+            done = export.export_backup(settings, name, target, closing, collecting(emit, warnings))
+    if file != "-":
+        json_.put(json_.exported(done)) if json else put_lines(render.exported(done))
+    if warnings:
+        raise SystemExit(ExitCode.WARNINGS)
+
+
+@commands.command("import", examples=["import today.tar.zst --name from_export"])
+def import_one(
+    file: Annotated[str, typer.Argument(help="A bare name is a file of the backups folder. - is stdin.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="The name of the backup here. Left out: the archive's.")
+    ] = None,
+    identity: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--identity",
+            "-i",
+            help="The file with the secret key, as age-keygen writes it; may be given several times.",
+        ),
+    ] = None,
+    trust: Trust = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Read a backup from such a file, or from one that tar made."""
+    from backupkit.archive import export
+    from backupkit.cli import json_, render
+
+    settings = open_to_write()
+    keys = export.keys_for(settings, identity or (), lambda: ask_secret("Passphrase of the archive"))
+    source = sys.stdin.buffer if file == "-" else export.export_path(settings, file)
+    with listening() as emit:
+        done = export.import_backup(settings, source, keys, name, trust, emit)
+    json_.put(json_.imported(done)) if json else put_lines(render.imported(settings.reach, done))
+    if done.warnings:
+        raise SystemExit(ExitCode.WARNINGS)
+
+
+@commands.command("recovery-kit", examples=["recovery-kit recovery.md"])
+def recovery_kit(
+    file: Annotated[
+        str | None, typer.Argument(help="A new file. A bare name goes to the backups folder. Left out, or -: stdout.")
+    ] = None,
+) -> None:
+    """Write a sheet to print: how to start again on a new machine. It holds no secret."""
+    from backupkit.cli.host import git_facts, host
+    from backupkit.model.names import printable
+    from backupkit.monitoring.recovery_kit import copies_of, sheet_path, write_sheet
+    from backupkit.monitoring.recovery_kit import recovery_kit as gather
+    from backupkit.web.recovery_sheet import sheet
+
+    settings = open_to_read()
+    path = sheet_path(settings, file) if file and file != "-" else None
+    lines = sheet(gather(settings, copies_of(settings)), host(os.environ), git_facts(os.environ))
+    if path is None:
+        print("\n".join(map(printable, lines)))  # the document, as it is in a file
+        return
+    write_sheet(path, "".join(f"{line}\n" for line in lines))
+    put_lines([f"The sheet is {path}. Keep a copy of it away from this machine."])
+
+
+def _require_agreement_to_git(settings: Settings, remote: str | None) -> None:
+    """Ask before data go to a branch of git, which many may be able to read."""
+    tables = {name: table for name, table in settings.remotes.items() if remote in (None, name) and table.type == "git"}
+    if tables and not at_terminal():
+        raise Refused(
+            "A push to git asks first, and there is no terminal to ask at; nothing was pushed.",
+            hint="--yes goes ahead. `run` and BACKUP_PUSH_AFTER_BACKUP need no answer.",
+        )
+    if not all(ask(f"Push to {name}, {table.place}?") for name, table in tables.items()):
+        raise Declined("Nothing was pushed.")

@@ -1,0 +1,185 @@
+"""Put data back: from a backup, from SQL text; take the last restore back; bring the schema to this code."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from backupkit.cli.console import at_terminal, listening, say, say_notice
+from backupkit.cli.options import DryRun, Json, Name, Quiet, Yes
+from backupkit.cli.output import put_lines, put_result
+from backupkit.cli.program import CommandGroup
+from backupkit.cli.questions import require_person, require_yes
+from backupkit.cli.session import finish_interrupted, load, open_to_read, open_to_write
+from backupkit.model.errors import ExitCode
+from backupkit.model.names import shown
+from backupkit.monitoring.notify import run_report
+
+if TYPE_CHECKING:
+    from backupkit.config.settings import Settings
+    from backupkit.restore.restore import Restored, RestorePlan
+
+commands = CommandGroup("Restore")
+
+Force = Annotated[
+    bool, typer.Option("--force", "-f", help="Restore without a question, even where it would be refused.")
+]
+ExpectLoss = Annotated[
+    list[str] | None, typer.Option("--expect-loss", help="A table of which the migrations may lose data; repeatable.")
+]
+Stop = Annotated[
+    bool, typer.Option("--stop", help="Stop the service first, and start it again afterwards (backup.sh does it).")
+]
+
+
+@commands.command("restore", examples=["restore latest --dry-run", "restore pre_migration"])
+def restore(
+    name: Name,
+    yes: Yes = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    only: Annotated[
+        Literal["database", "uploads"] | None,
+        typer.Option("--only", metavar="database|uploads", help="Restore one half only."),
+    ] = None,
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="Run this code's migrations on the copy before it goes live.")
+    ] = False,
+    expect_loss: ExpectLoss = None,
+    stop: Stop = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Restore a backup: database and uploads, all or nothing."""
+    from backupkit.restore.restore import plan_restore
+
+    settings = open_to_read() if dry_run else open_to_write(work="restore")
+    _explain_stop(settings, stop)
+    with listening() as emit:
+        plan = plan_restore(settings, name, only, force, migrate, emit, expect_loss or ())
+    _carry_out(settings, plan, yes or force, dry_run, json)
+
+
+@commands.command("undo", examples=["undo --dry-run", "undo"])
+def undo(
+    yes: Yes = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    stop: Stop = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Undo the last restore or migration."""
+    from backupkit.restore.undo import plan_undo
+
+    settings = open_to_read() if dry_run else open_to_write(work="undo")
+    _explain_stop(settings, stop)
+    with listening() as emit:
+        plan = plan_undo(settings, force, emit)
+    _carry_out(settings, plan, yes or force, dry_run, json)
+
+
+@commands.command("restore-dump", examples=["restore-dump today.sql.gz --dry-run", "restore-dump today.sql.gz"])
+def restore_dump(
+    file: Annotated[str, typer.Argument(help="A bare name is a file of the backups folder. - is stdin.")],
+    yes: Yes = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    stop: Stop = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Make the database from SQL text and put it in place, as a restore does."""
+    from backupkit.backup.sql_dump import dump_path, plan_dump
+    from backupkit.backup.sql_dump import restore_dump as load
+
+    settings = open_to_read() if dry_run else open_to_write(work="restore-dump")
+    if file == "-":
+        require_person(yes or force or dry_run)  # the question would be answered by the dump
+    _explain_stop(settings, stop)
+    source = sys.stdin.buffer if file == "-" else dump_path(settings, file)
+    if dry_run:
+        with listening() as emit:
+            plan = plan_dump(settings, source, force, emit)
+        return _show_plan(plan, json)
+    with listening() as emit:
+        done = load(settings, source, lambda plan: _require_agreement(plan, yes or force), force, emit)
+    _show_restored(settings, done, json)
+
+
+@commands.command("migrate", examples=["migrate"])
+def migrate(
+    revision: Annotated[str, typer.Argument(help="The revision to upgrade to. Left out: head.")] = "head",
+    expect_loss: ExpectLoss = None,
+    stop: Stop = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Upgrade the schema: backup, rehearsal on a copy, upgrade, and back to the backup if it fails."""
+    from backupkit.cli import json_, render
+    from backupkit.migrations.migrate import migrate as upgrade
+
+    settings = open_to_write(work="migrate")
+    _explain_stop(settings, stop)
+    with listening() as emit:
+        done = upgrade(settings, revision, emit, expect_loss=expect_loss or ())
+    if not done:
+        run_report.nothing_to_do()
+    lines = render.migrated(settings.reach, done) if done else [f"There is nothing to migrate to reach {revision}."]
+    put_result(lines, json_.migrated(done), json)
+
+
+@commands.command("recover", examples=["recover"])
+def recover(quiet: Quiet = False, json: Json = False) -> None:
+    """Finish an interrupted restore, or clear it away."""
+    from backupkit.cli import json_
+
+    settings = load()
+    run_report.begin(settings, "recover", watched=at_terminal())
+    found = finish_interrupted(settings)
+    if not found:
+        run_report.nothing_to_do()
+    line = f"The restore of {shown(found.source)} is finished." if found else "There was nothing to recover."
+    put_result([line], json_.recovered(found), json)
+
+
+def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: bool, json: bool) -> None:
+    from backupkit.restore.restore import restore_backup
+
+    if dry_run:
+        return _show_plan(plan, json)
+    _require_agreement(plan, answered)
+    with listening() as emit:
+        done = restore_backup(settings, plan, emit)
+    _show_restored(settings, done, json)
+
+
+def _show_plan(plan: RestorePlan, json: bool) -> None:
+    from backupkit.cli import json_, render
+
+    json_.put(json_.plan(plan)) if json else put_lines(render.plan(plan))
+
+
+def _explain_stop(settings: Settings, stop: bool) -> None:
+    if stop and not settings.reach.in_container:
+        say_notice("There is no service to stop here: --stop has no effect without Docker.")
+
+
+def _require_agreement(plan: RestorePlan, answered: bool) -> None:
+    """Show the plan, and go on only if the answer is yes."""
+    from backupkit.cli import render
+
+    require_person(answered)
+    for line in render.plan(plan):
+        say_notice(line) if answered else say(line)
+    require_yes("Go ahead?", answered)
+
+
+def _show_restored(settings: Settings, done: Restored, json: bool) -> None:
+    from backupkit.cli import json_, render
+
+    put_result(render.restored(settings.reach, done), json_.restored(done), json)
+    if done.warnings:
+        raise SystemExit(ExitCode.WARNINGS)

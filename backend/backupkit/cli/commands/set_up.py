@@ -1,0 +1,153 @@
+"""Set it up: what is wrong, the settings, a test message, a story on throw-away data."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backupkit.cli import session
+from backupkit.cli.console import listening, say
+from backupkit.cli.options import Json
+from backupkit.cli.output import put_lines
+from backupkit.cli.program import CommandGroup
+from backupkit.cli.session import load, settings_folder
+from backupkit.model.errors import ExitCode, Refused
+
+if TYPE_CHECKING:
+    from backupkit.config.editor import Changed
+
+commands = CommandGroup("Set up")
+_config = CommandGroup()
+
+
+@commands.command("doctor", examples=["doctor"])
+def doctor(
+    at_start: Annotated[
+        bool, typer.Option("--at-start", help="Look at SQLite and the file system only, as a container's start does.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Diagnose this set-up, and name the command for each problem."""
+    from backupkit.cli import json_, render
+    from backupkit.monitoring import doctor as diagnosis
+
+    settings = load()
+    with listening() as emit:
+        found = diagnosis.at_start(settings) if at_start else diagnosis.examine(settings, emit)
+    if json:
+        json_.put([json_.finding(one) for one in found])
+    else:
+        put_lines(render.findings(found))
+    if any(finding.level == "wrong" for finding in found):
+        raise SystemExit(ExitCode.FAILED)
+
+
+@_config.typer.callback(invoke_without_command=True)
+def config(ctx: typer.Context, json: Json = False) -> None:
+    """Show the settings in force, and where each comes from."""
+    from backupkit.cli import json_, render, tables
+    from backupkit.config.settings import origins
+
+    if ctx.invoked_subcommand:
+        return
+    settings = load()
+    values = {name: (getattr(settings, name), origin) for name, origin in origins(settings).items()}
+    if json:
+        return json_.put(json_.config(values), versioned=False)
+    rows = ((name, render.value(value), origin) for name, (value, origin) in values.items())
+    put_lines(tables.table(("SETTING", "VALUE", "FROM"), rows))
+
+
+@_config.command("init", examples=["config init"])
+def config_init(
+    stdout: Annotated[bool, typer.Option("--stdout", help="Print it and write no file.")] = False,
+    json: Json = False,
+) -> None:
+    """Write a backup.toml with every setting commented out."""
+    from backupkit.cli import json_
+    from backupkit.config.editor import begin_file
+    from backupkit.config.schema import template
+
+    if stdout and json:
+        raise Refused("With --stdout the file itself goes to stdout.", hint="Leave out --json.")
+    if stdout:
+        return print(template(settings_folder()), end="")
+    path = begin_file(settings_folder(), _contained())
+    json_.put(json_.settings_file(path)) if json else put_lines([f"{path} is there, with every setting commented out."])
+
+
+@_config.command("set", examples=["config set timezone Europe/Berlin", "config set keep_daily 14"])
+def config_set(
+    key: Annotated[str, typer.Argument(help="The setting: timezone or BACKUP_TIMEZONE.")],
+    value: Annotated[str, typer.Argument(help="The value. Several have spaces between them.")],
+    json: Json = False,
+) -> None:
+    """Set a value in backup.toml. The rest of the file stays as it is."""
+    from backupkit.config.editor import set_value
+
+    _show_changed(set_value(settings_folder(), _contained(), key, value), json)
+
+
+@_config.command("unset", examples=["config unset timezone"])
+def config_unset(
+    key: Annotated[str, typer.Argument(help="The setting: timezone or BACKUP_TIMEZONE.")],
+    json: Json = False,
+) -> None:
+    """Remove a value from backup.toml, so that the default applies."""
+    from backupkit.config.editor import unset_value
+
+    _show_changed(unset_value(settings_folder(), _contained(), key), json)
+
+
+@_config.command("schema", examples=["config schema"])
+def config_schema() -> None:
+    """Print a JSON schema of backup.toml, for editors."""
+    from backupkit.cli import json_
+    from backupkit.config.schema import json_schema
+
+    json_.put(json_schema(), versioned=False)
+
+
+@commands.command("notify-test", examples=["notify-test"])
+def notify_test(json: Json = False) -> None:
+    """Send a test message to every notification address."""
+    from backupkit.cli import json_, render
+    from backupkit.monitoring.notify import messages
+
+    settings = load()
+    to = messages.everyone(settings)
+    if not to:
+        raise Refused("Nobody is to be told of anything.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
+    deliveries = messages.send(settings, messages.test_message(settings), to)
+    json_.put([json_.delivery(one) for one in deliveries]) if json else put_lines(render.deliveries(deliveries))
+    if any(one.trouble for one in deliveries):
+        raise SystemExit(ExitCode.FAILED)
+
+
+@commands.command("demo", examples=["demo"])
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the throw-away data, and say where it is.")] = False,
+) -> None:
+    """Play a whole story on throw-away data: app, backup, disaster, restore, proof."""
+    from backupkit.demo.story import tell_story
+
+    tell_story(session.script, keep)
+
+
+def _contained() -> bool:
+    from backupkit.config.deployment import is_contained
+
+    return is_contained(os.environ)
+
+
+def _show_changed(done: Changed, json: bool) -> None:
+    from backupkit.cli import json_, render
+
+    json_.put(json_.setting(done)) if json else put_lines(render.changed(done))
+    if done.overridden_by:
+        say(f"{done.overridden_by} in the environment overrides this.")
+
+
+commands.add_group("config", _config, examples=["config", "config set timezone Europe/Berlin"])

@@ -1,0 +1,24 @@
+"""The options and arguments that several commands have: each is written, and explained, once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from backupkit.cli.console import be_quiet
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
+Wide = Annotated[bool, typer.Option("--wide", help="Show all columns, also where the terminal is too narrow.")]
+# The callback does it all: a command with this option need not look at its value.
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=be_quiet, help="Show no progress and no notices, only warnings.")
+]
+Name = Annotated[str, typer.Argument(help="The backup's name, or 'latest'.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer the question with yes.")]
+OldForce = Annotated[bool, typer.Option("--force", "-f", hidden=True, help="The old name of --yes.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")]
+RemoteName = Annotated[str | None, typer.Option("--remote", help="The name of a remote in the settings.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Accept setuid files, and links that leave the uploads. Your own backups only.")
+]

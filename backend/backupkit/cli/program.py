@@ -1,0 +1,80 @@
+"""The program: the groups of commands put together, with one boundary for their errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from backupkit.cli import session
+from backupkit.cli.console import be_quiet
+from backupkit.cli.errors import boundary, end_at_once_on_signals, end_on_signals, open_missing_streams
+from backupkit.cli.help import Command, Group, print_version
+from backupkit.config import deployment
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class CommandGroup:
+    """The commands below one heading of `--help`, in the order in which they are added."""
+
+    def __init__(self, heading: str | None = None) -> None:
+        self.heading = heading
+        self.typer = typer.Typer(cls=Group)
+
+    def command(self, name: str, examples: Sequence[str]) -> Callable[[_Function], _Function]:
+        """Add the decorated function as the command of that name; the examples are typed as they stand."""
+        return self.typer.command(name, cls=Command, rich_help_panel=self.heading, epilog="\n".join(examples))
+
+    def add_group(self, name: str, group: CommandGroup, examples: Sequence[str]) -> None:
+        """Add commands below a word of their own."""
+        self.typer.add_typer(group.typer, name=name, rich_help_panel=self.heading, epilog="\n".join(examples))
+
+
+class _Program(Group):
+    """The one error boundary: inside the program's own handling of interrupts, which would hide the exit code."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        with boundary(json="--json" in ctx.args):
+            be_quiet(False)  # until the command's own option says otherwise
+            end_on_signals()  # not before: until here there is nothing to tidy up
+            return super().invoke(ctx)
+
+
+def assembled(script: Path, *groups: CommandGroup) -> typer.Typer:
+    """The program of that file, with these commands; hints know them from here on."""
+    session.script = script.resolve()
+    app = typer.Typer(
+        cls=_Program,
+        name="backup-restore",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_program)
+    for group in groups:
+        app.registered_commands += group.typer.registered_commands
+        app.registered_groups += group.typer.registered_groups
+    deployment.know_commands(str(one.name) for one in app.registered_commands)
+    deployment.know_commands(str(one.name) for one in app.registered_groups)
+    return app
+
+
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Back up and restore the app: its SQLite database and its uploads."""
+
+
+def run(app: typer.Typer) -> None:
+    """Run the program once, with what was typed."""
+    open_missing_streams()
+    try:
+        app(prog_name=os.environ.get("BACKUP_HOST_COMMAND") or None)
+    finally:
+        end_at_once_on_signals()  # from here on there is nothing to tidy up

@@ -1,0 +1,88 @@
+"""What a command does first: it gives up root's rights, reads the settings, and looks for an interrupted restore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backupkit.cli.console import at_terminal, listening
+from backupkit.cli.errors import end_with_warnings
+from backupkit.model.events import Warned, collecting
+from backupkit.monitoring.notify import run_report
+
+if TYPE_CHECKING:
+    from backupkit.config.settings import Settings
+    from backupkit.restore.journal import Journal
+
+script = Path(__file__).resolve().parents[2] / "backup_restore.py"
+"""The program itself: what runs it anew starts this file."""
+
+
+def open_to_read() -> Settings:
+    """The settings of a command that only reads: it says that a restore is unfinished, and leaves it so."""
+    from backupkit.restore.recovery import unfinished
+
+    settings = load()
+    if what := unfinished(settings):
+        with listening() as emit:
+            emit(Warned(f"{what} To finish it: {settings.reach.tool('recover')}"))
+    return settings
+
+
+def open_to_write(work: str = "") -> Settings:
+    """The settings, after an interrupted restore was finished; `work` names a command whose end is to be reported."""
+    settings = load()
+    if work:
+        run_report.begin(settings, work, watched=at_terminal() and work != "run")
+    finish_interrupted(settings)
+    return settings
+
+
+def finish_interrupted(settings: Settings) -> Journal | None:
+    """The restore that was finished; what it warned of makes the command end with 3, whatever comes after."""
+    from backupkit.restore.recovery import recover
+
+    warnings: list[str] = []
+    with listening() as emit:
+        found = recover(settings, collecting(emit, warnings))
+    if warnings:
+        end_with_warnings()
+    return found
+
+
+def load() -> Settings:
+    """The settings, read as the owner of the data; the log is open, and hides their secrets."""
+    return _load(None)
+
+
+def load_again(before: Settings) -> Settings:
+    """The settings as they are now; the log stays open where it is the same."""
+    return _load(before)
+
+
+def _load(before: Settings | None) -> Settings:
+    from backupkit.cli.rights import work_as_owner
+    from backupkit.config.settings import load_settings
+    from backupkit.monitoring import log
+
+    work_as_owner(_app_dir())
+    settings = load_settings(_app_dir())
+    log.hide((*(before.secrets if before else ()), *settings.secrets))
+    if settings.log_file and settings.log_file != (before and before.log_file):
+        log.open_log(settings.log_file, settings.log_format)
+    return settings
+
+
+def settings_folder() -> Path:
+    """Where `backup.toml` is, for commands that mend settings which cannot be loaded."""
+    from backupkit.cli.rights import edit_as_owner
+    from backupkit.config.settings import app_folder
+
+    edit_as_owner(_app_dir())
+    return app_folder(_app_dir())
+
+
+def _app_dir() -> Path:
+    """The folder of the script, where it was copied into an app; the current one where it was installed."""
+    here = script.parent
+    return Path.cwd() if here.name in ("site-packages", "dist-packages") else here
