@@ -206,14 +206,16 @@ def test_state_that_cannot_be_entered_keeps_no_app_from_starting(app: SmallApp) 
 
 
 @root_only
-def test_the_doctor_warns_where_root_works_in_a_backups_folder_of_another_user(app: SmallApp) -> None:
+def test_the_doctor_warns_where_root_cannot_work_with_the_rights_of_the_owner_of_the_backups(app: SmallApp) -> None:
     def told() -> list[str]:
-        return [one.text for one in examine(app.settings) if "lead it astray" in one.text]
+        return [one.text for one in examine(app.settings) if "lead root astray" in one.text]
 
     assert told() == []
     give(USER, app.backups)
+    assert told() == []
+    app.backups.chmod(0o500)
     (text,) = told()
-    assert f"{app.backups} belongs to user {USER}" in text
+    assert f"user {USER} can replace {app.backups}" in text
 
 
 @root_only

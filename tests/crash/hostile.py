@@ -28,7 +28,7 @@ os.setgroups([]); os.setgid(user); os.setuid(user)
 chance = random.Random(seed)
 names, weights = list(places), [weight for _, weight in places.values()]
 def swap(place, to, wait):
-    path = f"{app}/{place}"
+    path = chance.choice(glob.glob(f"{app}/{place}") or [f"{app}/{place}"])
     with contextlib.suppress(OSError):
         os.rename(path, path + ".away")
         os.symlink(os.path.join(secret, to), path)

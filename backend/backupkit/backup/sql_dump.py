@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Warned, silence
 from backupkit.model.names import STAMP
-from backupkit.repository import lock, store
+from backupkit.repository import store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.restore.restore import Restored, RestorePlan, plan_source, restore_source
@@ -81,7 +80,8 @@ def restore_dump(
     name = _name_of(file)
     with locked_operation(settings, f"restore-dump of {name}", emit, clock, [name]) as work:
         recover_under_lock(settings, work.emit)
-        with _loaded(settings, file, name, work.emit, store.draft_of(settings, "dump")) as source:
+        with store.work_folder(settings, "dump", "restore-dump") as folder:
+            source = _loaded(settings, file, name, work.emit, folder)
             plan = plan_source(settings, source, force, work.emit)
             agree(plan)
             return restore_source(settings, plan, work.emit, clock)
@@ -93,15 +93,9 @@ def plan_dump(
     """What `restore_dump` would change: the database that the text makes is looked at, and removed again."""
     _refuse_missing(settings, file)
     store.require(settings.dir)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}dump-", dir=settings.dir))
-    try:
-        with (
-            lock.held(scratch, "restore-dump --dry-run", 0),  # as long as it is held, nobody clears the folder
-            _loaded(settings, file, _name_of(file), emit, scratch / "loaded") as source,
-        ):
-            return plan_source(settings, source, force, emit)
-    finally:
-        disk.remove_tree(scratch)
+    with store.work_folder(settings, "dump", "restore-dump --dry-run") as folder:
+        source = _loaded(settings, file, _name_of(file), emit, folder)
+        return plan_source(settings, source, force, emit)
 
 
 def _name_of(file: Path | BinaryIO) -> str:
@@ -119,17 +113,12 @@ def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:
         raise Refused(f"{file} is not a file.", hint="To restore a backup: `restore NAME`")
 
 
-@contextlib.contextmanager
-def _loaded(settings: Settings, file: Path | BinaryIO, name: str, emit: EventListener, draft: Path) -> Iterator[Source]:
-    """The dump as a database in a draft folder that is gone afterwards."""
-    try:
-        draft.mkdir(mode=0o700)
-        target = draft / settings.database.name
-        with _text(file) as text:
-            sql.load_dump(text, target, emit)
-        yield _source(settings, target, name)
-    finally:
-        disk.remove_tree(draft)
+def _loaded(settings: Settings, file: Path | BinaryIO, name: str, emit: EventListener, folder: Path) -> Source:
+    """The dump as a database in that folder."""
+    target = folder / settings.database.name
+    with _text(file) as text:
+        sql.load_dump(text, target, emit)
+    return _source(settings, target, name)
 
 
 @contextlib.contextmanager

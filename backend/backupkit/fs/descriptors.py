@@ -45,6 +45,17 @@ def open_folder(name: str, within: int) -> int:
 
 
 @contextlib.contextmanager
+def made_folder(name: str, within: int) -> Iterator[int]:
+    """A new folder of ours alone in an open folder, open for the block."""
+    os.mkdir(name, 0o700, dir_fd=within)
+    handle = open_folder(name, within)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
 def naming(folder: Path) -> Iterator[None]:
     """An error of the system that is raised in the block names the whole path: it knew only the name in the folder."""
     try:

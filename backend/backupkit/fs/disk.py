@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from backupkit.fs import file_rights, tree
 from backupkit.fs import mounts as mount_table
-from backupkit.fs import tree
 from backupkit.fs.descriptors import FOLDER
 from backupkit.fs.descriptors import remove_tree as remove_tree
 
@@ -165,7 +165,7 @@ def write_file(
     draft = path.with_name(f"{DRAFT_PREFIX}{path.name}-{os.urandom(4).hex()}")
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
-            if not is_ours and os.geteuid() == 0:
+            if not is_ours and file_rights.may_give():
                 owner = like or os.stat(path.parent)
                 os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             if like:
@@ -209,7 +209,7 @@ def open_or_make(path: Path, flags: int, mode: int) -> tuple[int, bool]:
 def make_file(path: Path, flags: int = os.O_RDWR, mode: int = 0o600) -> int:
     """A new file, open for writing, which belongs to the owner of its folder; `FileExistsError` for any other."""
     handle = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    if os.geteuid() == 0:
+    if file_rights.may_give():
         owner = os.stat(path.parent)
         os.fchown(handle, owner.st_uid, owner.st_gid)
     return handle
@@ -436,7 +436,7 @@ def owner_of(path: Path) -> tuple[int, int]:
 
 def give(path: Path, owner: tuple[int, int]) -> None:
     """The path belongs to the owner where we may say so (root may); a symlink itself, not its target."""
-    if os.geteuid() == 0:
+    if file_rights.may_give():
         os.chown(path, *owner, follow_symlinks=False)
 
 

@@ -136,12 +136,8 @@ def _rehearse(
 @contextlib.contextmanager
 def _scratch_copy(settings: Settings) -> Iterator[Path]:
     """Where a copy of the database may be made; gone when the block ends."""
-    draft = store.draft_of(settings, "rehearsal")
-    try:
-        draft.mkdir(mode=0o700)
-        yield draft / settings.database.name
-    finally:
-        disk.remove_tree(draft)
+    with store.work_folder(settings, "rehearsal", "migrate") as folder:
+        yield folder / settings.database.name
 
 
 def _migrated(

@@ -16,7 +16,7 @@ from typing import Literal
 
 from backupkit.backup.create import refuse_overlap
 from backupkit.config.settings import Settings, unknown_variables
-from backupkit.fs import attributes, disk, mounts, space, tree
+from backupkit.fs import attributes, disk, file_rights, mounts, process, space, tree
 from backupkit.migrations import schema, version_table
 from backupkit.model.backup import Metadata
 from backupkit.model.clock import Clock, utc_now
@@ -182,10 +182,13 @@ def _strangers(settings: Settings) -> Iterator[Finding]:
 
 
 def _roots_work_elsewhere(backups: Path) -> Iterator[Finding]:
-    """Whoever owns the folder can put a link where root is writing a backup."""
-    if owner := backups.stat().st_uid:
-        text = f"The data are root's, so root works, and {backups} belongs to user {owner}, who can lead it astray."
-        yield Finding("warning", text, f"chown -R 0:0 {backups}")
+    """Whoever owns the folder can put a link where root is writing a backup, unless it is written with his rights."""
+    with file_rights.of_owner(backups):
+        is_safe = file_rights.are_lent()
+    owner = process.owner_of_place(backups)[0]
+    if owner and not is_safe:
+        text = f"The data are root's, so root works, and user {owner} can replace {backups} and lead root astray."
+        yield Finding("warning", text, f"chown -R 0:0 {backups}, and keep it in a folder of root's")
 
 
 def _is_anothers(path: Path, us: int) -> bool:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, tree
+from backupkit.fs import disk, file_rights, scratch, tree
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup
 from backupkit.model.events import EventListener, Notice, silence
@@ -214,8 +215,9 @@ def draft_folder(settings: Settings, name: str, replaces: bool = False) -> Itera
     """
     draft = draft_of(settings, name)
     try:
-        draft.mkdir(mode=0o700)
-        disk.give(draft, disk.owner_of(settings.dir))
+        with file_rights.of_owner(settings.dir):
+            draft.mkdir(mode=0o700)
+            disk.give(draft, disk.owner_of(settings.dir))
         yield draft
         if replaces:
             disk.sync_tree(draft)  # before the other one loses its name
@@ -224,6 +226,26 @@ def draft_folder(settings: Settings, name: str, replaces: bool = False) -> Itera
     except BaseException:
         disk.remove_tree(draft)
         raise
+
+
+@contextlib.contextmanager
+def work_folder(settings: Settings, name: str, command: str) -> Iterator[Path]:
+    """A new empty folder for data that are no backup, gone when the block ends: a draft in the backups folder.
+
+    Several may have one; while its lock is held, with that command in it, nobody clears it away. Where the backups
+    folder is another user's, who could lead root astray in it, the folder is among the temporary files.
+    """
+    if file_rights.is_anothers(settings.dir):
+        with scratch.folder() as folder:
+            yield folder
+        return
+    folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}{name}-", dir=settings.dir))
+    try:
+        with lock.held(folder, command, 0):
+            disk.give(folder, disk.owner_of(settings.dir))
+            yield folder
+    finally:
+        disk.remove_tree(folder)
 
 
 def has_drafts(settings: Settings) -> bool:

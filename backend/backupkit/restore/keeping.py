@@ -15,7 +15,6 @@ from typing import Literal
 
 from backupkit.backup.make import make_backup
 from backupkit.config.settings import Settings
-from backupkit.fs import disk
 from backupkit.model.backup import BackupRequest
 from backupkit.model.clock import Clock
 from backupkit.model.errors import SourceBroken
@@ -62,13 +61,8 @@ def standing(settings: Settings, found: Journal) -> Standing:
 @contextlib.contextmanager
 def _taken(settings: Settings) -> Iterator[list[Path]]:
     """The live database as one file, or as its raw files where it is broken; none where there are none."""
-    folder = store.draft_of(settings, "compared")
-    disk.remove_tree(folder)
-    folder.mkdir(mode=0o700)
-    try:
+    with store.work_folder(settings, "compared", "restore") as folder:
         yield _take(settings, folder)
-    finally:
-        disk.remove_tree(folder)
 
 
 def _take(settings: Settings, folder: Path) -> list[Path]:

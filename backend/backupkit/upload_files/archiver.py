@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
-from backupkit.fs import attributes, disk, tree
+from backupkit.fs import attributes, descriptors, disk, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import UploadsFacts
 from backupkit.model.events import EventListener, Progress, Warned, silence
@@ -69,11 +69,12 @@ def copy(
     live facts and the SHA-256 of every file. What is no upload is skipped. What cannot be copied is warned of, and
     counted nowhere. A file that was listed, and went away before it could be copied, is warned of.
     """
-    target.mkdir(mode=0o700)
     with (
         closing(tree.OpenFolder(live)) as source,
-        closing(tree.OpenFolder(target)) as copied,
-        closing(tree.Parents(target)) as drafted,
+        descriptors.opened(target.parent, descriptors.FOLDER) as within,
+        descriptors.made_folder(target.name, within) as made,
+        closing(tree.OpenFolder(target, made)) as copied,
+        closing(tree.Parents(target, made)) as drafted,
         closing(_EarlierFolder(earlier.uploads if earlier else None)) as before,
     ):
         copying = _Copying(os.path.realpath(live), record, emit, earlier, skip, drafted)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from backupkit.model.backup import METADATA_FILE, Backup, SchemaVerdict
 from backupkit.model.clock import Clock
 from backupkit.model.errors import Refused
 from backupkit.model.events import Event, EventListener, Notice, Step, Warned
-from backupkit.repository import lock, store
+from backupkit.repository import store
 from backupkit.restore import staging
 from backupkit.restore.restore import Restored, plan_source, restore_backup
 from backupkit.restore.staging import Source
@@ -60,16 +59,11 @@ def _migrate(settings: Settings, scratch: Settings, verdict: SchemaVerdict, emit
 def _scratch(settings: Settings, backup: Backup) -> Iterator[Settings]:
     """The settings of an app in a new folder that nothing lives in; gone when the block ends."""
     store.require(settings.dir)
-    folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}test-restore-", dir=settings.dir))
-    try:
-        with lock.held(folder, f"test restore of {backup.name}", 0):
-            scratch = _settings_in(folder, settings, backup)
-            refuse_live(scratch, settings)
-            disk.give(folder, disk.owner_of(settings.dir))
-            disk.make_folder(scratch.dir)
-            yield scratch
-    finally:
-        disk.remove_tree(folder)
+    with store.work_folder(settings, "test-restore", f"test restore of {backup.name}") as folder:
+        scratch = _settings_in(folder, settings, backup)
+        refuse_live(scratch, settings)
+        disk.make_folder(scratch.dir)
+        yield scratch
 
 
 def _settings_in(folder: Path, settings: Settings, backup: Backup) -> Settings:
