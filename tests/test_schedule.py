@@ -17,7 +17,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import apscheduler.schedulers.base
 import pytest
 
 from backupkit.backup.create import create_backup
@@ -36,7 +35,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 LAST_BACKUP = {"BACKUP_BACKUP_ON_SHUTDOWN": "true", "BACKUP_SHUTDOWN_TIMEOUT": "60"}  # of a busy machine too
 
 
-# A clock that is moved: the real scheduler, APScheduler's real loop, and backups that are a page of metadata each.
+# A clock that is moved: the real scheduler, and backups that are a page of metadata each.
 
 
 class World:
@@ -97,12 +96,6 @@ def world(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World
     """`world(now, SETTING=value …)`."""
     worlds: list[World] = []
 
-    class Moved(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-            return worlds[-1].now if worlds else datetime.now(UTC)
-
-    monkeypatch.setattr(apscheduler.schedulers.base, "datetime", Moved)
     monkeypatch.setattr(daemon, "TICK", 6 * 3600)
     monkeypatch.setattr(daemon, "_steps", lambda *arguments: worlds[-1].steps(*arguments))
 
@@ -294,17 +287,11 @@ import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 sys.path.insert(0, {str(BACKEND)!r})
-import apscheduler.schedulers.base as base
 from backupkit.cli.daemon import Daemon
 from backupkit.config.settings import load_settings
 AHEAD = datetime.fromisoformat(sys.argv[1]) - datetime.now().astimezone()
-class Shifted(datetime):
-    @classmethod
-    def now(cls, tz=None):
-        return datetime.now(tz) + AHEAD
-base.datetime = Shifted
 load = lambda: load_settings(Path(sys.argv[2]))
-sys.exit(Daemon(load(), load, lambda: Shifted.now().astimezone()).serve())
+sys.exit(Daemon(load(), load, lambda: datetime.now().astimezone() + AHEAD).serve())
 """
 
 
@@ -481,7 +468,7 @@ def long_backup(app: SmallApp) -> Iterator[None]:
 
 def test_a_run_under_way_is_interrupted_and_nothing_is_left_half_done(app: SmallApp) -> None:
     with running(app) as scheduler, long_backup(app):
-        scheduler.says("Due now: backup")
+        wait_until(lambda: lock.is_held(app.backups))
         assert scheduler.end() == 0
         assert "It was interrupted; nothing is left half done." in scheduler.said
         assert "Traceback" not in scheduler.said

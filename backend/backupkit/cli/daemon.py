@@ -1,8 +1,7 @@
 """The scheduler: it waits until something is due, does it, and goes on, whatever became of it.
 
-What is due is decided by `scheduling/planner.py` from what is on disk, each time anew. APScheduler does the waiting,
-and calls in the main thread, one at a time. Its own calendar is not used: it has no rule for times that the clock leaps
-over or comes by twice, and its weekdays begin with Monday.
+What is due is decided by `scheduling/planner.py` from what is on disk, each time anew. One thing is done at a time, in
+the main thread.
 
 Told to end (SIGTERM), it ends at once: a run under way is interrupted as by Ctrl-C, and leaves nothing half done. With
 `backup_on_shutdown` a backup is made first, or the one under way is finished, within `shutdown_timeout`. SIGHUP has the
@@ -11,17 +10,12 @@ settings read again.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-
-from apscheduler.executors.debug import DebugExecutor
-from apscheduler.schedulers.base import BaseScheduler
-from apscheduler.triggers.date import DateTrigger
+from datetime import datetime, timedelta
 
 from backupkit.cli import render
 from backupkit.cli.console import listening, say
@@ -47,37 +41,6 @@ _REPORTED: dict[Task, str] = {"backup": "run", "test restore": "verify"}  # what
 Wait = Callable[[float], None]
 
 
-class _Waiting(BaseScheduler):  # type: ignore[misc]
-    """APScheduler in this very thread; whoever asks it sleeps by himself, and never for long."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            timezone=UTC,
-            executors={"default": DebugExecutor()},
-            # A run that is late, since the machine slept or another one took long, is wanted all the same, and once.
-            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
-        )
-        logging.getLogger("apscheduler").addHandler(logging.NullHandler())  # or Python prints what we say ourselves
-
-    def wakeup(self) -> None:
-        """Nobody sleeps in here."""
-
-    def shutdown(self, wait: bool = True) -> None:
-        """Nothing is expected any more."""
-        super().shutdown(wait)
-
-    def expect(self, due: Sequence[DueRun], act: Callable[[Task], None]) -> None:
-        """Each is to be called once when it is time, and nothing else; of two at one time the backup first."""
-        self.remove_all_jobs()
-        for one in due:
-            self.add_job(act, DateTrigger(one.at, UTC), [one.task], id=one.task, next_run_time=one.at)
-
-    def call_what_is_due(self) -> float:
-        """Call it; then the seconds until the next."""
-        seconds: float | None = self._process_jobs()
-        return TICK if seconds is None else seconds
-
-
 class Daemon:
     """One scheduler. `load` reads the settings anew; the clock and the waiting are parameters."""
 
@@ -87,7 +50,7 @@ class Daemon:
         self.settings, self._load, self._clock = settings, load, clock
         self._signals = Signals()
         self._wait = wait or self._signals.wait
-        self._waiting = _Waiting()
+        self._expected: list[DueRun] = []
         self._file, self._complaint = _content(settings), ""
         self._looked_at: datetime | None = None
         self._announced: list[str] = []
@@ -112,7 +75,6 @@ class Daemon:
 
     def begin(self) -> None:
         """Say that it is there, and finish a restore that was interrupted."""
-        self._waiting.start()
         self._own = replace(self._own, seed=scheduler_lock.seed(self.settings.dir))
         _put(f"The scheduler is at work for {self.settings.dir}, in the time zone {self.settings.timezone}.")
         self._survive(self._recover)
@@ -122,8 +84,12 @@ class Daemon:
         self._read_settings_if_changed()
         if self._looked_at is None or not self._looked_at <= self._clock() < self._looked_at + _LOOK_AGAIN:
             self._survive(self._plan)
-        seconds = self._waiting.call_what_is_due()
-        if not self._signals.ending and self._looked_at:
+        if self._signals.ending:
+            return
+        seconds = (self._expected[0].at - self._clock()).total_seconds() if self._expected else TICK
+        if seconds <= 0:
+            self._on_time(self._expected.pop(0).task)
+        else:
             self._wait(min(seconds, TICK))
 
     def _end(self) -> ExitCode:
@@ -143,8 +109,7 @@ class Daemon:
     def _plan(self) -> ExitCode:
         """The next run of each task is waited for."""
         now = self._looked_at = self._clock()
-        due = planner.next_due(self.settings, self._past(), now)
-        self._waiting.expect([replace(one, at=max(one.at, now)) for one in due], self._on_time)
+        self._expected = due = planner.next_due(self.settings, self._past(), now)
         later = [self._words(one) for one in due if one.at > now]
         self._announce(later if due else ["Nothing is to be done by itself."])
         return ExitCode.DONE

@@ -1,17 +1,17 @@
 """Times that come again, as crontab(5) writes them: `minute hour day month weekday`, in five fields.
 
-A value, a list, a range, a step, `*`; names of months and weekdays; 0 and 7 are Sunday; `@daily` and the like. Where
-both day and weekday are restricted, either is enough, as in every cron.
+cronsim reads them, by the rules of Debian's cron; `@daily` and the like, and a range that ends with Sunday, are added.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import date, time, timedelta
-from functools import cache
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+from cronsim import CronSim, CronSimError
+
 _SHORT = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -21,77 +21,33 @@ _SHORT = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
-LONGEST = 8 * 366 + 1  # days from one 29 February to the next, where a century is no leap year
-_A_LEAP_YEAR = date(2096, 1, 1)
+_LONGEST_LEAP = timedelta(hours=3)  # of a clock that is changed
 
 
-@dataclass(frozen=True)
-class Cron:
-    """One expression. `either` means that day and weekday are both restricted."""
-
-    text: str
-    times: tuple[time, ...]
-    days: frozenset[int]
-    months: frozenset[int]
-    weekdays: frozenset[int]
-    either: bool = False
-
-    @property
-    def every_hour(self) -> bool:
-        """Whether it comes in each hour of its days: then it follows the clock on the wall and not the calendar."""
-        return len({one.hour for one in self.times}) == 24
-
-    def on(self, day: date) -> bool:
-        """Whether it comes on that day."""
-        by_date, by_weekday = day.day in self.days, day.isoweekday() % 7 in self.weekdays
-        return day.month in self.months and (by_date or by_weekday if self.either else by_date and by_weekday)
+def check_cron(text: str) -> str:
+    """The expression with one space between its fields; `ValueError` says what is wrong with it."""
+    if len(_fields(text).split()) != 5:  # cronsim takes a sixth, for seconds
+        raise ValueError("must have five cron fields: minute hour day month weekday")
+    try:
+        next(CronSim(_fields(text), datetime(2096, 1, 1)))
+    except CronSimError as error:
+        raise ValueError(f"has a {str(error).lower()}") from error
+    except StopIteration:
+        raise ValueError("never comes") from None
+    return " ".join(text.split())
 
 
-@cache
-def parse_cron(text: str) -> Cron:
-    """The times that are written so; `ValueError` says what is wrong with them."""
-    fields = _SHORT.get(text.strip().lower(), text).lower().split()
-    if len(fields) != 5:
-        raise ValueError("has not the five fields of cron: minute hour day month weekday")
-    minutes = _field(fields[0], 0, 59)
-    hours = _field(fields[1], 0, 23)
-    days, months = _field(fields[2], 1, 31), _field(fields[3], 1, 12, _MONTHS)
-    weekdays = frozenset(number % 7 for number in _field(fields[4], 0, 7, _WEEKDAYS))
-    either = not fields[2].startswith("*") and not fields[4].startswith("*")
-    times = tuple(time(hour, minute) for hour in sorted(hours) for minute in sorted(minutes))
-    cron = Cron(" ".join(text.split()), times, days, months, weekdays, either)
-    if not any(cron.on(_A_LEAP_YEAR + timedelta(number)) for number in range(LONGEST)):
-        raise ValueError(f"{cron.text!r} never comes")
-    return cron
+def times(text: str, zone: ZoneInfo, at: datetime, reverse: bool = False) -> Iterator[datetime]:
+    """Each time after that one, in UTC; with `reverse` each one before it, and that one, from the latest on."""
+    # Where the clock comes by twice, cronsim takes that time for the first, and would miss what lies between.
+    begin = at + _LONGEST_LEAP if reverse else at
+    found = (one.astimezone(UTC) for one in CronSim(_fields(text), begin.astimezone(zone), reverse))
+    return (one for one in found if (one <= at if reverse else one > at))
 
 
-def _field(text: str, first: int, last: int, names: tuple[str, ...] = ()) -> frozenset[int]:
-    return frozenset(number for part in text.split(",") for number in _part(part, first, last, names))
-
-
-def _part(text: str, first: int, last: int, names: tuple[str, ...]) -> range:
-    body, slash, step = text.partition("/")
-    begin, dash, end = body.partition("-")
-    if body == "*":
-        low, high = first, last
-    else:
-        low = _number(begin, first, last, names)
-        high = _number(end, first, last, names) if dash else last if slash else low
-    if slash and not (step.isascii() and step.isdigit() and int(step)):
-        raise ValueError(f"has a bad step in {text!r}")
-    if high == 0 and names is _WEEKDAYS and low:
-        high = 7  # fri-sun
-    if high < low:
-        raise ValueError(f"has a range that goes backwards, {body!r}")
-    return range(low, high + 1, int(step) if slash else 1)
-
-
-def _number(text: str, first: int, last: int, names: tuple[str, ...]) -> int:
-    if text in names:
-        return names.index(text) + (1 if names is _MONTHS else 0)
-    if not (text.isascii() and text.isdigit() and first <= int(text) <= last):
-        raise ValueError(f"has {text!r} where a number from {first} to {last} is wanted")
-    return int(text)
+def _fields(text: str) -> str:
+    text = text.strip().lower()
+    return re.sub(r"(?<=[a-z1-6])(?<!sun)-(sun|0)(?=[,/]\S*$|$)", "-7", _SHORT.get(text, text))  # fri-sun
 
 
 def parse_time(text: str) -> time:
@@ -101,8 +57,3 @@ def parse_time(text: str) -> time:
         if not (part.isascii() and part.isdigit() and len(part) <= 2 and int(part) <= limit):
             raise ValueError("is not a time of day like 02:00")
     return time(int(hour), int(minute))
-
-
-def daily(at: time) -> Cron:
-    """Every day at that time."""
-    return parse_cron(f"{at.minute} {at.hour} * * *")

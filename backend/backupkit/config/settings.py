@@ -26,7 +26,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backupkit.config.alembic_setup import AlembicSetup, find_alembic
-from backupkit.config.cron import parse_cron, parse_time
+from backupkit.config.cron import check_cron, parse_time
 from backupkit.config.deployment import Reach, reach_from
 from backupkit.config.remotes import AnyTable, remote_tables, unknown_secret
 from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, secrets_from_files
@@ -397,12 +397,12 @@ class Settings(BaseSettings):
     @field_validator("schedule")
     @classmethod
     def _of_cron(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(parse_cron(one).text for one in value)
+        return tuple(check_cron(one) for one in value)
 
     @field_validator("test_schedule")
     @classmethod
     def _of_cron_or_empty(cls, value: str) -> str:
-        return parse_cron(value).text if value.strip() else ""
+        return check_cron(value) if value.strip() else ""
 
     @field_validator("critical_age")
     @classmethod

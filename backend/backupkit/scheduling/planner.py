@@ -3,35 +3,35 @@
 The calendar of the configured zone says when a run is due; what is on disk says whether it has been. So a run that was
 missed is made up, and one that was made is not made again, whatever was switched off, changed or killed in between.
 
-A time that the clock leaps over comes once, as much later as the leap is long. A time that the clock comes by twice
-counts the first time; only what comes in every hour comes in the repeated hour too.
+A fixed time that the clock leaps over comes at the end of the leap. One that the clock comes by twice counts the first
+time. An expression whose minute or hour begins with a star follows the clock.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from backupkit.config.cron import LONGEST, Cron, daily, parse_cron, parse_time
+from backupkit.config import cron
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.operation import Operation
 from backupkit.repository import reliable
 
-Rules = tuple[Cron, ...]
+Rules = tuple[str, ...]  # expressions of cron
 Task = Literal["backup", "test restore"]
 TASKS: tuple[Task, ...] = ("backup", "test restore")  # in the order in which they are done when both are due
 _COMMANDS: dict[Task, str] = {"backup": "backup", "test restore": "test-restore"}  # as the history names them
 _FIRST_PAUSE = timedelta(minutes=15)  # after a failure; twice as long after each further one
 _RECENT = timedelta(hours=1)  # a backup this young need not be made again because the scheduler starts
 _CLOCKS_DIFFER = timedelta(hours=1)  # what is dated later than this from now says nothing
-_WEEK, _HORIZON = 8, 400  # days
+_A_WEEK = timedelta(days=8)  # whatever the hour
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,12 @@ def upcoming(settings: Settings, past: RunHistory, now: datetime, count: int) ->
 
 def longest_gap(settings: Settings, now: datetime, task: Task = "backup") -> timedelta | None:
     """The longest time from one run of the task to the next; None where there is no timetable for it."""
-    rules = rules_for(settings, task)
     moments: list[datetime] = []
-    first = now.astimezone(settings.zone).date()
-    for number in range(_HORIZON if rules else 0):
-        moments += _moments(rules, settings.zone, first + timedelta(number))
-        if number >= _WEEK and len(moments) > 2:
+    for moment in _moments(rules_for(settings, task), settings.zone, now):
+        moments.append(moment)
+        if len(moments) > 2 and moment > now + _A_WEEK:
             break
-    return max((later - earlier for earlier, later in pairwise(sorted(moments))), default=None)
+    return max((later - earlier for earlier, later in pairwise(moments)), default=None)
 
 
 def rules_for(settings: Settings, task: Task) -> Rules:
@@ -135,10 +133,11 @@ def rules_for(settings: Settings, task: Task) -> Rules:
     if not settings.enabled:
         return ()
     if task == "test restore":
-        return (parse_cron(settings.test_schedule),) if settings.test_schedule else ()
-    if settings.schedule:
-        return tuple(parse_cron(one) for one in settings.schedule)
-    return (daily(parse_time(settings.backup_time)),) if settings.automatic_daily else ()
+        return (settings.test_schedule,) if settings.test_schedule else ()
+    if settings.schedule or not settings.automatic_daily:
+        return settings.schedule
+    at = cron.parse_time(settings.backup_time)
+    return (f"{at.minute} {at.hour} * * *",)
 
 
 def _next_of(settings: Settings, past: RunHistory, now: datetime, task: Task) -> DueRun | None:
@@ -152,7 +151,7 @@ def _next_of(settings: Settings, past: RunHistory, now: datetime, task: Task) ->
 def _owed(settings: Settings, past: RunHistory, now: datetime, task: Task) -> DueRun | None:
     """What has come due and was not done, or not well."""
     rules, last = rules_for(settings, task), past.last.get(task)
-    slot, why = preceding(rules, settings.zone, now), ", ".join(rule.text for rule in rules)
+    slot, why = preceding(rules, settings.zone, now), ", ".join(rules)
     at = slot and _jittered(settings, rules, slot, past.seed)
     if last is None:
         why = "there was none yet"
@@ -182,7 +181,7 @@ def _regular(settings: Settings, past: RunHistory, now: datetime, task: Task) ->
     slot = following(rules, settings.zone, now)
     if slot is None:
         return None
-    return DueRun(task, _jittered(settings, rules, slot, past.seed), ", ".join(rule.text for rule in rules))
+    return DueRun(task, _jittered(settings, rules, slot, past.seed), ", ".join(rules))
 
 
 def _jittered(settings: Settings, rules: Rules, slot: datetime, seed: str) -> datetime:
@@ -195,34 +194,13 @@ def _jittered(settings: Settings, rules: Rules, slot: datetime, seed: str) -> da
 
 def following(rules: Rules, zone: ZoneInfo, now: datetime) -> datetime | None:
     """The first moment after now at which one of the rules comes."""
-    first = now.astimezone(zone).date() - timedelta(1)
-    for number in range(LONGEST if rules else 0):
-        # Two days: what the clock leaps over around midnight may come later than the first of the next day.
-        days = (first + timedelta(number), first + timedelta(number + 1))
-        if moments := [one for day in days for one in _moments(rules, zone, day) if one > now]:
-            return min(moments)
-    return None
+    return next(_moments(rules, zone, now), None)
 
 
 def preceding(rules: Rules, zone: ZoneInfo, now: datetime) -> datetime | None:
     """The last moment, now included, at which one of the rules came."""
-    last = now.astimezone(zone).date()
-    for number in range(LONGEST if rules else 0):
-        days = (last - timedelta(number), last - timedelta(number + 1))
-        if moments := [one for day in days for one in _moments(rules, zone, day) if one <= now]:
-            return max(moments)
-    return None
+    return next(_moments(rules, zone, now, reverse=True), None)
 
 
-@lru_cache(maxsize=16)  # the same few days are asked for again and again
-def _moments(rules: Rules, zone: ZoneInfo, day: date) -> frozenset[datetime]:
-    return frozenset(moment for rule in rules if rule.on(day) for moment in _moments_of(rule, zone, day))
-
-
-def _moments_of(rule: Cron, zone: ZoneInfo, day: date) -> Iterator[datetime]:
-    for wall in rule.times:
-        local = datetime.combine(day, wall, zone)
-        first = local.astimezone(UTC)  # of a time that is leapt over: by the offset before the leap, so after it
-        yield first
-        if rule.every_hour and (second := local.replace(fold=1).astimezone(UTC)) > first:
-            yield second
+def _moments(rules: Rules, zone: ZoneInfo, now: datetime, reverse: bool = False) -> Iterator[datetime]:
+    return heapq.merge(*(cron.times(rule, zone, now, reverse) for rule in rules), reverse=reverse)
