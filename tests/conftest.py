@@ -8,7 +8,10 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+import chance
 
 # What the fault suite counts is said at the end of any run, by the process that reports it.
 from crash.points import pytest_runtest_logreport, pytest_terminal_summary
@@ -97,5 +100,18 @@ def app(tmp_path: Path, templates: Path) -> SmallApp:
     return SmallApp.create(tmp_path / "app", templates)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Chance is the commit's: what is found in one run is found in the next, and by whoever looks for it."""
+    if config.getoption("--thorough"):
+        os.environ[chance.THOROUGH] = "1"
+    hypothesis.settings.register_profile("stable", derandomize=not chance.is_thorough())
+    hypothesis.settings.load_profile("stable")
+
+
+def pytest_report_header() -> str:
+    return chance.header()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="Visit every fault point (see tests/chance.py).")
     parser.addoption("--write-golden", action="store_true", help="Write tests/contract/ anew (see tests/golden.py).")

@@ -1,7 +1,6 @@
 """One wrong byte, anywhere: every command has an answer for it, and every other backup is still judged.
 
-A sample with a seed of its own, which is printed; `BACKUP_TESTS_FLIPS=5000` asks for so many flips of each kind, and
-`BACKUP_TESTS_SEED` for those of another run.
+A sample (see `chance`); `BACKUP_TESTS_SHARE=100` asks for 5,000 flips of each kind.
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import random
 import shutil
 import signal
 import sqlite3
@@ -20,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import chance
 from backupkit.archive.encryption import Lock
 from backupkit.archive.export import export_to
 from backupkit.backup.create import create_backup
@@ -39,8 +37,7 @@ from backupkit.verify.verify import Verified, verify_backups, verify_file
 from refusals import run_here
 from small_app import NOON, SmallApp
 
-FLIPS = int(os.environ.get("BACKUP_TESTS_FLIPS", 50))
-SEED = int(os.environ.get("BACKUP_TESTS_SEED", random.randrange(1 << 30)))
+FLIPS = chance.share(50)
 TABLES = ("notes", "keyed", "companies")
 LONGEST = 30  # seconds that one action may take before it counts as hanging
 HEADER = 100
@@ -82,11 +79,11 @@ class Flip:
 
 def flips(file: str, content: bytes, count: int) -> Iterator[Flip]:
     """At random; one in ten in the header of the database, and half of them of one bit."""
-    chance = random.Random(f"{SEED} {file}")
+    choice = chance.chance(file)
     for _ in range(count):
-        place = chance.randrange(HEADER if chance.random() < 0.1 else len(content))
-        bit = content[place] ^ (1 << chance.randrange(8))
-        yield Flip(file, place, bit if chance.random() < 0.5 else chance.randrange(256))
+        place = choice.randrange(HEADER if choice.random() < 0.1 else len(content))
+        bit = content[place] ^ (1 << choice.randrange(8))
+        yield Flip(file, place, bit if choice.random() < 0.5 else choice.randrange(256))
 
 
 @contextlib.contextmanager
@@ -94,7 +91,7 @@ def limited(what: object) -> Iterator[None]:
     """Whatever takes too long fails, with the flip and the seed in the message."""
 
     def fail(_number: int, _frame: object) -> None:
-        raise AssertionError(f"{what} took more than {LONGEST} s; BACKUP_TESTS_SEED={SEED}")
+        raise AssertionError(f"{what} took more than {LONGEST} s; {chance.SEED}={chance.seed()}")
 
     before = signal.signal(signal.SIGALRM, fail)
     signal.alarm(LONGEST)
@@ -113,7 +110,7 @@ def answer(flip: Flip, act: Callable[[], object]) -> int:
     except BackupError as error:
         return int(error.code)
     except Exception as error:
-        raise AssertionError(f"{flip} gave {error!r}; BACKUP_TESTS_SEED={SEED}") from error
+        raise AssertionError(f"{flip} gave {error!r}; {chance.SEED}={chance.seed()}") from error
     return 0
 
 
@@ -130,7 +127,7 @@ def backed_up(app: SmallApp) -> SmallApp:
     """An app and its backup `good`."""
     fill(app)
     create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
-    print(f"BACKUP_TESTS_SEED={SEED}")
+    print(f"{chance.SEED}={chance.seed()}")
     return app
 
 
@@ -273,8 +270,8 @@ def test_no_command_ends_in_a_traceback(backed_up: SmallApp, where: str) -> None
         for command in COMMANDS:
             with limited((flip, command)):
                 result = run_here(backed_up, *command, env={"BACKUP_BUSY_TIMEOUT": "0.5"})
-            assert "Traceback" not in result.err, (flip, SEED, result.err)
-            assert result.code in (0, 1, 2, 3, 10, 12, 13, 14), (flip, SEED, result.err)
+            assert "Traceback" not in result.err, (flip, chance.seed(), result.err)
+            assert result.code in (0, 1, 2, 3, 10, 12, 13, 14), (flip, chance.seed(), result.err)
         for left in [*backed_up.backups.glob("pre_*"), backed_up.backups / "another"]:
             shutil.rmtree(left, ignore_errors=True)
         for file in ("text.sql", "hand.tar"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import sqlite3
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import chance
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import BackupError
@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who has rights to lose: run the tests as root"),
 ]
-TRIES = int(os.environ.get("BACKUP_TESTS_TRIES", "40"))
+TRIES = chance.share(40)
 PLACES = {
     "uploads/a": ("file", 20),
     "uploads/sub": ("", 20),
@@ -131,8 +131,6 @@ def tidy(app: SmallApp) -> None:
 
 @pytest.mark.parametrize("verb", ["restore", "undo", "recover"])
 def test_links_swapped_in_by_the_apps_user_gain_nothing(app: SmallApp, secret: Path, verb: str) -> None:
-    seed = random.randrange(10**6)
-    print(f"the seed is {seed}")
     before, came_to_its_end = pictured(secret), 0
     for number in range(TRIES):
         tidy(app)
@@ -140,7 +138,7 @@ def test_links_swapped_in_by_the_apps_user_gain_nothing(app: SmallApp, secret: P
             begin(app)
         elif verb == "undo":
             restore_backup(app.settings, plan_restore(app.settings, "good"))
-        with swapping(app, secret, seed + number, PLACES, many=60):
+        with swapping(app, secret, chance.seed() + number, PLACES, many=60):
             came_to_its_end += try_once(app, verb)
         assert pictured(secret) == before, f"try {number}"
         assert given_away(app.folder) == [], f"try {number}"

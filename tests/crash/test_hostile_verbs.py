@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import sqlite3
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import chance
 from backupkit.archive.export import export_backup, import_backup
 from backupkit.backup.create import create_backup
 from backupkit.backup.sql_dump import dump, plan_dump
@@ -40,7 +40,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who has rights to lose: run the tests as root"),
 ]
-SHARE = float(os.environ.get("BACKUP_TESTS_SHARE", "1"))
 PLACES = {
     "uploads/a": ("file", 6),
     "uploads/sub": ("", 6),
@@ -185,13 +184,11 @@ VERBS: dict[str, tuple[int, Callable[[Settings], object]]] = {
 @pytest.mark.parametrize("verb", VERBS)
 def test_root_who_stays_root_gives_nothing_away(app: SmallApp, secret: Path, settings: Settings, verb: str) -> None:
     tries, act = VERBS[verb]
-    tries, nas = max(3, int(tries * SHARE)), app.folder.parent / "nas"
+    tries, nas = max(3, chance.share(tries)), app.folder.parent / "nas"
     give(USER, app.uploads, app.backups)
-    seed = random.randrange(10**6)
-    print(f"the seed is {seed}")
     before, came_to_its_end = pictured(secret), 0
     prepare(settings)
-    with swapping(app, secret, seed, PLACES) as swapper:
+    with swapping(app, secret, chance.seed(), PLACES) as swapper:
         for number in range(tries):
             with contextlib.suppress(BackupError, OSError, sqlite3.Error):
                 act(settings)
@@ -229,12 +226,10 @@ def test_through_the_program_nothing_is_given_away_where_the_data_is_the_users(
     told = f'[remotes.there]\ntype = "folder"\npath = "{nas}"\nretry_for = 0\n'
     (app.folder / "backup.toml").write_text(told)
     give(USER, app.database.parent, app.uploads, app.backups, nas)
-    seed = random.randrange(10**6)
-    print(f"the seed is {seed}")
     before, codes = pictured(secret), set[int]()
     prepare(settings)
-    with swapping(app, secret, seed, PLACES) as swapper:
-        for command in COMMANDS * max(1, int(SHARE)):
+    with swapping(app, secret, chance.seed(), PLACES) as swapper:
+        for command in COMMANDS * max(1, chance.share(1)):
             ran = as_root(app, *command)
             codes.add(ran.code)
             assert "Traceback" not in ran.err, ran.err

@@ -15,9 +15,12 @@ import lab
 import pytest
 import scenarios
 
+import chance
 from crash.points import Points
 
 Know = Callable[[lab.Scenario], lab.Known]
+MOST_ALIKE = 40  # a rollback journal differs from a WAL in what SQLite does, which is the smaller part of these calls
+MOST_ERRORS = 120
 pytestmark = [pytest.mark.slow, pytest.mark.needs("strace")]
 
 
@@ -26,7 +29,8 @@ def test_killed_at_any_system_call_the_state_is_the_old_or_the_new(
     scenario: lab.Scenario, known: Know, crew: ProcessPoolExecutor, place: Path, points: Points
 ) -> None:
     template = known(scenario)
-    found = crew.submit(calls.record, template, place).result()
+    most = MOST_ALIKE if "rollback" in scenario.name else None
+    found = chance.some(crew.submit(calls.record, template, place).result(), most, f"{scenario.name} killed")
     visits = [crew.submit(calls.visit_kill, template, place, call, number) for number, call in enumerate(found)]
     results = [visit.result() for visit in visits]
     points.count(f"kills at system calls: {scenario.name}", [call.name for call in found])
@@ -46,6 +50,7 @@ def test_a_system_call_that_fails_makes_a_sentence_and_leaves_the_old_or_the_new
         ("EIO", "EDQUOT", "EROFS", "EDQUOT+") if "rollback" in scenario.name else ("EIO", "ENOSPC", "EACCES", "ENOSPC+")
     )
     pairs = [(call, error) for call in found for error in calls.errors_of(call, errors)]
+    pairs = chance.some(pairs, MOST_ERRORS, f"{scenario.name} failing")
     visits = [
         crew.submit(calls.visit_error, template, place, call, error, number)
         for number, (call, error) in enumerate(pairs)

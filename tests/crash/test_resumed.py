@@ -6,8 +6,6 @@ meanwhile, or a command came with another one.
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -18,10 +16,12 @@ import pytest
 import resume
 import scenarios
 
+import chance
 from crash.points import Points
 
 Know = Callable[[lab.Scenario], lab.Known]
 pytestmark = [pytest.mark.slow, pytest.mark.needs("strace")]
+MOST = 90  # calls, and then of the states that they left each with another command
 RESTORES = [one for one in scenarios.SMALL if one.command == "restore"]
 
 
@@ -29,12 +29,10 @@ RESTORES = [one for one in scenarios.SMALL if one.command == "restore"]
 def test_a_row_committed_after_a_kill_at_any_system_call_is_live_or_in_a_backup(
     scenario: lab.Scenario, known: Know, crew: ProcessPoolExecutor, place: Path, points: Points
 ) -> None:
-    seed = int(os.environ.get("BACKUP_TESTS_SEED", random.randrange(10**6)))
-    print(f"the seed is {seed}: BACKUP_TESTS_SEED={seed} repeats this choice")
-    chance = random.Random(seed)
+    choose = chance.chance(f"{scenario.name} resumed").choice
     template = known(scenario)
-    found = crew.submit(calls.record, template, place).result()
-    first = [(call, chance.choice(resume.ALL)) for call in found]
+    found = chance.some(crew.submit(calls.record, template, place).result(), MOST, f"{scenario.name} at work")
+    first = [(call, choose(resume.ALL)) for call in found]
     results = visited(crew, template, place, first)
     states: dict[str, list[calls.Call]] = {}
     seen: dict[str, set[tuple[str, ...]]] = {}
@@ -43,11 +41,9 @@ def test_a_row_committed_after_a_kill_at_any_system_call_is_live_or_in_a_backup(
             states.setdefault(result.state, []).append(call)
             seen.setdefault(result.state, set()).add(command)
     rest = [
-        (chance.choice(states[state]), command)
-        for state in states
-        for command in resume.ALL
-        if command not in seen[state]
+        (choose(states[state]), command) for state in states for command in resume.ALL if command not in seen[state]
     ]
+    rest = chance.some(rest, MOST, f"{scenario.name} then")
     results += visited(crew, template, place, rest)
     points.visited(f"kills with the app at work: {scenario.name}", len(results))
     points.visited(f"states that they left: {scenario.name}", len(states))

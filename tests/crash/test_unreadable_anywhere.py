@@ -6,7 +6,6 @@ an error of the disk comes, the sentence that ends the command has a path in it,
 
 from __future__ import annotations
 
-import random
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -18,13 +17,14 @@ import lab
 import pytest
 import scenarios
 
+import chance
 from crash.points import Points
 
 Know = Callable[[lab.Scenario], lab.Known]
 pytestmark = [pytest.mark.slow, pytest.mark.needs("strace")]
 
 READS = ["read", "pread64", "getdents64", "newfstatat", "readlink", "readlinkat", "openat", "statx", "lstat", "stat"]
-MOST = 150  # points of each scenario: many lead to the same state
+MOST = 50  # points of each scenario: many lead to the same state
 BACKUP, RESTORE = scenarios.SMALL[0], scenarios.SMALL[2]
 
 
@@ -43,12 +43,6 @@ def recorded(known: lab.Known, place: Path, where: str) -> list[calls.Call]:
                 if is_read and f"/app/{where}" in line and lab.STAGING not in line:
                     found.append(calls.Call(match[1], counted[match[1]], match[2]))
         return found
-
-
-def sampled(found: list[calls.Call], points: Points) -> list[calls.Call]:
-    seed = random.randrange(10**6)
-    points.node.user_properties.append(("seed of the sample", seed))
-    return sorted(random.Random(seed).sample(found, min(MOST, len(found))), key=lambda call: call.number)
 
 
 def fail(known: lab.Known, world: lab.World, call: calls.Call) -> lab.Ran:
@@ -106,7 +100,8 @@ def test_what_cannot_be_read_of_the_uploads_is_named_and_all_else_is_done(
     scenario: lab.Scenario, known: Know, crew: ProcessPoolExecutor, place: Path, points: Points
 ) -> None:
     template = known(scenario)
-    found = sampled(crew.submit(recorded, template, place, "uploads/").result(), points)
+    calls_found = crew.submit(recorded, template, place, "uploads/").result()
+    found = chance.some(calls_found, MOST, f"{scenario.name} uploads")
     visits = [crew.submit(visit_live, template, place, call, number) for number, call in enumerate(found)]
     points.count(f"uploads that cannot be read: {scenario.name}", [call.name for call in found])
     points.judge(one for visit in visits for one in visit.result())
@@ -117,7 +112,8 @@ def test_an_error_of_the_disk_has_a_path_and_leaves_the_old_or_the_new(
     scenario: lab.Scenario, known: Know, crew: ProcessPoolExecutor, place: Path, points: Points
 ) -> None:
     template = known(scenario)
-    found = sampled(crew.submit(recorded, template, place, "backups").result(), points)
+    calls_found = crew.submit(recorded, template, place, "backups").result()
+    found = chance.some(calls_found, MOST, f"{scenario.name} backups")
     visits = [crew.submit(visit_anywhere, template, place, call, number) for number, call in enumerate(found)]
     points.count(f"errors where it reads: {scenario.name}", [call.name for call in found])
     points.judge(one for visit in visits for one in visit.result())

@@ -1,0 +1,64 @@
+"""What a test chooses by chance: of many points some, with one seed, which is the commit's and can be repeated.
+
+So each commit looks at other points, and a failure comes again with `BACKUP_TESTS_SEED`. `--thorough` takes them all,
+and `BACKUP_TESTS_SHARE=2` twice as many as CI does.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+THOROUGH = "BACKUP_TESTS_THOROUGH"
+SEED = "BACKUP_TESTS_SEED"
+SHARE = "BACKUP_TESTS_SHARE"
+REQUIRE_ALL = "BACKUP_TESTS_REQUIRE_ALL"
+
+
+def is_thorough() -> bool:
+    """Whether every point is wanted."""
+    return os.environ.get(THOROUGH) == "1"
+
+
+def share(most: int) -> int:
+    """How many tries are enough: all where a run may leave nothing out, else a third; or `SHARE` times as many."""
+    usual = 1.0 if is_thorough() or os.environ.get(REQUIRE_ALL) == "1" else 1 / 3
+    return math.ceil(most * float(os.environ.get(SHARE, usual)))
+
+
+@cache
+def seed() -> int:
+    """The seed of this run: as told, or made of the commit; by chance where there is none."""
+    if told := os.environ.get(SEED):
+        return int(told)
+    here = Path(__file__).parent
+    done = subprocess.run(["git", "-C", str(here), "rev-parse", "--short=8", "HEAD"], capture_output=True, text=True)
+    return int(done.stdout, 16) if done.returncode == 0 else random.randrange(1 << 32)
+
+
+def chance(what: str) -> random.Random:
+    """A source of chance for that purpose, the same in each run with this seed."""
+    return random.Random(f"{seed()} {what}")
+
+
+def some(points: Sequence[T], most: int | None, what: str) -> list[T]:
+    """At most that `share` of the points (None: of all), in order, first and last among them; all in a thorough run."""
+    number = share(len(points) if most is None else most)
+    if is_thorough() or len(points) <= number or len(points) < 3:
+        return list(points)
+    between = chance(what).sample(range(1, len(points) - 1), max(1, number - 2))
+    return [points[number] for number in sorted((0, *between, len(points) - 1))]
+
+
+def header() -> str:
+    """What a run says about it at its beginning."""
+    if is_thorough():
+        return f"every fault point is visited; the seed is {seed()}"
+    return f"of the fault points some are visited ({SEED}={seed()} repeats the choice; --thorough visits all)"
