@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from backupkit.cli.output import out
 from backupkit.config.deployment import in_full
 from backupkit.model.errors import Refused
 from backupkit.model.events import Event, EventListener, Finished, Notice, Progress, Step, Waiting, Warned
@@ -20,13 +21,6 @@ if TYPE_CHECKING:
 
 
 _showing: Bars | None = None
-_is_quiet = False
-
-
-def be_quiet(is_asked: bool) -> None:
-    """From here on no progress and no notice is shown: with `--quiet`."""
-    global _is_quiet
-    _is_quiet = is_asked
 
 
 def say(text: str = "") -> None:
@@ -36,14 +30,14 @@ def say(text: str = "") -> None:
 
 def say_notice(text: str) -> None:
     """What a person need not act on; nothing with `--quiet`."""
-    if not _is_quiet:
+    if not out.is_quiet:
         say(text)
 
 
 @contextmanager
 def listening(with_bar: bool = True) -> Iterator[EventListener]:
     """A listener that shows a bar on a terminal, and prints notices and warnings above it. `--quiet`: warnings only."""
-    if _is_quiet or not with_bar or not sys.stderr.isatty():
+    if out.is_quiet or not with_bar or not sys.stderr.isatty():
         yield sentences(say, say_notice)
         return
     global _showing

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 from backupkit.cli.console import say
 from backupkit.cli.help import command_name
+from backupkit.cli.output import out
 from backupkit.config.deployment import program
 from backupkit.model.errors import BackupError, Declined, ExitCode, Refused, explained
 from backupkit.monitoring import log
@@ -32,8 +33,8 @@ def open_missing_streams() -> None:
 
 def end_on_signals() -> None:
     """Being told to end (docker stop, a lost connection) tidies up like Ctrl-C does."""
-    global _interrupted, _warned, _answered
-    _interrupted = _warned = _answered = False
+    global _interrupted, _warned
+    _interrupted = _warned = False
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)
@@ -46,19 +47,13 @@ def end_at_once_on_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-_interrupted = _warned = _answered = False
+_interrupted = _warned = False
 
 
 def end_with_warnings() -> None:
     """The command that is under way ends with 3, where it would have ended with 0."""
     global _warned
     _warned = True
-
-
-def answered() -> None:
-    """The result is on stdout as JSON: an error that comes after it is no second document."""
-    global _answered
-    _answered = True
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -68,10 +63,10 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 
 @contextmanager
-def boundary(json: bool = False) -> Iterator[None]:
+def boundary() -> Iterator[None]:
     """Whatever is raised within ends the program with its exit code; it is said once on stderr, and reported.
 
-    With `json` it is on stdout too, as a document, where no result is.
+    With `--json` it is on stdout too, as a document, where no result is.
     """
     cause: BaseException | None = None
     try:
@@ -80,12 +75,12 @@ def boundary(json: bool = False) -> Iterator[None]:
         log.info("done")
         code = (ExitCode.WARNINGS if _warned else ExitCode.DONE).value
     except BaseException as raised:
-        code, cause = _said(raised, json), raised
+        code, cause = _said(raised), raised
     if code := run_report.end(code, cause):
         raise SystemExit(code)
 
 
-def _said(raised: BaseException, json: bool) -> int:
+def _said(raised: BaseException) -> int:
     """The exit code, when what there is to say was said; a bug goes on as what it is."""
     if isinstance(raised, SystemExit):
         log.info(f"ended with exit code {raised.code}")
@@ -97,13 +92,13 @@ def _said(raised: BaseException, json: bool) -> int:
     if isinstance(raised, KeyboardInterrupt) or (_interrupted and error is None):
         log.error("interrupted")
         print(f"\n{INTERRUPTED}", file=sys.stderr)
-        _answer(ExitCode.INTERRUPTED, INTERRUPTED, "", json)
+        _answer(ExitCode.INTERRUPTED, INTERRUPTED, "")
         return ExitCode.INTERRUPTED
     if error:
         say_error(error)
-        _answer(error.code, error.message, error.hint, json)
+        _answer(error.code, error.message, error.hint)
         return error.code
-    _answer(ExitCode.FAILED, f"{type(raised).__name__}: {raised}", "", json)
+    _answer(ExitCode.FAILED, f"{type(raised).__name__}: {raised}", "")
     run_report.end(ExitCode.FAILED, raised)
     raise raised
 
@@ -117,14 +112,14 @@ def usage_error(raised: BaseException) -> Refused | None:
     return Refused(message if message[-1:] in ".?" else f"{message}.", f"`{typed} --help` shows what it takes.")
 
 
-def _answer(code: ExitCode, message: str, following: str, json: bool) -> None:
+def _answer(code: ExitCode, message: str, following: str) -> None:
     """The error as the one document on stdout; where that cannot be written, stderr has the sentence."""
-    if not json or _answered:
+    if not out.is_json or out.has_document:
         return
     from backupkit.cli import json_
 
     with suppress(OSError), _flushed():
-        json_.put(json_.error(code, message, following))
+        out.document(json_.error(code, message, following))
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backupkit.cli.errors import answered
 from backupkit.config.deployment import in_full
 from backupkit.config.remotes import RemoteTable
 from backupkit.config.secrets import Secret
@@ -45,10 +44,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1  # of docs/reference/schemas; a key that is removed or changed needs the next one
 
 
-def put(document: Any, versioned: bool = True) -> None:
-    """The one JSON document on stdout, plain ASCII so that any bytes in names survive."""
-    print(json.dumps(_versioned(document) if versioned else document, indent=2, default=_plain))
-    answered()
+def text(document: Any, versioned: bool = True) -> str:
+    """The document as it is printed: plain ASCII, so that any bytes in names survive."""
+    return json.dumps(_versioned(document) if versioned else document, indent=2, default=_plain)
 
 
 def _versioned(document: Any) -> Any:

@@ -6,13 +6,21 @@ from typing import Annotated
 
 import typer
 
-from backupkit.cli.console import be_quiet
+from backupkit.cli.output import out
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
-Wide = Annotated[bool, typer.Option("--wide", help="Show all columns, also where the terminal is too narrow.")]
-# The callback does it all: a command with this option need not look at its value.
+# The callbacks do it all: a command with one of these options need not look at its value.
+Json = Annotated[
+    bool,
+    typer.Option("--json", callback=out.use_json, help="Print one JSON document on stdout, and nothing else there."),
+]
+Wide = Annotated[
+    bool,
+    typer.Option(
+        "--wide", callback=out.use_all_columns, help="Show all columns, also where the terminal is too narrow."
+    ),
+]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=be_quiet, help="Show no progress and no notices, only warnings.")
+    bool, typer.Option("--quiet", "-q", callback=out.be_quiet, help="Show no progress and no notices, only warnings.")
 ]
 Name = Annotated[str, typer.Argument(help="The backup's name, or 'latest'.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer the question with yes.")]

@@ -10,9 +10,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from backupkit.cli import session
-from backupkit.cli.console import be_quiet
 from backupkit.cli.errors import boundary, end_at_once_on_signals, end_on_signals, open_missing_streams
 from backupkit.cli.help import Command, Group, print_version
+from backupkit.cli.output import out
 from backupkit.config import deployment
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -38,8 +38,8 @@ class _Program(Group):
     """The one error boundary: inside the program's own handling of interrupts, which would hide the exit code."""
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
-        with boundary(json="--json" in ctx.args):
-            be_quiet(False)  # until the command's own option says otherwise
+        out.begin(is_json="--json" in ctx.args)
+        with boundary():
             end_on_signals()  # not before: until here there is nothing to tidy up
             return super().invoke(ctx)
 

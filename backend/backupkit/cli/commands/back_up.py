@@ -11,7 +11,7 @@ import typer
 from backupkit.cli.console import listening, say_notice
 from backupkit.cli.errors import say_error
 from backupkit.cli.options import DryRun, Json, Name, OldForce, Quiet, RemoteName, Yes
-from backupkit.cli.output import put_lines, put_result
+from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.questions import require_yes
 from backupkit.cli.session import load, load_again, open_to_read, open_to_write
@@ -47,7 +47,7 @@ def backup(
     from backupkit.model.backup import BackupRequest
 
     order = BackupRequest(name, note=note, pin=pin, uploads=not no_uploads, git=git_facts(os.environ))
-    _back_up("backup", order, if_needed, json)
+    _back_up("backup", order, if_needed)
 
 
 @commands.command("auto-backup", examples=["auto-backup"])
@@ -61,9 +61,7 @@ def auto_backup(
     git = git_facts(os.environ)
     if git is None:
         say_notice(why_no_git(os.environ))
-    _back_up(
-        "auto-backup", BackupRequest(kind="auto", note=note, pin=pin, uploads=not no_uploads, git=git), False, json
-    )
+    _back_up("auto-backup", BackupRequest(kind="auto", note=note, pin=pin, uploads=not no_uploads, git=git), False)
 
 
 @commands.command("run", examples=["run", "run --if-needed"])
@@ -88,7 +86,7 @@ def run(
                 say_error(result.error)
     if all(result.state == "nothing" for result in results):
         run_report.nothing_to_do()
-    put_result(render.run(results), json_.run(results), json)
+    out.result(render.run(results), json_.run(results))
     if code := worst(results):
         raise SystemExit(code)
 
@@ -100,7 +98,7 @@ def schedule(
 ) -> None:
     """Run the scheduler: backups, test restores and pruning at their times, until it is stopped."""
     if show:
-        return _list_runs(json)
+        return _list_runs()
     if json:
         raise Refused("The scheduler has no result to show as JSON.", hint="Add --list: it shows the next runs.")
     from backupkit.cli.daemon import Daemon
@@ -133,7 +131,7 @@ def dump(
         with listening() as emit:
             facts = write(settings, target, collecting(emit, warnings))
         document = json_.dumped(target, facts.tables, facts.rows)
-        put_result(render.dumped(facts.tables, facts.rows, target), document, json)
+        out.result(render.dumped(facts.tables, facts.rows, target), document)
     if warnings:
         raise SystemExit(ExitCode.WARNINGS)
 
@@ -141,13 +139,13 @@ def dump(
 @commands.command("pin", examples=["pin pre_migration"])
 def pin(name: Name, json: Json = False) -> None:
     """Pin a backup: it is not deleted until it is unpinned."""
-    _set_pin(name, True, json)
+    _set_pin(name, True)
 
 
 @commands.command("unpin", examples=["unpin pre_migration"])
 def unpin(name: Name, json: Json = False) -> None:
     """Unpin a backup."""
-    _set_pin(name, False, json)
+    _set_pin(name, False)
 
 
 @commands.command("prune", examples=["prune --dry-run", "prune"])
@@ -160,19 +158,18 @@ def prune(
 ) -> None:
     """Delete old backups by the retention rules, and show why."""
     if remote is not None:
-        return _prune_remote(remote, dry_run, force, json)
+        return _prune_remote(remote, dry_run, force)
     from backupkit.cli import json_, render
     from backupkit.retention.prune import plan_prune, prune_backups
 
     settings = open_to_read() if dry_run else open_to_write(work="prune")
     plan = plan_prune(settings)
-    if not json:
-        put_lines(render.prune_plan(settings, plan))
     if dry_run:
-        return json_.put(json_.prune_plan(plan)) if json else None
+        return out.result(render.prune_plan(settings, plan), json_.prune_plan(plan))
+    out.lines(render.prune_plan(settings, plan))
     with listening() as emit:
         done = prune_backups(settings, plan, force, emit)
-    json_.put(json_.pruned(plan, done)) if json else put_lines(render.pruned(done))
+    out.result(render.pruned(done), json_.pruned(plan, done))
     if done.warnings:
         raise SystemExit(ExitCode.WARNINGS)
 
@@ -194,10 +191,10 @@ def delete(
     require_yes(f"Delete {found.path} for ever?", yes or force, "--yes deletes it.")
     with listening() as emit:
         found = delete_backup(settings, name, emit)
-    json_.put(json_.backup(found)) if json else put_lines(render.deleted(found))
+    out.result(render.deleted(found), json_.backup(found))
 
 
-def _back_up(command: str, order: BackupRequest, if_needed: bool, json: bool) -> None:
+def _back_up(command: str, order: BackupRequest, if_needed: bool) -> None:
     from dataclasses import replace
 
     from backupkit.backup.create import backup_of_today, create_backup, create_backup_if_needed
@@ -210,9 +207,9 @@ def _back_up(command: str, order: BackupRequest, if_needed: bool, json: bool) ->
         run_report.nothing_to_do()
         there = backup_of_today(settings, whole=order.uploads)
         say_notice(f"There is a backup of today already: {there.name if there else 'deleted meanwhile'}.")
-        return json_.put(json_.backup(there) if there else None) if json else None
+        return out.document(json_.backup(there) if there else None)
     created = replace(created, warnings=_push_after(settings, created.warnings))
-    put_result(render.made(created), json_.created(created), json)
+    out.result(render.made(created), json_.created(created))
     if created.warnings:
         raise SystemExit(ExitCode.WARNINGS)
 
@@ -227,7 +224,7 @@ def _push_after(settings: Settings, warnings: tuple[str, ...]) -> tuple[str, ...
         return (*warnings, *push_after(settings, emit)[1])
 
 
-def _list_runs(json: bool) -> None:
+def _list_runs() -> None:
     from backupkit.cli import json_, render
     from backupkit.scheduling.agenda import next_runs
 
@@ -235,34 +232,30 @@ def _list_runs(json: bool) -> None:
     found, is_at_work = next_runs(settings)
     if not is_at_work:
         say_notice("No scheduler is at work for this backups folder: these are the runs if one were.")
-    json_.put([json_.due(one) for one in found]) if json else put_lines(render.due(settings, found))
+    out.result(render.due(settings, found), (json_.due(one) for one in found))
 
 
-def _set_pin(name: str, pinned: bool, json: bool) -> None:
+def _set_pin(name: str, pinned: bool) -> None:
     from backupkit.cli import json_
     from backupkit.retention.delete import set_pin
 
     settings = open_to_write()
     with listening() as emit:
         found = set_pin(settings, name, pinned, emit)
-    if json:
-        json_.put(json_.backup(found))
-    else:
-        put_lines([f"{found.name} is {'pinned' if pinned else 'not pinned'}."])
+    out.result([f"{found.name} is {'pinned' if pinned else 'not pinned'}."], json_.backup(found))
 
 
-def _prune_remote(remote: str, dry_run: bool, force: bool, json: bool) -> None:
+def _prune_remote(remote: str, dry_run: bool, force: bool) -> None:
     from backupkit.cli import json_, render
     from backupkit.remotes.prune import plan_remote_prune, prune_remote
 
     settings = open_to_read()
     with listening() as emit:
         plan = plan_remote_prune(settings, remote, emit)
-        if not json:
-            put_lines(render.prune_plan(settings, plan))
         if dry_run:
-            return json_.put(json_.prune_plan(plan)) if json else None
+            return out.result(render.prune_plan(settings, plan), json_.prune_plan(plan))
+        out.lines(render.prune_plan(settings, plan))
         done = prune_remote(settings, remote, plan, force, emit)
-    json_.put(json_.pruned(plan, done)) if json else put_lines(render.removed_there(remote, done))
+    out.result(render.removed_there(remote, done), json_.pruned(plan, done))
     if done.warnings:
         raise SystemExit(ExitCode.WARNINGS)

@@ -12,7 +12,7 @@ import typer
 from backupkit.cli import session
 from backupkit.cli.console import listening, say, say_notice
 from backupkit.cli.options import Json, Name, Quiet, RemoteName, Wide
-from backupkit.cli.output import put_lines
+from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import open_to_read
 from backupkit.model.errors import Damaged, ExitCode, Refused
@@ -28,17 +28,14 @@ commands = CommandGroup("Check")
 @commands.command("list", examples=["list", "list --remote offsite"])
 def list_backups(remote: RemoteName = None, wide: Wide = False, json: Json = False) -> None:
     """List the backups, newest first: here, or on a remote."""
-    from backupkit.cli import json_, render, tables
+    from backupkit.cli import json_, render
     from backupkit.repository import sizes, store
 
     if remote is not None:
-        return _list_remote(remote, wide, json)
+        return _list_remote(remote)
     settings = open_to_read()
     found = sizes.with_unique_bytes(settings, store.all_backups(settings))
-    if json:
-        json_.put([json_.backup(one) for one in found])
-    else:
-        put_lines(render.listing(settings, found, tables.terminal(wide)))
+    out.result(render.listing(settings, found, out.screen()), (json_.backup(one) for one in found))
 
 
 @commands.command("show", examples=["show latest"])
@@ -50,10 +47,7 @@ def show(name: Name, json: Json = False) -> None:
     settings = open_to_read()
     with listening() as emit:
         found = sizes.unique_bytes_of(settings, store.find(settings, name, emit))
-    if json:
-        json_.put(json_.backup(found))
-    else:
-        put_lines(render.details(settings, found))
+    out.result(render.details(settings, found), json_.backup(found))
 
 
 @commands.command("verify", examples=["verify latest --test-restore", "verify --all"])
@@ -84,14 +78,14 @@ def verify(
     if remote is not None:
         if every or at_random or accept or (name is not None and not test_restore):
             raise Refused("With --remote goes --test-restore, and NAME with that.", hint="Leave out the rest.")
-        return _verify_remote(remote, name, test_restore, json)
+        return _verify_remote(remote, name, test_restore)
     settings = open_to_read()
     if name is not None and os.path.isfile(name) and not (settings.dir / name).is_dir():
-        return _verify_file(settings, Path(name), test_restore or accept, json)
+        return _verify_file(settings, Path(name), test_restore or accept)
     backups = _to_verify(settings, name, every, at_random)
     with listening() as emit:
         done = verify_backups(settings, backups, test_restore, emit)
-    _show_verified(settings, done, every, accept, json)
+    _show_verified(settings, done, every, accept)
 
 
 @commands.command("status", examples=["status"])
@@ -116,11 +110,9 @@ def status(
     if prometheus and prometheus != "-":
         metrics.write(Path(prometheus).expanduser().absolute(), content)
     if prometheus == "-":
-        print(content, end="")
-    elif json:
-        json_.put(json_.status(found))
+        out.text(content)
     else:
-        put_lines(render.status(settings, found))
+        out.result(render.status(settings, found), json_.status(found))
     raise SystemExit(LEVELS.index(found.level))
 
 
@@ -135,7 +127,7 @@ def history(
     json: Json = False,
 ) -> None:
     """Show what was done, newest first: when, by whom, with what result, how long it took."""
-    from backupkit.cli import json_, render, tables
+    from backupkit.cli import render
     from backupkit.model import documents
     from backupkit.model.clock import utc_now
     from backupkit.model.durations import moment
@@ -148,10 +140,10 @@ def history(
         say(f"Warning: {told.trouble}")
     found = [one for one in told.operations if one.has_failed or not failures]
     found = [one for one in found if earliest is None or one.started_at >= earliest]
-    if json:
-        json_.put([documents.operation(one) for one in found[:limit]])
-    else:
-        put_lines(render.history(settings, found[:limit], len(found[limit:]), tables.terminal(wide)))
+    out.result(
+        render.history(settings, found[:limit], len(found[limit:]), out.screen()),
+        (documents.operation(one) for one in found[:limit]),
+    )
 
 
 @commands.command("report", examples=["report --output report.html"])
@@ -172,15 +164,15 @@ def report(
         raise Refused("With --json what the page says goes to stdout.", hint="Leave out --output.")
     settings = open_to_read()
     if json:
-        return json_.put(json_.report(gather(settings)))
+        return out.document(json_.report(gather(settings)))
     if output is None:
         output = DEFAULT_FILE if sys.stdout.isatty() else "-"  # nobody reads HTML at a terminal
     path = report_path(settings, output) if output != "-" else None
     content = page(settings, gather(settings))
     if path is None:
-        return print(content, end="")
+        return out.text(content)
     write_report(path, content)
-    put_lines([f"The report is {path}."])
+    out.lines([f"The report is {path}."])
 
 
 @commands.command("ui", examples=["ui", "ui --web"])
@@ -207,8 +199,8 @@ def ui(
     BackupApp(open_to_read()).run()
 
 
-def _list_remote(remote: str, wide: bool, json: bool) -> None:
-    from backupkit.cli import json_, render, tables
+def _list_remote(remote: str) -> None:
+    from backupkit.cli import render
     from backupkit.remotes.base import remote_document
     from backupkit.remotes.pull import list_remote
     from backupkit.repository import store
@@ -216,12 +208,11 @@ def _list_remote(remote: str, wide: bool, json: bool) -> None:
     settings = open_to_read()
     with listening() as emit:
         found = list_remote(settings, remote, emit)
-    if json:
-        return json_.put(list(map(remote_document, found)))
-    put_lines(render.remote_listing(settings, remote, found, store.taken_names(settings), tables.terminal(wide)))
+    here = store.taken_names(settings)
+    out.result(render.remote_listing(settings, remote, found, here, out.screen()), map(remote_document, found))
 
 
-def _verify_remote(remote: str, name: str | None, test_restore: bool, json: bool) -> None:
+def _verify_remote(remote: str, name: str | None, test_restore: bool) -> None:
     from backupkit.cli import json_
     from backupkit.remotes.pull import prove_remote, verify_remote
     from backupkit.repository import store
@@ -233,8 +224,8 @@ def _verify_remote(remote: str, name: str | None, test_restore: bool, json: bool
         else:
             verify_remote(settings, remote, emit)
     if test_restore:
-        return _show_verified(settings, done, False, False, json)
-    json_.put(json_.remote_verified(remote)) if json else put_lines([f"{remote}: sound, as far as it can check."])
+        return _show_verified(settings, done, False, False)
+    out.result([f"{remote}: sound, as far as it can check."], json_.remote_verified(remote))
 
 
 def _to_verify(settings: Settings, name: str | None, every: bool, at_random: bool) -> list[Backup]:
@@ -253,7 +244,7 @@ def _to_verify(settings: Settings, name: str | None, every: bool, at_random: boo
         return [store.find(settings, name, emit)]
 
 
-def _verify_file(settings: Settings, path: Path, too_much: bool, json: bool) -> None:
+def _verify_file(settings: Settings, path: Path, too_much: bool) -> None:
     from backupkit.cli import json_, render
     from backupkit.verify.verify import verify_file
 
@@ -261,21 +252,18 @@ def _verify_file(settings: Settings, path: Path, too_much: bool, json: bool) -> 
         raise Refused(f"{path} is a database file, not a backup.", hint="It can be checked: leave out that option.")
     with listening() as emit:
         found = verify_file(settings, path.absolute(), emit)
-    json_.put(json_.verified_file(found)) if json else put_lines(render.verified_file(found))
+    out.result(render.verified_file(found), json_.verified_file(found))
     if found.flaws:
         raise Damaged(f"{path} is damaged: {found.flaws[0].text}.", hint="Try a backup: `list`.")
 
 
-def _show_verified(settings: Settings, done: list[Verified], every: bool, accept: bool, json: bool) -> None:
+def _show_verified(settings: Settings, done: list[Verified], every: bool, accept: bool) -> None:
     from backupkit.cli import json_, render
     from backupkit.retention.prune import accept as accept_backup
     from backupkit.verify.verify import refuse_bad
 
-    if json:
-        found = [json_.verified(one) for one in done]
-        json_.put(found if every else found[0])
-    else:
-        put_lines(render.verified(settings, done))
+    found = [json_.verified(one) for one in done]
+    out.result(render.verified(settings, done), found if every else found[0])
     refuse_bad(settings, done)
     for one in done if accept else ():
         accept_backup(settings, one.backup.name)
@@ -296,7 +284,7 @@ def _serve_ui(host: str, port: int | None) -> None:
 
 def _say_address(address: str) -> None:
     say("Open this address in a browser; it lets one in, once. Ctrl-C ends it.")
-    print(address, flush=True)
+    out.text(f"{address}\n")
 
 
 def _require_terminal() -> None:

@@ -11,7 +11,7 @@ import typer
 
 from backupkit.cli.console import ask, ask_secret, at_terminal, listening
 from backupkit.cli.options import Json, Name, OldForce, Quiet, RemoteName, Trust, Yes
-from backupkit.cli.output import put_lines, put_result
+from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import open_to_read, open_to_write
 from backupkit.model.errors import Declined, ExitCode, Refused
@@ -43,7 +43,7 @@ def push(
         _require_agreement_to_git(settings, remote)
     with listening() as emit:
         done = push_backups(settings, name, remote, emit)
-    put_result(render.pushed(done), [json_.pushed(one) for one in done], json)
+    out.result(render.pushed(done), (json_.pushed(one) for one in done))
     refuse_failed(done)
 
 
@@ -56,7 +56,7 @@ def pull(name: Name, remote: RemoteName = None, trust: Trust = False, quiet: Qui
     settings = open_to_write(work="pull")
     with listening() as emit:
         done = pull_backup(settings, name, the_remote(settings, remote), emit, trust=trust)
-    put_result(render.pulled(settings.reach, done), json_.backup(done.backup), json)
+    out.result(render.pulled(settings.reach, done), json_.backup(done.backup))
 
 
 @commands.command("remotes", examples=["remotes", "remotes --init offsite"])
@@ -77,7 +77,7 @@ def remotes(
             prepare_remote(settings, init, emit)
         refuse_without(settings)
         found = look_at_remotes(settings, emit)
-    json_.put(json_.copies(found)) if json else put_lines(render.copies(settings, found))
+    out.result(render.copies(settings, found), json_.copies(found))
     if init is not None:
         return
     refuse_unreachable(found)
@@ -119,7 +119,7 @@ def export_one(
             target = export.export_path(settings, file)
             done = export.export_backup(settings, name, target, closing, collecting(emit, warnings))
     if file != "-":
-        json_.put(json_.exported(done)) if json else put_lines(render.exported(done))
+        out.result(render.exported(done), json_.exported(done))
     if warnings:
         raise SystemExit(ExitCode.WARNINGS)
 
@@ -151,7 +151,7 @@ def import_one(
     source = sys.stdin.buffer if file == "-" else export.export_path(settings, file)
     with listening() as emit:
         done = export.import_backup(settings, source, keys, name, trust, emit)
-    json_.put(json_.imported(done)) if json else put_lines(render.imported(settings.reach, done))
+    out.result(render.imported(settings.reach, done), json_.imported(done))
     if done.warnings:
         raise SystemExit(ExitCode.WARNINGS)
 
@@ -173,10 +173,10 @@ def recovery_kit(
     path = sheet_path(settings, file) if file and file != "-" else None
     lines = sheet(gather(settings, copies_of(settings)), host(os.environ), git_facts(os.environ))
     if path is None:
-        print("\n".join(map(printable, lines)))  # the document, as it is in a file
+        out.text("".join(f"{printable(line)}\n" for line in lines))  # the document, as it is in a file
         return
     write_sheet(path, "".join(f"{line}\n" for line in lines))
-    put_lines([f"The sheet is {path}. Keep a copy of it away from this machine."])
+    out.lines([f"The sheet is {path}. Keep a copy of it away from this machine."])
 
 
 def _require_agreement_to_git(settings: Settings, remote: str | None) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from backupkit.cli.console import at_terminal, listening, say, say_notice
 from backupkit.cli.options import DryRun, Json, Name, Quiet, Yes
-from backupkit.cli.output import put_lines, put_result
+from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.questions import require_person, require_yes
 from backupkit.cli.session import finish_interrupted, load, open_to_read, open_to_write
@@ -59,7 +59,7 @@ def restore(
     _explain_stop(settings, stop)
     with listening() as emit:
         plan = plan_restore(settings, name, only, force, migrate, emit, expect_loss or ())
-    _carry_out(settings, plan, yes or force, dry_run, json)
+    _carry_out(settings, plan, yes or force, dry_run)
 
 
 @commands.command("undo", examples=["undo --dry-run", "undo"])
@@ -78,7 +78,7 @@ def undo(
     _explain_stop(settings, stop)
     with listening() as emit:
         plan = plan_undo(settings, force, emit)
-    _carry_out(settings, plan, yes or force, dry_run, json)
+    _carry_out(settings, plan, yes or force, dry_run)
 
 
 @commands.command("restore-dump", examples=["restore-dump today.sql.gz --dry-run", "restore-dump today.sql.gz"])
@@ -103,10 +103,10 @@ def restore_dump(
     if dry_run:
         with listening() as emit:
             plan = plan_dump(settings, source, force, emit)
-        return _show_plan(plan, json)
+        return _show_plan(plan)
     with listening() as emit:
         done = load(settings, source, lambda plan: _require_agreement(plan, yes or force), force, emit)
-    _show_restored(settings, done, json)
+    _show_restored(settings, done)
 
 
 @commands.command("migrate", examples=["migrate"])
@@ -128,7 +128,7 @@ def migrate(
     if not done:
         run_report.nothing_to_do()
     lines = render.migrated(settings.reach, done) if done else [f"There is nothing to migrate to reach {revision}."]
-    put_result(lines, json_.migrated(done), json)
+    out.result(lines, json_.migrated(done))
 
 
 @commands.command("recover", examples=["recover"])
@@ -142,24 +142,24 @@ def recover(quiet: Quiet = False, json: Json = False) -> None:
     if not found:
         run_report.nothing_to_do()
     line = f"The restore of {shown(found.source)} is finished." if found else "There was nothing to recover."
-    put_result([line], json_.recovered(found), json)
+    out.result([line], json_.recovered(found))
 
 
-def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: bool, json: bool) -> None:
+def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: bool) -> None:
     from backupkit.restore.restore import restore_backup
 
     if dry_run:
-        return _show_plan(plan, json)
+        return _show_plan(plan)
     _require_agreement(plan, answered)
     with listening() as emit:
         done = restore_backup(settings, plan, emit)
-    _show_restored(settings, done, json)
+    _show_restored(settings, done)
 
 
-def _show_plan(plan: RestorePlan, json: bool) -> None:
+def _show_plan(plan: RestorePlan) -> None:
     from backupkit.cli import json_, render
 
-    json_.put(json_.plan(plan)) if json else put_lines(render.plan(plan))
+    out.result(render.plan(plan), json_.plan(plan))
 
 
 def _explain_stop(settings: Settings, stop: bool) -> None:
@@ -177,9 +177,9 @@ def _require_agreement(plan: RestorePlan, answered: bool) -> None:
     require_yes("Go ahead?", answered)
 
 
-def _show_restored(settings: Settings, done: Restored, json: bool) -> None:
+def _show_restored(settings: Settings, done: Restored) -> None:
     from backupkit.cli import json_, render
 
-    put_result(render.restored(settings.reach, done), json_.restored(done), json)
+    out.result(render.restored(settings.reach, done), json_.restored(done))
     if done.warnings:
         raise SystemExit(ExitCode.WARNINGS)

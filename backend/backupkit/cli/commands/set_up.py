@@ -10,7 +10,7 @@ import typer
 from backupkit.cli import session
 from backupkit.cli.console import listening, say
 from backupkit.cli.options import Json
-from backupkit.cli.output import put_lines
+from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import load, settings_folder
 from backupkit.model.errors import ExitCode, Refused
@@ -36,10 +36,7 @@ def doctor(
     settings = load()
     with listening() as emit:
         found = diagnosis.at_start(settings) if at_start else diagnosis.examine(settings, emit)
-    if json:
-        json_.put([json_.finding(one) for one in found])
-    else:
-        put_lines(render.findings(found))
+    out.result(render.findings(found), (json_.finding(one) for one in found))
     if any(finding.level == "wrong" for finding in found):
         raise SystemExit(ExitCode.FAILED)
 
@@ -54,10 +51,8 @@ def config(ctx: typer.Context, json: Json = False) -> None:
         return
     settings = load()
     values = {name: (getattr(settings, name), origin) for name, origin in origins(settings).items()}
-    if json:
-        return json_.put(json_.config(values), versioned=False)
     rows = ((name, render.value(value), origin) for name, (value, origin) in values.items())
-    put_lines(tables.table(("SETTING", "VALUE", "FROM"), rows))
+    out.result(tables.table(("SETTING", "VALUE", "FROM"), rows), json_.config(values), versioned=False)
 
 
 @_config.command("init", examples=["config init"])
@@ -73,9 +68,9 @@ def config_init(
     if stdout and json:
         raise Refused("With --stdout the file itself goes to stdout.", hint="Leave out --json.")
     if stdout:
-        return print(template(settings_folder()), end="")
+        return out.text(template(settings_folder()))
     path = begin_file(settings_folder(), _contained())
-    json_.put(json_.settings_file(path)) if json else put_lines([f"{path} is there, with every setting commented out."])
+    out.result([f"{path} is there, with every setting commented out."], json_.settings_file(path))
 
 
 @_config.command("set", examples=["config set timezone Europe/Berlin", "config set keep_daily 14"])
@@ -107,7 +102,7 @@ def config_schema() -> None:
     from backupkit.cli import json_
     from backupkit.config.schema import json_schema
 
-    json_.put(json_schema(), versioned=False)
+    out.text(f"{json_.text(json_schema(), versioned=False)}\n")
 
 
 @commands.command("notify-test", examples=["notify-test"])
@@ -121,7 +116,7 @@ def notify_test(json: Json = False) -> None:
     if not to:
         raise Refused("Nobody is to be told of anything.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
     deliveries = messages.send(settings, messages.test_message(settings), to)
-    json_.put([json_.delivery(one) for one in deliveries]) if json else put_lines(render.deliveries(deliveries))
+    out.result(render.deliveries(deliveries), (json_.delivery(one) for one in deliveries))
     if any(one.trouble for one in deliveries):
         raise SystemExit(ExitCode.FAILED)
 
@@ -145,7 +140,7 @@ def _contained() -> bool:
 def _show_changed(done: Changed, json: bool) -> None:
     from backupkit.cli import json_, render
 
-    json_.put(json_.setting(done)) if json else put_lines(render.changed(done))
+    out.result(render.changed(done), json_.setting(done))
     if done.overridden_by:
         say(f"{done.overridden_by} in the environment overrides this.")
 
