@@ -251,6 +251,17 @@ def test_a_bare_alembic_upgrade_makes_a_backup_first(app: SmallApp) -> None:
     assert len(kinds(app)) == 2
 
 
+def test_a_bare_alembic_upgrade_waits_for_no_push(app: SmallApp, tmp_path: Path) -> None:
+    (app.folder / "backup.toml").write_text(
+        f'push_after_backup = true\n[remotes.disk]\ntype = "folder"\npath = "{tmp_path / "disk"}"\n'
+    )
+    (tmp_path / "disk").mkdir()
+    app.command("remotes", "--init", "disk", check=0)
+    app.at_revision(DOCUMENTS)
+    assert alembic(app, "upgrade", "head").returncode == 0
+    assert kinds(app) == ["pre_migration"] and list((tmp_path / "disk").glob("*/SHA256SUMS")) == []
+
+
 @pytest.mark.parametrize("arguments", [("upgrade", "head"), ("current",), ("check",), ("history",), ("stamp", "head")])
 def test_the_guard_adds_nothing_where_there_is_nothing_to_upgrade(app: SmallApp, arguments: tuple[str, ...]) -> None:
     assert alembic(app, *arguments).returncode == 0

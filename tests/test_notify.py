@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from backupkit import AppFolder, protected
 from backupkit.backup.create import create_backup
 from backupkit.config.secrets import SecretUrl
+from backupkit.config.settings import Settings
 from backupkit.model.backup import BackupRequest
+from backupkit.model.errors import SourceUnreadable
 from backupkit.monitoring.notify import messages, sender
 from backupkit.monitoring.notify.messages import Report, message_of
 from backupkit.monitoring.notify.sender import Address, Message
@@ -77,6 +80,43 @@ def test_a_warning_is_told_with_what_is_missing_and_what_is_there(app: SmallApp,
     assert "Warning: " in message["message"] and "fifo is a socket, a fifo or a device" in message["message"]
     assert "Backup one: " in message["message"] and "kB, " in message["message"]
     assert "It took " in message["message"]
+
+
+def test_a_call_of_a_program_is_told_of_as_a_command_is(app: SmallApp, service: Service) -> None:
+    def settings(**more: Any) -> Settings:
+        return app.settings.model_copy(update={"notify_urls": (SecretUrl(service.notify()),), **more})
+
+    assert AppFolder(settings=settings()).create_backup_now() and service.messages == []
+    assert AppFolder(settings=settings(notify_on=("success",))).create_backup_now()
+    assert service.messages[-1]["title"].endswith(": backup done")
+    assert AppFolder(settings=settings()).restore_backup("nothing") is False
+    assert service.messages[-1]["title"].endswith(": restore FAILED")
+    assert "There is no backup named nothing" in service.messages[-1]["message"]
+    assert "`python backup_restore.py list`" in service.messages[-1]["message"]
+    lose_the_database(app)
+    with pytest.raises(SourceUnreadable), protected("import", on=AppFolder(settings=settings())):
+        pass
+    assert service.messages[-1]["title"].endswith(": backup FAILED")
+    assert f"Error: There is no database at {app.database}." in service.messages[-1]["message"]
+
+
+def test_a_call_of_a_program_is_a_sign_of_life_also_where_nothing_is_to_be_done(
+    app: SmallApp, service: Service
+) -> None:
+    calls = AppFolder(settings=app.settings.model_copy(update={"ping_url": SecretUrl(service.page())}))
+    assert calls.create_backup_if_needed() and calls.create_backup_if_needed() is None
+    assert service.pings == ["/check/start", "/check"] * 2
+    lose_the_database(app)
+    assert calls.create_backup_now() is None
+    assert service.pings[-2:] == ["/check/start", "/check/fail"]
+
+
+def test_a_message_that_is_not_sent_costs_a_program_no_backup(
+    app: SmallApp, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = app.settings.model_copy(update={"ping_url": SecretUrl(service.page("500"))})
+    assert AppFolder(settings=settings).create_backup_now()
+    assert "was not sent: HTTP 500" in caplog.text
 
 
 def test_a_success_is_told_only_where_it_was_asked_for(app: SmallApp, service: Service) -> None:

@@ -21,10 +21,12 @@ from typing import Any
 
 import pytest
 
+import backupkit
 import servers
+from backupkit import AppFolder, protected
 from backupkit.backup.create import create_backup
 from backupkit.config.remotes import ResticTable
-from backupkit.config.settings import Settings
+from backupkit.config.settings import Settings, load_settings
 from backupkit.fs import disk
 from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, BackupRequest
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
@@ -40,6 +42,7 @@ from backupkit.remotes.registry import look_at_remotes, prepare_remote
 from backupkit.remotes.retry import retry_while_away
 from backupkit.repository import store
 from backupkit.retention.prune import plan_prune
+from backupkit.ui import tasks
 from quick_restic import put_repository
 from refusals import assert_refusal, picture
 from servers import Line
@@ -909,6 +912,31 @@ def test_a_backup_is_carried_away_at_once_where_the_settings_say_so(app: SmallAp
     nas.rename(nas.with_name("unmounted"))
     result = app.command("backup", "three", "--json", env={"BACKUP_PUSH_AFTER_BACKUP": "true"}, check=3)
     assert result.json["backup_name"] == "three" and "The push to nas failed" in result.json["warnings"][0]
+
+
+BY: dict[str, Callable[[Settings], str]] = {
+    "the call": lambda settings: str(getattr(AppFolder(settings=settings).create_backup_now(), "name", None)),
+    "one a day": lambda settings: str(getattr(AppFolder(settings=settings).create_backup_if_needed(), "name", None)),
+    "the library": lambda settings: backupkit.create_backup(settings, BackupRequest("by_library")).backup.name,
+    "the interface": lambda settings: tasks.back_up(settings, "by_interface", "").act(silence).backup.name,
+    "protected": lambda settings: _in_protected(settings),
+}
+
+
+def _in_protected(settings: Settings) -> str:
+    with protected("import", on=AppFolder(settings=settings)) as operation:
+        return operation.backup.name
+
+
+@pytest.mark.parametrize("make", BY.values(), ids=BY)
+def test_whoever_makes_a_backup_it_is_pushed_where_the_settings_say_so(
+    app: SmallApp, nas: Path, make: Callable[[Settings], str]
+) -> None:
+    with (app.folder / "backup.toml").open("a") as file:
+        file.write('[remotes.lost]\ntype = "folder"\npath = "nowhere"\nretry_for = 0\n')
+    settings = load_settings(app.folder)
+    name = make(settings.model_copy(update={"push_after_backup": True}))
+    assert (app.backups / name / "SHA256SUMS").is_file() and (nas / name / "SHA256SUMS").is_file()
 
 
 def test_remotes_says_how_far_behind_and_ends_with_it(app: SmallApp, nas: Path) -> None:

@@ -10,7 +10,8 @@ import logging
 import os
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -21,12 +22,14 @@ from zoneinfo import ZoneInfo
 from backupkit.backup import single_file as single_files
 from backupkit.backup.create import create_backup
 from backupkit.backup.create import create_backup_if_needed as create_if_needed
+from backupkit.backup.make import Created
 from backupkit.config.settings import SETTINGS_FILE, Settings, load_settings
 from backupkit.config.single_file import MAX_BACKUPS, SingleFileConfig
 from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.events import Event, Notice, Waiting, Warned
+from backupkit.monitoring.notify.run_report import RunReport, reported
 from backupkit.repository import plain_files, store
 from backupkit.restore import recovery
 from backupkit.restore.copy_beside import restore_with_copy_beside
@@ -167,11 +170,14 @@ class AppFolder(Protectable):
     def back_up(self, note: str = "") -> Path:
         # What a person asked for is kept for good; what an operation asked for may go, later.
         order = BackupRequest(kind="auto", note=note, hold=True) if note else BackupRequest()
-        return create_backup(self._settings, order, _log_event, self.clock).backup.path
+        with self._reported("backup") as report:
+            return _path_of(create_backup(self._settings, order, report.emit, self.clock), report)
 
     def back_up_if_needed(self) -> Path | None:
-        made = create_if_needed(self._settings, BackupRequest(kind="scheduled"), _log_event, self.clock)
-        return made.backup.path if made else None
+        with self._reported("backup") as report:
+            made = create_if_needed(self._settings, BackupRequest(kind="scheduled"), report.emit, self.clock)
+            report.is_idle = made is None
+            return _path_of(made, report) if made else None
 
     def listed(self) -> list[dict[str, Any]]:
         settings = self._settings
@@ -182,13 +188,26 @@ class AppFolder(Protectable):
     def put_back(self, path: Path, force: bool = False) -> None:
         settings = self._settings
         name = _name_in(settings.dir, path)
-        recovery.recover(settings, _log_event)
-        plan = plan_restore(settings, name, force=force, emit=_log_event)
-        restore_with_copy_beside(settings, plan, _log_event, self.clock)
+        with self._reported("restore") as report:
+            recovery.recover(settings, report.emit)
+            plan = plan_restore(settings, name, force=force, emit=report.emit)
+            restore_with_copy_beside(settings, plan, report.emit, self.clock)
+            report.lines.append(f"{name} is restored.")
 
     def last_moment(self) -> datetime | None:
         found = store.all_backups(self._settings)
         return next((self._made(one) for one in found if one.metadata and one.metadata.kind != "pre_restore"), None)
+
+    @contextmanager
+    def _reported(self, command: str) -> Iterator[RunReport]:
+        """Notifications and the ping of the settings, as for a command that nobody watches."""
+        with reported(self._settings, command, _log_event) as report:
+            try:
+                yield report
+            except BackupError:
+                import backupkit.cli.commands  # noqa: F401 - the hint may name a command, which a message has in full
+
+                raise
 
     def _made(self, backup: Backup) -> datetime | None:
         return self._settings.local(backup.metadata.created_at) if backup.metadata else None
@@ -260,6 +279,11 @@ def _log_event(event: Event) -> None:
         _log.info("%s", event.text)
     elif isinstance(event, Waiting):
         _log.info("%s", event.what)
+
+
+def _path_of(made: Created, report: RunReport) -> Path:
+    report.lines.append(f"The backup is {made.backup.path}.")
+    return made.backup.path
 
 
 def _entry(path: Path, moment: datetime | None, size: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Back up the running app, on its own: the lock, what an earlier run left, then the backup itself (`make`)."""
+"""Back up the running app: the lock, what an earlier run left, the backup itself (`make`), and then the push."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener, Warned, silence
 from backupkit.model.names import check_name
+from backupkit.remotes.push import push_after
 from backupkit.repository import reliable, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 
 
 def create_backup(
-    settings: Settings, order: BackupRequest, emit: EventListener = silence, clock: Clock = utc_now
+    settings: Settings,
+    order: BackupRequest,
+    emit: EventListener = silence,
+    clock: Clock = utc_now,
+    push: bool = True,
 ) -> Created:
     """A backup of the running app: one moment of the database, and every upload that moment refers to.
 
-    Raises `Refused` for a name that is bad or taken, `SourceUnreadable` for live data that is missing, empty,
-    locked or broken, `NoSpace`, `Locked`; nothing is left behind then, and no older backup is touched.
+    Pushed afterwards where the settings want it, unless the caller does what follows by itself (`push=False`); a push
+    that fails is a warning. Raises `Refused` for a name that is bad or taken, `SourceUnreadable` for live data that is
+    missing, empty, locked or broken, `NoSpace`, `Locked`; nothing is left behind then, and no older backup is touched.
     """
     if order.name is not None:
         check_name(order.name)
@@ -35,11 +41,15 @@ def create_backup(
         recover_under_lock(settings, work.emit)
         created = _checked(settings, make_backup(settings, order, work.emit, clock), work.emit)
         work.about(created.backup)
-        return created
+    return _pushed(settings, created, emit, clock) if push else created
 
 
 def create_backup_if_needed(
-    settings: Settings, order: BackupRequest, emit: EventListener = silence, clock: Clock = utc_now
+    settings: Settings,
+    order: BackupRequest,
+    emit: EventListener = silence,
+    clock: Clock = utc_now,
+    push: bool = True,
 ) -> Created | None:
     """`create_backup`, unless there is a backup of today: one, however many threads and processes ask at once."""
     if backup_of_today(settings, clock, order.uploads):
@@ -52,7 +62,14 @@ def create_backup_if_needed(
             return None
         created = _checked(settings, make_backup(settings, order, work.emit, clock), work.emit)
         work.about(created.backup)
+    return _pushed(settings, created, emit, clock) if push else created
+
+
+def _pushed(settings: Settings, created: Created, emit: EventListener, clock: Clock) -> Created:
+    """The backup, carried to the remotes where the settings want that after each backup; the lock is free by then."""
+    if not settings.push_after_backup or not settings.remotes:
         return created
+    return replace(created, warnings=(*created.warnings, *push_after(settings, emit, clock)[1]))
 
 
 def _checked(settings: Settings, created: Created, emit: EventListener) -> Created:

@@ -27,11 +27,17 @@ class CommandGroup:
 
     def command(self, name: str, examples: Sequence[str]) -> Callable[[_Function], _Function]:
         """Add the decorated function as the command of that name; the examples are typed as they stand."""
+        self._know(name)
         return self.typer.command(name, cls=Command, rich_help_panel=self.heading, epilog="\n".join(examples))
 
     def add_group(self, name: str, group: CommandGroup, examples: Sequence[str]) -> None:
         """Add commands below a word of their own."""
+        self._know(name)
         self.typer.add_typer(group.typer, name=name, rich_help_panel=self.heading, epilog="\n".join(examples))
+
+    def _know(self, name: str) -> None:
+        if self.heading:  # one below another word is not typed by its name alone
+            deployment.know_command(name)
 
 
 class _Program(Group):
@@ -45,7 +51,7 @@ class _Program(Group):
 
 
 def assembled(script: Path, *groups: CommandGroup) -> typer.Typer:
-    """The program of that file, with these commands; hints know them from here on."""
+    """The program of that file, with these commands."""
     session.script = script.resolve()
     app = typer.Typer(
         cls=_Program,
@@ -58,8 +64,6 @@ def assembled(script: Path, *groups: CommandGroup) -> typer.Typer:
     for group in groups:
         app.registered_commands += group.typer.registered_commands
         app.registered_groups += group.typer.registered_groups
-    deployment.know_commands(str(one.name) for one in app.registered_commands)
-    deployment.know_commands(str(one.name) for one in app.registered_groups)
     return app
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,9 +94,9 @@ def program(environment: Mapping[str, str]) -> str:
     return "backup-restore" if is_installed else _SCRIPT
 
 
-def know_commands(names: Iterable[str]) -> None:
-    """The program has these commands: hints that name one are completed from here on."""
-    _commands.update(names)
+def know_command(name: str) -> None:
+    """The program has this command: a hint that names it is completed from here on."""
+    _commands.add(name)
 
 
 def in_full(text: str, environment: Mapping[str, str] = os.environ) -> str:

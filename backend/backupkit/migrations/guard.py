@@ -38,7 +38,8 @@ def back_up_before_upgrade(context: Any, url: object, app_dir: Path | None = Non
         return None
     if not _has_work(context, settings):
         return None
-    return create_backup(settings, BackupRequest(kind="pre_migration", note="before alembic upgrade", hold=True)).backup
+    order = BackupRequest(kind="pre_migration", note="before alembic upgrade", hold=True)
+    return create_backup(settings, order, push=False).backup  # a migration waits for no upload
 
 
 def _has_work(context: Any, settings: Settings) -> bool:

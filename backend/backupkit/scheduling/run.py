@@ -87,7 +87,7 @@ def backup_step(settings: Settings, order: BackupRequest, if_needed: bool = Fals
 
     def act(_done: Mapping[str, Outcome], emit: EventListener) -> Outcome:
         make = create_backup_if_needed if if_needed else create_backup
-        made = make(settings, order, emit, clock)
+        made = make(settings, order, emit, clock, push=False)  # that is a step of its own
         if made is None:
             there = backup_of_today(settings, clock, order.uploads)
             name = f": {there.name}" if there else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from backupkit.archive.export import Exported, closing_for, export_backup, export_path
 from backupkit.backup.create import create_backup
@@ -13,7 +12,7 @@ from backupkit.cli.host import git_facts
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.events import EventListener
-from backupkit.remotes.push import Pushed, push_after, push_backups, refuse_failed
+from backupkit.remotes.push import Pushed, push_backups, refuse_failed
 from backupkit.retention.delete import delete_backup, set_pin
 from backupkit.ui.work import Task
 from backupkit.verify.verify import Verified, refuse_bad, verify_backups
@@ -22,14 +21,7 @@ from backupkit.verify.verify import Verified, refuse_bad, verify_backups
 def back_up(settings: Settings, name: str, note: str) -> Task[Created]:
     """A backup now; carried away too where the settings want that."""
     order = BackupRequest(name or None, note=note, git=git_facts(os.environ))
-
-    def act(emit: EventListener) -> Created:
-        created = create_backup(settings, order, emit)
-        if not settings.push_after_backup or not settings.remotes:
-            return created
-        return replace(created, warnings=(*created.warnings, *push_after(settings, emit)[1]))
-
-    return Task("Back up now", act, render.made)
+    return Task("Back up now", lambda emit: create_backup(settings, order, emit), render.made)
 
 
 def verify(settings: Settings, backup: Backup, test_restore: bool = False) -> Task[list[Verified]]:

@@ -3,3 +3,7 @@
 Each command reads its options, calls a function of the library, and shows the result. A new one is a function here,
 with its examples: the help, the reference and the hints find it by themselves.
 """
+
+from backupkit.cli.commands import back_up, check, copies, restore, set_up
+
+__all__ = ["back_up", "check", "copies", "restore", "set_up"]

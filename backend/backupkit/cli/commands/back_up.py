@@ -20,7 +20,6 @@ from backupkit.model.events import collecting
 from backupkit.monitoring.notify import run_report
 
 if TYPE_CHECKING:
-    from backupkit.config.settings import Settings
     from backupkit.model.backup import BackupRequest
 
 commands = CommandGroup("Back up")
@@ -195,8 +194,6 @@ def delete(
 
 
 def _back_up(command: str, order: BackupRequest, if_needed: bool) -> None:
-    from dataclasses import replace
-
     from backupkit.backup.create import backup_of_today, create_backup, create_backup_if_needed
     from backupkit.cli import json_, render
 
@@ -208,20 +205,9 @@ def _back_up(command: str, order: BackupRequest, if_needed: bool) -> None:
         there = backup_of_today(settings, whole=order.uploads)
         say_notice(f"There is a backup of today already: {there.name if there else 'deleted meanwhile'}.")
         return out.document(json_.backup(there) if there else None)
-    created = replace(created, warnings=_push_after(settings, created.warnings))
     out.result(render.made(created), json_.created(created))
     if created.warnings:
         raise SystemExit(ExitCode.WARNINGS)
-
-
-def _push_after(settings: Settings, warnings: tuple[str, ...]) -> tuple[str, ...]:
-    """The warnings so far, and those of carrying it away, where the settings want that."""
-    from backupkit.remotes.push import push_after
-
-    if not settings.push_after_backup or not settings.remotes:
-        return warnings
-    with listening() as emit:
-        return (*warnings, *push_after(settings, emit)[1])
 
 
 def _list_runs() -> None:

@@ -1,89 +1,139 @@
-"""The one hook around the commands that do work: it remembers what is to be told, and tells it when they have ended.
+"""The one hook around the work that people may want to be told of: what there is to tell, and telling it at the end.
 
-A command says `begin` once it has its settings; the boundary says `end`. In between come results and warnings. A
-person at a terminal sees for themselves how it ends, so only what nobody watches is reported.
+A command says `begin` once it has its settings, and the error boundary says `end`; a call for programs is `reported`.
+In between come results and warnings. A person at a terminal sees for themselves how a command ended, so only what
+nobody watches is told.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from backupkit.model.errors import ExitCode, explained
-from backupkit.model.events import Warned
+from backupkit.model.events import Event, EventListener, Warned, silence
 from backupkit.model.names import printable
 from backupkit.monitoring import log
 
 if TYPE_CHECKING:
     from backupkit.config.settings import Settings
-    from backupkit.monitoring.notify.messages import Outcome, Report
+    from backupkit.monitoring.notify.messages import Outcome
     from backupkit.monitoring.notify.sender import Delivery, Underway
 
 # A dead man's switch waits for backups: any other command would be a false sign of life.
 _PINGED = ("backup", "auto-backup", "run")
 
 
-@dataclass
-class _Work:
-    """A command under way, and what there is to tell of it so far."""
+class RunReport:
+    """What there is to tell of a command or a call under way. `is_idle`: it found its work done."""
 
-    settings: Settings
-    command: str
-    ping: Underway | None
-    began: float = field(default_factory=time.monotonic)
-    lines: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    idle: bool = False
+    def __init__(self, settings: Settings, command: str, emit: EventListener = silence) -> None:
+        self.lines: list[str] = []
+        self.warnings: list[str] = []
+        self.is_idle = False
+        self._settings, self._command, self._emit = settings, command, emit
+        self._began = time.monotonic()
+        self._ping = _begin_ping(settings, command)
+
+    def emit(self, event: Event) -> None:
+        """Pass the event on, and keep a warning."""
+        if isinstance(event, Warned):
+            self.warnings.append(event.text)
+        self._emit(event)
+
+    def tell(self, code: int, cause: BaseException | None) -> list[str]:
+        """Tell everybody of the end, and return what was not sent, and why."""
+        return [f"The {one.address} was not sent: {one.trouble}." for one in self._told(code, cause) if one.trouble]
+
+    def _told(self, code: int, cause: BaseException | None) -> tuple[Delivery, ...]:
+        """The ping of the beginning is waited for first, so that it does not come after that of the end."""
+        from backupkit.monitoring.notify import messages
+
+        error, hint = _in_words(cause)
+        report = messages.Report(
+            command=self._command,
+            outcome=_outcome(code, self.is_idle),
+            seconds=time.monotonic() - self._began,
+            error=error,
+            hint=hint,
+            warnings=tuple(self.warnings),
+            lines=tuple(self.lines),
+            log=log.last_lines(),
+        )
+        to = messages.addresses(self._settings, report, self._command in _PINGED)
+        began = self._ping.deliveries() if self._ping else ()
+        return (*began, *messages.send(self._settings, messages.message_of(self._settings, report), to))
 
 
-_work: _Work | None = None
+_current: RunReport | None = None
 
 
 def begin(settings: Settings, command: str, watched: bool) -> None:
     """From here on the command's end is reported, unless a person watches it, or nobody wants to be told."""
-    global _work
-    _work = None
-    if watched or not (settings.notify_urls or settings.ping_url):
-        return
-    _work = _Work(settings, command, _begin_ping(settings, command))
+    global _current
+    _current = RunReport(settings, command) if _is_wanted(settings) and not watched else None
 
 
 def add_result(lines: Iterable[str]) -> None:
     """What the command came to."""
-    if _work:
-        _work.lines.extend(lines)
+    if _current:
+        _current.lines.extend(lines)
 
 
 def warned(text: str) -> None:
     """Something the command warned of."""
-    if _work:
-        _work.warnings.append(text)
+    if _current:
+        _current.warnings.append(text)
 
 
 def nothing_to_do() -> None:
     """The command found its work done: no news for people, and a sign of life all the same."""
-    if _work:
-        _work.idle = True
+    if _current:
+        _current.is_idle = True
 
 
 def end(code: int, cause: BaseException | None) -> int:
     """Tell of the end; the exit code, which a message that could not be sent makes 3 where all else was done."""
-    global _work
-    work, _work = _work, None
-    if work is None:
-        return code
-    troubles = [one for one in _told(work, code, cause) if one.trouble]
-    for one in troubles:
-        _say(Warned(f"The {one.address} was not sent: {one.trouble}."))
+    global _current
+    report, _current = _current, None
+    troubles = report.tell(code, cause) if report else []
+    for text in troubles:
+        log.error(f"warning: {text}")
+        print(f"Warning: {printable(text)}", file=sys.stderr)
     return ExitCode.WARNINGS if troubles and code == ExitCode.DONE else code
 
 
-def _say(warning: Warned) -> None:
-    log.error(f"warning: {warning.text}")
-    print(f"Warning: {printable(warning.text)}", file=sys.stderr)
+@contextlib.contextmanager
+def reported(settings: Settings, command: str, emit: EventListener) -> Iterator[RunReport]:
+    """Tell of the end of a call that a program makes, as of a command that nobody watches.
+
+    The call tells its events to the report, which passes them on. What was not sent is a warning.
+    """
+    report = RunReport(settings, command, emit)
+    cause: BaseException | None = None
+    try:
+        yield report
+    except BaseException as raised:
+        cause = raised
+        raise
+    finally:
+        if _is_wanted(settings):
+            for text in report.tell(_code(report, cause), cause):
+                emit(Warned(text))
+
+
+def _code(report: RunReport, cause: BaseException | None) -> int:
+    if cause is None:
+        return ExitCode.WARNINGS if report.warnings else ExitCode.DONE
+    error = explained(cause)
+    return error.code if error else ExitCode.FAILED
+
+
+def _is_wanted(settings: Settings) -> bool:
+    return bool(settings.notify_urls or settings.ping_url)
 
 
 def _begin_ping(settings: Settings, command: str) -> Underway | None:
@@ -98,32 +148,6 @@ def _begin_ping(settings: Settings, command: str) -> Underway | None:
         return None
 
 
-def _told(work: _Work, code: int, cause: BaseException | None) -> tuple[Delivery, ...]:
-    """The ping of the beginning is waited for first, so that it does not come after that of the end."""
-    from backupkit.monitoring.notify import messages
-
-    report = _report(work, code, cause)
-    to = messages.addresses(work.settings, report, work.command in _PINGED)
-    began = work.ping.deliveries() if work.ping else ()
-    return (*began, *messages.send(work.settings, messages.message_of(work.settings, report), to))
-
-
-def _report(work: _Work, code: int, cause: BaseException | None) -> Report:
-    from backupkit.monitoring.notify.messages import Report
-
-    error, hint = _in_words(cause)
-    return Report(
-        command=work.command,
-        outcome=_outcome(work, code),
-        seconds=time.monotonic() - work.began,
-        error=error,
-        hint=hint,
-        warnings=tuple(work.warnings),
-        lines=tuple(work.lines),
-        log=log.last_lines(),
-    )
-
-
 def _in_words(cause: BaseException | None) -> tuple[str, str]:
     if isinstance(cause, KeyboardInterrupt):
         return "It was interrupted; nothing is left half done.", ""
@@ -133,7 +157,7 @@ def _in_words(cause: BaseException | None) -> tuple[str, str]:
     return (error.message, error.hint) if error else (f"{type(cause).__name__}: {cause}", "")
 
 
-def _outcome(work: _Work, code: int) -> Outcome:
+def _outcome(code: int, is_idle: bool) -> Outcome:
     if code == ExitCode.DONE:
-        return "nothing" if work.idle else "success"
+        return "nothing" if is_idle else "success"
     return "warning" if code == ExitCode.WARNINGS else "failure"
