@@ -26,7 +26,7 @@ from backupkit.monitoring.notify.sender import Address, Message
 from listener import Service, listening_service
 from refusals import another_process, run_here
 from small_app import COMMAND, SmallApp, clean_environment
-from test_console import at_a_terminal
+from terminal import at_a_terminal
 
 SECRET = "sesame-7f3a"
 

@@ -1,0 +1,65 @@
+"""A terminal of its own for a command, and what was sent to it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import termios
+import time
+from dataclasses import dataclass
+
+from small_app import COMMAND, SmallApp, clean_environment
+
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@dataclass
+class Seen:
+    """What a terminal was sent, with and without its control sequences, and the exit code."""
+
+    code: int
+    raw: str
+
+    @property
+    def text(self) -> str:
+        return ESCAPE.sub("", self.raw)
+
+
+def at_a_terminal(app: SmallApp, *arguments: str, answer: bytes | None = None, **environment: str) -> Seen:
+    """The command on a terminal of its own; the answer is typed when a question is there."""
+    terminal, inner = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, str(COMMAND), *arguments],
+        env={**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "TERM": "xterm", **environment},
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        start_new_session=True,
+        preexec_fn=lambda: take_terminal(inner),
+    )
+    os.close(inner)
+    seen, deadline = b"", time.monotonic() + 120
+    with contextlib.suppress(OSError):  # what a terminal says when its last program has ended
+        while time.monotonic() < deadline:
+            if select.select([terminal], [], [], 1)[0]:
+                seen += os.read(terminal, 65536)
+            if answer is not None and b"[y/N]" in seen:
+                os.write(terminal, answer)
+                answer = None
+    os.close(terminal)
+    try:
+        return Seen(process.wait(120), seen.decode())
+    finally:
+        process.kill()
+
+
+def take_terminal(handle: int) -> None:
+    """Ctrl-C goes to those for whom a terminal is the controlling one."""
+
+    fcntl.ioctl(handle, termios.TIOCSCTTY, 0)
