@@ -150,7 +150,7 @@ class FolderRemote:
 
     def _described(self, name: str) -> Iterator[RemoteBackup]:
         """The backup there; nothing for one that cannot be trusted, which `verify` tells of."""
-        backup = store.read(self._settings.model_copy(update={"dir": self._path}), name)
+        backup = store.read_at(self._path / name, self._settings.zone)
         if (metadata := backup.metadata) and backup.state != "damaged":
             revision, size = ",".join(metadata.revisions), backup.size_bytes
             owner = metadata.app_id or self._settings.app_id

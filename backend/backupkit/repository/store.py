@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, file_rights, scratch, tree
@@ -41,13 +42,18 @@ def require(backups: Path) -> None:
 
 def all_backups(settings: Settings) -> list[Backup]:
     """Every backup, newest first; what is no backup of ours is left out, and what is damaged says so."""
+    return all_in(settings.dir, settings.zone)
+
+
+def all_in(folder: Path, zone: ZoneInfo) -> list[Backup]:
+    """The same of any backups folder; times without a zone are taken to be of this one."""
     try:
-        with os.scandir(settings.dir) as entries:
+        with os.scandir(folder) as entries:
             folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
-    said = flags.said(settings.dir)
-    found = [_read(settings, os.path.basename(one), said) for one in folders if _is_backup(one)]
+    said = flags.said(folder)
+    found = [_read(Path(one), zone, said) for one in folders if _is_backup(one)]
     return sorted(found, key=lambda backup: (_moment(backup), backup.name), reverse=True)
 
 
@@ -136,20 +142,25 @@ def left_beside(settings: Settings) -> Path | None:
     if "dir" in settings.model_fields_set or there == settings.dir:
         return None
     with contextlib.suppress(OSError):
-        found = all_backups(settings.model_copy(update={"dir": there}))
+        found = all_in(there, settings.zone)
         return there if any(one.metadata and reliable.is_own(settings, one.metadata) for one in found) else None
     return None
 
 
 def read(settings: Settings, name: str) -> Backup:
     """The backup as it lies there; with `trouble` instead of metadata where that cannot be trusted."""
-    return _read(settings, name, flags.said(settings.dir))
+    return read_at(settings.dir / name, settings.zone)
 
 
-def _read(settings: Settings, name: str, said: flags.Said) -> Backup:
-    path = settings.dir / name
+def read_at(path: Path, zone: ZoneInfo) -> Backup:
+    """The same of a backup in any folder."""
+    return _read(path, zone, flags.said(path.parent))
+
+
+def _read(path: Path, zone: ZoneInfo, said: flags.Said) -> Backup:
+    name = path.name
     try:
-        metadata = manifest.read_metadata(path, settings.zone)
+        metadata = manifest.read_metadata(path, zone)
     except Damaged as error:
         return Backup(path, None, "damaged", trouble=error.message)
     sealed = manifest.has_checksums(path)
@@ -162,7 +173,7 @@ def _read(settings: Settings, name: str, said: flags.Said) -> Backup:
     state: State = "raw" if metadata.is_raw else "checked" if sealed else "unchecked"
     backup = Backup(path, metadata, state, size, adds, name in said.pinned, accepted=accepted)
     known = name in said.checked
-    record = verification.read(settings.dir, name, metadata) if known else verification.Record(metadata.created_at)
+    record = verification.read(path.parent, name, metadata) if known else verification.Record(metadata.created_at)
     return _with_record(backup, metadata, record)
 
 

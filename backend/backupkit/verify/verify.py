@@ -126,8 +126,7 @@ def verify_file(settings: Settings, path: Path, emit: EventListener = silence) -
 
 def backup_at(settings: Settings, path: Path) -> Backup:
     """The backup in that folder, wherever it lies; nothing is kept of it if that is not the backups folder."""
-    folder = path.resolve()
-    return store.read(settings.model_copy(update={"dir": folder.parent}), folder.name)
+    return store.read_at(path.resolve(), settings.zone)
 
 
 def pick(settings: Settings, choose: Choose = random.choice) -> Backup:
