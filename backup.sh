@@ -19,10 +19,19 @@ say() { printf 'backup.sh: %s\n' "$*" >&2; }
 # What need not be acted on.
 say_notice() { asked_for --quiet || asked_for -q || say "$@"; }
 
+# With --json the refusal is the one document on stdout too.
 die() {
-  local code=$1
+  local code=$1 message
   shift
   say "$@"
+  if asked_for --json; then
+    message=$*
+    message=${message//\\/\\\\}
+    message=${message//\"/\\\"}
+    message=${message//[[:cntrl:]]/ }
+    printf '{"schema_version": 1, "error": {"code": %d, "message": "%s", "next": null}}\n' \
+      "$code" "$message" >&"${results:-1}"
+  fi
   exit "$code"
 }
 
@@ -408,6 +417,7 @@ install_with_venv() {
 # Made in a folder of its own, where it stays (its scripts name that folder), and linked to when whole: neither a killed
 # run nor two at once leave half of one.
 make_environment() (
+  results=3 # stdout as it was: what installs prints there too
   folder=$root/.backup-venv
   say_notice "Making a Python environment in $folder (once)."
   mkdir -p "$folder"
@@ -420,7 +430,7 @@ make_environment() (
   if ! command -v uv >/dev/null || ! install_with_uv "$made/venv" "$1"; then
     rm -rf "$made/venv"
     install_with_venv "$made/venv" "$1" || die 1 "The packages in $1 could not be installed (see above)."
-  fi >&2
+  fi 3>&1 >&2
   if is_usable "$environment"; then return; fi # another run was faster
   ln -sfn "${made##*/}/venv" "$environment"
   trap - EXIT

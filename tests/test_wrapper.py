@@ -257,6 +257,28 @@ def test_an_unknown_runner_is_refused(host: Host) -> None:
     assert b"auto, docker or local" in host.run("list", code=2, BACKUP_RUNNER="vm").stderr
 
 
+def same_as_document(done: subprocess.CompletedProcess[bytes]) -> bool:
+    """Whether stdout is one JSON document that says what the last line of stderr says."""
+    document, said = json.loads(done.stdout), done.stderr.decode().splitlines()[-1]
+    error = {"code": done.returncode, "message": said.removeprefix("backup.sh: "), "next": None}
+    return bool(document == {"schema_version": 1, "error": error})
+
+
+def test_a_refusal_of_the_wrapper_is_a_json_document_too(host: Host) -> None:
+    host.install("docker")
+    host.answer(state="")
+    odd = 'a "quoted" \\ name with ü'
+    assert same_as_document(host.run("list", "--json", code=2, BACKUP_SERVICE=odd))
+    assert same_as_document(host.run("list", "--json", code=2, BACKUP_RUNNER="vm"))
+    assert b"\\t" not in host.run("list", "--json", code=2, BACKUP_RUNNER="v\tm").stdout
+    assert host.run("list", code=2, BACKUP_RUNNER="vm").stdout == b""
+
+
+def test_a_refusal_while_the_environment_is_made_is_one_too(host: Host) -> None:
+    (host.programs / "python3").unlink()
+    assert same_as_document(host.run("list", "--json", code=1, BACKUP_RUNNER="local"))
+
+
 def test_data_in_a_named_volume_is_never_looked_for_in_a_folder(host: Host) -> None:
     host.install("uv")
     compose = "services:\n  backend:\n    volumes:\n      - data:/app/data\nvolumes:\n  data:\n"
