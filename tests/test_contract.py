@@ -104,14 +104,19 @@ def test_json_is_one_document_in_a_real_pipe(used: SmallApp, command: tuple[str,
     assert isinstance(used.command(*command, check=0).json, dict)
 
 
-@pytest.mark.parametrize("command", [("show", "nope"), ("backup", "../x"), ("restore", "good")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [("show", "nope"), ("backup", "../x"), ("restore", "good"), ("--none",), ("list", "--none")],
+    ids=" ".join,
+)
 def test_an_error_leaves_stdout_empty(used: SmallApp, command: tuple[str, ...]) -> None:
-    assert run_here(used, *command).out == ""
+    result = run_here(used, *command)
+    assert result.out == "" and result.err.startswith("Error: ") and result.err.count("\n") == 2
 
 
 @pytest.mark.parametrize(
     "command",
-    [("show", "nope"), ("backup", "../x"), ("restore", "good"), ("list", "--none"), ("show",), ("none",)],
+    [("show", "nope"), ("backup", "../x"), ("restore", "good"), ("list", "--none"), ("show",), ("none",), ("--none",)],
     ids=" ".join,
 )
 def test_an_error_is_the_one_document_with_json_and_the_same_sentence(used: SmallApp, command: tuple[str, ...]) -> None:

@@ -33,8 +33,10 @@ class _Helpful:
         """With a name for each value, and none for a flag: Typer would print the types of Python."""
         found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for one in found:
-            if one.param_type_name == "option" and one.metavar is None:
-                one.metavar = "" if one.is_flag else one.name.upper().replace("_", "-")
+            if one.metavar is None:
+                one.metavar = "" if getattr(one, "is_flag", False) else one.name.upper().replace("_", "-")
+            if one.param_type_name == "argument":
+                one.display_type_rich = _no_type
         return found
 
     def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
@@ -47,6 +49,10 @@ class _Helpful:
         if self.examples:
             formatter.write(f"Example{'s' if len(self.examples) > 1 else ''}:\n")
             formatter.write("".join(f"  {program(os.environ)} {line}\n" for line in self.examples))
+
+
+def _no_type(ctx: typer.Context) -> None:
+    """What stands beside the name of an argument in its help: nothing."""
 
 
 def command_name(ctx: typer.Context) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from backupkit.cli import session
-from backupkit.cli.errors import boundary, end_at_once_on_signals, end_on_signals, open_missing_streams
+from backupkit.cli.errors import boundary, end_at_once_on_signals, end_on_signals, open_missing_streams, usage_error
 from backupkit.cli.help import Command, Group, print_version
 from backupkit.cli.output import out
 from backupkit.config import deployment
@@ -42,6 +42,18 @@ class CommandGroup:
 
 class _Program(Group):
     """The one error boundary: inside the program's own handling of interrupts, which would hide the exit code."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **others: Any) -> Any:
+        """As Typer does; what it does not understand before the command is an error like any other."""
+        typed = tuple(args)  # parsing consumes them
+        try:
+            return super().make_context(info_name, args, *more, **others)
+        except Exception as raised:
+            if not typed or usage_error(raised) is None:  # with no word at all, the help is shown
+                raise
+            out.begin(is_json="--json" in typed)
+            with boundary():
+                raise
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         out.begin(is_json="--json" in ctx.args)
