@@ -177,7 +177,13 @@ def test_an_unknown_revision_is_refused_before_any_question(backed_up: SmallApp)
 
 @pytest.fixture
 def many(app: SmallApp) -> SmallApp:
-    """An app with a long note on a backup, a damaged backup, and some history."""
+    """An app with a long note on a backup, a damaged backup, some history, and two remotes of which one is lost."""
+    (app.folder / "backup.toml").write_text(
+        'keep_last = 1\n[remotes.disk]\ntype = "folder"\npath = "disk"\nretry_for = 0\n'
+        '[remotes.lost]\ntype = "folder"\npath = "nowhere"\nretry_for = 0\n'
+    )
+    (app.folder / "disk").mkdir()
+    app.command("remotes", "--init", "disk", check=0)
     app.command("backup", "noted", "--note", "x" * 300, check=0)
     app.command("backup", "damaged", check=0)
     app.command("verify", "noted", "--test-restore", check=0)
@@ -185,26 +191,46 @@ def many(app: SmallApp) -> SmallApp:
     return app
 
 
-@pytest.mark.parametrize("command", ["list", "history"])
+FIRST = {
+    "list": "NAME AGE SIZE STATE",
+    "history": "COMMAND AGE SIZE RESULT",
+    "prune --dry-run": "NAME AGE SIZE VERDICT WHY",
+    "remotes": "REMOTE STATE BACKUPS BEHIND",
+    "config": "SETTING FROM VALUE",
+}
+each_table = pytest.mark.parametrize("command", FIRST)
+
+
+def table(text: str, command: str) -> list[str]:
+    """The lines of the table, without what stands around it."""
+    lines = text.splitlines()
+    head = next(number for number, line in enumerate(lines) if FIRST[command].split()[0] in line.split())
+    return [line for line in lines[head:] if "  " in line]
+
+
+@each_table
 @pytest.mark.parametrize("width", [80, 200])
 def test_a_table_fits_the_terminal_with_what_matters_first(many: SmallApp, command: str, width: int) -> None:
-    seen = at_a_terminal(many, command, COLUMNS=str(width))
-    lines = seen.text.splitlines()
+    lines = table(at_a_terminal(many, *command.split(), COLUMNS=str(width)).text, command)
     assert len(lines) > 2 and max(map(len, lines)) <= width
-    first = ["NAME", "AGE", "SIZE", "STATE"] if command == "list" else ["COMMAND", "AGE", "SIZE", "RESULT"]
-    assert lines[0].split()[:4] == first
-    assert ("…" in seen.text) == (command == "list")  # nothing else is longer than its place
-    assert ("REVISION" in lines[0] or "BY" in lines[0]) == (width == 200)
-
-
-@pytest.mark.parametrize("command", ["list", "history"])
-def test_wide_shows_every_column_whole(many: SmallApp, command: str) -> None:
-    narrow = at_a_terminal(many, command, COLUMNS="80").text.splitlines()[0].split()
-    wide = at_a_terminal(many, command, "--wide", COLUMNS="80").text.splitlines()
-    piped = many.command(command, check=0).out.splitlines()
-    assert set(wide[0].split()) == {*piped[0].split(), "AGE"} > set(narrow)
+    assert " ".join(lines[0].split()).startswith(FIRST[command])
     if command == "list":
-        assert any("x" * 300 in line for line in wide)
+        assert ("REVISION" in lines[0]) == (width == 200)
+
+
+def test_what_is_longer_than_its_place_is_cut_with_a_mark(many: SmallApp) -> None:
+    assert "xxx…" in at_a_terminal(many, "list", COLUMNS="80").text
+    assert "…" not in at_a_terminal(many, "list", "--wide", COLUMNS="80").text
+
+
+@each_table
+def test_wide_shows_every_column_whole(many: SmallApp, command: str) -> None:
+    narrow = table(at_a_terminal(many, *command.split(), COLUMNS="80").text, command)
+    wide = table(at_a_terminal(many, *command.split(), "--wide", COLUMNS="80").text, command)
+    piped = table(many.command(*command.split()).out, command)
+    aged = {"AGE"} if "AGE" in FIRST[command] else set()
+    assert set(wide[0].split()) == {*piped[0].split(), *aged} >= set(narrow[0].split())
+    assert max(map(len, wide)) > 80 and not any("…" in line for line in wide)
 
 
 def test_a_name_is_never_cut_because_it_is_typed(app: SmallApp) -> None:
@@ -223,6 +249,8 @@ def test_numbers_end_at_the_right(many: SmallApp) -> None:
 def test_a_state_is_a_word_and_a_colour_but_not_where_colours_are_unwanted(many: SmallApp) -> None:
     seen = at_a_terminal(many, "list")
     assert re.search(r"\x1b\[32mproven", seen.raw) and re.search(r"\x1b\[31mdamaged", seen.raw)
+    seen = at_a_terminal(many, "remotes")
+    assert re.search(r"\x1b\[33mbehind", seen.raw) and re.search(r"\x1b\[31mFAILED", seen.raw)
     for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
         plain = at_a_terminal(many, "list", **{name: value})
         assert "\x1b" not in plain.raw and "proven" in plain.raw and "damaged" in plain.raw

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backupkit.cli.tables import Terminal, fitted, table
+from backupkit.cli.tables import Terminal, drawn, table
 from backupkit.fs.space import format_bytes
 from backupkit.model.durations import ago
 from backupkit.model.names import shown
@@ -59,12 +59,12 @@ def listing(settings: Settings, found: list[Backup], screen: Terminal | None = N
         return
     head = ("NAME", "MADE", "KIND", "SIZE", "ADDS", "REVISION", "STATE", "NOTE")
     rows = [_row(settings, backup) for backup in found]
-    if screen is None:
-        yield from table(head, rows)
-        return
-    more = ({"AGE": _ago(one.metadata.created_at) if one.metadata else "-"} for one in found)
-    aged = [dict(zip(head, row, strict=True)) | own for row, own in zip(rows, more, strict=True)]
-    yield from fitted(screen, ("NAME", "AGE", "SIZE", "STATE", "KIND", "NOTE", "REVISION", "ADDS", "MADE"), 4, aged)
+    order = ("NAME", "AGE", "SIZE", "STATE", "KIND", "NOTE", "REVISION", "ADDS", "MADE")
+    yield from drawn(screen, head, rows, order, 4, map(_age, found))
+
+
+def _age(backup: Backup) -> dict[str, str]:
+    return {"AGE": _ago(backup.metadata.created_at) if backup.metadata else "-"}
 
 
 def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
@@ -321,14 +321,15 @@ def next_steps(reach: Reach, verdict: SchemaVerdict) -> Iterator[str]:
         yield f"    {reach.alembic('stamp THAT_REVISION')}"
 
 
-def prune_plan(settings: Settings, found: PrunePlan) -> Iterator[str]:
+def prune_plan(settings: Settings, found: PrunePlan, screen: Terminal | None = None) -> Iterator[str]:
     """A verdict and its reasons for each backup, and what they come to."""
     if not found.verdicts:
         yield f"There are no backups in {settings.dir}."
         return
-    yield from table(
-        ("NAME", "MADE", "KIND", "SIZE", "VERDICT", "WHY"), (_judged(settings, one) for one in found.verdicts)
-    )
+    head = ("NAME", "MADE", "KIND", "SIZE", "VERDICT", "WHY")
+    rows = [_judged(settings, one) for one in found.verdicts]
+    order = ("NAME", "AGE", "SIZE", "VERDICT", "WHY", "KIND", "MADE")
+    yield from drawn(screen, head, rows, order, 4, (_age(one.backup) for one in found.verdicts))
     if found.stopped:
         yield f"Nothing is removed: {shown(found.stopped)}."
     else:
@@ -395,12 +396,8 @@ def remote_listing(
         )
         for one in found
     ]
-    if screen is None:
-        yield from table(head, rows)
-        return
-    more = ({"AGE": _ago(one.created_at)} for one in found)
-    aged = [dict(zip(head, row, strict=True)) | own for row, own in zip(rows, more, strict=True)]
-    yield from fitted(screen, ("NAME", "AGE", "SIZE", "HERE", "KIND", "REVISION", "MADE"), 4, aged)
+    order = ("NAME", "AGE", "SIZE", "HERE", "KIND", "REVISION", "MADE")
+    yield from drawn(screen, head, rows, order, 4, ({"AGE": _ago(one.created_at)} for one in found))
 
 
 def removed_there(remote: str, done: Pruned) -> Iterator[str]:
@@ -408,10 +405,11 @@ def removed_there(remote: str, done: Pruned) -> Iterator[str]:
     yield f"Removed {counted(len(done.removed), 'backup')} from {remote}." if done.removed else "Nothing was removed."
 
 
-def copies(settings: Settings, found: Copies) -> Iterator[str]:
+def copies(settings: Settings, found: Copies, screen: Terminal | None = None) -> Iterator[str]:
     """Each remote in a line, and the rule of three copies, two media, one elsewhere."""
     head = ("REMOTE", "TYPE", "STATE", "BACKUPS", "BEHIND", "NEWEST")
-    yield from table(head, (_remote_row(settings, one) for one in found.remotes))
+    order = ("REMOTE", "STATE", "BACKUPS", "BEHIND", "NEWEST", "TYPE")
+    yield from drawn(screen, head, [_remote_row(settings, one) for one in found.remotes], order, 4)
     counts = f"{counted(found.copies, 'copy').replace('copys', 'copies')} with the live data, on {found.media} media"
     lacking = f"lacking {', '.join(found.lacking)}" if found.lacking else "satisfied"
     yield f"3-2-1: {counts}, {found.elsewhere} in another place: {lacking}."
@@ -429,6 +427,13 @@ def deliveries(found: Iterable[Delivery]) -> Iterator[str]:
     """What became of a message at each address."""
     for one in found:
         yield f"NOT SENT  {one.address}: {one.trouble}" if one.trouble else f"sent      {one.address}"
+
+
+def config(values: Mapping[str, tuple[object, str]], screen: Terminal | None = None) -> Iterator[str]:
+    """Each setting, its value and where that comes from."""
+    head = ("SETTING", "VALUE", "FROM")
+    rows = [(name, value(setting), origin) for name, (setting, origin) in values.items()]
+    yield from drawn(screen, head, rows, ("SETTING", "FROM", "VALUE"), 2)
 
 
 def value(setting: object) -> str:
@@ -502,12 +507,9 @@ def history(
         return
     head = ("STARTED", "COMMAND", "RESULT", "TOOK", "SIZE", "BY", "WHAT")
     rows = [_operation_row(settings, operation) for operation in found]
-    if screen is None:
-        yield from table(head, rows)
-    else:
-        more = ({"AGE": _ago(one.started_at), "TOOK": _took(one.duration_seconds)} for one in found)
-        aged = [dict(zip(head, row, strict=True)) | own for row, own in zip(rows, more, strict=True)]
-        yield from fitted(screen, ("COMMAND", "AGE", "SIZE", "RESULT", "TOOK", "WHAT", "STARTED", "BY"), 5, aged)
+    more = ({"AGE": _ago(one.started_at), "TOOK": _took(one.duration_seconds)} for one in found)
+    order = ("COMMAND", "AGE", "SIZE", "RESULT", "TOOK", "WHAT", "STARTED", "BY")
+    yield from drawn(screen, head, rows, order, 5, more)
     if left_out:
         yield f"{counted(left_out, 'earlier operation')}: --limit {len(found) + left_out} shows all."
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from backupkit.model.names import printable
 
 _GAP = "  "
-_NUMBERS = ("AGE", "SIZE", "ADDS", "TOOK")
-_STATES = ("STATE", "RESULT")
-_MAY_BE_CUT = ("NOTE", "WHAT")
+_NUMBERS = ("AGE", "SIZE", "ADDS", "TOOK", "BACKUPS", "BEHIND")
+_STATES = ("STATE", "RESULT", "VERDICT")
+_MAY_BE_CUT = ("NOTE", "WHAT", "WHY", "NEWEST", "VALUE")
 _WORTH_SHOWING, _KEPT_FREE = 12, 40  # of a column that is cut: the least, and what no other column takes from it
 _GREEN, _YELLOW, _RED = 32, 33, 31
 _COLOURS = {
-    **dict.fromkeys(("proven", "checked", "success"), _GREEN),
-    **dict.fromkeys(("unchecked", "warning", "running"), _YELLOW),
-    **dict.fromkeys(("damaged", "raw", "failure", "refused", "interrupted"), _RED),
+    **dict.fromkeys(("proven", "checked", "success", "current"), _GREEN),
+    **dict.fromkeys(("unchecked", "warning", "running", "behind", "empty", "REMOVE"), _YELLOW),
+    **dict.fromkeys(("damaged", "raw", "failure", "refused", "interrupted", "FAILED"), _RED),
 }
 
 
@@ -42,6 +42,27 @@ def terminal(is_wide: bool) -> Terminal | None:
         return None
     has_colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
     return Terminal(None if is_wide else shutil.get_terminal_size().columns, has_colour)
+
+
+def drawn(
+    screen: Terminal | None,
+    head: tuple[str, ...],
+    rows: Sequence[tuple[str, ...]],
+    order: Sequence[str],
+    needed: int,
+    more: Iterable[Mapping[str, str]] = (),
+) -> Iterator[str]:
+    """All columns for a pipe; on a screen those of `order` that fit, of which the first `needed` are always there.
+
+    `more` has, for each row, the cells that only a screen shows, or shows in another way.
+    """
+    if screen is None:
+        yield from table(head, rows)
+        return
+    cells = [dict(zip(head, row, strict=True)) for row in rows]
+    for one, own in zip(cells, more, strict=False):
+        one.update(own)
+    yield from fitted(screen, order, needed, cells)
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import typer
 
 from backupkit.cli.console import listening, say_notice
 from backupkit.cli.errors import say_error
-from backupkit.cli.options import DryRun, Json, Name, OldForce, Quiet, RemoteName, Yes
+from backupkit.cli.options import DryRun, Json, Name, OldForce, Quiet, RemoteName, Wide, Yes
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.questions import require_yes
@@ -152,6 +152,7 @@ def prune(
     dry_run: DryRun = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Delete more than BACKUP_PRUNE_LIMIT at once.")] = False,
     remote: RemoteName = None,
+    wide: Wide = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -164,8 +165,8 @@ def prune(
     settings = open_to_read() if dry_run else open_to_write(work="prune")
     plan = plan_prune(settings)
     if dry_run:
-        return out.result(render.prune_plan(settings, plan), json_.prune_plan(plan))
-    out.lines(render.prune_plan(settings, plan))
+        return out.result(render.prune_plan(settings, plan, out.screen()), json_.prune_plan(plan))
+    out.lines(render.prune_plan(settings, plan, out.screen()))
     with listening() as emit:
         done = prune_backups(settings, plan, force, emit)
     out.result(render.pruned(done), json_.pruned(plan, done))
@@ -239,8 +240,8 @@ def _prune_remote(remote: str, dry_run: bool, force: bool) -> None:
     with listening() as emit:
         plan = plan_remote_prune(settings, remote, emit)
         if dry_run:
-            return out.result(render.prune_plan(settings, plan), json_.prune_plan(plan))
-        out.lines(render.prune_plan(settings, plan))
+            return out.result(render.prune_plan(settings, plan, out.screen()), json_.prune_plan(plan))
+        out.lines(render.prune_plan(settings, plan, out.screen()))
         done = prune_remote(settings, remote, plan, force, emit)
     out.result(render.removed_there(remote, done), json_.pruned(plan, done))
     if done.warnings:

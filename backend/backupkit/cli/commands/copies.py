@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from backupkit.cli.console import ask, ask_secret, at_terminal, listening
-from backupkit.cli.options import Json, Name, OldForce, Quiet, RemoteName, Trust, Yes
+from backupkit.cli.options import Json, Name, OldForce, Quiet, RemoteName, Trust, Wide, Yes
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import open_to_read, open_to_write
@@ -64,6 +64,7 @@ def remotes(
     init: Annotated[
         str | None, typer.Option("--init", metavar="REMOTE", help="Make this remote ready for the first push.")
     ] = None,
+    wide: Wide = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -77,7 +78,7 @@ def remotes(
             prepare_remote(settings, init, emit)
         refuse_without(settings)
         found = look_at_remotes(settings, emit)
-    out.result(render.copies(settings, found), json_.copies(found))
+    out.result(render.copies(settings, found, out.screen()), json_.copies(found))
     if init is not None:
         return
     refuse_unreachable(found)

@@ -9,7 +9,7 @@ import typer
 
 from backupkit.cli import session
 from backupkit.cli.console import listening, say
-from backupkit.cli.options import Json
+from backupkit.cli.options import Json, Wide
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import load, settings_folder
@@ -42,17 +42,16 @@ def doctor(
 
 
 @_config.typer.callback(invoke_without_command=True)
-def config(ctx: typer.Context, json: Json = False) -> None:
+def config(ctx: typer.Context, wide: Wide = False, json: Json = False) -> None:
     """Show the settings in force, and where each comes from."""
-    from backupkit.cli import json_, render, tables
+    from backupkit.cli import json_, render
     from backupkit.config.settings import origins
 
     if ctx.invoked_subcommand:
         return
     settings = load()
     values = {name: (getattr(settings, name), origin) for name, origin in origins(settings).items()}
-    rows = ((name, render.value(value), origin) for name, (value, origin) in values.items())
-    out.result(tables.table(("SETTING", "VALUE", "FROM"), rows), json_.config(values), versioned=False)
+    out.result(render.config(values, out.screen()), json_.config(values), versioned=False)
 
 
 @_config.command("init", examples=["config init"])
