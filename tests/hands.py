@@ -11,10 +11,12 @@ def test_something(app: SmallApp) -> None:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Awaitable, Callable
 
+from textual.errors import NoWidget
 from textual.pilot import Pilot
 from textual.screen import ModalScreen
 from textual.widget import Widget
@@ -25,7 +27,7 @@ from backupkit.ui.window import BackupApp
 from small_app import SmallApp
 
 SMALL, LARGE = (80, 24), (120, 40)
-_PATIENCE = 30.0  # seconds, on a machine that has other things to do
+_PATIENCE = 120.0  # seconds, on a machine that has other things to do
 _NAMES = {"_": "underscore", ".": "full_stop", "/": "slash", "-": "minus", ":": "colon", " ": "space", "*": "asterisk"}
 
 
@@ -70,8 +72,14 @@ class Person:
         await self.pilot.click(selector)
 
     def can_click(self, selector: str) -> bool:
+        """Whether it is there, once, and nothing lies over it."""
         found = self.window.screen.query(selector)
-        return len(found) == 1 and found.first().region.area > 0 and not found.first().disabled
+        if len(found) != 1 or not found.first().region.area or found.first().disabled:
+            return False
+        with contextlib.suppress(NoWidget):
+            above, _ = self.window.screen.get_widget_at(*found.first().region.center)
+            return found.first() in above.ancestors_with_self
+        return False
 
     def the(self, kind: type[Widget] | str) -> Widget:
         """The widget of that kind, or by that selector."""
