@@ -228,7 +228,18 @@ collect_git_facts() {
   export BACKUP_HOST_ORIGIN BACKUP_GIT_COMMIT BACKUP_GIT_SHORT BACKUP_GIT_SUBJECT BACKUP_GIT_BRANCH BACKUP_GIT_TAG BACKUP_GIT_DIRTY
 }
 
+# Sets `seen`: settings of the data that a compose file gives a value, which holds in its containers only.
+find_compose_settings() {
+  local pattern="^[[:space:]-]*[\"']?BACKUP_(DATABASE|UPLOADS|DIR|ALEMBIC_INI)[\"']?[:=] *[^[:space:]]" files file
+  IFS=: read -r -a files <<<"${COMPOSE_FILE:-}"
+  for file in ${files[@]+"${files[@]}"} docker-compose*.y*ml compose*.y*ml; do
+    if [ -f "$file" ]; then seen+=" $(grep -Eo "$pattern" "$file" | grep -o 'BACKUP_[A-Z_]*' | tr '\n' ' ' || true)"; fi
+  done
+}
+
 export_facts() {
+  local seen=""
+  case $command in doctor | config) find_compose_settings && export BACKUP_HOST_COMPOSE_SETS=$seen ;; esac
   # What `config` says of the service is where the person has set it.
   if [ "$command" != config ]; then export BACKUP_SERVICE=$service BACKUP_APP_SERVICE=$app_service; fi
   export BACKUP_HOST_COMMAND=./backup.sh BACKUP_RUNNER_IN_USE=$runner BACKUP_HOST_FOLDER=$root

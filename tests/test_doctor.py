@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,60 @@ def nas(tmp_path: Path) -> dict[str, Any]:
     """The table of a folder that can be a remote."""
     (tmp_path / "nas").mkdir()
     return {"type": "folder", "path": str(tmp_path / "nas")}
+
+
+# The database.
+
+
+def test_where_there_is_no_database_likely_ones_are_named_with_the_command_to_type(app: SmallApp) -> None:
+    found = app.database.rename(app.folder / "data" / "the app's.sqlite3")
+    for place in ("node_modules/x.db", ".hidden/x.db", "backups/good/x.db", "a/b/c/d/x.db"):
+        (app.folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(found, app.folder / place)
+    (app.folder / "data" / "cache.db").write_bytes(b"something else")
+    document = app.command("doctor", "--json", check=1).json
+    assert f"There is no database at {app.database}" in document[0]["text"]
+    named = [one for one in document if "is it the app's?" in one["text"]]
+    assert [one["text"] for one in named] == [f"{found} is a SQLite database: is it the app's?"]
+    typed = shlex.split(named[0]["mend"])
+    assert typed[:2] == ["python", "backup_restore.py"]
+    app.command(*typed[2:], check=0)
+    assert f"The database {found} is readable" in app.command("doctor").out
+
+
+def test_a_database_that_the_environment_names_wrongly_is_mended_there(app: SmallApp) -> None:
+    result = app.command("doctor", env={"BACKUP_DATABASE": "data/other.db"}, check=1)
+    assert "BACKUP_DATABASE, in the environment, says so." in result.out
+    assert "mend: set BACKUP_DATABASE to data/pats.db" in result.out and "config set database" not in result.out
+
+
+def test_no_more_than_three_likely_databases_are_named_the_last_changed_first(app: SmallApp) -> None:
+    for number in range(5):
+        shutil.copy(app.database, app.folder / "data" / f"{number}.db")
+        os.utime(app.folder / "data" / f"{number}.db", (number, number))
+    found = [one.text for one in examine(app.settings.model_copy(update={"database": app.folder / "gone.db"}))]
+    named = [Path(text.split(" is a ")[0]).name for text in found if "is it the app's?" in text]
+    assert named == ["pats.db", "4.db", "3.db"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "mend"),
+    [
+        ({"BACKUP_RUNNER_IN_USE": "local"}, "./backup.sh config set database VALUE"),
+        ({"BACKUP_RUNNER_IN_USE": "exec", "BACKUP_COMPOSE": "docker compose"}, "docker compose up -d backend"),
+    ],
+    ids=["without a container", "in one"],
+)
+def test_a_setting_of_the_compose_file_that_is_not_in_force_is_explained(
+    app: SmallApp, environment: dict[str, str], mend: str
+) -> None:
+    told = {"BACKUP_HOST_COMPOSE_SETS": " BACKUP_DATABASE ", "BACKUP_HOST_COMMAND": "./backup.sh", **environment}
+    found = app.command("doctor", "--json", env=told).json[0]
+    assert found["text"].startswith("The compose file sets BACKUP_DATABASE") and found["mend"] == mend
+    assert "The compose file sets BACKUP_DATABASE" in app.command("config", env=told, check=0).err
+    in_force = {**told, "BACKUP_DATABASE": "data/pats.db"}
+    assert "compose file sets" not in app.command("doctor", env=in_force).out
+    assert "compose file sets" not in app.command("config", env=in_force, check=0).err
 
 
 # Remotes.

@@ -806,6 +806,23 @@ def test_what_config_says_of_the_service_is_where_it_was_set(host: Host) -> None
     assert host.handover()["call"].endswith(" config set service database")
 
 
+@pytest.mark.parametrize(
+    ("lines", "seen"),
+    [
+        (["BACKUP_DATABASE: data/app.db"], "BACKUP_DATABASE"),
+        (['"BACKUP_DATABASE": "data/app.db"', "BACKUP_DIR: /backups"], "BACKUP_DATABASE BACKUP_DIR"),
+        (["- BACKUP_UPLOADS=media", "- 'BACKUP_ALEMBIC_INI=x.ini'"], "BACKUP_UPLOADS BACKUP_ALEMBIC_INI"),
+        (["# BACKUP_DATABASE: data/app.db", "BACKUP_DIR:", "BACKUP_TIMEZONE: UTC", "X: ${BACKUP_DIR:-x}"], ""),
+    ],
+)
+def test_the_tool_is_told_which_settings_the_compose_file_has(host: Host, lines: list[str], seen: str) -> None:
+    host.install("docker")
+    compose = host.project / "docker-compose.yml"
+    compose.write_text(compose.read_text() + "".join(f"      {line}\n" for line in ("environment:", *lines)))
+    host.run("doctor")
+    assert host.handover()["variables"]["BACKUP_HOST_COMPOSE_SETS"].split() == seen.split()
+
+
 @pytest.mark.needs("git")
 def test_a_recovery_sheet_for_a_path_is_written_here_with_what_is_known_here(host: Host) -> None:
     host.install("docker")

@@ -108,6 +108,11 @@ def in_full(text: str, environment: Mapping[str, str] = os.environ) -> str:
     return _IN_BACKTICKS.sub(completed, text)
 
 
+def unseen_variables(environment: Mapping[str, str]) -> list[str]:
+    """Settings that a compose file has, as the wrapper saw, and that this process was not given."""
+    return sorted({name for name in environment.get("BACKUP_HOST_COMPOSE_SETS", "").split() if name not in environment})
+
+
 def is_contained(environment: Mapping[str, str]) -> bool:
     """Whether the wrapper says that this is a container."""
     return environment.get("BACKUP_RUNNER_IN_USE", "local") != "local"

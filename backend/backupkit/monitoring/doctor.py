@@ -12,10 +12,12 @@ from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from backupkit.backup.create import refuse_overlap
-from backupkit.config.settings import Settings, unknown_variables
+from backupkit.config.deployment import unseen_variables
+from backupkit.config.settings import PREFIX, Settings, overriding_variable, unknown_variables
 from backupkit.fs import attributes, disk, file_rights, mounts, process, space, tree
 from backupkit.migrations import schema, version_table
 from backupkit.model.backup import Metadata
@@ -24,6 +26,7 @@ from backupkit.model.durations import span
 from backupkit.model.errors import BackupError
 from backupkit.model.events import EventListener, Step, silence
 from backupkit.model.names import shown
+from backupkit.monitoring.likely_databases import likely_databases
 from backupkit.remotes import listing_cache, restic
 from backupkit.remotes.probe import try_remotes
 from backupkit.repository import flags, lock, store
@@ -36,6 +39,7 @@ from backupkit.upload_files import selection, walk
 _PUT_BACK = "put a backup back: `list`, then `restore`"
 _HOW_TO_MEND = "an image or a Python with SQLite 3.51.3 or later: docs/containers.md"
 _NO_SHARED_LOG = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs/containers.md"
+_MOST_LIKELY = 3  # of what may be the database
 _OWN_NAMES = (lock.LOCK_FILE, flags.STATE_FOLDER, journal.JOURNAL_FILE)
 
 
@@ -51,6 +55,7 @@ class Finding:
 def examine(settings: Settings, emit: EventListener = silence, clock: Clock = utc_now) -> list[Finding]:
     """Everything that can be looked at from here, in the order in which it is needed; the remotes are asked too."""
     looks = (
+        _compose,
         _database,
         _owner,
         _uploads,
@@ -84,6 +89,9 @@ def _safely(findings: Iterator[Finding]) -> Iterator[Finding]:
 
 def _database(settings: Settings) -> Iterator[Finding]:
     live = settings.database
+    if not live.exists():
+        yield from _missing_database(settings)
+        return
     with database.snapshot(live, min(settings.busy_timeout, 5)) as moment:
         found = database.look(moment)
     yield Finding(
@@ -93,6 +101,31 @@ def _database(settings: Settings) -> Iterator[Finding]:
         owner = ":".join(map(str, disk.owner_of(live.parent)))
         mend = f"chown {owner} {live}* and make {live.parent} writable"
         yield Finding("wrong", f"{live} or its folder cannot be written: a restore would fail.", mend)
+
+
+def _missing_database(settings: Settings) -> Iterator[Finding]:
+    """That it is not there, and what may be it instead, with what to type."""
+    variable = overriding_variable("database")
+    where = f"{variable}, in the environment, says so" if variable else "`config` shows where that is set"
+    yield Finding("wrong", f"There is no database at {settings.database}; {where}.")
+    for path in likely_databases(settings)[:_MOST_LIKELY]:
+        told = os.path.relpath(path, settings.app_dir)
+        mend = f"set {variable} to {told}" if variable else settings.reach.tool(f"config set database {quote(told)}")
+        yield Finding("note", f"{path} is a SQLite database: is it the app's?", mend)
+
+
+def _compose(settings: Settings) -> Iterator[Finding]:
+    """Settings of a compose file hold in its containers; the wrapper tells which it has seen there."""
+    if not (missing := unseen_variables(os.environ)):
+        return
+    text, name = f"The compose file sets {', '.join(missing)}", missing[0].removeprefix(PREFIX).lower()
+    if settings.reach.in_container:
+        mend = f"{settings.reach.compose} up -d {settings.reach.service}"
+        text += ", which is not set in this container: it is older than that line, or of another service."
+    else:
+        mend = settings.reach.tool(f"config set {name} VALUE")
+        text += ": that holds in the container, and this ran without one. A value in backup.toml holds in both."
+    yield Finding("warning", text, mend)
 
 
 def _owner(settings: Settings) -> Iterator[Finding]:

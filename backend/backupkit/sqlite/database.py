@@ -80,7 +80,7 @@ def require(live: Path) -> None:
     try:
         facts = os.stat(live)
     except FileNotFoundError as error:
-        hint = "Set BACKUP_DATABASE to where it is; `config` shows the settings in force."
+        hint = "Set BACKUP_DATABASE to where it is: `doctor` names what it may be."
         raise SourceBroken(f"There is no database at {live}.", hint) from error
     except OSError as error:
         hint = f"Run as a user who may read it (ls -ld {live.parent}), or see `doctor`."

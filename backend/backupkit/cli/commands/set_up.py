@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from backupkit.cli import session
-from backupkit.cli.console import listening, say
+from backupkit.cli.console import listening, say, say_notice
 from backupkit.cli.options import Json, Wide
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
@@ -45,11 +45,14 @@ def doctor(
 def config(ctx: typer.Context, wide: Wide = False, json: Json = False) -> None:
     """Show the settings in force, and where each comes from."""
     from backupkit.cli import json_, render
+    from backupkit.config.deployment import unseen_variables
     from backupkit.config.settings import origins
 
     if ctx.invoked_subcommand:
         return
     settings = load()
+    if unseen := unseen_variables(os.environ):
+        say_notice(f"The compose file sets {', '.join(unseen)}, and that is not in force here: `doctor` says why.")
     values = {name: (getattr(settings, name), origin) for name, origin in origins(settings).items()}
     out.result(render.config(values, out.screen()), json_.config(values), versioned=False)
 
