@@ -1,11 +1,17 @@
-"""Imports point one way. The rules are in pyproject.toml; here they are kept, and shown to bite."""
+"""Imports point one way, and from a feature others take only what it shows. The rules are shown to bite.
+
+Which way: `pyproject.toml`. What a feature shows: `PUBLIC` in its `__init__.py`.
+"""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,3 +62,69 @@ def test_an_import_that_points_the_wrong_way_is_found(tmp_path: Path, module: st
     exit_code, said = lint(tmp_path)
     assert exit_code == 1
     assert broken in said
+
+
+# What is a feature's own.
+
+FEATURES = {
+    file.parent.name: importlib.import_module(f"backupkit.{file.parent.name}").PUBLIC
+    for file in (BACKEND / "backupkit").glob("*/__init__.py")
+    if "PUBLIC =" in file.read_text()
+}
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever in it; of `from x import y` both."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{one.name}" for one in node.names)
+
+
+def reaching_in(package: Path) -> list[str]:
+    """The imports by which a package takes what another feature does not show, or a name with an underscore."""
+    found = []
+    for file in sorted(package.rglob("*.py")):
+        own = file.relative_to(package).parts[0]
+        for name in imported(file):
+            feature, *inside = name.removeprefix("backupkit.").split(".")
+            if (
+                name.startswith("backupkit.")
+                and feature in FEATURES
+                and feature != own
+                and not is_shown(feature, inside)
+            ):
+                found.append(f"{file.relative_to(package)}: {name}")
+    return found
+
+
+def is_shown(feature: str, inside: list[str]) -> bool:
+    return not inside or (inside[0] in FEATURES[feature] and not inside[-1].startswith("_"))
+
+
+def test_every_feature_says_what_others_may_import() -> None:
+    layers = (BACKEND.parent / "pyproject.toml").read_text()
+    assert all(name in layers for name in FEATURES) and len(FEATURES) == 9
+    for name, public in FEATURES.items():
+        assert [one for one in public if not list((BACKEND / "backupkit" / name).glob(f"{one}*"))] == []
+
+
+def test_no_package_imports_what_is_another_feature_s_own() -> None:
+    assert reaching_in(BACKEND / "backupkit") == []
+
+
+@pytest.mark.parametrize(
+    ("module", "statement"),
+    [
+        ("retention/rules.py", "from backupkit.restore import keeping"),
+        ("monitoring/status.py", "def later() -> None:\n    from backupkit.remotes.kinds import open_remote"),
+        ("cli/output.py", "import backupkit.migrations.tree"),
+        ("remotes/push.py", "from backupkit.retention.rules import _secret"),
+    ],
+)
+def test_an_import_of_what_is_another_feature_s_own_is_found(tmp_path: Path, module: str, statement: str) -> None:
+    package = shutil.copytree(BACKEND / "backupkit", tmp_path / "backupkit")
+    with (package / module).open("a") as code:
+        code.write(f"\n\n{statement}\n")
+    assert [one.partition(":")[0] for one in reaching_in(package)] == [module]
