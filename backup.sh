@@ -197,7 +197,7 @@ run_locally_because() {
   if ! needs_no_service && grep -Eqs '^ *- *["'\'']?[A-Za-z0-9][A-Za-z0-9_.-]*:/[^/]' docker-compose*.y*ml compose*.y*ml; then
     die 1 "The data is in a named volume, and $1. Start the engine, or set BACKUP_RUNNER=local if the data is here."
   fi
-  say_notice "Running without a container: $1."
+  say_notice "Running without a container: $1. (BACKUP_RUNNER=local hides this note.)"
 }
 
 # --- what the tool cannot know inside a container ---------------------------------------------------------------------
