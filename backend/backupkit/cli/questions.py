@@ -5,7 +5,7 @@ from __future__ import annotations
 from backupkit.cli.console import ask, at_terminal
 from backupkit.model.errors import Declined, Refused
 
-_HINT = "--yes goes ahead, --dry-run shows."
+_HINT = "Add --yes to go ahead, or --dry-run to see the plan."
 
 
 def require_person(answered: bool, hint: str = _HINT) -> None:

@@ -188,7 +188,7 @@ def delete(
 
     settings = open_to_write()
     found = deletable(settings, name)
-    require_yes(f"Delete {found.path} for ever?", yes or force, "--yes deletes it.")
+    require_yes(f"Delete {found.path} for ever?", yes or force, "Add --yes to delete it.")
     with listening() as emit:
         found = delete_backup(settings, name, emit)
     out.result(render.deleted(found), json_.backup(found))

@@ -186,7 +186,7 @@ def _require_agreement_to_git(settings: Settings, remote: str | None) -> None:
     if tables and not at_terminal():
         raise Refused(
             "A push to git asks first, and there is no terminal to ask at; nothing was pushed.",
-            hint="--yes goes ahead. `run` and BACKUP_PUSH_AFTER_BACKUP need no answer.",
+            hint="Add --yes to push. `run` and BACKUP_PUSH_AFTER_BACKUP need no answer.",
         )
     if not all(ask(f"Push to {name}, {table.place}?") for name, table in tables.items()):
         raise Declined("Nothing was pushed.")

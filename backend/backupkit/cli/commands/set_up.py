@@ -84,7 +84,7 @@ def config_set(
     """Set a value in backup.toml. The rest of the file stays as it is."""
     from backupkit.config.editor import set_value
 
-    _show_changed(set_value(settings_folder(), _contained(), key, value), json)
+    _show_changed(set_value(settings_folder(), _contained(), key, value))
 
 
 @_config.command("unset", examples=["config unset timezone"])
@@ -95,7 +95,7 @@ def config_unset(
     """Remove a value from backup.toml, so that the default applies."""
     from backupkit.config.editor import unset_value
 
-    _show_changed(unset_value(settings_folder(), _contained(), key), json)
+    _show_changed(unset_value(settings_folder(), _contained(), key))
 
 
 @_config.command("schema", examples=["config schema"])
@@ -116,7 +116,7 @@ def notify_test(json: Json = False) -> None:
     settings = load()
     to = messages.everyone(settings)
     if not to:
-        raise Refused("Nobody is to be told of anything.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
+        raise Refused("No notification address is set.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
     deliveries = messages.send(settings, messages.test_message(settings), to)
     out.result(render.deliveries(deliveries), (json_.delivery(one) for one in deliveries))
     if any(one.trouble for one in deliveries):
@@ -139,7 +139,7 @@ def _contained() -> bool:
     return is_contained(os.environ)
 
 
-def _show_changed(done: Changed, json: bool) -> None:
+def _show_changed(done: Changed) -> None:
     from backupkit.cli import json_, render
 
     out.result(render.changed(done), json_.setting(done))
