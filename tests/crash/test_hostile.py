@@ -40,22 +40,19 @@ PLACES = {
     "uploads/deep/er": ("inner", 20),
     "uploads/.backupkit-staging": ("", 4),
     "data/.backupkit-staging": ("", 4),
-    "backups/.journal": ("file", 2),
-    "backups/good/uploads/sub": ("", 2),
-    "backups/good/uploads/a": ("file", 2),
 }
 
 
 @pytest.fixture
 def app(templates: Path) -> Iterator[SmallApp]:
-    """An app whose data, uploads and backups belong to another user, with a backup `good`."""
+    """An app whose data and uploads belong to another user, with a backup `good`, which is root's."""
     with tempfile.TemporaryDirectory() as open_to_all:
         os.chmod(open_to_all, 0o755)
         app = SmallApp.create(Path(open_to_all, "app"), templates)
         for path in ("a", "sub/b", "deep/er/c", *(f"many/{number}" for number in range(120))):
             app.write_upload(path, b"as it was").chmod(0o666)
         create_backup(app.settings, BackupRequest("good"))
-        give(USER, app.database.parent, app.uploads, app.backups)
+        give(USER, app.database.parent, app.uploads)
         yield app
 
 

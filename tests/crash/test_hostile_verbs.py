@@ -1,7 +1,7 @@
 """A user without rights swaps links and folders while root backs up, checks, prunes, copies: nothing is gained.
 
-Below the program, which gives up root there: root's data folder, with uploads and backups that the app's user owns,
-which is where root stays root. And through the program, where that user owns the data too.
+Where the data and the backups are root's and only the uploads that user's, root stays root. Where the backups are that
+user's, root does nothing. And through the program, where that user owns the data too, it has his rights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from backupkit.backup.create import create_backup
 from backupkit.backup.sql_dump import dump, plan_dump
 from backupkit.config.settings import Settings
 from backupkit.model.backup import BackupRequest
-from backupkit.model.errors import BackupError
+from backupkit.model.errors import BackupError, Refused
 from backupkit.monitoring.status import status
 from backupkit.remotes.pull import pull_backup
 from backupkit.remotes.push import push_backups
@@ -129,7 +129,7 @@ def settings(app: SmallApp) -> Settings:
     return settings
 
 
-def prepare(settings: Settings) -> None:
+def prepare(settings: Settings, *theirs: str) -> None:
     """All is as in the pristine copy, which is made first: what the swapper left or took away is put right.
 
     What the verbs made is gone, so that they can make it again; `old`, the user's, is there to be removed.
@@ -144,7 +144,8 @@ def prepare(settings: Settings) -> None:
         for path in (app / name).iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         shutil.copytree(pristine / name, app / name, symlinks=True, dirs_exist_ok=True)
-        give(USER, app / name)
+        if name in theirs:
+            give(USER, app / name)
     for away in settings.database.parent.glob("*.away"):
         os.replace(away, away.with_name(away.name.removesuffix(".away")))
 
@@ -185,10 +186,11 @@ VERBS: dict[str, tuple[int, Callable[[Settings], object]]] = {
 def test_root_who_stays_root_gives_nothing_away(app: SmallApp, secret: Path, settings: Settings, verb: str) -> None:
     tries, act = VERBS[verb]
     tries, nas = max(3, chance.share(tries)), app.folder.parent / "nas"
-    give(USER, app.uploads, app.backups)
+    give(USER, app.uploads)
     before, came_to_its_end = pictured(secret), 0
-    prepare(settings)
-    with swapping(app, secret, chance.seed(), PLACES) as swapper:
+    prepare(settings, "uploads")
+    places = {place: how for place, how in PLACES.items() if place.startswith("uploads/")}
+    with swapping(app, secret, chance.seed(), places) as swapper:
         for number in range(tries):
             with contextlib.suppress(BackupError, OSError, sqlite3.Error):
                 act(settings)
@@ -196,9 +198,27 @@ def test_root_who_stays_root_gives_nothing_away(app: SmallApp, secret: Path, set
             with swapper.resting():
                 assert pictured(secret) == before, f"try {number}"
                 assert given_away(app.folder, nas) == [], f"try {number}"
-                prepare(settings)
+                prepare(settings, "uploads")
     print(f"{came_to_its_end} of {tries} came to their end")
     assert came_to_its_end > tries // 20, "hardly anything was tried"
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("list", "status")])
+@pytest.mark.parametrize("owned", ["backups", "a folder above", "for all to write"])
+def test_root_does_nothing_in_backups_that_another_user_can_change(
+    app: SmallApp, settings: Settings, verb: str, owned: str
+) -> None:
+    prepare(settings)
+    if owned == "backups":
+        give(USER, app.backups)
+    elif owned == "a folder above":
+        os.chown(app.folder, USER, USER)
+    else:
+        app.backups.chmod(0o777)
+    before = pictured(app.folder)
+    with pytest.raises(Refused, match="Root does not work in"):
+        VERBS[verb][1](settings)
+    assert pictured(app.folder) == before
 
 
 COMMANDS = (
@@ -227,7 +247,7 @@ def test_through_the_program_nothing_is_given_away_where_the_data_is_the_users(
     (app.folder / "backup.toml").write_text(told)
     give(USER, app.database.parent, app.uploads, app.backups, nas)
     before, codes = pictured(secret), set[int]()
-    prepare(settings)
+    prepare(settings, "uploads", "backups")
     with swapping(app, secret, chance.seed(), PLACES) as swapper:
         for command in COMMANDS * max(1, chance.share(1)):
             ran = as_root(app, *command)
@@ -236,5 +256,5 @@ def test_through_the_program_nothing_is_given_away_where_the_data_is_the_users(
             with swapper.resting():
                 assert pictured(secret) == before, command
                 assert given_away(app.folder, nas) == [], command
-                prepare(settings)
+                prepare(settings, "uploads", "backups")
     assert 0 in codes

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 
 from backupkit.archive import tar
 from backupkit.archive.tar import Member
-from backupkit.fs import attributes, disk, space, tree
+from backupkit.fs import attributes, descriptors, disk, space, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Metadata, UploadsFacts
 from backupkit.model.errors import BackupError, Damaged
@@ -328,7 +328,7 @@ class _Unpacking:
     def put_link(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
         with self.parents.of(path) as (folder, name):
             os.symlink(member.target, name, dir_fd=folder)
-            disk.set_link_attributes(folder, name, member.owner, (member.changed, member.changed))
+            descriptors.set_link_attributes(name, folder, member.owner, (member.changed, member.changed))
         self.links += 1
 
     def put_file(self, path: str, member: Member, content: Iterable[bytes]) -> None:

@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, file_rights, process, space
+from backupkit.fs import disk, process, space
 from backupkit.migrations import version_table
 from backupkit.migrations.schema import CannotRead
 from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, BackupRequest, DatabaseFacts, Metadata, UploadsFacts
@@ -47,10 +47,6 @@ class Draft:
         """Where the copy of the database is made."""
         return self.folder / self.settings.database.name
 
-    def rights(self) -> contextlib.AbstractContextManager[None]:
-        """For what is done in the folder by its path: another user's own rights, where the backups are his."""
-        return file_rights.of_owner(self.settings.dir)
-
     @property
     def live_uploads(self) -> Path | None:
         """The folder to copy; None where none is wanted."""
@@ -73,12 +69,9 @@ def fill(draft: Draft) -> Metadata:
     """The data, copied and checked, with their checksums; the caller puts name and times into the metadata."""
     if draft.live_uploads:
         walk.require(draft.live_uploads)
-    with draft.rights():
-        listed = manifest.ChecksumWriter(draft.folder)
-    with contextlib.closing(listed) as checksums:
+    with contextlib.closing(manifest.ChecksumWriter(draft.folder)) as checksums:
         found, files = _take(draft, checksums)
-        with draft.rights():
-            _record_database(draft, found, checksums)
+        _record_database(draft, found, checksums)
     assert found.database is not None
     if violations := found.database.facts.foreign_key_violations:
         draft.emit(Notice(f"{violations} rows refer to rows that are not there, as in the live data."))
@@ -158,8 +151,7 @@ def _take_uploads(draft: Draft, checksums: manifest.ChecksumWriter, emit: EventL
     copied = archiver.copy(draft.live_uploads, target, record, skip, draft.earlier, emit)
     draft.seen.keeps_attributes = copied.keeps_attributes
     if copied.late:
-        with draft.rights():
-            checksums.insert({f"{UPLOADS_FOLDER}/{path}": checksum for path, checksum in copied.late.items()})
+        checksums.insert({f"{UPLOADS_FOLDER}/{path}": checksum for path, checksum in copied.late.items()})
     return _Taken(copied.added, uploads=copied.facts)
 
 
@@ -197,47 +189,42 @@ def _link_database(draft: Draft) -> bool:
     assert draft.earlier is not None
     sealed = draft.earlier.folder / draft.settings.database.name
     linked = draft.database.with_name(f"{draft.database.name}.linked")
-    mode = draft.settings.database.stat().st_mode & 0o777
     try:
-        with draft.rights():
-            if not _is_as_sealed(draft, sealed, mode):
-                return False
-            os.link(sealed, linked, follow_symlinks=False)
-            os.replace(linked, draft.database)
+        if not _is_as_sealed(draft, sealed):
+            return False
+        os.link(sealed, linked, follow_symlinks=False)
+        os.replace(linked, draft.database)
     except OSError:
         return False  # a file system without links
     return True
 
 
-def _is_as_sealed(draft: Draft, sealed: Path, mode: int) -> bool:
+def _is_as_sealed(draft: Draft, sealed: Path) -> bool:
     """Whether nobody wrote to the sealed file since, and it has the mode and owner that a copy would get."""
     assert draft.earlier is not None and draft.earlier.metadata.database is not None
     facts, seal = os.lstat(sealed), os.lstat(draft.earlier.folder / CHECKSUM_FILE)
     untouched = facts.st_size == draft.earlier.metadata.database.size and facts.st_mtime_ns <= seal.st_mtime_ns
-    return untouched and facts.st_mode & 0o777 == mode and disk.owner_of(sealed) == disk.owner_of(draft.folder)
+    same_mode = facts.st_mode & 0o777 == draft.settings.database.stat().st_mode & 0o777
+    return untouched and same_mode and disk.owner_of(sealed) == disk.owner_of(draft.folder)
 
 
 def _copy_database(draft: Draft, moment: sqlite3.Connection, emit: EventListener) -> Inspection:
     live = draft.settings.database
-    with draft.rights():
-        database.copy(moment, draft.database, emit)
+    database.copy(moment, draft.database, emit)
     mode, journal_mode = live.stat().st_mode & 0o777, database.journal_mode(moment)
     moment.close()  # with a rollback journal writers wait for this
-    with draft.rights():
-        os.chmod(draft.database, mode)
-        disk.give(draft.database, disk.owner_of(draft.settings.dir))
-        found = database.inspect_copy(draft.database, live, emit)
+    os.chmod(draft.database, mode)
+    disk.give(draft.database, disk.owner_of(draft.settings.dir))
+    found = database.inspect_copy(draft.database, live, emit)
     return replace(found, facts=replace(found.facts, journal_mode=journal_mode, mode=mode))
 
 
 def _keep_raw(draft: Draft) -> _Taken:
-    with draft.rights():
-        for path in _database_files(draft):
-            path.unlink()  # what a copy came to before it failed
-    kept = database.keep_raw(draft.settings.database, draft.folder, draft.rights)
-    with draft.rights():
-        size = sum((draft.folder / name).stat().st_size for name in kept)
-        checksum = disk.hash_file(draft.database) if draft.database.exists() else ""
+    for path in _database_files(draft):
+        path.unlink()  # what a copy came to before it failed
+    kept = database.keep_raw(draft.settings.database, draft.folder)
+    size = sum((draft.folder / name).stat().st_size for name in kept)
+    checksum = disk.hash_file(draft.database) if draft.database.exists() else ""
     draft.seen.database = None
     return _Taken(size, database=Inspection(DatabaseFacts(size=size, sha256=checksum, raw=True), {}, ""))
 

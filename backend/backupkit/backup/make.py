@@ -19,7 +19,7 @@ from pathlib import Path
 from backupkit.backup import archiver
 from backupkit.backup.archiver import Draft
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, file_rights
+from backupkit.fs import disk
 from backupkit.migrations import schema
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, BackupRequest, GitFacts, Metadata
 from backupkit.model.clock import Clock
@@ -109,16 +109,14 @@ def _default(order: BackupRequest, moment: datetime) -> str:
 
 
 def _seal(settings: Settings, draft: Path, metadata: Metadata) -> None:
-    places = _places(settings, metadata)
-    with file_rights.of_owner(settings.dir):
-        manifest.write_metadata(draft, metadata)
-        manifest.write_guide(draft, metadata, places)
-        with contextlib.closing(manifest.ChecksumWriter(draft)) as checksums:
-            for name in (METADATA_FILE, GUIDE_FILE):
-                checksums.record_file(name)
-        for name in (METADATA_FILE, GUIDE_FILE, CHECKSUM_FILE):
-            os.chmod(draft / name, 0o600)
-            disk.give(draft / name, disk.owner_of(settings.dir))
+    manifest.write_metadata(draft, metadata)
+    manifest.write_guide(draft, metadata, _places(settings, metadata))
+    with contextlib.closing(manifest.ChecksumWriter(draft)) as checksums:
+        for name in (METADATA_FILE, GUIDE_FILE):
+            checksums.record_file(name)
+    for name in (METADATA_FILE, GUIDE_FILE, CHECKSUM_FILE):
+        os.chmod(draft / name, 0o600)
+        disk.give(draft / name, disk.owner_of(settings.dir))
 
 
 def _places(settings: Settings, metadata: Metadata) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -65,6 +66,7 @@ class _Program(Group):
 def assembled(script: Path, *groups: CommandGroup) -> typer.Typer:
     """The program of that file, with these commands."""
     session.script = script.resolve()
+    logging.getLogger("backupkit").addHandler(logging.NullHandler())  # or Python prints what we say ourselves
     app = typer.Typer(
         cls=_Program,
         name="backup-restore",

@@ -45,17 +45,6 @@ def open_folder(name: str, within: int) -> int:
 
 
 @contextlib.contextmanager
-def made_folder(name: str, within: int) -> Iterator[int]:
-    """A new folder of ours alone in an open folder, open for the block."""
-    os.mkdir(name, 0o700, dir_fd=within)
-    handle = open_folder(name, within)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
 def naming(folder: Path) -> Iterator[None]:
     """An error of the system that is raised in the block names the whole path: it knew only the name in the folder."""
     try:
@@ -135,6 +124,20 @@ def set_attributes(handle: int, owner: tuple[int, int], mode: int, changed: int)
         os.chown(place, *owner)  # not for nothing: it takes file capabilities away
     os.chmod(place, mode)
     os.utime(place, ns=(changed, changed))
+
+
+def set_link_attributes(name: str, within: int, owner: tuple[int, int], changed: tuple[int, int]) -> None:
+    """A link in an open folder gets owner (where we are root) and times, in ns; what it points to is not touched.
+
+    Nor does anything else get that owner which somebody has put in the place of the link.
+    """
+    if os.geteuid() == 0 and hasattr(os, "O_PATH"):
+        with opened(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, within) as handle:
+            if stat.S_ISLNK(os.fstat(handle).st_mode):
+                os.chown(f"/proc/self/fd/{handle}", *owner)
+    elif os.geteuid() == 0:
+        os.chown(name, *owner, dir_fd=within, follow_symlinks=False)
+    os.utime(name, ns=changed, dir_fd=within, follow_symlinks=False)
 
 
 @contextlib.contextmanager

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from backupkit.fs import file_rights, tree
 from backupkit.fs import mounts as mount_table
+from backupkit.fs import tree
 from backupkit.fs.descriptors import FOLDER
 from backupkit.fs.descriptors import remove_tree as remove_tree
 
@@ -165,7 +165,7 @@ def write_file(
     draft = path.with_name(f"{DRAFT_PREFIX}{path.name}-{os.urandom(4).hex()}")
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
-            if not is_ours and file_rights.may_give():
+            if not is_ours and os.geteuid() == 0:
                 owner = like or os.stat(path.parent)
                 os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             if like:
@@ -186,7 +186,6 @@ def atomic_file(target: Path) -> Iterator[Path]:
     draft = target.with_name(f"{DRAFT_PREFIX}{target.name}")
     try:
         yield draft
-        _give_new(draft, os.stat(target.parent))
         rename(draft, target)
     except BaseException:
         remove(draft)
@@ -209,20 +208,10 @@ def open_or_make(path: Path, flags: int, mode: int) -> tuple[int, bool]:
 def make_file(path: Path, flags: int = os.O_RDWR, mode: int = 0o600) -> int:
     """A new file, open for writing, which belongs to the owner of its folder; `FileExistsError` for any other."""
     handle = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    if file_rights.may_give():
+    if os.geteuid() == 0:
         owner = os.stat(path.parent)
         os.fchown(handle, owner.st_uid, owner.st_gid)
     return handle
-
-
-def _give_new(path: Path, owner: os.stat_result) -> None:
-    """A file that was just made belongs to the owner (root may say so): not what somebody has put in its place."""
-    if os.geteuid() != 0:
-        return
-    with Opened(path, _FILE) as handle:
-        facts = os.fstat(handle)
-        if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
-            os.fchown(handle, owner.st_uid, owner.st_gid)
 
 
 def rewrite_file(path: Path, content: bytes) -> None:
@@ -341,10 +330,19 @@ def copy_open(source: int, target: int) -> int:
     return copy_contents(source, target, facts)[0]
 
 
-def copy_and_hash(source: Path, target: str | Path, within: int | None = None) -> str:
-    """The same, and the SHA-256 of what was copied; the target may be a name in an open folder."""
+def copy_and_hash(
+    source: Path, target: str | Path, within: int | None = None, like: os.stat_result | None = None
+) -> str:
+    """The same, and the SHA-256 of what was copied; the target may be a name in an open folder.
+
+    Where it is to be `like` another file, it has that one's permissions and time of change.
+    """
     with Opened(source, _FILE) as original, Opened(target, _NEW, within) as copied:
-        return copy_contents(original, copied, os.fstat(original))[1]
+        checksum = copy_contents(original, copied, os.fstat(original))[1]
+        if like:
+            os.fchmod(copied, like.st_mode & 0o777)
+            os.utime(copied, ns=(like.st_mtime_ns, like.st_mtime_ns))
+        return checksum
 
 
 def copy_file_to(source: str, within: int, folder: int, name: str) -> None:
@@ -436,7 +434,7 @@ def owner_of(path: Path) -> tuple[int, int]:
 
 def give(path: Path, owner: tuple[int, int]) -> None:
     """The path belongs to the owner where we may say so (root may); a symlink itself, not its target."""
-    if file_rights.may_give():
+    if os.geteuid() == 0:
         os.chown(path, *owner, follow_symlinks=False)
 
 
@@ -444,13 +442,6 @@ def set_attributes(handle: int, facts: os.stat_result, owner: tuple[int, int] | 
     """Owner, mode and times of `facts` for what is open; the given owner instead, if one is given."""
     times = (facts.st_atime_ns, facts.st_mtime_ns)
     set_owner_mode_times(handle, owner or (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), times)
-
-
-def set_link_attributes(folder: int, name: str, owner: tuple[int, int], times: tuple[int, int]) -> None:
-    """A link in an open folder gets owner (where we may say so) and times; what it points to is not touched."""
-    if os.geteuid() == 0:
-        os.chown(name, *owner, dir_fd=folder, follow_symlinks=False)
-    os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
 
 
 def set_owner_mode_times(place: int | Path, owner: tuple[int, int], mode: int, times: tuple[int, int]) -> None:

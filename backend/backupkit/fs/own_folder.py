@@ -77,9 +77,6 @@ def _open_one(name: str, within: int, path: Path, base: Path, make: bool) -> int
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=within)
     handle = _open_one(name, within, path, base, make=False)
-    if os.geteuid() == 0:
-        facts = os.fstat(within)
-        os.fchown(handle, facts.st_uid, facts.st_gid)
     os.fsync(within)
     return handle
 

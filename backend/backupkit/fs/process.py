@@ -127,7 +127,8 @@ def become(uid: int, gid: int) -> None:
     Raises `PermissionError` in a container that may not change users.
     """
     entry, home_of_root = _entry(uid), _entry(0)
-    gid = own_group(uid, gid)
+    if gid == 0:  # root's group is nobody's own: a folder keeps it that was given away by `chown USER`
+        gid = entry.pw_gid if entry else uid
     os.setgroups(os.getgrouplist(entry.pw_name, gid) if entry else [gid])
     os.setgid(gid)
     os.setuid(uid)
@@ -135,14 +136,6 @@ def become(uid: int, gid: int) -> None:
         os.environ["HOME"] = entry.pw_dir if entry else "/"
     if entry:
         os.environ |= {name: entry.pw_name for name in ("USER", "LOGNAME") if name in os.environ}
-
-
-def own_group(uid: int, gid: int) -> int:
-    """The group; where it is root's, the user's: a folder that was given away by `chown USER` keeps root's."""
-    if gid:
-        return gid
-    entry = _entry(uid)
-    return entry.pw_gid if entry else uid
 
 
 def owner_of_place(folder: Path) -> tuple[int, int]:

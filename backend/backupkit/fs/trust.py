@@ -1,4 +1,4 @@
-"""Who can change a file that says what this program does: the settings are taken from no one else's hands.
+"""Who else can change what this program reads, or the folders in which root works: nobody is to lead it astray.
 
 A settings file names commands to run, files to write, and where data goes. So it speaks with the rights of whoever
 reads it. Trusted are root, the user who reads it, and the owner of this program's code, who has those rights anyway.
@@ -16,6 +16,7 @@ from backupkit.model.errors import Refused
 
 # Here every file shows the same mode, whoever may write it: what `chmod` sets is not kept.
 _WITHOUT_MODES = re.compile(r"9p|drvfs|fakeowner|cifs|smb3|smbfs|vfat|exfat|msdos|ntfs3?|fuseblk|fuse\..*")
+_TEMPORARY = Path("/tmp")  # what lies there is for a trial, and many an image forgets the sticky bit
 
 
 class Untrusted(Refused):
@@ -43,6 +44,33 @@ def require_trusted(path: Path, handle: int) -> None:
             f"{path} can be changed by other users (mode {stat.S_IMODE(facts.st_mode):04o}); it is not read.",
             hint=f"Take that right away: chmod go-w {path}",
         )
+
+
+def require_roots(folder: Path) -> None:
+    """Root works with the folder only where no other user can change it, or put another in its place; else `Refused`.
+
+    That user could swap a file or a folder for a link between any two calls of root's.
+    """
+    if os.geteuid() == 0 and (who := _who_can_change(Path(os.path.realpath(folder)))):
+        raise Untrusted(
+            f"Root does not work in {folder}: {who} can change it, and could make root write anywhere.",
+            hint=f"Give it to root alone: sudo chown -R 0:0 {folder}, and sudo chmod go-w {folder}",
+        )
+
+
+def _who_can_change(folder: Path) -> str:
+    """Who beside root can change the folder, or one on the way to it; empty if nobody, or nobody can tell."""
+    there = [(path, os.stat(path)) for path in (folder, *folder.parents) if path.exists()]
+    if not there or not keeps_modes(there[0][1].st_dev):
+        return ""
+    for path, facts in there:
+        if facts.st_uid:
+            return f"user {facts.st_uid}, who owns {path}," if path != folder else f"user {facts.st_uid}, its owner,"
+        if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX and path != _TEMPORARY:
+            return "anybody" if path == folder else f"anybody, by way of {path},"
+    if there[0][1].st_mode & stat.S_IWGRP and there[0][1].st_gid:
+        return f"group {there[0][1].st_gid}"
+    return ""
 
 
 def _others_can_write(facts: os.stat_result) -> bool:

@@ -18,7 +18,7 @@ from typing import Literal
 from backupkit.backup.create import refuse_overlap
 from backupkit.config.deployment import unseen_variables
 from backupkit.config.settings import PREFIX, Settings, overriding_variable, unknown_variables
-from backupkit.fs import attributes, disk, file_rights, mounts, process, space, tree
+from backupkit.fs import attributes, disk, mounts, space, tree, trust
 from backupkit.migrations import schema, version_table
 from backupkit.model.backup import Metadata
 from backupkit.model.clock import Clock, utc_now
@@ -205,23 +205,13 @@ def _strangers(settings: Settings) -> Iterator[Finding]:
     if not settings.dir.is_dir():
         return
     if us == 0:
-        yield from _roots_work_elsewhere(settings.dir)
+        trust.require_roots(settings.dir)
         return
     ours = [path for path in sorted(settings.dir.iterdir()) if path.name in _OWN_NAMES or store.is_backup(path)]
     if found := [str(path) for path in ours if _is_anothers(path, us)]:
         named = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
         mend = f"As root: chown -R {us}:{os.getegid()} {settings.dir}"
         yield Finding("wrong", f"Another user than uid {us} owns, wholly or in part: {named}.", mend)
-
-
-def _roots_work_elsewhere(backups: Path) -> Iterator[Finding]:
-    """Whoever owns the folder can put a link where root is writing a backup, unless it is written with his rights."""
-    with file_rights.of_owner(backups):
-        is_safe = file_rights.are_lent()
-    owner = process.owner_of_place(backups)[0]
-    if owner and not is_safe:
-        text = f"The data are root's, so root works, and user {owner} can replace {backups} and lead root astray."
-        yield Finding("warning", text, f"chown -R 0:0 {backups}, and keep it in a folder of root's")
 
 
 def _is_anothers(path: Path, us: int) -> bool:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # `--help` needs none of it
     from backupkit.model.operation import Operation
 
 _log = logging.getLogger("backupkit")
-_log.addHandler(logging.NullHandler())  # without a log file Python would print errors by itself
 _BYTES, _FILES = 1_000_000, 5
 _TAIL = 64_000  # bytes
 _LEVELS = {"failure": logging.ERROR, "interrupted": logging.ERROR, "warning": logging.WARNING}

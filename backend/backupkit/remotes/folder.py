@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from backupkit.config.remotes import FolderTable
 from backupkit.config.settings import Settings
-from backupkit.fs import attributes, disk, space, tree
+from backupkit.fs import attributes, descriptors, disk, space, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata
 from backupkit.model.errors import Damaged, NoSpace, RemoteAway, RemoteFailed
@@ -329,7 +329,7 @@ class _Copy:
         with self._to.of(entry.path) as (folder, name):
             os.symlink(entry.target, name, dir_fd=folder)
             with self._keeping_what_it_can(entry):
-                disk.set_link_attributes(folder, name, *_owner_and_times(entry.facts))
+                descriptors.set_link_attributes(name, folder, *_owner_and_times(entry.facts))
 
     def _dress(self, entry: tree.Entry, handle: int) -> None:
         with self._keeping_what_it_can(entry):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -23,7 +22,7 @@ from backupkit.remotes.base import Remote, RemoteBackup
 from backupkit.remotes.kinds import open_remote
 from backupkit.remotes.listing_cache import Seen
 from backupkit.remotes.retry import retry_while_away
-from backupkit.repository import flags, integrity, lock, manifest, store
+from backupkit.repository import flags, integrity, manifest, store
 from backupkit.repository.operation import locked_operation, recorded
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.verify.verify import Verified, backup_at, verify_backups
@@ -109,13 +108,9 @@ def prove_remote(
     opened = open_remote(settings, remote)
     found = _find(settings, list_remote(settings, remote, emit, clock), name, remote, emit)
     store.require(settings.dir)
-    folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}fetched-", dir=settings.dir))
-    try:
-        with lock.held(folder, f"test of {found.name} from {remote}", 0):  # as long as it is held, nobody clears it
-            _fetch(settings, opened, found, folder / found.name, True, emit)  # it gets nowhere from here
-            return verify_backups(settings, [backup_at(settings, folder / found.name)], True, emit, clock)
-    finally:
-        disk.remove_tree(folder)
+    with store.work_folder(settings, "fetched", f"test of {found.name} from {remote}") as folder:
+        _fetch(settings, opened, found, folder / found.name, True, emit)  # it gets nowhere from here
+        return verify_backups(settings, [backup_at(settings, folder / found.name)], True, emit, clock)
 
 
 def _find(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from backupkit.config.remotes import RemoteTable
 from backupkit.config.settings import Settings
+from backupkit.fs import trust
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused, RemoteFailed, explained
@@ -51,6 +52,7 @@ def push_backups(
     Raises `Refused` where there is no such remote, or none at all, and `NoSuchBackup`. What fails at a remote is in
     its result.
     """
+    trust.require_roots(settings.dir)
     names = [remote] if remote is not None else list(settings.remotes)
     if not names:
         raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, process
+from backupkit.fs import disk, process, trust
 from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, ExitCode, Refused, explained
@@ -101,6 +101,7 @@ def locked_operation(
 
     Raises `Locked`, which the history has too.
     """
+    trust.require_roots(settings.dir)
     work = Work(settings, command.split()[0], emit, clock)
     work.concerning(*names)
     with _told(work, emit), _ended(work), lock.held(settings.dir, command, settings.lock_timeout, emit) as work.handle:
@@ -114,6 +115,7 @@ def recorded(
     settings: Settings, command: str, emit: EventListener = silence, clock: Clock = utc_now, names: Sequence[str] = ()
 ) -> Iterator[Work]:
     """The same for work that takes no lock, or is under one that is held already."""
+    trust.require_roots(settings.dir)
     work = Work(settings, command, emit, clock)
     work.concerning(*names)
     with _told(work, emit), _ended(work):

@@ -15,7 +15,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, file_rights, scratch, tree
+from backupkit.fs import disk, tree, trust
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup
 from backupkit.model.events import EventListener, Notice, silence
@@ -27,7 +27,8 @@ _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def require(backups: Path) -> None:
-    """The backups folder is there, made where it was missing, and can be written to."""
+    """The backups folder is there, made where it was missing, and can be written to, and root is safe in it."""
+    trust.require_roots(backups)
     if backups.exists() and not backups.is_dir():
         raise BackupError(f"The backups folder {backups} is not a folder.", hint="Set BACKUP_DIR to a folder.")
     try:
@@ -226,9 +227,8 @@ def draft_folder(settings: Settings, name: str, replaces: bool = False) -> Itera
     """
     draft = draft_of(settings, name)
     try:
-        with file_rights.of_owner(settings.dir):
-            draft.mkdir(mode=0o700)
-            disk.give(draft, disk.owner_of(settings.dir))
+        draft.mkdir(mode=0o700)
+        disk.give(draft, disk.owner_of(settings.dir))
         yield draft
         if replaces:
             disk.sync_tree(draft)  # before the other one loses its name
@@ -243,13 +243,9 @@ def draft_folder(settings: Settings, name: str, replaces: bool = False) -> Itera
 def work_folder(settings: Settings, name: str, command: str) -> Iterator[Path]:
     """A new empty folder for data that are no backup, gone when the block ends: a draft in the backups folder.
 
-    Several may have one; while its lock is held, with that command in it, nobody clears it away. Where the backups
-    folder is another user's, who could lead root astray in it, the folder is among the temporary files.
+    Several may have one; while its lock is held, with that command in it, nobody clears it away.
     """
-    if file_rights.is_anothers(settings.dir):
-        with scratch.folder() as folder:
-            yield folder
-        return
+    trust.require_roots(settings.dir)
     folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}{name}-", dir=settings.dir))
     try:
         with lock.held(folder, command, 0):

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from backupkit.config.settings import Settings
-from backupkit.fs import process, scratch, staging_area
+from backupkit.fs import process, scratch, staging_area, trust
 from backupkit.fs.staging_area import AreaPart, Identity
 from backupkit.migrations import version_table
 from backupkit.model.backup import UPLOADS_FOLDER
@@ -36,6 +36,7 @@ def recover(settings: Settings, emit: EventListener = silence, timeout: float | 
     While another run holds the lock the restore is that run's: `Locked` after `timeout` seconds. A mere draft of
     another run is waited for by nobody.
     """
+    trust.require_roots(settings.dir)
     if not is_needed(settings):
         _clear_drafts_unless_running(settings, emit)
         return None

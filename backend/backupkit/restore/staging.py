@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -215,22 +214,15 @@ def _stage_database(settings: Settings, source: Source, identity: Identity) -> S
 def rehearsed(
     settings: Settings, source: Source, target: str, emit: EventListener
 ) -> Iterator[tuple[Source, Rehearsed]]:
-    """The source as it is after the migration, which was run on a copy; the copy is gone when the block ends.
-
-    It lies in a draft in the backups folder, with a lock in it as long as that lives.
-    """
+    """The source as it is after the migration, which was run on a copy; the copy is gone when the block ends."""
     assert source.database is not None and source.facts is not None
     emit(Step("Rehearsing the migration on a copy"))
     space.require(2 * source.facts.size, settings.dir, "The rehearsal of the migration")
-    folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}rehearsal-", dir=settings.dir))
-    try:
-        with lock.held(folder, f"rehearsal of {source.name}", 0):
-            copy = folder / settings.database.name
-            disk.copy_file(source.database, copy)
-            done = upgrade.migrate_copy(settings, copy, target, emit=emit)
-            yield replace(source, database=copy, facts=done.found.facts), done
-    finally:
-        disk.remove_tree(folder)
+    with store.work_folder(settings, "rehearsal", f"rehearsal of {source.name}") as folder:
+        copy = folder / settings.database.name
+        disk.copy_file(source.database, copy)
+        done = upgrade.migrate_copy(settings, copy, target, emit=emit)
+        yield replace(source, database=copy, facts=done.found.facts), done
 
 
 def _migrate_staged(settings: Settings, source: Source, emit: EventListener) -> Source:

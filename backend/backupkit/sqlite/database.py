@@ -470,22 +470,14 @@ def _named(revisions: tuple[str, ...]) -> str:
     return ", ".join(revisions) or "none"
 
 
-def keep_raw(
-    live: Path, folder: Path, rights: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-) -> list[str]:
+def keep_raw(live: Path, folder: Path) -> list[str]:
     """The names of what was there of the live database and its sidecars, copied as they are.
 
-    The copies are made with those rights. They are read in a process of their own: closing a handle on a database file
-    here would drop this process's SQLite locks.
+    In a process of its own: closing a handle on a database file here would drop this process's SQLite locks.
     """
     present = [path for path in (live, *sidecars(live)) if path.exists()]
-    for path in present:
-        facts = path.stat()
-        with rights():
-            copied = open(folder / path.name, "xb")  # noqa: SIM115
-        with copied:
-            subprocess.run(["cat", "--", str(path)], check=True, stdin=subprocess.DEVNULL, stdout=copied)
-            disk.set_attributes(copied.fileno(), facts)
+    if present:
+        subprocess.run(["cp", "-p", "--", *map(str, present), str(folder)], check=True, stdin=subprocess.DEVNULL)
     return [path.name for path in present]
 
 

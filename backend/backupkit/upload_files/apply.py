@@ -296,9 +296,7 @@ def _set_attributes(folder: int, name: str, there: os.stat_result, one: Operatio
     """Of what was looked at, and of nothing that came in its place since."""
     owner = (one.owner[0], one.owner[1])
     if one.form == "link":
-        if os.geteuid() == 0:
-            os.chown(name, *owner, dir_fd=folder, follow_symlinks=False)
-        return os.utime(name, ns=(one.time, one.time), dir_fd=folder, follow_symlinks=False)
+        return descriptors.set_link_attributes(name, folder, owner, (one.time, one.time))
     with descriptors.opened_to_change(name, folder) as handle:
         if os.path.samestat(os.fstat(handle), there):
             place, wanted = descriptors.place_of(handle), one.wanted

@@ -69,12 +69,11 @@ def copy(
     live facts and the SHA-256 of every file. What is no upload is skipped. What cannot be copied is warned of, and
     counted nowhere. A file that was listed, and went away before it could be copied, is warned of.
     """
+    target.mkdir(mode=0o700)
     with (
         closing(tree.OpenFolder(live)) as source,
-        descriptors.opened(target.parent, descriptors.FOLDER) as within,
-        descriptors.made_folder(target.name, within) as made,
-        closing(tree.OpenFolder(target, made)) as copied,
-        closing(tree.Parents(target, made)) as drafted,
+        closing(tree.OpenFolder(target)) as copied,
+        closing(tree.Parents(target)) as drafted,
         closing(_EarlierFolder(earlier.uploads if earlier else None)) as before,
     ):
         copying = _Copying(os.path.realpath(live), record, emit, earlier, skip, drafted)
@@ -382,7 +381,7 @@ def _copy_entry(folders: _Folders, name: str, path: str, within: os.stat_result,
         pointed = _pointed(name, folders.source.handle)
         os.symlink(pointed, name, dir_fd=folders.target.handle)
         owner, times = (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
-        disk.set_link_attributes(folders.target.handle, name, owner, times)
+        descriptors.set_link_attributes(name, folders.target.handle, owner, times)
         copying.link(path, pointed)
     elif form == "special":
         copying.warn(path, "is a socket, a fifo or a device, and is not in the backup.")

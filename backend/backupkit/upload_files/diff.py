@@ -362,7 +362,7 @@ class _Staging:
     def _link(self, entry: Entry, staged: str) -> int:
         owner, time = self._owner or (entry.facts.st_uid, entry.facts.st_gid), entry.facts.st_mtime_ns
         os.symlink(entry.target, staged, dir_fd=self._folder)
-        disk.set_link_attributes(self._folder, staged, owner, (time, time))
+        descriptors.set_link_attributes(staged, self._folder, owner, (time, time))
         return 0
 
     def _name_again(self, path: str, staged: str) -> bool:

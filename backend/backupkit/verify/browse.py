@@ -89,10 +89,8 @@ def take_out(settings: Settings, name: str, path: str, target: Path, emit: Event
     emit(Step(f"Taking {shown(path)} out", facts.st_size))
     with disk.atomic_file(target) as draft:
         disk.remove(draft)  # of a killed run
-        if disk.copy_and_hash(source, draft) != wanted and manifest.has_checksums(backup.path):
+        if disk.copy_and_hash(source, draft, like=facts) != wanted and manifest.has_checksums(backup.path):
             raise Damaged(f"{shown(str(source))} is not as it was written.", hint=f"`verify {name}`; try another one.")
-        times = (facts.st_mtime_ns, facts.st_mtime_ns)
-        disk.set_owner_mode_times(draft, disk.owner_of(target.parent), stat.S_IMODE(facts.st_mode) & 0o777, times)
         disk.sync_file(draft)
         _refuse_taken(target)
     return target

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from backupkit.archive import packing
 from backupkit.archive.tar import Member
 from backupkit.config.remotes import GitTable
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, space, tree
+from backupkit.fs import disk, scratch, space, tree
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, DatabaseFacts, Metadata
 from backupkit.model.errors import Damaged, Refused, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
@@ -30,7 +29,7 @@ from backupkit.remotes.git import layout
 from backupkit.remotes.git.branch import Blob, Branch, Commit, Contents, Draft, Wanted, message_of, open_branch
 from backupkit.remotes.git.layout import DUMP, LISTING, Stored
 from backupkit.remotes.git.program import Git
-from backupkit.repository import lock, manifest
+from backupkit.repository import manifest, store
 from backupkit.sqlite import database, sql
 
 _ATTEMPTS = 5  # at a branch that others push to as well
@@ -194,20 +193,19 @@ class GitRemote:
     @contextlib.contextmanager
     def _branch(self, wanted: Wanted | None) -> Iterator[Branch]:
         """The branch in a repository of our own, which is gone afterwards, whatever becomes of the block."""
-        here = self._settings.dir if os.access(self._settings.dir, os.W_OK | os.X_OK) else None  # none on a new machine
-        folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}git-{self.name}-", dir=here))
-        try:
-            with lock.held(folder, f"git remote {self.name}", 0):
-                disk.give(folder, disk.owner_of(folder.parent))
-                own = folder / "repository"
-                own.mkdir()
-                author = (self._table.user_name, self._table.user_email)
-                branch = open_branch(self._git(own), self._address(), self._table.branch, author, self._inherited())
-                if wanted:
-                    self._fetch(branch, wanted)
-                yield branch
-        finally:
-            disk.remove_tree(folder)
+        with self._work_folder() as folder:
+            own = folder / "repository"
+            own.mkdir()
+            author = (self._table.user_name, self._table.user_email)
+            branch = open_branch(self._git(own), self._address(), self._table.branch, author, self._inherited())
+            if wanted:
+                self._fetch(branch, wanted)
+            yield branch
+
+    def _work_folder(self) -> contextlib.AbstractContextManager[Path]:
+        if os.access(self._settings.dir, os.W_OK | os.X_OK):
+            return store.work_folder(self._settings, f"git-{self.name}", f"git remote {self.name}")
+        return scratch.folder()  # on a new machine there is no backups folder
 
     def _fetch(self, branch: Branch, wanted: Wanted) -> None:
         branch.fetch(wanted)
