@@ -94,7 +94,7 @@ edits_settings() { [ "$command" = config ] && { asked_for set || asked_for unset
 needs_input() { { [ "$command" = restore-dump ] || [ "$command" = import ]; } && asked_for -; }
 
 # Commands that must work at once in a fresh clone: no image is built for them.
-needs_no_service() { case $command in "" | demo | doctor | config) ;; *) asked_for --help ;; esac }
+needs_no_service() { case $command in "" | doctor | config) ;; *) asked_for --help ;; esac }
 
 # The value of a plain line `name = "value"` in backup.toml, before its first table; nothing where there is none.
 setting() {
@@ -166,6 +166,7 @@ check_service() {
 # Sets `runner`: exec, run or local.
 choose_runner() {
   local insist=""
+  if [ "$command" = demo ]; then runner=local && return; fi # it lies in examples/, and in no image
   case ${wanted:=auto} in
     auto) ;;
     docker) insist=yes ;;

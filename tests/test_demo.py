@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from backupkit.demo.stage import Narrator
+from demo.stage import Narrator
 from refusals import without_privileges
 from small_app import BACKEND, Result, clean_environment, tree
 
@@ -54,8 +54,9 @@ class Toolkit:
         self.app.mkdir()
         self.temporary.mkdir()
         shutil.copy2(BACKEND / "backup_restore.py", self.app)
-        shutil.copytree(BACKEND / "backupkit", self.app / "backupkit", ignore=shutil.ignore_patterns("__pycache__"))
-        compileall.compile_dir(self.app, quiet=1)
+        for source, target in ((BACKEND / "backupkit", self.app), (BACKEND.parent / "examples", folder)):
+            shutil.copytree(source, target / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+            compileall.compile_dir(target / source.name, quiet=1)
         self._make_data()
 
     def sabotage(self, module: str, code: str) -> None:
@@ -298,6 +299,13 @@ def test_a_terminal_gets_colours(toolkit: Toolkit) -> None:
             said += os.read(ours, 4096)
         process.terminate()
     assert b"\x1b[1;36m1. An app\x1b[0m" in said
+
+
+def test_without_its_files_it_says_where_it_is(toolkit: Toolkit) -> None:
+    shutil.rmtree(toolkit.app.parent / "examples")
+    result = toolkit.demo()
+    assert (result.code, result.out) == (2, "")
+    assert f"There is no demo in {toolkit.app.parent / 'examples'}" in result.err and "./backup.sh demo" in result.err
 
 
 # The product is broken: the demo says so.

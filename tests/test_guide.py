@@ -158,7 +158,7 @@ def test_messages_are_sorted_by_their_text() -> None:
 @cache
 def said_by_the_program() -> str:
     """Every string in the code and in the shell scripts, one a line."""
-    modules = [*(BACKEND / "backupkit").rglob("*.py"), BACKEND / "backup_restore.py"]
+    modules = [*(BACKEND / "backupkit").rglob("*.py"), BACKEND / "backup_restore.py", *ROOT.glob("examples/demo/*.py")]
     strings = [
         node.value
         for path in modules

@@ -296,6 +296,13 @@ def test_nothing_is_built_for_a_first_look(host: Host, words: list[str]) -> None
     assert host.verbs() == []
 
 
+@pytest.mark.parametrize("runner", ["auto", "docker"])
+def test_the_demo_which_no_image_has_runs_here_whatever_runs(host: Host, runner: str) -> None:
+    host.install("docker", "uv")
+    assert host.run("demo", BACKUP_RUNNER=runner).stdout == b"local:demo\n"
+    assert host.verbs() == []
+
+
 def test_starting_the_first_container_is_said(host: Host) -> None:
     host.install("docker")
     host.answer(state="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -128,7 +129,14 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the throw-away data, and say where it is.")] = False,
 ) -> None:
     """Play a whole story on throw-away data: app, backup, disaster, restore, proof."""
-    from backupkit.demo.story import tell_story
+    examples = session.script.parent.parent / "examples"
+    if not (examples / "demo").is_dir():
+        raise Refused(
+            f"There is no demo in {examples}: the toolkit's repository has it.",
+            hint="Clone the repository, then type there: ./backup.sh demo",
+        )
+    sys.path.insert(0, str(examples))
+    from demo.story import tell_story
 
     tell_story(session.script, keep)
 

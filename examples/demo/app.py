@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backupkit.demo import writer
 from backupkit.model.errors import BackupError
 from backupkit.model.names import shown
+from demo import writer
 
 CUSTOMERS, ORDERS, DOCUMENTS = 120, 300, 36
 ODD_NAME = '-- it\'s an "odd"\nname.txt'

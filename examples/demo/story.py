@@ -10,11 +10,11 @@ import contextlib
 from pathlib import Path
 
 from backupkit.cli.render import counted
-from backupkit.demo.app import MIGRATIONS, Picture, ScratchApp, Writer, differences, last_visit, misplaced_visits
-from backupkit.demo.stage import CannotGoOn, Narrator, Stage, own_reach, scratch_folder
 from backupkit.fs.space import format_bytes
 from backupkit.model.errors import BackupError, ExitCode
 from backupkit.repository import manifest
+from demo.app import MIGRATIONS, Picture, ScratchApp, Writer, differences, last_visit, misplaced_visits
+from demo.stage import CannotGoOn, Narrator, Stage, own_reach, scratch_folder
 
 BACKUP = "before_disaster"
 

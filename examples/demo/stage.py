@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from backupkit.config.deployment import Reach, reach_from
-from backupkit.demo.app import DEADLINE, ScratchApp
 from backupkit.fs import disk
 from backupkit.model.errors import ExitCode
+from demo.app import DEADLINE, ScratchApp
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
