@@ -27,8 +27,8 @@ from backupkit.model.errors import BackupError
 from backupkit.model.events import EventListener, Step, silence
 from backupkit.model.names import shown
 from backupkit.monitoring.likely_databases import likely_databases
-from backupkit.remotes import listing_cache, restic
-from backupkit.remotes.probe import try_remotes
+from backupkit.remotes import listing_cache
+from backupkit.remotes.probe import old_restic, try_remotes
 from backupkit.repository import flags, lock, store
 from backupkit.repository.reliable import CLOCKS_DIFFER
 from backupkit.restore import journal, recovery
@@ -365,19 +365,8 @@ def _remotes(settings: Settings, emit: EventListener) -> Iterator[Finding]:
             yield Finding("wrong", failure.message, failure.hint)
         else:
             yield Finding("fine", f"The remote {name} can be used: {table.type}, {table.place}.")
-    if any(table.type == "restic" for table in settings.remotes.values()):
-        yield from _restic()
-
-
-def _restic() -> Iterator[Finding]:
-    version = restic.installed_version()
-    if version and version < restic.RECENT:
-        is_old = f"restic is {_dotted(version)}: since {_dotted(restic.RECENT)} its exit code says what is wrong."
+    if is_old := old_restic(settings):
         yield Finding("warning", is_old, "a later one: https://github.com/restic/restic/releases, or Debian 13")
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return ".".join(map(str, version))
 
 
 def _variables(_settings: Settings) -> Iterator[Finding]:

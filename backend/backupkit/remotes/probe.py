@@ -31,6 +31,19 @@ def try_remotes(settings: Settings, seconds: float = SECONDS) -> _Answers:
     return {name: answers[name] if name in answers else _silent(name, seconds) for name in tables}
 
 
+def old_restic(settings: Settings) -> str:
+    """That the restic in use is too old to say what is wrong; empty where it is not, or where no remote needs it."""
+    from backupkit.remotes import restic
+
+    if not any(isinstance(table, ResticTable) for table in settings.remotes.values()):
+        return ""
+    version = restic.installed_version()
+    if not version or version >= restic.RECENT:
+        return ""
+    found, needed = (".".join(map(str, one)) for one in (version, restic.RECENT))
+    return f"restic is {found}: since {needed} its exit code says what is wrong."
+
+
 def _hasty(table: Table, seconds: float) -> Table:
     """The table of a remote whose program is ended after so many seconds."""
     if isinstance(table, ResticTable):
