@@ -18,6 +18,7 @@ from typing import Any
 from backupkit.config.deployment import Reach, reach_from
 from backupkit.fs import disk
 from backupkit.model.errors import ExitCode
+from backupkit.model.names import first_of
 from demo.app import DEADLINE, ScratchApp
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -68,8 +69,7 @@ class Narrator:
         self.proofs += 1
         if not problems:
             return self._put(f"   ok      {claim}", "green")
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        self.failures.append(f"{claim}: {problems[0]}{more}")
+        self.failures.append(f"{claim}: {first_of(problems)}")
         self._put(f"   FAILED  {self.failures[-1]}", "bold red")
 
     def interrupt(self, _number: int, _frame: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from backupkit.cli.tables import Terminal, drawn, table
 from backupkit.fs.space import format_bytes
 from backupkit.model.durations import ago
-from backupkit.model.names import shown
+from backupkit.model.names import few, shown
 
 if TYPE_CHECKING:
     from backupkit.archive.export import Exported, Imported
@@ -232,7 +232,7 @@ def _rows_compared(found: RestorePlan) -> Iterator[str]:
     if same:
         yield f"    unchanged: {counted(len(same), 'table')}"
     if untold:
-        yield f"    not compared row by row: {_some(untold)}"
+        yield f"    not compared row by row: {few(untold, 5)}"
 
 
 def _compared(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[str]:
@@ -255,11 +255,6 @@ def _row_changes(changes: Changes | None) -> str:
     told = ((changes.added, "restored"), (changes.changed, "changed"), (changes.removed, "removed"))
     words = ", ".join(f"{number:,} {word}" for number, word in told if number)
     return f" ({words or 'no row differs'})"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{', '.join(map(shown, names[:5]))}{more}"
 
 
 def _changes(summary: Summary) -> str:
@@ -519,8 +514,7 @@ def _operation_row(settings: Settings, one: Operation) -> tuple[str, ...]:
     took = f"{one.duration_seconds:.1f} s" if one.duration_seconds is not None else "-"
     size = format_bytes(one.size_bytes) if one.size_bytes is not None else "-"
     code = f" ({one.exit_code})" if one.exit_code else ""
-    names = ", ".join(one.backups[:3]) + (f" and {len(one.backups) - 3} more" if len(one.backups) > 3 else "")
-    what = "; ".join(shown(part) for part in (names, one.note, one.error, *one.warnings[:1]) if part)
+    what = "; ".join(shown(part) for part in (few(one.backups), one.note, one.error, *one.warnings[:1]) if part)
     by = shown(f"{one.who.user} ({one.who.through})")
     return started, shown(one.command), f"{one.outcome}{code}", took, size, by, what
 

@@ -17,7 +17,7 @@ from backupkit.migrations.app_process import AppCodeFailed, Ended, Workshop
 from backupkit.migrations.loss import Loss
 from backupkit.model.errors import BackupError, Refused, SourceUnreadable
 from backupkit.model.events import EventListener, silence
-from backupkit.model.names import shown
+from backupkit.model.names import few, shown
 from backupkit.sqlite import database
 
 _MOST_LOSSES = 10  # named one by one
@@ -71,8 +71,7 @@ def refuse_loss(rehearsed: Rehearsed, expected: Collection[str]) -> None:
     unexpected = [one for one in rehearsed.losses if one.table not in expected]
     if not unexpected:
         return
-    more = f" and {len(unexpected) - _MOST_LOSSES} more" if len(unexpected) > _MOST_LOSSES else ""
-    text = "; ".join(shown(one.text) for one in unexpected[:_MOST_LOSSES])
+    text = few([one.text for one in unexpected], _MOST_LOSSES, "; ")
     tables = dict.fromkeys(one.table for one in unexpected)
     hint = f"If that is meant: {' '.join(f'--expect-loss {shlex.quote(one)}' for one in tables)}."
     if rehearsed.cascading:
@@ -80,7 +79,7 @@ def refuse_loss(rehearsed: Rehearsed, expected: Collection[str]) -> None:
             f" Rows of {', '.join(map(shown, rehearsed.cascading))} are deleted with the rows that they refer to:"
             " a batch migration drops a table, so env.py must not have PRAGMA foreign_keys on."
         )
-    raise LossRefused(f"The migration loses data: {text}{more}. Nothing was changed.", hint)
+    raise LossRefused(f"The migration loses data: {text}. Nothing was changed.", hint)
 
 
 def migrate_live(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from datetime import datetime
 
 from backupkit.model.errors import Refused
@@ -52,6 +53,17 @@ def distinct(name: str, taken: set[str]) -> str:
 def shown(path: str) -> str:
     """The path as it can be printed on one line, whatever its bytes."""
     return path if path.isprintable() else ascii(path)
+
+
+def few(texts: Sequence[str], most: int = 3, between: str = ", ") -> str:
+    """The first of them, each as it can be printed, and how many more there are: `a, b, c and 4 more`."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return f"{between.join(map(shown, texts[:most]))}{more}"
+
+
+def first_of(texts: Sequence[str]) -> str:
+    """The first of them, as it can be printed, and how many more there are: `a (and 4 more)`."""
+    return f"{shown(texts[0])}{f' (and {len(texts) - 1} more)' if len(texts) > 1 else ''}"
 
 
 def printable(text: str) -> str:

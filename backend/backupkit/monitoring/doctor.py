@@ -25,7 +25,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import span
 from backupkit.model.errors import BackupError
 from backupkit.model.events import EventListener, Step, silence
-from backupkit.model.names import shown
+from backupkit.model.names import few, shown
 from backupkit.monitoring.likely_databases import likely_databases
 from backupkit.remotes import listing_cache
 from backupkit.remotes.probe import old_restic, try_remotes
@@ -147,9 +147,8 @@ def _uploads(settings: Settings) -> Iterator[Finding]:
         names = ", ".join(shown(path) for path in sorted(selected.met))
         yield Finding("note", f"The database or the backups are in the uploads folder, and are no uploads: {names}.")
     if out := list(walk.leading_out(settings.uploads, selected.leaves_out)):
-        names = ", ".join(shown(path) for path in out[:5]) + (f" and {len(out) - 5} more" if len(out) > 5 else "")
         mend = "move what they point to into the uploads, or back it up in another way"
-        yield Finding("warning", f"Links lead out of the uploads, to what is in no backup: {names}.", mend)
+        yield Finding("warning", f"Links lead out of the uploads, to what is in no backup: {few(out, 5)}.", mend)
     if not os.access(settings.uploads, os.W_OK):
         yield Finding("wrong", f"{settings.uploads} cannot be written: a restore would fail.")
 
@@ -209,9 +208,8 @@ def _strangers(settings: Settings) -> Iterator[Finding]:
         return
     ours = [path for path in sorted(settings.dir.iterdir()) if path.name in _OWN_NAMES or store.is_backup(path)]
     if found := [str(path) for path in ours if _is_anothers(path, us)]:
-        named = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
         mend = f"As root: chown -R {us}:{os.getegid()} {settings.dir}"
-        yield Finding("wrong", f"Another user than uid {us} owns, wholly or in part: {named}.", mend)
+        yield Finding("wrong", f"Another user than uid {us} owns, wholly or in part: {few(found)}.", mend)
 
 
 def _is_anothers(path: Path, us: int) -> bool:

@@ -20,6 +20,7 @@ from backupkit.model.backup import Backup, Metadata
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import span
 from backupkit.model.errors import BackupError, SourceBroken, SourceLocked
+from backupkit.model.names import few
 from backupkit.model.operation import Operation
 from backupkit.remotes import listing_cache
 from backupkit.remotes.copies import Copies, RemoteState, known_copies
@@ -323,7 +324,7 @@ def _damaged(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
         held = [(one.name, facts.holders[one.name]) for one in damaged if one.name in facts.holders]
         command = f"pull {held[0][0]} --remote {held[0][1]}" if held else f"show {damaged[0].name}"
         copy = f" There is a copy of {held[0][0]} on {held[0][1]}." if held else ""
-        text = f"Damaged backups: {_some([one.name for one in damaged])}.{copy}"
+        text = f"Damaged backups: {few([one.name for one in damaged])}.{copy}"
         yield Reason("warning", text, settings.reach.tool(command))
 
 
@@ -339,7 +340,7 @@ def _unusual(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
 def _future(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
     names = [backup.name for backup in facts.backups if backup.metadata and _is_future(facts, backup)]
     if names:
-        text = f"Dated in the future: {_some(names)}. The clock was wrong then, or is now."
+        text = f"Dated in the future: {few(names)}. The clock was wrong then, or is now."
         yield Reason("warning", text, "date")
 
 
@@ -543,8 +544,3 @@ def _age_of(facts: Facts, backup: Backup) -> timedelta:
 def _made(backup: Backup) -> datetime:
     assert backup.metadata
     return backup.metadata.created_at
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more}"

@@ -21,7 +21,7 @@ from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata
 from backupkit.model.errors import Damaged, NoSpace, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step
-from backupkit.model.names import shown
+from backupkit.model.names import first_of, shown
 from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, KEEPS_NO_OWNERS, RemoteBackup
 from backupkit.repository import integrity, manifest, store
 
@@ -132,9 +132,8 @@ class FolderRemote:
                 bad += [f"{name}: {text}" for text in self._flaws(name, digests)]
                 emit(Progress(number))
         if bad:
-            more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
             raise Damaged(
-                f"The remote {self.name} holds something damaged: {bad[0]}{more}.",
+                f"The remote {self.name} holds something damaged: {first_of(bad)}.",
                 hint=f"Where the backup here is good: remove {self._path / bad[0].partition(':')[0]}, then `push`.",
             )
 

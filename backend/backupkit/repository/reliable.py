@@ -11,10 +11,9 @@ from pathlib import PurePath
 
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, Metadata
-from backupkit.model.names import shown
+from backupkit.model.names import few, shown
 
 CLOCKS_DIFFER = timedelta(minutes=5)
-_NAMED = 3  # of the backups that were passed over for one reason
 
 
 def is_own(settings: Settings, metadata: Metadata) -> bool:
@@ -57,9 +56,4 @@ def passed_over(settings: Settings, backups: Iterable[Backup], now: datetime) ->
     for backup in backups:
         if not (backup.metadata and backup.metadata.kind == "pre_restore"):
             names.setdefault(why_not(settings, backup, now), []).append(backup.name)
-    return shown("; ".join(f"{_some(found)} ({reason})" for reason, found in names.items()))
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}"
+    return shown("; ".join(f"{few(found)} ({reason})" for reason, found in names.items()))

@@ -31,7 +31,7 @@ from backupkit.model.backup import UPLOADS_FOLDER, Backup, BackupRequest, Databa
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Locked, Refused, SourceBroken, SourceUnreadable
 from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
-from backupkit.model.names import shown
+from backupkit.model.names import few, first_of, shown
 from backupkit.repository import files_cache, manifest, reliable, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore import journal, keeping, recovery, staging
@@ -365,8 +365,7 @@ def _schemas_compared(settings: Settings, source: Source, live: Live, emit: Even
         at, now = app_migrations.facts(sealed), app_migrations.facts(moment)
     said = "It is the same schema as the live one."
     if other:
-        more = f" and {len(other) - 10} more" if len(other) > 10 else ""
-        said = f"The schema differs from the live one: {', '.join(map(shown, other[:10]))}{more}."
+        said = f"The schema differs from the live one: {few(other, 10)}."
     if at and now:
         said += f" The last migration of {at.tool} in it is {shown(at.last)}; live it is {shown(now.last)}."
     return said
@@ -451,8 +450,7 @@ def _about_uploads(source: Source, summary: diff.Summary | None) -> Iterable[str
     if source.meaning.lost:
         yield f"The backup's uploads have {source.meaning.lost}: what is live keeps its own."
     if paths := summary.unreadable if summary else ():
-        more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
-        yield f"What cannot be read stays as it is: {shown(paths[0])}{more}."
+        yield f"What cannot be read stays as it is: {first_of(paths)}."
 
 
 def _make_safety_copy(settings: Settings, source: Source, emit: EventListener, clock: Clock) -> Backup:

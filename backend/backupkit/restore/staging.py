@@ -17,7 +17,7 @@ from backupkit.migrations.upgrade import Rehearsed
 from backupkit.model.backup import UPLOADS_FOLDER, Backup, DatabaseFacts, Flaw, GitFacts, Metadata, Part, SchemaVerdict
 from backupkit.model.errors import Damaged
 from backupkit.model.events import EventListener, Notice, Progress, Step, Warned, silence
-from backupkit.model.names import shown
+from backupkit.model.names import first_of, shown
 from backupkit.repository import files_cache, integrity, lock, manifest, store
 from backupkit.sqlite import database
 from backupkit.upload_files import diff, selection, walk
@@ -88,9 +88,8 @@ def _refuse_altered(
     emit(Step("Verifying the backup", backup.size_bytes))
     flaws = list(integrity.file_flaws(backup.path, metadata, integrity.Digests(_adding_up(emit)), only, hear))
     if flaws:
-        more = f" (and {len(flaws) - 1} more)" if len(flaws) > 1 else ""
         raise Damaged(
-            f"The backup {backup.path} is damaged: {flaws[0].text}{more}; nothing was changed.",
+            f"The backup {backup.path} is damaged: {first_of([flaw.text for flaw in flaws])}; nothing was changed.",
             hint=_way_out(backup.name, {_part_of(flaw) for flaw in flaws}) if only is None else _OLDER,
         )
     told = [flaw for flaw in backup.flaws if only is None or _part_of(flaw) == only]

@@ -19,7 +19,7 @@ from backupkit.fs import attributes, descriptors, disk, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import UploadsFacts
 from backupkit.model.events import EventListener, Progress, Warned, silence
-from backupkit.model.names import shown
+from backupkit.model.names import first_of, shown
 from backupkit.repository.files_cache import ParentBackup, Seen
 from backupkit.upload_files import walk
 
@@ -219,9 +219,8 @@ class _Copying:
     def warn_of_missing(self) -> None:
         """One line for what was there and is nowhere."""
         if paths := sorted(self.missing.values()):
-            more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
             text = "was there at first and was gone before it could be copied: deleted, or moved out of the uploads."
-            self.tell_of(f"{shown(paths[0])}{more} {text}")
+            self.tell_of(f"{first_of(paths)} {text}")
 
     def warn_of_lost(self) -> None:
         """A line for each kind of what the file system of the backups cannot keep."""

@@ -24,7 +24,7 @@ from backupkit.archive.tar import Member
 from backupkit.fs import disk, space, tree
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Metadata
 from backupkit.model.errors import Damaged, Refused
-from backupkit.model.names import shown
+from backupkit.model.names import few, shown
 from backupkit.repository import manifest
 
 DUMP, LISTING, DATABASE_FOLDER = "dump.sql", "uploads.tree", "database"
@@ -123,10 +123,9 @@ def refuse_large(files: Iterable[Stored], limit: float, remote: str) -> None:
     large = [file for file in files if file.size > limit * _MILLION]
     if not large:
         return
-    named = ", ".join(f"{shown(file.name)} ({space.format_bytes(file.size)})" for file in large[:5])
-    more = f" and {len(large) - 5} more" if len(large) > 5 else ""
+    named = few([f"{shown(file.name)} ({space.format_bytes(file.size)})" for file in large], 5)
     raise Refused(
-        f"The git remote {remote} takes files up to {limit:g} MB, and {named}{more} are larger; nothing was pushed.",
+        f"The git remote {remote} takes files up to {limit:g} MB, and {named} are larger; nothing was pushed.",
         hint="Leave that part out of `include`; or raise `file_limit_mb`, if the host takes more; or use restic.",
     )
 

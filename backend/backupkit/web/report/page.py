@@ -12,6 +12,7 @@ from backupkit.cli import render
 from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup, State
+from backupkit.model.names import few
 from backupkit.model.operation import Outcome
 from backupkit.model.version import VERSION
 from backupkit.monitoring.overview import Overview, TestRestore
@@ -172,10 +173,9 @@ def _test_restores(settings: Settings, found: Report) -> Element:
 
 def _test_restore(settings: Settings, one: TestRestore) -> Element:
     kind, words = _OUTCOMES.get(one.outcome, ("soft", one.outcome))
-    names = ", ".join(one.backups[:2]) + (f" and {len(one.backups) - 2} more" if len(one.backups) > 2 else "")
     took = f"{one.seconds:.1f} s" if one.seconds is not None else ""
     result = element("span", element("span", words, class_=kind), f" {one.error}" if one.error else None)
-    return _row((names, ""), (_plainly(settings, one.at), "moment"), (took, "number"), (result, ""))
+    return _row((few(one.backups, 2), ""), (_plainly(settings, one.at), "moment"), (took, "number"), (result, ""))
 
 
 def _runs(settings: Settings, found: Report) -> Element:
