@@ -16,7 +16,7 @@ from backupkit.config.secrets import revealed
 from backupkit.config.settings import Settings
 from backupkit.fs import compression, disk
 from backupkit.model.backup import CHECKSUM_FILE, Backup
-from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
+from backupkit.model.errors import BackupError, Damaged, Refused
 from backupkit.model.events import EventListener, Progress, Step, Warned, collecting, silence
 from backupkit.model.names import check_name
 from backupkit.repository import flags, manifest, store
@@ -61,11 +61,8 @@ def export_backup(
     """
     closing = closing or Lock()
     check_suffix(target.name, closing)
-    if os.path.lexists(target):
-        raise Refused(f"There is a {target} already.", hint="Choose another name.")
-    if not target.parent.is_dir() and target.parent != settings.dir:
-        raise Refused(f"There is no folder {target.parent}.", hint="A bare file name goes to the backups folder.")
     store.require(settings.dir)
+    store.require_free(target)
     heard: list[str] = []
     with locked_operation(settings, f"export of {name}", emit, names=[name]) as work:
         recover_under_lock(settings, work.emit)
@@ -168,7 +165,7 @@ def import_backup(
     if name is not None:
         check_name(name)
     if isinstance(source, Path):
-        _refuse_missing(settings, source)
+        store.require_file(settings, source, "archive", "*.tar*", "If it is a backup, copy it to the backups folder.")
     store.require(settings.dir)
     heard: list[str] = []
     with locked_operation(settings, "import", emit) as work:
@@ -184,15 +181,6 @@ def import_backup(
         imported = store.read(settings, final)
         work.about(imported)
     return Imported(imported, tuple(heard))
-
-
-def _refuse_missing(settings: Settings, file: Path) -> None:
-    if not file.exists():
-        known = sorted(path.name for path in settings.dir.glob("*.tar*"))[-3:]
-        hint = f"There are: {', '.join(known)}." if known else "A bare name is looked for in the backups folder."
-        raise NoSuchBackup(f"There is no archive at {file}.", hint)
-    if not file.is_file():
-        raise Refused(f"{file} is not a file.", hint="A folder with a backup in it: copy it to the backups folder.")
 
 
 def _free_name(settings: Settings, wanted: str | None, told: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import BinaryIO
 from backupkit.config.settings import Settings
 from backupkit.fs import compression, disk
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Warned, silence
 from backupkit.model.names import STAMP
 from backupkit.repository import store
@@ -30,11 +28,8 @@ def dump(settings: Settings, target: Path, emit: EventListener = silence, clock:
 
     Raises `Refused` where the file is there already, `SourceUnreadable`, `NoSpace`.
     """
-    if os.path.lexists(target):
-        raise Refused(f"There is a {target} already.", hint="Choose another name, or leave it out.")
-    if not target.parent.is_dir() and target.parent != settings.dir:
-        raise Refused(f"There is no folder {target.parent}.", hint="A bare file name goes to the backups folder.")
     store.require(settings.dir)
+    store.require_free(target)
     with locked_operation(settings, "dump", emit, clock, [target.name]) as work:
         recover_under_lock(settings, work.emit)
         with disk.atomic_file(target) as draft, compression.open_for_writing(draft, target.name) as out:
@@ -103,14 +98,8 @@ def _name_of(file: Path | BinaryIO) -> str:
 
 
 def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:
-    if not isinstance(file, Path):
-        return
-    if not file.exists():
-        known = sorted(path.name for path in settings.dir.glob("*.sql*"))[-3:]
-        hint = f"There are: {', '.join(known)}." if known else "Make one: `dump`"
-        raise NoSuchBackup(f"There is no dump at {file}.", hint)
-    if not file.is_file():
-        raise Refused(f"{file} is not a file.", hint="To restore a backup: `restore NAME`")
+    if isinstance(file, Path):
+        store.require_file(settings, file, "dump", "*.sql*", "To restore a backup: `restore NAME`")
 
 
 def _loaded(settings: Settings, file: Path | BinaryIO, name: str, emit: EventListener, folder: Path) -> Source:

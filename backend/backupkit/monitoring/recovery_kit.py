@@ -13,7 +13,6 @@ from backupkit.config.settings import Settings, origins, secret_names
 from backupkit.fs import disk
 from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import Refused
 from backupkit.repository import reliable, store
 
 
@@ -81,10 +80,7 @@ def sheet_path(settings: Settings, file: str) -> Path:
     `Refused` where there is something of that name, or no folder for it.
     """
     path = store.file_named(settings, file)
-    if os.path.lexists(path):
-        raise Refused(f"There is a {path} already.", hint="Choose another name.")
-    if not path.parent.is_dir():
-        raise Refused(f"There is no folder {path.parent}.", hint="A bare file name goes to the backups folder.")
+    store.require_free(path)
     return path
 
 

@@ -61,8 +61,7 @@ def report_path(settings: Settings, file: str) -> Path:
     path = store.file_named(settings, file)
     if path.exists() and not _is_report(path):
         raise Refused(f"There is a {path} already, and it is no report.", hint="Choose another name.")
-    if not path.parent.is_dir():
-        raise Refused(f"There is no folder {path.parent}.", hint="A bare file name goes to the backups folder.")
+    store.require_parent(path)
     return path
 
 

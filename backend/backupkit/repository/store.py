@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, tree, trust
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
-from backupkit.model.errors import BackupError, Damaged, NoSuchBackup
+from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, silence
 from backupkit.model.names import check_name
 from backupkit.repository import flags, lock, manifest, reliable, verification
@@ -217,6 +217,29 @@ def draft_of(settings: Settings, name: str) -> Path:
 def file_named(settings: Settings, file: str) -> Path:
     """Where a file that a person names so lies: a bare name in the backups folder, anything else where it says."""
     return Path(os.path.abspath(os.path.expanduser(file))) if "/" in file else settings.dir / check_name(file)
+
+
+def require_free(target: Path) -> None:
+    """`Refused` where a new file cannot have that name: it is taken, or there is no folder for it."""
+    if os.path.lexists(target):
+        raise Refused(f"There is a {target} already.", hint="Choose another name.")
+    require_parent(target)
+
+
+def require_parent(file: Path) -> None:
+    """`Refused` where there is no folder for that file."""
+    if not file.parent.is_dir():
+        raise Refused(f"There is no folder {file.parent}.", hint="A bare file name goes to the backups folder.")
+
+
+def require_file(settings: Settings, file: Path, kind: str, pattern: str, hint: str) -> None:
+    """`NoSuchBackup` where there is no such `kind` of file; `Refused`, with the hint, where it is a folder."""
+    if not file.exists():
+        known = ", ".join(sorted(path.name for path in settings.dir.glob(pattern))[-3:])
+        otherwise = "A bare name is looked for in the backups folder."
+        raise NoSuchBackup(f"There is no {kind} at {file}.", f"There are: {known}." if known else otherwise)
+    if not file.is_file():
+        raise Refused(f"{file} is not a file.", hint)
 
 
 @contextlib.contextmanager
