@@ -196,7 +196,7 @@ class AppFolder(Protectable):
 
     def last_moment(self) -> datetime | None:
         found = store.all_backups(self._settings)
-        return next((self._made(one) for one in found if one.metadata and one.metadata.kind != "pre_restore"), None)
+        return next((self._made(one) for one in found if one.metadata and one.kind != "pre_restore"), None)
 
     @contextmanager
     def _reported(self, command: str) -> Iterator[RunReport]:

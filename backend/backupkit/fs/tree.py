@@ -44,6 +44,11 @@ class Entry:
         return tuple(self.path.split("/"))
 
 
+def inode(facts: os.stat_result) -> tuple[int, int]:
+    """What tells one file from every other on this machine, as long as it is there."""
+    return facts.st_dev, facts.st_ino
+
+
 def form_of(mode: int) -> Form:
     """File, folder, link, or what cannot be copied: a socket, a fifo, a device."""
     if stat.S_ISREG(mode):

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from backupkit.config.alembic_setup import app_python, ini_option
 from backupkit.config.settings import Settings
-from backupkit.fs import scratch
+from backupkit.fs import process, scratch
 from backupkit.model.events import EventListener, Notice
 from backupkit.model.names import shown
 
@@ -177,15 +176,8 @@ def run(
     except subprocess.TimeoutExpired as error:
         raise AppCodeFailed(f"it did not end within {timeout:g} s, and was ended") from error
     finally:
-        _end(child)
+        process.end_group(child)
     return Ended(child.returncode, out, err)
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    """Neither it nor what it started is running, as far as that stayed in its group."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
 
 
 def python(settings: Settings) -> list[str]:

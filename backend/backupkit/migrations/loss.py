@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backupkit.sqlite import database
+from backupkit.sqlite.engine import quoted
 
 _AT_ONCE = 500  # columns in one query; SQLite allows 2,000 in a result
 # Alembic's own: a table that names a revision changes with each, and a batch migration may leave its draft.
@@ -88,7 +89,7 @@ def _filled(connection: sqlite3.Connection, table: str) -> Filled | None:
     try:
         names = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
         counts = [one for start in range(0, len(names), _AT_ONCE) for one in _counts(connection, table, names, start)]
-        (rows,) = connection.execute(f"SELECT count(*) FROM {database.quoted(table)}").fetchone()
+        (rows,) = connection.execute(f"SELECT count(*) FROM {quoted(table)}").fetchone()
         return Filled(rows, dict(zip(names, counts, strict=True)))
     except (sqlite3.Error, UnicodeError):
         return None
@@ -96,8 +97,8 @@ def _filled(connection: sqlite3.Connection, table: str) -> Filled | None:
 
 def _counts(connection: sqlite3.Connection, table: str, names: Sequence[str], start: int) -> tuple[int, ...]:
     # COLLATE, because a column's own collation may be one of the app's.
-    wanted = [f"count(nullif({database.quoted(name)} COLLATE BINARY, ''))" for name in names[start : start + _AT_ONCE]]
-    counts: tuple[int, ...] = connection.execute(f"SELECT {', '.join(wanted)} FROM {database.quoted(table)}").fetchone()
+    wanted = [f"count(nullif({quoted(name)} COLLATE BINARY, ''))" for name in names[start : start + _AT_ONCE]]
+    counts: tuple[int, ...] = connection.execute(f"SELECT {', '.join(wanted)} FROM {quoted(table)}").fetchone()
     return counts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +16,7 @@ CHECKSUM_FILE = "SHA256SUMS"
 GUIDE_FILE = "RESTORE.md"
 UPLOADS_FOLDER = "uploads"
 # Where a restore stages what it brings, inside the live folders: a rename crosses no mount.
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 STAGING = ".backupkit-staging"
 
 Kind = Literal["manual", "auto", "scheduled", "pre_restore", "pre_migration"]
@@ -172,6 +173,16 @@ class Backup:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def kind(self) -> str:
+        """What it was made for; empty where its metadata cannot be trusted."""
+        return self.metadata.kind if self.metadata else ""
+
+    @property
+    def made_at(self) -> datetime:
+        """When it was made; the beginning of time where its metadata cannot be trusted."""
+        return self.metadata.created_at if self.metadata else LONG_AGO
 
     @property
     def is_usable(self) -> bool:

@@ -68,6 +68,18 @@ def silence(_event: Event) -> None:
     """The listener that hears nothing."""
 
 
+def adding_up(emit: EventListener) -> Callable[[int], None]:
+    """A function that is told each count that is done, and emits the sum."""
+    done = 0
+
+    def add(count: int) -> None:
+        nonlocal done
+        done += count
+        emit(Progress(done))
+
+    return add
+
+
 class Together:
     """One step that several threads advance: what each has done is added up, in bytes."""
 

@@ -131,7 +131,7 @@ def status(settings: Settings, clock: Clock = utc_now) -> Status:
 def get_last_backup_display(settings: Settings, clock: Clock = utc_now) -> str:
     """The last backup for an app's status bar: `04/03/2026 09:30` in the configured zone, or a dash. Raises nothing."""
     last = _last(settings, _backups(settings, Facts(clock())))
-    return settings.local(_made(last)).strftime("%d/%m/%Y %H:%M") if last else NONE_YET
+    return settings.local(last.made_at).strftime("%d/%m/%Y %H:%M") if last else NONE_YET
 
 
 def look(settings: Settings, clock: Clock = utc_now) -> Facts:
@@ -350,7 +350,7 @@ _WHAT_IS_THERE = (_damaged, _unusual, _future)
 def _proof(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
     """A backup that nobody has restored is a hope; one that is younger than the limit may still be tested in time."""
     hours, mend = _proven_within(settings, facts), settings.reach.tool("verify --test-restore")
-    oldest = min((_made(one) for one in _reliable(settings, facts)), default=facts.now)
+    oldest = min((one.made_at for one in _reliable(settings, facts)), default=facts.now)
     ago = (facts.now - (numbers.last_proof_at or oldest)).total_seconds()
     if ago > hours * 3600:
         proven = f"for {span(ago)}" if numbers.last_proof_at else "yet"
@@ -409,15 +409,15 @@ def _history(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
 
 def _numbers(settings: Settings, facts: Facts) -> Numbers:
     last, whole = _last(settings, facts), _last_whole(settings, facts)
-    dated = [_made(backup) for backup in facts.backups if backup.metadata]
+    dated = [backup.made_at for backup in facts.backups if backup.metadata]
     checked, proven = (_newest(settings, facts, date) for date in ("checked_at", "proven_at"))
     return Numbers(
         now=facts.now,
         last_backup=last.name if last else None,
-        last_backup_at=_made(last) if last else None,
+        last_backup_at=last.made_at if last else None,
         last_backup_age_seconds=_age_of(facts, last).total_seconds() if last else None,
         last_whole=whole.name if whole else None,
-        last_whole_at=_made(whole) if whole else None,
+        last_whole_at=whole.made_at if whole else None,
         expected_interval_seconds=_expected_hours(settings, facts) * 3600,
         newest_checked=checked.name if checked else None,
         newest_checked_at=checked.checked_at if checked else None,
@@ -538,9 +538,4 @@ def _is_future(facts: Facts, backup: Backup) -> bool:
 
 
 def _age_of(facts: Facts, backup: Backup) -> timedelta:
-    return facts.now - _made(backup)
-
-
-def _made(backup: Backup) -> datetime:
-    assert backup.metadata
-    return backup.metadata.created_at
+    return facts.now - backup.made_at

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backupkit.fs import disk, process
+from backupkit.fs import disk, process, tree
 from backupkit.model.errors import BackupError, Locked
 from backupkit.model.events import EventListener, StillWaiting, Waiting, silence
 
@@ -50,7 +50,7 @@ def _folder_locked(backups: Path, timeout: float, emit: EventListener, place: Pa
     with disk.Opened(backups, os.O_RDONLY | os.O_DIRECTORY) as handle:
         with contextlib.suppress(OSError):  # a file system that has no such lock: the file is left
             _acquire(handle, timeout, emit, lambda: holder(backups / LOCK_FILE), place)
-        inode = _inode(os.fstat(handle))
+        inode = tree.inode(os.fstat(handle))
         _locked_here.add(inode)
         try:
             yield
@@ -65,16 +65,12 @@ def _locked_file(backups: Path, timeout: float, emit: EventListener, place: Path
         handle = _open(backups)
         try:
             _acquire(handle, timeout, emit, lambda: holder(path), place)
-            if (there := _facts(path)) and _inode(there) == _inode(os.fstat(handle)):
+            if (there := _facts(path)) and tree.inode(there) == tree.inode(os.fstat(handle)):
                 return handle
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)
-
-
-def _inode(facts: os.stat_result) -> tuple[int, int]:
-    return facts.st_dev, facts.st_ino
 
 
 @contextlib.contextmanager
@@ -105,7 +101,7 @@ def _each_once(folders: Iterable[Path]) -> list[Path]:
 
     Backups may lie in the folder of the database: that one is locked by this process already.
     """
-    found = {_inode(facts): folder for folder in folders if (facts := _facts(folder))}
+    found = {tree.inode(facts): folder for folder in folders if (facts := _facts(folder))}
     return [found[key] for key in sorted(found) if key not in _locked_here]
 
 

@@ -54,6 +54,6 @@ def passed_over(settings: Settings, backups: Iterable[Backup], now: datetime) ->
     """The backups that were passed over for `latest`, by their reasons; safety copies are never meant by it."""
     names: dict[str, list[str]] = {}
     for backup in backups:
-        if not (backup.metadata and backup.metadata.kind == "pre_restore"):
+        if backup.kind != "pre_restore":
             names.setdefault(why_not(settings, backup, now), []).append(backup.name)
     return shown("; ".join(f"{few(found)} ({reason})" for reason, found in names.items()))

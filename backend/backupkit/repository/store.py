@@ -23,7 +23,6 @@ from backupkit.model.names import check_name
 from backupkit.repository import flags, lock, manifest, reliable, verification
 
 LATEST = "latest"
-_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def require(backups: Path) -> None:
@@ -55,7 +54,7 @@ def all_in(folder: Path, zone: ZoneInfo) -> list[Backup]:
         return []
     said = flags.said(folder)
     found = [_read(Path(one), zone, said) for one in folders if _is_backup(one)]
-    return sorted(found, key=lambda backup: (_moment(backup), backup.name), reverse=True)
+    return sorted(found, key=lambda backup: (backup.made_at, backup.name), reverse=True)
 
 
 def own_backups(settings: Settings) -> list[Backup]:
@@ -111,7 +110,7 @@ def latest(settings: Settings, now: datetime | None = None) -> Latest:
 
 def _may_be_newer(unreadable: Backup, backup: Backup) -> bool:
     """Whether a backup whose metadata cannot be trusted may be the newer one: nothing else of it has a date."""
-    return unreadable.metadata is None and any(changed > _moment(backup) for changed in last_changed(unreadable))
+    return unreadable.metadata is None and any(changed > backup.made_at for changed in last_changed(unreadable))
 
 
 def last_changed(backup: Backup) -> list[datetime]:
@@ -320,10 +319,6 @@ def _is_backup(folder: str) -> bool:
     if any(os.path.exists(f"{folder}/{name}") for name in (METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE)):
         return True
     return not os.access(folder, os.R_OK | os.X_OK)  # it lists as one that cannot be read
-
-
-def _moment(backup: Backup) -> datetime:
-    return backup.metadata.created_at if backup.metadata else _LONG_AGO
 
 
 def _size(path: Path, metadata: Metadata) -> int:

@@ -16,7 +16,7 @@ from backupkit.migrations import schema, upgrade, version_table
 from backupkit.migrations.upgrade import Rehearsed
 from backupkit.model.backup import UPLOADS_FOLDER, Backup, DatabaseFacts, Flaw, GitFacts, Metadata, Part, SchemaVerdict
 from backupkit.model.errors import Damaged
-from backupkit.model.events import EventListener, Notice, Progress, Step, Warned, silence
+from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, silence
 from backupkit.model.names import first_of, shown
 from backupkit.repository import files_cache, integrity, lock, manifest, store
 from backupkit.sqlite import database
@@ -86,7 +86,7 @@ def _refuse_altered(
     emit: EventListener,
 ) -> None:
     emit(Step("Verifying the backup", backup.size_bytes))
-    flaws = list(integrity.file_flaws(backup.path, metadata, integrity.Digests(_adding_up(emit)), only, hear))
+    flaws = list(integrity.file_flaws(backup.path, metadata, integrity.Digests(adding_up(emit)), only, hear))
     if flaws:
         raise Damaged(
             f"The backup {backup.path} is damaged: {first_of([flaw.text for flaw in flaws])}; nothing was changed.",
@@ -280,14 +280,3 @@ def staged_database(settings: Settings) -> Path:
 def live_folders(settings: Settings) -> list[Path]:
     """The app's folders that a restore stages in."""
     return [settings.database.parent, *([settings.uploads] if settings.uploads else [])]
-
-
-def _adding_up(emit: EventListener) -> Callable[[int], None]:
-    done = 0
-
-    def add(count: int) -> None:
-        nonlocal done
-        done += count
-        emit(Progress(done))
-
-    return add

@@ -53,6 +53,6 @@ def _is_another_apps(settings: Settings, name: str) -> bool:
 def _newest_safety_copy(settings: Settings) -> str | None:
     """What is left to go by where the state was lost."""
     for backup in store.own_backups(settings):
-        if backup.metadata and backup.metadata.kind == "pre_restore":
+        if backup.kind == "pre_restore":
             return backup.name
     return None

@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Backup
+from backupkit.model.backup import LONG_AGO, Backup
 from backupkit.model.names import shown
 from backupkit.model.span import Span, parse_span
 from backupkit.repository.reliable import owner_of
 
 _NO_SPAN = Span()
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _RULES = {"keep_last", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within"}
 _SAFETY_RULES = {"keep_pre_restore", "keep_pre_migration", "keep_safety_within"}
 
@@ -109,7 +108,7 @@ def policy_of(settings: Settings) -> Policy:
 
 def decide(policy: Policy, backups: Iterable[Backup], known: Known) -> Decision:
     """A verdict with its reasons for each backup."""
-    found = sorted(backups, key=lambda backup: (_moment(backup), backup.name), reverse=True)
+    found = sorted(backups, key=lambda backup: (backup.made_at, backup.name), reverse=True)
     out_of_reach = {backup.name: reason for backup in found if (reason := _out_of_reach(backup, known))}
     ours = [backup for backup in found if backup.name not in out_of_reach]
     reasons = defaultdict(list, {name: [reason] for name, reason in out_of_reach.items()})
@@ -138,7 +137,7 @@ def _out_of_reach(backup: Backup, known: Known) -> str:
 
 
 def _safeguards(policy: Policy, ours: list[Backup], known: Known) -> Iterator[Reason]:
-    normal = [backup for backup in ours if _kind(backup) != "pre_restore"]
+    normal = [backup for backup in ours if backup.kind != "pre_restore"]
     newest = {backup.name: backup for group in (ours, normal, *_groups(normal)) for backup in group[:1]}
     yield from ((backup, "the newest") for backup in newest.values())
     for group in _groups(backup for backup in ours if backup.state == "proven"):
@@ -162,8 +161,8 @@ def _wanted(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Reas
 
 
 def _by_kind(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
-    yield from ((backup, "manual") for backup in ours if _kind(backup) == "manual")
-    routine = [backup for backup in ours if _kind(backup) in ("auto", "scheduled")]
+    yield from ((backup, "manual") for backup in ours if backup.kind == "manual")
+    routine = [backup for backup in ours if backup.kind in ("auto", "scheduled")]
     yield from ((backup, "unchecked") for backup in routine if backup.state == "unchecked")
     if not policy.of_routine:
         yield from ((backup, "no rule for its kind") for backup in routine)
@@ -171,7 +170,7 @@ def _by_kind(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Rea
         yield from _buckets(policy, group, zone)
         yield from _young(policy.within, group, ours, zone)
     for kind, number in (("pre_restore", policy.pre_restore), ("pre_migration", policy.pre_migration)):
-        copies = [backup for backup in ours if _kind(backup) == kind]
+        copies = [backup for backup in ours if backup.kind == kind]
         if not number and not policy.safety_within:
             yield from ((backup, "no rule for its kind") for backup in copies)
         for group in _groups(copies):
@@ -202,7 +201,7 @@ def _newest_of_each(
     """The newest backup of each of the latest periods that have one: gaps use nothing up."""
     newest: dict[object, Backup] = {}
     for backup in group:
-        newest.setdefault(period(_moment(backup).astimezone(zone)), backup)
+        newest.setdefault(period(backup.made_at.astimezone(zone)), backup)
     yield from _numbered(rule, number, newest.values())
 
 
@@ -214,8 +213,8 @@ def _numbered(rule: str, number: int, backups: Iterable[Backup]) -> Iterator[Rea
 def _young(span: Span, group: list[Backup], ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
     """Measured from the newest backup, not from now: a clock that jumps makes nothing old."""
     if span and ours:
-        limit = span.before(_moment(ours[0]), zone)
-        yield from ((backup, f"within {span} of the newest") for backup in group if _moment(backup) > limit)
+        limit = span.before(ours[0].made_at, zone)
+        yield from ((backup, f"within {span} of the newest") for backup in group if backup.made_at > limit)
 
 
 def _suspicion(found: list[Backup], known: Known) -> str:
@@ -224,7 +223,7 @@ def _suspicion(found: list[Backup], known: Known) -> str:
     for backup in counted:
         if doubt := _doubt(backup):
             return f"the newest backup {backup.name} is {doubt}"
-    latest = _moment(counted[0]) if counted else _LONG_AGO
+    latest = counted[0].made_at if counted else LONG_AGO
     for name, changed in sorted(known.undated.items()):
         if latest < changed <= known.now:
             return f"{name} is damaged, and may be the newest backup"
@@ -236,7 +235,7 @@ def counted_on(found: Iterable[Backup], known: Known) -> list[Backup]:
 
     `found` is newest first. Safety copies, other apps' backups and those dated in the future are not counted on.
     """
-    ours = [backup for backup in found if _is_of_now(backup, known) and _kind(backup) != "pre_restore"]
+    ours = [backup for backup in found if _is_of_now(backup, known) and backup.kind != "pre_restore"]
     whole, _ = _groups(ours)
     return list({backup.name: backup for backup in (*ours[:1], *whole[:1])}.values())
 
@@ -257,11 +256,3 @@ def _is_of_now(backup: Backup, known: Known) -> bool:
 
 def _is_good(backup: Backup) -> bool:
     return backup.state in ("checked", "proven") and not (backup.metadata and backup.metadata.is_raw)
-
-
-def _kind(backup: Backup) -> str:
-    return backup.metadata.kind if backup.metadata else ""
-
-
-def _moment(backup: Backup) -> datetime:
-    return backup.metadata.created_at if backup.metadata else _LONG_AGO

@@ -25,6 +25,7 @@ from backupkit.model.errors import BackupError, Damaged, NoSpace, SourceBroken, 
 from backupkit.model.events import EventListener, Notice, Progress, Step, Waiting, silence
 from backupkit.repository import files_cache
 from backupkit.sqlite import app_migrations, engine
+from backupkit.sqlite.engine import quoted
 
 SIDECARS = ("-wal", "-shm", "-journal")
 # FULL compares each index with its table too: three to six times the work, 0.5 s for so many bytes.
@@ -501,11 +502,6 @@ def retry_while_locked(action: Callable[[], T], live: Path, timeout: float, emit
             emit(_waiting(live, timeout))
             said = True
         time.sleep(_POLL)
-
-
-def quoted(name: str) -> str:
-    """The name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _facts(path: Path) -> os.stat_result | None:

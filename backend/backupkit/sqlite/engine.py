@@ -29,6 +29,11 @@ def connect(file: Path, options: str = "", **settings: Any) -> Connection:
     return connection
 
 
+def quoted(name: str) -> str:
+    """The name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def has_wal_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
     """Whether a checkpoint and a writer, at one instant, can damage a database in WAL mode: sqlite.org/wal.html."""
     is_mended = version >= (3, 51, 3) or any(first <= version < end for first, end in _MENDED_EARLIER)

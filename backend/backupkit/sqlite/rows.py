@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from backupkit.model.names import printable
-from backupkit.sqlite.database import quoted
+from backupkit.sqlite.engine import quoted
 
 Value = str | int | float | bytes | None
 Key = tuple[Value, ...]

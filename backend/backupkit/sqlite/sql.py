@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, Protocol
 from backupkit.fs import scratch
 from backupkit.model.errors import Damaged, SourceUnreadable
 from backupkit.model.events import EventListener, Progress, Step, silence
+from backupkit.sqlite.engine import quoted
 from backupkit.sqlite.sql_load import MODULES, load_dump
 from backupkit.sqlite.sql_rows import FORMAT_ARGUMENTS, OutOfOrder, Page, kind_of, portable, prepare, read_run, row_text
 
@@ -239,10 +240,10 @@ class _Dump:
 
     def _stand_in_for_collations(self, table: str) -> None:
         """Each collation of the app's has one in its place: SQLite asks for it, though nothing is sorted by it here."""
-        columns = [f"max({_quoted(column.decode())})" for (column,) in self._all(_COLUMN_NAMES, table)]
+        columns = [f"max({quoted(column.decode())})" for (column,) in self._all(_COLUMN_NAMES, table)]
         parts = [columns[start : start + _SAMPLE] for start in range(0, len(columns), _SAMPLE)]
         for what in ("count(*)", *(", ".join(part) for part in parts)):
-            while name := self._missing_collation(f"EXPLAIN SELECT {what} FROM main.{_quoted(table)}"):
+            while name := self._missing_collation(f"EXPLAIN SELECT {what} FROM main.{quoted(table)}"):
                 self._live.create_collation(name, _by_bytes)
                 self._collations.append(name)
                 self._cursor.execute("PRAGMA writable_schema=RESET")  # read it anew, with the collation
@@ -284,7 +285,7 @@ class _Dump:
             return
         if not any("AUTOINCREMENT" in _COMMENT_OR_QUOTED.sub("", entry.sql).upper() for entry in tables):
             # The last table with AUTOINCREMENT is gone, and nothing but such a table makes sqlite_sequence.
-            name = _quoted(_free_name({entry.name.lower() for entry in tables}))
+            name = quoted(_free_name({entry.name.lower() for entry in tables}))
             self._statement(f"CREATE TABLE {name}(id INTEGER PRIMARY KEY AUTOINCREMENT);\nDROP TABLE {name};")
         self._statement("DELETE FROM sqlite_sequence;")
         self._write_rows("sqlite_sequence")
@@ -316,7 +317,7 @@ class _Dump:
                 if self._rows - before == self._count(table):
                     return
             # A damaged tree hides rows from those who search in it, but not from those who read through it.
-            self._statement(f"DELETE FROM {_quoted(table)};")
+            self._statement(f"DELETE FROM {quoted(table)};")
             self._rows = before
         self._write_lines(rows.target, self._cursor.execute(query), rows.alone)
 
@@ -388,10 +389,10 @@ class _Dump:
 
     def _rows_of(self, table: str) -> _Rows:
         columns, rowid, key = self._columns(table)
-        target = f"INSERT INTO {_quoted(table)}{_column_list(columns, rowid)} VALUES\n".encode()
+        target = f"INSERT INTO {quoted(table)}{_column_list(columns, rowid)} VALUES\n".encode()
         # NOT INDEXED, because an index that covers the table would be read instead, in its own order.
-        source = f"main.{_quoted(table)} NOT INDEXED"
-        values = ([rowid] if rowid else []) + [_quoted(column.name) for column in columns if not column.generated]
+        source = f"main.{quoted(table)} NOT INDEXED"
+        values = ([rowid] if rowid else []) + [quoted(column.name) for column in columns if not column.generated]
         alone = len(values) > _MOST_COLUMNS
         return _Rows(target, source, row_text(values, self._usual(values, source)), key, alone)
 
@@ -410,7 +411,7 @@ class _Dump:
         keys = [(name.decode(), kind.decode().upper()) for name, kind, key, _hidden in facts if key]
         key_indexes = self._all("SELECT 1 FROM pragma_index_list(?, 'main') WHERE origin = 'pk'", table)
         if [kind for _name, kind in keys] == ["INTEGER"] and not key_indexes:
-            return columns, "", _quoted(keys[0][0])  # with an index, it is INTEGER PRIMARY KEY DESC: not the rowid
+            return columns, "", quoted(keys[0][0])  # with an index, it is INTEGER PRIMARY KEY DESC: not the rowid
         taken = {column.name.lower() for column in columns}
         free = next((name for name in _ROWID_NAMES if name not in taken), "")
         rowid = free if free and self._has_rowid(table, free) else ""
@@ -418,13 +419,13 @@ class _Dump:
 
     def _has_rowid(self, table: str, name: str) -> bool:
         try:
-            self._cursor.execute(f"SELECT {name} FROM main.{_quoted(table)} LIMIT 0")
+            self._cursor.execute(f"SELECT {name} FROM main.{quoted(table)} LIMIT 0")
         except sqlite3.OperationalError:
             return False
         return True
 
     def _count(self, table: str) -> int:
-        return int(self._all(f"SELECT count(*) FROM main.{_quoted(table)}")[0][0])
+        return int(self._all(f"SELECT count(*) FROM main.{quoted(table)}")[0][0])
 
     def _pragma(self, name: str) -> Any:
         return self._all(f"PRAGMA main.{name}")[0][0]
@@ -451,7 +452,7 @@ def _better_size(size: int, pages: Sequence[Page]) -> int:
 def _column_list(columns: Sequence[_Column], rowid: str) -> str:
     if not rowid and not any(column.generated for column in columns):
         return ""
-    names = [_quoted(column.name) for column in columns if not column.generated]
+    names = [quoted(column.name) for column in columns if not column.generated]
     return "(" + ",".join([rowid, *names] if rowid else names) + ")"
 
 
@@ -470,10 +471,6 @@ def _free_name(taken: set[str]) -> str:
     while name in taken:
         name += "_"
     return name
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _literal(text: str) -> str:

@@ -21,6 +21,7 @@ from typing import BinaryIO, NoReturn
 from backupkit.model.errors import BackupError, Damaged, NoSpace
 from backupkit.model.events import EventListener, Progress, Step, silence
 from backupkit.sqlite import engine
+from backupkit.sqlite.engine import quoted
 
 _BLOCK = 256 * 1024
 _KEYWORDS_WITHIN = 4096  # bytes at the start of a statement in which its first words are looked for
@@ -150,7 +151,7 @@ def _check(connection: sqlite3.Connection, name: str) -> None:
         if not tables:
             raise Damaged(f"{name} holds no table.", hint=_HINT)
         for table in (table for table, root, kind in tables if kind == "table" and not root):
-            connection.execute(f"SELECT 1 FROM {_quoted(table)} LIMIT 0")
+            connection.execute(f"SELECT 1 FROM {quoted(table)} LIMIT 0")
     except sqlite3.Error as error:
         raise _translated(error, f"{name} makes a database that cannot be read") from error
 
@@ -539,10 +540,6 @@ def _uncommented(sql: str) -> str:
 def _word_of(statement: bytes | bytearray) -> str:
     word = _WORD.match(statement)
     return word.group().decode().upper() if word else ""
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _name_of(stream: BinaryIO) -> str:

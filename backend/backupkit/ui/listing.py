@@ -68,7 +68,7 @@ def _name(_view: View, backup: Backup) -> str:
 
 
 def _kind(_view: View, backup: Backup) -> str:
-    return backup.metadata.kind if backup.metadata else "-"
+    return backup.kind or "-"
 
 
 def _size(_view: View, backup: Backup) -> Text:
@@ -103,16 +103,16 @@ COLUMNS: tuple[Column, ...] = (
     Column("Name", 25, _name, lambda one: one.name),
     Column("Size", 8, _size, lambda one: one.size_bytes),
     Column("Adds", 8, _adds, lambda one: one.unique_bytes),
-    Column("Kind", 13, _kind, lambda one: _kind_of(one)),
+    Column("Kind", 13, _kind, lambda one: one.kind),
     Column("Schema", 11, _relation, lambda one: one.metadata.revisions if one.metadata else ()),
     Column("Revision", 14, _revision, lambda one: one.metadata.revisions if one.metadata else ()),
     Column("Commit", 9, _commit, lambda one: one.metadata.git.short if one.metadata and one.metadata.git else ""),
 )
 FILTERS: tuple[Filter, ...] = (
     Filter("all", lambda one: True),
-    Filter("made by hand", lambda one: _kind_of(one) == "manual"),
-    Filter("made by itself", lambda one: _kind_of(one) in ("auto", "scheduled")),
-    Filter("safety copies", lambda one: _kind_of(one) in ("pre_restore", "pre_migration")),
+    Filter("made by hand", lambda one: one.kind == "manual"),
+    Filter("made by itself", lambda one: one.kind in ("auto", "scheduled")),
+    Filter("safety copies", lambda one: one.kind in ("pre_restore", "pre_migration")),
     Filter("pinned", lambda one: one.pinned),
     Filter("proven", lambda one: one.state == "proven"),
     Filter("damaged or unusual", lambda one: not one.is_usable or bool(one.unusual)),
@@ -165,10 +165,6 @@ def _contents(backup: Backup) -> str:
     parts += [f"{uploads.files:,} uploads"] if uploads else [] if backup.metadata.uploads_included else ["no uploads"]
     parts += [f"{len(uploads.warnings)} warnings"] if uploads and uploads.warnings else []
     return " · ".join(parts)
-
-
-def _kind_of(backup: Backup) -> str:
-    return backup.metadata.kind if backup.metadata else ""
 
 
 def _has_words(backup: Backup, words: Sequence[str]) -> bool:

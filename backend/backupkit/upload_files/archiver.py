@@ -244,7 +244,7 @@ class _Copying:
     def file(self, path: str, facts: os.stat_result, checksum: str, added: int, attributes: int) -> None:
         """A file is in the draft; `added` bytes of it were not in the earlier backup."""
         if facts.st_nlink > 1:
-            self.named.setdefault((facts.st_dev, facts.st_ino), _Named(path, facts, checksum, attributes))
+            self.named.setdefault(tree.inode(facts), _Named(path, facts, checksum, attributes))
         self.files += 1
         self.bytes += facts.st_size
         self.added += added
@@ -422,7 +422,7 @@ def _pointed(name: str, source: int) -> str:
 
 def _link_known(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
     """Whether the file is in the draft already under another name, and has this one too now."""
-    first = copying.named.get((facts.st_dev, facts.st_ino)) if facts.st_nlink > 1 else None
+    first = copying.named.get(tree.inode(facts)) if facts.st_nlink > 1 else None
     if first is None or tree.signature(facts)[:2] != tree.signature(first.facts)[:2]:
         return False
     try:

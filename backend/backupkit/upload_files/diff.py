@@ -17,7 +17,7 @@ from pathlib import Path
 from backupkit.fs import attributes, descriptors, disk, staging_area, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.fs.tree import Entry
-from backupkit.model.events import EventListener, Progress, Step, Warned, silence
+from backupkit.model.events import EventListener, Progress, Step, Warned, adding_up, silence
 from backupkit.model.names import shown
 from backupkit.repository.files_cache import ParentBackup
 from backupkit.upload_files.apply import OPERATIONS, Action, Operation, encoded, write_operation
@@ -102,14 +102,7 @@ def differences(
     where it is, or would be, is left out. So is what is live and cannot be read, which `unreadable` is told of, and
     what would be below it: no copy can be made of it, so it stays.
     """
-    done = 0
-
-    def read(count: int) -> None:
-        nonlocal done
-        done += count
-        emit(Progress(done))
-
-    with closing(_Comparison(live, wanted, meaning, earlier, read)) as comparison:
+    with closing(_Comparison(live, wanted, meaning, earlier, adding_up(emit))) as comparison:
         for one, two in _side_by_side(live, wanted, selection, unreadable):
             if two and two.form == "special":
                 continue  # in a folder that a person made a backup of: it cannot be put back
@@ -259,11 +252,11 @@ class _Comparison:
         """The first path that came by with the same inode."""
         if entry.facts.st_nlink == 1:
             return entry.path
-        return self._firsts[side].setdefault((entry.facts.st_dev, entry.facts.st_ino), entry.path)
+        return self._firsts[side].setdefault(tree.inode(entry.facts), entry.path)
 
     def forget(self, two: Entry | None) -> None:
         """No other path is to be another name of that one: what is live there stays."""
-        if two and self._firsts[1].get(inode := (two.facts.st_dev, two.facts.st_ino)) == two.path:
+        if two and self._firsts[1].get(inode := tree.inode(two.facts)) == two.path:
             del self._firsts[1][inode]
 
     def _same_attributes(self, one: Entry, two: Entry, is_known: bool) -> bool:

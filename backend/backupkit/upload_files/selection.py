@@ -38,8 +38,8 @@ class Selection:
         """Whether a live entry is no upload; `within` is what is known of the folder that it is in."""
         is_out = (
             path == STAGING
-            or (self._has_the_name(path.rpartition("/")[2]) and _identity(within) == self.data)
-            or self._is_apart(_identity(facts))
+            or (self._has_the_name(path.rpartition("/")[2]) and tree.inode(within) == self.data)
+            or self._is_apart(tree.inode(facts))
         )
         if is_out:
             self.met.add(path)
@@ -71,7 +71,7 @@ class Selection:
         if not path:
             return _identity_of(self.live) == self.data
         there = tree.look(self.live, path)
-        return there is not None and _identity(there.facts) == self.data
+        return there is not None and tree.inode(there.facts) == self.data
 
 
 def of(settings: Settings) -> Selection:
@@ -89,12 +89,8 @@ def of(settings: Settings) -> Selection:
     )
 
 
-def _identity(facts: os.stat_result) -> Identity:
-    return facts.st_dev, facts.st_ino
-
-
 def _identity_of(path: Path) -> Identity | None:
     try:
-        return _identity(os.stat(path))
+        return tree.inode(os.stat(path))
     except OSError:
         return None

@@ -89,7 +89,7 @@ def survey(root: Path, hard_links: bool) -> Survey:
             if entry.form in ("file", "folder"):
                 entries["attributes"] += len(attributes.names(root, entry.path, parents))
             if hard_links and entry.form == "file" and entry.facts.st_nlink > 1:
-                inode = (entry.facts.st_dev, entry.facts.st_ino)
+                inode = tree.inode(entry.facts)
                 entries["hard_links"] += inode in seen
                 seen.add(inode)
     return Survey(lines.hexdigest(), entries["attributes"], entries["hard_links"])

@@ -6,14 +6,13 @@ the live database.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 from pathlib import Path
 
 from backupkit.config.secrets import scrubbed
 from backupkit.config.settings import Settings
+from backupkit.fs import process
 from backupkit.migrations import app_process
 from backupkit.model.errors import BackupError
 from backupkit.model.names import shown
@@ -45,7 +44,7 @@ def run(settings: Settings, scratch: Settings, log: Path) -> None:
         except subprocess.TimeoutExpired as error:
             raise NotProven(f"{named} did not end within {timeout:g} s.", hint="Set BACKUP_TEST_TIMEOUT.") from error
         finally:
-            _end(child)
+            process.end_group(child)
     if code:
         last = scrubbed(_last_line(log), settings.secrets)  # it is kept with the backup, and sent to whoever is told
         raise NotProven(f"{named} ended with {code} on the restored copy: {last}", hint="Try it by hand.")
@@ -60,13 +59,6 @@ def _environment(scratch: Settings, target: app_process.Target) -> dict[str, str
         "BACKUP_UPLOADS": str(scratch.uploads or ""),
         "BACKUP_DIR": str(scratch.dir),
     }
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Neither it nor what it started is running, as far as that stayed in its group."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
 
 
 def _last_line(log: Path) -> str:

@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 
 from backupkit.config.settings import Settings
+from backupkit.fs import tree
 from backupkit.migrations import schema, version_table
 from backupkit.migrations.upgrade import MigrationFailed
 from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, UPLOADS_FOLDER, Backup, Flaw, Metadata, SchemaVerdict
@@ -421,10 +422,9 @@ def _parts_missing(folder: Path, metadata: Metadata | None) -> Iterator[Flaw]:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        facts = path.lstat()
+        return tree.inode(path.lstat())
     except FileNotFoundError:
         return None
-    return facts.st_dev, facts.st_ino
 
 
 def _refuse_gone(backup: Backup, before: tuple[int, int] | None) -> None:

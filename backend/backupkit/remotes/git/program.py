@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from backupkit.config.secrets import scrubbed
+from backupkit.fs import process
 from backupkit.model.errors import BackupError, NoSpace, RemoteAway, RemoteFailed
 from backupkit.model.names import shown
 
@@ -160,8 +160,7 @@ def _reason(said: str) -> str:
 
 def _end(child: subprocess.Popen[Any]) -> None:
     if child.poll() is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
+        process.end_group(child)
     for pipe in filter(None, (child.stdin, child.stdout, child.stderr)):
         with contextlib.suppress(OSError):
             pipe.close()
