@@ -21,10 +21,9 @@ import chance
 from backupkit.archive.encryption import Lock
 from backupkit.archive.export import export_to
 from backupkit.backup.create import create_backup
-from backupkit.backup.single_file import create_single, restore_single
+from backupkit.backup.single_file import SingleFileConfig, create_single, restore_single
 from backupkit.backup.sql_dump import dump_to
 from backupkit.config.settings import Settings
-from backupkit.config.single_file import SingleFileConfig
 from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import BackupError
 from backupkit.monitoring.doctor import examine

@@ -32,14 +32,13 @@ from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, BackupRequest
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
 from backupkit.model.events import Progress, Step, Waiting, silence
 from backupkit.remotes import listing_cache
-from backupkit.remotes.base import Preparable, Remote, Tidying
+from backupkit.remotes.base import Preparable, Remote, Tidying, retry_while_away
 from backupkit.remotes.folder import MARKER
 from backupkit.remotes.kinds import open_remote
 from backupkit.remotes.prune import plan_remote_prune, prune_remote
 from backupkit.remotes.pull import list_remote, prove_remote, pull_backup, verify_remote
 from backupkit.remotes.push import push_backups, refuse_failed
 from backupkit.remotes.registry import look_at_remotes, prepare_remote
-from backupkit.remotes.retry import retry_while_away
 from backupkit.repository import store
 from backupkit.retention.prune import plan_prune
 from backupkit.ui import tasks

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from backupkit.api.protected import protected as protected
     from backupkit.backup.create import create_backup as create_backup
     from backupkit.backup.make import Created as Created
+    from backupkit.backup.single_file import MAX_BACKUPS as MAX_BACKUPS
     from backupkit.config.settings import Settings as Settings
     from backupkit.config.settings import load_settings as load_settings
-    from backupkit.config.single_file import MAX_BACKUPS as MAX_BACKUPS
     from backupkit.migrations.guard import back_up_before_upgrade as back_up_before_upgrade
     from backupkit.model.backup import Backup as Backup
     from backupkit.model.backup import BackupRequest as BackupRequest
@@ -108,7 +108,7 @@ _HOMES = {
         "Metadata",
         "BackupRequest",
     ),
-    "config.single_file": ("MAX_BACKUPS",),
+    "backup.single_file": ("MAX_BACKUPS",),
     "config.settings": (
         "Settings",
         "load_settings",

@@ -23,8 +23,8 @@ from backupkit.backup import single_file as single_files
 from backupkit.backup.create import create_backup
 from backupkit.backup.create import create_backup_if_needed as create_if_needed
 from backupkit.backup.make import Created
+from backupkit.backup.single_file import MAX_BACKUPS, SingleFileConfig
 from backupkit.config.settings import SETTINGS_FILE, Settings, load_settings
-from backupkit.config.single_file import MAX_BACKUPS, SingleFileConfig
 from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused

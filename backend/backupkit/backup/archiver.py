@@ -26,7 +26,7 @@ from backupkit.model.errors import SourceBroken
 from backupkit.model.events import Event, EventListener, Notice, Step, Together, Warned
 from backupkit.model.version import VERSION
 from backupkit.repository import files_cache, manifest
-from backupkit.sqlite import database, index_flaws
+from backupkit.sqlite import database
 from backupkit.sqlite.database import Inspection
 from backupkit.upload_files import archiver, selection, walk
 
@@ -76,7 +76,7 @@ def fill(draft: Draft) -> Metadata:
     if violations := found.database.facts.foreign_key_violations:
         draft.emit(Notice(f"{violations} rows refer to rows that are not there, as in the live data."))
     if flaws := found.database.facts.index_flaws:
-        said = index_flaws.sentence(draft.settings, flaws)
+        said = database.index_sentence(draft.settings, flaws)
         draft.emit(Notice(said) if draft.order.kind == "pre_restore" else Warned(said))
     return _metadata(draft, found, files)
 

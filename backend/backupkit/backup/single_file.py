@@ -11,12 +11,11 @@ import contextlib
 import glob
 import os
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 from backupkit.backup import last_backup
-from backupkit.config.single_file import SingleFileConfig
 from backupkit.fs import descriptors, disk, space
 from backupkit.model.backup import DatabaseFacts
 from backupkit.model.clock import Clock, utc_now
@@ -26,6 +25,24 @@ from backupkit.model.names import STAMP
 from backupkit.repository import lock, plain_files, store
 from backupkit.restore.copy_beside import clear_unfinished_copies, copy_beside, copy_moment, draft_folder, draft_of
 from backupkit.sqlite import database
+
+MAX_BACKUPS = 20
+
+
+@dataclass(frozen=True)
+class SingleFileConfig:
+    """What is to be backed up and where to, paths absolute; `zone` is None for the machine's own, times in seconds."""
+
+    database: Path
+    backups: Path
+    settings_file: Path
+    max_backups: int
+    zone: tzinfo | None
+    timeout: float
+
+    def local(self, moment: datetime) -> datetime:
+        """The moment in the zone, to the second."""
+        return moment.astimezone(self.zone).replace(microsecond=0)
 
 
 def create_single(plain: SingleFileConfig, emit: EventListener = silence, clock: Clock = utc_now) -> Path:

@@ -22,8 +22,7 @@ from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backupkit.config.alembic_setup import AlembicSetup, find_alembic
 from backupkit.config.cron import check_cron, parse_time
@@ -59,20 +58,6 @@ _PROJECT = (".git", "docker-compose.yml", "docker-compose.yaml", "compose.yml", 
 _ADDRESS = "[A-Za-z][A-Za-z0-9+.-]*://"
 LogFormat = Literal["plain", "json"]
 _RESERVED = {UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE}
-
-
-class _Given(PydanticBaseSettingsSource):
-    """Values that neither environment nor file can override."""
-
-    def __init__(self, settings_cls: type[BaseSettings], **values: object) -> None:
-        super().__init__(settings_cls)
-        self._values = values
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        return self._values.get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return self._values
 
 
 class Settings(BaseSettings):
@@ -281,7 +266,7 @@ class Settings(BaseSettings):
         folder = init_settings()["app_dir"]
         told = {name: os.environ.get(_variable(name)) for one in secret_names() for name in (one, one + IN_FILE)}
         secrets = secrets_from_files(secret_names(), told, folder, _variable)
-        return _Given(settings_cls, app_dir=folder, **secrets), env_settings, init_settings
+        return InitSettingsSource(settings_cls, {"app_dir": folder, **secrets}), env_settings, init_settings
 
     @field_validator("database", mode="before")
     @classmethod

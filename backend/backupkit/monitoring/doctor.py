@@ -33,7 +33,7 @@ from backupkit.repository import flags, lock, store
 from backupkit.repository.reliable import CLOCKS_DIFFER
 from backupkit.restore import journal, recovery
 from backupkit.scheduling import planner, scheduler_lock
-from backupkit.sqlite import database, engine, index_flaws
+from backupkit.sqlite import database, engine
 from backupkit.upload_files import selection, walk
 
 _PUT_BACK = "put a backup back: `list`, then `restore`"
@@ -287,7 +287,7 @@ def _integrity(settings: Settings) -> Iterator[Finding]:
     elif found.problems:
         yield Finding("wrong", f"The database {settings.database} is damaged: {found.problems[0]}.", _PUT_BACK)
     elif flaws := found.facts.index_flaws:
-        yield Finding("warning", index_flaws.sentence(settings, flaws))
+        yield Finding("warning", database.index_sentence(settings, flaws))
     else:
         yield Finding("fine", "The database passed a full check.")
 

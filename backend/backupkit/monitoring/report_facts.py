@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from backupkit.config.settings import Settings
@@ -49,8 +49,9 @@ def report(settings: Settings, clock: Clock = utc_now) -> Report:
 
 
 def _runs(settings: Settings, facts: Facts) -> tuple[DueRun, ...]:
-    past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now)
-    return tuple(planner.upcoming(settings, replace(past, seed=facts.scheduler_seed or ""), facts.now, _RUNS))
+    seed = facts.scheduler_seed or ""
+    past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now, seed)
+    return tuple(planner.upcoming(settings, past, facts.now, _RUNS))
 
 
 def report_path(settings: Settings, file: str) -> Path:

@@ -457,8 +457,8 @@ def _next_run_at(settings: Settings, facts: Facts) -> datetime | None:
     """When the scheduler at work makes its next backup."""
     if facts.scheduler_seed is None:
         return None
-    past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now)
-    due = planner.next_due(settings, replace(past, seed=facts.scheduler_seed), facts.now)
+    past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now, facts.scheduler_seed)
+    due = planner.next_due(settings, past, facts.now)
     return next((max(one.at, facts.now) for one in due if one.task == "backup"), None)
 
 

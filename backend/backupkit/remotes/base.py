@@ -1,17 +1,24 @@
-"""What a remote can do: carry a copy of a backup away, and bring it back. One class a kind of place."""
+"""What a remote can do: carry a copy of a backup away, and bring it back. One class a kind of place.
+
+And: try again what it could not do just now.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from backupkit.model.backup import Metadata
 from backupkit.model.documents import Document
-from backupkit.model.events import EventListener
+from backupkit.model.errors import RemoteAway
+from backupkit.model.events import EventListener, Waiting
 
+T = TypeVar("T")
+_FIRST, _LONGEST = 2.0, 60.0  # seconds between two attempts
 KEEPS_NO_OWNERS = "The remote {name} keeps no owners, modes and times: what is pulled from it has lost them."
 
 KEEPS_NO_ATTRIBUTES = (
@@ -84,3 +91,19 @@ class Tidying(Protocol):
 
     def tidy(self, emit: EventListener) -> None:
         """The room of what was removed is free."""
+
+
+def retry_while_away(
+    act: Callable[[], T], seconds: float, emit: EventListener, sleep: Callable[[float], None] = time.sleep
+) -> T:
+    """What `act` returns at last; its own `RemoteAway` where it goes on failing for so long."""
+    deadline, pause = time.monotonic() + seconds, _FIRST
+    while True:
+        try:
+            return act()
+        except RemoteAway as error:
+            if time.monotonic() + pause > deadline:
+                raise
+            emit(Waiting(f"{error.message} Trying again in {pause:g} s."))
+        sleep(pause)
+        pause = min(2 * pause, _LONGEST)

@@ -18,10 +18,9 @@ from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, Step, silence
 from backupkit.model.names import check_name, shown
 from backupkit.remotes import listing_cache
-from backupkit.remotes.base import Remote, RemoteBackup
+from backupkit.remotes.base import Remote, RemoteBackup, retry_while_away
 from backupkit.remotes.kinds import open_remote
 from backupkit.remotes.listing_cache import Seen
-from backupkit.remotes.retry import retry_while_away
 from backupkit.repository import flags, integrity, manifest, store
 from backupkit.repository.operation import locked_operation, recorded
 from backupkit.restore.recovery import recover_under_lock

@@ -19,9 +19,8 @@ from backupkit.model.errors import BackupError, NoSuchBackup, Refused, RemoteFai
 from backupkit.model.events import EventListener, Warned, silence
 from backupkit.model.span import parse_span
 from backupkit.remotes import listing_cache
-from backupkit.remotes.base import Remote, RemoteBackup
+from backupkit.remotes.base import Remote, RemoteBackup, retry_while_away
 from backupkit.remotes.kinds import open_remote
-from backupkit.remotes.retry import retry_while_away
 from backupkit.repository import reliable, store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules

@@ -37,7 +37,7 @@ from backupkit.repository.operation import locked_operation
 from backupkit.restore import journal, keeping, recovery, staging
 from backupkit.restore.journal import Journal
 from backupkit.restore.staging import Source
-from backupkit.sqlite import app_migrations, database, index_flaws, rows
+from backupkit.sqlite import app_migrations, database, rows
 from backupkit.sqlite.rows import Changes
 from backupkit.upload_files import diff, selection, walk
 
@@ -224,7 +224,7 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
             proof, found = _apply(settings, found, _Commits(watch, before), listen, clock)
     _share_from_now_on(settings, plan, safety)
     if found.facts and found.facts.index_flaws:
-        listen(Warned(index_flaws.sentence(settings, found.facts.index_flaws)))
+        listen(Warned(database.index_sentence(settings, found.facts.index_flaws)))
     left = store.read(settings, found.safety or safety.name)
     return Restored(
         source=plan.source.name,

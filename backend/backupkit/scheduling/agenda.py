@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from backupkit.config.settings import Settings
 from backupkit.model.clock import Clock, utc_now
 from backupkit.repository import history, store
@@ -16,6 +14,6 @@ _COUNT = 10
 def next_runs(settings: Settings, clock: Clock = utc_now) -> tuple[list[DueRun], bool]:
     """The next ten runs, what is overdue first; and whether there is a scheduler at work to do them."""
     now = clock()
-    past = planner.past_of(settings, store.all_backups(settings), history.read(settings.dir).operations, now)
-    past = replace(past, seed=scheduler_lock.seed(settings.dir))
+    operations, seed = history.read(settings.dir).operations, scheduler_lock.seed(settings.dir)
+    past = planner.past_of(settings, store.all_backups(settings), operations, now, seed)
     return planner.upcoming(settings, past, now, _COUNT), scheduler_lock.is_anyone_on(settings.dir)

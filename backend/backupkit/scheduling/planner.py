@@ -57,7 +57,7 @@ class DueRun:
 
 
 def past_of(
-    settings: Settings, backups: Iterable[Backup], operations: Sequence[Operation], now: datetime
+    settings: Settings, backups: Iterable[Backup], operations: Sequence[Operation], now: datetime, seed: str = ""
 ) -> RunHistory:
     """What the backups on disk and the history tell: a scheduled backup counts as long as it is there and sound."""
     backups = tuple(backups)
@@ -68,7 +68,7 @@ def past_of(
     for task, moments in zip(TASKS, (made, tested), strict=True):
         if credible := [moment for moment in moments if is_credible(moment, now)]:
             last[task] = max(credible)
-    return RunHistory(last, {task: _failures(operations, task, last.get(task)) for task in TASKS})
+    return RunHistory(last, {task: _failures(operations, task, last.get(task)) for task in TASKS}, seed=seed)
 
 
 def is_credible(moment: datetime, now: datetime) -> bool:

@@ -19,10 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from backupkit.config.settings import Settings
 from backupkit.fs import descriptors, disk, process
 from backupkit.model.backup import AppMigrations, DatabaseFacts
 from backupkit.model.errors import BackupError, Damaged, NoSpace, SourceBroken, SourceLocked, SourceUnreadable
 from backupkit.model.events import EventListener, Notice, Progress, Step, Waiting, silence
+from backupkit.model.names import first_of
 from backupkit.repository import files_cache
 from backupkit.sqlite import app_migrations, engine
 from backupkit.sqlite.engine import quoted
@@ -200,11 +202,16 @@ def check_for(size: int) -> str:
     return FULL if size <= FULL_UP_TO else QUICK
 
 
-def mend_of(index_flaws: Sequence[str]) -> str:
-    """The statement that writes such an index anew, from its table."""
-    found = _SEARCH_INDEX.match(index_flaws[0])
+def index_sentence(settings: Settings, flaws: Sequence[str]) -> str:
+    """That an index of the live database does not match its table, with the line that writes it anew from the table.
+
+    No row is missing; which of the two is right nobody can tell.
+    """
+    found = _SEARCH_INDEX.match(flaws[0])
     table = quoted(found[1] or found[2]) if found else ""
-    return f"INSERT INTO {table}({table}) VALUES('rebuild')" if found else "REINDEX"
+    mend = f"INSERT INTO {table}({table}) VALUES('rebuild')" if found else "REINDEX"
+    told = f"In {settings.database} an index does not match its table: {first_of(flaws)}."
+    return f"{told} Write it anew: {settings.reach.sql(settings.database, mend)}"
 
 
 def check_live(live: Path, timeout: float, seconds: float = 5) -> Inspection | None:

@@ -13,7 +13,7 @@ from backupkit.fs.space import format_bytes
 from backupkit.model.names import shown
 from backupkit.sqlite.rows import Cell, Comparison, Difference, Key, Page
 from backupkit.ui import styles
-from backupkit.ui.tables import fill
+from backupkit.ui.page import fill
 
 PAGE = 50  # rows
 _SIGNS = {"came": ("+", "success"), "gone": ("-", "error"), "changed": ("~", "warning")}

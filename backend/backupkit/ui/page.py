@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.text import Text
 from textual.containers import Vertical
 from textual.widgets import DataTable
 
@@ -60,3 +62,15 @@ class TablePage(Page):
 
     def take_focus(self) -> None:
         self.table.focus()
+
+
+def fill(table: DataTable[Text], heads: Sequence[Text | str], rows: Sequence[Sequence[Text]]) -> None:
+    """These rows and no others, each column as wide as the widest that is in it.
+
+    The widths are told: a table measures by itself only when it is idle, and cuts what was filled in twice before.
+    """
+    table.clear(columns=True)
+    for number, head in enumerate(heads):
+        widest = max(row[number].cell_len for row in rows) if rows else 0
+        table.add_column(head, width=max(widest, len(head), 1))
+    table.add_rows(rows)

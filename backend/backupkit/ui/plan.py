@@ -25,9 +25,8 @@ from backupkit.monitoring.preview import Preview, preview
 from backupkit.retention.rules import Verdict
 from backupkit.ui import styles
 from backupkit.ui.dialogs import error_told
-from backupkit.ui.page import TablePage
+from backupkit.ui.page import TablePage, fill
 from backupkit.ui.plan_entry import Entry
-from backupkit.ui.tables import fill
 from backupkit.ui.world import RepositoryState
 
 _WHEN = (

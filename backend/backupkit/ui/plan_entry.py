@@ -10,7 +10,7 @@ from textual.widgets import Input, Label, Static
 from backupkit.config.deployment import in_full
 from backupkit.config.settings import Settings, overriding_variable
 from backupkit.model.errors import Refused
-from backupkit.ui.ticks import Tick
+from backupkit.ui.styles import Tick
 
 
 class Entry(Vertical):

@@ -25,11 +25,9 @@ from backupkit.restore.recovery import recover
 from backupkit.restore.restore import Restored, RestorePlan, plan_restore, restore_backup
 from backupkit.restore.undo import plan_undo
 from backupkit.ui import styles
-from backupkit.ui.page import Page
+from backupkit.ui.page import Page, fill
 from backupkit.ui.restore_plan import plan_shown
-from backupkit.ui.styles import plain_title
-from backupkit.ui.tables import fill
-from backupkit.ui.ticks import Choice, Tick
+from backupkit.ui.styles import Choice, Tick, plain_title
 from backupkit.ui.work import Task
 from backupkit.ui.world import RepositoryState
 

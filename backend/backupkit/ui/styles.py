@@ -1,4 +1,4 @@
-"""How things look: words, symbols and colours for levels and states. A symbol and a word always go with a colour."""
+"""How things look: words, symbols and colours for levels and states, and ticks. Nothing is told by a colour alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.text import Text
 from textual.color import Color
+from textual.content import Content
 from textual.filter import LineFilter
 from textual.theme import Theme
+from textual.widgets import Checkbox, RadioButton
 
 from backupkit.model.names import printable
 
@@ -100,3 +102,19 @@ def state_text(colours: Colours, state: str, words: str) -> Text:
 def outcome_text(colours: Colours, outcome: str) -> Text:
     """How an operation ended: symbol and word, in its colour."""
     return Text(f"{OUTCOME_SYMBOLS[outcome]} {outcome}", style=colours.get(_OUTCOME_COLOURS.get(outcome, ""), ""))
+
+
+class Tick(Checkbox):
+    """`✓` where it is ticked, nothing where not."""
+
+    def render(self) -> Content:
+        self.BUTTON_INNER = "✓" if self.value else " "
+        return super().render()
+
+
+class Choice(RadioButton):
+    """`●` where it is chosen, `○` where not."""
+
+    def render(self) -> Content:
+        self.BUTTON_INNER = "●" if self.value else "○"
+        return super().render()

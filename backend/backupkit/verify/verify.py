@@ -31,7 +31,7 @@ from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
 from backupkit.remotes import listing_cache
 from backupkit.repository import integrity, manifest, store, verification
 from backupkit.repository.operation import recorded
-from backupkit.sqlite import database, index_flaws
+from backupkit.sqlite import database
 from backupkit.upload_files.walk import Survey
 from backupkit.verify.test_command import NotProven
 from backupkit.verify.test_restore import prove_backup
@@ -240,7 +240,7 @@ class _Run:
         if found.problems:
             return f"{live} is damaged too ({found.problems[0]}): restore an older backup: `list`."
         if flaws := found.facts.index_flaws:
-            return index_flaws.sentence(self._settings, flaws)
+            return database.index_sentence(self._settings, flaws)
         return f"{live} has no such damage: make a new one: `backup`."
 
     def _advance(self, count: int) -> None:
