@@ -165,7 +165,8 @@ def import_backup(
     if name is not None:
         check_name(name)
     if isinstance(source, Path):
-        store.require_file(settings, source, "archive", "*.tar*", "If it is a backup, copy it to the backups folder.")
+        missing = f"There is no archive at {source}."
+        store.require_file(settings, source, missing, "*.tar*", "If it is a backup, copy it to the backups folder.")
     store.require(settings.dir)
     heard: list[str] = []
     with locked_operation(settings, "import", emit) as work:

@@ -99,7 +99,8 @@ def _name_of(file: Path | BinaryIO) -> str:
 
 def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:
     if isinstance(file, Path):
-        store.require_file(settings, file, "dump", "*.sql*", "To restore a backup: `restore NAME`")
+        missing = f"There is no dump at {file}."
+        store.require_file(settings, file, missing, "*.sql*", "To restore a backup: `restore NAME`")
 
 
 def _loaded(settings: Settings, file: Path | BinaryIO, name: str, emit: EventListener, folder: Path) -> Source:

@@ -231,12 +231,12 @@ def require_parent(file: Path) -> None:
         raise Refused(f"There is no folder {file.parent}.", hint="A bare file name goes to the backups folder.")
 
 
-def require_file(settings: Settings, file: Path, kind: str, pattern: str, hint: str) -> None:
-    """`NoSuchBackup` where there is no such `kind` of file; `Refused`, with the hint, where it is a folder."""
+def require_file(settings: Settings, file: Path, missing: str, pattern: str, hint: str) -> None:
+    """`NoSuchBackup` says that it is `missing`; `Refused`, with the hint, that it is a folder."""
     if not file.exists():
         known = ", ".join(sorted(path.name for path in settings.dir.glob(pattern))[-3:])
         otherwise = "A bare name is looked for in the backups folder."
-        raise NoSuchBackup(f"There is no {kind} at {file}.", f"There are: {known}." if known else otherwise)
+        raise NoSuchBackup(missing, f"There are: {known}." if known else otherwise)
     if not file.is_file():
         raise Refused(f"{file} is not a file.", hint)
 
