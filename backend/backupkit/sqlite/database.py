@@ -209,9 +209,9 @@ def index_sentence(settings: Settings, flaws: Sequence[str]) -> str:
     """
     found = _SEARCH_INDEX.match(flaws[0])
     table = quoted(found[1] or found[2]) if found else ""
-    mend = f"INSERT INTO {table}({table}) VALUES('rebuild')" if found else "REINDEX"
-    told = f"In {settings.database} an index does not match its table: {first_of(flaws)}."
-    return f"{told} Write it anew: {settings.reach.sql(settings.database, mend)}"
+    statement = f"INSERT INTO {table}({table}) VALUES('rebuild')" if found else "REINDEX"
+    line = settings.reach.sql(settings.database, statement)
+    return f"In {settings.database} an index does not match its table: {first_of(flaws)}. Write it anew: {line}"
 
 
 def check_live(live: Path, timeout: float, seconds: float = 5) -> Inspection | None:
