@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from backupkit.fs import disk
+from backupkit.fs import descriptors, disk
 
 PATIENCE = 5.0  # seconds to wait for another process that appends: it needs a millisecond
 
@@ -78,11 +77,9 @@ def _open(path: Path, mode: int) -> int:
 
 def _try(handle: int, path: Path) -> bool:
     """Whether the lock is ours, and the file is still the one of that name: another may have turned it over."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except (BlockingIOError, FileNotFoundError):
-        return False
+    with contextlib.suppress(FileNotFoundError):
+        return descriptors.try_lock(handle) and os.path.samestat(os.fstat(handle), os.stat(path))
+    return False
 
 
 def turn_over(path: Path, kept: int) -> None:

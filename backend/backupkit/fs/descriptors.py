@@ -58,6 +58,15 @@ def _named(error: OSError) -> str:
     return os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
 
 
+def try_lock(handle: int) -> bool:
+    """Whether the kernel's lock on what is open is ours now; not, where another process has it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
 def look(name: str, within: int) -> os.stat_result | None:
     """What `lstat` says of the name; None where nothing has it."""
     try:

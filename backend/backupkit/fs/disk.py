@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from backupkit.fs import mounts as mount_table
 from backupkit.fs import tree
-from backupkit.fs.descriptors import FOLDER
+from backupkit.fs.descriptors import FOLDER, try_lock
 from backupkit.fs.descriptors import remove_tree as remove_tree
 
 CHUNK = 1 << 20
@@ -237,12 +237,7 @@ def mounts() -> set[str]:
 def try_lock_dir(folder: Path) -> Iterator[bool]:
     """Whether no other process is in such a block for that folder; the kernel's lock, which leaves nothing behind."""
     with Opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
+        yield try_lock(handle)
 
 
 def rename(source: Path, target: Path) -> None:

@@ -90,9 +90,6 @@ def _is_left(name: str, parent: int, stack: contextlib.ExitStack) -> bool:
     """Whether the folder is ours, and nobody is at work in it."""
     try:
         handle = stack.enter_context(descriptors.opened(name, descriptors.FOLDER, parent))
-        if descriptors.why_not_ours(handle):
-            return False
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return not descriptors.why_not_ours(handle) and descriptors.try_lock(handle)
     except OSError:
         return False
-    return True

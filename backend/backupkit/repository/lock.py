@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import time
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backupkit.fs import disk, process, tree
+from backupkit.fs import descriptors, disk, process, tree
 from backupkit.model.errors import BackupError, Locked
 from backupkit.model.events import EventListener, StillWaiting, Waiting, silence
 
@@ -91,7 +90,7 @@ def is_claimed(folder: Path) -> bool:
     """Whether a restore is at work in that live folder at this moment."""
     try:
         with disk.Opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
-            return not _try(handle)
+            return not descriptors.try_lock(handle)
     except OSError:
         return False
 
@@ -121,7 +120,7 @@ def is_held(backups: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _try(handle)
+        return not descriptors.try_lock(handle)
     finally:
         os.close(handle)
 
@@ -157,7 +156,7 @@ def _open(backups: Path) -> int:
 
 def _acquire(handle: int, timeout: float, emit: EventListener, who: Callable[[], str], where: Path) -> None:
     deadline, said = time.monotonic() + timeout, False
-    while not _try(handle):
+    while not descriptors.try_lock(handle):
         if not said:
             emit(Waiting(f"Waiting up to {timeout:g} s for {who()} to finish."))
             said = True
@@ -168,16 +167,6 @@ def _acquire(handle: int, timeout: float, emit: EventListener, who: Callable[[],
             )
         emit(StillWaiting())
         time.sleep(0.1)
-
-
-def _try(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-            return False
-        raise
-    return True
 
 
 def _sign(handle: int, command: str) -> None:
