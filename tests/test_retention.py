@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backupkit.model.backup import Backup, DatabaseFacts, Kind, Metadata, State
-from backupkit.model.span import Span, parse_span
+from backupkit.model.durations import Span, parse_span
 from backupkit.retention.rules import Decision, Known, Policy, decide
 from small_app import NOON
 

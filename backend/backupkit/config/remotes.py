@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from backupkit.config.secrets import IN_FILE, Secret, scrubbed
+from backupkit.model.durations import parse_span
 from backupkit.model.names import shown
-from backupkit.model.span import parse_span
 
 PREFIX = "BACKUP_REMOTE_"
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")

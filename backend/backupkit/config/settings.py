@@ -31,9 +31,9 @@ from backupkit.config.remotes import AnyTable, remote_tables, unknown_secret
 from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, secrets_from_files
 from backupkit.fs.trust import Untrusted, require_trusted
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER
+from backupkit.model.durations import parse_span
 from backupkit.model.errors import Refused
 from backupkit.model.names import shown
-from backupkit.model.span import parse_span
 
 SETTINGS_FILE = "backup.toml"
 PREFIX = "BACKUP_"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
+
+from backupkit.model.durations import LONG_AGO
 
 FORMAT = "1.0"
 METADATA_FILE = "backup_metadata.json"
@@ -16,7 +18,6 @@ CHECKSUM_FILE = "SHA256SUMS"
 GUIDE_FILE = "RESTORE.md"
 UPLOADS_FOLDER = "uploads"
 # Where a restore stages what it brings, inside the live folders: a rename crosses no mount.
-LONG_AGO = datetime.min.replace(tzinfo=UTC)
 STAGING = ".backupkit-staging"
 
 Kind = Literal["manual", "auto", "scheduled", "pre_restore", "pre_migration"]

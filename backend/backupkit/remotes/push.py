@@ -15,9 +15,9 @@ from backupkit.config.settings import Settings
 from backupkit.fs import trust
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.clock import Clock, utc_now
+from backupkit.model.durations import parse_span
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused, RemoteFailed, explained
 from backupkit.model.events import EventListener, Warned, silence
-from backupkit.model.span import parse_span
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import Remote, RemoteBackup, retry_while_away
 from backupkit.remotes.kinds import open_remote

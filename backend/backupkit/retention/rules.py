@@ -13,9 +13,9 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from backupkit.config.settings import Settings
-from backupkit.model.backup import LONG_AGO, Backup
+from backupkit.model.backup import Backup
+from backupkit.model.durations import LONG_AGO, Span, parse_span
 from backupkit.model.names import shown
-from backupkit.model.span import Span, parse_span
 from backupkit.repository.reliable import owner_of
 
 _NO_SPAN = Span()
