@@ -32,9 +32,8 @@ from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, BackupRequest
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
 from backupkit.model.events import Progress, Step, Waiting, silence
 from backupkit.remotes import listing_cache
-from backupkit.remotes.base import Preparable, Remote, Tidying, retry_while_away
+from backupkit.remotes.base import Preparable, Remote, Tidying, open_remote, retry_while_away
 from backupkit.remotes.folder import MARKER
-from backupkit.remotes.kinds import open_remote
 from backupkit.remotes.prune import plan_remote_prune, prune_remote
 from backupkit.remotes.pull import list_remote, prove_remote, pull_backup, verify_remote
 from backupkit.remotes.push import push_backups, refuse_failed

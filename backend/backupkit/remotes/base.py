@@ -1,6 +1,6 @@
 """What a remote can do: carry a copy of a backup away, and bring it back. One class a kind of place.
 
-And: try again what it could not do just now.
+And: the remote of a name, and another try at what it could not do just now.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
+from backupkit.config.remotes import FolderTable, GitTable
+from backupkit.config.settings import Settings
 from backupkit.model.backup import Metadata
 from backupkit.model.documents import Document
-from backupkit.model.errors import RemoteAway
+from backupkit.model.errors import Refused, RemoteAway
 from backupkit.model.events import EventListener, Waiting
 
 T = TypeVar("T")
@@ -91,6 +93,25 @@ class Tidying(Protocol):
 
     def tidy(self, emit: EventListener) -> None:
         """The room of what was removed is free."""
+
+
+def open_remote(settings: Settings, name: str) -> Remote:
+    """The remote of that name in the settings; `Refused` where there is none. Nothing is touched yet."""
+    table = settings.remotes.get(name)
+    if table is None:
+        known = f"There are: {', '.join(settings.remotes)}." if settings.remotes else "Set one up in backup.toml."
+        raise Refused(f"There is no remote named {name!r}.", hint=known)
+    if isinstance(table, FolderTable):
+        from backupkit.remotes.folder import FolderRemote
+
+        return FolderRemote(settings, name, table)
+    if isinstance(table, GitTable):
+        from backupkit.remotes.git.remote import GitRemote
+
+        return GitRemote(settings, name, table)
+    from backupkit.remotes.restic import ResticRemote
+
+    return ResticRemote(settings, name, table)
 
 
 def retry_while_away(

@@ -8,7 +8,7 @@ from threading import Thread
 from backupkit.config.remotes import GitTable, ResticTable, Table
 from backupkit.config.settings import Settings
 from backupkit.model.errors import BackupError, RemoteAway, explained
-from backupkit.remotes.kinds import open_remote
+from backupkit.remotes.base import open_remote
 
 SECONDS = 20.0
 _Answers = dict[str, BackupError | None]

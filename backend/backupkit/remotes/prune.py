@@ -7,8 +7,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener, Step, Warned, silence
 from backupkit.remotes import listing_cache
-from backupkit.remotes.base import Tidying, retry_while_away
-from backupkit.remotes.kinds import open_remote
+from backupkit.remotes.base import Tidying, open_remote, retry_while_away
 from backupkit.remotes.pull import list_remote
 from backupkit.remotes.push import as_backup, policy_of
 from backupkit.repository import store

@@ -18,8 +18,7 @@ from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, Step, silence
 from backupkit.model.names import check_name, shown
 from backupkit.remotes import listing_cache
-from backupkit.remotes.base import Remote, RemoteBackup, retry_while_away
-from backupkit.remotes.kinds import open_remote
+from backupkit.remotes.base import Remote, RemoteBackup, open_remote, retry_while_away
 from backupkit.remotes.listing_cache import Seen
 from backupkit.repository import flags, integrity, manifest, store
 from backupkit.repository.operation import locked_operation, recorded

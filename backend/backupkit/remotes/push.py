@@ -19,8 +19,7 @@ from backupkit.model.durations import parse_span
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused, RemoteFailed, explained
 from backupkit.model.events import EventListener, Warned, silence
 from backupkit.remotes import listing_cache
-from backupkit.remotes.base import Remote, RemoteBackup, retry_while_away
-from backupkit.remotes.kinds import open_remote
+from backupkit.remotes.base import Remote, RemoteBackup, open_remote, retry_while_away
 from backupkit.repository import reliable, store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules

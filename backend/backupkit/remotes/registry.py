@@ -10,9 +10,8 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Refused, explained
 from backupkit.model.events import EventListener, silence
 from backupkit.remotes import listing_cache
-from backupkit.remotes.base import Preparable
+from backupkit.remotes.base import Preparable, open_remote
 from backupkit.remotes.copies import Copies, RemoteState, count, state_of
-from backupkit.remotes.kinds import open_remote
 from backupkit.remotes.pull import ask_remote
 from backupkit.repository import store
 from backupkit.repository.operation import recorded
