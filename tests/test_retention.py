@@ -206,6 +206,12 @@ def test_the_newest_proven_of_the_database_alone_does_not_stand_in_for_a_whole_o
     assert "the newest proven" in reasons(decide(Policy(last=1), [part, *daily(3)[1:], whole], known()), "whole")
 
 
+def test_raw_files_do_not_stand_in_for_the_newest_proven() -> None:
+    raw = backup("raw", NOON, state="proven", raw=True)
+    whole = backup("whole", NOON - 5 * DAY, state="proven")
+    assert "the newest proven" in reasons(decide(Policy(last=1), [raw, *daily(3)[1:], whole], known()), "whole")
+
+
 def test_a_safety_copy_of_a_disaster_stops_nothing() -> None:
     copy = backup("copy", NOON + timedelta(hours=1), "pre_restore", "damaged")
     assert not decide(Policy(last=1), [copy, *daily(3)], known(NOON + DAY)).stopped
@@ -298,7 +304,7 @@ def stays(policy: Policy, one: Backup, sound: list[Backup], at: Known) -> bool:
 def protected(policy: Policy, one: Backup, sound: list[Backup], at: Known) -> bool:
     normal = [two for two in sound if two.metadata.kind != "pre_restore"]
     good = [two for two in normal if two.state in ("checked", "proven") and not two.metadata.database.raw]
-    proven = [two for two in sound if two.state == "proven"]
+    proven = [two for two in sound if two.state == "proven" and not two.metadata.database.raw]
     return bool(
         one.pinned
         or one.name in at.reserved

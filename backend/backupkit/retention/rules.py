@@ -140,7 +140,7 @@ def _safeguards(policy: Policy, ours: list[Backup], known: Known) -> Iterator[Re
     normal = [backup for backup in ours if backup.kind != "pre_restore"]
     newest = {backup.name: backup for group in (ours, normal, *_groups(normal)) for backup in group[:1]}
     yield from ((backup, "the newest") for backup in newest.values())
-    for group in _groups(backup for backup in ours if backup.state == "proven"):
+    for group in _groups(backup for backup in ours if backup.state == "proven" and _is_good(backup)):
         yield from ((backup, "the newest proven") for backup in group[:1])
     yield from ((backup, "pinned") for backup in ours if backup.pinned)
     yield from ((backup, known.reserved[backup.name]) for backup in ours if backup.name in known.reserved)
