@@ -1,7 +1,7 @@
 """What people and programs outside rely on, as golden files in `tests/contract/`: keys and types, no values.
 
-`tests/run tests/test_golden.py --write-golden` writes them anew. Read the difference before it is committed: a key may
-be added, but none may be removed or changed without a new `schema_version`.
+`tests/run tests/contract/test_golden.py --write-golden` writes them anew. Read the difference before it is committed: a
+key may be added, but none may be removed or changed without a new `schema_version`.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class Line:
             with contextlib.suppress(OSError):
                 self._ends.pop().shutdown(socket.SHUT_RDWR)
 
-    def mend(self) -> None:
+    def fix(self) -> None:
         self._is_cut = False
 
     def _serve(self) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backupkit.config.deployment import Reach, reach_from
+from backupkit.config.deployment import Deployment, reach_from
 from backupkit.fs import disk
 from backupkit.model.errors import ExitCode
 from backupkit.model.names import first_of
@@ -149,7 +149,7 @@ def _clean_environment(app: Path) -> dict[str, str]:
     return {**{name: os.environ[name] for name in names}, **reach, "BACKUP_APP_DIR": str(app), "PATH": path}
 
 
-def own_reach() -> Reach:
+def own_reach() -> Deployment:
     """How the person came here, and would come here with a command for their own app."""
     return reach_from(os.environ, "", Path())
 

@@ -127,14 +127,14 @@ class PlainDatabase(Protectable):
 
     def listed(self) -> list[dict[str, Any]]:
         plain = self._plain
-        return [_entry(one.path, one.moment, one.size) for one in plain_files.all_backups(plain.backups, plain.zone)]
+        return [_entry(one.path, one.at, one.size) for one in plain_files.all_backups(plain.backups, plain.zone)]
 
     def put_back(self, path: Path, force: bool = False) -> None:
         single_files.restore_single(self._plain, path, _log_event, self.clock)
 
     def last_moment(self) -> datetime | None:
-        moment = single_files.last_backup_moment(self._plain)
-        return moment and self._plain.local(moment)
+        at = single_files.last_backup_moment(self._plain)
+        return at and self._plain.local(at)
 
     @property
     def _plain(self) -> SingleFileConfig:
@@ -169,9 +169,9 @@ class AppFolder(Protectable):
 
     def back_up(self, note: str = "") -> Path:
         # What a person asked for is kept for good; what an operation asked for may go, later.
-        order = BackupRequest(kind="auto", note=note, hold=True) if note else BackupRequest()
+        request = BackupRequest(kind="auto", note=note, pin_until_next=True) if note else BackupRequest()
         with self._reported("backup") as report:
-            return _path_of(create_backup(self._settings, order, report.emit, self.clock), report)
+            return _path_of(create_backup(self._settings, request, report.emit, self.clock), report)
 
     def back_up_if_needed(self) -> Path | None:
         with self._reported("backup") as report:
@@ -286,12 +286,12 @@ def _path_of(made: Created, report: RunReport) -> Path:
     return made.backup.path
 
 
-def _entry(path: Path, moment: datetime | None, size: int) -> dict[str, Any]:
-    return {"path": path, "name": path.name, "display": _shown(moment), "size": size}
+def _entry(path: Path, at: datetime | None, size: int) -> dict[str, Any]:
+    return {"path": path, "name": path.name, "display": _shown(at), "size": size}
 
 
-def _shown(moment: datetime | None) -> str:
-    return moment.strftime(_DISPLAY) if moment else NEVER
+def _shown(at: datetime | None) -> str:
+    return at.strftime(_DISPLAY) if at else NEVER
 
 
 def _name_in(backups: Path, path: Path) -> str:

@@ -34,7 +34,7 @@ _AGAIN = "Copy it again from where it was made."
 
 
 @dataclass(frozen=True, repr=False)
-class Lock:
+class Recipients:
     """What a file is closed with: public keys, or else a passphrase."""
 
     recipients: tuple[bytes, ...] = ()
@@ -45,7 +45,7 @@ class Lock:
 
 
 @dataclass(frozen=True, repr=False)
-class Keys:
+class Identities:
     """What may open a file: secret keys, and who knows the passphrase, asked only where one is needed."""
 
     identities: tuple[bytes, ...] = ()
@@ -69,7 +69,7 @@ def require_library() -> None:
 
 
 @contextmanager
-def encrypting(raw: BinaryIO, lock: Lock) -> Iterator[BinaryIO]:
+def encrypting(raw: BinaryIO, lock: Recipients) -> Iterator[BinaryIO]:
     """What is written arrives in `raw`, encrypted; `raw` stays open. Not whole unless the block ends well."""
     require_library()
     file_key = os.urandom(16)
@@ -81,7 +81,7 @@ def encrypting(raw: BinaryIO, lock: Lock) -> Iterator[BinaryIO]:
     sealing.finish()  # not in a `finally`: half a file must not look like a whole one
 
 
-def decrypting(raw: BinaryIO, keys: Keys, name: str) -> BinaryIO:
+def decrypting(raw: BinaryIO, keys: Identities, name: str) -> BinaryIO:
     """The content of `raw`, decrypted; every byte that can be read is proven to be as it was written.
 
     Raises `Refused` where no key fits, `Damaged` where it is altered or cut short: the last while it is read.
@@ -178,7 +178,7 @@ def _filled(raw: BinaryIO, size: int) -> bytes:
     return bytes(held)
 
 
-def _header(file_key: bytes, lock: Lock) -> bytes:
+def _header(file_key: bytes, lock: Recipients) -> bytes:
     if lock.passphrase:
         stanzas = [_wrapped_by_passphrase(file_key, lock.passphrase)]
     else:
@@ -230,7 +230,7 @@ def _body(raw: BinaryIO, before: int) -> list[bytes]:
     return lines
 
 
-def _unwrapped(stanzas: list[_Stanza], keys: Keys, name: str) -> bytes:
+def _unwrapped(stanzas: list[_Stanza], keys: Identities, name: str) -> bytes:
     kinds = [stanza.arguments[0] for stanza in stanzas]
     if "scrypt" in kinds:
         if len(stanzas) != 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from backupkit.archive import age_keys, encryption, packing
-from backupkit.archive.encryption import Keys, Lock
+from backupkit.archive.encryption import Identities, Recipients
 from backupkit.config.secrets import revealed
 from backupkit.config.settings import Settings
 from backupkit.fs import compression, disk
@@ -52,28 +52,28 @@ def export_path(settings: Settings, file: str) -> Path:
 
 
 def export_backup(
-    settings: Settings, name: str, target: Path, closing: Lock | None = None, emit: EventListener = silence
+    settings: Settings, name: str, target: Path, closing: Recipients | None = None, emit: EventListener = silence
 ) -> Exported:
     """The backup in one new file of mode 0600: whole and on disk, or not there. Its suffix says how it is written.
 
     Raises `NoSuchBackup`; `Refused` for a file that is there already, and for a suffix that does not fit; `Damaged`
     for a backup that is not as it was sealed; `NoSpace`.
     """
-    closing = closing or Lock()
+    closing = closing or Recipients()
     check_suffix(target.name, closing)
     store.require(settings.dir)
     store.require_free(target)
-    heard: list[str] = []
+    warnings: list[str] = []
     with locked_operation(settings, f"export of {name}", emit, names=[name]) as work:
         recover_under_lock(settings, work.emit)
         with disk.atomic_file(target) as draft, compression.open_for_writing(draft, "plain") as raw:
-            backup = export_to(settings, name, raw, target.name, closing, collecting(work.emit, heard))
+            backup = export_to(settings, name, raw, target.name, closing, collecting(work.emit, warnings))
         work.about(backup)
-    return Exported(backup, target, target.stat().st_size, bool(closing), tuple(heard))
+    return Exported(backup, target, target.stat().st_size, bool(closing), tuple(warnings))
 
 
 def export_to(
-    settings: Settings, name: str, out: BinaryIO, form: str, closing: Lock, emit: EventListener = silence
+    settings: Settings, name: str, out: BinaryIO, form: str, closing: Recipients, emit: EventListener = silence
 ) -> Backup:
     """The same into an open stream, written as the suffix of `form` says; its end is the caller's business.
 
@@ -92,24 +92,24 @@ def export_to(
 
 def closing_for(
     settings: Settings, name: str, recipients: Iterable[str], files: Iterable[Path], ask: Callable[[], str]
-) -> Lock:
+) -> Recipients:
     """What a file of that name is closed with: recipients before a passphrase, what is given before the settings.
 
     `ask` is asked for a passphrase where the name says encrypted and nothing else says how.
     """
     given = [key for text in (*recipients, *map(_text_of, files)) for key in age_keys.recipients(text)]
     if keys := given or age_keys.recipients(settings.export_recipients):
-        return Lock(recipients=tuple(keys))
+        return Recipients(recipients=tuple(keys))
     passphrase = revealed(settings.export_passphrase)
-    return Lock(passphrase=passphrase or (ask() if name.endswith(encryption.SUFFIX) else ""))
+    return Recipients(passphrase=passphrase or (ask() if name.endswith(encryption.SUFFIX) else ""))
 
 
-def keys_for(settings: Settings, files: Iterable[Path], ask: Callable[[], str]) -> Keys:
+def keys_for(settings: Settings, files: Iterable[Path], ask: Callable[[], str]) -> Identities:
     """What may open an archive: the key files, else the settings' key; and `ask`, who may know a passphrase."""
     found = [key for file in files for key in age_keys.identities(_text_of(file), str(file))]
     if not found and (told := revealed(settings.export_identity)):
         found = age_keys.identities(told, "BACKUP_EXPORT_IDENTITY")
-    return Keys(tuple(found), lambda: revealed(settings.export_passphrase) or ask())
+    return Identities(tuple(found), lambda: revealed(settings.export_passphrase) or ask())
 
 
 def _text_of(file: Path) -> str:
@@ -121,7 +121,7 @@ def _text_of(file: Path) -> str:
         raise Refused(f"The key file {file} cannot be read: {error}.", hint=f"Look at it: ls -l {file}") from error
 
 
-def check_suffix(name: str, closing: Lock) -> None:
+def check_suffix(name: str, closing: Recipients) -> None:
     """`Refused` where the suffix names no way to write an archive, or says encrypted and it is not, or the reverse."""
     if not name.removesuffix(encryption.SUFFIX).endswith(_SUFFIXES):
         raise Refused(
@@ -141,7 +141,7 @@ def check_suffix(name: str, closing: Lock) -> None:
 
 
 @contextlib.contextmanager
-def _closed(out: BinaryIO, closing: Lock) -> Iterator[BinaryIO]:
+def _closed(out: BinaryIO, closing: Recipients) -> Iterator[BinaryIO]:
     if not closing:
         yield out
         return
@@ -152,7 +152,7 @@ def _closed(out: BinaryIO, closing: Lock) -> Iterator[BinaryIO]:
 def import_backup(
     settings: Settings,
     source: Path | BinaryIO,
-    keys: Keys | None = None,
+    keys: Identities | None = None,
     name: str | None = None,
     trust: bool = False,
     emit: EventListener = silence,
@@ -168,11 +168,11 @@ def import_backup(
         missing = f"There is no archive at {source}."
         store.require_file(settings, source, missing, "*.tar*", "If it is a backup, copy it to the backups folder.")
     store.require(settings.dir)
-    heard: list[str] = []
+    warnings: list[str] = []
     with locked_operation(settings, "import", emit) as work:
-        listener = collecting(work.emit, heard)
+        listener = collecting(work.emit, warnings)
         recover_under_lock(settings, listener)
-        with _opened(source, keys or Keys(), listener) as plain:
+        with _opened(source, keys or Identities(), listener) as plain:
             incoming = packing.incoming(plain)
             final = _free_name(settings, name, incoming.name)
             with store.draft_folder(settings, final) as draft:
@@ -181,7 +181,7 @@ def import_backup(
         flags.forget(settings.dir, final)
         imported = store.read(settings, final)
         work.about(imported)
-    return Imported(imported, tuple(heard))
+    return Imported(imported, tuple(warnings))
 
 
 def _free_name(settings: Settings, wanted: str | None, told: str) -> str:
@@ -200,14 +200,14 @@ def _refuse_untrusted(settings: Settings, draft: Path, told: str, emit: EventLis
     """What lies in the draft is a backup that can be trusted as any other, and says so if nobody can check it."""
     found = store.read(settings, draft.name)
     if found.metadata is None or found.state == "damaged":
-        reason = found.trouble.replace(str(draft), told).rstrip(".")
+        reason = found.error.replace(str(draft), told).rstrip(".")
         raise Damaged(f"The archive is refused: {reason}.", hint=_UNTRUSTED)
     if found.state == "unchecked":
         emit(Warned(f"The archive has no {CHECKSUM_FILE}: what is in it could not be checked."))
 
 
 @contextlib.contextmanager
-def _opened(source: Path | BinaryIO, keys: Keys, emit: EventListener) -> Iterator[BinaryIO]:
+def _opened(source: Path | BinaryIO, keys: Identities, emit: EventListener) -> Iterator[BinaryIO]:
     """The tar in the file, decrypted and decompressed as its first bytes say."""
     if not isinstance(source, Path):
         emit(Step("Importing"))
@@ -222,7 +222,7 @@ def _opened(source: Path | BinaryIO, keys: Keys, emit: EventListener) -> Iterato
         yield _plain(_Counted(cast(BinaryIO, raw), str(source), emit), keys)
 
 
-def _plain(raw: _Counted, keys: Keys) -> BinaryIO:
+def _plain(raw: _Counted, keys: Identities) -> BinaryIO:
     buffered = io.BufferedReader(raw, disk.CHUNK)
     start = buffered.peek()
     if start.startswith(encryption.ARMOR):

@@ -36,7 +36,7 @@ class Draft:
     """A backup that is being made: what was ordered, its folder, what it may be linked from, what it saw."""
 
     settings: Settings
-    order: BackupRequest
+    request: BackupRequest
     folder: Path
     earlier: files_cache.ParentBackup | None
     seen: files_cache.Writer
@@ -50,7 +50,7 @@ class Draft:
     @property
     def live_uploads(self) -> Path | None:
         """The folder to copy; None where none is wanted."""
-        return self.settings.uploads if self.order.uploads else None
+        return self.settings.uploads if self.request.uploads else None
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def fill(draft: Draft) -> Metadata:
         draft.emit(Notice(f"{violations} rows refer to rows that are not there, as in the live data."))
     if flaws := found.database.facts.index_flaws:
         said = database.index_sentence(draft.settings, flaws)
-        draft.emit(Notice(said) if draft.order.kind == "pre_restore" else Warned(said))
+        draft.emit(Notice(said) if draft.request.kind == "pre_restore" else Warned(said))
     return _metadata(draft, found, files)
 
 
@@ -85,16 +85,16 @@ def _take(draft: Draft, checksums: manifest.ChecksumWriter) -> tuple[_Taken, _Ta
     settings, files = draft.settings, None
     before = database.signature(settings.database)
     try:
-        with database.snapshot(settings.database, settings.busy_timeout, draft.emit) as moment:
+        with database.snapshot(settings.database, settings.busy_timeout, draft.emit) as snapshot:
             # A commit in between may be in the moment or not: then nothing is known of what it is the moment of.
             stamp = before if before == database.signature(settings.database) else None
-            with _both(draft, moment, stamp) as (beside, listen, own):
-                taking = beside.submit(_take_database, draft, moment, stamp, listen)
+            with _both(draft, snapshot, stamp) as (beside, listen, own):
+                taking = beside.submit(_take_database, draft, snapshot, stamp, listen)
                 files = _take_uploads(draft, checksums, own)
                 return taking.result(), files
     except SourceBroken as error:
         # Nothing that is broken may stand in the way of a restore, nor be lost by it.
-        if draft.order.kind != "pre_restore":
+        if draft.request.kind != "pre_restore":
             raise
         draft.emit(Notice(f"{error.message} Its files are kept as they are in the safety copy."))
         return _keep_raw(draft), files or _take_uploads(draft, checksums, draft.emit)
@@ -102,20 +102,20 @@ def _take(draft: Draft, checksums: manifest.ChecksumWriter) -> tuple[_Taken, _Ta
 
 @contextlib.contextmanager
 def _both(
-    draft: Draft, moment: sqlite3.Connection, stamp: str | None
+    draft: Draft, snapshot: sqlite3.Connection, stamp: str | None
 ) -> Iterator[tuple[Executor, EventListener, EventListener]]:
     """A second thread, and a listener for each, when there is room for both. It gives up where the block fails."""
-    database_size = 0 if _is_unchanged(draft, stamp) else database.live_size(moment)
+    database_size = 0 if _is_unchanged(draft, stamp) else database.live_size(snapshot)
     size = _required(draft, database_size)
     together, failed = Together(draft.emit, Step("Backing up", size)), threading.Event()
-    database_part = together.part(database.page_size(moment))
+    database_part = together.part(database.page_size(snapshot))
 
     def listen(event: Event) -> None:
         if failed.is_set():
             raise InterruptedError
         database_part(event)
 
-    with process.beside(database_size) as beside:
+    with process.optional_worker(database_size) as beside:
         try:
             yield beside, listen, together.part()
         except BaseException:
@@ -155,13 +155,13 @@ def _take_uploads(draft: Draft, checksums: manifest.ChecksumWriter, emit: EventL
     return _Taken(copied.added, uploads=copied.facts)
 
 
-def _take_database(draft: Draft, moment: sqlite3.Connection, stamp: str | None, emit: EventListener) -> _Taken:
+def _take_database(draft: Draft, snapshot: sqlite3.Connection, stamp: str | None, emit: EventListener) -> _Taken:
     draft.seen.database = stamp
     if _is_unchanged(draft, stamp) and _link_database(draft):
-        moment.close()
+        snapshot.close()
         assert draft.earlier is not None
         return _Taken(0, database=_as_before(draft.earlier.metadata))
-    found = _copy_database(draft, moment, emit)
+    found = _copy_database(draft, snapshot, emit)
     is_known = draft.earlier is not None and _known(draft.earlier) == found.facts.sha256
     return _Taken(0 if is_known and _link_database(draft) else found.facts.size, database=found)
 
@@ -208,11 +208,11 @@ def _is_as_sealed(draft: Draft, sealed: Path) -> bool:
     return untouched and same_mode and disk.owner_of(sealed) == disk.owner_of(draft.folder)
 
 
-def _copy_database(draft: Draft, moment: sqlite3.Connection, emit: EventListener) -> Inspection:
+def _copy_database(draft: Draft, snapshot: sqlite3.Connection, emit: EventListener) -> Inspection:
     live = draft.settings.database
-    database.copy(moment, draft.database, emit)
-    mode, journal_mode = live.stat().st_mode & 0o777, database.journal_mode(moment)
-    moment.close()  # with a rollback journal writers wait for this
+    database.copy(snapshot, draft.database, emit)
+    mode, journal_mode = live.stat().st_mode & 0o777, database.journal_mode(snapshot)
+    snapshot.close()  # with a rollback journal writers wait for this
     os.chmod(draft.database, mode)
     disk.give(draft.database, disk.owner_of(draft.settings.dir))
     found = database.inspect_copy(draft.database, live, emit)
@@ -255,15 +255,15 @@ def _metadata(draft: Draft, found: _Taken, files: _Taken) -> Metadata:
         alembic_revision=revisions[0] if revisions else None,
         database_file=draft.database.name if found.database.facts.sha256 else None,
         uploads_included=files.uploads is not None,
-        kind=draft.order.kind,
-        note=draft.order.note,
+        kind=draft.request.kind,
+        note=draft.request.note,
         alembic_revisions=revisions,
         version_table=table,
         migrations=found.database.migrations,
         schema_fingerprint=found.database.fingerprint,
         database=found.database.facts,
         uploads=files.uploads,
-        git=draft.order.git,
+        git=draft.request.git,
         app_id=draft.settings.app_id,
         tool_version=VERSION,
         linked_from=draft.earlier.folder.name if draft.earlier and shares else None,

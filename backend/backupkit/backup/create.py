@@ -22,7 +22,7 @@ from backupkit.restore.recovery import recover_under_lock
 
 def create_backup(
     settings: Settings,
-    order: BackupRequest,
+    request: BackupRequest,
     emit: EventListener = silence,
     clock: Clock = utc_now,
     push: bool = True,
@@ -33,34 +33,34 @@ def create_backup(
     that fails is a warning. Raises `Refused` for a name that is bad or taken, `SourceUnreadable` for live data that is
     missing, empty, locked or broken, `NoSpace`, `Locked`; nothing is left behind then, and no older backup is touched.
     """
-    if order.name is not None:
-        check_name(order.name)
+    if request.name is not None:
+        check_name(request.name)
     refuse_overlap(settings)
     store.require(settings.dir)
-    with locked_operation(settings, "backup", emit, clock, [order.name] if order.name else []) as work:
+    with locked_operation(settings, "backup", emit, clock, [request.name] if request.name else []) as work:
         recover_under_lock(settings, work.emit)
-        created = _checked(settings, make_backup(settings, order, work.emit, clock), work.emit)
+        created = _checked(settings, make_backup(settings, request, work.emit, clock), work.emit)
         work.about(created.backup)
     return _pushed(settings, created, emit, clock) if push else created
 
 
 def create_backup_if_needed(
     settings: Settings,
-    order: BackupRequest,
+    request: BackupRequest,
     emit: EventListener = silence,
     clock: Clock = utc_now,
     push: bool = True,
 ) -> Created | None:
     """`create_backup`, unless there is a backup of today: one, however many threads and processes ask at once."""
-    if backup_of_today(settings, clock, order.uploads):
+    if backup_of_today(settings, clock, request.uploads):
         return None
     refuse_overlap(settings)
     store.require(settings.dir)
     with locked_operation(settings, "backup", emit, clock) as work:
         recover_under_lock(settings, work.emit)
-        if backup_of_today(settings, clock, order.uploads):
+        if backup_of_today(settings, clock, request.uploads):
             return None
-        created = _checked(settings, make_backup(settings, order, work.emit, clock), work.emit)
+        created = _checked(settings, make_backup(settings, request, work.emit, clock), work.emit)
         work.about(created.backup)
     return _pushed(settings, created, emit, clock) if push else created
 

@@ -18,21 +18,21 @@ KEY = "last_backup_at"
 def read(file: Path, zone: tzinfo | None) -> datetime | None:
     """When the last backup was made; None where the file does not say so. A time without an offset is in the zone."""
     try:
-        moment = datetime.fromisoformat(_content(file)[KEY])
+        at = datetime.fromisoformat(_content(file)[KEY])
     except (BackupError, KeyError, TypeError, ValueError):
         return None
-    if moment.tzinfo:
-        return moment
-    return moment.replace(tzinfo=zone) if zone else moment.astimezone()
+    if at.tzinfo:
+        return at
+    return at.replace(tzinfo=zone) if zone else at.astimezone()
 
 
-def write(file: Path, moment: datetime) -> None:
+def write(file: Path, at: datetime) -> None:
     """The file says so, and all else that it said; `BackupError` where it cannot be read, and so must not be written.
 
     Its mode and owner stay.
     """
     file = Path(os.path.realpath(file))
-    content = {**_content(file), KEY: moment.isoformat(timespec="seconds")}
+    content = {**_content(file), KEY: at.isoformat(timespec="seconds")}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     facts = os.stat(file) if file.exists() else None
     disk.make_folder(file.parent)

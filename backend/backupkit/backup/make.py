@@ -38,36 +38,36 @@ class Created:
     warnings: tuple[str, ...] = ()
 
 
-def make_backup(settings: Settings, order: BackupRequest, emit: EventListener, clock: Clock) -> Created:
+def make_backup(settings: Settings, request: BackupRequest, emit: EventListener, clock: Clock) -> Created:
     """The backup that was ordered; the same promises and errors as `create_backup`, but for the lock."""
-    started, moment = time.monotonic(), clock().astimezone(settings.zone)
-    name = _free_name(settings, order, moment)
-    heard: list[str] = []
+    started, at = time.monotonic(), clock().astimezone(settings.zone)
+    name = _free_name(settings, request, at)
+    warnings: list[str] = []
     with files_cache.writing(settings.dir, name) as seen:
         with (
             store.draft_folder(settings, name) as folder,
-            files_cache.newest(settings, _takes_uploads(settings, order)) as earlier,
+            files_cache.newest(settings, _takes_uploads(settings, request)) as earlier,
         ):
-            draft = Draft(settings, order, folder, earlier, seen, collecting(emit, heard))
+            draft = Draft(settings, request, folder, earlier, seen, collecting(emit, warnings))
             metadata = replace(
                 archiver.fill(draft),
                 backup_name=name,
-                timestamp=moment.strftime(STAMP),
-                created_at=moment,
+                timestamp=at.strftime(STAMP),
+                created_at=at,
                 duration_seconds=round(time.monotonic() - started, 3),
             )
             metadata = _compared(settings, metadata, emit)
             _seal(settings, folder, metadata)
         with contextlib.suppress(OSError):  # the backup is as good without it
             seen.finish()
-    _mark(settings, order, name)
+    _mark(settings, request, name)
     made = store.read(settings, name)
     store.require_metadata(made)  # it was sealed a moment ago: if it cannot be read now, the disk fails
-    return Created(made, tuple(heard))
+    return Created(made, tuple(warnings))
 
 
-def _takes_uploads(settings: Settings, order: BackupRequest) -> bool:
-    return order.uploads and settings.uploads is not None
+def _takes_uploads(settings: Settings, request: BackupRequest) -> bool:
+    return request.uploads and settings.uploads is not None
 
 
 def _compared(settings: Settings, metadata: Metadata, emit: EventListener) -> Metadata:
@@ -80,32 +80,32 @@ def _compared(settings: Settings, metadata: Metadata, emit: EventListener) -> Me
     return replace(metadata, anomalies=anomalies)
 
 
-def _mark(settings: Settings, order: BackupRequest, name: str) -> None:
+def _mark(settings: Settings, request: BackupRequest, name: str) -> None:
     """The marks that were ordered and none that an earlier backup of that name had."""
-    if order.kind != "pre_restore":
+    if request.kind != "pre_restore":
         flags.take_all(settings.dir, flags.HELD)
     flags.forget(settings.dir, name)
-    for mark, wanted in ((flags.PINNED, order.pin), (flags.HELD, order.hold)):
+    for mark, wanted in ((flags.PINNED, request.pin), (flags.HELD, request.pin_until_next)):
         if wanted:
             flags.put(settings.dir, mark, name)
 
 
-def _free_name(settings: Settings, order: BackupRequest, moment: datetime) -> str:
+def _free_name(settings: Settings, request: BackupRequest, at: datetime) -> str:
     taken = store.taken_names(settings)
-    if order.name is None:
-        return distinct(_default(order, moment), taken)
-    if order.name in taken:
-        raise Refused(f"There is a {order.name} in {settings.dir} already.", hint="Choose another name; see `list`.")
-    if order.name == store.LATEST:
+    if request.name is None:
+        return distinct(_default(request, at), taken)
+    if request.name in taken:
+        raise Refused(f"There is a {request.name} in {settings.dir} already.", hint="Choose another name; see `list`.")
+    if request.name == store.LATEST:
         raise Refused("'latest' means the newest backup, and cannot be a name.", hint="Choose another name.")
-    return order.name
+    return request.name
 
 
-def _default(order: BackupRequest, moment: datetime) -> str:
-    if order.kind == "auto":
-        git = order.git or GitFacts(commit="", short="")
-        return auto_name(git.branch, git.short, git.dirty, moment)
-    return default_name(order.kind, moment)
+def _default(request: BackupRequest, at: datetime) -> str:
+    if request.kind == "auto":
+        git = request.git or GitFacts(commit="", short="")
+        return auto_name(git.branch, git.short, git.dirty, at)
+    return default_name(request.kind, at)
 
 
 def _seal(settings: Settings, draft: Path, metadata: Metadata) -> None:

@@ -40,9 +40,9 @@ class SingleFileConfig:
     zone: tzinfo | None
     timeout: float
 
-    def local(self, moment: datetime) -> datetime:
+    def local(self, at: datetime) -> datetime:
         """The moment in the zone, to the second."""
-        return moment.astimezone(self.zone).replace(microsecond=0)
+        return at.astimezone(self.zone).replace(microsecond=0)
 
 
 def create_single(plain: SingleFileConfig, emit: EventListener = silence, clock: Clock = utc_now) -> Path:
@@ -75,7 +75,7 @@ def backup_of_today(plain: SingleFileConfig, clock: Clock = utc_now) -> plain_fi
     today = plain.local(clock()).date()
     last = last_backup.read(plain.settings_file, plain.zone)
     for backup in plain_files.all_backups(plain.backups, plain.zone):
-        exact = last if last and backup.path.name == _name(last) else backup.moment
+        exact = last if last and backup.path.name == _name(last) else backup.at
         if backup.size and plain.local(exact).date() == today:
             return backup
     return None
@@ -83,7 +83,7 @@ def backup_of_today(plain: SingleFileConfig, clock: Clock = utc_now) -> plain_fi
 
 def last_backup_moment(plain: SingleFileConfig) -> datetime | None:
     """When the last backup was made, as the disk or `last_backup_at` says it, whichever is later."""
-    on_disk = [backup.moment for backup in plain_files.all_backups(plain.backups, plain.zone)]
+    on_disk = [backup.at for backup in plain_files.all_backups(plain.backups, plain.zone)]
     written = last_backup.read(plain.settings_file, plain.zone)
     return max([*on_disk, *([written] if written else [])], default=None)
 
@@ -129,35 +129,35 @@ def _locked(plain: SingleFileConfig, command: str, emit: EventListener) -> Itera
 
 
 def _make(plain: SingleFileConfig, emit: EventListener, clock: Clock) -> Path:
-    final, moment = plain_files.free_place(plain.local(clock()), plain.backups)
+    final, at = plain_files.free_place(plain.local(clock()), plain.backups)
     with draft_of(final) as folder:
         copied = folder / final.name
         copy_moment(plain.database, copied, plain.timeout, emit)
         disk.sync_file(copied)
         disk.rename(copied, final)
-    _note(plain, moment, emit)
-    _prune(plain, final, moment, emit)
+    _note(plain, at, emit)
+    _prune(plain, final, at, emit)
     return final
 
 
-def _note(plain: SingleFileConfig, moment: datetime, emit: EventListener) -> None:
+def _note(plain: SingleFileConfig, at: datetime, emit: EventListener) -> None:
     try:
-        last_backup.write(plain.settings_file, moment)
+        last_backup.write(plain.settings_file, at)
     except (BackupError, OSError) as error:
         emit(Warned(f"The backup is made, but the time of it could not be written: {error}"))
 
 
-def _prune(plain: SingleFileConfig, made: Path, moment: datetime, emit: EventListener) -> None:
+def _prune(plain: SingleFileConfig, made: Path, at: datetime, emit: EventListener) -> None:
     try:
         found = plain_files.all_backups(plain.backups, plain.zone)
-        for old in plain_files.expired(found, plain.max_backups, made, moment):
+        for old in plain_files.expired(found, plain.max_backups, made, at):
             disk.remove(old.path)
     except OSError as error:
         emit(Warned(f"The backup is made, but an old one could not be removed: {error}"))
 
 
-def _name(moment: datetime) -> str:
-    return f"backup_{moment.strftime(STAMP)}.db"
+def _name(at: datetime) -> str:
+    return f"backup_{at.strftime(STAMP)}.db"
 
 
 def _existing(plain: SingleFileConfig, path: Path) -> Path:
@@ -193,8 +193,8 @@ def _stage(plain: SingleFileConfig, backup: Path, staged: Path) -> DatabaseFacts
 def _refuse_foreign(plain: SingleFileConfig, backup: Path, facts: DatabaseFacts) -> None:
     """`Refused` for a database that is another program's, as far as ids and tables tell."""
     try:
-        with database.snapshot(plain.database, plain.timeout) as moment:
-            live = database.look(moment).facts
+        with database.snapshot(plain.database, plain.timeout) as snapshot:
+            live = database.look(snapshot).facts
     except SourceBroken:
         return  # nothing to compare with, and no reason to stand in the way
     ids = {live.application_id, facts.application_id} - {0}

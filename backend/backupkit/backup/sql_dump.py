@@ -41,13 +41,13 @@ def dump(settings: Settings, target: Path, emit: EventListener = silence, clock:
 def dump_to(settings: Settings, out: BinaryIO, emit: EventListener = silence) -> sql.DumpFacts:
     """The same into an open stream, whose end is the caller's business."""
     live = settings.database
-    with database.snapshot(live, settings.busy_timeout, emit) as moment:
-        if reason := sql.refusal(moment):
+    with database.snapshot(live, settings.busy_timeout, emit) as snapshot:
+        if reason := sql.refusal(snapshot):
             emit(
                 Warned(f"`restore-dump` will refuse this text here: {reason} `backup` and `restore` need none of that.")
             )
-        with second_reader.beside(moment, live) as second:
-            return sql.write_dump(moment, out, emit, second)
+        with second_reader.beside(snapshot, live) as second:
+            return sql.write_dump(snapshot, out, emit, second)
 
 
 def dump_path(settings: Settings, file: str | None, clock: Clock = utc_now) -> Path:

@@ -66,7 +66,7 @@ class Daemon:
         with (
             listening(with_bar=False) as emit,  # a bar would stand there for ever
             scheduler_lock.on(self.settings.dir, self.settings.lock_timeout, emit),
-            self._signals.heard(),
+            self._signals.listening(),
         ):
             self.begin()
             while not self._signals.ending:
@@ -128,7 +128,7 @@ class Daemon:
         now = self._clock()
         backups, operations = store.all_backups(self.settings), history.read(self.settings.dir).operations
         known = planner.past_of(self.settings, backups, operations, now)
-        own = {task: moment for task, moment in self._own.last.items() if planner.is_credible(moment, now)}
+        own = {task: at for task, at in self._own.last.items() if planner.is_credible(at, now)}
         last = {task: max(one[task] for one in (known.last, own) if task in one) for task in {*known.last, *own}}
         return replace(self._own, last=last, failed={**known.failed, **self._own.failed})
 

@@ -73,7 +73,7 @@ def backup(found: Backup) -> Document:
         "pinned": found.pinned,
         "checked_at": found.checked_at,
         "proven_at": found.proven_at,
-        "trouble": found.trouble or None,
+        "trouble": found.error or None,
         "anomalies": list(found.metadata.anomalies) if found.metadata else [],
         "accepted": found.accepted,
         "recovery_seconds": found.recovery_seconds,
@@ -179,7 +179,7 @@ def _live(found: Live) -> Document:
         "encoding": found.encoding,
         "unsaved": found.unsaved,
         "is_wanted": found.is_wanted,
-        "trouble": found.trouble,
+        "trouble": found.error,
         "changes": {
             table: {"added": one.added, "changed": one.changed, "removed": one.removed}
             for table, one in found.changes.items()
@@ -314,8 +314,8 @@ def delivery(found: Delivery) -> Document:
     return {
         "kind": found.address.kind,
         "url": str(found.address.url),
-        "sent": not found.trouble,
-        "trouble": found.trouble or None,
+        "sent": not found.error,
+        "trouble": found.error or None,
     }
 
 
@@ -327,7 +327,7 @@ def status(found: Status) -> Document:
         "level": found.level,
         "exit_code": LEVELS.index(found.level),
         "sentence": found.sentence,
-        "reasons": [{"level": one.level, "text": one.text, "mend": one.mend} for one in found.reasons],
+        "reasons": [{"level": one.level, "text": one.text, "mend": one.fix} for one in found.reasons],
         **_numbers(found.numbers),
         **copies(found.numbers.copies),
     }
@@ -417,7 +417,7 @@ def due(one: DueRun) -> Document:
 
 def finding(found: Finding) -> Document:
     """One thing that `doctor` looked at."""
-    return {"level": found.level, "text": found.text, "mend": found.mend}
+    return {"level": found.level, "text": found.text, "mend": found.fix}
 
 
 def config(values: Mapping[str, tuple[object, str]]) -> Document:

@@ -16,7 +16,7 @@ from backupkit.model.names import few, shown
 if TYPE_CHECKING:
     from backupkit.archive.export import Exported, Imported
     from backupkit.backup.make import Created
-    from backupkit.config.deployment import Reach
+    from backupkit.config.deployment import Deployment
     from backupkit.config.editor import Changed
     from backupkit.config.settings import Settings
     from backupkit.migrations.migrate import Migrated
@@ -70,10 +70,10 @@ def _age(backup: Backup) -> dict[str, str]:
 def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
     metadata = backup.metadata
     if metadata is None:
-        return backup.name, "-", "-", "-", "-", "-", "damaged", backup.trouble
+        return backup.name, "-", "-", "-", "-", "-", "damaged", backup.error
     marks = (["unusual"] if backup.unusual else []) + (["pinned"] if backup.pinned else [])
     state = ", ".join((state_and_day(settings, backup), *marks))
-    note = shown(backup.flaws[0].text if backup.flaws else backup.trouble or metadata.note)
+    note = shown(backup.flaws[0].text if backup.flaws else backup.error or metadata.note)
     made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S")
     revision = shown(metadata.schema_name.replace(", ", ",")) or "-"
     size, adds = format_bytes(backup.size_bytes), format_bytes(backup.unique_bytes)
@@ -92,7 +92,7 @@ def details(settings: Settings, backup: Backup) -> Iterator[str]:
     """One backup in full."""
     yield f"{backup.name}  ({backup.path})"
     if backup.metadata is None:
-        yield f"  state      damaged: {backup.trouble}"
+        yield f"  state      damaged: {backup.error}"
         return
     metadata = backup.metadata
     yield f"  made       {settings.local(metadata.created_at).isoformat(sep=' ')} ({_ago(metadata.created_at)})"
@@ -110,7 +110,7 @@ def details(settings: Settings, backup: Backup) -> Iterator[str]:
 
 def _known(settings: Settings, backup: Backup) -> Iterator[str]:
     """What is known of how good it is, and since when."""
-    why = backup.trouble or (RAW if backup.state == "raw" else "")
+    why = backup.error or (RAW if backup.state == "raw" else "")
     yield f"  state      {shown(f'{backup.state}: {why}' if why else backup.state)}"
     yield from (f"    {shown(flaw.text)}" for flaw in backup.flaws)
     if backup.checked_at:
@@ -266,7 +266,7 @@ def _changes(summary: Summary) -> str:
     )
 
 
-def restored(reach: Reach, done: Restored) -> Iterator[str]:
+def restored(reach: Deployment, done: Restored) -> Iterator[str]:
     """What was restored, the proof, and what is left to do."""
     yield f"Restored {done.source}."
     if done.rows:
@@ -283,7 +283,7 @@ def restored(reach: Reach, done: Restored) -> Iterator[str]:
         yield "The app goes on with the restored data; restart it if it caches."
 
 
-def _way_back(reach: Reach, done: Restored) -> str:
+def _way_back(reach: Deployment, done: Restored) -> str:
     if done.can_undo:
         return f"kept in {done.safety}; take the restore back: {reach.tool('undo')}"
     if not done.kept:
@@ -291,7 +291,7 @@ def _way_back(reach: Reach, done: Restored) -> str:
     return f"the broken database, as files: {', '.join(map(str, done.kept))}; this restore cannot be undone"
 
 
-def next_steps(reach: Reach, verdict: SchemaVerdict) -> Iterator[str]:
+def next_steps(reach: Deployment, verdict: SchemaVerdict) -> Iterator[str]:
     """The commands that bring the schema to this code, where there is something to do."""
     if verdict.relation == "behind":
         yield f"Schema mismatch: the database is {counted(len(verdict.pending), 'migration')} behind this code:"
@@ -364,7 +364,7 @@ def pushed(done: Sequence[Pushed]) -> Iterator[str]:
             yield f"  before that it {got}"
 
 
-def pulled(reach: Reach, done: Pulled) -> Iterator[str]:
+def pulled(reach: Deployment, done: Pulled) -> Iterator[str]:
     """What came back, and what to type next."""
     backup = done.backup
     came = "every byte compared" if done.fetched else "it was here already"
@@ -421,7 +421,7 @@ def _remote_row(settings: Settings, one: RemoteState) -> tuple[str, ...]:
 def deliveries(found: Iterable[Delivery]) -> Iterator[str]:
     """What became of a message at each address."""
     for one in found:
-        yield f"NOT SENT  {one.address}: {one.trouble}" if one.trouble else f"sent      {one.address}"
+        yield f"NOT SENT  {one.address}: {one.error}" if one.error else f"sent      {one.address}"
 
 
 def config(values: Mapping[str, tuple[object, str]], screen: Terminal | None = None) -> Iterator[str]:
@@ -467,7 +467,7 @@ def exported(done: Exported) -> Iterator[str]:
     yield f"Exported {done.backup.name} to {done.path} ({size}, {how}), every checksum compared."
 
 
-def imported(reach: Reach, done: Imported) -> Iterator[str]:
+def imported(reach: Deployment, done: Imported) -> Iterator[str]:
     """What was imported, and what to type next."""
     backup = done.backup
     compared = "every checksum compared" if backup.state != "unchecked" else "unchecked"
@@ -475,7 +475,7 @@ def imported(reach: Reach, done: Imported) -> Iterator[str]:
     yield f"  on disk in {backup.path}; what it would change: {reach.tool(f'restore {backup.name} --dry-run')}"
 
 
-def migrated(reach: Reach, done: Migrated) -> Iterator[str]:
+def migrated(reach: Deployment, done: Migrated) -> Iterator[str]:
     """What was migrated, and what it did to the rows."""
     yield f"Migrated: {counted(len(done.migrations), 'migration')} in {done.seconds:.1f} s"
     yield from (f"    {one.revision}  {one.title}" for one in done.migrations)
@@ -489,8 +489,8 @@ def findings(found: list[Finding]) -> Iterator[str]:
     """What the doctor saw, what is wrong last."""
     for finding in found:
         yield f"{_MARKS[finding.level]}  {finding.text}"
-        if finding.mend:
-            yield f"         mend: {finding.mend}"
+        if finding.fix:
+            yield f"         mend: {finding.fix}"
 
 
 def history(
@@ -523,7 +523,7 @@ def status(settings: Settings, found: Status) -> Iterator[str]:
     """One sentence that says it all; what else there is; the numbers."""
     yield found.sentence
     for reason in found.reasons[1:]:
-        yield f"  also       {reason.text} Type: {reason.mend}"
+        yield f"  also       {reason.text} Type: {reason.fix}"
     numbers = found.numbers
     yield f"  checked    {_when(settings, numbers.newest_checked, numbers.newest_checked_at)}"
     yield f"  proven     {_when(settings, numbers.newest_proven, numbers.newest_proven_at)}"
@@ -559,7 +559,7 @@ def _kept_backups(settings: Settings, numbers: Numbers) -> Iterator[str]:
     )
     yield f"  backups    {numbers.backups:,}" + (f" ({kinds}; {states})" if numbers.backups else "")
     if numbers.oldest_at and numbers.newest_at:
-        days = (settings.local(moment).strftime("%Y-%m-%d") for moment in (numbers.oldest_at, numbers.newest_at))
+        days = (settings.local(at).strftime("%Y-%m-%d") for at in (numbers.oldest_at, numbers.newest_at))
         yield f"  made       {' to '.join(days)}"
     sizes = f"{format_bytes(numbers.total_bytes)}, on disk {format_bytes(numbers.unique_bytes)}"
     yield f"  size       {sizes}, growing by {format_bytes(numbers.growth_bytes_per_day)} a day"
@@ -575,8 +575,8 @@ def _known_copies(settings: Settings, found: Copies) -> Iterator[str]:
     yield f"  3-2-1      {lacking}"
 
 
-def _when(settings: Settings, name: str | None, moment: datetime | None) -> str:
-    return f"{name}, {settings.local(moment).strftime('%Y-%m-%d %H:%M')}" if moment else "none"
+def _when(settings: Settings, name: str | None, at: datetime | None) -> str:
+    return f"{name}, {settings.local(at).strftime('%Y-%m-%d %H:%M')}" if at else "none"
 
 
 def _took(seconds: float | None) -> str:
@@ -587,8 +587,8 @@ def _took(seconds: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def _ago(moment: datetime) -> str:
-    return ago((datetime.now(UTC) - moment).total_seconds())
+def _ago(at: datetime) -> str:
+    return ago((datetime.now(UTC) - at).total_seconds())
 
 
 def policy(wanted: Policy) -> Iterator[str]:
@@ -599,7 +599,7 @@ def policy(wanted: Policy) -> Iterator[str]:
         yield from _routine_rules(wanted)
         yield "All that were asked for by hand."
         yield from _safety_rules(wanted)
-    good = counted(wanted.floor, "good one")
+    good = counted(wanted.min_good, "good one")
     yield f"Whatever the rules say: the newest {good}, the newest proven, and what is pinned."
 
 

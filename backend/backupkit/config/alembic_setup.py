@@ -128,19 +128,19 @@ def _scripts_location(setup: AlembicSetup) -> str:
 
 def plain_version_folders(setup: AlembicSetup) -> tuple[Path, ...]:
     """The folders that hold the migrations; none where the configuration leaves that to Alembic."""
-    told = {**_toml_section(setup.toml), **_ini_section(setup.ini)}
+    raw = {**_toml_section(setup.toml), **_ini_section(setup.ini)}
     location = _scripts_location(setup)
-    places = _version_locations(told, setup.ini or setup.toml) or [f"{location}/versions"]
-    is_special = "sourceless" in told or "recursive_version_locations" in told or not location
+    places = _version_locations(raw, setup.ini or setup.toml) or [f"{location}/versions"]
+    is_special = "sourceless" in raw or "recursive_version_locations" in raw or not location
     if is_special or any(":" in one or "%" in one for one in places):
         return ()
     return tuple(setup.folder / one for one in places)
 
 
-def _version_locations(told: Mapping[str, Any], file: Path | None) -> list[str]:
-    value, here = told.get("version_locations", ""), str(file.parent) if file else ""
+def _version_locations(raw: Mapping[str, Any], file: Path | None) -> list[str]:
+    value, here = raw.get("version_locations", ""), str(file.parent) if file else ""
     if isinstance(value, str):
-        between = str(told.get("path_separator") or told.get("version_path_separator") or "")
+        between = str(raw.get("path_separator") or raw.get("version_path_separator") or "")
         names = {"os": os.pathsep, "space": " ", "newline": "\n"}
         pattern = re.escape(names.get(between, between)) if between else "[, ]+"
         value = [one.strip() for one in re.split(pattern, value) if one.strip()]

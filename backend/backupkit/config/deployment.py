@@ -17,7 +17,7 @@ _commands: set[str] = set()  # by which a command in backticks is told from a fi
 
 
 @dataclass(frozen=True)
-class Reach:
+class Deployment:
     """The Compose command and service on the way here, or none of them: then this is the machine itself.
 
     `app_service` is the app's, where commands run in another one. With `has_own_command` the app is migrated by a
@@ -78,10 +78,10 @@ def reach_from(
     setup: AlembicSetup | None = None,
     app_service: str = "",
     has_own_command: bool = False,
-) -> Reach:
+) -> Deployment:
     """What the wrapper told in the environment; without it nobody knows of a Compose, in a bare container neither."""
     compose = environment.get("BACKUP_COMPOSE", "docker compose") if is_contained(environment) else ""
-    return Reach(service, app_dir, compose, program(environment), setup, app_service, has_own_command)
+    return Deployment(service, app_dir, compose, program(environment), setup, app_service, has_own_command)
 
 
 def program(environment: Mapping[str, str]) -> str:

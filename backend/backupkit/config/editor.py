@@ -76,14 +76,14 @@ def edited(folder: Path, text: str, typed: Mapping[str, str]) -> str:
 
 
 def _edited(folder: Path, before: str, name: str, text: str) -> str:
-    told = parse_file(folder, before)
+    raw = parse_file(folder, before)
     if name in secret_names() and text:
         raise Refused(
             f"{name} is a secret: typed here it would stay in the shell's history and be seen by other users.",
             hint=f"Write it into a file, and type: `config set {name}{IN_FILE} PATH`",
         )
-    typed = check_file(folder, _with(before, told, name, text), typed=name)
-    return _with(before, told, name, _as_written(name, typed, text))
+    typed = check_file(folder, _with(before, raw, name, text), typed=name)
+    return _with(before, raw, name, _as_written(name, typed, text))
 
 
 def unset_value(folder: Path, contained: bool, key: str) -> Changed:
@@ -132,21 +132,21 @@ def _as_written(name: str, typed: Settings, text: str) -> object:
     return value if isinstance(value, bool | int | float) else text
 
 
-def _with(before: str, told: dict[str, object], name: str, value: object) -> str:
+def _with(before: str, raw: dict[str, object], name: str, value: object) -> str:
     """The file with that value: where it was, else below the comment that stands for it, else behind the others."""
-    if name not in told:
+    if name not in raw:
         line = f"{name} = {tomlkit.item(value).as_string()}\n"
         below = re.sub(rf"^# {name} = .*\n", lambda found: found[0] + line, before, count=1, flags=re.M)
-        if _means(below, {**told, name: value}):
+        if _means(below, {**raw, name: value}):
             return below
     document = tomlkit.parse(before)
     document[name] = value
     return tomlkit.dumps(document)
 
 
-def _means(text: str, told: dict[str, object]) -> bool:
+def _means(text: str, raw: dict[str, object]) -> bool:
     try:
-        return tomllib.loads(text) == told
+        return tomllib.loads(text) == raw
     except tomllib.TOMLDecodeError:
         return False
 

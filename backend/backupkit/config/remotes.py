@@ -245,8 +245,8 @@ def secret_origins(tables: Mapping[str, RemoteTable], environment: Mapping[str, 
         for field in _secret_fields(type(table)):
             if getattr(table, field) or getattr(table, field + IN_FILE):
                 forms = (variable(name, field), variable(name, field) + IN_FILE.upper())
-                told = next((one for one in forms if environment.get(one)), "")
-                yield f"remotes.{name}.{field}", f"environment {told}" if told else "backup.toml"
+                raw = next((one for one in forms if environment.get(one)), "")
+                yield f"remotes.{name}.{field}", f"environment {raw}" if raw else "backup.toml"
 
 
 def variable(name: str, field: str) -> str:
@@ -261,18 +261,18 @@ def _from_json(text: str) -> object:
         raise ValueError("is no JSON") from None
 
 
-def _table(name: object, told: object, environment: Mapping[str, str]) -> Table:
-    if isinstance(told, Table):
-        return told
+def _table(name: object, raw: object, environment: Mapping[str, str]) -> Table:
+    if isinstance(raw, Table):
+        return raw
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"{shown(str(name))} is no name of a remote; use small letters, digits, _ and -")
-    kind = TABLE_TYPES.get(str(told.get("type"))) if isinstance(told, dict) else None
-    if kind is None or not isinstance(told, dict):
+    kind = TABLE_TYPES.get(str(raw.get("type"))) if isinstance(raw, dict) else None
+    if kind is None or not isinstance(raw, dict):
         raise ValueError(f"{name} has no type; set it to one of: {', '.join(TABLE_TYPES)}")
-    if unknown := [shown(str(key)) for key in told if key not in kind.model_fields]:
+    if unknown := [shown(str(key)) for key in raw if key not in kind.model_fields]:
         raise ValueError(f"{name}.{unknown[0]} is not a setting; there are: {', '.join(kind.model_fields)}")
     try:
-        return _TABLE.validate_python(_with_secrets(name, told, kind, environment))
+        return _TABLE.validate_python(_with_secrets(name, raw, kind, environment))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join((name, *map(str, first["loc"][1:])))
@@ -280,15 +280,15 @@ def _table(name: object, told: object, environment: Mapping[str, str]) -> Table:
 
 
 def _with_secrets(
-    name: str, told: dict[str, Any], kind: type[RemoteTable], environment: Mapping[str, str]
+    name: str, raw: dict[str, Any], kind: type[RemoteTable], environment: Mapping[str, str]
 ) -> dict[str, Any]:
     """What the environment says of a secret replaces what the table says, the secret and its file alike."""
     for field in _secret_fields(kind):
         forms = {field: variable(name, field), field + IN_FILE: variable(name, field) + IN_FILE.upper()}
         given = {key: environment[one] for key, one in forms.items() if environment.get(one)}
         if given:
-            told = {key: one for key, one in told.items() if key not in forms} | given
-    return told
+            raw = {key: one for key, one in raw.items() if key not in forms} | given
+    return raw
 
 
 def _variables(name: str, kind: type[RemoteTable]) -> Iterator[str]:

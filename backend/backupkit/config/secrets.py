@@ -53,7 +53,7 @@ def revealed(secret: Secret | None) -> str:
 
 
 def secrets_from_files(
-    names: Iterable[str], told: Mapping[str, Any], folder: Path, spelled: Callable[[str], str]
+    names: Iterable[str], raw: Mapping[str, Any], folder: Path, spelled: Callable[[str], str]
 ) -> dict[str, str]:
     """The content of each file that was told in place of one of these secrets; a relative path starts in the folder.
 
@@ -61,8 +61,8 @@ def secrets_from_files(
     """
     found = {}
     for name in names:
-        file = told.get(name + IN_FILE)
-        if file and told.get(name):
+        file = raw.get(name + IN_FILE)
+        if file and raw.get(name):
             raise Refused(f"{spelled(name)} and {spelled(name + IN_FILE)} are both set.", hint="Keep one of them.")
         if file:
             found[name] = _read(name + IN_FILE, str(file), folder, spelled)

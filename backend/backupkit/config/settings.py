@@ -26,7 +26,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, Pydant
 
 from backupkit.config.alembic_setup import AlembicSetup, find_alembic
 from backupkit.config.cron import check_cron, parse_time
-from backupkit.config.deployment import Reach, reach_from
+from backupkit.config.deployment import Deployment, reach_from
 from backupkit.config.remotes import AnyTable, remote_tables, unknown_secret
 from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, secrets_from_files
 from backupkit.fs.trust import Untrusted, require_trusted
@@ -264,8 +264,8 @@ class Settings(BaseSettings):
             return (init_settings,)
         # The app folder is settled by then, and the variable may be empty or relative.
         folder = init_settings()["app_dir"]
-        told = {name: os.environ.get(_variable(name)) for one in secret_names() for name in (one, one + IN_FILE)}
-        secrets = secrets_from_files(secret_names(), told, folder, _variable)
+        raw = {name: os.environ.get(_variable(name)) for one in secret_names() for name in (one, one + IN_FILE)}
+        secrets = secrets_from_files(secret_names(), raw, folder, _variable)
         return InitSettingsSource(settings_cls, {"app_dir": folder, **secrets}), env_settings, init_settings
 
     @field_validator("database", mode="before")
@@ -430,7 +430,7 @@ class Settings(BaseSettings):
         return tuple((name, text) for name, _, text in parts)
 
     @cached_property
-    def reach(self) -> Reach:
+    def reach(self) -> Deployment:
         """The commands a person can type to come here."""
         own = bool(self.migrate_command)
         return reach_from(os.environ, self.service, self.app_dir, self.alembic, self.app_service, own)
@@ -442,9 +442,9 @@ class Settings(BaseSettings):
         own = (one for value in values for one in (value if isinstance(value, tuple) else (value,)) if one)
         return (*own, *(secret for table in self.remotes.values() for secret in table.secrets))
 
-    def local(self, moment: datetime) -> datetime:
+    def local(self, at: datetime) -> datetime:
         """The moment in the configured zone, to the second."""
-        return moment.astimezone(self.zone).replace(microsecond=0)
+        return at.astimezone(self.zone).replace(microsecond=0)
 
 
 def load_settings(app_dir: Path, **overrides: object) -> Settings:
@@ -464,9 +464,9 @@ def load_settings(app_dir: Path, **overrides: object) -> Settings:
 def database_as_told(folder: Path) -> Path:
     """The database's path as it is set, its links not followed; the default's where what is set is no path."""
     variables = {name.upper(): value for name, value in os.environ.items()}
-    told = variables.get(_variable("database"), read_file(folder).get("database", ""))
+    raw = variables.get(_variable("database"), read_file(folder).get("database", ""))
     try:
-        return _below(folder, Path(str(_path_of(told, folder))))
+        return _below(folder, Path(str(_path_of(raw, folder))))
     except ValueError:
         return _below(folder, Settings.model_fields["database"].default)
 
@@ -524,9 +524,9 @@ def check_file(folder: Path, text: str, typed: str = "") -> Settings:
 
     So what is wrong in the file is found also where a variable hides it. `typed` is a setting that is not there yet.
     """
-    told = parse_file(folder, text)
-    secrets = secrets_from_files(secret_names(), told, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}")
-    values = {name: value for name, value in told.items() if not _names_a_secret(name)} | secrets
+    raw = parse_file(folder, text)
+    secrets = secrets_from_files(secret_names(), raw, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}")
+    values = {name: value for name, value in raw.items() if not _names_a_secret(name)} | secrets
     try:
         return _file_alone()(**{**values, "app_dir": folder})
     except ValidationError as error:
@@ -587,10 +587,10 @@ def _holds_secret(annotation: object) -> bool:
     return any(_holds_secret(inner) for inner in get_args(annotation))
 
 
-def _told_by_file(folder: Path, told: dict[str, Any]) -> dict[str, Any]:
+def _told_by_file(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
     # A file that is not there must not stop a person who says in the environment to do without it.
     overridden = {one for name in secret_names() if _variables_set(name) for one in (name, name + IN_FILE)}
-    here = {name: value for name, value in told.items() if name not in overridden}
+    here = {name: value for name, value in raw.items() if name not in overridden}
     secrets = secrets_from_files(secret_names(), here, folder, lambda name: f"{name} in {folder / SETTINGS_FILE}")
     return {name: value for name, value in here.items() if not _names_a_secret(name)} | secrets
 

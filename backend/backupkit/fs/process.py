@@ -47,18 +47,18 @@ class _AtOnce(Executor):
         return future
 
 
-def beside(size: int) -> Executor:
+def optional_worker(size: int) -> Executor:
     """A second thread, where there are so many bytes to work on that it pays; else one that does it at once."""
     return ThreadPoolExecutor(1) if size >= WORTH_A_THREAD else _AtOnce()
 
 
-def holders(path: Path, *beside: Path) -> list[str]:
+def holders(path: Path, *optional_worker: Path) -> list[str]:
     """The other processes that have one of the files open or locked, as `pid 41 (python)`; empty where none is shown.
 
     Linux shows them below /proc, within one container only its own. Who locks is shown to everyone, who merely has
     the file open only to its owner and to a root that may trace.
     """
-    wanted = [facts for file in (path, *beside) if (facts := _facts(file))]
+    wanted = [facts for file in (path, *optional_worker) if (facts := _facts(file))]
     try:
         opened = {pid for pid in os.listdir("/proc") if pid.isdigit() and any(_has_open(pid, one) for one in wanted)}
     except OSError:

@@ -22,7 +22,7 @@ class Signals:
         self._ear, self._mouth = -1, -1
 
     @contextlib.contextmanager
-    def heard(self) -> Iterator[None]:
+    def listening(self) -> Iterator[None]:
         """From here on. A pipe wakes whoever waits: a signal may come just before the waiting begins."""
         self._ear, self._mouth = os.pipe()
         for end in (self._ear, self._mouth):

@@ -38,8 +38,8 @@ def back_up_before_upgrade(context: Any, url: object, app_dir: Path | None = Non
         return None
     if not _has_work(context, settings):
         return None
-    order = BackupRequest(kind="pre_migration", note="before alembic upgrade", hold=True)
-    return create_backup(settings, order, push=False).backup  # a migration waits for no upload
+    request = BackupRequest(kind="pre_migration", note="before alembic upgrade", pin_until_next=True)
+    return create_backup(settings, request, push=False).backup  # a migration waits for no upload
 
 
 def _has_work(context: Any, settings: Settings) -> bool:
@@ -48,8 +48,8 @@ def _has_work(context: Any, settings: Settings) -> bool:
     if steps.__name__ not in ("upgrade", "downgrade"):
         return False
     try:
-        with database.snapshot(settings.database, settings.busy_timeout) as moment:
-            found = database.versions(moment)
+        with database.snapshot(settings.database, settings.busy_timeout) as snapshot:
+            found = database.versions(snapshot)
             return bool(list(steps(found.get(version_table.known(settings), ()), None)))
     except SourceBroken:
         return False  # a new database: Alembic makes it

@@ -72,22 +72,22 @@ def migrate(
 
 def _pending(settings: Settings, revision: str, emit: EventListener) -> tuple[Migration, ...]:
     """What will run; of an app's own command that is known only after it ran, on a copy."""
-    with database.snapshot(settings.database, settings.busy_timeout, emit) as moment:
+    with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
         if schema.tree_if_needed(settings, emit) is None:
-            return _found_by_trying(settings, moment, revision, emit)
-        return schema.steps_to(settings, version_table.of_live(settings, moment, emit), revision, emit)
+            return _found_by_trying(settings, snapshot, revision, emit)
+        return schema.steps_to(settings, version_table.of_live(settings, snapshot, emit), revision, emit)
 
 
 def _found_by_trying(
-    settings: Settings, moment: sqlite3.Connection, revision: str, emit: EventListener
+    settings: Settings, snapshot: sqlite3.Connection, revision: str, emit: EventListener
 ) -> tuple[Migration, ...]:
     with _scratch_copy(settings) as copy:
-        database.copy(moment, copy)
+        database.copy(snapshot, copy)
         before = disk.hash_file(copy)
         found = _migrated(settings, copy, revision, None, emit).found
         if found.facts.sha256 == before:
             return ()
-        was, now = app_migrations.applied(moment), _applied(copy)
+        was, now = app_migrations.applied(snapshot), _applied(copy)
     new = [one for one in now if not was or one not in was[1]]
     return tuple(Migration(one, "") for one in new) or (Migration(found.fingerprint[:12], settings.migrate_command),)
 
@@ -108,7 +108,9 @@ def _migrate(
     clock: Clock,
 ) -> Migrated:
     note = f"before migrating to {revision}: {len(pending)} migration{'s' * (len(pending) != 1)}"
-    backup = make_backup(settings, BackupRequest(kind="pre_migration", note=note, hold=True), emit, clock).backup
+    backup = make_backup(
+        settings, BackupRequest(kind="pre_migration", note=note, pin_until_next=True), emit, clock
+    ).backup
     started = time.monotonic()
     rehearsed = _rehearse(settings, backup, revision, pending, emit)
     upgrade.refuse_loss(rehearsed, expect_loss)

@@ -164,7 +164,7 @@ def _arrived(settings: Settings, copy: Path, wanted: Iterable[str] | None) -> da
 def _schema_version(settings: Settings) -> int | None:
     """What changes with every change of the live schema; None where it cannot be read."""
     try:
-        with database.snapshot(settings.database, 1) as moment:
-            return database.schema_version(moment)
+        with database.snapshot(settings.database, 1) as snapshot:
+            return database.schema_version(snapshot)
     except SourceUnreadable:
         return None

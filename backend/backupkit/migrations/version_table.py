@@ -48,9 +48,9 @@ def name_of(settings: Settings, candidates: Mapping[str, tuple[str, ...]], emit:
     return table
 
 
-def of_live(settings: Settings, moment: sqlite3.Connection, emit: EventListener = silence) -> tuple[str, ...]:
+def of_live(settings: Settings, snapshot: sqlite3.Connection, emit: EventListener = silence) -> tuple[str, ...]:
     """`at` for the live database."""
-    found = database.versions(moment)
+    found = database.versions(snapshot)
     return found.get(name_of(settings, found, emit), ())
 
 

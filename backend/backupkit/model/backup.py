@@ -152,7 +152,7 @@ class Flaw:
 
 @dataclass(frozen=True)
 class Backup:
-    """A backup as it lies on disk. `metadata` is None where it cannot be trusted; `trouble` then says why.
+    """A backup as it lies on disk. `metadata` is None where it cannot be trusted; `error` then says why.
 
     `flaws` are what the last verify found, `not_proven` is why the last test restore failed; seconds to restore it.
     """
@@ -165,7 +165,7 @@ class Backup:
     pinned: bool = False
     checked_at: datetime | None = None
     proven_at: datetime | None = None
-    trouble: str = ""
+    error: str = ""
     accepted: bool = False
     recovery_seconds: float | None = None
     not_proven: str = ""
@@ -198,14 +198,14 @@ class Backup:
 
 @dataclass(frozen=True)
 class BackupRequest:
-    """What is asked of a backup to be made. `hold` pins it until the next good one, `pin` until it is unpinned."""
+    """What is asked of a backup to be made: `pin_until_next` pins it until the next good one, `pin` for good."""
 
     name: str | None = None
     kind: Kind = "manual"
     note: str = ""
     uploads: bool = True
     pin: bool = False
-    hold: bool = False
+    pin_until_next: bool = False
     git: GitFacts | None = None
 
 

@@ -1,7 +1,8 @@
 """The values of this package as documents: what is written into files, and what `--json` prints of them.
 
 Every key is written out, so that a field can get another name and its key stays. Others rely on the keys: a key may be
-added, never removed or changed (`tests/test_golden.py`). Times and paths are as they are; who writes gives them a form.
+added, never removed or changed (`tests/contract/test_golden.py`). Times and paths are as they are; who writes gives
+them a form.
 What is read back is read by the names of the fields: `Field(alias=…)` keeps a key there.
 """
 

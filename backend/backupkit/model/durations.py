@@ -28,7 +28,7 @@ def ago(seconds: float) -> str:
     return f"{span(seconds)} ago" if seconds >= 60 else "just now"
 
 
-def moment(text: str, now: datetime, zone: ZoneInfo) -> datetime:
+def at(text: str, now: datetime, zone: ZoneInfo) -> datetime:
     """A moment of the past: `90m`, `36h`, `7d`, `2w` ago, or a date, with a time or without, in that zone.
 
     Raises `Refused` for anything else.
@@ -58,12 +58,12 @@ class Span:
         parts = zip((self.years, self.months, self.days, self.hours), "ymdh", strict=True)
         return "".join(f"{number}{unit}" for number, unit in parts if number)
 
-    def before(self, moment: datetime, zone: ZoneInfo) -> datetime:
+    def before(self, at: datetime, zone: ZoneInfo) -> datetime:
         """The moment so much earlier: years, months and days by the calendar of the zone, hours by the clock.
 
         A month before 31 March is 3 March: what February lacks runs over, as in restic.
         """
-        local = moment.astimezone(zone)
+        local = at.astimezone(zone)
         month = local.year * 12 + local.month - 1 - self.years * 12 - self.months
         try:
             first = local.replace(year=month // 12, month=month % 12 + 1, day=1, fold=0)

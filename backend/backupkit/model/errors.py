@@ -137,7 +137,7 @@ def from_os_error(error: OSError) -> BackupError:
             f"{reason}{where}. {place} belongs to another user, and this is user {os.geteuid()}.",
             hint=f"Look at it: ls -ld {place}",
         )
-    return BackupError(f"{reason}{where}.", hint="`doctor` looks for what is wrong, and names the mend.")
+    return BackupError(f"{reason}{where}.", hint="`doctor` looks for what is wrong, and says how to fix it.")
 
 
 def _place_of_another(path: str) -> str:
@@ -168,4 +168,4 @@ def _from_sqlite(error: sqlite3.Error) -> BackupError:
         return NoSpace(
             f"The disk is full, says SQLite: {error}.", hint="Make room; `list` shows the backups and sizes."
         )
-    return BackupError(f"SQLite says: {error}.", hint="`doctor` looks for what is wrong, and names the mend.")
+    return BackupError(f"SQLite says: {error}.", hint="`doctor` looks for what is wrong, and says how to fix it.")

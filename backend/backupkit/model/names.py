@@ -29,15 +29,15 @@ def is_name(name: str) -> bool:
     return _ALLOWED.fullmatch(name) is not None
 
 
-def default_name(kind: str, moment: datetime) -> str:
+def default_name(kind: str, at: datetime) -> str:
     """`backup_…` for what a person asks for, else the kind and the moment: `pre_restore_20241201_120000`."""
-    return f"{'backup' if kind == 'manual' else kind}_{moment.strftime(STAMP)}"
+    return f"{'backup' if kind == 'manual' else kind}_{at.strftime(STAMP)}"
 
 
-def auto_name(branch: str | None, short: str | None, dirty: bool, moment: datetime) -> str:
+def auto_name(branch: str | None, short: str | None, dirty: bool, at: datetime) -> str:
     """`auto_BRANCH_SHORT_YYYYMMDD_HHMMSS[_dirty]`, with whatever of git's facts there is; always a valid name."""
     facts = [_plain(fact)[:length] for fact, length in ((branch, 40), (short, 12)) if fact]
-    return "_".join(["auto", *facts, moment.strftime(STAMP), *(["dirty"] if dirty else [])])
+    return "_".join(["auto", *facts, at.strftime(STAMP), *(["dirty"] if dirty else [])])
 
 
 def _plain(text: str) -> str:

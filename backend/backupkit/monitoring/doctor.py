@@ -49,7 +49,7 @@ class Finding:
 
     level: Literal["fine", "note", "warning", "wrong"]
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine(settings: Settings, emit: EventListener = silence, clock: Clock = utc_now) -> list[Finding]:
@@ -92,15 +92,15 @@ def _database(settings: Settings) -> Iterator[Finding]:
     if not live.exists():
         yield from _missing_database(settings)
         return
-    with database.snapshot(live, min(settings.busy_timeout, 5)) as moment:
-        found = database.look(moment)
+    with database.snapshot(live, min(settings.busy_timeout, 5)) as snapshot:
+        found = database.look(snapshot)
     yield Finding(
         "fine", f"The database {live} is readable: {space.format_bytes(found.facts.size)}, {found.facts.journal_mode}."
     )
     if not os.access(live, os.W_OK) or not os.access(live.parent, os.W_OK):
         owner = ":".join(map(str, disk.owner_of(live.parent)))
-        mend = f"chown {owner} {live}* and make {live.parent} writable"
-        yield Finding("wrong", f"{live} or its folder cannot be written: a restore would fail.", mend)
+        fix = f"chown {owner} {live}* and make {live.parent} writable"
+        yield Finding("wrong", f"{live} or its folder cannot be written: a restore would fail.", fix)
 
 
 def _missing_database(settings: Settings) -> Iterator[Finding]:
@@ -110,8 +110,8 @@ def _missing_database(settings: Settings) -> Iterator[Finding]:
     yield Finding("wrong", f"There is no database at {settings.database}; {where}.")
     for path in likely_databases(settings)[:_MOST_LIKELY]:
         told = os.path.relpath(path, settings.app_dir)
-        mend = f"set {variable} to {told}" if variable else settings.reach.tool(f"config set database {quote(told)}")
-        yield Finding("note", f"{path} is a SQLite database: is it the app's?", mend)
+        fix = f"set {variable} to {told}" if variable else settings.reach.tool(f"config set database {quote(told)}")
+        yield Finding("note", f"{path} is a SQLite database: is it the app's?", fix)
 
 
 def _compose(settings: Settings) -> Iterator[Finding]:
@@ -120,19 +120,19 @@ def _compose(settings: Settings) -> Iterator[Finding]:
         return
     text, name = f"The compose file sets {', '.join(missing)}", missing[0].removeprefix(PREFIX).lower()
     if settings.reach.in_container:
-        mend = f"{settings.reach.compose} up -d {settings.reach.service}"
+        fix = f"{settings.reach.compose} up -d {settings.reach.service}"
         text += ", which is not set in this container: it is older than that line, or of another service."
     else:
-        mend = settings.reach.tool(f"config set {name} VALUE")
+        fix = settings.reach.tool(f"config set {name} VALUE")
         text += ": that holds in the container, and this ran without one. A value in backup.toml holds in both."
-    yield Finding("warning", text, mend)
+    yield Finding("warning", text, fix)
 
 
 def _owner(settings: Settings) -> Iterator[Finding]:
     live, folder = disk.owner_of(settings.database), disk.owner_of(settings.database.parent)
     if live[0] != folder[0] and live[0] == 0:
-        mend = f"chown {folder[0]}:{folder[1]} {settings.database}*"
-        yield Finding("warning", f"{settings.database} belongs to root, its folder to user {folder[0]}.", mend)
+        fix = f"chown {folder[0]}:{folder[1]} {settings.database}*"
+        yield Finding("warning", f"{settings.database} belongs to root, its folder to user {folder[0]}.", fix)
 
 
 def _uploads(settings: Settings) -> Iterator[Finding]:
@@ -147,8 +147,8 @@ def _uploads(settings: Settings) -> Iterator[Finding]:
         names = ", ".join(shown(path) for path in sorted(selected.met))
         yield Finding("note", f"The database or the backups are in the uploads folder, and are no uploads: {names}.")
     if out := list(walk.leading_out(settings.uploads, selected.leaves_out)):
-        mend = "move what they point to into the uploads, or back it up in another way"
-        yield Finding("warning", f"Links lead out of the uploads, to what is in no backup: {few(out, 5)}.", mend)
+        fix = "move what they point to into the uploads, or back it up in another way"
+        yield Finding("warning", f"Links lead out of the uploads, to what is in no backup: {few(out, 5)}.", fix)
     if not os.access(settings.uploads, os.W_OK):
         yield Finding("wrong", f"{settings.uploads} cannot be written: a restore would fail.")
 
@@ -185,8 +185,8 @@ def _backups(settings: Settings) -> Iterator[Finding]:
     for backup in found:
         if backup.state == "damaged":
             held = listing_cache.holders(settings, backup)
-            mend = settings.reach.tool(f"pull {backup.name} --remote {held[0]}") if held else ""
-            yield Finding("warning", f"{backup.name} is damaged: {backup.trouble or backup.flaws[0].text}", mend)
+            fix = settings.reach.tool(f"pull {backup.name} --remote {held[0]}") if held else ""
+            yield Finding("warning", f"{backup.name} is damaged: {backup.error or backup.flaws[0].text}", fix)
     if not found:
         yield Finding("warning", "There is no backup yet.", settings.reach.tool("backup"))
     yield from _left_beside(settings)
@@ -194,8 +194,8 @@ def _backups(settings: Settings) -> Iterator[Finding]:
 
 def _left_beside(settings: Settings) -> Iterator[Finding]:
     if there := store.left_beside(settings):
-        mend = f"set BACKUP_DIR to {there}, or move what is in it to {settings.dir}"
-        yield Finding("warning", f"There are backups in {there}, where an earlier version kept them.", mend)
+        fix = f"set BACKUP_DIR to {there}, or move what is in it to {settings.dir}"
+        yield Finding("warning", f"There are backups in {there}, where an earlier version kept them.", fix)
 
 
 def _strangers(settings: Settings) -> Iterator[Finding]:
@@ -208,8 +208,8 @@ def _strangers(settings: Settings) -> Iterator[Finding]:
         return
     ours = [path for path in sorted(settings.dir.iterdir()) if path.name in _OWN_NAMES or store.is_backup(path)]
     if found := [str(path) for path in ours if _is_anothers(path, us)]:
-        mend = f"As root: chown -R {us}:{os.getegid()} {settings.dir}"
-        yield Finding("wrong", f"Another user than uid {us} owns, wholly or in part: {few(found)}.", mend)
+        fix = f"As root: chown -R {us}:{os.getegid()} {settings.dir}"
+        yield Finding("wrong", f"Another user than uid {us} owns, wholly or in part: {few(found)}.", fix)
 
 
 def _is_anothers(path: Path, us: int) -> bool:
@@ -222,15 +222,15 @@ def _is_anothers(path: Path, us: int) -> bool:
 
 
 def _schema(settings: Settings) -> Iterator[Finding]:
-    with database.snapshot(settings.database, min(settings.busy_timeout, 5)) as moment:
-        revisions = version_table.of_live(settings, moment)
+    with database.snapshot(settings.database, min(settings.busy_timeout, 5)) as snapshot:
+        revisions = version_table.of_live(settings, snapshot)
     verdict = schema.classify(settings, revisions)
     at = ", ".join(revisions) or "no revision"
     if verdict.relation == "same":
         yield Finding("fine", f"The database is at this code's revision: {at}.")
     elif verdict.relation == "behind":
-        mend = settings.reach.tool(verdict.command)
-        yield Finding("warning", f"The database is {len(verdict.pending)} migrations behind this code.", mend)
+        fix = settings.reach.tool(verdict.command)
+        yield Finding("warning", f"The database is {len(verdict.pending)} migrations behind this code.", fix)
     elif verdict.relation == "unreadable":
         yield Finding("wrong", f"{verdict.reason} A backup cannot be compared with this code.", verdict.needs)
     else:
@@ -243,8 +243,8 @@ def _temporary(_settings: Settings) -> Iterator[Finding]:
         with tempfile.TemporaryFile():
             yield Finding("fine", f"Temporary files can be written in {tempfile.gettempdir()}.")
     except OSError:
-        mend = "Give the container a tmpfs at /tmp, or set TMPDIR"
-        yield Finding("wrong", "No temporary file can be written anywhere; SQLite may need one.", mend)
+        fix = "Give the container a tmpfs at /tmp, or set TMPDIR"
+        yield Finding("wrong", "No temporary file can be written anywhere; SQLite may need one.", fix)
 
 
 def _unfinished(settings: Settings) -> Iterator[Finding]:
@@ -294,8 +294,8 @@ def _integrity(settings: Settings) -> Iterator[Finding]:
 
 def _is_in_wal_mode(settings: Settings) -> bool:
     """Whether the live database is; not, where it cannot be read, which is told of elsewhere."""
-    with contextlib.suppress(BackupError), database.snapshot(settings.database, 1) as moment:
-        return database.journal_mode(moment) == "wal"
+    with contextlib.suppress(BackupError), database.snapshot(settings.database, 1) as snapshot:
+        return database.journal_mode(snapshot) == "wal"
     return False
 
 
@@ -341,8 +341,8 @@ def _scheduler(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield Finding("fine", f"No scheduler is at work; something else is, the last such backup was made {ago} ago.")
     else:
         compose = settings.reach.compose
-        mend = f"{compose} up -d scheduler" if compose else settings.reach.tool("schedule")
-        yield Finding("warning", "No scheduler is at work, nor anything else that makes backups by itself.", mend)
+        fix = f"{compose} up -d scheduler" if compose else settings.reach.tool("schedule")
+        yield Finding("warning", "No scheduler is at work, nor anything else that makes backups by itself.", fix)
 
 
 def _sound(settings: Settings) -> list[Metadata]:
@@ -353,8 +353,8 @@ def _sound(settings: Settings) -> list[Metadata]:
 
 def _remotes(settings: Settings, emit: EventListener) -> Iterator[Finding]:
     if not settings.remotes:
-        mend = "a table [remotes.NAME] in backup.toml"
-        yield Finding("note", "There are no copies elsewhere: no remote is set up.", mend)
+        fix = "a table [remotes.NAME] in backup.toml"
+        yield Finding("note", "There are no copies elsewhere: no remote is set up.", fix)
         return
     emit(Step("Asking the remotes"))
     for name, failure in try_remotes(settings).items():

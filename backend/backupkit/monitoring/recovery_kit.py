@@ -17,7 +17,7 @@ from backupkit.repository import reliable, store
 
 
 @dataclass(frozen=True)
-class Copies:
+class RemoteAccess:
     """A place off the machine that backups are copied to: its name, where it is, and what fetches the newest there.
 
     None of it may hold a password.
@@ -39,21 +39,21 @@ class RecoveryKit:
     settings: Settings
     newest: Backup | None
     proven: Backup | None
-    copies: tuple[Copies, ...]
+    copies: tuple[RemoteAccess, ...]
     recipients: tuple[str, ...]
     secrets: tuple[tuple[str, str], ...]
     ways_in: tuple[tuple[str, str], ...] = ()
 
 
-def copies_of(settings: Settings) -> tuple[Copies, ...]:
+def copies_of(settings: Settings) -> tuple[RemoteAccess, ...]:
     """The configured remotes."""
     return tuple(
-        Copies(name, table.place, f"./backup.sh pull latest --remote {name}")
+        RemoteAccess(name, table.place, f"./backup.sh pull latest --remote {name}")
         for name, table in settings.remotes.items()
     )
 
 
-def recovery_kit(settings: Settings, copies: Sequence[Copies] = (), clock: Clock = utc_now) -> RecoveryKit:
+def recovery_kit(settings: Settings, copies: Sequence[RemoteAccess] = (), clock: Clock = utc_now) -> RecoveryKit:
     """What is known now: the newest backup, the last that a test restore has proven, the copies elsewhere, the keys."""
     backups = store.own_backups(settings)
     sound = [one for one in backups if not reliable.why_not(settings, one, clock())]

@@ -28,7 +28,7 @@ from backupkit.repository import history, reliable, sizes, store
 from backupkit.repository.history import History
 from backupkit.repository.reliable import CLOCKS_DIFFER
 from backupkit.restore.recovery import unfinished
-from backupkit.retention.rules import Known, counted_on
+from backupkit.retention.rules import RetentionContext, counted_on
 from backupkit.scheduling import planner, scheduler_lock
 from backupkit.sqlite import database, engine
 from backupkit.upload_files import walk
@@ -52,7 +52,7 @@ class Facts:
     free_bytes: int | None = None
     unfinished_restore: str | None = None
     drafts: int = 0
-    trouble: str = ""
+    error: str = ""
     database_trouble: BackupError | None = None
     uploads_trouble: str = ""
     has_uploads: bool = True
@@ -69,7 +69,7 @@ class Reason:
 
     level: Level
     text: str
-    mend: str
+    fix: str
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def get_last_backup_display(settings: Settings, clock: Clock = utc_now) -> str:
 def look(settings: Settings, clock: Clock = utc_now) -> Facts:
     """The facts, as they are on disk now."""
     facts = _live(settings, _backups(settings, Facts(clock(), unfinished_restore=unfinished(settings))))
-    if facts.trouble or not settings.dir.is_dir():
+    if facts.error or not settings.dir.is_dir():
         return facts
     return replace(
         facts,
@@ -175,7 +175,7 @@ def _backups(settings: Settings, facts: Facts) -> Facts:
         found = sizes.with_unique_bytes(settings, store.all_backups(settings))
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        return replace(facts, trouble=f"The backups folder {settings.dir} cannot be read: {reason}.")
+        return replace(facts, error=f"The backups folder {settings.dir} cannot be read: {reason}.")
     return replace(facts, backups=tuple(backup for backup in found if backup.path.is_dir()))  # one may have vanished
 
 
@@ -210,7 +210,7 @@ def _sentence(numbers: Numbers, reasons: list[Reason]) -> str:
         return f"Your data is safe: the last backup, {numbers.last_backup}{bare}, was made {ago} ago{whole}."
     worst = reasons[0]
     begin = "Your data is at risk." if worst.level == "critical" else "Your data is backed up, but look at this."
-    return f"{begin} {worst.text} Type: {worst.mend}"
+    return f"{begin} {worst.text} Type: {worst.fix}"
 
 
 # The rules.
@@ -221,8 +221,8 @@ def _live_database(settings: Settings, facts: Facts, _numbers: Numbers) -> Itera
     if isinstance(error, SourceLocked):
         yield Reason("warning", f"The live database was not looked at. {error.message}", settings.reach.tool("doctor"))
     elif error:
-        mend = "restore latest" if isinstance(error, SourceBroken) and _last_whole(settings, facts) else "doctor"
-        yield Reason("critical", error.message, settings.reach.tool(mend))
+        fix = "restore latest" if isinstance(error, SourceBroken) and _last_whole(settings, facts) else "doctor"
+        yield Reason("critical", error.message, settings.reach.tool(fix))
 
 
 def _live_uploads(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
@@ -236,21 +236,21 @@ def _live_uploads(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterat
 
 
 def _folder(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
-    if facts.trouble:
-        yield Reason("critical", facts.trouble, settings.reach.tool("doctor"))
+    if facts.error:
+        yield Reason("critical", facts.error, settings.reach.tool("doctor"))
 
 
 def _age(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
-    age, mend = numbers.last_backup_age_seconds, settings.reach.tool("backup")
+    age, fix = numbers.last_backup_age_seconds, settings.reach.tool("backup")
     if age is None:
-        if not facts.trouble:
-            yield Reason("critical", _none_to_rely_on(settings, facts), mend)
+        if not facts.error:
+            yield Reason("critical", _none_to_rely_on(settings, facts), fix)
         return
     level = _level_of_age(settings, facts, age / 3600)
     if level != "fine":
         hours = _expected_hours(settings, facts)
         expected = f"; one is expected every {hours:g} hours" if hours else ""
-        yield Reason(level, f"The last backup, {numbers.last_backup}, is {span(age)} old{expected}.", mend)
+        yield Reason(level, f"The last backup, {numbers.last_backup}, is {span(age)} old{expected}.", fix)
 
 
 def _none_to_rely_on(settings: Settings, facts: Facts) -> str:
@@ -284,17 +284,17 @@ def _unfinished(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator
 
 
 def _space(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
-    free, mend = facts.free_bytes, settings.reach.tool("list")
+    free, fix = facts.free_bytes, settings.reach.tool("list")
     if free is None:
         return
     last = _last_whole(settings, facts) or _last(settings, facts)
     if last and free < space.with_margin(last.size_bytes):
         room = f"{space.format_bytes(free)} are free, and the last one has {space.format_bytes(last.size_bytes)}"
-        yield Reason("critical", f"There is no room for another backup in {settings.dir}: {room}.", mend)
+        yield Reason("critical", f"There is no room for another backup in {settings.dir}: {room}.", fix)
     elif numbers.days_left is not None and numbers.days_left < settings.warning_free_days:
         level: Level = "critical" if numbers.days_left < settings.critical_free_days else "warning"
         lasts = span(numbers.days_left * 86400)
-        yield Reason(level, f"The disk of {settings.dir} will be full in {lasts}, at the rate of late.", mend)
+        yield Reason(level, f"The disk of {settings.dir} will be full in {lasts}, at the rate of late.", fix)
 
 
 def _last_backup(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
@@ -309,13 +309,13 @@ def _uploads(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Rea
     """Database and uploads belong together: one without the other does not bring the app back."""
     if settings.uploads is None or not numbers.last_backup:
         return
-    last, mend = _last_whole(settings, facts), settings.reach.tool("backup")
+    last, fix = _last_whole(settings, facts), settings.reach.tool("backup")
     if last is None:
-        yield Reason("critical", "No backup holds the uploads.", mend)
+        yield Reason("critical", "No backup holds the uploads.", fix)
     elif last.name != numbers.last_backup:
         age = _age_of(facts, last).total_seconds()
         if _level_of_age(settings, facts, age / 3600) != "fine":
-            yield Reason("warning", f"The last backup that holds the uploads, {last.name}, is {span(age)} old.", mend)
+            yield Reason("warning", f"The last backup that holds the uploads, {last.name}, is {span(age)} old.", fix)
 
 
 def _damaged(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
@@ -329,12 +329,12 @@ def _damaged(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
 
 
 def _unusual(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
-    known = Known(settings.app_id, facts.now, settings.zone)
+    known = RetentionContext(settings.app_id, facts.now, settings.zone)
     for newest in counted_on(facts.backups, known):
         if newest.unusual:
-            mend = settings.reach.tool(f"show {newest.name}")
+            fix = settings.reach.tool(f"show {newest.name}")
             text = f"{newest.name} is unusual: {newest.unusual[0]}. Until somebody has looked, prune removes nothing."
-            yield Reason("warning", text, mend)
+            yield Reason("warning", text, fix)
 
 
 def _future(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
@@ -349,12 +349,12 @@ _WHAT_IS_THERE = (_damaged, _unusual, _future)
 
 def _proof(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
     """A backup that nobody has restored is a hope; one that is younger than the limit may still be tested in time."""
-    hours, mend = _proven_within(settings, facts), settings.reach.tool("verify --test-restore")
+    hours, fix = _proven_within(settings, facts), settings.reach.tool("verify --test-restore")
     oldest = min((one.made_at for one in _reliable(settings, facts)), default=facts.now)
     ago = (facts.now - (numbers.last_proof_at or oldest)).total_seconds()
     if ago > hours * 3600:
         proven = f"for {span(ago)}" if numbers.last_proof_at else "yet"
-        yield Reason("warning", f"No backup has passed a test restore {proven}.", mend)
+        yield Reason("warning", f"No backup has passed a test restore {proven}.", fix)
 
 
 def _proven_within(settings: Settings, facts: Facts) -> float:
@@ -400,8 +400,8 @@ def _failures(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[R
 
 
 def _history(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
-    if facts.history.trouble:
-        yield Reason("warning", facts.history.trouble, settings.reach.tool("history"))
+    if facts.history.error:
+        yield Reason("warning", facts.history.error, settings.reach.tool("history"))
 
 
 # The numbers.
@@ -446,7 +446,7 @@ def _last_proof_at(settings: Settings, facts: Facts) -> datetime | None:
     """As the backups tell that are there, and the history of those that are not there any more."""
     kept = [one.proven_at for one in _reliable(settings, facts) if one.proven_at]
     gone = [one.ended_at for one in facts.history.operations if _is_proof(one) and one.ended_at]
-    return max((moment for moment in (*kept, *gone) if moment <= facts.now + CLOCKS_DIFFER), default=None)
+    return max((at for at in (*kept, *gone) if at <= facts.now + CLOCKS_DIFFER), default=None)
 
 
 def _is_proof(operation: Operation) -> bool:

@@ -13,7 +13,7 @@ from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup
 from backupkit.model.errors import BackupError
 from backupkit.remotes import listing_cache
-from backupkit.remotes.listing_cache import Seen
+from backupkit.remotes.listing_cache import CachedListing
 from backupkit.remotes.push import missing
 from backupkit.repository import reliable
 
@@ -70,7 +70,7 @@ def known_copies(settings: Settings, here: Sequence[Backup]) -> Copies:
     return count([state_of(settings, name, one, own) for name, one in seen.items()], own)
 
 
-def state_of(settings: Settings, name: str, seen: Seen, here: Sequence[Backup]) -> RemoteState:
+def state_of(settings: Settings, name: str, seen: CachedListing, here: Sequence[Backup]) -> RemoteState:
     """The remote, where that was seen there."""
     table = settings.remotes[name]
     newest = seen.backups[0] if seen.backups else None

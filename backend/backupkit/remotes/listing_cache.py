@@ -29,7 +29,7 @@ _FILE = "seen.json"
 
 
 @dataclass(frozen=True)
-class Seen:
+class CachedListing:
     """What was there, newest first, and when that was; and whether it lay on another disk than the backups here."""
 
     at: datetime | None = None
@@ -37,12 +37,12 @@ class Seen:
     other_disk: bool = False
 
 
-_SEEN = TypeAdapter(Seen)
+_SEEN = TypeAdapter(CachedListing)
 
 
-def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now: datetime) -> Seen:
+def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now: datetime) -> CachedListing:
     """This is what the remote held just now. What cannot be written is asked again the next time."""
-    seen = Seen(now, tuple(there), _is_on_another_disk(settings, remote))
+    seen = CachedListing(now, tuple(there), _is_on_another_disk(settings, remote))
     document = {"at": seen.at, "backups": list(map(remote_document, seen.backups)), "other_disk": seen.other_disk}
     content = json.dumps(documents.plain(document)).encode()
     with contextlib.suppress(OSError):
@@ -52,17 +52,17 @@ def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now
     return seen
 
 
-def recall(backups: Path, remote: str) -> Seen:
+def recall(backups: Path, remote: str) -> CachedListing:
     """What it held when it was last asked; nothing where that is not known."""
     try:
         with own_folder.existing(backups, *_folder(remote)) as folder:
             if folder is None:
-                return Seen()
+                return CachedListing()
             seen = _SEEN.validate_python(json.loads(disk.read_plain(folder / _FILE, disk.MOST_STATE)))
     except (OSError, ValueError, RecursionError):
-        return Seen()
+        return CachedListing()
     moments = filter(None, (seen.at, *(one.created_at for one in seen.backups)))
-    return seen if all(one.tzinfo for one in moments) else Seen()
+    return seen if all(one.tzinfo for one in moments) else CachedListing()
 
 
 def holders(settings: Settings, backup: Backup) -> list[str]:

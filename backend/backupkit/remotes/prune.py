@@ -14,7 +14,7 @@ from backupkit.repository import store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules
 from backupkit.retention.prune import Pruned, PrunePlan, check_counted_on, plan_prune, refuse_many
-from backupkit.retention.rules import Known
+from backupkit.retention.rules import RetentionContext
 
 
 def plan_remote_prune(
@@ -30,7 +30,7 @@ def plan_remote_prune(
         )
     here = {one.name: one for one in store.all_backups(settings)}
     found = [as_backup(remote, one, here.get(one.name)) for one in list_remote(settings, remote, emit, clock)]
-    known = Known(app_id=settings.app_id, now=clock(), zone=settings.zone)
+    known = RetentionContext(app_id=settings.app_id, now=clock(), zone=settings.zone)
     decision = rules.decide(policy_of(table), found, known)
     stopped = decision.stopped or plan_prune(settings, clock).stopped  # while the newest here is in doubt, too
     verdicts = tuple(

@@ -19,7 +19,7 @@ from backupkit.model.events import EventListener, Notice, Step, silence
 from backupkit.model.names import check_name, shown
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import Remote, RemoteBackup, open_remote, retry_while_away
-from backupkit.remotes.listing_cache import Seen
+from backupkit.remotes.listing_cache import CachedListing
 from backupkit.repository import flags, integrity, manifest, store
 from backupkit.repository.operation import locked_operation, recorded
 from backupkit.restore.recovery import recover_under_lock
@@ -53,7 +53,7 @@ def list_remote(
     return [*ask_remote(settings, remote, emit, clock).backups]
 
 
-def ask_remote(settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now) -> Seen:
+def ask_remote(settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now) -> CachedListing:
     """What is there at this moment; it is kept for those who do not ask."""
     opened = open_remote(settings, remote)
     there = retry_while_away(opened.list, settings.remotes[remote].retry_for, emit)

@@ -23,7 +23,7 @@ from backupkit.remotes.base import Remote, RemoteBackup, open_remote, retry_whil
 from backupkit.repository import reliable, store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules
-from backupkit.retention.rules import Known, Policy, Verdict
+from backupkit.retention.rules import Policy, RetentionContext, Verdict
 
 _HINT = "The backups here are not touched by that. `remotes` shows how things stand; the next run tries again."
 
@@ -122,7 +122,7 @@ def judged(
 ) -> tuple[Verdict, ...]:
     """A verdict for each backup there, and for those that might come, by the remote's own rules."""
     found = [*(as_backup(remote, one, here.get(one.name)) for one in there), *more]
-    known = Known(app_id=settings.app_id, now=clock(), zone=settings.zone)
+    known = RetentionContext(app_id=settings.app_id, now=clock(), zone=settings.zone)
     return rules.decide(policy_of(table), found, known).verdicts
 
 
@@ -136,7 +136,7 @@ def policy_of(table: RemoteTable) -> Policy:
         yearly=table.keep_yearly,
         within=parse_span(table.keep_within),
         pre_migration=table.keep_pre_migration,
-        floor=table.min_keep,
+        min_good=table.min_keep,
     )
 
 

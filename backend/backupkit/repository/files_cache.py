@@ -40,7 +40,7 @@ _TICK = 2_000_000_000
 RACY = "- - - -"
 
 
-class Seen(NamedTuple):
+class CachedFile(NamedTuple):
     """A live file as an earlier backup saw it, and the SHA-256 of its copy there."""
 
     stamp: str
@@ -81,10 +81,10 @@ class ParentBackup:
         self.keeps_attributes = bool(said.get("attributes"))
         """Whether its copies have all the attributes that the live files had."""
         self.has_hard_links = bool(metadata.uploads and metadata.uploads.hard_links)
-        self._path, self._seen = "", Seen(RACY, "")
+        self._path, self._seen = "", CachedFile(RACY, "")
         self.rewind()
 
-    def find(self, path: str) -> Seen | None:
+    def find(self, path: str) -> CachedFile | None:
         """What it saw of that file; None where it saw nothing."""
         if path != self._path:
             wanted = path.split("/")
@@ -109,7 +109,7 @@ class ParentBackup:
         stamp, checksum, path = os.fsdecode(line[:-1]).split("\t", 2)
         parts = stamp.split(" ")
         stamp, attributes = (stamp, 0) if len(parts) == 4 else (" ".join(parts[:4]), int(parts[4]))
-        self._path, self._seen = unescaped(path), Seen(stamp if self._is_settled else RACY, checksum, attributes)
+        self._path, self._seen = unescaped(path), CachedFile(stamp if self._is_settled else RACY, checksum, attributes)
 
 
 class Writer:

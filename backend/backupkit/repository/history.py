@@ -36,7 +36,7 @@ class History:
     """The operations, newest first, and what was wrong with the file, in one sentence."""
 
     operations: tuple[Operation, ...] = ()
-    trouble: str = ""
+    error: str = ""
 
 
 def path_of(backups: Path) -> Path:
@@ -51,8 +51,8 @@ def write(backups: Path, operation: Operation) -> None:
 
 
 def read(backups: Path) -> History:
-    """Every operation that the history still knows. Where it cannot be read, or not all of it, `trouble` says so."""
-    known, bad, trouble = dict[str, Operation](), 0, ""
+    """Every operation that the history still knows. Where it cannot be read, or not all of it, `error` says so."""
+    known, bad, problem = dict[str, Operation](), 0, ""
     with own_folder.existing(backups, flags.STATE_FOLDER) as folder:
         if folder is None:
             return History()
@@ -62,11 +62,11 @@ def read(backups: Path) -> History:
                 known |= {operation.id: operation for operation in found}
                 bad += len(unread)
         except OSError as error:
-            return History(trouble=f"The history {path_of(backups)} cannot be read: {error.strerror}.")
+            return History(error=f"The history {path_of(backups)} cannot be read: {error.strerror}.")
         if bad:
-            trouble = _set_aside(folder / HISTORY_FILE, path_of(backups))
+            problem = _set_aside(folder / HISTORY_FILE, path_of(backups))
     # By the order in which they began, whatever the clock said.
-    return History(tuple(_told(backups, one) for one in reversed(known.values())), trouble)
+    return History(tuple(_told(backups, one) for one in reversed(known.values())), problem)
 
 
 def _line(operation: Operation) -> bytes:

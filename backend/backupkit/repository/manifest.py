@@ -403,10 +403,10 @@ def _times(values: dict[str, Any], zone: ZoneInfo) -> dict[str, Any]:
     """Both times, each from the other where one is missing, with an offset."""
     stamp, created = values.get("timestamp"), values.get("created_at")
     try:
-        moment = datetime.fromisoformat(created) if created else datetime.strptime(str(stamp), "%Y%m%d_%H%M%S")
+        at = datetime.fromisoformat(created) if created else datetime.strptime(str(stamp), "%Y%m%d_%H%M%S")
     except (ValueError, TypeError):
         return {}
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+    aware = at if at.tzinfo else at.replace(tzinfo=zone)
     if not 1970 <= aware.year <= 9998:  # no time zone can be applied at the ends of time
         return {"created_at": None}
     return {"created_at": aware, "timestamp": stamp or aware.strftime("%Y%m%d_%H%M%S")}

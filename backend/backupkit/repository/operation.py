@@ -41,9 +41,9 @@ class Work:
         self._settings, self._clock, self._listener = settings, clock, emit
         self._since = time.monotonic()
         self._is_writable = True
-        moment = clock()
-        mark = f"{moment.strftime(STAMP)}_{secrets.token_hex(4)}"
-        self.operation = Operation(mark, command, moment, who_is_at_work(os.environ, sys.argv))
+        at = clock()
+        mark = f"{at.strftime(STAMP)}_{secrets.token_hex(4)}"
+        self.operation = Operation(mark, command, at, who_is_at_work(os.environ, sys.argv))
 
     def emit(self, event: Event) -> None:
         """A listener like the one the verb was given; warnings are kept for the history."""

@@ -21,34 +21,34 @@ _NAME = re.compile(r"backup_(\d{8}_\d{6})\.db", re.ASCII)
 
 @dataclass(frozen=True)
 class SingleBackup:
-    """One file; `moment` is what its name says, in the zone it was asked for in. Size in bytes."""
+    """One file; `at` is what its name says, in the zone it was asked for in. Size in bytes."""
 
     path: Path
-    moment: datetime
+    at: datetime
     size: int
 
 
 def all_backups(folder: Path, zone: tzinfo | None) -> list[SingleBackup]:
     """Every single-file backup in the folder, newest first."""
-    return sorted(_found(folder, zone), key=lambda backup: (backup.moment.timestamp(), backup.path.name), reverse=True)
+    return sorted(_found(folder, zone), key=lambda backup: (backup.at.timestamp(), backup.path.name), reverse=True)
 
 
-def free_place(moment: datetime, folder: Path, shape: str = "backup_{stamp}.db") -> tuple[Path, datetime]:
+def free_place(at: datetime, folder: Path, shape: str = "backup_{stamp}.db") -> tuple[Path, datetime]:
     """A path that is not taken, and its moment: the second asked for, or the next that is free."""
     while True:
-        path = folder / shape.format(stamp=moment.strftime(STAMP))
+        path = folder / shape.format(stamp=at.strftime(STAMP))
         if not os.path.lexists(path):
-            return path, moment
-        moment += timedelta(seconds=1)
+            return path, at
+        at += timedelta(seconds=1)
 
 
-def expired(backups: Iterable[SingleBackup], keep: int, made: Path, moment: datetime) -> list[SingleBackup]:
+def expired(backups: Iterable[SingleBackup], keep: int, made: Path, at: datetime) -> list[SingleBackup]:
     """Those beyond the newest `keep`, newest first; never the one just made, whatever the clock says.
 
     One that is dated days after the one just made stays, and takes no other's place: a clock was wrong then, or is now.
     """
-    latest = moment.timestamp() + _ZONES
-    others = [backup for backup in backups if backup.path != made and backup.moment.timestamp() <= latest]
+    latest = at.timestamp() + _ZONES
+    others = [backup for backup in backups if backup.path != made and backup.at.timestamp() <= latest]
     return others[keep - 1 :]
 
 
@@ -76,4 +76,4 @@ def _moment(shown: datetime, zone: tzinfo | None, changed: float) -> datetime:
     """What the clock showed, as a moment: in the hour that it goes through twice, the one nearer to the file's time."""
     twice = (shown.replace(fold=fold) for fold in (0, 1))
     moments = [one.replace(tzinfo=zone) if zone else one.astimezone() for one in twice]
-    return min(moments, key=lambda moment: abs(moment.timestamp() - changed))
+    return min(moments, key=lambda at: abs(at.timestamp() - changed))

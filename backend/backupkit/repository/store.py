@@ -148,7 +148,7 @@ def left_beside(settings: Settings) -> Path | None:
 
 
 def read(settings: Settings, name: str) -> Backup:
-    """The backup as it lies there; with `trouble` instead of metadata where that cannot be trusted."""
+    """The backup as it lies there; with `error` instead of metadata where that cannot be trusted."""
     return read_at(settings.dir / name, settings.zone)
 
 
@@ -162,12 +162,12 @@ def _read(path: Path, zone: ZoneInfo, said: flags.Said) -> Backup:
     try:
         metadata = manifest.read_metadata(path, zone)
     except Damaged as error:
-        return Backup(path, None, "damaged", trouble=error.message)
+        return Backup(path, None, "damaged", error=error.message)
     sealed = manifest.has_checksums(path)
     size = _size(path, metadata)
     if metadata.tool_version and not sealed:  # one made by hand never had them
         lacking = "no plain file" if os.path.lexists(path / CHECKSUM_FILE) else "missing"
-        return Backup(path, metadata, "damaged", size, size, trouble=f"{path / CHECKSUM_FILE} is {lacking}.")
+        return Backup(path, metadata, "damaged", size, size, error=f"{path / CHECKSUM_FILE} is {lacking}.")
     adds = size if metadata.added_bytes is None else metadata.added_bytes
     accepted = bool(metadata.anomalies) and name in said.accepted
     state: State = "raw" if metadata.is_raw else "checked" if sealed else "unchecked"
@@ -195,8 +195,8 @@ def _with_record(backup: Backup, metadata: Metadata, record: verification.Record
 
 def require_metadata(backup: Backup) -> Metadata:
     """The metadata; `Damaged` where it cannot be trusted. What a verify found earlier is for the next to judge."""
-    if backup.metadata is None or backup.trouble:
-        raise Damaged(backup.trouble, hint="Try another backup: `list`.")
+    if backup.metadata is None or backup.error:
+        raise Damaged(backup.error, hint="Try another backup: `list`.")
     return backup.metadata
 
 

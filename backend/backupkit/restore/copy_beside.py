@@ -35,7 +35,7 @@ def restore_with_copy_beside(
         return restore_source(settings, plan, work.emit, clock)
 
 
-def copy_beside(live: Path, moment: datetime, timeout: float, emit: EventListener) -> Path | None:
+def copy_beside(live: Path, snapshot: datetime, timeout: float, emit: EventListener) -> Path | None:
     """The copy, complete and on disk; None where there is no database to keep. Under a lock of the caller's.
 
     A database too broken to be copied is kept as its raw files. Raises `SourceLocked`, `NoSpace`.
@@ -43,7 +43,7 @@ def copy_beside(live: Path, moment: datetime, timeout: float, emit: EventListene
     clear_unfinished_copies(live)
     if not any(path.exists() for path in (live, *database.sidecars(live))):
         return None
-    final, _ = plain_files.free_place(moment, live.parent, f"{_literal(live.name)}{_MARK}{{stamp}}")
+    final, _ = plain_files.free_place(snapshot, live.parent, f"{_literal(live.name)}{_MARK}{{stamp}}")
     with draft_of(final) as folder:
         try:
             copy_moment(live, folder / live.name, timeout, emit)
@@ -59,9 +59,9 @@ def copy_beside(live: Path, moment: datetime, timeout: float, emit: EventListene
 
 def copy_moment(live: Path, target: Path, timeout: float, emit: EventListener) -> None:
     """One moment of the live database as one whole file, checked, with its mode and owner; not yet synced."""
-    with database.snapshot(live, timeout, emit) as moment:
-        space.require(database.live_size(moment), target.parent, "This backup")
-        database.copy(moment, target, emit)
+    with database.snapshot(live, timeout, emit) as snapshot:
+        space.require(database.live_size(snapshot), target.parent, "This backup")
+        database.copy(snapshot, target, emit)
     database.inspect_copy(target, live, emit)
     facts = live.stat()
     disk.give(target, (facts.st_uid, facts.st_gid))

@@ -70,8 +70,8 @@ def _take(settings: Settings, folder: Path) -> list[Path]:
     if not any(os.path.lexists(path) for path in (live, *database.sidecars(live))):
         return []
     try:
-        with database.snapshot(live, settings.busy_timeout) as moment:
-            database.copy(moment, folder / live.name, silence)
+        with database.snapshot(live, settings.busy_timeout) as snapshot:
+            database.copy(snapshot, folder / live.name, silence)
             return [folder / live.name]
     except SourceBroken:
         (folder / live.name).unlink(missing_ok=True)

@@ -262,7 +262,7 @@ def replace_database(settings: Settings, found: Journal, keep: Callable[[], None
 def finish_uploads(settings: Settings, found: Journal, emit: EventListener) -> database.Inspection | None:
     """What comes after the database: uploads, the proof, tidying up; returns what was proven of the database."""
     # Meanwhile, since it only reads: what is proven stands there already.
-    with process.beside(found.facts.size if found.facts else 0) as beside:
+    with process.optional_worker(found.facts.size if found.facts else 0) as beside:
         proving = beside.submit(_prove, settings, found) if found.facts else None
         if found.uploads and settings.uploads:
             copies = tuple(settings.dir / name / UPLOADS_FOLDER for name in found.copies)

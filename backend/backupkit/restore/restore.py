@@ -46,7 +46,7 @@ COMPARING = 2.0  # seconds that the rows of all tables may be compared, while th
 
 @dataclass(frozen=True)
 class Live:
-    """What is there now; `trouble` says why the database could not be looked into.
+    """What is there now; `error` says why the database could not be looked into.
 
     `unsaved` is the bytes that the newest backup has not, `is_wanted` whether the database is the wanted one already.
     `changes` are those of the tables whose rows could be compared in time with the ones to restore.
@@ -58,7 +58,7 @@ class Live:
     encoding: str = ""
     unsaved: int = 0
     is_wanted: bool = False
-    trouble: str = ""
+    error: str = ""
     changes: Mapping[str, Changes] = field(default_factory=dict)
 
 
@@ -133,7 +133,7 @@ def _rehearsed(settings: Settings, plan: RestorePlan, expect_loss: Collection[st
         return plan
     with staging.rehearsed(settings, plan.source, plan.verdict.target, emit) as (migrated, rehearsed):
         upgrade.refuse_loss(rehearsed, expect_loss)
-        live = plan.live if plan.live.trouble else replace(plan.live, changes=_changes_to(settings, migrated, emit))
+        live = plan.live if plan.live.error else replace(plan.live, changes=_changes_to(settings, migrated, emit))
     lost = tuple(f"The migration loses {one.text}, as expected." for one in rehearsed.losses)
     return replace(
         plan,
@@ -146,8 +146,8 @@ def _rehearsed(settings: Settings, plan: RestorePlan, expect_loss: Collection[st
 
 
 def _changes_to(settings: Settings, source: Source, emit: EventListener) -> Mapping[str, Changes]:
-    with database.snapshot(settings.database, settings.busy_timeout, emit) as moment:
-        return _compare_rows(moment, database.count_rows(moment), source, False, emit)
+    with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
+        return _compare_rows(snapshot, database.count_rows(snapshot), source, False, emit)
 
 
 def _meant(settings: Settings, name: str) -> tuple[Backup, tuple[str, ...]]:
@@ -195,7 +195,7 @@ def plan_source(settings: Settings, source: Source, force: bool, emit: EventList
         notes,
         revisions_after=source.revisions,
         rows_after=rows,
-        can_undo=not (source.database and live.trouble),
+        can_undo=not (source.database and live.error),
     )
 
 
@@ -213,8 +213,8 @@ def restore_backup(
 
 def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, clock: Clock) -> Restored:
     """`restore_backup` for a verb that holds the lock already."""
-    heard: list[str] = []
-    listen = collecting(emit, heard)
+    warnings: list[str] = []
+    listen = collecting(emit, warnings)
     with staging.claimed(settings, emit):
         _refuse_staged(settings)
         with database.watching(settings.database) as watch:
@@ -233,7 +233,7 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
         rows=proof.facts.rows if proof else {},
         revisions=(found.revisions or ()) if proof else (),
         uploads=plan.uploads,
-        warnings=tuple(heard),
+        warnings=tuple(warnings),
         can_undo=plan.source.database is None or holds_database(left),
         kept=_raw_files(settings, left) if plan.source.database else (),
     )
@@ -340,11 +340,11 @@ def _look_at_live(settings: Settings, source: Source, emit: EventListener) -> Li
     if source.database is None:
         return Live(unsaved=unsaved)
     try:
-        with database.snapshot(settings.database, settings.busy_timeout, emit) as moment:
-            found = database.look(moment)
-            changes = _compare_rows(moment, found.facts.rows, source, is_wanted, emit)
+        with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
+            found = database.look(snapshot)
+            changes = _compare_rows(snapshot, found.facts.rows, source, is_wanted, emit)
     except SourceBroken as error:
-        return Live(unsaved=unsaved, trouble=error.message)
+        return Live(unsaved=unsaved, error=error.message)
     unsaved += 0 if is_saved else found.facts.size
     facts = found.facts
     return Live(
@@ -355,14 +355,14 @@ def _look_at_live(settings: Settings, source: Source, emit: EventListener) -> Li
 def _schemas_compared(settings: Settings, source: Source, live: Live, emit: EventListener) -> str:
     """For an app without Alembic: whether the two databases are made alike, and where the migrations of each are."""
     assert source.database is not None
-    if live.trouble:
+    if live.error:
         return "The live database cannot be read, so the schemas are not compared."
     with (
         database.open_sealed(source.database) as sealed,
-        database.snapshot(settings.database, settings.busy_timeout) as moment,
+        database.snapshot(settings.database, settings.busy_timeout) as snapshot,
     ):
-        other = app_migrations.differing(app_migrations.schema_of(sealed), app_migrations.schema_of(moment))
-        at, now = app_migrations.facts(sealed), app_migrations.facts(moment)
+        other = app_migrations.differing(app_migrations.schema_of(sealed), app_migrations.schema_of(snapshot))
+        at, now = app_migrations.facts(sealed), app_migrations.facts(snapshot)
     said = "It is the same schema as the live one."
     if other:
         said = f"The schema differs from the live one: {few(other, 10)}."
@@ -380,7 +380,7 @@ def _revisions(settings: Settings, found: database.Inspection, emit: EventListen
 
 
 def _compare_rows(
-    moment: sqlite3.Connection, now: Mapping[str, int], source: Source, is_same: bool, emit: EventListener
+    snapshot: sqlite3.Connection, now: Mapping[str, int], source: Source, is_same: bool, emit: EventListener
 ) -> Mapping[str, Changes]:
     """How the rows of each table will change; small tables first, so that the time is enough for most of them."""
     after = source.facts.rows if source.facts else {}
@@ -388,7 +388,7 @@ def _compare_rows(
     if is_same or source.database is None:
         return dict.fromkeys(both, Changes())
     emit(Step("Comparing the rows"))
-    return rows.count_changes(moment, both, source.database, COMPARING)
+    return rows.count_changes(snapshot, both, source.database, COMPARING)
 
 
 def _has(kept: Metadata | None, wanted: DatabaseFacts) -> bool:
@@ -432,8 +432,8 @@ def _require_space(needs: Iterable[tuple[Path, int]]) -> None:
 def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdict | None) -> Iterable[str]:
     if verdict and verdict.relation == "unreadable":
         yield f"The schema cannot be compared with this code. {verdict.needs}"
-    if live.trouble:
-        yield f"{live.trouble} What is there of it is kept in the safety copy, as files that `undo` cannot restore."
+    if live.error:
+        yield f"{live.error} What is there of it is kept in the safety copy, as files that `undo` cannot restore."
     if live.encoding and source.facts and source.facts.encoding != live.encoding:
         yield f"The encoding changes from {live.encoding} to {source.facts.encoding}: restart the app afterwards."
     if source.facts and source.facts.index_flaws:

@@ -50,7 +50,7 @@ def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventL
         raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
     source = Source(backup.name, file, tree, git=metadata.git)
     opened: list[sqlite3.Connection] = []
-    with process.beside(metadata.database.size if metadata.database and file else 0) as beside:
+    with process.optional_worker(metadata.database.size if metadata.database and file else 0) as beside:
         looking = beside.submit(_with_database, settings, source, metadata.database, opened.append) if file else None
         try:
             meaning = _meaning(backup, only, emit)
@@ -164,7 +164,7 @@ def stage(
             _make_area(settings.database.parent, "database", identity)
         if source.uploads and settings.uploads:
             _make_area(settings.uploads, "uploads", identity)
-        with process.beside(source.facts.size if source.facts else 0) as beside:
+        with process.optional_worker(source.facts.size if source.facts else 0) as beside:
             is_wanted = source.database and not same_database
             staging = beside.submit(_stage_database, settings, source, identity) if is_wanted else None
             if source.uploads and settings.uploads:

@@ -18,7 +18,7 @@ from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.restore.undo import goes_back_to
 from backupkit.retention import rules
-from backupkit.retention.rules import Known, Policy, Verdict
+from backupkit.retention.rules import Policy, RetentionContext, Verdict
 from backupkit.verify.verify import verify_backups
 
 _CHECKED_WITHIN = timedelta(days=1)
@@ -56,7 +56,7 @@ def plan_prune(settings: Settings, clock: Clock = utc_now) -> PrunePlan:
     """Which backups would be removed now, which not, and why. Looks only."""
     found, policy = store.all_backups(settings), rules.policy_of(settings)
     undone = goes_back_to(settings)
-    known = Known(
+    known = RetentionContext(
         app_id=settings.app_id,
         now=clock(),
         zone=settings.zone,
@@ -69,7 +69,7 @@ def plan_prune(settings: Settings, clock: Clock = utc_now) -> PrunePlan:
     return PrunePlan(policy, decision.verdicts, decision.stopped, settings.prune_limit)
 
 
-def _measured(found: list[Backup], known: Known) -> list[Backup]:
+def _measured(found: list[Backup], known: RetentionContext) -> list[Backup]:
     """The backups, where those that are counted on are called damaged if their sizes are not what they should be."""
     wrong: dict[str, Backup] = {}
     for backup in rules.counted_on(found, known):
@@ -85,7 +85,7 @@ def check_counted_on(settings: Settings, emit: EventListener = silence, clock: C
 
     What was found is kept, so that the next plan knows. Returns why one could not be checked; empty if all were.
     """
-    known = Known(settings.app_id, clock(), settings.zone)
+    known = RetentionContext(settings.app_id, clock(), settings.zone)
     counted = rules.counted_on(store.all_backups(settings), known)
     stale = [one for one in counted if not one.checked_at or clock() - one.checked_at > _CHECKED_WITHIN]
     done = verify_backups(settings, stale, emit=emit, clock=clock) if stale else []

@@ -27,7 +27,7 @@ Reason = tuple[Backup, str]
 
 @dataclass(frozen=True)
 class Policy:
-    """What is wanted; 0 and an empty span mean: no such rule. `newest` is how many of all may stay, `floor` how many
+    """What is wanted; 0 and an empty span mean: no such rule. `newest` is how many of all may stay, `min_good` how many
     good ones stay whatever their age."""
 
     last: int = 0
@@ -40,7 +40,7 @@ class Policy:
     pre_migration: int = 0
     safety_within: Span = _NO_SPAN
     newest: int = 0
-    floor: int = 1
+    min_good: int = 1
 
     @property
     def of_routine(self) -> bool:
@@ -54,7 +54,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Known:
+class RetentionContext:
     """What else the decision rests on: whose backups, when and where it is, and what speaks for single ones.
 
     `reserved` is a reason by name, for what others need of a backup. `undated` is when a folder was last changed
@@ -88,9 +88,9 @@ class Decision:
 def policy_of(settings: Settings) -> Policy:
     """The policy that is set. Who sets `max_backups` and no rule wants just that: the default rules then yield."""
     newest = settings.max_backups
-    floor = min(settings.min_keep, newest) if newest else settings.min_keep
+    min_good = min(settings.min_keep, newest) if newest else settings.min_keep
     if newest and settings.model_fields_set.isdisjoint(_RULES | _SAFETY_RULES):
-        return Policy(newest=newest, floor=floor)
+        return Policy(newest=newest, min_good=min_good)
     return Policy(
         last=settings.keep_last,
         daily=settings.keep_daily,
@@ -102,11 +102,11 @@ def policy_of(settings: Settings) -> Policy:
         pre_migration=settings.keep_pre_migration,
         safety_within=parse_span(settings.keep_safety_within),
         newest=newest,
-        floor=floor,
+        min_good=min_good,
     )
 
 
-def decide(policy: Policy, backups: Iterable[Backup], known: Known) -> Decision:
+def decide(policy: Policy, backups: Iterable[Backup], known: RetentionContext) -> Decision:
     """A verdict with its reasons for each backup."""
     found = sorted(backups, key=lambda backup: (backup.made_at, backup.name), reverse=True)
     out_of_reach = {backup.name: reason for backup in found if (reason := _out_of_reach(backup, known))}
@@ -124,7 +124,7 @@ def _verdict(policy: Policy, backup: Backup, reasons: list[str], stopped: str) -
     return Verdict(backup, False, ("beyond the newest" if policy.newest else "no rule keeps it",))
 
 
-def _out_of_reach(backup: Backup, known: Known) -> str:
+def _out_of_reach(backup: Backup, known: RetentionContext) -> str:
     """Why the backup is none of retention's business, and takes no other's place; empty if it is one to decide on."""
     metadata = backup.metadata
     if metadata is None:
@@ -136,7 +136,7 @@ def _out_of_reach(backup: Backup, known: Known) -> str:
     return "damaged: look at it, then delete it" if backup.state == "damaged" else ""
 
 
-def _safeguards(policy: Policy, ours: list[Backup], known: Known) -> Iterator[Reason]:
+def _safeguards(policy: Policy, ours: list[Backup], known: RetentionContext) -> Iterator[Reason]:
     normal = [backup for backup in ours if backup.kind != "pre_restore"]
     newest = {backup.name: backup for group in (ours, normal, *_groups(normal)) for backup in group[:1]}
     yield from ((backup, "the newest") for backup in newest.values())
@@ -145,7 +145,7 @@ def _safeguards(policy: Policy, ours: list[Backup], known: Known) -> Iterator[Re
     yield from ((backup, "pinned") for backup in ours if backup.pinned)
     yield from ((backup, known.reserved[backup.name]) for backup in ours if backup.name in known.reserved)
     for group in _groups(backup for backup in normal if _is_good(backup)):
-        yield from _numbered("good", policy.floor, group)
+        yield from _numbered("good", policy.min_good, group)
 
 
 def _wanted(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
@@ -189,10 +189,10 @@ def _groups(backups: Iterable[Backup]) -> tuple[list[Backup], list[Backup]]:
 
 def _buckets(policy: Policy, group: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
     yield from _numbered("last", policy.last, group)
-    yield from _newest_of_each("daily", policy.daily, group, lambda moment: moment.date(), zone)
-    yield from _newest_of_each("weekly", policy.weekly, group, lambda moment: moment.isocalendar()[:2], zone)
-    yield from _newest_of_each("monthly", policy.monthly, group, lambda moment: (moment.year, moment.month), zone)
-    yield from _newest_of_each("yearly", policy.yearly, group, lambda moment: moment.year, zone)
+    yield from _newest_of_each("daily", policy.daily, group, lambda at: at.date(), zone)
+    yield from _newest_of_each("weekly", policy.weekly, group, lambda at: at.isocalendar()[:2], zone)
+    yield from _newest_of_each("monthly", policy.monthly, group, lambda at: (at.year, at.month), zone)
+    yield from _newest_of_each("yearly", policy.yearly, group, lambda at: at.year, zone)
 
 
 def _newest_of_each(
@@ -217,7 +217,7 @@ def _young(span: Span, group: list[Backup], ours: list[Backup], zone: ZoneInfo) 
         yield from ((backup, f"within {span} of the newest") for backup in group if backup.made_at > limit)
 
 
-def _suspicion(found: list[Backup], known: Known) -> str:
+def _suspicion(found: list[Backup], known: RetentionContext) -> str:
     """What is wrong with a backup that is counted on; empty if nothing is."""
     counted = counted_on(found, known)
     for backup in counted:
@@ -230,7 +230,7 @@ def _suspicion(found: list[Backup], known: Known) -> str:
     return ""
 
 
-def counted_on(found: Iterable[Backup], known: Known) -> list[Backup]:
+def counted_on(found: Iterable[Backup], known: RetentionContext) -> list[Backup]:
     """The backups that what is removed leaves as the newest: the newest whole one, and a later one of the database.
 
     `found` is newest first. Safety copies, other apps' backups and those dated in the future are not counted on.
@@ -249,7 +249,7 @@ def _doubt(backup: Backup) -> str:
     return f"unusual ({backup.unusual[0]}{more})" if backup.unusual else ""
 
 
-def _is_of_now(backup: Backup, known: Known) -> bool:
+def _is_of_now(backup: Backup, known: RetentionContext) -> bool:
     metadata = backup.metadata
     return metadata is not None and owner_of(metadata) == known.app_id and metadata.created_at <= known.now
 

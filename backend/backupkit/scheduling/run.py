@@ -28,7 +28,7 @@ State = Literal["done", "nothing", "warnings", "failed", "skipped"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepReport:
     """What a step came to, in one sentence. `idle`: there was nothing to do. `backup` is the one it made or found."""
 
     sentence: str
@@ -42,7 +42,7 @@ class RunStep:
     """One step: what it does, given what the steps before it came to, and which of those it makes no sense without."""
 
     name: str
-    act: Callable[[Mapping[str, Outcome], EventListener], Outcome]
+    act: Callable[[Mapping[str, StepReport], EventListener], StepReport]
     needs: tuple[str, ...] = ()
 
 
@@ -68,7 +68,7 @@ class StepResult:
 
 def run_steps(steps: Sequence[RunStep], emit: EventListener = silence) -> Iterator[StepResult]:
     """The result of each step as it ends, in their order; raises for nothing but a bug or an interrupt."""
-    done: dict[str, Outcome] = {}
+    done: dict[str, StepReport] = {}
     for step in steps:
         if missing := [name for name in step.needs if name not in done]:
             yield StepResult(step.name, "skipped", f"It needs {missing[0]}, which did not succeed.")
@@ -85,15 +85,15 @@ def worst(results: Sequence[StepResult]) -> ExitCode:
 def backup_step(settings: Settings, order: BackupRequest, if_needed: bool = False, clock: Clock = utc_now) -> RunStep:
     """A new backup; with `if_needed`, only where there is none of today yet."""
 
-    def act(_done: Mapping[str, Outcome], emit: EventListener) -> Outcome:
+    def act(_done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
         make = create_backup_if_needed if if_needed else create_backup
         made = make(settings, order, emit, clock, push=False)  # that is a step of its own
         if made is None:
             there = backup_of_today(settings, clock, order.uploads)
             name = f": {there.name}" if there else ""
-            return Outcome(f"There is a backup of today already{name}.", idle=True, backup=there)
+            return StepReport(f"There is a backup of today already{name}.", idle=True, backup=there)
         sentence = f"{made.backup.name} is checked and on disk: {space.format_bytes(made.backup.size_bytes)}."
-        return Outcome(sentence, made.warnings, backup=made.backup)
+        return StepReport(sentence, made.warnings, backup=made.backup)
 
     return RunStep("backup", act)
 
@@ -101,13 +101,13 @@ def backup_step(settings: Settings, order: BackupRequest, if_needed: bool = Fals
 def verify_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
     """The new backup read once more from the disk, and compared byte for byte."""
 
-    def act(done: Mapping[str, Outcome], emit: EventListener) -> Outcome:
+    def act(done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
         new = done["backup"].backup
         if new is None or done["backup"].idle:
-            return Outcome("There is no new backup.", idle=True)
+            return StepReport("There is no new backup.", idle=True)
         found = verify_backups(settings, [new], emit=emit, clock=clock)
         refuse_bad(settings, found)
-        return Outcome(f"{new.name} is as it was written.", found[0].warnings)
+        return StepReport(f"{new.name} is as it was written.", found[0].warnings)
 
     return RunStep("verify", act, needs=("backup",))
 
@@ -115,10 +115,10 @@ def verify_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
 def prune_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
     """What the policy lets go is removed."""
 
-    def act(_done: Mapping[str, Outcome], emit: EventListener) -> Outcome:
+    def act(_done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
         pruned = prune_backups(settings, plan_prune(settings, clock), False, emit, clock)
         count = len(pruned.removed)
-        return Outcome(f"Backups removed: {count}.", pruned.warnings, idle=not count)
+        return StepReport(f"Backups removed: {count}.", pruned.warnings, idle=not count)
 
     return RunStep("prune", act, needs=("backup", "verify"))
 
@@ -129,13 +129,13 @@ def push_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
     It needs nothing: what is there already may still be to carry. A remote that fails is a warning.
     """
 
-    def act(_done: Mapping[str, Outcome], emit: EventListener) -> Outcome:
+    def act(_done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
         done, warnings = push_after(settings, emit, clock)
         for one in done:
             if not one.failure and settings.remotes[one.remote].has_policy:
                 warnings += _pruned_there(settings, one.remote, emit, clock)
         count = sum(len(one.backups) for one in done)
-        return Outcome(f"Copies carried away: {count}.", warnings, idle=not count)
+        return StepReport(f"Copies carried away: {count}.", warnings, idle=not count)
 
     return RunStep("push", act)
 
@@ -162,17 +162,17 @@ def regular_steps(
 def test_steps(settings: Settings, clock: Clock = utc_now) -> list[RunStep]:
     """A test restore of a backup that had none for long."""
 
-    def act(_done: Mapping[str, Outcome], emit: EventListener) -> Outcome:
+    def act(_done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
         if not any(can_be_proven(one) for one in store.own_backups(settings)):
-            return Outcome("There is no backup yet that could be restored.", idle=True)
+            return StepReport("There is no backup yet that could be restored.", idle=True)
         found = verify_backups(settings, [pick(settings)], True, emit, clock)
         refuse_bad(settings, found)
-        return Outcome(f"{found[0].backup.name} can be restored: it was.", found[0].warnings, backup=found[0].backup)
+        return StepReport(f"{found[0].backup.name} can be restored: it was.", found[0].warnings, backup=found[0].backup)
 
     return [RunStep("test", act)]
 
 
-def _carried_out(step: RunStep, done: dict[str, Outcome], emit: EventListener) -> StepResult:
+def _carried_out(step: RunStep, done: dict[str, StepReport], emit: EventListener) -> StepResult:
     began = time.monotonic()
     try:
         outcome = done[step.name] = step.act(done, emit)

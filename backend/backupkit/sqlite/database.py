@@ -108,7 +108,7 @@ def snapshot(live: Path, timeout: float, emit: EventListener = silence) -> Itera
         raise _unreadable(live, error) from error
 
 
-def copy(moment: sqlite3.Connection, target: Path, emit: EventListener = silence) -> None:
+def copy(snapshot: sqlite3.Connection, target: Path, emit: EventListener = silence) -> None:
     """The moment as one complete file with a rollback-journal header, not yet synced.
 
     The moment holds its read transaction, so the stepped copy is of one state and never begins again.
@@ -116,7 +116,7 @@ def copy(moment: sqlite3.Connection, target: Path, emit: EventListener = silence
     try:
         with contextlib.closing(engine.connect(target)) as copied:
             copied.execute("PRAGMA synchronous=OFF")  # the draft is synced as a whole
-            moment.backup(copied, pages=_PAGES, progress=_reporter("Copying the database", emit))
+            snapshot.backup(copied, pages=_PAGES, progress=_reporter("Copying the database", emit))
             # The copied header says WAL: opening the sealed copy would leave -wal and -shm beside it.
             copied.execute("PRAGMA journal_mode=DELETE").fetchone()
             _read_schema(copied)
@@ -166,24 +166,24 @@ def signature(live: Path) -> str | None:
     return None if files_cache.RACY in stamps else "; ".join(stamps)
 
 
-def live_size(moment: sqlite3.Connection) -> int:
+def live_size(snapshot: sqlite3.Connection) -> int:
     """Bytes of the database as this moment has it."""
-    return int(_pragma(moment, "page_count")) * int(_pragma(moment, "page_size"))
+    return int(_pragma(snapshot, "page_count")) * int(_pragma(snapshot, "page_size"))
 
 
-def schema_version(moment: sqlite3.Connection) -> int:
+def schema_version(snapshot: sqlite3.Connection) -> int:
     """What SQLite counts up with every change of the schema."""
-    return int(_pragma(moment, "schema_version"))
+    return int(_pragma(snapshot, "schema_version"))
 
 
-def page_size(moment: sqlite3.Connection) -> int:
+def page_size(snapshot: sqlite3.Connection) -> int:
     """Bytes of a page."""
-    return int(_pragma(moment, "page_size"))
+    return int(_pragma(snapshot, "page_size"))
 
 
-def journal_mode(moment: sqlite3.Connection) -> str:
+def journal_mode(snapshot: sqlite3.Connection) -> str:
     """`wal` or `delete` and the like, as the live database has it."""
-    return str(_pragma(moment, "journal_mode"))
+    return str(_pragma(snapshot, "journal_mode"))
 
 
 def inspect(sealed: Path, emit: EventListener = silence) -> Inspection:
@@ -191,7 +191,7 @@ def inspect(sealed: Path, emit: EventListener = silence) -> Inspection:
 
     A file that SQLite cannot read at all raises `Damaged`.
     """
-    with process.beside(sealed.stat().st_size) as beside:
+    with process.optional_worker(sealed.stat().st_size) as beside:
         checksum = beside.submit(disk.hash_file, sealed)
         found = examine(sealed, check_for(sealed.stat().st_size), emit)
         return replace(found, facts=replace(found.facts, sha256=checksum.result()))
@@ -220,12 +220,12 @@ def check_live(live: Path, timeout: float, seconds: float = 5) -> Inspection | N
     None where that is not known: it cannot be read, is larger than what costs little, or took `seconds`.
     """
     try:
-        with snapshot(live, timeout) as moment:
-            if live_size(moment) > FULL_UP_TO:
+        with snapshot(live, timeout) as taken:
+            if live_size(taken) > FULL_UP_TO:
                 return None
             deadline = time.monotonic() + seconds
-            moment.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
-            problems, index_flaws = _checked(moment, silence, FULL)
+            taken.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
+            problems, index_flaws = _checked(taken, silence, FULL)
         problems += (unwritable,) if (unwritable := _unwritable(_header(live))) else ()
     except SourceBroken as error:
         if not live.exists():
@@ -380,8 +380,8 @@ def open_sealed(sealed: Path) -> Iterator[sqlite3.Connection]:
 def match_page_size(staged: Path, live: Path, timeout: float) -> None:
     """The staged file has the live page size: a WAL database refuses pages of another size, misleadingly."""
     try:
-        with snapshot(live, timeout) as moment:
-            wanted = int(_pragma(moment, "page_size"))
+        with snapshot(live, timeout) as taken:
+            wanted = int(_pragma(taken, "page_size"))
     except SourceBroken:
         return
     with contextlib.closing(engine.connect(staged, "mode=rw")) as connection:

@@ -44,7 +44,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Page:
+class RowPage:
     """So many rows of a table in the order of their keys, and whether there are others on either side."""
 
     columns: tuple[str, ...]
@@ -87,7 +87,7 @@ def page(
     after: Key | None = None,
     before: Key | None = None,
     width: int = 60,
-) -> Page:
+) -> RowPage:
     """At most `size` rows behind, or before, the row of that key; from the first one where no key is given.
 
     Each row is found by its key, so that the last page costs as little as the first. Texts are cut at `width`.
@@ -104,8 +104,8 @@ def page(
     rows = [Row(tuple(one[: len(keys)]), _cells(one[len(keys) :], width)) for one in found[:size]]
     has_more = len(found) > size
     if before is not None:
-        return Page(columns, tuple(reversed(rows)), has_earlier=has_more, has_later=True)
-    return Page(columns, tuple(rows), has_earlier=after is not None, has_later=has_more)
+        return RowPage(columns, tuple(reversed(rows)), has_earlier=has_more, has_later=True)
+    return RowPage(columns, tuple(rows), has_earlier=after is not None, has_later=has_more)
 
 
 def whole_row(connection: sqlite3.Connection, table: str, key: Key, width: int) -> Row | None:

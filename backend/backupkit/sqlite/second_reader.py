@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backupkit.sqlite import database
-from backupkit.sqlite.sql_rows import Page, prepare, read_run
+from backupkit.sqlite.sql_rows import RowRun, prepare, read_run
 
 _WORTH_IT = 32 * 1024 * 1024  # bytes of database; below, a process takes longer to start than it saves
 _ATTEMPTS = 10
@@ -34,9 +34,9 @@ class Reader:
         """It begins to read these pages."""
         self._send(("run", (query, place, size, count)))
 
-    def answer(self) -> list[Page] | None:
+    def answer(self) -> list[RowRun] | None:
         """The pages asked for; None where the process is gone."""
-        found: list[Page] | None = self._receive()
+        found: list[RowRun] | None = self._receive()
         return found
 
     def has_moved(self) -> bool:
@@ -63,18 +63,18 @@ class Reader:
 
 
 @contextlib.contextmanager
-def beside(moment: sqlite3.Connection, live: Path) -> Iterator[Reader | None]:
+def beside(snapshot: sqlite3.Connection, live: Path) -> Iterator[Reader | None]:
     """A reader in another process that sees what this moment sees; None where that is not to be had, or not worth it.
 
     In WAL mode the moment may go on to a newer one on the way.
     """
-    if database.live_size(moment) < _WORTH_IT or _processors() < 2 or not sys.executable:
+    if database.live_size(snapshot) < _WORTH_IT or _processors() < 2 or not sys.executable:
         yield None
         return
     process = _start(live)
     try:
         reader = Reader(process)
-        yield reader if reader.is_ready() and _see_the_same(moment, reader) else None
+        yield reader if reader.is_ready() and _see_the_same(snapshot, reader) else None
     finally:
         process.kill()
         process.communicate()
@@ -96,33 +96,33 @@ def _start(live: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def _see_the_same(moment: sqlite3.Connection, reader: Reader) -> bool:
+def _see_the_same(snapshot: sqlite3.Connection, reader: Reader) -> bool:
     """One moves and has not been elsewhere before: then the other, who began in between, sees the same."""
-    if database.journal_mode(moment) != "wal":
+    if database.journal_mode(snapshot) != "wal":
         return True  # whoever reads keeps all others from committing
-    return any(not _has_moved(moment) or not reader.has_moved() for _ in range(_ATTEMPTS))
+    return any(not _has_moved(snapshot) or not reader.has_moved() for _ in range(_ATTEMPTS))
 
 
-def _has_moved(moment: sqlite3.Connection) -> bool:
-    before = _version(moment)
-    moment.execute("ROLLBACK")
-    moment.execute("BEGIN")
-    return _version(moment) != before
+def _has_moved(snapshot: sqlite3.Connection) -> bool:
+    before = _version(snapshot)
+    snapshot.execute("ROLLBACK")
+    snapshot.execute("BEGIN")
+    return _version(snapshot) != before
 
 
-def _version(moment: sqlite3.Connection) -> int:
-    moment.execute("SELECT count(*) FROM sqlite_master").fetchone()  # BEGIN alone does not begin to read
-    return int(moment.execute("PRAGMA data_version").fetchone()[0])
+def _version(snapshot: sqlite3.Connection) -> int:
+    snapshot.execute("SELECT count(*) FROM sqlite_master").fetchone()  # BEGIN alone does not begin to read
+    return int(snapshot.execute("PRAGMA data_version").fetchone()[0])
 
 
 def _serve(live: Path) -> None:
     """What the process does until nobody asks any more."""
-    with database.snapshot(live, 0) as moment:
-        prepare(moment)
+    with database.snapshot(live, 0) as snapshot:
+        prepare(snapshot)
         _say("ready")
         while True:
             kind, arguments = pickle.load(sys.stdin.buffer)
-            _say(list(read_run(moment, *arguments)) if kind == "run" else _has_moved(moment))
+            _say(list(read_run(snapshot, *arguments)) if kind == "run" else _has_moved(snapshot))
 
 
 def _say(message: Any) -> None:

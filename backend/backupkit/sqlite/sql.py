@@ -29,7 +29,16 @@ from backupkit.model.errors import Damaged, SourceUnreadable
 from backupkit.model.events import EventListener, Progress, Step, silence
 from backupkit.sqlite.engine import quoted
 from backupkit.sqlite.sql_load import MODULES, load_dump
-from backupkit.sqlite.sql_rows import FORMAT_ARGUMENTS, OutOfOrder, Page, kind_of, portable, prepare, read_run, row_text
+from backupkit.sqlite.sql_rows import (
+    FORMAT_ARGUMENTS,
+    OutOfOrder,
+    RowRun,
+    kind_of,
+    portable,
+    prepare,
+    read_run,
+    row_text,
+)
 
 __all__ = ["DumpFacts", "load_dump", "refusal", "write_dump"]
 
@@ -111,7 +120,7 @@ class SecondReader(Protocol):
     def ask(self, query: str, place: float, size: int, count: int) -> None:
         """Begin with `read_run` of these."""
 
-    def answer(self) -> list[Page] | None:
+    def answer(self) -> list[RowRun] | None:
         """What was asked for; None where it will never come."""
 
 
@@ -327,7 +336,7 @@ class _Dump:
         Runs of pages are read by turns, every other one by the second reader, if there is one.
         """
         place: float | None = _BEFORE_ALL
-        size, theirs = _SAMPLE, list[Page]()
+        size, theirs = _SAMPLE, list[RowRun]()
         while place is not None:
             asked = self._ask_ahead(rows, place, size)
             self._write_run(rows, theirs)
@@ -347,14 +356,14 @@ class _Dump:
         self._second.ask(rows.page, end, size, _THEIR_RUN)
         return float(end)
 
-    def _their_run(self, rows: _Rows, place: float | None, size: int, asked: float | None) -> list[Page]:
+    def _their_run(self, rows: _Rows, place: float | None, size: int, asked: float | None) -> list[RowRun]:
         """The run from there on. What was asked for is waited for, and nothing else: nobody would ever answer."""
         answer = self._second.answer() if self._second and asked is not None else None
         if place is None:
             return []
         return answer if answer and place == asked else list(read_run(self._live, rows.page, place, size, _THEIR_RUN))
 
-    def _write_run(self, rows: _Rows, pages: Iterable[Page]) -> int | None:
+    def _write_run(self, rows: _Rows, pages: Iterable[RowRun]) -> int | None:
         """The key of the last row written; None at the end."""
         last = None
         for page in pages:
@@ -441,7 +450,7 @@ def _by_bytes(one: str, two: str) -> int:
     return (one > two) - (one < two)
 
 
-def _better_size(size: int, pages: Sequence[Page]) -> int:
+def _better_size(size: int, pages: Sequence[RowRun]) -> int:
     """Rows for pages that will be as long as they should be, if the next rows are like these."""
     if not all(page.text or page.last is None for page in pages):
         return max(1, size // 8)

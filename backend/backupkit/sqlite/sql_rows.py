@@ -19,7 +19,7 @@ FORMAT_ARGUMENTS = 100  # SQLite allows a function 127
 _LITERAL = re.compile(rb"'(?:[^']|'')*'")
 
 
-class Page(NamedTuple):
+class RowRun(NamedTuple):
     """Rows that follow a place: how many, the key of the last, and their text: empty where it is too long."""
 
     place: float
@@ -38,7 +38,9 @@ def prepare(connection: sqlite3.Connection) -> None:
     connection.create_function("backupkit_exact", 1, exact, deterministic=True)
 
 
-def read_run(connection: sqlite3.Connection, query: str, place: float | None, size: int, count: int) -> Iterator[Page]:
+def read_run(
+    connection: sqlite3.Connection, query: str, place: float | None, size: int, count: int
+) -> Iterator[RowRun]:
     """So many pages of so many rows, from a key on; fewer, and in the end an empty one, where there are no more rows.
 
     The query gives `line` and `key`. Raises `OutOfOrder`.
@@ -51,19 +53,19 @@ def read_run(connection: sqlite3.Connection, query: str, place: float | None, si
         place, count = page.last, count - 1
 
 
-def _read_page(connection: sqlite3.Connection, query: str, place: float, size: int) -> Page:
+def _read_page(connection: sqlite3.Connection, query: str, place: float, size: int) -> RowRun:
     limit = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _PAGE_BYTES)
     try:
         joined = f"SELECT count(*), max(key), group_concat(line, ',\n'), count(line) FROM ({query})"
         rows, last, text, lines = connection.execute(joined, (place, size)).fetchone()
         if rows == lines:
-            return Page(place, rows, last, portable(text or b""))
+            return RowRun(place, rows, last, portable(text or b""))
     except sqlite3.DataError:  # "string or blob too big"
         pass
     finally:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
     rows, last = connection.execute(f"SELECT count(*), max(key) FROM ({query})", (place, size)).fetchone()
-    return Page(place, rows, last, b"")
+    return RowRun(place, rows, last, b"")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from backupkit.model.backup import Backup
 from backupkit.model.errors import BackupError, Refused
 from backupkit.retention.delete import deletable
 from backupkit.ui import listing, styles, tasks
-from backupkit.ui.dialogs import Field, Form, Question, Told
+from backupkit.ui.dialogs import Field, Form, Message, Question
 from backupkit.ui.listing import COLUMNS, FILTERS, Choice, Verdicts, View
 from backupkit.ui.page import TablePage
 from backupkit.ui.world import RepositoryState
@@ -120,8 +120,8 @@ class BackupsPage(TablePage):
         of_all = "" if len(found) == len(self.backups) else f" of {len(self.backups):,}"
         words = [f"with “{self.choice.words}”"] if self.choice.words else []
         order = f"by {self.choice.column.title} {'↓' if self.choice.is_descending else '↑'}"
-        told = (f"{len(found):,}{of_all} backups", f"filter: {self.choice.filter.name}", *words, order)
-        self.query_one("#shown", Label).update(" · ".join(told))
+        caption = (f"{len(found):,}{of_all} backups", f"filter: {self.choice.filter.name}", *words, order)
+        self.query_one("#shown", Label).update(" · ".join(caption))
 
     def _name_under_cursor(self) -> str:
         table = self.table
@@ -218,7 +218,9 @@ class BackupsPage(TablePage):
         if backup := self.chosen:
             verdict = self.verdicts.get(backup.metadata.revisions) if backup.metadata else None
             lines = list(render.details(self.settings, backup))
-            self.app.push_screen(Told(backup.name, [*lines, *([f"  schema     {verdict.reason}"] if verdict else [])]))
+            self.app.push_screen(
+                Message(backup.name, [*lines, *([f"  schema     {verdict.reason}"] if verdict else [])])
+            )
 
     @work
     async def action_back_up(self) -> None:

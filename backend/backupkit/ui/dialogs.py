@@ -59,11 +59,13 @@ class Question(ModalScreen[bool]):
         self.dismiss(pressed.button.id == "yes")
 
 
-class Told(ModalScreen[None]):
+class Message(ModalScreen[None]):
     """Lines to read, which the arrows scroll, and a button to go on."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,enter", "dismiss", show=False)]
-    DEFAULT_CSS = BOX.format(name="Told") + "Told .box { width: 76; }\nTold .box.error { border: round $error; }"
+    DEFAULT_CSS = (
+        BOX.format(name="Message") + "Message .box { width: 76; }\nMessage .box.error { border: round $error; }"
+    )
 
     def __init__(self, title: str, lines: Iterable[str], is_error: bool = False) -> None:
         super().__init__()
@@ -84,9 +86,9 @@ class Told(ModalScreen[None]):
         self.dismiss()
 
 
-def error_told(error: BackupError) -> Told:
+def error_message(error: BackupError) -> Message:
     """The sentence and the hint of the command line."""
-    return Told("✗ It failed", [error.message, *([f"Next: {error.hint}"] if error.hint else [])], is_error=True)
+    return Message("✗ It failed", [error.message, *([f"Next: {error.hint}"] if error.hint else [])], is_error=True)
 
 
 @dataclass(frozen=True)

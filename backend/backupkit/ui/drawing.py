@@ -48,12 +48,12 @@ def calendar(weeks: Sequence[Sequence[Day]], colours: Colours) -> Text:
 
 def legend(colours: Colours) -> Text:
     """What the symbols of the calendar mean."""
-    told = Text()
+    caption = Text()
     for mark, word in LEGEND:
         symbol, colour = MARKS[mark]
-        told.append(symbol, style=colours.get(colour, "dim"))
-        told.append(f" {word} ", style="dim")
-    return told
+        caption.append(symbol, style=colours.get(colour, "dim"))
+        caption.append(f" {word} ", style="dim")
+    return caption
 
 
 def _months(weeks: Sequence[Sequence[Day]]) -> str:
@@ -75,7 +75,7 @@ def chart(sizes: Sequence[Size], width: int, height: int, now: datetime) -> list
     label, bars = 10, max(width - 10, 1)
     if not sizes:
         return ["No backup yet."]
-    steps = [_held(sizes, moment) for moment in _moments(sizes[0].at, now, bars)]
+    steps = [_held(sizes, at) for at in _moments(sizes[0].at, now, bars)]
     highest = max(*steps, sizes[-1].unique_bytes, 1)
     rows = list(_rows([step / highest for step in steps], height - 1))
     labels = [format_bytes(highest), *[""] * (height - 3), "0"]
@@ -89,9 +89,9 @@ def _moments(first: datetime, last: datetime, count: int) -> Iterator[datetime]:
     return (first + (last - first) * ((number + 1) / count) for number in range(count))
 
 
-def _held(sizes: Sequence[Size], moment: datetime) -> int:
+def _held(sizes: Sequence[Size], at: datetime) -> int:
     """What the backups that were there came to."""
-    count = bisect_right(sizes, moment, key=lambda one: one.at)
+    count = bisect_right(sizes, at, key=lambda one: one.at)
     return sizes[count - 1].unique_bytes if count else 0
 
 

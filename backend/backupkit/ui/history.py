@@ -21,7 +21,7 @@ from backupkit.model.names import shown
 from backupkit.model.operation import Operation
 from backupkit.monitoring import log
 from backupkit.ui import styles
-from backupkit.ui.dialogs import Told
+from backupkit.ui.dialogs import Message
 from backupkit.ui.page import TablePage
 from backupkit.ui.world import RepositoryState
 
@@ -67,7 +67,7 @@ class HistoryPage(TablePage):
     def show_world(self, world: RepositoryState) -> None:
         self.operations = world.operations
         lines = statistics_of(self.operations, world.facts.now)
-        self.query_one("#statistics", Static).update("\n".join([*lines, *filter(None, [world.facts.history.trouble])]))
+        self.query_one("#statistics", Static).update("\n".join([*lines, *filter(None, [world.facts.history.error])]))
         self._show_rows()
         self.window.fetch(self._read_log, self._show_log, "log")
 
@@ -90,7 +90,7 @@ class HistoryPage(TablePage):
     @on(DataTable.RowSelected)
     def _show_in_full(self, selected: DataTable.RowSelected) -> None:
         operation = self.listed[selected.cursor_row]
-        self.app.push_screen(Told(operation.command, in_full(self.settings, operation)))
+        self.app.push_screen(Message(operation.command, in_full(self.settings, operation)))
 
     def _read_log(self) -> Sequence[str]:
         if self.settings.log_file is None:

@@ -17,8 +17,8 @@ from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup
 from backupkit.model.names import printable, shown
 from backupkit.sqlite.rows import Comparison, Key, Row
-from backupkit.sqlite.rows import Page as Rows
-from backupkit.ui.dialogs import Field, Form, Told
+from backupkit.sqlite.rows import RowPage as Rows
+from backupkit.ui.dialogs import Field, Form, Message
 from backupkit.ui.inside_rows import PAGE, RowsView, row_lines, title_of
 from backupkit.ui.inside_tree import Contents, ContentsTree, Spot, described, read_contents
 from backupkit.ui.page import Page
@@ -256,6 +256,6 @@ class InsidePage(Page):
 
         def show(row: Row | None) -> None:
             if row:
-                self.app.push_screen(Told(title_of(table, row.key), row_lines(page.columns, row.cells)))
+                self.app.push_screen(Message(title_of(table, row.key), row_lines(page.columns, row.cells)))
 
         self.window.fetch(lambda: browse.read_row(self.settings, name, table, key), show, "row")

@@ -11,7 +11,7 @@ from textual.widgets import Button, DataTable, Static
 
 from backupkit.fs.space import format_bytes
 from backupkit.model.names import shown
-from backupkit.sqlite.rows import Cell, Comparison, Difference, Key, Page
+from backupkit.sqlite.rows import Cell, Comparison, Difference, Key, RowPage
 from backupkit.ui import styles
 from backupkit.ui.page import fill
 
@@ -32,7 +32,7 @@ class RowsView(Vertical):
     table = ""
     total = 0
     start = 0
-    page: Page | None = None
+    page: RowPage | None = None
     found: Comparison | None = None
 
     def on_mount(self) -> None:
@@ -53,12 +53,12 @@ class RowsView(Vertical):
             yield Button("Later", id="later", compact=True)
             yield Button("Compare with live", id="compare", variant="primary", compact=True)
 
-    def show_page(self, table: str, total: int, start: int, page: Page) -> None:
+    def show_page(self, table: str, total: int, start: int, page: RowPage) -> None:
         """Rows from the place `start` on, in the order of their keys."""
         self.table, self.total, self.start, self.page = table, total, start, page
         last = start + len(page.rows)
-        told = f"rows {start + 1:,} to {last:,} of {total:,}" if page.rows else "no rows"
-        self._fill(told, page.columns, [[cell_text(cell) for cell in row.cells] for row in page.rows])
+        caption = f"rows {start + 1:,} to {last:,} of {total:,}" if page.rows else "no rows"
+        self._fill(caption, page.columns, [[cell_text(cell) for cell in row.cells] for row in page.rows])
         self._offer(rows=False, earlier=page.has_earlier, later=page.has_later, compare=True)
 
     def show_comparison(self, table: str, found: Comparison) -> None:
@@ -80,9 +80,9 @@ class RowsView(Vertical):
         row = self.query_one(DataTable).cursor_row
         return self.page.rows[row].key if self.page and 0 <= row < len(self.page.rows) else None
 
-    def _fill(self, told: str, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+    def _fill(self, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
         self.query_one("#title", Static).update(shown(self.table))
-        self.query_one("#told", Static).update(told)
+        self.query_one("#told", Static).update(caption)
         fill(self.query_one(DataTable), [Text(shown(name)) for name in columns], rows)
 
     def _offer(self, **which: bool) -> None:

@@ -103,8 +103,8 @@ class ContentsTree(Tree[Spot]):
         node.add_leaf(Text(error.message, style="dim"), Spot("note"))
 
     def _with_size(self, label: Text, item: Item) -> Text:
-        told = {"file": format_bytes(item.size_bytes), "link": f"→ {shown(item.target)}", "special": "special"}
-        return label.append(f"  {told[item.form]}", style="dim")
+        caption = {"file": format_bytes(item.size_bytes), "link": f"→ {shown(item.target)}", "special": "special"}
+        return label.append(f"  {caption[item.form]}", style="dim")
 
 
 def described(settings: Settings, spot: Spot) -> Text:

@@ -144,7 +144,7 @@ def summary(view: View, backup: Backup) -> Iterator[str]:
     """What is worth knowing of one backup at a glance, in a few lines."""
     metadata = backup.metadata
     if metadata is None:
-        yield f"{shown(backup.name)}: {shown(backup.trouble)}"
+        yield f"{shown(backup.name)}: {shown(backup.error)}"
         return
     yield f"{shown(backup.name)}{f' · {shown(metadata.note)}' if metadata.note else ''}"
     yield _contents(backup)
@@ -154,8 +154,8 @@ def summary(view: View, backup: Backup) -> Iterator[str]:
     yield from (f"! unusual: {shown(one)}" for one in backup.unusual[:1])
     if backup.not_proven:
         yield f"! not proven: {shown(backup.not_proven)}"
-    elif backup.trouble:
-        yield f"! {shown(backup.trouble)}"
+    elif backup.error:
+        yield f"! {shown(backup.error)}"
 
 
 def _contents(backup: Backup) -> str:

@@ -91,17 +91,17 @@ class OverviewPage(Page):
 def _other_reasons(status: Status) -> Iterator[str]:
     """What else there is, and what mends it."""
     for reason in status.reasons[1:]:
-        yield f"{styles.LEVEL_SYMBOLS[reason.level]} {reason.text} Type: {reason.mend}"
+        yield f"{styles.LEVEL_SYMBOLS[reason.level]} {reason.text} Type: {reason.fix}"
 
 
 def _numbers(settings: Settings, numbers: Numbers) -> Iterator[Text]:
     """A line for each, its name first."""
-    told = (
+    times = (
         ("Last backup", numbers.last_backup_at),
         ("Checked", numbers.newest_checked_at),
         ("Proven", numbers.newest_proven_at),
     )
-    yield from (_line(label, _when(settings, numbers.now, moment)) for label, moment in told)
+    yield from (_line(label, _when(settings, numbers.now, at)) for label, at in times)
     yield _line("Next run", _next_run(settings, numbers))
     kept = f"{numbers.backups:,}, {format_bytes(numbers.unique_bytes)} on disk"
     yield _line("Backups", kept)
@@ -115,15 +115,15 @@ def _line(label: str, text: str) -> Text:
     return line
 
 
-def _when(settings: Settings, now: datetime, moment: datetime | None) -> str:
-    if moment is None:
+def _when(settings: Settings, now: datetime, at: datetime | None) -> str:
+    if at is None:
         return "never yet"
-    return f"{ago((now - moment).total_seconds())}, {settings.local(moment):%b %d %H:%M}"
+    return f"{ago((now - at).total_seconds())}, {settings.local(at):%b %d %H:%M}"
 
 
 def _next_run(settings: Settings, numbers: Numbers) -> str:
-    moment = numbers.next_run_at
-    return f"{settings.local(moment):%Y-%m-%d %H:%M}" if moment else "no scheduler is at work"
+    at = numbers.next_run_at
+    return f"{settings.local(at):%Y-%m-%d %H:%M}" if at else "no scheduler is at work"
 
 
 def _space(numbers: Numbers) -> str:

@@ -24,7 +24,7 @@ from backupkit.model.names import shown
 from backupkit.monitoring.preview import Preview, preview
 from backupkit.retention.rules import Verdict
 from backupkit.ui import styles
-from backupkit.ui.dialogs import error_told
+from backupkit.ui.dialogs import error_message
 from backupkit.ui.page import TablePage, fill
 from backupkit.ui.plan_entry import Entry
 from backupkit.ui.world import RepositoryState
@@ -152,8 +152,10 @@ class PlanPage(TablePage):
     def _show_verdicts(self, found: Preview) -> None:
         plan, colours = found.prune, styles.colours(self.app.theme_variables)
         go, stay = len(plan.removals), len(plan.verdicts) - len(plan.removals)
-        told = f"Of {counted(len(plan.verdicts), 'backup')}: {stay:,} stay, {go:,} {'go' if go != 1 else 'goes'}"
-        self.query_one("#sum", Static).update(f"{told}. Nothing goes now: {plan.stopped}" if plan.stopped else told)
+        caption = f"Of {counted(len(plan.verdicts), 'backup')}: {stay:,} stay, {go:,} {'go' if go != 1 else 'goes'}"
+        self.query_one("#sum", Static).update(
+            f"{caption}. Nothing goes now: {plan.stopped}" if plan.stopped else caption
+        )
         if (plan.verdicts, colours) != self._drawn:
             self._drawn = (plan.verdicts, colours)
             rows = [_judged(verdict, colours) for verdict in sorted(plan.verdicts, key=lambda one: one.keep)]
@@ -172,9 +174,9 @@ class PlanPage(TablePage):
             set_values(self.settings.app_dir, is_contained(os.environ), typed)
             self.window.take_settings(load_settings(self.settings.app_dir))
         except (BackupError, OSError) as error:
-            told = explained(error)
-            assert told
-            self.app.push_screen(error_told(told))
+            caption = explained(error)
+            assert caption
+            self.app.push_screen(error_message(caption))
         else:
             self._begin_again("✓ Saved in backup.toml.")
 

@@ -70,10 +70,10 @@ class Entry(Vertical):
         self.type(self.original)
         self.say(None)
 
-    def say(self, trouble: Refused | None) -> None:
+    def say(self, error: Refused | None) -> None:
         """The sentence of the command line, below the value it is about."""
-        self.set_class(trouble is not None, "wrong")
-        self._trouble.update(in_full(f"{trouble.message} {trouble.hint}") if trouble else "")
+        self.set_class(error is not None, "wrong")
+        self._trouble.update(in_full(f"{error.message} {error.hint}") if error else "")
 
     def on_input_changed(self, changed: Input.Changed) -> None:
         self.text = changed.value.strip()

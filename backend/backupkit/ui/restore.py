@@ -65,13 +65,13 @@ def restoring(settings: Settings, plan: RestorePlan, clock: Clock) -> Task[Resto
     return Task(
         f"Restoring {plan.source.name}",
         lambda emit: restore_backup(settings, plan, emit, clock),
-        lambda done: told(settings, done),
+        lambda done: result_lines(settings, done),
         steps_to_finish=_ONLY_FORWARD,
         choices=("Undo",),
     )
 
 
-def told(settings: Settings, done: Restored) -> list[str]:
+def result_lines(settings: Settings, done: Restored) -> list[str]:
     """What was restored, its proof, and the next commands."""
     return [*render.restored(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)]
 
@@ -98,7 +98,7 @@ class RestorePage(Page):
             yield Choose(id="choose")
             yield Mismatch(id="mismatch")
             yield Confirm(id="confirm")
-            yield Outcome(id="outcome")
+            yield ResultStep(id="outcome")
 
     def show_world(self, world: RepositoryState) -> None:
         self.query_one(Choose).show(world, self.settings)
@@ -150,7 +150,7 @@ class RestorePage(Page):
         if ended.result is None:
             return self.action_choose()
         done = ended.result
-        self.query_one(Outcome).show(done.source, told(self.settings, done), done.can_undo)
+        self.query_one(ResultStep).show(done.source, result_lines(self.settings, done), done.can_undo)
         self._turn_to("outcome")
         if ended.choice:
             self.action_undo()
@@ -336,14 +336,14 @@ class Confirm(Step):
         box.scroll_page_down() if direction > 0 else box.scroll_page_up()
 
 
-class Outcome(Step):
+class ResultStep(Step):
     """What was restored, its proof, and what is left to type."""
 
     first = ".back"
     DEFAULT_CSS = """
-    Outcome #came { height: auto; border: round $success; border-title-style: bold; padding: 1 2; }
-    Outcome VerticalScroll { height: 1fr; }
-    Outcome .buttons { margin-top: 1; }
+    ResultStep #came { height: auto; border: round $success; border-title-style: bold; padding: 1 2; }
+    ResultStep VerticalScroll { height: 1fr; }
+    ResultStep .buttons { margin-top: 1; }
     """
 
     def compose(self) -> ComposeResult:

@@ -113,11 +113,11 @@ def _rows(plan: RestorePlan, colours: Colours) -> Iterator[RenderableType]:
 
 def _counts(now: int | None, after: int | None, changes: Changes | None, colours: Colours) -> tuple[Text, Text, Text]:
     difference = (after or 0) - (now or 0)
-    told = "comes back" if now is None else "goes" if after is None else f"{difference:+,}"
+    caption = "comes back" if now is None else "goes" if after is None else f"{difference:+,}"
     if changes and changes.changed and now is not None and after is not None:
-        told = f"{told if difference else ''} {changes.changed:,} changed".strip()
+        caption = f"{caption if difference else ''} {changes.changed:,} changed".strip()
     return (
         Text("-" if now is None else f"{now:,}"),
         Text("-" if after is None else f"{after:,}"),
-        Text(told, style=colours["success" if difference > 0 or now is None else "error"]),
+        Text(caption, style=colours["success" if difference > 0 or now is None else "error"]),
     )

@@ -20,7 +20,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError
 from backupkit.ui import styles
 from backupkit.ui.backups import BackupsPage
-from backupkit.ui.dialogs import Told, error_told
+from backupkit.ui.dialogs import Message, error_message
 from backupkit.ui.history import HistoryPage
 from backupkit.ui.inside import InsidePage
 from backupkit.ui.overview import OverviewPage
@@ -239,10 +239,10 @@ class BackupApp(App[None]):
 
     def show_error(self, error: BackupError) -> None:
         """The same sentence and hint as on the command line."""
-        self.push_screen(error_told(error))
+        self.push_screen(error_message(error))
 
     def action_show_help(self) -> None:
-        self.push_screen(Told("Help", HELP.splitlines()))
+        self.push_screen(Message("Help", HELP.splitlines()))
 
     def action_turn_theme(self) -> None:
         self.theme = styles.LIGHT.name if self.theme == styles.DARK.name else styles.DARK.name

@@ -35,7 +35,7 @@ _LOOK = 0.1  # seconds between two looks at what the thread has told
 
 @dataclass(frozen=True)
 class Task(Generic[Result]):
-    """What is to be done: `act` is the verb with all but its listener, `told` makes lines of its result.
+    """What is to be done: `act` is the verb with all but its listener, `result_lines` makes lines of its result.
 
     From the steps in `steps_to_finish` on there is only forward: it is not cancelled any more. `choices` are what may
     be done next, a button each, where it went well. One that `is_quick` needs nobody to close its dialog then.
@@ -43,7 +43,7 @@ class Task(Generic[Result]):
 
     title: str
     act: Callable[[EventListener], Result]
-    told: Callable[[Result], Iterable[str]]
+    result_lines: Callable[[Result], Iterable[str]]
     steps_to_finish: frozenset[str] = frozenset()
     choices: tuple[str, ...] = ()
     is_quick: bool = False
@@ -231,7 +231,7 @@ class WorkScreen(ModalScreen[Ended[Result]], Generic[Result]):
     def _lines(self, ended: Ended[Result]) -> list[str]:
         if ended.error:
             return ["", ended.error.message, *([f"Next: {ended.error.hint}"] if ended.error.hint else [])]
-        return ["", *self.run.task.told(ended.result)] if ended.state == "done" else []  # type: ignore[arg-type]
+        return ["", *self.run.task.result_lines(ended.result)] if ended.state == "done" else []  # type: ignore[arg-type]
 
     def on_button_pressed(self, pressed: Button.Pressed) -> None:
         if pressed.button.id == "cancel":

@@ -20,7 +20,7 @@ from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import UploadsFacts
 from backupkit.model.events import EventListener, Progress, Warned, silence
 from backupkit.model.names import first_of, shown
-from backupkit.repository.files_cache import ParentBackup, Seen
+from backupkit.repository.files_cache import CachedFile, ParentBackup
 from backupkit.upload_files import walk
 
 if TYPE_CHECKING:
@@ -473,7 +473,7 @@ def _dressed_alike(name: str, folder: int, facts: os.stat_result) -> os.stat_res
 
 
 def _attributes_kept(
-    folders: _Folders, name: str, path: str, seen: Seen, facts: os.stat_result, copying: _Copying
+    folders: _Folders, name: str, path: str, seen: CachedFile, facts: os.stat_result, copying: _Copying
 ) -> int | None:
     """How many attributes the sealed copy has, which are all of the live file that can be kept; else None."""
     assert copying.earlier is not None and folders.before.handle is not None

@@ -23,7 +23,7 @@ from backupkit.model.events import EventListener, Step, Warned, silence
 from backupkit.model.names import shown
 from backupkit.repository import manifest, store
 from backupkit.sqlite import database, engine, rows
-from backupkit.sqlite.rows import Comparison, Key, Page, Row
+from backupkit.sqlite.rows import Comparison, Key, Row, RowPage
 
 _MOST = 200  # differences of each kind that are told one by one
 _WHOLE = 20_000  # letters of a value that is looked at by itself
@@ -114,7 +114,7 @@ def tables(settings: Settings, name: str) -> tuple[Table, ...]:
 
 def read_page(
     settings: Settings, name: str, table: str, size: int, after: Key | None = None, before: Key | None = None
-) -> Page:
+) -> RowPage:
     """Rows of a table, behind or before a key; see `rows.page`. `NoSuchBackup` where there is no such table."""
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
@@ -139,10 +139,10 @@ def compare_table(
         _require_table(connection, table, name)
         sealed = _database_file(store.find(settings, name))
     emit(Step(f"Comparing {shown(table)}"))
-    with database.snapshot(settings.database, settings.busy_timeout, emit) as moment:
-        _require_table(moment, table, str(settings.database))
+    with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
+        _require_table(snapshot, table, str(settings.database))
         try:
-            return rows.compare(moment, table, sealed, most, seconds=seconds)
+            return rows.compare(snapshot, table, sealed, most, seconds=seconds)
         except sqlite3.DatabaseError as error:
             kind = _kind_of(error, sealed)
             raise kind(

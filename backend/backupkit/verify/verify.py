@@ -146,7 +146,7 @@ def pick(settings: Settings, choose: Choose = random.choice) -> Backup:
 def can_be_proven(backup: Backup) -> bool:
     """Whether there is something to restore: of a database too broken to copy only the raw files are kept."""
     metadata = backup.metadata
-    return metadata is not None and not backup.trouble and not metadata.is_raw
+    return metadata is not None and not backup.error and not metadata.is_raw
 
 
 def refuse_bad(settings: Settings, done: Sequence[Verified]) -> None:
@@ -249,7 +249,7 @@ class _Run:
         self.emit(Progress(self._done))
 
     def _recorded(self, verified: Verified) -> Verified:
-        if verified.failure or verified.backup.metadata is None or verified.backup.trouble:
+        if verified.failure or verified.backup.metadata is None or verified.backup.error:
             return verified
         return self._keep(
             verified, lambda record: replace(record, checked_at=self._now(), flaws=verified.flaws[:_KEPT_FLAWS])
@@ -323,8 +323,8 @@ class _Looking:
     def flaws(self) -> Iterator[Flaw]:
         """Everything that is wrong with it."""
         metadata, folder = self.backup.metadata, self.backup.path
-        if self.backup.trouble:
-            yield Flaw(CHECKSUM_FILE if metadata else METADATA_FILE, self.backup.trouble.rstrip("."))
+        if self.backup.error:
+            yield Flaw(CHECKSUM_FILE if metadata else METADATA_FILE, self.backup.error.rstrip("."))
         seen: set[str] = set()
         with self._meanwhile(self._examined) as examined:
             for flaw in self._flaws_of_files(folder, metadata):

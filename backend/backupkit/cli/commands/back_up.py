@@ -45,8 +45,8 @@ def backup(
     from backupkit.cli.host import git_facts
     from backupkit.model.backup import BackupRequest
 
-    order = BackupRequest(name, note=note, pin=pin, uploads=not no_uploads, git=git_facts(os.environ))
-    _back_up("backup", order, if_needed)
+    request = BackupRequest(name, note=note, pin=pin, uploads=not no_uploads, git=git_facts(os.environ))
+    _back_up("backup", request, if_needed)
 
 
 @commands.command("auto-backup", examples=["auto-backup"])
@@ -194,16 +194,16 @@ def delete(
     out.result(render.deleted(found), json_.backup(found))
 
 
-def _back_up(command: str, order: BackupRequest, if_needed: bool) -> None:
+def _back_up(command: str, request: BackupRequest, if_needed: bool) -> None:
     from backupkit.backup.create import backup_of_today, create_backup, create_backup_if_needed
     from backupkit.cli import json_, render
 
     settings = open_to_write(work=command)
     with listening() as emit:
-        created = (create_backup_if_needed if if_needed else create_backup)(settings, order, emit)
+        created = (create_backup_if_needed if if_needed else create_backup)(settings, request, emit)
     if created is None:
         run_report.nothing_to_do()
-        there = backup_of_today(settings, whole=order.uploads)
+        there = backup_of_today(settings, whole=request.uploads)
         say_notice(f"There is a backup of today already: {there.name if there else 'deleted meanwhile'}.")
         return out.document(json_.backup(there) if there else None)
     out.result(render.made(created), json_.created(created))

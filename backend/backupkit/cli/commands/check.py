@@ -130,14 +130,14 @@ def history(
     from backupkit.cli import render
     from backupkit.model import documents
     from backupkit.model.clock import utc_now
-    from backupkit.model.durations import moment
+    from backupkit.model.durations import at
     from backupkit.repository import history as kept
 
     settings = open_to_read()
-    earliest = moment(since, utc_now(), settings.zone) if since else None
+    earliest = at(since, utc_now(), settings.zone) if since else None
     told = kept.read(settings.dir)
-    if told.trouble:
-        say(f"Warning: {told.trouble}")
+    if told.error:
+        say(f"Warning: {told.error}")
     found = [one for one in told.operations if one.has_failed or not failures]
     found = [one for one in found if earliest is None or one.started_at >= earliest]
     out.result(

@@ -120,7 +120,7 @@ def notify_test(json: Json = False) -> None:
         raise Refused("No notification address is set.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
     deliveries = messages.send(settings, messages.test_message(settings), to)
     out.result(render.deliveries(deliveries), (json_.delivery(one) for one in deliveries))
-    if any(one.trouble for one in deliveries):
+    if any(one.error for one in deliveries):
         raise SystemExit(ExitCode.FAILED)
 
 

@@ -13,8 +13,8 @@ from backupkit.config.secrets import scrubbed
 from backupkit.config.settings import Settings
 from backupkit.monitoring.notify.sender import Address, Delivery, Message, Underway
 
-Outcome = Literal["success", "warning", "failure", "nothing"]
-_IN_WORDS: Mapping[Outcome, str] = {
+ReportOutcome = Literal["success", "warning", "failure", "nothing"]
+_IN_WORDS: Mapping[ReportOutcome, str] = {
     "success": "done",
     "warning": "done, with warnings",
     "failure": "FAILED",
@@ -27,7 +27,7 @@ class Report:
     """How a command ended. `lines` is what it came to, in the words a person gets; `log` is how it got there."""
 
     command: str
-    outcome: Outcome
+    outcome: ReportOutcome
     seconds: float
     error: str = ""
     hint: str = ""

@@ -20,7 +20,7 @@ from backupkit.monitoring import log
 
 if TYPE_CHECKING:
     from backupkit.config.settings import Settings
-    from backupkit.monitoring.notify.messages import Outcome
+    from backupkit.monitoring.notify.messages import ReportOutcome
     from backupkit.monitoring.notify.sender import Delivery, Underway
 
 # A dead man's switch waits for backups: any other command would be a false sign of life.
@@ -46,7 +46,7 @@ class RunReport:
 
     def tell(self, code: int, cause: BaseException | None) -> list[str]:
         """Tell everybody of the end, and return what was not sent, and why."""
-        return [f"The {one.address} was not sent: {one.trouble}." for one in self._told(code, cause) if one.trouble]
+        return [f"The {one.address} was not sent: {one.error}." for one in self._told(code, cause) if one.error]
 
     def _told(self, code: int, cause: BaseException | None) -> tuple[Delivery, ...]:
         """The ping of the beginning is waited for first, so that it does not come after that of the end."""
@@ -157,7 +157,7 @@ def _in_words(cause: BaseException | None) -> tuple[str, str]:
     return (error.message, error.hint) if error else (f"{type(cause).__name__}: {cause}", "")
 
 
-def _outcome(code: int, is_idle: bool) -> Outcome:
+def _outcome(code: int, is_idle: bool) -> ReportOutcome:
     if code == ExitCode.DONE:
         return "nothing" if is_idle else "success"
     return "warning" if code == ExitCode.WARNINGS else "failure"

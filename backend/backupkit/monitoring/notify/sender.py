@@ -50,10 +50,10 @@ class Address:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of a message at one address; `trouble` is empty where it was accepted."""
+    """What became of a message at one address; `error` is empty where it was accepted."""
 
     address: Address
-    trouble: str = ""
+    error: str = ""
 
 
 class Underway:
@@ -126,10 +126,10 @@ def main() -> None:
 
 def _deliver(number: int, address: Address, message: Message) -> None:
     try:
-        trouble = _ping(address, message) if address.kind == "ping" else _notify(address, message)
+        problem = _ping(address, message) if address.kind == "ping" else _notify(address, message)
     except Exception as error:  # a service's library may raise anything, and its words may hold the address
-        trouble = f"{type(error).__name__} in sending it"
-    os.write(1, (json.dumps([number, trouble]) + "\n").encode())  # in one piece, whatever other threads write
+        problem = f"{type(error).__name__} in sending it"
+    os.write(1, (json.dumps([number, problem]) + "\n").encode())  # in one piece, whatever other threads write
 
 
 def _notify(address: Address, message: Message) -> str:

@@ -166,8 +166,8 @@ class Branch:
                 parent = one.id
                 continue
             created = one.backup.created_at if isinstance(one, Commit) else one.created_at
-            moment = f"@{created.timestamp():.0f} {created.strftime('%z')[:5]}"
-            parent = self._commit_tree(one.tree, one.message, moment, parent)
+            at = f"@{created.timestamp():.0f} {created.strftime('%z')[:5]}"
+            parent = self._commit_tree(one.tree, one.message, at, parent)
         return parent
 
     def import_tree(self, files: Iterable[tuple[str, int, Iterator[bytes]]]) -> str:
@@ -259,9 +259,9 @@ def message_of(name: str, metadata: Metadata, app_id: str, size: int, holds: Ite
         "Holds": " ".join(holds),
     }
     lines = [f"Backup-{key}: {_one_line(value)}" for key, value in facts.items() if value]
-    moment = f"{metadata.created_at:%d %B %Y, %H:%M:%S} {metadata.created_at.tzname()}"
+    at = f"{metadata.created_at:%d %B %Y, %H:%M:%S} {metadata.created_at.tzname()}"
     note = [_one_line(metadata.note)] if metadata.note else []
-    paragraphs = [f"Backup {name}, {moment}", *note, "\n".join(lines)]
+    paragraphs = [f"Backup {name}, {at}", *note, "\n".join(lines)]
     return ("\n\n".join(paragraphs) + "\n").encode()
 
 

@@ -260,8 +260,8 @@ def _dump(backup: Path, metadata: Metadata, target: Path, emit: EventListener) -
     expected = manifest.sound_checksums(backup).get(sealed.name) if manifest.has_checksums(backup) else None
     if expected is not None and disk.hash_file(sealed) != expected:
         raise layout.altered(sealed)
-    with database.open_sealed(sealed) as moment, open(target, "wb") as out:
-        sql.write_dump(moment, out, emit)
+    with database.open_sealed(sealed) as at, open(target, "wb") as out:
+        sql.write_dump(at, out, emit)
     return Stored(DUMP, target, target.stat().st_size, DUMP)
 
 

@@ -19,9 +19,9 @@ def _number(name: str, value: object, text: str) -> Element:
     return element("data", text, value=f"{value}", data_number=name)
 
 
-def moment_of(settings: Settings, name: str, moment: datetime, form: str = "%Y-%m-%d %H:%M") -> Element:
+def moment_of(settings: Settings, name: str, at: datetime, form: str = "%Y-%m-%d %H:%M") -> Element:
     """A moment in the configured zone."""
-    return _number(name, moment.isoformat(), settings.local(moment).strftime(form))
+    return _number(name, at.isoformat(), settings.local(at).strftime(form))
 
 
 def tiles(settings: Settings, numbers: Numbers) -> Element:
@@ -62,19 +62,19 @@ def _last_backup(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
 
 
 def _found_good(settings: Settings, numbers: Numbers, which: str) -> Iterator[list[Child]]:
-    name, moment = getattr(numbers, which), getattr(numbers, f"{which}_at")
-    if moment is None:
+    name, at = getattr(numbers, which), getattr(numbers, f"{which}_at")
+    if at is None:
         yield ["never"]
         return
-    yield [ago((numbers.now - moment).total_seconds())]
+    yield [ago((numbers.now - at).total_seconds())]
     yield [_number(which, name, name)]
-    yield [moment_of(settings, f"{which}_at", moment)]
+    yield [moment_of(settings, f"{which}_at", at)]
 
 
 def _proven(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
     yield from _found_good(settings, numbers, "newest_proven")
-    if moment := numbers.last_proof_at:
-        yield ["last test restore ", moment_of(settings, "last_proof_at", moment)]
+    if at := numbers.last_proof_at:
+        yield ["last test restore ", moment_of(settings, "last_proof_at", at)]
 
 
 def _next_run(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
@@ -93,7 +93,7 @@ def _counts(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
         yield from _counted(which, dict(counts))
     if numbers.oldest_at and numbers.newest_at:
         ends = (("oldest_at", numbers.oldest_at), ("newest_at", numbers.newest_at))
-        oldest, newest = (moment_of(settings, name, moment, "%Y-%m-%d") for name, moment in ends)
+        oldest, newest = (moment_of(settings, name, at, "%Y-%m-%d") for name, at in ends)
         yield [oldest, " to ", newest]
 
 

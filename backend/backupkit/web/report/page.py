@@ -102,8 +102,7 @@ def _status(found: Status) -> Element:
     worst = found.reasons[0].text if found.reasons else ""
     headline = found.sentence.partition(worst)[0].strip() if worst else found.sentence
     reasons = (
-        element("li", element("p", reason.text), element("code", reason.mend, class_="type"))
-        for reason in found.reasons
+        element("li", element("p", reason.text), element("code", reason.fix, class_="type")) for reason in found.reasons
     )
     said = element(
         "div",
@@ -158,15 +157,15 @@ def _row(*cells: tuple[Child, str]) -> Element:
     return element("tr", *(element("td", child, class_=kind or None) for child, kind in cells))
 
 
-def _plainly(settings: Settings, moment: datetime) -> str:
-    return f"{settings.local(moment):%Y-%m-%d %H:%M}"
+def _plainly(settings: Settings, at: datetime) -> str:
+    return f"{settings.local(at):%Y-%m-%d %H:%M}"
 
 
 def _test_restores(settings: Settings, found: Report) -> Element:
     heads = (("Backup", ""), ("When", ""), ("Took", "number"), ("Result", ""))
     rows = [_test_restore(settings, one) for one in found.overview.test_restores[:TEST_RESTORES]]
-    mend = settings.reach.tool("verify --latest --test-restore")
-    none = (element("p", "None yet. Prove that your backups can be restored:"), element("code", mend, class_="type"))
+    fix = settings.reach.tool("verify --latest --test-restore")
+    none = (element("p", "None yet. Prove that your backups can be restored:"), element("code", fix, class_="type"))
     title = element("h2", "Last test restores")
     return element("section", title, *((_table(heads, rows),) if rows else none))
 
@@ -244,9 +243,9 @@ def _left_out(settings: Settings, number: int) -> Element | None:
 def _backup(settings: Settings, backup: Backup) -> Element:
     metadata = backup.metadata
     if metadata is None:
-        trouble = element("td", element("span", "✕ damaged ", class_="bad"), backup.trouble, class_="last", colspan=7)
-        return element("tr", element("td", backup.name), trouble)
-    note = backup.flaws[0].text if backup.flaws else backup.trouble or metadata.note
+        error = element("td", element("span", "✕ damaged ", class_="bad"), backup.error, class_="last", colspan=7)
+        return element("tr", element("td", backup.name), error)
+    note = backup.flaws[0].text if backup.flaws else backup.error or metadata.note
     return _row(
         (backup.name, ""),
         (_plainly(settings, metadata.created_at), "moment"),

@@ -1,0 +1,874 @@
+"""`backup.sh` with stub engines on PATH that note how they are called: which runner, which words and facts."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WRAPPER = Path(__file__).resolve().parents[2] / "backup.sh"
+BASH = shutil.which("bash") or "bash"
+SYSTEM_PROGRAMS = (
+    "bash basename cat chmod cksum cp date dirname env find grep gzip ln mkdir mktemp mv python3 readlink rm tr"
+)
+MORE_FOLDERS = ":/usr/local/bin:/opt/homebrew/bin"
+GIT = ["git", "-c", "user.name=A Tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false"]
+
+# One program for every engine and every Compose: it notes its call and answers from `answers.json`.
+STUB = f"""#!{sys.executable}
+import json, os, pathlib, sys
+here = pathlib.Path(__file__).parent
+answers = json.loads((here / "answers.json").read_text())
+name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
+call = " ".join([name, *words])
+if name in ("docker", "podman") and words[:1] == ["compose"]:
+    if not answers["plugin"]:
+        sys.exit(f"{{name}}: unknown command: {{name}} compose")
+    words = words[1:]
+read = ""
+if words[0] in ("exec", "run"):
+    read = sys.stdin.buffer.read().decode("latin-1")
+    sys.stdout.buffer.write(answers["output"].encode("latin-1"))
+with (here / "calls.jsonl").open("a") as calls:
+    variables = {{name: value for name, value in os.environ.items() if name.startswith("BACKUP_")}}
+    print(json.dumps({{"call": call, "read": read, "cwd": os.getcwd(), "variables": variables}}), file=calls)
+if words[0] == "ps" and name in ("docker", "podman") and "compose" not in call and answers["engine"] != "up":
+    sys.exit("Cannot connect to the engine. Is it running?")
+if words[0] == "ps" and answers["state"] and name + str(words) not in ("docker['ps', '--quiet']",):
+    print("0123456789ab")
+if words[0] == "inspect":
+    for owner in answers["owners"]:
+        print(f"{{owner}}|False|{{answers['state']}}|{{answers['restarts']}}|{{answers['since']}}")
+if words[0] == "config":
+    print("backend\\ndatabase")
+sys.exit(answers["codes"].get(words[0], 0))
+"""
+
+# Instead of a real one: an environment whose python says what it was given. `fail` leaves half of one behind.
+STUB_UV = f"""#!{BASH}
+echo "$@" >>"$(dirname "$0")/uv.calls"
+case $1 in
+  venv)
+    target=${{!#}}
+    mkdir -p "$target/bin" "$target/lib/python3.12/site-packages"
+    printf '#!%s\\n[ "$1" = -V ] && echo Python 3.12.1 && exit\\n' {BASH} >"$target/bin/python"
+    printf 'shift\\necho "local:$*"\\n' >>"$target/bin/python"
+    chmod +x "$target/bin/python"
+    ;;
+  pip) if [ -e "$(dirname "$0")/fail" ]; then exit 1; fi ;;
+esac
+"""
+
+
+class Host:
+    """A machine with a project on it, and the programs that were put there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.project, self.programs = folder, folder / "my project", folder / "programs"
+        self.programs.mkdir(parents=True)
+        (self.project / "backend").mkdir(parents=True)
+        script = WRAPPER.read_text()
+        assert MORE_FOLDERS in script  # where a real engine of this machine may be
+        (self.project / "backup.sh").write_text(script.replace(MORE_FOLDERS, ""))
+        (self.project / "docker-compose.yml").write_text("services:\n  backend:\n    image: x\n")
+        (self.project / "backend" / "backup_restore.py").write_text("")
+        (self.project / "backend" / "requirements.txt").write_text("# none\n")
+        for program in SYSTEM_PROGRAMS.split():
+            self.link(program)
+        self.answers: dict[str, Any] = {"plugin": True, "engine": "up", "state": "running", "restarts": 0, "codes": {}}
+        self.answers |= {"since": "2020-01-01T00:00:00Z", "output": "", "owners": ["backend"]}
+        self.answer()
+
+    def link(self, program: str) -> None:
+        found = shutil.which(program)
+        assert found, program
+        (self.programs / program).symlink_to(found)
+
+    def answer(self, **answers: Any) -> None:
+        self.answers |= answers
+        (self.programs / "answers.json").write_text(json.dumps(self.answers))
+
+    def install(self, *names: str) -> None:
+        for name in names:
+            self.write_program(name, STUB_UV if name == "uv" else STUB)
+
+    def write_program(self, name: str, text: str) -> None:
+        (self.programs / name).write_text(text)
+        (self.programs / name).chmod(0o755)
+
+    def run(
+        self,
+        *words: str,
+        code: int = 0,
+        content: bytes = b"",
+        cwd: str = "/",
+        settings: Mapping[str, str] | None = None,
+        **more: str,
+    ) -> subprocess.CompletedProcess[bytes]:
+        done = subprocess.run(
+            [BASH, str(self.project / "backup.sh"), *words],
+            env={"PATH": str(self.programs), "HOME": str(self.folder), **(settings or {}), **more},
+            input=content,
+            capture_output=True,
+            cwd=cwd,
+        )
+        assert done.returncode == code, f"{done.returncode}\n{done.stdout!r}\n{done.stderr.decode()}"
+        return done
+
+    def noted(self) -> list[dict[str, Any]]:
+        path = self.programs / "calls.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def handover(self) -> dict[str, Any]:
+        """The one call that ran the tool."""
+        (call,) = [one for one in self.noted() if " exec " in one["call"] or " run " in one["call"]]
+        return call
+
+    def verbs(self) -> list[str]:
+        """What Compose was told to do, in order, leaving out the questions."""
+        words = [one["call"].removeprefix("docker compose ").split()[0] for one in self.noted()]
+        return [word for word in words if word in ("exec", "run", "stop", "start")]
+
+    def environments(self) -> list[Path]:
+        """Those in use: what was made is a folder beside the link to it."""
+        return [path for path in (self.project / ".backup-venv").iterdir() if path.is_symlink()]
+
+    def made(self) -> list[Path]:
+        return list((self.project / ".backup-venv").glob("made.*"))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def after(call: str, word: str) -> str:
+    return call.partition(f" {word} ")[2]
+
+
+# --- the choice of the engine and the way in
+
+
+@pytest.mark.parametrize(
+    ("installed", "plugin", "expected"),
+    [
+        (["docker", "docker-compose", "podman", "podman-compose"], True, "docker compose"),
+        (["docker", "docker-compose", "podman", "podman-compose"], False, "docker-compose"),
+        (["podman", "podman-compose"], True, "podman compose"),
+        (["podman", "podman-compose"], False, "podman-compose"),
+    ],
+)
+def test_every_generation_of_compose_is_found(host: Host, installed: list[str], plugin: bool, expected: str) -> None:
+    host.install(*installed)
+    host.answer(plugin=plugin)
+    host.run("list")
+    call = host.handover()
+    assert call["call"].startswith(f"{expected} exec -T -e ")
+    assert call["call"].endswith(" backend python backup_restore.py list")
+    assert call["variables"]["BACKUP_COMPOSE"] == expected
+
+
+@pytest.mark.parametrize("state", ["exited", "created", "restarting", "paused", "dead", ""])
+def test_a_service_that_does_not_run_is_worked_on_from_a_fresh_container(host: Host, state: str) -> None:
+    host.install("docker")
+    host.answer(state=state)
+    host.run("list")
+    call = host.handover()["call"]
+    assert call.startswith("docker compose run --rm --no-deps --name backup-")
+    assert " -T -e " in call
+    assert call.endswith(" --entrypoint python backend backup_restore.py list")
+
+
+@pytest.mark.parametrize("words", [("config", "set", "timezone", "UTC"), ("config", "unset", "timezone")])
+def test_settings_are_changed_in_a_container_that_can_write_them(host: Host, words: tuple[str, ...]) -> None:
+    """In the app's own service the file is read-only."""
+    host.install("docker")
+    host.run(*words)
+    assert host.handover()["call"].startswith("docker compose run --rm --no-deps ")
+    assert host.handover()["variables"]["BACKUP_HOST_SETTINGS_READ_ONLY"] == "false"
+
+
+def test_settings_are_looked_at_where_commands_run(host: Host) -> None:
+    host.install("docker")
+    host.run("config")
+    assert " exec " in host.handover()["call"]
+    assert "BACKUP_HOST_SETTINGS_READ_ONLY" not in host.handover()["variables"]
+
+
+def test_the_app_is_stopped_and_not_the_service_that_commands_run_in(host: Host) -> None:
+    host.install("docker")
+    (host.project / "backend" / "backup.toml").write_text('service = "backend"\napp_service = "app"\n')
+    host.answer(owners=["backend", "app"])
+    host.run("restore", "good", "--yes", "--stop")
+    calls = [one["call"].removeprefix("docker compose ") for one in host.noted()]
+    assert [call for call in calls if call.startswith(("stop", "start"))] == ["stop app", "start app"]
+    assert " backend backup_restore.py restore good --yes" in host.handover()["call"]
+
+
+def test_a_container_that_just_crashed_is_not_entered(host: Host) -> None:
+    host.install("docker")
+    host.answer(restarts=3, since="2999-01-01T00:00:00Z")
+    host.run("list")
+    assert host.verbs() == ["run"]
+
+
+def test_a_container_that_crashed_long_ago_is_entered(host: Host) -> None:
+    host.install("docker")
+    host.answer(restarts=3)
+    host.run("list")
+    assert host.verbs() == ["exec"]
+
+
+def test_an_unknown_service_is_named_with_those_there_are(host: Host) -> None:
+    host.install("docker")
+    host.answer(state="")
+    done = host.run("list", code=2, BACKUP_SERVICE="web")
+    assert b"no service 'web', but: backend, database" in done.stderr
+
+
+def test_an_engine_that_does_not_answer_is_passed_over_and_said_so(host: Host) -> None:
+    host.install("docker", "uv")
+    host.answer(engine="down")
+    done = host.run("list")
+    assert done.stdout == b"local:list\n"
+    assert b"Running without a container: docker does not answer (Cannot connect to the engine" in done.stderr
+
+
+def test_insisting_on_docker_says_what_is_missing(host: Host) -> None:
+    done = host.run("list", code=1, BACKUP_RUNNER="docker")
+    assert b"neither Docker nor Podman" in done.stderr
+    host.install("docker")
+    host.answer(engine="down")
+    assert b"does not answer" in host.run("list", code=1, BACKUP_RUNNER="docker").stderr
+    (host.project / "docker-compose.yml").unlink()
+    assert b"no compose file" in host.run("list", code=1, BACKUP_RUNNER="docker").stderr
+
+
+def test_an_unknown_runner_is_refused(host: Host) -> None:
+    assert b"auto, docker or local" in host.run("list", code=2, BACKUP_RUNNER="vm").stderr
+
+
+def same_as_document(done: subprocess.CompletedProcess[bytes]) -> bool:
+    """Whether stdout is one JSON document that says what the last line of stderr says."""
+    document, said = json.loads(done.stdout), done.stderr.decode().splitlines()[-1]
+    error = {"code": done.returncode, "message": said.removeprefix("backup.sh: "), "next": None}
+    return bool(document == {"schema_version": 1, "error": error})
+
+
+def test_a_refusal_of_the_wrapper_is_a_json_document_too(host: Host) -> None:
+    host.install("docker")
+    host.answer(state="")
+    odd = 'a "quoted" \\ name with ü'
+    assert same_as_document(host.run("list", "--json", code=2, BACKUP_SERVICE=odd))
+    assert same_as_document(host.run("list", "--json", code=2, BACKUP_RUNNER="vm"))
+    assert b"\\t" not in host.run("list", "--json", code=2, BACKUP_RUNNER="v\tm").stdout
+    assert host.run("list", code=2, BACKUP_RUNNER="vm").stdout == b""
+
+
+def test_a_refusal_while_the_environment_is_made_is_one_too(host: Host) -> None:
+    (host.programs / "python3").unlink()
+    assert same_as_document(host.run("list", "--json", code=1, BACKUP_RUNNER="local"))
+
+
+def test_data_in_a_named_volume_is_never_looked_for_in_a_folder(host: Host) -> None:
+    host.install("uv")
+    compose = "services:\n  backend:\n    volumes:\n      - data:/app/data\nvolumes:\n  data:\n"
+    (host.project / "docker-compose.yml").write_text(compose)
+    assert b"in a named volume" in host.run("restore", "x", code=1).stderr
+    assert host.run("demo").stdout == b"local:demo\n"
+    assert host.run("list", BACKUP_RUNNER="local").stdout == b"local:list\n"
+
+
+@pytest.mark.parametrize("words", [[], ["--version"], ["demo"], ["doctor"], ["config"], ["backup", "--help"]])
+def test_nothing_is_built_for_a_first_look(host: Host, words: list[str]) -> None:
+    host.install("docker", "uv")
+    host.answer(state="")
+    assert host.run(*words).stdout.startswith(b"local:")
+    assert host.verbs() == []
+
+
+@pytest.mark.parametrize("runner", ["auto", "docker"])
+def test_the_demo_which_no_image_has_runs_here_whatever_runs(host: Host, runner: str) -> None:
+    host.install("docker", "uv")
+    assert host.run("demo", BACKUP_RUNNER=runner).stdout == b"local:demo\n"
+    assert host.verbs() == []
+
+
+def test_starting_the_first_container_is_said(host: Host) -> None:
+    host.install("docker")
+    host.answer(state="")
+    assert b"its image is built first" in host.run("backup", "x").stderr
+
+
+@pytest.mark.parametrize("option", ["-q", "--quiet"])
+def test_quiet_silences_what_the_wrapper_has_to_say_but_no_error(host: Host, option: str) -> None:
+    host.install("uv")
+    assert b"Running without a container" in host.run("backup").stderr
+    assert host.run("backup", option).stderr == b""
+    assert b"auto, docker or local" in host.run("backup", option, code=2, BACKUP_RUNNER="vm").stderr
+
+
+def test_a_project_without_a_compose_file_runs_here_in_silence(host: Host) -> None:
+    host.install("docker", "uv")
+    (host.project / "docker-compose.yml").unlink()
+    host.run("list")
+    done = host.run("list")
+    assert (done.stdout, done.stderr) == (b"local:list\n", b"")
+
+
+@pytest.mark.parametrize("name", ["docker-compose.yaml", "compose.yml", "compose.yaml"])
+def test_every_usual_name_of_a_compose_file_is_found(host: Host, name: str) -> None:
+    host.install("docker")
+    (host.project / "docker-compose.yml").rename(host.project / name)
+    host.run("list")
+    assert host.verbs() == ["exec"]
+
+
+# --- words, streams, codes
+
+
+@pytest.mark.parametrize("state", ["running", "exited"])
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 10, 16, 130])
+def test_the_exit_code_is_passed_through(host: Host, state: str, code: int) -> None:
+    host.install("docker")
+    host.answer(state=state, codes={"exec": code, "run": code})
+    host.run("list", code=code)
+
+
+def test_every_word_arrives_as_it_was_typed(host: Host) -> None:
+    host.write_program("docker", STUB.replace('" ".join([name, *words])', "repr([name, *words])"))
+    words = ["backup", "--note", "two  words, 'quoted' \"twice\" $HOME * \\", "", "--json"]
+    host.run(*words)
+    (call,) = [one["call"] for one in host.noted() if "'exec'" in one["call"]]
+    assert call.endswith(repr(words)[1:])
+
+
+@pytest.mark.parametrize("state", ["running", "exited"])
+def test_bytes_pass_through_unharmed(host: Host, state: str) -> None:
+    host.install("docker")
+    every_byte = bytes(range(256)) * 300
+    host.answer(state=state, output=every_byte.decode("latin-1"))
+    assert host.run("dump", "-").stdout == every_byte
+    (host.programs / "calls.jsonl").unlink()
+    host.run("restore-dump", "-", "--force", content=every_byte)
+    assert host.handover()["read"].encode("latin-1") == every_byte
+
+
+@pytest.mark.parametrize("words", [["list"], ["dump", "-"], ["restore-dump", "x.sql"], ["restore", "x"]])
+def test_the_input_of_a_surrounding_loop_is_left_alone(host: Host, words: list[str]) -> None:
+    host.install("docker")
+    host.run(*words, content=b"the next line of the loop\n")
+    assert [one["read"] for one in host.noted() if one["read"]] == []
+
+
+def test_a_terminal_on_both_sides_is_passed_on(host: Host) -> None:
+    host.install("docker")
+    terminal, ours = pty.openpty()
+    environment = {"PATH": str(host.programs), "HOME": str(host.folder)}
+    command = [BASH, str(host.project / "backup.sh"), "list"]
+    with subprocess.Popen(command, env=environment, stdin=ours, stdout=ours, stderr=ours) as wrapper:
+        os.write(terminal, b"\x04")
+        assert wrapper.wait(30) == 0
+    os.close(ours)
+    os.close(terminal)
+    assert " -T " not in host.handover()["call"]
+
+
+@pytest.mark.parametrize(
+    ("words", "published", "address", "port"),
+    [
+        (["--web"], "127.0.0.1:8765:8765", "127.0.0.1", "8765"),
+        (["--port", "9000", "--web"], "127.0.0.1:9000:9000", "127.0.0.1", "9000"),
+        (["--web", "--host=0.0.0.0", "--port=9000"], "0.0.0.0:9000:9000", "0.0.0.0", "9000"),
+        (["--web", "--host", "::1"], "[::1]:8765:8765", "::1", "8765"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("state", ["running", "exited"])
+def test_the_interface_in_a_browser_has_its_port_published_on_this_machine(
+    host: Host, state: str, words: list[str], published: str, address: str, port: str
+) -> None:
+    host.install("docker")
+    host.answer(state=state)
+    host.run("ui", *words)
+    call = host.handover()
+    assert call["call"].startswith("docker compose run --rm --no-deps --name backup-")
+    assert f" -p {published} " in call["call"]
+    inside = f" --entrypoint python backend backup_restore.py ui --web --host 0.0.0.0 --port {port}"
+    assert call["call"].endswith(inside)
+    assert call["variables"]["BACKUP_HOST_ADDRESS"] == address
+
+
+def test_a_port_that_is_any_cannot_be_published(host: Host) -> None:
+    host.install("docker")
+    assert b"name one with --port" in host.run("ui", "--web", "--port", "0", code=2).stderr
+    assert host.verbs() == []
+
+
+def test_the_interface_in_the_terminal_is_entered_with_what_that_can_show(host: Host) -> None:
+    host.install("docker")
+    host.run("ui")
+    call = host.handover()["call"]
+    assert " exec " in call and " -e TERM -e COLORTERM " in call and " -p " not in call
+    assert call.endswith(" backend python backup_restore.py ui")
+
+
+def test_it_works_through_a_symlink_from_any_folder_without_an_environment(host: Host) -> None:
+    host.install("docker")
+    link, second = host.folder / "link here", host.folder / "deep" / "er"
+    link.symlink_to(host.project / "backup.sh")
+    second.parent.mkdir()
+    second.symlink_to("../link here")
+    bare = f"PATH={host.programs}"
+    done = subprocess.run(["env", "-i", bare, BASH, str(second), "list"], cwd=second.parent, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert host.handover()["cwd"] == str(host.project)
+
+
+# --- settings and facts
+
+
+def test_every_backup_variable_reaches_the_container(host: Host) -> None:
+    host.install("docker")
+    host.run("list", BACKUP_KEEP_DAILY="7", BACKUP_DATABASE="/x/y.db", BACKUP_RUNNER="docker", BACKUP_APP_DIR="/here")
+    call = host.handover()
+    assert " -e BACKUP_KEEP_DAILY " in call["call"] and " -e BACKUP_DATABASE " in call["call"]
+    assert "BACKUP_RUNNER " not in call["call"] and "BACKUP_APP_DIR" not in call["call"]
+    assert call["variables"]["BACKUP_KEEP_DAILY"] == "7"
+    assert call["variables"]["BACKUP_SERVICE"] == "backend"
+    assert call["variables"]["BACKUP_RUNNER_IN_USE"] == "exec"
+    assert call["variables"]["BACKUP_HOST_COMMAND"] == "./backup.sh"
+    assert call["variables"]["BACKUP_HOST_NAME"] == socket.gethostname()  # a container knows its own id only
+
+
+@pytest.mark.parametrize(
+    "names", [{"USER": "anna"}, {"USER": "root", "SUDO_USER": "anna"}, {"LOGNAME": "anna"}], ids=str
+)
+def test_who_typed_the_command_is_handed_over_for_the_history(host: Host, names: dict[str, str]) -> None:
+    host.install("docker")
+    host.run("list", **names)
+    assert host.handover()["variables"]["BACKUP_HOST_USER"] == "anna"
+
+
+def commit(project: Path, *more: Iterable[str]) -> str:
+    for words in (["init", "-q", "-b", "feature/x"], ["add", "-A"], ["commit", "-qm", "Fix  the \\n 'thing'"], *more):
+        subprocess.run([*GIT, "-C", str(project), *words], check=True)
+    return subprocess.check_output(["git", "-C", str(project), "rev-parse", "HEAD"], text=True).strip()
+
+
+def git_facts(host: Host, **more: str) -> dict[str, str]:
+    (host.programs / "calls.jsonl").unlink(missing_ok=True)
+    host.run("auto-backup", settings=more)
+    prefix = "BACKUP_GIT_"
+    found = host.handover()["variables"].items()
+    return {name.removeprefix(prefix): value for name, value in found if name.startswith(prefix)}
+
+
+@pytest.mark.needs("git")
+def test_gits_facts_are_collected_on_the_host(host: Host) -> None:
+    host.install("docker")
+    host.link("git")
+    made = commit(host.project)
+    facts = {"COMMIT": made, "SHORT": made[:7], "BRANCH": "feature/x", "SUBJECT": "Fix  the \\n 'thing'"}
+    assert git_facts(host) == facts | {"DIRTY": "false", "TAG": ""}
+    (host.project / "untracked").write_text("")
+    assert git_facts(host)["DIRTY"] == "false"
+    (host.project / "docker-compose.yml").write_text("services:\n  backend:\n    image: y\n")
+    assert git_facts(host)["DIRTY"] == "true"
+
+
+@pytest.mark.needs("git")
+def test_a_tag_and_a_detached_head_are_seen(host: Host) -> None:
+    host.install("docker")
+    host.link("git")
+    commit(host.project, ["tag", "v1.2"], ["checkout", "-q", "--detach"])
+    facts = git_facts(host)
+    assert (facts["TAG"], facts["BRANCH"]) == ("v1.2", "")
+
+
+@pytest.mark.needs("git")
+def test_a_git_hooks_variables_do_not_point_git_elsewhere(host: Host) -> None:
+    host.install("docker")
+    host.link("git")
+    made = commit(host.project)
+    assert git_facts(host, GIT_DIR="/nowhere", GIT_INDEX_FILE="/nowhere/index")["COMMIT"] == made
+
+
+@pytest.mark.needs("git")
+def test_the_repository_is_not_written_to(host: Host) -> None:
+    host.install("docker")
+    host.link("git")
+    commit(host.project)
+    os.utime(host.project / "docker-compose.yml", (1, 1))  # git status would like to refresh its index
+    index = host.project / ".git" / "index"
+    before = index.read_bytes()
+    git_facts(host)
+    assert index.read_bytes() == before
+
+
+@pytest.mark.needs("git")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give the repository to another user")
+def test_a_repository_of_another_user_is_read_all_the_same(host: Host) -> None:
+    host.install("docker")
+    host.link("git")
+    made = commit(host.project)
+    for path in (host.project, *host.project.rglob("*")):
+        os.chown(path, 4321, 4321)
+    assert git_facts(host)["COMMIT"] == made
+
+
+def test_without_git_the_tool_is_told_why_there_are_no_facts(host: Host) -> None:
+    host.install("docker")
+    assert git_facts(host) == {"MISSING": "no git here"}
+
+
+@pytest.mark.needs("git")
+def test_outside_a_repository_the_tool_is_told_so(host: Host) -> None:
+    host.install("docker")
+    host.link("git")
+    assert git_facts(host, GIT_CEILING_DIRECTORIES=str(host.folder)) == {"MISSING": "not a git repository"}
+
+
+# --- files of the host
+
+
+def test_a_dump_to_a_path_appears_there_complete_or_not_at_all(host: Host) -> None:
+    host.install("docker")
+    host.answer(output="-- SQL")
+    out = host.folder / "it's here"
+    out.mkdir()
+    assert host.run("dump", "./x.sql", cwd=str(out)).stdout == f"{out}/x.sql\n".encode()
+    assert (out / "x.sql").read_text() == "-- SQL"
+    host.run("dump", f"{out}/x.sql", code=2)
+    host.answer(codes={"exec": 13})
+    host.run("dump", f"{out}/y.sql", code=13)
+    assert [path.name for path in out.iterdir()] == ["x.sql"]
+
+
+def test_a_dump_to_a_path_in_a_missing_folder_is_refused(host: Host) -> None:
+    host.install("docker")
+    done = host.run("dump", f"{host.folder}/none/x.sql", code=2)
+    assert b"Cannot write beside" in done.stderr
+
+
+def test_a_file_of_the_host_is_fed_through_stdin(host: Host) -> None:
+    host.install("docker")
+    (host.folder / "x.sql").write_bytes(b"SELECT 1;")
+    host.run("restore-dump", "./x.sql", "--force", cwd=str(host.folder))
+    assert host.handover()["read"] == "SELECT 1;"
+    assert host.handover()["call"].endswith(" restore-dump - --force")
+
+
+def test_an_export_to_a_path_appears_there_complete_and_is_written_as_its_name_says(host: Host) -> None:
+    host.install("docker")
+    host.answer(output="an archive")
+    host.run("export", "latest", "./x.tar.gz", cwd=str(host.folder))
+    assert (host.folder / "x.tar.gz").read_text() == "an archive", "it is not compressed once more"
+    assert host.handover()["call"].endswith(" export latest -")
+    assert host.handover()["variables"]["BACKUP_HOST_FILE"] == "x.tar.gz"
+    host.answer(codes={"exec": 12})
+    host.run("export", "latest", f"{host.folder}/y.tar", code=12)
+    assert not (host.folder / "y.tar").exists()
+
+
+def test_an_archive_of_the_host_is_fed_through_stdin_and_its_key_through_the_environment(host: Host) -> None:
+    host.install("docker")
+    (host.folder / "x.tar").write_bytes(b"an archive")
+    (host.folder / "key.txt").write_text("# a key\nAGE-SECRET-KEY-1\n")
+    host.run("import", "-i", "key.txt", "./x.tar", "--name", "two", cwd=str(host.folder))
+    assert host.handover()["read"] == "an archive"
+    assert host.handover()["call"].endswith(" import - --name two")
+    assert "AGE-SECRET-KEY" not in host.handover()["call"]
+    assert host.handover()["variables"]["BACKUP_EXPORT_IDENTITY"] == "# a key\nAGE-SECRET-KEY-1"
+
+
+def test_recipients_in_a_file_of_the_host_go_through_the_environment(host: Host) -> None:
+    host.install("docker")
+    (host.folder / "keys").write_text("age1one\nage1two\n")
+    host.run("export", "latest", "x.tar.age", "--recipients-file", "keys", cwd=str(host.folder))
+    assert host.handover()["call"].endswith(" export latest x.tar.age")
+    assert host.handover()["variables"]["BACKUP_EXPORT_RECIPIENTS"] == "age1one\nage1two"
+
+
+@pytest.mark.parametrize("path", ["backups/x.sql", "./backups/x.sql", "backend/../backups/x.sql"])
+def test_a_path_into_the_backups_folder_is_a_bare_name(host: Host, path: str) -> None:
+    host.install("docker")
+    (host.project / "backups").mkdir()
+    host.run("restore-dump", path, cwd=str(host.project))
+    assert host.handover()["call"].endswith(" restore-dump x.sql")
+
+
+def test_a_path_that_is_not_here_is_left_to_the_tool(host: Host) -> None:
+    host.install("docker")
+    host.run("restore-dump", "/app/backups/x.sql")
+    assert host.handover()["call"].endswith(" restore-dump /app/backups/x.sql")
+
+
+def test_a_local_path_is_the_callers(host: Host) -> None:
+    host.install("uv")
+    (host.folder / "sub").mkdir()
+    done = host.run("dump", "sub/../sub/x.sql", cwd=str(host.folder), BACKUP_RUNNER="local")
+    assert done.stdout.decode() == f"local:dump {host.folder}/sub/x.sql\n"
+
+
+# --- restore --stop
+
+
+@pytest.mark.parametrize("command", ["restore", "restore-dump", "undo", "migrate"])
+def test_stop_stops_the_service_and_starts_it_again(host: Host, command: str) -> None:
+    host.install("docker")
+    host.run(command, "x", "--stop", "--force")
+    assert host.verbs() == ["stop", "run", "start"]
+    assert host.handover()["call"].endswith(f"backup_restore.py {command} x --force")
+
+
+def test_the_service_starts_again_after_a_failure_with_the_failures_code(host: Host) -> None:
+    host.install("docker")
+    host.answer(codes={"run": 12})
+    host.run("restore", "x", "--stop", code=12)
+    assert host.verbs() == ["stop", "run", "start"]
+
+
+@pytest.mark.parametrize(("codes", "expected"), [({"start": 1}, 3), ({"start": 1, "run": 12}, 12)])
+def test_a_service_that_does_not_start_again_is_said(host: Host, codes: dict[str, int], expected: int) -> None:
+    host.install("docker")
+    host.answer(codes=codes)
+    done = host.run("restore", "x", "--stop", code=expected)
+    assert b"could not be started again. Run: docker compose up -d backend" in done.stderr
+
+
+def test_a_service_that_did_not_run_is_not_started(host: Host) -> None:
+    host.install("docker")
+    host.answer(state="exited")
+    assert b"it stays stopped" in host.run("restore", "x", "--stop").stderr
+    assert host.verbs() == ["run"]
+
+
+@pytest.mark.parametrize("look", ["--dry-run", "--help"])
+def test_looking_stops_nothing(host: Host, look: str) -> None:
+    host.install("docker")
+    host.run("restore", "x", "--stop", look)
+    assert host.verbs() == ["exec"]
+
+
+def test_stop_without_a_container_is_no_error(host: Host) -> None:
+    host.install("uv")
+    done = host.run("restore", "x", "--stop", BACKUP_RUNNER="local")
+    assert b"no container to stop" in done.stderr
+    assert done.stdout == b"local:restore x\n"
+
+
+# --- the local environment
+
+
+def test_the_environment_is_made_once_and_again_when_the_requirements_change(host: Host) -> None:
+    host.install("uv")
+    assert b"(once)" in host.run("list", BACKUP_RUNNER="local").stderr
+    assert host.run("list", BACKUP_RUNNER="local").stderr == b""
+    (host.project / "backend" / "requirements.txt").write_text("# other\n")
+    assert b"(once)" in host.run("list", BACKUP_RUNNER="local").stderr
+
+
+def test_a_half_made_environment_is_never_used(host: Host) -> None:
+    host.install("uv")
+    (host.programs / "fail").touch()
+    (host.programs / "python3").unlink()
+    done = host.run("list", code=1, BACKUP_RUNNER="local")
+    assert b"Python 3.11 or later is needed" in done.stderr
+    assert host.environments() == host.made() == []
+    (host.programs / "fail").unlink()
+    assert host.run("list", BACKUP_RUNNER="local").stdout == b"local:list\n"
+
+
+def test_an_environment_whose_python_is_gone_is_made_again(host: Host) -> None:
+    host.install("uv")
+    host.run("list", BACKUP_RUNNER="local")
+    (environment,) = host.environments()
+    (environment / "bin" / "python").unlink()
+    assert host.run("list", BACKUP_RUNNER="local").stdout == b"local:list\n"
+
+
+def test_an_environment_of_another_python_is_made_again(host: Host) -> None:
+    host.install("uv")
+    host.run("list", BACKUP_RUNNER="local")
+    (environment,) = host.environments()
+    (environment / "lib" / "python3.12").rename(environment / "lib" / "python3.11")
+    assert b"(once)" in host.run("list", BACKUP_RUNNER="local").stderr
+
+
+def test_two_at_once_do_not_break_each_other(host: Host) -> None:
+    host.install("uv")
+    environment = {"PATH": str(host.programs), "HOME": str(host.folder), "BACKUP_RUNNER": "local"}
+    command = [BASH, str(host.project / "backup.sh"), "list"]
+    pipe = subprocess.PIPE
+    runs = [subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe) for _ in range(6)]
+    assert [run.communicate()[0] for run in runs] == [b"local:list\n"] * 6
+    assert len(host.environments()) == 1
+
+
+def test_too_old_a_python_is_said_in_one_sentence(host: Host) -> None:
+    (host.programs / "python3").unlink()
+    host.write_program("python3", f"#!{BASH}\nexit 1\n")
+    assert b"Python 3.11 or later is needed" in host.run("list", code=1, BACKUP_RUNNER="local").stderr
+
+
+def test_a_real_virtual_environment_runs_the_tool(host: Host) -> None:
+    (host.programs / "python3").unlink()
+    (host.programs / "python3").symlink_to(sys.executable)
+    tool = host.project / "backend" / "backup_restore.py"
+    tool.write_text("import os, sys; print(sys.argv[1:], os.environ['BACKUP_APP_DIR'], sys.prefix != sys.base_prefix)")
+    done = host.run("list", BACKUP_RUNNER="local")
+    assert done.stdout.decode() == f"['list'] {host.project}/backend True\n"
+    (environment,) = host.environments()
+    subprocess.run([environment / "bin" / "pip", "--version"], check=True)  # its scripts find their Python
+
+
+def test_an_app_folder_beside_the_script_is_found(host: Host) -> None:
+    host.install("uv")
+    for file in (host.project / "backend").iterdir():
+        file.rename(host.project / file.name)
+    assert host.run("list", BACKUP_RUNNER="local").stdout == b"local:list\n"
+
+
+@pytest.mark.needs("shellcheck")
+@pytest.mark.parametrize("script", ["backup.sh", "backend/entrypoint.sh"])
+def test_shellcheck_has_nothing_to_say(script: str) -> None:
+    done = subprocess.run(["shellcheck", str(WRAPPER.parent / script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_wrapper_keeps_to_bash_3() -> None:
+    text = WRAPPER.read_text()
+    newer = ["declare -A", "mapfile", "readarray", ",,}", "^^}", "${@Q}", "|&", "&>>", "coproc", "local -n", "wait -n"]
+    assert [word for word in newer if word in text] == []
+
+
+# What backup.toml says of the wrapper.
+
+
+def toml(host: Host, text: str) -> None:
+    (host.project / "backend" / "backup.toml").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "called"),
+    [
+        ('service = "database"\n', "database"),
+        ("  service='database'  # ours", "database"),
+        ('timezone = "UTC"\r\nservice = "database"\r\n', "database"),
+        ('# service = "database"\n', "backend"),
+        ('service_name = "database"\n', "backend"),
+        ('service = "data base"\n', "backend"),
+        ('service = "$(touch /tmp/x)"\n', "backend"),
+        ('[later]\nservice = "database"\n', "backend"),
+        ("", "backend"),
+    ],
+)
+def test_the_service_is_read_from_backup_toml(host: Host, text: str, called: str) -> None:
+    host.install("docker")
+    toml(host, text)
+    host.answer(state="")
+    host.run("list")
+    assert f" {called} backup_restore.py list" in host.handover()["call"]
+    assert host.handover()["variables"]["BACKUP_SERVICE"] == called
+
+
+def test_the_environment_is_stronger_than_backup_toml(host: Host) -> None:
+    host.install("docker", "uv")
+    toml(host, 'service = "nowhere"\nrunner = "docker"\n')
+    assert host.run("list", BACKUP_RUNNER="local").stdout == b"local:list\n"
+    host.run("list", BACKUP_SERVICE="backend")
+    assert host.verbs() == ["exec"]
+
+
+def test_the_runner_is_read_from_backup_toml(host: Host) -> None:
+    host.install("docker", "uv")
+    toml(host, 'runner = "local"')
+    assert host.run("list").stdout == b"local:list\n"
+    toml(host, 'runner = "vm"\n')
+    assert b"BACKUP_RUNNER is 'vm'; it can be auto, docker or local." in host.run("list", code=2).stderr
+
+
+def test_a_backup_toml_that_is_a_folder_or_unreadable_stops_no_command(host: Host) -> None:
+    host.install("docker")
+    (host.project / "backend" / "backup.toml").mkdir()
+    host.run("list")
+    assert host.verbs() == ["exec"]
+
+
+def test_what_config_says_of_the_service_is_where_it_was_set(host: Host) -> None:
+    host.install("docker")
+    toml(host, 'service = "backend"\n')
+    host.run("config", "set", "service", "database")
+    assert "BACKUP_SERVICE" not in host.handover()["variables"]
+    assert host.handover()["call"].endswith(" config set service database")
+
+
+@pytest.mark.parametrize(
+    ("lines", "seen"),
+    [
+        (["BACKUP_DATABASE: data/app.db"], "BACKUP_DATABASE"),
+        (['"BACKUP_DATABASE": "data/app.db"', "BACKUP_DIR: /backups"], "BACKUP_DATABASE BACKUP_DIR"),
+        (["- BACKUP_UPLOADS=media", "- 'BACKUP_ALEMBIC_INI=x.ini'"], "BACKUP_UPLOADS BACKUP_ALEMBIC_INI"),
+        (["# BACKUP_DATABASE: data/app.db", "BACKUP_DIR:", "BACKUP_TIMEZONE: UTC", "X: ${BACKUP_DIR:-x}"], ""),
+    ],
+)
+def test_the_tool_is_told_which_settings_the_compose_file_has(host: Host, lines: list[str], seen: str) -> None:
+    host.install("docker")
+    compose = host.project / "docker-compose.yml"
+    compose.write_text(compose.read_text() + "".join(f"      {line}\n" for line in ("environment:", *lines)))
+    host.run("doctor")
+    assert host.handover()["variables"]["BACKUP_HOST_COMPOSE_SETS"].split() == seen.split()
+
+
+@pytest.mark.needs("git")
+def test_a_recovery_sheet_for_a_path_is_written_here_with_what_is_known_here(host: Host) -> None:
+    host.install("docker")
+    host.link("git")
+    host.answer(output="# Recovery sheet\n")
+    made = commit(host.project)
+    subprocess.run([*GIT, "-C", str(host.project), "remote", "add", "origin", "git@example.org:x.git"], check=True)
+    host.run("recovery-kit", "./sheet.md", cwd=str(host.folder))
+    assert (host.folder / "sheet.md").read_text() == "# Recovery sheet\n"
+    told = host.handover()["variables"]
+    assert host.handover()["call"].endswith(" recovery-kit -")
+    assert (told["BACKUP_GIT_COMMIT"], told["BACKUP_HOST_ORIGIN"]) == (made, "git@example.org:x.git")
+    assert told["BACKUP_HOST_FOLDER"] == str(host.project)
+    assert b"exists already" in host.run("recovery-kit", "./sheet.md", cwd=str(host.folder), code=2).stderr
+
+
+@pytest.mark.parametrize("words", [["--output", "./page.html"], ["--output=./page.html"], ["-o./page.html"]])
+def test_a_report_for_a_path_is_written_here_and_takes_the_place_of_an_earlier_one(
+    host: Host, words: list[str]
+) -> None:
+    host.install("docker")
+    page = host.folder / "page.html"
+    page.write_text('<meta name="generator" content="backupkit report of yesterday">')
+    page.chmod(0o604)
+    host.answer(output="the report of today")
+    host.run("report", *words, cwd=str(host.folder))
+    assert page.read_text() == "the report of today"
+    assert page.stat().st_mode & 0o777 == 0o604
+    assert host.handover()["call"].endswith(" report --output -")
+    page.write_text("a page of somebody's own")
+    assert b"exists already" in host.run("report", *words, cwd=str(host.folder), code=2).stderr
+    assert page.read_text() == "a page of somebody's own"
+
+
+def test_a_new_report_may_be_read_by_whom_the_umask_lets(host: Host) -> None:
+    host.install("docker")
+    before = os.umask(0o027)
+    try:
+        host.run("report", "-o", "./page.html", cwd=str(host.folder))
+    finally:
+        os.umask(before)
+    assert (host.folder / "page.html").stat().st_mode & 0o777 == 0o640

@@ -1,0 +1,200 @@
+"""The doctor: what of the set-up would fail on the day it is needed, and the command that mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backupkit.backup.create import create_backup
+from backupkit.config.settings import Settings
+from backupkit.model.backup import BackupRequest
+from backupkit.model.errors import RemoteAway
+from backupkit.model.events import silence
+from backupkit.monitoring.doctor import Finding, examine
+from backupkit.remotes.folder import MARKER
+from backupkit.remotes.probe import try_remotes
+from backupkit.remotes.registry import prepare_remote
+from backupkit.scheduling import scheduler_lock
+from refusals import run_here
+from small_app import NOON, SmallApp
+
+
+def with_remotes(app: SmallApp, **tables: dict[str, Any]) -> Settings:
+    told = {"app_dir": app.folder, "database": app.database, "uploads": app.uploads, "dir": app.backups}
+    return Settings(**told, remotes=tables)  # type: ignore[arg-type]
+
+
+def about(found: list[Finding], word: str) -> Finding:
+    (one,) = [finding for finding in found if word in finding.text]
+    return one
+
+
+@pytest.fixture
+def nas(tmp_path: Path) -> dict[str, Any]:
+    """The table of a folder that can be a remote."""
+    (tmp_path / "nas").mkdir()
+    return {"type": "folder", "path": str(tmp_path / "nas")}
+
+
+# The database.
+
+
+def test_where_there_is_no_database_likely_ones_are_named_with_the_command_to_type(app: SmallApp) -> None:
+    found = app.database.rename(app.folder / "data" / "the app's.sqlite3")
+    for place in ("node_modules/x.db", ".hidden/x.db", "backups/good/x.db", "a/b/c/d/x.db"):
+        (app.folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(found, app.folder / place)
+    (app.folder / "data" / "cache.db").write_bytes(b"something else")
+    document = app.command("doctor", "--json", check=1).json
+    assert f"There is no database at {app.database}" in document[0]["text"]
+    named = [one for one in document if "is it the app's?" in one["text"]]
+    assert [one["text"] for one in named] == [f"{found} is a SQLite database: is it the app's?"]
+    typed = shlex.split(named[0]["mend"])
+    assert typed[:2] == ["python", "backup_restore.py"]
+    app.command(*typed[2:], check=0)
+    assert f"The database {found} is readable" in app.command("doctor").out
+
+
+def test_a_database_that_the_environment_names_wrongly_is_mended_there(app: SmallApp) -> None:
+    result = app.command("doctor", env={"BACKUP_DATABASE": "data/other.db"}, check=1)
+    assert "BACKUP_DATABASE, in the environment, says so." in result.out
+    assert "mend: set BACKUP_DATABASE to data/pats.db" in result.out and "config set database" not in result.out
+
+
+def test_no_more_than_three_likely_databases_are_named_the_last_changed_first(app: SmallApp) -> None:
+    for number in range(5):
+        shutil.copy(app.database, app.folder / "data" / f"{number}.db")
+        os.utime(app.folder / "data" / f"{number}.db", (number, number))
+    found = [one.text for one in examine(app.settings.model_copy(update={"database": app.folder / "gone.db"}))]
+    named = [Path(text.split(" is a ")[0]).name for text in found if "is it the app's?" in text]
+    assert named == ["pats.db", "4.db", "3.db"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "fix"),
+    [
+        ({"BACKUP_RUNNER_IN_USE": "local"}, "./backup.sh config set database VALUE"),
+        ({"BACKUP_RUNNER_IN_USE": "exec", "BACKUP_COMPOSE": "docker compose"}, "docker compose up -d backend"),
+    ],
+    ids=["without a container", "in one"],
+)
+def test_a_setting_of_the_compose_file_that_is_not_in_force_is_explained(
+    app: SmallApp, environment: dict[str, str], fix: str
+) -> None:
+    told = {"BACKUP_HOST_COMPOSE_SETS": " BACKUP_DATABASE ", "BACKUP_HOST_COMMAND": "./backup.sh", **environment}
+    found = app.command("doctor", "--json", env=told).json[0]
+    assert found["text"].startswith("The compose file sets BACKUP_DATABASE") and found["mend"] == fix
+    assert "The compose file sets BACKUP_DATABASE" in app.command("config", env=told, check=0).err
+    in_force = {**told, "BACKUP_DATABASE": "data/pats.db"}
+    assert "compose file sets" not in app.command("doctor", env=in_force).out
+    assert "compose file sets" not in app.command("config", env=in_force, check=0).err
+
+
+# Remotes.
+
+
+def test_a_remote_that_can_be_used_is_fine_and_one_that_is_not_mounted_is_wrong(
+    app: SmallApp, nas: dict[str, Any]
+) -> None:
+    settings = with_remotes(app, nas=nas)
+    found = about(examine(settings), "nas")
+    assert (found.level, "remotes --init nas" in found.fix) == ("wrong", True)
+    prepare_remote(settings, "nas")
+    found = about(examine(settings), "The remote nas")
+    assert (found.level, found.text) == ("fine", f"The remote nas can be used: folder, {nas['path']}.")
+
+
+@pytest.mark.parametrize(
+    ("version", "is_named"), [("0.14.0", True), ("0.16.5", True), ("0.17.0", False), ("1.0.0", False), ("", False)]
+)
+def test_a_restic_that_is_older_than_the_reference_image_s_is_named(
+    app: SmallApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, is_named: bool
+) -> None:
+    (tmp_path / "restic").write_text(f"#!/bin/sh\necho restic {version} compiled with go\n")
+    (tmp_path / "restic").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    settings = with_remotes(app, cloud={"type": "restic", "repository": str(tmp_path / "none"), "password": "x"})
+    found = [one for one in examine(settings) if one.text.startswith("restic is ")]
+    assert [one.level for one in found] == ["warning"] * is_named
+    assert all(version[:4] in one.text for one in found)
+
+
+def test_every_remote_is_looked_at_and_no_secret_is_shown(app: SmallApp, tmp_path: Path, nas: dict[str, Any]) -> None:
+    tables = {
+        "nas": nas,
+        "cloud": {"type": "restic", "repository": "rest:http://ann:sesame@127.0.0.1:9/"},
+        "git": {"type": "git", "url": f"{tmp_path}/none.git", "user_name": "B", "user_email": "b@example.com"},
+    }
+    result = run_here(app, "doctor", env={"BACKUP_REMOTES": json.dumps(tables)}, check=1)
+    assert "sesame" not in result.out + result.err
+    for name in tables:
+        assert (
+            f"the remote {name}" in result.out or f"The remote {name}" in result.out or f"remote {name}" in result.out
+        )
+    assert "BACKUP_REMOTE_CLOUD_PASSWORD_FILE" in result.out
+
+
+def test_a_remote_that_hangs_is_given_up_and_the_others_are_told_of(
+    app: SmallApp, tmp_path: Path, nas: dict[str, Any]
+) -> None:
+    stuck = tmp_path / "stuck"
+    stuck.mkdir()
+    os.mkfifo(stuck / MARKER)  # whoever reads it waits, as with a server that went away
+    settings = with_remotes(app, stuck={"type": "folder", "path": str(stuck)}, nas=nas)
+    prepare_remote(settings, "nas")
+    answers = try_remotes(settings, seconds=3)
+    assert answers["nas"] is None
+    assert isinstance(answers["stuck"], RemoteAway) and "not answered after 3 s" in answers["stuck"].message
+    (stuck / MARKER).write_bytes(b"")  # the one who waits goes on
+
+
+def test_without_a_remote_it_says_that_there_is_no_copy_elsewhere(app: SmallApp) -> None:
+    assert about(examine(app.settings), "copies elsewhere").level == "note"
+
+
+# Who makes the backups, and when.
+
+
+def test_without_a_scheduler_nobody_makes_backups_by_themselves(app: SmallApp) -> None:
+    found = about(examine(app.settings, clock=lambda: NOON), " scheduler ")
+    assert found.level == "warning" and found.fix.endswith(("schedule", "up -d scheduler"))
+    app.backups.mkdir(exist_ok=True)
+    with scheduler_lock.on(app.backups, 0):
+        assert about(examine(app.settings), " scheduler ") == Finding("fine", "A scheduler is at work.")
+    off = app.settings.model_copy(update={"automatic_daily": False})
+    assert about(examine(off), "by itself").level == "note"
+
+
+@pytest.mark.parametrize(("days", "level"), [(1, "fine"), (3, "warning")])
+def test_a_line_for_cron_will_do_as_long_as_it_works(app: SmallApp, days: int, level: str) -> None:
+    create_backup(app.settings, BackupRequest("one", kind="scheduled"), clock=lambda: NOON - timedelta(days=days))
+    assert about(examine(app.settings, silence, lambda: NOON), " scheduler ").level == level
+
+
+def test_a_clock_that_is_behind_its_own_backups_is_told(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("one"), clock=lambda: NOON)
+    assert about(examine(app.settings, clock=lambda: NOON), "The clock says").level == "fine"
+    found = about(examine(app.settings, clock=lambda: NOON - timedelta(days=900)), "The clock says")
+    assert (found.level, found.fix) == ("warning", "date")
+    assert found.text == "The clock says 2023-12-28 12:00, and a backup is of 2026-06-15 12:00."
+
+
+# What is said of a finding.
+
+
+def test_ok_stands_before_nothing_that_lacks_or_could_harm(app: SmallApp) -> None:
+    settings = app.settings.model_copy(update={"uploads": None, "enabled": False})
+    create_backup(settings, BackupRequest("one"))
+    said = [one.text for one in examine(settings) if one.level == "fine"]
+    assert said
+    for text in said:
+        assert not any(word in f" {text} " for word in (" no ", " No ", "Nobody", " bug,", " not ")), text
+    told = run_here(app, "doctor", env={"BACKUP_UPLOADS": "", "BACKUP_ENABLED": "false"}).out
+    assert "note     Nobody is told of a failure at night" in told and "ok       Nobody" not in told

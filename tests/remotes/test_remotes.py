@@ -1,0 +1,1101 @@
+"""Remotes: one contract that each kind keeps, and what people do with them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import backupkit
+import servers
+from backupkit import AppFolder, protected
+from backupkit.backup.create import create_backup
+from backupkit.config.remotes import ResticTable
+from backupkit.config.settings import Settings, load_settings
+from backupkit.fs import disk
+from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, BackupRequest
+from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
+from backupkit.model.events import Progress, Step, Waiting, silence
+from backupkit.remotes import listing_cache
+from backupkit.remotes.base import Preparable, Remote, Tidying, open_remote, retry_while_away
+from backupkit.remotes.folder import MARKER
+from backupkit.remotes.prune import plan_remote_prune, prune_remote
+from backupkit.remotes.pull import list_remote, prove_remote, pull_backup, verify_remote
+from backupkit.remotes.push import push_backups, refuse_failed
+from backupkit.remotes.registry import look_at_remotes, prepare_remote
+from backupkit.repository import store
+from backupkit.retention.prune import plan_prune
+from backupkit.ui import tasks
+from quick_restic import put_repository
+from refusals import assert_refusal, picture
+from servers import Line
+from small_app import NOON, SmallApp, tree
+
+Table = dict[str, Any]
+PASSWORD = "correct horse"
+
+
+@dataclass
+class Place:
+    """A remote for one test: its table, and what a disaster does to it."""
+
+    table: Table
+    lose: Callable[[], None]
+    """It can be reached no more."""
+    back: Callable[[], None]
+    """It is there again, with what it held."""
+
+
+def mount(path: Path) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Takes the folder away, and brings it back."""
+    aside = path.with_name(f"{path.name}-aside")
+
+    def back() -> None:
+        shutil.rmtree(path, ignore_errors=True)
+        aside.rename(path)
+
+    return lambda: os.rename(path, aside), back
+
+
+def folder_place(folder: Path) -> Iterator[Place]:
+    path = folder / "nas"
+    path.mkdir()
+    yield Place({"type": "folder", "path": str(path)}, *mount(path))
+
+
+def restic_place(folder: Path) -> Iterator[Place]:
+    path = put_repository(folder / "repository", PASSWORD, folder.parent)
+    table = {"type": "restic", "repository": str(path), "password": PASSWORD, "stall": 20}
+    yield Place(table, *mount(path))
+
+
+def rest_place(folder: Path) -> Iterator[Place]:
+    """restic over HTTP, through a real server that can be ended."""
+    put_repository(folder / "served", PASSWORD, folder.parent)
+    with servers.rest(folder) as port, Line.to(port) as line:
+        table = {"type": "restic", "repository": f"rest:http://127.0.0.1:{line.port}/", "password": PASSWORD}
+        yield Place({**table, "stall": 20}, line.cut, line.fix)
+
+
+def s3_place(folder: Path) -> Iterator[Place]:
+    """restic on S3: a real server of its API."""
+    pytest.importorskip("moto.server")
+    with servers.s3() as port, Line.to(port) as line:
+        repository = f"s3:http://127.0.0.1:{line.port}/backups/pats"
+        table = {"type": "restic", "repository": repository, "password": PASSWORD}
+        yield Place({**table, "stall": 20}, line.cut, line.fix)
+
+
+def sftp_place(folder: Path) -> Iterator[Place]:
+    """restic over SSH, through a real sshd."""
+    with servers.ssh(folder / "sshd") as server, Line.to(server.port) as line, pytest.MonkeyPatch.context() as patch:
+        known = server.keys_for(folder / "ssh")
+        ssh_with(patch, folder / "bin", known, "HostKeyAlias", f"[127.0.0.1]:{server.port}")
+        put_repository(folder / "repository", PASSWORD, folder.parent)
+        repository = f"sftp://{server.user}@127.0.0.1:{line.port}/{folder}/repository"
+        table = {"type": "restic", "repository": repository, "password": PASSWORD}
+        yield Place({**table, "stall": 20}, line.cut, line.fix)
+
+
+def ssh_with(patch: pytest.MonkeyPatch, folder: Path, keys: Path, *option: str) -> None:
+    """From now on `ssh` is the real one with the keys in that folder, and not with those of whoever runs the tests."""
+    settings = [("IdentityFile", keys / "id_ed25519"), ("UserKnownHostsFile", keys / "known_hosts"), option]
+    folder.mkdir()
+    (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in filter(None, settings)))
+    (folder / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F "{folder}/config" "$@"\n')
+    (folder / "ssh").chmod(0o755)
+    patch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def git_place(folder: Path) -> Iterator[Place]:
+    path = folder / "host.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", str(path)], check=True)
+    # As the hosts do; one that cannot send less than all is in the tests of git.
+    subprocess.run(["git", "-C", str(path), "config", "uploadpack.allowFilter", "true"], check=True)
+    include = ["dump", "metadata", "database", "uploads"]
+    person = {"user_name": "Backup", "user_email": "backup@example.com"}
+    yield Place({"type": "git", "url": str(path), "include": include, **person}, *mount(path))
+
+
+# A new kind of remote is one line here: how a test gets one, and the tools that it needs.
+PLACES: dict[str, tuple[Callable[[Path], Iterator[Place]], tuple[str, ...]]] = {
+    "folder": (folder_place, ()),
+    "restic": (restic_place, ("restic",)),
+    "rest": (rest_place, ("restic", "rclone")),
+    "s3": (s3_place, ("restic",)),
+    "sftp": (sftp_place, ("restic", "ssh", "sshd")),
+    "git": (git_place, ("git",)),
+}
+# What only a network can break, and the way of a backup there and back, are tried on these too.
+everywhere = pytest.mark.parametrize("place", PLACES, indirect=True)
+
+
+@pytest.fixture(params=["folder", "restic", "git"])
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needs: Any
+) -> Iterator[Place]:
+    make, tools = PLACES[request.param]
+    needs(*tools)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    with contextlib.contextmanager(make)(tmp_path) as found:
+        yield found
+
+
+def with_remote(app: SmallApp, table: Table, **more: Any) -> Settings:
+    """The app's settings with one remote named `there`, ready for use."""
+    settings = with_table(app, table, **more)
+    prepare_remote(settings, "there")
+    return settings
+
+
+def with_table(app: SmallApp, table: Table, **more: Any) -> Settings:
+    return Settings(
+        app_dir=app.folder,
+        database=app.database,
+        uploads=app.uploads,
+        dir=app.backups,
+        lock_timeout=1,
+        remotes={"there": {"retry_for": 0, **table, **more}},
+    )
+
+
+def made(app: SmallApp, name: str, days: int = 0, kind: Any = "manual") -> Path:
+    """A backup made so many days after noon."""
+    create_backup(app.settings, BackupRequest(name, kind=kind), clock=lambda: NOON + timedelta(days=days))
+    return app.backups / name
+
+
+def push(settings: Settings, name: str | None = None) -> tuple[str, ...]:
+    done = push_backups(settings, name)
+    refuse_failed(done)
+    return done[0].backups
+
+
+def there(settings: Settings) -> list[str]:
+    return [one.name for one in open_remote(settings, "there").list()]
+
+
+def everything(folder: Path) -> dict[str, object]:
+    """Every entry of the backup, and owners; of what it says of itself not the times."""
+    owners = {str(path.relative_to(folder)): path.lstat().st_uid for path in folder.rglob("*")}
+    found = {
+        name: (*facts[:2], *facts[3:]) if name in ("RESTORE.md", METADATA_FILE, CHECKSUM_FILE) else facts
+        for name, facts in tree(folder).items()
+    }
+    return {"tree": found, "owners": owners}
+
+
+# The contract.
+
+
+def test_a_pushed_backup_is_listed_with_its_facts_newest_first(app: SmallApp, place: Place) -> None:
+    settings = with_remote(app, place.table)
+    assert there(settings) == []
+    made(app, "one", kind="scheduled"), made(app, "two", days=1)
+    assert push(settings) == ("two", "one")
+    remote: Remote = open_remote(settings, "there")
+    remote.check()
+    two, one = remote.list()
+    local = store.find(settings, "one")
+    assert (two.name, one.name, one.kind, one.created_at, one.app_id) == ("two", "one", "scheduled", NOON, "pats")
+    assert local.metadata and one.revision == local.metadata.alembic_revision
+    assert one.size_bytes >= local.size_bytes and one.uploads
+
+
+@everywhere
+def test_a_new_machine_pulls_the_latest_and_has_all_of_it_again(
+    app: SmallApp, place: Place, tmp_path: Path, templates: Path
+) -> None:
+    app.write_upload(os.fsdecode(b"odd/\xff\xfe name \\ here"), b"x")
+    app.write_upload("secret", b"s").chmod(0o400)
+    os.utime(app.uploads / "1", ns=(0, 987_654_321_000))
+    if os.geteuid() == 0:
+        os.chown(app.uploads / "secret", 1234, 4321)
+    settings = with_remote(app, place.table)
+    source = made(app, "one")
+    push(settings)
+    new = SmallApp.create(tmp_path / "new", templates)
+    shutil.rmtree(new.uploads)
+    new.uploads.mkdir()
+    new.backups.rmdir()
+    with_it = with_table(new, place.table)
+    new.backups.mkdir()
+    pulled = pull_backup(with_it, "latest", "there")
+    assert pulled.fetched and pulled.backup.state == "checked"
+    assert everything(pulled.backup.path) == everything(source)
+    assert stat.S_IMODE(pulled.backup.path.stat().st_mode) == 0o700
+    new.command("restore", "latest", "--force", check=0)
+    assert new.contents() == app.contents()
+
+
+def test_pushing_twice_does_nothing_and_tells_how_far_it_is(app: SmallApp, place: Place) -> None:
+    settings = with_remote(app, place.table)
+    app.write_upload("large", os.urandom(3 << 20))
+    made(app, "one")
+    events: list[object] = []
+    push_backups(settings, emit=events.append)
+    assert any(isinstance(one, Step) and "one" in one.name for one in events)
+    assert push(settings) == () and push(settings, "one") == ()
+    backup = store.find(settings, "one")
+    assert backup.metadata
+    open_remote(settings, "there").push(backup.path, backup.metadata, silence)
+    assert there(settings) == ["one"]
+
+
+def test_another_backup_of_the_same_name_is_not_overwritten(app: SmallApp, place: Place) -> None:
+    settings = with_remote(app, place.table)
+    made(app, "one")
+    push(settings)
+    before = open_remote(settings, "there").list()
+    shutil.rmtree(app.backups / "one")
+    made(app, "one", days=1)
+    with pytest.raises((RemoteFailed, Refused), match=r"another (one on the remote there|backup named one)"):
+        push(settings, "one")
+    assert open_remote(settings, "there").list() == before
+
+
+def test_what_is_removed_is_gone_and_the_others_are_whole(app: SmallApp, place: Place) -> None:
+    settings = with_remote(app, place.table)
+    for number, name in enumerate(("one", "two", "three")):
+        made(app, name, days=number)
+    push(settings)
+    remote = open_remote(settings, "there")
+    remote.remove(["one", "three"])
+    remote.remove(["one", "none"])
+    if isinstance(remote, Tidying):
+        remote.tidy(silence)
+    assert there(settings) == ["two"]
+    remote.verify(silence)
+    shutil.rmtree(app.backups / "two")
+    assert pull_backup(settings, "two", "there").fetched
+
+
+def test_a_backup_there_passes_a_real_test_restore(app: SmallApp, place: Place) -> None:
+    settings = with_remote(app, place.table)
+    made(app, "one")
+    push(settings)
+    verify_remote(settings, "there")
+    before = sorted(os.listdir(app.backups))
+    (proven,) = prove_remote(settings, "latest", "there")
+    assert proven.took and not proven.flaws and not proven.failure
+    assert sorted(os.listdir(app.backups)) == before
+    with pytest.raises(NoSuchBackup, match="no backup other on the remote there"):
+        prove_remote(settings, "other", "there")
+
+
+@everywhere
+def test_a_lost_remote_harms_no_backup_and_is_caught_up_when_it_is_back(app: SmallApp, place: Place) -> None:
+    settings = with_remote(app, place.table)
+    made(app, "one")
+    push(settings)
+    place.lose()
+    source = made(app, "two", days=1)
+    before = everything(source)
+    (failed,) = push_backups(settings)
+    assert isinstance(failed.failure, RemoteFailed) and failed.failure.hint
+    assert everything(source) == before
+    reasons = {one.backup.name: one.reasons for one in plan_prune(settings).verdicts}
+    assert "not yet on there" in reasons["two"] and "not yet on there" not in reasons["one"]
+    state = look_at_remotes(settings).remotes[0]
+    assert state.failure and not state.is_current
+    place.back()
+    assert push(settings) == ("two",)
+    assert there(settings) == ["two", "one"]
+
+
+@pytest.mark.parametrize(
+    ("place", "moment"),
+    [
+        ("folder", Step),
+        ("folder", Progress),
+        ("git", Step),
+        ("git", Progress),
+        ("restic", Step),
+        pytest.param("rest", Progress, marks=pytest.mark.slow),
+        ("sftp", Progress),
+    ],
+    indirect=["place"],
+)
+def test_a_remote_lost_during_a_push_is_readable_when_it_is_back_and_the_next_push_completes_it(
+    app: SmallApp, place: Place, moment: type
+) -> None:
+    settings = with_remote(app, place.table)
+    made(app, "one")
+    push(settings)
+    for number in range(100):  # for longer than the half second after which restic shows progress
+        app.write_upload(f"many/{number}", os.urandom(400_000))
+    source = made(app, "two", days=1)
+    lost: list[object] = []
+
+    def losing(event: object) -> None:
+        if isinstance(event, moment) and not lost:
+            place.lose()
+            lost.append(event)
+
+    # restic goes on trying for as long as it may show no progress.
+    impatient = with_table(app, place.table | ({"stall": 8} if "stall" in place.table else {}))
+    (failed,) = push_backups(impatient, emit=losing)
+    assert lost and (isinstance(failed.failure, RemoteFailed) or moment is Progress)
+    if isinstance(settings.remotes["there"], ResticTable) and moment is Progress:
+        assert failed.failure is None or isinstance(failed.failure, RemoteAway)  # a network: worth another try
+    place.back()
+    assert set(there(settings)) <= {"one", "two"}
+    push(settings)
+    verify_remote(settings, "there")
+    before = everything(source)
+    shutil.rmtree(source)
+    assert everything(pull_backup(settings, "two", "there").backup.path) == before
+
+
+@pytest.mark.parametrize("place", ["folder", "restic", "s3"], indirect=True)
+def test_a_remote_that_was_not_made_ready_is_not_filled_by_accident(
+    app: SmallApp, place: Place, tmp_path: Path
+) -> None:
+    shutil.rmtree(tmp_path / "repository", ignore_errors=True)
+    settings = with_table(app, place.table)
+    made(app, "one")
+    (failed,) = push_backups(settings)
+    assert isinstance(failed.failure, RemoteFailed)
+    assert "remotes --init there" in failed.failure.hint
+    assert isinstance(open_remote(settings, "there"), Preparable)
+    prepare_remote(settings, "there")
+    assert push(settings) == ("one",)
+    prepare_remote(settings, "there")
+    assert there(settings) == ["one"]
+
+
+@pytest.fixture
+def orphans_come_here() -> Iterator[None]:
+    """Who loses its parent becomes a child of the tests: the dead are gone when we say so, whatever process 1 is."""
+    become_reaper = 36
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(become_reaper, 1)
+    yield
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(become_reaper, 0)
+
+
+def kill_all(leader: subprocess.Popen[bytes]) -> None:
+    """The process and those it started are dead and gone; restic respects the lock of one that is not."""
+    os.killpg(leader.pid, signal.SIGKILL)
+    leader.communicate()
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-leader.pid, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("orphans_come_here")
+@pytest.mark.parametrize(
+    ("place", "after"),
+    [("folder", 0.05), ("folder", 0.4), ("git", 0.4), ("git", 0.9), ("restic", 0.4), ("restic", 0.9)],
+    indirect=["place"],
+)
+def test_a_push_that_is_killed_leaves_the_remote_readable_and_the_next_completes_it(
+    app: SmallApp, place: Place, after: float
+) -> None:
+    settings = with_remote(app, place.table)
+    made(app, "one")
+    push(settings)
+    for number in range(40):
+        app.write_upload(f"many/{number}", os.urandom(200_000))
+    source = made(app, "two", days=1)
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:3]; from backupkit.config.settings import Settings;"
+        "from backupkit.remotes.push import push_backups; import json, pathlib;"
+        "told = json.loads(sys.argv[3]); print('ready', flush=True);"
+        "push_backups(Settings(**{k: pathlib.Path(v) if isinstance(v, str) else v for k, v in told.items()}))"
+    )
+    told = {"app_dir": str(app.folder), "database": str(app.database), "uploads": str(app.uploads)}
+    told |= {"dir": str(app.backups), "remotes": {"there": {"retry_for": 0, **place.table}}}  # type: ignore[dict-item]
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *sys.path[:2], json.dumps(told)],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert child.stdout and child.stdout.readline() == b"ready\n"
+    time.sleep(after)
+    kill_all(child)
+    assert set(there(settings)) <= {"one", "two"}
+    push(settings)
+    assert there(settings) == ["two", "one"]
+    verify_remote(settings, "there")
+    before = everything(source)
+    shutil.rmtree(source)
+    assert everything(pull_backup(settings, "two", "there").backup.path) == before
+
+
+# Its own rules.
+
+
+def test_a_remote_keeps_what_its_own_rules_keep_and_gets_nothing_else_again(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    table = {"type": "folder", "path": str(tmp_path / "nas")}
+    everywhere = with_remote(app, table)
+    for day in range(5):
+        made(app, f"day{day}", days=day, kind="scheduled")
+    push(everywhere)
+    with pytest.raises(Refused, match="no rules of its own"):
+        plan_remote_prune(everywhere, "there")
+    settings = with_table(app, table, keep_last=2, min_keep=1)
+
+    def later() -> Any:
+        return NOON + timedelta(days=9)
+
+    plan = plan_remote_prune(settings, "there", clock=later)
+    done = prune_remote(settings, "there", plan, clock=later)
+    assert [one.name for one in done.removed] == ["day0", "day1", "day2"]
+    assert there(settings) == ["day4", "day3"]
+    assert push(settings) == ()
+    assert len(store.all_backups(settings)) == 5
+    assert look_at_remotes(settings).remotes[0].behind == 0
+
+
+def test_nothing_goes_there_while_the_newest_backup_here_is_damaged(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")}, keep_last=1, min_keep=1)
+    for day in range(2):
+        made(app, f"day{day}", days=day, kind="scheduled")
+        push(settings)
+    (made(app, "day2", days=2, kind="scheduled") / "SHA256SUMS").unlink()
+    plan = plan_remote_prune(settings, "there", clock=lambda: NOON + timedelta(days=9))
+    assert plan.stopped and not plan.removals
+
+
+def test_a_backup_of_the_database_alone_never_takes_the_place_of_a_whole_one_there(
+    app: SmallApp, tmp_path: Path
+) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")}, keep_last=1, min_keep=1)
+    made(app, "whole", kind="scheduled")
+    order = BackupRequest("part", kind="scheduled", uploads=False)
+    create_backup(app.settings, order, clock=lambda: NOON + timedelta(days=1))
+    push(settings)
+    assert there(settings) == ["part", "whole"]
+    for name in ("part", "whole"):
+        shutil.rmtree(app.backups / name)  # so that only the remote knows them
+    assert not plan_remote_prune(settings, "there", clock=lambda: NOON + timedelta(days=2)).removals
+
+
+# The folder.
+
+
+def test_an_empty_mount_point_is_refused_and_stays_empty(app: SmallApp, tmp_path: Path) -> None:
+    mount = tmp_path / "nas"
+    mount.mkdir()
+    settings = with_table(app, {"type": "folder", "path": str(mount)})
+    made(app, "one")
+    (failed,) = push_backups(settings)
+    assert failed.failure and "not prepared" in failed.failure.message and not list(mount.iterdir())
+    mount.rmdir()
+    with pytest.raises(RemoteFailed, match="is not there"):
+        prepare_remote(settings, "there")
+    assert not mount.exists()
+
+
+def test_a_folder_of_another_app_is_refused(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas" / MARKER).write_text('{"app_id": "shop"}')
+    with pytest.raises(RemoteFailed, match="another app: shop"):
+        with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
+
+
+def test_unchanged_files_are_linked_in_a_folder_and_changed_ones_are_not(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    made(app, "one")
+    push(settings)
+    before = (app.uploads / "2/letter.txt").stat().st_mtime_ns
+    os.utime(app.write_upload("2/letter.txt", b"Dear company 3\n"), ns=(before, before))  # of its size and time
+    made(app, "two", days=1)
+    push(settings)
+    one, two = (tmp_path / "nas" / name / "uploads" for name in ("one", "two"))
+    assert (one / "1/letter.txt").samefile(two / "1/letter.txt")
+    assert not (one / "2/letter.txt").samefile(two / "2/letter.txt")
+    assert (one / "2/letter.txt").read_bytes() == b"Dear company 2\n"
+
+
+def test_a_damaged_backup_is_not_copied_and_leaves_nothing(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    source = made(app, "one")
+    torn = source / "uploads/1/letter.txt"
+    torn.write_bytes(b"dear company 1\n")
+    (failed,) = push_backups(settings)
+    assert isinstance(failed.failure, Damaged) and "uploads/1/letter.txt" in failed.failure.message
+    assert os.listdir(tmp_path / "nas") == [MARKER]
+
+
+def test_what_rots_in_a_folder_is_found_by_verify_and_never_pulled(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    shutil.copytree(made(app, "one"), tmp_path / "safe")
+    push(settings)
+    (tmp_path / "nas/one/uploads/1/letter.txt").write_bytes(b"dear company 1\n")
+    with pytest.raises(Damaged, match=r"holds something damaged: one: uploads/1/letter\.txt"):
+        verify_remote(settings, "there")
+    shutil.rmtree(app.backups / "one")
+    with pytest.raises(Damaged, match="came damaged from there"):
+        pull_backup(settings, "one", "there")
+    assert not [name for name in os.listdir(app.backups) if "one" in name]
+
+
+def plant_in(app: SmallApp, copy: Path, plant: Callable[[Path], object]) -> None:
+    """Somebody has planted something in a backup on the remote, and sealed it again; here it is gone."""
+    plant(copy)
+    metadata = json.loads((copy / METADATA_FILE).read_text())
+    metadata["uploads"].pop("tree")
+    (copy / METADATA_FILE).write_text(json.dumps(metadata))
+    files = sorted(path for path in copy.rglob("*") if path.is_file() and path.name != CHECKSUM_FILE)
+    sums = [f"{disk.hash_file(path)}  {path.relative_to(copy)}\n" for path in files if not path.is_symlink()]
+    (copy / CHECKSUM_FILE).write_text("".join(sums))
+    shutil.rmtree(app.backups / copy.name)
+
+
+def set_user_id(copy: Path) -> None:
+    (copy / "uploads" / "1" / "letter.txt").chmod(0o4755)
+
+
+def set_user_id_of_the_database(copy: Path) -> None:
+    (copy / "pats.db").chmod(0o4755)
+
+
+def link_out(copy: Path) -> None:
+    (copy / "uploads" / "out").symlink_to("/etc")
+
+
+def link_to_nothing_of_ours(copy: Path) -> None:
+    (copy / "pats.db").unlink()
+    (copy / "pats.db").symlink_to("/etc/shadow")
+
+
+@pytest.mark.parametrize(
+    ("plant", "says", "is_own_affair"),
+    [
+        (set_user_id, "uploads/1/letter.txt runs as its owner or group", True),
+        (set_user_id_of_the_database, "pats.db runs as its owner or group", True),
+        (link_out, "uploads/out is a link that leads out of the uploads", True),
+        (link_to_nothing_of_ours, "pats.db is a link, where a backup has a file", False),
+        (lambda copy: (copy / "more").mkdir(), "more is a folder, where a backup has a file", False),
+        (lambda copy: os.mkfifo(copy / "uploads" / "fifo"), "is a socket, a fifo or a device", False),
+    ],
+)
+def test_a_hostile_remote_brings_nothing_that_an_archive_may_not(
+    app: SmallApp, tmp_path: Path, plant: Callable[[Path], object], says: str, is_own_affair: bool
+) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    made(app, "good")
+    push(settings)
+    plant_in(app, tmp_path / "nas" / "good", plant)
+    with pytest.raises(Damaged, match=says) as refused:
+        pull_backup(settings, "good", "there")
+    assert ("--trust" in refused.value.hint) == is_own_affair
+    assert not (app.backups / "good").exists() and not list(app.backups.glob(".draft*"))
+    if is_own_affair:
+        assert pull_backup(settings, "good", "there", trust=True).fetched
+    else:
+        with pytest.raises(Damaged):
+            pull_backup(settings, "good", "there", trust=True)
+
+
+def test_a_copy_that_was_cut_short_is_taken_up_again(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    app.write_upload("first", b"a" * 100_000)
+    source = made(app, "one")
+    draft = tmp_path / "nas" / f"{disk.DRAFT_PREFIX}one"
+    shutil.copytree(source, draft, symlinks=True)
+    for path in source.rglob("*"):
+        os.lchown(draft / path.relative_to(source), path.lstat().st_uid, path.lstat().st_gid)
+    kept = (draft / "uploads/first").stat().st_ino
+    (draft / "uploads/1/letter.txt").write_bytes(b"torn")
+    (draft / "uploads/stranger").write_bytes(b"not in it")
+    assert there(settings) == []
+    push(settings)
+    final = tmp_path / "nas/one"
+    assert everything(final) == everything(source) and (final / "uploads/first").stat().st_ino == kept
+
+
+def test_a_copy_that_ends_at_any_file_is_completed_by_the_next(
+    app: SmallApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    source, real, cut = made(app, "one"), disk.copy_open, 0
+    for last in range(1, 20):
+        left = iter(range(last))
+
+        def failing(one: int, two: int) -> int:
+            if next(left, None) is None:  # noqa: B023 - used before it changes
+                raise KeyboardInterrupt
+            return real(one, two)
+
+        monkeypatch.setattr(disk, "copy_open", failing)
+        with contextlib.suppress(KeyboardInterrupt):
+            push(settings)
+            break
+        cut += 1
+        assert there(settings) == []
+    assert cut and everything(tmp_path / "nas/one") == everything(source)
+
+
+# restic.
+
+
+@pytest.fixture
+def repository(app: SmallApp, tmp_path: Path, needs: Any) -> Settings:
+    needs("restic")
+    path = put_repository(tmp_path / "repository", PASSWORD, tmp_path.parent)
+    table = {"type": "restic", "repository": str(path), "password": PASSWORD}
+    return with_remote(app, table)
+
+
+def restic(tmp_path: Path, *words: str) -> Any:
+    environment = {**os.environ, "RESTIC_PASSWORD": PASSWORD, "RESTIC_REPOSITORY": str(tmp_path / "repository")}
+    done = subprocess.run(["restic", *words, "--json"], env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_snapshot_is_found_by_its_tags_and_has_the_time_of_the_backup(
+    app: SmallApp, repository: Settings, tmp_path: Path
+) -> None:
+    made(app, "one")
+    push(repository)
+    (snapshot,) = restic(tmp_path, "snapshots")
+    assert snapshot["time"] == "2026-06-15T12:00:00Z"
+    assert {"backupkit", "app=pats", "name=one", "kind=manual"} <= set(snapshot["tags"])
+    assert any(tag.startswith("revision=") and len(tag) > 12 for tag in snapshot["tags"])
+
+
+def test_apps_share_a_repository_and_see_their_own(app: SmallApp, repository: Settings, tmp_path: Path) -> None:
+    made(app, "one")
+    push(repository)
+    other = repository.model_copy(update={"app_id": "the, other app"})
+    assert there(other) == []
+    restic(tmp_path, "backup", str(app.uploads), "--tag", "backupkit", "--tag", "app=pats")
+    assert there(repository) == ["one"]
+
+
+def test_a_wrong_password_is_said_in_a_sentence(app: SmallApp, repository: Settings, tmp_path: Path) -> None:
+    table = {"type": "restic", "repository": str(tmp_path / "repository"), "password": "wrong sesame"}
+    with pytest.raises(RemoteFailed, match="password of the remote there is wrong") as raised:
+        there(with_table(app, table))
+    assert "sesame" not in raised.value.message + raised.value.hint
+    assert "BACKUP_REMOTE_THERE_PASSWORD" in raised.value.hint
+
+
+@pytest.mark.needs("restic", "rclone")
+def test_a_repository_that_only_grows_takes_a_push_and_loses_nothing(app: SmallApp, tmp_path: Path) -> None:
+    """What an attacker with all keys of this machine cannot delete; see docs/security.md."""
+    put_repository(tmp_path / "served", PASSWORD, tmp_path)
+    with servers.rest(tmp_path, "--append-only") as port:
+        table = {"type": "restic", "repository": f"rest:http://127.0.0.1:{port}/", "password": PASSWORD}
+        settings = with_remote(app, table)
+        made(app, "one")
+        push(settings)
+        made(app, "two", 1)
+        push(settings)
+        with pytest.raises(RemoteFailed, match=r"403 Forbidden|not be removed"):
+            open_remote(settings, "there").remove(["one"])
+        assert there(settings) == ["two", "one"]
+        shutil.rmtree(app.backups / "one")
+        assert pull_backup(settings, "one", "there").fetched
+
+
+def test_a_stale_lock_is_taken_away_and_one_in_use_is_waited_for(
+    app: SmallApp, repository: Settings, tmp_path: Path
+) -> None:
+    made(app, "one")
+    push(repository)
+    (lock,) = [locked(tmp_path)]
+    os.kill(lock.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(RemoteAway, match="locked: already locked"):
+            open_remote(repository, "there").verify(silence)
+    finally:
+        os.kill(lock.pid, signal.SIGKILL)
+        lock.wait()
+    assert os.listdir(tmp_path / "repository/locks")
+    open_remote(repository, "there").verify(silence)
+
+
+def locked(tmp_path: Path) -> subprocess.Popen[bytes]:
+    """A restic at work that holds a lock: it waits for the end of its input."""
+    environment = {**os.environ, "RESTIC_PASSWORD": PASSWORD, "RESTIC_REPOSITORY": str(tmp_path / "repository")}
+    child = subprocess.Popen(["restic", "backup", "--stdin"], env=environment, stdin=subprocess.PIPE)
+    deadline = time.monotonic() + 30
+    while not any(len(name) == 64 for name in os.listdir(tmp_path / "repository/locks")):  # a draft's name is longer
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return child
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [(None, "restic is not installed"), ("echo restic 0.9.6 compiled with go", "too old: restic 0.9.6")],
+    ids=["missing", "old"],
+)
+def test_without_a_usable_restic_it_says_what_to_install(
+    app: SmallApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, says: str
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    if script:
+        (programs / "restic").write_text(f"#!/bin/sh\n{script}\n")
+        (programs / "restic").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    settings = with_table(app, {"type": "restic", "repository": "/nowhere", "password": PASSWORD})
+    with pytest.raises(RemoteFailed, match=says) as raised:
+        there(settings)
+    assert "nstall" in raised.value.hint
+
+
+@pytest.mark.parametrize("repository", ["rest:http://127.0.0.1:9/", "s3:http://127.0.0.1:9/backups"])
+def test_no_network_is_worth_another_try(
+    app: SmallApp, repository: str, needs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("restic")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    table = {"type": "restic", "repository": repository, "password": PASSWORD, "stall": 15}
+    with pytest.raises(RemoteAway):
+        there(with_table(app, table))
+
+
+def test_a_server_that_says_nothing_is_given_up(app: SmallApp, needs: Any) -> None:
+    needs("restic")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        repository = f"rest:http://127.0.0.1:{silent.getsockname()[1]}/"
+        table = {"type": "restic", "repository": repository, "password": PASSWORD, "stall": 1}
+        with pytest.raises(RemoteAway, match="no progress for 1 s"):
+            there(with_table(app, table))
+
+
+@pytest.mark.needs("restic", "ssh", "sshd")
+def test_a_host_that_is_not_known_or_does_not_know_us_is_no_passing_trouble(
+    app: SmallApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with servers.ssh(tmp_path / "sshd") as server:
+        keys = server.keys_for(tmp_path / "ssh")
+        ssh_with(monkeypatch, tmp_path / "bin", keys)
+        table = {"type": "restic", "repository": f"sftp://{server.address}//nowhere", "password": PASSWORD}
+        settings = with_table(app, table, retry_for=60)  # the last words of ssh may be lost now and then
+        with pytest.raises(RemoteFailed, match="no repository of restic at"):
+            list_remote(settings, "there")
+        (keys / "known_hosts").write_text("")
+        with pytest.raises(RemoteFailed, match="ssh does not get into the remote there: Host key verif") as raised:
+            list_remote(settings, "there")
+        assert not isinstance(raised.value, RemoteAway) and "known_hosts" in raised.value.hint
+        server.keys_for(tmp_path / "other").joinpath("known_hosts").rename(keys / "known_hosts")
+        (server.folder / "id_ed25519.pub").write_text("")
+        with pytest.raises(RemoteFailed, match=r"ssh does not get into .*: .* denied \(publickey\)\."):
+            list_remote(settings, "there")
+
+
+@pytest.mark.needs("restic")
+@pytest.mark.parametrize(("address", "program"), [("sftp:host:/x", "ssh"), ("rclone:nas:x", "rclone")])
+def test_what_restic_itself_needs_is_named_where_it_is_missing(
+    app: SmallApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, program: str
+) -> None:
+    (tmp_path / "restic").symlink_to(shutil.which("restic") or "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    table = {"type": "restic", "repository": address, "password": PASSWORD}
+    with pytest.raises(RemoteFailed, match=f"^{program} is not installed, and the remote there needs it"):
+        there(with_table(app, table))
+
+
+def test_the_password_is_on_no_command_line(app: SmallApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    script = f'#!/bin/sh\necho "$*" >> {tmp_path}/seen\n[ "$1" = version ] && echo restic 0.14.0 && exit\necho "[]"\n'
+    (programs / "restic").write_text(script)
+    (programs / "restic").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    secret = "rest:http://user:sesame@127.0.0.1:9/"
+    table = {"type": "restic", "repository": secret, "password": "open sesame"}
+    settings = with_table(app, table)
+    assert there(settings) == []
+    assert "snapshots" in (tmp_path / "seen").read_text() and "sesame" not in (tmp_path / "seen").read_text()
+    assert str(settings.remotes["there"].repository) == "rest:http://***@127.0.0.1:9/"  # type: ignore[union-attr]
+
+
+def test_a_file_that_cannot_be_read_is_not_left_out_silently(
+    app: SmallApp, repository: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(app, "one")
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "letter" not in str(path) and real(path, mode))
+    (failed,) = push_backups(repository)
+    assert isinstance(failed.failure, RemoteFailed) and "letter.txt cannot be read" in failed.failure.message
+    assert there(repository) == []
+
+
+# Trying again.
+
+
+def test_a_passing_trouble_is_tried_again_with_longer_pauses_until_the_deadline() -> None:
+    pauses: list[float] = []
+    told: list[object] = []
+    answers = iter([RemoteAway("Gone."), RemoteAway("Gone."), RemoteAway("Gone."), None])
+
+    def act() -> str:
+        if error := next(answers):
+            raise error
+        return "there"
+
+    assert retry_while_away(act, 3600, told.append, pauses.append) == "there"
+    assert pauses == [2, 4, 8]
+    assert told[0] == Waiting("Gone. Trying again in 2 s.")
+    with pytest.raises(RemoteAway):
+        retry_while_away(lambda: (_ for _ in ()).throw(RemoteAway("Gone.")), 0, silence, pauses.append)
+    assert pauses == [2, 4, 8]
+
+
+def test_what_will_not_pass_is_not_tried_again() -> None:
+    pauses: list[float] = []
+    with pytest.raises(RemoteFailed):
+        retry_while_away(lambda: (_ for _ in ()).throw(RemoteFailed("Wrong password.")), 3600, silence, pauses.append)
+    assert not pauses
+
+
+# The commands.
+
+
+@pytest.fixture
+def nas(app: SmallApp, tmp_path: Path) -> Path:
+    """A folder remote in `backup.toml`, made ready."""
+    folder = tmp_path / "nas"
+    folder.mkdir()
+    (app.folder / "backup.toml").write_text(f'[remotes.nas]\ntype = "folder"\npath = "{folder}"\nretry_for = 0\n')
+    app.command("remotes", "--init", "nas", check=0)
+    return folder
+
+
+def test_run_carries_the_new_backup_away_and_a_lost_remote_is_a_warning(app: SmallApp, nas: Path) -> None:
+    done = app.command("run", "--json", check=0).json
+    assert [step["name"] for step in done["steps"]] == ["backup", "verify", "prune", "push"]
+    assert (nas / done["steps"][0]["backup"] / "SHA256SUMS").is_file()
+    nas.rename(nas.with_name("unmounted"))
+    result = app.command("run", check=3)
+    assert "Warning: The push to nas failed: " in result.err
+    assert len(store.all_backups(app.settings)) == 2
+    nas.with_name("unmounted").rename(nas)
+    app.command("run", check=0)
+    assert len(app.command("list", "--remote", "nas", "--json", check=0).json) == 3
+
+
+def test_a_backup_is_carried_away_at_once_where_the_settings_say_so(app: SmallApp, nas: Path) -> None:
+    app.command("backup", "one", check=0)
+    assert not (nas / "one").exists()
+    app.command("backup", "two", env={"BACKUP_PUSH_AFTER_BACKUP": "true"}, check=0)
+    assert (nas / "one").exists() and (nas / "two").exists()
+    nas.rename(nas.with_name("unmounted"))
+    result = app.command("backup", "three", "--json", env={"BACKUP_PUSH_AFTER_BACKUP": "true"}, check=3)
+    assert result.json["backup_name"] == "three" and "The push to nas failed" in result.json["warnings"][0]
+
+
+BY: dict[str, Callable[[Settings], str]] = {
+    "the call": lambda settings: str(getattr(AppFolder(settings=settings).create_backup_now(), "name", None)),
+    "one a day": lambda settings: str(getattr(AppFolder(settings=settings).create_backup_if_needed(), "name", None)),
+    "the library": lambda settings: backupkit.create_backup(settings, BackupRequest("by_library")).backup.name,
+    "the interface": lambda settings: tasks.back_up(settings, "by_interface", "").act(silence).backup.name,
+    "protected": lambda settings: _in_protected(settings),
+}
+
+
+def _in_protected(settings: Settings) -> str:
+    with protected("import", on=AppFolder(settings=settings)) as operation:
+        return operation.backup.name
+
+
+@pytest.mark.parametrize("make", BY.values(), ids=BY)
+def test_whoever_makes_a_backup_it_is_pushed_where_the_settings_say_so(
+    app: SmallApp, nas: Path, make: Callable[[Settings], str]
+) -> None:
+    with (app.folder / "backup.toml").open("a") as file:
+        file.write('[remotes.lost]\ntype = "folder"\npath = "nowhere"\nretry_for = 0\n')
+    settings = load_settings(app.folder)
+    name = make(settings.model_copy(update={"push_after_backup": True}))
+    assert (app.backups / name / "SHA256SUMS").is_file() and (nas / name / "SHA256SUMS").is_file()
+
+
+def test_remotes_says_how_far_behind_and_ends_with_it(app: SmallApp, nas: Path) -> None:
+    app.command("backup", "one", check=0)
+    document = app.command("remotes", "--json", check=3).json
+    assert document["remotes"][0]["behind"] == 1 and "a third copy" in document["lacking"]
+    app.command("push", check=0)
+    document = app.command("remotes", "--json", check=0).json  # 3-2-1 is said; nothing is behind
+    assert document["copies"] == 3 and document["lacking"][-1] == "a copy in another place"
+    text = (app.folder / "backup.toml").read_text()
+    (app.folder / "backup.toml").write_text(text + "offsite = true\n")
+    assert "satisfied" in app.command("remotes", check=0).out
+    nas.rename(nas.with_name("unmounted"))
+    result = app.command("remotes", check=16)
+    assert "FAILED" in result.out and result.err.startswith("Error: ")
+
+
+def test_a_damaged_backup_is_replaced_by_its_copy_which_verify_status_and_doctor_name(app: SmallApp, nas: Path) -> None:
+    app.command("backup", "one", check=0)
+    app.command("push", check=0)
+    sealed = app.backups / "one" / "pats.db"
+    good = tree(app.backups / "one")
+    sealed.write_bytes(sealed.read_bytes()[:-10] + b"0123456789")
+    for command in (("verify", "one"), ("verify", "--all")):
+        assert "backup_restore.py pull one --remote nas`" in app.command(*command, check=12).err
+    assert "a copy of one on nas" in (said := app.command("status").out) and "pull one --remote nas" in said
+    assert "pull one --remote nas" in app.command("doctor").out
+    app.command("pull", "one", "--remote", "nas", check=0)
+    assert {path: facts[3] for path, facts in tree(app.backups / "one").items()} == {
+        path: facts[3] for path, facts in good.items()
+    }
+    app.command("verify", "one", check=0)
+    assert not list(app.backups.glob(".draft*"))
+
+
+def test_a_damaged_backup_stays_where_its_copy_is_damaged_too(app: SmallApp, nas: Path) -> None:
+    app.command("backup", "one", check=0)
+    app.command("push", check=0)
+    for folder in (app.backups, nas):
+        (folder / "one" / "uploads/1/letter.txt").write_bytes(b"altered")
+    app.command("verify", "one", check=12)
+    before = tree(app.backups / "one")
+    app.command("pull", "one", "--remote", "nas", check=12)
+    assert tree(app.backups / "one") == before
+
+
+def test_no_copy_of_a_damaged_backup_is_named_where_none_is_known(app: SmallApp, nas: Path) -> None:
+    app.command("backup", "one", check=0)
+    (app.backups / "one" / "uploads/1/letter.txt").write_bytes(b"altered")
+    assert "pull" not in app.command("verify", "one", check=12).err
+    assert "pull" not in app.command("status").out
+
+
+def test_push_alone_ends_with_16_and_changes_nothing_here(app: SmallApp, nas: Path) -> None:
+    app.command("backup", "one", check=0)
+    nas.rename(nas.with_name("unmounted"))
+    before = picture(app)
+    result = app.command("push")
+    assert result.code == 16 and "remotes --init nas" in result.err and "Traceback" not in result.err
+    assert f"nas: FAILED: {nas} is not prepared" in result.out
+    assert {path: facts for path, facts in picture(app).items() if ".state" not in path} == {
+        path: facts for path, facts in before.items() if ".state" not in path
+    }
+
+
+def test_pull_leaves_what_is_here_and_refuses_another_of_that_name(app: SmallApp, nas: Path) -> None:
+    app.command("backup", "one", check=0)
+    app.command("push", check=0)
+    assert "it was here already" in app.command("pull", "latest", check=0).out
+    app.command("delete", "one", "--force", check=0)
+    app.command("backup", "one", check=0)
+    assert_refusal(app.command("pull", "one"), 2, "one", "show")
+    assert_refusal(app.command("pull", "none"), 10, "none", "list --remote nas")
+
+
+def test_safety_copies_stay_here(app: SmallApp, nas: Path) -> None:
+    app.command("backup", "one", check=0)
+    app.command("restore", "one", "--force", check=0)
+    app.command("push", check=0)
+    assert sorted(path.name for path in nas.iterdir()) == [MARKER, "one"]
+
+
+@pytest.fixture
+def git_remote(app: SmallApp, tmp_path: Path, needs: Any) -> str:
+    """The name of a git remote in `backup.toml` that keeps two backups."""
+    needs("git")
+    host = tmp_path / "host.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", str(host)], check=True)
+    (app.folder / "backup.toml").write_text(
+        f'[remotes.branch]\ntype = "git"\nurl = "{host}"\nuser_name = "B"\nuser_email = "b@example.com"\nkeep = 2\n'
+    )
+    return "branch"
+
+
+def test_a_push_to_git_by_hand_asks_first_and_run_does_not(app: SmallApp, git_remote: str) -> None:
+    app.command("backup", "one", check=0)
+    assert_refusal(app.command("push"), 2, "asks first", "--yes")
+    assert app.command("list", "--remote", git_remote, "--json", check=0).json == []
+    app.command("push", "--yes", check=0)
+    assert [one["name"] for one in app.command("list", "--remote", git_remote, "--json", check=0).json] == ["one"]
+    assert app.command("run", "--json", check=0).json["steps"][-1]["state"] == "done"
+
+
+def test_what_is_older_than_a_branch_of_git_keeps_is_not_missing_there(app: SmallApp, git_remote: str) -> None:
+    for number in range(4):
+        made(app, f"day_{number}", days=number)
+    app.command("push", "--force", check=0)
+    listed = app.command("list", "--remote", git_remote, "--json", check=0).json
+    assert [one["name"] for one in listed] == ["day_3", "day_2"]
+    assert app.command("push", "--force", "--json", check=0).json[0]["pushed"] == []
+    assert app.command("remotes", "--json").json["remotes"][0]["behind"] == 0
+
+
+def test_two_pushes_at_once_do_not_meet(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    made(app, "one")
+    with listing_cache.one_at_a_time(settings.dir, "there", "push", 1, silence):
+        (failed,) = push_backups(settings)
+        assert failed.failure and failed.failure.code == 11
+        made(app, "two", days=1)  # backups go on meanwhile
+    assert push(settings) == ("two", "one")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('type = "folder"\npth = "/x"', "nas.pth is not a setting"),
+        ('type = "floppy"', "nas has no type"),
+        ('type = "folder"', "nas.path: Field required"),
+        ('type = "restic"\nrepository = "x"\npassword = "sesame"\npassword_file = "x"', "are both set"),
+        ('type = "folder"\npath = "x"\nkeep_within = "soon"', "is not a length of time"),
+        ('type = "folder"\npath = "x"\nkeep_last = -1', "greater than or equal to 0"),
+    ],
+    ids=["key", "type", "missing", "twice", "span", "negative"],
+)
+def test_a_wrong_table_is_refused_with_its_name(app: SmallApp, line: str, says: str) -> None:
+    (app.folder / "backup.toml").write_text(f"[remotes.nas]\n{line}\n")
+    result = app.command("list")
+    assert result.code == 2 and says in result.err and "sesame" not in result.err
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["{", "[1]", '{"a b": {}}', '{"nas": 7}', "[" * 100_000],
+    ids=["torn", "list", "name", "number", "deep"],
+)
+def test_remotes_in_the_environment_are_json(app: SmallApp, value: str) -> None:
+    assert_refusal(app.command("list", env={"BACKUP_REMOTES": value}), 2, "BACKUP_REMOTES", "config")
+    good = json.dumps({"nas": {"type": "folder", "path": "x"}})
+    document = app.command("config", "--json", env={"BACKUP_REMOTES": good}, check=0).json
+    assert document["remotes"]["origin"] == "environment BACKUP_REMOTES"
+
+
+def test_a_secret_of_no_remote_is_refused_and_that_of_one_is_shown_nowhere(app: SmallApp) -> None:
+    table = '[remotes.far-away]\ntype = "restic"\nrepository = "rest:https://u:sesame@x/"\npassword_file = "none"\n'
+    (app.folder / "backup.toml").write_text(table)
+    variable = "BACKUP_REMOTE_FAR_AWAY_PASSWORD"
+    for options in ((), ("--json",)):
+        result = app.command("config", *options, env={variable: "sesame"}, check=0)
+        assert "sesame" not in result.out + result.err
+    result = app.command("list", env={"BACKUP_REMOTE_FARAWAY_PASSWORD": "sesame"})
+    assert_refusal(result, 2, "BACKUP_REMOTE_FARAWAY_PASSWORD", "far-away")
+    app.command("backup", "one", check=0)  # the file of the password is not there: there still are backups

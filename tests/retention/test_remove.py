@@ -1,0 +1,76 @@
+"""A backup is deleted whole, by its own name, and never while it is pinned."""
+
+from __future__ import annotations
+
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import BackupRequest
+from backupkit.repository import store
+from backupkit.restore.restore import plan_restore, restore_backup
+from refusals import assert_refusal, picture
+from small_app import SmallApp, tree
+
+
+def names(app: SmallApp) -> list[str]:
+    return sorted(backup.name for backup in store.all_backups(app.settings))
+
+
+def test_a_backup_is_deleted_and_the_others_stay_as_they_are(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("one"))
+    create_backup(app.settings, BackupRequest("two"))
+    (app.backups / "one" / "uploads" / "empty").chmod(0o500)
+    before = tree(app.backups / "two")
+    assert "Deleted one" in app.command("delete", "one", "--yes", check=0).out
+    assert names(app) == ["two"]
+    assert tree(app.backups / "two") == before
+    assert [path.name for path in app.backups.iterdir() if path.name.startswith(".draft")] == []
+
+
+def test_a_pinned_backup_is_refused_until_it_is_unpinned(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("kept"))
+    assert app.command("pin", "kept", check=0).out == "kept is pinned.\n"
+    result = app.command("delete", "kept", "--force")
+    assert result.code == 2 and "is pinned" in result.err and "unpin kept" in result.err
+    assert names(app) == ["kept"]
+    assert app.command("unpin", "kept", "--json", check=0).json["pinned"] is False
+    app.command("delete", "kept", "-y", check=0)
+    assert names(app) == []
+
+
+def test_a_backup_held_by_a_migration_can_be_unpinned(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("held", pin_until_next=True))
+    assert app.command("delete", "held").code == 2
+    app.command("unpin", "held", check=0)
+    app.command("delete", "held", "--yes", check=0)
+    assert names(app) == []
+
+
+def test_what_is_not_there_or_not_named_is_refused(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("one"))
+    assert app.command("delete", "nope").code == 10
+    assert app.command("delete", "latest").code == 2
+    assert app.command("delete", "../one").code == 2
+    assert app.command("pin", "nope").code == 10
+    assert names(app) == ["one"]
+
+
+def test_without_a_terminal_nothing_is_deleted_that_nobody_said_yes_to(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("one"))
+    before = picture(app)
+    assert_refusal(app.command("delete", "one"), 2, "no terminal", "--yes")
+    assert picture(app) == before
+    assert names(app) == ["one"]
+
+
+def test_a_damaged_backup_can_be_deleted(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("bad"))
+    (app.backups / "bad" / "backup_metadata.json").write_text("{")
+    app.command("delete", "bad", "--yes", check=0)
+    assert names(app) == []
+
+
+def test_an_undo_whose_safety_copy_was_deleted_says_so(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("good"))
+    safety = restore_backup(app.settings, plan_restore(app.settings, "good")).safety
+    app.command("delete", safety, "--yes", check=0)
+    result = app.command("undo", "--force")
+    assert result.code == 10 and safety in result.err

@@ -1,0 +1,761 @@
+"""The terminal interface, driven by keys on real data; what it did is looked for on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Button, DataTable, Input, Label, Static
+
+import backup_restore
+from backupkit.backup.create import create_backup
+from backupkit.cli import render
+from backupkit.cli.commands.check import ui
+from backupkit.config.deployment import in_full
+from backupkit.config.remotes import FolderTable
+from backupkit.config.settings import Settings
+from backupkit.model.backup import BackupRequest
+from backupkit.model.errors import Refused
+from backupkit.model.events import Event, EventListener, Notice, Progress, Step, Warned
+from backupkit.monitoring import log
+from backupkit.monitoring.status import status
+from backupkit.repository import history, lock, store
+from backupkit.ui import styles, tasks
+from backupkit.ui.backups import BackupsPage
+from backupkit.ui.dialogs import Message
+from backupkit.ui.history import HistoryPage
+from backupkit.ui.listing import COLUMNS, FILTERS, Choice
+from backupkit.ui.window import PLACES, BackupApp
+from backupkit.ui.work import Ended, Run, Task, WorkScreen
+from backupkit.verify.verify import verify_backups
+from small_app import COMMAND, NOON, SmallApp, clean_environment
+
+DEADLINE = 30.0
+SMALL = (80, 24)
+
+
+class Person:
+    """Somebody at the interface: presses keys, waits for what is to come, reads what is there."""
+
+    def __init__(self, pilot: Pilot[None], window: BackupApp) -> None:
+        self.pilot, self.window = pilot, window
+
+    async def presses(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+
+    async def clicks(self, selector: str) -> None:
+        """As soon as it is there."""
+        screen = self.window.screen
+        await self.until(lambda: screen.query(selector) and screen.query_one(selector).region.area)
+        await self.pilot.click(selector)
+
+    async def types(self, text: str) -> None:
+        """Into the field that has the keyboard, instead of what is in it."""
+        field = self.window.screen.focused
+        assert isinstance(field, Input)
+        field.value = text
+        await self.pilot.pause()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        deadline = asyncio.get_running_loop().time() + DEADLINE
+        while not condition():
+            assert asyncio.get_running_loop().time() < deadline, f"not seen in time; there is:\n{self.reads()}"
+            await self.pilot.pause(0.02)
+        await self.pilot.pause()
+
+    async def until_it_says(self, text: str) -> None:
+        await self.until(lambda: text in self.reads())
+
+    async def until_ended(self) -> Ended[Any]:
+        """The work that is shown has ended; how."""
+        await self.until(lambda: isinstance(self.window.screen, WorkScreen) and self.window.screen.ended)
+        assert isinstance(self.window.screen, WorkScreen) and self.window.screen.ended
+        return self.window.screen.ended
+
+    async def closes(self) -> None:
+        await self.presses("escape")
+        await self.until(lambda: len(self.window.screen_stack) == 1)
+
+    def reads(self) -> str:
+        """All that the screen in front says, cut nowhere."""
+        screen, said = self.window.screen, [str(self.window.screen.query("*").first().border_title)]
+        said += [str(one.render()) for one in screen.query(Static) if one.display]
+        said += [str(one.render()) for one in screen.query(Button)]
+        said += [one.placeholder + one.value for one in screen.query(Input)]
+        return "\n".join(said)
+
+    @property
+    def backups(self) -> BackupsPage:
+        return self.window.query_one(BackupsPage)
+
+    def column(self, title: str) -> list[str]:
+        """What is in that column of the table in view."""
+        table = self.window.page.query_one(DataTable)
+        return [str(table.get_cell(key, title)) for key in table.rows]
+
+    def text(self, selector: str) -> str:
+        return str(self.window.page.query_one(selector, Static).render())
+
+
+Play = Callable[[Person], Awaitable[None]]
+
+
+def at(app: SmallApp, place: str, play: Play, settings: Settings | None = None, size: tuple[int, int] = SMALL) -> None:
+    """The interface opened at that place, and played with."""
+
+    async def run() -> None:
+        window = BackupApp(settings or app.settings, place=place)
+        async with window.run_test(size=size) as pilot:
+            person = Person(pilot, window)
+            await person.until(lambda: window.world)
+            await play(person)
+
+    asyncio.run(run())
+
+
+def make(app: SmallApp, *names: str, note: str = "") -> None:
+    for name in names:
+        create_backup(app.settings, BackupRequest(name, note=note))
+
+
+def on_disk(app: SmallApp) -> set[str]:
+    return {one.name for one in store.all_backups(app.settings)}
+
+
+# The window.
+
+
+@pytest.mark.parametrize("size", [SMALL, (120, 40)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_every_place_is_reached_by_its_key_and_by_a_click_on_its_tab(app: SmallApp, size: tuple[int, int]) -> None:
+    make(app, "one")
+
+    async def play(person: Person) -> None:
+        for key, page in enumerate(PLACES, 1):
+            await person.presses(str(key))
+            await person.until(lambda page=page: isinstance(person.window.page, page))
+            assert person.window.page.region.width > 0
+        for page in PLACES[:2]:
+            await person.clicks(f"#--content-tab-{page.place}")
+            await person.until(lambda page=page: isinstance(person.window.page, page))
+
+    at(app, "overview", play, size=size)
+
+
+def test_the_help_names_every_key(app: SmallApp) -> None:
+    async def play(person: Person) -> None:
+        await person.presses("question_mark")
+        await person.until(lambda: isinstance(person.window.screen, Message))
+        told = person.reads()
+        for binding in [*BackupApp.BINDINGS, *BackupsPage.BINDINGS, *HistoryPage.BINDINGS]:
+            key = {"question_mark": "?", "slash": "/"}.get(binding.key, binding.key)  # type: ignore[union-attr]
+            assert f"\n{key} " in told or key.isdigit(), key
+        await person.closes()
+
+    at(app, "backups", play)
+
+
+def test_dark_and_light_are_one_key_apart_and_the_symbols_stay(app: SmallApp) -> None:
+    make(app, "one")
+
+    async def play(person: Person) -> None:
+        before = person.column("State")
+        assert person.window.theme == styles.DARK.name
+        await person.presses("t")
+        assert person.window.theme == styles.LIGHT.name
+        await person.until(lambda: person.column("State") == before == ["✓ checked"])
+
+    at(app, "backups", play)
+
+
+def test_every_level_and_state_has_a_symbol_of_its_own() -> None:
+    for symbols in (styles.LEVEL_SYMBOLS, styles.STATE_SYMBOLS):
+        assert len(set(symbols.values())) == len(symbols)
+
+
+def test_without_a_terminal_it_is_refused_in_one_line(app: SmallApp) -> None:
+    done = app.command("ui", check=2)
+    assert done.err.startswith("Error: The terminal interface needs a terminal.\n  Next: ")
+    assert done.out == ""
+
+
+def read_in_time(terminal: int) -> bytes:
+    """What was drawn since."""
+    assert select.select([terminal], [], [], DEADLINE)[0], "nothing more was drawn"
+    return os.read(terminal, 65536)
+
+
+@pytest.mark.parametrize("how", ["q", "SIGTERM", "SIGHUP"])
+def test_in_a_real_terminal_it_opens_and_ends(app: SmallApp, how: str) -> None:
+    terminal, ours = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, str(COMMAND), "ui"],
+        env={**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "TERM": "xterm-256color"},
+        stdin=ours,
+        stdout=ours,
+        stderr=ours,
+        start_new_session=True,
+    )
+    os.close(ours)
+    drawn = b""
+    while b"at risk" not in drawn:
+        drawn += read_in_time(terminal)
+    os.write(terminal, b"q") if how == "q" else process.send_signal(signal.Signals[how])
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while chunk := read_in_time(terminal):
+            drawn += chunk
+    assert process.wait(DEADLINE) == 0, drawn[-3000:].decode(errors="replace")
+    assert b"\x1b[?1049l" in drawn  # the terminal shows again what it showed before
+    os.close(terminal)
+
+
+def test_a_missing_extra_is_one_line_that_says_what_to_type(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("backupkit.ui.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "textual", None)
+    monkeypatch.setitem(sys.modules, "textual.app", None)
+    monkeypatch.delitem(sys.modules, "textual.widgets")
+    with pytest.raises(Refused) as caught:
+        ui()
+    assert caught.value.hint == "pip install 'backupkit[ui]'"
+
+
+# Overview.
+
+
+def test_the_overview_says_what_the_status_says(app: SmallApp) -> None:
+    make(app, "one")
+    verify_backups(app.settings, [store.find(app.settings, "one")], test_restore=True)
+
+    async def play(person: Person) -> None:
+        await person.until_it_says(f"✓ {status(app.settings).sentence}")
+        assert "✓ SAFE" in person.reads()
+        assert "Proven      just now" in person.text("#numbers")
+        assert "★" in person.text("#calendar").splitlines()[1 + NOON.now().weekday()] or "★" in person.text("#calendar")
+        assert "today" in person.text("#chart")
+
+    at(app, "overview", play)
+
+
+def test_without_a_backup_the_overview_says_that_the_data_is_at_risk_and_what_to_type(app: SmallApp) -> None:
+    async def play(person: Person) -> None:
+        await person.until_it_says("✗ Your data is at risk.")
+        assert "✗ AT RISK" in person.reads()
+        assert status(app.settings).reasons[0].fix in person.text("#sentence")
+        assert "No backup yet." in person.text("#chart")
+
+    at(app, "overview", play)
+
+
+def test_a_backup_made_by_another_process_shows_by_itself(app: SmallApp) -> None:
+    async def play(person: Person) -> None:
+        assert person.backups.query_one("#none").display
+        done = await asyncio.to_thread(app.command, "backup", "elsewhere", "--note", "by cron")
+        assert done.code == 0
+        await person.until(lambda: person.column("Name") == ["elsewhere"])
+
+    at(app, "backups", play)
+
+
+def test_a_run_at_work_elsewhere_is_named(app: SmallApp) -> None:
+    async def play(person: Person) -> None:
+        with lock.held(app.backups, "backup of something", 1):
+            await person.until_it_says("At work now: backup of something")
+        await person.until(lambda: not person.window.query_one("#at-work", Label).display)
+
+    at(app, "overview", play)
+
+
+# Backups.
+
+
+def test_the_table_has_what_list_has(app: SmallApp) -> None:
+    make(app, "one", note="the [bold]first[/bold]")
+    app.write_upload("3/new.txt", b"new")
+    create_backup(app.settings, BackupRequest("two", kind="auto"))
+    app.command("pin", "one", check=0)
+    listed = app.command("list", "--json", check=0).json
+
+    async def play(person: Person) -> None:
+        assert person.column("Name") == [one["backup_name"] for one in listed] == ["two", "one"]
+        assert person.column("State") == ["✓ checked", "✓ checked ◆"]
+        assert person.column("Kind") == ["auto", "manual"]
+        assert person.column("Size") == [render.format_bytes(one["size_bytes"]) for one in listed]
+        assert person.column("Adds") == [render.format_bytes(one["unique_bytes"]) for one in listed]
+        await person.until(lambda: person.column("Schema") == ["= this code"] * 2)
+        await person.presses("down")
+        await person.until(lambda: "one · the [bold]first[/bold]" in person.text("#summary"))
+        await person.presses("enter")
+        await person.until(lambda: isinstance(person.window.screen, Message))
+        for line in render.details(app.settings, store.find(app.settings, "one")):
+            assert line in person.reads()
+
+    at(app, "backups", play)
+
+
+def test_a_backup_of_an_older_schema_says_so(app: SmallApp) -> None:
+    app.at_revision("8d24b6f09c13")
+    make(app, "old")
+
+    async def play(person: Person) -> None:
+        await person.until(lambda: person.column("Schema") == ["< behind"])
+        assert "migrations behind this code" in person.text("#summary")
+
+    at(app, "backups", play)
+
+
+def test_they_are_found_by_part_of_a_note_and_escape_shows_all_again(app: SmallApp) -> None:
+    make(app, "one", note="before the move")
+    make(app, "two")
+
+    async def play(person: Person) -> None:
+        await person.presses("slash", *"move")
+        await person.until(lambda: person.column("Name") == ["one"])
+        assert "1 of 2 backups · filter: all · with “move”" in person.text("#shown")
+        await person.presses("escape")
+        await person.until(lambda: person.column("Name") == ["two", "one"])
+
+    at(app, "backups", play)
+
+
+def test_they_are_sorted_by_any_column_both_ways_and_filtered(app: SmallApp) -> None:
+    make(app, "b")
+    app.write_upload("9/large.bin", bytes(100_000))
+    make(app, "a")
+    app.command("pin", "b", check=0)
+
+    async def play(person: Person) -> None:
+        person.backups._sort_by([column.title for column in COLUMNS].index("Name"))
+        assert person.column("Name") == ["b", "a"]
+        person.backups._sort_by([column.title for column in COLUMNS].index("Name"))
+        assert person.column("Name") == ["a", "b"]
+        for _ in range([one.name for one in FILTERS].index("pinned")):
+            await person.presses("f")
+        await person.until(lambda: person.column("Name") == ["b"])
+
+    at(app, "backups", play)
+
+
+@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.title)
+def test_every_column_puts_what_is_damaged_somewhere_too(app: SmallApp, column: Any) -> None:
+    make(app, "one", "two")
+    (app.backups / "two" / "backup_metadata.json").write_text("{")
+    assert {one.name for one in Choice(column=column).of(store.all_backups(app.settings))} == {"one", "two"}
+
+
+def test_a_backup_is_made_with_name_and_note(app: SmallApp) -> None:
+    async def play(person: Person) -> None:
+        await person.presses("b")
+        await person.until_it_says("Back up now")
+        await person.types("by_hand")
+        await person.presses("enter")
+        await person.types("before the move")
+        await person.presses("enter")
+        ended = await person.until_ended()
+        assert ended.state == "done"
+        assert "Backup by_hand: " in person.reads()
+        await person.closes()
+        await person.until(lambda: person.column("Name") == ["by_hand"])
+        assert "before the move" in person.text("#summary")
+
+    at(app, "backups", play)
+    made = store.find(app.settings, "by_hand")
+    assert made.metadata and made.metadata.note == "before the move"
+    verify_backups(app.settings, [made])
+
+
+def test_the_wrappers_facts_of_git_are_in_it(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKUP_GIT_COMMIT", "a" * 40)
+    assert Run(tasks.back_up(app.settings, "one", "")).carry_out().state == "done"
+    made = store.find(app.settings, "one").metadata
+    assert made and made.git and made.git.commit == "a" * 40
+
+
+def test_an_error_is_the_sentence_and_the_hint_of_the_command(app: SmallApp) -> None:
+    make(app, "taken")
+    said = app.command("backup", "taken", check=2).err
+    message, hint = (line.partition(": ")[2] for line in said.splitlines())
+
+    async def play(person: Person) -> None:
+        await person.presses("b")
+        await person.until_it_says("Back up now")
+        await person.types("taken")
+        await person.presses("enter", "enter")
+        ended = await person.until_ended()
+        assert ended.error and (ended.error.message, in_full(ended.error.hint, {})) == (message, hint)
+        assert message in person.reads() and f"Next: {hint}" in person.reads()
+        await person.closes()
+        assert person.column("Name") == ["taken"]
+
+    at(app, "backups", play)
+
+
+def test_verify_and_a_test_restore_leave_their_proof(app: SmallApp) -> None:
+    make(app, "one")
+
+    async def play(person: Person) -> None:
+        await person.presses("v")
+        assert (await person.until_ended()).state == "done"
+        assert "one: sound: every byte" in person.reads()
+        await person.closes()
+        await person.presses("p")
+        assert (await person.until_ended()).state == "done"
+        await person.closes()
+        await person.until(lambda: person.column("State") == ["★ proven"])
+
+    at(app, "backups", play)
+    assert store.find(app.settings, "one").proven_at
+
+
+def test_a_damaged_backup_is_found_and_shown_as_that(app: SmallApp) -> None:
+    make(app, "one")
+    (app.backups / "one" / "uploads" / "1" / "letter.txt").write_bytes(b"changed")
+
+    async def play(person: Person) -> None:
+        await person.presses("v")
+        ended = await person.until_ended()
+        assert ended.error and ended.error.code == 12
+        await person.closes()
+        await person.until(lambda: person.column("State") == ["✗ damaged"])
+
+    at(app, "backups", play)
+
+
+def test_a_pinned_backup_is_not_deleted_and_an_unpinned_one_only_after_a_yes(app: SmallApp) -> None:
+    make(app, "one", "two")
+
+    async def play(person: Person) -> None:
+        await person.presses("down", "k")
+        await person.until(lambda: person.column("State") == ["✓ checked", "✓ checked ◆"])
+        await person.presses("D")
+        await person.until_it_says("is pinned.")
+        await person.closes()
+        await person.presses("k")
+        await person.until(lambda: person.column("State") == ["✓ checked"] * 2)
+        await person.presses("D")
+        await person.until_it_says("for ever?")
+        await person.presses("enter")  # the safe answer has the keyboard
+        await person.until(lambda: len(person.window.screen_stack) == 1)
+        assert on_disk(app) == {"one", "two"}
+        await person.presses("D")
+        await person.until_it_says("for ever?")
+        await person.clicks("#yes")
+        await person.until(lambda: person.column("Name") == ["two"])
+
+    at(app, "backups", play)
+    assert on_disk(app) == {"two"}
+
+
+def test_an_export_with_a_passphrase_is_encrypted_and_comes_back(app: SmallApp) -> None:
+    make(app, "one")
+
+    async def play(person: Person) -> None:
+        await person.presses("x")
+        await person.until_it_says("one.tar.zst")
+        await person.presses("enter")
+        await person.types("secret")
+        await person.presses("enter")
+        await person.types("secret")
+        await person.presses("enter")
+        assert (await person.until_ended()).state == "done"
+        assert "one.tar.zst.age" in person.reads() and "encrypted" in person.reads()
+
+    at(app, "backups", play)
+    environment = {"BACKUP_EXPORT_PASSPHRASE": "secret"}
+    app.command("import", "one.tar.zst.age", "--name", "again", env=environment, check=0)
+    assert on_disk(app) == {"one", "again"}
+
+
+def test_a_passphrase_typed_differently_exports_nothing(app: SmallApp) -> None:
+    make(app, "one")
+
+    async def play(person: Person) -> None:
+        await person.presses("x")
+        await person.until_it_says("one.tar.zst")
+        await person.presses("enter")
+        await person.types("secret")
+        await person.presses("enter", "enter")
+        await person.until_it_says("not twice the same")
+
+    at(app, "backups", play)
+    assert not list(app.backups.glob("*.tar*"))
+
+
+def test_a_push_asks_and_carries_it_to_the_remote(app: SmallApp, tmp_path: Path) -> None:
+    make(app, "one")
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    settings = app.settings.model_copy(update={"remotes": {"disk": FolderTable(type="folder", path=str(place))}})
+    from backupkit.remotes.registry import prepare_remote
+
+    prepare_remote(settings, "disk")
+
+    async def play(person: Person) -> None:
+        await person.presses("u")
+        await person.until_it_says(str(place))
+        assert not list(place.rglob("pats.db"))
+        await person.clicks("#yes")
+        assert (await person.until_ended()).state == "done"
+
+    at(app, "backups", play, settings)
+    assert list(place.rglob("pats.db"))
+
+
+def test_a_push_without_a_remote_is_the_error_of_the_command(app: SmallApp) -> None:
+    make(app, "one")
+
+    async def play(person: Person) -> None:
+        await person.presses("u")
+        assert (await person.until_ended()).error
+        await person.until_it_says("There is no remote.")
+
+    at(app, "backups", play)
+
+
+def test_restore_leads_to_its_place_with_that_backup(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(app, "one", "two")
+    asked: list[str] = []
+    monkeypatch.setattr(PLACES[2], "about", lambda _page, name: asked.append(name))
+
+    async def play(person: Person) -> None:
+        await person.presses("down", "R")
+        await person.until(lambda: isinstance(person.window.page, PLACES[2]))
+
+    at(app, "backups", play)
+    assert asked == ["one"]
+
+
+# Long work.
+
+
+def test_while_a_verb_waits_the_interface_answers_and_the_wait_can_be_cancelled(app: SmallApp) -> None:
+    settings = app.settings.model_copy(update={"lock_timeout": DEADLINE})
+
+    async def play(person: Person) -> None:
+        with lock.held(app.backups, "somebody's backup", 1):
+            await person.presses("b")
+            await person.until_it_says("Back up now")
+            await person.presses("enter", "enter")
+            await person.until_it_says("for somebody's backup")
+            await person.presses("t")  # not of the dialog: nothing happens, and the loop goes on
+            person.window.action_turn_theme()
+            await person.until(lambda: person.window.theme == styles.LIGHT.name)
+            await person.presses("q")
+            assert person.window.is_running
+            await person.presses("escape")
+            assert (await person.until_ended()).state == "cancelled"
+            assert "nothing is left half done" in person.reads()
+            await person.closes()
+
+    at(app, "backups", play, settings)
+    assert on_disk(app) == set()
+    assert history.read(app.backups).operations[0].outcome == "interrupted"
+
+
+def test_a_backup_cancelled_at_any_event_leaves_nothing_and_harms_nothing(app: SmallApp) -> None:
+    make(app, "before")
+    app.write_upload("3/new.bin", bytes(3_000_000))
+    number, ended = 0, Ended[Any]("cancelled")
+    while ended.state == "cancelled":
+        number += 1
+        ended = cancelled_at(number, tasks.back_up(app.settings, "new", "").act)
+        assert ended.state in ("cancelled", "done")
+        assert not list(app.backups.glob(".draft*"))
+        assert ("new" in on_disk(app)) == (ended.state == "done")
+    assert number > 3
+    verify_backups(app.settings, store.all_backups(app.settings))
+    assert {one.outcome for one in history.read(app.backups).operations} == {"success", "interrupted"}
+
+
+def cancelled_at(number: int, act: Callable[[EventListener], Any]) -> Ended[Any]:
+    """The work, cancelled by a person as it tells its event of that number."""
+    heard = 0
+
+    def counting(emit: EventListener) -> Any:
+        def listen(event: Event) -> None:
+            nonlocal heard
+            heard += 1
+            if heard == number:
+                run.cancel()
+            emit(event)
+
+        return act(listen)
+
+    run: Run[Any] = Run(Task("work", counting, lambda done: []))
+    return run.carry_out()
+
+
+def test_where_there_is_only_forward_nothing_is_cancelled(app: SmallApp) -> None:
+    def act(emit: EventListener) -> str:
+        emit(Step("Going forward"))
+        run.cancel()
+        emit(Progress(1))
+        return "through"
+
+    run = Run(Task("work", act, lambda done: [done], steps_to_finish=frozenset({"Going forward"})))
+    assert run.carry_out() == Ended("done", "through")
+
+
+def test_tidying_up_after_a_cancel_is_not_cancelled_too() -> None:
+    told: list[str] = []
+
+    def act(emit: EventListener) -> None:
+        run.cancel()
+        try:
+            emit(Progress(1))
+        finally:
+            emit(Notice("taken back"))
+            told.append("taken back")
+
+    run = Run(Task("work", act, lambda done: []))
+    assert run.carry_out().state == "cancelled"
+    assert told == ["taken back"] == run.said
+
+
+def test_a_result_that_is_nothing_is_a_result_all_the_same(app: SmallApp) -> None:
+    assert Run(Task("work", lambda emit: None, lambda done: [])).carry_out() == Ended("done", None)
+
+
+def test_a_bug_is_a_sentence_and_the_window_lives_on(app: SmallApp) -> None:
+    def act(_tell: EventListener) -> None:
+        raise TypeError("a slip")
+
+    async def play(person: Person) -> None:
+        person.window.run_worker(person.window.carry_out(Task("work", act, lambda done: [])))
+        ended = await person.until_ended()
+        assert ended.error and ended.error.message == "This is a bug: TypeError: a slip."
+        await person.closes()
+        await person.presses("2")
+        await person.until(lambda: isinstance(person.window.page, BackupsPage))
+
+    at(app, "overview", play)
+    assert any("a slip" in line for line in log.last_lines())
+
+
+def test_progress_warnings_and_choices_are_shown(app: SmallApp) -> None:
+    go_on = threading.Event()
+
+    def act(emit: EventListener) -> str:
+        emit(Step("Copying", 2_000_000))
+        emit(Progress(1_500_000))
+        emit(Warned("A socket was skipped."))
+        assert go_on.wait(DEADLINE)
+        return "done"
+
+    async def play(person: Person) -> None:
+        chosen: list[str] = []
+
+        async def work() -> None:
+            ended = await person.window.carry_out(Task("work", act, lambda done: ["All is well."], choices=("Undo",)))
+            chosen.append(ended.choice)
+
+        person.window.run_worker(work())
+        await person.until_it_says("Copying · 1.5 MB of 2.0 MB")
+        await person.until_it_says("Warning: A socket was skipped.")
+        go_on.set()
+        await person.until_ended()
+        assert "All is well." in person.reads() and "A socket was skipped." in person.reads()
+        await person.pilot.pause()
+        await person.clicks("#choice-0")
+        await person.until(lambda: chosen == ["Undo"])
+
+    at(app, "overview", play)
+
+
+# History.
+
+
+def test_the_history_has_what_the_command_has_and_failures_alone_where_wanted(app: SmallApp) -> None:
+    make(app, "one")
+    app.command("backup", "one", check=2)
+    (app.backups / "one" / "pats.db").chmod(0o600)
+    (app.backups / "one" / "pats.db").write_bytes(b"broken")
+    app.command("verify", "one", check=12)
+
+    async def play(person: Person) -> None:
+        commands = [one["command"] for one in app.command("history", "--json", check=0).json]
+        assert person.column("Command") == commands == ["verify", "backup", "backup"]
+        assert person.column("Result") == ["✗ failure", "- refused", "✓ success"]
+        assert "backup 2, verify 1 · 1 failed" in person.text("#statistics")
+        await person.presses("f")
+        await person.until(lambda: person.column("Command") == ["verify"])
+        await person.presses("enter")
+        await person.until_it_says("is damaged")
+
+    at(app, "history", play)
+
+
+def test_the_end_of_the_log_is_shown(app: SmallApp, tmp_path: Path) -> None:
+    file = tmp_path / "backup.log"
+    file.write_text("".join(f"line {number}\n" for number in range(10_000)))
+    assert log.tail(file, 3) == ["line 9997", "line 9998", "line 9999"]
+    settings = app.settings.model_copy(update={"log_file": file})
+
+    async def play(person: Person) -> None:
+        await person.until_it_says("line 9999")
+
+    at(app, "history", play, settings)
+
+
+def test_a_log_that_cannot_be_read_is_a_sentence(app: SmallApp, tmp_path: Path) -> None:
+    settings = app.settings.model_copy(update={"log_file": tmp_path})
+
+    async def play(person: Person) -> None:
+        await person.until_it_says(f"Is a directory: {tmp_path}.")
+
+    at(app, "history", play, settings)
+
+
+# A great many backups.
+
+OPENED = """
+import asyncio, json, os, sys
+from pathlib import Path
+from backupkit.ui.window import BackupApp
+from backupkit.config.settings import load_settings
+settings, opened = load_settings(Path(sys.argv[1])), []
+def heard(event, arguments):
+    if event in ("open", "os.listdir", "os.scandir") and str(arguments[0]).startswith(str(settings.dir) + os.sep):
+        opened.append(str(arguments[0]))
+async def main():
+    window = BackupApp(settings, place=sys.argv[2])
+    async with window.run_test() as pilot:
+        while window.world is None:
+            await pilot.pause(0.01)
+        for place in ("overview", "backups", "history"):
+            window.go(place)
+            await pilot.pause(0.05)
+sys.addaudithook(heard)
+asyncio.run(main())
+print(json.dumps(opened))
+"""
+
+
+def test_opening_reads_two_small_files_a_backup_and_none_of_the_uploads(app: SmallApp) -> None:
+    for number in range(200):
+        app.write_upload(f"many/{number}.txt", b"small")
+    make(app, *(f"backup{number}" for number in range(15)))
+    done = subprocess.run(
+        [sys.executable, "-c", OPENED, str(app.folder), "backups"],
+        env={**clean_environment(), "PYTHONPATH": str(Path(backup_restore.__file__).parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    opened = [Path(path).relative_to(app.backups) for path in json.loads(done.stdout)]
+    below_backups = [path for path in opened if not path.parts[0].startswith(".")]
+    assert {path.name for path in below_backups} == {"backup_metadata.json"}
+    assert len(below_backups) == 15
+    assert not [path for path in opened if "uploads" in path.parts]
