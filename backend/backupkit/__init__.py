@@ -1,7 +1,7 @@
 """Back up and restore an app that is a SQLite database, Alembic migrations and a folder of uploads.
 
 A *backup* is a folder under `backups/`. The packages, in the one direction in which imports go (import-linter holds it,
-`tests/project/test_layers.py` shows that it does):
+`tests/system/test_layers.py` shows that it does):
 
     cli api ui web      what people and programs touch: only these print, ask or exit
     backup restore verify retention migrations remotes archive scheduling monitoring

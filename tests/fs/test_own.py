@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -13,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.fs import disk, own_folder
+from backupkit.fs import disk, own_folder, trust
 from backupkit.model.backup import BackupRequest
-from backupkit.model.errors import BackupError
+from backupkit.model.errors import BackupError, Refused
 from backupkit.model.events import silence
 from backupkit.monitoring.doctor import Finding, examine
 from backupkit.repository import files_cache, flags, history, lock, store
@@ -204,7 +205,7 @@ def test_the_doctor_says_that_root_does_not_work_in_a_backups_folder_of_another_
     assert told() == []
     give(USER, app.backups)
     finding = told()[0]
-    assert f"user {USER}, its owner, can change it" in finding.text
+    assert f"user {USER} owns {app.backups}" in finding.text
     assert f"sudo chown -R 0:0 {app.backups}" in finding.fix
 
 
@@ -260,3 +261,27 @@ def test_what_is_said_of_a_backups_folder_that_is_closed_is_one_sentence(app: Sm
     (app.backups / STATE).chmod(0)
     done = as_user(app, "list")
     assert done.code in (0, 1) and "Traceback" not in done.err
+
+
+@root_only
+def test_root_says_who_can_lead_it_astray_on_the_way_to_the_backups(app: SmallApp, tmp_path: Path) -> None:
+    trust.require_roots(app.backups)
+    theirs = app.folder.parent / "theirs"
+    theirs.mkdir()
+    (theirs / "link").symlink_to(app.backups)
+    os.chown(theirs, USER, USER)
+    shared = app.folder.parent / "shared"
+    shared.mkdir(mode=0o775)
+    shared.chmod(0o775)
+    os.chown(shared, 0, USER)
+    for folder, why, hint in (
+        (theirs / "link", f"user {USER} owns {theirs}", "Set BACKUP_DIR"),
+        (theirs / "not there yet", f"user {USER} owns {theirs}", "Set BACKUP_DIR"),
+        (shared, f"group {USER} can change {shared}", f"sudo chown -R 0:0 {shared}"),
+    ):
+        with pytest.raises(Refused, match=re.escape(f"Root does not work in {folder}: {why}")) as refused:
+            trust.require_roots(folder)
+        assert hint in refused.value.hint
+    trust.require_roots(
+        shared / "of ours"
+    )  # what lies in it cannot be renamed without rights in it that are its group's

@@ -51,26 +51,44 @@ def require_roots(folder: Path) -> None:
 
     That user could swap a file or a folder for a link between any two calls of root's.
     """
-    if os.geteuid() == 0 and (who := _who_can_change(Path(os.path.realpath(folder)))):
-        raise Untrusted(
-            f"Root does not work in {folder}: {who} can change it, and could make root write anywhere.",
-            hint=f"Give it to root alone: sudo chown -R 0:0 {folder}, and sudo chmod go-w {folder}",
-        )
+    if os.geteuid() != 0:
+        return
+    for path in (Path(os.path.realpath(folder)), folder.absolute()):  # a link on the way may be another user's
+        if why := _why_not_roots(path):
+            raise Untrusted(f"Root does not work in {folder}: {why}, and could make root write anywhere.", _fix(folder))
 
 
-def _who_can_change(folder: Path) -> str:
+def _fix(folder: Path) -> str:
+    own = f"Give it to root alone: sudo chown -R 0:0 {folder} && sudo chmod go-w {folder}"
+    return own if _why_not_alone(folder) else "Set BACKUP_DIR to a folder that lies in none of another user."
+
+
+def _why_not_roots(folder: Path) -> str:
     """Who beside root can change the folder, or one on the way to it; empty if nobody, or nobody can tell."""
-    there = [(path, os.stat(path)) for path in (folder, *folder.parents) if path.exists()]
-    if not there or not keeps_modes(there[0][1].st_dev):
+    there = [path for path in (folder, *folder.parents) if path.exists()]
+    if not there or not keeps_modes(os.stat(there[0]).st_dev):
         return ""
-    for path, facts in there:
-        if facts.st_uid:
-            return f"user {facts.st_uid}, who owns {path}," if path != folder else f"user {facts.st_uid}, its owner,"
-        if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX and path != _TEMPORARY:
-            return "anybody" if path == folder else f"anybody, by way of {path},"
-    if there[0][1].st_mode & stat.S_IWGRP and there[0][1].st_gid:
-        return f"group {there[0][1].st_gid}"
-    return ""
+    return _why_not_alone(folder) or next(filter(None, map(_why_not_on_the_way, there)), "")
+
+
+def _why_not_alone(folder: Path) -> str:
+    if not folder.exists():
+        return ""
+    facts = os.stat(folder)
+    if facts.st_uid:
+        return f"user {facts.st_uid} owns {folder}"
+    if facts.st_mode & stat.S_IWOTH:
+        return f"anybody can change {folder}"
+    is_shared = facts.st_mode & stat.S_IWGRP and facts.st_gid
+    return f"group {facts.st_gid} can change {folder}" if is_shared else ""
+
+
+def _why_not_on_the_way(folder: Path) -> str:
+    facts = os.stat(folder)
+    if facts.st_uid:
+        return f"user {facts.st_uid} owns {folder}"
+    is_open = facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX and folder != _TEMPORARY
+    return f"anybody can change {folder}" if is_open else ""
 
 
 def _others_can_write(facts: os.stat_result) -> bool:

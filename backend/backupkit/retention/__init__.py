@@ -1,4 +1,4 @@
 """Retention: which backups are kept, by rules that are pure functions, and their removal."""
 
 PUBLIC = ("anomaly", "delete", "prune", "rules")
-"""What other packages may import; anything else is this package's own (tests/project/test_layers.py)."""
+"""What other packages may import; anything else is this package's own (tests/system/test_layers.py)."""
