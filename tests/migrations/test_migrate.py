@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from backupkit.repository import store
 from backupkit.restore import journal
 from backupkit.restore.restore import plan_restore, restore_backup
 from backupkit.restore.undo import plan_undo
+from others import USER, give, python_for_all
 from small_app import BACKEND, COMMAND, DOCUMENTS, HEAD, MERGED, Contents, SmallApp, clean_environment
 
 DEFAULT_ENV = """
@@ -231,7 +235,8 @@ def test_restore_migrate_is_refused_where_there_is_no_way(app: SmallApp) -> None
 def alembic(app: SmallApp, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The plain `alembic` command in the app's folder, as a person types it."""
     known = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "PYTHONPATH": str(BACKEND), **environment}
-    command = [sys.executable, "-m", "alembic", *arguments]
+    python = [f"{word}:{BACKEND}" if word.startswith("PYTHONPATH=") else word for word in python_for_all()]
+    command = [*python, "-m", "alembic", *arguments]
     return subprocess.run(command, cwd=app.folder, env=known, capture_output=True, text=True, check=False)
 
 
@@ -249,6 +254,27 @@ def test_a_bare_alembic_upgrade_makes_a_backup_first(app: SmallApp) -> None:
     assert backup.pinned and backup.metadata and backup.metadata.alembic_revision == DOCUMENTS
     alembic(app, "downgrade", MERGED)
     assert len(kinds(app)) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who works for another user: run the tests as root")
+def test_a_bare_alembic_upgrade_of_roots_has_its_backup_made_by_the_datas_owner(templates: Path) -> None:
+    with tempfile.TemporaryDirectory() as open_to_all:
+        os.chmod(open_to_all, 0o755)
+        app = SmallApp.create(Path(open_to_all, "app"), templates)
+        app.at_revision(DOCUMENTS)
+        give(USER, app.folder)
+        done = alembic(app, "upgrade", "head")
+        assert done.returncode == 0, done.stderr
+        assert kinds(app) == ["pre_migration"] and app.revisions() == {HEAD}
+        made = [app.backups / ".state", *app.backups.glob("pre_migration*"), *app.backups.glob("pre_migration*/*")]
+        assert len(made) > 5 and {path.lstat().st_uid for path in made} == {USER}
+        app.at_revision(DOCUMENTS)
+        give(USER, app.folder)
+        shutil.rmtree(app.backups)
+        app.backups.write_text("no folder")
+        done = alembic(app, "upgrade", "head")
+        assert done.returncode != 0 and "is not a folder" in done.stderr
+        assert app.revisions() == {DOCUMENTS}
 
 
 def test_a_bare_alembic_upgrade_waits_for_no_push(app: SmallApp, tmp_path: Path) -> None:

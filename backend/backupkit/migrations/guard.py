@@ -15,9 +15,12 @@ from typing import Any
 
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings, load_settings
+from backupkit.fs import process
+from backupkit.fs.other_user import run_as
 from backupkit.migrations import app_process, version_table
 from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.errors import SourceBroken
+from backupkit.repository import store
 from backupkit.sqlite import database
 
 
@@ -38,8 +41,18 @@ def back_up_before_upgrade(context: Any, url: object, app_dir: Path | None = Non
         return None
     if not _has_work(context, settings):
         return None
-    request = BackupRequest(kind="pre_migration", note="before alembic upgrade", pin_until_next=True)
-    return create_backup(settings, request, push=False).backup  # a migration waits for no upload
+    return store.find(settings, _back_up(settings))
+
+
+def _back_up(settings: Settings) -> str:
+    """The name of the new backup; root makes it as the owner of the database's folder, like every command."""
+
+    def act() -> str:
+        request = BackupRequest(kind="pre_migration", note="before alembic upgrade", pin_until_next=True)
+        return create_backup(settings, request, push=False).backup.name  # a migration waits for no upload
+
+    owner = process.owner_of_place(settings.database.parent)
+    return run_as(owner, act) if os.geteuid() == 0 and owner[0] else act()
 
 
 def _has_work(context: Any, settings: Settings) -> bool:
