@@ -59,7 +59,7 @@ def require_roots(folder: Path) -> None:
 
 
 def _fix(folder: Path) -> str:
-    own = f"Give it to root alone: sudo chown -R 0:0 {folder} && sudo chmod go-w {folder}"
+    own = f"Work as that user; or, if the data are root's: sudo chown -R 0:0 {folder} && sudo chmod go-w {folder}"
     return own if _why_not_alone(folder) else "Set BACKUP_DIR to a folder that lies in none of another user."
 
 
