@@ -204,7 +204,7 @@ def test_the_doctor_says_that_root_does_not_work_in_a_backups_folder_of_another_
 
     assert told() == []
     give(USER, app.backups)
-    finding = told()[0]
+    (finding,) = told()
     assert f"user {USER} owns {app.backups}" in finding.text
     assert f"sudo chown -R 0:0 {app.backups}" in finding.fix
 

@@ -53,7 +53,8 @@ def require_roots(folder: Path) -> None:
     """
     if os.geteuid() != 0:
         return
-    for path in (Path(os.path.realpath(folder)), folder.absolute()):  # a link on the way may be another user's
+    # A link on the way may be another user's; mostly there is none, and one look is enough.
+    for path in dict.fromkeys((Path(os.path.realpath(folder)), folder.absolute())):
         if why := _why_not_roots(path):
             raise Untrusted(f"Root does not work in {folder}: {why}, and could make root write anywhere.", _fix(folder))
 

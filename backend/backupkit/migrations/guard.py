@@ -51,8 +51,9 @@ def _back_up(settings: Settings) -> str:
         request = BackupRequest(kind="pre_migration", note="before alembic upgrade", pin_until_next=True)
         return create_backup(settings, request, push=False).backup.name  # a migration waits for no upload
 
-    owner = process.owner_of_place(settings.database.parent)
-    return run_as(owner, act) if os.geteuid() == 0 and owner[0] else act()
+    if os.geteuid() == 0 and (owner := process.owner_of_place(settings.database.parent))[0]:
+        return run_as(owner, act)
+    return act()
 
 
 def _has_work(context: Any, settings: Settings) -> bool:

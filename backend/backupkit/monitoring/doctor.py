@@ -18,7 +18,7 @@ from typing import Literal
 from backupkit.backup.create import refuse_overlap
 from backupkit.config.deployment import unseen_variables
 from backupkit.config.settings import PREFIX, Settings, overriding_variable, unknown_variables
-from backupkit.fs import attributes, disk, mounts, space, tree, trust
+from backupkit.fs import attributes, disk, mounts, space, tree
 from backupkit.migrations import schema, version_table
 from backupkit.model.backup import Metadata
 from backupkit.model.clock import Clock, utc_now
@@ -201,10 +201,7 @@ def _left_beside(settings: Settings) -> Iterator[Finding]:
 def _strangers(settings: Settings) -> Iterator[Finding]:
     """What another user made in the backups folder, as root did before the toolkit gave its rights up."""
     us = os.geteuid()
-    if not settings.dir.is_dir():
-        return
-    if us == 0:
-        trust.require_roots(settings.dir)
+    if us == 0 or not settings.dir.is_dir():  # whether root may work there is told of with the folder itself
         return
     ours = [path for path in sorted(settings.dir.iterdir()) if path.name in _OWN_NAMES or store.is_backup(path)]
     if found := [str(path) for path in ours if _is_anothers(path, us)]:

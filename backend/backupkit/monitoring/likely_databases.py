@@ -40,7 +40,10 @@ def _is_the_apps(folder: str) -> bool:
 def _is_database(file: Path) -> bool:
     try:
         # SQLite has none of them open in this process: to close one would drop its locks.
-        return file.is_file() and file.open("rb").read(len(_FIRST_BYTES)) == _FIRST_BYTES
+        if not file.is_file():  # a fifo would be waited for
+            return False
+        with file.open("rb") as opened:
+            return opened.read(len(_FIRST_BYTES)) == _FIRST_BYTES
     except OSError:
         return False
 

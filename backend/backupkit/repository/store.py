@@ -271,7 +271,6 @@ def work_folder(settings: Settings, name: str, command: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}{name}-", dir=settings.dir))
     try:
         with lock.held(folder, command, 0):
-            disk.give(folder, disk.owner_of(settings.dir))
             yield folder
     finally:
         disk.remove_tree(folder)
