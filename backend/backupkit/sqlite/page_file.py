@@ -1,0 +1,292 @@
+"""The pages of a SQLite file that SQLite itself cannot read any more, as its WAL or its rollback journal leave them.
+
+The file format is that of sqlite.org/fileformat2.html. Nothing in the file is believed before it is compared with what
+is there: no number in it makes this module read beyond the file, loop, or reserve memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+MAGIC = b"SQLite format 3\0"
+HEADER = 100  # bytes at the beginning of page 1
+TABLE_LEAF, TABLE_INTERIOR, INDEX_LEAF, INDEX_INTERIOR = 13, 5, 10, 2
+_INTERIOR = (TABLE_INTERIOR, INDEX_INTERIOR)
+_B_TREE = (TABLE_LEAF, TABLE_INTERIOR, INDEX_LEAF, INDEX_INTERIOR)
+_SIZES = tuple(1 << power for power in range(9, 17))
+_ENCODINGS = {1: "utf-8", 2: "utf-16-le", 3: "utf-16-be"}
+_NAMES = {"UTF-8": "utf-8", "UTF-16LE": "utf-16-le", "UTF-16BE": "utf-16-be"}  # as PRAGMA encoding has them
+_SAMPLE = 128  # pages that show which size they have
+_LOCK_BYTE = 1 << 30  # the page in which this byte lies holds nothing
+_WAL_HEADER, _FRAME_HEADER, _WAL_MAGIC = 32, 24, 0x377F0682
+_JOURNAL_MAGIC, _JOURNAL_HEADER = bytes.fromhex("d9d505f920a163d7"), 28
+_UNKNOWN = 0xFFFFFFFF
+_POINTER_TO_TREE_PAGE = 5
+_DEEPEST = 40
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What is known of the file from elsewhere, for where its own header is broken; zero and empty for nothing."""
+
+    page_size: int = 0
+    encoding: str = ""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What page 1 says of the database; zeros where it is broken."""
+
+    is_sound: bool
+    user_version: int = 0
+    application_id: int = 0
+    is_wal: bool = False
+    has_pointer_map: bool = False
+    is_incremental: bool = False
+
+
+class PageFile:
+    """A broken database that nobody else uses: a copy, with its `-wal` or `-journal` beside it. Only read.
+
+    `count` pages of `size` bytes, of which `usable` can hold something. `newer` is how many come from the WAL or the
+    journal, `lost_frames` how many of those there could not be trusted.
+    """
+
+    def __init__(self, path: Path, hints: Hints = Hints()) -> None:
+        self._files = contextlib.ExitStack()
+        self._file = self._opened(path)
+        self._length = os.fstat(self._file).st_size
+        self._newer: dict[int, tuple[int, int]] = {}
+        self.lost_frames = 0
+        head = os.pread(self._file, HEADER, 0)
+        self.size = self._page_size(head, hints)
+        self.count = -(-self._length // self.size)
+        self._lay_over(path)
+        head = self.page(1)[:HEADER]
+        self.header = _header(head)
+        self.usable = self.size - (head[20] if self.header.is_sound and self.size - head[20] >= 480 else 0)
+        self.encoding = self._encoding(head, hints)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._files.close()
+
+    @property
+    def newer(self) -> int:
+        """How many pages the WAL or the journal has."""
+        return len(self._newer)
+
+    def page(self, number: int) -> bytes:
+        """The page as the last commit left it, zeros behind the end of the file; empty where there is none."""
+        if not 1 <= number <= self.count:
+            return b""
+        file, place = self._newer.get(number) or (self._file, (number - 1) * self.size)
+        data = os.pread(file, self.size, place)
+        return data.ljust(self.size, b"\0") if data else b""
+
+    def kind(self, number: int) -> int:
+        """The type of the page of a b-tree; 0 where it is none."""
+        data = self.page(number)
+        kind = data[HEADER if number == 1 else 0] if data else 0
+        return kind if kind in _B_TREE else 0
+
+    def is_special(self, number: int) -> bool:
+        """Whether the page is the one of the lock byte, or one of the pointer map."""
+        is_map = self.header.has_pointer_map and number == self._map_of(number)
+        return is_map or number == _LOCK_BYTE // self.size + 1
+
+    def free_pages(self) -> tuple[bytearray, bool]:
+        """A byte for each page, 1 where it is free; and whether the list of them is whole."""
+        free, head = bytearray(self.count + 1), self.page(1)
+        if not self.header.is_sound:
+            return free, False
+        trunk, wanted = struct.unpack_from(">II", head, 32)
+        found = 0
+        while trunk:
+            data = self.page(trunk)
+            number = struct.unpack_from(">I", data, 4)[0] if data else _UNKNOWN
+            if not data or free[trunk] or number > self.usable // 4 - 2:
+                return bytearray(self.count + 1), False
+            for page in (trunk, *struct.unpack_from(f">{number}I", data, 8)):
+                if not 1 < page <= self.count or free[page]:
+                    return bytearray(self.count + 1), False
+                free[page] = 1
+            found += 1 + number
+            trunk = struct.unpack_from(">I", data)[0]
+        return free, found == wanted
+
+    def parents(self, number: int) -> Iterator[int]:
+        """The pages above that one in its tree, as far as a pointer map tells them."""
+        for _ in range(_DEEPEST):
+            if not self.header.has_pointer_map:
+                return
+            above = self._map_of(number)
+            entry = self.page(above)[5 * (number - above - 1) :][:5] if above < number else b""
+            if len(entry) < 5 or entry[0] != _POINTER_TO_TREE_PAGE:
+                return
+            number = int.from_bytes(entry[1:], "big")
+            yield number
+
+    def _map_of(self, number: int) -> int:
+        """The page of the pointer map that knows of that page, or is it."""
+        if number < 2:
+            return number
+        group = self.usable // 5 + 1
+        found = 2 + (number - 2) // group * group
+        return found + 1 if found == _LOCK_BYTE // self.size + 1 else found
+
+    def _opened(self, path: Path) -> int:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._files.callback(os.close, file)
+        return file
+
+    def _page_size(self, head: bytes, hints: Hints) -> int:
+        """What the header says, unless the pages speak against it; then what they, or else the hints, say."""
+        said = int.from_bytes(head[16:18], "big") if head.startswith(MAGIC) and len(head) == HEADER else 0
+        said = 65536 if said == 1 else said
+        # Of a wrong size there are fewer: pages of twice the size are half as many, half a page points beyond itself.
+        fits = {size: _tree_pages(self._file, self._length, size) for size in _SIZES}
+        best = max(fits.values())
+        for size in (said, hints.page_size):
+            if size in _SIZES and fits[size] >= 0.6 * best:
+                return size
+        return max(_SIZES, key=lambda size: fits[size]) if best else 4096
+
+    def _encoding(self, head: bytes, hints: Hints) -> str:
+        """How text is written, as the schema shows it, else as the header or the hints say."""
+        shown: Counter[str] = Counter()
+        for number in range(1, min(self.count, 20) + 1):
+            data = self.page(number)
+            # Every text of the one UTF-16 looks like one of the other, moved by a byte: in doubt it is the big-endian.
+            shown.update({name: data.count("CREATE ".encode(name)) for name in ("utf-8", "utf-16-be", "utf-16-le")})
+        name, seen = shown.most_common(1)[0] if shown else ("", 0)
+        if seen:
+            return name
+        said = _ENCODINGS.get(head[59], "") if self.header.is_sound and head[56:59] == b"\0\0\0" else ""
+        return said or _NAMES.get(hints.encoding.upper(), "utf-8")
+
+    def _lay_over(self, path: Path) -> None:
+        wal, journal = (path.with_name(path.name + suffix) for suffix in ("-wal", "-journal"))
+        if _has_content(wal):
+            self._lay_wal(self._opened(wal))
+        if not self._newer and _has_content(journal):
+            self._lay_journal(self._opened(journal))
+
+    def _lay_wal(self, file: int) -> None:
+        """The frames up to the last commit, but for those whose checksum is wrong."""
+        pending: dict[int, tuple[int, int]] = {}
+        end = self.count
+        for number, commit, place in self._frames(file):
+            pending[number] = (file, place)
+            if commit:
+                self._newer.update(pending)
+                pending.clear()
+                end = commit
+        self.count = max(self.count, max(self._newer, default=0), min(end, self.count + len(self._newer)))
+
+    def _frames(self, file: int) -> Iterator[tuple[int, int, int]]:
+        """Each frame that can be trusted: the page, the size of the database after a commit, where the page lies.
+
+        Each is checked from the checksum that the one before it has, so that one broken frame costs no other.
+        """
+        head = os.pread(file, _WAL_HEADER, 0).ljust(_WAL_HEADER, b"\0")
+        order = ">" if head[3] & 1 else "<"
+        is_sound = _checksum(head[:24], (0, 0), order) == struct.unpack_from(">II", head, 24)
+        if is_sound and struct.unpack_from(">I", head, 8)[0] not in (self.size, self.size & 0xFFFF):
+            return  # another database's
+        salts = head[16:24] if is_sound else b""
+        before: tuple[int, int] | None = struct.unpack_from(">II", head, 24) if is_sound else None
+        whole = _FRAME_HEADER + self.size
+        frames = (os.fstat(file).st_size - _WAL_HEADER) // whole
+        highest = self.count + frames
+        for place in range(_WAL_HEADER, _WAL_HEADER + frames * whole, whole):
+            frame = os.pread(file, whole, place)
+            salts = salts or frame[8:16]
+            if frame[8:16] != salts:
+                continue  # of an earlier round
+            found: tuple[int, int] = struct.unpack_from(">II", frame, 16)
+            number, commit = struct.unpack_from(">II", frame)
+            if (
+                before
+                and 0 < number <= highest
+                and _checksum(frame[:8] + frame[_FRAME_HEADER:], before, order) == found
+            ):
+                yield number, commit, place + _FRAME_HEADER
+            else:
+                self.lost_frames += 1
+            before = found
+
+    def _lay_journal(self, file: int) -> None:
+        """The pages as they were before the transaction that a killed process left: as SQLite itself would."""
+        length, place = os.fstat(file).st_size, 0
+        record = self.size + 8
+        while length - place >= _JOURNAL_HEADER:
+            head = os.pread(file, _JOURNAL_HEADER, place)
+            records, nonce, pages, sector, size = struct.unpack_from(">IIIII", head, 8)
+            if head[:8] != _JOURNAL_MAGIC or size != self.size or not 32 <= sector <= 65536:
+                return
+            there = (length - place - sector) // record
+            place += sector
+            for _ in range(there if records == _UNKNOWN else min(records, there)):
+                data = os.pread(file, record, place)
+                number, found = struct.unpack_from(">I", data)[0], struct.unpack_from(">I", data, record - 4)[0]
+                if found != (nonce + sum(data[4:-4][self.size - 200 : 0 : -200])) & 0xFFFFFFFF:
+                    self.lost_frames += 1
+                elif 0 < number <= pages:
+                    self._newer.setdefault(number, (file, place + 4))
+                place += record
+            if self._newer and pages:
+                self.count = max(max(self._newer), min(self.count, pages))
+            place = -(-place // sector) * sector
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and path.stat().st_size > 0
+
+
+def _header(head: bytes) -> Header:
+    if len(head) < HEADER or not head.startswith(MAGIC):
+        return Header(is_sound=False)
+    largest_root, incremental = struct.unpack_from(">I", head, 52)[0], struct.unpack_from(">I", head, 64)[0]
+    user_version, application_id = struct.unpack_from(">i", head, 60)[0], struct.unpack_from(">i", head, 68)[0]
+    return Header(True, user_version, application_id, head[18] == 2, largest_root > 0, incremental > 0)
+
+
+def _tree_pages(file: int, length: int, size: int) -> float:
+    """About how many pages look like pages of a b-tree, if they have that size."""
+    count = -(-length // size)
+    numbers = range(0, count, max(1, count // _SAMPLE))
+    looks = sum(_looks_like_a_page(os.pread(file, size, one * size), one == 0) for one in numbers)
+    return looks * count / max(1, len(numbers))
+
+
+def _looks_like_a_page(data: bytes, is_first: bool) -> bool:
+    start = HEADER if is_first else 0
+    if len(data) < start + 12 or data[start] not in _B_TREE:
+        return False
+    cells, content = struct.unpack_from(">HH", data, start + 3)
+    pointers = start + (12 if data[start] in _INTERIOR else 8)
+    if not cells or pointers + 2 * cells > min(content or 65536, len(data)):
+        return False
+    places = struct.unpack_from(f">{cells}H", data, pointers)
+    return bool((content or 65536) <= min(places) and max(places) < len(data))
+
+
+def _checksum(data: bytes, before: tuple[int, int], order: str) -> tuple[int, int]:
+    """The checksum of a WAL, as sqlite.org/fileformat2.html has it."""
+    one, two = before
+    words = iter(struct.unpack(f"{order}{len(data) // 4}I", data))
+    for first, second in zip(words, words, strict=True):
+        one = (one + first + two) & 0xFFFFFFFF
+        two = (two + second + one) & 0xFFFFFFFF
+    return one, two

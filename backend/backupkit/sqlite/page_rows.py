@@ -1,0 +1,235 @@
+"""The rows in the pages of a broken SQLite file: through the tree of their table, or from a page that lost its tree.
+
+Every page is read once, whoever points to it, and an overflow page belongs to one row: so no ring of pointers holds a
+read up, and the work is bounded by the file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from backupkit.sqlite.page_file import HEADER, INDEX_INTERIOR, INDEX_LEAF, TABLE_INTERIOR, TABLE_LEAF, PageFile
+
+Value = None | int | float | str | bytes
+_SIZES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)  # bytes of a value, by its serial type below 10
+_LEAST_CELL = 4  # bytes of a cell, and two more point to it
+_CHANGED_IN_UTF_16 = re.compile("^\ufeff|[\ufffe\uffff]")  # where SQLite makes UTF-16 of UTF-8
+_LOOKS = 20  # at overflow pages that lead nowhere, for each page of the file
+
+
+class OddText(bytes):
+    """Text that is not valid in the encoding of its database, byte by byte."""
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A row: its number, None where its table has none, its values as far as they are stored, its size in bytes."""
+
+    number: int | None
+    values: tuple[Value, ...]
+    size: int = 0
+
+
+@dataclass
+class Losses:
+    """What of a tree could not be read: pages, with all that hung on them, and single rows."""
+
+    pages: int = 0
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """`size` is what the record should have; None for one of which a part is missing."""
+
+    number: int | None
+    record: bytes | None
+    size: int
+
+
+@dataclass
+class RowReader:
+    """Reads rows. `owner` says for each page whose it is: 0 for nobody's, -1 where it holds the rest of a long row."""
+
+    file: PageFile
+    owner: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.owner = [0] * (self.file.count + 1)
+        self._looks = _LOOKS * self.file.count + 1000
+        self._follows = True
+
+    def pages_of(self, root: int, mark: int, losses: Losses, in_index: bool = False) -> Iterator[int]:
+        """The pages with rows in the tree below that root, in the order of their keys; they are `mark`'s from then on.
+
+        Nobody else's page is taken: the caller gives back one that turns out to be.
+        """
+        interior, leaf = (INDEX_INTERIOR, INDEX_LEAF) if in_index else (TABLE_INTERIOR, TABLE_LEAF)
+        waiting = [root]
+        while waiting:
+            number = waiting.pop()
+            kind = self.file.kind(number)
+            if kind not in (interior, leaf) or self.owner[number]:
+                losses.pages += 1
+                continue
+            self.owner[number] = mark
+            if kind == leaf or in_index:
+                yield number
+            if kind == interior:
+                waiting.extend(reversed(self._children(number)))
+
+    def rows_of(self, number: int, losses: Losses) -> Iterator[StoredRow]:
+        """The rows in that page; what cannot be read of them is counted."""
+        for cell in self._cells(number, losses):
+            values = self._values(cell.record, cell.size) if cell.record is not None else None
+            if values is None:
+                losses.rows += 1
+            else:
+                yield StoredRow(cell.number, values, cell.size)
+
+    def peek(self, number: int, most: int = 20) -> list[StoredRow]:
+        """The first rows in that page, at most so many, with as much of their values as is there."""
+        self._follows = False
+        try:
+            return list(islice(self.rows_of(number, Losses()), most))
+        finally:
+            self._follows = True
+
+    def _children(self, number: int) -> list[int]:
+        data = self.file.page(number)
+        start = HEADER if number == 1 else 0
+        found = []
+        for place in self._places(data, start, 12):
+            if place + 4 <= len(data):
+                found.append(int.from_bytes(data[place : place + 4], "big"))
+        return [*found, int.from_bytes(data[start + 8 : start + 12], "big")]
+
+    def _places(self, data: bytes, start: int, header: int) -> list[int]:
+        """Where the cells of a page begin, each once."""
+        cells = struct.unpack_from(">H", data, start + 3)[0]
+        cells = min(cells, (self.file.usable - start - header) // (_LEAST_CELL + 2))
+        return list(dict.fromkeys(struct.unpack_from(f">{cells}H", data, start + header)))
+
+    def _cells(self, number: int, losses: Losses) -> Iterator[_Cell]:
+        data, start = self.file.page(number), HEADER if number == 1 else 0
+        kind = data[start]
+        inline = 0
+        for place in self._places(data, start, 12 if kind == INDEX_INTERIOR else 8):
+            if inline > 2 * self.file.size:
+                losses.rows += 1  # more rows than a page can hold
+                continue
+            try:
+                cell = self._cell(data, place, kind)
+            except IndexError:  # beyond the page
+                cell = _Cell(None, None, 0)
+            inline += cell.size if cell.size <= self._most(kind) else 0
+            yield cell
+
+    def _cell(self, data: bytes, place: int, kind: int) -> _Cell:
+        if place < 8:
+            raise IndexError
+        if kind == INDEX_INTERIOR:
+            place += 4  # the page to the left
+        size, place = varint(data, place)
+        if kind != TABLE_LEAF:
+            return _Cell(None, self._record(data, place, size, kind), size)
+        number, place = varint(data, place)
+        number -= (1 << 64) if number >> 63 else 0
+        return _Cell(number, self._record(data, place, size, kind), size)
+
+    def _most(self, kind: int) -> int:
+        """The bytes of a record that lies in its page alone."""
+        return self.file.usable - 35 if kind == TABLE_LEAF else (self.file.usable - 12) * 64 // 255 - 23
+
+    def _record(self, data: bytes, place: int, size: int, kind: int) -> bytes | None:
+        """The whole of a record; None where a part of it is missing."""
+        usable = self.file.usable
+        most = self._most(kind)
+        if size <= most:
+            found = data[place : place + size]
+            return found if size >= 2 and len(found) == size and place + size <= usable else None
+        if size > self.file.count * usable:
+            return None
+        least = (usable - 12) * 32 // 255 - 23
+        local = least + (size - least) % (usable - 4)
+        local = local if local <= most else least
+        if place + local + 4 > usable:
+            return None
+        if not self._follows:
+            return data[place : place + local]
+        rest = self._chain(int.from_bytes(data[place + local : place + local + 4], "big"), size - local)
+        return data[place : place + local] + rest if rest is not None else None
+
+    def _chain(self, number: int, size: int) -> bytes | None:
+        """So many bytes from overflow pages, which are this row's alone."""
+        step = self.file.usable - 4
+        parts, pages = [], dict[int, None]()
+        while size > 0:
+            data = self.file.page(number)
+            self._looks -= 1
+            if not data or self.owner[number] or number in pages or self._looks < 0:
+                return None
+            pages[number] = None
+            parts.append(data[4 : 4 + min(size, step)])
+            size -= step
+            number = int.from_bytes(data[:4], "big")
+        for page in pages:
+            self.owner[page] = -1
+        self._looks += len(pages)
+        return b"".join(parts)
+
+    def _values(self, record: bytes, size: int) -> tuple[Value, ...] | None:
+        """The values of a record; None where it is none."""
+        try:
+            end, at = varint(record, 0)
+            if not at < end <= len(record):
+                return None
+            kinds, place = [], end
+            while at < end:
+                kind, at = (record[at], at + 1) if record[at] < 128 else varint(record, at)
+                kinds.append(kind)
+                place += (kind - 12) // 2 if kind >= 12 else _SIZES[kind]
+        except IndexError:
+            return None
+        if at != end or place != size:
+            return None
+        return self._decoded(record, kinds, end)
+
+    def _decoded(self, record: bytes, kinds: list[int], place: int) -> tuple[Value, ...]:
+        values: list[Value] = []
+        for kind in kinds:
+            size = (kind - 12) // 2 if kind >= 12 else _SIZES[kind]
+            data = record[place : place + size]
+            place += size
+            if kind >= 12:
+                values.append(self._text(data) if kind & 1 else data)
+            elif kind == 7:
+                real = struct.unpack(">d", data.ljust(8, b"\0"))[0]
+                values.append(None if math.isnan(real) else real)
+            elif kind:
+                values.append(int.from_bytes(data, "big", signed=True) if size else kind - 8)
+            else:
+                values.append(None)
+        return tuple(values)
+
+    def _text(self, data: bytes) -> Value:
+        try:
+            text = data.decode(self.file.encoding)
+        except UnicodeDecodeError:
+            return OddText(data)
+        return text if self.file.encoding == "utf-8" or not _CHANGED_IN_UTF_16.search(text) else OddText(data)
+
+
+def varint(data: bytes, place: int) -> tuple[int, int]:
+    """The number at that place, as SQLite writes it, and the place behind it; `IndexError` beyond the end."""
+    value = 0
+    for at in range(place, place + 8):
+        value = value << 7 | data[at] & 0x7F
+        if data[at] < 0x80:
+            return value, at + 1
+    return value << 8 | data[place + 8], place + 9

@@ -1,0 +1,669 @@
+"""Build a new database of what can still be read of a broken one, table by table.
+
+1. tables are made, by the file's own definitions, else by the newest backup's
+2. the rows of each tree go in, whatever constraint they break, but for those that SQLite itself must keep
+3. pages that no tree leads to any more go to the table that they fit
+4. sequences, indexes, views, triggers; virtual tables as lines of the schema: their content is in tables of their own
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+from backupkit.model.events import EventListener, Progress, Step, silence
+from backupkit.model.names import printable
+from backupkit.sqlite import engine
+from backupkit.sqlite.engine import quoted
+from backupkit.sqlite.page_file import INDEX_INTERIOR, INDEX_LEAF, TABLE_INTERIOR, TABLE_LEAF, Hints, PageFile
+from backupkit.sqlite.page_rows import Losses, OddText, RowReader, StoredRow, Value
+from backupkit.sqlite.page_schema import Entry, Schema, known_schema, read_schema
+
+_BATCH = 500  # rows in one transaction
+_ROWID_NAMES = ("_rowid_", "rowid", "oid")
+INDEXES, OWN, _FIRST_MARK = 2, 3, 4  # whose a page is; 1 is the schema's
+_LONGEST_DEFINITION = 5  # seconds for a statement that makes an empty table
+_BATCH_BYTES = 4 << 20
+_LACKING = re.compile(r"no such (collation sequence|function): (\S+)|unknown (function): (\S+)\(\)")
+_LAST = {"index": 0, "view": 1, "trigger": 2}  # a trigger may stand on a view
+_SEARCH_TABLE = re.compile(r"\bUSING\s+[\"'`\[]?fts[345]\b", re.IGNORECASE)
+_STATISTICS = "sqlite_stat"
+_SEQUENCE = "sqlite_sequence"
+
+
+@dataclass
+class TableRows:
+    """What came of a table: rows that are in the new database, and what was lost of it.
+
+    `adrift` of the rows are from pages that no tree led to. `not_taken` are rows that SQLite refused, and why.
+    """
+
+    name: str
+    rows: int = 0
+    adrift: int = 0
+    lost: Losses = field(default_factory=Losses)
+    not_taken: int = 0
+    reason: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is known to be missing."""
+        return not (self.lost.pages or self.lost.rows or self.not_taken)
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The new database: its tables, and what else is to be said, a sentence each.
+
+    `is_whole_schema` means that the definitions are the file's own. `no_place` are rows that fit no table. `newer`
+    pages came from the WAL or the journal, of which `lost_frames` could not be trusted.
+    """
+
+    tables: tuple[TableRows, ...]
+    is_whole_schema: bool
+    from_backup: tuple[str, ...]
+    no_place: int
+    newer: int
+    lost_frames: int
+    is_wal: bool
+    notes: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(one.rows for one in self.tables)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no damage was met at all."""
+        tables = all(one.is_whole and not one.adrift for one in self.tables)
+        return tables and self.is_whole_schema and not (self.no_place or self.lost_frames or self.notes)
+
+
+def rebuild(
+    broken: Path, target: Path, known: Path | None, include_free: bool = False, emit: EventListener = silence
+) -> Rebuilt:
+    """A new database at `target` with all rows of the broken one that can be read; that is only read, without SQLite.
+
+    `known` is the database of the newest backup: it helps where the schema or the header is broken, and tells pages
+    apart. With `include_free` rows of freed pages come too: deleted ones. Raises `sqlite3.DatabaseError` where the new
+    database cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        past = stack.enter_context(_opened_known(known)) if known else None
+        file = stack.enter_context(PageFile(broken, _hints(past)))
+        new = stack.enter_context(contextlib.closing(engine.connect(target)))
+        return _Rebuild(file, new, past, include_free, emit).run()
+
+
+@contextlib.contextmanager
+def _opened_known(known: Path) -> Iterator[sqlite3.Connection | None]:
+    """The newest backup's database; None where it cannot be read, since it is a help and no condition."""
+    connection = engine.connect(known, "mode=ro&immutable=1")
+    with contextlib.closing(connection):
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.DatabaseError:
+            yield None
+        else:
+            yield connection
+
+
+def _hints(past: sqlite3.Connection | None) -> Hints:
+    if past is None:
+        return Hints()
+    size, encoding = (past.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "encoding"))
+    return Hints(size, encoding)
+
+
+@dataclass
+class _Table:
+    """A table of the new database, and how its rows are stored in the old one."""
+
+    entry: Entry
+    mark: int
+    columns: tuple[_Column, ...]
+    rowid: str
+    """The name of the row's number, where it has one that can be written."""
+    has_rowid: bool
+    found: TableRows
+
+    def fits(self, row: StoredRow) -> bool:
+        """Whether the row may be one of this table."""
+        if len(row.values) > len(self.columns) or (row.number is None) is self.has_rowid:
+            return False
+        return all(one.may_hold(value) for one, value in zip(self.columns, row.values, strict=False))
+
+    def likeness(self, rows: Sequence[StoredRow]) -> float:
+        """How much the values look like those of the columns, where all are possible."""
+        pairs = [(one, value) for row in rows for one, value in zip(self.columns, row.values, strict=False)]
+        return sum(one.usually_holds(value) for one, value in pairs) / max(1, len(pairs))
+
+    def statement(self, odd: tuple[str, ...]) -> str:
+        """INSERT of a row with as many stored columns as there are `odd` ones; see `_odd_texts`."""
+        pairs = [(one, how) for one, how in zip(self.columns, odd, strict=False) if one.is_written]
+        names, marks = [quoted(one.name) for one, _ in pairs], [how or "?" for _, how in pairs]
+        if self.rowid:
+            names, marks = [self.rowid, *names], ["?", *marks]
+        if not names:
+            return f"INSERT INTO {quoted(self.entry.name)} DEFAULT VALUES"
+        return f"INSERT INTO {quoted(self.entry.name)} ({', '.join(names)}) VALUES ({', '.join(marks)})"
+
+    def values(self, row: StoredRow, odd: tuple[str, ...]) -> tuple[Value, ...]:
+        """What the statement takes."""
+        pairs = zip(self.columns, row.values, odd, strict=False)
+        found = tuple(value for one, value, how in pairs if one.is_written and (not how or "?" in how))
+        return (row.number, *found) if self.rowid else found
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A stored column. `is_number`: it is the row's number. `is_written`: not that, and not computed by SQLite."""
+
+    name: str
+    affinity: Literal["TEXT", "NUMERIC", "INTEGER", "REAL", "BLOB"]
+    is_required: bool
+    is_number: bool
+    is_written: bool
+
+    def may_hold(self, value: Value) -> bool:
+        if self.is_number:
+            return value is None
+        if value is None:
+            return not self.is_required
+        return not (self.affinity == "TEXT" and isinstance(value, int | float))
+
+    def usually_holds(self, value: Value) -> bool:
+        if value is None or self.affinity == "BLOB":
+            return True
+        is_text = isinstance(value, str | OddText)
+        return is_text if self.affinity == "TEXT" else isinstance(value, int | float)
+
+
+class _Rebuild:
+    """One database being built."""
+
+    def __init__(
+        self,
+        file: PageFile,
+        new: sqlite3.Connection,
+        past: sqlite3.Connection | None,
+        include_free: bool,
+        emit: EventListener,
+    ) -> None:
+        self._file, self._new, self._past, self._emit = file, new, past, emit
+        self._include_free = include_free
+        self._reader = RowReader(file)
+        self._free, self._is_free_known = file.free_pages()
+        self._notes: list[str] = []
+        self._tables: list[_Table] = []
+        self._dropped: list[Entry] = []
+        self._no_place = 0
+        self._done = 0
+
+    def run(self) -> Rebuilt:
+        self._emit(Step("Reading the pages", self._file.count, "pages"))
+        known = known_schema(self._past) if self._past else []
+        schema = read_schema(self._reader, known, _revisions(self._past))
+        self._begin()
+        for entry in sorted(schema.entries, key=lambda one: (one.from_backup, one.is_guess)):
+            if entry.is_table and not entry.name.startswith("sqlite_"):
+                self._make_table(entry)
+        for table in self._tables:
+            self._take_tree(table)
+        sequences = self._take_own(schema)
+        self._take_adrift(schema)
+        self._drop_guesses()
+        self._drop_strangers()
+        self._set_sequences(sequences)
+        self._finish(schema)
+        from_backup = tuple(sorted(one.entry.name for one in self._tables if one.entry.from_backup))
+        return Rebuilt(
+            tables=tuple(sorted((table.found for table in self._tables), key=lambda one: one.name)),
+            is_whole_schema=schema.is_whole and not from_backup,
+            from_backup=from_backup,
+            no_place=self._no_place,
+            newer=self._file.newer,
+            lost_frames=self._file.lost_frames,
+            is_wal=self._file.header.is_wal,
+            notes=tuple(self._notes),
+        )
+
+    # The new file.
+
+    def _begin(self) -> None:
+        header = self._file.header
+        vacuum = ("FULL", "INCREMENTAL")[header.is_incremental] if header.has_pointer_map else "NONE"
+        for pragma in (
+            f"page_size={self._file.size}",
+            f"encoding='{self._file.encoding.upper().replace('-LE', 'le').replace('-BE', 'be')}'",
+            f"auto_vacuum={vacuum}",
+            "synchronous=OFF",  # the draft is synced as a whole
+            "journal_mode=MEMORY",
+            "ignore_check_constraints=ON",
+            "foreign_keys=OFF",
+        ):
+            self._new.execute(f"PRAGMA {pragma}").fetchone()
+
+    def _make_table(self, entry: Entry) -> None:
+        for chosen in (entry, replace(entry, sql=entry.other_sql, from_backup=True)):
+            if chosen.sql and self._is_made(chosen):
+                return self._add_table(chosen)
+        self._note(f"The table {printable(entry.name)} is left out: its definition cannot be read.")
+
+    def _is_made(self, entry: Entry) -> bool:
+        """Whether the statement makes just that table; it is gone again where it makes another."""
+        deadline = time.monotonic() + _LONGEST_DEFINITION
+        self._new.execute("BEGIN")
+        self._new.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+        try:
+            self._define(entry.sql)
+            made = self._new.execute("SELECT 1 FROM sqlite_master WHERE name = ? AND type = 'table'", (entry.name,))
+            if made.fetchone():
+                self._new.execute("COMMIT")
+                return True
+        except sqlite3.Error as error:
+            _require_room(error)
+        finally:
+            self._new.set_progress_handler(None, 0)
+        if self._new.in_transaction:
+            self._new.execute("ROLLBACK")
+        return False
+
+    def _define(self, sql: str) -> None:
+        """Run a statement of the schema, with something in the place of what only the app has."""
+        for _ in range(20):
+            try:
+                self._new.execute(sql)
+                return
+            except sqlite3.OperationalError as error:
+                found = _LACKING.search(str(error))
+                if not found:
+                    raise
+                self._stand_in(*[one for one in found.groups() if one])
+        self._new.execute(sql)
+
+    def _stand_in(self, what: str, name: str) -> None:
+        """A collation by bytes, or a function that gives NULL."""
+        if what == "function":
+            self._new.create_function(name, -1, lambda *_: None, deterministic=True)
+        else:
+            self._new.create_collation(name, lambda one, two: (one > two) - (one < two))
+        self._note(f"The {what.split()[0]} {printable(name)} is the app's own: in the app, REINDEX what uses it.")
+
+    def _add_table(self, entry: Entry) -> None:
+        found = TableRows(entry.name)
+        columns, has_rowid = _stored_columns(self._new, entry.name)
+        taken = {one.name.lower() for one in columns} | _generated(self._new, entry.name)
+        rowid = next((name for name in _ROWID_NAMES if name not in taken), "") if has_rowid else ""
+        number = next((quoted(one.name) for one in columns if one.is_number), rowid)
+        mark = _FIRST_MARK + len(self._tables)
+        self._tables.append(_Table(entry, mark, columns, number, has_rowid, found))
+
+    # Rows.
+
+    def _take_tree(self, table: _Table) -> None:
+        root = self._root_of(table)
+        if root is None:
+            table.found.lost.pages += not table.entry.is_guess
+            return
+        pages = self._reader.pages_of(root, table.mark, table.found.lost, not table.has_rowid)
+        self._insert(table, self._rows_in(table, pages))
+
+    def _take_own(self, schema: Schema) -> list[int]:
+        """Give SQLite's own tables their pages; those of the sequences are returned."""
+        found = []
+        for entry in schema.entries:
+            if entry.is_table and entry.name.startswith("sqlite_"):
+                pages = list(self._reader.pages_of(entry.root, OWN, Losses()))
+                found += pages if entry.name == _SEQUENCE else []
+        return found
+
+    def _root_of(self, table: _Table) -> int | None:
+        """Where the table's tree begins: as the file says, else as the backup does."""
+        for root in dict.fromkeys((table.entry.root, table.entry.other_root)):
+            is_there = 0 < root <= self._file.count and not self._reader.owner[root]
+            is_dropped = table.entry.from_backup and is_there and self._free[root]
+            if is_there and not is_dropped and self._is_of(table, root):
+                return root
+        return None
+
+    def _is_of(self, table: _Table, page: int) -> bool:
+        """Whether what is in the page may be that table's, as far as it can be looked at."""
+        kind = self._file.kind(page)
+        if table.has_rowid and kind == TABLE_INTERIOR:
+            return True
+        if kind not in ((TABLE_LEAF,) if table.has_rowid else (INDEX_LEAF, INDEX_INTERIOR)):
+            return False
+        rows = self._reader.peek(page)
+        return sum(map(table.fits, rows)) * 2 >= len(rows)
+
+    def _rows_in(self, table: _Table, pages: Iterable[int]) -> Iterator[StoredRow]:
+        for page in pages:
+            self._done += 1
+            if self._done % 256 == 0:
+                self._emit(Progress(self._done))
+            if not self._is_of(table, page):
+                self._reader.owner[page] = 0
+                table.found.lost.pages += 1
+                continue
+            for row in self._reader.rows_of(page, table.found.lost):
+                if len(row.values) <= len(table.columns):
+                    yield row
+                else:
+                    table.found.lost.rows += 1
+
+    def _insert(self, table: _Table, rows: Iterator[StoredRow], is_adrift: bool = False) -> None:
+        for batch in _batches(rows):
+            for odd, alike in groupby(batch, key=self._odd_texts):
+                self._insert_alike(table, odd, list(alike), is_adrift)
+
+    def _odd_texts(self, row: StoredRow) -> tuple[str, ...]:
+        """How each value that is odd text goes into a statement; empty for all others, which are bound.
+
+        SQLite takes the bytes of a bound blob for UTF-8, whatever the encoding of the database.
+        """
+        is_bound = self._file.encoding == "utf-8"
+        return tuple(
+            (f"CAST({'?' if is_bound else _literal(one)} AS TEXT)") if type(one) is OddText else ""
+            for one in row.values
+        )
+
+    def _insert_alike(self, table: _Table, odd: tuple[str, ...], rows: list[StoredRow], is_adrift: bool) -> None:
+        before, statement = table.found.rows, table.statement(odd)
+        self._new.execute("BEGIN")
+        try:
+            self._new.executemany(statement, (table.values(row, odd) for row in rows))
+            self._new.execute("COMMIT")
+            table.found.rows += len(rows)
+        except (sqlite3.Error, OverflowError) as error:
+            if self._new.in_transaction:
+                self._new.execute("ROLLBACK")
+            _require_room(error)
+            for row in rows:
+                self._insert_one(table, odd, row, is_adrift)
+        table.found.adrift += (table.found.rows - before) if is_adrift else 0
+
+    def _insert_one(self, table: _Table, odd: tuple[str, ...], row: StoredRow, is_adrift: bool) -> None:
+        try:
+            self._new.execute(table.statement(odd), table.values(row, odd))
+            table.found.rows += 1
+        except (sqlite3.Error, OverflowError) as error:
+            _require_room(error)
+            if is_adrift or self._is_there(table, row):
+                return  # an older copy of a row
+            table.found.not_taken += 1
+            table.found.reason = table.found.reason or printable(str(error))
+
+    def _is_there(self, table: _Table, row: StoredRow) -> bool:
+        if not table.rowid:
+            return False
+        query = f"SELECT 1 FROM {quoted(table.entry.name)} WHERE {table.rowid} = ?"
+        return self._new.execute(query, (row.number,)).fetchone() is not None
+
+    # Pages that no tree leads to.
+
+    def _take_adrift(self, schema: Schema) -> None:
+        candidates = self._tables
+        if not self._is_free_known and not self._include_free:
+            candidates = [one for one in candidates if one.found.lost.pages or one.entry.is_guess]
+        if not candidates:
+            return
+        if not all(one.has_rowid for one in candidates):
+            self._take_indexes(schema)
+        for page in range(2, self._file.count + 1):
+            is_free = bool(self._free[page])
+            if self._reader.owner[page] or (is_free and not self._include_free) or self._file.is_special(page):
+                continue
+            if self._file.kind(page) in (TABLE_LEAF, INDEX_LEAF, INDEX_INTERIOR):
+                self._take_page(page, candidates, is_free)
+        if not self._is_free_known and any(one.found.adrift for one in candidates):
+            self._note("Which pages were free cannot be read: deleted rows may be among those that came back.")
+
+    def _take_indexes(self, schema: Schema) -> None:
+        """Give the pages of indexes to them: they look like those of a table without row numbers."""
+        for entry in schema.entries:
+            if entry.kind == "index" and not entry.from_backup:
+                for _ in self._reader.pages_of(entry.root, INDEXES, Losses(), in_index=True):
+                    pass
+
+    def _take_page(self, page: int, candidates: list[_Table], is_free: bool) -> None:
+        rows = self._reader.peek(page)
+        if not rows:
+            return
+        fitting = [one for one in candidates if all(map(one.fits, rows))]
+        table = self._parent_table(page, fitting) or self._likeliest(fitting, rows)
+        if table:
+            self._reader.owner[page] = table.mark
+            lost = Losses() if is_free else table.found.lost
+            found = self._reader.rows_of(page, lost)
+            self._insert(table, (row for row in found if table.fits(row)), is_adrift=True)
+        elif self._file.kind(page) == TABLE_LEAF and not is_free:
+            self._no_place += sum(1 for _ in self._reader.rows_of(page, Losses()))
+
+    def _parent_table(self, page: int, fitting: list[_Table]) -> _Table | None:
+        for above in self._file.parents(page):
+            owner = self._reader.owner[above] if 0 < above <= self._file.count else 0
+            for table in fitting:
+                if table.mark == owner or above in (table.entry.root, table.entry.other_root):
+                    return table
+        return None
+
+    def _likeliest(self, fitting: list[_Table], rows: list[StoredRow]) -> _Table | None:
+        """The table that the rows fit best; None where two are as likely."""
+
+        def rank(table: _Table) -> tuple[int, bool, bool, float]:
+            is_full = len(rows[0].values) == len(table.columns)
+            return self._known_rows(table, rows), table.found.lost.pages > 0, is_full, table.likeness(rows)
+
+        ranked = sorted(((rank(one), number) for number, one in enumerate(fitting)), reverse=True)
+        if not ranked or (len(ranked) > 1 and ranked[0][0] == ranked[1][0]):
+            return None
+        return fitting[ranked[0][1]]
+
+    def _known_rows(self, table: _Table, rows: list[StoredRow]) -> int:
+        """How many of the first rows the newest backup has in that table, as they are here."""
+        if self._past is None or not table.has_rowid:
+            return 0
+        names = ", ".join(quoted(one.name) for one in table.columns)
+        query = f"SELECT {names} FROM {quoted(table.entry.name)} WHERE {table.rowid or 'rowid'} = ?"
+        found = 0
+        for row in rows[:5]:
+            try:
+                theirs = self._past.execute(query, (row.number,)).fetchone()
+            except sqlite3.Error:
+                return 0
+            found += theirs is not None and _are_alike(table, row, theirs)
+        return found
+
+    def _drop_guesses(self) -> None:
+        """Remove the tables that only the backup has, and of which no row was found: they were dropped."""
+        self._drop(one for one in self._tables if one.entry.is_guess and not one.found.rows)
+
+    def _drop_strangers(self) -> None:
+        """Remove what belongs to another program's database, which was written over the beginning of this one."""
+        guessed = [one for one in self._tables if one.entry.is_guess]
+        strangers = [one for one in self._tables if not one.entry.from_backup]
+        if guessed and not any(one.entry.other_sql for one in strangers):
+            names = ", ".join(printable(one.entry.name) for one in strangers)
+            self._note(
+                f"Another database was written over the beginning of this one; its tables are left out: {names}."
+            )
+            self._drop(strangers)
+
+    def _drop(self, tables: Iterable[_Table]) -> None:
+        for table in list(tables):
+            self._dropped.append(table.entry)
+            self._new.execute(f"DROP TABLE {quoted(table.entry.name)}")
+            self._tables.remove(table)
+
+    # What comes after the rows.
+
+    def _finish(self, schema: Schema) -> None:
+        for entry in sorted(filter(self._is_later, schema.entries), key=lambda one: _LAST.get(one.kind, -1)):
+            if entry.is_virtual:
+                self._add_virtual(entry)
+            else:
+                self._finish_one(entry)
+        if any(one.name.startswith(_STATISTICS) for one in schema.entries):
+            with contextlib.suppress(sqlite3.Error):
+                self._new.execute("ANALYZE")
+        header = self._file.header
+        for name in ("user_version", "application_id"):
+            known = self._past.execute(f"PRAGMA {name}").fetchone()[0] if self._past else 0
+            self._new.execute(f"PRAGMA {name}={getattr(header, name) if header.is_sound else known}")
+
+    def _is_later(self, entry: Entry) -> bool:
+        """Whether it is made after the rows: not a table of its own, not one that went with its table."""
+        made = {table.entry.name: table for table in self._tables}
+        if entry.is_table or entry.name.startswith("sqlite_"):
+            return False
+        if entry.kind in ("index", "trigger") and entry.table in {one.name for one in self._dropped}:
+            return False
+        table = made.get(entry.table)
+        return not entry.is_guess or bool(table and table.entry.is_guess)
+
+    def _set_sequences(self, pages: list[int]) -> None:
+        """Each AUTOINCREMENT goes on where it was: inserting rows has set it to the highest number that is there."""
+        for page in pages:
+            for row in self._reader.rows_of(page, Losses()):
+                match row.values:
+                    case (str(name), int(last)):
+                        with contextlib.suppress(sqlite3.Error):
+                            self._set_sequence(name, last)
+
+    def _set_sequence(self, name: str, last: int) -> None:
+        there = self._new.execute(f"UPDATE {_SEQUENCE} SET seq = max(seq, ?) WHERE name = ?", (last, name)).rowcount
+        if not there and any(table.entry.name == name for table in self._tables):
+            self._new.execute(f"INSERT INTO {_SEQUENCE} VALUES (?, ?)", (name, last))
+
+    def _finish_one(self, entry: Entry) -> None:
+        reason = ""
+        for sql in filter(None, (entry.sql, entry.other_sql)):
+            try:
+                return self._define(sql)
+            except sqlite3.Error as error:
+                _require_room(error)
+                reason = reason or printable(str(error))
+        self._note(f"The {entry.kind} {printable(entry.name)} is left out: {reason}.")
+
+    def _add_virtual(self, entry: Entry) -> None:
+        """Add the line of the schema alone: what the table holds came with the tables that it keeps it in."""
+        self._new.execute("PRAGMA writable_schema=ON")
+        self._new.execute("BEGIN")
+        try:
+            if entry.sql[:20].upper() != "CREATE VIRTUAL TABLE":
+                raise sqlite3.DatabaseError("its definition cannot be read")
+            line = (entry.name, entry.table, entry.sql)
+            self._new.execute("INSERT INTO sqlite_master VALUES ('table', ?, ?, 0, ?)", line)
+            self._new.execute("PRAGMA writable_schema=RESET")
+            self._new.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            self._new.execute("COMMIT")
+        except sqlite3.Error as error:
+            _require_room(error)
+            self._new.execute("PRAGMA writable_schema=ON")
+            self._new.execute("ROLLBACK")
+            self._new.execute("PRAGMA writable_schema=RESET")
+            self._note(f"The virtual table {printable(entry.name)} is left out: {printable(str(error))}.")
+        else:
+            if _SEARCH_TABLE.search(entry.sql):
+                self._check_search(entry.name)
+
+    def _check_search(self, name: str) -> None:
+        """Write a search index anew where it does not match its text any more."""
+        command = f"INSERT INTO {quoted(name)}({quoted(name)}) VALUES (?)"
+        try:
+            self._new.execute(command, ("integrity-check",))
+        except sqlite3.DatabaseError as error:
+            if not engine.is_damage(error):
+                return  # a tokenizer that only the app has
+            try:
+                self._new.execute(command, ("rebuild",))
+            except sqlite3.DatabaseError as again:
+                _require_room(again)
+                self._note(f"The search index {printable(name)} does not match its text, and cannot be written anew.")
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.append(text)
+
+
+def _batches(rows: Iterator[StoredRow]) -> Iterator[list[StoredRow]]:
+    """The rows, so many at a time as memory has room for."""
+    batch, size = [], 0
+    for row in rows:
+        batch.append(row)
+        size += row.size
+        if len(batch) >= _BATCH or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    yield batch
+
+
+def _revisions(past: sqlite3.Connection | None) -> list[str]:
+    try:
+        found = past.execute("SELECT version_num FROM alembic_version").fetchall() if past else []
+    except sqlite3.DatabaseError:
+        return []
+    return [str(row[0]) for row in found]
+
+
+def _literal(text: bytes) -> str:
+    return f"x'{text.hex()}'"
+
+
+def _are_alike(table: _Table, row: StoredRow, theirs: Sequence[Value]) -> bool:
+    pairs = zip(table.columns, row.values, theirs, strict=False)
+    told = [(mine, other) for column, mine, other in pairs if not column.is_number and mine is not None]
+    return bool(told) and sum(mine == other for mine, other in told) * 2 > len(told)
+
+
+def _require_room(error: Exception) -> None:
+    """Raise what is no fault of the row: a full disk, an interrupt."""
+    if any(word in str(error) for word in ("is full", "disk I/O error", "readonly", "unable to open")):
+        raise error
+
+
+def _stored_columns(connection: sqlite3.Connection, table: str) -> tuple[tuple[_Column, ...], bool]:
+    """The columns in the order in which they are stored, and whether a row has a number."""
+    found = connection.execute('SELECT cid, name, type, "notnull", pk, hidden FROM pragma_table_xinfo(?)', (table,))
+    columns = {row[0]: row for row in found}
+    (without,) = connection.execute(
+        "SELECT wr FROM pragma_table_list WHERE schema='main' AND name=?", (table,)
+    ).fetchone()
+    keys = connection.execute("SELECT name FROM pragma_index_list(?) WHERE origin = 'pk'", (table,)).fetchone()
+    order = list(columns)
+    if without:
+        order = [row[0] for row in connection.execute("SELECT cid FROM pragma_index_xinfo(?)", keys)]
+    key = [row[0] for row in columns.values() if row[4]]
+    number = key[0] if not without and len(key) == 1 and keys is None else None
+    stored = [columns[place] for place in order if columns[place][5] in (0, 3)]
+    return tuple(_column(row, row[0] == number) for row in stored), not without
+
+
+def _column(row: Sequence[object], is_number: bool) -> _Column:
+    _, name, declared, is_required, _, hidden = row
+    affinity = _affinity(str(declared))
+    return _Column(str(name), affinity, bool(is_required), is_number, not is_number and hidden == 0)
+
+
+def _affinity(declared: str) -> Literal["TEXT", "NUMERIC", "INTEGER", "REAL", "BLOB"]:
+    """As sqlite.org/datatype3.html has it."""
+    declared = declared.upper()
+    if "INT" in declared:
+        return "INTEGER"
+    if any(word in declared for word in ("CHAR", "CLOB", "TEXT")):
+        return "TEXT"
+    if "BLOB" in declared or not declared or declared == "ANY":
+        return "BLOB"
+    return "REAL" if any(word in declared for word in ("REAL", "FLOA", "DOUB")) else "NUMERIC"
+
+
+def _generated(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row[0].lower() for row in connection.execute("SELECT name FROM pragma_table_xinfo(?)", (table,))}

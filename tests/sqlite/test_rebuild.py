@@ -1,0 +1,449 @@
+"""A broken database is read page by page: whatever is broken, the rest comes back, and nothing hangs or crashes."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import sqlite3
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from backupkit.sqlite.rebuild import Rebuilt, rebuild
+from chance import chance
+
+PAGE = 1024
+LATER = 40  # rows since the backup
+Damage = Callable[[bytearray, random.Random], None]
+Rows = dict[str, list[tuple[object, ...]]]
+
+SCHEMA = """
+CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);
+CREATE TABLE people (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, born DATETIME, weight REAL, picture);
+CREATE TABLE tags (person INTEGER NOT NULL, tag TEXT NOT NULL, note, PRIMARY KEY (person, tag)) WITHOUT ROWID;
+CREATE TABLE log (line TEXT);
+CREATE TABLE sums (id INTEGER PRIMARY KEY, a INT, b INT AS (a + 1) STORED, c AS (a * 2) VIRTUAL);
+CREATE INDEX people_by_name ON people (name);
+CREATE UNIQUE INDEX people_by_both ON people (name, id);
+CREATE VIEW names AS SELECT name FROM people;
+CREATE TRIGGER logs AFTER DELETE ON people BEGIN INSERT INTO log VALUES ('gone'); END;
+CREATE VIRTUAL TABLE words USING fts5(text);
+PRAGMA user_version = 7;
+PRAGMA application_id = 99;
+INSERT INTO alembic_version VALUES ('abc');
+"""
+
+
+def fill(connection: sqlite3.Connection, first: int, count: int) -> None:
+    chosen = random.Random(first)
+    for number in range(first, first + count):
+        picture = chosen.randbytes(5000 if number % 50 == 0 else number % 40)
+        person = (number, f"Person {number}", "2026-06-15 12:00", number / 7, picture)
+        connection.execute("INSERT INTO people VALUES (?, ?, ?, ?, ?)", person)
+        connection.execute("INSERT INTO tags VALUES (?, ?, ?)", (number, f"tag {number % 5}", "x" * (number % 30)))
+        connection.execute("INSERT INTO log VALUES (?)", (f"line {number}",))
+        connection.execute("INSERT INTO sums (id, a) VALUES (?, ?)", (number, number))
+        connection.execute("INSERT INTO words VALUES (?)", (f"word{number % 50} more",))
+
+
+class Case:
+    """A database of which there is a backup, and which went on since; with a WAL the last rows are in that alone."""
+
+    def __init__(self, folder: Path, rows: int = 400, **pragmas: object) -> None:
+        self.folder = folder
+        self.live, self.known, self.target = (folder / name for name in ("live.db", "known.db", "new.db"))
+        with contextlib.closing(sqlite3.connect(self.live)) as connection:
+            for name, value in {"page_size": PAGE, **pragmas}.items():
+                connection.execute(f"PRAGMA {name} = {value}")
+            connection.executescript(SCHEMA)
+            fill(connection, 1, rows)
+            connection.execute("DELETE FROM people WHERE id BETWEEN 90 AND 120")
+            connection.commit()
+            with contextlib.closing(sqlite3.connect(self.known)) as known:
+                connection.backup(known)
+            fill(connection, rows + 1, LATER)
+            connection.commit()
+            self.rows = read(connection)
+            self.broken = folder / "broken.db"
+            for path in self.folder.glob("live.db*"):
+                shutil.copyfile(path, self.folder / path.name.replace("live", "broken"))
+
+    def rebuild(self, known: bool = True, include_free: bool = False) -> Rebuilt:
+        self.target.unlink(missing_ok=True)
+        return rebuild(self.broken, self.target, self.known if known else None, include_free)
+
+    def result(self) -> Rows:
+        with contextlib.closing(sqlite3.connect(self.target)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            return read(connection)
+
+    def damage(self, with_it: Damage, seed: int = 0, suffix: str = "") -> None:
+        source, target = (self.folder / f"{name}.db{suffix}" for name in ("live", "broken"))
+        data = bytearray(source.read_bytes()) if source.exists() else bytearray(target.read_bytes())
+        with_it(data, random.Random(seed))
+        target.write_bytes(data)
+
+
+def read(connection: sqlite3.Connection) -> Rows:
+    tables = connection.execute(
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
+    ).fetchall()
+    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    names = sorted(name for (name,) in tables if not name.startswith("sqlite_"))
+    return {name: connection.execute(f'SELECT * FROM "{name}"').fetchall() for name in names}
+
+
+def schema_of(path: Path) -> set[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return set(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql NOT NULL"))
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "pragmas",
+    [
+        {},
+        {"journal_mode": "WAL", "wal_autocheckpoint": 0},
+        {"page_size": 512, "encoding": "'UTF-16le'"},
+        {"page_size": 65536, "encoding": "'UTF-16be'"},
+        {"auto_vacuum": 1},
+    ],
+    ids=str,
+)
+def test_a_whole_database_comes_back_to_the_letter(tmp_path: Path, pragmas: dict[str, object]) -> None:
+    case = Case(tmp_path, **pragmas)
+    found = case.rebuild(known=False)
+    assert found.is_whole, found
+    assert case.result() == case.rows
+    assert schema_of(case.target) == schema_of(case.live)
+    told = ("encoding", "page_size", "auto_vacuum", "user_version", "application_id")
+    with contextlib.closing(sqlite3.connect(case.target)) as new, contextlib.closing(sqlite3.connect(case.live)) as old:
+        for name in told:
+            assert new.execute(f"PRAGMA {name}").fetchone() == old.execute(f"PRAGMA {name}").fetchone(), name
+        for query in ("SELECT rowid FROM words WHERE words MATCH 'word7'", "SELECT * FROM sqlite_sequence"):
+            assert new.execute(query).fetchall() == old.execute(query).fetchall()
+
+
+ODD_VALUES = [
+    None, 0, 1, -1, 2**63 - 1, -(2**63), 2**53 + 1, 0.1, -0.0, 5e-324, 1.7976931348623157e308,
+    float("inf"), -float("inf"), 1 / 3, 100.0, "", "a\0b", "\0", "'", "\ufeffbom", "\uffff", "😀é", "x" * 70000,
+    b"", b"\0", bytes(range(256)),
+    "1", "1e999",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
+@pytest.mark.parametrize("declared", ["", "INTEGER", "TEXT", "REAL", "NUMERIC", "BLOB"])
+def test_odd_values_come_back_to_the_last_bit(tmp_path: Path, encoding: str, declared: str) -> None:
+    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(broken)) as connection:
+        connection.execute(f"PRAGMA encoding = '{encoding}'")
+        connection.execute(f'CREATE TABLE "odd ""name" (rowid TEXT, "a b" {declared}, "select" {declared} DEFAULT 5)')
+        for number, value in enumerate(ODD_VALUES):
+            connection.execute('INSERT INTO "odd ""name" (_rowid_, "a b") VALUES (?, ?)', (number * -7, value))
+        for value in (b"\xff\xfe\xfd", b"a\xc3", b"\xed\xa0\x80", b"\x00\xd8"):
+            connection.execute(f'INSERT INTO "odd ""name" ("a b") VALUES (CAST(x\'{value.hex()}\' AS TEXT))')
+        connection.execute('ALTER TABLE "odd ""name" ADD COLUMN later TEXT DEFAULT \'there\'')
+        connection.commit()
+    assert rebuild(broken, new, None).is_whole
+    query = 'SELECT _rowid_, typeof("a b"), CAST("a b" AS BLOB), "a b" = 0.1, "select", later FROM "odd ""name"'
+    reals = 'SELECT "a b" FROM "odd ""name" WHERE typeof("a b") IN (\'real\', \'integer\')'
+    with contextlib.closing(sqlite3.connect(broken)) as old, contextlib.closing(sqlite3.connect(new)) as again:
+        assert again.execute(query).fetchall() == old.execute(query).fetchall()
+        assert [repr(row) for row in again.execute(reals)] == [repr(row) for row in old.execute(reals)]
+
+
+def test_a_row_that_breaks_a_constraint_goes_in_as_far_as_it_can(tmp_path: Path) -> None:
+    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(broken)) as connection:
+        connection.executescript(
+            "CREATE TABLE checked (a INT CHECK (a > 0), b INT REFERENCES checked (a));"
+            "CREATE TABLE required (a INT); INSERT INTO required VALUES (1), (NULL);"
+            "PRAGMA ignore_check_constraints = ON; INSERT INTO checked VALUES (1, 1), (-1, 77);"
+            "PRAGMA writable_schema = ON;"
+            "UPDATE sqlite_master SET sql = 'CREATE TABLE required (a INT NOT NULL)' WHERE name = 'required';"
+        )
+    found = {one.name: one for one in rebuild(broken, new, None).tables}
+    assert (found["checked"].rows, found["checked"].not_taken) == (2, 0)
+    assert (found["required"].rows, found["required"].not_taken) == (1, 1)
+    assert found["required"].reason == "NOT NULL constraint failed: required.a"
+
+
+def test_what_only_the_app_has_does_not_stop_it(tmp_path: Path) -> None:
+    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(broken)) as connection:
+        connection.create_collation("german", lambda one, two: (one > two) - (one < two))
+        connection.create_function("slug", 1, lambda text: text, deterministic=True)
+        connection.executescript(
+            "CREATE TABLE notes (text TEXT COLLATE german PRIMARY KEY, slug AS (slug(text))) WITHOUT ROWID;"
+            "CREATE INDEX by_slug ON notes (slug(text)); INSERT INTO notes VALUES ('b'), ('a');"
+        )
+    found = rebuild(broken, new, None)
+    assert [one.rows for one in found.tables] == [2]
+    assert len(found.notes) == 2 and all("REINDEX" in note for note in found.notes)
+
+
+# --- what can be lost, and what cannot
+
+
+def leaf_of(case: Case, table: str, kind: int = 13) -> int:
+    """A page of the table in the middle of its tree, by what is written on it."""
+    data = case.live.read_bytes()
+    word = {"people": b"Person 2", "log": b"line 2", "tags": b"tag 2"}[table]
+    pages = [
+        place for place in range(PAGE, len(data), PAGE) if data[place] == kind and word in data[place : place + PAGE]
+    ]
+    return pages[len(pages) // 2]
+
+
+def test_one_lost_page_costs_its_own_rows_and_no_other(case: Case) -> None:
+    place = leaf_of(case, "people")
+    rows = struct.unpack_from(">H", case.live.read_bytes(), place + 3)[0]
+    case.damage(lambda data, _: data.__setitem__(slice(place, place + PAGE), bytes(PAGE)))
+    found = next(one for one in case.rebuild().tables if one.name == "people")
+    people = case.result()["people"]
+    assert found.lost.pages == 1
+    assert len(people) == len(case.rows["people"]) - rows and set(people) < set(case.rows["people"])
+
+
+@pytest.mark.parametrize("auto_vacuum", [0, 1])
+def test_pages_whose_tree_is_broken_go_back_to_their_table(tmp_path: Path, auto_vacuum: int) -> None:
+    case = Case(tmp_path, auto_vacuum=auto_vacuum)
+    with contextlib.closing(sqlite3.connect(case.live)) as connection:
+        roots = dict(
+            connection.execute("SELECT name, rootpage FROM sqlite_master WHERE name IN ('people', 'log', 'tags')")
+        )
+
+    def without_roots(data: bytearray, _: random.Random) -> None:
+        for root in roots.values():
+            data[(root - 1) * PAGE : root * PAGE] = bytes(PAGE)
+
+    case.damage(without_roots)
+    found = {one.name: one for one in case.rebuild().tables}
+    assert found["people"].adrift and found["people"].lost.pages
+    result = case.result()
+    assert result["people"] == case.rows["people"] and sorted(result["log"]) == sorted(case.rows["log"])
+    assert len(result["tags"]) > 0.9 * len(case.rows["tags"])  # the root of such a table holds rows of its own
+
+
+def test_a_schema_that_is_lost_is_taken_from_the_backup(case: Case) -> None:
+    def without_schema(data: bytearray, _: random.Random) -> None:
+        for place in range(0, len(data), PAGE):
+            if place == 0 or b"CREATE " in data[place : place + PAGE]:
+                data[place : place + PAGE] = bytes(PAGE)
+
+    case.damage(without_schema)
+    found = case.rebuild()
+    assert not found.is_whole_schema and "people" in found.from_backup
+    assert case.result()["people"] == case.rows["people"]
+    assert schema_of(case.target) == schema_of(case.live)
+
+
+def test_a_letter_that_flipped_in_a_definition_is_mended_from_the_backup(case: Case) -> None:
+    def misspelt(data: bytearray, _: random.Random) -> None:
+        place = data.index(b"name TEXT NOT NULL, born")
+        data[place : place + 4] = b"nbme"
+
+    case.damage(misspelt)
+    found = case.rebuild()
+    assert found.from_backup == ("people",)
+    assert schema_of(case.target) == schema_of(case.live) and case.result() == case.rows
+
+
+def test_a_file_written_over_the_beginning_does_not_hide_what_is_behind(case: Case) -> None:
+    other = case.folder / "other.db"
+    with contextlib.closing(sqlite3.connect(other)) as connection:
+        connection.executescript(
+            f"PRAGMA page_size = {PAGE}; CREATE TABLE strangers (a); INSERT INTO strangers VALUES (1)"
+        )
+    over = other.read_bytes()
+    case.damage(lambda data, _: data.__setitem__(slice(0, len(over)), over))
+    found = case.rebuild()
+    people = case.result()["people"]
+    assert len(people) > 0.9 * len(case.rows["people"]) and set(people) <= set(case.rows["people"])
+    assert "strangers" not in case.result() and any("strangers" in note for note in found.notes)
+
+
+def test_deleted_rows_stay_away_unless_they_are_asked_for(case: Case) -> None:
+    deleted = set(range(200, 350))
+    with contextlib.closing(sqlite3.connect(case.broken)) as connection, connection:
+        connection.execute("PRAGMA secure_delete = OFF")  # Debian's SQLite overwrites what is deleted
+        connection.execute("DELETE FROM people WHERE id BETWEEN 200 AND 349")
+    found = case.rebuild()
+    assert found.is_whole and not deleted & {row[0] for row in case.result()["people"]}
+    assert case.rebuild(include_free=True).rows > found.rows
+    assert deleted & {row[0] for row in case.result()["people"]}
+
+
+def test_a_broken_frame_of_the_wal_costs_no_later_commit(tmp_path: Path) -> None:
+    case = Case(tmp_path, journal_mode="WAL", wal_autocheckpoint=0)
+    frames = (case.folder / "broken.db-wal").stat().st_size // (PAGE + 24)
+    wal = bytearray((case.folder / "broken.db-wal").read_bytes())
+    wal[32 + 5 * (PAGE + 24) + 500] ^= 255
+    (case.folder / "broken.db-wal").write_bytes(wal)
+    found = case.rebuild()
+    assert found.lost_frames == 1 and found.newer > frames / 4
+    assert case.result()["people"] == case.rows["people"]
+
+
+def test_what_a_killed_transaction_wrote_is_left_out(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    with contextlib.closing(sqlite3.connect(case.live, isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size = 2")
+        connection.execute("BEGIN")
+        connection.execute("UPDATE people SET name = 'not committed'")
+        for suffix in ("", "-journal"):
+            shutil.copyfile(f"{case.live}{suffix}", f"{case.broken}{suffix}")
+        connection.execute("ROLLBACK")
+    assert b"not committed" in case.broken.read_bytes()
+    before = (case.broken.read_bytes(), Path(f"{case.broken}-journal").read_bytes())
+    assert case.rebuild().is_whole and case.result() == case.rows
+    assert (case.broken.read_bytes(), Path(f"{case.broken}-journal").read_bytes()) == before
+
+
+# --- a hundred kinds of damage
+
+
+def flipped(many: int, start: float = 0, end: float = 1) -> Damage:
+    def damage(data: bytearray, at: random.Random) -> None:
+        for _ in range(many):
+            data[at.randrange(int(start * len(data)), max(1, int(end * len(data))))] ^= 1 << at.randrange(8)
+
+    return damage
+
+
+def overwritten(size: int, start: float, what: str) -> Damage:
+    def damage(data: bytearray, at: random.Random) -> None:
+        place = int(start * (len(data) - size))
+        data[place : place + size] = bytes(size) if what == "zeros" else at.randbytes(size)
+
+    return damage
+
+
+def cut(share: float) -> Damage:
+    def damage(data: bytearray, at: random.Random) -> None:
+        del data[int(share * len(data)) :]
+
+    return damage
+
+
+def in_headers(place: int, value: bytes, step: int) -> Damage:
+    """The same bytes in the header of every so many pages: huge counts, pointers to nowhere and in rings."""
+
+    def damage(data: bytearray, at: random.Random) -> None:
+        for page in range(PAGE, len(data), step * PAGE):
+            data[page + place : page + place + len(value)] = value
+
+    return damage
+
+
+def overflow_rings(data: bytearray, at: random.Random) -> None:
+    for page in range(PAGE, len(data), PAGE):
+        if data[page] == 0 and any(data[page : page + 4]):
+            data[page : page + 4] = (page // PAGE + 1).to_bytes(4, "big")
+
+
+def moved(data: bytearray, at: random.Random) -> None:
+    pages = [bytes(data[place : place + PAGE]) for place in range(PAGE, len(data), PAGE)]
+    at.shuffle(pages)
+    data[PAGE:] = b"".join(pages)
+
+
+def byte_of_header(place: int, value: int) -> Damage:
+    return lambda data, at: data.__setitem__(place, value)
+
+
+def kinds() -> Iterator[tuple[str, Damage]]:
+    for many in (1, 3, 10, 30, 100, 300, 1000, 3000):
+        for part in ((0, 1), (0, 0.01), (0.01, 0.2), (0.5, 1)):
+            yield f"{many} bits flipped in {part}", flipped(many, *part)
+    for size in (100, PAGE, 20 * PAGE, 100 * PAGE):
+        for start in (0, 0.1, 0.5, 1):
+            for what in ("zeros", "noise"):
+                yield f"{size} bytes of {what} at {start}", overwritten(size, start, what)
+    for share in (0, 0.0001, 0.001, 0.1, 0.5, 0.9, 0.999):
+        yield f"cut at {share}", cut(share)
+    for place, value in (
+        (0, b"\0"),
+        (0, b"\5"),
+        (0, b"\r"),
+        (1, b"\xff\xff"),
+        (3, b"\xff\xff"),
+        (3, b"\0\0"),
+        (5, b"\0\0"),
+        (8, bytes(4)),
+    ):
+        for step in (1, 7):
+            yield f"{value!r} at {place} of each {step}th page", in_headers(place, value, step)
+    for place in (0, 16, 18, 20, 28, 36, 52, 56, 59, 99, 100, 103, 105):
+        for value in (0, 255):
+            yield f"header byte {place} is {value}", byte_of_header(place, value)
+    yield "rings of overflow pages", overflow_rings
+    yield "pages in another order", moved
+
+
+def test_no_damage_is_too_much(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = [Case(tmp_path / str(number), 150, **pragmas) for number, pragmas in _cases(tmp_path)]
+    shares, came = [], []
+    for number, (name, damage) in enumerate(kinds()):
+        case = cases[number % len(cases)]
+        case.damage(damage, chance(name).randrange(1 << 30))
+        began = time.process_time()
+        found = case.rebuild(known=number % 5 > 0)
+        assert time.process_time() - began < 20, f"{name} took too long"
+        result = case.result()
+        assert sum(map(len, result.values())) == sum(one.rows for one in found.tables if one.name in result), name
+        if name.startswith("cut"):  # it invents nothing
+            assert all(set(rows) <= set(case.rows[table]) for table, rows in result.items()), name
+        shares.append(sum(len(rows) for rows in result.values()) / sum(map(len, case.rows.values())))
+        came.append(name)
+    whole, none = sum(one >= 1 for one in shares), sum(one == 0 for one in shares)
+    assert len(shares) > 100 and sum(shares) / len(shares) > 0.6
+    with capsys.disabled():
+        print(
+            f"\nsalvage: {len(shares)} kinds of damage, {sum(shares) / len(shares):.0%} of the rows came back;", end=" "
+        )
+        print(f"all of them {whole} times, none {none} times")
+
+
+def _cases(folder: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    kinds_of_file: list[dict[str, object]] = [{}, {"journal_mode": "WAL", "wal_autocheckpoint": 0}, {"auto_vacuum": 1}]
+    for number, pragmas in enumerate(kinds_of_file):
+        (folder / str(number)).mkdir()
+        yield number, pragmas
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bytes_that_are_no_database_give_nothing(tmp_path: Path, seed: int) -> None:
+    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
+    broken.write_bytes((b"SQLite format 3\0" if seed % 2 else b"") + random.Random(seed).randbytes(seed * 3000))
+    assert rebuild(broken, new, None).rows == 0
+
+
+def test_a_size_that_is_claimed_and_not_there_takes_no_memory(case: Case) -> None:
+    """A row of two gigabytes, says its first byte; the WAL says that there are four thousand million pages."""
+    import tracemalloc
+
+    place = leaf_of(case, "log")
+
+    def huge(data: bytearray, _: random.Random) -> None:
+        (first,) = struct.unpack_from(">H", data, place + 8)
+        data[place + first : place + first + 5] = b"\x87\xff\xff\xff\x7f"
+        data[28:32] = b"\xff\xff\xff\xff"
+
+    case.damage(huge)
+    tracemalloc.start()
+    try:
+        found = next(one for one in case.rebuild().tables if one.name == "log")
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+    assert found.lost.rows == 1 and found.rows == len(case.rows["log"]) - 1
