@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
-from small_app import BACKEND, SmallApp, clean_environment
+import warm
+from small_app import SmallApp, clean_environment
 
 SCRIPT = """
 import importlib, os, sys
@@ -43,19 +43,8 @@ Point = tuple[str, str, str]
 
 def kill(app: SmallApp, point: Point, *command: str, count: int = 1, **environment: str) -> None:
     """Run the command on the app, and kill it before or after that function is called for the `count`th time."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *point, str(count), *command],
-        env={
-            **clean_environment(),
-            "BACKUP_APP_DIR": str(app.folder),
-            "PYTHONPATH": str(BACKEND),
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    told = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder), **environment}
+    done = warm.run([*point, str(count), *command], told, timeout=60, program=SCRIPT)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 

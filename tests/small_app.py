@@ -21,11 +21,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import warm
 from backupkit.config.settings import Settings
 
+BACKEND, COMMAND = warm.BACKEND, warm.COMMAND
 NOON = datetime(2026, 6, 15, 12, 0, 0, tzinfo=UTC)
-BACKEND = Path(__file__).resolve().parent.parent / "backend"
-COMMAND = BACKEND / "backup_restore.py"
 
 # The reference app's revisions; SALARY and REMINDERS both follow DOCUMENTS, and MERGED brings them together.
 INITIAL = "3f1c8a5e2b70"
@@ -251,16 +251,8 @@ class SmallApp:
         check: int | None = None,
     ) -> Result:
         """Run `backup_restore.py` on this app, with no terminal; `check` is the exit code it must end with."""
-        done = subprocess.run(
-            [sys.executable, str(COMMAND), *arguments],
-            env={**clean_environment(), "BACKUP_APP_DIR": str(self.folder), **(env or {})},
-            cwd=self.folder.parent,
-            input=input if input is not None else "",
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        environment = {**clean_environment(), "BACKUP_APP_DIR": str(self.folder), **(env or {})}
+        done = warm.run(arguments, environment, self.folder.parent, input or "")
         result = Result(done.returncode, done.stdout, done.stderr)
         assert check is None or result.code == check, f"{arguments} ended with {result.code}:\n{result.out}{result.err}"
         return result

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from backupkit.model.backup import Backup, DatabaseFacts, Kind, Metadata, State
 from backupkit.model.durations import Span, parse_span
 from backupkit.retention.rules import Decision, Policy, RetentionContext, decide
+from quick_restic import put_repository
 from small_app import NOON
 
 BERLIN, UTC_ZONE = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC")
@@ -497,7 +498,7 @@ RULES = [
 
 @pytest.mark.needs("restic")
 @pytest.mark.slow
-def test_the_rules_that_restic_has_too_give_the_same(tmp_path: Path) -> None:
+def test_the_rules_that_restic_has_too_give_the_same(tmp_path: Path, templates: Path) -> None:
     zone, change = "Europe/Berlin", CHANGES["Europe/Berlin"]
     histories = {host: some_moments(host, change) for host in ("dense", "sparse")}
     environment = {
@@ -514,7 +515,7 @@ def test_the_rules_that_restic_has_too_give_the_same(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
         return done.stdout
 
-    restic("init")
+    put_repository(tmp_path / "repository", environment["RESTIC_PASSWORD"], templates)
     orders = [(host, moment) for host, moments in histories.items() for moment in moments]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda one: restic("backup", "file", "--host", one[0], "--time", local(one[1], zone)), orders))

@@ -1,0 +1,223 @@
+"""Commands as processes of their own, without what an interpreter takes to start and to import everything.
+
+`run` is `subprocess.run` for the toolkit's command. Each command is forked from a process that has imported the
+program and done nothing else; it has its own arguments, environment, folder and streams, and ends as any process does.
+Where the environment holds what an interpreter reads at its start, a new interpreter is started.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+BACKEND = Path(__file__).resolve().parent.parent / "backend"
+COMMAND = BACKEND / "backup_restore.py"
+
+# What an interpreter, the C library or the dynamic linker reads once, when a process starts.
+READ_AT_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "TZ", "COVERAGE", "ASAN_")
+BESIDE_OURS = (
+    "alembic.autogenerate",
+    "alembic.command",
+    "alembic.script",
+    "cryptography.hazmat.primitives.ciphers.aead",
+    "rich.progress",
+    "rich.table",
+    "sqlalchemy.dialects.sqlite",
+    "tomlkit",
+    "typer.rich_utils",
+    "zstandard",
+)
+LENGTH = struct.Struct("!i")
+
+
+def run(
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    input: str = "",
+    timeout: float = 120,
+    program: str = "",
+) -> subprocess.CompletedProcess[str]:
+    """Run the toolkit's command, or else that program's text, to its end; what it printed is in the result."""
+    typed = [sys.executable, *(("-c", program) if program else (str(COMMAND),)), *arguments]
+    if not _is_as_warmed(env):
+        return subprocess.run(
+            typed, env=env, cwd=cwd, input=input, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        given.write(os.fsencode(input))
+        given.seek(0)
+        place = {"cwd": os.fspath(cwd or os.getcwd()), "umask": umask()}
+        wanted = {"arguments": list(arguments), "env": dict(env), "text": program, **place}
+        code = _fork(wanted, [given.fileno(), out.fileno(), err.fileno()], timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(typed, timeout)
+        texts = [_text(stream) for stream in (out, err)]
+    return subprocess.CompletedProcess(typed, code, *texts)
+
+
+def _text(stream: Any) -> str:
+    stream.seek(0)
+    return str(stream.read().decode().replace("\r\n", "\n").replace("\r", "\n"))  # as text=True reads it
+
+
+def _is_as_warmed(env: Mapping[str, str]) -> bool:
+    return _read_at_the_start(env) == _read_at_the_start(os.environ)
+
+
+def _read_at_the_start(env: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in env.items() if key.startswith(READ_AT_THE_START)}
+
+
+def umask() -> int:
+    """That of this process."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _fork(wanted: dict[str, Any], streams: list[int], timeout: float) -> int | None:
+    """The exit code, negative for a signal; None where it was killed because it took too long."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            _warm_process(os.getpid(), os.geteuid())[0].sendmsg([b"\0"], [_handles([theirs.fileno(), *streams])])
+        message = json.dumps(wanted).encode("utf-8", "surrogateescape")
+        ours.sendall(LENGTH.pack(len(message)) + message)
+        child = LENGTH.unpack(_receive(ours, LENGTH.size))[0]
+        ours.settimeout(timeout)
+        try:
+            return os.waitstatus_to_exitcode(LENGTH.unpack(_receive(ours, LENGTH.size))[0])
+        except TimeoutError:
+            os.kill(child, signal.SIGKILL)
+            return None
+
+
+def _handles(numbers: list[int]) -> tuple[int, int, Any]:
+    return socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", numbers)
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        more = connection.recv(size - len(received))
+        if not more:
+            raise ConnectionError("the process that starts commands has ended")
+        received += more
+    return received
+
+
+@cache
+def _warm_process(_whose: int, _user: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """The process from which commands are forked; it ends with the one that started it."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,  # Ctrl-C ends the tests, and then this by itself
+        )
+    return ours, process
+
+
+# The process itself.
+
+
+def _serve(connection: socket.socket) -> None:
+    _import_everything()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for a command
+    while True:
+        started, handles = _next(connection)
+        if not started:
+            os._exit(0)
+        if not os.fork():
+            connection.close()
+            _look_after(socket.socket(fileno=handles[0]), handles[1:])
+        for handle in handles:
+            os.close(handle)
+
+
+def _next(connection: socket.socket) -> tuple[bytes, list[int]]:
+    handles = array.array("i")
+    message, notes, _, _ = connection.recvmsg(1, socket.CMSG_LEN(4 * handles.itemsize))
+    for _, _, note in notes:
+        handles.frombytes(note)
+    return message, list(handles)
+
+
+def _look_after(connection: socket.socket, streams: list[int]) -> None:
+    """Start one command, say its number, wait for its end, and say how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    message = _receive(connection, LENGTH.unpack(_receive(connection, LENGTH.size))[0])
+    child = os.fork()
+    if not child:
+        connection.close()
+        _become(json.loads(message.decode("utf-8", "surrogateescape")), streams)
+    for stream in streams:
+        os.close(stream)
+    with contextlib.suppress(OSError):  # the test may have gone
+        connection.sendall(LENGTH.pack(child))
+        connection.sendall(LENGTH.pack(os.waitpid(child, 0)[1]))
+    os._exit(0)
+
+
+def _become(wanted: dict[str, Any], streams: list[int]) -> None:
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(wanted["env"])
+    os.chdir(wanted["cwd"])
+    os.umask(wanted["umask"])
+    sys.argv = ["-c" if wanted["text"] else str(COMMAND), *wanted["arguments"]]
+    raise _Start(wanted["text"])
+
+
+class _Start(BaseException):
+    """Leave everything of the serving process, and be the command."""
+
+
+def _import_everything() -> None:
+    sys.path[0] = str(BACKEND)
+    import backupkit
+
+    ours = [one.name for one in pkgutil.walk_packages(backupkit.__path__, "backupkit.") if ".ui" not in one.name]
+    for name in ("backup_restore", *ours, *BESIDE_OURS):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # or the first collection of each command copies all memory
+
+
+def _main() -> None:
+    try:
+        _serve(socket.socket(fileno=int(sys.argv[1])))
+    except _Start as start:
+        text = str(start)
+    signal.signal(signal.SIGINT, signal.default_int_handler if text else signal.SIG_DFL)  # as backup_restore.py has it
+    if text:
+        exec(compile(text, "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        importlib.import_module("backup_restore").main()
+
+
+if __name__ == "__main__":
+    _main()
