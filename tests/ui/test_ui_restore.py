@@ -62,9 +62,9 @@ def test_the_plan_is_read_the_name_typed_and_everything_is_as_it_was(
         assert picture(app) == unchanged
         await person.types("kept")
         await person.click("#go")
-        await person.sees("✓ Done", "opens for writing, checks sound")
+        await person.sees("✓ Done", "opens for writing, every page as restored")
         await person.click("#close")
-        await person.sees("✓ kept is restored", "opens for writing, checks sound", "kept in pre_restore_")
+        await person.sees("✓ kept is restored", "opens for writing, every page as restored", "kept in pre_restore_")
 
     at_the_window(app, story, "restore", size)
     assert app.contents() == before

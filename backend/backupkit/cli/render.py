@@ -271,7 +271,8 @@ def restored(reach: Deployment, done: Restored) -> Iterator[str]:
     yield f"Restored {done.source}."
     if done.rows:
         rows = counted(sum(done.rows.values()), "row")
-        yield f"  proof      opens for writing, checks sound, {counted(len(done.rows), 'table')}, {rows}"
+        found = "every page as restored" if done.has_same_pages else "checks sound"
+        yield f"  proof      opens for writing, {found}, {counted(len(done.rows), 'table')}, {rows}"
     if done.uploads:
         yield f"  uploads    {_changes(done.uploads)}"
     yield f"  before     {_way_back(reach, done)}"

@@ -216,11 +216,13 @@ def finish(settings: Settings, found: Journal, emit: EventListener, clock: Clock
     if not found.database:
         # The app may have gone on since, to another revision too.
         return finish_uploads(settings, dataclasses.replace(found, revisions=None), emit)
-    found = _resume_database(settings, found, emit, clock)
-    return finish_uploads(settings, database_is_done(settings, found), emit)
+    found, has_same_pages = _resume_database(settings, found, emit, clock)
+    return finish_uploads(settings, database_is_done(settings, found), emit, has_same_pages)
 
 
-def _resume_database(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> Journal:
+def _resume_database(
+    settings: Settings, found: Journal, emit: EventListener, clock: Clock
+) -> tuple[Journal, bool | None]:
     """The live database is replaced, if it is not what is wanted already; what is in no backup is kept first.
 
     On the way back it is written in any case: a commit that failed may stand in the WAL unseen, until the next to open
@@ -235,9 +237,10 @@ def _resume_database(settings: Settings, found: Journal, emit: EventListener, cl
         if standing == "unknown":
             found = keeping.keep(settings, found, True, emit, clock)
 
+    has_same_pages: bool | None = None
     with contextlib.suppress(_IsThere):
-        replace_database(settings, found, keep, emit)
-    return found
+        has_same_pages = replace_database(settings, found, keep, emit)
+    return found, has_same_pages
 
 
 class _IsThere(Exception):
@@ -251,19 +254,24 @@ def database_is_done(settings: Settings, found: Journal) -> Journal:
     return done
 
 
-def replace_database(settings: Settings, found: Journal, keep: Callable[[], None], emit: EventListener) -> None:
-    """The live database holds what is staged; when this raises, it is as it was. `keep` is as `replace_live` has it."""
+def replace_database(settings: Settings, found: Journal, keep: Callable[[], None], emit: EventListener) -> bool | None:
+    """The live database holds what is staged; when this raises, it is as it was. As `replace_live` has it."""
     assert found.facts is not None
     live, staged = settings.database, staging.staged_database(settings)
     with staging_area.opened(live.parent, "database", found.id) as area:
-        database.replace_live(staged, area.folder, live, settings.busy_timeout, found.facts, keep, emit)
+        return database.replace_live(staged, area.folder, live, settings.busy_timeout, found.facts, keep, emit)
 
 
-def finish_uploads(settings: Settings, found: Journal, emit: EventListener) -> database.Inspection | None:
-    """What comes after the database: uploads, the proof, tidying up; returns what was proven of the database."""
+def finish_uploads(
+    settings: Settings, found: Journal, emit: EventListener, has_same_pages: bool | None = None
+) -> database.Inspection | None:
+    """What comes after the database: uploads, the proof, tidying up; returns what was proven of the database.
+
+    `has_same_pages` is as `replace_live` returned it.
+    """
     # Meanwhile, since it only reads: what is proven stands there already.
     with process.optional_worker(found.facts.size if found.facts else 0) as beside:
-        proving = beside.submit(_prove, settings, found) if found.facts else None
+        proving = beside.submit(_prove, settings, found, has_same_pages) if found.facts else None
         if found.uploads and settings.uploads:
             copies = tuple(settings.dir / name / UPLOADS_FOLDER for name in found.copies)
             apply.apply(settings.uploads, found.id, copies, emit)
@@ -277,9 +285,9 @@ def finish_uploads(settings: Settings, found: Journal, emit: EventListener) -> d
     return proof
 
 
-def _prove(settings: Settings, found: Journal) -> database.Inspection:
+def _prove(settings: Settings, found: Journal, has_same_pages: bool | None) -> database.Inspection:
     table = version_table.known(settings)
-    return database.prove(settings.database, settings.busy_timeout, found.revisions, table)
+    return database.prove(settings.database, settings.busy_timeout, found.revisions, table, has_same_pages)
 
 
 def _proof(proving: Future[database.Inspection], emit: EventListener) -> database.Inspection | None:

@@ -86,7 +86,7 @@ class Restored:
     """What a restore did: the safety copy it left, the rows that are there now, and what it could not do.
 
     `kept` are the raw files of a database that was too broken to be copied. Without `can_undo` it replaced such a one,
-    or none.
+    or none. `has_same_pages`: the live database was compared with the backup's, page by page; else it was checked.
     """
 
     source: str
@@ -98,6 +98,7 @@ class Restored:
     warnings: tuple[str, ...] = ()
     can_undo: bool = True
     kept: tuple[Path, ...] = ()
+    has_same_pages: bool = False
 
 
 def plan_restore(
@@ -236,6 +237,7 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
         warnings=tuple(warnings),
         can_undo=plan.source.database is None or holds_database(left),
         kept=_raw_files(settings, left) if plan.source.database else (),
+        has_same_pages=bool(proof and proof.has_same_pages),
     )
 
 
@@ -484,6 +486,10 @@ class _Commits:
         self.locked_at, self.was_locked = self.watch.version(), True
         return self.locked_at is None or self.locked_at != self.before
 
+    def is_as_before(self) -> bool:
+        """Whether the database surely is as the safety copy has it."""
+        return self.before is not None and self.watch.version() == self.before
+
     def is_untouched(self) -> bool:
         """Whether the database surely is as it was when others were locked out."""
         return not self.was_locked or (self.locked_at is not None and self.watch.version() == self.locked_at)
@@ -493,8 +499,9 @@ def _apply(
     settings: Settings, found: Journal, commits: _Commits, emit: EventListener, clock: Clock
 ) -> tuple[database.Inspection | None, Journal]:
     try:
-        found = _replace_database(settings, found, commits, emit, clock)
-        return recovery.finish_uploads(settings, recovery.database_is_done(settings, found), emit), found
+        found, has_same_pages = _replace_database(settings, found, commits, emit, clock)
+        done = recovery.database_is_done(settings, found)
+        return recovery.finish_uploads(settings, done, emit, has_same_pages), found
     except _Untouched as untouched:
         _give_up(settings, found.id)
         raise untouched.reason from None
@@ -521,9 +528,9 @@ class _Untouched(Exception):
 
 def _replace_database(
     settings: Settings, found: Journal, commits: _Commits, emit: EventListener, clock: Clock
-) -> Journal:
-    if not found.database:
-        return found
+) -> tuple[Journal, bool | None]:
+    if not found.database:  # the safety copy, checked a moment ago, has the same bytes
+        return found, commits.is_as_before() or None
 
     def keep() -> None:
         nonlocal found
@@ -531,12 +538,12 @@ def _replace_database(
             found = keeping.keep(settings, found, False, emit, clock)
 
     try:
-        recovery.replace_database(settings, found, keep, emit)
+        has_same_pages = recovery.replace_database(settings, found, keep, emit)
     except BaseException as error:
         if _is_untouched(error, commits):
             raise _Untouched(error) from error
         raise
-    return found
+    return found, has_same_pages
 
 
 def _is_untouched(error: BaseException, commits: _Commits) -> bool:

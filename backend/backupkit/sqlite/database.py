@@ -13,6 +13,7 @@ import re
 import sqlite3
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from backupkit.model.errors import BackupError, Damaged, NoSpace, SourceBroken, 
 from backupkit.model.events import EventListener, Notice, Progress, Step, Waiting, silence
 from backupkit.model.names import first_of
 from backupkit.repository import files_cache
-from backupkit.sqlite import app_migrations, engine
+from backupkit.sqlite import app_migrations, engine, pages
 from backupkit.sqlite.engine import quoted
 
 SIDECARS = ("-wal", "-shm", "-journal")
@@ -52,8 +53,8 @@ _LACKING = (
 )
 _HEADER, _WRITE_VERSION = 20, 18  # bytes of it, and the place in it: sqlite.org/fileformat.html
 _WHOLE_HEADER = 100
-# In it: the version just named, how often the file and the schema were changed, and by which version of SQLite last.
-_COUNTERS = ((18, 20), (24, 28), (40, 44), (92, 100))
+_SLOWEST = 10 << 20  # bytes of a database that are compared in a second, at the least
+_IN_MEMORY = 8 << 20  # bytes of a database that are compared here; above, it is worth a process
 VERSION_TABLE = "alembic_version"
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class Inspection:
     """What a look into a database gave: its facts, its revisions, and what is wrong with it (nothing, if sound).
 
     `versions` has the revisions in every table that may be the one where Alembic keeps them, by the table's name.
+    `has_same_pages`: it was compared with a sound file, page by page, and not checked itself.
     """
 
     facts: DatabaseFacts
@@ -71,6 +73,7 @@ class Inspection:
     fingerprint: str
     problems: tuple[str, ...] = ()
     migrations: AppMigrations | None = None
+    has_same_pages: bool = False
 
     @property
     def revisions(self) -> tuple[str, ...] | None:
@@ -360,14 +363,7 @@ def same_content(one: Path, two: Path) -> bool:
     """Whether two copies hold the same pages; what SQLite counts up in the header when it writes is left out."""
     with disk.Opened(one, os.O_RDONLY | os.O_NOFOLLOW) as left, disk.Opened(two, os.O_RDONLY | os.O_NOFOLLOW) as right:
         heads = [os.read(handle, _WHOLE_HEADER) for handle in (left, right)]
-        return len(set(map(_without_counters, heads))) == 1 and disk.same_open(left, right)
-
-
-def _without_counters(head: bytes) -> bytes:
-    blank = bytearray(head)
-    for start, end in _COUNTERS if head.startswith(b"SQLite format 3\0") else ():
-        blank[start:end] = bytes(end - start)
-    return bytes(blank)
+        return len(set(map(pages.without_counters, heads))) == 1 and disk.same_open(left, right)
 
 
 @contextlib.contextmanager
@@ -402,7 +398,7 @@ def replace_live(
     wanted: DatabaseFacts,
     keep: Callable[[], None],
     emit: EventListener = silence,
-) -> None:
+) -> bool | None:
     """The live database holds what the staged file holds: in one SQLite transaction, or not at all.
 
     Inode, owner, mode and journal mode stay, other processes go on and see the new content at their next
@@ -410,9 +406,11 @@ def replace_live(
     other process can write to the live database any more, while it can still be read, and before anything in it
     changes; what it raises leaves it as it was. `folder` is the open folder that the staged file lies in.
     Can be repeated. Raises `SourceUnreadable` with who holds it where it stays locked for `timeout` seconds.
+    Returns whether the live database was found to have the very pages of the staged file afterwards; None where that
+    could not be found out, since others have written to it already, say.
     """
     if not descriptors.look(staged.name, folder):
-        return  # it is in place already: a repeated run
+        return None  # it is in place already: a repeated run
     if live.exists():
         try:
             return _write_through(staged, live, timeout, keep, emit)
@@ -420,6 +418,7 @@ def replace_live(
             pass
     keep()
     _put_in_place(staged, folder, live, wanted)
+    return None
 
 
 class Watch:
@@ -451,20 +450,29 @@ def watching(live: Path) -> Iterator[Watch]:
         yield Watch(connection, live)
 
 
-def prove(live: Path, timeout: float, wanted: tuple[str, ...] | None, table: str | None = None) -> Inspection:
+def prove(
+    live: Path,
+    timeout: float,
+    wanted: tuple[str, ...] | None,
+    table: str | None = None,
+    has_same_pages: bool | None = None,
+) -> Inspection:
     """The live database opens for writing, is sound, and is at the `wanted` revisions; None wants none in particular.
 
-    `table` is where they stand, if it is not Alembic's usual one.
+    `table` is where they stand, if it is not Alembic's usual one. What was found to have the very pages of a file that
+    is sound (`has_same_pages`) is not checked once more.
 
     Raises `SourceLocked` where that could not be found out, `SourceUnreadable` where it is not so.
     """
+    if has_same_pages is False:
+        raise SourceUnreadable(f"{live} does not hold what was written to it.", hint="Check the disk, then try again.")
     with contextlib.closing(_open_live(live)) as connection:
         retry_while_locked(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
         connection.execute("ROLLBACK")
         retry_while_locked(lambda: _begin_reading(connection, live), live, timeout)
-        if problems := _checked(connection, silence, QUICK)[0]:
+        if not has_same_pages and (problems := _checked(connection, silence, QUICK)[0]):
             raise SourceUnreadable(f"{live} is not sound after the restore: {problems[0]}.", hint="Type: `undo`")
-        found = look(connection)
+        found = replace(look(connection), has_same_pages=bool(has_same_pages))
     at = found.versions.get(table or VERSION_TABLE, ())
     if wanted is not None and at != wanted:
         raise SourceUnreadable(
@@ -623,7 +631,9 @@ def _foreign_key_violations(connection: sqlite3.Connection) -> int:
         return 0
 
 
-def _write_through(staged: Path, live: Path, timeout: float, keep: Callable[[], None], emit: EventListener) -> None:
+def _write_through(
+    staged: Path, live: Path, timeout: float, keep: Callable[[], None], emit: EventListener
+) -> bool | None:
     with open_sealed(staged) as source, contextlib.closing(_open_live(live)) as target:
         try:
             retry_while_locked(
@@ -634,13 +644,47 @@ def _write_through(staged: Path, live: Path, timeout: float, keep: Callable[[], 
             in_wal_mode = journal_mode(target) == "wal"
             if not in_wal_mode:
                 _lock_out_writers(target, live, timeout, keep, emit)
-            pages = _number(source, "page_count")
-            emit(Step("Restoring the database", pages, "pages"))
+            count = _number(source, "page_count")
+            emit(Step("Restoring the database", count, "pages"))
             copying = _Copying(live, timeout, keep if in_wal_mode else None, emit)
+            before = _number(target, "data_version")  # other commits change it, our own does not
             # The last step commits: so there is one before it.
-            source.backup(target, pages=max(1, min(_PAGES, pages - 1)), progress=copying.hear, sleep=0)
+            source.backup(target, pages=max(1, min(_PAGES, count - 1)), progress=copying.hear, sleep=0)
         except sqlite3.DatabaseError as error:
             raise _unreadable(live, error) from error
+        return _has_same_pages(target, live, staged, before)
+
+
+def _has_same_pages(target: sqlite3.Connection, live: Path, staged: Path, before: int) -> bool | None:
+    """Whether the live database has the very pages of the staged file; None where that could not be found out.
+
+    `before` is the connection's `data_version` of before its commit.
+    """
+    with contextlib.suppress(sqlite3.Error, OSError, subprocess.SubprocessError, MemoryError):
+        target.execute("BEGIN")
+        target.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if live_size(target) <= _IN_MEMORY:
+            is_same: bool | None = pages.is_same(target.serialize(), staged.read_bytes())
+        else:
+            is_same = _compared_by_child(target, live, staged)
+        target.execute("ROLLBACK")
+        if _number(target, "data_version") == before:
+            return is_same
+    return None
+
+
+def _compared_by_child(snapshot: sqlite3.Connection, live: Path, staged: Path) -> bool | None:
+    kind = "wal" if journal_mode(snapshot) == "wal" else "file"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", pages.__file__, str(live), str(staged), kind],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=30 + live_size(snapshot) / _SLOWEST,
+        start_new_session=True,  # Ctrl-C is for the one who started it
+    )
+    return {b"same": True, b"other": False}.get(done.stdout.strip())
 
 
 def _lock_out_writers(

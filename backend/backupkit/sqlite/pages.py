@@ -1,0 +1,153 @@
+"""Whether a live database holds the very pages of a sealed file: a program of its own, run beside SQLite.
+
+    python -I -S pages.py LIVE SEALED wal|file
+
+It says `same`, `other` or `unknown`. Whoever starts it holds a read transaction meanwhile, and believes it only where
+nobody has committed by the end. It is a process of its own because closing a handle on a database file drops all locks
+that the process has on it.
+
+The formats of the WAL and of its index are SQLite's own: sqlite.org/walformat.html.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from array import array
+from collections.abc import Iterator
+
+_AT_ONCE = 128  # pages
+_FRAME_HEADER, _WAL_HEADER = 24, 32  # bytes
+_INDEX_HEADER, _BLOCK = 136, 32768  # bytes of the WAL's index: its header, and each block of it
+_IN_BLOCK = 4096  # frames; in the first block fewer, because of the header
+_WHOLE_HEADER = 100
+_LOCKED = 1 << 30  # bytes before the page that SQLite uses for locks only, and never copies
+# What SQLite changes in a header when it writes: the journal mode, how often the file and the schema were changed, and
+# by which version of SQLite last.
+_COUNTERS = ((18, 20), (24, 28), (40, 44), (92, 100))
+
+
+def without_counters(head: bytes) -> bytes:
+    """The first bytes of a database without what no two copies of it have in common."""
+    blank = bytearray(head)
+    for start, end in _COUNTERS if head.startswith(b"SQLite format 3\0") else ():
+        blank[start:end] = bytes(end - start)
+    return bytes(blank)
+
+
+class _Unknown(Exception):
+    """What is there is not what was expected, which says nothing of the pages."""
+
+
+class _Wal:
+    """The frames of the WAL as its index has them now; by page the newest one."""
+
+    def __init__(self, live: str) -> None:
+        with open(f"{live}-shm", "rb") as file:
+            index = file.read()
+        header = index[:48]
+        if len(index) < _BLOCK or header != index[48:96]:
+            raise _Unknown
+        self.frames, self.pages = array("I", header[16:24])
+        self._salt = header[32:40]
+        self._heads, self._content = bytearray(_AT_ONCE * _FRAME_HEADER), bytearray()
+        self._parts: list[memoryview] = []
+        self._file = os.open(f"{live}-wal", os.O_RDONLY) if self.frames else -1
+        self.of_page = array("I", bytes(4 * (self.pages + 1)))
+        for frame, page in enumerate(_listed(index, self.frames), 1):
+            if page <= self.pages:
+                self.of_page[page] = frame
+
+    def read(self, first: int, pages: range, size: int) -> bytes | bytearray:
+        """The content of so many frames from that one on, which hold those pages."""
+        if not self._parts:
+            self._content = bytearray(_AT_ONCE * size)
+            both = memoryview(self._heads), memoryview(self._content)
+            cuts = [
+                (view, length * n, length * (n + 1))
+                for n in range(_AT_ONCE)
+                for view, length in zip(both, (_FRAME_HEADER, size), strict=True)
+            ]
+            self._parts = [view[start:end] for view, start, end in cuts]
+        parts = self._parts[: 2 * len(pages)]
+        place = _WAL_HEADER + (first - 1) * (size + _FRAME_HEADER)
+        if os.preadv(self._file, parts, place) != len(pages) * (size + _FRAME_HEADER):
+            raise _Unknown
+        for page, start in zip(pages, range(0, len(self._heads), _FRAME_HEADER), strict=False):
+            if self._heads[start : start + 4] != page.to_bytes(4, "big"):
+                raise _Unknown
+            if self._heads[start + 8 : start + 16] != self._salt:
+                raise _Unknown
+        return self._content if len(pages) == _AT_ONCE else bytes(self._content[: len(pages) * size])
+
+
+def _listed(index: bytes, frames: int) -> Iterator[int]:
+    """The page of each frame, in order."""
+    start, left, room = _INDEX_HEADER, frames, _IN_BLOCK - _INDEX_HEADER // 4
+    block = 0
+    while left:
+        count = min(left, room)
+        numbers = index[start : start + 4 * count]
+        if len(numbers) < 4 * count:
+            raise _Unknown
+        yield from array("I", numbers)
+        left, block, room = left - count, block + 1, _IN_BLOCK
+        start = block * _BLOCK
+
+
+def _runs(of_page: array[int], pages: int, unused: int) -> Iterator[tuple[int, int, int]]:
+    """First page, number of pages, and the first frame (0: the file itself), of what lies one after the other."""
+    page = 1
+    while page <= pages:
+        frame, count = of_page[page], 1
+        while count < _AT_ONCE and page + count <= pages and page + count != unused:
+            if of_page[page + count] != (frame + count if frame else 0):
+                break
+            count += 1
+        if page != unused:
+            yield page, count, frame
+        page += 1 if page == unused else count
+
+
+def _compare(live: str, sealed: str, has_wal: bool) -> str:
+    with open(sealed, "rb") as wanted, open(live, "rb", 0) as file:
+        head = wanted.read(_WHOLE_HEADER)
+        size, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+        size = 65536 if size == 1 else size
+        if size < 512 or pages * size != os.fstat(wanted.fileno()).st_size:
+            raise _Unknown
+        wal = _Wal(live) if has_wal else None
+        in_wal = bool(wal and wal.frames)
+        of_page = wal.of_page if wal and in_wal else array("I", bytes(4 * (pages + 1)))
+        if (wal.pages if wal and in_wal else os.fstat(file.fileno()).st_size // size) != pages:
+            return "other"
+        for page, count, frame in _runs(of_page, pages, _LOCKED // size + 1):
+            wanted.seek((page - 1) * size)
+            expected = wanted.read(count * size)
+            found: bytes | bytearray
+            if frame and wal:
+                found = wal.read(frame, range(page, page + count), size)
+            else:
+                found = os.pread(file.fileno(), count * size, (page - 1) * size)
+            if len(found) != len(expected):
+                raise _Unknown
+            if not (is_same(found, expected) if page == 1 else found == expected):
+                return "other"
+    return "same"
+
+
+def is_same(found: bytes | bytearray, expected: bytes) -> bool:
+    """Whether both are the same pages, of which the first is the one with the header."""
+    heads = (without_counters(bytes(one[:_WHOLE_HEADER])) for one in (found, expected))
+    return len(set(heads)) == 1 and found[_WHOLE_HEADER:] == expected[_WHOLE_HEADER:]
+
+
+def _main(live: str, sealed: str, kind: str) -> None:
+    try:
+        print(_compare(live, sealed, kind == "wal"))
+    except (OSError, ValueError, IndexError, MemoryError, _Unknown):
+        print("unknown")
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
