@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from backupkit.backup.sql_dump import dump_to
+from backupkit.fs import process
 from backupkit.sqlite import database, second_reader, sql
 from backupkit.sqlite.sql_rows import RowRun, read_run
 from small_app import SmallApp
@@ -157,15 +158,15 @@ def test_a_dump_with_two_readers_leaves_no_process_and_nothing_beside_the_databa
     app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = sorted(path.name for path in app.database.parent.iterdir())
     started: list[int] = []
-    start = second_reader._start
+    start = process.start_module
 
-    def remembering(live: Path) -> object:
-        process = start(live)
-        started.append(process.pid)
-        return process
+    def remembering(name: str, *arguments: str) -> object:
+        child = start(name, *arguments)
+        started.append(child.pid)
+        return child
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(second_reader, "_start", remembering)
+        patched.setattr(process, "start_module", remembering)
         dump_to(app.settings, io.BytesIO())
     assert len(started) == 1
     with pytest.raises(ProcessLookupError):

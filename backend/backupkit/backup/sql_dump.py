@@ -18,7 +18,7 @@ from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.restore.restore import Restored, RestorePlan, plan_source, restore_source
 from backupkit.restore.staging import Source, at_its_revisions
-from backupkit.sqlite import database, second_reader, sql
+from backupkit.sqlite import database, second_reader, sql, sql_loader
 
 Agree = Callable[[RestorePlan], None]
 
@@ -107,7 +107,7 @@ def _loaded(settings: Settings, file: Path | BinaryIO, name: str, emit: EventLis
     """The dump as a database in that folder."""
     target = folder / settings.database.name
     with _text(file) as text:
-        sql.load_dump(text, target, emit)
+        sql_loader.load_dump(text, target, emit)
     return _source(settings, target, name)
 
 

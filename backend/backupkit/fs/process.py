@@ -9,6 +9,7 @@ import pwd
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_MODULE_FOLDER = Path(__file__).resolve().parents[2]
 WORTH_A_THREAD = 16 << 20
 _MOST_LINKS = 40  # on the way to one file, as Linux has it
 
@@ -104,6 +106,19 @@ def _name(pid: str) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return "?"
+
+
+def start_module(name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    """A module of ours at work in a process of its own, with pipes to it and from it; Ctrl-C does not reach it."""
+    path = os.pathsep.join(filter(None, (str(_MODULE_FOLDER), os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", name, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # what went wrong is said by the one who started it
+        env={**os.environ, **environment, "PYTHONPATH": path},
+        start_new_session=True,
+    )
 
 
 def end_group(child: subprocess.Popen[Any]) -> None:

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from backupkit.fs import process
 from backupkit.sqlite import database
 from backupkit.sqlite.sql_rows import RowRun, prepare, read_run
 
 _WORTH_IT = 32 * 1024 * 1024  # bytes of database; below, a process takes longer to start than it saves
 _ATTEMPTS = 10
-_MODULE_FOLDER = Path(__file__).resolve().parents[2]
 
 
 class Reader:
@@ -71,29 +71,17 @@ def beside(snapshot: sqlite3.Connection, live: Path) -> Iterator[Reader | None]:
     if database.live_size(snapshot) < _WORTH_IT or _processors() < 2 or not sys.executable:
         yield None
         return
-    process = _start(live)
+    child = process.start_module(__name__, str(live))
     try:
-        reader = Reader(process)
+        reader = Reader(child)
         yield reader if reader.is_ready() and _see_the_same(snapshot, reader) else None
     finally:
-        process.kill()
-        process.communicate()
+        child.kill()
+        child.communicate()
 
 
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has not
-
-
-def _start(live: Path) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join(filter(None, (str(_MODULE_FOLDER), os.environ.get("PYTHONPATH"))))
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", __name__, str(live)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # what it cannot read is read again here, and said here
-        env={**os.environ, "PYTHONPATH": path},
-        start_new_session=True,  # Ctrl-C is for the one who started it
-    )
 
 
 def _see_the_same(snapshot: sqlite3.Connection, reader: Reader) -> bool:

@@ -4,6 +4,7 @@ The text is split into statements in one pass. What a dump needs is done; anythi
 with a clear sentence, and behind that by SQLite's authorizer, which denies whatever is not on its list. Transactions,
 pragmas and the rows that make virtual tables are never run as written: they are understood, and done by our own hand.
 The file is scratch until `load_dump` returns, so nothing of it is journaled on disk or synced before.
+How much work it may cause is bounded by its own length: see `allowance`. `sql_loader` adds the bounds of a process.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import io
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -21,11 +22,12 @@ from typing import BinaryIO, NoReturn
 from backupkit.model.errors import BackupError, Damaged, NoSpace
 from backupkit.model.events import EventListener, Progress, Step, silence
 from backupkit.sqlite import engine
+from backupkit.sqlite.allowance import Allowance
 from backupkit.sqlite.engine import quoted
 
 _BLOCK = 256 * 1024
 _KEYWORDS_WITHIN = 4096  # bytes at the start of a statement in which its first words are looked for
-_PULSE = 1_000_000  # steps of SQLite's machine between two looks at Ctrl-C
+_PULSE = 1_000_000  # steps of SQLite's machine between two looks at Ctrl-C, and at how many they are
 _SHORT_STATEMENT = 2048  # statements below this, on average, load faster joined
 _ROWS_JOINED = 250
 _HINT = "Use a complete dump, made by `dump` or by `sqlite3 app.db .dump`."
@@ -37,9 +39,11 @@ _INSERT = re.compile(rb"(%b)(%b);[ \t\r\n]*" % (_TARGET, _VALUES))
 _INSERTS = re.compile(rb"(?:%b%b;[ \t\r\n]*)+" % (_TARGET, _VALUES))
 
 _SPACE = re.compile(rb"[ \t\r\n\f]*")
-_GAP = rb"(?:[ \t\r\n\f]|--[^\n]*\n|/\*.*?\*/)"
+# Possessive, because the ways in which comments can be taken together double with each of them.
+_GAP = rb"(?>[ \t\r\n\f]|--[^\n]*\n|/\*.*?\*/)"
 _COMMENT = re.compile(rb"--[^\n]*|/\*.*?\*/", re.DOTALL)
-_TRIGGER = re.compile(rb"CREATE%b+(?:TEMP(?:ORARY)?%b+)?TRIGGER\b" % (_GAP, _GAP), re.IGNORECASE | re.DOTALL)
+_TRIGGER = re.compile(rb"CREATE%b++(?:TEMP(?:ORARY)?%b++)?TRIGGER\b" % (_GAP, _GAP), re.IGNORECASE | re.DOTALL)
+_END = re.compile(rb"%b*+END%b*+" % (_GAP, _GAP), re.IGNORECASE | re.DOTALL)
 _WORD = re.compile(rb"[A-Za-z_]+")
 _SPECIAL = re.compile(rb"""['"`\[;]|--|/\*""")
 _CLOSING = {b"'": b"'", b'"': b'"', b"`": b"`", b"[": b"]", b"--": b"\n", b"/*": b"*/"}
@@ -90,6 +94,13 @@ _ALLOWED_ACTIONS = {
 _PRAGMAS_OF_MODULES = {"data_version", "page_size"}  # full text and R-Tree tables ask for these, and set nothing
 _INNOCUOUS = 0x200000  # SQLite's own mark for functions that have no effect and tell no secret
 _MARKED_WRONGLY = "name GLOB 'json*' OR name IN ('->', '->>')"  # innocuous, though 3.40 does not say so
+Confine = Callable[[Allowance, int], None]
+
+
+def unconfined(_allowance: Allowance, _page_size: int) -> None:
+    """Nothing beyond what the connection itself is bound to."""
+
+
 _OPTIONAL_TABLES = {f"no such table: sqlite_stat{number}" for number in (2, 3, 4)}
 
 
@@ -99,15 +110,26 @@ def load_dump(text: BinaryIO, target: Path, emit: EventListener = silence) -> No
     The path must be free. The file has a rollback-journal header, has passed `quick_check`, and is not synced.
     Raises Damaged, with the line, where the text is not SQL, is incomplete, or asks for more than a dump needs.
     """
-    with _removed_on_failure(target):
-        with closing(_connected(target)) as connection:
-            _Load(connection, text, emit).run()
-        with closing(_connected(target)) as connection:  # anew, because it must read its schema from the file
-            _check(connection, _name_of(text))
+    with removed_on_failure(target):
+        emit(Step("Loading the SQL text"))
+        fill(text, name_of(text), target, emit)
+
+
+def fill(text: BinaryIO, name: str, target: Path, emit: EventListener = silence, confine: Confine = unconfined) -> None:
+    """The same in a file that is there and empty, and that stays as it is after a failure.
+
+    `confine` hears each time that the text may use more, and how large a page is.
+    """
+    with closing(_connected(target)) as connection:
+        load = _Load(connection, text, name, emit, confine)
+        load.run()
+    with closing(_connected(target)) as connection:  # anew, because it must read its schema from the file
+        _check(connection, name, load.allowance)
 
 
 @contextmanager
-def _removed_on_failure(target: Path) -> Iterator[None]:
+def removed_on_failure(target: Path) -> Iterator[None]:
+    """The path, which must be free, is an empty file, and is free again when the block fails."""
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         yield
@@ -132,13 +154,13 @@ def _connected(target: Path) -> sqlite3.Connection:
         "threads=2",
     ):
         connection.execute(f"PRAGMA {setting}")
-    connection.set_progress_handler(lambda: 0, _PULSE)  # Python looks at signals when it is called
     return connection
 
 
-def _check(connection: sqlite3.Connection, name: str) -> None:
+def _check(connection: sqlite3.Connection, name: str, allowance: Allowance) -> None:
     """The file is a sound database with tables, and its virtual tables open."""
-    guard = _Guard(connection)
+    guard, meter = _Guard(connection), _Meter(connection)
+    meter.allow(allowance)
     try:
         with guard.trusting_pragmas():
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -153,7 +175,32 @@ def _check(connection: sqlite3.Connection, name: str) -> None:
         for table in (table for table, root, kind in tables if kind == "table" and not root):
             connection.execute(f"SELECT 1 FROM {quoted(table)} LIMIT 0")
     except sqlite3.Error as error:
-        raise _translated(error, f"{name} makes a database that cannot be read") from error
+        raise _translated(error, f"{name} makes a database that cannot be read", meter.excess(error)) from error
+
+
+class _Meter:
+    """What one statement may use of SQLite, and which bound it went beyond."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._steps = self._most = 0
+        connection.set_progress_handler(self._count, _PULSE)  # Python looks at signals when it is called
+
+    def allow(self, allowance: Allowance) -> None:
+        """A statement begins, which may use so much."""
+        self._steps, self._most = 0, allowance.steps
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, allowance.value_bytes)
+
+    def _count(self) -> bool:
+        self._steps += _PULSE
+        return self._steps > self._most
+
+    def excess(self, error: Exception) -> str:
+        """The bound that the statement went beyond; empty where the error is another."""
+        if self._steps > self._most:
+            return "it asks for far more work than there is text"
+        words = {"string or blob too big": "value", "out of memory": "amount of memory"}
+        return f"it makes a larger {words[str(error)]} than a text of this length may" if str(error) in words else ""
 
 
 class _Guard:
@@ -219,17 +266,22 @@ class _Guard:
 class _Load:
     """One dump being loaded."""
 
-    def __init__(self, connection: sqlite3.Connection, stream: BinaryIO, emit: EventListener) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, stream: BinaryIO, name: str, emit: EventListener, confine: Confine
+    ) -> None:
         self._connection = connection
         self._guard = _Guard(connection)
-        self._text = _Text(stream, connection.getlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH))
+        self._meter = _Meter(connection)
+        self._text = _Text(stream, name, connection.getlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH))
         self._tell = emit
+        self._confine = confine
+        self.allowance = Allowance()
+        self._statements = self._longest = 0
         self._open = False
         self._complete = False
         self._virtual: dict[str, tuple[str, str]] = {}
 
     def run(self) -> None:
-        self._tell(Step("Loading the SQL text"))
         while self._text.comes_to_a_statement():
             line = self._text.line
             if inserts := self._text.take_inserts():
@@ -245,6 +297,7 @@ class _Load:
     def _insert(self, inserts: bytes, line: int) -> None:
         """A run of INSERTs in one go; where it fails, again one by one, to know which."""
         self._complete, self._guard.denied = False, ""
+        self._allow(len(inserts))
         try:
             script = _joined(inserts).decode()
         except UnicodeDecodeError:
@@ -255,6 +308,8 @@ class _Load:
             self._guard.raise_if_interrupted(error)
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            if excess := self._meter.excess(error):
+                raise _translated(error, self._sentence(line), excess) from error
             if _is_not_the_dumps_fault(error):
                 raise _translated(error, "") from error
             for insert in _INSERT.finditer(inserts):
@@ -264,6 +319,8 @@ class _Load:
     def _statement(self, statement: bytes, line: int) -> None:
         sql = self._text.decoded(statement, line)
         word = _word_of(statement)
+        self._statements += 1
+        self._allow(len(statement))
         self._complete = self._complete and word == "PRAGMA"
         if word in _WORDS_OF_OUR_OWN:
             self._settle(word, sql, line)
@@ -324,8 +381,19 @@ class _Load:
                 self._make_sequence_table()
                 self._execute(sql, line)
             elif not self._can_do_without(str(error)):
-                reason = f"{self._guard.denied} is not allowed in a dump" if self._guard.denied else ""
+                denied = self._guard.denied
+                reason = f"{denied} is not allowed in a dump" if denied else self._meter.excess(error)
                 raise _translated(error, self._sentence(line), reason) from error
+
+    def _allow(self, length: int) -> None:
+        """A statement of that length begins, or several of that length together."""
+        self._longest = max(self._longest, length)
+        allowance = Allowance(self._text.bytes_read, self._statements, self._longest)
+        self._meter.allow(allowance)
+        if allowance != self.allowance:
+            self.allowance = allowance
+            with self._guard.trusting_pragmas():
+                self._confine(allowance, self._connection.execute("PRAGMA page_size").fetchone()[0])
 
     def _make_sequence_table(self) -> None:
         """SQLite makes it for the first AUTOINCREMENT and keeps it when the last one goes, as in the dump's origin."""
@@ -355,11 +423,11 @@ class _Load:
 class _Text:
     """The text of a dump, statement by statement; its work is linear in the size of the text."""
 
-    def __init__(self, stream: BinaryIO, longest: int) -> None:
+    def __init__(self, stream: BinaryIO, name: str, longest: int) -> None:
         self._stream = stream
         self._longest = longest
         self._buffer = bytearray()
-        self.name = _name_of(stream)
+        self.name = name
         self.line = 1
         self.bytes_read = 0
         self._read_more()
@@ -400,7 +468,7 @@ class _Text:
         """The statement up to its semicolon, and in a trigger up to that of its END."""
         is_trigger = bool(self._matched(_TRIGGER))
         start, end = 0, self._semicolon(0)
-        while is_trigger and _COMMENT.sub(b"", self._buffer[start : end - 1]).strip().upper() != b"END":
+        while is_trigger and not _END.fullmatch(self._buffer, start, end - 1):
             start, end = end, self._semicolon(end)
         return self._take(end)
 
@@ -468,7 +536,7 @@ class _Text:
 
 
 def _is_one_statement(sql: str) -> bool:
-    text = _Text(io.BytesIO(f"{sql}\n;".encode()), len(sql))
+    text = _Text(io.BytesIO(f"{sql}\n;".encode()), "", len(sql))
     text.take_statement()
     return not text.comes_to_a_statement()
 
@@ -488,13 +556,15 @@ def _joined(inserts: bytes) -> bytes:
 def _translated(error: Exception, sentence: str, reason: str = "") -> BaseException:
     """What an error of SQLite means for the person: full disk, Ctrl-C, trouble of this machine, or a bad dump."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if reason:
+        return Damaged(f"{sentence}: {reason}.", hint=_HINT)
     if code == sqlite3.SQLITE_INTERRUPT:
         return KeyboardInterrupt()
     if code == sqlite3.SQLITE_FULL:
         return NoSpace("The disk is full: there is no room for the database that the dump makes.")
     if _is_not_the_dumps_fault(error):
         return BackupError(f"Cannot write the database that the dump makes: {error}.")
-    return Damaged(f"{sentence}: {reason or error}.", hint=_HINT)
+    return Damaged(f"{sentence}: {error}.", hint=_HINT)
 
 
 def _is_not_the_dumps_fault(error: Exception) -> bool:
@@ -534,7 +604,8 @@ _ESCAPE = re.compile(r"\\(?:\\|u?[0-9A-Fa-f]{4}|\+[0-9A-Fa-f]{6}|U[0-9A-Fa-f]{8}
 
 
 def _uncommented(sql: str) -> str:
-    return _COMMENT.sub(b" ", sql.encode()).decode().lstrip()
+    """The start of the statement, which is all of it where it is one of those that are understood."""
+    return _COMMENT.sub(b" ", sql[:_KEYWORDS_WITHIN].encode()).decode().lstrip()
 
 
 def _word_of(statement: bytes | bytearray) -> str:
@@ -542,6 +613,7 @@ def _word_of(statement: bytes | bytearray) -> str:
     return word.group().decode().upper() if word else ""
 
 
-def _name_of(stream: BinaryIO) -> str:
+def name_of(stream: BinaryIO) -> str:
+    """The text, as an error names it."""
     name = getattr(stream, "name", None)
     return name if isinstance(name, str) else "The dump"
