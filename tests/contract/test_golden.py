@@ -171,6 +171,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterator
         _asks(story)
         _changes_settings(story)
         _removes(story)
+        _salvages(story)
         _protects(story)
         story.types("error", "show NAME", "nothing", code=10)
         story.types("error", "list --none", code=2)
@@ -293,6 +294,11 @@ def _changes_settings(story: Story) -> None:
 def _removes(story: Story) -> None:
     story.types("prune_plan", "prune --dry-run")
     story.types("pruned", "prune --force")
+
+
+def _salvages(story: Story) -> None:
+    story.types("salvaged", "salvage --dry-run", code=None)
+    story.types("salvaged", "salvage", code=None)
 
 
 def _protects(story: Story) -> None:

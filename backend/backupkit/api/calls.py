@@ -25,7 +25,7 @@ from backupkit.backup.create import create_backup_if_needed as create_if_needed
 from backupkit.backup.make import Created
 from backupkit.backup.single_file import MAX_BACKUPS, SingleFileConfig
 from backupkit.config.settings import SETTINGS_FILE, Settings, load_settings
-from backupkit.model.backup import Backup, BackupRequest
+from backupkit.model.backup import APART, Backup, BackupRequest
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.events import Event, Notice, Waiting, Warned
@@ -196,7 +196,7 @@ class AppFolder(Protectable):
 
     def last_moment(self) -> datetime | None:
         found = store.all_backups(self._settings)
-        return next((self._made(one) for one in found if one.metadata and one.kind != "pre_restore"), None)
+        return next((self._made(one) for one in found if one.metadata and one.kind not in APART), None)
 
     @contextmanager
     def _reported(self, command: str) -> Iterator[RunReport]:

@@ -33,7 +33,10 @@ from backupkit.upload_files import archiver, selection, walk
 
 @dataclass(frozen=True)
 class Draft:
-    """A backup that is being made: what was ordered, its folder, what it may be linked from, what it saw."""
+    """A backup that is being made: what was ordered, its folder, what it may be linked from, what it saw.
+
+    `salvaged` is a finished database that goes into it in the place of the live one.
+    """
 
     settings: Settings
     request: BackupRequest
@@ -41,6 +44,7 @@ class Draft:
     earlier: files_cache.ParentBackup | None
     seen: files_cache.Writer
     emit: EventListener
+    salvaged: Path | None = None
 
     @property
     def database(self) -> Path:
@@ -82,6 +86,8 @@ def fill(draft: Draft) -> Metadata:
 
 
 def _take(draft: Draft, checksums: manifest.ChecksumWriter) -> tuple[_Taken, _Taken]:
+    if draft.salvaged:
+        return _take_salvaged(draft, draft.salvaged), _take_uploads(draft, checksums, draft.emit)
     settings, files = draft.settings, None
     before = database.signature(settings.database)
     try:
@@ -217,6 +223,28 @@ def _copy_database(draft: Draft, snapshot: sqlite3.Connection, emit: EventListen
     disk.give(draft.database, disk.owner_of(draft.settings.dir))
     found = database.inspect_copy(draft.database, live, emit)
     return replace(found, facts=replace(found.facts, journal_mode=journal_mode, mode=mode))
+
+
+def _take_salvaged(draft: Draft, database_file: Path) -> _Taken:
+    """The database that was made of a broken one, moved into the draft; the uploads have room."""
+    draft.emit(Step("Backing up", _required(draft, 0)))
+    os.rename(database_file, draft.database)
+    disk.give(draft.database, disk.owner_of(draft.settings.dir))
+    found = database.inspect(draft.database, draft.emit)
+    if found.problems:
+        raise SourceBroken(
+            f"What was read of {draft.settings.database} makes no sound database: {found.problems[0]}.",
+            hint="Put a backup back: `list`, then `restore`.",
+        )
+    draft.seen.database = None
+    mode, journal_mode = draft.database.stat().st_mode & 0o777, _journal_mode_of(draft)
+    return _Taken(found.facts.size, replace(found, facts=replace(found.facts, mode=mode, journal_mode=journal_mode)))
+
+
+def _journal_mode_of(draft: Draft) -> str:
+    """The one that the backups before had: the broken file cannot be asked."""
+    before = draft.earlier.metadata.database if draft.earlier else None
+    return before.journal_mode if before else "delete"
 
 
 def _keep_raw(draft: Draft) -> _Taken:

@@ -9,7 +9,7 @@ from pathlib import Path
 from backupkit.backup.make import Created, make_backup
 from backupkit.config.settings import Settings
 from backupkit.migrations import schema
-from backupkit.model.backup import Backup, BackupRequest
+from backupkit.model.backup import APART, Backup, BackupRequest
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener, Warned, silence
@@ -100,7 +100,7 @@ def backup_of_today(settings: Settings, clock: Clock = utc_now, whole: bool = Tr
         if (
             metadata
             and backup.is_usable
-            and metadata.kind != "pre_restore"
+            and metadata.kind not in APART
             and reliable.is_own(settings, metadata)
             and (not whole or reliable.is_whole(settings, metadata))
             and settings.local(metadata.created_at).date() == today

@@ -21,7 +21,16 @@ from backupkit.backup.archiver import Draft
 from backupkit.config.settings import Settings
 from backupkit.fs import disk
 from backupkit.migrations import schema
-from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, BackupRequest, GitFacts, Metadata
+from backupkit.model.backup import (
+    APART,
+    CHECKSUM_FILE,
+    GUIDE_FILE,
+    METADATA_FILE,
+    Backup,
+    BackupRequest,
+    GitFacts,
+    Metadata,
+)
 from backupkit.model.clock import Clock
 from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener, Notice, collecting
@@ -38,8 +47,13 @@ class Created:
     warnings: tuple[str, ...] = ()
 
 
-def make_backup(settings: Settings, request: BackupRequest, emit: EventListener, clock: Clock) -> Created:
-    """The backup that was ordered; the same promises and errors as `create_backup`, but for the lock."""
+def make_backup(
+    settings: Settings, request: BackupRequest, emit: EventListener, clock: Clock, salvaged: Path | None = None
+) -> Created:
+    """The backup that was ordered; the same promises and errors as `create_backup`, but for the lock.
+
+    `salvaged` is a database that goes into it in the place of the live one.
+    """
     started, at = time.monotonic(), clock().astimezone(settings.zone)
     name = _free_name(settings, request, at)
     warnings: list[str] = []
@@ -48,7 +62,7 @@ def make_backup(settings: Settings, request: BackupRequest, emit: EventListener,
             store.draft_folder(settings, name) as folder,
             files_cache.newest(settings, _takes_uploads(settings, request)) as earlier,
         ):
-            draft = Draft(settings, request, folder, earlier, seen, collecting(emit, warnings))
+            draft = Draft(settings, request, folder, earlier, seen, collecting(emit, warnings), salvaged)
             metadata = replace(
                 archiver.fill(draft),
                 backup_name=name,
@@ -82,7 +96,7 @@ def _compared(settings: Settings, metadata: Metadata, emit: EventListener) -> Me
 
 def _mark(settings: Settings, request: BackupRequest, name: str) -> None:
     """The marks that were ordered and none that an earlier backup of that name had."""
-    if request.kind != "pre_restore":
+    if request.kind not in APART:
         flags.take_all(settings.dir, flags.HELD)
     flags.forget(settings.dir, name)
     for mark, wanted in ((flags.PINNED, request.pin), (flags.HELD, request.pin_until_next)):
@@ -126,6 +140,7 @@ def _places(settings: Settings, metadata: Metadata) -> dict[str, str]:
         "database": shlex.quote(str(settings.database)),
         "uploads": shlex.quote(str(settings.uploads or "")),
         "tool": reach.tool(f"restore {metadata.backup_name}"),
+        "salvage": reach.tool(f"salvage {metadata.backup_name}"),
         "shell": reach.shell(folder),
         **_migrating(settings, metadata),
     }

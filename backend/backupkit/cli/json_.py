@@ -21,6 +21,7 @@ from backupkit.model.documents import Document
 if TYPE_CHECKING:
     from backupkit.archive.export import Exported, Imported
     from backupkit.backup.make import Created
+    from backupkit.backup.salvage import Salvaged, SalvagedTable
     from backupkit.config.editor import Changed
     from backupkit.migrations.migrate import Migrated
     from backupkit.migrations.upgrade import Rehearsed
@@ -107,6 +108,33 @@ def verified_file(found: VerifiedFile) -> Document:
 def created(made: Created) -> Document:
     """The new backup, and the warnings of making it."""
     return {**backup(made.backup), "warnings": list(made.warnings)}
+
+
+def salvaged(done: Salvaged) -> Document:
+    """What could be read, table by table, the backup it is in (null for a dry run), and which backup to restore."""
+    return {
+        "source": done.source,
+        "backup": backup(done.created.backup) if done.created else None,
+        "compared_with": done.compared_with or None,
+        "tables": [_salvaged_table(one) for one in done.tables],
+        "recommended": done.recommended if done.created or done.recommended == done.compared_with else None,
+        "advice": done.advice,
+        "warnings": list(done.warnings),
+    }
+
+
+def _salvaged_table(one: SalvagedTable) -> Document:
+    return {
+        "name": one.name,
+        "found": one.found,
+        "in_backup": one.in_backup,
+        "missing": one.missing,
+        "changed": one.changed,
+        "new": one.new,
+        "lost_pages": one.lost_pages,
+        "lost_rows": one.lost_rows,
+        "not_taken": one.not_taken,
+    }
 
 
 def prune_plan(found: PrunePlan) -> Document:

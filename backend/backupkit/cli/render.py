@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from backupkit.cli.tables import Terminal, drawn, table
 from backupkit.fs.space import format_bytes
 from backupkit.model.durations import ago
-from backupkit.model.names import few, shown
+from backupkit.model.names import few, printable, shown
 
 if TYPE_CHECKING:
     from backupkit.archive.export import Exported, Imported
     from backupkit.backup.make import Created
+    from backupkit.backup.salvage import Salvaged, SalvagedTable
     from backupkit.config.deployment import Deployment
     from backupkit.config.editor import Changed
     from backupkit.config.settings import Settings
@@ -289,7 +290,8 @@ def _way_back(reach: Deployment, done: Restored) -> str:
         return f"kept in {done.safety}; take the restore back: {reach.tool('undo')}"
     if not done.kept:
         return "there was no database; this restore cannot be undone"
-    return f"the broken database, as files: {', '.join(map(str, done.kept))}; this restore cannot be undone"
+    left = f"; what can be read of it: {reach.tool(f'salvage {done.safety}')}" if done.safety else ""
+    return f"the broken database, as files: {', '.join(map(str, done.kept))}; this restore cannot be undone{left}"
 
 
 def next_steps(reach: Deployment, verdict: SchemaVerdict) -> Iterator[str]:
@@ -459,6 +461,28 @@ def deleted(backup: Backup) -> Iterator[str]:
 def dumped(tables: int, rows: int, target: Path) -> Iterator[str]:
     """What was written as SQL text, and where."""
     yield f"Dumped {counted(tables, 'table')}, {counted(rows, 'row')} to {target}"
+
+
+def salvaged(reach: Deployment, done: Salvaged) -> Iterator[str]:
+    """What could be read, table by table; where it is; and which backup to restore."""
+    could = "Salvaged" if done.created else "Can be salvaged:"
+    yield f"{could} {counted(done.rows, 'row')} in {counted(len(done.tables), 'table')} of {done.source}"
+    if done.created:
+        yield f"  on disk in {done.created.backup.path}"
+    head = (
+        "TABLE",
+        "FOUND",
+        *((f"IN {done.compared_with}", "MISSING", "CHANGED", "NEW") if done.compared_with else ()),
+    )
+    yield from table(head, [_salvaged_row(one, len(head)) for one in done.tables])
+    yield done.advice
+    if done.created:
+        yield f"  {reach.tool(f'restore {done.recommended}')}"
+
+
+def _salvaged_row(one: SalvagedTable, columns: int) -> tuple[str, ...]:
+    numbers = (one.found, one.in_backup, one.missing, one.changed, one.new)
+    return (printable(one.name), *("-" if number is None else f"{number:,}" for number in numbers))[:columns]
 
 
 def exported(done: Exported) -> Iterator[str]:

@@ -20,7 +20,10 @@ UPLOADS_FOLDER = "uploads"
 # Where a restore stages what it brings, inside the live folders: a rename crosses no mount.
 STAGING = ".backupkit-staging"
 
-Kind = Literal["manual", "auto", "scheduled", "pre_restore", "pre_migration"]
+Kind = Literal["manual", "auto", "scheduled", "pre_restore", "pre_migration", "salvaged"]
+# They show no usual state of the app, but what a restore replaced, and what was left of a broken database: none of them
+# stands in for a backup that is missing.
+APART = ("pre_restore", "salvaged")
 State = Literal["unchecked", "checked", "proven", "damaged", "raw"]
 Part = Literal["database", "uploads"]
 # What a file can say of itself is checked when it is read: no number in it may be beyond what SQLite can hold.

@@ -36,7 +36,7 @@ from backupkit.scheduling import planner, scheduler_lock
 from backupkit.sqlite import database, engine
 from backupkit.upload_files import selection, walk
 
-_PUT_BACK = "put a backup back: `list`, then `restore`"
+_PUT_BACK = "see what is left: `salvage`; or put a backup back: `list`, then `restore`"
 _HOW_TO_MEND = "an image or a Python with SQLite 3.51.3 or later: docs/containers.md"
 _NO_SHARED_LOG = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs/containers.md"
 _MOST_LIKELY = 3  # of what may be the database

@@ -16,7 +16,7 @@ from typing import Literal
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, space
-from backupkit.model.backup import Backup, Metadata
+from backupkit.model.backup import APART, Backup, Metadata
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import span
 from backupkit.model.errors import BackupError, SourceBroken, SourceLocked
@@ -517,7 +517,7 @@ def _last_whole(settings: Settings, facts: Facts) -> Backup | None:
 
 
 def _reliable(settings: Settings, facts: Facts) -> Iterator[Backup]:
-    """This app's backups that could be restored, newest first; safety copies apart, which are of what was replaced."""
+    """This app's backups that could be restored, newest first; those apart that show no usual state of it."""
     for backup in facts.backups:
         metadata = backup.metadata
         if metadata and backup.is_usable and is_own(settings, metadata) and not _is_future(facts, backup):
@@ -525,8 +525,8 @@ def _reliable(settings: Settings, facts: Facts) -> Iterator[Backup]:
 
 
 def is_own(settings: Settings, metadata: Metadata) -> bool:
-    """Whether it is this app's, and no safety copy."""
-    return metadata.kind != "pre_restore" and reliable.is_own(settings, metadata)
+    """Whether it is this app's, of a usual state of it."""
+    return metadata.kind not in APART and reliable.is_own(settings, metadata)
 
 
 def _newest(settings: Settings, facts: Facts, date: str) -> Backup | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from backupkit.archive import packing
 from backupkit.config.settings import Settings
 from backupkit.fs import attributes, descriptors, disk, space, tree
-from backupkit.model.backup import Backup
+from backupkit.model.backup import APART, Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, Step, silence
@@ -117,7 +117,7 @@ def _find(
     wanted = [one for one in there if (_is_whole(settings, one) if name == store.LATEST else one.name == name)]
     if wanted:
         check_name(wanted[0].name)
-        if passed_over := [one.name for one in there[: there.index(wanted[0])] if one.kind != "pre_restore"]:
+        if passed_over := [one.name for one in there[: there.index(wanted[0])] if one.kind not in APART]:
             told = shown(", ".join(passed_over))
             emit(Notice(f"latest is {wanted[0].name}. Passed over: {told} (without the uploads)."))
         return wanted[0]
@@ -128,7 +128,7 @@ def _find(
 
 def _is_whole(settings: Settings, one: RemoteBackup) -> bool:
     """Whether `latest` can mean it: no safety copy, and with the uploads where this app has any."""
-    return one.kind != "pre_restore" and (one.uploads or settings.uploads is None)
+    return one.kind not in APART and (one.uploads or settings.uploads is None)
 
 
 def _same_here(settings: Settings, found: RemoteBackup) -> Backup:

@@ -460,8 +460,10 @@ printf 'Restored. What was there before is in %s\\n' "$$KEEP"
 _GUIDE_RAW = """
 ## 2. The database
 
-The database could not be read when this was made. These are its raw files: do not copy them over anything. The
-program `sqlite3` may still read some of it, from a copy: `sqlite3 COPY .recover`.
+The database could not be read when this was made. These are its raw files: do not copy them over anything. What can
+still be read of them goes into a new backup, which can be restored:
+
+    $salvage
 """
 
 _GUIDE_UPLOADS = """

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, tree, trust
-from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
+from backupkit.model.backup import APART, CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, silence
 from backupkit.model.names import check_name
@@ -122,9 +122,9 @@ def last_changed(backup: Backup) -> list[datetime]:
 
 
 def newest(settings: Settings) -> Backup:
-    """The newest backup of this app that is no safety copy, whatever its state."""
+    """The newest backup of this app of a usual state of it, damaged or not."""
     for backup in own_backups(settings):
-        if backup.metadata is None or backup.metadata.kind != "pre_restore":
+        if backup.metadata is None or backup.metadata.kind not in APART:
             return backup
     raise NoSuchBackup(f"There is no backup in {settings.dir} yet.", hint=none_yet(settings))
 

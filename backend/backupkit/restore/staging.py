@@ -115,7 +115,7 @@ def _with_database(
     if recorded and recorded.raw:
         raise Damaged(
             f"{source.database} is kept as it was found: a database that could not be read. It cannot be restored.",
-            hint="Its files are there for a specialist; --only uploads restores the uploads.",
+            hint=f"What can be read of it: `salvage {source.name}`. --only uploads restores the uploads.",
         )
     if source.database.is_symlink() or not source.database.is_file() or source.database.stat().st_size == 0:
         raise Damaged(f"{source.database} is missing, empty or a link.", hint=_OLDER)

@@ -26,10 +26,11 @@ def plan_undo(settings: Settings, force: bool = False, emit: EventListener = sil
     part = "database" if metadata.kind == "pre_migration" else part
     if part != "uploads" and not holds_database(backup):
         only = f" Its uploads: `restore {name} --only uploads`." if metadata.uploads_included else ""
+        left = f" What can be read of that database: `salvage {name}`." if metadata.is_raw else ""
         raise Damaged(
             f"The last restore cannot be taken back: it replaced a database that was missing or broken. "
             f"{backup.path} keeps what was there of it.",
-            hint=f"Restore another backup: `list`.{only}",
+            hint=f"Restore another backup: `list`.{left}{only}",
         )
     return plan_restore(settings, name, part, force=force, emit=emit)
 

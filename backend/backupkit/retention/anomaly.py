@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 
 from backupkit.fs.space import format_bytes
-from backupkit.model.backup import Backup, Metadata
+from backupkit.model.backup import APART, Backup, Metadata
 from backupkit.model.names import shown
 
 RECENT = 5
@@ -25,9 +25,10 @@ Figures = Mapping[tuple[str, str], int]
 def unusual(new: Metadata, earlier: Sequence[Backup], drop: int) -> tuple[str, ...]:
     """A sentence for each thing of which there is less than before by more than `drop` percent.
 
-    `earlier` are the backups there are, newest first. A safety copy is never unusual: it may hold a disaster.
+    `earlier` are the backups there are, newest first. A safety copy is never unusual, nor is what was salvaged: they
+    may hold a disaster.
     """
-    if new.kind == "pre_restore":
+    if new.kind in APART:
         return ()
     alike = [backup for backup in earlier if _is_earlier_state(backup, new)]
     return tuple(sentence for part in (_database, _uploads) for sentence in _shrunk(part, new, alike, drop))
@@ -38,7 +39,7 @@ def _is_earlier_state(backup: Backup, new: Metadata) -> bool:
     one = backup.metadata
     if one is None or one.database is None or one.is_raw or backup.state == "damaged":
         return False
-    return one.app_id == new.app_id and one.kind != "pre_restore" and one.created_at <= new.created_at
+    return one.app_id == new.app_id and one.kind not in APART and one.created_at <= new.created_at
 
 
 def _database(metadata: Metadata) -> Figures:

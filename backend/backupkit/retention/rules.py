@@ -13,7 +13,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Backup
+from backupkit.model.backup import APART, Backup
 from backupkit.model.durations import LONG_AGO, Span, parse_span
 from backupkit.model.names import shown
 from backupkit.repository.reliable import owner_of
@@ -137,7 +137,7 @@ def _out_of_reach(backup: Backup, known: RetentionContext) -> str:
 
 
 def _safeguards(policy: Policy, ours: list[Backup], known: RetentionContext) -> Iterator[Reason]:
-    normal = [backup for backup in ours if backup.kind != "pre_restore"]
+    normal = [backup for backup in ours if backup.kind not in APART]
     newest = {backup.name: backup for group in (ours, normal, *_groups(normal)) for backup in group[:1]}
     yield from ((backup, "the newest") for backup in newest.values())
     for group in _groups(backup for backup in ours if backup.state == "proven" and _is_good(backup)):
@@ -161,7 +161,7 @@ def _wanted(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Reas
 
 
 def _by_kind(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
-    yield from ((backup, "manual") for backup in ours if backup.kind == "manual")
+    yield from ((backup, backup.kind) for backup in ours if backup.kind in ("manual", "salvaged"))
     routine = [backup for backup in ours if backup.kind in ("auto", "scheduled")]
     yield from ((backup, "unchecked") for backup in routine if backup.state == "unchecked")
     if not policy.of_routine:
@@ -235,7 +235,7 @@ def counted_on(found: Iterable[Backup], known: RetentionContext) -> list[Backup]
 
     `found` is newest first. Safety copies, other apps' backups and those dated in the future are not counted on.
     """
-    ours = [backup for backup in found if _is_of_now(backup, known) and backup.kind != "pre_restore"]
+    ours = [backup for backup in found if _is_of_now(backup, known) and backup.kind not in APART]
     whole, _ = _groups(ours)
     return list({backup.name: backup for backup in (*ours[:1], *whole[:1])}.values())
 

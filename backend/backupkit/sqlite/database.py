@@ -56,6 +56,7 @@ _WHOLE_HEADER = 100
 _SLOWEST = 10 << 20  # bytes of a database that are compared in a second, at the least
 _IN_MEMORY = 8 << 20  # bytes of a database that are compared here; above, it is worth a process
 VERSION_TABLE = "alembic_version"
+_PUT_BACK = "Put a backup back: `list`, then `restore`."
 
 T = TypeVar("T")
 
@@ -268,7 +269,7 @@ def inspect_copy(copied: Path, live: Path, emit: EventListener = silence) -> Ins
     if problem:
         raise SourceBroken(
             f"The database {live} is damaged: {problem}.",
-            hint="Put a backup back: `list`, then `restore`. `dump` may save what can still be read.",
+            hint=f"{_PUT_BACK} Rows since then are often still there: `salvage`.",
         )
     for table in _with_broken_checks(copied):
         emit(Notice(f"A row of the table {table} breaks a CHECK of its own, as in the live data."))
@@ -776,7 +777,8 @@ def _unreadable(live: Path, error: sqlite3.DatabaseError) -> BackupError:
         return NoSpace(f"The disk is full: {live.parent}.", hint="Make room there, then try again.")
     if engine.is_damage(error):
         return SourceBroken(
-            f"The database {live} cannot be read: {text}.", hint="Put a backup back: `list`, `restore`."
+            f"The database {live} cannot be read: {text}.",
+            hint=f"{_PUT_BACK} Rows since then are often still there: `salvage`.",
         )
     if any(word in text for word in _BUSY):
         return _locked(live, 0)

@@ -48,7 +48,6 @@ class Header:
     is_sound: bool
     user_version: int = 0
     application_id: int = 0
-    is_wal: bool = False
     has_pointer_map: bool = False
     is_incremental: bool = False
 
@@ -259,7 +258,7 @@ def _header(head: bytes) -> Header:
         return Header(is_sound=False)
     largest_root, incremental = struct.unpack_from(">I", head, 52)[0], struct.unpack_from(">I", head, 64)[0]
     user_version, application_id = struct.unpack_from(">i", head, 60)[0], struct.unpack_from(">i", head, 68)[0]
-    return Header(True, user_version, application_id, head[18] == 2, largest_root > 0, incremental > 0)
+    return Header(True, user_version, application_id, largest_root > 0, incremental > 0)
 
 
 def _tree_pages(file: int, length: int, size: int) -> float:

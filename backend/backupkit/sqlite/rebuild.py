@@ -72,7 +72,6 @@ class Rebuilt:
     no_place: int
     newer: int
     lost_frames: int
-    is_wal: bool
     notes: tuple[str, ...]
 
     @property
@@ -231,7 +230,6 @@ class _Rebuild:
             no_place=self._no_place,
             newer=self._file.newer,
             lost_frames=self._file.lost_frames,
-            is_wal=self._file.header.is_wal,
             notes=tuple(self._notes),
         )
 

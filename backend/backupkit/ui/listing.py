@@ -110,7 +110,7 @@ COLUMNS: tuple[Column, ...] = (
 )
 FILTERS: tuple[Filter, ...] = (
     Filter("all", lambda one: True),
-    Filter("made by hand", lambda one: one.kind == "manual"),
+    Filter("made by hand", lambda one: one.kind in ("manual", "salvaged")),
     Filter("made by itself", lambda one: one.kind in ("auto", "scheduled")),
     Filter("safety copies", lambda one: one.kind in ("pre_restore", "pre_migration")),
     Filter("pinned", lambda one: one.pinned),

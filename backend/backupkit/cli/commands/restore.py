@@ -109,6 +109,32 @@ def restore_dump(
     _show_restored(settings, done)
 
 
+@commands.command("salvage", examples=["salvage --dry-run", "salvage", "salvage pre_restore_20241201_120000"])
+def salvage(
+    file: Annotated[
+        str | None,
+        typer.Argument(help="A broken database file, or a backup that keeps one. Left out: the live database."),
+    ] = None,
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="Bring deleted rows back too, as far as they are still there.")
+    ] = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Read what is left of a broken database into a new backup. The broken one is only read."""
+    from backupkit.backup.salvage import plan_salvage
+    from backupkit.backup.salvage import salvage as read
+    from backupkit.cli import json_, render
+
+    settings = open_to_read() if dry_run else open_to_write(work="salvage")
+    with listening() as emit:
+        done = (plan_salvage if dry_run else read)(settings, file, deleted, emit)
+    out.result(render.salvaged(settings.reach, done), json_.salvaged(done))
+    if done.warnings and not dry_run:
+        raise SystemExit(ExitCode.WARNINGS)
+
+
 @commands.command("migrate", examples=["migrate"])
 def migrate(
     revision: Annotated[str, typer.Argument(help="The revision to upgrade to. Left out: head.")] = "head",

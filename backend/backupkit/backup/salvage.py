@@ -1,0 +1,320 @@
+"""Keep what can still be read of a broken database, as a backup of kind `salvaged`.
+
+1. the broken file and its sidecars are copied by another process: SQLite never opens them, and nothing is rolled back
+2. the copy is read page by page into a new database (`sqlite/rebuild.py`)
+3. that is compared with the newest good backup, row by row
+4. an ordinary backup is made of it, with the uploads; what is missing is a warning; a sentence says what to restore
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from backupkit.backup.create import refuse_overlap
+from backupkit.backup.make import Created, make_backup
+from backupkit.config.settings import Settings
+from backupkit.fs import disk, space
+from backupkit.model.backup import UPLOADS_FOLDER, Backup, BackupRequest
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import NoSpace, SourceBroken, SourceUnreadable
+from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
+from backupkit.model.names import few, is_name, printable, shown
+from backupkit.repository import store
+from backupkit.repository.operation import locked_operation
+from backupkit.restore.recovery import recover_under_lock
+from backupkit.sqlite import database, rows
+from backupkit.sqlite.rebuild import Rebuilt, TableRows, rebuild
+
+_TRIES = 3  # to copy files that somebody writes to
+_SECONDS = 60  # to compare rows with the newest backup
+_PUT_BACK = "Put a backup back: `list`, then `restore`."
+
+
+@dataclass(frozen=True)
+class SalvagedTable:
+    """Rows of a table: found now, and how they stand to the newest good backup; None where that was not compared.
+
+    `lost_pages` and `lost_rows` are known to be there and could not be read; `not_taken` broke a constraint.
+    """
+
+    name: str
+    found: int
+    in_backup: int | None = None
+    missing: int | None = None
+    changed: int | None = None
+    new: int | None = None
+    lost_pages: int = 0
+    lost_rows: int = 0
+    not_taken: int = 0
+
+
+@dataclass(frozen=True)
+class Salvaged:
+    """What came of a salvage. `created` is None for a dry run; `recommended` names the backup to restore."""
+
+    source: Path
+    compared_with: str
+    tables: tuple[SalvagedTable, ...]
+    created: Created | None
+    recommended: str
+    advice: str
+    warnings: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(one.found for one in self.tables)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The broken database; the settings under which it is backed up: with the uploads that belong to it, if any."""
+
+    file: Path
+    settings: Settings
+    has_uploads: bool
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was read: the new database, its tables, the backup it was compared with, and what is missing."""
+
+    file: Path
+    tables: tuple[SalvagedTable, ...]
+    known: Backup | None
+    warnings: tuple[str, ...]
+
+
+def salvage(
+    settings: Settings,
+    file: str | None = None,
+    include_free: bool = False,
+    emit: EventListener = silence,
+    clock: Clock = utc_now,
+) -> Salvaged:
+    """A backup of what can still be read of the live database, or of that file; both are only read.
+
+    `file` is a path, or the name of a backup: then its database is read, and its uploads are taken along. With
+    `include_free` deleted rows come back as far as they are there. Raises `SourceBroken` where nothing can be read,
+    `NoSuchBackup` for a file that is not there, `NoSpace`.
+    """
+    refuse_overlap(settings)
+    store.require(settings.dir)
+    source = _source(settings, file)
+    with locked_operation(settings, "salvage", emit, clock) as work:
+        recover_under_lock(settings, work.emit)
+        warnings: list[str] = []
+        with _read(settings, source, include_free, work.emit) as found:
+            for warning in found.warnings:
+                collecting(work.emit, warnings)(Warned(warning))
+            request = BackupRequest(kind="salvaged", note=_note(source.file), uploads=source.has_uploads)
+            created = make_backup(source.settings, request, work.emit, clock, found.file)
+        work.about(created.backup)
+        return _result(source, found, replace(created, warnings=(*warnings, *created.warnings)))
+
+
+def plan_salvage(
+    settings: Settings, file: str | None = None, include_free: bool = False, emit: EventListener = silence
+) -> Salvaged:
+    """What `salvage` would find; the database that is made for it is removed again."""
+    store.require(settings.dir)
+    source = _source(settings, file)
+    with _read(settings, source, include_free, emit) as found:
+        return _result(source, found, None)
+
+
+# What is read.
+
+
+def _source(settings: Settings, file: str | None) -> _Source:
+    if file is None:
+        if not any(path.exists() and path.stat().st_size for path in database.sidecars(settings.database)):
+            database.require(settings.database)
+        uploads = settings.uploads
+        return _Source(settings.database, settings, uploads is not None and uploads.is_dir())
+    named = settings.dir / file
+    if is_name(file) and store.is_backup(named):
+        inside = settings.model_copy(update={"uploads": named / UPLOADS_FOLDER})
+        return _Source(named / _database_of(settings, file), inside, (named / UPLOADS_FOLDER).is_dir())
+    path = Path(os.path.realpath(store.file_named(settings, file)))
+    missing = f"There is no database at {path}."
+    store.require_file(settings, path, missing, "*.db", "Name the database file, or a backup: `list`")
+    return _Source(path, settings, has_uploads=False)
+
+
+def _database_of(settings: Settings, name: str) -> str:
+    metadata = store.read(settings, name).metadata
+    return (metadata and metadata.database_file) or settings.database.name
+
+
+def _note(file: Path) -> str:
+    return printable(f"what could be read of {file}")
+
+
+@contextlib.contextmanager
+def _read(settings: Settings, source: _Source, include_free: bool, emit: EventListener) -> Iterator[_Found]:
+    """What can be read, while the block lasts."""
+    known = _newest_good(settings, source.file)
+    with store.work_folder(settings, "salvage", "salvage") as folder:
+        copies, target = folder / "broken", folder / "salvaged.db"
+        copies.mkdir()
+        broken = copies / source.file.name
+        _copy(source.file, copies, emit)
+        rebuilt = rebuild(broken, target, _file_of(known) if known else None, include_free, emit)
+        if not rebuilt.rows and not rebuilt.is_whole:
+            raise SourceBroken(f"Nothing can be read of {source.file}: no row was found in it.", hint=_PUT_BACK)
+        if rebuilt.is_whole:
+            emit(Notice(f"No damage was found in {source.file}: `backup` would do, and keeps the pages as they are."))
+        os.chmod(target, _mode(source.file))
+        disk.remove_tree(copies)
+        tables = _compared(rebuilt, target, known, emit)
+        yield _Found(target, tables, known, tuple(_warnings(source, rebuilt, tables, known)))
+
+
+def _mode(file: Path) -> int:
+    return file.stat().st_mode & 0o777 if file.exists() else 0o600
+
+
+def _copy(file: Path, folder: Path, emit: EventListener) -> None:
+    """The file and its sidecars as they lie there, of one moment if nobody writes to them for as long."""
+    paths = [path for path in (file, *database.sidecars(file)) if path.exists()]
+    for path in paths:
+        if not os.access(path, os.R_OK):
+            hint = f"Run as a user who may read it: ls -ld {path}"
+            raise SourceUnreadable(f"{path} cannot be read: permission denied.", hint)
+    # The copy, what is made of it, and what is sorted for its indexes meanwhile.
+    space.require(3 * sum(path.stat().st_size for path in paths), folder, "This salvage")
+    emit(Step(f"Copying {file.name}"))
+    for _ in range(_TRIES):
+        before = _stamps(file)
+        try:
+            database.keep_raw(file, folder)
+        except subprocess.CalledProcessError as error:
+            if disk.is_full(folder):
+                raise NoSpace(f"The disk is full: {folder.parent}.", hint="Make room there, then try again.") from error
+            raise SourceUnreadable(f"{file} cannot be copied: cp ended with {error.returncode}.", _PUT_BACK) from error
+        if _stamps(file) == before:
+            return
+    emit(Warned(f"{file} was written to while it was copied: stop the app, then salvage once more."))
+
+
+def _stamps(file: Path) -> list[tuple[int, int, int]]:
+    facts = [os.stat(path) for path in (file, *database.sidecars(file)[:1]) if path.exists()]
+    return [(one.st_ino, one.st_size, one.st_mtime_ns) for one in facts]
+
+
+# The newest good backup.
+
+
+def _newest_good(settings: Settings, file: Path) -> Backup | None:
+    for backup in store.own_backups(settings):
+        is_good = backup.is_usable and backup.kind != "salvaged" and backup.metadata and backup.metadata.database_file
+        if is_good and _file_of(backup) != file and _is_readable(_file_of(backup)):
+            return backup
+    return None
+
+
+def _file_of(backup: Backup) -> Path:
+    assert backup.metadata and backup.metadata.database_file
+    return backup.path / backup.metadata.database_file
+
+
+def _is_readable(file: Path) -> bool:
+    with contextlib.suppress(OSError, sqlite3.Error), database.open_sealed(file) as connection:
+        return bool(database.ordinary_tables(connection))
+    return False
+
+
+def _compared(rebuilt: Rebuilt, target: Path, known: Backup | None, emit: EventListener) -> tuple[SalvagedTable, ...]:
+    """Each table of the new database, and of the backup, with what is known of its rows."""
+    in_backup: dict[str, int] = {}
+    if known:
+        emit(Step(f"Comparing with {known.name}"))
+        with contextlib.suppress(sqlite3.Error), database.open_sealed(_file_of(known)) as connection:
+            in_backup = database.count_rows(connection)
+    with database.open_sealed(target) as connection:
+        found = database.count_rows(connection)
+        both = [name for name in found if name in in_backup]
+        changes = rows.count_changes(connection, both, _file_of(known), _SECONDS) if known else {}
+    reports = {one.name: one for one in rebuilt.tables}
+    return tuple(
+        _table(name, found.get(name, 0), in_backup.get(name), changes.get(name), reports.get(name, TableRows(name)))
+        for name in sorted({*found, *in_backup})
+    )
+
+
+def _table(name: str, found: int, before: int | None, changes: rows.Changes | None, report: TableRows) -> SalvagedTable:
+    table = SalvagedTable(
+        name, found, before, lost_pages=report.lost.pages, lost_rows=report.lost.rows, not_taken=report.not_taken
+    )
+    if changes:
+        return replace(table, missing=changes.added, changed=changes.changed, new=changes.removed)
+    if before is not None and not found:
+        return replace(table, missing=before, changed=0, new=0)
+    return table
+
+
+# What is said.
+
+
+def _warnings(
+    source: _Source, rebuilt: Rebuilt, tables: tuple[SalvagedTable, ...], known: Backup | None
+) -> Iterator[str]:
+    if not source.has_uploads and source.file == source.settings.database and source.settings.uploads:
+        yield f"There are no uploads at {source.settings.uploads}: the backup has the database only."
+    for one in rebuilt.tables:
+        if lost := _lost(one):
+            yield f"{shown(one.name)}: {lost}."
+    if not rebuilt.is_whole_schema:
+        names = f"; from {known.name}: {few(rebuilt.from_backup)}" if known and rebuilt.from_backup else ""
+        yield f"Not all of the schema can be read{names}."
+    if rebuilt.no_place:
+        yield f"{rebuilt.no_place} rows on pages that no table leads to fit no table, or several: they are left out."
+    if rebuilt.lost_frames:
+        yield f"{rebuilt.lost_frames} pages of the WAL or the journal have a wrong checksum: they are left out."
+    yield from rebuilt.notes
+    shared = [one for one in tables if one.in_backup is not None and one.found]
+    if known and not shared:
+        yield f"It has no table in common with {known.name}: is it this app's database?"
+
+
+def _lost(table: TableRows) -> str:
+    """What of a table could not be read, in a few words; empty for nothing."""
+    parts = []
+    if table.lost.pages:
+        parts.append(f"pages that cannot be read: {table.lost.pages}, with all rows that only they lead to")
+    if table.lost.rows:
+        parts.append(f"rows that cannot be read: {table.lost.rows}")
+    if table.adrift:
+        parts.append(f"rows found on pages that no tree leads to: {table.adrift}")
+    if table.not_taken:
+        parts.append(f"rows that do not fit: {table.not_taken} ({table.reason})")
+    return "; ".join(parts)
+
+
+def _result(source: _Source, found: _Found, created: Created | None) -> Salvaged:
+    name = created.backup.name if created else "the salvaged backup"
+    known = found.known.name if found.known else ""
+    recommended, advice = _advice(name, known, found.tables)
+    warnings = created.warnings if created else found.warnings
+    return Salvaged(source.file, known, found.tables, created, recommended, advice, warnings)
+
+
+def _advice(name: str, known: str, tables: tuple[SalvagedTable, ...]) -> tuple[str, str]:
+    """Which backup to restore, and why. Fewer rows than the last backup has are never recommended."""
+    if not known:
+        return name, f"There is no good backup to compare with: restore {name}."
+    here, there = sum(one.found for one in tables), sum(one.in_backup or 0 for one in tables)
+    missing, new = sum(one.missing or 0 for one in tables), sum(one.new or 0 for one in tables)
+    fewer = [one.name for one in tables if one.found < (one.in_backup or 0)]
+    if here < there:
+        only = f" {new} rows that came since are in {name} alone." if new else ""
+        return known, f"Fewer rows came back than {known} holds ({here} of {there}): restore {known}.{only}"
+    less = f" Fewer rows than there came back of {few(fewer)}: look at it first." if fewer else ""
+    gone = f" {missing} rows of {known} are not in it: deleted since, or lost." if missing else ""
+    return name, f"Restore {name}: {here} rows, of which {new} came since {known}.{gone}{less}"

@@ -1,0 +1,193 @@
+"""`salvage`: what is left of a broken database is a backup like any other, and what to restore is said."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import BackupRequest
+from backupkit.repository import store
+from backupkit.sqlite.page_file import TABLE_LEAF
+from small_app import BACKEND, COMMAND, HEAD, NOON, SmallApp, clean_environment
+
+ROWS = 300
+LATER = 50
+
+
+@pytest.fixture
+def broken(app: SmallApp) -> SmallApp:
+    """A live database with rows that no backup has, and one page of companies that is nothing but zeros."""
+    app.add_rows(ROWS)
+    create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
+    app.add_rows(LATER)
+    app.write_upload("new.txt", b"of today")
+    damage(app, page_with(app, b"Company 2"))
+    return app
+
+
+def page_with(app: SmallApp, text: bytes) -> int:
+    """Where the first leaf page of a table with that text begins."""
+    with contextlib.closing(app.connect()) as live:
+        live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    data = app.database.read_bytes()
+    size = int.from_bytes(data[16:18], "big")
+    return next(at for at in range(size, len(data), size) if data[at] == TABLE_LEAF and text in data[at : at + size])
+
+
+def damage(app: SmallApp, place: int, size: int = 4096) -> None:
+    data = bytearray(app.database.read_bytes())
+    data[place : place + size] = bytes(size)
+    app.database.write_bytes(data)
+
+
+def rows_of(database: Path, table: str) -> set[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?immutable=1", uri=True)) as connection:
+        return set(connection.execute(f"SELECT * FROM {table}"))
+
+
+def files_of(app: SmallApp) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in app.database.parent.iterdir()}
+
+
+def test_rows_since_the_last_backup_come_back_by_the_ordinary_restore(broken: SmallApp) -> None:
+    assert broken.command("backup", "impossible").code == 13
+    before = files_of(broken)
+    done = broken.command("salvage", "--json", check=3).json
+    assert files_of(broken) == before  # the live database is only read
+    companies = next(one for one in done["tables"] if one["name"] == "companies")
+    assert companies["new"] == LATER and companies["missing"] > 0 and companies["lost_pages"] == 1
+    assert companies["found"] == ROWS + 3 + LATER - companies["missing"]
+    assert done["compared_with"] == "good" and done["backup"]["kind"] == "salvaged"
+    name = done["backup"]["backup_name"]
+    broken.command("verify", name, check=0)
+    broken.command("restore", name, "--force")
+    assert len(broken.rows("companies")) == companies["found"]
+    assert (broken.uploads / "new.txt").read_bytes() == b"of today"
+    assert {path.name for path in broken.backups.iterdir() if path.name.startswith(".draft")} == set()
+
+
+def test_fewer_rows_than_the_last_backup_has_are_never_recommended(broken: SmallApp) -> None:
+    damage(broken, 4096, broken.database.stat().st_size - 8192)
+    done = broken.command("salvage", "--json", check=3).json
+    assert done["recommended"] == "good" and done["advice"].startswith("Fewer rows came back than good holds")
+    shown = broken.command("salvage", check=3)
+    assert "restore good" in shown.out and "cannot be read" in shown.err
+
+
+def test_more_rows_than_the_last_backup_has_are_recommended(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
+    app.add_rows(ROWS)
+    damage(app, page_with(app, b"Company 2"))
+    done = app.command("salvage", "--json", check=3).json
+    assert done["recommended"] == done["backup"]["backup_name"] and "came since good" in done["advice"]
+
+
+def test_a_dry_run_keeps_nothing(broken: SmallApp) -> None:
+    before = sorted(path.name for path in broken.backups.iterdir())
+    done = broken.command("salvage", "--dry-run", "--json", check=0).json
+    assert done["backup"] is None and sum(one["found"] for one in done["tables"]) > ROWS
+    assert sorted(path.name for path in broken.backups.iterdir()) == before
+
+
+def test_the_raw_files_in_a_safety_copy_can_be_salvaged_later(broken: SmallApp) -> None:
+    broken.command("restore", "good", "--force")
+    (safety,) = broken.backups.glob("pre_restore_*")
+    assert not (broken.uploads / "new.txt").exists()
+    done = broken.command("salvage", safety.name, "--json", check=3).json
+    assert next(one for one in done["tables"] if one["name"] == "companies")["new"] == LATER
+    broken.command("restore", done["backup"]["backup_name"], "--force")
+    assert (broken.uploads / "new.txt").read_bytes() == b"of today"  # the uploads that belong to it
+
+
+def test_a_file_anywhere_is_read_without_its_uploads(broken: SmallApp, tmp_path: Path) -> None:
+    file = tmp_path / "elsewhere.sqlite"
+    file.write_bytes(broken.database.read_bytes())
+    done = broken.command("salvage", str(file), "--json", check=3).json
+    assert done["source"] == str(file) and done["backup"]["uploads_included"] is False
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0" + bytes(5000), b"no database" * 999], ids=len)
+def test_nothing_to_read_is_an_error_and_leaves_nothing(app: SmallApp, content: bytes) -> None:
+    create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
+    for path in app.database.parent.iterdir():
+        path.unlink()
+    app.database.write_bytes(content)
+    done = app.command("salvage", "--json", check=13).json
+    assert str(app.database) in done["error"]["message"] and done["error"]["next"]
+    assert [path.name for path in app.backups.iterdir() if not path.name.startswith(".")] == ["good"]
+
+
+@pytest.mark.parametrize(("file", "code"), [("missing.db", 10), ("../x/missing.db", 10), ("/proc", 2), ("", 2)])
+def test_a_file_that_is_none_is_refused(app: SmallApp, file: str, code: int) -> None:
+    app.command("salvage", file, check=code)
+
+
+def test_without_a_backup_the_rows_come_back_all_the_same(app: SmallApp) -> None:
+    app.add_rows(ROWS)
+    damage(app, page_with(app, b"Company 2"))
+    done = app.command("salvage", "--json", check=3).json
+    assert done["compared_with"] is None and done["recommended"] == done["backup"]["backup_name"]
+    assert app.command("salvage", check=3).out.count("Salvaged") == 1
+
+
+def test_a_sound_database_is_said_to_be_one(app: SmallApp) -> None:
+    done = app.command("salvage", check=0)
+    assert "No damage was found" in done.err
+    (made,) = app.backups.glob("salvaged_*")
+    assert rows_of(made / "pats.db", "companies") == set(app.rows("companies"))
+
+
+def test_what_was_salvaged_is_kept_and_stands_in_for_no_backup(broken: SmallApp) -> None:
+    broken.command("salvage", check=3)
+    settings = broken.settings
+    assert store.latest(settings).backup.name == "good"
+    assert "salvaged from a broken database" in store.latest(settings).passed_over
+    made = store.all_backups(settings)[0]
+    assert made.kind == "salvaged" and made.unusual == ()
+    assert broken.command("backup", "--if-needed").code == 13  # it is no backup of today
+    verdicts = broken.command("prune", "--dry-run", "--json").json["verdicts"]
+    assert "salvaged" in verdicts[0]["reasons"] and verdicts[0]["keep"]
+
+
+def test_it_reads_while_the_app_has_the_database_open(broken: SmallApp) -> None:
+    """The app's transaction goes on, and what it has not committed is not taken."""
+    with contextlib.closing(broken.connect()) as live:
+        live.execute("BEGIN IMMEDIATE")
+        live.execute("UPDATE alembic_version SET version_num = 'under way'")
+        done = broken.command("salvage", "--json", check=3).json
+        live.execute("COMMIT")
+    assert done["backup"]["alembic_revision"] == HEAD and broken.revisions() == {"under way"}
+
+
+def test_a_salvage_that_is_killed_leaves_no_backup_and_no_litter(broken: SmallApp) -> None:
+    environment = {**clean_environment(), "BACKUP_APP_DIR": str(broken.folder)}
+    code = (
+        "import os, sys; sys.argv[0] = 'backup_restore.py'; n = int(os.environ['KILL_AT'])\n"
+        "def hook(event, arguments):\n"
+        "    global n\n"
+        "    if event in ('os.rename', 'os.mkdir', 'os.remove', 'os.link', 'subprocess.Popen', 'os.chmod'):\n"
+        "        n -= 1\n"
+        "        if n == 0: os._exit(9)\n"
+        f"sys.addaudithook(hook); sys.path.insert(0, {str(BACKEND)!r})\n"
+        f"import runpy; runpy.run_path({str(COMMAND)!r}, run_name='__main__')\n"
+    )
+    before, codes = files_of(broken), []
+    for point in (1, 7, 14, 22, 30):
+        child = subprocess.run(
+            [sys.executable, "-c", code, "salvage"], env={**environment, "KILL_AT": str(point)}, capture_output=True
+        )
+        codes.append(child.returncode)
+        for made in broken.backups.glob("salvaged_*"):
+            assert (made / "SHA256SUMS").exists()
+    assert 9 in codes
+    assert files_of(broken) == before
+    broken.command("salvage", check=3)
+    assert not list(broken.backups.glob(".draft-*"))
+    for made in broken.backups.glob("salvaged_*"):
+        broken.command("verify", made.name, check=0)
