@@ -35,7 +35,7 @@ from backupkit.model.clock import Clock
 from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener, Notice, collecting
 from backupkit.model.names import STAMP, auto_name, default_name, distinct, shown
-from backupkit.repository import files_cache, flags, manifest, store
+from backupkit.repository import files_cache, flags, manifest, store, verification
 from backupkit.retention import anomaly
 
 
@@ -75,6 +75,8 @@ def make_backup(
         with contextlib.suppress(OSError):  # the backup is as good without it
             seen.finish()
     _mark(settings, request, name)
+    if metadata.database and not metadata.database.raw:
+        verification.remember_sound(settings.dir, name, metadata.database.sha256)
     made = store.read(settings, name)
     store.require_metadata(made)  # it was sealed a moment ago: if it cannot be read now, the disk fails
     return Created(made, tuple(warnings))

@@ -22,7 +22,8 @@ PINNED = "pinned"
 HELD = "held"  # pinned until the next good backup
 ACCEPTED = "accepted"  # somebody looked at what is unusual about it
 PROOFS = "proofs"  # a record, of `repository/verification.py`
-_BY_NAME = (PINNED, HELD, ACCEPTED, PROOFS, "index")  # the folders with a file a backup
+SOUND = "sound"  # the checksum of a database that SQLite has checked here, of the same module
+_BY_NAME = (PINNED, HELD, ACCEPTED, PROOFS, SOUND, "index")  # the folders with a file a backup
 _LAST_RESTORE = "last_restore"
 _OPERATIONS = "operations"
 
@@ -48,7 +49,7 @@ def take_all(backups: Path, mark: str) -> None:
 
 def forget(backups: Path, name: str) -> None:
     """Nothing is said any more of an earlier backup of that name."""
-    for mark in (PROOFS, PINNED, HELD, ACCEPTED):
+    for mark in (PROOFS, SOUND, PINNED, HELD, ACCEPTED):
         take(backups, mark, name)
 
 

@@ -1,11 +1,14 @@
 """What verifying found of a sealed backup, kept beside it: `backups/.state/proofs/NAME`. Losing it loses no backup.
 
+`backups/.state/sound/NAME` has the checksum of its database, where SQLite has checked that here.
+
 Each record names the backup it is about by the time it was made: another one of that name inherits nothing. Written
 without the lock, since reading never waits: a record is replaced in one step, and the last word counts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,8 +21,9 @@ from backupkit.fs import disk, own_folder
 from backupkit.model import documents
 from backupkit.model.backup import Flaw, Metadata, Seconds
 from backupkit.model.documents import Document
+from backupkit.model.errors import BackupError
 from backupkit.repository import flags
-from backupkit.repository.flags import PROOFS, STATE_FOLDER
+from backupkit.repository.flags import PROOFS, SOUND, STATE_FOLDER
 
 _ATTEMPTS = 3
 
@@ -92,6 +96,27 @@ def _document(record: Record) -> Document:
 def forget(backups: Path, name: str) -> None:
     """Nothing is known of a backup of that name any more."""
     flags.take(backups, PROOFS, name)
+    flags.take(backups, SOUND, name)
+
+
+def remember_sound(backups: Path, name: str, checksum: str) -> None:
+    """SQLite found the database with that checksum sound here, opened for writing too: a restore need not ask again.
+
+    Not synced, and nothing depends on it: where it is lost, the restore asks.
+    """
+    with contextlib.suppress(OSError), own_folder.made(backups, STATE_FOLDER, SOUND) as folder:
+        disk.remove(folder / name)
+        with open(disk.make_file(folder / name), "wb") as file:
+            file.write(checksum.encode())
+
+
+def is_known_sound(backups: Path, name: str, checksum: str) -> bool:
+    """Whether that was found of the database with this very checksum."""
+    try:
+        with own_folder.existing(backups, STATE_FOLDER, SOUND) as folder:
+            return folder is not None and disk.read_plain(folder / name, disk.MOST_STATE) == checksum.encode()
+    except (BackupError, OSError):
+        return False
 
 
 def _load(backups: Path, name: str) -> Record:

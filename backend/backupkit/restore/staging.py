@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -14,11 +15,21 @@ from backupkit.fs import disk, process, space, staging_area, tree
 from backupkit.fs.staging_area import AreaPart, Identity
 from backupkit.migrations import schema, upgrade, version_table
 from backupkit.migrations.upgrade import Rehearsed
-from backupkit.model.backup import UPLOADS_FOLDER, Backup, DatabaseFacts, Flaw, GitFacts, Metadata, Part, SchemaVerdict
+from backupkit.model.backup import (
+    CHECKSUM_FILE,
+    UPLOADS_FOLDER,
+    Backup,
+    DatabaseFacts,
+    Flaw,
+    GitFacts,
+    Metadata,
+    Part,
+    SchemaVerdict,
+)
 from backupkit.model.errors import Damaged
 from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, silence
 from backupkit.model.names import first_of, shown
-from backupkit.repository import files_cache, integrity, lock, manifest, store
+from backupkit.repository import files_cache, integrity, lock, manifest, store, verification
 from backupkit.sqlite import database
 from backupkit.upload_files import diff, selection, walk
 
@@ -27,7 +38,10 @@ _OLDER = "Try an older backup: `list`."
 
 @dataclass(frozen=True)
 class Source:
-    """What is restored: files that were verified, and what of the tree is meant beside their contents."""
+    """What is restored: files that were verified, and what of the tree is meant beside their contents.
+
+    `is_sound`: SQLite has checked this very database file here before, and found that the app can use it.
+    """
 
     name: str
     database: Path | None
@@ -37,10 +51,14 @@ class Source:
     meaning: diff.Meaning = diff.Meaning()  # noqa: RUF009 - it is frozen
     git: GitFacts | None = None
     undecided: SchemaVerdict | None = None
+    is_sound: bool = False
 
 
 def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventListener) -> Source:
-    """The backup, or the one part of it, as a source: every byte of that compared with what was sealed."""
+    """The backup, or the one part of it, as a source: every byte of that compared with what was sealed.
+
+    A database that was checked when it was sealed here is not checked again; one that came from elsewhere is.
+    """
     metadata = store.require_metadata(backup)
     file = backup.path / metadata.database_file if metadata.database_file and only != "uploads" else None
     tree = backup.path / UPLOADS_FOLDER if metadata.uploads_included and only != "database" else None
@@ -50,11 +68,17 @@ def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventL
         raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
     source = Source(backup.name, file, tree, git=metadata.git)
     opened: list[sqlite3.Connection] = []
+    checksums: dict[str, str] = {}
+    source = replace(source, is_sound=file is not None and _is_known_sound(settings, backup, metadata))
     with process.optional_worker(metadata.database.size if metadata.database and file else 0) as beside:
         looking = beside.submit(_with_database, settings, source, metadata.database, opened.append) if file else None
         try:
-            meaning = _meaning(backup, only, emit)
-            return replace(looking.result() if looking else source, meaning=meaning)
+            meaning = _meaning(backup, only, checksums, emit)
+            source = replace(looking.result() if looking else source, meaning=meaning)
+            if source.is_sound and source.facts and checksums.get(str(file)) != source.facts.sha256:
+                text = f"{file} is damaged: {CHECKSUM_FILE} and the metadata do not have the same checksum of it."
+                raise Damaged(text, hint=_OLDER)
+            return source
         except BaseException:
             with contextlib.suppress(sqlite3.ProgrammingError):  # it has ended already
                 for connection in opened:
@@ -62,14 +86,22 @@ def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventL
             raise
 
 
-def _meaning(backup: Backup, only: Part | None, emit: EventListener) -> diff.Meaning:
-    """What of the backup's uploads is meant, once all of it was compared with what was sealed."""
+def _is_known_sound(settings: Settings, backup: Backup, metadata: Metadata) -> bool:
+    facts = metadata.database if manifest.has_checksums(backup.path) else None
+    return bool(facts and not facts.raw and verification.is_known_sound(settings.dir, backup.name, facts.sha256))
+
+
+def _meaning(backup: Backup, only: Part | None, checksums: dict[str, str], emit: EventListener) -> diff.Meaning:
+    """What of the backup's uploads is meant, once all of it was compared with what was sealed.
+
+    `checksums` gets those of the files beside the uploads, by path.
+    """
     metadata = store.require_metadata(backup)
     if not manifest.has_checksums(backup.path):
         emit(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
         return diff.Meaning(owners=False)
     found: list[walk.Survey] = []
-    _refuse_altered(backup, metadata, only, found.append, emit)
+    _refuse_altered(backup, metadata, only, found.append, checksums, emit)
     recorded = metadata.uploads
     if not found or not recorded or recorded.attributes is None:
         return diff.Meaning()
@@ -83,10 +115,19 @@ def _refuse_altered(
     metadata: Metadata,
     only: Part | None,
     hear: Callable[[walk.Survey], None],
+    checksums: dict[str, str],
     emit: EventListener,
 ) -> None:
     emit(Step("Verifying the backup", backup.size_bytes))
-    flaws = list(integrity.file_flaws(backup.path, metadata, integrity.Digests(adding_up(emit)), only, hear))
+    digests = integrity.Digests(adding_up(emit))
+
+    def digest(path: str, facts: os.stat_result) -> str:
+        checksum = digests(path, facts)
+        if os.path.dirname(path) == str(backup.path):
+            checksums[path] = checksum
+        return checksum
+
+    flaws = list(integrity.file_flaws(backup.path, metadata, digest, only, hear))
     if flaws:
         raise Damaged(
             f"The backup {backup.path} is damaged: {first_of([flaw.text for flaw in flaws])}; nothing was changed.",
@@ -119,6 +160,9 @@ def _with_database(
         )
     if source.database.is_symlink() or not source.database.is_file() or source.database.stat().st_size == 0:
         raise Damaged(f"{source.database} is missing, empty or a link.", hint=_OLDER)
+    if recorded and source.is_sound:
+        found = database.Inspection(recorded, database.versions_in(source.database), "")
+        return at_its_revisions(settings, replace(source, facts=recorded), found)
     check = database.check_for(source.database.stat().st_size)
     found = database.examine(source.database, check, opened=opened)
     if found.problems:

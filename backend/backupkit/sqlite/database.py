@@ -259,6 +259,15 @@ def examine(
         raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
 
 
+def versions_in(sealed: Path) -> dict[str, tuple[str, ...]]:
+    """`versions` of a finished file that was checked before."""
+    try:
+        with open_sealed(sealed) as connection:
+            return versions(connection)
+    except sqlite3.DatabaseError as error:
+        raise Damaged(f"{sealed} is no sound SQLite database: {error}.", hint="Try an older backup: `list`.") from error
+
+
 def inspect_copy(copied: Path, live: Path, emit: EventListener = silence) -> Inspection:
     """What a fresh copy of the live database holds; what is wrong with it is wrong there: `SourceBroken`."""
     try:
