@@ -1,7 +1,7 @@
 """What a test chooses by chance: of many points some, with one seed, which is the commit's and can be repeated.
 
 So each commit looks at other points, and a failure comes again with `BACKUP_TESTS_SEED`. `--thorough` takes them all,
-and `BACKUP_TESTS_SHARE=2` twice as many as CI does.
+and `BACKUP_TESTS_SHARE=2` twice as many as a test names.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ def is_thorough() -> bool:
 
 
 def share(most: int) -> int:
-    """How many tries are enough: all where a run may leave nothing out, else a third; or `SHARE` times as many."""
-    usual = 1.0 if is_thorough() or os.environ.get(REQUIRE_ALL) == "1" else 1 / 3
+    """How many tries are enough: half of them where a run may leave nothing out, else a third; or that `SHARE`."""
+    usual = 1.0 if is_thorough() else 1 / 2 if _leaves_nothing_out() else 1 / 3
     return math.ceil(most * float(os.environ.get(SHARE, usual)))
+
+
+def _leaves_nothing_out() -> bool:
+    return os.environ.get(REQUIRE_ALL) == "1"
 
 
 @cache
@@ -49,9 +53,12 @@ def chance(what: str) -> random.Random:
 
 
 def some(points: Sequence[T], most: int | None, what: str) -> list[T]:
-    """At most that `share` of the points (None: of all), in order, first and last among them; all in a thorough run."""
+    """At most that `share` of the points, in order, first and last among them; all of them in a thorough run.
+
+    None: all where a run may leave nothing out, else a third.
+    """
     number = share(len(points) if most is None else most)
-    if is_thorough() or len(points) <= number or len(points) < 3:
+    if is_thorough() or (most is None and _leaves_nothing_out()) or len(points) <= number or len(points) < 3:
         return list(points)
     between = chance(what).sample(range(1, len(points) - 1), max(1, number - 2))
     return [points[number] for number in sorted((0, *between, len(points) - 1))]

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import warm
 from backupkit.config.settings import Settings
-from small_app import BACKEND, COMMAND, Result, clean_environment
+from small_app import BACKEND, Result, clean_environment
 
 INI = """
 [alembic]
@@ -105,16 +106,7 @@ class OtherApp:
     ) -> Result:
         """Run `backup_restore.py` on this app, with no terminal."""
         told = {"BACKUP_APP_DIR": str(self.folder), "BACKUP_DATABASE": str(self.database), **(env or {})}
-        done = subprocess.run(
-            [sys.executable, str(COMMAND), *arguments],
-            env={**clean_environment(), **told},
-            cwd=cwd or self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = warm.run(arguments, {**clean_environment(), **told}, cwd or self.folder)
         result = Result(done.returncode, done.stdout, done.stderr)
         assert check is None or result.code == check, f"{arguments} ended with {result.code}:\n{result.out}{result.err}"
         return result

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
+import json
 import os
 import shutil
+import socket
 import subprocess
 import time
+import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE, BASE = "backup-test-app", "backup-test-base"
@@ -71,6 +76,16 @@ class Engine:
     def docker(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return run(["docker", *arguments], self.environment, check=check)
 
+    def ask(self, method: str, path: str, **query: Any) -> Any:
+        """The engine's answer to one request, without a client's start; None where it has none."""
+        written = {key: value if isinstance(value, str) else json.dumps(value) for key, value in query.items()}
+        with Line(self.socket) as line:
+            line.request(method, f"{path}?{urllib.parse.urlencode(written)}")
+            answer = line.getresponse()
+            body = answer.read()
+            assert answer.status < 400, f"{method} {path}: {body.decode()}"
+            return json.loads(body) if body else None
+
     def load_base(self, archive: Path) -> None:
         """The base image, with what the builds of this machine need to reach a package index."""
         self.docker("import", str(archive), "plain-base")
@@ -83,6 +98,25 @@ class Engine:
         options = [option for change in changes for option in ("--change", change)]
         self.docker("commit", *options, container, BASE)
         self.docker("rm", container)
+
+
+class Line(http.client.HTTPConnection):
+    """A connection to an engine's socket."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__("engine", timeout=60)
+        self.place = place
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.place))
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def certificates() -> Path | None:

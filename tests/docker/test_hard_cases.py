@@ -244,7 +244,7 @@ def test_an_app_started_during_a_restore_is_up_when_that_is_over(project: Projec
         project.compose("up", "--detach", "--no-build")
         assert wait_until(lambda: is_recovering(project))
     restore.ends(0)
-    assert wait_until(lambda: project.inspect("{{.State.Health.Status}}") == "healthy")
+    assert wait_until(project.answers)
     assert contents(project) == wanted
     project.add_application("Later")
     assert project.companies() == {"first", "Later"}
@@ -264,7 +264,7 @@ def test_a_restore_killed_in_its_container_is_settled_before_the_app_is_up(
         project.compose("up", "--detach", "--no-build")
         if moment == "waiting for the database":
             assert wait_until(lambda: is_recovering(project))
-    assert wait_until(lambda: project.inspect("{{.State.Health.Status}}") == "healthy"), project.logs()
+    assert wait_until(project.answers), project.logs()
     assert contents(project) == (before if moment == "staging" else wanted)
     assert litter(project) == []
     assert owners(project.database.parent, project.uploads) == {APP}
@@ -293,9 +293,8 @@ def first_process(project: Project) -> int:
     """The process of a command's own container with which all others in it end, as the host numbers it."""
     assert wait_until(lambda: project.containers("True"))
     (container,) = project.containers("True")
-    inspect = ("inspect", "--format", "{{.State.Pid}}", container)
-    assert wait_until(lambda: int(project.engine.docker(*inspect).stdout))
-    return int(project.engine.docker(*inspect).stdout)
+    assert wait_until(lambda: project.inspect("State.Pid", container))
+    return int(project.inspect("State.Pid", container))
 
 
 def test_an_app_that_keeps_a_write_lock_for_ever_is_named_and_can_be_stopped(

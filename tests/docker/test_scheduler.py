@@ -24,7 +24,7 @@ class Scheduler:
         """The app and the scheduler, as `docker compose up` starts them."""
         self.project.scheduler.pop("profiles", None)
         self.project.scheduler |= {"healthcheck": QUICK, **changed}
-        self.project.override()
+        self.project.override(healthcheck={"interval": "1s"})  # the scheduler waits for it
         self.project.compose("up", "--detach", "--no-build")
 
     def stop(self) -> None:
@@ -32,11 +32,14 @@ class Scheduler:
         self.project.compose("stop", "scheduler")
 
     def health(self) -> str:
+        return str(self.project.inspect("State.Health.Status", self.container()))
+
+    def container(self) -> str:
         (container,) = self.project.containers("False", "scheduler")
-        return self.project.engine.docker("inspect", "--format", "{{.State.Health.Status}}", container).stdout.strip()
+        return container
 
     def logs(self) -> str:
-        return self.project.compose("logs", "--no-color", "scheduler").stdout
+        return self.project.logs(self.container())
 
     def says(self, text: str, times: int = 1) -> None:
         assert wait_until(lambda: self.logs().count(text) >= times), self.logs()
@@ -92,9 +95,7 @@ def test_docker_stop_makes_a_last_backup_where_that_is_asked(scheduler: Schedule
     scheduler.says("Next test restore: ")
     scheduler.project.add_application("At the last moment")
     scheduler.stop()
-    (container,) = scheduler.project.containers("False", "scheduler")
-    code = scheduler.project.engine.docker("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip()
-    assert code == "0" and len(scheduler.backups()) == 2
+    assert scheduler.project.inspect("State.ExitCode", scheduler.container()) == 0 and len(scheduler.backups()) == 2
     assert not list(scheduler.project.backups.glob(".draft*"))
 
 

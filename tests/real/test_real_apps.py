@@ -15,6 +15,7 @@ import environment
 import pytest
 from apps import APPS, AlembicInit, RealApp, picture
 
+import warm
 from backupkit.backup.create import create_backup
 from backupkit.config.settings import load_settings
 from backupkit.migrations.migrate import migrate
@@ -80,15 +81,7 @@ def test_what_the_table_says_is_all_that_is_needed(name: str, tmp_path: Path) ->
 
 def command(app: OtherApp, *words: str, code: int = 0, **more: str) -> str:
     """The toolkit's command, typed at `/`; what it said."""
-    done = subprocess.run(
-        [sys.executable, str(COMMAND), *words],
-        env=told(app, **more),
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = warm.run(words, told(app, **more), Path("/"))
     assert done.returncode == code, f"{words} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
 
