@@ -24,6 +24,7 @@ OVERRIDE: dict[str, Any] = {
     "network_mode": "none",
 }
 
+QUICK = {"interval": "1s"}  # a health check for whoever waits for it; each one starts a process
 # The second service does not start with the first, but where a test is about it.
 SCHEDULER: dict[str, Any] = {"image": IMAGE, "network_mode": "none", "profiles": ["scheduler"]}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from engine import wait_until
+from project import QUICK as QUICK_APP
 from project import Project
 
 QUICK = {"interval": "1s", "start_period": "0s", "retries": 1}
@@ -24,7 +25,7 @@ class Scheduler:
         """The app and the scheduler, as `docker compose up` starts them."""
         self.project.scheduler.pop("profiles", None)
         self.project.scheduler |= {"healthcheck": QUICK, **changed}
-        self.project.override(healthcheck={"interval": "1s"})  # the scheduler waits for it
+        self.project.override(healthcheck=QUICK_APP)  # the scheduler waits for it
         self.project.compose("up", "--detach", "--no-build")
 
     def stop(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from engine import run, wait_until
-from project import Project
+from project import QUICK, Project
 
 USERS = """
 import json, os, pathlib
@@ -96,7 +96,7 @@ def test_the_scheduler_alone_can_write_backups_where_that_is_set(project: Projec
     """What an attacker inside the app cannot delete; every command goes on working."""
     (project.folder / ".env").write_text("BACKUPS_IN_APP=ro\n")
     project.scheduler.pop("profiles")
-    project.override(environment={"BACKUP_ENABLED": "false"})
+    project.override(environment={"BACKUP_ENABLED": "false"}, healthcheck=QUICK)  # the scheduler waits for it
     give(project.backups, 1000)
     project.up()
     project.backup_sh("config", "set", "service", "scheduler")
