@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from backupkit.backup.create import create_backup
 from backupkit.model.backup import BackupRequest
 from backupkit.repository import store
 from backupkit.sqlite.page_file import TABLE_LEAF
-from small_app import BACKEND, COMMAND, HEAD, NOON, SmallApp, clean_environment
+from small_app import HEAD, NOON, SmallApp
 
 ROWS = 300
 LATER = 50
@@ -163,31 +161,3 @@ def test_it_reads_while_the_app_has_the_database_open(broken: SmallApp) -> None:
         done = broken.command("salvage", "--json", check=3).json
         live.execute("COMMIT")
     assert done["backup"]["alembic_revision"] == HEAD and broken.revisions() == {"under way"}
-
-
-def test_a_salvage_that_is_killed_leaves_no_backup_and_no_litter(broken: SmallApp) -> None:
-    environment = {**clean_environment(), "BACKUP_APP_DIR": str(broken.folder)}
-    code = (
-        "import os, sys; sys.argv[0] = 'backup_restore.py'; n = int(os.environ['KILL_AT'])\n"
-        "def hook(event, arguments):\n"
-        "    global n\n"
-        "    if event in ('os.rename', 'os.mkdir', 'os.remove', 'os.link', 'subprocess.Popen', 'os.chmod'):\n"
-        "        n -= 1\n"
-        "        if n == 0: os._exit(9)\n"
-        f"sys.addaudithook(hook); sys.path.insert(0, {str(BACKEND)!r})\n"
-        f"import runpy; runpy.run_path({str(COMMAND)!r}, run_name='__main__')\n"
-    )
-    before, codes = files_of(broken), []
-    for point in (1, 7, 14, 22, 30):
-        child = subprocess.run(
-            [sys.executable, "-c", code, "salvage"], env={**environment, "KILL_AT": str(point)}, capture_output=True
-        )
-        codes.append(child.returncode)
-        for made in broken.backups.glob("salvaged_*"):
-            assert (made / "SHA256SUMS").exists()
-    assert 9 in codes
-    assert files_of(broken) == before
-    broken.command("salvage", check=3)
-    assert not list(broken.backups.glob(".draft-*"))
-    for made in broken.backups.glob("salvaged_*"):
-        broken.command("verify", made.name, check=0)

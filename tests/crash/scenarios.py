@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -77,6 +78,18 @@ def _corrupt(app: SmallApp) -> None:
     """The live database overwritten with noise, its WAL still beside it."""
     _two_backups_and_changes(app)
     app.database.write_bytes(b"noise " * 4000)
+
+
+def _one_page_lost(app: SmallApp) -> None:
+    """A page in the middle of the live database is nothing but zeros."""
+    _two_backups_and_changes(app)
+    app.add_rows(200)
+    with contextlib.closing(app.connect()) as live:
+        live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        root = live.execute("SELECT rootpage FROM sqlite_master WHERE name = 'companies'").fetchone()[0]
+    with app.database.open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(bytes(4096))
 
 
 def _interrupted(app: SmallApp) -> None:
@@ -186,6 +199,7 @@ ALL = (
     Scenario("undo", ("undo", "--force"), _restored, safety=True),
     Scenario("dump", ("dump", "x.sql"), _two_backups_and_changes),
     Scenario("dump-compressed", ("dump", "x.sql.gz"), _two_backups_and_changes),
+    Scenario("salvage", ("salvage",), _one_page_lost),
     Scenario("recover", ("recover",), _interrupted, only_new=True),
     Scenario("migrate", ("migrate",), _behind, safety=True),
     Scenario("restore-migrate", ("restore", "old", "--force", "--migrate"), _backup_is_behind, safety=True),

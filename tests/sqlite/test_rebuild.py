@@ -177,6 +177,43 @@ def test_a_row_that_breaks_a_constraint_goes_in_as_far_as_it_can(tmp_path: Path)
     assert found["required"].reason == "NOT NULL constraint failed: required.a"
 
 
+def test_an_index_that_the_rows_do_not_allow_is_left_out_and_named(tmp_path: Path) -> None:
+    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(broken)) as connection:
+        connection.executescript(
+            "CREATE TABLE t (a); INSERT INTO t VALUES (1), (1); CREATE INDEX once ON t (a);"
+            "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = 'CREATE UNIQUE INDEX once ON t (a)'"
+            " WHERE name = 'once';"
+        )
+    found = rebuild(broken, new, None)
+    assert [one.rows for one in found.tables] == [2]
+    assert found.notes == ("The index once is left out: UNIQUE constraint failed: t.a.",)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE t AS WITH RECURSIVE c(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM c) SELECT a FROM c",
+        "CREATE TABLE other (a)",
+        "CREATE TABLE t (a); DROP TABLE t",
+        "CREATE TEMP TABLE t (a)",
+        "CREATE VIRTUAL TABLE t USING fts5(a)",
+        "CREATE TABLE t (a",
+    ],
+)
+def test_a_definition_that_is_none_makes_no_table(tmp_path: Path, sql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backupkit.sqlite.rebuild._LONGEST_DEFINITION", 0.2)
+    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(broken)) as connection:
+        connection.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1), (1); CREATE TABLE u (a)")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = 't'", (sql,))
+        connection.commit()
+    found = rebuild(broken, new, None)
+    assert [one.name for one in found.tables] == ["u"]
+    assert found.notes == ("The table t is left out: its definition cannot be read.",)
+
+
 def test_what_only_the_app_has_does_not_stop_it(tmp_path: Path) -> None:
     broken, new = tmp_path / "broken.db", tmp_path / "new.db"
     with contextlib.closing(sqlite3.connect(broken)) as connection:
@@ -292,6 +329,42 @@ def test_a_broken_frame_of_the_wal_costs_no_later_commit(tmp_path: Path) -> None
     found = case.rebuild()
     assert found.lost_frames == 1 and found.newer > frames / 4
     assert case.result()["people"] == case.rows["people"]
+
+
+def other_wal(case: Case) -> bytes:
+    """A WAL of another database, with pages of the same size."""
+    folder = case.folder / "other"
+    folder.mkdir(exist_ok=True)
+    with contextlib.closing(sqlite3.connect(folder / "other.db", isolation_level=None)) as connection:
+        connection.executescript(f"PRAGMA page_size = {PAGE}; PRAGMA journal_mode = WAL; CREATE TABLE strangers (a)")
+        connection.executemany("INSERT INTO strangers VALUES (?)", [("x" * 500,)] * 300)
+        return (folder / "other.db-wal").read_bytes()
+
+
+@pytest.mark.parametrize("damaged", ["missing", "cut", "noise", "no header", "of another database", "the only file"])
+def test_a_wal_may_be_lost_or_wrong(tmp_path: Path, damaged: str) -> None:
+    case = Case(tmp_path, journal_mode="WAL", wal_autocheckpoint=0)
+    with contextlib.closing(sqlite3.connect(case.live)) as live:
+        live.execute("PRAGMA wal_checkpoint(PASSIVE)" if damaged != "the only file" else "SELECT 1")
+        shutil.copyfile(case.live, case.broken)
+        wal = case.folder / "broken.db-wal"
+        data = wal.read_bytes()
+        match damaged:
+            case "missing":
+                wal.unlink()
+            case "cut":
+                wal.write_bytes(data[: len(data) // 2])
+            case "noise":
+                wal.write_bytes(random.Random(1).randbytes(len(data)))
+            case "no header":
+                wal.write_bytes(bytes(32) + data[32:])
+            case "of another database":
+                wal.write_bytes(other_wal(case))
+            case "the only file":
+                case.broken.write_bytes(b"")
+    found = case.rebuild()
+    assert len(case.result()["people"]) >= len(case.rows["people"]) - LATER and found.rows > 1000
+    assert "strangers" not in case.result()
 
 
 def test_what_a_killed_transaction_wrote_is_left_out(tmp_path: Path) -> None:

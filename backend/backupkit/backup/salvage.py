@@ -22,7 +22,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, space
 from backupkit.model.backup import UPLOADS_FOLDER, Backup, BackupRequest
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import NoSpace, SourceBroken, SourceUnreadable
+from backupkit.model.errors import BackupError, NoSpace, SourceBroken, SourceUnreadable
 from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
 from backupkit.model.names import few, is_name, printable, shown
 from backupkit.repository import store
@@ -33,6 +33,7 @@ from backupkit.sqlite.rebuild import Rebuilt, TableRows, rebuild
 
 _TRIES = 3  # to copy files that somebody writes to
 _SECONDS = 60  # to compare rows with the newest backup
+_MAKE_ROOM = "Make room there, then try again."
 _PUT_BACK = "Put a backup back: `list`, then `restore`."
 
 
@@ -133,8 +134,10 @@ def plan_salvage(
 
 def _source(settings: Settings, file: str | None) -> _Source:
     if file is None:
-        if not any(path.exists() and path.stat().st_size for path in database.sidecars(settings.database)):
-            database.require(settings.database)
+        live = settings.database
+        has_wal = any(path.is_file() and path.stat().st_size for path in database.sidecars(live))
+        if not has_wal or (live.exists() and not live.is_file()):
+            database.require(live)
         uploads = settings.uploads
         return _Source(settings.database, settings, uploads is not None and uploads.is_dir())
     named = settings.dir / file
@@ -164,8 +167,14 @@ def _read(settings: Settings, source: _Source, include_free: bool, emit: EventLi
         copies, target = folder / "broken", folder / "salvaged.db"
         copies.mkdir()
         broken = copies / source.file.name
-        _copy(source.file, copies, emit)
-        rebuilt = rebuild(broken, target, _file_of(known) if known else None, include_free, emit)
+        said: list[str] = []
+        emit(Step(f"Copying {source.file.name}"))
+        _copy(source.file, copies, said)
+        broken.touch()  # where there is a WAL alone
+        try:
+            rebuilt = rebuild(broken, target, _file_of(known) if known else None, include_free, emit)
+        except sqlite3.DatabaseError as error:
+            raise _not_written(folder, error) from error
         if not rebuilt.rows and not rebuilt.is_whole:
             raise SourceBroken(f"Nothing can be read of {source.file}: no row was found in it.", hint=_PUT_BACK)
         if rebuilt.is_whole:
@@ -173,15 +182,21 @@ def _read(settings: Settings, source: _Source, include_free: bool, emit: EventLi
         os.chmod(target, _mode(source.file))
         disk.remove_tree(copies)
         tables = _compared(rebuilt, target, known, emit)
-        yield _Found(target, tables, known, tuple(_warnings(source, rebuilt, tables, known)))
+        yield _Found(target, tables, known, (*said, *_warnings(source, rebuilt, tables, known)))
+
+
+def _not_written(folder: Path, error: sqlite3.DatabaseError) -> BackupError:
+    if disk.is_full(folder) or "is full" in str(error):
+        return NoSpace(f"The disk is full: {folder.parent}.", hint=_MAKE_ROOM)
+    return BackupError(f"The new database cannot be written in {folder.parent}: {error}.", hint="See `doctor`.")
 
 
 def _mode(file: Path) -> int:
     return file.stat().st_mode & 0o777 if file.exists() else 0o600
 
 
-def _copy(file: Path, folder: Path, emit: EventListener) -> None:
-    """The file and its sidecars as they lie there, of one moment if nobody writes to them for as long."""
+def _copy(file: Path, folder: Path, said: list[str]) -> None:
+    """Copy the file and its sidecars as they lie there; it is `said` where somebody wrote to them meanwhile."""
     paths = [path for path in (file, *database.sidecars(file)) if path.exists()]
     for path in paths:
         if not os.access(path, os.R_OK):
@@ -189,18 +204,17 @@ def _copy(file: Path, folder: Path, emit: EventListener) -> None:
             raise SourceUnreadable(f"{path} cannot be read: permission denied.", hint)
     # The copy, what is made of it, and what is sorted for its indexes meanwhile.
     space.require(3 * sum(path.stat().st_size for path in paths), folder, "This salvage")
-    emit(Step(f"Copying {file.name}"))
     for _ in range(_TRIES):
         before = _stamps(file)
         try:
             database.keep_raw(file, folder)
         except subprocess.CalledProcessError as error:
             if disk.is_full(folder):
-                raise NoSpace(f"The disk is full: {folder.parent}.", hint="Make room there, then try again.") from error
+                raise NoSpace(f"The disk is full: {folder.parent}.", hint=_MAKE_ROOM) from error
             raise SourceUnreadable(f"{file} cannot be copied: cp ended with {error.returncode}.", _PUT_BACK) from error
         if _stamps(file) == before:
             return
-    emit(Warned(f"{file} was written to while it was copied: stop the app, then salvage once more."))
+    said.append(f"{file} was written to while it was copied: stop the app, then salvage once more.")
 
 
 def _stamps(file: Path) -> list[tuple[int, int, int]]:

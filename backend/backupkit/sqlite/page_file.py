@@ -29,6 +29,7 @@ _LOCK_BYTE = 1 << 30  # the page in which this byte lies holds nothing
 _WAL_HEADER, _FRAME_HEADER, _WAL_MAGIC = 32, 24, 0x377F0682
 _JOURNAL_MAGIC, _JOURNAL_HEADER = bytes.fromhex("d9d505f920a163d7"), 28
 _UNKNOWN = 0xFFFFFFFF
+_LEAST_USABLE = 480
 _POINTER_TO_TREE_PAGE = 5
 _DEEPEST = 40
 
@@ -39,6 +40,7 @@ class Hints:
 
     page_size: int = 0
     encoding: str = ""
+    reserved: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,22 @@ class PageFile:
     journal, `lost_frames` how many of those there could not be trusted.
     """
 
-    def __init__(self, path: Path, hints: Hints = Hints()) -> None:
+    def __init__(self, path: Path, hints: Hints = Hints(), with_newer: bool = True) -> None:
         self._files = contextlib.ExitStack()
         self._file = self._opened(path)
         self._length = os.fstat(self._file).st_size
         self._newer: dict[int, tuple[int, int]] = {}
         self.lost_frames = 0
         head = os.pread(self._file, HEADER, 0)
-        self.size = self._page_size(head, hints)
+        self.size = self._page_size(head, hints, path)
         self.count = -(-self._length // self.size)
-        self._lay_over(path)
+        if with_newer:
+            self._lay_over(path)
         head = self.page(1)[:HEADER]
         self.header = _header(head)
-        self.usable = self.size - (head[20] if self.header.is_sound and self.size - head[20] >= 480 else 0)
+        reserved = head[20] if self.header.is_sound else 0
+        reserved = reserved if hints.reserved is None else hints.reserved
+        self.usable = self.size - (reserved if self.size - reserved >= _LEAST_USABLE else 0)
         self.encoding = self._encoding(head, hints)
 
     def __enter__(self) -> Self:
@@ -149,14 +154,14 @@ class PageFile:
         self._files.callback(os.close, file)
         return file
 
-    def _page_size(self, head: bytes, hints: Hints) -> int:
-        """What the header says, unless the pages speak against it; then what they, or else the hints, say."""
+    def _page_size(self, head: bytes, hints: Hints, path: Path) -> int:
+        """What the header, the hints or the WAL say, unless the pages speak against it; then what those say."""
         said = int.from_bytes(head[16:18], "big") if head.startswith(MAGIC) and len(head) == HEADER else 0
         said = 65536 if said == 1 else said
         # Of a wrong size there are fewer: pages of twice the size are half as many, half a page points beyond itself.
         fits = {size: _tree_pages(self._file, self._length, size) for size in _SIZES}
         best = max(fits.values())
-        for size in (said, hints.page_size):
+        for size in (said, hints.page_size, _size_of_wal(path)):
             if size in _SIZES and fits[size] >= 0.6 * best:
                 return size
         return max(_SIZES, key=lambda size: fits[size]) if best else 4096
@@ -247,6 +252,14 @@ class PageFile:
             if self._newer and pages:
                 self.count = max(max(self._newer), min(self.count, pages))
             place = -(-place // sector) * sector
+
+
+def _size_of_wal(path: Path) -> int:
+    wal = path.with_name(path.name + "-wal")
+    if not _has_content(wal):
+        return 0
+    with wal.open("rb") as file:
+        return int.from_bytes(file.read(12)[8:], "big")
 
 
 def _has_content(path: Path) -> bool:

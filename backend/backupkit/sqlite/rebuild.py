@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sqlite3
 import time
@@ -34,6 +35,7 @@ _BATCH_BYTES = 4 << 20
 _LACKING = re.compile(r"no such (collation sequence|function): (\S+)|unknown (function): (\S+)\(\)")
 _LAST = {"index": 0, "view": 1, "trigger": 2}  # a trigger may stand on a view
 _SEARCH_TABLE = re.compile(r"\bUSING\s+[\"'`\[]?fts[345]\b", re.IGNORECASE)
+_MADE = "SELECT 1 FROM sqlite_master WHERE name = ? AND type = 'table' AND rootpage > 0"
 _STATISTICS = "sqlite_stat"
 _SEQUENCE = "sqlite_sequence"
 
@@ -62,11 +64,13 @@ class TableRows:
 class Rebuilt:
     """The new database: its tables, and what else is to be said, a sentence each.
 
-    `is_whole_schema` means that the definitions are the file's own. `no_place` are rows that fit no table. `newer`
-    pages came from the WAL or the journal, of which `lost_frames` could not be trusted.
+    `known_rows` are in tables that the newest backup has too; all, where there is none. `is_whole_schema` means that
+    the definitions are the file's own. `no_place` are rows that fit no table. `newer` pages came from the WAL or the
+    journal, of which `lost_frames` could not be trusted.
     """
 
     tables: tuple[TableRows, ...]
+    known_rows: int
     is_whole_schema: bool
     from_backup: tuple[str, ...]
     no_place: int
@@ -94,9 +98,26 @@ def rebuild(
     apart. With `include_free` rows of freed pages come too: deleted ones. Raises `sqlite3.DatabaseError` where the new
     database cannot be written.
     """
+    found = _rebuild(broken, target, known, include_free, emit)
+    if not found.newer or (found.is_whole and found.known_rows):
+        return found
+    # A WAL or a journal that belongs to another database hides all of this one.
+    again = target.with_name(f"{target.name}-without-newer")
+    without = _rebuild(broken, again, known, include_free, emit, with_newer=False)
+    if found.known_rows >= without.known_rows / 2:
+        again.unlink()
+        return found
+    os.replace(again, target)
+    said = "The WAL or the journal beside it is another database's, or broken: it is left out."
+    return replace(without, notes=(*without.notes, said))
+
+
+def _rebuild(
+    broken: Path, target: Path, known: Path | None, include_free: bool, emit: EventListener, with_newer: bool = True
+) -> Rebuilt:
     with contextlib.ExitStack() as stack:
         past = stack.enter_context(_opened_known(known)) if known else None
-        file = stack.enter_context(PageFile(broken, _hints(past)))
+        file = stack.enter_context(PageFile(broken, _hints(past, known), with_newer))
         new = stack.enter_context(contextlib.closing(engine.connect(target)))
         return _Rebuild(file, new, past, include_free, emit).run()
 
@@ -114,11 +135,13 @@ def _opened_known(known: Path) -> Iterator[sqlite3.Connection | None]:
             yield connection
 
 
-def _hints(past: sqlite3.Connection | None) -> Hints:
-    if past is None:
+def _hints(past: sqlite3.Connection | None, known: Path | None) -> Hints:
+    if past is None or known is None:
         return Hints()
     size, encoding = (past.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "encoding"))
-    return Hints(size, encoding)
+    with known.open("rb") as file:
+        reserved = file.read(21)[20]
+    return Hints(size, encoding, reserved)
 
 
 @dataclass
@@ -132,6 +155,11 @@ class _Table:
     """The name of the row's number, where it has one that can be written."""
     has_rowid: bool
     found: TableRows
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the newest backup has a table of that name."""
+        return self.entry.from_backup or bool(self.entry.other_sql)
 
     def fits(self, row: StoredRow) -> bool:
         """Whether the row may be one of this table."""
@@ -225,6 +253,7 @@ class _Rebuild:
         from_backup = tuple(sorted(one.entry.name for one in self._tables if one.entry.from_backup))
         return Rebuilt(
             tables=tuple(sorted((table.found for table in self._tables), key=lambda one: one.name)),
+            known_rows=sum(one.found.rows for one in self._tables if one.is_known or not self._past),
             is_whole_schema=schema.is_whole and not from_backup,
             from_backup=from_backup,
             no_place=self._no_place,
@@ -237,7 +266,9 @@ class _Rebuild:
 
     def _begin(self) -> None:
         header = self._file.header
-        vacuum = ("FULL", "INCREMENTAL")[header.is_incremental] if header.has_pointer_map else "NONE"
+        vacuum: object = ("FULL", "INCREMENTAL")[header.is_incremental] if header.has_pointer_map else "NONE"
+        if self._past:
+            (vacuum,) = self._past.execute("PRAGMA auto_vacuum").fetchone()
         for pragma in (
             f"page_size={self._file.size}",
             f"encoding='{self._file.encoding.upper().replace('-LE', 'le').replace('-BE', 'be')}'",
@@ -262,8 +293,7 @@ class _Rebuild:
         self._new.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
         try:
             self._define(entry.sql)
-            made = self._new.execute("SELECT 1 FROM sqlite_master WHERE name = ? AND type = 'table'", (entry.name,))
-            if made.fetchone():
+            if self._new.execute(_MADE, (entry.name,)).fetchone():
                 self._new.execute("COMMIT")
                 return True
         except sqlite3.Error as error:
@@ -488,7 +518,7 @@ class _Rebuild:
         """Remove what belongs to another program's database, which was written over the beginning of this one."""
         guessed = [one for one in self._tables if one.entry.is_guess]
         strangers = [one for one in self._tables if not one.entry.from_backup]
-        if guessed and not any(one.entry.other_sql for one in strangers):
+        if guessed and not any(one.is_known for one in strangers):
             names = ", ".join(printable(one.entry.name) for one in strangers)
             self._note(
                 f"Another database was written over the beginning of this one; its tables are left out: {names}."
