@@ -227,6 +227,15 @@ def test_rows_of_very_different_sizes_come_back(tmp_path: Path) -> None:
     comes_back("CREATE TABLE t(a INTEGER PRIMARY KEY, b);", tmp_path, *more)
 
 
+@pytest.mark.parametrize("odd", [b"caf\xe9", b"x" * 300_000], ids=["not UTF-8", "long"])
+def test_rows_after_one_that_is_not_read_together_with_others_come_back(tmp_path: Path, odd: bytes) -> None:
+    more = [
+        ("INSERT INTO t(b, c) VALUES(CAST(? AS TEXT), 0.1)", (value,)) for value in [b"a"] * 200 + [odd] + [b"z"] * 200
+    ]
+    text = comes_back("CREATE TABLE t(a INTEGER PRIMARY KEY, b, c);", tmp_path, *more)
+    assert text.count(b"INSERT INTO") > 1
+
+
 def test_rows_that_a_damaged_tree_hides_from_a_search_come_back(tmp_path: Path) -> None:
     origin = tmp_path / "origin.db"
     with closing(sqlite3.connect(origin)) as database:

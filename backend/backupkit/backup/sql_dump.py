@@ -18,7 +18,7 @@ from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.restore.restore import Restored, RestorePlan, plan_source, restore_source
 from backupkit.restore.staging import Source, at_its_revisions
-from backupkit.sqlite import database, second_reader, sql, sql_loader
+from backupkit.sqlite import database, sql, sql_loader
 
 Agree = Callable[[RestorePlan], None]
 
@@ -46,8 +46,7 @@ def dump_to(settings: Settings, out: BinaryIO, emit: EventListener = silence) ->
             emit(
                 Warned(f"`restore-dump` will refuse this text here: {reason} `backup` and `restore` need none of that.")
             )
-        with second_reader.beside(snapshot, live) as second:
-            return sql.write_dump(snapshot, out, emit, second)
+        return sql.write_dump(snapshot, out, emit)
 
 
 def dump_path(settings: Settings, file: str | None, clock: Clock = utc_now) -> Path:

@@ -20,34 +20,23 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from backupkit.fs import scratch
 from backupkit.model.errors import Damaged, SourceUnreadable
 from backupkit.model.events import EventListener, Progress, Step, silence
 from backupkit.sqlite.engine import quoted
 from backupkit.sqlite.sql_load import MODULES, load_dump
-from backupkit.sqlite.sql_rows import (
-    FORMAT_ARGUMENTS,
-    OutOfOrder,
-    RowRun,
-    kind_of,
-    portable,
-    prepare,
-    read_run,
-    row_text,
-)
+from backupkit.sqlite.sql_rows import UsualRows, any_row, kind_of, portable, prepare
 
 __all__ = ["DumpFacts", "load_dump", "refusal", "write_dump"]
 
 _PROGRESS_ROWS = 5000
 _STATEMENT_BYTES = 32 * 1024  # rows of one INSERT: fast to load, and still read by eye
-_LARGEST_PAGE = 2000  # rows
 _MOST_COLUMNS = 2000  # in a result, and in an INSERT of several rows
-_RUN, _THEIR_RUN = 8, 12  # pages in turn: the second reader has no file to write
-_BEFORE_ALL = -1e19  # below any rowid
+_FEW_COLUMNS = 100  # of which a layout is made
 _SAMPLE = 64  # rows that show what a column holds as a rule
 _ROWID_NAMES = ("_rowid_", "rowid", "oid")
 _LAST_ORDER = {"index": 0, "view": 1, "trigger": 2}  # a trigger may stand on a view
@@ -89,52 +78,25 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of a table: where they go, where they come from, and by which key they can be read in pieces.
+    """The rows of a table: where they go, where they come from, and the columns to read.
 
     `alone`: each needs an INSERT of its own, because several have more columns than SQLite allows.
     """
 
     target: bytes
     source: str
-    text: str
-    key: str
-    alone: bool = False
-
-    @property
-    def page(self) -> str:
-        """The query for as many rows after a key, each with its key."""
-        key = self.key
-        return f"SELECT {self.text} AS line, {key} AS key FROM {self.source} WHERE {key} > ? ORDER BY {key} LIMIT ?"
-
-    @property
-    def end(self) -> str:
-        """The query for how many they are, and the last key among them."""
-        key = self.key
-        keys = f"SELECT {key} AS key FROM {self.source} WHERE {key} > ? ORDER BY {key} LIMIT ?"
-        return f"SELECT count(*), max(key) FROM ({keys})"
+    columns: Sequence[str]
+    alone: bool
 
 
-class SecondReader(Protocol):
-    """Who reads the same moment on another processor."""
-
-    def ask(self, query: str, place: float, size: int, count: int) -> None:
-        """Begin with `read_run` of these."""
-
-    def answer(self) -> list[RowRun] | None:
-        """What was asked for; None where it will never come."""
-
-
-def write_dump(
-    live: sqlite3.Connection, out: BinaryIO, emit: EventListener = silence, second: SecondReader | None = None
-) -> DumpFacts:
+def write_dump(live: sqlite3.Connection, out: BinaryIO, emit: EventListener = silence) -> DumpFacts:
     """SQL text of one consistent moment of the database, streamed in constant memory (that of its largest row).
 
-    Changes nothing: not the database, nor a transaction the caller has open. With a second reader it is faster, and
-    the text is the same.
+    Changes nothing: not the database, nor a transaction the caller has open.
     Raises SourceUnreadable where the database cannot be read, has no tables, or holds a row too long for SQL text.
     """
     try:
-        with _one_moment(live), closing(_Dump(live, out, emit, second)) as dump:
+        with _one_moment(live), closing(_Dump(live, out, emit)) as dump:
             return dump.write()
     except sqlite3.Error as error:
         if "user-defined function raised" in str(error):
@@ -190,13 +152,11 @@ class _Dump:
         live: sqlite3.Connection,
         out: BinaryIO,
         emit: EventListener = silence,
-        second: SecondReader | None = None,
         limit: str = "",
     ) -> None:
         self._live = live
         self._limit = limit
         self._collations: list[str] = []
-        self._second = second
         self._cursor = live.cursor()
         self._cursor.row_factory = None
         self._out = out
@@ -317,63 +277,16 @@ class _Dump:
         self._statement("PRAGMA writable_schema=OFF;")
 
     def _write_rows(self, table: str) -> None:
-        """Every row, in the order of its key, as INSERTs of many rows."""
+        """Every row, in the order of the table, as INSERTs of many rows."""
         rows, before = self._rows_of(table), self._rows
-        query = f"SELECT {rows.text} FROM {rows.source}{self._limit}"
-        if rows.key and not rows.alone and not self._limit:
-            with suppress(OutOfOrder):
-                self._write_pages(rows)
-                if self._rows - before == self._count(table):
-                    return
-            # A damaged tree hides rows from those who search in it, but not from those who read through it.
-            self._statement(f"DELETE FROM {quoted(table)};")
-            self._rows = before
-        self._write_lines(rows.target, self._cursor.execute(query), rows.alone)
-
-    def _write_pages(self, rows: _Rows) -> None:
-        """Some 32 KB of rows at a time, put together by SQLite: a page takes Python no longer than a row.
-
-        Runs of pages are read by turns, every other one by the second reader, if there is one.
-        """
-        place: float | None = _BEFORE_ALL
-        size, theirs = _SAMPLE, list[RowRun]()
-        while place is not None:
-            asked = self._ask_ahead(rows, place, size)
-            self._write_run(rows, theirs)
-            place = self._write_run(rows, read_run(self._live, rows.page, place, size, _RUN))
-            theirs = self._their_run(rows, place, size, asked)
-            place = theirs[-1].last if theirs else None
-            size = _better_size(size, theirs)
-        self._write_run(rows, theirs)
-
-    def _ask_ahead(self, rows: _Rows, place: float, size: int) -> float | None:
-        """The second reader begins with the run after this one: the key it begins at; None where it was not asked."""
-        if self._second is None:
-            return None
-        count, end = self._cursor.execute(rows.end, (place, size * _RUN)).fetchone()
-        if count < size * _RUN:
-            return None  # the rows end within this run
-        self._second.ask(rows.page, end, size, _THEIR_RUN)
-        return float(end)
-
-    def _their_run(self, rows: _Rows, place: float | None, size: int, asked: float | None) -> list[RowRun]:
-        """The run from there on. What was asked for is waited for, and nothing else: nobody would ever answer."""
-        answer = self._second.answer() if self._second and asked is not None else None
-        if place is None:
-            return []
-        return answer if answer and place == asked else list(read_run(self._live, rows.page, place, size, _THEIR_RUN))
-
-    def _write_run(self, rows: _Rows, pages: Iterable[RowRun]) -> int | None:
-        """The key of the last row written; None at the end."""
-        last = None
-        for page in pages:
-            last = page.last
-            if page.text:
-                self._write_insert(rows.target, page.text, page.rows)
-            elif page.rows:
-                lines = f"SELECT line FROM ({rows.page})"
-                self._write_lines(rows.target, self._cursor.execute(lines, (page.place, page.rows)))
-        return last
+        if usual := self._usual(rows):
+            with closing(usual.read(rows.source, self._limit or " LIMIT -1")) as chunks:
+                for text, count in _joined(chunks):
+                    self._write_insert(rows.target, text, count)
+        if not usual or not usual.is_complete:
+            rest = self._limit or f" LIMIT -1 OFFSET {self._rows - before}"
+            lines = self._cursor.execute(f"SELECT {any_row(rows.columns)} FROM {rows.source}{rest}")
+            self._write_lines(rows.target, lines, rows.alone)
 
     def _write_lines(self, target: bytes, rows: Iterable[tuple[bytes | None]], alone: bool = False) -> None:
         lines: list[bytes] = []
@@ -397,34 +310,32 @@ class _Dump:
             self._tell(Progress(self._rows))
 
     def _rows_of(self, table: str) -> _Rows:
-        columns, rowid, key = self._columns(table)
+        columns, rowid = self._columns(table)
         target = f"INSERT INTO {quoted(table)}{_column_list(columns, rowid)} VALUES\n".encode()
-        # NOT INDEXED, because an index that covers the table would be read instead, in its own order.
-        source = f"main.{quoted(table)} NOT INDEXED"
         values = ([rowid] if rowid else []) + [quoted(column.name) for column in columns if not column.generated]
-        alone = len(values) > _MOST_COLUMNS
-        return _Rows(target, source, row_text(values, self._usual(values, source)), key, alone)
+        # NOT INDEXED, because an index that covers the table would be read instead, in its own order.
+        return _Rows(target, f"main.{quoted(table)} NOT INDEXED", values, len(values) > _MOST_COLUMNS)
 
-    def _usual(self, values: Sequence[str], source: str) -> list[str]:
-        """The kind of value that each column's first rows have most often; none where no layout is made from it."""
-        if self._encoding != "UTF-8" or len(values) > FORMAT_ARGUMENTS:
-            return []
-        kinds = ",".join(kind_of(value) for value in values)
-        sample = self._all(f"SELECT {kinds} FROM {source} LIMIT {_SAMPLE}")
-        return [Counter(kind).most_common(1)[0][0].decode() for kind in zip(*sample, strict=True)]
+    def _usual(self, rows: _Rows) -> UsualRows | None:
+        """The layout of its first rows; None where none is made."""
+        if self._encoding != "UTF-8" or len(rows.columns) > _FEW_COLUMNS:
+            return None
+        kinds = ",".join(map(kind_of, rows.columns))
+        sample = self._all(f"SELECT {kinds} FROM {rows.source} LIMIT {_SAMPLE}")
+        usual = [Counter(kind).most_common() for kind in zip(*sample, strict=True)]
+        return UsualRows(self._live, rows.columns, [_first_but_null(kinds) for kinds in usual]) if usual else None
 
-    def _columns(self, table: str) -> tuple[list[_Column], str, str]:
-        """The columns; the name by which to keep the rowid, empty where it is a column; and by which to look for it."""
+    def _columns(self, table: str) -> tuple[list[_Column], str]:
+        """The columns, and the name by which to keep the rowid: empty where it is a column, or there is none."""
         facts = self._all("SELECT name, type, pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid", table)
         columns = [_Column(name.decode(), hidden in (2, 3)) for name, _type, _key, hidden in facts]
         keys = [(name.decode(), kind.decode().upper()) for name, kind, key, _hidden in facts if key]
         key_indexes = self._all("SELECT 1 FROM pragma_index_list(?, 'main') WHERE origin = 'pk'", table)
         if [kind for _name, kind in keys] == ["INTEGER"] and not key_indexes:
-            return columns, "", quoted(keys[0][0])  # with an index, it is INTEGER PRIMARY KEY DESC: not the rowid
+            return columns, ""  # with an index, it is INTEGER PRIMARY KEY DESC: not the rowid
         taken = {column.name.lower() for column in columns}
         free = next((name for name in _ROWID_NAMES if name not in taken), "")
-        rowid = free if free and self._has_rowid(table, free) else ""
-        return columns, rowid, rowid
+        return columns, free if free and self._has_rowid(table, free) else ""
 
     def _has_rowid(self, table: str, name: str) -> bool:
         try:
@@ -450,12 +361,21 @@ def _by_bytes(one: str, two: str) -> int:
     return (one > two) - (one < two)
 
 
-def _better_size(size: int, pages: Sequence[RowRun]) -> int:
-    """Rows for pages that will be as long as they should be, if the next rows are like these."""
-    if not all(page.text or page.last is None for page in pages):
-        return max(1, size // 8)
-    length = sum(len(page.text) for page in pages) // max(1, len(pages))
-    return max(1, min(size * _STATEMENT_BYTES // max(1, length), 2 * size, _LARGEST_PAGE))
+def _joined(chunks: Iterable[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
+    """The same rows in pieces of a size for one INSERT."""
+    texts, size, rows = list[bytes](), 0, 0
+    for text, count in chunks:
+        texts.append(text)
+        size, rows = size + len(text), rows + count
+        if size > _STATEMENT_BYTES:
+            yield b",\n".join(texts), rows
+            texts, size, rows = [], 0, 0
+    if texts:
+        yield b",\n".join(texts), rows
+
+
+def _first_but_null(kinds: Sequence[tuple[bytes, int]]) -> str:
+    return next((kind.decode() for kind, _count in kinds if kind != b"null"), "text")
 
 
 def _column_list(columns: Sequence[_Column], rowid: str) -> str:

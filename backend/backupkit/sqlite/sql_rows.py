@@ -1,125 +1,129 @@
-"""How SQLite itself writes rows as SQL text: expressions to select, and the bytes that come of them made portable.
+"""Rows as SQL text: literals that bring each value back, storage class and every bit of it.
 
-SQLite formats, because Python would take several times as long. Most rows of a table look alike, so a layout is made
-from what its columns hold as a rule: `printf` in one go, for the rows of which SQLite can tell that they keep the rule.
-The others are put together value by value, by an expression that is right for every value there is.
+Most rows of a table look alike, so a layout is made from what its columns hold as a rule: Python writes integers and
+text, and SQLite what only SQLite can write rightly. A value that breaks the rule is written by an expression that is
+right for every value there is, and so is a row that Python cannot hold.
 """
 
 from __future__ import annotations
 
+import binascii
 import math
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
-_PAGE_BYTES = 1024 * 1024  # of rows that SQLite may put together in memory
-FORMAT_ARGUMENTS = 100  # SQLite allows a function 127
+_LONGEST = 256 * 1024  # bytes of a row that is read together with others
+_CHUNK = 64  # rows
+_FORMAT_ARGUMENTS = 100  # SQLite allows a function 127
 _LITERAL = re.compile(rb"'(?:[^']|'')*'")
+_NO_RULE = (AttributeError, TypeError, ValueError)  # of another storage class than the column's rule
 
-
-class RowRun(NamedTuple):
-    """Rows that follow a place: how many, the key of the last, and their text: empty where it is too long."""
-
-    place: float
-    rows: int
-    last: int | None
-    text: bytes
-
-
-class OutOfOrder(Exception):
-    """Behind a key come rows that belong before it: the tree is damaged, and whoever searches in it may never end."""
+Row = tuple[Any, ...]
+# How Python writes what a column holds as a rule. For a value of another class that raises, because it cannot do so.
+_USUAL = {
+    "integer": "{null if %(name)s is None else %(name)s | 0}",
+    "blob": "{null if %(name)s is None else 'X' + quote + hexlify(%(name)s).decode().upper() + quote}",
+    "text": "{null if %(name)s is None else quote + %(name)s.replace(quote, quotes) + quote}",
+}
+_AS_IT_IS = "{%(name)s:s}"  # a literal that SQLite wrote; it is NULL where it would be too long
+_NAMES = {"null": "NULL", "quote": "'", "quotes": "''", "hexlify": binascii.hexlify}
+# How SQLite writes a real as a rule: with as many digits as its column needs. It is read back before it is taken.
+_REALS = {"short": "CAST(%s AS TEXT)", "long": "printf('%%!.17g',%s)"}
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Makes a connection fit to read rows as text; text from elsewhere need not be UTF-8."""
+    """Make a connection fit to read rows as text; text from elsewhere need not be UTF-8."""
     connection.text_factory = bytes
     connection.create_function("backupkit_exact", 1, exact, deterministic=True)
 
 
-def read_run(
-    connection: sqlite3.Connection, query: str, place: float | None, size: int, count: int
-) -> Iterator[RowRun]:
-    """So many pages of so many rows, from a key on; fewer, and in the end an empty one, where there are no more rows.
+class UsualRows:
+    """The rows of a table as text, where they are as they usually are; `kinds` says of each column what that is."""
 
-    The query gives `line` and `key`. Raises `OutOfOrder`.
-    """
-    while place is not None and count:
-        page = _read_page(connection, query, place, size)
-        if page.last is not None and page.last <= place:
-            raise OutOfOrder
-        yield page
-        place, count = page.last, count - 1
+    def __init__(self, connection: sqlite3.Connection, columns: Sequence[str], kinds: Sequence[str]) -> None:
+        self._connection = connection
+        self.is_complete = False
+        self._by_python = [kind in _USUAL for kind in kinds]
+        names = [f"c{number}" for number in range(len(columns))]
+        inner = [f"{column} AS {name}" for column, name in zip(columns, names, strict=True)]
+        inner += [f"{_REALS[k] % c} AS {n}_text" for c, n, k in zip(columns, names, kinds, strict=True) if k in _REALS]
+        self._inner, self._outer = ",".join(inner), ",".join(map(_selected, names, kinds))
+        layout = ",".join(_USUAL.get(kind, _AS_IT_IS) % {"name": name} for name, kind in zip(names, kinds, strict=True))
+        # Nothing in it comes from the database. Python compiles it once, and so is faster than from value to value.
+        program = f'lambda rows: [f"""({layout})""" for {",".join(names)}, in rows]'
+        self._format: Callable[[list[Row]], list[str]] = eval(program, dict(_NAMES))
 
+    def read(self, source: str, limit: str) -> Generator[tuple[bytes, int], None, None]:
+        """Text of some rows at a time, and how many they are; up to one that Python cannot hold, if there is one."""
+        cursor = self._connection.cursor()
+        cursor.row_factory = None
+        longest = self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+        self._connection.text_factory = str
+        try:
+            # LIMIT with WHERE keeps SQLite from making one query of the two, which would format each real twice.
+            cursor.execute(f"SELECT {self._outer} FROM (SELECT {self._inner} FROM {source}{limit}) WHERE true")
+            while rows := cursor.fetchmany(_CHUNK):
+                yield portable(self._text(rows).encode()), len(rows)
+            self.is_complete = True
+        except (sqlite3.DataError, UnicodeDecodeError):  # "string or blob too big"
+            pass
+        except sqlite3.OperationalError as error:
+            if not str(error).startswith("Could not decode to UTF-8"):
+                raise
+        finally:
+            self._connection.text_factory = bytes
+            self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, longest)
 
-def _read_page(connection: sqlite3.Connection, query: str, place: float, size: int) -> RowRun:
-    limit = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _PAGE_BYTES)
-    try:
-        joined = f"SELECT count(*), max(key), group_concat(line, ',\n'), count(line) FROM ({query})"
-        rows, last, text, lines = connection.execute(joined, (place, size)).fetchone()
-        if rows == lines:
-            return RowRun(place, rows, last, portable(text or b""))
-    except sqlite3.DataError:  # "string or blob too big"
-        pass
-    finally:
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit)
-    rows, last = connection.execute(f"SELECT count(*), max(key) FROM ({query})", (place, size)).fetchone()
-    return RowRun(place, rows, last, b"")
+    def _text(self, rows: list[Row]) -> str:
+        try:
+            text = ",\n".join(self._format(rows))
+        except _NO_RULE:
+            text = "\0"
+        return text if "\0" not in text else ",\n".join(map(self._any_row, rows))
 
+    def _any_row(self, row: Row) -> str:
+        literals = [self._literal(value) if own else value for value, own in zip(row, self._by_python, strict=True)]
+        if None in literals:
+            raise sqlite3.DataError("a literal is too long")
+        return f"({','.join(literals)})"
 
-@dataclass(frozen=True)
-class _Layout:
-    """A value's place in `printf`, and the condition on which it is right there."""
-
-    format: str
-    condition: str = ""
-    value: str = ""
-
-
-# A text ends at a NUL for printf. Literals of reals are read back, as below; of zeros there are two, and one literal.
-_USUAL = {
-    "integer": _Layout("%s", "typeof({c}) IN ('integer','null')", "ifnull({c},'NULL')"),
-    "text": _Layout("%Q", "typeof({c}) IN ('text','null') AND ifnull(instr({c},char(0)),0)=0", "{c}"),
-    "short": _Layout("%s", "typeof({c})='real' AND {c}<>0 AND CAST(CAST({c} AS TEXT) AS REAL)={c}", "{c}"),
-    "long": _Layout("%!.17g", "typeof({c})='real' AND {c}<>0 AND CAST(printf('%!.17g',{c}) AS REAL)={c}", "{c}"),
-}
+    def _literal(self, value: Any) -> str:
+        if value is None:
+            return "NULL"
+        if isinstance(value, int):
+            return str(value)
+        if isinstance(value, str) and "\0" not in value:
+            return "'" + value.replace("'", "''") + "'"
+        (literal,) = self._connection.execute(f"SELECT {value_text('?1')}", (value,)).fetchone()
+        return str(literal)
 
 
 def kind_of(column: str) -> str:
-    """An expression for what is usual or not: the storage class, and of a real whether 15 digits are enough for it."""
+    """An expression for the storage class, and of a real whether 15 digits are enough for it."""
     short = f"CASE WHEN CAST(CAST({column} AS TEXT) AS REAL)={column} THEN 'short' ELSE 'long' END"
     return f"CASE typeof({column}) WHEN 'real' THEN {short} ELSE typeof({column}) END"
 
 
-def row_text(columns: Sequence[str], usual: Sequence[str]) -> str:
-    """An expression for `(1,'a',NULL)`; `usual` has the kind to expect of each column, or nothing."""
-    any_row = _row([_Layout("%s", "", _value_text(column)) for column in columns])
-    if not usual or len(columns) > FORMAT_ARGUMENTS:
-        return any_row
-    layouts = [_layout(column, kind) for column, kind in zip(columns, usual, strict=True)]
-    conditions = " AND ".join(layout.condition for layout in layouts if layout.condition)
-    return f"CASE WHEN {conditions} THEN {_row(layouts)} ELSE {any_row} END" if conditions else any_row
+def _selected(name: str, kind: str) -> str:
+    if kind not in _REALS:
+        return name
+    is_right = f"typeof({name})='real' AND {name}<>0 AND CAST({name}_text AS REAL)={name}"
+    return f"CASE WHEN {is_right} THEN {name}_text ELSE {value_text(name)} END"
 
 
-def _layout(column: str, kind: str) -> _Layout:
-    if kind not in _USUAL:
-        return _Layout("%s", "", _value_text(column))
-    layout = _USUAL[kind]
-    return _Layout(layout.format, layout.condition.replace("{c}", column), layout.value.replace("{c}", column))
-
-
-def _row(layouts: Sequence[_Layout]) -> str:
-    starts = range(0, len(layouts), FORMAT_ARGUMENTS)
-    parts = [layouts[start : start + FORMAT_ARGUMENTS] for start in starts]
-    formats = [",".join(layout.format for layout in part) for part in parts]
+def any_row(columns: Sequence[str]) -> str:
+    """An expression for `(1,'a',NULL)`, whatever the columns hold."""
+    starts = range(0, len(columns), _FORMAT_ARGUMENTS)
+    parts = [[value_text(column) for column in columns[start : start + _FORMAT_ARGUMENTS]] for start in starts]
+    formats = [",".join(["%s"] * len(part)) for part in parts]
     formats[0] = "(" + formats[0]
     formats[-1] += ")"
-    values = [",".join(layout.value for layout in part) for part in parts]
-    return " || ',' || ".join(f"printf('{f}',{value})" for f, value in zip(formats, values, strict=True))
+    return " || ',' || ".join(f"printf('{f}',{','.join(part)})" for f, part in zip(formats, parts, strict=True))
 
 
-def _value_text(column: str) -> str:
+def value_text(column: str) -> str:
     """An expression for the literal that brings the column's value back, storage class and every bit of it.
 
     A text literal cannot hold what SQLite does not carry through its functions: a NUL, half a surrogate pair. Such
@@ -128,7 +132,7 @@ def _value_text(column: str) -> str:
     """
     c = column
     return f"""CASE typeof({c})
-        WHEN 'integer' THEN {c}
+        WHEN 'integer' THEN CAST({c} AS TEXT)
         WHEN 'text' THEN CASE WHEN CAST(substr({c},1) AS BLOB)=CAST({c} AS BLOB) THEN quote({c})
             ELSE 'CAST(X'''||hex(CAST({c} AS BLOB))||''' AS TEXT)' END
         WHEN 'real' THEN CASE WHEN {c}=0 THEN backupkit_exact({c})
