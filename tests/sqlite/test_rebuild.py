@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from backupkit.sqlite.page_file import _checksum
 from backupkit.sqlite.rebuild import Rebuilt, rebuild
 from chance import chance
 
@@ -271,6 +272,94 @@ def test_pages_whose_tree_is_broken_go_back_to_their_table(tmp_path: Path, auto_
     assert len(result["tags"]) > 0.9 * len(case.rows["tags"])  # the root of such a table holds rows of its own
 
 
+TWINS = "CREATE TABLE {0} (id INTEGER PRIMARY KEY, text TEXT); INSERT INTO {0} SELECT value, '{0} ' || value FROM n;"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_tables_that_look_alike_are_told_apart(tmp_path: Path, known: bool) -> None:
+    """By the rows that the backup has of them; without one, by the pointer map."""
+    broken, backup, new = (tmp_path / name for name in ("broken.db", "known.db", "new.db"))
+    with contextlib.closing(sqlite3.connect(broken)) as connection:
+        connection.executescript(f"PRAGMA page_size = 1024; PRAGMA auto_vacuum = {int(not known)}")
+        connection.execute(
+            "CREATE TEMP VIEW n AS WITH RECURSIVE c(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM c"
+            " LIMIT 400) SELECT value FROM c"
+        )
+        connection.executescript(TWINS.format("one") + TWINS.format("two"))
+        roots = [root for (root,) in connection.execute("SELECT rootpage FROM sqlite_master")]
+    shutil.copyfile(broken, backup)
+    data = bytearray(broken.read_bytes())
+    for root in roots:
+        data[(root - 1) * 1024 : root * 1024] = bytes(1024)
+    broken.write_bytes(data)
+    found = rebuild(broken, new, backup if known else None)
+    assert [(one.name, one.rows) for one in found.tables] == [("one", 400), ("two", 400)]
+    with contextlib.closing(sqlite3.connect(new)) as connection:
+        assert all(text.startswith("one ") for (text,) in connection.execute("SELECT text FROM one"))
+
+
+def test_tables_that_nothing_tells_apart_get_no_row_of_each_other(tmp_path: Path) -> None:
+    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(broken)) as connection:
+        connection.executescript("CREATE TABLE one (a TEXT); CREATE TABLE two (a TEXT)")
+        connection.executescript("INSERT INTO one VALUES ('x'); INSERT INTO two VALUES ('y')")
+    data = bytearray(broken.read_bytes())
+    one = data.index(b"CREATE TABLE one (a TEXT)") - 1
+    two = data.index(b"CREATE TABLE two (a TEXT)") - 1
+    data[one], data[two] = 99, 98  # both roots lead nowhere
+    broken.write_bytes(data)
+    found = rebuild(broken, new, None)
+    assert [one.rows for one in found.tables] == [0, 0] and found.no_place == 2
+
+
+# --- pointers in rings
+
+
+def root_of(case: Case, table: str) -> int:
+    with contextlib.closing(sqlite3.connect(case.live)) as connection:
+        return int(connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0])
+
+
+def test_a_ring_of_pages_is_walked_once(case: Case) -> None:
+    root = root_of(case, "people")
+
+    def ring(data: bytearray, _: random.Random) -> None:
+        data[(root - 1) * PAGE + 8 : (root - 1) * PAGE + 12] = root.to_bytes(4, "big")
+
+    case.damage(ring)
+    found = next(one for one in case.rebuild().tables if one.name == "people")
+    assert found.lost.pages == 1 and case.result()["people"] == case.rows["people"]
+
+
+def test_a_ring_of_overflow_pages_makes_no_row(case: Case) -> None:
+    case.damage(overflow_rings)
+    found = next(one for one in case.rebuild().tables if one.name == "people")
+    long = [row for row in case.rows["people"] if len(row[4]) > PAGE]
+    assert found.lost.rows == len(long) > 5
+    assert set(case.result()["people"]) == set(case.rows["people"]) - set(long)
+
+
+def test_a_ring_of_free_pages_is_no_list(case: Case) -> None:
+    with contextlib.closing(sqlite3.connect(case.live)) as live, live:
+        live.execute("DELETE FROM log WHERE rowid < 300")
+        case.rows = read(live)
+
+    def ring(data: bytearray, _: random.Random) -> None:
+        first = int.from_bytes(data[32:36], "big")
+        assert first
+        data[(first - 1) * PAGE : (first - 1) * PAGE + 4] = first.to_bytes(4, "big")
+
+    case.damage(ring)
+    case.rebuild()
+    assert case.result() == case.rows
+
+
+@pytest.mark.parametrize("said", [b"\2\0", b"\x10\0", b"\0\1", b"\0\0"], ids=["512", "4096", "65536", "nonsense"])
+def test_a_page_size_that_the_pages_deny_is_not_believed(case: Case, said: bytes) -> None:
+    case.damage(lambda data, _: data.__setitem__(slice(16, 18), said))
+    assert case.rebuild(known=False).rows > 2000 and case.result()["people"] == case.rows["people"]
+
+
 def test_a_schema_that_is_lost_is_taken_from_the_backup(case: Case) -> None:
     def without_schema(data: bytearray, _: random.Random) -> None:
         for place in range(0, len(data), PAGE):
@@ -329,6 +418,35 @@ def test_a_broken_frame_of_the_wal_costs_no_later_commit(tmp_path: Path) -> None
     found = case.rebuild()
     assert found.lost_frames == 1 and found.newer > frames / 4
     assert case.result()["people"] == case.rows["people"]
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["rolled back", "under way"])
+def test_what_is_in_the_wal_and_not_committed_is_left_out_and_no_loss(tmp_path: Path, ends: bool) -> None:
+    case = Case(tmp_path, journal_mode="WAL", wal_autocheckpoint=0)
+    with contextlib.closing(sqlite3.connect(case.live, isolation_level=None)) as connection:
+        connection.executescript("PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = 2; BEGIN")
+        connection.execute("UPDATE people SET name = 'not committed'")
+        if ends:
+            connection.execute("ROLLBACK")
+            connection.execute("INSERT INTO log VALUES ('committed')")
+            case.rows = read(connection)
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{case.live}{suffix}", f"{case.broken}{suffix}")
+    assert b"not committed" in Path(f"{case.broken}-wal").read_bytes()
+    assert case.rebuild().is_whole and case.result() == case.rows
+
+
+def test_frames_behind_the_last_commit_are_left_out(tmp_path: Path) -> None:
+    case = Case(tmp_path, journal_mode="WAL", wal_autocheckpoint=0)
+    wal = bytearray((case.folder / "broken.db-wal").read_bytes())
+    last, before = len(wal) - PAGE - 24, len(wal) - 2 * (PAGE + 24)
+    assert wal[last + 4 : last + 8] != bytes(4)  # it is a commit; now it is not, with the right checksum
+    wal[last + 4 : last + 8] = bytes(4)
+    seed = struct.unpack_from(">II", wal, before + 16)
+    struct.pack_into(">II", wal, last + 16, *_checksum(bytes(wal[last : last + 8] + wal[last + 24 :]), seed, "<"))
+    (case.folder / "broken.db-wal").write_bytes(wal)
+    found = case.rebuild()
+    assert found.is_whole and len(case.result()["people"]) == len(case.rows["people"]) - LATER
 
 
 def other_wal(case: Case) -> bytes:

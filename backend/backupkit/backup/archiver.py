@@ -236,7 +236,6 @@ def _take_salvaged(draft: Draft, database_file: Path) -> _Taken:
             f"What was read of {draft.settings.database} makes no sound database: {found.problems[0]}.",
             hint="Put a backup back: `list`, then `restore`.",
         )
-    draft.seen.database = None
     mode, journal_mode = draft.database.stat().st_mode & 0o777, _journal_mode_of(draft)
     return _Taken(found.facts.size, replace(found, facts=replace(found.facts, mode=mode, journal_mode=journal_mode)))
 

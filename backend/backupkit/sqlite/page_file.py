@@ -119,7 +119,7 @@ class PageFile:
         while trunk:
             data = self.page(trunk)
             number = struct.unpack_from(">I", data, 4)[0] if data else _UNKNOWN
-            if not data or free[trunk] or number > self.usable // 4 - 2:
+            if not data or number > self.usable // 4 - 2:
                 return bytearray(self.count + 1), False
             for page in (trunk, *struct.unpack_from(f">{number}I", data, 8)):
                 if not 1 < page <= self.count or free[page]:
@@ -189,17 +189,21 @@ class PageFile:
     def _lay_wal(self, file: int) -> None:
         """The frames up to the last commit, but for those whose checksum is wrong."""
         pending: dict[int, tuple[int, int]] = {}
-        end = self.count
+        broken, end = 0, self.count
         for number, commit, place in self._frames(file):
+            if not number:
+                broken += 1  # a lost one, if a commit comes behind it
+                continue
             pending[number] = (file, place)
             if commit:
                 self._newer.update(pending)
                 pending.clear()
-                end = commit
+                self.lost_frames += broken
+                broken, end = 0, commit
         self.count = max(self.count, max(self._newer, default=0), min(end, self.count + len(self._newer)))
 
     def _frames(self, file: int) -> Iterator[tuple[int, int, int]]:
-        """Each frame that can be trusted: the page, the size of the database after a commit, where the page lies.
+        """Each frame: the page, 0 where it cannot be trusted; the size of the database after a commit; where it lies.
 
         Each is checked from the checksum that the one before it has, so that one broken frame costs no other.
         """
@@ -220,14 +224,8 @@ class PageFile:
                 continue  # of an earlier round
             found: tuple[int, int] = struct.unpack_from(">II", frame, 16)
             number, commit = struct.unpack_from(">II", frame)
-            if (
-                before
-                and 0 < number <= highest
-                and _checksum(frame[:8] + frame[_FRAME_HEADER:], before, order) == found
-            ):
-                yield number, commit, place + _FRAME_HEADER
-            else:
-                self.lost_frames += 1
+            is_whole = before and _checksum(frame[:8] + frame[_FRAME_HEADER:], before, order) == found
+            yield (number, commit, place + _FRAME_HEADER) if is_whole and number <= highest else (0, 0, 0)
             before = found
 
     def _lay_journal(self, file: int) -> None:

@@ -153,8 +153,6 @@ class RowReader:
         if size <= most:
             found = data[place : place + size]
             return found if size >= 2 and len(found) == size and place + size <= usable else None
-        if size > self.file.count * usable:
-            return None
         least = (usable - 12) * 32 // 255 - 23
         local = least + (size - least) % (usable - 4)
         local = local if local <= most else least
