@@ -7,13 +7,14 @@ memory, its processor time and its files that grow with what it has read.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from backupkit.fs import confinement, process
 from backupkit.model import errors
@@ -59,6 +60,7 @@ def _start(target: Path, name: str) -> subprocess.Popen[bytes]:
 def _feed(child: subprocess.Popen[bytes], text: BinaryIO, emit: EventListener) -> None:
     """It has the whole text, or has ended before."""
     assert child.stdin
+    _widen(child.stdin)
     fed = 0
     with contextlib.suppress(BrokenPipeError):
         while piece := text.read(_BLOCK):
@@ -66,6 +68,12 @@ def _feed(child: subprocess.Popen[bytes], text: BinaryIO, emit: EventListener) -
             fed += len(piece)
             emit(Progress(fed))
         child.stdin.close()
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """The pipe holds a whole block, so that the two processes change places less often."""
+    with contextlib.suppress(AttributeError, OSError):  # macOS cannot, and a user may have all the room that is allowed
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _BLOCK)
 
 
 def _close(child: subprocess.Popen[bytes]) -> None:
