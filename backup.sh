@@ -72,7 +72,7 @@ read_arguments() {
       :*) command=$word ;;
       restore:--stop | restore-dump:--stop | undo:--stop | migrate:--stop) stop=yes && continue ;;
       *:-*) ;;
-      dump:*/* | restore-dump:*/* | export:*/* | import:*/* | recovery-kit:*/* | report:*/*)
+      dump:*/* | restore-dump:*/* | salvage:*/* | export:*/* | import:*/* | recovery-kit:*/* | report:*/*)
         path=$(absolute "$word")
         word=$path
         if [ "${path%/*}" = "$root/backups" ]; then word=${path##*/} path=""; fi

@@ -78,7 +78,8 @@ def fill(draft: Draft) -> Metadata:
         _record_database(draft, found, checksums)
     assert found.database is not None
     if violations := found.database.facts.foreign_key_violations:
-        draft.emit(Notice(f"{violations} rows refer to rows that are not there, as in the live data."))
+        like = "which were lost, or never there" if draft.salvaged else "as in the live data"
+        draft.emit(Notice(f"{violations} rows refer to rows that are not there, {like}."))
     if flaws := found.database.facts.index_flaws:
         said = database.index_sentence(draft.settings, flaws)
         draft.emit(Notice(said) if draft.request.kind == "pre_restore" else Warned(said))
