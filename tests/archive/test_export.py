@@ -183,7 +183,13 @@ def read_what_was_written(app: SmallApp, other: SmallApp, tmp_path: Path, write:
         (("import", "phrase.tar.age"), {"BACKUP_EXPORT_PASSPHRASE": "no"}, 2, "phrase.tar.age", "capitals"),
         (("import", "fake.tar.age"), {}, 12, "fake.tar.age", "Copy"),
         (("import", "armored.age"), {}, 2, "armored.age", "age -d"),
-        (("import", "key.tar.age"), {"BACKUP_EXPORT_IDENTITY_FILE": "none"}, 2, "BACKUP_EXPORT_IDENTITY_FILE", "Mend"),
+        (
+            ("import", "key.tar.age"),
+            {"BACKUP_EXPORT_IDENTITY_FILE": "none"},
+            2,
+            "BACKUP_EXPORT_IDENTITY_FILE",
+            "Correct it",
+        ),
     ],
     ids=str,
 )

@@ -87,7 +87,7 @@ def test_quiet_ends_with_its_command(app: SmallApp) -> None:
     assert "There is a backup of today already" not in run_here(app, "backup", "--if-needed", "-q", check=0).err
     assert "There is a backup of today already" in run_here(app, "backup", "--if-needed", check=0).err
     run_here(app, "backup", "two", "-q", check=0)
-    assert "No scheduler is at work" in run_here(app, "schedule", "--list", check=0).err
+    assert "No scheduler is running" in run_here(app, "schedule", "--list", check=0).err
 
 
 # The question.

@@ -166,7 +166,7 @@ def test_a_value_is_written_as_the_kind_that_it_is(app: SmallApp, name: str, tex
         ("timezon", "UTC", "timezon is not a setting", "timezone"),
         ("colour", "blue", "colour is not a setting", "`config`"),
         ("app_dir", "elsewhere", "app_dir", "BACKUP_APP_DIR"),
-        ("ping_url_file", "nowhere", "nowhere", "Mend that"),
+        ("ping_url_file", "nowhere", "nowhere", "Correct it"),
         ("critical_age", "1", "critical_age '1': is below", "`config`"),
     ],
 )

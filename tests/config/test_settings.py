@@ -257,7 +257,7 @@ def test_a_file_that_holds_no_secret_is_refused_and_can_be_done_without(app: Sma
 @pytest.mark.parametrize("file", ["~nobody-at-all/x", "a\\u0000b", "nowhere"])
 def test_a_path_that_leads_to_no_secret_is_refused(app: SmallApp, file: str) -> None:
     (app.folder / "backup.toml").write_text(f'ping_url_file = "{file}"')
-    refused(app, "backup", code=2, names="ping_url_file", hint="Mend that")
+    refused(app, "backup", code=2, names="ping_url_file", hint="Correct it")
 
 
 def test_a_secret_that_is_told_twice_is_refused(app: SmallApp) -> None:
@@ -317,7 +317,7 @@ def test_a_wrong_line_of_the_file_is_named(app: SmallApp, line: str, named: str,
 @pytest.mark.parametrize("content", [b"timezone = ", b"\xff\xfe", b'a = "', b"a = 1\na = 2", b"[" * 5000, b"\0"])
 def test_a_file_that_is_no_toml_is_refused(app: SmallApp, content: bytes) -> None:
     (app.folder / "backup.toml").write_bytes(content)
-    refused(app, "backup", code=2, names=str(app.folder / "backup.toml"), hint="[Mm]end|`")
+    refused(app, "backup", code=2, names=str(app.folder / "backup.toml"), hint="[Mm]end|UTF-8|`")
 
 
 def test_a_file_that_is_a_folder_is_refused(app: SmallApp) -> None:

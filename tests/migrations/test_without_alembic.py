@@ -64,7 +64,7 @@ def test_the_same_schema_is_said_to_be_the_same(plain: OtherApp) -> None:
     create_backup(plain.settings(), BackupRequest("old"))
     plain.query("ANALYZE")
     plain.query("DELETE FROM notes")
-    assert "It is the same schema as the live one." in said_of(plain)
+    assert "Its schema is the same as the live one's." in said_of(plain)
 
 
 @pytest.mark.parametrize(

@@ -167,9 +167,9 @@ def test_without_a_scheduler_nobody_makes_backups_by_themselves(app: SmallApp) -
     assert found.level == "warning" and found.fix.endswith(("schedule", "up -d scheduler"))
     app.backups.mkdir(exist_ok=True)
     with scheduler_lock.on(app.backups, 0):
-        assert about(examine(app.settings), " scheduler ") == Finding("fine", "A scheduler is at work.")
+        assert about(examine(app.settings), " scheduler ") == Finding("fine", "A scheduler is running.")
     off = app.settings.model_copy(update={"automatic_daily": False})
-    assert about(examine(off), "by itself").level == "note"
+    assert about(examine(off), "No automatic backup").level == "note"
 
 
 @pytest.mark.parametrize(("days", "level"), [(1, "fine"), (3, "warning")])
@@ -197,4 +197,4 @@ def test_ok_stands_before_nothing_that_lacks_or_could_harm(app: SmallApp) -> Non
     for text in said:
         assert not any(word in f" {text} " for word in (" no ", " No ", "Nobody", " bug,", " not ")), text
     told = run_here(app, "doctor", env={"BACKUP_UPLOADS": "", "BACKUP_ENABLED": "false"}).out
-    assert "note     Nobody is told of a failure at night" in told and "ok       Nobody" not in told
+    assert "note     Nobody is told of a failure:" in told and "ok       Nobody" not in told

@@ -325,7 +325,7 @@ def test_a_service_that_does_not_accept_it_is_a_warning(
 
 @pytest.mark.parametrize(
     ("path", "reason"),
-    [("500", "HTTP 500"), ("redirect", "it leads elsewhere (HTTP 302)"), ("unknown", "OK (not found)")],
+    [("500", "HTTP 500"), ("redirect", "it redirects to another address (HTTP 302)"), ("unknown", "OK (not found)")],
 )
 def test_a_ping_that_does_not_arrive_is_a_warning(app: SmallApp, service: Service, path: str, reason: str) -> None:
     result = run_here(app, "backup", "one", env={"BACKUP_PING_URL": service.page(path)}, check=3)
@@ -515,7 +515,7 @@ def test_what_a_person_is_told_needs_no_disk(app: SmallApp, service: Service) ->
 
 
 def test_the_doctor_says_whether_anybody_is_told(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "Nobody is told of a failure at night" in run_here(app, "doctor", check=0).out
+    assert "Nobody is told of a failure:" in run_here(app, "doctor", check=0).out
     there = {"BACKUP_NOTIFY_URLS": f"slack://{SECRET}"}
     assert "notify-test` tries it" in run_here(app, "doctor", env=there, check=0).out
     monkeypatch.setattr("backupkit.monitoring.doctor.find_spec", lambda _name: None)

@@ -294,7 +294,7 @@ def cloud(age: timedelta | None, behind: int = 0, asked: bool = True) -> RemoteS
         (cloud(53 * HOUR, behind=2), {}, ""),
         (cloud(55 * HOUR, behind=2), {}, "The newest copy on the remote cloud, one, is 2 days old; still to be"),
         (cloud(99 * DAY), {}, ""),
-        (cloud(5 * HOUR, behind=1), {"carried_within": 4}, "still to be carried: 1."),
+        (cloud(5 * HOUR, behind=1), {"carried_within": 4}, "still to be pushed: 1."),
         (cloud(99 * DAY, behind=1), {"expected_interval": 0}, ""),
         (cloud(99 * DAY, behind=1), {"carried_within": 24 * 100}, ""),
     ],
@@ -322,7 +322,7 @@ def test_what_the_remotes_last_said_is_told_without_asking_them(app: SmallApp, t
     assert nas["asked_at"] and (told["copies"], told["lacking"][-1]) == (2, "a copy in another place")
     result = app.command("status", "--prometheus", "-", check=0)
     assert 'backupkit_remote_behind{app="pats",remote="nas"} 1\n' in result.out
-    assert "on nas     1, the newest one; still to be carried: 1; asked: 20" in app.command("status", check=0).out
+    assert "on nas     1, the newest one; still to be pushed: 1; asked: 20" in app.command("status", check=0).out
     created = store.find(app.settings, "one").metadata
     assert created
     line = f'newest_timestamp_seconds{{app="pats",remote="nas"}} {created.created_at.timestamp():.17g}\n'

@@ -801,7 +801,7 @@ def test_a_host_that_is_not_known_or_does_not_know_us_is_no_passing_trouble(
         with pytest.raises(RemoteFailed, match="no repository of restic at"):
             list_remote(settings, "there")
         (keys / "known_hosts").write_text("")
-        with pytest.raises(RemoteFailed, match="ssh does not get into the remote there: Host key verif") as raised:
+        with pytest.raises(RemoteFailed, match="ssh cannot log in to the remote there: Host key verif") as raised:
             list_remote(settings, "there")
         assert not isinstance(raised.value, RemoteAway) and "known_hosts" in raised.value.hint
         server.keys_for(tmp_path / "other").joinpath("known_hosts").rename(keys / "known_hosts")

@@ -413,7 +413,7 @@ def written(folder: Path) -> dict[str, bytes]:
 
 def test_losing_it_loses_no_backup(app: SmallApp, kept: Path) -> None:
     shutil.rmtree(kept.parent)
-    assert run_here(app, "history", check=0).out == "Nothing is in the history that was asked for.\n"
+    assert run_here(app, "history", check=0).out == "Nothing in the history matches.\n"
     run_here(app, "restore", "one", "--force", check=0)
     assert commands(app) == [("restore", "success")]
 

@@ -136,7 +136,7 @@ def test_what_another_app_did_in_a_shared_folder_is_nobody_elses_proof_undo_or_s
     picked = {pick(app.settings, lambda able, n=n: able[n % len(able)]).name for n in range(4)}
     assert picked == {"ours", mine}
     told = {one.text for one in examine(app.settings) if "scheduler" in one.text}
-    assert told == {"No scheduler is at work, nor anything else that makes backups by itself."}
+    assert told == {"No scheduler is running, and nothing else makes automatic backups."}
     shutil.rmtree(app.backups / "ours")
     shutil.rmtree(app.backups / mine)
     assert known_copies(app.settings, store.all_backups(app.settings)).copies == 1

@@ -552,10 +552,12 @@ def test_the_list_shows_the_next_runs_and_says_where_no_scheduler_is_at_work(app
     head, *rows = result.out.splitlines()
     assert head.split() == ["WHEN", "WHAT", "WHY"] and len(rows) == 10
     assert sum("02:00:00 UTC  backup" in row for row in rows) == 8
-    assert "No scheduler is at work" in result.err
+    assert "No scheduler is running" in result.err
     document = run_here(app, "schedule", "--list", "--json", check=0).json
     assert [sorted(one) for one in document] == [["at", "schema_version", "task", "why"]] * 10
-    assert run_here(app, "schedule", "--list", env={"BACKUP_ENABLED": "false"}, check=0).out.startswith("Nothing is to")
+    assert run_here(app, "schedule", "--list", env={"BACKUP_ENABLED": "false"}, check=0).out.startswith(
+        "Nothing is scheduled"
+    )
 
 
 def test_the_scheduler_itself_has_nothing_to_show_as_json(app: SmallApp) -> None:

@@ -71,7 +71,7 @@ def test_it_is_typed_saved_and_in_force_with_the_comments_kept(app: SmallApp, fi
         await person.types("25")
         await person.sees("1 edit, not saved yet.")
         await edits(person, backup_time="4:05", enabled="false")
-        await person.sees("3 edits", "Nothing is done by itself.")
+        await person.sees("3 edits", "Nothing is scheduled.")
         await person.click("#save")
         await person.sees("✓ Saved in backup.toml.")
         await person.until(lambda: not person.can_click("#save"), "nothing more to save")

@@ -567,7 +567,7 @@ def removing(backup: Path, when: type[Event]) -> Callable[[Event], None]:  # typ
 
 def test_a_backup_that_goes_away_while_it_is_verified_is_not_called_damaged(app: SmallApp) -> None:
     make(app)
-    with pytest.raises(NoSuchBackup, match="went away while it was verified"):
+    with pytest.raises(NoSuchBackup, match="was removed while it was verified"):
         check(app, emit=removing(app.backups / "one", Progress))
     assert not (app.backups / ".state" / "proofs" / "one").exists()
 

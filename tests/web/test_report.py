@@ -162,12 +162,12 @@ def test_two_commands_say_the_same(app: SmallApp) -> None:
 def test_the_copies_elsewhere_stand_there_each_by_its_name(app: SmallApp, tmp_path: Path) -> None:
     (app.folder / "backup.toml").write_text(f'[remotes.nas]\ntype = "folder"\npath = "{tmp_path}/nas"\n')
     create_backup(app.settings, BackupRequest("one"))
-    assert "nas: 0 there, 1 still to be carried, never reached" in Read(run_here(app, "report", check=0).out).words
+    assert "nas: 0 there, 1 still to be pushed, never reached" in Read(run_here(app, "report", check=0).out).words
     (tmp_path / "nas").mkdir()
     run_here(app, "remotes", "--init", "nas", check=0)
     run_here(app, "push", "--remote", "nas", "--force", check=0)
     words = Read(run_here(app, "report", check=0).out).words
-    assert "nas: 1 there, 0 still to be carried, asked 2" in words and "a copy in another place" in words
+    assert "nas: 1 there, 0 still to be pushed, asked 2" in words and "a copy in another place" in words
 
 
 def test_every_reason_stands_there_with_the_command_that_mends_it(app: SmallApp) -> None:
@@ -188,7 +188,7 @@ def test_it_tells_of_backups_test_restores_runs_rules_and_the_way_back(app: Smal
     assert "✓ proven" in words and "✕ damaged" in words
     assert all(rule in words for rule in render.policy(rules.policy_of(app.settings)))
     assert "restore latest --dry-run" in words and "undo" in words
-    assert "No scheduler is at work" in words and "test restore" in words
+    assert "No scheduler is running" in words and "test restore" in words
 
 
 def test_an_empty_folder_and_one_that_is_not_there_make_a_page(app: SmallApp) -> None:

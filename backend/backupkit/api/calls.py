@@ -139,7 +139,7 @@ class PlainDatabase(Protectable):
     @property
     def _plain(self) -> SingleFileConfig:
         if self.max_backups < 1:
-            raise Refused(f"{self.max_backups} is no number of backups to keep.", hint="max_backups is 1 or more.")
+            raise Refused(f"{self.max_backups} is not a number of backups to keep.", hint="max_backups is 1 or more.")
         database = Path(os.path.realpath(Path(self.path).expanduser()))
         return SingleFileConfig(
             database=database,

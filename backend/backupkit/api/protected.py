@@ -144,7 +144,7 @@ def _write_down(backups: Path, operation: Operation) -> None:
     try:
         flags.remember_operation(backups, operation.backup.name, json.dumps(_as_json(operation), indent=2))
     except OSError as error:
-        _log.warning("How %s ended could not be written down: %s", operation.name, error)
+        _log.warning("How %s ended could not be recorded: %s", operation.name, error)
 
 
 def _as_json(operation: Operation) -> dict[str, Any]:

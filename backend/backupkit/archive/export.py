@@ -125,17 +125,17 @@ def check_suffix(name: str, closing: Recipients) -> None:
     """`Refused` where the suffix names no way to write an archive, or says encrypted and it is not, or the reverse."""
     if not name.removesuffix(encryption.SUFFIX).endswith(_SUFFIXES):
         raise Refused(
-            f"{name} does not say how it is to be written.",
+            f"The name {name} does not say which kind of archive to write.",
             hint=f"End it in {', '.join(_SUFFIXES)}, with {encryption.SUFFIX} behind it where it is to be encrypted.",
         )
     if name.endswith(encryption.SUFFIX) and not closing:
         raise Refused(
-            f"{name} is to be encrypted, and nobody says to whom.",
+            f"{name} is to be encrypted, but no recipient is given.",
             hint="Give --recipient age1…, or set BACKUP_EXPORT_PASSPHRASE_FILE, or type a passphrase at a terminal.",
         )
     if closing and not name.endswith(encryption.SUFFIX):
         raise Refused(
-            f"{name} would not say that it is encrypted.",
+            f"The name {name} does not show that the file is encrypted.",
             hint=f"Name it {name}{encryption.SUFFIX}; for a plain file give no recipient, and unset BACKUP_EXPORT_….",
         )
 
@@ -188,7 +188,7 @@ def _free_name(settings: Settings, wanted: str | None, told: str) -> str:
     try:
         name = wanted or check_name(told)
     except Refused as error:
-        raise Damaged(f"The archive is refused: {told[:100]!r} is no name for a backup.", hint=_UNTRUSTED) from error
+        raise Damaged(f"The archive is refused: {told[:100]!r} is not a name for a backup.", hint=_UNTRUSTED) from error
     if name in store.taken_names(settings):
         raise Refused(f"There is a {name} in {settings.dir} already.", hint="Give it another one: `import --name NAME`")
     if name == store.LATEST:

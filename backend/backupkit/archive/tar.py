@@ -171,7 +171,7 @@ def _next_member(stream: BinaryIO) -> Member | None:
             kind = _OTHERS.get(form, f"an entry of the unknown kind {form.decode('latin-1')!a}")
             raise _refused(f"{shown(_text(_until_nul(block[:100])))} is {kind}")
     if extra.seen:
-        raise _refused("it ends with a header of nothing")
+        raise _refused("it ends with a header that no entry follows")
     return None
 
 
@@ -197,7 +197,7 @@ def _add(extra: _Extra, form: bytes, content: bytes, stream: BinaryIO) -> None:
     if form != _PAX:
         found = {"path" if form == _LONG_NAME else "linkpath": content.removesuffix(b"\0")}
     if form in extra.seen or found.keys() & extra.fields.keys():
-        raise _refused("two headers speak of the same entry")
+        raise _refused("two headers describe the same entry")
     extra.seen.add(form)
     extra.fields |= found
 
@@ -280,7 +280,7 @@ def _owner(extra: dict[str, bytes], key: str, plain: bytes) -> int:
 def _changed(extra: dict[str, bytes], block: bytes) -> int:
     if "mtime" not in extra:
         if abs(seconds := _number(block[136:148], "time", signed=True)) >= 10**11:
-            raise _refused("a time is beyond all calendars")
+            raise _refused("a time is out of range")
         return seconds * 10**9
     found = re.fullmatch(rb"(-?)([0-9]{1,11})(?:\.([0-9]{1,30}))?", extra["mtime"])
     if not found:

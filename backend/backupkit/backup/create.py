@@ -119,7 +119,7 @@ def refuse_overlap(settings: Settings) -> None:
     backups, live = (Path(os.path.realpath(path)) for path in (settings.dir, settings.uploads))
     if backups in (live, *live.parents) or live in backups.parents or _are_one(backups, live):
         raise Refused(
-            f"The backups folder {settings.dir} and the uploads folder {settings.uploads} lie one in the other.",
+            f"The backups folder {settings.dir} and the uploads folder {settings.uploads} overlap.",
             hint="Set BACKUP_DIR to a folder outside the uploads.",
         )
 

@@ -144,7 +144,7 @@ def _note(plain: SingleFileConfig, at: datetime, emit: EventListener) -> None:
     try:
         last_backup.write(plain.settings_file, at)
     except (BackupError, OSError) as error:
-        emit(Warned(f"The backup is made, but the time of it could not be written: {error}"))
+        emit(Warned(f"The backup is made, but its time could not be recorded: {error}"))
 
 
 def _prune(plain: SingleFileConfig, made: Path, at: datetime, emit: EventListener) -> None:

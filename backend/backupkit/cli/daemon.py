@@ -76,7 +76,7 @@ class Daemon:
     def begin(self) -> None:
         """Say that it is there, and finish a restore that was interrupted."""
         self._own = replace(self._own, seed=scheduler_lock.seed(self.settings.dir))
-        _put(f"The scheduler is at work for {self.settings.dir}, in the time zone {self.settings.timezone}.")
+        _put(f"The scheduler is running for {self.settings.dir}, in the time zone {self.settings.timezone}.")
         self._survive(self._recover)
 
     def turn(self) -> None:
@@ -111,7 +111,7 @@ class Daemon:
         now = self._looked_at = self._clock()
         self._expected = due = planner.next_due(self.settings, self._past(), now)
         later = [self._words(one) for one in due if one.at > now]
-        self._announce(later if due else ["Nothing is to be done by itself."])
+        self._announce(later if due else ["Nothing is scheduled."])
         return ExitCode.DONE
 
     def _words(self, due: DueRun) -> str:

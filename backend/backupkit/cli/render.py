@@ -380,7 +380,7 @@ def remote_listing(
 ) -> Iterator[str]:
     """The backups on a remote, newest first, and which of them are here too."""
     if not found:
-        yield f"There are no backups on {remote} yet. Carry them there: {settings.reach.tool('push')}"
+        yield f"There are no backups on {remote} yet. Push them: {settings.reach.tool('push')}"
         return
     head = ("NAME", "MADE", "KIND", "SIZE", "REVISION", "HERE")
     rows = [
@@ -523,7 +523,7 @@ def history(
 ) -> Iterator[str]:
     """What was done, newest first; on a terminal with its age, and in units that mean something."""
     if not found:
-        yield "Nothing is in the history that was asked for."
+        yield "Nothing in the history matches."
         return
     head = ("STARTED", "COMMAND", "RESULT", "TOOK", "SIZE", "BY", "WHAT")
     rows = [_operation_row(settings, operation) for operation in found]
@@ -571,7 +571,7 @@ def lasting(days: float) -> str:
 def due(settings: Settings, found: Sequence[DueRun]) -> Iterator[str]:
     """What a scheduler will do, the next first."""
     if not found:
-        yield "Nothing is to be done by itself: see the settings enabled, automatic_daily and schedule."
+        yield "Nothing is scheduled: see the settings enabled, automatic_daily and schedule."
         return
     rows = ((f"{settings.local(one.at):%Y-%m-%d %H:%M:%S %Z}", one.task, one.why) for one in found)
     yield from table(("WHEN", "WHAT", "WHY"), rows)
@@ -595,7 +595,7 @@ def _known_copies(settings: Settings, found: Copies) -> Iterator[str]:
     for one in found.remotes:
         newest = f", the newest {shown(one.newest)}" if one.newest else ""
         asked = settings.local(one.asked_at).strftime("%Y-%m-%d %H:%M") if one.asked_at else "never"
-        yield f"  on {one.name:<8}{one.backups:,}{newest}; still to be carried: {one.behind}; asked: {asked}"
+        yield f"  on {one.name:<8}{one.backups:,}{newest}; still to be pushed: {one.behind}; asked: {asked}"
     lacking = f"lacking {', '.join(found.lacking)}" if found.lacking else "satisfied"
     yield f"  3-2-1      {lacking}"
 
@@ -622,7 +622,7 @@ def policy(wanted: Policy) -> Iterator[str]:
         yield f"The newest {wanted.newest:,} of all, and no more{': of these' if wanted.of_kinds else ''}."
     if wanted.of_kinds or not wanted.newest:
         yield from _routine_rules(wanted)
-        yield "All that were asked for by hand."
+        yield "All that were made by hand."
         yield from _safety_rules(wanted)
     good = counted(wanted.min_good, "good one")
     yield f"Whatever the rules say: the newest {good}, the newest proven, and what is pinned."

@@ -79,10 +79,10 @@ def _read(name: str, file: str, folder: Path, spelled: Callable[[str], str]) -> 
     except OSError as error:
         reason = error.strerror or type(error).__name__
     except (ValueError, RuntimeError):
-        reason = "it is no text, or the path is none"
+        reason = "it is not text, or the path is not valid"
     raise Refused(
         f"{spelled(name)} names the file {shown(file)}, which cannot be read: {reason}.",
-        hint=f"Mend that; or do without it this once, with BACKUP_{name.upper()}= before the command.",
+        hint=f"Correct it, or leave it out this once: put BACKUP_{name.upper()}= before the command.",
     )
 
 

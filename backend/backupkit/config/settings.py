@@ -302,14 +302,14 @@ class Settings(BaseSettings):
     @classmethod
     def _urls(cls, value: tuple[SecretUrl, ...]) -> tuple[SecretUrl, ...]:
         if any(not re.match(rf"{_ADDRESS}\S", one.get_secret_value()) for one in value):
-            _fail("holds something that is no URL")
+            _fail("contains something that is not a URL")
         return value
 
     @field_validator("ping_url")
     @classmethod
     def _web_page(cls, value: SecretUrl | None) -> SecretUrl | None:
         if value and not re.fullmatch(r"https?://[^\s/]+\S*", value.get_secret_value()):
-            _fail("is no web address, http or https")
+            _fail("is not a web address (http or https)")
         return value
 
     @field_validator("remotes", mode="before")
@@ -337,7 +337,7 @@ class Settings(BaseSettings):
         # SQLite keeps its -wal beside the file that a link leads to.
         value = Path(os.path.realpath(value))
         if value.name in _RESERVED:
-            _fail("has a name that a part of each backup bears")
+            _fail("has a name that each backup uses itself")
         return value
 
     @field_validator("dir")
@@ -494,7 +494,7 @@ def read_text(folder: Path) -> str:
     except FileNotFoundError:
         return ""
     except UnicodeDecodeError as error:
-        raise Refused(f"{path} is not valid TOML: {error}.", hint="Mend it: it is to be text in UTF-8.") from error
+        raise Refused(f"{path} is not valid TOML: {error}.", hint="Save it as UTF-8 text.") from error
     except IsADirectoryError as error:
         hint = f"Docker makes a folder where a mounted file is missing: rmdir {path.name}, then `config init`."
         raise Refused(f"{path} cannot be read: {error.strerror}.", hint) from error
@@ -516,7 +516,7 @@ def parse_file(folder: Path, text: str) -> dict[str, Any]:
         reason = str(error).replace("at end of document", f"at its end, line {text.count(chr(10)) + 1}")
         raise Refused(f"{path} is not valid TOML: {reason}.", hint="Mend that line.") from error
     except RecursionError as error:
-        raise Refused(f"{path} is not valid TOML: too much lies in one another.", hint="Mend it.") from error
+        raise Refused(f"{path} is not valid TOML: it is nested too deeply.", hint="Mend it.") from error
 
 
 def check_file(folder: Path, text: str, typed: str = "") -> Settings:
@@ -647,7 +647,7 @@ def _below(folder: Path, path: Path) -> Path:
     try:
         return Path(os.path.abspath(folder / path.expanduser()))
     except RuntimeError:
-        raise ValueError("begins with a user that is not there") from None
+        raise ValueError("begins with a user who does not exist") from None
 
 
 def default_backups(folder: Path) -> Path:

@@ -26,7 +26,7 @@ def run_as(user: tuple[int, int], act: Callable[[], str]) -> str:
             said = answer.read()
     finally:
         os.waitpid(child, 0)
-    found = json.loads(said) if said else {"message": "The process that did it ended without a word.", "hint": ""}
+    found = json.loads(said) if said else {"message": "The process that did it ended without an answer.", "hint": ""}
     if "message" in found:
         raise BackupError(found["message"], found["hint"])
     return str(found["result"])

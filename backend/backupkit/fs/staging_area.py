@@ -208,7 +208,7 @@ def _parsed(content: bytes) -> Identity:
 
 def _not_ours(path: Path, why: str) -> BackupError:
     return BackupError(
-        f"{path} is not to be trusted ({why}); nothing was touched.",
+        f"{path} cannot be trusted ({why}); nothing was touched.",
         hint=f"Look what it is (ls -ld {path}). If no restore is unfinished, remove it.",
     )
 

@@ -36,7 +36,7 @@ def require_trusted(path: Path, handle: int) -> None:
     for owner in (found.st_uid, facts.st_uid):
         if owner not in (0, os.geteuid(), os.stat(__file__).st_uid):
             raise Untrusted(
-                f"{path} belongs to user {owner}, and would say what user {os.geteuid()} does; it is not read.",
+                f"{path} belongs to user {owner} and would control what user {os.geteuid()} does; it is not read.",
                 hint=f"Give it to root or to that user: sudo chown {os.geteuid()} {path}",
             )
     if _others_can_write(facts) and keeps_modes(facts.st_dev):
@@ -61,7 +61,7 @@ def require_roots(folder: Path) -> None:
 
 def _fix(folder: Path) -> str:
     own = f"Work as that user; or, if the data are root's: sudo chown -R 0:0 {folder} && sudo chmod go-w {folder}"
-    return own if _why_not_alone(folder) else "Set BACKUP_DIR to a folder that lies in none of another user."
+    return own if _why_not_alone(folder) else "Set BACKUP_DIR to a folder that no other user can change."
 
 
 def _why_not_roots(folder: Path) -> str:

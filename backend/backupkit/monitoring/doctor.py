@@ -312,7 +312,7 @@ def _messages(settings: Settings) -> Iterator[Finding]:
     elif settings.notify_urls or settings.ping_url:
         yield Finding("fine", "Somebody is told how unattended runs end; `notify-test` tries it.")
     else:
-        text = "Nobody is told of a failure at night: BACKUP_NOTIFY_URLS and BACKUP_PING_URL are empty."
+        text = "Nobody is told of a failure: BACKUP_NOTIFY_URLS and BACKUP_PING_URL are empty."
         yield Finding("note", text, settings.reach.tool("config set ping_url_file FILE"))
 
 
@@ -330,16 +330,16 @@ def _scheduler(settings: Settings, now: datetime) -> Iterator[Finding]:
     gap = planner.longest_gap(settings, now)
     made = max((one.created_at for one in _sound(settings) if one.kind == "scheduled"), default=None)
     if gap is None:
-        yield Finding("note", "No backup is to be made by itself: enabled, automatic_daily and schedule say so.")
+        yield Finding("note", "No automatic backup is scheduled: enabled, automatic_daily and schedule say so.")
     elif scheduler_lock.is_anyone_on(settings.dir):
-        yield Finding("fine", "A scheduler is at work.")
+        yield Finding("fine", "A scheduler is running.")
     elif made and now - made < 2 * gap:
         ago = span((now - made).total_seconds())
-        yield Finding("fine", f"No scheduler is at work; something else is, the last such backup was made {ago} ago.")
+        yield Finding("fine", f"Something else than the scheduler makes backups: the last was made {ago} ago.")
     else:
         compose = settings.reach.compose
         fix = f"{compose} up -d scheduler" if compose else settings.reach.tool("schedule")
-        yield Finding("warning", "No scheduler is at work, nor anything else that makes backups by itself.", fix)
+        yield Finding("warning", "No scheduler is running, and nothing else makes automatic backups.", fix)
 
 
 def _sound(settings: Settings) -> list[Metadata]:

@@ -23,7 +23,7 @@ _OF_A_REMOTE: tuple[tuple[str, str, Callable[[RemoteState], Value]], ...] = (
     ("asked_timestamp_seconds", "When the remote last answered.", lambda one: one.asked_at),
     ("newest_timestamp_seconds", "When the newest backup that is on the remote was made.", lambda one: one.newest_at),
     ("backups", "Backups on the remote.", lambda one: one.backups),
-    ("behind", "Backups that are still to be carried to the remote.", lambda one: one.behind),
+    ("behind", "Backups that are still to be pushed to the remote.", lambda one: one.behind),
 )
 
 

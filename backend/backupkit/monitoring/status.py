@@ -383,7 +383,7 @@ def _trouble_of(remote: RemoteState, now: datetime, hours: float) -> str:
         return ""
     return (
         f"The newest copy on the remote {remote.name}, {remote.newest}, is {span(age)} old; "
-        f"still to be carried: {remote.behind}."
+        f"still to be pushed: {remote.behind}."
     )
 
 

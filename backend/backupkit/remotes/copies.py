@@ -20,7 +20,7 @@ from backupkit.repository import reliable
 
 @dataclass(frozen=True)
 class RemoteState:
-    """A remote: what is there, and how many backups are still to be carried; or why it cannot be told.
+    """A remote: what is there, and how many backups are still to be pushed; or why it cannot be told.
 
     `other_disk` says that it is on another medium than the backups here; `asked_at` is when it last answered, None
     where it never did.

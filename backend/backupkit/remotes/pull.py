@@ -187,7 +187,7 @@ def _refuse_damaged(settings: Settings, draft: Path, found: RemoteBackup, remote
     flaws = list(islice(integrity.file_flaws(draft, metadata, integrity.Digests(_unheard)), 1)) if sealed else []
     if flaws or (metadata.tool_version and not sealed) or metadata.backup_name != found.name:
         what = flaws[0].text if flaws else "it is not what its name says, or has lost its checksums"
-        raise Damaged(f"{found.name} came damaged from {remote}: {what}.", hint)
+        raise Damaged(f"{found.name} arrived damaged from {remote}: {what}.", hint)
 
 
 def _unheard(_count: int) -> None:

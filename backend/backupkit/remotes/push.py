@@ -159,7 +159,7 @@ def as_backup(remote: str, one: RemoteBackup, here: Backup | None) -> Backup:
 
 
 def unpushed(settings: Settings) -> dict[str, str]:
-    """The newest backups that are still to be carried to a remote, whole and not, and why they stay. Asks no remote."""
+    """The newest backups that are still to be pushed to a remote, whole and not, and why they stay. Asks no remote."""
     found: dict[str, str] = {}
     for name in settings.remotes:
         to_carry = missing(settings, name, listing_cache.recall(settings.dir, name).backups)
@@ -210,7 +210,7 @@ def _push_one(remote: Remote, backup: Backup, metadata: Metadata, emit: EventLis
     except (BackupError, OSError) as error:
         if not backup.path.exists():
             raise NoSuchBackup(
-                f"{backup.path} went away while it was carried to {remote.name}.", hint="`list` shows what is there."
+                f"{backup.path} was removed while it was carried to {remote.name}.", hint="`list` shows what is there."
             ) from error
         raise
 

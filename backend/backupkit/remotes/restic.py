@@ -118,7 +118,7 @@ class ResticRemote:
                 self._run(["forget", snapshot])
             raise RemoteFailed(
                 f"Not every file of {backup} could be read by restic: {_reason(done.said)}.",
-                hint=f"Is it whole? verify {backup.name}",
+                hint=f"Check it: verify {backup.name}",
             )
 
     def pull(self, name: str, target: Path, emit: EventListener) -> None:
@@ -137,7 +137,7 @@ class ResticRemote:
 
     def tidy(self, emit: EventListener) -> None:
         """What only forgotten snapshots held is removed from the repository."""
-        emit(Step(f"Giving room back on {self.name}"))
+        emit(Step(f"Freeing space on {self.name}"))
         self._run(["prune"], emit, stall=_FAR)
 
     def verify(self, emit: EventListener) -> None:
@@ -268,9 +268,9 @@ class ResticRemote:
             )
         if _NOT_LET_IN.search(said):
             return RemoteFailed(
-                f"ssh does not get into the remote {self.name}: {reason}.",
-                hint="It must get in without a question: the key, and the host in known_hosts, in ~/.ssh of the user "
-                "who runs this; in the container that is /root/.ssh.",
+                f"ssh cannot log in to the remote {self.name}: {reason}.",
+                hint="It must log in without a question: the key, and the host in known_hosts, are in ~/.ssh of the "
+                "user who runs this; in the container that is /root/.ssh.",
             )
         if _AWAY.search(said):
             return RemoteAway(

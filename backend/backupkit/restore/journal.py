@@ -101,7 +101,7 @@ def _content(path: Path) -> bytes:
     with descriptors.opened(path, descriptors.FILE) as handle:
         if why := descriptors.why_not_ours(handle):
             raise BackupError(
-                f"The journal {path} of an interrupted restore is not to be trusted: {why}; nothing was touched.",
+                f"The journal {path} of an interrupted restore cannot be trusted: {why}; nothing was touched.",
                 hint=f"Run as the user who began the restore (ls -l {path}). If nobody began one, remove that file.",
             )
         if not stat.S_ISREG(os.fstat(handle).st_mode):

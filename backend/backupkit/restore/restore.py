@@ -365,7 +365,7 @@ def _schemas_compared(settings: Settings, source: Source, live: Live, emit: Even
     ):
         other = app_migrations.differing(app_migrations.schema_of(sealed), app_migrations.schema_of(snapshot))
         at, now = app_migrations.facts(sealed), app_migrations.facts(snapshot)
-    said = "It is the same schema as the live one."
+    said = "Its schema is the same as the live one's."
     if other:
         said = f"The schema differs from the live one: {few(other, 10)}."
     if at and now:

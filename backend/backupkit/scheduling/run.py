@@ -135,7 +135,7 @@ def push_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
             if not one.failure and settings.remotes[one.remote].has_policy:
                 warnings += _pruned_there(settings, one.remote, emit, clock)
         count = sum(len(one.backups) for one in done)
-        return StepReport(f"Copies carried away: {count}.", warnings, idle=not count)
+        return StepReport(f"Backups pushed: {count}.", warnings, idle=not count)
 
     return RunStep("push", act)
 

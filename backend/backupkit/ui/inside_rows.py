@@ -125,7 +125,7 @@ def summed_up(found: Comparison) -> Iterator[str]:
     counts = {kind: found.count(kind) for kind in ("gone", "came", "changed")}
     yield f"Since this backup: {', '.join(f'{count:,} {kind}' for kind, count in counts.items() if count)}."
     if found.is_late:
-        yield "There may be more: it was ended after half a minute, so as not to stand in the app's way."
+        yield "There may be more: it was ended after half a minute, so as not to block the app."
     elif found.is_cut:
         yield "There are more: only the first of each kind are shown."
 

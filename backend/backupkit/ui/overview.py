@@ -123,7 +123,7 @@ def _when(settings: Settings, now: datetime, at: datetime | None) -> str:
 
 def _next_run(settings: Settings, numbers: Numbers) -> str:
     at = numbers.next_run_at
-    return f"{settings.local(at):%Y-%m-%d %H:%M}" if at else "no scheduler is at work"
+    return f"{settings.local(at):%Y-%m-%d %H:%M}" if at else "no scheduler is running"
 
 
 def _space(numbers: Numbers) -> str:

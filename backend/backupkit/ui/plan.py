@@ -197,13 +197,15 @@ class PlanPage(TablePage):
 def _runs_shown(found: Preview) -> RenderableType:
     """A line for each, however narrow it is; and whether there is anybody to do them."""
     if not found.runs:
-        return Text("Nothing is done by itself.")
+        return Text("Nothing is scheduled.")
     table = Table.grid(padding=(0, 2), expand=True)
     for is_last in (False, False, True):
         table.add_column(no_wrap=True, ratio=1 if is_last else None, overflow="ellipsis")
     for due in found.runs[:_RUNS]:
         table.add_row(f"{found.settings.local(due.at):%a %d %b %H:%M}", due.task, Text(due.why, style="dim"))
-    return table if found.is_at_work else Group(table, Text("No scheduler is at work: if one were.", "dim italic"))
+    if found.is_at_work:
+        return table
+    return Group(table, Text("No scheduler is running; these would be its runs.", "dim italic"))
 
 
 def _judged(verdict: Verdict, colours: styles.Colours) -> tuple[Text, Text, Text]:

@@ -344,6 +344,6 @@ def _are_numbers(values: Any, count: int, least: int = -(2**63), limit: int = 2*
 
 def _not_ours(path: Path, why: str) -> BackupError:
     return BackupError(
-        f"{path} is not to be trusted ({why}); nothing was touched.",
+        f"{path} cannot be trusted ({why}); nothing was touched.",
         hint="Restore the safety copy again, or another backup: `list`, `restore`.",
     )

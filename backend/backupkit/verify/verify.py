@@ -287,7 +287,7 @@ class _Run:
         if backup.path.parent.resolve() != self._settings.dir.resolve():
             return verified
         if verification.is_broken(self._settings.dir, backup.name):
-            self.emit(Notice(f"What was known of {backup.name} could not be read, and is written anew."))
+            self.emit(Notice(f"What was known about {backup.name} could not be read, and is written anew."))
         record = verification.read(self._settings.dir, backup.name, store.require_metadata(backup))
         try:
             verification.write(self._settings.dir, backup.name, change(record))
@@ -430,7 +430,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _refuse_gone(backup: Backup, before: tuple[int, int] | None) -> None:
     """`NoSuchBackup` where the folder is not the one it was: what was found then is not to be believed."""
     if before is None or _identity(backup.path) != before:
-        raise NoSuchBackup(f"{backup.path} went away while it was verified.", hint="`list` shows what is there.")
+        raise NoSuchBackup(f"{backup.path} was removed while it was verified.", hint="`list` shows what is there.")
 
 
 def _require_readable(folder: Path) -> None:

@@ -218,7 +218,7 @@ def _list_runs() -> None:
     settings = open_to_read()
     found, is_at_work = next_runs(settings)
     if not is_at_work:
-        say_notice("No scheduler is at work for this backups folder: these are the runs if one were.")
+        say_notice("No scheduler is running for this backups folder; these would be its runs.")
     out.result(render.due(settings, found), (json_.due(one) for one in found))
 
 

@@ -77,7 +77,9 @@ def verify(
         raise Refused("Which backup is meant?", hint="Give a name, or one of --all, --latest and --random.")
     if remote is not None:
         if every or at_random or accept or (name is not None and not test_restore):
-            raise Refused("With --remote goes --test-restore, and NAME with that.", hint="Leave out the rest.")
+            raise Refused(
+                "--remote needs --test-restore, and --test-restore then needs a NAME.", hint="Leave out the rest."
+            )
         return _verify_remote(remote, name, test_restore)
     settings = open_to_read()
     if name is not None and os.path.isfile(name) and not (settings.dir / name).is_dir():
@@ -283,7 +285,7 @@ def _serve_ui(host: str, port: int | None) -> None:
 
 
 def _say_address(address: str) -> None:
-    say("Open this address in a browser; it lets one in, once. Ctrl-C ends it.")
+    say("Open this address in a browser. It can be used once. Ctrl-C ends it.")
     out.text(f"{address}\n")
 
 

@@ -62,7 +62,7 @@ class Underway:
     def __init__(self, message: Message, addresses: Sequence[Address], seconds: float) -> None:
         """Begin; `seconds` later it is over, whatever has come of it."""
         self._addresses, self._seconds, self._deadline = addresses, seconds, time.monotonic() + seconds
-        self._trouble = "its process ended without a word"
+        self._trouble = "its process ended without an answer"
         self._process = _started()
         self._hand_over({"message": asdict(message), "addresses": [_plain(one) for one in addresses], "for": seconds})
 
@@ -162,7 +162,8 @@ def _ping(address: Address, message: Message) -> str:
         with urllib.request.build_opener(_NoRedirects).open(request) as answer:
             said = answer.read(100).decode(errors="replace").strip()
     except urllib.error.HTTPError as error:
-        return f"it leads elsewhere (HTTP {error.code})" if 300 <= error.code < 400 else f"HTTP {error.code}"
+        is_redirected = 300 <= error.code < 400
+        return f"it redirects to another address (HTTP {error.code})" if is_redirected else f"HTTP {error.code}"
     except urllib.error.URLError as error:
         return str(getattr(error.reason, "strerror", None) or type(error.reason).__name__)
     # Healthchecks answers 200 for a check it does not know: OK (not found).

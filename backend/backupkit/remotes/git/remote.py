@@ -348,7 +348,7 @@ class _Pull:
         if why := _differing(recorded, found):
             raise _damaged(self._name, f"its SQL text makes other {why} than were backed up")
         if recorded.schema_fingerprint not in (None, found.fingerprint):
-            self._tell(Warned(f"The schema of {self._name} is not to the letter as it was backed up."))
+            self._tell(Warned(f"The schema of {self._name} is not exactly as it was backed up."))
         self._tell(Notice(f"{self._name} is made from its SQL text: all rows are there, its file is another."))
         mode = recorded.database.mode if recorded.database else 0o600
         facts = replace(found.facts, mode=mode)

@@ -80,7 +80,7 @@ def _proven(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
 def _next_run(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
     if numbers.next_run_at is None:
         yield ["none planned"]
-        yield ["no scheduler is at work"]
+        yield ["no scheduler is running"]
         return
     seconds = (numbers.next_run_at - numbers.now).total_seconds()
     yield [f"in {span(seconds)}"]
@@ -133,7 +133,7 @@ def _copies(settings: Settings, found: Copies) -> Iterator[list[Child]]:
     yield [f"3-2-1 lacks {' and '.join(found.lacking)}" if found.lacking else "that is 3-2-1"]
     for one in found.remotes:
         asked = f"asked {settings.local(one.asked_at):%Y-%m-%d %H:%M}" if one.asked_at else "never reached"
-        yield [f"{one.name}: {one.backups:,} there, {one.behind:,} still to be carried, {asked}"]
+        yield [f"{one.name}: {one.backups:,} there, {one.behind:,} still to be pushed, {asked}"]
 
 
 def _failures(numbers: Numbers) -> Iterator[list[Child]]:

@@ -183,8 +183,8 @@ def _runs(settings: Settings, found: Report) -> Element:
         _row((run.task, ""), (f"{settings.local(run.at):%a %Y-%m-%d %H:%M}", "moment"), (run.why, "soft last"))
         for run in found.runs
     ]
-    told = "" if found.is_scheduled else "No scheduler is at work: these would be the runs if one were."
-    none = "Nothing is to be done by itself: see the settings enabled, automatic_daily and schedule."
+    told = "" if found.is_scheduled else "No scheduler is running; these would be its runs."
+    none = "Nothing is scheduled: see the settings enabled, automatic_daily and schedule."
     return element(
         "section",
         element("h2", "Next runs"),
