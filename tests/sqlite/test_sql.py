@@ -148,6 +148,15 @@ def test_a_failing_disk_does_not_leave_a_transaction_open(live: Path) -> None:
         assert connection.text_factory is str
 
 
+def test_a_row_too_long_for_sql_text_is_said_and_the_limits_of_the_connection_stay(live: Path) -> None:
+    with closing(sqlite3.connect(live)) as connection:
+        connection.execute("INSERT INTO u VALUES(zeroblob(400000))")
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 500_000)
+        with pytest.raises(SourceUnreadable, match=r"too (big|long)"):
+            write_dump(connection, io.BytesIO())
+        assert connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) == 500_000
+
+
 def test_a_database_without_tables_is_not_dumped(tmp_path: Path) -> None:
     out = io.BytesIO()
     with closing(sqlite3.connect(tmp_path / "empty.db")) as empty, pytest.raises(SourceUnreadable, match="no tables"):

@@ -281,26 +281,23 @@ class _Dump:
         rows, before = self._rows_of(table), self._rows
         if usual := self._usual(rows):
             with closing(usual.read(rows.source, self._limit or " LIMIT -1")) as chunks:
-                for text, count in _joined(chunks):
-                    self._write_insert(rows.target, text, count)
+                self._write_inserts(rows, chunks)
         if not usual or not usual.is_complete:
             rest = self._limit or f" LIMIT -1 OFFSET {self._rows - before}"
             lines = self._cursor.execute(f"SELECT {any_row(rows.columns)} FROM {rows.source}{rest}")
-            self._write_lines(rows.target, lines, rows.alone)
+            self._write_inserts(rows, _one_by_one(table, lines))
 
-    def _write_lines(self, target: bytes, rows: Iterable[tuple[bytes | None]], alone: bool = False) -> None:
-        lines: list[bytes] = []
-        size = 0
-        for (line,) in rows:
-            if line is None:
-                raise sqlite3.DataError(f"a row of {target.decode()} is too long for SQL text")
-            lines.append(line)
-            size += len(line)
-            if alone or size > _STATEMENT_BYTES:
-                self._write_insert(target, portable(b",\n".join(lines)), len(lines))
-                lines, size = [], 0
-        if lines:
-            self._write_insert(target, portable(b",\n".join(lines)), len(lines))
+    def _write_inserts(self, rows: _Rows, chunks: Iterable[tuple[bytes, int]]) -> None:
+        """INSERTs of rows that come as text, with how many they are."""
+        texts, size, count = list[bytes](), 0, 0
+        for text, more in chunks:
+            texts.append(text)
+            size, count = size + len(text), count + more
+            if rows.alone or size > _STATEMENT_BYTES:
+                self._write_insert(rows.target, b",\n".join(texts), count)
+                texts, size, count = [], 0, 0
+        if texts:
+            self._write_insert(rows.target, b",\n".join(texts), count)
 
     def _write_insert(self, target: bytes, values: bytes, count: int) -> None:
         self._bytes += self._out.write(b"".join((target, values, b";\n")))
@@ -361,17 +358,11 @@ def _by_bytes(one: str, two: str) -> int:
     return (one > two) - (one < two)
 
 
-def _joined(chunks: Iterable[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
-    """The same rows in pieces of a size for one INSERT."""
-    texts, size, rows = list[bytes](), 0, 0
-    for text, count in chunks:
-        texts.append(text)
-        size, rows = size + len(text), rows + count
-        if size > _STATEMENT_BYTES:
-            yield b",\n".join(texts), rows
-            texts, size, rows = [], 0, 0
-    if texts:
-        yield b",\n".join(texts), rows
+def _one_by_one(table: str, lines: Iterable[tuple[bytes | None]]) -> Iterator[tuple[bytes, int]]:
+    for (line,) in lines:
+        if line is None:
+            raise sqlite3.DataError(f"a row of {table} is too long for SQL text")
+        yield portable(line), 1
 
 
 def _first_but_null(kinds: Sequence[tuple[bytes, int]]) -> str:

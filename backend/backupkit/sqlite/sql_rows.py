@@ -59,7 +59,8 @@ class UsualRows:
         """Text of some rows at a time, and how many they are; up to one that Python cannot hold, if there is one."""
         cursor = self._connection.cursor()
         cursor.row_factory = None
-        longest = self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+        longest = self._connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, min(_LONGEST, longest))
         self._connection.text_factory = str
         try:
             # LIMIT with WHERE keeps SQLite from making one query of the two, which would format each real twice.
