@@ -133,6 +133,30 @@ def test_a_whole_database_comes_back_to_the_letter(tmp_path: Path, pragmas: dict
             assert new.execute(query).fetchall() == old.execute(query).fetchall()
 
 
+@pytest.mark.parametrize("page_size", [512, 4096])
+def test_a_database_that_was_much_changed_is_whole_all_the_same(tmp_path: Path, page_size: int) -> None:
+    """Nothing of what SQLite leaves in a page, between rows and in freed space, is taken for damage."""
+    broken, new, at = tmp_path / "broken.db", tmp_path / "new.db", chance(f"changes {page_size}")
+    with contextlib.closing(sqlite3.connect(broken)) as connection:
+        connection.executescript(
+            f"PRAGMA page_size = {page_size}; CREATE TABLE t (id INTEGER PRIMARY KEY, a, b);"
+            "CREATE TABLE w (a, b, c, PRIMARY KEY (b, a)) WITHOUT ROWID; CREATE INDEX i ON t (a, b);"
+        )
+        for _ in range(4000):
+            size = at.choice((0, 1, 2, 5, 30, 300, 3000))
+            row = (at.randrange(400), at.choice((None, at.randrange(9), "x" * size)), at.randbytes(size))
+            connection.execute("INSERT OR REPLACE INTO t VALUES (?, ?, ?)", row)
+            connection.execute("INSERT OR REPLACE INTO w VALUES (?, ?, ?)", (row[0], size, row[2]))
+            if at.random() < 0.3:
+                connection.execute("DELETE FROM t WHERE id = ?", (at.randrange(400),))
+                connection.execute("DELETE FROM w WHERE a = ?", (at.randrange(400),))
+        connection.commit()
+        rows = read(connection)
+    assert rebuild(broken, new, None).is_whole
+    with contextlib.closing(sqlite3.connect(new)) as again:
+        assert read(again) == rows
+
+
 ODD_VALUES = [
     None, 0, 1, -1, 2**63 - 1, -(2**63), 2**53 + 1, 0.1, -0.0, 5e-324, 1.7976931348623157e308,
     float("inf"), -float("inf"), 1 / 3, 100.0, "", "a\0b", "\0", "'", "\ufeffbom", "\uffff", "😀é", "x" * 70000,
@@ -358,6 +382,19 @@ def test_a_ring_of_free_pages_is_no_list(case: Case) -> None:
 def test_a_page_size_that_the_pages_deny_is_not_believed(case: Case, said: bytes) -> None:
     case.damage(lambda data, _: data.__setitem__(slice(16, 18), said))
     assert case.rebuild(known=False).rows > 2000 and case.result()["people"] == case.rows["people"]
+
+
+def test_rows_that_a_page_no_longer_counts_are_told_of(case: Case) -> None:
+    place = leaf_of(case, "people")
+
+    def fewer(data: bytearray, _: random.Random) -> None:
+        data[place + 4] -= 1
+
+    case.damage(fewer)
+    found = case.rebuild()
+    people = next(one for one in found.tables if one.name == "people")
+    assert not found.is_whole and people.lost.odd_pages == 1
+    assert len(case.result()["people"]) == len(case.rows["people"]) - 1
 
 
 def test_a_schema_that_is_lost_is_taken_from_the_backup(case: Case) -> None:

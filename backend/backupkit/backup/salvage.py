@@ -41,7 +41,8 @@ _PUT_BACK = "Put a backup back: `list`, then `restore`."
 class SalvagedTable:
     """Rows of a table: found now, and how they stand to the newest good backup; None where that was not compared.
 
-    `lost_pages` and `lost_rows` are known to be there and could not be read; `not_taken` broke a constraint.
+    `lost_pages` and `lost_rows` are known to be there and could not be read; from `odd_pages` rows may be lost;
+    `not_taken` broke a constraint.
     """
 
     name: str
@@ -52,6 +53,7 @@ class SalvagedTable:
     new: int | None = None
     lost_pages: int = 0
     lost_rows: int = 0
+    odd_pages: int = 0
     not_taken: int = 0
 
 
@@ -263,8 +265,15 @@ def _compared(rebuilt: Rebuilt, target: Path, known: Backup | None, emit: EventL
 
 
 def _table(name: str, found: int, before: int | None, changes: rows.Changes | None, report: TableRows) -> SalvagedTable:
+    lost = report.lost
     table = SalvagedTable(
-        name, found, before, lost_pages=report.lost.pages, lost_rows=report.lost.rows, not_taken=report.not_taken
+        name,
+        found,
+        before,
+        lost_pages=lost.pages,
+        lost_rows=lost.rows,
+        odd_pages=lost.odd_pages,
+        not_taken=report.not_taken,
     )
     if changes:
         return replace(table, missing=changes.added, changed=changes.changed, new=changes.removed)
@@ -304,6 +313,8 @@ def _lost(table: TableRows) -> str:
         parts.append(f"pages that cannot be read: {table.lost.pages}, with all rows that only they lead to")
     if table.lost.rows:
         parts.append(f"rows that cannot be read: {table.lost.rows}")
+    if table.lost.odd_pages:
+        parts.append(f"pages of which rows may be lost: {table.lost.odd_pages}")
     if table.adrift:
         parts.append(f"rows found on pages that no tree leads to: {table.adrift}")
     if table.not_taken:

@@ -133,6 +133,7 @@ def _salvaged_table(one: SalvagedTable) -> Document:
         "new": one.new,
         "lost_pages": one.lost_pages,
         "lost_rows": one.lost_rows,
+        "odd_pages": one.odd_pages,
         "not_taken": one.not_taken,
     }
 

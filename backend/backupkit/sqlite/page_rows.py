@@ -37,19 +37,24 @@ class StoredRow:
 
 @dataclass
 class Losses:
-    """What of a tree could not be read: pages, with all that hung on them, and single rows."""
+    """What of a tree could not be read: pages, with all that hung on them, and single rows.
+
+    `odd_pages` have bytes that belong to no row and are not free either: rows of them may be lost without a trace.
+    """
 
     pages: int = 0
     rows: int = 0
+    odd_pages: int = 0
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """`size` is what the record should have; None for one of which a part is missing."""
+    """`record` has `size` bytes, and is None where a part is missing; `length` is what the cell takes of its page."""
 
     number: int | None
     record: bytes | None
     size: int
+    length: int
 
 
 @dataclass
@@ -118,44 +123,50 @@ class RowReader:
     def _cells(self, number: int, losses: Losses) -> Iterator[_Cell]:
         data, start = self.file.page(number), HEADER if number == 1 else 0
         kind = data[start]
-        inline = 0
+        taken = 0
         for place in self._places(data, start, 12 if kind == INDEX_INTERIOR else 8):
-            if inline > 2 * self.file.size:
+            if taken > 2 * self.file.size:
                 losses.rows += 1  # more rows than a page can hold
                 continue
             try:
                 cell = self._cell(data, place, kind)
             except IndexError:  # beyond the page
-                cell = _Cell(None, None, 0)
-            inline += cell.size if cell.size <= self._most(kind) else 0
+                cell = _Cell(None, None, 0, 0)
+            taken += cell.length
             yield cell
+        content = int.from_bytes(data[start + 5 : start + 7], "big") or 65536
+        losses.odd_pages += taken + _free_bytes(data, start) != self.file.usable - content
 
     def _cell(self, data: bytes, place: int, kind: int) -> _Cell:
         if place < 8:
             raise IndexError
+        begin, number = place, None
         if kind == INDEX_INTERIOR:
             place += 4  # the page to the left
         size, place = varint(data, place)
-        if kind != TABLE_LEAF:
-            return _Cell(None, self._record(data, place, size, kind), size)
-        number, place = varint(data, place)
-        number -= (1 << 64) if number >> 63 else 0
-        return _Cell(number, self._record(data, place, size, kind), size)
+        if kind == TABLE_LEAF:
+            number, place = varint(data, place)
+            number -= (1 << 64) if number >> 63 else 0
+        local = self._local(size, kind)
+        length = max(_LEAST_CELL, place + local + (4 if local < size else 0) - begin)
+        return _Cell(number, self._record(data, place, size, local), size, length)
 
-    def _most(self, kind: int) -> int:
-        """The bytes of a record that lies in its page alone."""
-        return self.file.usable - 35 if kind == TABLE_LEAF else (self.file.usable - 12) * 64 // 255 - 23
-
-    def _record(self, data: bytes, place: int, size: int, kind: int) -> bytes | None:
-        """The whole of a record; None where a part of it is missing."""
+    def _local(self, size: int, kind: int) -> int:
+        """How many bytes of a record lie in its page; the others are in overflow pages."""
         usable = self.file.usable
-        most = self._most(kind)
+        most = usable - 35 if kind == TABLE_LEAF else (usable - 12) * 64 // 255 - 23
         if size <= most:
-            found = data[place : place + size]
-            return found if size >= 2 and len(found) == size and place + size <= usable else None
+            return size
         least = (usable - 12) * 32 // 255 - 23
         local = least + (size - least) % (usable - 4)
-        local = local if local <= most else least
+        return local if local <= most else least
+
+    def _record(self, data: bytes, place: int, size: int, local: int) -> bytes | None:
+        """The whole of a record; None where a part of it is missing."""
+        usable = self.file.usable
+        if local == size:
+            found = data[place : place + size]
+            return found if size >= 2 and len(found) == size and place + size <= usable else None
         if place + local + 4 > usable:
             return None
         if not self._follows:
@@ -221,6 +232,16 @@ class RowReader:
         except UnicodeDecodeError:
             return OddText(data)
         return text if self.file.encoding == "utf-8" or not _CHANGED_IN_UTF_16.search(text) else OddText(data)
+
+
+def _free_bytes(data: bytes, start: int) -> int:
+    """The bytes between the rows of a page that are free; fewer where their list is broken."""
+    place, free = int.from_bytes(data[start + 1 : start + 3], "big"), data[start + 7]
+    while start < place <= len(data) - 4:
+        following, size = struct.unpack_from(">HH", data, place)
+        free += size
+        place = following if following > place else 0
+    return free
 
 
 def varint(data: bytes, place: int) -> tuple[int, int]:

@@ -57,7 +57,7 @@ class TableRows:
     @property
     def is_whole(self) -> bool:
         """Whether nothing is known to be missing."""
-        return not (self.lost.pages or self.lost.rows or self.not_taken)
+        return not (self.lost.pages or self.lost.rows or self.lost.odd_pages or self.not_taken)
 
 
 @dataclass(frozen=True)
