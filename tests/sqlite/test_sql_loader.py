@@ -199,9 +199,7 @@ def test_many_small_amounts_of_work_end_with_the_processor_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each statement stays within its bound, all of them together do not."""
-    starts = "import sys; from pathlib import Path; from backupkit.sqlite import allowance, sql_loader"
-    serves = "allowance.SECONDS = 1; sql_loader._serve(Path(sys.argv[1]), sys.argv[2])"
-    monkeypatch.setattr(process, "start_module", _running(f"{starts}; {serves}"))
+    monkeypatch.setattr(process, "start_module", _running(_serving("allowance.SECONDS = 1")))
     count = f"INSERT INTO t SELECT 1, count(*) FROM {','.join([TEN] * 6)};\n"
     message = outcome(f"BEGIN; CREATE TABLE t(a, b);\n{count * 100}COMMIT;", tmp_path)
     assert message == "The dump cannot be loaded: it asks for far more work than there is text."
@@ -226,6 +224,12 @@ def test_a_process_that_ends_before_its_time_is_an_error_that_says_how(
     assert list(tmp_path.iterdir()) == []
 
 
+def _serving(setting: str) -> str:
+    """A program that does what the process does, with another bound."""
+    imports = "import sys; from pathlib import Path; from backupkit.sqlite import allowance, sql_loader"
+    return f"{imports}; {setting}; sql_loader._serve(Path(sys.argv[1]), sys.argv[2])"
+
+
 def _running(program: str) -> object:
     def start(_module: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -248,6 +252,17 @@ def test_a_row_as_long_as_its_text_is_loaded(tmp_path: Path, length: int) -> Non
     assert outcome(text + b"');\nCREATE INDEX i ON t(a);COMMIT;", tmp_path) == ""
     with closing(sqlite3.connect(tmp_path / "new.db")) as database:
         assert database.execute("SELECT length(a) FROM t").fetchone() == (length,)
+
+
+def test_a_statement_longer_than_the_memory_of_every_text_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "start_module", _running(_serving("allowance._MEMORY = 200 << 20")))
+    length = 60_000_000
+    text = b"BEGIN; CREATE TABLE t(a);\nINSERT INTO t VALUES(X'" + b"61" * length + b"'),(1);\nCOMMIT;"
+    assert outcome(text, tmp_path) == ""
+    assert (tmp_path / "new.db").stat().st_size > length
+    (tmp_path / "new.db").unlink()
 
 
 def test_many_small_tables_of_large_pages_are_loaded(tmp_path: Path) -> None:

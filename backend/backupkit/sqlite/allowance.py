@@ -12,6 +12,7 @@ _MEGABYTE = 1 << 20
 SECONDS, BYTES_A_SECOND = 20, 250_000  # loading 40 MB takes a second here, and a small board is 20 times slower
 _STEPS, _STEPS_A_BYTE = 50_000_000, 200  # of SQLite's machine; a row takes 3 to 5 a byte, an index on it as many again
 _FILE, _FILE_A_BYTE, _PAGES_A_STATEMENT = 256 * _MEGABYTE, 32, 2  # a row of one digit with ten indexes is 20 times it
+_MOST = 2**31 - 1  # SQLite's numbers for sizes end here
 _VALUE, _VALUE_A_BYTE = 16 * _MEGABYTE, 3  # in UTF-16 text is twice as long
 _MEMORY, _MEMORY_A_BYTE = 512 * _MEGABYTE, 8  # Python and its libraries; the statement four times, the value, the row
 
@@ -37,7 +38,7 @@ class Allowance:
     @property
     def value_bytes(self) -> int:
         """Bytes of one value, and of one row."""
-        return _VALUE + _VALUE_A_BYTE * self.longest
+        return min(_MOST, _VALUE + _VALUE_A_BYTE * self.longest)
 
     @property
     def memory_bytes(self) -> int:

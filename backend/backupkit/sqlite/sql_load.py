@@ -26,6 +26,7 @@ from backupkit.sqlite.allowance import Allowance
 from backupkit.sqlite.engine import quoted
 
 _BLOCK = 256 * 1024
+_LONG = 8 * 1024 * 1024  # bytes of a statement for which every text has room
 _KEYWORDS_WITHIN = 4096  # bytes at the start of a statement in which its first words are looked for
 _PULSE = 1_000_000  # steps of SQLite's machine between two looks at Ctrl-C, and at how many they are
 _SHORT_STATEMENT = 2048  # statements below this, on average, load faster joined
@@ -272,7 +273,7 @@ class _Load:
         self._connection = connection
         self._guard = _Guard(connection)
         self._meter = _Meter(connection)
-        self._text = _Text(stream, name, connection.getlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH))
+        self._text = _Text(stream, name, connection.getlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH), self._allow)
         self._tell = emit
         self._confine = confine
         self.allowance = Allowance()
@@ -423,9 +424,11 @@ class _Load:
 class _Text:
     """The text of a dump, statement by statement; its work is linear in the size of the text."""
 
-    def __init__(self, stream: BinaryIO, name: str, longest: int) -> None:
+    def __init__(self, stream: BinaryIO, name: str, longest: int, expect: Callable[[int], None]) -> None:
         self._stream = stream
         self._longest = longest
+        self._expect = expect
+        self._expected = _LONG
         self._buffer = bytearray()
         self.name = name
         self.line = 1
@@ -452,13 +455,13 @@ class _Text:
     def take_inserts(self) -> bytes:
         """As many whole INSERTs of plain values as follow and are at hand; empty where there is none."""
         while len(self._buffer) < _BLOCK and self._read_more():
-            pass
+            self._expect(self._expected)
         return self._take(self._matched(_INSERTS))
 
     def first_word(self) -> str:
         """The statement's first word in capitals, or the name of a dot-command; empty where it has neither."""
         while len(self._buffer) < _KEYWORDS_WITHIN and self._read_more():
-            pass
+            self._expect(self._expected)
         if self._buffer.startswith(b"."):
             words = bytes(self._buffer[:80]).split()
             return words[0].decode(errors="replace")
@@ -519,6 +522,9 @@ class _Text:
     def _must_read_more(self) -> None:
         if len(self._buffer) > self._longest:
             raise self._damaged(self.line, "this statement is longer than SQLite allows")
+        if len(self._buffer) > self._expected // 2:
+            self._expected *= 2
+            self._expect(self._expected)
         if not self._read_more():
             raise self._damaged(self.line, "this statement has no end")
 
@@ -536,7 +542,7 @@ class _Text:
 
 
 def _is_one_statement(sql: str) -> bool:
-    text = _Text(io.BytesIO(f"{sql}\n;".encode()), "", len(sql))
+    text = _Text(io.BytesIO(f"{sql}\n;".encode()), "", len(sql), lambda _length: None)
     text.take_statement()
     return not text.comes_to_a_statement()
 
