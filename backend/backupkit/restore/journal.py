@@ -38,7 +38,8 @@ class Journal:
     areas are marked with. `database` is whether the staged database still has to go live, `uploads` whether the staged
     uploads have. `back` is whether it failed and what was there before is to be staged and restored. `facts` and
     `revisions` are of what is staged, None where that is uploads only. `part` is what was restored alone. `copies` are
-    the backups that held what was live when it was staged, `kept` those of what the app wrote since.
+    the backups that held what was live when it was staged, `kept` those of what the app wrote since. `sealed` is the
+    backup whose database is restored from where it lies, with the checksum in `facts`; without it, a staged copy is.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -53,6 +54,7 @@ class Journal:
     part: Part | None = field(default=None, kw_only=True)
     copies: tuple[Name, ...] = field(default=(), kw_only=True)
     kept: tuple[Name, ...] = field(default=(), kw_only=True)
+    sealed: Name | None = field(default=None, kw_only=True)
     facts: DatabaseFacts | None
     revisions: tuple[str, ...] | None
 
@@ -79,6 +81,7 @@ def _document(journal: Journal) -> Document:
         "part": journal.part,
         "copies": list(journal.copies),
         "kept": list(journal.kept),
+        "sealed": journal.sealed,
         "facts": documents.database(journal.facts) if journal.facts else None,
         "revisions": None if journal.revisions is None else list(journal.revisions),
     }

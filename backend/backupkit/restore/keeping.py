@@ -48,11 +48,11 @@ def keep(settings: Settings, found: Journal, is_resumed: bool, emit: EventListen
 
 def standing(settings: Settings, found: Journal) -> Standing:
     """Whether the live database is what is wanted, or what one of the journal's backups holds; compared by content."""
-    staged = staging.staged_database(settings)
+    wanted = staging.wanted_database(settings, found)
     with _taken(settings) as taken:
         if not taken:
             return "kept"  # there is nothing
-        if staged.exists() and _are_same(taken, [staged]):
+        if wanted.exists() and _are_same(taken, [wanted]):
             return "wanted"
         backups = [settings.dir / name for name in (*found.copies, *found.kept)]
         return "kept" if any(_are_same(taken, _files_in(folder, settings)) for folder in backups) else "unknown"

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
 from backupkit.config.settings import Settings
-from backupkit.fs import process, scratch, staging_area, trust
+from backupkit.fs import disk, process, scratch, staging_area, trust
 from backupkit.fs.staging_area import AreaPart, Identity
 from backupkit.migrations import version_table
 from backupkit.model.backup import UPLOADS_FOLDER
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import BackupError, SourceLocked, from_os_error
-from backupkit.model.events import EventListener, Notice, Warned, silence
+from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, SourceBroken, SourceLocked, from_os_error
+from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, silence
 from backupkit.model.names import shown
 from backupkit.repository import flags, lock, store
 from backupkit.repository.operation import recorded
@@ -28,6 +29,8 @@ from backupkit.restore.journal import Journal
 from backupkit.restore.staging import Source
 from backupkit.sqlite import database
 from backupkit.upload_files import apply
+
+_UNREADABLE = (errno.EIO, errno.ENOENT, errno.ENOTDIR)  # of a file of a backup: it is gone, or the disk has lost it
 
 
 def recover(settings: Settings, emit: EventListener = silence, timeout: float | None = None) -> Journal | None:
@@ -200,6 +203,7 @@ def journal_of(settings: Settings, staged: Source, identity: Identity, copies: S
         facts=staged.facts if staged.database else None,
         revisions=staged.revisions if staged.database else None,
         part="uploads" if not staged.database else None if uploads else "database",
+        sealed=staged.sealed,
     )
 
 
@@ -216,8 +220,37 @@ def finish(settings: Settings, found: Journal, emit: EventListener, clock: Clock
     if not found.database:
         # The app may have gone on since, to another revision too.
         return finish_uploads(settings, dataclasses.replace(found, revisions=None), emit)
+    _verify_sealed_again(settings, found, emit, clock)
     found, has_same_pages = _resume_database(settings, found, emit, clock)
     return finish_uploads(settings, database_is_done(settings, found), emit, has_same_pages)
+
+
+def _verify_sealed_again(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> None:
+    """The backup that is restored from where it lies is as it was; or the restore goes back, and that is raised."""
+    if found.sealed is None or found.facts is None:
+        return
+    emit(Step(f"Verifying {found.sealed} again", found.facts.size))
+    try:
+        file = staging.wanted_database(settings, found)
+        if disk.hash_file(file, adding_up(emit)) != found.facts.sha256:
+            raise Damaged(f"{file} is not as it was when the restore began.", hint="")
+    except (NoSuchBackup, Damaged, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _UNREADABLE:
+            raise
+        cause = from_os_error(error) if isinstance(error, OSError) else error
+        if not found.safety:
+            raise Damaged(
+                f"{shown(found.source)} cannot be restored: {cause.message}",
+                hint=f"Put {settings.dir / found.sealed} back as it was, then: `recover`. If it is lost, the data "
+                f"may be half restored: remove {settings.dir / journal.JOURNAL_FILE}, then restore another backup.",
+            ) from error
+        failed = type(cause)(
+            f"The restore of {shown(found.source)}, interrupted on {shown(found.started)}, cannot be finished: "
+            f"{cause.message}",
+            hint="Restore another backup: `list`.",
+        )
+        roll_back(settings, found, failed, emit, clock)
+        raise failed from error
 
 
 def _resume_database(
@@ -258,6 +291,12 @@ def replace_database(settings: Settings, found: Journal, keep: Callable[[], None
     """The live database holds what is staged; when this raises, it is as it was. As `replace_live` has it."""
     assert found.facts is not None
     live, staged = settings.database, staging.staged_database(settings)
+    if found.sealed:
+        sealed = staging.wanted_database(settings, found)
+        if database.page_size_of(live, settings.busy_timeout) == found.facts.page_size:
+            with contextlib.suppress(SourceBroken):
+                return database.write_through(sealed, live, settings.busy_timeout, keep, emit)
+        staging.stage_sealed(settings, found)
     with staging_area.opened(live.parent, "database", found.id) as area:
         return database.replace_live(staged, area.folder, live, settings.busy_timeout, found.facts, keep, emit)
 

@@ -5,7 +5,8 @@
 
 1. lock, and finish what an earlier run left
 2. the safety copy: an ordinary backup of what is there now
-3. stage beside the live data, check, sync: a failure up to here leaves live data untouched
+3. stage beside the live data, check, sync: a failure up to here leaves live data untouched. A sealed database that
+   needs no change is not copied, but read where it lies
 4. the journal: from here there is only forward, whoever finishes it
 5. apply: the database through SQLite, files by rename; then the proof, and nothing of ours stays
 What the app commits after the safety copy is kept in another one, made when it can write no more (`keeping`).
@@ -56,6 +57,7 @@ class Live:
     rows: Mapping[str, int] = field(default_factory=dict)
     size: int = 0
     encoding: str = ""
+    page_size: int = 0
     unsaved: int = 0
     is_wanted: bool = False
     error: str = ""
@@ -123,7 +125,7 @@ def plan_restore(
     backup, notes = _meant(settings, name)
     _refuse_another_app(settings, backup, force)
     source = staging.verified(settings, backup, only, emit)
-    plan = plan_source(settings, source, force, emit)
+    plan = plan_source(settings, source, force, emit, migrate)
     plan = replace(plan, migrate=migrate, notes=(*notes, *plan.notes))
     return _rehearsed(settings, plan, expect_loss, emit) if migrate else plan
 
@@ -170,7 +172,9 @@ def _refuse_another_app(settings: Settings, backup: Backup, force: bool) -> None
     )
 
 
-def plan_source(settings: Settings, source: Source, force: bool, emit: EventListener) -> RestorePlan:
+def plan_source(
+    settings: Settings, source: Source, force: bool, emit: EventListener, migrate: bool = False
+) -> RestorePlan:
     """The plan for a source that is verified already: a backup, or a database made from a dump."""
     verdict = None
     if source.database:
@@ -182,7 +186,8 @@ def plan_source(settings: Settings, source: Source, force: bool, emit: EventList
     if verdict:
         schema.refuse_unless_restorable(verdict, live.revisions, source.git, force)
     summary = _look_at_uploads(settings, source, emit)
-    needs = _needs(settings, source, live, summary)
+    is_staged = not staging.is_restored_from_its_place(settings, source, migrate, live.page_size)
+    needs = _needs(settings, source, live, summary, is_staged)
     _require_space(needs)
     shown = {str(folder): needed for folder, needed in needs}
     notes = (*_notes(settings, source, live, verdict), *_about_uploads(source, summary))
@@ -350,7 +355,14 @@ def _look_at_live(settings: Settings, source: Source, emit: EventListener) -> Li
     unsaved += 0 if is_saved else found.facts.size
     facts = found.facts
     return Live(
-        _revisions(settings, found, emit), facts.rows, facts.size, facts.encoding, unsaved, is_wanted, changes=changes
+        _revisions(settings, found, emit),
+        facts.rows,
+        facts.size,
+        facts.encoding,
+        facts.page_size,
+        unsaved,
+        is_wanted,
+        changes=changes,
     )
 
 
@@ -410,11 +422,17 @@ def _look_at_uploads(settings: Settings, source: Source, emit: EventListener) ->
     return replace(summary, unreadable=tuple(unreadable))
 
 
-def _needs(settings: Settings, source: Source, live: Live, summary: diff.Summary | None) -> list[tuple[Path, int]]:
-    """Bytes by folder: the safety copy; the staged database, a page-sized copy of it and its WAL; staged uploads."""
+def _needs(
+    settings: Settings, source: Source, live: Live, summary: diff.Summary | None, is_staged: bool
+) -> list[tuple[Path, int]]:
+    """Bytes by folder: the safety copy; the database's WAL or journal; staged uploads.
+
+    Where the database is staged, its copy and another one of the live page size too.
+    """
     needs = [(settings.dir, live.unsaved)]
     if source.facts and not live.is_wanted:
-        needs.append((settings.database.parent, 3 * source.facts.size))
+        size = source.facts.size
+        needs.append((settings.database.parent, 3 * size if is_staged else max(size, live.size)))
     if summary and settings.uploads:
         needs.append((settings.uploads, summary.bytes))
     return needs

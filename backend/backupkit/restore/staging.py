@@ -30,6 +30,7 @@ from backupkit.model.errors import Damaged
 from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, silence
 from backupkit.model.names import first_of, shown
 from backupkit.repository import files_cache, integrity, lock, manifest, store, verification
+from backupkit.restore.journal import Journal
 from backupkit.sqlite import database
 from backupkit.upload_files import diff, selection, walk
 
@@ -40,7 +41,8 @@ _OLDER = "Try an older backup: `list`."
 class Source:
     """What is restored: files that were verified, and what of the tree is meant beside their contents.
 
-    `is_sound`: SQLite has checked this very database file here before, and found that the app can use it.
+    `is_sound`: SQLite has checked this very database file here before, and found that the app can use it. `seen` is how
+    the file looked when it was verified. `sealed` is the backup it is restored from without a staged copy.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Source:
     git: GitFacts | None = None
     undecided: SchemaVerdict | None = None
     is_sound: bool = False
+    seen: tuple[int, ...] = ()
+    sealed: str | None = None
 
 
 def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventListener) -> Source:
@@ -69,7 +73,8 @@ def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventL
     source = Source(backup.name, file, tree, git=metadata.git)
     opened: list[sqlite3.Connection] = []
     checksums: dict[str, str] = {}
-    source = replace(source, is_sound=file is not None and _is_known_sound(settings, backup, metadata))
+    if file and _is_known_sound(settings, backup, metadata):
+        source = replace(source, is_sound=True, seen=_looks(file))
     with process.optional_worker(metadata.database.size if metadata.database and file else 0) as beside:
         looking = beside.submit(_with_database, settings, source, metadata.database, opened.append) if file else None
         try:
@@ -89,6 +94,27 @@ def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventL
 def _is_known_sound(settings: Settings, backup: Backup, metadata: Metadata) -> bool:
     facts = metadata.database if manifest.has_checksums(backup.path) else None
     return bool(facts and not facts.raw and verification.is_known_sound(settings.dir, backup.name, facts.sha256))
+
+
+def _looks(file: Path) -> tuple[int, ...]:
+    """What changes when somebody writes to the file, or puts another in its place; nothing where it is missing."""
+    try:
+        facts = os.lstat(file)
+    except OSError:
+        return ()
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
+def is_restored_from_its_place(settings: Settings, source: Source, migrate: bool, page_size: int) -> bool:
+    """Whether the sealed database needs no staged copy: a live one of that page size takes it as it is."""
+    return bool(
+        source.database
+        and source.facts
+        and source.is_sound
+        and not migrate
+        and source.database.parent == settings.dir / source.name
+        and source.facts.page_size == page_size
+    )
 
 
 def _meaning(backup: Backup, only: Part | None, checksums: dict[str, str], emit: EventListener) -> diff.Meaning:
@@ -199,6 +225,7 @@ def stage(
 ) -> Source:
     """Everything that goes live lies beside it, checked and on disk; nothing live is touched. Fails tidily.
 
+    A sealed database that can be restored from where it lies is not copied: the result then names its backup.
     `copies` are trees that hold what is live: only what they have may be replaced. A database that is live already
     (`same_database`) is not staged. Returns what was staged: with `migrate` that is at another revision than the
     source. The caller has claimed the live data.
@@ -210,7 +237,7 @@ def stage(
             _make_area(settings.uploads, "uploads", identity)
         with process.optional_worker(source.facts.size if source.facts else 0) as beside:
             is_wanted = source.database and not same_database
-            staging = beside.submit(_stage_database, settings, source, identity) if is_wanted else None
+            staging = beside.submit(_prepare_database, settings, source, identity, migrate) if is_wanted else None
             if source.uploads and settings.uploads:
                 _stage_uploads(settings, settings.uploads, source, identity, copies, emit)
             source = staging.result() if staging else source
@@ -226,7 +253,7 @@ def stage_database(settings: Settings, source: Source, identity: Identity) -> So
     """The source's database lies beside the live one, as `stage` leaves it. Fails tidily."""
     try:
         _make_area(settings.database.parent, "database", identity)
-        return _stage_database(settings, source, identity)
+        return _stage_database(settings, source, identity.id)
     except BaseException:
         unstage(settings, identity.id)
         raise
@@ -238,10 +265,45 @@ def _make_area(live: Path, part: AreaPart, identity: Identity) -> None:
     staging_area.add(live, part, identity)
 
 
-def _stage_database(settings: Settings, source: Source, identity: Identity) -> Source:
+def _prepare_database(settings: Settings, source: Source, identity: Identity, migrate: bool) -> Source:
+    live_size = database.page_size_of(settings.database, settings.busy_timeout)
+    if not is_restored_from_its_place(settings, source, migrate, live_size):
+        return _stage_database(settings, source, identity.id)
+    assert source.database is not None and source.facts is not None
+    if _looks(source.database) != source.seen and disk.hash_file(source.database) != source.facts.sha256:
+        raise Damaged(f"{source.database} changed since it was verified.", hint="Try again.")
+    return replace(source, sealed=source.name)
+
+
+def wanted_database(settings: Settings, found: Journal) -> Path:
+    """What the journal wants the live database to be: the file in the backup that it names, or the staged copy.
+
+    Raises `NoSuchBackup` or `Damaged` where that backup is not there, or says of its database something else.
+    """
+    if found.sealed is None:
+        return staged_database(settings)
+    backup = store.find(settings, found.sealed)
+    metadata, wanted = store.require_metadata(backup), found.facts.sha256 if found.facts else ""
+    if not metadata.database_file or not metadata.database or metadata.database.sha256 != wanted:
+        raise Damaged(f"{backup.path} is not the backup that the restore began with.", hint=_OLDER)
+    return backup.path / metadata.database_file
+
+
+def stage_sealed(settings: Settings, found: Journal) -> None:
+    """A copy of the sealed database lies beside the live one after all, where that cannot be written through SQLite."""
+    staged = staged_database(settings)
+    with staging_area.opened(settings.database.parent, "database", found.id) as area:
+        for name in (staged.name, f"{staged.name}-journal", f"{staged.name}.paged"):  # of a run that was killed here
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=area.folder)
+    source = Source(found.source, wanted_database(settings, found), None, found.facts)
+    _stage_database(settings, source, found.id)
+
+
+def _stage_database(settings: Settings, source: Source, restore: str) -> Source:
     assert source.database is not None and source.facts is not None
     staged = staged_database(settings)
-    with staging_area.opened(settings.database.parent, "database", identity.id) as area:
+    with staging_area.opened(settings.database.parent, "database", restore) as area:
         checksum = disk.copy_and_hash(source.database, staged.name, area.folder)
     if checksum != source.facts.sha256:
         raise Damaged(f"{source.database} changed while it was staged.", hint="Try again.")

@@ -383,12 +383,19 @@ def open_sealed(sealed: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def match_page_size(staged: Path, live: Path, timeout: float) -> None:
-    """The staged file has the live page size: a WAL database refuses pages of another size, misleadingly."""
+def page_size_of(live: Path, timeout: float) -> int:
+    """Bytes of a page of the live database; 0 where it is missing or broken."""
     try:
         with snapshot(live, timeout) as taken:
-            wanted = int(_pragma(taken, "page_size"))
+            return page_size(taken)
     except SourceBroken:
+        return 0
+
+
+def match_page_size(staged: Path, live: Path, timeout: float) -> None:
+    """The staged file has the live page size: a WAL database refuses pages of another size, misleadingly."""
+    wanted = page_size_of(live, timeout)
+    if not wanted:
         return
     with contextlib.closing(engine.connect(staged, "mode=rw")) as connection:
         if int(_pragma(connection, "page_size")) == wanted:
@@ -423,7 +430,7 @@ def replace_live(
         return None  # it is in place already: a repeated run
     if live.exists():
         try:
-            return _write_through(staged, live, timeout, keep, emit)
+            return write_through(staged, live, timeout, keep, emit)
         except SourceBroken:
             pass
     keep()
@@ -641,9 +648,13 @@ def _foreign_key_violations(connection: sqlite3.Connection) -> int:
         return 0
 
 
-def _write_through(
+def write_through(
     staged: Path, live: Path, timeout: float, keep: Callable[[], None], emit: EventListener
 ) -> bool | None:
+    """`replace_live`, of a live file that is a database of that page size; `SourceBroken` where it is none.
+
+    `staged` may be a sealed file: it is only read, and nothing is written beside it.
+    """
     with open_sealed(staged) as source, contextlib.closing(_open_live(live)) as target:
         try:
             retry_while_locked(
