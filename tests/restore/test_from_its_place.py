@@ -217,3 +217,17 @@ def test_going_back_stages_nothing_of_the_database_either(
     assert seen == [False, False]
     assert app.contents() == before
     assert store.all_backups(app.settings) and not staging_area.exists(app.database.parent)
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_where_the_live_pages_are_those_of_the_backup_the_database_is_not_written(app: SmallApp, mode: str) -> None:
+    app.execute(f"PRAGMA journal_mode={mode}")
+    create_backup(app.settings, BackupRequest("good"))
+    app.add_rows(2)
+    run_here(app, *RESTORE, check=0)
+    files = {path: path.read_bytes() for path in app.database.parent.glob("pats.db*") if path.suffix != ".db-shm"}
+    result = run_here(app, *RESTORE, check=0)
+    assert "stays as it is" in result.err and "every page as restored" in result.out
+    assert {path: path.read_bytes() for path in files} == files
+    app.add_rows(1)
+    assert "stays as it is" not in run_here(app, *RESTORE, check=0).err
