@@ -224,6 +224,16 @@ def test_a_process_that_ends_before_its_time_is_an_error_that_says_how(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("python", ["", "/nowhere/python"])
+def test_where_no_process_can_be_started_text_is_loaded_in_this_one_with_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", python)
+    assert WORK in outcome(f"BEGIN; CREATE TABLE t(a, b); {HOSTILE['a join of constants'][0]} COMMIT;", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert outcome("BEGIN; CREATE TABLE t(a, b); COMMIT;", tmp_path) == ""
+
+
 def _serving(setting: str) -> str:
     """A program that does what the process does, with another bound."""
     imports = "import sys; from pathlib import Path; from backupkit.sqlite import allowance, sql_loader"

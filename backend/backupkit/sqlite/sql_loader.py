@@ -34,13 +34,17 @@ _HINT = "Use a complete dump, made by `dump` or by `sqlite3 app.db .dump`."
 
 
 def load_dump(text: BinaryIO, target: Path, emit: EventListener = silence) -> None:
-    """The same as `sql_load.load_dump`, where no text can harm this process or take more than its share."""
-    if not sys.executable:
-        return sql_load.load_dump(text, target, emit)
+    """The same as `sql_load.load_dump`, where no text can harm this process or take more than its share.
+
+    Where no process can be started (Python lies where this user may not go), it is done in this one, with the bounds
+    that SQLite has: on steps, values and rows.
+    """
     name = sql_load.name_of(text)
     emit(Step("Loading the SQL text"))
     with sql_load.removed_on_failure(target):
         child = _start(target, name)
+        if child is None:
+            return sql_load.fill(text, name, target, emit)
         try:
             _feed(child, text, emit)
             assert child.stdout
@@ -52,9 +56,11 @@ def load_dump(text: BinaryIO, target: Path, emit: EventListener = silence) -> No
         _raise_unless_loaded(name, answer, ended)
 
 
-def _start(target: Path, name: str) -> subprocess.Popen[bytes]:
+def _start(target: Path, name: str) -> subprocess.Popen[bytes] | None:
     temporary = {"SQLITE_TMPDIR": str(target.absolute().parent)}
-    return process.start_module(__name__, str(target), name, **temporary)
+    with contextlib.suppress(OSError):
+        return process.start_module(__name__, str(target), name, **temporary)
+    return None
 
 
 def _feed(child: subprocess.Popen[bytes], text: BinaryIO, emit: EventListener) -> None:
