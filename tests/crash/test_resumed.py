@@ -47,7 +47,7 @@ def test_a_row_committed_after_a_kill_at_any_system_call_is_live_or_in_a_backup(
     results += visited(crew, template, place, rest)
     points.visited(f"kills with the app at work: {scenario.name}", len(results))
     points.visited(f"states that they left: {scenario.name}", len(states))
-    assert len(states) > 10
+    assert len(states) > 7  # of a chance selection; no staged database tells two of them apart any more
     points.judge(one for result in results for one in result.wrong)
 
 
