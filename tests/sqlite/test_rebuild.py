@@ -253,6 +253,35 @@ def test_what_only_the_app_has_does_not_stop_it(tmp_path: Path) -> None:
     assert len(found.notes) == 2 and all("REINDEX" in note for note in found.notes)
 
 
+def test_a_row_whose_number_another_row_has_is_counted_as_lost(tmp_path: Path) -> None:
+    """One byte flipped: the row has the number of another one, and only one of the two can go in."""
+    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(broken)) as connection:
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT)")
+        connection.executemany("INSERT INTO t VALUES (?, ?)", [(at, f"row {at} unique") for at in range(1, 21)])
+        connection.commit()
+    data = bytearray(broken.read_bytes())
+    place = data.index(b"row 7 unique") - 4
+    assert data[place] == 7
+    data[place] = 5
+    broken.write_bytes(data)
+    found = rebuild(broken, new, None)
+    (table,) = found.tables
+    assert (table.rows, table.lost.rows) == (19, 1) and not found.is_whole
+
+
+def test_a_row_whose_key_another_row_has_is_counted(tmp_path: Path) -> None:
+    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(broken)) as connection:
+        connection.execute("CREATE TABLE pairs (one TEXT, two TEXT, PRIMARY KEY (one)) WITHOUT ROWID")
+        connection.executemany("INSERT INTO pairs VALUES (?, ?)", [(f"key {at}", f"value {at}") for at in range(9)])
+        connection.commit()
+    broken.write_bytes(broken.read_bytes().replace(b"key 7", b"key 5"))
+    found = rebuild(broken, new, None)
+    (table,) = found.tables
+    assert (table.rows, table.not_taken) == (8, 1) and not found.is_whole
+
+
 # --- what can be lost, and what cannot
 
 

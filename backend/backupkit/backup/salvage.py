@@ -312,7 +312,7 @@ def _lost(table: TableRows) -> str:
     if table.lost.pages:
         parts.append(f"pages that cannot be read: {table.lost.pages}, with all rows that only they lead to")
     if table.lost.rows:
-        parts.append(f"rows that cannot be read: {table.lost.rows}")
+        parts.append(f"rows that cannot be read, or whose number another row has: {table.lost.rows}")
     if table.lost.odd_pages:
         parts.append(f"pages of which rows may be lost: {table.lost.odd_pages}")
     if table.adrift:

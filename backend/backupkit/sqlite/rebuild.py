@@ -38,6 +38,7 @@ _SEARCH_TABLE = re.compile(r"\bUSING\s+[\"'`\[]?fts[345]\b", re.IGNORECASE)
 _MADE = "SELECT 1 FROM sqlite_master WHERE name = ? AND type = 'table' AND rootpage > 0"
 _STATISTICS = "sqlite_stat"
 _SEQUENCE = "sqlite_sequence"
+_Origin = Literal["tree", "adrift", "free"]  # of a page: what leads to it
 
 
 @dataclass
@@ -387,10 +388,10 @@ class _Rebuild:
                 else:
                     table.found.lost.rows += 1
 
-    def _insert(self, table: _Table, rows: Iterator[StoredRow], is_adrift: bool = False) -> None:
+    def _insert(self, table: _Table, rows: Iterator[StoredRow], origin: _Origin = "tree") -> None:
         for batch in _batches(rows):
             for odd, alike in groupby(batch, key=self._odd_texts):
-                self._insert_alike(table, odd, list(alike), is_adrift)
+                self._insert_alike(table, odd, list(alike), origin)
 
     def _odd_texts(self, row: StoredRow) -> tuple[str, ...]:
         """How each value that is odd text goes into a statement; empty for all others, which are bound.
@@ -403,7 +404,7 @@ class _Rebuild:
             for one in row.values
         )
 
-    def _insert_alike(self, table: _Table, odd: tuple[str, ...], rows: list[StoredRow], is_adrift: bool) -> None:
+    def _insert_alike(self, table: _Table, odd: tuple[str, ...], rows: list[StoredRow], origin: _Origin) -> None:
         before, statement = table.found.rows, table.statement(odd)
         self._new.execute("BEGIN")
         try:
@@ -415,25 +416,39 @@ class _Rebuild:
                 self._new.execute("ROLLBACK")
             _require_room(error)
             for row in rows:
-                self._insert_one(table, odd, row, is_adrift)
-        table.found.adrift += (table.found.rows - before) if is_adrift else 0
+                self._insert_one(table, odd, row, origin)
+        table.found.adrift += (table.found.rows - before) if origin != "tree" else 0
 
-    def _insert_one(self, table: _Table, odd: tuple[str, ...], row: StoredRow, is_adrift: bool) -> None:
+    def _insert_one(self, table: _Table, odd: tuple[str, ...], row: StoredRow, origin: _Origin) -> None:
         try:
             self._new.execute(table.statement(odd), table.values(row, odd))
             table.found.rows += 1
         except (sqlite3.Error, OverflowError) as error:
             _require_room(error)
-            if is_adrift or self._is_there(table, row):
-                return  # an older copy of a row
-            table.found.not_taken += 1
-            table.found.reason = table.found.reason or printable(str(error))
+            if origin == "free":
+                return  # an older copy of a row, as far as anybody can tell
+            if self._is_there(table, row):
+                # Of two rows with one number in a tree one is damaged.
+                table.found.lost.rows += origin == "tree" or not self._is_alike_there(table, row)
+            else:
+                table.found.not_taken += 1
+                table.found.reason = table.found.reason or printable(str(error))
 
     def _is_there(self, table: _Table, row: StoredRow) -> bool:
+        """Whether a row of that number is in already."""
         if not table.rowid:
             return False
         query = f"SELECT 1 FROM {quoted(table.entry.name)} WHERE {table.rowid} = ?"
         return self._new.execute(query, (row.number,)).fetchone() is not None
+
+    def _is_alike_there(self, table: _Table, row: StoredRow) -> bool:
+        """Whether just that row is in already."""
+        written = [(one.name, value) for one, value in zip(table.columns, row.values, strict=False) if one.is_written]
+        if any(type(value) is OddText for _, value in written):
+            return False
+        told = "".join(f" AND {quoted(name)} IS ?" for name, _ in written)
+        query = f"SELECT 1 FROM {quoted(table.entry.name)} WHERE {table.rowid} = ?{told}"
+        return self._new.execute(query, (row.number, *(value for _, value in written))).fetchone() is not None
 
     # Pages that no tree leads to.
 
@@ -471,7 +486,7 @@ class _Rebuild:
             self._reader.owner[page] = table.mark
             lost = Losses() if is_free else table.found.lost
             found = self._reader.rows_of(page, lost)
-            self._insert(table, (row for row in found if table.fits(row)), is_adrift=True)
+            self._insert(table, (row for row in found if table.fits(row)), "free" if is_free else "adrift")
         elif self._file.kind(page) == TABLE_LEAF and not is_free:
             self._no_place += sum(1 for _ in self._reader.rows_of(page, Losses()))
 
