@@ -486,6 +486,33 @@ def test_a_broken_frame_of_the_wal_costs_no_later_commit(tmp_path: Path) -> None
     assert case.result()["people"] == case.rows["people"]
 
 
+@pytest.mark.parametrize("auto_vacuum", [0, 1])
+@pytest.mark.parametrize("known", [True, False])
+def test_pages_behind_the_end_that_the_wal_sets_are_no_part_of_it(
+    tmp_path: Path, auto_vacuum: int, known: bool
+) -> None:
+    """Rows were deleted, the database became smaller, and only the WAL knows of it."""
+    live, broken, backup, new = (tmp_path / f"{name}.db" for name in ("live", "broken", "known", "new"))
+    with contextlib.closing(sqlite3.connect(live, isolation_level=None)) as connection:
+        connection.executescript(
+            f"PRAGMA secure_delete = OFF; PRAGMA auto_vacuum = {auto_vacuum}; PRAGMA journal_mode = WAL;"
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT)"
+        )
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO t VALUES (?, ?)", [(at, f"row {at} " + "x" * 100) for at in range(3000)])
+        connection.execute("COMMIT")
+        connection.executescript("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA wal_autocheckpoint = 0;")
+        connection.execute("DELETE FROM t WHERE id >= 1000")
+        connection.execute("VACUUM" if not auto_vacuum else "SELECT 1")
+        connection.execute("VACUUM INTO ?", (str(backup),))
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{live}{suffix}", f"{broken}{suffix}")
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    assert pages * 4096 < broken.stat().st_size
+    found = rebuild(broken, new, backup if known else None)
+    assert found.is_whole and [(one.name, one.rows, one.adrift) for one in found.tables] == [("t", 1000, 0)]
+
+
 @pytest.mark.parametrize("ends", [True, False], ids=["rolled back", "under way"])
 def test_what_is_in_the_wal_and_not_committed_is_left_out_and_no_loss(tmp_path: Path, ends: bool) -> None:
     case = Case(tmp_path, journal_mode="WAL", wal_autocheckpoint=0)

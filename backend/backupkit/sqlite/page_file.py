@@ -58,7 +58,8 @@ class PageFile:
     """A broken database that nobody else uses: a copy, with its `-wal` or `-journal` beside it. Only read.
 
     `count` pages of `size` bytes, of which `usable` can hold something. `newer` is how many come from the WAL or the
-    journal, `lost_frames` how many of those there could not be trusted.
+    journal, `lost_frames` how many of those there could not be trusted. What lies behind `end`, as the last commit
+    in the WAL sets it, is no part of the database any more.
     """
 
     def __init__(self, path: Path, hints: Hints = Hints(), with_newer: bool = True) -> None:
@@ -70,8 +71,10 @@ class PageFile:
         head = os.pread(self._file, HEADER, 0)
         self.size = self._page_size(head, hints, path)
         self.count = -(-self._length // self.size)
+        self.end = 0
         if with_newer:
             self._lay_over(path)
+        self.end = min(self.end or self.count, self.count)
         head = self.page(1)[:HEADER]
         self.header = _header(head)
         reserved = head[20] if self.header.is_sound else 0
@@ -110,20 +113,21 @@ class PageFile:
         return is_map or number == _LOCK_BYTE // self.size + 1
 
     def free_pages(self) -> tuple[bytearray, bool]:
-        """A byte for each page, 1 where it is free; and whether the list of them is whole."""
-        free, head = bytearray(self.count + 1), self.page(1)
+        """A byte for each page, 1 where it is free or behind the end; and whether the list of them is whole."""
+        behind = bytearray(self.end + 1) + b"\1" * (self.count - self.end)
+        free, head = behind[:], self.page(1)
         if not self.header.is_sound:
-            return free, False
+            return behind, False
         trunk, wanted = struct.unpack_from(">II", head, 32)
         found = 0
         while trunk:
             data = self.page(trunk)
             number = struct.unpack_from(">I", data, 4)[0] if data else _UNKNOWN
             if not data or number > self.usable // 4 - 2:
-                return bytearray(self.count + 1), False
+                return behind, False
             for page in (trunk, *struct.unpack_from(f">{number}I", data, 8)):
-                if not 1 < page <= self.count or free[page]:
-                    return bytearray(self.count + 1), False
+                if not 1 < page <= self.count or (free[page] and page <= self.end):
+                    return behind, False
                 free[page] = 1
             found += 1 + number
             trunk = struct.unpack_from(">I", data)[0]
@@ -200,6 +204,9 @@ class PageFile:
                 pending.clear()
                 self.lost_frames += broken
                 broken, end = 0, commit
+        # Of a WAL that was cut the last commit may be missing, and with it the pages that a checkpoint has written.
+        is_cut = broken or (os.fstat(file).st_size - _WAL_HEADER) % (_FRAME_HEADER + self.size)
+        self.end = 0 if is_cut else end
         self.count = max(self.count, max(self._newer, default=0), min(end, self.count + len(self._newer)))
 
     def _frames(self, file: int) -> Iterator[tuple[int, int, int]]:

@@ -67,7 +67,7 @@ class Rebuilt:
 
     `known_rows` are in tables that the newest backup has too; all, where there is none. `is_whole_schema` means that
     the definitions are the file's own. `no_place` are rows that fit no table. `newer` pages came from the WAL or the
-    journal, of which `lost_frames` could not be trusted.
+    journal, of which `lost_frames` could not be trusted. `hidden` pages are behind the end that the WAL sets.
     """
 
     tables: tuple[TableRows, ...]
@@ -77,6 +77,7 @@ class Rebuilt:
     no_place: int
     newer: int
     lost_frames: int
+    hidden: int
     notes: tuple[str, ...]
 
     @property
@@ -100,17 +101,23 @@ def rebuild(
     database cannot be written.
     """
     found = _rebuild(broken, target, known, include_free, emit)
-    if not found.newer or (found.is_whole and found.known_rows):
+    if not found.newer or (found.is_whole and found.known_rows and not found.hidden):
         return found
     # A WAL or a journal that belongs to another database hides all of this one.
     again = target.with_name(f"{target.name}-without-newer")
     without = _rebuild(broken, again, known, include_free, emit, with_newer=False)
-    if found.known_rows >= without.known_rows / 2:
+    if found.known_rows >= without.known_rows / 2 or (found.hidden and _are_of_one(found, without)):
         again.unlink()
         return found
     os.replace(again, target)
     said = "The WAL or the journal beside it is another database's, or broken: it is left out."
     return replace(without, notes=(*without.notes, said))
+
+
+def _are_of_one(found: Rebuilt, without: Rebuilt) -> bool:
+    """Whether both have the same tables, most of them: then there are fewer rows because some were deleted."""
+    names, others = {one.name for one in found.tables}, {one.name for one in without.tables}
+    return len(names & others) * 2 > len(names | others)
 
 
 def _rebuild(
@@ -260,6 +267,7 @@ class _Rebuild:
             no_place=self._no_place,
             newer=self._file.newer,
             lost_frames=self._file.lost_frames,
+            hidden=self._file.count - self._file.end,
             notes=tuple(self._notes),
         )
 
