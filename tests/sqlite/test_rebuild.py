@@ -439,6 +439,41 @@ def test_a_schema_that_is_lost_is_taken_from_the_backup(case: Case) -> None:
     assert schema_of(case.target) == schema_of(case.live)
 
 
+def test_rows_that_look_like_definitions_go_to_their_table(tmp_path: Path) -> None:
+    """The page of the schema is lost, and the app has a table of five columns whose first says `table` or `view`."""
+    broken, backup, new = (tmp_path / f"{name}.db" for name in ("broken", "known", "new"))
+    with contextlib.closing(sqlite3.connect(broken)) as connection:
+        connection.execute("CREATE TABLE furniture (kind TEXT, name TEXT, room TEXT, seats INT, note TEXT)")
+        rows = [("table" if at % 3 else "chair", f"oak {at}", "kitchen", 4, "a nice one") for at in range(300)]
+        rows.append(("view", "x", "x", 0, "CREATE VIEW other AS SELECT 1"))
+        connection.executemany("INSERT INTO furniture VALUES (?, ?, ?, ?, ?)", rows)
+        connection.commit()
+    shutil.copyfile(broken, backup)
+    data = bytearray(broken.read_bytes())
+    data[100:4096] = bytes(3996)
+    broken.write_bytes(data)
+    found = rebuild(broken, new, backup)
+    assert [(one.name, one.rows) for one in found.tables] == [("furniture", 301)] and not found.notes
+    with contextlib.closing(sqlite3.connect(new)) as connection:
+        assert connection.execute("SELECT * FROM furniture").fetchall() == rows
+        assert [kind for (kind,) in connection.execute("SELECT type FROM sqlite_master")] == ["table"]
+
+
+def test_pages_of_the_schema_that_lost_their_tree_are_found(tmp_path: Path) -> None:
+    """So many definitions that they have pages of their own, and page 1, which leads to them, is broken."""
+    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(broken)) as connection:
+        for at in range(200):
+            connection.execute(f'CREATE TABLE "t ""{at}" (id INTEGER PRIMARY KEY, name TEXT UNIQUE)')
+            connection.execute(f'INSERT INTO "t ""{at}" VALUES (1, ?)', (f"row {at}",))
+        connection.commit()
+    data = bytearray(broken.read_bytes())
+    data[100:4096] = bytes(3996)
+    broken.write_bytes(data)
+    found = rebuild(broken, new, None)
+    assert found.rows == len(found.tables) == 200 and not found.is_whole_schema
+
+
 def test_a_letter_that_flipped_in_a_definition_is_mended_from_the_backup(case: Case) -> None:
     def misspelt(data: bytearray, _: random.Random) -> None:
         place = data.index(b"name TEXT NOT NULL, born")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,12 @@ from backupkit.sqlite.page_rows import Losses, RowReader, StoredRow
 
 SCHEMA_MARK = 1
 _KINDS = ("table", "index", "view", "trigger")
-_FIRST = tuple((kind,) for kind in _KINDS)
+_BEGINS = {  # as SQLite stores each, whatever was typed
+    "table": re.compile(r"CREATE (VIRTUAL )?TABLE "),
+    "index": re.compile(r"CREATE (UNIQUE )?INDEX "),
+    "view": re.compile(r"CREATE VIEW "),
+    "trigger": re.compile(r"CREATE TRIGGER "),
+}
 
 
 @dataclass(frozen=True)
@@ -78,13 +84,28 @@ def _own(reader: RowReader, losses: Losses) -> Iterator[Entry]:
 
 
 def _adrift(reader: RowReader) -> Iterator[Entry]:
-    """What pages of the schema say whose tree is broken; only of what nobody else has."""
+    """What pages of the schema say whose tree is broken; only of what nobody else has.
+
+    Rows of the app may look like it: most rows of such a page are definitions, and what is none is not taken.
+    """
     for page in range(2, reader.file.count + 1):
         if reader.owner[page] or reader.file.kind(page) != TABLE_LEAF:
             continue
-        if any(row.values[:1] in _FIRST and len(row.values) == 5 for row in reader.peek(page, 5)):
+        rows = reader.peek(page)
+        if sum(map(_is_definition, rows)) * 2 > len(rows):
             reader.owner[page] = SCHEMA_MARK
-            yield from _entries(reader.rows_of(page, Losses()), Losses())
+            yield from _entries(filter(_is_definition, reader.rows_of(page, Losses())), Losses())
+
+
+def _is_definition(row: StoredRow) -> bool:
+    """Whether the row is a statement that makes what the row names."""
+    match row.values:
+        case ("index", str(name), str(), int(), None):
+            return name.startswith("sqlite_autoindex_")
+        case (str(kind), str(name), str(), int(), str(sql)) if kind in _KINDS:
+            begin = _BEGINS[kind].match(sql)
+            return begin is not None and any(one in sql[begin.end() :] for one in (name, name.replace('"', '""')))
+    return False
 
 
 def _entries(rows: Iterable[StoredRow], losses: Losses) -> Iterator[Entry]:
