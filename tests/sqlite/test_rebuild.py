@@ -474,6 +474,111 @@ def test_pages_of_the_schema_that_lost_their_tree_are_found(tmp_path: Path) -> N
     assert found.rows == len(found.tables) == 200 and not found.is_whole_schema
 
 
+KEYED = "CREATE TABLE settings (k TEXT PRIMARY KEY, v INT) WITHOUT ROWID;"
+USERS = "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT{0});"
+
+
+class Files:
+    """A broken database, its backup, and the new one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.broken, self.backup, self.new = (folder / f"{name}.db" for name in ("broken", "known", "new"))
+
+    def write(self, sql: str, **rows: list[tuple[object, ...]]) -> None:
+        with contextlib.closing(sqlite3.connect(self.broken)) as connection:
+            connection.executescript(sql)
+            for table, many in rows.items():
+                connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(many[0]))})", many)
+            connection.commit()
+
+    def back_up(self) -> None:
+        shutil.copyfile(self.broken, self.backup)
+
+    def root(self, name: str) -> int:
+        with contextlib.closing(sqlite3.connect(self.broken)) as connection:
+            query = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+            return int(connection.execute(query, (name,)).fetchone()[0])
+
+    def change(self, place: int, data: bytes) -> None:
+        old = bytearray(self.broken.read_bytes())
+        old[place : place + len(data)] = data
+        self.broken.write_bytes(old)
+
+    def without_schema(self) -> None:
+        self.change(100, bytes(3996))
+
+    def rebuild(self, known: bool = True) -> Rebuilt:
+        return rebuild(self.broken, self.new, self.backup if known else None)
+
+    def rows(self) -> Rows:
+        with contextlib.closing(sqlite3.connect(self.new)) as connection:
+            return read(connection)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def emails(many: int) -> list[tuple[object, ...]]:
+    return [(number, f"u{number}@x.y") for number in range(1, many + 1)]
+
+
+@pytest.mark.parametrize("index", ["of a constraint", "made"])
+def test_entries_of_an_index_are_no_rows_of_a_table_that_looks_like_it(files: Files, index: str) -> None:
+    """The page of the schema is lost; a table without row numbers, and an index with the same types."""
+    users = USERS.format(" UNIQUE") if index == "of a constraint" else USERS.format("")
+    made = "" if index == "of a constraint" else "CREATE INDEX by_email ON users (email);"
+    settings = [(f"s{number}", number) for number in range(10)]
+    files.write(users + KEYED + made, users=emails(300), settings=settings)
+    files.back_up()
+    files.without_schema()
+    found = files.rebuild()
+    assert files.rows()["users"] == emails(300) and files.rows()["settings"] == settings
+    assert not any(one.adrift for one in found.tables)
+
+
+def test_entries_of_an_index_that_moved_since_the_backup_are_no_rows(files: Files) -> None:
+    """Where the backup has the table's root there are entries of an index now, and the schema cannot tell."""
+    files.write(USERS.format("") + KEYED, users=emails(300), settings=[("a", 1)])
+    files.back_up()
+    files.write("DROP TABLE settings; CREATE INDEX by_email ON users (email);")
+    files.write(KEYED, settings=[("b", 2)])
+    files.without_schema()
+    found = files.rebuild()
+    assert not {row[0] for row in files.rows()["settings"]} - {"a", "b"} and files.rows()["users"] == emails(300)
+    assert found.no_place >= 300  # the entries: they may be rows
+
+
+def test_a_table_that_was_dropped_stays_away_from_a_sound_database(files: Files) -> None:
+    """An index took its page."""
+    files.write(USERS.format("") + KEYED, users=emails(100), settings=[("a", 1)])
+    files.back_up()
+    files.write("DROP TABLE settings; CREATE INDEX by_email ON users (email);")
+    found = files.rebuild()
+    assert found.is_whole and files.rows() == {"users": emails(100)}
+
+
+def test_a_sound_database_of_another_kind_keeps_its_tables(files: Files) -> None:
+    """None of them is in the backup, of which no table is in the database."""
+    files.write(KEYED, settings=[("a", 1)])
+    files.back_up()
+    files.broken.unlink()
+    files.write("CREATE TABLE t (k TEXT); CREATE INDEX i ON t (k)", t=[(f"row {at}",) for at in range(300)])
+    found = files.rebuild()
+    assert found.is_whole and [(one.name, one.rows) for one in found.tables] == [("t", 300)]
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_broken_page_of_an_index_is_damage(files: Files, value: int) -> None:
+    files.write(USERS.format(" UNIQUE"), users=emails(300))
+    root = files.root("sqlite_autoindex_users_1")
+    files.change((root - 1) * 4096, bytes([value]))
+    found = files.rebuild(known=False)
+    assert files.rows() == {"users": emails(300)} and not found.is_whole
+    assert found.notes == ("Pages of indexes that cannot be read: 1. The indexes are made anew, of the rows.",)
+
+
 def test_a_letter_that_flipped_in_a_definition_is_mended_from_the_backup(case: Case) -> None:
     def misspelt(data: bytearray, _: random.Random) -> None:
         place = data.index(b"name TEXT NOT NULL, born")

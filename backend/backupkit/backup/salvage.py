@@ -297,7 +297,7 @@ def _warnings(
         names = f"; from {known.name}: {few(rebuilt.from_backup)}" if known and rebuilt.from_backup else ""
         yield f"Not all of the schema can be read{names}."
     if rebuilt.no_place:
-        yield f"{rebuilt.no_place} rows on pages that no table leads to fit no table, or several: they are left out."
+        yield f"{rebuilt.no_place} rows on pages that no tree leads to fit no table, or several, or an index: left out."
     if rebuilt.lost_frames:
         yield f"{rebuilt.lost_frames} pages of the WAL or the journal have a wrong checksum: they are left out."
     yield from rebuilt.notes

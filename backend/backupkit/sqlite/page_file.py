@@ -107,6 +107,13 @@ class PageFile:
         kind = data[HEADER if number == 1 else 0] if data else 0
         return kind if kind in _B_TREE else 0
 
+    @property
+    def told(self) -> int:
+        """How many pages there are as page 1 tells it; all, where what it tells is out of date, or broken."""
+        head = self.page(1)[:HEADER]
+        (told,) = struct.unpack_from(">I", head, 28) if self.header.is_sound else (0,)
+        return told if 0 < told <= self.end and head[24:28] == head[92:96] else self.end
+
     def is_special(self, number: int) -> bool:
         """Whether the page is the one of the lock byte, or one of the pointer map."""
         is_map = self.header.has_pointer_map and number == self._map_of(number)

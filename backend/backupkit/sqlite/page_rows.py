@@ -97,6 +97,11 @@ class RowReader:
             else:
                 yield StoredRow(cell.number, values, cell.size)
 
+    def claim(self, number: int) -> None:
+        """Give the rest of each long row in that page to it, without looking at what the rows are."""
+        for _ in self._cells(number, Losses()):
+            pass
+
     def peek(self, number: int, most: int = 20) -> list[StoredRow]:
         """The first rows in that page, at most so many, with as much of their values as is there."""
         self._follows = False

@@ -74,7 +74,7 @@ def read_schema(reader: RowReader, known: Sequence[Entry], known_revisions: Iter
 
 def known_schema(connection: sqlite3.Connection) -> list[Entry]:
     """The schema of a sound database."""
-    rows = connection.execute("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_master WHERE sql NOT NULL")
+    rows = connection.execute("SELECT type, name, tbl_name, rootpage, sql FROM sqlite_master")
     return list(_entries((StoredRow(None, tuple(row)) for row in rows), Losses()))
 
 

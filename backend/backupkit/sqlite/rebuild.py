@@ -31,6 +31,7 @@ _BATCH = 500  # rows in one transaction
 _ROWID_NAMES = ("_rowid_", "rowid", "oid")
 INDEXES, OWN, _FIRST_MARK = 2, 3, 4  # whose a page is; 1 is the schema's
 _LONGEST_DEFINITION = 5  # seconds for a statement that makes an empty table
+_LOOKED_AT = 5  # rows of a page that are compared with rows elsewhere
 _BATCH_BYTES = 4 << 20
 _LACKING = re.compile(r"no such (collation sequence|function): (\S+)|unknown (function): (\S+)\(\)")
 _LAST = {"index": 0, "view": 1, "trigger": 2}  # a trigger may stand on a view
@@ -221,6 +222,31 @@ class _Column:
         return is_text if self.affinity == "TEXT" else isinstance(value, int | float)
 
 
+@dataclass
+class _Index:
+    """An index, and how its entries are stored: with the row's number at the end, where its table has numbers.
+
+    `is_open`: some of its pages may be anywhere.
+    """
+
+    entry: Entry
+    columns: tuple[_Column, ...]
+    has_number: bool
+    is_open: bool = True
+
+    def fits(self, row: StoredRow) -> bool:
+        """Whether the row may be an entry."""
+        if row.number is not None or len(row.values) != len(self.columns):
+            return False
+        if self.has_number and not isinstance(row.values[-1], int):
+            return False
+        return all(one.may_hold(value) for one, value in zip(self.columns, row.values, strict=True))
+
+    def fits_all(self, rows: Sequence[StoredRow]) -> bool:
+        """Whether all rows may be entries."""
+        return all(map(self.fits, rows))
+
+
 class _Rebuild:
     """One database being built."""
 
@@ -238,6 +264,7 @@ class _Rebuild:
         self._free, self._is_free_known = file.free_pages()
         self._notes: list[str] = []
         self._tables: list[_Table] = []
+        self._indexes: list[_Index] = []
         self._dropped: list[Entry] = []
         self._no_place = 0
         self._done = 0
@@ -250,12 +277,22 @@ class _Rebuild:
         for entry in sorted(schema.entries, key=lambda one: (one.from_backup, one.is_guess)):
             if entry.is_table and not entry.name.startswith("sqlite_"):
                 self._make_table(entry)
-        for table in self._tables:
-            self._take_tree(table)
+        self._indexes = self._shapes(schema)
+        for table in sorted(self._tables, key=lambda one: not one.has_rowid):  # these tell what is in an index
+            if not table.entry.is_guess:
+                self._take_tree(table)
         sequences = self._take_own(schema)
-        self._take_adrift(schema)
+        self._take_indexes()
+        is_all = schema.is_whole and self._is_all_reached()
+        if not is_all:
+            for table in self._tables:
+                if table.entry.is_guess:
+                    self._take_tree(table)
+        if not is_all or self._include_free:
+            self._take_adrift()
         self._drop_guesses()
-        self._drop_strangers()
+        if not is_all:
+            self._drop_strangers()
         self._set_sequences(sequences)
         self._finish(schema)
         from_backup = tuple(sorted(one.entry.name for one in self._tables if one.entry.from_backup))
@@ -359,6 +396,8 @@ class _Rebuild:
         for entry in schema.entries:
             if entry.is_table and entry.name.startswith("sqlite_"):
                 pages = list(self._reader.pages_of(entry.root, OWN, Losses()))
+                for page in pages:
+                    self._reader.claim(page)
                 found += pages if entry.name == _SEQUENCE else []
         return found
 
@@ -367,7 +406,7 @@ class _Rebuild:
         for root in dict.fromkeys((table.entry.root, table.entry.other_root)):
             is_there = 0 < root <= self._file.count and not self._reader.owner[root]
             is_dropped = table.entry.from_backup and is_there and self._free[root]
-            if is_there and not is_dropped and self._is_of(table, root):
+            if is_there and not is_dropped and self._is_of(table, root) and not self._is_of_index(table, root):
                 return root
         return None
 
@@ -460,29 +499,123 @@ class _Rebuild:
 
     # Pages that no tree leads to.
 
-    def _take_adrift(self, schema: Schema) -> None:
+    def _take_adrift(self) -> None:
         candidates = self._tables
         if not self._is_free_known and not self._include_free:
             candidates = [one for one in candidates if one.found.lost.pages or one.entry.is_guess]
         if not candidates:
             return
-        if not all(one.has_rowid for one in candidates):
-            self._take_indexes(schema)
-        for page in range(2, self._file.count + 1):
-            is_free = bool(self._free[page])
-            if self._reader.owner[page] or (is_free and not self._include_free) or self._file.is_special(page):
-                continue
-            if self._file.kind(page) in (TABLE_LEAF, INDEX_LEAF, INDEX_INTERIOR):
-                self._take_page(page, candidates, is_free)
+        for kinds in ((TABLE_LEAF,), (INDEX_LEAF, INDEX_INTERIOR)):
+            for page in range(2, self._file.count + 1):
+                is_free = bool(self._free[page])
+                is_taken = self._reader.owner[page] or self._file.is_special(page)
+                if self._file.kind(page) in kinds and not is_taken and (self._include_free or not is_free):
+                    self._take_page(page, candidates, is_free)
         if not self._is_free_known and any(one.found.adrift for one in candidates):
             self._note("Which pages were free cannot be read: deleted rows may be among those that came back.")
 
-    def _take_indexes(self, schema: Schema) -> None:
-        """Give the pages of indexes to them: they look like those of a table without row numbers."""
-        for entry in schema.entries:
-            if entry.kind == "index" and not entry.from_backup:
-                for _ in self._reader.pages_of(entry.root, INDEXES, Losses(), in_index=True):
-                    pass
+    def _is_all_reached(self) -> bool:
+        """Whether a tree or the list of free pages leads to each page, once: then no row can be anywhere else.
+
+        What lies behind the end that page 1 tells is another database's, if that has no table that the backup has.
+        """
+        if not self._is_free_known or self._file.lost_frames:
+            return False
+        tables = [one for one in self._tables if not one.entry.is_guess]
+        if any(one.found.lost.pages for one in tables) or any(one.is_open for one in self._indexes):
+            return False
+        if any(not self._is_used(page) for page in range(2, self._file.told + 1)):
+            return False
+        behind = sum(
+            self._file.kind(page) > 0 and not self._is_used(page)
+            for page in range(self._file.told + 1, self._file.count + 1)
+        )
+        if behind and self._past and not any(one.is_known for one in tables):
+            return False
+        if behind:
+            self._note(f"{behind} pages lie behind the end that the first page tells: they are left out.")
+        return True
+
+    def _is_used(self, page: int) -> bool:
+        return bool(self._reader.owner[page] or self._free[page]) or self._file.is_special(page)
+
+    # Indexes: their entries look like the rows of a table without row numbers.
+
+    def _shapes(self, schema: Schema) -> list[_Index]:
+        """All indexes, those too that SQLite makes by itself, while there are no rows yet that they would sort."""
+        entries = {one.name: one for one in schema.entries if one.kind == "index"}
+        found = []
+        for table in self._tables:
+            names = "SELECT name, origin FROM pragma_index_list(?)"
+            for name, origin in self._new.execute(names, (table.entry.name,)).fetchall():
+                if name in entries and (table.has_rowid or origin != "pk"):
+                    found.append(self._shape(entries.pop(name)))
+        return found + [self._defined(one) for one in entries.values()]
+
+    def _defined(self, entry: Entry) -> _Index:
+        """The shape of an index that is made, and removed again; without columns where it cannot be made."""
+        self._new.execute("BEGIN")
+        try:
+            self._define(entry.sql)
+            return self._shape(entry)
+        except sqlite3.Error as error:
+            _require_room(error)
+            return _Index(entry, (), has_number=False)
+        finally:
+            if self._new.in_transaction:
+                self._new.execute("ROLLBACK")
+
+    def _shape(self, entry: Entry) -> _Index:
+        declared = self._new.execute("SELECT cid, type FROM pragma_table_info(?)", (entry.table,)).fetchall()
+        types = {cid: _affinity(str(one)) for cid, one in declared} | {-1: "INTEGER"}
+        stored = self._new.execute("SELECT cid FROM pragma_index_xinfo(?) ORDER BY seqno", (entry.name,)).fetchall()
+        columns = tuple(_Column("", types.get(cid, "BLOB"), False, False, False) for (cid,) in stored)
+        return _Index(entry, columns, (-1,) in stored)
+
+    def _take_indexes(self) -> None:
+        """Give the pages of indexes to them, so that no table gets them."""
+        lost = 0
+        for index in self._indexes:
+            root = index.entry.root
+            if index.entry.from_backup and not (0 < root <= self._file.count and self._is_entries(index, root)):
+                continue
+            losses = Losses()
+            for page in self._reader.pages_of(root, INDEXES, losses, in_index=True):
+                self._reader.claim(page)
+            index.is_open = index.entry.from_backup or losses.pages > 0
+            lost += 0 if index.entry.from_backup else losses.pages
+        if lost:
+            self._note(f"Pages of indexes that cannot be read: {lost}. The indexes are made anew, of the rows.")
+
+    def _is_entries(self, index: _Index, page: int) -> bool:
+        """Whether what is in the page may be entries of the index."""
+        if self._file.kind(page) not in (INDEX_LEAF, INDEX_INTERIOR):
+            return False
+        rows = self._reader.peek(page)
+        return bool(rows) and all(map(index.fits, rows))
+
+    def _is_of_index(self, table: _Table, page: int) -> bool:
+        """Whether entries of an index are as likely in that page as rows of the table, which the backup alone has."""
+        if table.has_rowid or not table.entry.from_backup:
+            return False
+        return self._may_be_entries(table, self._reader.peek(page))
+
+    def _may_be_entries(self, table: _Table, rows: list[StoredRow]) -> bool:
+        """Whether rows that the table may have may as well be entries of an index of which pages can be anywhere."""
+        fits = any(one.is_open and one.fits_all(rows) for one in self._indexes)
+        return (fits or self._are_entries(rows)) and not self._known_rows(table, rows)
+
+    def _are_entries(self, rows: list[StoredRow]) -> bool:
+        """Whether a table has rows of those numbers, with those values: they are entries of an index that is lost."""
+        numbers = [row for row in rows[:_LOOKED_AT] if row.values and isinstance(row.values[-1], int)]
+        return len(numbers) == len(rows[:_LOOKED_AT]) and any(
+            all(self._is_entry(one, row) for row in numbers) for one in self._tables if one.rowid
+        )
+
+    def _is_entry(self, table: _Table, row: StoredRow) -> bool:
+        query = f"SELECT * FROM {quoted(table.entry.name)} WHERE {table.rowid} = ?"
+        found = self._new.execute(query, row.values[-1:]).fetchone()
+        return found is not None and set(row.values[:-1]) <= set(found)
 
     def _take_page(self, page: int, candidates: list[_Table], is_free: bool) -> None:
         rows = self._reader.peek(page)
@@ -490,12 +623,14 @@ class _Rebuild:
             return
         fitting = [one for one in candidates if all(map(one.fits, rows))]
         table = self._parent_table(page, fitting) or self._likeliest(fitting, rows)
+        if table and not table.has_rowid and self._may_be_entries(table, rows):
+            table = None
         if table:
             self._reader.owner[page] = table.mark
             lost = Losses() if is_free else table.found.lost
             found = self._reader.rows_of(page, lost)
             self._insert(table, (row for row in found if table.fits(row)), "free" if is_free else "adrift")
-        elif self._file.kind(page) == TABLE_LEAF and not is_free:
+        elif not is_free and (fitting or self._file.kind(page) == TABLE_LEAF):
             self._no_place += sum(1 for _ in self._reader.rows_of(page, Losses()))
 
     def _parent_table(self, page: int, fitting: list[_Table]) -> _Table | None:
@@ -520,12 +655,14 @@ class _Rebuild:
 
     def _known_rows(self, table: _Table, rows: list[StoredRow]) -> int:
         """How many of the first rows the newest backup has in that table, as they are here."""
-        if self._past is None or not table.has_rowid:
+        if self._past is None:
             return 0
+        if not table.has_rowid:
+            return _known_keyed_rows(self._past, table, rows)
         names = ", ".join(quoted(one.name) for one in table.columns)
         query = f"SELECT {names} FROM {quoted(table.entry.name)} WHERE {table.rowid or 'rowid'} = ?"
         found = 0
-        for row in rows[:5]:
+        for row in rows[:_LOOKED_AT]:
             try:
                 theirs = self._past.execute(query, (row.number,)).fetchone()
             except sqlite3.Error:
@@ -663,6 +800,21 @@ def _revisions(past: sqlite3.Connection | None) -> list[str]:
     except sqlite3.DatabaseError:
         return []
     return [str(row[0]) for row in found]
+
+
+def _known_keyed_rows(past: sqlite3.Connection, table: _Table, rows: list[StoredRow]) -> int:
+    """How many of the rows the newest backup has just so: by all values, since they have no number."""
+    found = 0
+    for row in rows:
+        pairs = zip(table.columns, row.values, strict=False)
+        told = [(one.name, value) for one, value in pairs if type(value) is not OddText]
+        where = " AND ".join(f"{quoted(name)} IS ?" for name, _ in told) or "0"
+        query = f"SELECT 1 FROM {quoted(table.entry.name)} WHERE {where} LIMIT 1"
+        try:
+            found += past.execute(query, [value for _, value in told]).fetchone() is not None
+        except sqlite3.Error:
+            return 0
+    return found
 
 
 def _literal(text: bytes) -> str:
