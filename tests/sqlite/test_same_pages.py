@@ -1,19 +1,23 @@
-"""After a restore the live database has the very pages of what was restored: compared, not only checked."""
+"""After a restore the live file has the very pages of what was restored: compared, not only checked."""
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import BackupRequest, DatabaseFacts
 from backupkit.model.errors import SourceUnreadable
+from backupkit.restore import recovery
 from backupkit.restore.restore import plan_restore, restore_backup
 from backupkit.sqlite import database, pages
 from refusals import run_here
@@ -23,7 +27,7 @@ MODES = ("wal", "delete", "truncate", "persist")
 FACTS = DatabaseFacts(size=0, sha256="")
 
 
-@pytest.fixture(params=[1, 9 << 20], ids=["in memory", "by a process"])
+@pytest.fixture(params=[1, 9 << 20], ids=["small", "large"])
 def size(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
@@ -42,9 +46,10 @@ def make(path: Path, size: int, mode: str = "delete", page_size: int = 4096) -> 
 def replace(folder: Path, sealed: Path, live: Path) -> bool | None:
     handle = os.open(sealed.parent, os.O_RDONLY)
     try:
-        return database.replace_live(sealed, handle, live, 5, FACTS, lambda: None)
+        compared = database.replace_live(sealed, handle, live, 5, FACTS, lambda: None)
     finally:
         os.close(handle)
+    return compared.is_same if compared else None
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -65,7 +70,7 @@ def test_a_page_that_differs_is_found(tmp_path: Path, mode: str, size: int) -> N
         copied.execute("UPDATE t SET body = randomblob(length(body)) WHERE id = 1")
         with closing(database._open_live(live)) as connection:
             version = connection.execute("PRAGMA data_version").fetchone()[0]
-            assert database._has_same_pages(connection, live, sealed, version) is False
+            assert database._has_same_pages(connection, live, sealed, version, database.file_of(live)) is False
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -75,7 +80,7 @@ def test_where_the_app_has_committed_since_nothing_is_claimed(tmp_path: Path, mo
     with closing(make(live, 1, mode)) as app, closing(database._open_live(live)) as connection:
         version = connection.execute("PRAGMA data_version").fetchone()[0]
         app.execute("DELETE FROM t")
-        assert database._has_same_pages(connection, live, sealed, version) is None
+        assert database._has_same_pages(connection, live, sealed, version, database.file_of(live)) is None
 
 
 @pytest.mark.parametrize("checkpoint", ["passive", "truncate", "none"])
@@ -147,6 +152,137 @@ def test_a_restore_whose_pages_differ_is_taken_back(app: SmallApp, monkeypatch: 
     with pytest.raises(SourceUnreadable, match="does not hold what was written"):
         restore_backup(app.settings, plan_restore(app.settings, "good"))
     assert app.contents() == before
+
+
+ALTER = """
+import os, sys
+handle = os.open(sys.argv[1], os.O_RDWR)
+end = os.fstat(handle).st_size
+os.pwrite(handle, bytes(byte ^ 1 for byte in os.pread(handle, 16, end - 16)), end - 16)
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bytes_of_the_file_that_differ_from_what_sqlite_remembers_are_found(
+    tmp_path: Path, mode: str, size: int
+) -> None:
+    sealed, live = tmp_path / "sealed.db", tmp_path / "live.db"
+    make(sealed, size).close()
+    with closing(make(live, 1, mode)), closing(database._open_live(live)) as connection:
+        replace(tmp_path, sealed, live)
+        connection.execute("SELECT count(*), sum(length(body)) FROM t").fetchone()  # all pages are in its memory
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        altered = live.with_name("live.db-wal") if mode == "wal" else live
+        # In a process of its own, or the locks of this one would be lost.
+        subprocess.run([sys.executable, "-c", ALTER, altered], check=True)
+        assert database._has_same_pages(connection, live, sealed, version, database.file_of(live)) is False
+
+
+@pytest.mark.parametrize("python", [None, "", "/nowhere/python"])
+def test_without_a_python_to_start_nothing_is_claimed_and_the_restore_is_checked(
+    app: SmallApp, monkeypatch: pytest.MonkeyPatch, python: str | None
+) -> None:
+    create_backup(app.settings, BackupRequest("good"))
+    app.add_rows(2)
+    monkeypatch.setattr(sys, "executable", python)
+    restored = restore_backup(app.settings, plan_restore(app.settings, "good"))
+    assert not restored.has_same_pages
+    assert restored.rows
+
+
+def when_written(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], before: bool) -> None:
+    """Another process acts as soon as the live database is written: before it is compared, or after."""
+    real, acts = database._has_same_pages, [act]
+
+    def compare(*given: Any) -> bool | None:
+        if before and acts:
+            acts.pop()()
+        found = real(*given)
+        if acts:
+            acts.pop()()
+        return found
+
+    monkeypatch.setattr(database, "_has_same_pages", compare)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before it is compared", "after it"])
+def test_a_file_of_other_rows_put_in_place_meanwhile_is_not_called_restored(
+    app: SmallApp, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    with closing(sqlite3.connect(app.database)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")  # else the WAL that is left is what the name stands for
+    create_backup(app.settings, BackupRequest("good"))
+    app.add_rows(2)
+    other = other_database(app)
+    with closing(sqlite3.connect(other)) as connection, connection:
+        connection.execute("CREATE TABLE theirs (a)")
+        connection.execute("INSERT INTO theirs VALUES (1)")
+    when_written(monkeypatch, lambda: os.rename(other, app.database), before)
+    with pytest.raises(SourceUnreadable, match="put another file in the place of"):
+        restore_backup(app.settings, plan_restore(app.settings, "good"))
+    assert "theirs" in {name for backup in kept(app) for name in backup}  # what came meanwhile is in a backup
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before it is compared", "after it"])
+def test_a_file_of_the_same_rows_put_in_place_meanwhile_is_checked_and_not_called_the_same(
+    app: SmallApp, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    create_backup(app.settings, BackupRequest("good"))
+    other = other_database(app)
+    app.add_rows(2)
+    when_written(monkeypatch, lambda: os.rename(other, app.database), before)
+    result = run_here(app, "restore", "good", "--force", check=0)
+    assert "checks sound" in result.out and "every page" not in result.out
+
+
+def test_a_file_put_in_place_of_one_that_needed_no_restore_is_not_called_the_same(
+    app: SmallApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_backup(app.settings, BackupRequest("good"))
+    other = other_database(app)
+    real = recovery.database_is_done
+
+    def done(*given: Any) -> Any:
+        os.rename(other, app.database)
+        return real(*given)
+
+    monkeypatch.setattr(recovery, "database_is_done", done)
+    assert "checks sound" in run_here(app, "restore", "good", "--force", check=0).out
+
+
+def test_a_file_put_in_place_after_the_safety_copy_is_kept_before_it_is_written_over(
+    app: SmallApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(app.database)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    create_backup(app.settings, BackupRequest("good"))
+    app.add_rows(2)
+    other = other_database(app)
+    with closing(sqlite3.connect(other)) as connection, connection:
+        connection.execute("CREATE TABLE theirs (a)")
+    real = recovery.replace_database
+
+    def replace_database(*given: Any) -> Any:
+        os.rename(other, app.database)
+        return real(*given)
+
+    monkeypatch.setattr(recovery, "replace_database", replace_database)
+    restore_backup(app.settings, plan_restore(app.settings, "good"))
+    assert "theirs" in {name for backup in kept(app) for name in backup}
+
+
+def other_database(app: SmallApp) -> Path:
+    """A copy of the live database under another name."""
+    other = app.database.with_name("other.db")
+    with closing(sqlite3.connect(app.database)) as source, closing(sqlite3.connect(other)) as copy:
+        source.backup(copy)
+    return other
+
+
+def kept(app: SmallApp) -> list[dict[str, int]]:
+    """The tables of each safety copy, with their rows."""
+    copies = app.settings.dir.glob("pre_restore_*/backup_metadata.json")
+    return [json.loads(path.read_text())["database"]["rows"] for path in copies]
 
 
 def test_a_restore_says_that_every_page_is_as_restored_and_checks_nothing_twice(

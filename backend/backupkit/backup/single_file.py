@@ -107,8 +107,8 @@ def restore_single(
         staged = folder / plain.database.name
         facts = _stage(plain, backup, staged)
         with disk.Opened(folder, descriptors.FOLDER) as opened:
-            database.replace_live(staged, opened, plain.database, plain.timeout, facts, keep, emit)
-        _prove(plain, emit)
+            compared = database.replace_live(staged, opened, plain.database, plain.timeout, facts, keep, emit)
+        _prove(plain, compared, facts, emit)
     return kept
 
 
@@ -205,8 +205,10 @@ def _refuse_foreign(plain: SingleFileConfig, backup: Path, facts: DatabaseFacts)
         )
 
 
-def _prove(plain: SingleFileConfig, emit: EventListener) -> None:
+def _prove(
+    plain: SingleFileConfig, compared: database.Comparison | None, facts: DatabaseFacts, emit: EventListener
+) -> None:
     try:
-        database.prove(plain.database, plain.timeout, None)
+        database.prove(plain.database, plain.timeout, None, compared=compared, rows=facts.rows)
     except SourceLocked as error:
         emit(Warned(f"The restored database could not be proven: {error.message}"))

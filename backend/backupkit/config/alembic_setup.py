@@ -71,7 +71,7 @@ def find_alembic(
 
 def app_python(python: str) -> list[str]:
     """The command that is the app's Python; this one, where no other is set."""
-    return shlex.split(python) or [sys.executable]
+    return shlex.split(python) or [sys.executable or "python3"]
 
 
 def _configuration(app_dir: Path, alembic_ini: Path) -> Path | None:
@@ -176,6 +176,8 @@ def _typed(folder: Path, ini: Path | None, python: str, x: tuple[str, ...]) -> s
 
 
 def _alembic_of_this_python() -> str:
+    if not sys.executable:
+        return "alembic"
     beside = os.path.join(os.path.dirname(sys.executable), "alembic")
     if _PRIVATE_ENVIRONMENT in Path(sys.executable).parts or shutil.which("alembic") == beside:
         return "alembic"

@@ -108,11 +108,18 @@ def _name(pid: str) -> str:
         return "?"
 
 
+def python() -> str:
+    """The Python that runs this; `FileNotFoundError` in a program that has Python in it and does not say where."""
+    if not sys.executable:
+        raise FileNotFoundError(errno.ENOENT, "Python does not know its own path")
+    return sys.executable
+
+
 def start_module(name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
     """A module of ours at work in a process of its own, with pipes to it and from it; Ctrl-C does not reach it."""
     path = os.pathsep.join(filter(None, (str(_MODULE_FOLDER), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", name, *arguments],
+        [python(), "-P", "-m", name, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # what went wrong is said by the one who started it

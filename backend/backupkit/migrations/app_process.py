@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +186,7 @@ def python(settings: Settings) -> list[str]:
 
 def is_own_python(settings: Settings) -> bool:
     """Whether the app's Python is the one that runs this."""
-    return python(settings) == [sys.executable]
+    return python(settings) == app_python("")
 
 
 def say(lines: str, emit: EventListener) -> None:

@@ -221,8 +221,8 @@ def finish(settings: Settings, found: Journal, emit: EventListener, clock: Clock
         # The app may have gone on since, to another revision too.
         return finish_uploads(settings, dataclasses.replace(found, revisions=None), emit)
     _verify_sealed_again(settings, found, emit, clock)
-    found, has_same_pages = _resume_database(settings, found, emit, clock)
-    return finish_uploads(settings, database_is_done(settings, found), emit, has_same_pages)
+    found, compared = _resume_database(settings, found, emit, clock)
+    return finish_uploads(settings, database_is_done(settings, found), emit, compared)
 
 
 def _verify_sealed_again(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> None:
@@ -255,7 +255,7 @@ def _verify_sealed_again(settings: Settings, found: Journal, emit: EventListener
 
 def _resume_database(
     settings: Settings, found: Journal, emit: EventListener, clock: Clock
-) -> tuple[Journal, bool | None]:
+) -> tuple[Journal, database.Comparison | None]:
     """The live database is replaced, if it is not what is wanted already; what is in no backup is kept first.
 
     On the way back it is written in any case: a commit that failed may stand in the WAL unseen, until the next to open
@@ -270,10 +270,10 @@ def _resume_database(
         if standing == "unknown":
             found = keeping.keep(settings, found, True, emit, clock)
 
-    has_same_pages: bool | None = None
+    compared: database.Comparison | None = None
     with contextlib.suppress(_IsThere):
-        has_same_pages = replace_database(settings, found, keep, emit)
-    return found, has_same_pages
+        compared = replace_database(settings, found, keep, emit)
+    return found, compared
 
 
 class _IsThere(Exception):
@@ -287,7 +287,9 @@ def database_is_done(settings: Settings, found: Journal) -> Journal:
     return done
 
 
-def replace_database(settings: Settings, found: Journal, keep: Callable[[], None], emit: EventListener) -> bool | None:
+def replace_database(
+    settings: Settings, found: Journal, keep: Callable[[], None], emit: EventListener
+) -> database.Comparison | None:
     """The live database holds what is staged; when this raises, it is as it was. As `replace_live` has it."""
     assert found.facts is not None
     live, staged = settings.database, staging.staged_database(settings)
@@ -302,15 +304,15 @@ def replace_database(settings: Settings, found: Journal, keep: Callable[[], None
 
 
 def finish_uploads(
-    settings: Settings, found: Journal, emit: EventListener, has_same_pages: bool | None = None
+    settings: Settings, found: Journal, emit: EventListener, compared: database.Comparison | None = None
 ) -> database.Inspection | None:
     """What comes after the database: uploads, the proof, tidying up; returns what was proven of the database.
 
-    `has_same_pages` is as `replace_live` returned it.
+    `compared` is what `replace_live` returned.
     """
     # Meanwhile, since it only reads: what is proven stands there already.
     with process.optional_worker(found.facts.size if found.facts else 0) as beside:
-        proving = beside.submit(_prove, settings, found, has_same_pages) if found.facts else None
+        proving = beside.submit(_prove, settings, found, compared) if found.facts else None
         if found.uploads and settings.uploads:
             copies = tuple(settings.dir / name / UPLOADS_FOLDER for name in found.copies)
             apply.apply(settings.uploads, found.id, copies, emit)
@@ -324,9 +326,10 @@ def finish_uploads(
     return proof
 
 
-def _prove(settings: Settings, found: Journal, has_same_pages: bool | None) -> database.Inspection:
+def _prove(settings: Settings, found: Journal, compared: database.Comparison | None) -> database.Inspection:
     table = version_table.known(settings)
-    return database.prove(settings.database, settings.busy_timeout, found.revisions, table, has_same_pages)
+    rows = found.facts.rows if found.facts else None
+    return database.prove(settings.database, settings.busy_timeout, found.revisions, table, compared, rows)
 
 
 def _proof(proving: Future[database.Inspection], emit: EventListener) -> database.Inspection | None:

@@ -517,9 +517,9 @@ def _apply(
     settings: Settings, found: Journal, commits: _Commits, emit: EventListener, clock: Clock
 ) -> tuple[database.Inspection | None, Journal]:
     try:
-        found, has_same_pages = _replace_database(settings, found, commits, emit, clock)
+        found, compared = _replace_database(settings, found, commits, emit, clock)
         done = recovery.database_is_done(settings, found)
-        return recovery.finish_uploads(settings, done, emit, has_same_pages), found
+        return recovery.finish_uploads(settings, done, emit, compared), found
     except _Untouched as untouched:
         _give_up(settings, found.id)
         raise untouched.reason from None
@@ -546,9 +546,9 @@ class _Untouched(Exception):
 
 def _replace_database(
     settings: Settings, found: Journal, commits: _Commits, emit: EventListener, clock: Clock
-) -> tuple[Journal, bool | None]:
+) -> tuple[Journal, database.Comparison | None]:
     if not found.database:  # the safety copy, checked a moment ago, has the same bytes
-        return found, commits.is_as_before() or None
+        return found, database.Comparison(commits.is_as_before() or None, commits.watch.file)
 
     def keep() -> None:
         nonlocal found
@@ -556,12 +556,12 @@ def _replace_database(
             found = keeping.keep(settings, found, False, emit, clock)
 
     try:
-        has_same_pages = recovery.replace_database(settings, found, keep, emit)
+        compared = recovery.replace_database(settings, found, keep, emit)
     except BaseException as error:
         if _is_untouched(error, commits):
             raise _Untouched(error) from error
         raise
-    return found, has_same_pages
+    return found, compared
 
 
 def _is_untouched(error: BaseException, commits: _Commits) -> bool:

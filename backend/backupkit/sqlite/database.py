@@ -13,7 +13,6 @@ import re
 import sqlite3
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -54,11 +53,21 @@ _LACKING = (
 _HEADER, _WRITE_VERSION = 20, 18  # bytes of it, and the place in it: sqlite.org/fileformat.html
 _WHOLE_HEADER = 100
 _SLOWEST = 10 << 20  # bytes of a database that are compared in a second, at the least
-_IN_MEMORY = 8 << 20  # bytes of a database that are compared here; above, it is worth a process
 VERSION_TABLE = "alembic_version"
 _PUT_BACK = "Put a backup back: `list`, then `restore`."
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether a live database has the very pages of what was written to it; None where that could not be found out.
+
+    `file` is the file that was written, by device and inode: the name may have come to stand for another since.
+    """
+
+    is_same: bool | None
+    file: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -415,7 +424,7 @@ def replace_live(
     wanted: DatabaseFacts,
     keep: Callable[[], None],
     emit: EventListener = silence,
-) -> bool | None:
+) -> Comparison | None:
     """The live database holds what the staged file holds: in one SQLite transaction, or not at all.
 
     Inode, owner, mode and journal mode stay, other processes go on and see the new content at their next
@@ -423,8 +432,8 @@ def replace_live(
     other process can write to the live database any more, while it can still be read, and before anything in it
     changes; what it raises leaves it as it was. `folder` is the open folder that the staged file lies in.
     Can be repeated. Raises `SourceUnreadable` with who holds it where it stays locked for `timeout` seconds.
-    Returns whether the live database was found to have the very pages of the staged file afterwards; None where that
-    could not be found out, since others have written to it already, say.
+    Returns whether the live file was found to have the very pages of the staged file afterwards, which could not be
+    found out where others have written to it already, say. None where a whole file was put in its place.
     """
     if not descriptors.look(staged.name, folder):
         return None  # it is in place already: a repeated run
@@ -441,11 +450,13 @@ def replace_live(
 class Watch:
     """Tells by its `version` whether anyone committed to the live database; None where that cannot be known."""
 
-    def __init__(self, connection: sqlite3.Connection | None, live: Path) -> None:
-        self._connection, self._live = connection, live
+    def __init__(self, connection: sqlite3.Connection | None, live: Path, file: tuple[int, int] | None) -> None:
+        self._connection, self._live, self.file = connection, live, file
 
     def version(self) -> int | None:
         """Another number than before, if anyone committed in between."""
+        if file_of(self._live) != self.file:
+            return None  # what is watched is not what has the name
         try:
             connection = self._connection
             return (
@@ -458,13 +469,14 @@ class Watch:
 @contextlib.contextmanager
 def watching(live: Path) -> Iterator[Watch]:
     """A watch over the live database, which leaves its files as they are."""
+    file = file_of(live)
     try:
         connection = _open_live(live, _mode_to_look(live))
     except sqlite3.Error:
-        yield Watch(None, live)
+        yield Watch(None, live, file)
         return
     with contextlib.closing(connection):
-        yield Watch(connection, live)
+        yield Watch(connection, live, file if file_of(live) == file else None)
 
 
 def prove(
@@ -472,24 +484,34 @@ def prove(
     timeout: float,
     wanted: tuple[str, ...] | None,
     table: str | None = None,
-    has_same_pages: bool | None = None,
+    compared: Comparison | None = None,
+    rows: Mapping[str, int] | None = None,
 ) -> Inspection:
     """The live database opens for writing, is sound, and is at the `wanted` revisions; None wants none in particular.
 
-    `table` is where they stand, if it is not Alembic's usual one. What was found to have the very pages of a file that
-    is sound (`has_same_pages`) is not checked once more.
+    `table` is where they stand, if it is not Alembic's usual one. A file that was found to have the very pages of a
+    sound one (`compared`) is not checked once more. Another file in its place must have those `rows`.
 
     Raises `SourceLocked` where that could not be found out, `SourceUnreadable` where it is not so.
     """
-    if has_same_pages is False:
+    compared = compared or Comparison(None, file_of(live))
+    if compared.is_same is False:
         raise SourceUnreadable(f"{live} does not hold what was written to it.", hint="Check the disk, then try again.")
     with contextlib.closing(_open_live(live)) as connection:
         retry_while_locked(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
         connection.execute("ROLLBACK")
         retry_while_locked(lambda: _begin_reading(connection, live), live, timeout)
+        was_replaced = file_of(live) != compared.file
+        has_same_pages = bool(compared.is_same) and not was_replaced
         if not has_same_pages and (problems := _checked(connection, silence, QUICK)[0]):
             raise SourceUnreadable(f"{live} is not sound after the restore: {problems[0]}.", hint="Type: `undo`")
-        found = replace(look(connection), has_same_pages=bool(has_same_pages))
+        found = replace(look(connection), has_same_pages=has_same_pages)
+    if was_replaced and rows is not None and found.facts.rows != rows:
+        raise SourceUnreadable(
+            f"Another process put another file in the place of {live} meanwhile, and that does not hold the rows that"
+            " were restored.",
+            hint="Stop the app, then restore again: --stop",
+        )
     at = found.versions.get(table or VERSION_TABLE, ())
     if wanted is not None and at != wanted:
         raise SourceUnreadable(
@@ -534,6 +556,11 @@ def retry_while_locked(action: Callable[[], T], live: Path, timeout: float, emit
             emit(_waiting(live, timeout))
             said = True
         time.sleep(_POLL)
+
+
+def file_of(path: Path) -> tuple[int, int] | None:
+    """Which file has that name now, by device and inode; None where there is none."""
+    return (facts.st_dev, facts.st_ino) if (facts := _facts(path)) else None
 
 
 def _facts(path: Path) -> os.stat_result | None:
@@ -650,12 +677,13 @@ def _foreign_key_violations(connection: sqlite3.Connection) -> int:
 
 def write_through(
     staged: Path, live: Path, timeout: float, keep: Callable[[], None], emit: EventListener
-) -> bool | None:
+) -> Comparison:
     """`replace_live`, of a live file that is a database of that page size; `SourceBroken` where it is none.
 
     `staged` may be a sealed file: it is only read, and nothing is written beside it.
     """
     with open_sealed(staged) as source, contextlib.closing(_open_live(live)) as target:
+        file = file_of(live)  # opened by now: an overlay gives a file another inode when it is opened for writing
         try:
             retry_while_locked(
                 lambda: target.execute("SELECT count(*) FROM sqlite_master").fetchone(), live, timeout, emit
@@ -673,31 +701,31 @@ def write_through(
             source.backup(target, pages=max(1, min(_PAGES, count - 1)), progress=copying.hear, sleep=0)
         except sqlite3.DatabaseError as error:
             raise _unreadable(live, error) from error
-        return _has_same_pages(target, live, staged, before)
+        return Comparison(_has_same_pages(target, live, staged, before, file), file)
 
 
-def _has_same_pages(target: sqlite3.Connection, live: Path, staged: Path, before: int) -> bool | None:
-    """Whether the live database has the very pages of the staged file; None where that could not be found out.
+def _has_same_pages(
+    target: sqlite3.Connection, live: Path, staged: Path, before: int, file: tuple[int, int] | None
+) -> bool | None:
+    """Whether the live file has the very pages of the staged one; None where that could not be found out.
 
-    `before` is the connection's `data_version` of before its commit.
+    `before` is the connection's `data_version` of before its commit, `file` the file that it writes to.
     """
     with contextlib.suppress(sqlite3.Error, OSError, subprocess.SubprocessError, MemoryError):
         target.execute("BEGIN")
         target.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if live_size(target) <= _IN_MEMORY:
-            is_same: bool | None = pages.is_same(target.serialize(), staged.read_bytes())
-        else:
-            is_same = _compared_by_child(target, live, staged)
+        is_same = _compared_by_child(target, live, staged)
         target.execute("ROLLBACK")
-        if _number(target, "data_version") == before:
+        if _number(target, "data_version") == before and file_of(live) == file:
             return is_same
     return None
 
 
 def _compared_by_child(snapshot: sqlite3.Connection, live: Path, staged: Path) -> bool | None:
+    """By a process of its own: SQLite in this one would show its own memory, and not what the file has."""
     kind = "wal" if journal_mode(snapshot) == "wal" else "file"
     done = subprocess.run(
-        [sys.executable, "-I", "-S", pages.__file__, str(live), str(staged), kind],
+        [process.python(), "-I", "-S", pages.__file__, str(live), str(staged), kind],
         check=False,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -25,6 +25,7 @@ from typing import Any, Literal
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from backupkit.config.secrets import Secret, SecretUrl, scrubbed
+from backupkit.fs import process
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Underway:
 def _started() -> subprocess.Popen[str]:
     search = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parents[3]), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
-        [sys.executable, "-m", "backupkit.monitoring.notify.sender"],
+        [process.python(), "-m", "backupkit.monitoring.notify.sender"],
         env={**os.environ, "PYTHONPATH": search},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
