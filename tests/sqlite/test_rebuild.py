@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
+import signal
 import sqlite3
 import struct
 import time
@@ -224,10 +225,12 @@ def test_an_index_that_the_rows_do_not_allow_is_left_out_and_named(tmp_path: Pat
         "CREATE TEMP TABLE t (a)",
         "CREATE VIRTUAL TABLE t USING fts5(a)",
         "CREATE TABLE t (a",
+        "CREATE TABLE t AS SELECT zeroblob(900000000) AS a",
+        "EXPLAIN CREATE TABLE t (a)",
+        "CREATE TABLE t (a DEFAULT (load_extension('x')))",
     ],
 )
-def test_a_definition_that_is_none_makes_no_table(tmp_path: Path, sql: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backupkit.sqlite.rebuild._LONGEST_DEFINITION", 0.2)
+def test_a_definition_that_is_none_makes_no_table(tmp_path: Path, sql: str) -> None:
     broken, new = tmp_path / "broken.db", tmp_path / "new.db"
     with contextlib.closing(sqlite3.connect(broken)) as connection:
         connection.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1), (1); CREATE TABLE u (a)")
@@ -237,6 +240,101 @@ def test_a_definition_that_is_none_makes_no_table(tmp_path: Path, sql: str, monk
     found = rebuild(broken, new, None)
     assert [one.name for one in found.tables] == ["u"]
     assert found.notes == ("The table t is left out: its definition cannot be read.",)
+
+
+def with_schema(broken: Path, *lines: tuple[str, str, str], rows: int = 0) -> None:
+    """A sound table, and lines of the schema that somebody has written there: kind, name, text."""
+    with contextlib.closing(sqlite3.connect(broken)) as connection:
+        connection.executescript("CREATE TABLE t (a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES (1, 'x'), (2, 'y')")
+        connection.executemany("INSERT INTO t VALUES (?, 'x')", ((number,) for number in range(3, rows)))
+        connection.execute("PRAGMA writable_schema = ON")
+        for kind, name, sql in lines:
+            line = (kind, name, "t" if kind in ("index", "trigger") else name, sql)
+            connection.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, 0, ?)", line)
+        connection.commit()
+
+
+@pytest.mark.parametrize("kind", ["view", "index", "trigger", "table"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "ATTACH '{other}' AS other",
+        "VACUUM main INTO '{folder}/made.db'",
+        "DELETE FROM t",
+        "INSERT INTO t VALUES (3, 'z')",
+        "UPDATE sqlite_master SET sql = ''",
+        "DROP TABLE t",
+        "PRAGMA journal_mode = WAL",
+        "BEGIN",
+        "COMMIT",
+        "CREATE TABLE z AS WITH RECURSIVE c(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM c) SELECT a FROM c",
+        "CREATE TABLE z AS SELECT zeroblob(900000000)",
+        "CREATE VIRTUAL TABLE z USING dbstat",
+        "CREATE VIRTUAL TABLE z USING fts5(a); DELETE FROM t",
+        "CREATE VIRTUAL TABLE z USING fts5('a",
+        "SELECT load_extension('x')",
+        "CREATE VIEW z AS SELECT 1; DELETE FROM t",
+        "CREATE TRIGGER other AFTER INSERT ON t BEGIN DELETE FROM t; END",
+        "CREATE TRIGGER z AFTER INSERT ON t BEGIN SELECT load_extension('x'); END",
+        "CREATE VIEW z AS SELECT \"load_extension\" /* ( */ ('x')",
+        "CREATE INDEX z ON t(load_extension(b))",
+    ],
+)
+def test_text_of_the_schema_makes_what_it_is_named_after_or_nothing(tmp_path: Path, kind: str, sql: str) -> None:
+    broken, new, other = tmp_path / "broken.db", tmp_path / "new.db", tmp_path / "other.db"
+    with_schema(broken, (kind, "z", sql.format(other=other, folder=tmp_path)))
+    found = rebuild(broken, new, None)
+    assert sorted(tmp_path.iterdir()) == [broken, new]
+    with contextlib.closing(sqlite3.connect(new)) as connection:
+        assert connection.execute("SELECT * FROM t").fetchall() == [(1, "x"), (2, "y")]
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("t",)]
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert f"The {'virtual ' * (kind == 'table')}{kind} z is left out: " in found.notes[-1]
+
+
+def test_a_row_of_the_app_that_looks_like_the_schema_is_not_run(tmp_path: Path) -> None:
+    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(broken)) as connection:
+        connection.execute("CREATE TABLE furniture (kind, name, room, seats, note)")
+        vacuum = f"VACUUM main INTO '{tmp_path}/made.db'"
+        connection.execute("INSERT INTO furniture VALUES ('view', 'x', 'x', 0, ?)", (vacuum,))
+        connection.commit()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    broken.write_bytes(bytes(size) + broken.read_bytes()[size:])
+    rebuild(broken, new, None)
+    assert sorted(tmp_path.iterdir()) == [broken, new]
+
+
+def test_the_file_says_how_much_memory_a_value_may_take(tmp_path: Path) -> None:
+    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
+    with_schema(broken, ("index", "z", "CREATE INDEX z ON t(hex(zeroblob(100000000)))"))
+    assert rebuild(broken, new, None).notes[-1] == "The index z is left out: string or blob too big."
+
+
+def with_expensive_indexes(broken: Path, number: int) -> None:
+    columns = ", ".join("+".join(["a"] * 900) for _ in range(100))
+    lines = [("index", f"z{one}", f"CREATE INDEX z{one} ON t({columns})") for one in range(number)]
+    with_schema(broken, *lines, rows=5000)
+
+
+def test_the_file_says_how_much_work_a_definition_may_take(tmp_path: Path) -> None:
+    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
+    with_expensive_indexes(broken, 1)
+    expected = "The index z0 is left out: it asks for far more work than a file of this size."
+    assert rebuild(broken, new, None).notes[-1] == expected
+
+
+def test_a_signal_ends_a_definition_under_way(tmp_path: Path) -> None:
+    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
+    with_expensive_indexes(broken, 20)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild(broken, new, None)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_what_only_the_app_has_does_not_stop_it(tmp_path: Path) -> None:

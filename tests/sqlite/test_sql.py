@@ -448,12 +448,29 @@ def test_a_database_that_comes_out_unsound_is_refused(tmp_path: Path) -> None:
     assert "not sound: CHECK constraint failed in u" in refusal(with_statement(fickle), tmp_path)
 
 
-def test_dangerous_triggers_and_views_are_carried_and_not_run(tmp_path: Path) -> None:
-    evil = (
-        "CREATE VIEW evil AS SELECT load_extension('x'); "
-        "CREATE TRIGGER e AFTER DELETE ON t BEGIN SELECT load_extension('x'); END;"
+@pytest.mark.parametrize(
+    ("evil", "what"),
+    [
+        ("CREATE VIEW evil AS SELECT load_extension('x');", "view evil calls load_extension()"),
+        (
+            "CREATE TRIGGER e AFTER DELETE ON t BEGIN SELECT 'it''s' || \"Load_Extension\" /* a */ -- b\n ('x'); END;",
+            "trigger e calls Load_Extension()",
+        ),
+        ("CREATE TRIGGER e AFTER DELETE ON t BEGIN SELECT [writefile]('x', 'y'); END;", "trigger e calls writefile()"),
+        ("CREATE TABLE evil (a DEFAULT (readfile('x')));", "table evil calls readfile()"),
+    ],
+)
+def test_what_would_call_a_function_with_effects_later_is_refused(tmp_path: Path, evil: str, what: str) -> None:
+    assert what in refusal(with_statement(evil), tmp_path)
+
+
+def test_a_table_and_a_text_may_be_named_as_such_a_function(tmp_path: Path) -> None:
+    honest = (
+        "CREATE TABLE edit(a, note DEFAULT 'readfile()'); CREATE TABLE u(a REFERENCES edit(a));"
+        "CREATE TRIGGER e AFTER DELETE ON t BEGIN INSERT INTO edit(a) VALUES ('load_extension(1)'); END;"
+        "CREATE VIEW v AS SELECT a AS edit /* writefile( */ FROM edit;"
     )
-    assert rows(load(with_statement(evil), tmp_path), "SELECT name FROM sqlite_master WHERE name = 'e'") == [("e",)]
+    assert rows(load(with_statement(honest), tmp_path), "SELECT name FROM sqlite_master WHERE name = 'e'") == [("e",)]
 
 
 def test_the_file_under_the_name_is_never_overwritten(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import sqlite3
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -22,16 +22,19 @@ from typing import Literal
 from backupkit.model.events import EventListener, Progress, Step, silence
 from backupkit.model.names import printable
 from backupkit.sqlite import engine
+from backupkit.sqlite.allowance import Allowance
 from backupkit.sqlite.engine import quoted
+from backupkit.sqlite.guard import MODULES, Guard, Meter, harden
 from backupkit.sqlite.page_file import INDEX_INTERIOR, INDEX_LEAF, TABLE_INTERIOR, TABLE_LEAF, Hints, PageFile
 from backupkit.sqlite.page_rows import Losses, OddText, RowReader, StoredRow, Value
 from backupkit.sqlite.page_schema import Entry, Schema, known_schema, read_schema
+from backupkit.sqlite.sql_load import is_one_statement
 
 _BATCH = 500  # rows in one transaction
 _ROWID_NAMES = ("_rowid_", "rowid", "oid")
 INDEXES, OWN, _FIRST_MARK = 2, 3, 4  # whose a page is; 1 is the schema's
-_LONGEST_DEFINITION = 5  # seconds for a statement that makes an empty table
 _LOOKED_AT = 5  # rows of a page that are compared with rows elsewhere
+_MOST_LACKING = 20  # functions and collations of the app's own in one definition
 _BATCH_BYTES = 4 << 20
 _LACKING = re.compile(r"no such (collation sequence|function): (\S+)|unknown (function): (\S+)\(\)")
 _LAST = {"index": 0, "view": 1, "trigger": 2}  # a trigger may stand on a view
@@ -128,7 +131,8 @@ def _rebuild(
         past = stack.enter_context(_opened_known(known)) if known else None
         file = stack.enter_context(PageFile(broken, _hints(past, known), with_newer))
         new = stack.enter_context(contextlib.closing(engine.connect(target)))
-        return _Rebuild(file, new, past, include_free, emit).run()
+        size = sum(one.stat().st_size for one in broken.parent.glob(f"{glob.escape(broken.name)}*"))
+        return _Rebuild(size, file, new, past, include_free, emit).run()
 
 
 @contextlib.contextmanager
@@ -252,6 +256,7 @@ class _Rebuild:
 
     def __init__(
         self,
+        size: int,
         file: PageFile,
         new: sqlite3.Connection,
         past: sqlite3.Connection | None,
@@ -259,6 +264,9 @@ class _Rebuild:
         emit: EventListener,
     ) -> None:
         self._file, self._new, self._past, self._emit = file, new, past, emit
+        harden(new)
+        self._guard, self._meter = Guard(new, trusts_pragmas=True), Meter(new)
+        self._allowance = Allowance(size, longest=size)
         self._include_free = include_free
         self._reader = RowReader(file)
         self._free, self._is_free_known = file.free_pages()
@@ -324,7 +332,7 @@ class _Rebuild:
             "ignore_check_constraints=ON",
             "foreign_keys=OFF",
         ):
-            self._new.execute(f"PRAGMA {pragma}").fetchone()
+            self._execute(f"PRAGMA {pragma}").fetchone()
 
     def _make_table(self, entry: Entry) -> None:
         for chosen in (entry, replace(entry, sql=entry.other_sql, from_backup=True)):
@@ -333,40 +341,57 @@ class _Rebuild:
         self._note(f"The table {printable(entry.name)} is left out: its definition cannot be read.")
 
     def _is_made(self, entry: Entry) -> bool:
-        """Whether the statement makes just that table; it is gone again where it makes another."""
-        deadline = time.monotonic() + _LONGEST_DEFINITION
-        self._new.execute("BEGIN")
-        self._new.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+        """Whether the statement makes just that table, and nothing is left of it where it does not."""
+        self._execute("BEGIN")
         try:
-            self._define(entry.sql)
-            if self._new.execute(_MADE, (entry.name,)).fetchone():
-                self._new.execute("COMMIT")
+            self._define(entry)
+            if self._execute(_MADE, (entry.name,)).fetchone():
+                self._execute("COMMIT")
                 return True
         except sqlite3.Error as error:
             _require_room(error)
-        finally:
-            self._new.set_progress_handler(None, 0)
         if self._new.in_transaction:
-            self._new.execute("ROLLBACK")
+            self._execute("ROLLBACK")
         return False
 
-    def _define(self, sql: str) -> None:
-        """Run a statement of the schema, with something in the place of what only the app has."""
-        for _ in range(20):
+    def _define(self, entry: Entry) -> None:
+        """Run a definition of the file, with something in the place of what only the app has.
+
+        Its text is the file's, so nobody vouches for it: it makes this one thing or fails.
+        """
+        for attempt in range(_MOST_LACKING + 1):
             try:
-                self._new.execute(sql)
+                with self._guard.defining(entry.kind, entry.name, entry.sql):
+                    self._execute(entry.sql)
                 return
             except sqlite3.OperationalError as error:
                 found = _LACKING.search(str(error))
-                if not found:
+                if not found or attempt == _MOST_LACKING:
                     raise
                 self._stand_in(*[one for one in found.groups() if one])
-        self._new.execute(sql)
+
+    def _execute(self, sql: str, parameters: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        return self._run(self._new.execute, sql, parameters)
+
+    def _run(self, call: Callable[..., sqlite3.Cursor], *arguments: object) -> sqlite3.Cursor:
+        """One statement, which may use so much as a file of this size has need of."""
+        self._meter.allow(self._allowance)
+        self._guard.denied = ""
+        try:
+            return call(*arguments)
+        except sqlite3.Error as error:
+            self._guard.raise_if_interrupted(error)
+            self._meter.raise_if_interrupted(error)
+            if self._meter.is_exceeded:
+                raise sqlite3.DatabaseError("it asks for far more work than a file of this size") from error
+            raise
 
     def _stand_in(self, what: str, name: str) -> None:
         """A collation by bytes, or a function that gives NULL."""
         if what == "function":
             self._new.create_function(name, -1, lambda *_: None, deterministic=True)
+            self._guard.allow_function(name)
+            self._execute("PRAGMA trusted_schema=ON")  # else it could not stand in an index
         else:
             self._new.create_collation(name, lambda one, two: (one > two) - (one < two))
         self._note(f"The {what.split()[0]} {printable(name)} is the app's own: in the app, REINDEX what uses it.")
@@ -453,14 +478,14 @@ class _Rebuild:
 
     def _insert_alike(self, table: _Table, odd: tuple[str, ...], rows: list[StoredRow], origin: _Origin) -> None:
         before, statement = table.found.rows, table.statement(odd)
-        self._new.execute("BEGIN")
+        self._execute("BEGIN")
         try:
-            self._new.executemany(statement, (table.values(row, odd) for row in rows))
-            self._new.execute("COMMIT")
+            self._run(self._new.executemany, statement, (table.values(row, odd) for row in rows))
+            self._execute("COMMIT")
             table.found.rows += len(rows)
         except (sqlite3.Error, OverflowError) as error:
             if self._new.in_transaction:
-                self._new.execute("ROLLBACK")
+                self._execute("ROLLBACK")
             _require_room(error)
             for row in rows:
                 self._insert_one(table, odd, row, origin)
@@ -468,7 +493,7 @@ class _Rebuild:
 
     def _insert_one(self, table: _Table, odd: tuple[str, ...], row: StoredRow, origin: _Origin) -> None:
         try:
-            self._new.execute(table.statement(odd), table.values(row, odd))
+            self._execute(table.statement(odd), table.values(row, odd))
             table.found.rows += 1
         except (sqlite3.Error, OverflowError) as error:
             _require_room(error)
@@ -486,7 +511,7 @@ class _Rebuild:
         if not table.rowid:
             return False
         query = f"SELECT 1 FROM {quoted(table.entry.name)} WHERE {table.rowid} = ?"
-        return self._new.execute(query, (row.number,)).fetchone() is not None
+        return self._execute(query, (row.number,)).fetchone() is not None
 
     def _is_alike_there(self, table: _Table, row: StoredRow) -> bool:
         """Whether just that row is in already."""
@@ -495,7 +520,7 @@ class _Rebuild:
             return False
         told = "".join(f" AND {quoted(name)} IS ?" for name, _ in written)
         query = f"SELECT 1 FROM {quoted(table.entry.name)} WHERE {table.rowid} = ?{told}"
-        return self._new.execute(query, (row.number, *(value for _, value in written))).fetchone() is not None
+        return self._execute(query, (row.number, *(value for _, value in written))).fetchone() is not None
 
     # Pages that no tree leads to.
 
@@ -547,28 +572,28 @@ class _Rebuild:
         found = []
         for table in self._tables:
             names = "SELECT name, origin FROM pragma_index_list(?)"
-            for name, origin in self._new.execute(names, (table.entry.name,)).fetchall():
+            for name, origin in self._execute(names, (table.entry.name,)).fetchall():
                 if name in entries and (table.has_rowid or origin != "pk"):
                     found.append(self._shape(entries.pop(name)))
         return found + [self._defined(one) for one in entries.values()]
 
     def _defined(self, entry: Entry) -> _Index:
         """The shape of an index that is made, and removed again; without columns where it cannot be made."""
-        self._new.execute("BEGIN")
+        self._execute("BEGIN")
         try:
-            self._define(entry.sql)
+            self._define(entry)
             return self._shape(entry)
         except sqlite3.Error as error:
             _require_room(error)
             return _Index(entry, (), has_number=False)
         finally:
             if self._new.in_transaction:
-                self._new.execute("ROLLBACK")
+                self._execute("ROLLBACK")
 
     def _shape(self, entry: Entry) -> _Index:
-        declared = self._new.execute("SELECT cid, type FROM pragma_table_info(?)", (entry.table,)).fetchall()
+        declared = self._execute("SELECT cid, type FROM pragma_table_info(?)", (entry.table,)).fetchall()
         types = {cid: _affinity(str(one)) for cid, one in declared} | {-1: "INTEGER"}
-        stored = self._new.execute("SELECT cid FROM pragma_index_xinfo(?) ORDER BY seqno", (entry.name,)).fetchall()
+        stored = self._execute("SELECT cid FROM pragma_index_xinfo(?) ORDER BY seqno", (entry.name,)).fetchall()
         columns = tuple(_Column("", types.get(cid, "BLOB"), False, False, False) for (cid,) in stored)
         return _Index(entry, columns, (-1,) in stored)
 
@@ -614,7 +639,7 @@ class _Rebuild:
 
     def _is_entry(self, table: _Table, row: StoredRow) -> bool:
         query = f"SELECT * FROM {quoted(table.entry.name)} WHERE {table.rowid} = ?"
-        found = self._new.execute(query, row.values[-1:]).fetchone()
+        found = self._execute(query, row.values[-1:]).fetchone()
         return found is not None and set(row.values[:-1]) <= set(found)
 
     def _take_page(self, page: int, candidates: list[_Table], is_free: bool) -> None:
@@ -688,7 +713,7 @@ class _Rebuild:
     def _drop(self, tables: Iterable[_Table]) -> None:
         for table in list(tables):
             self._dropped.append(table.entry)
-            self._new.execute(f"DROP TABLE {quoted(table.entry.name)}")
+            self._execute(f"DROP TABLE {quoted(table.entry.name)}")
             self._tables.remove(table)
 
     # What comes after the rows.
@@ -701,11 +726,11 @@ class _Rebuild:
                 self._finish_one(entry)
         if any(one.name.startswith(_STATISTICS) for one in schema.entries):
             with contextlib.suppress(sqlite3.Error):
-                self._new.execute("ANALYZE")
+                self._execute("ANALYZE")
         header = self._file.header
         for name in ("user_version", "application_id"):
             known = self._past.execute(f"PRAGMA {name}").fetchone()[0] if self._past else 0
-            self._new.execute(f"PRAGMA {name}={getattr(header, name) if header.is_sound else known}")
+            self._execute(f"PRAGMA {name}={getattr(header, name) if header.is_sound else known}")
 
     def _is_later(self, entry: Entry) -> bool:
         """Whether it is made after the rows: not a table of its own, not one that went with its table."""
@@ -727,15 +752,15 @@ class _Rebuild:
                             self._set_sequence(name, last)
 
     def _set_sequence(self, name: str, last: int) -> None:
-        there = self._new.execute(f"UPDATE {_SEQUENCE} SET seq = max(seq, ?) WHERE name = ?", (last, name)).rowcount
+        there = self._execute(f"UPDATE {_SEQUENCE} SET seq = max(seq, ?) WHERE name = ?", (last, name)).rowcount
         if not there and any(table.entry.name == name for table in self._tables):
-            self._new.execute(f"INSERT INTO {_SEQUENCE} VALUES (?, ?)", (name, last))
+            self._execute(f"INSERT INTO {_SEQUENCE} VALUES (?, ?)", (name, last))
 
     def _finish_one(self, entry: Entry) -> None:
         reason = ""
         for sql in filter(None, (entry.sql, entry.other_sql)):
             try:
-                return self._define(sql)
+                return self._define(replace(entry, sql=sql))
             except sqlite3.Error as error:
                 _require_room(error)
                 reason = reason or printable(str(error))
@@ -743,36 +768,47 @@ class _Rebuild:
 
     def _add_virtual(self, entry: Entry) -> None:
         """Add the line of the schema alone: what the table holds came with the tables that it keeps it in."""
-        self._new.execute("PRAGMA writable_schema=ON")
-        self._new.execute("BEGIN")
         try:
-            if entry.sql[:20].upper() != "CREATE VIRTUAL TABLE":
-                raise sqlite3.DatabaseError("its definition cannot be read")
+            self._require_virtual(entry)
+        except sqlite3.Error as error:
+            return self._note(f"The virtual table {printable(entry.name)} is left out: {printable(str(error))}.")
+        self._execute("PRAGMA writable_schema=ON")
+        self._execute("BEGIN")
+        try:
             line = (entry.name, entry.table, entry.sql)
-            self._new.execute("INSERT INTO sqlite_master VALUES ('table', ?, ?, 0, ?)", line)
-            self._new.execute("PRAGMA writable_schema=RESET")
-            self._new.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            self._new.execute("COMMIT")
+            self._execute("INSERT INTO sqlite_master VALUES ('table', ?, ?, 0, ?)", line)
+            self._execute("PRAGMA writable_schema=RESET")
+            self._execute("SELECT count(*) FROM sqlite_master").fetchone()
+            self._execute("COMMIT")
         except sqlite3.Error as error:
             _require_room(error)
-            self._new.execute("PRAGMA writable_schema=ON")
-            self._new.execute("ROLLBACK")
-            self._new.execute("PRAGMA writable_schema=RESET")
+            self._execute("PRAGMA writable_schema=ON")
+            self._execute("ROLLBACK")
+            self._execute("PRAGMA writable_schema=RESET")
             self._note(f"The virtual table {printable(entry.name)} is left out: {printable(str(error))}.")
         else:
             if _SEARCH_TABLE.search(entry.sql):
                 self._check_search(entry.name)
 
+    def _require_virtual(self, entry: Entry) -> None:
+        """The text is one statement that makes this virtual table, of a module that reads nothing but its own."""
+        with self._guard.defining("virtual table", entry.name, entry.sql):
+            table, module = self._guard.table_and_module_of(self._new, entry.sql)
+        if not table == entry.name == entry.table or not is_one_statement(entry.sql):
+            raise sqlite3.DatabaseError("its definition cannot be read")
+        if module.lower() not in MODULES:
+            raise sqlite3.DatabaseError(f"it is of the module {module}")
+
     def _check_search(self, name: str) -> None:
         """Write a search index anew where it does not match its text any more."""
         command = f"INSERT INTO {quoted(name)}({quoted(name)}) VALUES (?)"
         try:
-            self._new.execute(command, ("integrity-check",))
+            self._execute(command, ("integrity-check",))
         except sqlite3.DatabaseError as error:
             if not engine.is_damage(error):
                 return  # a tokenizer that only the app has
             try:
-                self._new.execute(command, ("rebuild",))
+                self._execute(command, ("rebuild",))
             except sqlite3.DatabaseError as again:
                 _require_room(again)
                 self._note(f"The search index {printable(name)} does not match its text, and cannot be written anew.")

@@ -28,7 +28,8 @@ from backupkit.fs import scratch
 from backupkit.model.errors import Damaged, SourceUnreadable
 from backupkit.model.events import EventListener, Progress, Step, silence
 from backupkit.sqlite.engine import quoted
-from backupkit.sqlite.sql_load import MODULES, load_dump
+from backupkit.sqlite.guard import MODULES
+from backupkit.sqlite.sql_load import load_dump
 from backupkit.sqlite.sql_rows import UsualRows, any_row, kind_of, portable, prepare
 
 __all__ = ["DumpFacts", "load_dump", "refusal", "write_dump"]

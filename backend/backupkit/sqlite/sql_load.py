@@ -21,14 +21,15 @@ from typing import BinaryIO, NoReturn
 
 from backupkit.model.errors import BackupError, Damaged, NoSpace
 from backupkit.model.events import EventListener, Progress, Step, silence
-from backupkit.sqlite import engine
+from backupkit.model.names import printable
+from backupkit.sqlite import engine, guard
 from backupkit.sqlite.allowance import Allowance
 from backupkit.sqlite.engine import quoted
+from backupkit.sqlite.guard import MODULES, Guard, Meter
 
 _BLOCK = 256 * 1024
 _LONG = 8 * 1024 * 1024  # bytes of a statement for which every text has room
 _KEYWORDS_WITHIN = 4096  # bytes at the start of a statement in which its first words are looked for
-_PULSE = 1_000_000  # steps of SQLite's machine between two looks at Ctrl-C, and at how many they are
 _SHORT_STATEMENT = 2048  # statements below this, on average, load faster joined
 _ROWS_JOINED = 250
 _HINT = "Use a complete dump, made by `dump` or by `sqlite3 app.db .dump`."
@@ -67,34 +68,11 @@ _VIRTUAL_ROW = re.compile(
     r"""VALUES\s*\('table','((?:[^']|'')*)','((?:[^']|'')*)',0,'(CREATE VIRTUAL TABLE(?:[^']|'')*)'\)\s*;\s*""",
     re.IGNORECASE,
 )
-MODULES = {"fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "geopoly", "rtree", "rtree_i32"}
 
 _WORDS = {"ALTER", "ANALYZE", "CREATE", "DELETE", "DROP", "INSERT", "REINDEX", "REPLACE", "UPDATE"}
 _WORDS_OF_OUR_OWN = {"BEGIN", "COMMIT", "END", "PRAGMA", "ROLLBACK"}
 _WORDS_REFUSED = {"ATTACH", "DETACH", "EXPLAIN", "RELEASE", "SAVEPOINT", "SELECT", "VACUUM", "VALUES", "WITH"}
 
-_ALLOWED_ACTIONS = {
-    sqlite3.SQLITE_ALTER_TABLE,
-    sqlite3.SQLITE_ANALYZE,
-    sqlite3.SQLITE_CREATE_INDEX,
-    sqlite3.SQLITE_CREATE_TABLE,
-    sqlite3.SQLITE_CREATE_TRIGGER,
-    sqlite3.SQLITE_CREATE_VIEW,
-    sqlite3.SQLITE_DELETE,
-    sqlite3.SQLITE_DROP_INDEX,
-    sqlite3.SQLITE_DROP_TABLE,
-    sqlite3.SQLITE_DROP_TRIGGER,
-    sqlite3.SQLITE_DROP_VIEW,
-    sqlite3.SQLITE_INSERT,
-    sqlite3.SQLITE_READ,
-    sqlite3.SQLITE_REINDEX,
-    sqlite3.SQLITE_SELECT,
-    sqlite3.SQLITE_TRANSACTION,
-    sqlite3.SQLITE_UPDATE,
-}
-_PRAGMAS_OF_MODULES = {"data_version", "page_size"}  # full text and R-Tree tables ask for these, and set nothing
-_INNOCUOUS = 0x200000  # SQLite's own mark for functions that have no effect and tell no secret
-_MARKED_WRONGLY = "name GLOB 'json*' OR name IN ('->', '->>')"  # innocuous, though 3.40 does not say so
 Confine = Callable[[Allowance, int], None]
 
 
@@ -142,11 +120,8 @@ def removed_on_failure(target: Path) -> Iterator[None]:
 
 def _connected(target: Path) -> sqlite3.Connection:
     connection = engine.connect(target, cached_statements=0)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-    marked = f"SELECT 1 FROM pragma_function_list WHERE name = 'json' AND flags & {_INNOCUOUS}"
+    guard.harden(connection)
     for setting in (
-        # SQLite 3.40 does not mark its JSON as harmless, and OFF would refuse honest schemas: there the guard is alone.
-        "trusted_schema=OFF" if connection.execute(marked).fetchone() else "trusted_schema=ON",
         "foreign_keys=OFF",
         "synchronous=OFF",
         "locking_mode=EXCLUSIVE",
@@ -160,10 +135,10 @@ def _connected(target: Path) -> sqlite3.Connection:
 
 def _check(connection: sqlite3.Connection, name: str, allowance: Allowance) -> None:
     """The file is a sound database with tables, and its virtual tables open."""
-    guard, meter = _Guard(connection), _Meter(connection)
+    asked, meter = Guard(connection), Meter(connection)
     meter.allow(allowance)
     try:
-        with guard.trusting_pragmas():
+        with asked.trusting_pragmas():
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise Damaged(f"{name} makes a database that is not sound: {found}.", hint=_HINT)
@@ -173,95 +148,13 @@ def _check(connection: sqlite3.Connection, name: str, allowance: Allowance) -> N
         ).fetchall()
         if not tables:
             raise Damaged(f"{name} holds no table.", hint=_HINT)
+        for kind, owner, sql in connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql NOT NULL"):
+            if kind != "index" and (called := guard.call_with_effects(sql)):
+                raise Damaged(f"{name} cannot be loaded: the {kind} {printable(owner)} calls {called}().", hint=_HINT)
         for table in (table for table, root, kind in tables if kind == "table" and not root):
             connection.execute(f"SELECT 1 FROM {quoted(table)} LIMIT 0")
     except sqlite3.Error as error:
         raise _translated(error, f"{name} makes a database that cannot be read", meter.excess(error)) from error
-
-
-class _Meter:
-    """What one statement may use of SQLite, and which bound it went beyond."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._steps = self._most = 0
-        connection.set_progress_handler(self._count, _PULSE)  # Python looks at signals when it is called
-
-    def allow(self, allowance: Allowance) -> None:
-        """A statement begins, which may use so much."""
-        self._steps, self._most = 0, allowance.steps
-        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, allowance.value_bytes)
-
-    def _count(self) -> bool:
-        self._steps += _PULSE
-        return self._steps > self._most
-
-    def excess(self, error: Exception) -> str:
-        """The bound that the statement went beyond; empty where the error is another."""
-        if self._steps > self._most:
-            return "it asks for far more work than there is text"
-        words = {"string or blob too big": "value", "out of memory": "amount of memory"}
-        return f"it makes a larger {words[str(error)]} than a text of this length may" if str(error) in words else ""
-
-
-class _Guard:
-    """SQLite asks it before it prepares anything: what a dump has no need of is denied."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        functions = f"SELECT DISTINCT name FROM pragma_function_list WHERE flags & {_INNOCUOUS} OR {_MARKED_WRONGLY}"
-        self._functions = {name for (name,) in connection.execute(functions)}
-        if "unistr" not in self._functions:
-            connection.create_function("unistr", 1, _unistr, deterministic=True)
-            self._functions.add("unistr")
-        self._trusts_pragmas = False
-        self._probed: list[tuple[str, str]] | None = None
-        self.denied = ""
-        connection.set_authorizer(self._decide)
-
-    def _decide(self, action: int, first: str | None, second: str | None, base: str | None, _in: str | None) -> int:
-        if action in _ALLOWED_ACTIONS:
-            allowed = base == "main" or base is None or action == sqlite3.SQLITE_ALTER_TABLE
-        elif action == sqlite3.SQLITE_FUNCTION:
-            allowed = str(second).lower() in self._functions
-        elif action == sqlite3.SQLITE_PRAGMA:
-            allowed = self._trusts_pragmas or (first in _PRAGMAS_OF_MODULES and second is None)
-        else:
-            allowed = action == sqlite3.SQLITE_CREATE_VTABLE and self._allows_module(str(first), str(second))
-        if allowed:
-            return sqlite3.SQLITE_OK
-        self.denied = self.denied or _action_in_words(action, first, second)
-        return sqlite3.SQLITE_DENY
-
-    def raise_if_interrupted(self, error: Exception) -> None:
-        """A denial that is none of ours: Ctrl-C was raised in here, and sqlite3 swallows what a callback raises."""
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_AUTH and not self.denied:
-            raise KeyboardInterrupt from error
-
-    def _allows_module(self, table: str, module: str) -> bool:
-        if self._probed is None:
-            return module.lower() in MODULES
-        self._probed.append((table, module))
-        return False
-
-    @contextmanager
-    def trusting_pragmas(self) -> Iterator[None]:
-        """Inside, pragmas are our own."""
-        self._trusts_pragmas = True
-        try:
-            yield
-        finally:
-            self._trusts_pragmas = False
-
-    def table_and_module_of(self, connection: sqlite3.Connection, sql: str) -> tuple[str, str]:
-        """What a CREATE VIRTUAL TABLE would make, as SQLite itself reads it; it is not made."""
-        self._probed = []
-        try:
-            connection.execute(sql)
-        except sqlite3.Error:
-            return self._probed[0] if self._probed else ("", "")
-        finally:
-            self._probed, self.denied = None, ""
-        return "", ""
 
 
 class _Load:
@@ -271,8 +164,8 @@ class _Load:
         self, connection: sqlite3.Connection, stream: BinaryIO, name: str, emit: EventListener, confine: Confine
     ) -> None:
         self._connection = connection
-        self._guard = _Guard(connection)
-        self._meter = _Meter(connection)
+        self._guard = Guard(connection)
+        self._meter = Meter(connection)
         self._text = _Text(stream, name, connection.getlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH), self._allow)
         self._tell = emit
         self._confine = confine
@@ -354,7 +247,7 @@ class _Load:
     def _keep_virtual_table(self, name: str, table: str, sql: str, *, line: int) -> None:
         """Its row of the schema comes last: until then its name means nothing, and its shadow tables are ordinary."""
         found, module = self._guard.table_and_module_of(self._connection, sql)
-        if not name == table == found or name.lower() in self._virtual or not _is_one_statement(sql):
+        if not name == table == found or name.lower() in self._virtual or not is_one_statement(sql):
             self._damaged(line, "a row of the schema that is not a virtual table is not allowed in a dump")
         if module.lower() not in MODULES:
             self._damaged(line, f"a virtual table of the module {module} is not allowed in a dump")
@@ -541,10 +434,14 @@ class _Text:
         return Damaged(f"{self.name} cannot be loaded, line {line}: {reason}.", hint=_HINT)
 
 
-def _is_one_statement(sql: str) -> bool:
+def is_one_statement(sql: str) -> bool:
+    """Whether it is whole, and nothing follows it."""
     text = _Text(io.BytesIO(f"{sql}\n;".encode()), "", len(sql), lambda _length: None)
-    text.take_statement()
-    return not text.comes_to_a_statement()
+    try:
+        text.take_statement()
+        return not text.comes_to_a_statement()
+    except Damaged:
+        return False
 
 
 def _joined(inserts: bytes) -> bytes:
@@ -582,31 +479,6 @@ def _is_not_the_dumps_fault(error: Exception) -> bool:
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_NOMEM,
     }
-
-
-def _action_in_words(action: int, first: str | None, second: str | None) -> str:
-    """What the authorizer denied, as a person would call it."""
-    if action == sqlite3.SQLITE_FUNCTION:
-        return f"the function {second}"
-    if action == sqlite3.SQLITE_CREATE_VTABLE:
-        return f"a virtual table of the module {second}"
-    names = {
-        sqlite3.SQLITE_ATTACH: "ATTACH",
-        sqlite3.SQLITE_DETACH: "DETACH",
-        sqlite3.SQLITE_PRAGMA: f"PRAGMA {first}",
-        sqlite3.SQLITE_RECURSIVE: "a recursive query",
-    }
-    return names.get(action, "this statement")
-
-
-def _unistr(text: str | None) -> str | None:
-    r"""SQLite's own from 3.50 on: \XXXX, \uXXXX, \+XXXXXX and \UXXXXXXXX become characters."""
-    if text is None:
-        return None
-    return _ESCAPE.sub(lambda escape: "\\" if escape[0] == "\\\\" else chr(int(escape[0].lstrip("\\u+U"), 16)), text)
-
-
-_ESCAPE = re.compile(r"\\(?:\\|u?[0-9A-Fa-f]{4}|\+[0-9A-Fa-f]{6}|U[0-9A-Fa-f]{8})")
 
 
 def _uncommented(sql: str) -> str:

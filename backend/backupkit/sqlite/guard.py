@@ -1,0 +1,242 @@
+"""What SQL from outside may do to a connection: an authorizer decides, and what it costs is counted.
+
+Both the text of a dump and the schema of a broken file are run under it.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from backupkit.sqlite.allowance import Allowance
+
+_PULSE = 1_000_000  # steps of SQLite's machine between two looks at Ctrl-C, and at how many they are
+MODULES = {"fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "geopoly", "rtree", "rtree_i32"}
+
+_ALLOWED_ACTIONS = {
+    sqlite3.SQLITE_ALTER_TABLE,
+    sqlite3.SQLITE_ANALYZE,
+    sqlite3.SQLITE_CREATE_INDEX,
+    sqlite3.SQLITE_CREATE_TABLE,
+    sqlite3.SQLITE_CREATE_TRIGGER,
+    sqlite3.SQLITE_CREATE_VIEW,
+    sqlite3.SQLITE_DELETE,
+    sqlite3.SQLITE_DROP_INDEX,
+    sqlite3.SQLITE_DROP_TABLE,
+    sqlite3.SQLITE_DROP_TRIGGER,
+    sqlite3.SQLITE_DROP_VIEW,
+    sqlite3.SQLITE_INSERT,
+    sqlite3.SQLITE_READ,
+    sqlite3.SQLITE_REINDEX,
+    sqlite3.SQLITE_SELECT,
+    sqlite3.SQLITE_TRANSACTION,
+    sqlite3.SQLITE_UPDATE,
+}
+_PRAGMAS_OF_MODULES = {"data_version", "page_size"}  # full text and R-Tree tables ask for these, and set nothing
+_INNOCUOUS = 0x200000  # SQLite's own mark for functions that have no effect and tell no secret
+_MARKED_WRONGLY = "name GLOB 'json*' OR name IN ('->', '->>')"  # innocuous, though 3.40 does not say so
+_LONGEST_PATTERN = 500  # bytes of a LIKE or GLOB, whose work nothing else bounds
+
+_SCHEMA = {"sqlite_master", "sqlite_sequence"}
+_CREATES = {
+    "table": (sqlite3.SQLITE_CREATE_TABLE, r"CREATE\s+TABLE\s"),
+    "index": (sqlite3.SQLITE_CREATE_INDEX, r"CREATE\s+(?:UNIQUE\s+)?INDEX\s"),
+    "view": (sqlite3.SQLITE_CREATE_VIEW, r"CREATE\s+VIEW\s"),
+    "trigger": (sqlite3.SQLITE_CREATE_TRIGGER, r"CREATE\s+TRIGGER\s"),
+    "virtual table": (sqlite3.SQLITE_CREATE_VTABLE, r"CREATE\s+VIRTUAL\s+TABLE\s"),
+}
+_WITH_EFFECTS = "edit|fsdir|fts3_tokenizer|load_extension|lsmode|readfile|sqlite_dbpage|writefile|zipfile"
+_NO_CODE = re.compile(
+    r"""'(?:[^']|'')*+(?:'|\Z)|--[^\n]*|/\*.*?(?:\*/|\Z)|("(?:[^"]|"")*+"|`(?:[^`]|``)*+`|\[[^\]]*\])""", re.DOTALL
+)
+_CALL = re.compile(
+    rf"""(?:\b(INTO|REFERENCES|TABLE|VIEW)\s+)?(?<![\w$])["`\[]?\b({_WITH_EFFECTS})["`\]]?\s*\(""", re.IGNORECASE
+)
+
+
+def harden(connection: sqlite3.Connection) -> None:
+    """The connection knows one file, and trusts no schema as far as this SQLite can distrust one."""
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, _LONGEST_PATTERN)
+    marked = f"SELECT 1 FROM pragma_function_list WHERE name = 'json' AND flags & {_INNOCUOUS}"
+    # SQLite 3.40 does not mark its JSON as harmless, and OFF would refuse honest schemas: there the guard is alone.
+    trusted = "OFF" if connection.execute(marked).fetchone() else "ON"
+    connection.execute(f"PRAGMA trusted_schema={trusted}")
+
+
+def call_with_effects(sql: str) -> str:
+    """The function in a definition that does more than to compute a value; empty where there is none.
+
+    A trigger or a view is not resolved before it is used: until then the authorizer does not see what it calls.
+    """
+    code = _NO_CODE.sub(lambda found: found[1] or " ", sql)
+    return next((found[2] for found in _CALL.finditer(code) if not found[1]), "")
+
+
+class Meter:
+    """What one statement may use of SQLite, and which bound it went beyond."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._steps = self._most = 0
+        connection.set_progress_handler(self._count, _PULSE)  # Python looks at signals when it is called
+
+    def allow(self, allowance: Allowance) -> None:
+        """A statement begins, which may use so much."""
+        self._steps, self._most = 0, allowance.steps
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, allowance.value_bytes)
+
+    def _count(self) -> bool:
+        self._steps += _PULSE
+        return self._steps > self._most
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether the statement went on for longer than it may."""
+        return self._steps > self._most
+
+    def excess(self, error: Exception) -> str:
+        """The bound that the statement went beyond; empty where the error is another."""
+        if self.is_exceeded:
+            return "it asks for far more work than there is text"
+        words = {"string or blob too big": "value", "out of memory": "amount of memory"}
+        return f"it makes a larger {words[str(error)]} than a text of this length may" if str(error) in words else ""
+
+    def raise_if_interrupted(self, error: Exception) -> None:
+        """A statement that ended within its bounds: Ctrl-C was raised in here, and sqlite3 swallows it."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_INTERRUPT and not self.is_exceeded:
+            raise KeyboardInterrupt from error
+
+
+class Guard:
+    """SQLite asks it before it prepares anything: what a dump has no need of is denied."""
+
+    def __init__(self, connection: sqlite3.Connection, trusts_pragmas: bool = False) -> None:
+        functions = f"SELECT DISTINCT name FROM pragma_function_list WHERE flags & {_INNOCUOUS} OR {_MARKED_WRONGLY}"
+        self._functions = {name for (name,) in connection.execute(functions)}
+        if "unistr" not in self._functions:
+            connection.create_function("unistr", 1, _unistr, deterministic=True)
+            self._functions.add("unistr")
+        self._trusts_pragmas = trusts_pragmas
+        self._defined: tuple[str, str] | None = None
+        self._probed: list[tuple[str, str]] | None = None
+        self.denied = ""
+        connection.set_authorizer(self._decide)
+
+    def _decide(self, action: int, first: str | None, second: str | None, base: str | None, _in: str | None) -> int:
+        if self._defined and action not in (sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_CREATE_VTABLE):
+            allowed = base == "main" and self._is_of_definition(*self._defined, action, first, second)
+        elif action in _ALLOWED_ACTIONS:
+            allowed = base == "main" or base is None or action == sqlite3.SQLITE_ALTER_TABLE
+        elif action == sqlite3.SQLITE_FUNCTION:
+            allowed = str(second).lower() in self._functions
+        elif action == sqlite3.SQLITE_PRAGMA:
+            allowed = self._trusts_pragmas or (first in _PRAGMAS_OF_MODULES and second is None)
+        else:
+            allowed = action == sqlite3.SQLITE_CREATE_VTABLE and self._allows_module(str(first), str(second))
+        if allowed:
+            return sqlite3.SQLITE_OK
+        self.denied = self.denied or _action_in_words(action, first, second)
+        return sqlite3.SQLITE_DENY
+
+    def raise_if_interrupted(self, error: Exception) -> None:
+        """A denial that is none of ours: Ctrl-C was raised in here, and sqlite3 swallows what a callback raises."""
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_AUTH and not self.denied:
+            raise KeyboardInterrupt from error
+
+    @contextmanager
+    def defining(self, kind: str, name: str, sql: str) -> Iterator[None]:
+        """Inside, this statement may make what it is named after, and do nothing else.
+
+        Raises `sqlite3.DatabaseError` where it is no such definition, or calls a function with effects.
+        """
+        if not re.match(_CREATES[kind][1], sql, re.IGNORECASE):
+            raise sqlite3.DatabaseError(f"its text is no CREATE {kind.upper()}")
+        if called := call_with_effects(sql):
+            raise sqlite3.DatabaseError(f"it calls {called}()")
+        self._defined, trusts = (kind, name), self._trusts_pragmas
+        self._trusts_pragmas, self.denied = False, ""
+        try:
+            yield
+        except sqlite3.Warning as error:  # more than one statement, as older Pythons say it
+            raise sqlite3.DatabaseError("its text is not one statement") from error
+        except sqlite3.Error as error:
+            if not self.denied:
+                raise
+            raise sqlite3.DatabaseError(f"it asks for {self.denied}") from error
+        finally:
+            self._defined, self._trusts_pragmas = None, trusts
+
+    @staticmethod
+    def _is_of_definition(kind: str, name: str, action: int, first: str | None, second: str | None) -> bool:
+        """Whether SQLite does that, of itself, to define it."""
+        if action in (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE):
+            return first in _SCHEMA
+        if action in (sqlite3.SQLITE_READ, sqlite3.SQLITE_REINDEX):
+            return True
+        if action == sqlite3.SQLITE_CREATE_INDEX and kind == "table":
+            return second == name and str(first).startswith("sqlite_autoindex_")
+        return action == _CREATES[kind][0] and (first == name or (kind == "table" and first == "sqlite_sequence"))
+
+    def allow_function(self, name: str) -> None:
+        """It is one of our own."""
+        self._functions.add(name.lower())
+
+    def _allows_module(self, table: str, module: str) -> bool:
+        if self._probed is None:
+            return module.lower() in MODULES
+        self._probed.append((table, module))
+        return False
+
+    @contextmanager
+    def trusting_pragmas(self) -> Iterator[None]:
+        """Inside, pragmas are our own."""
+        self._trusts_pragmas = True
+        try:
+            yield
+        finally:
+            self._trusts_pragmas = False
+
+    def table_and_module_of(self, connection: sqlite3.Connection, sql: str) -> tuple[str, str]:
+        """What a CREATE VIRTUAL TABLE would make, as SQLite itself reads it; it is not made."""
+        self._probed = []
+        try:
+            connection.execute(sql)
+        except sqlite3.Error:
+            return self._probed[0] if self._probed else ("", "")
+        finally:
+            self._probed, self.denied = None, ""
+        return "", ""
+
+
+def _action_in_words(action: int, first: str | None, second: str | None) -> str:
+    """What the authorizer denied, as a person would call it."""
+    if action == sqlite3.SQLITE_FUNCTION:
+        return f"the function {second}"
+    if action == sqlite3.SQLITE_CREATE_VTABLE:
+        return f"a virtual table of the module {second}"
+    names = {
+        sqlite3.SQLITE_ATTACH: "ATTACH",
+        sqlite3.SQLITE_DETACH: "DETACH",
+        sqlite3.SQLITE_PRAGMA: f"PRAGMA {first}",
+        sqlite3.SQLITE_CREATE_INDEX: f"the index {first}",
+        sqlite3.SQLITE_CREATE_TABLE: f"the table {first}",
+        sqlite3.SQLITE_CREATE_TRIGGER: f"the trigger {first}",
+        sqlite3.SQLITE_CREATE_VIEW: f"the view {first}",
+        sqlite3.SQLITE_RECURSIVE: "a recursive query",
+        sqlite3.SQLITE_SELECT: "a query",
+    }
+    return names.get(action, "this statement")
+
+
+def _unistr(text: str | None) -> str | None:
+    r"""SQLite's own from 3.50 on: \XXXX, \uXXXX, \+XXXXXX and \UXXXXXXXX become characters."""
+    if text is None:
+        return None
+    return _ESCAPE.sub(lambda escape: "\\" if escape[0] == "\\\\" else chr(int(escape[0].lstrip("\\u+U"), 16)), text)
+
+
+_ESCAPE = re.compile(r"\\(?:\\|u?[0-9A-Fa-f]{4}|\+[0-9A-Fa-f]{6}|U[0-9A-Fa-f]{8})")
