@@ -677,6 +677,43 @@ def test_a_broken_page_of_an_index_is_damage(files: Files, value: int) -> None:
     assert found.notes == ("Pages of indexes that cannot be read: 1. The indexes are made anew, of the rows.",)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_pages_of_sqlite_itself_that_changed_places_with_a_table_cost_no_row(files: Files, known: bool) -> None:
+    notes = [(f"note {number}", number) for number in range(50)]
+    files.write(
+        "CREATE TABLE posts (id INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT); CREATE TABLE notes (a TEXT, n INT)"
+    )
+    files.write("", posts=[(number, f"body {number}") for number in range(1, 21)], notes=notes)
+    files.write("DELETE FROM posts WHERE id > 15")
+    files.back_up()
+    data = files.broken.read_bytes()
+    one, two = ((files.root(name) - 1) * 4096 for name in ("notes", "sqlite_sequence"))
+    files.change(one, data[two : two + 4096])
+    files.change(two, data[one : one + 4096])
+    found = files.rebuild(known)
+    assert not found.is_whole and files.rows()["notes"] == notes and len(files.rows()["posts"]) == 15
+    with contextlib.closing(sqlite3.connect(files.new)) as connection:
+        assert connection.execute("SELECT * FROM sqlite_sequence").fetchall() == [("posts", 20)]
+
+
+def test_lost_sequences_are_damage(files: Files) -> None:
+    files.write("CREATE TABLE posts (id INTEGER PRIMARY KEY AUTOINCREMENT)", posts=[(1,), (2,)])
+    files.change((files.root("sqlite_sequence") - 1) * 4096, bytes(4096))
+    found = files.rebuild(known=False)
+    assert not found.is_whole and "AUTOINCREMENT" in found.notes[0] and files.rows() == {"posts": [(1,), (2,)]}
+
+
+def test_tables_of_other_columns_that_changed_places_get_their_own_rows(files: Files) -> None:
+    one, two = [(f"x{at}", at) for at in range(40)], [(at, f"y{at}", f"z{at}") for at in range(40)]
+    files.write("CREATE TABLE one (a TEXT, b INT); CREATE TABLE two (a INT, b TEXT, c TEXT)", one=one, two=two)
+    data = files.broken.read_bytes()
+    places = [(files.root(name) - 1) * 4096 for name in ("one", "two")]
+    files.change(places[0], data[places[1] : places[1] + 4096])
+    files.change(places[1], data[places[0] : places[0] + 4096])
+    found = files.rebuild(known=False)
+    assert not found.is_whole and files.rows() == {"one": one, "two": two}
+
+
 def test_a_letter_that_flipped_in_a_definition_is_mended_from_the_backup(case: Case) -> None:
     def misspelt(data: bytearray, _: random.Random) -> None:
         place = data.index(b"name TEXT NOT NULL, born")

@@ -42,6 +42,7 @@ _SEARCH_TABLE = re.compile(r"\bUSING\s+[\"'`\[]?fts[345]\b", re.IGNORECASE)
 _MADE = "SELECT 1 FROM sqlite_master WHERE name = ? AND type = 'table' AND rootpage > 0"
 _STATISTICS = "sqlite_stat"
 _SEQUENCE = "sqlite_sequence"
+_OWN_WIDTHS = {_SEQUENCE: 2, "sqlite_stat1": 3}  # columns
 _Origin = Literal["tree", "adrift", "free"]  # of a page: what leads to it
 
 
@@ -273,6 +274,7 @@ class _Rebuild:
         self._notes: list[str] = []
         self._tables: list[_Table] = []
         self._indexes: list[_Index] = []
+        self._lost_sequences: set[str] = set()
         self._dropped: list[Entry] = []
         self._no_place = 0
         self._done = 0
@@ -286,6 +288,7 @@ class _Rebuild:
             if entry.is_table and not entry.name.startswith("sqlite_"):
                 self._make_table(entry)
         self._indexes = self._shapes(schema)
+        self._lost_sequences = self._names_of_sequences(schema)
         for table in sorted(self._tables, key=lambda one: not one.has_rowid):  # these tell what is in an index
             if not table.entry.is_guess:
                 self._take_tree(table)
@@ -416,20 +419,60 @@ class _Rebuild:
         self._insert(table, self._rows_in(table, pages))
 
     def _take_own(self, schema: Schema) -> list[int]:
-        """Give SQLite's own tables their pages; those of the sequences are returned."""
-        found = []
+        """Give SQLite's own tables their pages, and no other; those of the sequences are returned."""
+        found, losses = list[int](), Losses()
         for entry in schema.entries:
-            if entry.is_table and entry.name.startswith("sqlite_"):
-                pages = list(self._reader.pages_of(entry.root, OWN, Losses()))
-                for page in pages:
+            if not entry.is_table or not entry.name.startswith("sqlite_"):
+                continue
+            for page in list(self._reader.pages_of(entry.root, OWN, losses)):
+                if self._is_own(entry, page, schema):
                     self._reader.claim(page)
-                found += pages if entry.name == _SEQUENCE else []
+                    found += [page] if entry.name == _SEQUENCE else []
+                else:
+                    self._reader.owner[page] = 0
+        if losses.pages:
+            self._note(f"Pages of SQLite's own tables that cannot be read: {losses.pages}.")
+        return found + self._misplaced_sequences()
+
+    def _is_own(self, entry: Entry, page: int, schema: Schema) -> bool:
+        """Whether what is in the page may be of that table of SQLite's own: each row begins with a table's name."""
+        rows, names = self._reader.peek(page), {one.name for one in schema.entries if one.kind == "table"}
+        width = _OWN_WIDTHS.get(entry.name)
+        fitting = [row for row in rows if len(row.values) == (width or len(row.values)) and row.values[:1]]
+        return sum(row.values[0] in names for row in fitting) * 2 >= len(rows)
+
+    def _names_of_sequences(self, schema: Schema) -> set[str]:
+        """The tables with AUTOINCREMENT, if something else is where the schema says that the sequences are."""
+        for entry in schema.entries:
+            if entry.name == _SEQUENCE and entry.is_table:
+                kind = self._file.kind(entry.root)
+                if kind == TABLE_INTERIOR or (kind == TABLE_LEAF and self._is_own(entry, entry.root, schema)):
+                    return set()
+                self._note("The sequences of AUTOINCREMENT are not where the schema says.")
+                return {one.name for one in schema.entries if one.is_table and "AUTOINCREMENT" in one.sql.upper()}
+        return set()
+
+    def _misplaced_sequences(self) -> list[int]:
+        pages = range(2, self._file.count + 1) if self._lost_sequences else ()
+        found = [page for page in pages if not self._reader.owner[page] and self._has_lost_sequences(page)]
+        for page in found:
+            self._reader.owner[page] = OWN
         return found
+
+    def _has_lost_sequences(self, page: int) -> bool:
+        if not self._lost_sequences or self._file.kind(page) != TABLE_LEAF:
+            return False
+        rows = [row.values for row in self._reader.peek(page)]
+        return bool(rows) and all(
+            len(one) == 2 and one[0] in self._lost_sequences and isinstance(one[1], int) for one in rows
+        )
 
     def _root_of(self, table: _Table) -> int | None:
         """Where the table's tree begins: as the file says, else as the backup does."""
         for root in dict.fromkeys((table.entry.root, table.entry.other_root)):
             is_there = 0 < root <= self._file.count and not self._reader.owner[root]
+            if is_there and self._has_lost_sequences(root):
+                continue
             is_dropped = table.entry.from_backup and is_there and self._free[root]
             if is_there and not is_dropped and self._is_of(table, root) and not self._is_of_index(table, root):
                 return root
