@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import BackupRequest
 from backupkit.repository import store
+from backupkit.sqlite import database
 from backupkit.sqlite.page_file import TABLE_LEAF
 from small_app import HEAD, NOON, SmallApp
 
@@ -88,9 +90,34 @@ def test_more_rows_than_the_last_backup_has_are_recommended(app: SmallApp) -> No
 
 def test_a_dry_run_keeps_nothing(broken: SmallApp) -> None:
     before = sorted(path.name for path in broken.backups.iterdir())
-    done = broken.command("salvage", "--dry-run", "--json", check=0).json
+    done = broken.command("salvage", "--dry-run", "--json", check=3).json
     assert done["backup"] is None and sum(one["found"] for one in done["tables"]) > ROWS
     assert sorted(path.name for path in broken.backups.iterdir()) == before
+
+
+def test_a_dry_run_warns_as_the_real_run_does(broken: SmallApp) -> None:
+    plan, done = broken.command("salvage", "--dry-run", check=3), broken.command("salvage", check=3)
+    warnings = [line for line in done.err.splitlines() if "cannot be read" in line]
+    assert warnings and [line for line in plan.err.splitlines() if "cannot be read" in line] == warnings
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_a_sidecar_that_is_no_file_is_not_read(broken: SmallApp, kind: str) -> None:
+    with contextlib.closing(broken.connect()) as live, contextlib.suppress(sqlite3.DatabaseError):
+        live.execute("PRAGMA journal_mode=DELETE")
+    wal = broken.database.with_name(broken.database.name + "-wal")
+    secret = broken.database.parent / "secret"
+    secret.write_bytes(b"secret")
+    wal.unlink(missing_ok=True)
+    os.mkfifo(wal) if kind == "pipe" else wal.symlink_to(secret)
+    folder = broken.backups / "kept"
+    folder.mkdir()
+    assert database.keep_raw(broken.database, folder) == [broken.database.name]
+    assert [path.name for path in folder.iterdir()] == [broken.database.name]
+    folder.joinpath(broken.database.name).unlink()
+    folder.rmdir()
+    done = broken.command("salvage", check=3)
+    assert f"{wal} is a link, or no file: it is left out." in " ".join(done.err.split())
 
 
 def test_the_raw_files_in_a_safety_copy_can_be_salvaged_later(broken: SmallApp) -> None:

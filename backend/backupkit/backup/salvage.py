@@ -128,6 +128,8 @@ def plan_salvage(
     store.require(settings.dir)
     source = _source(settings, file)
     with _read(settings, source, include_free, emit) as found:
+        for warning in found.warnings:
+            emit(Warned(warning))
         return _result(source, found, None)
 
 
@@ -137,7 +139,7 @@ def plan_salvage(
 def _source(settings: Settings, file: str | None) -> _Source:
     if file is None:
         live = settings.database
-        has_wal = any(path.is_file() and path.stat().st_size for path in database.sidecars(live))
+        has_wal = any(path != live and path.stat().st_size for path in database.raw_files(live))
         if not has_wal or (live.exists() and not live.is_file()):
             database.require(live)
         uploads = settings.uploads
@@ -199,7 +201,9 @@ def _mode(file: Path) -> int:
 
 def _copy(file: Path, folder: Path, said: list[str]) -> None:
     """Copy the file and its sidecars as they lie there; it is `said` where somebody wrote to them meanwhile."""
-    paths = [path for path in (file, *database.sidecars(file)) if path.exists()]
+    paths = database.raw_files(file)
+    odd = (path for path in database.sidecars(file) if os.path.lexists(path) and path not in paths)
+    said.extend(f"{path} is a link, or no file: it is left out." for path in odd)
     for path in paths:
         if not os.access(path, os.R_OK):
             hint = f"Run as a user who may read it: ls -ld {path}"
@@ -220,7 +224,7 @@ def _copy(file: Path, folder: Path, said: list[str]) -> None:
 
 
 def _stamps(file: Path) -> list[tuple[int, int, int]]:
-    facts = [os.stat(path) for path in (file, *database.sidecars(file)[:1]) if path.exists()]
+    facts = [os.stat(path) for path in database.raw_files(file) if path in (file, *database.sidecars(file)[:1])]
     return [(one.st_ino, one.st_size, one.st_mtime_ns) for one in facts]
 
 

@@ -530,10 +530,27 @@ def keep_raw(live: Path, folder: Path) -> list[str]:
 
     In a process of its own: closing a handle on a database file here would drop this process's SQLite locks.
     """
-    present = [path for path in (live, *sidecars(live)) if path.exists()]
-    if present:
-        subprocess.run(["cp", "-p", "--", *map(str, present), str(folder)], check=True, stdin=subprocess.DEVNULL)
-    return [path.name for path in present]
+    kept = []
+    for path in raw_files(live):
+        source, copied = (os.path.realpath(path) if path == live else path), folder / path.name
+        # What has become a link or a pipe meanwhile is copied as such: it is neither followed nor read.
+        subprocess.run(["cp", "-RPp", "--", str(source), str(copied)], check=True, stdin=subprocess.DEVNULL)
+        if _is_plain(copied):
+            kept.append(path.name)
+        else:
+            disk.remove_tree(copied)
+    return kept
+
+
+def raw_files(live: Path) -> list[Path]:
+    """What is there of the database and its sidecars; these are files, since who may write there could link them."""
+    return [path for path in (live, *sidecars(live)) if (path.is_file() if path == live else _is_plain(path))]
+
+
+def _is_plain(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    return False
 
 
 def sidecars(live: Path) -> list[Path]:

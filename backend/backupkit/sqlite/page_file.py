@@ -161,7 +161,7 @@ class PageFile:
         return found + 1 if found == _LOCK_BYTE // self.size + 1 else found
 
     def _opened(self, path: Path) -> int:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         self._files.callback(os.close, file)
         return file
 

@@ -131,7 +131,7 @@ def salvage(
     with listening() as emit:
         done = (plan_salvage if dry_run else read)(settings, file, deleted, emit)
     out.result(render.salvaged(settings.reach, done), json_.salvaged(done))
-    if done.warnings and not dry_run:
+    if done.warnings:
         raise SystemExit(ExitCode.WARNINGS)
 
 
