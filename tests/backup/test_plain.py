@@ -471,7 +471,7 @@ def test_settings_that_may_not_be_written_do_not_make_the_backup_fail(tmp_path: 
     child = called(program, "create_backup_now", *without_privileges())
     program.database.parent.chmod(0o755)
     assert child.stdout == f"{program.backups / program.names()[0]}\n"
-    assert "the time of it could not be written" in child.stderr
+    assert "its time could not be recorded" in child.stderr
 
 
 def called(program: Program, call: str, *before: str) -> subprocess.CompletedProcess[str]:
@@ -488,7 +488,7 @@ def called(program: Program, call: str, *before: str) -> subprocess.CompletedPro
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"timezone": "Mars/Olympus"}, "is not a time zone"), ({"max_backups": 0}, "is no number of backups")],
+    [({"timezone": "Mars/Olympus"}, "is not a time zone"), ({"max_backups": 0}, "is not a number of backups")],
     ids=["zone", "number"],
 )
 def test_a_value_that_cannot_be_right_is_said_and_removes_nothing(

@@ -552,7 +552,7 @@ def test_what_rots_in_a_folder_is_found_by_verify_and_never_pulled(app: SmallApp
     with pytest.raises(Damaged, match=r"holds something damaged: one: uploads/1/letter\.txt"):
         verify_remote(settings, "there")
     shutil.rmtree(app.backups / "one")
-    with pytest.raises(Damaged, match="came damaged from there"):
+    with pytest.raises(Damaged, match="arrived damaged from there"):
         pull_backup(settings, "one", "there")
     assert not [name for name in os.listdir(app.backups) if "one" in name]
 
@@ -806,7 +806,7 @@ def test_a_host_that_is_not_known_or_does_not_know_us_is_no_passing_trouble(
         assert not isinstance(raised.value, RemoteAway) and "known_hosts" in raised.value.hint
         server.keys_for(tmp_path / "other").joinpath("known_hosts").rename(keys / "known_hosts")
         (server.folder / "id_ed25519.pub").write_text("")
-        with pytest.raises(RemoteFailed, match=r"ssh does not get into .*: .* denied \(publickey\)\."):
+        with pytest.raises(RemoteFailed, match=r"ssh cannot log in to .*: .* denied \(publickey\)\."):
             list_remote(settings, "there")
 
 

@@ -227,7 +227,7 @@ def test_backups_that_are_mounted_inside_the_uploads_are_not_in_the_backup(app: 
 
 def test_backups_and_uploads_that_are_one_folder_are_refused(app: SmallApp, mounts: Path) -> None:
     mount(app.uploads, app.backups)
-    with pytest.raises(Refused, match="lie one in the other"):
+    with pytest.raises(Refused, match="overlap"):
         back_up(app)
 
 
