@@ -19,7 +19,7 @@ OPENS = "open openat openat2 creat"
 CHANGING = " ".join((WRITES, SYNCS, NAMES, DRESS, OPENS)).split()
 TRACE = ("-e", f"trace=?{',?'.join(CHANGING)}", "-e", "signal=none")
 CREATING = re.compile(r"O_CREAT|O_TRUNC")
-_LINE = re.compile(r"^\d+ +(\w+)\((.*)")
+_LINE = re.compile(r"^(\d+) +(\w+)\((.*)")
 # Which error a call can return. Python's and SQLite's calls are the same to the kernel.
 FULL = set(f"{WRITES} {OPENS} fsync fdatasync syncfs mkdir mkdirat rename renameat link symlink symlinkat".split())
 FORBIDDEN = set(f"{NAMES} {DRESS} {OPENS}".split())
@@ -27,7 +27,7 @@ FORBIDDEN = set(f"{NAMES} {DRESS} {OPENS}".split())
 
 @dataclass(frozen=True)
 class Call:
-    """The `number`th call of that name in a run, and the line it left in the trace."""
+    """The `number`th call of that name in its process, as strace counts, and the line it left in the trace."""
 
     name: str
     number: int
@@ -40,13 +40,13 @@ class Call:
 
 def recorded(trace: Path) -> list[Call]:
     """Every call in the trace that changes something, in order."""
-    counted: Counter[str] = Counter()
+    counted: Counter[tuple[str, str]] = Counter()
     found = []
     for line in trace.read_text(errors="replace").splitlines():
         match = _LINE.match(line)
-        if match and match[1] in CHANGING:
-            counted[match[1]] += 1
-            call = Call(match[1], counted[match[1]], match[2])
+        if match and match[2] in CHANGING:
+            counted[match[1], match[2]] += 1
+            call = Call(match[2], counted[match[1], match[2]], match[3])
             if not _changes_nothing(call):
                 found.append(call)
     return found
