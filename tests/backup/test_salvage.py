@@ -88,6 +88,26 @@ def test_more_rows_than_the_last_backup_has_are_recommended(app: SmallApp) -> No
     assert done["recommended"] == done["backup"]["backup_name"] and "came since good" in done["advice"]
 
 
+def test_a_table_that_lost_its_rows_is_not_outweighed_by_one_that_grew(app: SmallApp) -> None:
+    app.execute("CREATE TABLE log (id INTEGER PRIMARY KEY, text TEXT)")
+    app.add_rows(300)
+    create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
+    with contextlib.closing(app.connect()) as live, live:
+        live.executemany("INSERT INTO log (text) VALUES (?)", ((f"line {number}",) for number in range(3000)))
+    damage(app, page_with(app, b"Company 2"))
+    done = app.command("salvage", "--json", check=3).json
+    assert done["recommended"] == "good" and "companies" in done["advice"]
+    assert f"in {done['backup']['backup_name']} alone" in done["advice"]
+
+
+def test_rows_that_have_mostly_other_values_are_warned_of(app: SmallApp) -> None:
+    app.add_rows(ROWS)
+    create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
+    app.execute("UPDATE companies SET name = 'xxxx ' || id")
+    done = app.command("salvage", check=3)
+    assert "companies: " in done.err and "rows differ from the backup" in done.err and "No damage" not in done.err
+
+
 def test_a_dry_run_keeps_nothing(broken: SmallApp) -> None:
     before = sorted(path.name for path in broken.backups.iterdir())
     done = broken.command("salvage", "--dry-run", "--json", check=3).json

@@ -725,6 +725,15 @@ def test_a_letter_that_flipped_in_a_definition_is_mended_from_the_backup(case: C
     assert schema_of(case.target) == schema_of(case.live) and case.result() == case.rows
 
 
+def test_columns_that_changed_places_since_the_backup_keep_their_names(case: Case) -> None:
+    with contextlib.closing(sqlite3.connect(case.live)) as connection, connection:
+        for old, new in (("name", "spare"), ("born", "name"), ("spare", "born")):
+            connection.execute(f"ALTER TABLE people RENAME COLUMN {old} TO {new}")
+    case.damage(lambda data, _: None)
+    found = case.rebuild()
+    assert found.from_backup == () and schema_of(case.target) == schema_of(case.live)
+
+
 def test_a_file_written_over_the_beginning_does_not_hide_what_is_behind(case: Case) -> None:
     other = case.folder / "other.db"
     with contextlib.closing(sqlite3.connect(other)) as connection:

@@ -181,11 +181,11 @@ def _read(settings: Settings, source: _Source, include_free: bool, emit: EventLi
             raise _not_written(folder, error) from error
         if not rebuilt.rows and not rebuilt.is_whole:
             raise SourceBroken(f"Nothing can be read of {source.file}: no row was found in it.", hint=_PUT_BACK)
-        if rebuilt.is_whole:
-            emit(Notice(f"No damage was found in {source.file}: `backup` would do, and keeps the pages as they are."))
         os.chmod(target, _mode(source.file))
         disk.remove_tree(copies)
         tables = _compared(rebuilt, target, known, emit)
+        if rebuilt.is_whole and not any(map(_is_altered, tables)):
+            emit(Notice(f"No damage was found in {source.file}: `backup` would do, and keeps the pages as they are."))
         yield _Found(target, tables, known, (*said, *_warnings(source, rebuilt, tables, known)))
 
 
@@ -305,6 +305,9 @@ def _warnings(
     if rebuilt.lost_frames:
         yield f"{rebuilt.lost_frames} pages of the WAL or the journal have a wrong checksum: they are left out."
     yield from rebuilt.notes
+    for altered in filter(_is_altered, tables):
+        differ = f"{altered.changed} of {altered.in_backup} rows differ from the backup"
+        yield f"{shown(altered.name)}: {differ}: changed since, or damaged."
     shared = [one for one in tables if one.in_backup is not None and one.found]
     if known and not shared:
         yield f"It has no table in common with {known.name}: is it this app's database?"
@@ -334,6 +337,17 @@ def _result(source: _Source, found: _Found, created: Created | None) -> Salvaged
     return Salvaged(source.file, known, found.tables, created, recommended, advice, warnings)
 
 
+def _is_altered(table: SalvagedTable) -> bool:
+    """Whether most of the backup's rows are there with other values."""
+    return bool(table.in_backup and table.changed and 2 * table.changed > table.in_backup)
+
+
+def _is_poorer(table: SalvagedTable) -> bool:
+    """Whether it has fewer rows than in the backup, and not because they were deleted, as far as can be seen."""
+    is_damaged = not table.found or table.lost_pages or table.lost_rows or table.not_taken
+    return bool(is_damaged and table.found < (table.in_backup or 0))
+
+
 def _advice(name: str, known: str, tables: tuple[SalvagedTable, ...]) -> tuple[str, str]:
     """Which backup to restore, and why. Fewer rows than the last backup has are never recommended."""
     if not known:
@@ -344,6 +358,11 @@ def _advice(name: str, known: str, tables: tuple[SalvagedTable, ...]) -> tuple[s
     if here < there:
         only = f" {new} rows that came since are in {name} alone." if new else ""
         return known, f"Fewer rows came back than {known} holds ({here} of {there}): restore {known}.{only}"
+    if poor := [one.name for one in tables if _is_poorer(one)]:
+        return known, (
+            f"Rows of {few(poor)} that {known} holds were lost: restore {known}. "
+            f"{new} rows that came since are in {name} alone."
+        )
     less = f" Fewer rows than there came back of {few(fewer)}: look at it first." if fewer else ""
     gone = f" {missing} rows of {known} are not in it: deleted since, or lost." if missing else ""
     return name, f"Restore {name}: {here} rows, of which {new} came since {known}.{gone}{less}"

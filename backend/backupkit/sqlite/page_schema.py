@@ -127,12 +127,12 @@ def _is_plain(text: str) -> bool:
 def _mended(own: Entry, known: Entry | None, is_same: bool) -> Entry:
     """The entry with what the backup knows of it.
 
-    At the same revision a text of the same length that differs in a few letters was damaged, not migrated.
+    At the same revision a text that differs in one letter was damaged, not migrated.
     """
     if known is None:
         return own
     mended = replace(own, other_root=known.root, other_sql=known.sql)
-    if is_same and own.sql != known.sql and len(own.sql) == len(known.sql):
+    if is_same and len(own.sql) == len(known.sql) and sum(map(str.__ne__, own.sql, known.sql)) == 1:
         return replace(mended, sql=known.sql, other_sql=own.sql, from_backup=True)
     return mended
 
