@@ -19,6 +19,8 @@ import pytest
 from backupkit.fs import process
 from backupkit.model.errors import BackupError, Damaged
 from backupkit.model.events import Event, Progress, Step
+from backupkit.sqlite import sql_loader
+from backupkit.sqlite.allowance import Allowance
 from backupkit.sqlite.sql_loader import load_dump
 
 WORK, VALUE, FILE = "far more work than there is text", "a larger value than a text", "a far larger file than there is"
@@ -193,6 +195,61 @@ def outcome(text: str | bytes, folder: Path) -> str:
         assert error.hint
         return error.message
     return ""
+
+
+@pytest.mark.parametrize("before", [b"", b"BEGIN; CREATE TABLE t(a);"], ids=["first", "after statements"])
+@pytest.mark.parametrize("unit", [b";", b" ;", b"--\n", b"/**/", b"; -- x\n"], ids=str)
+def test_much_of_nothing_takes_little_time(tmp_path: Path, unit: bytes, before: bytes) -> None:
+    seconds = processor_seconds()
+    message = outcome(before + unit * (30_000_000 // len(unit)), tmp_path)
+    assert "ends in the middle" in message
+    assert processor_seconds() - seconds < 3
+
+
+def processor_seconds() -> float:
+    """What the children of this process took so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_the_process_is_bound_before_it_has_read_a_byte(tmp_path: Path) -> None:
+    child = sql_loader._start(tmp_path / "new.db", "text")
+    assert child
+    wanted = [Allowance().memory_bytes, Allowance().seconds, Allowance().file_bytes(0)]
+    kinds = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE)
+    deadline = time.monotonic() + 30
+    try:
+        while found := [resource.prlimit(child.pid, kind)[0] for kind in kinds]:
+            if found == wanted:
+                return
+            assert time.monotonic() < deadline, found
+            time.sleep(0.01)
+    finally:
+        process.end_group(child)
+        sql_loader._close(child)
+
+
+def test_a_definition_without_an_end_is_refused_early(tmp_path: Path) -> None:
+    class Endless(io.RawIOBase):
+        name, taken = "endless.sql", 0
+
+        def read(self, size: int = -1) -> bytes:
+            self.taken += size
+            return b"a" * size if self.taken > size else b"CREATE TABLE t(a DEFAULT '"
+
+    text = Endless()
+    with pytest.raises(Damaged, match="longer than SQLite, or a dump, allows"):
+        load_dump(text, tmp_path / "new.db")  # type: ignore[arg-type]
+    assert text.taken < 16 << 20
+
+
+def test_many_tables_have_the_time_that_sqlite_needs_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each table SQLite reads its whole schema again."""
+    monkeypatch.setattr(process, "start_module", _running(_serving("allowance.SECONDS = 1")))
+    tables = "".join(f"CREATE TABLE t{number}(a);\n" for number in range(8000))
+    seconds = processor_seconds()
+    assert outcome(f"BEGIN;\n{tables}COMMIT;", tmp_path) == ""
+    assert processor_seconds() - seconds > 1.5
 
 
 def test_many_small_amounts_of_work_end_with_the_processor_time(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 _MEGABYTE = 1 << 20
 SECONDS, BYTES_A_SECOND = 20, 250_000  # loading 40 MB takes a second here, and a small board is 20 times slower
+_PAIRS_A_SECOND = 5_000_000  # for each thing that is made SQLite reads its whole schema: 10,000,000 lines a second here
 _STEPS, _STEPS_A_BYTE = 50_000_000, 200  # of SQLite's machine; a row takes 3 to 5 a byte, an index on it as many again
 _FILE, _FILE_A_BYTE, _PAGES_A_STATEMENT = 256 * _MEGABYTE, 32, 2  # a row of one digit with ten indexes is 20 times it
 _MOST = 2**31 - 1  # SQLite's numbers for sizes end here
@@ -19,11 +20,12 @@ _MEMORY, _MEMORY_A_BYTE = 512 * _MEGABYTE, 8  # Python and its libraries; the st
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a text may use that has been read so far: bytes, statements, and bytes of the longest of these."""
+    """What a text may use that has been read so far: bytes, statements, bytes of the longest, and how many CREATEs."""
 
     read: int = 0
     statements: int = 0
     longest: int = 0
+    made: int = 0
 
     @property
     def steps(self) -> int:
@@ -33,7 +35,7 @@ class Allowance:
     @property
     def seconds(self) -> int:
         """Processor time for all of it."""
-        return SECONDS + self.read // BYTES_A_SECOND
+        return SECONDS + self.read // BYTES_A_SECOND + self.made**2 // _PAIRS_A_SECOND
 
     @property
     def value_bytes(self) -> int:

@@ -28,7 +28,7 @@ from backupkit.sqlite.engine import quoted
 from backupkit.sqlite.guard import MODULES, Guard, Meter
 
 _BLOCK = 256 * 1024
-_LONG = 8 * 1024 * 1024  # bytes of a statement for which every text has room
+_LONG = 8 * 1024 * 1024  # bytes of a statement for which every text has room; only one with values may be longer
 _KEYWORDS_WITHIN = 4096  # bytes at the start of a statement in which its first words are looked for
 _SHORT_STATEMENT = 2048  # statements below this, on average, load faster joined
 _ROWS_JOINED = 250
@@ -40,7 +40,8 @@ _VALUES = rb"""\([^;'"`\[/-]*(?:(?:'[^']*'|-(?!-))[^;'"`\[/-]*)*\)"""
 _INSERT = re.compile(rb"(%b)(%b);[ \t\r\n]*" % (_TARGET, _VALUES))
 _INSERTS = re.compile(rb"(?:%b%b;[ \t\r\n]*)+" % (_TARGET, _VALUES))
 
-_SPACE = re.compile(rb"[ \t\r\n\f]*")
+# What stands between statements, in one go: a text may hold nothing else. A comment without its end is not taken.
+_BETWEEN = re.compile(rb"(?:[ \t\r\n\f;]++|--[^\n]*+\n|/\*.*?\*/)*+", re.DOTALL)
 # Possessive, because the ways in which comments can be taken together double with each of them.
 _GAP = rb"(?>[ \t\r\n\f]|--[^\n]*\n|/\*.*?\*/)"
 _COMMENT = re.compile(rb"--[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -70,6 +71,7 @@ _VIRTUAL_ROW = re.compile(
 )
 
 _WORDS = {"ALTER", "ANALYZE", "CREATE", "DELETE", "DROP", "INSERT", "REINDEX", "REPLACE", "UPDATE"}
+_WORDS_WITH_VALUES = {"INSERT", "REPLACE", "UPDATE"}
 _WORDS_OF_OUR_OWN = {"BEGIN", "COMMIT", "END", "PRAGMA", "ROLLBACK"}
 _WORDS_REFUSED = {"ATTACH", "DETACH", "EXPLAIN", "RELEASE", "SAVEPOINT", "SELECT", "VACUUM", "VALUES", "WITH"}
 
@@ -166,11 +168,12 @@ class _Load:
         self._connection = connection
         self._guard = Guard(connection)
         self._meter = Meter(connection)
+        self.allowance = Allowance()
+        confine(self.allowance, 0)  # before the first byte is read; pages count from the first statement on
         self._text = _Text(stream, name, connection.getlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH), self._allow)
         self._tell = emit
         self._confine = confine
-        self.allowance = Allowance()
-        self._statements = self._longest = 0
+        self._statements = self._made = self._longest = 0
         self._open = False
         self._complete = False
         self._virtual: dict[str, tuple[str, str]] = {}
@@ -214,6 +217,7 @@ class _Load:
         sql = self._text.decoded(statement, line)
         word = _word_of(statement)
         self._statements += 1
+        self._made += word == "CREATE"
         self._allow(len(statement))
         self._complete = self._complete and word == "PRAGMA"
         if word in _WORDS_OF_OUR_OWN:
@@ -282,7 +286,7 @@ class _Load:
     def _allow(self, length: int) -> None:
         """A statement of that length begins, or several of that length together."""
         self._longest = max(self._longest, length)
-        allowance = Allowance(self._text.bytes_read, self._statements, self._longest)
+        allowance = Allowance(self._text.bytes_read, self._statements, self._longest, self._made)
         self._meter.allow(allowance)
         if allowance != self.allowance:
             self.allowance = allowance
@@ -319,7 +323,7 @@ class _Text:
 
     def __init__(self, stream: BinaryIO, name: str, longest: int, expect: Callable[[int], None]) -> None:
         self._stream = stream
-        self._longest = longest
+        self._longest = self._most = longest
         self._expect = expect
         self._expected = _LONG
         self._buffer = bytearray()
@@ -333,15 +337,13 @@ class _Text:
     def comes_to_a_statement(self) -> bool:
         """Skips space, comments and empty statements; False at the end of the text."""
         while True:
-            self._take(self._matched(_SPACE))
+            self._take(self._matched(_BETWEEN))
             if len(self._buffer) < 2 and self._read_more():
                 continue
             if self._buffer.startswith(b"--"):
                 self._skip_past(b"\n")
             elif self._buffer.startswith(b"/*"):
                 self._skip_past(b"*/")
-            elif self._buffer.startswith(b";"):
-                self._take(1)
             else:
                 return bool(self._buffer)
 
@@ -362,6 +364,7 @@ class _Text:
 
     def take_statement(self) -> bytes:
         """The statement up to its semicolon, and in a trigger up to that of its END."""
+        self._most = self._longest if _word_of(self._buffer) in _WORDS_WITH_VALUES else min(_LONG, self._longest)
         is_trigger = bool(self._matched(_TRIGGER))
         start, end = 0, self._semicolon(0)
         while is_trigger and not _END.fullmatch(self._buffer, start, end - 1):
@@ -413,8 +416,8 @@ class _Text:
         return piece
 
     def _must_read_more(self) -> None:
-        if len(self._buffer) > self._longest:
-            raise self._damaged(self.line, "this statement is longer than SQLite allows")
+        if len(self._buffer) > self._most:
+            raise self._damaged(self.line, "this statement is longer than SQLite, or a dump, allows")
         if len(self._buffer) > self._expected // 2:
             self._expected *= 2
             self._expect(self._expected)
