@@ -329,7 +329,7 @@ def test_a_signal_ends_a_definition_under_way(tmp_path: Path) -> None:
     with_expensive_indexes(broken, 20)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 1)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(KeyboardInterrupt):
             rebuild(broken, new, None)
     finally:

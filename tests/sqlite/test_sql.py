@@ -18,6 +18,7 @@ import pytest
 
 from backupkit.model.errors import Damaged, SourceUnreadable
 from backupkit.model.events import Event, Progress, Step
+from backupkit.sqlite import allowance
 from backupkit.sqlite.sql import load_dump, write_dump
 
 GOOD = """PRAGMA foreign_keys=OFF;
@@ -490,7 +491,10 @@ def test_an_error_names_the_dumps_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows_of_it", [1, 3])
-def test_ctrl_c_ends_a_statement_that_would_run_for_ever_and_leaves_nothing(tmp_path: Path, rows_of_it: int) -> None:
+def test_ctrl_c_ends_a_statement_that_would_run_for_ever_and_leaves_nothing(
+    tmp_path: Path, rows_of_it: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allowance, "_STEPS", 1 << 60)  # or its bound would end it before
     digits = "(SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4)"
     endless = f"INSERT INTO t SELECT NULL, count(*) FROM {', '.join([digits] * 30)};" * rows_of_it
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
