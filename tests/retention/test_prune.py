@@ -349,7 +349,7 @@ def test_what_is_said_of_backups_that_are_gone_is_forgotten(app: SmallApp) -> No
             flags.put(app.backups, mark, name)
     prune(with_policy(app, keep_last=1))
     left = {str(path.relative_to(app.backups / ".state")) for path in (app.backups / ".state").glob("*/*")}
-    assert left == {"pinned/b", "held/b", "accepted/b", "index/b", "proofs/b"}
+    assert left == {"pinned/b", "held/b", "accepted/b", "index/b", "proofs/b", "sound/b"}
 
 
 # What is unusual.
