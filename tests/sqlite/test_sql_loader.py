@@ -184,7 +184,8 @@ def test_hostile_text_is_bounded_and_reaches_nothing_else(tmp_path: Path, name: 
     assert [path.name for path in outside.iterdir()] == ["precious"]
     assert [path.name for path in inside.iterdir()] == ([] if sentence else ["new.db"])
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
-    assert after.ru_maxrss < 400_000  # kilobytes, of the largest child so far
+    # In kilobytes, of the largest child that this process ever had: perhaps of another test's.
+    assert after.ru_maxrss < 400_000 or after.ru_maxrss == before.ru_maxrss
 
 
 def outcome(text: str | bytes, folder: Path) -> str:
