@@ -584,7 +584,7 @@ def test_the_others_are_verified_where_one_goes_away(app: SmallApp) -> None:
 
     done = verify_backups(app.settings, store.all_backups(app.settings), emit=listen)
     assert [one.backup.name for one in done] == ["three", "one"]
-    assert any("two went away" in getattr(event, "text", "") for event in said)
+    assert any("two was removed" in getattr(event, "text", "") for event in said)
 
 
 @pytest.mark.parametrize("closed", ["", "pats.db", "uploads/1/letter.txt", "uploads/1", "backup_metadata.json"])
