@@ -30,7 +30,7 @@ from backupkit.remotes.git.branch import Blob, Branch, Commit, Contents, Draft, 
 from backupkit.remotes.git.layout import DUMP, LISTING, Stored
 from backupkit.remotes.git.program import Git
 from backupkit.repository import manifest, store
-from backupkit.sqlite import database, sql
+from backupkit.sqlite import database, sql, sql_loader
 
 _ATTEMPTS = 5  # at a branch that others push to as well
 _INHERITED = "^(credential|http|https|url|core\\.sshcommand)"
@@ -341,7 +341,7 @@ class _Pull:
         with open(self._own / DUMP, "wb+") as text:
             disk.write_contents(self._contents.chunks(self._blob(DUMP)), text.fileno())
             text.seek(0)
-            sql.load_dump(text, target, self._tell)
+            sql_loader.load_dump(text, target, self._tell)
         found = database.inspect(target)
         if found.problems:
             raise _damaged(self._name, f"its SQL text makes no sound database: {found.problems[0]}")
