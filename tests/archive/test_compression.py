@@ -5,9 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+import scripts
 from backupkit.fs.compression import compressing, decompressing, open_for_reading, open_for_writing
 from backupkit.model.errors import Damaged, NoSuchBackup
 
@@ -184,13 +182,7 @@ def test_a_bomb_is_read_in_little_memory(tmp_path: Path, kind: str) -> None:
                 total += len(piece)
         print(total, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(bomb)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = scripts.run(script, None, str(bomb))
     total, kilobytes = (int(number) for number in done.stdout.split())
     assert total == 300 * 1024 * 1024
     assert kilobytes < 80_000

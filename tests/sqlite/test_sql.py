@@ -6,9 +6,6 @@ import io
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from contextlib import closing
@@ -16,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import scripts
 from backupkit.model.errors import Damaged, SourceUnreadable
 from backupkit.model.events import Event, Progress, Step
 from backupkit.sqlite import allowance
@@ -529,14 +527,7 @@ def test_dump_and_load_of_a_large_database_take_little_memory(tmp_path: Path) ->
             load_dump(text, Path("new.db"))
         print(dumped - before, peak() - before)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = scripts.run(script, tmp_path)
     dumping, both = (int(kilobytes) for kilobytes in done.stdout.split())
     assert dumping < 12_000
     assert both < 40_000, "16 MB of it are SQLite's page cache"

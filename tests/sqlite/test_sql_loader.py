@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import scripts
 from backupkit.fs import process
 from backupkit.model.errors import BackupError, Damaged
 from backupkit.model.events import Event, Progress, Step
@@ -422,14 +423,7 @@ def test_a_confined_process_writes_below_its_folder_only(tmp_path: Path) -> None
                 refused += 1
         print(refused, Path("precious").read_text())
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = scripts.run(script, tmp_path, check=False)
     if done.returncode == 77:
         pytest.skip("this kernel has no Landlock, or does not allow it here")
     assert done.stdout == "8 as it was\n", done.stderr
@@ -444,11 +438,5 @@ def test_a_limit_is_never_above_the_one_that_is_there() -> None:
         confinement.limit(resource.RLIMIT_FSIZE, 5000)
         print(*resource.getrlimit(resource.RLIMIT_FSIZE))
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = scripts.run(script)
     assert done.stdout == "2000 2000\n"

@@ -235,7 +235,7 @@ def _take_salvaged(draft: Draft, database_file: Path) -> _Taken:
     if found.problems:
         raise SourceBroken(
             f"What was read of {draft.settings.database} makes no sound database: {found.problems[0]}.",
-            hint="Put a backup back: `list`, then `restore`.",
+            hint=database.PUT_BACK,
         )
     mode, journal_mode = draft.database.stat().st_mode & 0o777, _journal_mode_of(draft)
     return _Taken(found.facts.size, replace(found, facts=replace(found.facts, mode=mode, journal_mode=journal_mode)))

@@ -34,7 +34,6 @@ from backupkit.sqlite.rebuild import Rebuilt, TableRows, rebuild
 _TRIES = 3  # to copy files that somebody writes to
 _SECONDS = 60  # to compare rows with the newest backup
 _MAKE_ROOM = "Make room there, then try again."
-_PUT_BACK = "Put a backup back: `list`, then `restore`."
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ def _read(settings: Settings, source: _Source, include_free: bool, emit: EventLi
         except sqlite3.DatabaseError as error:
             raise _not_written(folder, error) from error
         if not rebuilt.rows and not rebuilt.is_whole:
-            raise SourceBroken(f"Nothing can be read of {source.file}: no row was found in it.", hint=_PUT_BACK)
+            raise SourceBroken(f"Nothing can be read of {source.file}: no row was found in it.", hint=database.PUT_BACK)
         os.chmod(target, _mode(source.file))
         disk.remove_tree(copies)
         tables = _compared(rebuilt, target, known, emit)
@@ -217,7 +216,9 @@ def _copy(file: Path, folder: Path, said: list[str]) -> None:
         except subprocess.CalledProcessError as error:
             if disk.is_full(folder):
                 raise NoSpace(f"The disk is full: {folder.parent}.", hint=_MAKE_ROOM) from error
-            raise SourceUnreadable(f"{file} cannot be copied: cp ended with {error.returncode}.", _PUT_BACK) from error
+            raise SourceUnreadable(
+                f"{file} cannot be copied: cp ended with {error.returncode}.", database.PUT_BACK
+            ) from error
         if _stamps(file) == before:
             return
     said.append(f"{file} was written to while it was copied: stop the app, then salvage once more.")

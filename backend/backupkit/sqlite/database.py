@@ -54,7 +54,7 @@ _HEADER, _WRITE_VERSION = 20, 18  # bytes of it, and the place in it: sqlite.org
 _WHOLE_HEADER = 100
 _SLOWEST = 10 << 20  # bytes of a database that are compared in a second, at the least
 VERSION_TABLE = "alembic_version"
-_PUT_BACK = "Put a backup back: `list`, then `restore`."
+PUT_BACK = "Put a backup back: `list`, then `restore`."
 
 T = TypeVar("T")
 
@@ -287,7 +287,7 @@ def inspect_copy(copied: Path, live: Path, emit: EventListener = silence) -> Ins
     if problem:
         raise SourceBroken(
             f"The database {live} is damaged: {problem}.",
-            hint=f"{_PUT_BACK} Rows since then are often still there: `salvage`.",
+            hint=f"{PUT_BACK} Rows since then are often still there: `salvage`.",
         )
     for table in _with_broken_checks(copied):
         emit(Notice(f"A row of the table {table} breaks a CHECK of its own, as in the live data."))
@@ -843,7 +843,7 @@ def _unreadable(live: Path, error: sqlite3.DatabaseError) -> BackupError:
     if engine.is_damage(error):
         return SourceBroken(
             f"The database {live} cannot be read: {text}.",
-            hint=f"{_PUT_BACK} Rows since then are often still there: `salvage`.",
+            hint=f"{PUT_BACK} Rows since then are often still there: `salvage`.",
         )
     if any(word in text for word in _BUSY):
         return _locked(live, 0)

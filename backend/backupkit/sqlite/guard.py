@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from backupkit.sqlite.allowance import Allowance
 
 _PULSE = 1_000_000  # steps of SQLite's machine between two looks at Ctrl-C, and at how many they are
+TOO_MUCH_WORK = "it asks for far more work than there is text"
 MODULES = {"fts3", "fts4", "fts4aux", "fts5", "fts5vocab", "geopoly", "rtree", "rtree_i32"}
 
 _ALLOWED_ACTIONS = {
@@ -100,7 +101,7 @@ class Meter:
     def excess(self, error: Exception) -> str:
         """The bound that the statement went beyond; empty where the error is another."""
         if self.is_exceeded:
-            return "it asks for far more work than there is text"
+            return TOO_MUCH_WORK
         words = {"string or blob too big": "value", "out of memory": "amount of memory"}
         return f"it makes a larger {words[str(error)]} than a text of this length may" if str(error) in words else ""
 

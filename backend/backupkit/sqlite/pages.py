@@ -81,6 +81,12 @@ class _Wal:
         return self._content if len(pages) == _AT_ONCE else bytes(self._content[: len(pages) * size])
 
 
+def _wal_in_use(live: str) -> _Wal | None:
+    """The WAL; None while nothing is in it."""
+    wal = _Wal(live)
+    return wal if wal.frames else None
+
+
 def _listed(index: bytes, frames: int) -> Iterator[int]:
     """The page of each frame, in order."""
     start, left, room = _INDEX_HEADER, frames, _IN_BLOCK - _INDEX_HEADER // 4
@@ -116,10 +122,9 @@ def _compare(live: str, sealed: str, has_wal: bool) -> str:
         size = 65536 if size == 1 else size
         if size < 512 or pages * size != os.fstat(wanted.fileno()).st_size:
             raise _Unknown
-        wal = _Wal(live) if has_wal else None
-        in_wal = bool(wal and wal.frames)
-        of_page = wal.of_page if wal and in_wal else array("I", bytes(4 * (pages + 1)))
-        if (wal.pages if wal and in_wal else os.fstat(file.fileno()).st_size // size) != pages:
+        wal = _wal_in_use(live) if has_wal else None
+        of_page = wal.of_page if wal else array("I", bytes(4 * (pages + 1)))
+        if (wal.pages if wal else os.fstat(file.fileno()).st_size // size) != pages:
             return "other"
         for page, count, frame in _runs(of_page, pages, _LOCKED // size + 1):
             wanted.seek((page - 1) * size)
@@ -131,12 +136,12 @@ def _compare(live: str, sealed: str, has_wal: bool) -> str:
                 found = os.pread(file.fileno(), count * size, (page - 1) * size)
             if len(found) != len(expected):
                 raise _Unknown
-            if not (is_same(found, expected) if page == 1 else found == expected):
+            if not (_is_same(found, expected) if page == 1 else found == expected):
                 return "other"
     return "same"
 
 
-def is_same(found: bytes | bytearray, expected: bytes) -> bool:
+def _is_same(found: bytes | bytearray, expected: bytes) -> bool:
     """Whether both are the same pages, of which the first is the one with the header."""
     heads = (without_counters(bytes(one[:_WHOLE_HEADER])) for one in (found, expected))
     return len(set(heads)) == 1 and found[_WHOLE_HEADER:] == expected[_WHOLE_HEADER:]

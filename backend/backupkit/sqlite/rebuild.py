@@ -402,7 +402,7 @@ class _Rebuild:
     def _add_table(self, entry: Entry) -> None:
         found = TableRows(entry.name)
         columns, has_rowid = _stored_columns(self._new, entry.name)
-        taken = {one.name.lower() for one in columns} | _generated(self._new, entry.name)
+        taken = _names_of_columns(self._new, entry.name)
         rowid = next((name for name in _ROWID_NAMES if name not in taken), "") if has_rowid else ""
         number = next((quoted(one.name) for one in columns if one.is_number), rowid)
         mark = _FIRST_MARK + len(self._tables)
@@ -660,7 +660,7 @@ class _Rebuild:
         if self._file.kind(page) not in (INDEX_LEAF, INDEX_INTERIOR):
             return False
         rows = self._reader.peek(page)
-        return bool(rows) and all(map(index.fits, rows))
+        return bool(rows) and index.fits_all(rows)
 
     def _is_of_index(self, table: _Table, page: int) -> bool:
         """Whether entries of an index are as likely in that page as rows of the table, which the backup alone has."""
@@ -947,5 +947,6 @@ def _affinity(declared: str) -> Literal["TEXT", "NUMERIC", "INTEGER", "REAL", "B
     return "REAL" if any(word in declared for word in ("REAL", "FLOA", "DOUB")) else "NUMERIC"
 
 
-def _generated(connection: sqlite3.Connection, table: str) -> set[str]:
+def _names_of_columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    """All of them, computed ones too, in small letters."""
     return {row[0].lower() for row in connection.execute("SELECT name FROM pragma_table_xinfo(?)", (table,))}

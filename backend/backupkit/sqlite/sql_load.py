@@ -32,7 +32,7 @@ _LONG = 8 * 1024 * 1024  # bytes of a statement for which every text has room; o
 _KEYWORDS_WITHIN = 4096  # bytes at the start of a statement in which its first words are looked for
 _SHORT_STATEMENT = 2048  # statements below this, on average, load faster joined
 _ROWS_JOINED = 250
-_HINT = "Use a complete dump, made by `dump` or by `sqlite3 app.db .dump`."
+HINT = "Use a complete dump, made by `dump` or by `sqlite3 app.db .dump`."
 
 # INSERTs of plain values: no comments, no names in brackets, nothing outside strings that could be read in two ways.
 _TARGET = rb"""INSERT INTO (?:(?:"[^"]*")+|\w+)(?:\([^;'"`\[/()-]*(?:"[^"]*"[^;'"`\[/()-]*)*\))? VALUES[ \r\n]*"""
@@ -143,16 +143,16 @@ def _check(connection: sqlite3.Connection, name: str, allowance: Allowance) -> N
         with asked.trusting_pragmas():
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise Damaged(f"{name} makes a database that is not sound: {found}.", hint=_HINT)
+            raise Damaged(f"{name} makes a database that is not sound: {found}.", hint=HINT)
         tables = connection.execute(
             "SELECT name, rootpage, type FROM sqlite_master"
             r" WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\_%' ESCAPE '\'"
         ).fetchall()
         if not tables:
-            raise Damaged(f"{name} holds no table.", hint=_HINT)
+            raise Damaged(f"{name} holds no table.", hint=HINT)
         for kind, owner, sql in connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql NOT NULL"):
             if kind != "index" and (called := guard.call_with_effects(sql)):
-                raise Damaged(f"{name} cannot be loaded: the {kind} {printable(owner)} calls {called}().", hint=_HINT)
+                raise Damaged(f"{name} cannot be loaded: the {kind} {printable(owner)} calls {called}().", hint=HINT)
         for table in (table for table, root, kind in tables if kind == "table" and not root):
             connection.execute(f"SELECT 1 FROM {quoted(table)} LIMIT 0")
     except sqlite3.Error as error:
@@ -315,7 +315,7 @@ class _Load:
         return f"{self._text.name} cannot be loaded, line {line}"
 
     def _damaged(self, line: int, reason: str) -> NoReturn:
-        raise Damaged(f"{self._sentence(line)}: {reason}.", hint=_HINT)
+        raise Damaged(f"{self._sentence(line)}: {reason}.", hint=HINT)
 
 
 class _Text:
@@ -434,7 +434,7 @@ class _Text:
         return bool(piece)
 
     def _damaged(self, line: int, reason: str) -> Damaged:
-        return Damaged(f"{self.name} cannot be loaded, line {line}: {reason}.", hint=_HINT)
+        return Damaged(f"{self.name} cannot be loaded, line {line}: {reason}.", hint=HINT)
 
 
 def is_one_statement(sql: str) -> bool:
@@ -463,14 +463,14 @@ def _translated(error: Exception, sentence: str, reason: str = "") -> BaseExcept
     """What an error of SQLite means for the person: full disk, Ctrl-C, trouble of this machine, or a bad dump."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if reason:
-        return Damaged(f"{sentence}: {reason}.", hint=_HINT)
+        return Damaged(f"{sentence}: {reason}.", hint=HINT)
     if code == sqlite3.SQLITE_INTERRUPT:
         return KeyboardInterrupt()
     if code == sqlite3.SQLITE_FULL:
         return NoSpace("The disk is full: there is no room for the database that the dump makes.")
     if _is_not_the_dumps_fault(error):
         return BackupError(f"Cannot write the database that the dump makes: {error}.")
-    return Damaged(f"{sentence}: {error}.", hint=_HINT)
+    return Damaged(f"{sentence}: {error}.", hint=HINT)
 
 
 def _is_not_the_dumps_fault(error: Exception) -> bool:

@@ -22,15 +22,16 @@ from backupkit.model.errors import BackupError, Damaged, NoSpace
 from backupkit.model.events import EventListener, Progress, Step, silence
 from backupkit.sqlite import sql_load
 from backupkit.sqlite.allowance import Allowance
+from backupkit.sqlite.guard import TOO_MUCH_WORK
+from backupkit.sqlite.sql_load import HINT
 
 _BLOCK = 256 * 1024
 _LONGEST_MESSAGE = 2000  # of an error that quotes the text; the pipe holds more, so that nobody waits for the other
 _ERRORS: dict[str, type[BackupError]] = {one.__name__: one for one in (BackupError, Damaged, NoSpace)}
 _EXCESS = {
-    signal.SIGXCPU: "it asks for far more work than there is text",
+    signal.SIGXCPU: TOO_MUCH_WORK,
     signal.SIGXFSZ: "it makes a far larger file than there is text",
 }
-_HINT = "Use a complete dump, made by `dump` or by `sqlite3 app.db .dump`."
 
 
 def load_dump(text: BinaryIO, target: Path, emit: EventListener = silence) -> None:
@@ -91,12 +92,12 @@ def _close(child: subprocess.Popen[bytes]) -> None:
 
 def _raise_unless_loaded(name: str, answer: bytes, ended: int) -> None:
     if -ended in _EXCESS:
-        raise Damaged(f"{name} cannot be loaded: {_EXCESS[signal.Signals(-ended)]}.", hint=_HINT)
+        raise Damaged(f"{name} cannot be loaded: {_EXCESS[signal.Signals(-ended)]}.", hint=HINT)
     try:
         kind, message, hint = json.loads(answer)
     except ValueError as error:
         how = f"signal {-ended}" if ended < 0 else f"exit code {ended}"
-        raise BackupError(f"The process that loads {name} came to an end too early ({how}).", hint=_HINT) from error
+        raise BackupError(f"The process that loads {name} came to an end too early ({how}).", hint=HINT) from error
     if kind:
         raise _ERRORS[kind](message, hint=hint)
 
@@ -109,9 +110,9 @@ def _serve(target: Path, name: str) -> None:
     try:
         sql_load.fill(sys.stdin.buffer, name, target, confine=_confine)
     except MemoryError:
-        answer = ("Damaged", f"{name} cannot be loaded: it needs more memory than a text of its length may.", _HINT)
+        answer = ("Damaged", f"{name} cannot be loaded: it needs more memory than a text of its length may.", HINT)
     except Exception as error:
-        told = errors.explained(error) or BackupError(f"{name} cannot be loaded: {error!r}.", hint=_HINT)
+        told = errors.explained(error) or BackupError(f"{name} cannot be loaded: {error!r}.", hint=HINT)
         kind = type(told).__name__
         answer = (kind if kind in _ERRORS else "BackupError", told.message[:_LONGEST_MESSAGE], told.hint)
     print(json.dumps(answer))
