@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,9 @@ from backupkit.config.editor import set_value
 from backupkit.config.settings import load_settings
 from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Refused
+from backupkit.ui import plan
 from backupkit.ui.plan_entry import Entry
+from backupkit.ui.window import BackupApp
 from hands import LARGE, SMALL, Person, at_the_window
 from small_app import NOON, SmallApp
 
@@ -160,3 +165,29 @@ def test_a_file_that_cannot_be_written_is_the_verbs_own_sentence_and_the_edits_s
 
     at_the_plan(app, story)
     assert file.read_text() == OWN
+
+
+def test_who_leaves_while_a_preview_is_read_sees_no_error(
+    app: SmallApp, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, shown = threading.Event(), threading.Event()
+    close, preview = BackupApp._close_all, plan.preview
+
+    async def close_first(window: BackupApp) -> None:
+        await close(window)
+        gone.set()
+        while not shown.is_set():
+            await asyncio.sleep(0.01)
+
+    def preview_later(*given: Any) -> Any:
+        found = preview(*given)
+        gone.wait(60)
+        threading.Timer(0.2, shown.set).start()
+        return found
+
+    async def story(person: Person) -> None:
+        monkeypatch.setattr(plan, "preview", preview_later)
+        monkeypatch.setattr(BackupApp, "_close_all", close_first)
+        person.window.query_one(plan.PlanPage).action_discard()
+
+    at_the_plan(app, story)

@@ -190,9 +190,15 @@ class BackupApp(App[None]):
             seen = fingerprint(self.settings)
             if seen != self._fingerprint:
                 world = look_around(self.settings, self.clock)
-                self.call_from_thread(self._show, world, seen)
+                self.call_from_thread(self._if_open, lambda: self._show(world, seen))
         except OSError as error:
-            self.call_from_thread(self.notify, in_words(error).message, severity="error")
+            words = in_words(error).message
+            self.call_from_thread(self._if_open, lambda: self.notify(words, severity="error"))
+
+    def _if_open(self, show: Callable[[], object]) -> None:
+        """Show what a thread found, unless the person has left meanwhile and the widgets are gone."""
+        if self.is_running:
+            show()
 
     def _show(self, world: RepositoryState, seen: tuple[object, ...]) -> None:
         self.world, self._fingerprint = world, seen
@@ -231,9 +237,10 @@ class BackupApp(App[None]):
             try:
                 found = act()
             except Exception as error:
-                self.call_from_thread(self.show_error, in_words(error))
+                wrong = in_words(error)
+                self.call_from_thread(self._if_open, lambda: self.show_error(wrong))
             else:
-                self.call_from_thread(show, found)
+                self.call_from_thread(self._if_open, lambda: show(found))
 
         self.run_worker(read, thread=True, exclusive=True, group=group)
 
