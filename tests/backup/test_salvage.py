@@ -188,6 +188,25 @@ def test_a_sound_database_is_said_to_be_one(app: SmallApp) -> None:
     assert rows_of(made / "pats.db", "companies") == set(app.rows("companies"))
 
 
+def test_an_index_that_lost_an_entry_is_damage_though_no_row_is_lost(app: SmallApp) -> None:
+    app.add_rows(5)
+    with contextlib.closing(app.connect()) as live:
+        live.execute("CREATE INDEX by_name ON companies (name)")
+        live.commit()
+        live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (root,) = live.execute("SELECT rootpage FROM sqlite_master WHERE name = 'by_name'").fetchone()
+    data = bytearray(app.database.read_bytes())
+    size = int.from_bytes(data[16:18], "big")
+    place = data.index(b"Company 3", (root - 1) * size)
+    data[place : place + 9] = b"Xompany 3"
+    app.database.write_bytes(data)
+    done = app.command("salvage", check=3)
+    assert "SQLite's own check finds damage that cost no row: row " in done.err
+    assert "No damage" not in done.err
+    (made,) = app.backups.glob("salvaged_*")
+    assert rows_of(made / "pats.db", "companies") == set(app.rows("companies"))
+
+
 def test_what_was_salvaged_is_kept_and_stands_in_for_no_backup(broken: SmallApp) -> None:
     broken.command("salvage", check=3)
     settings = broken.settings

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
-import signal
 import sqlite3
 import struct
 import time
@@ -322,19 +321,6 @@ def test_the_file_says_how_much_work_a_definition_may_take(tmp_path: Path) -> No
     with_expensive_indexes(broken, 1)
     expected = "The index z0 is left out: it asks for far more work than a file of this size."
     assert rebuild(broken, new, None).notes[-1] == expected
-
-
-def test_a_signal_ends_a_definition_under_way(tmp_path: Path) -> None:
-    broken, new = tmp_path / "broken.db", tmp_path / "new.db"
-    with_expensive_indexes(broken, 20)
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(KeyboardInterrupt):
-            rebuild(broken, new, None)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def test_what_only_the_app_has_does_not_stop_it(tmp_path: Path) -> None:

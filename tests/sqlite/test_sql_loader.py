@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import scripts
-from backupkit.fs import process
+from backupkit.fs import child, process
 from backupkit.model.errors import BackupError, Damaged
 from backupkit.model.events import Event, Progress, Step
 from backupkit.sqlite import sql_loader
@@ -215,20 +215,37 @@ def processor_seconds() -> float:
 
 
 def test_the_process_is_bound_before_it_has_read_a_byte(tmp_path: Path) -> None:
-    child = sql_loader._start(tmp_path / "new.db", "text")
-    assert child
+    started = sql_loader._start(tmp_path / "new.db", "text")
+    assert started
     wanted = [Allowance().memory_bytes, Allowance().seconds, Allowance().file_bytes(0)]
     kinds = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE)
     deadline = time.monotonic() + 30
-    try:
-        while found := [resource.prlimit(child.pid, kind)[0] for kind in kinds]:
+    with started:
+        while found := [resource.prlimit(started.pid, kind)[0] for kind in kinds]:
             if found == wanted:
                 return
             assert time.monotonic() < deadline, found
             time.sleep(0.01)
-    finally:
-        process.end_group(child)
-        sql_loader._close(child)
+
+
+@pytest.mark.parametrize("where", ["fed", "waited for"])
+def test_a_process_that_was_stopped_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    stop = "import os, signal, sys; sys.stdin.read() if {} else 0; os.kill(os.getpid(), signal.SIGSTOP)"
+    monkeypatch.setattr(process, "start_module", _running(stop.format(where == "waited for")))
+    monkeypatch.setattr(child, "STANDSTILL", 2.0)
+    with pytest.raises(BackupError, match=r"loads The dump \(pid \d+\) did nothing for 2 seconds: ended"):
+        load_dump(io.BytesIO(b"BEGIN; COMMIT;" * 100_000), tmp_path / "new.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_at_work_has_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers nothing for longer than a process may stand still, and uses the processor."""
+    work = "import sys, time; sys.stdin.read(); end = time.process_time() + 4\nwhile time.process_time() < end: pass"
+    monkeypatch.setattr(process, "start_module", _running(work + "\nprint('[\"done\"]')"))
+    monkeypatch.setattr(child, "STANDSTILL", 2.0)
+    assert outcome("BEGIN; COMMIT;", tmp_path) == ""
 
 
 def test_a_definition_without_an_end_is_refused_early(tmp_path: Path) -> None:
@@ -271,7 +288,8 @@ def test_many_small_amounts_of_work_end_with_the_processor_time(
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", f"signal {int(signal.SIGSEGV)}"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", f"signal {int(signal.SIGKILL)}"),
         ("raise SystemExit(7)", "exit code 7"),
-        ("print('no answer')", "exit code 0"),
+        ("print('no answer')", "an answer that is none"),
+        ("print('[', end='')", "half an answer"),
     ],
 )
 def test_a_process_that_ends_before_its_time_is_an_error_that_says_how(

@@ -29,7 +29,8 @@ from backupkit.repository import store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.sqlite import database, rows
-from backupkit.sqlite.rebuild import Rebuilt, TableRows, rebuild
+from backupkit.sqlite.rebuild import Rebuilt, TableRows
+from backupkit.sqlite.rebuilder import rebuild
 
 _TRIES = 3  # to copy files that somebody writes to
 _SECONDS = 60  # to compare rows with the newest backup

@@ -204,11 +204,20 @@ def _links_on_the_way(path: Path) -> list[Path]:
 
 def born(pid: int) -> str:
     """When that process began, in the kernel's own count; empty where there is none, or it is not shown."""
+    return "".join(_counts(pid)[19:20])
+
+
+def processor_time(pid: int) -> str:
+    """How much processor time that process has used, in the kernel's own count; empty where it is not shown."""
+    return " ".join(_counts(pid)[11:13])
+
+
+def _counts(pid: int) -> list[str]:
+    """What /proc/PID/stat has after the program's name, which may hold anything; empty where there is none."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return ""
-    return fields[19] if len(fields) > 19 else ""
+        return []
 
 
 def is_alive(pid: int, since: str) -> bool:

@@ -1,0 +1,164 @@
+"""A module of ours at work in a process of its own: fed by a pipe, answering in lines of JSON, and watched."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, BinaryIO, NoReturn
+
+from backupkit.fs import process
+from backupkit.model import errors
+from backupkit.model.errors import BackupError, Damaged, NoSpace, SourceBroken
+
+BLOCK = 256 * 1024
+STANDSTILL = 60.0  # seconds for which a process is waited for that uses no processor
+_LOOK = 1.0  # seconds between two looks at how much it used
+_LONGEST_LINE = 64 << 20
+_LONGEST_MESSAGE = 2000  # characters of an error, which may quote what it is about
+_ERRORS: dict[str, type[BackupError]] = {one.__name__: one for one in (BackupError, Damaged, NoSpace, SourceBroken)}
+TIME, SPACE = "processor time", "disk space"
+_EXCESS = {signal.SIGXCPU: TIME, signal.SIGXFSZ: SPACE}
+
+
+class Child:
+    """Start a module, with what it needs on its command line; leaving the block ends it, whatever it does.
+
+    Raises `OSError` where no process can be started. `what` says what it does: "loads app.sql".
+    """
+
+    def __init__(self, what: str, module: str, *arguments: str, **environment: str) -> None:
+        self._what = what
+        self._process = process.start_module(module, *arguments, **environment)
+        assert self._process.stdin and self._process.stdout
+        self._input, self._output = self._process.stdin.fileno(), self._process.stdout.fileno()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        process.end_group(self._process)
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe
+            pipe.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def feed(self, stream: BinaryIO, progress: Callable[[int], None]) -> None:
+        """Give it all of the stream, unless it ends before; `progress` hears how many bytes it has."""
+        _widen(self._input)
+        os.set_blocking(self._input, False)
+        fed = 0
+        with contextlib.suppress(BrokenPipeError):
+            while piece := stream.read(BLOCK):
+                self._write(piece)
+                fed += len(piece)
+                progress(fed)
+        self.close_input()
+
+    def close_input(self) -> None:
+        """It hears that nothing more comes."""
+        assert self._process.stdin
+        self._process.stdin.close()
+
+    def _write(self, piece: bytes) -> None:
+        left = memoryview(piece)
+        while left:
+            try:
+                left = left[os.write(self._input, left) :]
+            except BlockingIOError:
+                self._wait(self._input, selectors.EVENT_WRITE)
+
+    def answers(self) -> Iterator[Any]:
+        """Each line that it writes, until it closes its output. Raises `BackupError` for what is no JSON."""
+        line = b""
+        while piece := self._read():
+            *whole, line = (line + piece).split(b"\n")
+            for one in whole:
+                yield self._parsed(one)
+            if len(line) > _LONGEST_LINE:
+                raise self._failed("an answer without end")
+        if line:
+            raise self._failed("half an answer")
+
+    def _read(self) -> bytes:
+        self._wait(self._output, selectors.EVENT_READ)
+        return os.read(self._output, BLOCK)
+
+    def _parsed(self, line: bytes) -> Any:
+        try:
+            return json.loads(line)
+        except ValueError as error:
+            raise self._failed("an answer that is none") from error
+
+    def excess(self) -> str:
+        """What it used more of than it may, after its last answer: `TIME` or `SPACE`; empty for none."""
+        return _EXCESS.get(signal.Signals(-self._ended()), "") if self._ended() < 0 else ""
+
+    def too_early(self) -> BackupError:
+        """The error of a process that ended without the answer that was waited for."""
+        ended = self._ended()
+        return self._failed(f"signal {-ended}" if ended < 0 else f"exit code {ended}")
+
+    def _failed(self, how: str) -> BackupError:
+        return BackupError(f"The process that {self._what} came to an end too early ({how}).", "Try again.")
+
+    def _ended(self) -> int:
+        try:
+            return self._process.wait(STANDSTILL)
+        except subprocess.TimeoutExpired as error:
+            raise self._stands_still() from error
+
+    def _stands_still(self) -> BackupError:
+        message = f"The process that {self._what} (pid {self.pid}) did nothing for {STANDSTILL:.0f} seconds: ended."
+        return BackupError(message, "Somebody stopped it, or a disk does not answer. Try again.")
+
+    def _wait(self, pipe: int, event: int) -> None:
+        """Until the pipe is ready. Raises `BackupError` where the process meanwhile stands still.
+
+        Looks are counted, not seconds: this process may have been frozen together with that one.
+        """
+        used, looks = None, 0
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, event)
+            while not selector.select(_LOOK):
+                before, used = used, process.processor_time(self.pid)
+                looks = looks + 1 if used and used == before else 0
+                if looks * _LOOK >= STANDSTILL:
+                    raise self._stands_still()
+
+
+def _widen(pipe: int) -> None:
+    """The pipe holds a whole block, so that the two processes change places less often."""
+    with contextlib.suppress(AttributeError, OSError):  # macOS cannot, and a user may have all the room that is allowed
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, BLOCK)
+
+
+# In the process itself.
+
+
+def answer(*line: object) -> None:
+    """Say this to whoever started the process."""
+    print(json.dumps(line), flush=True)
+
+
+def answer_error(error: BaseException, failed: str) -> None:
+    """Say what went wrong, to be raised there by `raise_error`; `failed` begins the sentence of a bug."""
+    known = errors.explained(error) or BackupError(f"{failed}: {error!r}.")
+    kind = type(known).__name__
+    answer("error", kind if kind in _ERRORS else "BackupError", known.message[:_LONGEST_MESSAGE], known.hint)
+
+
+def raise_error(kind: str, message: str, hint: str) -> NoReturn:
+    """Raise what the process answered."""
+    raise _ERRORS.get(kind, BackupError)(message, hint)

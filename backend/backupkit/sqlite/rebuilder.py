@@ -1,0 +1,146 @@
+"""A database rebuilt from a broken one in a process of its own: whatever is in the file, it harms nothing else.
+
+The process only reads the broken file, writes below the new one's folder, and has bounds on its memory, its processor
+time and its files that grow with the size of the broken one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sqlite3
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from backupkit.fs import child, confinement
+from backupkit.fs.child import Child
+from backupkit.model.errors import SourceBroken
+from backupkit.model.events import Event, EventListener, Progress, Step, silence
+from backupkit.model.names import printable
+from backupkit.sqlite import database, engine
+from backupkit.sqlite import rebuild as rebuilding
+from backupkit.sqlite.allowance import Allowance
+from backupkit.sqlite.guard import Guard, Meter, harden
+from backupkit.sqlite.page_rows import Losses
+from backupkit.sqlite.rebuild import Rebuilt, TableRows
+
+_TIMES = 4  # the time of a dump of that size: pages are read twice at the most, and by Python
+
+
+def rebuild(
+    broken: Path, target: Path, known: Path | None, include_free: bool = False, emit: EventListener = silence
+) -> Rebuilt:
+    """The same as `rebuild.rebuild`, in a process that can harm nothing else, where one can be started.
+
+    Where no damage was met, SQLite opens the broken file too, to check it, and may write to it: give it a copy.
+    Raises `sqlite3.DatabaseError` where the new database cannot be written, and `SourceBroken` where the broken one
+    asks for more than a file of its size may.
+    """
+    started = _start(broken, target, known, include_free)
+    if started is None:
+        return _rebuild_and_check(broken, target, known, include_free, emit)
+    with started:
+        started.close_input()
+        for kind, *words in started.answers():
+            if kind == "rebuilt":
+                return _rebuilt(*words)
+            _act_on(kind, words, emit)
+        if excess := started.excess():
+            raise SourceBroken(f"{broken.name} asks for more {excess} than a file of its size may.", database.PUT_BACK)
+        raise started.too_early()
+
+
+def _start(broken: Path, target: Path, known: Path | None, include_free: bool) -> Child | None:
+    temporary = {"SQLITE_TMPDIR": str(target.absolute().parent)}
+    arguments = (str(broken), str(target), str(known or ""), "1" if include_free else "")
+    with contextlib.suppress(OSError):
+        return Child(f"reads {broken.name}", __name__, *arguments, **temporary)
+    return None
+
+
+def _act_on(kind: str, words: list[Any], emit: EventListener) -> None:
+    if kind == "step":
+        emit(Step(*words))
+    elif kind == "progress":
+        emit(Progress(*words))
+    elif kind == "not written":
+        raise sqlite3.DatabaseError(*words)
+    else:
+        child.raise_error(*words)
+
+
+def _rebuilt(facts: dict[str, Any]) -> Rebuilt:
+    tables = [TableRows(**{**one, "lost": Losses(**one["lost"])}) for one in facts.pop("tables")]
+    lists = {name: tuple(value) for name, value in facts.items() if isinstance(value, list)}
+    return Rebuilt(tables=tuple(tables), **{**facts, **lists})
+
+
+# In the process itself.
+
+
+def _rebuild_and_check(
+    broken: Path, target: Path, known: Path | None, include_free: bool, emit: EventListener
+) -> Rebuilt:
+    found = rebuilding.rebuild(broken, target, known, include_free, emit)
+    if not found.is_whole:
+        return found
+    emit(Step("Checking the database"))
+    note = _said_by_sqlite(broken)
+    return replace(found, notes=(note,)) if note else found
+
+
+def _said_by_sqlite(file: Path) -> str:
+    """A sentence on what SQLite's own check finds first, or on why it cannot be made; empty for no damage."""
+    try:
+        with contextlib.closing(engine.connect(file)) as connection:
+            harden(connection)
+            Guard(connection, trusts_pragmas=True)
+            Meter(connection).allow(_allowance(file))
+            (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return f"SQLite itself cannot check it: {printable(str(error))}."
+        said = str(error)
+    return "" if said == "ok" else f"SQLite's own check finds damage that cost no row: {printable(said)}."
+
+
+def _allowance(file: Path) -> Allowance:
+    size = sum(path.stat().st_size for path in database.raw_files(file))
+    return Allowance(size, longest=size)
+
+
+def _serve(broken: Path, target: Path, known: Path | None, include_free: bool) -> None:
+    _confine(broken, target)
+    try:
+        rebuilt = _rebuild_and_check(broken, target, known, include_free, _tell)
+    except (MemoryError, sqlite3.DatabaseError) as error:
+        if isinstance(error, sqlite3.DatabaseError) and "out of memory" not in str(error):
+            return child.answer("not written", str(error))
+        reason = f"{broken.name} asks for more memory than a file of its size may."
+        child.answer_error(SourceBroken(reason, database.PUT_BACK), "")
+    except Exception as error:
+        child.answer_error(error, f"{broken.name} cannot be read")
+    else:
+        child.answer("rebuilt", asdict(rebuilt))
+
+
+def _confine(broken: Path, target: Path) -> None:
+    allowance = _allowance(broken)
+    confinement.die_of_limits()
+    confinement.write_below_only(target.absolute().parent)
+    confinement.limit(resource.RLIMIT_AS, allowance.memory_bytes)
+    confinement.limit(resource.RLIMIT_FSIZE, allowance.file_bytes(0))
+    confinement.limit(resource.RLIMIT_CPU, _TIMES * allowance.seconds)
+
+
+def _tell(event: Event) -> None:
+    if isinstance(event, Step):
+        child.answer("step", event.name, event.total, event.unit)
+    elif isinstance(event, Progress):
+        child.answer("progress", event.done)
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]) if sys.argv[3] else None, bool(sys.argv[4]))
