@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sqlite3
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -136,3 +138,45 @@ def test_the_window_shows_rows_that_differ(app: SmallApp) -> None:
         await person.sees("companies", "3 changed", "6 tables that stay as they are")
 
     at_the_window(app, story, place="restore", size=(120, 40))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "id INTEGER PRIMARY KEY, a, b",
+        "id INTEGER PRIMARY KEY DESC, a, b",
+        "id INT PRIMARY KEY, a, b",
+        "id TEXT PRIMARY KEY, a, b",
+        "id TEXT COLLATE NOCASE PRIMARY KEY, a, b) WITHOUT ROWID --",
+        "id, a, b, PRIMARY KEY (id, a)",
+        'id INTEGER PRIMARY KEY, "a WHERE b" AS (1), a, b',
+    ],
+)
+def test_changes_are_counted_alike_whatever_the_key_is(tmp_path: Path, shape: str) -> None:
+    files = [tmp_path / name for name in ("now.db", "past.db")]
+    for number, file in enumerate(files):
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.execute(f'CREATE TABLE "t WHERE" ({shape})')
+            for key in range(200):
+                if key % (7 + number):
+                    values = (key, key % 3, f"{key} {number if key % 5 == 0 else ''}")
+                    connection.execute('INSERT INTO "t WHERE" (id, a, b) VALUES (?, ?, ?)', values)
+            connection.commit()
+    keys = [{key for key in range(200) if key % (7 + number)} for number in range(2)]
+    now, past = keys
+    changed = sum(key % 5 == 0 for key in now & past)
+    with contextlib.closing(sqlite3.connect(files[0].as_uri(), uri=True)) as connection:
+        found = rows.count_changes(connection, ["t WHERE"], files[1], 60)
+    assert found == {"t WHERE": Changes(len(past - now), changed, len(now - past))}
+
+
+def test_rows_without_a_key_are_not_taken_for_one(tmp_path: Path) -> None:
+    """A primary key that is no row id may be NULL, in more than one row."""
+    files = [tmp_path / name for name in ("now.db", "past.db")]
+    for file in files:
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.execute("CREATE TABLE t (id INT PRIMARY KEY, a)")
+            connection.executemany("INSERT INTO t VALUES (NULL, ?)", [("x",), ("x",)])
+            connection.commit()
+    with contextlib.closing(sqlite3.connect(files[0].as_uri(), uri=True)) as connection:
+        assert rows.count_changes(connection, ["t"], files[1], 60) == {"t": Changes()}

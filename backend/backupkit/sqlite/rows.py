@@ -179,6 +179,10 @@ def _counted(connection: sqlite3.Connection, table: str) -> Changes:
     if not theirs or set(ours) != set(theirs):
         raise sqlite3.DatabaseError("It is not the same table.")
     query = _Query(quoted(table), _identity(connection, table, theirs), tuple(map(quoted, ours)), 0)
+    if all(_is_row_number(connection, table, query.keys, schema) for schema in ("main", _OTHER)):
+        common, changed = connection.execute(query.counting_common()).fetchone()
+        now, before = (connection.execute(f"SELECT count(*) FROM {one}").fetchone()[0] for one in query.sides)
+        return Changes(before - common, changed, now - common)
     removed, added, changed = (
         connection.execute(query.counting(kind)).fetchone()[0] for kind in ("came", "gone", "changed")
     )
@@ -211,21 +215,36 @@ class _Query:
         """How many rows are of that kind."""
         return f"SELECT count(*) FROM {self._rows(kind)}"
 
+    def counting_common(self) -> str:
+        """How many rows both have, and how many of those changed; right where no two rows have one key."""
+        return f"SELECT count(*), count(*) FILTER (WHERE {self._is_changed}) FROM {self._common}"
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """The table as it is now, and as it was."""
+        return f"main.{self.table}", f"{_OTHER}.{self.table}"
+
     def _one_side(self, kind: str) -> str:
         wanted = ", ".join(_shown(f"here.{name}", self.width) for name in self.columns)
         return f"SELECT {wanted} FROM {self._rows(kind)}"
 
     def _rows(self, kind: str) -> str:
         """What stands behind FROM."""
-        main, other = f"main.{self.table}", f"{_OTHER}.{self.table}"
         if kind == "changed":
-            # By its own collation, A may be a.
-            exact = ", ".join(f"now.{name} COLLATE BINARY" for name in self.columns)
-            before = ", ".join(f"past.{name}" for name in self.columns)
-            joined = f"{main} AS now JOIN {other} AS past ON {self._same('past', 'now')}"
-            return f"{joined} WHERE ({exact}) IS NOT ({before})"
+            return f"{self._common} WHERE {self._is_changed}"
+        main, other = self.sides
         here, there = (other, main) if kind == "gone" else (main, other)
         return f"{here} AS here WHERE NOT EXISTS (SELECT 1 FROM {there} AS there WHERE {self._same('there', 'here')})"
+
+    @property
+    def _common(self) -> str:
+        main, other = self.sides
+        return f"{main} AS now JOIN {other} AS past ON {self._same('past', 'now')}"
+
+    @property
+    def _is_changed(self) -> str:
+        exact = ", ".join(f"now.{name} COLLATE BINARY" for name in self.columns)  # by its own collation, A may be a
+        return f"({exact}) IS NOT ({', '.join(f'past.{name}' for name in self.columns)})"
 
     def _same(self, one: str, other: str) -> str:
         return " AND ".join(f"{one}.{key} IS {other}.{key}" for key in self.keys)
@@ -295,6 +314,22 @@ def _identity(connection: sqlite3.Connection, table: str, theirs: tuple[str, ...
     """What makes a row the same row in two databases: the primary key if both have it, else the row id. Quoted."""
     key = _primary_key(connection, table)
     return key if key and {_unquoted(name) for name in key} <= {*theirs} else _order(connection, table)
+
+
+def _is_row_number(connection: sqlite3.Connection, table: str, keys: tuple[str, ...], schema: str) -> bool:
+    """Whether that key is the row id itself, so that no two rows have it and none is without."""
+    if len(keys) != 1:
+        return False
+    rowid = connection.execute(
+        "SELECT wr = 0 FROM pragma_table_list WHERE schema = ? AND name = ? COLLATE NOCASE", (schema, table)
+    ).fetchone()
+    named = connection.execute(
+        "SELECT upper(type) = 'INTEGER' AND pk = 1, (SELECT max(pk) FROM pragma_table_info(?1, ?2)),"
+        " EXISTS (SELECT 1 FROM pragma_index_list(?1, ?2) WHERE origin = 'pk')"
+        " FROM pragma_table_info(?1, ?2) WHERE name = ?3",
+        (table, schema, _unquoted(keys[0])),
+    ).fetchone()
+    return bool(rowid and rowid[0]) and (named is None or named == (1, 1, 0))
 
 
 def _primary_key(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
