@@ -54,11 +54,21 @@ absolute() {
 }
 
 # Splits the arguments: `command`, `words` to hand over, `path` (a FILE with a folder in it), `stop` (ours alone),
-# `key` (a file with keys of age: where in `words` its option is).
+# `key` (a file with keys of age: where in `words` its option is), `to` (a new folder: where in `words` it is).
 read_arguments() {
   local word before=""
-  command="" path="" stop="" key="" words=()
+  command="" path="" stop="" key="" to="" words=()
   for word in "$@"; do
+    case $command:$before:$word in
+      restore:*:--to=* | extract:*:--to=*) words+=(--to) before=--to word=${word#--to=} ;;
+    esac
+    case $command:$before:$word in
+      extract:--to:-) ;;
+      restore:--to:* | extract:--to:*)
+        words+=("$(absolute "$word")") to=$((${#words[@]} - 1)) before=""
+        continue
+        ;;
+    esac
     case $command:$before in
       import:--identity | import:-i | export:--recipients-file)
         words+=("$(absolute "$word")") key=$((${#words[@]} - 2)) before=""
@@ -181,7 +191,7 @@ choose_runner() {
   find_state "$service"
   runner=run
   case $state in
-    running) if [ -z "$stop" ] && ! is_served && ! edits_settings; then runner="exec"; fi ;;
+    running) if [ -z "$stop$to" ] && ! is_served && ! edits_settings; then runner="exec"; fi ;;
     "")
       check_service
       if [ -z "$insist" ] && needs_no_service; then runner=local && return; fi
@@ -259,6 +269,7 @@ in_container() {
   local flags=() name
   if ! [ -t 0 ] || ! [ -t 1 ]; then flags+=(-T); fi
   if is_served; then flags+=(-p "$published"); fi
+  if [ -n "$to" ]; then flags+=(-v "$BACKUP_HOST_MOUNT:$mounted"); fi
   if [ "$command" = ui ]; then flags+=(-e TERM -e COLORTERM); fi
   for name in "${!BACKUP_@}" "${!NO_COLOR@}"; do
     case $name in BACKUP_RUNNER | BACKUP_COMPOSE_FILE | BACKUP_APP_DIR) ;; *) flags+=(-e "$name") ;; esac
@@ -298,6 +309,16 @@ send_path() {
   for index in "${!words[@]}"; do
     if [ "${words[index]}" = "$path" ]; then words[index]=-; fi
   done
+}
+
+# A folder cannot travel so: the one that it is to lie in is mounted, in a container of its own.
+mounted=/mnt/backup-target
+send_target() {
+  local target=${words[to]}
+  export BACKUP_HOST_MOUNT=${target%/*}
+  if ! [ -d "${BACKUP_HOST_MOUNT:=/}" ]; then die 2 "There is no folder $BACKUP_HOST_MOUNT."; fi
+  case $BACKUP_HOST_MOUNT in *:*) die 2 "A container cannot have $BACKUP_HOST_MOUNT, because of the colon in it." ;; esac
+  words[to]=$mounted/${target##*/}
 }
 
 # The same for a file with keys: its content travels in the environment.
@@ -469,6 +490,7 @@ service=${service:-backend}
 app_service=${BACKUP_APP_SERVICE:-$(setting app_service)}
 app_service=${app_service:-$service}
 read_arguments "$@"
+if [ -n "$stop" ] && [ -n "$to" ]; then die 2 "--stop does not go with --to: nothing live is touched."; fi
 if asked_for --dry-run || asked_for --help; then stop=""; fi
 if ! [ -t 0 ] && ! needs_input; then exec </dev/null; fi
 
@@ -481,6 +503,7 @@ if [ "$runner" = local ]; then
 fi
 if [ -n "$path" ]; then send_path; fi
 if [ -n "$key" ]; then send_key; fi
+if [ -n "$to" ]; then send_target; fi
 if is_served; then publish; fi
 if [ -n "$stop" ]; then
   with_service_stopped

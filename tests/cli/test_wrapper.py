@@ -620,6 +620,37 @@ def test_a_local_path_is_the_callers(host: Host) -> None:
     assert done.stdout.decode() == f"local:dump {host.folder}/sub/x.sql\n"
 
 
+@pytest.mark.parametrize("form", [("--to", "new"), ("--to=new",), ("--to", "./new"), ("--to", "../sub folder/new")])
+def test_a_new_folder_of_the_host_lies_in_one_that_is_mounted(host: Host, form: tuple[str, ...]) -> None:
+    host.install("docker")
+    folder = host.folder / "sub folder"
+    folder.mkdir()
+    host.run("restore", "latest", *form, "--only", "uploads", cwd=str(folder))
+    call = host.handover()
+    assert call["call"].startswith("docker compose run --rm --no-deps ")
+    assert f" -v {folder}:/mnt/backup-target " in call["call"]
+    assert call["call"].endswith(" restore latest --to /mnt/backup-target/new --only uploads")
+    assert call["variables"]["BACKUP_HOST_MOUNT"] == str(folder)
+
+
+def test_a_new_folder_in_a_missing_one_is_refused(host: Host) -> None:
+    host.install("docker")
+    assert b"There is no folder" in host.run("restore", "x", "--to", f"{host.folder}/none/new", code=2).stderr
+    assert host.verbs() == []
+
+
+def test_a_service_is_not_stopped_for_what_touches_nothing_live(host: Host) -> None:
+    host.install("docker")
+    assert b"--stop" in host.run("restore", "x", "--to", f"{host.folder}/new", "--stop", code=2).stderr
+    assert host.verbs() == []
+
+
+def test_without_a_container_a_new_folder_is_the_callers(host: Host) -> None:
+    host.install("uv")
+    done = host.run("restore", "x", "--to", "new", cwd=str(host.folder), BACKUP_RUNNER="local")
+    assert done.stdout.decode() == f"local:restore x --to {host.folder}/new\n"
+
+
 # --- restore --stop
 
 

@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backupkit.config.deployment import in_full
+from backupkit.config.deployment import in_full, on_host
 from backupkit.config.remotes import RemoteTable
 from backupkit.config.secrets import Secret
 from backupkit.model import documents
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from backupkit.remotes.copies import Copies, RemoteState
     from backupkit.remotes.push import Pushed
     from backupkit.restore.journal import Journal
+    from backupkit.restore.lay_out import LaidOut, Layout
     from backupkit.restore.restore import Live, Restored, RestorePlan
     from backupkit.restore.staging import Source
     from backupkit.retention.prune import Pruned, PrunePlan
@@ -254,6 +255,29 @@ def restored(done: Restored) -> Document:
         "warnings": list(done.warnings),
         "can_undo": done.can_undo,
         "kept": list(done.kept),
+    }
+
+
+def layout(found: Layout) -> Document:
+    """Where a backup would be laid out; null for what does not go along."""
+    return {
+        "source": found.backup.name,
+        "target": on_host(str(found.target)),
+        "database": on_host(str(found.database_file)) if found.database_file else None,
+        "uploads": on_host(str(found.uploads_folder)) if found.uploads_folder else None,
+        "needs": found.needs,
+        "notes": list(found.notes),
+    }
+
+
+def laid_out(done: LaidOut) -> Document:
+    """The same, and what lies there now."""
+    return {
+        **layout(done.layout),
+        "rows": dict(done.rows),
+        "files": done.files,
+        "verdict": documents.verdict(done.verdict) if done.verdict else None,
+        "warnings": list(done.warnings),
     }
 
 

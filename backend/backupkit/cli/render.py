@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from backupkit.remotes.copies import Copies, RemoteState
     from backupkit.remotes.pull import Pulled
     from backupkit.remotes.push import Pushed
+    from backupkit.restore.lay_out import LaidOut, Layout
     from backupkit.restore.restore import Restored, RestorePlan
     from backupkit.retention.prune import Pruned, PrunePlan
     from backupkit.retention.rules import Policy, Verdict
@@ -283,6 +284,45 @@ def restored(reach: Deployment, done: Restored) -> Iterator[str]:
         yield f"The app goes on with the restored data; if it caches, restart it:  {restart}"
     else:
         yield "The app goes on with the restored data; restart it if it caches."
+
+
+def layout(found: Layout) -> Iterator[str]:
+    """Where a backup will be laid out, before it is."""
+    yield f"Restoring {found.backup.name} to {found.target} will write:"
+    if found.database_file:
+        yield f"  database   {found.database_file}"
+    if found.uploads_folder:
+        yield f"  uploads    {found.uploads_folder}"
+    yield f"  space      {format_bytes(found.needs)} at most"
+    yield from (f"  note       {note}" for note in found.notes)
+    yield "  Nothing live is touched."
+
+
+def laid_out(done: LaidOut) -> Iterator[str]:
+    """What was laid out and where; last, how to look at it, and what the app must be given to run on it."""
+    found = done.layout
+    compared = "every byte compared with its checksum" if done.is_compared else "unchecked, having no checksums"
+    yield f"Restored {found.backup.name} to {found.target}: {compared}. Nothing live was touched."
+    yield from (f"  note       {note}" for note in found.notes)
+    if found.database_file:
+        rows = counted(sum(done.rows.values()), "row")
+        yield f"  database   {found.database_file}: checks sound, {counted(len(done.rows), 'table')}, {rows}"
+    if done.verdict:
+        yield f"  schema     revision {', '.join(done.verdict.backup) or 'none'}: {done.verdict.reason}"
+    if found.uploads_folder:
+        yield f"  uploads    {found.uploads_folder}: {counted(done.files, 'file')}"
+    yield from _way_to_use(found)
+
+
+def _way_to_use(found: Layout) -> Iterator[str]:
+    if found.database_file is None:
+        yield f"Look at it:  ls -R {shlex.quote(str(found.uploads_folder))}"
+        return
+    yield f"Look at it:  sqlite3 {shlex.quote(str(found.database_file))}"
+    places = [f"BACKUP_DATABASE={shlex.quote(str(found.database_file))}"]
+    if found.uploads_folder:
+        places.append(f"BACKUP_UPLOADS={shlex.quote(str(found.uploads_folder))}")
+    yield f"To start the app on it, give it these paths, as it takes them:  {' '.join(places)}"
 
 
 def _way_back(reach: Deployment, done: Restored) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from backupkit.config.alembic_setup import AlembicSetup
 
 _SCRIPT = "python backup_restore.py"
+_MOUNTED = "/mnt/backup-target"  # by the wrapper: a folder of the host that something is laid out in
 _IN_BACKTICKS = re.compile(r"`([a-z-]+(?: [^`]*)?)`")
 _commands: set[str] = set()  # by which a command in backticks is told from a file's name
 
@@ -99,13 +100,19 @@ def know_command(name: str) -> None:
     _commands.add(name)
 
 
+def on_host(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The text with paths below the folder that the wrapper mounted, for `--to`, as they are on the host."""
+    folder = environment.get("BACKUP_HOST_MOUNT", "") if is_contained(environment) else ""
+    return text.replace(_MOUNTED, folder.rstrip("/")) if folder else text
+
+
 def in_full(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The text with each command in backticks as it is typed: `undo` becomes `./backup.sh undo`."""
+    """The text with each command in backticks as it is typed: `undo` becomes `./backup.sh undo`; and `on_host`."""
 
     def completed(found: re.Match[str]) -> str:
         return f"`{program(environment)} {found[1]}`" if found[1].split()[0] in _commands else found[0]
 
-    return _IN_BACKTICKS.sub(completed, text)
+    return _IN_BACKTICKS.sub(completed, on_host(text, environment))
 
 
 def unseen_variables(environment: Mapping[str, str]) -> list[str]:

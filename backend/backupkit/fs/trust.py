@@ -59,6 +59,28 @@ def require_roots(folder: Path) -> None:
             raise Untrusted(f"Root does not work in {folder}: {why}, and could make root write anywhere.", _fix(folder))
 
 
+def require_own_place(target: Path) -> None:
+    """Nobody but root and this user can put another thing in the place of what is made at that path; else `Untrusted`.
+
+    For root that holds of every folder on the way to it, too.
+    """
+    if why := _why_not_roots(target) if os.geteuid() == 0 else _why_shared(target.parent):
+        raise Untrusted(
+            f"Nothing is laid out at {target}: {why}, and could put other files in its place.",
+            hint=f"Name a folder in one that only user {os.geteuid()} can change.",
+        )
+
+
+def _why_shared(folder: Path) -> str:
+    facts = os.stat(folder)
+    if not keeps_modes(facts.st_dev):
+        return ""
+    if facts.st_uid not in (0, os.geteuid()):
+        return f"user {facts.st_uid} owns {folder}"
+    is_open = _others_can_write(facts) and not facts.st_mode & stat.S_ISVTX
+    return f"others can change {folder}" if is_open else ""
+
+
 def _fix(folder: Path) -> str:
     own = f"Work as that user; or, if the data are root's: sudo chown -R 0:0 {folder} && sudo chmod go-w {folder}"
     return own if _why_not_alone(folder) else "Set BACKUP_DIR to a folder that no other user can change."

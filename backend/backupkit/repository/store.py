@@ -69,6 +69,19 @@ def find(settings: Settings, name: str, emit: EventListener = silence) -> Backup
         if found.passed_over:
             emit(Notice(found.sentence))
         return found.backup
+    return _find_named(settings, name)
+
+
+def find_at(settings: Settings, name: str, until: datetime | None) -> Latest:
+    """The backup of that name, with what was passed over for it; `latest` is the newest one made until then."""
+    if name == LATEST:
+        return latest(settings, until=until)
+    if until:
+        raise Refused("--at goes with `latest`: it says up to when that looks.", hint="`restore latest --at TIME`")
+    return Latest(_find_named(settings, name))
+
+
+def _find_named(settings: Settings, name: str) -> Backup:
     path = settings.dir / check_name(name)
     if not path.is_dir() or path.is_symlink():
         known = [backup.name for backup in all_backups(settings)[:3]]
@@ -93,9 +106,14 @@ class Latest:
         return f"latest is {self.backup.name}. Passed over: {self.passed_over}."
 
 
-def latest(settings: Settings, now: datetime | None = None) -> Latest:
-    """The newest backup that can be relied on; `NoSuchBackup` says what speaks against those there are."""
+def latest(settings: Settings, now: datetime | None = None, until: datetime | None = None) -> Latest:
+    """The newest backup that can be relied on, made until then; `NoSuchBackup` says why there is none.
+
+    One whose metadata cannot be trusted has no date, and is never too late.
+    """
     found, now = all_backups(settings), now or datetime.now(UTC)
+    if until:
+        found = [one for one in found if one.made_at <= until]
     for place, backup in enumerate(found):
         if not reliable.why_not(settings, backup, now):
             newer = [*found[:place], *(one for one in found[place:] if _may_be_newer(one, backup))]
@@ -105,6 +123,9 @@ def latest(settings: Settings, now: datetime | None = None) -> Latest:
             f"No backup in {settings.dir} is a usual, whole one of this app. Passed over: {passed_over}.",
             hint="To take one of them, name it instead of `latest`: `list`",
         )
+    if until:
+        when = settings.local(until).isoformat(sep=" ")
+        raise NoSuchBackup(f"There is no backup in {settings.dir} made until {when}.", hint="`list` shows all of them.")
     raise NoSuchBackup(f"There is no backup in {settings.dir} yet.", hint=none_yet(settings))
 
 

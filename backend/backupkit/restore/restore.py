@@ -20,6 +20,7 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 from backupkit.backup.create import refuse_overlap
@@ -111,8 +112,11 @@ def plan_restore(
     migrate: bool = False,
     emit: EventListener = silence,
     expect_loss: Collection[str] = (),
+    until: datetime | None = None,
 ) -> RestorePlan:
     """What restoring that backup would change; the backup is verified, and nothing stays written.
+
+    With `until`, `latest` is the newest backup made until then.
 
     With `migrate` this code's migrations will be run on the staged copy before it goes live; they are rehearsed for the
     plan, and `LossRefused` where they lose data of a table that is not among `expect_loss`.
@@ -122,10 +126,11 @@ def plan_restore(
     locked, `NoSpace`.
     """
     refuse_overlap(settings)
-    backup, notes = _meant(settings, name)
-    _refuse_another_app(settings, backup, force)
-    source = staging.verified(settings, backup, only, emit)
+    found = store.find_at(settings, name, until)
+    _refuse_another_app(settings, found.backup, force)
+    source = staging.verified(settings, found.backup, only, emit)
     plan = plan_source(settings, source, force, emit, migrate)
+    notes = (found.sentence,) if found.passed_over else ()
     plan = replace(plan, migrate=migrate, notes=(*notes, *plan.notes))
     return _rehearsed(settings, plan, expect_loss, emit) if migrate else plan
 
@@ -151,14 +156,6 @@ def _rehearsed(settings: Settings, plan: RestorePlan, expect_loss: Collection[st
 def _changes_to(settings: Settings, source: Source, emit: EventListener) -> Mapping[str, Changes]:
     with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
         return _compare_rows(snapshot, database.count_rows(snapshot), source, False, emit)
-
-
-def _meant(settings: Settings, name: str) -> tuple[Backup, tuple[str, ...]]:
-    """The backup of that name; for `latest` also what was passed over, which belongs into the plan."""
-    if name != store.LATEST:
-        return store.find(settings, name), ()
-    latest = store.latest(settings)
-    return latest.backup, (latest.sentence,) if latest.passed_over else ()
 
 
 def _refuse_another_app(settings: Settings, backup: Backup, force: bool) -> None:

@@ -7,7 +7,6 @@ run leaves is cleared by the next one. While this one lives it holds a lock in i
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,12 +14,12 @@ from pathlib import Path
 from backupkit.config.settings import Settings
 from backupkit.fs import disk
 from backupkit.migrations import upgrade
-from backupkit.model.backup import METADATA_FILE, Backup, SchemaVerdict
+from backupkit.model.backup import Backup, SchemaVerdict
 from backupkit.model.clock import Clock
 from backupkit.model.errors import Refused
 from backupkit.model.events import Event, EventListener, Notice, Step, Warned
 from backupkit.repository import store
-from backupkit.restore import staging
+from backupkit.restore import apart, staging
 from backupkit.restore.restore import Restored, plan_source, restore_backup
 from backupkit.restore.staging import Source
 from backupkit.upload_files import diff, selection
@@ -77,41 +76,13 @@ def _settings_in(folder: Path, settings: Settings, backup: Backup) -> Settings:
 
 
 def refuse_live(scratch: Settings, settings: Settings) -> None:
-    """`Refused` where the scratch would be in what is live or sealed, or around it: by path, and by inode."""
-    database, uploads = settings.database, settings.uploads
+    """`Refused` where the scratch would be in what is live or sealed, or around it."""
     for place in filter(None, (scratch.database.parent, scratch.uploads, scratch.dir)):
-        above = _with_parents(place)
-        sealed = any((folder / METADATA_FILE).exists() for folder in above)
-        if sealed or _meet(above, database) or (uploads and _meet(above, uploads)) or _is_beside(above, settings):
+        if apart.touches_data(place, settings):
             raise Refused(
                 f"A test restore would be at {place}, in live data or in a backup.",
                 hint="Set BACKUP_DIR to a folder apart from the database and the uploads.",
             )
-
-
-def _meet(above: list[Path], live: Path) -> bool:
-    """Whether one is, or is in, the other: `above` begins with the place itself."""
-    place = above[0]
-    return any(_is_same(folder, live) for folder in above) or any(_is_same(place, one) for one in _with_parents(live))
-
-
-def _is_beside(above: list[Path], settings: Settings) -> bool:
-    """Whether the place is in the database's folder other than by way of a backups folder in it."""
-    folder = settings.database.parent
-    inside = any(_is_same(one, folder) for one in above)
-    return inside and not any(_is_same(one, folder) for one in _with_parents(settings.dir))
-
-
-def _with_parents(path: Path) -> list[Path]:
-    real = Path(os.path.realpath(path))
-    return [real, *real.parents]
-
-
-def _is_same(one: Path, two: Path) -> bool:
-    try:
-        return os.path.samefile(one, two)
-    except OSError:
-        return os.path.realpath(one) == os.path.realpath(two)
 
 
 def _without_notices(emit: EventListener) -> EventListener:

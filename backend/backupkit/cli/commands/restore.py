@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -13,12 +15,13 @@ from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.questions import require_person, require_yes
 from backupkit.cli.session import finish_interrupted, load, open_to_read, open_to_write
-from backupkit.model.errors import ExitCode
+from backupkit.model.errors import ExitCode, Refused
 from backupkit.model.names import shown
 from backupkit.monitoring.notify import run_report
 
 if TYPE_CHECKING:
     from backupkit.config.settings import Settings
+    from backupkit.model.backup import Part
     from backupkit.restore.restore import Restored, RestorePlan
 
 commands = CommandGroup("Restore")
@@ -34,7 +37,9 @@ Stop = Annotated[
 ]
 
 
-@commands.command("restore", examples=["restore latest --dry-run", "restore pre_migration"])
+@commands.command(
+    "restore", examples=["restore latest --dry-run", "restore latest --at 2d --to /srv/look", "restore pre_migration"]
+)
 def restore(
     name: Name,
     yes: Yes = False,
@@ -48,6 +53,16 @@ def restore(
         bool, typer.Option("--migrate", help="Run this code's migrations on the copy before it goes live.")
     ] = False,
     expect_loss: ExpectLoss = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="DIR", help="Lay it out in this new or empty folder; nothing live is touched."),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at", metavar="TIME", help="With latest: the newest one made until then: 36h, 7d or 2w ago, or a date."
+        ),
+    ] = None,
     stop: Stop = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -55,10 +70,14 @@ def restore(
     """Restore a backup: database and uploads, all or nothing."""
     from backupkit.restore.restore import plan_restore
 
+    if to is not None:
+        _refuse_with_to(migrate or bool(expect_loss), stop)
+        return _lay_out(name, to, only, at, dry_run)
     settings = open_to_read() if dry_run else open_to_write(work="restore")
     _explain_stop(settings, stop)
     with listening() as emit:
-        plan = plan_restore(settings, name, only, force, migrate, emit, expect_loss or ())
+        until = _moment(settings, at)
+        plan = plan_restore(settings, name, only, force, migrate, emit, expect_loss or (), until)
     _carry_out(settings, plan, yes or force, dry_run)
 
 
@@ -169,6 +188,36 @@ def recover(quiet: Quiet = False, json: Json = False) -> None:
         run_report.nothing_to_do()
     line = f"The restore of {shown(found.source)} is finished." if found else "There was nothing to recover."
     out.result([line], json_.recovered(found))
+
+
+def _moment(settings: Settings, at: str | None) -> datetime | None:
+    from backupkit.model.clock import utc_now
+    from backupkit.model.durations import at as moment_of
+
+    return moment_of(at, utc_now(), settings.zone) if at is not None else None
+
+
+def _refuse_with_to(migrate: bool, stop: bool) -> None:
+    if option := "--migrate" if migrate else "--stop" if stop else "":
+        raise Refused(
+            f"{option} does not go with --to: that lays the backup out as it is, beside the running app.",
+            hint=f"Leave out {option}.",
+        )
+
+
+def _lay_out(name: str, to: Path, only: Part | None, at: str | None, dry_run: bool) -> None:
+    from backupkit.cli import json_, render
+    from backupkit.restore.lay_out import lay_out, plan_layout
+
+    settings = open_to_read()
+    plan = plan_layout(settings, name, to, only, _moment(settings, at))
+    if dry_run:
+        return out.result(render.layout(plan), json_.layout(plan))
+    with listening() as emit:
+        done = lay_out(settings, plan, emit)
+    out.result(render.laid_out(done), json_.laid_out(done))
+    if done.warnings:
+        raise SystemExit(ExitCode.WARNINGS)
 
 
 def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: bool) -> None:

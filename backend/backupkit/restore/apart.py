@@ -1,0 +1,47 @@
+"""Whether a folder is apart from live data and from sealed backups: known by path, and by inode."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from backupkit.config.settings import Settings
+from backupkit.model.backup import METADATA_FILE
+
+
+def touches_data(place: Path, settings: Settings) -> bool:
+    """Whether the place is in what is live or sealed, or around it; a place in the backups folder need not be."""
+    above = _with_parents(place)
+    is_sealed = any((folder / METADATA_FILE).exists() for folder in above)
+    is_live = _meets(above, settings.database) or bool(settings.uploads and _meets(above, settings.uploads))
+    return is_sealed or is_live or _is_beside(above, settings)
+
+
+def touches_backups(place: Path, settings: Settings) -> bool:
+    """Whether the place is in the backups folder, or around it."""
+    return _meets(_with_parents(place), settings.dir)
+
+
+def _meets(above: list[Path], live: Path) -> bool:
+    """Whether one is, or is in, the other: `above` begins with the place itself."""
+    place = above[0]
+    return any(_is_same(folder, live) for folder in above) or any(_is_same(place, one) for one in _with_parents(live))
+
+
+def _is_beside(above: list[Path], settings: Settings) -> bool:
+    """Whether the place is in the database's folder other than by way of a backups folder in it."""
+    folder = settings.database.parent
+    inside = any(_is_same(one, folder) for one in above)
+    return inside and not any(_is_same(one, folder) for one in _with_parents(settings.dir))
+
+
+def _with_parents(path: Path) -> list[Path]:
+    real = Path(os.path.realpath(path))
+    return [real, *real.parents]
+
+
+def _is_same(one: Path, two: Path) -> bool:
+    try:
+        return os.path.samefile(one, two)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(two)

@@ -1,0 +1,232 @@
+"""Lay a backup out in a folder apart from the app: nothing live is looked at, locked or changed.
+
+It is restored into an empty app (the code of a real restore) in a draft beside the target, and gets its name by one
+rename. So a kill leaves no folder of that name, or a whole one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from backupkit.config.deployment import on_host
+from backupkit.config.settings import Settings
+from backupkit.fs import descriptors, disk, space, trust
+from backupkit.model.backup import UPLOADS_FOLDER, Backup, Metadata, Part, SchemaVerdict
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import Damaged, Locked, Refused
+from backupkit.model.events import Event, EventListener, Finished, Notice, collecting, silence
+from backupkit.repository import lock, manifest, store
+from backupkit.repository.operation import recorded
+from backupkit.restore import apart, staging
+from backupkit.restore.restore import plan_source, restore_backup
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A backup, and where its parts go: the target, and the paths below it; None for a part that does not go along."""
+
+    backup: Backup
+    target: Path
+    database: Path | None
+    uploads: Path | None
+    needs: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def database_file(self) -> Path | None:
+        """Where the database is in the end."""
+        return self.target / self.database if self.database else None
+
+    @property
+    def uploads_folder(self) -> Path | None:
+        """Where the uploads are in the end."""
+        return self.target / self.uploads if self.uploads else None
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """What lies in the target now: rows by table, and numbers of uploads; how the schema stands to this code."""
+
+    layout: Layout
+    rows: dict[str, int]
+    files: int
+    verdict: SchemaVerdict | None
+    is_compared: bool
+    warnings: tuple[str, ...] = ()
+
+
+def plan_layout(
+    settings: Settings, name: str, target: Path, only: Part | None = None, until: datetime | None = None
+) -> Layout:
+    """Where the backup, or the one part of it, would be laid out; nothing is written.
+
+    Raises `Refused` for a target that is not empty, is a link, is in live data, in the backups folder or around them,
+    or can be changed by others; `Damaged` for a backup without such a part; `NoSpace`.
+    """
+    target, found = _require_place(settings, target), store.find_at(settings, name, until)
+    backup, notes = found.backup, (found.sentence,) if found.passed_over else ()
+    metadata = store.require_metadata(backup)
+    database, uploads = _parts(settings, metadata, only)
+    if database is None and uploads is None:
+        raise Damaged(f"{backup.path} holds nothing of that.", hint=f"`show {backup.name}` says what is in it.")
+    needs = _needs(backup, metadata, database is not None, uploads is not None)
+    space.require(needs, target.parent, "This restore")
+    return Layout(backup, target, database, uploads, needs, notes)
+
+
+def _parts(settings: Settings, metadata: Metadata, only: Part | None) -> tuple[Path | None, Path | None]:
+    """Database and uploads at their paths below the app folder, or under usual names where they are elsewhere."""
+    live = settings.uploads or settings.app_dir / UPLOADS_FOLDER
+    database = _below(settings, settings.database, Path("data", settings.database.name))
+    uploads = _below(settings, live, Path(UPLOADS_FOLDER))
+    with_database = metadata.database_file and only != "uploads"
+    with_uploads = metadata.uploads_included and only != "database"
+    return database if with_database else None, uploads if with_uploads else None
+
+
+def _below(settings: Settings, path: Path, otherwise: Path) -> Path:
+    path, app = Path(os.path.realpath(path)), Path(os.path.realpath(settings.app_dir))
+    return path.relative_to(app) if path.is_relative_to(app) else otherwise
+
+
+def _needs(backup: Backup, metadata: Metadata, with_database: bool, with_uploads: bool) -> int:
+    """Bytes: the database, its staged copy and a journal of it; the uploads."""
+    size = metadata.database.size if metadata.database else backup.size_bytes
+    files = metadata.uploads.bytes if metadata.uploads else backup.size_bytes
+    return (3 * size if with_database else 0) + (files if with_uploads else 0)
+
+
+def lay_out(settings: Settings, layout: Layout, emit: EventListener = silence, clock: Clock = utc_now) -> LaidOut:
+    """The backup lies in the target, whole and on disk: verified before it was copied, the database checked after.
+
+    Raises before the target has anything in it: `Damaged` for a backup that is not as it was written, `NoSpace`.
+    """
+    backup, warnings = layout.backup, list[str]()
+    with (
+        recorded(settings, "restore", emit, clock, [backup.name]) as work,
+        _draft_of(layout.target, f"restore of {backup.name}") as draft,
+    ):
+        work.concerning(backup.name, note=on_host(f"laid out in {layout.target}"))
+        listen = collecting(work.emit, warnings)
+        whole = draft / "whole"
+        whole.mkdir(mode=0o700)
+        done = _fill(settings, layout, draft, whole, _as_part(listen), clock)
+        _publish(whole, layout.target)
+    return replace(done, warnings=tuple(warnings))
+
+
+def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: EventListener, clock: Clock) -> LaidOut:
+    """Restore the parts into an app that has nothing yet and whose places are in the draft."""
+    only: Part | None = "uploads" if layout.database is None else "database" if layout.uploads is None else None
+    source = staging.verified(settings, layout.backup, only, emit)
+    places = {
+        "database": whole / layout.database if layout.database else draft / "none" / settings.database.name,
+        "uploads": whole / layout.uploads if layout.uploads else None,
+        "dir": draft / "backups",
+    }
+    scratch = settings.model_copy(update=places)
+    disk.make_folder(scratch.dir)
+    plan = plan_source(scratch, source, force=True, emit=emit)
+    done = restore_backup(scratch, plan, emit, clock)
+    files = plan.uploads.added if plan.uploads else 0
+    is_compared = manifest.has_checksums(layout.backup.path)
+    return LaidOut(layout, dict(done.rows), files, plan.verdict, is_compared)
+
+
+def _as_part(emit: EventListener) -> EventListener:
+    """A listener that does not hear what a restore says to people whose live data it changes."""
+
+    def listen(event: Event) -> None:
+        if not isinstance(event, Notice | Finished):
+            emit(event)
+
+    return listen
+
+
+# The target.
+
+
+def _require_place(settings: Settings, target: Path) -> Path:
+    """The target with the links on the way to it resolved; `Refused` where nothing may be laid out."""
+    target = Path(os.path.abspath(target.expanduser()))
+    if target.is_symlink():
+        raise Refused(f"{target} is a link.", hint="Name the folder that it leads to, or a new one.")
+    if not target.parent.is_dir():
+        raise Refused(f"There is no folder {target.parent}.", hint=f"Make it first: mkdir -p {target.parent}")
+    target = Path(os.path.realpath(target.parent)) / target.name
+    _refuse_data(settings, target)
+    _refuse_taken(target)
+    trust.require_own_place(target)
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise Refused(
+            f"User {os.geteuid()} cannot write to {target.parent}.",
+            hint="Name a folder in one that this user can write to.",
+        )
+    return target
+
+
+def _refuse_data(settings: Settings, target: Path) -> None:
+    if apart.touches_data(target, settings):
+        where = "in live data or in a backup, or around them"
+    elif apart.touches_backups(target, settings):
+        where = f"in the backups folder {settings.dir}, or around it"
+    else:
+        return
+    raise Refused(f"{target} is {where}.", hint="Name a new folder apart from the app's data and its backups.")
+
+
+def _refuse_taken(target: Path) -> None:
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise Refused(f"{target} is no folder.", hint="Name a new folder.")
+    try:
+        is_empty = not os.listdir(target)
+    except PermissionError as error:
+        raise Refused(f"{target} cannot be read: {error.strerror}.", hint="Name a new folder.") from error
+    if not is_empty:
+        raise Refused(f"{target} is not empty.", hint="Name a new or an empty folder.")
+    if os.path.ismount(target):  # no rename can replace it
+        raise Refused(f"{target} is a mount.", hint=f"Name a new folder in it: {target / 'restored'}")
+
+
+@contextlib.contextmanager
+def _draft_of(target: Path, command: str) -> Iterator[Path]:
+    """A folder beside the target that only we can enter, gone when the block ends; a killed run's is cleared first."""
+    draft = target.with_name(f"{disk.DRAFT_PREFIX}{target.name}")
+    _clear(draft)
+    draft.mkdir(mode=0o700)
+    try:
+        with lock.held(draft, command, 0):
+            yield draft
+    finally:
+        disk.remove_tree(draft)
+
+
+def _clear(draft: Path) -> None:
+    if not os.path.lexists(draft):
+        return
+    with contextlib.suppress(NotADirectoryError), descriptors.opened(draft, descriptors.FOLDER) as handle:
+        if lock.is_held(draft):
+            raise Locked(
+                f"Another run is at work in {draft}; nothing was changed.", hint="Wait for it, or name another folder."
+            )
+        if not descriptors.why_not_ours(handle):
+            return disk.remove_tree(draft)
+    raise Refused(f"{draft} is in the way, and not of this user.", hint="Name another folder.")
+
+
+def _publish(whole: Path, target: Path) -> None:
+    """The finished folder gets its name; an empty folder of that name is replaced, and gives it its mode and owner."""
+    if target.is_dir() and not target.is_symlink():
+        facts = os.lstat(target)
+        disk.give(whole, (facts.st_uid, facts.st_gid))
+        whole.chmod(facts.st_mode & 0o7777)
+        disk.sync_tree(whole)
+        return disk.rename(whole, target)  # fails where something came into it meanwhile
+    disk.publish(whole, target)
