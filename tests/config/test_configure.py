@@ -234,7 +234,7 @@ def test_a_table_of_somebodys_own_stays_behind_the_values(app: SmallApp, file: P
 
 def test_unset_takes_the_line_away_and_nothing_else(app: SmallApp, file: Path) -> None:
     configured(app, "set", "service", "web")
-    assert "the default is in force" in configured(app, "unset", "service")
+    assert "the default applies" in configured(app, "unset", "service")
     assert file.read_text() == OWN
     before = file.stat()
     configured(app, "unset", "service")

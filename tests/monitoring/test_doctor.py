@@ -65,7 +65,7 @@ def test_where_there_is_no_database_likely_ones_are_named_with_the_command_to_ty
 def test_a_database_that_the_environment_names_wrongly_is_mended_there(app: SmallApp) -> None:
     result = app.command("doctor", env={"BACKUP_DATABASE": "data/other.db"}, check=1)
     assert "BACKUP_DATABASE, in the environment, says so." in result.out
-    assert "mend: set BACKUP_DATABASE to data/pats.db" in result.out and "config set database" not in result.out
+    assert "fix: set BACKUP_DATABASE to data/pats.db" in result.out and "config set database" not in result.out
 
 
 def test_no_more_than_three_likely_databases_are_named_the_last_changed_first(app: SmallApp) -> None:

@@ -519,4 +519,4 @@ def test_the_doctor_says_whether_anybody_is_told(app: SmallApp, monkeypatch: pyt
     there = {"BACKUP_NOTIFY_URLS": f"slack://{SECRET}"}
     assert "notify-test` tries it" in run_here(app, "doctor", env=there, check=0).out
     monkeypatch.setattr("backupkit.monitoring.doctor.find_spec", lambda _name: None)
-    assert "mend: pip install apprise" in run_here(app, "doctor", env=there, check=1).out
+    assert "fix: pip install apprise" in run_here(app, "doctor", env=there, check=1).out

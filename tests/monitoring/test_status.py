@@ -503,7 +503,7 @@ def test_the_exit_code_is_what_monitors_expect(app: SmallApp) -> None:
     (app.backups / "one").joinpath("SHA256SUMS").rename(app.backups / "one" / "gone")
     create_backup(app.settings, BackupRequest("two"))
     result = app.command("status")
-    assert result.code == 1 and result.out.splitlines()[0].startswith("Your data is backed up, but look at this. ")
+    assert result.code == 1 and result.out.splitlines()[0].startswith("Your data is backed up, with a warning. ")
 
 
 def test_json_has_the_level_the_reasons_and_every_number(app: SmallApp) -> None:

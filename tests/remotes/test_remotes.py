@@ -1003,7 +1003,7 @@ def test_push_alone_ends_with_16_and_changes_nothing_here(app: SmallApp, nas: Pa
 def test_pull_leaves_what_is_here_and_refuses_another_of_that_name(app: SmallApp, nas: Path) -> None:
     app.command("backup", "one", check=0)
     app.command("push", check=0)
-    assert "it was here already" in app.command("pull", "latest", check=0).out
+    assert "nothing was pulled" in app.command("pull", "latest", check=0).out
     app.command("delete", "one", "--force", check=0)
     app.command("backup", "one", check=0)
     assert_refusal(app.command("pull", "one"), 2, "one", "show")

@@ -426,7 +426,7 @@ def test_at_a_terminal_it_runs_too_and_ctrl_c_ends_it(app: SmallApp) -> None:
 
 def test_a_test_restore_proves_the_first_backup(app: SmallApp) -> None:
     with running(app, BACKUP_TEST_SCHEDULE="30 4 * * sun") as scheduler:
-        scheduler.says("can be restored: it was")
+        scheduler.says("Test restore of ")
         scheduler.end()
     (made,) = store.all_backups(app.settings)
     assert made.state == "proven"

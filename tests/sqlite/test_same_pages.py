@@ -232,7 +232,7 @@ def test_a_file_of_the_same_rows_put_in_place_meanwhile_is_checked_and_not_calle
     app.add_rows(2)
     when_written(monkeypatch, lambda: os.rename(other, app.database), before)
     result = run_here(app, "restore", "good", "--force", check=0)
-    assert "checks sound" in result.out and "every page" not in result.out
+    assert "quick check passed" in result.out and "every page" not in result.out
 
 
 def test_a_file_put_in_place_of_one_that_needed_no_restore_is_not_called_the_same(
@@ -247,7 +247,7 @@ def test_a_file_put_in_place_of_one_that_needed_no_restore_is_not_called_the_sam
         return real(*given)
 
     monkeypatch.setattr(recovery, "database_is_done", done)
-    assert "checks sound" in run_here(app, "restore", "good", "--force", check=0).out
+    assert "quick check passed" in run_here(app, "restore", "good", "--force", check=0).out
 
 
 def test_a_file_put_in_place_after_the_safety_copy_is_kept_before_it_is_written_over(
@@ -293,7 +293,7 @@ def test_a_restore_says_that_every_page_is_as_restored_and_checks_nothing_twice(
     assert "every page as restored" in run_here(app, "restore", "good", "--force", check=0).out
     app.add_rows(2)
     monkeypatch.setattr(database, "_has_same_pages", lambda *_given: None)
-    assert "checks sound" in run_here(app, "restore", "good", "--force", check=0).out
+    assert "quick check passed" in run_here(app, "restore", "good", "--force", check=0).out
 
 
 def test_a_database_that_is_as_in_the_backup_already_is_not_checked_again(

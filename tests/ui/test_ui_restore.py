@@ -58,13 +58,13 @@ def test_the_plan_is_read_the_name_typed_and_everything_is_as_it_was(
         await person.sees(
             "Restoring kept will change", "companies 7 3 -4", "documents 0 2 +2", "4 tables that stay as they are"
         )
-        await person.sees("+ 1 come back ~ 1 change - 1 are removed")
+        await person.sees("+ 1 restored ~ 1 changed - 1 removed")
         assert picture(app) == unchanged
         await person.types("kept")
         await person.click("#go")
-        await person.sees("✓ Done", "opens for writing, every page as restored")
+        await person.sees("✓ Done", "writable, every page as restored")
         await person.click("#close")
-        await person.sees("✓ kept is restored", "opens for writing, every page as restored", "kept in pre_restore_")
+        await person.sees("✓ kept is restored", "writable, every page as restored", "kept in pre_restore_")
 
     at_the_window(app, story, "restore", size)
     assert app.contents() == before

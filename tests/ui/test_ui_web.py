@@ -410,5 +410,5 @@ def test_a_restore_is_carried_out_in_a_browser(app: SmallApp, browser: Browser) 
     assert app.contents() != before
     browser.types(ENTER)
     browser.until_it_says("✓ Done")
-    browser.until_it_says("opens for writing, every page as restored")
+    browser.until_it_says("writable, every page as restored")
     assert app.contents() == before

@@ -177,7 +177,7 @@ def test_every_reason_stands_there_with_the_command_that_mends_it(app: SmallApp)
     assert len(found.status.reasons) >= 2
     for reason in found.status.reasons:
         assert reason.text in words and reason.fix in words
-    assert "Your data is backed up, but look at this." in words
+    assert "Your data is backed up, with a warning." in words
 
 
 def test_it_tells_of_backups_test_restores_runs_rules_and_the_way_back(app: SmallApp) -> None:
@@ -412,7 +412,7 @@ def test_a_browser_shows_it_without_a_complaint_and_asks_for_nothing_else(
     assert driver.execute_script("return getComputedStyle(document.querySelector('main')).display") == "grid"
     shade = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", shade)[:3])) < 150) is (scheme == "dark")
-    assert driver.find_element("css selector", "h2").text == "Your data is backed up, but look at this."
+    assert driver.find_element("css selector", "h2").text == "Your data is backed up, with a warning."
     assert driver.execute_script("return [...document.querySelectorAll('svg')].every(one => one.getBBox().width > 5)")
 
 

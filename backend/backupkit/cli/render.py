@@ -191,7 +191,8 @@ def made(created: Created) -> Iterator[str]:
     yield f"Backup {created.backup.name}: {size}, {tables}, {rows}, {files}, {revision}"
     yield f"  checked and on disk in {created.backup.path}"
     if metadata.linked_from:
-        yield f"  adds       {format_bytes(created.backup.unique_bytes)} to what {metadata.linked_from} has"
+        new = format_bytes(created.backup.unique_bytes)
+        yield f"  new data   {new} (the rest is shared with {metadata.linked_from})"
     if metadata.uploads:
         yield from _links_out(metadata.uploads)
 
@@ -207,12 +208,13 @@ def plan(found: RestorePlan) -> Iterator[str]:
     yield f"Restoring {found.source.name} will change:"
     if found.verdict:
         now, after = (", ".join(one) or "none" for one in (found.live.revisions, found.revisions_after))
-        yield f"  schema     revision {now} -> {after}: {found.verdict.reason}"
+        revisions = "no revision" if now == after == "none" else f"revision {now} -> {after}"
+        yield f"  schema     {revisions}: {found.verdict.reason}"
         when = "to run on the copy, before it goes live" if found.migrate else "to run afterwards"
         yield from (f"    {when}: {one.revision} {one.title}" for one in found.verdict.pending)
         yield from _rows_compared(found)
     if found.uploads:
-        yield f"  uploads    {_changes(found.uploads)}"
+        yield f"  uploads    {_changes(found.uploads, 'to copy')}"
     needs = ", ".join(f"{format_bytes(needed)} in {folder}" for folder, needed in found.needs.items())
     yield f"  space      {needs}"
     yield from (f"  note       {note}" for note in found.notes)
@@ -254,18 +256,17 @@ def _row_changes(changes: Changes | None) -> str:
     """How many rows differ; nothing where that is not known."""
     if changes is None:
         return ""
-    told = ((changes.added, "restored"), (changes.changed, "changed"), (changes.removed, "removed"))
-    words = ", ".join(f"{number:,} {word}" for number, word in told if number)
-    return f" ({words or 'no row differs'})"
+    return f" ({_counts(changes) or 'no row differs'})"
 
 
-def _changes(summary: Summary) -> str:
-    if not (summary.added or summary.changed or summary.removed):
-        return "the same as in the backup"
-    return (
-        f"{summary.added:,} come back, {summary.changed:,} change, {summary.removed:,} are removed"
-        f" ({format_bytes(summary.bytes)} to copy)"
-    )
+def _counts(changes: Changes | Summary) -> str:
+    counts = ((changes.added, "restored"), (changes.changed, "changed"), (changes.removed, "removed"))
+    return ", ".join(f"{number:,} {word}" for number, word in counts if number)
+
+
+def _changes(summary: Summary, copied: str) -> str:
+    counts = _counts(summary)
+    return f"{counts} ({format_bytes(summary.bytes)} {copied})" if counts else "the same as in the backup"
 
 
 def restored(reach: Deployment, done: Restored) -> Iterator[str]:
@@ -273,17 +274,17 @@ def restored(reach: Deployment, done: Restored) -> Iterator[str]:
     yield f"Restored {done.source}."
     if done.rows:
         rows = counted(sum(done.rows.values()), "row")
-        found = "every page as restored" if done.has_same_pages else "checks sound"
-        yield f"  proof      opens for writing, {found}, {counted(len(done.rows), 'table')}, {rows}"
+        found = "every page as restored" if done.has_same_pages else "SQLite's quick check passed"
+        yield f"  proof      writable, {found}, {counted(len(done.rows), 'table')}, {rows}"
     if done.uploads:
-        yield f"  uploads    {_changes(done.uploads)}"
+        yield f"  uploads    {_changes(done.uploads, 'copied')}"
     yield f"  before     {_way_back(reach, done)}"
     if done.verdict:
         yield from next_steps(reach, done.verdict)
     if restart := reach.restart():
-        yield f"The app goes on with the restored data; if it caches, restart it:  {restart}"
+        yield f"If the app keeps data in memory, restart it:  {restart}"
     else:
-        yield "The app goes on with the restored data; restart it if it caches."
+        yield "If the app keeps data in memory, restart it."
 
 
 def layout(found: Layout) -> Iterator[str]:
@@ -410,8 +411,11 @@ def pushed(done: Sequence[Pushed]) -> Iterator[str]:
 def pulled(reach: Deployment, done: Pulled) -> Iterator[str]:
     """What came back, and what to type next."""
     backup = done.backup
-    came = "every byte compared" if done.fetched else "it was here already"
-    yield f"Pulled {backup.name} ({format_bytes(backup.size_bytes)}), {came}."
+    size = format_bytes(backup.size_bytes)
+    if done.fetched:
+        yield f"Pulled {backup.name} ({size}), every byte compared."
+    else:
+        yield f"{backup.name} is here already ({size}); nothing was pulled."
     yield f"  on disk in {backup.path}; put it back: {reach.tool(f'restore {backup.name}')}"
 
 
@@ -449,8 +453,11 @@ def copies(settings: Settings, found: Copies, screen: Terminal | None = None) ->
     order = ("REMOTE", "STATE", "BACKUPS", "BEHIND", "NEWEST", "TYPE")
     yield from drawn(screen, head, [_remote_row(settings, one) for one in found.remotes], order, 4)
     counts = f"{counted(found.copies, 'copy').replace('copys', 'copies')} with the live data, on {found.media} media"
-    lacking = f"lacking {', '.join(found.lacking)}" if found.lacking else "satisfied"
-    yield f"3-2-1: {counts}, {found.elsewhere} in another place: {lacking}."
+    yield f"3-2-1: {counts}, {found.elsewhere} in another place: {_three_two_one(found)}."
+
+
+def _three_two_one(found: Copies) -> str:
+    return ", ".join(f"no {one.removeprefix('a ')}" for one in found.lacking) or "satisfied"
 
 
 def _remote_row(settings: Settings, one: RemoteState) -> tuple[str, ...]:
@@ -485,12 +492,11 @@ def value(setting: object) -> str:
 
 def changed(done: Changed) -> Iterator[str]:
     """A setting as `backup.toml` has it now."""
-    told = ", ".join(map(str, done.value)) if isinstance(done.value, list) else str(done.value)
-    yield (
-        f"{done.setting} is {told or 'empty'} in {done.file}."
-        if done.value is not None
-        else (f"{done.setting} is not in {done.file}: the default is in force.")
-    )
+    if done.value is None:
+        yield f"{done.setting} is not set in {done.file}: the default applies."
+    else:
+        value = ", ".join(map(str, done.value)) if isinstance(done.value, list) else str(done.value)
+        yield f"{done.setting} is {value or 'empty'} in {done.file}."
 
 
 def deleted(backup: Backup) -> Iterator[str]:
@@ -555,7 +561,7 @@ def findings(found: list[Finding]) -> Iterator[str]:
     for finding in found:
         yield f"{_MARKS[finding.level]}  {finding.text}"
         if finding.fix:
-            yield f"         mend: {finding.fix}"
+            yield f"         fix: {finding.fix}"
 
 
 def history(
@@ -636,8 +642,7 @@ def _known_copies(settings: Settings, found: Copies) -> Iterator[str]:
         newest = f", the newest {shown(one.newest)}" if one.newest else ""
         asked = settings.local(one.asked_at).strftime("%Y-%m-%d %H:%M") if one.asked_at else "never"
         yield f"  on {one.name:<8}{one.backups:,}{newest}; still to be pushed: {one.behind}; asked: {asked}"
-    lacking = f"lacking {', '.join(found.lacking)}" if found.lacking else "satisfied"
-    yield f"  3-2-1      {lacking}"
+    yield f"  3-2-1      {_three_two_one(found)}"
 
 
 def _when(settings: Settings, name: str | None, at: datetime | None) -> str:

@@ -209,7 +209,7 @@ def _sentence(numbers: Numbers, reasons: list[Reason]) -> str:
         whole = f"; the last with the uploads is {numbers.last_whole}" if bare else ""
         return f"Your data is safe: the last backup, {numbers.last_backup}{bare}, was made {ago} ago{whole}."
     worst = reasons[0]
-    begin = "Your data is at risk." if worst.level == "critical" else "Your data is backed up, but look at this."
+    begin = "Your data is at risk." if worst.level == "critical" else "Your data is backed up, with a warning."
     return f"{begin} {worst.text} Type: {worst.fix}"
 
 

@@ -374,7 +374,7 @@ def _schemas_compared(settings: Settings, source: Source, live: Live, emit: Even
     ):
         other = app_migrations.differing(app_migrations.schema_of(sealed), app_migrations.schema_of(snapshot))
         at, now = app_migrations.facts(sealed), app_migrations.facts(snapshot)
-    said = "Its schema is the same as the live one's."
+    said = "The backup has the schema of the live database."
     if other:
         said = f"The schema differs from the live one: {few(other, 10)}."
     if at and now:

@@ -167,7 +167,7 @@ def test_steps(settings: Settings, clock: Clock = utc_now) -> list[RunStep]:
             return StepReport("There is no backup yet that could be restored.", idle=True)
         found = verify_backups(settings, [pick(settings)], True, emit, clock)
         refuse_bad(settings, found)
-        return StepReport(f"{found[0].backup.name} can be restored: it was.", found[0].warnings, backup=found[0].backup)
+        return StepReport(f"Test restore of {found[0].backup.name} passed.", found[0].warnings, backup=found[0].backup)
 
     return [RunStep("test", act)]
 

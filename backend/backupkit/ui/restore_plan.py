@@ -74,15 +74,15 @@ def _pending(settings: Settings, plan: RestorePlan) -> Iterator[tuple[str, Text]
 
 
 def _uploads(summary: Summary, colours: Colours) -> Text:
-    """How many files come back, change and go."""
+    """How many files are restored, changed and removed."""
     if not (summary.added or summary.changed or summary.removed):
         return Text("the same as in the backup")
     text = Text()
-    text.append(f"+ {summary.added:,} come back", style=colours["success"] if summary.added else "")
+    text.append(f"+ {summary.added:,} restored", style=colours["success"] if summary.added else "")
     text.append("  ")
-    text.append(f"~ {summary.changed:,} change", style=colours["warning"] if summary.changed else "")
+    text.append(f"~ {summary.changed:,} changed", style=colours["warning"] if summary.changed else "")
     text.append("  ")
-    text.append(f"- {summary.removed:,} are removed", style=colours["error"] if summary.removed else "")
+    text.append(f"- {summary.removed:,} removed", style=colours["error"] if summary.removed else "")
     text.append(f"  ({format_bytes(summary.bytes)} to copy)")
     return text
 
