@@ -45,6 +45,7 @@ from backupkit.repository import history, lock, manifest, verification
 from backupkit.restore import journal
 from backupkit.restore.journal import Journal
 from backupkit.scheduling import planner, run, scheduler_lock
+from backupkit.sqlite import query
 from docs.make_reference import value_form
 from documents import REFERENCE
 from killed import AMONG_THE_UPLOADS, kill
@@ -56,7 +57,17 @@ pytestmark = pytest.mark.xdist_group("golden")  # one process lives through the 
 Compare = Callable[[str, Any], None]
 SCHEMAS = json.loads((REFERENCE / "schemas" / "documents.json").read_text())
 WORDS = (
-    *(backup.Kind, backup.State, operations.Outcome, operations.Through, run.State, Level, overview.Mark, planner.Task),
+    *(
+        backup.Kind,
+        backup.State,
+        operations.Outcome,
+        operations.Through,
+        run.State,
+        Level,
+        overview.Mark,
+        planner.Task,
+        query.Kind,
+    ),
     *(
         get_type_hints(one)[field]
         for one, field in ((SchemaVerdict, "relation"), (Finding, "level"), (Address, "kind"))
@@ -210,6 +221,8 @@ def _restores(story: Story) -> None:
     app = story.app
     app.add_rows(2)
     app.write_upload("new.txt", b"new")
+    story.types("rows", "rows NAME TABLE", "one", "companies")
+    story.types("row_differences", "rows NAME TABLE --diff", "one", "companies")
     story.types("plan", "restore NAME --dry-run", "one")
     story.types("restored", "restore NAME --yes", "one")
     story.types("layout", "restore NAME --to DIR --dry-run", "one", str(app.folder.parent / "look"))

@@ -76,6 +76,12 @@ def call_with_effects(sql: str) -> str:
     return next((found[2] for found in _CALL.finditer(code) if not found[1]), "")
 
 
+def harmless_functions(connection: sqlite3.Connection) -> set[str]:
+    """The functions that have no effect and tell no secret, in small letters."""
+    marked = f"SELECT DISTINCT name FROM pragma_function_list WHERE flags & {_INNOCUOUS} OR {_MARKED_WRONGLY}"
+    return {name for (name,) in connection.execute(marked)}
+
+
 class Meter:
     """What one statement may use of SQLite, and which bound it went beyond."""
 
@@ -116,8 +122,7 @@ class Guard:
     """SQLite asks it before it prepares anything: what a dump has no need of is denied."""
 
     def __init__(self, connection: sqlite3.Connection, trusts_pragmas: bool = False) -> None:
-        functions = f"SELECT DISTINCT name FROM pragma_function_list WHERE flags & {_INNOCUOUS} OR {_MARKED_WRONGLY}"
-        self._functions = {name for (name,) in connection.execute(functions)}
+        self._functions = harmless_functions(connection)
         if "unistr" not in self._functions:
             connection.create_function("unistr", 1, _unistr, deterministic=True)
             self._functions.add("unistr")

@@ -21,7 +21,7 @@ from backupkit.sqlite.engine import quoted
 Value = str | int | float | bytes | None
 Key = tuple[Value, ...]
 _ROW_IDS = ("rowid", "_rowid_", "oid")
-_OTHER = "other"  # what the second database is called while two are compared
+OTHER = "other"  # what the second database is called while two are compared
 _INSTRUCTIONS = 10_000  # of SQLite's, between two looks at the clock
 
 
@@ -92,7 +92,7 @@ def page(
 
     Each row is found by its key, so that the last page costs as little as the first. Texts are cut at `width`.
     """
-    columns, keys = columns_of(connection, table), _order(connection, table)
+    columns, keys = columns_of(connection, table), key_of(connection, table)
     direction = "DESC" if before is not None else "ASC"
     edge = before if before is not None else after
     wanted = ", ".join([*keys, *(_shown(quoted(name), width) for name in columns)])
@@ -110,7 +110,7 @@ def page(
 
 def whole_row(connection: sqlite3.Connection, table: str, key: Key, width: int) -> Row | None:
     """The row of that key, its texts cut only at `width`; None where there is none."""
-    columns, keys = columns_of(connection, table), _order(connection, table)
+    columns, keys = columns_of(connection, table), key_of(connection, table)
     wanted = ", ".join(_shown(quoted(name), width) for name in columns)
     found = connection.execute(
         f"SELECT {wanted} FROM main.{quoted(table)} WHERE ({', '.join(keys)}) = ({_marks(keys)})", key
@@ -131,12 +131,12 @@ def compare(
     SQLite itself compares, a row at a time, byte by byte. Both are only read. Rows are the same row if their primary
     keys are, or their row ids where the table has none.
     """
-    with _attached(connection, earlier):
-        ours, theirs = (columns_of(connection, table, schema) for schema in ("main", _OTHER))
+    with attached(connection, earlier):
+        ours, theirs = (columns_of(connection, table, schema) for schema in ("main", OTHER))
         columns = tuple(name for name in ours if name in theirs)
-        keys = _identity(connection, table, theirs)
-        query = _Query(quoted(table), keys, tuple(map(quoted, columns)), width)
-        found, is_cut, is_late = _differences(connection, query, most, seconds)
+        keys = identity(connection, table, theirs)
+        query = DifferenceQuery(quoted(table), keys, tuple(map(quoted, columns)), width)
+        found, is_cut, is_late = _differences(connection, query, width, most, seconds)
     return Comparison(tuple(_unquoted(key) for key in keys), columns, tuple(found), is_cut, is_late)
 
 
@@ -163,8 +163,8 @@ def count_changes(
     found: dict[str, Changes] = {}
     with (
         contextlib.suppress(sqlite3.DatabaseError),  # of another encoding, say
-        _attached(connection, earlier),
-        _limited(connection, seconds) as is_over,
+        attached(connection, earlier),
+        limited(connection, seconds) as is_over,
     ):
         for table in tables:
             if is_over():
@@ -175,11 +175,11 @@ def count_changes(
 
 
 def _counted(connection: sqlite3.Connection, table: str) -> Changes:
-    ours, theirs = (columns_of(connection, table, schema) for schema in ("main", _OTHER))
+    ours, theirs = (columns_of(connection, table, schema) for schema in ("main", OTHER))
     if not theirs or set(ours) != set(theirs):
         raise sqlite3.DatabaseError("It is not the same table.")
-    query = _Query(quoted(table), _identity(connection, table, theirs), tuple(map(quoted, ours)), 0)
-    if all(_is_row_number(connection, table, query.keys, schema) for schema in ("main", _OTHER)):
+    query = DifferenceQuery(quoted(table), identity(connection, table, theirs), tuple(map(quoted, ours)), 0)
+    if all(_is_row_number(connection, table, query.keys, schema) for schema in ("main", OTHER)):
         common, changed = connection.execute(query.counting_common()).fetchone()
         now, before = (connection.execute(f"SELECT count(*) FROM {one}").fetchone()[0] for one in query.sides)
         return Changes(before - common, changed, now - common)
@@ -190,13 +190,15 @@ def _counted(connection: sqlite3.Connection, table: str) -> Changes:
 
 
 @dataclass(frozen=True)
-class _Query:
+class DifferenceQuery:
     """What asks for each kind of difference. `main` is the database as it is now."""
 
     table: str
     keys: tuple[str, ...]
     columns: tuple[str, ...]
-    width: int
+    width: int | None
+    where: str = ""
+    """A condition that the row meets in one of the two; checked already to be one expression."""
 
     @property
     def gone(self) -> str:
@@ -222,7 +224,7 @@ class _Query:
     @property
     def sides(self) -> tuple[str, str]:
         """The table as it is now, and as it was."""
-        return f"main.{self.table}", f"{_OTHER}.{self.table}"
+        return f"main.{self.table}", f"{OTHER}.{self.table}"
 
     def _one_side(self, kind: str) -> str:
         wanted = ", ".join(_shown(f"here.{name}", self.width) for name in self.columns)
@@ -231,10 +233,17 @@ class _Query:
     def _rows(self, kind: str) -> str:
         """What stands behind FROM."""
         if kind == "changed":
-            return f"{self._common} WHERE {self._is_changed}"
+            found = f"{self._common} WHERE {self._is_changed}"
+            return f"{found} AND ({self._is_meant('now')} OR {self._is_meant('past')})" if self.where else found
         main, other = self.sides
         here, there = (other, main) if kind == "gone" else (main, other)
-        return f"{here} AS here WHERE NOT EXISTS (SELECT 1 FROM {there} AS there WHERE {self._same('there', 'here')})"
+        found = f"{here} AS here WHERE NOT EXISTS (SELECT 1 FROM {there} AS there WHERE {self._same('there', 'here')})"
+        return f"{found} AND ({self.where}\n)" if self.where else found
+
+    def _is_meant(self, side: str) -> str:
+        """Whether the row of that side meets the condition, which names columns without a side."""
+        table = self.sides[side == "past"]
+        return f"EXISTS (SELECT 1 FROM {table} AS one WHERE {self._same('one', side)} AND ({self.where}\n))"
 
     @property
     def _common(self) -> str:
@@ -251,16 +260,16 @@ class _Query:
 
 
 def _differences(
-    connection: sqlite3.Connection, query: _Query, most: int, seconds: float
+    connection: sqlite3.Connection, query: DifferenceQuery, width: int, most: int, seconds: float
 ) -> tuple[list[Difference], bool, bool]:
     """What was found, whether there is more of it, and whether that is because the time was over."""
     found: list[Difference] = []
     is_cut = False
-    with _limited(connection, seconds) as is_over:
+    with limited(connection, seconds) as is_over:
         try:
             for kind in ("gone", "came", "changed"):
                 rows = connection.execute(getattr(query, kind))
-                found += (_difference(kind, row, query.width) for row in islice(rows, most))
+                found += (_difference(kind, row, width) for row in islice(rows, most))
                 is_cut |= rows.fetchone() is not None
                 rows.close()
         except sqlite3.OperationalError:
@@ -279,14 +288,14 @@ def _difference(kind: Literal["gone", "came", "changed"], row: Sequence[Value], 
 
 
 @contextlib.contextmanager
-def _attached(connection: sqlite3.Connection, file: Path) -> Iterator[None]:
+def attached(connection: sqlite3.Connection, file: Path) -> Iterator[None]:
     """The sealed file is there as a second database, read-only, with nothing written beside it and no lock taken."""
-    connection.execute(f"ATTACH ? AS {_OTHER}", (f"{file.absolute().as_uri()}?mode=ro&immutable=1",))
+    connection.execute(f"ATTACH ? AS {OTHER}", (f"{file.absolute().as_uri()}?mode=ro&immutable=1",))
     yield  # a database cannot be detached within a transaction: it goes with the connection
 
 
 @contextlib.contextmanager
-def _limited(connection: sqlite3.Connection, seconds: float) -> Iterator[Callable[[], bool]]:
+def limited(connection: sqlite3.Connection, seconds: float) -> Iterator[Callable[[], bool]]:
     """What runs in the block is interrupted when the time is over; tells whether it is."""
     deadline = time.monotonic() + seconds
 
@@ -300,7 +309,7 @@ def _limited(connection: sqlite3.Connection, seconds: float) -> Iterator[Callabl
         connection.set_progress_handler(None, 0)
 
 
-def _order(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
+def key_of(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
     """What orders the rows and names each of them: the row id, else the primary key. Quoted."""
     names = {name.lower() for name in columns_of(connection, table)}
     (without,) = connection.execute(
@@ -310,10 +319,10 @@ def _order(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
     return free[:1] or _primary_key(connection, table)
 
 
-def _identity(connection: sqlite3.Connection, table: str, theirs: tuple[str, ...]) -> tuple[str, ...]:
+def identity(connection: sqlite3.Connection, table: str, theirs: tuple[str, ...]) -> tuple[str, ...]:
     """What makes a row the same row in two databases: the primary key if both have it, else the row id. Quoted."""
     key = _primary_key(connection, table)
-    return key if key and {_unquoted(name) for name in key} <= {*theirs} else _order(connection, table)
+    return key if key and {_unquoted(name) for name in key} <= {*theirs} else key_of(connection, table)
 
 
 def _is_row_number(connection: sqlite3.Connection, table: str, keys: tuple[str, ...], schema: str) -> bool:
@@ -345,8 +354,13 @@ def _marks(keys: Sequence[str]) -> str:
     return ", ".join("?" * len(keys))
 
 
-def _shown(name: str, width: int) -> str:
-    """The value as it is fetched: a blob as the digits of its size, a text up to one letter more than is shown."""
+def _shown(name: str, width: int | None) -> str:
+    """The value as it is fetched: a blob as the digits of its size, a text up to one letter more than is shown.
+
+    Without a width it is fetched as it is.
+    """
+    if width is None:
+        return name
     return (
         f"CASE typeof({name}) WHEN 'blob' THEN CAST(length({name}) AS BLOB)"
         f" WHEN 'text' THEN substr({name}, 1, {width + 1}) ELSE {name} END"

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,10 +22,13 @@ from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, 
 from backupkit.model.events import EventListener, Step, Warned, silence
 from backupkit.model.names import shown
 from backupkit.repository import manifest, store
-from backupkit.sqlite import database, engine, rows
+from backupkit.sqlite import database, engine, query, rows
+from backupkit.sqlite.query import RowDifferences, Selection
 from backupkit.sqlite.rows import Comparison, Key, Row, RowPage
 
 _MOST = 200  # differences of each kind that are told one by one
+_MOST_ROWS = 1000
+_SECONDS = 30.0  # that a condition may take; the live database is read no longer
 _WHOLE = 20_000  # letters of a value that is looked at by itself
 
 
@@ -144,11 +147,56 @@ def compare_table(
         try:
             return rows.compare(snapshot, table, sealed, most, seconds=seconds)
         except sqlite3.DatabaseError as error:
-            kind = _kind_of(error, sealed)
-            raise kind(
-                f"The table {shown(table)} of {settings.database} cannot be compared with {sealed}: {error}.",
-                hint=f"`verify {name}` checks the backup; `doctor` looks at the live data.",
-            ) from error
+            raise _not_compared(settings, name, table, sealed, error) from error
+
+
+def select_rows(
+    settings: Settings,
+    name: str,
+    table: str,
+    where: str = "",
+    columns: Sequence[str] = (),
+    most: int = _MOST_ROWS,
+    seconds: float = _SECONDS,
+) -> Selection:
+    """Rows of a table of the backup, whole, in the order of their keys: those that meet the condition, or all.
+
+    Raises `NoSuchBackup` for a table or a column that is not there, `Refused` for what is no condition.
+    """
+    with _database_of(settings, name) as connection:
+        return query.select(connection, table, where, columns, most, seconds)
+
+
+def differing_rows(
+    settings: Settings,
+    name: str,
+    table: str,
+    where: str = "",
+    columns: Sequence[str] = (),
+    most: int = _MOST_ROWS,
+    emit: EventListener = silence,
+    seconds: float = _SECONDS,
+) -> RowDifferences:
+    """How the live rows of a table differ from the backup's, whole; of each kind `most` at the most.
+
+    Raises as `select_rows` does, and `SourceUnreadable` where the live database cannot be read.
+    """
+    sealed = _database_file(store.find(settings, name))
+    with _database_of(settings, name) as connection:
+        _require_table(connection, table, name)
+    emit(Step(f"Comparing {shown(table)}"))
+    with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
+        try:
+            return query.differences(snapshot, table, sealed, where, columns, most, seconds)
+        except sqlite3.DatabaseError as error:
+            raise _not_compared(settings, name, table, sealed, error) from error
+
+
+def _not_compared(settings: Settings, name: str, table: str, sealed: Path, error: sqlite3.DatabaseError) -> BackupError:
+    return _kind_of(error, sealed)(
+        f"The table {shown(table)} of {settings.database} cannot be compared with {sealed}: {error}.",
+        hint=f"`verify {name}` checks the backup; `doctor` looks at the live data.",
+    )
 
 
 def _kind_of(error: sqlite3.DatabaseError, sealed: Path) -> type[BackupError]:

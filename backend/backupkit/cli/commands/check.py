@@ -50,6 +50,55 @@ def show(name: Name, json: Json = False) -> None:
     out.result(render.details(settings, found), json_.backup(found))
 
 
+@commands.command(
+    "rows",
+    examples=[
+        "rows latest companies",
+        "rows latest companies --where \"name LIKE 'A%'\" --columns id,name",
+        "rows latest companies --diff",
+    ],
+)
+def rows(
+    name: Name,
+    table: Annotated[str, typer.Argument(help="The table. `show` names those that a backup has.")],
+    where: Annotated[
+        str, typer.Option("--where", metavar="EXPR", help="Only rows that meet this condition, written as in SQL.")
+    ] = "",
+    columns: Annotated[str, typer.Option("--columns", help="Only these columns: a,b,c.")] = "",
+    diff: Annotated[
+        bool, typer.Option("--diff", help="How the live rows differ: only in backup, only live, changed.")
+    ] = False,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="At most this many rows; with --diff, of each kind.")
+    ] = 1000,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    wide: Wide = False,
+    json: Json = False,
+) -> None:
+    """Show rows of a table in a backup, or how the live ones differ. Nothing is changed."""
+    from backupkit.cli import row_text
+    from backupkit.repository import store
+    from backupkit.verify import browse
+
+    if as_csv and json:
+        raise Refused("--csv and --json are two forms of one result.", hint="Leave one out.")
+    settings = open_to_read()
+    chosen = [one.strip() for one in columns.split(",") if one.strip()]
+    with listening() as emit:
+        backup = store.find(settings, name, emit).name
+        if diff:
+            found = browse.differing_rows(settings, backup, table, where, chosen, limit, emit)
+            if as_csv:
+                return out.text(row_text.differences_csv(found))
+            document = row_text.differences_document(backup, table, found)
+            return out.result(row_text.differences(found, out.screen()), document)
+        selected = browse.select_rows(settings, backup, table, where, chosen, limit)
+    if as_csv:
+        return out.text(row_text.selection_csv(selected))
+    document = row_text.selection_document(backup, table, selected)
+    out.result(row_text.selection(selected, out.screen()), document)
+
+
 @commands.command("verify", examples=["verify latest --test-restore", "verify --all"])
 def verify(
     name: Annotated[

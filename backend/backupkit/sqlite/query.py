@@ -1,0 +1,195 @@
+"""Rows that an expression picks, whole: of one database, or how those of two differ.
+
+The expression is a person's, and SQLite runs it: on databases that are only read, under an authorizer that lets it read
+and compute and nothing else, and with a deadline.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from backupkit.model.errors import BackupError, NoSuchBackup, Refused
+from backupkit.model.names import printable, shown
+from backupkit.sqlite import guard, rows
+from backupkit.sqlite.engine import quoted
+from backupkit.sqlite.rows import DifferenceQuery, Value
+
+_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
+Values = tuple[Value, ...]
+Kind = Literal["only in backup", "only live", "changed"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of one table in the order of their keys; `is_cut`: there are more."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Values, ...]
+    is_cut: bool
+
+
+@dataclass(frozen=True)
+class RowDifference:
+    """A row that is in the backup alone, live alone, or in both with other values; None on the side that has none."""
+
+    kind: Kind
+    backup: Values | None
+    live: Values | None
+
+
+@dataclass(frozen=True)
+class RowDifferences:
+    """The rows of one table that differ, first those that only the backup has; only `columns` were compared."""
+
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    differences: tuple[RowDifference, ...]
+    is_cut: bool
+
+
+def select(
+    connection: sqlite3.Connection, table: str, where: str, columns: Sequence[str], most: int, seconds: float
+) -> Selection:
+    """Rows that meet the condition, all where it is empty; all columns where none is named.
+
+    Raises `NoSuchBackup` for a table or column that is not there, `Refused` for what is no condition.
+    """
+    names = columns_meant(connection, table, columns)
+    condition = f"WHERE ({where}\n)" if where else ""
+    order = "1" if _is_view(connection, table) else ", ".join(rows.key_of(connection, table))
+    wanted = ", ".join(map(quoted, names))
+    with reading_only(connection, seconds):
+        check_condition(connection, table, where)
+        found = connection.execute(
+            f"SELECT {wanted} FROM main.{quoted(table)} {condition} ORDER BY {order} LIMIT ?", (most + 1,)
+        )
+        chosen = tuple(map(tuple, found.fetchall()))
+    return Selection(names, chosen[:most], len(chosen) > most)
+
+
+def differences(
+    connection: sqlite3.Connection,
+    table: str,
+    earlier: Path,
+    where: str,
+    columns: Sequence[str],
+    most: int,
+    seconds: float,
+) -> RowDifferences:
+    """How rows of the database, the live one, differ from those of an earlier, sealed file; at most so many of a kind.
+
+    Where a condition is given, those that meet it in one of the two. Raises as `select` does.
+    """
+    with rows.attached(connection, earlier):
+        ours, theirs = (rows.columns_of(connection, table, schema) for schema in ("main", rows.OTHER))
+        if not ours or not theirs:
+            raise _no_table(table, "the live database" if theirs else str(earlier))
+        if _is_view(connection, table):
+            raise Refused(f"{shown(table)} is a view: its rows have no key to compare them by.", "Name a table.")
+        keys = rows.identity(connection, table, theirs)
+        named = [key for key in map(unquoted, keys) if key in ours]
+        wanted = columns_meant(connection, table, [*dict.fromkeys((*named, *columns))] if columns else ())
+        common = tuple(name for name in wanted if name in theirs)
+        query = DifferenceQuery(quoted(table), keys, tuple(map(quoted, common)), None, where)
+        with reading_only(connection, seconds):
+            check_condition(connection, table, where)
+            found = [_some(connection.execute(sql), most) for sql in (query.gone, query.came, query.changed)]
+    (gone, _), (came, _), (changed, _) = found
+    half = len(common)
+    told = (
+        *(RowDifference("only in backup", one, None) for one in gone),
+        *(RowDifference("only live", None, one) for one in came),
+        *(RowDifference("changed", one[:half], one[half:]) for one in changed),
+    )
+    return RowDifferences(tuple(map(unquoted, keys)), common, told, any(is_cut for _, is_cut in found))
+
+
+def _some(found: sqlite3.Cursor, most: int) -> tuple[list[Values], bool]:
+    chosen = list(islice(found, most + 1))
+    found.close()
+    return chosen[:most], len(chosen) > most
+
+
+def columns_meant(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """These columns, or all of the table; as the table writes them, in capitals or not."""
+    there = {name.lower(): name for name in rows.columns_of(connection, table)}
+    if not there:
+        raise _no_table(table, "the backup")
+    if missing := next((name for name in columns if name.lower() not in there), None):
+        hint = f"It has: {', '.join(map(printable, there.values()))}"
+        raise NoSuchBackup(f"The table {shown(table)} has no column {shown(missing)}.", hint)
+    return tuple(there[name.lower()] for name in columns) or tuple(there.values())
+
+
+def _no_table(table: str, where: str) -> NoSuchBackup:
+    return NoSuchBackup(f"There is no table {shown(table)} in {where}.", hint="The schema was another one then.")
+
+
+def _is_view(connection: sqlite3.Connection, table: str) -> bool:
+    found = "SELECT 1 FROM main.sqlite_master WHERE type = 'view' AND name = ? COLLATE NOCASE"
+    return connection.execute(found, (table,)).fetchone() is not None
+
+
+def unquoted(name: str) -> str:
+    """The name that `quoted` made an SQL identifier of."""
+    return name[1:-1].replace('""', '"')
+
+
+# The expression.
+
+
+def check_condition(connection: sqlite3.Connection, table: str, where: str) -> None:
+    """Raise `Refused` unless SQLite takes the text for one expression on the columns of the table."""
+    if not where:
+        return
+    if "\0" in where:
+        raise _no_condition(where, "it holds a zero byte")
+    try:
+        # In here a text that closes the bracket and goes on is no SQL.
+        connection.execute(
+            f"EXPLAIN SELECT CASE WHEN ({where}\n) THEN 1 END FROM main.{quoted(table)} WHERE ({where}\n)"
+        )
+    except (sqlite3.Error, sqlite3.Warning) as error:
+        raise _no_condition(where, str(error)) from error
+
+
+def _no_condition(where: str, reason: str) -> Refused:
+    hint = "Give a condition as after WHERE: \"name LIKE 'A%' AND id > 7\""
+    return Refused(f"{printable(where)} is no condition: {printable(reason).rstrip('.')}.", hint)
+
+
+@contextmanager
+def reading_only(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Inside, the connection reads and computes, and for so long at most.
+
+    Raises `BackupError` when that is over, `Refused` for what SQLite cannot compute; damage is raised as SQLite does.
+    """
+    functions = guard.harmless_functions(connection)
+
+    def decide(action: int, _first: str | None, second: str | None, _base: str | None, _in: str | None) -> int:
+        is_allowed = action in _ALLOWED or (action == sqlite3.SQLITE_FUNCTION and str(second).lower() in functions)
+        return sqlite3.SQLITE_OK if is_allowed else sqlite3.SQLITE_DENY
+
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    connection.set_authorizer(decide)
+    try:
+        with rows.limited(connection, seconds) as is_over:
+            try:
+                yield
+            except sqlite3.Error as error:
+                if is_over():
+                    raise BackupError(f"It is not done after {seconds:g} s, and was ended.", _SIMPLER) from error
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                    raise
+                raise Refused(f"SQLite cannot read that: {printable(str(error))}.", _SIMPLER) from error
+    finally:
+        connection.set_authorizer(None)
+
+
+_SIMPLER = "Give a simpler condition, or fewer rows: --limit."
