@@ -248,8 +248,11 @@ find_compose_settings() {
   done
 }
 
+has_service() { case $'\n'$("${compose[@]}" config --services </dev/null 2>/dev/null)$'\n' in *$'\n'"$1"$'\n'*) ;; *) return 1 ;; esac }
+
 export_facts() {
   local seen=""
+  if [ "$command" = doctor ] && [ "$runner" != local ] && has_service scheduler; then export BACKUP_HOST_SCHEDULER=scheduler; fi
   case $command in doctor | config) find_compose_settings && export BACKUP_HOST_COMPOSE_SETS=$seen ;; esac
   # What `config` says of the service is where the person has set it.
   if [ "$command" != config ]; then export BACKUP_SERVICE=$service BACKUP_APP_SERVICE=$app_service; fi

@@ -49,7 +49,7 @@ if words[0] == "inspect":
     for owner in answers["owners"]:
         print(f"{{owner}}|False|{{answers['state']}}|{{answers['restarts']}}|{{answers['since']}}")
 if words[0] == "config":
-    print("backend\\ndatabase")
+    print(answers["services"])
 sys.exit(answers["codes"].get(words[0], 0))
 """
 
@@ -86,6 +86,7 @@ class Host:
             self.link(program)
         self.answers: dict[str, Any] = {"plugin": True, "engine": "up", "state": "running", "restarts": 0, "codes": {}}
         self.answers |= {"since": "2020-01-01T00:00:00Z", "output": "", "owners": ["backend"]}
+        self.answers["services"] = "backend\ndatabase"
         self.answer()
 
     def link(self, program: str) -> None:
@@ -842,6 +843,14 @@ def test_what_config_says_of_the_service_is_where_it_was_set(host: Host) -> None
     host.run("config", "set", "service", "database")
     assert "BACKUP_SERVICE" not in host.handover()["variables"]
     assert host.handover()["call"].endswith(" config set service database")
+
+
+@pytest.mark.parametrize(("services", "told"), [("backend\nschedulers", None), ("scheduler\nbackend", "scheduler")])
+def test_doctor_is_told_whether_the_compose_file_has_a_scheduler(host: Host, services: str, told: str | None) -> None:
+    host.install("docker")
+    host.answer(services=services)
+    host.run("doctor")
+    assert host.handover()["variables"].get("BACKUP_HOST_SCHEDULER") == told
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,7 @@ def test_a_command_has_no_more_rights_than_the_app(project: Project) -> None:
     project.up()
     done = project.backup_sh("backup", "mine", code=1)
     assert b"The backups folder /app/backups cannot be written to." in done.stderr
-    assert b"As root: chown -R 1234:1234 /app/backups" in done.stderr
+    assert b"--entrypoint chown backend -R 1234:1234 /app/backups" in done.stderr
     assert not list(project.backups.iterdir())
     give(project.backups, 1234)
     project.backup_sh("backup", "mine")
@@ -284,8 +284,8 @@ def test_what_root_made_with_an_earlier_version_is_named_with_its_chown(project:
     assert b"As root: chown -R 1000:1000 /app/backups" in done.stderr
     found = json.loads(project.backup_sh("doctor", "--json", code=1).stdout)
     (finding,) = [one for one in found if "Another user" in one["text"]]
-    assert finding["mend"] == "As root: chown -R 1000:1000 /app/backups"
-    project.inside("chown", "-R", "1000:1000", "/app/backups")
+    assert finding["mend"].endswith(" --user root --entrypoint chown backend -R 1000:1000 /app/backups")
+    project.compose(*finding["mend"].partition("compose ")[2].split())
     project.backup_sh("pin", "mine")
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from backupkit.backup.create import create_backup
+from backupkit.config.deployment import as_root
 from backupkit.config.settings import Settings
 from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import RemoteAway
@@ -60,6 +62,44 @@ def test_where_there_is_no_database_likely_ones_are_named_with_the_command_to_ty
     assert typed[:2] == ["python", "backup_restore.py"]
     app.command(*typed[2:], check=0)
     assert f"The database {found} is readable" in app.command("doctor").out
+
+
+def test_a_missing_database_is_said_once(app: SmallApp) -> None:
+    app.database.unlink()
+    wrong = [one.text for one in examine(app.settings) if one.level == "wrong"]
+    assert len(wrong) == 1 and f"There is no database at {app.database}" in wrong[0]
+
+
+def test_an_app_without_alembic_is_not_warned_for_that(app: SmallApp) -> None:
+    (app.folder / "alembic.ini").unlink()
+    settings = app.settings.model_copy(update={"alembic_ini": app.folder / "alembic.ini"})
+    assert about(examine(settings), "alembic.ini").level == "warning"  # the database has a revision: the file is missed
+    with sqlite3.connect(app.database) as live:
+        live.execute("DROP TABLE alembic_version")
+    found = about(examine(settings), "alembic.ini")
+    assert found.level == "note" and "Schemas are not compared" in found.text
+
+
+def test_in_a_container_a_folder_is_given_away_by_a_line_that_can_be_typed_on_the_host() -> None:
+    words = ("chown", "-R", "1000:1000", "/app/backups")
+    assert as_root(*words, environment={}) == "As root: chown -R 1000:1000 /app/backups"
+    inside = {"BACKUP_RUNNER_IN_USE": "exec", "BACKUP_COMPOSE": "docker-compose", "BACKUP_SERVICE": "web"}
+    typed = "docker-compose run --rm --no-deps --user root --entrypoint chown web -R 1000:1000 /app/backups"
+    assert as_root(*words, environment=inside) == typed
+
+
+@pytest.mark.parametrize(
+    ("services", "fix"),
+    [({"BACKUP_HOST_SCHEDULER": "scheduler"}, "docker compose up -d scheduler"), ({}, "a second service, or a line")],
+    ids=["with a service for it", "without"],
+)
+def test_a_service_that_the_compose_file_does_not_have_is_not_named(
+    app: SmallApp, services: dict[str, str], fix: str
+) -> None:
+    inside = {"BACKUP_RUNNER_IN_USE": "exec", "BACKUP_COMPOSE": "docker compose", "BACKUP_HOST_COMMAND": "./backup.sh"}
+    found = app.command("doctor", "--json", env={**inside, **services}).json
+    (scheduler,) = [one["mend"] for one in found if "No scheduler" in one["text"]]
+    assert scheduler.startswith(fix)
 
 
 def test_a_database_that_the_environment_names_wrongly_is_mended_there(app: SmallApp) -> None:

@@ -129,7 +129,7 @@ def _contents(metadata: Metadata) -> Iterator[str]:
         where = f"{git.branch or 'detached'} {git.short}{' (changed files)' if git.dirty else ''}: {git.subject}"
         yield f"  code       {shown(where)}"
     if facts := metadata.database:
-        engine = f"SQLite {facts.sqlite_version}, {facts.journal_mode}"
+        engine = f"SQLite {facts.sqlite_version}, journal mode {facts.journal_mode}"
         yield shown(f"  database   {metadata.database_file}, {format_bytes(facts.size)}, {engine}")
         yield from (f"    does not match its table: {shown(flaw)}" for flaw in facts.index_flaws)
         yield from (f"    {shown(name)}: {counted(rows, 'row')}" for name, rows in facts.rows.items())

@@ -115,6 +115,16 @@ def in_full(text: str, environment: Mapping[str, str] = os.environ) -> str:
     return _IN_BACKTICKS.sub(completed, on_host(text, environment))
 
 
+def as_root(*words: str, environment: Mapping[str, str] = os.environ) -> str:
+    """A line by which root runs a program on the paths that this process sees, typed where the person is."""
+    line = shlex.join(words)
+    if not is_contained(environment):
+        return f"As root: {line}"
+    compose, service = environment.get("BACKUP_COMPOSE", "docker compose"), environment.get("BACKUP_SERVICE", "backend")
+    program, _, rest = line.partition(" ")
+    return f"{compose} run --rm --no-deps --user root --entrypoint {program} {service} {rest}"
+
+
 def unseen_variables(environment: Mapping[str, str]) -> list[str]:
     """Settings that a compose file has, as the wrapper saw, and that this process was not given."""
     return sorted({name for name in environment.get("BACKUP_HOST_COMPOSE_SETS", "").split() if name not in environment})

@@ -152,7 +152,10 @@ def _means(text: str, raw: dict[str, object]) -> bool:
 
 
 def _write(path: Path, text: str, contained: bool) -> None:
-    mount = f"In the compose file, mount the one beside the code: ./backend/{SETTINGS_FILE}:{path}"
+    mount = (
+        f"In the compose file, mount the one beside the code: ./backend/{SETTINGS_FILE}:{path}"
+        " (where there is none: BACKUP_RUNNER=local ./backup.sh config init)"
+    )
     if contained and disk.mounts().isdisjoint(map(str, (path, *path.parents[:-1]))):
         raise Refused(f"{path} is part of the image: what is written there is lost with the container.", mount)
     try:

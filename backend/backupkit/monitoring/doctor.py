@@ -16,7 +16,7 @@ from shlex import quote
 from typing import Literal
 
 from backupkit.backup.create import refuse_overlap
-from backupkit.config.deployment import unseen_variables
+from backupkit.config.deployment import as_root, unseen_variables
 from backupkit.config.settings import PREFIX, Settings, overriding_variable, unknown_variables
 from backupkit.fs import attributes, disk, mounts, space, tree
 from backupkit.migrations import schema, version_table
@@ -95,7 +95,9 @@ def _database(settings: Settings) -> Iterator[Finding]:
     with database.snapshot(live, min(settings.busy_timeout, 5)) as snapshot:
         found = database.look(snapshot)
     yield Finding(
-        "fine", f"The database {live} is readable: {space.format_bytes(found.facts.size)}, {found.facts.journal_mode}."
+        "fine",
+        f"The database {live} is readable: {space.format_bytes(found.facts.size)},"
+        f" journal mode {found.facts.journal_mode}.",
     )
     if not os.access(live, os.W_OK) or not os.access(live.parent, os.W_OK):
         owner = ":".join(map(str, disk.owner_of(live.parent)))
@@ -129,6 +131,8 @@ def _compose(settings: Settings) -> Iterator[Finding]:
 
 
 def _owner(settings: Settings) -> Iterator[Finding]:
+    if not settings.database.exists():
+        return  # which `_database` says
     live, folder = disk.owner_of(settings.database), disk.owner_of(settings.database.parent)
     if live[0] != folder[0] and live[0] == 0:
         fix = f"chown {folder[0]}:{folder[1]} {settings.database}*"
@@ -205,7 +209,7 @@ def _strangers(settings: Settings) -> Iterator[Finding]:
         return
     ours = [path for path in sorted(settings.dir.iterdir()) if path.name in _OWN_NAMES or store.is_backup(path)]
     if found := [str(path) for path in ours if _is_anothers(path, us)]:
-        fix = f"As root: chown -R {us}:{os.getegid()} {settings.dir}"
+        fix = as_root("chown", "-R", f"{us}:{os.getegid()}", str(settings.dir))
         yield Finding("wrong", f"Another user than uid {us} owns, wholly or in part: {few(found)}.", fix)
 
 
@@ -219,6 +223,8 @@ def _is_anothers(path: Path, us: int) -> bool:
 
 
 def _schema(settings: Settings) -> Iterator[Finding]:
+    if not settings.database.exists():
+        return  # which `_database` says
     with database.snapshot(settings.database, min(settings.busy_timeout, 5)) as snapshot:
         revisions = version_table.of_live(settings, snapshot)
     verdict = schema.classify(settings, revisions)
@@ -230,6 +236,8 @@ def _schema(settings: Settings) -> Iterator[Finding]:
         yield Finding("warning", f"The database is {len(verdict.pending)} migrations behind this code.", fix)
     elif verdict.relation == "unreadable":
         yield Finding("wrong", f"{verdict.reason} A backup cannot be compared with this code.", verdict.needs)
+    elif verdict.relation == "no_migrations" and not revisions:
+        yield Finding("note", f"{verdict.reason} Schemas are not compared with the code.")
     else:
         reason = verdict.reason.replace("The backup", "The database").replace("the backup", "the database")
         yield Finding("warning", f"The database is at {at}. {reason}")
@@ -275,7 +283,7 @@ def _file_system(settings: Settings) -> Iterator[Finding]:
 
 def _integrity(settings: Settings) -> Iterator[Finding]:
     if not settings.database.exists():
-        return  # which was said
+        return  # which `_database` says
     found = database.check_live(settings.database, min(settings.busy_timeout, 5))
     if found is None:
         yield Finding(
@@ -337,9 +345,18 @@ def _scheduler(settings: Settings, now: datetime) -> Iterator[Finding]:
         ago = span((now - made).total_seconds())
         yield Finding("fine", f"Something else than the scheduler makes backups: the last was made {ago} ago.")
     else:
-        compose = settings.reach.compose
-        fix = f"{compose} up -d scheduler" if compose else settings.reach.tool("schedule")
-        yield Finding("warning", "No scheduler is running, and nothing else makes automatic backups.", fix)
+        yield Finding(
+            "warning", "No scheduler is running, and nothing else makes automatic backups.", _a_scheduler(settings)
+        )
+
+
+def _a_scheduler(settings: Settings) -> str:
+    """How one is started; the wrapper tells whether the compose file has a service for it."""
+    if not settings.reach.in_container:
+        return settings.reach.tool("schedule")
+    if service := os.environ.get("BACKUP_HOST_SCHEDULER"):
+        return f"{settings.reach.compose} up -d {service}"
+    return f"a second service, or a line for cron ({settings.reach.tool('run')}): docs/schedule-and-retention.md"
 
 
 def _sound(settings: Settings) -> list[Metadata]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from backupkit.config.deployment import as_root
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, tree, trust
 from backupkit.model.backup import APART, CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, Backup, Metadata, State
@@ -358,4 +359,4 @@ def _file_sizes(path: Path) -> Iterator[int]:
 def _writable(backups: Path) -> str:
     if backups.exists() and os.statvfs(backups).f_flag & os.ST_RDONLY:
         return "It is mounted read-only: mount it so that it can be written to, or set BACKUP_DIR."
-    return f"As root: chown -R {os.geteuid()}:{os.getegid()} {backups} (or set BACKUP_DIR)"
+    return f"{as_root('chown', '-R', f'{os.geteuid()}:{os.getegid()}', str(backups))} (or set BACKUP_DIR)"
