@@ -31,6 +31,7 @@ READ_MORE = {
     "auto-backup": "../../BACKUP_GUIDE.md#2-first-set-up",
     "run": "../schedule-and-retention.md#by-cron",
     "show": "../../BACKUP_GUIDE.md#3-is-my-backup-good",
+    "files": "../../BACKUP_GUIDE.md#one-file-back",
     "list": "../../BACKUP_GUIDE.md#3-is-my-backup-good",
     "verify": "../../BACKUP_GUIDE.md#3-is-my-backup-good",
     "restore": "../../BACKUP_GUIDE.md#1-restore-now",

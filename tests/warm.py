@@ -35,6 +35,7 @@ BESIDE_OURS = (
     "alembic.command",
     "alembic.script",
     "cryptography.hazmat.primitives.ciphers.aead",
+    "pathspec",
     "rich.progress",
     "rich.table",
     "sqlalchemy.dialects.sqlite",

@@ -46,7 +46,7 @@ def watched(app: SmallApp, *words: str) -> tuple[set[str], list[str]]:
     return set(told["modules"]), told["opened"]
 
 
-HEAVY = {"alembic", "sqlalchemy", "tomlkit", "apprise", "requests", "cryptography", "zstandard"}
+HEAVY = {"alembic", "sqlalchemy", "tomlkit", "apprise", "requests", "cryptography", "pathspec", "zstandard"}
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ from backupkit.restore import journal
 from backupkit.restore.journal import Journal
 from backupkit.scheduling import planner, run, scheduler_lock
 from backupkit.sqlite import query
+from backupkit.verify.files import Standing
 from docs.make_reference import value_form
 from documents import REFERENCE
 from killed import AMONG_THE_UPLOADS, kill
@@ -60,6 +61,7 @@ WORDS = (
     *(
         backup.Kind,
         backup.State,
+        Standing,
         operations.Outcome,
         operations.Through,
         run.State,
@@ -225,6 +227,8 @@ def _restores(story: Story) -> None:
     story.types("row_differences", "rows NAME TABLE --diff", "one", "companies")
     story.types("plan", "restore NAME --dry-run", "one")
     story.types("restored", "restore NAME --yes", "one")
+    story.types("files", "files NAME", "one")
+    story.types("files", "files NAME PATTERN", "two", "*.txt")
     story.types("layout", "restore NAME --to DIR --dry-run", "one", str(app.folder.parent / "look"))
     story.types("laid_out", "restore NAME --to DIR", "one", str(app.folder.parent / "look"))
     story.types("layout", "restore NAME --to DIR --only uploads --dry-run", "one", str(app.folder.parent / "half"))

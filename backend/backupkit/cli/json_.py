@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from backupkit.scheduling.planner import DueRun
     from backupkit.scheduling.run import StepResult
     from backupkit.upload_files.diff import Summary
+    from backupkit.verify.files import ListedFile
     from backupkit.verify.verify import Verified, VerifiedFile
 
 
@@ -255,6 +256,18 @@ def restored(done: Restored) -> Document:
         "warnings": list(done.warnings),
         "can_undo": done.can_undo,
         "kept": list(done.kept),
+    }
+
+
+def listed_file(found: ListedFile) -> Document:
+    """A file or link of a backup, and how the live one stands to it."""
+    return {
+        "path": found.path,
+        "form": found.form,
+        "size_bytes": found.size_bytes,
+        "changed_at": found.changed_at,
+        "target": found.target or None,
+        "live": found.live,
     }
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from backupkit.scheduling.run import StepResult
     from backupkit.sqlite.rows import Changes
     from backupkit.upload_files.diff import Summary
+    from backupkit.verify.files import ListedFile
     from backupkit.verify.verify import Verified, VerifiedFile
 
 RAW = "the database could not be read when this was made, and cannot be restored"
@@ -285,6 +286,26 @@ def restored(reach: Deployment, done: Restored) -> Iterator[str]:
         yield f"If the app keeps data in memory, restart it:  {restart}"
     else:
         yield "If the app keeps data in memory, restart it."
+
+
+def files(
+    settings: Settings, backup: str, found: Sequence[ListedFile], screen: Terminal | None = None
+) -> Iterator[str]:
+    """The uploads of a backup, and how each stands to the live one."""
+    if not found:
+        yield f"There are no files in the uploads of {backup}."
+        return
+    head = ("SIZE", "CHANGED", "LIVE", "PATH")
+    rows = [
+        (
+            format_bytes(one.size_bytes) if one.form == "file" else one.form,
+            f"{settings.local(one.changed_at):%Y-%m-%d %H:%M:%S}",
+            one.live,
+            shown(one.path) + (f" -> {shown(one.target)}" if one.target else ""),
+        )
+        for one in found
+    ]
+    yield from drawn(screen, head, rows, ("LIVE", "SIZE", "PATH", "CHANGED"), 3)
 
 
 def layout(found: Layout) -> Iterator[str]:

@@ -21,6 +21,7 @@ from backupkit.model.events import EventListener, Progress, Step, Warned, adding
 from backupkit.model.names import shown
 from backupkit.repository.files_cache import ParentBackup
 from backupkit.upload_files.apply import OPERATIONS, Action, Operation, encoded, write_operation
+from backupkit.upload_files.choice import Chosen
 from backupkit.upload_files.selection import Selection
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -95,15 +96,19 @@ def differences(
     unreadable: tree.Unreadable,
     earlier: ParentBackup | None = None,
     emit: EventListener = silence,
+    chosen: Chosen | None = None,
 ) -> Iterator[Difference]:
-    """Every path that is not as wanted. Files of one size are compared by content: a kept time proves nothing.
+    """Every path that is not as wanted; of the `chosen` ones alone, where there are any.
+
+    Files of one size are compared by content: a kept time proves nothing.
 
     But not where the earlier backup has the wanted file, and has seen the live one as it is now. What is no upload
     where it is, or would be, is left out. So is what is live and cannot be read, which `unreadable` is told of, and
     what would be below it: no copy can be made of it, so it stays.
     """
     with closing(_Comparison(live, wanted, meaning, earlier, adding_up(emit))) as comparison:
-        for one, two in _side_by_side(live, wanted, selection, unreadable):
+        pairs = _side_by_side(live, wanted, selection, unreadable)
+        for one, two in chosen.pairs(pairs) if chosen else pairs:
             if two and two.form == "special":
                 continue  # in a folder that a person made a backup of: it cannot be put back
             try:

@@ -66,7 +66,7 @@ def look_into(settings: Settings, name: str, path: str = "", start: int = 0, cou
 
     Raises `NoSuchBackup` where there is no such backup or folder, `Refused` for a path out of the uploads.
     """
-    top = _uploads_of(settings, name)
+    top = uploads_of(settings, store.find(settings, name))
     folder = _inside(top, path)
     try:
         with os.scandir(folder) as entries:
@@ -84,7 +84,7 @@ def take_out(settings: Settings, name: str, path: str, target: Path, emit: Event
     A folder as target gets it under its own name. Raises `Refused` where that name is taken, and for what is no
     file; `Damaged` for a file that is not as it was sealed, of which nothing is left.
     """
-    source = _inside(_uploads_of(settings, name), path)
+    source = _inside(uploads_of(settings, store.find(settings, name)), path)
     facts = _facts_of(source)
     target = _target(settings, target, source.name)
     backup = store.find(settings, name)
@@ -209,8 +209,8 @@ def _kind_of(error: sqlite3.DatabaseError, sealed: Path) -> type[BackupError]:
         return Damaged
 
 
-def _uploads_of(settings: Settings, name: str) -> Path:
-    backup = store.find(settings, name)
+def uploads_of(settings: Settings, backup: Backup) -> Path:
+    """The backup's uploads; `NoSuchBackup` where it has none."""
     top = backup.path / UPLOADS_FOLDER
     if not store.require_metadata(backup).uploads_included or top.is_symlink() or not top.is_dir():
         raise NoSuchBackup(f"There are no uploads in {backup.path}.", hint="`list` shows the backups there are.")

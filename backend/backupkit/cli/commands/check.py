@@ -99,6 +99,26 @@ def rows(
     out.result(row_text.selection(selected, out.screen()), document)
 
 
+@commands.command("files", examples=["files latest", "files latest '*.pdf' /invoices/2024/"])
+def files(
+    name: Name,
+    pattern: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATTERN", help="What to list: paths, or patterns as in .gitignore. Left out: all."),
+    ] = None,
+    wide: Wide = False,
+    json: Json = False,
+) -> None:
+    """List the uploads of a backup, and which of them are live: the same, changed or missing."""
+    from backupkit.cli import json_, render
+    from backupkit.verify.files import list_files
+
+    settings = open_to_read()
+    with listening() as emit:
+        backup, found = list_files(settings, name, pattern or (), emit)
+    out.result(render.files(settings, backup, found, out.screen()), (json_.listed_file(one) for one in found))
+
+
 @commands.command("verify", examples=["verify latest --test-restore", "verify --all"])
 def verify(
     name: Annotated[

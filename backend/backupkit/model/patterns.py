@@ -1,0 +1,62 @@
+"""Patterns as in .gitignore: `*.pdf`, `/2024/`, `notes/**/draft-*`, `!keep.pdf`; the last one that matches decides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from backupkit.model.errors import Refused
+from backupkit.model.names import shown
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
+
+class Patterns:
+    """Which paths some patterns mean; a line that is a path as it stands means that path too, and all below it."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        """Raise `Refused` for a line that is no pattern, or leads out of the tree."""
+        self._lines = tuple(lines)
+        self._each = tuple(_parsed(line) for line in self._lines)
+        self._all = _spec(self._lines)
+        self._unmatched = {line for line in self._lines if not line.startswith("!")}
+
+    @property
+    def unmatched(self) -> list[str]:
+        """The lines that matched none of the paths that were asked for, in order."""
+        return [line for line in self._lines if line in self._unmatched]
+
+    def match(self, path: str, is_folder: bool) -> bool:
+        """Whether the patterns mean the path, which is relative to the tree."""
+        asked = f"{path}/" if is_folder else path
+        literal = {line for line in self._unmatched if _is_at(path, line)}
+        for line, spec in zip(self._lines, self._each, strict=True):
+            if line in self._unmatched and (line in literal or spec.match_file(asked)):
+                self._unmatched.discard(line)
+        return self._all.match_file(asked) or any(_is_at(path, line) for line in self._lines)
+
+
+def _is_at(path: str, line: str) -> bool:
+    place = line.rstrip("/")
+    return path == place or path.startswith(f"{place}/")
+
+
+def _parsed(line: str) -> GitIgnoreSpec:
+    if ".." in line.split("/"):
+        raise Refused(
+            f"The pattern {shown(line)} leads out of the uploads.", hint="Patterns begin in the uploads folder."
+        )
+    try:
+        return _spec((line.removeprefix("!"),))
+    except (ValueError, re.error) as error:
+        raise Refused(
+            f"{shown(line)!r} is no pattern.", hint="Patterns are as in .gitignore: *.pdf, /2024/."
+        ) from error
+
+
+def _spec(lines: Iterable[str]) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec
+
+    return GitIgnoreSpec.from_lines(lines)

@@ -1,0 +1,78 @@
+"""The uploads of a backup, and how each stands to the live one of its path. Looks only, without the lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from backupkit.config.settings import Settings
+from backupkit.fs import tree
+from backupkit.model.events import EventListener, Step, silence
+from backupkit.repository import files_cache, store
+from backupkit.upload_files import choice, diff, selection
+from backupkit.upload_files.choice import Chosen
+from backupkit.verify import browse
+
+Standing = Literal["same", "changed", "missing", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """A file or link of a backup; `live` is how the live one of its path stands to it, by content."""
+
+    path: str
+    form: tree.Form
+    size_bytes: int
+    changed_at: datetime
+    live: Standing
+    target: str = ""
+
+
+def list_files(
+    settings: Settings, name: str, patterns: Sequence[str] = (), emit: EventListener = silence
+) -> tuple[str, list[ListedFile]]:
+    """The backup's name, and its files and links, in order; those that the patterns mean, where there are any.
+
+    Raises `NoSuchBackup` where there is no such backup, where it has no uploads, or for a pattern that matches nothing.
+    """
+    backup = store.find(settings, name, emit)
+    top = browse.uploads_of(settings, backup)
+    chosen = choice.choose(top, patterns, backup.name)
+    emit(Step("Comparing with the live uploads"))
+    standings = _standings(settings, top, chosen)
+    entries = (one for one in tree.walk(top) if one.path in chosen.leaves)
+    return backup.name, [_listed(one, standings.get(one.path, "same")) for one in entries]
+
+
+def _listed(entry: tree.Entry, live: Standing) -> ListedFile:
+    changed = datetime.fromtimestamp(max(0, min(entry.facts.st_mtime, 2**33)), UTC)
+    return ListedFile(entry.path, entry.form, entry.facts.st_size, changed, live, entry.target)
+
+
+def _standings(settings: Settings, top: Path, chosen: Chosen) -> dict[str, Standing]:
+    """How the live ones stand that are not the same."""
+    if settings.uploads is None or not settings.uploads.is_dir():
+        return dict.fromkeys(chosen.leaves, "missing")
+    standings: dict[str, Standing] = {}
+    with files_cache.newest(settings, with_uploads=True) as earlier:
+        found = diff.differences(
+            settings.uploads,
+            top,
+            diff.Meaning(owners=False),
+            selection.of(settings),
+            lambda path, _error: _note(standings, path, chosen),
+            earlier,
+            chosen=chosen,
+        )
+        for one in found:
+            if one.path in chosen.leaves and one.action in ("add", "change"):
+                standings[one.path] = "missing" if one.live is None else "changed"
+    return standings
+
+
+def _note(standings: dict[str, Standing], path: str, chosen: Chosen) -> None:
+    """A live file or folder that cannot be read: neither can what the backup has there, or below it."""
+    standings.update((one, "unreadable") for one in chosen.leaves if path in tree.with_parents(one))
