@@ -45,7 +45,7 @@ from backupkit.repository import history, lock, manifest, verification
 from backupkit.restore import journal
 from backupkit.restore.journal import Journal
 from backupkit.scheduling import planner, run, scheduler_lock
-from backupkit.sqlite import query
+from backupkit.sqlite import query, row_rescue
 from backupkit.verify.files import Standing
 from docs.make_reference import value_form
 from documents import REFERENCE
@@ -69,6 +69,7 @@ WORDS = (
         overview.Mark,
         planner.Task,
         query.Kind,
+        row_rescue.Why,
     ),
     *(
         get_type_hints(one)[field]
@@ -235,6 +236,10 @@ def _restores(story: Story) -> None:
     story.types("laid_out", "restore NAME --to DIR --only uploads", "one", str(app.folder.parent / "half"))
     story.types("plan", "undo --dry-run")
     story.types("restored", "undo --yes")
+    app.execute("DELETE FROM documents")
+    story.types("rescue_plan", "rescue NAME TABLE --missing --dry-run", "one", "documents")
+    story.types("rescued", "rescue NAME TABLE --missing --yes", "one", "documents")
+    story.types("rescue_plan", "rescue NAME TABLE --where EXPR --dry-run", "one", "companies", "1")
     story.types("plan", "restore-dump FILE --dry-run", "text.sql")
     story.types("restored", "restore-dump FILE --yes", "text.sql")
     story.types("recovered", "recover")
@@ -556,7 +561,8 @@ def test_the_lines_of_the_log_have_the_same_form(app: SmallApp, same: Compare, f
 
 def _plain(line: str) -> str:
     line = re.sub(r"^\S+ \S+ (\w+) \[\d+\]", r"TIME \1 [PID]", line)
-    line = re.sub(r"in \d+\.\d s, \d+ bytes, by [^,]+", "in SECONDS s, BYTES bytes, by USER", line)
+    line = re.sub(r"in \d+\.\d s", "in SECONDS s", line)
+    line = re.sub(r"\d+ bytes, by [^,]+", "BYTES bytes, by USER", line)
     line = re.sub(r"by [^,]+, .*", "by USER, SENTENCE", line)
     return re.sub(r"exit code (\d+): .*", r"exit code \1: SENTENCE", line)
 

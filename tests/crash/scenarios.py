@@ -196,6 +196,7 @@ ALL = (
     Scenario("restore-corrupt", RESTORE, _corrupt, safety=True),
     Scenario("restore-going-back", RESTORE, _two_backups_and_changes, fails_at=_second_out_of_staging),
     Scenario("restore-dump", ("restore-dump", "earlier.sql", "--force"), _a_dump, safety=True),
+    Scenario("rescue", ("rescue", "first", "companies", "--missing", "--force"), _two_backups_and_changes, safety=True),
     Scenario("undo", ("undo", "--force"), _restored, safety=True),
     Scenario("dump", ("dump", "x.sql"), _two_backups_and_changes),
     Scenario("dump-compressed", ("dump", "x.sql.gz"), _two_backups_and_changes),

@@ -17,9 +17,12 @@ from backupkit.model.names import printable, shown
 
 if TYPE_CHECKING:
     from backupkit.cli.tables import Terminal
+    from backupkit.restore.rescue import Rescued, RescuePlan
     from backupkit.sqlite.query import RowDifference, RowDifferences, Selection, Values
+    from backupkit.sqlite.row_rescue import Found, RescuedRow
 
 _WIDTH = 40  # letters of a value, at a terminal
+_EXAMPLES = 10  # rows of a kind that a plan shows
 _SIGNS = {"only in backup": "-", "only live": "+", "changed": "~"}
 
 
@@ -142,3 +145,94 @@ def _value(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return {"real": str(value)}
     return value
+
+
+# A rescue.
+
+
+def rescue_plan(plan: RescuePlan) -> Iterator[str]:
+    """What a rescue will change, before it does."""
+    found = plan.found
+    yield f"Bringing rows of {plan.source} back into the live database:"
+    for table, why in dict.fromkeys((row.table, row.why) for row in found.inserts):
+        rows = [row for row in found.inserts if (row.table, row.why) == (table, why)]
+        because = "" if why == "asked for" else f" ({why})"
+        yield f"  {shown(table)}: {counted(len(rows), 'row')} to bring back{because}"
+        yield from (f"    + {_named(found, row, row.backup)}" for row in rows[:_EXAMPLES])
+        if len(rows) > _EXAMPLES:
+            yield f"    and {len(rows) - _EXAMPLES:,} more"
+    if found.differ:
+        does = "replaced by the backup's" if found.overwrite else "left as they are (--overwrite replaces them)"
+        yield f"  rows that are others now, {does}: {len(found.differ):,}"
+        yield from (f"    ~ {shown(row.table)} {_side_by_side(found, row)}" for row in found.differ[:_EXAMPLES])
+    if found.same:
+        yield f"  rows that are live already, as they were: {found.same:,}"
+    yield from (f"  note       {note}" for note in found.notes)
+    if found.writes:
+        yield "  A safety copy is made first; `undo` takes this back."
+    else:
+        yield "  Nothing is to be brought back."
+
+
+def _named(found: Found, row: RescuedRow, values: Values) -> str:
+    pairs = zip(found.columns[row.table], values, strict=True)
+    return ", ".join(f"{shown(name)} {_cell(value, _WIDTH)}" for name, value in pairs)
+
+
+def _side_by_side(found: Found, row: RescuedRow) -> str:
+    assert row.live is not None
+    triples = zip(found.columns[row.table], row.backup, row.live, strict=True)
+    changed = [
+        f"{shown(name)} {_cell(before, _WIDTH)} in the backup, {_cell(now, _WIDTH)} live"
+        for name, before, now in triples
+        if (type(before), before) != (type(now), now)
+    ]
+    return f"{', '.join(_cell(one, _WIDTH) for one in row.key)}: {'; '.join(changed)}"
+
+
+def rescued(done: Rescued) -> Iterator[str]:
+    """What a rescue did, and how it is taken back."""
+    for verb, counts in (("brought back", done.inserted), ("replaced", done.replaced)):
+        yield from (f"{shown(table)}: {counted(count, 'row')} {verb}." for table, count in counts.items())
+    if not done.safety:
+        yield "Nothing was brought back."
+    if done.differ:
+        yield f"Not brought back, since the live row of that key is another one: {done.differ:,}. See --overwrite."
+    if done.safety:
+        yield f"The safety copy is {done.safety}. To take this back: `undo`"
+
+
+def rescue_plan_document(plan: RescuePlan) -> Document:
+    """The rows that come back, and those that differ."""
+    found = plan.found
+    return {
+        "source": plan.source,
+        "inserts": [_rescued_row(found, row) for row in found.inserts],
+        "differ": [_rescued_row(found, row) for row in found.differ],
+        "same": found.same,
+        "overwrite": found.overwrite,
+        "notes": list(found.notes),
+    }
+
+
+def _rescued_row(found: Found, row: RescuedRow) -> Document:
+    names = found.columns[row.table]
+    return {
+        "table": row.table,
+        "why": row.why,
+        "key": _values(row.key),
+        "backup": dict(zip(names, _values(row.backup), strict=True)),
+        "live": None if row.live is None else dict(zip(names, _values(row.live), strict=True)),
+    }
+
+
+def rescued_document(done: Rescued) -> Document:
+    """What a rescue did: rows by table, and the safety copy; null where nothing was to be done."""
+    return {
+        "source": done.source,
+        "safety": done.safety or None,
+        "inserted": dict(done.inserted),
+        "replaced": dict(done.replaced),
+        "differ": done.differ,
+        "warnings": list(done.warnings),
+    }

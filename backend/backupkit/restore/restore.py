@@ -127,7 +127,7 @@ def plan_restore(
     """
     refuse_overlap(settings)
     found = store.find_at(settings, name, until)
-    _refuse_another_app(settings, found.backup, force)
+    refuse_another_app(settings, found.backup, force)
     source = staging.verified(settings, found.backup, only, emit)
     plan = plan_source(settings, source, force, emit, migrate)
     notes = (found.sentence,) if found.passed_over else ()
@@ -158,7 +158,7 @@ def _changes_to(settings: Settings, source: Source, emit: EventListener) -> Mapp
         return _compare_rows(snapshot, database.count_rows(snapshot), source, False, emit)
 
 
-def _refuse_another_app(settings: Settings, backup: Backup, force: bool) -> None:
+def refuse_another_app(settings: Settings, backup: Backup, force: bool) -> None:
     metadata = backup.metadata
     if force or metadata is None or reliable.is_own(settings, metadata):
         return

@@ -144,7 +144,7 @@ def unquoted(name: str) -> str:
 # The expression.
 
 
-def check_condition(connection: sqlite3.Connection, table: str, where: str) -> None:
+def check_condition(connection: sqlite3.Connection, table: str, where: str, schema: str = "main") -> None:
     """Raise `Refused` unless SQLite takes the text for one expression on the columns of the table."""
     if not where:
         return
@@ -153,7 +153,7 @@ def check_condition(connection: sqlite3.Connection, table: str, where: str) -> N
     try:
         # In here a text that closes the bracket and goes on is no SQL.
         connection.execute(
-            f"EXPLAIN SELECT CASE WHEN ({where}\n) THEN 1 END FROM main.{quoted(table)} WHERE ({where}\n)"
+            f"EXPLAIN SELECT CASE WHEN ({where}\n) THEN 1 END FROM {schema}.{quoted(table)} WHERE ({where}\n)"
         )
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise _no_condition(where, str(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -98,6 +99,54 @@ def undo(
     with listening() as emit:
         plan = plan_undo(settings, force, emit)
     _carry_out(settings, plan, yes or force, dry_run)
+
+
+@commands.command(
+    "rescue",
+    examples=[
+        "rescue latest companies --missing --dry-run",
+        "rescue latest companies --key 17 --with-children",
+        "rescue pre_migration companies --where \"name LIKE 'A%'\"",
+    ],
+)
+def rescue(
+    name: Name,
+    table: Annotated[str, typer.Argument(help="The table. `rows` shows what is in it.")],
+    where: Annotated[
+        str, typer.Option("--where", metavar="EXPR", help="Rows of the backup that meet this condition.")
+    ] = "",
+    missing: Annotated[bool, typer.Option("--missing", help="All rows that are not live any more.")] = False,
+    key: Annotated[str, typer.Option("--key", help="The rows of these primary keys: 17,18.")] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace live rows of the same key that have other values.")
+    ] = False,
+    with_children: Annotated[
+        bool, typer.Option("--with-children", help="Also missing rows of other tables that refer to these.")
+    ] = False,
+    yes: Yes = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Bring rows of a backup back into the live database, and the rows that they refer to."""
+    from backupkit.cli import row_text
+    from backupkit.restore.rescue import plan_rescue, rescue_rows
+    from backupkit.sqlite.row_rescue import Choice
+
+    settings = open_to_read() if dry_run else open_to_write(work="rescue")
+    choice = Choice(where, missing, tuple(one.strip() for one in key.split(",") if one.strip()))
+    with listening() as emit:
+        plan = plan_rescue(settings, name, table, choice, overwrite, with_children, force, emit)
+    if dry_run:
+        return out.result(row_text.rescue_plan(plan), row_text.rescue_plan_document(plan))
+    if plan.found.writes:
+        _require_agreement_to(row_text.rescue_plan(plan), yes or force)
+    with listening() as emit:
+        done = rescue_rows(settings, plan, emit)
+    out.result(row_text.rescued(done), row_text.rescued_document(done))
+    if done.warnings:
+        raise SystemExit(ExitCode.WARNINGS)
 
 
 @commands.command("restore-dump", examples=["restore-dump today.sql.gz --dry-run", "restore-dump today.sql.gz"])
@@ -246,8 +295,12 @@ def _require_agreement(plan: RestorePlan, answered: bool) -> None:
     """Show the plan, and go on only if the answer is yes."""
     from backupkit.cli import render
 
+    _require_agreement_to(render.plan(plan), answered)
+
+
+def _require_agreement_to(lines: Iterable[str], answered: bool) -> None:
     require_person(answered)
-    for line in render.plan(plan):
+    for line in lines:
         say_notice(line) if answered else say(line)
     require_yes("Go ahead?", answered)
 

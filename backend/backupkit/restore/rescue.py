@@ -1,0 +1,119 @@
+"""Bring rows of a backup back into the live database, and what they refer to: all of them, or none.
+
+1. lock; the backup is verified, and the rows are found (`sqlite/row_rescue.py`)
+2. a safety copy of the database; `undo` goes back to it
+3. one transaction, in which the live rows must still be those of the plan
+A kill leaves the database as it was, or with all of the rows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from backupkit.backup.create import refuse_overlap
+from backupkit.backup.make import make_backup
+from backupkit.config.settings import Settings
+from backupkit.model.backup import BackupRequest
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.errors import Refused
+from backupkit.model.events import EventListener, Step, collecting, silence
+from backupkit.model.names import shown
+from backupkit.repository import flags, store
+from backupkit.repository.operation import locked_operation
+from backupkit.restore import recovery, restore, staging
+from backupkit.sqlite import row_rescue
+from backupkit.sqlite.row_rescue import Choice, Found
+
+
+@dataclass(frozen=True)
+class RescuePlan:
+    """What a rescue will change: the backup's name, its database file, and the rows."""
+
+    source: str
+    file: Path
+    found: Found
+
+
+@dataclass(frozen=True)
+class Rescued:
+    """What a rescue did: rows by table. `safety` is empty where there was nothing to bring back."""
+
+    source: str
+    safety: str
+    inserted: Mapping[str, int]
+    replaced: Mapping[str, int]
+    differ: int
+    warnings: tuple[str, ...] = ()
+
+
+def plan_rescue(
+    settings: Settings,
+    name: str,
+    table: str,
+    choice: Choice,
+    overwrite: bool = False,
+    with_children: bool = False,
+    force: bool = False,
+    emit: EventListener = silence,
+) -> RescuePlan:
+    """The rows of that backup that would come back. Its database is verified, and nothing stays written.
+
+    Rows that differ from the live ones stay as they are unless `overwrite`. With `with_children` rows of other tables
+    that refer to these come back too. Raises `NoSuchBackup` for a backup, table or key that is not there, `Damaged`,
+    `Refused` where schema, keys or constraints do not allow it, or where it is another app's (unless forced).
+    """
+    if sum((bool(choice.where), choice.missing, bool(choice.keys))) != 1:
+        raise Refused("Which rows are meant?", hint="Give one of --where, --missing and --key.")
+    refuse_overlap(settings)
+    backup = store.find(settings, name, emit)
+    restore.refuse_another_app(settings, backup, force)
+    source = staging.verified(settings, backup, "database", emit)
+    assert source.database
+    emit(Step("Looking for the rows"))
+    with row_rescue.opened(settings.database, source.database, settings.busy_timeout) as connection:
+        try:
+            found = row_rescue.find(connection, table, choice, overwrite, with_children)
+        except sqlite3.OperationalError as error:
+            raise Refused(f"The rows of {shown(table)} cannot be compared: {error}.", "See `rows`.") from error
+    return RescuePlan(backup.name, source.database, found)
+
+
+def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = silence, clock: Clock = utc_now) -> Rescued:
+    """The rows of the plan are live, and what they replaced is in a safety copy; or nothing is changed.
+
+    Raises `Refused` where the live rows are no longer those of the plan, `SourceUnreadable` where the database stays
+    locked.
+    """
+    found = plan.found
+    if not found.writes:
+        return Rescued(plan.source, "", {}, {}, len(found.differ))
+    warnings: list[str] = []
+    with locked_operation(settings, f"rescue from {plan.source}", emit, clock, [plan.source]) as work:
+        recovery.recover_under_lock(settings, work.emit)
+        listen = collecting(work.emit, warnings)
+        with staging.claimed(settings, work.emit):
+            note = f"before rows of {plan.source} were brought back: {len(found.writes)}"
+            request = BackupRequest(kind="pre_restore", note=note, uploads=False)
+            safety = make_backup(settings, request, listen, clock).backup
+            listen(Step("Bringing rows back"))
+            row_rescue.bring_back(
+                settings.database,
+                plan.file,
+                found,
+                settings.busy_timeout,
+                # Before the commit: a kill between the two leaves an undo that changes nothing.
+                lambda: flags.remember_restore(settings.dir, safety.name, "database"),
+            )
+        work.concerning(safety.name)
+    return Rescued(
+        plan.source,
+        safety.name,
+        Counter(row.table for row in found.inserts),
+        Counter(row.table for row in found.differ) if found.overwrite else {},
+        0 if found.overwrite else len(found.differ),
+        tuple(warnings),
+    )

@@ -1,0 +1,508 @@
+"""Rows of a sealed backup brought back into the live database: which ones, what they need, and one transaction.
+
+`main` is the live database, `other` the sealed file. Values go from one to the other within SQLite, so that each comes
+back to the last bit. A row is the same row if its primary key is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from backupkit.model.errors import BackupError, NoSuchBackup, Refused
+from backupkit.model.names import few, printable, shown
+from backupkit.sqlite import database, engine, query, rows
+from backupkit.sqlite.engine import quoted
+from backupkit.sqlite.query import Values
+
+MOST = 100_000  # rows of one rescue
+_MOST_NOTES = 20
+_SECONDS = 60.0  # that the rows may be looked for
+Why = Literal["asked for", "referred to", "refers to them"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which rows are asked for: those that meet a condition, all that are missing, or those of these keys."""
+
+    where: str = ""
+    missing: bool = False
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RescuedRow:
+    """A row of the backup, its values in the order of `RowsOfTable.columns`; `live` is the row that has its key now."""
+
+    table: str
+    key: Values
+    why: Why
+    backup: Values
+    live: Values | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a rescue would do. `differ` are rows with other values now: they stay, or are replaced (`overwrite`).
+
+    `same` counts rows that are live already as they were. `notes` are sentences for the person.
+    """
+
+    columns: dict[str, tuple[str, ...]]
+    inserts: tuple[RescuedRow, ...]
+    differ: tuple[RescuedRow, ...]
+    same: int
+    overwrite: bool
+    notes: tuple[str, ...]
+    dangling: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    """By table, the table it refers to and the number of the key: rows that refer to what the backup lacks too."""
+
+    @property
+    def writes(self) -> tuple[RescuedRow, ...]:
+        """The rows that are put back."""
+        return self.inserts + (self.differ if self.overwrite else ())
+
+
+@contextmanager
+def opened(live: Path, sealed: Path, timeout: float) -> Iterator[sqlite3.Connection]:
+    """One moment of the live database, only read, with the sealed file beside it."""
+    with database.snapshot(live, timeout) as snapshot, rows.attached(snapshot, sealed):
+        yield snapshot
+
+
+def find(
+    connection: sqlite3.Connection,
+    table: str,
+    choice: Choice,
+    overwrite: bool = False,
+    with_children: bool = False,
+    seconds: float = _SECONDS,
+) -> Found:
+    """The rows that are asked for, and those that they refer to and that are missing, along foreign keys.
+
+    With children also those that refer to them. Raises `NoSuchBackup` for a table or key that the backup lacks,
+    `Refused` where schema or keys do not say which row is which, or a row cannot go in.
+    """
+    search = _Search(connection, overwrite, with_children)
+    chosen = search.chosen(table, choice, seconds)
+    with rows.limited(connection, seconds) as is_over:
+        try:
+            search.take(table, chosen)
+            return search.found()
+        except sqlite3.OperationalError as error:
+            if is_over():
+                raise BackupError(f"The rows were not found within {seconds:g} s.", "Choose fewer rows.") from error
+            raise
+
+
+# What a table is.
+
+
+@dataclass(frozen=True)
+class _ForeignKey:
+    """`number` is SQLite's own. `columns` of the table hold what `parent_columns` of the parent have."""
+
+    number: int
+    table: str
+    columns: tuple[str, ...]
+    parent: str
+    parent_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table that both have: its name as it is live, its primary key, and the columns that can be written in both."""
+
+    name: str
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    foreign_keys: tuple[_ForeignKey, ...]
+    unique: tuple[tuple[str, ...], ...]
+    lacking: tuple[str, ...]
+    """Columns that the backup has, and the live table has no more."""
+
+    def where(self, side: str, columns: Sequence[str] = ()) -> str:
+        """What stands behind FROM to find a row of that side by its key, or by these columns."""
+        return f"{side}.{quoted(self.name)} WHERE {self.condition(columns or self.keys)}"
+
+    def condition(self, columns: Sequence[str]) -> str:
+        """That these columns have the values that are given."""
+        return " AND ".join(f"{quoted(one)} = ?" for one in columns)
+
+
+def _table(connection: sqlite3.Connection, name: str) -> _Table:
+    live, past = (_columns(connection, name, schema) for schema in ("main", rows.OTHER))
+    for side, columns in (("the live database", live), ("the backup", past)):
+        if not columns:
+            raise NoSuchBackup(f"There is no table {shown(name)} in {side}.", hint="The schema was another one then.")
+    kind, true_name = connection.execute(
+        "SELECT type, name FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE", (name,)
+    ).fetchone()
+    if kind != "table" or name.lower().startswith("sqlite_"):
+        raise Refused(
+            f"{shown(name)} is no ordinary table: no row can be put back into it.", "Name the table behind it."
+        )
+    keys = [_primary_key(columns) for columns in (live, past)]
+    if not keys[0] or keys[0] != keys[1]:
+        which = "no primary key" if not keys[0] else "another primary key than the backup"
+        raise Refused(
+            f"The table {shown(name)} has {which}: it cannot be known which row is which.",
+            hint="Look at the rows: `rows`. All of them come back with `restore`.",
+        )
+    written = tuple(one for one, (is_written, _, _) in live.items() if is_written and past.get(one, (False,))[0])
+    required = [one for one, (is_written, is_required, _) in live.items() if is_written and is_required]
+    if missing := [one for one in required if one not in written]:
+        raise Refused(
+            f"The table {shown(name)} has a column that needs a value, and that the backup lacks: {few(missing)}.",
+            hint="Restore the backup beside the app (`restore NAME --to DIR`), migrate it, and copy the rows.",
+        )
+    return _Table(
+        true_name,
+        keys[0],
+        written,
+        _foreign_keys(connection, true_name),
+        _unique_columns(connection, true_name),
+        tuple(one for one in past if one not in live),
+    )
+
+
+def _columns(connection: sqlite3.Connection, table: str, schema: str) -> dict[str, tuple[bool, bool, int]]:
+    """By name in small letters: can it be written, must it have a value that is given, its place in the key."""
+    found = connection.execute(
+        'SELECT lower(name), hidden = 0, "notnull" AND dflt_value IS NULL, pk FROM pragma_table_xinfo(?, ?)',
+        (table, schema),
+    )
+    return {name: (bool(is_written), bool(is_required), pk) for name, is_written, is_required, pk in found}
+
+
+def _primary_key(columns: dict[str, tuple[bool, bool, int]]) -> tuple[str, ...]:
+    return tuple(sorted((one for one in columns if columns[one][2]), key=lambda one: columns[one][2]))
+
+
+def _foreign_keys(connection: sqlite3.Connection, table: str) -> tuple[_ForeignKey, ...]:
+    found: dict[int, list[tuple[str, str, str | None]]] = {}
+    for number, parent, here, there in connection.execute(
+        'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq', (table,)
+    ):
+        found.setdefault(number, []).append((parent, here, there))
+    return tuple(one for number, parts in found.items() if (one := _foreign_key(connection, table, number, parts)))
+
+
+def _foreign_key(
+    connection: sqlite3.Connection, table: str, number: int, parts: list[tuple[str, str, str | None]]
+) -> _ForeignKey | None:
+    parent = parts[0][0]
+    columns = _columns(connection, parent, "main")
+    named = tuple(there.lower() for _, _, there in parts if there) or _primary_key(columns)
+    if not columns or len(named) != len(parts):
+        return None  # it refers to what is not there: the schema's slip
+    return _ForeignKey(number, table, tuple(here.lower() for _, here, _ in parts), parent, named)
+
+
+def _unique_columns(connection: sqlite3.Connection, table: str) -> tuple[tuple[str, ...], ...]:
+    """The columns in which no two rows may be alike; not the primary key, and none of expressions."""
+    names = connection.execute(
+        "SELECT name FROM pragma_index_list(?) WHERE \"unique\" AND NOT partial AND origin <> 'pk'", (table,)
+    ).fetchall()
+    found = []
+    for (name,) in names:
+        columns = [one for (one,) in connection.execute("SELECT lower(name) FROM pragma_index_info(?)", (name,))]
+        found += [tuple(columns)] if all(columns) else []
+    return tuple(found)
+
+
+# The search.
+
+
+class _Search:
+    """The rows of one rescue, found one after the other."""
+
+    def __init__(self, connection: sqlite3.Connection, overwrite: bool, with_children: bool) -> None:
+        self._connection, self._overwrite, self._with_children = connection, overwrite, with_children
+        self._tables: dict[str, _Table] = {}
+        self._rows: dict[tuple[str, Values], RescuedRow] = {}
+        self._same: set[tuple[str, Values]] = set()
+        self._waiting: deque[tuple[_Table, Values]] = deque()
+        self._notes: dict[str, None] = {}
+        self._dangling: Counter[tuple[str, str, int]] = Counter()
+
+    def chosen(self, name: str, choice: Choice, seconds: float) -> list[Values]:
+        """The keys of the rows that are asked for."""
+        table = self._table(name)
+        if choice.keys:
+            return [self._of_key(table, text) for text in choice.keys]
+        with query.reading_only(self._connection, seconds):
+            return self._missing(table) if choice.missing else self._meeting(table, choice.where)
+
+    def take(self, name: str, keys: Sequence[Values]) -> None:
+        """Take the rows of these keys, and all that belongs to them."""
+        for key in keys:
+            self._add(self._table(name), key, "asked for")
+        while self._waiting:
+            table, key = self._waiting.popleft()
+            self._take_parents(table, key)
+            if self._with_children:
+                self._take_children(table, key)
+
+    def found(self) -> Found:
+        inserts = tuple(one for one in self._rows.values() if one.live is None)
+        for one in inserts:
+            self._refuse_twins(one)
+        tables = [self._tables[name] for name in sorted({one.table.lower() for one in self._rows.values()})]
+        for table in tables:
+            self._note_what_is_lost(table)
+        return Found(
+            {table.name: table.columns for table in tables},
+            inserts,
+            tuple(one for one in self._rows.values() if one.live is not None),
+            len(self._same),
+            self._overwrite,
+            tuple(self._notes),
+            dict(self._dangling),
+        )
+
+    def _table(self, name: str) -> _Table:
+        if name.lower() not in self._tables:
+            self._tables[name.lower()] = _table(self._connection, name)
+        return self._tables[name.lower()]
+
+    def _missing(self, table: _Table) -> list[Values]:
+        wanted = ", ".join(map(quoted, table.keys))
+        same = " AND ".join(f"live.{quoted(one)} = past.{quoted(one)}" for one in table.keys)
+        live = f"SELECT 1 FROM main.{quoted(table.name)} AS live WHERE {same}"
+        return self._keys(f"SELECT {wanted} FROM {rows.OTHER}.{quoted(table.name)} AS past WHERE NOT EXISTS ({live})")
+
+    def _meeting(self, table: _Table, where: str) -> list[Values]:
+        query.check_condition(self._connection, table.name, where, rows.OTHER)
+        wanted = ", ".join(map(quoted, table.keys))
+        return self._keys(f"SELECT {wanted} FROM {rows.OTHER}.{quoted(table.name)} WHERE ({where}\n)")
+
+    def _of_key(self, table: _Table, text: str) -> Values:
+        if len(table.keys) > 1:
+            raise Refused(
+                f"A row of {shown(table.name)} is found by {few(table.keys)}: one key is not enough.", "Use --where."
+            )
+        found = self._connection.execute(
+            f"SELECT {quoted(table.keys[0])} FROM {table.where(rows.OTHER)}", (text,)
+        ).fetchone()
+        if found is None:
+            raise NoSuchBackup(f"The backup has no row {shown(text)} in {shown(table.name)}.", hint="See `rows`.")
+        return tuple(found)
+
+    def _keys(self, sql: str, values: Values = ()) -> list[Values]:
+        found = [tuple(one) for one in self._connection.execute(sql, values).fetchmany(MOST + 1)]
+        self._refuse_too_many(len(found))
+        return found
+
+    def _refuse_too_many(self, number: int) -> None:
+        if number > MOST:
+            raise Refused(f"These are more than {MOST:,} rows.", hint="Choose fewer, or restore all: `restore`.")
+
+    def _add(self, table: _Table, key: Values, why: Why) -> None:
+        place = (table.name, key)
+        if place in self._rows or place in self._same:
+            return
+        self._refuse_too_many(len(self._rows) + len(self._same) + 1)
+        if None in key or any(isinstance(one, str) and _is_no_text(one) for one in key):
+            raise Refused(f"A row of {shown(table.name)} has a key that is NULL or no text.", hint="See `rows`.")
+        backup, live = (self._values(table, side, key) for side in (rows.OTHER, "main"))
+        assert backup is not None
+        if live is not None and self._is_same(table, key):
+            self._same.add(place)
+            is_followed = self._with_children
+        elif live is None or why == "asked for":
+            self._rows[place] = RescuedRow(table.name, key, why, backup, live)
+            is_followed = live is None or self._overwrite
+        else:
+            name = f"{shown(table.name)} {_key_text(key)}"
+            self._note(
+                f"{name} is another row now than in the backup, and rows that come back refer to it: see `rows`."
+            )
+            return
+        if is_followed:
+            self._waiting.append((table, key))
+
+    def _values(self, table: _Table, side: str, key: Values) -> Values | None:
+        wanted = ", ".join(map(quoted, table.columns))
+        found = self._connection.execute(f"SELECT {wanted} FROM {table.where(side)}", key).fetchone()
+        return None if found is None else tuple(found)
+
+    def _is_same(self, table: _Table, key: Values) -> bool:
+        exact = ", ".join(f"{one} COLLATE BINARY, typeof({one})" for one in map(quoted, table.columns))
+        live, past = (f"SELECT {exact} FROM {table.where(side)}" for side in ("main", rows.OTHER))
+        both = f"SELECT count(*) FROM ({live} INTERSECT {past})"
+        return bool(self._connection.execute(both, key + key).fetchone()[0])
+
+    def _take_parents(self, table: _Table, key: Values) -> None:
+        """The rows that this one refers to, where they are missing."""
+        for one in table.foreign_keys:
+            wanted = ", ".join(map(quoted, one.columns))
+            referred = self._connection.execute(f"SELECT {wanted} FROM {table.where(rows.OTHER)}", key).fetchone()
+            if None in referred:
+                continue
+            parent = self._table(one.parent)
+            keys = ", ".join(map(quoted, parent.keys))
+            past = f"SELECT {keys} FROM {parent.where(rows.OTHER, one.parent_columns)}"
+            if found := self._connection.execute(past, referred).fetchone():
+                self._add(parent, tuple(found), "referred to")
+            elif not self._is_live(parent, one.parent_columns, referred):
+                self._dangling[table.name, parent.name, one.number] += 1
+                self._note(
+                    f"Rows of {shown(table.name)} refer to rows of {shown(parent.name)} that the backup lacks too."
+                )
+
+    def _is_live(self, table: _Table, columns: Sequence[str], values: Values) -> bool:
+        return bool(self._connection.execute(f"SELECT 1 FROM {table.where('main', columns)}", values).fetchone())
+
+    def _take_children(self, table: _Table, key: Values) -> None:
+        """The rows that refer to this one, and are missing."""
+        for one in self._references_to(table):
+            child = self._table(one.table)
+            wanted = ", ".join(map(quoted, one.parent_columns))
+            referred = self._connection.execute(f"SELECT {wanted} FROM {table.where(rows.OTHER)}", key).fetchone()
+            if None in referred:
+                continue
+            keys = ", ".join(map(quoted, child.keys))
+            for found in self._keys(f"SELECT {keys} FROM {child.where(rows.OTHER, one.columns)}", tuple(referred)):
+                if not self._is_live(child, child.keys, found):
+                    self._add(child, found, "refers to them")
+
+    def _references_to(self, table: _Table) -> list[_ForeignKey]:
+        """The foreign keys, of tables that both have, that lead to this one."""
+        names = [
+            name for name in database.ordinary_tables(self._connection) if _columns(self._connection, name, rows.OTHER)
+        ]
+        found = (one for name in names for one in _foreign_keys(self._connection, name))
+        return [one for one in found if one.parent.lower() == table.name.lower()]
+
+    def _refuse_twins(self, row: RescuedRow) -> None:
+        """No live row may have what may be there only once."""
+        table = self._table(row.table)
+        values = dict(zip(table.columns, row.backup, strict=True))
+        for columns in table.unique:
+            wanted = tuple(values.get(one) for one in columns)
+            if None in wanted or any(isinstance(one, str) and _is_no_text(one) for one in wanted):
+                continue
+            keys = ", ".join(map(quoted, table.keys))
+            if twin := self._connection.execute(
+                f"SELECT {keys} FROM {table.where('main', columns)}", wanted
+            ).fetchone():
+                place, other = f"{shown(row.table)} {_key_text(row.key)}", _key_text(tuple(twin))
+                reason = f"the live row {other} has the same {few(columns)}, and that may be there only once"
+                raise Refused(f"{place} cannot come back: {reason}.", "Change the live row in the app first.")
+
+    def _note_what_is_lost(self, table: _Table) -> None:
+        if table.lacking:
+            self._note(
+                f"The live table {shown(table.name)} has no column {few(table.lacking)}: its values stay behind."
+            )
+        if names := triggers_of(self._connection, table.name):
+            does = "do not run for these rows; a search index that they keep must be rebuilt"
+            self._note(f"Triggers of {shown(table.name)} {does}: {few(names)}.")
+
+    def _note(self, text: str) -> None:
+        if len(self._notes) < _MOST_NOTES:
+            self._notes[text] = None
+
+
+def triggers_of(connection: sqlite3.Connection, table: str) -> list[str]:
+    """The triggers of a table, by name."""
+    found = "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY name"
+    return [name for (name,) in connection.execute(found, (table,))]
+
+
+def _key_text(key: Values) -> str:
+    return ", ".join(printable(str(one)) for one in key)
+
+
+def _is_no_text(value: str) -> bool:
+    return any("\udc80" <= letter <= "\udcff" for letter in value)
+
+
+# The transaction.
+
+
+def bring_back(live: Path, sealed: Path, found: Found, timeout: float, before: Callable[[], None]) -> None:
+    """Put the rows back, all of them in one transaction, or none. `before` is called when nobody else can write.
+
+    Triggers do not run; foreign keys are checked before it commits. Raises `Refused` where the live rows are not those
+    that were found, or a constraint does not allow a row; `SourceUnreadable` where the database stays locked.
+    """
+    with closing(engine.connect(live, "mode=rw", timeout=0)) as connection, rows.attached(connection, sealed):
+        for pragma in ("foreign_keys=OFF", "synchronous=FULL", "recursive_triggers=OFF"):
+            connection.execute(f"PRAGMA main.{pragma}")
+        database.retry_while_locked(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
+        try:
+            tables = {name: _table(connection, name) for name in found.columns}
+            _refuse_if_changed(connection, found, tables)
+            before()
+            _write(connection, found, tables)
+            connection.execute("COMMIT")
+        except sqlite3.IntegrityError as error:
+            raise Refused(
+                f"A row cannot come back: {printable(str(error))}.", "Choose other rows. Nothing was changed."
+            ) from error
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+
+def _refuse_if_changed(connection: sqlite3.Connection, found: Found, tables: dict[str, _Table]) -> None:
+    """The live rows must be those that the plan was made of."""
+    for row in (*found.inserts, *found.differ):
+        table = tables[row.table]
+        wanted = ", ".join(map(quoted, table.columns))
+        now = connection.execute(f"SELECT {wanted} FROM {table.where('main')}", row.key).fetchone()
+        if table.columns != found.columns[row.table] or (None if now is None else tuple(now)) != row.live:
+            place = f"{shown(row.table)} {_key_text(row.key)}"
+            raise Refused(f"{place} was changed meanwhile. Nothing was written.", "Look at the plan again.")
+
+
+def _write(connection: sqlite3.Connection, found: Found, tables: dict[str, _Table]) -> None:
+    names = sorted({row.table for row in found.writes})
+    before = Counter(_broken_keys(connection, names))
+    triggers = _taken_off(connection, names)
+    for row in found.writes:
+        _put_back(connection, tables[row.table], row)
+    for sql in triggers:
+        connection.execute(sql)
+    for place, count in (Counter(_broken_keys(connection, names)) - before).items():
+        if count > found.dangling.get(place, 0):
+            reason = f"Rows of {shown(place[0])} would refer to rows of {shown(place[1])} that are not there"
+            raise Refused(f"{reason}. Nothing was written.", "Choose more rows.")
+
+
+def _put_back(connection: sqlite3.Connection, table: _Table, row: RescuedRow) -> None:
+    """Whatever a constraint of the table would do with a conflict: it is an error."""
+    columns = ", ".join(map(quoted, table.columns))
+    past = f"SELECT {columns} FROM {table.where(rows.OTHER)}"
+    if row.live is None:
+        connection.execute(f"INSERT OR ABORT INTO main.{quoted(table.name)} ({columns}) {past}", row.key)
+    else:
+        where = table.condition(table.keys)
+        change = f"UPDATE OR ABORT main.{quoted(table.name)} SET ({columns}) = ({past}) WHERE {where}"
+        connection.execute(change, row.key + row.key)
+
+
+def _broken_keys(connection: sqlite3.Connection, tables: Sequence[str]) -> Iterator[tuple[str, str, int]]:
+    for table in tables:
+        for child, _rowid, parent, number in connection.execute(f"PRAGMA main.foreign_key_check({quoted(table)})"):
+            yield child, parent, number
+
+
+def _taken_off(connection: sqlite3.Connection, tables: Sequence[str]) -> list[str]:
+    """The triggers of these tables are gone until their statements are run again, in the same transaction."""
+    found = []
+    for table in tables:
+        for name in triggers_of(connection, table):
+            ((sql,),) = connection.execute(
+                "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND name = ?", (name,)
+            )
+            connection.execute(f"DROP TRIGGER main.{quoted(name)}")
+            found.append(sql)
+    return found
