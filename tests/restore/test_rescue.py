@@ -355,3 +355,29 @@ def test_a_database_that_stays_locked_is_told_of_and_unchanged(shop: SmallApp) -
         other.execute("ROLLBACK")
     assert done.code == 13 and "stayed locked" in done.err, done
     assert every_row(shop) == before
+
+
+def test_a_key_that_came_since_the_backup_is_no_obstacle(shop: SmallApp) -> None:
+    script(
+        shop,
+        "DELETE FROM orders WHERE id = 11; CREATE TABLE shops (id INTEGER PRIMARY KEY);"
+        "ALTER TABLE orders ADD COLUMN shop INTEGER REFERENCES shops (id);"
+        "CREATE TABLE notes (id INTEGER PRIMARY KEY, person INTEGER REFERENCES people (id))",
+    )
+    run_here(shop, "rescue", "good", "orders", "--missing", "--with-children", "--yes", check=0)
+    assert (11, 3, b"milk", None) in rows_of(shop, "orders")
+
+
+def test_names_are_shown_as_they_are_written(app: SmallApp) -> None:
+    script(
+        app,
+        'CREATE TABLE "Odd Table" ("The Id" INTEGER PRIMARY KEY, "a""B" TEXT UNIQUE);'
+        'INSERT INTO "Odd Table" VALUES (1, 2)',
+    )
+    create_backup(app.settings, BackupRequest("good"))
+    script(app, 'DELETE FROM "Odd Table"')
+    found = run_here(app, "rescue", "good", "odd table", "--missing", "--dry-run", "--json", check=0).json
+    assert found["inserts"][0]["table"] == "Odd Table"
+    assert found["inserts"][0]["backup"] == {"The Id": 1, 'a"B': "2"}
+    run_here(app, "rescue", "good", "odd table", "--key", "1", "--yes", check=0)
+    assert rows_of(app, '"Odd Table"') == [(1, b"2")]

@@ -154,9 +154,8 @@ def _table(connection: sqlite3.Connection, name: str) -> _Table:
             f"The table {shown(name)} has {which}: it cannot be known which row is which.",
             hint="Look at the rows: `rows`. All of them come back with `restore`.",
         )
-    written = tuple(one for one, (is_written, _, _) in live.items() if is_written and past.get(one, (False,))[0])
-    required = [one for one, (is_written, is_required, _) in live.items() if is_written and is_required]
-    if missing := [one for one in required if one not in written]:
+    common = [one for name, one in live.items() if one.is_written and name in past and past[name].is_written]
+    if missing := [one.name for name, one in live.items() if one.is_required and name not in past]:
         raise Refused(
             f"The table {shown(name)} has a column that needs a value, and that the backup lacks: {few(missing)}.",
             hint="Restore the backup beside the app (`restore NAME --to DIR`), migrate it, and copy the rows.",
@@ -164,33 +163,52 @@ def _table(connection: sqlite3.Connection, name: str) -> _Table:
     return _Table(
         true_name,
         keys[0],
-        written,
+        tuple(one.name for one in common),
         _foreign_keys(connection, true_name),
         _unique_columns(connection, true_name),
-        tuple(one for one in past if one not in live),
+        tuple(one.name for name, one in past.items() if name not in live),
     )
 
 
-def _columns(connection: sqlite3.Connection, table: str, schema: str) -> dict[str, tuple[bool, bool, int]]:
-    """By name in small letters: can it be written, must it have a value that is given, its place in the key."""
+@dataclass(frozen=True)
+class _Column:
+    """`is_required`: it must be given a value. `place` is that in the primary key, from 1 on; 0 for none."""
+
+    name: str
+    is_written: bool
+    is_required: bool
+    place: int
+
+
+def _columns(connection: sqlite3.Connection, table: str, schema: str) -> dict[str, _Column]:
+    """By name in small letters; empty where there is no such table."""
     found = connection.execute(
-        'SELECT lower(name), hidden = 0, "notnull" AND dflt_value IS NULL, pk FROM pragma_table_xinfo(?, ?)',
-        (table, schema),
+        'SELECT name, hidden, "notnull", dflt_value, pk FROM pragma_table_xinfo(?, ?)', (table, schema)
     )
-    return {name: (bool(is_written), bool(is_required), pk) for name, is_written, is_required, pk in found}
+    return {
+        name.lower(): _Column(name, hidden == 0, hidden == 0 and required and default is None, place)
+        for name, hidden, required, default, place in found
+    }
 
 
-def _primary_key(columns: dict[str, tuple[bool, bool, int]]) -> tuple[str, ...]:
-    return tuple(sorted((one for one in columns if columns[one][2]), key=lambda one: columns[one][2]))
+def _primary_key(columns: dict[str, _Column]) -> tuple[str, ...]:
+    return tuple(sorted((name for name, one in columns.items() if one.place), key=lambda name: columns[name].place))
 
 
 def _foreign_keys(connection: sqlite3.Connection, table: str) -> tuple[_ForeignKey, ...]:
+    """Those of the live table whose columns, there and in the parent, the backup has too."""
     found: dict[int, list[tuple[str, str, str | None]]] = {}
     for number, parent, here, there in connection.execute(
         'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq', (table,)
     ):
         found.setdefault(number, []).append((parent, here, there))
-    return tuple(one for number, parts in found.items() if (one := _foreign_key(connection, table, number, parts)))
+    keys = (one for number, parts in found.items() if (one := _foreign_key(connection, table, number, parts)))
+    return tuple(one for one in keys if _is_in_the_backup(connection, one))
+
+
+def _is_in_the_backup(connection: sqlite3.Connection, key: _ForeignKey) -> bool:
+    here, parent = (_columns(connection, one, rows.OTHER) for one in (key.table, key.parent))
+    return set(key.columns) <= set(here) and set(key.parent_columns) <= set(parent)
 
 
 def _foreign_key(
@@ -383,7 +401,7 @@ class _Search:
     def _refuse_twins(self, row: RescuedRow) -> None:
         """No live row may have what may be there only once."""
         table = self._table(row.table)
-        values = dict(zip(table.columns, row.backup, strict=True))
+        values = dict(zip(map(str.lower, table.columns), row.backup, strict=True))
         for columns in table.unique:
             wanted = tuple(values.get(one) for one in columns)
             if None in wanted or any(isinstance(one, str) and _is_no_text(one) for one in wanted):
