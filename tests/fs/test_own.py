@@ -65,8 +65,8 @@ def use_all_of_it(app: SmallApp) -> None:
         lambda: create_backup(settings, BackupRequest("c"), clock=lambda: NOON),
         lambda: prune_backups(settings, plan_prune(settings)),
         lambda: store.all_backups(settings),
-        lambda: flags.put(settings.dir, flags.PINNED, "a"),
-        lambda: flags.take_all(settings.dir, flags.HELD),
+        lambda: flags.add(settings.dir, flags.PINNED, "a"),
+        lambda: flags.clear_all(settings.dir, flags.HELD),
         lambda: flags.forget_all_but(settings.dir, {"a"}),
         lambda: flags.last_restore(settings.dir),
         lambda: flags.remember_restore(settings.dir, "a"),
@@ -145,27 +145,27 @@ def test_names_that_are_none_of_ours_are_no_marks(app: SmallApp) -> None:
     (app.backups / STATE / "pinned").mkdir(parents=True)
     for name in (".draft-x", "-x", "x" * 101, "a\nb"):
         (app.backups / STATE / "pinned" / name).touch()
-    flags.put(app.backups, flags.PINNED, "good")
-    assert flags.said(app.backups).pinned == {"good"}
+    flags.add(app.backups, flags.PINNED, "good")
+    assert flags.load(app.backups).pinned == {"good"}
     (app.backups / STATE / "last_restore").write_text("../../other")
     assert flags.last_restore(app.backups) is None
 
 
 def test_a_folder_of_ours_that_was_opened_to_all_is_closed_again(app: SmallApp) -> None:
-    flags.put(app.backups, flags.PINNED, "good")
+    flags.add(app.backups, flags.PINNED, "good")
     for folder in (app.backups / STATE, app.backups / STATE / "pinned"):
         folder.chmod(0o777)
-    assert flags.said(app.backups).pinned == {"good"}
+    assert flags.load(app.backups).pinned == {"good"}
     modes = [stat.S_IMODE(folder.stat().st_mode) for folder in (app.backups / STATE, app.backups / STATE / "pinned")]
     assert modes == [0o755, 0o755]
 
 
 @root_only
 def test_state_of_a_third_user_is_not_taken(app: SmallApp) -> None:
-    flags.put(app.backups, flags.PINNED, "good")
+    flags.add(app.backups, flags.PINNED, "good")
     give(USER, app.backups / STATE)
     with pytest.raises(BackupError, match=f"it belongs to user {USER}") as refused:
-        flags.said(app.backups)
+        flags.load(app.backups)
     assert "chown -R 0:0" in refused.value.hint
 
 
@@ -221,9 +221,9 @@ def test_a_swapping_user_gains_nothing_from_roots_state(app: SmallApp, victim: P
     try:
         for number in range(60):
             with contextlib.suppress(BackupError, OSError):
-                flags.put(app.backups, flags.PINNED, f"n{number}")
+                flags.add(app.backups, flags.PINNED, f"n{number}")
             with contextlib.suppress(BackupError, OSError):
-                flags.take_all(app.backups, flags.PINNED)
+                flags.clear_all(app.backups, flags.PINNED)
             with contextlib.suppress(BackupError, OSError), files_cache.writing(app.backups, f"n{number}"):
                 pass
             with contextlib.suppress(BackupError, OSError):

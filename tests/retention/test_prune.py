@@ -346,7 +346,7 @@ def test_what_is_said_of_backups_that_are_gone_is_forgotten(app: SmallApp) -> No
     back_up(app, "a", "b")
     for mark in (flags.PINNED, flags.HELD, flags.ACCEPTED):
         for name in ("b", "gone"):
-            flags.put(app.backups, mark, name)
+            flags.add(app.backups, mark, name)
     prune(with_policy(app, keep_last=1))
     left = {str(path.relative_to(app.backups / ".state")) for path in (app.backups / ".state").glob("*/*")}
     assert left == {"pinned/b", "held/b", "accepted/b", "index/b", "proofs/b", "sound/b"}
@@ -386,7 +386,7 @@ def test_an_accepted_one_stops_nothing_and_is_what_later_ones_are_measured_by(ap
 def test_acceptance_is_not_inherited_by_a_later_backup_of_that_name(app: SmallApp) -> None:
     app.add_rows(100)
     back_up(app, "a", "c")
-    flags.put(app.backups, flags.ACCEPTED, "c")
+    flags.add(app.backups, flags.ACCEPTED, "c")
     delete_backup(app.settings, "c")
     app.execute("DELETE FROM applications WHERE id > 20")
     back_up(app, "c", start=NOON + 2 * DAY)

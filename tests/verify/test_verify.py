@@ -761,11 +761,11 @@ def test_one_damaged_backup_among_others_ends_with_12_and_all_are_told_of(app: S
 def test_a_backup_is_accepted_where_it_is_sound(app: SmallApp) -> None:
     backup = make(app)
     assert "accepted" in run_here(app, "verify", "one", "--accept", check=0).err
-    assert "one" in flags.said(app.backups).accepted
-    flags.take(app.backups, flags.ACCEPTED, "one")
+    assert "one" in flags.load(app.backups).accepted
+    flags.clear(app.backups, flags.ACCEPTED, "one")
     (backup / "RESTORE.md").unlink()
     run_here(app, "verify", "one", "--accept", check=12)
-    assert "one" not in flags.said(app.backups).accepted
+    assert "one" not in flags.load(app.backups).accepted
 
 
 def test_the_one_picked_was_never_tried_or_longest_not(app: SmallApp) -> None:

@@ -99,11 +99,11 @@ def _compared(settings: Settings, metadata: Metadata, emit: EventListener) -> Me
 def _mark(settings: Settings, request: BackupRequest, name: str) -> None:
     """The marks that were ordered and none that an earlier backup of that name had."""
     if request.kind not in APART:
-        flags.take_all(settings.dir, flags.HELD)
+        flags.clear_all(settings.dir, flags.HELD)
     flags.forget(settings.dir, name)
     for mark, wanted in ((flags.PINNED, request.pin), (flags.HELD, request.pin_until_next)):
         if wanted:
-            flags.put(settings.dir, mark, name)
+            flags.add(settings.dir, mark, name)
 
 
 def _free_name(settings: Settings, request: BackupRequest, at: datetime) -> str:

@@ -1,7 +1,7 @@
-"""What is said of a sealed backup later, kept beside it: losing it loses no backup.
+"""Flags set on a backup after it was sealed, kept beside it: losing them loses no backup.
 
-One empty file a mark, `backups/.state/MARK/NAME`, so that two processes never write the same one; and the name of
-the last restore's safety copy, `backups/.state/last_restore`; and `backups/.state/operations/NAME.json`, how the
+A flag is an empty file, `backups/.state/FLAG/NAME`, so that two processes never write the same one. Also here: the name
+of the last restore's safety copy, `backups/.state/last_restore`; and `backups/.state/operations/NAME.json`, how the
 operation ended that a program made the backup for.
 """
 
@@ -28,62 +28,62 @@ _LAST_RESTORE = "last_restore"
 _OPERATIONS = "operations"
 
 
-def put(backups: Path, mark: str, name: str) -> None:
-    """The backup of that name bears the mark."""
-    with own_folder.made(backups, STATE_FOLDER, mark) as folder:
+def add(backups: Path, flag: str, name: str) -> None:
+    """Set a flag on the backup of that name."""
+    with own_folder.made(backups, STATE_FOLDER, flag) as folder:
         disk.write_file(folder / name, b"")
 
 
-def take(backups: Path, mark: str, name: str) -> None:
-    """The backup of that name does not bear the mark."""
-    with own_folder.existing(backups, STATE_FOLDER, mark) as folder:
+def clear(backups: Path, flag: str, name: str) -> None:
+    """Clear a flag of the backup of that name, if it is set."""
+    with own_folder.existing(backups, STATE_FOLDER, flag) as folder:
         if folder:
             disk.remove(folder / name)
 
 
-def take_all(backups: Path, mark: str) -> None:
-    """No backup bears the mark any more."""
-    for name in _listed(backups, mark):
-        take(backups, mark, name)
+def clear_all(backups: Path, flag: str) -> None:
+    """Clear a flag of every backup."""
+    for name in _listed(backups, flag):
+        clear(backups, flag, name)
 
 
 def forget(backups: Path, name: str) -> None:
-    """Nothing is said any more of an earlier backup of that name."""
-    for mark in (PROOFS, SOUND, PINNED, HELD, ACCEPTED):
-        take(backups, mark, name)
+    """Clear all that an earlier backup of that name left here."""
+    for flag in (PROOFS, SOUND, PINNED, HELD, ACCEPTED):
+        clear(backups, flag, name)
 
 
 def forget_all_but(backups: Path, names: Set[str]) -> None:
-    """Nothing is said any more of backups that are not there."""
-    for mark in _BY_NAME:
-        for name in set(_listed(backups, mark)) - names:
-            take(backups, mark, name)
+    """Clear all that backups left here which are none of these."""
+    for flag in _BY_NAME:
+        for name in set(_listed(backups, flag)) - names:
+            clear(backups, flag, name)
 
 
 @dataclass(frozen=True)
-class Said:
-    """What is said of the backups, by their names: asked for at once, which costs less than asking for each."""
+class Flags:
+    """The names of the backups that have each flag, read at once: that costs less than asking for each backup."""
 
     pinned: frozenset[str]
     accepted: frozenset[str]
     checked: frozenset[str]
 
 
-def said(backups: Path) -> Said:
-    """What is said now."""
-    return Said(
-        pinned=_bearing(backups, PINNED) | _bearing(backups, HELD),
-        accepted=_bearing(backups, ACCEPTED),
-        checked=_bearing(backups, PROOFS),
+def load(backups: Path) -> Flags:
+    """Return the flags of all backups as they are now."""
+    return Flags(
+        pinned=_names_with(backups, PINNED) | _names_with(backups, HELD),
+        accepted=_names_with(backups, ACCEPTED),
+        checked=_names_with(backups, PROOFS),
     )
 
 
-def _bearing(backups: Path, mark: str) -> frozenset[str]:
-    return frozenset(filter(is_name, _listed(backups, mark)))
+def _names_with(backups: Path, flag: str) -> frozenset[str]:
+    return frozenset(filter(is_name, _listed(backups, flag)))
 
 
-def _listed(backups: Path, mark: str) -> list[str]:
-    with own_folder.existing(backups, STATE_FOLDER, mark) as folder:
+def _listed(backups: Path, flag: str) -> list[str]:
+    with own_folder.existing(backups, STATE_FOLDER, flag) as folder:
         return os.listdir(folder) if folder else []
 
 

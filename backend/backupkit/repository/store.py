@@ -53,8 +53,8 @@ def all_in(folder: Path, zone: ZoneInfo) -> list[Backup]:
             folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
-    said = flags.said(folder)
-    found = [_read(Path(one), zone, said) for one in folders if _is_backup(one)]
+    known_flags = flags.load(folder)
+    found = [_read(Path(one), zone, known_flags) for one in folders if _is_backup(one)]
     return sorted(found, key=lambda backup: (backup.made_at, backup.name), reverse=True)
 
 
@@ -176,10 +176,10 @@ def read(settings: Settings, name: str) -> Backup:
 
 def read_at(path: Path, zone: ZoneInfo) -> Backup:
     """The same of a backup in any folder."""
-    return _read(path, zone, flags.said(path.parent))
+    return _read(path, zone, flags.load(path.parent))
 
 
-def _read(path: Path, zone: ZoneInfo, said: flags.Said) -> Backup:
+def _read(path: Path, zone: ZoneInfo, known_flags: flags.Flags) -> Backup:
     name = path.name
     try:
         metadata = manifest.read_metadata(path, zone)
@@ -191,10 +191,10 @@ def _read(path: Path, zone: ZoneInfo, said: flags.Said) -> Backup:
         lacking = "no plain file" if os.path.lexists(path / CHECKSUM_FILE) else "missing"
         return Backup(path, metadata, "damaged", size, size, error=f"{path / CHECKSUM_FILE} is {lacking}.")
     adds = size if metadata.added_bytes is None else metadata.added_bytes
-    accepted = bool(metadata.anomalies) and name in said.accepted
+    accepted = bool(metadata.anomalies) and name in known_flags.accepted
     state: State = "raw" if metadata.is_raw else "checked" if sealed else "unchecked"
-    backup = Backup(path, metadata, state, size, adds, name in said.pinned, accepted=accepted)
-    known = name in said.checked
+    backup = Backup(path, metadata, state, size, adds, name in known_flags.pinned, accepted=accepted)
+    known = name in known_flags.checked
     record = verification.read(path.parent, name, metadata) if known else verification.Record(metadata.created_at)
     return _with_record(backup, metadata, record)
 

@@ -95,8 +95,8 @@ def _document(record: Record) -> Document:
 
 def forget(backups: Path, name: str) -> None:
     """Nothing is known of a backup of that name any more."""
-    flags.take(backups, PROOFS, name)
-    flags.take(backups, SOUND, name)
+    flags.clear(backups, PROOFS, name)
+    flags.clear(backups, SOUND, name)
 
 
 def remember_sound(backups: Path, name: str, checksum: str) -> None:

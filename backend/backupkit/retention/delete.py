@@ -42,7 +42,7 @@ def set_pin(
         recover_under_lock(settings, work.emit)
         backup = store.find(settings, name, work.emit)
         work.about(backup)
-        (flags.put if pinned else flags.take)(settings.dir, flags.PINNED, backup.name)
+        (flags.add if pinned else flags.clear)(settings.dir, flags.PINNED, backup.name)
         if not pinned:
-            flags.take(settings.dir, flags.HELD, backup.name)
+            flags.clear(settings.dir, flags.HELD, backup.name)
         return store.read(settings, backup.name)

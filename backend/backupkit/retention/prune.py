@@ -132,7 +132,7 @@ def accept(settings: Settings, name: str, emit: EventListener = silence) -> Back
     with locked_operation(settings, f"accept {name}", emit, names=[name]) as work:
         recover_under_lock(settings, work.emit)
         backup = store.find(settings, name)
-        flags.put(settings.dir, flags.ACCEPTED, backup.name)
+        flags.add(settings.dir, flags.ACCEPTED, backup.name)
         return store.read(settings, backup.name)
 
 
