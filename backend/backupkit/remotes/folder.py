@@ -160,8 +160,8 @@ class FolderRemote:
     def _owner(self) -> str | None:
         """The app whose place this is; None where nothing says that it is anybody's."""
         try:
-            told = json.loads((self._path / MARKER).read_bytes())
-            return str(told["app_id"])
+            marker = json.loads((self._path / MARKER).read_bytes())
+            return str(marker["app_id"])
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError):

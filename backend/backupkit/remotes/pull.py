@@ -118,8 +118,8 @@ def _find(
     if wanted:
         check_name(wanted[0].name)
         if passed_over := [one.name for one in there[: there.index(wanted[0])] if one.kind not in APART]:
-            told = shown(", ".join(passed_over))
-            emit(Notice(f"latest is {wanted[0].name}. Passed over: {told} (without the uploads)."))
+            names = shown(", ".join(passed_over))
+            emit(Notice(f"latest is {wanted[0].name}. Passed over: {names} (without the uploads)."))
         return wanted[0]
     known = ", ".join(one.name for one in there[:3])
     hint = f"There are: {known} …; `list --remote {remote}` shows all." if known else "There are none yet: `push`"

@@ -53,16 +53,16 @@ _NEEDED = {"sftp:": ("ssh", "openssh-client"), "rclone:": ("rclone", "rclone")}
 
 def installed_version() -> tuple[int, int] | None:
     """The version of the restic that is installed; None where there is none, or it does not say."""
-    return version_in(_told_version()) if shutil.which("restic") else None
+    return version_in(_version_output()) if shutil.which("restic") else None
 
 
-def version_in(told: str) -> tuple[int, int] | None:
+def version_in(output: str) -> tuple[int, int] | None:
     """The version in what `restic version` prints."""
-    found = re.search(r"restic (\d+)\.(\d+)", told)
+    found = re.search(r"restic (\d+)\.(\d+)", output)
     return (int(found[1]), int(found[2])) if found else None
 
 
-def _told_version() -> str:
+def _version_output() -> str:
     return subprocess.run(["restic", "version"], capture_output=True, text=True, timeout=60, check=False).stdout
 
 
@@ -131,7 +131,7 @@ class ResticRemote:
             done = self._run(["forget", *ids])
             if kept := set(ids) & {str(one["id"]) for one in self._snapshots()}:  # later ones of restic end with 0 then
                 raise RemoteFailed(
-                    f"The remote {self.name} let {len(kept)} of {len(ids)} not be removed: {self._told(done)}.",
+                    f"The remote {self.name} let {len(kept)} of {len(ids)} not be removed: {self._words_of(done)}.",
                     hint="Is it one that only grows? Then prune it from the other side.",
                 )
 
@@ -196,10 +196,10 @@ class ResticRemote:
                     hint=f"apt-get install {package}, or brew install {package}; in a container it belongs into the "
                     "image.",
                 )
-        told = _told_version()
-        if (version_in(told) or (0, 0)) < OLDEST:
+        output = _version_output()
+        if (version_in(output) or (0, 0)) < OLDEST:
             raise RemoteFailed(
-                f"This restic is too old: {_reason(told)}; it takes {'.'.join(map(str, OLDEST))} or later.",
+                f"This restic is too old: {_reason(output)}; it takes {'.'.join(map(str, OLDEST))} or later.",
                 hint="Install a later one: https://github.com/restic/restic/releases",
             )
 
@@ -224,18 +224,18 @@ class ResticRemote:
 
     @contextlib.contextmanager
     def _environment(self) -> Iterator[dict[str, str]]:
-        """What restic is told: the person's own variables for its back ends, and ours instead of theirs for it."""
-        told = {name: value for name, value in os.environ.items() if not name.startswith("BACKUP_")}
+        """The variables that restic gets: the person's own for its back ends; for restic itself ours, not theirs."""
+        variables = {name: value for name, value in os.environ.items() if not name.startswith("BACKUP_")}
         for name in ("RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND", "RESTIC_REPOSITORY_FILE"):
-            told.pop(name, None)
-        told["RESTIC_REPOSITORY"] = self._table.repository.get_secret_value()
-        told["RESTIC_PASSWORD"] = self._password()
-        told |= {"RESTIC_PROGRESS_FPS": "2", "TZ": "UTC", "LC_ALL": "C"}
-        if told.get("HOME") or told.get("XDG_CACHE_HOME") or told.get("RESTIC_CACHE_DIR"):
-            yield told
+            variables.pop(name, None)
+        variables["RESTIC_REPOSITORY"] = self._table.repository.get_secret_value()
+        variables["RESTIC_PASSWORD"] = self._password()
+        variables |= {"RESTIC_PROGRESS_FPS": "2", "TZ": "UTC", "LC_ALL": "C"}
+        if variables.get("HOME") or variables.get("XDG_CACHE_HOME") or variables.get("RESTIC_CACHE_DIR"):
+            yield variables
             return
         with scratch.folder() as cache:
-            yield told | {"RESTIC_CACHE_DIR": str(cache)}
+            yield variables | {"RESTIC_CACHE_DIR": str(cache)}
 
     def _password(self) -> str:
         files = {"password" + IN_FILE: self._table.password_file}
@@ -248,13 +248,13 @@ class ResticRemote:
             )
         return password
 
-    def _told(self, done: _Done) -> str:
+    def _words_of(self, done: _Done) -> str:
         """Why it failed, in restic's own words."""
         return _reason(scrubbed(done.said, self._table.secrets)).rstrip(".")
 
     def _failure(self, command: str, done: _Done) -> BackupError:
         """restic's own words as one of our errors."""
-        said, place, reason = done.said, str(self._table.repository), self._told(done)
+        said, place, reason = done.said, str(self._table.repository), self._words_of(done)
         if "wrong password" in said:
             return RemoteFailed(
                 f"The password of the remote {self.name} is wrong: {place}.",

@@ -119,7 +119,7 @@ class Branch:
             return
         self.git.run("fetch", "--quiet", "--no-tags", *_FILTERS[wanted], "origin", f"+{self._ref}:{_TIP}")
         ids = self.git.run("rev-list", "--topo-order", "--reverse", _TIP)
-        texts = self.git.run("cat-file", "--batch", told=ids)
+        texts = self.git.run("cat-file", "--batch", stdin=ids)
         self.commits = tuple(self._commit(id_, text) for id_, text in _objects(texts))
 
     def fetch_one(self, commit: Commit) -> None:
@@ -216,7 +216,7 @@ class Branch:
     def _commit_tree(self, tree: str, message: bytes, date: str, parent: str) -> str:
         dates = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
         return self.git.line(
-            "commit-tree", "--no-gpg-sign", tree, *(["-p", parent] * bool(parent)), told=message, **dates
+            "commit-tree", "--no-gpg-sign", tree, *(["-p", parent] * bool(parent)), stdin=message, **dates
         )
 
     @property
@@ -224,13 +224,13 @@ class Branch:
         return f"refs/heads/{self.name}"
 
 
-def open_branch(git: Git, url: str, branch: str, author: tuple[str, str], told: Iterable[tuple[str, str]]) -> Branch:
-    """The branch in a new bare repository in git's folder; nothing is fetched yet. `told` is more configuration."""
+def open_branch(git: Git, url: str, branch: str, author: tuple[str, str], more: Iterable[tuple[str, str]]) -> Branch:
+    """The branch in a new bare repository in git's folder; nothing is fetched yet. `more` is configuration to add."""
     git.run("init", "--quiet", "--bare", "--template=", ".")
     name, email = author
     own = (("user.name", name), ("user.email", email), ("remote.origin.url", url))
     with open(git.folder / "config", "a", encoding="utf-8", errors="surrogateescape") as config:
-        config.writelines(_setting(key, value) for key, value in (*told, *own))
+        config.writelines(_setting(key, value) for key, value in (*more, *own))
     return Branch(git, branch)
 
 

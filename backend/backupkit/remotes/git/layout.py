@@ -134,17 +134,17 @@ def members(lines: bytes, sizes: dict[str, int], root: str) -> Iterator[tuple[Me
     """What a listing tells, as entries of an archive, each with its place in the tree; `Damaged` if it is not sound."""
     try:
         for line in lines.splitlines():
-            told = json.loads(line)
-            place = _place(told["path"]) if told["form"] == "file" else ""
-            yield _member(told, sizes[place] if place else 0, root), place
+            entry = json.loads(line)
+            place = _place(entry["path"]) if entry["form"] == "file" else ""
+            yield _member(entry, sizes[place] if place else 0, root), place
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{LISTING} of {root} is not as it was written: {error!r}.", hint=_AGAIN) from error
 
 
-def _member(told: dict[str, Any], size: int, root: str) -> Member:
-    user, group = told["owner"]
-    path, target = f"{root}/{told['path']}", told.get("target", "")
-    if told["form"] not in ("file", "folder", "link") or not manifest.is_inside(path):
+def _member(entry: dict[str, Any], size: int, root: str) -> Member:
+    user, group = entry["owner"]
+    path, target = f"{root}/{entry['path']}", entry.get("target", "")
+    if entry["form"] not in ("file", "folder", "link") or not manifest.is_inside(path):
         raise ValueError(path)
-    mode = int(told["mode"], 8) & 0o7777
-    return Member(path, told["form"], mode, (int(user), int(group)), int(told["changed"]), size, target)
+    mode = int(entry["mode"], 8) & 0o7777
+    return Member(path, entry["form"], mode, (int(user), int(group)), int(entry["changed"]), size, target)

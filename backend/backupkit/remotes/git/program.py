@@ -80,22 +80,22 @@ class Git:
     folder: Path
     timeout: float
 
-    def run(self, *arguments: str, told: bytes = b"", **environment: str) -> bytes:
+    def run(self, *arguments: str, stdin: bytes = b"", **environment: str) -> bytes:
         """What the command wrote, or `RemoteFailed` with its reason."""
-        done = self.attempt(*arguments, told=told, **environment)
+        done = self.attempt(*arguments, stdin=stdin, **environment)
         if done.code:
             raise self.failure(done.err)
         return done.out
 
-    def line(self, *arguments: str, told: bytes = b"", **environment: str) -> str:
+    def line(self, *arguments: str, stdin: bytes = b"", **environment: str) -> str:
         """The same, of a command that writes one line."""
-        return os.fsdecode(self.run(*arguments, told=told, **environment)).strip()
+        return os.fsdecode(self.run(*arguments, stdin=stdin, **environment)).strip()
 
-    def attempt(self, *arguments: str, told: bytes = b"", **environment: str) -> Done:
+    def attempt(self, *arguments: str, stdin: bytes = b"", **environment: str) -> Done:
         """How the command ended, well or not; `RemoteFailed` where it did not end in time, and is killed then."""
         with self.started(*arguments, err=subprocess.PIPE, **environment) as child:
             try:
-                out, err = child.communicate(told, self.timeout)
+                out, err = child.communicate(stdin, self.timeout)
             except subprocess.TimeoutExpired as error:
                 raise self._too_slow() from error
         return Done(child.returncode, out, err.decode(errors="replace"))

@@ -236,8 +236,8 @@ class GitRemote:
     def _inherited(self) -> Sequence[tuple[str, str]]:
         """How the app's repository, and it alone, reaches its host: credentials, proxies, other addresses."""
         lines = self._of_the_app("config", "--local", "-z", "--get-regexp", _INHERITED).split("\0")
-        told = [line.partition("\n") for line in lines if line]
-        return [(key, value if mark else "true") for key, mark, value in told]
+        pairs = [line.partition("\n") for line in lines if line]
+        return [(key, value if mark else "true") for key, mark, value in pairs]
 
     def _of_the_app(self, *arguments: str) -> str:
         """What git says of the app's repository; empty where there is none, or it does not know."""
