@@ -130,11 +130,11 @@ class protected:
             self._on.put_back(operation.backup, force=True)
         except Exception as why:
             reason = why.message if isinstance(why, BackupError) else str(why)
-            return _told(error, "not rolled back", f"It could not be rolled back to {operation.backup}: {reason}")
-        return _told(error, "rolled back", f"Rolled back to {operation.backup}.")
+            return _noted(error, "not rolled back", f"It could not be rolled back to {operation.backup}: {reason}")
+        return _noted(error, "rolled back", f"Rolled back to {operation.backup}.")
 
 
-def _told(error: BaseException, outcome: Outcome, text: str) -> Outcome:
+def _noted(error: BaseException, outcome: Outcome, text: str) -> Outcome:
     error.add_note(text)
     _log.error("%s", text)
     return outcome

@@ -107,8 +107,8 @@ def closing_for(
 def keys_for(settings: Settings, files: Iterable[Path], ask: Callable[[], str]) -> Identities:
     """What may open an archive: the key files, else the settings' key; and `ask`, who may know a passphrase."""
     found = [key for file in files for key in age_keys.identities(_text_of(file), str(file))]
-    if not found and (told := revealed(settings.export_identity)):
-        found = age_keys.identities(told, "BACKUP_EXPORT_IDENTITY")
+    if not found and (key := revealed(settings.export_identity)):
+        found = age_keys.identities(key, "BACKUP_EXPORT_IDENTITY")
     return Identities(tuple(found), lambda: revealed(settings.export_passphrase) or ask())
 
 
@@ -184,11 +184,13 @@ def import_backup(
     return Imported(imported, tuple(warnings))
 
 
-def _free_name(settings: Settings, wanted: str | None, told: str) -> str:
+def _free_name(settings: Settings, wanted: str | None, archived: str) -> str:
     try:
-        name = wanted or check_name(told)
+        name = wanted or check_name(archived)
     except Refused as error:
-        raise Damaged(f"The archive is refused: {told[:100]!r} is not a name for a backup.", hint=_UNTRUSTED) from error
+        raise Damaged(
+            f"The archive is refused: {archived[:100]!r} is not a name for a backup.", hint=_UNTRUSTED
+        ) from error
     if name in store.taken_names(settings):
         raise Refused(f"There is a {name} in {settings.dir} already.", hint="Give it another one: `import --name NAME`")
     if name == store.LATEST:
@@ -196,11 +198,11 @@ def _free_name(settings: Settings, wanted: str | None, told: str) -> str:
     return name
 
 
-def _refuse_untrusted(settings: Settings, draft: Path, told: str, emit: EventListener) -> None:
+def _refuse_untrusted(settings: Settings, draft: Path, archived: str, emit: EventListener) -> None:
     """What lies in the draft is a backup that can be trusted as any other, and says so if nobody can check it."""
     found = store.read(settings, draft.name)
     if found.metadata is None or found.state == "damaged":
-        reason = found.error.replace(str(draft), told).rstrip(".")
+        reason = found.error.replace(str(draft), archived).rstrip(".")
         raise Damaged(f"The archive is refused: {reason}.", hint=_UNTRUSTED)
     if found.state == "unchecked":
         emit(Warned(f"The archive has no {CHECKSUM_FILE}: what is in it could not be checked."))

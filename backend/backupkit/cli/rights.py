@@ -11,7 +11,7 @@ from pathlib import Path
 
 from backupkit.cli.console import say_notice
 from backupkit.config.deployment import is_contained
-from backupkit.config.settings import SETTINGS_FILE, app_folder, database_as_told
+from backupkit.config.settings import SETTINGS_FILE, app_folder, database_as_given
 from backupkit.fs import process
 from backupkit.fs.trust import Untrusted
 from backupkit.model.errors import Refused
@@ -26,12 +26,12 @@ def work_as_owner(app_dir: Path) -> None:
         return
     folder = app_folder(app_dir)
     try:
-        place = database_as_told(folder).parent
+        place = database_as_given(folder).parent
     except Untrusted:  # its owner says where the data is, and must not say it to root
         edit_as_owner(app_dir)
         if os.geteuid() == 0:
             raise
-        return _refuse_third(folder / SETTINGS_FILE, database_as_told(folder).parent)
+        return _refuse_third(folder / SETTINGS_FILE, database_as_given(folder).parent)
     _become(_owner(place), place)
 
 

@@ -461,7 +461,7 @@ def load_settings(app_dir: Path, **overrides: object) -> Settings:
     return settings
 
 
-def database_as_told(folder: Path) -> Path:
+def database_as_given(folder: Path) -> Path:
     """The database's path as it is set, its links not followed; the default's where what is set is no path."""
     variables = {name.upper(): value for name, value in os.environ.items()}
     raw = variables.get(_variable("database"), read_file(folder).get("database", ""))

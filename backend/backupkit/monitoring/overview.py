@@ -176,10 +176,12 @@ def _oldest_first(backups: Sequence[Backup]) -> list[tuple[datetime, Backup]]:
 
 def _test_restores(facts: Facts) -> tuple[TestRestore, ...]:
     """By the history; and, where that was lost, by what is known of each backup."""
-    told = [_told(one) for one in facts.history.operations if one.command == "test-restore" and _is_over(one)]
-    named = {name for one in told if one.outcome in ("success", "warning") for name in one.backups}
+    restores = [
+        _test_restore_of(one) for one in facts.history.operations if one.command == "test-restore" and _is_over(one)
+    ]
+    named = {name for one in restores if one.outcome in ("success", "warning") for name in one.backups}
     kept = [_kept(backup) for backup in facts.backups if backup.proven_at and backup.name not in named]
-    newest_first = sorted((*told, *kept), key=lambda one: one.at, reverse=True)
+    newest_first = sorted((*restores, *kept), key=lambda one: one.at, reverse=True)
     return tuple(newest_first[:TEST_RESTORES])
 
 
@@ -187,7 +189,7 @@ def _is_over(operation: Operation) -> bool:
     return operation.outcome not in ("running", "refused")
 
 
-def _told(operation: Operation) -> TestRestore:
+def _test_restore_of(operation: Operation) -> TestRestore:
     at, seconds = operation.ended_at or operation.started_at, operation.duration_seconds
     return TestRestore(at, operation.backups, operation.outcome, seconds, operation.error)
 

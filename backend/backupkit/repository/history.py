@@ -66,7 +66,7 @@ def read(backups: Path) -> History:
         if bad:
             problem = _set_aside(folder / HISTORY_FILE, path_of(backups))
     # By the order in which they began, whatever the clock said.
-    return History(tuple(_told(backups, one) for one in reversed(known.values())), problem)
+    return History(tuple(_with_outcome(backups, one) for one in reversed(known.values())), problem)
 
 
 def _line(operation: Operation) -> bytes:
@@ -115,7 +115,7 @@ def _set_aside(path: Path, named: Path) -> str:
     return f"{count} lines of the history {named} could not be read, and lie in {aside.name} beside it."
 
 
-def _told(backups: Path, operation: Operation) -> Operation:
+def _with_outcome(backups: Path, operation: Operation) -> Operation:
     if operation.outcome != "running" or _is_running(backups, operation.who):
         return operation
     return replace(operation, outcome="interrupted", error=_NEVER_ENDED)

@@ -104,7 +104,11 @@ def locked_operation(
     trust.require_roots(settings.dir)
     work = Work(settings, command.split()[0], emit, clock)
     work.concerning(*names)
-    with _told(work, emit), _ended(work), lock.held(settings.dir, command, settings.lock_timeout, emit) as work.handle:
+    with (
+        _reported(work, emit),
+        _ended(work),
+        lock.held(settings.dir, command, settings.lock_timeout, emit) as work.handle,
+    ):
         work.write()
         with _ended(work):  # before the lock is free: nobody may take it for one that was killed
             yield work
@@ -118,7 +122,7 @@ def recorded(
     trust.require_roots(settings.dir)
     work = Work(settings, command, emit, clock)
     work.concerning(*names)
-    with _told(work, emit), _ended(work):
+    with _reported(work, emit), _ended(work):
         work.write()
         yield work
 
@@ -137,7 +141,7 @@ def _ended(work: Work) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told(work: Work, emit: EventListener) -> Iterator[None]:
+def _reported(work: Work, emit: EventListener) -> Iterator[None]:
     try:
         yield
     finally:

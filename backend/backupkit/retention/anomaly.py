@@ -62,7 +62,7 @@ def _shrunk(part: Callable[[Metadata], Figures], new: Metadata, alike: list[Back
         least = min(figures.get((what, unit), 0) for figures in measure)
         there = now.get((what, unit), 0)
         if least >= _LEAST[unit] and there * 100 < least * (100 - drop):
-            yield f"{what}: {_told(there, unit)}, down from {_told(least, unit)}"
+            yield f"{what}: {_amount(there, unit)}, down from {_amount(least, unit)}"
 
 
 def _was_migrated(new: Metadata, alike: list[Backup]) -> bool:
@@ -81,5 +81,5 @@ def _is_recent(backup: Backup, new: Metadata) -> bool:
     return backup.metadata is not None and new.created_at - backup.metadata.created_at <= PATIENCE
 
 
-def _told(number: int, unit: str) -> str:
+def _amount(number: int, unit: str) -> str:
     return format_bytes(number) if unit == "bytes" else f"{number:,} {unit}"

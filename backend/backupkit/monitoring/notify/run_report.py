@@ -46,9 +46,9 @@ class RunReport:
 
     def tell(self, code: int, cause: BaseException | None) -> list[str]:
         """Tell everybody of the end, and return what was not sent, and why."""
-        return [f"The {one.address} was not sent: {one.error}." for one in self._told(code, cause) if one.error]
+        return [f"The {one.address} was not sent: {one.error}." for one in self._deliver(code, cause) if one.error]
 
-    def _told(self, code: int, cause: BaseException | None) -> tuple[Delivery, ...]:
+    def _deliver(self, code: int, cause: BaseException | None) -> tuple[Delivery, ...]:
         """The ping of the beginning is waited for first, so that it does not come after that of the end."""
         from backupkit.monitoring.notify import messages
 

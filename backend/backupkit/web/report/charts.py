@@ -62,7 +62,7 @@ def calendar(found: Overview) -> Element:
     """The weeks as columns, Monday first."""
     weeks = found.weeks
     drawn = (
-        element("g", _told(day), *_shapes(day.mark), class_=day.mark, transform=_place(column, row))
+        element("g", _tooltip(day), *_shapes(day.mark), class_=day.mark, transform=_place(column, row))
         for column, days in enumerate(weeks)
         for row, day in enumerate(days)
     )
@@ -75,7 +75,7 @@ def _place(column: int, row: int) -> str:
     return f"translate({_LEFT + _CELL * column + 2} {_TOP + _CELL * row + 2})"
 
 
-def _told(day: Day) -> Element:
+def _tooltip(day: Day) -> Element:
     return element("title", f"{day.date:%a} {day.date}: {'; '.join(_facts(day))}")
 
 
@@ -132,8 +132,8 @@ def _curve(
     first, last = sizes[0].at, sizes[-1].at
     points = _thinned([(_x(one.at, first, last), round(_y(of(one), top), 1)) for one in sizes])
     line = " ".join(f"{x:g},{y:g}" for x, y in points)
-    sizes_told = (format_bytes(of(sizes[0])), format_bytes(of(sizes[-1])))
-    words = f"{title}: {sizes_told[0]} on {local(first).date()}, {sizes_told[1]} on {local(last).date()}."
+    ends = (format_bytes(of(sizes[0])), format_bytes(of(sizes[-1])))
+    words = f"{title}: {ends[0]} on {local(first).date()}, {ends[1]} on {local(last).date()}."
     return _drawing(
         _WIDTH,
         _HEIGHT,
