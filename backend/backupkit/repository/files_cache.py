@@ -43,17 +43,17 @@ RACY = "- - - -"
 class CachedFile(NamedTuple):
     """A live file as an earlier backup saw it, and the SHA-256 of its copy there."""
 
-    stamp: str
+    change_stamp: str
     checksum: str
     attributes: int = 0
     """How many of them the copy has."""
 
     def is_now(self, facts: os.stat_result) -> bool:
         """Whether the live file surely has the content that was copied."""
-        return self.stamp == _stamp(facts)
+        return self.change_stamp == _stamp(facts)
 
 
-def stamp(facts: os.stat_result, since: int | None = None) -> str:
+def change_stamp(facts: os.stat_result, since: int | None = None) -> str:
     """What changes when a file's content does; `RACY` where a change might not show.
 
     It does not show within one tick of the clock; nor, of a file that is written through mmap, from the first write
@@ -135,7 +135,7 @@ class Writer:
     def add(self, path: str, facts: os.stat_result, checksum: str, attributes: int = 0) -> None:
         """One file of the uploads, as it was when it was copied, and how many attributes the copy has."""
         self._files += 1
-        seen = stamp(facts, self._since) if self._since else RACY
+        seen = change_stamp(facts, self._since) if self._since else RACY
         seen += f" {attributes}" if attributes else ""
         self._write(f"{seen}\t{checksum}\t{escaped(path)}\n")
 

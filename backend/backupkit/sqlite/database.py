@@ -173,8 +173,8 @@ def signature(live: Path) -> str | None:
     wal = _facts(live.with_name(live.name + "-wal"))
     file = _facts(live)
     stamps = [
-        files_cache.stamp(file) if file else files_cache.RACY,
-        files_cache.stamp(wal) if wal and wal.st_size else "-",
+        files_cache.change_stamp(file) if file else files_cache.RACY,
+        files_cache.change_stamp(wal) if wal and wal.st_size else "-",
     ]
     return None if files_cache.RACY in stamps else "; ".join(stamps)
 
