@@ -1,8 +1,8 @@
-"""Commands as processes of their own, without what an interpreter takes to start and to import everything.
+"""Run commands as processes of their own, without the time that an interpreter takes to start and to import everything.
 
 `run` is `subprocess.run` for the toolkit's command. Each command is forked from a process that has imported the
-program and done nothing else; it has its own arguments, environment, folder and streams, and ends as any process does.
-Where the environment holds what an interpreter reads at its start, a new interpreter is started.
+program and done nothing else. It has its own arguments, environment, folder and streams, and ends as any process does.
+Where the environment sets something that an interpreter reads only at its start, a new interpreter is started.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def run(
     timeout: float = 120,
     program: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Run the toolkit's command, or else that program's text, to its end; what it printed is in the result."""
+    """Run the toolkit's command, or the text of a program, to its end; return its exit code and what it printed."""
     typed = [sys.executable, *(("-c", program) if program else (str(COMMAND),)), *arguments]
     if not _is_as_warmed(env):
         return subprocess.run(
@@ -86,14 +86,14 @@ def _read_at_the_start(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def umask() -> int:
-    """That of this process."""
+    """Return the mask of this process."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def _fork(wanted: dict[str, Any], streams: list[int], timeout: float) -> int | None:
-    """The exit code, negative for a signal; None where it was killed because it took too long."""
+    """Fork the command; return its exit code, negative for a signal, or None where it took too long and was killed."""
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
@@ -125,7 +125,7 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 @cache
 def _warm_process(_whose: int, _user: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """The process from which commands are forked; it ends with the one that started it."""
+    """Start the process from which commands are forked; it ends with the one that started it."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
@@ -139,7 +139,7 @@ def _warm_process(_whose: int, _user: int) -> tuple[socket.socket, subprocess.Po
     return ours, process
 
 
-# The process itself.
+# In the process from which commands are forked.
 
 
 def _serve(connection: socket.socket) -> None:
@@ -165,7 +165,7 @@ def _next(connection: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def _look_after(connection: socket.socket, streams: list[int]) -> None:
-    """Start one command, say its number, wait for its end, and say how it ended."""
+    """Start one command; send its process id, then, when it has ended, how."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     message = _receive(connection, LENGTH.unpack(_receive(connection, LENGTH.size))[0])
     child = os.fork()
@@ -193,7 +193,7 @@ def _become(wanted: dict[str, Any], streams: list[int]) -> None:
 
 
 class _Start(BaseException):
-    """Leave everything of the serving process, and be the command."""
+    """Unwind the serving process, so that the command starts with an empty stack."""
 
 
 def _import_everything() -> None:

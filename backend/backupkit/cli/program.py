@@ -42,10 +42,10 @@ class CommandGroup:
 
 
 class _Program(Group):
-    """The one error boundary: inside the program's own handling of interrupts, which would hide the exit code."""
+    """The one error boundary. It is inside Typer's handling of interrupts, which would hide the exit code."""
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **others: Any) -> Any:
-        """As Typer does; what it does not understand before the command is an error like any other."""
+        """Parse as Typer does, but report an option that it does not know like any other error."""
         typed = tuple(args)  # parsing consumes them
         try:
             return super().make_context(info_name, args, *more, **others)
@@ -64,9 +64,11 @@ class _Program(Group):
 
 
 def assembled(script: Path, *groups: CommandGroup) -> typer.Typer:
-    """The program of that file, with these commands."""
+    """Assemble the program of that file from groups of commands."""
     session.script = script.resolve()
-    logging.getLogger("backupkit").addHandler(logging.NullHandler())  # or Python prints what we say ourselves
+    logging.getLogger("backupkit").addHandler(
+        logging.NullHandler()
+    )  # else Python prints to stderr what we print there ourselves
     app = typer.Typer(
         cls=_Program,
         name="backup-restore",
@@ -90,7 +92,7 @@ def _program(
 
 
 def run(app: typer.Typer) -> None:
-    """Run the program once, with what was typed."""
+    """Run the program once, with the arguments of this process."""
     open_missing_streams()
     try:
         app(prog_name=os.environ.get("BACKUP_HOST_COMMAND") or None)

@@ -1,6 +1,6 @@
-"""What a process takes from itself, before it does what others asked for. Nothing of it can be taken back.
+"""Limits that a process sets on itself before it handles input from outside. None can be lifted again.
 
-A system that lacks one of these means leaves the process without it.
+Where the system has no such limit, the process goes on without it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _WRITES = {1: 1 << 1 | sum(1 << bit for bit in range(4, 13)), 2: 1 << 13, 3: 1 <
 
 
 def die_of_limits() -> None:
-    """Beyond a limit on files or time the process ends at once, by a signal that says which, and leaves no core."""
+    """End the process at a limit on files or time, by the signal that says which; write no core file."""
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     limit(resource.RLIMIT_CORE, 0)
 
 
 def limit(kind: int, most: int) -> None:
-    """The process may have so much of it: seconds of processor, bytes of a file, bytes of address space."""
+    """Limit a resource: seconds of processor time, bytes of a file, bytes of address space."""
     _, hard = resource.getrlimit(kind)
     with contextlib.suppress(OSError, ValueError):  # macOS does not limit the address space
         resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def write_below_only(folder: Path) -> bool:
-    """No file can be made, changed or removed but below this folder; False where the kernel cannot do that."""
+    """Forbid any change of files outside of this folder; return False where the kernel cannot (Landlock)."""
     if sys.platform != "linux":
         return False
     call = ctypes.CDLL(None)

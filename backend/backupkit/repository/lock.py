@@ -1,7 +1,7 @@
-"""One writing run at a time, across threads, processes and containers that share the backups folder.
+"""Allow one writing run at a time, across threads, processes and containers that share the backups folder.
 
-The lock is the kernel's (flock on `backups/.lock`): it ends with its holder, however that ends, and never goes
-stale. What is written in the file only tells who holds it.
+The lock is the kernel's (flock on `backups/.lock`): it ends with its holder, however that ends, so it is never stale.
+The content of the file only names the holder.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _locked_here: set[tuple[int, int]] = set()
 def held(
     backups: Path, command: str, timeout: float, emit: EventListener = silence, place: Path | None = None
 ) -> Iterator[int]:
-    """The lock is ours until the block ends; `Locked` names its holder after `timeout` seconds.
+    """Hold the lock until the block ends; raise `Locked`, which names its holder, after `timeout` seconds.
 
-    Its handle can be handed to a child process: the lock then lasts until both have ended. `place` is how a person
-    knows the folder, where that is not its path.
+    Yield its handle. A child process that inherits it holds the lock too, until both have ended. `place` is the path by
+    which a person knows the folder, where that is another one.
     """
     deadline = time.monotonic() + timeout
     with _folder_locked(backups, timeout, emit, place or backups):
@@ -45,7 +45,7 @@ def held(
 
 @contextlib.contextmanager
 def _folder_locked(backups: Path, timeout: float, emit: EventListener, place: Path) -> Iterator[None]:
-    """The folder itself is locked too: somebody may remove the lock file, and a new one would let a second run in."""
+    """Lock the folder itself too: somebody may remove the lock file, and a new one would let a second run in."""
     with disk.Opened(backups, os.O_RDONLY | os.O_DIRECTORY) as handle:
         with contextlib.suppress(OSError):  # a file system that has no such lock: the file is left
             _acquire(handle, timeout, emit, lambda: holder(backups / LOCK_FILE), place)
@@ -58,7 +58,7 @@ def _folder_locked(backups: Path, timeout: float, emit: EventListener, place: Pa
 
 
 def _locked_file(backups: Path, timeout: float, emit: EventListener, place: Path) -> int:
-    """The open, locked file of that name: not one that was removed while it was waited for."""
+    """Return the open, locked file: the one that has the name now, not one that was removed during the wait."""
     path = backups / LOCK_FILE
     while True:
         handle = _open(backups)
@@ -74,12 +74,12 @@ def _locked_file(backups: Path, timeout: float, emit: EventListener, place: Path
 
 @contextlib.contextmanager
 def claimed(folders: Iterable[Path], timeout: float, emit: EventListener = silence) -> Iterator[None]:
-    """No other restore is at work in these live folders until the block ends, whatever its backups folder is.
+    """Keep every other restore out of these live folders until the block ends, whatever its backups folder is.
 
-    `Locked` after `timeout` seconds. The kernel's lock on the folders themselves; a file system without it has none.
+    Raise `Locked` after `timeout` seconds. A folder whose file system has no locks is not locked.
     """
     with contextlib.ExitStack() as opened:
-        for folder in _each_once(folders):
+        for folder in _in_lock_order(folders):
             with contextlib.suppress(OSError):
                 handle = opened.enter_context(disk.Opened(folder, os.O_RDONLY | os.O_DIRECTORY))
                 _acquire(handle, timeout, emit, lambda: "Another restore (with another BACKUP_DIR)", folder)
@@ -87,7 +87,7 @@ def claimed(folders: Iterable[Path], timeout: float, emit: EventListener = silen
 
 
 def is_claimed(folder: Path) -> bool:
-    """Whether a restore is at work in that live folder at this moment."""
+    """Whether a restore is at work in that live folder now."""
     try:
         with disk.Opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
             return not descriptors.try_lock(handle)
@@ -95,10 +95,10 @@ def is_claimed(folder: Path) -> bool:
         return False
 
 
-def _each_once(folders: Iterable[Path]) -> list[Path]:
-    """Those that are there, in an order of their own: two restores that want the same ones never wait in a circle.
+def _in_lock_order(folders: Iterable[Path]) -> list[Path]:
+    """Return each folder that exists once, ordered by inode: two restores that want the same ones cannot deadlock.
 
-    Backups may lie in the folder of the database: that one is locked by this process already.
+    A backups folder inside the database's is left out: this process has locked it already.
     """
     found = {tree.inode(facts): folder for folder in folders if (facts := _facts(folder))}
     return [found[key] for key in sorted(found) if key not in _locked_here]
@@ -112,7 +112,7 @@ def _facts(folder: Path) -> os.stat_result | None:
 
 
 def is_held(backups: Path) -> bool:
-    """Whether some run holds the lock at this moment."""
+    """Whether some run holds the lock now."""
     if is_claimed(backups):
         return True
     try:
@@ -126,7 +126,7 @@ def is_held(backups: Path) -> bool:
 
 
 def signature(backups: Path) -> str:
-    """The process that holds the lock at this moment, as it signed; empty where none does."""
+    """Return the process that holds the lock now, as it signed; empty where none does."""
     try:
         return str(json.loads(disk.read_plain(backups / LOCK_FILE, disk.MOST_STATE))["who"]) if is_held(backups) else ""
     except (OSError, ValueError, KeyError, TypeError):
@@ -134,10 +134,10 @@ def signature(backups: Path) -> str:
 
 
 def holder(path: Path) -> str:
-    """Who signed the lock, in words; empty where it cannot be read."""
+    """Return who signed the lock, in words; "another run" where that cannot be read."""
     try:
-        told = json.loads(disk.read_plain(path, disk.MOST_STATE))
-        return f"{told['command']} ({told['who']}, since {told['since']})"
+        signed = json.loads(disk.read_plain(path, disk.MOST_STATE))
+        return f"{signed['command']} ({signed['who']}, since {signed['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another run"
 
@@ -155,11 +155,11 @@ def _open(backups: Path) -> int:
 
 
 def _acquire(handle: int, timeout: float, emit: EventListener, who: Callable[[], str], where: Path) -> None:
-    deadline, said = time.monotonic() + timeout, False
+    deadline, has_said = time.monotonic() + timeout, False
     while not descriptors.try_lock(handle):
-        if not said:
+        if not has_said:
             emit(Waiting(f"Waiting up to {timeout:g} s for {who()} to finish."))
-            said = True
+            has_said = True
         if time.monotonic() >= deadline:
             raise Locked(
                 f"{who()} is at work in {where}; nothing was changed.",

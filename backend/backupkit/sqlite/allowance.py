@@ -1,7 +1,7 @@
-"""How much work SQL text from outside may cause: an amount that every text has, and more in proportion to its length.
+"""How much work SQL text from outside may cause: a fixed amount, and more in proportion to its length.
 
-A dump says each row that it makes, so whatever it costs to load is some multiple of what there is to read. Text of
-another kind makes much of little: joins, triggers that multiply, values made by functions.
+A dump spells out each row, so an honest one costs some multiple of its length. A hostile one makes much out of little
+text: by joins, by triggers that multiply, by functions that return large values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MEMORY, _MEMORY_A_BYTE = 512 * _MEGABYTE, 8  # Python and its libraries; the st
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a text may use that has been read so far: bytes, statements, bytes of the longest, and how many CREATEs."""
+    """What a text may use, by what was read of it: bytes, statements, bytes of the longest one, number of CREATEs."""
 
     read: int = 0
     statements: int = 0
