@@ -35,6 +35,7 @@ READ_MORE = {
     "list": "../../BACKUP_GUIDE.md#3-is-my-backup-good",
     "verify": "../../BACKUP_GUIDE.md#3-is-my-backup-good",
     "restore": "../../BACKUP_GUIDE.md#1-restore-now",
+    "extract": "../../BACKUP_GUIDE.md#one-file-back",
     "undo": "../../BACKUP_GUIDE.md#undo",
     "recover": "../../BACKUP_GUIDE.md#what-a-restore-does",
     "migrate": "../migrations.md",

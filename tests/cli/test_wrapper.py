@@ -634,6 +634,19 @@ def test_a_new_folder_of_the_host_lies_in_one_that_is_mounted(host: Host, form: 
     assert call["variables"]["BACKUP_HOST_MOUNT"] == str(folder)
 
 
+def test_what_is_taken_out_of_a_backup_goes_to_such_a_folder_or_to_stdout(host: Host) -> None:
+    host.install("docker")
+    host.answer(output="content")
+    host.run("extract", "latest", "/a/*.pdf", "--to", "new", cwd=str(host.folder))
+    assert host.handover()["call"].endswith(" extract latest /a/*.pdf --to /mnt/backup-target/new")
+    (host.programs / "calls.jsonl").unlink()
+    for form in (("--to", "-"), ("--to=-",)):
+        done = host.run("extract", "latest", "a.pdf", *form)
+        assert done.stdout == b"content" and host.verbs() == ["exec"]
+        assert host.handover()["call"].endswith(" extract latest a.pdf --to -")
+        (host.programs / "calls.jsonl").unlink()
+
+
 def test_a_new_folder_in_a_missing_one_is_refused(host: Host) -> None:
     host.install("docker")
     assert b"There is no folder" in host.run("restore", "x", "--to", f"{host.folder}/none/new", code=2).stderr

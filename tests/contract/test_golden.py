@@ -249,6 +249,10 @@ def _restores(story: Story) -> None:
     app.database.write_bytes(b"no database at all" * 1000)
     story.types("plan", "restore NAME --dry-run", "one")
     story.types("restored", "restore NAME --yes", "one", code=None)
+    app.write_upload("1/letter.txt", b"overwritten")
+    story.types("plan", "extract NAME PATTERN --dry-run", "one", "1/letter.txt")
+    story.types("restored", "extract NAME PATTERN --yes", "one", "1/letter.txt")
+    story.types("laid_out", "extract NAME PATTERN --to DIR", "one", "*.txt", str(app.folder.parent / "out"))
 
 
 def _migrates(story: Story) -> None:

@@ -68,6 +68,13 @@ def _rollback_journal(app: SmallApp) -> None:
     app.execute("PRAGMA journal_mode=DELETE")
 
 
+def _changes_at_the_top(app: SmallApp) -> None:
+    """A file beside the folders is altered too: the time of a folder that stays is when something was put into it."""
+    app.write_upload("top.txt", b"as it was")
+    _two_backups_and_changes(app)
+    app.write_upload("top.txt", b"altered")
+
+
 def _missing(app: SmallApp) -> None:
     _two_backups_and_changes(app)
     for path in app.database.parent.iterdir():
@@ -183,6 +190,7 @@ def _tiny(app: SmallApp) -> None:
 
 KEEP = ("BACKUP_KEEP_LAST", "BACKUP_KEEP_DAILY", "BACKUP_KEEP_WEEKLY", "BACKUP_KEEP_MONTHLY", "BACKUP_MIN_KEEP")
 RESTORE = ("restore", "first", "--force")
+EXTRACT = ("extract", "second", "top.txt", "/2/", "latest", "empty/", "--yes")
 ALL = (
     Scenario("backup", ("backup", "one"), _nothing_yet),
     Scenario("backup-over-earlier", ("backup", "third", "--pin"), _two_backups_and_changes),
@@ -192,6 +200,7 @@ ALL = (
     Scenario("restore-rollback-journal", RESTORE, _rollback_journal, safety=True),
     Scenario("restore-database", (*RESTORE, "--only", "database"), _two_backups_and_changes, safety=True),
     Scenario("restore-uploads", (*RESTORE, "--only", "uploads"), _two_backups_and_changes, safety=True),
+    Scenario("extract", EXTRACT, _changes_at_the_top, safety=True),
     Scenario("restore-missing", RESTORE, _missing, safety=True),
     Scenario("restore-corrupt", RESTORE, _corrupt, safety=True),
     Scenario("restore-going-back", RESTORE, _two_backups_and_changes, fails_at=_second_out_of_staging),

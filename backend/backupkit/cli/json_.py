@@ -199,6 +199,7 @@ def _source(found: Source) -> Document:
         },
         "git": documents.git(found.git) if found.git else None,
         "undecided": documents.verdict(found.undecided) if found.undecided else None,
+        "chosen": sorted(found.chosen.paths) if found.chosen else None,
     }
 
 

@@ -206,7 +206,11 @@ def _links_out(uploads: UploadsFacts) -> Iterator[str]:
 
 def plan(found: RestorePlan) -> Iterator[str]:
     """What a restore will change, before it does."""
-    yield f"Restoring {found.source.name} will change:"
+    chosen = found.source.chosen
+    what = f"{counted(len(chosen.leaves), 'upload')} of {found.source.name}" if chosen else found.source.name
+    yield f"Restoring {what} will change:"
+    if chosen:
+        yield f"  chosen     {few(sorted(chosen.leaves or chosen.paths), 10)}"
     if found.verdict:
         now, after = (", ".join(one) or "none" for one in (found.live.revisions, found.revisions_after))
         revisions = "no revision" if now == after == "none" else f"revision {now} -> {after}"
@@ -327,8 +331,8 @@ def laid_out(done: LaidOut) -> Iterator[str]:
     yield f"Restored {found.backup.name} to {found.target}: {compared}. Nothing live was touched."
     yield from (f"  note       {note}" for note in found.notes)
     if found.database_file:
-        rows = counted(sum(done.rows.values()), "row")
-        yield f"  database   {found.database_file}: checks sound, {counted(len(done.rows), 'table')}, {rows}"
+        holds = f"{counted(len(done.rows), 'table')}, {counted(sum(done.rows.values()), 'row')}"
+        yield f"  database   {found.database_file}: SQLite's quick check passed, {holds}"
     if done.verdict:
         yield f"  schema     revision {', '.join(done.verdict.backup) or 'none'}: {done.verdict.reason}"
     if found.uploads_folder:
@@ -345,6 +349,13 @@ def _way_to_use(found: Layout) -> Iterator[str]:
     if found.uploads_folder:
         places.append(f"BACKUP_UPLOADS={shlex.quote(str(found.uploads_folder))}")
     yield f"To start the app on it, give it these paths, as it takes them:  {' '.join(places)}"
+
+
+def put_back(reach: Deployment, done: Restored) -> Iterator[str]:
+    """What was put back of some uploads, and how to undo it."""
+    assert done.uploads is not None
+    yield f"Put back from {done.source}: {_changes(done.uploads, 'copied')}"
+    yield f"  before     {_way_back(reach, done)}"
 
 
 def _way_back(reach: Deployment, done: Restored) -> str:

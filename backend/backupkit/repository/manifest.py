@@ -142,6 +142,11 @@ def sound_checksums(folder: Path) -> dict[str, str]:
     return checksums
 
 
+def checksum_of(folder: Path, path: str) -> str | None:
+    """What one file was sealed with, wherever it stands in the list; None where it is not listed."""
+    return next((checksum for listed, checksum in _Listed(folder).rest() if listed == path), None)
+
+
 def checksums_in_order(folder: Path) -> Callable[[str], str | None]:
     """What was sealed for a path; to be asked for in the order of a walk, so that little is in memory."""
     take = _Listed(folder).take

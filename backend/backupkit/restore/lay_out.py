@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,8 @@ from backupkit.repository import lock, manifest, store
 from backupkit.repository.operation import recorded
 from backupkit.restore import apart, staging
 from backupkit.restore.restore import plan_source, restore_backup
+from backupkit.upload_files import choice
+from backupkit.upload_files.choice import Chosen
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Layout:
     uploads: Path | None
     needs: int
     notes: tuple[str, ...] = ()
+    chosen: Chosen | None = None
+    """The uploads that alone are laid out; None for all of them."""
 
     @property
     def database_file(self) -> Path | None:
@@ -58,6 +62,16 @@ class LaidOut:
     verdict: SchemaVerdict | None
     is_compared: bool
     warnings: tuple[str, ...] = ()
+
+
+def plan_taking_out(settings: Settings, name: str, target: Path, patterns: Sequence[str]) -> Layout:
+    """Where some uploads of a backup would be laid out: below the target as they are below the uploads.
+
+    Raises as `plan_layout` does; `NoSuchBackup` for a pattern that matches nothing.
+    """
+    layout = plan_layout(settings, name, target, "uploads")
+    chosen = choice.choose(layout.backup.path / UPLOADS_FOLDER, patterns, layout.backup.name)
+    return replace(layout, uploads=Path(), needs=chosen.bytes, chosen=chosen)
 
 
 def plan_layout(
@@ -123,7 +137,7 @@ def lay_out(settings: Settings, layout: Layout, emit: EventListener = silence, c
 def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: EventListener, clock: Clock) -> LaidOut:
     """Restore the parts into an app that has nothing yet and whose places are in the draft."""
     only: Part | None = "uploads" if layout.database is None else "database" if layout.uploads is None else None
-    source = staging.verified(settings, layout.backup, only, emit)
+    source = replace(staging.verified(settings, layout.backup, only, emit), chosen=layout.chosen)
     places = {
         "database": whole / layout.database if layout.database else draft / "none" / settings.database.name,
         "uploads": whole / layout.uploads if layout.uploads else None,

@@ -159,6 +159,7 @@ def _changes_to(settings: Settings, source: Source, emit: EventListener) -> Mapp
 
 
 def refuse_another_app(settings: Settings, backup: Backup, force: bool) -> None:
+    """`Refused` for a backup of another app, unless forced."""
     metadata = backup.metadata
     if force or metadata is None or reliable.is_own(settings, metadata):
         return
@@ -210,6 +211,8 @@ def restore_backup(
     Raises before anything live was touched, or after it went back by itself; either way the message says so.
     """
     with locked_operation(settings, f"restore of {plan.source.name}", emit, clock, [plan.source.name]) as work:
+        if plan.source.chosen:
+            work.concerning(plan.source.name, note=f"{len(plan.source.chosen.leaves)} uploads put back")
         recovery.recover_under_lock(settings, work.emit)
         return restore_source(settings, plan, work.emit, clock)
 
@@ -313,6 +316,8 @@ def _stage(
 
 def _share_from_now_on(settings: Settings, plan: RestorePlan, safety: Backup) -> None:
     """Where more came back than was there, the next backup is to share with what came, not with the safety copy."""
+    if plan.source.chosen:
+        return
     kept = safety.metadata.uploads.bytes if safety.metadata and safety.metadata.uploads else 0
     backup = settings.dir / plan.source.name
     if settings.uploads and plan.uploads and plan.uploads.bytes > kept and manifest.has_checksums(backup):

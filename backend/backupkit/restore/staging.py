@@ -33,6 +33,7 @@ from backupkit.repository import files_cache, integrity, lock, manifest, store, 
 from backupkit.restore.journal import Journal
 from backupkit.sqlite import database
 from backupkit.upload_files import diff, selection, walk
+from backupkit.upload_files.choice import Chosen
 
 _OLDER = "Try an older backup: `list`."
 
@@ -56,6 +57,8 @@ class Source:
     is_sound: bool = False
     seen: tuple[int, ...] = ()
     sealed: str | None = None
+    chosen: Chosen | None = None
+    """The uploads that alone are restored; None for all of them."""
 
 
 def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventListener) -> Source:
@@ -368,7 +371,14 @@ def differences(
         walk.require(settings.uploads)
     with files_cache.newest(settings, with_uploads=True) as earlier:
         yield from diff.differences(
-            settings.uploads, source.uploads, source.meaning, selection.of(settings), unreadable, earlier, emit
+            settings.uploads,
+            source.uploads,
+            source.meaning,
+            selection.of(settings),
+            unreadable,
+            earlier,
+            emit,
+            source.chosen,
         )
 
 

@@ -22,6 +22,7 @@ class Chosen:
     paths: frozenset[str]
     leaves: frozenset[str]
     above: frozenset[str]
+    bytes: int
 
     def pairs(self, found: Iterable[Pair]) -> Iterator[Pair]:
         """Of live entries beside wanted ones those that count; a folder that is there stays as it is."""
@@ -48,4 +49,5 @@ def choose(root: Path, lines: Iterable[str], where: str) -> Chosen:
         )
     leaves = frozenset(one.path for one in entries if one.form != "folder")
     above = (path for leaf in leaves for path in tree.with_parents(leaf) if path != leaf)
-    return Chosen(frozenset(one.path for one in entries), leaves, frozenset(above))
+    size = sum(tree.content_size(one.facts) for one in entries if one.form == "file")
+    return Chosen(frozenset(one.path for one in entries), leaves, frozenset(above), size)

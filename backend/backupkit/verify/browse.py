@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, tree
+from backupkit.fs import descriptors, disk, tree
 from backupkit.model.backup import UPLOADS_FOLDER, Backup
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, SourceBroken
 from backupkit.model.events import EventListener, Step, Warned, silence
@@ -25,6 +27,7 @@ from backupkit.repository import manifest, store
 from backupkit.sqlite import database, engine, query, rows
 from backupkit.sqlite.query import RowDifferences, Selection
 from backupkit.sqlite.rows import Comparison, Key, Row, RowPage
+from backupkit.upload_files import choice
 
 _MOST = 200  # differences of each kind that are told one by one
 _MOST_ROWS = 1000
@@ -93,10 +96,42 @@ def take_out(settings: Settings, name: str, path: str, target: Path, emit: Event
     with disk.atomic_file(target) as draft:
         disk.remove(draft)  # of a killed run
         if disk.copy_and_hash(source, draft, like=facts) != wanted and manifest.has_checksums(backup.path):
-            raise Damaged(f"{shown(str(source))} is not as it was written.", hint=f"`verify {name}`; try another one.")
+            raise _not_as_written(source, name)
         disk.sync_file(draft)
         _refuse_taken(target)
     return target
+
+
+def write_out(
+    settings: Settings, name: str, patterns: Sequence[str], output: BinaryIO, emit: EventListener = silence
+) -> None:
+    """The one file that the patterns mean, compared with its checksum first, and then written there.
+
+    Raises `Refused` where they mean more than one, or no file; `Damaged` for a file that is not as it was sealed.
+    """
+    backup = store.find(settings, name, emit)
+    top = uploads_of(settings, backup)
+    chosen = choice.choose(top, patterns, backup.name)
+    if len(chosen.leaves) != 1:
+        raise Refused(
+            f"{len(chosen.leaves)} files of {backup.name} are meant, and one goes to stdout.",
+            hint=f"`files {backup.name}` lists them. --to DIR takes out several.",
+        )
+    (path,) = chosen.leaves
+    source = _inside(top, path)
+    _facts_of(source)
+    wanted = _checksum(backup, f"{UPLOADS_FOLDER}/{path}", emit)
+    with disk.Opened(source, descriptors.FILE) as file:
+        if disk.hash_contents(file) != wanted and manifest.has_checksums(backup.path):
+            raise _not_as_written(source, name)
+        os.lseek(file, 0, os.SEEK_SET)
+        with open(file, "rb", closefd=False) as content:
+            shutil.copyfileobj(content, output, disk.CHUNK)
+    output.flush()
+
+
+def _not_as_written(source: Path, name: str) -> Damaged:
+    return Damaged(f"{shown(str(source))} is not as it was written.", hint=f"`verify {name}`; try another one.")
 
 
 def target_for(settings: Settings, text: str) -> Path:
@@ -269,7 +304,7 @@ def _checksum(backup: Backup, path: str, emit: EventListener) -> str | None:
     if not manifest.has_checksums(backup.path):
         emit(Warned(f"{backup.name} has no checksums (unchecked): the file is taken out as it lies there."))
         return None
-    return manifest.checksums_in_order(backup.path)(path)
+    return manifest.checksum_of(backup.path, path)
 
 
 def _database_file(backup: Backup) -> Path:

@@ -23,6 +23,7 @@ from backupkit.monitoring.notify import run_report
 if TYPE_CHECKING:
     from backupkit.config.settings import Settings
     from backupkit.model.backup import Part
+    from backupkit.restore.lay_out import Layout
     from backupkit.restore.restore import Restored, RestorePlan
 
 commands = CommandGroup("Restore")
@@ -80,6 +81,47 @@ def restore(
         until = _moment(settings, at)
         plan = plan_restore(settings, name, only, force, migrate, emit, expect_loss or (), until)
     _carry_out(settings, plan, yes or force, dry_run)
+
+
+@commands.command(
+    "extract",
+    examples=["extract latest /invoices/2024/", "extract latest a.pdf --to -", "extract latest '*.pdf' --to /srv/look"],
+)
+def extract(
+    name: Name,
+    pattern: Annotated[
+        list[str], typer.Argument(metavar="PATTERN", help="The uploads: paths, or patterns as in .gitignore.")
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="DIR", help="A new or empty folder; -: stdout, for one file. Left out: in place."),
+    ] = None,
+    yes: Yes = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Put some uploads of a backup back where they were, or take them out into a folder."""
+    if to == "-":
+        return _write_out(name, pattern, json)
+    if to is not None:
+        return _take_out(name, pattern, Path(to), dry_run)
+    from backupkit.cli import json_, render
+    from backupkit.restore.extract import plan_extract
+    from backupkit.restore.restore import restore_backup
+
+    settings = open_to_read() if dry_run else open_to_write(work="extract")
+    with listening() as emit:
+        plan = plan_extract(settings, name, pattern, force, emit)
+    if dry_run:
+        return _show_plan(plan)
+    _require_agreement(plan, yes or force)
+    with listening() as emit:
+        done = restore_backup(settings, plan, emit)
+    out.result(render.put_back(settings.reach, done), json_.restored(done))
+    if done.warnings:
+        raise SystemExit(ExitCode.WARNINGS)
 
 
 @commands.command("undo", examples=["undo --dry-run", "undo"])
@@ -255,11 +297,33 @@ def _refuse_with_to(migrate: bool, stop: bool) -> None:
 
 
 def _lay_out(name: str, to: Path, only: Part | None, at: str | None, dry_run: bool) -> None:
-    from backupkit.cli import json_, render
-    from backupkit.restore.lay_out import lay_out, plan_layout
+    from backupkit.restore.lay_out import plan_layout
 
     settings = open_to_read()
-    plan = plan_layout(settings, name, to, only, _moment(settings, at))
+    _carry_out_layout(settings, plan_layout(settings, name, to, only, _moment(settings, at)), dry_run)
+
+
+def _take_out(name: str, patterns: list[str], to: Path, dry_run: bool) -> None:
+    from backupkit.restore.lay_out import plan_taking_out
+
+    settings = open_to_read()
+    _carry_out_layout(settings, plan_taking_out(settings, name, to, patterns), dry_run)
+
+
+def _write_out(name: str, patterns: list[str], json: bool) -> None:
+    from backupkit.verify.browse import write_out
+
+    if json:
+        raise Refused("With - the file itself goes to stdout.", hint="Leave out --json, or name a folder.")
+    settings = open_to_read()
+    with listening() as emit:
+        write_out(settings, name, patterns, sys.stdout.buffer, emit)
+
+
+def _carry_out_layout(settings: Settings, plan: Layout, dry_run: bool) -> None:
+    from backupkit.cli import json_, render
+    from backupkit.restore.lay_out import lay_out
+
     if dry_run:
         return out.result(render.layout(plan), json_.layout(plan))
     with listening() as emit:

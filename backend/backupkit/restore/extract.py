@@ -1,0 +1,41 @@
+"""Put some uploads of a backup back where they were: a restore of these paths alone, which `undo` takes back too.
+
+What was not chosen stays as it is, and so does a folder that is there. What a chosen file replaces is in the safety
+copy: also what lies in a folder that has come in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from backupkit.backup.create import refuse_overlap
+from backupkit.config.settings import Settings
+from backupkit.model.errors import NoSuchBackup, Refused
+from backupkit.model.events import EventListener, silence
+from backupkit.repository import store
+from backupkit.restore import staging
+from backupkit.restore.restore import RestorePlan, plan_source, refuse_another_app
+from backupkit.upload_files import choice
+
+
+def plan_extract(
+    settings: Settings, name: str, patterns: Sequence[str], force: bool = False, emit: EventListener = silence
+) -> RestorePlan:
+    """What putting these uploads back would change; `restore_backup` carries it out.
+
+    Raises `NoSuchBackup` for a pattern that matches nothing, and where the backup has no uploads; `Refused` where the
+    app has none, or for another app's backup (unless forced); `Damaged` and `NoSpace` as a restore.
+    """
+    refuse_overlap(settings)
+    if settings.uploads is None:
+        raise Refused("This app has no uploads folder to put anything back to.", hint="Add --to DIR.")
+    found = store.find_at(settings, name, None)
+    refuse_another_app(settings, found.backup, force)
+    if not store.require_metadata(found.backup).uploads_included:
+        raise NoSuchBackup(f"There are no uploads in {found.backup.path}.", hint="`list` shows the backups there are.")
+    source = staging.verified(settings, found.backup, "uploads", emit)
+    assert source.uploads is not None
+    source = replace(source, chosen=choice.choose(source.uploads, patterns, found.backup.name))
+    plan = plan_source(settings, source, force, emit)
+    return replace(plan, notes=(*((found.sentence,) if found.passed_over else ()), *plan.notes))
