@@ -170,6 +170,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterator
             f"""
             notify_urls = ["{service.notify()}"]
             keep_last = 2
+            exclude = ["*.never"]
             [remotes.disk]
             type = "folder"
             path = "{folder / "disk"}"
@@ -433,6 +434,7 @@ def test_metadata_are_read_as_they_were_written(app: SmallApp) -> None:
             "two",
             3,
             ("less",),
+            ("*.tmp",),
         ),
     )
     _no_default(written)

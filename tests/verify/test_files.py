@@ -116,6 +116,8 @@ BAD: list[tuple[tuple[str, ...], int, str, str]] = [
     (("good", "../x"), 2, "../x", "begin"),
     (("good", "[z-a]"), 2, "no pattern", "gitignore"),
     (("good", "a\\"), 2, "no pattern", "gitignore"),
+    (("good", "*a*a*a*b"), 2, "too many stars", "several"),
+    (("good", "**/a/**/a/**/a/**/b"), 2, "too many stars", "several"),
     (("none",), 10, "none", "`list`"),
     (("half",), 10, "no uploads", "`list`"),
 ]

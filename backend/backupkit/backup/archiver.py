@@ -296,6 +296,7 @@ def _metadata(draft: Draft, found: _Taken, files: _Taken) -> Metadata:
         tool_version=VERSION,
         linked_from=draft.earlier.folder.name if draft.earlier and shares else None,
         added_bytes=added,
+        exclude=draft.settings.exclude if files.uploads is not None else (),
     )
 
 

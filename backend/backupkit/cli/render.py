@@ -136,6 +136,8 @@ def _contents(metadata: Metadata) -> Iterator[str]:
         yield from (f"    {shown(name)}: {counted(rows, 'row')}" for name, rows in facts.rows.items())
     if uploads := metadata.uploads:
         yield f"  uploads    {counted(uploads.files, 'file')}, {format_bytes(uploads.bytes)}"
+        if metadata.exclude:
+            yield f"    excluded: {few(metadata.exclude, 10)}"
         yield from _links_out(uploads)
         yield from (f"    warning: {shown(warning)}" for warning in uploads.warnings)
     elif not metadata.uploads_included:

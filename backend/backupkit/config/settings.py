@@ -34,6 +34,7 @@ from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPL
 from backupkit.model.durations import parse_span
 from backupkit.model.errors import Refused
 from backupkit.model.names import shown
+from backupkit.model.patterns import Patterns
 
 SETTINGS_FILE = "backup.toml"
 PREFIX = "BACKUP_"
@@ -57,6 +58,7 @@ _WRAPPER = "backup.sh"
 _PROJECT = (".git", "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", _WRAPPER)
 _ADDRESS = "[A-Za-z][A-Za-z0-9+.-]*://"
 LogFormat = Literal["plain", "json"]
+_ANY_UPLOADS = ("q7f3w9", "q7f3w9/x5k2m8", "q7f3w9/x5k2m8.h4d6")  # what no pattern means that does not mean everything
 _RESERVED = {UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE}
 
 
@@ -78,6 +80,11 @@ class Settings(BaseSettings):
     )
     dir: Path = Field(
         default=Path(), description="The backups folder. It cannot be inside the uploads folder, nor contain it."
+    )
+    exclude: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Uploads that are in no backup, and that no restore touches: patterns as in .gitignore, with a "
+        "semicolon between two.",
     )
     alembic_ini: Path = Field(
         default=Path("alembic.ini"), description="Alembic's configuration: alembic.ini or pyproject.toml."
@@ -374,10 +381,26 @@ class Settings(BaseSettings):
     def _time_of_day(cls, value: str) -> str:
         return f"{parse_time(value):%H:%M}"
 
-    @field_validator("schedule", mode="before")
+    @field_validator("exclude", "schedule", mode="before")
     @classmethod
     def _expressions(cls, value: object) -> object:
         return [one.strip() for one in re.split(r"[;\n]", value) if one.strip()] if isinstance(value, str) else value
+
+    @field_validator("exclude")
+    @classmethod
+    def _leaves_something(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        try:
+            patterns = Patterns(value)
+        except Refused as error:
+            raise ValueError(f"cannot be: {error.message.rstrip('.')}") from error
+        if value and all(patterns.match(path, is_folder=False) for path in _ANY_UPLOADS):
+            _fail("excludes every upload; empty BACKUP_UPLOADS for backups without them")
+        uploads, database = info.data.get("uploads"), info.data.get("database")
+        if uploads and database and database.is_relative_to(os.path.realpath(uploads)):
+            inside = database.relative_to(os.path.realpath(uploads))
+            if patterns.match(str(inside), is_folder=False):
+                _fail(f"excludes the database {database}, which is in each backup")
+        return value
 
     @field_validator("schedule")
     @classmethod

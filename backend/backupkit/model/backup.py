@@ -101,7 +101,8 @@ class Metadata:
     """`backup_metadata.json`. The first seven fields are all that an earlier or hand-made backup has.
 
     `added_bytes` is what it does not share with the backup `linked_from`, which it needs for nothing.
-    `anomalies` says of what there was suddenly less than in the backups before it, a sentence each.
+    `anomalies` says of what there was suddenly less than in the backups before it, a sentence each. `exclude` are the
+    patterns of the uploads that were left out.
     """
 
     backup_name: str
@@ -126,6 +127,7 @@ class Metadata:
     linked_from: str | None = None
     added_bytes: Count | None = None
     anomalies: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
     @property
     def revisions(self) -> tuple[str, ...]:

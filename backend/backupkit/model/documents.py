@@ -66,6 +66,7 @@ def metadata(found: Metadata) -> Document:
         "linked_from": found.linked_from,
         "added_bytes": found.added_bytes,
         "anomalies": list(found.anomalies),
+        "exclude": list(found.exclude),
     }
 
 

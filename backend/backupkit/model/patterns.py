@@ -12,6 +12,8 @@ from backupkit.model.names import shown
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
+_MOST_STARS = 3  # in one name, and of `**`: with more of them a pattern could be matched for hours
+
 
 class Patterns:
     """Which paths some patterns mean; a line that is a path as it stands means that path too, and all below it."""
@@ -48,6 +50,9 @@ def _parsed(line: str) -> GitIgnoreSpec:
         raise Refused(
             f"The pattern {shown(line)} leads out of the uploads.", hint="Patterns begin in the uploads folder."
         )
+    parts = line.split("/")
+    if parts.count("**") > _MOST_STARS or any(part.count("*") > _MOST_STARS for part in parts):
+        raise Refused(f"The pattern {shown(line)} has too many stars.", hint="Write it as several patterns.")
     try:
         return _spec((line.removeprefix("!"),))
     except (ValueError, re.error) as error:

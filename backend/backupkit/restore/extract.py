@@ -13,10 +13,12 @@ from backupkit.backup.create import refuse_overlap
 from backupkit.config.settings import Settings
 from backupkit.model.errors import NoSuchBackup, Refused
 from backupkit.model.events import EventListener, silence
+from backupkit.model.names import few
 from backupkit.repository import store
 from backupkit.restore import staging
 from backupkit.restore.restore import RestorePlan, plan_source, refuse_another_app
-from backupkit.upload_files import choice
+from backupkit.restore.staging import Source
+from backupkit.upload_files import choice, selection
 
 
 def plan_extract(
@@ -37,5 +39,17 @@ def plan_extract(
     source = staging.verified(settings, found.backup, "uploads", emit)
     assert source.uploads is not None
     source = replace(source, chosen=choice.choose(source.uploads, patterns, found.backup.name))
+    _refuse_excluded(settings, source)
     plan = plan_source(settings, source, force, emit)
     return replace(plan, notes=(*((found.sentence,) if found.passed_over else ()), *plan.notes))
+
+
+def _refuse_excluded(settings: Settings, source: Source) -> None:
+    """What is excluded now is in no safety copy, so nothing of it is replaced."""
+    selected = selection.of(settings, source.excluded)
+    chosen = source.chosen.leaves if source.chosen else ()
+    if excluded := sorted(path for path in chosen if selected.leaves_out_wanted(path, is_folder=False)):
+        raise Refused(
+            f"{few(excluded)}: excluded by the setting exclude, so nothing of that is put back.",
+            hint="Take it out with --to DIR, or change the setting: `config`",
+        )

@@ -462,6 +462,8 @@ def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdic
         yield f"An index of this backup does not match its table: {source.facts.index_flaws[0]}. All rows are there."
     if source.uploads and settings.uploads is None:
         yield "The backup's uploads stay in it: BACKUP_UPLOADS names no folder to put them back to."
+    if excluded := dict.fromkeys((*settings.exclude, *source.excluded)) if source.uploads else ():
+        yield f"Excluded uploads stay as they are: {few(list(excluded), 10)}."
     if source.uploads is None and source.database is not None:
         yield "The uploads stay as they are."
     if source.database is None:

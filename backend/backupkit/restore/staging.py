@@ -17,6 +17,7 @@ from backupkit.migrations import schema, upgrade, version_table
 from backupkit.migrations.upgrade import Rehearsed
 from backupkit.model.backup import (
     CHECKSUM_FILE,
+    METADATA_FILE,
     UPLOADS_FOLDER,
     Backup,
     DatabaseFacts,
@@ -26,9 +27,10 @@ from backupkit.model.backup import (
     Part,
     SchemaVerdict,
 )
-from backupkit.model.errors import Damaged
+from backupkit.model.errors import Damaged, Refused
 from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, silence
 from backupkit.model.names import first_of, shown
+from backupkit.model.patterns import Patterns
 from backupkit.repository import files_cache, integrity, lock, manifest, store, verification
 from backupkit.restore.journal import Journal
 from backupkit.sqlite import database
@@ -59,6 +61,8 @@ class Source:
     sealed: str | None = None
     chosen: Chosen | None = None
     """The uploads that alone are restored; None for all of them."""
+    excluded: tuple[str, ...] = ()
+    """Patterns of uploads that were left out when it was made: what they mean stays as it is."""
 
 
 def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventListener) -> Source:
@@ -73,7 +77,8 @@ def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventL
         raise Damaged(f"{backup.path} holds nothing that can be restored.", hint="Try another backup: `list`.")
     if tree and (tree.is_symlink() or not tree.is_dir()):
         raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
-    source = Source(backup.name, file, tree, git=metadata.git)
+    excluded = _sealed_patterns(backup, metadata)
+    source = Source(backup.name, file, tree, git=metadata.git, excluded=excluded)
     opened: list[sqlite3.Connection] = []
     checksums: dict[str, str] = {}
     if file and _is_known_sound(settings, backup, metadata):
@@ -92,6 +97,16 @@ def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventL
                 for connection in opened:
                     connection.interrupt()
             raise
+
+
+def _sealed_patterns(backup: Backup, metadata: Metadata) -> tuple[str, ...]:
+    """The patterns of what was left out; `Damaged` where they are none."""
+    try:
+        Patterns(metadata.exclude) if metadata.exclude else None
+    except Refused as error:
+        text = f"{backup.path / METADATA_FILE} cannot be trusted: exclude: {error.message}"
+        raise Damaged(text, hint=_OLDER) from error
+    return metadata.exclude
 
 
 def _is_known_sound(settings: Settings, backup: Backup, metadata: Metadata) -> bool:
@@ -374,7 +389,7 @@ def differences(
             settings.uploads,
             source.uploads,
             source.meaning,
-            selection.of(settings),
+            selection.of(settings, source.excluded),
             unreadable,
             earlier,
             emit,

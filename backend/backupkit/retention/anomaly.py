@@ -73,6 +73,8 @@ def _was_migrated(new: Metadata, alike: list[Backup]) -> bool:
 def _measure(part: Callable[[Metadata], Figures], new: Metadata, alike: list[Backup]) -> list[Figures]:
     """What the last usual backups had that have this part at all."""
     found = [(backup, figures) for backup in alike if backup.metadata and (figures := part(backup.metadata))]
+    if part is _uploads:  # with other patterns there are more or fewer
+        found = [one for one in found if one[0].metadata and one[0].metadata.exclude == new.exclude]
     usual = [figures for backup, figures in found if not backup.unusual and _is_recent(backup, new)]
     return (usual or [figures for _, figures in found])[:RECENT]
 

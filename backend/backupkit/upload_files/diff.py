@@ -202,7 +202,7 @@ def _side_by_side(
             one = next(left, None)
         else:
             is_closed = closed and any(place in closed for place in tree.with_parents(two.path))
-            if not is_closed and not selection.leaves_out_wanted(two.path):
+            if not is_closed and not selection.leaves_out_wanted(two.path, two.form == "folder"):
                 yield None, two
             two = next(right, None)
 

@@ -6,12 +6,14 @@ Known by what they are, not by their path: a folder can be reached through a lin
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from backupkit.config.settings import Settings
 from backupkit.fs import tree
 from backupkit.model.backup import STAGING
+from backupkit.model.patterns import Patterns
 
 _SIDECARS = ("", "-wal", "-shm", "-journal")
 _SUPER_JOURNAL = "-mj"  # SQLite's own of a commit to several databases; other letters follow
@@ -25,6 +27,7 @@ class Selection:
 
     `data` is the folder that the database lies in, and `data_path` its path below the uploads, where it has one and
     whether it is there or not. `apart` are a file and a folder that are known by themselves, with their paths.
+    `excluded` are patterns of settings: what any of them means is left out.
     """
 
     live: Path
@@ -32,6 +35,7 @@ class Selection:
     data: Identity | None
     data_path: str | None
     apart: dict[Identity, Path]
+    excluded: tuple[Patterns, ...] = ()
     met: set[str] = field(default_factory=set)
 
     def leaves_out(self, path: str, facts: os.stat_result, within: os.stat_result) -> bool:
@@ -40,17 +44,22 @@ class Selection:
             path == STAGING
             or (self._has_the_name(path.rpartition("/")[2]) and tree.inode(within) == self.data)
             or self._is_apart(tree.inode(facts))
+            or self._is_excluded(path, stat.S_ISDIR(facts.st_mode))
         )
         if is_out:
             self.met.add(path)
         return is_out
 
-    def leaves_out_wanted(self, path: str) -> bool:
+    def leaves_out_wanted(self, path: str, is_folder: bool) -> bool:
         """The same for a path of another tree, whose place is in the live uploads, when the walk has passed it."""
         above, _, name = path.rpartition("/")
         if self.met and any(place in self.met for place in tree.with_parents(path)):
             return True
-        return path == STAGING or (self._has_the_name(name) and self._is_data(above))
+        is_ours = path == STAGING or (self._has_the_name(name) and self._is_data(above))
+        return is_ours or self._is_excluded(path, is_folder)
+
+    def _is_excluded(self, path: str, is_folder: bool) -> bool:
+        return any(patterns.match(path, is_folder) for patterns in self.excluded)
 
     def _has_the_name(self, name: str) -> bool:
         """Whether something of that name is no upload where the database lies."""
@@ -74,8 +83,8 @@ class Selection:
         return there is not None and tree.inode(there.facts) == self.data
 
 
-def of(settings: Settings) -> Selection:
-    """What is no upload in the app's uploads folder."""
+def of(settings: Settings, also: tuple[str, ...] = ()) -> Selection:
+    """What is no upload in the app's uploads folder, or is excluded: by the settings or by `also`, a backup's."""
     assert settings.uploads is not None
     folder = settings.database.parent
     below = os.path.relpath(os.path.realpath(folder), os.path.realpath(settings.uploads))
@@ -85,6 +94,7 @@ def of(settings: Settings) -> Selection:
         database=settings.database.name,
         data=_identity_of(folder),
         data_path=None if below.split("/")[0] == ".." else "" if below == "." else below,
+        excluded=tuple(Patterns(lines) for lines in dict.fromkeys((settings.exclude, also)) if lines),
         apart={found: path for found, path in apart.items() if found},
     )
 

@@ -1,0 +1,152 @@
+"""`exclude`: what it means is in no backup, and no restore touches, removes or warns of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+
+from refusals import picture, refused, run_here
+from small_app import SmallApp, tree
+
+CACHE = {"BACKUP_EXCLUDE": "cache/; *.tmp; !keep.tmp"}
+
+
+@pytest.fixture
+def app(app: SmallApp) -> SmallApp:
+    """With a cache folder, and temporary files, of which one is to be kept."""
+    for path in ("cache/thumb.png", "cache/deep/er.png", "1/draft.tmp", "1/keep.tmp"):
+        app.write_upload(path, path.encode())
+    return app
+
+
+def held(app: SmallApp, name: str) -> set[str]:
+    """The files of a backup."""
+    return {path for path, facts in tree(app.backups / name / "uploads").items() if facts[0] == "file"}
+
+
+WITHOUT = {"1/letter.txt", "2/letter.txt", "1/keep.tmp"}
+ALL = {*WITHOUT, "1/draft.tmp", "cache/thumb.png", "cache/deep/er.png"}
+
+
+def test_what_is_excluded_is_in_no_backup_and_the_patterns_are_sealed(app: SmallApp) -> None:
+    run_here(app, "backup", "good", env=CACHE, check=0)
+    assert held(app, "good") == WITHOUT
+    assert not (app.backups / "good" / "uploads" / "cache").exists()
+    sealed = json.loads((app.backups / "good" / "backup_metadata.json").read_text())
+    assert sealed["exclude"] == ["cache/", "*.tmp", "!keep.tmp"]
+    run_here(app, "verify", "good", "--test-restore", env=CACHE, check=0)
+    assert "cache/, *.tmp" in run_here(app, "show", "good", check=0).out
+
+
+@pytest.mark.parametrize("now", [CACHE, {}], ids=["as now", "as then"])
+def test_a_restore_leaves_alone_what_the_backup_or_the_settings_exclude(app: SmallApp, now: dict[str, str]) -> None:
+    run_here(app, "backup", "good", env=CACHE, check=0)
+    app.write_upload("cache/new.png", b"new")
+    (app.uploads / "cache" / "thumb.png").write_bytes(b"changed")
+    (app.uploads / "1" / "draft.tmp").unlink()
+    app.write_upload("2/other.tmp", b"other")
+    app.write_upload("1/letter.txt", b"overwritten")
+    before = tree(app.uploads)
+    done = run_here(app, "restore", "good", "--yes", env=now, check=0)
+    assert "Warning" not in done.err
+    after = tree(app.uploads)
+    left = {path for path in before if path.startswith("cache") or path.endswith("other.tmp")}
+    assert {path: after[path] for path in left} == {path: before[path] for path in left}
+    assert ("1/draft.tmp" in after, after["1/letter.txt"][3]) == (False, b"Dear company 1\n")
+    run_here(app, "undo", "--yes", env=now, check=0)
+    assert (app.uploads / "1" / "letter.txt").read_bytes() == b"overwritten"
+    assert {path: tree(app.uploads)[path] for path in left} == {path: before[path] for path in left}
+
+
+def test_what_is_excluded_only_now_is_not_restored_from_an_older_backup(app: SmallApp) -> None:
+    run_here(app, "backup", "old", check=0)
+    assert held(app, "old") == ALL
+    shutil.rmtree(app.uploads / "cache")
+    (app.uploads / "1" / "letter.txt").unlink()
+    plan = run_here(app, "restore", "old", "--dry-run", env=CACHE, check=0).out
+    assert "Excluded uploads stay as they are: cache/, *.tmp, !keep.tmp" in plan
+    run_here(app, "restore", "old", "--yes", env=CACHE, check=0)
+    assert ((app.uploads / "cache").exists(), (app.uploads / "1" / "letter.txt").exists()) == (False, True)
+
+
+def test_an_older_backup_is_proven_and_laid_out_with_all_that_it_has(app: SmallApp) -> None:
+    run_here(app, "backup", "old", check=0)
+    run_here(app, "verify", "old", "--test-restore", env=CACHE, check=0)
+    target = app.folder.parent / "look"
+    run_here(app, "restore", "old", "--to", str(target), env=CACHE, check=0)
+    assert {path for path, facts in tree(target / "uploads").items() if facts[0] == "file"} == ALL
+
+
+def test_a_folder_that_holds_something_excluded_is_not_removed(app: SmallApp) -> None:
+    run_here(app, "backup", "good", env=CACHE, check=0)
+    app.write_upload("new/one.txt", b"goes")
+    app.write_upload("new/one.tmp", b"stays")
+    run_here(app, "restore", "good", "--yes", env=CACHE, check=0)
+    assert os.listdir(app.uploads / "new") == ["one.tmp"]
+
+
+def test_what_is_excluded_is_listed_and_taken_out_but_not_put_back(app: SmallApp) -> None:
+    run_here(app, "backup", "old", check=0)
+    (app.uploads / "cache" / "thumb.png").write_bytes(b"changed")
+    found = run_here(app, "files", "old", "thumb.png", "er.png", "--json", env=CACHE, check=0).json
+    assert {one["path"]: one["live"] for one in found} == {"cache/deep/er.png": "same", "cache/thumb.png": "changed"}
+    before = picture(app)
+    refused(app, "extract", "old", "thumb.png", "--yes", code=2, names="thumb.png", hint="--to", env=CACHE)
+    run_here(app, "extract", "old", "thumb.png", "--to", str(app.folder.parent / "out"), env=CACHE, check=0)
+    assert picture(app) == before
+
+
+def test_other_patterns_make_no_backup_unusual(app: SmallApp) -> None:
+    for number in range(40):
+        app.write_upload(f"cache/{number}.png", b"x" * 100_000)
+    run_here(app, "backup", "one", check=0)
+    done = run_here(app, "backup", "two", "--json", env=CACHE, check=0).json
+    assert done["anomalies"] == []
+    for number in range(40):
+        app.write_upload(f"many/{number}.png", b"x" * 100_000)
+    run_here(app, "backup", "three", env=CACHE, check=0)
+    shutil.rmtree(app.uploads / "many")
+    (app.backups / "two").rename(app.folder / "two")
+    assert run_here(app, "backup", "four", "--json", env=CACHE).json["anomalies"] != []
+
+
+def test_patterns_may_be_a_list_in_the_file(app: SmallApp) -> None:
+    (app.folder / "backup.toml").write_text('exclude = ["cache/", "*.tmp", "!keep.tmp"]\n')
+    run_here(app, "backup", "good", check=0)
+    assert held(app, "good") == WITHOUT
+    run_here(app, "config", "set", "exclude", "*.png", check=0)
+    run_here(app, "backup", "next", check=0)
+    assert held(app, "next") == {*WITHOUT, "1/draft.tmp"}
+
+
+BAD = (
+    ("*", "every upload"),
+    ("**", "every upload"),
+    ("/*; *.tmp", "every upload"),
+    ("[z-a]", "no pattern"),
+    ("../data", "leads out"),
+    ("*a*a*a*b", "too many stars"),
+)
+
+
+@pytest.mark.parametrize(("patterns", "names"), BAD, ids=[patterns for patterns, _ in BAD])
+def test_patterns_that_cannot_be_are_refused(app: SmallApp, patterns: str, names: str) -> None:
+    refused(app, "backup", "x", code=2, names=names, hint="config", env={"BACKUP_EXCLUDE": patterns})
+
+
+@pytest.mark.parametrize("pattern", ["*.db", "data/", "/data/pats.db"])
+def test_a_pattern_that_means_the_database_is_refused(app: SmallApp, pattern: str) -> None:
+    whole = {"BACKUP_UPLOADS": str(app.folder), "BACKUP_DIR": str(app.folder.parent / "kept")}
+    refused(app, "backup", "x", code=2, names="the database", hint="config", env={**whole, "BACKUP_EXCLUDE": pattern})
+    run_here(app, "backup", "x", env={**whole, "BACKUP_EXCLUDE": "*.pyc"}, check=0)
+
+
+def test_patterns_in_metadata_that_are_none_are_damage(app: SmallApp) -> None:
+    """They are input, as all in a backup that came from elsewhere."""
+    run_here(app, "backup", "good", check=0)
+    file = app.backups / "good" / "backup_metadata.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"exclude": ["*a*a*a*b"]}))
+    refused(app, "restore", "good", "--yes", code=12, names=str(file), hint="`list`")
