@@ -50,10 +50,10 @@ def end_at_once_on_signals() -> None:
 _interrupted = _warned = False
 
 
-def end_with_warnings() -> None:
-    """The command that is under way ends with 3, where it would have ended with 0."""
+def end_with_warnings(warnings: object) -> None:
+    """End the command under way with 3 where there are any of these, and it would have ended with 0."""
     global _warned
-    _warned = True
+    _warned = _warned or bool(warnings)
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -72,8 +72,8 @@ def boundary() -> Iterator[None]:
     try:
         with _flushed():
             yield
-        log.info("done")
         code = (ExitCode.WARNINGS if _warned else ExitCode.DONE).value
+        log.info(f"ended with exit code {code}" if code else "done")
     except BaseException as raised:
         code, cause = _said(raised), raised
     if code := run_report.end(code, cause):

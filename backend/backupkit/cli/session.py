@@ -45,8 +45,7 @@ def finish_interrupted(settings: Settings) -> Journal | None:
     warnings: list[str] = []
     with listening() as emit:
         found = recover(settings, collecting(emit, warnings))
-    if warnings:
-        end_with_warnings()
+    end_with_warnings(warnings)
     return found
 
 

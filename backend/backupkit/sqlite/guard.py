@@ -111,12 +111,6 @@ class Meter:
         words = {"string or blob too big": "value", "out of memory": "amount of memory"}
         return f"it makes a larger {words[str(error)]} than a text of this length may" if str(error) in words else ""
 
-    def raise_if_interrupted(self, error: Exception) -> None:
-        """A statement that ended within its bounds: Ctrl-C was raised in here, and sqlite3 swallows it."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_INTERRUPT and not self.is_exceeded:
-            raise KeyboardInterrupt from error
-
 
 class Guard:
     """SQLite asks it before it prepares anything: what a dump has no need of is denied."""
@@ -147,11 +141,6 @@ class Guard:
             return sqlite3.SQLITE_OK
         self.denied = self.denied or _action_in_words(action, first, second)
         return sqlite3.SQLITE_DENY
-
-    def raise_if_interrupted(self, error: Exception) -> None:
-        """A denial that is none of ours: Ctrl-C was raised in here, and sqlite3 swallows what a callback raises."""
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_AUTH and not self.denied:
-            raise KeyboardInterrupt from error
 
     @contextmanager
     def defining(self, kind: str, name: str, sql: str) -> Iterator[None]:
@@ -216,6 +205,17 @@ class Guard:
         finally:
             self._probed, self.denied = None, ""
         return "", ""
+
+
+def raise_if_interrupted(error: Exception, guard: Guard, meter: Meter) -> None:
+    """Raise the `KeyboardInterrupt` that sqlite3 swallowed: Ctrl-C in a callback looks like a denial or an excess.
+
+    It was one where neither the guard denied anything nor the meter found too much.
+    """
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    is_denial = code == sqlite3.SQLITE_AUTH and not guard.denied
+    if is_denial or (code == sqlite3.SQLITE_INTERRUPT and not meter.is_exceeded):
+        raise KeyboardInterrupt from error
 
 
 def _action_in_words(action: int, first: str | None, second: str | None) -> str:

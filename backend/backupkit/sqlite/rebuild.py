@@ -24,7 +24,7 @@ from backupkit.model.names import printable
 from backupkit.sqlite import engine
 from backupkit.sqlite.allowance import Allowance
 from backupkit.sqlite.engine import quoted
-from backupkit.sqlite.guard import MODULES, Guard, Meter, harden
+from backupkit.sqlite.guard import MODULES, Guard, Meter, harden, raise_if_interrupted
 from backupkit.sqlite.page_file import INDEX_INTERIOR, INDEX_LEAF, TABLE_INTERIOR, TABLE_LEAF, Hints, PageFile
 from backupkit.sqlite.page_rows import Losses, OddText, RowReader, StoredRow, Value
 from backupkit.sqlite.page_schema import Entry, Schema, known_schema, read_schema
@@ -383,8 +383,7 @@ class _Rebuild:
         try:
             return call(*arguments)
         except sqlite3.Error as error:
-            self._guard.raise_if_interrupted(error)
-            self._meter.raise_if_interrupted(error)
+            raise_if_interrupted(error, self._guard, self._meter)
             if self._meter.is_exceeded:
                 raise sqlite3.DatabaseError("it asks for far more work than a file of this size") from error
             raise

@@ -25,7 +25,7 @@ from backupkit.model.names import printable
 from backupkit.sqlite import engine, guard
 from backupkit.sqlite.allowance import Allowance
 from backupkit.sqlite.engine import quoted
-from backupkit.sqlite.guard import MODULES, Guard, Meter
+from backupkit.sqlite.guard import MODULES, Guard, Meter, raise_if_interrupted
 
 _BLOCK = 256 * 1024
 _LONG = 8 * 1024 * 1024  # bytes of a statement for which every text has room; only one with values may be longer
@@ -202,7 +202,7 @@ class _Load:
         try:
             self._connection.executescript(f"BEGIN;{script}COMMIT;")
         except sqlite3.Error as error:
-            self._guard.raise_if_interrupted(error)
+            raise_if_interrupted(error, self._guard, self._meter)
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             if excess := self._meter.excess(error):
@@ -274,7 +274,7 @@ class _Load:
         try:
             self._connection.execute(sql)
         except (sqlite3.Error, sqlite3.Warning) as error:
-            self._guard.raise_if_interrupted(error)
+            raise_if_interrupted(error, self._guard, self._meter)
             if str(error) == "no such table: sqlite_sequence":
                 self._make_sequence_table()
                 self._execute(sql, line)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from backupkit.cli.console import listening, say_notice
-from backupkit.cli.errors import say_error
+from backupkit.cli.errors import end_with_warnings, say_error
 from backupkit.cli.options import DryRun, Json, Name, OldForce, Quiet, RemoteName, Wide, Yes
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.questions import require_yes
 from backupkit.cli.session import load, load_again, open_to_read, open_to_write
-from backupkit.model.errors import ExitCode, Refused
+from backupkit.model.errors import Refused
 from backupkit.model.events import collecting
 from backupkit.monitoring.notify import run_report
 
@@ -131,8 +131,7 @@ def dump(
             facts = write(settings, target, collecting(emit, warnings))
         document = json_.dumped(target, facts.tables, facts.rows)
         out.result(render.dumped(facts.tables, facts.rows, target), document)
-    if warnings:
-        raise SystemExit(ExitCode.WARNINGS)
+    end_with_warnings(warnings)
 
 
 @commands.command("pin", examples=["pin pre_migration"])
@@ -170,8 +169,7 @@ def prune(
     with listening() as emit:
         done = prune_backups(settings, plan, force, emit)
     out.result(render.pruned(done), json_.pruned(plan, done))
-    if done.warnings:
-        raise SystemExit(ExitCode.WARNINGS)
+    end_with_warnings(done.warnings)
 
 
 @commands.command("delete", examples=["delete pre_migration"])
@@ -207,8 +205,7 @@ def _back_up(command: str, request: BackupRequest, if_needed: bool) -> None:
         say_notice(f"There is a backup of today already: {there.name if there else 'deleted meanwhile'}.")
         return out.document(json_.backup(there) if there else None)
     out.result(render.made(created), json_.created(created))
-    if created.warnings:
-        raise SystemExit(ExitCode.WARNINGS)
+    end_with_warnings(created.warnings)
 
 
 def _list_runs() -> None:
@@ -244,5 +241,4 @@ def _prune_remote(remote: str, dry_run: bool, force: bool) -> None:
         out.lines(render.prune_plan(settings, plan, out.screen()))
         done = prune_remote(settings, remote, plan, force, emit)
     out.result(render.removed_there(remote, done), json_.pruned(plan, done))
-    if done.warnings:
-        raise SystemExit(ExitCode.WARNINGS)
+    end_with_warnings(done.warnings)

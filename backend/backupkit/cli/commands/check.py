@@ -11,11 +11,12 @@ import typer
 
 from backupkit.cli import session
 from backupkit.cli.console import listening, say, say_notice
+from backupkit.cli.errors import end_with_warnings
 from backupkit.cli.options import Json, Name, Quiet, RemoteName, Wide
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import open_to_read
-from backupkit.model.errors import Damaged, ExitCode, Refused
+from backupkit.model.errors import Damaged, Refused
 
 if TYPE_CHECKING:
     from backupkit.config.settings import Settings
@@ -339,8 +340,7 @@ def _show_verified(settings: Settings, done: list[Verified], every: bool, accept
     for one in done if accept else ():
         accept_backup(settings, one.backup.name)
         say_notice(f"{one.backup.name} is accepted: what is unusual in it is meant to be so.")
-    if any(one.warnings for one in done):
-        raise SystemExit(ExitCode.WARNINGS)
+    end_with_warnings(any(one.warnings for one in done))
 
 
 def _serve_ui(host: str, port: int | None) -> None:

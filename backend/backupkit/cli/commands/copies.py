@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from backupkit.cli.console import ask, ask_secret, at_terminal, listening
+from backupkit.cli.errors import end_with_warnings
 from backupkit.cli.options import Json, Name, OldForce, Quiet, RemoteName, Trust, Wide, Yes
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import open_to_read, open_to_write
-from backupkit.model.errors import Declined, ExitCode, Refused
+from backupkit.model.errors import Declined, Refused
 from backupkit.model.events import collecting
 
 if TYPE_CHECKING:
@@ -82,8 +83,7 @@ def remotes(
     if init is not None:
         return
     refuse_unreachable(found)
-    if any(one.behind for one in found.remotes):
-        raise SystemExit(ExitCode.WARNINGS)
+    end_with_warnings(any(one.behind for one in found.remotes))
 
 
 @commands.command("export", examples=["export latest today.tar.zst"])
@@ -121,8 +121,7 @@ def export_one(
             done = export.export_backup(settings, name, target, closing, collecting(emit, warnings))
     if file != "-":
         out.result(render.exported(done), json_.exported(done))
-    if warnings:
-        raise SystemExit(ExitCode.WARNINGS)
+    end_with_warnings(warnings)
 
 
 @commands.command("import", examples=["import today.tar.zst --name from_export"])
@@ -153,8 +152,7 @@ def import_one(
     with listening() as emit:
         done = export.import_backup(settings, source, keys, name, trust, emit)
     out.result(render.imported(settings.reach, done), json_.imported(done))
-    if done.warnings:
-        raise SystemExit(ExitCode.WARNINGS)
+    end_with_warnings(done.warnings)
 
 
 @commands.command("recovery-kit", examples=["recovery-kit recovery.md"])

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from backupkit.cli.console import at_terminal, listening, say, say_notice
+from backupkit.cli.errors import end_with_warnings
 from backupkit.cli.options import DryRun, Json, Name, Quiet, Yes
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.questions import require_person, require_yes
 from backupkit.cli.session import finish_interrupted, load, open_to_read, open_to_write
-from backupkit.model.errors import ExitCode, Refused
+from backupkit.model.errors import Refused
 from backupkit.model.names import shown
 from backupkit.monitoring.notify import run_report
 
@@ -120,8 +121,7 @@ def extract(
     with listening() as emit:
         done = restore_backup(settings, plan, emit)
     out.result(render.put_back(settings.reach, done), json_.restored(done))
-    if done.warnings:
-        raise SystemExit(ExitCode.WARNINGS)
+    end_with_warnings(done.warnings)
 
 
 @commands.command("undo", examples=["undo --dry-run", "undo"])
@@ -187,8 +187,7 @@ def rescue(
     with listening() as emit:
         done = rescue_rows(settings, plan, emit)
     out.result(row_text.rescued(done), row_text.rescued_document(done))
-    if done.warnings:
-        raise SystemExit(ExitCode.WARNINGS)
+    end_with_warnings(done.warnings)
 
 
 @commands.command("restore-dump", examples=["restore-dump today.sql.gz --dry-run", "restore-dump today.sql.gz"])
@@ -241,8 +240,7 @@ def salvage(
     with listening() as emit:
         done = (plan_salvage if dry_run else read)(settings, file, deleted, emit)
     out.result(render.salvaged(settings.reach, done), json_.salvaged(done))
-    if done.warnings:
-        raise SystemExit(ExitCode.WARNINGS)
+    end_with_warnings(done.warnings)
 
 
 @commands.command("migrate", examples=["migrate"])
@@ -329,8 +327,7 @@ def _carry_out_layout(settings: Settings, plan: Layout, dry_run: bool) -> None:
     with listening() as emit:
         done = lay_out(settings, plan, emit)
     out.result(render.laid_out(done), json_.laid_out(done))
-    if done.warnings:
-        raise SystemExit(ExitCode.WARNINGS)
+    end_with_warnings(done.warnings)
 
 
 def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: bool) -> None:
@@ -373,5 +370,4 @@ def _show_restored(settings: Settings, done: Restored) -> None:
     from backupkit.cli import json_, render
 
     out.result(render.restored(settings.reach, done), json_.restored(done))
-    if done.warnings:
-        raise SystemExit(ExitCode.WARNINGS)
+    end_with_warnings(done.warnings)
