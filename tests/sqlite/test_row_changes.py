@@ -13,7 +13,6 @@ import pytest
 from backupkit.backup.create import create_backup
 from backupkit.backup.sql_dump import dump
 from backupkit.model.backup import BackupRequest
-from backupkit.restore import restore
 from backupkit.restore.restore import RestorePlan, plan_restore
 from backupkit.sqlite import rows
 from backupkit.sqlite.rows import Changes
@@ -83,11 +82,10 @@ def test_what_takes_too_long_is_named_and_the_small_tables_come_first(
     create_backup(app.settings, BackupRequest("good"))
     app.execute("UPDATE large SET x = x || '!' WHERE id % 2")
     app.execute("UPDATE companies SET name = 'x' WHERE id = 1")
-    monkeypatch.setattr(restore, "COMPARING", 150)
     monkeypatch.setattr(rows, "time", SimpleNamespace(monotonic=itertools.count().__next__))  # goes on at each look
-    found = plan(app)
+    found = plan_restore(app.settings.model_copy(update={"compare_timeout": 150}), "good")
     assert "large" not in found.live.changes and found.live.changes["companies"] == Changes(changed=1)
-    said = run_here(app, "restore", "good", "--dry-run", check=0).out
+    said = run_here(app, "restore", "good", "--dry-run", env={"BACKUP_COMPARE_TIMEOUT": "150"}, check=0).out
     assert "not compared row by row: large" in said and "large: 200000 -> 200000\n" in said
 
 

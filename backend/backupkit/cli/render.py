@@ -235,15 +235,15 @@ def _rows_compared(found: RestorePlan) -> Iterator[str]:
     before, after, changes = found.live.rows, found.rows_after, found.live.changes
     names = sorted({*before, *after})
     same = [name for name, one in changes.items() if not one.total and before.get(name) == after.get(name)]
-    untold = [name for name in names if name in before and name in after and name not in changes]
+    unknown = [name for name in names if name in before and name in after and name not in changes]
     yield "  rows               now -> after"
     for name in names:
         if name not in same:
             yield f"    {shown(name)}: {_now_and_then(before, after, name)}{_row_changes(changes.get(name))}"
     if same:
         yield f"    unchanged: {counted(len(same), 'table')}"
-    if untold:
-        yield f"    not compared row by row: {few(untold, 5)}"
+    if unknown:
+        yield f"    not compared row by row: {few(unknown, 5)}"
 
 
 def _compared(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[str]:

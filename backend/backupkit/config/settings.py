@@ -120,6 +120,9 @@ class Settings(BaseSettings):
     lock_timeout: float = Field(
         default=10, ge=0, le=86400, description="Seconds to wait for another run of this toolkit."
     )
+    compare_timeout: float = Field(
+        default=2, ge=0, le=3600, description="Seconds that the plan of a restore may spend on comparing rows."
+    )
     backup_before_migrations: bool = Field(
         default=True, description="Whether the guard in env.py makes a backup before a bare alembic upgrade."
     )

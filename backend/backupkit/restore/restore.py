@@ -43,8 +43,6 @@ from backupkit.sqlite import app_migrations, database, rows
 from backupkit.sqlite.rows import Changes
 from backupkit.upload_files import diff, selection, walk
 
-COMPARING = 2.0  # seconds that the rows of all tables may be compared, while the live database is read
-
 
 @dataclass(frozen=True)
 class Live:
@@ -155,7 +153,7 @@ def _rehearsed(settings: Settings, plan: RestorePlan, expect_loss: Collection[st
 
 def _changes_to(settings: Settings, source: Source, emit: EventListener) -> Mapping[str, Changes]:
     with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
-        return _compare_rows(snapshot, database.count_rows(snapshot), source, False, emit)
+        return _compare_rows(settings, snapshot, database.count_rows(snapshot), source, False, emit)
 
 
 def refuse_another_app(settings: Settings, backup: Backup, force: bool) -> None:
@@ -351,7 +349,7 @@ def _look_at_live(settings: Settings, source: Source, emit: EventListener) -> Li
     try:
         with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
             found = database.look(snapshot)
-            changes = _compare_rows(snapshot, found.facts.rows, source, is_wanted, emit)
+            changes = _compare_rows(settings, snapshot, found.facts.rows, source, is_wanted, emit)
     except SourceBroken as error:
         return Live(unsaved=unsaved, error=error.message)
     unsaved += 0 if is_saved else found.facts.size
@@ -396,7 +394,12 @@ def _revisions(settings: Settings, found: database.Inspection, emit: EventListen
 
 
 def _compare_rows(
-    snapshot: sqlite3.Connection, now: Mapping[str, int], source: Source, is_same: bool, emit: EventListener
+    settings: Settings,
+    snapshot: sqlite3.Connection,
+    now: Mapping[str, int],
+    source: Source,
+    is_same: bool,
+    emit: EventListener,
 ) -> Mapping[str, Changes]:
     """How the rows of each table will change; small tables first, so that the time is enough for most of them."""
     after = source.facts.rows if source.facts else {}
@@ -404,7 +407,7 @@ def _compare_rows(
     if is_same or source.database is None:
         return dict.fromkeys(both, Changes())
     emit(Step("Comparing the rows"))
-    return rows.count_changes(snapshot, both, source.database, COMPARING)
+    return rows.count_changes(snapshot, both, source.database, settings.compare_timeout)
 
 
 def _has(kept: Metadata | None, wanted: DatabaseFacts) -> bool:
