@@ -88,11 +88,11 @@ def _answer(settings: Settings, emit: EventListener) -> Mapping[str, object]:
         return schema.answer_of(settings, request, shop.environment, schema.READING, emit)
 
 
-_told: dict[str, str] = {}  # what was answered in this process, by the stamps of the files
+_answers: dict[str, str] = {}  # what was answered in this process, by the stamps of the files
 
 
 def _recall(settings: Settings, setup: AlembicSetup) -> str | None:
-    if table := _told.get(str(_stamps(setup))):
+    if table := _answers.get(str(_stamps(setup))):
         return table
     with contextlib.suppress(OSError, ValueError, RecursionError):
         told = json.loads(disk.read_plain(settings.dir / STATE_FOLDER / _FILE, disk.MOST_STATE))
@@ -103,7 +103,7 @@ def _recall(settings: Settings, setup: AlembicSetup) -> str | None:
 
 def _remember(settings: Settings, setup: AlembicSetup, table: str) -> None:
     """What cannot be written is asked again by the next process."""
-    _told[str(_stamps(setup))] = table
+    _answers[str(_stamps(setup))] = table
     with contextlib.suppress(OSError):
         if settings.dir.is_dir():
             disk.make_folder(settings.dir / STATE_FOLDER, 0o700)

@@ -165,7 +165,7 @@ class _Dump:
         self._path = _path_of(live)
         self._bytes = 0
         self._rows = 0
-        self._told = 0
+        self._reported = 0
         self._encoding = self._pragma("encoding").decode()
 
     def write(self) -> DumpFacts:
@@ -303,8 +303,8 @@ class _Dump:
     def _write_insert(self, target: bytes, values: bytes, count: int) -> None:
         self._bytes += self._out.write(b"".join((target, values, b";\n")))
         self._rows += count
-        if self._rows >= self._told + _PROGRESS_ROWS:
-            self._told = self._rows
+        if self._rows >= self._reported + _PROGRESS_ROWS:
+            self._reported = self._rows
             self._tell(Progress(self._rows))
 
     def _rows_of(self, table: str) -> _Rows:

@@ -100,7 +100,7 @@ def rows(
     out.result(row_text.selection(selected, out.screen()), document)
 
 
-@commands.command("files", examples=["files latest", "files latest '*.pdf' /invoices/2024/"])
+@commands.command("files", examples=["files latest", "files latest '*.pdf' invoices/2024/"])
 def files(
     name: Name,
     pattern: Annotated[

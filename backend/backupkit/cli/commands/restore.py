@@ -86,7 +86,7 @@ def restore(
 
 @commands.command(
     "extract",
-    examples=["extract latest /invoices/2024/", "extract latest a.pdf --to -", "extract latest '*.pdf' --to /srv/look"],
+    examples=["extract latest invoices/2024/", "extract latest a.pdf --to -", "extract latest '*.pdf' --to /srv/look"],
 )
 def extract(
     name: Name,
