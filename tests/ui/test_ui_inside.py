@@ -98,6 +98,33 @@ def test_a_file_is_taken_out_as_it_was_kept(kept: SmallApp) -> None:
     assert (kept.folder / "again.txt").read_bytes() == was
 
 
+def test_a_file_is_put_back_after_the_plan_and_a_question(kept: SmallApp) -> None:
+    letter, odd = kept.uploads / "2" / "letter.txt", kept.write_upload("2/!odd [1]*.txt", b"odd")
+    was = letter.read_bytes()
+    create_backup(kept.settings, BackupRequest("later"))
+    letter.write_bytes(b"changed since")
+    odd.unlink()
+
+    async def story(person: Person) -> None:
+        before = picture(kept)
+        await opens(person, "2", "letter.txt")
+        await person.sees("2/letter.txt", "15 bytes")
+        await person.press("b")
+        await person.sees("Restoring 1 upload of later will change", "Put it back")
+        assert picture(kept) == before
+        await person.click("#yes")
+        await person.sees("✓ Done", "Put back from later: 1 changed")
+        await person.press("enter")
+        await opens(person, "!odd")
+        await person.click("#put-back")
+        await person.sees("Put it back")
+        await person.click("#yes")
+        await person.sees("✓ Done", "1 restored")
+
+    at_the_window(kept, story, "inside")
+    assert (letter.read_bytes(), odd.read_bytes()) == (was, b"odd")
+
+
 def test_a_file_is_never_written_over(kept: SmallApp) -> None:
     (kept.backups / "letter.txt").write_text("mine")
 

@@ -40,6 +40,11 @@ class Patterns:
         return self._all.match_file(asked) or any(_is_at(path, line) for line in self._lines)
 
 
+def literal(path: str) -> str:
+    """The pattern that means this path and no other, whatever letters are in it."""
+    return "/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", path)
+
+
 def _is_at(path: str, line: str) -> bool:
     place = line.rstrip("/")
     return path == place or path.startswith(f"{place}/")
@@ -51,7 +56,8 @@ def _parsed(line: str) -> GitIgnoreSpec:
             f"The pattern {shown(line)} leads out of the uploads.", hint="Patterns begin in the uploads folder."
         )
     parts = line.split("/")
-    if parts.count("**") > _MOST_STARS or any(part.count("*") > _MOST_STARS for part in parts):
+    stars = (re.sub(r"\\.", "", part).count("*") for part in parts)
+    if parts.count("**") > _MOST_STARS or any(number > _MOST_STARS for number in stars):
         raise Refused(f"The pattern {shown(line)} has too many stars.", hint="Write it as several patterns.")
     try:
         return _spec((line.removeprefix("!"),))

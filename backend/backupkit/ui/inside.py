@@ -1,4 +1,4 @@
-"""The place "Look inside": the tables and uploads of a backup, read-only; a file taken out, rows compared with live."""
+"""The place "Look inside": tables and uploads of a backup; a file taken out or put back, rows compared with live."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Button, ContentSwitcher, DataTable, Select, Static
 from textual.widgets.tree import TreeNode
 
+from backupkit.cli import render
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup
 from backupkit.model.names import printable, shown
+from backupkit.model.patterns import literal
+from backupkit.restore.extract import plan_extract
 from backupkit.sqlite.rows import Comparison, Key, Row
 from backupkit.sqlite.rows import RowPage as Rows
-from backupkit.ui.dialogs import Field, Form, Message
+from backupkit.ui.dialogs import Field, Form, Message, Question
 from backupkit.ui.inside_rows import PAGE, RowsView, row_lines, title_of
 from backupkit.ui.inside_tree import Contents, ContentsTree, Spot, described, read_contents
 from backupkit.ui.page import Page
+from backupkit.ui.restore import putting_back
 from backupkit.ui.work import Task
 from backupkit.ui.world import RepositoryState
 from backupkit.verify import browse
@@ -34,6 +38,7 @@ class InsidePage(Page):
     title = "Look inside"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "take_out", "Take out"),
+        Binding("b", "put_back", "Put back"),
         Binding("c", "compare", "Compare"),
         Binding("n", "turn(1)", "Later rows"),
         Binding("p", "turn(-1)", "Earlier"),
@@ -44,7 +49,8 @@ class InsidePage(Page):
     InsidePage #seen { width: 3fr; padding-left: 1; }
     InsidePage #hint { color: $foreground 60%; padding: 1; }
     InsidePage #file { height: auto; }
-    InsidePage #take { width: auto; }
+    InsidePage #file-buttons { height: auto; }
+    InsidePage #file-buttons Button { width: auto; margin-right: 2; }
     """
 
     def compose(self) -> ComposeResult:
@@ -53,10 +59,12 @@ class InsidePage(Page):
             with Vertical(id="tree-box"):
                 yield ContentsTree()
             with ContentSwitcher(initial="hint", id="seen"):
-                yield Static("Open a folder or a table on the left. Nothing here can be changed.", id="hint")
+                yield Static("Open a folder or a table on the left. Nothing in it can be changed.", id="hint")
                 with Vertical(id="file"):
                     yield Static("", id="facts")
-                    yield Button("Take it out …", id="take", variant="primary", compact=True)
+                    with Horizontal(id="file-buttons"):
+                        yield Button("Take it out …", id="take", variant="primary", compact=True)
+                        yield Button("Put it back …", id="put-back", compact=True)
                 yield RowsView(id="table")
 
     # Which backup.
@@ -149,6 +157,7 @@ class InsidePage(Page):
         self._spot = spot
         self.query_one("#facts", Static).update(described(self.settings, spot))
         self.query_one("#take").display = self._can_be_taken
+        self.query_one("#put-back").display = self._can_be_put_back
         self._turn_to("file")
 
     # A file.
@@ -158,6 +167,31 @@ class InsidePage(Page):
     @property
     def _can_be_taken(self) -> bool:
         return bool(self._spot.item and self._spot.item.form == "file")
+
+    @property
+    def _can_be_put_back(self) -> bool:
+        return bool(self._spot.item and self._spot.item.form in ("file", "link") and self.settings.uploads)
+
+    @on(Button.Pressed, "#put-back")
+    def _put_back(self) -> None:
+        self.action_put_back()
+
+    @work(exclusive=True, group="put-back")
+    async def action_put_back(self) -> None:
+        """The file in view, put back where it was: a plan, a question, a safety copy, as of any restore."""
+        name, path = self._name, self._spot.path
+        title = f"Putting {shown(os.path.basename(path))} back"
+        looking = Task(
+            f"Looking at {shown(path)}",
+            lambda emit: plan_extract(self.settings, name, [literal(path)], emit=emit),
+            lambda _: (),
+            is_quick=True,
+        )
+        plan = (await self.window.carry_out(looking)).result
+        if plan is None:
+            return
+        if await self.window.push_screen_wait(Question(title, render.plan(plan), "Put it back")):
+            await self.window.carry_out(putting_back(self.settings, title, plan, self.window.clock))
 
     @on(Button.Pressed, "#take")
     def _take(self) -> None:
@@ -192,6 +226,8 @@ class InsidePage(Page):
         seen = self.query_one("#seen", ContentSwitcher).current
         if action == "take_out":
             return seen == "file" and self._can_be_taken
+        if action == "put_back":
+            return seen == "file" and self._can_be_put_back
         if action == "compare":
             return seen == "table" and not self._rows.is_comparison
         if action == "turn" and seen == "table" and self._rows.page:

@@ -71,6 +71,16 @@ def restoring(settings: Settings, plan: RestorePlan, clock: Clock) -> Task[Resto
     )
 
 
+def putting_back(settings: Settings, title: str, plan: RestorePlan, clock: Clock) -> Task[Restored]:
+    """The same for some uploads."""
+    return Task(
+        title,
+        lambda emit: restore_backup(settings, plan, emit, clock),
+        lambda done: [*render.put_back(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)],
+        steps_to_finish=_ONLY_FORWARD,
+    )
+
+
 def result_lines(settings: Settings, done: Restored) -> list[str]:
     """What was restored, its proof, and the next commands."""
     return [*render.restored(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)]

@@ -67,6 +67,7 @@ Look inside
 Enter   opens a table or a folder
 n, p    later rows, earlier rows
 x       take a file out
+b       put a file back where it was, after the plan
 c       compare a table with the live one
 
 Schedule
