@@ -184,8 +184,18 @@ def test_without_a_backup_the_rows_come_back_all_the_same(app: SmallApp) -> None
 def test_a_sound_database_is_said_to_be_one(app: SmallApp) -> None:
     done = app.command("salvage", check=0)
     assert "No damage was found" in done.err
+    assert "nothing needs to be restored" in done.out and " restore " not in done.out
     (made,) = app.backups.glob("salvaged_*")
     assert rows_of(made / "pats.db", "companies") == set(app.rows("companies"))
+
+
+def test_rows_that_were_deleted_are_no_reason_to_restore_over_a_sound_database(app: SmallApp) -> None:
+    app.add_rows(20)
+    create_backup(app.settings, BackupRequest("good"), clock=lambda: NOON)
+    app.execute("DELETE FROM companies WHERE id > 5")
+    done = app.command("salvage", "--json", check=0).json
+    assert (done["recommended"], done["compared_with"]) == (None, "good")
+    assert "nothing needs to be restored" in done["advice"]
 
 
 def test_an_index_that_lost_an_entry_is_damage_though_no_row_is_lost(app: SmallApp) -> None:

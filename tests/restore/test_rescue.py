@@ -163,7 +163,7 @@ def test_a_parent_that_is_another_now_is_told(shop: SmallApp) -> None:
             "DELETE FROM people WHERE id = 2; INSERT INTO people VALUES (7, 'Bob', 0, NULL)",
             ["people", "--missing"],
             2,
-            "people 2 cannot come back: the live row 7 has the same name, and that may be there only once.",
+            "people 2 cannot come back: the live row 7 has the same name.",
         ),
         (
             "DELETE FROM orders; ALTER TABLE orders ADD COLUMN price INTEGER NOT NULL DEFAULT 1; "

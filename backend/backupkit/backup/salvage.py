@@ -34,6 +34,10 @@ from backupkit.sqlite.rebuilder import rebuild
 
 _TRIES = 3  # to copy files that somebody writes to
 _SECONDS = 60  # to compare rows with the newest backup
+_NOTHING_TO_RESTORE = (
+    "The database is not damaged: nothing needs to be restored. Rows that were deleted are in backups:"
+    " `rows NAME TABLE --diff`."
+)
 _MAKE_ROOM = "Make room there, then try again."
 
 
@@ -59,7 +63,9 @@ class SalvagedTable:
 
 @dataclass(frozen=True)
 class Salvaged:
-    """What came of a salvage. `created` is None for a dry run; `recommended` names the backup to restore."""
+    """What came of a salvage. `created` is None for a dry run; `recommended` names the backup to restore; it is
+    empty where nothing is damaged, so that nothing needs to be restored.
+    """
 
     source: Path
     compared_with: str
@@ -91,6 +97,7 @@ class _Found:
     tables: tuple[SalvagedTable, ...]
     known: Backup | None
     warnings: tuple[str, ...]
+    is_undamaged: bool
 
 
 def salvage(
@@ -184,9 +191,10 @@ def _read(settings: Settings, source: _Source, include_free: bool, emit: EventLi
         os.chmod(target, _mode(source.file))
         disk.remove_tree(copies)
         tables = _compared(rebuilt, target, known, emit)
-        if rebuilt.is_whole and not any(map(_is_altered, tables)):
+        is_undamaged = rebuilt.is_whole and not any(map(_is_altered, tables))
+        if is_undamaged:
             emit(Notice(f"No damage was found in {source.file}: `backup` would do, and keeps the pages as they are."))
-        yield _Found(target, tables, known, (*said, *_warnings(source, rebuilt, tables, known)))
+        yield _Found(target, tables, known, (*said, *_warnings(source, rebuilt, tables, known)), is_undamaged)
 
 
 def _not_written(folder: Path, error: sqlite3.DatabaseError) -> BackupError:
@@ -334,7 +342,7 @@ def _lost(table: TableRows) -> str:
 def _result(source: _Source, found: _Found, created: Created | None) -> Salvaged:
     name = created.backup.name if created else "the salvaged backup"
     known = found.known.name if found.known else ""
-    recommended, advice = _advice(name, known, found.tables)
+    recommended, advice = ("", _NOTHING_TO_RESTORE) if found.is_undamaged else _advice(name, known, found.tables)
     warnings = created.warnings if created else found.warnings
     return Salvaged(source.file, known, found.tables, created, recommended, advice, warnings)
 

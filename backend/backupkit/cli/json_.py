@@ -119,7 +119,7 @@ def salvaged(done: Salvaged) -> Document:
         "backup": backup(done.created.backup) if done.created else None,
         "compared_with": done.compared_with or None,
         "tables": [_salvaged_table(one) for one in done.tables],
-        "recommended": done.recommended if done.created or done.recommended == done.compared_with else None,
+        "recommended": (done.recommended or None) if done.created or done.recommended == done.compared_with else None,
         "advice": done.advice,
         "warnings": list(done.warnings),
     }

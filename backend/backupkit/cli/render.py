@@ -556,7 +556,7 @@ def salvaged(reach: Deployment, done: Salvaged) -> Iterator[str]:
     )
     yield from table(head, [_salvaged_row(one, len(head)) for one in done.tables])
     yield done.advice
-    if done.created:
+    if done.created and done.recommended:
         yield f"  {reach.tool(f'restore {done.recommended}')}"
 
 

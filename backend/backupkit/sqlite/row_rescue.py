@@ -22,6 +22,7 @@ from backupkit.sqlite.query import Values
 
 MOST = 100_000  # rows of one rescue
 _MOST_NOTES = 20
+_LOOK_AT_ROWS = "Look at the rows: `rows`. All of them come back with `restore`."
 _SECONDS = 60.0  # that the rows may be looked for
 Why = Literal["asked for", "referred to", "refers to them"]
 
@@ -148,12 +149,11 @@ def _table(connection: sqlite3.Connection, name: str) -> _Table:
             f"{shown(name)} is no ordinary table: no row can be put back into it.", "Name the table behind it."
         )
     keys = [_primary_key(columns) for columns in (live, past)]
-    if not keys[0] or keys[0] != keys[1]:
-        which = "no primary key" if not keys[0] else "another primary key than the backup"
-        raise Refused(
-            f"The table {shown(name)} has {which}: it cannot be known which row is which.",
-            hint="Look at the rows: `rows`. All of them come back with `restore`.",
-        )
+    if not keys[0]:
+        message = f"The table {shown(name)} has no primary key: it cannot be known which row is which."
+        raise Refused(message, hint=_LOOK_AT_ROWS)
+    if keys[0] != keys[1]:
+        raise Refused(f"The table {shown(name)} has another primary key than the backup.", hint=_LOOK_AT_ROWS)
     common = [one for name, one in live.items() if one.is_written and name in past and past[name].is_written]
     if missing := [one.name for name, one in live.items() if one.is_required and name not in past]:
         raise Refused(
@@ -410,9 +410,11 @@ class _Search:
             if twin := self._connection.execute(
                 f"SELECT {keys} FROM {table.where('main', columns)}", wanted
             ).fetchone():
-                place, other = f"{shown(row.table)} {_key_text(row.key)}", _key_text(tuple(twin))
-                reason = f"the live row {other} has the same {few(columns)}, and that may be there only once"
-                raise Refused(f"{place} cannot come back: {reason}.", "Change the live row in the app first.")
+                place = f"{shown(row.table)} {_key_text(row.key)}"
+                raise Refused(
+                    f"{place} cannot come back: the live row {_key_text(tuple(twin))} has the same {few(columns)}.",
+                    "That may be there only once: change the live row in the app first.",
+                )
 
     def _note_what_is_lost(self, table: _Table) -> None:
         if table.lacking:
@@ -491,8 +493,9 @@ def _write(connection: sqlite3.Connection, found: Found, tables: dict[str, _Tabl
         connection.execute(sql)
     for place, count in (Counter(_broken_keys(connection, names)) - before).items():
         if count > found.dangling.get(place, 0):
-            reason = f"Rows of {shown(place[0])} would refer to rows of {shown(place[1])} that are not there"
-            raise Refused(f"{reason}. Nothing was written.", "Choose more rows.")
+            child, parent = map(shown, place[:2])
+            message = f"Rows of {child} would refer to rows of {parent} that are not there. Nothing was written."
+            raise Refused(message, "Choose more rows.")
 
 
 def _put_back(connection: sqlite3.Connection, table: _Table, row: RescuedRow) -> None:
