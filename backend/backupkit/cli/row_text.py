@@ -198,6 +198,7 @@ def rescued(done: Rescued) -> Iterator[str]:
         yield "Nothing was brought back."
     if done.differ:
         yield f"Not brought back, since the live row of that key is another one: {done.differ:,}. See --overwrite."
+    yield from (f"  note       {note}" for note in done.notes)
     if done.safety:
         yield f"The safety copy is {done.safety}. To take this back: `undo`"
 
@@ -234,5 +235,6 @@ def rescued_document(done: Rescued) -> Document:
         "inserted": dict(done.inserted),
         "replaced": dict(done.replaced),
         "differ": done.differ,
+        "notes": list(done.notes),
         "warnings": list(done.warnings),
     }

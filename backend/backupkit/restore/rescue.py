@@ -47,6 +47,7 @@ class Rescued:
     inserted: Mapping[str, int]
     replaced: Mapping[str, int]
     differ: int
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -76,7 +77,7 @@ def plan_rescue(
     emit(Step("Looking for the rows"))
     with row_rescue.opened(settings.database, source.database, settings.busy_timeout) as connection:
         try:
-            found = row_rescue.find(connection, table, choice, overwrite, with_children)
+            found = row_rescue.find(connection, source.database, table, choice, overwrite, with_children)
         except sqlite3.OperationalError as error:
             raise Refused(f"The rows of {shown(table)} cannot be compared: {error}.", "See `rows`.") from error
     return RescuePlan(backup.name, source.database, found)
@@ -90,7 +91,7 @@ def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = sile
     """
     found = plan.found
     if not found.writes:
-        return Rescued(plan.source, "", {}, {}, len(found.differ))
+        return Rescued(plan.source, "", {}, {}, len(found.differ), found.notes)
     warnings: list[str] = []
     with locked_operation(settings, f"rescue from {plan.source}", emit, clock, [plan.source]) as work:
         recovery.recover_under_lock(settings, work.emit)
@@ -100,14 +101,8 @@ def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = sile
             request = BackupRequest(kind="pre_restore", note=note, uploads=False)
             safety = make_backup(settings, request, listen, clock).backup
             listen(Step("Bringing rows back"))
-            row_rescue.bring_back(
-                settings.database,
-                plan.file,
-                found,
-                settings.busy_timeout,
-                # Before the commit: a kill between the two leaves an undo that changes nothing.
-                lambda: flags.remember_restore(settings.dir, safety.name, "database"),
-            )
+            row_rescue.bring_back(settings.database, plan.file, found, settings.busy_timeout)
+            flags.remember_restore(settings.dir, safety.name, "database")
         work.concerning(safety.name)
     return Rescued(
         plan.source,
@@ -115,5 +110,6 @@ def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = sile
         Counter(row.table for row in found.inserts),
         Counter(row.table for row in found.differ) if found.overwrite else {},
         0 if found.overwrite else len(found.differ),
+        found.notes,
         tuple(warnings),
     )

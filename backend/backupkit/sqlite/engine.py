@@ -15,6 +15,7 @@ from typing import Any
 # Of text that is no UTF-8, of a name that cannot be text, of a value that is too large for Python.
 _NOT_OF_SQLITE = (ValueError, OverflowError, MemoryError)
 _MENDED_EARLIER = (((3, 44, 6), (3, 45)), ((3, 50, 7), (3, 51)))
+_LOWER = str.maketrans({chr(code): chr(code + 32) for code in range(ord("A"), ord("Z") + 1)})
 _DAMAGE = ("not a database", "malformed", "disk image", "unsupported file format")
 
 
@@ -32,6 +33,11 @@ def connect(file: Path, options: str = "", **settings: Any) -> Connection:
 def quoted(name: str) -> str:
     """The name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def folded(name: str) -> str:
+    """The name as SQLite compares names: only A to Z have no case. Another folding would name another column."""
+    return name.translate(_LOWER)
 
 
 def has_wal_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:

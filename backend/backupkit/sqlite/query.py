@@ -17,7 +17,7 @@ from typing import Literal
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.names import printable, shown
 from backupkit.sqlite import guard, rows
-from backupkit.sqlite.engine import quoted
+from backupkit.sqlite.engine import folded, quoted
 from backupkit.sqlite.rows import DifferenceQuery, Value
 
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
@@ -86,7 +86,7 @@ def differences(
 
     Where a condition is given, those that meet it in one of the two. Raises as `select` does.
     """
-    with rows.attached(connection, earlier):
+    with rows.attached_alike(connection, earlier):
         ours, theirs = (rows.columns_of(connection, table, schema) for schema in ("main", rows.OTHER))
         if not ours or not theirs:
             raise _no_table(table, "the live database" if theirs else str(earlier))
@@ -95,10 +95,13 @@ def differences(
         keys = rows.identity(connection, table, theirs)
         named = [key for key in map(unquoted, keys) if key in ours]
         wanted = columns_meant(connection, table, [*dict.fromkeys((*named, *columns))] if columns else ())
-        common = tuple(name for name in wanted if name in theirs)
+        known = set(map(folded, theirs))
+        common = tuple(name for name in wanted if folded(name) in known)
         query = DifferenceQuery(quoted(table), keys, tuple(map(quoted, common)), None, where)
+        if not common:
+            raise Refused(f"The table {shown(table)} has no column in common with the backup's.", "See `rows`.")
+        _check_condition_on_both(connection, table, where, seconds)
         with reading_only(connection, seconds):
-            check_condition(connection, table, where)
             found = [_some(connection.execute(sql), most) for sql in (query.gone, query.came, query.changed)]
     (gone, _), (came, _), (changed, _) = found
     half = len(common)
@@ -110,6 +113,18 @@ def differences(
     return RowDifferences(tuple(map(unquoted, keys)), common, told, any(is_cut for _, is_cut in found))
 
 
+def _check_condition_on_both(connection: sqlite3.Connection, table: str, where: str, seconds: float) -> None:
+    """The condition may read the row alone: a query in it would read the live tables for both sides."""
+    with reading_only(connection, seconds):
+        check_condition(connection, table, where)
+    try:
+        with reading_only(connection, seconds, is_alone=True):
+            check_condition(connection, table, where)
+    except Refused as error:
+        message = f"With --diff a condition with a query in it has no one meaning: {printable(where)}."
+        raise Refused(message, "Leave out --diff, or the query.") from error
+
+
 def _some(found: sqlite3.Cursor, most: int) -> tuple[list[Values], bool]:
     chosen = list(islice(found, most + 1))
     found.close()
@@ -118,13 +133,13 @@ def _some(found: sqlite3.Cursor, most: int) -> tuple[list[Values], bool]:
 
 def columns_meant(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> tuple[str, ...]:
     """These columns, or all of the table; as the table writes them, in capitals or not."""
-    there = {name.lower(): name for name in rows.columns_of(connection, table)}
+    there = {folded(name): name for name in rows.columns_of(connection, table)}
     if not there:
         raise _no_table(table, "the backup")
-    if missing := next((name for name in columns if name.lower() not in there), None):
+    if missing := next((name for name in columns if folded(name) not in there), None):
         hint = f"It has: {', '.join(map(printable, there.values()))}"
         raise NoSuchBackup(f"The table {shown(table)} has no column {shown(missing)}.", hint)
-    return tuple(there[name.lower()] for name in columns) or tuple(there.values())
+    return tuple(there[folded(name)] for name in columns) or tuple(there.values())
 
 
 def _no_table(table: str, where: str) -> NoSuchBackup:
@@ -165,14 +180,18 @@ def _no_condition(where: str, reason: str) -> Refused:
 
 
 @contextmanager
-def reading_only(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
-    """Inside, the connection reads and computes, and for so long at most.
+def reading_only(connection: sqlite3.Connection, seconds: float, is_alone: bool = False) -> Iterator[None]:
+    """Inside, the connection reads and computes, and for so long at most; with `is_alone` in one query without others.
 
     Raises `BackupError` when that is over, `Refused` for what SQLite cannot compute; damage is raised as SQLite does.
     """
-    functions = guard.harmless_functions(connection)
+    functions, queries = guard.harmless_functions(connection), 0
 
     def decide(action: int, _first: str | None, second: str | None, _base: str | None, _in: str | None) -> int:
+        nonlocal queries
+        queries += action == sqlite3.SQLITE_SELECT
+        if is_alone and queries > 1:  # it would read the live table on both sides
+            return sqlite3.SQLITE_DENY
         is_allowed = action in _ALLOWED or (action == sqlite3.SQLITE_FUNCTION and str(second).lower() in functions)
         return sqlite3.SQLITE_OK if is_allowed else sqlite3.SQLITE_DENY
 

@@ -6,10 +6,11 @@ back to the last bit. A row is the same row if its primary key is.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,13 +18,20 @@ from typing import Literal
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.names import few, printable, shown
 from backupkit.sqlite import database, engine, query, rows
-from backupkit.sqlite.engine import quoted
+from backupkit.sqlite.engine import folded, quoted
 from backupkit.sqlite.query import Values
+from backupkit.sqlite.rows import Value
 
 MOST = 100_000  # rows of one rescue
+_CONTENT = re.compile(
+    r"""\bUSING\s+fts[345]\b.*[(,]\s*content\s*=\s*('(?:[^']|'')+'|"(?:[^"]|"")+"|`[^`]+`|\[[^\]]+\]|\w+)""",
+    re.IGNORECASE | re.DOTALL,
+)
 _MOST_NOTES = 20
+_MOST_BYTES = 256 << 20  # of text and blobs, all in memory
 _LOOK_AT_ROWS = "Look at the rows: `rows`. All of them come back with `restore`."
 _SECONDS = 60.0  # that the rows may be looked for
+_BrokenKey = tuple[str, int | None, str, int]  # table, row, the table that it refers to, number of the key
 Why = Literal["asked for", "referred to", "refers to them"]
 
 
@@ -72,12 +80,13 @@ class Found:
 @contextmanager
 def opened(live: Path, sealed: Path, timeout: float) -> Iterator[sqlite3.Connection]:
     """One moment of the live database, only read, with the sealed file beside it."""
-    with database.snapshot(live, timeout) as snapshot, rows.attached(snapshot, sealed):
+    with database.snapshot(live, timeout) as snapshot, rows.attached_alike(snapshot, sealed):
         yield snapshot
 
 
 def find(
     connection: sqlite3.Connection,
+    sealed: Path,
     table: str,
     choice: Choice,
     overwrite: bool = False,
@@ -90,7 +99,7 @@ def find(
     `Refused` where schema or keys do not say which row is which, or a row cannot go in.
     """
     search = _Search(connection, overwrite, with_children)
-    chosen = search.chosen(table, choice, seconds)
+    chosen = search.chosen(table, choice, sealed, seconds)
     with rows.limited(connection, seconds) as is_over:
         try:
             search.take(table, chosen)
@@ -125,7 +134,7 @@ class _Table:
     foreign_keys: tuple[_ForeignKey, ...]
     unique: tuple[tuple[str, ...], ...]
     lacking: tuple[str, ...]
-    """Columns that the backup has, and the live table has no more."""
+    """Columns that the backup has, and that the live table has no more or computes itself."""
 
     def where(self, side: str, columns: Sequence[str] = ()) -> str:
         """What stands behind FROM to find a row of that side by its key, or by these columns."""
@@ -141,10 +150,9 @@ def _table(connection: sqlite3.Connection, name: str) -> _Table:
     for side, columns in (("the live database", live), ("the backup", past)):
         if not columns:
             raise NoSuchBackup(f"There is no table {shown(name)} in {side}.", hint="The schema was another one then.")
-    kind, true_name = connection.execute(
-        "SELECT type, name FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE", (name,)
-    ).fetchone()
-    if kind != "table" or name.lower().startswith("sqlite_"):
+    listed = "SELECT type, name FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE"
+    kind, true_name = connection.execute(listed, (name,)).fetchone() or ("", name)
+    if kind != "table" or folded(name).startswith("sqlite_"):
         raise Refused(
             f"{shown(name)} is no ordinary table: no row can be put back into it.", "Name the table behind it."
         )
@@ -154,7 +162,7 @@ def _table(connection: sqlite3.Connection, name: str) -> _Table:
         raise Refused(message, hint=_LOOK_AT_ROWS)
     if keys[0] != keys[1]:
         raise Refused(f"The table {shown(name)} has another primary key than the backup.", hint=_LOOK_AT_ROWS)
-    common = [one for name, one in live.items() if one.is_written and name in past and past[name].is_written]
+    common = [one for name, one in live.items() if one.is_written and name in past]
     if missing := [one.name for name, one in live.items() if one.is_required and name not in past]:
         raise Refused(
             f"The table {shown(name)} has a column that needs a value, and that the backup lacks: {few(missing)}.",
@@ -166,7 +174,9 @@ def _table(connection: sqlite3.Connection, name: str) -> _Table:
         tuple(one.name for one in common),
         _foreign_keys(connection, true_name),
         _unique_columns(connection, true_name),
-        tuple(one.name for name, one in past.items() if name not in live),
+        tuple(
+            one.name for name, one in past.items() if one.is_written and (name not in live or not live[name].is_written)
+        ),
     )
 
 
@@ -186,7 +196,7 @@ def _columns(connection: sqlite3.Connection, table: str, schema: str) -> dict[st
         'SELECT name, hidden, "notnull", dflt_value, pk FROM pragma_table_xinfo(?, ?)', (table, schema)
     )
     return {
-        name.lower(): _Column(name, hidden == 0, hidden == 0 and required and default is None, place)
+        folded(name): _Column(name, hidden == 0, hidden == 0 and required and default is None, place)
         for name, hidden, required, default, place in found
     }
 
@@ -216,10 +226,10 @@ def _foreign_key(
 ) -> _ForeignKey | None:
     parent = parts[0][0]
     columns = _columns(connection, parent, "main")
-    named = tuple(there.lower() for _, _, there in parts if there) or _primary_key(columns)
+    named = tuple(folded(there) for _, _, there in parts if there) or _primary_key(columns)
     if not columns or len(named) != len(parts):
         return None  # it refers to what is not there: the schema's slip
-    return _ForeignKey(number, table, tuple(here.lower() for _, here, _ in parts), parent, named)
+    return _ForeignKey(number, table, tuple(folded(here) for _, here, _ in parts), parent, named)
 
 
 def _unique_columns(connection: sqlite3.Connection, table: str) -> tuple[tuple[str, ...], ...]:
@@ -229,8 +239,8 @@ def _unique_columns(connection: sqlite3.Connection, table: str) -> tuple[tuple[s
     ).fetchall()
     found = []
     for (name,) in names:
-        columns = [one for (one,) in connection.execute("SELECT lower(name) FROM pragma_index_info(?)", (name,))]
-        found += [tuple(columns)] if all(columns) else []
+        columns = [one for (one,) in connection.execute("SELECT name FROM pragma_index_info(?)", (name,))]
+        found += [tuple(map(folded, columns))] if all(columns) else []
     return tuple(found)
 
 
@@ -245,33 +255,48 @@ class _Search:
         self._tables: dict[str, _Table] = {}
         self._rows: dict[tuple[str, Values], RescuedRow] = {}
         self._same: set[tuple[str, Values]] = set()
-        self._waiting: deque[tuple[_Table, Values]] = deque()
+        self._waiting: deque[tuple[_Table, Values, bool]] = deque()
+        self._live: dict[tuple[str, Values], Values] = {}
+        self._children: dict[str, list[_ForeignKey]] = {}
+        self._bytes = 0
         self._notes: dict[str, None] = {}
         self._dangling: Counter[tuple[str, str, int]] = Counter()
 
-    def chosen(self, name: str, choice: Choice, seconds: float) -> list[Values]:
+    def _table_if_ordinary(self, name: str) -> _Table | None:
+        """None for one whose rows cannot be told apart: what refers to them is checked at the end."""
+        with suppress(Refused, NoSuchBackup):
+            return self._table(name)
+        return None
+
+    def chosen(self, name: str, choice: Choice, sealed: Path, seconds: float) -> list[Values]:
         """The keys of the rows that are asked for."""
         table = self._table(name)
         if choice.keys:
             return [self._of_key(table, text) for text in choice.keys]
-        with query.reading_only(self._connection, seconds):
-            return self._missing(table) if choice.missing else self._meeting(table, choice.where)
+        if choice.missing:
+            return self._missing(table, seconds)
+        with database.open_sealed(sealed) as alone, query.reading_only(alone, seconds):
+            # By itself: what a subquery reads is the backup's too.
+            query.check_condition(alone, table.name, choice.where)
+            wanted = ", ".join(map(quoted, table.keys))
+            found = alone.execute(f"SELECT {wanted} FROM main.{quoted(table.name)} WHERE ({choice.where}\n)")
+            return self._few([tuple(one) for one in found.fetchmany(MOST + 1)])
 
     def take(self, name: str, keys: Sequence[Values]) -> None:
         """Take the rows of these keys, and all that belongs to them."""
         for key in keys:
             self._add(self._table(name), key, "asked for")
         while self._waiting:
-            table, key = self._waiting.popleft()
+            table, key, is_meant = self._waiting.popleft()
             self._take_parents(table, key)
-            if self._with_children:
+            if self._with_children and is_meant:  # not of a row that is only referred to: these would be its siblings
                 self._take_children(table, key)
 
     def found(self) -> Found:
         inserts = tuple(one for one in self._rows.values() if one.live is None)
         for one in inserts:
             self._refuse_twins(one)
-        tables = [self._tables[name] for name in sorted({one.table.lower() for one in self._rows.values()})]
+        tables = [self._tables[name] for name in sorted({folded(one.table) for one in self._rows.values()})]
         for table in tables:
             self._note_what_is_lost(table)
         return Found(
@@ -285,35 +310,35 @@ class _Search:
         )
 
     def _table(self, name: str) -> _Table:
-        if name.lower() not in self._tables:
-            self._tables[name.lower()] = _table(self._connection, name)
-        return self._tables[name.lower()]
+        if folded(name) not in self._tables:
+            self._tables[folded(name)] = _table(self._connection, name)
+        return self._tables[folded(name)]
 
-    def _missing(self, table: _Table) -> list[Values]:
-        wanted = ", ".join(map(quoted, table.keys))
+    def _missing(self, table: _Table, seconds: float) -> list[Values]:
+        wanted, past = ", ".join(map(quoted, table.keys)), f"{rows.OTHER}.{quoted(table.name)}"
+        is_null = " OR ".join(f"past.{quoted(one)} IS NULL" for one in table.keys)
         same = " AND ".join(f"live.{quoted(one)} = past.{quoted(one)}" for one in table.keys)
         live = f"SELECT 1 FROM main.{quoted(table.name)} AS live WHERE {same}"
-        return self._keys(f"SELECT {wanted} FROM {rows.OTHER}.{quoted(table.name)} AS past WHERE NOT EXISTS ({live})")
-
-    def _meeting(self, table: _Table, where: str) -> list[Values]:
-        query.check_condition(self._connection, table.name, where, rows.OTHER)
-        wanted = ", ".join(map(quoted, table.keys))
-        return self._keys(f"SELECT {wanted} FROM {rows.OTHER}.{quoted(table.name)} WHERE ({where}\n)")
+        with query.reading_only(self._connection, seconds):
+            if self._connection.execute(f"SELECT 1 FROM {past} AS past WHERE {is_null}").fetchone():
+                self._note(f"Rows of {shown(table.name)} whose key is NULL are left out: nothing tells which they are.")
+            return self._keys(f"SELECT {wanted} FROM {past} AS past WHERE NOT ({is_null}) AND NOT EXISTS ({live})")
 
     def _of_key(self, table: _Table, text: str) -> Values:
         if len(table.keys) > 1:
             raise Refused(
                 f"A row of {shown(table.name)} is found by {few(table.keys)}: one key is not enough.", "Use --where."
             )
-        found = self._connection.execute(
-            f"SELECT {quoted(table.keys[0])} FROM {table.where(rows.OTHER)}", (text,)
-        ).fetchone()
-        if found is None:
-            raise NoSuchBackup(f"The backup has no row {shown(text)} in {shown(table.name)}.", hint="See `rows`.")
-        return tuple(found)
+        for value in _readings(text):
+            wanted = f"SELECT {quoted(table.keys[0])} FROM {table.where(rows.OTHER)}"
+            if found := self._connection.execute(wanted, (value,)).fetchone():
+                return tuple(found)
+        raise NoSuchBackup(f"The backup has no row {shown(text)} in {shown(table.name)}.", hint="See `rows`.")
 
     def _keys(self, sql: str, values: Values = ()) -> list[Values]:
-        found = [tuple(one) for one in self._connection.execute(sql, values).fetchmany(MOST + 1)]
+        return self._few([tuple(one) for one in self._connection.execute(sql, values).fetchmany(MOST + 1)])
+
+    def _few(self, found: list[Values]) -> list[Values]:
         self._refuse_too_many(len(found))
         return found
 
@@ -330,9 +355,12 @@ class _Search:
             raise Refused(f"A row of {shown(table.name)} has a key that is NULL or no text.", hint="See `rows`.")
         backup, live = (self._values(table, side, key) for side in (rows.OTHER, "main"))
         assert backup is not None
-        if live is not None and self._is_same(table, key):
+        self._count_bytes(backup, live or ())
+        if live is not None:
+            self._refuse_twice(table, key)
+        if live is not None and _is_same(self._connection, table, key):
             self._same.add(place)
-            is_followed = self._with_children
+            is_followed = self._with_children and why != "referred to"
         elif live is None or why == "asked for":
             self._rows[place] = RescuedRow(table.name, key, why, backup, live)
             is_followed = live is None or self._overwrite
@@ -343,18 +371,31 @@ class _Search:
             )
             return
         if is_followed:
-            self._waiting.append((table, key))
+            self._waiting.append((table, key, why != "referred to"))
+
+    def _count_bytes(self, *found: Values) -> None:
+        self._bytes += sum(len(one) for values in found for one in values if isinstance(one, str | bytes))
+        if self._bytes > _MOST_BYTES:
+            raise Refused(
+                f"These rows hold more than {_MOST_BYTES >> 20} MB.", "Choose fewer, or restore all: `restore`."
+            )
+
+    def _refuse_twice(self, table: _Table, key: Values) -> None:
+        """Two rows of the backup must not become one: the live key may tell less apart than the backup's did."""
+        wanted = ", ".join(map(quoted, table.keys))
+        place = (
+            table.name,
+            tuple(self._connection.execute(f"SELECT {wanted} FROM {table.where('main')}", key).fetchone()),
+        )
+        if self._live.setdefault(place, key) != key:
+            raise Refused(
+                f"Two rows of {shown(table.name)} in the backup are one live row: {_key_text(place[1])}.", _LOOK_AT_ROWS
+            )
 
     def _values(self, table: _Table, side: str, key: Values) -> Values | None:
         wanted = ", ".join(map(quoted, table.columns))
         found = self._connection.execute(f"SELECT {wanted} FROM {table.where(side)}", key).fetchone()
         return None if found is None else tuple(found)
-
-    def _is_same(self, table: _Table, key: Values) -> bool:
-        exact = ", ".join(f"{one} COLLATE BINARY, typeof({one})" for one in map(quoted, table.columns))
-        live, past = (f"SELECT {exact} FROM {table.where(side)}" for side in ("main", rows.OTHER))
-        both = f"SELECT count(*) FROM ({live} INTERSECT {past})"
-        return bool(self._connection.execute(both, key + key).fetchone()[0])
 
     def _take_parents(self, table: _Table, key: Values) -> None:
         """The rows that this one refers to, where they are missing."""
@@ -363,13 +404,15 @@ class _Search:
             referred = self._connection.execute(f"SELECT {wanted} FROM {table.where(rows.OTHER)}", key).fetchone()
             if None in referred:
                 continue
-            parent = self._table(one.parent)
+            parent = self._table_if_ordinary(one.parent)
+            if parent is None:
+                continue
             keys = ", ".join(map(quoted, parent.keys))
             past = f"SELECT {keys} FROM {parent.where(rows.OTHER, one.parent_columns)}"
             if found := self._connection.execute(past, referred).fetchone():
                 self._add(parent, tuple(found), "referred to")
             elif not self._is_live(parent, one.parent_columns, referred):
-                self._dangling[table.name, parent.name, one.number] += 1
+                self._dangling[folded(table.name), folded(parent.name), one.number] += 1
                 self._note(
                     f"Rows of {shown(table.name)} refer to rows of {shown(parent.name)} that the backup lacks too."
                 )
@@ -380,7 +423,10 @@ class _Search:
     def _take_children(self, table: _Table, key: Values) -> None:
         """The rows that refer to this one, and are missing."""
         for one in self._references_to(table):
-            child = self._table(one.table)
+            child = self._table_if_ordinary(one.table)
+            if child is None:
+                self._note(f"Rows of {shown(one.table)} that refer to these are not looked for: it has no usable key.")
+                continue
             wanted = ", ".join(map(quoted, one.parent_columns))
             referred = self._connection.execute(f"SELECT {wanted} FROM {table.where(rows.OTHER)}", key).fetchone()
             if None in referred:
@@ -392,16 +438,19 @@ class _Search:
 
     def _references_to(self, table: _Table) -> list[_ForeignKey]:
         """The foreign keys, of tables that both have, that lead to this one."""
-        names = [
-            name for name in database.ordinary_tables(self._connection) if _columns(self._connection, name, rows.OTHER)
-        ]
-        found = (one for name in names for one in _foreign_keys(self._connection, name))
-        return [one for one in found if one.parent.lower() == table.name.lower()]
+        if table.name not in self._children:
+            found = (
+                one
+                for name in database.ordinary_tables(self._connection)
+                for one in _foreign_keys(self._connection, name)
+            )
+            self._children[table.name] = [one for one in found if folded(one.parent) == folded(table.name)]
+        return self._children[table.name]
 
     def _refuse_twins(self, row: RescuedRow) -> None:
         """No live row may have what may be there only once."""
         table = self._table(row.table)
-        values = dict(zip(map(str.lower, table.columns), row.backup, strict=True))
+        values = dict(zip(map(folded, table.columns), row.backup, strict=True))
         for columns in table.unique:
             wanted = tuple(values.get(one) for one in columns)
             if None in wanted or any(isinstance(one, str) and _is_no_text(one) for one in wanted):
@@ -422,8 +471,9 @@ class _Search:
                 f"The live table {shown(table.name)} has no column {few(table.lacking)}: its values stay behind."
             )
         if names := triggers_of(self._connection, table.name):
-            does = "do not run for these rows; a search index that they keep must be rebuilt"
-            self._note(f"Triggers of {shown(table.name)} {does}: {few(names)}.")
+            self._note(f"Triggers of {shown(table.name)} do not run for these rows: {few(names)}.")
+        if names := search_tables_of(self._connection, table.name):
+            self._note(f"The search index of {shown(table.name)} is made anew: {few(names)}.")
 
     def _note(self, text: str) -> None:
         if len(self._notes) < _MOST_NOTES:
@@ -431,13 +481,43 @@ class _Search:
 
 
 def triggers_of(connection: sqlite3.Connection, table: str) -> list[str]:
-    """The triggers of a table, by name."""
-    found = "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY name"
+    """The triggers of a table, in the order in which SQLite reads them, and so runs them."""
+    found = "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY rowid"
     return [name for (name,) in connection.execute(found, (table,))]
+
+
+def search_tables_of(connection: sqlite3.Connection, table: str) -> list[str]:
+    """The search tables whose content is that table, and which know nothing of rows that no trigger tells them of."""
+    found = connection.execute(
+        "SELECT name, sql FROM main.sqlite_master WHERE type = 'table' AND sql LIKE 'create virtual%'"
+    )
+    return [name for name, sql in found if (of := _CONTENT.search(sql)) and folded(_bare(of[1])) == folded(table)]
+
+
+def _bare(name: str) -> str:
+    return name[1:-1].replace(name[-1] * 2, name[-1]) if name[0] in "'\"`[" else name
+
+
+def _is_same(connection: sqlite3.Connection, table: _Table, key: Values) -> bool:
+    """Whether the live row has the very values of the backup's, and of the same types."""
+    exact = ", ".join(f"{one} COLLATE BINARY, typeof({one})" for one in map(quoted, table.columns))
+    live, past = (f"SELECT {exact} FROM {table.where(side)}" for side in ("main", rows.OTHER))
+    both = f"SELECT count(*) FROM ({live} INTERSECT {past})"
+    return bool(connection.execute(both, key + key).fetchone()[0])
 
 
 def _key_text(key: Values) -> str:
     return ", ".join(printable(str(one)) for one in key)
+
+
+def _readings(text: str) -> Iterator[Value]:
+    """What may be meant by a key that was typed: the column says, or where it has no type, the row that is there."""
+    if _is_no_text(text):
+        return
+    yield text
+    for kind in (int, float):
+        with suppress(ValueError, OverflowError):
+            yield kind(text)
 
 
 def _is_no_text(value: str) -> bool:
@@ -447,22 +527,22 @@ def _is_no_text(value: str) -> bool:
 # The transaction.
 
 
-def bring_back(live: Path, sealed: Path, found: Found, timeout: float, before: Callable[[], None]) -> None:
-    """Put the rows back, all of them in one transaction, or none. `before` is called when nobody else can write.
+def bring_back(live: Path, sealed: Path, found: Found, timeout: float) -> None:
+    """Put the rows back, all of them in one transaction, or none.
 
     Triggers do not run; foreign keys are checked before it commits. Raises `Refused` where the live rows are not those
     that were found, or a constraint does not allow a row; `SourceUnreadable` where the database stays locked.
     """
     with closing(engine.connect(live, "mode=rw", timeout=0)) as connection, rows.attached(connection, sealed):
-        for pragma in ("foreign_keys=OFF", "synchronous=FULL", "recursive_triggers=OFF"):
-            connection.execute(f"PRAGMA main.{pragma}")
+        # Nothing is written before the commit, for which alone it may have to wait.
+        for pragma in ("foreign_keys=OFF", "synchronous=FULL", "recursive_triggers=OFF", "cache_spill=OFF"):
+            connection.execute(f"PRAGMA {pragma}")
         database.retry_while_locked(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
         try:
             tables = {name: _table(connection, name) for name in found.columns}
             _refuse_if_changed(connection, found, tables)
-            before()
             _write(connection, found, tables)
-            connection.execute("COMMIT")
+            database.retry_while_locked(lambda: connection.execute("COMMIT"), live, timeout)
         except sqlite3.IntegrityError as error:
             raise Refused(
                 f"A row cannot come back: {printable(str(error))}.", "Choose other rows. Nothing was changed."
@@ -485,17 +565,51 @@ def _refuse_if_changed(connection: sqlite3.Connection, found: Found, tables: dic
 
 def _write(connection: sqlite3.Connection, found: Found, tables: dict[str, _Table]) -> None:
     names = sorted({row.table for row in found.writes})
-    before = Counter(_broken_keys(connection, names))
+    checked = _with_those_that_refer_to(connection, names)
+    before = Counter(_broken_keys(connection, checked))
     triggers = _taken_off(connection, names)
     for row in found.writes:
         _put_back(connection, tables[row.table], row)
+        _refuse_other_values(connection, tables[row.table], row)
+    for name in names:
+        for search in search_tables_of(connection, name):
+            connection.execute(f"INSERT INTO main.{quoted(search)} ({quoted(search)}) VALUES ('rebuild')")
     for sql in triggers:
         connection.execute(sql)
-    for place, count in (Counter(_broken_keys(connection, names)) - before).items():
-        if count > found.dangling.get(place, 0):
-            child, parent = map(shown, place[:2])
-            message = f"Rows of {child} would refer to rows of {parent} that are not there. Nothing was written."
-            raise Refused(message, "Choose more rows.")
+    _refuse_broken_keys(Counter(_broken_keys(connection, checked)) - before, found)
+
+
+def _refuse_other_values(connection: sqlite3.Connection, table: _Table, row: RescuedRow) -> None:
+    """What a column of another type made of a value would be no longer what the backup holds."""
+    if not _is_same(connection, table, row.key):
+        place = f"{shown(row.table)} {_key_text(row.key)}"
+        raise Refused(
+            f"{place} would not come back as it was: a column has another type now. Nothing was written.",
+            "Restore the backup beside the app (`restore NAME --to DIR`), migrate it, and copy the rows.",
+        )
+
+
+def _refuse_broken_keys(broken: Counter[_BrokenKey], found: Found) -> None:
+    """No row refers to what is not there that did not before, but for those that do in the backup too."""
+    counts = Counter[tuple[str, str, int]]()
+    for (child, _, parent, number), count in broken.items():
+        counts[child, parent, number] += count
+    for (child, parent, number), count in counts.items():
+        if count > found.dangling.get((child, parent, number), 0):
+            message = f"Rows of {shown(child)} would refer to rows of {shown(parent)} that are not there."
+            raise Refused(f"{message} Nothing was written.", "Choose more rows.")
+
+
+def _with_those_that_refer_to(connection: sqlite3.Connection, names: Sequence[str]) -> list[str]:
+    """These tables, and those whose rows a change of them may leave alone."""
+    wanted = set(map(folded, names))
+    query = 'SELECT 1 FROM pragma_foreign_key_list(?) WHERE "table" = ? COLLATE NOCASE'
+    others = [
+        one
+        for one in database.ordinary_tables(connection)
+        if folded(one) not in wanted and any(connection.execute(query, (one, name)).fetchone() for name in names)
+    ]
+    return [*names, *others]
 
 
 def _put_back(connection: sqlite3.Connection, table: _Table, row: RescuedRow) -> None:
@@ -510,10 +624,11 @@ def _put_back(connection: sqlite3.Connection, table: _Table, row: RescuedRow) ->
         connection.execute(change, row.key + row.key)
 
 
-def _broken_keys(connection: sqlite3.Connection, tables: Sequence[str]) -> Iterator[tuple[str, str, int]]:
+def _broken_keys(connection: sqlite3.Connection, tables: Sequence[str]) -> Iterator[_BrokenKey]:
     for table in tables:
-        for child, _rowid, parent, number in connection.execute(f"PRAGMA main.foreign_key_check({quoted(table)})"):
-            yield child, parent, number
+        with suppress(sqlite3.OperationalError):  # a key that refers to what cannot be: the schema's slip
+            for child, row, parent, number in connection.execute(f"PRAGMA main.foreign_key_check({quoted(table)})"):
+                yield folded(child), row, folded(parent), number
 
 
 def _taken_off(connection: sqlite3.Connection, tables: Sequence[str]) -> list[str]:

@@ -15,12 +15,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from backupkit.model.errors import Refused
 from backupkit.model.names import printable
 from backupkit.sqlite.engine import quoted
 
 Value = str | int | float | bytes | None
 Key = tuple[Value, ...]
 _ROW_IDS = ("rowid", "_rowid_", "oid")
+_APART = "Look at it by itself: `rows` without --diff, or `restore NAME --to DIR`."
 OTHER = "other"  # what the second database is called while two are compared
 _INSTRUCTIONS = 10_000  # of SQLite's, between two looks at the clock
 
@@ -252,8 +254,13 @@ class DifferenceQuery:
 
     @property
     def _is_changed(self) -> str:
-        exact = ", ".join(f"now.{name} COLLATE BINARY" for name in self.columns)  # by its own collation, A may be a
-        return f"({exact}) IS NOT ({', '.join(f'past.{name}' for name in self.columns)})"
+        """By its own collation A may be a. Where whole values are shown, 1 is not 1.0."""
+        kinds = [f"typeof({{}}.{name})" for name in self.columns] if self.width is None else []
+        now = ", ".join(
+            [*(f"now.{name} COLLATE BINARY" for name in self.columns), *(one.format("now") for one in kinds)]
+        )
+        past = ", ".join([*(f"past.{name}" for name in self.columns), *(one.format("past") for one in kinds)])
+        return f"({now}) IS NOT ({past})"
 
     def _same(self, one: str, other: str) -> str:
         return " AND ".join(f"{one}.{key} IS {other}.{key}" for key in self.keys)
@@ -295,6 +302,20 @@ def attached(connection: sqlite3.Connection, file: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def attached_alike(connection: sqlite3.Connection, file: Path) -> Iterator[None]:
+    """The same; `Refused` where the two have not the same encoding of text, and so cannot be looked at together."""
+    stack = contextlib.ExitStack()
+    try:
+        stack.enter_context(attached(connection, file))
+    except sqlite3.OperationalError as error:
+        if "encoding" not in str(error):
+            raise
+        raise Refused(f"{file} has another encoding of text than the live database.", _APART) from error
+    with stack:
+        yield
+
+
+@contextlib.contextmanager
 def limited(connection: sqlite3.Connection, seconds: float) -> Iterator[Callable[[], bool]]:
     """What runs in the block is interrupted when the time is over; tells whether it is."""
     deadline = time.monotonic() + seconds
@@ -313,7 +334,7 @@ def key_of(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
     """What orders the rows and names each of them: the row id, else the primary key. Quoted."""
     names = {name.lower() for name in columns_of(connection, table)}
     (without,) = connection.execute(
-        "SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE", (table,)
+        "SELECT total(wr) FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE", (table,)
     ).fetchone()
     free = () if without else tuple(quoted(name) for name in _ROW_IDS if name not in names)
     return free[:1] or _primary_key(connection, table)
