@@ -1,8 +1,6 @@
 """The uploads, copied as they are: symlinks as symlinks, hard links as hard links, each file whole or reported.
 
-Walked by open folders, never by paths, so that a link slipped in meanwhile leads nowhere. Where there are many files,
-other processes copy the plain ones; what they leave is copied here. What is said of files is said in the order of the
-walk, when everything before is there.
+Walked by open folders, never by paths, so that a link slipped in meanwhile leads nowhere.
 """
 
 from __future__ import annotations
@@ -11,20 +9,16 @@ import errno
 import hashlib
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
-from backupkit.fs import attributes, descriptors, disk, file_worker, tree
+from backupkit.fs import attributes, descriptors, disk, tree
 from backupkit.fs.attributes import Attributes, Keeper
-from backupkit.fs.file_workers import Copied as PlainCopy
-from backupkit.fs.file_workers import FileWorkers
 from backupkit.model.backup import UploadsFacts
-from backupkit.model.events import EventListener, Progress, StillWaiting, Warned, silence
+from backupkit.model.events import EventListener, Progress, Warned, silence
 from backupkit.model.names import first_of, shown
 from backupkit.repository.files_cache import CachedFile, ParentBackup
 from backupkit.upload_files import walk
@@ -39,8 +33,6 @@ _ROUNDS = 5  # of looking for what was moved meanwhile, each much shorter than t
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # a link or a socket is in its place, or nothing
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-_UNLESS = file_worker.SOURCE_ATTRIBUTES | file_worker.TARGET_ATTRIBUTES | file_worker.OTHER_NAMES
-_MOST_WAITING = 4096  # things that are not told yet, since a file before them is still being copied
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,14 +74,11 @@ def copy(
         closing(tree.OpenFolder(live)) as source,
         closing(tree.OpenFolder(target)) as copied,
         closing(tree.Parents(target)) as drafted,
-        closing(tree.Parents(live)) as again,
         closing(_EarlierFolder(earlier.uploads if earlier else None)) as before,
-        closing(_Order(live, emit)) as order,
     ):
-        copying = _Copying(os.path.realpath(live), record, emit, earlier, skip, target, drafted, again, order)
+        copying = _Copying(os.path.realpath(live), record, emit, earlier, skip, drafted)
         folders = _Folders(source, copied, before)
         _copy_folder(folders, _level_of(source, ""), copying)
-        order.drain()
         copying.begin_again()
         if all(_copy_what_came(folders, copying) for _ in range(_ROUNDS)):
             copying.tell_of("Uploads were moved all the time while they were copied: not all may be in the backup.")
@@ -154,55 +143,6 @@ class _Folders:
         self.before.leave()
 
 
-class _Order:
-    """What is done in the order of the walk, when everything before it is; and the processes that copy meanwhile."""
-
-    def __init__(self, live: Path, emit: EventListener) -> None:
-        self.workers = FileWorkers(live, lambda: emit(StillWaiting()))
-        self._waiting: deque[_Waiting] = deque()
-        self._is_going_on = False
-
-    def after(self, do: Callable[[], None]) -> None:
-        """Do that, now or when its turn comes."""
-        if self._is_going_on or not self._waiting:
-            return do()
-        self._waiting.append(_Waiting(do, True))
-        if len(self._waiting) > _MOST_WAITING:
-            self.workers.wait()
-
-    def promise(self, do: Callable[[PlainCopy | None], None]) -> Callable[[PlainCopy | None], None]:
-        """What a process is to call with its answer: that is taken when its turn comes."""
-        waiting = _Waiting(lambda: do(waiting.answer), False)
-        self._waiting.append(waiting)
-
-        def answered(answer: PlainCopy | None) -> None:
-            waiting.answer, waiting.is_ready = answer, True
-            self._go_on()
-
-        return answered
-
-    def drain(self) -> None:
-        """Everything is done, and no process is left."""
-        self.workers.drain()
-        self.workers.close()
-
-    def close(self) -> None:
-        self.workers.close()
-
-    def _go_on(self) -> None:
-        self._is_going_on = True
-        while self._waiting and self._waiting[0].is_ready:
-            self._waiting.popleft().do()
-        self._is_going_on = False
-
-
-@dataclass(slots=True)
-class _Waiting:
-    do: Callable[[], None]
-    is_ready: bool
-    answer: PlainCopy | None = None
-
-
 class _Named(NamedTuple):
     """A file that has more than one name, as it was when it was copied: where its copy is, and what of."""
 
@@ -219,10 +159,7 @@ class _Copying:
     emit: EventListener
     earlier: ParentBackup | None
     skip: tree.Skip
-    target: Path
     drafted: tree.Parents
-    live: tree.Parents
-    order: _Order
     keeper: Keeper = field(default_factory=Keeper)
     named: dict[tuple[int, int], _Named] = field(default_factory=dict)
     """Files with more than one name, by device and inode."""
@@ -266,9 +203,6 @@ class _Copying:
 
     def warn(self, path: str, reason: str) -> None:
         """One path that is not in the backup as it should be. The first hundred are told one by one."""
-        self.order.after(lambda: self._warn(path, reason))
-
-    def _warn(self, path: str, reason: str) -> None:
         self.passed.add(path)
         if len(self.passed) <= _MOST_WARNINGS:
             self.tell_of(f"{shown(path)} {reason}")
@@ -300,28 +234,17 @@ class _Copying:
 
     def enter(self, path: str) -> None:
         self.folders += 1
-        self.order.after(lambda: self.list.update(walk.line_of("folder", path)))
+        self.list.update(walk.line_of("folder", path))
 
     def link(self, path: str, target: str) -> None:
         self.links += 1
         self.links_out += walk.leads_out(self.root, path, target)
-        self.order.after(lambda: self.list.update(walk.line_of("link", path, target)))
-
-    def gone(self, inode: int, path: str) -> None:
-        """It was listed there, and is there no more."""
-        self.order.after(partial(self.missing.__setitem__, inode, path))
-
-    def found(self, inode: int) -> None:
-        """It is there: it may have been moved from where it was not found."""
-        self.order.after(partial(_forget, self.missing, inode))
+        self.list.update(walk.line_of("link", path, target))
 
     def file(self, path: str, facts: os.stat_result, checksum: str, added: int, attributes: int) -> None:
         """A file is in the draft; `added` bytes of it were not in the earlier backup."""
         if facts.st_nlink > 1:
             self.named.setdefault(tree.inode(facts), _Named(path, facts, checksum, attributes))
-        self.order.after(lambda: self._tell_file(path, facts, checksum, added, attributes))
-
-    def _tell_file(self, path: str, facts: os.stat_result, checksum: str, added: int, attributes: int) -> None:
         self.files += 1
         self.bytes += facts.st_size
         self.added += added
@@ -334,10 +257,6 @@ class _Copying:
             self.emit(Progress(self.added))
 
 
-def _forget(missing: dict[int, str], inode: int) -> None:
-    missing.pop(inode, None)
-
-
 def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
     """What is in the folder that we are in, and in every folder below it; its own owner, mode and times last."""
     levels = [first]
@@ -345,19 +264,13 @@ def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
         level = levels[-1]
         listed = next(level.names, None)
         if listed is None:
-            copying.order.after(partial(_finish_folder, level, copying))
+            disk.set_attributes(folders.target.handle, level.facts)
+            copying.keeper.give(folders.target.handle, level.attributes, level.path or "the folder itself")
             levels.pop()
             if levels:
                 folders.leave()
         elif inner := _try_entry(folders, *listed, level, copying):
             levels.append(inner)
-
-
-def _finish_folder(level: _Level, copying: _Copying) -> None:
-    """All is in the draft's folder: it gets its owner, mode and times."""
-    target = copying.drafted.go(level.path.rstrip("/"))
-    disk.set_attributes(target, level.facts)
-    copying.keeper.give(target, level.attributes, level.path or "the folder itself")
 
 
 def _copy_what_came(folders: _Folders, copying: _Copying) -> bool:
@@ -438,30 +351,26 @@ def _listed(folder: tree.OpenFolder) -> list[tuple[str, int]]:
 def _try_entry(folders: _Folders, name: str, inode: int, level: _Level, copying: _Copying) -> _Level | None:
     """`_copy_entry`; one that is gone or cannot be read is passed over. An error of the draft has its path in it."""
     path = f"{level.path}{name}"
-    with _passing_over(path, inode, copying):
-        return _copy_entry(folders, name, path, inode, level, copying)
-    return None
-
-
-@contextmanager
-def _passing_over(path: str, inode: int, copying: _Copying) -> Iterator[None]:
     try:
-        yield
+        inner = _copy_entry(folders, name, path, level.facts, copying)
     except _Gone:
-        copying.gone(inode, path)
+        copying.missing[inode] = path
+        return None
     except _Unreadable as error:
         copying.warn(path, f"cannot be read ({error}), and is not in the backup.")
+        return None
     except OSError as error:
         if not isinstance(error, disk.ReadError):
-            error.filename = f"{copying.target}/{path}"
+            error.filename = f"{folders.target.root}/{path}"
         raise
+    copying.missing.pop(inode, None)
+    return inner
 
 
-def _copy_entry(folders: _Folders, name: str, path: str, inode: int, level: _Level, copying: _Copying) -> _Level | None:
-    """One entry is in the draft, or will be. A folder is, but for what is in it: we are in it then."""
+def _copy_entry(folders: _Folders, name: str, path: str, within: os.stat_result, copying: _Copying) -> _Level | None:
+    """One entry is in the draft. A folder is, but for what is in it: we are in it then."""
     facts = _asked(os.stat, name, dir_fd=folders.source.handle, follow_symlinks=False)
-    copying.found(inode)
-    if copying.skip(path, facts, level.facts):
+    if copying.skip(path, facts, within):
         return None
     copying.moved += copying.is_again and facts.st_mtime_ns < copying.started
     form = tree.form_of(facts.st_mode)
@@ -478,27 +387,8 @@ def _copy_entry(folders: _Folders, name: str, path: str, inode: int, level: _Lev
     elif not _link_known(folders, name, path, facts, copying) and not _link_unchanged(
         folders, name, path, facts, copying
     ):
-        _copy_by_whom_it_pays(folders, name, path, inode, facts, level, copying)
+        _copy_file(folders, name, path, copying)
     return None
-
-
-def _copy_by_whom_it_pays(
-    folders: _Folders, name: str, path: str, inode: int, facts: os.stat_result, level: _Level, copying: _Copying
-) -> None:
-    """The file is in the draft; or another process is asked to copy it."""
-    workers = copying.order.workers
-    if copying.is_again or facts.st_nlink > 1 or not workers.pay(facts.st_size):
-        return _copy_file(folders.source.handle, folders.target.handle, name, path, copying)
-
-    def take(copied: PlainCopy | None) -> None:
-        if copied:
-            return copying.file(path, copied.facts, copied.checksum, copied.facts.st_size, 0)
-        with _passing_over(path, inode, copying):
-            within = level.path.rstrip("/")
-            _copy_file(_asked(copying.live.go, within), copying.drafted.go(within), name, path, copying)
-
-    source, target = (folders.source.handle, name), (folders.target.handle, name)
-    workers.copy(level.path, source, target, facts.st_size, copying.order.promise(take), _UNLESS)
 
 
 def _begin_folder(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> _Level:
@@ -608,14 +498,14 @@ def _is_of_content(name: str, folder: int, facts: os.stat_result, checksum: str)
         return same and tree.signature(_facts(handle)) == tree.signature(facts)
 
 
-def _copy_file(source: int, target: int, name: str, path: str, copying: _Copying) -> None:
-    with disk.Opened(name, _NEW, target) as copied:
+def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> None:
+    with disk.Opened(name, _NEW, folders.target.handle) as copied:
         try:
-            still, facts, checksum, found = _until_still(source, name, copied)
+            still, facts, checksum, found = _until_still(folders.source.handle, name, copied)
             before = copying.keeper.kept
             copying.keeper.give(copied, found, path)
         except BaseException:
-            os.unlink(name, dir_fd=target)
+            os.unlink(name, dir_fd=folders.target.handle)
             raise
     if not still:
         copying.warn(path, "was changed every time it was copied; the backup has its last state, perhaps torn.")

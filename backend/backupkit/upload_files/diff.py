@@ -15,11 +15,10 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from backupkit.fs import attributes, descriptors, disk, file_worker, staging_area, tree
+from backupkit.fs import attributes, descriptors, disk, staging_area, tree
 from backupkit.fs.attributes import Attributes, Keeper
-from backupkit.fs.file_workers import Copied, FileWorkers
 from backupkit.fs.tree import Entry
-from backupkit.model.events import EventListener, Progress, Step, StillWaiting, Warned, adding_up, silence
+from backupkit.model.events import EventListener, Progress, Step, Warned, adding_up, silence
 from backupkit.model.names import shown
 from backupkit.repository import manifest
 from backupkit.repository.files_cache import ParentBackup
@@ -177,12 +176,13 @@ def stage(
     `Altered` where one is not as it was sealed.
     """
     emit(Step("Staging the uploads", total))
+    done = 0
     with (
         staging_area.opened(places.live, "uploads", restore) as area,
         descriptors.naming(staging_area.place_of(places.live, "uploads")),
         disk.Opened(OPERATIONS, _NEW, area.folder) as handle,
         open(handle, "wb", closefd=False) as operations,
-        closing(_Staging(places, area.live, area.folder, emit)) as staging,
+        closing(_Staging(places, area.live, area.folder)) as staging,
     ):
         for number, one in enumerate(found):
             if one.live and not _is_kept(one.live, places.copies):
@@ -190,11 +190,11 @@ def stage(
                 staging.unsafe.add(one.path)
                 continue
             if one.needs_content and one.wanted:
-                staging.bring(one, one.wanted, str(number))
+                done += staging.bring(one, one.wanted, str(number))
+                emit(Progress(done))
             write_operation(operations, _operation(one, number, places.owner))
-        staging.drain()
-        staging.warn_of_lost()
-    return staging.bytes
+        staging.warn_of_lost(emit)
+    return done
 
 
 def _side_by_side(
@@ -382,69 +382,36 @@ def _is_copy(live: Entry, kept: Entry | None) -> bool:
 class _Staging:
     """The staging area being filled with what is wanted."""
 
-    def __init__(self, places: DiffPaths, live: int, folder: int, emit: EventListener) -> None:
-        self._owner, self._folder, self._emit = places.owner, folder, emit
+    def __init__(self, places: DiffPaths, live: int, folder: int) -> None:
+        self._owner, self._folder = places.owner, folder
         self._wanted, self._live = tree.Parents(places.wanted), tree.Parents(places.live)
-        self._again = tree.Parents(places.wanted)  # for what a process leaves, while the other is in use
-        self._workers = FileWorkers(places.wanted, lambda: emit(StillWaiting()))
         self._keeper, self._apart = Keeper(), list[str]()
         self._staged: dict[str, str] = {}
         self.unsafe: set[str] = set()
         """Live paths that stay as they are, so that none is to become another name of them."""
-        self.bytes = 0
-        """How many were copied."""
 
     def close(self) -> None:
-        self._workers.close()
-        for parents in (self._wanted, self._live, self._again):
-            parents.close()
+        self._wanted.close()
+        self._live.close()
 
-    def drain(self) -> None:
-        """All that was brought is there."""
-        self._workers.drain()
-
-    def bring(self, one: Difference, entry: Entry, staged: str) -> None:
-        """The wanted file or link lies in the area under that name, or will when it is drained."""
+    def bring(self, one: Difference, entry: Entry, staged: str) -> int:
+        """The wanted file or link lies in the area under that name; the bytes that this took."""
         if entry.form == "link":
             return self._link(entry, staged)
         if one.same_as and self._name_again(one.same_as, staged):
-            return
+            return 0
         if one.same_as:
             self._apart.append(one.path)
         elif entry.facts.st_nlink > 1:
             self._staged[one.path] = staged  # other names may come
-        if one.checksum is None or one.attributes or not self._workers.pay(entry.facts.st_size):
-            return self._bring_here(one, entry, staged, self._wanted)
-        self._bring_there(one, entry, staged, one.checksum)
-
-    def _bring_there(self, one: Difference, entry: Entry, staged: str, checksum: str) -> None:
-        """Another process is asked to."""
-
-        def take(copied: Copied | None) -> None:
-            if copied is None:
-                return self._bring_here(one, entry, staged, self._again)
-            if copied.checksum != checksum:
-                raise Altered(entry.path, manifest.ALTERED)
-            self._count(copied.facts.st_size)
-
-        unless = file_worker.TARGET_ATTRIBUTES if one.attributes is not None else 0
-        folder, name = os.path.split(entry.path)
-        source, target = (self._wanted.go(folder), name), (self._folder, staged)
-        self._workers.copy(folder, source, target, entry.facts.st_size, take, unless, self._owner)
-
-    def _bring_here(self, one: Difference, entry: Entry, staged: str, wanted: tree.Parents) -> None:
-        size = self._copy(entry, staged, one.checksum, wanted)
+        size = self._copy(entry, staged, one.checksum)
         if one.attributes is not None:
             with descriptors.opened_to_change(staged, self._folder) as copied:
                 self._keeper.give(descriptors.place_of(copied), one.attributes, one.path)
-        self._count(size)
+        return size
 
-    def _count(self, size: int) -> None:
-        self.bytes += size
-        self._emit(Progress(self.bytes))
-
-    def _copy(self, entry: Entry, staged: str, checksum: str | None, wanted: tree.Parents) -> int:
-        with wanted.of(entry.path) as (within, name):
+    def _copy(self, entry: Entry, staged: str, checksum: str | None) -> int:
+        with self._wanted.of(entry.path) as (within, name):
             if checksum is None:
                 return disk.copy_file(name, staged, dressed=True, owner=self._owner, within=(within, self._folder))
             with _sealed_file(name, within, entry.path) as original, disk.Opened(staged, _NEW, self._folder) as copied:
@@ -458,16 +425,16 @@ class _Staging:
             raise Altered(entry.path, manifest.ALTERED)
         return size
 
-    def _link(self, entry: Entry, staged: str) -> None:
+    def _link(self, entry: Entry, staged: str) -> int:
         owner, time = self._owner or (entry.facts.st_uid, entry.facts.st_gid), entry.facts.st_mtime_ns
         os.symlink(entry.target, staged, dir_fd=self._folder)
         descriptors.set_link_attributes(staged, self._folder, owner, (time, time))
+        return 0
 
     def _name_again(self, path: str, staged: str) -> bool:
         """Whether the file that will be at that path has one more name in the area: the staged one, or the live one."""
         try:
             if before := self._staged.get(path):
-                self.drain()
                 os.link(before, staged, src_dir_fd=self._folder, dst_dir_fd=self._folder, follow_symlinks=False)
                 return True
             if path in self.unsafe:
@@ -478,16 +445,16 @@ class _Staging:
         except OSError:  # another mount, too many names, a file system without links
             return False
 
-    def warn_of_lost(self) -> None:
+    def warn_of_lost(self, emit: EventListener) -> None:
         """What the file system of the live uploads cannot keep."""
         if self._keeper.lost:
-            self._emit(Warned(self._keeper.sentence("the uploads")))
+            emit(Warned(self._keeper.sentence("the uploads")))
         if self._apart:
             text = (
                 f"{len(self._apart)} hard links come back as files of their own, since they cannot be linked there; "
                 f"the first is {shown(self._apart[0])}."
             )
-            self._emit(Warned(text))
+            emit(Warned(text))
 
 
 def _sealed_file(name: str, within: int, path: str) -> disk.Opened:
