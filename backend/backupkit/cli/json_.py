@@ -180,7 +180,6 @@ def plan(found: RestorePlan) -> Document:
         "rows_after": dict(found.rows_after),
         "rehearsed": _rehearsed(found.rehearsed) if found.rehearsed else None,
         "can_undo": found.can_undo,
-        "verified_bytes": found.verified_bytes,
     }
 
 
@@ -258,7 +257,6 @@ def restored(done: Restored) -> Document:
         "warnings": list(done.warnings),
         "can_undo": done.can_undo,
         "kept": list(done.kept),
-        "verified_bytes": done.verified_bytes,
     }
 
 

@@ -222,8 +222,6 @@ def plan(found: RestorePlan) -> Iterator[str]:
         yield from _rows_compared(found)
     if found.uploads:
         yield f"  uploads    {_changes(found.uploads, 'to copy')}"
-    if found.source.has_checksums:
-        yield from _verified(found)
     needs = ", ".join(f"{format_bytes(needed)} in {folder}" for folder, needed in found.needs.items())
     yield f"  space      {needs}"
     yield from (f"  note       {note}" for note in found.notes)
@@ -231,15 +229,6 @@ def plan(found: RestorePlan) -> Iterator[str]:
         yield "  A safety copy is made first; `undo` takes the restore back."
     else:
         yield "  This restore cannot be undone: there is no database that could be copied first."
-
-
-def _verified(found: RestorePlan) -> Iterator[str]:
-    """How much of the backup was compared with its checksums, and how much will be."""
-    told = [f"database, {format_bytes(found.verified_bytes)}"] if found.verified_bytes else []
-    if found.uploads and found.uploads.bytes:
-        told.append(f"{format_bytes(found.uploads.bytes)} of uploads while they are copied, before anything changes")
-    if told:
-        yield f"  verified   {'; '.join(told)}"
 
 
 def _rows_compared(found: RestorePlan) -> Iterator[str]:
@@ -296,8 +285,6 @@ def restored(reach: Deployment, done: Restored) -> Iterator[str]:
         yield f"  proof      writable, {found}, {counted(len(done.rows), 'table')}, {rows}"
     if done.uploads:
         yield f"  uploads    {_changes(done.uploads, 'copied')}"
-    if done.verified_bytes:
-        yield f"  verified   {format_bytes(done.verified_bytes)} of the backup; what was live was not read there"
     yield f"  before     {_way_back(reach, done)}"
     if done.verdict:
         yield from next_steps(reach, done.verdict)

@@ -5,6 +5,7 @@ Everything here is readable without this toolkit: JSON, and the format of `sha25
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 import os
@@ -26,17 +27,13 @@ from backupkit.model.backup import CHECKSUM_FILE, FORMAT, GUIDE_FILE, METADATA_F
 from backupkit.model.errors import Damaged
 from backupkit.model.names import printable, shown
 
-Digest = Callable[[str, os.stat_result], str | None]
-"""The SHA-256 of a file, by its path and facts; None for one whose content is not looked at."""
+Digest = Callable[[str, os.stat_result], str]
 
 # Bytes; what is longer was written by nobody who makes backups, and is not read.
 MOST_METADATA, MOST_CHECKSUMS = 64 << 20, 512 << 20
 _LONGEST_LINE = 16 << 10  # of a path of 4096 bytes, each of them escaped
 _MOST_FLAWS = 1000  # of a list; beyond, it is none
 _MOST_AHEAD = 1 << 17  # lines that are kept while a file is looked for: of a list in its order a few
-
-# What may be wrong with a file of a sealed backup.
-ALTERED, ADDED, MISSING = "is not as it was written", "was added after the backup was made", "is missing"
 
 _HEXADECIMAL = set("0123456789abcdef")  # as it is written here: a capital is a flipped bit
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
@@ -153,9 +150,16 @@ def checksum_of(folder: Path, path: str) -> str | None:
 def checksums_in_order(folder: Path) -> Callable[[str], str | None]:
     """What was sealed for a path; to be asked for in the order of a walk, so that little is in memory.
 
-    Paths may be left out. Of a list that is in another order it finds what is not too far away.
+    And for each file of it: behind 131,072 that were not asked for, nothing is found (`checksum_of` finds it).
     """
-    return _Listed(folder, forgets=True).take
+    take = _Listed(folder).take
+
+    def in_order(path: str) -> str | None:
+        with contextlib.suppress(_OutOfOrder):
+            return take(path)
+        return None
+
+    return in_order
 
 
 class Comparison:
@@ -263,10 +267,9 @@ class _OutOfOrder(Exception):
 class _Listed:
     """`SHA256SUMS`, read as far as was asked for: of a list in its order, little is in memory at a time."""
 
-    def __init__(self, folder: Path, forgets: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self.flaws: list[Flaw] = []
         self._ahead: dict[str, str] = {}
-        self._forgets = forgets
         self._lines = self._read(folder)
 
     def take(self, path: str) -> str | None:
@@ -276,9 +279,7 @@ class _Listed:
             if line is None:
                 return None
             if len(self._ahead) >= _MOST_AHEAD:
-                if not self._forgets:
-                    raise _OutOfOrder
-                del self._ahead[next(iter(self._ahead))]
+                raise _OutOfOrder
             if self._ahead.setdefault(*line) is not line[1]:
                 self.flaws.append(_twice(line[0]))
         return self._ahead.pop(path)
@@ -315,11 +316,11 @@ def _opened_list(folder: Path) -> BinaryIO:
 def _compared(path: str, facts: os.stat_result, wanted: str | None, digest: Digest) -> str:
     """What is wrong with the file; nothing, if it is as it was sealed."""
     if wanted is None:
-        return ADDED
+        return "was added after the backup was made"
     try:
-        return "" if digest(path, facts) in (None, wanted) else ALTERED
+        return "" if digest(path, facts) == wanted else "is not as it was written"
     except FileNotFoundError:
-        return MISSING
+        return "is missing"
     except PermissionError:
         raise
     except OSError as error:  # a disk that fails

@@ -116,7 +116,7 @@ def _needs(backup: Backup, metadata: Metadata, with_database: bool, with_uploads
 
 
 def lay_out(settings: Settings, layout: Layout, emit: EventListener = silence, clock: Clock = utc_now) -> LaidOut:
-    """The backup lies in the target, whole and on disk: verified while it was copied, the database checked after.
+    """The backup lies in the target, whole and on disk: verified before it was copied, the database checked after.
 
     Raises before the target has anything in it: `Damaged` for a backup that is not as it was written, `NoSpace`.
     """

@@ -1,13 +1,12 @@
 """Put a backup back: all of it, database and uploads, or nothing.
 
-`plan_restore` looks: it verifies the backup's database and the names of its uploads, classifies its schema, counts the
-space and finds every difference.
+`plan_restore` looks: it verifies the backup, classifies its schema, counts the space and finds every difference.
 `restore_backup` takes the plan and acts:
 
 1. lock, and finish what an earlier run left
 2. the safety copy: an ordinary backup of what is there now
-3. stage beside the live data, compare with the checksums, sync: a failure up to here leaves live data untouched. A
-   sealed database that needs no change is not copied, but read where it lies
+3. stage beside the live data, check, sync: a failure up to here leaves live data untouched. A sealed database that
+   needs no change is not copied, but read where it lies
 4. the journal: from here there is only forward, whoever finishes it
 5. apply: the database through SQLite, files by rename; then the proof, and nothing of ours stays
 What the app commits after the safety copy is kept in another one, made when it can write no more (`keeping`).
@@ -27,15 +26,15 @@ from pathlib import Path
 from backupkit.backup.create import refuse_overlap
 from backupkit.backup.make import make_backup
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, space, staging_area
+from backupkit.fs import space, staging_area
 from backupkit.fs.staging_area import Identity
 from backupkit.migrations import schema, upgrade, version_table
 from backupkit.model.backup import UPLOADS_FOLDER, Backup, BackupRequest, DatabaseFacts, Metadata, Part, SchemaVerdict
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import BackupError, Damaged, Locked, Refused, SourceBroken, SourceUnreadable
+from backupkit.model.errors import BackupError, Locked, Refused, SourceBroken, SourceUnreadable
 from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
 from backupkit.model.names import few, first_of, shown
-from backupkit.repository import files_cache, manifest, reliable, store, verification
+from backupkit.repository import files_cache, manifest, reliable, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore import journal, keeping, recovery, staging
 from backupkit.restore.journal import Journal
@@ -82,11 +81,6 @@ class RestorePlan:
     can_undo: bool = True
     """Not where it replaces a database that is missing or broken."""
 
-    @property
-    def verified_bytes(self) -> int:
-        """How much was compared with the backup's checksums: its database. Uploads are, while they are staged."""
-        return self.source.facts.size if self.source.facts and self.source.has_checksums else 0
-
 
 @dataclass(frozen=True)
 class Restored:
@@ -106,8 +100,6 @@ class Restored:
     can_undo: bool = True
     kept: tuple[Path, ...] = ()
     has_same_pages: bool = False
-    verified_bytes: int = 0
-    """How much of the backup was read and compared with its checksums: what was live already was not."""
 
 
 def plan_restore(
@@ -120,8 +112,7 @@ def plan_restore(
     expect_loss: Collection[str] = (),
     until: datetime | None = None,
 ) -> RestorePlan:
-    """What restoring that backup would change; nothing stays written. Its database and the names of its uploads are
-    verified; the contents of those that come back are, when they are staged.
+    """What restoring that backup would change; the backup is verified, and nothing stays written.
 
     With `until`, `latest` is the newest backup made until then.
 
@@ -233,7 +224,7 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
         with database.watching(settings.database) as watch:
             before = watch.version()
             safety = _make_safety_copy(settings, plan.source, listen, clock)
-            found, staged = _begin(settings, plan, safety, listen, clock)
+            found = _begin(settings, plan, safety, listen, clock)
             proof, found = _apply(settings, found, _Commits(watch, before), listen, clock)
     _share_from_now_on(settings, plan, safety)
     if found.facts and found.facts.index_flaws:
@@ -250,7 +241,6 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
         can_undo=plan.source.database is None or holds_database(left),
         kept=_raw_files(settings, left) if plan.source.database else (),
         has_same_pages=bool(proof and proof.has_same_pages),
-        verified_bytes=plan.verified_bytes + (staged.staged_bytes if staged.has_checksums else 0),
     )
 
 
@@ -289,30 +279,16 @@ def _refuse_staged(settings: Settings) -> None:
             raise Locked(f"Another restore began in {folder} just now; nothing was changed.", hint="Type: `recover`")
 
 
-def _begin(
-    settings: Settings, plan: RestorePlan, safety: Backup, emit: EventListener, clock: Clock
-) -> tuple[Journal, Source]:
-    """Everything is staged, and the journal is on disk; where that is not sure nothing is left of either.
-
-    Nor of the safety copy, where the backup turns out to be damaged.
-    """
+def _begin(settings: Settings, plan: RestorePlan, safety: Backup, emit: EventListener, clock: Clock) -> Journal:
+    """Everything is staged, and the journal is on disk; where that is not sure nothing is left of either."""
     identity = staging_area.identify(settings.dir, safety.name)
     try:
-        found, staged = _stage(settings, plan, safety, identity, emit, clock)
+        found = _stage(settings, plan, safety, identity, emit, clock)
         journal.write(settings.dir, found)
-        return found, staged
-    except BaseException as error:  # or the next command would go on unasked
+        return found
+    except BaseException:  # or the next command would go on unasked
         _give_up(settings, identity.id)
-        if isinstance(error, Damaged):
-            _discard(settings, safety)
         raise
-
-
-def _discard(settings: Settings, safety: Backup) -> None:
-    """The safety copy of a restore that never began is gone: what is in it is live, and was not touched."""
-    with contextlib.suppress(OSError):
-        disk.remove_atomically(store.draft_of(settings, safety.name), safety.path)
-        verification.forget(settings.dir, safety.name)
 
 
 def _give_up(settings: Settings, restore: str) -> None:
@@ -323,7 +299,7 @@ def _give_up(settings: Settings, restore: str) -> None:
 
 def _stage(
     settings: Settings, plan: RestorePlan, safety: Backup, identity: Identity, emit: EventListener, clock: Clock
-) -> tuple[Journal, Source]:
+) -> Journal:
     wanted = plan.source.facts if not plan.migrate else None
     is_there = bool(wanted and _has(safety.metadata, wanted))
     copies = (safety.path / UPLOADS_FOLDER,)
@@ -333,7 +309,7 @@ def _stage(
     if is_there:
         emit(Notice("The database is as in the backup already: it stays as it is."))
         found = replace(found, database=False)
-    return found, staged
+    return found
 
 
 def _share_from_now_on(settings: Settings, plan: RestorePlan, safety: Backup) -> None:

@@ -42,10 +42,8 @@ _OLDER = "Try an older backup: `list`."
 
 @dataclass(frozen=True)
 class Source:
-    """What is restored: a verified database, a tree of uploads whose files are verified as they are staged, and what of
-    the tree is meant beside their contents.
+    """What is restored: files that were verified, and what of the tree is meant beside their contents.
 
-    `has_checksums` is whether there is something to verify them by, `staged_bytes` how many of them were staged.
     `is_sound`: SQLite has checked this very database file here before, and found that the app can use it. `seen` is how
     the file looked when it was verified. `sealed` is the backup it is restored from without a staged copy.
     """
@@ -61,8 +59,6 @@ class Source:
     is_sound: bool = False
     seen: tuple[int, ...] = ()
     sealed: str | None = None
-    has_checksums: bool = False
-    staged_bytes: int = 0
     chosen: Chosen | None = None
     """The uploads that alone are restored; None for all of them."""
     excluded: tuple[str, ...] = ()
@@ -70,8 +66,7 @@ class Source:
 
 
 def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventListener) -> Source:
-    """The backup, or the one part of it, as a source: its database compared with what was sealed, byte for byte, and of
-    its uploads every name. The contents of those that come back are compared while they are staged.
+    """The backup, or the one part of it, as a source: every byte of that compared with what was sealed.
 
     A database that was checked when it was sealed here is not checked again; one that came from elsewhere is.
     """
@@ -82,8 +77,8 @@ def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventL
         raise Damaged(f"{backup.path} holds nothing that can be restored.", hint="Try another backup: `list`.")
     if tree and (tree.is_symlink() or not tree.is_dir()):
         raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
-    excluded, has_checksums = _sealed_patterns(backup, metadata), manifest.has_checksums(backup.path)
-    source = Source(backup.name, file, tree, git=metadata.git, has_checksums=has_checksums, excluded=excluded)
+    excluded = _sealed_patterns(backup, metadata)
+    source = Source(backup.name, file, tree, git=metadata.git, excluded=excluded)
     opened: list[sqlite3.Connection] = []
     checksums: dict[str, str] = {}
     if file and _is_known_sound(settings, backup, metadata):
@@ -141,7 +136,7 @@ def is_restored_from_its_place(settings: Settings, source: Source, migrate: bool
 
 
 def _meaning(backup: Backup, only: Part | None, checksums: dict[str, str], emit: EventListener) -> diff.Meaning:
-    """What of the backup's uploads is meant, once their names and all beside them were compared with what was sealed.
+    """What of the backup's uploads is meant, once all of it was compared with what was sealed.
 
     `checksums` gets those of the files beside the uploads, by path.
     """
@@ -167,28 +162,24 @@ def _refuse_altered(
     checksums: dict[str, str],
     emit: EventListener,
 ) -> None:
-    emit(Step("Verifying the backup", metadata.database.size if metadata.database and only != "uploads" else None))
-    read = adding_up(emit)
+    emit(Step("Verifying the backup", backup.size_bytes))
+    digests = integrity.Digests(adding_up(emit))
 
-    def digest(path: str, _facts: os.stat_result) -> str | None:
-        if os.path.dirname(path) != str(backup.path):
-            return None
-        checksums[path] = disk.hash_file(path, read)
-        return checksums[path]
+    def digest(path: str, facts: os.stat_result) -> str:
+        checksum = digests(path, facts)
+        if os.path.dirname(path) == str(backup.path):
+            checksums[path] = checksum
+        return checksum
 
     flaws = list(integrity.file_flaws(backup.path, metadata, digest, only, hear))
     if flaws:
-        parts = {_part_of(flaw) for flaw in flaws}
-        raise _damaged(backup.path, first_of([flaw.text for flaw in flaws]), parts if only is None else set())
+        raise Damaged(
+            f"The backup {backup.path} is damaged: {first_of([flaw.text for flaw in flaws])}; nothing was changed.",
+            hint=_way_out(backup.name, {_part_of(flaw) for flaw in flaws}) if only is None else _OLDER,
+        )
     told = [flaw for flaw in backup.flaws if only is None or _part_of(flaw) == only]
     if told:
-        emit(Notice(f"The last verify of {backup.name} found: {told[0].text}. What is restored is compared anew."))
-
-
-def _damaged(folder: Path, what: str, parts: set[Part]) -> Damaged:
-    """The refusal of a damaged backup. `parts` are those that are damaged, where all of it was to be restored."""
-    hint = _way_out(folder.name, parts) if parts else _OLDER
-    return Damaged(f"The backup {folder} is damaged: {what}; nothing was changed.", hint=hint)
+        emit(Notice(f"The last verify of {backup.name} found: {told[0].text}. Its files are as written."))
 
 
 def _part_of(flaw: Flaw) -> Part:
@@ -265,10 +256,9 @@ def stage(
         with process.optional_worker(source.facts.size if source.facts else 0) as beside:
             is_wanted = source.database and not same_database
             staging = beside.submit(_prepare_database, settings, source, identity, migrate) if is_wanted else None
-            count = 0
             if source.uploads and settings.uploads:
-                count = _stage_uploads(settings, settings.uploads, source, identity, copies, emit)
-            source = replace(staging.result() if staging else source, staged_bytes=count)
+                _stage_uploads(settings, settings.uploads, source, identity, copies, emit)
+            source = staging.result() if staging else source
         if source.database and migrate:
             source = _migrate_staged(settings, source, emit)
     except BaseException:
@@ -372,7 +362,7 @@ def _migrate_staged(settings: Settings, source: Source, emit: EventListener) -> 
 
 def _stage_uploads(
     settings: Settings, live: Path, source: Source, identity: Identity, copies: tuple[Path, ...], emit: EventListener
-) -> int:
+) -> None:
     assert source.uploads is not None
     owner = None if source.meaning.owners else disk.owner_of(live)
     places = diff.DiffPaths(live, source.uploads, copies, owner)
@@ -383,34 +373,18 @@ def _stage_uploads(
     def stays(path: str, error: OSError) -> None:
         emit(Warned(f"{shown(path)} cannot be read ({error.strerror}), and stays as it is."))
 
-    with _refusing_altered(source):
-        count = diff.stage(differences(settings, source, stays, silence), places, identity.id, emit=emit)
+    diff.stage(differences(settings, source, stays, silence), places, identity.id, emit=emit)
     disk.sync_tree(staging_area.place_of(live, "uploads"))
-    return count
-
-
-@contextlib.contextmanager
-def _refusing_altered(source: Source) -> Iterator[None]:
-    """An upload that is not as it was sealed is an error that names the backup."""
-    try:
-        yield
-    except diff.Altered as error:
-        assert source.uploads is not None
-        flaw = f"{shown(f'{UPLOADS_FOLDER}/{error.path}')} {error.what}"
-        raise _damaged(source.uploads.parent, flaw, {"uploads"} if source.database else set()) from error
 
 
 def differences(
     settings: Settings, source: Source, unreadable: tree.Unreadable, emit: EventListener
 ) -> Iterator[diff.Difference]:
-    """What the live uploads differ in from the source's; what an index tells is not read.
-
-    `Damaged` where the source's are not as they were sealed.
-    """
+    """What the live uploads differ in from the source's; what an index tells is not read."""
     assert settings.uploads is not None and source.uploads is not None
     if settings.uploads.exists() and not settings.uploads.is_dir():
         walk.require(settings.uploads)
-    with files_cache.newest(settings, with_uploads=True) as earlier, _refusing_altered(source):
+    with files_cache.newest(settings, with_uploads=True) as earlier:
         yield from diff.differences(
             settings.uploads,
             source.uploads,
@@ -420,18 +394,7 @@ def differences(
             earlier,
             emit,
             source.chosen,
-            sealed_uploads(source),
         )
-
-
-def sealed_uploads(source: Source) -> diff.Sealed | None:
-    """What each of the source's uploads was sealed with; None where it never had checksums."""
-    if source.uploads is None or not source.has_checksums:
-        return None
-    if not manifest.has_checksums(source.uploads.parent):
-        raise _damaged(source.uploads.parent, f"{CHECKSUM_FILE} {manifest.MISSING}", set())
-    sealed = manifest.checksums_in_order(source.uploads.parent)
-    return lambda path: sealed(f"{UPLOADS_FOLDER}/{path}")
 
 
 def unstage(settings: Settings, restore: str | None) -> None:

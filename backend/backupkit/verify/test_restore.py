@@ -111,7 +111,6 @@ def _compare(scratch: Settings, source: Source, done: Restored) -> None:
             source.meaning,
             selection.of(scratch),
             lambda path, _error: wrong.append(path),
-            sealed=staging.sealed_uploads(source),
         )
         wrong += [one.path for one in found if one.action != "dress"]
         if wrong:
