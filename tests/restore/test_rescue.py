@@ -538,11 +538,14 @@ def test_schemas_that_slipped_are_no_obstacle(app: SmallApp) -> None:
         CREATE TABLE c (id INTEGER PRIMARY KEY, a REFERENCES PAR, b REFERENCES nowhere, d REFERENCES bare (x));
         INSERT INTO c VALUES (1, 99, 99, 99); INSERT INTO Par VALUES (5); INSERT INTO c VALUES (2, 5, NULL, NULL);
         CREATE TABLE k (k PRIMARY KEY); INSERT INTO k VALUES (1), (NULL);
+        CREATE TABLE n (id INTEGER PRIMARY KEY, b REFERENCES nowhere); INSERT INTO n VALUES (1, 99);
         """,
-        "DELETE FROM c; DELETE FROM Par; DELETE FROM k",
+        "DELETE FROM c; DELETE FROM Par; DELETE FROM k; DELETE FROM n",
     )
     run_here(app, "rescue", "good", "c", "--key", "1,2", "--yes", check=0)
     assert (rows_of(app, "c"), rows_of(app, "Par")) == ([(1, 99, 99, 99), (2, 5, None, None)], [(5,)])
+    run_here(app, "rescue", "good", "n", "--missing", "--yes", check=0)
+    assert rows_of(app, "n") == [(1, 99)]
     done = run_here(app, "rescue", "good", "k", "--missing", "--yes", check=0)
     assert "Rows of k whose key is NULL are left out" in done.out and rows_of(app, "k") == [(1,)]
 

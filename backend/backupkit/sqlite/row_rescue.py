@@ -628,7 +628,8 @@ def _broken_keys(connection: sqlite3.Connection, tables: Sequence[str]) -> Itera
     for table in tables:
         with suppress(sqlite3.OperationalError):  # a key that refers to what cannot be: the schema's slip
             for child, row, parent, number in connection.execute(f"PRAGMA main.foreign_key_check({quoted(table)})"):
-                yield folded(child), row, folded(parent), number
+                if _columns(connection, parent, "main"):  # or no row can refer to it
+                    yield folded(child), row, folded(parent), number
 
 
 def _taken_off(connection: sqlite3.Connection, tables: Sequence[str]) -> list[str]:
