@@ -330,6 +330,7 @@ def _removes(story: Story) -> None:
 def _salvages(story: Story) -> None:
     story.types("salvaged", "salvage --dry-run", code=None)
     story.types("salvaged", "salvage", code=None)
+    story.types("salvaged", "salvage FILE", str(story.app.folder / "broken.db"), code=None)
 
 
 def _protects(story: Story) -> None:
