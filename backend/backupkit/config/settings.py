@@ -392,11 +392,13 @@ class Settings(BaseSettings):
     @field_validator("exclude")
     @classmethod
     def _leaves_something(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not value:
+            return value
         try:
             patterns = Patterns(value)
         except Refused as error:
             raise ValueError(f"cannot be: {error.message.rstrip('.')}") from error
-        if value and all(patterns.match(path, is_folder=False) for path in _ANY_UPLOADS):
+        if all(patterns.match(path, is_folder=False) for path in _ANY_UPLOADS):
             _fail("excludes every upload; empty BACKUP_UPLOADS for backups without them")
         uploads, database = info.data.get("uploads"), info.data.get("database")
         if uploads and database and database.is_relative_to(os.path.realpath(uploads)):

@@ -596,8 +596,9 @@ def _refuse_broken_keys(broken: Counter[_BrokenKey], found: Found) -> None:
         counts[child, parent, number] += count
     for (child, parent, number), count in counts.items():
         if count > found.dangling.get((child, parent, number), 0):
-            message = f"Rows of {shown(child)} would refer to rows of {shown(parent)} that are not there."
-            raise Refused(f"{message} Nothing was written.", "Choose more rows.")
+            one, other = shown(child), shown(parent)
+            message = f"Rows of {one} would refer to rows of {other} that are not there. Nothing was written."
+            raise Refused(message, "Choose more rows.")
 
 
 def _with_those_that_refer_to(connection: sqlite3.Connection, names: Sequence[str]) -> list[str]:
