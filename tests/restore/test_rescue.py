@@ -16,7 +16,7 @@ from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Refused
 from backupkit.repository import flags, store
 from backupkit.restore.rescue import plan_rescue, rescue_rows
-from backupkit.sqlite import row_rescue
+from backupkit.sqlite import row_rescue, row_return
 from backupkit.sqlite.row_rescue import Choice
 from refusals import run_here
 from small_app import SmallApp
@@ -310,7 +310,7 @@ def test_random_rows_over_random_schemas(
     condition = f"id IN ({', '.join(map(str, sorted(wanted)))})"
     with row_rescue.opened(live, sealed, 5) as snapshot:
         found = row_rescue.find(snapshot, sealed, f"t{asked}", Choice(where=condition), with_children=children)
-    row_rescue.bring_back(live, sealed, found, 5)
+    row_return.bring_back(live, sealed, found, 5)
     after = [{row[0] for row in read(live, number)} for number in range(len(tables))]
     assert after == expected(tables, gone, asked, wanted, children)
     assert all(set(read(live, number)) <= set(rows) for number, rows in enumerate(tables))
@@ -332,7 +332,7 @@ def test_what_fails_on_the_way_leaves_the_database_as_it_was(
     def fail(*_given: object) -> None:
         raise OSError(28, "No space left on device")
 
-    place: tuple[object, str] = (row_rescue, "_put_back") if failing == "write" else (row_rescue, "_write")
+    place: tuple[object, str] = (row_return, "_put_back") if failing == "write" else (row_return, "_write")
     monkeypatch.setattr(*place, fail)
     with pytest.raises(OSError, match="No space"):
         rescue_rows(shop.settings, plan)

@@ -25,7 +25,7 @@ from backupkit.model.names import shown
 from backupkit.repository import flags, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore import recovery, restore, staging
-from backupkit.sqlite import row_rescue
+from backupkit.sqlite import row_rescue, row_return
 from backupkit.sqlite.row_rescue import Choice, Found
 
 
@@ -101,7 +101,7 @@ def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = sile
             request = BackupRequest(kind="pre_restore", note=note, uploads=False)
             safety = make_backup(settings, request, listen, clock).backup
             listen(Step("Bringing rows back"))
-            row_rescue.bring_back(settings.database, plan.file, found, settings.busy_timeout)
+            row_return.bring_back(settings.database, plan.file, found, settings.busy_timeout)
             flags.remember_restore(settings.dir, safety.name, "database")
         work.concerning(safety.name)
     return Rescued(

@@ -1,37 +1,40 @@
-"""Rows of a sealed backup brought back into the live database: which ones, what they need, and one transaction.
+"""Find rows of a sealed backup that are to come back into the live database, and what they need there.
 
-`main` is the live database, `other` the sealed file. Values go from one to the other within SQLite, so that each comes
-back to the last bit. A row is the same row if its primary key is.
+`main` is the live database, `other` the sealed file. `row_return` writes what is found here.
 """
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
-from backupkit.model.names import few, printable, shown
-from backupkit.sqlite import database, engine, query, rows
+from backupkit.model.names import few, shown
+from backupkit.sqlite import database, query, rows
 from backupkit.sqlite.engine import folded, quoted
+from backupkit.sqlite.keyed_tables import (
+    LOOK_AT_ROWS,
+    ForeignKey,
+    KeyedTable,
+    foreign_keys_of,
+    is_same,
+    key_text,
+    keyed_table,
+    search_tables_of,
+    triggers_of,
+)
 from backupkit.sqlite.query import Values
 from backupkit.sqlite.rows import Value
 
 MOST = 100_000  # rows of one rescue
-_CONTENT = re.compile(
-    r"""\bUSING\s+fts[345]\b.*[(,]\s*content\s*=\s*('(?:[^']|'')+'|"(?:[^"]|"")+"|`[^`]+`|\[[^\]]+\]|\w+)""",
-    re.IGNORECASE | re.DOTALL,
-)
 _MOST_NOTES = 20
 _MOST_BYTES = 256 << 20  # of text and blobs, all in memory
-_LOOK_AT_ROWS = "Look at the rows: `rows`. All of them come back with `restore`."
 _SECONDS = 60.0  # that the rows may be looked for
-_BrokenKey = tuple[str, int | None, str, int]  # table, row, the table that it refers to, number of the key
 Why = Literal["asked for", "referred to", "refers to them"]
 
 
@@ -110,140 +113,6 @@ def find(
             raise
 
 
-# What a table is.
-
-
-@dataclass(frozen=True)
-class _ForeignKey:
-    """`number` is SQLite's own. `columns` of the table hold what `parent_columns` of the parent have."""
-
-    number: int
-    table: str
-    columns: tuple[str, ...]
-    parent: str
-    parent_columns: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A table that both have: its name as it is live, its primary key, and the columns that can be written in both."""
-
-    name: str
-    keys: tuple[str, ...]
-    columns: tuple[str, ...]
-    foreign_keys: tuple[_ForeignKey, ...]
-    unique: tuple[tuple[str, ...], ...]
-    lacking: tuple[str, ...]
-    """Columns that the backup has, and that the live table has no more or computes itself."""
-
-    def where(self, side: str, columns: Sequence[str] = ()) -> str:
-        """What stands behind FROM to find a row of that side by its key, or by these columns."""
-        return f"{side}.{quoted(self.name)} WHERE {self.condition(columns or self.keys)}"
-
-    def condition(self, columns: Sequence[str]) -> str:
-        """That these columns have the values that are given."""
-        return " AND ".join(f"{quoted(one)} = ?" for one in columns)
-
-
-def _table(connection: sqlite3.Connection, name: str) -> _Table:
-    live, past = (_columns(connection, name, schema) for schema in ("main", rows.OTHER))
-    for side, columns in (("the live database", live), ("the backup", past)):
-        if not columns:
-            raise NoSuchBackup(f"There is no table {shown(name)} in {side}.", hint="The schema was another one then.")
-    listed = "SELECT type, name FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE"
-    kind, true_name = connection.execute(listed, (name,)).fetchone() or ("", name)
-    if kind != "table" or folded(name).startswith("sqlite_"):
-        raise Refused(
-            f"{shown(name)} is no ordinary table: no row can be put back into it.", "Name the table behind it."
-        )
-    keys = [_primary_key(columns) for columns in (live, past)]
-    if not keys[0]:
-        message = f"The table {shown(name)} has no primary key: it cannot be known which row is which."
-        raise Refused(message, hint=_LOOK_AT_ROWS)
-    if keys[0] != keys[1]:
-        raise Refused(f"The table {shown(name)} has another primary key than the backup.", hint=_LOOK_AT_ROWS)
-    common = [one for name, one in live.items() if one.is_written and name in past]
-    if missing := [one.name for name, one in live.items() if one.is_required and name not in past]:
-        raise Refused(
-            f"The table {shown(name)} has a column that needs a value, and that the backup lacks: {few(missing)}.",
-            hint="Restore the backup beside the app (`restore NAME --to DIR`), migrate it, and copy the rows.",
-        )
-    return _Table(
-        true_name,
-        keys[0],
-        tuple(one.name for one in common),
-        _foreign_keys(connection, true_name),
-        _unique_columns(connection, true_name),
-        tuple(
-            one.name for name, one in past.items() if one.is_written and (name not in live or not live[name].is_written)
-        ),
-    )
-
-
-@dataclass(frozen=True)
-class _Column:
-    """`is_required`: it must be given a value. `place` is that in the primary key, from 1 on; 0 for none."""
-
-    name: str
-    is_written: bool
-    is_required: bool
-    place: int
-
-
-def _columns(connection: sqlite3.Connection, table: str, schema: str) -> dict[str, _Column]:
-    """By name in small letters; empty where there is no such table."""
-    found = connection.execute(
-        'SELECT name, hidden, "notnull", dflt_value, pk FROM pragma_table_xinfo(?, ?)', (table, schema)
-    )
-    return {
-        folded(name): _Column(name, hidden == 0, hidden == 0 and required and default is None, place)
-        for name, hidden, required, default, place in found
-    }
-
-
-def _primary_key(columns: dict[str, _Column]) -> tuple[str, ...]:
-    return tuple(sorted((name for name, one in columns.items() if one.place), key=lambda name: columns[name].place))
-
-
-def _foreign_keys(connection: sqlite3.Connection, table: str) -> tuple[_ForeignKey, ...]:
-    """Those of the live table whose columns, there and in the parent, the backup has too."""
-    found: dict[int, list[tuple[str, str, str | None]]] = {}
-    for number, parent, here, there in connection.execute(
-        'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq', (table,)
-    ):
-        found.setdefault(number, []).append((parent, here, there))
-    keys = (one for number, parts in found.items() if (one := _foreign_key(connection, table, number, parts)))
-    return tuple(one for one in keys if _is_in_the_backup(connection, one))
-
-
-def _is_in_the_backup(connection: sqlite3.Connection, key: _ForeignKey) -> bool:
-    here, parent = (_columns(connection, one, rows.OTHER) for one in (key.table, key.parent))
-    return set(key.columns) <= set(here) and set(key.parent_columns) <= set(parent)
-
-
-def _foreign_key(
-    connection: sqlite3.Connection, table: str, number: int, parts: list[tuple[str, str, str | None]]
-) -> _ForeignKey | None:
-    parent = parts[0][0]
-    columns = _columns(connection, parent, "main")
-    named = tuple(folded(there) for _, _, there in parts if there) or _primary_key(columns)
-    if not columns or len(named) != len(parts):
-        return None  # it refers to what is not there: the schema's slip
-    return _ForeignKey(number, table, tuple(folded(here) for _, here, _ in parts), parent, named)
-
-
-def _unique_columns(connection: sqlite3.Connection, table: str) -> tuple[tuple[str, ...], ...]:
-    """The columns in which no two rows may be alike; not the primary key, and none of expressions."""
-    names = connection.execute(
-        "SELECT name FROM pragma_index_list(?) WHERE \"unique\" AND NOT partial AND origin <> 'pk'", (table,)
-    ).fetchall()
-    found = []
-    for (name,) in names:
-        columns = [one for (one,) in connection.execute("SELECT name FROM pragma_index_info(?)", (name,))]
-        found += [tuple(map(folded, columns))] if all(columns) else []
-    return tuple(found)
-
-
 # The search.
 
 
@@ -252,17 +121,17 @@ class _Search:
 
     def __init__(self, connection: sqlite3.Connection, overwrite: bool, with_children: bool) -> None:
         self._connection, self._overwrite, self._with_children = connection, overwrite, with_children
-        self._tables: dict[str, _Table] = {}
+        self._tables: dict[str, KeyedTable] = {}
         self._rows: dict[tuple[str, Values], RescuedRow] = {}
         self._same: set[tuple[str, Values]] = set()
-        self._waiting: deque[tuple[_Table, Values, bool]] = deque()
+        self._waiting: deque[tuple[KeyedTable, Values, bool]] = deque()
         self._live: dict[tuple[str, Values], Values] = {}
-        self._children: dict[str, list[_ForeignKey]] = {}
+        self._children: dict[str, list[ForeignKey]] = {}
         self._bytes = 0
         self._notes: dict[str, None] = {}
         self._dangling: Counter[tuple[str, str, int]] = Counter()
 
-    def _table_if_ordinary(self, name: str) -> _Table | None:
+    def _table_if_ordinary(self, name: str) -> KeyedTable | None:
         """None for one whose rows cannot be told apart: what refers to them is checked at the end."""
         with suppress(Refused, NoSuchBackup):
             return self._table(name)
@@ -309,12 +178,12 @@ class _Search:
             dict(self._dangling),
         )
 
-    def _table(self, name: str) -> _Table:
+    def _table(self, name: str) -> KeyedTable:
         if folded(name) not in self._tables:
-            self._tables[folded(name)] = _table(self._connection, name)
+            self._tables[folded(name)] = keyed_table(self._connection, name)
         return self._tables[folded(name)]
 
-    def _missing(self, table: _Table, seconds: float) -> list[Values]:
+    def _missing(self, table: KeyedTable, seconds: float) -> list[Values]:
         wanted, past = ", ".join(map(quoted, table.keys)), f"{rows.OTHER}.{quoted(table.name)}"
         is_null = " OR ".join(f"past.{quoted(one)} IS NULL" for one in table.keys)
         same = " AND ".join(f"live.{quoted(one)} = past.{quoted(one)}" for one in table.keys)
@@ -324,7 +193,7 @@ class _Search:
                 self._note(f"Rows of {shown(table.name)} whose key is NULL are left out: nothing tells which they are.")
             return self._keys(f"SELECT {wanted} FROM {past} AS past WHERE NOT ({is_null}) AND NOT EXISTS ({live})")
 
-    def _of_key(self, table: _Table, text: str) -> Values:
+    def _of_key(self, table: KeyedTable, text: str) -> Values:
         if len(table.keys) > 1:
             raise Refused(
                 f"A row of {shown(table.name)} is found by {few(table.keys)}: one key is not enough.", "Use --where."
@@ -346,7 +215,7 @@ class _Search:
         if number > MOST:
             raise Refused(f"These are more than {MOST:,} rows.", hint="Choose fewer, or restore all: `restore`.")
 
-    def _add(self, table: _Table, key: Values, why: Why) -> None:
+    def _add(self, table: KeyedTable, key: Values, why: Why) -> None:
         place = (table.name, key)
         if place in self._rows or place in self._same:
             return
@@ -358,14 +227,14 @@ class _Search:
         self._count_bytes(backup, live or ())
         if live is not None:
             self._refuse_twice(table, key)
-        if live is not None and _is_same(self._connection, table, key):
+        if live is not None and is_same(self._connection, table, key):
             self._same.add(place)
             is_followed = self._with_children and why != "referred to"
         elif live is None or why == "asked for":
             self._rows[place] = RescuedRow(table.name, key, why, backup, live)
             is_followed = live is None or self._overwrite
         else:
-            name = f"{shown(table.name)} {_key_text(key)}"
+            name = f"{shown(table.name)} {key_text(key)}"
             self._note(
                 f"{name} is another row now than in the backup, and rows that come back refer to it: see `rows`."
             )
@@ -380,7 +249,7 @@ class _Search:
                 f"These rows hold more than {_MOST_BYTES >> 20} MB.", "Choose fewer, or restore all: `restore`."
             )
 
-    def _refuse_twice(self, table: _Table, key: Values) -> None:
+    def _refuse_twice(self, table: KeyedTable, key: Values) -> None:
         """Two rows of the backup must not become one: the live key may tell less apart than the backup's did."""
         wanted = ", ".join(map(quoted, table.keys))
         place = (
@@ -389,15 +258,15 @@ class _Search:
         )
         if self._live.setdefault(place, key) != key:
             raise Refused(
-                f"Two rows of {shown(table.name)} in the backup are one live row: {_key_text(place[1])}.", _LOOK_AT_ROWS
+                f"Two rows of {shown(table.name)} in the backup are one live row: {key_text(place[1])}.", LOOK_AT_ROWS
             )
 
-    def _values(self, table: _Table, side: str, key: Values) -> Values | None:
+    def _values(self, table: KeyedTable, side: str, key: Values) -> Values | None:
         wanted = ", ".join(map(quoted, table.columns))
         found = self._connection.execute(f"SELECT {wanted} FROM {table.where(side)}", key).fetchone()
         return None if found is None else tuple(found)
 
-    def _take_parents(self, table: _Table, key: Values) -> None:
+    def _take_parents(self, table: KeyedTable, key: Values) -> None:
         """The rows that this one refers to, where they are missing."""
         for one in table.foreign_keys:
             wanted = ", ".join(map(quoted, one.columns))
@@ -417,10 +286,10 @@ class _Search:
                     f"Rows of {shown(table.name)} refer to rows of {shown(parent.name)} that the backup lacks too."
                 )
 
-    def _is_live(self, table: _Table, columns: Sequence[str], values: Values) -> bool:
+    def _is_live(self, table: KeyedTable, columns: Sequence[str], values: Values) -> bool:
         return bool(self._connection.execute(f"SELECT 1 FROM {table.where('main', columns)}", values).fetchone())
 
-    def _take_children(self, table: _Table, key: Values) -> None:
+    def _take_children(self, table: KeyedTable, key: Values) -> None:
         """The rows that refer to this one, and are missing."""
         for one in self._references_to(table):
             child = self._table_if_ordinary(one.table)
@@ -436,13 +305,13 @@ class _Search:
                 if not self._is_live(child, child.keys, found):
                     self._add(child, found, "refers to them")
 
-    def _references_to(self, table: _Table) -> list[_ForeignKey]:
+    def _references_to(self, table: KeyedTable) -> list[ForeignKey]:
         """The foreign keys, of tables that both have, that lead to this one."""
         if table.name not in self._children:
             found = (
                 one
                 for name in database.ordinary_tables(self._connection)
-                for one in _foreign_keys(self._connection, name)
+                for one in foreign_keys_of(self._connection, name)
             )
             self._children[table.name] = [one for one in found if folded(one.parent) == folded(table.name)]
         return self._children[table.name]
@@ -459,13 +328,13 @@ class _Search:
             if twin := self._connection.execute(
                 f"SELECT {keys} FROM {table.where('main', columns)}", wanted
             ).fetchone():
-                place = f"{shown(row.table)} {_key_text(row.key)}"
+                place = f"{shown(row.table)} {key_text(row.key)}"
                 raise Refused(
-                    f"{place} cannot come back: the live row {_key_text(tuple(twin))} has the same {few(columns)}.",
+                    f"{place} cannot come back: the live row {key_text(tuple(twin))} has the same {few(columns)}.",
                     "That may be there only once: change the live row in the app first.",
                 )
 
-    def _note_what_is_lost(self, table: _Table) -> None:
+    def _note_what_is_lost(self, table: KeyedTable) -> None:
         if table.lacking:
             self._note(
                 f"The live table {shown(table.name)} has no column {few(table.lacking)}: its values stay behind."
@@ -480,36 +349,6 @@ class _Search:
             self._notes[text] = None
 
 
-def triggers_of(connection: sqlite3.Connection, table: str) -> list[str]:
-    """The triggers of a table, in the order in which SQLite reads them, and so runs them."""
-    found = "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY rowid"
-    return [name for (name,) in connection.execute(found, (table,))]
-
-
-def search_tables_of(connection: sqlite3.Connection, table: str) -> list[str]:
-    """The search tables whose content is that table, and which know nothing of rows that no trigger tells them of."""
-    found = connection.execute(
-        "SELECT name, sql FROM main.sqlite_master WHERE type = 'table' AND sql LIKE 'create virtual%'"
-    )
-    return [name for name, sql in found if (of := _CONTENT.search(sql)) and folded(_bare(of[1])) == folded(table)]
-
-
-def _bare(name: str) -> str:
-    return name[1:-1].replace(name[-1] * 2, name[-1]) if name[0] in "'\"`[" else name
-
-
-def _is_same(connection: sqlite3.Connection, table: _Table, key: Values) -> bool:
-    """Whether the live row has the very values of the backup's, and of the same types."""
-    exact = ", ".join(f"{one} COLLATE BINARY, typeof({one})" for one in map(quoted, table.columns))
-    live, past = (f"SELECT {exact} FROM {table.where(side)}" for side in ("main", rows.OTHER))
-    both = f"SELECT count(*) FROM ({live} INTERSECT {past})"
-    return bool(connection.execute(both, key + key).fetchone()[0])
-
-
-def _key_text(key: Values) -> str:
-    return ", ".join(printable(str(one)) for one in key)
-
-
 def _readings(text: str) -> Iterator[Value]:
     """What may be meant by a key that was typed: the column says, or where it has no type, the row that is there."""
     if _is_no_text(text):
@@ -522,125 +361,3 @@ def _readings(text: str) -> Iterator[Value]:
 
 def _is_no_text(value: str) -> bool:
     return any("\udc80" <= letter <= "\udcff" for letter in value)
-
-
-# The transaction.
-
-
-def bring_back(live: Path, sealed: Path, found: Found, timeout: float) -> None:
-    """Put the rows back, all of them in one transaction, or none.
-
-    Triggers do not run; foreign keys are checked before it commits. Raises `Refused` where the live rows are not those
-    that were found, or a constraint does not allow a row; `SourceUnreadable` where the database stays locked.
-    """
-    with closing(engine.connect(live, "mode=rw", timeout=0)) as connection, rows.attached(connection, sealed):
-        # Nothing is written before the commit, for which alone it may have to wait.
-        for pragma in ("foreign_keys=OFF", "synchronous=FULL", "recursive_triggers=OFF", "cache_spill=OFF"):
-            connection.execute(f"PRAGMA {pragma}")
-        database.retry_while_locked(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
-        try:
-            tables = {name: _table(connection, name) for name in found.columns}
-            _refuse_if_changed(connection, found, tables)
-            _write(connection, found, tables)
-            database.retry_while_locked(lambda: connection.execute("COMMIT"), live, timeout)
-        except sqlite3.IntegrityError as error:
-            raise Refused(
-                f"A row cannot come back: {printable(str(error))}.", "Choose other rows. Nothing was changed."
-            ) from error
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-
-
-def _refuse_if_changed(connection: sqlite3.Connection, found: Found, tables: dict[str, _Table]) -> None:
-    """The live rows must be those that the plan was made of."""
-    for row in (*found.inserts, *found.differ):
-        table = tables[row.table]
-        wanted = ", ".join(map(quoted, table.columns))
-        now = connection.execute(f"SELECT {wanted} FROM {table.where('main')}", row.key).fetchone()
-        if table.columns != found.columns[row.table] or (None if now is None else tuple(now)) != row.live:
-            place = f"{shown(row.table)} {_key_text(row.key)}"
-            raise Refused(f"{place} was changed meanwhile. Nothing was written.", "Look at the plan again.")
-
-
-def _write(connection: sqlite3.Connection, found: Found, tables: dict[str, _Table]) -> None:
-    names = sorted({row.table for row in found.writes})
-    checked = _with_those_that_refer_to(connection, names)
-    before = Counter(_broken_keys(connection, checked))
-    triggers = _taken_off(connection, names)
-    for row in found.writes:
-        _put_back(connection, tables[row.table], row)
-        _refuse_other_values(connection, tables[row.table], row)
-    for name in names:
-        for search in search_tables_of(connection, name):
-            connection.execute(f"INSERT INTO main.{quoted(search)} ({quoted(search)}) VALUES ('rebuild')")
-    for sql in triggers:
-        connection.execute(sql)
-    _refuse_broken_keys(Counter(_broken_keys(connection, checked)) - before, found)
-
-
-def _refuse_other_values(connection: sqlite3.Connection, table: _Table, row: RescuedRow) -> None:
-    """What a column of another type made of a value would be no longer what the backup holds."""
-    if not _is_same(connection, table, row.key):
-        place = f"{shown(row.table)} {_key_text(row.key)}"
-        raise Refused(
-            f"{place} would not come back as it was: a column has another type now. Nothing was written.",
-            "Restore the backup beside the app (`restore NAME --to DIR`), migrate it, and copy the rows.",
-        )
-
-
-def _refuse_broken_keys(broken: Counter[_BrokenKey], found: Found) -> None:
-    """No row refers to what is not there that did not before, but for those that do in the backup too."""
-    counts = Counter[tuple[str, str, int]]()
-    for (child, _, parent, number), count in broken.items():
-        counts[child, parent, number] += count
-    for (child, parent, number), count in counts.items():
-        if count > found.dangling.get((child, parent, number), 0):
-            one, other = shown(child), shown(parent)
-            message = f"Rows of {one} would refer to rows of {other} that are not there. Nothing was written."
-            raise Refused(message, "Choose more rows.")
-
-
-def _with_those_that_refer_to(connection: sqlite3.Connection, names: Sequence[str]) -> list[str]:
-    """These tables, and those whose rows a change of them may leave alone."""
-    wanted = set(map(folded, names))
-    query = 'SELECT 1 FROM pragma_foreign_key_list(?) WHERE "table" = ? COLLATE NOCASE'
-    others = [
-        one
-        for one in database.ordinary_tables(connection)
-        if folded(one) not in wanted and any(connection.execute(query, (one, name)).fetchone() for name in names)
-    ]
-    return [*names, *others]
-
-
-def _put_back(connection: sqlite3.Connection, table: _Table, row: RescuedRow) -> None:
-    """Whatever a constraint of the table would do with a conflict: it is an error."""
-    columns = ", ".join(map(quoted, table.columns))
-    past = f"SELECT {columns} FROM {table.where(rows.OTHER)}"
-    if row.live is None:
-        connection.execute(f"INSERT OR ABORT INTO main.{quoted(table.name)} ({columns}) {past}", row.key)
-    else:
-        where = table.condition(table.keys)
-        change = f"UPDATE OR ABORT main.{quoted(table.name)} SET ({columns}) = ({past}) WHERE {where}"
-        connection.execute(change, row.key + row.key)
-
-
-def _broken_keys(connection: sqlite3.Connection, tables: Sequence[str]) -> Iterator[_BrokenKey]:
-    for table in tables:
-        with suppress(sqlite3.OperationalError):  # a key that refers to what cannot be: the schema's slip
-            for child, row, parent, number in connection.execute(f"PRAGMA main.foreign_key_check({quoted(table)})"):
-                if _columns(connection, parent, "main"):  # or no row can refer to it
-                    yield folded(child), row, folded(parent), number
-
-
-def _taken_off(connection: sqlite3.Connection, tables: Sequence[str]) -> list[str]:
-    """The triggers of these tables are gone until their statements are run again, in the same transaction."""
-    found = []
-    for table in tables:
-        for name in triggers_of(connection, table):
-            ((sql,),) = connection.execute(
-                "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND name = ?", (name,)
-            )
-            connection.execute(f"DROP TRIGGER main.{quoted(name)}")
-            found.append(sql)
-    return found

@@ -1,0 +1,189 @@
+"""Tables that two databases have, a live one and a sealed file beside it, with all that tells one row from another.
+
+`main` is the live database, `other` the sealed file. A row is the same row if its primary key is.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backupkit.model.errors import NoSuchBackup, Refused
+from backupkit.model.names import few, printable, shown
+from backupkit.sqlite import rows
+from backupkit.sqlite.engine import folded, quoted
+from backupkit.sqlite.query import Values
+
+LOOK_AT_ROWS = "Look at the rows: `rows`. All of them come back with `restore`."
+_CONTENT = re.compile(
+    r"""\bUSING\s+fts[345]\b.*[(,]\s*content\s*=\s*('(?:[^']|'')+'|"(?:[^"]|"")+"|`[^`]+`|\[[^\]]+\]|\w+)""",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """`number` is SQLite's own. `columns` of the table hold what `parent_columns` of the parent have."""
+
+    number: int
+    table: str
+    columns: tuple[str, ...]
+    parent: str
+    parent_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KeyedTable:
+    """A table that both have: its name as it is live, its primary key, and the columns that can be written in both."""
+
+    name: str
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    foreign_keys: tuple[ForeignKey, ...]
+    unique: tuple[tuple[str, ...], ...]
+    lacking: tuple[str, ...]
+    """Columns that the backup has, and that the live table has no more or computes itself."""
+
+    def where(self, side: str, columns: Sequence[str] = ()) -> str:
+        """What stands behind FROM to find a row of that side by its key, or by these columns."""
+        return f"{side}.{quoted(self.name)} WHERE {self.condition(columns or self.keys)}"
+
+    def condition(self, columns: Sequence[str]) -> str:
+        """That these columns have the values that are given."""
+        return " AND ".join(f"{quoted(one)} = ?" for one in columns)
+
+
+def keyed_table(connection: sqlite3.Connection, name: str) -> KeyedTable:
+    """The table of that name, in both databases.
+
+    Raises `NoSuchBackup` where one has none, `Refused` where no key tells one row from another, or a value is required
+    that the backup does not have.
+    """
+    live, past = (columns_of(connection, name, schema) for schema in ("main", rows.OTHER))
+    for side, columns in (("the live database", live), ("the backup", past)):
+        if not columns:
+            raise NoSuchBackup(f"There is no table {shown(name)} in {side}.", hint="The schema was another one then.")
+    listed = "SELECT type, name FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE"
+    kind, true_name = connection.execute(listed, (name,)).fetchone() or ("", name)
+    if kind != "table" or folded(name).startswith("sqlite_"):
+        raise Refused(
+            f"{shown(name)} is no ordinary table: no row can be put back into it.", "Name the table behind it."
+        )
+    keys = [_primary_key(columns) for columns in (live, past)]
+    if not keys[0]:
+        message = f"The table {shown(name)} has no primary key: it cannot be known which row is which."
+        raise Refused(message, hint=LOOK_AT_ROWS)
+    if keys[0] != keys[1]:
+        raise Refused(f"The table {shown(name)} has another primary key than the backup.", hint=LOOK_AT_ROWS)
+    common = [one for name, one in live.items() if one.is_written and name in past]
+    if missing := [one.name for name, one in live.items() if one.is_required and name not in past]:
+        raise Refused(
+            f"The table {shown(name)} has a column that needs a value, and that the backup lacks: {few(missing)}.",
+            hint="Restore the backup beside the app (`restore NAME --to DIR`), migrate it, and copy the rows.",
+        )
+    return KeyedTable(
+        true_name,
+        keys[0],
+        tuple(one.name for one in common),
+        foreign_keys_of(connection, true_name),
+        _unique_columns(connection, true_name),
+        tuple(
+            one.name for name, one in past.items() if one.is_written and (name not in live or not live[name].is_written)
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Column:
+    """`is_required`: it must be given a value. `place` is that in the primary key, from 1 on; 0 for none."""
+
+    name: str
+    is_written: bool
+    is_required: bool
+    place: int
+
+
+def columns_of(connection: sqlite3.Connection, table: str, schema: str) -> dict[str, Column]:
+    """By name in small letters; empty where there is no such table."""
+    found = connection.execute(
+        'SELECT name, hidden, "notnull", dflt_value, pk FROM pragma_table_xinfo(?, ?)', (table, schema)
+    )
+    return {
+        folded(name): Column(name, hidden == 0, hidden == 0 and required and default is None, place)
+        for name, hidden, required, default, place in found
+    }
+
+
+def _primary_key(columns: dict[str, Column]) -> tuple[str, ...]:
+    return tuple(sorted((name for name, one in columns.items() if one.place), key=lambda name: columns[name].place))
+
+
+def foreign_keys_of(connection: sqlite3.Connection, table: str) -> tuple[ForeignKey, ...]:
+    """Those of the live table whose columns, there and in the parent, the backup has too."""
+    found: dict[int, list[tuple[str, str, str | None]]] = {}
+    for number, parent, here, there in connection.execute(
+        'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq', (table,)
+    ):
+        found.setdefault(number, []).append((parent, here, there))
+    keys = (one for number, parts in found.items() if (one := _foreign_key(connection, table, number, parts)))
+    return tuple(one for one in keys if _is_in_the_backup(connection, one))
+
+
+def _is_in_the_backup(connection: sqlite3.Connection, key: ForeignKey) -> bool:
+    here, parent = (columns_of(connection, one, rows.OTHER) for one in (key.table, key.parent))
+    return set(key.columns) <= set(here) and set(key.parent_columns) <= set(parent)
+
+
+def _foreign_key(
+    connection: sqlite3.Connection, table: str, number: int, parts: list[tuple[str, str, str | None]]
+) -> ForeignKey | None:
+    parent = parts[0][0]
+    columns = columns_of(connection, parent, "main")
+    named = tuple(folded(there) for _, _, there in parts if there) or _primary_key(columns)
+    if not columns or len(named) != len(parts):
+        return None  # it refers to what is not there: the schema's slip
+    return ForeignKey(number, table, tuple(folded(here) for _, here, _ in parts), parent, named)
+
+
+def _unique_columns(connection: sqlite3.Connection, table: str) -> tuple[tuple[str, ...], ...]:
+    """The columns in which no two rows may be alike; not the primary key, and none of expressions."""
+    names = connection.execute(
+        "SELECT name FROM pragma_index_list(?) WHERE \"unique\" AND NOT partial AND origin <> 'pk'", (table,)
+    ).fetchall()
+    found = []
+    for (name,) in names:
+        columns = [one for (one,) in connection.execute("SELECT name FROM pragma_index_info(?)", (name,))]
+        found += [tuple(map(folded, columns))] if all(columns) else []
+    return tuple(found)
+
+
+def triggers_of(connection: sqlite3.Connection, table: str) -> list[str]:
+    """The triggers of a table, in the order in which SQLite reads them, and so runs them."""
+    found = "SELECT name FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE ORDER BY rowid"
+    return [name for (name,) in connection.execute(found, (table,))]
+
+
+def search_tables_of(connection: sqlite3.Connection, table: str) -> list[str]:
+    """The search tables whose content is that table, and which know nothing of rows that no trigger tells them of."""
+    found = connection.execute(
+        "SELECT name, sql FROM main.sqlite_master WHERE type = 'table' AND sql LIKE 'create virtual%'"
+    )
+    return [name for name, sql in found if (of := _CONTENT.search(sql)) and folded(_bare(of[1])) == folded(table)]
+
+
+def _bare(name: str) -> str:
+    return name[1:-1].replace(name[-1] * 2, name[-1]) if name[0] in "'\"`[" else name
+
+
+def is_same(connection: sqlite3.Connection, table: KeyedTable, key: Values) -> bool:
+    """Whether the live row has the very values of the backup's, and of the same types."""
+    exact = ", ".join(f"{one} COLLATE BINARY, typeof({one})" for one in map(quoted, table.columns))
+    live, past = (f"SELECT {exact} FROM {table.where(side)}" for side in ("main", rows.OTHER))
+    both = f"SELECT count(*) FROM ({live} INTERSECT {past})"
+    return bool(connection.execute(both, key + key).fetchone()[0])
+
+
+def key_text(key: Values) -> str:
+    return ", ".join(printable(str(one)) for one in key)

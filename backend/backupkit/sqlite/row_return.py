@@ -1,0 +1,149 @@
+"""Put rows of a sealed backup back into the live database, all of them in one transaction, or none.
+
+What was found by `row_rescue` is written here. Values go from one file to the other within SQLite, so that each comes
+back to the last bit.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+
+from backupkit.model.errors import Refused
+from backupkit.model.names import printable, shown
+from backupkit.sqlite import database, engine, rows
+from backupkit.sqlite.engine import folded, quoted
+from backupkit.sqlite.keyed_tables import (
+    KeyedTable,
+    columns_of,
+    is_same,
+    key_text,
+    keyed_table,
+    search_tables_of,
+    triggers_of,
+)
+from backupkit.sqlite.row_rescue import Found, RescuedRow
+
+_BrokenKey = tuple[str, int | None, str, int]  # table, row, the table that it refers to, number of the key
+
+
+def bring_back(live: Path, sealed: Path, found: Found, timeout: float) -> None:
+    """Put the rows back, all of them in one transaction, or none.
+
+    Triggers do not run; foreign keys are checked before it commits. Raises `Refused` where the live rows are not those
+    that were found, or a constraint does not allow a row; `SourceUnreadable` where the database stays locked.
+    """
+    with closing(engine.connect(live, "mode=rw", timeout=0)) as connection, rows.attached(connection, sealed):
+        # Nothing is written before the commit, for which alone it may have to wait.
+        for pragma in ("foreign_keys=OFF", "synchronous=FULL", "recursive_triggers=OFF", "cache_spill=OFF"):
+            connection.execute(f"PRAGMA {pragma}")
+        database.retry_while_locked(lambda: connection.execute("BEGIN IMMEDIATE"), live, timeout)
+        try:
+            tables = {name: keyed_table(connection, name) for name in found.columns}
+            _refuse_if_changed(connection, found, tables)
+            _write(connection, found, tables)
+            database.retry_while_locked(lambda: connection.execute("COMMIT"), live, timeout)
+        except sqlite3.IntegrityError as error:
+            raise Refused(
+                f"A row cannot come back: {printable(str(error))}.", "Choose other rows. Nothing was changed."
+            ) from error
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+
+def _refuse_if_changed(connection: sqlite3.Connection, found: Found, tables: dict[str, KeyedTable]) -> None:
+    """The live rows must be those that the plan was made of."""
+    for row in (*found.inserts, *found.differ):
+        table = tables[row.table]
+        wanted = ", ".join(map(quoted, table.columns))
+        now = connection.execute(f"SELECT {wanted} FROM {table.where('main')}", row.key).fetchone()
+        if table.columns != found.columns[row.table] or (None if now is None else tuple(now)) != row.live:
+            place = f"{shown(row.table)} {key_text(row.key)}"
+            raise Refused(f"{place} was changed meanwhile. Nothing was written.", "Look at the plan again.")
+
+
+def _write(connection: sqlite3.Connection, found: Found, tables: dict[str, KeyedTable]) -> None:
+    names = sorted({row.table for row in found.writes})
+    checked = _with_those_that_refer_to(connection, names)
+    before = Counter(_broken_keys(connection, checked))
+    triggers = _taken_off(connection, names)
+    for row in found.writes:
+        _put_back(connection, tables[row.table], row)
+        _refuse_other_values(connection, tables[row.table], row)
+    for name in names:
+        for search in search_tables_of(connection, name):
+            connection.execute(f"INSERT INTO main.{quoted(search)} ({quoted(search)}) VALUES ('rebuild')")
+    for sql in triggers:
+        connection.execute(sql)
+    _refuse_broken_keys(Counter(_broken_keys(connection, checked)) - before, found)
+
+
+def _refuse_other_values(connection: sqlite3.Connection, table: KeyedTable, row: RescuedRow) -> None:
+    """What a column of another type made of a value would be no longer what the backup holds."""
+    if not is_same(connection, table, row.key):
+        place = f"{shown(row.table)} {key_text(row.key)}"
+        raise Refused(
+            f"{place} would not come back as it was: a column has another type now. Nothing was written.",
+            "Restore the backup beside the app (`restore NAME --to DIR`), migrate it, and copy the rows.",
+        )
+
+
+def _refuse_broken_keys(broken: Counter[_BrokenKey], found: Found) -> None:
+    """No row refers to what is not there that did not before, but for those that do in the backup too."""
+    counts = Counter[tuple[str, str, int]]()
+    for (child, _, parent, number), count in broken.items():
+        counts[child, parent, number] += count
+    for (child, parent, number), count in counts.items():
+        if count > found.dangling.get((child, parent, number), 0):
+            one, other = shown(child), shown(parent)
+            message = f"Rows of {one} would refer to rows of {other} that are not there. Nothing was written."
+            raise Refused(message, "Choose more rows.")
+
+
+def _with_those_that_refer_to(connection: sqlite3.Connection, names: Sequence[str]) -> list[str]:
+    """These tables, and those whose rows a change of them may leave alone."""
+    wanted = set(map(folded, names))
+    query = 'SELECT 1 FROM pragma_foreign_key_list(?) WHERE "table" = ? COLLATE NOCASE'
+    others = [
+        one
+        for one in database.ordinary_tables(connection)
+        if folded(one) not in wanted and any(connection.execute(query, (one, name)).fetchone() for name in names)
+    ]
+    return [*names, *others]
+
+
+def _put_back(connection: sqlite3.Connection, table: KeyedTable, row: RescuedRow) -> None:
+    """Whatever a constraint of the table would do with a conflict: it is an error."""
+    columns = ", ".join(map(quoted, table.columns))
+    past = f"SELECT {columns} FROM {table.where(rows.OTHER)}"
+    if row.live is None:
+        connection.execute(f"INSERT OR ABORT INTO main.{quoted(table.name)} ({columns}) {past}", row.key)
+    else:
+        where = table.condition(table.keys)
+        change = f"UPDATE OR ABORT main.{quoted(table.name)} SET ({columns}) = ({past}) WHERE {where}"
+        connection.execute(change, row.key + row.key)
+
+
+def _broken_keys(connection: sqlite3.Connection, tables: Sequence[str]) -> Iterator[_BrokenKey]:
+    for table in tables:
+        with suppress(sqlite3.OperationalError):  # a key that refers to what cannot be: the schema's slip
+            for child, row, parent, number in connection.execute(f"PRAGMA main.foreign_key_check({quoted(table)})"):
+                if columns_of(connection, parent, "main"):  # or no row can refer to it
+                    yield folded(child), row, folded(parent), number
+
+
+def _taken_off(connection: sqlite3.Connection, tables: Sequence[str]) -> list[str]:
+    """The triggers of these tables are gone until their statements are run again, in the same transaction."""
+    found = []
+    for table in tables:
+        for name in triggers_of(connection, table):
+            ((sql,),) = connection.execute(
+                "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND name = ?", (name,)
+            )
+            connection.execute(f"DROP TRIGGER main.{quoted(name)}")
+            found.append(sql)
+    return found
