@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -19,3 +20,19 @@ def run(script: str, cwd: Path | None = None, *arguments: str, check: bool = Tru
         text=True,
         check=check,
     )
+
+
+def in_place_of_a_module(program: str) -> Callable[..., subprocess.Popen[bytes]]:
+    """What `process.start_module` is to be instead: it starts this program, with the module's arguments and pipes."""
+
+    def start(_module: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,
+        )
+
+    return start

@@ -9,12 +9,12 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from test_rebuild import Case, case, cut, flipped, with_expensive_indexes
 
+import scripts
 from backupkit.fs import child, process
 from backupkit.model.errors import BackupError, SourceBroken
 from backupkit.model.events import Event, Progress, Step
@@ -57,20 +57,6 @@ def test_it_is_bound_before_it_reads(case: Case) -> None:
             time.sleep(0.01)
 
 
-def running(program: str) -> Callable[..., subprocess.Popen[bytes]]:
-    def start(_module: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-c", program, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(sys.path)},
-            start_new_session=True,
-        )
-
-    return start
-
-
 @pytest.mark.parametrize(
     ("program", "error", "message"),
     [
@@ -88,7 +74,7 @@ def test_a_process_that_comes_to_grief_is_an_error_that_says_how(
     case: Case, monkeypatch: pytest.MonkeyPatch, program: str, error: type[Exception], message: str
 ) -> None:
     monkeypatch.setattr(child, "STANDSTILL", 2.0)
-    monkeypatch.setattr(process, "start_module", running(f"{IMPORTS}; {program}"))
+    monkeypatch.setattr(process, "start_module", scripts.in_place_of_a_module(f"{IMPORTS}; {program}"))
     with pytest.raises(error, match=message):
         rebuilder.rebuild(case.broken, case.target, None)
 

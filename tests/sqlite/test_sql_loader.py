@@ -233,7 +233,7 @@ def test_a_process_that_was_stopped_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     stop = "import os, signal, sys; sys.stdin.read() if {} else 0; os.kill(os.getpid(), signal.SIGSTOP)"
-    monkeypatch.setattr(process, "start_module", _running(stop.format(where == "waited for")))
+    monkeypatch.setattr(process, "start_module", scripts.in_place_of_a_module(stop.format(where == "waited for")))
     monkeypatch.setattr(child, "STANDSTILL", 2.0)
     with pytest.raises(BackupError, match=r"loads The dump \(pid \d+\) did nothing for 2 seconds: ended"):
         load_dump(io.BytesIO(b"BEGIN; COMMIT;" * 100_000), tmp_path / "new.db")
@@ -243,7 +243,7 @@ def test_a_process_that_was_stopped_is_not_waited_for(
 def test_a_process_at_work_has_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers nothing for longer than a process may stand still, and uses the processor."""
     work = "import sys, time; sys.stdin.read(); end = time.process_time() + 4\nwhile time.process_time() < end: pass"
-    monkeypatch.setattr(process, "start_module", _running(work + "\nprint('[\"done\"]')"))
+    monkeypatch.setattr(process, "start_module", scripts.in_place_of_a_module(work + "\nprint('[\"done\"]')"))
     monkeypatch.setattr(child, "STANDSTILL", 2.0)
     assert outcome("BEGIN; COMMIT;", tmp_path) == ""
 
@@ -264,7 +264,7 @@ def test_a_definition_without_an_end_is_refused_early(tmp_path: Path) -> None:
 
 def test_many_tables_have_the_time_that_sqlite_needs_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For each table SQLite reads its whole schema again."""
-    monkeypatch.setattr(process, "start_module", _running(_serving("allowance.SECONDS = 1")))
+    monkeypatch.setattr(process, "start_module", scripts.in_place_of_a_module(_serving("allowance.SECONDS = 1")))
     tables = "".join(f"CREATE TABLE t{number}(a);\n" for number in range(8000))
     seconds = processor_seconds()
     assert outcome(f"BEGIN;\n{tables}COMMIT;", tmp_path) == ""
@@ -275,7 +275,7 @@ def test_many_small_amounts_of_work_end_with_the_processor_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each statement stays within its bound, all of them together do not."""
-    monkeypatch.setattr(process, "start_module", _running(_serving("allowance.SECONDS = 1")))
+    monkeypatch.setattr(process, "start_module", scripts.in_place_of_a_module(_serving("allowance.SECONDS = 1")))
     count = f"INSERT INTO t SELECT 1, count(*) FROM {','.join([TEN] * 6)};\n"
     message = outcome(f"BEGIN; CREATE TABLE t(a, b);\n{count * 100}COMMIT;", tmp_path)
     assert message == "The dump cannot be loaded: it asks for far more work than there is text."
@@ -295,7 +295,7 @@ def test_many_small_amounts_of_work_end_with_the_processor_time(
 def test_a_process_that_ends_before_its_time_is_an_error_that_says_how(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, how: str
 ) -> None:
-    monkeypatch.setattr(process, "start_module", _running(program))
+    monkeypatch.setattr(process, "start_module", scripts.in_place_of_a_module(program))
     with pytest.raises(BackupError, match=how):
         load_dump(io.BytesIO(b"BEGIN; COMMIT;" * 100_000), tmp_path / "new.db")
     assert list(tmp_path.iterdir()) == []
@@ -317,20 +317,6 @@ def _serving(setting: str) -> str:
     return f"{imports}; {setting}; sql_loader._serve(Path(sys.argv[1]), sys.argv[2])"
 
 
-def _running(program: str) -> object:
-    def start(_module: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-c", program, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(sys.path)},
-            start_new_session=True,
-        )
-
-    return start
-
-
 @pytest.mark.parametrize("length", [3_000_000, 25_000_000])
 def test_a_row_as_long_as_its_text_is_loaded(tmp_path: Path, length: int) -> None:
     text = b"".join(
@@ -344,7 +330,9 @@ def test_a_row_as_long_as_its_text_is_loaded(tmp_path: Path, length: int) -> Non
 def test_a_statement_longer_than_the_memory_of_every_text_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "start_module", _running(_serving("allowance._MEMORY = 200 << 20")))
+    monkeypatch.setattr(
+        process, "start_module", scripts.in_place_of_a_module(_serving("allowance._MEMORY = 200 << 20"))
+    )
     length = 60_000_000
     text = b"BEGIN; CREATE TABLE t(a);\nINSERT INTO t VALUES(X'" + b"61" * length + b"'),(1);\nCOMMIT;"
     assert outcome(text, tmp_path) == ""

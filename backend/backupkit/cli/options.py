@@ -8,6 +8,12 @@ import typer
 
 from backupkit.cli.output import out
 
+
+def listed(text: str) -> tuple[str, ...]:
+    """What was typed with commas between: `a, b` is `a` and `b`."""
+    return tuple(one.strip() for one in text.split(",") if one.strip())
+
+
 # The callbacks do it all: a command with one of these options need not look at its value.
 Json = Annotated[
     bool,

@@ -48,18 +48,23 @@ def differences(found: RowDifferences, screen: Terminal | None) -> Iterator[str]
 
 
 def _difference(found: RowDifferences, one: RowDifference, width: int | None) -> str:
-    pairs = [(name, index) for index, name in enumerate(found.columns)]
     if one.backup is None or one.live is None:
-        values = one.backup or one.live or ()
-        return ", ".join(f"{shown(name)} {_cell(values[index], width)}" for name, index in pairs)
-    backup, live = one.backup, one.live
-    keys = [f"{shown(name)} {_cell(backup[index], width)}" for name, index in pairs if name in found.keys]
+        pairs = zip(found.columns, one.backup or one.live or (), strict=True)
+        return ", ".join(f"{shown(name)} {_cell(value, width)}" for name, value in pairs)
+    pairs = zip(found.columns, one.backup, strict=True)
+    keys = [f"{shown(name)} {_cell(value, width)}" for name, value in pairs if name in found.keys]
     changed = [
-        f"{shown(name)} {_cell(backup[index], width)} -> {_cell(live[index], width)}"
-        for name, index in pairs
-        if (type(backup[index]), backup[index]) != (type(live[index]), live[index])
+        f"{shown(name)} {_cell(before, width)} -> {_cell(now, width)}"
+        for name, before, now in _changed(found.columns, one.backup, one.live)
     ]
     return f"{', '.join(keys)}{': ' if keys else ''}{', '.join(changed)}"
+
+
+def _changed(columns: Sequence[str], backup: Values, live: Values) -> Iterator[tuple[str, Any, Any]]:
+    """The columns whose values are not the same, or of another type, with both."""
+    for name, before, now in zip(columns, backup, live, strict=True):
+        if (type(before), before) != (type(now), now):
+            yield name, before, now
 
 
 def _more(is_cut: bool) -> str:
@@ -181,11 +186,9 @@ def _named(found: Found, row: RescuedRow, values: Values) -> str:
 
 def _side_by_side(found: Found, row: RescuedRow) -> str:
     assert row.live is not None
-    triples = zip(found.columns[row.table], row.backup, row.live, strict=True)
     changed = [
         f"{shown(name)} {_cell(before, _WIDTH)} in the backup, {_cell(now, _WIDTH)} live"
-        for name, before, now in triples
-        if (type(before), before) != (type(now), now)
+        for name, before, now in _changed(found.columns[row.table], row.backup, row.live)
     ]
     return f"{', '.join(_cell(one, _WIDTH) for one in row.key)}: {'; '.join(changed)}"
 

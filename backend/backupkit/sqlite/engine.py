@@ -35,6 +35,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def unquoted(name: str) -> str:
+    """The name that `quoted` made an identifier of."""
+    return name[1:-1].replace('""', '"')
+
+
 def folded(name: str) -> str:
     """The name as SQLite compares names: only A to Z have no case. Another folding would name another column."""
     return name.translate(_LOWER)
@@ -49,6 +54,11 @@ def has_wal_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) ->
 def is_damage(error: BaseException) -> bool:
     """Whether SQLite says that the file is broken, and not that it is busy, full or out of reach."""
     return isinstance(error, sqlite3.DatabaseError) and any(word in str(error) for word in _DAMAGE)
+
+
+def has_damage_code(error: sqlite3.Error) -> bool:
+    """Whether SQLite's own code says that the file is broken: a value, as of JSON, may be called malformed too."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _in_its_words(call: Callable[..., Any]) -> Any:

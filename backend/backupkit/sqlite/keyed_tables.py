@@ -10,11 +10,11 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backupkit.model.errors import NoSuchBackup, Refused
+from backupkit.model.errors import Refused
 from backupkit.model.names import few, printable, shown
 from backupkit.sqlite import rows
 from backupkit.sqlite.engine import folded, quoted
-from backupkit.sqlite.query import Values
+from backupkit.sqlite.query import Values, no_table
 
 LOOK_AT_ROWS = "Look at the rows: `rows`. All of them come back with `restore`."
 _CONTENT = re.compile(
@@ -64,7 +64,7 @@ def keyed_table(connection: sqlite3.Connection, name: str) -> KeyedTable:
     live, past = (columns_of(connection, name, schema) for schema in ("main", rows.OTHER))
     for side, columns in (("the live database", live), ("the backup", past)):
         if not columns:
-            raise NoSuchBackup(f"There is no table {shown(name)} in {side}.", hint="The schema was another one then.")
+            raise no_table(name, side)
     listed = "SELECT type, name FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE"
     kind, true_name = connection.execute(listed, (name,)).fetchone() or ("", name)
     if kind != "table" or folded(name).startswith("sqlite_"):

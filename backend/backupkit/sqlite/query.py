@@ -17,7 +17,7 @@ from typing import Literal
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.names import printable, shown
 from backupkit.sqlite import guard, rows
-from backupkit.sqlite.engine import folded, quoted
+from backupkit.sqlite.engine import folded, has_damage_code, quoted, unquoted
 from backupkit.sqlite.rows import DifferenceQuery, Value
 
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
@@ -89,7 +89,7 @@ def differences(
     with rows.attached_alike(connection, earlier):
         ours, theirs = (rows.columns_of(connection, table, schema) for schema in ("main", rows.OTHER))
         if not ours or not theirs:
-            raise _no_table(table, "the live database" if theirs else str(earlier))
+            raise no_table(table, "the live database" if theirs else str(earlier))
         if _is_view(connection, table):
             raise Refused(f"{shown(table)} is a view: its rows have no key to compare them by.", "Name a table.")
         keys = rows.identity(connection, table, theirs)
@@ -135,14 +135,15 @@ def columns_meant(connection: sqlite3.Connection, table: str, columns: Sequence[
     """These columns, or all of the table; as the table writes them, in capitals or not."""
     there = {folded(name): name for name in rows.columns_of(connection, table)}
     if not there:
-        raise _no_table(table, "the backup")
+        raise no_table(table, "the backup")
     if missing := next((name for name in columns if folded(name) not in there), None):
         hint = f"It has: {', '.join(map(printable, there.values()))}"
         raise NoSuchBackup(f"The table {shown(table)} has no column {shown(missing)}.", hint)
     return tuple(there[folded(name)] for name in columns) or tuple(there.values())
 
 
-def _no_table(table: str, where: str) -> NoSuchBackup:
+def no_table(table: str, where: str) -> NoSuchBackup:
+    """The error of a table that is not there."""
     return NoSuchBackup(f"There is no table {shown(table)} in {where}.", hint="The schema was another one then.")
 
 
@@ -151,15 +152,10 @@ def _is_view(connection: sqlite3.Connection, table: str) -> bool:
     return connection.execute(found, (table,)).fetchone() is not None
 
 
-def unquoted(name: str) -> str:
-    """The name that `quoted` made an SQL identifier of."""
-    return name[1:-1].replace('""', '"')
-
-
 # The expression.
 
 
-def check_condition(connection: sqlite3.Connection, table: str, where: str, schema: str = "main") -> None:
+def check_condition(connection: sqlite3.Connection, table: str, where: str) -> None:
     """Raise `Refused` unless SQLite takes the text for one expression on the columns of the table."""
     if not where:
         return
@@ -168,7 +164,7 @@ def check_condition(connection: sqlite3.Connection, table: str, where: str, sche
     try:
         # In here a text that closes the bracket and goes on is no SQL.
         connection.execute(
-            f"EXPLAIN SELECT CASE WHEN ({where}\n) THEN 1 END FROM {schema}.{quoted(table)} WHERE ({where}\n)"
+            f"EXPLAIN SELECT CASE WHEN ({where}\n) THEN 1 END FROM main.{quoted(table)} WHERE ({where}\n)"
         )
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise _no_condition(where, str(error)) from error
@@ -204,7 +200,7 @@ def reading_only(connection: sqlite3.Connection, seconds: float, is_alone: bool 
             except sqlite3.Error as error:
                 if is_over():
                     raise BackupError(f"It is not done after {seconds:g} s, and was ended.", _SIMPLER) from error
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                if has_damage_code(error):
                     raise
                 raise Refused(f"SQLite cannot read that: {printable(str(error))}.", _SIMPLER) from error
     finally:

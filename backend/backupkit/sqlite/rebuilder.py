@@ -100,7 +100,7 @@ def _said_by_sqlite(file: Path) -> str:
             Meter(connection).allow(_allowance(file))
             (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if not engine.has_damage_code(error):
             return f"SQLite itself cannot check it: {printable(str(error))}."
         said = str(error)
     return "" if said == "ok" else f"SQLite's own check finds damage that cost no row: {printable(said)}."

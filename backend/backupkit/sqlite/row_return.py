@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, suppress
+from functools import cache
 from pathlib import Path
 
 from backupkit.model.errors import Refused
@@ -68,7 +69,8 @@ def _refuse_if_changed(connection: sqlite3.Connection, found: Found, tables: dic
 
 def _write(connection: sqlite3.Connection, found: Found, tables: dict[str, KeyedTable]) -> None:
     names = sorted({row.table for row in found.writes})
-    checked = _with_those_that_refer_to(connection, names)
+    replaced = {row.table for row in found.writes if row.live is not None}
+    checked = [*names, *_others_that_refer_to(connection, replaced, names)]
     before = Counter(_broken_keys(connection, checked))
     triggers = _taken_off(connection, names)
     for row in found.writes:
@@ -104,16 +106,15 @@ def _refuse_broken_keys(broken: Counter[_BrokenKey], found: Found) -> None:
             raise Refused(message, "Choose more rows.")
 
 
-def _with_those_that_refer_to(connection: sqlite3.Connection, names: Sequence[str]) -> list[str]:
-    """These tables, and those whose rows a change of them may leave alone."""
-    wanted = set(map(folded, names))
+def _others_that_refer_to(connection: sqlite3.Connection, replaced: Collection[str], names: Sequence[str]) -> list[str]:
+    """The tables, but for those of these names, whose rows may be left alone where rows are replaced."""
+    known = set(map(folded, names))
     query = 'SELECT 1 FROM pragma_foreign_key_list(?) WHERE "table" = ? COLLATE NOCASE'
-    others = [
+    return [
         one
-        for one in database.ordinary_tables(connection)
-        if folded(one) not in wanted and any(connection.execute(query, (one, name)).fetchone() for name in names)
+        for one in (database.ordinary_tables(connection) if replaced else ())
+        if folded(one) not in known and any(connection.execute(query, (one, name)).fetchone() for name in replaced)
     ]
-    return [*names, *others]
 
 
 def _put_back(connection: sqlite3.Connection, table: KeyedTable, row: RescuedRow) -> None:
@@ -129,10 +130,11 @@ def _put_back(connection: sqlite3.Connection, table: KeyedTable, row: RescuedRow
 
 
 def _broken_keys(connection: sqlite3.Connection, tables: Sequence[str]) -> Iterator[_BrokenKey]:
+    is_there = cache(lambda parent: bool(columns_of(connection, parent, "main")))
     for table in tables:
         with suppress(sqlite3.OperationalError):  # a key that refers to what cannot be: the schema's slip
             for child, row, parent, number in connection.execute(f"PRAGMA main.foreign_key_check({quoted(table)})"):
-                if columns_of(connection, parent, "main"):  # or no row can refer to it
+                if is_there(parent):  # or no row can refer to it
                     yield folded(child), row, folded(parent), number
 
 

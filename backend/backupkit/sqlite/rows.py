@@ -17,7 +17,7 @@ from typing import Literal
 
 from backupkit.model.errors import Refused
 from backupkit.model.names import printable
-from backupkit.sqlite.engine import quoted
+from backupkit.sqlite.engine import quoted, unquoted
 
 Value = str | int | float | bytes | None
 Key = tuple[Value, ...]
@@ -139,7 +139,7 @@ def compare(
         keys = identity(connection, table, theirs)
         query = DifferenceQuery(quoted(table), keys, tuple(map(quoted, columns)), width)
         found, is_cut, is_late = _differences(connection, query, width, most, seconds)
-    return Comparison(tuple(_unquoted(key) for key in keys), columns, tuple(found), is_cut, is_late)
+    return Comparison(tuple(unquoted(key) for key in keys), columns, tuple(found), is_cut, is_late)
 
 
 @dataclass(frozen=True)
@@ -343,7 +343,7 @@ def key_of(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
 def identity(connection: sqlite3.Connection, table: str, theirs: tuple[str, ...]) -> tuple[str, ...]:
     """What makes a row the same row in two databases: the primary key if both have it, else the row id. Quoted."""
     key = _primary_key(connection, table)
-    return key if key and {_unquoted(name) for name in key} <= {*theirs} else key_of(connection, table)
+    return key if key and {unquoted(name) for name in key} <= {*theirs} else key_of(connection, table)
 
 
 def _is_row_number(connection: sqlite3.Connection, table: str, keys: tuple[str, ...], schema: str) -> bool:
@@ -357,7 +357,7 @@ def _is_row_number(connection: sqlite3.Connection, table: str, keys: tuple[str, 
         "SELECT upper(type) = 'INTEGER' AND pk = 1, (SELECT max(pk) FROM pragma_table_info(?1, ?2)),"
         " EXISTS (SELECT 1 FROM pragma_index_list(?1, ?2) WHERE origin = 'pk')"
         " FROM pragma_table_info(?1, ?2) WHERE name = ?3",
-        (table, schema, _unquoted(keys[0])),
+        (table, schema, unquoted(keys[0])),
     ).fetchone()
     return bool(rowid and rowid[0]) and (named is None or named == (1, 1, 0))
 
@@ -365,10 +365,6 @@ def _is_row_number(connection: sqlite3.Connection, table: str, keys: tuple[str, 
 def _primary_key(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
     found = connection.execute("SELECT name FROM pragma_table_info(?, 'main') WHERE pk > 0 ORDER BY pk", (table,))
     return tuple(quoted(name) for (name,) in found)
-
-
-def _unquoted(name: str) -> str:
-    return name[1:-1].replace('""', '"')
 
 
 def _marks(keys: Sequence[str]) -> str:

@@ -330,4 +330,4 @@ def _database_of(settings: Settings, name: str) -> Iterator[sqlite3.Connection]:
 
 def _require_table(connection: sqlite3.Connection, table: str, where: str) -> None:
     if not rows.columns_of(connection, table):
-        raise NoSuchBackup(f"There is no table {shown(table)} in {where}.", hint="The schema was another one then.")
+        raise query.no_table(table, where)

@@ -12,7 +12,7 @@ import typer
 from backupkit.cli import session
 from backupkit.cli.console import listening, say, say_notice
 from backupkit.cli.errors import end_with_warnings
-from backupkit.cli.options import Json, Name, Quiet, RemoteName, Wide
+from backupkit.cli.options import Json, Name, Quiet, RemoteName, Wide, listed
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import open_to_read
@@ -84,7 +84,7 @@ def rows(
     if as_csv and json:
         raise Refused("--csv and --json are two forms of one result.", hint="Leave one out.")
     settings = open_to_read()
-    chosen = [one.strip() for one in columns.split(",") if one.strip()]
+    chosen = listed(columns)
     with listening() as emit:
         backup = store.find(settings, name, emit).name
         if diff:

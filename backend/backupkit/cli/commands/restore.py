@@ -12,7 +12,7 @@ import typer
 
 from backupkit.cli.console import at_terminal, listening, say, say_notice
 from backupkit.cli.errors import end_with_warnings
-from backupkit.cli.options import DryRun, Json, Name, Quiet, Yes
+from backupkit.cli.options import DryRun, Json, Name, Quiet, Yes, listed
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.questions import require_person, require_yes
@@ -177,7 +177,7 @@ def rescue(
     from backupkit.sqlite.row_rescue import Choice
 
     settings = open_to_read() if dry_run else open_to_write(work="rescue")
-    choice = Choice(where, missing, tuple(one.strip() for one in key.split(",") if one.strip()))
+    choice = Choice(where, missing, listed(key))
     with listening() as emit:
         plan = plan_rescue(settings, name, table, choice, overwrite, with_children, force, emit)
     if dry_run:
