@@ -47,10 +47,10 @@ def test_every_command_has_a_heading() -> None:
 
 def test_the_help_has_the_groups_in_order_and_each_command_in_its_own(app: SmallApp) -> None:
     said = app.command("--help", check=0).out
-    places = [said.index(f"─ {group} ─") for group in GROUPS]
+    places = [said.index(f"\n{group}:\n") for group in GROUPS]
     assert places == sorted(places)
     for group, after, before in zip(GROUPS.values(), places, [*places[1:], len(said)], strict=True):
-        assert all(f"│ {name} " in said[after:before] for name in group)
+        assert all(f"\n  {name} " in said[after:before] for name in group)
 
 
 @each_command

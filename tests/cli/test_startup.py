@@ -52,10 +52,17 @@ HEAVY = {"alembic", "sqlalchemy", "tomlkit", "apprise", "requests", "cryptograph
 @pytest.mark.parametrize(
     ("words", "not_needed"),
     [
-        (["--help"], {"pydantic", "pydantic_settings", "backupkit.config.settings"}),
+        (["--help"], {"rich", "markdown_it", "pydantic", "pydantic_settings", "backupkit.config.settings"}),
         (
             ["list"],
-            {"rich", "backupkit.monitoring.notify.messages", "backupkit.archive.export", "backupkit.monitoring.status"},
+            {
+                "rich",
+                "backupkit.monitoring.notify.messages",
+                "backupkit.archive.export",
+                "backupkit.monitoring.status",
+                "backupkit.restore.recovery",
+                "backupkit.backup.make",
+            },
         ),
         (["list", "--json"], {"rich", "backupkit.archive.export", "backupkit.monitoring.status"}),
         (["show", "latest"], {"rich", "backupkit.archive.export", "backupkit.monitoring.status"}),

@@ -31,7 +31,7 @@ from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.events import Event, Notice, Waiting, Warned
 from backupkit.monitoring.notify.run_report import RunReport, reported
 from backupkit.repository import plain_files, store
-from backupkit.restore import recovery
+from backupkit.restore import recovery, unfinished
 from backupkit.restore.copy_beside import restore_with_copy_beside
 from backupkit.restore.restore import plan_restore
 
@@ -181,7 +181,7 @@ class AppFolder(Protectable):
 
     def listed(self) -> list[dict[str, Any]]:
         settings = self._settings
-        if what := recovery.unfinished(settings):
+        if what := unfinished.describe(settings):
             _log.warning("%s", what)
         return [_entry(one.path, self._made(one), one.size_bytes) for one in store.all_backups(settings)]
 

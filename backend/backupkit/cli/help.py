@@ -47,7 +47,7 @@ class _Helpful:
         """With the examples last, each as the person types it, and on a line of its own that is never broken."""
         super().format_help(ctx, formatter)  # type: ignore[misc]
         if self.examples:
-            formatter.write(f"Example{'s' if len(self.examples) > 1 else ''}:\n")
+            formatter.write(f"\nExample{'s' if len(self.examples) > 1 else ''}:\n")
             formatter.write("".join(f"  {program(os.environ)} {line}\n" for line in self.examples))
 
 
@@ -69,4 +69,16 @@ class Command(_Helpful, TyperCommand):  # type: ignore[misc]
 
 
 class Group(_Helpful, TyperGroup):  # type: ignore[misc]
-    """The same for commands that hold commands."""
+    """The same for commands that hold commands, below their headings."""
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """One section for each heading, in order; a description is never cut short."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.get_command(ctx, name)
+            if not command.hidden:
+                lines = sections.setdefault(command.rich_help_panel or "Commands", [])
+                lines.append((name, command.help.partition("\n\n")[0]))
+        for heading, rows in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)

@@ -74,6 +74,7 @@ def assembled(script: Path, *groups: CommandGroup) -> typer.Typer:
         name="backup-restore",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # Rich would be imported for a frame around the help: a third of its time
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_program)

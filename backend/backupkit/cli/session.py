@@ -20,10 +20,10 @@ script = Path(__file__).resolve().parents[2] / "backup_restore.py"
 
 def open_to_read() -> Settings:
     """The settings of a command that only reads: it says that a restore is unfinished, and leaves it so."""
-    from backupkit.restore.recovery import unfinished
+    from backupkit.restore import unfinished
 
     settings = load()
-    if what := unfinished(settings):
+    if what := unfinished.describe(settings):
         with listening() as emit:
             emit(Warned(f"{what} To finish it: {settings.reach.tool('recover')}"))
     return settings

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from backupkit.config.secrets import IN_FILE, Secret, scrubbed
 from backupkit.model.durations import parse_span
@@ -215,8 +215,7 @@ class GitTable(RemoteTable):
 
 Table = FolderTable | ResticTable | GitTable
 AnyTable = Annotated[Table, Field(discriminator="type")]
-_TABLE: TypeAdapter[Table] = TypeAdapter(AnyTable)
-TABLE_TYPES: dict[str, type[RemoteTable]] = {
+TABLE_TYPES: dict[str, type[Table]] = {
     get_args(kind.model_fields["type"].annotation)[0]: kind for kind in get_args(Table)
 }
 
@@ -272,10 +271,10 @@ def _table(name: object, raw: object, environment: Mapping[str, str]) -> Table:
     if unknown := [shown(str(key)) for key in raw if key not in kind.model_fields]:
         raise ValueError(f"{name}.{unknown[0]} is not a setting; there are: {', '.join(kind.model_fields)}")
     try:
-        return _TABLE.validate_python(_with_secrets(name, raw, kind, environment))
+        return kind.model_validate(_with_secrets(name, raw, kind, environment))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join((name, *map(str, first["loc"][1:])))
+        where = ".".join((name, *map(str, first["loc"])))
         raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 

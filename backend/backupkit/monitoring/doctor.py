@@ -31,7 +31,7 @@ from backupkit.remotes import listing_cache
 from backupkit.remotes.probe import old_restic, try_remotes
 from backupkit.repository import flags, lock, store
 from backupkit.repository.reliable import CLOCKS_DIFFER
-from backupkit.restore import journal, recovery
+from backupkit.restore import journal, unfinished
 from backupkit.scheduling import planner, scheduler_lock
 from backupkit.sqlite import database, engine
 from backupkit.upload_files import selection, walk
@@ -253,7 +253,7 @@ def _temporary(_settings: Settings) -> Iterator[Finding]:
 
 
 def _unfinished(settings: Settings) -> Iterator[Finding]:
-    if what := recovery.unfinished(settings):
+    if what := unfinished.describe(settings):
         yield Finding("wrong", what, settings.reach.tool("recover"))
 
 

@@ -27,7 +27,7 @@ from backupkit.remotes.copies import Copies, RemoteState, known_copies
 from backupkit.repository import history, reliable, sizes, store
 from backupkit.repository.history import History
 from backupkit.repository.reliable import CLOCKS_DIFFER
-from backupkit.restore.recovery import unfinished
+from backupkit.restore import unfinished
 from backupkit.retention.rules import RetentionContext, counted_on
 from backupkit.scheduling import planner, scheduler_lock
 from backupkit.sqlite import database, engine
@@ -136,7 +136,7 @@ def get_last_backup_display(settings: Settings, clock: Clock = utc_now) -> str:
 
 def look(settings: Settings, clock: Clock = utc_now) -> Facts:
     """The facts, as they are on disk now."""
-    facts = _live(settings, _backups(settings, Facts(clock(), unfinished_restore=unfinished(settings))))
+    facts = _live(settings, _backups(settings, Facts(clock(), unfinished_restore=unfinished.describe(settings))))
     if facts.error or not settings.dir.is_dir():
         return facts
     return replace(

@@ -24,7 +24,7 @@ from backupkit.model.events import EventListener, Notice, Step, Warned, adding_u
 from backupkit.model.names import shown
 from backupkit.repository import flags, lock, store
 from backupkit.repository.operation import recorded
-from backupkit.restore import journal, keeping, staging
+from backupkit.restore import journal, keeping, staging, unfinished
 from backupkit.restore.journal import Journal
 from backupkit.restore.staging import Source
 from backupkit.sqlite import database
@@ -40,7 +40,7 @@ def recover(settings: Settings, emit: EventListener = silence, timeout: float | 
     another run is waited for by nobody.
     """
     trust.require_roots(settings.dir)
-    if not is_needed(settings):
+    if not unfinished.exists(settings):
         _clear_drafts_unless_running(settings, emit)
         return None
     wait = settings.lock_timeout if timeout is None else timeout
@@ -48,24 +48,6 @@ def recover(settings: Settings, emit: EventListener = silence, timeout: float | 
     is_there = settings.dir.is_dir()
     with lock.held(settings.dir, "recover", wait, emit) if is_there else contextlib.nullcontext():
         return recover_under_lock(settings, emit)
-
-
-def unfinished(settings: Settings) -> str | None:
-    """What a person should know of a restore that is not finished; None where there is none, or it is under way."""
-    if not is_needed(settings) or lock.is_held(settings.dir):
-        return None
-    try:
-        if found := journal.read(settings.dir):
-            return f"The restore of {shown(found.source)}, interrupted on {shown(found.started)}, is not finished."
-        _refuse_missing_backups(settings, [one for one in staging.live_folders(settings) if not lock.is_claimed(one)])
-    except (BackupError, OSError) as error:
-        return str(error)
-    return None
-
-
-def is_needed(settings: Settings) -> bool:
-    """Whether a restore left something: a journal, or things it staged."""
-    return journal.exists(settings.dir) or any(map(staging_area.exists, staging.live_folders(settings)))
 
 
 def _clear_drafts_unless_running(settings: Settings, emit: EventListener) -> None:
@@ -90,7 +72,7 @@ def _clear_drafts(settings: Settings, emit: EventListener) -> None:
 def recover_under_lock(settings: Settings, emit: EventListener) -> Journal | None:
     """`recover` for a verb that holds the lock already, drafts included."""
     _clear_drafts(settings, emit)
-    if not is_needed(settings):
+    if not unfinished.exists(settings):
         return None
     with staging.claimed(settings, emit):
         found = journal.read(settings.dir)
@@ -106,30 +88,14 @@ def recover_under_lock(settings: Settings, emit: EventListener) -> Journal | Non
 
 def _clear_litter(settings: Settings) -> None:
     """What was staged for a restore that never began is gone; nothing live was touched."""
-    areas = _refuse_missing_backups(settings, staging.live_folders(settings))
+    areas = unfinished.require_backups(settings, unfinished.live_folders(settings))
     for folder, identity in areas:
         staging_area.remove(folder, identity.id if identity else None)
 
 
-def _refuse_missing_backups(settings: Settings, folders: list[Path]) -> list[tuple[Path, Identity | None]]:
-    """The staging areas and whose they are. `BackupError` for one whose journal would be in another backups folder."""
-    areas = [(folder, staging_area.owner_of_area(folder)) for folder in folders if staging_area.exists(folder)]
-    for folder, identity in areas:
-        if identity and not staging_area.is_of(identity, settings.dir):
-            place = staging_area.place_of(folder)
-            lacks = "holds only a copy of" if (settings.dir / identity.safety).is_dir() else "does not hold"
-            raise BackupError(
-                f"A restore is unfinished: {place} belongs to it, and its backups folder {shown(identity.backups)} is "
-                f"not here: {settings.dir} {lacks} its safety copy {shown(identity.safety)}.",
-                hint="Make that folder available, as BACKUP_DIR, and type: `recover`. If it is lost for good: the data "
-                f"may be half restored; remove {place.name} there, then restore another backup.",
-            )
-    return areas
-
-
 def _refuse_other_restore(settings: Settings, found: Journal) -> None:
     """`BackupError` where anything else is staged than what the journal tells of."""
-    for folder in staging.live_folders(settings):
+    for folder in unfinished.live_folders(settings):
         if (identity := staging_area.owner_of_area(folder)) and identity.id != found.id:
             raise BackupError(
                 f"{staging_area.place_of(folder)} belongs to another restore than the journal "

@@ -36,7 +36,7 @@ from backupkit.model.events import EventListener, Notice, Step, Warned, collecti
 from backupkit.model.names import few, first_of, shown
 from backupkit.repository import files_cache, manifest, reliable, store
 from backupkit.repository.operation import locked_operation
-from backupkit.restore import journal, keeping, recovery, staging
+from backupkit.restore import journal, keeping, recovery, staging, unfinished
 from backupkit.restore.journal import Journal
 from backupkit.restore.staging import Source
 from backupkit.sqlite import app_migrations, database, rows
@@ -274,7 +274,7 @@ def _refuse_other_outcome(plan: RestorePlan, staged: Source) -> None:
 
 def _refuse_staged(settings: Settings) -> None:
     """Nothing may be staged now that was not when an earlier run's was finished."""
-    for folder in staging.live_folders(settings):
+    for folder in unfinished.live_folders(settings):
         if staging_area.owner_of_area(folder):
             raise Locked(f"Another restore began in {folder} just now; nothing was changed.", hint="Type: `recover`")
 

@@ -32,6 +32,7 @@ from backupkit.model.events import EventListener, Notice, Step, Warned, adding_u
 from backupkit.model.names import first_of, shown
 from backupkit.model.patterns import Patterns
 from backupkit.repository import files_cache, integrity, lock, manifest, store, verification
+from backupkit.restore import unfinished
 from backupkit.restore.journal import Journal
 from backupkit.sqlite import database
 from backupkit.upload_files import diff, selection, walk
@@ -229,7 +230,7 @@ def at_its_revisions(settings: Settings, source: Source, found: database.Inspect
 
 def claimed(settings: Settings, emit: EventListener) -> AbstractContextManager[None]:
     """No other restore is at work on this live data until the block ends, whatever its backups folder is."""
-    return lock.claimed(live_folders(settings), settings.lock_timeout, emit)
+    return lock.claimed(unfinished.live_folders(settings), settings.lock_timeout, emit)
 
 
 def stage(
@@ -399,15 +400,10 @@ def differences(
 
 def unstage(settings: Settings, restore: str | None) -> None:
     """Nothing that the restore with that id staged is left in the app's folders, nor the beginning of it."""
-    for folder in live_folders(settings):
+    for folder in unfinished.live_folders(settings):
         staging_area.remove(folder, restore)
 
 
 def staged_database(settings: Settings) -> Path:
     """Where the database to be restored is prepared: beside the live one, in the same mount."""
     return staging_area.place_of(settings.database.parent, "database") / settings.database.name
-
-
-def live_folders(settings: Settings) -> list[Path]:
-    """The app's folders that a restore stages in."""
-    return [settings.database.parent, *([settings.uploads] if settings.uploads else [])]
