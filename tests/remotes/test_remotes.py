@@ -25,6 +25,7 @@ import backupkit
 import servers
 from backupkit import AppFolder, protected
 from backupkit.backup.create import create_backup
+from backupkit.cli import tasks
 from backupkit.config.remotes import ResticTable
 from backupkit.config.settings import Settings, load_settings
 from backupkit.fs import disk
@@ -40,7 +41,6 @@ from backupkit.remotes.push import push_backups, refuse_failed
 from backupkit.remotes.registry import look_at_remotes, prepare_remote
 from backupkit.repository import store
 from backupkit.retention.prune import plan_prune
-from backupkit.ui import tasks
 from quick_restic import put_repository
 from refusals import assert_refusal, picture
 from servers import Line

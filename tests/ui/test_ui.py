@@ -24,6 +24,7 @@ import backup_restore
 from backupkit.backup.create import create_backup
 from backupkit.cli import render
 from backupkit.cli.commands.check import ui
+from backupkit.cli.task import Ended, Run, Task
 from backupkit.config.deployment import in_full
 from backupkit.config.remotes import FolderTable
 from backupkit.config.settings import Settings
@@ -39,7 +40,7 @@ from backupkit.ui.dialogs import Message
 from backupkit.ui.history import HistoryPage
 from backupkit.ui.listing import COLUMNS, FILTERS, Choice
 from backupkit.ui.window import PLACES, BackupApp
-from backupkit.ui.work import Ended, Run, Task, WorkScreen
+from backupkit.ui.work import WorkScreen
 from backupkit.verify.verify import verify_backups
 from small_app import COMMAND, NOON, SmallApp, clean_environment
 

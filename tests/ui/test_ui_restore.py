@@ -9,6 +9,8 @@ from textual.coordinate import Coordinate
 from textual.widgets import DataTable
 
 from backupkit.backup.create import create_backup
+from backupkit.cli.task import Run
+from backupkit.cli.tasks import restoring
 from backupkit.model.backup import BackupRequest
 from backupkit.model.clock import utc_now
 from backupkit.model.events import Event, EventListener
@@ -16,8 +18,6 @@ from backupkit.repository import lock
 from backupkit.restore.restore import Restored, plan_restore
 from backupkit.retention.delete import delete_backup
 from backupkit.ui import styles
-from backupkit.ui.restore import restoring
-from backupkit.ui.work import Run
 from hands import LARGE, Person, at_the_window
 from refusals import picture
 from small_app import HEAD, REMINDERS, SALARY, Contents, SmallApp

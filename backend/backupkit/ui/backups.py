@@ -12,13 +12,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Button, DataTable, Input, Label, Static
 
-from backupkit.cli import render
+from backupkit.cli import render, tasks
 from backupkit.config.settings import Settings
 from backupkit.migrations import schema
 from backupkit.model.backup import Backup
 from backupkit.model.errors import BackupError, Refused
 from backupkit.retention.delete import deletable
-from backupkit.ui import listing, styles, tasks
+from backupkit.ui import listing, styles
 from backupkit.ui.dialogs import Field, Form, Message, Question
 from backupkit.ui.listing import COLUMNS, FILTERS, Choice, Verdicts, View
 from backupkit.ui.page import TablePage

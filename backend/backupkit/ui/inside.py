@@ -14,6 +14,8 @@ from textual.widgets import Button, ContentSwitcher, DataTable, Select, Static
 from textual.widgets.tree import TreeNode
 
 from backupkit.cli import render
+from backupkit.cli.task import Task
+from backupkit.cli.tasks import putting_back
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup
 from backupkit.model.names import printable, shown
@@ -25,8 +27,6 @@ from backupkit.ui.dialogs import Field, Form, Message, Question
 from backupkit.ui.inside_rows import PAGE, RowsView, row_lines, title_of
 from backupkit.ui.inside_tree import Contents, ContentsTree, Spot, described, read_contents
 from backupkit.ui.page import Page
-from backupkit.ui.restore import putting_back
-from backupkit.ui.work import Task
 from backupkit.ui.world import RepositoryState
 from backupkit.verify import browse
 

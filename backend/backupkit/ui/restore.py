@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 from rich.text import Text
@@ -12,78 +12,26 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Button, ContentSwitcher, DataTable, Input, Label, RadioSet, Static
 
-from backupkit.cli import render
+from backupkit.cli.task import Task
+from backupkit.cli.tasks import Wish, restoring, result_lines
 from backupkit.config.deployment import in_full
 from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup, Part
-from backupkit.model.clock import Clock
 from backupkit.model.errors import SchemaMismatch
-from backupkit.model.events import EventListener
 from backupkit.model.names import shown
-from backupkit.restore.recovery import recover
-from backupkit.restore.restore import Restored, RestorePlan, plan_restore, restore_backup
-from backupkit.restore.undo import plan_undo
+from backupkit.restore.restore import RestorePlan
 from backupkit.ui import styles
 from backupkit.ui.page import Page, fill
 from backupkit.ui.restore_plan import plan_shown
 from backupkit.ui.styles import Choice, Tick, plain_title
-from backupkit.ui.work import Task
 from backupkit.ui.world import RepositoryState
 
-# From these on there is only forward: what is staged goes live.
-_ONLY_FORWARD = frozenset({"Restoring the database", "Restoring the uploads"})
 _PARTS: tuple[tuple[str, Part | None], ...] = (
     ("Everything", None),
     ("Only database", "database"),
     ("Only uploads", "uploads"),
 )
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What a person wants put back; no name means: the last restore taken back."""
-
-    name: str = ""
-    only: Part | None = None
-    migrate: bool = False
-    force: bool = False
-
-    def plan(self, settings: Settings, emit: EventListener) -> RestorePlan | SchemaMismatch:
-        """What that would change; a schema this code cannot go on from is an answer too, and a person's to judge."""
-        recover(settings, emit)
-        try:
-            if not self.name:
-                return plan_undo(settings, self.force, emit)
-            return plan_restore(settings, self.name, self.only, self.force, self.migrate, emit)
-        except SchemaMismatch as error:
-            return error
-
-
-def restoring(settings: Settings, plan: RestorePlan, clock: Clock) -> Task[Restored]:
-    """What the plan shows, done; it can be cancelled until it goes live."""
-    return Task(
-        f"Restoring {plan.source.name}",
-        lambda emit: restore_backup(settings, plan, emit, clock),
-        lambda done: result_lines(settings, done),
-        steps_to_finish=_ONLY_FORWARD,
-        choices=("Undo",),
-    )
-
-
-def putting_back(settings: Settings, title: str, plan: RestorePlan, clock: Clock) -> Task[Restored]:
-    """The same for some uploads."""
-    return Task(
-        title,
-        lambda emit: restore_backup(settings, plan, emit, clock),
-        lambda done: [*render.put_back(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)],
-        steps_to_finish=_ONLY_FORWARD,
-    )
-
-
-def result_lines(settings: Settings, done: Restored) -> list[str]:
-    """What was restored, its proof, and the next commands."""
-    return [*render.restored(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)]
 
 
 class RestorePage(Page):

@@ -15,6 +15,7 @@ from textual.containers import Horizontal
 from textual.filter import LineFilter
 from textual.widgets import Footer, Label, TabbedContent, TabPane
 
+from backupkit.cli.task import Ended, Task, in_words
 from backupkit.config.settings import Settings
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError
@@ -27,7 +28,7 @@ from backupkit.ui.overview import OverviewPage
 from backupkit.ui.page import Page
 from backupkit.ui.plan import PlanPage
 from backupkit.ui.restore import RestorePage
-from backupkit.ui.work import Ended, Task, WorkScreen, in_words
+from backupkit.ui.work import WorkScreen
 from backupkit.ui.world import RepositoryState, fingerprint, look_around
 
 Found = TypeVar("Found")

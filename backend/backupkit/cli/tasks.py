@@ -1,21 +1,30 @@
-"""What can be done with backups, each as one task for the window: the verb the command calls, the lines it prints."""
+"""What can be done with backups, each as one task: the verb that the command calls, and the lines that it prints."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from backupkit.archive.export import Exported, closing_for, export_backup, export_path
 from backupkit.backup.create import create_backup
 from backupkit.backup.make import Created
 from backupkit.cli import render
 from backupkit.cli.host import git_facts
+from backupkit.cli.task import Task
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Backup, BackupRequest
+from backupkit.model.backup import Backup, BackupRequest, Part
+from backupkit.model.clock import Clock
+from backupkit.model.errors import SchemaMismatch
 from backupkit.model.events import EventListener
 from backupkit.remotes.push import Pushed, push_backups, refuse_failed
+from backupkit.restore.recovery import recover
+from backupkit.restore.restore import Restored, RestorePlan, plan_restore, restore_backup
+from backupkit.restore.undo import plan_undo
 from backupkit.retention.delete import delete_backup, set_pin
-from backupkit.ui.work import Task
 from backupkit.verify.verify import Verified, refuse_bad, verify_backups
+
+# From these on there is only forward: what is staged goes live.
+_ONLY_FORWARD = frozenset({"Restoring the database", "Restoring the uploads"})
 
 
 def back_up(settings: Settings, name: str, note: str) -> Task[Created]:
@@ -76,3 +85,49 @@ def push(settings: Settings, backup: Backup) -> Task[list[Pushed]]:
         return done
 
     return Task(f"Push {backup.name}", act, render.pushed)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person wants put back; no name means: the last restore taken back."""
+
+    name: str = ""
+    only: Part | None = None
+    migrate: bool = False
+    force: bool = False
+
+    def plan(self, settings: Settings, emit: EventListener) -> RestorePlan | SchemaMismatch:
+        """What that would change; a schema this code cannot go on from is an answer too, and a person's to judge."""
+        recover(settings, emit)
+        try:
+            if not self.name:
+                return plan_undo(settings, self.force, emit)
+            return plan_restore(settings, self.name, self.only, self.force, self.migrate, emit)
+        except SchemaMismatch as error:
+            return error
+
+
+def restoring(settings: Settings, plan: RestorePlan, clock: Clock) -> Task[Restored]:
+    """What the plan shows, done; it can be cancelled until it goes live."""
+    return Task(
+        f"Restoring {plan.source.name}",
+        lambda emit: restore_backup(settings, plan, emit, clock),
+        lambda done: result_lines(settings, done),
+        steps_to_finish=_ONLY_FORWARD,
+        choices=("Undo",),
+    )
+
+
+def putting_back(settings: Settings, title: str, plan: RestorePlan, clock: Clock) -> Task[Restored]:
+    """The same for some uploads."""
+    return Task(
+        title,
+        lambda emit: restore_backup(settings, plan, emit, clock),
+        lambda done: [*render.put_back(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)],
+        steps_to_finish=_ONLY_FORWARD,
+    )
+
+
+def result_lines(settings: Settings, done: Restored) -> list[str]:
+    """What was restored, its proof, and the next commands."""
+    return [*render.restored(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)]
