@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from backupkit.backup.make import Created, make_backup
+from backupkit.backup.make import Created, free_name, make_backup
 from backupkit.config.settings import Settings
 from backupkit.migrations import schema
 from backupkit.model.backup import APART, Backup, BackupRequest
@@ -15,8 +16,8 @@ from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener, Warned, silence
 from backupkit.model.names import check_name
 from backupkit.remotes.push import push_after
-from backupkit.repository import reliable, store
-from backupkit.repository.operation import locked_operation
+from backupkit.repository import hooks, reliable, store
+from backupkit.repository.operation import Work, locked_operation
 from backupkit.restore.recovery import recover_under_lock
 
 
@@ -35,12 +36,12 @@ def create_backup(
     """
     if request.name is not None:
         check_name(request.name)
-    refuse_overlap(settings)
-    store.require(settings.dir)
-    with locked_operation(settings, "backup", emit, clock, [request.name] if request.name else []) as work:
-        recover_under_lock(settings, work.emit)
-        created = _checked(settings, make_backup(settings, request, work.emit, clock), work.emit)
-        work.about(created.backup)
+    with hooks.of(settings, _around(request), emit) as hook:
+        refuse_overlap(settings)
+        store.require(settings.dir)
+        with locked_operation(settings, "backup", emit, clock, [request.name] if request.name else []) as work:
+            recover_under_lock(settings, work.emit)
+            created = _created(settings, request, hook, work, clock)
     return _pushed(settings, created, emit, clock) if push else created
 
 
@@ -54,15 +55,28 @@ def create_backup_if_needed(
     """`create_backup`, unless there is a backup of today: one, however many threads and processes ask at once."""
     if backup_of_today(settings, clock, request.uploads):
         return None
-    refuse_overlap(settings)
-    store.require(settings.dir)
-    with locked_operation(settings, "backup", emit, clock) as work:
-        recover_under_lock(settings, work.emit)
-        if backup_of_today(settings, clock, request.uploads):
-            return None
+    with hooks.of(settings, _around(request), emit) as hook:
+        refuse_overlap(settings)
+        store.require(settings.dir)
+        with locked_operation(settings, "backup", emit, clock) as work:
+            recover_under_lock(settings, work.emit)
+            if backup_of_today(settings, clock, request.uploads):
+                return None
+            created = _created(settings, request, hook, work, clock)
+    return _pushed(settings, created, emit, clock) if push else created
+
+
+def _around(request: BackupRequest) -> Literal["backup"] | None:
+    """Safety copies are part of something else, which has its own hooks."""
+    return None if request.kind in APART else "backup"
+
+
+def _created(settings: Settings, request: BackupRequest, hook: hooks.Hooks, work: Work, clock: Clock) -> Created:
+    free_name(settings, request, clock().astimezone(settings.zone))  # or a hook would run for nothing
+    with hook.around(work):
         created = _checked(settings, make_backup(settings, request, work.emit, clock), work.emit)
         work.about(created.backup)
-    return _pushed(settings, created, emit, clock) if push else created
+    return replace(created, warnings=(*created.warnings, *hook.warnings))
 
 
 def _pushed(settings: Settings, created: Created, emit: EventListener, clock: Clock) -> Created:

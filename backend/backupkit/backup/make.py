@@ -55,7 +55,7 @@ def make_backup(
     `salvaged` is a database that goes into it in the place of the live one.
     """
     started, at = time.monotonic(), clock().astimezone(settings.zone)
-    name = _free_name(settings, request, at)
+    name = free_name(settings, request, at)
     warnings: list[str] = []
     with files_cache.writing(settings.dir, name) as seen:
         with (
@@ -106,7 +106,8 @@ def _mark(settings: Settings, request: BackupRequest, name: str) -> None:
             flags.add(settings.dir, mark, name)
 
 
-def _free_name(settings: Settings, request: BackupRequest, at: datetime) -> str:
+def free_name(settings: Settings, request: BackupRequest, at: datetime) -> str:
+    """The name that a backup made at that moment gets; `Refused` where the one that is wanted is taken."""
     taken = store.taken_names(settings)
     if request.name is None:
         return distinct(_default(request, at), taken)

@@ -13,7 +13,7 @@ from backupkit.fs import compression, disk
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.events import EventListener, Warned, silence
 from backupkit.model.names import STAMP
-from backupkit.repository import store
+from backupkit.repository import hooks, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.restore.restore import Restored, RestorePlan, plan_source, restore_source
@@ -72,13 +72,18 @@ def restore_dump(
     _refuse_missing(settings, file)
     store.require(settings.dir)
     name = _name_of(file)
-    with locked_operation(settings, f"restore-dump of {name}", emit, clock, [name]) as work:
+    with (
+        hooks.of(settings, "restore", emit) as hook,
+        locked_operation(settings, f"restore-dump of {name}", emit, clock, [name]) as work,
+    ):
         recover_under_lock(settings, work.emit)
         with store.work_folder(settings, "dump", "restore-dump") as folder:
             source = _loaded(settings, file, name, work.emit, folder)
             plan = plan_source(settings, source, force, work.emit)
             agree(plan)
-            return restore_source(settings, plan, work.emit, clock)
+            with hook.around(work):
+                done = restore_source(settings, plan, work.emit, clock)
+        return replace(done, warnings=(*done.warnings, *hook.warnings))
 
 
 def plan_dump(

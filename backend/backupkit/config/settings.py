@@ -56,6 +56,12 @@ _MANY = 1_000_000
 _WRAPPER = "backup.sh"
 # What the top folder of a project holds, beside the wrapper.
 _PROJECT = (".git", "docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml", _WRAPPER)
+HOOKS = ("before_backup", "after_backup", "before_restore", "after_restore", "on_error")
+WITHOUT_HOOKS = dict.fromkeys(HOOKS, ())
+"""For settings of a scratch folder: no command of the user's is told of what is done there."""
+# What a hook is told. It may call this program, which then has these in its environment.
+TOLD_TO_HOOKS = {f"{PREFIX}{one}" for one in ("HOOK", "COMMAND", "NAME", "PATH", "RESULT", "ERROR", "EXIT_CODE")}
+_QUOTED = r"""'[^']*'|\\."""
 _ADDRESS = "[A-Za-z][A-Za-z0-9+.-]*://"
 LogFormat = Literal["plain", "json"]
 _ANY_UPLOADS = ("q7f3w9", "q7f3w9/x5k2m8", "q7f3w9/x5k2m8.h4d6")  # what no pattern means that does not mean everything
@@ -201,6 +207,27 @@ class Settings(BaseSettings):
         ge=0,
         le=3650,
         description="When the disk of the backups will be full in fewer days, status is critical.",
+    )
+    before_backup: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="A command that runs before a backup; where it fails there is none. Not in the environment.",
+    )
+    after_backup: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="A command that runs after a backup. Not in the environment."
+    )
+    before_restore: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="A command that runs before live data is changed: by restore, undo, extract, rescue, restore-dump, "
+        "migrate. Where it fails nothing is changed. Not in the environment.",
+    )
+    after_restore: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="A command that runs after those. Not in the environment."
+    )
+    on_error: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="A command that runs when one of all these failed. Not in the environment."
+    )
+    hook_timeout: float = Field(
+        default=600, gt=0, le=86400, description="Seconds that each of those five commands may take."
     )
     service: str = Field(default="backend", description="The Compose service that commands run in.")
     app_service: str = Field(default="", description="The app's service, where it is another one; `--stop` stops it.")
@@ -360,6 +387,25 @@ class Settings(BaseSettings):
     @classmethod
     def _words(cls, value: object) -> object:
         return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+    @field_validator(*HOOKS, mode="before")
+    @classmethod
+    def _without_shell(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        bare = re.sub(_QUOTED, "", value)
+        if re.search(r"[$`]", bare) or re.search(r"[|&;<>()*?\n]", re.sub(r'"[^"]*"', "", bare)):
+            _fail('holds what only a shell understands, and none reads it; to call one: ["sh", "-c", "…"]')
+        return tuple(shlex.split(value))
+
+    @field_validator(*HOOKS)
+    @classmethod
+    def _can_be_run(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value and not value[0]:
+            _fail("names no program")
+        if any("\0" in word for word in value):
+            _fail("holds a character that no command can")
+        return value
 
     @field_validator("migrate_environment")
     @classmethod
@@ -639,12 +685,20 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Variables that begin like a setting and are none: another tool's, or a slip of the pen."""
     ours = (name for name in environment if name.startswith(PREFIX))
     return sorted(
-        name for name in ours if not name.removeprefix(PREFIX).startswith(_PLUMBING) and not _is_setting(name)
+        name
+        for name in ours
+        if not name.removeprefix(PREFIX).startswith(_PLUMBING) and name not in TOLD_TO_HOOKS and not _is_setting(name)
     )
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
     """Refuses a variable one slip away from a setting: the wrong database would be backed up, silently."""
+    for name, value in environment.items():
+        if value and name.upper() in map(_variable, HOOKS):
+            raise Refused(
+                f"{name} is set in the environment, and such a command is taken from {SETTINGS_FILE} only.",
+                hint=f"Type: unset {name}",
+            )
     known = [_variable(name) for name in (*Settings.model_fields, *(name + IN_FILE for name in secret_names()))]
     for name in unknown_variables(environment):
         if close := difflib.get_close_matches(name, known, n=1, cutoff=0.85):

@@ -46,6 +46,23 @@ def require_trusted(path: Path, handle: int) -> None:
         )
 
 
+def require_trusted_program(path: Path) -> None:
+    """Nobody but those who are trusted can change the program, or put another in its place; else `Untrusted`."""
+    real = Path(os.path.realpath(path))
+    for place, is_open in ((real, _others_can_write), (real.parent, _anybody_can_write)):
+        facts = os.stat(place)
+        if facts.st_uid not in (0, os.geteuid(), os.stat(__file__).st_uid):
+            raise Untrusted(f"{place} belongs to user {facts.st_uid}.", f"Give it to root: sudo chown 0 {place}")
+        if is_open(facts) and keeps_modes(facts.st_dev):
+            mode = f"{stat.S_IMODE(facts.st_mode):04o}"
+            raise Untrusted(f"{place} can be changed by other users (mode {mode}).", f"Type: chmod go-w {place}")
+
+
+def _anybody_can_write(facts: os.stat_result) -> bool:
+    """Without the sticky bit, which keeps them from what is not theirs."""
+    return bool(facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX)
+
+
 def require_roots(folder: Path) -> None:
     """Root works with the folder only where no other user can change it, or put another in its place; else `Refused`.
 

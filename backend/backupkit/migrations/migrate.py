@@ -24,7 +24,7 @@ from backupkit.migrations import schema, upgrade, version_table
 from backupkit.model.backup import Backup, BackupRequest, Migration
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.events import EventListener, Notice, Step, Warned, silence
-from backupkit.repository import flags, store
+from backupkit.repository import flags, hooks, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore import journal, recovery, staging
 from backupkit.restore.journal import Journal
@@ -42,6 +42,7 @@ class Migrated:
     rows_after: Mapping[str, int]
     rehearsal_seconds: float
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 def migrate(
@@ -59,15 +60,19 @@ def migrate(
     """
     refuse_overlap(settings)
     store.require(settings.dir)
-    with locked_operation(settings, f"migrate to {revision}", emit, clock) as work:
+    with (
+        hooks.of(settings, "restore", emit) as hook,
+        locked_operation(settings, f"migrate to {revision}", emit, clock) as work,
+    ):
         recovery.recover_under_lock(settings, work.emit)
         pending = _pending(settings, revision, work.emit)
         if not pending:
             return None
-        with staging.claimed(settings, work.emit):
-            done = _migrate(settings, revision, pending, expect_loss, work.handle, work.emit, clock)
-        work.concerning(done.backup, note=f"to {revision}, migrations: {len(pending)}")
-        return done
+        with hook.around(work):
+            with staging.claimed(settings, work.emit):
+                done = _migrate(settings, revision, pending, expect_loss, work.handle, work.emit, clock)
+            work.concerning(done.backup, note=f"to {revision}, migrations: {len(pending)}")
+        return replace(done, warnings=tuple(hook.warnings))
 
 
 def _pending(settings: Settings, revision: str, emit: EventListener) -> tuple[Migration, ...]:

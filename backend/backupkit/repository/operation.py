@@ -84,11 +84,11 @@ class Work:
         self.operation = replace(
             self.operation,
             ended_at=self._clock(),
-            outcome=_outcome(error, self.operation.warnings),
-            exit_code=_exit_code(error, self.operation.warnings),
+            outcome=outcome_of(error, self.operation.warnings),
+            exit_code=exit_code_of(error, self.operation.warnings),
             duration_seconds=round(time.monotonic() - self._since, 3),
             free_bytes=_free_space(self._settings.dir),
-            error=_kept(_explained(error).message) if isinstance(error, Exception) else "",
+            error=error_of(error),
         )
         self.write()
 
@@ -164,7 +164,8 @@ def _through(environment: Mapping[str, str], arguments: Sequence[str]) -> Throug
     return "wrapper" if "BACKUP_RUNNER_IN_USE" in environment else "command"
 
 
-def _outcome(error: BaseException | None, warnings: Sequence[str]) -> Outcome:
+def outcome_of(error: BaseException | None, warnings: Sequence[str]) -> Outcome:
+    """How an operation ended, in one word."""
     if error is None:
         return "warning" if warnings else "success"
     if isinstance(error, Refused):
@@ -172,10 +173,16 @@ def _outcome(error: BaseException | None, warnings: Sequence[str]) -> Outcome:
     return "failure" if isinstance(error, Exception) else "interrupted"
 
 
-def _exit_code(error: BaseException | None, warnings: Sequence[str]) -> int:
+def exit_code_of(error: BaseException | None, warnings: Sequence[str]) -> int:
+    """The exit code of a command that is this operation alone."""
     if error is None:
         return ExitCode.WARNINGS if warnings else ExitCode.DONE
     return int(_explained(error).code) if isinstance(error, Exception) else ExitCode.INTERRUPTED
+
+
+def error_of(error: BaseException | None) -> str:
+    """The sentence of the error, where it is one."""
+    return _kept(_explained(error).message) if isinstance(error, Exception) else ""
 
 
 def _explained(error: Exception) -> BackupError:

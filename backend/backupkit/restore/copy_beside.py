@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from backupkit.fs import disk, space
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import SourceBroken
 from backupkit.model.events import EventListener, Notice, silence
-from backupkit.repository import plain_files
+from backupkit.repository import hooks, plain_files
 from backupkit.repository.operation import locked_operation
 from backupkit.restore import recovery
 from backupkit.restore.restore import Restored, RestorePlan, restore_source
@@ -28,11 +29,16 @@ def restore_with_copy_beside(
     settings: Settings, plan: RestorePlan, emit: EventListener = silence, clock: Clock = utc_now
 ) -> Restored:
     """`restore_backup`, and what the database was lies beside it too."""
-    with locked_operation(settings, f"restore of {plan.source.name}", emit, clock, [plan.source.name]) as work:
+    with (
+        hooks.of(settings, "restore", emit) as hook,
+        locked_operation(settings, f"restore of {plan.source.name}", emit, clock, [plan.source.name]) as work,
+    ):
         recovery.recover_under_lock(settings, work.emit)
-        if plan.source.database:
-            copy_beside(settings.database, settings.local(clock()), settings.busy_timeout, work.emit)
-        return restore_source(settings, plan, work.emit, clock)
+        with hook.around(work):
+            if plan.source.database:
+                copy_beside(settings.database, settings.local(clock()), settings.busy_timeout, work.emit)
+            done = restore_source(settings, plan, work.emit, clock)
+        return replace(done, warnings=(*done.warnings, *hook.warnings))
 
 
 def copy_beside(live: Path, snapshot: datetime, timeout: float, emit: EventListener) -> Path | None:

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from backupkit.config.deployment import on_host
-from backupkit.config.settings import Settings
+from backupkit.config.settings import WITHOUT_HOOKS, Settings
 from backupkit.fs import descriptors, disk, space, trust
 from backupkit.model.backup import UPLOADS_FOLDER, Backup, Metadata, Part, SchemaVerdict
 from backupkit.model.clock import Clock, utc_now
@@ -143,6 +143,7 @@ def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: Ev
         "uploads": whole / layout.uploads if layout.uploads else None,
         "dir": draft / "backups",
         "exclude": (),  # nothing is there that would have to be left alone
+        **WITHOUT_HOOKS,
     }
     scratch = settings.model_copy(update=places)
     disk.make_folder(scratch.dir)

@@ -22,7 +22,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener, Step, collecting, silence
 from backupkit.model.names import shown
-from backupkit.repository import flags, store
+from backupkit.repository import flags, hooks, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore import recovery, restore, staging
 from backupkit.sqlite import row_rescue, row_return
@@ -93,10 +93,13 @@ def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = sile
     if not found.writes:
         return Rescued(plan.source, "", {}, {}, len(found.differ), found.notes)
     warnings: list[str] = []
-    with locked_operation(settings, f"rescue from {plan.source}", emit, clock, [plan.source]) as work:
+    with (
+        hooks.of(settings, "restore", emit) as hook,
+        locked_operation(settings, f"rescue from {plan.source}", emit, clock, [plan.source]) as work,
+    ):
         recovery.recover_under_lock(settings, work.emit)
         listen = collecting(work.emit, warnings)
-        with staging.claimed(settings, work.emit):
+        with hook.around(work), staging.claimed(settings, work.emit):
             note = f"before rows of {plan.source} were brought back: {len(found.writes)}"
             request = BackupRequest(kind="pre_restore", note=note, uploads=False)
             safety = make_backup(settings, request, listen, clock).backup
@@ -111,5 +114,5 @@ def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = sile
         Counter(row.table for row in found.differ) if found.overwrite else {},
         0 if found.overwrite else len(found.differ),
         found.notes,
-        tuple(warnings),
+        (*warnings, *hook.warnings),
     )

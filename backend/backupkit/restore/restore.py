@@ -34,7 +34,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Locked, Refused, SourceBroken, SourceUnreadable
 from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
 from backupkit.model.names import few, first_of, shown
-from backupkit.repository import files_cache, manifest, reliable, store
+from backupkit.repository import files_cache, hooks, manifest, reliable, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore import journal, keeping, recovery, staging, unfinished
 from backupkit.restore.journal import Journal
@@ -208,11 +208,16 @@ def restore_backup(
 
     Raises before anything live was touched, or after it went back by itself; either way the message says so.
     """
-    with locked_operation(settings, f"restore of {plan.source.name}", emit, clock, [plan.source.name]) as work:
+    with (
+        hooks.of(settings, "restore", emit) as hook,
+        locked_operation(settings, f"restore of {plan.source.name}", emit, clock, [plan.source.name]) as work,
+    ):
         if plan.source.chosen:
             work.concerning(plan.source.name, note=f"{len(plan.source.chosen.leaves)} uploads put back")
         recovery.recover_under_lock(settings, work.emit)
-        return restore_source(settings, plan, work.emit, clock)
+        with hook.around(work):
+            done = restore_source(settings, plan, work.emit, clock)
+        return replace(done, warnings=(*done.warnings, *hook.warnings))
 
 
 def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, clock: Clock) -> Restored:

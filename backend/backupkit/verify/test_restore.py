@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from backupkit.config.settings import Settings
+from backupkit.config.settings import WITHOUT_HOOKS, Settings
 from backupkit.fs import disk
 from backupkit.migrations import upgrade
 from backupkit.model.backup import Backup, SchemaVerdict
@@ -72,6 +72,7 @@ def _settings_in(folder: Path, settings: Settings, backup: Backup) -> Settings:
         "uploads": folder / "uploads" if with_uploads else None,
         "dir": folder / "backups",
         "exclude": (),  # nothing is there that would have to be left alone
+        **WITHOUT_HOOKS,
     }
     return settings.model_copy(update=places)
 

@@ -263,6 +263,7 @@ def migrate(
         run_report.nothing_to_do()
     lines = render.migrated(settings.reach, done) if done else [f"There is nothing to migrate to reach {revision}."]
     out.result(lines, json_.migrated(done))
+    end_with_warnings(done.warnings if done else ())
 
 
 @commands.command("recover", examples=["recover"])

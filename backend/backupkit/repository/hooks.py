@@ -1,0 +1,167 @@
+"""Commands of the user's before and after a backup or a restore, and when one failed: those of `backup.toml`.
+
+    with hooks.of(settings, "backup", emit) as hook:
+        with locked_operation(settings, "backup", emit) as work, hook.around(work):
+            ...
+
+`before_…` and `after_…` run under the lock, one operation's after the other's. A `before_…` that fails or is late stops
+the operation; `after_…` and `on_error` that do so are a warning. Killed in between, nothing runs any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from backupkit.config.secrets import scrubbed
+from backupkit.config.settings import PREFIX, SETTINGS_FILE, Settings
+from backupkit.fs import command, trust
+from backupkit.model.errors import BackupError, Refused
+from backupkit.model.events import EventListener, Step, StillWaiting, Warned
+from backupkit.model.names import printable, shown
+from backupkit.repository import store
+from backupkit.repository.operation import Work, error_of, exit_code_of, outcome_of
+
+Around = Literal["backup", "restore"]
+_NO_BACKUP = ". So no backup was made, and nothing was changed."
+_NO_RESTORE = ". So nothing was restored, and nothing was changed."
+_log = logging.getLogger("backupkit.hooks")
+_SCRIPTS_RUN_BY = ("sh", "bash", "dash", "zsh", "ksh", "python", "python3", "perl", "ruby", "node", "php")
+
+
+class HookFailed(BackupError):
+    """A command of the user's failed, was late, could not be run, or is not to be trusted."""
+
+
+@contextlib.contextmanager
+def of(settings: Settings, around: Around | None, emit: EventListener) -> Iterator[Hooks]:
+    """The hooks of one operation, none with `around=None`; what fails before it began is told to `on_error`, too.
+
+    That is not so for a request that was wrong by itself.
+    """
+    hooks = Hooks(settings, around, emit)
+    try:
+        yield hooks
+    except Refused:
+        raise
+    except BaseException as error:
+        hooks.tell_error(error)
+        raise
+
+
+class Hooks:
+    """The hooks of one operation. `warnings`: which of those failed that do not stop it."""
+
+    def __init__(self, settings: Settings, around: Around | None, emit: EventListener) -> None:
+        self.warnings: list[str] = []
+        self._settings, self._around, self._emit = settings, around, emit
+        self._command: str = around or ""
+        self._name, self._is_told = "", False
+
+    @contextlib.contextmanager
+    def around(self, work: Work) -> Iterator[None]:
+        """`before_…`, the block, and `after_…`; where something is raised, `on_error` in its place."""
+        self._emit, self._command = work.emit, work.operation.command
+        self._name = _first(work.operation.backups)
+        try:
+            self._before()
+            yield
+            self._name = self._name or _first(work.operation.backups)
+        except BaseException as error:
+            self.tell_error(error)
+            raise
+        self._tell(f"after_{self._around}", None, work.operation.warnings)
+
+    def tell_error(self, error: BaseException) -> None:
+        """`on_error` runs, once for each operation."""
+        if not self._is_told:
+            self._is_told = True
+            self._tell("on_error", error)
+
+    def _before(self) -> None:
+        hook = f"before_{self._around}"
+        try:
+            self._run(hook, self._facts())
+        except HookFailed as error:
+            stopped = _NO_BACKUP if self._around == "backup" else _NO_RESTORE
+            raise HookFailed(f"{error.message.rstrip('.')}{stopped}", error.hint) from error
+
+    def _tell(self, hook: str, error: BaseException | None, warnings: Sequence[str] = ()) -> None:
+        facts = self._facts(
+            RESULT=outcome_of(error, warnings),
+            EXIT_CODE=str(exit_code_of(error, warnings)),
+            ERROR=error_of(error),
+        )
+        try:
+            self._run(hook, facts)
+        except HookFailed as failed:
+            self.warnings.append(failed.message)
+            self._emit(Warned(failed.message))
+
+    def _facts(self, **more: str) -> dict[str, str]:
+        path = (
+            self._settings.dir / self._name if self._name and store.is_backup(self._settings.dir / self._name) else ""
+        )
+        known = {"COMMAND": self._command, "NAME": self._name, "PATH": str(path), "RESULT": "", "ERROR": ""}
+        secrets = self._settings.secrets
+        return {name: printable(scrubbed(text, secrets)) for name, text in {**known, "EXIT_CODE": "", **more}.items()}
+
+    def _run(self, hook: str, facts: dict[str, str]) -> None:
+        """That hook, where there is one; raises `HookFailed`."""
+        words: tuple[str, ...] = getattr(self._settings, hook) if self._around else ()
+        if not words:
+            return
+        self._emit(Step(f"Running {hook}"))
+        said = _Said(hook, self._settings)
+        told = {PREFIX + name: value for name, value in {"HOOK": hook, **facts}.items()}
+        try:
+            _require_own(words, self._settings.app_dir)
+            limits = (self._settings.hook_timeout, said.line, lambda: self._emit(StillWaiting()))
+            code = command.run(words, self._settings.app_dir, {**os.environ, **told}, *limits)
+        except TimeoutError:
+            late = self._failed(hook, f"did not end within {self._settings.hook_timeout:g} s")
+            raise HookFailed(late.message, f"Raise hook_timeout, or: {late.hint}") from None
+        except trust.Untrusted as error:
+            raise self._failed(hook, f"is not run: {error.message.rstrip('.')}") from error
+        except OSError as error:
+            raise self._failed(hook, f"cannot be run: {error.strerror}: {shown(str(error.filename))}") from error
+        if code:
+            raise self._failed(hook, f"ended with {code}: {said.last or 'it said nothing'}")
+
+    def _failed(self, hook: str, how: str) -> HookFailed:
+        words = scrubbed(shlex.join(getattr(self._settings, hook)), self._settings.secrets)
+        hint = f"Try it by hand: {shown(words)}. To do without it once, put {PREFIX}{hook.upper()}= before the command."
+        return HookFailed(f"{hook} of {self._settings.app_dir / SETTINGS_FILE} {how}.", hint)
+
+
+class _Said:
+    """What a hook says, for the log; and its last line, for the error."""
+
+    def __init__(self, hook: str, settings: Settings) -> None:
+        self.last = ""
+        self._hook, self._settings = hook, settings
+
+    def line(self, text: str) -> None:
+        self.last = printable(scrubbed(text, self._settings.secrets))
+        _log.info("%s: %s", self._hook, self.last)
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0] if names else ""
+
+
+def _require_own(words: Sequence[str], folder: Path) -> None:
+    """`Untrusted` where another user can change the program, or the script that a shell is to read."""
+    program = folder / words[0] if "/" in words[0] else shutil.which(words[0])
+    files = [Path(program)] if program else []
+    if Path(words[0]).name in _SCRIPTS_RUN_BY:
+        files += [folder / word for word in words[1:] if not word.startswith("-")][:1]
+    for file in files:
+        if file.is_file():
+            trust.require_trusted_program(file)
