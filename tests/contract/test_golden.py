@@ -171,6 +171,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterator
             notify_urls = ["{service.notify()}"]
             keep_last = 2
             exclude = ["*.never"]
+            exclude_marked = [".nobackup"]
             [remotes.disk]
             type = "folder"
             path = "{folder / "disk"}"
@@ -225,6 +226,7 @@ def _restores(story: Story) -> None:
     app = story.app
     app.add_rows(2)
     app.write_upload("new.txt", b"new")
+    app.write_upload("cache/.nobackup", b"")
     story.types("rows", "rows NAME TABLE", "one", "companies")
     story.types("row_differences", "rows NAME TABLE --diff", "one", "companies")
     story.types("plan", "restore NAME --dry-run", "one")

@@ -121,13 +121,15 @@ class Scenario:
     """A command, and the world in which it is run; `fails_at` makes it fail there, so that it has to go back.
 
     `safety` is whether the state before must be kept in a safety copy, `only_new` whether there is no way back.
-    `removes` is how many of the earlier backups it removes. `disks` are the folders that are mounts of their own.
+    `left_out` are ends of paths of uploads that no backup has. `removes` is how many of the earlier backups it removes.
+    `disks` are the folders that are mounts of their own.
     """
 
     name: str
     argv: tuple[str, ...]
     prepare: Callable[[SmallApp], None]
     safety: bool = False
+    left_out: tuple[str, ...] = ()
     fails_at: Callable[[], Callable[[Event], bool]] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     only_new: bool = False
@@ -608,7 +610,12 @@ def _state_wrong(known: Known, world: World, there: dict[str, Tree], now: Live, 
 
 
 def _kept(known: Known, world: World, there: dict[str, Tree], unsaved: set[str]) -> bool:
-    wanted = replace(known.old, uploads={path: one for path, one in known.old.uploads.items() if path not in unsaved})
+    saved = {
+        path: one
+        for path, one in known.old.uploads.items()
+        if path not in unsaved and not path.endswith(known.scenario.left_out)
+    }
+    wanted = replace(known.old, uploads=saved)
     fresh_ones = [world.backups / name for name in there if name not in known.earlier]
     with_uploads = known.old.uploads != known.new.uploads
     return any(holds(path, wanted, with_uploads) for path in fresh_ones if path.is_dir())

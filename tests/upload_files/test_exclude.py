@@ -150,3 +150,98 @@ def test_patterns_in_metadata_that_are_none_are_damage(app: SmallApp) -> None:
     file = app.backups / "good" / "backup_metadata.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"exclude": ["*a*a*a*b"]}))
     refused(app, "restore", "good", "--yes", code=12, names=str(file), hint="`list`")
+
+
+# Folders that a file in them marks.
+
+MARKED = {"BACKUP_EXCLUDE_MARKED": ".nobackup; CACHEDIR.TAG"}
+SIGNED = b"Signature: 8a477f597d28d172789f06886806bc55\n# a cache\n"
+
+
+@pytest.fixture
+def marked(app: SmallApp) -> SmallApp:
+    """With folders that are marked, and some that only look so."""
+    for path, content in {
+        "cache/.nobackup": b"",
+        "tags/a/CACHEDIR.TAG": SIGNED,
+        "tags/a/deep/thumb.png": b"x",
+        "tags/b/CACHEDIR.TAG": b"no signature",
+        "tags/b/kept.png": b"x",
+        "tags/c/.nobackup/kept.png": b"a folder of that name",
+        "tags/d/kept.png": b"x",
+    }.items():
+        app.write_upload(path, content)
+    (app.uploads / "tags" / "d" / ".nobackup").symlink_to("kept.png")
+    (app.uploads / ".nobackup").write_bytes(b"")  # of the uploads themselves it says nothing
+    return app
+
+
+LEFT_OUT = ("cache", "tags/a")
+
+
+def outside(app: SmallApp, folder: str = "") -> dict[str, tuple[str, int, int, bytes]]:
+    """What is in none of the marked folders."""
+    top = app.backups / folder / "uploads" if folder else app.uploads
+    return {path: facts for path, facts in tree(top).items() if not f"{path}/".startswith(("cache/", "tags/a/"))}
+
+
+def test_a_marked_folder_is_in_no_backup_and_is_sealed(marked: SmallApp) -> None:
+    run_here(marked, "backup", "good", env=MARKED, check=0)
+    assert {path: facts[3] for path, facts in tree(marked.backups / "good" / "uploads").items()} == {
+        path: facts[3] for path, facts in outside(marked).items()
+    }
+    sealed = json.loads((marked.backups / "good" / "backup_metadata.json").read_text())
+    assert (sealed["exclude_marked"], sealed["excluded_folders"]) == ([".nobackup", "CACHEDIR.TAG"], [*LEFT_OUT])
+    run_here(marked, "verify", "good", "--test-restore", env=MARKED, check=0)
+    assert "cache, tags/a" in run_here(marked, "show", "good", check=0).out
+    run_here(marked, "backup", "all", check=0)
+    assert (marked.backups / "all" / "uploads" / "cache" / ".nobackup").exists()
+
+
+@pytest.mark.parametrize("now", [MARKED, {}], ids=["as now", "as then"])
+@pytest.mark.parametrize("is_unmarked", [False, True], ids=["marked", "not any more"])
+def test_a_restore_leaves_alone_what_is_marked_or_was(marked: SmallApp, now: dict[str, str], is_unmarked: bool) -> None:
+    run_here(marked, "backup", "good", env=MARKED, check=0)
+    marked.write_upload("cache/new.png", b"new")
+    (marked.uploads / "tags" / "a" / "deep" / "thumb.png").write_bytes(b"changed")
+    marked.write_upload("later/.nobackup", b"")
+    marked.write_upload("later/new.png", b"new")
+    (marked.uploads / "tags" / "b" / "kept.png").write_bytes(b"changed")
+    if is_unmarked:
+        (marked.uploads / "cache" / ".nobackup").unlink()
+    before = tree(marked.uploads)
+    plan = run_here(marked, "restore", "good", "--dry-run", env=now, check=0).out
+    assert "folders with .nobackup" in plan and "cache/" in plan
+    done = run_here(marked, "restore", "good", "--yes", env=now, check=0)
+    assert "Warning" not in done.err
+    after = tree(marked.uploads)
+    left = [path for path in before if f"{path}/".startswith(("cache/", "tags/a/", "later/"))]
+    assert {path: after.get(path) for path in left} == {path: before[path] for path in left}
+    assert after["tags/b/kept.png"][3] == b"x"
+
+
+def test_a_folder_that_is_marked_now_is_not_restored_from_an_older_backup(marked: SmallApp) -> None:
+    run_here(marked, "backup", "old", check=0)
+    (marked.uploads / "tags" / "a" / "deep" / "thumb.png").unlink()
+    (marked.uploads / "cache" / "thumb.png").write_bytes(b"changed")
+    run_here(marked, "restore", "old", "--yes", env=MARKED, check=0)
+    assert not (marked.uploads / "tags" / "a" / "deep" / "thumb.png").exists()
+    assert (marked.uploads / "cache" / "thumb.png").read_bytes() == b"changed"
+    refused(marked, "extract", "old", "/cache/", "--yes", code=2, names="cache/", hint="--to", env=MARKED)
+
+
+def test_a_name_that_is_not_utf_8_is_sealed_and_known_again(app: SmallApp) -> None:
+    folder = os.fsencode(app.uploads) + b"/caf\xe9"
+    os.mkdir(folder)
+    for name in (b"/.nobackup", b"/x"):
+        with open(folder + name, "wb"):
+            pass
+    run_here(app, "backup", "good", env=MARKED, check=0)
+    os.unlink(folder + b"/.nobackup")
+    run_here(app, "restore", "good", "--yes", check=0)
+    assert os.listdir(folder) == [b"x"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "."])
+def test_a_mark_that_is_no_name_of_a_file_is_refused(app: SmallApp, name: str) -> None:
+    refused(app, "backup", "x", code=2, names="name of a file", hint="config", env={"BACKUP_EXCLUDE_MARKED": name})

@@ -28,7 +28,7 @@ from backupkit.model.version import VERSION
 from backupkit.repository import files_cache, manifest
 from backupkit.sqlite import database
 from backupkit.sqlite.database import Inspection
-from backupkit.upload_files import archiver, selection, walk
+from backupkit.upload_files import archiver, marked, selection, walk
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class _Taken:
     added: int
     database: Inspection | None = None
     uploads: UploadsFacts | None = None
+    excluded: tuple[str, ...] = ()
 
 
 _NO_UPLOADS = _Taken(0)
@@ -153,13 +154,14 @@ def _take_uploads(draft: Draft, checksums: manifest.ChecksumWriter, emit: EventL
         draft.seen.add(path, facts, checksum, attributes)
 
     target = draft.folder / UPLOADS_FOLDER
-    skip = selection.of(draft.settings).leaves_out
+    selected = selection.of(draft.settings)
     draft.seen.settle(draft.live_uploads)
-    copied = archiver.copy(draft.live_uploads, target, record, skip, draft.earlier, emit)
+    copied = archiver.copy(draft.live_uploads, target, record, selected.leaves_out, draft.earlier, emit)
     draft.seen.keeps_attributes = copied.keeps_attributes
     if copied.late:
         checksums.insert({f"{UPLOADS_FOLDER}/{path}": checksum for path, checksum in copied.late.items()})
-    return _Taken(copied.added, uploads=copied.facts)
+    excluded = tuple(sorted(map(marked.key, selected.marked.found)))
+    return _Taken(copied.added, uploads=copied.facts, excluded=excluded)
 
 
 def _take_database(draft: Draft, snapshot: sqlite3.Connection, stamp: str | None, emit: EventListener) -> _Taken:
@@ -297,6 +299,8 @@ def _metadata(draft: Draft, found: _Taken, files: _Taken) -> Metadata:
         linked_from=draft.earlier.folder.name if draft.earlier and shares else None,
         added_bytes=added,
         exclude=draft.settings.exclude if files.uploads is not None else (),
+        exclude_marked=draft.settings.exclude_marked if files.uploads is not None else (),
+        excluded_folders=files.excluded,
     )
 
 

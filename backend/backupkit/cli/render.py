@@ -138,6 +138,8 @@ def _contents(metadata: Metadata) -> Iterator[str]:
         yield f"  uploads    {counted(uploads.files, 'file')}, {format_bytes(uploads.bytes)}"
         if metadata.exclude:
             yield f"    excluded: {few(metadata.exclude, 10)}"
+        if metadata.excluded_folders:
+            yield f"    excluded by a file in them: {few(metadata.excluded_folders, 10)}"
         yield from _links_out(uploads)
         yield from (f"    warning: {shown(warning)}" for warning in uploads.warnings)
     elif not metadata.uploads_included:

@@ -92,6 +92,11 @@ class Settings(BaseSettings):
         description="Uploads that are in no backup, and that no restore touches: patterns as in .gitignore, with a "
         "semicolon between two.",
     )
+    exclude_marked: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Names of files: a folder of uploads that holds one of them is in no backup either. For example "
+        ".nobackup and CACHEDIR.TAG.",
+    )
     alembic_ini: Path = Field(
         default=Path("alembic.ini"), description="Alembic's configuration: alembic.ini or pyproject.toml."
     )
@@ -430,7 +435,7 @@ class Settings(BaseSettings):
     def _time_of_day(cls, value: str) -> str:
         return f"{parse_time(value):%H:%M}"
 
-    @field_validator("exclude", "schedule", mode="before")
+    @field_validator("exclude", "exclude_marked", "schedule", mode="before")
     @classmethod
     def _expressions(cls, value: object) -> object:
         return [one.strip() for one in re.split(r"[;\n]", value) if one.strip()] if isinstance(value, str) else value
@@ -451,6 +456,13 @@ class Settings(BaseSettings):
             inside = database.relative_to(os.path.realpath(uploads))
             if patterns.match(str(inside), is_folder=False):
                 _fail(f"excludes the database {database}, which is in each backup")
+        return value
+
+    @field_validator("exclude_marked")
+    @classmethod
+    def _plain_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [one for one in value if one in ("", ".", "..") or "/" in one or "\0" in one]:
+            _fail(f"holds {wrong[0]!r}, which is no name of a file")
         return value
 
     @field_validator("schedule")

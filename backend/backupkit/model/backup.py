@@ -102,7 +102,7 @@ class Metadata:
 
     `added_bytes` is what it does not share with the backup `linked_from`, which it needs for nothing.
     `anomalies` says of what there was suddenly less than in the backups before it, a sentence each. `exclude` are the
-    patterns of the uploads that were left out.
+    patterns of the uploads that were left out; `excluded_folders` were, since a file of `exclude_marked` was in them.
     """
 
     backup_name: str
@@ -128,6 +128,8 @@ class Metadata:
     added_bytes: Count | None = None
     anomalies: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    exclude_marked: tuple[str, ...] = ()
+    excluded_folders: tuple[str, ...] = ()
 
     @property
     def revisions(self) -> tuple[str, ...]:

@@ -67,6 +67,8 @@ def metadata(found: Metadata) -> Document:
         "added_bytes": found.added_bytes,
         "anomalies": list(found.anomalies),
         "exclude": list(found.exclude),
+        "exclude_marked": list(found.exclude_marked),
+        "excluded_folders": list(found.excluded_folders),
     }
 
 

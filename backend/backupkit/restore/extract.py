@@ -50,6 +50,6 @@ def _refuse_excluded(settings: Settings, source: Source) -> None:
     chosen = source.chosen.leaves if source.chosen else ()
     if excluded := sorted(path for path in chosen if selected.leaves_out_wanted(path, is_folder=False)):
         raise Refused(
-            f"{few(excluded)}: excluded by the setting exclude, so nothing of that is put back.",
-            hint="Take it out with --to DIR, or change the setting: `config`",
+            f"{few(excluded)}: excluded by the settings, so nothing of that is put back.",
+            hint="Take it out with --to DIR, or change exclude, exclude_marked: `config`",
         )

@@ -142,6 +142,7 @@ def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: Ev
         "database": whole / layout.database if layout.database else draft / "none" / settings.database.name,
         "uploads": whole / layout.uploads if layout.uploads else None,
         "dir": draft / "backups",
+        "exclude_marked": (),
         "exclude": (),  # nothing is there that would have to be left alone
         **WITHOUT_HOOKS,
     }

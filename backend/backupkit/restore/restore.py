@@ -470,12 +470,19 @@ def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdic
         yield f"An index of this backup does not match its table: {source.facts.index_flaws[0]}. All rows are there."
     if source.uploads and settings.uploads is None:
         yield "The backup's uploads stay in it: BACKUP_UPLOADS names no folder to put them back to."
-    if excluded := dict.fromkeys((*settings.exclude, *source.excluded)) if source.uploads else ():
-        yield f"Excluded uploads stay as they are: {few(list(excluded), 10)}."
+    if excluded := _excluded(settings, source) if source.uploads else []:
+        yield f"Excluded uploads stay as they are: {few(excluded, 10)}."
     if source.uploads is None and source.database is not None:
         yield "The uploads stay as they are."
     if source.database is None:
         yield "The database stays as it is."
+
+
+def _excluded(settings: Settings, source: Source) -> list[str]:
+    """In words for a plan: the patterns of now and then, the files that mark folders, and the folders of then."""
+    patterns = (*settings.exclude, *source.excluded.patterns)
+    marks = (f"folders with {one}" for one in (*settings.exclude_marked, *source.excluded.marks))
+    return list(dict.fromkeys((*patterns, *marks, *(f"{one}/" for one in source.excluded.folders))))
 
 
 def _about_uploads(source: Source, summary: diff.Summary | None) -> Iterable[str]:

@@ -37,6 +37,7 @@ from backupkit.restore.journal import Journal
 from backupkit.sqlite import database
 from backupkit.upload_files import diff, selection, walk
 from backupkit.upload_files.choice import Chosen
+from backupkit.upload_files.selection import Excluded
 
 _OLDER = "Try an older backup: `list`."
 
@@ -62,8 +63,8 @@ class Source:
     sealed: str | None = None
     chosen: Chosen | None = None
     """The uploads that alone are restored; None for all of them."""
-    excluded: tuple[str, ...] = ()
-    """Patterns of uploads that were left out when it was made: what they mean stays as it is."""
+    excluded: Excluded = Excluded()  # noqa: RUF009 - it is frozen
+    """The uploads that were left out when it was made: what that means stays as it is."""
 
 
 def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventListener) -> Source:
@@ -78,7 +79,7 @@ def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventL
         raise Damaged(f"{backup.path} holds nothing that can be restored.", hint="Try another backup: `list`.")
     if tree and (tree.is_symlink() or not tree.is_dir()):
         raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
-    excluded = _sealed_patterns(backup, metadata)
+    excluded = Excluded(_sealed_patterns(backup, metadata), metadata.exclude_marked, metadata.excluded_folders)
     source = Source(backup.name, file, tree, git=metadata.git, excluded=excluded)
     opened: list[sqlite3.Connection] = []
     checksums: dict[str, str] = {}

@@ -74,9 +74,13 @@ def _measure(part: Callable[[Metadata], Figures], new: Metadata, alike: list[Bac
     """What the last usual backups had that have this part at all."""
     found = [(backup, figures) for backup in alike if backup.metadata and (figures := part(backup.metadata))]
     if part is _uploads:  # with other patterns there are more or fewer
-        found = [one for one in found if one[0].metadata and one[0].metadata.exclude == new.exclude]
+        found = [one for one in found if one[0].metadata and _excludes_alike(one[0].metadata, new)]
     usual = [figures for backup, figures in found if not backup.unusual and _is_recent(backup, new)]
     return (usual or [figures for _, figures in found])[:RECENT]
+
+
+def _excludes_alike(one: Metadata, other: Metadata) -> bool:
+    return (one.exclude, one.exclude_marked) == (other.exclude, other.exclude_marked)
 
 
 def _is_recent(backup: Backup, new: Metadata) -> bool:

@@ -14,6 +14,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import tree
 from backupkit.model.backup import STAGING
 from backupkit.model.patterns import Patterns
+from backupkit.upload_files.marked import MarkedFolders
 
 _SIDECARS = ("", "-wal", "-shm", "-journal")
 _SUPER_JOURNAL = "-mj"  # SQLite's own of a commit to several databases; other letters follow
@@ -27,7 +28,7 @@ class Selection:
 
     `data` is the folder that the database lies in, and `data_path` its path below the uploads, where it has one and
     whether it is there or not. `apart` are a file and a folder that are known by themselves, with their paths.
-    `excluded` are patterns of settings: what any of them means is left out.
+    `excluded` are patterns of settings: what any of them means is left out. So are `marked` folders.
     """
 
     live: Path
@@ -35,6 +36,7 @@ class Selection:
     data: Identity | None
     data_path: str | None
     apart: dict[Identity, Path]
+    marked: MarkedFolders
     excluded: tuple[Patterns, ...] = ()
     met: set[str] = field(default_factory=set)
 
@@ -45,6 +47,7 @@ class Selection:
             or (self._has_the_name(path.rpartition("/")[2]) and tree.inode(within) == self.data)
             or self._is_apart(tree.inode(facts))
             or self._is_excluded(path, stat.S_ISDIR(facts.st_mode))
+            or (stat.S_ISDIR(facts.st_mode) and self.marked.has(path))
         )
         if is_out:
             self.met.add(path)
@@ -56,7 +59,7 @@ class Selection:
         if self.met and any(place in self.met for place in tree.with_parents(path)):
             return True
         is_ours = path == STAGING or (self._has_the_name(name) and self._is_data(above))
-        return is_ours or self._is_excluded(path, is_folder)
+        return is_ours or self._is_excluded(path, is_folder) or self.marked.holds(path)
 
     def _is_excluded(self, path: str, is_folder: bool) -> bool:
         return any(patterns.match(path, is_folder) for patterns in self.excluded)
@@ -83,7 +86,16 @@ class Selection:
         return there is not None and tree.inode(there.facts) == self.data
 
 
-def of(settings: Settings, also: tuple[str, ...] = ()) -> Selection:
+@dataclass(frozen=True)
+class Excluded:
+    """What was left out of a backup: by patterns, by files that mark a folder, and the folders that they marked."""
+
+    patterns: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+
+
+def of(settings: Settings, also: Excluded = Excluded()) -> Selection:
     """What is no upload in the app's uploads folder, or is excluded: by the settings or by `also`, a backup's."""
     assert settings.uploads is not None
     folder = settings.database.parent
@@ -94,7 +106,8 @@ def of(settings: Settings, also: tuple[str, ...] = ()) -> Selection:
         database=settings.database.name,
         data=_identity_of(folder),
         data_path=None if below.split("/")[0] == ".." else "" if below == "." else below,
-        excluded=tuple(Patterns(lines) for lines in dict.fromkeys((settings.exclude, also)) if lines),
+        marked=MarkedFolders(settings.uploads, dict.fromkeys((*settings.exclude_marked, *also.marks)), also.folders),
+        excluded=tuple(Patterns(lines) for lines in dict.fromkeys((settings.exclude, also.patterns)) if lines),
         apart={found: path for found, path in apart.items() if found},
     )
 

@@ -62,7 +62,9 @@ def _standings(settings: Settings, top: Path, chosen: Chosen) -> dict[str, Stand
             settings.uploads,
             top,
             diff.Meaning(owners=False),
-            selection.of(settings.model_copy(update={"exclude": ()})),  # what is excluded now can be compared too
+            selection.of(
+                settings.model_copy(update={"exclude": (), "exclude_marked": ()})
+            ),  # what is excluded now can be compared too
             lambda path, _error: _note(standings, path, chosen),
             earlier,
             chosen=chosen,

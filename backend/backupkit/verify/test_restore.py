@@ -71,6 +71,7 @@ def _settings_in(folder: Path, settings: Settings, backup: Backup) -> Settings:
         "database": folder / "data" / settings.database.name,
         "uploads": folder / "uploads" if with_uploads else None,
         "dir": folder / "backups",
+        "exclude_marked": (),
         "exclude": (),  # nothing is there that would have to be left alone
         **WITHOUT_HOOKS,
     }
