@@ -438,6 +438,8 @@ def test_metadata_are_read_as_they_were_written(app: SmallApp) -> None:
             3,
             ("less",),
             ("*.tmp",),
+            (".nobackup",),
+            ("cache",),
         ),
     )
     _no_default(written)
