@@ -31,7 +31,17 @@ from backupkit.config.remotes import FolderTable
 from backupkit.config.schema import json_schema
 from backupkit.model import backup
 from backupkit.model import operation as operations
-from backupkit.model.backup import AppMigrations, DatabaseFacts, Flaw, GitFacts, Metadata, SchemaVerdict, UploadsFacts
+from backupkit.model.backup import (
+    AppMigrations,
+    DatabaseFacts,
+    Flaw,
+    GitFacts,
+    Metadata,
+    ReferenceFacts,
+    References,
+    SchemaVerdict,
+    UploadsFacts,
+)
 from backupkit.model.errors import ExitCode
 from backupkit.model.events import silence
 from backupkit.model.operation import Operation, Who
@@ -172,6 +182,8 @@ def story(tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterator
             keep_last = 2
             exclude = ["*.never"]
             exclude_marked = [".nobackup"]
+            [references]
+            "documents.path" = "uploads/{{value}}"
             [remotes.disk]
             type = "folder"
             path = "{folder / "disk"}"
@@ -440,6 +452,7 @@ def test_metadata_are_read_as_they_were_written(app: SmallApp) -> None:
             ("*.tmp",),
             (".nobackup",),
             ("cache",),
+            References((ReferenceFacts("a.b", "uploads/{value}", 4, 1, 1, 1, ("c",), "d"),), 5, ("e",)),
         ),
     )
     _no_default(written)

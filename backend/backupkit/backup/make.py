@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from backupkit.backup import archiver
+from backupkit.backup import archiver, references
 from backupkit.backup.archiver import Draft
 from backupkit.config.settings import Settings
 from backupkit.fs import disk
@@ -26,6 +26,7 @@ from backupkit.model.backup import (
     CHECKSUM_FILE,
     GUIDE_FILE,
     METADATA_FILE,
+    UPLOADS_FOLDER,
     Backup,
     BackupRequest,
     GitFacts,
@@ -70,7 +71,7 @@ def make_backup(
                 created_at=at,
                 duration_seconds=round(time.monotonic() - started, 3),
             )
-            metadata = _compared(settings, metadata, emit)
+            metadata = _compared(settings, _with_references(settings, metadata, draft), emit)
             _seal(settings, folder, metadata)
         with contextlib.suppress(OSError):  # the backup is as good without it
             seen.finish()
@@ -84,6 +85,17 @@ def make_backup(
 
 def _takes_uploads(settings: Settings, request: BackupRequest) -> bool:
     return request.uploads and settings.uploads is not None
+
+
+def _with_references(settings: Settings, metadata: Metadata, draft: Draft) -> Metadata:
+    """With what rows name of the uploads, where the settings say how, and both are in the backup."""
+    raw = metadata.database is None or metadata.database.raw
+    if not settings.references or raw or not metadata.uploads_included:
+        return metadata
+    left_out = references.LeftOut(metadata.exclude, metadata.excluded_folders)
+    uploads = draft.folder / UPLOADS_FOLDER
+    found = references.examine(settings.references, draft.database, uploads, left_out, draft.emit)
+    return replace(metadata, references=found)
 
 
 def _compared(settings: Settings, metadata: Metadata, emit: EventListener) -> Metadata:

@@ -93,6 +93,7 @@ def verified(done: Verified) -> Document:
         "more_flaws": done.more,
         "warnings": list(done.warnings),
         "failure": done.failure.message if done.failure else None,
+        **({"references": documents.references(done.references)} if done.references else {}),
     }
 
 
@@ -428,6 +429,7 @@ def _numbers(found: Numbers) -> Document:
         "unfinished_restore": found.unfinished_restore,
         "drafts": found.drafts,
         "failures_since_success": found.failures_since_success,
+        "references": documents.references(found.references) if found.references else None,
         "copies": found.copies.copies,
         "sqlite_version": found.sqlite_version,
         "sqlite_wal_reset_bug": found.sqlite_wal_reset_bug,

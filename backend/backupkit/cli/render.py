@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from backupkit.config.editor import Changed
     from backupkit.config.settings import Settings
     from backupkit.migrations.migrate import Migrated
-    from backupkit.model.backup import Backup, Metadata, SchemaVerdict, UploadsFacts
+    from backupkit.model.backup import Backup, Metadata, References, SchemaVerdict, UploadsFacts
     from backupkit.model.operation import Operation
     from backupkit.monitoring.doctor import Finding
     from backupkit.monitoring.notify.sender import Delivery
@@ -141,6 +141,7 @@ def _contents(metadata: Metadata) -> Iterator[str]:
         if metadata.excluded_folders:
             yield f"    excluded by a file in them: {few(metadata.excluded_folders, 10)}"
         yield from _links_out(uploads)
+        yield from _named(metadata.references, "    ")
         yield from (f"    warning: {shown(warning)}" for warning in uploads.warnings)
     elif not metadata.uploads_included:
         yield "  uploads    not in this backup"
@@ -155,6 +156,18 @@ def verified(settings: Settings, done: list[Verified]) -> Iterator[str]:
         yield from (f"  {shown(flaw.text)}" for flaw in one.flaws)
         if one.more:
             yield f"  and {one.more:,} more"
+        yield from _named(one.references, "  ")
+
+
+def _named(found: References | None, indent: str) -> Iterator[str]:
+    """What rows and uploads do not have of each other; one line where they have all."""
+    from backupkit.backup.references import sentences
+
+    if found is None:
+        return
+    told = list(sentences(found))
+    rows = sum(one.rows for one in found.columns)
+    yield from (f"{indent}{one}" for one in told or [f"each of {counted(rows, 'row')} finds its file"])
 
 
 def _outcome(one: Verified) -> str:
@@ -200,6 +213,7 @@ def made(created: Created) -> Iterator[str]:
         yield f"  new data   {new} (the rest is shared with {metadata.linked_from})"
     if metadata.uploads:
         yield from _links_out(metadata.uploads)
+    yield from _named(metadata.references, "  references ")
 
 
 def _links_out(uploads: UploadsFacts) -> Iterator[str]:
@@ -520,7 +534,8 @@ def config(values: Mapping[str, tuple[object, str]], screen: Terminal | None = N
 def value(setting: object) -> str:
     """A setting's value; nothing where there is none, and no more of a secret than its kind."""
     if isinstance(setting, dict):
-        return ", ".join(f"{name} ({table.type})" for name, table in setting.items())
+        told = {name: few(one, 10) if isinstance(one, tuple) else one.type for name, one in setting.items()}
+        return ", ".join(f"{name} ({one})" for name, one in told.items())
     if isinstance(setting, tuple):
         return ", ".join(map(str, setting))
     return "" if setting is None else str(setting)
@@ -636,6 +651,7 @@ def status(settings: Settings, found: Status) -> Iterator[str]:
     yield f"  proven     {_when(settings, numbers.newest_proven, numbers.newest_proven_at)}"
     yield f"  next run   {_when(settings, 'planned', numbers.next_run_at)}"
     yield from _kept_backups(settings, numbers)
+    yield from _named(numbers.references, "  references ")
     yield from _known_copies(settings, numbers.copies)
     if numbers.free_bytes is not None:
         days = numbers.days_left

@@ -69,6 +69,8 @@ def _plain(name: str, described: dict[str, Any]) -> dict[str, Any]:
     if name in _DEFAULT_IN_WORDS or described.get("default") in (None, ""):
         described.pop("default", None)
     left = {key: value for key, value in described.items() if key not in ("title", "writeOnly", "format")}
+    if name == "references":  # a list, one text, or the columns of a table
+        left["additionalProperties"] = {"type": ["array", "string", "object"], "items": {"type": "string"}}
     if "items" in left:
         left["items"] = {key: value for key, value in left["items"].items() if key in ("type", "enum")}
         left["type"] = ["array", "string"]

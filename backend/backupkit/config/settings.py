@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, Pydant
 from backupkit.config.alembic_setup import AlembicSetup, find_alembic
 from backupkit.config.cron import check_cron, parse_time
 from backupkit.config.deployment import Deployment, reach_from
+from backupkit.config.references import paths_by_column
 from backupkit.config.remotes import AnyTable, remote_tables, unknown_secret
 from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, secrets_from_files
 from backupkit.fs.trust import Untrusted, require_trusted
@@ -96,6 +97,11 @@ class Settings(BaseSettings):
         default=(),
         description="Names of files: a folder of uploads that holds one of them is in no backup either. For example "
         ".nobackup and CACHEDIR.TAG.",
+    )
+    references: Annotated[dict[str, tuple[str, ...]], NoDecode] = Field(
+        default={},
+        description='How rows name uploads: a table [references] with lines like "documents.path" = "uploads/{value}", '
+        "or a list of such paths; in the environment as JSON. backup, verify and status count what is missing.",
     )
     alembic_ini: Path = Field(
         default=Path("alembic.ini"), description="Alembic's configuration: alembic.ini or pyproject.toml."
@@ -358,6 +364,11 @@ class Settings(BaseSettings):
     @classmethod
     def _tables(cls, value: object) -> object:
         return remote_tables(value, os.environ)
+
+    @field_validator("references", mode="before")
+    @classmethod
+    def _paths_by_column(cls, value: object) -> object:
+        return paths_by_column(value)
 
     @field_validator("timezone")
     @classmethod

@@ -85,6 +85,37 @@ class UploadsFacts:
 
 
 @dataclass(frozen=True)
+class ReferenceFacts:
+    """What the rows of one column name, by one template: how many do, and find no file, or lead out of the uploads.
+
+    `left_out` are those whose file is in no backup by the settings. `examples` are the first paths that are missing.
+    `error` says why nothing is known.
+    """
+
+    column: str
+    path: str
+    rows: Count = 0
+    missing: Count = 0
+    outside: Count = 0
+    left_out: Count = 0
+    examples: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class References:
+    """Which uploads rows name, and how many files no row names; None where a column could not be read."""
+
+    columns: tuple[ReferenceFacts, ...] = ()
+    unnamed: Count | None = None
+    unnamed_examples: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> int:
+        return sum(one.missing for one in self.columns)
+
+
+@dataclass(frozen=True)
 class GitFacts:
     """Where the code stood, as git on the host says it; `dirty` means changed tracked files."""
 
@@ -130,6 +161,7 @@ class Metadata:
     exclude: tuple[str, ...] = ()
     exclude_marked: tuple[str, ...] = ()
     excluded_folders: tuple[str, ...] = ()
+    references: References | None = None
 
     @property
     def revisions(self) -> tuple[str, ...]:

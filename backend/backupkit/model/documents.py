@@ -21,6 +21,7 @@ from backupkit.model.backup import (
     GitFacts,
     Metadata,
     Migration,
+    References,
     SchemaVerdict,
     UploadsFacts,
 )
@@ -69,6 +70,28 @@ def metadata(found: Metadata) -> Document:
         "exclude": list(found.exclude),
         "exclude_marked": list(found.exclude_marked),
         "excluded_folders": list(found.excluded_folders),
+        "references": references(found.references) if found.references else None,
+    }
+
+
+def references(found: References) -> Document:
+    """Which uploads rows name."""
+    return {
+        "columns": [
+            {
+                "column": one.column,
+                "path": one.path,
+                "rows": one.rows,
+                "missing": one.missing,
+                "outside": one.outside,
+                "left_out": one.left_out,
+                "examples": list(one.examples),
+                "error": one.error,
+            }
+            for one in found.columns
+        ],
+        "unnamed": found.unnamed,
+        "unnamed_examples": list(found.unnamed_examples),
     }
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, space
-from backupkit.model.backup import APART, Backup, Metadata
+from backupkit.model.backup import APART, Backup, Metadata, References
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import span
 from backupkit.model.errors import BackupError, SourceBroken, SourceLocked
@@ -109,6 +109,7 @@ class Numbers:
     drafts: int
     failures_since_success: int
     copies: Copies
+    references: References | None = None
     sqlite_version: str = sqlite3.sqlite_version
     sqlite_wal_reset_bug: bool = field(default_factory=engine.has_wal_reset_bug)
 
@@ -191,6 +192,7 @@ def judge(settings: Settings, facts: Facts) -> Status:
         _space,
         _last_backup,
         _uploads,
+        _references,
         *_WHAT_IS_THERE,
         *_AWAY,
         _failures,
@@ -303,6 +305,14 @@ def _last_backup(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterato
         missing = len(last.metadata.uploads.warnings)
         text = f"The last backup, {last.name}, is not complete: it has {missing} warnings."
         yield Reason("warning", text, settings.reach.tool(f"show {last.name}"))
+
+
+def _references(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
+    """Rows whose file was missing when the last backup was made: was it deleted, or is it in an older one?"""
+    if numbers.references and (count := numbers.references.missing):
+        rows = "1 row names a file" if count == 1 else f"{count:,} rows name files"
+        text = f"{rows} of the uploads that the last backup, {numbers.last_whole}, does not have."
+        yield Reason("warning", text, settings.reach.tool(f"show {numbers.last_whole}"))
 
 
 def _uploads(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
@@ -439,6 +449,7 @@ def _numbers(settings: Settings, facts: Facts) -> Numbers:
         drafts=facts.drafts,
         failures_since_success=len(_failed_since_success(facts)),
         copies=facts.copies,
+        references=whole.metadata.references if whole and whole.metadata else None,
     )
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+from backupkit.backup import references
 from backupkit.backup.create import refuse_overlap
 from backupkit.backup.make import make_backup
 from backupkit.config.settings import Settings
@@ -129,8 +130,15 @@ def plan_restore(
     source = staging.verified(settings, found.backup, only, emit)
     plan = plan_source(settings, source, force, emit, migrate)
     notes = (found.sentence,) if found.passed_over else ()
-    plan = replace(plan, migrate=migrate, notes=(*notes, *plan.notes))
+    plan = replace(plan, migrate=migrate, notes=(*notes, *plan.notes, *_what_rows_name(source, found.backup)))
     return _rehearsed(settings, plan, expect_loss, emit) if migrate else plan
+
+
+def _what_rows_name(source: Source, backup: Backup) -> Iterable[str]:
+    """What was found of rows and uploads in the backup's own moment, where both come back."""
+    if source.database and source.uploads and backup.metadata and backup.metadata.references:
+        for sentence in references.sentences(backup.metadata.references):
+            yield f"In this backup {sentence}."
 
 
 def _rehearsed(settings: Settings, plan: RestorePlan, expect_loss: Collection[str], emit: EventListener) -> RestorePlan:

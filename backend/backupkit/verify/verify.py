@@ -20,11 +20,21 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
+from backupkit.backup import references
 from backupkit.config.settings import Settings
 from backupkit.fs import tree
 from backupkit.migrations import schema, version_table
 from backupkit.migrations.upgrade import MigrationFailed
-from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, UPLOADS_FOLDER, Backup, Flaw, Metadata, SchemaVerdict
+from backupkit.model.backup import (
+    CHECKSUM_FILE,
+    METADATA_FILE,
+    UPLOADS_FOLDER,
+    Backup,
+    Flaw,
+    Metadata,
+    References,
+    SchemaVerdict,
+)
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, SchemaMismatch, from_os_error
 from backupkit.model.events import EventListener, Notice, Progress, Step, Warned, collecting, silence
@@ -58,6 +68,7 @@ class Verified:
     hint: str = ""
     failure: BackupError | None = None
     took: float | None = None
+    references: References | None = None
 
 
 @dataclass(frozen=True)
@@ -228,7 +239,20 @@ class _Run:
             listen(Warned(f"{path} can be written by others than its owner."))
         if backup.metadata and backup.metadata.is_raw:
             listen(Warned(f"{backup.path} keeps a database that could not be read, as raw files: no restore of it."))
-        return Verified(backup, flaws, more, tuple(warnings), self._said_of_live if looking.born_with else "")
+        found_named = None if flaws else self._references(backup, listen)
+        hint = self._said_of_live if looking.born_with else ""
+        return Verified(backup, flaws, more, tuple(warnings), hint, references=found_named)
+
+    def _references(self, backup: Backup, emit: EventListener) -> References | None:
+        """What its rows name of its uploads, where the settings of now say how."""
+        metadata, wanted = backup.metadata, self._settings.references
+        if not wanted or metadata is None or not metadata.database_file or not metadata.uploads_included:
+            return None
+        if metadata.is_raw:
+            return None
+        left_out = references.LeftOut(metadata.exclude, metadata.excluded_folders)
+        file, uploads = backup.path / metadata.database_file, backup.path / UPLOADS_FOLDER
+        return references.examine(wanted, file, uploads, left_out, emit)
 
     @cached_property
     def _said_of_live(self) -> str:

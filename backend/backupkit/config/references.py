@@ -1,0 +1,58 @@
+"""The setting `references`: by table and column, the paths of uploads that its values name."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterator
+
+from backupkit.model.backup import UPLOADS_FOLDER
+from backupkit.model.names import shown
+
+_VALUE = "{value}"
+
+
+def paths_by_column(value: object) -> dict[str, tuple[str, ...]]:
+    """The paths by `table.column`; a table may be given as TOML makes of `documents.path = …` without quotes.
+
+    A text is read as JSON. Raises `ValueError`, which says what is wrong with which column.
+    """
+    if isinstance(value, str):
+        value = _from_json(value) if value.strip() else {}
+    if not isinstance(value, dict):
+        raise ValueError("is no table of columns")
+    return {column: _paths(column, paths) for column, paths in _flat(value, "")}
+
+
+def _from_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("is no JSON") from None
+
+
+def _flat(value: dict[str, object], above: str) -> Iterator[tuple[str, object]]:
+    for name, one in value.items():
+        if isinstance(one, dict) and not above:
+            yield from _flat(one, f"{name}.")
+        else:
+            yield f"{above}{name}", one
+
+
+def _paths(column: str, value: object) -> tuple[str, ...]:
+    table, _, name = column.rpartition(".")
+    if not table or not name:
+        raise ValueError(f"names {shown(column)}, and not a table and a column: documents.path")
+    paths = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
+    if not paths:
+        raise ValueError(f"has for {shown(column)} no path")
+    for path in paths:
+        _check(column, path)
+    return paths
+
+
+def _check(column: str, path: object) -> None:
+    if not isinstance(path, str) or _VALUE not in path:
+        raise ValueError(f"has for {shown(column)} a path without {_VALUE}")
+    if not posixpath.normpath(path.replace(_VALUE, "x")).startswith(f"{UPLOADS_FOLDER}/"):
+        raise ValueError(f"has for {shown(column)} a path that is not below {UPLOADS_FOLDER}/: {shown(path)}")
