@@ -30,6 +30,7 @@ READ_MORE = {
     "backup": "../../BACKUP_GUIDE.md#2-first-set-up",
     "auto-backup": "../../BACKUP_GUIDE.md#2-first-set-up",
     "run": "../schedule-and-retention.md#by-cron",
+    "rewind": "../schedule-and-retention.md#rewind",
     "show": "../../BACKUP_GUIDE.md#3-is-my-backup-good",
     "files": "../../BACKUP_GUIDE.md#one-file-back",
     "list": "../../BACKUP_GUIDE.md#3-is-my-backup-good",

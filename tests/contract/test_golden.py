@@ -29,6 +29,7 @@ from backupkit import AppFolder, protected
 from backupkit.cli import json_
 from backupkit.config.remotes import FolderTable
 from backupkit.config.schema import json_schema
+from backupkit.config.settings import load_settings
 from backupkit.model import backup
 from backupkit.model import operation as operations
 from backupkit.model.backup import (
@@ -54,6 +55,7 @@ from backupkit.remotes.base import RemoteBackup
 from backupkit.repository import history, lock, manifest, verification
 from backupkit.restore import journal
 from backupkit.restore.journal import Journal
+from backupkit.rewind.take import Rewinder
 from backupkit.scheduling import planner, run, scheduler_lock
 from backupkit.sqlite import query, row_rescue
 from backupkit.verify.files import Standing
@@ -120,6 +122,8 @@ class Story:
 
 def _name_of(first: str, *rest: str) -> str:
     """The path of a file of the toolkit's own, without the names of backups; empty for any other file."""
+    if first == ".rewind":
+        return ".rewind/NAME/NUMBER-TIME.point"
     if first.startswith("."):
         names = [first, *rest]
         if first == ".state" and len(names) == 3 and names[1] not in ("scheduler", "remotes"):
@@ -201,6 +205,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterator
         _removes(story)
         _salvages(story)
         _protects(story)
+        _rewinds(story)
         story.types("error", "show NAME", "nothing", code=10)
         story.types("error", "list --none", code=2)
         story.types("deliveries", "notify-test", code=1, BACKUP_NOTIFY_URLS=service.notify("500"))
@@ -350,6 +355,16 @@ def _salvages(story: Story) -> None:
 def _protects(story: Story) -> None:
     with protected("bulk import", on=AppFolder(story.app.folder)):
         story.app.add_rows(1)
+
+
+def _rewinds(story: Story) -> None:
+    rewinder = Rewinder(load_settings(story.app.folder))
+    assert rewinder.look() == "taken"
+    story.app.add_rows(1)
+    assert rewinder.look() == "taken"
+    story.types("timeline", "rewind")
+    story.types("point", "show --at TIME", "0 seconds ago")
+    story.types("plan", "restore --at TIME --dry-run", "0 seconds ago")
 
 
 @pytest.fixture

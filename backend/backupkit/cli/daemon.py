@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from backupkit.cli import render
 from backupkit.cli.console import listening, say
@@ -26,6 +28,7 @@ from backupkit.fs.signals import Signals
 from backupkit.model.backup import BackupRequest
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, ExitCode, Locked, explained
+from backupkit.model.names import first_of
 from backupkit.monitoring import log
 from backupkit.monitoring.notify import run_report
 from backupkit.repository import history, store
@@ -34,6 +37,10 @@ from backupkit.scheduling import planner, scheduler_lock
 from backupkit.scheduling.planner import DueRun, RunHistory, Task
 from backupkit.scheduling.run import RunStep, StepResult, backup_step, regular_steps, run_steps, test_steps, worst
 
+if TYPE_CHECKING:
+    from backupkit.rewind.take import Rewinder
+
+_WAITING = "Rewind waits for a backup that its points can begin with: a whole one, made with these settings."
 TICK = 5.0  # seconds in which changed settings are seen, and a clock that was set
 _LOOK_AGAIN = timedelta(minutes=10)  # by then it is seen what others did to the backups
 _REPORTED: dict[Task, str] = {"backup": "run", "test restore": "verify"}  # what messages call it
@@ -56,6 +63,8 @@ class Daemon:
         self._announced: list[str] = []
         self._own = RunHistory(started=clock())  # what it did itself: it knows even where the disk cannot be written
         self._has_last_backup = False
+        self._rewinder: Rewinder | None = None
+        self._next_look, self._rewind_complaint = 0.0, ""
 
     def serve(self) -> ExitCode:
         """Until it is told to end; the code of the backup at the end, where there is to be one.
@@ -90,7 +99,40 @@ class Daemon:
         if seconds <= 0:
             self._on_time(self._expected.pop(0).task)
         else:
+            self._look_for_changes()
             self._wait(min(seconds, TICK))
+
+    # Rewind.
+
+    def _look_for_changes(self) -> None:
+        """A point is taken where it is time to look and something changed."""
+        if not (self.settings.enabled and self.settings.rewind):
+            self._rewinder = None
+            return
+        if time.monotonic() < self._next_look:
+            return
+        if self._rewinder is None:
+            from backupkit.rewind.take import Rewinder
+
+            self._rewinder = Rewinder(self.settings, self._clock)
+        self._rewinder.use(self.settings)
+        self._next_look = time.monotonic() + self._rewinder.interval
+        try:
+            with self._signals.interrupting(None):
+                looked, lost = self._rewinder.look(), self._rewinder.unreadable
+                missing = f"In no point of rewind, since it cannot be read: {first_of(lost)}." if lost else ""
+                self._complain(_WAITING if looked == "waiting" else missing)
+        except KeyboardInterrupt:
+            return
+        except Exception as error:  # the next look may do better
+            found = explained(error) or BackupError(f"{type(error).__name__}: {error}")
+            self._complain(f"No point of rewind was taken: {found.message}")
+
+    def _complain(self, text: str) -> None:
+        """Said once, until it is over."""
+        if text and text != self._rewind_complaint:
+            _put(text)
+        self._rewind_complaint = text
 
     def _end(self) -> ExitCode:
         code = ExitCode.DONE

@@ -431,6 +431,11 @@ def _numbers(found: Numbers) -> Document:
         "failures_since_success": found.failures_since_success,
         "references": documents.references(found.references) if found.references else None,
         "copies": found.copies.copies,
+        "rewind_points": found.rewind_points,
+        "rewind_bytes": found.rewind_bytes,
+        "rewind_from": found.rewind_from,
+        "rewind_to": found.rewind_to,
+        "rewind_interval_seconds": found.rewind_interval_seconds,
         "sqlite_version": found.sqlite_version,
         "sqlite_wal_reset_bug": found.sqlite_wal_reset_bug,
     }

@@ -652,6 +652,8 @@ def status(settings: Settings, found: Status) -> Iterator[str]:
     yield f"  next run   {_when(settings, 'planned', numbers.next_run_at)}"
     yield from _kept_backups(settings, numbers)
     yield from _named(numbers.references, "  references ")
+    if numbers.rewind_from and numbers.rewind_to:
+        yield f"  rewind     {_rewind(settings, numbers)}"
     yield from _known_copies(settings, numbers.copies)
     if numbers.free_bytes is not None:
         days = numbers.days_left
@@ -659,6 +661,16 @@ def status(settings: Settings, found: Status) -> Iterator[str]:
         yield f"  free       {format_bytes(numbers.free_bytes)}{lasts}"
     bug = ", with the WAL-reset bug (see doctor)" if numbers.sqlite_wal_reset_bug else ""
     yield f"  SQLite     {numbers.sqlite_version}{bug}"
+
+
+def _rewind(settings: Settings, numbers: Numbers) -> str:
+    assert numbers.rewind_from and numbers.rewind_to
+    begin, end = (f"{settings.local(at):%Y-%m-%d %H:%M}" for at in (numbers.rewind_from, numbers.rewind_to))
+    often = numbers.rewind_interval_seconds or settings.rewind_interval
+    slow = f", since {settings.rewind_interval:g} s are too short for this much data"
+    slow = slow if often > settings.rewind_interval else ""
+    size = format_bytes(numbers.rewind_bytes)
+    return f"{begin} to {end}, {counted(numbers.rewind_points, 'point')}, {size}; a look every {often:.0f} s{slow}"
 
 
 def lasting(days: float) -> str:

@@ -292,6 +292,19 @@ class Settings(BaseSettings):
     backup_on_shutdown: bool = Field(
         default=False, description="Whether the scheduler makes a backup when SIGTERM stops it."
     )
+    rewind: str = Field(
+        default="",
+        description="How far back every minute can be restored: 7d. The scheduler takes the points. Empty: off.",
+    )
+    rewind_interval: float = Field(
+        default=60, ge=5, le=3600, description="Seconds from one look for changes to the next, of rewind."
+    )
+    rewind_max_bytes: int = Field(
+        default=10 << 30,
+        ge=0,
+        le=1 << 50,
+        description="The most bytes of all points; beyond it the oldest go first. 0: any number.",
+    )
     shutdown_timeout: float = Field(
         default=8,
         ge=1,
@@ -436,7 +449,7 @@ class Settings(BaseSettings):
         shlex.split(value)  # a quotation that does not end is a ValueError
         return value
 
-    @field_validator("keep_within", "keep_safety_within")
+    @field_validator("keep_within", "keep_safety_within", "rewind")
     @classmethod
     def _length_of_time(cls, value: str) -> str:
         return str(parse_span(value))

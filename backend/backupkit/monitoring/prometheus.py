@@ -81,6 +81,10 @@ def _values(numbers: Numbers) -> Iterator[tuple[str, str, Value]]:
     yield "failures_since_success", "Operations that failed since the last backup.", numbers.failures_since_success
     yield "copies", "Copies of the data, the live one among them, by what remotes last said.", numbers.copies.copies
     yield "copies_elsewhere", "How many of them are in another place.", numbers.copies.elsewhere
+    yield "rewind_points", "Points of rewind that can be restored.", numbers.rewind_points
+    yield "rewind_bytes", "Bytes in all points.", numbers.rewind_bytes
+    yield "rewind_from_timestamp_seconds", "How far back rewind reaches.", numbers.rewind_from
+    yield "rewind_newest_timestamp_seconds", "When the newest point was taken.", numbers.rewind_to
     yield "three_two_one", "1 if there are three copies, on two media, one elsewhere.", not numbers.copies.lacking
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
-from typing import Literal
+from typing import Any, Literal
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, space
@@ -29,6 +29,8 @@ from backupkit.repository.history import History
 from backupkit.repository.reliable import CLOCKS_DIFFER
 from backupkit.restore import unfinished
 from backupkit.retention.rules import RetentionContext, counted_on
+from backupkit.rewind import moments
+from backupkit.rewind.chain import Timeline
 from backupkit.scheduling import planner, scheduler_lock
 from backupkit.sqlite import database, engine
 from backupkit.upload_files import walk
@@ -61,6 +63,8 @@ class Facts:
     """A remote by the name of a damaged backup that it held when it was last asked."""
     scheduler_seed: str | None = None
     """That of the scheduler at work; None where none is."""
+    rewind: Timeline | None = None
+    """The points that there are; None where rewind is off."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Numbers:
 
     `last_backup` is the newest that can be relied on: this app's, sound, no safety copy, not dated in the future; and
     `last_whole` the newest of those that hold the uploads too, where the app has any.
+    Rewind reaches from its oldest moment to its newest point; its interval is the one in force.
     The last proof is the last test restore that went well, of whichever backup; `copies` are as each remote said when
     it was last asked. Growth is of the backups of the last 30 days; `days_left` goes by the free space then and now.
     """
@@ -110,6 +115,11 @@ class Numbers:
     failures_since_success: int
     copies: Copies
     references: References | None = None
+    rewind_points: int = 0
+    rewind_bytes: int = 0
+    rewind_from: datetime | None = None
+    rewind_to: datetime | None = None
+    rewind_interval_seconds: float | None = None
     sqlite_version: str = sqlite3.sqlite_version
     sqlite_wal_reset_bug: bool = field(default_factory=engine.has_wal_reset_bug)
 
@@ -151,6 +161,7 @@ def look(settings: Settings, clock: Clock = utc_now) -> Facts:
             for backup in facts.backups
             if backup.state == "damaged" and (remotes := listing_cache.holders(settings, backup))
         },
+        rewind=moments.timeline(settings) if settings.rewind else None,
         scheduler_seed=scheduler_lock.seed(settings.dir) if scheduler_lock.is_anyone_on(settings.dir) else None,
     )
 
@@ -197,6 +208,7 @@ def judge(settings: Settings, facts: Facts) -> Status:
         *_AWAY,
         _failures,
         _history,
+        _rewind,
     )
     found = [reason for rule in rules for reason in rule(settings, facts, numbers)]
     found.sort(key=lambda reason: LEVELS.index(reason.level), reverse=True)
@@ -417,6 +429,17 @@ def _history(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
 # The numbers.
 
 
+def _rewind(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
+    if facts.rewind is None:
+        return
+    if facts.rewind.lost:
+        text = f"{len(facts.rewind.lost)} points of rewind cannot be restored: {facts.rewind.lost[0].why}."
+        yield Reason("warning", text, settings.reach.tool("rewind"))
+    if facts.scheduler_seed is None:
+        text = "Rewind is on, and no scheduler is at work: no points are taken."
+        yield Reason("warning", text, settings.reach.tool("schedule"))
+
+
 def _numbers(settings: Settings, facts: Facts) -> Numbers:
     last, whole = _last(settings, facts), _last_whole(settings, facts)
     dated = [backup.made_at for backup in facts.backups if backup.metadata]
@@ -450,7 +473,21 @@ def _numbers(settings: Settings, facts: Facts) -> Numbers:
         failures_since_success=len(_failed_since_success(facts)),
         copies=facts.copies,
         references=whole.metadata.references if whole and whole.metadata else None,
+        **_rewind_numbers(facts.rewind),
     )
+
+
+def _rewind_numbers(found: Timeline | None) -> dict[str, Any]:
+    if found is None or not found.moments:
+        return {}
+    points = [one for one in found.moments if one.point]
+    return {
+        "rewind_points": len(points),
+        "rewind_bytes": found.size,
+        "rewind_from": found.moments[0].at,
+        "rewind_to": points[-1].at,
+        "rewind_interval_seconds": points[-1].point.header.interval if points[-1].point else None,
+    }
 
 
 def _last_proof_at(settings: Settings, facts: Facts) -> datetime | None:

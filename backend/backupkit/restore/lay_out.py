@@ -75,15 +75,23 @@ def plan_taking_out(settings: Settings, name: str, target: Path, patterns: Seque
 
 
 def plan_layout(
-    settings: Settings, name: str, target: Path, only: Part | None = None, until: datetime | None = None
+    settings: Settings,
+    name: str,
+    target: Path,
+    only: Part | None = None,
+    until: datetime | None = None,
+    backup: Backup | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Layout:
-    """Where the backup, or the one part of it, would be laid out; nothing is written.
+    """Where the backup, or the one part of it, would be laid out; nothing is written. One may be found already.
 
     Raises `Refused` for a target that is not empty, is a link, is in live data, in the backups folder or around them,
     or can be changed by others; `Damaged` for a backup without such a part; `NoSpace`.
     """
-    target, found = _require_place(settings, target), store.find_at(settings, name, until)
-    backup, notes = found.backup, (found.sentence,) if found.passed_over else ()
+    target = _require_place(settings, target)
+    if backup is None:
+        found = store.find_at(settings, name, until)
+        backup, notes = found.backup, (*notes, found.sentence) if found.passed_over else notes
     metadata = store.require_metadata(backup)
     database, uploads = _parts(settings, metadata, only)
     if database is None and uploads is None:

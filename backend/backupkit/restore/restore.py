@@ -112,6 +112,7 @@ def plan_restore(
     emit: EventListener = silence,
     expect_loss: Collection[str] = (),
     until: datetime | None = None,
+    notes: tuple[str, ...] = (),
 ) -> RestorePlan:
     """What restoring that backup would change; the backup is verified, and nothing stays written.
 
@@ -124,13 +125,27 @@ def plan_restore(
     cannot go on from and `Refused` for another app's (unless forced), `SourceUnreadable` where the live data stays
     locked, `NoSpace`.
     """
-    refuse_overlap(settings)
     found = store.find_at(settings, name, until)
-    refuse_another_app(settings, found.backup, force)
-    source = staging.verified(settings, found.backup, only, emit)
+    notes = (*notes, found.sentence) if found.passed_over else notes
+    return plan_backup(settings, found.backup, only, force, migrate, emit, expect_loss, notes)
+
+
+def plan_backup(
+    settings: Settings,
+    backup: Backup,
+    only: Part | None = None,
+    force: bool = False,
+    migrate: bool = False,
+    emit: EventListener = silence,
+    expect_loss: Collection[str] = (),
+    notes: tuple[str, ...] = (),
+) -> RestorePlan:
+    """`plan_restore` of a backup that was found already; `notes` are to be shown with the plan."""
+    refuse_overlap(settings)
+    refuse_another_app(settings, backup, force)
+    source = staging.verified(settings, backup, only, emit)
     plan = plan_source(settings, source, force, emit, migrate)
-    notes = (found.sentence,) if found.passed_over else ()
-    plan = replace(plan, migrate=migrate, notes=(*notes, *plan.notes, *_what_rows_name(source, found.backup)))
+    plan = replace(plan, migrate=migrate, notes=(*notes, *plan.notes, *_what_rows_name(source, backup)))
     return _rehearsed(settings, plan, expect_loss, emit) if migrate else plan
 
 

@@ -11,6 +11,7 @@ from backupkit.model.events import EventListener, silence
 from backupkit.repository import flags, store, verification
 from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
+from backupkit.rewind import chain, thin
 
 
 def deletable(settings: Settings, name: str) -> Backup:
@@ -20,6 +21,11 @@ def deletable(settings: Settings, name: str) -> Backup:
     backup = store.find(settings, name)
     if backup.pinned:
         raise Refused(f"The backup {backup.path} is pinned.", hint=f"If you mean it: `unpin {name}`, then delete it.")
+    if settings.rewind and name in chain.chains(settings.dir):
+        raise Refused(
+            f"Points of rewind stand on the backup {backup.path}.",
+            hint="They go by themselves when they are too old. At once: `config set rewind ''`, then delete it.",
+        )
     return backup
 
 
@@ -31,6 +37,7 @@ def delete_backup(settings: Settings, name: str, emit: EventListener = silence, 
         work.about(backup)
         disk.remove_atomically(store.draft_of(settings, name), backup.path)
         verification.forget(settings.dir, name)
+        thin.remove_chain(settings, name)
         return backup
 
 

@@ -10,7 +10,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk
 from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import Refused
+from backupkit.model.errors import BackupError, Refused
 from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
 from backupkit.remotes.push import unpushed
 from backupkit.repository import flags, integrity, store
@@ -19,6 +19,7 @@ from backupkit.restore.recovery import recover_under_lock
 from backupkit.restore.undo import goes_back_to
 from backupkit.retention import rules
 from backupkit.retention.rules import Policy, RetentionContext, Verdict
+from backupkit.rewind import chain, thin
 from backupkit.verify.verify import verify_backups
 
 _CHECKED_WITHIN = timedelta(days=1)
@@ -60,7 +61,9 @@ def plan_prune(settings: Settings, clock: Clock = utc_now) -> PrunePlan:
         app_id=settings.app_id,
         now=clock(),
         zone=settings.zone,
-        reserved=unpushed(settings) | ({undone: "undo goes back to it"} if undone else {}),
+        reserved=dict.fromkeys(chain.chains(settings.dir), "points of rewind stand on it")
+        | unpushed(settings)
+        | ({undone: "undo goes back to it"} if undone else {}),
         undated={
             backup.name: changed for backup in found if not backup.metadata for changed in store.last_changed(backup)
         },
@@ -112,8 +115,17 @@ def prune_backups(
         agreed = _still_agreed(plan, plan_prune(settings, clock), doubt, listener)
         removed = tuple(backup for backup in agreed if _remove(settings, backup, listener))
         work.about(*removed)
+        _thin(settings, clock, listener)
         flags.forget_all_but(settings.dir, store.taken_names(settings))
     return Pruned(removed, tuple(warnings))
+
+
+def _thin(settings: Settings, clock: Clock, emit: EventListener) -> None:
+    """Points of rewind go by their own rules; that they cannot is no reason to call the rest undone."""
+    try:
+        thin.thin(settings, clock())
+    except (OSError, BackupError) as error:
+        emit(Warned(f"The points of rewind could not be thinned: {getattr(error, 'strerror', None) or error}"))
 
 
 def refuse_many(plan: PrunePlan, force: bool) -> None:

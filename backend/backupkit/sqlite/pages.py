@@ -1,10 +1,15 @@
-"""Whether a live database holds the very pages of a sealed file: a program of its own, run beside SQLite.
+"""The pages of a live database, read beside SQLite: a program of its own.
 
-    python -I -S pages.py LIVE SEALED wal|file
+    python -I -S pages.py LIVE SEALED wal|file          whether they are the very pages of a sealed file
+    python -I -S pages.py LIVE PAGE_SIZE wal|file < HASHES          those that have another hash
 
-It says `same`, `other` or `unknown`. Whoever starts it holds a read transaction meanwhile, and believes it only where
-nobody has committed by the end. It is a process of its own because closing a handle on a database file drops all locks
-that the process has on it.
+The first says `same`, `other` or `unknown`. Whoever starts it holds a read transaction meanwhile, and believes it only
+where nobody has committed by the end. It is a process of its own because closing a handle on a database file drops all
+locks that the process has on it.
+
+The second writes the number of pages, then each page that differs (its number, its content), then `END`; without that
+it is not to be believed. It is of one commit: the one that the index of the WAL had when it began, or a later one than
+the transaction's. What that commit left stays where it is as long as the transaction is held.
 
 The formats of the WAL and of its index are SQLite's own: sqlite.org/walformat.html.
 """
@@ -15,6 +20,11 @@ import os
 import sys
 from array import array
 from collections.abc import Iterator
+from hashlib import sha256
+
+TYPE_CHECKING = False  # `typing` itself takes time to load
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 _AT_ONCE = 128  # pages
 _FRAME_HEADER, _WAL_HEADER = 24, 32  # bytes
@@ -22,6 +32,8 @@ _INDEX_HEADER, _BLOCK = 136, 32768  # bytes of the WAL's index: its header, and 
 _IN_BLOCK = 4096  # frames; in the first block fewer, because of the header
 _WHOLE_HEADER = 100
 _LOCKED = 1 << 30  # bytes before the page that SQLite uses for locks only, and never copies
+HASH = 16  # bytes of a page's SHA-256 that are kept
+END = b"END\0"
 # What SQLite changes in a header when it writes: the journal mode, how often the file and the schema were changed, and
 # by which version of SQLite last.
 _COUNTERS = ((18, 20), (24, 28), (40, 44), (92, 100))
@@ -43,8 +55,9 @@ class _Wal:
     """The frames of the WAL as its index has them now; by page the newest one."""
 
     def __init__(self, live: str) -> None:
-        with open(f"{live}-shm", "rb") as file:
-            index = file.read()
+        with open(f"{live}-shm", "rb", 0) as file:
+            head = file.read(96)  # before the rest, which is written before it
+            index = head + file.read()
         header = index[:48]
         if len(index) < _BLOCK or header != index[48:96]:
             raise _Unknown
@@ -141,15 +154,41 @@ def _compare(live: str, sealed: str, has_wal: bool) -> str:
     return "same"
 
 
+def _write_changed(live: str, size: int, has_wal: bool, hashes: bytes, out: BinaryIO) -> None:
+    """Each page whose hash is another than the one in the list, or that the list has not."""
+    with open(live, "rb", 0) as file:
+        wal = _wal_in_use(live) if has_wal else None
+        pages = wal.pages if wal else os.fstat(file.fileno()).st_size // size
+        of_page = wal.of_page if wal else array("I", bytes(4 * (pages + 1)))
+        out.write(pages.to_bytes(8, "big"))
+        for first, count, frame in _runs(of_page, pages, _LOCKED // size + 1):
+            if frame and wal:
+                found: bytes | bytearray = wal.read(frame, range(first, first + count), size)
+            else:
+                found = os.pread(file.fileno(), count * size, (first - 1) * size)
+            if len(found) != count * size:
+                raise _Unknown
+            view, known = memoryview(found), hashes[(first - 1) * HASH : (first - 1 + count) * HASH]
+            for page in range(count):
+                content = view[page * size : (page + 1) * size]
+                if sha256(content).digest()[:HASH] != known[page * HASH : (page + 1) * HASH]:
+                    out.write((first + page).to_bytes(4, "big"))
+                    out.write(content)
+        out.write(END)
+
+
 def _is_same(found: bytes | bytearray, expected: bytes) -> bool:
     """Whether both are the same pages, of which the first is the one with the header."""
     heads = (without_counters(bytes(one[:_WHOLE_HEADER])) for one in (found, expected))
     return len(set(heads)) == 1 and found[_WHOLE_HEADER:] == expected[_WHOLE_HEADER:]
 
 
-def _main(live: str, sealed: str, kind: str) -> None:
+def _main(live: str, other: str, kind: str) -> None:
     try:
-        print(_compare(live, sealed, kind == "wal"))
+        if other.isdecimal():
+            with os.fdopen(os.dup(1), "wb", 1 << 16) as out:
+                return _write_changed(live, int(other), kind == "wal", sys.stdin.buffer.read(), out)
+        print(_compare(live, other, kind == "wal"))
     except (OSError, ValueError, IndexError, MemoryError, _Unknown):
         print("unknown")
 

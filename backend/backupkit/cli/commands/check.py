@@ -39,16 +39,63 @@ def list_backups(remote: RemoteName = None, wide: Wide = False, json: Json = Fal
     out.result(render.listing(settings, found, out.screen()), (json_.backup(one) for one in found))
 
 
-@commands.command("show", examples=["show latest"])
-def show(name: Name, json: Json = False) -> None:
-    """Show one backup in full."""
+@commands.command("show", examples=["show latest", 'show --at "14:32"'])
+def show(
+    name: Annotated[
+        str | None, typer.Argument(help="The backup's name, or 'latest'. May be left out with --at.")
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="What `restore --at` would restore."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show one backup in full, or a point of rewind."""
     from backupkit.cli import json_, render
     from backupkit.repository import sizes, store
 
+    if (name is None) == (at is None):
+        raise Refused("Name a backup, or a time with --at.", hint="`list` shows the backups, `rewind` the times.")
     settings = open_to_read()
+    if at is not None and (name := _shown_moment(settings, at)) is None:
+        return
+    assert name is not None
     with listening() as emit:
         found = sizes.unique_bytes_of(settings, store.find(settings, name, emit))
     out.result(render.details(settings, found), json_.backup(found))
+
+
+def _shown_moment(settings: Settings, at: str) -> str | None:
+    """None where a point was shown; else the backup to show."""
+    from backupkit.cli import rewind_text
+    from backupkit.model.clock import utc_now
+    from backupkit.model.times import moment
+    from backupkit.rewind import moments
+
+    now = utc_now()
+    when, said = moment(at, now, settings.zone)
+    chosen = moments.choose(settings, when, now)
+    if chosen.moment is None:
+        say_notice(chosen.sentence)
+        return chosen.backup
+    notes = [*([said] if said else []), chosen.sentence]
+    out.result(rewind_text.moment(settings, chosen.moment, notes), rewind_text.moment_document(settings, chosen.moment))
+    return None
+
+
+@commands.command("rewind", examples=["rewind"])
+def rewind(wide: Wide = False, json: Json = False) -> None:
+    """Show from when to when every minute can be restored, the gaps, and what the points cost."""
+    from backupkit.cli import rewind_text
+    from backupkit.rewind import moments
+
+    settings = open_to_read()
+    found = moments.timeline(settings)
+    interval = max([settings.rewind_interval, *(one.point.header.interval for one in found.moments[-1:] if one.point)])
+    out.result(
+        rewind_text.timeline(settings, found, interval, out.screen()),
+        rewind_text.timeline_document(settings, found, interval),
+    )
 
 
 @commands.command(
@@ -157,7 +204,10 @@ def verify(
     backups = _to_verify(settings, name, every, at_random)
     with listening() as emit:
         done = verify_backups(settings, backups, test_restore, emit)
+    lost = _check_points(settings) if every else ""
     _show_verified(settings, done, every, accept)
+    if lost:
+        raise Damaged(lost, hint="`rewind` shows what can be restored. The next backup begins a chain anew.")
 
 
 @commands.command("status", examples=["status"])
@@ -327,6 +377,17 @@ def _verify_file(settings: Settings, path: Path, too_much: bool) -> None:
     out.result(render.verified_file(found), json_.verified_file(found))
     if found.flaws:
         raise Damaged(f"{path} is damaged: {found.flaws[0].text}.", hint="Try a backup: `list`.")
+
+
+def _check_points(settings: Settings) -> str:
+    """What is wrong with the points of rewind, each of which is named; empty if nothing is."""
+    from backupkit.rewind import moments
+
+    with listening() as emit:
+        lost = moments.check(settings, emit)
+    for one in lost:
+        say(f"The point {one.name} after {one.chain} cannot be restored: {one.why.rstrip('.')}.")
+    return f"{len(lost)} points of rewind in {settings.dir} cannot be restored." if lost else ""
 
 
 def _show_verified(settings: Settings, done: list[Verified], every: bool, accept: bool) -> None:

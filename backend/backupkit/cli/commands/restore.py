@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,7 +24,7 @@ from backupkit.monitoring.notify import run_report
 
 if TYPE_CHECKING:
     from backupkit.config.settings import Settings
-    from backupkit.model.backup import Part
+    from backupkit.model.backup import Backup, Part
     from backupkit.restore.lay_out import Layout
     from backupkit.restore.restore import Restored, RestorePlan
 
@@ -44,7 +45,9 @@ Stop = Annotated[
     "restore", examples=["restore latest --dry-run", "restore latest --at 2d --to /srv/look", "restore pre_migration"]
 )
 def restore(
-    name: Name,
+    name: Annotated[
+        str | None, typer.Argument(help="The backup's name, or 'latest'. May be left out with --at.")
+    ] = None,
     yes: Yes = False,
     force: Force = False,
     dry_run: DryRun = False,
@@ -63,7 +66,9 @@ def restore(
     at: Annotated[
         str | None,
         typer.Option(
-            "--at", metavar="TIME", help="With latest: the newest one made until then: 36h, 7d or 2w ago, or a date."
+            "--at",
+            metavar="TIME",
+            help='The data of that time: "14:32", "yesterday 18:00", "10 minutes ago", a date.',
         ),
     ] = None,
     stop: Stop = False,
@@ -71,17 +76,21 @@ def restore(
     json: Json = False,
 ) -> None:
     """Restore a backup: database and uploads, all or nothing."""
-    from backupkit.restore.restore import plan_restore
+    from backupkit.restore.restore import plan_backup, plan_restore
 
+    name = _named(name, at)
     if to is not None:
         _refuse_with_to(migrate or bool(expect_loss), stop)
         return _lay_out(name, to, only, at, dry_run)
     settings = open_to_read() if dry_run else open_to_write(work="restore")
     _explain_stop(settings, stop)
-    with listening() as emit:
-        until = _moment(settings, at)
-        plan = plan_restore(settings, name, only, force, migrate, emit, expect_loss or (), until)
-    _carry_out(settings, plan, yes or force, dry_run)
+    with _at_moment(settings, name, at) as (until, backup, notes):
+        with listening() as emit:
+            if backup:
+                plan = plan_backup(settings, backup, only, force, migrate, emit, expect_loss or (), notes)
+            else:
+                plan = plan_restore(settings, name, only, force, migrate, emit, expect_loss or (), until, notes)
+        _carry_out(settings, plan, yes or force, dry_run)
 
 
 @commands.command(
@@ -280,11 +289,38 @@ def recover(quiet: Quiet = False, json: Json = False) -> None:
     out.result([line], json_.recovered(found))
 
 
-def _moment(settings: Settings, at: str | None) -> datetime | None:
-    from backupkit.model.clock import utc_now
-    from backupkit.model.durations import at as moment_of
+def _named(name: str | None, at: str | None) -> str:
+    """What is to be restored; with a time it is `latest`, which need not be said."""
+    if name is None and at is None:
+        raise Refused("Which backup? Neither a name nor --at was given.", hint="`restore latest`, or `list`.")
+    if name not in (None, "latest") and at is not None:
+        raise Refused("--at goes with `latest`: it says up to when that looks.", hint="`restore --at TIME`")
+    return name or "latest"
 
-    return moment_of(at, utc_now(), settings.zone) if at is not None else None
+
+@contextlib.contextmanager
+def _at_moment(
+    settings: Settings, name: str, at: str | None
+) -> Iterator[tuple[datetime | None, Backup | None, tuple[str, ...]]]:
+    """Up to when `latest` looks; or the point of rewind of that time, built for the block; and what is to be said."""
+    if at is None:
+        yield None, None, ()
+        return
+    from backupkit.model.clock import utc_now
+    from backupkit.model.times import moment
+    from backupkit.rewind import moments
+
+    now = utc_now()
+    until, said = moment(at, now, settings.zone)
+    chosen = moments.choose(settings, until, now)
+    notes = tuple(filter(None, (said, chosen.sentence)))
+    if chosen.moment is None:
+        yield until, None, notes
+        return
+    with contextlib.ExitStack() as building:
+        with listening() as emit:
+            backup = building.enter_context(moments.built(settings, chosen.moment, emit))
+        yield until, backup, notes
 
 
 def _refuse_with_to(migrate: bool, stop: bool) -> None:
@@ -299,7 +335,9 @@ def _lay_out(name: str, to: Path, only: Part | None, at: str | None, dry_run: bo
     from backupkit.restore.lay_out import plan_layout
 
     settings = open_to_read()
-    _carry_out_layout(settings, plan_layout(settings, name, to, only, _moment(settings, at)), dry_run)
+    with _at_moment(settings, name, at) as (until, backup, notes):
+        plan = plan_layout(settings, name, to, only, until, backup, notes)
+        _carry_out_layout(settings, plan, dry_run)
 
 
 def _take_out(name: str, patterns: list[str], to: Path, dry_run: bool) -> None:

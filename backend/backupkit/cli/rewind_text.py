@@ -1,0 +1,104 @@
+"""What rewind has to say: the stretches of time that can be restored, one point; in words and as documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from backupkit.cli.render import counted
+from backupkit.cli.tables import Terminal, drawn
+from backupkit.config.settings import Settings
+from backupkit.fs.space import format_bytes
+from backupkit.model.names import shown
+
+if TYPE_CHECKING:
+    from backupkit.rewind.chain import Moment, Timeline
+
+_MOST_LOST = 20
+
+
+def timeline(settings: Settings, found: Timeline, interval: float, screen: Terminal | None = None) -> Iterator[str]:
+    """From when to when can be restored, with gaps, and what that costs."""
+    if not settings.rewind:
+        yield f"Rewind is off. To restore any minute of a week: {settings.reach.tool('config set rewind 7d')}"
+    points = [one for one in found.moments if one.point]
+    if not points:
+        yield "There are no points yet. The scheduler takes them, once there is a backup: `schedule`, `backup`"
+        return
+    rows = [(_said(settings, first), _said(settings, last), f"{count:,}") for first, last, count in _stretches(found)]
+    yield from drawn(screen, ("FROM", "TO", "POINTS"), rows, ("FROM", "TO", "POINTS"), 3)
+    for begin, end in found.gaps():
+        yield f"Gap: nobody looked from {_said(settings, begin)} to {_said(settings, end)}."
+    for lost in found.lost[:_MOST_LOST]:
+        yield f"Lost: {shown(lost.chain)}/{shown(lost.name)}: {shown(lost.why)}"
+    if (more := len(found.lost) - _MOST_LOST) > 0:
+        yield f"Lost: {counted(more, 'point')} more."
+    yield f"{counted(len(points), 'point')}, {format_bytes(found.size)}. A look every {interval:g} s."
+    newest = settings.local(points[-1].at)
+    typed = f'restore --at "{newest:%Y-%m-%d %H:%M}"'
+    yield f"Restore one: {settings.reach.tool(typed)}"
+
+
+def timeline_document(settings: Settings, found: Timeline, interval: float) -> dict[str, Any]:
+    """The same as a document."""
+    points = [one for one in found.moments if one.point]
+    return {
+        "rewind": settings.rewind,
+        "interval_seconds": interval,
+        "size_bytes": found.size,
+        "stretches": [
+            {"from": _iso(settings, first), "to": _iso(settings, last), "points": count}
+            for first, last, count in _stretches(found)
+        ],
+        "gaps": [{"from": _iso(settings, begin), "to": _iso(settings, end)} for begin, end in found.gaps()],
+        "lost": [{"backup": one.chain, "point": one.name, "why": one.why} for one in found.lost],
+        "points": [moment_document(settings, one) for one in points],
+    }
+
+
+def moment(settings: Settings, one: Moment, sentences: list[str]) -> Iterator[str]:
+    """One point in full."""
+    assert one.point
+    header = one.point.header
+    yield f"Point      {_said(settings, one.at)}"
+    yield f"  stands on  {one.chain}, and {counted(len(one.way) - 1, 'point')} before it"
+    yield f"  database   {format_bytes(header.database.pages * header.database.page_size)}"
+    yield f"  pages      {header.database.changed:,} changed since the point before"
+    yield f"  uploads    {counted(len(header.changes), 'change')} since the point before"
+    yield f"  size       {format_bytes(one.point.size)}"
+    yield from (f"  note       {sentence}" for sentence in sentences)
+
+
+def moment_document(settings: Settings, one: Moment) -> dict[str, Any]:
+    """The same as a document."""
+    assert one.point
+    header = one.point.header
+    return {
+        "at": _iso(settings, one.at),
+        "backup": one.chain,
+        "point": one.point.name,
+        "size_bytes": one.point.size,
+        "database_bytes": header.database.pages * header.database.page_size,
+        "changed_pages": header.database.changed,
+        "changed_uploads": len(header.changes),
+    }
+
+
+def _stretches(found: Timeline) -> list[tuple[datetime, datetime, int]]:
+    """First and last moment of each stretch without a gap, and how many points are in it."""
+    stretches: list[tuple[datetime, datetime, int]] = []
+    for one in found.moments:
+        if not stretches or one.is_after_gap:
+            stretches.append((one.at, one.at, 0))
+        first, _, count = stretches[-1]
+        stretches[-1] = (first, one.at, count + bool(one.point))
+    return [one for one in stretches if one[2]]
+
+
+def _said(settings: Settings, at: datetime) -> str:
+    return f"{settings.local(at):%Y-%m-%d %H:%M:%S}"
+
+
+def _iso(settings: Settings, at: datetime) -> str:
+    return settings.local(at).isoformat()

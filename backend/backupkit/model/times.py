@@ -1,0 +1,90 @@
+"""A moment of the past as people say it: `14:32`, `yesterday 18:00`, `10 minutes ago`, `2026-11-25 14:32`, `36h`."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from backupkit.model import durations
+from backupkit.model.errors import Refused
+
+_AGO = re.compile(r"(\d{1,6}|an?|one) (second|minute|hour|day|week)s? ago")
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
+_DAYS = {"today": 0, "yesterday": 1}
+
+
+def moment(text: str, now: datetime, zone: ZoneInfo) -> tuple[datetime, str]:
+    """The moment, and what is to be said of it: which one is meant where the clock has it twice or not at all.
+
+    Raises `Refused` for what is no time. One in the future is for others to judge.
+    """
+    words = " ".join(text.lower().split())
+    if found := _AGO.fullmatch(words):
+        number = int(found[1]) if found[1].isdecimal() else 1
+        return _before(now, number * _SECONDS[found[2]], text), ""
+    day, _, rest = words.partition(" ")
+    if day not in _DAYS:
+        day, rest = "today", words
+    if clock := _time_of_day(rest):
+        local = now.astimezone(zone).date() - timedelta(days=_DAYS[day])
+        return _in_zone(datetime.combine(local, clock), zone)
+    try:
+        given = datetime.fromisoformat(text.strip().replace(" UTC", "+00:00"))
+    except ValueError:
+        return _by_length(text.strip(), now, zone), ""
+    if given.tzinfo:
+        return given.astimezone(UTC), ""
+    return _in_zone(given, zone)
+
+
+def _by_length(text: str, now: datetime, zone: ZoneInfo) -> datetime:
+    try:
+        return durations.at(text, now, zone).astimezone(UTC)
+    except (Refused, OverflowError, ValueError):
+        raise _no_time(text) from None
+
+
+def _before(now: datetime, seconds: int, text: str) -> datetime:
+    try:
+        return now - timedelta(seconds=seconds)
+    except OverflowError:
+        raise _no_time(text) from None
+
+
+def _no_time(text: str) -> Refused:
+    return Refused(
+        f"{text!r} is no time.",
+        hint='Say "14:32", "yesterday 18:00", "10 minutes ago", "2026-11-21 14:32", or 36h, 7d or 2w ago.',
+    )
+
+
+def _time_of_day(text: str) -> time | None:
+    if not re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", text):
+        return None
+    try:
+        return time.fromisoformat(text.zfill(5 if text.count(":") == 1 else 8))
+    except ValueError:
+        return None
+
+
+def _in_zone(local: datetime, zone: ZoneInfo) -> tuple[datetime, str]:
+    """The wall clock's time as a moment: the first of two; where there is none, as much later as the clock leapt."""
+    try:
+        first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    except (OverflowError, ValueError):
+        raise _no_time(str(local)) from None
+    back = first.astimezone(zone)
+    if back.replace(tzinfo=None) != local:
+        return first, f"There is no {local:%H:%M} on {_day(local)}: the clock leaps. {back:%H:%M %Z} is meant."
+    if second != first:
+        other = second.astimezone(zone)
+        return first, (
+            f"{local:%H:%M} comes twice on {_day(local)}: {back:%H:%M %Z} is meant, the first. "
+            f"The second is {other.isoformat(timespec='minutes')}."
+        )
+    return first, ""
+
+
+def _day(local: datetime) -> date:
+    return local.date()

@@ -1,0 +1,170 @@
+"""What database and uploads are at a point: the hashes of all pages, and the list of uploads. It follows the points.
+
+Whoever holds the state of a point knows what the next one must hold, and what of it is as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from backupkit.fs import attributes, disk, tree
+from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Backup
+from backupkit.model.errors import Damaged
+from backupkit.repository import manifest, store
+from backupkit.rewind import point
+from backupkit.rewind.point import Change, Entry, Header
+from backupkit.sqlite import changed_pages
+from backupkit.sqlite.pages import HASH
+
+_OTHER = "`rewind` shows what can be restored."
+
+
+class Known(NamedTuple):
+    """An upload: where its content is (a point's file name and the place in it, or a path in the base), its stamp."""
+
+    entry: Entry
+    place: tuple[str, int] | str = ""
+    stamp: str = ""
+
+
+@dataclass
+class State:
+    """Database and uploads at one point of a chain."""
+
+    page_size: int
+    hashes: bytearray
+    uploads: dict[str, Known] = field(default_factory=dict)
+
+    @property
+    def pages(self) -> int:
+        return len(self.hashes) // HASH
+
+    @property
+    def root(self) -> str:
+        """What the database is known by: every page of it has a part in that."""
+        return hashlib.sha256(self.hashes).hexdigest()
+
+    def uploads_digest(self) -> str:
+        """What the uploads are known by."""
+        digest = hashlib.sha256()
+        for path in sorted(self.uploads):
+            digest.update(repr((path, _values(self.uploads[path].entry))).encode("ascii", "backslashreplace"))
+        return digest.hexdigest()
+
+    @property
+    def name(self) -> str:
+        """One digest for both."""
+        return state_of(self.page_size, self.pages, self.root, self.uploads_digest())
+
+    def apply(self, path: Path, header: Header) -> None:
+        """It is that of the point now, which leads from here; `Damaged` for a file that is not as it was written."""
+        point.verify(path)
+        database = header.database
+        if database.page_size != self.page_size:
+            self.page_size, self.hashes = database.page_size, bytearray()
+        self.resize(database.pages)
+        for number, content in point.pages(path, database):
+            self.hashes[(number - 1) * HASH : number * HASH] = changed_pages.hash_of(content)
+        self.change(path.name, header.changes)
+        if (self.root, self.uploads_digest()) != (database.root, header.uploads) or not _is_state(header):
+            raise Damaged(f"The point {path.name} does not lead to where it says.", _OTHER)
+
+    def resize(self, pages: int) -> None:
+        """The database has so many pages; new ones are not known yet."""
+        del self.hashes[pages * HASH :]
+        self.hashes.extend(bytes(pages * HASH - len(self.hashes)))
+
+    def change(self, name: str, changes: Iterable[Change]) -> None:
+        """The uploads are as that point says; `Damaged` where what it refers to is not there."""
+        for change in changes:
+            before = self.uploads.get(change.path)
+            if change.entry is None:
+                self.uploads.pop(change.path, None)
+                continue
+            place: tuple[str, int] | str = (name, change.offset) if change.content == "here" else change.source
+            if change.content == "before":
+                if before is None or before.entry.form != "file" or before.entry.sha256 != change.entry.sha256:
+                    raise Damaged(f"The point {name} refers to an upload that is not there.", _OTHER)
+                place = before.place
+            self.uploads[change.path] = Known(change.entry, place, change.stamp)
+
+
+def state_of(page_size: int, pages: int, root: str, uploads: str) -> str:
+    """One digest for both."""
+    return hashlib.sha256(json.dumps([page_size, pages, root, uploads]).encode()).hexdigest()
+
+
+def _is_state(header: Header) -> bool:
+    database = header.database
+    return header.state == state_of(database.page_size, database.pages, database.root, header.uploads)
+
+
+def _values(entry: Entry) -> tuple[object, ...]:
+    owner = entry.owner and tuple(entry.owner)
+    return (
+        entry.form,
+        entry.mode,
+        entry.changed,
+        owner,
+        entry.size,
+        entry.sha256,
+        entry.target,
+        tuple(tuple(one) for one in entry.attributes),
+    )
+
+
+# A backup as the state that a chain begins with.
+
+
+def of_backup(backup: Backup, with_pages: bool = True) -> State:
+    """What is in a backup, its database read where wanted; that its uploads are as sealed is for a verify to say."""
+    metadata = store.require_metadata(backup)
+    assert metadata.database and metadata.database_file
+    file = backup.path / metadata.database_file
+    size = metadata.database.page_size
+    hashes = bytearray()
+    if with_pages:
+        with disk.open_plain(file, 1 << 62) as opened:
+            hashes = changed_pages.hashes_of(opened, size, metadata.database.size // size)
+    uploads = dict(_sealed(backup.path)) if metadata.uploads_included else {}
+    return State(size, hashes, uploads)
+
+
+def seal_of(backup: Backup) -> str:
+    """What tells this backup from any other of its name."""
+    return disk.hash_file(backup.path / CHECKSUM_FILE)
+
+
+def _sealed(folder: Path) -> Iterator[tuple[str, Known]]:
+    root, checksum_of = folder / UPLOADS_FOLDER, manifest.checksums_in_order(folder)
+    with closing(tree.Parents(root)) as parents:
+        handle = parents.go("")
+        yield "", Known(entry_of(os.fstat(handle), attributes.of_open(handle)))
+        for entry in tree.walk(root):
+            with parents.of(entry.path) as (within, name):
+                found = attributes.of_name(name, within)
+            checksum = checksum_of(f"{UPLOADS_FOLDER}/{entry.path}") or "" if entry.form == "file" else ""
+            known = replace(entry_of(entry.facts, found), sha256=checksum, target=entry.target)
+            yield entry.path, Known(known, entry.path)
+
+
+def entry_of(facts: os.stat_result, found: attributes.Attributes) -> Entry:
+    """What the system says of an upload, its content and where it points left out."""
+    form = tree.form_of(facts.st_mode)
+    assert form != "special"
+    return Entry(
+        form=form,
+        mode=stat.S_IMODE(facts.st_mode),
+        changed=facts.st_mtime_ns,
+        owner=(facts.st_uid, facts.st_gid) if os.geteuid() == 0 else None,
+        size=facts.st_size if form == "file" else 0,
+        attributes=tuple((name, value.hex()) for name, value in sorted(found.items())) if form != "link" else (),
+    )

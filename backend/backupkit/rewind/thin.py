@@ -1,0 +1,232 @@
+"""Thin the points: all of a day, one an hour for a week, one a day after that, for as long as rewind reaches.
+
+Points that go are merged into the next one that stays. The merged one is read back and followed to where it leads
+before it takes the place of the last of them, in one rename; then the others go. Killed anywhere, every point that
+stays can be restored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from backupkit.config.settings import Settings
+from backupkit.fs import disk
+from backupkit.model.backup import Backup
+from backupkit.model.durations import parse_span
+from backupkit.model.errors import Damaged
+from backupkit.repository import manifest, store
+from backupkit.rewind import chain, point
+from backupkit.rewind.chain import Moment, Point
+from backupkit.rewind.point import Change, Content, Header, Writer
+from backupkit.rewind.state import of_backup, seal_of
+
+_A_DAY, _A_WEEK = timedelta(days=1), timedelta(days=7)
+_OFF = "7d"  # for how long points stay once rewind is off
+_DRAFT = ".draft-merged"
+
+
+def kept(points: Sequence[tuple[str, datetime]], now: datetime, zone: ZoneInfo) -> set[str]:
+    """The names of the points of one chain that stay: the last of each hour or day, and the newest. Pure."""
+    last: dict[object, str] = {}
+    for name, at in points:
+        local = at.astimezone(zone)
+        age = now - at
+        period: object = name if age <= _A_DAY else local.date()
+        last[(local.date(), local.hour, local.utcoffset()) if _A_DAY < age <= _A_WEEK else period] = name
+    return {*last.values(), *(name for name, _ in points[-1:])}
+
+
+def is_over(newest: datetime, now: datetime, rewind: str, zone: ZoneInfo) -> bool:
+    """Whether rewind reaches back to no point of a chain, whose newest is of that time. Pure."""
+    return newest < parse_span(rewind or _OFF).before(now, zone)
+
+
+def thin(settings: Settings, now: datetime, current: str = "") -> None:
+    """Points that are too old or too many are gone, and all of them take no more room than they may.
+
+    The caller holds the lock. `current` is the chain that points are being added to: it is never removed as a whole.
+    """
+    sizes: dict[str, int] = {}
+    newest: dict[str, datetime] = {}
+    for name in chain.chains(settings.dir):
+        points, lost = chain.read(settings.dir, name)
+        if not points and lost:
+            continue  # a person is to see that first
+        if name != current and (not points or is_over(points[-1].at, now, settings.rewind, settings.zone)):
+            remove_chain(settings, name)
+            continue
+        stays = kept([(one.name, one.at) for one in points], now, settings.zone)
+        points = _merge_all(settings, name, points, stays)
+        sizes[name], newest[name] = sum(one.size for one in points), points[-1].at
+    _make_room(settings, sizes, newest, current or max(newest, key=lambda name: newest[name], default=""))
+
+
+def _make_room(settings: Settings, sizes: dict[str, int], newest: dict[str, datetime], current: str) -> None:
+    most = settings.rewind_max_bytes
+    for name in sorted(sizes.keys() - {current}, key=lambda one: newest[one]):
+        if not most or sum(sizes.values()) <= most:
+            return
+        remove_chain(settings, name)
+        del sizes[name]
+    while most and current in sizes and sizes[current] > most:
+        points, _ = chain.read(settings.dir, current)
+        stays = {one.name for one in points[len(points) // 2 :]}
+        left = _merge_all(settings, current, points, stays)
+        if len(left) >= len(points):
+            return
+        sizes[current] = sum(one.size for one in left)
+
+
+def remove_chain(settings: Settings, name: str) -> None:
+    """The points that stand on that backup are gone; the caller holds the lock."""
+    with chain.opened(settings.dir) as folder:
+        if folder and (folder / name).is_dir():
+            disk.remove_atomically(folder / f"{disk.DRAFT_PREFIX}{name}", folder / name)
+
+
+def clear(settings: Settings) -> None:
+    """What a killed run left is gone; the caller holds the lock."""
+    with chain.opened(settings.dir) as folder:
+        for name in os.listdir(folder) if folder else []:
+            if folder and name.startswith(disk.DRAFT_PREFIX):
+                disk.remove_tree(folder / name)
+
+
+def _merge_all(settings: Settings, name: str, points: list[Point], stays: set[str]) -> list[Point]:
+    """The points of a chain that are left when those that do not stay are merged into the next ones."""
+    backup = _base(settings, name)
+    if backup is None or all(one.name in stays for one in points):
+        return points
+    moments, _ = chain.moments_of(points, seal_of(backup), backup.made_at)
+    if not moments:
+        return points
+    newest = max(moments, key=lambda one: one.point.number if one.point else 0)
+    with chain.opened(settings.dir, name) as folder:
+        assert folder is not None
+        with contextlib.suppress(Damaged):  # what is before it was merged; the rest stays, for a verify to name
+            _merge_way(folder, backup, newest, stays)
+    return chain.read(settings.dir, name)[0]
+
+
+def _base(settings: Settings, name: str) -> Backup | None:
+    backup = store.read(settings, name) if store.is_backup(settings.dir / name) else None
+    is_whole = backup and backup.metadata and backup.metadata.database and manifest.has_checksums(backup.path)
+    return backup if is_whole else None
+
+
+def _merge_way(folder: Path, backup: Backup, newest: Moment, stays: set[str]) -> None:
+    state, group = of_backup(backup), list[Point]()
+    for one in newest.way:
+        group.append(one)
+        if one.name not in stays:
+            continue
+        if len(group) == 1:
+            state.apply(folder / one.name, one.header)
+        else:
+            draft = folder / _DRAFT
+            draft.unlink(missing_ok=True)
+            try:
+                header = merge(folder, group, draft)
+                state.apply(draft, header)
+                disk.rename(draft, folder / one.name)
+            finally:
+                draft.unlink(missing_ok=True)
+            for gone in group[:-1]:
+                (folder / gone.name).unlink()
+        group = []
+    disk.sync_folder(folder)
+
+
+# Two or more points as one.
+
+
+@dataclass(frozen=True)
+class _From:
+    """A change, and the point whose file its content is in."""
+
+    change: Change
+    file: str
+
+
+def merge(folder: Path, group: Sequence[Point], target: Path) -> Header:
+    """One point in `target` that leads from where the first leads from to where the last leads to."""
+    last = group[-1].header
+    writer = Writer(target)
+    try:
+        for number, content in _merged_pages(folder, group):
+            writer.add_page(number, content)
+        writer.end_pages()
+        changes = tuple(_copied(folder, one, writer) for one in _merged_changes(group).values())
+        database = replace(last.database, changed=writer.changed, length=writer.length, compression=writer.compression)
+        first_gap = next((one.header.since for one in group if _is_after_gap(one.header)), last.since)
+        header = replace(
+            last,
+            parent=group[0].header.parent,
+            before=group[0].header.before,
+            since=first_gap,
+            database=database,
+            changes=changes,
+        )
+        writer.finish(header, target)
+        return point.read_header(target)
+    finally:
+        writer.abandon()
+
+
+def _is_after_gap(header: Header) -> bool:
+    return (header.at - header.since).total_seconds() > 3 * header.interval
+
+
+def _merged_pages(folder: Path, group: Sequence[Point]) -> Iterator[tuple[int, bytes | memoryview]]:
+    """The newest content of each page, in order; nothing from before the page size changed."""
+    last = group[-1].header.database
+    same = [one for one in group if one.header.database.page_size == last.page_size]
+    start = next((n for n, one in reversed(list(enumerate(group))) if one not in same), -1) + 1
+    streams = (_numbered(folder / one.name, one, -place) for place, one in enumerate(group[start:]))
+    before = 0
+    for number, _, content in heapq.merge(*streams, key=lambda one: one[:2]):
+        if before < number <= last.pages:
+            before = number
+            yield number, content
+
+
+def _numbered(path: Path, one: Point, rank: int) -> Iterator[tuple[int, int, memoryview]]:
+    return ((number, rank, content) for number, content in point.pages(path, one.header.database))
+
+
+def _merged_changes(group: Sequence[Point]) -> dict[str, _From]:
+    merged: dict[str, _From] = {}
+    for one in group:
+        for change in one.header.changes:
+            earlier, found = merged.get(change.path), _From(change, one.name)
+            if change.content == "before" and earlier and earlier.change.content in ("here", "base"):
+                place = earlier.change
+                change = replace(change, content=place.content, offset=place.offset, source=place.source)
+                found = _From(change, earlier.file)
+            merged[change.path] = found
+    return merged
+
+
+def _copied(folder: Path, one: _From, writer: Writer) -> Change:
+    entry = one.change.entry
+    if entry is None or one.change.content != "here":
+        return one.change
+    with writer.content() as content:
+        _copy(folder / one.file, one.change, content)
+        content.is_kept = True
+        if content.sha256 != entry.sha256:
+            raise Damaged(f"An upload in the point {one.file} is not as it was written.")
+        return replace(one.change, offset=content.offset)
+
+
+def _copy(path: Path, change: Change, content: Content) -> None:
+    assert change.entry is not None
+    for chunk in point.content(path, change.offset, change.entry.size):
+        content.add(chunk)

@@ -1,0 +1,142 @@
+"""What of the live uploads is not as the state of the newest point has it; new content goes into the next point."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from backupkit.config.settings import Settings
+from backupkit.fs import attributes, disk, tree
+from backupkit.repository import files_cache
+from backupkit.repository.files_cache import RACY, ParentBackup
+from backupkit.rewind.point import Change, Content, Entry, Writer
+from backupkit.rewind.state import Known, entry_of
+from backupkit.upload_files import marked, selection
+
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_ATTEMPTS = 3
+_GONE = (FileNotFoundError, NotADirectoryError)
+
+
+@dataclass
+class Scan:
+    """A walk through the live uploads: what changed, when each folder was changed, and what could not be read.
+
+    `stamps` are new looks of what is the same: they are no change.
+    """
+
+    live: Path
+    known: dict[str, Known]
+    writer: Writer
+    earlier: ParentBackup | None
+    in_base: dict[str, str]
+    changes: list[Change] = field(default_factory=list)
+    stamps: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+    excluded: tuple[str, ...] = ()
+    """Folders that were left out because of a file in them."""
+
+    def run(self, settings: Settings) -> None:
+        """Look at each entry once."""
+        selected = selection.of(settings)
+        skip = selected.leaves_out
+        seen = {""}
+        with closing(tree.Parents(self.live)) as parents:
+            facts = os.fstat(parents.go(""))
+            self._folder("", facts)
+            self._compare("", entry_of(facts, attributes.of_open(parents.go(""))), files_cache.change_stamp(facts))
+            for entry in tree.walk(self.live, skip=skip, unreadable=lambda path, _error: self.unreadable.append(path)):
+                if entry.form != "special" and self._look(entry, parents):
+                    seen.add(entry.path)
+        self.excluded = tuple(sorted(map(marked.key, selected.marked.found)))
+        gone = sorted(self.known.keys() - seen, reverse=True)
+        self.changes += [Change(path) for path in gone]
+
+    def _folder(self, path: str, facts: os.stat_result) -> None:
+        self.folders[path] = files_cache.change_stamp(facts)
+
+    def _look(self, entry: tree.Entry, parents: tree.Parents) -> bool:
+        """Whether it is there and can be read."""
+        stamp = files_cache.change_stamp(entry.facts)
+        if entry.form == "folder":
+            self._folder(entry.path, entry.facts)
+        before = self.known.get(entry.path)
+        if before and before.stamp == stamp != RACY:
+            return True
+        try:
+            with parents.of(entry.path) as (folder, name):
+                if entry.form == "file":
+                    return self._file(entry.path, name, folder)
+                found = replace(entry_of(entry.facts, attributes.of_name(name, folder)), target=entry.target)
+                self._compare(entry.path, found, stamp)
+        except _GONE:
+            return False
+        except PermissionError:
+            self.unreadable.append(entry.path)
+            return False
+        return True
+
+    def _compare(self, path: str, entry: Entry, stamp: str) -> None:
+        before = self.known.get(path)
+        if before and before.entry == entry:
+            self.stamps[path] = stamp
+        else:
+            self.changes.append(Change(path, entry, stamp=stamp))
+
+    def _file(self, path: str, name: str, folder: int) -> bool:
+        for attempt in range(_ATTEMPTS):
+            with disk.Opened(name, _FILE, folder) as handle, self.writer.content() as content:
+                facts = os.fstat(handle)
+                if tree.form_of(facts.st_mode) != "file":
+                    return False
+                entry, stamp = entry_of(facts, attributes.of_open(handle)), files_cache.change_stamp(facts)
+                if checksum := self._seen(path, facts):
+                    return self._settle(path, replace(entry, sha256=checksum), content, stamp)
+                for chunk in iter(lambda: os.read(handle, disk.CHUNK), b""):
+                    content.add(chunk)
+                is_still = tree.signature(os.fstat(handle)) == tree.signature(facts)
+                if is_still or attempt == _ATTEMPTS - 1:
+                    entry = replace(entry, sha256=content.sha256, size=content.size)
+                    return self._settle(path, entry, content, stamp if is_still else RACY)
+        return False
+
+    def _seen(self, path: str, facts: os.stat_result) -> str:
+        """The checksum of a file that is as the backup at the beginning saw it."""
+        if self.earlier is None or (before := self.known.get(path)) is None or not before.entry.sha256:
+            return ""
+        seen = self.earlier.find(path)
+        return seen.checksum if seen and seen.is_now(facts) and files_cache.change_stamp(facts) != RACY else ""
+
+    def _settle(self, path: str, entry: Entry, content: Content, stamp: str) -> bool:
+        before = self.known.get(path)
+        if before and before.entry == entry:
+            self.stamps[path] = stamp
+        elif before and before.entry.sha256 == entry.sha256 and before.entry.form == "file":
+            self.changes.append(Change(path, entry, "before", stamp=stamp))
+        elif source := self.in_base.get(entry.sha256, ""):
+            self.changes.append(Change(path, entry, "base", source=source, stamp=stamp))
+        else:
+            content.is_kept = True
+            self.changes.append(Change(path, entry, "here", content.offset, stamp=stamp))
+        return True
+
+
+def folders_are_as(live: Path, folders: dict[str, str]) -> bool:
+    """Whether nothing was added, removed or renamed since those looks, by the folders' own times."""
+    return all(stamp != RACY and stamp == _now(f"{live}/{path}") for path, stamp in folders.items())
+
+
+def _now(folder: str) -> str:
+    try:
+        return files_cache.change_stamp(os.stat(folder, follow_symlinks=folder.endswith("/")))
+    except OSError:
+        return ""
+
+
+def by_checksum(known: dict[str, Known]) -> Iterator[tuple[str, str]]:
+    """The files of a backup, by their content."""
+    return ((one.entry.sha256, path) for path, one in known.items() if one.entry.form == "file" and one.entry.sha256)

@@ -1,0 +1,201 @@
+"""`rewind`, `restore --at`, `show --at`: as typed, with what is said of times that are none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import BackupRequest
+from backupkit.model.errors import Refused
+from backupkit.model.times import moment
+from backupkit.rewind.take import Rewinder
+from refusals import run_here
+from rewind.a_day import true_copy
+from small_app import SmallApp, tree
+
+BERLIN = ZoneInfo("Europe/Berlin")
+NOW = datetime(2026, 11, 26, 13, 32, 10, tzinfo=UTC)  # 14:32:10 in Berlin
+ON = {"BACKUP_REWIND": "7d"}
+
+
+class Past:
+    """An app with a backup and points of the last two hours; between 60 and 30 minutes ago nobody looked."""
+
+    def __init__(self, app: SmallApp) -> None:
+        self.app, self.now = app, datetime.now(UTC).replace(microsecond=0)
+        self.at = self.now - timedelta(minutes=120)
+        create_backup(app.settings, BackupRequest(name="base"), clock=lambda: self.at)
+        self.rewinder = Rewinder(app.settings.model_copy(update={"rewind": "7d"}), lambda: self.at)
+        for minutes in (119, 90, 60, 30, 1):
+            self.app.add_rows(1)
+            app.write_upload(f"at/{minutes}", b"x")
+            self.look(minutes)
+            if minutes != 60:  # as if it had gone on looking until the next
+                self.rewinder._chain.seen = self.now - timedelta(minutes={119: 91, 90: 61, 30: 2, 1: 1}[minutes])
+
+    def look(self, minutes: int) -> None:
+        self.at = self.now - timedelta(minutes=minutes)
+        assert self.rewinder.look() == "taken"
+
+
+@pytest.fixture
+def past(app: SmallApp) -> Past:
+    return Past(app)
+
+
+def test_a_restore_to_a_time_can_be_undone(past: Past) -> None:
+    app = past.app
+    before, rows = tree(app.uploads), app.rows("companies")
+    done = run_here(app, "restore", "--at", "75 minutes ago", "--yes", "--json", env=ON, check=0)
+    assert done.json["source"].startswith("point_")
+    assert {path.name for path in (app.uploads / "at").iterdir()} == {"119", "90"}
+    assert len(app.rows("companies")) == len(rows) - 3
+    run_here(app, "undo", "--yes", env=ON, check=0)
+    assert tree(app.uploads) == before and app.rows("companies") == rows
+    assert not list(app.backups.glob(".draft-*"))
+
+
+def test_a_dry_run_changes_nothing_and_names_the_point(past: Past) -> None:
+    before = true_copy(past.app), tree(past.app.uploads), sorted(past.app.backups.iterdir())
+    plan = run_here(past.app, "restore", "--at", "75 minutes ago", "--dry-run", "--json", env=ON, check=0).json
+    assert "The point of" in plan["notes"][0] and "the next one is of" in plan["notes"][0]
+    assert before == (true_copy(past.app), tree(past.app.uploads), sorted(past.app.backups.iterdir()))
+
+
+def test_it_is_laid_out_beside_the_app_and_one_half_is_restored(past: Past, tmp_path: Path) -> None:
+    app, target = past.app, tmp_path / "look"
+    run_here(app, "restore", "--at", "75 minutes ago", "--to", str(target), env=ON, check=0)
+    assert {path.name for path in (target / "uploads" / "at").iterdir()} == {"119", "90"}
+    run_here(app, "restore", "latest", "--at", "75 minutes ago", "--only", "database", "--yes", env=ON, check=0)
+    assert len(list((app.uploads / "at").iterdir())) == 5
+
+
+def test_a_backup_is_taken_where_it_is_the_nearest(past: Past) -> None:
+    between = past.now - timedelta(minutes=119, seconds=30)
+    assert (
+        run_here(past.app, "show", "--at", between.isoformat(), "--json", env=ON, check=0).json["backup_name"] == "base"
+    )
+    found = run_here(past.app, "show", "--at", "75 minutes ago", "--json", env=ON, check=0).json
+    assert found["backup"] == "base" and found["changed_uploads"] > 0
+
+
+def test_rewind_shows_stretches_gaps_and_cost(past: Past) -> None:
+    found = run_here(past.app, "rewind", "--json", env=ON, check=0).json
+    assert [one["points"] for one in found["stretches"]] == [3, 2]
+    gap = {"from": past.now - timedelta(minutes=60), "to": past.now - timedelta(minutes=30)}
+    assert found["gaps"] == [{key: at.isoformat() for key, at in gap.items()}]
+    assert found["size_bytes"] == sum(one["size_bytes"] for one in found["points"])
+    words = run_here(past.app, "rewind", env=ON, check=0).out
+    assert "Gap: nobody looked from" in words and "5 points" in words
+
+
+def test_times_that_lead_nowhere_are_refused_with_the_way_out(past: Past) -> None:
+    for at, code, words in (
+        ("45 minutes ago", 2, "there is a gap from"),
+        ("3 hours ago", 10, "The first is of"),
+        ((past.now + timedelta(hours=1)).isoformat(), 2, "is in the future"),
+        ("yesteryear", 2, "is no time"),
+    ):
+        done = run_here(past.app, "restore", "--at", at, "--yes", "--json", env=ON, check=code)
+        assert words in done.json["error"]["message"], at
+    hint = run_here(past.app, "restore", "--at", "45 minutes ago", "--yes", "--json", env=ON).json["error"]["next"]
+    assert (past.now - timedelta(minutes=60)).isoformat() in hint
+    assert (past.now - timedelta(minutes=30)).isoformat() in hint
+    run_here(past.app, "restore", "--at", (past.now - timedelta(minutes=60)).isoformat(), "--dry-run", env=ON, check=0)
+
+
+def test_behind_the_last_look_nobody_claims_to_know(app: SmallApp) -> None:
+    at = datetime.now(UTC) - timedelta(hours=2)
+    create_backup(app.settings, BackupRequest(), clock=lambda: at)
+    Rewinder(app.settings.model_copy(update={"rewind": "7d"}), lambda: at).look()
+    app.add_rows(1)
+    done = run_here(app, "restore", "--at", "1 hour ago", "--yes", "--json", env=ON, check=2)
+    assert "no scheduler is at work" in done.json["error"]["message"]
+
+
+def test_a_backup_that_points_stand_on_stays(past: Past) -> None:
+    app = past.app
+    run_here(app, "delete", "base", "--yes", env=ON, check=2)
+    kept = run_here(app, "prune", "--dry-run", "--json", env={**ON, "BACKUP_MAX_BACKUPS": "1"}, check=0).json
+    assert any("points of rewind stand on it" in one["reasons"] for one in kept["verdicts"])
+    run_here(app, "delete", "base", "--yes", check=0)  # rewind is off
+    assert not list((app.backups / ".rewind").iterdir())
+
+
+def test_a_lost_backup_costs_its_points_and_says_so(past: Past) -> None:
+    shutil.rmtree(past.app.backups / "base")
+    found = run_here(past.app, "rewind", "--json", env=ON, check=0).json
+    assert len(found["lost"]) == 5 and not found["points"]
+    run_here(past.app, "restore", "--at", "75 minutes ago", "--yes", env=ON, check=10)
+
+
+def test_verify_all_names_each_point_that_is_lost(past: Past) -> None:
+    run_here(past.app, "verify", "--all", env=ON, check=0)
+    files = sorted((past.app.backups / ".rewind" / "base").iterdir())
+    content = bytearray(files[2].read_bytes())
+    content[20] ^= 1
+    files[2].write_bytes(content)
+    done = run_here(past.app, "verify", "--all", env=ON, check=12)
+    assert all(path.name in done.err for path in files[2:]) and files[1].name not in done.err
+    assert run_here(past.app, "restore", "--at", "75 minutes ago", "--dry-run", env=ON, check=0)
+    done = run_here(past.app, "restore", "--at", "1 minute ago", "--yes", env=ON, check=12)
+    assert files[2].name in done.err and "nothing" not in done.out
+
+
+def test_status_says_how_far_back_it_reaches(past: Past) -> None:
+    found = run_here(past.app, "status", "--json", env=ON).json
+    assert found["rewind_points"] == 5 and found["rewind_bytes"] > 0
+    assert found["rewind_from"] == (past.now - timedelta(minutes=120)).isoformat()
+    assert any("no scheduler is at work: no points" in one["text"] for one in found["reasons"])
+    assert "  rewind     " in run_here(past.app, "status", env=ON).out
+    assert "backupkit_rewind_points" in run_here(past.app, "status", "--prometheus", "-", env=ON).out
+    assert run_here(past.app, "status", "--json").json["rewind_points"] == 0
+
+
+def test_a_point_of_an_unfinished_restore_is_not_taken(past: Past) -> None:
+    (past.app.backups / ".journal").write_text(json.dumps({}))
+    past.app.add_rows(1)
+    assert past.rewinder.look() == "busy"
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("14:32", "2026-11-26T14:32:00+01:00"),
+        ("9:05", "2026-11-26T09:05:00+01:00"),
+        ("14:32:05", "2026-11-26T14:32:05+01:00"),
+        ("today 00:00", "2026-11-26T00:00:00+01:00"),
+        ("yesterday 18:00", "2026-11-25T18:00:00+01:00"),
+        ("2026-11-25 14:32", "2026-11-25T14:32:00+01:00"),
+        ("2026-11-25T14:32:00+00:00", "2026-11-25T14:32:00+00:00"),
+        ("10 minutes ago", "2026-11-26T14:22:10+01:00"),
+        ("an hour ago", "2026-11-26T13:32:10+01:00"),
+        ("2h", "2026-11-26T12:32:10+01:00"),
+        ("2026-11-21", "2026-11-21T00:00:00+01:00"),
+    ],
+)
+def test_times_are_read_as_people_say_them(text: str, meant: str) -> None:
+    assert moment(text, NOW, BERLIN) == (datetime.fromisoformat(meant), "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "yesteryear", "25:00", "yesterday", "10 apples ago", "999999 weeks ago", "0001-01-01"]
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(Refused, match="is no time"):
+        moment(text, NOW, BERLIN)
+
+
+def test_a_time_that_comes_twice_or_never_says_which_is_meant() -> None:
+    at, said = moment("2026-10-25 02:30", NOW, BERLIN)
+    assert at == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+    assert said.startswith("02:30 comes twice on 2026-10-25: 02:30 CEST is meant") and "+01:00" in said
+    at, said = moment("2026-03-29 02:30", NOW, BERLIN)
+    assert at == datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
+    assert said == "There is no 02:30 on 2026-03-29: the clock leaps. 03:30 CEST is meant."

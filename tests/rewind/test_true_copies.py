@@ -1,0 +1,232 @@
+"""Each point is what was live at its moment, byte for byte: compared with true copies, before and after thinning.
+
+What is compared: every page as SQLite gives it, but for what it counts up in the header when it writes
+(`pages.without_counters`), and every upload with its content, mode and time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sqlite3
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import chance
+from backupkit.model.errors import BackupError
+from backupkit.rewind import chain, moments, thin
+from backupkit.rewind.take import Rewinder
+from rewind.a_day import assert_restores, rewinding, true_copy
+from small_app import SmallApp, tree
+
+
+class Life:
+    """What an app does in a minute, by chance; the same each time."""
+
+    def __init__(self, app: SmallApp, seed: int) -> None:
+        self.app, self.random = app, random.Random(seed)
+        self.live: sqlite3.Connection | None = app.connect()
+        self.count = 0
+
+    def open(self) -> sqlite3.Connection:
+        if self.live is None:
+            self.live = self.app.connect()
+        return self.live
+
+    def step(self) -> None:
+        for _ in range(self.random.randint(1, 3)):
+            self.random.choice(
+                (
+                    self.insert,
+                    self.insert,
+                    self.delete,
+                    self.update,
+                    self.vacuum,
+                    self.new_table,
+                    self.drop_table,
+                    self.truncate,
+                    self.close,
+                    self.keep_times,
+                    self.upload,
+                    self.upload,
+                    self.change_upload,
+                    self.remove_upload,
+                    self.rename_folder,
+                    self.nothing,
+                )
+            )()
+
+    def insert(self) -> None:
+        live = self.open()
+        with live:
+            for _ in range(self.random.randint(1, 60)):
+                self.count += 1
+                name = f"{self.count} {'x' * self.random.randint(0, 3000)}"
+                live.execute("INSERT INTO companies (name) VALUES (?)", (name,))
+
+    def delete(self) -> None:
+        live = self.open()
+        with live:
+            live.execute("PRAGMA foreign_keys=OFF")
+            live.execute("DELETE FROM companies WHERE id > 3 AND id % ? = 0", (self.random.randint(2, 5),))
+
+    def update(self) -> None:
+        live = self.open()
+        with live:
+            live.execute("UPDATE companies SET name = name || '!' WHERE id = (SELECT max(id) FROM companies)")
+
+    def vacuum(self) -> None:
+        self.open().execute("VACUUM")
+
+    def new_table(self) -> None:
+        self.count += 1
+        self.open().execute(f"CREATE TABLE t{self.count} (a, b)")
+
+    def drop_table(self) -> None:
+        found = self.open().execute("SELECT name FROM sqlite_schema WHERE name GLOB 't[0-9]*' LIMIT 1").fetchone()
+        if found:
+            self.open().execute(f"DROP TABLE {found[0]}")
+
+    def truncate(self) -> None:
+        self.open().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.close()
+            self.live = None
+
+    def keep_times(self) -> None:
+        """A commit after which file and WAL have the size and the times that they had."""
+        files = [path for path in self.app.database.parent.iterdir() if not path.name.endswith("-shm")]
+        before = {path: path.stat() for path in files}
+        self.update()
+        for path, facts in before.items():
+            if path.exists():
+                os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+    def upload(self) -> None:
+        self.count += 1
+        self.app.write_upload(f"{self.random.randint(1, 4)}/f{self.count}", os.urandom(self.random.randint(0, 4000)))
+
+    def _any(self) -> Path | None:
+        found = sorted(path for path in self.app.uploads.rglob("*") if path.is_file() and not path.is_symlink())
+        return self.random.choice(found) if found else None
+
+    def change_upload(self) -> None:
+        if path := self._any():
+            path.write_bytes(path.read_bytes()[::-1])
+            path.chmod(self.random.choice((0o600, 0o644)))
+
+    def remove_upload(self) -> None:
+        if path := self._any():
+            path.unlink()
+
+    def rename_folder(self) -> None:
+        folders = sorted(path for path in self.app.uploads.iterdir() if path.is_dir())
+        if folders:
+            self.count += 1
+            self.random.choice(folders).rename(self.app.uploads / f"d{self.count}")
+
+    def nothing(self) -> None:
+        """Some minutes are quiet."""
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_every_point_is_what_was_live_at_its_moment_also_after_thinning(app: SmallApp, mode: str) -> None:
+    with contextlib.closing(app.connect()) as live:
+        live.execute(f"PRAGMA journal_mode={mode}")
+    rewinder, clock = rewinding(app)
+    life, kept = Life(app, seed=7), dict[datetime, tuple[bytes, dict[str, tuple[str, int, int, bytes]]]]()
+    for _ in range(500 if chance.is_thorough() else 80):
+        life.step()
+        clock.forward(minutes=20)
+        if rewinder.look() == "taken":
+            kept[clock.now] = true_copy(app), tree(app.uploads)
+        if life.random.random() < 0.05:
+            rewinder = Rewinder(rewinder.settings, clock)  # the scheduler begins anew
+    life.close()
+    assert len(kept) > 60
+    for at, (copy, uploads) in kept.items():
+        assert_restores(app, at, copy, uploads)
+    clock.forward(days=4)
+    thin.thin(rewinder.settings, clock.now)
+    left = [one.at for one in chain.read(app.backups, chain.chains(app.backups)[0])[0]]
+    assert 5 < len(left) < len(kept) / 2
+    for at in left:
+        assert_restores(app, at, *kept[at])
+
+
+def test_a_point_under_a_busy_writer_is_of_one_moment(app: SmallApp) -> None:
+    rewinder, clock = rewinding(app)
+    with app.writer() as writer:
+        for _ in range(8):
+            clock.forward(seconds=60)
+            assert rewinder.look() == "taken"
+    assert not writer.errors
+    found, before = moments.timeline(app.settings), 0
+    for moment in found.moments[1:]:
+        with moments.built(app.settings, moment) as backup:  # which has SQLite check it
+            file = backup.path / app.database.name
+            with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?immutable=1", uri=True)) as copy:
+                rows = [name for (name,) in copy.execute("SELECT name FROM companies WHERE name LIKE 'writer%'")]
+        assert sorted(int(name.rpartition("-")[2]) for name in rows) == list(range(len(rows)))
+        assert len(rows) > before
+        before = len(rows)
+
+
+def test_another_page_size_is_a_state_like_any_other(app: SmallApp) -> None:
+    with contextlib.closing(app.connect()) as live:
+        live.execute("PRAGMA journal_mode=DELETE")
+    rewinder, clock = rewinding(app)
+    kept = {}
+    for size in (4096, 8192, 8192, 1024):
+        with contextlib.closing(app.connect()) as live:
+            live.execute(f"PRAGMA page_size={size}")
+            live.execute("VACUUM")
+        app.add_rows(40)
+        clock.forward(minutes=20)
+        assert rewinder.look() == "taken"
+        kept[clock.now] = true_copy(app), tree(app.uploads)
+    for at, one in kept.items():
+        assert_restores(app, at, *one)
+    thin.thin(rewinder.settings, clock.now + timedelta(days=20))
+    assert len(chain.read(app.backups, chain.chains(app.backups)[0])[0]) == 1
+    assert_restores(app, clock.now, *kept[clock.now])
+
+
+def test_a_quiet_minute_costs_nothing_and_writes_nothing(app: SmallApp) -> None:
+    rewinder, clock = rewinding(app)
+    assert rewinder.look() == "taken"
+    time.sleep(2.1)  # until then a change may leave no trace in the times
+    clock.forward(seconds=60)
+    assert rewinder.look() == "same"
+    before = {path: path.lstat().st_ctime_ns for path in app.folder.rglob("*")}
+    clock.forward(seconds=60)
+    used = time.process_time()
+    assert rewinder.look() == "same"
+    assert time.process_time() - used < 0.02
+    assert {path: path.lstat().st_ctime_ns for path in app.folder.rglob("*")} == before
+
+
+def test_the_largest_size_is_kept_by_merging_the_oldest_and_then_by_taking_no_more(app: SmallApp) -> None:
+    rewinder, clock = rewinding(app)
+    rewinder.use(rewinder.settings.model_copy(update={"rewind_max_bytes": 100_000}))
+    for number in range(8):  # what came and went meanwhile can be merged away
+        app.write_upload(f"f{number}", os.urandom(20_000))
+        (app.uploads / f"f{number - 1}").unlink(missing_ok=True)
+        clock.forward(minutes=1)
+        assert rewinder.look() == "taken"
+        kept = clock.now, true_copy(app), tree(app.uploads)
+    assert len(chain.read(app.backups, chain.chains(app.backups)[0])[0]) < 8
+    assert moments.timeline(app.settings).size <= 100_000
+    with pytest.raises(BackupError, match="rewind_max_bytes"):
+        for number in range(8):  # what is still there cannot
+            app.write_upload(f"g{number}", os.urandom(20_000))
+            clock.forward(minutes=1)
+            if rewinder.look() == "taken":
+                kept = clock.now, true_copy(app), tree(app.uploads)
+    assert_restores(app, *kept)
