@@ -41,6 +41,8 @@ from backupkit.model.backup import (
     ReferenceFacts,
     References,
     SchemaVerdict,
+    SealedDatabase,
+    SealedTree,
     UploadsFacts,
 )
 from backupkit.model.errors import ExitCode
@@ -54,7 +56,7 @@ from backupkit.remotes import listing_cache
 from backupkit.remotes.base import RemoteBackup
 from backupkit.repository import history, lock, manifest, verification
 from backupkit.restore import journal
-from backupkit.restore.journal import Journal
+from backupkit.restore.journal import Journal, JournalPart
 from backupkit.rewind.take import Rewinder
 from backupkit.scheduling import planner, run, scheduler_lock
 from backupkit.sqlite import query, row_rescue
@@ -446,6 +448,9 @@ def test_every_file_has_the_same_name_and_form(story: Story, same: Compare) -> N
 _FACTS = DatabaseFacts(1, "1" * 64, 2, "wal", "UTF-16le", 3, 4, {"one": 5}, 6, ("seven",), "3.8.9", 0o640, True)
 _GIT = GitFacts("abc1234", "abc", "main", "a subject", True, "v1")
 _UPLOADS = UploadsFacts(1, 2, 3, 4, 5, 6, 7, "8" * 64, ("nine",))
+_CACHE = SealedDatabase(
+    "cache", "cache.db", HEAD, (HEAD, MERGED), "versions", AppMigrations("Django", "last", 1), "3" * 64, _FACTS
+)
 _FLAWS = (Flaw("uploads/x", "uploads/x is missing"),)
 
 
@@ -468,8 +473,12 @@ def test_metadata_are_read_as_they_were_written(app: SmallApp) -> None:
             (".nobackup",),
             ("cache",),
             References((ReferenceFacts("a.b", "uploads/{value}", 4, 1, 1, 1, ("c",), "d"),), 5, ("e",)),
+            (SealedDatabase("database", "pats.db"), _CACHE),
+            (SealedTree("uploads", _UPLOADS), SealedTree("media", _UPLOADS, ("cache",))),
+            0.5,
         ),
     )
+    _no_default(_CACHE)
     _no_default(written)
     manifest.write_metadata(app.folder, written)
     assert manifest.read_metadata(app.folder, ZoneInfo("UTC")) == written
@@ -503,6 +512,8 @@ def test_what_a_remote_held_is_read_as_it_was_written(app: SmallApp) -> None:
 
 def test_a_journal_is_read_as_it_was_written(app: SmallApp) -> None:
     more = {"back": True, "part": "database", "copies": ("three",), "kept": ("four",), "sealed": "one"}
+    further = JournalPart("media", "five", True, True, "one", _FACTS, (HEAD,))
+    more |= {"name": "cache", "others": (further,)}
     written = Journal("one", "two", "0" * 32, "then", True, True, facts=_FACTS, revisions=(HEAD,), **more)
     _no_default(written)
     journal.write(app.backups, written)

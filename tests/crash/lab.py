@@ -41,6 +41,7 @@ from backupkit.fs import process
 from small_app import SmallApp, clean_environment
 
 STAGING = ".backupkit-staging"
+FURTHER, FURTHER_TREE = ("data/cache.sqlite3", "storage/queue.sqlite3"), "media"
 TWO_THREADS = "BACKUP_TESTS_TWO_THREADS"  # in a scenario's environment: as for a large database
 NEXT_COMMANDS = (("recover",), ("list",), ("backup", "next"))
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -104,6 +105,8 @@ class Live:
 
     database: Any
     uploads: Tree
+    further: tuple[Any, ...] = ()
+    """Of an app that has them: its further databases and its further tree."""
 
 
 @dataclass(frozen=True)
@@ -358,7 +361,11 @@ def no_event(_count: int, _event: Event) -> None:
 
 def live(world: World) -> Live:
     """What a person has now. It is read through SQLite; a world is looked at after its last command only."""
-    return Live(_database(world.database), tree(world.uploads))
+    further = [world.app / one for one in FURTHER]
+    there = tuple(_database(path) for path in further) if (world.app / FURTHER_TREE).is_dir() else ()
+    return Live(
+        _database(world.database), tree(world.uploads), (*there, tree(world.app / FURTHER_TREE))[: 3 * bool(there)]
+    )
 
 
 def _database(path: Path) -> Any:
@@ -424,7 +431,10 @@ def litter(world: World) -> list[str]:
     """What of ours is left where it has no business; the lock and the state folder are no litter, drafts in it are."""
     name = world.database.name
     found = [world.database.parent / one for one in os.listdir(world.database.parent)]
-    strays = [path for path in found if path.name not in (name, f"{name}-wal", f"{name}-shm")]
+    names = (name, *(Path(one).name for one in FURTHER))
+    strays = [
+        path for path in found if path.name not in [f"{one}{end}" for one in names for end in ("", "-wal", "-shm")]
+    ]
     strays += [path for path in world.backups.iterdir() if path.name[0] == "." and path.name not in (".lock", ".state")]
     strays += [path for path in world.app.rglob("*") if path.name.startswith(".draft") or STAGING in path.name]
     strays += list(world.temporary.iterdir())
@@ -465,6 +475,12 @@ def holds(backup: Path, wanted: Live, with_uploads: bool) -> bool:
     if metadata["kind"] not in ("pre_restore", "pre_migration"):
         return False
     if with_uploads and tree(backup / "uploads") != wanted.uploads:
+        return False
+    for path, contents in zip(FURTHER, wanted.further, strict=False):
+        with contextlib.closing(open_sealed(backup / Path(path).name)) as copy:
+            if _contents(copy)[:2] != contents[:2]:
+                return False
+    if wanted.further and tree(backup / FURTHER_TREE) != wanted.further[-1]:
         return False
     if wanted.database[0] == "missing":
         return metadata["database_file"] is None

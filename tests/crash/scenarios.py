@@ -11,6 +11,7 @@ from collections.abc import Callable
 from lab import STAGING, TWO_THREADS, Event, Ran, Scenario, World, run
 
 import backup_restore
+from several import change_all, extend
 from small_app import HEAD, INITIAL, SmallApp
 
 
@@ -156,6 +157,29 @@ def _backup_is_behind(app: SmallApp) -> None:
     app.use_and_crash(3)
 
 
+def _several(app: SmallApp) -> None:
+    """Three databases and two trees, all of which have changed since the backup."""
+    several = extend(app)
+    app.write_upload("deep/er/kept.bin", bytes(range(256)))
+    _say(app, "backup", "first")
+    change_all(several)
+    _use(app)
+    app.use_and_crash(3)
+
+
+def _second_database_begins() -> Callable[[Event], bool]:
+    """True when the journal is written that says that the second database is done."""
+    count = 0
+
+    def is_it(event: Event) -> bool:
+        nonlocal count
+        name, arguments = event
+        count += name == "os.rename" and str(arguments[1]).endswith(".journal")
+        return count == 3
+
+    return is_it
+
+
 def _nothing_yet(app: SmallApp) -> None:
     app.use_and_crash(3)
 
@@ -213,6 +237,9 @@ ALL = (
     Scenario("restore-uploads", (*RESTORE, "--only", "uploads"), _two_backups_and_changes, safety=True),
     Scenario("restore-excluded", RESTORE, _excluded, safety=True, left_out=(".tmp", "cache", ".nobackup", ".cached")),
     Scenario("extract", EXTRACT, _changes_at_the_top, safety=True),
+    Scenario("backup-several", ("backup", "third"), _several),
+    Scenario("restore-several", RESTORE, _several, safety=True),
+    Scenario("restore-several-going-back", RESTORE, _several, fails_at=_second_database_begins),
     Scenario("restore-missing", RESTORE, _missing, safety=True),
     Scenario("restore-corrupt", RESTORE, _corrupt, safety=True),
     Scenario("restore-going-back", RESTORE, _two_backups_and_changes, fails_at=_second_out_of_staging),

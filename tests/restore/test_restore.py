@@ -496,7 +496,7 @@ def test_a_journal_is_finished_by_the_next_command_that_writes(app: SmallApp, mo
 
     before = back_up(app)
     ruin(app)
-    monkeypatch.setattr(verb, "_apply", lambda _, found, *__: (None, found))  # as if killed right after the journal
+    monkeypatch.setattr(verb, "_apply", lambda _, found, *__: ({}, found))  # as if killed right after the journal
     restore(app)
     assert journal.exists(app.backups)
     monkeypatch.undo()
@@ -515,7 +515,7 @@ def test_what_the_app_wrote_after_its_database_was_restored_survives_the_recover
 
     before = back_up(app)
     ruin(app)
-    monkeypatch.setattr(recovering, "finish_uploads", lambda *_: None)
+    monkeypatch.setattr(recovering, "finish_uploads", lambda *_: {})
     restore(app)
     monkeypatch.undo()
     app.execute("INSERT INTO companies (name) VALUES ('since then')")

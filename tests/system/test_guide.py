@@ -138,7 +138,8 @@ def test_every_variable_that_is_named_is_a_setting_or_the_wrappers(path: Path) -
 @each_document
 def test_every_setting_in_a_toml_example_is_one(path: Path) -> None:
     examples = "\n".join(re.findall(r"^ *```toml\n(.*?)^ *```", text(path), re.M | re.S))
-    for line in re.findall(r"^([a-z_]+) *=", examples.partition("[remotes.")[0], re.M):
+    before_tables = re.split(r"^\[", examples, maxsplit=1, flags=re.M)[0]
+    for line in re.findall(r"^([a-z_]+) *=", before_tables, re.M):
         assert line in Settings.model_fields or line.removesuffix("_file") in secret_names(), line
 
 

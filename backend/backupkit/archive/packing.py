@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 
 from backupkit.archive import tar
 from backupkit.archive.tar import Member
+from backupkit.config.places import NAME as FOLDER
 from backupkit.fs import attributes, descriptors, disk, space, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Metadata, UploadsFacts
@@ -64,14 +65,15 @@ def pack(folder: Path, metadata: Metadata, total: int, out: BinaryIO, emit: Even
 
 
 def _has_names(folder: Path, metadata: Metadata) -> bool:
-    """Whether files below uploads have several names, as sealed; `Damaged` for a tree that is not as it was."""
-    recorded = metadata.uploads
-    if not recorded or not recorded.tree:
-        return False
-    found = walk.survey(folder / UPLOADS_FOLDER, bool(recorded.hard_links))
-    if found.tree != recorded.tree:
-        raise _damaged(folder, "a folder or a link below uploads is not as it was written")
-    return bool(recorded.hard_links) and integrity.keeps_hard_links(recorded, found)
+    """Whether files of a tree have several names, as sealed; `Damaged` for a tree that is not as it was."""
+    has_names = False
+    for name, recorded in metadata.tree_facts.items():
+        if recorded and recorded.tree:
+            found = walk.survey(folder / name, bool(recorded.hard_links))
+            if found.tree != recorded.tree:
+                raise _damaged(folder, f"a folder or a link below {name} is not as it was written")
+            has_names |= bool(recorded.hard_links) and integrity.keeps_hard_links(recorded, found)
+    return has_names
 
 
 def _in_order(folder: Path) -> Iterator[tree.Entry]:
@@ -112,14 +114,14 @@ class _Packing:
             self._tell(Notice(f"{shown(entry.path)} {why}: import this archive with --trust."))
         root = self._folder.name
         member = replace(_member(f"{root}/{entry.path}".rstrip("/"), entry), attributes=extra)
-        if self._has_names and entry.form == "file" and is_upload(entry.path) and entry.facts.st_nlink > 1:
+        if self._has_names and entry.form == "file" and is_upload(entry.path, "file") and entry.facts.st_nlink > 1:
             return self._put_name(entry, member)
         self._write(tar.written(member))
         if member.form == "file":
             self._put_content(entry.path, member.size)
 
     def _attributes(self, entry: tree.Entry) -> Attributes:
-        if entry.form == "link" or not is_upload(entry.path):
+        if entry.form == "link" or not is_upload(entry.path, entry.form):
             return {}
         with self._parents.of(entry.path) as (folder, name):
             found = attributes.of_name(name, folder)
@@ -178,9 +180,9 @@ def _damaged(folder: Path, problem: str) -> Damaged:
     return Damaged(f"The backup {folder} is damaged: {problem}; nothing was exported.", hint=_OLDER)
 
 
-def is_upload(path: str) -> bool:
-    """Whether a path in a backup is the uploads folder, or below it: there attributes are those of live files."""
-    return path.split("/", 1)[0] == UPLOADS_FOLDER
+def is_upload(path: str, form: str) -> bool:
+    """Whether a path in a backup is a tree, or below it: there attributes are those of live files."""
+    return "/" in path or (bool(path) and form == "folder")
 
 
 def strange(path: str, form: str) -> str:
@@ -190,7 +192,8 @@ def strange(path: str, form: str) -> str:
     if "/" in path:
         return ""
     wanted = "folder" if path == UPLOADS_FOLDER else "file"
-    return "" if form == wanted else f"is a {form}, where a backup has a {wanted}"
+    is_tree = form == "folder" and FOLDER.fullmatch(path)  # whether it is one of this backup the metadata say
+    return "" if form == wanted or is_tree else f"is a {form}, where a backup has a {wanted}"
 
 
 def surprise(path: str, form: str, mode: int, target: str, extra: Collection[str] = ()) -> str:
@@ -345,7 +348,7 @@ class _Unpacking:
     def put_name(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
         """One more name of a file that this archive put below uploads, and of no other."""
         root, _, first = member.target.partition("/")
-        there = self.parents.look(first) if root == self.root and is_upload(first) and is_upload(path) else None
+        there = self.parents.look(first) if root == self.root and "/" in first and "/" in path else None
         if there is None or there.form != "file":
             raise _refused(f"{shown(path)} is a hard link to {shown(member.target)}, which is no upload before it")
         with closing(tree.Parents.in_ours(self.draft)) as parents, parents.of(first) as (before, known):
@@ -359,7 +362,7 @@ class _Unpacking:
 
     def _dress(self, place: int, path: str, member: Member) -> None:
         """As in the archive, below uploads; beside them as in any backup made here."""
-        if is_upload(path):
+        if is_upload(path, member.form):
             disk.set_owner_mode_times(place, member.owner, member.mode, (member.changed, member.changed))
             self.keeper.give(place, member.attributes, path)
         else:
@@ -393,8 +396,9 @@ class _Unpacking:
             return
         if self.size > _content_size(told):
             raise _refused(f"it holds more bytes than its {METADATA_FILE} says")
-        facts = told.uploads or UploadsFacts(0, 0)
-        if entries > facts.files + facts.links + facts.folders + _BESIDE_UPLOADS:
+        trees = [one or UploadsFacts(0, 0) for one in told.tree_facts.values()]
+        most = sum(one.files + one.links + one.folders for one in trees) + _BESIDE_UPLOADS + 5 * len(told.others)
+        if entries > most:
             raise _refused(f"it holds more entries than its {METADATA_FILE} says")
 
     def finish(self) -> None:
@@ -409,11 +413,15 @@ class _Unpacking:
             self.emit(Warned(self.keeper.sentence("the backups")))
 
     def _refuse_other_tree(self) -> None:
-        recorded = self.metadata.uploads.tree if self.metadata and self.metadata.uploads else ""
-        if recorded and UPLOADS_FOLDER not in self.folders:
-            raise _refused("its uploads are missing")
-        if recorded and walk.digest(self.draft / UPLOADS_FOLDER) != recorded:
-            raise _refused("a folder or a link below uploads is not as it was written")
+        trees = self.metadata.tree_facts if self.metadata else {UPLOADS_FOLDER: None}
+        if strangers := [path for path in self.folders if "/" not in path and path not in (UPLOADS_FOLDER, *trees)]:
+            raise _refused(f"{shown(strangers[0])} is a folder, where a backup has a file")
+        for name, facts in trees.items():
+            recorded = facts.tree if facts else ""
+            if recorded and name not in self.folders:
+                raise _refused(f"its {name} are missing" if name == UPLOADS_FOLDER else f"its tree {name} is missing")
+            if recorded and walk.digest(self.draft / name) != recorded:
+                raise _refused(f"a folder or a link below {name} is not as it was written")
 
 
 _PUT = {
@@ -425,9 +433,8 @@ _PUT = {
 
 
 def _content_size(metadata: Metadata) -> int:
-    """Bytes of database and uploads, as the metadata say; 0 where they say nothing."""
-    facts = (metadata.database.size if metadata.database else 0, metadata.uploads.bytes if metadata.uploads else 0)
-    return sum(facts)
+    """Bytes of databases and trees, as the metadata say; 0 where they say nothing."""
+    return metadata.database_size + sum(one.bytes for one in metadata.tree_facts.values() if one)
 
 
 def _refused(reason: str) -> Damaged:

@@ -7,10 +7,10 @@ What is as an earlier backup saw it is linked from there.
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -21,7 +21,17 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, process, space
 from backupkit.migrations import version_table
 from backupkit.migrations.schema import CannotRead
-from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, BackupRequest, DatabaseFacts, Metadata, UploadsFacts
+from backupkit.model.backup import (
+    CHECKSUM_FILE,
+    MAIN_DATABASE,
+    UPLOADS_FOLDER,
+    BackupRequest,
+    DatabaseFacts,
+    Metadata,
+    SealedDatabase,
+    SealedTree,
+    UploadsFacts,
+)
 from backupkit.model.errors import SourceBroken
 from backupkit.model.events import Event, EventListener, Notice, Step, Together, Warned
 from backupkit.model.version import VERSION
@@ -35,7 +45,8 @@ from backupkit.upload_files import archiver, marked, selection, walk
 class Draft:
     """A backup that is being made: what was ordered, its folder, what it may be linked from, what it saw.
 
-    `salvaged` is a finished database that goes into it in the place of the live one.
+    `salvaged` is a finished database that goes into it in the place of the live one. `others` are the same draft for
+    each further database and tree: the `settings` of each are those of that part.
     """
 
     settings: Settings
@@ -45,6 +56,7 @@ class Draft:
     seen: files_cache.Writer
     emit: EventListener
     salvaged: Path | None = None
+    others: tuple[Draft, ...] = ()
 
     @property
     def database(self) -> Path:
@@ -53,79 +65,126 @@ class Draft:
 
     @property
     def live_uploads(self) -> Path | None:
-        """The folder to copy; None where none is wanted."""
-        return self.settings.uploads if self.request.uploads else None
+        """The folder to copy; None where none is wanted, or a safety copy finds none."""
+        live = self.settings.uploads if self.request.uploads else None
+        return None if live and self.request.kind == "pre_restore" and not live.is_dir() else live
+
+    @property
+    def databases(self) -> tuple[Draft, ...]:
+        """The draft for each database."""
+        return (self, *(one for one in self.others if one.settings.uploads is None))
+
+    @property
+    def trees(self) -> tuple[Draft, ...]:
+        """The draft for each tree to copy."""
+        return tuple(one for one in (self, *self.others) if one.live_uploads)
 
 
 @dataclass(frozen=True)
 class _Taken:
-    """One of the two sources as it is in the draft; `added` bytes of it were not linked."""
+    """One of the sources as it is in the draft; `added` bytes of it were not linked."""
 
+    draft: Draft
     added: int
     database: Inspection | None = None
     uploads: UploadsFacts | None = None
     excluded: tuple[str, ...] = ()
 
 
-_NO_UPLOADS = _Taken(0)
+@dataclass(frozen=True)
+class _Moment:
+    """The moment of one database, or why there is none; `stamp` is what changes with each commit, if it is known."""
+
+    draft: Draft
+    snapshot: sqlite3.Connection | None = None
+    stamp: str | None = None
+    size: int = 0
+    error: SourceBroken | None = None
 
 
 def fill(draft: Draft) -> Metadata:
     """The data, copied and checked, with their checksums; the caller puts name and times into the metadata."""
-    if draft.live_uploads:
-        walk.require(draft.live_uploads)
+    for one in draft.trees:
+        assert one.live_uploads
+        walk.require(one.live_uploads)
     with contextlib.closing(manifest.ChecksumWriter(draft.folder)) as checksums:
-        found, files = _take(draft, checksums)
-        _record_database(draft, found, checksums)
-    assert found.database is not None
-    if violations := found.database.facts.foreign_key_violations:
+        found, trees, gap = _take(draft, checksums)
+        for taken in found:
+            _record_database(taken, checksums)
+    for taken in found:
+        _report(taken)
+    return _metadata(draft, found, trees, gap)
+
+
+def _report(taken: _Taken) -> None:
+    """What is wrong with a database, and was so before."""
+    draft, found = taken.draft, taken.database
+    assert found is not None
+    if violations := found.facts.foreign_key_violations:
         like = "which were lost, or never there" if draft.salvaged else "as in the live data"
         draft.emit(Notice(f"{violations} rows refer to rows that are not there, {like}."))
-    if flaws := found.database.facts.index_flaws:
+    if flaws := found.facts.index_flaws:
         said = database.index_sentence(draft.settings, flaws)
         draft.emit(Notice(said) if draft.request.kind == "pre_restore" else Warned(said))
-    return _metadata(draft, found, files)
 
 
-def _take(draft: Draft, checksums: manifest.ChecksumWriter) -> tuple[_Taken, _Taken]:
+def _take(draft: Draft, checksums: manifest.ChecksumWriter) -> tuple[list[_Taken], list[_Taken], float]:
+    """Each database and each tree, as they are in the draft; and the ms in which the moments of all databases began."""
     if draft.salvaged:
-        return _take_salvaged(draft, draft.salvaged), _take_uploads(draft, checksums, draft.emit)
-    settings, files = draft.settings, None
-    before = database.signature(settings.database)
+        return [_take_salvaged(draft, draft.salvaged)], _take_trees(draft, checksums, draft.emit), 0
+    with contextlib.ExitStack() as opened:
+        began = time.monotonic()
+        moments = [found for one in draft.databases if (found := _begin(one, opened))]
+        gap = round((time.monotonic() - began) * 1000, 3)
+        with _both(draft, moments) as (beside, listeners, own):
+            taking = beside.submit(_take_databases, moments, listeners)
+            trees = _take_trees(draft, checksums, own)
+            return taking.result(), trees, gap
+
+
+def _begin(draft: Draft, opened: contextlib.ExitStack) -> _Moment | None:
+    """The moment of this database begins; None for one that is missing, and may be."""
+    live = draft.settings.database
+    before = database.signature(live)
     try:
-        with database.snapshot(settings.database, settings.busy_timeout, draft.emit) as snapshot:
-            # A commit in between may be in the moment or not: then nothing is known of what it is the moment of.
-            stamp = before if before == database.signature(settings.database) else None
-            with _both(draft, snapshot, stamp) as (beside, listen, own):
-                taking = beside.submit(_take_database, draft, snapshot, stamp, listen)
-                files = _take_uploads(draft, checksums, own)
-                return taking.result(), files
+        snapshot = opened.enter_context(database.snapshot(live, draft.settings.busy_timeout, draft.emit))
     except SourceBroken as error:
-        # Nothing that is broken may stand in the way of a restore, nor be lost by it.
-        if draft.request.kind != "pre_restore":
-            raise
-        draft.emit(Notice(f"{error.message} Its files are kept as they are in the safety copy."))
-        return _keep_raw(draft), files or _take_uploads(draft, checksums, draft.emit)
+        if draft.settings.is_optional and not any(map(os.path.lexists, (live, *database.sidecars(live)))):
+            draft.emit(Notice(f"There is no database {draft.settings.part} at {live}: it is not in this backup."))
+            return None
+        return _Moment(draft, error=_only_before_restore(draft, error))
+    # A commit in between may be in the moment or not: then nothing is known of what it is the moment of.
+    stamp = before if before == database.signature(live) else None
+    return _Moment(draft, snapshot, stamp, 0 if _is_unchanged(draft, stamp) else database.live_size(snapshot))
+
+
+def _only_before_restore(draft: Draft, error: SourceBroken) -> SourceBroken:
+    """Raise the error, but for a safety copy: nothing that is broken may stand in the way of a restore."""
+    if draft.request.kind != "pre_restore":
+        raise error
+    return error
 
 
 @contextlib.contextmanager
-def _both(
-    draft: Draft, snapshot: sqlite3.Connection, stamp: str | None
-) -> Iterator[tuple[Executor, EventListener, EventListener]]:
+def _both(draft: Draft, moments: list[_Moment]) -> Iterator[tuple[Executor, list[EventListener], EventListener]]:
     """A second thread, and a listener for each, when there is room for both. It gives up where the block fails."""
-    database_size = 0 if _is_unchanged(draft, stamp) else database.live_size(snapshot)
+    database_size = sum(one.size for one in moments)
     size = _required(draft, database_size)
     together, failed = Together(draft.emit, Step("Backing up", size)), threading.Event()
-    database_part = together.part(database.page_size(snapshot))
 
-    def listen(event: Event) -> None:
-        if failed.is_set():
-            raise InterruptedError
-        database_part(event)
+    def listening(moment: _Moment) -> EventListener:
+        part = together.part(database.page_size(moment.snapshot) if moment.snapshot else 1)
+
+        def listen(event: Event) -> None:
+            if failed.is_set():
+                raise InterruptedError
+            part(event)
+
+        return listen
 
     with process.optional_worker(database_size) as beside:
         try:
-            yield beside, listen, together.part()
+            yield beside, [listening(one) for one in moments], together.part()
         except BaseException:
             failed.set()
             raise
@@ -134,45 +193,73 @@ def _both(
 def _required(draft: Draft, size: int) -> int | None:
     """Bytes to copy, for which there is room; None where all of the earlier backup would fit in once more."""
     before = draft.earlier.metadata if draft.earlier else None
-    whole = size + (before.uploads.bytes if before and before.uploads else 0)
+    whole = size + sum(one.uploads.bytes for one in before.parts if one.uploads) if before else 0
     if before and before.uploads and 2 * space.with_margin(whole) < disk.free_space(draft.settings.dir):
         return None
-    if draft.live_uploads:
-        size += walk.measure(draft.live_uploads, selection.of(draft.settings).leaves_out, draft.earlier)[1]
-        if draft.earlier:
-            draft.earlier.rewind()
+    for one in draft.trees:
+        assert one.live_uploads
+        size += walk.measure(one.live_uploads, selection.of(one.settings).leaves_out, one.earlier)[1]
+        if one.earlier:
+            one.earlier.rewind()
     space.require(size, draft.settings.dir, "This backup")
     return size
 
 
-def _take_uploads(draft: Draft, checksums: manifest.ChecksumWriter, emit: EventListener) -> _Taken:
-    if draft.live_uploads is None:
-        return _NO_UPLOADS
+def _take_trees(draft: Draft, checksums: manifest.ChecksumWriter, emit: EventListener) -> list[_Taken]:
+    return [_take_uploads(one, one.live_uploads, checksums, emit) for one in draft.trees if one.live_uploads]
+
+
+def _take_uploads(draft: Draft, live: Path, checksums: manifest.ChecksumWriter, emit: EventListener) -> _Taken:
+    folder = draft.settings.sealed_folder
 
     def record(path: str, facts: os.stat_result, checksum: str, attributes: int) -> None:
-        checksums.record(f"{UPLOADS_FOLDER}/{path}", checksum)
+        checksums.record(f"{folder}/{path}", checksum)
         draft.seen.add(path, facts, checksum, attributes)
 
-    target = draft.folder / UPLOADS_FOLDER
     selected = selection.of(draft.settings)
-    draft.seen.settle(draft.live_uploads)
-    copied = archiver.copy(draft.live_uploads, target, record, selected.leaves_out, draft.earlier, emit)
+    draft.seen.settle(live)
+    copied = archiver.copy(live, draft.folder / folder, record, selected.leaves_out, draft.earlier, emit)
     draft.seen.keeps_attributes = copied.keeps_attributes
     if copied.late:
-        checksums.insert({f"{UPLOADS_FOLDER}/{path}": checksum for path, checksum in copied.late.items()})
+        checksums.insert({f"{folder}/{path}": checksum for path, checksum in copied.late.items()})
     excluded = tuple(sorted(map(marked.key, selected.marked.found)))
-    return _Taken(copied.added, uploads=copied.facts, excluded=excluded)
+    return _Taken(draft, copied.added, uploads=copied.facts, excluded=excluded)
+
+
+def _take_databases(moments: list[_Moment], listeners: list[EventListener]) -> list[_Taken]:
+    return [_take_or_keep(moment, listen) for moment, listen in zip(moments, listeners, strict=True)]
+
+
+def _take_or_keep(moment: _Moment, emit: EventListener) -> _Taken:
+    """The database, or its files as they are, if it is broken: they must not be lost by a restore."""
+    draft, error = moment.draft, moment.error
+    if moment.snapshot:
+        try:
+            with database.attributed_to(draft.settings.database):
+                return _take_database(draft, moment.snapshot, moment.stamp, emit)
+        except SourceBroken as broken:
+            error = _only_before_restore(draft, broken)
+    assert error is not None
+    emit(Notice(f"{error.message} Its files are kept as they are in the safety copy."))
+    return _keep_raw(draft)
 
 
 def _take_database(draft: Draft, snapshot: sqlite3.Connection, stamp: str | None, emit: EventListener) -> _Taken:
-    draft.seen.database = stamp
+    _remember_stamp(draft, stamp)
     if _is_unchanged(draft, stamp) and _link_database(draft):
         snapshot.close()
         assert draft.earlier is not None
-        return _Taken(0, database=_as_before(draft.earlier.metadata))
+        return _Taken(draft, 0, database=_as_before(draft.earlier.metadata))
     found = _copy_database(draft, snapshot, emit)
     is_known = draft.earlier is not None and _known(draft.earlier) == found.facts.sha256
-    return _Taken(0 if is_known and _link_database(draft) else found.facts.size, database=found)
+    return _Taken(draft, 0 if is_known and _link_database(draft) else found.facts.size, database=found)
+
+
+def _remember_stamp(draft: Draft, stamp: str | None) -> None:
+    if draft.settings.part:
+        draft.seen.databases[draft.settings.part] = stamp
+    else:
+        draft.seen.database = stamp
 
 
 def _known(earlier: files_cache.ParentBackup) -> str | None:
@@ -240,7 +327,8 @@ def _take_salvaged(draft: Draft, database_file: Path) -> _Taken:
             hint=database.PUT_BACK,
         )
     mode, journal_mode = draft.database.stat().st_mode & 0o777, _journal_mode_of(draft)
-    return _Taken(found.facts.size, replace(found, facts=replace(found.facts, mode=mode, journal_mode=journal_mode)))
+    found = replace(found, facts=replace(found.facts, mode=mode, journal_mode=journal_mode))
+    return _Taken(draft, found.facts.size, found)
 
 
 def _journal_mode_of(draft: Draft) -> str:
@@ -255,52 +343,73 @@ def _keep_raw(draft: Draft) -> _Taken:
     kept = database.keep_raw(draft.settings.database, draft.folder)
     size = sum((draft.folder / name).stat().st_size for name in kept)
     checksum = disk.hash_file(draft.database) if draft.database.exists() else ""
-    draft.seen.database = None
-    return _Taken(size, database=Inspection(DatabaseFacts(size=size, sha256=checksum, raw=True), {}, ""))
+    _remember_stamp(draft, None)
+    return _Taken(draft, size, database=Inspection(DatabaseFacts(size=size, sha256=checksum, raw=True), {}, ""))
 
 
-def _record_database(draft: Draft, found: _Taken, checksums: manifest.ChecksumWriter) -> None:
-    assert found.database is not None
-    for path in sorted(_database_files(draft)):
-        if path == draft.database:
-            checksums.record(path.name, found.database.facts.sha256)
+def _record_database(taken: _Taken, checksums: manifest.ChecksumWriter) -> None:
+    assert taken.database is not None
+    for path in sorted(_database_files(taken.draft)):
+        if path == taken.draft.database:
+            checksums.record(path.name, taken.database.facts.sha256)
         else:
             checksums.record_file(path.name)
 
 
 def _database_files(draft: Draft) -> list[Path]:
-    return list(draft.folder.glob(f"{glob.escape(draft.database.name)}*"))
+    """The copy, or the raw files, of this database in the draft."""
+    return [path for path in (draft.database, *database.sidecars(draft.database)) if path.exists()]
 
 
-def _metadata(draft: Draft, found: _Taken, files: _Taken) -> Metadata:
-    assert found.database is not None
-    table = _version_table(draft, found.database)
-    revisions = found.database.versions.get(table, ())
-    added = found.added + files.added
-    shares = added < found.database.facts.size + (files.uploads.bytes if files.uploads else 0)
+def _metadata(draft: Draft, found: list[_Taken], trees: list[_Taken], gap: float) -> Metadata:
+    sealed = [_sealed(taken) for taken in found]
+    held = [SealedTree(one.draft.settings.sealed_folder, one.uploads, one.excluded) for one in trees if one.uploads]
+    first, uploads = sealed[0], next((one.uploads for one in held if one.name == UPLOADS_FOLDER), None)
+    added = sum(one.added for one in (*found, *trees))
+    size = sum(one.database.size for one in sealed if one.database) + sum(one.uploads.bytes for one in held)
     return Metadata(
         backup_name="",
         timestamp="",
         created_at=datetime.min,
-        alembic_revision=revisions[0] if revisions else None,
-        database_file=draft.database.name if found.database.facts.sha256 else None,
-        uploads_included=files.uploads is not None,
+        alembic_revision=first.alembic_revision,
+        database_file=first.database_file,
+        uploads_included=uploads is not None,
         kind=draft.request.kind,
         note=draft.request.note,
-        alembic_revisions=revisions,
-        version_table=table,
-        migrations=found.database.migrations,
-        schema_fingerprint=found.database.fingerprint,
-        database=found.database.facts,
-        uploads=files.uploads,
+        alembic_revisions=first.alembic_revisions,
+        version_table=first.version_table,
+        migrations=first.migrations,
+        schema_fingerprint=first.schema_fingerprint,
+        database=first.database,
+        uploads=uploads,
         git=draft.request.git,
         app_id=draft.settings.app_id,
         tool_version=VERSION,
-        linked_from=draft.earlier.folder.name if draft.earlier and shares else None,
+        linked_from=draft.earlier.folder.name if draft.earlier and added < size else None,
         added_bytes=added,
-        exclude=draft.settings.exclude if files.uploads is not None else (),
-        exclude_marked=draft.settings.exclude_marked if files.uploads is not None else (),
-        excluded_folders=files.excluded,
+        exclude=draft.settings.exclude if held else (),
+        exclude_marked=draft.settings.exclude_marked if held else (),
+        excluded_folders=next((one.excluded_folders for one in held if one.name == UPLOADS_FOLDER), ()),
+        databases=tuple(sealed) if sealed[1:] else (),
+        trees=tuple(held) if [one.name for one in held] not in ([], [UPLOADS_FOLDER]) else (),
+        databases_gap_ms=gap if sealed[1:] else None,
+    )
+
+
+def _sealed(taken: _Taken) -> SealedDatabase:
+    draft, found = taken.draft, taken.database
+    assert found is not None
+    table = _version_table(draft, found)
+    revisions = found.versions.get(table, ())
+    return SealedDatabase(
+        name=draft.settings.part or MAIN_DATABASE,
+        database_file=draft.database.name if found.facts.sha256 else None,
+        alembic_revision=revisions[0] if revisions else None,
+        alembic_revisions=revisions,
+        version_table=table,
+        migrations=found.migrations,
+        schema_fingerprint=found.fingerprint,
+        database=found.facts,
     )
 
 

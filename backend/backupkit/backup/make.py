@@ -12,6 +12,7 @@ import contextlib
 import os
 import shlex
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -55,15 +56,19 @@ def make_backup(
 
     `salvaged` is a database that goes into it in the place of the live one.
     """
+    settings = settings.whole
     started, at = time.monotonic(), clock().astimezone(settings.zone)
     name = free_name(settings, request, at)
     warnings: list[str] = []
-    with files_cache.writing(settings.dir, name) as seen:
+    with contextlib.ExitStack() as indexes:
+        seen = indexes.enter_context(files_cache.writing(settings.dir, name))
         with (
             store.draft_folder(settings, name) as folder,
             files_cache.newest(settings, _takes_uploads(settings, request)) as earlier,
+            contextlib.ExitStack() as before,
         ):
             draft = Draft(settings, request, folder, earlier, seen, collecting(emit, warnings), salvaged)
+            draft = replace(draft, others=tuple(_further(draft, name, indexes, before)))
             metadata = replace(
                 archiver.fill(draft),
                 backup_name=name,
@@ -74,13 +79,34 @@ def make_backup(
             metadata = _compared(settings, _with_references(settings, metadata, draft), emit)
             _seal(settings, folder, metadata)
         with contextlib.suppress(OSError):  # the backup is as good without it
-            seen.finish()
+            for one in {id(one.seen): one.seen for one in (draft, *draft.others)}.values():
+                one.finish()
     _mark(settings, request, name)
-    if metadata.database and not metadata.database.raw:
-        verification.remember_sound(settings.dir, name, metadata.database.sha256)
+    if metadata.database and not metadata.is_raw:
+        verification.remember_sound(settings.dir, name, metadata.database_checksum)
     made = store.read(settings, name)
     store.require_metadata(made)  # it was sealed a moment ago: if it cannot be read now, the disk fails
     return Created(made, tuple(warnings))
+
+
+def _further(draft: Draft, name: str, indexes: contextlib.ExitStack, before: contextlib.ExitStack) -> Iterator[Draft]:
+    """The draft for each further database and tree; each tree has an index of its own."""
+    for part in draft.settings.parts[1:]:
+        if part.uploads is None:
+            earlier = draft.earlier.at(part.part) if draft.earlier else None
+            yield replace(draft, settings=part, earlier=earlier, salvaged=None)
+        elif draft.request.uploads and not _may_be_missing(part, draft.emit):
+            earlier = before.enter_context(files_cache.newest(part, with_uploads=True))
+            seen = indexes.enter_context(files_cache.writing(part.dir, name, part.part))
+            yield replace(draft, settings=part, earlier=earlier, seen=seen, salvaged=None)
+
+
+def _may_be_missing(part: Settings, emit: EventListener) -> bool:
+    """Whether it is a tree that is missing, and may be."""
+    is_missing = part.is_optional and part.uploads is not None and not os.path.lexists(part.uploads)
+    if is_missing:
+        emit(Notice(f"There is no folder {part.part} at {part.uploads}: it is not in this backup."))
+    return is_missing
 
 
 def _takes_uploads(settings: Settings, request: BackupRequest) -> bool:
@@ -139,7 +165,8 @@ def _default(request: BackupRequest, at: datetime) -> str:
 
 def _seal(settings: Settings, draft: Path, metadata: Metadata) -> None:
     manifest.write_metadata(draft, metadata)
-    manifest.write_guide(draft, metadata, _places(settings, metadata))
+    parts = [part for part in settings.parts if metadata.at(part.part)]
+    manifest.write_guide(draft, metadata, {part.part: _places(part, metadata) for part in parts})
     with contextlib.closing(manifest.ChecksumWriter(draft)) as checksums:
         for name in (METADATA_FILE, GUIDE_FILE):
             checksums.record_file(name)
@@ -163,6 +190,7 @@ def _places(settings: Settings, metadata: Metadata) -> dict[str, str]:
 
 def _migrating(settings: Settings, metadata: Metadata) -> dict[str, str]:
     """The commands that confirm the backup's schema and bring it to this code; a comment where only the app has one."""
+    metadata = metadata.at(settings.part) or metadata
     reach, target = settings.reach, schema.plain_target(settings, metadata.revisions)
     confirm = reach.alembic(f"stamp {shlex.join(metadata.revisions)}", is_kept=True)
     upgrade = reach.alembic(f"upgrade {target}", is_kept=True)

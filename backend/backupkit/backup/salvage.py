@@ -22,7 +22,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, space
 from backupkit.model.backup import UPLOADS_FOLDER, Backup, BackupRequest
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import BackupError, NoSpace, SourceBroken, SourceUnreadable
+from backupkit.model.errors import BackupError, NoSpace, Refused, SourceBroken, SourceUnreadable
 from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
 from backupkit.model.names import few, is_name, printable, shown
 from backupkit.repository import store
@@ -156,6 +156,11 @@ def _source(settings: Settings, file: str | None) -> _Source:
         inside = settings.model_copy(update={"uploads": named / UPLOADS_FOLDER})
         return _Source(named / _database_of(settings, file), inside, (named / UPLOADS_FOLDER).is_dir())
     path = Path(os.path.realpath(store.file_named(settings, file)))
+    if path in settings.live_databases[1:]:
+        raise Refused(
+            f"{path} is not the first database of this app, and only that is salvaged: it would be restored there.",
+            hint="Put it back from a backup: `restore NAME --only NAME`. Or salvage it with settings of its own.",
+        )
     missing = f"There is no database at {path}."
     store.require_file(settings, path, missing, "*.db", "Name the database file, or a backup: `list`")
     return _Source(path, settings, has_uploads=False)

@@ -128,4 +128,4 @@ def _source(settings: Settings, loaded: Path, name: str) -> Source:
     with database.open_sealed(loaded) as connection:
         found = database.look(connection)  # that it is sound was found when it was loaded
     facts = replace(found.facts, sha256=disk.hash_file(loaded))
-    return at_its_revisions(settings, Source(name, loaded, None, facts), found)
+    return at_its_revisions(settings, Source(name, loaded, None, facts, part=settings.part), found)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from backupkit.remotes.push import Pushed
     from backupkit.restore.journal import Journal
     from backupkit.restore.lay_out import LaidOut, Layout
-    from backupkit.restore.restore import Live, Restored, RestorePlan
+    from backupkit.restore.restore import Live, Restored, RestoredPart, RestorePlan
     from backupkit.restore.staging import Source
     from backupkit.retention.prune import Pruned, PrunePlan
     from backupkit.scheduling.planner import DueRun
@@ -181,7 +181,17 @@ def plan(found: RestorePlan) -> Document:
         "rows_after": dict(found.rows_after),
         "rehearsed": _rehearsed(found.rehearsed) if found.rehearsed else None,
         "can_undo": found.can_undo,
+        **({"others": [_further_plan(one) for one in found.others]} if found.others else {}),
     }
+
+
+def _further_plan(found: RestorePlan) -> Document:
+    """What a restore would change of a further database or tree."""
+    document = plan(found)
+    return {"name": found.source.part, **{key: document[key] for key in _OF_A_PART}}
+
+
+_OF_A_PART = ("source", "verdict", "live", "uploads", "notes", "migrate", "revisions_after", "rows_after")
 
 
 def _source(found: Source) -> Document:
@@ -258,7 +268,12 @@ def restored(done: Restored) -> Document:
         "warnings": list(done.warnings),
         "can_undo": done.can_undo,
         "kept": list(done.kept),
+        **({"others": [_further(name, one) for name, one in done.parts.items()]} if done.parts else {}),
     }
+
+
+def _further(name: str, done: RestoredPart) -> Document:
+    return {"name": name, "rows": dict(done.rows), "uploads": _differences(done.uploads) if done.uploads else None}
 
 
 def listed_file(found: ListedFile) -> Document:
@@ -282,7 +297,12 @@ def layout(found: Layout) -> Document:
         "uploads": on_host(str(found.uploads_folder)) if found.uploads_folder else None,
         "needs": found.needs,
         "notes": list(found.notes),
+        **({"others": _further_places(found)} if found.others else {}),
     }
+
+
+def _further_places(found: Layout) -> Document:
+    return {name: on_host(str(found.target / path)) for name, path in found.others.items()}
 
 
 def laid_out(done: LaidOut) -> Document:

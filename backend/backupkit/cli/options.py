@@ -29,6 +29,10 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=out.be_quiet, help="Show no progress and no notices, only warnings.")
 ]
 Name = Annotated[str, typer.Argument(help="The backup's name, or 'latest'.")]
+Database = Annotated[
+    str | None,
+    typer.Option("--database", metavar="NAME", help="Of several databases the one meant: a name of [databases]."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer the question with yes.")]
 OldForce = Annotated[bool, typer.Option("--force", "-f", hidden=True, help="The old name of --yes.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from backupkit.cli.tables import Terminal, drawn, table
 from backupkit.fs.space import format_bytes
+from backupkit.model.backup import UPLOADS_FOLDER
 from backupkit.model.durations import ago
 from backupkit.model.names import few, printable, shown
 
@@ -145,6 +146,15 @@ def _contents(metadata: Metadata) -> Iterator[str]:
         yield from (f"    warning: {shown(warning)}" for warning in uploads.warnings)
     elif not metadata.uploads_included:
         yield "  uploads    not in this backup"
+    for part in metadata.parts[1:]:
+        for name, held in part.database_files.items():
+            yield shown(f"  database   {name}, {format_bytes(held.size if held else 0)}")
+            tables = held.rows.items() if held else ()
+            yield from (f"    {shown(table)}: {counted(rows, 'row')}" for table, rows in tables)
+    for name, tree in metadata.tree_facts.items():
+        if name != UPLOADS_FOLDER and tree:
+            yield f"  {name}: {counted(tree.files, 'file')}, {format_bytes(tree.bytes)}"
+            yield from (f"    warning: {shown(warning)}" for warning in tree.warnings)
 
 
 def verified(settings: Settings, done: list[Verified]) -> Iterator[str]:
@@ -238,6 +248,8 @@ def plan(found: RestorePlan) -> Iterator[str]:
         yield from _rows_compared(found)
     if found.uploads:
         yield f"  uploads    {_changes(found.uploads, 'to copy')}"
+    for one in found.others:
+        yield from _further_plan(one)
     needs = ", ".join(f"{format_bytes(needed)} in {folder}" for folder, needed in found.needs.items())
     yield f"  space      {needs}"
     yield from (f"  note       {note}" for note in found.notes)
@@ -245,6 +257,20 @@ def plan(found: RestorePlan) -> Iterator[str]:
         yield "  A safety copy is made first; `undo` takes the restore back."
     else:
         yield "  This restore cannot be undone: there is no database that could be copied first."
+
+
+def _further_plan(found: RestorePlan) -> Iterator[str]:
+    """What a restore will change of a further database or tree."""
+    name = shown(found.source.part)
+    if found.uploads:
+        yield f"  {name}: {_changes(found.uploads, 'to copy')}"
+    if found.source.database:
+        after = ", ".join(found.revisions_after)
+        yield f"  {name}: {found.source.database.name}{f', revision {after}' if after else ''}"
+        pending = found.verdict.pending if found.verdict else ()
+        yield from (f"    to run: {one.revision} {one.title}" for one in pending)
+        yield from (f"  {line}" for line in _rows_compared(found))
+    yield from (f"    note     {note}" for note in found.notes)
 
 
 def _rows_compared(found: RestorePlan) -> Iterator[str]:
@@ -301,6 +327,9 @@ def restored(reach: Deployment, done: Restored) -> Iterator[str]:
         yield f"  proof      writable, {found}, {counted(len(done.rows), 'table')}, {rows}"
     if done.uploads:
         yield f"  uploads    {_changes(done.uploads, 'copied')}"
+    for name, part in done.parts.items():
+        rows = f"{counted(len(part.rows), 'table')}, {counted(sum(part.rows.values()), 'row')}"
+        yield f"  {shown(name)}: {_changes(part.uploads, 'copied') if part.uploads else rows}"
     yield f"  before     {_way_back(reach, done)}"
     if done.verdict:
         yield from next_steps(reach, done.verdict)
@@ -337,6 +366,7 @@ def layout(found: Layout) -> Iterator[str]:
         yield f"  database   {found.database_file}"
     if found.uploads_folder:
         yield f"  uploads    {found.uploads_folder}"
+    yield from (f"  {name}: {found.target / path}" for name, path in found.others.items())
     yield f"  space      {format_bytes(found.needs)} at most"
     yield from (f"  note       {note}" for note in found.notes)
     yield "  Nothing live is touched."
@@ -355,12 +385,13 @@ def laid_out(done: LaidOut) -> Iterator[str]:
         yield f"  schema     revision {', '.join(done.verdict.backup) or 'none'}: {done.verdict.reason}"
     if found.uploads_folder:
         yield f"  uploads    {found.uploads_folder}: {counted(done.files, 'file')}"
+    yield from (f"  {name}: {found.target / path}" for name, path in found.others.items())
     yield from _way_to_use(found)
 
 
 def _way_to_use(found: Layout) -> Iterator[str]:
     if found.database_file is None:
-        yield f"Look at it:  ls -R {shlex.quote(str(found.uploads_folder))}"
+        yield f"Look at it:  ls -R {shlex.quote(str(found.uploads_folder or found.target))}"
         return
     yield f"Look at it:  sqlite3 {shlex.quote(str(found.database_file))}"
     places = [f"BACKUP_DATABASE={shlex.quote(str(found.database_file))}"]

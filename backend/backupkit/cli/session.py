@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backupkit.cli.console import at_terminal, listening
+from backupkit.cli.console import at_terminal, listening, say_notice
 from backupkit.cli.errors import end_with_warnings
 from backupkit.model.events import Warned, collecting
 from backupkit.monitoring.notify import run_report
@@ -27,6 +27,26 @@ def open_to_read() -> Settings:
         with listening() as emit:
             emit(Warned(f"{what} To finish it: {settings.reach.tool('recover')}"))
     return settings
+
+
+def of_database(settings: Settings, name: str | None) -> Settings:
+    """The settings of the database that is meant; `Refused` for a name that is none of this app's.
+
+    Where there are several and none is named, it is said which is meant.
+    """
+    from backupkit.model.backup import MAIN_DATABASE
+    from backupkit.model.errors import Refused
+    from backupkit.model.names import shown
+
+    names = (MAIN_DATABASE, *settings.databases)
+    if name is None and settings.databases:
+        say_notice(f"The database {MAIN_DATABASE} is meant; another one: --database {' or '.join(settings.databases)}")
+    if name in (None, MAIN_DATABASE):
+        return settings
+    place = settings.at(name) if name in names else None
+    if place is None:
+        raise Refused(f"This app has no database {shown(name)}.", hint=f"There are: {', '.join(names)}.")
+    return place
 
 
 def open_to_write(work: str = "") -> Settings:

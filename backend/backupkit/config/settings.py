@@ -21,17 +21,18 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backupkit.config.alembic_setup import AlembicSetup, find_alembic
 from backupkit.config.cron import check_cron, parse_time
 from backupkit.config.deployment import Deployment, reach_from
+from backupkit.config.places import RESERVED, DatabaseTable, TreeTable, colliding, tables
 from backupkit.config.references import paths_by_column
 from backupkit.config.remotes import AnyTable, remote_tables, unknown_secret
 from backupkit.config.secrets import IN_FILE, Secret, SecretUrl, secrets_from_files
 from backupkit.fs.trust import Untrusted, require_trusted
-from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER
+from backupkit.model.backup import UPLOADS_FOLDER
 from backupkit.model.durations import parse_span
 from backupkit.model.errors import Refused
 from backupkit.model.names import shown
@@ -63,10 +64,11 @@ WITHOUT_HOOKS = dict.fromkeys(HOOKS, ())
 # What a hook is told. It may call this program, which then has these in its environment.
 TOLD_TO_HOOKS = {f"{PREFIX}{one}" for one in ("HOOK", "COMMAND", "NAME", "PATH", "RESULT", "ERROR", "EXIT_CODE")}
 _QUOTED = r"""'[^']*'|\\."""
+_TABLES = ("remotes", "databases", "trees")  # settings that are tables of tables
 _ADDRESS = "[A-Za-z][A-Za-z0-9+.-]*://"
+_NOWHERE = Path(os.devnull)  # an alembic.ini that is no file
 LogFormat = Literal["plain", "json"]
 _ANY_UPLOADS = ("q7f3w9", "q7f3w9/x5k2m8", "q7f3w9/x5k2m8.h4d6")  # what no pattern means that does not mean everything
-_RESERVED = {UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE}
 
 
 class Settings(BaseSettings):
@@ -266,6 +268,14 @@ class Settings(BaseSettings):
         default={},
         description="Where copies are pushed to: a table [remotes.NAME] each; in the environment as JSON.",
     )
+    databases: Annotated[dict[str, DatabaseTable], NoDecode] = Field(
+        default={},
+        description="Further databases of the app: a table [databases.NAME] each; in the environment as JSON.",
+    )
+    trees: Annotated[dict[str, TreeTable], NoDecode] = Field(
+        default={},
+        description="Further folders of the app: a table [trees.NAME] each; in the environment as JSON.",
+    )
     push_after_backup: bool = Field(
         default=False, description="Whether backup and auto-backup push to the remotes. run always does."
     )
@@ -311,6 +321,10 @@ class Settings(BaseSettings):
         le=86400,
         description="Seconds that the backup at shutdown may take. Docker kills after 10 s by default.",
     )
+
+    _whole: Settings | None = PrivateAttr(default=None)
+    _part: str = PrivateAttr(default="")
+    _tree: Path | None = PrivateAttr(default=None)
 
     @classmethod
     def settings_customise_sources(
@@ -383,6 +397,43 @@ class Settings(BaseSettings):
     def _paths_by_column(cls, value: object) -> object:
         return paths_by_column(value)
 
+    @field_validator("databases", "trees", mode="before")
+    @classmethod
+    def _further(cls, value: object) -> object:
+        return tables(value)
+
+    @field_validator("databases")
+    @classmethod
+    def _further_databases(cls, value: dict[str, DatabaseTable], info: ValidationInfo) -> dict[str, DatabaseTable]:
+        folder = info.data["app_dir"]
+        for name, table in value.items():
+            path = os.path.realpath(_below(folder, Path(str(_path_of(table.path, folder)))))
+            ini = str(_below(folder, Path(table.alembic_ini))) if table.alembic_ini else ""
+            value[name] = table.model_copy(update={"path": path, "alembic_ini": ini})
+        paths = [str(info.data.get("database", "")), *(one.path for one in value.values())]
+        if len(set(paths)) < len(paths):
+            _fail("names one database twice")
+        if two := colliding([Path(one).name for one in paths], []):
+            _fail(f"cannot lie in one backup: {two} have one name there")
+        return value
+
+    @field_validator("trees")
+    @classmethod
+    def _further_trees(cls, value: dict[str, TreeTable], info: ValidationInfo) -> dict[str, TreeTable]:
+        folder, backups = info.data["app_dir"], Path(os.path.realpath(info.data.get("dir", "/")))
+        for name, table in value.items():
+            value[name] = table.model_copy(update={"path": str(_below(folder, Path(table.path)))})
+        found = [info.data["uploads"]] if info.data.get("uploads") else []
+        for tree in (Path(os.path.realpath(one.path)) for one in value.values()):
+            real = [backups, *(Path(os.path.realpath(one)) for one in found)]
+            if other := next((one for one in real if one in (tree, *tree.parents) or tree in one.parents), None):
+                _fail(f"overlap: {tree} and {other}")
+            found.append(tree)
+        names = [info.data.get("database"), *(Path(one.path) for one in info.data.get("databases", {}).values())]
+        if two := colliding([one.name for one in names if one], list(value)):
+            _fail(f"cannot lie in one backup: {two} have one name there")
+        return value
+
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
@@ -402,7 +453,7 @@ class Settings(BaseSettings):
     def _the_file_itself(cls, value: Path) -> Path:
         # SQLite keeps its -wal beside the file that a link leads to.
         value = Path(os.path.realpath(value))
-        if value.name in _RESERVED:
+        if value.name in RESERVED:
             _fail("has a name that each backup uses itself")
         return value
 
@@ -453,6 +504,13 @@ class Settings(BaseSettings):
     @classmethod
     def _length_of_time(cls, value: str) -> str:
         return str(parse_span(value))
+
+    @field_validator("rewind")
+    @classmethod
+    def _of_one(cls, value: str, info: ValidationInfo) -> str:
+        if value and (info.data.get("databases") or info.data.get("trees")):
+            _fail("knows one database and one folder, and this app has more: leave it out, or [databases] and [trees]")
+        return value
 
     @field_validator("backup_time")
     @classmethod
@@ -517,6 +575,95 @@ class Settings(BaseSettings):
     @classmethod
     def _named_after_database(cls, value: str, info: ValidationInfo) -> str:
         return value or info.data.get("database", Path("app")).stem
+
+    @property
+    def whole(self) -> Settings:
+        """The settings of all of the app, where these are those of a part of it."""
+        return self._whole or self
+
+    @property
+    def part(self) -> str:
+        """The part of the app that these are the settings of; empty for the first database and the uploads."""
+        return self._part
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The names of what the app has beside its first database and its uploads."""
+        return (*self.whole.databases, *self.whole.trees)
+
+    @property
+    def parts(self) -> tuple[Settings, ...]:
+        """The settings of each part of the app, the first database and the uploads first."""
+        return (self.whole, *filter(None, map(self.at, self.others)))
+
+    @property
+    def sealed_folder(self) -> str:
+        """What the folder of this tree is called in a backup."""
+        return self._part or UPLOADS_FOLDER
+
+    @property
+    def sealed_database(self) -> str:
+        """The path of this database's file in a backup."""
+        return self._part if self._tree else self.database.name
+
+    @property
+    def staging_home(self) -> Path:
+        """The live folder in which a restore of this database is staged: its own, or the tree that it lies in."""
+        return self._tree or self.database.parent
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether this part may be missing."""
+        table = self.whole.databases.get(self._part) or self.whole.trees.get(self._part)
+        return bool(table and table.optional)
+
+    @property
+    def live_databases(self) -> tuple[Path, ...]:
+        """Every database that the settings name."""
+        return (self.whole.database, *(Path(one.path) for one in self.whole.databases.values()))
+
+    def at(self, part: str) -> Settings | None:
+        """The settings as if that database, or that tree, were all that the app has; None where it has none such.
+
+        A database that lies in a tree is meant by its path in a backup.
+        """
+        whole, folder, _, inside = self.whole, *part.partition("/")
+        if not part:
+            return whole
+        if inside and (tree := whole.tree(folder)):
+            return whole._view(part, tree, database=tree / inside, uploads=None, alembic_ini=_NOWHERE)
+        if table := whole.databases.get(part):
+            ini = Path(table.alembic_ini) if table.alembic_ini else _NOWHERE
+            return whole._view(part, None, database=Path(table.path), uploads=None, alembic_ini=ini)
+        if part in whole.trees:
+            return whole._view(part, None, uploads=Path(whole.trees[part].path))
+        return None
+
+    def elsewhere(self, places: Mapping[str, object], parts: Mapping[str, Path]) -> Settings:
+        """The settings of an app whose data are all elsewhere: the first ones at these places, the further ones there.
+
+        It has no other parts than those.
+        """
+
+        def moved(tables: Mapping[str, DatabaseTable | TreeTable]) -> dict[str, DatabaseTable | TreeTable]:
+            there = {name: table for name, table in tables.items() if name in parts}
+            return {name: table.model_copy(update={"path": str(parts[name])}) for name, table in there.items()}
+
+        return self.model_copy(update={**places, "databases": moved(self.databases), "trees": moved(self.trees)})
+
+    def tree(self, folder: str) -> Path | None:
+        """The live folder of the tree that has that name in a backup."""
+        if folder == UPLOADS_FOLDER:
+            return self.whole.uploads
+        table = self.whole.trees.get(folder)
+        return Path(table.path) if table else None
+
+    def _view(self, part: str, tree: Path | None, **places: Path | None) -> Settings:
+        own = {"migrate_command": "", "version_table": ""} if "alembic_ini" in places else {}
+        view = self.model_copy(update={**places, **own})
+        view.__dict__.pop("reach", None)  # it names the first one's Alembic
+        view._whole, view._part, view._tree = self, part, tree
+        return view
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -793,10 +940,12 @@ def _refusal(error: ValidationError, folder: Path, text: str | None = None, type
     name = str(first["loc"][0]) if first["loc"] else "database"
     variables = _variables_set(name) if text is None else []
     where = variables[0] if variables else name if name == typed else _place(folder, name, text)
-    if first["type"] == "extra_forbidden":
+    if name in _TABLES[1:] and first["loc"][1:]:
+        where += f": {shown('.'.join(map(str, first['loc'])))}"
+    elif first["type"] == "extra_forbidden":
         return _unknown(where, name)
     reason = first["msg"].removeprefix("Value error, ")
-    hidden = first["input"] is None or not first["loc"] or name in (*secret_names(), "remotes")
+    hidden = first["input"] is None or not first["loc"] or name in (*secret_names(), *_TABLES)
     given = "" if hidden else f" {_without_password(first['input'])}"
     return Refused(f"{where}{given}: {reason[0].lower()}{reason[1:]}.", hint=_allowed(name))
 

@@ -78,9 +78,10 @@ def make(live: Path, identity: Identity) -> None:
 
 
 def add(live: Path, part: AreaPart, identity: Identity) -> None:
-    """The area has a new empty folder for that part."""
+    """The area has a folder for that part."""
     with descriptors.naming(live), _opened_live(live) as root, _opened_area(root, live) as area:
-        os.mkdir(part, 0o700, dir_fd=area)
+        with contextlib.suppress(FileExistsError):  # several databases may be staged in one
+            os.mkdir(part, 0o700, dir_fd=area)
         os.fsync(area)
 
 

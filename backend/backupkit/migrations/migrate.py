@@ -21,7 +21,7 @@ from backupkit.backup.make import make_backup
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, staging_area
 from backupkit.migrations import schema, upgrade, version_table
-from backupkit.model.backup import Backup, BackupRequest, Migration
+from backupkit.model.backup import Backup, BackupRequest, Metadata, Migration
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.events import EventListener, Notice, Step, Warned, silence
 from backupkit.repository import flags, hooks, store
@@ -121,7 +121,7 @@ def _migrate(
     upgrade.refuse_loss(rehearsed, expect_loss)
     rehearsal_seconds, started = time.monotonic() - started, time.monotonic()
     proof = _go_live(settings, backup, revision, rehearsed, handle, emit, clock)
-    metadata = store.require_metadata(backup)
+    metadata = _metadata_of(settings, backup)
     return Migrated(
         backup=backup.name,
         migrations=pending,
@@ -130,6 +130,12 @@ def _migrate(
         rehearsal_seconds=round(rehearsal_seconds, 3),
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def _metadata_of(settings: Settings, backup: Backup) -> Metadata:
+    """The metadata of the database that is migrated."""
+    metadata = store.require_metadata(backup)
+    return metadata.at(settings.part) or metadata
 
 
 def _rehearse(
@@ -173,7 +179,7 @@ def _go_live(
         upgrade.migrate_live(settings, revision, rehearsed.way, emit, handle)
         wanted = version_table.at(settings, rehearsed.found)
         proof = database.prove(settings.database, settings.busy_timeout, wanted, version_table.known(settings))
-        flags.remember_restore(settings.dir, backup.name)
+        flags.remember_restore(settings.dir, backup.name, settings.part or None)
         journal.remove(settings.dir)
     except BaseException as error:
         emit(Warned(f"The migration failed on the live database, and is taken back: {error}"))
@@ -186,13 +192,14 @@ def _go_live(
 
 def _prepare_way_back(settings: Settings, backup: Backup, clock: Clock) -> Journal:
     """The old database lies staged, and the journal says to put it back: whoever finds it undoes the migration."""
-    metadata = store.require_metadata(backup)
+    metadata = _metadata_of(settings, backup)
     source = Source(
         f"{backup.name} (a migration was interrupted)",
         backup.path / settings.database.name,
         None,
         metadata.database,
         metadata.revisions,
+        part=settings.part,
     )
     identity = staging_area.identify(settings.dir, backup.name)
     stage_database(settings, source, identity)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,6 +27,8 @@ Kind = Literal["manual", "auto", "scheduled", "pre_restore", "pre_migration", "s
 APART = ("pre_restore", "salvaged")
 State = Literal["unchecked", "checked", "proven", "damaged", "raw"]
 Part = Literal["database", "uploads"]
+MAIN_DATABASE = "database"  # the name of the first one, where there are several
+_FIRST = (MAIN_DATABASE, UPLOADS_FOLDER)
 # What a file can say of itself is checked when it is read: no number in it may be beyond what SQLite can hold.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -116,6 +119,32 @@ class References:
 
 
 @dataclass(frozen=True)
+class SealedDatabase:
+    """One of several databases in a backup: its name in the settings, or its path in the backup, if it lies in a tree.
+
+    The other fields are as in `Metadata`.
+    """
+
+    name: str
+    database_file: str | None
+    alembic_revision: str | None = None
+    alembic_revisions: tuple[str, ...] = ()
+    version_table: str = "alembic_version"
+    migrations: AppMigrations | None = None
+    schema_fingerprint: str | None = None
+    database: DatabaseFacts | None = None
+
+
+@dataclass(frozen=True)
+class SealedTree:
+    """One of several trees in a backup: its name, which is that of its folder there, and what it held."""
+
+    name: str
+    uploads: UploadsFacts
+    excluded_folders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class GitFacts:
     """Where the code stood, as git on the host says it; `dirty` means changed tracked files."""
 
@@ -134,6 +163,8 @@ class Metadata:
     `added_bytes` is what it does not share with the backup `linked_from`, which it needs for nothing.
     `anomalies` says of what there was suddenly less than in the backups before it, a sentence each. `exclude` are the
     patterns of the uploads that were left out; `excluded_folders` were, since a file of `exclude_marked` was in them.
+    `databases` and `trees` list all of them where there is more than one; the fields above are those of the first.
+    `databases_gap_ms` is the time in which the moments of all databases began.
     """
 
     backup_name: str
@@ -162,6 +193,47 @@ class Metadata:
     exclude_marked: tuple[str, ...] = ()
     excluded_folders: tuple[str, ...] = ()
     references: References | None = None
+    databases: tuple[SealedDatabase, ...] = ()
+    trees: tuple[SealedTree, ...] = ()
+    databases_gap_ms: Seconds | None = None
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The names of what it holds beside its first database and its uploads."""
+        names = (*(one.name for one in self.databases), *(one.name for one in self.trees))
+        return tuple(name for name in names if name not in _FIRST)
+
+    def at(self, part: str) -> Metadata | None:
+        """The metadata as if that database, or that tree, were all of the backup; None where it does not hold it."""
+        if not part:
+            return replace(self, databases=(), trees=())
+        alone = replace(
+            self, databases=(), trees=(), database_file=None, database=None, uploads_included=False, references=None
+        )
+        for one in self.databases:
+            if one.name == part:
+                return replace(
+                    alone,
+                    database_file=one.database_file,
+                    alembic_revision=one.alembic_revision,
+                    alembic_revisions=one.alembic_revisions,
+                    version_table=one.version_table,
+                    migrations=one.migrations,
+                    schema_fingerprint=one.schema_fingerprint,
+                    database=one.database,
+                    uploads=None,
+                )
+        for tree in self.trees:
+            if tree.name == part:
+                return replace(
+                    alone, uploads_included=True, uploads=tree.uploads, excluded_folders=tree.excluded_folders
+                )
+        return None
+
+    @property
+    def parts(self) -> tuple[Metadata, ...]:
+        """The metadata of each part, the first database with the first tree first."""
+        return tuple(one for one in map(self.at, ("", *self.others)) if one)
 
     @property
     def revisions(self) -> tuple[str, ...]:
@@ -177,8 +249,46 @@ class Metadata:
 
     @property
     def is_raw(self) -> bool:
-        """Whether its database is kept as raw files: it could not be read, and no restore can put it back."""
-        return bool(self.database and self.database.raw)
+        """Whether a database of it is kept as raw files: it could not be read, and no restore can put it back."""
+        return any(one is not None and one.raw for one in self.all_facts)
+
+    @property
+    def all_facts(self) -> tuple[DatabaseFacts | None, ...]:
+        """What was read from each database."""
+        return (self.database, *(one.database for one in self.databases if one.name not in _FIRST))
+
+    @property
+    def tree_facts(self) -> dict[str, UploadsFacts | None]:
+        """What each of its trees held, by the name of its folder; None where that is not known."""
+        first = {UPLOADS_FOLDER: self.uploads} if self.uploads_included else {}
+        return first | {one.name: one.uploads for one in self.trees}
+
+    @property
+    def database_files(self) -> dict[str, DatabaseFacts | None]:
+        """What was read from each of its databases, by the path of its file."""
+        first = {self.database_file: self.database} if self.database_file else {}
+        return first | {one.database_file: one.database for one in self.databases if one.database_file}
+
+    def left_out(self, only: str | None) -> frozenset[str]:
+        """What of the names in its folder is none of that part: of the database, the uploads, or another one."""
+        if only is None:
+            return frozenset()
+        alone = self.at("" if only in _FIRST else only)
+        wanted = {*(alone.database_files if alone and only != UPLOADS_FOLDER else ())}
+        wanted |= {only} if only in self.tree_facts else set()
+        files = {name for name in self.database_files if "/" not in name}
+        return frozenset({*self.tree_facts, *files} - wanted)
+
+    @property
+    def database_size(self) -> int:
+        """Bytes of all databases."""
+        return sum(one.size for one in self.all_facts if one)
+
+    @property
+    def database_checksum(self) -> str:
+        """What tells the databases from others: the SHA-256 of the only one, or of all of theirs."""
+        sums = [one.sha256 for one in self.all_facts if one]
+        return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

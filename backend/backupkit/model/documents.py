@@ -23,6 +23,8 @@ from backupkit.model.backup import (
     Migration,
     References,
     SchemaVerdict,
+    SealedDatabase,
+    SealedTree,
     UploadsFacts,
 )
 from backupkit.model.operation import Operation, Who
@@ -44,7 +46,7 @@ def plain(document: Document) -> Document:
 
 def metadata(found: Metadata) -> Document:
     """`backup_metadata.json`."""
-    return {
+    document: Document = {
         "backup_name": found.backup_name,
         "timestamp": found.timestamp,
         "created_at": found.created_at.isoformat(),
@@ -72,6 +74,11 @@ def metadata(found: Metadata) -> Document:
         "excluded_folders": list(found.excluded_folders),
         "references": references(found.references) if found.references else None,
     }
+    if found.databases:
+        document |= {"databases": [_sealed(one) for one in found.databases], "databases_gap_ms": found.databases_gap_ms}
+    if found.trees:
+        document["trees"] = [_tree(one) for one in found.trees]
+    return document
 
 
 def references(found: References) -> Document:
@@ -92,6 +99,23 @@ def references(found: References) -> Document:
         ],
         "unnamed": found.unnamed,
         "unnamed_examples": list(found.unnamed_examples),
+    }
+
+
+def _tree(one: SealedTree) -> Document:
+    return {"name": one.name, "uploads": _uploads(one.uploads), "excluded_folders": list(one.excluded_folders)}
+
+
+def _sealed(one: SealedDatabase) -> Document:
+    return {
+        "name": one.name,
+        "database_file": one.database_file,
+        "alembic_revision": one.alembic_revision,
+        "alembic_revisions": list(one.alembic_revisions),
+        "version_table": one.version_table,
+        "migrations": app_migrations(one.migrations) if one.migrations else None,
+        "schema_fingerprint": one.schema_fingerprint,
+        "database": database(one.database) if one.database else None,
     }
 
 

@@ -18,7 +18,7 @@ from backupkit.config.remotes import FolderTable
 from backupkit.config.settings import Settings
 from backupkit.fs import attributes, descriptors, disk, space, tree
 from backupkit.fs.attributes import Attributes, Keeper
-from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata
+from backupkit.model.backup import CHECKSUM_FILE, Metadata
 from backupkit.model.errors import Damaged, NoSpace, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step
 from backupkit.model.names import first_of, shown
@@ -380,7 +380,7 @@ def _owner_and_times(facts: os.stat_result) -> tuple[tuple[int, int], tuple[int,
 
 def _is_upload(entry: tree.Entry) -> bool:
     """Whether attributes of the entry are the live file's, and are kept."""
-    return entry.path.split("/", 1)[0] == UPLOADS_FOLDER
+    return "/" in entry.path or (bool(entry.path) and entry.form == "folder")
 
 
 def _attributes(place: tree.Parents, entry: tree.Entry) -> Attributes:
@@ -394,7 +394,7 @@ def _has_hard_links(backup: Path) -> bool:
         metadata = manifest.read_metadata(backup, ZoneInfo("UTC"))
     except Damaged:
         return False
-    return bool(metadata.uploads and metadata.uploads.hard_links)
+    return any(one and one.hard_links for one in metadata.tree_facts.values())
 
 
 def _worn(facts: os.stat_result) -> tuple[int, ...]:

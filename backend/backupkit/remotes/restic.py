@@ -425,8 +425,7 @@ def _plain(value: str) -> str:
 
 
 def _size(metadata: Metadata) -> int:
-    database, uploads = metadata.database, metadata.uploads
-    return (database.size if database else 0) + (uploads.bytes if uploads else 0)
+    return metadata.database_size + sum(one.bytes for one in metadata.tree_facts.values() if one)
 
 
 def _lacks_repository(said: str) -> bool:

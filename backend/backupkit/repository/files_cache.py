@@ -13,6 +13,7 @@ backup costs the next backup a second reading, and nothing else:
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -32,7 +33,6 @@ from backupkit.model.names import is_name
 from backupkit.repository import flags, reliable, store
 from backupkit.repository.manifest import MOST_CHECKSUMS, checksums_in_order, escaped, read_metadata, unescaped
 
-_FOLDER = (flags.STATE_FOLDER, "index")
 _KEPT = 2
 _FOOTER = 64 + 1 + 20 + 1
 # A change within one tick of the clock leaves the times as they are; the coarsest clocks of file systems tick in 2 s.
@@ -69,12 +69,15 @@ def _stamp(facts: os.stat_result) -> str:
 class ParentBackup:
     """A backup that what has not changed is linked from. Paths are asked for in the order of `tree.walk`."""
 
-    def __init__(self, folder: Path, metadata: Metadata, file: BinaryIO, said: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, metadata: Metadata, file: BinaryIO, said: dict[str, Any], tree: str = UPLOADS_FOLDER
+    ) -> None:
         self.folder = folder
-        self.uploads = folder / UPLOADS_FOLDER
+        self.uploads = folder / tree
         """Its copies of the uploads."""
         self.metadata = metadata
         self.database: str | None = said["database"]
+        self._stamps: dict[str, str | None] = said.get("databases", {})
         self._file, self._files = file, int(said["files"])
         # An earlier version did not sync what it saw: then it knows only the contents.
         self._is_settled = bool(said.get("settled"))
@@ -83,6 +86,17 @@ class ParentBackup:
         self.has_hard_links = bool(metadata.uploads and metadata.uploads.hard_links)
         self._path, self._seen = "", CachedFile(RACY, "")
         self.rewind()
+
+    def at(self, part: str) -> ParentBackup | None:
+        """The same backup as if that database were its only one; None where it has none of that name."""
+        if not part:
+            return self
+        metadata = self.metadata.at(part)
+        if metadata is None:
+            return None
+        found = copy.copy(self)
+        found.metadata, found.database = metadata, self._stamps.get(part)
+        return found
 
     def find(self, path: str) -> CachedFile | None:
         """What it saw of that file; None where it saw nothing."""
@@ -113,12 +127,16 @@ class ParentBackup:
 
 
 class Writer:
-    """The index of a backup that is being made; `database` is the stamp of what was copied, if it is known."""
+    """The index of a backup that is being made; `database` is the stamp of what was copied, if it is known.
 
-    def __init__(self, backups: Path, name: str, folder: Path, file: BinaryIO) -> None:
+    `databases` has those of the others, by name.
+    """
+
+    def __init__(self, backups: Path, name: str, folder: Path, file: BinaryIO, part: str = "") -> None:
         self.database: str | None = None
+        self.databases: dict[str, str | None] = {}
         self.keeps_attributes = False
-        self._backups, self._name, self._folder, self._file = backups, name, folder, file
+        self._backups, self._name, self._folder, self._file, self._part = backups, name, folder, file, part
         self._digest, self._files = hashlib.sha256(), 0
         self._since = 0
 
@@ -143,12 +161,13 @@ class Writer:
         """The sealed backup has this index, and old ones are gone; for speed it is not synced."""
         offset = self._file.tell()
         seal = disk.hash_file(self._backups / self._name / CHECKSUM_FILE)
-        said = {"seal": seal, "database": self.database, "files": self._files}
+        said: dict[str, Any] = {"seal": seal, "database": self.database, "files": self._files}
+        said |= {"databases": self.databases} if self.databases else {}
         self._write(json.dumps(said | {"settled": True, "attributes": self.keeps_attributes}) + "\n")
         self._file.write(f"{self._digest.hexdigest()} {offset:020d}\n".encode())
         self._file.flush()
         os.replace(self._folder / _draft(self._name), self._folder / self._name)
-        for old in _superseded(self._backups, self._folder):
+        for old in _superseded(self._backups, self._folder, self._part):
             old.unlink()
 
     def _write(self, line: str) -> None:
@@ -158,30 +177,34 @@ class Writer:
 
 
 @contextlib.contextmanager
-def writing(backups: Path, name: str) -> Iterator[Writer]:
-    """The index of a backup to be made; a draft, and gone, unless it is finished."""
-    with own_folder.made(backups, *_FOLDER) as folder:
+def writing(backups: Path, name: str, part: str = "") -> Iterator[Writer]:
+    """The index of a backup to be made, of that tree of it; a draft, and gone, unless it is finished."""
+    with own_folder.made(backups, *_folder_of(part)) as folder:
         draft = folder / _draft(name)
         disk.remove(draft)  # of a killed run
         try:
             with open(disk.make_file(draft), "wb") as file:
-                yield Writer(backups, name, folder, file)
+                yield Writer(backups, name, folder, file, part)
         finally:
             draft.unlink(missing_ok=True)
 
 
+def _folder_of(part: str) -> tuple[str, str]:
+    return (flags.STATE_FOLDER, f"index-{part}" if part else "index")
+
+
 def follow_restore(settings: Settings, backup: Path, live: Path, skip: tree.Skip) -> None:
     """The backup's index is of the live uploads as a restore of it has left them: the next one shares with it."""
-    sealed, checksum_of = backup / UPLOADS_FOLDER, checksums_in_order(backup)
+    sealed, checksum_of = backup / settings.sealed_folder, checksums_in_order(backup)
     with (
         contextlib.suppress(OSError, BackupError),
-        writing(settings.dir, backup.name) as seen,
+        writing(settings.dir, backup.name, settings.part) as seen,
         contextlib.closing(tree.Parents(sealed)) as copies,
     ):
         seen.settle(live)
         for entry in tree.walk(live, skip=skip):
             kept = copies.look(entry.path) if entry.form == "file" else None
-            checksum = checksum_of(f"{UPLOADS_FOLDER}/{entry.path}") if kept else None
+            checksum = checksum_of(f"{settings.sealed_folder}/{entry.path}") if kept else None
             if kept and checksum and tree.signature(kept.facts)[:2] == tree.signature(entry.facts)[:2]:
                 seen.add(entry.path, entry.facts, checksum)
         seen.finish()
@@ -189,9 +212,12 @@ def follow_restore(settings: Settings, backup: Path, live: Path, skip: tree.Skip
 
 @contextlib.contextmanager
 def newest(settings: Settings, with_uploads: bool) -> Iterator[ParentBackup | None]:
-    """The newest backup of this app that is good and has an index; only one that has uploads, where they are wanted."""
+    """The newest backup of this app that is good and has an index of this tree.
+
+    Only one that has uploads, where they are wanted.
+    """
     with contextlib.ExitStack() as opened:
-        folder = opened.enter_context(own_folder.existing(settings.dir, *_FOLDER))
+        folder = opened.enter_context(own_folder.existing(settings.dir, *_folder_of(settings.part)))
         found = (_open(settings, path, with_uploads, opened) for path in _newest_first(folder))
         yield next((earlier for earlier in found if earlier), None)
 
@@ -201,13 +227,14 @@ def _open(settings: Settings, path: Path, with_uploads: bool, opened: contextlib
         backup = store.read(settings, path.name)
         if backup.metadata is None or backup.state == "damaged" or not reliable.is_own(settings, backup.metadata):
             return None
-        if with_uploads and not backup.metadata.uploads_included:
+        metadata = backup.metadata if not settings.part else backup.metadata.at(settings.part)
+        if metadata is None or (with_uploads and not metadata.uploads_included):
             return None
         file: BinaryIO = opened.enter_context(disk.open_plain(path, MOST_CHECKSUMS))
         said = _footer(file)
         if said is None or said["seal"] != disk.hash_file(backup.path / CHECKSUM_FILE):
             return None
-        return ParentBackup(backup.path, backup.metadata, file, said)
+        return ParentBackup(backup.path, metadata, file, said, settings.sealed_folder)
     except (OSError, ValueError, KeyError):
         return None  # gone meanwhile, another user's, or of another version: then everything is read again
 
@@ -240,22 +267,22 @@ def _newest_first(folder: Path | None) -> list[Path]:
         return []
 
 
-def _superseded(backups: Path, folder: Path) -> Iterator[Path]:
+def _superseded(backups: Path, folder: Path, part: str) -> Iterator[Path]:
     """All but the newest few of each line, and those of backups that are gone or cannot be read."""
     kept: Counter[tuple[str | None, bool] | None] = Counter()
     for path in _newest_first(folder):
-        line = _line_of(backups / path.name)
+        line = _line_of(backups / path.name, part)
         kept[line] += 1
         if kept[line] > _KEPT or line is None:
             yield path
 
 
-def _line_of(backup: Path) -> tuple[str | None, bool] | None:
+def _line_of(backup: Path, part: str) -> tuple[str | None, bool] | None:
     try:
-        metadata = read_metadata(backup, ZoneInfo("UTC"))
+        metadata = read_metadata(backup, ZoneInfo("UTC")).at(part)
     except Damaged:
         return None
-    return metadata.app_id, metadata.uploads_included
+    return (metadata.app_id, metadata.uploads_included) if metadata else None
 
 
 def _draft(name: str) -> str:

@@ -11,10 +11,8 @@ import os
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from backupkit.fs import disk, own_folder
-from backupkit.model.backup import Part
 from backupkit.model.names import is_name
 
 STATE_FOLDER = ".state"
@@ -87,13 +85,13 @@ def _listed(backups: Path, flag: str) -> list[str]:
         return os.listdir(folder) if folder else []
 
 
-def remember_restore(backups: Path, safety: str, part: Part | None = None) -> None:
+def remember_restore(backups: Path, safety: str, part: str | None = None) -> None:
     """The last restore left this safety copy, and was of that part alone, or of all."""
     with own_folder.made(backups, STATE_FOLDER) as folder:
         disk.write_file(folder / _LAST_RESTORE, f"{safety}\n{part}".encode() if part else safety.encode())
 
 
-def last_restore(backups: Path) -> tuple[str, Part | None] | None:
+def last_restore(backups: Path) -> tuple[str, str | None] | None:
     """The safety copy of the last restore, and of which part that was; by what is written: a clock can be set back."""
     try:
         with own_folder.existing(backups, STATE_FOLDER) as folder:
@@ -101,7 +99,7 @@ def last_restore(backups: Path) -> tuple[str, Part | None] | None:
     except (OSError, ValueError):
         return None
     safety, _, part = written.partition("\n")
-    return (safety, next((one for one in get_args(Part) if one == part), None)) if is_name(safety) else None
+    return (safety, part if is_name(part) else None) if is_name(safety) else None
 
 
 def drafts(backups: Path) -> Iterator[Path]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -21,7 +21,6 @@ from backupkit.model.backup import (
     DatabaseFacts,
     Flaw,
     Metadata,
-    Part,
     UploadsFacts,
 )
 from backupkit.model.names import shown
@@ -80,27 +79,29 @@ def file_flaws(
     folder: Path,
     metadata: Metadata | None,
     digest: manifest.Digest,
-    only: Part | None = None,
-    hear: Callable[[walk.Survey], None] = lambda _survey: None,
+    only: str | None = None,
+    hear: Callable[[str, walk.Survey], None] = lambda _tree, _survey: None,
 ) -> Iterator[Flaw]:
     """What differs from what was sealed in files, folders and links; a sealed backup only.
 
-    `hear` is told what the uploads hold beside contents (`lost`). With `only` the other part is not looked at. What may
-    not be read raises `PermissionError`: that is no damage.
+    `hear` is told what each tree holds beside contents (`lost`). With `only` the other parts are not looked at. What
+    may not be read raises `PermissionError`: that is no damage.
     """
-    without = {"database": UPLOADS_FOLDER, "uploads": (metadata and metadata.database_file) or ""}.get(only or "", "")
+    trees = metadata.tree_facts if metadata else {UPLOADS_FOLDER: None}
+    without = metadata.left_out(only) if metadata else frozenset[str]()
     yield from manifest.verify_checksums(folder, digest, without)
-    yield from _strangers(folder, with_uploads=metadata is None or metadata.uploads_included)
-    if metadata is not None and only != "database":
-        yield from _tree_flaws(folder, metadata, hear)
+    yield from _strangers(folder, trees)
+    for name, recorded in trees.items() if metadata else ():
+        if name not in without:
+            yield from _tree_flaws(folder, name, recorded, hear)
 
 
-def lost(metadata: Metadata, found: walk.Survey) -> str:
+def lost(recorded: UploadsFacts | None, found: walk.Survey) -> str:
     """What of the uploads' attributes and hard links is not as it was sealed; nothing, if all of it is.
 
     That is no damage: a copy over a file system that cannot keep them loses them, and nothing else.
     """
-    recorded, said = metadata.uploads, []
+    said = []
     if recorded and not keeps_attributes(recorded, found):
         said.append(f"{found.attributes} ACLs and extended attributes where there were {recorded.attributes}")
     if recorded and not keeps_hard_links(recorded, found):
@@ -120,21 +121,30 @@ def keeps_hard_links(recorded: UploadsFacts, found: walk.Survey) -> bool:
 
 def size_flaws(folder: Path, metadata: Metadata) -> Iterator[Flaw]:
     """What a look at sizes finds, without reading a file: a truncated database, uploads that are lost or cut short."""
-    name, database, recorded = metadata.database_file, metadata.database, metadata.uploads
-    if name and database and not metadata.is_raw:
-        entry = tree.look(folder, name)
-        if entry is None or entry.form != "file":
-            yield Flaw(name, f"{shown(name)} is missing")
-        elif entry.facts.st_size != database.size:
-            yield Flaw(name, f"{shown(name)} has {entry.facts.st_size} bytes, and the metadata say {database.size}")
-    if metadata.uploads_included and recorded and not (folder / UPLOADS_FOLDER).is_dir():
-        yield Flaw(UPLOADS_FOLDER, f"{UPLOADS_FOLDER} is missing")
-    elif metadata.uploads_included and recorded:
-        found = [one.facts.st_size for one in tree.walk(folder / UPLOADS_FOLDER) if one.form == "file"]
+    for name, database in metadata.database_files.items():
+        if database and not database.raw:
+            yield from _database_size_flaws(folder, name, database)
+    for name, recorded in metadata.tree_facts.items():
+        yield from _tree_size_flaws(folder, name, recorded)
+
+
+def _database_size_flaws(folder: Path, name: str, database: DatabaseFacts) -> Iterator[Flaw]:
+    entry = tree.look(folder, name)
+    if entry is None or entry.form != "file":
+        yield Flaw(name, f"{shown(name)} is missing")
+    elif entry.facts.st_size != database.size:
+        yield Flaw(name, f"{shown(name)} has {entry.facts.st_size} bytes, and the metadata say {database.size}")
+
+
+def _tree_size_flaws(folder: Path, name: str, recorded: UploadsFacts | None) -> Iterator[Flaw]:
+    if recorded and not (folder / name).is_dir():
+        yield Flaw(name, f"{name} is missing")
+    elif recorded:
+        found = [one.facts.st_size for one in tree.walk(folder / name) if one.form == "file"]
         if (len(found), sum(found)) != (recorded.files, recorded.bytes):
             there = f"{len(found)} files of {sum(found)} bytes"
             told = f"{recorded.files} of {recorded.bytes}"
-            yield Flaw(UPLOADS_FOLDER, f"{UPLOADS_FOLDER} holds {there}, and the metadata say {told}")
+            yield Flaw(name, f"{name} holds {there}, and the metadata say {told}")
 
 
 def database_flaws(metadata: Metadata, found: Inspection, checksum: str | None) -> Iterator[Flaw]:
@@ -146,8 +156,8 @@ def database_flaws(metadata: Metadata, found: Inspection, checksum: str | None) 
 
 def writable_by_others(folder: Path, metadata: Metadata | None) -> Iterator[Path]:
     """What others than its owner could have written to: with the list of checksums, their change would not be seen."""
-    recorded = metadata.database.mode if metadata and metadata.database else 0
-    allowed = {metadata.database_file: recorded} if metadata and metadata.database_file else {}
+    files = metadata.database_files.items() if metadata else ()
+    allowed = {name: one.mode if one else 0 for name, one in files if "/" not in name}
     for name in ("", METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE, *allowed):
         entry = tree.look(folder, name) if name else None
         mode = entry.facts.st_mode if entry else folder.lstat().st_mode
@@ -155,37 +165,37 @@ def writable_by_others(folder: Path, metadata: Metadata | None) -> Iterator[Path
             yield folder / name
 
 
-def _strangers(folder: Path, with_uploads: bool) -> Iterator[Flaw]:
+def _strangers(folder: Path, trees: Collection[str]) -> Iterator[Flaw]:
     """Folders, links and the like where only files belong."""
     for name in sorted(os.listdir(folder)):
         entry = tree.look(folder, name)
         if entry is None or entry.form == "file":
             continue
-        if name != UPLOADS_FOLDER or not with_uploads:
+        if name not in trees:
             yield Flaw(name, f"{shown(name)} was added after the backup was made")
         elif entry.form != "folder":
             yield Flaw(name, f"{name} is no folder")
 
 
-def _tree_flaws(folder: Path, metadata: Metadata, hear: Callable[[walk.Survey], None]) -> Iterator[Flaw]:
-    root, recorded = folder / UPLOADS_FOLDER, metadata.uploads
-    if not metadata.uploads_included:
-        return
+def _tree_flaws(
+    folder: Path, name: str, recorded: UploadsFacts | None, hear: Callable[[str, walk.Survey], None]
+) -> Iterator[Flaw]:
+    root = folder / name
     if not os.path.lexists(root):
-        yield Flaw(UPLOADS_FOLDER, f"{UPLOADS_FOLDER} is missing")
+        yield Flaw(name, f"{name} is missing")
     elif recorded and recorded.tree and root.is_dir():
         found = walk.survey(root, bool(recorded.hard_links))
-        hear(found)
-        if found.tree == recorded.tree or _is_tree(folder, recorded):
+        hear(name, found)
+        if found.tree == recorded.tree or _is_tree(folder, name, recorded):
             return
-        text = "a folder or a link below uploads is not as it was written"
-        yield Flaw(UPLOADS_FOLDER, f"{text}: there were {recorded.folders} folders and {recorded.links} links")
+        text = f"a folder or a link below {name} is not as it was written"
+        yield Flaw(name, f"{text}: there were {recorded.folders} folders and {recorded.links} links")
 
 
-def _is_tree(folder: Path, recorded: UploadsFacts) -> bool:
+def _is_tree(folder: Path, name: str, recorded: UploadsFacts) -> bool:
     """Whether folders and links are as recorded; files that were added or lost are told of elsewhere."""
-    root = folder / UPLOADS_FOLDER
-    below, most = f"{UPLOADS_FOLDER}/", recorded.files
+    root = folder / name
+    below, most = f"{name}/", recorded.files
     paths = manifest.listed_paths(folder)
     listed = list(islice((path.removeprefix(below) for path in paths if path.startswith(below)), most + 1))
     if len(listed) > most:

@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
@@ -21,9 +21,22 @@ from zoneinfo import ZoneInfo
 
 from pydantic import TypeAdapter, ValidationError
 
+from backupkit.config.places import NAME as FOLDER
+from backupkit.config.places import colliding
 from backupkit.fs import disk, tree
 from backupkit.model import documents
-from backupkit.model.backup import CHECKSUM_FILE, FORMAT, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Flaw, Metadata
+from backupkit.model.backup import (
+    CHECKSUM_FILE,
+    FORMAT,
+    GUIDE_FILE,
+    MAIN_DATABASE,
+    METADATA_FILE,
+    STAGING,
+    UPLOADS_FOLDER,
+    Flaw,
+    Metadata,
+    SealedDatabase,
+)
 from backupkit.model.errors import Damaged
 from backupkit.model.names import printable, shown
 
@@ -213,11 +226,11 @@ def _differing(wanted: str | None, checksum: str) -> str:
 
 
 def verify_checksums(
-    folder: Path, digest: Digest = lambda path, _facts: disk.hash_file(path), without: str = ""
+    folder: Path, digest: Digest = lambda path, _facts: disk.hash_file(path), without: Collection[str] = ()
 ) -> Iterator[Flaw]:
     """What differs from what was sealed: altered, missing and extra files. Nothing, if sound. Memory is bounded.
 
-    What is called `without`, and all below it, is not looked at. A file or folder that may not be read raises
+    What is called as one of `without`, and all below it, is not looked at. A file or folder that may not be read raises
     `PermissionError`: that is no damage.
     """
     listed = _Listed(folder)
@@ -226,8 +239,8 @@ def verify_checksums(
     except Damaged as error:
         yield Flaw(CHECKSUM_FILE, error.message.rstrip("."))
         return
-    for entry in _uploads_first(folder, without):
-        if entry.form != "file" or entry.path in (CHECKSUM_FILE, without):
+    for entry in _trees_first(folder, without):
+        if entry.form != "file" or entry.path == CHECKSUM_FILE:
             continue
         if entry.path == METADATA_FILE and entry.facts.st_size > MOST_METADATA:
             yield Flaw(METADATA_FILE, f"{METADATA_FILE} is not as it was written")  # nor is it read
@@ -241,7 +254,7 @@ def verify_checksums(
         if reason := _compared(f"{folder}/{entry.path}", entry.facts, wanted, digest):
             yield Flaw(entry.path, f"{shown(entry.path)} {reason}")
     for path, _ in listed.rest():
-        if path.split("/")[0] == without:
+        if path.split("/")[0] in without:
             continue
         is_there = os.path.isfile(folder / path) and not os.path.islink(folder / path)
         yield _twice(path) if is_there else Flaw(path, f"{shown(path)} is missing")
@@ -252,12 +265,15 @@ def _twice(path: str) -> Flaw:
     return Flaw(CHECKSUM_FILE, f"{CHECKSUM_FILE} names {shown(path)} twice")
 
 
-def _uploads_first(folder: Path, without: str) -> Iterator[tree.Entry]:
-    """Every entry, in the order in which they are listed: all but a few are found where they are looked for."""
-    if without != UPLOADS_FOLDER and (folder / UPLOADS_FOLDER).is_dir() and not (folder / UPLOADS_FOLDER).is_symlink():
-        for entry in tree.walk(folder / UPLOADS_FOLDER):
-            yield tree.Entry(f"{UPLOADS_FOLDER}/{entry.path}", entry.facts, entry.target)
-    yield from tree.walk(folder, leave_out=UPLOADS_FOLDER)
+def _trees_first(folder: Path, without: Collection[str]) -> Iterator[tree.Entry]:
+    """Every file in a tree or beside them, in the order in which they are listed, but for a few."""
+    names = sorted(set(os.listdir(folder)).difference(without), key=lambda name: (name != UPLOADS_FOLDER, name))
+    there = [entry for name in names if (entry := tree.look(folder, name))]
+    for entry in there:
+        if entry.form == "folder":
+            for inner in tree.walk(folder / entry.path):
+                yield tree.Entry(f"{entry.path}/{inner.path}", inner.facts, inner.target)
+    yield from (entry for entry in there if entry.form != "folder")
 
 
 class _OutOfOrder(Exception):
@@ -327,24 +343,36 @@ def _compared(path: str, facts: os.stat_result, wanted: str | None, digest: Dige
         return f"cannot be read: {error.strerror}"
 
 
-def write_guide(folder: Path, metadata: Metadata, places: Mapping[str, str]) -> None:
-    """`RESTORE.md`: this very backup, put back by hand, without this toolkit."""
-    pieces = [_GUIDE_HEAD]
-    if metadata.database_file:
-        pieces.append(_GUIDE_RAW if metadata.is_raw else _GUIDE_DATABASE)
-    if metadata.uploads_included:
-        pieces.append(_GUIDE_UPLOADS)
-    pieces.append(_GUIDE_SCHEMA if metadata.revisions else _GUIDE_UNVERSIONED)
-    values = {
-        **places,
+def write_guide(folder: Path, metadata: Metadata, places: Mapping[str, Mapping[str, str]]) -> None:
+    """`RESTORE.md`: this very backup, put back by hand, without this toolkit. The places are by part."""
+    heads, schemas = [], []
+    for name, own in places.items():
+        alone = metadata.at(name)
+        assert alone is not None
+        values = {**own, **_guide_values(alone, name)}
+        pieces = [_GUIDE_HEAD] if not name else []
+        if alone.database_file:
+            pieces.append(_GUIDE_RAW if alone.is_raw else _GUIDE_DATABASE)
+        if alone.uploads_included:
+            pieces.append(_GUIDE_UPLOADS)
+        heads += [string.Template(piece).substitute(values) for piece in pieces]
+        if not name or alone.revisions:
+            schema = _GUIDE_SCHEMA if alone.revisions else _GUIDE_UNVERSIONED
+            schemas.append(string.Template(schema).substitute(values))
+    (folder / GUIDE_FILE).write_text("\n".join((*heads, *schemas)), encoding="utf-8", errors="surrogateescape")
+
+
+def _guide_values(metadata: Metadata, part: str) -> dict[str, str]:
+    return {
         "name": metadata.backup_name,
         "made": metadata.created_at.isoformat(sep=" "),
+        "of": f" {part}" if part else "",
+        "files": f"files of {part}" if part else "uploads",
+        "kept": part or UPLOADS_FOLDER,
         "database_file": shlex.quote(f"./{metadata.database_file}"),
         "revision": shown(" ".join(metadata.revisions)),
         "commit": metadata.git.commit if metadata.git else "not recorded",
     }
-    text = "\n".join(string.Template(piece).substitute(values) for piece in pieces)
-    (folder / GUIDE_FILE).write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def _line(path: str, checksum: str) -> str:
@@ -396,6 +424,35 @@ def _refuse_paths(path: Path, metadata: Metadata) -> None:
     name = metadata.database_file
     if name is not None and (not name or "/" in name or name in (".", "..") or "\0" in name):
         raise Damaged(f"{path} cannot be trusted: database_file is {name!r}, not a file's plain name.", _OTHER)
+    if why := _why_not_listed(metadata):
+        raise Damaged(f"{path} cannot be trusted: {why}.", _OTHER)
+
+
+def _why_not_listed(metadata: Metadata) -> str:
+    """What cannot be in its lists of databases and trees; empty where all can."""
+    trees, databases = [one.name for one in metadata.trees], metadata.databases
+    if wrong := [one for one in trees if not FOLDER.fullmatch(one)]:
+        return f"trees: {wrong[0]!r} is no name"
+    if databases and (databases[0].name, databases[0].database_file) != (MAIN_DATABASE, metadata.database_file):
+        return "databases: the first is another than database_file"
+    for one in databases[1:]:
+        if why := _why_not_a_database(one, metadata):
+            return f"databases: {one.name!r} {why}"
+    files = [one.database_file for one in databases if one.database_file]
+    names = [one.name for one in databases]
+    if two := colliding([one for one in files if "/" not in one], [one for one in trees if one != UPLOADS_FOLDER]):
+        return f"{two} have one name"
+    return "a name comes twice" if len(set(names)) < len(names) or len(set(trees)) < len(trees) else ""
+
+
+def _why_not_a_database(one: SealedDatabase, metadata: Metadata) -> str:
+    folder, _, inside = one.name.partition("/")
+    if not inside:
+        is_plain = one.database_file is None or (is_inside(one.database_file) and "/" not in one.database_file)
+        return "" if FOLDER.fullmatch(one.name) and is_plain and one.name not in metadata.tree_facts else "is no name"
+    steps = inside.split("/")
+    is_there = folder in metadata.tree_facts and one.database_file == one.name
+    return "" if is_there and is_inside(one.name) and not {"", ".", STAGING} & {*steps} else "is no path in a tree"
 
 
 def _completed(values: dict[str, Any], folder: Path, zone: ZoneInfo) -> dict[str, Any]:
@@ -437,7 +494,7 @@ Each block stops at the first line that fails. What it prints then is the reason
 """
 
 _GUIDE_DATABASE = """
-## 2. The database
+## 2. The database$of
 
 The backup is copied beside the live database and checked there. Then the live database is moved aside *with* its
 `-wal`, or that would be mixed into the restored file, and the copy takes its place. Never `cp` over a live database.
@@ -466,7 +523,7 @@ printf 'Restored. What was there before is in %s\\n' "$$KEEP"
 """
 
 _GUIDE_RAW = """
-## 2. The database
+## 2. The database$of
 
 The database could not be read when this was made. These are its raw files: do not copy them over anything. What can
 still be read of them goes into a new backup, which can be restored:
@@ -475,7 +532,7 @@ still be read of them goes into a new backup, which can be restored:
 """
 
 _GUIDE_UPLOADS = """
-## 3. The uploads
+## 3. The $files
 
 What is there now is copied aside. (If there is no room for that, leave out the `if`.) Then files of the same name are
 replaced; what came later stays.
@@ -486,18 +543,18 @@ set -eu
 UPLOADS=$uploads
 if [ -e "$$UPLOADS" ]; then
   KEEP=$$(mktemp -d ../before_restore.XXXXXX)
-  cp -a "$$UPLOADS" "$$KEEP"/uploads
+  cp -a "$$UPLOADS" "$$KEEP"/$kept
   printf 'What was there before is in %s\\n' "$$KEEP"
 fi
 mkdir -p "$$UPLOADS"
 # Not through a link that is there: where this cp knows it, each file is removed first.
-cp -a $$(cp --help 2>&1 | grep -o -e --remove-destination | head -n 1) uploads/. "$$UPLOADS"/
+cp -a $$(cp --help 2>&1 | grep -o -e --remove-destination | head -n 1) $kept/. "$$UPLOADS"/
 )
 ```
 """
 
 _GUIDE_SCHEMA = """
-## 4. The schema
+## 4. The schema$of
 
 This database is at Alembic revision `$revision`. If the code is newer, upgrade it: `$migrate`
 

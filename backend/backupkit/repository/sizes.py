@@ -73,7 +73,7 @@ def _unique_bytes(backup: Backup, older: list[Backup], before: dict[str, _Known]
 
 def _count(backup: Backup, older: list[Path]) -> int:
     assert backup.metadata is not None
-    parts = {backup.metadata.database_file, UPLOADS_FOLDER}
+    parts = {UPLOADS_FOLDER, *backup.metadata.database_files, *backup.metadata.tree_facts}
     files = (entry for entry in tree.walk(backup.path) if entry.form == "file" and entry.path.split("/")[0] in parts)
     return sum(entry.facts.st_size for entry in files if not _is_shared(entry, older))
 

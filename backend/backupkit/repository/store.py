@@ -346,7 +346,7 @@ def _size(path: Path, metadata: Metadata) -> int:
     """Bytes of the content: as recorded, or as they lie there for a backup that recorded nothing."""
     if metadata.database is None and metadata.uploads is None:
         return sum(_file_sizes(path))
-    return (metadata.database.size if metadata.database else 0) + (metadata.uploads.bytes if metadata.uploads else 0)
+    return metadata.database_size + sum(one.bytes for one in metadata.tree_facts.values() if one)
 
 
 def _file_sizes(path: Path) -> Iterator[int]:

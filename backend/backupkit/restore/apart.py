@@ -13,8 +13,9 @@ def touches_data(place: Path, settings: Settings) -> bool:
     """Whether the place is in what is live or sealed, or around it; a place in the backups folder need not be."""
     above = _with_parents(place)
     is_sealed = any((folder / METADATA_FILE).exists() for folder in above)
-    is_live = _meets(above, settings.database) or bool(settings.uploads and _meets(above, settings.uploads))
-    return is_sealed or is_live or _is_beside(above, settings)
+    lives = [live for part in settings.parts for live in (part.database, part.uploads) if live]
+    is_live = any(_meets(above, live) for live in lives)
+    return is_sealed or is_live or any(_is_beside(above, part) for part in settings.parts)
 
 
 def touches_backups(place: Path, settings: Settings) -> bool:

@@ -9,24 +9,52 @@ from __future__ import annotations
 import json
 import os
 import stat
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from backupkit.fs import descriptors, disk
 from backupkit.model import documents
-from backupkit.model.backup import DatabaseFacts, Part
+from backupkit.model.backup import STAGING, DatabaseFacts
 from backupkit.model.documents import Document
 from backupkit.model.errors import FULL, BackupError
 from backupkit.model.names import NAME
 
 JOURNAL_FILE = ".journal"
-_MOST = 1 << 20  # bytes
+_MOST = 16 << 20  # bytes
+
+
+def _inside(name: str) -> str:
+    """A part's name, which may be a path in a tree."""
+    if ({"", ".", "..", STAGING} & {*name.split("/")} and name) or "\0" in name:
+        raise ValueError("is no part of an app")
+    return name
+
 
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+PartName = Annotated[str, AfterValidator(_inside)]
+
+
+@dataclass(frozen=True)
+class JournalPart:
+    """One further database or tree of a restore under way; the fields are as in `Journal`.
+
+    `safety` is the backup that has what was there before of this part: the app may have gone on in between.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: PartName
+    safety: Name | None
+    database: bool
+    uploads: bool
+    sealed: Name | None
+    facts: DatabaseFacts | None
+    revisions: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -40,6 +68,8 @@ class Journal:
     `revisions` are of what is staged, None where that is uploads only. `part` is what was restored alone. `copies` are
     the backups that held what was live when it was staged, `kept` those of what the app wrote since. `sealed` is the
     backup whose database is restored from where it lies, with the checksum in `facts`; without it, a staged copy is.
+    `name` is the part of the app that all this is said of, empty for its first database and its uploads; `others` are
+    the further ones.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -51,12 +81,50 @@ class Journal:
     database: bool
     uploads: bool
     back: bool = field(default=False, kw_only=True)
-    part: Part | None = field(default=None, kw_only=True)
+    part: str | None = field(default=None, kw_only=True)
     copies: tuple[Name, ...] = field(default=(), kw_only=True)
     kept: tuple[Name, ...] = field(default=(), kw_only=True)
     sealed: Name | None = field(default=None, kw_only=True)
+    name: PartName = field(default="", kw_only=True)
+    others: tuple[JournalPart, ...] = field(default=(), kw_only=True)
     facts: DatabaseFacts | None
     revisions: tuple[str, ...] | None
+
+    @property
+    def parts(self) -> tuple[Journal, ...]:
+        """The journal as if it were of each part alone."""
+        return tuple(self.at(name) for name in (self.name, *(one.name for one in self.others)))
+
+    def at(self, name: str) -> Journal:
+        """The journal as if it were of that part alone."""
+        alone = replace(self, others=())
+        for one in self.others:
+            if one.name == name:
+                return replace(alone, **{key: getattr(one, key) for key in _OF_A_PART})
+        return alone
+
+    def with_part(self, part: Journal) -> Journal:
+        """The journal with what that part's own says of it now."""
+        if part.name == self.name:
+            return replace(part, others=self.others)
+        return replace(self, others=tuple(_part_of(part) if one.name == part.name else one for one in self.others))
+
+    def all_done(self) -> Journal:
+        """The journal when all is in place, and has only to be tidied up."""
+        others = tuple(replace(one, database=False, uploads=False) for one in self.others)
+        return replace(self, database=False, uploads=False, others=others)
+
+
+_OF_A_PART = tuple(one.name for one in fields(JournalPart))
+
+
+def _part_of(alone: Journal) -> JournalPart:
+    return JournalPart(**{key: getattr(alone, key) for key in _OF_A_PART})
+
+
+def joined(parts: Sequence[Journal]) -> Journal:
+    """One journal of all of these parts."""
+    return replace(parts[0], others=tuple(map(_part_of, parts[1:])))
 
 
 @cache
@@ -70,7 +138,7 @@ def write(backups: Path, journal: Journal) -> None:
 
 
 def _document(journal: Journal) -> Document:
-    return {
+    document: Document = {
         "source": journal.source,
         "safety": journal.safety,
         "id": journal.id,
@@ -84,6 +152,23 @@ def _document(journal: Journal) -> Document:
         "sealed": journal.sealed,
         "facts": documents.database(journal.facts) if journal.facts else None,
         "revisions": None if journal.revisions is None else list(journal.revisions),
+    }
+    if journal.name:
+        document["name"] = journal.name
+    if journal.others:
+        document["others"] = [_part_document(one) for one in journal.others]
+    return document
+
+
+def _part_document(one: JournalPart) -> Document:
+    return {
+        "name": one.name,
+        "safety": one.safety,
+        "database": one.database,
+        "uploads": one.uploads,
+        "sealed": one.sealed,
+        "facts": documents.database(one.facts) if one.facts else None,
+        "revisions": None if one.revisions is None else list(one.revisions),
     }
 
 

@@ -28,16 +28,18 @@ Standing = Literal["wanted", "kept", "unknown"]
 
 
 def keep(settings: Settings, found: Journal, is_resumed: bool, emit: EventListener, clock: Clock) -> Journal:
-    """Another safety copy, in which all is that is live now; the journal, which names it, is on disk.
+    """Another safety copy, in which all is that is live now; the journal of all parts, which names it, is on disk.
 
     `is_resumed` is whether time went by since the restore was prepared: then what is live now is missed, and warned of.
     """
     # On a way back the uploads are half restored already: what was live is not what was there.
-    with_uploads = bool(found.safety and found.uploads and settings.uploads and settings.uploads.is_dir())
+    with_uploads = bool(found.safety and any(one.uploads for one in found.parts))
     note = f"what the app wrote after the safety copy for {found.source} was made"
     made = make_backup(settings, BackupRequest(kind="pre_restore", note=note, uploads=with_uploads), emit, clock).backup
-    safety = made.name if found.safety else None
-    found = dataclasses.replace(found, kept=(*found.kept, made.name), safety=safety)
+    found = dataclasses.replace(found, kept=(*found.kept, made.name))
+    for part in found.parts:
+        if part.database and part.safety:  # what is restored already is in this copy as it was restored
+            found = found.with_part(dataclasses.replace(part, safety=made.name))
     journal.write(settings.dir, found)
     if is_resumed:
         emit(Warned(f"The database was written to since the restore was prepared; that is kept in {made.name}."))
@@ -47,7 +49,10 @@ def keep(settings: Settings, found: Journal, is_resumed: bool, emit: EventListen
 
 
 def standing(settings: Settings, found: Journal) -> Standing:
-    """Whether the live database is what is wanted, or what one of the journal's backups holds; compared by content."""
+    """Whether the live database is what is wanted, or what one of the journal's backups holds; compared by content.
+
+    The settings and the journal are of the part that the database is.
+    """
     wanted = staging.wanted_database(settings, found)
     with _taken(settings) as taken:
         if not taken:
@@ -79,8 +84,8 @@ def _take(settings: Settings, folder: Path) -> list[Path]:
 
 
 def _files_in(backup: Path, settings: Settings) -> list[Path]:
-    live = settings.database
-    return [path for path in (backup / one.name for one in (live, *database.sidecars(live))) if path.exists()]
+    sealed = backup / settings.sealed_database
+    return [path for path in (sealed, *database.sidecars(sealed)) if path.exists()]
 
 
 def _are_same(one: list[Path], two: list[Path]) -> bool:

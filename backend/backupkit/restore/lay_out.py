@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from backupkit.config.deployment import on_host
 from backupkit.config.settings import WITHOUT_HOOKS, Settings
 from backupkit.fs import descriptors, disk, space, trust
-from backupkit.model.backup import UPLOADS_FOLDER, Backup, Metadata, Part, SchemaVerdict
+from backupkit.model.backup import MAIN_DATABASE, UPLOADS_FOLDER, Backup, Metadata, SchemaVerdict
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Damaged, Locked, Refused
 from backupkit.model.events import Event, EventListener, Finished, Notice, collecting, silence
@@ -40,6 +40,8 @@ class Layout:
     notes: tuple[str, ...] = ()
     chosen: Chosen | None = None
     """The uploads that alone are laid out; None for all of them."""
+    others: Mapping[str, Path] = field(default_factory=dict)
+    """The paths of further databases and trees, by their names."""
 
     @property
     def database_file(self) -> Path | None:
@@ -78,7 +80,7 @@ def plan_layout(
     settings: Settings,
     name: str,
     target: Path,
-    only: Part | None = None,
+    only: str | None = None,
     until: datetime | None = None,
     backup: Backup | None = None,
     notes: tuple[str, ...] = (),
@@ -94,20 +96,36 @@ def plan_layout(
         backup, notes = found.backup, (*notes, found.sentence) if found.passed_over else notes
     metadata = store.require_metadata(backup)
     database, uploads = _parts(settings, metadata, only)
-    if database is None and uploads is None:
+    others = dict(_further(settings, metadata, only))
+    stays = [
+        f"{one} stays in the backup: the settings name no place for it, in [databases] or [trees]."
+        for one in metadata.others
+        if only is None and settings.at(one) is None and "/" not in one
+    ]
+    if database is None and uploads is None and not others:
         raise Damaged(f"{backup.path} holds nothing of that.", hint=f"`show {backup.name}` says what is in it.")
     needs = _needs(backup, metadata, database is not None, uploads is not None)
+    for alone in filter(None, map(metadata.at, others)):
+        needs += 3 * alone.database_size + (alone.uploads.bytes if alone.uploads else 0)
     space.require(needs, target.parent, "This restore")
-    return Layout(backup, target, database, uploads, needs, notes)
+    return Layout(backup, target, database, uploads, needs, (*notes, *stays), others=others)
 
 
-def _parts(settings: Settings, metadata: Metadata, only: Part | None) -> tuple[Path | None, Path | None]:
+def _further(settings: Settings, metadata: Metadata, only: str | None) -> Iterator[tuple[str, Path]]:
+    """Where each further database and tree goes."""
+    for part in settings.parts[1:]:
+        if metadata.at(part.part) and only in (None, part.part):
+            otherwise = Path(part.part) if part.uploads else Path("data", part.database.name)
+            yield part.part, _below(settings, part.uploads or part.database, otherwise)
+
+
+def _parts(settings: Settings, metadata: Metadata, only: str | None) -> tuple[Path | None, Path | None]:
     """Database and uploads at their paths below the app folder, or under usual names where they are elsewhere."""
     live = settings.uploads or settings.app_dir / UPLOADS_FOLDER
     database = _below(settings, settings.database, Path("data", settings.database.name))
     uploads = _below(settings, live, Path(UPLOADS_FOLDER))
-    with_database = metadata.database_file and only != "uploads"
-    with_uploads = metadata.uploads_included and only != "database"
+    with_database = metadata.database_file and only in (None, MAIN_DATABASE)
+    with_uploads = metadata.uploads_included and only in (None, UPLOADS_FOLDER)
     return database if with_database else None, uploads if with_uploads else None
 
 
@@ -144,7 +162,13 @@ def lay_out(settings: Settings, layout: Layout, emit: EventListener = silence, c
 
 def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: EventListener, clock: Clock) -> LaidOut:
     """Restore the parts into an app that has nothing yet and whose places are in the draft."""
-    only: Part | None = "uploads" if layout.database is None else "database" if layout.uploads is None else None
+    wanted = {
+        MAIN_DATABASE: layout.database,
+        UPLOADS_FOLDER: layout.uploads,
+        **layout.others,
+    }
+    alone = [name for name, path in wanted.items() if path]
+    only = alone[0] if len(alone) == 1 else None
     source = replace(staging.verified(settings, layout.backup, only, emit), chosen=layout.chosen)
     places = {
         "database": whole / layout.database if layout.database else draft / "none" / settings.database.name,
@@ -154,7 +178,7 @@ def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: Ev
         "exclude": (),  # nothing is there that would have to be left alone
         **WITHOUT_HOOKS,
     }
-    scratch = settings.model_copy(update=places)
+    scratch = settings.elsewhere(places, {name: whole / path for name, path in layout.others.items()})
     disk.make_folder(scratch.dir)
     plan = plan_source(scratch, source, force=True, emit=emit)
     done = restore_backup(scratch, plan, emit, clock)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, process, scratch, staging_area, trust
 from backupkit.fs.staging_area import AreaPart, Identity
 from backupkit.migrations import version_table
-from backupkit.model.backup import UPLOADS_FOLDER
+from backupkit.model.backup import MAIN_DATABASE, UPLOADS_FOLDER
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, SourceBroken, SourceLocked, from_os_error
 from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, silence
@@ -30,6 +30,9 @@ from backupkit.restore.staging import Source
 from backupkit.sqlite import database
 from backupkit.upload_files import apply
 
+Proofs = Mapping[str, database.Inspection | None]
+"""What was proven of each restored database, by its part; None where it stayed locked."""
+Compared = Mapping[str, database.Comparison | None]
 _UNREADABLE = (errno.EIO, errno.ENOENT, errno.ENOTDIR)  # of a file of a backup: it is gone, or the disk has lost it
 
 
@@ -106,8 +109,26 @@ def _refuse_other_restore(settings: Settings, found: Journal) -> None:
 
 def _require_staged(settings: Settings, found: Journal) -> None:
     """`BackupError` where something is missing that still has to go live."""
+    for part in found.parts:
+        if settings.at(part.name) is None:
+            raise BackupError(
+                f"The unfinished restore of {shown(found.source)} has {shown(part.name)} to put back, and no place for "
+                "it.",
+                hint="Set it as it was when the restore ran, in [databases] or [trees]; see `config`.",
+            )
+        _require_staged_part(_place_of(settings, part), part)
+
+
+def _place_of(settings: Settings, part: Journal) -> Settings:
+    """The settings of that part of the app."""
+    place = settings.at(part.name)
+    assert place is not None  # looked at before anything was done
+    return place
+
+
+def _require_staged_part(settings: Settings, found: Journal) -> None:
     owed: list[tuple[Path | None, AreaPart, bool]] = [
-        (settings.database.parent, "database", found.database),
+        (settings.staging_home, "database", found.database),
         (settings.uploads, "uploads", found.uploads),
     ]
     for folder, part, is_owed in owed:
@@ -135,19 +156,51 @@ def roll_back(settings: Settings, found: Journal, error: BaseException, emit: Ev
 
 
 def go_back(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> None:
-    """The live data is as the safety copy has it, as far as the failed restore could have changed it."""
-    safety = store.find(settings, found.safety or "")
-    source = staging.verified(settings, safety, found.part, silence)
+    """The live data is as the safety copies have it, as far as the failed restore could have changed it."""
+    source = _source_of_return(settings, found)
     staging.unstage(settings, found.id)
     held = [*found.copies, *found.kept, *_backup_named(settings, found.source)]
-    copies = tuple(settings.dir / name / UPLOADS_FOLDER for name in held)
-    identity = staging_area.identify(settings.dir, safety.name, found.id)
-    staged = staging.stage(settings, source, identity, False, copies, emit)
+    copies = tuple(settings.dir / name for name in held)
+    identity = staging_area.identify(settings.dir, found.safety or "", found.id)
+    staged = staging.stage(settings, source, identity, (), copies, emit)
     # No safety copy is named: there is nothing to undo, since it never happened.
-    back = dataclasses.replace(journal_of(settings, staged, identity, held, clock), safety=None, kept=found.kept)
+    back = journal_of(settings, staged, identity, held, clock)
+    back = journal.joined([dataclasses.replace(one, safety=None) for one in back.parts])
+    back = dataclasses.replace(back, kept=found.kept)
     journal.write(settings.dir, back)
     finish(settings, back, emit, clock)
     emit(Notice("Everything is as it was before the restore."))
+
+
+def _source_of_return(settings: Settings, found: Journal) -> Source:
+    """What was there before, each part from the backup that has it."""
+    safeties = dict.fromkeys(part.safety for part in found.parts if part.safety)
+    kept = {name: staging.verified(settings, store.find(settings, name), found.part, silence).each for name in safeties}
+    sources = [
+        half
+        for name, each in kept.items()
+        for source in each
+        if (part := _part_for(found, source)) and part.safety == name and (half := _changed_of(source, part))
+    ]
+    return dataclasses.replace(sources[0], others=tuple(sources[1:]))
+
+
+def _part_for(found: Journal, source: Source) -> Journal | None:
+    """The part of the restore that this one of a safety copy stands for: a database in a tree stands with the tree."""
+    parts = {part.name: part for part in found.parts}
+    folder, _, inside = source.part.partition("/")
+    return parts.get(source.part) or (parts.get("" if folder == UPLOADS_FOLDER else folder) if inside else None)
+
+
+def _changed_of(source: Source, part: Journal) -> Source | None:
+    """What of the safety copy's part the restore was of; None for nothing."""
+    is_own = source.part == part.name
+    kept = dataclasses.replace(
+        source,
+        database=source.database if (part.facts if is_own else part.uploads) else None,
+        uploads=source.uploads if part.uploads else None,
+    )
+    return kept if kept.database or kept.uploads else None
 
 
 def _backup_named(settings: Settings, source: str) -> list[str]:
@@ -157,42 +210,70 @@ def _backup_named(settings: Settings, source: str) -> list[str]:
 
 def journal_of(settings: Settings, staged: Source, identity: Identity, copies: Sequence[str], clock: Clock) -> Journal:
     """The journal that makes what is staged go live; the `copies` are backups that hold what is live."""
+    started = settings.local(clock()).isoformat(sep=" ")
+    parts = [_part_of(staging.place_of(settings, one), one, identity, started, copies) for one in staged.each]
+    return dataclasses.replace(journal.joined(parts), part=_restored_alone(settings, staged))
+
+
+def _restored_alone(settings: Settings, staged: Source) -> str | None:
+    """What alone was restored; None for all of what there is to restore."""
+    folder = staged.part or UPLOADS_FOLDER
+    others = [one for one in staged.others if one.part.partition("/")[0] != folder]
+    if others:
+        return None
+    if staged.database is None:
+        return folder
+    return None if staged.uploads and settings.uploads else staged.part or MAIN_DATABASE
+
+
+def _part_of(settings: Settings, staged: Source, identity: Identity, started: str, copies: Sequence[str]) -> Journal:
     uploads = staged.uploads is not None and settings.uploads is not None
     return Journal(
         source=staged.name,
         safety=identity.safety,
         id=identity.id,
-        started=settings.local(clock()).isoformat(sep=" "),
+        started=started,
         database=staged.database is not None,
         uploads=uploads,
         copies=tuple(copies),
         facts=staged.facts if staged.database else None,
         revisions=staged.revisions if staged.database else None,
-        part="uploads" if not staged.database else None if uploads else "database",
         sealed=staged.sealed,
+        name=staged.part,
     )
 
 
 def _can_go_back(settings: Settings, found: Journal) -> bool:
-    kept = store.find(settings, found.safety or "").metadata
-    if kept is None or (found.uploads and not kept.uploads_included):
+    return all(_is_kept(settings, part) for part in found.parts)
+
+
+def _is_kept(settings: Settings, part: Journal) -> bool:
+    """Whether a safety copy has what was there before of this part."""
+    metadata = store.find(settings, part.safety or "").metadata
+    kept = metadata and metadata.at(part.name)
+    if kept is None or (part.uploads and not kept.uploads_included):
         return False
-    return not found.facts or bool(kept.database_file and kept.database and not kept.database.raw)
+    return not part.facts or bool(kept.database_file and kept.database and not kept.database.raw)
 
 
-def finish(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> database.Inspection | None:
+def finish(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> Proofs:
     """What the journal says is done, checked, and the journal gone. Can be repeated."""
     _require_staged(settings, found)
-    if not found.database:
-        # The app may have gone on since, to another revision too.
-        return finish_uploads(settings, dataclasses.replace(found, revisions=None), emit)
-    _verify_sealed_again(settings, found, emit, clock)
-    found, compared = _resume_database(settings, found, emit, clock)
-    return finish_uploads(settings, database_is_done(settings, found), emit, compared)
+    compared: dict[str, database.Comparison | None] = {}
+    for name in [part.name for part in found.parts if part.database]:
+        _verify_sealed_again(settings, found, name, emit, clock)
+    for part in found.parts:
+        if part.database:
+            found, compared[part.name] = _resume_database(settings, found, part.name, emit, clock)
+            found = database_is_done(settings, found, part.name)
+        else:  # the app may have gone on since, to another revision too
+            found = found.with_part(dataclasses.replace(part, revisions=None))
+    return finish_uploads(settings, found, emit, compared)
 
 
-def _verify_sealed_again(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> None:
+def _verify_sealed_again(settings: Settings, whole: Journal, name: str, emit: EventListener, clock: Clock) -> None:
     """The backup that is restored from where it lies is as it was; or the restore goes back, and that is raised."""
+    found = whole.at(name)
     if found.sealed is None or found.facts is None:
         return
     emit(Step(f"Verifying {found.sealed} again", found.facts.size))
@@ -215,30 +296,31 @@ def _verify_sealed_again(settings: Settings, found: Journal, emit: EventListener
             f"{cause.message}",
             hint="Restore another backup: `list`.",
         )
-        roll_back(settings, found, failed, emit, clock)
+        roll_back(settings, whole, failed, emit, clock)
         raise failed from error
 
 
 def _resume_database(
-    settings: Settings, found: Journal, emit: EventListener, clock: Clock
+    settings: Settings, found: Journal, name: str, emit: EventListener, clock: Clock
 ) -> tuple[Journal, database.Comparison | None]:
     """The live database is replaced, if it is not what is wanted already; what is in no backup is kept first.
 
     On the way back it is written in any case: a commit that failed may stand in the WAL unseen, until the next to open
     the database replays it.
     """
+    place = _place_of(settings, found.at(name))
 
     def keep() -> None:
         nonlocal found
-        standing = keeping.standing(settings, found)
-        if standing == "wanted" and found.safety:
+        standing = keeping.standing(place, found.at(name))
+        if standing == "wanted" and found.at(name).safety:
             raise _IsThere
         if standing == "unknown":
             found = keeping.keep(settings, found, True, emit, clock)
 
     compared: database.Comparison | None = None
     with contextlib.suppress(_IsThere):
-        compared = replace_database(settings, found, keep, emit)
+        compared = replace_database(place, found.at(name), keep, emit)
     return found, compared
 
 
@@ -246,9 +328,9 @@ class _IsThere(Exception):
     """The live database is what is wanted."""
 
 
-def database_is_done(settings: Settings, found: Journal) -> Journal:
+def database_is_done(settings: Settings, found: Journal, name: str) -> Journal:
     """Written down, because the app may write into what was restored: a repeated run must not undo that."""
-    done = dataclasses.replace(found, database=False)
+    done = found.with_part(dataclasses.replace(found.at(name), database=False))
     journal.write(settings.dir, done)
     return done
 
@@ -265,31 +347,35 @@ def replace_database(
             with contextlib.suppress(SourceBroken):
                 return database.write_through(sealed, live, settings.busy_timeout, keep, emit)
         staging.stage_sealed(settings, found)
-    with staging_area.opened(live.parent, "database", found.id) as area:
+    with staging_area.opened(settings.staging_home, "database", found.id) as area:
         return database.replace_live(staged, area.folder, live, settings.busy_timeout, found.facts, keep, emit)
 
 
-def finish_uploads(
-    settings: Settings, found: Journal, emit: EventListener, compared: database.Comparison | None = None
-) -> database.Inspection | None:
-    """What comes after the database: uploads, the proof, tidying up; returns what was proven of the database.
+def finish_uploads(settings: Settings, found: Journal, emit: EventListener, compared: Compared | None = None) -> Proofs:
+    """What comes after the databases: trees, the proof, tidying up; returns what was proven of each database.
 
-    `compared` is what `replace_live` returned.
+    `compared` is what `replace_live` returned for each.
     """
+    databases = [part for part in found.parts if part.facts]
     # Meanwhile, since it only reads: what is proven stands there already.
-    with process.optional_worker(found.facts.size if found.facts else 0) as beside:
-        proving = beside.submit(_prove, settings, found, compared) if found.facts else None
-        if found.uploads and settings.uploads:
-            copies = tuple(settings.dir / name / UPLOADS_FOLDER for name in found.copies)
-            apply.apply(settings.uploads, found.id, copies, emit)
-        proof = _proof(proving, emit) if proving else None
+    with process.optional_worker(sum(part.facts.size for part in databases if part.facts)) as beside:
+        proving = {
+            part.name: beside.submit(_prove, _place_of(settings, part), part, (compared or {}).get(part.name))
+            for part in databases
+        }
+        for part in found.parts:
+            place = _place_of(settings, part)
+            if part.uploads and place.uploads:
+                copies = tuple(settings.dir / name / place.sealed_folder for name in found.copies)
+                apply.apply(place.uploads, found.id, copies, emit)
+        proofs = {name: _proof(one, emit) for name, one in proving.items()}
     # Nothing staged is needed any more: now it may go, piece by piece.
-    journal.write(settings.dir, dataclasses.replace(found, database=False, uploads=False))
+    journal.write(settings.dir, found.all_done())
     staging.unstage(settings, found.id)
     if found.safety:
         flags.remember_restore(settings.dir, found.safety, found.part)
     journal.remove(settings.dir)
-    return proof
+    return proofs
 
 
 def _prove(settings: Settings, found: Journal, compared: database.Comparison | None) -> database.Inspection:

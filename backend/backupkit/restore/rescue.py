@@ -17,7 +17,7 @@ from pathlib import Path
 from backupkit.backup.create import refuse_overlap
 from backupkit.backup.make import make_backup
 from backupkit.config.settings import Settings
-from backupkit.model.backup import BackupRequest
+from backupkit.model.backup import MAIN_DATABASE, BackupRequest
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener, Step, collecting, silence
@@ -72,7 +72,7 @@ def plan_rescue(
     refuse_overlap(settings)
     backup = store.find(settings, name, emit)
     restore.refuse_another_app(settings, backup, force)
-    source = staging.verified(settings, backup, "database", emit)
+    source = staging.verified(settings, backup, settings.part or MAIN_DATABASE, emit)
     assert source.database
     emit(Step("Looking for the rows"))
     with row_rescue.opened(settings.database, source.database, settings.busy_timeout) as connection:
@@ -105,7 +105,7 @@ def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = sile
             safety = make_backup(settings, request, listen, clock).backup
             listen(Step("Bringing rows back"))
             row_return.bring_back(settings.database, plan.file, found, settings.busy_timeout)
-            flags.remember_restore(settings.dir, safety.name, "database")
+            flags.remember_restore(settings.dir, safety.name, settings.part or MAIN_DATABASE)
         work.concerning(safety.name)
     return Rescued(
         plan.source,

@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +30,15 @@ from backupkit.config.settings import Settings
 from backupkit.fs import space, staging_area
 from backupkit.fs.staging_area import Identity
 from backupkit.migrations import schema, upgrade, version_table
-from backupkit.model.backup import UPLOADS_FOLDER, Backup, BackupRequest, DatabaseFacts, Metadata, Part, SchemaVerdict
+from backupkit.model.backup import (
+    MAIN_DATABASE,
+    UPLOADS_FOLDER,
+    Backup,
+    BackupRequest,
+    DatabaseFacts,
+    Metadata,
+    SchemaVerdict,
+)
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Locked, Refused, SourceBroken, SourceUnreadable
 from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
@@ -81,6 +89,13 @@ class RestorePlan:
     rehearsed: upgrade.Rehearsed | None = None
     can_undo: bool = True
     """Not where it replaces a database that is missing or broken."""
+    others: tuple[RestorePlan, ...] = ()
+    """The plans for further databases and trees."""
+
+    @property
+    def each(self) -> tuple[RestorePlan, ...]:
+        """This plan, and those for further databases and trees."""
+        return (self, *self.others)
 
 
 @dataclass(frozen=True)
@@ -101,12 +116,23 @@ class Restored:
     can_undo: bool = True
     kept: tuple[Path, ...] = ()
     has_same_pages: bool = False
+    parts: Mapping[str, RestoredPart] = field(default_factory=dict)
+    """What was restored beside the first database and the uploads."""
+
+
+@dataclass(frozen=True)
+class RestoredPart:
+    """What is there now of a further database or tree."""
+
+    database: bool
+    rows: Mapping[str, int]
+    uploads: diff.Summary | None
 
 
 def plan_restore(
     settings: Settings,
     name: str,
-    only: Part | None = None,
+    only: str | None = None,
     force: bool = False,
     migrate: bool = False,
     emit: EventListener = silence,
@@ -133,7 +159,7 @@ def plan_restore(
 def plan_backup(
     settings: Settings,
     backup: Backup,
-    only: Part | None = None,
+    only: str | None = None,
     force: bool = False,
     migrate: bool = False,
     emit: EventListener = silence,
@@ -143,10 +169,45 @@ def plan_backup(
     """`plan_restore` of a backup that was found already; `notes` are to be shown with the plan."""
     refuse_overlap(settings)
     refuse_another_app(settings, backup, force)
+    _require_part(settings, only)
     source = staging.verified(settings, backup, only, emit)
     plan = plan_source(settings, source, force, emit, migrate)
-    plan = replace(plan, migrate=migrate, notes=(*notes, *plan.notes, *_what_rows_name(source, backup)))
-    return _rehearsed(settings, plan, expect_loss, emit) if migrate else plan
+    told = (*_about_parts(settings, backup, only), *plan.notes, *_what_rows_name(source, backup))
+    plan = replace(plan, migrate=migrate, notes=(*notes, *told))
+    return _all_rehearsed(settings, plan, expect_loss, emit) if migrate else plan
+
+
+def _require_part(settings: Settings, only: str | None) -> None:
+    """`Refused` for a name that is none of a database or tree of this app."""
+    names = (MAIN_DATABASE, UPLOADS_FOLDER, *settings.others)
+    if only is not None and only not in names:
+        raise Refused(f"This app has no database or tree {shown(only)}.", hint=f"There are: {', '.join(names)}.")
+
+
+def _about_parts(settings: Settings, backup: Backup, only: str | None) -> Iterable[str]:
+    """What the backup holds and the app has no place for, and what the app has and the backup does not hold."""
+    metadata = store.require_metadata(backup)
+    if only is not None:
+        return
+    for name in metadata.others:
+        if settings.at(name) is None and "/" not in name:
+            yield f"{name} stays in the backup: the settings name no place for it, in [databases] or [trees]."
+    for name in settings.others:
+        if metadata.at(name) is None:
+            yield f"{name} stays as it is: it is not in this backup."
+
+
+def _all_rehearsed(
+    settings: Settings, plan: RestorePlan, expect_loss: Collection[str], emit: EventListener
+) -> RestorePlan:
+    done = _rehearsed(staging.place_of(settings, plan.source), plan, expect_loss, emit)
+    others = (
+        _rehearsed(staging.place_of(settings, one.source), replace(one, migrate=True), expect_loss, emit)
+        if one.verdict and one.verdict.relation == "behind"
+        else one
+        for one in plan.others
+    )
+    return replace(done, others=tuple(others))
 
 
 def _what_rows_name(source: Source, backup: Backup) -> Iterable[str]:
@@ -195,10 +256,36 @@ def plan_source(
     settings: Settings, source: Source, force: bool, emit: EventListener, migrate: bool = False
 ) -> RestorePlan:
     """The plan for a source that is verified already: a backup, or a database made from a dump."""
+    places = [staging.place_of(settings, one) for one in source.each]
+    for place, one in zip(places, source.each, strict=True):
+        _require_writable(place, one)
+    plans, needs = [], list[tuple[Path, int]]()
+    for place, one in zip(places, source.each, strict=True):
+        plan, needed = _plan_part(place, one, force, emit, migrate and one.part == source.part)
+        plans.append(plan)
+        needs += needed
+    _require_space(needs)
+    shown: dict[str, int] = {}
+    for folder, needed_there in needs:
+        shown[str(folder)] = shown.get(str(folder), 0) + needed_there
+    first = plans[0]
+    return replace(
+        first,
+        source=source,
+        needs=shown,
+        notes=(*first.notes, *_about_halves(settings, source)),
+        can_undo=all(one.can_undo for one in plans),
+        others=tuple(plans[1:]),
+    )
+
+
+def _plan_part(
+    settings: Settings, source: Source, force: bool, emit: EventListener, migrate: bool
+) -> tuple[RestorePlan, list[tuple[Path, int]]]:
+    """The plan for one database, or one tree, or the first of both; and the bytes that it needs, by folder."""
     verdict = None
-    if source.database:
+    if source.database and "/" not in source.part:
         verdict = source.undecided or schema.classify(settings, source.revisions, emit)
-    _require_writable(settings, source)
     live = _look_at_live(settings, source, emit)
     if verdict and verdict.relation == "no_migrations":
         verdict = replace(verdict, reason=_schemas_compared(settings, source, live, emit))
@@ -207,21 +294,19 @@ def plan_source(
     summary = _look_at_uploads(settings, source, emit)
     is_staged = not staging.is_restored_from_its_place(settings, source, migrate, live.page_size)
     needs = _needs(settings, source, live, summary, is_staged)
-    _require_space(needs)
-    shown = {str(folder): needed for folder, needed in needs}
     notes = (*_notes(settings, source, live, verdict), *_about_uploads(source, summary))
-    rows = source.facts.rows if source.facts else {}
-    return RestorePlan(
+    plan = RestorePlan(
         source,
         verdict,
         live,
         summary,
-        shown,
+        {},
         notes,
         revisions_after=source.revisions,
-        rows_after=rows,
+        rows_after=source.facts.rows if source.facts else {},
         can_undo=not (source.database and live.error),
     )
+    return plan, needs
 
 
 def restore_backup(
@@ -247,42 +332,59 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
     """`restore_backup` for a verb that holds the lock already."""
     warnings: list[str] = []
     listen = collecting(emit, warnings)
-    with staging.claimed(settings, emit):
+    with staging.claimed(settings, emit), contextlib.ExitStack() as watched:
         _refuse_staged(settings)
-        with database.watching(settings.database) as watch:
-            before = watch.version()
-            safety = _make_safety_copy(settings, plan.source, listen, clock)
-            found = _begin(settings, plan, safety, listen, clock)
-            proof, found = _apply(settings, found, _Commits(watch, before), listen, clock)
-    _share_from_now_on(settings, plan, safety)
-    if found.facts and found.facts.index_flaws:
-        listen(Warned(database.index_sentence(settings, found.facts.index_flaws)))
+        commits = {one.source.part: _watch(settings, one, watched) for one in plan.each}
+        safety = _make_safety_copy(settings, plan.source, listen, clock)
+        found = _begin(settings, plan, safety, listen, clock)
+        proofs, found = _apply(settings, found, commits, listen, clock)
+    for one in plan.each:
+        _share_from_now_on(staging.place_of(settings, one.source), one, safety)
+        _warn_of_indexes(settings, found.at(one.source.part), listen)
     left = store.read(settings, found.safety or safety.name)
+    proof, first = proofs.get(plan.source.part), found.at(plan.source.part)
     return Restored(
         source=plan.source.name,
         safety=left.name,
-        verdict=_verdict(settings, plan, found, emit),
+        verdict=_verdict(staging.place_of(settings, plan.source), plan, first, emit),
         rows=proof.facts.rows if proof else {},
-        revisions=(found.revisions or ()) if proof else (),
+        revisions=(first.revisions or ()) if proof else (),
         uploads=plan.uploads,
         warnings=tuple(warnings),
-        can_undo=plan.source.database is None or holds_database(left),
+        can_undo=not any(one.source.database for one in plan.each) or holds_database(left),
         kept=_raw_files(settings, left) if plan.source.database else (),
         has_same_pages=bool(proof and proof.has_same_pages),
+        parts={one.source.part: _restored_part(one, proofs.get(one.source.part)) for one in plan.others},
     )
+
+
+def _watch(settings: Settings, plan: RestorePlan, watched: contextlib.ExitStack) -> _Commits:
+    place = staging.place_of(settings, plan.source)
+    watch = watched.enter_context(database.watching(place.database))
+    return _Commits(watch, watch.version())
+
+
+def _warn_of_indexes(settings: Settings, found: Journal, emit: EventListener) -> None:
+    place = settings.at(found.name)
+    if place and found.facts and found.facts.index_flaws:
+        emit(Warned(database.index_sentence(place, found.facts.index_flaws)))
+
+
+def _restored_part(plan: RestorePlan, proof: database.Inspection | None) -> RestoredPart:
+    return RestoredPart(plan.source.database is not None, proof.facts.rows if proof else {}, plan.uploads)
 
 
 def holds_database(backup: Backup) -> bool:
     """Whether a restore could bring its database back: it has one, and not as the raw files of a broken one."""
     metadata = backup.metadata
-    return bool(metadata and metadata.database_file and not (metadata.database and metadata.database.raw))
+    return bool(metadata and metadata.database_file and not metadata.is_raw)
 
 
 def _raw_files(settings: Settings, safety: Backup) -> tuple[Path, ...]:
     if holds_database(safety):
         return ()
-    names = [settings.database.name, *(path.name for path in database.sidecars(settings.database))]
-    return tuple(path for path in (safety.path / name for name in names) if path.exists())
+    lives = [live for one in settings.live_databases for live in (one, *database.sidecars(one))]
+    return tuple(path for path in (safety.path / live.name for live in lives) if path.exists())
 
 
 def _verdict(settings: Settings, plan: RestorePlan, found: Journal, emit: EventListener) -> SchemaVerdict | None:
@@ -294,7 +396,11 @@ def _verdict(settings: Settings, plan: RestorePlan, found: Journal, emit: EventL
 
 def _refuse_other_outcome(plan: RestorePlan, staged: Source) -> None:
     """What was shown is what is done: a migration that now gives another result than in the rehearsal is not taken."""
-    if plan.rehearsed and (staged.facts is None or staged.facts.rows != plan.rows_after):
+    is_other = any(
+        one.rehearsed and (done.facts is None or done.facts.rows != one.rows_after)
+        for one, done in zip(plan.each, staged.each, strict=True)
+    )
+    if is_other:
         raise upgrade.MigrationFailed(
             "The migration gave other rows than in the rehearsal; nothing was changed.", hint="Try again."
         )
@@ -328,23 +434,30 @@ def _give_up(settings: Settings, restore: str) -> None:
 def _stage(
     settings: Settings, plan: RestorePlan, safety: Backup, identity: Identity, emit: EventListener, clock: Clock
 ) -> Journal:
-    wanted = plan.source.facts if not plan.migrate else None
-    is_there = bool(wanted and _has(safety.metadata, wanted))
-    copies = (safety.path / UPLOADS_FOLDER,)
-    staged = staging.stage(settings, plan.source, identity, plan.migrate, copies, emit, same_database=is_there)
+    unchanged = [one.source.part for one in plan.each if _is_there(one, safety)]
+    migrated = [one.source.part for one in plan.each if one.migrate]
+    staged = staging.stage(settings, plan.source, identity, migrated, (safety.path,), emit, unchanged)
     _refuse_other_outcome(plan, staged)
     found = recovery.journal_of(settings, staged, identity, [safety.name], clock)
-    if is_there:
-        emit(Notice("The database is as in the backup already: it stays as it is."))
-        found = replace(found, database=False)
+    for name in unchanged:
+        what = f"The database {name}" if name else "The database"
+        emit(Notice(f"{what} is as in the backup already: it stays as it is."))
+        found = found.with_part(replace(found.at(name), database=False))
     return found
+
+
+def _is_there(plan: RestorePlan, safety: Backup) -> bool:
+    """Whether the live database, as the safety copy has it, is the wanted one."""
+    kept = safety.metadata.at(plan.source.part) if safety.metadata else None
+    return bool(plan.source.facts and not plan.migrate and _has(kept, plan.source.facts))
 
 
 def _share_from_now_on(settings: Settings, plan: RestorePlan, safety: Backup) -> None:
     """Where more came back than was there, the next backup is to share with what came, not with the safety copy."""
     if plan.source.chosen:
         return
-    kept = safety.metadata.uploads.bytes if safety.metadata and safety.metadata.uploads else 0
+    metadata = safety.metadata.at(settings.part) if safety.metadata else None
+    kept = metadata.uploads.bytes if metadata and metadata.uploads else 0
     backup = settings.dir / plan.source.name
     if settings.uploads and plan.uploads and plan.uploads.bytes > kept and manifest.has_checksums(backup):
         files_cache.follow_restore(settings, backup, settings.uploads, selection.of(settings).leaves_out)
@@ -367,7 +480,7 @@ def _not_writable(path: Path) -> SourceUnreadable:
 
 
 def _look_at_live(settings: Settings, source: Source, emit: EventListener) -> Live:
-    with files_cache.newest(settings, source.uploads is not None) as earlier:
+    with _newest(settings, source) as earlier:
         skip = selection.of(settings).leaves_out if source.uploads and settings.uploads else None
         unsaved = walk.measure(settings.uploads, skip, earlier)[1] if skip and settings.uploads else 0
         is_saved = bool(earlier and earlier.database and earlier.database == database.signature(settings.database))
@@ -392,6 +505,14 @@ def _look_at_live(settings: Settings, source: Source, emit: EventListener) -> Li
         is_wanted,
         changes=changes,
     )
+
+
+@contextlib.contextmanager
+def _newest(settings: Settings, source: Source) -> Iterator[files_cache.ParentBackup | None]:
+    """The newest backup that can be compared with what is live of that part."""
+    is_tree = source.uploads is not None
+    with files_cache.newest(settings if is_tree else settings.whole, is_tree) as earlier:
+        yield earlier if is_tree or earlier is None else earlier.at(settings.part)
 
 
 def _schemas_compared(settings: Settings, source: Source, live: Live, emit: EventListener) -> str:
@@ -465,7 +586,7 @@ def _needs(
     needs = [(settings.dir, live.unsaved)]
     if source.facts and not live.is_wanted:
         size = source.facts.size
-        needs.append((settings.database.parent, 3 * size if is_staged else max(size, live.size)))
+        needs.append((settings.staging_home, 3 * size if is_staged else max(size, live.size)))
     if summary and settings.uploads:
         needs.append((settings.uploads, summary.bytes))
     return needs
@@ -495,10 +616,14 @@ def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdic
         yield "The backup's uploads stay in it: BACKUP_UPLOADS names no folder to put them back to."
     if excluded := _excluded(settings, source) if source.uploads else []:
         yield f"Excluded uploads stay as they are: {few(excluded, 10)}."
-    if source.uploads is None and source.database is not None:
+
+
+def _about_halves(settings: Settings, source: Source) -> Iterable[str]:
+    """What of the app the restore is not of."""
+    if source.uploads is None and source.database is not None and not source.has_trees:
         yield "The uploads stay as they are."
-    if source.database is None:
-        yield "The database stays as it is."
+    if all(one.database is None for one in source.each if "/" not in one.part):
+        yield "The databases stay as they are." if settings.databases else "The database stays as it is."
 
 
 def _excluded(settings: Settings, source: Source) -> list[str]:
@@ -516,7 +641,10 @@ def _about_uploads(source: Source, summary: diff.Summary | None) -> Iterable[str
 
 
 def _make_safety_copy(settings: Settings, source: Source, emit: EventListener, clock: Clock) -> Backup:
-    with_uploads = bool(source.uploads and settings.uploads and settings.uploads.is_dir())
+    with_uploads = any(
+        place.uploads and place.uploads.is_dir()
+        for place in (staging.place_of(settings, one) for one in source.each if one.uploads)
+    )
     order = BackupRequest(kind="pre_restore", note=f"before the restore of {source.name}", uploads=with_uploads)
     emit(Notice("Making a safety copy of what is there now."))
     return make_backup(settings, order, emit, clock).backup
@@ -556,12 +684,16 @@ class _Commits:
 
 
 def _apply(
-    settings: Settings, found: Journal, commits: _Commits, emit: EventListener, clock: Clock
-) -> tuple[database.Inspection | None, Journal]:
+    settings: Settings, found: Journal, commits: Mapping[str, _Commits], emit: EventListener, clock: Clock
+) -> tuple[recovery.Proofs, Journal]:
+    compared: dict[str, database.Comparison | None] = {}
+    done, first = found, next((part.name for part in found.parts if part.database), None)
     try:
-        found, compared = _replace_database(settings, found, commits, emit, clock)
-        done = recovery.database_is_done(settings, found)
-        return recovery.finish_uploads(settings, done, emit, compared), found
+        for name in [part.name for part in found.parts if part.facts]:
+            is_first = name == first
+            done, compared[name] = _replace_database(settings, done, name, is_first, commits[name], emit, clock)
+            done = recovery.database_is_done(settings, done, name)
+        return recovery.finish_uploads(settings, done, emit, compared), done
     except _Untouched as untouched:
         _give_up(settings, found.id)
         raise untouched.reason from None
@@ -574,7 +706,9 @@ def _as_written(settings: Settings, found: Journal) -> Journal:
     """The journal with the safety copies that it names on disk by now."""
     with contextlib.suppress(BackupError, OSError):
         if written := journal.read(settings.dir):
-            return replace(found, safety=written.safety, kept=written.kept)
+            for part in found.parts:
+                found = found.with_part(replace(part, safety=written.at(part.name).safety))
+            return replace(found, kept=written.kept)
     return found
 
 
@@ -587,20 +721,28 @@ class _Untouched(Exception):
 
 
 def _replace_database(
-    settings: Settings, found: Journal, commits: _Commits, emit: EventListener, clock: Clock
+    settings: Settings,
+    found: Journal,
+    name: str,
+    is_first: bool,
+    commits: _Commits,
+    emit: EventListener,
+    clock: Clock,
 ) -> tuple[Journal, database.Comparison | None]:
-    if not found.database:  # the safety copy, checked a moment ago, has the same bytes
+    place = settings.at(name)
+    assert place is not None
+    if not found.at(name).database:  # the safety copy, checked a moment ago, has the same bytes
         return found, database.Comparison(commits.is_as_before() or None, commits.watch.file)
 
     def keep() -> None:
         nonlocal found
-        if commits.lock() and keeping.standing(settings, found) == "unknown":
+        if commits.lock() and keeping.standing(place, found.at(name)) == "unknown":
             found = keeping.keep(settings, found, False, emit, clock)
 
     try:
-        compared = recovery.replace_database(settings, found, keep, emit)
+        compared = recovery.replace_database(place, found.at(name), keep, emit)
     except BaseException as error:
-        if _is_untouched(error, commits):
+        if is_first and _is_untouched(error, commits):
             raise _Untouched(error) from error
         raise
     return found, compared

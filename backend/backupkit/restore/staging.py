@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from backupkit.migrations import schema, upgrade, version_table
 from backupkit.migrations.upgrade import Rehearsed
 from backupkit.model.backup import (
     CHECKSUM_FILE,
+    MAIN_DATABASE,
     METADATA_FILE,
     UPLOADS_FOLDER,
     Backup,
@@ -24,8 +26,8 @@ from backupkit.model.backup import (
     Flaw,
     GitFacts,
     Metadata,
-    Part,
     SchemaVerdict,
+    UploadsFacts,
 )
 from backupkit.model.errors import Damaged, Refused
 from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, silence
@@ -48,6 +50,8 @@ class Source:
 
     `is_sound`: SQLite has checked this very database file here before, and found that the app can use it. `seen` is how
     the file looked when it was verified. `sealed` is the backup it is restored from without a staged copy.
+    `part` is the part of the app that it is of, empty for the first database and the uploads; `others` are the sources
+    of further ones.
     """
 
     name: str
@@ -65,40 +69,92 @@ class Source:
     """The uploads that alone are restored; None for all of them."""
     excluded: Excluded = Excluded()  # noqa: RUF009 - it is frozen
     """The uploads that were left out when it was made: what that means stays as it is."""
+    part: str = ""
+    others: tuple[Source, ...] = ()
+
+    @property
+    def each(self) -> tuple[Source, ...]:
+        """This source, and the further ones."""
+        return (self, *self.others)
+
+    @property
+    def has_trees(self) -> bool:
+        """Whether there are uploads, or another tree, in it."""
+        return any(one.uploads for one in self.each)
 
 
-def verified(settings: Settings, backup: Backup, only: Part | None, emit: EventListener) -> Source:
+def verified(settings: Settings, backup: Backup, only: str | None, emit: EventListener) -> Source:
     """The backup, or the one part of it, as a source: every byte of that compared with what was sealed.
 
     A database that was checked when it was sealed here is not checked again; one that came from elsewhere is.
     """
     metadata = store.require_metadata(backup)
-    file = backup.path / metadata.database_file if metadata.database_file and only != "uploads" else None
-    tree = backup.path / UPLOADS_FOLDER if metadata.uploads_included and only != "database" else None
-    if file is None and tree is None:
-        raise Damaged(f"{backup.path} holds nothing that can be restored.", hint="Try another backup: `list`.")
-    if tree and (tree.is_symlink() or not tree.is_dir()):
-        raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
-    excluded = Excluded(_sealed_patterns(backup, metadata), metadata.exclude_marked, metadata.excluded_folders)
-    source = Source(backup.name, file, tree, git=metadata.git, excluded=excluded)
+    sources = _sources(settings, backup, metadata, only)
     opened: list[sqlite3.Connection] = []
     checksums: dict[str, str] = {}
-    if file and _is_known_sound(settings, backup, metadata):
-        source = replace(source, is_sound=True, seen=_looks(file))
-    with process.optional_worker(metadata.database.size if metadata.database and file else 0) as beside:
-        looking = beside.submit(_with_database, settings, source, metadata.database, opened.append) if file else None
+    size = sum(one.size for one in metadata.all_facts if one)
+    with process.optional_worker(size if any(one.database for one in sources) else 0) as beside:
+        looking = [beside.submit(_looked_into, settings, one, metadata, opened.append) for one in sources]
         try:
-            meaning = _meaning(backup, only, checksums, emit)
-            source = replace(looking.result() if looking else source, meaning=meaning)
-            if source.is_sound and source.facts and checksums.get(str(file)) != source.facts.sha256:
-                text = f"{file} is damaged: {CHECKSUM_FILE} and the metadata do not have the same checksum of it."
-                raise Damaged(text, hint=_OLDER)
-            return source
+            meanings = _meanings(backup, only, checksums, emit)
+            found = [
+                replace(done.result(), meaning=meanings.get(one.uploads.name if one.uploads else "", meanings[""]))
+                for one, done in zip(sources, looking, strict=True)
+            ]
+            for one in found:
+                _require_one_checksum(one, checksums)
+            return replace(found[0], others=tuple(found[1:]))
         except BaseException:
             with contextlib.suppress(sqlite3.ProgrammingError):  # it has ended already
                 for connection in opened:
                     connection.interrupt()
             raise
+
+
+def _require_one_checksum(source: Source, checksums: dict[str, str]) -> None:
+    if source.is_sound and source.facts and checksums.get(str(source.database)) != source.facts.sha256:
+        text = f"{source.database} is damaged: {CHECKSUM_FILE} and the metadata do not have the same checksum of it."
+        raise Damaged(text, hint=_OLDER)
+
+
+def _sources(settings: Settings, backup: Backup, metadata: Metadata, only: str | None) -> list[Source]:
+    """What of the backup, and of that part of it, this app has a place for; not looked into yet."""
+    patterns = _sealed_patterns(backup, metadata)
+    is_known_sound = _is_known_sound(settings, backup, metadata)
+
+    def source_of(part: str) -> Source | None:
+        alone = metadata.at(part)
+        if alone is None or settings.at(part) is None:
+            return None
+        folder = part.partition("/")[0] or UPLOADS_FOLDER
+        is_meant = only in (None, folder if "/" in part else part or MAIN_DATABASE)
+        file = backup.path / alone.database_file if alone.database_file and is_meant else None
+        has_tree = alone.uploads_included and only in (None, folder)
+        tree = backup.path / folder if has_tree else None
+        if tree and (tree.is_symlink() or not tree.is_dir()):
+            raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
+        excluded = Excluded(patterns, metadata.exclude_marked, alone.excluded_folders)
+        source = Source(backup.name, file, tree, git=metadata.git, excluded=excluded, part=part)
+        return replace(source, is_sound=True, seen=_looks(file)) if file and is_known_sound else source
+
+    found = [one for part in ("", *metadata.others) if (one := source_of(part))]
+    found = [one for one in found if one.database or one.uploads]
+    if not found:
+        if only and metadata.others:
+            raise Damaged(f"{backup.path} holds no {shown(only)}.", hint=f"`show {backup.name}` says what is in it.")
+        raise Damaged(f"{backup.path} holds nothing that can be restored.", hint="Try another backup: `list`.")
+    return found
+
+
+def _looked_into(
+    settings: Settings, source: Source, metadata: Metadata, opened: Callable[[sqlite3.Connection], None]
+) -> Source:
+    """The source, with what its database holds, where it has one."""
+    if source.database is None:
+        return source
+    place, alone = settings.at(source.part), metadata.at(source.part)
+    assert place is not None and alone is not None
+    return _with_database(place, source, alone.database, opened)
 
 
 def _sealed_patterns(backup: Backup, metadata: Metadata) -> tuple[str, ...]:
@@ -112,8 +168,9 @@ def _sealed_patterns(backup: Backup, metadata: Metadata) -> tuple[str, ...]:
 
 
 def _is_known_sound(settings: Settings, backup: Backup, metadata: Metadata) -> bool:
-    facts = metadata.database if manifest.has_checksums(backup.path) else None
-    return bool(facts and not facts.raw and verification.is_known_sound(settings.dir, backup.name, facts.sha256))
+    if metadata.database is None or metadata.is_raw or not manifest.has_checksums(backup.path):
+        return False
+    return verification.is_known_sound(settings.dir, backup.name, metadata.database_checksum)
 
 
 def _looks(file: Path) -> tuple[int, ...]:
@@ -132,35 +189,41 @@ def is_restored_from_its_place(settings: Settings, source: Source, migrate: bool
         and source.facts
         and source.is_sound
         and not migrate
-        and source.database.parent == settings.dir / source.name
+        and source.database.is_relative_to(settings.dir / source.name)
         and source.facts.page_size == page_size
     )
 
 
-def _meaning(backup: Backup, only: Part | None, checksums: dict[str, str], emit: EventListener) -> diff.Meaning:
-    """What of the backup's uploads is meant, once all of it was compared with what was sealed.
+def _meanings(
+    backup: Backup, only: str | None, checksums: dict[str, str], emit: EventListener
+) -> dict[str, diff.Meaning]:
+    """What of each of the backup's trees is meant, by its folder, once all of it was compared with what was sealed.
 
-    `checksums` gets those of the files beside the uploads, by path.
+    Empty stands for a tree of which nothing is known. `checksums` gets those of the files beside the trees, by path.
     """
     metadata = store.require_metadata(backup)
     if not manifest.has_checksums(backup.path):
         emit(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
-        return diff.Meaning(owners=False)
-    found: list[walk.Survey] = []
-    _refuse_altered(backup, metadata, only, found.append, checksums, emit)
-    recorded = metadata.uploads
-    if not found or not recorded or recorded.attributes is None:
+        return {"": diff.Meaning(owners=False)}
+    found: dict[str, walk.Survey] = {}
+    _refuse_altered(backup, metadata, only, found.__setitem__, checksums, emit)
+    trees = metadata.tree_facts
+    return {"": diff.Meaning()} | {name: _meaning(trees[name], survey) for name, survey in found.items()}
+
+
+def _meaning(recorded: UploadsFacts | None, found: walk.Survey) -> diff.Meaning:
+    if not recorded or recorded.attributes is None:
         return diff.Meaning()
-    lost = integrity.lost(metadata, found[0])
-    is_linked = bool(recorded.hard_links) if integrity.keeps_hard_links(recorded, found[0]) else None
-    return diff.Meaning(True, integrity.keeps_attributes(recorded, found[0]), is_linked, lost)
+    lost = integrity.lost(recorded, found)
+    is_linked = bool(recorded.hard_links) if integrity.keeps_hard_links(recorded, found) else None
+    return diff.Meaning(True, integrity.keeps_attributes(recorded, found), is_linked, lost)
 
 
 def _refuse_altered(
     backup: Backup,
     metadata: Metadata,
-    only: Part | None,
-    hear: Callable[[walk.Survey], None],
+    only: str | None,
+    hear: Callable[[str, walk.Survey], None],
     checksums: dict[str, str],
     emit: EventListener,
 ) -> None:
@@ -177,21 +240,23 @@ def _refuse_altered(
     if flaws:
         raise Damaged(
             f"The backup {backup.path} is damaged: {first_of([flaw.text for flaw in flaws])}; nothing was changed.",
-            hint=_way_out(backup.name, {_part_of(flaw) for flaw in flaws}) if only is None else _OLDER,
+            hint=_way_out(backup, {_part_of(flaw) for flaw in flaws}) if only is None else _OLDER,
         )
-    told = [flaw for flaw in backup.flaws if only is None or _part_of(flaw) == only]
+    left_out = metadata.left_out(only)
+    told = [flaw for flaw in backup.flaws if _part_of(flaw) not in left_out]
     if told:
         emit(Notice(f"The last verify of {backup.name} found: {told[0].text}. Its files are as written."))
 
 
-def _part_of(flaw: Flaw) -> Part:
-    return "uploads" if flaw.path.split("/")[0] == UPLOADS_FOLDER else "database"
+def _part_of(flaw: Flaw) -> str:
+    return flaw.path.split("/")[0]
 
 
-def _way_out(name: str, damaged: set[Part]) -> str:
-    if damaged == {"uploads"}:
-        return f"Its database is as written: `restore {name} --only database`. An older backup: `list`."
-    return f"`verify {name}` names all of it. {_OLDER}"
+def _way_out(backup: Backup, damaged: set[str]) -> str:
+    metadata = store.require_metadata(backup)
+    if damaged <= {*metadata.tree_facts} and metadata.database_file and not metadata.others:
+        return f"Its database is as written: `restore {backup.name} --only database`. An older backup: `list`."
+    return f"`verify {backup.name}` names all of it. {_OLDER}"
 
 
 def _with_database(
@@ -238,41 +303,62 @@ def stage(
     settings: Settings,
     source: Source,
     identity: Identity,
-    migrate: bool,
+    migrated: Collection[str],
     copies: tuple[Path, ...],
     emit: EventListener = silence,
-    same_database: bool = False,
+    unchanged: Collection[str] = (),
 ) -> Source:
     """Everything that goes live lies beside it, checked and on disk; nothing live is touched. Fails tidily.
 
     A sealed database that can be restored from where it lies is not copied: the result then names its backup.
-    `copies` are trees that hold what is live: only what they have may be replaced. A database that is live already
-    (`same_database`) is not staged. Returns what was staged: with `migrate` that is at another revision than the
-    source. The caller has claimed the live data.
+    `copies` are backups that hold what is live: only what they have may be replaced. Databases that are live already
+    (the parts `unchanged`) are not staged. Returns what was staged: of the parts `migrated` that is at another revision
+    than the source. The caller has claimed the live data.
     """
     try:
-        if source.database and not same_database:
-            _make_area(settings.database.parent, "database", identity)
-        if source.uploads and settings.uploads:
-            _make_area(settings.uploads, "uploads", identity)
-        with process.optional_worker(source.facts.size if source.facts else 0) as beside:
-            is_wanted = source.database and not same_database
-            staging = beside.submit(_prepare_database, settings, source, identity, migrate) if is_wanted else None
-            if source.uploads and settings.uploads:
-                _stage_uploads(settings, settings.uploads, source, identity, copies, emit)
-            source = staging.result() if staging else source
-        if source.database and migrate:
-            source = _migrate_staged(settings, source, emit)
+        done = [
+            _stage_part(place_of(settings, one), one, identity, one.part in migrated, copies, emit, unchanged)
+            for one in source.each
+        ]
     except BaseException:
         unstage(settings, identity.id)
         raise
-    return source
+    return replace(done[0], others=tuple(done[1:]))
+
+
+def place_of(settings: Settings, source: Source) -> Settings:
+    """The settings of the part of the app that the source is of."""
+    place = settings.at(source.part)
+    assert place is not None  # or there would be no source
+    return place
+
+
+def _stage_part(
+    settings: Settings,
+    source: Source,
+    identity: Identity,
+    migrate: bool,
+    copies: tuple[Path, ...],
+    emit: EventListener,
+    unchanged: Collection[str],
+) -> Source:
+    is_wanted = source.database and source.part not in unchanged
+    if is_wanted:
+        _make_area(settings.staging_home, "database", identity)
+    if source.uploads and settings.uploads:
+        _make_area(settings.uploads, "uploads", identity)
+    with process.optional_worker(source.facts.size if source.facts else 0) as beside:
+        staging = beside.submit(_prepare_database, settings, source, identity, migrate) if is_wanted else None
+        if source.uploads and settings.uploads:
+            _stage_uploads(settings, settings.uploads, source, identity, copies, emit)
+        source = staging.result() if staging else source
+    return _migrate_staged(settings, source, emit) if source.database and migrate else source
 
 
 def stage_database(settings: Settings, source: Source, identity: Identity) -> Source:
     """The source's database lies beside the live one, as `stage` leaves it. Fails tidily."""
     try:
-        _make_area(settings.database.parent, "database", identity)
+        _make_area(settings.staging_home, "database", identity)
         return _stage_database(settings, source, identity.id)
     except BaseException:
         unstage(settings, identity.id)
@@ -303,8 +389,8 @@ def wanted_database(settings: Settings, found: Journal) -> Path:
     if found.sealed is None:
         return staged_database(settings)
     backup = store.find(settings, found.sealed)
-    metadata, wanted = store.require_metadata(backup), found.facts.sha256 if found.facts else ""
-    if not metadata.database_file or not metadata.database or metadata.database.sha256 != wanted:
+    metadata, wanted = store.require_metadata(backup).at(found.name), found.facts.sha256 if found.facts else ""
+    if not metadata or not metadata.database_file or not metadata.database or metadata.database.sha256 != wanted:
         raise Damaged(f"{backup.path} is not the backup that the restore began with.", hint=_OLDER)
     return backup.path / metadata.database_file
 
@@ -312,18 +398,18 @@ def wanted_database(settings: Settings, found: Journal) -> Path:
 def stage_sealed(settings: Settings, found: Journal) -> None:
     """A copy of the sealed database lies beside the live one after all, where that cannot be written through SQLite."""
     staged = staged_database(settings)
-    with staging_area.opened(settings.database.parent, "database", found.id) as area:
+    with staging_area.opened(settings.staging_home, "database", found.id) as area:
         for name in (staged.name, f"{staged.name}-journal", f"{staged.name}.paged"):  # of a run that was killed here
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=area.folder)
-    source = Source(found.source, wanted_database(settings, found), None, found.facts)
+    source = Source(found.source, wanted_database(settings, found), None, found.facts, part=found.name)
     _stage_database(settings, source, found.id)
 
 
 def _stage_database(settings: Settings, source: Source, restore: str) -> Source:
     assert source.database is not None and source.facts is not None
     staged = staged_database(settings)
-    with staging_area.opened(settings.database.parent, "database", restore) as area:
+    with staging_area.opened(settings.staging_home, "database", restore) as area:
         checksum = disk.copy_and_hash(source.database, staged.name, area.folder)
     if checksum != source.facts.sha256:
         raise Damaged(f"{source.database} changed while it was staged.", hint="Try again.")
@@ -367,7 +453,7 @@ def _stage_uploads(
 ) -> None:
     assert source.uploads is not None
     owner = None if source.meaning.owners else disk.owner_of(live)
-    places = diff.DiffPaths(live, source.uploads, copies, owner)
+    places = diff.DiffPaths(live, source.uploads, tuple(one / settings.sealed_folder for one in copies), owner)
 
     if source.meaning.lost:
         emit(Warned(f"{source.uploads} has {source.meaning.lost}: what is live keeps its own."))
@@ -406,5 +492,7 @@ def unstage(settings: Settings, restore: str | None) -> None:
 
 
 def staged_database(settings: Settings) -> Path:
-    """Where the database to be restored is prepared: beside the live one, in the same mount."""
-    return staging_area.place_of(settings.database.parent, "database") / settings.database.name
+    """Where the database to be restored is prepared: in the same mount as the live one."""
+    is_plain = "/" not in settings.part
+    name = settings.database.name if is_plain else hashlib.sha256(os.fsencode(settings.part)).hexdigest()[:32]
+    return staging_area.place_of(settings.staging_home, "database") / name

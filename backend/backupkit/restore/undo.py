@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Part
+from backupkit.model.backup import MAIN_DATABASE
 from backupkit.model.errors import Damaged, NoSuchBackup
 from backupkit.model.events import EventListener, silence
 from backupkit.repository import flags, reliable, store
@@ -23,8 +23,8 @@ def plan_undo(settings: Settings, force: bool = False, emit: EventListener = sil
     backup = store.find(settings, name)
     metadata = store.require_metadata(backup)
     # A migration touched the database alone: uploads that came since stay.
-    part = "database" if metadata.kind == "pre_migration" else part
-    if part != "uploads" and not holds_database(backup):
+    part = part or MAIN_DATABASE if metadata.kind == "pre_migration" else part
+    if part not in metadata.tree_facts and not holds_database(backup):
         only = f" Its uploads: `restore {name} --only uploads`." if metadata.uploads_included else ""
         left = f" What can be read of that database: `salvage {name}`." if metadata.is_raw else ""
         raise Damaged(
@@ -40,7 +40,7 @@ def goes_back_to(settings: Settings) -> str | None:
     return _last_restore(settings)[0]
 
 
-def _last_restore(settings: Settings) -> tuple[str | None, Part | None]:
+def _last_restore(settings: Settings) -> tuple[str | None, str | None]:
     last = flags.last_restore(settings.dir)
     return last if last and not _is_another_apps(settings, last[0]) else (_newest_safety_copy(settings), None)
 

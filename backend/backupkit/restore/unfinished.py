@@ -49,4 +49,9 @@ def require_backups(settings: Settings, folders: list[Path]) -> list[tuple[Path,
 
 def live_folders(settings: Settings) -> list[Path]:
     """The app's folders that a restore stages in."""
-    return [settings.database.parent, *([settings.uploads] if settings.uploads else [])]
+    return list(dict.fromkeys(folder for part in settings.parts for folder in _folders_of(part)))
+
+
+def _folders_of(part: Settings) -> list[Path]:
+    is_tree = part.part and part.uploads
+    return [*([] if is_tree else [part.database.parent]), *([part.uploads] if part.uploads else [])]

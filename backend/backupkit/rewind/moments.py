@@ -285,6 +285,9 @@ def _seal(
         anomalies=(),
         references=None,
         excluded_folders=moment.point.header.excluded_folders,
+        databases=(),
+        trees=(),
+        databases_gap_ms=None,
     )
     manifest.write_metadata(folder, metadata)
     checksums.record(base.database_file, facts.sha256)

@@ -303,6 +303,7 @@ def is_base(settings: Settings, backup: Backup) -> bool:
         metadata
         and backup.state in ("checked", "proven")
         and metadata.kind not in APART
+        and not any("/" not in name for name in metadata.others)
         and metadata.database
         and metadata.database_file == settings.database.name
         and metadata.uploads_included == (settings.uploads is not None)

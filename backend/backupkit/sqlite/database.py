@@ -121,6 +121,15 @@ def snapshot(live: Path, timeout: float, emit: EventListener = silence) -> Itera
         raise _unreadable(live, error) from error
 
 
+@contextlib.contextmanager
+def attributed_to(live: Path) -> Iterator[None]:
+    """What SQLite says in the block is said of this database, where the moments of several are held."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise _unreadable(live, error) from error
+
+
 def copy(snapshot: sqlite3.Connection, target: Path, emit: EventListener = silence) -> None:
     """The moment as one complete file with a rollback-journal header, not yet synced.
 

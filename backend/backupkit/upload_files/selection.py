@@ -22,19 +22,44 @@ _SUPER_JOURNAL = "-mj"  # SQLite's own of a commit to several databases; other l
 Identity = tuple[int, int]
 
 
+@dataclass(frozen=True)
+class DatabasePlace:
+    """A database's name, the folder that it lies in, and its path below the uploads, whether it is there or not."""
+
+    name: str
+    folder: Identity | None
+    path: str | None
+
+    def has_the_name(self, name: str) -> bool:
+        """Whether something of that name is no upload where the database lies."""
+        if not name.startswith((self.name, STAGING)):
+            return False
+        rest = name[len(self.name) :]
+        return name == STAGING or rest in _SIDECARS or rest.startswith(_SUPER_JOURNAL)
+
+    def is_in(self, live: Path, path: str) -> bool:
+        """Whether its folder is the one at that path below the live uploads."""
+        if path == self.path:
+            return True
+        if self.folder is None:
+            return False
+        if not path:
+            return _identity_of(live) == self.folder
+        there = tree.look(live, path)
+        return there is not None and tree.inode(there.facts) == self.folder
+
+
 @dataclass
 class Selection:
     """What one walk of the live uploads leaves out; it remembers what it met, so that a wanted tree leaves it out too.
 
-    `data` is the folder that the database lies in, and `data_path` its path below the uploads, where it has one and
-    whether it is there or not. `apart` are a file and a folder that are known by themselves, with their paths.
+    `databases` are those of the app, each with where it lies. `apart` are files and a folder that are known by
+    themselves, with their paths.
     `excluded` are patterns of settings: what any of them means is left out. So are `marked` folders.
     """
 
     live: Path
-    database: str
-    data: Identity | None
-    data_path: str | None
+    databases: tuple[DatabasePlace, ...]
     apart: dict[Identity, Path]
     marked: MarkedFolders
     excluded: tuple[Patterns, ...] = ()
@@ -44,7 +69,9 @@ class Selection:
         """Whether a live entry is no upload; `within` is what is known of the folder that it is in."""
         is_out = (
             path == STAGING
-            or (self._has_the_name(path.rpartition("/")[2]) and tree.inode(within) == self.data)
+            or any(
+                one.has_the_name(path.rpartition("/")[2]) and tree.inode(within) == one.folder for one in self.databases
+            )
             or self._is_apart(tree.inode(facts))
             or self._is_excluded(path, stat.S_ISDIR(facts.st_mode))
             or (stat.S_ISDIR(facts.st_mode) and self.marked.has(path))
@@ -58,32 +85,17 @@ class Selection:
         above, _, name = path.rpartition("/")
         if self.met and any(place in self.met for place in tree.with_parents(path)):
             return True
-        is_ours = path == STAGING or (self._has_the_name(name) and self._is_data(above))
+        is_ours = path == STAGING or any(
+            one.has_the_name(name) and one.is_in(self.live, above) for one in self.databases
+        )
         return is_ours or self._is_excluded(path, is_folder) or self.marked.holds(path)
 
     def _is_excluded(self, path: str, is_folder: bool) -> bool:
         return any(patterns.match(path, is_folder) for patterns in self.excluded)
 
-    def _has_the_name(self, name: str) -> bool:
-        """Whether something of that name is no upload where the database lies."""
-        if not name.startswith((self.database, STAGING)):
-            return False
-        rest = name[len(self.database) :]
-        return name == STAGING or rest in _SIDECARS or rest.startswith(_SUPER_JOURNAL)
-
     def _is_apart(self, found: Identity) -> bool:
         # Looked at again: the number of a file that was removed meanwhile may be an upload's now.
         return found in self.apart and _identity_of(self.apart[found]) == found
-
-    def _is_data(self, path: str) -> bool:
-        if path == self.data_path:
-            return True
-        if self.data is None:
-            return False
-        if not path:
-            return _identity_of(self.live) == self.data
-        there = tree.look(self.live, path)
-        return there is not None and tree.inode(there.facts) == self.data
 
 
 @dataclass(frozen=True)
@@ -98,18 +110,20 @@ class Excluded:
 def of(settings: Settings, also: Excluded = Excluded()) -> Selection:
     """What is no upload in the app's uploads folder, or is excluded: by the settings or by `also`, a backup's."""
     assert settings.uploads is not None
-    folder = settings.database.parent
-    below = os.path.relpath(os.path.realpath(folder), os.path.realpath(settings.uploads))
-    apart = {_identity_of(path): path for path in (settings.database, settings.dir)}
+    apart = {_identity_of(path): path for path in (*settings.live_databases, settings.dir)}
     return Selection(
         live=settings.uploads,
-        database=settings.database.name,
-        data=_identity_of(folder),
-        data_path=None if below.split("/")[0] == ".." else "" if below == "." else below,
+        databases=tuple(_place_of(database, settings.uploads) for database in settings.live_databases),
         marked=MarkedFolders(settings.uploads, dict.fromkeys((*settings.exclude_marked, *also.marks)), also.folders),
         excluded=tuple(Patterns(lines) for lines in dict.fromkeys((settings.exclude, also.patterns)) if lines),
         apart={found: path for found, path in apart.items() if found},
     )
+
+
+def _place_of(database: Path, uploads: Path) -> DatabasePlace:
+    below = os.path.relpath(os.path.realpath(database.parent), os.path.realpath(uploads))
+    path = None if below.split("/")[0] == ".." else "" if below == "." else below
+    return DatabasePlace(database.name, _identity_of(database.parent), path)
 
 
 def _identity_of(path: Path) -> Identity | None:

@@ -141,8 +141,8 @@ def target_for(settings: Settings, text: str) -> Path:
 
 def tables(settings: Settings, name: str) -> tuple[Table, ...]:
     """The tables of the backup's database, by name; counted only where the metadata do not tell."""
-    metadata = store.require_metadata(store.find(settings, name))
-    if metadata.database and metadata.database.rows:
+    metadata = store.require_metadata(store.find(settings, name)).at(settings.part)
+    if metadata and metadata.database and metadata.database.rows:
         counts = dict(metadata.database.rows)
     else:
         with _database_of(settings, name) as connection:
@@ -175,7 +175,7 @@ def compare_table(
     """
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
-        sealed = _database_file(store.find(settings, name))
+        sealed = _database_file(store.find(settings, name), settings.part)
     emit(Step(f"Comparing {shown(table)}"))
     with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
         _require_table(snapshot, table, str(settings.database))
@@ -216,7 +216,7 @@ def differing_rows(
 
     Raises as `select_rows` does, and `SourceUnreadable` where the live database cannot be read.
     """
-    sealed = _database_file(store.find(settings, name))
+    sealed = _database_file(store.find(settings, name), settings.part)
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
     emit(Step(f"Comparing {shown(table)}"))
@@ -307,9 +307,11 @@ def _checksum(backup: Backup, path: str, emit: EventListener) -> str | None:
     return manifest.checksum_of(backup.path, path)
 
 
-def _database_file(backup: Backup) -> Path:
-    metadata = store.require_metadata(backup)
-    if metadata.database_file is None:
+def _database_file(backup: Backup, part: str) -> Path:
+    metadata = store.require_metadata(backup).at(part)
+    if metadata is None or metadata.database_file is None:
+        if part:
+            raise NoSuchBackup(f"{backup.path} holds no {shown(part)}.", f"`show {backup.name}` says what is in it.")
         raise NoSuchBackup(f"There is no database in {backup.path}.", hint="`list` shows the backups there are.")
     file = backup.path / metadata.database_file
     if file.is_symlink() or not file.is_file() or file.stat().st_size == 0:
@@ -320,7 +322,7 @@ def _database_file(backup: Backup) -> Path:
 @contextlib.contextmanager
 def _database_of(settings: Settings, name: str) -> Iterator[sqlite3.Connection]:
     """The backup's database, read-only; `Damaged` where SQLite cannot read it."""
-    file = _database_file(store.find(settings, name))
+    file = _database_file(store.find(settings, name), settings.part)
     try:
         with database.open_sealed(file) as connection:
             yield connection

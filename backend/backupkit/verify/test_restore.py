@@ -36,6 +36,9 @@ def prove_backup(settings: Settings, backup: Backup, emit: EventListener, clock:
     with _scratch(settings, backup) as scratch:
         started = time.monotonic()
         source = staging.verified(settings, backup, None, _without_notices(emit))
+        for name in store.require_metadata(backup).others:
+            if settings.at(name) is None:
+                emit(Warned(f"{name} of {backup.name} was not tested: the settings name no place for it."))
         plan = plan_source(scratch, source, force=False, emit=_without_notices(emit))
         done = restore_backup(scratch, plan, _without_notices(emit), clock)
         _compare(scratch, source, done)
@@ -75,12 +78,15 @@ def _settings_in(folder: Path, settings: Settings, backup: Backup) -> Settings:
         "exclude": (),  # nothing is there that would have to be left alone
         **WITHOUT_HOOKS,
     }
-    return settings.model_copy(update=places)
+    there = [part for part in settings.parts if backup.metadata and part.part in backup.metadata.others]
+    further = {one.part: folder / one.part if one.uploads else folder / "data" / one.database.name for one in there}
+    return settings.elsewhere(places, further)
 
 
 def refuse_live(scratch: Settings, settings: Settings) -> None:
     """`Refused` where the scratch would be in what is live or sealed, or around it."""
-    for place in filter(None, (scratch.database.parent, scratch.uploads, scratch.dir)):
+    places = [place for part in scratch.parts for place in (part.database.parent, part.uploads)]
+    for place in filter(None, (*places, scratch.dir)):
         if apart.touches_data(place, settings):
             raise Refused(
                 f"A test restore would be at {place}, in live data or in a backup.",
@@ -100,7 +106,13 @@ def _without_notices(emit: EventListener) -> EventListener:
 
 def _compare(scratch: Settings, source: Source, done: Restored) -> None:
     """`NotProven` where the restored rows or uploads are not the backup's."""
-    if source.facts and (differing := _differing(source.facts.rows, done.rows)):
+    for one in source.each:
+        part = done.parts.get(one.part)
+        _compare_part(staging.place_of(scratch, one), one, part.rows if part else done.rows)
+
+
+def _compare_part(scratch: Settings, source: Source, rows: Mapping[str, int]) -> None:
+    if source.facts and (differing := _differing(source.facts.rows, rows)):
         raise NotProven(
             f"The rows of {differing} are not those of the backup {source.name} after its test restore.",
             hint="That is a bug: please report it, with this command's output.",

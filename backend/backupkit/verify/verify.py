@@ -193,7 +193,7 @@ def _bytes_to_read(backup: Backup) -> int:
 
 
 def _database_size(metadata: Metadata | None) -> int:
-    return metadata.database.size if metadata and metadata.database else 0
+    return metadata.database_size if metadata else 0
 
 
 class _Run:
@@ -234,7 +234,7 @@ class _Run:
         for flaw in looking.index_flaws[:1]:
             listen(Warned(f"An index of {backup.name} does not match its table: {flaw}. {self._said_of_live}"))
         for lost in looking.lost:
-            listen(Warned(f"{backup.path / UPLOADS_FOLDER} has {lost}. Its contents are as written."))
+            listen(Warned(f"{lost}. Its contents are as written."))
         for path in integrity.writable_by_others(backup.path, backup.metadata):
             listen(Warned(f"{path} can be written by others than its owner."))
         if backup.metadata and backup.metadata.is_raw:
@@ -326,6 +326,9 @@ class _Run:
         return self._settings.local(self._clock())
 
 
+Examined = list[tuple[Metadata, database.Inspection | Flaw]]
+
+
 @dataclass(frozen=True)
 class _Looking:
     """A look at one backup: its files in this thread, its database in another, since both read and reckon."""
@@ -354,22 +357,20 @@ class _Looking:
             for flaw in self._flaws_of_files(folder, metadata):
                 seen.add(flaw.path)
                 yield flaw
-            if found := examined.result():
-                yield from self._database_flaws(found, seen)
+            for alone, found in examined.result():
+                yield from self._database_flaws(alone, found, seen)
 
     def _flaws_of_files(self, folder: Path, metadata: Metadata | None) -> Iterator[Flaw]:
         if not manifest.has_checksums(folder):
             return _parts_missing(folder, metadata)
         return integrity.file_flaws(folder, metadata, self._digest, hear=self._hear)
 
-    def _hear(self, found: Survey) -> None:
+    def _hear(self, tree: str, found: Survey) -> None:
         assert self.backup.metadata is not None
-        if lost := integrity.lost(self.backup.metadata, found):
-            self.lost.append(lost)
+        if lost := integrity.lost(self.backup.metadata.tree_facts[tree], found):
+            self.lost.append(f"{self.backup.path / tree} has {lost}")
 
-    def _database_flaws(self, found: database.Inspection | Flaw, seen: set[str]) -> Iterator[Flaw]:
-        metadata = self.backup.metadata
-        assert metadata is not None
+    def _database_flaws(self, metadata: Metadata, found: database.Inspection | Flaw, seen: set[str]) -> Iterator[Flaw]:
         name = metadata.database_file or ""
         is_as_written = not seen & {METADATA_FILE, CHECKSUM_FILE, name}
         is_sealed = is_as_written and manifest.has_checksums(self.backup.path)
@@ -387,15 +388,19 @@ class _Looking:
 
     def _digest(self, path: str, facts: os.stat_result) -> str:
         checksum = self.digests(path, facts)
-        folder, _, name = path.rpartition("/")
-        if folder == str(self.backup.path):
+        name = path.removeprefix(f"{self.backup.path}/")
+        if self.backup.metadata and name in self.backup.metadata.database_files:
             self.checksums[name] = checksum
         return checksum
 
-    def _examined(self) -> database.Inspection | Flaw | None:
+    def _examined(self) -> Examined:
+        """What each database holds, with the metadata of it alone."""
+        parts = self.backup.metadata.parts if self.backup.metadata else ()
+        return [(alone, found) for alone in parts if (found := self._examined_part(alone))]
+
+    def _examined_part(self, metadata: Metadata) -> database.Inspection | Flaw | None:
         """What the database holds; None where there is none to look into, which is told of elsewhere."""
-        metadata = self.backup.metadata
-        if metadata is None or not metadata.database_file or metadata.is_raw:
+        if not metadata.database_file or metadata.is_raw:
             return None
         path = self.backup.path / metadata.database_file
         if path.is_symlink() or not path.is_file() or not os.access(path, os.R_OK) or path.stat().st_size == 0:
@@ -406,7 +411,7 @@ class _Looking:
                 facts, lambda: database.examine(path, database.FULL, self._notice, self.connections.append)
             )
         except Damaged as error:
-            return Flaw(path.name, f"{path.name}: {error.__cause__}")
+            return Flaw(metadata.database_file, f"{metadata.database_file}: {error.__cause__}")
         finally:
             self.advance(_database_size(metadata))
 
@@ -415,9 +420,7 @@ class _Looking:
             self.emit(event)
 
     @contextlib.contextmanager
-    def _meanwhile(
-        self, work: Callable[[], database.Inspection | Flaw | None]
-    ) -> Iterator[Future[database.Inspection | Flaw | None]]:
+    def _meanwhile(self, work: Callable[[], Examined]) -> Iterator[Future[Examined]]:
         """The work goes on while the block does; what ends the block ends SQLite's checks too."""
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(work)
@@ -434,14 +437,14 @@ class _Looking:
 
 def _parts_missing(folder: Path, metadata: Metadata | None) -> Iterator[Flaw]:
     """What a backup without checksums says is in it, and is not."""
-    name = metadata.database_file if metadata else None
-    if name and (not (folder / name).is_file() or (folder / name).is_symlink()):
-        yield Flaw(name, f"{name} is missing")
-    elif name and (folder / name).stat().st_size == 0:
-        yield Flaw(name, f"{name} is empty")
-    root = folder / UPLOADS_FOLDER
-    if metadata and metadata.uploads_included and (root.is_symlink() or not root.is_dir()):
-        yield Flaw(UPLOADS_FOLDER, f"{UPLOADS_FOLDER} is missing")
+    for name in metadata.database_files if metadata else ():
+        if not (folder / name).is_file() or (folder / name).is_symlink():
+            yield Flaw(name, f"{name} is missing")
+        elif (folder / name).stat().st_size == 0:
+            yield Flaw(name, f"{name} is empty")
+    for name in metadata.tree_facts if metadata else ():
+        if (folder / name).is_symlink() or not (folder / name).is_dir():
+            yield Flaw(name, f"{name} is missing")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

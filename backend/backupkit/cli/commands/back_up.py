@@ -10,11 +10,11 @@ import typer
 
 from backupkit.cli.console import listening, say_notice
 from backupkit.cli.errors import end_with_warnings, say_error
-from backupkit.cli.options import DryRun, Json, Name, OldForce, Quiet, RemoteName, Wide, Yes
+from backupkit.cli.options import Database, DryRun, Json, Name, OldForce, Quiet, RemoteName, Wide, Yes
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.questions import require_yes
-from backupkit.cli.session import load, load_again, open_to_read, open_to_write
+from backupkit.cli.session import load, load_again, of_database, open_to_read, open_to_write
 from backupkit.model.errors import Refused
 from backupkit.model.events import collecting
 from backupkit.monitoring.notify import run_report
@@ -110,6 +110,7 @@ def schedule(
 @commands.command("dump", examples=["dump", "dump today.sql.gz"])
 def dump(
     file: Annotated[str | None, typer.Argument(help="A bare name goes to the backups folder. - is stdout.")] = None,
+    database: Database = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -118,7 +119,7 @@ def dump(
     from backupkit.backup.sql_dump import dump_path, dump_to
     from backupkit.cli import json_, render
 
-    settings = open_to_write(work="dump")
+    settings = of_database(open_to_write(work="dump"), database)
     warnings: list[str] = []
     if file == "-":
         if json:

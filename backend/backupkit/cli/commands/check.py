@@ -12,10 +12,10 @@ import typer
 from backupkit.cli import session
 from backupkit.cli.console import listening, say, say_notice
 from backupkit.cli.errors import end_with_warnings
-from backupkit.cli.options import Json, Name, Quiet, RemoteName, Wide, listed
+from backupkit.cli.options import Database, Json, Name, Quiet, RemoteName, Wide, listed
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
-from backupkit.cli.session import open_to_read
+from backupkit.cli.session import of_database, open_to_read
 from backupkit.model.errors import Damaged, Refused
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def rows(
         int, typer.Option("--limit", min=1, help="At most this many rows; with --diff, of each kind.")
     ] = 1000,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    database: Database = None,
     wide: Wide = False,
     json: Json = False,
 ) -> None:
@@ -130,7 +131,7 @@ def rows(
 
     if as_csv and json:
         raise Refused("--csv and --json are two forms of one result.", hint="Leave one out.")
-    settings = open_to_read()
+    settings = of_database(open_to_read(), database)
     chosen = listed(columns)
     with listening() as emit:
         backup = store.find(settings, name, emit).name

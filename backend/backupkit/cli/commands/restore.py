@@ -7,24 +7,24 @@ import sys
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from backupkit.cli.console import at_terminal, listening, say, say_notice
 from backupkit.cli.errors import end_with_warnings
-from backupkit.cli.options import DryRun, Json, Name, Quiet, Yes, listed
+from backupkit.cli.options import Database, DryRun, Json, Name, Quiet, Yes, listed
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.questions import require_person, require_yes
-from backupkit.cli.session import finish_interrupted, load, open_to_read, open_to_write
+from backupkit.cli.session import finish_interrupted, load, of_database, open_to_read, open_to_write
 from backupkit.model.errors import Refused
 from backupkit.model.names import shown
 from backupkit.monitoring.notify import run_report
 
 if TYPE_CHECKING:
     from backupkit.config.settings import Settings
-    from backupkit.model.backup import Backup, Part
+    from backupkit.model.backup import Backup
     from backupkit.restore.lay_out import Layout
     from backupkit.restore.restore import Restored, RestorePlan
 
@@ -52,8 +52,8 @@ def restore(
     force: Force = False,
     dry_run: DryRun = False,
     only: Annotated[
-        Literal["database", "uploads"] | None,
-        typer.Option("--only", metavar="database|uploads", help="Restore one half only."),
+        str | None,
+        typer.Option("--only", metavar="NAME", help="Restore one only: database, uploads, or a further one's name."),
     ] = None,
     migrate: Annotated[
         bool, typer.Option("--migrate", help="Run this code's migrations on the copy before it goes live.")
@@ -174,6 +174,7 @@ def rescue(
     with_children: Annotated[
         bool, typer.Option("--with-children", help="Also missing rows of other tables that refer to these.")
     ] = False,
+    database: Database = None,
     yes: Yes = False,
     force: Force = False,
     dry_run: DryRun = False,
@@ -185,7 +186,7 @@ def rescue(
     from backupkit.restore.rescue import plan_rescue, rescue_rows
     from backupkit.sqlite.row_rescue import Choice
 
-    settings = open_to_read() if dry_run else open_to_write(work="rescue")
+    settings = of_database(open_to_read() if dry_run else open_to_write(work="rescue"), database)
     choice = Choice(where, missing, listed(key))
     with listening() as emit:
         plan = plan_rescue(settings, name, table, choice, overwrite, with_children, force, emit)
@@ -202,6 +203,7 @@ def rescue(
 @commands.command("restore-dump", examples=["restore-dump today.sql.gz --dry-run", "restore-dump today.sql.gz"])
 def restore_dump(
     file: Annotated[str, typer.Argument(help="A bare name is a file of the backups folder. - is stdin.")],
+    database: Database = None,
     yes: Yes = False,
     force: Force = False,
     dry_run: DryRun = False,
@@ -213,7 +215,7 @@ def restore_dump(
     from backupkit.backup.sql_dump import dump_path, plan_dump
     from backupkit.backup.sql_dump import restore_dump as load
 
-    settings = open_to_read() if dry_run else open_to_write(work="restore-dump")
+    settings = of_database(open_to_read() if dry_run else open_to_write(work="restore-dump"), database)
     if file == "-":
         require_person(yes or force or dry_run)  # the question would be answered by the dump
     _explain_stop(settings, stop)
@@ -245,7 +247,7 @@ def salvage(
     from backupkit.backup.salvage import salvage as read
     from backupkit.cli import json_, render
 
-    settings = open_to_read() if dry_run else open_to_write(work="salvage")
+    settings = of_database(open_to_read() if dry_run else open_to_write(work="salvage"), None)
     with listening() as emit:
         done = (plan_salvage if dry_run else read)(settings, file, deleted, emit)
     out.result(render.salvaged(settings.reach, done), json_.salvaged(done))
@@ -256,6 +258,7 @@ def salvage(
 def migrate(
     revision: Annotated[str, typer.Argument(help="The revision to upgrade to. Left out: head.")] = "head",
     expect_loss: ExpectLoss = None,
+    database: Database = None,
     stop: Stop = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -264,7 +267,7 @@ def migrate(
     from backupkit.cli import json_, render
     from backupkit.migrations.migrate import migrate as upgrade
 
-    settings = open_to_write(work="migrate")
+    settings = of_database(open_to_write(work="migrate"), database)
     _explain_stop(settings, stop)
     with listening() as emit:
         done = upgrade(settings, revision, emit, expect_loss=expect_loss or ())
@@ -331,7 +334,7 @@ def _refuse_with_to(migrate: bool, stop: bool) -> None:
         )
 
 
-def _lay_out(name: str, to: Path, only: Part | None, at: str | None, dry_run: bool) -> None:
+def _lay_out(name: str, to: Path, only: str | None, at: str | None, dry_run: bool) -> None:
     from backupkit.restore.lay_out import plan_layout
 
     settings = open_to_read()

@@ -23,7 +23,7 @@ from backupkit.fs import disk, scratch, space, tree
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, DatabaseFacts, Metadata
 from backupkit.model.errors import Damaged, Refused, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
-from backupkit.model.names import shown
+from backupkit.model.names import few, shown
 from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, RemoteBackup
 from backupkit.remotes.git import layout
 from backupkit.remotes.git.branch import Blob, Branch, Commit, Contents, Draft, Wanted, message_of, open_branch
@@ -109,6 +109,12 @@ class GitRemote:
                     raise _damaged(commit.backup.name, f"{min(missing)} is missing")
 
     def _refuse_unreadable(self, metadata: Metadata) -> None:
+        if further := [name for name in metadata.others if "/" not in name]:
+            raise Refused(
+                f"{metadata.backup_name} has more than one database and one folder ({few(further)}), and a git remote "
+                "keeps no more.",
+                hint="Push it to a remote of the type folder or restic.",
+            )
         if metadata.database and metadata.database.raw and "database" not in self._table.include:
             raise Refused(
                 f"{metadata.backup_name} keeps a database that could not be read: there is no SQL text of it.",

@@ -1,0 +1,68 @@
+"""The tables `[databases.NAME]` and `[trees.NAME]` of `backup.toml`: what an app has beside the first of both."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, MAIN_DATABASE, METADATA_FILE, UPLOADS_FOLDER
+from backupkit.model.names import shown
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
+_SIDECARS = ("", "-wal", "-shm", "-journal")
+RESERVED = (UPLOADS_FOLDER, METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE)
+
+
+class DatabaseTable(BaseModel):
+    """Another database of the app, in one moment with the first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(min_length=1, description="The database: a path, or a URL that begins with sqlite:///.")
+    alembic_ini: str = Field(default="", description="Its Alembic configuration. Empty: it has no migrations here.")
+    optional: bool = Field(default=False, description="Whether it may be missing when a backup is made.")
+
+
+class TreeTable(BaseModel):
+    """Another folder of files."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(min_length=1, description="The folder.")
+    optional: bool = Field(default=False, description="Whether it may be missing when a backup is made.")
+
+
+def tables(value: object) -> Any:
+    """The tables as they are in the file, or as JSON in the environment; `ValueError` for a name that cannot be."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or "{}")
+        except (ValueError, RecursionError):
+            raise ValueError("is no JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError("is no table of tables")
+    for name in value:
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"holds {shown(name)}, which is no name: a lower-case letter, then letters, digits, - or _"
+            )
+        if name in (MAIN_DATABASE, UPLOADS_FOLDER):
+            raise ValueError(f"holds {name}, which is the name of what the setting {name} names")
+    return value
+
+
+def colliding(databases: list[str], folders: list[str]) -> str:
+    """Two of these that cannot lie in one backup, since some file systems see no capitals; empty where all can."""
+    taken = {name.casefold(): name for name in RESERVED}
+    for name in folders:
+        if ((other := taken.setdefault(name.casefold(), name)) and other != name) or name in RESERVED[1:]:
+            return f"{shown(name)} and {shown(other)}"
+    for name in databases:
+        for suffix in _SIDECARS:
+            if (key := f"{name}{suffix}".casefold()) in taken:
+                return f"{shown(name)} and {shown(taken[key])}"
+            taken[key] = name
+    return ""

@@ -1,0 +1,303 @@
+"""An app with several databases and trees: one moment, one manifest, one journal; all of it or nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from backupkit.backup.create import create_backup
+from backupkit.model.backup import STAGING, BackupRequest
+from backupkit.model.errors import BackupError, Refused, SourceUnreadable
+from backupkit.model.events import Event, Notice, silence
+from backupkit.repository import manifest, store
+from backupkit.restore import journal, recovery
+from backupkit.restore.restore import Restored, plan_restore, restore_backup
+from backupkit.restore.undo import plan_undo
+from several import SeveralApp, change_all, extend
+from small_app import SmallApp
+
+
+@pytest.fixture
+def several(app: SmallApp) -> SeveralApp:
+    return extend(app)
+
+
+def back_up(app: SeveralApp, name: str = "good") -> tuple[object, ...]:
+    create_backup(app.settings, BackupRequest(name))
+    return app.everything()
+
+
+def restore(app: SeveralApp, name: str = "good", **options: object) -> Restored:
+    plan = plan_restore(app.settings, name, **options)  # type: ignore[arg-type]
+    return restore_backup(app.settings, plan)
+
+
+def test_a_backup_holds_every_database_and_every_tree_under_its_own_name(several: SeveralApp) -> None:
+    back_up(several)
+    folder = several.backups / "good"
+    assert {one.name for one in folder.iterdir()} == {
+        "pats.db",
+        "cache.sqlite3",
+        "queue.sqlite3",
+        "uploads",
+        "media",
+        "backup_metadata.json",
+        "SHA256SUMS",
+        "RESTORE.md",
+    }
+    assert list(manifest.verify_checksums(folder)) == []
+    metadata = json.loads((folder / "backup_metadata.json").read_text())
+    assert [one["name"] for one in metadata["databases"]] == ["database", "cache", "queue"]
+    assert [one["database_file"] for one in metadata["databases"]] == ["pats.db", "cache.sqlite3", "queue.sqlite3"]
+    assert [one["name"] for one in metadata["trees"]] == ["uploads", "media"]
+    assert 0 < metadata["databases_gap_ms"] < 10_000
+    assert metadata["databases"][1]["database"]["rows"] == {"entries": 1}
+    assert store.read(several.settings, "good").state == "checked"
+
+
+def test_a_backup_of_one_database_names_no_list(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("good"))
+    written = (app.backups / "good" / "backup_metadata.json").read_text()
+    assert not {"databases", "trees", "databases_gap_ms"} & json.loads(written).keys()
+
+
+def test_a_restore_brings_all_of_them_back_and_undo_takes_it_back(several: SeveralApp) -> None:
+    before = back_up(several)
+    change_all(several)
+    after = several.everything()
+    done = restore(several)
+    assert several.everything() == before
+    assert set(done.parts) == {"cache", "queue", "media"}
+    restore_backup(several.settings, plan_undo(several.settings))
+    assert several.everything() == after
+    assert not list(several.folder.rglob(STAGING))
+    assert not journal.exists(several.backups)
+
+
+@pytest.mark.parametrize("name", ["database", "cache", "media", "uploads"])
+def test_only_the_named_one_is_restored_and_undone(several: SeveralApp, name: str) -> None:
+    before = back_up(several)
+    change_all(several)
+    after = several.everything()
+    restore(several, only=name)
+    now = several.everything()
+    changed = [one for one, (old, new) in enumerate(zip(after, now, strict=True)) if old != new]
+    assert changed == {"database": [0], "uploads": [0], "cache": [1], "media": [3]}[name]
+    if name in ("cache", "media"):
+        assert now[changed[0]] == before[changed[0]]
+    restore_backup(several.settings, plan_undo(several.settings))
+    assert several.everything() == after
+
+
+def test_only_something_that_is_not_there_is_refused_with_the_names(several: SeveralApp) -> None:
+    back_up(several)
+    with pytest.raises(Refused) as refused:
+        plan_restore(several.settings, "good", only="cach")
+    assert "cach" in refused.value.message
+    assert "database, uploads, cache, queue, media" in refused.value.hint
+
+
+def test_an_error_in_the_second_database_takes_the_first_back(several: SeveralApp) -> None:
+    back_up(several)
+    change_all(several)
+    after = several.everything()
+    seen: list[str] = []
+    with closing(sqlite3.connect(several.queue, isolation_level=None)) as other:
+        plan = plan_restore(several.quick().settings, "good")
+
+        def listen(event: Event) -> None:
+            found = journal.read(several.backups) if journal.exists(several.backups) else None
+            if found and not found.database and not seen:
+                other.execute("BEGIN IMMEDIATE")
+                seen.extend(one.name for one in found.others if one.database)
+            if "going back" in getattr(event, "text", ""):
+                other.execute("ROLLBACK")
+
+        with pytest.raises(SourceUnreadable, match="stayed locked"):
+            restore_backup(several.settings, plan, listen)
+    assert "queue" in seen
+    assert several.everything() == after
+    assert not journal.exists(several.backups)
+    assert not list(several.folder.rglob(STAGING))
+
+
+def test_a_database_that_may_be_missing_is_left_out_and_comes_back_where_a_backup_has_it(several: SeveralApp) -> None:
+    before = back_up(several)
+    several.queue.unlink()
+    heard: list[Event] = []
+    create_backup(several.settings, BackupRequest("without"), heard.append)
+    assert any("queue" in one.text for one in heard if isinstance(one, Notice))
+    assert not (several.backups / "without" / "queue.sqlite3").exists()
+    restore(several)
+    assert several.everything() == before
+    plan = plan_restore(several.settings, "without")
+    assert any(note.startswith("queue stays as it is") for note in plan.notes)
+    restore_backup(several.settings, plan)
+    assert several.values(several.queue) == ["before"]
+
+
+def test_a_database_that_must_be_there_and_is_missing_stops_the_backup(several: SeveralApp) -> None:
+    several.cache.unlink()
+    with pytest.raises(SourceUnreadable, match=r"cache\.sqlite3"):
+        create_backup(several.settings, BackupRequest("good"))
+    assert list(store.all_backups(several.settings)) == []
+
+
+def test_a_database_that_the_app_has_no_place_for_stays_in_the_backup_and_is_named(several: SeveralApp) -> None:
+    back_up(several)
+    change_all(several)
+    (several.folder / "backup.toml").write_text('[trees.media]\npath = "media"\n')
+    plan = plan_restore(several.settings, "good")
+    assert [note for note in plan.notes if note.startswith(("cache stays in", "queue stays in"))]
+    restore_backup(several.settings, plan)
+    assert several.values(several.cache) == ["before", "after"]
+
+
+def test_an_older_backup_of_one_restores_into_an_app_with_several(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("old"))
+    before = app.contents()
+    several = extend(app)
+    change_all(several)
+    plan = plan_restore(several.settings, "old")
+    assert len([note for note in plan.notes if "stays as it is: it is not in this backup" in note]) == 3
+    restore_backup(several.settings, plan)
+    assert several.contents() == before
+    assert several.values(several.cache) == ["before", "after"]
+
+
+def test_rows_that_came_to_the_second_database_meanwhile_are_kept(several: SeveralApp) -> None:
+    back_up(several)
+    change_all(several)
+    plan = plan_restore(several.settings, "good")
+    done_once: list[bool] = []
+
+    def listen(event: Event) -> None:
+        if not done_once and journal.exists(several.backups):
+            done_once.append(True)
+            several.put(several.queue, "late")
+
+    restore_backup(several.settings, plan, listen)
+    assert done_once
+    assert several.values(several.queue) == ["before"]
+    kept = [one for one in store.all_backups(several.settings) if (one.path / "queue.sqlite3").exists()]
+    assert any("late" in (several.values(one.path / "queue.sqlite3") or []) for one in kept)
+
+
+def test_unchanged_databases_and_files_of_trees_are_shared_with_the_backup_before(several: SeveralApp) -> None:
+    back_up(several, "one")
+    back_up(several, "two")
+    for path in ("media/deep/film.bin", "cache.sqlite3", "queue.sqlite3", "pats.db"):
+        one, two = (several.backups / name / path for name in ("one", "two"))
+        assert one.samefile(two), path
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        ('[databases.two]\npath = "other/pats.db"', "pats.db"),
+        ('[databases.two]\npath = "other/PATS.DB"', "PATS.DB"),
+        ('[databases.two]\npath = "data/pats.db"', "twice"),
+        ('[databases.two]\npath = "data/Uploads"', "Uploads"),
+        ('[databases.two]\npath = "data/restore.MD"', "restore.MD"),
+        ('[databases.two]\npath = "data/media"\n[trees.media]\npath = "media"', "media"),
+        ('[databases.two]\npath = "data/pats.db-wal"', "pats.db-wal"),
+        ('[trees.two]\npath = "uploads/inner"', "overlap"),
+        ('[trees.two]\npath = "backups"', "overlap"),
+        ('[databases.uploads]\npath = "data/x.db"', "uploads"),
+        ('[databases.Two]\npath = "data/x.db"', "Two"),
+        ("[databases.two]\nalembic_ini = 'x'", "databases.two.path"),
+    ],
+)
+def test_names_that_collide_and_places_that_overlap_are_refused(app: SmallApp, tables: str, said: str) -> None:
+    (app.folder / "backup.toml").write_text(tables)
+    result = app.command("backup", "x")
+    assert result.code == 2
+    assert said in result.err
+    assert "Traceback" not in result.err
+    assert list(app.backups.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"databases": [{"name": "database", "database_file": "other.db"}]},
+        {"databases.1": {"name": "../x", "database_file": "cache.sqlite3"}},
+        {"databases.1": {"name": "uploads/../../x", "database_file": "uploads/../../x"}},
+        {"databases.1": {"name": "cache", "database_file": "../cache.sqlite3"}},
+        {"databases.1": {"name": "cache", "database_file": "uploads/1"}},
+        {"databases.1": {"name": "uploads/.backupkit-staging/x", "database_file": "uploads/.backupkit-staging/x"}},
+        {"databases.1": {"name": "queue", "database_file": "queue.sqlite3"}},
+        {"trees.1": {"name": "../media", "uploads": {"files": 1, "bytes": 1}}},
+        {"trees.1": {"name": "pats.db", "uploads": {"files": 1, "bytes": 1}}},
+    ],
+)
+def test_metadata_that_lead_elsewhere_are_not_trusted(several: SeveralApp, change: dict[str, object]) -> None:
+    back_up(several)
+    file = several.backups / "good" / "backup_metadata.json"
+    metadata = json.loads(file.read_text())
+    for key, value in change.items():
+        name, _, number = key.partition(".")
+        if number:
+            metadata[name][int(number)] = value
+        else:
+            metadata[name] = value
+    file.write_text(json.dumps(metadata))
+    before = several.everything()
+    result = several.command("restore", "good", "--force")
+    assert result.code == 12, result.err
+    assert "cannot be trusted" in result.err
+    assert several.everything() == before
+
+
+def test_a_test_restore_proves_all_of_them(several: SeveralApp) -> None:
+    back_up(several)
+    before = several.everything()
+    result = several.command("verify", "good", "--test-restore", check=0)
+    assert "proven" in result.out or "passed" in result.out
+    assert several.everything() == before
+
+
+def test_damage_in_any_of_them_is_found_and_stops_a_restore(several: SeveralApp) -> None:
+    for number, path in enumerate(("cache.sqlite3", "queue.sqlite3", "media/title.txt")):
+        name = f"b{number}"
+        several.put(several.cache, "x")
+        several.put(several.queue, "x")
+        (several.media / "title.txt").write_text(name)
+        back_up(several, name)
+        file = several.backups / name / path
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        shutil.copymode(file, file)
+        file.write_bytes(content)
+        before = several.everything()
+        assert path in several.command("verify", name, check=12).err
+        with pytest.raises(BackupError, match="damaged"):
+            plan_restore(several.settings, name)
+        assert several.everything() == before
+
+
+def test_an_interrupted_restore_of_several_is_finished_by_the_next_command(several: SeveralApp) -> None:
+    before = back_up(several)
+    change_all(several)
+    plan = plan_restore(several.settings, "good")
+
+    class Killed(BaseException):
+        pass
+
+    def stop(_event: Event) -> None:
+        if (found := journal.read(several.backups)) and not found.database:
+            raise Killed
+
+    original = recovery.roll_back
+    try:
+        recovery.roll_back = lambda *_: None  # what a kill does not do
+        with pytest.raises(Killed):
+            restore_backup(several.settings, plan, stop)
+    finally:
+        recovery.roll_back = original
+    assert recovery.recover(several.settings, silence)
+    assert several.everything() == before

@@ -1,0 +1,92 @@
+"""An app that has more than one database and one folder: three databases, two trees, in one moment.
+
+data/pats.db and uploads/          as any other small app
+[databases.cache]                  data/cache.sqlite3, in WAL mode
+[databases.queue]                  storage/queue.sqlite3, with a rollback journal; may be missing
+[trees.media]                      media/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+from backupkit.config.settings import Settings, load_settings
+from small_app import SmallApp, tree
+
+TABLES = """
+[databases.cache]
+path = "data/cache.sqlite3"
+
+[databases.queue]
+path = "storage/queue.sqlite3"
+optional = true
+
+[trees.media]
+path = "media"
+"""
+
+
+class SeveralApp(SmallApp):
+    """The small app with all of that."""
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "data" / "cache.sqlite3"
+
+    @property
+    def queue(self) -> Path:
+        return self.folder / "storage" / "queue.sqlite3"
+
+    @property
+    def media(self) -> Path:
+        return self.folder / "media"
+
+    @property
+    def settings(self) -> Settings:
+        """Those of `backup.toml`, waiting a moment for a lock."""
+        return load_settings(self.folder, busy_timeout=self.patience, lock_timeout=1)
+
+    def put(self, path: Path, value: str) -> None:
+        """A row in one of the other databases."""
+        with contextlib.closing(sqlite3.connect(path, timeout=30)) as live, live:
+            live.execute("INSERT INTO entries (value) VALUES (?)", (value,))
+
+    def values(self, path: Path) -> list[str] | None:
+        """The rows of one of the other databases; None where there is none."""
+        if not path.exists():
+            return None
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as live:
+            return [value for (value,) in live.execute("SELECT value FROM entries ORDER BY id")]
+
+    def everything(self) -> tuple[object, ...]:
+        """A picture of all of it that compares equal only where nothing differs."""
+        return self.contents(), self.values(self.cache), self.values(self.queue), tree(self.media)
+
+
+def extend(app: SmallApp) -> SeveralApp:
+    """The same app, which has more from now on."""
+    several = SeveralApp(app.folder, app.templates)
+    (app.folder / "backup.toml").write_text(TABLES)
+    for path, mode in ((several.cache, "WAL"), (several.queue, "DELETE")):
+        path.parent.mkdir(exist_ok=True)
+        with contextlib.closing(sqlite3.connect(path)) as live, live:
+            live.execute(f"PRAGMA journal_mode={mode}")
+            live.execute("CREATE TABLE entries (id INTEGER PRIMARY KEY, value TEXT)")
+        several.put(path, "before")
+    (several.media / "deep").mkdir(parents=True)
+    (several.media / "deep" / "film.bin").write_bytes(bytes(range(256)) * 64)
+    (several.media / "title.txt").write_text("a title")
+    return several
+
+
+def change_all(app: SeveralApp) -> None:
+    """Something else in each database and each tree."""
+    app.execute("DELETE FROM documents")
+    app.put(app.cache, "after")
+    app.put(app.queue, "after")
+    app.write_upload("new/one.txt", b"came later")
+    (app.media / "title.txt").write_text("another title")
+    (app.media / "deep" / "film.bin").unlink()
+    (app.media / "came.txt").write_text("came later")
