@@ -95,7 +95,7 @@ read_arguments() {
 asked_for() { case " ${words[*]-} " in *" $1 "*) ;; *) return 1 ;; esac }
 
 # A page for a browser: the port of a container is not one of this machine.
-is_served() { [ "$command" = ui ] && asked_for --web; }
+is_served() { [ "$command" = web ] && ! asked_for --set-password; }
 
 # The app's service cannot write backup.toml: a container of its own can.
 edits_settings() { [ "$command" = config ] && { asked_for set || asked_for unset || asked_for init; }; }
@@ -261,7 +261,7 @@ export_facts() {
   export BACKUP_HOST_USER=${SUDO_USER:-${USER:-${LOGNAME:-}}}
   if [ "$runner" != local ]; then export BACKUP_COMPOSE="${compose[*]}"; fi
   if edits_settings; then export BACKUP_HOST_SETTINGS_READ_ONLY=false; fi
-  case $command in backup | auto-backup | migrate | run | schedule | ui | recovery-kit) collect_git_facts ;; esac
+  case $command in backup | auto-backup | migrate | run | schedule | ui | web | recovery-kit) collect_git_facts ;; esac
 }
 
 # --- in a container ---------------------------------------------------------------------------------------------------

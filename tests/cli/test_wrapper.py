@@ -387,31 +387,31 @@ def test_a_terminal_on_both_sides_is_passed_on(host: Host) -> None:
 @pytest.mark.parametrize(
     ("words", "published", "address", "port"),
     [
-        (["--web"], "127.0.0.1:8765:8765", "127.0.0.1", "8765"),
-        (["--port", "9000", "--web"], "127.0.0.1:9000:9000", "127.0.0.1", "9000"),
-        (["--web", "--host=0.0.0.0", "--port=9000"], "0.0.0.0:9000:9000", "0.0.0.0", "9000"),
-        (["--web", "--host", "::1"], "[::1]:8765:8765", "::1", "8765"),
+        ([], "127.0.0.1:8765:8765", "127.0.0.1", "8765"),
+        (["--port", "9000"], "127.0.0.1:9000:9000", "127.0.0.1", "9000"),
+        (["--host=0.0.0.0", "--port=9000"], "0.0.0.0:9000:9000", "0.0.0.0", "9000"),
+        (["--host", "::1"], "[::1]:8765:8765", "::1", "8765"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 @pytest.mark.parametrize("state", ["running", "exited"])
-def test_the_interface_in_a_browser_has_its_port_published_on_this_machine(
+def test_the_pages_for_a_browser_have_their_port_published_on_this_machine(
     host: Host, state: str, words: list[str], published: str, address: str, port: str
 ) -> None:
     host.install("docker")
     host.answer(state=state)
-    host.run("ui", *words)
+    host.run("web", *words)
     call = host.handover()
     assert call["call"].startswith("docker compose run --rm --no-deps --name backup-")
     assert f" -p {published} " in call["call"]
-    inside = f" --entrypoint python backend backup_restore.py ui --web --host 0.0.0.0 --port {port}"
+    inside = f" --entrypoint python backend backup_restore.py web --host 0.0.0.0 --port {port}"
     assert call["call"].endswith(inside)
     assert call["variables"]["BACKUP_HOST_ADDRESS"] == address
 
 
 def test_a_port_that_is_any_cannot_be_published(host: Host) -> None:
     host.install("docker")
-    assert b"name one with --port" in host.run("ui", "--web", "--port", "0", code=2).stderr
+    assert b"name one with --port" in host.run("web", "--port", "0", code=2).stderr
     assert host.verbs() == []
 
 

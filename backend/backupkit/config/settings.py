@@ -258,6 +258,13 @@ class Settings(BaseSettings):
     export_recipients: str = Field(
         default="", description="Public keys of age (age1…) that exports are encrypted to, with spaces between them."
     )
+    web_password: Secret | None = Field(
+        default=None, description="The password of the pages of `web`. Or set one with `web --set-password`."
+    )
+    web_viewer_password: Secret | None = Field(default=None, description="The password of an account that only looks.")
+    web_host: str = Field(
+        default="", description="The name by which browsers come to the pages of `web` through a proxy. Empty: none."
+    )
     export_passphrase: Secret | None = Field(
         default=None, description="The passphrase of exports without recipients, and of imports."
     )

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import AwareDatetime
 
 Outcome = Literal["running", "success", "warning", "failure", "refused", "interrupted"]
-Through = Literal["wrapper", "command", "scheduler", "library"]
+Through = Literal["wrapper", "command", "scheduler", "web", "library"]
 
 
 @dataclass(frozen=True)

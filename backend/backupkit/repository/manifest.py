@@ -404,7 +404,7 @@ def unescaped(line: str) -> str:
 
 def is_inside(path: str) -> bool:
     """Whether a relative path leads nowhere but below the folder it is taken in."""
-    return bool(path) and not path.startswith("/") and ".." not in path.split("/")
+    return bool(path) and not path.startswith("/") and "\0" not in path and ".." not in path.split("/")
 
 
 def _refuse_constant(name: str) -> None:

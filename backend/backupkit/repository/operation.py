@@ -15,6 +15,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,9 +149,24 @@ def _reported(work: Work, emit: EventListener) -> Iterator[None]:
         emit(Finished(work.operation))
 
 
+_actor: ContextVar[str] = ContextVar("actor", default="")
+
+
+@contextlib.contextmanager
+def acting_as(actor: str) -> Iterator[None]:
+    """What this thread does until the block ends, a person did in a browser; the history has that name."""
+    token = _actor.set(actor)
+    try:
+        yield
+    finally:
+        _actor.reset(token)
+
+
 def who_is_at_work(environment: Mapping[str, str], arguments: Sequence[str]) -> Who:
-    """This process; the person's name on the host, where the wrapper handed it over."""
+    """This process; the person's name on the host, where the wrapper handed it over, or who came by a browser."""
     pid = os.getpid()
+    if actor := _actor.get():
+        return Who(_kept(actor), pid, process.host(), "web", process.born(pid))
     person = environment.get("BACKUP_HOST_USER") or process.user()
     return Who(_kept(person), pid, process.host(), _through(environment, arguments), process.born(pid))
 

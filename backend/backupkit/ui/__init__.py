@@ -1,4 +1,4 @@
-"""The terminal interface, and the same in a browser: over the same functions, plans and events as the commands.
+"""The terminal interface: over the same functions, plans and events as the commands.
 
     window     the app: its places, the keys, the themes, what is known of the disk
     page       what each place is: a widget that is shown the world
@@ -7,7 +7,6 @@
     dialogs    questions: yes or no, a name and a note
     styles     the words, symbols and colours for levels and states; never a colour alone
     overview, backups, restore, inside, plan, history     the places, in the order of their keys
-    web        the same in a browser
 
 How to write a place. It is a `Page` (`page.py`), and the window makes one of each kind, once:
 

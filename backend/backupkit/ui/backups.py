@@ -13,6 +13,7 @@ from textual.containers import Horizontal
 from textual.widgets import Button, DataTable, Input, Label, Static
 
 from backupkit.cli import render, tasks
+from backupkit.cli.filters import FILTERS
 from backupkit.config.settings import Settings
 from backupkit.migrations import schema
 from backupkit.model.backup import Backup
@@ -20,7 +21,7 @@ from backupkit.model.errors import BackupError, Refused
 from backupkit.retention.delete import deletable
 from backupkit.ui import listing, styles
 from backupkit.ui.dialogs import Field, Form, Message, Question
-from backupkit.ui.listing import COLUMNS, FILTERS, Choice, Verdicts, View
+from backupkit.ui.listing import COLUMNS, Choice, Verdicts, View
 from backupkit.ui.page import TablePage
 from backupkit.ui.world import RepositoryState
 

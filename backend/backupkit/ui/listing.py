@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
+from backupkit.cli.filters import FILTERS, Filter, has_words
 from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup, SchemaVerdict
@@ -43,14 +44,6 @@ class Column:
     width: int
     cell: Callable[[View, Backup], str | Text]
     order: Callable[[Backup], Any]
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Its name, and which backups it lets through."""
-
-    name: str
-    lets: Callable[[Backup], bool]
 
 
 def _made(view: View, backup: Backup) -> str:
@@ -108,15 +101,6 @@ COLUMNS: tuple[Column, ...] = (
     Column("Revision", 14, _revision, lambda one: one.metadata.revisions if one.metadata else ()),
     Column("Commit", 9, _commit, lambda one: one.metadata.git.short if one.metadata and one.metadata.git else ""),
 )
-FILTERS: tuple[Filter, ...] = (
-    Filter("all", lambda one: True),
-    Filter("made by hand", lambda one: one.kind in ("manual", "salvaged")),
-    Filter("made by itself", lambda one: one.kind in ("auto", "scheduled")),
-    Filter("safety copies", lambda one: one.kind in ("pre_restore", "pre_migration")),
-    Filter("pinned", lambda one: one.pinned),
-    Filter("proven", lambda one: one.state == "proven"),
-    Filter("damaged or unusual", lambda one: not one.is_usable or bool(one.unusual)),
-)
 
 
 @dataclass(frozen=True)
@@ -130,7 +114,7 @@ class Choice:
 
     def of(self, backups: Sequence[Backup]) -> list[Backup]:
         """Those that fit, in order; the newest first among equals."""
-        fit = [one for one in backups if self.filter.lets(one) and _has_words(one, self.words.lower().split())]
+        fit = [one for one in backups if self.filter.lets(one) and has_words(one, self.words.lower().split())]
         return sorted(fit, key=self.column.order, reverse=self.is_descending)
 
 
@@ -165,16 +149,3 @@ def _contents(backup: Backup) -> str:
     parts += [f"{uploads.files:,} uploads"] if uploads else [] if backup.metadata.uploads_included else ["no uploads"]
     parts += [f"{len(uploads.warnings)} warnings"] if uploads and uploads.warnings else []
     return " · ".join(parts)
-
-
-def _has_words(backup: Backup, words: Sequence[str]) -> bool:
-    return not words or all(word in _text_of(backup) for word in words)
-
-
-def _text_of(backup: Backup) -> str:
-    metadata = backup.metadata
-    found = [backup.name, backup.state, "pinned" if backup.pinned else ""]
-    if metadata:
-        found += [metadata.note, metadata.kind, *metadata.revisions, metadata.created_at.date().isoformat()]
-        found += [metadata.git.commit, metadata.git.branch or "", metadata.git.subject] if metadata.git else []
-    return " ".join(found).lower()

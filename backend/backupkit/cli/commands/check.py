@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backupkit.cli import session
-from backupkit.cli.console import listening, say, say_notice
+from backupkit.cli.console import ask_secret, listening, say, say_notice
 from backupkit.cli.errors import end_with_warnings
 from backupkit.cli.options import Database, Json, Name, Quiet, RemoteName, Wide, listed
 from backupkit.cli.output import out
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from backupkit.config.settings import Settings
     from backupkit.model.backup import Backup
     from backupkit.verify.verify import Verified
+    from backupkit.web.access import Access, Role
 
 commands = CommandGroup("Check")
 
@@ -298,28 +298,49 @@ def report(
     out.lines([f"The report is {path}."])
 
 
-@commands.command("ui", examples=["ui", "ui --web"])
-def ui(
-    web: Annotated[bool, typer.Option("--web", help="Serve the interface to a browser.")] = False,
-    host: Annotated[
-        str | None, typer.Option("--host", help="The address to serve it at. Left out: 127.0.0.1, this machine alone.")
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option("--port", min=0, max=65535, help="The port to serve it at. Left out: 8765; 0: any that is free."),
-    ] = None,
-) -> None:
+@commands.command("ui", examples=["ui"])
+def ui() -> None:
     """Open the terminal interface: see that the data is safe, make backups, restore."""
     from backupkit.config.extras import from_extra
 
-    if web:
-        return _serve_ui(host or "127.0.0.1", port)
-    if host is not None or port is not None:
-        raise Refused("--host and --port say where a browser finds it.", hint="Add --web.")
     with from_extra("ui", "The terminal interface"):
         from backupkit.ui.window import BackupApp
     _require_terminal()
     BackupApp(open_to_read()).run()
+
+
+@commands.command("web", examples=["web", "web --set-password"])
+def web(
+    host: Annotated[
+        str, typer.Option("--host", help="The address to serve the pages at; 127.0.0.1 is this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0: any that is free.")] = 8765,
+    set_password: Annotated[
+        bool, typer.Option("--set-password", help="Set the password, sign everybody out, and end.")
+    ] = False,
+    viewer: Annotated[
+        bool, typer.Option("--viewer", help="With --set-password: that of an account that only looks.")
+    ] = False,
+) -> None:
+    """Serve pages for a browser: see that the data is safe, make backups, restore."""
+    from backupkit.config.extras import from_extra
+
+    with from_extra("web", "The pages for a browser"):
+        from backupkit.web import access, server, site
+    settings = open_to_read()
+    known = access.Access(settings)
+    if set_password:
+        return _set_password(known, "viewer" if viewer else "owner")
+    outside = os.environ.get("BACKUP_HOST_ADDRESS", "")
+    with server.listen(host, port) as listening_at:
+        address = server.address(outside or host, listening_at.getsockname()[1])
+        if known.has_password():
+            say("Open this address in a browser. Ctrl-C ends it.")
+            out.text(f"{address}\n")
+        else:
+            say("Open this address in a browser. It lets one browser in, once. Ctrl-C ends it.")
+            out.text(f"{address}?token={known.new_link()}\n")
+        server.serve(site.Site(settings.app_dir, known), listening_at, settings.web_host or outside or host)
 
 
 def _list_remote(remote: str) -> None:
@@ -405,19 +426,10 @@ def _show_verified(settings: Settings, done: list[Verified], every: bool, accept
     end_with_warnings(any(one.warnings for one in done))
 
 
-def _serve_ui(host: str, port: int | None) -> None:
-    from backupkit.config.extras import from_extra
-
-    with from_extra("ui", "The interface in a browser"):
-        from backupkit.ui import web
-    settings = open_to_read()
-    title, outside = f"Backups of {settings.app_id}", os.environ.get("BACKUP_HOST_ADDRESS", "")
-    web.serve(str(session.script), host, web.DEFAULT_PORT if port is None else port, outside, title, _say_address)
-
-
-def _say_address(address: str) -> None:
-    say("Open this address in a browser. It can be used once. Ctrl-C ends it.")
-    out.text(f"{address}\n")
+def _set_password(known: Access, role: Role) -> None:
+    password = ask_secret(f"Password of the {role}", True) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    known.set_password(role, password)
+    say(f"The password of the {role} is set. Everybody has to sign in again.")
 
 
 def _require_terminal() -> None:

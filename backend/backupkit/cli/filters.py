@@ -1,0 +1,41 @@
+"""Which backups a person wants to see: some kinds have a name, and words are looked for in all that is said of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from backupkit.model.backup import Backup
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Its name, and which backups it lets through."""
+
+    name: str
+    lets: Callable[[Backup], bool]
+
+
+FILTERS: tuple[Filter, ...] = (
+    Filter("all", lambda one: True),
+    Filter("made by hand", lambda one: one.kind in ("manual", "salvaged")),
+    Filter("made by itself", lambda one: one.kind in ("auto", "scheduled")),
+    Filter("safety copies", lambda one: one.kind in ("pre_restore", "pre_migration")),
+    Filter("pinned", lambda one: one.pinned),
+    Filter("proven", lambda one: one.state == "proven"),
+    Filter("damaged or unusual", lambda one: not one.is_usable or bool(one.unusual)),
+)
+
+
+def has_words(backup: Backup, words: Sequence[str]) -> bool:
+    """Whether each of the words, in small letters, is in its name, note, kind, revision, commit, state or date."""
+    return not words or all(word in _text_of(backup) for word in words)
+
+
+def _text_of(backup: Backup) -> str:
+    metadata = backup.metadata
+    found = [backup.name, backup.state, "pinned" if backup.pinned else ""]
+    if metadata:
+        found += [metadata.note, metadata.kind, *metadata.revisions, metadata.created_at.date().isoformat()]
+        found += [metadata.git.commit, metadata.git.branch or "", metadata.git.subject] if metadata.git else []
+    return " ".join(found).lower()

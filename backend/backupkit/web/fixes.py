@@ -1,0 +1,62 @@
+"""The command that mends something, as a button: where a page can do what the person would type."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from backupkit.config.settings import Settings
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What stands on the button, and where it leads: by a form, or by a link where `is_link`."""
+
+    caption: str
+    path: str
+    is_link: bool = False
+
+
+_WHOLE = {
+    "backup": Fix("Back up now", "do/back-up"),
+    "run": Fix("Back up, verify and prune now", "do/run"),
+    "recover": Fix("Finish the restore", "do/recover"),
+    "verify": Fix("Verify the newest", "do/verify/latest"),
+    "verify --test-restore": Fix("Test restore now", "do/test-restore/latest"),
+    "verify --latest --test-restore": Fix("Test restore now", "do/test-restore/latest"),
+    "history": Fix("Open the history", "history", is_link=True),
+    "history --failures": Fix("See what failed", "history?failures=1", is_link=True),
+    "list": Fix("Open the backups", "backups", is_link=True),
+    "remotes": Fix("Ask the remotes", "do/remotes"),
+}
+
+
+def fix_of(settings: Settings, command: str) -> Fix | None:
+    """The button for a command that `status` names; None where it can only be typed."""
+    line = command.removeprefix(settings.reach.tool("")).strip()
+    if found := _WHOLE.get(line):
+        return found
+    words = _words(line)
+    match words:
+        case ["show", name]:
+            return Fix(f"Look at {name}", f"backup/{name}", is_link=True)
+        case ["verify", name]:
+            return Fix(f"Verify {name}", f"do/verify/{name}")
+        case ["verify", name, "--test-restore"]:
+            return Fix(f"Test restore of {name}", f"do/test-restore/{name}")
+        case ["verify", name, "--accept"]:
+            return Fix("It is meant to be so", f"do/accept/{name}")
+        case ["push", "--remote", _] | ["push"]:
+            return Fix("Push now", "do/push/")
+        case ["pull", name, "--remote", remote]:
+            return Fix(f"Fetch {name} from {remote}", f"do/pull/{remote}/{name}")
+        case ["restore", name, *_]:
+            return Fix(f"Restore {name}", f"restore?name={name}", is_link=True)
+    return None
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:
+        return []

@@ -1,0 +1,131 @@
+"""Look inside a backup: its uploads, folder by folder, and its tables, page by page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import mimetypes
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from backupkit.model.errors import Refused
+from backupkit.sqlite.rows import Key
+from backupkit.verify import browse
+from backupkit.verify.files import list_files
+from backupkit.web.restoring import literal
+from backupkit.web.site import Answer, Content, Handler, Page, Visit, require_owner
+
+_NAMES, _ROWS, _FOUND = 200, 50, 500
+_LARGEST = 512 * 1024 * 1024  # bytes of a file that is sent by a page; a larger one: `extract`
+_SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "text/plain")
+
+
+def show_uploads(visit: Visit) -> Answer:
+    """One folder of the uploads."""
+    require_owner(visit)
+    name, path = visit.place["name"], visit.query.get("path", "")
+    start = _number(visit.query.get("start", "0"))
+    found = browse.look_into(visit.settings, name, path, start, _NAMES)
+    parts = path.split("/") if path else []
+    above = [(part, "/".join(parts[: place + 1])) for place, part in enumerate(parts)]
+    return Page("uploads.html", {"name": name, "folder": found, "above": above, "step": _NAMES})
+
+
+def find_uploads(visit: Visit) -> Answer:
+    """The uploads whose name has these letters, and how the live ones stand."""
+    require_owner(visit)
+    name, words = visit.place["name"], visit.query.get("find", "").strip()
+    if not words:
+        raise Refused("Nothing was typed.", hint="Type a part of the file's name.")
+    pattern = "*" + literal(words).removeprefix("/") + "*"
+    _, found = list_files(visit.settings, name, [pattern])
+    return Page("found.html", {"name": name, "find": words, "files": found[:_FOUND], "total": len(found)})
+
+
+def show_file(visit: Visit) -> Answer:
+    """One file, compared with its checksum: shown where a browser can, else saved."""
+    require_owner(visit)
+    path = visit.query.get("path", "")
+    out = io.BytesIO()
+    browse.write_out(visit.settings, visit.place["name"], [literal(path)], _Bounded(out))  # type: ignore[arg-type]
+    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    is_shown = visit.query.get("show") == "1" and kind in _SHOWN
+    return Content(PurePosixPath(path).name, kind if is_shown else "application/octet-stream", out.getvalue(), is_shown)
+
+
+class _Bounded:
+    """A file in memory that takes so much and no more."""
+
+    def __init__(self, out: io.BytesIO) -> None:
+        self._out = out
+
+    def write(self, data: bytes) -> int:
+        if self._out.tell() + len(data) > _LARGEST:
+            raise Refused("The file is too large to be sent by this page.", hint="`extract` takes it out.")
+        return self._out.write(data)
+
+    def flush(self) -> None:
+        self._out.flush()
+
+
+def show_tables(visit: Visit) -> Answer:
+    """The tables of the database."""
+    require_owner(visit)
+    name = visit.place["name"]
+    return Page("tables.html", {"name": name, "tables": browse.tables(visit.settings, name)})
+
+
+def show_rows(visit: Visit) -> Answer:
+    """A page of rows; or those that meet a condition."""
+    require_owner(visit)
+    name, table, where = visit.place["name"], visit.query.get("table", ""), visit.query.get("where", "").strip()
+    values: dict[str, object] = {"name": name, "table": table, "where": where, "page": None, "selection": None}
+    if where:
+        values["selection"] = browse.select_rows(visit.settings, name, table, where, most=_FOUND)
+    else:
+        after, before = (_key(visit.query.get(side, "")) for side in ("after", "before"))
+        page = browse.read_page(visit.settings, name, table, _ROWS, after, before)
+        values |= {"page": page, "first": "", "last": ""}
+        if page.rows:
+            values |= {"first": key_text(page.rows[0].key), "last": key_text(page.rows[-1].key)}
+    return Page("rows.html", values)
+
+
+def compare_rows(visit: Visit) -> Answer:
+    """How the live rows of a table differ from the backup's."""
+    require_owner(visit)
+    name, table = visit.place["name"], visit.query.get("table", "")
+    found = browse.compare_table(visit.settings, name, table)
+    return Page("compared.html", {"name": name, "table": table, "found": found})
+
+
+def key_text(key: Key) -> str:
+    """A row's key, for an address."""
+    values = [{"bytes": one.hex()} if isinstance(one, bytes) else one for one in key]
+    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
+
+
+def _key(text: str) -> Key | None:
+    if not text:
+        return None
+    try:
+        values = json.loads(base64.urlsafe_b64decode(text))
+        return tuple(bytes.fromhex(one["bytes"]) if isinstance(one, dict) else one for one in values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise Refused("This is not the key of a row.", hint="Open the table again.") from error
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() and len(text) < 10 else 0
+
+
+GET: Mapping[str, Handler] = {
+    "uploads/{name}": show_uploads,
+    "uploads/{name}/find": find_uploads,
+    "uploads/{name}/file": show_file,
+    "tables/{name}": show_tables,
+    "rows/{name}": show_rows,
+    "rows/{name}/compare": compare_rows,
+}
+POST: Mapping[str, Handler] = {}

@@ -1,0 +1,101 @@
+"""Work that goes on while pages come and go: each job has a number, and any page can look at it and cancel it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from backupkit.cli.task import Ended, Run, Task, amount
+from backupkit.config.deployment import in_full
+from backupkit.model.names import printable, printable_lines
+from backupkit.repository import operation
+
+_KEPT = 50  # jobs that are remembered
+
+
+@dataclass
+class Job:
+    """One task, under way or ended. `kind` says which page its end leads to."""
+
+    number: int
+    kind: str
+    run: Run[Any]
+    actor: str
+    began: float = field(default_factory=time.time)
+    ended: Ended[Any] | None = None
+    took: float = 0.0
+
+    @property
+    def title(self) -> str:
+        return self.run.task.title
+
+    @property
+    def state(self) -> str:
+        """`running`, or how it ended: `done`, `failed`, `cancelled`."""
+        return self.ended.state if self.ended else "running"
+
+    @property
+    def lines(self) -> list[str]:
+        """What came of it, or what went wrong and what to do about it."""
+        if self.ended is None or self.ended.state == "cancelled":
+            return []
+        if error := self.ended.error:
+            return [printable_lines(in_full(one)) for one in (error.message, error.hint) if one]
+        return [printable_lines(in_full(one)) for one in self.run.task.result_lines(self.ended.result)]
+
+    def document(self) -> dict[str, object]:
+        """What a page shows of it while it runs."""
+        step, done = self.run.step, self.run.done
+        return {
+            "state": self.state,
+            "step": printable(self.run.waiting or step.name),
+            "amount": amount(step, done),
+            "share": min(done / step.total, 1.0) if step.total else None,
+            "seconds": round(time.monotonic() - self.run.began),
+            "said": [printable_lines(in_full(one)) for one in self.run.said[-20:]],
+            "can_be_cancelled": self.run.can_be_cancelled and not self.run.wants_to_end,
+        }
+
+
+class Jobs:
+    """The jobs of one server, the newest last. Each runs in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._jobs: dict[int, Job] = {}
+
+    def start(self, task: Task[Any], actor: str, kind: str = "", then: Callable[[Job], None] | None = None) -> Job:
+        """Begin; the history names the actor as the one who did it."""
+        job = Job(next(self._numbers), kind, Run(task), actor)
+        self._jobs[job.number] = job
+        for number in list(self._jobs)[:-_KEPT]:
+            if self._jobs[number].ended:
+                del self._jobs[number]
+        threading.Thread(target=self._carry_out, args=(job, then), name=f"job {job.number}", daemon=False).start()
+        return job
+
+    def find(self, number: int) -> Job | None:
+        """The job of that number, where it is remembered."""
+        return self._jobs.get(number)
+
+    @property
+    def running(self) -> list[Job]:
+        """Those that have not ended, the oldest first."""
+        return [job for job in self._jobs.values() if job.ended is None]
+
+    def cancel_all(self) -> None:
+        """Each ends where that is safe."""
+        for job in self.running:
+            job.run.cancel()
+
+    def _carry_out(self, job: Job, then: Callable[[Job], None] | None) -> None:
+        with operation.acting_as(job.actor):
+            ended = job.run.carry_out()
+        job.took = time.monotonic() - job.run.began
+        job.ended = ended
+        if then:
+            then(job)

@@ -1,0 +1,330 @@
+"""The places where one looks, and what is done from them: overview, backups, history, settings, and each job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from backupkit.cli import render, tasks
+from backupkit.cli.filters import FILTERS, has_words
+from backupkit.cli.host import git_facts, host
+from backupkit.cli.task import Task
+from backupkit.config.settings import Settings, origins
+from backupkit.migrations import schema
+from backupkit.model.backup import Backup, BackupRequest, SchemaVerdict
+from backupkit.model.errors import BackupError, NoSuchBackup
+from backupkit.model.events import EventListener, silence
+from backupkit.monitoring import log
+from backupkit.monitoring.notify import messages
+from backupkit.monitoring.recovery_kit import copies_of, recovery_kit
+from backupkit.monitoring.report_facts import report
+from backupkit.remotes.listing_cache import holders
+from backupkit.remotes.pull import pull_backup
+from backupkit.remotes.push import push_backups, refuse_failed
+from backupkit.remotes.registry import look_at_remotes
+from backupkit.repository import history, operation, store
+from backupkit.restore.recovery import recover
+from backupkit.restore.undo import goes_back_to
+from backupkit.retention.prune import accept
+from backupkit.scheduling.run import StepResult, regular_steps, run_steps
+from backupkit.web import fixes
+from backupkit.web.recovery_sheet import sheet
+from backupkit.web.report import charts
+from backupkit.web.report.numbers import tiles
+from backupkit.web.site import Answer, Content, Goto, Handler, Page, Visit, job_of
+
+_MOST, _LINES = 300, 200  # operations, and lines of the log, that a page shows
+_SORTS: Mapping[str, Callable[[Backup], Any]] = {
+    "made": lambda one: one.metadata.created_at.timestamp() if one.metadata else 0.0,
+    "name": lambda one: one.name,
+    "size": lambda one: one.size_bytes,
+    "adds": lambda one: one.unique_bytes,
+    "state": lambda one: one.state,
+    "kind": lambda one: one.kind or "",
+}
+
+
+def show_overview(visit: Visit) -> Answer:
+    """Is the data safe, and what can be done about it."""
+    settings, found = visit.settings, report(visit.settings)
+    reasons = [(reason, fixes.fix_of(settings, reason.fix)) for reason in found.status.reasons]
+    return Page(
+        "overview.html",
+        {
+            "status": found.status,
+            "reasons": reasons if found.status.level != "fine" else [],
+            "mark": charts.level_mark(found.status.level),
+            "tiles": tiles(settings, found.status.numbers),
+            "calendar": charts.calendar(found.overview),
+            "legend": [(charts.day_mark(mark), text) for mark, text in charts.MEANINGS.items()],
+            "sizes": list(charts.size_charts(found.overview.sizes, settings.local)),
+            "runs": found.runs,
+            "is_scheduled": found.is_scheduled,
+            "has_backups": bool(found.backups),
+            "undo": goes_back_to(settings),
+        },
+    )
+
+
+# The backups.
+
+
+def show_backups(visit: Visit) -> Answer:
+    """All backups, or those that are looked for."""
+    words, wanted = visit.query.get("find", ""), visit.query.get("filter", "all")
+    order = visit.query.get("sort", "made")
+    chosen = next((one for one in FILTERS if one.name == wanted), FILTERS[0])
+    every = store.all_backups(visit.settings)
+    found = [one for one in every if chosen.lets(one) and has_words(one, words.lower().split())]
+    is_ascending = visit.query.get("up") == "1"
+    found.sort(key=_SORTS.get(order, _SORTS["made"]), reverse=not is_ascending)
+    return Page(
+        "backups.html",
+        {
+            "backups": found,
+            "total": len(every),
+            "relations": _relations(visit.settings, found),
+            "find": words,
+            "chosen": chosen.name,
+            "filters": [one.name for one in FILTERS],
+            "sort": order,
+            "is_ascending": is_ascending,
+        },
+    )
+
+
+def _relations(settings: Settings, backups: list[Backup]) -> dict[tuple[str, ...], SchemaVerdict]:
+    """How each revision stands to this code; the migrations are read once for each."""
+    revisions = {one.metadata.revisions for one in backups if one.metadata}
+    return {one: schema.classify(settings, one) for one in revisions}
+
+
+def show_backup(visit: Visit) -> Answer:
+    """One backup in full."""
+    settings, backup = visit.settings, _backup(visit)
+    verdict = schema.classify(settings, backup.metadata.revisions) if backup.metadata else None
+    return Page(
+        "backup.html",
+        {
+            "backup": backup,
+            "details": list(render.details(settings, backup)),
+            "verdict": verdict,
+            "has_remotes": bool(settings.remotes),
+        },
+    )
+
+
+def _backup(visit: Visit) -> Backup:
+    return store.find(visit.settings, visit.place["name"])
+
+
+# What is done.
+
+
+def back_up(visit: Visit) -> Answer:
+    """A backup now."""
+    return visit.start(tasks.back_up(visit.settings, visit.form.get("name", "").strip(), visit.form.get("note", "")))
+
+
+def verify(visit: Visit) -> Answer:
+    return visit.start(tasks.verify(visit.settings, _backup(visit)))
+
+
+def test_restore(visit: Visit) -> Answer:
+    return visit.start(tasks.verify(visit.settings, _backup(visit), test_restore=True))
+
+
+def pin(visit: Visit) -> Answer:
+    with operation.acting_as(visit.actor):
+        tasks.pin(visit.settings, _backup(visit)).act(silence)
+    return Goto(f"backup/{visit.place['name']}")
+
+
+def delete(visit: Visit) -> Answer:
+    """Gone, where its name was typed."""
+    backup = _backup(visit)
+    if visit.form.get("typed", "").strip() != backup.name:
+        return Page("delete.html", {"backup": backup, "copies": holders(visit.settings, backup), "was_typed": True})
+    return visit.start(tasks.delete(visit.settings, backup))
+
+
+def ask_delete(visit: Visit) -> Answer:
+    """Where else it is, before it is gone."""
+    backup = _backup(visit)
+    return Page("delete.html", {"backup": backup, "copies": holders(visit.settings, backup), "was_typed": False})
+
+
+def push(visit: Visit) -> Answer:
+    name = visit.place.get("name") or None
+    settings = visit.settings
+
+    def act(emit: EventListener) -> list[Any]:
+        done = push_backups(settings, name, emit=emit)
+        refuse_failed(done)
+        return done
+
+    return visit.start(Task(f"Push {name or 'what is missing elsewhere'}", act, render.pushed))
+
+
+def pull(visit: Visit) -> Answer:
+    settings, name, remote = visit.settings, visit.place["name"], visit.place["remote"]
+    task = Task(
+        f"Fetch {name} from {remote}",
+        lambda emit: pull_backup(settings, name, remote, emit),
+        lambda done: render.pulled(settings.reach, done),
+    )
+    return visit.start(task)
+
+
+def accept_unusual(visit: Visit) -> Answer:
+    """What is unusual about it is meant to be so."""
+    with operation.acting_as(visit.actor):
+        accept(visit.settings, visit.place["name"])
+    return Goto(f"backup/{visit.place['name']}")
+
+
+def finish_restore(visit: Visit) -> Answer:
+    settings = visit.settings
+    task = Task(
+        "Finish the interrupted restore",
+        lambda emit: recover(settings, emit),
+        lambda found: [f"The restore of {found.source} is finished." if found else "Nothing was left to finish."],
+    )
+    return visit.start(task)
+
+
+def run(visit: Visit) -> Answer:
+    """What cron does."""
+    settings = visit.settings
+
+    def act(emit: EventListener) -> list[StepResult]:
+        order = BackupRequest(kind="scheduled", git=git_facts(os.environ))
+        done = list(run_steps(regular_steps(settings, order), emit))
+        if error := next((one.error for one in done if one.error), None):
+            raise error
+        return done
+
+    return visit.start(Task("Back up, verify, prune, push", act, render.run))
+
+
+def ask_remotes(visit: Visit) -> Answer:
+    settings = visit.settings
+    task = Task(
+        "Ask every remote", lambda emit: look_at_remotes(settings, emit), lambda found: render.copies(settings, found)
+    )
+    return visit.start(task)
+
+
+def test_notification(visit: Visit) -> Answer:
+    settings = visit.settings
+
+    def act(_emit: EventListener) -> tuple[Any, ...]:
+        to = messages.everyone(settings)
+        if not to:
+            raise BackupError("No notification address is set.", hint="Set BACKUP_NOTIFY_URLS or BACKUP_PING_URL.")
+        return messages.send(settings, messages.test_message(settings), to)
+
+    return visit.start(Task("Send a test notification", act, render.deliveries))
+
+
+# Jobs.
+
+
+def show_job(visit: Visit) -> Answer:
+    """How far it has come; or how it ended, with what can be done next."""
+    job = job_of(visit)
+    if job is None:
+        raise NoSuchBackup("This work is not known any more.", hint="The history has what came of it.")
+    if job.state == "done" and job.kind == "plan" and job.ended:
+        return Goto(f"restore/plan/{job.number}")
+    return Page("job.html", {"job": job, "progress": job.document(), "undo": _undo_after(visit, job.kind)})
+
+
+def _undo_after(visit: Visit, kind: str) -> str | None:
+    return goes_back_to(visit.settings) if kind == "restore" else None
+
+
+def cancel(visit: Visit) -> Answer:
+    if job := job_of(visit):
+        job.run.cancel()
+    return Goto(f"job/{visit.place['number']}")
+
+
+# History and settings.
+
+
+def show_history(visit: Visit) -> Answer:
+    """What was done, newest first, and the end of the log."""
+    found = history.read(visit.settings.dir)
+    is_failures = visit.query.get("failures") == "1"
+    operations = [one for one in found.operations if one.has_failed or not is_failures]
+    return Page(
+        "history.html",
+        {
+            "operations": operations[:_MOST],
+            "total": len(operations),
+            "is_failures": is_failures,
+            "error": found.error,
+            "log": list(_log(visit.settings)),
+        },
+    )
+
+
+def _log(settings: Settings) -> Iterator[str]:
+    if settings.log_file is None:
+        yield from log.last_lines()
+    else:
+        yield from log.tail(settings.log_file, _LINES)
+
+
+def show_settings(visit: Visit) -> Answer:
+    """The settings in force, and where each comes from."""
+    settings = visit.settings
+    values = [(name, render.value(getattr(settings, name)), origin) for name, origin in origins(settings).items()]
+    return Page("settings.html", {"values": values, "remotes": settings.remotes})
+
+
+def recovery_sheet(visit: Visit) -> Answer:
+    """The sheet to print."""
+    settings = visit.settings
+    lines = sheet(recovery_kit(settings, copies_of(settings)), host(os.environ), git_facts(os.environ))
+    text = "".join(f"{line}\n" for line in lines)
+    return Content(f"recovery-{settings.app_id}.md", "text/plain; charset=utf-8", text.encode())
+
+
+def sign_out(visit: Visit) -> Answer:
+    """This browser is out; or every browser, everywhere."""
+    if visit.form.get("every") and visit.is_owner:
+        visit.site.access.end_all()
+    else:
+        visit.site.access.end(visit.session)
+    return Goto("")
+
+
+GET: Mapping[str, Handler] = {
+    "": show_overview,
+    "backups": show_backups,
+    "backup/{name}": show_backup,
+    "backup/{name}/delete": ask_delete,
+    "job/{number}": show_job,
+    "history": show_history,
+    "settings": show_settings,
+    "recovery-sheet": recovery_sheet,
+}
+POST: Mapping[str, Handler] = {
+    "do/back-up": back_up,
+    "do/verify/{name}": verify,
+    "do/test-restore/{name}": test_restore,
+    "do/pin/{name}": pin,
+    "do/delete/{name}": delete,
+    "do/push/{name}": push,
+    "do/push/": push,
+    "do/pull/{remote}/{name}": pull,
+    "do/accept/{name}": accept_unusual,
+    "do/recover": finish_restore,
+    "do/run": run,
+    "do/remotes": ask_remotes,
+    "do/notify-test": test_notification,
+    "job/{number}/cancel": cancel,
+}

@@ -1,0 +1,127 @@
+"""Schedule and retention: what can be edited, and what an edit would bring before it is saved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from backupkit.config.deployment import is_contained
+from backupkit.config.editor import set_values
+from backupkit.config.settings import Settings, overriding_variable
+from backupkit.model.errors import Refused
+from backupkit.monitoring.preview import preview
+from backupkit.web.site import Answer, Handler, Page, Visit
+
+WHEN = (
+    ("enabled", "Backups are made by themselves"),
+    ("automatic_daily", "Every day"),
+    ("backup_time", "at"),
+    ("schedule", "or at these times (cron)"),
+    ("test_schedule", "Test restores (cron)"),
+    ("timezone", "Time zone"),
+)
+STAYS = (
+    ("keep_last", "The last"),
+    ("keep_daily", "One for each of so many days"),
+    ("keep_weekly", "One for each of so many weeks"),
+    ("keep_monthly", "One for each of so many months"),
+    ("keep_yearly", "One for each of so many years"),
+    ("keep_within", "All within (7d, 2w)"),
+    ("keep_pre_restore", "Safety copies of restores"),
+    ("keep_pre_migration", "Backups before migrations"),
+    ("keep_safety_within", "Both of these, all within"),
+    ("max_backups", "Of all, at most"),
+    ("min_keep", "Good ones, always"),
+)
+PRESETS = (
+    ("Daily at 03:00", {"automatic_daily": "true", "backup_time": "03:00", "schedule": ""}),
+    ("Every hour", {"automatic_daily": "false", "schedule": "0 * * * *"}),
+    ("Every 15 minutes", {"automatic_daily": "false", "schedule": "*/15 * * * *"}),
+)
+
+
+def show(visit: Visit) -> Answer:
+    """The form as it is in force."""
+    return _page(visit, {})
+
+
+def look(visit: Visit) -> Answer:
+    """What the edits would bring; they are not saved."""
+    return _page(visit, _edits(visit.settings, visit.form))
+
+
+def save(visit: Visit) -> Answer:
+    """The edits are in `backup.toml` and in force, where each can be; and where none makes backups go unasked."""
+    settings, edits = visit.settings, _edits(visit.settings, visit.form)
+    found = preview(settings, edits)
+    if found.troubles:
+        return _page(visit, edits)
+    if found.prune.removals and not visit.form.get("agreed"):
+        return _page(visit, edits, asks=True)
+    if edits:
+        set_values(settings.app_dir, is_contained(os.environ), edits)
+    return _page(visit.anew(), {}, was_saved=bool(edits))
+
+
+def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
+    """What was typed that is not so already; a box that is not ticked is not sent."""
+    edits = {}
+    for name, _ in (*WHEN, *STAYS):
+        if overriding_variable(name):
+            continue
+        before = as_text(getattr(settings, name))
+        typed = form.get(name, "false" if before in ("true", "false") else before).strip()
+        if typed != before:
+            edits[name] = typed
+    return edits
+
+
+def _page(visit: Visit, edits: Mapping[str, str], asks: bool = False, was_saved: bool = False) -> Answer:
+    settings = visit.settings
+    try:
+        found = preview(settings, edits)
+    except Refused as error:
+        found = preview(settings, {})
+        return Page("schedule.html", _values(settings, edits, found, asks, was_saved) | {"refused": error})
+    return Page("schedule.html", _values(settings, edits, found, asks, was_saved))
+
+
+def _values(
+    settings: Settings, edits: Mapping[str, str], found: object, asks: bool, was_saved: bool
+) -> dict[str, object]:
+    def entry(name: str, words: str) -> dict[str, object]:
+        value = edits.get(name, as_text(getattr(settings, name)))
+        is_switch = isinstance(getattr(settings, name), bool)
+        is_number = isinstance(getattr(settings, name), int) and not is_switch
+        return {
+            "name": name,
+            "words": words,
+            "value": value,
+            "is_switch": is_switch,
+            "is_number": is_number,
+            "variable": overriding_variable(name),
+        }
+
+    return {
+        "when": [entry(*one) for one in WHEN],
+        "stays": [entry(*one) for one in STAYS],
+        "presets": PRESETS,
+        "found": found,
+        "edits": edits,
+        "asks": asks,
+        "was_saved": was_saved,
+        "refused": None,
+    }
+
+
+def as_text(value: object) -> str:
+    """A setting's value as it is typed."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "; ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+GET: Mapping[str, Handler] = {"schedule": show}
+POST: Mapping[str, Handler] = {"schedule/look": look, "schedule": save}

@@ -1,0 +1,126 @@
+"""Getting data back: what is wanted, the plan of it, and the restore that the person has agreed to.
+
+A plan is made by a job, because every byte that will be used is verified for it. It is kept with its job, so that what
+the person agrees to is what was shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import get_args
+
+from backupkit.cli import tasks
+from backupkit.cli.task import Task
+from backupkit.cli.tasks import Wish
+from backupkit.model.backup import Part
+from backupkit.model.clock import utc_now
+from backupkit.model.errors import NoSuchBackup, Refused, SchemaMismatch
+from backupkit.model.events import EventListener
+from backupkit.repository import store
+from backupkit.restore.extract import plan_extract
+from backupkit.restore.recovery import recover
+from backupkit.restore.restore import RestorePlan
+from backupkit.web.jobs import Job
+from backupkit.web.site import Answer, Handler, Page, Visit, job_of
+
+
+def choose(visit: Visit) -> Answer:
+    """Which backup, which half of it, and whether to migrate it."""
+    backups = [one for one in store.all_backups(visit.settings) if one.metadata]
+    name = visit.query.get("name", "")
+    if name in ("", store.LATEST):
+        usual = (one.name for one in backups if one.is_usable and one.kind not in ("pre_restore", "pre_migration"))
+        name = next(usual, backups[0].name if backups else "")
+    return Page("restore.html", {"backups": backups, "name": name})
+
+
+def plan(visit: Visit) -> Answer:
+    """Look at what a restore would change."""
+    form, part = visit.form, visit.form.get("only", "")
+    only = next((one for one in get_args(Part) if one == part), None)
+    wish = Wish(form.get("name", ""), only, bool(form.get("migrate")), bool(form.get("force")))
+    if not wish.name:
+        raise Refused("No backup was chosen.", hint="Choose one.")
+    return _look(visit, wish)
+
+
+def plan_undo(visit: Visit) -> Answer:
+    """Look at what taking the last restore back would change."""
+    return _look(visit, Wish(force=bool(visit.form.get("force"))))
+
+
+def _look(visit: Visit, wish: Wish) -> Answer:
+    settings = visit.settings
+    title = f"Looking at {wish.name}" if wish.name else "Looking at the last restore"
+    task: Task[object] = Task(title, lambda emit: (wish, wish.plan(settings, emit)), lambda _: ())
+    return visit.start(task, "plan")
+
+
+def plan_put_back(visit: Visit) -> Answer:
+    """Look at what putting one upload back would change."""
+    settings, name, path = visit.settings, visit.form.get("name", ""), visit.form.get("path", "")
+
+    def act(emit: EventListener) -> tuple[Wish, RestorePlan]:
+        recover(settings, emit)
+        return Wish(name), plan_extract(settings, name, [literal(path)], emit=emit)
+
+    return visit.start(Task(f"Looking at {path}", act, lambda _: ()), "plan")
+
+
+def literal(path: str) -> str:
+    """The pattern that means this path and nothing else."""
+    return "/" + "".join(f"\\{letter}" if letter in "\\*?[]! #" else letter for letter in path)
+
+
+def show_plan(visit: Visit) -> Answer:
+    """What the restore would change, and the question."""
+    wish, found = _planned(visit)
+    if isinstance(found, SchemaMismatch):
+        return Page("mismatch.html", {"wish": wish, "error": found})
+    now, after = found.live.rows, found.rows_after
+    names = sorted({*now, *after})
+    changes = {name: one for name, one in found.live.changes.items() if one.total}
+    differ = [name for name in names if name in changes or now.get(name) != after.get(name)]
+    return Page(
+        "plan.html",
+        {
+            "plan": found,
+            "number": visit.place["number"],
+            "is_whole": found.source.chosen is None,
+            "chosen": sorted(found.source.chosen.leaves) if found.source.chosen else [],
+            "differ": [(name, now.get(name), after.get(name), changes.get(name)) for name in differ],
+            "same": len(names) - len(differ),
+        },
+    )
+
+
+def carry_out(visit: Visit) -> Answer:
+    """What the plan shows, done; the name must be typed for a whole restore."""
+    _wish, found = _planned(visit)
+    if isinstance(found, SchemaMismatch):
+        raise found
+    if found.source.chosen is None and visit.form.get("typed", "").strip() != found.source.name:
+        raise Refused("The name was not typed as it stands there; nothing was changed.", hint="Go back and type it.")
+    settings = visit.settings
+    if found.source.chosen is None:
+        return visit.start(tasks.restoring(settings, found, utc_now), "restore")
+    return visit.start(
+        tasks.putting_back(settings, f"Putting back from {found.source.name}", found, utc_now), "restore"
+    )
+
+
+def _planned(visit: Visit) -> tuple[Wish, RestorePlan | SchemaMismatch]:
+    job: Job | None = job_of(visit)
+    if job is None or job.kind != "plan" or job.ended is None or job.ended.state != "done" or not job.ended.result:
+        raise NoSuchBackup("This plan is not known any more.", hint="Make it again.")
+    planned: tuple[Wish, RestorePlan | SchemaMismatch] = job.ended.result
+    return planned
+
+
+GET: Mapping[str, Handler] = {"restore": choose, "restore/plan/{number}": show_plan}
+POST: Mapping[str, Handler] = {
+    "restore/plan": plan,
+    "restore/undo": plan_undo,
+    "restore/put-back": plan_put_back,
+    "restore/plan/{number}": carry_out,
+}

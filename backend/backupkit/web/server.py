@@ -1,0 +1,355 @@
+"""The pages served: who is let in, what each answer forbids the browser, and what ends with the server.
+
+Every path but the door's begins with that of a session (`access.py`). A host that is a name nobody gave, and a request
+that another site made, are refused before anything is looked at. Who sends no whole request, or takes no answer, is
+closed at a deadline; connections are bounded. What reads or writes files does so in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from aiohttp import BodyPartReader, web
+
+from backupkit.cli.task import in_words
+from backupkit.model.errors import BackupError, Damaged, Locked, NoSuchBackup, Refused
+from backupkit.monitoring import log
+from backupkit.web import archives, inside, pages, plan, restoring
+from backupkit.web.access import COOKIE, LASTS, Session, is_form_token
+from backupkit.web.report.style import CSS
+from backupkit.web.site import Answer, Content, Goto, Handler, Page, Site, Visit, job_of, require_owner
+
+DEFAULT_PORT = 8765
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+}
+# What is in a backup is a stranger's: the browser shows it, and runs nothing of it.
+_OF_A_BACKUP = {**_HEADERS, "Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'"}
+_STATIC = {"style.css": "text/css", "page.js": "text/javascript"}
+_PATIENCE, _LONGEST = 15.0, 90.0  # seconds for a request to be whole, and for an answer to be made
+_CONNECTIONS = 64
+_MOST_FORM = 64 * 1024  # bytes
+_LOOK = 0.3  # seconds between two looks at a job
+_STATUS = {NoSuchBackup: 404, Refused: 400, Locked: 409, Damaged: 422}
+
+
+class Server:
+    """The routes of a site. `name` is a host by which a person comes here, beside localhost and addresses."""
+
+    def __init__(self, site: Site, name: str = "") -> None:
+        self.site, self._name = site, name.lower()
+
+    def application(self) -> web.Application:
+        """What aiohttp serves."""
+        app = web.Application(middlewares=[self._guard], client_max_size=_MOST_FORM)
+        app.router.add_get("/", self._show_door)
+        app.router.add_post("/", self._open_door)
+        app.router.add_get("/static/{name}", self._static)
+        for path, handler in GET.items():
+            app.router.add_get("/{session}/" + path, self._answering(handler))
+        for path, handler in POST.items():
+            app.router.add_post("/{session}/" + path, self._answering(handler, is_owner_only=True))
+        app.router.add_post("/{session}/sign-out", self._answering(pages.sign_out))
+        app.router.add_get("/{session}/job/{number}/events", self._job_events)
+        app.router.add_get("/{session}/download/{name}", self._download)
+        app.router.add_post("/{session}/upload", self._upload)
+        app.on_shutdown.append(self._end_jobs)
+        return app
+
+    # Who is there.
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Callable[..., Awaitable[Any]]) -> web.StreamResponse:
+        if not self._is_known_host(request) or not self._is_of_these_pages(request):
+            return _plain(403, "Not here. Open the address that `web` printed.")
+        try:
+            response: web.StreamResponse = await handler(request)
+        except web.HTTPException as error:
+            response = _plain(error.status, error.reason)
+        except BackupError as error:  # of one who is not let in
+            response = _plain(_status(error), f"{error.message} {error.hint}".strip())
+        if not response.prepared:
+            for name, value in _HEADERS.items():
+                response.headers.setdefault(name, value)
+        return response
+
+    def _is_known_host(self, request: web.Request) -> bool:
+        """Whether the browser came by an address or a name that is ours: any other name may be a stranger's."""
+        name = (urlsplit(f"//{request.host}").hostname or "").lower()
+        return bool(name) and (name in ("localhost", self._name) or _is_address(name))
+
+    def _is_of_these_pages(self, request: web.Request) -> bool:
+        """Whether a page of ours made the request, or the person did; no page of another site."""
+        if origin := request.headers.get("Origin"):
+            parts = urlsplit(origin)
+            return parts.scheme in ("http", "https") and parts.netloc.lower() == request.host.lower()
+        if request.method != "GET":
+            return request.headers.get("Sec-Fetch-Site") == "same-origin"
+        is_asked_for = request.headers.get("Sec-Fetch-Mode") == "navigate" and request.path == "/"
+        return is_asked_for or request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+
+    def _session(self, request: web.Request) -> tuple[Session, str] | None:
+        key = request.cookies.get(COOKIE, "")
+        found = self.site.access.session(request.match_info["session"], key)
+        return (found, key) if found else None
+
+    # The door.
+
+    async def _show_door(self, request: web.Request) -> web.Response:
+        token = request.query.get("token", "")
+        return await self._door(token=token, was_out="out" in request.query)
+
+    async def _open_door(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        access, token, password = self.site.access, str(form.get("token", "")), str(form.get("password", ""))
+        try:
+            found = access.follow_link(token) if token else await asyncio.to_thread(access.sign_in, password)
+        except Refused as error:
+            return await self._door(429, error=error.message)
+        if found is None:
+            said = (
+                "This link was used already. Start `web` again for another." if token else "That is not the password."
+            )
+            return await self._door(403, error=said)
+        session, key = found
+        log.info(f"web: the {session.role} signed in from {request.remote}")
+        response = _goto(f"/{session.path}/")
+        response.set_cookie(
+            COOKIE,
+            key,
+            path=f"/{session.path}/",
+            httponly=True,
+            samesite="Strict",
+            secure=request.headers.get("Origin", "").startswith("https:"),
+            max_age=int(LASTS),
+        )
+        return response
+
+    async def _door(self, status: int = 200, token: str = "", error: str = "", was_out: bool = False) -> web.Response:
+        def made() -> str:
+            has_password = self.site.access.has_password()
+            return self.site.door(
+                self.site.settings(), token=token, error=error, has_password=has_password, was_out=was_out
+            )
+
+        return web.Response(status=status, text=await asyncio.to_thread(made), content_type="text/html")
+
+    async def _static(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if name not in _STATIC:
+            raise web.HTTPNotFound
+        text = files("backupkit.web").joinpath("static", name).read_text(encoding="utf-8")
+        return web.Response(text=(CSS if name == "style.css" else "") + text, content_type=_STATIC[name])
+
+    # The pages.
+
+    def _answering(
+        self, handler: Handler, is_owner_only: bool = False
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if (found := self._session(request)) is None:
+                return _goto("/?out=1")
+            async with asyncio.timeout(_LONGEST):
+                form = await self._form(request, found[1]) if request.method == "POST" else {}
+                return await asyncio.to_thread(self._made, handler, request, found, form, is_owner_only)
+
+        return answer
+
+    async def _form(self, request: web.Request, key: str) -> Mapping[str, str]:
+        """What was typed; 403 where it did not come from a form of this session."""
+        form = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+        if not is_form_token(form.pop("form_token", ""), key):
+            raise web.HTTPForbidden(reason="This form is of an earlier session. Open the page again.")
+        return form
+
+    def _made(
+        self,
+        handler: Handler,
+        request: web.Request,
+        found: tuple[Session, str],
+        form: Mapping[str, str],
+        is_owner_only: bool,
+    ) -> web.Response:
+        visit = self._visit(request, found, form)
+        status = 200
+        try:
+            if is_owner_only:
+                require_owner(visit)
+            answer = handler(visit)
+        except Exception as raised:
+            error = in_words(raised)
+            answer, status = Page("error.html", {"error": error}), _status(error)
+        return self._response(visit, answer, status)
+
+    def _visit(self, request: web.Request, found: tuple[Session, str], form: Mapping[str, str]) -> Visit:
+        session, key = found
+        actor = f"{session.role} at {request.remote}"
+        place = {name: value for name, value in request.match_info.items() if name != "session"}
+        return Visit(self.site, self.site.settings(), session, key, actor, place, dict(request.query), form)
+
+    def _response(self, visit: Visit, answer: Answer, status: int) -> web.Response:
+        if isinstance(answer, Goto):
+            return _goto(f"/{visit.session.path}/{answer.path}")
+        if isinstance(answer, Content):
+            kind = "inline" if answer.is_shown else _attachment(answer.name)
+            headers = {**_OF_A_BACKUP, "Content-Disposition": kind, "Content-Type": answer.type}
+            return web.Response(body=answer.bytes, headers=headers)
+        text = self.site.page(visit, answer)
+        return web.Response(status=answer.status if status == 200 else status, text=text, content_type="text/html")
+
+    # What takes its time.
+
+    async def _job_events(self, request: web.Request) -> web.StreamResponse:
+        """How far a job has come, told until it has ended or the browser has gone."""
+        if (found := self._session(request)) is None:
+            raise web.HTTPForbidden
+        job = job_of(self._visit(request, found, {}))
+        if job is None:
+            raise web.HTTPNotFound
+        response = web.StreamResponse(headers={**_HEADERS, "Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionResetError):
+            while True:
+                document = job.document()
+                await response.write(f"data: {json.dumps(document)}\n\n".encode())
+                if document["state"] != "running":
+                    break
+                await asyncio.sleep(_LOOK)
+        return response
+
+    async def _download(self, request: web.Request) -> web.StreamResponse:
+        """A backup as one file, written while it is sent."""
+        if (found := self._session(request)) is None:
+            return _goto("/?out=1")
+        visit = self._visit(request, found, {})
+        require_owner(visit)
+        name, chunks = await asyncio.to_thread(archives.packed, visit, request.match_info["name"])
+        headers = {**_HEADERS, "Content-Type": "application/octet-stream", "Content-Disposition": _attachment(name)}
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        with contextlib.closing(chunks):
+            while chunk := await asyncio.to_thread(next, chunks, b""):
+                await response.write(chunk)
+        await response.write_eof()
+        return response
+
+    async def _upload(self, request: web.Request) -> web.StreamResponse:
+        """A backup taken in while it arrives. The form's fields come before its file."""
+        if (found := self._session(request)) is None:
+            return _goto("/?out=1")
+        session, key = found
+        parts = await request.multipart()
+        form: dict[str, str] = {}
+        async for part in parts:
+            if not isinstance(part, BodyPartReader):
+                raise web.HTTPBadRequest(reason="A form within a form.")
+            if part.filename is None:
+                form[part.name or ""] = (await part.read(decode=False))[:_MOST_FORM].decode(errors="replace")
+                continue
+            if not is_form_token(form.get("form_token", ""), key):
+                raise web.HTTPForbidden(reason="This form is of an earlier session. Open the page again.")
+            visit = self._visit(request, found, form)
+            require_owner(visit)
+            return _goto(f"/{session.path}/{await archives.take_in(visit, _arriving(part))}")
+        raise web.HTTPBadRequest(reason="No file was chosen.")
+
+    async def _end_jobs(self, _app: web.Application) -> None:
+        """What goes on is cancelled where that is safe, else waited for."""
+        self.site.jobs.cancel_all()
+        while self.site.jobs.running:
+            await asyncio.sleep(_LOOK)
+
+
+GET: Mapping[str, Handler] = {**pages.GET, **restoring.GET, **inside.GET, **plan.GET}
+POST: Mapping[str, Handler] = {**pages.POST, **restoring.POST, **plan.POST, **inside.POST}
+
+
+async def _arriving(part: BodyPartReader) -> AsyncIterator[bytes]:
+    while chunk := await part.read_chunk(256 * 1024):
+        yield chunk
+
+
+def _goto(path: str) -> web.Response:
+    return web.Response(status=303, headers={"Location": path})
+
+
+def _plain(status: int, text: str) -> web.Response:
+    return web.Response(status=status, text=text, headers=_HEADERS)
+
+
+def _attachment(name: str) -> str:
+    return f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _status(error: BackupError) -> int:
+    return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class BoundedSocket(socket.socket):
+    """A listening socket that has so many connections open at most, and closes any other at once."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        super().__init__(listening.family, listening.type, listening.proto, listening.detach())
+        self._accepted: list[socket.socket] = []
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        connection, peer = super().accept()
+        self._accepted = [one for one in self._accepted if one.fileno() >= 0]
+        if len(self._accepted) >= _CONNECTIONS:
+            connection.close()
+            raise ConnectionAbortedError(errno.ECONNABORTED, "too many connections")
+        self._accepted.append(connection)
+        return connection, peer
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The port is ours; `Refused` where that cannot be."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return BoundedSocket(socket.create_server((host, port), family=family))
+    except OSError as error:
+        is_of_the_system = bool(error.errno and error.errno > 0)  # else it is the resolver's own
+        reason = os.strerror(error.errno or 0) if is_of_the_system else error.strerror
+        raise Refused(
+            f"The address {host} with port {port} cannot be served at: {reason}.",
+            hint="Choose another with --host or --port.",
+        ) from error
+
+
+def address(host: str, port: int) -> str:
+    """What to open in a browser on this machine."""
+    name = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}/"
+
+
+def serve(site: Site, listening: socket.socket, name: str = "") -> None:
+    """Serve the pages until the program is told to end."""
+    app = Server(site, name).application()
+    web.run_app(app, sock=listening, print=None, access_log=None, keepalive_timeout=_PATIENCE)

@@ -1,0 +1,162 @@
+"""What every page shares: the settings, who is there, how a page is made from its template, and where it is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+from xml.etree.ElementTree import Element, tostring
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from backupkit.cli.task import Task
+from backupkit.config.deployment import in_full
+from backupkit.config.secrets import scrubbed
+from backupkit.config.settings import Settings, load_settings
+from backupkit.fs.space import format_bytes
+from backupkit.model.durations import ago
+from backupkit.model.errors import Refused
+from backupkit.model.names import printable, printable_lines
+from backupkit.model.version import VERSION
+from backupkit.web.access import Access, Session, form_token
+from backupkit.web.jobs import Job, Jobs
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page to be made from a template with these values."""
+
+    template: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 200
+
+
+@dataclass(frozen=True)
+class Goto:
+    """Another page of the same session."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file: shown in the page where it `is_shown`, else saved under its name."""
+
+    name: str
+    type: str
+    bytes: bytes
+    is_shown: bool = False
+
+
+Answer = Page | Goto | Content
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One request of somebody who was let in: what was asked for, and by whom."""
+
+    site: Site
+    settings: Settings
+    session: Session
+    key: str
+    actor: str
+    place: Mapping[str, str]
+    query: Mapping[str, str]
+    form: Mapping[str, str]
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether this account may change anything."""
+        return self.session.role == "owner"
+
+    def anew(self) -> Visit:
+        """The same with the settings as they are in force now."""
+        return replace(self, settings=self.site.settings())
+
+    def start(self, task: Task[Any], kind: str = "") -> Goto:
+        """Begin the work, and go to its page."""
+        return Goto(f"job/{self.site.jobs.start(task, self.actor, kind).number}")
+
+
+Handler = Callable[[Visit], Answer]
+
+
+class Site:
+    """One server's pages. Its settings are read anew for each request, so that an edit is in force at once."""
+
+    def __init__(self, app_dir: Path, access: Access) -> None:
+        self._app_dir, self.access, self.jobs = app_dir, access, Jobs()
+        self._templates = _environment()
+
+    def settings(self) -> Settings:
+        """The settings in force now."""
+        return load_settings(self._app_dir)
+
+    def page(self, visit: Visit, found: Page) -> str:
+        """The page as HTML; no secret of the settings is in it."""
+        about = {
+            "visit": visit,
+            "settings": visit.settings,
+            "at": f"/{visit.session.path}",
+            "form_token": form_token(visit.key),
+            "running": self.jobs.running,
+            "local": lambda at, form="%Y-%m-%d %H:%M": _local(visit.settings, at, form),
+        }
+        return self._made(found, about, visit.settings)
+
+    def door(self, settings: Settings, **values: Any) -> str:
+        """The page of somebody who was not let in yet."""
+        return self._made(Page("door.html", values), {"settings": settings}, settings)
+
+    def _made(self, found: Page, about: Mapping[str, Any], settings: Settings) -> str:
+        made = self._templates.get_template(found.template).render(**about, **found.values)
+        return str(scrubbed(made, settings.secrets))
+
+
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("backupkit.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        bytes=format_bytes,
+        count=lambda number: f"{number:,}",
+        printable=printable,
+        plainly=lambda text: printable(in_full(text)),
+        in_lines=lambda text: printable_lines(in_full(text)),
+        ago=lambda seconds: ago(seconds),
+        path=lambda text: quote(text, safe="/"),
+        query=urlencode,
+        drawn=_drawn,
+        seconds=lambda seconds: "" if seconds is None else f"{seconds:.1f} s",
+    )
+    made.globals.update(version=VERSION)
+    return made
+
+
+def _drawn(found: Element | None) -> Markup:
+    """An element of the report, which is escaped as it is written."""
+    return Markup("") if found is None else Markup(tostring(found, encoding="unicode", method="html"))
+
+
+def _local(settings: Settings, at: datetime | None, form: str) -> str:
+    return f"{settings.local(at):{form}}" if at else "-"
+
+
+def job_of(visit: Visit) -> Job | None:
+    """The job that the path names, where it is remembered."""
+    number = visit.place.get("number", "")
+    return visit.site.jobs.find(int(number)) if number.isdigit() else None
+
+
+def require_owner(visit: Visit) -> None:
+    """`Refused` for an account that only looks."""
+    if not visit.is_owner:
+        raise Refused("This account only looks; nothing was changed.", hint="Sign in with the owner's password.")

@@ -1,0 +1,735 @@
+"""The pages for a browser: who is let in, what each attack comes to, and that data are backed up and got back."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import io
+import json
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+
+from backupkit.backup.create import create_backup
+from backupkit.config.settings import load_settings
+from backupkit.model.backup import BackupRequest
+from backupkit.model.errors import Refused
+from backupkit.repository import history, store
+from backupkit.web import server
+from backupkit.web.access import Access, form_token
+from backupkit.web.fixes import fix_of
+from backupkit.web.restoring import literal
+from small_app import COMMAND, SmallApp, clean_environment
+
+DEADLINE = 60.0
+PASSWORD, VIEWER = "correct horse battery", "only looking around"
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode(errors="replace")
+
+    @property
+    def words(self) -> str:
+        """What a person reads."""
+        return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", self.text)))
+
+
+@dataclass
+class Browser:
+    """Just enough of one: it keeps the cookie of one session, and says where its requests come from."""
+
+    port: int
+    base: str = ""
+    cookie: str = ""
+    host: str = "127.0.0.1"
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        host = f"{self.host}:{self.port}"
+        sent = {"Host": host, "Origin": f"http://{host}", "Cookie": self.cookie, **self.extra, **(headers or {})}
+        with contextlib.closing(connection):
+            connection.request(method, path, body, {name: one for name, one in sent.items() if one})
+            answer = connection.getresponse()
+            return Answer(answer.status, dict(answer.getheaders()), answer.read())
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.ask("GET", self.base + path, headers=headers)
+
+    def post(self, asked: str, headers: Mapping[str, str] | None = None, /, **form: str) -> Answer:
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        token = form_token(self.cookie.partition("=")[2]) if self.cookie else ""
+        values = {"form_token": token} | form
+        return self.ask("POST", self.base + asked, urlencode(values).encode(), kind | dict(headers or {}))
+
+    def come_in(self, **form: str) -> Answer:
+        self.base = self.cookie = ""
+        answer = self.post("/", **form)
+        if "Set-Cookie" in answer.headers:
+            self.cookie = answer.headers["Set-Cookie"].partition(";")[0]
+            self.base = answer.headers["Location"].rstrip("/")
+        return answer
+
+    def done(self, asked: str, /, **form: str) -> Answer:
+        """What is asked for is done: the page of the job when it has ended."""
+        place = self.post(asked, None, **form).headers["Location"]
+        assert "/job/" in place, place
+        assert b'"state": "' in self.ask("GET", f"{place}/events").body  # which ends with the job
+        answer = self.ask("GET", place)
+        return self.ask("GET", answer.headers["Location"]) if answer.code == 303 else answer
+
+
+@dataclass
+class Served:
+    process: subprocess.Popen[str]
+    address: str
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.address).port or 0
+
+    @property
+    def token(self) -> str:
+        return urlsplit(self.address).query.partition("=")[2]
+
+    def browser(self, **about: Any) -> Browser:
+        return Browser(self.port, **about)
+
+
+@contextlib.contextmanager
+def serving(app: SmallApp, *options: str, **environment: str) -> Iterator[Served]:
+    process = subprocess.Popen(
+        [sys.executable, str(COMMAND), "web", "--port", "0", *options],
+        env={**clean_environment(), "BACKUP_APP_DIR": str(app.folder), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout
+    try:
+        yield Served(process, process.stdout.readline().strip())
+    finally:
+        process.terminate()
+        assert process.wait(DEADLINE) in (0, 130, -signal.SIGKILL)
+        process.stdout.close()
+
+
+@pytest.fixture
+def served(app: SmallApp) -> Iterator[Served]:
+    with serving(app) as found:
+        yield found
+
+
+@pytest.fixture
+def owner(served: Served) -> Browser:
+    browser = served.browser()
+    assert browser.come_in(token=served.token).code == 303
+    return browser
+
+
+def until(condition: Callable[[], object]) -> Any:
+    deadline = time.monotonic() + DEADLINE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        time.sleep(0.05)
+    return found
+
+
+# The door.
+
+
+def test_without_a_password_the_link_lets_one_browser_in_once(served: Served) -> None:
+    first, second = served.browser(), served.browser()
+    assert "Come in" in first.get(f"/?token={served.token}").words  # asking for the page uses nothing up
+    given = first.come_in(token=served.token).headers["Set-Cookie"]
+    assert "HttpOnly" in given and "SameSite=Strict" in given and f"Path={first.base}/" in given
+    assert first.get("/").code == 200
+    assert second.come_in(token=served.token).code == 403
+    assert second.come_in(token="guessed").code == 403
+    assert second.come_in(password="guessed").code == 403
+
+
+def test_a_stranger_gets_the_door_and_nothing_else(app: SmallApp, served: Served, owner: Browser) -> None:
+    create_backup(app.settings, BackupRequest("kept"))
+    stranger = served.browser()
+    for place in ("guessed", owner.base.strip("/")):
+        for path in ("/", "/backups", "/backup/kept", "/download/kept", "/uploads/kept/file?path=1/letter.txt"):
+            answer = stranger.get(f"/{place}{path}")
+            assert (answer.code, answer.headers.get("Location")) == (303, "/?out=1"), path
+        assert stranger.post(f"/{place}/do/back-up", name="theirs").code == 303
+        assert stranger.get(f"/{place}/job/1/events").code == 403
+    assert [one.name for one in store.all_backups(app.settings)] == ["kept"]
+
+
+def test_who_was_sent_the_cookie_on_another_port_knows_no_path_to_use_it_on(served: Served, owner: Browser) -> None:
+    """A browser would send a cookie to every port of the host; this one only to paths that nobody else knows."""
+    other = served.browser(cookie=owner.cookie)
+    for path in ("/", "/backups", "/guessed/backups", "/static/page.js"):
+        assert owner.base.strip("/") not in other.get(path).text
+    assert owner.base.strip("/") not in owner.cookie
+
+
+@pytest.mark.parametrize(
+    ("host", "code"), [("localhost", 200), ("127.0.0.1", 200), ("[::1]", 200), ("evil.example", 403), ("", 403)]
+)
+def test_a_strangers_name_that_points_here_is_refused(owner: Browser, host: str, code: int) -> None:
+    owner.host = host
+    assert owner.get("/").code == code
+
+
+def test_a_name_that_was_given_is_taken(app: SmallApp) -> None:
+    with serving(app, BACKUP_WEB_HOST="backups.example") as served:
+        browser = served.browser(host="backups.example")
+        answer = browser.ask(
+            "POST", "/", urlencode({"token": served.token}).encode(),
+            {"Origin": f"https://backups.example:{served.port}", "Content-Type": "application/x-www-form-urlencoded"},
+        )  # fmt: skip
+        assert answer.code == 303 and "Secure" in answer.headers["Set-Cookie"]
+
+
+def test_another_site_and_a_form_without_its_token_do_nothing(app: SmallApp, owner: Browser) -> None:
+    for origin in ("http://evil.example", "null", f"http://127.0.0.1:{owner.port + 1}", "http://127.0.0.1"):
+        assert owner.post("/do/back-up", {"Origin": origin}, name="theirs").code == 403, origin
+    for site in ("cross-site", "same-site"):
+        assert owner.get("/backups", Origin="", **{"Sec-Fetch-Site": site}).code == 403
+        assert owner.post("/do/back-up", {"Origin": "", "Sec-Fetch-Site": site}, name="theirs").code == 403
+    assert owner.post("/do/back-up", {"Origin": ""}, name="theirs").code == 403
+    assert owner.post("/do/back-up", form_token="guessed", name="theirs").code == 403
+    assert owner.get("/do/back-up?name=theirs").code == 405
+    assert store.all_backups(app.settings) == []
+
+
+def test_each_page_forbids_the_browser_all_that_it_does_not_need(owner: Browser) -> None:
+    answer = owner.get("/")
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "unsafe-inline" not in policy and "frame-ancestors 'none'" in policy
+    assert answer.headers["Cache-Control"] == "no-store" and answer.headers["X-Frame-Options"] == "DENY"
+    assert re.findall(r"(?:https?|wss?)://[^\"'/]*", answer.text) == []
+
+
+# Passwords, sessions, accounts.
+
+
+def test_a_password_is_set_and_opens_and_is_never_kept_or_printed(app: SmallApp) -> None:
+    run = app.command("web", "--set-password", input=f"{PASSWORD}\n", check=0)
+    assert PASSWORD not in run.out + run.err
+    kept = [path for path in app.backups.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
+    assert kept == []
+    with serving(app) as served:
+        assert "token" not in served.address
+        browser = served.browser()
+        assert browser.come_in(password="another one").code == 403
+        assert browser.come_in(password=PASSWORD).code == 303
+        assert browser.get("/").code == 200
+    with serving(app, "--port", str(browser.port)):  # a session lasts longer than the server
+        assert browser.get("/").code == 200
+    app.command("web", "--set-password", input=f"{PASSWORD} 2\n", check=0)
+    with serving(app, "--port", str(browser.port)):  # and ends with another password
+        assert browser.get("/").code == 303
+
+
+def test_a_short_password_is_refused(app: SmallApp) -> None:
+    assert "shorter than 10" in app.command("web", "--set-password", input="short\n", check=2).err
+
+
+def test_a_password_may_be_in_a_file(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{PASSWORD}\n")
+    with serving(app, BACKUP_WEB_PASSWORD_FILE=str(tmp_path / "secret")) as served:
+        browser = served.browser()
+        assert browser.come_in(password=PASSWORD).code == 303
+        assert PASSWORD not in browser.get("/settings").text
+
+
+def test_guessing_is_slowed_down_and_a_right_password_is_not_let_by_meanwhile(app: SmallApp) -> None:
+    now = [0.0]
+    app.backups.mkdir(exist_ok=True)
+    access = Access(app.settings, lambda: now[0])
+    access.set_password("owner", PASSWORD)
+    for _ in range(5):
+        assert access.sign_in("guessed") is None
+    with pytest.raises(Refused, match="in 2 seconds"):
+        access.sign_in(PASSWORD)
+    now[0] += 2.1
+    assert access.sign_in("guessed") is None
+    with pytest.raises(Refused, match="in 4 seconds"):
+        access.sign_in(PASSWORD)
+    now[0] += 4.1
+    assert access.sign_in(PASSWORD)
+    assert access.sign_in("guessed") is None  # counted from the beginning again
+    assert access.sign_in(PASSWORD)
+
+
+def test_signing_out_everywhere_ends_every_session(app: SmallApp) -> None:
+    with serving(app, BACKUP_WEB_PASSWORD=PASSWORD) as served:
+        one, other = served.browser(), served.browser()
+        one.come_in(password=PASSWORD), other.come_in(password=PASSWORD)
+        one.post("/sign-out")
+        assert (one.get("/").code, other.get("/").code) == (303, 200)
+        one.come_in(password=PASSWORD)
+        one.post("/sign-out", every="1")
+        assert (one.get("/").code, other.get("/").code) == (303, 303)
+
+
+OF_THE_OWNER = [path for path in server.GET if path.startswith(("uploads/", "tables/", "rows/"))]
+
+
+def test_an_account_that_only_looks_changes_nothing_and_takes_nothing_with_it(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("kept"))
+    before = sorted(path.name for path in app.backups.iterdir())
+    with serving(app, BACKUP_WEB_PASSWORD=PASSWORD, BACKUP_WEB_VIEWER_PASSWORD=VIEWER) as served:
+        viewer = served.browser()
+        viewer.come_in(password=VIEWER)
+        for path in server.POST:
+            named = path.replace("{name}", "kept").replace("{remote}", "nas").replace("{number}", "1")
+            answer = viewer.post(f"/{named}", name="theirs", typed="kept", keep_last="1")
+            assert answer.code == 400 and "This account only looks" in answer.words, path
+        for path in (*OF_THE_OWNER, "download/{name}"):
+            answer = viewer.get(f"/{path.replace('{name}', 'kept')}")
+            assert answer.code == 400 and "only looks" in answer.text, path
+        for path in ("/", "/backups", "/backup/kept", "/history", "/settings", "/schedule"):
+            assert viewer.get(path).code == 200
+        viewer.post("/sign-out", every="1")  # which ends its own alone
+    assert sorted(path.name for path in app.backups.iterdir()) == before
+
+
+# What is done.
+
+
+def test_a_backup_is_made_and_the_history_says_by_whom(app: SmallApp, owner: Browser) -> None:
+    assert "Backup by_page" in owner.done("/do/back-up", name="by_page", note="from the office").words
+    made = store.find(app.settings, "by_page")
+    assert made.metadata and made.metadata.note == "from the office"
+    (operation,) = [one for one in history.read(app.backups).operations if one.command == "backup"]
+    assert (operation.who.through, operation.who.user) == ("web", "owner at 127.0.0.1")
+    again = owner.done("/do/back-up", name="by_page")
+    assert "It failed" in again.words and "There is a by_page" in again.words
+
+
+def test_lost_data_are_got_back_with_the_name_typed_and_the_restore_undone(app: SmallApp, owner: Browser) -> None:
+    create_backup(app.settings, BackupRequest("kept"))
+    before = app.contents()
+    app.execute("DELETE FROM documents")
+    lost = app.contents()
+    plan = owner.done("/restore/plan", name="kept")
+    assert "Restoring kept will change" in plan.words and app.contents() == lost
+    (go,) = re.findall(r'action="[^"]*(/restore/plan/\d+)"', plan.text)
+    refused = owner.post(go, typed="something else")
+    assert refused.code == 400 and app.contents() == lost
+    result = owner.done(go, typed="kept")
+    assert "Done" in result.words and "Undo this restore" in result.words and app.contents() == before
+    plan = owner.done("/restore/undo")
+    (go,) = re.findall(r'action="[^"]*(/restore/plan/\d+)"', plan.text)
+    (name,) = re.findall(r'data-must-be="([^"]+)"', plan.text)
+    owner.done(go, typed=name)
+    assert app.contents() == lost
+
+
+def test_one_upload_is_found_looked_at_and_put_back(app: SmallApp, owner: Browser) -> None:
+    app.write_upload("1/über [1] *.txt", b"precious")
+    app.write_upload("1/other.txt", b"as it was")
+    create_backup(app.settings, BackupRequest("kept"))
+    (app.uploads / "1" / "über [1] *.txt").unlink()
+    app.write_upload("1/other.txt", b"newer")
+    assert "missing" in owner.get("/uploads/kept/find?" + urlencode({"find": "ber [1]"})).words
+    path = {"path": "1/über [1] *.txt"}
+    assert owner.get("/uploads/kept/file?" + urlencode(path)).body == b"precious"
+    plan = owner.done("/restore/put-back", name="kept", **path)
+    (go,) = re.findall(r'action="[^"]*(/restore/plan/\d+)"', plan.text)
+    assert "Done" in owner.done(go).words
+    assert (app.uploads / path["path"]).read_bytes() == b"precious"
+    assert (app.uploads / "1/other.txt").read_bytes() == b"newer"
+
+
+def test_rows_are_shown_page_by_page_by_condition_and_beside_the_live_ones(app: SmallApp, owner: Browser) -> None:
+    app.execute("CREATE TABLE many (id INTEGER PRIMARY KEY, name TEXT)")
+    app.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120) "
+        "INSERT INTO many SELECT i, 'row ' || i FROM n"
+    )
+    create_backup(app.settings, BackupRequest("kept"))
+    app.execute("DELETE FROM many WHERE id = 7")
+    first = owner.get("/rows/kept?table=many")
+    assert "row 50" in first.words and "row 51 " not in first.words
+    (later,) = re.findall(r'href="[^"]*(/rows/kept\?[^"]*after=[^"]+)"', first.text)
+    assert "row 51 " in owner.get(html.unescape(later)).words
+    assert "1 row" in owner.get("/rows/kept?" + urlencode({"table": "many", "where": "name = 'row 7'"})).words
+    assert "1 gone" in owner.get("/rows/kept/compare?table=many").words
+    for where in ("1); DELETE FROM many", "load_extension('x')", "nonsense("):
+        assert owner.get("/rows/kept?" + urlencode({"table": "many", "where": where})).code == 400, where
+
+
+def test_a_backup_goes_out_as_a_file_and_comes_in_from_one(app: SmallApp, owner: Browser) -> None:
+    create_backup(app.settings, BackupRequest("kept"))
+    answer = owner.get("/download/kept")
+    assert answer.code == 200 and "kept.tar.zst" in answer.headers["Content-Disposition"]
+    assert "Imported" in uploaded(owner, answer.body, name="again").words or store.find(app.settings, "again")
+    assert store.find(app.settings, "again").state == "checked" or store.find(app.settings, "again").is_usable
+
+
+def uploaded(browser: Browser, content: bytes, name: str = "", token: str | None = None) -> Answer:
+    mark = "----------------boundary"
+    token = form_token(browser.cookie.partition("=")[2]) if token is None else token
+    fields = {"form_token": token, "name": name, "passphrase": ""}
+    about = "Content-Disposition: form-data; name"
+    parts = [f'--{mark}\r\n{about}="{key}"\r\n\r\n{one}\r\n' for key, one in fields.items()]
+    head = f'--{mark}\r\n{about}="file"; filename="x.tar"\r\n\r\n'
+    body = "".join(parts).encode() + head.encode() + content + f"\r\n--{mark}--\r\n".encode()
+    kind = {"Content-Type": f"multipart/form-data; boundary={mark}"}
+    answer = browser.ask("POST", f"{browser.base}/upload", body, kind)
+    if answer.code != 303:
+        return answer
+    browser.ask("GET", answer.headers["Location"] + "/events")
+    return browser.ask("GET", answer.headers["Location"])
+
+
+def test_hostile_archives_and_files_that_are_none_are_refused(app: SmallApp, owner: Browser) -> None:
+    escaping = io.BytesIO()
+    with tarfile.open(fileobj=escaping, mode="w") as tar:
+        entry = tarfile.TarInfo("../../escaped")
+        entry.size = 4
+        tar.addfile(entry, io.BytesIO(b"evil"))
+    for content in (b"", b"no archive", b"\0" * 10_000_000, escaping.getvalue()):
+        assert "It failed" in uploaded(owner, content).words
+    assert uploaded(owner, b"x", token="guessed").code == 403
+    assert [one for one in store.all_backups(app.settings)] == []
+    assert not list(app.folder.rglob("escaped")) and not list(app.backups.glob(".draft-*"))
+
+
+def test_schedule_and_retention_show_what_an_edit_brings_before_it_is_saved(app: SmallApp, owner: Browser) -> None:
+    for number in range(6):
+        create_backup(app.settings, BackupRequest(f"daily_{number}", kind="scheduled"))
+    form = {"enabled": "true", "automatic_daily": "true", "backup_time": "03:30", "keep_last": "3", "min_keep": "1"}
+    rules = {name: "0" for name in ("keep_daily", "keep_weekly", "keep_monthly", "keep_yearly")} | {"keep_within": ""}
+    assert "not saved" not in owner.post("/schedule/look", **form, **rules).words
+    before = load_settings(app.folder)
+    assert before.keep_last != 3
+    asked = owner.post("/schedule", **form, **rules)
+    if "That is meant to be so" in asked.words:
+        assert load_settings(app.folder).keep_last == before.keep_last
+        asked = owner.post("/schedule", **form, **rules, agreed="1")
+    assert "Saved in backup.toml" in asked.words
+    now = load_settings(app.folder)
+    assert (now.keep_last, now.backup_time) == (3, "03:30")
+    wrong = owner.post("/schedule", **{**form, "keep_last": "-4"}, **rules)
+    assert "Saved" not in wrong.words and load_settings(app.folder).keep_last == 3
+
+
+def test_a_backup_is_pinned_and_deleted_with_its_name_typed(app: SmallApp, owner: Browser) -> None:
+    create_backup(app.settings, BackupRequest("kept"))
+    create_backup(app.settings, BackupRequest("other"))
+    owner.post("/do/pin/kept")
+    assert store.find(app.settings, "kept").pinned
+    assert "It failed" in owner.done("/do/delete/kept", typed="kept").words
+    owner.post("/do/pin/kept")
+    assert "not typed as it stands" in owner.post("/do/delete/kept", typed="other").words
+    owner.done("/do/delete/kept", typed="kept")
+    assert [one.name for one in store.all_backups(app.settings)] == ["other"]
+
+
+def test_two_people_restore_at_once_and_the_data_are_those_of_one_backup(app: SmallApp, served: Served) -> None:
+    app.execute("CREATE TABLE mark (value TEXT)")
+    app.execute("INSERT INTO mark VALUES ('one')")
+    create_backup(app.settings, BackupRequest("one"))
+    app.execute("UPDATE mark SET value = 'two'")
+    create_backup(app.settings, BackupRequest("two"))
+    first = served.browser()
+    first.come_in(token=served.token)
+    gates = []
+    for name in ("one", "two"):
+        plan = first.done("/restore/plan", name=name)
+        gates.append((name, *re.findall(r'action="[^"]*(/restore/plan/\d+)"', plan.text)))
+    results: list[str] = []
+    threads = [
+        threading.Thread(target=lambda name=name, go=go: results.append(first.done(go, typed=name).words))
+        for name, go in gates
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert any("Done" in one for one in results)
+    with contextlib.closing(sqlite3.connect(app.database)) as connection:
+        assert connection.execute("SELECT value FROM mark").fetchall() in ([("one",)], [("two",)])
+    assert "is not finished" not in first.get("/").words
+
+
+# Attacks.
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../../backup_metadata.json", "/etc/passwd", "..", "1/../../pats.db", "1/letter.txt/..", "", "a\0b", "no/such"],
+)
+def test_a_path_that_leaves_the_uploads_gets_nothing(app: SmallApp, owner: Browser, path: str) -> None:
+    create_backup(app.settings, BackupRequest("kept"))
+    for place in ("uploads/kept/file", "uploads/kept"):
+        answer = owner.get(f"/{place}?" + urlencode({"path": path}))
+        assert answer.code in (200, 400, 404) and b"root:" not in answer.body and b"backup_version" not in answer.body
+        assert answer.code != 200 or (place == "uploads/kept" and path == "")
+
+
+@pytest.mark.parametrize("name", ["..%2F..%2Fetc", "%2e%2e", ".state", "-x", "a%00b", "kept%0a"])
+def test_a_name_that_is_none_gets_nothing(owner: Browser, name: str) -> None:
+    for path in (f"/backup/{name}", f"/download/{name}", f"/uploads/{name}", f"/tables/{name}"):
+        assert owner.get(path).code in (303, 400, 404), path
+    for path in (f"/do/delete/{name}", f"/do/verify/{name}", f"/do/pin/{name}"):
+        assert owner.post(path, typed=name).code in (400, 404), path
+
+
+MARKUP = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}"
+
+
+def test_markup_in_names_and_notes_stays_text(app: SmallApp, owner: Browser) -> None:
+    app.write_upload(f"1/{MARKUP.replace('/', '')}.txt", b"x")
+    app.execute(f'CREATE TABLE "{MARKUP.replace(chr(34), "")}" (value TEXT)')
+    create_backup(app.settings, BackupRequest("kept", note=MARKUP))
+    for path in (
+        "/backups",
+        "/backup/kept",
+        "/uploads/kept?path=1",
+        "/tables/kept",
+        "/history",
+        f"/backups?find={MARKUP[:8]}",
+    ):
+        answer = owner.get(path)
+        assert answer.code == 200, path
+        assert "<script>alert" not in answer.text and "<img src=x" not in answer.text and "49" not in answer.text, path
+
+
+def test_a_file_of_a_backup_is_shown_in_a_sandbox_or_saved(app: SmallApp, owner: Browser) -> None:
+    app.write_upload("1/page.html", b"<script>alert(1)</script>")
+    app.write_upload("1/plain.txt", b"<script>alert(1)</script>")
+    create_backup(app.settings, BackupRequest("kept"))
+    page = owner.get("/uploads/kept/file?path=1/page.html&show=1")
+    assert page.headers["Content-Type"] == "application/octet-stream"
+    assert page.headers["Content-Disposition"].startswith("attachment")
+    plain = owner.get("/uploads/kept/file?path=1/plain.txt&show=1")
+    assert plain.headers["Content-Type"] == "text/plain" and "sandbox" in plain.headers["Content-Security-Policy"]
+
+
+def test_hundreds_of_connections_and_half_requests_do_not_keep_the_owner_out(served: Served, owner: Browser) -> None:
+    opened = []
+    for _ in range(500):
+        with contextlib.suppress(OSError):
+            connection = socket.create_connection(("127.0.0.1", served.port), timeout=5)
+            connection.send(b"GET / HTTP/1.1\r\nHost: 127")
+            opened.append(connection)
+    for connection in opened:
+        connection.close()
+    assert until(lambda: still_served(owner))
+
+
+def still_served(browser: Browser) -> bool:
+    with contextlib.suppress(OSError, HTTPException):
+        return browser.get("/").code == 200
+    return False
+
+
+def test_a_huge_form_is_refused(owner: Browser) -> None:
+    assert owner.post("/do/back-up", name="x", note="n" * 5_000_000).code == 413
+    assert owner.get("/").code == 200
+
+
+def test_work_is_cancelled_where_that_is_safe_and_its_page_says_so(app: SmallApp, owner: Browser) -> None:
+    for number in range(3000):
+        app.write_upload(f"many/{number}", b"x" * 200)
+    place = owner.post("/do/back-up", name="long").headers["Location"]
+    owner.post(f"{place.removeprefix(owner.base)}/cancel")
+    owner.ask("GET", f"{place}/events")
+    said = owner.ask("GET", place).words
+    names = [one.name for one in store.all_backups(app.settings)]
+    assert ("Cancelled" in said and names == []) or ("Done" in said and names == ["long"])
+    assert not list(app.backups.glob(".draft-*"))
+
+
+def test_a_server_that_is_told_to_end_ends_its_work_first(app: SmallApp) -> None:
+    for number in range(3000):
+        app.write_upload(f"many/{number}", b"x" * 200)
+    with serving(app) as served:
+        browser = served.browser()
+        browser.come_in(token=served.token)
+        browser.post("/do/back-up", name="long")
+    assert not list(app.backups.glob(".draft-*"))
+    assert [one.name for one in store.all_backups(app.settings)] in ([], ["long"])
+
+
+def test_a_pattern_made_of_a_path_means_that_path_alone() -> None:
+    assert literal("a b/[x]*?.txt") == "/a\\ b/\\[x\\]\\*\\?.txt"
+
+
+def test_the_buttons_of_the_overview_do_what_status_names(app: SmallApp, owner: Browser) -> None:
+    said = owner.get("/")
+    assert "Make the first backup" in said.words
+    paths = re.findall(r'action="[^"]*/(do/[^"]+)"', said.text)
+    assert "do/back-up" in paths
+    create_backup(app.settings, BackupRequest("kept"))
+    assert "Done" in owner.done("/do/test-restore/kept").words
+    assert store.find(app.settings, "kept").state == "proven"
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        ("backup", "do/back-up"),
+        ("recover", "do/recover"),
+        ("verify --test-restore", "do/test-restore/latest"),
+        ("verify kept", "do/verify/kept"),
+        ("verify kept --accept", "do/accept/kept"),
+        ("show kept", "backup/kept"),
+        ("push --remote nas", "do/push/"),
+        ("pull kept --remote nas", "do/pull/nas/kept"),
+        ("restore latest --only uploads", "restore?name=latest"),
+        ("history --failures", "history?failures=1"),
+        ("doctor", ""),
+        ("config set keep_last 'x", ""),
+    ],
+)
+def test_what_status_says_to_type_is_a_button_where_a_page_can_do_it(app: SmallApp, command: str, path: str) -> None:
+    found = fix_of(app.settings, app.settings.reach.tool(command))
+    assert (found.path if found else "") == path
+
+
+# In a real browser.
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Any]:
+    from browser import chromium
+
+    with chromium(tmp_path / "profile") as driver:
+        yield driver
+
+
+PLACES = (
+    "", "backups", "backup/kept", "backup/kept/delete", "restore", "schedule", "history", "settings",
+    "uploads/kept", "uploads/kept?path=1", "tables/kept", "rows/kept?table=documents",
+    "rows/kept/compare?table=documents", "nosuch/x",
+)  # fmt: skip
+
+
+@pytest.mark.needs("chromium", "chromedriver")
+@pytest.mark.slow
+def test_every_place_fits_a_phone_and_a_screen_and_axe_finds_nothing(
+    app: SmallApp, served: Served, driver: Any
+) -> None:
+    import axe_core_python
+
+    from browser import console, look
+
+    app.write_upload(f"1/{'ä' * 60}文件اسم{'x' * 60}.txt", b"x")
+    app.write_upload("1/letter.txt", b"x")
+    create_backup(app.settings, BackupRequest("kept", note=f"Grüße {'lang' * 30} 日本語 עברית"))
+    create_backup(app.settings, BackupRequest("n" * 100))
+    axe = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
+    base = enter(driver, served)
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        look(driver, width, 844, scheme)
+        for place in PLACES[:-1]:
+            driver.get(f"{base}/{place}")
+            assert driver.execute_script("return document.documentElement.scrollWidth") <= width, (place, width)
+            driver.execute_script(axe)
+            found = driver.execute_async_script("axe.run().then(arguments[arguments.length - 1])")["violations"]
+            told = [(one["id"], [node["html"][:120] for node in one["nodes"]][:3]) for one in found]
+            assert told == [], (place, width)
+    assert [one for one in console(driver) if "nosuch" not in one] == []
+
+
+def enter(driver: Any, served: Served) -> str:
+    driver.get(served.address)
+    driver.find_element("css selector", "button").click()
+    until(lambda: driver.find_elements("css selector", "nav"))
+    base: str = driver.execute_script("return location.origin + document.body.dataset.session")
+    return base
+
+
+def text_of(driver: Any) -> str:
+    """What is to be read; nothing while one page gives way to another."""
+    from selenium.common.exceptions import WebDriverException
+
+    with contextlib.suppress(WebDriverException):
+        return str(driver.find_element("css selector", "body").text)
+    return ""
+
+
+@pytest.mark.needs("chromium", "chromedriver")
+@pytest.mark.slow
+def test_who_has_only_the_page_on_a_phone_backs_up_and_gets_lost_data_back(
+    app: SmallApp, served: Served, driver: Any
+) -> None:
+    from browser import console, look, requests
+
+    def press(text: str) -> None:
+        buttons = driver.find_elements("css selector", "button, a.button")
+        next(one for one in buttons if one.text.strip() == text).click()
+
+    def says(text: str) -> bool:
+        return text in text_of(driver)
+
+    look(driver, 390, 844)
+    enter(driver, served)
+    driver.find_element("name", "name").send_keys("on_the_way")
+    driver.find_element("css selector", "button.primary").click()
+    until(lambda: says("✓ Done"))
+    before = app.contents()
+    app.execute("DELETE FROM documents")
+    app.write_upload("1/letter.txt", b"overwritten")
+    press("To the overview")
+    until(lambda: says("Get data back"))
+    press("Get data back")
+    until(lambda: says("Choose a backup"))
+    press("Show the plan")
+    until(lambda: says("To restore it, type its name"))
+    restore = next(one for one in driver.find_elements("css selector", "button") if one.text == "Restore")
+    assert not restore.is_enabled() and app.contents() != before
+    driver.find_element("name", "typed").send_keys("on_the_way")
+    press("Restore")
+    until(lambda: says("✓ Done"))
+    assert app.contents() == before
+    driver.get(f"http://127.0.0.1:{served.port}/")  # who types the address alone is led back in
+    until(lambda: says("Get data back"))
+    assert console(driver) == []
+    asked = {urlsplit(one).netloc for one in requests(driver) if one.startswith("http")}
+    assert asked == {f"127.0.0.1:{served.port}"}
+
+
+@pytest.mark.needs("chromium", "chromedriver")
+@pytest.mark.slow
+def test_it_can_be_used_without_a_script(app: SmallApp, served: Served, driver: Any) -> None:
+    driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    driver.get(served.address)
+    driver.find_element("css selector", "button").click()
+    until(lambda: driver.find_elements("css selector", "nav"))
+    driver.find_element("name", "name").send_keys("plain")
+    driver.find_element("css selector", "button.primary").click()
+    until(lambda: "✓ Done" in text_of(driver))
+    assert store.find(app.settings, "plain")
+
+
+def test_json_of_a_job_is_what_its_page_shows(owner: Browser) -> None:
+    place = owner.post("/do/back-up", name="one").headers["Location"]
+    told = [json.loads(line[6:]) for line in owner.ask("GET", f"{place}/events").text.split("\n\n") if line]
+    assert told[-1]["state"] == "done"
+    assert set(told[-1]) == {"state", "step", "amount", "share", "seconds", "said", "can_be_cancelled"}
