@@ -101,7 +101,13 @@ is_served() { [ "$command" = web ] && ! asked_for --set-password; }
 edits_settings() { [ "$command" = config ] && { asked_for set || asked_for unset || asked_for init; }; }
 
 # Only these read it; any other command would eat the input of a `while read` loop around it.
-needs_input() { { [ "$command" = restore-dump ] || [ "$command" = import ]; } && asked_for -; }
+needs_input() {
+  case $command in
+    restore-dump | import) asked_for - ;;
+    web) asked_for --set-password ;;
+    *) return 1 ;;
+  esac
+}
 
 # Commands that must work at once in a fresh clone: no image is built for them.
 needs_no_service() { case $command in "" | doctor | config) ;; *) asked_for --help ;; esac }

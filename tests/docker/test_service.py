@@ -454,3 +454,31 @@ def test_the_pages_are_served_to_a_browser_from_a_container_of_its_own(project: 
             os.killpg(served.pid, signal.SIGINT)  # as Ctrl-C does
         assert served.wait(120) == 130
     assert project.containers("True") == []
+
+
+SIGN_IN = """
+import sys, urllib.error, urllib.request
+door = "http://127.0.0.1:8765/"
+request = urllib.request.Request(door, f"password={sys.argv[1]}".encode(), {"Origin": door.rstrip("/")})
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_):
+        return None
+try:
+    print(urllib.request.build_opener(NoRedirect).open(request, timeout=30).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
+
+
+def test_the_pages_can_be_a_service_that_stays(project: Project) -> None:
+    project.environment["WEB_PORT"] = "9100"
+    project.up()
+    project.backup_sh("web", "--set-password", content=b"correct-horse-battery\n")
+    project.compose("--profile", "web", "up", "--detach", "--no-build", "web")
+    (container,) = project.containers("False", "web")
+
+    def code(password: str) -> str:
+        return project.engine.docker("exec", container, "python", "-c", SIGN_IN, password, check=False).stdout.strip()
+
+    assert wait_until(lambda: code("correct-horse-battery") == "303"), project.logs(container)
+    assert code("guessed") == "403"
