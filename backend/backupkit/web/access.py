@@ -61,7 +61,7 @@ class Access:
         given = {"owner": settings.web_password, "viewer": settings.web_viewer_password}
         self._given = {role: _encode(one.get_secret_value()) for role, one in given.items() if one}
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock, self._guessing = threading.Lock(), threading.Lock()
         self._failures, self._not_before = 0, 0.0
         self._link = ""
         self._sessions = {one.path: one for one in _read_sessions(_read(settings.dir, _SESSIONS))}
@@ -84,9 +84,9 @@ class Access:
 
         After five wrong ones in a row each further one has to wait longer: `Refused` says how long.
         """
-        self._require_patience()
-        role = next((one for one in ROLES if _is_right(password, self._encoded(one))), None)
-        with self._lock:
+        with self._guessing:  # one at a time: each takes 64 MiB, and none may overtake the wait
+            self._require_patience()
+            role = next((one for one in ROLES if _is_right(password, self._encoded(one))), None)
             self._failures = 0 if role else self._failures + 1
             if self._failures >= _FREE_GUESSES:
                 wait = min(2.0 ** (self._failures - _FREE_GUESSES + 1), _LONGEST_WAIT)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from backupkit.cli.task import Ended, Run, Task, amount
@@ -25,7 +24,6 @@ class Job:
     kind: str
     run: Run[Any]
     actor: str
-    began: float = field(default_factory=time.time)
     ended: Ended[Any] | None = None
     took: float = 0.0
 
@@ -68,14 +66,14 @@ class Jobs:
         self._numbers = itertools.count(1)
         self._jobs: dict[int, Job] = {}
 
-    def start(self, task: Task[Any], actor: str, kind: str = "", then: Callable[[Job], None] | None = None) -> Job:
+    def start(self, task: Task[Any], actor: str, kind: str = "") -> Job:
         """Begin; the history names the actor as the one who did it."""
         job = Job(next(self._numbers), kind, Run(task), actor)
         self._jobs[job.number] = job
         for number in list(self._jobs)[:-_KEPT]:
             if self._jobs[number].ended:
                 del self._jobs[number]
-        threading.Thread(target=self._carry_out, args=(job, then), name=f"job {job.number}", daemon=False).start()
+        threading.Thread(target=self._carry_out, args=(job,), name=f"job {job.number}", daemon=False).start()
         return job
 
     def find(self, number: int) -> Job | None:
@@ -92,10 +90,8 @@ class Jobs:
         for job in self.running:
             job.run.cancel()
 
-    def _carry_out(self, job: Job, then: Callable[[Job], None] | None) -> None:
+    def _carry_out(self, job: Job) -> None:
         with operation.acting_as(job.actor):
             ended = job.run.carry_out()
         job.took = time.monotonic() - job.run.began
         job.ended = ended
-        if then:
-            then(job)

@@ -23,7 +23,7 @@ from backupkit.remotes.listing_cache import holders
 from backupkit.remotes.pull import pull_backup
 from backupkit.remotes.push import push_backups, refuse_failed
 from backupkit.remotes.registry import look_at_remotes
-from backupkit.repository import history, operation, store
+from backupkit.repository import history, operation, sizes, store
 from backupkit.restore.recovery import recover
 from backupkit.restore.undo import goes_back_to
 from backupkit.retention.prune import accept
@@ -35,6 +35,7 @@ from backupkit.web.report.numbers import tiles
 from backupkit.web.site import Answer, Content, Goto, Handler, Page, Visit, job_of
 
 _MOST, _LINES = 300, 200  # operations, and lines of the log, that a page shows
+_BACKUPS = 100  # that a page shows, unless all are asked for
 _SORTS: Mapping[str, Callable[[Backup], Any]] = {
     "made": lambda one: one.metadata.created_at.timestamp() if one.metadata else 0.0,
     "name": lambda one: one.name,
@@ -75,16 +76,18 @@ def show_backups(visit: Visit) -> Answer:
     words, wanted = visit.query.get("find", ""), visit.query.get("filter", "all")
     order = visit.query.get("sort", "made")
     chosen = next((one for one in FILTERS if one.name == wanted), FILTERS[0])
-    every = store.all_backups(visit.settings)
+    every = sizes.with_unique_bytes(visit.settings, store.all_backups(visit.settings))
     found = [one for one in every if chosen.lets(one) and has_words(one, words.lower().split())]
     is_ascending = visit.query.get("up") == "1"
     found.sort(key=_SORTS.get(order, _SORTS["made"]), reverse=not is_ascending)
     return Page(
         "backups.html",
         {
-            "backups": found,
+            "backups": found if visit.query.get("all") else found[:_BACKUPS],
+            "found": len(found),
             "total": len(every),
             "relations": _relations(visit.settings, found),
+            "more": dict(visit.query) | {"all": "1"},
             "find": words,
             "chosen": chosen.name,
             "filters": [one.name for one in FILTERS],

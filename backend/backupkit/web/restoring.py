@@ -23,6 +23,8 @@ from backupkit.restore.restore import RestorePlan
 from backupkit.web.jobs import Job
 from backupkit.web.site import Answer, Handler, Page, Visit, job_of
 
+_OFFERED = 100  # backups, the newest
+
 
 def choose(visit: Visit) -> Answer:
     """Which backup, which half of it, and whether to migrate it."""
@@ -31,7 +33,8 @@ def choose(visit: Visit) -> Answer:
     if name in ("", store.LATEST):
         usual = (one.name for one in backups if one.is_usable and one.kind not in ("pre_restore", "pre_migration"))
         name = next(usual, backups[0].name if backups else "")
-    return Page("restore.html", {"backups": backups, "name": name})
+    offered = [one for place, one in enumerate(backups) if place < _OFFERED or one.name == name]
+    return Page("restore.html", {"backups": offered, "left_out": len(backups) - len(offered), "name": name})
 
 
 def plan(visit: Visit) -> Answer:

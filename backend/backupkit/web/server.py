@@ -129,6 +129,7 @@ class Server:
             said = (
                 "This link was used already. Start `web` again for another." if token else "That is not the password."
             )
+            log.error(f"web: {request.remote} was not let in")
             return await self._door(403, error=said)
         session, key = found
         log.info(f"web: the {session.role} signed in from {request.remote}")
