@@ -41,6 +41,7 @@ from backupkit.fs import process
 from small_app import SmallApp, clean_environment
 
 STAGING = ".backupkit-staging"
+OURS = (".lock", ".state", ".rewind")  # among the backups
 FURTHER, FURTHER_TREE = ("data/cache.sqlite3", "storage/queue.sqlite3"), "media"
 TWO_THREADS = "BACKUP_TESTS_TWO_THREADS"  # in a scenario's environment: as for a large database
 NEXT_COMMANDS = (("recover",), ("list",), ("backup", "next"))
@@ -428,14 +429,14 @@ def _whole(path: Path) -> Tree:
 
 
 def litter(world: World) -> list[str]:
-    """What of ours is left where it has no business; the lock and the state folder are no litter, drafts in it are."""
+    """What of ours is left where it has no business: not the lock, the state, the points; but drafts among them."""
     name = world.database.name
     found = [world.database.parent / one for one in os.listdir(world.database.parent)]
     names = (name, *(Path(one).name for one in FURTHER))
     strays = [
         path for path in found if path.name not in [f"{one}{end}" for one in names for end in ("", "-wal", "-shm")]
     ]
-    strays += [path for path in world.backups.iterdir() if path.name[0] == "." and path.name not in (".lock", ".state")]
+    strays += [path for path in world.backups.iterdir() if path.name[0] == "." and path.name not in OURS]
     strays += [path for path in world.app.rglob("*") if path.name.startswith(".draft") or STAGING in path.name]
     strays += list(world.temporary.iterdir())
     return sorted({str(path.relative_to(world.root)) for path in strays})

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from lab import STAGING, TWO_THREADS, Event, Ran, Scenario, World, run
 
 import backup_restore
+from backupkit.rewind.take import Rewinder
 from several import change_all, extend
 from small_app import HEAD, INITIAL, SmallApp
 
@@ -167,6 +168,18 @@ def _several(app: SmallApp) -> None:
     app.use_and_crash(3)
 
 
+def _with_points(app: SmallApp) -> None:
+    """Two points of rewind after a backup; then changes that are in none."""
+    _say(app, "backup", "first")
+    rewinder = Rewinder(app.settings.model_copy(update={"rewind": "7d", "rewind_interval": 3600}))
+    for number in range(2):
+        app.add_rows(1)
+        app.write_upload(f"deep/er/kept{number}.bin", bytes(range(256)))
+        assert rewinder.look() == "taken"
+    _use(app)
+    app.use_and_crash(3)
+
+
 def _second_database_begins() -> Callable[[Event], bool]:
     """True when the journal is written that says that the second database is done."""
     count = 0
@@ -236,6 +249,7 @@ ALL = (
     Scenario("restore-database", (*RESTORE, "--only", "database"), _two_backups_and_changes, safety=True),
     Scenario("restore-uploads", (*RESTORE, "--only", "uploads"), _two_backups_and_changes, safety=True),
     Scenario("restore-excluded", RESTORE, _excluded, safety=True, left_out=(".tmp", "cache", ".nobackup", ".cached")),
+    Scenario("restore-at", ("restore", "--at", "0 seconds ago", "--force"), _with_points, safety=True),
     Scenario("extract", EXTRACT, _changes_at_the_top, safety=True),
     Scenario("backup-several", ("backup", "third"), _several),
     Scenario("restore-several", RESTORE, _several, safety=True),

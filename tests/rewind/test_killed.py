@@ -113,6 +113,7 @@ def test_nothing_is_torn_at_any_call(app: SmallApp, tmp_path: Path, what: str, f
         assert_whole(app, kept, at, what == "thin")
         assert run(home, what, at).returncode == 0, (name, number)
         assert_whole(app, kept, at, what == "thin")
+        assert not list(app.backups.rglob(".draft*"))
         if what == "take":
             assert Rewinder(rewinder.settings, lambda: at).look() == "same"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -53,6 +52,7 @@ def thin(settings: Settings, now: datetime, current: str = "") -> None:
 
     The caller holds the lock. `current` is the chain that points are being added to: it is never removed as a whole.
     """
+    _clear_drafts(settings)
     sizes: dict[str, int] = {}
     newest: dict[str, datetime] = {}
     for name in chain.chains(settings.dir):
@@ -91,12 +91,12 @@ def remove_chain(settings: Settings, name: str) -> None:
             disk.remove_atomically(folder / f"{disk.DRAFT_PREFIX}{name}", folder / name)
 
 
-def clear(settings: Settings) -> None:
-    """What a killed run left is gone; the caller holds the lock."""
-    with chain.opened(settings.dir) as folder:
-        for name in os.listdir(folder) if folder else []:
-            if folder and name.startswith(disk.DRAFT_PREFIX):
-                disk.remove_tree(folder / name)
+def _clear_drafts(settings: Settings) -> None:
+    """What killed runs left is gone."""
+    for name in ("", *chain.chains(settings.dir)):
+        with chain.opened(settings.dir, name) as folder:
+            for draft in folder.glob(f"{disk.DRAFT_PREFIX}*") if folder else ():
+                disk.remove_tree(draft)
 
 
 def _merge_all(settings: Settings, name: str, points: list[Point], stays: set[str]) -> list[Point]:
