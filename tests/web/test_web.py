@@ -347,6 +347,24 @@ def test_lost_data_are_got_back_with_the_name_typed_and_the_restore_undone(app: 
     assert app.contents() == lost
 
 
+def test_the_data_of_a_time_between_two_backups_are_got_back(app: SmallApp) -> None:
+    from rewind.test_commands import Past
+
+    Past(app)
+    rows = app.rows("companies")
+    with serving(app, BACKUP_REWIND="7d") as served:
+        browser = served.browser()
+        browser.come_in(token=served.token)
+        assert browser.post("/restore/plan", name="base", at="yesteryear").code == 400
+        plan = browser.done("/restore/plan", name="base", at="75 minutes ago")
+        (go,) = re.findall(r'action="[^"]*(/restore/plan/\d+)"', plan.text)
+        (name,) = re.findall(r'data-must-be="([^"]+)"', plan.text)
+        assert name.startswith("point_") and app.rows("companies") == rows
+        assert "Done" in browser.done(go, typed=name).words
+    assert {path.name for path in (app.uploads / "at").iterdir()} == {"119", "90"}
+    assert len(app.rows("companies")) == len(rows) - 3
+
+
 def test_one_upload_is_found_looked_at_and_put_back(app: SmallApp, owner: Browser) -> None:
     app.write_upload("1/über [1] *.txt", b"precious")
     app.write_upload("1/other.txt", b"as it was")

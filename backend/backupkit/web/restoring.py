@@ -7,23 +7,31 @@ the person agrees to is what was shown.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import get_args
 
 from backupkit.cli import tasks
 from backupkit.cli.task import Task
 from backupkit.cli.tasks import Wish
+from backupkit.config.settings import Settings
 from backupkit.model.backup import Part
 from backupkit.model.clock import utc_now
 from backupkit.model.errors import NoSuchBackup, Refused, SchemaMismatch
 from backupkit.model.events import EventListener
+from backupkit.model.times import moment
 from backupkit.repository import store
 from backupkit.restore.extract import plan_extract
 from backupkit.restore.recovery import recover
-from backupkit.restore.restore import RestorePlan
+from backupkit.restore.restore import Restored, RestorePlan, plan_backup, restore_backup
+from backupkit.rewind import moments
+from backupkit.rewind.chain import Moment
 from backupkit.web.jobs import Job
 from backupkit.web.site import Answer, Handler, Page, Visit, job_of
 
 _OFFERED = 100  # backups, the newest
+
+Planned = tuple[Wish, RestorePlan | SchemaMismatch, Moment | None]
+"""What was wanted, what that would change, and the point of rewind that it is of."""
 
 
 def choose(visit: Visit) -> Answer:
@@ -33,8 +41,11 @@ def choose(visit: Visit) -> Answer:
     if name in ("", store.LATEST):
         usual = (one.name for one in backups if one.is_usable and one.kind not in ("pre_restore", "pre_migration"))
         name = next(usual, backups[0].name if backups else "")
+    timeline = moments.timeline(visit.settings).moments if visit.settings.rewind else ()
     offered = [one for place, one in enumerate(backups) if place < _OFFERED or one.name == name]
-    return Page("restore.html", {"backups": offered, "left_out": len(backups) - len(offered), "name": name})
+    return Page(
+        "restore.html", {"backups": offered, "left_out": len(backups) - len(offered), "name": name, "moments": timeline}
+    )
 
 
 def plan(visit: Visit) -> Answer:
@@ -42,6 +53,8 @@ def plan(visit: Visit) -> Answer:
     form, part = visit.form, visit.form.get("only", "")
     only = next((one for one in get_args(Part) if one == part), None)
     wish = Wish(form.get("name", ""), only, bool(form.get("migrate")), bool(form.get("force")))
+    if at := form.get("at", "").strip():
+        return _look_at(visit, replace(wish, name=""), at)
     if not wish.name:
         raise Refused("No backup was chosen.", hint="Choose one.")
     return _look(visit, wish)
@@ -55,17 +68,50 @@ def plan_undo(visit: Visit) -> Answer:
 def _look(visit: Visit, wish: Wish) -> Answer:
     settings = visit.settings
     title = f"Looking at {wish.name}" if wish.name else "Looking at the last restore"
-    task: Task[object] = Task(title, lambda emit: (wish, wish.plan(settings, emit)), lambda _: ())
+    task: Task[Planned] = Task(title, lambda emit: (wish, wish.plan(settings, emit), None), lambda _: ())
     return visit.start(task, "plan")
+
+
+def _look_at(visit: Visit, wish: Wish, at: str) -> Answer:
+    """The plan of the data of that time: of a point of rewind, or of the newest backup until then."""
+    settings, now = visit.settings, utc_now()
+    until, said = moment(at, now, settings.zone)
+    chosen = moments.choose(settings, until, now)
+    notes = tuple(filter(None, (said, chosen.sentence)))
+    if chosen.moment is None:
+        wish = replace(wish, name=chosen.backup)
+
+    def act(emit: EventListener) -> Planned:
+        recover(settings, emit)
+        if chosen.moment is None:
+            return wish, wish.plan(settings, emit), None
+        with moments.built(settings, chosen.moment, emit) as backup:
+            plan = plan_backup(settings, backup, wish.only, wish.force, wish.migrate, emit, notes=notes)
+        return wish, plan, chosen.moment
+
+    return visit.start(Task(f"Looking at {at}", act, lambda _: ()), "plan")
+
+
+def _restoring_moment(settings: Settings, wish: Wish, shown: RestorePlan, wanted: Moment) -> Task[Restored]:
+    """The moment is built anew and put back, where it still comes to what was shown."""
+
+    def act(emit: EventListener) -> Restored:
+        with moments.built(settings, wanted, emit) as backup:
+            plan = plan_backup(settings, backup, wish.only, wish.force, wish.migrate, emit)
+            if (plan.rows_after, plan.revisions_after) != (shown.rows_after, shown.revisions_after):
+                raise Refused("The point is not what the plan has shown; nothing was changed.", hint="Look again.")
+            return restore_backup(settings, plan, emit)
+
+    return replace(tasks.restoring(settings, shown, utc_now), act=act)
 
 
 def plan_put_back(visit: Visit) -> Answer:
     """Look at what putting one upload back would change."""
     settings, name, path = visit.settings, visit.form.get("name", ""), visit.form.get("path", "")
 
-    def act(emit: EventListener) -> tuple[Wish, RestorePlan]:
+    def act(emit: EventListener) -> Planned:
         recover(settings, emit)
-        return Wish(name), plan_extract(settings, name, [literal(path)], emit=emit)
+        return Wish(name), plan_extract(settings, name, [literal(path)], emit=emit), None
 
     return visit.start(Task(f"Looking at {path}", act, lambda _: ()), "plan")
 
@@ -77,7 +123,7 @@ def literal(path: str) -> str:
 
 def show_plan(visit: Visit) -> Answer:
     """What the restore would change, and the question."""
-    wish, found = _planned(visit)
+    wish, found, _moment = _planned(visit)
     if isinstance(found, SchemaMismatch):
         return Page("mismatch.html", {"wish": wish, "error": found})
     now, after = found.live.rows, found.rows_after
@@ -99,12 +145,14 @@ def show_plan(visit: Visit) -> Answer:
 
 def carry_out(visit: Visit) -> Answer:
     """What the plan shows, done; the name must be typed for a whole restore."""
-    _wish, found = _planned(visit)
+    wish, found, wanted = _planned(visit)
     if isinstance(found, SchemaMismatch):
         raise found
     if found.source.chosen is None and visit.form.get("typed", "").strip() != found.source.name:
         raise Refused("The name was not typed as it stands there; nothing was changed.", hint="Go back and type it.")
     settings = visit.settings
+    if wanted:
+        return visit.start(_restoring_moment(settings, wish, found, wanted), "restore")
     if found.source.chosen is None:
         return visit.start(tasks.restoring(settings, found, utc_now), "restore")
     return visit.start(
@@ -112,11 +160,11 @@ def carry_out(visit: Visit) -> Answer:
     )
 
 
-def _planned(visit: Visit) -> tuple[Wish, RestorePlan | SchemaMismatch]:
+def _planned(visit: Visit) -> Planned:
     job: Job | None = job_of(visit)
     if job is None or job.kind != "plan" or job.ended is None or job.ended.state != "done" or not job.ended.result:
         raise NoSuchBackup("This plan is not known any more.", hint="Make it again.")
-    planned: tuple[Wish, RestorePlan | SchemaMismatch] = job.ended.result
+    planned: Planned = job.ended.result
     return planned
 
 
