@@ -33,6 +33,7 @@ from backupkit.web import server
 from backupkit.web.access import Access, form_token
 from backupkit.web.fixes import fix_of
 from backupkit.web.restoring import literal
+from several import extend
 from small_app import COMMAND, SmallApp, clean_environment
 
 DEADLINE = 60.0
@@ -397,6 +398,18 @@ def test_rows_are_shown_page_by_page_by_condition_and_beside_the_live_ones(app: 
     assert "1 gone" in owner.get("/rows/kept/compare?table=many").words
     for where in ("1); DELETE FROM many", "load_extension('x')", "nonsense("):
         assert owner.get("/rows/kept?" + urlencode({"table": "many", "where": where})).code == 400, where
+
+
+def test_each_of_several_databases_is_looked_into(app: SmallApp) -> None:
+    app = extend(app)
+    create_backup(app.settings, BackupRequest("kept"))
+    with serving(app) as served:
+        browser = served.browser()
+        browser.come_in(token=served.token)
+        assert "entries" in browser.get("/tables/kept?database=cache").words
+        assert browser.get("/rows/kept?table=entries&database=cache").code == 200
+        assert browser.get("/rows/kept?table=entries").code == 404
+        assert "has no database" in browser.get("/tables/kept?database=nosuch").words
 
 
 def test_a_backup_goes_out_as_a_file_and_comes_in_from_one(app: SmallApp, owner: Browser) -> None:

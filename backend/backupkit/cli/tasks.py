@@ -12,7 +12,7 @@ from backupkit.cli import render
 from backupkit.cli.host import git_facts
 from backupkit.cli.task import Task
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Backup, BackupRequest, Part
+from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.clock import Clock
 from backupkit.model.errors import SchemaMismatch
 from backupkit.model.events import EventListener
@@ -92,7 +92,7 @@ class Wish:
     """What a person wants put back; no name means: the last restore taken back."""
 
     name: str = ""
-    only: Part | None = None
+    only: str | None = None
     migrate: bool = False
     force: bool = False
 

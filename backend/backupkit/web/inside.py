@@ -9,6 +9,9 @@ import mimetypes
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from backupkit.cli.session import of_database
+from backupkit.config.settings import Settings
+from backupkit.model.backup import MAIN_DATABASE
 from backupkit.model.errors import Refused
 from backupkit.sqlite.rows import Key
 from backupkit.verify import browse
@@ -72,20 +75,28 @@ class _Bounded:
 def show_tables(visit: Visit) -> Answer:
     """The tables of the database."""
     require_owner(visit)
-    name = visit.place["name"]
-    return Page("tables.html", {"name": name, "tables": browse.tables(visit.settings, name)})
+    name, (settings, about) = visit.place["name"], _database(visit)
+    return Page("tables.html", {"name": name, "tables": browse.tables(settings, name)} | about)
+
+
+def _database(visit: Visit) -> tuple[Settings, dict[str, object]]:
+    """The settings of the database that is meant, and what a page says of the choice."""
+    wanted = visit.query.get("database", MAIN_DATABASE)
+    names = (MAIN_DATABASE, *visit.settings.databases)
+    return of_database(visit.settings, wanted), {"database": wanted, "databases": names if len(names) > 1 else ()}
 
 
 def show_rows(visit: Visit) -> Answer:
     """A page of rows; or those that meet a condition."""
     require_owner(visit)
     name, table, where = visit.place["name"], visit.query.get("table", ""), visit.query.get("where", "").strip()
-    values: dict[str, object] = {"name": name, "table": table, "where": where, "page": None, "selection": None}
+    settings, about = _database(visit)
+    values = about | {"name": name, "table": table, "where": where, "page": None, "selection": None}
     if where:
-        values["selection"] = browse.select_rows(visit.settings, name, table, where, most=_FOUND)
+        values["selection"] = browse.select_rows(settings, name, table, where, most=_FOUND)
     else:
         after, before = (_key(visit.query.get(side, "")) for side in ("after", "before"))
-        page = browse.read_page(visit.settings, name, table, _ROWS, after, before)
+        page = browse.read_page(settings, name, table, _ROWS, after, before)
         values |= {"page": page, "first": "", "last": ""}
         if page.rows:
             values |= {"first": key_text(page.rows[0].key), "last": key_text(page.rows[-1].key)}
@@ -96,8 +107,9 @@ def compare_rows(visit: Visit) -> Answer:
     """How the live rows of a table differ from the backup's."""
     require_owner(visit)
     name, table = visit.place["name"], visit.query.get("table", "")
-    found = browse.compare_table(visit.settings, name, table)
-    return Page("compared.html", {"name": name, "table": table, "found": found})
+    settings, about = _database(visit)
+    found = browse.compare_table(settings, name, table)
+    return Page("compared.html", {"name": name, "table": table, "found": found} | about)
 
 
 def key_text(key: Key) -> str:

@@ -51,7 +51,7 @@ def choose(visit: Visit) -> Answer:
 def plan(visit: Visit) -> Answer:
     """Look at what a restore would change."""
     form, part = visit.form, visit.form.get("only", "")
-    only = next((one for one in get_args(Part) if one == part), None)
+    only = part if part in (*get_args(Part), *visit.settings.others) else None
     wish = Wish(form.get("name", ""), only, bool(form.get("migrate")), bool(form.get("force")))
     if at := form.get("at", "").strip():
         return _look_at(visit, replace(wish, name=""), at)
