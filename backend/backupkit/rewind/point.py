@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO, Literal, cast
 
 from pydantic import Field, TypeAdapter
 
@@ -39,7 +39,7 @@ _MAGIC = b"BKPOINT1"
 _TAIL = 8 + 32 + 32
 _MOST_HEADER = 256 << 20
 _MOST = 1 << 60
-_FEED = {"zlib": 1 << 16, "zstd": 1 << 10}  # bytes; a hostile one swells by so much in zstd
+_PIECE = 1 << 20  # bytes
 _NAME = re.compile(r"(\d{8})-\d{8}T\d{6}Z\.point")
 _OTHER = "`rewind` shows what can be restored; `verify --all` names all that is damaged."
 
@@ -218,42 +218,47 @@ def pages(path: Path, database: DatabaseChange) -> Iterator[tuple[int, memoryvie
 
 
 def _unpacked(path: Path, file: BinaryIO, database: DatabaseChange) -> Iterator[bytes]:
-    """The stream of pages in pieces that stay small, however much it would swell."""
-    unpack = _zlib_pieces() if database.compression == "zlib" else _zstd_pieces(path)
-    left = database.length
+    """The stream of pages in pieces of a megabyte at most, however much it would swell."""
+    if database.compression == "zlib":
+        return _zlib_pieces(path, file, database.length)
+    return _zstd_pieces(path, file, database.length)
+
+
+def _zlib_pieces(path: Path, file: BinaryIO, left: int) -> Iterator[bytes]:
+    decoder = zlib.decompressobj()
     try:
-        while left and (fed := file.read(min(left, _FEED[database.compression]))):
-            left -= len(fed)
-            yield from filter(None, unpack(fed))
-    except (zlib.error, ValueError) as error:
+        while left and (data := file.read(min(left, _PIECE))):
+            left -= len(data)
+            while found := decoder.decompress(data, _PIECE):
+                yield found
+                data = decoder.unconsumed_tail
+    except zlib.error as error:
         raise _damaged(path, "its pages cannot be decompressed") from error
 
 
-def _zlib_pieces() -> Callable[[bytes], Iterator[bytes]]:
-    decoder = zlib.decompressobj()
-
-    def unpack(data: bytes) -> Iterator[bytes]:
-        while found := decoder.decompress(data, 1 << 20):
-            yield found
-            data = decoder.unconsumed_tail
-
-    return unpack
-
-
-def _zstd_pieces(path: Path) -> Callable[[bytes], Iterator[bytes]]:
+def _zstd_pieces(path: Path, file: BinaryIO, left: int) -> Iterator[bytes]:
     try:
         import zstandard
     except ImportError as error:
         raise Damaged(f"{path} needs the package zstandard.", hint="pip install zstandard") from error
-    decoder = zstandard.ZstdDecompressor().decompressobj()
-
-    def unpack(data: bytes) -> Iterator[bytes]:
+    with zstandard.ZstdDecompressor().stream_reader(cast(BinaryIO, _Part(file, left)), closefd=False) as reader:
         try:
-            yield decoder.decompress(data)
+            while found := reader.read(_PIECE):
+                yield found
         except zstandard.ZstdError as error:
-            raise ValueError(str(error)) from error
+            raise _damaged(path, "its pages cannot be decompressed") from error
 
-    return unpack
+
+class _Part:
+    """So many bytes of an open file, from where it is."""
+
+    def __init__(self, file: BinaryIO, left: int) -> None:
+        self._file, self._left = file, left
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(self._left if size < 0 else min(size, self._left))
+        self._left -= len(data)
+        return data
 
 
 def content(path: Path, offset: int, size: int) -> Iterator[bytes]:
