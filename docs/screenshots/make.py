@@ -12,6 +12,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ from backupkit.scheduling import scheduler_lock  # noqa: E402
 from backupkit.verify.verify import verify_backups  # noqa: E402
 from browser import chromium, look, picture  # noqa: E402
 from hands import Person, at_the_window  # noqa: E402
-from small_app import MERGED, SmallApp  # noqa: E402
+from small_app import COMMAND, MERGED, SmallApp, clean_environment  # noqa: E402
 
 DAYS = 84
 SCALE = 20 / 24.4  # a line of the drawing is 24.4 high: twenty whole pixels look sharp
@@ -63,6 +64,7 @@ def main() -> None:
         app = live_three_months(folder, datetime.now(UTC))
         with scheduler_lock.on(app.backups, 1), chromium(folder / "profile") as driver:
             picture_report(app, driver, folder)
+            picture_pages(app, driver)
             for screen in SCREENS:
                 picture_screen(app, driver, folder, screen)
 
@@ -157,6 +159,29 @@ def picture_report(app: SmallApp, driver: Chrome, folder: Path) -> None:
         look(driver, width, height, scheme)
         driver.get(page.as_uri())
         (HERE / f"{name}.png").write_bytes(picture(driver))
+
+
+PAGES = (
+    ("web-overview", "", 1100, 900, "light"),
+    ("web-overview-on-a-phone", "", 390, 844, "dark"),
+    ("web-schedule", "schedule", 1100, 800, "light"),
+)
+
+
+def picture_pages(app: SmallApp, driver: Chrome) -> None:
+    """What `web` serves, as somebody who was let in sees it."""
+    command = [sys.executable, str(COMMAND), "web", "--port", "0"]
+    environment = {**clean_environment(), **CONTAINER, "BACKUP_APP_DIR": str(app.folder)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as served:
+        assert served.stdout
+        driver.get(served.stdout.readline().strip())
+        driver.find_element("css selector", "button").click()
+        base = driver.execute_script("return location.origin + document.body.dataset.session")
+        for name, place, width, height, scheme in PAGES:
+            look(driver, width, height, scheme)
+            driver.get(f"{base}/{place}")
+            (HERE / f"{name}.png").write_bytes(picture(driver))
+        served.terminate()
 
 
 @dataclass(frozen=True)
