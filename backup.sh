@@ -64,7 +64,8 @@ read_arguments() {
     esac
     case $command:$before:$word in
       extract:--to:-) ;;
-      restore:--to:* | extract:--to:*)
+      clone:--from:* | clone:--mask:* | clone:*:-*) ;;
+      restore:--to:* | extract:--to:* | clone:*:*)
         words+=("$(absolute "$word")") to=$((${#words[@]} - 1)) before=""
         continue
         ;;

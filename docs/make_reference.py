@@ -37,6 +37,7 @@ READ_MORE = {
     "verify": "../../BACKUP_GUIDE.md#3-is-my-backup-good",
     "restore": "../../BACKUP_GUIDE.md#1-restore-now",
     "extract": "../../BACKUP_GUIDE.md#one-file-back",
+    "clone": "../copies-elsewhere.md#a-clone-for-a-colleague",
     "undo": "../../BACKUP_GUIDE.md#undo",
     "recover": "../../BACKUP_GUIDE.md#what-a-restore-does",
     "migrate": "../migrations.md",

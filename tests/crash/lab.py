@@ -126,6 +126,7 @@ class Scenario:
 
     `safety` is whether the state before must be kept in a safety copy, `only_new` whether there is no way back.
     `left_out` are ends of paths of uploads that no backup has. `removes` is how many of the earlier backups it removes.
+    With `uploads_first` the uploads of the state after may be there beside the rows of the state before.
     `disks` are the folders that are mounts of their own.
     """
 
@@ -134,6 +135,7 @@ class Scenario:
     prepare: Callable[[SmallApp], None]
     safety: bool = False
     left_out: tuple[str, ...] = ()
+    uploads_first: bool = False
     fails_at: Callable[[], Callable[[Event], bool]] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     only_new: bool = False
@@ -617,7 +619,7 @@ def _backups_wrong(known: Known, world: World, there: dict[str, Tree]) -> list[s
 
 
 def _state_wrong(known: Known, world: World, there: dict[str, Tree], now: Live, unsaved: set[str]) -> list[str]:
-    if now == known.new:
+    if now == known.new or (known.scenario.uploads_first and now == replace(known.new, database=known.old.database)):
         if known.scenario.safety and not _kept(known, world, there, unsaved):
             return ["the state before is kept in no safety copy"]
         return []

@@ -1,4 +1,4 @@
-"""One visit of `restore --to`: killed at one of its changes of a file, then typed again."""
+"""One visit of `restore --to` or `clone`: killed at one of its changes of a file, then typed again."""
 
 from __future__ import annotations
 
@@ -10,32 +10,43 @@ from pathlib import Path
 
 import lab
 
-ARGV = ("restore", "first", "--to", "look")  # commands run in the root of their world
+# Commands run in the root of their world.
+RESTORE = ("restore", "first", "--to", "look")
+CLONE = ("clone", "look", "--from", "first", "--mask", "mask.sql")
+MASK = "UPDATE companies SET name = 'masked ' || id;"
+ALLOWED = ("applications", "documents", "reminders")
 
 
-def events(known: lab.Known, place: Path) -> int:
+def events(known: lab.Known, place: Path, argv: tuple[str, ...]) -> int:
     """How many changing events a whole run has."""
     with lab.fresh(known.template, place / f"look-{os.getpid()}-whole") as world:
-        ran = lab.run(world, ARGV, at=lab.no_event)
+        _write_mask(world)
+        ran = lab.run(world, argv, at=lab.no_event)
         assert ran.code == 0, ran.err
         return ran.events
 
 
-def visit(known: lab.Known, place: Path, number: int) -> tuple[bool, list[tuple[str, str]]]:
+def _write_mask(world: lab.World) -> None:
+    (world.app / "mask.sql").write_text("".join(f"-- allow: {one}.*\n" for one in ALLOWED) + MASK)
+
+
+def visit(known: lab.Known, place: Path, argv: tuple[str, ...], number: int) -> tuple[bool, list[tuple[str, str]]]:
     """Killed before its event of that number: whether it was, and what is wrong then."""
     with lab.fresh(known.template, place / f"look-{os.getpid()}-{number}") as world:
+        _write_mask(world)
         target, before = (
             world.root / "look",
             (lab.visible(world), lab.tree(world.app / "data"), lab.tree(world.uploads)),
         )
-        killed = lab.run(world, ARGV, at=lab.kill_at(number)).code == -signal.SIGKILL
-        wrong = _wrong(world, target) if target.exists() else []
+        killed = lab.run(world, argv, at=lab.kill_at(number)).code == -signal.SIGKILL
+        judge = _wrong_clone if argv == CLONE else _wrong
+        wrong = judge(world, target) if target.exists() else []
         was_there = target.exists()
-        again = lab.run(world, ARGV)
+        again = lab.run(world, argv)
         if again.code != (2 if was_there else 0):
             wrong.append(f"typed again it ended with {again.code}: {again.err}")
-        wrong += _wrong(world, target)
-        if not was_there and [name for name in os.listdir(world.root) if name.startswith(".draft")]:
+        wrong += judge(world, target)
+        if [name for name in os.listdir(world.root) if name.startswith(".draft")]:
             wrong.append("typed again it left a draft")
         if before != (lab.visible(world), lab.tree(world.app / "data"), lab.tree(world.uploads)):
             wrong.append("live data or backups are not as they were")
@@ -50,6 +61,19 @@ def _wrong(world: lab.World, target: Path) -> list[str]:
         return ["the uploads that were laid out are not the backup's"]
     if _dumped(target / "data" / "pats.db") != _dumped(sealed / "pats.db"):
         return ["the database that was laid out is not the backup's"]
+    return []
+
+
+def _wrong_clone(world: lab.World, target: Path) -> list[str]:
+    """In what the target is not the masked backup, or shows what was masked."""
+    with contextlib.closing(lab.open_sealed(world.backups / "first" / "pats.db")) as sealed:
+        names = [name for (name,) in sealed.execute("SELECT name FROM companies")]
+    with contextlib.closing(lab.open_sealed(target / "data" / "pats.db")) as clone:
+        masked = [name for (name,) in clone.execute("SELECT name FROM companies")]
+    content = b"".join(path.read_bytes() for path in target.rglob("*") if path.is_file())
+    shown = [name for name in names if name.encode() in content]
+    if shown or len(masked) != len(names) or not all(name.startswith("masked ") for name in masked):
+        return [f"the clone is not masked: {shown or masked}"]
     return []
 
 

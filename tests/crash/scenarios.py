@@ -88,6 +88,15 @@ def _excluded(app: SmallApp) -> None:
         app.write_upload(path, b"altered")
 
 
+def _rows_and_their_uploads_lost(app: SmallApp) -> None:
+    """A document and its file, at the top: the time of a folder that stays is when something was put into it."""
+    (app.folder / "backup.toml").write_text('[references]\n"documents.path" = "uploads/{value}"\n')
+    app.add_document(1, app.write_upload("top.txt", b"as it was"))
+    _two_backups_and_changes(app)
+    app.execute("DELETE FROM documents WHERE path = 'top.txt'")
+    (app.uploads / "top.txt").unlink()
+
+
 def _missing(app: SmallApp) -> None:
     _two_backups_and_changes(app)
     for path in app.database.parent.iterdir():
@@ -259,6 +268,13 @@ ALL = (
     Scenario("restore-going-back", RESTORE, _two_backups_and_changes, fails_at=_second_out_of_staging),
     Scenario("restore-dump", ("restore-dump", "earlier.sql", "--force"), _a_dump, safety=True),
     Scenario("rescue", ("rescue", "first", "companies", "--missing", "--force"), _two_backups_and_changes, safety=True),
+    Scenario(
+        "rescue-uploads",
+        ("rescue", "first", "documents", "--missing", "--force"),
+        _rows_and_their_uploads_lost,
+        safety=True,
+        uploads_first=True,
+    ),
     Scenario("undo", ("undo", "--force"), _restored, safety=True),
     Scenario("dump", ("dump", "x.sql"), _two_backups_and_changes),
     Scenario("dump-compressed", ("dump", "x.sql.gz"), _two_backups_and_changes),

@@ -1,4 +1,4 @@
-"""`restore --to`, killed at any change of a file: no folder of that name, or a whole one; and nothing else changed."""
+"""`restore --to` and `clone`, killed at any change of a file: no such folder, or a whole one; nothing else changed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,21 @@ MOST = 60
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("argv", [laid_out.RESTORE, laid_out.CLONE], ids=["restore --to", "clone"])
 def test_killed_anywhere_a_laid_out_folder_is_whole_or_not_there(
-    known: Callable[[lab.Scenario], lab.Known], crew: ProcessPoolExecutor, place: Path, points: Points
+    argv: tuple[str, ...],
+    known: Callable[[lab.Scenario], lab.Known],
+    crew: ProcessPoolExecutor,
+    place: Path,
+    points: Points,
 ) -> None:
     (scenario,) = (one for one in scenarios.SCENARIOS if one.name == "restore")
     template = known(scenario)
-    events = range(1, crew.submit(laid_out.events, template, place).result() + 1)
-    chosen = chance.some(events, MOST, "restore --to")
-    results = [one.result() for one in [crew.submit(laid_out.visit, template, place, number) for number in chosen]]
-    points.visited("kills at audit events: restore --to", sum(killed for killed, _ in results))
+    events = range(1, crew.submit(laid_out.events, template, place, argv).result() + 1)
+    chosen = chance.some(events, MOST, argv[0])
+    results = [
+        one.result() for one in [crew.submit(laid_out.visit, template, place, argv, number) for number in chosen]
+    ]
+    points.visited(f"kills at audit events: {argv[0]} (laid out)", sum(killed for killed, _ in results))
     assert sum(killed for killed, _ in results) >= len(chosen) - 3
     points.judge(one for _, wrong in results for one in wrong)

@@ -36,7 +36,7 @@ from backupkit.remotes import listing_cache
 from backupkit.remotes.base import Preparable, Remote, Tidying, open_remote, retry_while_away
 from backupkit.remotes.folder import MARKER
 from backupkit.remotes.prune import plan_remote_prune, prune_remote
-from backupkit.remotes.pull import list_remote, prove_remote, pull_backup, verify_remote
+from backupkit.remotes.pull import lay_out_from, list_remote, prove_remote, pull_backup, verify_remote
 from backupkit.remotes.push import push_backups, refuse_failed
 from backupkit.remotes.registry import look_at_remotes, prepare_remote
 from backupkit.repository import store
@@ -541,6 +541,45 @@ def test_a_damaged_backup_is_not_copied_and_leaves_nothing(app: SmallApp, tmp_pa
     (failed,) = push_backups(settings)
     assert isinstance(failed.failure, Damaged) and "uploads/1/letter.txt" in failed.failure.message
     assert os.listdir(tmp_path / "nas") == [MARKER]
+
+
+def test_a_backup_is_laid_out_from_a_remote_and_never_comes_into_the_backups_folder(
+    app: SmallApp, place: Place, tmp_path: Path
+) -> None:
+    settings = with_remote(app, place.table)
+    source = made(app, "one")
+    sealed = everything(source / "uploads")
+    push(settings)
+    shutil.rmtree(source)
+    shutil.rmtree(app.uploads)
+    app.database.unlink()
+    before, target = sorted(os.listdir(app.backups)), tmp_path / "look"
+    done = lay_out_from(settings, "latest", "there", target)
+    assert (done.layout.backup.name, done.rows["documents"]) == ("one", 2)
+    assert sorted(os.listdir(app.backups)) == before
+    assert [name for name in os.listdir(tmp_path) if name.startswith(".draft")] == []
+    assert (target / "data" / "pats.db").exists()
+    if place.table["type"] != "git":  # which keeps no modes and times
+        assert everything(target / "uploads") == sealed
+    lay_out_from(settings, "one", "there", tmp_path / "half", "database")
+    assert not (tmp_path / "half" / "uploads").exists()
+    with pytest.raises(NoSuchBackup, match="no backup other"):
+        lay_out_from(settings, "other", "there", tmp_path / "other")
+    assert not (tmp_path / "other").exists() and not (tmp_path / ".draft-other").exists()
+
+
+def test_what_rots_on_a_remote_is_not_laid_out(app: SmallApp, nas: Path, tmp_path: Path) -> None:
+    run = (app.command, ("restore", "one", "--to", str(tmp_path / "look"), "--remote", "nas"))
+    app.command("backup", "one", check=0)
+    app.command("push", check=0)
+    (file,) = nas.glob("**/one/uploads/1/letter.txt")
+    file.write_bytes(b"Dear nobody 1\n")
+    failed = run[0](*run[1], check=12)
+    assert "arrived damaged from nas" in failed.err and not (tmp_path / "look").exists()
+    assert_refusal(
+        app.command("restore", "one", "--remote", "nas"), 2, "--remote goes with --to", "pull one --remote nas"
+    )
+    assert_refusal(app.command(*run[1], "--dry-run"), 2, "--dry-run does not go with --remote", "list --remote nas")
 
 
 def test_what_rots_in_a_folder_is_found_by_verify_and_never_pulled(app: SmallApp, tmp_path: Path) -> None:

@@ -40,6 +40,22 @@ def beside(target: Path) -> list[str]:
     return sorted(name for name in os.listdir(target.parent) if name.startswith((target.name, ".draft")))
 
 
+def test_an_empty_draft_that_a_kill_left_beside_a_finished_folder_is_cleared_when_it_is_typed_again(
+    app: SmallApp,
+) -> None:
+    """The last thing that a run does is to remove its draft, when the folder has its name already."""
+    run_here(app, "backup", "good", check=0)
+    target = app.folder.parent / "look"
+    run_here(app, "restore", "good", "--to", str(target), check=0)
+    draft = target.with_name(".draft-look")
+    draft.mkdir()
+    (draft / ".lock").touch()
+    run_here(app, "restore", "good", "--to", str(target), "--dry-run", check=2)
+    assert draft.exists()
+    run_here(app, "restore", "good", "--to", str(target), check=2)
+    assert not draft.exists() and (target / "data" / "pats.db").exists()
+
+
 def test_database_and_uploads_lie_where_the_app_has_them(app: SmallApp, target: Path) -> None:
     back_up(app)
     wanted, uploads = app.rows("companies"), tree(app.uploads)

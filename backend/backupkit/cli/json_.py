@@ -297,6 +297,7 @@ def layout(found: Layout) -> Document:
         "uploads": on_host(str(found.uploads_folder)) if found.uploads_folder else None,
         "needs": found.needs,
         "notes": list(found.notes),
+        "mask": found.mask.file if found.mask else None,
         **({"others": _further_places(found)} if found.others else {}),
     }
 

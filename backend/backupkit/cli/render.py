@@ -367,6 +367,8 @@ def layout(found: Layout) -> Iterator[str]:
     if found.uploads_folder:
         yield f"  uploads    {found.uploads_folder}"
     yield from (f"  {name}: {found.target / path}" for name, path in found.others.items())
+    if found.mask:
+        yield f"  mask       {shown(found.mask.file)}: {counted(len(found.mask.statements), 'statement')}"
     yield f"  space      {format_bytes(found.needs)} at most"
     yield from (f"  note       {note}" for note in found.notes)
     yield "  Nothing live is touched."
@@ -381,6 +383,8 @@ def laid_out(done: LaidOut) -> Iterator[str]:
     if found.database_file:
         holds = f"{counted(len(done.rows), 'table')}, {counted(sum(done.rows.values()), 'row')}"
         yield f"  database   {found.database_file}: SQLite's quick check passed, {holds}"
+    if found.mask:
+        yield f"  masked     by {shown(found.mask.file)}: no other text is as it was but what that allows"
     if done.verdict:
         yield f"  schema     revision {', '.join(done.verdict.backup) or 'none'}: {done.verdict.reason}"
     if found.uploads_folder:

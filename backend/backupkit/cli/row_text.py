@@ -13,7 +13,7 @@ from backupkit.cli import tables
 from backupkit.cli.render import counted
 from backupkit.fs.space import format_bytes
 from backupkit.model.documents import Document
-from backupkit.model.names import printable, shown
+from backupkit.model.names import few, printable, shown
 
 if TYPE_CHECKING:
     from backupkit.cli.tables import Terminal
@@ -172,7 +172,9 @@ def rescue_plan(plan: RescuePlan) -> Iterator[str]:
         yield from (f"    ~ {shown(row.table)} {_side_by_side(found, row)}" for row in found.differ[:_EXAMPLES])
     if found.same:
         yield f"  rows that are live already, as they were: {found.same:,}"
-    yield from (f"  note       {note}" for note in found.notes)
+    if count := len(plan.uploads.paths):
+        yield f"  {counted(count, 'upload')} that they name, to bring back: {few(plan.uploads.paths)}"
+    yield from (f"  note       {note}" for note in plan.notes)
     if found.writes:
         yield "  A safety copy is made first; `undo` takes this back."
     else:
@@ -197,6 +199,8 @@ def rescued(done: Rescued) -> Iterator[str]:
     """What a rescue did, and how it is taken back."""
     for verb, counts in (("brought back", done.inserted), ("replaced", done.replaced)):
         yield from (f"{shown(table)}: {counted(count, 'row')} {verb}." for table, count in counts.items())
+    if done.uploads:
+        yield f"{counted(len(done.uploads), 'upload')} that they name brought back."
     if not done.safety:
         yield "Nothing was brought back."
     if done.differ:
@@ -215,7 +219,8 @@ def rescue_plan_document(plan: RescuePlan) -> Document:
         "differ": [_rescued_row(found, row) for row in found.differ],
         "same": found.same,
         "overwrite": found.overwrite,
-        "notes": list(found.notes),
+        "notes": list(plan.notes),
+        "uploads": list(map(shown, plan.uploads.paths)),
     }
 
 
@@ -239,5 +244,6 @@ def rescued_document(done: Rescued) -> Document:
         "replaced": dict(done.replaced),
         "differ": done.differ,
         "notes": list(done.notes),
+        "uploads": list(map(shown, done.uploads)),
         "warnings": list(done.warnings),
     }

@@ -22,6 +22,7 @@ from backupkit.remotes.base import Remote, RemoteBackup, open_remote, retry_whil
 from backupkit.remotes.listing_cache import CachedListing
 from backupkit.repository import flags, integrity, manifest, store
 from backupkit.repository.operation import locked_operation, recorded
+from backupkit.restore.lay_out import LaidOut, lay_out_fetched
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.verify.verify import Verified, backup_at, verify_backups
 
@@ -111,6 +112,30 @@ def prove_remote(
         return verify_backups(settings, [backup_at(settings, folder / found.name)], True, emit, clock)
 
 
+def lay_out_from(
+    settings: Settings,
+    name: str,
+    remote: str,
+    target: Path,
+    only: str | None = None,
+    emit: EventListener = silence,
+    clock: Clock = utc_now,
+) -> LaidOut:
+    """The backup of the remote lies in the target, as `lay_out` does it; nothing of it comes into the backups folder.
+
+    It is fetched into a folder beside the target, checked there, and gone afterwards. Raises as a pull does.
+    """
+    opened = open_remote(settings, remote)
+
+    def fetch(folder: Path, listen: EventListener) -> Backup:
+        found = _find(settings, list_remote(settings, remote, listen, clock), name, remote, listen)
+        folder.mkdir(mode=0o700)
+        _fetch(settings, opened, found, folder / found.name, False, listen)
+        return backup_at(settings, folder / found.name)
+
+    return lay_out_fetched(settings, name, target, fetch, only, emit, clock)
+
+
 def _find(
     settings: Settings, there: Sequence[RemoteBackup], name: str, remote: str, emit: EventListener
 ) -> RemoteBackup:
@@ -147,7 +172,7 @@ def _fetch(
     settings: Settings, remote: Remote, found: RemoteBackup, draft: Path, trust: bool, emit: EventListener
 ) -> None:
     """The draft holds the backup, and every byte of it is as it was sealed."""
-    space.require(found.size_bytes, settings.dir, f"The backup {found.name}")
+    space.require(found.size_bytes, draft.parent, f"The backup {found.name}")
 
     def attempt() -> None:
         disk.remove_tree(draft)
@@ -160,7 +185,7 @@ def _fetch(
     emit(Step(f"Checking {found.name}"))
     _refuse_strange(draft, found, remote.name, trust)
     _refuse_damaged(settings, draft, found, remote.name)
-    disk.give(draft, disk.owner_of(settings.dir))
+    disk.give(draft, disk.owner_of(draft.parent))
 
 
 def _refuse_strange(draft: Path, found: RemoteBackup, remote: str, trust: bool) -> None:

@@ -2,6 +2,7 @@
 
 PUBLIC = (
     "apart",
+    "clone",
     "copy_beside",
     "extract",
     "journal",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,12 +18,15 @@ from backupkit.config.settings import WITHOUT_HOOKS, Settings
 from backupkit.fs import descriptors, disk, space, trust
 from backupkit.model.backup import MAIN_DATABASE, UPLOADS_FOLDER, Backup, Metadata, SchemaVerdict
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import Damaged, Locked, Refused
-from backupkit.model.events import Event, EventListener, Finished, Notice, collecting, silence
+from backupkit.model.errors import BackupError, Damaged, Locked, Refused
+from backupkit.model.events import Event, EventListener, Finished, Notice, Step, collecting, silence
 from backupkit.repository import lock, manifest, store
 from backupkit.repository.operation import recorded
 from backupkit.restore import apart, staging
 from backupkit.restore.restore import plan_source, restore_backup
+from backupkit.sqlite import database
+from backupkit.sqlite import mask as masks
+from backupkit.sqlite.mask import Mask
 from backupkit.upload_files import choice
 from backupkit.upload_files.choice import Chosen
 
@@ -42,6 +45,8 @@ class Layout:
     """The uploads that alone are laid out; None for all of them."""
     others: Mapping[str, Path] = field(default_factory=dict)
     """The paths of further databases and trees, by their names."""
+    mask: Mask | None = None
+    """What is done to the database before it is in its place."""
 
     @property
     def database_file(self) -> Path | None:
@@ -64,6 +69,13 @@ class LaidOut:
     verdict: SchemaVerdict | None
     is_compared: bool
     warnings: tuple[str, ...] = ()
+
+
+def clear_draft(target: Path) -> None:
+    """What a killed run left beside that target is gone, where it is ours and nobody is at work in it."""
+    target = Path(os.path.abspath(target.expanduser()))
+    with contextlib.suppress(BackupError, OSError):
+        _clear(Path(os.path.realpath(target.parent), f"{disk.DRAFT_PREFIX}{target.name}"))
 
 
 def plan_taking_out(settings: Settings, name: str, target: Path, patterns: Sequence[str]) -> Layout:
@@ -94,6 +106,11 @@ def plan_layout(
     if backup is None:
         found = store.find_at(settings, name, until)
         backup, notes = found.backup, (*notes, found.sentence) if found.passed_over else notes
+    layout = _layout_of(settings, backup, target, only)
+    return replace(layout, notes=(*notes, *layout.notes))
+
+
+def _layout_of(settings: Settings, backup: Backup, target: Path, only: str | None) -> Layout:
     metadata = store.require_metadata(backup)
     database, uploads = _parts(settings, metadata, only)
     others = dict(_further(settings, metadata, only))
@@ -108,7 +125,7 @@ def plan_layout(
     for alone in filter(None, map(metadata.at, others)):
         needs += 3 * alone.database_size + (alone.uploads.bytes if alone.uploads else 0)
     space.require(needs, target.parent, "This restore")
-    return Layout(backup, target, database, uploads, needs, (*notes, *stays), others=others)
+    return Layout(backup, target, database, uploads, needs, tuple(stays), others=others)
 
 
 def _further(settings: Settings, metadata: Metadata, only: str | None) -> Iterator[tuple[str, Path]]:
@@ -146,18 +163,48 @@ def lay_out(settings: Settings, layout: Layout, emit: EventListener = silence, c
 
     Raises before the target has anything in it: `Damaged` for a backup that is not as it was written, `NoSpace`.
     """
-    backup, warnings = layout.backup, list[str]()
+    name, warnings = layout.backup.name, list[str]()
     with (
-        recorded(settings, "restore", emit, clock, [backup.name]) as work,
-        _draft_of(layout.target, f"restore of {backup.name}") as draft,
+        recorded(settings, "restore", emit, clock, [name]) as work,
+        _draft_of(layout.target, f"restore of {name}") as draft,
     ):
-        work.concerning(backup.name, note=on_host(f"laid out in {layout.target}"))
-        listen = collecting(work.emit, warnings)
-        whole = draft / "whole"
-        whole.mkdir(mode=0o700)
-        done = _fill(settings, layout, draft, whole, _as_part(listen), clock)
-        _publish(whole, layout.target)
+        work.concerning(name, note=on_host(f"laid out in {layout.target}"))
+        done = _lay_out_in(draft, settings, layout, collecting(work.emit, warnings), clock)
     return replace(done, warnings=tuple(warnings))
+
+
+def lay_out_fetched(
+    settings: Settings,
+    name: str,
+    target: Path,
+    fetch: Callable[[Path, EventListener], Backup],
+    only: str | None = None,
+    emit: EventListener = silence,
+    clock: Clock = utc_now,
+) -> LaidOut:
+    """The same of a backup that is elsewhere: `fetch` brings it, checked, into a new folder, which is then gone."""
+    target, warnings = _require_place(settings, target), list[str]()
+    with (
+        recorded(settings, "restore", emit, clock, [name]) as work,
+        _draft_of(target, f"restore of {name}") as draft,
+    ):
+        work.concerning(name, note=on_host(f"laid out in {target}"))
+        listen = collecting(work.emit, warnings)
+        layout = _layout_of(settings, fetch(draft / "fetched", listen), target, only)
+        work.concerning(layout.backup.name)
+        done = _lay_out_in(draft, settings, layout, listen, clock)
+    return replace(done, warnings=tuple(warnings))
+
+
+def _lay_out_in(draft: Path, settings: Settings, layout: Layout, listen: EventListener, clock: Clock) -> LaidOut:
+    """The target is there, whole; what else is in the draft may go."""
+    whole = draft / "whole"
+    whole.mkdir(mode=0o700)
+    done = _fill(settings, layout, draft, whole, _as_part(listen), clock)
+    if layout.mask:
+        done = replace(done, rows=_masked(layout, layout.mask, whole, listen))
+    _publish(whole, layout.target)
+    return done
 
 
 def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: EventListener, clock: Clock) -> LaidOut:
@@ -169,7 +216,9 @@ def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: Ev
     }
     alone = [name for name, path in wanted.items() if path]
     only = alone[0] if len(alone) == 1 else None
-    source = replace(staging.verified(settings, layout.backup, only, emit), chosen=layout.chosen)
+    source = staging.verified(settings, layout.backup, only, emit)
+    others = tuple(one for one in source.others if one.part in layout.others)
+    source = replace(source, chosen=layout.chosen, others=others)
     places = {
         "database": whole / layout.database if layout.database else draft / "none" / settings.database.name,
         "uploads": whole / layout.uploads if layout.uploads else None,
@@ -185,6 +234,17 @@ def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: Ev
     files = plan.uploads.added if plan.uploads else 0
     is_compared = manifest.has_checksums(layout.backup.path)
     return LaidOut(layout, dict(done.rows), files, plan.verdict, is_compared)
+
+
+def _masked(layout: Layout, mask: Mask, whole: Path, emit: EventListener) -> dict[str, int]:
+    """The database of the draft is masked; its rows by table."""
+    emit(Step("Masking the database"))
+    metadata = store.require_metadata(layout.backup)
+    assert layout.database and metadata.database_file
+    copy = whole / layout.database
+    masks.apply(copy, layout.backup.path / metadata.database_file, mask)
+    with database.open_sealed(copy) as connection:
+        return dict(database.count_rows(connection))
 
 
 def _as_part(emit: EventListener) -> EventListener:

@@ -2,7 +2,8 @@
 
 1. lock; the backup is verified, and the rows are found (`sqlite/row_rescue.py`)
 2. a safety copy of the database; `undo` goes back to it
-3. one transaction, in which the live rows must still be those of the plan
+3. uploads that the rows name and that are missing (`rescued_uploads.py`), when the rows could come in a rehearsal
+4. one transaction, in which the live rows must still be those of the plan
 A kill leaves the database as it was, or with all of the rows.
 """
 
@@ -19,12 +20,13 @@ from backupkit.backup.make import make_backup
 from backupkit.config.settings import Settings
 from backupkit.model.backup import MAIN_DATABASE, BackupRequest
 from backupkit.model.clock import Clock, utc_now
-from backupkit.model.errors import Refused
+from backupkit.model.errors import BackupError, Refused
 from backupkit.model.events import EventListener, Step, collecting, silence
 from backupkit.model.names import shown
 from backupkit.repository import flags, hooks, store
 from backupkit.repository.operation import locked_operation
-from backupkit.restore import recovery, restore, staging
+from backupkit.restore import recovery, rescued_uploads, restore, staging
+from backupkit.restore.rescued_uploads import NamedUploads
 from backupkit.sqlite import row_rescue, row_return
 from backupkit.sqlite.row_rescue import Choice, Found
 
@@ -36,6 +38,12 @@ class RescuePlan:
     source: str
     file: Path
     found: Found
+    uploads: NamedUploads = NamedUploads()  # noqa: RUF009 - it is frozen
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the person, of the rows and of their uploads."""
+        return (*self.found.notes, *self.uploads.notes())
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class Rescued:
     inserted: Mapping[str, int]
     replaced: Mapping[str, int]
     differ: int
+    uploads: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -80,7 +89,7 @@ def plan_rescue(
             found = row_rescue.find(connection, source.database, table, choice, overwrite, with_children)
         except sqlite3.OperationalError as error:
             raise Refused(f"The rows of {shown(table)} cannot be compared: {error}.", "See `rows`.") from error
-    return RescuePlan(backup.name, source.database, found)
+    return RescuePlan(backup.name, source.database, found, rescued_uploads.look(settings, backup, found, emit))
 
 
 def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = silence, clock: Clock = utc_now) -> Rescued:
@@ -91,7 +100,7 @@ def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = sile
     """
     found = plan.found
     if not found.writes:
-        return Rescued(plan.source, "", {}, {}, len(found.differ), found.notes)
+        return Rescued(plan.source, "", {}, {}, len(found.differ), notes=plan.notes)
     warnings: list[str] = []
     with (
         hooks.of(settings, "restore", emit) as hook,
@@ -99,20 +108,44 @@ def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = sile
     ):
         recovery.recover_under_lock(settings, work.emit)
         listen = collecting(work.emit, warnings)
-        with hook.around(work), staging.claimed(settings, work.emit):
-            note = f"before rows of {plan.source} were brought back: {len(found.writes)}"
-            request = BackupRequest(kind="pre_restore", note=note, uploads=False)
-            safety = make_backup(settings, request, listen, clock).backup
-            listen(Step("Bringing rows back"))
-            row_return.bring_back(settings.database, plan.file, found, settings.busy_timeout)
-            flags.remember_restore(settings.dir, safety.name, settings.part or MAIN_DATABASE)
-        work.concerning(safety.name)
+        with hook.around(work):
+            safety = (_bring_with_uploads if plan.uploads.plan else _bring)(settings, plan, listen, clock)
+        work.concerning(safety)
     return Rescued(
         plan.source,
-        safety.name,
+        safety,
         Counter(row.table for row in found.inserts),
         Counter(row.table for row in found.differ) if found.overwrite else {},
         0 if found.overwrite else len(found.differ),
-        found.notes,
+        plan.uploads.paths,
+        plan.notes,
         (*warnings, *hook.warnings),
     )
+
+
+def _bring(settings: Settings, plan: RescuePlan, emit: EventListener, clock: Clock) -> str:
+    """The rows are live; the name of the safety copy."""
+    with staging.claimed(settings, emit):
+        note = f"before rows of {plan.source} were brought back: {len(plan.found.writes)}"
+        request = BackupRequest(kind="pre_restore", note=note, uploads=False)
+        safety = make_backup(settings, request, emit, clock).backup.name
+        emit(Step("Bringing rows back"))
+        row_return.bring_back(settings.database, plan.file, plan.found, settings.busy_timeout)
+        flags.remember_restore(settings.dir, safety, settings.part or MAIN_DATABASE)
+    return safety
+
+
+def _bring_with_uploads(settings: Settings, plan: RescuePlan, emit: EventListener, clock: Clock) -> str:
+    """The uploads are live, and then the rows that name them; or neither."""
+    row_return.bring_back(settings.database, plan.file, plan.found, settings.busy_timeout, is_rehearsal=True)
+    before = flags.last_restore(settings.dir)
+    safety = rescued_uploads.bring(settings, plan.uploads, emit, clock)
+    try:
+        with staging.claimed(settings, emit):
+            emit(Step("Bringing rows back"))
+            row_return.bring_back(settings.database, plan.file, plan.found, settings.busy_timeout)
+            flags.remember_restore(settings.dir, safety)
+    except BackupError:
+        rescued_uploads.take_back(settings, plan.uploads, safety, before, emit, clock)
+        raise
+    return safety

@@ -139,7 +139,7 @@ class Guard:
             allowed = action == sqlite3.SQLITE_CREATE_VTABLE and self._allows_module(str(first), str(second))
         if allowed:
             return sqlite3.SQLITE_OK
-        self.denied = self.denied or _action_in_words(action, first, second)
+        self.denied = self.denied or in_words(action, first, second)
         return sqlite3.SQLITE_DENY
 
     @contextmanager
@@ -218,7 +218,7 @@ def raise_if_interrupted(error: Exception, guard: Guard, meter: Meter) -> None:
         raise KeyboardInterrupt from error
 
 
-def _action_in_words(action: int, first: str | None, second: str | None) -> str:
+def in_words(action: int, first: str | None, second: str | None) -> str:
     """What the authorizer denied, as a person would call it."""
     if action == sqlite3.SQLITE_FUNCTION:
         return f"the function {second}"

@@ -31,8 +31,8 @@ from backupkit.sqlite.row_rescue import Found, RescuedRow
 _BrokenKey = tuple[str, int | None, str, int]  # table, row, the table that it refers to, number of the key
 
 
-def bring_back(live: Path, sealed: Path, found: Found, timeout: float) -> None:
-    """Put the rows back, all of them in one transaction, or none.
+def bring_back(live: Path, sealed: Path, found: Found, timeout: float, is_rehearsal: bool = False) -> None:
+    """Put the rows back, all of them in one transaction, or none; a rehearsal ends without the commit.
 
     Triggers do not run; foreign keys are checked before it commits. Raises `Refused` where the live rows are not those
     that were found, or a constraint does not allow a row; `SourceUnreadable` where the database stays locked.
@@ -46,7 +46,8 @@ def bring_back(live: Path, sealed: Path, found: Found, timeout: float) -> None:
             tables = {name: keyed_table(connection, name) for name in found.columns}
             _refuse_if_changed(connection, found, tables)
             _write(connection, found, tables)
-            database.retry_while_locked(lambda: connection.execute("COMMIT"), live, timeout)
+            if not is_rehearsal:
+                database.retry_while_locked(lambda: connection.execute("COMMIT"), live, timeout)
         except sqlite3.IntegrityError as error:
             raise Refused(
                 f"A row cannot come back: {printable(str(error))}.", "Choose other rows. Nothing was changed."

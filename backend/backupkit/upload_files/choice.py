@@ -37,6 +37,18 @@ class Chosen:
         return not is_there and (wanted.path in self.paths or wanted.path in self.above)
 
 
+def of_paths(root: Path, paths: Iterable[str]) -> Chosen:
+    """Those of the paths that are files or links in the tree."""
+    there = (tree.look(root, path) for path in paths)
+    entries = [one for one in there if one and one.form in ("file", "link")]
+    leaves = frozenset(one.path for one in entries)
+    return Chosen(leaves, leaves, _above(leaves), sum(tree.content_size(one.facts) for one in entries))
+
+
+def _above(leaves: Iterable[str]) -> frozenset[str]:
+    return frozenset(path for leaf in leaves for path in tree.with_parents(leaf) if path != leaf)
+
+
 def choose(root: Path, lines: Iterable[str], where: str) -> Chosen:
     """What the patterns mean of the tree; all of it without any. `NoSuchBackup` for one that means nothing `where`."""
     lines = tuple(lines)
@@ -48,6 +60,5 @@ def choose(root: Path, lines: Iterable[str], where: str) -> Chosen:
             f"Nothing in the uploads of {where} matches {few(missing)}.", hint=f"`files {where}` lists what is in it."
         )
     leaves = frozenset(one.path for one in entries if one.form != "folder")
-    above = (path for leaf in leaves for path in tree.with_parents(leaf) if path != leaf)
     size = sum(tree.content_size(one.facts) for one in entries if one.form == "file")
-    return Chosen(frozenset(one.path for one in entries), leaves, frozenset(above), size)
+    return Chosen(frozenset(one.path for one in entries), leaves, _above(leaves), size)

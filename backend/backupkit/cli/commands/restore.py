@@ -63,6 +63,9 @@ def restore(
         Path | None,
         typer.Option("--to", metavar="DIR", help="Lay it out in this new or empty folder; nothing live is touched."),
     ] = None,
+    remote: Annotated[
+        str | None, typer.Option("--remote", metavar="REMOTE", help="With --to: from this remote, without a pull.")
+    ] = None,
     at: Annotated[
         str | None,
         typer.Option(
@@ -81,7 +84,9 @@ def restore(
     name = _named(name, at)
     if to is not None:
         _refuse_with_to(migrate or bool(expect_loss), stop)
-        return _lay_out(name, to, only, at, dry_run)
+        return _lay_out_from(remote, name, to, only, at, dry_run) if remote else _lay_out(name, to, only, at, dry_run)
+    if remote is not None:
+        raise Refused("--remote goes with --to.", hint=f"To restore it here: `pull {name} --remote {shown(remote)}`")
     settings = open_to_read() if dry_run else open_to_write(work="restore")
     _explain_stop(settings, stop)
     with _at_moment(settings, name, at) as (until, backup, notes):
@@ -131,6 +136,27 @@ def extract(
         done = restore_backup(settings, plan, emit)
     out.result(render.put_back(settings.reach, done), json_.restored(done))
     end_with_warnings(done.warnings)
+
+
+@commands.command("clone", examples=["clone /srv/staging", "clone /srv/staging --mask mask.sql"])
+def clone(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    name: Annotated[str, typer.Option("--from", metavar="NAME", help="The backup.")] = "latest",
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", metavar="FILE", help="SQL that masks personal data; a path below the app's folder."),
+    ] = None,
+    no_uploads: Annotated[bool, typer.Option("--no-uploads", help="Leave the uploads out.")] = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Lay a backup out for a colleague or for staging, and mask personal data in it."""
+    from backupkit.restore.clone import plan_clone
+
+    settings = open_to_read()
+    _clear_draft(directory, dry_run)
+    _carry_out_layout(settings, plan_clone(settings, name, directory, mask, not no_uploads), dry_run)
 
 
 @commands.command("undo", examples=["undo --dry-run", "undo"])
@@ -338,15 +364,41 @@ def _lay_out(name: str, to: Path, only: str | None, at: str | None, dry_run: boo
     from backupkit.restore.lay_out import plan_layout
 
     settings = open_to_read()
+    _clear_draft(to, dry_run)
     with _at_moment(settings, name, at) as (until, backup, notes):
         plan = plan_layout(settings, name, to, only, until, backup, notes)
         _carry_out_layout(settings, plan, dry_run)
+
+
+def _clear_draft(to: Path, dry_run: bool) -> None:
+    """A run that was killed when its target was there may have left its empty draft: the target is refused now."""
+    from backupkit.restore.lay_out import clear_draft
+
+    if not dry_run:
+        clear_draft(to)
+
+
+def _lay_out_from(remote: str, name: str, to: Path, only: str | None, at: str | None, dry_run: bool) -> None:
+    from backupkit.cli import json_, render
+    from backupkit.remotes.pull import lay_out_from
+
+    if at is not None or dry_run:
+        option = "--dry-run" if dry_run else "--at"
+        raise Refused(
+            f"{option} does not go with --remote.", hint=f"See what is there: `list --remote {shown(remote)}`"
+        )
+    settings = open_to_read()
+    with listening() as emit:
+        done = lay_out_from(settings, name, remote, to, only, emit)
+    out.result(render.laid_out(done), json_.laid_out(done))
+    end_with_warnings(done.warnings)
 
 
 def _take_out(name: str, patterns: list[str], to: Path, dry_run: bool) -> None:
     from backupkit.restore.lay_out import plan_taking_out
 
     settings = open_to_read()
+    _clear_draft(to, dry_run)
     _carry_out_layout(settings, plan_taking_out(settings, name, to, patterns), dry_run)
 
 

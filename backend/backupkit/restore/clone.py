@@ -1,0 +1,66 @@
+"""A copy for a colleague or for staging: a backup laid out elsewhere, masked before anybody can read it.
+
+It is laid out and masked in a draft that only this user can enter, and gets its name when it is whole. Nothing masks
+uploads: with a mask they stay behind, unless the mask says `-- uploads: keep`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from backupkit.config.settings import Settings
+from backupkit.model.errors import Damaged, NoSuchBackup, Refused
+from backupkit.model.names import few
+from backupkit.repository import store
+from backupkit.restore.lay_out import Layout, plan_layout
+from backupkit.sqlite import mask as masks
+from backupkit.sqlite.engine import folded
+from backupkit.sqlite.mask import Mask
+
+_LONGEST = 1_000_000  # bytes; a longer file is not the one that was meant
+_BEHIND = "The uploads stay behind: nothing masks them. To take them along, the mask says: -- uploads: keep"
+
+
+def plan_clone(
+    settings: Settings, name: str, target: Path, mask: Path | None = None, with_uploads: bool = True
+) -> Layout:
+    """Where the clone would be laid out; `lay_out` carries it out.
+
+    Raises as `plan_layout` does; `NoSuchBackup` where there is no such mask, `Damaged` for one that is no SQL, or for a
+    backup without a database to mask.
+    """
+    read = read_mask(settings, mask) if mask else None
+    goes_along = with_uploads and (read is None or read.keeps_uploads)
+    layout = plan_layout(settings, name, target, None if goes_along else "database")
+    if read and layout.database is None:
+        raise Damaged(f"{layout.backup.path} holds no database to mask.", hint="Choose another backup: `list`")
+    if read:
+        revisions = f"{folded(store.require_metadata(layout.backup).version_table)}.*"  # whose names are nobody's
+        read = replace(read, allowed=read.allowed | {revisions})
+        behind = tuple(layout.others)  # nothing masks them
+        layout = replace(layout, others={})
+        if behind:
+            layout = replace(
+                layout, notes=(*layout.notes, f"The mask is for the main database: {few(behind)} stay behind.")
+            )
+    notes = (_BEHIND,) if with_uploads and not goes_along else ()
+    return replace(layout, mask=read, notes=(*layout.notes, *notes))
+
+
+def read_mask(settings: Settings, file: Path) -> Mask:
+    """The mask in that file; a relative path starts in the app's folder, as those of settings do."""
+    path = settings.app_dir / file.expanduser()
+    try:
+        with open(path, "rb") as opened:
+            content = opened.read(_LONGEST + 1)
+        if len(content) > _LONGEST:
+            raise Damaged(f"The mask {path} is longer than a megabyte.", hint="Name the mask itself.")
+        return masks.parse(content.decode(), str(path))
+    except FileNotFoundError as error:
+        hint = "A relative path starts in the app's folder; a container sees no other folder of this machine."
+        raise NoSuchBackup(f"There is no mask at {path}.", hint) from error
+    except IsADirectoryError as error:
+        raise Refused(f"{path} is a folder, and no mask.", hint="Name a file with SQL.") from error
+    except UnicodeDecodeError as error:
+        raise Damaged(f"The mask {path} is no UTF-8 text.", hint="Save it as UTF-8 text.") from error

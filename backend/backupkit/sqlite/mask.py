@@ -1,0 +1,206 @@
+"""SQL that masks personal data in a copy of a database, and the proof that no text was left where it was.
+
+The text is run under an authorizer: it reads and writes rows of the tables that are there, and does nothing else. Then
+each text or blob of the copy is compared with the original's, row by row. A column in which any is as it was is refused
+by name, unless the mask allows it in a line of its own: `-- allow: users.role` or `-- allow: countries.*`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backupkit.model.errors import Damaged, Refused
+from backupkit.model.names import few, printable, shown
+from backupkit.sqlite import database, engine, guard, rows
+from backupkit.sqlite.engine import folded, quoted
+
+_ALLOW = re.compile(r"^\s*--\s*allow:\s*(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
+_UPLOADS = re.compile(r"^\s*--\s*uploads:\s*keep\s*$", re.MULTILINE | re.IGNORECASE)
+_DOES = {
+    sqlite3.SQLITE_SELECT,
+    sqlite3.SQLITE_READ,
+    sqlite3.SQLITE_RECURSIVE,
+    sqlite3.SQLITE_UPDATE,
+    sqlite3.SQLITE_DELETE,
+    sqlite3.SQLITE_INSERT,
+}
+_SEARCH = {"fts3", "fts4", "fts5"}  # their texts are read and written by their own names
+_NUMBERS = {"rtree", "rtree_i32", "geopoly"}
+_SAMPLES = ("sqlite_stat3", "sqlite_stat4")  # values of the original, which ANALYZE kept
+SECONDS = 3600.0
+_HINT = "Change every value of it in the mask, or allow it with a line of its own: -- allow: {name}"
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask as it was read: its statements, the columns that may stay as they are, and whether uploads go along."""
+
+    file: str
+    statements: tuple[str, ...]
+    allowed: frozenset[str]
+    keeps_uploads: bool
+
+    def allows(self, table: str, column: str) -> bool:
+        return not self.allowed.isdisjoint((f"{folded(table)}.*", f"{folded(table)}.{folded(column)}"))
+
+
+def parse(text: str, file: str) -> Mask:
+    """The mask in that text; `Damaged` where it is not complete, or an allowed column is no `table.column`."""
+    allowed = [folded(one) for one in _ALLOW.findall(text)]
+    if wrong := [one for one in allowed if not re.fullmatch(r"[^.]+\.[^.]+", one)]:
+        raise Damaged(f"{file} allows {shown(wrong[0])}, which is no column.", hint="Write table.column, or table.*")
+    return Mask(file, tuple(_statements(text, file)), frozenset(allowed), bool(_UPLOADS.search(text)))
+
+
+def _statements(text: str, file: str) -> Iterator[str]:
+    statement = ""
+    for piece in re.split(r"(?<=;)", text):
+        statement += piece
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if re.sub(r"--[^\n]*|/\*.*?(\*/|\Z)", "", statement, flags=re.DOTALL).strip():
+        raise Damaged(f"{file} is not complete: its last statement does not end.", hint="End each with a semicolon.")
+
+
+def apply(copy: Path, original: Path, mask: Mask, seconds: float = SECONDS) -> None:
+    """The copy is masked, and nothing of the original is in it that the mask did not allow, in no free page either.
+
+    Nobody else has the copy open. Raises `Damaged` for a mask that is no SQL or asks for more than rows, `Refused` for
+    a column that is as it was, and for a table that nothing can be said of.
+    """
+    with contextlib.closing(engine.connect(copy, "mode=rw", timeout=0)) as connection:
+        for pragma in ("journal_mode=DELETE", "secure_delete=ON", "foreign_keys=ON", "temp_store=MEMORY"):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        connection.execute("BEGIN IMMEDIATE")
+        triggers = _without_triggers(connection)  # or an audit table would keep what was masked
+        for name in _virtual_tables(connection):  # opened now, when SQLite may do what that takes
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute(f"SELECT 1 FROM main.{quoted(name)} LIMIT 0").fetchall()
+        _run(connection, mask, seconds)
+        _forget_samples(connection)
+        for search in _virtual_tables(connection):
+            _write_anew(connection, search)
+        for sql in triggers:
+            connection.execute(sql)
+        connection.execute("COMMIT")
+        with rows.attached_alike(connection, original):
+            _refuse_what_stayed(connection, mask)
+    with contextlib.closing(engine.connect(copy, "mode=rw", timeout=0)) as connection:
+        connection.execute("VACUUM")
+
+
+def _run(connection: sqlite3.Connection, mask: Mask, seconds: float) -> None:
+    functions, denied = guard.harmless_functions(connection), list[str]()
+    known = {folded(name) for (name,) in connection.execute("SELECT name FROM main.sqlite_master")}
+
+    def decide(action: int, first: str | None, second: str | None, base: str | None, _in: str | None) -> int:
+        is_row = action in _DOES and (base in (None, "main")) and not str(first or "").lower().startswith("sqlite_")
+        is_call = action == sqlite3.SQLITE_FUNCTION and str(second).lower() in functions
+        # Search tables ask for these, and set nothing.
+        is_asked = action == sqlite3.SQLITE_PRAGMA and first in ("data_version", "page_size") and second is None
+        if is_row or is_call or is_asked or (action == sqlite3.SQLITE_READ and folded(str(first)) in known):
+            return sqlite3.SQLITE_OK
+        denied.append(guard.in_words(action, first, second))
+        return sqlite3.SQLITE_DENY
+
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    connection.set_authorizer(decide)
+    try:
+        with rows.limited(connection, seconds) as is_over:
+            for number, statement in enumerate(mask.statements, 1):
+                try:
+                    connection.execute(statement).fetchall()
+                except (sqlite3.Error, sqlite3.Warning) as error:
+                    reason = f"it is not done after {seconds:g} s" if is_over() else printable(str(error))
+                    reason = f"it asks for {denied[0]}" if denied else reason
+                    raise Damaged(
+                        f"Statement {number} of {mask.file} cannot be run: {reason.rstrip('.')}.",
+                        hint="A mask is UPDATE, DELETE and INSERT. Nothing was laid out.",
+                    ) from error
+    finally:
+        connection.set_authorizer(None)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 10)
+
+
+def _without_triggers(connection: sqlite3.Connection) -> list[str]:
+    found = connection.execute("SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' ORDER BY rowid")
+    triggers = found.fetchall()
+    for name, _ in triggers:
+        connection.execute(f"DROP TRIGGER main.{quoted(name)}")
+    return [sql for _, sql in triggers]
+
+
+def _forget_samples(connection: sqlite3.Connection) -> None:
+    for name in _SAMPLES:
+        if connection.execute("SELECT 1 FROM main.sqlite_master WHERE name = ?", (name,)).fetchone():
+            connection.execute(f"DELETE FROM main.{name}")
+
+
+def _virtual_tables(connection: sqlite3.Connection) -> dict[str, str]:
+    """The module of each virtual table, by the table's name."""
+    found = connection.execute("SELECT name, sql FROM main.sqlite_master WHERE sql LIKE 'create virtual table%'")
+    modules = {name: re.search(r"\bUSING\s+[\"`\[]?(\w+)", sql, re.IGNORECASE) for name, sql in found}
+    return {name: module[1].lower() if module else "" for name, module in modules.items()}
+
+
+def _write_anew(connection: sqlite3.Connection, table: str) -> None:
+    """A search index is made of its masked content: the words of the original are in it else."""
+    if _virtual_tables(connection)[table] not in _SEARCH:
+        return
+    try:
+        connection.execute(f"INSERT INTO main.{quoted(table)} ({quoted(table)}) VALUES ('rebuild')")
+    except sqlite3.Error as error:
+        raise Refused(
+            f"The search index {shown(table)} cannot be made anew, and would keep words of the original: "
+            f"{printable(str(error))}.",
+            hint="Lay it out without a mask, or drop that index in the app.",
+        ) from error
+
+
+def _refuse_what_stayed(connection: sqlite3.Connection, mask: Mask) -> None:
+    found = list(_stayed(connection, mask))
+    if found:
+        names = [name for name, _ in found]
+        name, count = found[0]
+        kept = "1 value is" if count == 1 else f"{count:,} values are"
+        more = f" So are values of {few(names[1:], 20)}." if names[1:] else ""
+        raise Refused(f"{shown(name)} is not masked: {kept} as before.{more}", hint=_HINT.format(name=shown(name)))
+
+
+def _stayed(connection: sqlite3.Connection, mask: Mask) -> Iterator[tuple[str, int]]:
+    """Each column, as `table.column`, in which values are as they were in the same row, and how many."""
+    modules = _virtual_tables(connection)
+    for table, module in modules.items():
+        if module not in (*_SEARCH, *_NUMBERS) and f"{folded(table)}.*" not in mask.allowed:
+            raise Refused(
+                f"{shown(table)} is a virtual table of the module {shown(module)}: whether it is masked is not known.",
+                hint=_HINT.format(name=f"{shown(table)}.*"),
+            )
+    tables = [*database.ordinary_tables(connection), *(one for one, module in modules.items() if module in _SEARCH)]
+    for table in tables:
+        columns = [one for one in rows.columns_of(connection, table) if not mask.allows(table, one)]
+        keys = rows.key_of(connection, table)
+        for column in columns:
+            if count := _count_same(connection, table, column, keys):
+                yield f"{table}.{column}", count
+
+
+def _count_same(connection: sqlite3.Connection, table: str, column: str, keys: Sequence[str]) -> int:
+    """Texts and blobs that are as before in their rows; 0 where all rows have one and the same, which tells nothing."""
+    one, name = quoted(column), quoted(table)
+    if connection.execute(f"SELECT count(DISTINCT {one}) FROM main.{name}").fetchone()[0] <= 1:
+        values = connection.execute(f"SELECT count(DISTINCT {one}) FROM {rows.OTHER}.{name}").fetchone()[0]
+        if values > 1:
+            return 0
+    same_row = " AND ".join(f"now.{key} IS past.{key}" for key in keys)
+    (count,) = connection.execute(
+        f"SELECT count(*) FROM main.{name} AS now JOIN {rows.OTHER}.{name} AS past ON {same_row} WHERE "
+        f"typeof(now.{one}) IN ('text', 'blob') AND length(now.{one}) > 0 AND now.{one} IS past.{one} COLLATE BINARY"
+    ).fetchone()
+    return int(count)
