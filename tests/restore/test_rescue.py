@@ -559,3 +559,18 @@ def test_another_encoding_is_told_as_such(app: SmallApp) -> None:
         live.executescript("PRAGMA encoding='UTF-16'; CREATE TABLE t (id INTEGER PRIMARY KEY)")
     assert "another encoding of text" in run_here(app, "rescue", "good", "t", "--missing", check=2).err
     assert "another encoding of text" in run_here(app, "rows", "good", "t", "--diff", check=2).err
+
+
+def test_a_row_with_a_text_key_keeps_its_number_where_that_is_free(app: SmallApp) -> None:
+    """A search table that has its content elsewhere knows the row by it."""
+    script(app, "CREATE TABLE pages (name TEXT PRIMARY KEY, text)")
+    script(app, "INSERT INTO pages (rowid, name, text) VALUES (7, 'a', 'x'), (9, 'b', 'y')")
+    script(app, "CREATE TABLE bare (k TEXT PRIMARY KEY) WITHOUT ROWID; INSERT INTO bare VALUES ('k')")
+    create_backup(app.settings, BackupRequest("good"))
+    script(app, "DELETE FROM pages; DELETE FROM bare; INSERT INTO pages (rowid, name, text) VALUES (9, 'new', 'z')")
+    for table in ("pages", "bare"):
+        run_here(app, "rescue", "good", table, "--missing", "--yes", check=0)
+    with contextlib.closing(app.connect()) as live:
+        found = dict(live.execute("SELECT name, rowid FROM pages"))
+        assert (found["a"], found["new"], len(found)) == (7, 9, 3)
+        assert live.execute("SELECT * FROM bare").fetchall() == [("k",)]

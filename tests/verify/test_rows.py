@@ -215,3 +215,30 @@ def test_numbers_of_another_kind_differ_and_names_in_capitals_do_not(app: SmallA
     assert "~ id 1: v 1 -> 1.0" in run_here(app, "rows", "good", "t", "--diff", check=0).out
     app.execute("UPDATE t SET v = 1, name = 'b'")
     assert "~ id 1: name a -> b" in run_here(app, "rows", "good", "t", "--diff", check=0).out
+
+
+def test_rows_whose_key_is_null_are_told_apart(backed_up: SmallApp) -> None:
+    """SQLite allows any number of them where the key is no INTEGER PRIMARY KEY."""
+    backed_up.execute("CREATE TABLE codes (code TEXT PRIMARY KEY, what)")
+    backed_up.execute("INSERT INTO codes VALUES (NULL, 'one'), (NULL, 'two'), ('x', 'three')")
+    create_backup(backed_up.settings, BackupRequest("nulls"))
+    assert "No row differs." in run_here(backed_up, "rows", "nulls", "codes", "--diff", check=0).out
+    assert "unchanged: 9 tables" in run_here(backed_up, "restore", "nulls", "--dry-run", check=0).out
+    backed_up.execute("UPDATE codes SET what = 'changed' WHERE what = 'two'")
+    backed_up.execute("DELETE FROM codes WHERE what = 'one'")
+    found = run_here(backed_up, "rows", "nulls", "codes", "--diff", "--json", check=0).json["differences"]
+    assert [(one["kind"], one["backup"], one["live"]) for one in found] == [
+        ("only in backup", [None, "one"], None),
+        ("changed", [None, "two"], [None, "changed"]),
+    ]
+
+
+def test_of_a_table_without_a_key_each_row_is_named_by_its_number(backed_up: SmallApp) -> None:
+    backed_up.execute("CREATE TABLE notes (text)")
+    backed_up.execute("INSERT INTO notes VALUES ('a'), ('a'), ('b')")
+    create_backup(backed_up.settings, BackupRequest("notes"))
+    backed_up.execute("UPDATE notes SET text = 'c' WHERE rowid = 2")
+    said = run_here(backed_up, "rows", "notes", "notes", "--diff", check=0).out
+    assert said.splitlines()[0] == "~ rowid 2: text a -> c"
+    found = run_here(backed_up, "rows", "notes", "notes", "--diff", "--json", check=0).json
+    assert (found["columns"], found["differences"][0]["live"]) == (["rowid", "text"], [2, "c"])

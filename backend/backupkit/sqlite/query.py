@@ -97,7 +97,10 @@ def differences(
         wanted = columns_meant(connection, table, [*dict.fromkeys((*named, *columns))] if columns else ())
         known = set(map(folded, theirs))
         common = tuple(name for name in wanted if folded(name) in known)
-        query = DifferenceQuery(quoted(table), keys, tuple(map(quoted, common)), None, where)
+        row_id = rows.row_id_of(connection, table)
+        if keys == (row_id,) and not named and common:
+            common = (unquoted(row_id), *common)  # or nothing would say which row it is
+        query = DifferenceQuery(quoted(table), keys, tuple(map(quoted, common)), None, where, row_id)
         if not common:
             raise Refused(f"The table {shown(table)} has no column in common with the backup's.", "See `rows`.")
         _check_condition_on_both(connection, table, where, seconds)

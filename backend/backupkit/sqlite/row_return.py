@@ -123,11 +123,30 @@ def _put_back(connection: sqlite3.Connection, table: KeyedTable, row: RescuedRow
     columns = ", ".join(map(quoted, table.columns))
     past = f"SELECT {columns} FROM {table.where(rows.OTHER)}"
     if row.live is None:
+        if row_id := _free_row_id(connection, table, row):
+            columns = f"{row_id}, {columns}"
+            past = f"SELECT {columns} FROM {table.where(rows.OTHER)}"
         connection.execute(f"INSERT OR ABORT INTO main.{quoted(table.name)} ({columns}) {past}", row.key)
     else:
         where = table.condition(table.keys)
         change = f"UPDATE OR ABORT main.{quoted(table.name)} SET ({columns}) = ({past}) WHERE {where}"
         connection.execute(change, row.key + row.key)
+
+
+def _free_row_id(connection: sqlite3.Connection, table: KeyedTable, row: RescuedRow) -> str:
+    """The name of the row id, where the row had one beside its key and no live row has it now; else empty.
+
+    A search table knows a row by it.
+    """
+    row_id, keys = rows.row_id_of(connection, table.name), tuple(map(quoted, table.keys))
+    if not row_id or rows.is_row_number(connection, table.name, keys, "main"):
+        return ""
+    past = f"SELECT {row_id} FROM {table.where(rows.OTHER)}"
+    taken = f"SELECT 1 FROM main.{quoted(table.name)} WHERE {row_id} = ({past})"
+    try:
+        return "" if connection.execute(taken, row.key).fetchone() else row_id
+    except sqlite3.OperationalError:
+        return ""  # it has none in the backup
 
 
 def _broken_keys(connection: sqlite3.Connection, tables: Sequence[str]) -> Iterator[_BrokenKey]:

@@ -137,7 +137,9 @@ def compare(
         ours, theirs = (columns_of(connection, table, schema) for schema in ("main", OTHER))
         columns = tuple(name for name in ours if name in theirs)
         keys = identity(connection, table, theirs)
-        query = DifferenceQuery(quoted(table), keys, tuple(map(quoted, columns)), width)
+        query = DifferenceQuery(
+            quoted(table), keys, tuple(map(quoted, columns)), width, row_id=row_id_of(connection, table)
+        )
         found, is_cut, is_late = _differences(connection, query, width, most, seconds)
     return Comparison(tuple(unquoted(key) for key in keys), columns, tuple(found), is_cut, is_late)
 
@@ -180,8 +182,9 @@ def _counted(connection: sqlite3.Connection, table: str) -> Changes:
     ours, theirs = (columns_of(connection, table, schema) for schema in ("main", OTHER))
     if not theirs or set(ours) != set(theirs):
         raise sqlite3.DatabaseError("It is not the same table.")
-    query = DifferenceQuery(quoted(table), identity(connection, table, theirs), tuple(map(quoted, ours)), 0)
-    if all(_is_row_number(connection, table, query.keys, schema) for schema in ("main", OTHER)):
+    keys, row_id = identity(connection, table, theirs), row_id_of(connection, table)
+    query = DifferenceQuery(quoted(table), keys, tuple(map(quoted, ours)), 0, row_id=row_id)
+    if all(is_row_number(connection, table, query.keys, schema) for schema in ("main", OTHER)):
         common, changed = connection.execute(query.counting_common()).fetchone()
         now, before = (connection.execute(f"SELECT count(*) FROM {one}").fetchone()[0] for one in query.sides)
         return Changes(before - common, changed, now - common)
@@ -201,6 +204,8 @@ class DifferenceQuery:
     width: int | None
     where: str = ""
     """A condition that the row meets in one of the two; checked already to be one expression."""
+    row_id: str = ""
+    """What tells rows apart whose key is NULL, where the table has such a thing."""
 
     @property
     def gone(self) -> str:
@@ -263,7 +268,11 @@ class DifferenceQuery:
         return f"({now}) IS NOT ({past})"
 
     def _same(self, one: str, other: str) -> str:
-        return " AND ".join(f"{one}.{key} IS {other}.{key}" for key in self.keys)
+        same = " AND ".join(f"{one}.{key} IS {other}.{key}" for key in self.keys)
+        if not self.row_id or self.row_id in self.keys:
+            return same
+        is_whole = " AND ".join(f"{one}.{key} IS NOT NULL" for key in self.keys)
+        return f"{same} AND (({is_whole}) OR {one}.{self.row_id} = {other}.{self.row_id})"
 
 
 def _differences(
@@ -332,12 +341,18 @@ def limited(connection: sqlite3.Connection, seconds: float) -> Iterator[Callable
 
 def key_of(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
     """What orders the rows and names each of them: the row id, else the primary key. Quoted."""
+    row_id = row_id_of(connection, table)
+    return (row_id,) if row_id else _primary_key(connection, table)
+
+
+def row_id_of(connection: sqlite3.Connection, table: str) -> str:
+    """The name that SQLite's own number of a row has in this table, quoted; empty where it has none."""
     names = {name.lower() for name in columns_of(connection, table)}
     (without,) = connection.execute(
         "SELECT total(wr) FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE", (table,)
     ).fetchone()
     free = () if without else tuple(quoted(name) for name in _ROW_IDS if name not in names)
-    return free[:1] or _primary_key(connection, table)
+    return free[0] if free else ""
 
 
 def identity(connection: sqlite3.Connection, table: str, theirs: tuple[str, ...]) -> tuple[str, ...]:
@@ -346,7 +361,7 @@ def identity(connection: sqlite3.Connection, table: str, theirs: tuple[str, ...]
     return key if key and {unquoted(name) for name in key} <= {*theirs} else key_of(connection, table)
 
 
-def _is_row_number(connection: sqlite3.Connection, table: str, keys: tuple[str, ...], schema: str) -> bool:
+def is_row_number(connection: sqlite3.Connection, table: str, keys: tuple[str, ...], schema: str) -> bool:
     """Whether that key is the row id itself, so that no two rows have it and none is without."""
     if len(keys) != 1:
         return False
