@@ -3,7 +3,7 @@
 data/pats.db and uploads/          as any other small app
 [databases.cache]                  data/cache.sqlite3, in WAL mode
 [databases.queue]                  storage/queue.sqlite3, with a rollback journal; may be missing
-[trees.media]                      media/
+[trees.media]                      media/, with a database in it that nobody names: media/inner.sqlite3
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ class SeveralApp(SmallApp):
         return self.folder / "storage" / "queue.sqlite3"
 
     @property
+    def inner(self) -> Path:
+        return self.media / "inner.sqlite3"
+
+    @property
     def media(self) -> Path:
         return self.folder / "media"
 
@@ -62,14 +66,15 @@ class SeveralApp(SmallApp):
 
     def everything(self) -> tuple[object, ...]:
         """A picture of all of it that compares equal only where nothing differs."""
-        return self.contents(), self.values(self.cache), self.values(self.queue), tree(self.media)
+        media = {path: one for path, one in tree(self.media).items() if "inner.sqlite3" not in path}
+        return self.contents(), self.values(self.cache), self.values(self.queue), media, self.values(self.inner)
 
 
 def extend(app: SmallApp) -> SeveralApp:
     """The same app, which has more from now on."""
     several = SeveralApp(app.folder, app.templates)
     (app.folder / "backup.toml").write_text(TABLES)
-    for path, mode in ((several.cache, "WAL"), (several.queue, "DELETE")):
+    for path, mode in ((several.cache, "WAL"), (several.queue, "DELETE"), (several.inner, "WAL")):
         path.parent.mkdir(exist_ok=True)
         with contextlib.closing(sqlite3.connect(path)) as live, live:
             live.execute(f"PRAGMA journal_mode={mode}")
@@ -86,6 +91,7 @@ def change_all(app: SeveralApp) -> None:
     app.execute("DELETE FROM documents")
     app.put(app.cache, "after")
     app.put(app.queue, "after")
+    app.put(app.inner, "after")
     app.write_upload("new/one.txt", b"came later")
     (app.media / "title.txt").write_text("another title")
     (app.media / "deep" / "film.bin").unlink()

@@ -42,7 +42,9 @@ from small_app import SmallApp, clean_environment
 
 STAGING = ".backupkit-staging"
 OURS = (".lock", ".state", ".rewind")  # among the backups
-FURTHER, FURTHER_TREE = ("data/cache.sqlite3", "storage/queue.sqlite3"), "media"
+FURTHER, FURTHER_TREE = ("data/cache.sqlite3", "storage/queue.sqlite3", "media/inner.sqlite3"), "media"
+SEALED = {one: one if one.startswith(FURTHER_TREE) else Path(one).name for one in FURTHER}
+INNER = "inner.sqlite3"  # a database that lies in a tree: looked at as one, and not as a file
 TWO_THREADS = "BACKUP_TESTS_TWO_THREADS"  # in a scenario's environment: as for a large database
 NEXT_COMMANDS = (("recover",), ("list",), ("backup", "next"))
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -364,11 +366,13 @@ def no_event(_count: int, _event: Event) -> None:
 
 def live(world: World) -> Live:
     """What a person has now. It is read through SQLite; a world is looked at after its last command only."""
-    further = [world.app / one for one in FURTHER]
-    there = tuple(_database(path) for path in further) if (world.app / FURTHER_TREE).is_dir() else ()
-    return Live(
-        _database(world.database), tree(world.uploads), (*there, tree(world.app / FURTHER_TREE))[: 3 * bool(there)]
-    )
+    return Live(_database(world.database), tree(world.uploads), _further(world))
+
+
+def _further(world: World) -> tuple[Any, ...]:
+    if not (world.app / FURTHER_TREE).is_dir():
+        return ()
+    return *(_database(world.app / one) for one in FURTHER), tree(world.app / FURTHER_TREE)
 
 
 def _database(path: Path) -> Any:
@@ -403,7 +407,8 @@ def tree(folder: Path) -> Tree:
     """Kind, mode, time of change and content of everything below the folder, by path."""
     if not folder.is_dir():
         return {"": ("missing", 0, 0, "")}
-    return {str(path.relative_to(folder)): _entry(path) for path in sorted(folder.rglob("*"))}
+    paths = [path for path in sorted(folder.rglob("*")) if not path.name.startswith(INNER)]
+    return {str(path.relative_to(folder)): _entry(path) for path in paths}
 
 
 def _entry(path: Path) -> tuple[str, int, int, str]:
@@ -480,7 +485,7 @@ def holds(backup: Path, wanted: Live, with_uploads: bool) -> bool:
     if with_uploads and tree(backup / "uploads") != wanted.uploads:
         return False
     for path, contents in zip(FURTHER, wanted.further, strict=False):
-        with contextlib.closing(open_sealed(backup / Path(path).name)) as copy:
+        with contextlib.closing(open_sealed(backup / SEALED[path])) as copy:
             if _contents(copy)[:2] != contents[:2]:
                 return False
     if wanted.further and tree(backup / FURTHER_TREE) != wanted.further[-1]:

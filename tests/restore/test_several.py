@@ -51,8 +51,13 @@ def test_a_backup_holds_every_database_and_every_tree_under_its_own_name(several
     }
     assert list(manifest.verify_checksums(folder)) == []
     metadata = json.loads((folder / "backup_metadata.json").read_text())
-    assert [one["name"] for one in metadata["databases"]] == ["database", "cache", "queue"]
-    assert [one["database_file"] for one in metadata["databases"]] == ["pats.db", "cache.sqlite3", "queue.sqlite3"]
+    assert [one["name"] for one in metadata["databases"]] == ["database", "cache", "queue", "media/inner.sqlite3"]
+    assert [one["database_file"] for one in metadata["databases"]] == [
+        "pats.db",
+        "cache.sqlite3",
+        "queue.sqlite3",
+        "media/inner.sqlite3",
+    ]
     assert [one["name"] for one in metadata["trees"]] == ["uploads", "media"]
     assert 0 < metadata["databases_gap_ms"] < 10_000
     assert metadata["databases"][1]["database"]["rows"] == {"entries": 1}
@@ -71,7 +76,7 @@ def test_a_restore_brings_all_of_them_back_and_undo_takes_it_back(several: Sever
     after = several.everything()
     done = restore(several)
     assert several.everything() == before
-    assert set(done.parts) == {"cache", "queue", "media"}
+    assert set(done.parts) == {"cache", "queue", "media", "media/inner.sqlite3"}
     restore_backup(several.settings, plan_undo(several.settings))
     assert several.everything() == after
     assert not list(several.folder.rglob(STAGING))
@@ -86,7 +91,7 @@ def test_only_the_named_one_is_restored_and_undone(several: SeveralApp, name: st
     restore(several, only=name)
     now = several.everything()
     changed = [one for one, (old, new) in enumerate(zip(after, now, strict=True)) if old != new]
-    assert changed == {"database": [0], "uploads": [0], "cache": [1], "media": [3]}[name]
+    assert changed == {"database": [0], "uploads": [0], "cache": [1], "media": [3, 4]}[name]
     if name in ("cache", "media"):
         assert now[changed[0]] == before[changed[0]]
     restore_backup(several.settings, plan_undo(several.settings))

@@ -11,14 +11,15 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, process, space
+from backupkit.fs import disk, process, space, trust
+from backupkit.fs.trust import Untrusted
 from backupkit.migrations import version_table
 from backupkit.migrations.schema import CannotRead
 from backupkit.model.backup import (
@@ -32,8 +33,8 @@ from backupkit.model.backup import (
     SealedTree,
     UploadsFacts,
 )
-from backupkit.model.errors import SourceBroken
-from backupkit.model.events import Event, EventListener, Notice, Step, Together, Warned
+from backupkit.model.errors import SourceBroken, SourceLocked, SourceUnreadable
+from backupkit.model.events import Event, EventListener, Notice, Step, Together, Warned, silence
 from backupkit.model.version import VERSION
 from backupkit.repository import files_cache, manifest
 from backupkit.sqlite import database
@@ -89,6 +90,8 @@ class _Taken:
     database: Inspection | None = None
     uploads: UploadsFacts | None = None
     excluded: tuple[str, ...] = ()
+    inside: tuple[SealedDatabase, ...] = ()
+    """The databases that lie in the tree."""
 
 
 @dataclass(frozen=True)
@@ -218,12 +221,57 @@ def _take_uploads(draft: Draft, live: Path, checksums: manifest.ChecksumWriter, 
 
     selected = selection.of(draft.settings)
     draft.seen.settle(live)
-    copied = archiver.copy(live, draft.folder / folder, record, selected.leaves_out, draft.earlier, emit)
+    inside = _Inside(draft, live, emit)
+    copied = archiver.copy(live, draft.folder / folder, record, selected.leaves_out, draft.earlier, emit, inside.take)
     draft.seen.keeps_attributes = copied.keeps_attributes
     if copied.late:
         checksums.insert({f"{folder}/{path}": checksum for path, checksum in copied.late.items()})
     excluded = tuple(sorted(map(marked.key, selected.marked.found)))
-    return _Taken(draft, copied.added, uploads=copied.facts, excluded=excluded)
+    sealed = tuple(inside.sealed(copied.databases))
+    return _Taken(draft, copied.added, uploads=copied.facts, excluded=excluded, inside=sealed)
+
+
+class _Inside:
+    """The SQLite databases that lie in a tree: each is copied through SQLite, as one moment of it."""
+
+    def __init__(self, draft: Draft, live: Path, emit: EventListener) -> None:
+        self._draft, self._live, self._emit = draft, live, emit
+        self._found: dict[str, Inspection] = {}
+
+    def take(self, live: Path, target: Path) -> DatabaseFacts | None:
+        """The moment of the database, checked, in that new file; None where it can only be copied as a file."""
+        path = os.path.relpath(live, self._live)
+        try:
+            trust.require_roots(live.parent)
+            with database.snapshot(live, self._draft.settings.busy_timeout, self._emit) as snapshot:
+                database.copy(snapshot, target, silence)
+                mode = database.journal_mode(snapshot)
+            found = database.inspect_copy(target, live, silence)
+        except (SourceUnreadable, Untrusted) as error:
+            target.unlink(missing_ok=True)
+            if database.is_database(live):
+                said = f"{error.message} It is in the backup as a file, with what lies beside it."
+                self._emit(Warned(said) if isinstance(error, SourceLocked) else Notice(said))  # locked: perhaps torn
+            return None
+        facts = replace(found.facts, journal_mode=mode, mode=live.stat().st_mode & 0o777)
+        self._found[path] = replace(found, facts=facts)
+        return facts
+
+    def sealed(self, copied: Mapping[str, DatabaseFacts | None]) -> Iterator[SealedDatabase]:
+        """Those that were copied, and those that are as in the earlier backup."""
+        folder = self._draft.settings.sealed_folder
+        for path in sorted(copied):
+            name = f"{folder}/{path}"
+            if found := self._found.get(path):
+                yield SealedDatabase(
+                    name=name,
+                    database_file=name,
+                    migrations=found.migrations,
+                    schema_fingerprint=found.fingerprint,
+                    database=found.facts,
+                )
+            elif self._draft.earlier:
+                yield self._draft.earlier.databases[path]
 
 
 def _take_databases(moments: list[_Moment], listeners: list[EventListener]) -> list[_Taken]:
@@ -362,11 +410,11 @@ def _database_files(draft: Draft) -> list[Path]:
 
 
 def _metadata(draft: Draft, found: list[_Taken], trees: list[_Taken], gap: float) -> Metadata:
-    sealed = [_sealed(taken) for taken in found]
+    sealed = [*map(_sealed, found), *(one for taken in trees for one in taken.inside)]
     held = [SealedTree(one.draft.settings.sealed_folder, one.uploads, one.excluded) for one in trees if one.uploads]
     first, uploads = sealed[0], next((one.uploads for one in held if one.name == UPLOADS_FOLDER), None)
     added = sum(one.added for one in (*found, *trees))
-    size = sum(one.database.size for one in sealed if one.database) + sum(one.uploads.bytes for one in held)
+    size = sum(one.database.facts.size for one in found if one.database) + sum(one.uploads.bytes for one in held)
     return Metadata(
         backup_name="",
         timestamp="",
@@ -392,7 +440,7 @@ def _metadata(draft: Draft, found: list[_Taken], trees: list[_Taken], gap: float
         excluded_folders=next((one.excluded_folders for one in held if one.name == UPLOADS_FOLDER), ()),
         databases=tuple(sealed) if sealed[1:] else (),
         trees=tuple(held) if [one.name for one in held] not in ([], [UPLOADS_FOLDER]) else (),
-        databases_gap_ms=gap if sealed[1:] else None,
+        databases_gap_ms=gap if found[1:] else None,
     )
 
 

@@ -281,8 +281,9 @@ class Metadata:
 
     @property
     def database_size(self) -> int:
-        """Bytes of all databases."""
-        return sum(one.size for one in self.all_facts if one)
+        """Bytes of all databases, but for those that lie in a tree."""
+        further = (one for one in self.databases if one.name not in _FIRST and "/" not in one.name)
+        return sum(one.size for one in (self.database, *(one.database for one in further)) if one)
 
     @property
     def database_checksum(self) -> str:

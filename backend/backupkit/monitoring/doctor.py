@@ -39,6 +39,7 @@ from backupkit.upload_files import selection, walk
 _PUT_BACK = "see what is left: `salvage`; or put a backup back: `list`, then `restore`"
 _HOW_TO_MEND = "an image or a Python with SQLite 3.51.3 or later: docs/containers.md"
 _NO_SHARED_LOG = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs/containers.md"
+_DATABASE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
 _MOST_LIKELY = 3  # of what may be the database
 _OWN_NAMES = (lock.LOCK_FILE, flags.STATE_FOLDER, journal.JOURNAL_FILE)
 
@@ -59,6 +60,8 @@ def examine(settings: Settings, emit: EventListener = silence, clock: Clock = ut
         _database,
         _owner,
         _uploads,
+        _further,
+        _inside_trees,
         _backups,
         _kept,
         _strangers,
@@ -200,6 +203,48 @@ def _left_beside(settings: Settings) -> Iterator[Finding]:
     if there := store.left_beside(settings):
         fix = f"set BACKUP_DIR to {there}, or move what is in it to {settings.dir}"
         yield Finding("warning", f"There are backups in {there}, where an earlier version kept them.", fix)
+
+
+def _further(settings: Settings) -> Iterator[Finding]:
+    """The databases and trees of `[databases]` and `[trees]`."""
+    for part in settings.parts[1:]:
+        live = part.uploads or part.database
+        if not live.exists():
+            level: Literal["note", "wrong"] = "note" if part.is_optional else "wrong"
+            yield Finding(level, f"There is no {part.part} at {live}.", "" if part.is_optional else "`config`")
+        elif part.uploads:
+            yield from _safely(_folder(part.part, part.uploads))
+        else:
+            yield from _safely(_readable(part.part, part))
+
+
+def _folder(name: str, live: Path) -> Iterator[Finding]:
+    os.listdir(live)
+    yield Finding("fine", f"The folder {name} at {live} is readable.")
+
+
+def _readable(name: str, part: Settings) -> Iterator[Finding]:
+    with database.snapshot(part.database, min(part.busy_timeout, 5)) as snapshot:
+        size = space.format_bytes(database.live_size(snapshot))
+    yield Finding("fine", f"The database {name} at {part.database} is readable: {size}.")
+
+
+def _inside_trees(settings: Settings) -> Iterator[Finding]:
+    """SQLite databases that lie in a tree, by their names or by what SQLite keeps beside them."""
+    for part in settings.parts:
+        if part.uploads and part.uploads.is_dir() and (found := _databases_below(part, part.uploads)):
+            yield Finding(
+                "fine",
+                f"SQLite databases in {part.uploads}, which are copied and restored through SQLite: {few(found)}.",
+            )
+
+
+def _databases_below(part: Settings, live: Path) -> list[str]:
+    skip = selection.of(part).leaves_out
+    names = [one.path for one in tree.walk(live, skip=skip, unreadable=lambda *_: None) if one.form == "file"]
+    bases = {name.removesuffix(end) for name in names for end in ("-wal", "-journal") if name.endswith(end)}
+    likely = [name for name in names if name in bases or name.endswith(_DATABASE_SUFFIXES)]
+    return [name for name in likely if database.is_database(live / name)]
 
 
 def _strangers(settings: Settings) -> Iterator[Finding]:

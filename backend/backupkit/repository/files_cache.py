@@ -27,7 +27,7 @@ from zoneinfo import ZoneInfo
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, own_folder, tree
-from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata
+from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata, SealedDatabase
 from backupkit.model.errors import BackupError, Damaged
 from backupkit.model.names import is_name
 from backupkit.repository import flags, reliable, store
@@ -84,6 +84,8 @@ class ParentBackup:
         self.keeps_attributes = bool(said.get("attributes"))
         """Whether its copies have all the attributes that the live files had."""
         self.has_hard_links = bool(metadata.uploads and metadata.uploads.hard_links)
+        self.databases: dict[str, SealedDatabase] = {}
+        """The databases that lie in the tree, by their paths there."""
         self._path, self._seen = "", CachedFile(RACY, "")
         self.rewind()
 
@@ -234,7 +236,11 @@ def _open(settings: Settings, path: Path, with_uploads: bool, opened: contextlib
         said = _footer(file)
         if said is None or said["seal"] != disk.hash_file(backup.path / CHECKSUM_FILE):
             return None
-        return ParentBackup(backup.path, metadata, file, said, settings.sealed_folder)
+        found = ParentBackup(backup.path, metadata, file, said, settings.sealed_folder)
+        below = f"{settings.sealed_folder}/"
+        inside = [one for one in backup.metadata.databases if one.name.startswith(below)]
+        found.databases = {one.name.removeprefix(below): one for one in inside}
+        return found
     except (OSError, ValueError, KeyError):
         return None  # gone meanwhile, another user's, or of another version: then everything is read again
 

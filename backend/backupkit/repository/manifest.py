@@ -349,7 +349,7 @@ def write_guide(folder: Path, metadata: Metadata, places: Mapping[str, Mapping[s
     for name, own in places.items():
         alone = metadata.at(name)
         assert alone is not None
-        values = {**own, **_guide_values(alone, name)}
+        values = {**own, **_guide_values(metadata, alone, name)}
         pieces = [_GUIDE_HEAD] if not name else []
         if alone.database_file:
             pieces.append(_GUIDE_RAW if alone.is_raw else _GUIDE_DATABASE)
@@ -362,13 +362,23 @@ def write_guide(folder: Path, metadata: Metadata, places: Mapping[str, Mapping[s
     (folder / GUIDE_FILE).write_text("\n".join((*heads, *schemas)), encoding="utf-8", errors="surrogateescape")
 
 
-def _guide_values(metadata: Metadata, part: str) -> dict[str, str]:
+def _without_sidecars(metadata: Metadata, folder: str) -> Iterator[str]:
+    """What removes the WAL of each database in the tree, which would be mixed into the restored file."""
+    for one in metadata.databases:
+        tree, _, path = one.name.partition("/")
+        if path and tree == folder:
+            names = " ".join(f'"$UPLOADS"/{shlex.quote(path + end)}' for end in ("-wal", "-shm", "-journal"))
+            yield f"rm -f {names}\n"
+
+
+def _guide_values(whole: Metadata, metadata: Metadata, part: str) -> dict[str, str]:
     return {
         "name": metadata.backup_name,
         "made": metadata.created_at.isoformat(sep=" "),
         "of": f" {part}" if part else "",
         "files": f"files of {part}" if part else "uploads",
         "kept": part or UPLOADS_FOLDER,
+        "sidecars": "".join(_without_sidecars(whole, part or UPLOADS_FOLDER)),
         "database_file": shlex.quote(f"./{metadata.database_file}"),
         "revision": shown(" ".join(metadata.revisions)),
         "commit": metadata.git.commit if metadata.git else "not recorded",
@@ -548,7 +558,7 @@ if [ -e "$$UPLOADS" ]; then
 fi
 mkdir -p "$$UPLOADS"
 # Not through a link that is there: where this cp knows it, each file is removed first.
-cp -a $$(cp --help 2>&1 | grep -o -e --remove-destination | head -n 1) $kept/. "$$UPLOADS"/
+${sidecars}cp -a $$(cp --help 2>&1 | grep -o -e --remove-destination | head -n 1) $kept/. "$$UPLOADS"/
 )
 ```
 """

@@ -182,7 +182,7 @@ def _source_of_return(settings: Settings, found: Journal) -> Source:
         for source in each
         if (part := _part_for(found, source)) and part.safety == name and (half := _changed_of(source, part))
     ]
-    return dataclasses.replace(sources[0], others=tuple(sources[1:]))
+    return staging.as_live(settings, dataclasses.replace(sources[0], others=tuple(sources[1:])))
 
 
 def _part_for(found: Journal, source: Source) -> Journal | None:

@@ -256,6 +256,7 @@ def plan_source(
     settings: Settings, source: Source, force: bool, emit: EventListener, migrate: bool = False
 ) -> RestorePlan:
     """The plan for a source that is verified already: a backup, or a database made from a dump."""
+    source = staging.as_live(settings, source)
     places = [staging.place_of(settings, one) for one in source.each]
     for place, one in zip(places, source.each, strict=True):
         _require_writable(place, one)
@@ -569,11 +570,13 @@ def _look_at_uploads(settings: Settings, source: Source, emit: EventListener) ->
         return None
     emit(Step("Comparing the uploads"))
     unreadable: list[str] = []
-    found = staging.differences(settings, source, lambda path, _error: unreadable.append(path), emit)
+    in_use: list[str] = []
+    found = staging.differences(settings, source, lambda path, _error: unreadable.append(path), emit, in_use.append)
     summary, closed = diff.summarise(found, settings.uploads)
     if closed:
         raise _not_writable(closed)
-    return replace(summary, unreadable=tuple(unreadable))
+    databases = tuple(path for path in in_use if not path.endswith(database.SIDECARS))
+    return replace(summary, unreadable=tuple(unreadable), in_use=databases)
 
 
 def _needs(
@@ -638,6 +641,8 @@ def _about_uploads(source: Source, summary: diff.Summary | None) -> Iterable[str
         yield f"The backup's uploads have {source.meaning.lost}: what is live keeps its own."
     if paths := summary.unreadable if summary else ():
         yield f"What cannot be read stays as it is: {first_of(paths)}."
+    if paths := summary.in_use if summary else ():
+        yield f"Databases in use that the backup does not hold stay as they are: {first_of(paths)}."
 
 
 def _make_safety_copy(settings: Settings, source: Source, emit: EventListener, clock: Clock) -> Backup:

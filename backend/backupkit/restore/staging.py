@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, process, space, staging_area, tree
+from backupkit.fs import disk, process, space, staging_area, tree, trust
 from backupkit.fs.staging_area import AreaPart, Identity
 from backupkit.migrations import schema, upgrade, version_table
 from backupkit.migrations.upgrade import Rehearsed
@@ -71,6 +71,8 @@ class Source:
     """The uploads that were left out when it was made: what that means stays as it is."""
     part: str = ""
     others: tuple[Source, ...] = ()
+    inside: frozenset[str] = frozenset()
+    """Databases in the tree, by their paths in it, that are restored through SQLite, and so not as files."""
 
     @property
     def each(self) -> tuple[Source, ...]:
@@ -228,11 +230,11 @@ def _refuse_altered(
     emit: EventListener,
 ) -> None:
     emit(Step("Verifying the backup", backup.size_bytes))
-    digests = integrity.Digests(adding_up(emit))
+    digests, databases = integrity.Digests(adding_up(emit)), {f"{backup.path}/{one}" for one in metadata.database_files}
 
     def digest(path: str, facts: os.stat_result) -> str:
         checksum = digests(path, facts)
-        if os.path.dirname(path) == str(backup.path):
+        if path in databases:
             checksums[path] = checksum
         return checksum
 
@@ -324,6 +326,50 @@ def stage(
         unstage(settings, identity.id)
         raise
     return replace(done[0], others=tuple(done[1:]))
+
+
+def as_live(settings: Settings, source: Source) -> Source:
+    """The source, with the databases that lie in trees as what they are restored as.
+
+    Where the live file is a database too, it is restored through SQLite, so that open connections go on; else as a
+    file.
+    """
+    inside = [one for one in source.others if "/" in one.part]
+    live = {one.part for one in inside if _is_live_database(settings, source, one)}
+
+    def tree_of(one: Source) -> Source:
+        folder = one.part or UPLOADS_FOLDER
+        below = (part.partition("/") for part in live)
+        return replace(one, inside=frozenset(path for name, _, path in below if name == folder))
+
+    others = [tree_of(one) for one in source.others if "/" not in one.part or one.part in live]
+    return replace(tree_of(source), others=tuple(others))
+
+
+def _is_live_database(settings: Settings, source: Source, one: Source) -> bool:
+    """Whether there is a live database of that path, below no link, which the restore is of."""
+    folder, _, path = one.part.partition("/")
+    holder = next((tree for tree in source.each if tree.uploads and (tree.part or UPLOADS_FOLDER) == folder), None)
+    root = settings.tree(folder)
+    if holder is None or root is None or (holder.chosen and path not in holder.chosen.leaves):
+        return False
+    place = settings.at("" if folder == UPLOADS_FOLDER else folder)
+    there = tree.look(root, path)
+    if place is None or there is None or there.form != "file":
+        return False
+    if selection.of(place, holder.excluded).leaves_out_wanted(path, is_folder=False):
+        return False
+    try:
+        trust.require_roots((root / path).parent)
+    except trust.Untrusted:
+        return False
+    is_database = bool(database.page_size_of(root / path, settings.busy_timeout))
+    if holder.chosen and not is_database and tree.look(root, f"{path}-wal"):
+        raise Refused(
+            f"{root / path}-wal would be mixed into {shown(path)}, and the live file is no sound database.",
+            hint=f"Move both aside first, or restore all: `restore {source.name} --only {folder}`",
+        )
+    return is_database
 
 
 def place_of(settings: Settings, source: Source) -> Settings:
@@ -466,7 +512,11 @@ def _stage_uploads(
 
 
 def differences(
-    settings: Settings, source: Source, unreadable: tree.Unreadable, emit: EventListener
+    settings: Settings,
+    source: Source,
+    unreadable: tree.Unreadable,
+    emit: EventListener,
+    stays: Callable[[str], None] = lambda _path: None,
 ) -> Iterator[diff.Difference]:
     """What the live uploads differ in from the source's; what an index tells is not read."""
     assert settings.uploads is not None and source.uploads is not None
@@ -482,6 +532,8 @@ def differences(
             earlier,
             emit,
             source.chosen,
+            source.inside,
+            stays,
         )
 
 

@@ -188,6 +188,11 @@ def signature(live: Path) -> str | None:
     return None if files_cache.RACY in stamps else "; ".join(stamps)
 
 
+def is_database(live: Path) -> bool:
+    """Whether a live file begins as a SQLite database does."""
+    return _header(live).startswith(b"SQLite format 3\0")
+
+
 def live_size(snapshot: sqlite3.Connection) -> int:
     """Bytes of the database as this moment has it."""
     return int(_pragma(snapshot, "page_count")) * int(_pragma(snapshot, "page_size"))

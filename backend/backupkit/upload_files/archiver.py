@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from backupkit.fs import attributes, descriptors, disk, tree
 from backupkit.fs.attributes import Attributes, Keeper
-from backupkit.model.backup import UploadsFacts
+from backupkit.model.backup import DatabaseFacts, UploadsFacts
 from backupkit.model.events import EventListener, Progress, Warned, silence
 from backupkit.model.names import first_of, shown
 from backupkit.repository.files_cache import CachedFile, ParentBackup
@@ -37,6 +37,12 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 P = ParamSpec("P")
 T = TypeVar("T")
 Record = Callable[[str, os.stat_result, str, int], None]
+TakeDatabase = Callable[[Path, Path], DatabaseFacts | None]
+"""Copies a live SQLite database to a new file; None where it is none, or SQLite cannot read it."""
+SIDECARS = ("-wal", "-shm", "-journal")
+_IN_USE = ("-wal", "-journal")
+_LONGEST = 2000  # bytes of a path by which SQLite can be given a file
+_MAGIC = b"SQLite format 3\0"
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class Copied:
     late: dict[str, str]
     keeps_attributes: bool
     """Whether every copy has all the attributes of its file."""
+    databases: dict[str, DatabaseFacts | None] = field(default_factory=dict)
+    """The SQLite databases among the files, by path; None for one that is as the earlier backup has it."""
 
 
 def copy(
@@ -60,6 +68,7 @@ def copy(
     skip: tree.Skip,
     earlier: ParentBackup | None = None,
     emit: EventListener = silence,
+    take_database: TakeDatabase = lambda _live, _target: None,
 ) -> Copied:
     """The whole tree is below `target`, a new folder: of contents, modes, times, links and, as root, owners nothing
     is lost, nor is a file that is moved from one folder to another meanwhile.
@@ -68,6 +77,9 @@ def copy(
     and only the times of the system differ. Nothing is ever written through such a link. `record` hears the path, the
     live facts and the SHA-256 of every file. What is no upload is skipped. What cannot be copied is warned of, and
     counted nowhere. A file that was listed, and went away before it could be copied, is warned of.
+
+    A file that is a SQLite database, by its first bytes or by a WAL beside it, is what `take_database` makes of it;
+    what SQLite keeps beside it is in that copy.
     """
     target.mkdir(mode=0o700)
     with (
@@ -76,7 +88,7 @@ def copy(
         closing(tree.Parents(target)) as drafted,
         closing(_EarlierFolder(earlier.uploads if earlier else None)) as before,
     ):
-        copying = _Copying(os.path.realpath(live), record, emit, earlier, skip, drafted)
+        copying = _Copying(os.path.realpath(live), record, emit, earlier, skip, drafted, take_database)
         folders = _Folders(source, copied, before)
         _copy_folder(folders, _level_of(source, ""), copying)
         copying.begin_again()
@@ -87,7 +99,7 @@ def copy(
     copying.warn_of_lost()
     facts = copying.facts()
     facts = replace(facts, tree=walk.digest(target)) if copying.late else facts
-    return Copied(facts, copying.added, copying.late, not copying.keeper.lost)
+    return Copied(facts, copying.added, copying.late, not copying.keeper.lost, copying.databases)
 
 
 class _EarlierFolder:
@@ -160,6 +172,8 @@ class _Copying:
     earlier: ParentBackup | None
     skip: tree.Skip
     drafted: tree.Parents
+    take_database: TakeDatabase
+    databases: dict[str, DatabaseFacts | None] = field(default_factory=dict)
     keeper: Keeper = field(default_factory=Keeper)
     named: dict[tuple[int, int], _Named] = field(default_factory=dict)
     """Files with more than one name, by device and inode."""
@@ -232,6 +246,10 @@ class _Copying:
                 f"there; the first is {shown(self.apart[0])}."
             )
 
+    def is_part_of_database(self, path: str) -> bool:
+        """Whether it is what SQLite keeps beside a database that was copied."""
+        return any(path.endswith(end) and path.removesuffix(end) in self.databases for end in SIDECARS)
+
     def enter(self, path: str) -> None:
         self.folders += 1
         self.list.update(walk.line_of("folder", path))
@@ -241,12 +259,14 @@ class _Copying:
         self.links_out += walk.leads_out(self.root, path, target)
         self.list.update(walk.line_of("link", path, target))
 
-    def file(self, path: str, facts: os.stat_result, checksum: str, added: int, attributes: int) -> None:
-        """A file is in the draft; `added` bytes of it were not in the earlier backup."""
+    def file(
+        self, path: str, facts: os.stat_result, checksum: str, added: int, attributes: int, size: int | None = None
+    ) -> None:
+        """A file is in the draft; `added` bytes of it were not in the earlier backup. `size` is that of the copy."""
         if facts.st_nlink > 1:
             self.named.setdefault(tree.inode(facts), _Named(path, facts, checksum, attributes))
         self.files += 1
-        self.bytes += facts.st_size
+        self.bytes += facts.st_size if size is None else size
         self.added += added
         self.list.update(walk.line_of("file", path))
         if self.is_again:
@@ -331,11 +351,15 @@ class _Level:
     facts: os.stat_result
     attributes: Attributes
     names: Iterator[tuple[str, int]]
+    in_use: frozenset[str]
+    """Names beside which something stands that SQLite keeps of a database in use."""
 
 
 def _level_of(source: tree.OpenFolder, path: str) -> _Level:
     """The live folder that is open, with its path and a slash behind that."""
-    return _Level(path, source.facts(), attributes.of_open(source.handle), iter(_listed(source)))
+    names = _listed(source)
+    in_use = frozenset(name.removesuffix(end) for name, _ in names for end in _IN_USE if name.endswith(end))
+    return _Level(path, source.facts(), attributes.of_open(source.handle), iter(names), in_use)
 
 
 def _listed(folder: tree.OpenFolder) -> list[tuple[str, int]]:
@@ -352,7 +376,7 @@ def _try_entry(folders: _Folders, name: str, inode: int, level: _Level, copying:
     """`_copy_entry`; one that is gone or cannot be read is passed over. An error of the draft has its path in it."""
     path = f"{level.path}{name}"
     try:
-        inner = _copy_entry(folders, name, path, level.facts, copying)
+        inner = _copy_entry(folders, name, path, level, copying)
     except _Gone:
         copying.missing[inode] = path
         return None
@@ -367,10 +391,10 @@ def _try_entry(folders: _Folders, name: str, inode: int, level: _Level, copying:
     return inner
 
 
-def _copy_entry(folders: _Folders, name: str, path: str, within: os.stat_result, copying: _Copying) -> _Level | None:
+def _copy_entry(folders: _Folders, name: str, path: str, within: _Level, copying: _Copying) -> _Level | None:
     """One entry is in the draft. A folder is, but for what is in it: we are in it then."""
     facts = _asked(os.stat, name, dir_fd=folders.source.handle, follow_symlinks=False)
-    if copying.skip(path, facts, within):
+    if copying.skip(path, facts, within.facts) or copying.is_part_of_database(path):
         return None
     copying.moved += copying.is_again and facts.st_mtime_ns < copying.started
     form = tree.form_of(facts.st_mode)
@@ -384,11 +408,40 @@ def _copy_entry(folders: _Folders, name: str, path: str, within: os.stat_result,
         copying.link(path, pointed)
     elif form == "special":
         copying.warn(path, "is a socket, a fifo or a device, and is not in the backup.")
+    elif name in within.in_use and _copy_database(folders, name, path, facts, copying):
+        pass
     elif not _link_known(folders, name, path, facts, copying) and not _link_unchanged(
         folders, name, path, facts, copying
     ):
         _copy_file(folders, name, path, copying)
     return None
+
+
+def _copy_database(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
+    """Whether SQLite read the file as a database, and the draft has one moment of it, what is in its WAL included.
+
+    A copy of the file itself that is there already is replaced.
+    """
+    if len(os.fsencode(path)) > _LONGEST or any("\udc80" <= letter <= "\udcff" for letter in path):
+        return False  # SQLite cannot be given it, or the metadata cannot name it
+    target = Path(folders.target.root, path)
+    made = target.with_name(f"{disk.DRAFT_PREFIX}{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}")
+    try:
+        found = copying.take_database(Path(folders.source.root, path), made)
+        if found is None:
+            return False
+        with disk.Opened(made, os.O_RDWR | os.O_NOFOLLOW) as copied:
+            disk.set_attributes(copied, facts)
+            before = copying.keeper.kept
+            copying.keeper.give(copied, _asked(attributes.of_name, name, folders.source.handle), path)
+            size = os.fstat(copied).st_size
+        os.rename(made, target)
+    finally:
+        for left in (made, *(made.with_name(made.name + end) for end in SIDECARS)):
+            left.unlink(missing_ok=True)
+    copying.databases[path] = found
+    copying.file(path, facts, found.sha256, size, copying.keeper.kept - before, size)
+    return True
 
 
 def _begin_folder(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> _Level:
@@ -457,6 +510,8 @@ def _link_unchanged(folders: _Folders, name: str, path: str, facts: os.stat_resu
         return False  # too many links to one file, or a file system without them
     if copying.earlier.has_hard_links:
         copying.used.add(kept.st_ino)
+    if path in copying.earlier.databases:
+        copying.databases[path] = None
     copying.file(path, facts, seen.checksum, 0, found)
     return True
 
@@ -502,6 +557,8 @@ def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> No
     with disk.Opened(name, _NEW, folders.target.handle) as copied:
         try:
             still, facts, checksum, found = _until_still(folders.source.handle, name, copied)
+            if os.pread(copied, len(_MAGIC), 0) == _MAGIC and _copy_database(folders, name, path, facts, copying):
+                return
             before = copying.keeper.kept
             copying.keeper.give(copied, found, path)
         except BaseException:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from backupkit.model.events import EventListener, Progress, Step, Warned, adding
 from backupkit.model.names import shown
 from backupkit.repository.files_cache import ParentBackup
 from backupkit.upload_files.apply import OPERATIONS, Action, Operation, encoded, write_operation
+from backupkit.upload_files.archiver import SIDECARS
 from backupkit.upload_files.choice import Chosen
 from backupkit.upload_files.selection import Selection
 
@@ -86,6 +87,8 @@ class Summary:
     removed: int = 0
     bytes: int = 0
     unreadable: tuple[str, ...] = ()
+    in_use: tuple[str, ...] = ()
+    """Databases in use that are not wanted, and stay."""
 
 
 def differences(
@@ -97,8 +100,13 @@ def differences(
     earlier: ParentBackup | None = None,
     emit: EventListener = silence,
     chosen: Chosen | None = None,
+    databases: Collection[str] = (),
+    stays: Callable[[str], None] = lambda _path: None,
 ) -> Iterator[Difference]:
     """Every path that is not as wanted; of the `chosen` ones alone, where there are any.
+
+    The `databases` are restored by other means, with what SQLite keeps beside them. A live database that is in use, and
+    not wanted, stays, which `stays` is told of: its last rows may be in no copy.
 
     Files of one size are compared by content: a kept time proves nothing.
 
@@ -109,6 +117,11 @@ def differences(
     with closing(_Comparison(live, wanted, meaning, earlier, adding_up(emit))) as comparison:
         pairs = _side_by_side(live, wanted, selection, unreadable)
         for one, two in chosen.pairs(pairs) if chosen else pairs:
+            if _is_of_database(one or two, databases):
+                continue
+            if one and not two and _is_in_use(live, wanted, one):
+                stays(one.path)
+                continue
             if two and two.form == "special":
                 continue  # in a folder that a person made a backup of: it cannot be put back
             try:
@@ -119,6 +132,21 @@ def differences(
                 continue
             if difference:
                 yield difference
+
+
+def _is_of_database(entry: Entry | None, databases: Collection[str]) -> bool:
+    if entry is None or not databases:
+        return False
+    return any(entry.path.removesuffix(end) in databases for end in ("", *SIDECARS))
+
+
+def _is_in_use(live: Path, wanted: Path, one: Entry) -> bool:
+    """Whether it is a database with a WAL that is not wanted, or what SQLite keeps beside such a one."""
+    if one.form != "file":
+        return False
+    base = next((one.path.removesuffix(end) for end in SIDECARS if one.path.endswith(end)), one.path)
+    is_wanted = tree.look(wanted, base) is not None
+    return not is_wanted and tree.look(live, f"{base}-wal") is not None and tree.look(live, base) is not None
 
 
 class _Unreadable(Exception):
