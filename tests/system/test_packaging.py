@@ -75,7 +75,8 @@ def lend(name: str, packages: Path) -> None:
 
 def test_the_wheel_holds_the_toolkit_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    ours = {str(path.relative_to(BACKEND)) for path in (BACKEND / "backupkit").rglob("*.py")}
+    pages = (*(BACKEND / "backupkit/web/templates").iterdir(), *(BACKEND / "backupkit/web/static").iterdir())
+    ours = {str(path.relative_to(BACKEND)) for path in (*(BACKEND / "backupkit").rglob("*.py"), *pages)}
     assert {name for name in names if ".dist-info/" not in name} == ours | {"backup_restore.py", "backupkit/py.typed"}
 
 

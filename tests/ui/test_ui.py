@@ -22,7 +22,7 @@ from textual.widgets import Button, DataTable, Input, Label, Static
 
 import backup_restore
 from backupkit.backup.create import create_backup
-from backupkit.cli import render
+from backupkit.cli import render, tasks
 from backupkit.cli.commands.check import ui
 from backupkit.cli.task import Ended, Run, Task
 from backupkit.config.deployment import in_full
@@ -34,7 +34,7 @@ from backupkit.model.events import Event, EventListener, Notice, Progress, Step,
 from backupkit.monitoring import log
 from backupkit.monitoring.status import status
 from backupkit.repository import history, lock, store
-from backupkit.ui import styles, tasks
+from backupkit.ui import styles
 from backupkit.ui.backups import BackupsPage
 from backupkit.ui.dialogs import Message
 from backupkit.ui.history import HistoryPage

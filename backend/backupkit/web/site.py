@@ -11,7 +11,6 @@ from urllib.parse import quote, urlencode
 from xml.etree.ElementTree import Element, tostring
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from backupkit.cli.task import Task
 from backupkit.config.deployment import in_full
@@ -141,9 +140,9 @@ def _environment() -> Environment:
     return made
 
 
-def _drawn(found: Element | None) -> Markup:
-    """An element of the report, which is escaped as it is written."""
-    return Markup("") if found is None else Markup(tostring(found, encoding="unicode", method="html"))
+def _drawn(found: Element | None) -> str:
+    """An element of the report, whose text was escaped as it was written."""
+    return "" if found is None else tostring(found, encoding="unicode", method="html")
 
 
 def _local(settings: Settings, at: datetime | None, form: str) -> str:
