@@ -169,7 +169,7 @@ def test_latest_is_the_newest_that_was_made_until_that_time(app: SmallApp, targe
         plan = ("restore", "latest", "--at", at, "--to", str(target), "--dry-run", "--json")
         assert run_here(app, *plan, check=0).json["source"] == name
     refused(app, "restore", "latest", "--at", "2025-01-01", "--yes", code=10, names="made until", hint="`list`")
-    refused(app, "restore", "first", "--at", "2d", "--yes", code=2, names="--at", hint="latest")
+    refused(app, "restore", "first", "--at", "2d", "--yes", code=2, names="--at", hint="restore --at TIME")
     refused(app, "restore", "latest", "--at", "soon", "--yes", code=2, names="soon", hint="2026")
 
 
