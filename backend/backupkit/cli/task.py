@@ -62,13 +62,14 @@ class Run(Generic[Result]):
         self.said: list[str] = []
         self.began = time.monotonic()
         self.wants_to_end = False
+        self._is_past_return = False
         self._lock = threading.Lock()
         self._sentences = sentences(self.said.append)
 
     @property
     def can_be_cancelled(self) -> bool:
-        """Whether it has not come to where there is only forward."""
-        return self.step.name not in self.task.steps_to_finish
+        """Whether it has not come to where there is only forward; what follows on that is no way back."""
+        return not self._is_past_return
 
     def carry_out(self) -> Ended[Result]:
         """The task, done; for a thread. Raises nothing."""
@@ -88,6 +89,7 @@ class Run(Generic[Result]):
     def listen(self, event: Event) -> None:
         """What the verb tells; `Cancelled` once, where a person asked for it."""
         if isinstance(event, Step):
+            self._is_past_return |= event.name in self.task.steps_to_finish
             self.step, self.done = event, 0
         elif isinstance(event, Progress):
             self.done = event.done
