@@ -569,11 +569,16 @@ def config(values: Mapping[str, tuple[object, str]], screen: Terminal | None = N
 def value(setting: object) -> str:
     """A setting's value; nothing where there is none, and no more of a secret than its kind."""
     if isinstance(setting, dict):
-        told = {name: few(one, 10) if isinstance(one, tuple) else one.type for name, one in setting.items()}
+        told = {name: few(one, 10) if isinstance(one, tuple) else _kind(one) for name, one in setting.items()}
         return ", ".join(f"{name} ({one})" for name, one in told.items())
     if isinstance(setting, tuple):
         return ", ".join(map(str, setting))
     return "" if setting is None else str(setting)
+
+
+def _kind(table: object) -> str:
+    """What tells one table of `backup.toml` from others: a remote's type; where a database or tree lies."""
+    return str(getattr(table, "type", None) or getattr(table, "path", ""))
 
 
 def changed(done: Changed) -> Iterator[str]:
