@@ -507,6 +507,77 @@ def test_two_people_restore_at_once_and_the_data_are_those_of_one_backup(app: Sm
     assert "is not finished" not in first.get("/").words
 
 
+def planned(browser: Browser, name: str) -> str:
+    """Where the plan of a restore is agreed to."""
+    return str(re.findall(r'action="[^"]*(/restore/plan/\d+)"', browser.done("/restore/plan", name=name).text)[0])
+
+
+def marked(app: SmallApp, value: str) -> None:
+    app.execute("CREATE TABLE IF NOT EXISTS mark (value TEXT)")
+    app.execute("DELETE FROM mark")
+    app.execute("INSERT INTO mark VALUES (?)", (value,))
+
+
+def test_a_second_click_does_not_take_the_way_back(app: SmallApp, owner: Browser) -> None:
+    marked(app, "old")
+    create_backup(app.settings, BackupRequest("kept"))
+    marked(app, "precious")
+    go = planned(owner, "kept")
+    assert owner.post(go, typed="kept").headers["Location"] == owner.post(go, typed="kept").headers["Location"]
+    assert "Done" in owner.done(go, typed="kept").words
+    assert "/job/" in owner.get(go).headers["Location"]
+    page = owner.done("/restore/undo")
+    (name,) = re.findall(r'data-must-be="([^"]+)"', page.text)
+    owner.done(re.findall(r'action="[^"]*(/restore/plan/\d+)"', page.text)[0], typed=name)
+    assert app.rows("mark") == [("precious",)]
+
+
+def test_a_plan_is_not_carried_out_under_other_settings(app: SmallApp, owner: Browser) -> None:
+    marked(app, "old")
+    create_backup(app.settings, BackupRequest("kept"))
+    marked(app, "new")
+    go = planned(owner, "kept")
+    other = app.database.with_name("other.db")
+    other.write_bytes(b"")
+    (app.folder / "backup.toml").write_text(f'database = "{other}"\n')
+    answer = owner.post(go, typed="kept")
+    assert answer.code == 400 and "settings were changed" in answer.words
+    assert other.read_bytes() == b"" and app.rows("mark") == [("new",)]
+
+
+def test_a_part_that_is_not_known_is_not_taken_for_all_of_it(app: SmallApp, owner: Browser) -> None:
+    create_backup(app.settings, BackupRequest("kept"))
+    assert owner.post("/restore/plan", name="kept", only="cache").code == 400
+
+
+def test_with_several_databases_the_plan_shows_each_and_the_settings_name_them(app: SmallApp, owner: Browser) -> None:
+    cache = app.folder / "data" / "cache.db"
+    with contextlib.closing(sqlite3.connect(cache)) as connection, connection:
+        connection.execute("CREATE TABLE visits (at TEXT)")
+    (app.folder / "backup.toml").write_text('[databases.cache]\npath = "data/cache.db"\n')
+    owner.done("/do/back-up", name="kept")
+    with contextlib.closing(sqlite3.connect(cache)) as connection, connection:
+        connection.execute("INSERT INTO visits VALUES ('later')")
+    assert "visits 1 0 -1" in owner.done("/restore/plan", name="kept").words
+    assert "cache (" in owner.get("/settings").words
+
+
+def test_what_went_live_is_not_said_to_be_cancelled(app: SmallApp, owner: Browser) -> None:
+    marked(app, "old")
+    create_backup(app.settings, BackupRequest("kept"))
+    marked(app, "new")
+    hook = app.folder / "after.sh"
+    hook.write_text("#!/bin/sh\nsleep 2\n")
+    hook.chmod(0o755)
+    (app.folder / "backup.toml").write_text(f'after_restore = "{hook}"\n')
+    place = owner.post(planned(owner, "kept"), typed="kept").headers["Location"]
+    until(lambda: app.rows("mark") == [("old",)])
+    owner.post(f"{place.removeprefix(owner.base)}/cancel")
+    owner.ask("GET", f"{place}/events")
+    said = owner.ask("GET", place).words
+    assert "Done" in said and "Undo this restore" in said
+
+
 # Attacks.
 
 

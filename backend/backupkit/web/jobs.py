@@ -26,6 +26,8 @@ class Job:
     actor: str
     ended: Ended[Any] | None = None
     took: float = 0.0
+    led_to: Job | None = None
+    """Of a plan: the job that carried it out."""
 
     @property
     def title(self) -> str:
@@ -65,6 +67,7 @@ class Jobs:
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._jobs: dict[int, Job] = {}
+        self._once = threading.Lock()
 
     def start(self, task: Task[Any], actor: str, kind: str = "") -> Job:
         """Begin; the history names the actor as the one who did it."""
@@ -75,6 +78,12 @@ class Jobs:
                 del self._jobs[number]
         threading.Thread(target=self._carry_out, args=(job,), name=f"job {job.number}", daemon=False).start()
         return job
+
+    def carry_out(self, planned: Job, task: Task[Any], actor: str, kind: str = "") -> Job:
+        """What was planned, begun once: who asks again, by a second click perhaps, comes to the same job."""
+        with self._once:
+            planned.led_to = planned.led_to or self.start(task, actor, kind)
+            return planned.led_to
 
     def find(self, number: int) -> Job | None:
         """The job of that number, where it is remembered."""

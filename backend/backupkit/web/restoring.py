@@ -7,7 +7,7 @@ the person agrees to is what was shown.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from backupkit.cli import tasks
@@ -25,13 +25,21 @@ from backupkit.restore.recovery import recover
 from backupkit.restore.restore import Restored, RestorePlan, plan_backup, restore_backup
 from backupkit.rewind import moments
 from backupkit.rewind.chain import Moment
+from backupkit.sqlite.rows import Changes
 from backupkit.web.jobs import Job
-from backupkit.web.site import Answer, Handler, Page, Visit, job_of
+from backupkit.web.site import Answer, Goto, Handler, Page, Visit, job_of
 
 _OFFERED = 100  # backups, the newest
 
-Planned = tuple[Wish, RestorePlan | SchemaMismatch, Moment | None]
-"""What was wanted, what that would change, and the point of rewind that it is of."""
+
+@dataclass(frozen=True)
+class Planned:
+    """What was wanted, under which settings, and the plan of it, or why there is none; `moment` is of rewind."""
+
+    settings: Settings
+    wish: Wish
+    found: RestorePlan | SchemaMismatch
+    moment: Moment | None = None
 
 
 def choose(visit: Visit) -> Answer:
@@ -53,6 +61,8 @@ def plan(visit: Visit) -> Answer:
     form, part = visit.form, visit.form.get("only", "")
     only = part if part in (*get_args(Part), *visit.settings.others) else None
     wish = Wish(form.get("name", ""), only, bool(form.get("migrate")), bool(form.get("force")))
+    if part and only is None:
+        raise Refused(f"There is no {part} to choose here; nothing was planned.", hint="`restore --only` may know it.")
     if at := form.get("at", "").strip():
         return _look_at(visit, replace(wish, name=""), at)
     if not wish.name:
@@ -68,7 +78,7 @@ def plan_undo(visit: Visit) -> Answer:
 def _look(visit: Visit, wish: Wish) -> Answer:
     settings = visit.settings
     title = f"Looking at {wish.name}" if wish.name else "Looking at the last restore"
-    task: Task[Planned] = Task(title, lambda emit: (wish, wish.plan(settings, emit), None), lambda _: ())
+    task: Task[object] = Task(title, lambda emit: Planned(settings, wish, wish.plan(settings, emit)), lambda _: ())
     return visit.start(task, "plan")
 
 
@@ -84,10 +94,10 @@ def _look_at(visit: Visit, wish: Wish, at: str) -> Answer:
     def act(emit: EventListener) -> Planned:
         recover(settings, emit)
         if chosen.moment is None:
-            return wish, wish.plan(settings, emit), None
+            return Planned(settings, wish, wish.plan(settings, emit))
         with moments.built(settings, chosen.moment, emit) as backup:
             plan = plan_backup(settings, backup, wish.only, wish.force, wish.migrate, emit, notes=notes)
-        return wish, plan, chosen.moment
+        return Planned(settings, wish, plan, chosen.moment)
 
     return visit.start(Task(f"Looking at {at}", act, lambda _: ()), "plan")
 
@@ -111,7 +121,7 @@ def plan_put_back(visit: Visit) -> Answer:
 
     def act(emit: EventListener) -> Planned:
         recover(settings, emit)
-        return Wish(name), plan_extract(settings, name, [literal(path)], emit=emit), None
+        return Planned(settings, Wish(name), plan_extract(settings, name, [literal(path)], emit=emit))
 
     return visit.start(Task(f"Looking at {path}", act, lambda _: ()), "plan")
 
@@ -123,13 +133,12 @@ def literal(path: str) -> str:
 
 def show_plan(visit: Visit) -> Answer:
     """What the restore would change, and the question."""
-    wish, found, _moment = _planned(visit)
+    job, planned = _planned(visit)
+    found = planned.found
+    if job.led_to:
+        return Goto(f"job/{job.led_to.number}")
     if isinstance(found, SchemaMismatch):
-        return Page("mismatch.html", {"wish": wish, "error": found})
-    now, after = found.live.rows, found.rows_after
-    names = sorted({*now, *after})
-    changes = {name: one for name, one in found.live.changes.items() if one.total}
-    differ = [name for name in names if name in changes or now.get(name) != after.get(name)]
+        return Page("mismatch.html", {"wish": planned.wish, "error": found})
     return Page(
         "plan.html",
         {
@@ -137,35 +146,44 @@ def show_plan(visit: Visit) -> Answer:
             "number": visit.place["number"],
             "is_whole": found.source.chosen is None,
             "chosen": sorted(found.source.chosen.leaves) if found.source.chosen else [],
-            "differ": [(name, now.get(name), after.get(name), changes.get(name)) for name in differ],
-            "same": len(names) - len(differ),
+            "parts": [(one, *_rows(one)) for one in found.each],
         },
     )
 
 
+def _rows(plan: RestorePlan) -> tuple[list[tuple[str, int | None, int | None, Changes | None]], int]:
+    """Each table that changes: rows now and after; and how many tables do not."""
+    now, after = plan.live.rows, plan.rows_after
+    names = sorted({*now, *after})
+    changes = {name: one for name, one in plan.live.changes.items() if one.total}
+    differ = [name for name in names if name in changes or now.get(name) != after.get(name)]
+    return [(name, now.get(name), after.get(name), changes.get(name)) for name in differ], len(names) - len(differ)
+
+
 def carry_out(visit: Visit) -> Answer:
     """What the plan shows, done; the name must be typed for a whole restore."""
-    wish, found, wanted = _planned(visit)
+    job, planned = _planned(visit)
+    found, settings = planned.found, visit.settings
     if isinstance(found, SchemaMismatch):
         raise found
     if found.source.chosen is None and visit.form.get("typed", "").strip() != found.source.name:
         raise Refused("The name was not typed as it stands there; nothing was changed.", hint="Go back and type it.")
-    settings = visit.settings
-    if wanted:
-        return visit.start(_restoring_moment(settings, wish, found, wanted), "restore")
-    if found.source.chosen is None:
-        return visit.start(tasks.restoring(settings, found, utc_now), "restore")
-    return visit.start(
-        tasks.putting_back(settings, f"Putting back from {found.source.name}", found, utc_now), "restore"
-    )
+    if settings != planned.settings:
+        raise Refused("The settings were changed after this plan was made; nothing was done.", hint="Make it again.")
+    if planned.moment:
+        task = _restoring_moment(settings, planned.wish, found, planned.moment)
+    elif found.source.chosen is None:
+        task = tasks.restoring(settings, found, utc_now)
+    else:
+        task = tasks.putting_back(settings, f"Putting back from {found.source.name}", found, utc_now)
+    return Goto(f"job/{visit.site.jobs.carry_out(job, task, visit.actor, 'restore').number}")
 
 
-def _planned(visit: Visit) -> Planned:
-    job: Job | None = job_of(visit)
+def _planned(visit: Visit) -> tuple[Job, Planned]:
+    job = job_of(visit)
     if job is None or job.kind != "plan" or job.ended is None or job.ended.state != "done" or not job.ended.result:
         raise NoSuchBackup("This plan is not known any more.", hint="Make it again.")
-    planned: Planned = job.ended.result
-    return planned
+    return job, job.ended.result
 
 
 GET: Mapping[str, Handler] = {"restore": choose, "restore/plan/{number}": show_plan}
