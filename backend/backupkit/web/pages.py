@@ -32,7 +32,7 @@ from backupkit.web import fixes
 from backupkit.web.recovery_sheet import sheet
 from backupkit.web.report import charts
 from backupkit.web.report.numbers import tiles
-from backupkit.web.site import Answer, Content, Goto, Handler, Page, Visit, job_of
+from backupkit.web.site import Answer, Content, Goto, Handler, Page, Visit, job_of, require_owner
 
 _MOST, _LINES = 300, 200  # operations, and lines of the log, that a page shows
 _BACKUPS = 100  # that a page shows, unless all are asked for
@@ -290,6 +290,7 @@ def show_settings(visit: Visit) -> Answer:
 
 def recovery_sheet(visit: Visit) -> Answer:
     """The sheet to print."""
+    require_owner(visit)
     settings = visit.settings
     lines = sheet(recovery_kit(settings, copies_of(settings)), host(os.environ), git_facts(os.environ))
     text = "".join(f"{line}\n" for line in lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 
@@ -64,7 +65,12 @@ def save(visit: Visit) -> Answer:
 
 
 def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
-    """What was typed that is not so already; a box that is not ticked is not sent."""
+    """What was typed that is not so already; a box that is not ticked is not sent.
+
+    `Refused` where the form shows what is not so any more: to save it would take back what another has changed.
+    """
+    if form.get("was", _shown(settings)) != _shown(settings):
+        raise Refused("The settings were changed since this form was shown; nothing was saved.", hint="Open it again.")
     edits = {}
     for name, _ in (*WHEN, *STAYS):
         if overriding_variable(name):
@@ -74,6 +80,12 @@ def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
         if typed != before:
             edits[name] = typed
     return edits
+
+
+def _shown(settings: Settings) -> str:
+    """Tells the values that the form shows from others."""
+    values = [as_text(getattr(settings, name)) for name, _ in (*WHEN, *STAYS)]
+    return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
 def _page(visit: Visit, edits: Mapping[str, str], asks: bool = False, was_saved: bool = False) -> Answer:
@@ -107,6 +119,7 @@ def _values(
         "stays": [entry(*one) for one in STAYS],
         "presets": PRESETS,
         "found": found,
+        "was": _shown(settings),
         "edits": edits,
         "asks": asks,
         "was_saved": was_saved,

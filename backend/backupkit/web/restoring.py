@@ -27,7 +27,7 @@ from backupkit.rewind import moments
 from backupkit.rewind.chain import Moment
 from backupkit.sqlite.rows import Changes
 from backupkit.web.jobs import Job
-from backupkit.web.site import Answer, Goto, Handler, Page, Visit, job_of
+from backupkit.web.site import Answer, Goto, Handler, Page, Visit, job_of, require_owner
 
 _OFFERED = 100  # backups, the newest
 
@@ -123,7 +123,7 @@ def plan_put_back(visit: Visit) -> Answer:
         recover(settings, emit)
         return Planned(settings, Wish(name), plan_extract(settings, name, [literal(path)], emit=emit))
 
-    return visit.start(Task(f"Looking at {path}", act, lambda _: ()), "plan")
+    return visit.start(Task(f"Looking at an upload of {name}", act, lambda _: ()), "plan")
 
 
 def literal(path: str) -> str:
@@ -132,7 +132,8 @@ def literal(path: str) -> str:
 
 
 def show_plan(visit: Visit) -> Answer:
-    """What the restore would change, and the question."""
+    """What the restore would change, and the question; it may name uploads."""
+    require_owner(visit)
     job, planned = _planned(visit)
     found = planned.found
     if job.led_to:
