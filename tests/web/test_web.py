@@ -6,6 +6,7 @@ import contextlib
 import html
 import io
 import json
+import random
 import re
 import signal
 import socket
@@ -264,6 +265,60 @@ def test_a_password_may_be_in_a_file(app: SmallApp, tmp_path: Path) -> None:
         assert PASSWORD not in browser.get("/settings").text
 
 
+def test_another_password_ends_the_sessions_of_a_server_that_runs(app: SmallApp) -> None:
+    app.command("web", "--set-password", input=f"{PASSWORD}\n", check=0)
+    with serving(app) as served:
+        browser = served.browser()
+        browser.come_in(password=PASSWORD)
+        app.command("web", "--set-password", input=f"{PASSWORD} 2\n", check=0)
+        assert browser.get("/").code == 303
+        assert served.browser().come_in(password=f"{PASSWORD} 2").code == 303
+        assert browser.get("/").code == 303
+
+
+def test_another_password_in_the_settings_ends_the_sessions_and_the_same_one_does_not(app: SmallApp) -> None:
+    with serving(app, BACKUP_WEB_PASSWORD=PASSWORD) as served:
+        browser = served.browser()
+        browser.come_in(password=PASSWORD)
+    port = ("--port", str(browser.port))
+    with serving(app, *port, BACKUP_WEB_PASSWORD=PASSWORD):
+        assert browser.get("/").code == 200
+    with serving(app, *port, BACKUP_WEB_PASSWORD=f"{PASSWORD} 2"):
+        assert browser.get("/").code == 303
+
+
+def test_a_cookie_that_another_port_has_set_keeps_nobody_out(owner: Browser) -> None:
+    owner.cookie, mine = f"{owner.cookie}; backupkit=theirs", owner.cookie
+    assert owner.get("/").code == 200
+    owner.cookie = f"backupkit=theirs; {mine}"
+    assert owner.get("/").code == 200
+
+
+def test_an_upload_that_never_arrives_is_cancelled_and_keeps_no_server_from_ending(app: SmallApp) -> None:
+    app.write_upload("large", random.Random(1).randbytes(500_000))
+    create_backup(app.settings, BackupRequest("kept"))
+    with serving(app) as served:
+        browser = served.browser()
+        browser.come_in(token=served.token)
+        parts = (
+            f'--x\r\nContent-Disposition: form-data; name="form_token"\r\n\r\n{form_token(browser.cookie[10:])}\r\n'
+            '--x\r\nContent-Disposition: form-data; name="name"\r\n\r\nother\r\n'
+            '--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        )
+        head = (
+            f"POST {browser.base}/upload HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nCookie: {browser.cookie}\r\n"
+            f"Origin: http://127.0.0.1:{served.port}\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+            "Content-Length: 1000000\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", served.port)) as connection:
+            archive = browser.get("/download/kept").body
+            connection.sendall(f"{head}{parts}".encode() + archive[:300_000])
+            until(lambda: "Taking in" in browser.get("/").words)
+            browser.post("/job/1/cancel")
+            until(lambda: "Taking in" not in browser.get("/").words)
+    assert [one.name for one in store.all_backups(app.settings)] == ["kept"]
+
+
 def test_guessing_is_slowed_down_and_a_right_password_is_not_let_by_meanwhile(app: SmallApp) -> None:
     now = [0.0]
     app.backups.mkdir(exist_ok=True)
@@ -307,7 +362,7 @@ def test_an_account_that_only_looks_changes_nothing_and_takes_nothing_with_it(ap
             named = path.replace("{name}", "kept").replace("{remote}", "nas").replace("{number}", "1")
             answer = viewer.post(f"/{named}", name="theirs", typed="kept", keep_last="1")
             assert answer.code == 400 and "This account only looks" in answer.words, path
-        for path in (*OF_THE_OWNER, "download/{name}"):
+        for path in (*OF_THE_OWNER, "download/{name}", "recovery-sheet", "restore/plan/1"):
             answer = viewer.get(f"/{path.replace('{name}', 'kept')}")
             assert answer.code == 400 and "only looks" in answer.text, path
         for path in ("/", "/backups", "/backup/kept", "/history", "/settings", "/schedule"):
@@ -464,7 +519,14 @@ def test_schedule_and_retention_show_what_an_edit_brings_before_it_is_saved(app:
     assert "Saved in backup.toml" in asked.words
     now = load_settings(app.folder)
     assert (now.keep_last, now.backup_time) == (3, "03:30")
-    wrong = owner.post("/schedule", **{**form, "keep_last": "-4"}, **rules)
+    shown = owner.get("/schedule")
+    was = re.findall(r'name="was" value="([^"]+)"', shown.text)[0]
+    toml = app.folder / "backup.toml"
+    toml.write_text(toml.read_text().replace("keep_last = 3", "keep_last = 365"))
+    assert owner.post("/schedule", **form, **rules, agreed="1", was=was).code == 400
+    assert load_settings(app.folder).keep_last == 365
+    toml.write_text(toml.read_text().replace("keep_last = 365", "keep_last = 3"))
+    wrong = owner.post("/schedule", **{**form, "keep_last": "-4"}, **rules, was=was)
     assert "Saved" not in wrong.words and load_settings(app.folder).keep_last == 3
 
 
@@ -642,6 +704,26 @@ def test_hundreds_of_connections_and_half_requests_do_not_keep_the_owner_out(ser
     for connection in opened:
         connection.close()
     assert until(lambda: still_served(owner))
+
+
+def test_forms_that_never_come_whole_keep_nobody_out_for_long(owner: Browser) -> None:
+    start = (
+        f"POST / HTTP/1.1\r\nHost: 127.0.0.1:{owner.port}\r\nOrigin: http://127.0.0.1:{owner.port}\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\npassword="
+    )
+    with contextlib.ExitStack() as opened:
+        for _ in range(70):
+            with contextlib.suppress(OSError):
+                connection = opened.enter_context(socket.create_connection(("127.0.0.1", owner.port), timeout=5))
+                connection.sendall(start.encode())
+        assert until(lambda: still_served(owner))
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data", "application/x-www-form-urlencoded; charset=bogus"])
+def test_a_form_that_is_none_is_refused(served: Served, kind: str) -> None:
+    browser = served.browser()
+    assert browser.ask("POST", "/", b"password=%ff", {"Content-Type": kind}).code == 400
+    assert served.browser(host="[").ask("GET", "/").code == 403
 
 
 def still_served(browser: Browser) -> bool:

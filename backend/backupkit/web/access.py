@@ -9,6 +9,7 @@ path: a browser sends the cookie nowhere else, and who knows neither comes to no
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING, Literal
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, own_folder
-from backupkit.model.errors import Refused
+from backupkit.model.errors import BackupError, Refused
+from backupkit.monitoring import log
 from backupkit.repository import flags
 
 if TYPE_CHECKING:
@@ -41,12 +43,16 @@ _MOST_SESSIONS = 50
 
 @dataclass(frozen=True)
 class Session:
-    """Somebody who was let in. `path` and the key's hash tell it from others; `until` is seconds since 1970."""
+    """Somebody who was let in. `path` and the key's hash tell it from others; `until` is seconds since 1970.
+
+    `accounts` are the hashes of the passwords as they were then: with another password it ends.
+    """
 
     path: str
     key_hash: str
     role: Role
     until: float
+    accounts: str
 
     def is_opened_by(self, key: str) -> bool:
         """Whether that is the key of this session, which still lasts."""
@@ -59,7 +65,8 @@ class Access:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._backups = settings.dir
         given = {"owner": settings.web_password, "viewer": settings.web_viewer_password}
-        self._given = {role: _encode(one.get_secret_value()) for role, one in given.items() if one}
+        self._given = {role: self._of_given(role, one.get_secret_value()) for role, one in given.items() if one}
+        self._seen: dict[str, str] = {}
         self._clock = clock
         self._lock, self._guessing = threading.Lock(), threading.Lock()
         self._failures, self._not_before = 0, 0.0
@@ -99,7 +106,23 @@ class Access:
             raise Refused(f"Too many wrong passwords. The next one can be tried in {left:.0f} seconds.")
 
     def _encoded(self, role: Role) -> str:
-        return self._given.get(role) or _read(self._backups, role)
+        """Read anew, for another program may set it; what was read last, where that cannot be read now."""
+        if role not in self._given and (found := _read(self._backups, role)):
+            self._seen[role] = found
+        return self._given.get(role) or self._seen.get(role, "")
+
+    def _of_given(self, role: str, password: str) -> str:
+        """The hash of a password of the settings: that of the last time while it is the same, so that sessions last."""
+        kept = _read(self._backups, f"given-{role}")
+        if _is_right(password, kept):
+            return kept
+        made = _encode(password)
+        with contextlib.suppress(OSError, BackupError):
+            _put(self._backups, f"given-{role}", made)
+        return made
+
+    def _accounts(self) -> str:
+        return _hash("\n".join(map(self._encoded, ROLES)))
 
     # A link that opens once.
 
@@ -121,7 +144,7 @@ class Access:
     def session(self, path: str, key: str) -> Session | None:
         """The session of that path, where the key is its own."""
         found = self._sessions.get(path)
-        return found if found and found.is_opened_by(key) else None
+        return found if found and found.is_opened_by(key) and found.accounts == self._accounts() else None
 
     def end(self, session: Session) -> None:
         """Sign one out."""
@@ -137,11 +160,14 @@ class Access:
 
     def _begin(self, role: Role) -> tuple[Session, str]:
         key = secrets.token_urlsafe(32)
-        session = Session(secrets.token_urlsafe(16), _hash(key), role, time.time() + LASTS)
+        session = Session(secrets.token_urlsafe(16), _hash(key), role, time.time() + LASTS, self._accounts())
         with self._lock:
             lasting = [one for one in self._sessions.values() if time.time() < one.until]
             self._sessions = {one.path: one for one in (*lasting[1 - _MOST_SESSIONS :], session)}
-            self._write()
+            try:
+                self._write()
+            except (OSError, BackupError) as error:  # a full disk is what one comes in for; it lasts as long as this
+                log.error(f"web: the session is not kept: {error}")
         return session, key
 
     def _write(self) -> None:
@@ -176,7 +202,10 @@ def _read_sessions(text: str) -> list[Session]:
     """Those that last; a file that cannot be read is none: everybody signs in again."""
     try:
         found = json.loads(text or "[]")
-        sessions = [Session(str(one["path"]), str(one["key_hash"]), one["role"], float(one["until"])) for one in found]
+        sessions = [
+            Session(str(one["path"]), str(one["key_hash"]), one["role"], float(one["until"]), str(one["accounts"]))
+            for one in found
+        ]
     except (ValueError, TypeError, KeyError):
         return []
     return [one for one in sessions if one.role in ROLES and time.time() < one.until]

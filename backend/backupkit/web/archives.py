@@ -14,9 +14,11 @@ from backupkit.cli import render
 from backupkit.cli.task import Task
 from backupkit.model.events import EventListener
 from backupkit.repository import store
+from backupkit.web.jobs import Job
 from backupkit.web.site import Visit
 
 _CHUNK = 256 * 1024
+_LOOK = 0.3  # seconds between two looks at the job while nothing arrives
 
 
 def packed(visit: Visit, name: str) -> tuple[str, Generator[bytes, None, None]]:
@@ -63,10 +65,21 @@ async def take_in(visit: Visit, arriving: AsyncIterator[bytes]) -> str:
 
     task = Task("Taking in a backup", act, lambda done: render.imported(settings.reach, done))
     job = visit.site.jobs.start(task, visit.actor)
-    with contextlib.suppress(BrokenPipeError), open(write, "wb", buffering=0) as pipe:
-        async for chunk in arriving:
+    with contextlib.suppress(BrokenPipeError, TimeoutError), open(write, "wb", buffering=0) as pipe:
+        while chunk := await _next(arriving, job):
             await asyncio.to_thread(_write_all, pipe.fileno(), chunk)
     return f"job/{job.number}"
+
+
+async def _next(arriving: AsyncIterator[bytes], job: Job) -> bytes:
+    """What arrives next; nothing at the end, or where the job is cancelled: it waits for what may never come."""
+    coming = asyncio.ensure_future(anext(arriving, b""))
+    try:
+        while not coming.done() and not job.run.wants_to_end and job.ended is None:
+            await asyncio.wait([coming], timeout=_LOOK)
+        return await coming if coming.done() else b""
+    finally:
+        coming.cancel()
 
 
 def _write_all(handle: int, chunk: bytes) -> None:

@@ -94,13 +94,19 @@ class Server:
 
     def _is_known_host(self, request: web.Request) -> bool:
         """Whether the browser came by an address or a name that is ours: any other name may be a stranger's."""
-        name = (urlsplit(f"//{request.host}").hostname or "").lower()
+        try:
+            name = (urlsplit(f"//{request.host}").hostname or "").lower()
+        except ValueError:
+            return False
         return bool(name) and (name in ("localhost", self._name) or _is_address(name))
 
     def _is_of_these_pages(self, request: web.Request) -> bool:
         """Whether a page of ours made the request, or the person did; no page of another site."""
         if origin := request.headers.get("Origin"):
-            parts = urlsplit(origin)
+            try:
+                parts = urlsplit(origin)
+            except ValueError:
+                return False
             return parts.scheme in ("http", "https") and parts.netloc.lower() == request.host.lower()
         if request.method != "GET":
             return request.headers.get("Sec-Fetch-Site") == "same-origin"
@@ -108,9 +114,12 @@ class Server:
         return is_asked_for or request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
 
     def _session(self, request: web.Request) -> tuple[Session, str] | None:
-        key = request.cookies.get(COOKIE, "")
-        found = self.site.access.session(request.match_info["session"], key)
-        return (found, key) if found else None
+        """Of all cookies of that name: another program on this host may have set one too, to keep the person out."""
+        pairs = (one.strip().partition("=") for one in request.headers.get("Cookie", "").split(";"))
+        for key in [value for name, _, value in pairs if name == COOKIE and value.isascii()]:
+            if found := self.site.access.session(request.match_info["session"], key):
+                return found, key
+        return None
 
     # The door.
 
@@ -119,7 +128,7 @@ class Server:
         return await self._door(token=token, was_out="out" in request.query)
 
     async def _open_door(self, request: web.Request) -> web.Response:
-        form = await request.post()
+        form = await _posted(request)
         access, token, password = self.site.access, str(form.get("token", "")), str(form.get("password", ""))
         try:
             found = access.follow_link(token) if token else await asyncio.to_thread(access.sign_in, password)
@@ -177,7 +186,7 @@ class Server:
 
     async def _form(self, request: web.Request, key: str) -> Mapping[str, str]:
         """What was typed; 403 where it did not come from a form of this session."""
-        form = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+        form = {name: value for name, value in (await _posted(request)).items() if isinstance(value, str)}
         if not is_form_token(form.pop("form_token", ""), key):
             raise web.HTTPForbidden(reason="This form is of an earlier session. Open the page again.")
         return form
@@ -249,7 +258,8 @@ class Server:
         await response.prepare(request)
         with contextlib.closing(chunks):
             while chunk := await asyncio.to_thread(next, chunks, b""):
-                await response.write(chunk)
+                async with asyncio.timeout(_LONGEST):
+                    await response.write(chunk)
         await response.write_eof()
         return response
 
@@ -284,8 +294,24 @@ GET: Mapping[str, Handler] = {**pages.GET, **restoring.GET, **inside.GET, **plan
 POST: Mapping[str, Handler] = {**pages.POST, **restoring.POST, **plan.POST, **inside.POST}
 
 
+async def _posted(request: web.Request) -> Mapping[str, Any]:
+    """The form. Who does not send it whole in time, or sends none, gets no place among the connections."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return await request.post()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout from error
+    except (ValueError, LookupError, AssertionError) as error:
+        raise web.HTTPBadRequest(reason="This is no form.") from error
+
+
 async def _arriving(part: BodyPartReader) -> AsyncIterator[bytes]:
-    while chunk := await part.read_chunk(256 * 1024):
+    """Its content; where nothing has come for long, `TimeoutError`: what waits for it holds the lock."""
+    while True:
+        async with asyncio.timeout(_LONGEST):
+            chunk = await part.read_chunk(256 * 1024)
+        if not chunk:
+            return
         yield chunk
 
 
