@@ -129,7 +129,7 @@ def _key(text: str) -> Key | None:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isdigit() and len(text) < 10 else 0
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
 
 
 GET: Mapping[str, Handler] = {

@@ -224,7 +224,9 @@ class Server:
             headers = {**_OF_A_BACKUP, "Content-Disposition": kind, "Content-Type": answer.type}
             return web.Response(body=answer.bytes, headers=headers)
         text = self.site.page(visit, answer)
-        return web.Response(status=answer.status if status == 200 else status, text=text, content_type="text/html")
+        body = text.encode(errors="replace")  # a file's name may be any bytes
+        code = answer.status if status == 200 else status
+        return web.Response(status=code, body=body, content_type="text/html", charset="utf-8")
 
     # What takes its time.
 

@@ -132,7 +132,7 @@ def _environment() -> Environment:
         in_lines=lambda text: printable_lines(in_full(text)),
         ago=lambda seconds: ago(seconds),
         path=lambda text: quote(text, safe="/"),
-        query=urlencode,
+        query=lambda values: urlencode(values, errors="replace"),
         drawn=_drawn,
         seconds=lambda seconds: "" if seconds is None else f"{seconds:.1f} s",
     )
@@ -152,7 +152,7 @@ def _local(settings: Settings, at: datetime | None, form: str) -> str:
 def job_of(visit: Visit) -> Job | None:
     """The job that the path names, where it is remembered."""
     number = visit.place.get("number", "")
-    return visit.site.jobs.find(int(number)) if number.isdigit() else None
+    return visit.site.jobs.find(int(number)) if number.isdecimal() and len(number) < 10 else None
 
 
 def require_owner(visit: Visit) -> None:
