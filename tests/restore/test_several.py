@@ -306,3 +306,20 @@ def test_an_interrupted_restore_of_several_is_finished_by_the_next_command(sever
         recovery.roll_back = original
     assert recovery.recover(several.settings, silence)
     assert several.everything() == before
+
+
+def test_what_shrinks_in_a_further_database_or_tree_is_unusual(several: SeveralApp) -> None:
+    with closing(sqlite3.connect(several.cache)) as live, live:
+        live.executemany("INSERT INTO entries (value) VALUES (?)", [("x",)] * 500)
+    for number in range(20):
+        (several.media / f"{number}.txt").write_text("x")
+    back_up(several)
+    with closing(sqlite3.connect(several.cache)) as live, live:
+        live.execute("DELETE FROM entries")
+    for number in range(20):
+        (several.media / f"{number}.txt").unlink()
+    found = create_backup(several.settings, BackupRequest("lost")).backup
+    assert found.unusual == (
+        "cache: table entries: 0 rows, down from 501 rows",
+        "media: 2 files, down from 22 files",
+    )

@@ -7,6 +7,7 @@ An unusual backup is no measure for the next one until it is accepted; after a f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from backupkit.fs.space import format_bytes
@@ -31,7 +32,18 @@ def unusual(new: Metadata, earlier: Sequence[Backup], drop: int) -> tuple[str, .
     if new.kind in APART:
         return ()
     alike = [backup for backup in earlier if _is_earlier_state(backup, new)]
-    return tuple(sentence for part in (_database, _uploads) for sentence in _shrunk(part, new, alike, drop))
+    first = (sentence for part in (_database, _uploads) for sentence in _shrunk(part, new, alike, drop))
+    return (*first, *(sentence for name in new.others for sentence in _shrunk_other(name, new, alike, drop)))
+
+
+def _shrunk_other(name: str, new: Metadata, alike: list[Backup], drop: int) -> Iterator[str]:
+    """The same of a further database or tree, seen as if it were all of each backup."""
+    alone = new.at(name)
+    before = [replace(one, metadata=found) for one in alike if one.metadata and (found := one.metadata.at(name))]
+    for sentence in _shrunk(_database, alone, before, drop) if alone else ():
+        yield f"{shown(name)}: {sentence}"
+    for sentence in _shrunk(_uploads, alone, before, drop) if alone else ():
+        yield f"{shown(name)}{sentence.removeprefix('uploads')}"
 
 
 def _is_earlier_state(backup: Backup, new: Metadata) -> bool:
