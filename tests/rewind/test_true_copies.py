@@ -11,14 +11,17 @@ import os
 import random
 import sqlite3
 import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 import chance
+from backupkit.fs.tree import Entry, Skip, Unreadable
 from backupkit.model.errors import BackupError
 from backupkit.rewind import chain, moments, thin
+from backupkit.rewind import uploads as live_uploads
 from backupkit.rewind.take import Rewinder
 from rewind.a_day import assert_restores, rewinding, true_copy
 from small_app import SmallApp, tree
@@ -230,3 +233,26 @@ def test_the_largest_size_is_kept_by_merging_the_oldest_and_then_by_taking_no_mo
             if rewinder.look() == "taken":
                 kept = clock.now, true_copy(app), tree(app.uploads)
     assert_restores(app, *kept)
+
+
+def test_a_folder_that_cannot_be_read_for_a_minute_is_not_gone(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewinder, clock = rewinding(app)
+    before = tree(app.uploads)
+    walk = live_uploads.tree.walk
+
+    def closed(root: Path, skip: Skip | None = None, unreadable: Unreadable | None = None) -> Iterator[Entry]:
+        """What the system lets an ordinary user see of it: the folder, with its new mode, and nothing in it."""
+        for entry in walk(root, skip=skip):
+            if unreadable is None or not entry.path.startswith("1/"):
+                yield entry
+        if unreadable:
+            unreadable("1", PermissionError())
+
+    app.add_rows(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(live_uploads.tree, "walk", closed)
+        (app.uploads / "1").chmod(0)
+        assert rewinder.look() == "taken"
+        (app.uploads / "1").chmod(before["1"][1])
+    assert rewinder.unreadable == ("1",)
+    assert_restores(app, clock.now, true_copy(app), before)

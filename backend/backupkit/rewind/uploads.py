@@ -53,8 +53,11 @@ class Scan:
                 if entry.form != "special" and self._look(entry, parents):
                     seen.add(entry.path)
         self.excluded = tuple(sorted(map(marked.key, selected.marked.found)))
-        gone = sorted(self.known.keys() - seen, reverse=True)
-        self.changes += [Change(path) for path in gone]
+        hidden = tuple(f"{path}/" for path in self.unreadable)
+        self.changes = [one for one in self.changes if not f"{one.path}/".startswith(hidden)]
+        # What cannot be read is not gone: it is as it was last seen.
+        gone = [path for path in self.known.keys() - seen if not f"{path}/".startswith(hidden)]
+        self.changes += [Change(path) for path in sorted(gone, reverse=True)]
 
     def _folder(self, path: str, facts: os.stat_result) -> None:
         self.folders[path] = files_cache.change_stamp(facts)
