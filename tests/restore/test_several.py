@@ -308,6 +308,23 @@ def test_an_interrupted_restore_of_several_is_finished_by_the_next_command(sever
     assert several.everything() == before
 
 
+def test_a_locked_second_database_is_left_to_the_app_and_nothing_waits_for_a_recovery(several: SeveralApp) -> None:
+    """It was not changed, so there is no way back for it: what the app commits there stays."""
+    back_up(several)
+    change_all(several)
+    with closing(sqlite3.connect(several.cache, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("INSERT INTO entries (value) VALUES ('committed later')")
+        plan = plan_restore(several.quick().settings, "good")
+        with pytest.raises(SourceUnreadable, match="stayed locked"):
+            restore_backup(several.settings, plan)
+        assert not journal.exists(several.backups)
+        other.execute("COMMIT")
+    assert several.values(several.cache) == ["before", "after", "committed later"]
+    assert several.values(several.queue) == ["before", "after"] and several.rows("documents") == []
+    assert (several.media / "came.txt").exists() and (several.uploads / "new" / "one.txt").exists()
+
+
 def test_what_shrinks_in_a_further_database_or_tree_is_unusual(several: SeveralApp) -> None:
     with closing(sqlite3.connect(several.cache)) as live, live:
         live.executemany("INSERT INTO entries (value) VALUES (?)", [("x",)] * 500)

@@ -693,18 +693,39 @@ def _apply(
 ) -> tuple[recovery.Proofs, Journal]:
     compared: dict[str, database.Comparison | None] = {}
     done, first = found, next((part.name for part in found.parts if part.database), None)
+    changed, is_all_done = list[str](), False
     try:
         for name in [part.name for part in found.parts if part.facts]:
             is_first = name == first
-            done, compared[name] = _replace_database(settings, done, name, is_first, commits[name], emit, clock)
+            try:
+                done, compared[name] = _replace_database(settings, done, name, is_first, commits[name], emit, clock)
+            except BaseException as error:
+                if found.at(name).database and not _is_untouched(error, commits[name]):
+                    changed.append(name)
+                raise
+            if found.at(name).database:
+                changed.append(name)
             done = recovery.database_is_done(settings, done, name)
+        is_all_done = True
         return recovery.finish_uploads(settings, done, emit, compared), done
     except _Untouched as untouched:
         _give_up(settings, found.id)
         raise untouched.reason from None
     except BaseException as error:
-        recovery.roll_back(settings, _as_written(settings, found), error, emit, clock)
+        failed = _as_written(settings, found)
+        recovery.roll_back(settings, failed if is_all_done else _only_changed(failed, changed), error, emit, clock)
         raise
+
+
+def _only_changed(found: Journal, changed: Collection[str]) -> Journal:
+    """The journal with no more than there is to go back from.
+
+    Where a database failed no tree was touched, and no database but these: the app may have written to them since.
+    """
+    for part in found.parts:
+        facts = part.facts if part.name in changed else None
+        found = found.with_part(replace(part, facts=facts, database=part.database and bool(facts), uploads=False))
+    return found
 
 
 def _as_written(settings: Settings, found: Journal) -> Journal:
