@@ -11,7 +11,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import STAGING, BackupRequest
-from backupkit.model.errors import BackupError, Refused, SourceUnreadable
+from backupkit.model.errors import BackupError, Damaged, Refused, SourceUnreadable
 from backupkit.model.events import Event, Notice, silence
 from backupkit.repository import manifest, store
 from backupkit.restore import journal, recovery
@@ -323,6 +323,23 @@ def test_a_locked_second_database_is_left_to_the_app_and_nothing_waits_for_a_rec
     assert several.values(several.cache) == ["before", "after", "committed later"]
     assert several.values(several.queue) == ["before", "after"] and several.rows("documents") == []
     assert (several.media / "came.txt").exists() and (several.uploads / "new" / "one.txt").exists()
+
+
+def test_a_broken_database_beside_it_takes_no_way_back_from_another_one(several: SeveralApp) -> None:
+    back_up(several)
+    change_all(several)
+    for path in several.cache.parent.glob("cache.sqlite3*"):
+        path.unlink()
+    several.cache.write_bytes(b"no database" * 100)
+    done = restore_backup(several.settings, plan_restore(several.settings, "good", only="queue"))
+    assert done.can_undo and not done.kept
+    restore_backup(several.settings, plan_undo(several.settings))
+    assert several.values(several.queue) == ["before", "after"]
+    done = restore_backup(several.settings, plan_restore(several.settings, "good"))
+    assert not done.can_undo and [path.name for path in done.kept] == ["cache.sqlite3"]
+    with pytest.raises(Damaged) as refused:
+        plan_undo(several.settings)
+    assert f"`restore {done.safety} --only database`; so too queue." in refused.value.hint
 
 
 def test_what_shrinks_in_a_further_database_or_tree_is_unusual(several: SeveralApp) -> None:

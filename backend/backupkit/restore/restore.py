@@ -352,8 +352,8 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
         revisions=(first.revisions or ()) if proof else (),
         uploads=plan.uploads,
         warnings=tuple(warnings),
-        can_undo=not any(one.source.database for one in plan.each) or holds_database(left),
-        kept=_raw_files(settings, left) if plan.source.database else (),
+        can_undo=all(holds_database(left, one.source.part) for one in plan.each if one.source.database),
+        kept=_raw_files(settings, left, [one.source.part for one in plan.each if one.source.database]),
         has_same_pages=bool(proof and proof.has_same_pages),
         parts={one.source.part: _restored_part(one, proofs.get(one.source.part)) for one in plan.others},
     )
@@ -375,16 +375,16 @@ def _restored_part(plan: RestorePlan, proof: database.Inspection | None) -> Rest
     return RestoredPart(plan.source.database is not None, proof.facts.rows if proof else {}, plan.uploads)
 
 
-def holds_database(backup: Backup) -> bool:
-    """Whether a restore could bring its database back: it has one, and not as the raw files of a broken one."""
-    metadata = backup.metadata
+def holds_database(backup: Backup, part: str) -> bool:
+    """Whether a restore could bring that database back: it has it, and not as the raw files of a broken one."""
+    metadata = backup.metadata and backup.metadata.at(part)
     return bool(metadata and metadata.database_file and not metadata.is_raw)
 
 
-def _raw_files(settings: Settings, safety: Backup) -> tuple[Path, ...]:
-    if holds_database(safety):
-        return ()
-    lives = [live for one in settings.live_databases for live in (one, *database.sidecars(one))]
+def _raw_files(settings: Settings, safety: Backup, parts: Iterable[str]) -> tuple[Path, ...]:
+    """What the safety copy keeps of these databases where it could not copy them."""
+    places = [settings.at(part) for part in parts if not holds_database(safety, part)]
+    lives = [live for one in places if one for live in (one.database, *database.sidecars(one.database))]
     return tuple(path for path in (safety.path / live.name for live in lives) if path.exists())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backupkit.config.settings import Settings
-from backupkit.model.backup import MAIN_DATABASE
+from backupkit.model.backup import MAIN_DATABASE, Backup, Metadata
 from backupkit.model.errors import Damaged, NoSuchBackup
 from backupkit.model.events import EventListener, silence
 from backupkit.repository import flags, reliable, store
@@ -24,15 +24,28 @@ def plan_undo(settings: Settings, force: bool = False, emit: EventListener = sil
     metadata = store.require_metadata(backup)
     # A migration touched the database alone: uploads that came since stay.
     part = part or MAIN_DATABASE if metadata.kind == "pre_migration" else part
-    if part not in metadata.tree_facts and not holds_database(backup):
+    if part not in metadata.tree_facts and not _holds(backup, metadata, part):
         only = f" Its uploads: `restore {name} --only uploads`." if metadata.uploads_included else ""
-        left = f" What can be read of that database: `salvage {name}`." if metadata.is_raw else ""
+        first = metadata.database
+        left = f" What can be read of that database: `salvage {name}`." if first and first.raw else ""
+        whole = [
+            one or MAIN_DATABASE for one in ("", *metadata.others) if metadata.others and holds_database(backup, one)
+        ]
+        left += f" What it holds whole: `restore {name} --only {whole[0]}`" if whole else ""
+        left += f"; so too {', '.join(whole[1:])}." if whole[1:] else "." if whole else ""
         raise Damaged(
             f"The last restore cannot be taken back: it replaced a database that was missing or broken. "
             f"{backup.path} keeps what was there of it.",
             hint=f"Restore another backup: `list`.{left}{only}",
         )
     return plan_restore(settings, name, part, force=force, emit=emit)
+
+
+def _holds(backup: Backup, metadata: Metadata, part: str | None) -> bool:
+    """Whether it has the databases that were replaced: that part, or all."""
+    if part is None:
+        return holds_database(backup, "") and not metadata.is_raw
+    return holds_database(backup, "" if part == MAIN_DATABASE else part)
 
 
 def goes_back_to(settings: Settings) -> str | None:
