@@ -357,3 +357,24 @@ def test_what_shrinks_in_a_further_database_or_tree_is_unusual(several: SeveralA
         "cache: table entries: 0 rows, down from 501 rows",
         "media: 2 files, down from 22 files",
     )
+
+
+def test_what_undo_cannot_bring_back_to_a_further_database_is_said(several: SeveralApp) -> None:
+    """The first database is as in the backup: its safety copy is older than what the second one had at the end."""
+    back_up(several)
+    several.put(several.cache, "after")
+    plan = plan_restore(several.settings, "good")
+    done_once: list[bool] = []
+
+    def listen(event: Event) -> None:
+        if not done_once and journal.exists(several.backups):
+            done_once.append(True)
+            several.put(several.cache, "late")
+
+    done = restore_backup(several.settings, plan, listen)
+    (said,) = [one for one in done.warnings if one.startswith("`undo` brings cache back")]
+    later = said.rpartition("`restore ")[2].partition(" --only cache`")[0]
+    restore_backup(several.settings, plan_undo(several.settings))
+    assert several.values(several.cache) == ["before", "after"]
+    restore_backup(several.settings, plan_restore(several.settings, later, only="cache"))
+    assert several.values(several.cache) == ["before", "after", "late"]

@@ -374,8 +374,20 @@ def finish_uploads(settings: Settings, found: Journal, emit: EventListener, comp
     staging.unstage(settings, found.id)
     if found.safety:
         flags.remember_restore(settings.dir, found.safety, found.part)
+        _say_what_undo_misses(found, emit)
     journal.remove(settings.dir)
     return proofs
+
+
+def _say_what_undo_misses(found: Journal, emit: EventListener) -> None:
+    """`undo` goes back to one safety copy; what was written to a further database after that one is in a later one."""
+    for part in found.parts:
+        if part.facts and part.safety and part.safety != found.safety:
+            way = f": `restore {part.safety} --only {part.name}`" if "/" not in part.name else ""
+            text = (
+                f"`undo` brings {shown(part.name)} back as {found.safety} has it; what came after is in {part.safety}"
+            )
+            emit(Warned(f"{text}{way}."))
 
 
 def _prove(settings: Settings, found: Journal, compared: database.Comparison | None) -> database.Inspection:
