@@ -15,6 +15,7 @@ from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Refused
 from backupkit.model.times import moment
 from backupkit.rewind.take import Rewinder
+from backupkit.scheduling import scheduler_lock
 from refusals import run_here
 from rewind.a_day import true_copy
 from small_app import SmallApp, tree
@@ -117,6 +118,24 @@ def test_behind_the_last_look_nobody_claims_to_know(app: SmallApp) -> None:
     app.add_rows(1)
     done = run_here(app, "restore", "--at", "1 hour ago", "--yes", "--json", env=ON, check=2)
     assert "no scheduler is at work" in done.json["error"]["message"]
+
+
+def test_a_scheduler_that_does_not_look_claims_nothing(app: SmallApp) -> None:
+    """The settings changed, say, and no point can be taken: rows are written meanwhile."""
+    at = datetime.now(UTC) - timedelta(hours=2)
+    create_backup(app.settings, BackupRequest(), clock=lambda: at)
+    Rewinder(app.settings.model_copy(update={"rewind": "7d"}), lambda: at).look()
+    app.add_rows(1)
+    with scheduler_lock.on(app.backups, 1):
+        arguments = ("restore", "--at", "1 hour ago", "--dry-run", "--json")
+        done = run_here(app, *arguments, env=ON, check=2)
+        assert "the scheduler has not looked since" in done.json["error"]["message"]
+        found = run_here(app, "status", "--json", env=ON).json
+        assert any("Rewind has not looked at the data since" in one["text"] for one in found["reasons"])
+        scheduler_lock.looked(app.backups, datetime.now(UTC))
+        run_here(app, *arguments, env=ON, check=0)
+        found = run_here(app, "status", "--json", env=ON).json
+        assert not any("Rewind has not" in one["text"] for one in found["reasons"])
 
 
 def test_a_backup_that_points_stand_on_stays(past: Past) -> None:

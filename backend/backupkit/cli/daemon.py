@@ -120,6 +120,8 @@ class Daemon:
         try:
             with self._signals.interrupting(None):
                 looked, lost = self._rewinder.look(), self._rewinder.unreadable
+                if looked in ("same", "taken"):
+                    scheduler_lock.looked(self.settings.dir, self._clock())
                 missing = f"In no point of rewind, since it cannot be read: {first_of(lost)}." if lost else ""
                 self._complain(_WAITING if looked == "waiting" else missing)
         except KeyboardInterrupt:

@@ -438,6 +438,20 @@ def _rewind(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Rea
     if facts.scheduler_seed is None:
         text = "Rewind is on, and no scheduler is at work: no points are taken."
         yield Reason("warning", text, settings.reach.tool("schedule"))
+    elif (last := _last_look(settings, facts.rewind)) and facts.now - last > _late(settings, facts.rewind):
+        text = f"Rewind has not looked at the data since {settings.local(last):%Y-%m-%d %H:%M}: no points are taken."
+        yield Reason("warning", f"{text} The scheduler's log says why.", settings.reach.tool("rewind"))
+
+
+def _last_look(settings: Settings, found: Timeline) -> datetime | None:
+    newest = found.moments[-1].at if found.moments else None
+    return scheduler_lock.last_look(settings.dir) or newest
+
+
+def _late(settings: Settings, found: Timeline) -> timedelta:
+    """As long as a large backup may keep the scheduler from looking, or three looks."""
+    slow = found.moments[-1].tolerance if found.moments else timedelta(0)
+    return max(slow, timedelta(seconds=3 * settings.rewind_interval), timedelta(minutes=15))
 
 
 def _numbers(settings: Settings, facts: Facts) -> Numbers:

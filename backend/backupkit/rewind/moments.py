@@ -161,14 +161,17 @@ def _require_watched(settings: Settings, at: datetime, moment: Moment, now: date
     """`Refused` where the time is behind the last look, and the data changed since."""
     if at <= moment.at + moment.tolerance or (backup and backup.made_at > moment.at):
         return
-    if scheduler_lock.is_anyone_on(settings.dir) and at <= now:
+    looked = scheduler_lock.last_look(settings.dir)
+    if looked and at <= min(now, looked + moment.tolerance):
         return
     stamp = moment.point.header.stamp if moment.point else ""
     if stamp and stamp == str(changed_pages.stamp_of(settings.database)):
         return
+    is_on = scheduler_lock.is_anyone_on(settings.dir)
+    unwatched = "the scheduler has not looked since." if is_on else "no scheduler is at work."
     raise Refused(
         f"Nobody looked at the data at {_said(settings, at)}: the last point is of {_said(settings, moment.at)}, and "
-        "no scheduler is at work.",
+        + (f"the scheduler last looked at {_said(settings, looked)}." if looked else unwatched),
         hint=f'Take that one: --at "{_typed(settings, moment.at)}". What is live now is in no point: `backup`',
     )
 

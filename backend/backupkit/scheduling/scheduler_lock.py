@@ -7,8 +7,10 @@ folder loses nothing but the seed of the jitter.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from backupkit.fs import disk, own_folder
@@ -26,7 +28,29 @@ def on(backups: Path, timeout: float, emit: EventListener = silence) -> Iterator
             with contextlib.suppress(OSError):  # without it every place has the same jitter, and that is all
                 disk.write_file(folder / _SEED, secrets.token_hex(8).encode())
         with lock.held(folder, "schedule", timeout, emit, backups.joinpath(*_FOLDER)):
+            _set_look(folder, 0)
             yield
+
+
+def looked(backups: Path, at: datetime) -> None:
+    """The scheduler has just seen all data for rewind. It is the date of the lock's file: that fits on a full disk."""
+    with own_folder.existing(backups, *_FOLDER) as folder:
+        if folder:
+            _set_look(folder, at.timestamp())
+
+
+def _set_look(folder: Path, at: float) -> None:
+    with contextlib.suppress(OSError):
+        os.utime(folder / lock.LOCK_FILE, (at, at), follow_symlinks=False)
+
+
+def last_look(backups: Path) -> datetime | None:
+    """When the scheduler that is at work last saw all data for rewind; None where none is, or it never did."""
+    with own_folder.existing(backups, *_FOLDER) as folder:
+        if folder is None or not lock.is_held(folder):
+            return None
+        at = os.lstat(folder / lock.LOCK_FILE).st_mtime
+        return datetime.fromtimestamp(at, UTC) if at else None
 
 
 def is_anyone_on(backups: Path) -> bool:
