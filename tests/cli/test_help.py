@@ -61,7 +61,7 @@ def test_the_help_of_a_command_names_what_is_typed_and_no_type_of_python(app: Sm
 
 
 def test_under_the_wrapper_the_help_names_the_wrapper(app: SmallApp) -> None:
-    assert "Usage: ./backup.sh restore [OPTIONS] NAME" in app.command("restore", "-h", env=WRAPPED, check=0).out
+    assert "Usage: ./backup.sh restore [OPTIONS] [NAME]" in app.command("restore", "-h", env=WRAPPED, check=0).out
 
 
 @each_command

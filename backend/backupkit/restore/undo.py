@@ -29,7 +29,9 @@ def plan_undo(settings: Settings, force: bool = False, emit: EventListener = sil
         first = metadata.database
         left = f" What can be read of that database: `salvage {name}`." if first and first.raw else ""
         whole = [
-            one or MAIN_DATABASE for one in ("", *metadata.others) if metadata.others and holds_database(backup, one)
+            one or MAIN_DATABASE
+            for one in ("", *metadata.others)
+            if metadata.others and "/" not in one and holds_database(backup, one)  # one in a tree comes with its tree
         ]
         left += f" What it holds whole: `restore {name} --only {whole[0]}`" if whole else ""
         left += f"; so too {', '.join(whole[1:])}." if whole[1:] else "." if whole else ""

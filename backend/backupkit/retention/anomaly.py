@@ -6,12 +6,12 @@ An unusual backup is no measure for the next one until it is accepted; after a f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 from backupkit.fs.space import format_bytes
-from backupkit.model.backup import APART, Backup, Metadata, SealedDatabase
+from backupkit.model.backup import APART, Backup, Metadata
 from backupkit.model.names import shown
 
 RECENT = 5
@@ -58,13 +58,7 @@ def _database(metadata: Metadata) -> Figures:
     if metadata.database is None:
         return {}
     rows = {(f"table {shown(name)}", "rows"): number for name, number in metadata.database.rows.items()}
-    for one in metadata.databases[1:]:
-        rows |= {(f"{shown(one.name)}: table {shown(name)}", "rows"): number for name, number in _rows_of(one)}
     return {("database", "bytes"): metadata.database.size, **rows}
-
-
-def _rows_of(one: SealedDatabase) -> Iterable[tuple[str, int]]:
-    return one.database.rows.items() if one.database else ()
 
 
 def _uploads(metadata: Metadata) -> Figures:

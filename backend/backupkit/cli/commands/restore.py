@@ -324,7 +324,7 @@ def _named(name: str | None, at: str | None) -> str:
         raise Refused("Which backup? Neither a name nor --at was given.", hint="`restore latest`, or `list`.")
     if name not in (None, "latest") and at is not None:
         raise Refused("--at goes with `latest`: it says up to when that looks.", hint="`restore --at TIME`")
-    return name or "latest"
+    return "latest" if name is None else name
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ def tiles(settings: Settings, numbers: Numbers) -> Element:
         ("On disk", _on_disk(numbers)),
         ("Free space", _free(numbers)),
         ("Copies", _copies(settings, numbers.copies)),
+        ("Rewind", _rewind(settings, numbers)),
         ("Failures since the last backup", _failures(numbers)),
         ("SQLite", _sqlite(numbers)),
     )
@@ -134,6 +135,17 @@ def _copies(settings: Settings, found: Copies) -> Iterator[list[Child]]:
     for one in found.remotes:
         asked = f"asked {settings.local(one.asked_at):%Y-%m-%d %H:%M}" if one.asked_at else "never reached"
         yield [f"{one.name}: {one.backups:,} there, {one.behind:,} still to be pushed, {asked}"]
+
+
+def _rewind(settings: Settings, numbers: Numbers) -> Iterator[list[Child]]:
+    yield [_number("rewind_points", numbers.rewind_points, render.counted(numbers.rewind_points, "point"))]
+    yield [_size("rewind_bytes", numbers.rewind_bytes)]
+    if numbers.rewind_from and numbers.rewind_to:
+        ends = (("rewind_from", numbers.rewind_from), ("rewind_to", numbers.rewind_to))
+        oldest, newest = (moment_of(settings, name, at) for name, at in ends)
+        yield [oldest, " to ", newest]
+    if seconds := numbers.rewind_interval_seconds:
+        yield ["looks every ", _number("rewind_interval_seconds", seconds, span(seconds))]
 
 
 def _failures(numbers: Numbers) -> Iterator[list[Child]]:
