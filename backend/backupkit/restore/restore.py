@@ -693,18 +693,18 @@ def _apply(
 ) -> tuple[recovery.Proofs, Journal]:
     compared: dict[str, database.Comparison | None] = {}
     done, first = found, next((part.name for part in found.parts if part.database), None)
-    changed, is_all_done = list[str](), False
+    reached, is_all_done = list[str](), False
     try:
         for name in [part.name for part in found.parts if part.facts]:
             is_first = name == first
+            if found.at(name).database:
+                reached.append(name)  # before it is written to: an interrupt may come at any line
             try:
                 done, compared[name] = _replace_database(settings, done, name, is_first, commits[name], emit, clock)
             except BaseException as error:
-                if found.at(name).database and not _is_untouched(error, commits[name]):
-                    changed.append(name)
+                if name in reached and _is_untouched(error, commits[name]):
+                    reached.remove(name)
                 raise
-            if found.at(name).database:
-                changed.append(name)
             done = recovery.database_is_done(settings, done, name)
         is_all_done = True
         return recovery.finish_uploads(settings, done, emit, compared), done
@@ -713,7 +713,12 @@ def _apply(
         raise untouched.reason from None
     except BaseException as error:
         failed = _as_written(settings, found)
-        recovery.roll_back(settings, failed if is_all_done else _only_changed(failed, changed), error, emit, clock)
+        if is_all_done:
+            recovery.roll_back(settings, failed, error, emit, clock)
+        elif reached:
+            recovery.roll_back(settings, _only_changed(failed, reached), error, emit, clock)
+        else:
+            _give_up(settings, found.id)
         raise
 
 
