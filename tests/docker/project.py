@@ -27,6 +27,7 @@ OVERRIDE: dict[str, Any] = {
 QUICK = {"interval": "1s"}  # a health check for whoever waits for it; each one starts a process
 # The second service does not start with the first, but where a test is about it.
 SCHEDULER: dict[str, Any] = {"image": IMAGE, "network_mode": "none", "profiles": ["scheduler"]}
+WEB: dict[str, Any] = {"image": IMAGE, "network_mode": "none"}
 
 CALL = """
 import http.client, json, sys
@@ -82,7 +83,8 @@ class Project:
     def override(self, **service: Any) -> None:
         """Add to the compose file what this test has different."""
         self.service |= service
-        text = json.dumps({"services": {"backend": self.service, "scheduler": self.scheduler}}, indent=2)
+        services = {"backend": self.service, "scheduler": self.scheduler, "web": WEB}
+        text = json.dumps({"services": services}, indent=2)
         (self.folder / "docker-compose.override.yml").write_text(text)
 
     # --- the service
