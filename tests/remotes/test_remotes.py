@@ -632,7 +632,7 @@ def link_to_nothing_of_ours(copy: Path) -> None:
         (set_user_id_of_the_database, "pats.db runs as its owner or group", True),
         (link_out, "uploads/out is a link that leads out of the uploads", True),
         (link_to_nothing_of_ours, "pats.db is a link, where a backup has a file", False),
-        (lambda copy: (copy / "more").mkdir(), "more is a folder, where a backup has a file", False),
+        (lambda copy: (copy / "more").mkdir(), "more was added after the backup was made", False),
         (lambda copy: os.mkfifo(copy / "uploads" / "fifo"), "is a socket, a fifo or a device", False),
     ],
 )
