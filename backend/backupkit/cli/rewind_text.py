@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ def timeline_document(settings: Settings, found: Timeline, interval: float) -> d
     }
 
 
-def moment(settings: Settings, one: Moment, sentences: list[str]) -> Iterator[str]:
+def moment(settings: Settings, one: Moment, sentences: Sequence[str]) -> Iterator[str]:
     """One point in full."""
     assert one.point
     header = one.point.header

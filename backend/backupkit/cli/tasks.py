@@ -76,15 +76,15 @@ def export(settings: Settings, backup: Backup, file: str, passphrase: str) -> Ta
     return Task(f"Export {backup.name}", act, render.exported)
 
 
-def push(settings: Settings, backup: Backup) -> Task[list[Pushed]]:
-    """Carried to each remote that has it not."""
+def push(settings: Settings, name: str | None = None) -> Task[list[Pushed]]:
+    """Carried to each remote that has it not; without a name, all that is missing there."""
 
     def act(emit: EventListener) -> list[Pushed]:
-        done = push_backups(settings, backup.name, emit=emit)
+        done = push_backups(settings, name, emit=emit)
         refuse_failed(done)
         return done
 
-    return Task(f"Push {backup.name}", act, render.pushed)
+    return Task(f"Push {name or 'what is missing elsewhere'}", act, render.pushed)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,15 @@ def set_values(folder: Path, contained: bool, typed: Mapping[str, str]) -> Path:
     return folder / SETTINGS_FILE
 
 
+def as_typed(value: object) -> str:
+    """A setting's value as a person types it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "; ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
 def edited(folder: Path, text: str, typed: Mapping[str, str]) -> str:
     """What the file would say with these values in it; `Refused` for the first that cannot be."""
     for key, value in typed.items():

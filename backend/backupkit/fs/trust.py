@@ -34,7 +34,7 @@ def require_trusted(path: Path, handle: int) -> None:
     if os.fstatvfs(handle).f_flag & os.ST_RDONLY:
         return
     for owner in (found.st_uid, facts.st_uid):
-        if owner not in (0, os.geteuid(), os.stat(__file__).st_uid):
+        if not _is_trusted(owner):
             raise Untrusted(
                 f"{path} belongs to user {owner} and would control what user {os.geteuid()} does; it is not read.",
                 hint=f"Give it to root or to that user: sudo chown {os.geteuid()} {path}",
@@ -51,11 +51,16 @@ def require_trusted_program(path: Path) -> None:
     real = Path(os.path.realpath(path))
     for place, is_open in ((real, _others_can_write), (real.parent, _anybody_can_write)):
         facts = os.stat(place)
-        if facts.st_uid not in (0, os.geteuid(), os.stat(__file__).st_uid):
+        if not _is_trusted(facts.st_uid):
             raise Untrusted(f"{place} belongs to user {facts.st_uid}.", f"Give it to root: sudo chown 0 {place}")
         if is_open(facts) and keeps_modes(facts.st_dev):
             mode = f"{stat.S_IMODE(facts.st_mode):04o}"
             raise Untrusted(f"{place} can be changed by other users (mode {mode}).", f"Type: chmod go-w {place}")
+
+
+def _is_trusted(owner: int) -> bool:
+    """Whether it is root, this user, or the owner of this very code."""
+    return owner in (0, os.geteuid(), os.stat(__file__).st_uid)
 
 
 def _anybody_can_write(facts: os.stat_result) -> bool:

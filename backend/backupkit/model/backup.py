@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -135,6 +135,9 @@ class SealedDatabase:
     database: DatabaseFacts | None = None
 
 
+_OF_A_DATABASE = tuple(one.name for one in fields(SealedDatabase) if one.name != "name")
+
+
 @dataclass(frozen=True)
 class SealedTree:
     """One of several trees in a backup: its name, which is that of its folder there, and what it held."""
@@ -212,17 +215,7 @@ class Metadata:
         )
         for one in self.databases:
             if one.name == part:
-                return replace(
-                    alone,
-                    database_file=one.database_file,
-                    alembic_revision=one.alembic_revision,
-                    alembic_revisions=one.alembic_revisions,
-                    version_table=one.version_table,
-                    migrations=one.migrations,
-                    schema_fingerprint=one.schema_fingerprint,
-                    database=one.database,
-                    uploads=None,
-                )
+                return replace(alone, uploads=None, **{key: getattr(one, key) for key in _OF_A_DATABASE})
         for tree in self.trees:
             if tree.name == part:
                 return replace(

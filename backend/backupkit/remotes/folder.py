@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from backupkit.archive import packing
 from backupkit.config.remotes import FolderTable
 from backupkit.config.settings import Settings
 from backupkit.fs import attributes, descriptors, disk, space, tree
@@ -264,7 +265,7 @@ class _Copy:
 
     def _named_again(self, entry: tree.Entry) -> bool:
         """Whether the file is in the draft already under another name, and has this one too now."""
-        if not self._has_names or entry.facts.st_nlink == 1 or not _is_upload(entry):
+        if not self._has_names or entry.facts.st_nlink == 1 or not packing.is_upload(entry.path, entry.form):
             return False
         first = self._named.setdefault(entry.facts.st_ino, entry.path)
         if first == entry.path:
@@ -319,7 +320,7 @@ class _Copy:
         """Whether a copy there has owner, mode, time and attributes of the file, as far as they can be kept there."""
         if _worn(there.facts) != _worn(entry.facts):
             return False
-        return not _is_upload(entry) or _attributes(place, entry) == self._keeper.can_keep(
+        return not packing.is_upload(entry.path, entry.form) or _attributes(place, entry) == self._keeper.can_keep(
             _attributes(self._from, entry)
         )
 
@@ -333,7 +334,7 @@ class _Copy:
     def _dress(self, entry: tree.Entry, handle: int) -> None:
         with self._keeping_what_it_can(entry):
             disk.set_attributes(handle, entry.facts)
-        if _is_upload(entry):
+        if packing.is_upload(entry.path, entry.form):
             self._keeper.give(handle, _attributes(self._from, entry), entry.path)
 
     @contextlib.contextmanager
@@ -376,11 +377,6 @@ class _Copy:
 
 def _owner_and_times(facts: os.stat_result) -> tuple[tuple[int, int], tuple[int, int]]:
     return (facts.st_uid, facts.st_gid), (facts.st_atime_ns, facts.st_mtime_ns)
-
-
-def _is_upload(entry: tree.Entry) -> bool:
-    """Whether attributes of the entry are the live file's, and are kept."""
-    return "/" in entry.path or (bool(entry.path) and entry.form == "folder")
 
 
 def _attributes(place: tree.Parents, entry: tree.Entry) -> Attributes:

@@ -93,6 +93,14 @@ class RestorePlan:
     """The plans for further databases and trees."""
 
     @property
+    def differing_tables(self) -> tuple[str, ...]:
+        """The tables that have other rows afterwards, as far as rows were compared, or another number of them."""
+        now, after = self.live.rows, self.rows_after
+        changed = {name for name, one in self.live.changes.items() if one.total}
+        names = sorted({*now, *after})
+        return tuple(name for name in names if name in changed or now.get(name) != after.get(name))
+
+    @property
     def each(self) -> tuple[RestorePlan, ...]:
         """This plan, and those for further databases and trees."""
         return (self, *self.others)

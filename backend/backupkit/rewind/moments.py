@@ -19,6 +19,7 @@ from backupkit.fs import descriptors, disk, space, tree
 from backupkit.fs.attributes import Keeper
 from backupkit.migrations import version_table
 from backupkit.migrations.schema import CannotRead
+from backupkit.model import times
 from backupkit.model.backup import METADATA_FILE, UPLOADS_FOLDER, Backup, Metadata, UploadsFacts
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Step, silence
@@ -106,6 +107,16 @@ def _state_before(folder: Path, backup: Backup, points: list[chain.Point], wante
     for one in chain.way_to(wanted, before)[:-1]:
         state.apply(folder / one.name, one.header)
     return state
+
+
+def choose_by_words(settings: Settings, text: str, now: datetime) -> tuple[Chosen, datetime, tuple[str, ...]]:
+    """What `choose` finds for a time as people say it; that time, and what is to be said of it and of the choice.
+
+    Raises as `choose` does, and `Refused` for what is no time.
+    """
+    at, said = times.moment(text, now, settings.zone)
+    chosen = choose(settings, at, now)
+    return chosen, at, tuple(filter(None, (said, chosen.sentence)))
 
 
 def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:

@@ -294,4 +294,4 @@ class BackupsPage(TablePage):
         places = [f"  {name}: {table.place}" for name, table in self.settings.remotes.items()]
         lines = [f"Carry {backup.name} to:", *places]
         if not places or await self.app.push_screen_wait(Question("Push", lines, "Push")):
-            await self.window.carry_out(tasks.push(self.settings, backup))
+            await self.window.carry_out(tasks.push(self.settings, backup.name))

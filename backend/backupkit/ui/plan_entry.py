@@ -8,6 +8,7 @@ from textual.message import Message
 from textual.widgets import Input, Label, Static
 
 from backupkit.config.deployment import in_full
+from backupkit.config.editor import as_typed
 from backupkit.config.settings import Settings, overriding_variable
 from backupkit.model.errors import Refused
 from backupkit.ui.styles import Tick
@@ -34,7 +35,7 @@ class Entry(Vertical):
     def __init__(self, name: str, words: str, settings: Settings) -> None:
         super().__init__(id=f"entry-{name}")
         self.setting, self._words, self._variable = name, words, overriding_variable(name)
-        self.original = as_text(getattr(settings, name))
+        self.original = as_typed(getattr(settings, name))
         self.text = self.original
         """What is typed, or ticked, now."""
         self._trouble = Static("", classes="trouble", markup=False)  # a preview may come before it stands there
@@ -66,7 +67,7 @@ class Entry(Vertical):
 
     def begin(self, settings: Settings) -> None:
         """What is in force now is what edits are measured by, and what stands here."""
-        self.original = as_text(getattr(settings, self.setting))
+        self.original = as_typed(getattr(settings, self.setting))
         self.type(self.original)
         self.say(None)
 
@@ -80,14 +81,5 @@ class Entry(Vertical):
         self.post_message(self.Changed())
 
     def on_checkbox_changed(self, changed: Tick.Changed) -> None:
-        self.text = as_text(changed.value)
+        self.text = as_typed(changed.value)
         self.post_message(self.Changed())
-
-
-def as_text(value: object) -> str:
-    """A value as it is typed."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return "; ".join(map(str, value))
-    return "" if value is None else str(value)

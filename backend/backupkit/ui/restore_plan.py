@@ -94,8 +94,7 @@ def _rows(plan: RestorePlan, colours: Colours) -> Iterator[RenderableType]:
     now, after = plan.live.rows, plan.rows_after
     names = sorted({*now, *after})
     changes = plan.live.changes
-    differ = {name for name, one in changes.items() if one.total}
-    others = [name for name in names if name in differ or now.get(name) != after.get(name)]
+    others = plan.differing_tables
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold", show_edge=False)
     table.add_column("Table")
     for head in ("Rows now", "After", ""):

@@ -85,9 +85,9 @@ class Jobs:
             planned.led_to = planned.led_to or self.start(task, actor, kind)
             return planned.led_to
 
-    def find(self, number: int) -> Job | None:
-        """The job of that number, where it is remembered."""
-        return self._jobs.get(number)
+    def find(self, number: str) -> Job | None:
+        """The job of that number, as an address has it, where it is remembered."""
+        return self._jobs.get(int(number)) if number.isdecimal() and len(number) < 10 else None
 
     @property
     def running(self) -> list[Job]:

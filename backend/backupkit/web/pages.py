@@ -21,7 +21,6 @@ from backupkit.monitoring.recovery_kit import copies_of, recovery_kit
 from backupkit.monitoring.report_facts import report
 from backupkit.remotes.listing_cache import holders
 from backupkit.remotes.pull import pull_backup
-from backupkit.remotes.push import push_backups, refuse_failed
 from backupkit.remotes.registry import look_at_remotes
 from backupkit.repository import history, operation, sizes, store
 from backupkit.restore.recovery import recover
@@ -159,15 +158,7 @@ def ask_delete(visit: Visit) -> Answer:
 
 
 def push(visit: Visit) -> Answer:
-    name = visit.place.get("name") or None
-    settings = visit.settings
-
-    def act(emit: EventListener) -> list[Any]:
-        done = push_backups(settings, name, emit=emit)
-        refuse_failed(done)
-        return done
-
-    return visit.start(Task(f"Push {name or 'what is missing elsewhere'}", act, render.pushed))
+    return visit.start(tasks.push(visit.settings, visit.place.get("name") or None))
 
 
 def pull(visit: Visit) -> Answer:

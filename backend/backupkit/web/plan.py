@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 from backupkit.config.deployment import is_contained
-from backupkit.config.editor import set_values
+from backupkit.config.editor import as_typed, set_values
 from backupkit.config.settings import Settings, overriding_variable
 from backupkit.model.errors import Refused
 from backupkit.monitoring.preview import preview
@@ -55,10 +55,9 @@ def save(visit: Visit) -> Answer:
     """The edits are in `backup.toml` and in force, where each can be; and where none makes backups go unasked."""
     settings, edits = visit.settings, _edits(visit.settings, visit.form)
     found = preview(settings, edits)
-    if found.troubles:
-        return _page(visit, edits)
-    if found.prune.removals and not visit.form.get("agreed"):
-        return _page(visit, edits, asks=True)
+    asks = bool(found.prune.removals) and not visit.form.get("agreed")
+    if found.troubles or asks:
+        return Page("schedule.html", _values(settings, edits, found, asks and not found.troubles, False))
     if edits:
         set_values(settings.app_dir, is_contained(os.environ), edits)
     return _page(visit.anew(), {}, was_saved=bool(edits))
@@ -75,7 +74,7 @@ def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
     for name, _ in (*WHEN, *STAYS):
         if overriding_variable(name):
             continue
-        before = as_text(getattr(settings, name))
+        before = as_typed(getattr(settings, name))
         typed = form.get(name, "false" if before in ("true", "false") else before).strip()
         if typed != before:
             edits[name] = typed
@@ -84,7 +83,7 @@ def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
 
 def _shown(settings: Settings) -> str:
     """Tells the values that the form shows from others."""
-    values = [as_text(getattr(settings, name)) for name, _ in (*WHEN, *STAYS)]
+    values = [as_typed(getattr(settings, name)) for name, _ in (*WHEN, *STAYS)]
     return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
@@ -102,7 +101,7 @@ def _values(
     settings: Settings, edits: Mapping[str, str], found: object, asks: bool, was_saved: bool
 ) -> dict[str, object]:
     def entry(name: str, words: str) -> dict[str, object]:
-        value = edits.get(name, as_text(getattr(settings, name)))
+        value = edits.get(name, as_typed(getattr(settings, name)))
         is_switch = isinstance(getattr(settings, name), bool)
         is_number = isinstance(getattr(settings, name), int) and not is_switch
         return {
@@ -125,15 +124,6 @@ def _values(
         "was_saved": was_saved,
         "refused": None,
     }
-
-
-def as_text(value: object) -> str:
-    """A setting's value as it is typed."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return "; ".join(map(str, value))
-    return "" if value is None else str(value)
 
 
 GET: Mapping[str, Handler] = {"schedule": show}

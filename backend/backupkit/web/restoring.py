@@ -18,7 +18,6 @@ from backupkit.model.backup import Part
 from backupkit.model.clock import utc_now
 from backupkit.model.errors import NoSuchBackup, Refused, SchemaMismatch
 from backupkit.model.events import EventListener
-from backupkit.model.times import moment
 from backupkit.repository import store
 from backupkit.restore.extract import plan_extract
 from backupkit.restore.recovery import recover
@@ -84,10 +83,8 @@ def _look(visit: Visit, wish: Wish) -> Answer:
 
 def _look_at(visit: Visit, wish: Wish, at: str) -> Answer:
     """The plan of the data of that time: of a point of rewind, or of the newest backup until then."""
-    settings, now = visit.settings, utc_now()
-    until, said = moment(at, now, settings.zone)
-    chosen = moments.choose(settings, until, now)
-    notes = tuple(filter(None, (said, chosen.sentence)))
+    settings = visit.settings
+    chosen, _, notes = moments.choose_by_words(settings, at, utc_now())
     if chosen.moment is None:
         wish = replace(wish, name=chosen.backup)
 
@@ -155,10 +152,9 @@ def show_plan(visit: Visit) -> Answer:
 def _rows(plan: RestorePlan) -> tuple[list[tuple[str, int | None, int | None, Changes | None]], int]:
     """Each table that changes: rows now and after; and how many tables do not."""
     now, after = plan.live.rows, plan.rows_after
-    names = sorted({*now, *after})
-    changes = {name: one for name, one in plan.live.changes.items() if one.total}
-    differ = [name for name in names if name in changes or now.get(name) != after.get(name)]
-    return [(name, now.get(name), after.get(name), changes.get(name)) for name in differ], len(names) - len(differ)
+    differ = plan.differing_tables
+    found = [(name, now.get(name), after.get(name), plan.live.changes.get(name)) for name in differ]
+    return found, len({*now, *after}) - len(differ)
 
 
 def carry_out(visit: Visit) -> Answer:

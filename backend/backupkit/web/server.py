@@ -27,7 +27,7 @@ from backupkit.monitoring import log
 from backupkit.web import archives, inside, pages, plan, restoring
 from backupkit.web.access import COOKIE, LASTS, Session, is_form_token
 from backupkit.web.report.style import CSS
-from backupkit.web.site import Answer, Content, Goto, Handler, Page, Site, Visit, job_of, require_owner
+from backupkit.web.site import Answer, Content, Goto, Handler, Page, Site, Visit, require_owner
 
 DEFAULT_PORT = 8765
 _HEADERS = {
@@ -232,9 +232,9 @@ class Server:
 
     async def _job_events(self, request: web.Request) -> web.StreamResponse:
         """How far a job has come, told until it has ended or the browser has gone."""
-        if (found := self._session(request)) is None:
+        if self._session(request) is None:
             raise web.HTTPForbidden
-        job = job_of(self._visit(request, found, {}))
+        job = self.site.jobs.find(request.match_info["number"])
         if job is None:
             raise web.HTTPNotFound
         response = web.StreamResponse(headers={**_HEADERS, "Content-Type": "text/event-stream"})
@@ -252,7 +252,7 @@ class Server:
         """A backup as one file, written while it is sent."""
         if (found := self._session(request)) is None:
             return _goto("/?out=1")
-        visit = self._visit(request, found, {})
+        visit = await asyncio.to_thread(self._visit, request, found, {})
         require_owner(visit)
         name, chunks = await asyncio.to_thread(archives.packed, visit, request.match_info["name"])
         headers = {**_HEADERS, "Content-Type": "application/octet-stream", "Content-Disposition": _attachment(name)}
@@ -280,7 +280,7 @@ class Server:
                 continue
             if not is_form_token(form.get("form_token", ""), key):
                 raise web.HTTPForbidden(reason="This form is of an earlier session. Open the page again.")
-            visit = self._visit(request, found, form)
+            visit = await asyncio.to_thread(self._visit, request, found, form)
             require_owner(visit)
             return _goto(f"/{session.path}/{await archives.take_in(visit, _arriving(part))}")
         raise web.HTTPBadRequest(reason="No file was chosen.")

@@ -69,16 +69,12 @@ def _shown_moment(settings: Settings, at: str) -> str | None:
     """None where a point was shown; else the backup to show."""
     from backupkit.cli import rewind_text
     from backupkit.model.clock import utc_now
-    from backupkit.model.times import moment
     from backupkit.rewind import moments
 
-    now = utc_now()
-    when, said = moment(at, now, settings.zone)
-    chosen = moments.choose(settings, when, now)
+    chosen, _, notes = moments.choose_by_words(settings, at, utc_now())
     if chosen.moment is None:
         say_notice(chosen.sentence)
         return chosen.backup
-    notes = [*([said] if said else []), chosen.sentence]
     out.result(rewind_text.moment(settings, chosen.moment, notes), rewind_text.moment_document(settings, chosen.moment))
     return None
 

@@ -336,13 +336,9 @@ def _at_moment(
         yield None, None, ()
         return
     from backupkit.model.clock import utc_now
-    from backupkit.model.times import moment
     from backupkit.rewind import moments
 
-    now = utc_now()
-    until, said = moment(at, now, settings.zone)
-    chosen = moments.choose(settings, until, now)
-    notes = tuple(filter(None, (said, chosen.sentence)))
+    chosen, until, notes = moments.choose_by_words(settings, at, utc_now())
     if chosen.moment is None:
         yield until, None, notes
         return
