@@ -7,10 +7,12 @@ operation ended that a program made the backup for.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from backupkit.fs import disk, own_folder
 from backupkit.model.names import is_name
@@ -85,21 +87,44 @@ def _listed(backups: Path, flag: str) -> list[str]:
         return os.listdir(folder) if folder else []
 
 
-def remember_restore(backups: Path, safety: str, part: str | None = None) -> None:
-    """The last restore left this safety copy, and was of that part alone, or of all."""
+class LastRestore(NamedTuple):
+    """What `undo` goes back to: a safety copy, of one part alone or of all; some parts from a `later` copy."""
+
+    safety: str
+    part: str | None = None
+    later: Mapping[str, str] = {}
+
+
+def remember_restore(
+    backups: Path, safety: str, part: str | None = None, later: Mapping[str, str] | None = None
+) -> None:
+    """The last restore left this safety copy, and was of that part alone, or of all.
+
+    `later` are the parts that a later safety copy has as they were last.
+    """
+    lines = [safety, part or "", json.dumps(later) if later else ""]
     with own_folder.made(backups, STATE_FOLDER) as folder:
-        disk.write_file(folder / _LAST_RESTORE, f"{safety}\n{part}".encode() if part else safety.encode())
+        disk.write_file(folder / _LAST_RESTORE, "\n".join(lines).rstrip("\n").encode())
 
 
-def last_restore(backups: Path) -> tuple[str, str | None] | None:
-    """The safety copy of the last restore, and of which part that was; by what is written: a clock can be set back."""
+def last_restore(backups: Path) -> LastRestore | None:
+    """What the last restore left; by what is written: a clock can be set back."""
     try:
         with own_folder.existing(backups, STATE_FOLDER) as folder:
             written = disk.read_plain(folder / _LAST_RESTORE, disk.MOST_STATE).decode() if folder else ""
     except (OSError, ValueError):
         return None
-    safety, _, part = written.partition("\n")
-    return (safety, part if is_name(part) else None) if is_name(safety) else None
+    safety, part, later = (*written.split("\n", 2), "", "")[:3]
+    return LastRestore(safety, part if is_name(part) else None, _later(later)) if is_name(safety) else None
+
+
+def _later(written: str) -> Mapping[str, str]:
+    """The parts that a later safety copy has, by what is written; it is input."""
+    try:
+        found = json.loads(written or "{}")
+    except ValueError:
+        return {}
+    return {part: str(name) for part, name in found.items() if is_name(str(name))} if isinstance(found, dict) else {}
 
 
 def drafts(backups: Path) -> Iterator[Path]:

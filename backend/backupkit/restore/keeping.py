@@ -38,7 +38,8 @@ def keep(settings: Settings, found: Journal, is_resumed: bool, emit: EventListen
     made = make_backup(settings, BackupRequest(kind="pre_restore", note=note, uploads=with_uploads), emit, clock).backup
     found = dataclasses.replace(found, kept=(*found.kept, made.name))
     for part in found.parts:
-        if part.database and part.safety:  # what is restored already is in this copy as it was restored
+        is_restored = not (part.database or (part.uploads and not part.facts))  # databases go first, then trees
+        if part.safety and not is_restored:  # what is restored already is in this copy as it was restored
             found = found.with_part(dataclasses.replace(part, safety=made.name))
     journal.write(settings.dir, found)
     if is_resumed:

@@ -373,21 +373,14 @@ def finish_uploads(settings: Settings, found: Journal, emit: EventListener, comp
     journal.write(settings.dir, found.all_done())
     staging.unstage(settings, found.id)
     if found.safety:
-        flags.remember_restore(settings.dir, found.safety, found.part)
-        _say_what_undo_misses(found, emit)
+        flags.remember_restore(settings.dir, found.safety, found.part, _later(found))
     journal.remove(settings.dir)
     return proofs
 
 
-def _say_what_undo_misses(found: Journal, emit: EventListener) -> None:
-    """`undo` goes back to one safety copy; what was written to a further database after that one is in a later one."""
-    for part in found.parts:
-        if part.facts and part.safety and part.safety != found.safety:
-            way = f": `restore {part.safety} --only {part.name}`" if "/" not in part.name else ""
-            text = (
-                f"`undo` brings {shown(part.name)} back as {found.safety} has it; what came after is in {part.safety}"
-            )
-            emit(Warned(f"{text}{way}."))
+def _later(found: Journal) -> Mapping[str, str]:
+    """The parts that the app wrote to after the first one was restored: a later safety copy has what they were."""
+    return {part.name: part.safety for part in found.parts if part.safety and part.safety != found.safety}
 
 
 def _prove(settings: Settings, found: Journal, compared: database.Comparison | None) -> database.Inspection:

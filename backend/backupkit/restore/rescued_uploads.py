@@ -76,7 +76,7 @@ def take_back(
     settings: Settings,
     named: NamedUploads,
     safety: str,
-    before: tuple[str, str | None] | None,
+    before: flags.LastRestore | None,
     emit: EventListener,
     clock: Clock,
 ) -> None:

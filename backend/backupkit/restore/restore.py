@@ -173,12 +173,18 @@ def plan_backup(
     emit: EventListener = silence,
     expect_loss: Collection[str] = (),
     notes: tuple[str, ...] = (),
+    newer: Mapping[str, Backup] | None = None,
 ) -> RestorePlan:
-    """`plan_restore` of a backup that was found already; `notes` are to be shown with the plan."""
+    """`plan_restore` of a backup that was found already; `notes` are to be shown with the plan.
+
+    The parts that `newer` names come from another backup.
+    """
     refuse_overlap(settings)
     refuse_another_app(settings, backup, force)
     _require_part(settings, only)
     source = staging.verified(settings, backup, only, emit)
+    if newer:
+        source = staging.with_parts(settings, source, newer, emit)
     plan = plan_source(settings, source, force, emit, migrate)
     told = (*_about_parts(settings, backup, only), *plan.notes, *_what_rows_name(source, backup))
     plan = replace(plan, migrate=migrate, notes=(*notes, *told))
@@ -351,6 +357,9 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
         _share_from_now_on(staging.place_of(settings, one.source), one, safety)
         _warn_of_indexes(settings, found.at(one.source.part), listen)
     left = store.read(settings, found.safety or safety.name)
+    copies = {part.name: store.read(settings, part.safety or left.name) for part in found.parts}
+    databases = [one.source.part for one in plan.each if one.source.database]
+    replaced_raw = [(copies[part], part) for part in databases if not holds_database(copies[part], part)]
     proof, first = proofs.get(plan.source.part), found.at(plan.source.part)
     return Restored(
         source=plan.source.name,
@@ -360,8 +369,8 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
         revisions=(first.revisions or ()) if proof else (),
         uploads=plan.uploads,
         warnings=tuple(warnings),
-        can_undo=all(holds_database(left, one.source.part) for one in plan.each if one.source.database),
-        kept=_raw_files(settings, left, [one.source.part for one in plan.each if one.source.database]),
+        can_undo=not replaced_raw,
+        kept=tuple(path for one in replaced_raw for path in _raw_files(settings, *one)),
         has_same_pages=bool(proof and proof.has_same_pages),
         parts={one.source.part: _restored_part(one, proofs.get(one.source.part)) for one in plan.others},
     )
@@ -389,10 +398,10 @@ def holds_database(backup: Backup, part: str) -> bool:
     return bool(metadata and metadata.database_file and not metadata.is_raw)
 
 
-def _raw_files(settings: Settings, safety: Backup, parts: Iterable[str]) -> tuple[Path, ...]:
-    """What the safety copy keeps of these databases where it could not copy them."""
-    places = [settings.at(part) for part in parts if not holds_database(safety, part)]
-    lives = [live for one in places if one for live in (one.database, *database.sidecars(one.database))]
+def _raw_files(settings: Settings, safety: Backup, part: str) -> tuple[Path, ...]:
+    """What the safety copy keeps of a database that it could not copy."""
+    place = settings.at(part)
+    lives = [place.database, *database.sidecars(place.database)] if place else []
     return tuple(path for path in (safety.path / live.name for live in lives) if path.exists())
 
 

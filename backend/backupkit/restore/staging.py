@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,6 +111,16 @@ def verified(settings: Settings, backup: Backup, only: str | None, emit: EventLi
                 for connection in opened:
                     connection.interrupt()
             raise
+
+
+def with_parts(settings: Settings, source: Source, newer: Mapping[str, Backup], emit: EventListener) -> Source:
+    """The source, where the parts that `newer` names come from those backups, verified as the rest is."""
+    taken: dict[str, Source] = {}
+    for part, backup in newer.items():
+        only = part.partition("/")[0]
+        taken |= {one.part: one for one in verified(settings, backup, only, emit).each if one.part == part}
+    first, *others = (taken.get(one.part, one) for one in source.each)
+    return replace(first, others=tuple(others))
 
 
 def _require_one_checksum(source: Source, checksums: dict[str, str]) -> None:

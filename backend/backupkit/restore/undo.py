@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from backupkit.config.settings import Settings
 from backupkit.model.backup import MAIN_DATABASE, Backup, Metadata
 from backupkit.model.errors import Damaged, NoSuchBackup
 from backupkit.model.events import EventListener, silence
+from backupkit.model.names import shown
 from backupkit.repository import flags, reliable, store
-from backupkit.restore.restore import RestorePlan, holds_database, plan_restore
+from backupkit.repository.flags import LastRestore
+from backupkit.restore.restore import RestorePlan, holds_database, plan_backup
 
 
 def plan_undo(settings: Settings, force: bool = False, emit: EventListener = silence) -> RestorePlan:
@@ -16,10 +20,11 @@ def plan_undo(settings: Settings, force: bool = False, emit: EventListener = sil
     Raises `NoSuchBackup` where there is no safety copy to go back to, `Damaged` where it holds no database, since there
     was none that could be read.
     """
-    name, part = _last_restore(settings)
-    if name is None:
+    last = _last_restore(settings)
+    if last is None:
         hint = "`list` shows the backups there are."
         raise NoSuchBackup(f"No restore left a safety copy in {settings.dir}.", hint=hint)
+    name, part, later = last
     backup = store.find(settings, name)
     metadata = store.require_metadata(backup)
     # A migration touched the database alone: uploads that came since stay.
@@ -40,7 +45,13 @@ def plan_undo(settings: Settings, force: bool = False, emit: EventListener = sil
             f"{backup.path} keeps what was there of it.",
             hint=f"Restore another backup: `list`.{left}{only}",
         )
-    return plan_restore(settings, name, part, force=force, emit=emit)
+    newer = {of: store.find(settings, one) for of, one in later.items() if settings.at(of) is not None}
+    return plan_backup(settings, backup, part, force=force, emit=emit, notes=tuple(_about(newer)), newer=newer)
+
+
+def _about(newer: Mapping[str, Backup]) -> Iterable[str]:
+    for part, backup in newer.items():
+        yield f"{shown(part)} comes from {backup.name}, which has what the app wrote to it last."
 
 
 def _holds(backup: Backup, metadata: Metadata, part: str | None) -> bool:
@@ -52,12 +63,22 @@ def _holds(backup: Backup, metadata: Metadata, part: str | None) -> bool:
 
 def goes_back_to(settings: Settings) -> str | None:
     """The name of the safety copy that `undo` restores, if there ever was one."""
-    return _last_restore(settings)[0]
+    last = _last_restore(settings)
+    return last.safety if last else None
 
 
-def _last_restore(settings: Settings) -> tuple[str | None, str | None]:
+def needed(settings: Settings) -> frozenset[str]:
+    """The names of all safety copies that `undo` restores something from."""
+    last = _last_restore(settings)
+    return frozenset([last.safety, *last.later.values()] if last else [])
+
+
+def _last_restore(settings: Settings) -> LastRestore | None:
     last = flags.last_restore(settings.dir)
-    return last if last and not _is_another_apps(settings, last[0]) else (_newest_safety_copy(settings), None)
+    if last and not _is_another_apps(settings, last.safety):
+        return last
+    newest = _newest_safety_copy(settings)
+    return LastRestore(newest) if newest else None
 
 
 def _is_another_apps(settings: Settings, name: str) -> bool:

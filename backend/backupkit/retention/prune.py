@@ -16,7 +16,7 @@ from backupkit.remotes.push import unpushed
 from backupkit.repository import flags, integrity, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
-from backupkit.restore.undo import goes_back_to
+from backupkit.restore.undo import needed
 from backupkit.retention import rules
 from backupkit.retention.rules import Policy, RetentionContext, Verdict
 from backupkit.rewind import chain, thin
@@ -56,14 +56,13 @@ class Pruned:
 def plan_prune(settings: Settings, clock: Clock = utc_now) -> PrunePlan:
     """Which backups would be removed now, which not, and why. Looks only."""
     found, policy = store.all_backups(settings), rules.policy_of(settings)
-    undone = goes_back_to(settings)
     known = RetentionContext(
         app_id=settings.app_id,
         now=clock(),
         zone=settings.zone,
         reserved=dict.fromkeys(chain.chains(settings.dir), "points of rewind stand on it")
         | unpushed(settings)
-        | ({undone: "undo goes back to it"} if undone else {}),
+        | dict.fromkeys(needed(settings), "undo goes back to it"),
         undated={
             backup.name: changed for backup in found if not backup.metadata for changed in store.last_changed(backup)
         },
