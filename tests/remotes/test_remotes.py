@@ -579,7 +579,12 @@ def test_what_rots_on_a_remote_is_not_laid_out(app: SmallApp, nas: Path, tmp_pat
     assert_refusal(
         app.command("restore", "one", "--remote", "nas"), 2, "--remote goes with --to", "pull one --remote nas"
     )
-    assert_refusal(app.command(*run[1], "--dry-run"), 2, "--dry-run does not go with --remote", "list --remote nas")
+    planned = app.command(*run[1], "--dry-run", check=0)  # nothing is fetched yet
+    assert "Restoring one from nas to" in planned.out and "Nothing live is touched" in planned.out
+    at_once = ("restore", "--to", str(tmp_path / "look"), "--remote", "nas", "--dry-run", "--at")
+    assert app.command(*at_once, "0 seconds ago", "--json", check=0).json["source"] == "one"
+    assert_refusal(app.command(*at_once, "3 days ago"), 10, "made until", "list --remote nas")
+    assert not (tmp_path / "look").exists()
 
 
 def test_what_rots_in_a_folder_is_found_by_verify_and_never_pulled(app: SmallApp, tmp_path: Path) -> None:

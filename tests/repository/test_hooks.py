@@ -363,3 +363,46 @@ def test_the_settings_show_a_hook_as_it_is(app: SmallApp) -> None:
     run_here(app, "config", "unset", "before_backup", check=0)
     run_here(app, "backup", check=0)
     assert (app.folder / "done").exists()
+
+
+def test_doctor_names_a_hook_whose_program_would_not_be_run(app: SmallApp) -> None:
+    (app.folder / "plain.sh").write_text("true\n")
+    configure(
+        app,
+        'before_backup = "no-such-program x"',
+        'after_backup = ["./plain.sh"]',
+        'before_restore = ["sh", "plain.sh"]',
+        'on_error = "./gone.sh"',
+    )
+    said = run_here(app, "doctor", check=1).out
+    assert "before_backup would fail: there is no program no-such-program" in said
+    assert "after_backup would fail" in said and "plain.sh is not executable" in said
+    assert "on_error would fail: there is no program ./gone.sh" in said
+    assert "before_restore would fail" not in said
+
+
+def test_killed_while_a_hook_runs_the_data_is_old_before_and_new_after_and_the_next_command_goes_on(
+    app: SmallApp,
+) -> None:
+    kill = '["sh", "-c", "kill -9 $PPID; sleep 1"]'
+
+    def killed(hook: str, *command: str) -> None:
+        configure(app, f"{hook} = {kill}")
+        assert app.command(*command).code == -signal.SIGKILL
+        configure(app)
+
+    killed("before_backup", "backup", "one")
+    assert not (app.backups / "one").exists()
+    killed("after_backup", "backup", "one")
+    app.command("verify", "one", check=0)
+    old = app.contents()
+    app.add_rows(2)
+    (app.uploads / "1" / "letter.txt").unlink()
+    now = app.contents()
+    killed("before_restore", "restore", "one", "--yes")
+    assert app.contents() == now
+    killed("after_restore", "restore", "one", "--yes")
+    assert app.contents() == old
+    app.command("undo", "--yes", check=0)  # it is whole: there is nothing to recover, and the safety copy is known
+    assert app.contents() == now
+    assert not [path for path in app.backups.iterdir() if path.name.startswith((".draft", ".journal"))]

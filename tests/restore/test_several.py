@@ -384,3 +384,52 @@ def test_undo_brings_each_part_back_from_the_safety_copy_that_has_its_last_row(s
     assert (several.media / "late.txt").exists() and several.rows("documents") == []
     restore_backup(several.settings, plan_undo(several.settings))
     assert several.values(several.cache) == ["before"] and several.rows("documents")
+
+
+def test_what_is_left_of_a_further_database_is_salvaged_and_put_back_alone(several: SeveralApp) -> None:
+    with closing(sqlite3.connect(several.queue)) as live, live:
+        live.executemany("INSERT INTO entries (value) VALUES (?)", [(f"{number:04}" * 50,) for number in range(200)])
+    back_up(several)
+    several.put(several.queue, "later")
+    content = bytearray(several.queue.read_bytes())
+    content[4096 * 2 : 4096 * 3] = bytes(4096)
+    several.queue.write_bytes(content)
+    others = several.contents(), several.values(several.cache)
+    refused = several.command("backup", "impossible", check=13)
+    assert "salvage --database queue`" in refused.err and "restore NAME --only queue`" in refused.err
+    assert "salvage --database queue" in several.command("doctor", check=None).out
+    assert "salvage --database queue`" in several.command("salvage", str(several.queue), check=2).err
+    done = several.command("salvage", "--database", "queue", "--json", check=3).json
+    (entries,) = done["tables"]
+    assert done["compared_with"] == "good" and entries["new"] == 1 and entries["lost_pages"] == 1
+    assert "`--only queue`" in done["advice"]
+    name = done["backup"]["backup_name"]
+    assert {"pats.db", "cache.sqlite3", "queue.sqlite3"} <= {one.name for one in (several.backups / name).iterdir()}
+    several.command("verify", name, check=0)
+    several.put(several.cache, "goes on")
+    several.command("restore", name, "--only", "queue", "--yes", check=0)
+    values = several.values(several.queue)
+    assert values and len(values) == entries["found"] and "later" in values
+    assert (several.contents(), several.values(several.cache)) == (others[0], ["before", "goes on"])
+
+
+def test_files_of_a_further_tree_are_listed_put_back_and_taken_out(several: SeveralApp) -> None:
+    before = back_up(several)
+    change_all(several)
+    after = several.everything()
+    media = ("--tree", "media")
+    listed = {one["path"]: one["live"] for one in several.command("files", "good", *media, "--json", check=0).json}
+    assert listed == {"deep/film.bin": "missing", "title.txt": "changed", "inner.sqlite3": "changed"}
+    assert several.command("extract", "good", "title.txt", "--to", "-", *media, check=0).out == "a title"
+    out = several.folder.parent / "out"
+    several.command("extract", "good", "*.bin", "inner.sqlite3", "--to", str(out), *media, check=0)
+    assert (out / "deep" / "film.bin").read_bytes() == bytes(range(256)) * 64
+    assert several.values(out / "inner.sqlite3") == ["before"]
+    several.command("extract", "good", "deep/film.bin", "inner.sqlite3", *media, "--yes", check=0)
+    assert several.values(several.inner) == ["before"] and (several.media / "deep" / "film.bin").exists()
+    assert (several.media / "title.txt").read_text() == "another title" and several.contents() == after[0] != before[0]
+    several.command("undo", "--yes", check=0)
+    assert several.everything() == after
+    assert "media" in several.command("files", "good", "nothing", *media, check=10).err
+    refused = several.command("extract", "good", "title.txt", "--tree", "medai", "--yes", check=2)
+    assert "There are: uploads, media" in refused.err

@@ -46,7 +46,7 @@ from backupkit.upload_files import archiver, marked, selection, walk
 class Draft:
     """A backup that is being made: what was ordered, its folder, what it may be linked from, what it saw.
 
-    `salvaged` is a finished database that goes into it in the place of the live one. `others` are the same draft for
+    `salvaged` is a finished database that goes into it in the place of that live one. `others` are the same draft for
     each further database and tree: the `settings` of each are those of that part.
     """
 
@@ -133,16 +133,16 @@ def _report(taken: _Taken) -> None:
 
 def _take(draft: Draft, checksums: manifest.ChecksumWriter) -> tuple[list[_Taken], list[_Taken], float]:
     """Each database and each tree, as they are in the draft; and the ms in which the moments of all databases began."""
-    if draft.salvaged:
-        return [_take_salvaged(draft, draft.salvaged)], _take_trees(draft, checksums, draft.emit), 0
     with contextlib.ExitStack() as opened:
         began = time.monotonic()
-        moments = [found for one in draft.databases if (found := _begin(one, opened))]
+        moments = [found for one in draft.databases if not one.salvaged and (found := _begin(one, opened))]
         gap = round((time.monotonic() - began) * 1000, 3)
         with _both(draft, moments) as (beside, listeners, own):
             taking = beside.submit(_take_databases, moments, listeners)
             trees = _take_trees(draft, checksums, own)
-            return taking.result(), trees, gap
+            made = [_take_salvaged(one, one.salvaged, own) for one in draft.databases if one.salvaged]
+            taken = {one.draft.settings.part: one for one in (*made, *taking.result())}
+            return [taken[part] for one in draft.databases if (part := one.settings.part) in taken], trees, gap
 
 
 def _begin(draft: Draft, opened: contextlib.ExitStack) -> _Moment | None:
@@ -150,7 +150,8 @@ def _begin(draft: Draft, opened: contextlib.ExitStack) -> _Moment | None:
     live = draft.settings.database
     before = database.signature(live)
     try:
-        snapshot = opened.enter_context(database.snapshot(live, draft.settings.busy_timeout, draft.emit))
+        with database.naming(draft.settings.part):
+            snapshot = opened.enter_context(database.snapshot(live, draft.settings.busy_timeout, draft.emit))
     except SourceBroken as error:
         if draft.settings.is_optional and not any(map(os.path.lexists, (live, *database.sidecars(live)))):
             draft.emit(Notice(f"There is no database {draft.settings.part} at {live}: it is not in this backup."))
@@ -162,8 +163,8 @@ def _begin(draft: Draft, opened: contextlib.ExitStack) -> _Moment | None:
 
 
 def _only_before_restore(draft: Draft, error: SourceBroken) -> SourceBroken:
-    """Raise the error, but for a safety copy: nothing that is broken may stand in the way of a restore."""
-    if draft.request.kind != "pre_restore":
+    """Raise the error, but for a safety copy and a salvage: nothing that is broken may stand in their way."""
+    if draft.request.kind not in ("pre_restore", "salvaged"):
         raise error
     return error
 
@@ -283,12 +284,12 @@ def _take_or_keep(moment: _Moment, emit: EventListener) -> _Taken:
     draft, error = moment.draft, moment.error
     if moment.snapshot:
         try:
-            with database.attributed_to(draft.settings.database):
+            with database.naming(draft.settings.part), database.attributed_to(draft.settings.database):
                 return _take_database(draft, moment.snapshot, moment.stamp, emit)
         except SourceBroken as broken:
             error = _only_before_restore(draft, broken)
     assert error is not None
-    emit(Notice(f"{error.message} Its files are kept as they are in the safety copy."))
+    emit(Notice(f"{error.message} Its files are kept as they are."))
     return _keep_raw(draft)
 
 
@@ -363,12 +364,11 @@ def _copy_database(draft: Draft, snapshot: sqlite3.Connection, emit: EventListen
     return replace(found, facts=replace(found.facts, journal_mode=journal_mode, mode=mode))
 
 
-def _take_salvaged(draft: Draft, database_file: Path) -> _Taken:
-    """The database that was made of a broken one, moved into the draft; the uploads have room."""
-    draft.emit(Step("Backing up", _required(draft, 0)))
+def _take_salvaged(draft: Draft, database_file: Path, emit: EventListener) -> _Taken:
+    """The database that was made of a broken one, moved into the draft."""
     os.rename(database_file, draft.database)
     disk.give(draft.database, disk.owner_of(draft.settings.dir))
-    found = database.inspect(draft.database, draft.emit)
+    found = database.inspect(draft.database, emit)
     if found.problems:
         raise SourceBroken(
             f"What was read of {draft.settings.database} makes no sound database: {found.problems[0]}.",

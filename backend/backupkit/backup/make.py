@@ -54,9 +54,9 @@ def make_backup(
 ) -> Created:
     """The backup that was ordered; the same promises and errors as `create_backup`, but for the lock.
 
-    `salvaged` is a database that goes into it in the place of the live one.
+    `salvaged` is a database that goes into it in the place of the live one that the settings are of.
     """
-    settings = settings.whole
+    part, settings = settings.part, settings.whole
     started, at = time.monotonic(), clock().astimezone(settings.zone)
     name = free_name(settings, request, at)
     warnings: list[str] = []
@@ -67,8 +67,9 @@ def make_backup(
             files_cache.newest(settings, _takes_uploads(settings, request)) as earlier,
             contextlib.ExitStack() as before,
         ):
-            draft = Draft(settings, request, folder, earlier, seen, collecting(emit, warnings), salvaged)
+            draft = Draft(settings, request, folder, earlier, seen, collecting(emit, warnings))
             draft = replace(draft, others=tuple(_further(draft, name, indexes, before)))
+            draft = _with_salvaged(draft, part, salvaged) if salvaged else draft
             metadata = replace(
                 archiver.fill(draft),
                 backup_name=name,
@@ -94,11 +95,19 @@ def _further(draft: Draft, name: str, indexes: contextlib.ExitStack, before: con
     for part in draft.settings.parts[1:]:
         if part.uploads is None:
             earlier = draft.earlier.at(part.part) if draft.earlier else None
-            yield replace(draft, settings=part, earlier=earlier, salvaged=None)
+            yield replace(draft, settings=part, earlier=earlier)
         elif draft.request.uploads and not _may_be_missing(part, draft.emit):
             earlier = before.enter_context(files_cache.newest(part, with_uploads=True))
             seen = indexes.enter_context(files_cache.writing(part.dir, name, part.part))
-            yield replace(draft, settings=part, earlier=earlier, seen=seen, salvaged=None)
+            yield replace(draft, settings=part, earlier=earlier, seen=seen)
+
+
+def _with_salvaged(draft: Draft, part: str, salvaged: Path) -> Draft:
+    """With that file in the place of the live database of that part."""
+    if not part:
+        return replace(draft, salvaged=salvaged)
+    others = (replace(one, salvaged=salvaged) if one.settings.part == part else one for one in draft.others)
+    return replace(draft, others=tuple(others))
 
 
 def _may_be_missing(part: Settings, emit: EventListener) -> bool:

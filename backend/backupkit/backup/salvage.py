@@ -3,7 +3,8 @@
 1. the broken file and its sidecars are copied by another process: SQLite never opens them, and nothing is rolled back
 2. the copy is read page by page into a new database (`sqlite/rebuild.py`)
 3. that is compared with the newest good backup, row by row
-4. an ordinary backup is made of it, with the uploads; what is missing is a warning; a sentence says what to restore
+4. an ordinary backup is made of it, with the uploads and, of an app with several databases, the others as they are;
+   what is missing is a warning; a sentence says what to restore
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from backupkit.backup.create import refuse_overlap
 from backupkit.backup.make import Created, make_backup
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, space
-from backupkit.model.backup import UPLOADS_FOLDER, Backup, BackupRequest
+from backupkit.model.backup import MAIN_DATABASE, UPLOADS_FOLDER, Backup, BackupRequest
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, NoSpace, Refused, SourceBroken, SourceUnreadable
 from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
@@ -74,6 +75,8 @@ class Salvaged:
     recommended: str
     advice: str
     warnings: tuple[str, ...]
+    only: str | None = None
+    """Which of several databases it is: what is recommended is to be restored for that one alone."""
 
     @property
     def rows(self) -> int:
@@ -95,9 +98,17 @@ class _Found:
 
     file: Path
     tables: tuple[SalvagedTable, ...]
-    known: Backup | None
+    known: _Known | None
     warnings: tuple[str, ...]
     is_undamaged: bool
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The newest good backup, and its file of that database."""
+
+    name: str
+    file: Path
 
 
 def salvage(
@@ -109,6 +120,7 @@ def salvage(
 ) -> Salvaged:
     """A backup of what can still be read of the live database, or of that file; both are only read.
 
+    The settings may be those of one of several databases.
     `file` is a path, or the name of a backup: then its database is read, and its uploads are taken along. With
     `include_free` deleted rows come back as far as they are there. Raises `SourceBroken` where nothing can be read,
     `NoSuchBackup` for a file that is not there, `NoSpace`.
@@ -153,13 +165,17 @@ def _source(settings: Settings, file: str | None) -> _Source:
         return _Source(settings.database, settings, uploads is not None and uploads.is_dir())
     named = settings.dir / file
     if is_name(file) and store.is_backup(named):
+        if settings.part:
+            return _Source(named / _database_of(settings, file), settings, has_uploads=False)
         inside = settings.model_copy(update={"uploads": named / UPLOADS_FOLDER})
         return _Source(named / _database_of(settings, file), inside, (named / UPLOADS_FOLDER).is_dir())
     path = Path(os.path.realpath(store.file_named(settings, file)))
-    if path in settings.live_databases[1:]:
+    if path != settings.database and path in settings.live_databases:
+        number = settings.live_databases.index(path)
+        name = [MAIN_DATABASE, *settings.whole.databases][number]
         raise Refused(
-            f"{path} is not the first database of this app, and only that is salvaged: it would be restored there.",
-            hint="Put it back from a backup: `restore NAME --only NAME`. Or salvage it with settings of its own.",
+            f"{path} is another database of this app: what is left of it would be restored as {_part(settings)}.",
+            hint=f"`salvage --database {name}`",
         )
     missing = f"There is no database at {path}."
     store.require_file(settings, path, missing, "*.db", "Name the database file, or a backup: `list`")
@@ -167,8 +183,13 @@ def _source(settings: Settings, file: str | None) -> _Source:
 
 
 def _database_of(settings: Settings, name: str) -> str:
-    metadata = store.read(settings, name).metadata
+    sealed = store.read(settings, name).metadata
+    metadata = sealed and sealed.at(settings.part)
     return (metadata and metadata.database_file) or settings.database.name
+
+
+def _part(settings: Settings) -> str:
+    return settings.part or MAIN_DATABASE
 
 
 def _note(file: Path) -> str:
@@ -188,7 +209,7 @@ def _read(settings: Settings, source: _Source, include_free: bool, emit: EventLi
         _copy(source.file, copies, said)
         broken.touch()  # where there is a WAL alone
         try:
-            rebuilt = rebuild(broken, target, _file_of(known) if known else None, include_free, emit)
+            rebuilt = rebuild(broken, target, known.file if known else None, include_free, emit)
         except sqlite3.DatabaseError as error:
             raise _not_written(folder, error) from error
         if not rebuilt.rows and not rebuilt.is_whole:
@@ -246,17 +267,17 @@ def _stamps(file: Path) -> list[tuple[int, int, int]]:
 # The newest good backup.
 
 
-def _newest_good(settings: Settings, file: Path) -> Backup | None:
+def _newest_good(settings: Settings, file: Path) -> _Known | None:
     for backup in store.own_backups(settings):
-        is_good = backup.is_usable and backup.kind != "salvaged" and backup.metadata and backup.metadata.database_file
-        if is_good and _file_of(backup) != file and _is_readable(_file_of(backup)):
-            return backup
+        sealed = _file_in(backup, settings.part) if backup.is_usable and backup.kind != "salvaged" else None
+        if sealed and sealed != file and _is_readable(sealed):
+            return _Known(backup.name, sealed)
     return None
 
 
-def _file_of(backup: Backup) -> Path:
-    assert backup.metadata and backup.metadata.database_file
-    return backup.path / backup.metadata.database_file
+def _file_in(backup: Backup, part: str) -> Path | None:
+    metadata = backup.metadata and backup.metadata.at(part)
+    return backup.path / metadata.database_file if metadata and metadata.database_file else None
 
 
 def _is_readable(file: Path) -> bool:
@@ -265,17 +286,17 @@ def _is_readable(file: Path) -> bool:
     return False
 
 
-def _compared(rebuilt: Rebuilt, target: Path, known: Backup | None, emit: EventListener) -> tuple[SalvagedTable, ...]:
+def _compared(rebuilt: Rebuilt, target: Path, known: _Known | None, emit: EventListener) -> tuple[SalvagedTable, ...]:
     """Each table of the new database, and of the backup, with what is known of its rows."""
     in_backup: dict[str, int] = {}
     if known:
         emit(Step(f"Comparing with {known.name}"))
-        with contextlib.suppress(sqlite3.Error), database.open_sealed(_file_of(known)) as connection:
+        with contextlib.suppress(sqlite3.Error), database.open_sealed(known.file) as connection:
             in_backup = database.count_rows(connection)
     with database.open_sealed(target) as connection:
         found = database.count_rows(connection)
         both = [name for name in found if name in in_backup]
-        changes = rows.count_changes(connection, both, _file_of(known), _SECONDS) if known else {}
+        changes = rows.count_changes(connection, both, known.file, _SECONDS) if known else {}
     reports = {one.name: one for one in rebuilt.tables}
     return tuple(
         _table(name, found.get(name, 0), in_backup.get(name), changes.get(name), reports.get(name, TableRows(name)))
@@ -305,7 +326,7 @@ def _table(name: str, found: int, before: int | None, changes: rows.Changes | No
 
 
 def _warnings(
-    source: _Source, rebuilt: Rebuilt, tables: tuple[SalvagedTable, ...], known: Backup | None
+    source: _Source, rebuilt: Rebuilt, tables: tuple[SalvagedTable, ...], known: _Known | None
 ) -> Iterator[str]:
     if not source.has_uploads and source.file == source.settings.database and source.settings.uploads:
         yield f"There are no uploads at {source.settings.uploads}: the backup has the database only."
@@ -349,7 +370,9 @@ def _result(source: _Source, found: _Found, created: Created | None) -> Salvaged
     known = found.known.name if found.known else ""
     recommended, advice = ("", _NOTHING_TO_RESTORE) if found.is_undamaged else _advice(name, known, found.tables)
     warnings = created.warnings if created else found.warnings
-    return Salvaged(source.file, known, found.tables, created, recommended, advice, warnings)
+    only = _part(source.settings) if source.settings.whole.databases else None
+    advice += f" With `--only {only}`: the other databases stay as they are." if only and recommended else ""
+    return Salvaged(source.file, known, found.tables, created, recommended, advice, warnings, only)
 
 
 def _is_altered(table: SalvagedTable) -> bool:

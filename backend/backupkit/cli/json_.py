@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from backupkit.monitoring.overview import Day, Size, TestRestore
     from backupkit.monitoring.report_facts import Report
     from backupkit.monitoring.status import Numbers, Status
+    from backupkit.remotes.base import RemoteBackup
     from backupkit.remotes.copies import Copies, RemoteState
     from backupkit.remotes.push import Pushed
     from backupkit.restore.journal import Journal
@@ -300,6 +301,12 @@ def layout(found: Layout) -> Document:
         "mask": found.mask.file if found.mask else None,
         **({"others": _further_places(found)} if found.others else {}),
     }
+
+
+def layout_from(found: RemoteBackup, target: Path) -> Document:
+    """The same of a backup on a remote: which paths go along is known when it was fetched."""
+    known = {"source": found.name, "target": on_host(str(target)), "database": None, "uploads": None}
+    return {**known, "needs": found.size_bytes, "notes": [], "mask": None}
 
 
 def _further_places(found: Layout) -> Document:

@@ -33,6 +33,10 @@ Database = Annotated[
     str | None,
     typer.Option("--database", metavar="NAME", help="Of several databases the one meant: a name of [databases]."),
 ]
+Tree = Annotated[
+    str | None,
+    typer.Option("--tree", metavar="NAME", help="Of several folders the one meant: a name of [trees]."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer the question with yes.")]
 OldForce = Annotated[bool, typer.Option("--force", "-f", hidden=True, help="The old name of --yes.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")]

@@ -374,6 +374,14 @@ def layout(found: Layout) -> Iterator[str]:
     yield "  Nothing live is touched."
 
 
+def layout_from(found: RemoteBackup, remote: str, target: Path) -> Iterator[str]:
+    """The backup of a remote that will be laid out; its paths are known when it was fetched."""
+    made = f"{found.kind}, made on {found.created_at:%Y-%m-%d %H:%M}"
+    yield f"Restoring {shown(found.name)} from {shown(remote)} to {target}: {made}."
+    yield f"  space      {format_bytes(found.size_bytes)} to fetch; then it is checked, and what is in it is known"
+    yield "  Nothing live is touched."
+
+
 def laid_out(done: LaidOut) -> Iterator[str]:
     """What was laid out and where; last, how to look at it, and what the app must be given to run on it."""
     found = done.layout
@@ -614,7 +622,8 @@ def salvaged(reach: Deployment, done: Salvaged) -> Iterator[str]:
     yield from table(head, [_salvaged_row(one, len(head)) for one in done.tables])
     yield done.advice
     if done.created and done.recommended:
-        yield f"  {reach.tool(f'restore {done.recommended}')}"
+        only = f" --only {done.only}" if done.only else ""
+        yield f"  {reach.tool(f'restore {done.recommended}{only}')}"
 
 
 def _salvaged_row(one: SalvagedTable, columns: int) -> tuple[str, ...]:

@@ -49,6 +49,21 @@ def of_database(settings: Settings, name: str | None) -> Settings:
     return place
 
 
+def of_tree(settings: Settings, name: str | None) -> Settings:
+    """The settings of the folder that is meant; the uploads where none is named."""
+    from backupkit.model.backup import UPLOADS_FOLDER
+    from backupkit.model.errors import Refused
+    from backupkit.model.names import shown
+
+    if name in (None, UPLOADS_FOLDER):
+        return settings
+    place = settings.at(name) if name in settings.trees else None
+    if place is None:
+        names = (UPLOADS_FOLDER, *settings.trees)
+        raise Refused(f"This app has no folder {shown(name)}.", hint=f"There are: {', '.join(names)}.")
+    return place
+
+
 def open_to_write(work: str = "") -> Settings:
     """The settings, after an interrupted restore was finished; `work` names a command whose end is to be reported."""
     settings = load()

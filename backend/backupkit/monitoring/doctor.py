@@ -17,7 +17,7 @@ from typing import Literal
 
 from backupkit.backup.create import refuse_overlap
 from backupkit.config.deployment import as_root, unseen_variables
-from backupkit.config.settings import PREFIX, Settings, overriding_variable, unknown_variables
+from backupkit.config.settings import HOOKS, PREFIX, SETTINGS_FILE, Settings, overriding_variable, unknown_variables
 from backupkit.fs import attributes, disk, mounts, space, tree
 from backupkit.migrations import schema, version_table
 from backupkit.model.backup import Metadata
@@ -29,14 +29,13 @@ from backupkit.model.names import few, shown
 from backupkit.monitoring.likely_databases import likely_databases
 from backupkit.remotes import listing_cache
 from backupkit.remotes.probe import old_restic, try_remotes
-from backupkit.repository import flags, lock, store
+from backupkit.repository import flags, hooks, lock, store
 from backupkit.repository.reliable import CLOCKS_DIFFER
 from backupkit.restore import journal, unfinished
 from backupkit.scheduling import planner, scheduler_lock
 from backupkit.sqlite import database, engine
 from backupkit.upload_files import selection, walk
 
-_PUT_BACK = "see what is left: `salvage`; or put a backup back: `list`, then `restore`"
 _HOW_TO_MEND = "an image or a Python with SQLite 3.51.3 or later: docs/containers.md"
 _NO_SHARED_LOG = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs/containers.md"
 _DATABASE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
@@ -74,6 +73,7 @@ def examine(settings: Settings, emit: EventListener = silence, clock: Clock = ut
         _reach,
         _messages,
         _variables,
+        _hooks,
         partial(_clock, now=clock()),
         partial(_scheduler, now=clock()),
         partial(_remotes, emit=emit),
@@ -224,7 +224,7 @@ def _folder(name: str, live: Path) -> Iterator[Finding]:
 
 
 def _readable(name: str, part: Settings) -> Iterator[Finding]:
-    with database.snapshot(part.database, min(part.busy_timeout, 5)) as snapshot:
+    with database.naming(part.part), database.snapshot(part.database, min(part.busy_timeout, 5)) as snapshot:
         size = space.format_bytes(database.live_size(snapshot))
     yield Finding("fine", f"The database {name} at {part.database} is readable: {size}.")
 
@@ -327,19 +327,37 @@ def _file_system(settings: Settings) -> Iterator[Finding]:
 
 
 def _integrity(settings: Settings) -> Iterator[Finding]:
-    if not settings.database.exists():
-        return  # which `_database` says
+    for part in settings.parts:
+        if part.part not in settings.trees and part.database.exists():  # or `_database` and `_further` say so
+            yield from _checked_in_full(part, f"database {part.part}".rstrip())
+
+
+def _checked_in_full(settings: Settings, name: str) -> Iterator[Finding]:
     found = database.check_live(settings.database, min(settings.busy_timeout, 5))
     if found is None:
         yield Finding(
-            "note", "The database was not checked in full: it is large, or in use. `verify` checks backups of it."
+            "note", f"The {name} was not checked in full: it is large, or in use. `verify` checks backups of it."
         )
     elif found.problems:
-        yield Finding("wrong", f"The database {settings.database} is damaged: {found.problems[0]}.", _PUT_BACK)
+        text = f"The database {settings.database} is damaged: {found.problems[0]}."
+        yield Finding("wrong", text, _put_back(settings.part))
     elif flaws := found.facts.index_flaws:
         yield Finding("warning", database.index_sentence(settings, flaws))
     else:
-        yield Finding("fine", "The database passed a full check.")
+        yield Finding("fine", f"The {name} passed a full check.")
+
+
+def _put_back(part: str) -> str:
+    of, only = (f" --database {part}", f" NAME --only {part}") if part else ("", "")
+    return f"see what is left: `salvage{of}`; or put a backup back: `list`, then `restore{only}`"
+
+
+def _hooks(settings: Settings) -> Iterator[Finding]:
+    """Programs that `backup.toml` names and that would not be run: a `before_…` stops the backup or the restore."""
+    for hook in HOOKS:
+        if why := hooks.why_not_run(settings, hook):
+            fix = f"correct {hook} in {settings.app_dir / SETTINGS_FILE}, or make its program executable (chmod +x)"
+            yield Finding("wrong", f"{hook} would fail: {why}.", fix)
 
 
 def _is_in_wal_mode(settings: Settings) -> bool:

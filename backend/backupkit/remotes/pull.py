@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from backupkit.remotes.base import Remote, RemoteBackup, open_remote, retry_whil
 from backupkit.remotes.listing_cache import CachedListing
 from backupkit.repository import flags, integrity, manifest, store
 from backupkit.repository.operation import locked_operation, recorded
-from backupkit.restore.lay_out import LaidOut, lay_out_fetched
+from backupkit.restore.lay_out import LaidOut, lay_out_fetched, require_place
 from backupkit.restore.recovery import recover_under_lock
 from backupkit.verify.verify import Verified, backup_at, verify_backups
 
@@ -120,15 +121,17 @@ def lay_out_from(
     only: str | None = None,
     emit: EventListener = silence,
     clock: Clock = utc_now,
+    until: datetime | None = None,
 ) -> LaidOut:
     """The backup of the remote lies in the target, as `lay_out` does it; nothing of it comes into the backups folder.
 
-    It is fetched into a folder beside the target, checked there, and gone afterwards. Raises as a pull does.
+    With `until`, `latest` is the newest one made until then. It is fetched into a folder beside the target,
+    checked there, and gone afterwards. Raises as a pull does.
     """
     opened = open_remote(settings, remote)
 
     def fetch(folder: Path, listen: EventListener) -> Backup:
-        found = _find(settings, list_remote(settings, remote, listen, clock), name, remote, listen)
+        found = _find(settings, list_remote(settings, remote, listen, clock), name, remote, listen, until)
         folder.mkdir(mode=0o700)
         _fetch(settings, opened, found, folder / found.name, False, listen)
         return backup_at(settings, folder / found.name)
@@ -136,9 +139,31 @@ def lay_out_from(
     return lay_out_fetched(settings, name, target, fetch, only, emit, clock)
 
 
-def _find(
-    settings: Settings, there: Sequence[RemoteBackup], name: str, remote: str, emit: EventListener
+def plan_lay_out_from(
+    settings: Settings,
+    name: str,
+    remote: str,
+    target: Path,
+    emit: EventListener = silence,
+    clock: Clock = utc_now,
+    until: datetime | None = None,
 ) -> RemoteBackup:
+    """The backup that `lay_out_from` would fetch; what is in it is known only then. Raises as that would at once."""
+    target = require_place(settings, target)
+    found = _find(settings, list_remote(settings, remote, emit, clock), name, remote, emit, until)
+    space.require(found.size_bytes, target.parent, f"The backup {found.name}")
+    return found
+
+
+def _find(
+    settings: Settings,
+    there: Sequence[RemoteBackup],
+    name: str,
+    remote: str,
+    emit: EventListener,
+    until: datetime | None = None,
+) -> RemoteBackup:
+    there = [one for one in there if until is None or one.created_at <= until]
     wanted = [one for one in there if (_is_whole(settings, one) if name == store.LATEST else one.name == name)]
     if wanted:
         check_name(wanted[0].name)
@@ -146,6 +171,10 @@ def _find(
             names = shown(", ".join(passed_over))
             emit(Notice(f"latest is {wanted[0].name}. Passed over: {names} (without the uploads)."))
         return wanted[0]
+    if until:
+        when = settings.local(until).isoformat(sep=" ", timespec="seconds")
+        text = f"There is no whole backup on the remote {remote} made until {when}."
+        raise NoSuchBackup(text, f"`list --remote {remote}` shows all of them.")
     known = ", ".join(one.name for one in there[:3])
     hint = f"There are: {known} …; `list --remote {remote}` shows all." if known else "There are none yet: `push`"
     raise NoSuchBackup(f"There is no backup {name} on the remote {remote}.", hint)

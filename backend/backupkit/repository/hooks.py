@@ -152,6 +152,23 @@ class _Said:
         _log.info("%s: %s", self._hook, self.last)
 
 
+def why_not_run(settings: Settings, hook: str) -> str:
+    """Why that hook would not be run at all: empty for nothing, or where there is none. Only looks."""
+    words: tuple[str, ...] = getattr(settings, hook)
+    if not words:
+        return ""
+    program = settings.app_dir / words[0] if "/" in words[0] else shutil.which(words[0])
+    if program is None or not Path(program).exists():
+        return f"there is no program {shown(words[0])}"
+    if not os.access(program, os.X_OK) or Path(program).is_dir():
+        return f"{shown(str(program))} is not executable"
+    try:
+        _require_own(words, settings.app_dir)
+    except trust.Untrusted as error:
+        return error.message.rstrip(".")
+    return ""
+
+
 def _first(names: Sequence[str]) -> str:
     return names[0] if names else ""
 

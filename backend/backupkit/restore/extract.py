@@ -26,6 +26,7 @@ def plan_extract(
 ) -> RestorePlan:
     """What putting these uploads back would change; `restore_backup` carries it out.
 
+    The settings may be those of another tree.
     Raises `NoSuchBackup` for a pattern that matches nothing, and where the backup has no uploads; `Refused` where the
     app has none, or for another app's backup (unless forced); `Damaged` and `NoSpace` as a restore.
     """
@@ -34,13 +35,14 @@ def plan_extract(
         raise Refused("This app has no uploads folder to put anything back to.", hint="Add --to DIR.")
     found = store.find_at(settings, name, None)
     refuse_another_app(settings, found.backup, force)
-    if not store.require_metadata(found.backup).uploads_included:
-        raise NoSuchBackup(f"There are no uploads in {found.backup.path}.", hint="`list` shows the backups there are.")
-    source = staging.verified(settings, found.backup, "uploads", emit)
+    metadata, tree = store.require_metadata(found.backup).at(settings.part), settings.sealed_folder
+    if not (metadata and metadata.uploads_included):
+        raise NoSuchBackup(f"There are no {tree} in {found.backup.path}.", hint="`list` shows the backups there are.")
+    source = staging.verified(settings, found.backup, tree, emit)
     assert source.uploads is not None
     source = replace(source, chosen=choice.choose(source.uploads, patterns, found.backup.name))
     _refuse_excluded(settings, source)
-    plan = plan_source(settings, source, force, emit)
+    plan = plan_source(settings.whole, source, force, emit)
     return replace(plan, notes=(*((found.sentence,) if found.passed_over else ()), *plan.notes))
 
 

@@ -83,9 +83,11 @@ def plan_taking_out(settings: Settings, name: str, target: Path, patterns: Seque
 
     Raises as `plan_layout` does; `NoSuchBackup` for a pattern that matches nothing.
     """
-    layout = plan_layout(settings, name, target, "uploads")
-    chosen = choice.choose(layout.backup.path / UPLOADS_FOLDER, patterns, layout.backup.name)
-    return replace(layout, uploads=Path(), needs=chosen.bytes, chosen=chosen)
+    tree = settings.sealed_folder
+    layout = plan_layout(settings.whole, name, target, tree)
+    chosen = choice.choose(layout.backup.path / tree, patterns, layout.backup.name)
+    layout = replace(layout, needs=chosen.bytes, chosen=chosen)
+    return replace(layout, others={tree: Path()}) if settings.part else replace(layout, uploads=Path())
 
 
 def plan_layout(
@@ -102,7 +104,7 @@ def plan_layout(
     Raises `Refused` for a target that is not empty, is a link, is in live data, in the backups folder or around them,
     or can be changed by others; `Damaged` for a backup without such a part; `NoSpace`.
     """
-    target = _require_place(settings, target)
+    target = require_place(settings, target)
     if backup is None:
         found = store.find_at(settings, name, until)
         backup, notes = found.backup, (*notes, found.sentence) if found.passed_over else notes
@@ -169,7 +171,7 @@ def lay_out(settings: Settings, layout: Layout, emit: EventListener = silence, c
         _draft_of(layout.target, f"restore of {name}") as draft,
     ):
         work.concerning(name, note=on_host(f"laid out in {layout.target}"))
-        done = _lay_out_in(draft, settings, layout, collecting(work.emit, warnings), clock)
+        done = _lay_out_in(draft, settings.whole, layout, collecting(work.emit, warnings), clock)
     return replace(done, warnings=tuple(warnings))
 
 
@@ -183,7 +185,7 @@ def lay_out_fetched(
     clock: Clock = utc_now,
 ) -> LaidOut:
     """The same of a backup that is elsewhere: `fetch` brings it, checked, into a new folder, which is then gone."""
-    target, warnings = _require_place(settings, target), list[str]()
+    target, warnings = require_place(settings, target), list[str]()
     with (
         recorded(settings, "restore", emit, clock, [name]) as work,
         _draft_of(target, f"restore of {name}") as draft,
@@ -260,7 +262,7 @@ def _as_part(emit: EventListener) -> EventListener:
 # The target.
 
 
-def _require_place(settings: Settings, target: Path) -> Path:
+def require_place(settings: Settings, target: Path) -> Path:
     """The target with the links on the way to it resolved; `Refused` where nothing may be laid out."""
     target = Path(os.path.abspath(target.expanduser()))
     if target.is_symlink():

@@ -27,7 +27,7 @@ from backupkit.repository import flags, hooks, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore import recovery, rescued_uploads, restore, staging
 from backupkit.restore.rescued_uploads import NamedUploads
-from backupkit.sqlite import row_rescue, row_return
+from backupkit.sqlite import database, row_rescue, row_return
 from backupkit.sqlite.row_rescue import Choice, Found
 
 
@@ -84,7 +84,10 @@ def plan_rescue(
     source = staging.verified(settings, backup, settings.part or MAIN_DATABASE, emit)
     assert source.database
     emit(Step("Looking for the rows"))
-    with row_rescue.opened(settings.database, source.database, settings.busy_timeout) as connection:
+    with (
+        database.naming(settings.part),
+        row_rescue.opened(settings.database, source.database, settings.busy_timeout) as connection,
+    ):
         try:
             found = row_rescue.find(connection, source.database, table, choice, overwrite, with_children)
         except sqlite3.OperationalError as error:

@@ -151,6 +151,7 @@ def _sources(settings: Settings, backup: Backup, metadata: Metadata, only: str |
 
     found = [one for part in ("", *metadata.others) if (one := source_of(part))]
     found = [one for one in found if one.database or one.uploads]
+    found.sort(key=lambda one: "/" in one.part)  # a database in a tree comes behind its tree
     if not found:
         if only and metadata.others:
             raise Damaged(f"{backup.path} holds no {shown(only)}.", hint=f"`show {backup.name}` says what is in it.")

@@ -130,6 +130,18 @@ def attributed_to(live: Path) -> Iterator[None]:
         raise _unreadable(live, error) from error
 
 
+@contextlib.contextmanager
+def naming(part: str) -> Iterator[None]:
+    """The hint of an error in the block names this one of several databases; empty is the first."""
+    try:
+        yield
+    except SourceBroken as error:
+        if part and "/" not in part:
+            error.hint = error.hint.replace("`restore`", f"`restore NAME --only {part}`")
+            error.hint = error.hint.replace("`salvage`", f"`salvage --database {part}`")
+        raise
+
+
 def copy(snapshot: sqlite3.Connection, target: Path, emit: EventListener = silence) -> None:
     """The moment as one complete file with a rollback-journal header, not yet synced.
 

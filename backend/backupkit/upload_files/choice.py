@@ -57,7 +57,8 @@ def choose(root: Path, lines: Iterable[str], where: str) -> Chosen:
     entries = [one for one in there if not lines or patterns.match(one.path, one.form == "folder")]
     if missing := patterns.unmatched or ([] if entries else list(lines)):
         raise NoSuchBackup(
-            f"Nothing in the uploads of {where} matches {few(missing)}.", hint=f"`files {where}` lists what is in it."
+            f"Nothing in the {root.name} of {where} matches {few(missing)}.",
+            hint=f"`files {where}` lists what is in it.",
         )
     leaves = frozenset(one.path for one in entries if one.form != "folder")
     size = sum(tree.content_size(one.facts) for one in entries if one.form == "file")

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from backupkit.config.settings import Settings
 from backupkit.fs import descriptors, disk, tree
-from backupkit.model.backup import UPLOADS_FOLDER, Backup
+from backupkit.model.backup import Backup
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, SourceBroken
 from backupkit.model.events import EventListener, Step, Warned, silence
 from backupkit.model.names import shown
@@ -91,7 +91,7 @@ def take_out(settings: Settings, name: str, path: str, target: Path, emit: Event
     facts = _facts_of(source)
     target = _target(settings, target, source.name)
     backup = store.find(settings, name)
-    wanted = _checksum(backup, f"{UPLOADS_FOLDER}/{path}", emit)
+    wanted = _checksum(backup, f"{settings.sealed_folder}/{path}", emit)
     emit(Step(f"Taking {shown(path)} out", facts.st_size))
     with disk.atomic_file(target) as draft:
         disk.remove(draft)  # of a killed run
@@ -120,7 +120,7 @@ def write_out(
     (path,) = chosen.leaves
     source = _inside(top, path)
     _facts_of(source)
-    wanted = _checksum(backup, f"{UPLOADS_FOLDER}/{path}", emit)
+    wanted = _checksum(backup, f"{settings.sealed_folder}/{path}", emit)
     with disk.Opened(source, descriptors.FILE) as file:
         if disk.hash_contents(file) != wanted and manifest.has_checksums(backup.path):
             raise _not_as_written(source, name)
@@ -177,7 +177,10 @@ def compare_table(
         _require_table(connection, table, name)
         sealed = _database_file(store.find(settings, name), settings.part)
     emit(Step(f"Comparing {shown(table)}"))
-    with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
+    with (
+        database.naming(settings.part),
+        database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot,
+    ):
         _require_table(snapshot, table, str(settings.database))
         try:
             return rows.compare(snapshot, table, sealed, most, seconds=seconds)
@@ -220,7 +223,10 @@ def differing_rows(
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
     emit(Step(f"Comparing {shown(table)}"))
-    with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
+    with (
+        database.naming(settings.part),
+        database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot,
+    ):
         try:
             return query.differences(snapshot, table, sealed, where, columns, most, seconds)
         except sqlite3.DatabaseError as error:
@@ -245,10 +251,10 @@ def _kind_of(error: sqlite3.DatabaseError, sealed: Path) -> type[BackupError]:
 
 
 def uploads_of(settings: Settings, backup: Backup) -> Path:
-    """The backup's uploads; `NoSuchBackup` where it has none."""
-    top = backup.path / UPLOADS_FOLDER
-    if not store.require_metadata(backup).uploads_included or top.is_symlink() or not top.is_dir():
-        raise NoSuchBackup(f"There are no uploads in {backup.path}.", hint="`list` shows the backups there are.")
+    """The backup's uploads, or its tree that the settings are of; `NoSuchBackup` where it has none."""
+    top, metadata = backup.path / settings.sealed_folder, store.require_metadata(backup).at(settings.part)
+    if not (metadata and metadata.uploads_included) or top.is_symlink() or not top.is_dir():
+        raise NoSuchBackup(f"There are no {top.name} in {backup.path}.", hint="`list` shows the backups there are.")
     return top
 
 

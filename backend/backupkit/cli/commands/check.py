@@ -11,10 +11,10 @@ import typer
 
 from backupkit.cli.console import ask_secret, listening, say, say_notice
 from backupkit.cli.errors import end_with_warnings
-from backupkit.cli.options import Database, Json, Name, Quiet, RemoteName, Wide, listed
+from backupkit.cli.options import Database, Json, Name, Quiet, RemoteName, Tree, Wide, listed
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
-from backupkit.cli.session import of_database, open_to_read
+from backupkit.cli.session import of_database, of_tree, open_to_read
 from backupkit.model.errors import Damaged, Refused
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def files(
         list[str] | None,
         typer.Argument(metavar="PATTERN", help="What to list: paths, or patterns as in .gitignore. Left out: all."),
     ] = None,
+    tree: Tree = None,
     wide: Wide = False,
     json: Json = False,
 ) -> None:
@@ -158,7 +159,7 @@ def files(
     from backupkit.cli import json_, render
     from backupkit.verify.files import list_files
 
-    settings = open_to_read()
+    settings = of_tree(open_to_read(), tree)
     with listening() as emit:
         backup, found = list_files(settings, name, pattern or (), emit)
     out.result(render.files(settings, backup, found, out.screen()), (json_.listed_file(one) for one in found))

@@ -13,11 +13,11 @@ import typer
 
 from backupkit.cli.console import at_terminal, listening, say, say_notice
 from backupkit.cli.errors import end_with_warnings
-from backupkit.cli.options import Database, DryRun, Json, Name, Quiet, Yes, listed
+from backupkit.cli.options import Database, DryRun, Json, Name, Quiet, Tree, Yes, listed
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.questions import require_person, require_yes
-from backupkit.cli.session import finish_interrupted, load, of_database, open_to_read, open_to_write
+from backupkit.cli.session import finish_interrupted, load, of_database, of_tree, open_to_read, open_to_write
 from backupkit.model.errors import Refused
 from backupkit.model.names import shown
 from backupkit.monitoring.notify import run_report
@@ -111,6 +111,7 @@ def extract(
         str | None,
         typer.Option("--to", metavar="DIR", help="A new or empty folder; -: stdout, for one file. Left out: in place."),
     ] = None,
+    tree: Tree = None,
     yes: Yes = False,
     force: Force = False,
     dry_run: DryRun = False,
@@ -119,14 +120,14 @@ def extract(
 ) -> None:
     """Put some uploads of a backup back where they were, or take them out into a folder."""
     if to == "-":
-        return _write_out(name, pattern, json)
+        return _write_out(name, pattern, tree, json)
     if to is not None:
-        return _take_out(name, pattern, Path(to), dry_run)
+        return _take_out(name, pattern, Path(to), tree, dry_run)
     from backupkit.cli import json_, render
     from backupkit.restore.extract import plan_extract
     from backupkit.restore.restore import restore_backup
 
-    settings = open_to_read() if dry_run else open_to_write(work="extract")
+    settings = of_tree(open_to_read() if dry_run else open_to_write(work="extract"), tree)
     with listening() as emit:
         plan = plan_extract(settings, name, pattern, force, emit)
     if dry_run:
@@ -261,6 +262,7 @@ def salvage(
         str | None,
         typer.Argument(help="A broken database file, or a backup that keeps one. Left out: the live database."),
     ] = None,
+    database: Database = None,
     deleted: Annotated[
         bool, typer.Option("--deleted", help="Bring deleted rows back too, as far as they are still there.")
     ] = False,
@@ -273,7 +275,7 @@ def salvage(
     from backupkit.backup.salvage import salvage as read
     from backupkit.cli import json_, render
 
-    settings = of_database(open_to_read() if dry_run else open_to_write(work="salvage"), None)
+    settings = of_database(open_to_read() if dry_run else open_to_write(work="salvage"), database)
     with listening() as emit:
         done = (plan_salvage if dry_run else read)(settings, file, deleted, emit)
     out.result(render.salvaged(settings.reach, done), json_.salvaged(done))
@@ -376,34 +378,37 @@ def _clear_draft(to: Path, dry_run: bool) -> None:
 
 def _lay_out_from(remote: str, name: str, to: Path, only: str | None, at: str | None, dry_run: bool) -> None:
     from backupkit.cli import json_, render
-    from backupkit.remotes.pull import lay_out_from
+    from backupkit.model import times
+    from backupkit.model.clock import utc_now
+    from backupkit.remotes.pull import lay_out_from, plan_lay_out_from
 
-    if at is not None or dry_run:
-        option = "--dry-run" if dry_run else "--at"
-        raise Refused(
-            f"{option} does not go with --remote.", hint=f"See what is there: `list --remote {shown(remote)}`"
-        )
     settings = open_to_read()
+    until, said = times.moment(at, utc_now(), settings.zone) if at else (None, "")
+    if said:
+        say_notice(said)
     with listening() as emit:
-        done = lay_out_from(settings, name, remote, to, only, emit)
+        if dry_run:
+            found = plan_lay_out_from(settings, name, remote, to, emit, until=until)
+            return out.result(render.layout_from(found, remote, to), json_.layout_from(found, to))
+        done = lay_out_from(settings, name, remote, to, only, emit, until=until)
     out.result(render.laid_out(done), json_.laid_out(done))
     end_with_warnings(done.warnings)
 
 
-def _take_out(name: str, patterns: list[str], to: Path, dry_run: bool) -> None:
+def _take_out(name: str, patterns: list[str], to: Path, tree: str | None, dry_run: bool) -> None:
     from backupkit.restore.lay_out import plan_taking_out
 
-    settings = open_to_read()
+    settings = of_tree(open_to_read(), tree)
     _clear_draft(to, dry_run)
     _carry_out_layout(settings, plan_taking_out(settings, name, to, patterns), dry_run)
 
 
-def _write_out(name: str, patterns: list[str], json: bool) -> None:
+def _write_out(name: str, patterns: list[str], tree: str | None, json: bool) -> None:
     from backupkit.verify.browse import write_out
 
     if json:
         raise Refused("With - the file itself goes to stdout.", hint="Leave out --json, or name a folder.")
-    settings = open_to_read()
+    settings = of_tree(open_to_read(), tree)
     with listening() as emit:
         write_out(settings, name, patterns, sys.stdout.buffer, emit)
 
