@@ -66,11 +66,13 @@ from documents import REFERENCE
 from killed import AMONG_THE_UPLOADS, kill
 from listener import listening_service
 from refusals import run_here
+from several import change_all, extend
 from small_app import DOCUMENTS, HEAD, MERGED, NOON, SmallApp
 
 pytestmark = pytest.mark.xdist_group("golden")  # one process lives through the story
 Compare = Callable[[str, Any], None]
 SCHEMAS = json.loads((REFERENCE / "schemas" / "documents.json").read_text())
+OF_SEVERAL = {"databases", "databases_gap_ms", "trees", "others"}  # only where an app has more than one
 WORDS = (
     *(
         backup.Kind,
@@ -386,11 +388,16 @@ def test_every_document_has_the_same_keys_and_types(story: Story, same: Compare)
 def test_every_document_is_as_its_published_schema_says(story: Story) -> None:
     metadata = [json.loads(one) for one in story.files["backups/NAME/backup_metadata.json"]]
     for document, printed in {**story.documents, "metadata": metadata}.items():
-        schema = {"$ref": f"#/$defs/{document}", "$defs": SCHEMAS["$defs"]}
-        tight = {**schema, "unevaluatedProperties": False, "$defs": _nothing_more(SCHEMAS["$defs"])}
         for one in printed:
-            flaw = best_match(_errors(schema, one)) or best_match(_errors(tight, one))
-            assert flaw is None, f"{document} at {flaw.json_path}: {flaw.message}"
+            _refuse_flaws(document, one)
+
+
+def _refuse_flaws(document: str, printed: Any) -> None:
+    """It is as its schema says, with every key that it must have and no other."""
+    schema = {"$ref": f"#/$defs/{document}", "$defs": SCHEMAS["$defs"]}
+    tight = {**schema, "unevaluatedProperties": False, "$defs": _nothing_more(SCHEMAS["$defs"])}
+    flaw = best_match(_errors(schema, printed)) or best_match(_errors(tight, printed))
+    assert flaw is None, f"{document} at {flaw.json_path}: {flaw.message}"
 
 
 def _errors(schema: dict[str, Any], value: Any) -> Iterator[ValidationError]:
@@ -416,8 +423,26 @@ def test_every_document_says_the_version_of_its_schema(story: Story) -> None:
 def test_the_schemas_are_sound_and_every_key_is_always_there() -> None:
     Draft202012Validator.check_schema(SCHEMAS)
     assert SCHEMAS["$id"].endswith(f":{json_.SCHEMA_VERSION}")
+    sometimes = {"schema_version", *OF_SEVERAL}
     for name, one in SCHEMAS["$defs"].items():
-        assert one.get("required", []) == [key for key in one.get("properties", ()) if key != "schema_version"], name
+        assert one.get("required", []) == [key for key in one.get("properties", ()) if key not in sometimes], name
+
+
+def test_the_documents_of_an_app_with_several_databases_are_as_their_schemas_say(app: SmallApp, tmp_path: Path) -> None:
+    change_all(extend(app))
+    for document, arguments in (
+        ("created", ("backup", "good")),
+        ("backup", ("show", "good")),
+        ("plan", ("restore", "good", "--dry-run")),
+        ("restored", ("restore", "good", "--yes")),
+        ("plan", ("undo", "--dry-run")),
+        ("layout", ("restore", "good", "--to", str(tmp_path / "look"), "--dry-run")),
+        ("laid_out", ("restore", "good", "--to", str(tmp_path / "look"))),
+    ):
+        printed = run_here(app, *arguments, "--json", check=0).json
+        assert printed.keys() & OF_SEVERAL, document
+        _refuse_flaws(document, printed)
+    _refuse_flaws("metadata", json.loads((app.backups / "good" / "backup_metadata.json").read_text()))
 
 
 def test_the_words_in_the_schemas_are_those_of_the_code() -> None:

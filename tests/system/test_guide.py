@@ -42,6 +42,7 @@ from documents import (
     section,
     text,
 )
+from several import change_all, extend
 from small_app import BACKEND, HEAD, SmallApp, clean_environment
 from small_app import DOCUMENTS as DOCUMENTS_REVISION
 
@@ -320,6 +321,20 @@ def test_a_backups_own_page_puts_it_back_by_hand(app: SmallApp, disaster: Any, t
     said = shell(script, tmp_path, TMPDIR=str(tmp_path))
     assert "pats.db: OK" in said and "What was there before is in" in said
     assert app.contents() == before
+
+
+def test_the_own_page_of_a_backup_with_several_databases_puts_all_of_it_back_by_hand(
+    app: SmallApp, tmp_path: Path
+) -> None:
+    several = extend(app)
+    several.command("backup", "good", env=HERE, check=0)
+    before, page = several.everything(), text(app.backups / "good" / "RESTORE.md")
+    change_all(several)
+    app.use_and_crash(3)
+    shell("\n".join(blocks(page)), app.backups / "good", TMPDIR=str(tmp_path))
+    shutil.rmtree(several.uploads / "new")  # what came later stays, as the page says
+    (several.media / "came.txt").unlink()
+    assert several.everything() == before
 
 
 def test_a_backups_own_page_keeps_what_was_there(app: SmallApp, tmp_path: Path) -> None:
