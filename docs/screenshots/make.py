@@ -201,7 +201,6 @@ SCREENS = (
     Screen("ui-backups", "backups", "The backup is", ("down", "down"), size=(104, 24)),
     Screen("ui-restore", "restore", "will change", ("down", "down", "down", "enter")),
     Screen("ui-inside", "inside", "rows 1 to", ("down", "down", "down", "enter"), is_light=True),
-    Screen("ui-schedule", "plan", "✗ goes", (*["tab"] * 9, "home", "delete", "1"), (102, 25), True),
     Screen("ui-history", "history", "The last 30 days", size=(108, 22)),
 )
 

@@ -24,7 +24,10 @@ from backupkit.backup.create import create_backup
 from backupkit.backup.sql_dump import dump
 from backupkit.fs import disk
 from backupkit.model.backup import STAGING, BackupRequest
-from backupkit.repository import manifest, store
+from backupkit.model.events import Event, Notice, Step, Warned
+from backupkit.model.operation import CANCELLED
+from backupkit.monitoring.status import status
+from backupkit.repository import history, manifest, store
 from backupkit.restore import journal, recovery, restore
 from backupkit.restore.recovery import recover as finish
 from backupkit.restore.restore import plan_restore, restore_backup
@@ -253,6 +256,57 @@ def interrupting(wanted: Line) -> Callable[[Line], None]:
             raise KeyboardInterrupt
 
     return strike
+
+
+def test_who_cancels_a_restore_learns_that_nothing_was_restored_and_it_counts_as_no_failure(app: SmallApp) -> None:
+    create_backup(app.settings, BackupRequest("old"))
+    app.execute("DELETE FROM documents")
+    app.write_upload("1/letter.txt", b"later")
+    before, steps, wanted = app.contents(), list[str](), 0
+    while True:
+        wanted += 1
+        told: list[str] = []
+        steps.clear()
+
+        def listen(event: Event, wanted: int = wanted, told: list[str] = told) -> None:
+            told += [event.text] if isinstance(event, (Notice, Warned)) else []
+            steps.extend([event.name] if isinstance(event, Step) else [])
+            if len(steps) == wanted and isinstance(event, Step):
+                raise KeyboardInterrupt(CANCELLED)
+
+        plan = plan_restore(app.settings, "old")
+        try:
+            restore_backup(app.settings, plan, listen)
+        except KeyboardInterrupt:
+            assert "Nothing was restored: everything is as it was before." in told, steps
+            assert app.contents() == before
+            assert history.read(app.backups).operations[0].error == CANCELLED
+            assert status(app.settings).numbers.failures_since_success == 0
+        else:
+            break
+    assert wanted > 4 and app.contents() != before
+
+
+SLOW_END = """
+import os, signal, time
+from backupkit.cli.errors import boundary, end_on_signals
+with boundary():
+    end_on_signals()
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    finally:
+        time.sleep(1.5)
+"""
+
+
+def test_an_end_that_takes_its_time_is_said_to_have_begun() -> None:
+    environment = {**clean_environment(), "PYTHONPATH": str(COMMAND.parent)}
+    run = subprocess.run([sys.executable, "-c", SLOW_END], capture_output=True, text=True, env=environment)
+    assert run.returncode == 130
+    assert run.stderr == (
+        "Interrupted; it ends as soon as all is in order …\n\nInterrupted; nothing is left half done.\n"
+    )
 
 
 def test_after_an_interrupted_restore_the_database_is_not_locked(large: SmallApp) -> None:

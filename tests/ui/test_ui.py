@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +40,7 @@ from backupkit.monitoring.status import status
 from backupkit.repository import history, lock, store
 from backupkit.ui import styles
 from backupkit.ui.backups import BackupsPage
-from backupkit.ui.dialogs import Message
+from backupkit.ui.dialogs import Form, Message
 from backupkit.ui.history import HistoryPage
 from backupkit.ui.listing import COLUMNS, FILTERS, Choice
 from backupkit.ui.window import PLACES, BackupApp
@@ -222,6 +226,27 @@ def test_in_a_real_terminal_it_opens_and_ends(app: SmallApp, how: str) -> None:
     os.close(terminal)
 
 
+def test_it_ends_when_its_terminal_vanishes_while_it_draws(app: SmallApp) -> None:
+    """What is drawn goes through a short queue, which was left full: whoever drew waited for ever."""
+    terminal, ours = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 200, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, str(COMMAND), "ui"],
+        env={**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "TERM": "xterm-256color"},
+        stdin=ours,
+        stdout=ours,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: os.login_tty(0),
+    )
+    os.close(ours)
+    drawn = b""
+    while b"at risk" not in drawn:
+        drawn += read_in_time(terminal)
+    os.write(terminal, b"t" * 6)  # all is drawn anew
+    os.close(terminal)
+    assert process.wait(DEADLINE) == 0
+
+
 def test_a_missing_extra_is_one_line_that_says_what_to_type(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("backupkit.ui.")]:
         monkeypatch.delitem(sys.modules, name)
@@ -304,6 +329,23 @@ def test_the_table_has_what_list_has(app: SmallApp) -> None:
             assert line in person.reads()
 
     at(app, "backups", play)
+
+
+def test_a_long_name_is_whole_where_there_is_room_and_why_one_is_damaged_stands_beside_it(app: SmallApp) -> None:
+    name = "before_the_move_to_the_new_machine_in_autumn"
+    create_backup(app.settings, BackupRequest(name, note="asked for by Anna"))
+    (app.backups / name / "pats.db").chmod(0o600)
+    (app.backups / name / "pats.db").write_bytes(b"broken")
+    app.command("verify", name, check=12)
+    assert "damaged" in app.command("list", "--wide", check=0).out
+
+    async def play(person: Person) -> None:
+        width = {column.label.plain: column.width for column in person.window.page.query_one(DataTable).ordered_columns}
+        [note] = person.column("Note")
+        assert "pats.db" in note and note.endswith("· asked for by Anna")
+        assert width["Name"] >= len(name) and width["Note"] > 30
+
+    at(app, "backups", play, size=(220, 40))
 
 
 def test_a_backup_of_an_older_schema_says_so(app: SmallApp) -> None:
@@ -397,6 +439,9 @@ def test_an_error_is_the_sentence_and_the_hint_of_the_command(app: SmallApp) -> 
         ended = await person.until_ended()
         assert ended.error and (ended.error.message, in_full(ended.error.hint, {})) == (message, hint)
         assert message in person.reads() and f"Next: {hint}" in person.reads()
+        await person.presses("escape")
+        await person.until(lambda: len(person.window.screen_stack) == 2 and isinstance(person.window.screen, Form))
+        assert person.reads().count("taken") == 1  # what was typed is there still
         await person.closes()
         assert person.column("Name") == ["taken"]
 
@@ -650,6 +695,7 @@ def test_progress_warnings_and_choices_are_shown(app: SmallApp) -> None:
 
     def act(emit: EventListener) -> str:
         emit(Step("Copying", 2_000_000))
+        time.sleep(2.1)  # for as long nothing is said of the end
         emit(Progress(1_500_000))
         emit(Warned("A socket was skipped."))
         assert go_on.wait(DEADLINE)
@@ -663,7 +709,7 @@ def test_progress_warnings_and_choices_are_shown(app: SmallApp) -> None:
             chosen.append(ended.choice)
 
         person.window.run_worker(work())
-        await person.until_it_says("Copying · 1.5 MB of 2.0 MB")
+        await person.until_it_says("Copying · 1.5 MB of 2.0 MB · about 1 s left")
         await person.until_it_says("Warning: A socket was skipped.")
         go_on.set()
         await person.until_ended()

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from backupkit.cli.console import say
+from backupkit.cli.console import say, say_notice
 from backupkit.cli.help import command_name
 from backupkit.cli.output import out
 from backupkit.config.deployment import program
 from backupkit.model.errors import BackupError, Declined, ExitCode, Refused, explained
+from backupkit.model.operation import CANCELLED
 from backupkit.monitoring import log
 from backupkit.monitoring.notify import run_report
 
 INTERRUPTED = "Interrupted; nothing is left half done."
+_MOMENT = 1.0  # seconds
 
 
 def open_missing_streams() -> None:
@@ -48,6 +51,7 @@ def end_at_once_on_signals() -> None:
 
 
 _interrupted = _warned = False
+_waiting: threading.Timer | None = None
 
 
 def end_with_warnings(warnings: object) -> None:
@@ -56,10 +60,20 @@ def end_with_warnings(warnings: object) -> None:
     _warned = _warned or bool(warnings)
 
 
-def _interrupt(_number: int, _frame: object) -> None:
+def _interrupt(number: int, _frame: object) -> None:
     global _interrupted
-    _interrupted = True
-    raise KeyboardInterrupt
+    if not _interrupted:
+        _interrupted = True
+        _tell_who_waits()
+    raise KeyboardInterrupt(*([CANCELLED] if number == signal.SIGINT else []))
+
+
+def _tell_who_waits() -> None:
+    """Say that the end has begun, where it takes longer than a moment."""
+    global _waiting
+    _waiting = threading.Timer(_MOMENT, say_notice, ["Interrupted; it ends as soon as all is in order …"])
+    _waiting.daemon = True
+    _waiting.start()
 
 
 @contextmanager
@@ -82,6 +96,8 @@ def boundary() -> Iterator[None]:
 
 def _said(raised: BaseException) -> int:
     """The exit code, when what there is to say was said; a bug goes on as what it is."""
+    if _waiting:
+        _waiting.cancel()
     if isinstance(raised, SystemExit):
         log.info(f"ended with exit code {raised.code}")
         return raised.code if isinstance(raised.code, int) else int(bool(raised.code))

@@ -77,11 +77,16 @@ def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
         return backup.name, "-", "-", "-", "-", "-", "damaged", backup.error
     marks = (["unusual"] if backup.unusual else []) + (["pinned"] if backup.pinned else [])
     state = ", ".join((state_and_day(settings, backup), *marks))
-    note = shown(backup.flaws[0].text if backup.flaws else backup.error or metadata.note)
     made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S")
     revision = shown(metadata.schema_name.replace(", ", ",")) or "-"
     size, adds = format_bytes(backup.size_bytes), format_bytes(backup.unique_bytes)
-    return backup.name, made, metadata.kind, size, adds, revision, state, note
+    return backup.name, made, metadata.kind, size, adds, revision, state, shown(remark(backup))
+
+
+def remark(backup: Backup) -> str:
+    """Why it is damaged or not proven, and its note."""
+    why = backup.flaws[0].text if backup.flaws else backup.error or backup.not_proven
+    return " · ".join(filter(None, (why, backup.metadata.note if backup.metadata else "")))
 
 
 def state_and_day(settings: Settings, backup: Backup) -> str:
@@ -706,7 +711,7 @@ def status(settings: Settings, found: Status) -> Iterator[str]:
     yield from _known_copies(settings, numbers.copies)
     if numbers.free_bytes is not None:
         days = numbers.days_left
-        lasts = "" if days is None else f", enough for {lasting(days)} at this rate"
+        lasts = "" if days is None else f", enough for {lasting(days)} with all that fills this disk"
         yield f"  free       {format_bytes(numbers.free_bytes)}{lasts}"
     bug = ", with the WAL-reset bug (see doctor)" if numbers.sqlite_wal_reset_bug else ""
     yield f"  SQLite     {numbers.sqlite_version}{bug}"
@@ -746,7 +751,7 @@ def _kept_backups(settings: Settings, numbers: Numbers) -> Iterator[str]:
         days = (settings.local(at).strftime("%Y-%m-%d") for at in (numbers.oldest_at, numbers.newest_at))
         yield f"  made       {' to '.join(days)}"
     sizes = f"{format_bytes(numbers.total_bytes)}, on disk {format_bytes(numbers.unique_bytes)}"
-    yield f"  size       {sizes}, growing by {format_bytes(numbers.growth_bytes_per_day)} a day"
+    yield f"  size       {sizes}, the backups grow by {format_bytes(numbers.growth_bytes_per_day)} a day"
 
 
 def _known_copies(settings: Settings, found: Copies) -> Iterator[str]:

@@ -11,15 +11,18 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from backupkit.cli.console import sentences
 from backupkit.fs.space import format_bytes
+from backupkit.model.durations import span
 from backupkit.model.errors import BackupError, explained
 from backupkit.model.events import Event, EventListener, Finished, Progress, Step, StillWaiting, Waiting
+from backupkit.model.operation import CANCELLED
 from backupkit.monitoring import log
 
 Result = TypeVar("Result")
+_SURE = 2.0  # seconds that a step has to last, before its end can be told
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Ended(Generic[Result]):
 class Cancelled(KeyboardInterrupt):
     """A person cancelled it."""
 
+    def __init__(self) -> None:
+        super().__init__(CANCELLED)
+
 
 class Run(Generic[Result]):
     """One task at work: its thread writes what it tells, and the screen reads that when it looks."""
@@ -60,11 +66,19 @@ class Run(Generic[Result]):
         self.step, self.done = Step(task.title), 0
         self.waiting = ""
         self.said: list[str] = []
-        self.began = time.monotonic()
+        self.began = self._step_began = time.monotonic()
         self.wants_to_end = False
         self._is_past_return = False
         self._lock = threading.Lock()
         self._sentences = sentences(self.said.append)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the step under way may take yet, if it goes on as so far; None where that cannot be said."""
+        total, took = self.step.total or 0, time.monotonic() - self._step_began
+        if took < _SURE or not 0 < self.done <= total:
+            return None
+        return took * (total - self.done) / self.done
 
     @property
     def can_be_cancelled(self) -> bool:
@@ -90,7 +104,7 @@ class Run(Generic[Result]):
         """What the verb tells; `Cancelled` once, where a person asked for it."""
         if isinstance(event, Step):
             self._is_past_return |= event.name in self.task.steps_to_finish
-            self.step, self.done = event, 0
+            self.step, self.done, self._step_began = event, 0, time.monotonic()
         elif isinstance(event, Progress):
             self.done = event.done
         if not isinstance(event, StillWaiting):
@@ -127,10 +141,17 @@ def in_words(raised: BaseException) -> BackupError:
     return error
 
 
-def amount(step: Step, done: int) -> str:
-    """How far a step has come, in its own unit; empty where it does not say."""
+def how_far(run: Run[Any]) -> str:
+    """How far the step under way has come, and how long it may take yet; empty where it does not say."""
+    step, done = run.step, run.done
     if not step.total:
         return ""
-    if step.unit == "bytes":
-        return f"· {format_bytes(done)} of {format_bytes(step.total)}"
-    return f"· {done:,} of {step.total:,} {step.unit}"
+    in_bytes = f"{format_bytes(done)} of {format_bytes(step.total)}"
+    return f"· {in_bytes if step.unit == 'bytes' else f'{done:,} of {step.total:,} {step.unit}'}{_left(run)}"
+
+
+def _left(run: Run[Any]) -> str:
+    seconds = run.seconds_left
+    if seconds is None:
+        return ""
+    return f" · about {span(seconds) if seconds >= 60 else f'{seconds:.0f} s'} left"

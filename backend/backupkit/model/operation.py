@@ -9,6 +9,7 @@ from pydantic import AwareDatetime
 
 Outcome = Literal["running", "success", "warning", "failure", "refused", "interrupted"]
 Through = Literal["wrapper", "command", "scheduler", "web", "library"]
+CANCELLED = "A person cancelled it."  # the error of an operation that was ended by who began it
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Operation:
 
     @property
     def has_failed(self) -> bool:
-        """Whether a person should know: a refusal is told to the one who asked."""
-        return self.outcome in ("failure", "interrupted")
+        """Whether a person should know: a refusal is told to the one who asked, and who cancels knows it."""
+        return self.outcome == "failure" or (self.outcome == "interrupted" and self.error != CANCELLED)
 
     @property
     def has_succeeded(self) -> bool:

@@ -197,7 +197,9 @@ def exit_code_of(error: BaseException | None, warnings: Sequence[str]) -> int:
 
 
 def error_of(error: BaseException | None) -> str:
-    """The sentence of the error, where it is one."""
+    """The sentence of the error, where it has one."""
+    if isinstance(error, KeyboardInterrupt):
+        return _kept(str(error))
     return _kept(_explained(error).message) if isinstance(error, Exception) else ""
 
 

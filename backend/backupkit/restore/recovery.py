@@ -149,7 +149,8 @@ def roll_back(settings: Settings, found: Journal, error: BaseException, emit: Ev
         kind = type(cause) if isinstance(cause, BackupError) else BackupError
         reason = f"The restore of {found.source} failed half way: {str(cause).rstrip('.')}."
         raise kind(reason, hint="Mend that, then type: `recover`") from error
-    emit(Warned(f"The restore failed ({error}); going back to what was there before."))
+    why = "was interrupted" if isinstance(error, KeyboardInterrupt) else f"failed ({error})"
+    emit(Warned(f"The restore {why}; going back to what was there before."))
     back = dataclasses.replace(found, back=True)
     journal.write(settings.dir, back)
     go_back(settings, back, emit, clock)

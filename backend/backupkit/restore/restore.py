@@ -347,7 +347,7 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
     """`restore_backup` for a verb that holds the lock already."""
     warnings: list[str] = []
     listen = collecting(emit, warnings)
-    with staging.claimed(settings, emit), contextlib.ExitStack() as watched:
+    with staging.claimed(settings, emit), _telling_who_interrupts(settings, emit), contextlib.ExitStack() as watched:
         _refuse_staged(settings)
         commits = {one.source.part: _watch(settings, one, watched) for one in plan.each}
         safety = _make_safety_copy(settings, plan.source, listen, clock)
@@ -374,6 +374,19 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
         has_same_pages=bool(proof and proof.has_same_pages),
         parts={one.source.part: _restored_part(one, proofs.get(one.source.part)) for one in plan.others},
     )
+
+
+@contextlib.contextmanager
+def _telling_who_interrupts(settings: Settings, emit: EventListener) -> Iterator[None]:
+    """Whoever ends a restore under way learns whether it was restored."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if unfinished.describe(settings):
+            emit(Warned("The restore is not finished, and neither is the way back. Type: `recover`"))
+        else:
+            emit(Notice("Nothing was restored: everything is as it was before."))
+        raise
 
 
 def _watch(settings: Settings, plan: RestorePlan, watched: contextlib.ExitStack) -> _Commits:

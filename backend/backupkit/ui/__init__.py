@@ -5,8 +5,9 @@
     world      what is on disk at one moment, and the cheap look at whether it changed
     work       a function in a thread of its own: progress, cancel, how it ended
     dialogs    questions: yes or no, a name and a note
+    terminal   what draws, and goes on when nobody looks any more
     styles     the words, symbols and colours for levels and states; never a colour alone
-    overview, backups, restore, inside, plan, history     the places, in the order of their keys
+    overview, backups, restore, inside, history     the places, in the order of their keys
 
 How to write a place. It is a `Page` (`page.py`), and the window makes one of each kind, once:
 

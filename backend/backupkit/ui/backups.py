@@ -20,7 +20,7 @@ from backupkit.model.backup import Backup
 from backupkit.model.errors import BackupError, Refused
 from backupkit.retention.delete import deletable
 from backupkit.ui import listing, styles
-from backupkit.ui.dialogs import Field, Form, Message, Question
+from backupkit.ui.dialogs import Field, Form, Message, Question, error_message
 from backupkit.ui.listing import COLUMNS, Choice, Verdicts, View
 from backupkit.ui.page import TablePage
 from backupkit.ui.world import RepositoryState
@@ -108,6 +108,7 @@ class BackupsPage(TablePage):
             for backup in found:
                 table.add_row(*listing.cells(view, backup), key=backup.name)
             self._drawn = found, view
+        self._fit()
         wanted = self._wanted if self._wanted in table.rows else before
         if wanted in table.rows:
             table.move_cursor(row=table.get_row_index(wanted))
@@ -116,6 +117,16 @@ class BackupsPage(TablePage):
         self.query_one("#none").display = not self.backups
         self._say_what_is_shown(found)
         self._show_summary()
+
+    def on_resize(self) -> None:
+        self._fit()
+
+    def _fit(self) -> None:
+        """Each column as wide as there is room for what is in it."""
+        columns, each = self.table.ordered_columns, listing.widths(self.size.width, self.choice.of(self.backups))
+        for column, width in zip(columns, each, strict=False):  # there are none before it is mounted
+            column.width = width
+        self.table.refresh()
 
     def _say_what_is_shown(self, found: Sequence[Backup]) -> None:
         of_all = "" if len(found) == len(self.backups) else f" of {len(self.backups):,}"
@@ -225,16 +236,21 @@ class BackupsPage(TablePage):
 
     @work
     async def action_back_up(self) -> None:
-        fields = [
-            Field("Name", "made from the time where left empty"),
-            Field("Note", "a few words to find it by"),
-        ]
-        asked = await self.app.push_screen_wait(Form("Back up now", fields, "Back up"))
-        if asked is None:
-            return
-        ended = await self.window.carry_out(tasks.back_up(self.settings, *asked))
-        if ended.result:
-            self.about(ended.result.backup.name)
+        name, note = "", ""
+        while True:  # what was typed stays until it is done, or the person thinks better of it
+            fields = [
+                Field("Name", "made from the time where left empty", name),
+                Field("Note", "a few words to find it by", note),
+            ]
+            asked = await self.app.push_screen_wait(Form("Back up now", fields, "Back up"))
+            if asked is None:
+                return
+            name, note = asked
+            ended = await self.window.carry_out(tasks.back_up(self.settings, name, note))
+            if ended.result:
+                return self.about(ended.result.backup.name)
+            if not ended.error:
+                return
 
     @work
     async def action_verify(self) -> None:
@@ -272,20 +288,24 @@ class BackupsPage(TablePage):
         if not (backup := self.chosen):
             return
         is_closed = bool(self.settings.export_recipients or self.settings.export_passphrase)
-        fields = [
-            Field("File; a bare name goes to the backups folder", value=f"{backup.name}.tar.zst{'.age' * is_closed}"),
-            *([] if is_closed else [Field("Passphrase", "left empty, it is not encrypted", is_secret=True)]),
-            *([] if is_closed else [Field("Once more", is_secret=True)]),
-        ]
-        asked = await self.app.push_screen_wait(Form(f"Export {backup.name}", fields, "Export"))
-        if asked is None:
-            return
-        file, passphrase, again = (*asked, "", "")[:3]
-        if passphrase != again:
-            error = Refused("Nothing was typed, or not twice the same; nothing was changed.", hint="Try again.")
-            return self.window.show_error(error)
-        file += ".age" if passphrase and not file.endswith(".age") else ""
-        await self.window.carry_out(tasks.export(self.settings, backup, file, passphrase))
+        typed: tuple[str, ...] = (f"{backup.name}.tar.zst{'.age' * is_closed}",)
+        while True:  # as of a backup
+            fields = [
+                Field("File; a bare name goes to the backups folder", value=typed[0]),
+                *([] if is_closed else [Field("Passphrase", "left empty, it is not encrypted", is_secret=True)]),
+                *([] if is_closed else [Field("Once more", is_secret=True)]),
+            ]
+            asked = await self.app.push_screen_wait(Form(f"Export {backup.name}", fields, "Export"))
+            if asked is None:
+                return
+            typed, (file, passphrase, again) = asked, (*asked, "", "")[:3]
+            if passphrase != again:
+                error = Refused("Nothing was typed, or not twice the same; nothing was changed.", hint="Try again.")
+                await self.app.push_screen_wait(error_message(error))
+                continue
+            file += ".age" if passphrase and not file.endswith(".age") else ""
+            if not (await self.window.carry_out(tasks.export(self.settings, backup, file, passphrase))).error:
+                return
 
     @work
     async def action_push(self) -> None:

@@ -202,18 +202,20 @@ class InsidePage(Page):
         """The file that is in view, put where the person says."""
         name, path = self._name, self._spot.path
         lines = [f"A copy of {shown(path)}, as it is in {name}.", f"A bare name goes to {self.settings.dir}."]
-        form = Form("Take a file out", [Field("Where to", value=os.path.basename(path))], "Take it out", lines)
-        told = await self.window.push_screen_wait(form)
-        if not told or not told[0]:
-            return
-        target = browse.target_for(self.settings, told[0])
-        await self.window.carry_out(
-            Task(
+        told: tuple[str, ...] | None = (os.path.basename(path),)
+        while told:  # what was typed stays where it is refused
+            form = Form("Take a file out", [Field("Where to", value=told[0])], "Take it out", lines)
+            told = await self.window.push_screen_wait(form)
+            if not told or not told[0]:
+                return
+            target = browse.target_for(self.settings, told[0])
+            task = Task(
                 f"Taking {shown(os.path.basename(path))} out",
-                lambda emit: browse.take_out(self.settings, name, path, target, emit),
+                lambda emit, target=target: browse.take_out(self.settings, name, path, target, emit),  # type: ignore[misc]
                 lambda done: [f"It is in {shown(str(done))}, as it was sealed."],
             )
-        )
+            if not (await self.window.carry_out(task)).error:
+                return
 
     # A table.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
+from backupkit.cli import render
 from backupkit.cli.filters import FILTERS, Filter, has_words
 from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
@@ -90,6 +91,10 @@ def _moment(backup: Backup) -> float:
     return backup.metadata.created_at.timestamp() if backup.metadata else 0.0
 
 
+def _remark(_view: View, backup: Backup) -> str:
+    return shown(render.remark(backup))
+
+
 COLUMNS: tuple[Column, ...] = (
     Column("Made", 16, _made, _moment),
     Column("State", _STATE, _state, lambda one: (one.state, one.pinned)),
@@ -100,7 +105,19 @@ COLUMNS: tuple[Column, ...] = (
     Column("Schema", 11, _relation, lambda one: one.metadata.revisions if one.metadata else ()),
     Column("Revision", 14, _revision, lambda one: one.metadata.revisions if one.metadata else ()),
     Column("Commit", 9, _commit, lambda one: one.metadata.git.short if one.metadata and one.metadata.git else ""),
+    Column("Note", 30, _remark, render.remark),
 )
+NAME, NOTE = 2, len(COLUMNS) - 1  # the columns that take what room there is
+
+
+def widths(width: int, found: Sequence[Backup]) -> list[int]:
+    """How wide each column is in a table so wide: a name is shown whole, then a note."""
+    each = [column.width for column in COLUMNS]
+    for place, longest in ((NAME, lambda one: len(shown(one.name))), (NOTE, lambda one: len(render.remark(one)))):
+        spare = width - sum(each) - 2 * len(each) - 1  # a scroll bar
+        wanted = max(map(longest, found), default=0)
+        each[place] = max(each[place], min(wanted, each[place] + spare))
+    return each
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,8 @@ def _numbers(settings: Settings, numbers: Numbers) -> Iterator[Text]:
     yield _line("Next run", _next_run(settings, numbers))
     kept = f"{numbers.backups:,}, {format_bytes(numbers.unique_bytes)} on disk"
     yield _line("Backups", kept)
-    yield _line("Growth", f"{format_bytes(numbers.growth_bytes_per_day)} a day")
-    yield _line("Space left", _space(numbers))
+    yield _line("", f"they grow by {format_bytes(numbers.growth_bytes_per_day)} a day")
+    yield _line("Disk", _space(numbers))
 
 
 def _line(label: str, text: str) -> Text:
@@ -129,5 +129,5 @@ def _next_run(settings: Settings, numbers: Numbers) -> str:
 def _space(numbers: Numbers) -> str:
     if numbers.free_bytes is None:
         return "not known"
-    lasts = "" if numbers.days_left is None else f", lasts {render.lasting(numbers.days_left)}"
-    return f"{format_bytes(numbers.free_bytes)}{lasts}"
+    lasts = "" if numbers.days_left is None else f", full in {render.lasting(numbers.days_left)}"
+    return f"{format_bytes(numbers.free_bytes)} free{lasts}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeVar
@@ -26,18 +25,18 @@ from backupkit.ui.history import HistoryPage
 from backupkit.ui.inside import InsidePage
 from backupkit.ui.overview import OverviewPage
 from backupkit.ui.page import Page
-from backupkit.ui.plan import PlanPage
 from backupkit.ui.restore import RestorePage
+from backupkit.ui.terminal import TerminalDriver
 from backupkit.ui.work import WorkScreen
 from backupkit.ui.world import RepositoryState, fingerprint, look_around
 
 Found = TypeVar("Found")
-PLACES: tuple[type[Page], ...] = (OverviewPage, BackupsPage, RestorePage, InsidePage, PlanPage, HistoryPage)
+PLACES: tuple[type[Page], ...] = (OverviewPage, BackupsPage, RestorePage, InsidePage, HistoryPage)
 _EVERY = 2.0  # seconds between two looks at whether something changed elsewhere
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 HELP = """\
-1 to 6  overview, backups, restore, look inside, schedule, history
+1 to 5  overview, backups, restore, look inside, history
 Tab     from one thing to the next; arrows move, Enter takes it
 Mouse   click tabs, rows, headings and buttons; the wheel scrolls
 Esc     leaves a dialog; cancels what goes on, where that is safe
@@ -71,14 +70,11 @@ x       take a file out
 b       put a file back where it was, after the plan
 c       compare a table with the live one
 
-Schedule
-Ctrl-S  save to backup.toml
-Esc     discard the edits
-
 ★ proven by a test restore   ✓ checked   · unchecked   ✗ damaged
 ◆ pinned   ! unusual
 
 Everything here is a command too: ./backup.sh --help
+Schedule and retention: ./backup.sh web, or config set
 """
 
 
@@ -123,11 +119,10 @@ class BackupApp(App[None]):
         return (*super().get_line_filters(), _PRINTABLE)
 
     def __init__(self, settings: Settings, clock: Clock = utc_now, place: str = PLACES[0].place) -> None:
-        super().__init__()
+        super().__init__(driver_class=TerminalDriver)
         self.settings, self.clock, self._first = settings, clock, place
         self.world: RepositoryState | None = None
         self._fingerprint: tuple[object, ...] = ()
-        self._started_by = os.getppid()
         for theme in (styles.DARK, styles.LIGHT):
             self.register_theme(theme)
         self.theme = styles.DARK.name
@@ -145,14 +140,12 @@ class BackupApp(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        if not self.is_headless and not self.is_web:
+        if not self.is_headless:
             for number in _SIGNALS:
                 asyncio.get_running_loop().add_signal_handler(number, self._told_to_end)
         self.theme_changed_signal.subscribe(self, lambda _theme: self._show_again())
         self._look_if_changed()
         self.set_interval(_EVERY, self._look_if_changed)
-        if self.is_web:
-            self.set_interval(_EVERY, self._end_with_the_server)
 
     # Places.
 
@@ -219,13 +212,6 @@ class BackupApp(App[None]):
 
     # What a page asks for.
 
-    def take_settings(self, settings: Settings) -> None:
-        """These are in force from now on, on every page."""
-        self.settings = settings
-        for page in self.query(Page):
-            page.settings = settings
-        self.action_look()
-
     async def carry_out(self, task: Task[Found]) -> Ended[Found]:
         """The task, done before the person's eyes. To be awaited in a worker."""
         ended: Ended[Found] = await self.push_screen_wait(WorkScreen(task))
@@ -264,11 +250,6 @@ class BackupApp(App[None]):
             if isinstance(screen, WorkScreen):
                 screen.run.cancel()
         self.exit()
-
-    def _end_with_the_server(self) -> None:
-        """A server that was killed could not say that nobody is there any more."""
-        if os.getppid() != self._started_by:
-            self._told_to_end()
 
     async def action_quit(self) -> None:
         """Not while something goes on, which would go on unseen."""

@@ -13,7 +13,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Label, ProgressBar, Static
 
-from backupkit.cli.task import Ended, Result, Run, Task, amount
+from backupkit.cli.task import Ended, Result, Run, Task, how_far
 from backupkit.config.deployment import in_full
 from backupkit.model.names import printable_lines
 from backupkit.ui.styles import plain_title
@@ -53,7 +53,7 @@ class WorkScreen(ModalScreen[Ended[Result]], Generic[Result]):
         with Vertical(id="work") as box:
             box.border_title = plain_title(self.run.task.title)
             yield Label(f"{self.run.task.title} …", id="step", markup=False)
-            yield ProgressBar(id="bar")
+            yield ProgressBar(id="bar", show_eta=False)
             with VerticalScroll(id="said-box"):
                 yield Static("", id="said", markup=False)
                 yield Static("", id="ended", markup=False)
@@ -74,7 +74,7 @@ class WorkScreen(ModalScreen[Ended[Result]], Generic[Result]):
         if self.ended is not None:
             return
         step, done = self.run.step, self.run.done
-        self.query_one("#step", Label).update(self.run.waiting or f"{step.name} {amount(step, done)}".rstrip())
+        self.query_one("#step", Label).update(self.run.waiting or f"{step.name} {how_far(self.run)}".rstrip())
         self.query_one(ProgressBar).update(total=step.total or None, progress=min(done, step.total or 0))
         self._show_said()
         cancel = self.query_one("#cancel", Button)

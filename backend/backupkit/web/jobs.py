@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from backupkit.cli.task import Ended, Run, Task, amount
+from backupkit.cli.task import Ended, Run, Task, how_far
 from backupkit.config.deployment import in_full
 from backupkit.model.names import printable, printable_lines
 from backupkit.repository import operation
@@ -53,7 +53,7 @@ class Job:
         return {
             "state": self.state,
             "step": printable(self.run.waiting or step.name),
-            "amount": amount(step, done),
+            "amount": how_far(self.run),
             "share": min(done / step.total, 1.0) if step.total else None,
             "seconds": round(time.monotonic() - self.run.began),
             "said": [printable_lines(in_full(one)) for one in self.run.said[-20:]],

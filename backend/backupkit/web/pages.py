@@ -82,6 +82,7 @@ def show_backups(visit: Visit) -> Answer:
     return Page(
         "backups.html",
         {
+            "remark": render.remark,
             "backups": found if visit.query.get("all") else found[:_BACKUPS],
             "found": len(found),
             "total": len(every),

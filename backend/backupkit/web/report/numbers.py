@@ -109,7 +109,7 @@ def _counted(which: str, counts: dict[str, int]) -> Iterator[list[Child]]:
 def _on_disk(numbers: Numbers) -> Iterator[list[Child]]:
     yield [_size("unique_bytes", numbers.unique_bytes)]
     yield [_size("total_bytes", numbers.total_bytes), " if each were a full copy"]
-    yield ["growing by ", _size("growth_bytes_per_day", numbers.growth_bytes_per_day), " a day"]
+    yield ["backups grow by ", _size("growth_bytes_per_day", numbers.growth_bytes_per_day), " a day"]
 
 
 def _free(numbers: Numbers) -> Iterator[list[Child]]:
@@ -119,7 +119,7 @@ def _free(numbers: Numbers) -> Iterator[list[Child]]:
     yield [_size("free_bytes", numbers.free_bytes)]
     if numbers.days_left is not None:
         lasts = _number("days_left", numbers.days_left, render.lasting(numbers.days_left))
-        yield ["enough for ", lasts, " at this rate"]
+        yield ["with all that fills this disk, enough for ", lasts]
 
 
 def _copies(settings: Settings, found: Copies) -> Iterator[list[Child]]:

@@ -245,7 +245,6 @@ def _backup(settings: Settings, backup: Backup) -> Element:
     if metadata is None:
         error = element("td", element("span", "✕ damaged ", class_="bad"), backup.error, class_="last", colspan=7)
         return element("tr", element("td", backup.name), error)
-    note = backup.flaws[0].text if backup.flaws else backup.error or metadata.note
     return _row(
         (backup.name, ""),
         (_plainly(settings, metadata.created_at), "moment"),
@@ -254,7 +253,7 @@ def _backup(settings: Settings, backup: Backup) -> Element:
         (format_bytes(backup.unique_bytes), "number adds"),
         (metadata.schema_name, ""),
         (_state(settings, backup), ""),
-        (note, "soft last"),
+        (render.remark(backup), "soft last"),
     )
 
 
