@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import html
 import io
@@ -47,6 +48,7 @@ class Answer:
     code: int
     headers: Mapping[str, str]
     body: bytes
+    every: tuple[tuple[str, str], ...] = ()
 
     @property
     def text(self) -> str:
@@ -77,7 +79,8 @@ class Browser:
         with contextlib.closing(connection):
             connection.request(method, path, body, {name: one for name, one in sent.items() if one})
             answer = connection.getresponse()
-            return Answer(answer.status, dict(answer.getheaders()), answer.read())
+            every = tuple(answer.getheaders())
+            return Answer(answer.status, dict(every), answer.read(), every)
 
     def get(self, path: str, **headers: str) -> Answer:
         return self.ask("GET", self.base + path, headers=headers)
@@ -295,29 +298,74 @@ def test_a_cookie_that_another_port_has_set_keeps_nobody_out(owner: Browser) -> 
     assert owner.get("/").code == 200
 
 
-def test_an_upload_that_never_arrives_is_cancelled_and_keeps_no_server_from_ending(app: SmallApp) -> None:
-    app.write_upload("large", random.Random(1).randbytes(500_000))
+def test_what_stalls_holds_no_lock_leaves_no_file_and_keeps_no_server_from_ending(app: SmallApp) -> None:
+    app.write_upload("large", random.Random(1).randbytes(16_000_000))
     create_backup(app.settings, BackupRequest("kept"))
-    with serving(app) as served:
+    with serving(app) as served, contextlib.ExitStack() as opened:
         browser = served.browser()
         browser.come_in(token=served.token)
+        address = (
+            f"Host: 127.0.0.1:{served.port}\r\nCookie: {browser.cookie}\r\nOrigin: http://127.0.0.1:{served.port}\r\n"
+        )
         parts = (
             f'--x\r\nContent-Disposition: form-data; name="form_token"\r\n\r\n{form_token(browser.cookie[10:])}\r\n'
-            '--x\r\nContent-Disposition: form-data; name="name"\r\n\r\nother\r\n'
             '--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
         )
-        head = (
-            f"POST {browser.base}/upload HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nCookie: {browser.cookie}\r\n"
-            f"Origin: http://127.0.0.1:{served.port}\r\nContent-Type: multipart/form-data; boundary=x\r\n"
-            "Content-Length: 1000000\r\n\r\n"
-        )
-        with socket.create_connection(("127.0.0.1", served.port)) as connection:
-            archive = browser.get("/download/kept").body
-            connection.sendall(f"{head}{parts}".encode() + archive[:300_000])
-            until(lambda: "Taking in" in browser.get("/").words)
-            browser.post("/job/1/cancel")
-            until(lambda: "Taking in" not in browser.get("/").words)
-    assert [one.name for one in store.all_backups(app.settings)] == ["kept"]
+        for request in (
+            f"GET {browser.base}/download/kept HTTP/1.1\r\n{address}\r\n",  # whose answer nobody reads
+            f"POST {browser.base}/upload HTTP/1.1\r\n{address}Content-Type: multipart/form-data; boundary=x\r\n"
+            f"Content-Length: 1000000\r\n\r\n{parts}{'x' * 300_000}",
+        ):
+            connection = opened.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+            connection.sendall(request.encode())
+        assert "Done" in browser.done("/do/back-up", name="meanwhile").words
+        began = time.monotonic()
+        served.process.terminate()
+        served.process.wait(DEADLINE)
+        assert time.monotonic() - began < 45
+    assert {one.name for one in store.all_backups(app.settings)} == {"kept", "meanwhile"}
+    assert [one for one in (app.backups / ".state").glob("tmp*")] == []
+
+
+def test_a_browser_that_was_let_in_before_waits_for_its_own_guesses_alone(app: SmallApp) -> None:
+    now = [0.0]
+    app.backups.mkdir(exist_ok=True)
+    access = Access(app.settings, lambda: now[0])
+    access.set_password("owner", PASSWORD)
+    mark = access.new_mark()
+    for _ in range(5):
+        access.sign_in("guessed", "a mark of nobody's")
+    with pytest.raises(Refused, match="in 2 seconds"):
+        access.sign_in(PASSWORD, f"{mark}x")
+    assert access.sign_in(PASSWORD, mark)
+    assert Access(app.settings).is_mark(mark)  # longer than the server
+    for _ in range(5):
+        access.sign_in("guessed", mark)
+    with pytest.raises(Refused, match="in 2 seconds"):
+        access.sign_in(PASSWORD, mark)
+    with serving(app) as served:
+        known = served.browser()
+        sent = known.come_in(password=PASSWORD)
+        cookies = [value for name, value in sent.every if name == "Set-Cookie"]
+        mark = next(one for one in cookies if one.startswith("backupkit-known=")).partition(";")[0]
+        for _ in range(5):
+            served.browser().come_in(password="guessed")
+        assert served.browser().come_in(password=PASSWORD).code == 429
+        assert served.browser(cookie=mark).post("/", password=PASSWORD).code == 303
+
+
+def test_passwords_of_the_settings_that_are_short_are_refused(app: SmallApp) -> None:
+    for name in ("BACKUP_WEB_PASSWORD", "BACKUP_WEB_VIEWER_PASSWORD"):
+        said = app.command("web", env={name: "short"}, check=2).err
+        assert "shorter than 10" in said and "short." not in said
+
+
+def test_broken_settings_are_shown_to_the_owner_alone(app: SmallApp, owner: Browser, served: Served) -> None:
+    (app.folder / "backup.toml").write_text('export_passphrase = ["hidden"]\nkeep_daily = "a secret of its own"\n')
+    for path in ("/", "/?token=x", "/guessed/backups"):
+        stranger = served.browser()
+        assert "hidden" not in stranger.get(path).text and "secret" not in stranger.get(path).text, path
+    assert "keep_daily" in owner.get("/").text
 
 
 def test_guessing_is_slowed_down_and_a_right_password_is_not_let_by_meanwhile(app: SmallApp) -> None:
@@ -606,6 +654,32 @@ def test_a_plan_is_not_carried_out_under_other_settings(app: SmallApp, owner: Br
     answer = owner.post(go, typed="kept")
     assert answer.code == 400 and "settings were changed" in answer.words
     assert other.read_bytes() == b"" and app.rows("mark") == [("new",)]
+
+
+def test_what_is_no_key_of_a_row_is_refused_and_no_bug(app: SmallApp, owner: Browser) -> None:
+    create_backup(app.settings, BackupRequest("kept"))
+    for key in (
+        "[[1]]",
+        '[{"bytes": 1}]',
+        "[1, 2, 3]",
+        '{"bytes": "00"}',
+        f"[{10**30}]",
+        "[" * 3000,
+        '["\\ud800"]',
+        "5",
+        "!",
+    ):
+        text = base64.urlsafe_b64encode(key.encode()).decode()
+        answer = owner.get(f"/rows/kept?table=documents&after={text}")
+        assert answer.code in (200, 400) and "bug" not in answer.words, key
+
+
+def test_the_backup_that_is_offered_is_the_one_that_latest_means(app: SmallApp, owner: Browser) -> None:
+    create_backup(app.settings, BackupRequest("whole"))
+    create_backup(app.settings.model_copy(update={"uploads": None}), BackupRequest("of_the_database"))
+    assert store.latest(app.settings).backup.name == "whole"
+    [offered] = re.findall(r'value="([^"]*)"[^>]* checked', owner.get("/restore").text)[:1]
+    assert offered == "whole"
 
 
 def test_a_part_that_is_not_known_is_not_taken_for_all_of_it(app: SmallApp, owner: Browser) -> None:

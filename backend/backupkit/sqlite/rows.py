@@ -97,6 +97,8 @@ def page(
     columns, keys = columns_of(connection, table), key_of(connection, table)
     direction = "DESC" if before is not None else "ASC"
     edge = before if before is not None else after
+    if edge and len(edge) != len(keys):
+        raise Refused(f"A row of {table} has a key of {len(keys)} values, not of {len(edge)}.")
     wanted = ", ".join([*keys, *(_shown(quoted(name), width) for name in columns)])
     where = f"WHERE ({', '.join(keys)}) {'<' if before is not None else '>'} ({_marks(keys)})" if edge else ""
     order = ", ".join(f"{key} {direction}" for key in keys)

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import os
 import secrets
 import threading
 import time
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
 
 Role = Literal["owner", "viewer"]
 ROLES: tuple[Role, ...] = ("owner", "viewer")
-COOKIE = "backupkit"
+COOKIE, KNOWN = "backupkit", "backupkit-known"
 LASTS = 30 * 24 * 3600.0  # seconds that a session lasts
 SHORTEST = 10  # characters of a password
 _FOLDER = "web"  # below .state
-_SESSIONS = "sessions.json"
+_SESSIONS, _MARKS = "sessions.json", "known"
 _FREE_GUESSES, _LONGEST_WAIT = 5, 300.0
 _MOST_SESSIONS = 50
 
@@ -59,6 +60,14 @@ class Session:
         return hmac.compare_digest(_hash(key), self.key_hash) and time.time() < self.until
 
 
+@dataclass
+class _Guesses:
+    """Wrong passwords in a row, and when the next one may be tried."""
+
+    failures: int = 0
+    not_before: float = 0.0
+
+
 class Access:
     """The accounts, the sessions and the link of one server. Safe to use from several threads."""
 
@@ -66,10 +75,11 @@ class Access:
         self._backups = settings.dir
         given = {"owner": settings.web_password, "viewer": settings.web_viewer_password}
         self._given = {role: self._of_given(role, one.get_secret_value()) for role, one in given.items() if one}
-        self._seen: dict[str, str] = {}
+        self._seen: dict[str, tuple[tuple[int, ...], str]] = {}
         self._clock = clock
         self._lock, self._guessing = threading.Lock(), threading.Lock()
-        self._failures, self._not_before = 0, 0.0
+        self._guesses: dict[str, _Guesses] = {}  # of each browser that is known; "" of all others together
+        self._mark_key = _read(settings.dir, _MARKS) or self._new_mark_key()
         self._link = ""
         self._sessions = {one.path: one for one in _read_sessions(_read(settings.dir, _SESSIONS))}
 
@@ -86,33 +96,62 @@ class Access:
         _put(self._backups, role, _encode(password))
         self.end_all()
 
-    def sign_in(self, password: str) -> tuple[Session, str] | None:
+    def sign_in(self, password: str, mark: str = "") -> tuple[Session, str] | None:
         """A new session and its key, where the password is that of an account; None where it is not.
 
-        After five wrong ones in a row each further one has to wait longer: `Refused` says how long.
+        After five wrong ones in a row each further one has to wait longer: `Refused` says how long. A browser with a
+        mark of ours waits for its own guesses alone: else any stranger could keep its person out.
         """
         with self._guessing:  # one at a time: each takes 64 MiB, and none may overtake the wait
-            self._require_patience()
+            guesses = self._guesses.setdefault(mark if self.is_mark(mark) else "", _Guesses())
+            self._require_patience(guesses)
             role = next((one for one in ROLES if _is_right(password, self._encoded(one))), None)
-            self._failures = 0 if role else self._failures + 1
-            if self._failures >= _FREE_GUESSES:
-                wait = min(2.0 ** (self._failures - _FREE_GUESSES + 1), _LONGEST_WAIT)
-                self._not_before = self._clock() + wait
+            guesses.failures = 0 if role else guesses.failures + 1
+            if guesses.failures >= _FREE_GUESSES:
+                wait = min(2.0 ** (guesses.failures - _FREE_GUESSES + 1), _LONGEST_WAIT)
+                guesses.not_before = self._clock() + wait
         return self._begin(role) if role else None
 
-    def _require_patience(self) -> None:
-        left = self._not_before - self._clock()
+    def _require_patience(self, guesses: _Guesses) -> None:
+        left = guesses.not_before - self._clock()
         if left > 0:
             raise Refused(f"Too many wrong passwords. The next one can be tried in {left:.0f} seconds.")
 
+    def new_mark(self) -> str:
+        """What a browser keeps that was let in, to be known by; it opens nothing."""
+        name = secrets.token_urlsafe(12)
+        return f"{name}.{self._signature(name)}"
+
+    def is_mark(self, mark: str) -> bool:
+        """Whether a browser has that from us."""
+        name, _, signature = mark.partition(".")
+        return hmac.compare_digest(signature.encode(), self._signature(name).encode())
+
+    def _signature(self, name: str) -> str:
+        return hmac.new(self._mark_key.encode(), name.encode(), "sha256").hexdigest()
+
+    def _new_mark_key(self) -> str:
+        made = secrets.token_hex(32)
+        with contextlib.suppress(OSError, BackupError):  # marks last as long as this server then
+            _put(self._backups, _MARKS, made)
+        return made
+
     def _encoded(self, role: Role) -> str:
-        """Read anew, for another program may set it; what was read last, where that cannot be read now."""
-        if role not in self._given and (found := _read(self._backups, role)):
-            self._seen[role] = found
-        return self._given.get(role) or self._seen.get(role, "")
+        """Read where it is another file than before, for another program may set it; else what was read last."""
+        if role in self._given:
+            return self._given[role]
+        stamp = _stamp(self._backups, role)
+        if stamp and stamp != self._seen.get(role, ((), ""))[0] and (found := _read(self._backups, role)):
+            self._seen[role] = stamp, found
+        return self._seen.get(role, ((), ""))[1]
 
     def _of_given(self, role: str, password: str) -> str:
         """The hash of a password of the settings: that of the last time while it is the same, so that sessions last."""
+        if len(password) < SHORTEST:
+            raise Refused(
+                f"The {role}'s password in the settings is shorter than {SHORTEST} characters.",
+                hint="Choose a longer one.",
+            )
         kept = _read(self._backups, f"given-{role}")
         if _is_right(password, kept):
             return kept
@@ -196,6 +235,15 @@ def _read(backups: Path, name: str) -> str:
             return disk.read_plain(folder / name, disk.MOST_STATE).decode() if folder else ""
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def _stamp(backups: Path, name: str) -> tuple[int, ...]:
+    """Tells the file from another, and from what it was; empty where there is none."""
+    try:
+        found = os.lstat(backups / flags.STATE_FOLDER / _FOLDER / name)
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _read_sessions(text: str) -> list[Session]:

@@ -1,24 +1,26 @@
-"""A backup sent to the browser as one file, and one taken in from it; neither is ever a file on this machine."""
+"""A backup sent to the browser as one file, and one taken in from it; neither is ever a file with a name."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Generator
+from pathlib import Path
+from typing import BinaryIO
 
 from backupkit.archive import export
 from backupkit.archive.export import Imported
 from backupkit.cli import render
 from backupkit.cli.task import Task
+from backupkit.fs import own_folder
+from backupkit.model.errors import from_os_error
 from backupkit.model.events import EventListener
-from backupkit.repository import store
-from backupkit.web.jobs import Job
+from backupkit.repository import flags, store
 from backupkit.web.site import Visit
 
 _CHUNK = 256 * 1024
-_LOOK = 0.3  # seconds between two looks at the job while nothing arrives
 
 
 def packed(visit: Visit, name: str) -> tuple[str, Generator[bytes, None, None]]:
@@ -54,35 +56,31 @@ def packed(visit: Visit, name: str) -> tuple[str, Generator[bytes, None, None]]:
 
 
 async def take_in(visit: Visit, arriving: AsyncIterator[bytes]) -> str:
-    """The page of the job that takes the archive in; it has arrived, or the job has ended."""
+    """The page of the job that takes the archive in, when all of it has arrived.
+
+    It arrives in a file without a name, of which nothing stays: whoever sends slowly holds no lock.
+    """
     settings, passphrase, name = visit.settings, visit.form.get("passphrase", ""), visit.form.get("name", "").strip()
     keys = await asyncio.to_thread(export.keys_for, settings, (), lambda: passphrase)
-    read, write = os.pipe()
+    spool = await asyncio.to_thread(_spool, settings.dir)
+    try:
+        async for chunk in arriving:
+            await asyncio.to_thread(spool.write, chunk)
+    except BaseException as error:
+        spool.close()
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+            raise from_os_error(error) from error
+        raise
 
     def act(emit: EventListener) -> Imported:
-        with open(read, "rb") as stream:
-            return export.import_backup(settings, stream, keys, name or None, emit=emit)
+        with spool:
+            spool.seek(0)
+            return export.import_backup(settings, spool, keys, name or None, emit=emit)
 
     task = Task("Taking in a backup", act, lambda done: render.imported(settings.reach, done))
-    job = visit.site.jobs.start(task, visit.actor)
-    with contextlib.suppress(BrokenPipeError, TimeoutError), open(write, "wb", buffering=0) as pipe:
-        while chunk := await _next(arriving, job):
-            await asyncio.to_thread(_write_all, pipe.fileno(), chunk)
-    return f"job/{job.number}"
+    return f"job/{visit.site.jobs.start(task, visit.actor).number}"
 
 
-async def _next(arriving: AsyncIterator[bytes], job: Job) -> bytes:
-    """What arrives next; nothing at the end, or where the job is cancelled: it waits for what may never come."""
-    coming = asyncio.ensure_future(anext(arriving, b""))
-    try:
-        while not coming.done() and not job.run.wants_to_end and job.ended is None:
-            await asyncio.wait([coming], timeout=_LOOK)
-        return await coming if coming.done() else b""
-    finally:
-        coming.cancel()
-
-
-def _write_all(handle: int, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(handle, view) :]
+def _spool(backups: Path) -> BinaryIO:
+    with own_folder.made(backups, flags.STATE_FOLDER) as folder:
+        return tempfile.TemporaryFile(dir=folder)

@@ -13,7 +13,7 @@ from backupkit.cli.session import of_database
 from backupkit.config.settings import Settings
 from backupkit.model.backup import MAIN_DATABASE
 from backupkit.model.errors import Refused
-from backupkit.sqlite.rows import Key
+from backupkit.sqlite.rows import Key, Value
 from backupkit.verify import browse
 from backupkit.verify.files import list_files
 from backupkit.web.restoring import literal
@@ -122,10 +122,21 @@ def _key(text: str) -> Key | None:
     if not text:
         return None
     try:
-        values = json.loads(base64.urlsafe_b64decode(text))
-        return tuple(bytes.fromhex(one["bytes"]) if isinstance(one, dict) else one for one in values)
-    except (ValueError, TypeError, KeyError) as error:
+        return tuple(map(_part, json.loads(base64.urlsafe_b64decode(text))))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Refused("This is not the key of a row.", hint="Open the table again.") from error
+
+
+def _part(value: object) -> Value:
+    """A value as SQLite takes it."""
+    if isinstance(value, dict):
+        return bytes.fromhex(value["bytes"])
+    if isinstance(value, str):
+        value.encode()  # or it is no text
+    is_number = isinstance(value, float) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+    if value is None or is_number or isinstance(value, str):
+        return value  # type: ignore[return-value]
+    raise ValueError(value)
 
 
 def _number(text: str) -> int:

@@ -46,8 +46,10 @@ def choose(visit: Visit) -> Answer:
     backups = [one for one in store.all_backups(visit.settings) if one.metadata]
     name = visit.query.get("name", "")
     if name in ("", store.LATEST):
-        usual = (one.name for one in backups if one.is_usable and one.kind not in ("pre_restore", "pre_migration"))
-        name = next(usual, backups[0].name if backups else "")
+        try:
+            name = store.latest(visit.settings).backup.name
+        except NoSuchBackup:
+            name = backups[0].name if backups else ""
     timeline = moments.timeline(visit.settings).moments if visit.settings.rewind else ()
     offered = [one for place, one in enumerate(backups) if place < _OFFERED or one.name == name]
     return Page(

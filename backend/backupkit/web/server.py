@@ -25,7 +25,7 @@ from backupkit.cli.task import in_words
 from backupkit.model.errors import BackupError, Damaged, Locked, NoSuchBackup, Refused
 from backupkit.monitoring import log
 from backupkit.web import archives, inside, pages, plan, restoring
-from backupkit.web.access import COOKIE, LASTS, Session, is_form_token
+from backupkit.web.access import COOKIE, KNOWN, LASTS, Session, is_form_token
 from backupkit.web.report.style import CSS
 from backupkit.web.site import Answer, Content, Goto, Handler, Page, Site, Visit, require_owner
 
@@ -46,6 +46,8 @@ _HEADERS = {
 _OF_A_BACKUP = {**_HEADERS, "Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'"}
 _STATIC = {"style.css": "text/css", "page.js": "text/javascript"}
 _PATIENCE, _LONGEST = 15.0, 90.0  # seconds for a request to be whole, and for an answer to be made
+_KNOWN_FOR = 365 * 24 * 3600.0  # seconds
+_END = 5.0  # seconds for what is sent and received when the server is told to end
 _CONNECTIONS = 64
 _MOST_FORM = 64 * 1024  # bytes
 _LOOK = 0.3  # seconds between two looks at a job
@@ -85,12 +87,20 @@ class Server:
             response: web.StreamResponse = await handler(request)
         except web.HTTPException as error:
             response = _plain(error.status, error.reason)
-        except BackupError as error:  # of one who is not let in
-            response = _plain(_status(error), f"{error.message} {error.hint}".strip())
+        except BackupError as error:
+            log.error(f"web: {error.message}")
+            response = _plain(_status(error), self._told(request, error))
         if not response.prepared:
             for name, value in _HEADERS.items():
                 response.headers.setdefault(name, value)
         return response
+
+    def _told(self, request: web.Request, error: BackupError) -> str:
+        """The error, for the owner; broken settings, say, are nothing to be shown to anybody else."""
+        found = self._session(request)
+        if found and found[0].role == "owner":
+            return f"{error.message} {error.hint}".strip()
+        return "This cannot be shown now; the log of `web` says why."
 
     def _is_known_host(self, request: web.Request) -> bool:
         """Whether the browser came by an address or a name that is ours: any other name may be a stranger's."""
@@ -114,10 +124,8 @@ class Server:
         return is_asked_for or request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
 
     def _session(self, request: web.Request) -> tuple[Session, str] | None:
-        """Of all cookies of that name: another program on this host may have set one too, to keep the person out."""
-        pairs = (one.strip().partition("=") for one in request.headers.get("Cookie", "").split(";"))
-        for key in [value for name, _, value in pairs if name == COOKIE and value.isascii()]:
-            if found := self.site.access.session(request.match_info["session"], key):
+        for key in _cookies(request, COOKIE):
+            if found := self.site.access.session(request.match_info.get("session", ""), key):
                 return found, key
         return None
 
@@ -130,8 +138,9 @@ class Server:
     async def _open_door(self, request: web.Request) -> web.Response:
         form = await _posted(request)
         access, token, password = self.site.access, str(form.get("token", "")), str(form.get("password", ""))
+        mark = next(filter(access.is_mark, _cookies(request, KNOWN)), "")
         try:
-            found = access.follow_link(token) if token else await asyncio.to_thread(access.sign_in, password)
+            found = access.follow_link(token) if token else await asyncio.to_thread(access.sign_in, password, mark)
         except Refused as error:
             return await self._door(429, error=error.message)
         if found is None:
@@ -143,15 +152,14 @@ class Server:
         session, key = found
         log.info(f"web: the {session.role} signed in from {request.remote}")
         response = _goto(f"/{session.path}/")
-        response.set_cookie(
-            COOKIE,
-            key,
-            path=f"/{session.path}/",
-            httponly=True,
-            samesite="Strict",
-            secure=request.headers.get("Origin", "").startswith("https:"),
-            max_age=int(LASTS),
-        )
+        is_secure = request.headers.get("Origin", "").startswith("https:")
+        for name, value, path, lasts in (
+            (KNOWN, mark or access.new_mark(), "/", _KNOWN_FOR),
+            (COOKIE, key, f"/{session.path}/", LASTS),
+        ):
+            response.set_cookie(
+                name, value, path=path, httponly=True, samesite="Strict", secure=is_secure, max_age=int(lasts)
+            )
         return response
 
     async def _door(self, status: int = 200, token: str = "", error: str = "", was_out: bool = False) -> web.Response:
@@ -258,10 +266,13 @@ class Server:
         headers = {**_HEADERS, "Content-Type": "application/octet-stream", "Content-Disposition": _attachment(name)}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
-        with contextlib.closing(chunks):
+        try:
             while chunk := await asyncio.to_thread(next, chunks, b""):
                 async with asyncio.timeout(_LONGEST):
                     await response.write(chunk)
+        finally:
+            with contextlib.suppress(ValueError):  # a thread is at work at it still, when the server ends
+                chunks.close()
         await response.write_eof()
         return response
 
@@ -308,13 +319,22 @@ async def _posted(request: web.Request) -> Mapping[str, Any]:
 
 
 async def _arriving(part: BodyPartReader) -> AsyncIterator[bytes]:
-    """Its content; where nothing has come for long, `TimeoutError`: what waits for it holds the lock."""
+    """Its content, as long as any comes."""
     while True:
-        async with asyncio.timeout(_LONGEST):
-            chunk = await part.read_chunk(256 * 1024)
+        try:
+            async with asyncio.timeout(_LONGEST):
+                chunk = await part.read_chunk(256 * 1024)
+        except TimeoutError as error:
+            raise web.HTTPRequestTimeout from error
         if not chunk:
             return
         yield chunk
+
+
+def _cookies(request: web.Request, wanted: str) -> list[str]:
+    """All of that name: another program on this host may have set one too, to keep the person out."""
+    pairs = (one.strip().partition("=") for one in request.headers.get("Cookie", "").split(";"))
+    return [value for name, _, value in pairs if name == wanted and value.isascii()]
 
 
 def _goto(path: str) -> web.Response:
@@ -381,4 +401,4 @@ def address(host: str, port: int) -> str:
 def serve(site: Site, listening: socket.socket, name: str = "") -> None:
     """Serve the pages until the program is told to end."""
     app = Server(site, name).application()
-    web.run_app(app, sock=listening, print=None, access_log=None, keepalive_timeout=_PATIENCE)
+    web.run_app(app, sock=listening, print=None, access_log=None, keepalive_timeout=_PATIENCE, shutdown_timeout=_END)
