@@ -687,10 +687,10 @@ def test_a_copy_that_ends_at_any_file_is_completed_by_the_next(
     for last in range(1, 20):
         left = iter(range(last))
 
-        def failing(one: int, two: int) -> int:
+        def failing(one: int, two: int, facts: os.stat_result) -> int:
             if next(left, None) is None:  # noqa: B023 - used before it changes
                 raise KeyboardInterrupt
-            return real(one, two)
+            return real(one, two, facts)
 
         monkeypatch.setattr(disk, "copy_open", failing)
         with contextlib.suppress(KeyboardInterrupt):

@@ -27,6 +27,7 @@ CHUNK = 1 << 20
 MOST_STATE = 64 << 20  # bytes of a file of our own: what is longer was not written by us
 DRAFT_PREFIX = ".draft-"  # whatever is not finished yet: a killed run's are cleared by the next
 _FICLONE = 0x40049409 if sys.platform == "linux" else 0
+_cannot_share: set[int] = set()  # file systems, by device, that have answered that they share no blocks
 _NOT_THERE = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a fifo in the place of a file is not waited for
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -278,7 +279,7 @@ def copy_contents(source: int, target: int, facts: os.stat_result) -> tuple[int,
 
     The blocks are shared where the file system can do that, and holes stay holes. `facts` are the source's.
     """
-    if _clone(source, target):
+    if _clone(source, target, facts):
         return os.fstat(target).st_size, hash_contents(target)
     return write_contents(_chunks(source, facts.st_size), target, facts.st_blocks * 512 < facts.st_size)
 
@@ -301,26 +302,19 @@ def write_contents(chunks: Iterable[bytes], target: int, sparse: bool = False) -
 def copy_file(
     source: str | Path,
     target: str | Path,
-    dressed: bool = False,
-    owner: tuple[int, int] | None = None,
     within: tuple[int | None, int | None] = (None, None),
 ) -> int:
     """The bytes copied into a new file that only its owner may read, the fastest way there is; not yet synced.
 
-    Where `dressed` it has the source's mode and times, and the given owner, or the source's. `within` are open folders
-    that hold the source and the target.
+    `within` are open folders that hold the source and the target.
     """
     with Opened(source, _FILE, within[0]) as original, Opened(target, _NEW, within[1]) as copied:
-        size = copy_open(original, copied)
-        if dressed:
-            set_attributes(copied, os.fstat(original), owner)
-        return size
+        return copy_open(original, copied, os.fstat(original))
 
 
-def copy_open(source: int, target: int) -> int:
-    """The same for files that are open; the target is new and empty."""
-    facts = os.fstat(source)
-    if _clone(source, target) or _copied_by_the_kernel(source, target, facts):
+def copy_open(source: int, target: int, facts: os.stat_result) -> int:
+    """The same for files that are open; the target is new and empty, `facts` are the source's."""
+    if _clone(source, target, facts) or _copied_by_the_kernel(source, target, facts):
         return facts.st_size
     return copy_contents(source, target, facts)[0]
 
@@ -476,11 +470,15 @@ def _copied_by_the_kernel(source: int, target: int, facts: os.stat_result) -> bo
     return not left
 
 
-def _clone(source: int, target: int) -> bool:
+def _clone(source: int, target: int, facts: os.stat_result) -> bool:
     """Whether the target shares the source's blocks now (FICLONE: XFS, Btrfs, bcachefs)."""
+    if facts.st_dev in _cannot_share:
+        return False
     try:
         fcntl.ioctl(target, _FICLONE, source)
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            _cannot_share.add(facts.st_dev)
         return False
     return True
 

@@ -256,7 +256,7 @@ class _Copy:
             self._to.of(entry.path) as (here, _),
             disk.Opened(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, here) as copied,
         ):
-            disk.copy_open(original, copied)
+            disk.copy_open(original, copied, os.fstat(original))
             os.fsync(copied)
             found = disk.hash_from_disk(copied)
             if wanted and found != wanted:

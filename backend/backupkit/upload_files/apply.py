@@ -27,7 +27,9 @@ from backupkit.model.names import shown
 
 OPERATIONS = "operations"
 Action = Literal["add", "change", "remove", "dress"]
+_ACTIONS = get_args(Action)
 _FORMS = ("file", "folder", "link")
+_REMOVING = (b'"remove"', b"true")  # one of them is in each line of what is removed, or in the way
 
 
 class Operation(NamedTuple):
@@ -76,13 +78,15 @@ def apply(live: Path, restore: str, copies: tuple[Path, ...] = (), emit: EventLi
         with _Applying(live, area, copies, emit) as applying:
             applying.check()
             emit(Step("Restoring the uploads", unit="files"))
-            for one in applying.operations_backwards():  # what is in a folder before the folder
+            for one in applying.operations_backwards(*_REMOVING):  # what is in a folder before the folder
                 if one.action == "remove" or one.clash:
                     applying.remove(one)
             for one in applying.operations():
                 if one.action != "remove":
                     applying.put(one)
-            for one in applying.operations_backwards():  # its times last, when nothing in it changes any more
+            for one in applying.operations_backwards(
+                b'"folder"'
+            ):  # its times last, when nothing in it changes any more
                 if one.action != "remove" and one.form == "folder":
                     applying.dress_folder(one)
             applying.warn_of_lost()
@@ -127,22 +131,22 @@ class _Applying:
         return file
 
     def check(self) -> None:
-        """Every line is one that we write."""
-        for _ in self.operations():
-            pass
+        """Every line is one that we write. It stays: the file is ours alone, and open."""
+        self._list.seek(0)
+        for line in self._list:
+            try:
+                _require_ours(_decoded(line))
+            except (ValueError, TypeError, AttributeError) as error:
+                raise _not_ours(self._path, "a line in it is none of ours") from error
 
     def operations(self) -> Iterator[Operation]:
         self._list.seek(0)
-        return map(self._operation, self._list)
+        return map(_decoded, self._list)
 
-    def operations_backwards(self) -> Iterator[Operation]:
-        return map(self._operation, disk.lines_backwards(self._list))
-
-    def _operation(self, line: bytes) -> Operation:
-        try:
-            return _parsed(line)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise _not_ours(self._path, "a line in it is none of ours") from error
+    def operations_backwards(self, *having: bytes) -> Iterator[Operation]:
+        """Those of the lines in which one of these stands, and perhaps others: for speed no other line is decoded."""
+        lines = disk.lines_backwards(self._list)
+        return (_decoded(line) for line in lines if any(text in line for text in having))
 
     def remove(self, one: Operation) -> None:
         """What is to go is gone, if it is what was seen; a folder, if nothing is in it."""
@@ -312,11 +316,14 @@ def _is_dressed(there: os.stat_result, folder: int, name: str, one: Operation) -
     return one.attributes is None or one.form == "link" or attributes.of_name(name, folder) == one.wanted
 
 
-def _parsed(line: bytes) -> Operation:
-    """One of our lines; `ValueError` or `TypeError` for any other."""
-    one = Operation(*json.loads(line))
+def _decoded(line: bytes) -> Operation:
+    return Operation(*json.loads(line))
+
+
+def _require_ours(one: Operation) -> None:
+    """`ValueError` or `TypeError` for what is none of our lines."""
     is_one = (
-        one.action in get_args(Action)
+        one.action in _ACTIONS
         and _is_path_inside(one.path)
         and one.form in _FORMS
         and isinstance(one.clash, bool)
@@ -329,8 +336,7 @@ def _parsed(line: bytes) -> Operation:
         and (one.attributes is None or one.wanted is not None)
     )
     if not is_one:
-        raise ValueError(line)
-    return one
+        raise ValueError(one)
 
 
 def _is_path_inside(path: Any) -> bool:

@@ -311,7 +311,7 @@ def _copy_what_came(folders: _Folders, copying: _Copying) -> bool:
         path = f"{level.path}{name}"
         if name in drafted:
             copying.missing.pop(inode, None)
-            if _enter_both(folders, name):
+            if drafted[name] and _enter_both(folders, name):
                 levels.append(_begin_again(folders, f"{path}/"))
         elif path not in copying.passed:
             if inner := _try_entry(folders, name, inode, level, copying):
@@ -321,8 +321,11 @@ def _copy_what_came(folders: _Folders, copying: _Copying) -> bool:
     return copying.moved > before
 
 
-def _begin_again(folders: _Folders, path: str) -> tuple[_Level, set[str]]:
-    return _level_of(folders.source, path), set(os.listdir(folders.target.handle))
+def _begin_again(folders: _Folders, path: str) -> tuple[_Level, dict[str, bool]]:
+    """The live folder, and the names in the draft's: of each, whether it is a folder."""
+    with os.scandir(folders.target.handle) as drafted:
+        names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in drafted}
+    return _level_of(folders.source, path), names
 
 
 def _enter_both(folders: _Folders, name: str) -> bool:

@@ -26,7 +26,7 @@ from backupkit.upload_files.choice import Chosen
 from backupkit.upload_files.selection import Selection
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,14 @@ class Meaning:
 class Difference:
     """One path that is not as wanted: what is there now, what shall be.
 
-    `attributes` are those wanted, None where they stay as they are; `same_as` is the path of which it is another name.
+    `attributes` is whether those of the wanted one are wanted; else they stay as they are. `same_as` is the path of
+    which it is another name.
     """
 
     action: Action
     live: Entry | None
     wanted: Entry | None
-    attributes: Attributes | None = None
+    attributes: bool = False
     same_as: str = ""
 
     @property
@@ -201,10 +202,11 @@ def stage(
                 emit(Warned(f"{shown(one.path)} came or changed during the restore, and stays as it is."))
                 staging.unsafe.add(one.path)
                 continue
-            if one.needs_content and one.wanted:
-                done += staging.bring(one, one.wanted, str(number))
+            size, wanted = staging.bring(one, str(number))
+            if size:
+                done += size
                 emit(Progress(done))
-            write_operation(operations, _operation(one, number, places.owner))
+            write_operation(operations, _operation(one, number, places.owner, wanted))
         staging.warn_of_lost(emit)
 
 
@@ -270,8 +272,7 @@ class _Comparison:
         return self._wanting("dress", one, two)
 
     def _wanting(self, action: Action, one: Entry | None, two: Entry, same_as: str = "") -> Difference:
-        wanted = self._attributes(1, two) if self._meaning.attributes and two.form != "link" else None
-        return Difference(action, one, two, wanted, same_as)
+        return Difference(action, one, two, self._meaning.attributes and two.form != "link", same_as)
 
     def _names(self, one: Entry | None, two: Entry) -> tuple[str, bool]:
         """Of which path before the wanted file is another name; and whether the live one is of another, or of none."""
@@ -368,28 +369,49 @@ class _Staging:
         self._wanted.close()
         self._live.close()
 
-    def bring(self, one: Difference, entry: Entry, staged: str) -> int:
-        """The wanted file or link lies in the area under that name; the bytes that this took."""
-        if entry.form == "link":
-            return self._link(entry, staged)
+    def bring(self, one: Difference, staged: str) -> tuple[int, Attributes | None]:
+        """The wanted file or link lies in the area under that name, if one is needed: the bytes that this took.
+
+        And the attributes that are wanted; None where they stay as they are.
+        """
+        if not one.needs_content or one.wanted is None:
+            return 0, self._attributes(one)
+        if one.wanted.form == "link":
+            self._link(one.wanted, staged)
+            return 0, None
         if one.same_as and self._name_again(one.same_as, staged):
-            return 0
+            return 0, self._attributes(one)
         if one.same_as:
             self._apart.append(one.path)
-        elif entry.facts.st_nlink > 1:
+        elif one.wanted.facts.st_nlink > 1:
             self._staged[one.path] = staged  # other names may come
-        with self._wanted.of(entry.path) as (within, name):
-            size = disk.copy_file(name, staged, dressed=True, owner=self._owner, within=(within, self._folder))
-        if one.attributes is not None:
-            with descriptors.opened_to_change(staged, self._folder) as copied:
-                self._keeper.give(descriptors.place_of(copied), one.attributes, one.path)
-        return size
+        return self._copy(one, staged)
 
-    def _link(self, entry: Entry, staged: str) -> int:
+    def _attributes(self, one: Difference) -> Attributes | None:
+        if not one.attributes:
+            return None
+        with self._wanted.of(one.path) as (folder, name):
+            return attributes.of_name(name, folder)
+
+    def _copy(self, one: Difference, staged: str) -> tuple[int, Attributes | None]:
+        with (
+            self._wanted.of(one.path) as (within, name),
+            disk.Opened(name, _FILE, within) as original,
+            disk.Opened(staged, _NEW, self._folder) as copied,
+        ):
+            facts = os.fstat(original)
+            size = disk.copy_open(original, copied, facts)
+            disk.set_attributes(copied, facts, self._owner)
+            if not one.attributes:
+                return size, None
+            wanted = attributes.of_open(original)
+            self._keeper.give(copied, wanted, one.path)
+            return size, wanted
+
+    def _link(self, entry: Entry, staged: str) -> None:
         owner, time = self._owner or (entry.facts.st_uid, entry.facts.st_gid), entry.facts.st_mtime_ns
         os.symlink(entry.target, staged, dir_fd=self._folder)
         descriptors.set_link_attributes(staged, self._folder, owner, (time, time))
-        return 0
 
     def _name_again(self, path: str, staged: str) -> bool:
         """Whether the file that will be at that path has one more name in the area: the staged one, or the live one."""
@@ -417,7 +439,7 @@ class _Staging:
             emit(Warned(text))
 
 
-def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> Operation:
+def _operation(one: Difference, number: int, owner: tuple[int, int] | None, wanted: Attributes | None) -> Operation:
     entry = one.wanted or one.live
     assert entry is not None
     return Operation(
@@ -430,5 +452,5 @@ def _operation(one: Difference, number: int, owner: tuple[int, int] | None) -> O
         mode=stat.S_IMODE(entry.facts.st_mode),
         owner=list(owner or (entry.facts.st_uid, entry.facts.st_gid)),
         time=entry.facts.st_mtime_ns,
-        attributes=encoded(one.attributes),
+        attributes=encoded(wanted),
     )

@@ -1,0 +1,45 @@
+"""What backup and restore ask the system for each upload: counted, since a call for each of many files is time."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from small_app import COMMAND, SmallApp, clean_environment
+
+MANY = 60
+
+
+@pytest.mark.needs("strace")
+def test_of_each_upload_nothing_is_asked_in_vain_or_twice(app: SmallApp, tmp_path: Path) -> None:
+    for number in range(MANY):
+        app.write_upload(f"many/{number % 4}/{number}.bin", f"{number} ".encode() * (number + 1))
+    before = app.contents()
+
+    made = calls(app, tmp_path / "trace", "backup", "good")
+    named = [call for call in made if ".bin" in call]
+    assert len([call for call in named if call.startswith("openat")]) == 2 * MANY, "a file and its copy, opened once"
+    assert len([call for call in named if "FICLONE" in call and "= -1" in call]) <= 1
+
+    shutil.rmtree(app.uploads)
+    app.uploads.mkdir()
+    made = calls(app, tmp_path / "trace", "restore", "good", "--yes")
+    staged = [call for call in made if re.search(r'^openat\(.*\.backupkit-staging/uploads>, "\d+"', call)]
+    files = [path for path in app.uploads.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) <= len(staged) <= len(files) + 2, "a staged file is opened once"
+    assert len([call for call in made if "FICLONE" in call and "= -1" in call]) <= 2, "by the backup's and by the app's"
+    assert app.contents() == before
+
+
+def calls(app: SmallApp, trace: Path, *argv: str) -> list[str]:
+    """What the command asked for: opens and ioctls, without the number of the process."""
+    traced = ["strace", "-f", "-y", "-qq", "--seccomp-bpf", "-e", "trace=openat,ioctl", "-e", "signal=none"]
+    environment = {**clean_environment(), "BACKUP_APP_DIR": str(app.folder)}
+    command = [*traced, "-o", str(trace), sys.executable, str(COMMAND), *argv]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    return [line.partition(" ")[2].lstrip() for line in trace.read_text(errors="replace").splitlines()]
