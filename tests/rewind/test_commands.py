@@ -16,6 +16,7 @@ from backupkit.model.errors import Refused
 from backupkit.model.times import moment
 from backupkit.rewind.take import Rewinder
 from backupkit.scheduling import scheduler_lock
+from backupkit.scheduling.run import regular_steps, run_steps
 from refusals import run_here
 from rewind.a_day import true_copy
 from small_app import SmallApp, tree
@@ -160,11 +161,30 @@ def test_verify_all_names_each_point_that_is_lost(past: Past) -> None:
     content = bytearray(files[2].read_bytes())
     content[20] ^= 1
     files[2].write_bytes(content)
-    done = run_here(past.app, "verify", "--all", env=ON, check=12)
-    assert all(path.name in done.err for path in files[2:]) and files[1].name not in done.err
+    run_here(past.app, "restore", "--at", "1 minute ago", "--yes", env=ON, check=12)
+    for scope in (("--all",), ("base",), ()):
+        done = run_here(past.app, "verify", *scope, env=ON, check=12)
+        assert all(path.name in done.err for path in files[2:]) and files[1].name not in done.err
     assert run_here(past.app, "restore", "--at", "75 minutes ago", "--dry-run", env=ON, check=0)
-    done = run_here(past.app, "restore", "--at", "1 minute ago", "--yes", env=ON, check=12)
-    assert files[2].name in done.err and "nothing" not in done.out
+    found = run_here(past.app, "status", "--json", env=ON).json
+    assert found["rewind_points"] == 2
+    assert any("3 points of rewind cannot be restored" in one["text"] for one in found["reasons"])
+
+
+def test_a_chain_goes_on_behind_a_damaged_point_and_both_sides_of_the_hole_are_named(past: Past) -> None:
+    app = past.app
+    files = sorted((app.backups / ".rewind" / "base").iterdir())
+    files[2].write_bytes(files[2].read_bytes()[:20] + b"?" + files[2].read_bytes()[21:])
+    results = {one.name: one for one in run_steps(regular_steps(app.settings, BackupRequest(uploads=False)))}
+    assert any(files[2].name in one for one in results["verify"].warnings)
+    past.look(0)
+    error = run_here(app, "restore", "--at", "20 minutes ago", "--yes", "--json", env=ON, check=12).json["error"]
+    assert files[3].name in error["message"]
+    for minutes in (90, 0):
+        assert (past.now - timedelta(minutes=minutes)).isoformat() in error["next"]
+    app.add_rows(4)
+    run_here(app, "restore", "--at", past.now.isoformat(), "--only", "database", "--yes", env=ON, check=0)
+    assert len(app.rows("companies")) == 3 + 5
 
 
 def test_status_says_how_far_back_it_reaches(past: Past) -> None:
@@ -181,6 +201,32 @@ def test_a_point_of_an_unfinished_restore_is_not_taken(past: Past) -> None:
     (past.app.backups / ".journal").write_text(json.dumps({}))
     past.app.add_rows(1)
     assert past.rewinder.look() == "busy"
+
+
+def test_a_clock_that_was_set_back_bridges_nothing(app: SmallApp) -> None:
+    at = [datetime.now(UTC).replace(microsecond=0) - timedelta(hours=5)]
+    start = at[0]
+    create_backup(app.settings, BackupRequest(name="base"), clock=lambda: at[0])
+    rewinder = Rewinder(app.settings.model_copy(update={"rewind": "7d"}), lambda: at[0])
+    for minutes in (1, 31, 32, 33, 11, 12, 13, 34, 35):  # after the fourth the clock is set back by 22 minutes
+        at[0] = start + timedelta(minutes=minutes)
+        if rewinder._chain and minutes == 31:
+            rewinder._chain.seen = start + timedelta(minutes=30)
+        app.add_rows(1)
+        assert rewinder.look() == "taken"
+    found = run_here(app, "rewind", "--json", env=ON, check=0).json
+    gaps = [
+        tuple((datetime.fromisoformat(gap[end]) - start).total_seconds() / 60 for end in ("from", "to"))
+        for gap in found["gaps"]
+    ]
+    assert gaps == [(1, 11), (13, 31), (33, 34)] and not found["lost"]
+    done = run_here(app, "restore", "--at", (start + timedelta(minutes=20)).isoformat(), "--yes", "--json", env=ON)
+    assert done.code == 2
+    for minutes in (13, 31):
+        assert (start + timedelta(minutes=minutes)).isoformat() in done.json["error"]["next"]
+    twice = (start + timedelta(minutes=12, seconds=30)).isoformat()
+    notes = run_here(app, "restore", "--at", twice, "--dry-run", "--json", env=ON, check=0).json["notes"]
+    assert any("came twice" in one and (start + timedelta(minutes=1)).isoformat() in one for one in notes)
 
 
 @pytest.mark.parametrize(

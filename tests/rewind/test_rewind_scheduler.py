@@ -9,7 +9,15 @@ import sys
 import time
 from collections.abc import Iterator
 
+import pytest
+
+from backupkit.backup.create import create_backup
+from backupkit.cli.daemon import Daemon
+from backupkit.config.secrets import SecretUrl
+from backupkit.model.backup import BackupRequest
+from backupkit.repository import history
 from backupkit.rewind import moments
+from listener import listening_service
 from refusals import run_here
 from rewind.a_day import true_copy
 from small_app import COMMAND, SmallApp, clean_environment, tree
@@ -53,3 +61,27 @@ def test_points_are_taken_by_the_scheduler_also_after_it_was_killed(app: SmallAp
         assert tree(backup.path / "uploads") == copy[1]
     run_here(app, "restore", "--at", before.at.isoformat(), "--yes", env=ON, check=0)
     assert (true_copy(app), tree(app.uploads)) == copy
+
+
+def test_that_no_point_can_be_taken_is_told_once_and_once_that_it_is_over(
+    app: SmallApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    create_backup(app.settings, BackupRequest())
+    with listening_service() as service:
+        told = {"notify_urls": (SecretUrl(service.notify()),), "notify_on": ("failure", "success")}
+        settings = app.settings.model_copy(update={"rewind": "7d", **told})
+        for is_anew in (False, True):  # also where the scheduler begins anew meanwhile
+            daemon = Daemon(settings, lambda: settings)
+            away = app.database.rename(app.folder / "away")
+            for _ in range(2):
+                daemon._next_look = 0
+                daemon._look_for_changes()
+            away.rename(app.database)
+            daemon = Daemon(settings, lambda: settings) if is_anew else daemon
+            for _ in range(2):
+                daemon._next_look = 0
+                daemon._look_for_changes()
+    ends = [one.outcome for one in history.read(app.backups).operations if one.command == "rewind"]
+    assert ends == ["success", "failure"] * 2  # the newest first
+    assert len(service.messages) == 4

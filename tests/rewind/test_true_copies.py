@@ -256,3 +256,29 @@ def test_a_folder_that_cannot_be_read_for_a_minute_is_not_gone(app: SmallApp, mo
         (app.uploads / "1").chmod(before["1"][1])
     assert rewinder.unreadable == ("1",)
     assert_restores(app, clock.now, true_copy(app), before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who knows owners")
+def test_points_of_root_and_of_another_user_are_one_chain(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may not give a file away notes no owners; and who copied the backups may own all of them."""
+    rewinder, clock = rewinding(app)
+    kept = {}
+    for number, user in enumerate((0, 65534, 0, 65534)):
+        for path in (*app.backups.glob("*/uploads/**/*"), app.uploads / "1"):
+            os.chown(path, number, user, follow_symlinks=False)
+        app.add_rows(1)
+        app.write_upload(f"f{number}", b"x")
+        clock.forward(seconds=60)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "geteuid", lambda user=user: user)
+            assert Rewinder(rewinder.settings, clock).look() == "taken"
+        kept[clock.now] = true_copy(app), tree(app.uploads)
+    for user in (0, 65534):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "geteuid", lambda user=user: user)
+            found = moments.timeline(app.settings)
+            assert not found.lost and not moments.check(app.settings) and len(found.moments) == 5
+            new = [[change.content for change in one.point.header.changes] for one in found.moments if one.point]
+            assert all(one.count("here") == 1 for one in new)
+            for at, one in kept.items():
+                assert_restores(app, at, *one)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from backupkit.cli import render
@@ -32,6 +33,7 @@ from backupkit.model.names import first_of
 from backupkit.monitoring import log
 from backupkit.monitoring.notify import run_report
 from backupkit.repository import history, store
+from backupkit.repository.operation import recorded
 from backupkit.restore.recovery import recover
 from backupkit.scheduling import planner, scheduler_lock
 from backupkit.scheduling.planner import DueRun, RunHistory, Task
@@ -65,6 +67,7 @@ class Daemon:
         self._has_last_backup = False
         self._rewinder: Rewinder | None = None
         self._next_look, self._rewind_complaint = 0.0, ""
+        self._has_no_points = False
 
     def serve(self) -> ExitCode:
         """Until it is told to end; the code of the backup at the end, where there is to be one.
@@ -115,6 +118,8 @@ class Daemon:
             from backupkit.rewind.take import Rewinder
 
             self._rewinder = Rewinder(self.settings, self._clock)
+            known = (one for one in history.read(self.settings.dir).operations if one.command == "rewind")
+            self._has_no_points = any(one.has_failed for one in islice(known, 1))  # the newest comes first
         self._rewinder.use(self.settings)
         self._next_look = time.monotonic() + self._rewinder.interval
         try:
@@ -122,6 +127,7 @@ class Daemon:
                 looked, lost = self._rewinder.look(), self._rewinder.unreadable
                 if looked in ("same", "taken"):
                     scheduler_lock.looked(self.settings.dir, self._clock())
+                    self._tell_of_points(None)
                 missing = f"In no point of rewind, since it cannot be read: {first_of(lost)}." if lost else ""
                 self._complain(_WAITING if looked == "waiting" else missing)
         except KeyboardInterrupt:
@@ -129,6 +135,20 @@ class Daemon:
         except Exception as error:  # the next look may do better
             found = explained(error) or BackupError(f"{type(error).__name__}: {error}")
             self._complain(f"No point of rewind was taken: {found.message}")
+            self._tell_of_points(found)
+
+    def _tell_of_points(self, cause: BackupError | None) -> None:
+        """The history, and who wants to be told, has it once that no point can be taken, and once that it is over."""
+        if bool(cause) == self._has_no_points:
+            return
+        self._has_no_points = bool(cause)
+        run_report.begin(self.settings, "rewind", watched=False)
+        with suppress(BackupError, OSError), recorded(self.settings, "rewind", clock=self._clock) as work:
+            if cause:
+                raise cause
+            work.concerning(note="points are taken again")
+            run_report.add_result(["Points of rewind are taken again."])
+        run_report.end(cause.code if cause else ExitCode.DONE, cause)
 
     def _complain(self, text: str) -> None:
         """Said once, until it is over."""

@@ -7,22 +7,29 @@ All but `read` decides by values alone.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
-from backupkit.fs import own_folder
+from backupkit.fs import disk, own_folder
 from backupkit.model.errors import Damaged
 from backupkit.model.names import is_name
 from backupkit.rewind import point
 from backupkit.rewind.point import Header
 
 FOLDER = ".rewind"
+_DAMAGED = ".damaged"
 _LATE = 3  # looks that may be missed before nobody is said to have looked
+
+SET_BACK = datetime.fromtimestamp(0, UTC)
+"""What a point says of when its data were last seen as before, where the clock was behind the point before it."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Lost:
-    """A point that cannot be restored, and why."""
+    """A point that cannot be restored, and why; its header, where that can be read."""
 
     chain: str
     name: str
     why: str
+    header: Header | None = None
 
 
 @dataclass(frozen=True)
@@ -61,13 +69,28 @@ class Moment:
     point: Point | None
     seen: datetime | None
     tolerance: timedelta
-    way: tuple[Point, ...] = ()
-    """The points that lead there from the backup, itself included."""
+    earlier: Mapping[str, Point | None] = field(default_factory=dict, repr=False, compare=False)
+    """By the name of each point of the chain the one that it leads from."""
+    turn: int = 0
+    """How often the clock had been set back in its chain."""
+
+    @property
+    def number(self) -> int:
+        return self.point.number if self.point else 0
+
+    @property
+    def way(self) -> tuple[Point, ...]:
+        """The points that lead there from the backup, itself included."""
+        return way_to(self.point, self.earlier) if self.point else ()
 
     @property
     def is_after_gap(self) -> bool:
         """Whether nobody can say what was there just before it."""
         return self.seen is None or self.at - self.seen > self.tolerance
+
+    def follows(self, earlier: Moment) -> bool:
+        """Whether it was taken after the one that has the time before it: not so where the clock was set back."""
+        return earlier.chain != self.chain or (earlier.turn == self.turn and earlier.number < self.number)
 
 
 @dataclass(frozen=True)
@@ -88,9 +111,18 @@ class Timeline:
         place = bisect_right(self.moments, at, key=lambda one: one.at)
         return self.moments[place] if place < len(self.moments) else None
 
+    def other(self, found: Moment, at: datetime) -> Moment | None:
+        """Where the clock was set back and this time came twice: the newest moment of the other time."""
+        turns = dict[int, list[Moment]]()
+        for one in self.moments:
+            if one.chain == found.chain and one.turn != found.turn:
+                turns.setdefault(one.turn, []).append(one)
+        spans = (turn for turn in turns.values() if turn[0].at <= at <= turn[-1].at)
+        return max((one for turn in spans for one in turn if one.at <= at), key=lambda one: one.number, default=None)
+
     def gaps(self) -> list[tuple[datetime, datetime]]:
         """From when to when nobody can say what was there."""
-        pairs = zip(self.moments, self.moments[1:], strict=False)
+        pairs = pairwise(self.moments)
         return [(max(one.at, two.seen or one.at), two.at) for one, two in pairs if two.is_after_gap]
 
     def in_gap(self, at: datetime) -> tuple[Moment, Moment] | None:
@@ -115,6 +147,30 @@ def chains(backups: Path) -> list[str]:
 def files(folder: Path) -> list[str]:
     """The names of the points of one chain, in their order."""
     return sorted(name for name in os.listdir(folder) if point.number_of(name) is not None)
+
+
+def damaged(backups: Path, chain: str) -> dict[str, str]:
+    """The points of a chain that were found damaged when all of them was read, and why; of those that are there."""
+    with opened(backups, chain) as folder:
+        if folder is None:
+            return {}
+        try:
+            found = json.loads(disk.read_plain(folder / _DAMAGED, disk.MOST_STATE))
+            there = set(files(folder))
+            return {str(name): str(why) for name, why in found.items() if name in there}
+        except (OSError, ValueError, AttributeError, Damaged):
+            return {}
+
+
+def remember_damaged(backups: Path, chain: str, found: Mapping[str, str]) -> None:
+    """`damaged` says so from now on; that this cannot be written is no reason to fail."""
+    if damaged(backups, chain) == found:
+        return
+    with opened(backups, chain) as folder, contextlib.suppress(OSError):
+        if folder and found:
+            disk.write_file(folder / _DAMAGED, json.dumps(dict(found)).encode())
+        elif folder:
+            disk.remove(folder / _DAMAGED)
 
 
 def read(backups: Path, chain: str) -> tuple[list[Point], list[Lost]]:
@@ -143,11 +199,12 @@ def ways(points: Iterable[Point], seal: str) -> tuple[dict[str, Point | None], l
     for one in points:
         header = one.header
         if header.seal != seal:
-            lost.append(Lost(one.chain, one.name, f"the backup {one.chain} is not the one that it was made after"))
+            why = f"the backup {one.chain} is not the one that it was made after"
+            lost.append(Lost(one.chain, one.name, why, header))
             continue
         states.setdefault(header.base_state, None)
         if header.parent not in states:
-            lost.append(Lost(one.chain, one.name, "a point before it is damaged or missing"))
+            lost.append(Lost(one.chain, one.name, "a point before it is damaged or missing", header))
             continue
         before[one.name] = states[header.parent]
         states[header.state] = one
@@ -163,17 +220,25 @@ def way_to(one: Point, before: Mapping[str, Point | None]) -> tuple[Point, ...]:
 
 
 def moments_of(
-    points: list[Point], seal: str, made_at: datetime, without: Iterable[str] = ()
+    points: list[Point], seal: str, made_at: datetime, without: Mapping[str, str]
 ) -> tuple[list[Moment], list[Lost]]:
     """The moments of one chain, its backup first, but for points known to be damaged; and what is lost."""
-    without = set(without)
     before, lost = ways([one for one in points if one.name not in without], seal)
+    lost += [Lost(one.chain, one.name, without[one.name], one.header) for one in points if one.name in without]
     good = [one for one in points if one.name in before]
     if not good:
         return [], lost
     first = good[0].header
     found = [Moment(made_at, first.base, None, first.before, timedelta(seconds=_LATE * first.interval))]
+    turn = 0
     for one in good:
         tolerance = timedelta(seconds=_LATE * one.header.interval)
-        found.append(Moment(one.at, one.chain, one, one.header.since, tolerance, way_to(one, before)))
+        turn += one.header.since == SET_BACK
+        found.append(Moment(one.at, one.chain, one, one.header.since, tolerance, before, turn))
     return found, lost
+
+
+def in_time(moments: Iterable[Moment]) -> tuple[Moment, ...]:
+    """The moments of all chains by their time; where the clock was set back, two that were apart have a gap between."""
+    found = sorted(moments, key=lambda one: one.at)
+    return (*found[:1], *(two if two.follows(one) else replace(two, seen=None) for one, two in pairwise(found)))

@@ -27,7 +27,6 @@ from backupkit.model.names import STAMP
 from backupkit.repository import manifest, store
 from backupkit.rewind import chain, point
 from backupkit.rewind.chain import Moment, Timeline
-from backupkit.rewind.point import Entry
 from backupkit.rewind.state import Known, State, of_backup, seal_of
 from backupkit.scheduling import scheduler_lock
 from backupkit.sqlite import changed_pages, database
@@ -56,32 +55,45 @@ def timeline(settings: Settings) -> Timeline:
         lost += broken
         backup = store.read(settings, name) if store.is_backup(settings.dir / name) else None
         if backup is None or backup.metadata is None or not manifest.has_checksums(backup.path):
-            lost += [chain.Lost(name, one.name, f"the backup {name} is gone or damaged") for one in points]
+            lost += [chain.Lost(name, one.name, f"the backup {name} is gone or damaged", one.header) for one in points]
             continue
-        found, without = chain.moments_of(points, seal_of(backup), backup.made_at)
+        bad = chain.damaged(settings.dir, name)
+        found, without = chain.moments_of(points, seal_of(backup), backup.made_at, bad)
         moments += found
         lost += without
-    return Timeline(tuple(sorted(moments, key=lambda one: one.at)), tuple(lost), size)
+    return Timeline(chain.in_time(moments), tuple(lost), size)
 
 
-def check(settings: Settings, emit: EventListener = silence) -> list[chain.Lost]:
-    """Each point that cannot be restored, with why: every byte of all of them is read, and followed to its end."""
+def check(settings: Settings, emit: EventListener = silence, only: str = "") -> list[chain.Lost]:
+    """Each point that cannot be restored, with why: every byte of all of them is read, and followed to its end.
+
+    Those of all backups, or of the one that is named. What is damaged is remembered, so that `timeline` knows of it.
+    """
     lost = list[chain.Lost]()
     for name in chain.chains(settings.dir):
+        if only not in ("", name):
+            continue
         emit(Step(f"Checking the points after {name}"))
         points, broken = chain.read(settings.dir, name)
         backup = store.read(settings, name) if store.is_backup(settings.dir / name) else None
         if backup is None or backup.metadata is None or not manifest.has_checksums(backup.path):
             lost += broken + [chain.Lost(name, one.name, f"the backup {name} is gone or damaged") for one in points]
             continue
-        lost += sorted((*broken, *_check_chain(settings, backup, points)), key=lambda one: one.name)
+        bad = dict[str, str]()
+        lost += sorted((*broken, *_check_chain(settings, backup, points, bad)), key=lambda one: one.name)
+        chain.remember_damaged(settings.dir, name, bad)
     return lost
 
 
-def _check_chain(settings: Settings, backup: Backup, points: list[chain.Point]) -> Iterator[chain.Lost]:
-    """The points of one chain are followed in their order, from the backup on; those that lead nowhere."""
+def _check_chain(
+    settings: Settings, backup: Backup, points: list[chain.Point], bad: dict[str, str]
+) -> Iterator[chain.Lost]:
+    """The points of one chain are followed in their order, from the backup on; those that lead nowhere.
+
+    The damaged ones, and why they are, are added to `bad`.
+    """
     state = of_backup(backup)
-    at, bad = state.name, set[str]()
+    at = state.name
     with chain.opened(settings.dir, backup.name) as folder:
         assert folder is not None
         for one in points:
@@ -95,12 +107,14 @@ def _check_chain(settings: Settings, backup: Backup, points: list[chain.Point]) 
                 state.apply(folder / one.name, one.header)
                 at = one.header.state
             except Damaged as error:
-                bad.add(one.name)
+                bad[one.name] = error.message
                 state, at = of_backup(backup), ""
-                yield chain.Lost(backup.name, one.name, error.message)
+                yield chain.Lost(backup.name, one.name, error.message, one.header)
 
 
-def _state_before(folder: Path, backup: Backup, points: list[chain.Point], wanted: chain.Point, bad: set[str]) -> State:
+def _state_before(
+    folder: Path, backup: Backup, points: list[chain.Point], wanted: chain.Point, bad: dict[str, str]
+) -> State:
     """What the point leads from."""
     before, _ = chain.ways([one for one in points if one.name not in bad], seal_of(backup))
     state = of_backup(backup)
@@ -128,14 +142,16 @@ def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
     found = timeline(settings)
     if at > now + timedelta(seconds=1):
         raise Refused(f"{_said(settings, at)} is in the future: it is {_said(settings, now)}.", hint=_OTHER)
-    if sides := found.in_gap(at):
-        _refuse_gap(settings, at, *sides)
     moment = found.before(at)
     backup = _newest_backup(settings, at)
-    if moment and not found.after(at):
+    _require_not_lost(settings, found, at, moment, backup)
+    is_known = moment is not None and _was_same(found, at, moment)
+    if not is_known and (sides := found.in_gap(at)):
+        _refuse_gap(settings, at, *sides)
+    if moment and not is_known and not found.after(at):
         _require_watched(settings, at, moment, now, backup)
     if moment and moment.point and (backup is None or moment.at >= backup.made_at):
-        return _with_point(settings, found, moment)
+        return _with_point(settings, found, moment, at)
     if backup is None:
         first = f" The first is of {_said(settings, found.moments[0].at)}." if found.moments else ""
         raise NoSuchBackup(
@@ -145,11 +161,13 @@ def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
     return Chosen(None, backup.name, backup.made_at, f"The newest until then is the backup {backup.name}.")
 
 
-def _with_point(settings: Settings, found: Timeline, moment: Moment) -> Chosen:
+def _with_point(settings: Settings, found: Timeline, moment: Moment, at: datetime) -> Chosen:
     assert moment.point is not None
     later = found.after(moment.at)
     after = f"; the next one is of {_said(settings, later.at)}" if later else ", the newest"
     sentence = f"The point of {_said(settings, moment.at)}{after}. What was written after it is not in it."
+    if other := found.other(moment, at):
+        sentence += f' The clock was set back: that time came twice. The other: --at "{_typed(settings, other.at)}".'
     return Chosen(moment, moment.chain, moment.at, sentence)
 
 
@@ -166,6 +184,35 @@ def _refuse_gap(settings: Settings, at: datetime, before: Moment, after: Moment)
         f"{_said(settings, after.at)}.",
         hint=f'Take one side of it: --at "{_typed(settings, before.at)}" or --at "{_typed(settings, after.at)}"',
     )
+
+
+def _require_not_lost(
+    settings: Settings, found: Timeline, at: datetime, moment: Moment | None, backup: Backup | None
+) -> None:
+    """`Damaged` where the newest point until then is lost; both neighbours that are good are named."""
+    until = [*((moment.at,) if moment else ()), *((backup.made_at,) if backup else ())]
+    since = max(until, default=datetime.min.replace(tzinfo=at.tzinfo))
+    lost = [(one.header.at, one) for one in found.lost if one.header and since < one.header.at <= at]
+    good = [*sorted(until)[-1:], *((later.at,) if (later := found.after(at)) else ())]
+    if not lost or not good:
+        return
+    _, newest = max(lost, key=lambda one: one[0])
+    raise Damaged(
+        f"What was there at {_said(settings, at)} is lost: the point {newest.name} cannot be restored, since "
+        f"{newest.why.rstrip('.')}.",
+        hint="Before and after it: " + " or ".join(f'--at "{_typed(settings, one)}"' for one in good),
+    )
+
+
+def _was_same(found: Timeline, at: datetime, moment: Moment) -> bool:
+    """Whether the point that came next says that the data were as at the moment until then; it may be lost itself."""
+    headers = (one.header for one in found.lost if one.chain == moment.chain and one.header)
+    after = min((one for one in headers if one.at > moment.at), key=lambda one: one.at, default=None)
+    return after is not None and moment.at <= at <= after.since and _state_of(moment, after) == after.parent
+
+
+def _state_of(moment: Moment, after: point.Header) -> str:
+    return moment.point.header.state if moment.point else after.base_state
 
 
 def _require_watched(settings: Settings, at: datetime, moment: Moment, now: datetime, backup: Backup | None) -> None:
@@ -215,34 +262,50 @@ def built(settings: Settings, moment: Moment, emit: EventListener = silence) -> 
         with chain.opened(settings.dir, moment.chain) as points:
             if points is None:
                 raise Damaged(f"The points of {moment.chain} are gone.", _OTHER)
-            state = _follow(points, base, metadata, moment, folder / metadata.database_file)
+            state = _follow(settings, points, base, metadata, moment, folder / metadata.database_file)
             with closing(manifest.ChecksumWriter(folder)) as checksums:
                 facts = _lay_uploads(points, base, state, folder, checksums) if metadata.uploads_included else None
                 _seal(settings, folder, metadata, moment, facts, checksums, emit)
         yield store.read_at(folder, settings.zone)
 
 
-def _follow(points: Path, base: Backup, metadata: Metadata, moment: Moment, file: Path) -> State:
+def _follow(settings: Settings, points: Path, base: Backup, metadata: Metadata, moment: Moment, file: Path) -> State:
     """The database is in the file, page by page as it was; the uploads as they are to be."""
     assert moment.point and metadata.database and metadata.database_file
     if seal_of(base) != moment.point.header.seal:
         raise Damaged(f"The backup {base.path} is not the one that the point was made after.", _OTHER)
     state = of_backup(base, with_pages=False)
+    for one in moment.way:
+        state.change(one.name, one.header.changes)
     disk.copy_file(base.path / metadata.database_file, file)
-    size = metadata.database.page_size
-    with disk.Opened(file, os.O_RDWR | os.O_NOFOLLOW) as handle:
-        for one in moment.way:
-            point.verify(points / one.name)
-            header = one.header.database
-            if header.page_size != size:
-                os.ftruncate(handle, 0)
-                size = header.page_size
-            for number, content in point.pages(points / one.name, header):
-                os.pwrite(handle, content, (number - 1) * size)
-            os.ftruncate(handle, header.pages * size)
-            state.change(one.name, one.header.changes)
-    _require_right(file, state, moment)
+    try:
+        _write_pages(points, moment.way, metadata.database.page_size, file)
+        _require_right(file, state, moment)
+    except Damaged:
+        check(settings, only=moment.chain)  # which of them is it?
+        bad = chain.damaged(settings.dir, moment.chain)
+        if found := next((bad[one.name] for one in moment.way if one.name in bad), ""):
+            raise Damaged(found, _OTHER) from None
+        raise
     return state
+
+
+def _write_pages(points: Path, way: tuple[chain.Point, ...], page_size: int, file: Path) -> None:
+    """Each page that any of the points has is as in the newest of those, and written once."""
+    last = way[-1].header.database
+    start = next(
+        (n for n, one in reversed(list(enumerate(way))) if one.header.database.page_size != last.page_size), -1
+    )
+    with disk.Opened(file, os.O_RDWR | os.O_NOFOLLOW) as handle:
+        if start >= 0 or page_size != last.page_size:
+            os.ftruncate(handle, 0)
+        written = bytearray(last.pages + 1)
+        for one in reversed(way[max(start, 0) :]):
+            for number, content in point.pages(points / one.name, one.header.database):
+                if number <= last.pages and not written[number]:
+                    os.pwrite(handle, content, (number - 1) * last.page_size)
+                    written[number] = 1
+        os.ftruncate(handle, last.pages * last.page_size)
 
 
 def _require_right(file: Path, state: State, moment: Moment) -> None:
@@ -332,7 +395,7 @@ def _lay_uploads(
             attributes += len(known.entry.attributes)
         for path, known in reversed(listed):
             if known.entry.form == "folder":
-                laying.finish_folder(parents.go(path), known.entry, path)
+                laying.dress(parents.go(path), known, path)
     return UploadsFacts(
         files=files,
         bytes=size,
@@ -370,14 +433,13 @@ class _Laying:
             os.mkdir(name, 0o700, dir_fd=within)
         elif entry.form == "link":
             os.symlink(entry.target, name, dir_fd=within)
-            owner = entry.owner or (os.geteuid(), os.getegid())
-            descriptors.set_link_attributes(name, within, owner, (entry.changed, entry.changed))
+            descriptors.set_link_attributes(name, within, known.whose, (entry.changed, entry.changed))
         elif isinstance(known.place, str):
             self._from_base(known, path, name, within, sealed)
         else:
             with disk.Opened(name, _NEW, within) as target:
                 point.copy_content(self.points / known.place[0], known.place[1], entry, target)
-                self._dress(target, entry, path)
+                self.dress(target, known, path)
 
     def _from_base(self, known: Known, path: str, name: str, within: int, sealed: tree.Parents) -> None:
         source = self.in_base.get(str(known.place))
@@ -390,14 +452,11 @@ class _Laying:
                     return
             disk.copy_file(original, name, within=(folder, within))
         with disk.Opened(name, os.O_RDWR | os.O_NOFOLLOW, within) as target:
-            self._dress(target, known.entry, path)
+            self.dress(target, known, path)
 
-    def finish_folder(self, handle: int, entry: Entry, path: str) -> None:
-        """What is in the folder is there: it gets its attributes."""
-        self._dress(handle, entry, path)
-
-    def _dress(self, handle: int, entry: Entry, path: str) -> None:
-        owner = entry.owner or (os.geteuid(), os.getegid())
+    def dress(self, handle: int, known: Known, path: str) -> None:
+        """What is in it is there: it gets its attributes."""
+        entry, owner = known.entry, known.whose
         times = (entry.changed, entry.changed)
         disk.set_owner_mode_times(handle, owner, entry.mode, times)
         self._keeper.give(handle, {name: bytes.fromhex(value) for name, value in entry.attributes}, path)

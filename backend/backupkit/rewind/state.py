@@ -28,11 +28,27 @@ _OTHER = "`rewind` shows what can be restored."
 
 
 class Known(NamedTuple):
-    """An upload: where its content is (a point's file name and the place in it, or a path in the base), its stamp."""
+    """An upload: where its content is (a point's file name and the place in it, or a path in the base), its stamp.
+
+    `owner` is whose it was before a point said so. It is no part of the state: who copies a backup may become the
+    owner of all of it, and the points that stand on it fit as before.
+    """
 
     entry: Entry
     place: tuple[str, int] | str = ""
     stamp: str = ""
+    owner: tuple[int, int] | None = None
+
+    @property
+    def whose(self) -> tuple[int, int]:
+        """The owner that it is to have; whoever asks, where nobody knows."""
+        return self.entry.owner or self.owner or (os.geteuid(), os.getegid())
+
+    def is_as(self, entry: Entry) -> bool:
+        """Whether the live one is the same; an owner that either side cannot tell is no difference."""
+        owner = self.entry.owner or self.owner
+        found = entry.owner if entry.owner and owner else None
+        return replace(self.entry, owner=owner if found else None) == replace(entry, owner=found)
 
 
 @dataclass
@@ -94,7 +110,8 @@ class State:
                 if before is None or before.entry.form != "file" or before.entry.sha256 != change.entry.sha256:
                     raise Damaged(f"The point {name} refers to an upload that is not there.", _OTHER)
                 place = before.place
-            self.uploads[change.path] = Known(change.entry, place, change.stamp)
+            owner = (before.entry.owner or before.owner) if before else None
+            self.uploads[change.path] = Known(change.entry, place, change.stamp, owner)
 
 
 def state_of(page_size: int, pages: int, root: str, uploads: str) -> str:
@@ -147,13 +164,18 @@ def _sealed(folder: Path) -> Iterator[tuple[str, Known]]:
     root, checksum_of = folder / UPLOADS_FOLDER, manifest.checksums_in_order(folder)
     with closing(tree.Parents(root)) as parents:
         handle = parents.go("")
-        yield "", Known(entry_of(os.fstat(handle), attributes.of_open(handle)))
+        facts = os.fstat(handle)
+        yield "", _known(facts, entry_of(facts, attributes.of_open(handle)))
         for entry in tree.walk(root):
             with parents.of(entry.path) as (within, name):
                 found = attributes.of_name(name, within)
             checksum = checksum_of(f"{UPLOADS_FOLDER}/{entry.path}") or "" if entry.form == "file" else ""
             known = replace(entry_of(entry.facts, found), sha256=checksum, target=entry.target)
-            yield entry.path, Known(known, entry.path)
+            yield entry.path, _known(entry.facts, known, entry.path)
+
+
+def _known(facts: os.stat_result, entry: Entry, place: str = "") -> Known:
+    return Known(replace(entry, owner=None), place, owner=(facts.st_uid, facts.st_gid))
 
 
 def entry_of(facts: os.stat_result, found: attributes.Attributes) -> Entry:

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -58,6 +58,7 @@ class _Chain:
     before: datetime | None = None
     others: int = 0
     has_begun: bool = False
+    bad: frozenset[str] = frozenset()
     stamp: changed_pages.Stamp | None = None
     folders: dict[str, str] = field(default_factory=dict)
     looked_at: float = 0.0
@@ -137,7 +138,7 @@ class Rewinder:
         try:
             with own_folder.made(self.settings.dir, FOLDER, base.name) as folder:
                 known = self._chain
-                if known is None or known.base.name != base.name or known.files != chain.files(folder):
+                if known is None or known.base.name != base.name or not self._is_current(known, folder):
                     self._chain = known = self._load(base, folder)
                 return self._write(known, folder)
         except BaseException:
@@ -149,12 +150,18 @@ class Rewinder:
             if was_known:  # the first look at a chain reads more than all others
                 self.interval = min(max(self.settings.rewind_interval, cost / _SHARE), _LONGEST)
 
+    def _is_current(self, known: _Chain, folder: Path) -> bool:
+        """Whether the points are those that this run took and found, and no more of them are known to be damaged."""
+        return (
+            known.files == chain.files(folder) and known.bad >= chain.damaged(self.settings.dir, known.base.name).keys()
+        )
+
     def _load(self, base: Backup, folder: Path) -> _Chain:
         """What the newest point that can be restored leads to."""
         (folder / _DRAFT).unlink(missing_ok=True)
         seal, metadata = seal_of(base), store.require_metadata(base)
         points, lost = chain.read(self.settings.dir, base.name)
-        bad = {one.name for one in lost}
+        bad = {**{one.name: one.why for one in lost}, **chain.damaged(self.settings.dir, base.name)}
         number = max((point.number_of(name) or 0 for name in chain.files(folder)), default=0)
         while True:
             state = of_backup(base)
@@ -167,8 +174,9 @@ class Rewinder:
             for one in way:
                 try:
                     state.apply(folder / one.name, one.header)
-                except Damaged:
-                    bad.add(one.name)
+                except Damaged as error:
+                    bad[one.name] = error.message
+                    chain.remember_damaged(self.settings.dir, base.name, bad)
                     break
             else:
                 break
@@ -179,7 +187,7 @@ class Rewinder:
         found = _Chain(
             base, seal, base_state, state, state.name, number, at, at, chain.files(folder), size, in_base, before
         )
-        found.has_begun = bool(way)
+        found.has_begun, found.bad = bool(way), frozenset(bad)
         return found
 
     def _require_room(self, base: Backup) -> None:
@@ -250,7 +258,7 @@ class Rewinder:
         is_set_back = at <= known.newest
         header = Header(
             at=at,
-            since=datetime.fromtimestamp(0, UTC) if is_set_back else known.seen,
+            since=chain.SET_BACK if is_set_back else known.seen,
             interval=self.interval,
             base=known.base.name,
             seal=known.seal,

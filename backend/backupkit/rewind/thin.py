@@ -104,7 +104,7 @@ def _merge_all(settings: Settings, name: str, points: list[Point], stays: set[st
     backup = _base(settings, name)
     if backup is None or all(one.name in stays for one in points):
         return points
-    moments, _ = chain.moments_of(points, seal_of(backup), backup.made_at)
+    moments, _ = chain.moments_of(points, seal_of(backup), backup.made_at, chain.damaged(settings.dir, name))
     if not moments:
         return points
     newest = max(moments, key=lambda one: one.point.number if one.point else 0)

@@ -85,7 +85,7 @@ class Scan:
 
     def _compare(self, path: str, entry: Entry, stamp: str) -> None:
         before = self.known.get(path)
-        if before and before.entry == entry:
+        if before and before.is_as(entry):
             self.stamps[path] = stamp
         else:
             self.changes.append(Change(path, entry, stamp=stamp))
@@ -116,7 +116,7 @@ class Scan:
 
     def _settle(self, path: str, entry: Entry, content: Content, stamp: str) -> bool:
         before = self.known.get(path)
-        if before and before.entry == entry:
+        if before and before.is_as(entry):
             self.stamps[path] = stamp
         elif before and before.entry.sha256 == entry.sha256 and before.entry.form == "file":
             self.changes.append(Change(path, entry, "before", stamp=stamp))

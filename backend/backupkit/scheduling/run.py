@@ -22,6 +22,7 @@ from backupkit.remotes.prune import plan_remote_prune, prune_remote
 from backupkit.remotes.push import push_after
 from backupkit.repository import store
 from backupkit.retention.prune import plan_prune, prune_backups
+from backupkit.rewind import moments
 from backupkit.verify.verify import can_be_proven, pick, refuse_bad, verify_backups
 
 State = Literal["done", "nothing", "warnings", "failed", "skipped"]
@@ -99,7 +100,7 @@ def backup_step(settings: Settings, order: BackupRequest, if_needed: bool = Fals
 
 
 def verify_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
-    """The new backup read once more from the disk, and compared byte for byte."""
+    """The new backup read once more from the disk, and compared byte for byte; and all points of rewind."""
 
     def act(done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
         new = done["backup"].backup
@@ -107,9 +108,15 @@ def verify_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
             return StepReport("There is no new backup.", idle=True)
         found = verify_backups(settings, [new], emit=emit, clock=clock)
         refuse_bad(settings, found)
-        return StepReport(f"{new.name} is as it was written.", found[0].warnings)
+        return StepReport(f"{new.name} is as it was written.", (*found[0].warnings, *_lost_points(settings, emit)))
 
     return RunStep("verify", act, needs=("backup",))
+
+
+def _lost_points(settings: Settings, emit: EventListener) -> Iterator[str]:
+    """What cannot be restored of rewind, in one sentence; nothing where all can."""
+    if lost := moments.check(settings, emit):
+        yield f"{len(lost)} points of rewind cannot be restored, the first is {lost[0].name}: {lost[0].why}"
 
 
 def prune_step(settings: Settings, clock: Clock = utc_now) -> RunStep:

@@ -202,7 +202,7 @@ def verify(
     backups = _to_verify(settings, name, every, at_random)
     with listening() as emit:
         done = verify_backups(settings, backups, test_restore, emit)
-    lost = _check_points(settings) if every else ""
+    lost = _check_points(settings, "" if every else backups[0].name)
     _show_verified(settings, done, every, accept)
     if lost:
         raise Damaged(lost, hint="`rewind` shows what can be restored. The next backup begins a chain anew.")
@@ -398,12 +398,12 @@ def _verify_file(settings: Settings, path: Path, too_much: bool) -> None:
         raise Damaged(f"{path} is damaged: {found.flaws[0].text}.", hint="Try a backup: `list`.")
 
 
-def _check_points(settings: Settings) -> str:
-    """What is wrong with the points of rewind, each of which is named; empty if nothing is."""
+def _check_points(settings: Settings, only: str) -> str:
+    """What is wrong with the points of rewind, of all backups or of one; each is named. Empty if nothing is."""
     from backupkit.rewind import moments
 
     with listening() as emit:
-        lost = moments.check(settings, emit)
+        lost = moments.check(settings, emit, only)
     for one in lost:
         say(f"The point {one.name} after {one.chain} cannot be restored: {one.why.rstrip('.')}.")
     return f"{len(lost)} points of rewind in {settings.dir} cannot be restored." if lost else ""
