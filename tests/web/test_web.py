@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -881,6 +882,50 @@ def test_what_status_says_to_type_is_a_button_where_a_page_can_do_it(app: SmallA
     assert (found.path if found else "") == path
 
 
+def test_a_page_reads_each_backup_once_and_no_upload(app: SmallApp) -> None:
+    """Of a thousand backups a page is there in time; `opened` is what the server opens of the backups for each page."""
+    for number in range(12):
+        create_backup(app.settings, BackupRequest(f"kept{number}"))
+    with subprocess.Popen(
+        [sys.executable, "-c", OPENED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**clean_environment(), "BACKUP_APP_DIR": str(app.folder), "PYTHONPATH": str(COMMAND.parent)},
+    ) as process:  # fmt: skip
+        said = process.communicate(timeout=DEADLINE)[0]
+    opened: dict[str, list[str]] = json.loads(said)
+    assert opened and set(opened) == {"", "backups", "restore", "schedule", "history", "settings"}
+    for place, paths in opened.items():
+        read = [path for path in paths if path.endswith("/backup_metadata.json")]
+        assert len(read) == len(set(read)) == (0 if place in ("history", "settings") else 12), place
+        assert not [path for path in paths if "/uploads/" in path], place
+
+
+OPENED = """
+import json, os, sys
+from types import SimpleNamespace
+from backupkit.config.settings import load_settings
+from backupkit.web import server
+from backupkit.web.access import Access
+from backupkit.web.site import Site
+from pathlib import Path
+folder = Path(os.environ["BACKUP_APP_DIR"])
+access = Access(load_settings(folder))
+found = access.follow_link(access.new_link())
+made = server.Server(Site(folder, access))
+opened, now = {}, []
+def heard(event, arguments):
+    if event == "open" and str(arguments[0]).startswith(str(folder / "backups")):
+        now.append(str(arguments[0]))
+sys.addaudithook(heard)
+for place in ("", "backups", "restore", "schedule", "history", "settings"):
+    now.clear()
+    request = SimpleNamespace(remote="here", match_info={}, query={}, method="GET")
+    answer = made._made(server.GET[place], request, found, {}, False)
+    assert answer.status == 200, answer.text
+    opened[place] = list(now)
+print(json.dumps(opened))
+"""
+
+
 # In a real browser.
 
 
@@ -892,10 +937,14 @@ def driver(tmp_path: Path) -> Iterator[Any]:
         yield driver
 
 
+AXE = """
+axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]})
+  .then(arguments[arguments.length - 1])
+"""
 PLACES = (
     "", "backups", "backup/kept", "backup/kept/delete", "restore", "schedule", "history", "settings",
     "uploads/kept", "uploads/kept?path=1", "tables/kept", "rows/kept?table=documents",
-    "rows/kept/compare?table=documents", "nosuch/x",
+    "rows/kept/compare?table=documents", "uploads/kept/find?find=letter",
 )  # fmt: skip
 
 
@@ -904,26 +953,24 @@ PLACES = (
 def test_every_place_fits_a_phone_and_a_screen_and_axe_finds_nothing(
     app: SmallApp, served: Served, driver: Any
 ) -> None:
-    import axe_core_python
-
     from browser import console, look
 
     app.write_upload(f"1/{'ä' * 60}文件اسم{'x' * 60}.txt", b"x")
     app.write_upload("1/letter.txt", b"x")
     create_backup(app.settings, BackupRequest("kept", note=f"Grüße {'lang' * 30} 日本語 עברית"))
     create_backup(app.settings, BackupRequest("n" * 100))
-    axe = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
+    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
     base = enter(driver, served)
     for width, scheme in ((1280, "light"), (390, "dark")):
         look(driver, width, 844, scheme)
-        for place in PLACES[:-1]:
+        for place in PLACES:
             driver.get(f"{base}/{place}")
             assert driver.execute_script("return document.documentElement.scrollWidth") <= width, (place, width)
             driver.execute_script(axe)
-            found = driver.execute_async_script("axe.run().then(arguments[arguments.length - 1])")["violations"]
+            found = driver.execute_async_script(AXE)["violations"]
             told = [(one["id"], [node["html"][:120] for node in one["nodes"]][:3]) for one in found]
             assert told == [], (place, width)
-    assert [one for one in console(driver) if "nosuch" not in one] == []
+    assert console(driver) == []
 
 
 def enter(driver: Any, served: Served) -> str:

@@ -21,6 +21,7 @@ from backupkit.web.site import Answer, Content, Handler, Page, Visit, require_ow
 
 _NAMES, _ROWS, _FOUND = 200, 50, 500
 _LARGEST = 512 * 1024 * 1024  # bytes of a file that is sent by a page; a larger one: `extract`
+# No PDF: Chromium's viewer shows nothing in a sandbox, and without one it is a program that reads a stranger's file.
 _SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "text/plain")
 
 
