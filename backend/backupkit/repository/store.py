@@ -9,6 +9,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,8 +47,30 @@ def all_backups(settings: Settings) -> list[Backup]:
     return all_in(settings.dir, settings.zone)
 
 
+_seen: ContextVar[dict[tuple[Path, ZoneInfo], list[Backup]] | None] = ContextVar("seen", default=None)
+
+
+@contextlib.contextmanager
+def seen_once() -> Iterator[None]:
+    """Within, for whoever only looks, the backups of a folder are read once: all that is shown is of one moment."""
+    token = _seen.set({})
+    try:
+        yield
+    finally:
+        _seen.reset(token)
+
+
 def all_in(folder: Path, zone: ZoneInfo) -> list[Backup]:
     """The same of any backups folder; times without a zone are taken to be of this one."""
+    seen = _seen.get()
+    if seen is None:
+        return _all_in(folder, zone)
+    if (folder, zone) not in seen:
+        seen[folder, zone] = _all_in(folder, zone)
+    return list(seen[folder, zone])
+
+
+def _all_in(folder: Path, zone: ZoneInfo) -> list[Backup]:
     try:
         with os.scandir(folder) as entries:
             folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

@@ -24,6 +24,7 @@ from aiohttp import BodyPartReader, web
 from backupkit.cli.task import in_words
 from backupkit.model.errors import BackupError, Damaged, Locked, NoSuchBackup, Refused
 from backupkit.monitoring import log
+from backupkit.repository import store
 from backupkit.web import archives, inside, pages, plan, restoring
 from backupkit.web.access import COOKIE, KNOWN, LASTS, Session, is_form_token
 from backupkit.web.report.style import CSS
@@ -212,7 +213,8 @@ class Server:
         try:
             if is_owner_only:
                 require_owner(visit)
-            answer = handler(visit)
+            with store.seen_once() if request.method == "GET" else contextlib.nullcontext():
+                answer = handler(visit)
         except Exception as raised:
             error = in_words(raised)
             answer, status = Page("error.html", {"error": error}), _status(error)
