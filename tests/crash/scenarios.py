@@ -306,3 +306,4 @@ AVAILABLE = {
     command.name or getattr(command.callback, "__name__", "") for command in backup_restore.app.registered_commands
 }
 SCENARIOS = tuple(one for one in ALL if one.command in AVAILABLE)
+FURTHER = tuple(one for one in SCENARIOS if one.name in ("restore-several", "extract", "rescue"))

@@ -19,9 +19,9 @@ import chance
 from crash.points import Points
 
 OTHERS = ("restore-missing", "restore-corrupt", "restore-database")
-CHOSEN = [*scenarios.SMALL, *(one for one in scenarios.SCENARIOS if one.name in OTHERS)]
+CHOSEN = [*scenarios.SMALL, *(one for one in scenarios.SCENARIOS if one.name in OTHERS), *scenarios.FURTHER]
 WHOLE = ("small-backup", "small-restore")  # every state; the others make their changes in the same code
-MOST = 50
+MOST, MOST_FURTHER = 50, 12
 pytestmark = [pytest.mark.slow, pytest.mark.needs("strace")]
 
 
@@ -36,7 +36,8 @@ def test_power_lost_at_any_point_leaves_the_old_or_the_new(
     template = known(scenario)
     states, inodes = crew.submit(power.record, template, place).result()
     assert len(states) > 20, "the trace was not understood"
-    states = chance.some(states, None if scenario.name in WHOLE else MOST, scenario.name)
+    most = MOST_FURTHER if scenario in scenarios.FURTHER else None if scenario.name in WHOLE else MOST
+    states = chance.some(states, most, scenario.name)
     visits = [crew.submit(power.visit, template, place, *state, inodes, number) for number, state in enumerate(states)]
     results = [visit.result() for visit in visits]
     points.count(f"states after power loss: {scenario.name}", [said for _, said, _ in states])
