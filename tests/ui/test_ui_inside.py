@@ -125,6 +125,26 @@ def test_a_file_is_put_back_after_the_plan_and_a_question(kept: SmallApp) -> Non
     assert (letter.read_bytes(), odd.read_bytes()) == (was, b"odd")
 
 
+def test_a_row_is_brought_back_after_the_plan_and_a_question(kept: SmallApp) -> None:
+    before = kept.rows("companies")
+    kept.execute("DELETE FROM companies WHERE id = 1")
+
+    async def story(person: Person) -> None:
+        await opens(person, "companies")
+        await person.sees("rows 1 to 50 of 60")
+        await person.press("b")
+        await person.sees("companies: 1 row to bring back", "Bring it back")
+        assert kept.rows("companies") != before
+        await person.click("#yes")
+        await person.sees("✓ Done", "companies: 1 row brought back", "undo")
+        await person.press("enter")
+        await person.click("#bring")
+        await person.sees("live already")
+
+    at_the_window(kept, story, "inside")
+    assert kept.rows("companies") == before
+
+
 def test_a_file_is_never_written_over(kept: SmallApp) -> None:
     (kept.backups / "letter.txt").write_text("mine")
 

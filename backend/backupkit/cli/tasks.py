@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from backupkit.archive.export import Exported, closing_for, export_backup, export_path
 from backupkit.backup.create import create_backup
 from backupkit.backup.make import Created
-from backupkit.cli import render
+from backupkit.cli import render, row_text
 from backupkit.cli.host import git_facts
 from backupkit.cli.task import Task
 from backupkit.config.settings import Settings
@@ -18,13 +18,14 @@ from backupkit.model.errors import SchemaMismatch
 from backupkit.model.events import EventListener
 from backupkit.remotes.push import Pushed, push_backups, refuse_failed
 from backupkit.restore.recovery import recover
+from backupkit.restore.rescue import Rescued, RescuePlan, rescue_rows
 from backupkit.restore.restore import Restored, RestorePlan, plan_restore, restore_backup
 from backupkit.restore.undo import plan_undo
 from backupkit.retention.delete import delete_backup, set_pin
 from backupkit.verify.verify import Verified, refuse_bad, verify_backups
 
 # From these on there is only forward: what is staged goes live.
-_ONLY_FORWARD = frozenset({"Restoring the database", "Restoring the uploads"})
+_ONLY_FORWARD = frozenset({"Restoring the database", "Restoring the uploads", "Bringing rows back"})
 
 
 def back_up(settings: Settings, name: str, note: str) -> Task[Created]:
@@ -124,6 +125,16 @@ def putting_back(settings: Settings, title: str, plan: RestorePlan, clock: Clock
         title,
         lambda emit: restore_backup(settings, plan, emit, clock),
         lambda done: [*render.put_back(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)],
+        steps_to_finish=_ONLY_FORWARD,
+    )
+
+
+def bringing_back(settings: Settings, title: str, plan: RescuePlan, clock: Clock) -> Task[Rescued]:
+    """The same for rows."""
+    return Task(
+        title,
+        lambda emit: rescue_rows(settings, plan, emit, clock),
+        lambda done: [*row_text.rescued(done), *(f"Warning: {text}" for text in done.warnings)],
         steps_to_finish=_ONLY_FORWARD,
     )
 

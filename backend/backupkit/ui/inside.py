@@ -1,4 +1,4 @@
-"""The place "Look inside": tables and uploads of a backup; a file taken out or put back, rows compared with live."""
+"""The place "Look inside": tables and uploads of a backup; a file or a row put back, rows compared with live."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Button, ContentSwitcher, DataTable, Select, Static
 from textual.widgets.tree import TreeNode
 
-from backupkit.cli import render
+from backupkit.cli import render, row_text
 from backupkit.cli.task import Task
-from backupkit.cli.tasks import putting_back
+from backupkit.cli.tasks import bringing_back, putting_back
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup
+from backupkit.model.events import EventListener
 from backupkit.model.names import printable, shown
 from backupkit.model.patterns import literal
 from backupkit.restore.extract import plan_extract
+from backupkit.restore.rescue import RescuePlan, plan_rescue
+from backupkit.sqlite import row_rescue
 from backupkit.sqlite.rows import Comparison, Key, Row
 from backupkit.sqlite.rows import RowPage as Rows
 from backupkit.ui.dialogs import Field, Form, Message, Question
@@ -173,12 +176,38 @@ class InsidePage(Page):
         return bool(self._spot.item and self._spot.item.form in ("file", "link") and self.settings.uploads)
 
     @on(Button.Pressed, "#put-back")
+    @on(Button.Pressed, "#bring")
     def _put_back(self) -> None:
         self.action_put_back()
 
     @work(exclusive=True, group="put-back")
     async def action_put_back(self) -> None:
-        """The file in view, put back where it was: a plan, a question, a safety copy, as of any restore."""
+        """The file or the row in view is live again: a plan, a question, a safety copy, as of any restore."""
+        if self.query_one("#seen", ContentSwitcher).current == "table":
+            await self._bring_row_back()
+        else:
+            await self._put_file_back()
+
+    async def _bring_row_back(self) -> None:
+        name, table, key = self._name, self._rows.table, self._rows.key
+        if key is None:
+            return
+        title = f"Bringing {title_of(table, key)} back"
+
+        def look(emit: EventListener) -> RescuePlan:
+            choice = row_rescue.Choice(where=browse.condition_of(self.settings, name, table, key))
+            return plan_rescue(self.settings, name, table, choice, emit=emit)
+
+        looking = Task(f"Looking for {title_of(table, key)}", look, lambda _: (), is_quick=True)
+        plan = (await self.window.carry_out(looking)).result
+        if plan is None:
+            return
+        if not plan.found.writes:
+            await self.window.push_screen_wait(Message(title, row_text.rescue_plan(plan)))
+        elif await self.window.push_screen_wait(Question(title, row_text.rescue_plan(plan), "Bring it back")):
+            await self.window.carry_out(bringing_back(self.settings, title, plan, self.window.clock))
+
+    async def _put_file_back(self) -> None:
         name, path = self._name, self._spot.path
         title = f"Putting {shown(os.path.basename(path))} back"
         looking = Task(
@@ -229,7 +258,7 @@ class InsidePage(Page):
         if action == "take_out":
             return seen == "file" and self._can_be_taken
         if action == "put_back":
-            return seen == "file" and self._can_be_put_back
+            return self._rows.key is not None if seen == "table" else seen == "file" and self._can_be_put_back
         if action == "compare":
             return seen == "table" and not self._rows.is_comparison
         if action == "turn" and seen == "table" and self._rows.page:

@@ -51,6 +51,7 @@ class RowsView(Vertical):
             yield Button("Rows", id="rows", compact=True)
             yield Button("Earlier", id="earlier", compact=True)
             yield Button("Later", id="later", compact=True)
+            yield Button("Bring back …", id="bring", compact=True)
             yield Button("Compare with live", id="compare", variant="primary", compact=True)
 
     def show_page(self, table: str, total: int, start: int, page: RowPage) -> None:
@@ -59,7 +60,7 @@ class RowsView(Vertical):
         last = start + len(page.rows)
         caption = f"rows {start + 1:,} to {last:,} of {total:,}" if page.rows else "no rows"
         self._fill(caption, page.columns, [[cell_text(cell) for cell in row.cells] for row in page.rows])
-        self._offer(rows=False, earlier=page.has_earlier, later=page.has_later, compare=True)
+        self._offer(rows=False, earlier=page.has_earlier, later=page.has_later, compare=True, bring=bool(page.rows))
 
     def show_comparison(self, table: str, found: Comparison) -> None:
         """The rows that differ, each with its sign: those that are gone, came and changed since the backup."""
@@ -67,7 +68,7 @@ class RowsView(Vertical):
         colours = styles.colours(self.app.theme_variables)
         rows = [list(difference_texts(difference, colours)) for difference in found.differences]
         self._fill("\n".join(summed_up(found)), ("", *found.columns), rows)
-        self._offer(rows=True, earlier=False, later=False, compare=False)
+        self._offer(rows=True, earlier=False, later=False, compare=False, bring=False)
 
     @property
     def is_comparison(self) -> bool:

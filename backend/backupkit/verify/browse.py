@@ -159,6 +159,15 @@ def read_page(
         return rows.page(connection, table, size, after, before)
 
 
+def condition_of(settings: Settings, name: str, table: str, key: Key) -> str:
+    """The condition in SQL that this one row of the backup meets, by the key that `read_page` gave it."""
+    with _database_of(settings, name) as connection:
+        _require_table(connection, table, name)
+        columns = rows.key_of(connection, table)
+        (values,) = connection.execute(f"SELECT {', '.join('quote(?)' for _ in key)}", key)
+    return " AND ".join(f"{column} = {value}" for column, value in zip(columns, values, strict=True))
+
+
 def read_row(settings: Settings, name: str, table: str, key: Key) -> Row | None:
     """One row, with the whole of its values as far as a person would read them."""
     with _database_of(settings, name) as connection:
