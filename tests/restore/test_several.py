@@ -15,8 +15,12 @@ from backupkit.model.errors import BackupError, Damaged, Refused, SourceUnreadab
 from backupkit.model.events import Event, Notice, silence
 from backupkit.repository import manifest, store
 from backupkit.restore import journal, recovery
+from backupkit.restore.rescue import plan_rescue, rescue_rows
 from backupkit.restore.restore import Restored, plan_restore, restore_backup
 from backupkit.restore.undo import needed, plan_undo
+from backupkit.sqlite.row_rescue import Choice
+from backupkit.verify import browse
+from refusals import run_here
 from several import SeveralApp, change_all, extend
 from small_app import SmallApp
 
@@ -137,8 +141,14 @@ def test_a_database_that_may_be_missing_is_left_out_and_comes_back_where_a_backu
     create_backup(several.settings, BackupRequest("without"), heard.append)
     assert any("queue" in one.text for one in heard if isinstance(one, Notice))
     assert not (several.backups / "without" / "queue.sqlite3").exists()
-    restore(several)
-    assert several.everything() == before
+    plan = plan_restore(several.settings, "good")
+    assert plan.can_undo and any(
+        note.startswith("There is no queue now: `undo` does not") for one in plan.each for note in one.notes
+    )
+    done = restore_backup(several.settings, plan)
+    assert several.everything() == before and done.can_undo and not done.kept
+    restore_backup(several.settings, plan_undo(several.settings))
+    assert several.values(several.queue) == ["before"]
     plan = plan_restore(several.settings, "without")
     assert any(note.startswith("queue stays as it is") for note in plan.notes)
     restore_backup(several.settings, plan)
@@ -433,3 +443,36 @@ def test_files_of_a_further_tree_are_listed_put_back_and_taken_out(several: Seve
     assert "media" in several.command("files", "good", "nothing", *media, check=10).err
     refused = several.command("extract", "good", "title.txt", "--tree", "medai", "--yes", check=2)
     assert "There are: uploads, media" in refused.err
+
+
+def test_each_command_works_on_the_database_that_is_named(several: SeveralApp) -> None:
+    with closing(sqlite3.connect(several.cache)) as live, live:
+        live.execute("CREATE TABLE words (word TEXT PRIMARY KEY, meaning TEXT)")
+        live.execute("INSERT INTO words VALUES ('it''s', 'one'), ('x', 'two')")
+    back_up(several)
+    cache = ("--database", "cache")
+    others = several.contents(), several.values(several.queue)
+    run_here(several, "dump", "cache.sql", *cache, check=0)
+    with closing(sqlite3.connect(several.cache)) as live, live:
+        live.execute("DELETE FROM words")
+        live.execute("DELETE FROM entries")
+    assert "it's" in run_here(several, "rows", "good", "words", *cache, check=0).out
+    assert "only in backup" in run_here(several, "rows", "good", "words", "--diff", *cache, check=0).out
+    assert "words" in run_here(several, "rows", "good", "words", check=10).err  # the first database has none
+    part = several.settings.at("cache")
+    assert part
+    for row in browse.read_page(part, "good", "words", 9).rows:
+        choice = Choice(where=browse.condition_of(part, "good", "words", row.key))
+        rescue_rows(part, plan_rescue(part, "good", "words", choice))
+    run_here(several, "rescue", "good", "entries", "--missing", "--yes", *cache, check=0)
+    assert several.values(several.cache) == ["before"]
+    run_here(several, "undo", "--yes", check=0)
+    assert several.values(several.cache) == []
+    run_here(several, "restore-dump", "cache.sql", "--yes", *cache, check=0)
+    assert several.values(several.cache) == ["before"]
+    with closing(sqlite3.connect(several.cache)) as live:
+        assert live.execute("SELECT word FROM words ORDER BY word").fetchall() == [("it's",), ("x",)]
+    assert (several.contents(), several.values(several.queue)) == others
+    for command in (("rows", "good", "words"), ("dump",), ("migrate",), ("salvage",), ("restore-dump", "cache.sql")):
+        refused = run_here(several, *command, "--database", "cach", check=2)
+        assert "There are: database, cache, queue" in refused.err, command

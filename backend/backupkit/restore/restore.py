@@ -319,7 +319,7 @@ def _plan_part(
         notes,
         revisions_after=source.revisions,
         rows_after=source.facts.rows if source.facts else {},
-        can_undo=not (source.database and live.error),
+        can_undo=not (source.database and live.error) or _comes_new(settings),
     )
     return plan, needs
 
@@ -359,7 +359,7 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
     left = store.read(settings, found.safety or safety.name)
     copies = {part.name: store.read(settings, part.safety or left.name) for part in found.parts}
     databases = [one.source.part for one in plan.each if one.source.database]
-    replaced_raw = [(copies[part], part) for part in databases if not holds_database(copies[part], part)]
+    replaced_raw = [(copies[part], part) for part in databases if _was_replaced_raw(copies[part], part)]
     proof, first = proofs.get(plan.source.part), found.at(plan.source.part)
     return Restored(
         source=plan.source.name,
@@ -409,6 +409,12 @@ def holds_database(backup: Backup, part: str) -> bool:
     """Whether a restore could bring that database back: it has it, and not as the raw files of a broken one."""
     metadata = backup.metadata and backup.metadata.at(part)
     return bool(metadata and metadata.database_file and not metadata.is_raw)
+
+
+def _was_replaced_raw(safety: Backup, part: str) -> bool:
+    """Whether there was something that no restore can bring back; not where an optional database was missing."""
+    is_held = safety.metadata is None or safety.metadata.at(part) is not None
+    return is_held and not holds_database(safety, part)
 
 
 def _raw_files(settings: Settings, safety: Backup, part: str) -> tuple[Path, ...]:
@@ -639,7 +645,9 @@ def _require_space(needs: Iterable[tuple[Path, int]]) -> None:
 def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdict | None) -> Iterable[str]:
     if verdict and verdict.relation == "unreadable":
         yield f"The schema cannot be compared with this code. {verdict.needs}"
-    if live.error:
+    if live.error and _comes_new(settings):
+        yield f"There is no {settings.part} now: `undo` does not take away again what comes."
+    elif live.error:
         yield f"{live.error} What is there of it is kept in the safety copy, as files that `undo` cannot restore."
     if live.encoding and source.facts and source.facts.encoding != live.encoding:
         yield f"The encoding changes from {live.encoding} to {source.facts.encoding}: restart the app afterwards."
@@ -649,6 +657,12 @@ def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdic
         yield "The backup's uploads stay in it: BACKUP_UPLOADS names no folder to put them back to."
     if excluded := _excluded(settings, source) if source.uploads else []:
         yield f"Excluded uploads stay as they are: {few(excluded, 10)}."
+
+
+def _comes_new(settings: Settings) -> bool:
+    """Whether there is no such database, as there may be: then nothing of it is lost."""
+    live = settings.database
+    return settings.is_optional and not any(map(os.path.lexists, (live, *database.sidecars(live))))
 
 
 def _about_halves(settings: Settings, source: Source) -> Iterable[str]:
