@@ -675,6 +675,18 @@ def test_what_is_no_key_of_a_row_is_refused_and_no_bug(app: SmallApp, owner: Bro
         assert answer.code in (200, 400) and "bug" not in answer.words, key
 
 
+def test_a_backup_says_what_changed_since_the_one_before(app: SmallApp, owner: Browser) -> None:
+    create_backup(app.settings, BackupRequest("first"))
+    assert "Since the one before" not in owner.get("/backup/first").words
+    app.execute("DELETE FROM documents")
+    app.write_upload("1/more.txt", b"more")
+    create_backup(app.settings, BackupRequest("second"))
+    said = owner.get("/backup/second").words
+    assert "Since the one before, first" in said and "rows of documents 2 0" in said and "uploads 2 files" in said
+    create_backup(app.settings, BackupRequest("third"))
+    assert "No number of rows or files differs, nor any upload." in owner.get("/backup/third").words
+
+
 def test_the_backup_that_is_offered_is_the_one_that_latest_means(app: SmallApp, owner: Browser) -> None:
     create_backup(app.settings, BackupRequest("whole"))
     create_backup(app.settings.model_copy(update={"uploads": None}), BackupRequest("of_the_database"))

@@ -11,8 +11,9 @@ from backupkit.cli.filters import FILTERS, has_words
 from backupkit.cli.host import git_facts, host
 from backupkit.cli.task import Task
 from backupkit.config.settings import Settings, origins
+from backupkit.fs.space import format_bytes
 from backupkit.migrations import schema
-from backupkit.model.backup import Backup, BackupRequest, SchemaVerdict
+from backupkit.model.backup import Backup, BackupRequest, Metadata, SchemaVerdict, UploadsFacts
 from backupkit.model.errors import BackupError, NoSuchBackup
 from backupkit.model.events import EventListener, silence
 from backupkit.monitoring import log
@@ -114,8 +115,45 @@ def show_backup(visit: Visit) -> Answer:
             "details": list(render.details(settings, backup)),
             "verdict": verdict,
             "has_remotes": bool(settings.remotes),
+            "before": (before := _before(settings, backup)),
+            "since": list(_since(before.metadata, backup.metadata)) if before else [],
         },
     )
+
+
+def _before(settings: Settings, backup: Backup) -> Backup | None:
+    """The one that was made before it, where both tell what they hold."""
+    older = (one for one in store.all_backups(settings) if one.metadata and one.made_at < backup.made_at)
+    return next(older, None) if backup.metadata else None
+
+
+def _since(before: Metadata | None, now: Metadata | None) -> Iterator[tuple[str, str, str]]:
+    """What differs in numbers: what of, before, and now. All databases and trees are looked at."""
+    assert before and now
+    for name in ("", *now.others):
+        earlier, later = before.at(name), now.at(name)
+        if earlier and later:
+            yield from _since_in(f" in {name}" if name else "", earlier, later)
+
+
+def _since_in(where: str, before: Metadata, now: Metadata) -> Iterator[tuple[str, str, str]]:
+    if before.database and now.database:
+        earlier, later = before.database.rows, now.database.rows
+        for table in sorted({*earlier, *later}):
+            if earlier.get(table) != later.get(table):
+                yield f"rows of {table}{where}", _counted(earlier, table), _counted(later, table)
+    if before.uploads and now.uploads and before.uploads.tree != now.uploads.tree:
+        yield f"uploads{where}", _files(before.uploads), _files(now.uploads)
+    if before.revisions != now.revisions:
+        yield f"schema revision{where}", before.schema_name, now.schema_name
+
+
+def _counted(rows: Mapping[str, int], table: str) -> str:
+    return f"{rows[table]:,}" if table in rows else "-"
+
+
+def _files(facts: UploadsFacts) -> str:
+    return f"{facts.files:,} files, {format_bytes(facts.bytes)}"
 
 
 def _backup(visit: Visit) -> Backup:
