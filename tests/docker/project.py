@@ -49,7 +49,7 @@ def post(path, body):
     answers[answer.status] += 1
     return json.loads(answer.read())
 print("writing", flush=True)
-while not select.select([sys.stdin], [], [], 0.01)[0]:
+while not select.select([sys.stdin], [], [], float(sys.argv[1]))[0]:
     made = post("/applications", json.dumps({"company": "Busy", "position": "writer"}))
     if answers[200] % 10 == 0:
         post("/documents?application=1&name=busy.txt", "busy" * 1000)
@@ -161,9 +161,9 @@ class Project:
             return {str(name) for (name,) in connection.execute("SELECT name FROM companies")}
 
     @contextmanager
-    def writing(self) -> Iterator[dict[str, int]]:
+    def writing(self, pause: float = 0.01) -> Iterator[dict[str, int]]:
         """A process that writes rows and documents through the app all the time; afterwards, its answers by status."""
-        command = ["docker", "exec", "--interactive", self.container(), "python", "-c", WRITER]
+        command = ["docker", "exec", "--interactive", self.container(), "python", "-c", WRITER, str(pause)]
         pipe = subprocess.PIPE
         answers: dict[str, int] = {}
         with subprocess.Popen(command, env=self.environment, stdin=pipe, stdout=pipe, text=True) as writer:
