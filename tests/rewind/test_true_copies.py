@@ -213,6 +213,12 @@ def test_a_quiet_minute_costs_nothing_and_writes_nothing(app: SmallApp) -> None:
     assert rewinder.look() == "same"
     assert time.process_time() - used < 0.02
     assert {path: path.lstat().st_ctime_ns for path in app.folder.rglob("*")} == before
+    (first,) = app.backups.glob(".rewind/*/*.point")
+    first.write_bytes(first.read_bytes()[:9] + b"?" + first.read_bytes()[10:])
+    assert [one.name for one in moments.check(app.settings)] == [first.name]
+    clock.forward(seconds=60)
+    assert rewinder.look() == "taken"  # what is live is in a point again
+    assert_restores(app, clock.now, true_copy(app), tree(app.uploads))
 
 
 def test_the_largest_size_is_kept_by_merging_the_oldest_and_then_by_taking_no_more(app: SmallApp) -> None:

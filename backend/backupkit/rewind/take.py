@@ -127,6 +127,8 @@ class Rewinder:
     def _is_as_before(self, known: _Chain) -> bool:
         if known.stamp is None or known.stamp != changed_pages.stamp_of(self.settings.database):
             return False
+        if not self._knows_damage(known):
+            return False
         if self.settings.uploads is None:
             return True
         if time.monotonic() - known.looked_at > _WHOLE:
@@ -151,10 +153,12 @@ class Rewinder:
                 self.interval = min(max(self.settings.rewind_interval, cost / _SHARE), _LONGEST)
 
     def _is_current(self, known: _Chain, folder: Path) -> bool:
-        """Whether the points are those that this run took and found, and no more of them are known to be damaged."""
-        return (
-            known.files == chain.files(folder) and known.bad >= chain.damaged(self.settings.dir, known.base.name).keys()
-        )
+        """Whether the points are those that this run took and found, and it leads on from a good one."""
+        return known.files == chain.files(folder) and self._knows_damage(known)
+
+    def _knows_damage(self, known: _Chain) -> bool:
+        """Whether nobody found a damaged point since the chain was read: the newest may stand on it."""
+        return known.bad >= chain.damaged(self.settings.dir, known.base.name).keys()
 
     def _load(self, base: Backup, folder: Path) -> _Chain:
         """What the newest point that can be restored leads to."""
