@@ -155,22 +155,30 @@ find_engine() {
   return 1
 }
 
-# Sets `state` of a service: running, restarting, exited … or nothing where it has no container.
-find_state() {
-  local ids owner one_off status restarts since
-  local all=--all minute_ago format='{{index .Config.Labels "com.docker.compose.service"}}'
-  format+='|{{index .Config.Labels "com.docker.compose.oneoff"}}|{{.State.Status}}|{{.RestartCount}}|{{.State.StartedAt}}'
+# The containers of this project that are no command's own: the service, and what the engine says of each.
+containers() {
+  local ids owner one_off rest all=--all
+  local format='{{index .Config.Labels "com.docker.compose.service"}}|{{index .Config.Labels "com.docker.compose.oneoff"}}'
   if [ "${compose[0]}" = podman-compose ]; then all=""; fi # lists all of them, and knows no such option
-  minute_ago=$(date -u -d '1 minute ago' +%Y-%m-%dT%H:%M:%S 2>/dev/null || date -u -v-1M +%Y-%m-%dT%H:%M:%S || true)
-  state=""
   ids=$("${compose[@]}" ps $all --quiet </dev/null) || die 2 "Compose cannot read its file in $root (see above)."
   # shellcheck disable=SC2086 # one word per container
-  while IFS='|' read -r owner one_off status restarts since; do
-    if [ "$owner" != "$1" ] || [ "$one_off" = True ] || [ "$state" = running ]; then continue; fi
+  while IFS='|' read -r owner one_off rest; do
+    if [ "$one_off" != True ]; then printf '%s|%s\n' "$owner" "$rest"; fi
+  done < <([ -z "$ids" ] || "$engine" inspect --format "$format|$1" $ids 2>/dev/null)
+}
+
+# Sets `state` of a service: running, restarting, exited … or nothing where it has no container.
+find_state() {
+  local found owner status restarts since minute_ago
+  minute_ago=$(date -u -d '1 minute ago' +%Y-%m-%dT%H:%M:%S 2>/dev/null || date -u -v-1M +%Y-%m-%dT%H:%M:%S || true)
+  state=""
+  found=$(containers '{{.State.Status}}|{{.RestartCount}}|{{.State.StartedAt}}') || exit
+  while IFS='|' read -r owner status restarts since; do
+    if [ "$owner" != "$1" ] || [ "$state" = running ]; then continue; fi
     state=$status
     # Between two crashes a looping container is "running" too: what is started in it dies with it.
     if [ "$status" = running ] && [ "$restarts" -gt 0 ] && [[ $since > $minute_ago ]]; then state=restarting; fi
-  done < <([ -z "$ids" ] || "$engine" inspect --format "$format" $ids 2>/dev/null)
+  done <<<"$found"
 }
 
 check_service() {
@@ -268,7 +276,7 @@ export_facts() {
   export BACKUP_HOST_USER=${SUDO_USER:-${USER:-${LOGNAME:-}}}
   if [ "$runner" != local ]; then export BACKUP_COMPOSE="${compose[*]}"; fi
   if edits_settings; then export BACKUP_HOST_SETTINGS_READ_ONLY=false; fi
-  case $command in backup | auto-backup | migrate | run | schedule | ui | web | recovery-kit) collect_git_facts ;; esac
+  case $command in backup | auto-backup | update | migrate | run | schedule | ui | web | recovery-kit) collect_git_facts ;; esac
 }
 
 # --- in a container ---------------------------------------------------------------------------------------------------
@@ -413,6 +421,235 @@ with_service_stopped() {
   in_container
 }
 
+# --- update: a new image, and a way back ------------------------------------------------------------------------------
+
+# Each step is written down before it begins, so that whoever comes next can go back. What is needed for that: the image
+# that runs, by its id; its name in the compose file; the services on it; and the backup of the moment they stopped.
+#   building    nothing that runs was touched, but the name may be the new image's
+#   stopping    the services may be stopped; the data is as it was
+#   migrating   the data may be another, and the services may run on the new image
+#   returned    the data is back
+ledger=.backup-update/state
+slowest_start=900 # seconds, for a container that is neither healthy nor unhealthy
+
+note_step() {
+  step=$1
+  printf '%s\n' "$step" "$old" "$tag" "$services" "$point" >"$ledger.new"
+  mv "$ledger.new" "$ledger"
+  sync
+}
+
+start_of() { ps -p "$1" -o lstart= 2>/dev/null || true; }
+
+# No other update begins until this process ends. Its number may be another's by then: the time of its start tells.
+claim_update() {
+  local holder=${ledger%/*}/holder other began
+  mkdir -p "${ledger%/*}"
+  echo '*' >"${ledger%/*}/.gitignore"
+  if ! (set -C && printf '%s\n' "$$" "$(start_of $$)" >"$holder") 2>/dev/null; then
+    { read -r other && read -r began; } <"$holder" || other=""
+    if [ -n "$other" ] && [ "$(start_of "$other")" = "$began" ]; then die 11 "Another update is at work (pid $other)."; fi
+    printf '%s\n' "$$" "$(start_of $$)" >"$holder"
+  fi
+  # shellcheck disable=SC2064 # the name as it is now
+  trap "rm -f '$holder'" EXIT
+}
+
+# The lines `image: …` and `build:` of a service, as Compose reads its files.
+in_compose_file() {
+  local line part="" name=""
+  while IFS= read -r line; do
+    case $line in
+      [!\ ]*) part=$line name="" ;;
+      "  "[!\ ]*) name=${line//[\"\' :]/} ;;
+      "    image: "* | "    build:"*) if [ "$part$name" = "services:$1" ]; then printf '%s\n' "${line#    }"; fi ;;
+    esac
+  done < <("${compose[@]}" config 2>/dev/null </dev/null)
+}
+
+# Sets `old`, `tag`, `services`, and `kept`: the name that the old image keeps.
+find_image() {
+  local found owner status image name
+  old="" tag="" services="" point=""
+  found=$(containers '{{.State.Status}}|{{.Image}}|{{.Config.Image}}') || exit
+  while IFS='|' read -r owner status image name; do
+    if [ "$owner|$status" = "$app_service|running" ]; then old=$image tag=$name; fi
+  done <<<"$found"
+  [ -n "$old" ] || die 1 "Service '$app_service' is not running, so there is nothing to come back to. Start it first."
+  while IFS='|' read -r owner status image name; do
+    if [ "$status|$image" = "running|$old" ]; then services="${services:+$services }$owner"; fi
+  done <<<"$found"
+  name=$(in_compose_file "$app_service")
+  case $name in *"image: "*) name=${name#*image: } tag=${name%%$'\n'*} ;; esac
+  case $tag in *@*) die 2 "The compose file pins $tag: no other image can have that name. Pin a tag, not a digest." ;; esac
+  case ${tag##*:} in */*) kept=$tag:before-update ;; *) kept=${tag%:*}:before-update ;; esac
+}
+
+# The toolkit's command, in a container of its own on that image.
+on_image() {
+  local image=$1 runner=run one_off=backup-$$-$RANDOM words
+  shift
+  words=("$@")
+  "$engine" tag "$image" "$tag" && (in_container)
+}
+
+# Sets `new`, the image that was built, or pulled where the compose file does not say how to build one.
+make_image() {
+  local verb=pull
+  case $(in_compose_file "$app_service") in *build:*) verb=build ;; esac
+  "${compose[@]}" "$verb" "$app_service" >&2 </dev/null || return
+  new=$("$engine" image inspect --format '{{.Id}}' "$tag" 2>/dev/null)
+}
+
+# Whether the app runs, and is healthy where its image has a health check; if not, `why`.
+comes_up() {
+  local owner seen began=$SECONDS format='{{.State.Status}} {{.RestartCount}} {{if .State.Health}}{{.State.Health.Status}}{{end}}'
+  while [ $((SECONDS - began)) -lt "$slowest_start" ]; do
+    why="it has no container"
+    while IFS='|' read -r owner seen; do
+      if [ "$owner" = "$app_service" ]; then why="it is '$seen' (state, restarts, health)"; fi
+    done < <(containers "$format")
+    case $why in
+      *"'running 0 healthy'"*) return ;;
+      *"'running 0 starting'"*) ;;
+      *"'running 0 '"*) if [ $((SECONDS - began)) -ge 10 ]; then return; fi ;;
+      *) return 1 ;;
+    esac
+    sleep 1
+  done
+  why="it is not healthy after $slowest_start s"
+  return 1
+}
+
+# The services run on that image.
+start_on() {
+  # shellcheck disable=SC2086 # one word per service
+  "$engine" tag "$1" "$tag" && "${compose[@]}" up -d --no-deps --no-build $services >&2 </dev/null && comes_up
+}
+
+stop_services() {
+  # shellcheck disable=SC2086 # one word per service
+  "${compose[@]}" stop $services >&2 </dev/null
+}
+
+# The old image and the old data are back, whichever step was the last.
+go_back() {
+  local code=0
+  trap '' INT TERM HUP
+  "$engine" tag "$old" "$tag" || die 1 "The old image cannot be named $tag again (see above). Type: ./backup.sh recover"
+  if [ "$step" = migrating ]; then
+    say "Going back: the data as in $point, and the old image."
+    stop_services || true
+    on_image "$old" restore "$point" --yes >&2 || code=$?
+    case $code in
+      0 | 3) note_step returned ;;
+      *) die "$code" "The data could not be brought back (see above), and '$services' stays stopped. Type: ./backup.sh recover" ;;
+    esac
+  fi
+  if [ "$step" != building ]; then
+    why="it could not be started"
+    start_on "$old" || say "'$app_service' does not come up on the old image either: $why."
+  fi
+  rm -f "$ledger"
+}
+
+# Every command that an unfinished update may concern is told of it; `update` and `recover` go back first.
+end_interrupted_update() {
+  if ! [ -s "$ledger" ] || [ "$runner" = local ]; then return; fi
+  case $command in
+    update | recover) ;;
+    *) say_notice "An update was interrupted. ./backup.sh recover goes back to what was before it." && return ;;
+  esac
+  claim_update
+  { read -r step && read -r old && read -r tag && read -r services && read -r point; } <"$ledger" || true
+  say "An update was interrupted ($step)."
+  go_back
+  trap - INT TERM HUP
+}
+
+give_up() {
+  local code=$1
+  shift
+  go_back
+  die "$code" "$* What ran before runs again."
+}
+
+# The name of a backup that the toolkit printed as JSON; 3 is one with warnings.
+backup_made() {
+  local printed code=0 name='"backup_name": *"([A-Za-z0-9._-]+)"'
+  printed=$("$@" --note "before the update of $app_service from $old to $new" --json) || code=$?
+  case $code in 0 | 3) ;; *) return "$code" ;; esac
+  [[ $printed =~ $name ]] && point=${BASH_REMATCH[1]}
+}
+
+# What it did there is the result of a dry run.
+rehearse_update() {
+  local code=0 place=2
+  if asked_for --dry-run && ! asked_for --json; then place=1; fi
+  on_image "$new" migrate --dry-run ${options[@]+"${options[@]}"} >&"$place" || code=$?
+  "$engine" tag "$old" "$tag"
+  return "$code"
+}
+
+update() {
+  local new="" code=0 before="" word options=()
+  for word in "${words[@]}"; do
+    case $before$word in
+      update | --dry-run | --json | --quiet | -q) ;;
+      --expect-loss | --expect-loss=* | --expect-loss[!=]*) options+=("$word") ;;
+      *) die 2 "update has no '$word'. See: ./backup.sh update --help" ;;
+    esac
+    before=""
+    if [ "$word" = --expect-loss ]; then before=$word; fi
+  done
+  [ "$runner" != local ] || die 1 "There is no container here that could be updated."
+  claim_update
+  find_image
+  trap 'give_up 130 "Interrupted."' INT TERM HUP
+  "$engine" tag "$old" "$kept"
+  note_step building
+  say_notice "1/5 A new image for $services."
+  make_image || give_up 1 "No new image: it could not be built or pulled (see above)."
+  if [ "$new" = "$old" ]; then
+    say_notice "The image is the one that runs: there is nothing to update."
+  else
+    say_notice "2/5 Its migrations, rehearsed on a copy of the data."
+    rehearse_update || give_up $? "The new image cannot migrate the data (see above)."
+  fi
+  if [ "$new" != "$old" ] && ! asked_for --dry-run; then put_live; fi
+  rm -f "$ledger"
+  if asked_for --json; then
+    printf '{"schema_version": 1, "from": "%s", "to": "%s", "backup": "%s"}\n' "$old" "$new" "$point"
+  elif [ -n "$point" ]; then
+    printf 'Updated. %s has the data of before, and %s is the image of before.\n' "$point" "$kept"
+  fi
+}
+
+# The first backup is made while the app runs, so that the one which it has to stand still for has little left to copy.
+put_live() {
+  local code=0
+  say_notice "3/5 A backup; then '$services' stops, and what was written meanwhile is backed up too."
+  backup_made as_it_runs auto-backup || give_up $? "There is no backup, so there is no update (see above)."
+  note_step stopping
+  stop_services || give_up 1 "'$services' could not be stopped (see above)."
+  backup_made on_image "$old" auto-backup || give_up $? "There is no backup, so there is no update (see above)."
+  note_step migrating
+  say_notice "4/5 The migrations, on the data."
+  on_image "$new" migrate ${options[@]+"${options[@]}"} >&2 || code=$?
+  case $code in 0 | 3) ;; *) give_up "$code" "The migration failed (see above)." ;; esac
+  say_notice "5/5 '$services' starts on the new image."
+  why="it could not be started"
+  if ! start_on "$new"; then
+    "${compose[@]}" logs --tail 20 "$app_service" >&2 </dev/null || true
+    give_up 1 "'$app_service' does not come up on the new image: $why."
+  fi
+}
+
+as_it_runs() {
+  local words=("$@")
+  (in_container)
+}
+
 # --- without a container ----------------------------------------------------------------------------------------------
 
 # Whether the environment is there whole, and made by the Python it still finds.
@@ -507,6 +744,11 @@ if ! [ -t 0 ] && ! needs_input; then exec </dev/null; fi
 cd "$root"
 choose_runner
 export_facts
+end_interrupted_update
+if [ "$command" = update ] && ! asked_for --help; then
+  update
+  exit
+fi
 if [ "$runner" = local ]; then
   if [ -n "$stop" ]; then say_notice "There is no container to stop."; fi
   run_here

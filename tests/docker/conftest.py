@@ -14,22 +14,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from engine import Engine, base_archive, run
+from engine import PLUGIN_RECIPE, RECIPE, Engine, debian
 from project import Project
 
 HERE = Path(__file__).parent
 TOOLS = ("docker", "dockerd", "docker-compose", "mmdebstrap", "git")
-
-# Compose v2 is a plugin of the docker command: the machine's own, or the one $BACKUP_TEST_COMPOSE_PLUGIN names. Where
-# there is neither, this one hands over to v1.
-PLUGIN = """#!/bin/sh
-if [ "$1" = docker-cli-plugin-metadata ]; then
-    echo '{"SchemaVersion": "0.1.0", "Vendor": "the tests", "Version": "v2"}'
-else
-    shift
-    exec docker-compose "$@"
-fi
-"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,7 +37,8 @@ def engine() -> Iterator[Engine]:
     engine = Engine(Path(tempfile.mkdtemp(prefix="backup-engine-")))
     try:
         engine.start()
-        engine.load_base(base_archive())
+        engine.add_compose(debian(PLUGIN_RECIPE, "compose"))
+        engine.load_base(debian(RECIPE, "base"))
         build(engine)
         yield engine
     finally:
@@ -86,18 +76,6 @@ def project(new_project: Callable[..., Project]) -> Project:
 
 
 @pytest.fixture(params=["v1", "v2"])
-def generation(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> dict[str, str]:
-    """The environment that has this generation of Compose."""
-    real = run(["docker", "compose", "version"], engine.environment, check=False).returncode == 0
-    if request.param == "v1":
-        return {"BACKUP_COMPOSE": "docker-compose"} if real else {}
-    if real:
-        return {}
-    plugin = tmp_path / "docker" / "cli-plugins" / "docker-compose"
-    plugin.parent.mkdir(parents=True)
-    if given := os.environ.get("BACKUP_TEST_COMPOSE_PLUGIN"):
-        shutil.copy(given, plugin)
-    else:
-        plugin.write_text(PLUGIN)
-    plugin.chmod(0o755)
-    return {"DOCKER_CONFIG": str(plugin.parent.parent)}
+def generation(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The environment that has this generation of Compose; without one it is v2."""
+    return {"BACKUP_COMPOSE": "docker-compose"} if request.param == "v1" else {}

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tarfile
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -18,6 +19,9 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE, BASE = "backup-test-app", "backup-test-base"
 RECIPE = ("mmdebstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "trixie")
+# Compose v2 is a plugin of the docker command. Debian 12 has none: its next release's runs here too.
+PLUGIN_RECIPE = ("mmdebstrap", "--variant=extract", "--include=docker-compose", "trixie")
+PLUGIN = "usr/libexec/docker/cli-plugins/docker-compose"
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 NO_NETWORK = ("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
 PROGRAMS = os.pathsep.join(("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"))
@@ -35,6 +39,8 @@ class Engine:
             "PATH": PROGRAMS,
             "HOME": str(folder),
             "DOCKER_HOST": f"unix://{self.socket}",
+            "DOCKER_CONFIG": str(folder / "client"),
+            "DOCKER_BUILDKIT": "0",  # its own builder wants another plugin
             "BASE_IMAGE": BASE,
         }
 
@@ -45,6 +51,16 @@ class Engine:
             if wait_until(lambda: self.answers() or not self.runs()) and self.runs():
                 return
         raise RuntimeError(f"dockerd did not start:\n{self.log.read_text()[-2000:]}")
+
+    def add_compose(self, archive: Path) -> None:
+        """The client has Compose v2."""
+        place = self.folder / "client" / "cli-plugins" / "docker-compose"
+        place.parent.mkdir(parents=True)
+        with tarfile.open(archive) as packed:
+            found = packed.extractfile(f"./{PLUGIN}")
+            assert found
+            place.write_bytes(found.read())
+        place.chmod(0o755)
 
     def _launch(self, driver: str) -> subprocess.Popen[bytes]:
         command = ["dockerd", f"--storage-driver={driver}", *NO_NETWORK, f"--host=unix://{self.socket}"]
@@ -130,15 +146,15 @@ def is_for_downloads(name: str) -> bool:
     return name.upper() in wanted
 
 
-def base_archive() -> Path:
-    """A bare Debian with Python, made once per recipe and kept between runs."""
+def debian(recipe: tuple[str, ...], name: str) -> Path:
+    """What that recipe makes, as a tar; made once and kept between runs."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = Path(os.environ.get("BACKUP_TEST_CACHE") or home / "backup-tests")
-    archive = cache / f"base-{hashlib.sha256(' '.join(RECIPE).encode()).hexdigest()[:16]}.tar"
+    archive = cache / f"{name}-{hashlib.sha256(' '.join(recipe).encode()).hexdigest()[:16]}.tar"
     if not archive.exists():
         cache.mkdir(parents=True, exist_ok=True)
         draft = cache / f"draft-{os.getpid()}.tar"
-        run([*RECIPE, str(draft)], {**os.environ, "PATH": PROGRAMS})
+        run([*recipe, str(draft)], {**os.environ, "PATH": PROGRAMS})
         draft.rename(archive)
     return archive
 

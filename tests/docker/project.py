@@ -90,7 +90,7 @@ class Project:
     # --- the service
 
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = ["docker-compose", "--project-directory", str(self.folder)]
+        command = ["docker", "compose", "--project-directory", str(self.folder)]
         for name in ("docker-compose.yml", "docker-compose.override.yml"):
             command += ["-f", str(self.folder / name)]
         return run([*command, *arguments], self.environment, check=check)

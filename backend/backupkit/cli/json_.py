@@ -330,7 +330,7 @@ def recovered(found: Journal | None) -> Document:
 
 
 def migrated(done: Migrated | None) -> Document | None:
-    """What was migrated; null where there was nothing to do."""
+    """What was migrated, or, without a backup, rehearsed; null where there was nothing to do."""
     if done is None:
         return None
     return {

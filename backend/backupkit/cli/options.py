@@ -40,6 +40,9 @@ Tree = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer the question with yes.")]
 OldForce = Annotated[bool, typer.Option("--force", "-f", hidden=True, help="The old name of --yes.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")]
+ExpectLoss = Annotated[
+    list[str] | None, typer.Option("--expect-loss", help="A table of which the migrations may lose data; repeatable.")
+]
 RemoteName = Annotated[str | None, typer.Option("--remote", help="The name of a remote in the settings.")]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Accept setuid files, and links that leave the uploads. Your own backups only.")

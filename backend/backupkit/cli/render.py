@@ -653,12 +653,17 @@ def imported(reach: Deployment, done: Imported) -> Iterator[str]:
 
 def migrated(reach: Deployment, done: Migrated) -> Iterator[str]:
     """What was migrated, and what it did to the rows."""
-    yield f"Migrated: {counted(len(done.migrations), 'migration')} in {done.seconds:.1f} s"
+    count = counted(len(done.migrations), "migration")
+    is_live = done.backup is not None
+    yield f"Migrated: {count} in {done.seconds:.1f} s" if is_live else f"{count} would run:"
     yield from (f"    {one.revision}  {one.title}" for one in done.migrations)
-    yield f"  rehearsed  on a copy first, in {done.rehearsal_seconds:.1f} s"
+    yield f"  rehearsed  on a copy{' first' if is_live else ''}, in {done.rehearsal_seconds:.1f} s"
     yield "  rows               before -> after"
     yield from _compared(done.rows_before, done.rows_after)
-    yield f"  before     kept in {done.backup}; take the migration back: {reach.tool('undo')}"
+    if is_live:
+        yield f"  before     kept in {done.backup}; take the migration back: {reach.tool('undo')}"
+    else:
+        yield "Nothing was changed."
 
 
 def findings(found: list[Finding]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from backupkit.backup.create import refuse_overlap
 from backupkit.backup.make import make_backup
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, staging_area
+from backupkit.fs import disk, space, staging_area
 from backupkit.migrations import schema, upgrade, version_table
 from backupkit.model.backup import Backup, BackupRequest, Metadata, Migration
 from backupkit.model.clock import Clock, utc_now
@@ -34,14 +34,17 @@ from backupkit.sqlite import app_migrations, database
 
 @dataclass(frozen=True)
 class Migrated:
-    """What was migrated: rows by table before and after, seconds in the rehearsal and on the live database."""
+    """What was migrated: rows by table before and after, seconds in the rehearsal and on the live database.
 
-    backup: str
+    Without `backup` and `seconds` it was a rehearsal alone.
+    """
+
+    backup: str | None
     migrations: tuple[Migration, ...]
     rows_before: Mapping[str, int]
     rows_after: Mapping[str, int]
     rehearsal_seconds: float
-    seconds: float
+    seconds: float | None
     warnings: tuple[str, ...] = ()
 
 
@@ -71,8 +74,31 @@ def migrate(
         with hook.around(work):
             with staging.claimed(settings, work.emit):
                 done = _migrate(settings, revision, pending, expect_loss, work.handle, work.emit, clock)
-            work.concerning(done.backup, note=f"to {revision}, migrations: {len(pending)}")
+            work.concerning(done.backup or "", note=f"to {revision}, migrations: {len(pending)}")
         return replace(done, warnings=tuple(hook.warnings))
+
+
+def rehearse(
+    settings: Settings, revision: str = "head", emit: EventListener = silence, expect_loss: Collection[str] = ()
+) -> Migrated | None:
+    """What `migrate` would do, tried on a copy of the live database. None where there is nothing to do.
+
+    Raises what `migrate` raises before it goes live.
+    """
+    store.require(settings.dir)
+    pending = _pending(settings, revision, emit)
+    if not pending:
+        return None
+    started = time.monotonic()
+    space.require(2 * settings.database.stat().st_size, settings.dir, "The rehearsal of the migration")
+    with _scratch_copy(settings) as copy:
+        with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
+            database.copy(snapshot, copy)
+            rows_before = database.count_rows(snapshot)
+        rehearsed = _migrated(settings, copy, revision, [one.revision for one in pending], emit)
+    upgrade.refuse_loss(rehearsed, expect_loss)
+    seconds = round(time.monotonic() - started, 3)
+    return Migrated(None, pending, rows_before, rehearsed.found.facts.rows, seconds, None)
 
 
 def _pending(settings: Settings, revision: str, emit: EventListener) -> tuple[Migration, ...]:

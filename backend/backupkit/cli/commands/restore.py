@@ -13,7 +13,7 @@ import typer
 
 from backupkit.cli.console import at_terminal, listening, say, say_notice
 from backupkit.cli.errors import end_with_warnings
-from backupkit.cli.options import Database, DryRun, Json, Name, Quiet, Tree, Yes, listed
+from backupkit.cli.options import Database, DryRun, ExpectLoss, Json, Name, Quiet, Tree, Yes, listed
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.questions import require_person, require_yes
@@ -32,9 +32,6 @@ commands = CommandGroup("Restore")
 
 Force = Annotated[
     bool, typer.Option("--force", "-f", help="Restore without a question, even where it would be refused.")
-]
-ExpectLoss = Annotated[
-    list[str] | None, typer.Option("--expect-loss", help="A table of which the migrations may lose data; repeatable.")
 ]
 Stop = Annotated[
     bool, typer.Option("--stop", help="Stop the service first, and start it again afterwards (backup.sh does it).")
@@ -285,6 +282,9 @@ def salvage(
 @commands.command("migrate", examples=["migrate"])
 def migrate(
     revision: Annotated[str, typer.Argument(help="The revision to upgrade to. Left out: head.")] = "head",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Rehearse it on a copy, say what it did there, and change nothing.")
+    ] = False,
     expect_loss: ExpectLoss = None,
     database: Database = None,
     stop: Stop = False,
@@ -294,11 +294,13 @@ def migrate(
     """Upgrade the schema: backup, rehearsal on a copy, upgrade, and back to the backup if it fails."""
     from backupkit.cli import json_, render
     from backupkit.migrations.migrate import migrate as upgrade
+    from backupkit.migrations.migrate import rehearse
 
-    settings = of_database(open_to_write(work="migrate"), database)
+    settings = of_database(open_to_read() if dry_run else open_to_write(work="migrate"), database)
     _explain_stop(settings, stop)
     with listening() as emit:
-        done = upgrade(settings, revision, emit, expect_loss=expect_loss or ())
+        act = rehearse if dry_run else upgrade
+        done = act(settings, revision, emit, expect_loss=expect_loss or ())
     if not done:
         run_report.nothing_to_do()
     lines = render.migrated(settings.reach, done) if done else [f"There is nothing to migrate to reach {revision}."]

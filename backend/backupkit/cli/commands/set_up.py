@@ -10,7 +10,7 @@ import typer
 
 from backupkit.cli import session
 from backupkit.cli.console import listening, say, say_notice
-from backupkit.cli.options import Json, Wide
+from backupkit.cli.options import ExpectLoss, Json, Quiet, Wide
 from backupkit.cli.output import out
 from backupkit.cli.program import CommandGroup
 from backupkit.cli.session import load, settings_folder
@@ -139,6 +139,22 @@ def demo(
     from demo.story import tell_story
 
     tell_story(session.script, keep)
+
+
+@commands.command("update", examples=["update", "update --dry-run"])
+def update(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build or pull the image and rehearse its migrations; change nothing.")
+    ] = False,
+    expect_loss: ExpectLoss = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Update the app: new image, backup, rehearsed migrations, health check, and all back if one fails."""
+    raise Refused(
+        "update builds images and starts services, so it works on the host, beside the compose file.",
+        hint="Type there: ./backup.sh update",
+    )
 
 
 def _contained() -> bool:

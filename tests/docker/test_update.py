@@ -1,0 +1,185 @@
+"""`./backup.sh update` on a real engine: what runs afterwards, with which data, and what a kill at any step leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+
+import pytest
+from engine import IMAGE, wait_until
+from project import QUICK, Project
+
+HEAD = "f5d1964e7a38"
+MIGRATION = """
+from alembic import op
+import sqlalchemy as sa
+revision, down_revision, branch_labels, depends_on = "aa00000000aa", "{head}", None, None
+def upgrade():
+    {upgrade}
+def downgrade():
+    pass
+"""
+ADDS = 'op.add_column("companies", sa.Column("city", sa.String()))'
+LOSES = 'op.execute("DELETE FROM companies")'
+FAILS = 'raise RuntimeError("no such luck")'
+
+# An app that writes, and ends, or is never healthy.
+CRASHES = """
+import sqlite3, time
+live = sqlite3.connect("/app/data/pats.db", timeout=30)
+with live:
+    live.execute("INSERT INTO companies (name) VALUES ('Written by the new image')")
+"""
+SICK = f"{CRASHES}\ntime.sleep(1000)\n"
+
+
+class Updatable:
+    """A project that runs on an image of its own, which `next_image` changes what the next build makes of."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.image = f"{project.name}-app"
+        project.engine.docker("tag", IMAGE, self.image)
+        self.folder = project.folder / "next"
+        self.folder.mkdir()
+        build = {"context": str(self.folder), "dockerfile": "Dockerfile"}
+        project.override(image=self.image, build=build, healthcheck=QUICK, stop_grace_period="1s")
+        project.up()
+        self.company = project.add_application("Before")
+        self.old = self.runs_on()
+
+    def next_image(self, migration: str = "", app: str = "", last: str = "") -> None:
+        lines = [f"FROM {IMAGE}"]
+        if migration:
+            (self.folder / "new.py").write_text(MIGRATION.format(head=HEAD, upgrade=migration))
+            lines.append("COPY new.py /app/alembic/versions/")
+        if app:
+            (self.folder / "app.py").write_text(app)
+            lines.append("COPY app.py /app/")
+        (self.folder / "Dockerfile").write_text("\n".join([*lines, last or 'LABEL new="yes"', ""]))
+
+    def runs_on(self) -> str:
+        return str(self.project.inspect("Image"))
+
+    def image_named(self, name: str) -> str:
+        return self.project.engine.docker("image", "inspect", "--format", "{{.Id}}", name).stdout.strip()
+
+    def columns(self) -> set[str]:
+        with closing(sqlite3.connect(self.project.database, timeout=30)) as connection:
+            return {str(row[1]) for row in connection.execute("PRAGMA table_info(companies)")}
+
+    def is_as_before(self) -> bool:
+        """The old image answers, with the old data, and an update would begin anew."""
+        assert wait_until(self.project.answers), self.project.logs()
+        assert self.runs_on() == self.old
+        assert self.project.companies() == {"Before"} and "city" not in self.columns()
+        assert self.image_named(self.image) == self.old
+        return not (self.project.folder / ".backup-update" / "state").exists()
+
+
+@pytest.fixture
+def app(project: Project) -> Updatable:
+    return Updatable(project)
+
+
+def test_a_good_image_goes_live_with_its_migrations_and_leaves_a_way_back(app: Updatable) -> None:
+    app.next_image(ADDS)
+    container = app.project.container()
+    told = app.project.backup_sh("update", "--dry-run")
+    assert b"aa00000000aa" in told.stdout and app.project.container() == container and app.is_as_before()
+    assert app.project.json("list") == []
+
+    done = app.project.json("update")
+    assert done["from"] == app.old and done["to"] == app.runs_on() != app.old
+    assert app.project.inspect("State.Health.Status") == "healthy"
+    assert app.project.companies() == {"Before"} and "city" in app.columns()
+    kept = app.project.json("show", done["backup"])
+    assert app.old in kept["note"] and kept["kind"] == "auto" and kept["git"]["subject"] == 'Say "hello"'
+    assert app.image_named(f"{app.image}:before-update") == app.old
+    again = app.project.backup_sh("update")
+    assert b"nothing to update" in again.stderr and app.runs_on() == done["to"]
+
+
+@pytest.mark.parametrize(
+    ("migration", "last", "code", "said"),
+    [
+        ("", "RUN false", 1, "could not be built"),
+        (FAILS, "", 1, "no such luck"),
+        (LOSES, "", 1, "loses data"),
+    ],
+)
+def test_an_image_that_cannot_go_live_stops_nothing(
+    app: Updatable, migration: str, last: str, code: int, said: str
+) -> None:
+    app.next_image(migration, last=last)
+    started = app.project.inspect("State.StartedAt")
+    done = app.project.backup_sh("update", code=code)
+    assert said in done.stderr.decode()
+    assert app.project.inspect("State.StartedAt") == started and app.is_as_before()
+
+
+def test_a_loss_that_is_meant_goes_live(app: Updatable) -> None:
+    app.next_image(LOSES)
+    app.project.backup_sh("update", "--expect-loss", "companies", "--expect-loss=applications", code=0, or_code=3)
+    assert app.project.companies() == set() and app.runs_on() != app.old
+
+
+@pytest.mark.parametrize("new", [CRASHES, SICK], ids=["crashes", "sick"])
+def test_a_container_that_does_not_come_up_gives_way_to_the_old_image_and_data(app: Updatable, new: str) -> None:
+    app.project.override(healthcheck={**QUICK, "start_period": "1s", "retries": 20})
+    app.next_image(ADDS, new)
+    done = app.project.backup_sh("update", code=1)
+    assert "does not come up on the new image" in done.stderr.decode()
+    assert app.is_as_before()
+    (kept,) = [one for one in app.project.json("list") if one["kind"] == "pre_restore"]
+    with closing(sqlite3.connect(app.project.backups / kept["backup_name"] / "pats.db")) as connection:
+        assert ("Written by the new image",) in connection.execute("SELECT name FROM companies").fetchall()
+
+
+@pytest.mark.parametrize("step", ["building", "stopping", "migrating", "returned"])
+@pytest.mark.parametrize("ends", ["recover", "update"])
+def test_killed_at_any_step_the_next_command_goes_back(app: Updatable, step: str, ends: str) -> None:
+    app.next_image(ADDS, CRASHES)
+    ledger = app.project.folder / ".backup-update" / "state"
+    killed = subprocess.Popen(
+        [str(app.project.folder / "backup.sh"), "update"],
+        env=app.project.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert wait_until(lambda: ledger.exists() and ledger.read_text().startswith(f"{step}\n"), 120)
+    time.sleep(0.5 if step == "migrating" else 0)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    if ends == "recover":
+        app.project.backup_sh("recover")
+    else:
+        app.next_image(ADDS)
+        app.project.backup_sh("update")
+        assert app.project.companies() == {"Before"} and "city" in app.columns()
+        return
+    assert app.is_as_before()
+
+
+def test_a_second_update_waits_for_nobody_and_is_refused(app: Updatable) -> None:
+    app.next_image(last="RUN sleep 20")
+    with subprocess.Popen(
+        [str(app.project.folder / "backup.sh"), "update"],
+        env=app.project.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as first:
+        assert wait_until((app.project.folder / ".backup-update" / "state").exists)
+        second = app.project.backup_sh("update", code=11)
+        assert str(first.pid) in second.stderr.decode()
+        os.killpg(first.pid, signal.SIGINT)
+        first.wait()
+    assert app.is_as_before()
