@@ -28,8 +28,8 @@ def is_thorough() -> bool:
 
 
 def share(most: int) -> int:
-    """How many tries are enough: half of them where a run may leave nothing out, else a third; or that `SHARE`."""
-    usual = 1.0 if is_thorough() else 1 / 2 if _leaves_nothing_out() else 1 / 3
+    """How many tries are enough in one run of many: a third, or that `SHARE`; all of them in a thorough one."""
+    usual = 1.0 if is_thorough() else 1 / 3
     return math.ceil(most * float(os.environ.get(SHARE, usual)))
 
 

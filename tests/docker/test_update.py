@@ -6,8 +6,9 @@ import os
 import signal
 import sqlite3
 import subprocess
-import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 
 import pytest
 from engine import IMAGE, wait_until
@@ -45,6 +46,7 @@ class Updatable:
         self.image = f"{project.name}-app"
         project.engine.docker("tag", IMAGE, self.image)
         self.folder = project.folder / "next"
+        self.ledger = project.folder / ".backup-update" / "state"
         self.folder.mkdir()
         build = {"context": str(self.folder), "dockerfile": "Dockerfile"}
         project.override(image=self.image, build=build, healthcheck=QUICK, stop_grace_period="1s")
@@ -78,7 +80,22 @@ class Updatable:
         assert self.runs_on() == self.old
         assert self.project.companies() == {"Before"} and "city" not in self.columns()
         assert self.image_named(self.image) == self.old
-        return not (self.project.folder / ".backup-update" / "state").exists()
+        return not self.ledger.exists()
+
+    def is_at(self, step: str) -> bool:
+        """Whether an update has written down that it begins this step."""
+        return self.ledger.exists() and self.ledger.read_text().startswith(f"{step}\n")
+
+
+@contextmanager
+def started(project: Project) -> Iterator[subprocess.Popen[bytes]]:
+    """An update under way, in a process group of its own."""
+    quiet = subprocess.DEVNULL
+    command = [str(project.folder / "backup.sh"), "update"]
+    with subprocess.Popen(
+        command, env=project.environment, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+    ) as process:
+        yield process
 
 
 @pytest.fixture
@@ -104,26 +121,18 @@ def test_a_good_image_goes_live_with_its_migrations_and_leaves_a_way_back(app: U
     assert b"nothing to update" in again.stderr and app.runs_on() == done["to"]
 
 
-@pytest.mark.parametrize(
-    ("migration", "last", "code", "said"),
-    [
-        ("", "RUN false", 1, "could not be built"),
-        (FAILS, "", 1, "no such luck"),
-        (LOSES, "", 1, "loses data"),
-    ],
-)
-def test_an_image_that_cannot_go_live_stops_nothing(
-    app: Updatable, migration: str, last: str, code: int, said: str
-) -> None:
-    app.next_image(migration, last=last)
+def test_an_image_that_cannot_go_live_stops_nothing(app: Updatable) -> None:
     started = app.project.inspect("State.StartedAt")
-    done = app.project.backup_sh("update", code=code)
-    assert said in done.stderr.decode()
-    assert app.project.inspect("State.StartedAt") == started and app.is_as_before()
-
-
-def test_a_loss_that_is_meant_goes_live(app: Updatable) -> None:
-    app.next_image(LOSES)
+    for migration, last, said in (
+        ("", "RUN false", "could not be built"),
+        (FAILS, "", "no such luck"),
+        (LOSES, "", "loses data"),
+    ):
+        app.next_image(migration, last=last)
+        done = app.project.backup_sh("update", code=1)
+        assert said in done.stderr.decode()
+        assert app.project.inspect("State.StartedAt") == started and app.is_as_before()
+    # A loss that is meant goes live.
     app.project.backup_sh("update", "--expect-loss", "companies", "--expect-loss=applications", code=0, or_code=3)
     assert app.project.companies() == set() and app.runs_on() != app.old
 
@@ -140,46 +149,30 @@ def test_a_container_that_does_not_come_up_gives_way_to_the_old_image_and_data(a
         assert ("Written by the new image",) in connection.execute("SELECT name FROM companies").fetchall()
 
 
-@pytest.mark.parametrize("step", ["building", "stopping", "migrating", "returned"])
-@pytest.mark.parametrize("ends", ["recover", "update"])
-def test_killed_at_any_step_the_next_command_goes_back(app: Updatable, step: str, ends: str) -> None:
+def test_killed_at_any_step_the_next_command_goes_back(app: Updatable) -> None:
     app.next_image(ADDS, CRASHES)
-    ledger = app.project.folder / ".backup-update" / "state"
-    killed = subprocess.Popen(
-        [str(app.project.folder / "backup.sh"), "update"],
-        env=app.project.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    assert wait_until(lambda: ledger.exists() and ledger.read_text().startswith(f"{step}\n"), 120)
-    time.sleep(0.5 if step == "migrating" else 0)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
-    if ends == "recover":
+    for step in ("building", "stopping", "migrating", "returned"):
+        with started(app.project) as killed:
+            assert wait_until(partial(app.is_at, step), 120), step
+            os.killpg(killed.pid, signal.SIGKILL)
+        assert b"An update was interrupted" in app.project.backup_sh("list").stderr
         app.project.backup_sh("recover")
-    else:
-        app.next_image(ADDS)
-        app.project.backup_sh("update")
-        assert app.project.companies() == {"Before"} and "city" in app.columns()
-        return
-    assert app.is_as_before()
+        assert app.is_as_before()
+    # The next update goes back too, and then begins anew.
+    with started(app.project) as killed:
+        assert wait_until(partial(app.is_at, "migrating"), 120)
+        os.killpg(killed.pid, signal.SIGKILL)
+    app.next_image(ADDS)
+    app.project.backup_sh("update")
+    assert app.project.companies() == {"Before"} and "city" in app.columns()
 
 
 def test_a_second_update_waits_for_nobody_and_is_refused(app: Updatable) -> None:
     app.next_image(last="RUN sleep 20")
-    with subprocess.Popen(
-        [str(app.project.folder / "backup.sh"), "update"],
-        env=app.project.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as first:
-        assert wait_until((app.project.folder / ".backup-update" / "state").exists)
+    with started(app.project) as first:
+        assert wait_until(app.ledger.exists)
         second = app.project.backup_sh("update", code=11)
         assert str(first.pid) in second.stderr.decode()
         os.killpg(first.pid, signal.SIGINT)
-        first.wait()
+        assert first.wait() == 130
     assert app.is_as_before()
