@@ -528,7 +528,7 @@ def test_what_is_known_of_a_backup_is_read_as_it_was_written(app: SmallApp) -> N
 
 
 def test_what_a_remote_held_is_read_as_it_was_written(app: SmallApp) -> None:
-    there = [RemoteBackup("one", NOON, "auto", 1, "pats", HEAD, False)]
+    there = [RemoteBackup("one", NOON, "auto", 1, "pats", HEAD, False, 7)]
     _no_default(there[0])
     remotes = {"disk": FolderTable(type="folder", path=str(app.folder))}
     written = listing_cache.remember(app.settings.model_copy(update={"remotes": remotes}), "disk", there, NOON)

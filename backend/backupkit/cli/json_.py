@@ -374,6 +374,8 @@ def pushed(done: Pushed) -> Document:
         "remote": done.remote,
         "pushed": list(done.backups),
         "backups": done.there,
+        "points": done.points,
+        "points_there": done.points_there,
         "failure": done.failure.message if done.failure else None,
         "exit_code": int(done.failure.code) if done.failure else 0,
     }
@@ -392,6 +394,7 @@ def _remote(state: RemoteState) -> Document:
         "elsewhere": state.elsewhere,
         "other_disk": state.other_disk,
         "backups": state.backups,
+        "points": state.points,
         "newest": state.newest,
         "newest_at": state.newest_at,
         "behind": state.behind,

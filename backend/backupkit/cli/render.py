@@ -499,10 +499,12 @@ def run(results: Sequence[StepResult]) -> Iterator[str]:
 def pushed(done: Sequence[Pushed]) -> Iterator[str]:
     """What each remote got."""
     for one in done:
-        got = f"got {', '.join(one.backups)}" if one.backups else "had everything already"
+        came = [*one.backups, *([counted(one.points, "point")] if one.points else [])]
+        got = f"got {', '.join(came)}" if came else "had everything already"
+        there = counted(one.there, "backup") + (f", {counted(one.points_there, 'point')}" if one.points_there else "")
         failed = f"FAILED: {shown(one.failure.message)}" if one.failure else ""
-        yield f"{one.remote}: {failed}" if failed else f"{one.remote}: {got}; {counted(one.there, 'backup')} there"
-        if one.failure and one.backups:
+        yield f"{one.remote}: {failed}" if failed else f"{one.remote}: {got}; {there} there"
+        if one.failure and came:
             yield f"  before that it {got}"
 
 
@@ -514,6 +516,8 @@ def pulled(reach: Deployment, done: Pulled) -> Iterator[str]:
         yield f"Pulled {backup.name} ({size}), every byte compared."
     else:
         yield f"{backup.name} is here already ({size}); nothing was pulled."
+    if done.points:
+        yield f"  {counted(done.points, 'point')} of rewind came along: {reach.tool('rewind')}"
     yield f"  on disk in {backup.path}; put it back: {reach.tool(f'restore {backup.name}')}"
 
 
@@ -563,7 +567,8 @@ def _remote_row(settings: Settings, one: RemoteState) -> tuple[str, ...]:
         return one.name, one.type, "FAILED", "-", "-", shown(one.failure.message)
     when = f" ({settings.local(one.newest_at):%Y-%m-%d %H:%M})" if one.newest_at else ""
     state = "current" if one.is_current else "behind" if one.behind else "empty"
-    return one.name, one.type, state, str(one.backups), str(one.behind), f"{shown(one.newest or '-')}{when}"
+    held = f"{one.backups} + {counted(one.points, 'point')}" if one.points else str(one.backups)
+    return one.name, one.type, state, held, str(one.behind), f"{shown(one.newest or '-')}{when}"
 
 
 def deliveries(found: Iterable[Delivery]) -> Iterator[str]:

@@ -14,13 +14,16 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from backupkit.config.remotes import FolderTable, GitTable
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Metadata
+from backupkit.model.backup import Backup, Metadata
 from backupkit.model.documents import Document
 from backupkit.model.errors import Refused, RemoteAway
 from backupkit.model.events import EventListener, Waiting
+from backupkit.rewind.chain import Point
+from backupkit.rewind.copies import Copied
 
 T = TypeVar("T")
 _FIRST, _LONGEST = 2.0, 60.0  # seconds between two attempts
+NOT_COPIED = "Points of rewind after {backup} were left out of the copy: {why}."
 KEEPS_NO_OWNERS = "The remote {name} keeps no owners, modes and times: what is pulled from it has lost them."
 
 KEEPS_NO_ATTRIBUTES = (
@@ -40,6 +43,8 @@ class RemoteBackup:
     app_id: str
     revision: str
     uploads: bool = True
+    points: int = 0
+    """How many points of rewind lie beside it."""
 
 
 def remote_document(found: RemoteBackup) -> Document:
@@ -52,6 +57,7 @@ def remote_document(found: RemoteBackup) -> Document:
         "app_id": found.app_id,
         "revision": found.revision,
         "uploads": found.uploads,
+        "points": found.points,
     }
 
 
@@ -85,6 +91,17 @@ class Preparable(Protocol):
 
     def prepare(self) -> None:
         """It can be used from now on; nothing changes where it could already."""
+
+
+@runtime_checkable
+class HoldsPoints(Protocol):
+    """A remote that keeps the points of rewind beside the backup that they stand on, and removes them with it."""
+
+    def push_points(self, backup: Backup, emit: EventListener) -> Copied:
+        """The points that stand on the backup, which is there, are there too. Done twice it does nothing."""
+
+    def pull_points(self, backup: Backup, emit: EventListener, refuse: Callable[[Point], None]) -> Copied:
+        """The points there that come after the last one here are here; but for those of which `refuse` raises."""
 
 
 @runtime_checkable

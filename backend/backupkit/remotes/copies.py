@@ -36,6 +36,7 @@ class RemoteState:
     behind: int = 0
     asked_at: datetime | None = None
     failure: BackupError | None = None
+    points: int = 0
 
     @property
     def is_current(self) -> bool:
@@ -84,6 +85,7 @@ def state_of(settings: Settings, name: str, seen: CachedListing, here: Sequence[
         newest.created_at if newest else None,
         len(missing(settings, name, seen.backups, here)),
         seen.at,
+        points=sum(one.points for one in seen.backups),
     )
 
 

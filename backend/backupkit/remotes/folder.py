@@ -9,7 +9,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -19,12 +19,15 @@ from backupkit.config.remotes import FolderTable
 from backupkit.config.settings import Settings
 from backupkit.fs import attributes, descriptors, disk, space, tree
 from backupkit.fs.attributes import Attributes, Keeper
-from backupkit.model.backup import CHECKSUM_FILE, Metadata
+from backupkit.model.backup import CHECKSUM_FILE, Backup, Metadata
 from backupkit.model.errors import Damaged, NoSpace, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step
 from backupkit.model.names import first_of, shown
 from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, KEEPS_NO_OWNERS, RemoteBackup
 from backupkit.repository import integrity, manifest, store
+from backupkit.rewind import copies
+from backupkit.rewind.chain import Point
+from backupkit.rewind.copies import Copied
 
 MARKER = ".backupkit-remote"
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN, errno.ECONNRESET}
@@ -101,9 +104,7 @@ class FolderRemote:
                 disk.remove_tree(draft)  # nothing of it is worth being taken up again
                 raise
             except NoSpace as error:
-                raise RemoteFailed(
-                    f"The remote {self.name} has no room: {error.message}", hint=f"prune --remote {self.name}"
-                ) from error
+                raise self._full(error) from error
             disk.publish(draft, final)
 
     def pull(self, name: str, target: Path, emit: EventListener) -> None:
@@ -114,10 +115,24 @@ class FolderRemote:
             emit(Step(f"Copying {name} from {self.name}", size))
             _Copy(source, target, None, emit, self.name).make({})
 
+    def push_points(self, backup: Backup, emit: EventListener) -> Copied:
+        self.check()
+        with self._failing():
+            try:
+                return copies.copy(self._settings.dir, self._path, backup, emit)
+            except NoSpace as error:
+                raise self._full(error) from error
+
+    def pull_points(self, backup: Backup, emit: EventListener, refuse: Callable[[Point], None]) -> Copied:
+        self.check()
+        with self._failing():
+            return copies.copy(self._path, self._settings.dir, backup, emit, only_later=True, refuse=refuse)
+
     def remove(self, names: Sequence[str]) -> None:
         self.check()
         with self._failing():
             for name in names:
+                copies.remove(self._path, name)  # first: without the backup nobody could tell what they are
                 disk.remove_tree(self._draft(name))
                 if os.path.lexists(self._path / name):
                     disk.remove_atomically(self._draft(name), self._path / name)
@@ -131,6 +146,7 @@ class FolderRemote:
             bad = []
             for number, name in enumerate(names, 1):
                 bad += [f"{name}: {text}" for text in self._flaws(name, digests)]
+                bad += copies.flaws(self._path, name)
                 emit(Progress(number))
         if bad:
             raise Damaged(
@@ -155,7 +171,14 @@ class FolderRemote:
             revision, size = ",".join(metadata.revisions), backup.size_bytes
             owner = metadata.app_id or self._settings.app_id
             yield RemoteBackup(
-                name, metadata.created_at, metadata.kind, size, owner, revision, metadata.uploads_included
+                name,
+                metadata.created_at,
+                metadata.kind,
+                size,
+                owner,
+                revision,
+                metadata.uploads_included,
+                copies.number_in(self._path, name),
             )
 
     def _owner(self) -> str | None:
@@ -167,6 +190,9 @@ class FolderRemote:
             return None
         except (ValueError, KeyError, TypeError):
             return ""
+
+    def _full(self, error: NoSpace) -> RemoteFailed:
+        return RemoteFailed(f"The remote {self.name} has no room: {error.message}", hint=f"prune --remote {self.name}")
 
     def _draft(self, name: str) -> Path:
         return self._path / f"{disk.DRAFT_PREFIX}{name}"

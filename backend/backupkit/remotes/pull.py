@@ -13,27 +13,29 @@ from pathlib import Path
 from backupkit.archive import packing
 from backupkit.config.settings import Settings
 from backupkit.fs import attributes, descriptors, disk, space, tree
-from backupkit.model.backup import APART, Backup
+from backupkit.model.backup import APART, UPLOADS_FOLDER, Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
-from backupkit.model.events import EventListener, Notice, Step, silence
+from backupkit.model.events import EventListener, Notice, Step, Warned, silence
 from backupkit.model.names import check_name, shown
 from backupkit.remotes import listing_cache
-from backupkit.remotes.base import Remote, RemoteBackup, open_remote, retry_while_away
+from backupkit.remotes.base import NOT_COPIED, HoldsPoints, Remote, RemoteBackup, open_remote, retry_while_away
 from backupkit.remotes.listing_cache import CachedListing
 from backupkit.repository import flags, integrity, manifest, store
 from backupkit.repository.operation import locked_operation, recorded
 from backupkit.restore.lay_out import LaidOut, lay_out_fetched, require_place
 from backupkit.restore.recovery import recover_under_lock
+from backupkit.rewind.chain import Point
 from backupkit.verify.verify import Verified, backup_at, verify_backups
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """The backup that is here now, and whether it came just now."""
+    """The backup that is here now, whether it came just now, and how many points of rewind came with it."""
 
     backup: Backup
     fetched: bool
+    points: int = 0
 
 
 def the_remote(settings: Settings, name: str | None) -> str:
@@ -74,7 +76,8 @@ def pull_backup(
 
     `latest` is the newest whole one there that is no safety copy. One that is here already is left as it is; a damaged
     one is replaced. `trust` takes what a person has to vouch for, as `import` does. Raises `NoSuchBackup`; `Refused`
-    for another one of that name here; `Damaged`; `NoSpace`; `RemoteFailed`.
+    for another one of that name here; `Damaged`; `NoSpace`; `RemoteFailed`. The points of rewind that stand on it come
+    along, but for those before the last one here.
     """
     opened = open_remote(settings, remote)
     store.require(settings.dir)
@@ -83,14 +86,15 @@ def pull_backup(
         found = _find(settings, list_remote(settings, remote, work.emit, clock), name, remote, work.emit)
         here = _same_here(settings, found) if found.name in store.taken_names(settings) else None
         if here and here.state != "damaged":
-            return Pulled(here, False)
+            return Pulled(here, False, _fetch_points(settings, opened, here, trust, work.emit))
         with store.draft_folder(settings, found.name, replaces=here is not None) as draft:
             _fetch(settings, opened, found, draft, trust, work.emit)
         with contextlib.suppress(OSError):  # the backup is here
             flags.forget(settings.dir, found.name)
         backup = store.read(settings, found.name)
         work.about(backup)
-    return Pulled(backup, True)
+        points = _fetch_points(settings, opened, backup, trust, work.emit)
+    return Pulled(backup, True, points)
 
 
 def verify_remote(settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now) -> None:
@@ -215,6 +219,28 @@ def _fetch(
     _refuse_strange(draft, found, remote.name, trust)
     _refuse_damaged(settings, draft, found, remote.name)
     disk.give(draft, disk.owner_of(draft.parent))
+
+
+def _fetch_points(settings: Settings, remote: Remote, backup: Backup, trust: bool, emit: EventListener) -> int:
+    """How many points came; one that is refused stays there with those behind it."""
+    if not isinstance(remote, HoldsPoints) or backup.metadata is None:
+        return 0
+
+    def refuse(one: Point) -> None:
+        for change in () if trust else one.header.changes:
+            if (entry := change.entry) is None:
+                continue
+            path, extra = f"{UPLOADS_FOLDER}/{change.path}", [name for name, _ in entry.attributes]
+            if why := packing.surprise(path, entry.form, entry.mode, entry.target, extra):
+                hint = f"{packing.VOUCH}: `pull {backup.name} --remote {remote.name} --trust`"
+                raise Damaged(f"In the point {one.name} {shown(change.path)} {why}.", hint)
+
+    done = retry_while_away(
+        lambda: remote.pull_points(backup, emit, refuse), settings.remotes[remote.name].retry_for, emit
+    )
+    if done.left_out:
+        emit(Warned(NOT_COPIED.format(backup=backup.name, why=done.left_out[0])))
+    return done.points
 
 
 def _refuse_strange(draft: Path, found: RemoteBackup, remote: str, trust: bool) -> None:

@@ -6,7 +6,7 @@ A remote that fails harms no backup here, and keeps no other remote from its cop
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,25 +17,31 @@ from backupkit.model.backup import Backup, Metadata
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import parse_span
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused, RemoteFailed, explained
-from backupkit.model.events import EventListener, Warned, silence
+from backupkit.model.events import EventListener, Warned, collecting, silence
 from backupkit.remotes import listing_cache
-from backupkit.remotes.base import Remote, RemoteBackup, open_remote, retry_while_away
+from backupkit.remotes.base import NOT_COPIED, HoldsPoints, Remote, RemoteBackup, open_remote, retry_while_away
 from backupkit.repository import reliable, store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules
 from backupkit.retention.rules import Policy, RetentionContext, Verdict
+from backupkit.rewind import chain
 
 _HINT = "The backups here are not touched by that. `remotes` shows how things stand; the next run tries again."
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What one remote got in this run, and how many it has now; or why it failed, and what it got before that."""
+    """What one remote got in this run, and how many it has now; or why it failed, and what it got before that.
+
+    `points` and `points_there` are of rewind.
+    """
 
     remote: str
     backups: tuple[str, ...] = ()
     there: int = 0
     failure: BackupError | None = None
+    points: int = 0
+    points_there: int = 0
 
 
 def push_backups(
@@ -73,11 +79,13 @@ def refuse_failed(done: Sequence[Pushed]) -> None:
 
 def push_after(settings: Settings, emit: EventListener, clock: Clock = utc_now) -> tuple[list[Pushed], tuple[str, ...]]:
     """What is missing anywhere is carried there, as a step after another: a remote that fails is a warning."""
-    done = push_backups(settings, emit=emit, clock=clock)
-    warned = [Warned(f"The push to {one.remote} failed: {one.failure.message}") for one in done if one.failure]
-    for event in warned:
-        emit(event)
-    return done, tuple(event.text for event in warned)
+    warnings: list[str] = []
+    listen = collecting(emit, warnings)
+    done = push_backups(settings, emit=listen, clock=clock)
+    for one in done:
+        if one.failure:
+            listen(Warned(f"The push to {one.remote} failed: {one.failure.message}"))
+    return done, tuple(warnings)
 
 
 def missing(
@@ -170,25 +178,33 @@ def unpushed(settings: Settings) -> dict[str, str]:
 
 def _push_to(settings: Settings, remote: Remote, wanted: Backup | None, emit: EventListener, clock: Clock) -> Pushed:
     names: list[str] = []
+    points: list[int] = []
     failure: BackupError | None = None
     there: list[RemoteBackup] = []
     try:
         with recorded(settings, "push", emit, clock) as work:
             work.concerning(note=f"to {remote.name}")
             with listing_cache.one_at_a_time(settings.dir, remote.name, "push", settings.lock_timeout, work.emit):
-                there = _carry(settings, remote, wanted, names, work.emit, clock)
+                there = _carry(settings, remote, wanted, names, points, work.emit, clock)
             work.concerning(*names)
     except Exception as raised:
         failure = explained(raised)
         if failure is None:
             raise
-    return Pushed(remote.name, tuple(names), len(there), failure)
+    held = sum(one.points for one in there)
+    return Pushed(remote.name, tuple(names), len(there), failure, sum(points), held)
 
 
 def _carry(
-    settings: Settings, remote: Remote, wanted: Backup | None, names: list[str], emit: EventListener, clock: Clock
+    settings: Settings,
+    remote: Remote,
+    wanted: Backup | None,
+    names: list[str],
+    points: list[int],
+    emit: EventListener,
+    clock: Clock,
 ) -> list[RemoteBackup]:
-    """What is there at the end; `names` grows with each that is complete there."""
+    """What is there at the end; `names` grows with each that is complete there, `points` with how many came."""
     seconds = settings.remotes[remote.name].retry_for
     there = retry_while_away(remote.list, seconds, emit)
     listing_cache.remember(settings, remote.name, there, clock())
@@ -201,7 +217,30 @@ def _carry(
         names.append(backup.name)
         there = retry_while_away(remote.list, seconds, emit)
         listing_cache.remember(settings, remote.name, there, clock())
+    if isinstance(remote, HoldsPoints):
+        for one in _with_points(settings, wanted, there):
+            points.append(_push_points(remote, one, seconds, emit))
+        if any(points):
+            there = retry_while_away(remote.list, seconds, emit)
+            listing_cache.remember(settings, remote.name, there, clock())
     return there
+
+
+def _with_points(settings: Settings, wanted: Backup | None, there: Sequence[RemoteBackup]) -> Iterator[Backup]:
+    """The backups here that points stand on, and that are there; the newest first."""
+    names = set(chain.chains(settings.dir)) if wanted is None else {wanted.name}
+    for one in there:
+        if one.name in names and store.is_backup(settings.dir / one.name):
+            backup = store.read(settings, one.name)
+            if backup.metadata and backup.metadata.created_at == one.created_at and backup.is_usable:
+                yield backup
+
+
+def _push_points(remote: HoldsPoints, backup: Backup, seconds: float, emit: EventListener) -> int:
+    done = retry_while_away(lambda: remote.push_points(backup, emit), seconds, emit)
+    if done.left_out:
+        emit(Warned(NOT_COPIED.format(backup=backup.name, why=done.left_out[0])))
+    return done.points
 
 
 def _push_one(remote: Remote, backup: Backup, metadata: Metadata, emit: EventListener) -> None:

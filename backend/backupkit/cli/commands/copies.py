@@ -42,10 +42,12 @@ def push(
     settings = open_to_write(work="push")
     if not yes and not force:
         _require_agreement_to_git(settings, remote)
+    warnings: list[str] = []
     with listening() as emit:
-        done = push_backups(settings, name, remote, emit)
+        done = push_backups(settings, name, remote, collecting(emit, warnings))
     out.result(render.pushed(done), (json_.pushed(one) for one in done))
     refuse_failed(done)
+    end_with_warnings(warnings)
 
 
 @commands.command("pull", examples=["pull latest --remote offsite"])
@@ -55,9 +57,11 @@ def pull(name: Name, remote: RemoteName = None, trust: Trust = False, quiet: Qui
     from backupkit.remotes.pull import pull_backup, the_remote
 
     settings = open_to_write(work="pull")
+    warnings: list[str] = []
     with listening() as emit:
-        done = pull_backup(settings, name, the_remote(settings, remote), emit, trust=trust)
+        done = pull_backup(settings, name, the_remote(settings, remote), collecting(emit, warnings), trust=trust)
     out.result(render.pulled(settings.reach, done), json_.backup(done.backup))
+    end_with_warnings(warnings)
 
 
 @commands.command("remotes", examples=["remotes", "remotes --init offsite"])

@@ -1,0 +1,254 @@
+"""Points go to a remote with the backup that they stand on, come back with it, and are removed with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import chance
+from backupkit.backup.create import create_backup
+from backupkit.config.settings import Settings
+from backupkit.model.backup import BackupRequest
+from backupkit.remotes.base import open_remote
+from backupkit.remotes.registry import prepare_remote
+from backupkit.repository import lock
+from backupkit.rewind import moments, thin
+from refusals import run_here
+from rewind.a_day import Uploads, assert_restores, rewinding, true_copy
+from small_app import BACKEND, SmallApp, clean_environment, tree
+
+COPY = """
+import sys
+from pathlib import Path
+from zoneinfo import ZoneInfo
+from backupkit.repository import store
+from backupkit.rewind import copies
+source, target = Path(sys.argv[1]), Path(sys.argv[2])
+copies.copy(source, target, store.read_at(next(source.glob("backup_*")), ZoneInfo("UTC")))
+"""
+
+
+class Two:
+    """An app with points, the true copy of each, and a folder remote; and another machine, when this one is lost."""
+
+    def __init__(self, app: SmallApp, nas: Path) -> None:
+        self.app, self.nas = app, nas
+        self.rewinder, self.clock = rewinding(app)
+        self.kept: dict[datetime, tuple[bytes, Uploads]] = {}
+        nas.mkdir()
+        table = f'[remotes.nas]\ntype = "folder"\npath = "{nas}"\nretry_for = 0\n'
+        (app.folder / "backup.toml").write_text(table)
+        prepare_remote(self.settings, "nas")
+
+    @property
+    def settings(self) -> Settings:
+        table = {"type": "folder", "path": str(self.nas), "retry_for": 0}
+        places = {"database": self.app.database, "uploads": self.app.uploads, "dir": self.app.backups}
+        return Settings(app_dir=self.app.folder, rewind="30d", remotes={"nas": table}, **places)
+
+    def take(self, number: int) -> None:
+        for _ in range(number):
+            self.app.add_rows(2)
+            self.app.write_upload(f"{len(self.kept) % 3}/{len(self.kept)}", b"x" * 100)
+            self.clock.forward(minutes=20)
+            assert self.rewinder.look() == "taken"
+            self.kept[self.clock.now] = true_copy(self.app), tree(self.app.uploads)
+
+    def lose(self) -> None:
+        """The backups folder is a new and empty one."""
+        self.app.backups.rename(self.app.folder / "lost")
+        self.app.backups.mkdir()
+
+    def there(self) -> list[Path]:
+        return sorted(self.nas.glob(".rewind/*/*"))
+
+    def assert_all(self) -> None:
+        found = moments.timeline(self.settings)
+        assert not found.lost and not moments.check(self.settings)
+        assert {one.at for one in found.moments} >= self.kept.keys()
+        for at, one in self.kept.items():
+            assert_restores(self.app, at, *one)
+
+
+@pytest.fixture
+def two(app: SmallApp, tmp_path: Path) -> Two:
+    return Two(app, tmp_path / "nas")
+
+
+def test_another_machine_goes_back_to_each_moment_that_was_pushed(two: Two) -> None:
+    two.take(3)
+    done = run_here(two.app, "push", "--json", check=0).json[0]
+    assert (done["points"], done["points_there"]) == (3, 3)
+    two.take(2)
+    assert "got 2 points; 1 backup, 5 points there" in run_here(two.app, "push", check=0).out
+    before = tree(two.nas)
+    assert "had everything already" in run_here(two.app, "push", check=0).out and tree(two.nas) == before
+    assert run_here(two.app, "remotes", "--json", check=0).json["remotes"][0]["points"] == 5
+    assert "1 + 5 points" in run_here(two.app, "remotes", check=0).out
+    two.lose()
+    assert "5 points of rewind came along" in run_here(two.app, "pull", "latest", check=0).out
+    two.assert_all()
+    two.take(1)
+    two.assert_all()
+
+
+def test_a_pull_brings_the_points_that_came_since_and_none_that_were_merged_here(two: Two) -> None:
+    two.take(4)
+    run_here(two.app, "push", check=0)
+    two.lose()
+    run_here(two.app, "pull", "latest", check=0)
+    here = sorted(two.app.backups.glob(".rewind/*/*"))
+    for gone in here[2:]:
+        gone.unlink()
+    assert "2 points of rewind came along" in run_here(two.app, "pull", "latest", check=0).out
+    two.assert_all()
+    thinned(two)
+    merged = sorted(two.app.backups.glob(".rewind/*/*"))
+    assert len(merged) < 4
+    run_here(two.app, "pull", "latest", check=0)
+    assert sorted(two.app.backups.glob(".rewind/*/*")) == merged
+
+
+def test_what_was_merged_here_leads_on_from_what_is_there(two: Two) -> None:
+    two.take(4)
+    run_here(two.app, "push", check=0)
+    two.take(4)
+    thinned(two)
+    two.take(2)
+    run_here(two.app, "push", check=0)
+    assert not moments.check(two.settings)
+    shutil.rmtree(two.app.backups)
+    two.app.backups.mkdir()
+    run_here(two.app, "pull", "latest", check=0)
+    found = moments.timeline(two.settings)
+    assert not found.lost and not moments.check(two.settings)
+    for one in found.moments[1:]:
+        assert_restores(two.app, one.at, *two.kept[one.at])
+    assert {*list(two.kept)[:4], *list(two.kept)[-2:]} <= {one.at for one in found.moments}
+
+
+def thinned(two: Two) -> None:
+    with lock.held(two.settings.dir, "rewind", 0):
+        thin.thin(two.settings, two.clock.now + timedelta(days=2))
+
+
+@pytest.mark.needs("strace")
+@pytest.mark.parametrize("fault", ["signal=KILL", "error=ENOSPC"])
+def test_a_copy_that_is_cut_off_at_any_call_is_no_point(two: Two, tmp_path: Path, fault: str) -> None:
+    two.take(2)
+    there, trace = tmp_path / "copies", tmp_path / "trace"
+    calls = "openat copy_file_range write sendfile ioctl fsync rename fchmodat mkdirat chmod unlink"
+    (name,) = (path.name for path in (two.app.backups / ".rewind").iterdir())
+
+    def run(*strace: str) -> int:
+        environment = {**clean_environment(), "PYTHONPATH": str(BACKEND)}
+        command = [*strace, sys.executable, "-c", COPY, str(two.app.backups), str(there)]
+        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+
+    def fresh() -> None:
+        shutil.rmtree(there, ignore_errors=True)
+        there.mkdir()
+
+    fresh()
+    traced = ",".join(f"?{one}" for one in calls.split())
+    assert run("strace", "-y", "-qq", "-o", str(trace), "-e", f"trace={traced}") == 0
+    counted: dict[str, int] = {}
+    found: list[tuple[str, int]] = []
+    for line in trace.read_text(errors="replace").splitlines():
+        call = line.partition("(")[0]
+        counted[call] = counted.get(call, 0) + 1
+        if f"{there}/" in line or f"{there}>" in line:
+            found.append((call, counted[call]))
+    assert len(found) > 10
+    whole = {path.name: path.read_bytes() for path in (there / ".rewind" / name).iterdir()}
+    assert len(whole) == 2
+    for call, number in chance.some(found, 20, f"copied points {fault}"):
+        fresh()
+        run("strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={number}")
+        for path in there.glob(".rewind/*/*.point"):
+            assert path.read_bytes() == whole[path.name], (call, number)
+        assert run() == 0, (call, number)
+        assert {path.name: path.read_bytes() for path in (there / ".rewind" / name).iterdir()} == whole, (call, number)
+
+
+def broken(path: Path, part: float = 0.5) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * part)] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_point_stays_here_and_is_named(two: Two) -> None:
+    two.take(4)
+    broken(sorted(two.app.backups.glob(".rewind/*/*"))[2], 0.01)
+    done = run_here(two.app, "push", check=3)
+    assert "were left out of the copy: The point 00000003-" in done.err
+    assert [path.name[:8] for path in two.there()] == ["00000001", "00000002"]
+
+
+def test_a_point_that_rots_there_is_named_is_not_pulled_and_is_copied_again(two: Two) -> None:
+    two.take(4)
+    run_here(two.app, "push", check=0)
+    rotten = two.there()[2]
+    broken(rotten, 0.01)
+    error = run_here(two.app, "verify", "--remote", "nas", "--json", check=12).json["error"]
+    assert f"/{rotten.name}: " in error["message"] and f"remove {rotten}, then" in error["next"]
+    two.app.backups.rename(two.app.folder / "aside")
+    two.app.backups.mkdir()
+    assert "left out of the copy: The point 00000003-" in run_here(two.app, "pull", "latest", check=3).err
+    assert len(moments.timeline(two.settings).moments) == 3 and not moments.check(two.settings)
+    shutil.rmtree(two.app.backups)
+    (two.app.folder / "aside").rename(two.app.backups)
+    rotten.unlink()
+    run_here(two.app, "push", check=0)
+    run_here(two.app, "verify", "--remote", "nas", check=0)
+
+
+def test_points_go_there_with_their_backup(two: Two) -> None:
+    two.take(2)
+    run_here(two.app, "push", check=0)
+    two.clock.forward(days=1)
+    (first,) = {path.parent.name for path in two.there()}
+    create_backup(two.settings, BackupRequest(kind="auto"), clock=two.clock)
+    two.take(1)
+    run_here(two.app, "push", check=0)
+    assert len(two.there()) == 3
+    open_remote(two.settings, "nas").remove([first])
+    assert len(two.there()) == 1 and first not in os.listdir(two.nas) + os.listdir(two.nas / ".rewind")
+
+
+def set_user_id(path: Path) -> object:
+    return path.chmod(0o4755)
+
+
+def link_out(path: Path) -> object:
+    path.unlink()
+    return path.symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize("plant", [set_user_id, link_out])
+def test_a_point_brings_nothing_that_a_backup_there_may_not(two: Two, plant: Callable[[Path], object]) -> None:
+    two.take(1)
+    plant(two.app.write_upload("planted", b"x"))
+    two.take(1)
+    run_here(two.app, "push", check=0)
+    two.lose()
+    done = run_here(two.app, "pull", "latest", check=3)
+    assert "planted" in done.err and len(list(two.app.backups.glob(".rewind/*/*"))) == 1
+    run_here(two.app, "pull", "latest", "--trust", check=0)
+    two.assert_all()
+
+
+def test_a_link_in_the_place_of_the_folder_of_points_is_not_followed(two: Two, tmp_path: Path) -> None:
+    two.take(1)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (two.nas / ".rewind").symlink_to(outside)
+    assert ".rewind is a link or a file" in run_here(two.app, "push", check=1).err
+    assert not os.listdir(outside)
