@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import BackupRequest
-from backupkit.model.errors import Refused
+from backupkit.model.errors import NoSuchBackup, Refused
 from backupkit.repository import flags, store
 from backupkit.restore.rescue import plan_rescue, rescue_rows
 from backupkit.sqlite import row_rescue, row_return
@@ -574,3 +574,19 @@ def test_a_row_with_a_text_key_keeps_its_number_where_that_is_free(app: SmallApp
         found = dict(live.execute("SELECT name, rowid FROM pages"))
         assert (found["a"], found["new"], len(found)) == (7, 9, 3)
         assert live.execute("SELECT * FROM bare").fetchall() == [("k",)]
+
+
+def test_a_row_of_an_exact_key_is_that_one_and_no_other_one(shop: SmallApp) -> None:
+    script(shop, "CREATE TABLE odd (name PRIMARY KEY, value) WITHOUT ROWID")
+    keys = ["a", "a\0b", b"a", 1.5, float("inf"), "1.5", "it's"]
+    with contextlib.closing(shop.connect()) as live, live:
+        live.executemany("INSERT INTO odd VALUES (?, 'x')", [(key,) for key in keys])
+    create_backup(shop.settings, BackupRequest("odd"))
+    script(shop, "DELETE FROM odd")
+    for key in keys:
+        plan = plan_rescue(shop.settings, "odd", "odd", Choice(rows=((key,),)))
+        assert [row.key for row in plan.found.inserts] == [(key,)]
+    for wrong in ((1.25,), ("a", "b"), (None,)):
+        with pytest.raises((Refused, NoSuchBackup)):
+            plan_rescue(shop.settings, "odd", "odd", Choice(rows=((keys[0],), wrong)))
+    assert rows_of(shop, "odd") == []

@@ -462,8 +462,7 @@ def test_each_command_works_on_the_database_that_is_named(several: SeveralApp) -
     part = several.settings.at("cache")
     assert part
     for row in browse.read_page(part, "good", "words", 9).rows:
-        choice = Choice(where=browse.condition_of(part, "good", "words", row.key))
-        rescue_rows(part, plan_rescue(part, "good", "words", choice))
+        rescue_rows(part, plan_rescue(part, "good", "words", Choice(rows=(row.key,))))
     run_here(several, "rescue", "good", "entries", "--missing", "--yes", *cache, check=0)
     assert several.values(several.cache) == ["before"]
     run_here(several, "undo", "--yes", check=0)

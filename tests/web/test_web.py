@@ -18,6 +18,7 @@ import sys
 import tarfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
@@ -29,14 +30,17 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from backupkit.backup.create import create_backup
+from backupkit.cli.task import Task
 from backupkit.config.settings import load_settings
 from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Refused
 from backupkit.repository import history, store
-from backupkit.web import server
+from backupkit.web import pages, server
 from backupkit.web.access import Access, form_token
 from backupkit.web.fixes import fix_of
+from backupkit.web.jobs import Jobs
 from backupkit.web.restoring import literal
+from backupkit.web.site import Goto, Page, Site, Visit
 from several import extend
 from small_app import COMMAND, SmallApp, clean_environment
 
@@ -412,7 +416,7 @@ def test_an_account_that_only_looks_changes_nothing_and_takes_nothing_with_it(ap
             named = path.replace("{name}", "kept").replace("{remote}", "nas").replace("{number}", "1")
             answer = viewer.post(f"/{named}", name="theirs", typed="kept", keep_last="1")
             assert answer.code == 400 and "This account only looks" in answer.words, path
-        for path in (*OF_THE_OWNER, "download/{name}", "recovery-sheet", "restore/plan/1"):
+        for path in (*OF_THE_OWNER, "download/{name}", "recovery-sheet", "restore/plan/1", "rescue/plan/1"):
             answer = viewer.get(f"/{path.replace('{name}', 'kept')}")
             assert answer.code == 400 and "only looks" in answer.text, path
         for path in ("/", "/backups", "/backup/kept", "/history", "/settings", "/schedule"):
@@ -508,6 +512,8 @@ def test_rows_are_shown_page_by_page_by_condition_and_beside_the_live_ones(app: 
 def test_each_of_several_databases_is_looked_into(app: SmallApp) -> None:
     app = extend(app)
     create_backup(app.settings, BackupRequest("kept"))
+    with contextlib.closing(sqlite3.connect(app.cache)) as live, live:
+        live.execute("DELETE FROM entries")
     with serving(app) as served:
         browser = served.browser()
         browser.come_in(token=served.token)
@@ -515,6 +521,123 @@ def test_each_of_several_databases_is_looked_into(app: SmallApp) -> None:
         assert browser.get("/rows/kept?table=entries&database=cache").code == 200
         assert browser.get("/rows/kept?table=entries").code == 404
         assert "has no database" in browser.get("/tables/kept?database=nosuch").words
+        plan = browser.done("/rescue", name="kept", table="entries", database="cache", which="missing")
+        assert "Done" in browser.done(where_agreed(plan), typed="kept").words
+        assert app.values(app.cache) == ["before"]
+
+
+def boxes(page: Answer) -> list[str]:
+    """The names of the boxes by which rows are ticked, in the order of the rows."""
+    return [html.unescape(one) for one in re.findall(r'form="rescue" name="([^"]+)"', page.text)]
+
+
+def where_agreed(page: Answer) -> str:
+    """Where the plan of a rescue is agreed to."""
+    return str(re.findall(r'action="[^"]*(/rescue/plan/\d+)"', page.text)[0])
+
+
+def test_a_row_that_is_ticked_comes_back_with_what_it_names_and_undo_takes_it_back(app: SmallApp) -> None:
+    (app.folder / "backup.toml").write_text('[references]\n"documents.path" = "uploads/{value}"\n')
+    create_backup(app.settings, BackupRequest("kept"))
+    before = app.rows("documents"), app.rows("companies"), app.rows("applications")
+    for statement in ("documents", "applications WHERE id = 2", "companies WHERE id = 2"):
+        app.execute(f"DELETE FROM {statement}")
+    (app.uploads / "2/letter.txt").unlink()
+    lost = app.contents()
+    with serving(app) as served:
+        owner = served.browser()
+        owner.come_in(token=served.token)
+        rows = {"name": "kept", "table": "documents", "database": "database"}
+        assert "No row was ticked" in owner.post("/rescue", None, **rows, which="ticked").words
+        page = owner.get("/rows/kept?table=documents")
+        plan = owner.done("/rescue", **rows, **{boxes(page)[1]: "1"}, which="ticked")
+        assert "documents : 1 row comes back" in plan.words and "companies : 1 row comes back" in plan.words
+        assert "1 come s back : 2/letter.txt" in plan.words.replace("comes", "come s")
+        go = where_agreed(plan)
+        assert owner.post(go, typed="another").code == 400 and app.contents() == lost
+        result = owner.done(go, typed="kept")
+        assert "Done" in result.words and "Undo this restore" in result.words
+        assert (app.rows("companies"), app.rows("applications")) == before[1:]
+        assert app.rows("documents") == before[0][1:] and (app.uploads / "2/letter.txt").exists()
+        assert "/job/" in owner.get(go).headers["Location"]
+        whole = owner.done("/restore/undo")
+        (name,) = re.findall(r'data-must-be="([^"]+)"', whole.text)
+        owner.done(re.findall(r'action="[^"]*(/restore/plan/\d+)"', whole.text)[0], typed=name)
+        assert app.contents() == lost
+    (done, _) = [one for one in history.read(app.backups).operations if one.command != "backup"][-2:]
+    assert done.who.user == "owner at 127.0.0.1"
+
+
+def test_a_live_row_that_is_another_one_stays_until_it_is_said_to_be_replaced(app: SmallApp, owner: Browser) -> None:
+    create_backup(app.settings, BackupRequest("kept"))
+    before = app.rows("companies")
+    app.execute("UPDATE companies SET name = 'newer' WHERE id = 1")
+    compared = owner.get("/rows/kept/compare?table=companies")
+    (box,) = boxes(compared)
+    rows = {"name": "kept", "table": "companies"}
+    plan = owner.done("/rescue", **rows, **{box: "1"}, which="ticked")
+    assert "stays as it is" in plan.words and "Nothing is to be brought back." in plan.words
+    refused = owner.post(where_agreed(plan), typed="kept")
+    assert refused.code == 400 and app.rows("companies") != before
+    plan = owner.done(f"{where_agreed(plan)}/again", overwrite="1")
+    assert "replaced by the backup's" in plan.words and "newer" in plan.words
+    assert "Done" in owner.done(where_agreed(plan), typed="kept").words and app.rows("companies") == before
+
+
+def test_all_rows_that_are_missing_or_found_come_back(app: SmallApp, owner: Browser) -> None:
+    app.execute("CREATE TABLE many (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
+    app.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120) "
+        "INSERT INTO many SELECT 'row <' || i || '>', x'00ff' FROM n"
+    )
+    create_backup(app.settings, BackupRequest("kept"))
+    before, rows = app.rows("many"), {"name": "kept", "table": "many"}
+    app.execute("DELETE FROM many WHERE name > 'row <5'")
+    plan = owner.done("/rescue", **rows, which="found", where="name LIKE 'row <9%'")
+    assert "many : 11 rows come back" in plan.words and "row <99>" in plan.words and "<99>" not in plan.text
+    owner.done(where_agreed(plan), typed="kept")
+    found = owner.get("/rows/kept?" + urlencode({"table": "many", "where": "name LIKE 'row <8%'"}))
+    plan = owner.done("/rescue", **rows, **dict.fromkeys(boxes(found)[:2], "1"), which="ticked")
+    assert "many : 2 rows come back" in plan.words
+    plan = owner.done("/rescue", **rows, which="missing")
+    assert "44 rows come back" in plan.words
+    owner.done(where_agreed(plan), typed="kept")
+    assert app.rows("many") == before
+    for where in ("1); DELETE FROM many", "nonsense("):
+        assert "It failed" in owner.done("/rescue", **rows, which="found", where=where).words
+    for wrong in ({"table": "nosuch"}, {"name": "nosuch"}, {"name": "../etc"}):
+        assert "It failed" in owner.done("/rescue", **{**rows, **wrong}, which="missing").words
+    for key in ("[[1]]", "5", "[1, 2]", "[1]", "[null]"):
+        box = "key." + base64.urlsafe_b64encode(key.encode()).decode()
+        answer = owner.post("/rescue", None, **rows, **{box: "1"}, which="ticked")
+        said = answer.words if answer.code == 400 else owner.done("/rescue", **rows, **{box: "1"}, which="ticked").words
+        assert answer.code == 400 or ("It failed" in said and "bug" not in said), key
+
+
+def test_a_plan_of_rows_is_not_carried_out_when_the_rows_or_the_settings_are_others(
+    app: SmallApp, owner: Browser
+) -> None:
+    create_backup(app.settings, BackupRequest("kept"))
+    before = app.rows("companies")
+    app.execute("UPDATE companies SET name = 'newer' WHERE id = 1")
+    go = where_agreed(owner.done("/rescue", name="kept", table="companies", which="found", where="id = 1"))
+    go = where_agreed(owner.done(f"{go}/again", overwrite="1"))
+    app.execute("UPDATE companies SET name = 'newest' WHERE id = 1")
+    assert "It failed" in owner.done(go, typed="kept").words
+    go = where_agreed(owner.done(f"{go}/again", overwrite="1"))
+    (app.folder / "backup.toml").write_text("keep_last = 7\n")
+    refused = owner.post(go, typed="kept")
+    assert refused.code == 400 and "settings were changed" in refused.words
+    assert [row for row in app.rows("companies") if "newest" in row] and app.rows("companies") != before
+
+
+def test_only_the_last_plans_of_rows_are_kept_for_they_are_large(app: SmallApp, owner: Browser) -> None:
+    create_backup(app.settings, BackupRequest("kept"))
+    app.execute("DELETE FROM documents")
+    plans = [where_agreed(owner.done("/rescue", name="kept", table="documents", which="missing")) for _ in range(4)]
+    assert owner.get(plans[0]).code == 404 and "Choose the rows again" in owner.post(plans[0], typed="kept").words
+    assert app.rows("documents") == []
+    assert "Done" in owner.done(plans[3], typed="kept").words and len(app.rows("documents")) == 2
 
 
 def test_a_backup_goes_out_as_a_file_and_comes_in_from_one(app: SmallApp, owner: Browser) -> None:
@@ -847,6 +970,29 @@ def test_work_is_cancelled_where_that_is_safe_and_its_page_says_so(app: SmallApp
     assert not list(app.backups.glob(".draft-*"))
 
 
+def test_work_that_ends_while_its_page_is_made_is_not_said_to_be_done_without_its_plan(app: SmallApp) -> None:
+    site, ends = Site(app.folder, Access(app.settings)), threading.Event()
+    session, key = site.access.follow_link(site.access.new_link()) or pytest.fail("not let in")
+    job = site.jobs.start(Task("Looking", lambda _: ends.wait(DEADLINE), lambda _: ()), "owner", "plan")
+    visit = Visit(site, app.settings, session, key, "owner", {"number": str(job.number)}, {}, {})
+    page = pages.show_job(visit)
+    assert isinstance(page, Page)
+    ends.set()
+    until(lambda: job.ended)
+    made = site.page(visit, page)
+    assert "data-events" in made and "Done" not in made
+    assert isinstance(pages.show_job(visit), Goto)
+
+
+def test_work_that_has_ended_holds_nothing_that_it_worked_on() -> None:
+    large = type("Large", (), {})()
+    seen, jobs = weakref.ref(large), Jobs()
+    job = jobs.start(Task("Reading", lambda _, large=large: None, lambda _: ()), "owner")  # type: ignore[misc]
+    del large
+    until(lambda: job.ended)
+    until(lambda: seen() is None)
+
+
 def test_a_server_that_is_told_to_end_ends_its_work_first(app: SmallApp) -> None:
     for number in range(3000):
         app.write_upload(f"many/{number}", b"x" * 200)
@@ -914,8 +1060,9 @@ def test_a_page_reads_each_backup_once_and_no_upload(app: SmallApp) -> None:
 OPENED = """
 import json, os, sys
 from types import SimpleNamespace
+from backupkit.cli.task import Task
 from backupkit.config.settings import load_settings
-from backupkit.web import server
+from backupkit.web import pages, server
 from backupkit.web.access import Access
 from backupkit.web.site import Site
 from pathlib import Path
@@ -1041,6 +1188,49 @@ def test_who_has_only_the_page_on_a_phone_backs_up_and_gets_lost_data_back(
     assert console(driver) == []
     asked = {urlsplit(one).netloc for one in requests(driver) if one.startswith("http")}
     assert asked == {f"127.0.0.1:{served.port}"}
+
+
+@pytest.mark.needs("chromium", "chromedriver")
+@pytest.mark.slow
+def test_rows_are_ticked_and_brought_back_on_a_screen_and_on_a_phone(
+    app: SmallApp, served: Served, driver: Any
+) -> None:
+    from browser import console, look
+
+    def press(text: str) -> None:
+        buttons = driver.find_elements("css selector", "button, a.button")
+        next(one for one in buttons if one.text.strip() == text).click()
+
+    def says(text: str) -> bool:
+        return text in text_of(driver)
+
+    create_backup(app.settings, BackupRequest("kept"))
+    before = app.contents()
+    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    base = enter(driver, served)
+    for width in (1280, 390):
+        look(driver, width, 844)
+        app.execute("DELETE FROM documents WHERE id = 1")
+        app.execute("UPDATE documents SET name = 'newer' WHERE id = 2")
+        driver.get(f"{base}/rows/kept/compare?table=documents")
+        for box in driver.find_elements("css selector", "td input"):
+            box.click()
+        press("Bring the ticked ones back …")
+        until(lambda: says("1 row comes back") and says("stays as it is"))
+        driver.find_element("name", "overwrite").click()
+        press("Show the plan again")
+        until(lambda: says("replaced by the backup"))
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+        driver.execute_script(axe)
+        found = driver.execute_async_script(AXE)["violations"]
+        assert [(one["id"], one["nodes"][0]["html"][:120]) for one in found] == [], width
+        bring = next(one for one in driver.find_elements("css selector", "button") if one.text == "Bring back")
+        assert not bring.is_enabled()
+        driver.find_element("name", "typed").send_keys("kept")
+        press("Bring back")
+        until(lambda: says("✓ Done"))
+        assert says("Undo this restore") and app.contents() == before
+    assert console(driver) == []
 
 
 @pytest.mark.needs("chromium", "chromedriver")

@@ -76,7 +76,7 @@ def plan_rescue(
     that refer to these come back too. Raises `NoSuchBackup` for a backup, table or key that is not there, `Damaged`,
     `Refused` where schema, keys or constraints do not allow it, or where it is another app's (unless forced).
     """
-    if sum((bool(choice.where), choice.missing, bool(choice.keys))) != 1:
+    if sum((bool(choice.where), choice.missing, bool(choice.keys), bool(choice.rows))) != 1:
         raise Refused("Which rows are meant?", hint="Give one of --where, --missing and --key.")
     refuse_overlap(settings)
     backup = store.find(settings, name, emit)

@@ -18,7 +18,7 @@ from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.names import printable, shown
 from backupkit.sqlite import guard, rows
 from backupkit.sqlite.engine import folded, has_damage_code, quoted, unquoted
-from backupkit.sqlite.rows import DifferenceQuery, Value
+from backupkit.sqlite.rows import DifferenceQuery, Key, Value
 
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 Values = tuple[Value, ...]
@@ -27,11 +27,12 @@ Kind = Literal["only in backup", "only live", "changed"]
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of one table in the order of their keys; `is_cut`: there are more."""
+    """Rows of one table in the order of their keys; `is_cut`: there are more. A view's rows have no keys."""
 
     columns: tuple[str, ...]
     rows: tuple[Values, ...]
     is_cut: bool
+    keys: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,21 @@ def select(
     """
     names = columns_meant(connection, table, columns)
     condition = f"WHERE ({where}\n)" if where else ""
-    order = "1" if _is_view(connection, table) else ", ".join(rows.key_of(connection, table))
-    wanted = ", ".join(map(quoted, names))
+    keys = () if _is_view(connection, table) else rows.key_of(connection, table)
+    order, wanted = ", ".join(keys) or "1", ", ".join([*keys, *map(quoted, names)])
     with reading_only(connection, seconds):
         check_condition(connection, table, where)
         found = connection.execute(
             f"SELECT {wanted} FROM main.{quoted(table)} {condition} ORDER BY {order} LIMIT ?", (most + 1,)
         )
         chosen = tuple(map(tuple, found.fetchall()))
-    return Selection(names, chosen[:most], len(chosen) > most)
+    told = chosen[:most]
+    return Selection(
+        names,
+        tuple(one[len(keys) :] for one in told),
+        len(chosen) > most,
+        tuple(one[: len(keys)] for one in told) if keys else (),
+    )
 
 
 def differences(

@@ -29,7 +29,7 @@ from backupkit.sqlite.keyed_tables import (
     triggers_of,
 )
 from backupkit.sqlite.query import Values
-from backupkit.sqlite.rows import Value
+from backupkit.sqlite.rows import Key, Value
 
 MOST = 100_000  # rows of one rescue
 _MOST_NOTES = 20
@@ -40,11 +40,15 @@ Why = Literal["asked for", "referred to", "refers to them"]
 
 @dataclass(frozen=True)
 class Choice:
-    """Which rows are asked for: those that meet a condition, all that are missing, or those of these keys."""
+    """Which rows are asked for: those that meet a condition, all that are missing, or those of these keys.
+
+    `keys` are as typed, of a primary key of one column; `rows` are exact, as `rows.key_of` names rows of the backup.
+    """
 
     where: str = ""
     missing: bool = False
     keys: tuple[str, ...] = ()
+    rows: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,8 @@ class _Search:
             return [self._of_key(table, text) for text in choice.keys]
         if choice.missing:
             return self._missing(table, seconds)
+        if choice.rows:
+            return self._of_rows(table, choice.rows, sealed)
         with database.open_sealed(sealed) as alone, query.reading_only(alone, seconds):
             # By itself: what a subquery reads is the backup's too.
             query.check_condition(alone, table.name, choice.where)
@@ -203,6 +209,18 @@ class _Search:
             if found := self._connection.execute(wanted, (value,)).fetchone():
                 return tuple(found)
         raise NoSuchBackup(f"The backup has no row {shown(text)} in {shown(table.name)}.", hint="See `rows`.")
+
+    def _of_rows(self, table: KeyedTable, wanted: Sequence[Key], sealed: Path) -> list[Values]:
+        with database.open_sealed(sealed) as alone:
+            names = rows.key_of(alone, table.name)
+            if any(len(one) != len(names) for one in wanted):
+                raise Refused(f"This is not the key of a row of {shown(table.name)}.", LOOK_AT_ROWS)
+            same = " AND ".join(f"{name} IS ?" for name in names)
+            sql = f"SELECT {', '.join(map(quoted, table.keys))} FROM main.{quoted(table.name)} WHERE {same}"
+            found = [one for key in wanted for one in alone.execute(sql, key)]
+        if len(found) < len(wanted):
+            raise NoSuchBackup(f"The backup does not have each of these rows of {shown(table.name)}.", "See `rows`.")
+        return self._few(found)
 
     def _keys(self, sql: str, values: Values = ()) -> list[Values]:
         return self._few([tuple(one) for one in self._connection.execute(sql, values).fetchmany(MOST + 1)])

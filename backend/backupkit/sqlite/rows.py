@@ -57,11 +57,15 @@ class RowPage:
 
 @dataclass(frozen=True)
 class Difference:
-    """A row that is not the same in both databases; empty cells where one has no row of that key."""
+    """A row that is not the same in both databases; empty cells where one has no row of that key.
+
+    `key` is by which the earlier database knows it, where it was asked for; empty for a row that came.
+    """
 
     kind: Literal["gone", "came", "changed"]
     before: tuple[Cell, ...] = ()
     after: tuple[Cell, ...] = ()
+    key: Key = ()
 
 
 @dataclass(frozen=True)
@@ -128,19 +132,30 @@ def columns_of(connection: sqlite3.Connection, table: str, schema: str = "main")
 
 
 def compare(
-    connection: sqlite3.Connection, table: str, earlier: Path, most: int, width: int = 60, seconds: float = 30
+    connection: sqlite3.Connection,
+    table: str,
+    earlier: Path,
+    most: int,
+    width: int = 60,
+    seconds: float = 30,
+    earlier_keys: tuple[str, ...] = (),
 ) -> Comparison:
     """How the table stands to that of an earlier, sealed file; told until `most` of each kind, or the time is over.
 
     SQLite itself compares, a row at a time, byte by byte. Both are only read. Rows are the same row if their primary
-    keys are, or their row ids where the table has none.
+    keys are, or their row ids where the table has none. `earlier_keys`, quoted, are what each difference has as key.
     """
     with attached(connection, earlier):
         ours, theirs = (columns_of(connection, table, schema) for schema in ("main", OTHER))
         columns = tuple(name for name in ours if name in theirs)
         keys = identity(connection, table, theirs)
         query = DifferenceQuery(
-            quoted(table), keys, tuple(map(quoted, columns)), width, row_id=row_id_of(connection, table)
+            quoted(table),
+            keys,
+            tuple(map(quoted, columns)),
+            width,
+            row_id=row_id_of(connection, table),
+            earlier_keys=earlier_keys,
         )
         found, is_cut, is_late = _differences(connection, query, width, most, seconds)
     return Comparison(tuple(unquoted(key) for key in keys), columns, tuple(found), is_cut, is_late)
@@ -208,6 +223,8 @@ class DifferenceQuery:
     """A condition that the row meets in one of the two; checked already to be one expression."""
     row_id: str = ""
     """What tells rows apart whose key is NULL, where the table has such a thing."""
+    earlier_keys: tuple[str, ...] = ()
+    """What stands first, whole, in each row that the earlier database has."""
 
     @property
     def gone(self) -> str:
@@ -219,8 +236,9 @@ class DifferenceQuery:
 
     @property
     def changed(self) -> str:
-        wanted = ", ".join(_shown(f"{side}.{name}", self.width) for side in ("past", "now") for name in self.columns)
-        return f"SELECT {wanted} FROM {self._rows('changed')}"
+        wanted = [_shown(f"{side}.{name}", self.width) for side in ("past", "now") for name in self.columns]
+        keys = [f"past.{name}" for name in self.earlier_keys]
+        return f"SELECT {', '.join([*keys, *wanted])} FROM {self._rows('changed')}"
 
     def counting(self, kind: str) -> str:
         """How many rows are of that kind."""
@@ -236,8 +254,9 @@ class DifferenceQuery:
         return f"main.{self.table}", f"{OTHER}.{self.table}"
 
     def _one_side(self, kind: str) -> str:
-        wanted = ", ".join(_shown(f"here.{name}", self.width) for name in self.columns)
-        return f"SELECT {wanted} FROM {self._rows(kind)}"
+        wanted = [_shown(f"here.{name}", self.width) for name in self.columns]
+        keys = [f"here.{name}" for name in self.earlier_keys] if kind == "gone" else []
+        return f"SELECT {', '.join([*keys, *wanted])} FROM {self._rows(kind)}"
 
     def _rows(self, kind: str) -> str:
         """What stands behind FROM."""
@@ -287,7 +306,8 @@ def _differences(
         try:
             for kind in ("gone", "came", "changed"):
                 rows = connection.execute(getattr(query, kind))
-                found += (_difference(kind, row, width) for row in islice(rows, most))
+                keys = 0 if kind == "came" else len(query.earlier_keys)
+                found += (_difference(kind, row[:keys], row[keys:], width) for row in islice(rows, most))
                 is_cut |= rows.fetchone() is not None
                 rows.close()
         except sqlite3.OperationalError:
@@ -296,13 +316,13 @@ def _differences(
     return found, is_cut or is_over(), is_over()
 
 
-def _difference(kind: Literal["gone", "came", "changed"], row: Sequence[Value], width: int) -> Difference:
+def _difference(kind: Literal["gone", "came", "changed"], key: Key, row: Sequence[Value], width: int) -> Difference:
     if kind == "gone":
-        return Difference(kind, before=_cells(row, width))
+        return Difference(kind, before=_cells(row, width), key=key)
     if kind == "came":
         return Difference(kind, after=_cells(row, width))
     half = len(row) // 2
-    return Difference(kind, _cells(row[:half], width), _cells(row[half:], width))
+    return Difference(kind, _cells(row[:half], width), _cells(row[half:], width), key)
 
 
 @contextlib.contextmanager

@@ -195,8 +195,7 @@ class InsidePage(Page):
         title = f"Bringing {title_of(table, key)} back"
 
         def look(emit: EventListener) -> RescuePlan:
-            choice = row_rescue.Choice(where=browse.condition_of(self.settings, name, table, key))
-            return plan_rescue(self.settings, name, table, choice, emit=emit)
+            return plan_rescue(self.settings, name, table, row_rescue.Choice(rows=(key,)), emit=emit)
 
         looking = Task(f"Looking for {title_of(table, key)}", look, lambda _: (), is_quick=True)
         plan = (await self.window.carry_out(looking)).result

@@ -159,15 +159,6 @@ def read_page(
         return rows.page(connection, table, size, after, before)
 
 
-def condition_of(settings: Settings, name: str, table: str, key: Key) -> str:
-    """The condition in SQL that this one row of the backup meets, by the key that `read_page` gave it."""
-    with _database_of(settings, name) as connection:
-        _require_table(connection, table, name)
-        columns = rows.key_of(connection, table)
-        (values,) = connection.execute(f"SELECT {', '.join('quote(?)' for _ in key)}", key)
-    return " AND ".join(f"{column} = {value}" for column, value in zip(columns, values, strict=True))
-
-
 def read_row(settings: Settings, name: str, table: str, key: Key) -> Row | None:
     """One row, with the whole of its values as far as a person would read them."""
     with _database_of(settings, name) as connection:
@@ -184,7 +175,7 @@ def compare_table(
     """
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
-        sealed = _database_file(store.find(settings, name), settings.part)
+        sealed, keys = _database_file(store.find(settings, name), settings.part), rows.key_of(connection, table)
     emit(Step(f"Comparing {shown(table)}"))
     with (
         database.naming(settings.part),
@@ -192,7 +183,7 @@ def compare_table(
     ):
         _require_table(snapshot, table, str(settings.database))
         try:
-            return rows.compare(snapshot, table, sealed, most, seconds=seconds)
+            return rows.compare(snapshot, table, sealed, most, seconds=seconds, earlier_keys=keys)
         except sqlite3.DatabaseError as error:
             raise _not_compared(settings, name, table, sealed, error) from error
 

@@ -5,7 +5,7 @@
     site       what every page shares: settings, templates, who is there
     jobs       work that goes on while pages come and go
     fixes      the command that mends something, as a button
-    pages, restoring, inside, plan, archives     the places; a function for each page and each action
+    pages, restoring, inside, rescuing, plan, archives     the places; a function for each page and each action
 
 How to write a page. A function takes a `Visit` and returns a `Page` (a template and its values), a `Goto` or a
 `Content`; it stands in `GET` or `POST` at the end of its module. It runs in a thread, and what it raises becomes the

@@ -20,6 +20,7 @@ from backupkit.web.restoring import literal
 from backupkit.web.site import Answer, Content, Handler, Page, Visit, require_owner
 
 _NAMES, _ROWS, _FOUND = 200, 50, 500
+_TICKED = "key."  # what the name of a row's box begins with, before its key
 _LARGEST = 512 * 1024 * 1024  # bytes of a file that is sent by a page; a larger one: `extract`
 # No PDF: Chromium's viewer shows nothing in a sandbox, and without one it is a program that reads a stranger's file.
 _SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "text/plain")
@@ -92,11 +93,11 @@ def show_rows(visit: Visit) -> Answer:
     require_owner(visit)
     name, table, where = visit.place["name"], visit.query.get("table", ""), visit.query.get("where", "").strip()
     settings, about = _database(visit)
-    values = about | {"name": name, "table": table, "where": where, "page": None, "selection": None}
+    values = about | {"name": name, "table": table, "where": where, "page": None, "selection": None, "box_of": box_of}
     if where:
         values["selection"] = browse.select_rows(settings, name, table, where, most=_FOUND)
     else:
-        after, before = (_key(visit.query.get(side, "")) for side in ("after", "before"))
+        after, before = (key_of(visit.query.get(side, "")) for side in ("after", "before"))
         page = browse.read_page(settings, name, table, _ROWS, after, before)
         values |= {"page": page, "first": "", "last": ""}
         if page.rows:
@@ -110,7 +111,18 @@ def compare_rows(visit: Visit) -> Answer:
     name, table = visit.place["name"], visit.query.get("table", "")
     settings, about = _database(visit)
     found = browse.compare_table(settings, name, table)
-    return Page("compared.html", {"name": name, "table": table, "found": found} | about)
+    return Page("compared.html", {"name": name, "table": table, "found": found, "box_of": box_of} | about)
+
+
+def box_of(key: Key) -> str:
+    """The name of the box by which that row is ticked."""
+    return f"{_TICKED}{key_text(key)}"
+
+
+def ticked(form: Mapping[str, str]) -> tuple[Key, ...]:
+    """The keys of the rows that were ticked."""
+    found = (key_of(name.removeprefix(_TICKED)) for name in form if name.startswith(_TICKED))
+    return tuple(key for key in found if key)
 
 
 def key_text(key: Key) -> str:
@@ -119,7 +131,8 @@ def key_text(key: Key) -> str:
     return base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
 
 
-def _key(text: str) -> Key | None:
+def key_of(text: str) -> Key | None:
+    """The key that an address or a form has; `Refused` for what is none."""
     if not text:
         return None
     try:
@@ -152,4 +165,3 @@ GET: Mapping[str, Handler] = {
     "rows/{name}": show_rows,
     "rows/{name}/compare": compare_rows,
 }
-POST: Mapping[str, Handler] = {}

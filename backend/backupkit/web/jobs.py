@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backupkit.cli.task import Ended, Run, Task, how_far
 from backupkit.config.deployment import in_full
+from backupkit.model.events import EventListener
 from backupkit.model.names import printable, printable_lines
 from backupkit.repository import operation
 
 _KEPT = 50  # jobs that are remembered
+_LARGE = "rescue"  # the kind whose results hold many rows
+_KEPT_LARGE = 3
 
 
 @dataclass
@@ -73,8 +76,9 @@ class Jobs:
         """Begin; the history names the actor as the one who did it."""
         job = Job(next(self._numbers), kind, Run(task), actor)
         self._jobs[job.number] = job
-        for number in list(self._jobs)[:-_KEPT]:
-            if self._jobs[number].ended:
+        large = [number for number, one in self._jobs.items() if one.kind == _LARGE]
+        for number in (*list(self._jobs)[:-_KEPT], *large[:-_KEPT_LARGE]):
+            if number in self._jobs and self._jobs[number].ended:
                 del self._jobs[number]
         threading.Thread(target=self._carry_out, args=(job,), name=f"job {job.number}", daemon=False).start()
         return job
@@ -103,4 +107,9 @@ class Jobs:
         with operation.acting_as(job.actor):
             ended = job.run.carry_out()
         job.took = time.monotonic() - job.run.began
+        job.run.task = replace(job.run.task, act=_done)  # which held what it worked on
         job.ended = ended
+
+
+def _done(_emit: EventListener) -> None:
+    """What is left to do of work that has ended."""

@@ -263,15 +263,18 @@ def test_notification(visit: Visit) -> Answer:
 
 # Jobs.
 
+_PLANS = {"plan": "restore/plan", "rescue": "rescue/plan"}  # the page of what a job of that kind has found
+
 
 def show_job(visit: Visit) -> Answer:
     """How far it has come; or how it ended, with what can be done next."""
     job = job_of(visit)
     if job is None:
         raise NoSuchBackup("This work is not known any more.", hint="The history has what came of it.")
-    if job.state == "done" and job.kind == "plan" and job.ended:
-        return Goto(f"restore/plan/{job.number}")
-    return Page("job.html", {"job": job, "progress": job.document(), "undo": _undo_after(visit, job.kind)})
+    progress = job.document()  # looked at once: it may end while the page is made
+    if progress["state"] == "done" and job.kind in _PLANS:
+        return Goto(f"{_PLANS[job.kind]}/{job.number}")
+    return Page("job.html", {"job": job, "progress": progress, "undo": _undo_after(visit, job.kind)})
 
 
 def _undo_after(visit: Visit, kind: str) -> str | None:

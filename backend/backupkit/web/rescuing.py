@@ -1,0 +1,145 @@
+"""Bringing rows of a backup back: which are meant, the plan of it, and the rescue that the person has agreed to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from backupkit.cli import tasks
+from backupkit.cli.session import of_database
+from backupkit.cli.task import Task
+from backupkit.config.settings import Settings
+from backupkit.model.backup import MAIN_DATABASE
+from backupkit.model.clock import utc_now
+from backupkit.model.errors import NoSuchBackup, Refused
+from backupkit.model.events import EventListener
+from backupkit.model.names import shown
+from backupkit.restore.recovery import recover
+from backupkit.restore.rescue import RescuePlan, plan_rescue
+from backupkit.sqlite.query import Values
+from backupkit.sqlite.row_rescue import Choice, Found
+from backupkit.web.inside import ticked
+from backupkit.web.jobs import Job
+from backupkit.web.site import Answer, Goto, Handler, Page, Visit, job_of, require_owner
+
+_SHOWN = 50  # rows of each kind
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows of which table of a backup, and how they are to come."""
+
+    name: str
+    database: str
+    table: str
+    choice: Choice
+    overwrite: bool = False
+    with_children: bool = False
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What was wanted, under which settings, and the plan of it."""
+
+    settings: Settings
+    wanted: Wanted
+    plan: RescuePlan
+
+
+class Group(NamedTuple):
+    """Rows of one table that come back for one reason; only the first of them are shown."""
+
+    table: str
+    why: str
+    columns: tuple[str, ...]
+    rows: list[Values]
+    total: int
+
+
+def choose(visit: Visit) -> Answer:
+    """Look at what bringing these rows back would change: those that are ticked, that are missing, that were found."""
+    form, which = visit.form, visit.form.get("which", "")
+    if which == "missing":
+        choice = Choice(missing=True)
+    elif which == "found" and (where := form.get("where", "").strip()):
+        choice = Choice(where=where)
+    elif rows := ticked(form):
+        choice = Choice(rows=rows)
+    else:
+        raise Refused("No row was ticked.", hint="Go back and tick those that are to come back.")
+    place = form.get("database", MAIN_DATABASE)
+    return _look(visit, Wanted(form.get("name", ""), place, form.get("table", ""), choice))
+
+
+def look_again(visit: Visit) -> Answer:
+    """The plan of the same rows, which come in another way."""
+    form, (_, planned) = visit.form, _planned(visit)
+    overwrite, with_children = bool(form.get("overwrite")), bool(form.get("with_children"))
+    return _look(visit, replace(planned.wanted, overwrite=overwrite, with_children=with_children))
+
+
+def _look(visit: Visit, wanted: Wanted) -> Answer:
+    settings, part = visit.settings, of_database(visit.settings, wanted.database)
+
+    def act(emit: EventListener) -> Planned:
+        recover(settings, emit)
+        plan = plan_rescue(
+            part, wanted.name, wanted.table, wanted.choice, wanted.overwrite, wanted.with_children, emit=emit
+        )
+        return Planned(settings, wanted, plan)
+
+    return visit.start(Task(f"Looking for rows of {shown(wanted.table)}", act, lambda _: ()), "rescue")
+
+
+def show_plan(visit: Visit) -> Answer:
+    """What comes back, what stays, and the question."""
+    require_owner(visit)
+    job, planned = _planned(visit)
+    if job.led_to:
+        return Goto(f"job/{job.led_to.number}")
+    found = planned.plan.found
+    values = {
+        "plan": planned.plan,
+        "wanted": planned.wanted,
+        "number": job.number,
+        "groups": list(_groups(found)),
+        "differ": found.differ[:_SHOWN],
+    }
+    return Page("rescue.html", values)
+
+
+def _groups(found: Found) -> Iterator[Group]:
+    for table, why in dict.fromkeys((row.table, row.why) for row in found.inserts):
+        rows = [row.backup for row in found.inserts if (row.table, row.why) == (table, why)]
+        yield Group(table, why, found.columns[table], rows[:_SHOWN], len(rows))
+
+
+def carry_out(visit: Visit) -> Answer:
+    """The rows of the plan are live, after the backup's name was typed."""
+    job, planned = _planned(visit)
+    name, wanted = planned.plan.source, planned.wanted
+    if visit.form.get("typed", "").strip() != name:
+        raise Refused("The name was not typed as it stands there; nothing was changed.", hint="Go back and type it.")
+    if visit.settings != planned.settings:
+        raise Refused("The settings were changed after this plan was made; nothing was done.", hint="Make it again.")
+    if not planned.plan.found.writes:
+        raise Refused("There is no row to bring back; nothing was changed.", hint="Choose others.")
+    title = f"Bringing rows of {shown(wanted.table)} back from {name}"
+    task = tasks.bringing_back(of_database(visit.settings, wanted.database), title, planned.plan, utc_now)
+    return Goto(f"job/{visit.site.jobs.carry_out(job, task, visit.actor, 'restore').number}")
+
+
+def _planned(visit: Visit) -> tuple[Job, Planned]:
+    job = job_of(visit)
+    if job is None or job.kind != "rescue" or job.ended is None or not job.ended.result:
+        raise NoSuchBackup("This plan is not known any more.", hint="Choose the rows again.")
+    return job, job.ended.result
+
+
+GET: Mapping[str, Handler] = {"rescue/plan/{number}": show_plan}
+POST: Mapping[str, Handler] = {
+    "rescue": choose,
+    "rescue/plan/{number}": carry_out,
+    "rescue/plan/{number}/again": look_again,
+}
