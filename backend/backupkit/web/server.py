@@ -28,7 +28,7 @@ from backupkit.repository import store
 from backupkit.web import archives, inside, pages, plan, rescuing, restoring
 from backupkit.web.access import COOKIE, KNOWN, LASTS, Session, is_form_token
 from backupkit.web.report.style import CSS
-from backupkit.web.site import Answer, Content, Goto, Handler, Page, Site, Visit, require_owner
+from backupkit.web.site import Answer, Content, Goto, Handler, OnlyLooks, Page, Site, Visit, require_owner
 
 DEFAULT_PORT = 8765
 _HEADERS = {
@@ -99,7 +99,7 @@ class Server:
     def _told(self, request: web.Request, error: BackupError) -> str:
         """The error, for the owner; broken settings, say, are nothing to be shown to anybody else."""
         found = self._session(request)
-        if found and found[0].role == "owner":
+        if isinstance(error, OnlyLooks) or (found and found[0].role == "owner"):
             return f"{error.message} {error.hint}".strip()
         return "This cannot be shown now; the log of `web` says why."
 

@@ -154,7 +154,11 @@ def job_of(visit: Visit) -> Job | None:
     return visit.site.jobs.find(visit.place.get("number", ""))
 
 
+class OnlyLooks(Refused):
+    """The account that is signed in may not do this."""
+
+
 def require_owner(visit: Visit) -> None:
-    """`Refused` for an account that only looks."""
+    """`OnlyLooks` for an account that only looks."""
     if not visit.is_owner:
-        raise Refused("This account only looks; nothing was changed.", hint="Sign in with the owner's password.")
+        raise OnlyLooks("This account only looks; nothing was changed.", hint="Sign in with the owner's password.")
