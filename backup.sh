@@ -306,8 +306,12 @@ in_container() {
 # Compose v2 may leave the container running: it is ended, with the time to finish its step, before anything goes on.
 interrupted() {
   trap '' INT TERM HUP
-  if "$engine" stop --time 60 "$one_off" >/dev/null 2>&1; then "$engine" rm --force "$one_off" >/dev/null 2>&1 || true; fi
+  end_container "$one_off"
   exit 130
+}
+
+end_container() {
+  if "$engine" stop --time 60 "$1" >/dev/null 2>&1; then "$engine" rm --force "$1" >/dev/null 2>&1 || true; fi
 }
 
 # A container does not see a path of this machine: the file's content travels through stdin and stdout.
@@ -448,7 +452,10 @@ claim_update() {
   echo '*' >"${ledger%/*}/.gitignore"
   if ! (set -C && printf '%s\n' "$$" "$(start_of $$)" >"$holder") 2>/dev/null; then
     { read -r other && read -r began; } <"$holder" || other=""
-    if [ -n "$other" ] && [ "$(start_of "$other")" = "$began" ]; then die 11 "Another update is at work (pid $other)."; fi
+    if [ -n "$other" ] && [ "$(start_of "$other")" = "$began" ]; then
+      [ "$other" != "$$" ] || return 0 # it went back, and now begins
+      die 11 "Another update is at work (pid $other)."
+    fi
     printf '%s\n' "$$" "$(start_of $$)" >"$holder"
   fi
   # shellcheck disable=SC2064 # the name as it is now
@@ -485,12 +492,19 @@ find_image() {
   case ${tag##*:} in */*) kept=$tag:before-update ;; *) kept=${tag%:*}:before-update ;; esac
 }
 
-# The toolkit's command, in a container of its own on that image.
+# The toolkit's command, in a container of its own on that image; of the same name each time: there is one update.
 on_image() {
-  local image=$1 runner=run one_off=backup-$$-$RANDOM words
+  local image=$1 runner=run one_off words
+  one_off=$(update_container)
   shift
   words=("$@")
   "$engine" tag "$image" "$tag" && (in_container)
+}
+
+update_container() {
+  local sum rest
+  read -r sum rest < <(cksum <<<"$root")
+  printf 'backup-update-%s\n' "$sum"
 }
 
 # Sets `new`, the image that was built, or pulled where the compose file does not say how to build one.
@@ -536,6 +550,8 @@ stop_services() {
 go_back() {
   local code=0
   trap '' INT TERM HUP
+  # Where the update was killed, its container goes on: it is given the time to put right what it has half done.
+  end_container "$(update_container)"
   "$engine" tag "$old" "$tag" || die 1 "The old image cannot be named $tag again (see above). Type: ./backup.sh recover"
   if [ "$step" = migrating ]; then
     say "Going back: the data as in $point, and the old image."
