@@ -467,6 +467,7 @@ def _numbers(found: Numbers) -> Document:
         "rewind_from": found.rewind_from,
         "rewind_to": found.rewind_to,
         "rewind_interval_seconds": found.rewind_interval_seconds,
+        "rewind_tested": found.rewind_tested,
         "sqlite_version": found.sqlite_version,
         "sqlite_wal_reset_bug": found.sqlite_wal_reset_bug,
     }

@@ -734,7 +734,9 @@ def _rewind(settings: Settings, numbers: Numbers) -> str:
     slow = f", since {settings.rewind_interval:g} s are too short for this much data"
     slow = slow if often > settings.rewind_interval else ""
     size = format_bytes(numbers.rewind_bytes)
-    return f"{begin} to {end}, {counted(numbers.rewind_points, 'point')}, {size}; a look every {often:.0f} s{slow}"
+    tested = f"; test restore of {numbers.rewind_tested} passed" if numbers.rewind_tested else ""
+    points = counted(numbers.rewind_points, "point")
+    return f"{begin} to {end}, {points}, {size}; a look every {often:.0f} s{slow}{tested}"
 
 
 def lasting(days: float) -> str:

@@ -8,7 +8,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +32,7 @@ from backupkit.remotes.probe import old_restic, try_remotes
 from backupkit.repository import flags, hooks, lock, store
 from backupkit.repository.reliable import CLOCKS_DIFFER
 from backupkit.restore import journal, unfinished
+from backupkit.rewind import moments, take
 from backupkit.scheduling import planner, scheduler_lock
 from backupkit.sqlite import database, engine
 from backupkit.upload_files import selection, walk
@@ -76,6 +77,7 @@ def examine(settings: Settings, emit: EventListener = silence, clock: Clock = ut
         _hooks,
         partial(_clock, now=clock()),
         partial(_scheduler, now=clock()),
+        partial(_rewind, now=clock()),
         partial(_remotes, emit=emit),
     )
     return [finding for look in looks for finding in _safely(look(settings))]
@@ -411,6 +413,30 @@ def _scheduler(settings: Settings, now: datetime) -> Iterator[Finding]:
         yield Finding(
             "warning", "No scheduler is running, and nothing else makes automatic backups.", _a_scheduler(settings)
         )
+
+
+def _rewind(settings: Settings, now: datetime) -> Iterator[Finding]:
+    """Whether points are taken, and what a look costs, by the last point."""
+    if not settings.rewind:
+        return
+    newest = next((one.point.header for one in reversed(moments.timeline(settings).moments) if one.point), None)
+    interval = max(settings.rewind_interval, newest.interval if newest else 0)
+    looked = scheduler_lock.last_look(settings.dir)
+    if not scheduler_lock.is_anyone_on(settings.dir):
+        text = "Rewind is set, and no scheduler takes points."
+        yield Finding("warning", text, _a_scheduler(settings))
+    elif looked is None:
+        yield Finding("note", "The scheduler has not looked for points of rewind yet; it needs a whole backup first.")
+    elif now - looked > timedelta(seconds=3 * interval):
+        ago = span((now - looked).total_seconds())
+        text = f"The scheduler last looked for points of rewind {ago} ago, and should each {interval:g} s."
+        yield Finding("warning", text, "the scheduler's log says why")
+    else:
+        yield Finding("fine", f"The scheduler takes points of rewind: it looks each {interval:g} s.")
+    if newest and interval > settings.rewind_interval:
+        takes = f"{interval * take.SHARE:.1f} s of processor"
+        text = f"A point takes {takes}: too long for rewind_interval, {settings.rewind_interval:g} s"
+        yield Finding("note", f"{text}. So the scheduler looks each {interval:g} s.")
 
 
 def _a_scheduler(settings: Settings) -> str:

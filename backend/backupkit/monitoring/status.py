@@ -120,6 +120,8 @@ class Numbers:
     rewind_from: datetime | None = None
     rewind_to: datetime | None = None
     rewind_interval_seconds: float | None = None
+    rewind_tested: str | None = None
+    """The point that was last restored for a test, by the name that it had there."""
     sqlite_version: str = sqlite3.sqlite_version
     sqlite_wal_reset_bug: bool = field(default_factory=engine.has_wal_reset_bug)
 
@@ -488,6 +490,7 @@ def _numbers(settings: Settings, facts: Facts) -> Numbers:
         copies=facts.copies,
         references=whole.metadata.references if whole and whole.metadata else None,
         **_rewind_numbers(facts.rewind),
+        rewind_tested=next((one.backups[0] for one in facts.history.operations if _is_proof_of_point(one)), None),
     )
 
 
@@ -512,7 +515,15 @@ def _last_proof_at(settings: Settings, facts: Facts) -> datetime | None:
 
 
 def _is_proof(operation: Operation) -> bool:
-    return operation.command == "test-restore" and operation.has_succeeded
+    return operation.command == "test-restore" and operation.has_succeeded and not _is_of_point(operation)
+
+
+def _is_proof_of_point(operation: Operation) -> bool:
+    return operation.command == "test-restore" and operation.has_succeeded and _is_of_point(operation)
+
+
+def _is_of_point(operation: Operation) -> bool:
+    return any(name.startswith(moments.POINT) for name in operation.backups)
 
 
 def _next_run_at(settings: Settings, facts: Facts) -> datetime | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -33,6 +33,7 @@ from backupkit.sqlite import changed_pages, database
 from backupkit.upload_files import walk
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+POINT = "point_"
 _OTHER = "`rewind` shows what can be restored."
 
 
@@ -244,6 +245,17 @@ def _typed(settings: Settings, at: datetime) -> str:
     return settings.local(at).isoformat()
 
 
+def pick(settings: Settings, choose: Callable[[Sequence[Moment | None]], Moment | None]) -> Moment | None:
+    """A point for a test restore, any of those that can be restored; none every other time, and where there is none."""
+    points = [one for one in timeline(settings).moments if one.point] if settings.rewind else []
+    return choose([*points, *[None] * len(points)]) if points else None
+
+
+def name_of(settings: Settings, moment: Moment) -> str:
+    """What the point is called while it is laid out as a backup, and in the history."""
+    return f"{POINT}{settings.local(moment.at).strftime(STAMP)}"
+
+
 @contextlib.contextmanager
 def built(settings: Settings, moment: Moment, emit: EventListener = silence) -> Iterator[Backup]:
     """The moment as a backup in a folder of its own, which is gone when the block ends.
@@ -257,7 +269,7 @@ def built(settings: Settings, moment: Moment, emit: EventListener = silence) -> 
     new = sum(change.entry.size for one in moment.way for change in one.header.changes if change.entry)
     space.require(moment.point.header.database.pages * moment.point.header.database.page_size + new, settings.dir, "It")
     with store.work_folder(settings, "rewind", "restore of a point") as work:
-        folder = work / f"point_{settings.local(moment.at).strftime(STAMP)}"
+        folder = work / name_of(settings, moment)
         folder.mkdir(mode=0o700)
         with chain.opened(settings.dir, moment.chain) as points:
             if points is None:

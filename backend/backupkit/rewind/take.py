@@ -34,7 +34,7 @@ from backupkit.upload_files import walk
 
 Looked = Literal["same", "taken", "busy", "waiting"]
 _WHOLE = 3600  # seconds until all uploads are looked at, whatever their folders say
-_SHARE = 0.05  # of a processor that points may cost
+SHARE = 0.05  # of a processor that points may cost
 _LONGEST = 3600.0
 _ATTEMPTS = 3
 _DRAFT = ".draft-point"
@@ -150,7 +150,7 @@ class Rewinder:
             after = os.times()
             cost = sum(after[:4]) - sum(before[:4])
             if was_known:  # the first look at a chain reads more than all others
-                self.interval = min(max(self.settings.rewind_interval, cost / _SHARE), _LONGEST)
+                self.interval = min(max(self.settings.rewind_interval, cost / SHARE), _LONGEST)
 
     def _is_current(self, known: _Chain, folder: Path) -> bool:
         """Whether the points are those that this run took and found, and it leads on from a good one."""

@@ -6,10 +6,12 @@ which nothing new was made.
 
 from __future__ import annotations
 
+import contextlib
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from backupkit.backup.create import backup_of_today, create_backup, create_backup_if_needed
 from backupkit.config.settings import Settings
@@ -21,9 +23,11 @@ from backupkit.model.events import EventListener, Warned, silence
 from backupkit.remotes.prune import plan_remote_prune, prune_remote
 from backupkit.remotes.push import push_after
 from backupkit.repository import store
+from backupkit.repository.operation import recorded
 from backupkit.retention.prune import plan_prune, prune_backups
 from backupkit.rewind import moments
-from backupkit.verify.verify import can_be_proven, pick, refuse_bad, verify_backups
+from backupkit.rewind.chain import Moment
+from backupkit.verify.verify import Verified, can_be_proven, pick, refuse_bad, verify_backups
 
 State = Literal["done", "nothing", "warnings", "failed", "skipped"]
 
@@ -166,17 +170,36 @@ def regular_steps(
     return [*made, push_step(settings, clock)] if settings.remotes else made
 
 
-def test_steps(settings: Settings, clock: Clock = utc_now) -> list[RunStep]:
-    """A test restore of a backup that had none for long."""
+def test_steps(
+    settings: Settings, clock: Clock = utc_now, choose: Callable[[Sequence[Any]], Any] = random.choice
+) -> list[RunStep]:
+    """A test restore of a backup that had none for long, and sometimes of a point of rewind."""
 
     def act(_done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
         if not any(can_be_proven(one) for one in store.own_backups(settings)):
             return StepReport("There is no backup yet that could be restored.", idle=True)
-        found = verify_backups(settings, [pick(settings)], True, emit, clock)
-        refuse_bad(settings, found)
-        return StepReport(f"Test restore of {found[0].backup.name} passed.", found[0].warnings, backup=found[0].backup)
+        (found,) = verify_backups(settings, [pick(settings, choose)], True, emit, clock)
+        refuse_bad(settings, [found])
+        text, warnings = f"Test restore of {found.backup.name} passed.", found.warnings
+        if moment := moments.pick(settings, choose):
+            point = _tested_point(settings, moment, emit, clock)
+            text, warnings = f"{text} So did that of {point.backup.name}.", (*warnings, *point.warnings)
+        return StepReport(text, warnings, backup=found.backup)
 
     return [RunStep("test", act)]
+
+
+def _tested_point(settings: Settings, moment: Moment, emit: EventListener, clock: Clock) -> Verified:
+    """The point was restored into a scratch folder; the history names it also where it could not be."""
+    with contextlib.ExitStack() as building:
+        try:
+            backup = building.enter_context(moments.built(settings, moment, emit))
+        except (BackupError, OSError):
+            with recorded(settings, "test-restore", emit, clock, [moments.name_of(settings, moment)]):
+                raise
+        (found,) = verify_backups(settings, [backup], True, emit, clock)
+    refuse_bad(settings, [found])
+    return found
 
 
 def _carried_out(step: RunStep, done: dict[str, StepReport], emit: EventListener) -> StepResult:
