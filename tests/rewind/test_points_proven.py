@@ -7,10 +7,13 @@ from datetime import timedelta
 
 import pytest
 
+from backupkit.backup.create import create_backup
 from backupkit.config.settings import Settings
+from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import ExitCode
 from backupkit.monitoring.doctor import Finding, examine
 from backupkit.repository import history, store
+from backupkit.retention.prune import plan_prune, prune_backups
 from backupkit.rewind.take import Rewinder
 from backupkit.scheduling import run, scheduler_lock
 from refusals import run_here
@@ -83,3 +86,24 @@ def test_doctor_says_whether_points_are_taken_and_what_a_look_costs(
         assert rewinder.look() == "taken"
         assert found("A point takes 10.0 s of processor").level == "note"
         assert found("it looks each 200 s").level == "fine"
+
+
+def test_the_history_has_the_start_of_a_chain_and_what_was_merged_and_no_single_point(
+    app: SmallApp, taken: tuple[Settings, Rewinder, Clock]
+) -> None:
+    settings, rewinder, clock = taken
+
+    def notes() -> list[tuple[str, str]]:
+        return [(one.command, one.note) for one in history.read(settings.dir).operations if one.command != "backup"]
+
+    begun = ("rewind-start", "a chain of points begins")
+    assert notes() == [begun]
+    clock.forward(days=2)
+    create_backup(settings, BackupRequest(), clock=clock)
+    app.add_rows(1)
+    clock.forward(minutes=1)
+    assert rewinder.look() == "taken"
+    assert notes() == [("rewind-thin", "2 points were merged or removed"), begun, begun]
+    clock.forward(days=60)
+    prune_backups(settings, plan_prune(settings, clock), clock=clock)
+    assert ("prune", "2 points of rewind were merged or removed") in notes()

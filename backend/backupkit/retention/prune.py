@@ -114,17 +114,19 @@ def prune_backups(
         agreed = _still_agreed(plan, plan_prune(settings, clock), doubt, listener)
         removed = tuple(backup for backup in agreed if _remove(settings, backup, listener))
         work.about(*removed)
-        _thin(settings, clock, listener)
+        if thinned := _thin(settings, clock, listener):
+            work.concerning(*(one.name for one in removed), note=f"{thinned} points of rewind were merged or removed")
         flags.forget_all_but(settings.dir, store.taken_names(settings))
     return Pruned(removed, tuple(warnings))
 
 
-def _thin(settings: Settings, clock: Clock, emit: EventListener) -> None:
-    """Points of rewind go by their own rules; that they cannot is no reason to call the rest undone."""
+def _thin(settings: Settings, clock: Clock, emit: EventListener) -> int:
+    """How many points of rewind went, by their own rules; that they cannot is no reason to call the rest undone."""
     try:
-        thin.thin(settings, clock())
+        return thin.thin(settings, clock())
     except (OSError, BackupError) as error:
         emit(Warned(f"The points of rewind could not be thinned: {getattr(error, 'strerror', None) or error}"))
+        return 0
 
 
 def refuse_many(plan: PrunePlan, force: bool) -> None:

@@ -22,6 +22,7 @@ from backupkit.model.backup import APART, Backup, Metadata
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import FULL, BackupError, Damaged, Locked, NoSpace
 from backupkit.repository import files_cache, lock, reliable, store
+from backupkit.repository.operation import recorded
 from backupkit.restore import unfinished
 from backupkit.rewind import chain, point, thin, uploads
 from backupkit.rewind.chain import FOLDER
@@ -102,6 +103,8 @@ class Rewinder:
                 self._require_room(base)
                 looked = self._take(base)
                 if looked == "taken" and self._chain:
+                    if self._chain.number == 1:
+                        self._record("rewind-start", base.name, note="a chain of points begins")
                     self._keep_within_limits(self._chain)
                 return looked
         except Locked:
@@ -113,6 +116,11 @@ class Rewinder:
                     f"The disk is full: no point of rewind could be written to {self.settings.dir}."
                 ) from error
             raise
+
+    def _record(self, command: str, *names: str, note: str) -> None:
+        """The history has it; that it cannot be written costs no point."""
+        with contextlib.suppress(BackupError, OSError), recorded(self.settings, command, clock=self._clock) as work:
+            work.concerning(*names, note=note)
 
     def _newest_backup(self) -> Backup | None:
         """The newest whole backup of this app; looked for when something came or went."""
@@ -208,7 +216,9 @@ class Rewinder:
         most = self.settings.rewind_max_bytes
         if known.number > 1 and not 0 < most < known.size + known.others:
             return
-        thin.thin(self.settings, self._clock(), known.base.name)
+        gone = thin.thin(self.settings, self._clock(), known.base.name)
+        if gone > 0:
+            self._record("rewind-thin", note=f"{gone} points were merged or removed")
         points = [chain.read(self.settings.dir, name)[0] for name in chain.chains(self.settings.dir)]
         known.others = sum(one.size for found in points for one in found if one.chain != known.base.name)
         known.size = sum(one.size for found in points for one in found if one.chain == known.base.name)

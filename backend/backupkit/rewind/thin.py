@@ -21,7 +21,7 @@ from backupkit.model.backup import Backup
 from backupkit.model.durations import parse_span
 from backupkit.model.errors import Damaged
 from backupkit.repository import manifest, store
-from backupkit.rewind import chain, point
+from backupkit.rewind import chain, copies, point
 from backupkit.rewind.chain import Moment, Point
 from backupkit.rewind.point import Change, Content, Header, Writer
 from backupkit.rewind.state import of_backup, seal_of
@@ -47,12 +47,13 @@ def is_over(newest: datetime, now: datetime, rewind: str, zone: ZoneInfo) -> boo
     return newest < parse_span(rewind or _OFF).before(now, zone)
 
 
-def thin(settings: Settings, now: datetime, current: str = "") -> None:
-    """Points that are too old or too many are gone, and all of them take no more room than they may.
+def thin(settings: Settings, now: datetime, current: str = "") -> int:
+    """Points that are too old or too many are gone, and all of them take no more room than they may; how many went.
 
     The caller holds the lock. `current` is the chain that points are being added to: it is never removed as a whole.
     """
     _clear_drafts(settings)
+    before = _count(settings)
     sizes: dict[str, int] = {}
     newest: dict[str, datetime] = {}
     for name in chain.chains(settings.dir):
@@ -66,6 +67,11 @@ def thin(settings: Settings, now: datetime, current: str = "") -> None:
         points = _merge_all(settings, name, points, stays)
         sizes[name], newest[name] = sum(one.size for one in points), points[-1].at
     _make_room(settings, sizes, newest, current or max(newest, key=lambda name: newest[name], default=""))
+    return before - _count(settings)
+
+
+def _count(settings: Settings) -> int:
+    return sum(copies.number_in(settings.dir, name) for name in chain.chains(settings.dir))
 
 
 def _make_room(settings: Settings, sizes: dict[str, int], newest: dict[str, datetime], current: str) -> None:
