@@ -22,6 +22,8 @@ from backupkit.fs.tree import Entry, Skip, Unreadable
 from backupkit.model.errors import BackupError
 from backupkit.rewind import chain, moments, thin
 from backupkit.rewind import uploads as live_uploads
+from backupkit.rewind.point import Header
+from backupkit.rewind.state import State
 from backupkit.rewind.take import Rewinder
 from rewind.a_day import assert_restores, rewinding, true_copy
 from small_app import SmallApp, tree
@@ -291,3 +293,39 @@ def test_points_of_root_and_of_another_user_are_one_chain(app: SmallApp, monkeyp
             assert all(one.count("here") == 1 for one in new)
             for at, one in kept.items():
                 assert_restores(app, at, *one)
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_points_that_are_merged_while_they_are_checked_are_not_called_damaged(
+    app: SmallApp, monkeypatch: pytest.MonkeyPatch, is_damaged: bool
+) -> None:
+    rewinder, clock = rewinding(app)
+    settings = rewinder.settings
+    for forward in (*[30] * 5, 3 * 24 * 3600):
+        app.add_rows(1)
+        assert rewinder.look() == "taken"
+        clock.forward(seconds=forward)
+    app.add_rows(1)
+    assert rewinder.look() == "taken"
+    copy, uploads = true_copy(app), tree(app.uploads)
+    (name,) = chain.chains(settings.dir)
+    newest = sorted((settings.dir / ".rewind" / name).glob("*.point"))[-1]
+    if is_damaged:
+        content = bytearray(newest.read_bytes())
+        content[20] ^= 1
+        newest.write_bytes(content)
+    apply = State.apply
+
+    def thinned_first(state: State, path: Path, header: Header) -> None:
+        monkeypatch.setattr(State, "apply", apply)
+        thin.thin(settings, clock(), name)
+        apply(state, path, header)
+
+    monkeypatch.setattr(State, "apply", thinned_first)
+    lost = moments.check(settings)
+    assert [one.name for one in lost] == [newest.name] * is_damaged
+    assert list(chain.damaged(settings.dir, name)) == [newest.name] * is_damaged
+    found = moments.timeline(settings)
+    assert len(found.moments) == 3 - is_damaged and len(found.lost) == is_damaged
+    if not is_damaged:
+        assert_restores(app, clock(), copy, uploads)

@@ -174,21 +174,34 @@ def remember_damaged(backups: Path, chain: str, found: Mapping[str, str]) -> Non
 
 
 def read(backups: Path, chain: str) -> tuple[list[Point], list[Lost]]:
-    """The points of one chain in their order, and those whose header is damaged."""
+    """The points of one chain in their order, and those whose header is damaged.
+
+    One that is gone by the time it is read was merged into a later one, which was put there before: it is neither.
+    """
     found, lost = list[Point](), list[Lost]()
     with opened(backups, chain) as folder:
         for name in files(folder) if folder else []:
+            assert folder is not None
             try:
-                assert folder is not None
                 header = point.read_header(folder / name)
                 if header.base != chain:
                     raise Damaged(f"The point {name} belongs to {header.base[:100]!r}.")
-            except Damaged as error:
-                lost.append(Lost(chain, name, error.message))
+                size = os.lstat(folder / name).st_size
+            except FileNotFoundError:
                 continue
-            size = os.lstat(folder / name).st_size
+            except Damaged as error:
+                if os.path.lexists(folder / name):
+                    lost.append(Lost(chain, name, error.message))
+                continue
             found.append(Point(chain, name, point.number_of(name) or 0, size, header))
     return found, lost
+
+
+def are_there(backups: Path, points: Iterable[Point]) -> bool:
+    """Whether each of the points of one chain lies there as it was read: none was merged or removed since."""
+    points = list(points)
+    now = {one.name: one for one in read(backups, points[0].chain)[0]} if points else {}
+    return all(now.get(one.name) == one for one in points)
 
 
 def ways(points: Iterable[Point], seal: str) -> tuple[dict[str, Point | None], list[Lost]]:

@@ -35,6 +35,7 @@ from backupkit.upload_files import walk
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 POINT = "point_"
 _OTHER = "`rewind` shows what can be restored."
+_LOOKS = 5  # that a check takes, at most, at points that are merged meanwhile
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,28 @@ def check(settings: Settings, emit: EventListener = silence, only: str = "") -> 
         if only not in ("", name):
             continue
         emit(Step(f"Checking the points after {name}"))
-        points, broken = chain.read(settings.dir, name)
         backup = store.read(settings, name) if store.is_backup(settings.dir / name) else None
         if backup is None or backup.metadata is None or not manifest.has_checksums(backup.path):
+            points, broken = chain.read(settings.dir, name)
             lost += broken + [chain.Lost(name, one.name, f"the backup {name} is gone or damaged") for one in points]
             continue
+        lost += _check_until_quiet(settings, backup)
+    return lost
+
+
+def _check_until_quiet(settings: Settings, backup: Backup) -> list[chain.Lost]:
+    """What is lost of one chain, by a look during which none of its points was merged or removed.
+
+    Where each look found some that were, nothing is remembered: good points would stay marked as damaged.
+    """
+    lost = list[chain.Lost]()
+    for _ in range(_LOOKS):
+        points, broken = chain.read(settings.dir, backup.name)
         bad = dict[str, str]()
-        lost += sorted((*broken, *_check_chain(settings, backup, points, bad)), key=lambda one: one.name)
-        chain.remember_damaged(settings.dir, name, bad)
+        lost = sorted((*broken, *_check_chain(settings, backup, points, bad)), key=lambda one: one.name)
+        if not bad or chain.are_there(settings.dir, points):
+            chain.remember_damaged(settings.dir, backup.name, bad)
+            return lost
     return lost
 
 
@@ -96,8 +111,8 @@ def _check_chain(
     state = of_backup(backup)
     at = state.name
     with chain.opened(settings.dir, backup.name) as folder:
-        assert folder is not None
-        for one in points:
+        for one in points if folder else ():
+            assert folder is not None
             _, lost = chain.ways([other for other in points if other.name not in bad], seal_of(backup))
             if unreachable := next((other for other in lost if other.name == one.name), None):
                 yield unreachable
