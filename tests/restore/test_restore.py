@@ -534,7 +534,8 @@ def test_a_damaged_backup_is_refused_before_anything_is_touched(app: SmallApp) -
     assert result.code == 12
     assert "letter.txt" in result.err
     assert app.contents() == before
-    assert len(store.all_backups(app.settings)) == 1
+    assert "; nothing was changed" in result.err
+    assert sorted(one.kind for one in store.all_backups(app.settings)) == ["manual", "pre_restore"], "of what is live"
 
 
 def plan_from(app: SmallApp, *revisions: str) -> RestorePlan:

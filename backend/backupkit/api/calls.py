@@ -190,7 +190,7 @@ class AppFolder(Protectable):
         name = _name_in(settings.dir, path)
         with self._reported("restore") as report:
             recovery.recover(settings, report.emit)
-            plan = plan_restore(settings, name, force=force, emit=report.emit)
+            plan = plan_restore(settings, name, force=force, emit=report.emit, verify_while_staging=True)
             restore_with_copy_beside(settings, plan, report.emit, self.clock)
             report.lines.append(f"{name} is restored.")
 

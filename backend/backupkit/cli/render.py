@@ -255,6 +255,7 @@ def plan(found: RestorePlan) -> Iterator[str]:
         yield f"  uploads    {_changes(found.uploads, 'to copy')}"
     for one in found.others:
         yield from _further_plan(one)
+    yield from _verified(found)
     needs = ", ".join(f"{format_bytes(needed)} in {folder}" for folder, needed in found.needs.items())
     yield f"  space      {needs}"
     yield from (f"  note       {note}" for note in found.notes)
@@ -262,6 +263,18 @@ def plan(found: RestorePlan) -> Iterator[str]:
         yield "  A safety copy is made first; `undo` takes the restore back."
     else:
         yield "  This restore cannot be undone: there is no database that could be copied first."
+
+
+def _verified(found: RestorePlan) -> Iterator[str]:
+    """How much of what is restored was compared with its checksums, and how much will be."""
+    if not found.source.has_checksums:
+        return
+    if not found.source.verify_while_staging:
+        yield "  verified   all of it"
+        return
+    size = sum(one.uploads.bytes for one in found.each if one.uploads)
+    copied = f"; {format_bytes(size)} of uploads while they are copied, before anything changes" if size else ""
+    yield f"  verified   all that is used{copied}"
 
 
 def _further_plan(found: RestorePlan) -> Iterator[str]:

@@ -5,7 +5,6 @@ Everything here is readable without this toolkit: JSON, and the format of `sha25
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import json
 import os
@@ -40,13 +39,17 @@ from backupkit.model.backup import (
 from backupkit.model.errors import Damaged
 from backupkit.model.names import printable, shown
 
-Digest = Callable[[str, os.stat_result], str]
+Digest = Callable[[str, os.stat_result], str | None]
+"""The SHA-256 of a file, by its path and facts; None for one whose content is not looked at."""
 
 # Bytes; what is longer was written by nobody who makes backups, and is not read.
 MOST_METADATA, MOST_CHECKSUMS = 64 << 20, 512 << 20
 _LONGEST_LINE = 16 << 10  # of a path of 4096 bytes, each of them escaped
 _MOST_FLAWS = 1000  # of a list; beyond, it is none
 _MOST_AHEAD = 1 << 17  # lines that are kept while a file is looked for: of a list in its order a few
+
+# What may be wrong with a file of a sealed backup.
+ALTERED, ADDED, MISSING = "is not as it was written", "was added after the backup was made", "is missing"
 
 _HEXADECIMAL = set("0123456789abcdef")  # as it is written here: a capital is a flipped bit
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
@@ -163,16 +166,10 @@ def checksum_of(folder: Path, path: str) -> str | None:
 def checksums_in_order(folder: Path) -> Callable[[str], str | None]:
     """What was sealed for a path; to be asked for in the order of a walk, so that little is in memory.
 
-    And for each file of it: behind 131,072 that were not asked for, nothing is found (`checksum_of` finds it).
+    Paths may be left out. In a list of another order, what stands 131,072 lines before the last one read is not found
+    (`checksum_of` finds it).
     """
-    take = _Listed(folder).take
-
-    def in_order(path: str) -> str | None:
-        with contextlib.suppress(_OutOfOrder):
-            return take(path)
-        return None
-
-    return in_order
+    return _Listed(folder, forgets=True).take
 
 
 class Comparison:
@@ -283,9 +280,10 @@ class _OutOfOrder(Exception):
 class _Listed:
     """`SHA256SUMS`, read as far as was asked for: of a list in its order, little is in memory at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, forgets: bool = False) -> None:
         self.flaws: list[Flaw] = []
         self._ahead: dict[str, str] = {}
+        self._forgets = forgets
         self._lines = self._read(folder)
 
     def take(self, path: str) -> str | None:
@@ -295,7 +293,9 @@ class _Listed:
             if line is None:
                 return None
             if len(self._ahead) >= _MOST_AHEAD:
-                raise _OutOfOrder
+                if not self._forgets:
+                    raise _OutOfOrder
+                del self._ahead[next(iter(self._ahead))]
             if self._ahead.setdefault(*line) is not line[1]:
                 self.flaws.append(_twice(line[0]))
         return self._ahead.pop(path)
@@ -332,11 +332,11 @@ def _opened_list(folder: Path) -> BinaryIO:
 def _compared(path: str, facts: os.stat_result, wanted: str | None, digest: Digest) -> str:
     """What is wrong with the file; nothing, if it is as it was sealed."""
     if wanted is None:
-        return "was added after the backup was made"
+        return ADDED
     try:
-        return "" if digest(path, facts) == wanted else "is not as it was written"
+        return "" if digest(path, facts) in (None, wanted) else ALTERED
     except FileNotFoundError:
-        return "is missing"
+        return MISSING
     except PermissionError:
         raise
     except OSError as error:  # a disk that fails

@@ -22,9 +22,14 @@ from backupkit.upload_files import choice, selection
 
 
 def plan_extract(
-    settings: Settings, name: str, patterns: Sequence[str], force: bool = False, emit: EventListener = silence
+    settings: Settings,
+    name: str,
+    patterns: Sequence[str],
+    force: bool = False,
+    emit: EventListener = silence,
+    verify_while_staging: bool = False,
 ) -> RestorePlan:
-    """What putting these uploads back would change; `restore_backup` carries it out.
+    """What putting these uploads back would change, verified as by `plan_restore`; `restore_backup` carries it out.
 
     The settings may be those of another tree.
     Raises `NoSuchBackup` for a pattern that matches nothing, and where the backup has no uploads; `Refused` where the
@@ -38,7 +43,7 @@ def plan_extract(
     metadata, tree = store.require_metadata(found.backup).at(settings.part), settings.sealed_folder
     if not (metadata and metadata.uploads_included):
         raise NoSuchBackup(f"There are no {tree} in {found.backup.path}.", hint="`list` shows the backups there are.")
-    source = staging.verified(settings, found.backup, tree, emit)
+    source = staging.verified(settings, found.backup, tree, emit, verify_while_staging)
     assert source.uploads is not None
     source = replace(source, chosen=choice.choose(source.uploads, patterns, found.backup.name))
     _refuse_excluded(settings, source)

@@ -161,7 +161,7 @@ def _needs(backup: Backup, metadata: Metadata, with_database: bool, with_uploads
 
 
 def lay_out(settings: Settings, layout: Layout, emit: EventListener = silence, clock: Clock = utc_now) -> LaidOut:
-    """The backup lies in the target, whole and on disk: verified before it was copied, the database checked after.
+    """The backup lies in the target, whole and on disk: verified while it was copied, the database checked after.
 
     Raises before the target has anything in it: `Damaged` for a backup that is not as it was written, `NoSpace`.
     """
@@ -218,7 +218,7 @@ def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: Ev
     }
     alone = [name for name, path in wanted.items() if path]
     only = alone[0] if len(alone) == 1 else None
-    source = staging.verified(settings, layout.backup, only, emit)
+    source = staging.verified(settings, layout.backup, only, emit, verify_while_staging=True)
     others = tuple(one for one in source.others if one.part in layout.others)
     source = replace(source, chosen=layout.chosen, others=others)
     places = {

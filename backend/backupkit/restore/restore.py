@@ -5,8 +5,8 @@
 
 1. lock, and finish what an earlier run left
 2. the safety copy: an ordinary backup of what is there now
-3. stage beside the live data, check, sync: a failure up to here leaves live data untouched. A sealed database that
-   needs no change is not copied, but read where it lies
+3. stage beside the live data, compare with the checksums, sync: a failure up to here leaves live data untouched. A
+   sealed database that needs no change is not copied, but read where it lies
 4. the journal: from here there is only forward, whoever finishes it
 5. apply: the database through SQLite, files by rename; then the proof, and nothing of ours stays
 What the app commits after the safety copy is kept in another one, made when it can write no more (`keeping`).
@@ -147,8 +147,12 @@ def plan_restore(
     expect_loss: Collection[str] = (),
     until: datetime | None = None,
     notes: tuple[str, ...] = (),
+    verify_while_staging: bool = False,
 ) -> RestorePlan:
     """What restoring that backup would change; the backup is verified, and nothing stays written.
+
+    With `verify_while_staging` only its databases and the names of its uploads are verified: the uploads that come back
+    are, while `restore_backup` stages them, before it changes anything. That is for a plan that nobody is asked about.
 
     With `until`, `latest` is the newest backup made until then.
 
@@ -161,7 +165,9 @@ def plan_restore(
     """
     found = store.find_at(settings, name, until)
     notes = (*notes, found.sentence) if found.passed_over else notes
-    return plan_backup(settings, found.backup, only, force, migrate, emit, expect_loss, notes)
+    return plan_backup(
+        settings, found.backup, only, force, migrate, emit, expect_loss, notes, None, verify_while_staging
+    )
 
 
 def plan_backup(
@@ -174,6 +180,7 @@ def plan_backup(
     expect_loss: Collection[str] = (),
     notes: tuple[str, ...] = (),
     newer: Mapping[str, Backup] | None = None,
+    verify_while_staging: bool = False,
 ) -> RestorePlan:
     """`plan_restore` of a backup that was found already; `notes` are to be shown with the plan.
 
@@ -182,9 +189,9 @@ def plan_backup(
     refuse_overlap(settings)
     refuse_another_app(settings, backup, force)
     _require_part(settings, only)
-    source = staging.verified(settings, backup, only, emit)
+    source = staging.verified(settings, backup, only, emit, verify_while_staging)
     if newer:
-        source = staging.with_parts(settings, source, newer, emit)
+        source = staging.with_parts(settings, source, newer, emit, verify_while_staging)
     plan = plan_source(settings, source, force, emit, migrate)
     told = (*_about_parts(settings, backup, only), *plan.notes, *_what_rows_name(source, backup))
     plan = replace(plan, migrate=migrate, notes=(*notes, *told))

@@ -48,6 +48,9 @@ _OLDER = "Try an older backup: `list`."
 class Source:
     """What is restored: files that were verified, and what of the tree is meant beside their contents.
 
+    Each file of a tree is compared with its checksum while it is staged, where it `has_checksums`: anew, or with
+    `verify_while_staging` for the first time.
+
     `is_sound`: SQLite has checked this very database file here before, and found that the app can use it. `seen` is how
     the file looked when it was verified. `sealed` is the backup it is restored from without a staged copy.
     `part` is the part of the app that it is of, empty for the first database and the uploads; `others` are the sources
@@ -65,6 +68,8 @@ class Source:
     is_sound: bool = False
     seen: tuple[int, ...] = ()
     sealed: str | None = None
+    has_checksums: bool = False
+    verify_while_staging: bool = False
     chosen: Chosen | None = None
     """The uploads that alone are restored; None for all of them."""
     excluded: Excluded = Excluded()  # noqa: RUF009 - it is frozen
@@ -85,20 +90,25 @@ class Source:
         return any(one.uploads for one in self.each)
 
 
-def verified(settings: Settings, backup: Backup, only: str | None, emit: EventListener) -> Source:
+def verified(
+    settings: Settings, backup: Backup, only: str | None, emit: EventListener, verify_while_staging: bool = False
+) -> Source:
     """The backup, or the one part of it, as a source: every byte of that compared with what was sealed.
+
+    With `verify_while_staging` only its databases are, and of its trees every name: those files of them that come back
+    are compared while they are staged.
 
     A database that was checked when it was sealed here is not checked again; one that came from elsewhere is.
     """
     metadata = store.require_metadata(backup)
-    sources = _sources(settings, backup, metadata, only)
+    sources = _sources(settings, backup, metadata, only, verify_while_staging)
     opened: list[sqlite3.Connection] = []
     checksums: dict[str, str] = {}
     size = sum(one.size for one in metadata.all_facts if one)
     with process.optional_worker(size if any(one.database for one in sources) else 0) as beside:
         looking = [beside.submit(_looked_into, settings, one, metadata, opened.append) for one in sources]
         try:
-            meanings = _meanings(backup, only, checksums, emit)
+            meanings = _meanings(backup, only, checksums, emit, verify_while_staging)
             found = [
                 replace(done.result(), meaning=meanings.get(one.uploads.name if one.uploads else "", meanings[""]))
                 for one, done in zip(sources, looking, strict=True)
@@ -113,12 +123,15 @@ def verified(settings: Settings, backup: Backup, only: str | None, emit: EventLi
             raise
 
 
-def with_parts(settings: Settings, source: Source, newer: Mapping[str, Backup], emit: EventListener) -> Source:
+def with_parts(
+    settings: Settings, source: Source, newer: Mapping[str, Backup], emit: EventListener, verify_while_staging: bool
+) -> Source:
     """The source, where the parts that `newer` names come from those backups, verified as the rest is."""
     taken: dict[str, Source] = {}
     for part, backup in newer.items():
         only = part.partition("/")[0]
-        taken |= {one.part: one for one in verified(settings, backup, only, emit).each if one.part == part}
+        found = verified(settings, backup, only, emit, verify_while_staging)
+        taken |= {one.part: one for one in found.each if one.part == part}
     first, *others = (taken.get(one.part, one) for one in source.each)
     return replace(first, others=tuple(others))
 
@@ -129,10 +142,13 @@ def _require_one_checksum(source: Source, checksums: dict[str, str]) -> None:
         raise Damaged(text, hint=_OLDER)
 
 
-def _sources(settings: Settings, backup: Backup, metadata: Metadata, only: str | None) -> list[Source]:
+def _sources(
+    settings: Settings, backup: Backup, metadata: Metadata, only: str | None, verify_while_staging: bool
+) -> list[Source]:
     """What of the backup, and of that part of it, this app has a place for; not looked into yet."""
     patterns = _sealed_patterns(backup, metadata)
     is_known_sound = _is_known_sound(settings, backup, metadata)
+    is_sealed = manifest.has_checksums(backup.path)
 
     def source_of(part: str) -> Source | None:
         alone = metadata.at(part)
@@ -146,7 +162,16 @@ def _sources(settings: Settings, backup: Backup, metadata: Metadata, only: str |
         if tree and (tree.is_symlink() or not tree.is_dir()):
             raise Damaged(f"{tree} is no folder, and the metadata say it is there.", hint="Try another backup: `list`.")
         excluded = Excluded(patterns, metadata.exclude_marked, alone.excluded_folders)
-        source = Source(backup.name, file, tree, git=metadata.git, excluded=excluded, part=part)
+        source = Source(
+            backup.name,
+            file,
+            tree,
+            git=metadata.git,
+            has_checksums=is_sealed,
+            verify_while_staging=verify_while_staging,
+            excluded=excluded,
+            part=part,
+        )
         return replace(source, is_sound=True, seen=_looks(file)) if file and is_known_sound else source
 
     found = [one for part in ("", *metadata.others) if (one := source_of(part))]
@@ -208,9 +233,9 @@ def is_restored_from_its_place(settings: Settings, source: Source, migrate: bool
 
 
 def _meanings(
-    backup: Backup, only: str | None, checksums: dict[str, str], emit: EventListener
+    backup: Backup, only: str | None, checksums: dict[str, str], emit: EventListener, verify_while_staging: bool
 ) -> dict[str, diff.Meaning]:
-    """What of each of the backup's trees is meant, by its folder, once all of it was compared with what was sealed.
+    """What of each of the backup's trees is meant, by its folder, once it was compared with what was sealed.
 
     Empty stands for a tree of which nothing is known. `checksums` gets those of the files beside the trees, by path.
     """
@@ -219,7 +244,7 @@ def _meanings(
         emit(Notice(f"{backup.name} has no checksums (unchecked): it is restored as it lies there."))
         return {"": diff.Meaning(owners=False)}
     found: dict[str, walk.Survey] = {}
-    _refuse_altered(backup, metadata, only, found.__setitem__, checksums, emit)
+    _refuse_altered(backup, metadata, only, found.__setitem__, checksums, emit, verify_while_staging)
     trees = metadata.tree_facts
     return {"": diff.Meaning()} | {name: _meaning(trees[name], survey) for name, survey in found.items()}
 
@@ -239,26 +264,36 @@ def _refuse_altered(
     hear: Callable[[str, walk.Survey], None],
     checksums: dict[str, str],
     emit: EventListener,
+    verify_while_staging: bool,
 ) -> None:
-    emit(Step("Verifying the backup", backup.size_bytes))
+    size = _database_bytes(metadata, only) if verify_while_staging else backup.size_bytes
+    emit(Step("Verifying the backup", size))
     digests, databases = integrity.Digests(adding_up(emit)), {f"{backup.path}/{one}" for one in metadata.database_files}
+    trees = tuple(f"{backup.path}/{name}/" for name in metadata.tree_facts)
 
-    def digest(path: str, facts: os.stat_result) -> str:
-        checksum = digests(path, facts)
+    def digest(path: str, facts: os.stat_result) -> str | None:
         if path in databases:
-            checksums[path] = checksum
-        return checksum
+            return checksums.setdefault(path, digests(path, facts))
+        return None if verify_while_staging and path.startswith(trees) else digests(path, facts)
 
     flaws = list(integrity.file_flaws(backup.path, metadata, digest, only, hear))
     if flaws:
-        raise Damaged(
-            f"The backup {backup.path} is damaged: {first_of([flaw.text for flaw in flaws])}; nothing was changed.",
-            hint=_way_out(backup, {_part_of(flaw) for flaw in flaws}) if only is None else _OLDER,
-        )
+        hint = _way_out(backup, {_part_of(flaw) for flaw in flaws}) if only is None else _OLDER
+        raise _damaged(backup.path, first_of([flaw.text for flaw in flaws]), hint)
     left_out = metadata.left_out(only)
     told = [flaw for flaw in backup.flaws if _part_of(flaw) not in left_out]
     if told:
-        emit(Notice(f"The last verify of {backup.name} found: {told[0].text}. Its files are as written."))
+        emit(Notice(f"The last verify of {backup.name} found: {told[0].text}. What is restored is compared anew."))
+
+
+def _database_bytes(metadata: Metadata, only: str | None) -> int | None:
+    left_out = metadata.left_out(only)
+    sizes = [one.size for name, one in metadata.database_files.items() if one and name not in left_out]
+    return sum(sizes) or None
+
+
+def _damaged(folder: Path, what: str, hint: str) -> Damaged:
+    return Damaged(f"The backup {folder} is damaged: {what}; nothing was changed.", hint=hint)
 
 
 def _part_of(flaw: Flaw) -> str:
@@ -268,8 +303,12 @@ def _part_of(flaw: Flaw) -> str:
 def _way_out(backup: Backup, damaged: set[str]) -> str:
     metadata = store.require_metadata(backup)
     if damaged <= {*metadata.tree_facts} and metadata.database_file and not metadata.others:
-        return f"Its database is as written: `restore {backup.name} --only database`. An older backup: `list`."
+        return _database_alone(backup.name)
     return f"`verify {backup.name}` names all of it. {_OLDER}"
+
+
+def _database_alone(name: str) -> str:
+    return f"Its database is as written: `restore {name} --only database`. An older backup: `list`."
 
 
 def _with_database(
@@ -518,7 +557,8 @@ def _stage_uploads(
     def stays(path: str, error: OSError) -> None:
         emit(Warned(f"{shown(path)} cannot be read ({error.strerror}), and stays as it is."))
 
-    diff.stage(differences(settings, source, stays, silence), places, identity.id, emit=emit)
+    with _refusing_altered(source):
+        diff.stage(differences(settings, source, stays, silence), places, identity.id, emit=emit)
     disk.sync_tree(staging_area.place_of(live, "uploads"))
 
 
@@ -529,11 +569,14 @@ def differences(
     emit: EventListener,
     stays: Callable[[str], None] = lambda _path: None,
 ) -> Iterator[diff.Difference]:
-    """What the live uploads differ in from the source's; what an index tells is not read."""
+    """What the live uploads differ in from the source's; what an index tells is not read, nor what was sealed.
+
+    Raises `Damaged` where a file was not sealed.
+    """
     assert settings.uploads is not None and source.uploads is not None
     if settings.uploads.exists() and not settings.uploads.is_dir():
         walk.require(settings.uploads)
-    with files_cache.newest(settings, with_uploads=True) as earlier:
+    with files_cache.newest(settings, with_uploads=True) as earlier, _refusing_altered(source):
         yield from diff.differences(
             settings.uploads,
             source.uploads,
@@ -545,7 +588,31 @@ def differences(
             source.chosen,
             source.inside,
             stays,
+            sealed_files(source),
         )
+
+
+def sealed_files(source: Source) -> diff.Sealed | None:
+    """What each file of the source's tree was sealed with; None where it never had checksums."""
+    if source.uploads is None or not source.has_checksums:
+        return None
+    backup, below = source.uploads.parent, source.uploads.name
+    if not manifest.has_checksums(backup):
+        raise _damaged(backup, f"{CHECKSUM_FILE} {manifest.MISSING}", _OLDER)
+    sealed = manifest.checksums_in_order(backup)
+    return lambda path: sealed(f"{below}/{path}")
+
+
+@contextlib.contextmanager
+def _refusing_altered(source: Source) -> Iterator[None]:
+    """`Damaged` for a file of the tree that turns out not to be as it was sealed."""
+    try:
+        yield
+    except diff.Altered as error:
+        assert source.uploads is not None
+        what = f"{shown(f'{source.uploads.name}/{error.path}')} {error.what}"
+        hint = _database_alone(source.name) if source.database and not source.others else _OLDER
+        raise _damaged(source.uploads.parent, what, hint) from error
 
 
 def unstage(settings: Settings, restore: str | None) -> None:

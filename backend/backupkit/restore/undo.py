@@ -14,8 +14,10 @@ from backupkit.repository.flags import LastRestore
 from backupkit.restore.restore import RestorePlan, holds_database, plan_backup
 
 
-def plan_undo(settings: Settings, force: bool = False, emit: EventListener = silence) -> RestorePlan:
-    """The plan that takes the last restore back, of the part that it was of.
+def plan_undo(
+    settings: Settings, force: bool = False, emit: EventListener = silence, verify_while_staging: bool = False
+) -> RestorePlan:
+    """The plan that takes the last restore back, of the part that it was of; verified as by `plan_restore`.
 
     Raises `NoSuchBackup` where there is no safety copy to go back to, `Damaged` where it holds no database, since there
     was none that could be read.
@@ -46,7 +48,10 @@ def plan_undo(settings: Settings, force: bool = False, emit: EventListener = sil
             hint=f"Restore another backup: `list`.{left}{only}",
         )
     newer = {of: store.find(settings, one) for of, one in later.items() if settings.at(of) is not None}
-    return plan_backup(settings, backup, part, force=force, emit=emit, notes=tuple(_about(newer)), newer=newer)
+    notes = tuple(_about(newer))
+    return plan_backup(
+        settings, backup, part, force, emit=emit, notes=notes, newer=newer, verify_while_staging=verify_while_staging
+    )
 
 
 def _about(newer: Mapping[str, Backup]) -> Iterable[str]:

@@ -1,7 +1,8 @@
 """What differs between the live uploads and the wanted tree: found, and staged inside the live folder.
 
 Staged inside, because a rename crosses no mount. `delta_apply` puts it in place. A live file is removed or replaced
-only if a copy has it, so nothing is lost that arrived in between.
+only if a copy has it, so nothing is lost that arrived in between. Of a sealed tree each file is compared with its
+checksum while it is staged; one that is live already is not read there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.fs.tree import Entry
 from backupkit.model.events import EventListener, Progress, Step, Warned, adding_up, silence
 from backupkit.model.names import shown
+from backupkit.repository import manifest
 from backupkit.repository.files_cache import ParentBackup
 from backupkit.upload_files.apply import OPERATIONS, Action, Operation, encoded, write_operation
 from backupkit.upload_files.archiver import SIDECARS
@@ -27,6 +29,17 @@ from backupkit.upload_files.selection import Selection
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+
+Sealed = Callable[[str], str | None]
+"""The SHA-256 that a file of the wanted tree was sealed with, by its path; asked for in the order of a walk."""
+
+
+class Altered(Exception):
+    """A file of the wanted tree is not as it was sealed: its path, and what is wrong with it."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(f"{path} {what}")
+        self.path, self.what = path, what
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ class Difference:
     """One path that is not as wanted: what is there now, what shall be.
 
     `attributes` is whether those of the wanted one are wanted; else they stay as they are. `same_as` is the path of
-    which it is another name.
+    which it is another name. `checksum` is what the wanted file was sealed with; None where the tree was not sealed.
     """
 
     action: Action
@@ -66,6 +79,7 @@ class Difference:
     wanted: Entry | None
     attributes: bool = False
     same_as: str = ""
+    checksum: str | None = None
 
     @property
     def path(self) -> str:
@@ -103,19 +117,21 @@ def differences(
     chosen: Chosen | None = None,
     databases: Collection[str] = (),
     stays: Callable[[str], None] = lambda _path: None,
+    sealed: Sealed | None = None,
 ) -> Iterator[Difference]:
     """Every path that is not as wanted; of the `chosen` ones alone, where there are any.
 
     The `databases` are restored by other means, with what SQLite keeps beside them. A live database that is in use, and
     not wanted, stays, which `stays` is told of: its last rows may be in no copy.
 
-    Files of one size are compared by content: a kept time proves nothing.
+    Files of one size are compared by content: a kept time proves nothing. But not where the earlier backup has the
+    wanted file, and has seen the live one as it is now. Of a `sealed` tree no file is read: the live one is hashed,
+    unless the earlier backup has seen it as it is now. `Altered` is raised where a wanted file was not sealed.
 
-    But not where the earlier backup has the wanted file, and has seen the live one as it is now. What is no upload
-    where it is, or would be, is left out. So is what is live and cannot be read, which `unreadable` is told of, and
-    what would be below it: no copy can be made of it, so it stays.
+    What is no upload where it is, or would be, is left out. So is what is live and cannot be read, which `unreadable`
+    is told of, and what would be below it: no copy can be made of it, so it stays.
     """
-    with closing(_Comparison(live, wanted, meaning, earlier, adding_up(emit))) as comparison:
+    with closing(_Comparison(live, wanted, meaning, earlier, adding_up(emit), sealed)) as comparison:
         pairs = _side_by_side(live, wanted, selection, unreadable)
         for one, two in chosen.pairs(pairs) if chosen else pairs:
             if _is_of_database(one or two, databases):
@@ -186,7 +202,8 @@ def stage(
 ) -> None:
     """What is needed lies in the staging area of that restore, with the list of what to do; not yet synced.
 
-    `total` is in bytes.
+    Each sealed file is compared with its checksum meanwhile: `Altered` where one is not as it was sealed. `total` is in
+    bytes.
     """
     emit(Step("Staging the uploads", total))
     done = 0
@@ -241,9 +258,18 @@ class _Comparison:
     """What is compared, and by what: `read` hears of the bytes that had to be read."""
 
     def __init__(
-        self, live: Path, wanted: Path, meaning: Meaning, earlier: ParentBackup | None, read: Callable[[int], None]
+        self,
+        live: Path,
+        wanted: Path,
+        meaning: Meaning,
+        earlier: ParentBackup | None,
+        read: Callable[[int], None],
+        sealed: Sealed | None,
     ) -> None:
         self._live, self._wanted, self._meaning, self._earlier, self._read = live, wanted, meaning, earlier, read
+        self._sealed = sealed
+        self._checksums: dict[str, str | None] = {}
+        """What the first name of each wanted file that has several was sealed with."""
         self._opened = [tree.Parents(root) if root.is_dir() else None for root in (live, wanted)]
         # The first path of each inode, live and wanted.
         self._firsts: tuple[dict[tuple[int, int], str], ...] = ({}, {})
@@ -257,28 +283,40 @@ class _Comparison:
         """In what a live entry differs from the wanted one of its path."""
         if two is None:
             return None if one is None or one.form == "special" else Difference("remove", one, None)
-        same_as, is_other_name = self._names(one, two)
+        checksum = self._checksum(two)
+        same_as, is_other_name = self._names(one, two, checksum)
         if one is None:
-            return self._wanting("add", None, two, same_as)
-        is_known = one.form == two.form == "file" and _is_known(self._earlier, one, two)
+            return self._wanting("add", None, two, same_as, checksum)
         if is_other_name or one.form != two.form or one.target != two.target:
-            return self._wanting("change", one, two, same_as)
-        if one.form == "file" and not is_known and not self._same_content(one, two):
-            return self._wanting("change", one, two, same_as)
+            return self._wanting("change", one, two, same_as, checksum)
+        if one.form == "file" and not self._same_content(one, two, checksum):
+            return self._wanting("change", one, two, same_as, checksum)
         if one.form == "folder":
             return self._wanting("dress", one, two)  # always: its times change with what is put into it
-        if _dressed_alike(one.facts, two.facts, self._meaning.owners) and self._same_attributes(one, two, is_known):
+        if _dressed_alike(one.facts, two.facts, self._meaning.owners) and self._same_attributes(one, two):
             return None
         return self._wanting("dress", one, two)
 
-    def _wanting(self, action: Action, one: Entry | None, two: Entry, same_as: str = "") -> Difference:
-        return Difference(action, one, two, self._meaning.attributes and two.form != "link", same_as)
+    def _checksum(self, two: Entry) -> str | None:
+        if self._sealed is None or two.form != "file":
+            return None
+        checksum = self._sealed(two.path)
+        if checksum is None:
+            raise Altered(two.path, manifest.ADDED)
+        return checksum
 
-    def _names(self, one: Entry | None, two: Entry) -> tuple[str, bool]:
+    def _wanting(
+        self, action: Action, one: Entry | None, two: Entry, same_as: str = "", checksum: str | None = None
+    ) -> Difference:
+        return Difference(action, one, two, self._meaning.attributes and two.form != "link", same_as, checksum)
+
+    def _names(self, one: Entry | None, two: Entry, checksum: str | None) -> tuple[str, bool]:
         """Of which path before the wanted file is another name; and whether the live one is of another, or of none."""
         if two.form != "file" or self._meaning.hard_links is None:
             return "", False
         wanted = self._first(1, two) if self._meaning.hard_links else two.path
+        if two.facts.st_nlink > 1 and self._checksums.setdefault(wanted, checksum) != checksum:
+            raise Altered(two.path, manifest.ALTERED)  # one content cannot be as two checksums say
         live = self._first(0, one) if one and one.form == "file" else two.path
         return wanted if wanted != two.path else "", live != wanted
 
@@ -293,10 +331,10 @@ class _Comparison:
         if two and self._firsts[1].get(inode := tree.inode(two.facts)) == two.path:
             del self._firsts[1][inode]
 
-    def _same_attributes(self, one: Entry, two: Entry, is_known: bool) -> bool:
+    def _same_attributes(self, one: Entry, two: Entry) -> bool:
         if not self._meaning.attributes or one.form == "link":
             return True
-        if is_known and self._earlier and self._earlier.keeps_attributes:
+        if self._earlier and self._earlier.keeps_attributes and _is_known(self._earlier, one, two):
             return True
         return self._attributes(0, one) == self._attributes(1, two)
 
@@ -311,7 +349,11 @@ class _Comparison:
                 raise
             raise _Unreadable(entry.path, error) from error
 
-    def _same_content(self, one: Entry, two: Entry) -> bool:
+    def _same_content(self, one: Entry, two: Entry, checksum: str | None) -> bool:
+        if checksum is not None:
+            return self._is_of_content(one, two, checksum)
+        if _is_known(self._earlier, one, two):
+            return True
         if one.facts.st_size != two.facts.st_size:
             return False
         try:
@@ -326,10 +368,22 @@ class _Comparison:
                     raise
                 raise _Unreadable(one.path, error) from error
 
+    def _is_of_content(self, one: Entry, two: Entry, checksum: str) -> bool:
+        """Whether the live file has what was sealed; as the earlier backup has seen it, or else as it is read now."""
+        seen = self._earlier.find(one.path) if self._earlier else None
+        if seen and seen.is_now(one.facts):
+            return seen.checksum == checksum
+        if one.facts.st_size != two.facts.st_size:
+            return False
+        try:
+            return disk.hash_file(f"{self._live}/{one.path}", self._read) == checksum
+        except OSError as error:
+            raise _Unreadable(one.path, error) from error
+
 
 def _is_known(earlier: ParentBackup | None, one: Entry, two: Entry) -> bool:
     """Whether both are what the earlier backup copied: the live one as it was seen, the wanted one as that inode."""
-    seen = earlier.find(one.path) if earlier else None
+    seen = earlier.find(one.path) if earlier and one.form == two.form == "file" else None
     if earlier is None or seen is None or not seen.is_now(one.facts):
         return False
     with suppress(OSError):
@@ -396,11 +450,11 @@ class _Staging:
     def _copy(self, one: Difference, staged: str) -> tuple[int, Attributes | None]:
         with (
             self._wanted.of(one.path) as (within, name),
-            disk.Opened(name, _FILE, within) as original,
+            _wanted_file(name, within, one) as original,
             disk.Opened(staged, _NEW, self._folder) as copied,
         ):
             facts = os.fstat(original)
-            size = disk.copy_open(original, copied, facts)
+            size = _copy_content(original, copied, facts, one)
             disk.set_attributes(copied, facts, self._owner)
             if not one.attributes:
                 return size, None
@@ -437,6 +491,29 @@ class _Staging:
                 f"the first is {shown(self._apart[0])}."
             )
             emit(Warned(text))
+
+
+def _wanted_file(name: str, within: int, one: Difference) -> disk.Opened:
+    try:
+        return disk.Opened(name, _FILE, within)
+    except OSError as error:
+        if one.checksum is None or isinstance(error, PermissionError):
+            raise
+        what = manifest.MISSING if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise Altered(one.path, what) from error
+
+
+def _copy_content(original: int, copied: int, facts: os.stat_result, one: Difference) -> int:
+    """The bytes copied; of a sealed file they are what was sealed."""
+    if one.checksum is None:
+        return disk.copy_open(original, copied, facts)
+    try:
+        size, checksum = disk.copy_contents(original, copied, facts)
+    except disk.ReadError as error:
+        raise Altered(one.path, f"cannot be read: {error.strerror}") from error
+    if checksum != one.checksum:
+        raise Altered(one.path, manifest.ALTERED)
+    return size
 
 
 def _operation(one: Difference, number: int, owner: tuple[int, int] | None, wanted: Attributes | None) -> Operation:

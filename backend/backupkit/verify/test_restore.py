@@ -35,7 +35,7 @@ def prove_backup(settings: Settings, backup: Backup, emit: EventListener, clock:
     """
     with _scratch(settings, backup) as scratch:
         started = time.monotonic()
-        source = staging.verified(settings, backup, None, _without_notices(emit))
+        source = staging.verified(settings, backup, None, _without_notices(emit), verify_while_staging=True)
         for name in store.require_metadata(backup).others:
             if settings.at(name) is None:
                 emit(Warned(f"{name} of {backup.name} was not tested: the settings name no place for it."))
@@ -127,6 +127,7 @@ def _compare_part(scratch: Settings, source: Source, rows: Mapping[str, int]) ->
             source.meaning,
             selection.of(scratch),
             lambda path, _error: wrong.append(path),
+            sealed=staging.sealed_files(source),
         )
         wrong += [one.path for one in found if one.action != "dress"]
         if wrong:

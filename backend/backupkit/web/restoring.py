@@ -106,7 +106,7 @@ def _restoring_moment(settings: Settings, wish: Wish, shown: RestorePlan, wanted
 
     def act(emit: EventListener) -> Restored:
         with moments.built(settings, wanted, emit) as backup:
-            plan = plan_backup(settings, backup, wish.only, wish.force, wish.migrate, emit)
+            plan = plan_backup(settings, backup, wish.only, wish.force, wish.migrate, emit, verify_while_staging=True)
             if (plan.rows_after, plan.revisions_after) != (shown.rows_after, shown.revisions_after):
                 raise Refused("The point is not what the plan has shown; nothing was changed.", hint="Look again.")
             return restore_backup(settings, plan, emit)

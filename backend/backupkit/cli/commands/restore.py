@@ -87,11 +87,12 @@ def restore(
     settings = open_to_read() if dry_run else open_to_write(work="restore")
     _explain_stop(settings, stop)
     with _at_moment(settings, name, at) as (until, backup, notes):
+        later, loss = _is_unasked(yes or force, dry_run), expect_loss or ()
         with listening() as emit:
             if backup:
-                plan = plan_backup(settings, backup, only, force, migrate, emit, expect_loss or (), notes)
+                plan = plan_backup(settings, backup, only, force, migrate, emit, loss, notes, None, later)
             else:
-                plan = plan_restore(settings, name, only, force, migrate, emit, expect_loss or (), until, notes)
+                plan = plan_restore(settings, name, only, force, migrate, emit, loss, until, notes, later)
         _carry_out(settings, plan, yes or force, dry_run)
 
 
@@ -126,7 +127,7 @@ def extract(
 
     settings = of_tree(open_to_read() if dry_run else open_to_write(work="extract"), tree)
     with listening() as emit:
-        plan = plan_extract(settings, name, pattern, force, emit)
+        plan = plan_extract(settings, name, pattern, force, emit, _is_unasked(yes or force, dry_run))
     if dry_run:
         return _show_plan(plan)
     _require_agreement(plan, yes or force)
@@ -172,7 +173,7 @@ def undo(
     settings = open_to_read() if dry_run else open_to_write(work="undo")
     _explain_stop(settings, stop)
     with listening() as emit:
-        plan = plan_undo(settings, force, emit)
+        plan = plan_undo(settings, force, emit, _is_unasked(yes or force, dry_run))
     _carry_out(settings, plan, yes or force, dry_run)
 
 
@@ -425,6 +426,11 @@ def _carry_out_layout(settings: Settings, plan: Layout, dry_run: bool) -> None:
         done = lay_out(settings, plan, emit)
     out.result(render.laid_out(done), json_.laid_out(done))
     end_with_warnings(done.warnings)
+
+
+def _is_unasked(answered: bool, dry_run: bool) -> bool:
+    """Whether the plan is for nobody to judge: else no question is asked over bytes that were not verified."""
+    return answered and not dry_run
 
 
 def _carry_out(settings: Settings, plan: RestorePlan, answered: bool, dry_run: bool) -> None:
