@@ -14,7 +14,7 @@ unset CDPATH
 export HOME="${HOME:-$(cd ~ && pwd)}"
 export PATH="${PATH:-/usr/bin:/bin}:/usr/local/bin:/opt/homebrew/bin:$HOME/.local/bin" # cron's knows two folders
 
-say() { printf 'backup.sh: %s\n' "$*" >&2; }
+say() { printf 'backup.sh: %s\n' "$*" >&2 || true; }
 
 # What need not be acted on.
 say_notice() { asked_for --quiet || asked_for -q || say "$@"; }
@@ -428,34 +428,46 @@ with_service_stopped() {
 # --- update: a new image, and a way back ------------------------------------------------------------------------------
 
 # Each step is written down before it begins, so that whoever comes next can go back. What is needed for that: the image
-# that runs, by its id; its name in the compose file; the services on it; and the backup of the moment they stopped.
+# that runs, by its id and by its name; the name in the compose file; the services on it; and the backup of the moment
+# they stopped.
 #   building    nothing that runs was touched, but the name may be the new image's
 #   stopping    the services may be stopped; the data is as it was
-#   migrating   the data may be another, and the services may run on the new image
+#   migrating   the data may be another
+#   starting    the services may run on the new image
 #   returned    the data is back
 ledger=.backup-update/state
 slowest_start=900 # seconds, for a container that is neither healthy nor unhealthy
 
 note_step() {
   step=$1
-  printf '%s\n' "$step" "$old" "$tag" "$services" "$point" >"$ledger.new"
+  printf '%s\n' "$step" "$old" "$was_named" "$tag" "$services" "$point" >"$ledger.new"
   mv "$ledger.new" "$ledger"
   sync
 }
 
-start_of() { ps -p "$1" -o lstart= 2>/dev/null || true; }
+read_ledger() {
+  { read -r step && read -r old && read -r was_named && read -r tag && read -r services && read -r point; } <"$ledger" || true
+}
 
-# No other update begins until this process ends. Its number may be another's by then: the time of its start tells.
+start_of() { LC_ALL=C TZ=UTC ps -p "$1" -o lstart= 2>/dev/null || true; }
+
+# Sets `other`, the process that is at an update now. Its number may be another's by now: the time of its start tells.
+find_updater() {
+  local began=""
+  other=""
+  { read -r other && read -r began; } <"${ledger%/*}/holder" || true
+  if [ -n "$other" ] && kill -0 "$other" 2>/dev/null && [ "$(start_of "$other")" = "$began" ]; then return; fi
+  other=""
+} 2>/dev/null
+
+# No other update begins until this process ends.
 claim_update() {
-  local holder=${ledger%/*}/holder other began
+  local holder=${ledger%/*}/holder other
   mkdir -p "${ledger%/*}"
   echo '*' >"${ledger%/*}/.gitignore"
   if ! (set -C && printf '%s\n' "$$" "$(start_of $$)" >"$holder") 2>/dev/null; then
-    { read -r other && read -r began; } <"$holder" || other=""
-    if [ -n "$other" ] && [ "$(start_of "$other")" = "$began" ]; then
-      [ "$other" != "$$" ] || return 0 # it went back, and now begins
-      die 11 "Another update is at work (pid $other)."
-    fi
+    find_updater
+    [ -z "$other" ] || [ "$other" = "$$" ] || die 11 "Another update is at work (pid $other)."
     printf '%s\n' "$$" "$(start_of $$)" >"$holder"
   fi
   # shellcheck disable=SC2064 # the name as it is now
@@ -474,22 +486,32 @@ in_compose_file() {
   done < <("${compose[@]}" config 2>/dev/null </dev/null)
 }
 
-# Sets `old`, `tag`, `services`, and `kept`: the name that the old image keeps.
+# The image's name of a service in the compose file; nothing where it has none.
+image_name() {
+  local found
+  found=$(in_compose_file "$1")
+  case $found in *"image: "*) found=${found#*image: } && printf '%s\n' "${found%%$'\n'*}" ;; esac
+}
+
+# Sets `old`, `was_named`, `tag`, `services`, and `kept`: the name that the old image keeps.
 find_image() {
   local found owner status image name
-  old="" tag="" services="" point=""
+  old="" services="" point=""
   found=$(containers '{{.State.Status}}|{{.Image}}|{{.Config.Image}}') || exit
   while IFS='|' read -r owner status image name; do
-    if [ "$owner|$status" = "$app_service|running" ]; then old=$image tag=$name; fi
+    if [ "$owner|$status" = "$app_service|running" ]; then old=$image was_named=$name; fi
   done <<<"$found"
   [ -n "$old" ] || die 1 "Service '$app_service' is not running, so there is nothing to come back to. Start it first."
   while IFS='|' read -r owner status image name; do
     if [ "$status|$image" = "running|$old" ]; then services="${services:+$services }$owner"; fi
   done <<<"$found"
-  name=$(in_compose_file "$app_service")
-  case $name in *"image: "*) name=${name#*image: } tag=${name%%$'\n'*} ;; esac
+  tag=$(image_name "$app_service")
+  tag=${tag:-$was_named}
   case $tag in *@*) die 2 "The compose file pins $tag: no other image can have that name. Pin a tag, not a digest." ;; esac
   case ${tag##*:} in */*) kept=$tag:before-update ;; *) kept=${tag%:*}:before-update ;; esac
+  if [ "$service" != "$app_service" ] && [ "$(image_name "$service")" != "$tag" ]; then
+    die 2 "Commands run in '$service', on another image than '$app_service': the new migrations cannot be run from there."
+  fi
 }
 
 # The toolkit's command, in a container of its own on that image; of the same name each time: there is one update.
@@ -507,6 +529,11 @@ update_container() {
   printf 'backup-update-%s\n' "$sum"
 }
 
+# The name is the old image's again; where the compose file has got another name, that stays the new one's.
+give_name_back() {
+  if [ "$tag" = "$was_named" ]; then "$engine" tag "$old" "$tag"; elif [ -n "${new:-}" ]; then "$engine" tag "$new" "$tag"; fi
+}
+
 # Sets `new`, the image that was built, or pulled where the compose file does not say how to build one.
 make_image() {
   local verb=pull
@@ -515,28 +542,34 @@ make_image() {
   new=$("$engine" image inspect --format '{{.Id}}' "$tag" 2>/dev/null)
 }
 
-# Whether the app runs, and is healthy where its image has a health check; if not, `why`.
+# Whether the services run, and the app is healthy where its image has a health check; if not, `why`.
 comes_up() {
-  local owner seen began=$SECONDS format='{{.State.Status}} {{.RestartCount}} {{if .State.Health}}{{.State.Health.Status}}{{end}}'
+  local owner seen all began=$SECONDS
   while [ $((SECONDS - began)) -lt "$slowest_start" ]; do
-    why="it has no container"
+    why="'$app_service' has no container" all=yes
     while IFS='|' read -r owner seen; do
-      if [ "$owner" = "$app_service" ]; then why="it is '$seen' (state, restarts, health)"; fi
-    done < <(containers "$format")
+      case " $services " in *" $owner "*) ;; *) continue ;; esac
+      case $owner:$seen in
+        "$app_service":*) why="'$app_service' is '$seen' (state, restarts, health)" ;;
+        *:"running 0"*) ;;
+        *) all="'$owner' is '$seen' (state, restarts, health)" ;;
+      esac
+    done < <(containers '{{.State.Status}} {{.RestartCount}} {{if .State.Health}}{{.State.Health.Status}}{{end}}')
     case $why in
-      *"'running 0 healthy'"*) return ;;
+      *"'running 0 healthy'"*) break ;;
       *"'running 0 starting'"*) ;;
-      *"'running 0 '"*) if [ $((SECONDS - began)) -ge 10 ]; then return; fi ;;
+      *"'running 0 '"*) if [ $((SECONDS - began)) -ge 10 ]; then break; fi ;;
       *) return 1 ;;
     esac
     sleep 1
   done
-  why="it is not healthy after $slowest_start s"
-  return 1
+  if [ $((SECONDS - began)) -ge "$slowest_start" ]; then why="'$app_service' is not healthy after $slowest_start s" && return 1; fi
+  [ "$all" = yes ] || { why=$all && return 1; }
 }
 
 # The services run on that image.
 start_on() {
+  why="they could not be started"
   # shellcheck disable=SC2086 # one word per service
   "$engine" tag "$1" "$tag" && "${compose[@]}" up -d --no-deps --no-build $services >&2 </dev/null && comes_up
 }
@@ -546,41 +579,70 @@ stop_services() {
   "${compose[@]}" stop $services >&2 </dev/null
 }
 
-# The old image and the old data are back, whichever step was the last.
+# The old image and the old data are back, whichever step was the last; else why not, and the code. The terminal may be
+# gone by now, so what the programs say goes into a file first.
 go_back() {
-  local code=0
-  trap '' INT TERM HUP
-  # Where the update was killed, its container goes on: it is given the time to put right what it has half done.
-  end_container "$(update_container)"
-  "$engine" tag "$old" "$tag" || die 1 "The old image cannot be named $tag again (see above). Type: ./backup.sh recover"
-  if [ "$step" = migrating ]; then
-    say "Going back: the data as in $point, and the old image."
-    stop_services || true
-    on_image "$old" restore "$point" --yes >&2 || code=$?
-    case $code in
-      0 | 3) note_step returned ;;
-      *) die "$code" "The data could not be brought back (see above), and '$services' stays stopped. Type: ./backup.sh recover" ;;
-    esac
-  fi
-  if [ "$step" != building ]; then
-    why="it could not be started"
-    start_on "$old" || say "'$app_service' does not come up on the old image either: $why."
+  local code=0 log=${ledger%/*}/log
+  trap '' INT TERM HUP PIPE
+  say "Going back to what was before the update ($step)."
+  bring_back >"$log" 2>&1 || code=$?
+  cat "$log" >&2 || true
+  if [ "$code" != 0 ]; then
+    say "Not all of it is back. When the cause above is gone, type: ./backup.sh recover"
+    die "$code" "${why:-The update could not be taken back.}"
   fi
   rm -f "$ledger"
 }
 
-# Every command that an unfinished update may concern is told of it; `update` and `recover` go back first.
+bring_back() {
+  local code=0
+  end_container "$(update_container)" # of an update that was killed: it gets the time to put right what it has half done
+  why="The engine does not give the old image its name back."
+  case $step in
+    building) give_name_back && return || return 1 ;;
+    migrating | starting)
+      why="The data is not back, and '$services' stays stopped."
+      stop_services || true
+      on_image "$old" restore "$point" --yes || code=$?
+      case $code in 0 | 3) note_step returned ;; *) return "$code" ;; esac
+      on_image "$old" unpin "$point" || true
+      ;;
+  esac
+  start_on "$old" || { why="The data is as before, but on the old image $why." && return 1; }
+}
+
+# An update that was killed: `recover` and `update` end it. It is done where the new image runs, and goes back elsewhere.
 end_interrupted_update() {
-  if ! [ -s "$ledger" ] || [ "$runner" = local ]; then return; fi
+  local other
+  [ -s "$ledger" ] || return 0
+  find_updater
+  if [ -n "$other" ]; then say "An update is at work (pid $other)." && return; fi
   case $command in
     update | recover) ;;
-    *) say_notice "An update was interrupted. ./backup.sh recover goes back to what was before it." && return ;;
+    *) say "An update was interrupted. ./backup.sh recover ends it." && return ;;
   esac
+  if asked_for --help; then return; fi
+  if asked_for --dry-run; then die 1 "An update was interrupted. Type: ./backup.sh recover"; fi
+  if [ "$runner" = local ]; then die 1 "An update was interrupted, and its images are out of reach here: start the engine."; fi
   claim_update
-  { read -r step && read -r old && read -r tag && read -r services && read -r point; } <"$ledger" || true
-  say "An update was interrupted ($step)."
+  read_ledger
+  if [ "$step" = starting ] && runs_on_another && comes_up; then
+    say "The interrupted update is done: '$services' runs on the new image, and $point has the data of before."
+    rm -f "$ledger"
+    return
+  fi
   go_back
-  trap - INT TERM HUP
+  say "The interrupted update was taken back."
+  trap - INT TERM HUP PIPE
+}
+
+# Whether the app's container is on another image than the old one.
+runs_on_another() {
+  local owner image
+  while IFS='|' read -r owner image; do
+    if [ "$owner" = "$app_service" ] && [ "$image" != "$old" ]; then return; fi
+  done < <(containers '{{.Image}}')
+  return 1
 }
 
 give_up() {
@@ -590,25 +652,32 @@ give_up() {
   die "$code" "$* What ran before runs again."
 }
 
-# The name of a backup that the toolkit printed as JSON; 3 is one with warnings.
-backup_made() {
+# Sets `point`, the backup that was made: its name is in what the toolkit prints as JSON. 3 is one with warnings.
+make_backup() {
   local printed code=0 name='"backup_name": *"([A-Za-z0-9._-]+)"'
   printed=$("$@" --note "before the update of $app_service from $old to $new" --json) || code=$?
   case $code in 0 | 3) ;; *) return "$code" ;; esac
   [[ $printed =~ $name ]] && point=${BASH_REMATCH[1]}
 }
 
+as_it_runs() {
+  local words=("$@")
+  (in_container)
+}
+
 # What it did there is the result of a dry run.
 rehearse_update() {
   local code=0 place=2
   if asked_for --dry-run && ! asked_for --json; then place=1; fi
-  on_image "$new" migrate --dry-run ${options[@]+"${options[@]}"} >&"$place" || code=$?
-  "$engine" tag "$old" "$tag"
+  on_image "$new" migrate --dry-run --if-any ${options[@]+"${options[@]}"} >&"$place" || code=$?
+  give_name_back
   return "$code"
 }
 
-update() {
-  local new="" code=0 before="" word options=()
+# Sets `options`, those of the migrations.
+read_update_options() {
+  local word before=""
+  options=()
   for word in "${words[@]}"; do
     case $before$word in
       update | --dry-run | --json | --quiet | -q) ;;
@@ -618,6 +687,10 @@ update() {
     before=""
     if [ "$word" = --expect-loss ]; then before=$word; fi
   done
+}
+
+update() {
+  local new="" step=building
   [ "$runner" != local ] || die 1 "There is no container here that could be updated."
   claim_update
   find_image
@@ -643,27 +716,26 @@ update() {
 
 # The first backup is made while the app runs, so that the one which it has to stand still for has little left to copy.
 put_live() {
-  local code=0
+  local code=0 last=${ledger%/*}/last
   say_notice "3/5 A backup; then '$services' stops, and what was written meanwhile is backed up too."
-  backup_made as_it_runs auto-backup || give_up $? "There is no backup, so there is no update (see above)."
+  make_backup as_it_runs auto-backup || give_up $? "There is no backup, so there is no update (see above)."
   note_step stopping
   stop_services || give_up 1 "'$services' could not be stopped (see above)."
-  backup_made on_image "$old" auto-backup || give_up $? "There is no backup, so there is no update (see above)."
+  make_backup on_image "$old" auto-backup --pin || give_up $? "There is no backup, so there is no update (see above)."
   note_step migrating
   say_notice "4/5 The migrations, on the data."
-  on_image "$new" migrate ${options[@]+"${options[@]}"} >&2 || code=$?
+  on_image "$new" migrate --if-any ${options[@]+"${options[@]}"} >&2 || code=$?
   case $code in 0 | 3) ;; *) give_up "$code" "The migration failed (see above)." ;; esac
+  note_step starting
   say_notice "5/5 '$services' starts on the new image."
-  why="it could not be started"
   if ! start_on "$new"; then
+    code=$why
     "${compose[@]}" logs --tail 20 "$app_service" >&2 </dev/null || true
-    give_up 1 "'$app_service' does not come up on the new image: $why."
+    give_up 1 "The new image does not come up: $code."
   fi
-}
-
-as_it_runs() {
-  local words=("$@")
-  (in_container)
+  # The backup stays pinned until the next update is through.
+  if [ -s "$last" ]; then as_it_runs unpin "$(head -n 1 "$last")" >/dev/null 2>&1 || true; fi
+  printf '%s\n' "$point" >"$last"
 }
 
 # --- without a container ----------------------------------------------------------------------------------------------
@@ -760,6 +832,7 @@ if ! [ -t 0 ] && ! needs_input; then exec </dev/null; fi
 cd "$root"
 choose_runner
 export_facts
+if [ "$command" = update ] && ! asked_for --help; then read_update_options; fi
 end_interrupted_update
 if [ "$command" = update ] && ! asked_for --help; then
   update

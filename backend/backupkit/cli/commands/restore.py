@@ -286,6 +286,9 @@ def migrate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Rehearse it on a copy, say what it did there, and change nothing.")
     ] = False,
+    if_any: Annotated[
+        bool, typer.Option("--if-any", help="Without Alembic or a command that migrates: do nothing, and be content.")
+    ] = False,
     expect_loss: ExpectLoss = None,
     database: Database = None,
     stop: Stop = False,
@@ -299,9 +302,11 @@ def migrate(
 
     settings = of_database(open_to_read() if dry_run else open_to_write(work="migrate"), database)
     _explain_stop(settings, stop)
-    with listening() as emit:
-        act = rehearse if dry_run else upgrade
-        done = act(settings, revision, emit, expect_loss=expect_loss or ())
+    done = None
+    if settings.alembic or settings.migrate_command or not if_any:
+        with listening() as emit:
+            act = rehearse if dry_run else upgrade
+            done = act(settings, revision, emit, expect_loss=expect_loss or ())
     if not done:
         run_report.nothing_to_do()
     lines = render.migrated(settings.reach, done) if done else [f"There is nothing to migrate to reach {revision}."]
