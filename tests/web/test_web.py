@@ -337,13 +337,13 @@ def test_a_browser_that_was_let_in_before_waits_for_its_own_guesses_alone(app: S
     app.backups.mkdir(exist_ok=True)
     access = Access(app.settings, lambda: now[0])
     access.set_password("owner", PASSWORD)
-    mark = access.new_mark()
+    mark = access.new_mark("owner")
     for _ in range(5):
         access.sign_in("guessed", "a mark of nobody's")
     with pytest.raises(Refused, match="in 2 seconds"):
         access.sign_in(PASSWORD, f"{mark}x")
     assert access.sign_in(PASSWORD, mark)
-    assert Access(app.settings).is_mark(mark)  # longer than the server
+    assert Access(app.settings).is_mark(mark, "owner")  # longer than the server
     for _ in range(5):
         access.sign_in("guessed", mark)
     with pytest.raises(Refused, match="in 2 seconds"):
@@ -390,6 +390,41 @@ def test_guessing_is_slowed_down_and_a_right_password_is_not_let_by_meanwhile(ap
     assert access.sign_in(PASSWORD)
     assert access.sign_in("guessed") is None  # counted from the beginning again
     assert access.sign_in(PASSWORD)
+
+
+def test_whoever_has_the_viewers_password_waits_between_guesses_of_the_owners(app: SmallApp) -> None:
+    now = [0.0]
+    app.backups.mkdir(exist_ok=True)
+    access = Access(app.settings, lambda: now[0])
+    access.set_password("owner", PASSWORD)
+    access.set_password("viewer", "only looks on")
+    for _ in range(4):
+        assert access.sign_in("guessed") is None
+    entered = access.sign_in("only looks on")
+    assert entered and entered[0].role == "viewer"
+    assert access.sign_in("guessed") is None
+    for attempt in ("guessed", PASSWORD):
+        with pytest.raises(Refused, match="in 2 seconds"):
+            access.sign_in(attempt)
+    assert access.sign_in("only looks on")  # the viewer needs not wait for that
+    now[0] += 2.1
+    assert access.sign_in("guessed") is None
+    with pytest.raises(Refused, match="in 4 seconds"):
+        access.sign_in(PASSWORD)
+    now[0] += 4.1
+    owner = access.sign_in(PASSWORD)
+    assert owner and owner[0].role == "owner"
+
+
+def test_a_browser_that_a_viewer_came_in_with_has_no_count_of_its_own_for_the_owners_password(app: SmallApp) -> None:
+    with serving(app, BACKUP_WEB_PASSWORD=PASSWORD, BACKUP_WEB_VIEWER_PASSWORD="only looks on") as served:
+        codes = []
+        for _ in range(2):
+            sent = served.browser().come_in(password="only looks on")
+            cookies = [value for name, value in sent.every if name == "Set-Cookie"]
+            mark = next(one for one in cookies if one.startswith("backupkit-known=")).partition(";")[0]
+            codes += [served.browser(cookie=mark).post("/", password="guessed").code for _ in range(3)]
+        assert codes == [403] * 5 + [429]
 
 
 def test_signing_out_everywhere_ends_every_session(app: SmallApp) -> None:

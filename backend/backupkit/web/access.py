@@ -17,7 +17,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -62,10 +62,16 @@ class Session:
 
 @dataclass
 class _Guesses:
-    """Wrong passwords in a row, and when the next one may be tried."""
+    """Wrong passwords for an account in a row, and when the next one may be tried."""
 
     failures: int = 0
     not_before: float = 0.0
+
+    def count(self, now: float) -> None:
+        """One more was wrong."""
+        self.failures += 1
+        if self.failures >= _FREE_GUESSES:
+            self.not_before = now + min(2.0 ** (self.failures - _FREE_GUESSES + 1), _LONGEST_WAIT)
 
 
 class Access:
@@ -78,7 +84,7 @@ class Access:
         self._seen: dict[str, tuple[tuple[int, ...], str]] = {}
         self._clock = clock
         self._lock, self._guessing = threading.Lock(), threading.Lock()
-        self._guesses: dict[str, _Guesses] = {}  # of each browser that is known; "" of all others together
+        self._guesses: dict[tuple[Role, str], _Guesses] = {}  # by account and mark; "" of all other browsers together
         self._mark_key = _read(settings.dir, _MARKS) or self._new_mark_key()
         self._link = ""
         self._sessions = {one.path: one for one in _read_sessions(_read(settings.dir, _SESSIONS))}
@@ -101,34 +107,47 @@ class Access:
 
         After five wrong ones in a row each further one has to wait longer: `Refused` says how long. A browser with a
         mark of ours waits for its own guesses alone: else any stranger could keep its person out.
+
+        Each account has its own count, which a sign-in to one that may less does not end: else whoever has the
+        viewer's password could guess the owner's without a wait.
         """
         with self._guessing:  # one at a time: each takes 64 MiB, and none may overtake the wait
-            guesses = self._guesses.setdefault(mark if self.is_mark(mark) else "", _Guesses())
-            self._require_patience(guesses)
-            role = next((one for one in ROLES if _is_right(password, self._encoded(one))), None)
-            guesses.failures = 0 if role else guesses.failures + 1
-            if guesses.failures >= _FREE_GUESSES:
-                wait = min(2.0 ** (guesses.failures - _FREE_GUESSES + 1), _LONGEST_WAIT)
-                guesses.not_before = self._clock() + wait
-        return self._begin(role) if role else None
+            counts = {one: self._guesses_of(one, mark) for one in ROLES if self._encoded(one)}
+            tried = [one for one in counts if counts[one].not_before <= self._clock()]
+            role = next((one for one in tried if _is_right(password, self._encoded(one))), None)
+            if role:
+                for one in counts if role == "owner" else (role,):
+                    counts[one].failures = 0
+                return self._begin(role)
+            for one in tried:
+                counts[one].count(self._clock())
+            if len(tried) < len(counts):
+                left = max(one.not_before for one in counts.values()) - self._clock()
+                raise Refused(f"Too many wrong passwords. The next one can be tried in {left:.0f} seconds.")
+        return None
 
-    def _require_patience(self, guesses: _Guesses) -> None:
-        left = guesses.not_before - self._clock()
-        if left > 0:
-            raise Refused(f"Too many wrong passwords. The next one can be tried in {left:.0f} seconds.")
+    def _guesses_of(self, role: Role, mark: str) -> _Guesses:
+        """The count for that account: of the browser alone where it was let in as that, or as the owner."""
+        is_known = self.is_mark(mark, "owner") or self.is_mark(mark, role)
+        return self._guesses.setdefault((role, mark if is_known else ""), _Guesses())
 
-    def new_mark(self) -> str:
+    def new_mark(self, role: Role) -> str:
         """What a browser keeps that was let in, to be known by; it opens nothing."""
         name = secrets.token_urlsafe(12)
-        return f"{name}.{self._signature(name)}"
+        return f"{name}.{self._signature(role, name)}"
 
-    def is_mark(self, mark: str) -> bool:
-        """Whether a browser has that from us."""
+    def is_mark(self, mark: str, role: Role) -> bool:
+        """Whether a browser has that from us, for a sign-in to that account."""
         name, _, signature = mark.partition(".")
-        return hmac.compare_digest(signature.encode(), self._signature(name).encode())
+        return hmac.compare_digest(signature.encode(), self._signature(role, name).encode())
 
-    def _signature(self, name: str) -> str:
-        return hmac.new(self._mark_key.encode(), name.encode(), "sha256").hexdigest()
+    def mark_of(self, marks: Iterable[str]) -> str:
+        """The one of a browser's marks that tells most; empty where it has none of ours."""
+        marks = list(marks)
+        return next((mark for role in ROLES for mark in marks if self.is_mark(mark, role)), "")
+
+    def _signature(self, role: Role, name: str) -> str:
+        return hmac.new(self._mark_key.encode(), f"{role} {name}".encode(), "sha256").hexdigest()
 
     def _new_mark_key(self) -> str:
         made = secrets.token_hex(32)

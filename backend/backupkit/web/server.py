@@ -139,7 +139,7 @@ class Server:
     async def _open_door(self, request: web.Request) -> web.Response:
         form = await _posted(request)
         access, token, password = self.site.access, str(form.get("token", "")), str(form.get("password", ""))
-        mark = next(filter(access.is_mark, _cookies(request, KNOWN)), "")
+        mark = access.mark_of(_cookies(request, KNOWN))
         try:
             found = access.follow_link(token) if token else await asyncio.to_thread(access.sign_in, password, mark)
         except Refused as error:
@@ -154,8 +154,9 @@ class Server:
         log.info(f"web: the {session.role} signed in from {request.remote}")
         response = _goto(f"/{session.path}/")
         is_secure = request.headers.get("Origin", "").startswith("https:")
+        is_known = access.is_mark(mark, "owner") or access.is_mark(mark, session.role)
         for name, value, path, lasts in (
-            (KNOWN, mark or access.new_mark(), "/", _KNOWN_FOR),
+            (KNOWN, mark if is_known else access.new_mark(session.role), "/", _KNOWN_FOR),
             (COOKIE, key, f"/{session.path}/", LASTS),
         ):
             response.set_cookie(
