@@ -396,6 +396,28 @@ def test_undo_brings_each_part_back_from_the_safety_copy_that_has_its_last_row(s
     assert several.values(several.cache) == ["before"] and several.rows("documents")
 
 
+def test_undo_goes_on_without_a_later_safety_copy_that_was_deleted(several: SeveralApp) -> None:
+    back_up(several)
+    change_all(several)
+    before = several.values(several.cache), several.rows("documents")
+    plan = plan_restore(several.settings, "good")
+    written: list[str] = []
+
+    def listen(event: Event) -> None:
+        found = journal.read(several.backups) if journal.exists(several.backups) else None
+        if found and not found.back and not found.database and not written:
+            several.put(several.cache, "late")
+            written.append("late")
+
+    safety = restore_backup(several.settings, plan, listen).safety
+    (later,) = needed(several.settings) - {safety}
+    said = several.command("delete", later, "--yes", check=0).err
+    assert "An undo takes cache" in said and f"go back to {safety}" in said
+    undone = several.command("undo", "--yes", check=0)
+    assert f"cache goes back to {safety}: {later} is gone" in undone.out + undone.err
+    assert (several.values(several.cache), several.rows("documents")) == before and written
+
+
 def test_what_is_left_of_a_further_database_is_salvaged_and_put_back_alone(several: SeveralApp) -> None:
     with closing(sqlite3.connect(several.queue)) as live, live:
         live.executemany("INSERT INTO entries (value) VALUES (?)", [(f"{number:04}" * 50,) for number in range(200)])

@@ -71,6 +71,8 @@ def test_a_damaged_backup_can_be_deleted(app: SmallApp) -> None:
 def test_an_undo_whose_safety_copy_was_deleted_says_so(app: SmallApp) -> None:
     create_backup(app.settings, BackupRequest("good"))
     safety = restore_backup(app.settings, plan_restore(app.settings, "good")).safety
-    app.command("delete", safety, "--yes", check=0)
+    asked = app.command("delete", safety)
+    assert asked.code == 2 and names(app) == sorted(["good", safety])
+    assert "cannot be taken back" in app.command("delete", safety, "--yes", check=0).err
     result = app.command("undo", "--force")
     assert result.code == 10 and safety in result.err

@@ -47,8 +47,10 @@ def plan_undo(
             f"{backup.path} keeps what was there of it.",
             hint=f"Restore another backup: `list`.{left}{only}",
         )
-    newer = {of: store.find(settings, one) for of, one in later.items() if settings.at(of) is not None}
-    notes = tuple(_about(newer))
+    wanted = {of: one for of, one in later.items() if settings.at(of) is not None}
+    newer = {of: store.find(settings, one) for of, one in wanted.items() if store.is_backup(settings.dir / one)}
+    gone = {of: one for of, one in wanted.items() if of not in newer}
+    notes = (*_about(newer), *_about_gone(gone, name))
     return plan_backup(
         settings, backup, part, force, emit=emit, notes=notes, newer=newer, verify_while_staging=verify_while_staging
     )
@@ -57,6 +59,22 @@ def plan_undo(
 def _about(newer: Mapping[str, Backup]) -> Iterable[str]:
     for part, backup in newer.items():
         yield f"{shown(part)} comes from {backup.name}, which has what the app wrote to it last."
+
+
+def _about_gone(gone: Mapping[str, str], safety: str) -> Iterable[str]:
+    for part, name in gone.items():
+        yield f"{shown(part)} goes back to {safety}: {name} is gone, and with it what the app wrote to that part last."
+
+
+def lost_without(settings: Settings, name: str) -> str:
+    """What `undo` cannot bring back once that backup is gone, as a sentence; empty where it does not need it."""
+    last = _last_restore(settings)
+    if last and name == last.safety:
+        return "The last restore cannot be taken back without it."
+    parts = [shown(part) for part, later in last.later.items() if later == name] if last else []
+    if not last or not parts:
+        return ""
+    return f"An undo takes {', '.join(parts)} from it; without it they go back to {last.safety}, which is older."
 
 
 def _holds(backup: Backup, metadata: Metadata, part: str | None) -> bool:

@@ -7,10 +7,11 @@ from backupkit.fs import disk
 from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
-from backupkit.model.events import EventListener, silence
+from backupkit.model.events import EventListener, Notice, silence
 from backupkit.repository import flags, store, verification
 from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
+from backupkit.restore.undo import lost_without
 from backupkit.rewind import chain, thin
 
 
@@ -30,14 +31,20 @@ def deletable(settings: Settings, name: str) -> Backup:
 
 
 def delete_backup(settings: Settings, name: str, emit: EventListener = silence, clock: Clock = utc_now) -> Backup:
-    """The backup is gone, or whole: it never is under its name in part. Returns what it was."""
+    """The backup is gone, or whole: it never is under its name in part. Returns what it was.
+
+    Tells what `undo` cannot bring back from then on.
+    """
     with locked_operation(settings, f"delete of {name}", emit, clock, [name]) as work:
         recover_under_lock(settings, work.emit)
         backup = deletable(settings, name)
         work.about(backup)
+        lost = lost_without(settings, name)
         disk.remove_atomically(store.draft_of(settings, name), backup.path)
         verification.forget(settings.dir, name)
         thin.remove_chain(settings, name)
+        if lost:
+            work.emit(Notice(f"{name} is gone. {lost}"))
         return backup
 
 

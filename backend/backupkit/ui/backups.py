@@ -18,6 +18,7 @@ from backupkit.config.settings import Settings
 from backupkit.migrations import schema
 from backupkit.model.backup import Backup
 from backupkit.model.errors import BackupError, Refused
+from backupkit.restore.undo import lost_without
 from backupkit.retention.delete import deletable
 from backupkit.ui import listing, styles
 from backupkit.ui.dialogs import Field, Form, Message, Question, error_message
@@ -279,7 +280,8 @@ class BackupsPage(TablePage):
             found = deletable(self.settings, backup.name)
         except BackupError as error:
             return self.window.show_error(error)
-        lines = [f"Delete {found.path} for ever?", "", *listing.summary(self.view, found)]
+        lost = [one] if (one := lost_without(self.settings, found.name)) else []
+        lines = [f"Delete {found.path} for ever?", *lost, "", *listing.summary(self.view, found)]
         if await self.app.push_screen_wait(Question("Delete", lines, "Delete for ever", is_dangerous=True)):
             await self.window.carry_out(tasks.delete(self.settings, found))
 

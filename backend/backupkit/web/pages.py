@@ -25,7 +25,7 @@ from backupkit.remotes.pull import pull_backup
 from backupkit.remotes.registry import look_at_remotes
 from backupkit.repository import history, operation, sizes, store
 from backupkit.restore.recovery import recover
-from backupkit.restore.undo import goes_back_to
+from backupkit.restore.undo import goes_back_to, lost_without
 from backupkit.retention.prune import accept
 from backupkit.scheduling.run import StepResult, regular_steps, run_steps
 from backupkit.web import fixes
@@ -186,14 +186,19 @@ def delete(visit: Visit) -> Answer:
     """Gone, where its name was typed."""
     backup = _backup(visit)
     if visit.form.get("typed", "").strip() != backup.name:
-        return Page("delete.html", {"backup": backup, "copies": holders(visit.settings, backup), "was_typed": True})
+        return _delete_page(visit, backup, was_typed=True)
     return visit.start(tasks.delete(visit.settings, backup))
 
 
 def ask_delete(visit: Visit) -> Answer:
     """Where else it is, before it is gone."""
     backup = _backup(visit)
-    return Page("delete.html", {"backup": backup, "copies": holders(visit.settings, backup), "was_typed": False})
+    return _delete_page(visit, backup, was_typed=False)
+
+
+def _delete_page(visit: Visit, backup: Backup, was_typed: bool) -> Page:
+    copies, lost = holders(visit.settings, backup), lost_without(visit.settings, backup.name)
+    return Page("delete.html", {"backup": backup, "copies": copies, "lost": lost, "was_typed": was_typed})
 
 
 def push(visit: Visit) -> Answer:

@@ -183,11 +183,13 @@ def delete(
 ) -> None:
     """Delete one backup. A pinned one is refused."""
     from backupkit.cli import json_, render
+    from backupkit.restore.undo import lost_without
     from backupkit.retention.delete import deletable, delete_backup
 
     settings = open_to_write()
     found = deletable(settings, name)
-    require_yes(f"Delete {found.path} for ever?", yes or force, "Add --yes to delete it.")
+    question = f"{lost_without(settings, name)} Delete {found.path} for ever?".lstrip()
+    require_yes(question, yes or force, "Add --yes to delete it.")
     with listening() as emit:
         found = delete_backup(settings, name, emit)
     out.result(render.deleted(found), json_.backup(found))
