@@ -100,7 +100,8 @@ def test_what_comes_back_is_read_once_and_nothing_else(backed_up: SmallApp, tmp_
     anew.write_bytes(content)
     shutil.rmtree(backed_up.backups / ".state")
     read = bytes_read(backed_up, tmp_path / "trace", *restore)
-    assert read == {path: sizes(backed_up)[path] for path in ("many/1/5.bin", "many/2/6.bin")}
+    # The last one is live already, but its time is to come back; what was written to in a backup has another time too.
+    assert read == {path: sizes(backed_up)[path] for path in ("many/1/5.bin", "many/2/6.bin", "many/3/7.bin")}
     assert backed_up.contents() == before
 
 
@@ -120,6 +121,14 @@ def test_damage_of_an_upload_that_comes_back_is_found_before_anything_changes(
     assert f"The backup {backed_up.backups / 'good'} {said}" in refused.err
     assert "restore good --only database" in refused.err
     assert_untouched(backed_up, before, 1)
+
+
+def test_what_was_written_to_in_the_backup_is_refused_though_it_is_live_already(backed_up: SmallApp) -> None:
+    (backed_up.backups / "good" / UPLOADS_FOLDER / "many/1/5.bin").write_bytes(b"scribbled over")
+    before = backed_up.contents()
+    refused = run_here(backed_up, "restore", "good", "--force", check=12)
+    assert "many/1/5.bin is not as it was written" in refused.err
+    assert backed_up.contents() == before
 
 
 def spoil(path: Path, damage: str) -> None:

@@ -295,6 +295,7 @@ class _Comparison:
             return self._wanting("dress", one, two)  # always: its times change with what is put into it
         if _dressed_alike(one.facts, two.facts, self._meaning.owners) and self._same_attributes(one, two):
             return None
+        self._require_sealed(two, checksum)
         return self._wanting("dress", one, two)
 
     def _checksum(self, two: Entry) -> str | None:
@@ -368,13 +369,27 @@ class _Comparison:
                     raise
                 raise _Unreadable(one.path, error) from error
 
+    def _require_sealed(self, two: Entry, checksum: str | None) -> None:
+        """`Altered` where a sealed file whose mode or times are to be put back holds something else by now.
+
+        Whoever wrote to it in the backup has changed its times: they are the first sign of it.
+        """
+        if checksum is None:
+            return
+        try:
+            found = disk.hash_file(f"{self._wanted}/{two.path}", self._read)
+        except OSError as error:
+            raise Altered(two.path, f"cannot be read: {error.strerror}") from error
+        if found != checksum:
+            raise Altered(two.path, manifest.ALTERED)
+
     def _is_of_content(self, one: Entry, two: Entry, checksum: str) -> bool:
         """Whether the live file has what was sealed; as the earlier backup has seen it, or else as it is read now."""
         seen = self._earlier.find(one.path) if self._earlier else None
-        if seen and seen.is_now(one.facts):
-            return seen.checksum == checksum
         if one.facts.st_size != two.facts.st_size:
             return False
+        if seen and seen.is_now(one.facts):
+            return seen.checksum == checksum
         try:
             return disk.hash_file(f"{self._live}/{one.path}", self._read) == checksum
         except OSError as error:
