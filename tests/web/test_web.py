@@ -506,6 +506,9 @@ def test_the_data_of_a_time_between_two_backups_are_got_back(app: SmallApp) -> N
         (name,) = re.findall(r'data-must-be="([^"]+)"', plan.text)
         assert name.startswith("point_") and app.rows("companies") == rows
         assert "Done" in browser.done(go, typed=name).words
+        offered = re.findall(r'<option value="([^"]+)">', browser.get("/restore").text)
+        plan = browser.done("/restore/plan", name="base", moment=html.unescape(offered[-1]))
+        assert "Restoring base will change" in plan.words  # the first of all is the backup itself
     assert {path.name for path in (app.uploads / "at").iterdir()} == {"119", "90"}
     assert len(app.rows("companies")) == len(rows) - 3
 
@@ -1266,6 +1269,33 @@ def test_rows_are_ticked_and_brought_back_on_a_screen_and_on_a_phone(
         until(lambda: says("✓ Done"))
         assert says("Undo this restore") and app.contents() == before
     assert console(driver) == []
+
+
+@pytest.mark.needs("chromium", "chromedriver")
+@pytest.mark.slow
+def test_a_moment_is_chosen_on_a_line_of_time(app: SmallApp, driver: Any) -> None:
+    from browser import console, look
+    from rewind.test_commands import Past
+
+    Past(app)
+    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    with serving(app, BACKUP_REWIND="7d") as served:
+        base = enter(driver, served)
+        look(driver, 390, 844)
+        driver.get(f"{base}/restore")
+        line = driver.find_element("css selector", "input[type=range]")
+        choice = driver.find_element("name", "moment")
+        assert choice.get_property("value") == "" and line.get_property("value") == line.get_property("max")
+        line.send_keys("\ue012\ue012")  # two steps to the left
+        assert choice.get_property("selectedIndex") == 2
+        chosen = choice.find_elements("tag name", "option")[2]
+        assert "of the database" in chosen.text
+        driver.execute_script(axe)
+        assert [one["id"] for one in driver.execute_async_script(AXE)["violations"]] == []
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
+        next(one for one in driver.find_elements("css selector", "button") if one.text == "Show the plan").click()
+        until(lambda: "point_" in text_of(driver) and "will change" in text_of(driver))
+        assert console(driver) == []
 
 
 @pytest.mark.needs("chromium", "chromedriver")

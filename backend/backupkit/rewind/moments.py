@@ -183,7 +183,7 @@ def _with_point(settings: Settings, found: Timeline, moment: Moment, at: datetim
     after = f"; the next one is of {_said(settings, later.at)}" if later else ", the newest"
     sentence = f"The point of {_said(settings, moment.at)}{after}. What was written after it is not in it."
     if other := found.other(moment, at):
-        sentence += f' The clock was set back: that time came twice. The other: --at "{_typed(settings, other.at)}".'
+        sentence += f' The clock was set back: that time came twice. The other: --at "{typed(settings, other.at)}".'
     return Chosen(moment, moment.chain, moment.at, sentence)
 
 
@@ -198,7 +198,7 @@ def _refuse_gap(settings: Settings, at: datetime, before: Moment, after: Moment)
     raise Refused(
         f"Nobody looked at the data at {_said(settings, at)}: there is a gap from {_said(settings, before.at)} to "
         f"{_said(settings, after.at)}.",
-        hint=f'Take one side of it: --at "{_typed(settings, before.at)}" or --at "{_typed(settings, after.at)}"',
+        hint=f'Take one side of it: --at "{typed(settings, before.at)}" or --at "{typed(settings, after.at)}"',
     )
 
 
@@ -216,7 +216,7 @@ def _require_not_lost(
     raise Damaged(
         f"What was there at {_said(settings, at)} is lost: the point {newest.name} cannot be restored, since "
         f"{newest.why.rstrip('.')}.",
-        hint="Before and after it: " + " or ".join(f'--at "{_typed(settings, one)}"' for one in good),
+        hint="Before and after it: " + " or ".join(f'--at "{typed(settings, one)}"' for one in good),
     )
 
 
@@ -246,7 +246,7 @@ def _require_watched(settings: Settings, at: datetime, moment: Moment, now: date
     raise Refused(
         f"Nobody looked at the data at {_said(settings, at)}: the last point is of {_said(settings, moment.at)}, and "
         + (f"the scheduler last looked at {_said(settings, looked)}." if looked else unwatched),
-        hint=f'Take that one: --at "{_typed(settings, moment.at)}". What is live now is in no point: `backup`',
+        hint=f'Take that one: --at "{typed(settings, moment.at)}". What is live now is in no point: `backup`',
     )
 
 
@@ -254,7 +254,7 @@ def _said(settings: Settings, at: datetime) -> str:
     return f"{settings.local(at):%Y-%m-%d %H:%M:%S %Z}"
 
 
-def _typed(settings: Settings, at: datetime) -> str:
+def typed(settings: Settings, at: datetime) -> str:
     """The time as it can be typed, by the next whole second."""
     at += timedelta(microseconds=-at.microsecond % 1_000_000)
     return settings.local(at).isoformat()

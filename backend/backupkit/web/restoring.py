@@ -6,14 +6,16 @@ the person agrees to is what was shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
 from backupkit.cli import tasks
+from backupkit.cli.render import counted
 from backupkit.cli.task import Task
 from backupkit.cli.tasks import Wish
 from backupkit.config.settings import Settings
+from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Part
 from backupkit.model.clock import utc_now
 from backupkit.model.errors import NoSuchBackup, Refused, SchemaMismatch
@@ -29,6 +31,7 @@ from backupkit.web.jobs import Job
 from backupkit.web.site import Answer, Goto, Handler, Page, Visit, job_of, require_owner
 
 _OFFERED = 100  # backups, the newest
+_MOMENTS = 200  # of rewind, the newest; and half as many of those before
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,29 @@ def choose(visit: Visit) -> Answer:
         except NoSuchBackup:
             name = backups[0].name if backups else ""
     timeline = moments.timeline(visit.settings).moments if visit.settings.rewind else ()
+    times = [(moments.typed(visit.settings, one.at), one.at, _changed(one)) for one in _some(timeline)]
     offered = [one for place, one in enumerate(backups) if place < _OFFERED or one.name == name]
-    return Page(
-        "restore.html", {"backups": offered, "left_out": len(backups) - len(offered), "name": name, "moments": timeline}
-    )
+    left_out = len(backups) - len(offered)
+    return Page("restore.html", {"backups": offered, "left_out": left_out, "name": name, "times": times})
+
+
+def _some(timeline: Sequence[Moment]) -> Iterable[Moment]:
+    """The newest first; of those before them some, evenly, the first of all among them."""
+    older, newer = timeline[:-_MOMENTS], timeline[-_MOMENTS:]
+    step = max(1, len(older) * 2 // _MOMENTS)
+    return (*reversed(newer), *reversed(older[::step]))
+
+
+def _changed(moment: Moment) -> str:
+    """What changed just before that moment, in a few words."""
+    if moment.point is None:
+        return f"the backup {moment.chain}"
+    header = moment.point.header
+    size = format_bytes(header.database.changed * header.database.page_size)
+    said = [f"{size} of the database"] if header.database.changed else []
+    if header.changes:
+        said.append(counted(len(header.changes), "upload"))
+    return ", ".join(said) or "no change"
 
 
 def plan(visit: Visit) -> Answer:
@@ -64,7 +86,7 @@ def plan(visit: Visit) -> Answer:
     wish = Wish(form.get("name", ""), only, bool(form.get("migrate")), bool(form.get("force")))
     if part and only is None:
         raise Refused(f"There is no {part} to choose here; nothing was planned.", hint="`restore --only` may know it.")
-    if at := form.get("at", "").strip():
+    if at := form.get("at", "").strip() or form.get("moment", ""):
         return _look_at(visit, replace(wish, name=""), at)
     if not wish.name:
         raise Refused("No backup was chosen.", hint="Choose one.")

@@ -55,3 +55,13 @@ for (const entry of document.querySelectorAll("[data-must-be]")) {
   entry.addEventListener("input", look);
   look();
 }
+
+// The choices as a line of time, the newest at its right end.
+for (const choice of document.querySelectorAll("select[data-slider]")) {
+  const slider = document.createElement("input");
+  const last = choice.options.length - 1;
+  Object.assign(slider, { type: "range", min: 0, max: last, value: last, ariaLabel: choice.dataset.slider });
+  slider.addEventListener("input", () => { choice.selectedIndex = last - slider.value; });
+  choice.addEventListener("change", () => { slider.value = last - choice.selectedIndex; });
+  choice.closest("p").after(slider);
+}
