@@ -14,6 +14,7 @@ from backupkit.backup.create import create_backup
 from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Refused
 from backupkit.model.times import moment
+from backupkit.rewind import moments
 from backupkit.rewind.take import Rewinder
 from backupkit.scheduling import scheduler_lock
 from backupkit.scheduling.run import regular_steps, run_steps
@@ -227,6 +228,36 @@ def test_a_clock_that_was_set_back_bridges_nothing(app: SmallApp) -> None:
     twice = (start + timedelta(minutes=12, seconds=30)).isoformat()
     notes = run_here(app, "restore", "--at", twice, "--dry-run", "--json", env=ON, check=0).json["notes"]
     assert any("came twice" in one and (start + timedelta(minutes=1)).isoformat() in one for one in notes)
+
+
+def test_a_clock_that_was_set_back_across_a_backup_mixes_no_two_chains(app: SmallApp) -> None:
+    """After ten minutes the clock is set back by five, a backup is made, and its points lie between those before."""
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=5)
+    at = [start]
+    settings = app.settings.model_copy(update={"rewind": "7d"})
+    rewinder = Rewinder(settings, lambda: at[0])
+
+    def after(minutes: float) -> datetime:
+        return start + timedelta(minutes=minutes)
+
+    points = {0: range(1, 11), 5.25: (5.5, 6.5, 7.5), 10.25: (11, 12, 13), 13.25: (14,)}
+    for base, minutes in points.items():
+        at[0] = after(base)
+        create_backup(app.settings, BackupRequest(name=f"at_{base}"), clock=lambda: at[0])
+        for one in minutes:
+            at[0] = after(one)
+            app.add_rows(1)
+            assert rewinder.look() == "taken"
+    found = moments.timeline(settings).moments
+    apart = [(one.at - start).total_seconds() / 60 for one in found if one.is_after_gap]
+    assert apart == [0, 5.25, 6, 6.5, 7, 7.5, 8, 10.25]
+    for when, before, behind in ((5.75, 5.5, 6), (6.75, 6.5, 7), (10.1, 10, 10.25)):
+        done = run_here(app, "restore", "--at", after(when).isoformat(), "--yes", "--json", env=ON, check=2)
+        assert all(after(one).isoformat() in done.json["error"]["next"] for one in (before, behind))
+    done = run_here(app, "restore", "--at", after(6.5).isoformat(), "--dry-run", "--json", env=ON, check=0)
+    assert any("came twice" in one and after(6).isoformat() in one for one in done.json["notes"])
+    done = run_here(app, "restore", "--at", after(13.1).isoformat(), "--dry-run", "--json", env=ON, check=0)
+    assert not any("came twice" in one for one in done.json["notes"])
 
 
 @pytest.mark.parametrize(

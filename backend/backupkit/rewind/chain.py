@@ -88,9 +88,10 @@ class Moment:
         """Whether nobody can say what was there just before it."""
         return self.seen is None or self.at - self.seen > self.tolerance
 
-    def follows(self, earlier: Moment) -> bool:
-        """Whether it was taken after the one that has the time before it: not so where the clock was set back."""
-        return earlier.chain != self.chain or (earlier.turn == self.turn and earlier.number < self.number)
+    @property
+    def run(self) -> tuple[str, int]:
+        """The moments of one run were taken in the order of their times: no clock was set back among them."""
+        return self.chain, self.turn
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,13 @@ class Timeline:
 
     def other(self, found: Moment, at: datetime) -> Moment | None:
         """Where the clock was set back and this time came twice: the newest moment of the other time."""
-        turns = dict[int, list[Moment]]()
+        runs = dict[tuple[str, int], list[Moment]]()
         for one in self.moments:
-            if one.chain == found.chain and one.turn != found.turn:
-                turns.setdefault(one.turn, []).append(one)
-        spans = (turn for turn in turns.values() if turn[0].at <= at <= turn[-1].at)
-        return max((one for turn in spans for one in turn if one.at <= at), key=lambda one: one.number, default=None)
+            runs.setdefault(one.run, []).append(one)
+        own = runs.pop(found.run)
+        twice = (run for run in runs.values() if run[0].at < own[-1].at and own[0].at < run[-1].at)
+        spans = (run for run in twice if run[0].at <= at <= run[-1].at)
+        return max((one for run in spans for one in run if one.at <= at), key=lambda one: one.at, default=None)
 
     def gaps(self) -> list[tuple[datetime, datetime]]:
         """From when to when nobody can say what was there."""
@@ -252,6 +254,32 @@ def moments_of(
 
 
 def in_time(moments: Iterable[Moment]) -> tuple[Moment, ...]:
-    """The moments of all chains by their time; where the clock was set back, two that were apart have a gap between."""
+    """The moments of all chains by their time; where the clock was set back, two that were apart have a gap between.
+
+    It was also set back where the times of two chains overlap: a chain begins when the one before it has ended. Which
+    of them came first, and what the next chain leads on from, nobody knows then.
+    """
     found = sorted(moments, key=lambda one: one.at)
-    return (*found[:1], *(two if two.follows(one) else replace(two, seen=None) for one, two in pairwise(found)))
+    mixed, turns = _overlapping(found), dict[str, int]()
+    for one in found:
+        turns[one.chain] = max(one.turn, turns.get(one.chain, 0))
+
+    def follows(one: Moment, two: Moment) -> bool:
+        if one.chain == two.chain:
+            return one.turn == two.turn and one.number < two.number
+        return one.turn == turns[one.chain] and not mixed & {one.chain, two.chain}
+
+    return (*found[:1], *(two if follows(one, two) else replace(two, seen=None) for one, two in pairwise(found)))
+
+
+def _overlapping(found: list[Moment]) -> set[str]:
+    """The chains that begin before another one ends, and those; the moments are given by their time."""
+    last = {one.chain: place for place, one in enumerate(found)}
+    begun, mixed = set[str](), set[str]()
+    for place, one in enumerate(found):
+        begun.add(one.chain)
+        if len(begun) > 1:
+            mixed |= begun
+        if last[one.chain] == place:
+            begun.remove(one.chain)
+    return mixed
