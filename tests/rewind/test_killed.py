@@ -27,12 +27,20 @@ import sys
 from datetime import datetime
 from pathlib import Path
 from backupkit.config.settings import Settings
-from backupkit.rewind import take, thin
 from backupkit.repository import lock
+from backupkit.restore import recovery
+from backupkit.restore.restore import plan_backup, restore_backup
+from backupkit.rewind import moments, take, thin
 app, what, at = Path(sys.argv[1]), sys.argv[2], datetime.fromisoformat(sys.argv[3])
 places = {"database": app / "data/pats.db", "uploads": app / "uploads", "dir": app / "backups"}
 settings = Settings(app_dir=app, rewind="30d", **places)
-if what == "take":
+if what == "restore":
+    chosen = moments.choose(settings, at, at)
+    with moments.built(settings, chosen.moment) as backup:
+        restore_backup(settings, plan_backup(settings, backup, force=True))
+elif what == "recover":
+    recovery.recover(settings)
+elif what == "take":
     assert take.Rewinder(settings, lambda: at).look() in ("taken", "same")  # there already
 else:
     with lock.held(settings.dir, "rewind", 0):
@@ -63,8 +71,8 @@ def run(app: Path, what: str, at: datetime, *strace: str) -> subprocess.Complete
     return subprocess.run([*strace, *command], env=environment, capture_output=True, text=True, check=False)
 
 
-def calls_of(app: Path, what: str, at: datetime, place: Path) -> list[tuple[str, int]]:
-    """The calls below the backups folder that a run makes, each by its name and its number among those of that name."""
+def calls_of(app: Path, what: str, at: datetime, place: Path, below: str = "/backups") -> list[tuple[str, int]]:
+    """The calls in such a folder that a run makes, each by its name and its number among those of that name."""
     trace = place / "trace"
     traced = ",".join(f"?{name}" for name in CALLS.split())
     done = run(app, what, at, "strace", "-f", "-y", "-qq", "-o", str(trace), "-e", f"trace={traced}")
@@ -73,7 +81,7 @@ def calls_of(app: Path, what: str, at: datetime, place: Path) -> list[tuple[str,
     for line in trace.read_text(errors="replace").splitlines():
         if match := re.match(r"(\d+) +(\w+)\((.*)", line):
             counted[match[1], match[2]] += 1
-            is_ours = "/backups" in match[3] and (match[2] != "openat" or "O_CREAT" in match[3])
+            is_ours = below in match[3] and (match[2] != "openat" or "O_CREAT" in match[3])
             if is_ours:
                 found.append((match[2], counted[match[1], match[2]]))
     return found
@@ -116,6 +124,27 @@ def test_nothing_is_torn_at_any_call(app: SmallApp, tmp_path: Path, what: str, f
         assert not list(app.backups.rglob(".draft*"))
         if what == "take":
             assert Rewinder(rewinder.settings, lambda: at).look() == "same"
+
+
+@pytest.mark.needs("strace")
+def test_a_point_that_is_restored_is_live_whole_or_not_at_all(app: SmallApp, tmp_path: Path) -> None:
+    kept, _, _ = world(app)
+    at, wanted = list(kept.items())[5]
+    before, home, template = (true_copy(app), tree(app.uploads)), app.folder, tmp_path / "template"
+    shutil.copytree(home, template, symlinks=True)
+    calls = calls_of(home, "restore", at, tmp_path, "/app/")
+    assert (true_copy(app), tree(app.uploads)) == wanted and len(calls) > 50
+    for name, number in chance.some(calls, 40, "a point restored"):
+        shutil.rmtree(home)
+        shutil.copytree(template, home, symlinks=True)
+        inject = ("-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}")
+        assert run(home, "restore", at, "strace", "-f", "-qq", "-o", "/dev/null", *inject).returncode != 0, (
+            name,
+            number,
+        )
+        assert run(home, "recover", at).returncode == 0, (name, number)
+        assert (true_copy(app), tree(app.uploads)) in (before, wanted), (name, number)
+        assert not moments.check(app.settings) and not list(app.folder.rglob(".draft*")), (name, number)
 
 
 def base_of(app: SmallApp) -> Backup:
