@@ -137,8 +137,8 @@ def test_a_setting_that_is_set_lasts(project: Project) -> None:
 
 
 def test_the_service_is_published_on_this_machine_only(project: Project) -> None:
-    configured = project.compose("config").stdout
-    assert "127.0.0.1:8000:8000/tcp" in configured
+    configured = json.loads(project.compose("config", "--format", "json").stdout)
+    assert [one["host_ip"] for one in configured["services"]["backend"]["ports"]] == ["127.0.0.1"]
 
 
 def test_alembic_upgrade_head_works_in_the_container(project: Project) -> None:

@@ -13,8 +13,7 @@ from backupkit.cli.console import say, say_notice
 from backupkit.cli.help import command_name
 from backupkit.cli.output import out
 from backupkit.config.deployment import program
-from backupkit.model.errors import BackupError, Declined, ExitCode, Refused, explained
-from backupkit.model.operation import CANCELLED
+from backupkit.model.errors import CANCELLED, BackupError, Declined, ExitCode, Refused, explained
 from backupkit.monitoring import log
 from backupkit.monitoring.notify import run_report
 

@@ -16,9 +16,8 @@ from typing import Any, Generic, Literal, TypeVar
 from backupkit.cli.console import sentences
 from backupkit.fs.space import format_bytes
 from backupkit.model.durations import span
-from backupkit.model.errors import BackupError, explained
+from backupkit.model.errors import CANCELLED, BackupError, explained
 from backupkit.model.events import Event, EventListener, Finished, Progress, Step, StillWaiting, Waiting
-from backupkit.model.operation import CANCELLED
 from backupkit.monitoring import log
 
 Result = TypeVar("Result")

@@ -25,6 +25,7 @@ from enum import IntEnum
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM)
+CANCELLED = "A person cancelled it."  # the error of an operation that was ended by who began it
 
 
 class ExitCode(IntEnum):

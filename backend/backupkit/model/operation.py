@@ -7,9 +7,10 @@ from typing import Literal
 
 from pydantic import AwareDatetime
 
+from backupkit.model.errors import CANCELLED
+
 Outcome = Literal["running", "success", "warning", "failure", "refused", "interrupted"]
 Through = Literal["wrapper", "command", "scheduler", "web", "library"]
-CANCELLED = "A person cancelled it."  # the error of an operation that was ended by who began it
 
 
 @dataclass(frozen=True)
