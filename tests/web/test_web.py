@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -511,6 +512,36 @@ def test_the_data_of_a_time_between_two_backups_are_got_back(app: SmallApp) -> N
         assert "Restoring base will change" in plan.words  # the first of all is the backup itself
     assert {path.name for path in (app.uploads / "at").iterdir()} == {"119", "90"}
     assert len(app.rows("companies")) == len(rows) - 3
+
+
+def test_a_new_machine_begins_with_a_backup_from_elsewhere(app: SmallApp, tmp_path: Path) -> None:
+    (app.folder / "backup.toml").write_text(f'[remotes.nas]\ntype = "folder"\npath = "{tmp_path / "nas"}"\n')
+    (tmp_path / "nas").mkdir()
+    before = app.contents()
+    app.command("backup", "kept", check=0)
+    app.command("remotes", "--init", "nas", check=0)
+    app.command("push", "kept", check=0)
+    with serving(app) as served:
+        browser = served.browser()
+        browser.come_in(token=served.token)
+        sealed = app.backups / "kept" / "uploads" / "1" / "letter.txt"
+        sealed.write_bytes(b"rotten")
+        app.command("verify", "kept", check=12)
+        assert "Fetch the copy from nas" in browser.get("/backup/kept").words
+        assert "Done" in browser.done("/do/pull/nas/kept").words
+        assert sealed.read_bytes() != b"rotten" and "Fetch the copy" not in browser.get("/backup/kept").words
+        shutil.rmtree(app.backups)
+        app.backups.mkdir()
+        app.database.unlink()
+        shutil.rmtree(app.uploads)
+        assert "Fetch kept" not in browser.get("/").words
+        browser.done("/do/remotes")
+        assert "Fetch kept" in browser.get("/").words
+        browser.done("/do/pull/nas/kept")
+        plan = browser.done("/restore/plan", name="kept")
+        (go,) = re.findall(r'action="[^"]*(/restore/plan/\d+)"', plan.text)
+        browser.done(go, typed="kept")
+    assert app.contents() == before
 
 
 def test_one_upload_is_found_looked_at_and_put_back(app: SmallApp, owner: Browser) -> None:

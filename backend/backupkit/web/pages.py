@@ -20,7 +20,8 @@ from backupkit.monitoring import log
 from backupkit.monitoring.notify import messages
 from backupkit.monitoring.recovery_kit import copies_of, recovery_kit
 from backupkit.monitoring.report_facts import report
-from backupkit.remotes.listing_cache import holders
+from backupkit.remotes import listing_cache
+from backupkit.remotes.base import RemoteBackup
 from backupkit.remotes.pull import pull_backup
 from backupkit.remotes.registry import look_at_remotes
 from backupkit.repository import history, operation, sizes, store
@@ -36,6 +37,7 @@ from backupkit.web.site import Answer, Content, Goto, Handler, Page, Visit, job_
 
 _MOST, _LINES = 300, 200  # operations, and lines of the log, that a page shows
 _BACKUPS = 100  # that a page shows, unless all are asked for
+_ELSEWHERE = 20  # of those that remotes hold
 _SORTS: Mapping[str, Callable[[Backup], Any]] = {
     "made": lambda one: one.metadata.created_at.timestamp() if one.metadata else 0.0,
     "name": lambda one: one.name,
@@ -63,9 +65,16 @@ def show_overview(visit: Visit) -> Answer:
             "runs": found.runs,
             "is_scheduled": found.is_scheduled,
             "has_backups": bool(found.backups),
+            "elsewhere": [] if found.backups else _elsewhere(settings),
             "undo": goes_back_to(settings),
         },
     )
+
+
+def _elsewhere(settings: Settings) -> list[tuple[str, RemoteBackup]]:
+    """What the remotes held when they were last asked, the newest first; for a machine that has no backup yet."""
+    found = [(remote, one) for remote in settings.remotes for one in listing_cache.recall(settings.dir, remote).backups]
+    return sorted(found, key=lambda one: one[1].created_at, reverse=True)[:_ELSEWHERE]
 
 
 # The backups.
@@ -115,6 +124,7 @@ def show_backup(visit: Visit) -> Answer:
             "details": list(render.details(settings, backup)),
             "verdict": verdict,
             "has_remotes": bool(settings.remotes),
+            "copies": listing_cache.holders(settings, backup) if backup.state == "damaged" else [],
             "before": (before := _before(settings, backup)),
             "since": list(_since(before.metadata, backup.metadata)) if before else [],
         },
@@ -197,7 +207,7 @@ def ask_delete(visit: Visit) -> Answer:
 
 
 def _delete_page(visit: Visit, backup: Backup, was_typed: bool) -> Page:
-    copies, lost = holders(visit.settings, backup), lost_without(visit.settings, backup.name)
+    copies, lost = listing_cache.holders(visit.settings, backup), lost_without(visit.settings, backup.name)
     return Page("delete.html", {"backup": backup, "copies": copies, "lost": lost, "was_typed": was_typed})
 
 
