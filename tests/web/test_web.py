@@ -519,11 +519,13 @@ def test_a_new_machine_begins_with_a_backup_from_elsewhere(app: SmallApp, tmp_pa
     (tmp_path / "nas").mkdir()
     before = app.contents()
     app.command("backup", "kept", check=0)
-    app.command("remotes", "--init", "nas", check=0)
-    app.command("push", "kept", check=0)
     with serving(app) as served:
         browser = served.browser()
         browser.come_in(token=served.token)
+        assert "not prepared" in browser.done("/do/push/kept").words
+        assert "Prepare nas" in browser.get("/settings").words
+        assert "nas can be used" in browser.done("/do/prepare/nas").words
+        assert "Done" in browser.done("/do/push/kept").words
         sealed = app.backups / "kept" / "uploads" / "1" / "letter.txt"
         sealed.write_bytes(b"rotten")
         app.command("verify", "kept", check=12)

@@ -23,7 +23,7 @@ from backupkit.monitoring.report_facts import report
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import RemoteBackup
 from backupkit.remotes.pull import pull_backup
-from backupkit.remotes.registry import look_at_remotes
+from backupkit.remotes.registry import look_at_remotes, prepare_remote
 from backupkit.repository import history, operation, sizes, store
 from backupkit.restore.recovery import recover
 from backupkit.restore.undo import goes_back_to, lost_without
@@ -264,6 +264,17 @@ def ask_remotes(visit: Visit) -> Answer:
     return visit.start(task)
 
 
+def prepare(visit: Visit) -> Answer:
+    """The remote is made ready for its first copy; one that is ready stays as it is."""
+    settings, remote = visit.settings, visit.place["remote"]
+    task = Task(
+        f"Prepare {remote}",
+        lambda emit: prepare_remote(settings, remote, emit),
+        lambda _: (f"{remote} can be used.",),
+    )
+    return visit.start(task)
+
+
 def test_notification(visit: Visit) -> Answer:
     settings = visit.settings
 
@@ -377,6 +388,7 @@ POST: Mapping[str, Handler] = {
     "do/recover": finish_restore,
     "do/run": run,
     "do/remotes": ask_remotes,
+    "do/prepare/{remote}": prepare,
     "do/notify-test": test_notification,
     "job/{number}/cancel": cancel,
 }
