@@ -1,6 +1,6 @@
 """`./backup.sh update` with a stand-in for the engine that has images and containers: each way in which it can end.
 
-`tests/docker/test_update.py` does it on a real engine.
+`tests/docker/test_real_update.py` does it on a real engine.
 """
 
 from __future__ import annotations

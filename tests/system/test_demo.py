@@ -349,7 +349,8 @@ def test_without_its_files_it_says_where_it_is(toolkit: Toolkit) -> None:
         ),
         (
             "restore/undo.py",
-            "def plan_undo(settings, *_args, **_options): return plan_restore(settings, 'before_disaster')",
+            "def plan_undo(settings, *_args, **_options):\n    from backupkit.restore.restore import plan_restore\n"
+            "    return plan_restore(settings, 'before_disaster')",
             "the state before the restore is there again, damage and all: the schema is another one",
         ),
     ],
