@@ -599,7 +599,10 @@ bring_back() {
   end_container "$(update_container)" # of an update that was killed: it gets the time to put right what it has half done
   why="The engine does not give the old image its name back."
   case $step in
-    building) give_name_back && return || return 1 ;;
+    building)
+      give_name_back || return 1
+      return 0 # a bare return says in a trap what was before it
+      ;;
     migrating | starting)
       why="The data is not back, and '$services' stays stopped."
       stop_services || true
@@ -694,7 +697,7 @@ update() {
   [ "$runner" != local ] || die 1 "There is no container here that could be updated."
   claim_update
   find_image
-  trap 'give_up 130 "Interrupted."' INT TERM HUP
+  trap 'give_up 130 "Interrupted."' INT TERM HUP PIPE
   "$engine" tag "$old" "$kept"
   note_step building
   say_notice "1/5 A new image for $services."

@@ -21,14 +21,16 @@ WRAPPER = Path(__file__).resolve().parents[2] / "backup.sh"
 
 # State in a file; `new` is the image that a build makes, and other answers are as `answers` has them.
 ENGINE = f"""#!{sys.executable}
-import json, pathlib, sys
+import json, os, pathlib, sys
 place = pathlib.Path(__file__).parent / "engine.json"
 state = json.loads(place.read_text())
 images, containers, answers = state["images"], state["containers"], state["answers"]
 words = sys.argv[1:]
 
 def leave(code=0):
-    place.write_text(json.dumps(state))
+    draft = place.with_name(f"draft-{{os.getpid()}}")
+    draft.write_text(json.dumps(state))
+    draft.rename(place)
     sys.exit(code)
 
 if words[0] == "compose":
@@ -42,6 +44,9 @@ if words[0] == "compose":
     elif words[0] == "ps":
         print("\\n".join(containers))
     elif words[0] == "build":
+        if "wait" in answers:
+            import time
+            time.sleep(answers["wait"])
         images[state["tag"]] = answers.get("new", "sha256:new")
         leave(answers.get("build", 0))
     elif words[0] == "stop":
@@ -274,7 +279,27 @@ def test_an_update_goes_back_when_its_terminal_has_gone(machine: Machine) -> Non
         assert time.monotonic() < deadline
         time.sleep(0.05)
     machine.read()
-    assert machine.runs_on("sha256:old") and "old restore auto_3 --yes" in machine.ran
+    assert "old restore auto_3 --yes" in machine.ran
+    assert machine.runs_on("sha256:old")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_update_that_is_interrupted_while_the_image_is_made_leaves_nothing(machine: Machine, number: int) -> None:
+    machine.answer(wait=2)
+    process = subprocess.Popen(
+        ["bash", str(machine.project / "backup.sh"), "update"],
+        env={"PATH": f"{machine.programs}:{os.environ['PATH']}", "HOME": str(machine.project)},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not machine.ledger.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    assert process.wait() == 130
+    machine.read()
+    assert machine.runs_on("sha256:old") and not machine.ledger.exists() and machine.ran == []
 
 
 def test_without_ps_a_holder_that_is_gone_holds_nothing(machine: Machine) -> None:

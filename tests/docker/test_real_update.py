@@ -142,7 +142,7 @@ def test_a_container_that_does_not_come_up_gives_way_to_the_old_image_and_data(a
     app.project.override(healthcheck={**QUICK, "start_period": "1s", "retries": 20})
     app.next_image(ADDS, new)
     done = app.project.backup_sh("update", code=1)
-    assert "does not come up on the new image" in done.stderr.decode()
+    assert "The new image does not come up" in done.stderr.decode()
     assert app.is_as_before()
     (kept,) = [one for one in app.project.json("list") if one["kind"] == "pre_restore"]
     with closing(sqlite3.connect(app.project.backups / kept["backup_name"] / "pats.db")) as connection:
