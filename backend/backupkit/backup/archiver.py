@@ -150,10 +150,10 @@ def _begin(draft: Draft, opened: contextlib.ExitStack) -> _Moment | None:
     live = draft.settings.database
     before = database.signature(live)
     try:
-        with database.naming(draft.settings.part):
+        with database.naming(draft.settings.part):  # and not while it is held: errors of others pass through it then
             snapshot = opened.enter_context(database.snapshot(live, draft.settings.busy_timeout, draft.emit))
     except SourceBroken as error:
-        if draft.settings.is_optional and not any(map(os.path.lexists, (live, *database.sidecars(live)))):
+        if database.is_optional_and_absent(draft.settings):
             draft.emit(Notice(f"There is no database {draft.settings.part} at {live}: it is not in this backup."))
             return None
         return _Moment(draft, error=_only_before_restore(draft, error))

@@ -40,8 +40,7 @@ def dump(settings: Settings, target: Path, emit: EventListener = silence, clock:
 
 def dump_to(settings: Settings, out: BinaryIO, emit: EventListener = silence) -> sql.DumpFacts:
     """The same into an open stream, whose end is the caller's business."""
-    live = settings.database
-    with database.naming(settings.part), database.snapshot(live, settings.busy_timeout, emit) as snapshot:
+    with database.snapshot_of(settings, emit) as snapshot:
         if reason := sql.refusal(snapshot):
             emit(
                 Warned(f"`restore-dump` will refuse this text here: {reason} `backup` and `restore` need none of that.")

@@ -226,7 +226,7 @@ def _folder(name: str, live: Path) -> Iterator[Finding]:
 
 
 def _readable(name: str, part: Settings) -> Iterator[Finding]:
-    with database.naming(part.part), database.snapshot(part.database, min(part.busy_timeout, 5)) as snapshot:
+    with database.snapshot_of(part, timeout=min(part.busy_timeout, 5)) as snapshot:
         size = space.format_bytes(database.live_size(snapshot))
     yield Finding("fine", f"The database {name} at {part.database} is readable: {size}.")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -73,7 +72,7 @@ def _taken(settings: Settings) -> Iterator[list[Path]]:
 
 def _take(settings: Settings, folder: Path) -> list[Path]:
     live = settings.database
-    if not any(os.path.lexists(path) for path in (live, *database.sidecars(live))):
+    if not database.has_files(live):
         return []
     try:
         with database.snapshot(live, settings.busy_timeout) as snapshot:

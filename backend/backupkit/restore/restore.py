@@ -166,7 +166,15 @@ def plan_restore(
     found = store.find_at(settings, name, until)
     notes = (*notes, found.sentence) if found.passed_over else notes
     return plan_backup(
-        settings, found.backup, only, force, migrate, emit, expect_loss, notes, None, verify_while_staging
+        settings,
+        found.backup,
+        only,
+        force,
+        migrate,
+        emit,
+        expect_loss,
+        notes,
+        verify_while_staging=verify_while_staging,
     )
 
 
@@ -326,7 +334,7 @@ def _plan_part(
         notes,
         revisions_after=source.revisions,
         rows_after=source.facts.rows if source.facts else {},
-        can_undo=not (source.database and live.error) or _comes_new(settings),
+        can_undo=not (source.database and live.error) or database.is_optional_and_absent(settings),
     )
     return plan, needs
 
@@ -652,7 +660,7 @@ def _require_space(needs: Iterable[tuple[Path, int]]) -> None:
 def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdict | None) -> Iterable[str]:
     if verdict and verdict.relation == "unreadable":
         yield f"The schema cannot be compared with this code. {verdict.needs}"
-    if live.error and _comes_new(settings):
+    if live.error and database.is_optional_and_absent(settings):
         yield f"There is no {settings.part} now: `undo` does not take away again what comes."
     elif live.error:
         yield f"{live.error} What is there of it is kept in the safety copy, as files that `undo` cannot restore."
@@ -664,12 +672,6 @@ def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdic
         yield "The backup's uploads stay in it: BACKUP_UPLOADS names no folder to put them back to."
     if excluded := _excluded(settings, source) if source.uploads else []:
         yield f"Excluded uploads stay as they are: {few(excluded, 10)}."
-
-
-def _comes_new(settings: Settings) -> bool:
-    """Whether there is no such database, as there may be: then nothing of it is lost."""
-    live = settings.database
-    return settings.is_optional and not any(map(os.path.lexists, (live, *database.sidecars(live))))
 
 
 def _about_halves(settings: Settings, source: Source) -> Iterable[str]:

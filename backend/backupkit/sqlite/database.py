@@ -122,6 +122,16 @@ def snapshot(live: Path, timeout: float, emit: EventListener = silence) -> Itera
 
 
 @contextlib.contextmanager
+def snapshot_of(
+    settings: Settings, emit: EventListener = silence, timeout: float | None = None
+) -> Iterator[sqlite3.Connection]:
+    """`snapshot` of the database that the settings are of; the hint of an error names it where there are several."""
+    wait = settings.busy_timeout if timeout is None else timeout
+    with naming(settings.part), snapshot(settings.database, wait, emit) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
 def attributed_to(live: Path) -> Iterator[None]:
     """What SQLite says in the block is said of this database, where the moments of several are held."""
     try:
@@ -582,6 +592,16 @@ def _is_plain(path: Path) -> bool:
 def sidecars(live: Path) -> list[Path]:
     """Where SQLite keeps what is not yet in the file itself."""
     return [live.with_name(live.name + suffix) for suffix in SIDECARS]
+
+
+def has_files(live: Path) -> bool:
+    """Whether there is anything of that database: the file, or what SQLite keeps beside it."""
+    return any(map(os.path.lexists, (live, *sidecars(live))))
+
+
+def is_optional_and_absent(settings: Settings) -> bool:
+    """Whether there is nothing of that database, and need not be."""
+    return settings.is_optional and not has_files(settings.database)
 
 
 def retry_while_locked(action: Callable[[], T], live: Path, timeout: float, emit: EventListener = silence) -> T:

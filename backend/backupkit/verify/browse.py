@@ -177,10 +177,7 @@ def compare_table(
         _require_table(connection, table, name)
         sealed, keys = _database_file(store.find(settings, name), settings.part), rows.key_of(connection, table)
     emit(Step(f"Comparing {shown(table)}"))
-    with (
-        database.naming(settings.part),
-        database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot,
-    ):
+    with database.snapshot_of(settings, emit) as snapshot:
         _require_table(snapshot, table, str(settings.database))
         try:
             return rows.compare(snapshot, table, sealed, most, seconds=seconds, earlier_keys=keys)
@@ -223,10 +220,7 @@ def differing_rows(
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
     emit(Step(f"Comparing {shown(table)}"))
-    with (
-        database.naming(settings.part),
-        database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot,
-    ):
+    with database.snapshot_of(settings, emit) as snapshot:
         try:
             return query.differences(snapshot, table, sealed, where, columns, most, seconds)
         except sqlite3.DatabaseError as error:

@@ -90,7 +90,9 @@ def restore(
         later, loss = _is_unasked(yes or force, dry_run), expect_loss or ()
         with listening() as emit:
             if backup:
-                plan = plan_backup(settings, backup, only, force, migrate, emit, loss, notes, None, later)
+                plan = plan_backup(
+                    settings, backup, only, force, migrate, emit, loss, notes, verify_while_staging=later
+                )
             else:
                 plan = plan_restore(settings, name, only, force, migrate, emit, loss, until, notes, later)
         _carry_out(settings, plan, yes or force, dry_run)
