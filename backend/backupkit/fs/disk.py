@@ -363,10 +363,15 @@ def hash_file(path: str | Path, check: Callable[[int], None] = lambda _count: No
 
 
 def hash_from_disk(handle: int) -> str:
-    """SHA-256 of what is on the disk, as far as the system can be told to forget what it holds in memory."""
+    """SHA-256 of what is on the disk, as far as `forget_cached` can see to that."""
+    forget_cached(handle)
+    return hash_contents(handle)
+
+
+def forget_cached(handle: int) -> None:
+    """What is read of the file next comes from the disk, where the system can be told to forget what it holds of it."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-    return hash_contents(handle)
 
 
 def hash_contents(handle: int, check: Callable[[int], None] = lambda _count: None) -> str:

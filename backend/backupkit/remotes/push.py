@@ -206,8 +206,13 @@ def _carry(
 ) -> list[RemoteBackup]:
     """What is there at the end; `names` grows with each that is complete there, `points` with how many came."""
     seconds = settings.remotes[remote.name].retry_for
-    there = retry_while_away(remote.list, seconds, emit)
-    listing_cache.remember(settings, remote.name, there, clock())
+
+    def ask() -> list[RemoteBackup]:
+        found = retry_while_away(remote.list, seconds, emit)
+        listing_cache.remember(settings, remote.name, found, clock())
+        return found
+
+    there = ask()
     held = {(one.name, one.created_at) for one in there}
     for backup in [wanted] if wanted else missing(settings, remote.name, there):
         metadata = store.require_metadata(backup)
@@ -215,14 +220,12 @@ def _carry(
             continue
         retry_while_away(lambda: _push_one(remote, backup, metadata, emit), seconds, emit)  # noqa: B023 - called at once
         names.append(backup.name)
-        there = retry_while_away(remote.list, seconds, emit)
-        listing_cache.remember(settings, remote.name, there, clock())
+        there = ask()
     if isinstance(remote, HoldsPoints):
         for one in _with_points(settings, wanted, there):
             points.append(_push_points(remote, one, seconds, emit))
         if any(points):
-            there = retry_while_away(remote.list, seconds, emit)
-            listing_cache.remember(settings, remote.name, there, clock())
+            there = ask()
     return there
 
 

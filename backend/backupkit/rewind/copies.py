@@ -134,8 +134,7 @@ def _copy_one(source: Path, folder: Path, states: _States) -> int:
 def _sync(draft: Path) -> None:
     with disk.Opened(draft, os.O_RDWR | os.O_NOFOLLOW) as handle:
         os.fsync(handle)
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        disk.forget_cached(handle)
 
 
 def _compared(source: Path, draft: Path) -> point.Header:
