@@ -12,7 +12,7 @@ from backupkit.cli.task import Task
 from backupkit.config.settings import Settings
 from backupkit.model.backup import MAIN_DATABASE
 from backupkit.model.clock import utc_now
-from backupkit.model.errors import NoSuchBackup, Refused
+from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener
 from backupkit.model.names import shown
 from backupkit.restore.recovery import recover
@@ -21,7 +21,17 @@ from backupkit.sqlite.query import Values
 from backupkit.sqlite.row_rescue import Choice, Found
 from backupkit.web.inside import ticked
 from backupkit.web.jobs import Job
-from backupkit.web.site import Answer, Goto, Handler, Page, Visit, job_of, require_owner
+from backupkit.web.site import (
+    Answer,
+    Goto,
+    Handler,
+    Page,
+    Visit,
+    plan_of,
+    require_owner,
+    require_same_settings,
+    require_typed,
+)
 
 _SHOWN = 50  # rows of each kind
 
@@ -119,10 +129,8 @@ def carry_out(visit: Visit) -> Answer:
     """The rows of the plan are live, after the backup's name was typed."""
     job, planned = _planned(visit)
     name, wanted = planned.plan.source, planned.wanted
-    if visit.form.get("typed", "").strip() != name:
-        raise Refused("The name was not typed as it stands there; nothing was changed.", hint="Go back and type it.")
-    if visit.settings != planned.settings:
-        raise Refused("The settings were changed after this plan was made; nothing was done.", hint="Make it again.")
+    require_typed(visit, name)
+    require_same_settings(visit, planned.settings)
     if not planned.plan.found.writes:
         raise Refused("There is no row to bring back; nothing was changed.", hint="Choose others.")
     title = f"Bringing rows of {shown(wanted.table)} back from {name}"
@@ -131,10 +139,7 @@ def carry_out(visit: Visit) -> Answer:
 
 
 def _planned(visit: Visit) -> tuple[Job, Planned]:
-    job = job_of(visit)
-    if job is None or job.kind != "rescue" or job.ended is None or not job.ended.result:
-        raise NoSuchBackup("This plan is not known any more.", hint="Choose the rows again.")
-    return job, job.ended.result
+    return plan_of(visit, "rescue", hint="Choose the rows again.")
 
 
 GET: Mapping[str, Handler] = {"rescue/plan/{number}": show_plan}

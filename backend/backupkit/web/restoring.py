@@ -28,7 +28,17 @@ from backupkit.rewind import moments
 from backupkit.rewind.chain import Moment
 from backupkit.sqlite.rows import Changes
 from backupkit.web.jobs import Job
-from backupkit.web.site import Answer, Goto, Handler, Page, Visit, job_of, require_owner
+from backupkit.web.site import (
+    Answer,
+    Goto,
+    Handler,
+    Page,
+    Visit,
+    plan_of,
+    require_owner,
+    require_same_settings,
+    require_typed,
+)
 
 _OFFERED = 100  # backups, the newest
 _MOMENTS = 200  # of rewind, the newest; and half as many of those before
@@ -187,10 +197,9 @@ def carry_out(visit: Visit) -> Answer:
     found, settings = planned.found, visit.settings
     if isinstance(found, SchemaMismatch):
         raise found
-    if found.source.chosen is None and visit.form.get("typed", "").strip() != found.source.name:
-        raise Refused("The name was not typed as it stands there; nothing was changed.", hint="Go back and type it.")
-    if settings != planned.settings:
-        raise Refused("The settings were changed after this plan was made; nothing was done.", hint="Make it again.")
+    if found.source.chosen is None:
+        require_typed(visit, found.source.name)
+    require_same_settings(visit, planned.settings)
     if planned.moment:
         task = _restoring_moment(settings, planned.wish, found, planned.moment)
     elif found.source.chosen is None:
@@ -201,10 +210,7 @@ def carry_out(visit: Visit) -> Answer:
 
 
 def _planned(visit: Visit) -> tuple[Job, Planned]:
-    job = job_of(visit)
-    if job is None or job.kind != "plan" or job.ended is None or job.ended.state != "done" or not job.ended.result:
-        raise NoSuchBackup("This plan is not known any more.", hint="Make it again.")
-    return job, job.ended.result
+    return plan_of(visit, "plan", hint="Make it again.")
 
 
 GET: Mapping[str, Handler] = {"restore": choose, "restore/plan/{number}": show_plan}

@@ -18,7 +18,7 @@ from backupkit.config.secrets import scrubbed
 from backupkit.config.settings import Settings, load_settings
 from backupkit.fs.space import format_bytes
 from backupkit.model.durations import ago
-from backupkit.model.errors import Refused
+from backupkit.model.errors import NoSuchBackup, Refused
 from backupkit.model.names import printable, printable_lines
 from backupkit.model.version import VERSION
 from backupkit.web.access import Access, Session, form_token
@@ -152,6 +152,26 @@ def _local(settings: Settings, at: datetime | None, form: str) -> str:
 def job_of(visit: Visit) -> Job | None:
     """The job that the path names, where it is remembered."""
     return visit.site.jobs.find(visit.place.get("number", ""))
+
+
+def plan_of(visit: Visit, kind: str, hint: str) -> tuple[Job, Any]:
+    """The job of that kind that the path names, and the plan that it came to; `NoSuchBackup` where it is not there."""
+    job = job_of(visit)
+    if job is None or job.kind != kind or job.ended is None or job.ended.state != "done" or not job.ended.result:
+        raise NoSuchBackup("This plan is not known any more.", hint=hint)
+    return job, job.ended.result
+
+
+def require_typed(visit: Visit, name: str) -> None:
+    """`Refused` where the person has not typed the name as it stands on the page."""
+    if visit.form.get("typed", "").strip() != name:
+        raise Refused("The name was not typed as it stands there; nothing was changed.", hint="Go back and type it.")
+
+
+def require_same_settings(visit: Visit, planned: Settings) -> None:
+    """`Refused` where the plan was made under other settings: it is not what would be done now."""
+    if visit.settings != planned:
+        raise Refused("The settings were changed after this plan was made; nothing was done.", hint="Make it again.")
 
 
 class OnlyLooks(Refused):
