@@ -22,6 +22,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from importlib.resources import files
 from pathlib import Path
@@ -1189,17 +1190,13 @@ def test_every_place_fits_a_phone_and_a_screen_and_axe_finds_nothing(
     app.write_upload("1/letter.txt", b"x")
     create_backup(app.settings, BackupRequest("kept", note=f"Grüße {'lang' * 30} 日本語 עברית"))
     create_backup(app.settings, BackupRequest("n" * 100))
-    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
     base = enter(driver, served)
     for width, scheme in ((1280, "light"), (390, "dark")):
         look(driver, width, 844, scheme)
         for place in PLACES:
             driver.get(f"{base}/{place}")
             assert driver.execute_script("return document.documentElement.scrollWidth") <= width, (place, width)
-            driver.execute_script(axe)
-            found = driver.execute_async_script(AXE)["violations"]
-            told = [(one["id"], [node["html"][:120] for node in one["nodes"]][:3]) for one in found]
-            assert told == [], (place, width)
+            assert found_by_axe(driver) == [], (place, width)
     assert console(driver) == []
 
 
@@ -1220,6 +1217,23 @@ def text_of(driver: Any) -> str:
     return ""
 
 
+def press_in(driver: Any, text: str) -> None:
+    """Press the button, or the link that looks like one, with that text."""
+    buttons = driver.find_elements("css selector", "button, a.button")
+    next(one for one in buttons if one.text.strip() == text).click()
+
+
+def says_in(driver: Any, text: str) -> bool:
+    return text in text_of(driver)
+
+
+def found_by_axe(driver: Any) -> list[tuple[str, list[str]]]:
+    """What axe finds on the page: each rule, and the first elements that break it."""
+    driver.execute_script(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
+    found = driver.execute_async_script(AXE)["violations"]
+    return [(one["id"], [node["html"][:120] for node in one["nodes"]][:3]) for one in found]
+
+
 @pytest.mark.needs("chromium", "chromedriver")
 @pytest.mark.slow
 def test_who_has_only_the_page_on_a_phone_backs_up_and_gets_lost_data_back(
@@ -1227,13 +1241,7 @@ def test_who_has_only_the_page_on_a_phone_backs_up_and_gets_lost_data_back(
 ) -> None:
     from browser import console, look, requests
 
-    def press(text: str) -> None:
-        buttons = driver.find_elements("css selector", "button, a.button")
-        next(one for one in buttons if one.text.strip() == text).click()
-
-    def says(text: str) -> bool:
-        return text in text_of(driver)
-
+    press, says = partial(press_in, driver), partial(says_in, driver)
     look(driver, 390, 844)
     enter(driver, served)
     driver.find_element("name", "name").send_keys("on_the_way")
@@ -1268,16 +1276,9 @@ def test_rows_are_ticked_and_brought_back_on_a_screen_and_on_a_phone(
 ) -> None:
     from browser import console, look
 
-    def press(text: str) -> None:
-        buttons = driver.find_elements("css selector", "button, a.button")
-        next(one for one in buttons if one.text.strip() == text).click()
-
-    def says(text: str) -> bool:
-        return text in text_of(driver)
-
+    press, says = partial(press_in, driver), partial(says_in, driver)
     create_backup(app.settings, BackupRequest("kept"))
     before = app.contents()
-    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
     base = enter(driver, served)
     for width in (1280, 390):
         look(driver, width, 844)
@@ -1292,9 +1293,7 @@ def test_rows_are_ticked_and_brought_back_on_a_screen_and_on_a_phone(
         press("Show the plan again")
         until(lambda: says("replaced by the backup"))
         assert driver.execute_script("return document.documentElement.scrollWidth") <= width
-        driver.execute_script(axe)
-        found = driver.execute_async_script(AXE)["violations"]
-        assert [(one["id"], one["nodes"][0]["html"][:120]) for one in found] == [], width
+        assert found_by_axe(driver) == [], width
         bring = next(one for one in driver.find_elements("css selector", "button") if one.text == "Bring back")
         assert not bring.is_enabled()
         driver.find_element("name", "typed").send_keys("kept")
@@ -1311,7 +1310,6 @@ def test_a_moment_is_chosen_on_a_line_of_time(app: SmallApp, driver: Any) -> Non
     from rewind.test_commands import Past
 
     Past(app)
-    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
     with serving(app, BACKUP_REWIND="7d") as served:
         base = enter(driver, served)
         look(driver, 390, 844)
@@ -1323,10 +1321,9 @@ def test_a_moment_is_chosen_on_a_line_of_time(app: SmallApp, driver: Any) -> Non
         assert choice.get_property("selectedIndex") == 2
         chosen = choice.find_elements("tag name", "option")[2]
         assert "of the database" in chosen.text
-        driver.execute_script(axe)
-        assert [one["id"] for one in driver.execute_async_script(AXE)["violations"]] == []
+        assert found_by_axe(driver) == []
         assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
-        next(one for one in driver.find_elements("css selector", "button") if one.text == "Show the plan").click()
+        press_in(driver, "Show the plan")
         until(lambda: "point_" in text_of(driver) and "will change" in text_of(driver))
         assert console(driver) == []
 
