@@ -98,6 +98,8 @@ asked_for() { case " ${words[*]-} " in *" $1 "*) ;; *) return 1 ;; esac }
 # A page for a browser: the port of a container is not one of this machine.
 is_served() { [ "$command" = web ] && ! asked_for --set-password; }
 
+updates() { [ "$command" = update ] && ! asked_for --help; }
+
 # The app's service cannot write backup.toml: a container of its own can.
 edits_settings() { [ "$command" = config ] && { asked_for set || asked_for unset || asked_for init; }; }
 
@@ -835,9 +837,9 @@ if ! [ -t 0 ] && ! needs_input; then exec </dev/null; fi
 cd "$root"
 choose_runner
 export_facts
-if [ "$command" = update ] && ! asked_for --help; then read_update_options; fi
+if updates; then read_update_options; fi
 end_interrupted_update
-if [ "$command" = update ] && ! asked_for --help; then
+if updates; then
   update
   exit
 fi
