@@ -27,11 +27,15 @@ FORBIDDEN = set(f"{NAMES} {DRESS} {OPENS}".split())
 
 @dataclass(frozen=True)
 class Call:
-    """The `number`th call of that name in its process, as strace counts, and the line it left in the trace."""
+    """The `number`th call of that name in its process, as strace counts, and the line it left in the trace.
+
+    It is the `nth` of that name that changes something.
+    """
 
     name: str
     number: int
     line: str
+    nth: int
 
     @property
     def shown(self) -> str:
@@ -41,13 +45,15 @@ class Call:
 def recorded(trace: Path) -> list[Call]:
     """Every call in the trace that changes something, in order."""
     counted: Counter[tuple[str, str]] = Counter()
+    changing: Counter[str] = Counter()
     found = []
     for line in trace.read_text(errors="replace").splitlines():
         match = _LINE.match(line)
         if match and match[2] in CHANGING:
             counted[match[1], match[2]] += 1
-            call = Call(match[2], counted[match[1], match[2]], match[3])
+            call = Call(match[2], counted[match[1], match[2]], match[3], changing[match[2]])
             if not _changes_nothing(call):
+                changing[match[2]] += 1
                 found.append(call)
     return found
 
@@ -67,7 +73,7 @@ def _changes_nothing(call: Call) -> bool:
 
 def record(known: lab.Known, place: Path) -> list[Call]:
     """The calls of a clean run of the scenario."""
-    with lab.fresh(known.template, place / f"{known.scenario.name}-recorded") as world:
+    with lab.fresh(known.template, place / f"{known.scenario.name}-recorded-{os.getpid()}") as world:
         trace = world.root / "trace"
         ran = lab.run(world, known.scenario.argv, known.scenario.environment, strace=(*TRACE, "-y"), trace=trace)
         assert ran.code == known.code, ran.err
@@ -95,9 +101,12 @@ def visit_kill(known: lab.Known, place: Path, call: Call, number: int) -> tuple[
 def visit_error(known: lab.Known, place: Path, call: Call, error: str, number: int) -> list[tuple[str, str]]:
     """That call fails with that error (once, or from then on every call of its name): what is wrong then.
 
-    Again where it was not that call: a run now and then makes one more or one less before it.
+    Again where it was not that call, with its number in a new clean run of this process: a process that has asked for
+    a user's name before opens one file less, and now and then a run makes one call more.
     """
-    for _ in range(5):
+    for attempt in range(5):
+        if attempt:
+            call = _numbered_anew(known, place, call)
         with lab.fresh(known.template, place / f"{known.scenario.name}-{os.getpid()}-{number}") as world:
             name, forever = error.removesuffix("+"), error[len(error.removesuffix("+")) :]
             when = f"inject={call.name}:error={name}:when={call.number}{forever}"
@@ -113,6 +122,12 @@ def visit_error(known: lab.Known, place: Path, call: Call, error: str, number: i
             wrong += _code_wrong(call, error, ran)
             return [(f"{call.shown} {error}", one) for one in wrong]
     return [(f"{call.shown} {error}", "the call was not reached in five runs")]
+
+
+def _numbered_anew(known: lab.Known, place: Path, call: Call) -> Call:
+    """The same change, as a clean run numbers it now."""
+    same = [one for one in record(known, place) if one.name == call.name]
+    return same[min(call.nth, len(same) - 1)]
 
 
 def _is_that_call(call: Call, trace: str) -> bool:

@@ -508,7 +508,7 @@ def learn(scenario: Scenario, place: Path) -> Known:
     world.temporary.mkdir(parents=True)
     templates.mkdir()
     scenario.prepare(SmallApp.create(world.app, templates))
-    compileall.compile_dir(world.app / "alembic", quiet=1)
+    compileall.compile_dir(world.app / "alembic", quiet=2)
     with fresh(folder, folder.with_name(f"{folder.name}-before"), scenario.disks) as before:
         old, earlier = live(before), visible(before)
     with fresh(folder, folder.with_name(f"{folder.name}-after"), scenario.disks) as after:
