@@ -118,7 +118,7 @@ def test_no_package_imports_what_is_another_feature_s_own() -> None:
     ("module", "statement"),
     [
         ("retention/rules.py", "from backupkit.restore import keeping"),
-        ("monitoring/status.py", "def later() -> None:\n    from backupkit.remotes.restic import RECENT"),
+        ("monitoring/status.py", "def later() -> None:\n    from backupkit.remotes.restic_program import RECENT"),
         ("cli/output.py", "import backupkit.migrations.tree"),
         ("remotes/push.py", "from backupkit.retention.rules import _secret"),
     ],

@@ -33,14 +33,14 @@ def try_remotes(settings: Settings, seconds: float = SECONDS) -> _Answers:
 
 def old_restic(settings: Settings) -> str:
     """That the restic in use is too old to say what is wrong; empty where it is not, or where no remote needs it."""
-    from backupkit.remotes import restic
+    from backupkit.remotes import restic_program
 
     if not any(isinstance(table, ResticTable) for table in settings.remotes.values()):
         return ""
-    version = restic.installed_version()
-    if not version or version >= restic.RECENT:
+    version = restic_program.installed_version()
+    if not version or version >= restic_program.RECENT:
         return ""
-    found, needed = (".".join(map(str, one)) for one in (version, restic.RECENT))
+    found, needed = (".".join(map(str, one)) for one in (version, restic_program.RECENT))
     return f"restic is {found}: since {needed} its exit code says what is wrong."
 
 

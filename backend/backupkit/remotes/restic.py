@@ -7,19 +7,13 @@ already. Passwords and keys go by the environment, never on a command line.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote, unquote
 
 from backupkit.config.remotes import ResticTable, variable
@@ -28,15 +22,13 @@ from backupkit.config.settings import Settings
 from backupkit.fs import scratch, tree
 from backupkit.model.backup import Metadata
 from backupkit.model.errors import BackupError, Damaged, RemoteAway, RemoteFailed
-from backupkit.model.events import EventListener, Progress, Step, silence
+from backupkit.model.events import EventListener, Step, silence
 from backupkit.model.names import shown
 from backupkit.remotes.base import RemoteBackup
+from backupkit.remotes.restic_program import NO_BUCKET, OLDEST, Done, reason_in, run, version_in, version_output
 
-OLDEST = (0, 12)
-RECENT = (0, 17)  # since then its exit code says whether a repository is locked, missing or of another password
 _MARK = "backupkit"
 _INCOMPLETE = 3  # restic's exit code for a snapshot that lacks files
-_NO_BUCKET = "specified bucket does not exist"  # restic asks again and again for a quarter of an hour
 _FAR = 86400.0  # seconds: a check or a clean-up of a large repository takes hours, and says little meanwhile
 _AWAY = re.compile(
     r"dial tcp|no such host|connection refused|connection reset|i/o timeout|network is unreachable|no route to host"
@@ -44,35 +36,9 @@ _AWAY = re.compile(
     r"|unable to start the sftp session|ssh command exited",
     re.I,
 )
-_BY_SSH = "subprocess ssh: "
-_IN_ITS_CODE = re.compile(r"\s*(\S+\.(go|s):\d+|(main|runtime|github\.com|golang\.org)[./]\S+)$")  # of a trace
 _NOT_LET_IN = re.compile(r"Host key verification failed|Permission denied \(|Too many authentication failures")
 # What restic itself starts, by how the repository's address begins; and the package that has it.
 _NEEDED = {"sftp:": ("ssh", "openssh-client"), "rclone:": ("rclone", "rclone")}
-
-
-def installed_version() -> tuple[int, int] | None:
-    """The version of the restic that is installed; None where there is none, or it does not say."""
-    return version_in(_version_output()) if shutil.which("restic") else None
-
-
-def version_in(output: str) -> tuple[int, int] | None:
-    """The version in what `restic version` prints."""
-    found = re.search(r"restic (\d+)\.(\d+)", output)
-    return (int(found[1]), int(found[2])) if found else None
-
-
-def _version_output() -> str:
-    return subprocess.run(["restic", "version"], capture_output=True, text=True, timeout=60, check=False).stdout
-
-
-@dataclass(frozen=True)
-class _Done:
-    """How restic ended: its exit code, the JSON it printed, and what it said besides."""
-
-    code: int
-    printed: tuple[Any, ...]
-    said: str
 
 
 class ResticRemote:
@@ -117,7 +83,7 @@ class ResticRemote:
             if snapshot:
                 self._run(["forget", snapshot])
             raise RemoteFailed(
-                f"Not every file of {backup} could be read by restic: {_reason(done.said)}.",
+                f"Not every file of {backup} could be read by restic: {reason_in(done.said)}.",
                 hint=f"Check it: verify {backup.name}",
             )
 
@@ -196,10 +162,10 @@ class ResticRemote:
                     hint=f"apt-get install {package}, or brew install {package}; in a container it belongs into the "
                     "image.",
                 )
-        output = _version_output()
+        output = version_output()
         if (version_in(output) or (0, 0)) < OLDEST:
             raise RemoteFailed(
-                f"This restic is too old: {_reason(output)}; it takes {'.'.join(map(str, OLDEST))} or later.",
+                f"This restic is too old: {reason_in(output)}; it takes {'.'.join(map(str, OLDEST))} or later.",
                 hint="Install a later one: https://github.com/restic/restic/releases",
             )
 
@@ -210,14 +176,14 @@ class ResticRemote:
         folder: Path | None = None,
         allowed: Sequence[int] = (0,),
         stall: float | None = None,
-    ) -> _Done:
+    ) -> Done:
         """restic, ended well; a lock that a dead one left is taken away once. `stall` in seconds without progress."""
         wait = stall or self._table.stall
         with self._environment() as environment:
-            done = _run(words, environment, folder, emit, wait, self.name)
+            done = run(words, environment, folder, emit, wait, self.name)
             if done.code not in allowed and "already locked" in done.said:
-                _run(["unlock"], environment, None, silence, wait, self.name)
-                done = _run(words, environment, folder, emit, wait, self.name)
+                run(["unlock"], environment, None, silence, wait, self.name)
+                done = run(words, environment, folder, emit, wait, self.name)
         if done.code not in allowed:
             raise self._failure(words[0], done)
         return done
@@ -248,11 +214,11 @@ class ResticRemote:
             )
         return password
 
-    def _words_of(self, done: _Done) -> str:
+    def _words_of(self, done: Done) -> str:
         """Why it failed, in restic's own words."""
-        return _reason(scrubbed(done.said, self._table.secrets)).rstrip(".")
+        return reason_in(scrubbed(done.said, self._table.secrets)).rstrip(".")
 
-    def _failure(self, command: str, done: _Done) -> BackupError:
+    def _failure(self, command: str, done: Done) -> BackupError:
         """restic's own words as one of our errors."""
         said, place, reason = done.said, str(self._table.repository), self._words_of(done)
         if "wrong password" in said:
@@ -292,118 +258,6 @@ class ResticRemote:
         )
 
 
-def _run(
-    words: Sequence[str],
-    environment: Mapping[str, str],
-    folder: Path | None,
-    emit: EventListener,
-    stall: float,
-    name: str,
-) -> _Done:
-    """restic run to its end. It is ended with us, and when it shows no progress for `stall` seconds."""
-    process = subprocess.Popen(
-        ["restic", *words],
-        cwd=folder,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="backslashreplace",
-    )
-    assert process.stdout and process.stderr
-    with process:
-        watch = _Watch(process, stall)
-        said: list[str] = []
-        listening = threading.Thread(target=_collect, args=(process, said), daemon=True)
-        listening.start()
-        try:
-            printed = tuple(_understood(process.stdout, emit, watch.alive))
-            code = process.wait()
-        except BaseException:
-            _end(process)
-            raise
-        finally:
-            watch.over()
-        listening.join(10)
-    if watch.ended:
-        raise RemoteAway(
-            f"The remote {name} showed no progress for {stall:g} s, and restic was ended.",
-            hint="Is the network up? What was sent so far is not sent again.",
-        )
-    plain = [one for one in printed if isinstance(one, str)]
-    return _Done(code, tuple(one for one in printed if not isinstance(one, str)), "\n".join((*plain, *said)))
-
-
-class _Watch:
-    """Ends a process that shows no life for so many seconds."""
-
-    def __init__(self, process: subprocess.Popen[str], seconds: float) -> None:
-        self.ended = False
-        self._process, self._seconds = process, seconds
-        self._last, self._over = time.monotonic(), threading.Event()
-        threading.Thread(target=self._look, daemon=True).start()
-
-    def alive(self) -> None:
-        self._last = time.monotonic()
-
-    def over(self) -> None:
-        self._over.set()
-
-    def _look(self) -> None:
-        while not self._over.wait(min(1.0, self._seconds)):
-            if time.monotonic() - self._last > self._seconds:
-                self.ended = True
-                return _end(self._process)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """Asked to end, it takes its lock away; it is killed if it does not."""
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _collect(process: subprocess.Popen[str], lines: list[str]) -> None:
-    """What it says on stderr, and the message of a line that is JSON. Waiting for a bucket to appear ends it."""
-    for line in process.stderr or ():
-        lines.append(_message(line))
-        if _NO_BUCKET in line:
-            _end(process)
-
-
-def _message(line: str) -> str:
-    """The line as a person reads it; with --json, restic since 0.17 says why it ends in JSON."""
-    try:
-        return str(json.loads(line)["message"]).rstrip("\n")
-    except (ValueError, TypeError, KeyError):
-        return line.rstrip("\n")
-
-
-def _understood(stream: IO[str], emit: EventListener, alive: Callable[[], None]) -> Iterator[Any]:
-    """What restic prints, line by line, JSON where it is that; its progress is told, and not kept."""
-    last = -1.0
-    for line in stream:
-        try:
-            found = json.loads(line)
-        except ValueError:
-            alive()
-            yield line.rstrip("\n")
-            continue
-        if not isinstance(found, dict) or found.get("message_type") != "status":
-            alive()
-            yield found
-            continue
-        done = found.get("bytes_done", 0)
-        if (share := found.get("percent_done", 0) + done) != last:
-            last = share
-            alive()
-            emit(Progress(done))
-
-
 def _described(snapshot: Mapping[str, Any]) -> RemoteBackup | None:
     """The backup that a snapshot is, by its tags; None for one that is none of ours."""
     pairs = (tag.partition("=") for tag in snapshot.get("tags") or ())
@@ -430,20 +284,10 @@ def _size(metadata: Metadata) -> int:
 
 def _lacks_repository(said: str) -> bool:
     """Whether the place could be reached, and no repository is there."""
-    is_missing = any(sign in said for sign in ("unable to open config file", "Is there a repository", _NO_BUCKET))
+    is_missing = any(sign in said for sign in ("unable to open config file", "Is there a repository", NO_BUCKET))
     return is_missing and not _AWAY.search(said)
 
 
 def _lock_of(said: str) -> str:
     found = re.search(r"already locked[^\n]*", said)
     return shown(found[0].rstrip(".")) if found else "already locked"
-
-
-def _reason(text: str) -> str:
-    """The line that says why: restic's fatal one, or that of its ssh where that has ended; else the last it said."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not _IN_ITS_CODE.match(line)]
-    telling = [line for line in lines if line.startswith("Fatal: ")]
-    if "unable to start the sftp session" in text or "ssh command exited" in text:
-        telling = [line for line in lines if line.startswith(_BY_SSH)] or telling
-    last = (telling or lines or ["it said nothing"])[-1]
-    return shown(last.removeprefix("Fatal: ").removeprefix(_BY_SSH)[:300])

@@ -1,0 +1,172 @@
+"""restic itself: run to its end, its output understood. It is ended with us, and when it shows no progress."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from backupkit.model.errors import RemoteAway
+from backupkit.model.events import EventListener, Progress
+from backupkit.model.names import shown
+
+OLDEST = (0, 12)
+RECENT = (0, 17)  # since then its exit code says whether a repository is locked, missing or of another password
+NO_BUCKET = "specified bucket does not exist"  # restic asks again and again for a quarter of an hour
+_BY_SSH = "subprocess ssh: "
+_IN_ITS_CODE = re.compile(r"\s*(\S+\.(go|s):\d+|(main|runtime|github\.com|golang\.org)[./]\S+)$")  # of a trace
+
+
+def installed_version() -> tuple[int, int] | None:
+    """The version of the restic that is installed; None where there is none, or it does not say."""
+    return version_in(version_output()) if shutil.which("restic") else None
+
+
+def version_in(output: str) -> tuple[int, int] | None:
+    """The version in what `restic version` prints."""
+    found = re.search(r"restic (\d+)\.(\d+)", output)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def version_output() -> str:
+    return subprocess.run(["restic", "version"], capture_output=True, text=True, timeout=60, check=False).stdout
+
+
+@dataclass(frozen=True)
+class Done:
+    """How restic ended: its exit code, the JSON it printed, and what it said besides."""
+
+    code: int
+    printed: tuple[Any, ...]
+    said: str
+
+
+def run(
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path | None,
+    emit: EventListener,
+    stall: float,
+    name: str,
+) -> Done:
+    """restic run to its end. It is ended with us, and when it shows no progress for `stall` seconds."""
+    process = subprocess.Popen(
+        ["restic", *words],
+        cwd=folder,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="backslashreplace",
+    )
+    assert process.stdout and process.stderr
+    with process:
+        watch = _Watch(process, stall)
+        said: list[str] = []
+        listening = threading.Thread(target=_collect, args=(process, said), daemon=True)
+        listening.start()
+        try:
+            printed = tuple(_understood(process.stdout, emit, watch.alive))
+            code = process.wait()
+        except BaseException:
+            _end(process)
+            raise
+        finally:
+            watch.over()
+        listening.join(10)
+    if watch.ended:
+        raise RemoteAway(
+            f"The remote {name} showed no progress for {stall:g} s, and restic was ended.",
+            hint="Is the network up? What was sent so far is not sent again.",
+        )
+    plain = [one for one in printed if isinstance(one, str)]
+    return Done(code, tuple(one for one in printed if not isinstance(one, str)), "\n".join((*plain, *said)))
+
+
+class _Watch:
+    """Ends a process that shows no life for so many seconds."""
+
+    def __init__(self, process: subprocess.Popen[str], seconds: float) -> None:
+        self.ended = False
+        self._process, self._seconds = process, seconds
+        self._last, self._over = time.monotonic(), threading.Event()
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def alive(self) -> None:
+        self._last = time.monotonic()
+
+    def over(self) -> None:
+        self._over.set()
+
+    def _look(self) -> None:
+        while not self._over.wait(min(1.0, self._seconds)):
+            if time.monotonic() - self._last > self._seconds:
+                self.ended = True
+                return _end(self._process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Asked to end, it takes its lock away; it is killed if it does not."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _collect(process: subprocess.Popen[str], lines: list[str]) -> None:
+    """What it says on stderr, and the message of a line that is JSON. Waiting for a bucket to appear ends it."""
+    for line in process.stderr or ():
+        lines.append(_message(line))
+        if NO_BUCKET in line:
+            _end(process)
+
+
+def _message(line: str) -> str:
+    """The line as a person reads it; with --json, restic since 0.17 says why it ends in JSON."""
+    try:
+        return str(json.loads(line)["message"]).rstrip("\n")
+    except (ValueError, TypeError, KeyError):
+        return line.rstrip("\n")
+
+
+def _understood(stream: IO[str], emit: EventListener, alive: Callable[[], None]) -> Iterator[Any]:
+    """What restic prints, line by line, JSON where it is that; its progress is told, and not kept."""
+    last = -1.0
+    for line in stream:
+        try:
+            found = json.loads(line)
+        except ValueError:
+            alive()
+            yield line.rstrip("\n")
+            continue
+        if not isinstance(found, dict) or found.get("message_type") != "status":
+            alive()
+            yield found
+            continue
+        done = found.get("bytes_done", 0)
+        if (share := found.get("percent_done", 0) + done) != last:
+            last = share
+            alive()
+            emit(Progress(done))
+
+
+def reason_in(text: str) -> str:
+    """The line that says why: restic's fatal one, or that of its ssh where that has ended; else the last it said."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _IN_ITS_CODE.match(line)]
+    telling = [line for line in lines if line.startswith("Fatal: ")]
+    if "unable to start the sftp session" in text or "ssh command exited" in text:
+        telling = [line for line in lines if line.startswith(_BY_SSH)] or telling
+    last = (telling or lines or ["it said nothing"])[-1]
+    return shown(last.removeprefix("Fatal: ").removeprefix(_BY_SSH)[:300])
