@@ -25,6 +25,7 @@ FULL = {
     "small_files": 100_000,
     "memory_files": 1_000_000,
     "backups": 1000,
+    "points": 1440,
     "patience": 120.0,
 }
 QUICK = {
@@ -35,6 +36,7 @@ QUICK = {
     "small_files": 1000,
     "memory_files": 2000,
     "backups": 50,
+    "points": 20,
     "patience": 20.0,
 }
 HELP = {
@@ -45,6 +47,7 @@ HELP = {
     "small_files": "files of the tree of many small files",
     "memory_files": "files of the big tree that our memory is measured on",
     "backups": "backups that `list` is measured with",
+    "points": "points of rewind, a day's",
     "patience": "seconds after which a backup under a live writer is given up",
 }
 

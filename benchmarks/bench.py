@@ -25,6 +25,7 @@ class Options:
     small_files: int
     memory_files: int
     backups: int
+    points: int
     rounds: int
     seed: int
     patience: float

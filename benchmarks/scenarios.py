@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from benchmarks import data, live, starts, texts, trees
+from benchmarks import data, live, rewind, starts, texts, trees
 from benchmarks.bench import Bench, say
 from benchmarks.measure import Failed
 from benchmarks.report import Scenario
@@ -16,6 +16,7 @@ ALL: tuple[Scenario, ...] = (
     *(trees.SMALL, trees.SMALL_UNCHANGED, trees.SMALL_TENTH),
     *(starts.LIST, starts.HELP),
     *(live.STALL_BACKUP, live.STALL_RESTORE),
+    *rewind.ALL,
     trees.MEMORY,
 )
 _WHOLE = (*ALL[:7], live.STALL_BACKUP, live.STALL_RESTORE)
@@ -32,6 +33,7 @@ def run(bench: Bench) -> None:
         _run_small(bench)
     if _wants(bench, _STARTS):
         _run_starts(bench)
+    rewind.run(bench)
     bench.round = 1
     trees.run_memory(bench)
 
@@ -83,6 +85,7 @@ def _require_room(bench: Bench) -> None:
 def _needed(bench: Bench) -> Iterator[int]:
     """Bytes, for each part of the run: some peers copy all again in each of their backups."""
     options, copies = bench.options, 3 * len(bench.peers) + 2
+    yield options.sizes.bytes * 4 if _wants(bench, rewind.ALL) else 0
     yield options.sizes.bytes * copies if _wants(bench, _WHOLE) else 0
     yield trees.small_sizes(options.small_files).bytes * copies if _wants(bench, _SMALL) else 0
     yield trees.memory_sizes(options.memory_files).bytes * 3 if _wants(bench, (trees.MEMORY,)) else 0

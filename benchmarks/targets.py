@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import starts, texts, trees
+from benchmarks import rewind, starts, texts, trees
 from benchmarks.data import MEGABYTE
 from benchmarks.peers import OURS, Borg, Consistent, Cp, Restic, RsyncLinkDest
 from benchmarks.report import Report, Scenario
@@ -77,5 +77,8 @@ TARGETS = (
     Target("Ten times the files", "a tenth of them", 11, "", _against_ourselves(trees.SMALL, trees.SMALL_TENTH)),
     Target(starts.LIST.title, "the clock", 0.5, " s", _seconds(starts.LIST)),
     Target(starts.HELP.title, "the clock", 0.3, " s", _seconds(starts.HELP)),
+    Target(rewind.QUIET.title, "the processor", 0.02, " s", _seconds(rewind.QUIET)),
+    Target(rewind.POINT.title, "the processor", 1.0, " s", _seconds(rewind.POINT)),
+    Target(rewind.BACK.title, "the full backup", 2.0, "", _against(rewind.BACK, rewind.FULL_BACKUP)),
     Target("Peak memory of any command of ours", "any size of data", 200, " MB", _peak),
 )

@@ -31,7 +31,7 @@ PAGE = ROOT / "BENCHMARKS.md"
 TINY = Sizes(database_mb=0.5, files=60, uploads_mb=0.3)
 LITTLE = (
     *("--rounds", "1", "--database-mb", "0.5", "--files", "60", "--uploads-mb", "0.3"),
-    *("--small-files", "40", "--memory-files", "40", "--backups", "3", "--patience", "60"),
+    *("--small-files", "40", "--memory-files", "40", "--backups", "3", "--points", "3", "--patience", "60"),
 )
 MEMORY = Path("/dev/shm")
 UPLOAD = f"uploads/{data.upload_path(1)}"
@@ -82,7 +82,7 @@ def copied(built: App, tmp_path: Path) -> App:
 
 @pytest.fixture
 def bench(scratch: Path) -> Bench:
-    return Bench(Options(TINY, 10, 10, 3, rounds=1, seed=4, patience=30, only=("*",)), scratch, PEERS)
+    return Bench(Options(TINY, 10, 10, 3, 3, rounds=1, seed=4, patience=30, only=("*",)), scratch, PEERS)
 
 
 def stub(folder: Path, tool: str, script: str) -> str:

@@ -10,7 +10,9 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,21 @@ from urllib.parse import quote, unquote
 from backupkit.config.remotes import ResticTable, variable
 from backupkit.config.secrets import IN_FILE, revealed, scrubbed, secrets_from_files
 from backupkit.config.settings import Settings
-from backupkit.fs import scratch, tree
-from backupkit.model.backup import Metadata
+from backupkit.fs import own_folder, scratch, space, tree
+from backupkit.model.backup import Backup, Metadata
 from backupkit.model.errors import BackupError, Damaged, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Step, silence
 from backupkit.model.names import shown
 from backupkit.remotes.base import RemoteBackup
 from backupkit.remotes.restic_program import NO_BUCKET, OLDEST, Done, reason_in, run, version_in, version_output
+from backupkit.repository import store
+from backupkit.rewind import chain, copies
+from backupkit.rewind.chain import Point
+from backupkit.rewind.copies import Copied
 
 _MARK = "backupkit"
+_MARK_OF_POINTS = "backupkit-points"
+_MOST_POINTS = 2000  # in one snapshot: their names are on a command line
 _INCOMPLETE = 3  # restic's exit code for a snapshot that lacks files
 _FAR = 86400.0  # seconds: a check or a clean-up of a large repository takes hours, and says little meanwhile
 _AWAY = re.compile(
@@ -41,8 +49,24 @@ _NOT_LET_IN = re.compile(r"Host key verification failed|Permission denied \(|Too
 _NEEDED = {"sftp:": ("ssh", "openssh-client"), "rclone:": ("rclone", "rclone")}
 
 
+@dataclass(frozen=True)
+class _SentPoints:
+    """A snapshot of points: the backup that they stand on, how many, the number and time of the last, their bytes."""
+
+    snapshot: str
+    name: str
+    created_at: datetime
+    points: int
+    last: int
+    until: datetime
+    size: int
+
+
 class ResticRemote:
-    """A repository, which several apps and machines may share: each sees its own snapshots only, by their tags."""
+    """A repository, which several apps and machines may share: each sees its own snapshots only, by their tags.
+
+    Points of rewind are in snapshots of their own: each holds those that came since the one before.
+    """
 
     def __init__(self, settings: Settings, name: str, table: ResticTable) -> None:
         self.name = name
@@ -64,8 +88,11 @@ class ResticRemote:
 
     def list(self) -> list[RemoteBackup]:
         self._require_restic()
-        found = [_described(one) for one in self._snapshots()]
-        return sorted(filter(None, found), key=lambda one: (one.created_at, one.name), reverse=True)
+        snapshots, points = self._snapshots(_MARK, _MARK_OF_POINTS), Counter[tuple[str, datetime]]()
+        for sent in _of_points(snapshots):
+            points[sent.name, sent.created_at] += sent.points
+        found = [replace(one, points=points[one.name, one.created_at]) for one in map(_described, snapshots) if one]
+        return sorted(found, key=lambda one: (one.created_at, one.name), reverse=True)
 
     def push(self, backup: Path, metadata: Metadata, emit: EventListener) -> None:
         for one in self.list():
@@ -73,29 +100,54 @@ class ResticRemote:
                 return self._refuse_other(one, metadata)
         self._require_readable(backup)
         emit(Step(f"Sending {backup.name} to {self.name}"))
-        tags = [word for tag in self._tags(metadata, _size(metadata)) for word in ("--tag", tag)]
-        moment = f"{metadata.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+        tags = self._tags(metadata, _size(metadata))
         # From inside the folder: so its content lies at the top of the snapshot, wherever it is put back.
-        words = ["backup", ".", "--json", "--time", moment, "--host", _plain(self._settings.app_id), *tags]
-        done = self._run(words, emit, folder=backup, allowed=(0, _INCOMPLETE), stall=self._table.stall)
-        snapshot = next((one["snapshot_id"] for one in done.printed if one.get("message_type") == "summary"), "")
-        if done.code == _INCOMPLETE or not snapshot:
-            if snapshot:
-                self._run(["forget", snapshot])
+        done = self._send(["."], backup, metadata.created_at, tags, emit)
+        if done.code == _INCOMPLETE:
             raise RemoteFailed(
                 f"Not every file of {backup} could be read by restic: {reason_in(done.said)}.",
                 hint=f"Check it: verify {backup.name}",
             )
+
+    def push_points(self, backup: Backup, emit: EventListener) -> Copied:
+        there = self._points_of(backup)
+        last, until = max((one.last for one in there), default=0), max((one.until for one in there), default=None)
+
+        def is_new(one: Point) -> bool:
+            return until is None or one.number > last or one.at > until
+
+        coming, left_out = copies.to_send(self._settings.dir, backup, is_new, emit)
+        for start in range(0, len(coming), _MOST_POINTS):
+            self._send_points(backup, coming[start : start + _MOST_POINTS], emit)
+        return Copied(len(coming), left_out)
+
+    def pull_points(self, backup: Backup, emit: EventListener, refuse: Callable[[Point], None]) -> Copied:
+        here = self._settings.dir
+        last = max((one.number for one in chain.read(here, backup.name)[0]), default=0)
+        coming = [one for one in self._points_of(backup) if one.last > last]
+        if not coming:
+            return Copied()
+        with store.work_folder(self._settings, "fetched", f"pull of the points after {backup.name}") as folder:
+            space.require(2 * sum(one.size for one in coming), here, f"The copy of the points after {backup.name}")
+            emit(Step(f"Fetching the points after {backup.name} from {self.name}"))
+            with own_folder.made(folder, chain.FOLDER, backup.name):
+                target = folder / chain.FOLDER / backup.name
+            for one in coming:
+                self._run(["restore", one.snapshot, "--target", str(target)], emit, stall=_FAR)
+            return copies.copy(folder, here, backup, emit, only_later=True, refuse=refuse)
 
     def pull(self, name: str, target: Path, emit: EventListener) -> None:
         emit(Step(f"Fetching {name} from {self.name}"))
         self._run(["restore", self._snapshot(name), "--target", str(target)], emit, stall=_FAR)
 
     def remove(self, names: Sequence[str]) -> None:
-        there = [(one["id"], found.name) for one in self._snapshots() if (found := _described(one))]
-        if ids := [str(id_) for id_, name in there if name in names]:
+        snapshots = self._snapshots(_MARK, _MARK_OF_POINTS)
+        there = [(one.snapshot, one.name) for one in _of_points(snapshots)]  # first: they need the backup
+        there += [(str(one["id"]), found.name) for one in snapshots if (found := _described(one))]
+        if ids := [snapshot for snapshot, name in there if name in names]:
             done = self._run(["forget", *ids])
-            if kept := set(ids) & {str(one["id"]) for one in self._snapshots()}:  # later ones of restic end with 0 then
+            left = {str(one["id"]) for one in self._snapshots(_MARK, _MARK_OF_POINTS)}
+            if kept := set(ids) & left:  # later ones of restic end with 0 then
                 raise RemoteFailed(
                     f"The remote {self.name} let {len(kept)} of {len(ids)} not be removed: {self._words_of(done)}.",
                     hint="Is it one that only grows? Then prune it from the other side.",
@@ -111,8 +163,11 @@ class ResticRemote:
         emit(Step(f"Checking {self.name}"))
         self._run(["check"], emit, stall=_FAR)
 
-    def _snapshots(self) -> Sequence[dict[str, Any]]:
-        done = self._run(["snapshots", "--json", "--tag", f"{_MARK},app={_plain(self._settings.app_id)}"])
+    def _snapshots(self, *marks: str) -> Sequence[dict[str, Any]]:
+        """The snapshots of this app that have one of the marks: by themselves those of backups."""
+        app = f"app={_plain(self._settings.app_id)}"
+        tags = [word for mark in marks or (_MARK,) for word in ("--tag", f"{mark},{app}")]
+        done = self._run(["snapshots", "--json", *tags])
         return [one for part in done.printed if isinstance(part, list) for one in part]
 
     def _snapshot(self, name: str) -> str:
@@ -123,6 +178,49 @@ class ResticRemote:
         raise RemoteFailed(
             f"There is no backup {name} on the remote {self.name} any more.", hint=f"list --remote {self.name}"
         )
+
+    def _points_of(self, backup: Backup) -> Sequence[_SentPoints]:
+        created = store.require_metadata(backup).created_at
+        found = _of_points(self._snapshots(_MARK_OF_POINTS))
+        return [one for one in found if (one.name, one.created_at) == (backup.name, created)]
+
+    def _send_points(self, backup: Backup, points: Sequence[Point], emit: EventListener) -> None:
+        emit(Step(f"Sending the points after {backup.name} to {self.name}"))
+        until = max(one.at for one in points)
+        facts = {
+            "app": self._settings.app_id,
+            "name": backup.name,
+            "created": store.require_metadata(backup).created_at.isoformat(),
+            "points": str(len(points)),
+            "last": str(points[-1].number),
+            "until": until.isoformat(),
+            "size": str(sum(one.size for one in points)),
+        }
+        with chain.opened(self._settings.dir, backup.name) as folder:
+            names, tags = [one.name for one in points], [_MARK_OF_POINTS, *_as_tags(facts)]
+            done = self._send(names, folder, until, tags, emit) if folder else None
+        if done is None or done.code == _INCOMPLETE:
+            why = reason_in(done.said) if done else "their folder is gone"
+            raise RemoteAway(
+                f"Points after {backup.name} were merged while they were sent to {self.name}: {why}.",
+                hint="Nothing is lost: `push` again.",
+            )
+
+    def _send(self, names: Sequence[str], folder: Path, at: datetime, tags: Sequence[str], emit: EventListener) -> Done:
+        """They are in a snapshot that was made at that time; an incomplete one (`_INCOMPLETE`) is gone again."""
+        time = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+        words = ["--json", "--time", time, "--host", _plain(self._settings.app_id)]
+        words += [word for tag in tags for word in ("--tag", tag)]
+        sending = ["backup", *words, "--", *names]
+        done = self._run(sending, emit, folder=folder, allowed=(0, _INCOMPLETE), stall=self._table.stall)
+        summary: dict[str, Any] = next((one for one in done.printed if one.get("message_type") == "summary"), {})
+        # Of several names one that is gone is no failure to restic.
+        is_whole = done.code == 0 and (len(names) == 1 or summary.get("total_files_processed") == len(names))
+        if summary and is_whole:
+            return done
+        if summary:
+            self._run(["forget", summary["snapshot_id"]])
+        return replace(done, code=_INCOMPLETE)
 
     def _refuse_other(self, there: RemoteBackup, metadata: Metadata) -> None:
         if there.created_at != metadata.created_at:
@@ -141,7 +239,7 @@ class ResticRemote:
             "size": str(size),
             "uploads": "yes" if metadata.uploads_included else "no",
         }
-        return [_MARK, *(f"{key}={_plain(value)}" for key, value in facts.items())]
+        return [_MARK, *_as_tags(facts)]
 
     def _require_readable(self, backup: Path) -> None:
         """restic leaves out what it may not read: a copy without it would look complete."""
@@ -260,17 +358,44 @@ class ResticRemote:
 
 def _described(snapshot: Mapping[str, Any]) -> RemoteBackup | None:
     """The backup that a snapshot is, by its tags; None for one that is none of ours."""
-    pairs = (tag.partition("=") for tag in snapshot.get("tags") or ())
-    facts = {key: unquote(value) for key, mark, value in pairs if mark}
+    facts = _facts_of(snapshot, _MARK)
     try:
-        created = datetime.fromisoformat(facts["created"])
-        if created.tzinfo is None:
-            return None
         size, revision = int(facts["size"]), facts["revision"].replace("+", ",")
-        with_uploads = facts["uploads"] == "yes"
+        with_uploads, created = facts["uploads"] == "yes", _time_in(facts["created"])
         return RemoteBackup(facts["name"], created, facts["kind"], size, facts["app"], revision, with_uploads)
     except (KeyError, ValueError):
         return None
+
+
+def _of_points(snapshots: Sequence[Mapping[str, Any]]) -> list[_SentPoints]:
+    """Those of them that hold points, in the order in which they were sent."""
+    found = []
+    for one in snapshots:
+        facts = _facts_of(one, _MARK_OF_POINTS)
+        with contextlib.suppress(KeyError, ValueError):
+            created, until = _time_in(facts["created"]), _time_in(facts["until"])
+            points, last, size = (int(facts[key]) for key in ("points", "last", "size"))
+            found.append(_SentPoints(str(one["id"]), facts["name"], created, points, last, until, size))
+    return sorted(found, key=lambda one: (one.until, one.last))
+
+
+def _facts_of(snapshot: Mapping[str, Any], mark: str) -> dict[str, str]:
+    """What the tags of a snapshot say; nothing where it does not have that mark."""
+    tags = snapshot.get("tags") or ()
+    pairs = (tag.partition("=") for tag in tags if mark in tags)
+    return {key: unquote(value) for key, sign, value in pairs if sign}
+
+
+def _time_in(text: str) -> datetime:
+    """A time with its offset; `ValueError` for anything else."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(text)
+    return at
+
+
+def _as_tags(facts: Mapping[str, str]) -> list[str]:
+    return [f"{key}={_plain(value)}" for key, value in facts.items()]
 
 
 def _plain(value: str) -> str:

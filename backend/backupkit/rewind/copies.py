@@ -75,6 +75,34 @@ def copy(
     return Copied(copied, tuple(left_out))
 
 
+def to_send(
+    backups: Path, backup: Backup, is_new: Callable[[Point], bool], emit: EventListener = silence
+) -> tuple[list[Point], tuple[str, ...]]:
+    """The new points that stand on the backup, each read and found as it was sealed; and why others are left out.
+
+    Of those that lead on from a damaged one none is among them.
+    """
+    found, _ = chain.read(backups, backup.name)
+    new = [one for one in found if is_new(one)]
+    if not new:
+        return [], ()
+    emit(Step(f"Reading the points after {backup.name}", sum(one.size for one in new)))
+    damaged, gone, done = dict[str, str](), set[str](), 0
+    with chain.opened(backups, backup.name) as folder:
+        assert folder is not None
+        for one in new:
+            try:
+                point.verify(folder / one.name)
+            except Damaged as error:
+                if os.path.lexists(folder / one.name):
+                    damaged[one.name] = error.message.rstrip(".")
+                else:
+                    gone.add(one.name)  # merged into a later one meanwhile, which the next push finds
+            emit(Progress(done := done + one.size))
+    good, _ = chain.ways([one for one in found if one.name not in damaged.keys() | gone], seal_of(backup))
+    return [one for one in new if one.name in good], tuple(damaged.values())
+
+
 def remove(backups: Path, backup: str) -> None:
     """No point lies there beside that backup any more."""
     with chain.opened(backups) as folder:
