@@ -47,7 +47,7 @@ from backupkit.model.backup import (
 )
 from backupkit.model.errors import ExitCode
 from backupkit.model.events import silence
-from backupkit.model.operation import Operation, Who
+from backupkit.model.operation import Operation, TimedStep, Who
 from backupkit.monitoring import overview
 from backupkit.monitoring.doctor import Finding
 from backupkit.monitoring.notify.sender import Address
@@ -510,9 +510,10 @@ def test_metadata_are_read_as_they_were_written(app: SmallApp) -> None:
 
 
 def test_an_operation_is_read_as_it_was_written(app: SmallApp) -> None:
+    step = TimedStep("Copying the database", 1.5)
     who = Who("somebody", 1, "a host", "scheduler", "born then")
     written = Operation(
-        "id", "backup", NOON, who, NOON, "warning", 3, ("one",), 1, 2, 3, 4.5, "noted", "bad", ("less",)
+        "id", "backup", NOON, who, NOON, "warning", 3, ("one",), 1, 2, 3, 4.5, "noted", "bad", ("less",), (step,)
     )
     _no_default(written)
     history.write(app.backups, written)

@@ -273,6 +273,7 @@ def test_a_clock_that_was_set_back_across_a_backup_mixes_no_two_chains(app: Smal
         ("10 minutes ago", "2026-11-26T14:22:10+01:00"),
         ("an hour ago", "2026-11-26T13:32:10+01:00"),
         ("2h", "2026-11-26T12:32:10+01:00"),
+        ("now", "2026-11-26T14:32:10+01:00"),
         ("2026-11-21", "2026-11-21T00:00:00+01:00"),
     ],
 )

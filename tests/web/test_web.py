@@ -471,6 +471,9 @@ def test_a_backup_is_made_and_the_history_says_by_whom(app: SmallApp, owner: Bro
     assert made.metadata and made.metadata.note == "from the office"
     (operation,) = [one for one in history.read(app.backups).operations if one.command == "backup"]
     assert (operation.who.through, operation.who.user) == ("web", "owner at 127.0.0.1")
+    page, steps = owner.get("/history").words, [one.name for one in operation.steps]
+    assert steps and all(one in page for one in steps)
+    assert sum(one.seconds for one in operation.steps) <= (operation.duration_seconds or 0)
     again = owner.done("/do/back-up", name="by_page")
     assert "It failed" in again.words and "There is a by_page" in again.words
 

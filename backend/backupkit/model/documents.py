@@ -214,6 +214,7 @@ def operation(done: Operation) -> Document:
         "note": done.note,
         "error": done.error,
         "warnings": list(done.warnings),
+        "steps": [{"name": one.name, "seconds": one.seconds} for one in done.steps],
     }
 
 

@@ -25,6 +25,14 @@ class Who:
 
 
 @dataclass(frozen=True)
+class TimedStep:
+    """A part of an operation, as it was announced, and how many seconds it took until the next one."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Operation:
     """One run of a verb. Bytes and seconds; None where they are not known, or not known yet.
 
@@ -47,6 +55,7 @@ class Operation:
     note: str = ""
     error: str = ""
     warnings: tuple[str, ...] = ()
+    steps: tuple[TimedStep, ...] = ()
 
     @property
     def has_failed(self) -> bool:

@@ -20,6 +20,8 @@ def moment(text: str, now: datetime, zone: ZoneInfo) -> tuple[datetime, str]:
     Raises `Refused` for what is no time. One in the future is for others to judge.
     """
     words = " ".join(text.lower().split())
+    if words == "now":
+        return now, ""
     if found := _AGO.fullmatch(words):
         number = int(found[1]) if found[1].isdecimal() else 1
         return _before(now, number * _SECONDS[found[2]], text), ""

@@ -24,12 +24,12 @@ from backupkit.fs import disk, process, trust
 from backupkit.model.backup import Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, ExitCode, Refused, explained
-from backupkit.model.events import Event, EventListener, Finished, Warned, silence
+from backupkit.model.events import Event, EventListener, Finished, Step, Warned, silence
 from backupkit.model.names import STAMP
-from backupkit.model.operation import Operation, Outcome, Through, Who
+from backupkit.model.operation import Operation, Outcome, Through, TimedStep, Who
 from backupkit.repository import history, lock
 
-_WARNINGS, _LENGTH = 20, 1000  # what one entry keeps; the log has all
+_WARNINGS, _STEPS, _LENGTH = 20, 30, 1000  # what one entry keeps; of warnings the log has all
 
 
 class Work:
@@ -41,13 +41,16 @@ class Work:
     def __init__(self, settings: Settings, command: str, emit: EventListener, clock: Clock) -> None:
         self._settings, self._clock, self._listener = settings, clock, emit
         self._since = time.monotonic()
+        self._steps: list[tuple[str, float]] = []  # each with when it began
         self._is_writable = True
         at = clock()
         mark = f"{at.strftime(STAMP)}_{secrets.token_hex(4)}"
         self.operation = Operation(mark, command, at, who_is_at_work(os.environ, sys.argv))
 
     def emit(self, event: Event) -> None:
-        """A listener like the one the verb was given; warnings are kept for the history."""
+        """A listener like the one the verb was given; warnings and steps are kept for the history."""
+        if isinstance(event, Step) and len(self._steps) < _STEPS:
+            self._steps.append((_kept(event.name), time.monotonic()))
         if isinstance(event, Warned) and len(self.operation.warnings) < _WARNINGS:
             self.operation = replace(self.operation, warnings=(*self.operation.warnings, _kept(event.text)))
         self._listener(event)
@@ -90,8 +93,15 @@ class Work:
             duration_seconds=round(time.monotonic() - self._since, 3),
             free_bytes=_free_space(self._settings.dir),
             error=error_of(error),
+            steps=self._timed_steps(time.monotonic()),
         )
         self.write()
+
+    def _timed_steps(self, now: float) -> tuple[TimedStep, ...]:
+        ends = [*(began for _, began in self._steps[1:]), now]
+        return tuple(
+            TimedStep(name, round(end - began, 3)) for (name, began), end in zip(self._steps, ends, strict=False)
+        )
 
 
 @contextlib.contextmanager

@@ -326,12 +326,12 @@ def _write_pages(points: Path, way: tuple[chain.Point, ...], page_size: int, fil
     with disk.Opened(file, os.O_RDWR | os.O_NOFOLLOW) as handle:
         if start >= 0 or page_size != last.page_size:
             os.ftruncate(handle, 0)
-        written = bytearray(last.pages + 1)
+        most = max(one.header.database.pages for one in way)
+        written = bytearray(last.pages + 1) + b"\1" * (most - last.pages)  # what is beyond its end is not wanted
         for one in reversed(way[max(start, 0) :]):
-            for number, content in point.pages(points / one.name, one.header.database):
-                if number <= last.pages and not written[number]:
-                    os.pwrite(handle, content, (number - 1) * last.page_size)
-                    written[number] = 1
+            for number, content in point.pages(points / one.name, one.header.database, written):
+                os.pwrite(handle, content, (number - 1) * last.page_size)
+                written[number] = 1
         os.ftruncate(handle, last.pages * last.page_size)
 
 

@@ -20,7 +20,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -196,8 +196,8 @@ def verify(path: Path) -> None:
         raise _damaged(path, f"it cannot be read ({error.strerror})") from error
 
 
-def pages(path: Path, database: DatabaseChange) -> Iterator[tuple[int, memoryview]]:
-    """Number and content of each changed page; `Damaged` for anything but just those."""
+def pages(path: Path, database: DatabaseChange, known: Sequence[int] = ()) -> Iterator[tuple[int, memoryview]]:
+    """Number and content of each changed page, but of those marked in `known`; `Damaged` for anything else."""
     record, last = 4 + database.page_size, 0
     with disk.open_plain(path, _MOST) as file:
         file.seek(len(_MAGIC))
@@ -212,7 +212,8 @@ def pages(path: Path, database: DatabaseChange) -> Iterator[tuple[int, memoryvie
                 number = int.from_bytes(view[start : start + 4], "big")
                 if not last < number <= database.pages:
                     raise _damaged(path, "its pages cannot be trusted")
-                yield number, view[start + 4 : start + record]
+                if not known or not known[number]:
+                    yield number, view[start + 4 : start + record]
                 last, left = number, left - 1
             buffer = buffer[len(buffer) // record * record :]
 
