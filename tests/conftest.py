@@ -34,6 +34,7 @@ HOW_TO_GET = {
     "docker": "apt install docker.io, or https://docs.docker.com/engine/install",
     "docker-compose": "apt install docker-compose",
     "dockerd": "apt install docker.io, and run the tests as root",
+    "fish": "apt install fish, or brew install fish",
     "git": "apt install git, or brew install git",
     "mmdebstrap": "apt install mmdebstrap",
     "mkfs.xfs": "apt install xfsprogs (Linux only)",
@@ -51,6 +52,7 @@ HOW_TO_GET = {
     "tar": "apt install tar",
     "strace": "apt install strace (Linux only)",
     "unshare": "apt install util-linux (Linux only)",
+    "zsh": "apt install zsh; macOS has it",
     "zstd": "apt install zstd, or brew install zstd",
 }
 REQUIRE_ALL = "BACKUP_TESTS_REQUIRE_ALL"

@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from small_app import COMMAND, SmallApp, clean_environment
 
@@ -57,6 +58,22 @@ def at_a_terminal(app: SmallApp, *arguments: str, answer: bytes | None = None, *
         return Seen(process.wait(120), seen.decode())
     finally:
         process.kill()
+
+
+def after_a_tab(typed: str, folder: Path, **environment: str) -> str:
+    """What zsh shows when Tab is pressed behind these words, up to the line as it is then, in angle brackets."""
+    child, terminal = pty.fork()
+    if not child:
+        os.chdir(folder)
+        os.execvpe("zsh", ["zsh", "-d", "-i"], {**clean_environment(), "TERM": "dumb", "PS1": "$ ", **environment})
+    seen, deadline = b"", time.monotonic() + 60
+    os.write(terminal, typed.encode() + b"\t\x07")
+    while not re.search(rb"<[^>]*>", seen) and time.monotonic() < deadline:
+        if select.select([terminal], [], [], 1)[0]:
+            seen += os.read(terminal, 65536)
+    os.close(terminal)
+    os.waitpid(child, 0)
+    return ESCAPE.sub("", seen.decode())
 
 
 def take_terminal(handle: int) -> None:

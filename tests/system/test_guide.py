@@ -45,6 +45,7 @@ from documents import (
 from several import change_all, extend
 from small_app import BACKEND, HEAD, SmallApp, clean_environment
 from small_app import DOCUMENTS as DOCUMENTS_REVISION
+from terminal import after_a_tab
 
 WRAPPER, ENTRYPOINT = ROOT / "backup.sh", BACKEND / "entrypoint.sh"
 HERE = {"BACKUP_RUNNER_IN_USE": "local"}  # or the tests would take themselves for a container where they run in one
@@ -512,3 +513,60 @@ def test_the_completion_of_the_wrapper_is_set_up_by_the_line_in_the_guide(projec
     said = shell(f"{line}\n. ~/.bashrc\n{asked}", project, HOME=str(project), SHELL="/bin/bash")
     assert set(said.split()) == {name for name in COMMANDS if name.startswith("re")}
     assert "BACKUP_RUNNER=local COMP_WORDS" in text(project / ".bashrc"), "a container would not see COMP_WORDS"
+
+
+WITH_RE = {name for name in COMMANDS if name.startswith("re") and " " not in name}
+SHOW_LINE = 'show-line() { print -r -- "<$BUFFER>" }; zle -N show-line; bindkey "^G" show-line\n'
+
+
+@pytest.mark.needs("zsh")
+def test_the_lines_in_the_guide_complete_the_wrapper_in_zsh(project: Path) -> None:
+    (lines,) = blocks(section("Shell completion", DOCS / "adopt.md"), "zsh")
+    (project / ".zshrc").write_text(f"autoload -U compinit && compinit -D -u\n{lines}{SHOW_LINE}")
+
+    def tab(typed: str, folder: Path = project) -> str:
+        return after_a_tab(typed, folder, HOME=str(project), ZDOTDIR=str(project))
+
+    assert set(re.findall(r"^(\S+) +-- ", tab("./backup.sh re"), re.M)) == WITH_RE
+    assert "<./backup.sh restore-dump >" in tab("./backup.sh restore-")
+    assert "<~/backup.sh restore --migrate >" in tab("~/backup.sh restore --mi", project / "backend")
+    assert "<./backup.sh dump backend/>" in tab("./backup.sh dump backe"), "no word of ours: a file"
+    spaced = project / "a b"
+    spaced.symlink_to(project)
+    assert r"<a\ b/backup.sh restore-dump >" in tab(r"a\ b/backup.sh restore-")
+
+
+@pytest.mark.needs("fish")
+def test_the_lines_in_the_guide_complete_the_wrapper_in_fish(project: Path) -> None:
+    (lines,) = blocks(section("Shell completion", DOCS / "adopt.md"), "fish")
+    (project / ".config" / "fish").mkdir(parents=True)
+    (project / ".config" / "fish" / "config.fish").write_text(lines)
+
+    def tab(typed: str, folder: Path = project) -> list[str]:
+        script = f"fish --command 'complete --do-complete \"{typed}\"'"
+        return [line.split("\t")[0] for line in shell(script, folder, HOME=str(project)).splitlines()]
+
+    assert set(tab("./backup.sh re")) == WITH_RE
+    assert tab("~/backup.sh restore --mi", project / "backend") == ["--migrate"]
+    assert tab("./backup.sh dump backe") == ["backend/"], "no word of ours: a file"
+
+
+@pytest.mark.needs("zsh", "fish")
+@pytest.mark.parametrize("name", ["zsh", "fish"])
+def test_the_installed_program_sets_up_its_completion(project: Path, name: str) -> None:
+    """Typer's own script, for the shell among the parents of the process. In zsh the first Tab only loads it."""
+    programs = project / "bin"
+    programs.mkdir()
+    (programs / "backup-restore").write_text(f'#!/bin/sh\nexec {sys.executable} {BACKEND}/backup_restore.py "$@"\n')
+    (programs / "backup-restore").chmod(0o755)
+    facts = {"HOME": str(project), "ZDOTDIR": str(project), "PATH": f"{programs}:{os.environ['PATH']}"}
+    facts["BACKUP_HOST_COMMAND"] = "backup-restore"
+    assert f"{name} completion installed" in shell(
+        f"{name} -c 'backup-restore --install-completion; true'", project, **facts
+    )
+    if name == "fish":
+        assert "restore-dump\t" in shell("fish -c 'complete -C \"backup-restore restore-\"'", project, **facts)
+    else:
+        with (project / ".zshrc").open("a") as settings:
+            settings.write(SHOW_LINE)
+        assert "<backup-restore restore-dump >" in after_a_tab("backup-restore restore-\t", project, **facts)
