@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from backupkit.fs import tree
+from backupkit.verify import files
 from refusals import as_user, picture, refused, run_here
 from small_app import SmallApp
+
+LOOK = tree._look
 
 
 def back_up(app: SmallApp, name: str = "good") -> None:
@@ -139,3 +143,22 @@ def test_a_backup_made_by_hand_is_listed(app: SmallApp) -> None:
         '{"timestamp": "20241201_120000", "database_file": null, "uploads_included": true}'
     )
     assert listed(app, name="by_hand") == {"x": "missing"}
+
+
+def test_few_that_are_chosen_cost_no_look_at_all_the_others(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(40):
+        app.write_upload(f"many/{number % 8}/{number}.txt", b"x")
+    back_up(app)
+    looked_at: list[str] = []
+    monkeypatch.setattr(tree, "_look", lambda folder, name, path: looked_at.append(path) or LOOK(folder, name, path))
+    _, found = files.list_files(app.settings, "good", ["17.txt"])
+    assert [one.path for one in found] == ["many/1/17.txt"] and found[0].live == "same"
+    assert {path for path in looked_at if path.count("/") == 2} <= {f"many/1/{number}.txt" for number in range(40)}
+
+
+def test_paths_are_those_of_a_walk(app: SmallApp) -> None:
+    app.write_upload("a/b/c", b"x")
+    app.write_upload("a.b", b"x")
+    app.write_upload("a-b/\udcff", b"x")
+    walked = [(one.path, one.form == "folder") for one in tree.walk(app.uploads)]
+    assert list(tree.paths(app.uploads)) == walked and len(walked) > 8

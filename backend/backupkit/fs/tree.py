@@ -251,6 +251,41 @@ def walk(
                 unreadable(path, error)
 
 
+def paths(root: str | Path) -> Iterator[tuple[str, bool]]:
+    """The path of every entry below the root, in the order of `walk`, and whether it is a folder; no file is looked at.
+
+    What vanishes meanwhile is not there; what cannot be looked into is raised.
+    """
+    with closing(OpenFolder(root)) as folder:
+        below, waiting = [""], [iter(_scanned(folder))]
+        while waiting:
+            name, is_folder = next(waiting[-1], ("", False))
+            if not name:
+                waiting.pop()
+                if below.pop():
+                    folder.leave()
+                continue
+            path = f"{below[-1]}{name}"
+            yield path, is_folder
+            if is_folder:
+                try:
+                    folder.enter(name)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                below.append(f"{path}/")
+                waiting.append(iter(_scanned(folder)))
+
+
+def _scanned(folder: OpenFolder) -> list[tuple[str, bool]]:
+    """The names in it, in order, and whether each is of a folder."""
+    try:
+        with os.scandir(folder.handle) as entries:
+            return sorted((one.name, one.is_dir(follow_symlinks=False)) for one in entries)
+    except OSError as error:
+        error.filename = f"{folder.root}/{folder.path}"
+        raise
+
+
 def _entered(folder: OpenFolder, name: str) -> Iterator[str]:
     """The names in that folder, in which we are now; not in it where it cannot be read."""
     folder.enter(name)

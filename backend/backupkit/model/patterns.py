@@ -24,6 +24,7 @@ class Patterns:
         self._each = tuple(_parsed(line) for line in self._lines)
         self._all = _spec(self._lines)
         self._unmatched = {line for line in self._lines if not line.startswith("!")}
+        self._is_simple = len(self._lines) == len(self._unmatched) == 1
 
     @property
     def unmatched(self) -> list[str]:
@@ -33,6 +34,11 @@ class Patterns:
     def match(self, path: str, is_folder: bool) -> bool:
         """Whether the patterns mean the path, which is relative to the tree."""
         asked = f"{path}/" if is_folder else path
+        if self._is_simple:
+            found = self._all.match_file(asked) or _is_at(path, self._lines[0])
+            if found:
+                self._unmatched.clear()
+            return found
         literal = {line for line in self._unmatched if _is_at(path, line)}
         for line, spec in zip(self._lines, self._each, strict=True):
             if line in self._unmatched and (line in literal or spec.match_file(asked)):

@@ -38,7 +38,7 @@ def preview(settings: Settings, typed: Mapping[str, str], clock: Clock = utc_now
     wanted = check_file(folder, editor.edited(folder, read_text(folder), good)) if good else settings
     would = load_settings(folder, **{name: getattr(wanted, name) for name in good})
     runs, is_at_work = next_runs(would, clock)
-    return Preview(would, runs, is_at_work, plan_prune(would, clock), troubles)
+    return Preview(would, runs, is_at_work, plan_prune(would, clock, looks_always=False), troubles)
 
 
 def _judged(settings: Settings, typed: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Refused]]:

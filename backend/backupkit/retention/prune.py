@@ -53,8 +53,11 @@ class Pruned:
     warnings: tuple[str, ...] = ()
 
 
-def plan_prune(settings: Settings, clock: Clock = utc_now) -> PrunePlan:
-    """Which backups would be removed now, which not, and why. Looks only."""
+def plan_prune(settings: Settings, clock: Clock = utc_now, looks_always: bool = True) -> PrunePlan:
+    """Which backups would be removed now, which not, and why. Looks only.
+
+    The sizes of those that are counted on are looked at; without `looks_always` only where anything would go.
+    """
     found, policy = store.all_backups(settings), rules.policy_of(settings)
     known = RetentionContext(
         app_id=settings.app_id,
@@ -67,7 +70,9 @@ def plan_prune(settings: Settings, clock: Clock = utc_now) -> PrunePlan:
             backup.name: changed for backup in found if not backup.metadata for changed in store.last_changed(backup)
         },
     )
-    decision = rules.decide(policy, _measured(found, known), known)
+    decision = rules.decide(policy, found, known)
+    if looks_always or not all(verdict.keep for verdict in decision.verdicts):
+        decision = rules.decide(policy, _measured(found, known), known)
     return PrunePlan(policy, decision.verdicts, decision.stopped, settings.prune_limit)
 
 

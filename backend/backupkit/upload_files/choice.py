@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,19 @@ class Chosen:
     above: frozenset[str]
     bytes: int
 
+    @classmethod
+    def of(cls, entries: Collection[Entry]) -> Chosen:
+        """These."""
+        leaves = frozenset(one.path for one in entries if one.form != "folder")
+        size = sum(tree.content_size(one.facts) for one in entries if one.form == "file")
+        return cls(frozenset(one.path for one in entries), leaves, _above(leaves), size)
+
+    def leads_to(self, folder: str) -> bool:
+        """Whether something that was chosen is in that folder, or would be if a file of its path came back."""
+        return (
+            folder in self.above or folder in self.paths or any(one in self.leaves for one in tree.with_parents(folder))
+        )
+
     def pairs(self, found: Iterable[Pair]) -> Iterator[Pair]:
         """Of live entries beside wanted ones those that count; a folder that is there stays as it is."""
         return (pair for pair in found if self._counts(*pair))
@@ -40,9 +54,7 @@ class Chosen:
 def of_paths(root: Path, paths: Iterable[str]) -> Chosen:
     """Those of the paths that are files or links in the tree."""
     there = (tree.look(root, path) for path in paths)
-    entries = [one for one in there if one and one.form in ("file", "link")]
-    leaves = frozenset(one.path for one in entries)
-    return Chosen(leaves, leaves, _above(leaves), sum(tree.content_size(one.facts) for one in entries))
+    return Chosen.of([one for one in there if one and one.form in ("file", "link")])
 
 
 def _above(leaves: Iterable[str]) -> frozenset[str]:
@@ -51,15 +63,25 @@ def _above(leaves: Iterable[str]) -> frozenset[str]:
 
 def choose(root: Path, lines: Iterable[str], where: str) -> Chosen:
     """What the patterns mean of the tree; all of it without any. `NoSuchBackup` for one that means nothing `where`."""
+    return Chosen.of(matching(root, lines, where))
+
+
+def matching(root: Path, lines: Iterable[str], where: str) -> list[Entry]:
+    """The same as entries, in order."""
     lines = tuple(lines)
     patterns = Patterns(lines)
-    there = (one for one in tree.walk(root) if one.form != "special")
-    entries = [one for one in there if not lines or patterns.match(one.path, one.form == "folder")]
+    found = _looked_at(root, patterns) if lines else tree.walk(root)
+    entries = [one for one in found if one.form != "special"]
     if missing := patterns.unmatched or ([] if entries else list(lines)):
         raise NoSuchBackup(
             f"Nothing in the {root.name} of {where} matches {few(missing)}.",
             hint=f"`files {where}` lists what is in it.",
         )
-    leaves = frozenset(one.path for one in entries if one.form != "folder")
-    size = sum(tree.content_size(one.facts) for one in entries if one.form == "file")
-    return Chosen(frozenset(one.path for one in entries), leaves, _above(leaves), size)
+    return entries
+
+
+def _looked_at(root: Path, patterns: Patterns) -> Iterator[Entry]:
+    with closing(tree.Parents(root)) as parents:
+        for path, is_folder in tree.paths(root):
+            if patterns.match(path, is_folder) and (entry := parents.look(path)):
+                yield entry

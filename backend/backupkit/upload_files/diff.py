@@ -132,7 +132,7 @@ def differences(
     is told of, and what would be below it: no copy can be made of it, so it stays.
     """
     with closing(_Comparison(live, wanted, meaning, earlier, adding_up(emit), sealed)) as comparison:
-        pairs = _side_by_side(live, wanted, selection, unreadable)
+        pairs = _side_by_side(live, wanted, selection, unreadable, chosen)
         for one, two in chosen.pairs(pairs) if chosen else pairs:
             if _is_of_database(one or two, databases):
                 continue
@@ -228,17 +228,23 @@ def stage(
 
 
 def _side_by_side(
-    live: Path, wanted: Path, selection: Selection, unreadable: tree.Unreadable
+    live: Path, wanted: Path, selection: Selection, unreadable: tree.Unreadable, chosen: Chosen | None
 ) -> Iterator[tuple[Entry | None, Entry | None]]:
-    """Both walks, entry beside entry of the same path."""
+    """Both walks, entry beside entry of the same path; not in folders that nothing `chosen` is in."""
     closed: set[str] = set()
+
+    def leads_nowhere(path: str, facts: os.stat_result, _within: os.stat_result) -> bool:
+        return chosen is not None and stat.S_ISDIR(facts.st_mode) and not chosen.leads_to(path)
+
+    def is_no_upload(path: str, facts: os.stat_result, within: os.stat_result) -> bool:
+        return leads_nowhere(path, facts, within) or selection.leaves_out(path, facts, within)
 
     def cannot_read(path: str, error: OSError) -> None:
         closed.add(path)
         unreadable(path, error)
 
-    left = tree.walk(live, skip=selection.leaves_out, unreadable=cannot_read) if live.is_dir() else iter(())
-    right = tree.walk(wanted)
+    left = tree.walk(live, skip=is_no_upload, unreadable=cannot_read) if live.is_dir() else iter(())
+    right = tree.walk(wanted, skip=leads_nowhere if chosen else None)
     one, two = next(left, None), next(right, None)
     while one or two:
         if one and two and one.path == two.path:

@@ -40,11 +40,10 @@ def list_files(
     """
     backup = store.find(settings, name, emit)
     top = browse.uploads_of(settings, backup)
-    chosen = choice.choose(top, patterns, backup.name)
+    entries = choice.matching(top, patterns, backup.name)
     emit(Step("Comparing with the live uploads"))
-    standings = _standings(settings, top, chosen)
-    entries = (one for one in tree.walk(top) if one.path in chosen.leaves)
-    return backup.name, [_listed(one, standings.get(one.path, "same")) for one in entries]
+    standings = _standings(settings, top, Chosen.of(entries))
+    return backup.name, [_listed(one, standings.get(one.path, "same")) for one in entries if one.form != "folder"]
 
 
 def _listed(entry: tree.Entry, live: Standing) -> ListedFile:
