@@ -298,6 +298,7 @@ class Backup:
     """A backup as it lies on disk. `metadata` is None where it cannot be trusted; `error` then says why.
 
     `flaws` are what the last verify found, `not_proven` is why the last test restore failed; seconds to restore it.
+    `just_built`: this process has made it, and SQLite has checked its database, for this very use.
     """
 
     path: Path
@@ -313,6 +314,7 @@ class Backup:
     recovery_seconds: float | None = None
     not_proven: str = ""
     flaws: tuple[Flaw, ...] = ()
+    just_built: bool = False
 
     @property
     def name(self) -> str:

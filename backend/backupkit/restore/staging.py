@@ -208,7 +208,7 @@ def _sealed_patterns(backup: Backup, metadata: Metadata) -> tuple[str, ...]:
 def _is_known_sound(settings: Settings, backup: Backup, metadata: Metadata) -> bool:
     if metadata.database is None or metadata.is_raw or not manifest.has_checksums(backup.path):
         return False
-    return verification.is_known_sound(settings.dir, backup.name, metadata.database_checksum)
+    return backup.just_built or verification.is_known_sound(settings.dir, backup.name, metadata.database_checksum)
 
 
 def _looks(file: Path) -> tuple[int, ...]:

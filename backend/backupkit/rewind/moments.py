@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from backupkit.config.settings import Settings
-from backupkit.fs import descriptors, disk, space, tree
+from backupkit.fs import descriptors, disk, process, space, tree
 from backupkit.fs.attributes import Keeper
 from backupkit.migrations import version_table
 from backupkit.migrations.schema import CannotRead
@@ -30,6 +30,7 @@ from backupkit.rewind.chain import Moment, Timeline
 from backupkit.rewind.state import Known, State, of_backup, seal_of
 from backupkit.scheduling import scheduler_lock
 from backupkit.sqlite import changed_pages, database
+from backupkit.sqlite.pages import HASH
 from backupkit.upload_files import walk
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -289,11 +290,19 @@ def built(settings: Settings, moment: Moment, emit: EventListener = silence) -> 
         with chain.opened(settings.dir, moment.chain) as points:
             if points is None:
                 raise Damaged(f"The points of {moment.chain} are gone.", _OTHER)
-            state = _follow(settings, points, base, metadata, moment, folder / metadata.database_file)
-            with closing(manifest.ChecksumWriter(folder)) as checksums:
+            file = folder / metadata.database_file
+            state = _follow(settings, points, base, metadata, moment, file)
+            with (
+                process.optional_worker(file.stat().st_size) as beside,
+                closing(manifest.ChecksumWriter(folder)) as checksums,
+            ):
+                as_stored = _prepared_to_open(file)
+                inspecting = beside.submit(database.inspect, file)
+                with _naming_the_damaged(settings, moment):
+                    _require_right(file, as_stored, state, moment)
                 facts = _lay_uploads(points, base, state, folder, checksums) if metadata.uploads_included else None
-                _seal(settings, folder, metadata, moment, facts, checksums, emit)
-        yield store.read_at(folder, settings.zone)
+                _seal(settings, folder, metadata, moment, inspecting.result(), facts, checksums, emit)
+        yield replace(store.read_at(folder, settings.zone), just_built=True)
 
 
 def _follow(settings: Settings, points: Path, base: Backup, metadata: Metadata, moment: Moment, file: Path) -> State:
@@ -305,16 +314,22 @@ def _follow(settings: Settings, points: Path, base: Backup, metadata: Metadata, 
     for one in moment.way:
         state.change(one.name, one.header.changes)
     disk.copy_file(base.path / metadata.database_file, file)
-    try:
+    with _naming_the_damaged(settings, moment):
         _write_pages(points, moment.way, metadata.database.page_size, file)
-        _require_right(file, state, moment)
+    return state
+
+
+@contextlib.contextmanager
+def _naming_the_damaged(settings: Settings, moment: Moment) -> Iterator[None]:
+    """Where the points lead to something else, `Damaged` names the one that is not as it was written."""
+    try:
+        yield
     except Damaged:
-        check(settings, only=moment.chain)  # which of them is it?
+        check(settings, only=moment.chain)
         bad = chain.damaged(settings.dir, moment.chain)
         if found := next((bad[one.name] for one in moment.way if one.name in bad), ""):
             raise Damaged(found, _OTHER) from None
         raise
-    return state
 
 
 def _write_pages(points: Path, way: tuple[chain.Point, ...], page_size: int, file: Path) -> None:
@@ -335,18 +350,26 @@ def _write_pages(points: Path, way: tuple[chain.Point, ...], page_size: int, fil
         os.ftruncate(handle, last.pages * last.page_size)
 
 
-def _require_right(file: Path, state: State, moment: Moment) -> None:
-    """Database and list of uploads are those that the point leads to, and the file is one that nothing lies beside."""
+def _prepared_to_open(file: Path) -> bytes:
+    """The file has a rollback journal, so that opening it leaves no -wal. Returns its first page as it was before."""
+    with disk.Opened(file, os.O_RDWR | os.O_NOFOLLOW) as handle:
+        first = os.pread(handle, changed_pages.LARGEST_PAGE, 0)
+        os.pwrite(handle, b"\x01\x01", 18)
+    return first
+
+
+def _require_right(file: Path, as_stored: bytes, state: State, moment: Moment) -> None:
+    """Database and list of uploads are those that the point leads to; the file began with `as_stored`."""
     assert moment.point is not None
     header = moment.point.header
     with disk.open_plain(file, 1 << 62) as opened:
-        found = State(0, changed_pages.hashes_of(opened, header.database.page_size, header.database.pages))
+        hashes = changed_pages.hashes_of(opened, header.database.page_size, header.database.pages)
+    hashes[:HASH] = changed_pages.hash_of(as_stored[: header.database.page_size])
+    found = State(0, hashes)
     if found.root != header.database.root:
         raise Damaged(f"The points up to {moment.point.name} do not lead to the database that they name.", _OTHER)
     if state.uploads_digest() != header.uploads:
         raise Damaged(f"The points up to {moment.point.name} do not lead to the uploads that they name.", _OTHER)
-    with disk.Opened(file, os.O_RDWR | os.O_NOFOLLOW) as handle:
-        os.pwrite(handle, b"\x01\x01", 18)  # a rollback journal: opening it must leave no -wal
 
 
 def _seal(
@@ -354,14 +377,13 @@ def _seal(
     folder: Path,
     base: Metadata,
     moment: Moment,
+    found: database.Inspection,
     uploads: UploadsFacts | None,
     checksums: manifest.ChecksumWriter,
     emit: EventListener,
 ) -> None:
     assert moment.point and base.database and base.database_file
-    file = folder / base.database_file
-    file.chmod(base.database.mode)
-    found = database.inspect(file, emit)
+    (folder / base.database_file).chmod(base.database.mode)
     if found.problems:
         raise Damaged(f"The database was damaged at that time: {found.problems[0]}.", "Take an earlier point: `rewind`")
     facts = replace(found.facts, journal_mode=moment.point.header.database.journal_mode, mode=base.database.mode)

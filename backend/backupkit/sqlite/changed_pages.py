@@ -123,6 +123,9 @@ def _pages(out: IO[bytes], size: int, live: Path, file: tuple[int, int] | None) 
         raise Unsettled
 
 
+LARGEST_PAGE = 65536  # bytes
+
+
 def hash_of(page: bytes | memoryview) -> bytes:
     """What a page is known by."""
     return sha256(page).digest()[:HASH]
