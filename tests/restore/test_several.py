@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -66,6 +67,20 @@ def test_a_backup_holds_every_database_and_every_tree_under_its_own_name(several
     assert 0 < metadata["databases_gap_ms"] < 10_000
     assert metadata["databases"][1]["database"]["rows"] == {"entries": 1}
     assert store.read(several.settings, "good").state == "checked"
+
+
+def test_the_page_for_restoring_by_hand_has_a_section_for_each_part(several: SeveralApp) -> None:
+    back_up(several)
+    heads = re.findall("^## .*", (several.backups / "good" / "RESTORE.md").read_text(), re.M)
+    assert heads == [
+        "## 1. Is this backup whole?",
+        "## 2. The database",
+        "## 3. The uploads",
+        "## 2. The database cache",
+        "## 2. The database queue",
+        "## 3. The files of media",
+        "## 4. The schema",
+    ]
 
 
 def test_a_backup_of_one_database_names_no_list(app: SmallApp) -> None:

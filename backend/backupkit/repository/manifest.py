@@ -356,7 +356,7 @@ def write_guide(folder: Path, metadata: Metadata, places: Mapping[str, Mapping[s
         if alone.uploads_included:
             pieces.append(_GUIDE_UPLOADS)
         heads += [string.Template(piece).substitute(values) for piece in pieces]
-        if not name or alone.revisions:
+        if not name or (alone.database_file and alone.revisions):
             schema = _GUIDE_SCHEMA if alone.revisions else _GUIDE_UNVERSIONED
             schemas.append(string.Template(schema).substitute(values))
     (folder / GUIDE_FILE).write_text("\n".join((*heads, *schemas)), encoding="utf-8", errors="surrogateescape")
