@@ -223,6 +223,16 @@ class Metadata:
                 )
         return None
 
+    def remade(self, part: str, facts: DatabaseFacts, fingerprint: str) -> Metadata:
+        """The metadata with another file of that database, which has the same rows; an empty part is the first."""
+
+        def change(one: SealedDatabase) -> SealedDatabase:
+            is_meant = one.name == (part or MAIN_DATABASE)
+            return replace(one, database=facts, schema_fingerprint=fingerprint) if is_meant else one
+
+        listed = replace(self, databases=tuple(map(change, self.databases)))
+        return listed if part else replace(listed, database=facts, schema_fingerprint=fingerprint)
+
     @property
     def parts(self) -> tuple[Metadata, ...]:
         """The metadata of each part, the first database with the first tree first."""

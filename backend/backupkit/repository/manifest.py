@@ -441,7 +441,7 @@ def _refuse_paths(path: Path, metadata: Metadata) -> None:
 def _why_not_listed(metadata: Metadata) -> str:
     """What cannot be in its lists of databases and trees; empty where all can."""
     trees, databases = [one.name for one in metadata.trees], metadata.databases
-    if wrong := [one for one in trees if not FOLDER.fullmatch(one)]:
+    if wrong := [one for one in trees if not FOLDER.fullmatch(one) or one == MAIN_DATABASE]:
         return f"trees: {wrong[0]!r} is no name"
     if databases and (databases[0].name, databases[0].database_file) != (MAIN_DATABASE, metadata.database_file):
         return "databases: the first is another than database_file"

@@ -1,8 +1,9 @@
 """What of a backup git holds, and where in its tree: text to be read and compared, bytes where they are asked for.
 
-dump.sql               the database as SQL text
+dump.sql               the database as SQL text; dump.NAME.sql is that of a further one, the NAME of [databases]
 backup_metadata.json   as in the backup; so is RESTORE.md
-database/ uploads/     the files themselves, where they are included
+database/ uploads/     the files themselves, where they are included: of all databases; of [trees] beside uploads, as
+                       NAME/. No two paths can be one: NAME has no dot, and is not `database`
 uploads.tree           with them: one line for each with what git does not keep: modes, times, owners, empty
                        folders, links
 SHA256SUMS             where all of the backup is included: it comes back byte for byte
@@ -27,7 +28,7 @@ from backupkit.model.errors import Damaged, Refused
 from backupkit.model.names import few, shown
 from backupkit.repository import manifest
 
-DUMP, LISTING, DATABASE_FOLDER = "dump.sql", "uploads.tree", "database"
+LISTING, DATABASE_FOLDER = "uploads.tree", "database"
 TEXTS = (CHECKSUM_FILE, METADATA_FILE, GUIDE_FILE)
 # Names that git or a host takes for its own, `.git` in any spelling that some file system reads so; and bytes that
 # are no text, or that git would put in quotes.
@@ -66,7 +67,23 @@ def altered(file: Path) -> Damaged:
 
 def is_whole(metadata: Metadata, include: Collection[str]) -> bool:
     """Whether nothing of the backup is left out."""
-    return "database" in include and ("uploads" in include or not metadata.uploads_included)
+    return "database" in include and ("uploads" in include or not metadata.tree_facts)
+
+
+def databases(metadata: Metadata) -> dict[str, Metadata]:
+    """What is recorded of each database that lies in no tree, by its name; that of the first is empty."""
+    alone = {name: metadata.at(name) for name in ("", *metadata.others) if "/" not in name}
+    return {name: one for name, one in alone.items() if one and one.database_file}
+
+
+def dump_part(name: str) -> str:
+    """What a commit calls the SQL text of that database, where it says which parts it holds."""
+    return f"dump.{name}" if name else "dump"
+
+
+def dump_file(part: str) -> str:
+    """The name of the SQL text of which a commit says that; empty for another part."""
+    return f"{part}.sql" if part.partition(".")[0] == "dump" else ""
 
 
 def stored(backup: Path, metadata: Metadata, include: Collection[str]) -> list[Stored]:
@@ -74,25 +91,32 @@ def stored(backup: Path, metadata: Metadata, include: Collection[str]) -> list[S
     expected = manifest.sound_checksums(backup) if manifest.has_checksums(backup) else {}
     texts = TEXTS if is_whole(metadata, include) else TEXTS[1:]
     paths = [name for name in texts if (backup / name).is_file()]
-    paths += [entry.path for entry in _bytes(backup, include) if entry.form == "file"]
-    return [_stored(backup, path, expected.get(path)) for path in paths]
+    paths += [entry.path for entry in _bytes(backup, metadata, include) if entry.form == "file"]
+    trees = _trees(metadata)
+    return [
+        Stored(_place(path, trees), backup / path, os.lstat(backup / path).st_size, path, expected.get(path))
+        for path in paths
+    ]
 
 
-def _stored(backup: Path, path: str, checksum: str | None) -> Stored:
-    return Stored(_place(path), backup / path, os.lstat(backup / path).st_size, path, checksum)
-
-
-def listing(backup: Path, include: Collection[str]) -> bytes:
+def listing(backup: Path, metadata: Metadata, include: Collection[str]) -> bytes:
     """What git does not keep of the included files, one line of JSON each."""
-    return b"".join(json.dumps(_line(entry)).encode() + b"\n" for entry in _bytes(backup, include))
+    return b"".join(json.dumps(_line(entry)).encode() + b"\n" for entry in _bytes(backup, metadata, include))
 
 
-def _bytes(backup: Path, include: Collection[str]) -> Iterator[tree.Entry]:
+def _bytes(backup: Path, metadata: Metadata, include: Collection[str]) -> Iterator[tree.Entry]:
     """The included entries of a backup but its texts, in the order of a walk."""
-    for entry in tree.walk(backup, leave_out="" if "uploads" in include else UPLOADS_FOLDER):
-        is_upload = entry.path.partition("/")[0] == UPLOADS_FOLDER
+    trees = _trees(metadata)
+    left_out = frozenset[str]() if "uploads" in include else trees
+    for entry in tree.walk(backup, skip=lambda path, _facts, _folder: path in left_out):
+        is_upload = entry.path.partition("/")[0] in trees
         if entry.path not in TEXTS and (is_upload or "database" in include):
             yield entry
+
+
+def _trees(metadata: Metadata) -> frozenset[str]:
+    """The names of the folders of uploads in the backup."""
+    return frozenset({UPLOADS_FOLDER, *metadata.tree_facts})
 
 
 def _line(entry: tree.Entry) -> dict[str, Any]:
@@ -102,11 +126,12 @@ def _line(entry: tree.Entry) -> dict[str, Any]:
     return line | ({"target": entry.target} if entry.form == "link" else {})
 
 
-def _place(path: str) -> str:
+def _place(path: str, trees: Collection[str]) -> str:
     """Where in git's tree the file of a backup lies, by a name that git and every host takes."""
     if path in TEXTS:
         return path
-    inside = path if path.startswith(f"{UPLOADS_FOLDER}/") else f"{DATABASE_FOLDER}/{path}"
+    folder, inner, _ = path.partition("/")
+    inside = path if inner and folder in trees else f"{DATABASE_FOLDER}/{path}"
     return "/".join(_fit(name) for name in inside.split("/"))
 
 
@@ -130,12 +155,13 @@ def refuse_large(files: Iterable[Stored], limit: float, remote: str) -> None:
     )
 
 
-def members(lines: bytes, sizes: dict[str, int], root: str) -> Iterator[tuple[Member, str]]:
+def members(lines: bytes, sizes: dict[str, int], metadata: Metadata, root: str) -> Iterator[tuple[Member, str]]:
     """What a listing tells, as entries of an archive, each with its place in the tree; `Damaged` if it is not sound."""
+    trees = _trees(metadata)
     try:
         for line in lines.splitlines():
             entry = json.loads(line)
-            place = _place(entry["path"]) if entry["form"] == "file" else ""
+            place = _place(entry["path"], trees) if entry["form"] == "file" else ""
             yield _member(entry, sizes[place] if place else 0, root), place
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{LISTING} of {root} is not as it was written: {error!r}.", hint=_AGAIN) from error

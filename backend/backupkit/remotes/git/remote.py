@@ -1,6 +1,6 @@
 """Copies as commits on a branch of a git repository that is for nothing else.
 
-The database goes there as SQL text, so that two commits show what has changed between two backups. The user's own
+Each database goes there as SQL text, so that two commits show what has changed between two backups. The user's own
 repository is read for one thing, the address of a remote; its working tree, index, hooks and branches are not touched,
 since all is done in a bare repository of our own that lasts for one call.
 """
@@ -20,21 +20,21 @@ from backupkit.archive.tar import Member
 from backupkit.config.remotes import GitTable
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, scratch, space, tree
-from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, DatabaseFacts, Metadata
+from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, DatabaseFacts, Metadata
 from backupkit.model.errors import Damaged, Refused, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
-from backupkit.model.names import few, shown
+from backupkit.model.names import shown
 from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, RemoteBackup
 from backupkit.remotes.git import layout
 from backupkit.remotes.git.branch import Blob, Branch, Commit, Contents, Draft, Wanted, message_of, open_branch
-from backupkit.remotes.git.layout import DUMP, LISTING, Stored
+from backupkit.remotes.git.layout import LISTING, Stored
 from backupkit.remotes.git.program import Git
 from backupkit.repository import manifest, store
 from backupkit.sqlite import database, sql, sql_loader
 
 _ATTEMPTS = 5  # at a branch that others push to as well
 _INHERITED = "^(credential|http|https|url|core\\.sshcommand)"
-_SECTION_ON_UPLOADS = re.compile(r"\n## 3\. The uploads\n.*?(?=\n## 4\.)", re.DOTALL)
+_SECTION_ON_UPLOADS = re.compile(r"\n## 3\. The (?:uploads|files of [^\n]*)\n.*?(?=\n## )", re.DOTALL)
 _Members = Iterator[tuple[Member, Iterator[bytes]]]
 
 
@@ -72,8 +72,8 @@ class GitRemote:
             self._until_pushed(branch, lambda: self._with(branch, draft, backup.name, metadata))
 
     def _tell_of_lost(self, metadata: Metadata, emit: EventListener) -> None:
-        facts = metadata.uploads if "uploads" in self._table.include else None
-        if facts and (lost := (facts.attributes or 0) + (facts.hard_links or 0)):
+        trees = [one for one in metadata.tree_facts.values() if one and "uploads" in self._table.include]
+        if lost := sum((one.attributes or 0) + (one.hard_links or 0) for one in trees):
             emit(Notice(KEEPS_NO_ATTRIBUTES.format(name=self.name, lost=lost)))
 
     def pull(self, name: str, target: Path, emit: EventListener) -> None:
@@ -109,13 +109,7 @@ class GitRemote:
                     raise _damaged(commit.backup.name, f"{min(missing)} is missing")
 
     def _refuse_unreadable(self, metadata: Metadata) -> None:
-        if further := [name for name in metadata.others if "/" not in name]:
-            raise Refused(
-                f"{metadata.backup_name} has more than one database and one folder ({few(further)}), and a git remote "
-                "keeps no more.",
-                hint="Push it to a remote of the type folder or restic.",
-            )
-        if metadata.database and metadata.database.raw and "database" not in self._table.include:
+        if metadata.is_raw and "database" not in self._table.include:
             raise Refused(
                 f"{metadata.backup_name} keeps a database that could not be read: there is no SQL text of it.",
                 hint="Push it to another remote, or set `include` with database.",
@@ -146,10 +140,14 @@ class GitRemote:
 
     def _held(self, metadata: Metadata) -> frozenset[str]:
         """The parts of such a backup that the branch is to have."""
-        missing = {"uploads"} if not metadata.uploads_included else set()
-        missing |= {"dump"} if metadata.database and metadata.database.raw else set()
-        missing |= {"dump", "database"} if metadata.database_file is None else set()
-        return frozenset(self._table.include) - missing
+        databases = layout.databases(metadata)
+        held = {
+            "dump": [layout.dump_part(name) for name, one in databases.items() if not one.is_raw],
+            "metadata": ["metadata"],
+            "database": ["database"] if databases else [],
+            "uploads": ["uploads"] if metadata.tree_facts else [],
+        }
+        return frozenset(part for wanted in self._table.include for part in held[wanted])
 
     def _commit_draft(self, branch: Branch, backup: Path, metadata: Metadata, emit: EventListener) -> Draft:
         """The tree of the backup, in our own repository; every file was compared with its checksum on the way."""
@@ -157,12 +155,12 @@ class GitRemote:
         files = layout.stored(backup, metadata, self._table.include)
         layout.refuse_large(files, self._table.file_limit_mb, self.name)
         size = sum(file.size for file in files)
-        text = (backup / (metadata.database_file or "")).stat().st_size if "dump" in include else 0
+        dumped = {name: one for name, one in layout.databases(metadata).items() if layout.dump_part(name) in include}
+        text = sum((backup / (one.database_file or "")).stat().st_size for one in dumped.values())
         space.require(size + 3 * text, own, "This push")
         if {"database", "uploads"} & include:
-            files.append(_made(own / LISTING, layout.listing(backup, self._table.include)))
-        if "dump" in include:
-            files.append(_dump(backup, metadata, own / DUMP, emit))
+            files.append(_made(own / LISTING, layout.listing(backup, metadata, self._table.include)))
+        files += [_dump(backup, one, own / _dump_name(name), emit) for name, one in dumped.items()]
         layout.refuse_large(files, self._table.file_limit_mb, self.name)
         size = sum(file.size for file in files)
         emit(Step(f"Preparing {backup.name} for {self.name}", size))
@@ -257,7 +255,11 @@ class GitRemote:
 def _promised(holds: frozenset[str]) -> set[str]:
     """What there must be in the tree of a commit that holds these parts."""
     listing = {LISTING} if {"database", "uploads"} & holds else set()
-    return {METADATA_FILE} | listing | ({DUMP} if "dump" in holds else set())
+    return {METADATA_FILE} | listing | {dump for part in holds if (dump := layout.dump_file(part))}
+
+
+def _dump_name(database: str) -> str:
+    return layout.dump_file(layout.dump_part(database))
 
 
 def _dump(backup: Path, metadata: Metadata, target: Path, emit: EventListener) -> Stored:
@@ -268,7 +270,7 @@ def _dump(backup: Path, metadata: Metadata, target: Path, emit: EventListener) -
         raise layout.altered(sealed)
     with database.open_sealed(sealed) as at, open(target, "wb") as out:
         sql.write_dump(at, out, emit)
-    return Stored(DUMP, target, target.stat().st_size, DUMP)
+    return Stored(target.name, target, target.stat().st_size, target.name)
 
 
 def _made(path: Path, content: bytes) -> Stored:
@@ -303,7 +305,7 @@ class _Pull:
         """Everything in the commit, in that empty folder; not yet synced."""
         recorded = self._recorded()
         whole = layout.is_whole(recorded, self._holds)
-        members = self._as_it_was() if whole else self._remade(recorded)
+        members = self._as_it_was(recorded) if whole else self._remade(recorded)
         try:
             packing.Incoming(self._name, members).unpack(target, self._zone, True, self._tell)
         except Damaged as error:
@@ -316,63 +318,77 @@ class _Pull:
         (self._own / METADATA_FILE).write_bytes(self._text(METADATA_FILE))
         return manifest.read_metadata(self._own, self._zone)
 
-    def _as_it_was(self) -> _Members:
+    def _as_it_was(self, recorded: Metadata) -> _Members:
         for name in layout.TEXTS:
             if blob := self._blobs.get(name):
                 yield self._member(name, blob.size), self._contents.chunks(blob)
-        yield from self._listed()
+        yield from self._listed(recorded)
 
     def _remade(self, recorded: Metadata) -> _Members:
         """The entries of a backup that holds less than the one that was made, and says so."""
         made = self._own / "made"
         made.mkdir()
         metadata = replace(recorded, created_at=self._created, linked_from=None, added_bytes=None)
-        if "uploads" not in self._holds and recorded.uploads_included:
-            self._tell(Notice(f"The uploads of {self._name} are not in the git remote."))
-            metadata = replace(metadata, uploads_included=False, uploads=None)
-        rebuilt = None
-        if "database" not in self._holds and recorded.database_file:
-            rebuilt = made / "database"
-            metadata = self._rebuilt(metadata, rebuilt)
+        if "uploads" not in self._holds and recorded.tree_facts:
+            metadata = self._without_trees(metadata)
+        rebuilt = {} if "database" in self._holds else layout.databases(recorded)
+        for name, alone in rebuilt.items():
+            metadata = metadata.remade(name, *self._rebuilt(name, alone, made / _dump_name(name)))
+        if rebuilt:
+            files = "its files are others" if len(rebuilt) > 1 else "its file is another"
+            self._tell(Notice(f"{self._name} is made from its SQL text: all rows are there, {files}."))
+            metadata = replace(metadata, note=_noted(metadata.note))
         manifest.write_metadata(made, metadata)
         yield self._file(METADATA_FILE, made / METADATA_FILE)
         if GUIDE_FILE in self._blobs:
             yield self._file(GUIDE_FILE, self._guide(made, metadata))
-        if rebuilt and metadata.database_file:
-            yield self._file(metadata.database_file, rebuilt, metadata.database.mode if metadata.database else 0o600)
-        yield from self._listed()
+        for name, alone in rebuilt.items():
+            mode = alone.database.mode if alone.database else 0o600
+            yield self._file(alone.database_file or "", made / _dump_name(name), mode)
+        yield from self._listed(metadata)
 
-    def _rebuilt(self, recorded: Metadata, target: Path) -> Metadata:
-        """The database made from the SQL text, compared with what was recorded; and the metadata of it."""
-        with open(self._own / DUMP, "wb+") as text:
-            disk.write_contents(self._contents.chunks(self._blob(DUMP)), text.fileno())
+    def _without_trees(self, metadata: Metadata) -> Metadata:
+        """The metadata of the databases alone, without those that lie in a tree."""
+        names = [*metadata.tree_facts]
+        what = "uploads" if names == [UPLOADS_FOLDER] else f"folders {', '.join(names)}"
+        self._tell(Notice(f"The {what} of {self._name} are not in the git remote."))
+        left = tuple(one for one in metadata.databases if "/" not in one.name)
+        return replace(metadata, uploads_included=False, uploads=None, trees=(), databases=left if left[1:] else ())
+
+    def _rebuilt(self, name: str, recorded: Metadata, target: Path) -> tuple[DatabaseFacts, str]:
+        """The database made from its SQL text, compared with what was recorded; its facts and its fingerprint."""
+        self._load(_dump_name(name), target)
+        found, text = database.inspect(target), f"its SQL text of {name}" if name else "its SQL text"
+        if found.problems:
+            raise _damaged(self._name, f"{text} makes no sound database: {found.problems[0]}")
+        if why := _differing(recorded, found):
+            raise _damaged(self._name, f"{text} makes other {why} than were backed up")
+        if recorded.schema_fingerprint not in (None, found.fingerprint):
+            whose = f"{name} in {self._name}" if name else self._name
+            self._tell(Warned(f"The schema of {whose} is not exactly as it was backed up."))
+        mode = recorded.database.mode if recorded.database else 0o600
+        return replace(found.facts, mode=mode), found.fingerprint
+
+    def _load(self, dump: str, target: Path) -> None:
+        with open(self._own / dump, "wb+") as text:
+            disk.write_contents(self._contents.chunks(self._blob(dump)), text.fileno())
             text.seek(0)
             sql_loader.load_dump(text, target, self._tell)
-        found = database.inspect(target)
-        if found.problems:
-            raise _damaged(self._name, f"its SQL text makes no sound database: {found.problems[0]}")
-        if why := _differing(recorded, found):
-            raise _damaged(self._name, f"its SQL text makes other {why} than were backed up")
-        if recorded.schema_fingerprint not in (None, found.fingerprint):
-            self._tell(Warned(f"The schema of {self._name} is not exactly as it was backed up."))
-        self._tell(Notice(f"{self._name} is made from its SQL text: all rows are there, its file is another."))
-        mode = recorded.database.mode if recorded.database else 0o600
-        facts = replace(found.facts, mode=mode)
-        return replace(recorded, database=facts, schema_fingerprint=found.fingerprint, note=_noted(recorded.note))
+        os.unlink(text.name)  # the next one needs the room
 
     def _guide(self, made: Path, metadata: Metadata) -> Path:
         text = self._text(GUIDE_FILE).decode(errors="surrogateescape")
-        if not metadata.uploads_included:
+        if not metadata.tree_facts:
             text = _SECTION_ON_UPLOADS.sub("", text)
         guide = made / GUIDE_FILE
         guide.write_text(text, encoding="utf-8", errors="surrogateescape")
         return guide
 
-    def _listed(self) -> _Members:
+    def _listed(self, metadata: Metadata) -> _Members:
         if LISTING not in self._blobs:
             return
         sizes = {path: blob.size for path, blob in self._blobs.items()}
-        for member, place in layout.members(self._text(LISTING), sizes, self._name):
+        for member, place in layout.members(self._text(LISTING), sizes, metadata, self._name):
             yield member, self._contents.chunks(self._blob(place)) if place else iter(())
 
     def _file(self, name: str, source: Path, mode: int = 0o600) -> tuple[Member, Iterator[bytes]]:
