@@ -9,6 +9,9 @@
 #
 # All may be in backup.toml too, as plain lines: runner = "local"
 
+# `sh backup.sh` is another shell, or bash with the rules of POSIX, where older ones do not read this script.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set +o posix
 set -Eeuo pipefail
 unset CDPATH
 export HOME="${HOME:-$(cd ~ && pwd)}"
@@ -169,10 +172,16 @@ containers() {
   done < <([ -z "$ids" ] || "$engine" inspect --format "$format|$1" $ids 2>/dev/null)
 }
 
+# As the engine writes times; the second form is BSD's.
+a_minute_ago() {
+  local then=$(($(date +%s) - 60)) form=+%Y-%m-%dT%H:%M:%S
+  date -u -d "@$then" "$form" 2>/dev/null || date -u -r "$then" "$form" || true
+}
+
 # Sets `state` of a service: running, restarting, exited … or nothing where it has no container.
 find_state() {
   local found owner status restarts since minute_ago
-  minute_ago=$(date -u -d '1 minute ago' +%Y-%m-%dT%H:%M:%S 2>/dev/null || date -u -v-1M +%Y-%m-%dT%H:%M:%S || true)
+  minute_ago=$(a_minute_ago)
   state=""
   found=$(containers '{{.State.Status}}|{{.RestartCount}}|{{.State.StartedAt}}') || exit
   while IFS='|' read -r owner status restarts since; do
@@ -384,7 +393,7 @@ publish() {
 }
 
 write_to_path() {
-  local filter=(cat) part code=0
+  local filter=(cat) code=0
   case $command:$path in
     dump:*.gz) filter=(gzip -c) ;;
     dump:*.zst) filter=(zstd -q -c) ;;
@@ -392,8 +401,7 @@ write_to_path() {
   command -v "${filter[0]}" >/dev/null || die 2 "There is no ${filter[0]} here: dump to a .gz, or to a bare name."
   if [ -e "$path" ] && ! is_report "$path"; then die 2 "$path exists already."; fi
   part=$(mktemp "$path.XXXXXX") || die 2 "Cannot write beside $path."
-  # shellcheck disable=SC2064 # the name as it is now
-  trap "rm -f '${part//\'/\'\\\'\'}'" EXIT
+  trap 'rm -f "$part"' EXIT # when this function has ended, so `part` is no local name
   # A web server may have to read a report: who may is as it was, or as the umask says.
   if [ -e "$path" ]; then cp -p "$path" "$part"; elif [ "$command" = report ]; then chmod +rw "$part"; fi
   in_container | "${filter[@]}" >"$part" || code=$?

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+import bsd
+
 WRAPPER = Path(__file__).resolve().parents[2] / "backup.sh"
 
 # State in a file; `new` is the image that a build makes, and other answers are as `answers` has them.
@@ -176,6 +178,17 @@ def test_a_good_image(machine: Machine) -> None:
     machine.answer(new="sha256:newer")
     machine.run("update")
     assert machine.ran[-1] == "newer unpin auto_3"
+
+
+def test_the_programs_of_bsd_are_enough(machine: Machine) -> None:
+    programs = bsd.Programs(machine.programs)
+    machine.run("update")
+    machine.answer(new="sha256:newer")
+    machine.run("update")
+    machine.answer(new="sha256:newest", **{"backend on sha256:newest": UNHEALTHY})
+    machine.run("update", code=1)
+    assert {"head", "ps", "sync"} <= programs.used()
+    assert {one.partition(" @")[0] for one in programs.refused()} == {"date -u -d"}
 
 
 @pytest.mark.parametrize(("failing", "code", "ran"), [("build", 1, 0), ("migrate", 14, 1)])

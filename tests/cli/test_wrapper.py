@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import bsd
 
 WRAPPER = Path(__file__).resolve().parents[2] / "backup.sh"
 BASH = shutil.which("bash") or "bash"
@@ -791,10 +794,117 @@ def test_shellcheck_has_nothing_to_say(script: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_the_wrapper_keeps_to_bash_3() -> None:
-    text = WRAPPER.read_text()
-    newer = ["declare -A", "mapfile", "readarray", ",,}", "^^}", "${@Q}", "|&", "&>>", "coproc", "local -n", "wait -n"]
-    assert [word for word in newer if word in text] == []
+# Bash as macOS has it, 3.2: what that does not have, with a line that prints yes where it is had.
+NAME = r"!?\w+(?:\[[^]]*\])?"
+NEVER_EMPTY = "compose|filter|flags|pip|rest|words"
+NEWER_BASH = {
+    "an associative array": (r"\b(declare|local|typeset)\s+-\w*A", "declare -A a; a[x]=yes; a[y]=no; echo ${a[x]}"),
+    "a reference to a name": (r"\b(declare|local|typeset)\s+-\w*n", "a=yes; declare -n b=a; echo $b"),
+    "a global in a function": (r"\b(declare|typeset)\s+-\w*g", "f() { declare -g a=yes; }; f; echo $a"),
+    "a name in one case": (r"\b(declare|local|typeset)\s+-\w*[lu]", "declare -l a=YES; echo $a"),
+    "the other case": (rf"\$\{{{NAME}(,|\^)", "a=YES; echo ${a,,}"),
+    "a value in quotes": (rf"\$\{{{NAME}@[A-Za-z]\}}", "a=yes; eval echo ${a@Q}"),
+    "lines as an array": (r"\b(mapfile|readarray)\b", "mapfile -t a <<<yes; echo $a"),
+    "both outputs appended": (r"&>>", "echo yes &>>/dev/stdout"),
+    "both outputs in a pipe": (r"\|&", "echo yes |& cat"),
+    "a process at both ends": (r"\bcoproc\b", "set -e; coproc cat; echo yes"),
+    "the next one that ends": (r"\bwait\s+-\w*[nfp]", "true & wait -n && echo yes"),
+    "a time from printf": (r"%[-\d]*\([^)]*\)T", "printf '%(yes)T' -1"),
+    "printf into an array": (r"\bprintf\s+-v\s*\S+\[", "printf -v 'a[0]' yes; echo $a"),
+    "whether a name is set": (r"(\[\[?|!|&&|\|\||\btest)\s+-v\s", "a=1; [[ -v a ]] && echo yes"),
+    "a negative subscript": (r"\w\[-\d", "a=(no yes); echo ${a[-1]}"),
+    "a negative length": (rf"\$\{{{NAME}:(?![-+=?])[^:}}]*:\s*-", "a=yesno; echo ${a:0:-2}"),
+    "a case that goes on": (r";;?&", "case a in a) ;;& *) echo yes ;; esac"),
+    "a part of a second": (r"\bread\s.*-t\s*\d*\.\d", "read -t 0.5 a <<<yes; echo $a"),
+    "so many letters": (r"\bread\s[^;|&<]*-\w*[Ni]\b", "read -N 3 a <<<yes; echo $a"),
+    "any free descriptor": (r"(^|\s)\{\w+\}[<>]", "exec {a}>&1; echo yes >&$a"),
+    "a letter by its number": (r"\$'[^']*\\[uU]", "echo $'\\u0079es'"),
+    "a range with steps": (r"\{\w+\.\.\w+\.\.\w+\}", "[ '1 3' = \"$(echo {1..3..2})\" ] && echo yes"),
+    "later variables": (r"\$\{?(BASHPID|EPOCH\w+|SRANDOM|BASH_ARGV0)\b", "[ $BASHPID ] && echo yes"),
+    "later options": (
+        r"\bshopt\s.*\b(globstar|lastpipe|inherit_errexit|autocd|dirspell|localvar_inherit)\b",
+        "shopt -s globstar && echo yes",
+    ),
+    "case in a substitution": (r"\$\([^)]*\bcase\b.*\sin\s+[^(\s]", "echo $(case a in a) echo yes ;; esac)"),
+    "a script out of a process": (r"(^|\s)(\.|source)\s+<\(", ". <(echo echo yes)"),
+    "an escaped quote in quotes": (
+        rf"\"[^\"]*\$\{{{NAME}//?[^\"}}]*\\'",
+        r"""a="it's"; [ "${a//\'/\'\\\'\'}" = "it'\\''s" ] && echo yes""",
+    ),
+    "an array that may be empty": (
+        rf'(?<!\+)"\$\{{(?!(?:{NEVER_EMPTY})\b)\w+\[[@*]\](:[^}}]*)?\}}"',
+        'set -u; a=(); echo yes "${a[@]}"',
+    ),
+}
+
+
+def is_old(bash: str) -> bool:
+    return subprocess.run([bash, "-c", "exit $((BASH_VERSINFO[0] > 3))"]).returncode == 0
+
+
+@pytest.mark.parametrize("what", NEWER_BASH)
+def test_the_wrapper_does_without_what_bash_3_does_not_have(what: str) -> None:
+    """Started by an old bash, as CONTRIBUTING.md says, it shows that the line is one that this cannot do."""
+    pattern, line = NEWER_BASH[what]
+    assert re.search(pattern, line), "the pattern finds the line"
+    said = subprocess.run([BASH, "-c", line], capture_output=True, text=True).stdout.strip()
+    assert (said == "yes") == (not is_old(BASH)), said
+    code = (line for line in WRAPPER.read_text().splitlines() if not line.lstrip().startswith("#"))
+    assert [line for line in code if re.search(pattern, line)] == []
+
+
+def test_another_shell_hands_the_wrapper_over_to_bash(host: Host) -> None:
+    host.install("docker")
+    host.link("sh")
+    done = subprocess.run(
+        ["sh", host.project / "backup.sh", "rows", "a b", "*"],
+        env={"PATH": str(host.programs), "HOME": str(host.folder)},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert after(host.handover()["call"], "backup_restore.py") == "rows a b *"
+
+
+def test_the_rules_of_posix_are_switched_off(host: Host) -> None:
+    """Bash 3.2 then knows no `<(…)`; of a later one only the variable tells."""
+    host.write_program("docker", f'#!{BASH}\necho "${{POSIXLY_CORRECT-none}}" >>{host.folder}/seen\nexit 1\n')
+    host.run("list", code=1, BACKUP_RUNNER="docker", POSIXLY_CORRECT="1")
+    assert set((host.folder / "seen").read_text().split()) == {"none"}
+
+
+# Programs as macOS has them.
+
+
+def test_the_programs_of_bsd_do_all_that_is_asked_of_them(host: Host) -> None:
+    programs = bsd.Programs(host.programs)
+    host.install("docker", "uv")
+    (host.folder / "link.sh").symlink_to(host.project / "backup.sh")
+    host.answer(restarts=3, since="2999-01-01T00:00:00Z")
+    assert start(host, host.folder / "link.sh", "list") and host.verbs() == ["run"]
+    host.answer(restarts=3, since="2020-01-01T00:00:00Z")
+    assert start(host, host.project / "backup.sh", "config") and host.verbs() == ["run", "exec"]
+    host.run("dump", "./dump.sql.gz", cwd=str(host.folder))
+    host.answer(output='<meta content="backupkit report 1">')
+    for _ in range(2):
+        host.run("report", "--output", "./page.html", cwd=str(host.folder))
+    host.run("list", BACKUP_RUNNER="local")
+    assert {one.partition(" @")[0] for one in programs.refused()} == {"date -u -d"}, "and then date -r does it"
+    assert set(SYSTEM_PROGRAMS.split()) - {"bash", "env", "python3"} <= programs.used(), "all are called here"
+
+
+def test_a_word_of_gnu_is_refused_by_them(tmp_path: Path) -> None:
+    programs = bsd.Programs(tmp_path)
+    for line in ("readlink -f x", "mktemp --directory x", "cp x y -p", "find . -printf x", "date -d yesterday"):
+        assert subprocess.run(["/bin/sh", "-c", line], env={"PATH": str(tmp_path)}, capture_output=True).returncode
+        assert programs.refused()[-1] == line
+
+
+def start(host: Host, script: Path, *words: str) -> bool:
+    environment = {"PATH": str(host.programs), "HOME": str(host.folder)}
+    return subprocess.run([BASH, script, *words], env=environment, stdin=subprocess.DEVNULL).returncode == 0
 
 
 # What backup.toml says of the wrapper.
