@@ -18,7 +18,9 @@ from benchmarks.report import Sample, Scenario
 QUIET = Scenario("rewind-quiet", "A quiet minute", "A look of rewind that finds nothing changed: seconds of processor.")
 POINT = Scenario("rewind-point", "A point", "A look after 100 rows, all over a table, changed: seconds of processor.")
 BACK = Scenario(
-    "rewind-restore", "Back to the last point", "Database and uploads are lost; beside `restore` of the full backup."
+    "rewind-restore",
+    "Back to the last point",
+    "Rows and uploads were scribbled over or lost since; a safety copy first. Beside `restore` of the full backup.",
 )
 ALL = (QUIET, POINT, BACK)
 
@@ -44,7 +46,7 @@ def run(bench: Bench) -> None:
 
 
 def _bring_back(bench: Bench, place: Place, who: str, command: Step, expected: contents.Prints) -> None:
-    data.lose(place.app)
+    data.damage(place.app, bench.options.seed + bench.round)
     bench.measure(BACK.key, who, [command])
     contents.compare(f"{who}, back", contents.of(place.app), expected)
 

@@ -124,6 +124,7 @@ def _pages(out: IO[bytes], size: int, live: Path, file: tuple[int, int] | None) 
 
 
 LARGEST_PAGE = 65536  # bytes
+_AT_ONCE = 256  # pages
 
 
 def hash_of(page: bytes | memoryview) -> bytes:
@@ -133,8 +134,11 @@ def hash_of(page: bytes | memoryview) -> bytes:
 
 def hashes_of(file: IO[bytes], page_size: int, count: int) -> bytearray:
     """The hashes of all pages of a finished file, that of SQLite's page for locks being zeros."""
-    found, lock_page = bytearray(), _LOCKED // page_size + 1
-    for number in range(1, count + 1):
-        page = file.read(page_size)
-        found += hash_of(page) if number != lock_page else bytes(HASH)
+    found = bytearray()
+    for start in range(0, count, _AT_ONCE):
+        chunk = memoryview(file.read(page_size * min(_AT_ONCE, count - start)))
+        for place in range(min(_AT_ONCE, count - start)):
+            found += hash_of(chunk[place * page_size : (place + 1) * page_size])
+    if (lock_page := _LOCKED // page_size) < count:
+        found[lock_page * HASH : (lock_page + 1) * HASH] = bytes(HASH)
     return found
