@@ -35,7 +35,7 @@ class Call:
     name: str
     number: int
     line: str
-    nth: int
+    nth: int = 0
 
     @property
     def shown(self) -> str:
