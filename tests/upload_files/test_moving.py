@@ -101,6 +101,19 @@ def test_a_file_that_is_moved_deeper_before_it_is_copied_is_there_and_no_warning
     assert warnings == ()
 
 
+def test_a_file_that_gets_its_name_while_what_came_is_copied_is_there_and_no_warning(inbox: SmallApp) -> None:
+    """As the reference app writes: a draft, which came and was renamed when all else was in the backup."""
+
+    def come() -> None:
+        inbox.write_upload("archive/.a-came", b"came")
+        inbox.write_upload("archive/.draft", b"a new one")
+
+    with meanwhile(".a-came", move(inbox, "archive/.draft", "archive/new.txt")) as renamed:
+        found, warnings = back_up(inbox, "last.txt", come)
+    assert renamed and "archive/new.txt" in found and "archive/.draft" not in found
+    assert warnings == ()
+
+
 def test_a_file_that_is_renamed_over_another_one_is_no_warning(inbox: SmallApp) -> None:
     """As programs write: into a new file, which takes the old one's name."""
     found, warnings = back_up(inbox, "first.txt", move(inbox, "inbox/x.txt", "inbox/first.txt"))

@@ -294,11 +294,11 @@ def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
 
 
 def _copy_what_came(folders: _Folders, copying: _Copying) -> bool:
-    """What is live and not in the draft yet is in it; whether any of that was moved there.
+    """What is live and not in the draft yet is in it; whether any of that was moved there, or was gone again by then.
 
     Names are compared, folder by folder: a folder that was changed within one tick of the clock bears no sign of it.
     """
-    before, levels = copying.moved, [_begin_again(folders, "")]
+    before, missing, levels = copying.moved, set(copying.missing), [_begin_again(folders, "")]
     while levels:
         level, drafted = levels[-1]
         listed = next(level.names, None)
@@ -318,7 +318,7 @@ def _copy_what_came(folders: _Folders, copying: _Copying) -> bool:
                 _copy_folder(folders, inner, copying)
                 folders.leave()
             disk.set_attributes(folders.target.handle, level.facts)
-    return copying.moved > before
+    return copying.moved > before or not copying.missing.keys() <= missing
 
 
 def _begin_again(folders: _Folders, path: str) -> tuple[_Level, dict[str, bool]]:
