@@ -70,8 +70,8 @@ def plan_prune(settings: Settings, clock: Clock = utc_now, looks_always: bool = 
             backup.name: changed for backup in found if not backup.metadata for changed in store.last_changed(backup)
         },
     )
-    decision = rules.decide(policy, found, known)
-    if looks_always or not all(verdict.keep for verdict in decision.verdicts):
+    decision = None if looks_always else rules.decide(policy, found, known)
+    if decision is None or not all(verdict.keep for verdict in decision.verdicts):
         decision = rules.decide(policy, _measured(found, known), known)
     return PrunePlan(policy, decision.verdicts, decision.stopped, settings.prune_limit)
 

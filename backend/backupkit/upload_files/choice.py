@@ -34,9 +34,11 @@ class Chosen:
 
     def leads_to(self, folder: str) -> bool:
         """Whether something that was chosen is in that folder, or would be if a file of its path came back."""
-        return (
-            folder in self.above or folder in self.paths or any(one in self.leaves for one in tree.with_parents(folder))
-        )
+        return folder in self.above or folder in self.paths or self._is_in_leaf(folder)
+
+    def _is_in_leaf(self, path: str) -> bool:
+        """Whether the path is that of a chosen file or link, or below it."""
+        return any(one in self.leaves for one in tree.with_parents(path))
 
     def pairs(self, found: Iterable[Pair]) -> Iterator[Pair]:
         """Of live entries beside wanted ones those that count; a folder that is there stays as it is."""
@@ -44,7 +46,7 @@ class Chosen:
 
     def _counts(self, live: Entry | None, wanted: Entry | None) -> bool:
         if wanted is None:
-            return bool(live and any(path in self.leaves for path in tree.with_parents(live.path)))
+            return live is not None and self._is_in_leaf(live.path)
         if wanted.form != "folder":
             return wanted.path in self.leaves
         is_there = live is not None and live.form == "folder"
