@@ -291,9 +291,8 @@ def kill_a_restore(project: Project, moment: str) -> None:
 
 def first_process(project: Project) -> int:
     """The process of a command's own container with which all others in it end, as the host numbers it."""
-    assert wait_until(lambda: project.containers("True"))
-    (container,) = project.containers("True")
-    assert wait_until(lambda: project.inspect("State.Pid", container))
+    assert wait_until(lambda: project.running("True"))  # that of the command before may still be on its way out
+    (container,) = project.running("True")
     return int(project.inspect("State.Pid", container))
 
 
