@@ -8,6 +8,7 @@ Where the environment sets something that an interpreter reads only at its start
 from __future__ import annotations
 
 import array
+import atexit
 import contextlib
 import gc
 import importlib
@@ -20,6 +21,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -214,10 +216,26 @@ def _main() -> None:
     except _Start as start:
         text = str(start)
     signal.signal(signal.SIGINT, signal.default_int_handler if text else signal.SIG_DFL)  # as backup_restore.py has it
-    if text:
-        exec(compile(text, "<string>", "exec"), {"__name__": "__main__"})
-    else:
-        importlib.import_module("backup_restore").main()
+    code = 0
+    try:
+        if text:
+            exec(compile(text, "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            importlib.import_module("backup_restore").main()
+    except SystemExit as ended:
+        if isinstance(ended.code, str):  # it is printed
+            raise
+        code = ended.code or 0
+    _end(code)
+
+
+def _end(code: int) -> None:
+    """End as an interpreter does, but leave its memory: to clear that of a forked one, all of it would be copied."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -95,7 +96,16 @@ def _program(
 def run(app: typer.Typer) -> None:
     """Run the program once, with the arguments of this process."""
     open_missing_streams()
+    _keep_only(app, sys.argv[1:2])
     try:
         app(prog_name=os.environ.get("BACKUP_HOST_COMMAND") or None)
     finally:
         end_at_once_on_signals()  # from here on there is nothing to tidy up
+
+
+def _keep_only(app: typer.Typer, first_word: Sequence[str]) -> None:
+    """Leave only the command that is meant: to read the options of all of them takes longer than most commands run."""
+    commands = [one for one in app.registered_commands if one.name in first_word]
+    groups = [one for one in app.registered_groups if one.name in first_word]
+    if commands or groups:  # else the help, or a hint at a word that is like it, names all of them
+        app.registered_commands, app.registered_groups = commands, groups
