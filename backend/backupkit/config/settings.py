@@ -840,6 +840,7 @@ def known_name(text: str) -> str:
     raise _unknown(shown(text), name)
 
 
+@cache
 def secret_names() -> tuple[str, ...]:
     """The settings that are secrets: each may also be in a file."""
     return tuple(name for name, field in Settings.model_fields.items() if _holds_secret(field.annotation))
