@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from hypothesis import strategies as st
 
 from backupkit.backup.create import create_backup
 from backupkit.cli import json_, render
+from backupkit.fs import stamps
 from backupkit.model import documents
 from backupkit.model.backup import BackupRequest, GitFacts, Metadata
+from backupkit.model.errors import Damaged
 from backupkit.repository import manifest, store
 from refusals import run_here
 from small_app import HEAD, NOON, SmallApp, tree
@@ -207,6 +210,25 @@ def test_a_field_that_is_missing_is_made_up_from_the_others(app: SmallApp) -> No
         (backup / "backup_metadata.json").write_text(json.dumps(values))
         found = manifest.read_metadata(backup, zone)
         assert documents.metadata(found) | SEVEN | {"created_at": 0} == documents.metadata(found) | {"created_at": 0}
+
+
+def test_what_was_read_before_is_read_again_when_it_has_changed(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup, zone = by_hand(app), ZoneInfo("UTC")
+    written = backup / "backup_metadata.json"
+    for database in ("old.db", "new.db"):  # of one length, as soon after each other as can be
+        written.write_text(json.dumps(SEVEN | {"database_file": database}))
+        assert manifest.read_metadata(backup, zone).database_file == database
+    later = time.time_ns() + 3 * 10**9
+    monkeypatch.setattr(stamps.time, "time_ns", lambda: later)  # what is older than a tick of the clock is kept
+    first = manifest.read_metadata(backup, zone)
+    assert manifest.read_metadata(backup, zone) is first
+    facts = written.stat()
+    written.write_text(json.dumps(SEVEN | {"database_file": "its.db"}))
+    os.utime(written, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert manifest.read_metadata(backup, zone).database_file == "its.db"
+    written.unlink()
+    with pytest.raises(Damaged):
+        manifest.read_metadata(backup, zone)
 
 
 # Whatever they say, every command goes on.

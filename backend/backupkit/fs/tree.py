@@ -10,10 +10,9 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from backupkit.fs import descriptors
 from backupkit.fs.descriptors import open_folder
@@ -23,11 +22,11 @@ Skip = Callable[[str, os.stat_result, os.stat_result], bool]
 """Whether to pass over an entry and what is in it: by its path, what it is, and what the folder is that it is in."""
 Unreadable = Callable[[str, OSError], None]
 """Hears the path of what cannot be read, and why."""
+_FORMS: dict[int, Form] = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
 _MOST_OPEN = 16  # folders above the one that is open, kept open too: going up costs nothing then
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One name in a tree: its path relative to the root, what `lstat` says, and a link's target."""
 
     path: str
@@ -36,7 +35,7 @@ class Entry:
 
     @property
     def form(self) -> Form:
-        return form_of(self.facts.st_mode)
+        return _FORMS.get(stat.S_IFMT(self.facts.st_mode), "special")
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -51,11 +50,7 @@ def inode(facts: os.stat_result) -> tuple[int, int]:
 
 def form_of(mode: int) -> Form:
     """File, folder, link, or what cannot be copied: a socket, a fifo, a device."""
-    if stat.S_ISREG(mode):
-        return "file"
-    if stat.S_ISDIR(mode):
-        return "folder"
-    return "link" if stat.S_ISLNK(mode) else "special"
+    return _FORMS.get(stat.S_IFMT(mode), "special")
 
 
 class OpenFolder:
@@ -159,6 +154,30 @@ class OpenFolder:
         return self.handle
 
 
+class _Within:
+    """A block in which an error has the whole path in it. A class, since it is entered several times for each file."""
+
+    __slots__ = ("_folder", "_path")
+
+    def __init__(self, folder: OpenFolder, path: str) -> None:
+        self._folder, self._path = folder, path
+
+    def __enter__(self) -> tuple[int, str]:
+        below, _, name = self._path.rpartition("/")
+        try:
+            return self._folder.go(below), name
+        except OSError as error:
+            self._name(error)
+            raise
+
+    def __exit__(self, _kind: object, error: object, _trace: object) -> None:
+        if isinstance(error, OSError):
+            self._name(error)
+
+    def _name(self, error: OSError) -> None:
+        error.filename = f"{self._folder.root}/{self._path}"  # the system knew only the last name of it
+
+
 class Parents:
     """The open folder that holds a path, kept open for the next path in it; no link on the way is followed.
 
@@ -174,15 +193,9 @@ class Parents:
         with descriptors.opened(root, descriptors.FOLDER) as handle:
             return cls(root, handle)
 
-    @contextmanager
-    def of(self, path: str) -> Iterator[tuple[int, str]]:
+    def of(self, path: str) -> _Within:
         """The folder, and the name of the path in it; an error in the block has the whole path in it."""
-        below, _, name = path.rpartition("/")
-        try:
-            yield self._folder.go(below), name
-        except OSError as error:
-            error.filename = f"{self._folder.root}/{path}"  # the system knew only the last name of it
-            raise
+        return _Within(self._folder, path)
 
     def go(self, path: str) -> int:
         """That folder itself, open."""

@@ -27,6 +27,7 @@ from zoneinfo import ZoneInfo
 
 from backupkit.config.settings import Settings
 from backupkit.fs import disk, own_folder, tree
+from backupkit.fs.stamps import RACY, change_stamp, stamp_of
 from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Metadata, SealedDatabase
 from backupkit.model.errors import BackupError, Damaged
 from backupkit.model.names import is_name
@@ -35,9 +36,6 @@ from backupkit.repository.manifest import MOST_CHECKSUMS, checksums_in_order, es
 
 _KEPT = 2
 _FOOTER = 64 + 1 + 20 + 1
-# A change within one tick of the clock leaves the times as they are; the coarsest clocks of file systems tick in 2 s.
-_TICK = 2_000_000_000
-RACY = "- - - -"
 
 
 class CachedFile(NamedTuple):
@@ -50,20 +48,7 @@ class CachedFile(NamedTuple):
 
     def is_now(self, facts: os.stat_result) -> bool:
         """Whether the live file surely has the content that was copied."""
-        return self.change_stamp == _stamp(facts)
-
-
-def change_stamp(facts: os.stat_result, since: int | None = None) -> str:
-    """What changes when a file's content does; `RACY` where a change might not show.
-
-    It does not show within one tick of the clock; nor, of a file that is written through mmap, from the first write
-    until the file is synced. `since` is when that was, in ns; without it, now.
-    """
-    return RACY if (since or time.time_ns()) - facts.st_ctime_ns < _TICK else _stamp(facts)
-
-
-def _stamp(facts: os.stat_result) -> str:
-    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_ino}"
+        return self.change_stamp == stamp_of(facts)
 
 
 class ParentBackup:
@@ -197,16 +182,16 @@ def _folder_of(part: str) -> tuple[str, str]:
 
 def follow_restore(settings: Settings, backup: Path, live: Path, skip: tree.Skip) -> None:
     """The backup's index is of the live uploads as a restore of it has left them: the next one shares with it."""
-    sealed, checksum_of = backup / settings.sealed_folder, checksums_in_order(backup)
+    tree_name, checksum_of = settings.sealed_folder, checksums_in_order(backup)
     with (
         contextlib.suppress(OSError, BackupError),
         writing(settings.dir, backup.name, settings.part) as seen,
-        contextlib.closing(tree.Parents(sealed)) as copies,
+        contextlib.closing(tree.Parents(backup / tree_name)) as copies,
     ):
         seen.settle(live)
         for entry in tree.walk(live, skip=skip):
             kept = copies.look(entry.path) if entry.form == "file" else None
-            checksum = checksum_of(f"{settings.sealed_folder}/{entry.path}") if kept else None
+            checksum = checksum_of(f"{tree_name}/{entry.path}") if kept else None
             if kept and checksum and tree.signature(kept.facts)[:2] == tree.signature(entry.facts)[:2]:
                 seen.add(entry.path, entry.facts, checksum)
         seen.finish()

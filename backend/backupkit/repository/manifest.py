@@ -13,7 +13,7 @@ import shlex
 import string
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 from zoneinfo import ZoneInfo
@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from backupkit.config.places import NAME as FOLDER
 from backupkit.config.places import colliding
 from backupkit.fs import disk, tree
+from backupkit.fs.stamps import RACY, change_stamp
 from backupkit.model import documents
 from backupkit.model.backup import (
     CHECKSUM_FILE,
@@ -54,6 +55,7 @@ ALTERED, ADDED, MISSING = "is not as it was written", "was added after the backu
 _HEXADECIMAL = set("0123456789abcdef")  # as it is written here: a capital is a flipped bit
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 _MEANINGS = {escape: letter for letter, escape in _ESCAPES.items()}
+_PLAIN_LINE = re.compile(rb"([0-9a-f]{64})  ([^/\\\n\r\0][^\\\n\r\0]*)\n")  # what nearly every line is
 _SPECIAL, _ESCAPED = re.compile(r"[\\\n\r]"), re.compile(r"\\[\\nr]")
 _LATER = "Use the version of this toolkit that wrote it, or a later one."
 _OTHER = "Try another backup: `list`. What is in this folder can still be copied out by hand."
@@ -73,8 +75,29 @@ def write_metadata(folder: Path, metadata: Metadata) -> None:
 def read_metadata(folder: Path, zone: ZoneInfo) -> Metadata:
     """The backup's metadata; `Damaged` where it is missing, no JSON, of a later format, or not to be trusted.
 
-    Times without an offset (made by hand, or by an earlier version) are in the given zone.
+    Times without an offset (made by hand, or by an earlier version) are in the given zone. A process reads the file
+    again when it has changed.
     """
+    stamp = _settled_stamp(folder / METADATA_FILE)
+    return _read_once(folder, zone, stamp) if stamp else _read_metadata(folder, zone)
+
+
+def _settled_stamp(path: Path) -> tuple[int, str] | None:
+    """What a change of the file changes too; None where it is so new that another change may leave no trace."""
+    try:
+        facts = os.lstat(path)
+    except OSError:
+        return None
+    stamp = change_stamp(facts)
+    return None if stamp == RACY else (facts.st_dev, stamp)
+
+
+@lru_cache(maxsize=2048)
+def _read_once(folder: Path, zone: ZoneInfo, _stamp: tuple[int, str]) -> Metadata:
+    return _read_metadata(folder, zone)
+
+
+def _read_metadata(folder: Path, zone: ZoneInfo) -> Metadata:
     path = folder / METADATA_FILE
     try:
         values = json.loads(disk.read_plain(path, MOST_METADATA), parse_constant=_refuse_constant)
@@ -292,6 +315,8 @@ class _Listed:
             line = next(self._lines, None)
             if line is None:
                 return None
+            if line[0] == path:
+                return line[1]
             if len(self._ahead) >= _MOST_AHEAD:
                 if not self._forgets:
                     raise _OutOfOrder
@@ -393,6 +418,9 @@ def _line(path: str, checksum: str) -> str:
 
 def _parse(raw: bytes) -> tuple[str, str]:
     """Path and checksum of a line, or nothing for one that nobody would have written in just that way."""
+    plain = _PLAIN_LINE.fullmatch(raw)
+    if plain and b".." not in raw:
+        return os.fsdecode(plain[2]), plain[1].decode()
     line = os.fsdecode(raw.removesuffix(b"\n"))
     is_escaped = line.startswith("\\")
     checksum, _, path = line[is_escaped:].partition("  ")

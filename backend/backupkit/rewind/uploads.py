@@ -10,8 +10,8 @@ from pathlib import Path
 
 from backupkit.config.settings import Settings
 from backupkit.fs import attributes, disk, tree
-from backupkit.repository import files_cache
-from backupkit.repository.files_cache import RACY, ParentBackup
+from backupkit.fs.stamps import RACY, change_stamp
+from backupkit.repository.files_cache import ParentBackup
 from backupkit.rewind.point import Change, Content, Entry, Writer
 from backupkit.rewind.state import Known, entry_of
 from backupkit.upload_files import marked, selection
@@ -48,7 +48,7 @@ class Scan:
         with closing(tree.Parents(self.live)) as parents:
             facts = os.fstat(parents.go(""))
             self._folder("", facts)
-            self._compare("", entry_of(facts, attributes.of_open(parents.go(""))), files_cache.change_stamp(facts))
+            self._compare("", entry_of(facts, attributes.of_open(parents.go(""))), change_stamp(facts))
             for entry in tree.walk(self.live, skip=skip, unreadable=lambda path, _error: self.unreadable.append(path)):
                 if entry.form != "special" and self._look(entry, parents):
                     seen.add(entry.path)
@@ -60,11 +60,11 @@ class Scan:
         self.changes += [Change(path) for path in sorted(gone, reverse=True)]
 
     def _folder(self, path: str, facts: os.stat_result) -> None:
-        self.folders[path] = files_cache.change_stamp(facts)
+        self.folders[path] = change_stamp(facts)
 
     def _look(self, entry: tree.Entry, parents: tree.Parents) -> bool:
         """Whether it is there and can be read."""
-        stamp = files_cache.change_stamp(entry.facts)
+        stamp = change_stamp(entry.facts)
         if entry.form == "folder":
             self._folder(entry.path, entry.facts)
         before = self.known.get(entry.path)
@@ -96,7 +96,7 @@ class Scan:
                 facts = os.fstat(handle)
                 if tree.form_of(facts.st_mode) != "file":
                     return False
-                entry, stamp = entry_of(facts, attributes.of_open(handle)), files_cache.change_stamp(facts)
+                entry, stamp = entry_of(facts, attributes.of_open(handle)), change_stamp(facts)
                 if checksum := self._seen(path, facts):
                     return self._settle(path, replace(entry, sha256=checksum), content, stamp)
                 for chunk in iter(lambda: os.read(handle, disk.CHUNK), b""):
@@ -112,7 +112,7 @@ class Scan:
         if self.earlier is None or (before := self.known.get(path)) is None or not before.entry.sha256:
             return ""
         seen = self.earlier.find(path)
-        return seen.checksum if seen and seen.is_now(facts) and files_cache.change_stamp(facts) != RACY else ""
+        return seen.checksum if seen and seen.is_now(facts) and change_stamp(facts) != RACY else ""
 
     def _settle(self, path: str, entry: Entry, content: Content, stamp: str) -> bool:
         before = self.known.get(path)
@@ -135,7 +135,7 @@ def folders_are_as(live: Path, folders: dict[str, str]) -> bool:
 
 def _now(folder: str) -> str:
     try:
-        return files_cache.change_stamp(os.stat(folder, follow_symlinks=folder.endswith("/")))
+        return change_stamp(os.stat(folder, follow_symlinks=folder.endswith("/")))
     except OSError:
         return ""
 

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from backupkit.config.settings import Settings
-from backupkit.fs import descriptors, disk, process
+from backupkit.fs import descriptors, disk, process, stamps
 from backupkit.model.backup import AppMigrations, DatabaseFacts
 from backupkit.model.errors import BackupError, Damaged, NoSpace, SourceBroken, SourceLocked, SourceUnreadable
 from backupkit.model.events import EventListener, Notice, Progress, Step, Waiting, silence
 from backupkit.model.names import first_of
-from backupkit.repository import files_cache
 from backupkit.sqlite import app_migrations, engine, pages
 from backupkit.sqlite.engine import quoted
 
@@ -203,11 +202,11 @@ def signature(live: Path) -> str | None:
     """
     wal = _facts(live.with_name(live.name + "-wal"))
     file = _facts(live)
-    stamps = [
-        files_cache.change_stamp(file) if file else files_cache.RACY,
-        files_cache.change_stamp(wal) if wal and wal.st_size else "-",
+    found = [
+        stamps.change_stamp(file) if file else stamps.RACY,
+        stamps.change_stamp(wal) if wal and wal.st_size else "-",
     ]
-    return None if files_cache.RACY in stamps else "; ".join(stamps)
+    return None if stamps.RACY in found else "; ".join(found)
 
 
 def is_database(live: Path) -> bool:

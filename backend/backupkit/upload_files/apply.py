@@ -174,6 +174,8 @@ class _Applying:
                     self._make_folder(folder, name, one)
                 elif one.staged is None:
                     self._dress(folder, name, one)
+                elif one.seen is None and not one.clash:
+                    self._place_new(folder, name, one)
                 elif descriptors.look(one.staged, self._area.folder):
                     self._place(folder, name, one)
         except NotADirectoryError:
@@ -186,6 +188,18 @@ class _Applying:
             there = descriptors.look(name, folder)
             if there and not stat.S_ISDIR(there.st_mode):
                 self._warn_of_change(one)
+
+    def _place_new(self, folder: int, name: str, one: Operation) -> None:
+        """The same where nothing was seen, without a look before: it is what most of a large restore does."""
+        assert one.staged is not None
+        try:
+            if descriptors.rename_to_free(one.staged, self._area.folder, name, folder):
+                return
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EXDEV):
+                raise
+        if descriptors.look(one.staged, self._area.folder):  # else an earlier run put it in place
+            self._place(folder, name, one)
 
     def _place(self, folder: int, name: str, one: Operation) -> None:
         """The staged file or link gets its name: in one step, and over nothing but what was seen."""
@@ -317,7 +331,7 @@ def _is_dressed(there: os.stat_result, folder: int, name: str, one: Operation) -
 
 
 def _decoded(line: bytes) -> Operation:
-    return Operation(*json.loads(line))
+    return Operation(*json.loads(line.decode("ascii")))  # as bytes it would be searched for its encoding
 
 
 def _require_ours(one: Operation) -> None:

@@ -182,10 +182,10 @@ def summarise(found: Iterable[Difference], live: Path) -> tuple[Summary, Path | 
         entry = one.wanted or one.live
         numbers[one.action] += entry is not None and entry.form != "folder"
         needed += tree.content_size(one.wanted.facts) if one.needs_content and one.wanted else 0
-        folder = (live / one.path).parent
-        if closed is None and one.action != "dress" and folder != looked_at:
-            looked_at = folder
-            closed = folder if _is_closed(folder) else None
+        below = one.path.rpartition("/")[0]
+        if closed is None and one.action != "dress" and below != looked_at:
+            looked_at = below
+            closed = live / below if _is_closed(live / below) else None
     return Summary(numbers["add"], numbers["change"], numbers["remove"], needed), closed
 
 

@@ -69,9 +69,7 @@ class Selection:
         """Whether a live entry is no upload; `within` is what is known of the folder that it is in."""
         is_out = (
             path == STAGING
-            or any(
-                one.has_the_name(path.rpartition("/")[2]) and tree.inode(within) == one.folder for one in self.databases
-            )
+            or self._is_database(path.rpartition("/")[2], within)
             or self._is_apart(tree.inode(facts))
             or self._is_excluded(path, stat.S_ISDIR(facts.st_mode))
             or (stat.S_ISDIR(facts.st_mode) and self.marked.has(path))
@@ -85,13 +83,19 @@ class Selection:
         above, _, name = path.rpartition("/")
         if self.met and any(place in self.met for place in tree.with_parents(path)):
             return True
-        is_ours = path == STAGING or any(
-            one.has_the_name(name) and one.is_in(self.live, above) for one in self.databases
-        )
-        return is_ours or self._is_excluded(path, is_folder) or self.marked.holds(path)
+        for one in self.databases:
+            if one.has_the_name(name) and one.is_in(self.live, above):
+                return True
+        return path == STAGING or self._is_excluded(path, is_folder) or self.marked.holds(path)
+
+    def _is_database(self, name: str, within: os.stat_result) -> bool:
+        for one in self.databases:  # noqa: SIM110 - a generator would cost more than all else that is asked of a file
+            if one.has_the_name(name) and tree.inode(within) == one.folder:
+                return True
+        return False
 
     def _is_excluded(self, path: str, is_folder: bool) -> bool:
-        return any(patterns.match(path, is_folder) for patterns in self.excluded)
+        return bool(self.excluded) and any(patterns.match(path, is_folder) for patterns in self.excluded)
 
     def _is_apart(self, found: Identity) -> bool:
         # Looked at again: the number of a file that was removed meanwhile may be an upload's now.
