@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ The environment overrides this file: BACKUP_TIMEZONE there is timezone here. `co
 """
 
 
+@cache
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of the file, for editors that complete and check it."""
+    """The JSON schema of the file, for editors that complete and check it; not to be changed."""
     properties: dict[str, Any] = {}
     schema = Settings.model_json_schema()
     for name, described in schema["properties"].items():
