@@ -26,14 +26,13 @@ WORK = """
 import sys
 from datetime import datetime
 from pathlib import Path
-from backupkit.config.settings import Settings
+from backupkit.config.settings import load_settings
 from backupkit.repository import lock
 from backupkit.restore import recovery
 from backupkit.restore.restore import plan_backup, restore_backup
 from backupkit.rewind import moments, take, thin
 app, what, at = Path(sys.argv[1]), sys.argv[2], datetime.fromisoformat(sys.argv[3])
-places = {"database": app / "data/pats.db", "uploads": app / "uploads", "dir": app / "backups"}
-settings = Settings(app_dir=app, rewind="30d", **places)
+settings = load_settings(app, rewind="30d")
 if what == "restore":
     chosen = moments.choose(settings, at, at)
     with moments.built(settings, chosen.moment) as backup:

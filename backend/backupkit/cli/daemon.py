@@ -42,6 +42,7 @@ from backupkit.scheduling.run import RunStep, StepResult, backup_step, regular_s
 if TYPE_CHECKING:
     from backupkit.rewind.take import Rewinder
 
+_ANEW = 3600  # seconds between two backups that are made because databases or trees came or went
 _WAITING = "Rewind waits for a backup that its points can begin with: a whole one, made with these settings."
 TICK = 5.0  # seconds in which changed settings are seen, and a clock that was set
 _LOOK_AGAIN = timedelta(minutes=10)  # by then it is seen what others did to the backups
@@ -66,7 +67,8 @@ class Daemon:
         self._own = RunHistory(started=clock())  # what it did itself: it knows even where the disk cannot be written
         self._has_last_backup = False
         self._rewinder: Rewinder | None = None
-        self._next_look, self._rewind_complaint = 0.0, ""
+        self._next_look = self._next_anew = 0.0
+        self._rewind_complaint = ""
         self._has_no_points = False
 
     def serve(self) -> ExitCode:
@@ -129,13 +131,26 @@ class Daemon:
                     scheduler_lock.looked(self.settings.dir, self._clock())
                     self._tell_of_points(None)
                 missing = f"In no point of rewind, since it cannot be read: {first_of(lost)}." if lost else ""
-                self._complain(_WAITING if looked == "waiting" else missing)
+                reasons = {"waiting": _WAITING, "outdated": self._rewinder.outdated}
+                self._complain(reasons.get(looked, missing))
+            if looked == "outdated":
+                self._begin_anew()
         except KeyboardInterrupt:
             return
         except Exception as error:  # the next look may do better
             found = explained(error) or BackupError(f"{type(error).__name__}: {error}")
             self._complain(f"No point of rewind was taken: {found.message}")
             self._tell_of_points(found)
+
+    def _begin_anew(self) -> None:
+        """A backup is made that has the app's databases and trees as they are now; once an hour at the most."""
+        if time.monotonic() < self._next_anew:
+            return
+        self._next_anew = time.monotonic() + _ANEW
+        _put("A full backup is made now, for points to begin with.")
+        self._carry_out("backup", [backup_step(self.settings, _order(), clock=self._clock)])
+        self._looked_at = None
+        self._next_look = 0.0
 
     def _tell_of_points(self, cause: BackupError | None) -> None:
         """The history, and who wants to be told, has it once that no point can be taken, and once that it is over."""

@@ -63,9 +63,9 @@ def moment(settings: Settings, one: Moment, sentences: Sequence[str]) -> Iterato
     header = one.point.header
     yield f"Point      {_said(settings, one.at)}"
     yield f"  stands on  {one.chain}, and {counted(len(one.way) - 1, 'point')} before it"
-    yield f"  database   {format_bytes(header.database.pages * header.database.page_size)}"
-    yield f"  pages      {header.database.changed:,} changed since the point before"
-    yield f"  uploads    {counted(len(header.changes), 'change')} since the point before"
+    yield f"  database   {format_bytes(header.database_bytes)}"
+    yield f"  pages      {header.changed_pages:,} changed since the point before"
+    yield f"  uploads    {counted(len(header.changed_files), 'change')} since the point before"
     yield f"  size       {format_bytes(one.point.size)}"
     yield from (f"  note       {sentence}" for sentence in sentences)
 
@@ -79,9 +79,9 @@ def moment_document(settings: Settings, one: Moment) -> dict[str, Any]:
         "backup": one.chain,
         "point": one.point.name,
         "size_bytes": one.point.size,
-        "database_bytes": header.database.pages * header.database.page_size,
-        "changed_pages": header.database.changed,
-        "changed_uploads": len(header.changes),
+        "database_bytes": header.database_bytes,
+        "changed_pages": header.changed_pages,
+        "changed_uploads": len(header.changed_files),
     }
 
 

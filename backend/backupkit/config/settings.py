@@ -512,13 +512,6 @@ class Settings(BaseSettings):
     def _length_of_time(cls, value: str) -> str:
         return str(parse_span(value))
 
-    @field_validator("rewind")
-    @classmethod
-    def _of_one(cls, value: str, info: ValidationInfo) -> str:
-        if value and (info.data.get("databases") or info.data.get("trees")):
-            _fail("knows one database and one folder, and this app has more: leave it out, or [databases] and [trees]")
-        return value
-
     @field_validator("backup_time")
     @classmethod
     def _time_of_day(cls, value: str) -> str:

@@ -227,10 +227,11 @@ def _fetch_points(settings: Settings, remote: Remote, backup: Backup, trust: boo
         return 0
 
     def refuse(one: Point) -> None:
-        for change in () if trust else one.header.changes:
+        changes = ((part.name or UPLOADS_FOLDER, change) for part in one.header.parts for change in part.changes)
+        for folder, change in () if trust else changes:
             if (entry := change.entry) is None:
                 continue
-            path, extra = f"{UPLOADS_FOLDER}/{change.path}", [name for name, _ in entry.attributes]
+            path, extra = f"{folder}/{change.path}", [name for name, _ in entry.attributes]
             if why := packing.surprise(path, entry.form, entry.mode, entry.target, extra):
                 hint = f"{packing.VOUCH}: `pull {backup.name} --remote {remote.name} --trust`"
                 raise Damaged(f"In the point {one.name} {shown(change.path)} {why}.", hint)

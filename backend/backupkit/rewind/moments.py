@@ -20,13 +20,24 @@ from backupkit.fs.attributes import Keeper
 from backupkit.migrations import version_table
 from backupkit.migrations.schema import CannotRead
 from backupkit.model import times
-from backupkit.model.backup import METADATA_FILE, UPLOADS_FOLDER, Backup, Metadata, UploadsFacts
+from backupkit.model.backup import (
+    MAIN_DATABASE,
+    METADATA_FILE,
+    UPLOADS_FOLDER,
+    Backup,
+    DatabaseFacts,
+    Metadata,
+    SealedDatabase,
+    SealedTree,
+    UploadsFacts,
+)
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Step, silence
 from backupkit.model.names import STAMP
 from backupkit.repository import manifest, store
 from backupkit.rewind import chain, point
 from backupkit.rewind.chain import Moment, Timeline
+from backupkit.rewind.point import PartChange
 from backupkit.rewind.state import Known, State, of_backup, seal_of
 from backupkit.scheduling import scheduler_lock
 from backupkit.sqlite import changed_pages, database
@@ -240,7 +251,7 @@ def _require_watched(settings: Settings, at: datetime, moment: Moment, now: date
     if looked and at <= min(now, looked + moment.tolerance):
         return
     stamp = moment.point.header.stamp if moment.point else ""
-    if stamp and stamp == str(changed_pages.stamp_of(settings.database)):
+    if stamp and stamp == changed_pages.stamps_of(_live_databases(settings, moment)):
         return
     is_on = scheduler_lock.is_anyone_on(settings.dir)
     unwatched = "the scheduler has not looked since." if is_on else "no scheduler is at work."
@@ -249,6 +260,13 @@ def _require_watched(settings: Settings, at: datetime, moment: Moment, now: date
         + (f"the scheduler last looked at {_said(settings, looked)}." if looked else unwatched),
         hint=f'Take that one: --at "{typed(settings, moment.at)}". What is live now is in no point: `backup`',
     )
+
+
+def _live_databases(settings: Settings, moment: Moment) -> list[Path]:
+    """The live files of the databases that the point has; none where the settings have another one in its place."""
+    parts = [one.name for one in moment.point.header.parts if one.database] if moment.point else []
+    found = [settings.at(part) for part in parts]
+    return [one.database for one in found if one] if all(found) else []
 
 
 def _said(settings: Settings, at: datetime) -> str:
@@ -282,40 +300,102 @@ def built(settings: Settings, moment: Moment, emit: EventListener = silence) -> 
     metadata = store.require_metadata(base)
     assert moment.point and metadata.database and metadata.database_file
     emit(Step(f"Building the point of {_said(settings, moment.at)}"))
-    new = sum(change.entry.size for one in moment.way for change in one.header.changes if change.entry)
-    space.require(moment.point.header.database.pages * moment.point.header.database.page_size + new, settings.dir, "It")
+    new = sum(change.entry.size for one in moment.way for change in one.header.changed_files if change.entry)
+    space.require(moment.point.header.database_bytes + new, settings.dir, "It")
     with store.work_folder(settings, "rewind", "restore of a point") as work:
         folder = work / name_of(settings, moment)
         folder.mkdir(mode=0o700)
         with chain.opened(settings.dir, moment.chain) as points:
             if points is None:
                 raise Damaged(f"The points of {moment.chain} are gone.", _OTHER)
-            file = folder / metadata.database_file
-            state = _follow(settings, points, base, metadata, moment, file)
-            with (
-                process.optional_worker(file.stat().st_size) as beside,
-                closing(manifest.ChecksumWriter(folder)) as checksums,
-            ):
-                as_stored = _prepared_to_open(file)
-                inspecting = beside.submit(database.inspect, file)
-                with _naming_the_damaged(settings, moment):
-                    _require_right(file, as_stored, state, moment)
-                facts = _lay_uploads(points, base, state, folder, checksums) if metadata.uploads_included else None
-                _seal(settings, folder, metadata, moment, inspecting.result(), facts, checksums, emit)
+            _build(_Building(settings, moment, points, base, metadata, folder), emit)
         yield replace(store.read_at(folder, settings.zone), just_built=True)
 
 
-def _follow(settings: Settings, points: Path, base: Backup, metadata: Metadata, moment: Moment, file: Path) -> State:
-    """The database is in the file, page by page as it was; the uploads as they are to be."""
-    assert moment.point and metadata.database and metadata.database_file
-    if seal_of(base) != moment.point.header.seal:
+@dataclass(frozen=True)
+class _Building:
+    """A moment that is being laid out as a backup in `folder`; `points` is the folder of its chain."""
+
+    settings: Settings
+    moment: Moment
+    points: Path
+    base: Backup
+    metadata: Metadata
+    folder: Path
+
+    @property
+    def header(self) -> point.Header:
+        """What its point says of itself."""
+        assert self.moment.point is not None
+        return self.moment.point.header
+
+    def file_of(self, part: str) -> Path:
+        """Where the database of that part is laid."""
+        found = self._of(part)
+        assert found.database_file
+        return self.folder / found.database_file
+
+    def facts_of(self, part: str) -> DatabaseFacts:
+        """What the backup says of the database of that part."""
+        found = self._of(part)
+        assert found.database
+        return found.database
+
+    def _of(self, part: str) -> Metadata:
+        if (found := self.metadata.at(part)) is None:
+            raise Damaged(f"The backup {self.base.path} has no {part}.", _OTHER)
+        return found
+
+
+def _build(building: _Building, emit: EventListener) -> None:
+    state = _follow(building)
+    with closing(manifest.ChecksumWriter(building.folder)) as checksums:
+        found = {one.name: _finished(building, one, state.parts[one.name], checksums) for one in building.header.parts}
+        _seal(building, found, checksums, emit)
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """A part as it is laid out: what was read from its database, what its tree holds."""
+
+    database: database.Inspection | None = None
+    tree: UploadsFacts | None = None
+
+
+def _finished(building: _Building, one: PartChange, state: State, checksums: manifest.ChecksumWriter) -> _Laid:
+    """The database of that part is checked, and its tree laid out."""
+    if one.database is None:
+        _require_listed(building, one, state)
+        return _Laid(tree=_lay_tree(building, one.name, state, checksums))
+    file = building.file_of(one.name)
+    with process.optional_worker(file.stat().st_size) as beside:
+        as_stored = _prepared_to_open(file)
+        inspecting = beside.submit(database.inspect, file)
+        with _naming_the_damaged(building.settings, building.moment):
+            _require_right(building, one, file, as_stored)
+            _require_listed(building, one, state)
+        is_tree = not one.name and building.metadata.uploads_included
+        tree = _lay_tree(building, one.name, state, checksums) if is_tree else None
+        return _Laid(inspecting.result(), tree)
+
+
+def _follow(building: _Building) -> State:
+    """The databases are in their files, page by page as they were; the uploads as they are to be."""
+    base, moment = building.base, building.moment
+    if seal_of(base) != building.header.seal:
         raise Damaged(f"The backup {base.path} is not the one that the point was made after.", _OTHER)
     state = of_backup(base, with_pages=False)
     for one in moment.way:
-        state.change(one.name, one.header.changes)
-    disk.copy_file(base.path / metadata.database_file, file)
-    with _naming_the_damaged(settings, moment):
-        _write_pages(points, moment.way, metadata.database.page_size, file)
+        for part, found in state.matched(one.name, one.header):
+            found.change(one.name, part.changes)
+    for last in building.header.parts:
+        if last.database is None:
+            continue
+        facts, file = building.facts_of(last.name), building.file_of(last.name)
+        disk.copy_file(base.path / file.name, file)
+        way = [(one.name, part) for one in moment.way for part in one.header.parts if part.name == last.name]
+        with _naming_the_damaged(building.settings, moment):
+            _write_pages(building.points, way, facts.page_size, file)
     return state
 
 
@@ -332,19 +412,18 @@ def _naming_the_damaged(settings: Settings, moment: Moment) -> Iterator[None]:
         raise
 
 
-def _write_pages(points: Path, way: tuple[chain.Point, ...], page_size: int, file: Path) -> None:
+def _write_pages(points: Path, way: Sequence[tuple[str, PartChange]], page_size: int, file: Path) -> None:
     """Each page that any of the points has is as in the newest of those, and written once."""
-    last = way[-1].header.database
-    start = next(
-        (n for n, one in reversed(list(enumerate(way))) if one.header.database.page_size != last.page_size), -1
-    )
+    databases = [(name, one.database, one.offset) for name, one in way if one.database]
+    last = databases[-1][1]
+    start = max((n for n, (_, one, _) in enumerate(databases) if one.page_size != last.page_size), default=-1)
     with disk.Opened(file, os.O_RDWR | os.O_NOFOLLOW) as handle:
         if start >= 0 or page_size != last.page_size:
             os.ftruncate(handle, 0)
-        most = max(one.header.database.pages for one in way)
+        most = max(one.pages for _, one, _ in databases)
         written = bytearray(last.pages + 1) + b"\1" * (most - last.pages)  # what is beyond its end is not wanted
-        for one in reversed(way[max(start, 0) :]):
-            for number, content in point.pages(points / one.name, one.header.database, written):
+        for name, one, offset in reversed(databases[start + 1 :]):
+            for number, content in point.pages(points / name, one, written, offset):
                 os.pwrite(handle, content, (number - 1) * last.page_size)
                 written[number] = 1
         os.ftruncate(handle, last.pages * last.page_size)
@@ -358,88 +437,122 @@ def _prepared_to_open(file: Path) -> bytes:
     return first
 
 
-def _require_right(file: Path, as_stored: bytes, state: State, moment: Moment) -> None:
-    """Database and list of uploads are those that the point leads to; the file began with `as_stored`."""
-    assert moment.point is not None
-    header = moment.point.header
+def _require_right(building: _Building, one: PartChange, file: Path, as_stored: bytes) -> None:
+    """The database is the one that the point leads to; its file began with `as_stored`."""
+    assert one.database
     with disk.open_plain(file, 1 << 62) as opened:
-        hashes = changed_pages.hashes_of(opened, header.database.page_size, header.database.pages)
-    hashes[:HASH] = changed_pages.hash_of(as_stored[: header.database.page_size])
-    found = State(0, hashes)
-    if found.root != header.database.root:
-        raise Damaged(f"The points up to {moment.point.name} do not lead to the database that they name.", _OTHER)
-    if state.uploads_digest() != header.uploads:
-        raise Damaged(f"The points up to {moment.point.name} do not lead to the uploads that they name.", _OTHER)
+        hashes = changed_pages.hashes_of(opened, one.database.page_size, one.database.pages)
+    hashes[:HASH] = changed_pages.hash_of(as_stored[: one.database.page_size])
+    if State(0, hashes).root != one.database.root:
+        what = one.title if building.header.others else "database"
+        raise Damaged(f"The points up to {_point(building)} do not lead to the {what} that they name.", _OTHER)
+
+
+def _require_listed(building: _Building, one: PartChange, state: State) -> None:
+    """The list of uploads is the one that the point leads to."""
+    if one.uploads and state.uploads_digest() != one.uploads:
+        what = one.name or UPLOADS_FOLDER
+        raise Damaged(f"The points up to {_point(building)} do not lead to the {what} that they name.", _OTHER)
+
+
+def _point(building: _Building) -> str:
+    assert building.moment.point
+    return building.moment.point.name
 
 
 def _seal(
-    settings: Settings,
-    folder: Path,
-    base: Metadata,
-    moment: Moment,
-    found: database.Inspection,
-    uploads: UploadsFacts | None,
-    checksums: manifest.ChecksumWriter,
-    emit: EventListener,
+    building: _Building, found: dict[str, _Laid], checksums: manifest.ChecksumWriter, emit: EventListener
 ) -> None:
-    assert moment.point and base.database and base.database_file
-    (folder / base.database_file).chmod(base.database.mode)
-    if found.problems:
-        raise Damaged(f"The database was damaged at that time: {found.problems[0]}.", "Take an earlier point: `rewind`")
-    facts = replace(found.facts, journal_mode=moment.point.header.database.journal_mode, mode=base.database.mode)
-    try:
-        table = version_table.name_of(settings, found.versions, emit)
-    except CannotRead:
-        table = database.VERSION_TABLE
-    revisions = found.versions.get(table, ())
+    settings, folder, moment, header = building.settings, building.folder, building.moment, building.header
+    held = [one.name for one in header.parts if found[one.name].database]
+    databases = [_sealed(building, part, found[part].database, emit) for part in held]
+    trees = [
+        SealedTree(one.name or UPLOADS_FOLDER, tree, one.excluded_folders)
+        for one in header.parts
+        if (tree := found[one.name].tree)
+    ]
+    first = databases[0]
     metadata = replace(
-        base,
+        building.metadata,
         backup_name=folder.name,
         timestamp=settings.local(moment.at).strftime(STAMP),
         created_at=settings.local(moment.at),
-        alembic_revision=revisions[0] if revisions else None,
-        alembic_revisions=revisions,
-        version_table=table,
-        migrations=found.migrations,
-        schema_fingerprint=found.fingerprint,
+        alembic_revision=first.alembic_revision,
+        alembic_revisions=first.alembic_revisions,
+        version_table=first.version_table,
+        migrations=first.migrations,
+        schema_fingerprint=first.schema_fingerprint,
         note="a point of rewind",
-        database=facts,
-        uploads=uploads,
+        database=first.database,
+        uploads=found[""].tree,
         duration_seconds=None,
         linked_from=None,
         added_bytes=None,
         anomalies=(),
         references=None,
-        excluded_folders=moment.point.header.excluded_folders,
-        databases=(),
-        trees=(),
-        databases_gap_ms=None,
+        excluded_folders=header.excluded_folders,
+        databases=tuple(databases) if databases[1:] else (),
+        trees=tuple(trees) if [one.name for one in trees] not in ([], [UPLOADS_FOLDER]) else (),
+        databases_gap_ms=header.gap_ms if databases[1:] else None,
     )
     manifest.write_metadata(folder, metadata)
-    checksums.record(base.database_file, facts.sha256)
+    for one in databases:
+        assert one.database and one.database_file
+        checksums.record(one.database_file, one.database.sha256)
     checksums.record_file(METADATA_FILE)
+
+
+def _sealed(building: _Building, part: str, found: database.Inspection | None, emit: EventListener) -> SealedDatabase:
+    """What was read from the database of that part, which is sound."""
+    assert found
+    file, mode = building.file_of(part), building.facts_of(part).mode
+    file.chmod(mode)
+    change = next(one for one in building.header.parts if one.name == part)
+    assert change.database
+    if found.problems:
+        what = change.title if building.header.others else "database"
+        raise Damaged(f"The {what} was damaged at that time: {found.problems[0]}.", "Take an earlier point: `rewind`")
+    table = _version_table(building.settings.at(part), found, emit)
+    revisions = found.versions.get(table, ())
+    return SealedDatabase(
+        name=part or MAIN_DATABASE,
+        database_file=file.name,
+        alembic_revision=revisions[0] if revisions else None,
+        alembic_revisions=revisions,
+        version_table=table,
+        migrations=found.migrations,
+        schema_fingerprint=found.fingerprint,
+        database=replace(found.facts, journal_mode=change.database.journal_mode, mode=mode),
+    )
+
+
+def _version_table(settings: Settings | None, found: database.Inspection, emit: EventListener) -> str:
+    """Alembic's usual table where nobody can say which one is meant."""
+    try:
+        return version_table.name_of(settings, found.versions, emit) if settings else database.VERSION_TABLE
+    except CannotRead:
+        return database.VERSION_TABLE
 
 
 # The uploads.
 
 
-def _lay_uploads(
-    points: Path, base: Backup, state: State, folder: Path, checksums: manifest.ChecksumWriter
-) -> UploadsFacts:
+def _lay_tree(building: _Building, part: str, state: State, checksums: manifest.ChecksumWriter) -> UploadsFacts:
     """The tree, its unchanged files linked from the backup."""
     listed = sorted(state.uploads.items(), key=lambda one: one[0].split("/") if one[0] else [])
     _require_tree(state)
-    root = folder / UPLOADS_FOLDER
+    of_tree = part or UPLOADS_FOLDER
+    root = building.folder / of_tree
     root.mkdir(mode=0o700)
-    laying = _Laying(points, base, root, of_backup(base, with_pages=False).uploads)
+    laying = _Laying(building.points, building.base, root, of_backup(building.base, False).parts[part].uploads)
     files = size = attributes = 0
-    with closing(tree.Parents(root)) as parents, closing(tree.Parents(base.path / UPLOADS_FOLDER)) as sealed:
+    with closing(tree.Parents(root)) as parents, closing(tree.Parents(building.base.path / of_tree)) as sealed:
         for path, known in listed:
             if path:
                 with parents.of(path) as (within, name):
                     laying.lay(known, path, name, within, sealed)
             if known.entry.form == "file":
-                checksums.record(f"{UPLOADS_FOLDER}/{path}", known.entry.sha256)
+                checksums.record(f"{of_tree}/{path}", known.entry.sha256)
                 files, size = files + 1, size + known.entry.size
             attributes += len(known.entry.attributes)
         for path, known in reversed(listed):

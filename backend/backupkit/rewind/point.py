@@ -1,7 +1,7 @@
 """One point of rewind: a sealed file that leads from one state of database and uploads to the next.
 
     b"BKPOINT1"                     8 bytes
-    number and content of each changed page, in one compressed stream
+    number and content of each changed page, in one compressed stream; of further databases, a stream each
     contents of new uploads, as they are
     header                          JSON: what `Header` has
     bytes of the header             8, big-endian
@@ -25,12 +25,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, cast
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, cast
 
 from pydantic import Field, TypeAdapter
 
 from backupkit.fs import disk
-from backupkit.model.backup import Count, Whole
+from backupkit.model.backup import MAIN_DATABASE, Count, Seconds, Whole
 from backupkit.model.errors import Damaged
 from backupkit.repository.manifest import is_inside
 
@@ -95,6 +95,37 @@ class DatabaseChange:
 
 
 @dataclass(frozen=True)
+class PartChange:
+    """What a part of the app is from this point on: a database whose pages begin at `offset`, or a tree, by its digest.
+
+    The part without a name has both. `packed` is the SHA-256 of its pages as they lie in the point.
+    """
+
+    name: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_-]{0,29})?$")]
+    database: DatabaseChange | None = None
+    offset: Count = 0
+    packed: str = ""
+    uploads: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    changes: tuple[Change, ...] = ()
+    excluded_folders: tuple[str, ...] = ()
+
+    @property
+    def root(self) -> str:
+        """What its database is known by; empty where it has none."""
+        return self.database.root if self.database else ""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Size and number of its pages."""
+        return (self.database.page_size, self.database.pages) if self.database else (0, 0)
+
+    @property
+    def title(self) -> str:
+        """What its database is called where there are several."""
+        return f"database {self.name or MAIN_DATABASE}"
+
+
+@dataclass(frozen=True)
 class Header:
     """What a point says of itself.
 
@@ -102,6 +133,8 @@ class Header:
     data were last seen to be as in the parent. `base` is the backup at the beginning of its chain, known by the
     SHA-256 of its checksums (`seal`), and `base_state` what is in it. `before` is when the data were last seen to be
     as in the last point of the chain before, in the first point of a chain. `interval` is in seconds, of the looks.
+    Where the app has several databases or trees, `others` are the further ones, and `packed` is as theirs; `gap_ms` is
+    how far the moments of the databases may lie apart, in ms. All of it is one state, under one seal.
     """
 
     at: datetime
@@ -118,7 +151,43 @@ class Header:
     before: datetime | None = None
     excluded_folders: tuple[str, ...] = ()
     stamp: str = ""
-    format: Literal[1] = 1
+    packed: str = ""
+    gap_ms: Seconds = 0
+    others: tuple[PartChange, ...] = ()
+    format: Literal[1, 2] = 1
+    """2 where there are others: who knows none of them must not restore the first ones alone."""
+
+    @property
+    def parts(self) -> tuple[PartChange, ...]:
+        """The first database with the uploads, then each further part."""
+        first = PartChange(
+            "", self.database, len(_MAGIC), self.packed, self.uploads, self.changes, self.excluded_folders
+        )
+        return (first, *self.others)
+
+    @property
+    def databases(self) -> tuple[DatabaseChange, ...]:
+        """What each of the databases is."""
+        return tuple(one.database for one in self.parts if one.database)
+
+    @property
+    def database_bytes(self) -> int:
+        """The size of all databases."""
+        return sum(one.pages * one.page_size for one in self.databases)
+
+    @property
+    def changed_pages(self) -> int:
+        return sum(one.changed for one in self.databases)
+
+    @property
+    def changed_bytes(self) -> int:
+        """The size of all changed pages."""
+        return sum(one.changed * one.page_size for one in self.databases)
+
+    @property
+    def changed_files(self) -> tuple[Change, ...]:
+        """What changed in all trees."""
+        return tuple(change for one in self.parts for change in one.changes)
 
 
 @cache
@@ -164,19 +233,31 @@ def read_header(path: Path) -> Header:
 
 
 def _require_sane(path: Path, header: Header, end: int) -> None:
-    """`Damaged` for offsets outside of the file, and paths outside of the uploads."""
-    if header.at.tzinfo is None or header.since.tzinfo is None or len(_MAGIC) + header.database.length > end:
+    """`Damaged` for offsets outside of the file, paths outside of the uploads, and parts that are none."""
+    names = [one.name for one in header.parts]
+    if len(set(names)) < len(names) or (header.format == 2) != bool(header.others):
         raise _damaged(path, "its header cannot be trusted")
-    for change in header.changes:
-        entry = change.entry
-        names = change.path.split("/") if change.path else []
-        is_plain = not any(name in ("", ".", "..") or "\0" in name for name in names)
-        if not is_plain or (change.source and not is_inside(change.source)):
-            raise _damaged(path, "a path in it leads out of the uploads")
-        if entry and (entry.form == "file") != (change.content != "none"):
+    if header.at.tzinfo is None or header.since.tzinfo is None:
+        raise _damaged(path, "its header cannot be trusted")
+    for one in header.parts:
+        if one.name and bool(one.database) == bool(one.uploads):
             raise _damaged(path, "its header cannot be trusted")
-        if entry and change.content == "here" and not len(_MAGIC) <= change.offset <= end - entry.size:
+        if one.database and not len(_MAGIC) <= one.offset <= end - one.database.length:
             raise _damaged(path, "its header cannot be trusted")
+        for change in one.changes:
+            _require_sane_change(path, change, end)
+
+
+def _require_sane_change(path: Path, change: Change, end: int) -> None:
+    entry = change.entry
+    names = change.path.split("/") if change.path else []
+    is_plain = not any(name in ("", ".", "..") or "\0" in name for name in names)
+    if not is_plain or (change.source and not is_inside(change.source)):
+        raise _damaged(path, "a path in it leads out of the uploads")
+    if entry and (entry.form == "file") != (change.content != "none"):
+        raise _damaged(path, "its header cannot be trusted")
+    if entry and change.content == "here" and not len(_MAGIC) <= change.offset <= end - entry.size:
+        raise _damaged(path, "its header cannot be trusted")
 
 
 def verify(path: Path) -> None:
@@ -191,16 +272,30 @@ def verify(path: Path) -> None:
                 digest.update(chunk)
                 left -= len(chunk)
             if first != _MAGIC or digest.digest() != file.read(32):
-                raise _damaged(path, "it is not as it was written")
+                raise _damaged(path, _what_is_wrong(path, file))
     except OSError as error:
         raise _damaged(path, f"it cannot be read ({error.strerror})") from error
 
 
-def pages(path: Path, database: DatabaseChange, known: Sequence[int] = ()) -> Iterator[tuple[int, memoryview]]:
+def _what_is_wrong(path: Path, file: BinaryIO) -> str:
+    """Of several databases the one whose pages are not as they were written is named."""
+    with contextlib.suppress(Damaged):
+        header = read_header(path)
+        for one in header.parts if header.others else ():
+            file.seek(one.offset)
+            length = one.database.length if one.database else 0
+            if one.packed and hashlib.sha256(file.read(length)).hexdigest() != one.packed:
+                return f"the pages of the {one.title} in it are not as they were written"
+    return "it is not as it was written"
+
+
+def pages(
+    path: Path, database: DatabaseChange, known: Sequence[int] = (), offset: int = len(_MAGIC)
+) -> Iterator[tuple[int, memoryview]]:
     """Number and content of each changed page, but of those marked in `known`; `Damaged` for anything else."""
     record, last = 4 + database.page_size, 0
     with disk.open_plain(path, _MOST) as file:
-        file.seek(len(_MAGIC))
+        file.seek(offset)
         left, chunks, buffer = database.changed, _unpacked(path, file, database), b""
         while left:
             while len(buffer) < record:
@@ -285,18 +380,30 @@ def _damaged(path: Path, why: str) -> Damaged:
 # Writing.
 
 
+class Packed(NamedTuple):
+    """The changed pages of one database in a point: how many, their bytes, where they begin, how they are packed."""
+
+    changed: int
+    length: int
+    offset: int
+    sha256: str
+    compression: Literal["zstd", "zlib"]
+
+
 class Writer:
     """A point that is being written to `draft`, which is made with the first byte: where nothing changed, none is.
 
-    First pages, in order; then contents; then `finish`.
+    First the pages of each database, in order; then contents; then `finish`.
     """
 
     def __init__(self, draft: Path) -> None:
         self._draft, self._handle = draft, -1
         self._digest, self._size = hashlib.sha256(), 0
-        self.compression: Literal["zstd", "zlib"]
-        self.compression, self._packer = _packer()
-        self.changed = self.length = 0
+        self._begin_pages()
+
+    def _begin_pages(self) -> None:
+        self._compression, self._packer = _packer()
+        self._changed, self._offset, self._packed = 0, max(self._size, len(_MAGIC)), hashlib.sha256()
 
     @property
     def has_begun(self) -> bool:
@@ -305,14 +412,21 @@ class Writer:
 
     def add_page(self, number: int, content: bytes | memoryview) -> None:
         """A changed page; they come by their numbers."""
-        self.changed += 1
-        self._write(self._packer.compress(number.to_bytes(4, "big") + content))
+        self._changed += 1
+        self._pack(self._packer.compress(number.to_bytes(4, "big") + content))
 
-    def end_pages(self) -> None:
-        """There are no more."""
-        if self.changed:
-            self._write(self._packer.flush())
-            self.length = self._size - len(_MAGIC)
+    def end_pages(self) -> Packed:
+        """There are no more of this database; those of the next one may come."""
+        if self._changed:
+            self._pack(self._packer.flush())
+        length = self._size - self._offset if self._changed else 0
+        found = Packed(self._changed, length, self._offset, self._packed.hexdigest(), self._compression)
+        self._begin_pages()
+        return found
+
+    def _pack(self, data: bytes) -> None:
+        self._packed.update(data)
+        self._write(data)
 
     @contextlib.contextmanager
     def content(self) -> Iterator[Content]:
@@ -381,10 +495,19 @@ class Content:
 
 def _dumped(header: Header) -> bytes:
     """ASCII, since names may hold any bytes."""
-    values = asdict(replace(header, changes=()))
+    values = asdict(replace(header, changes=(), others=()))
     values |= {key: value.isoformat() for key, value in values.items() if isinstance(value, datetime)}
     values["changes"] = [_without_defaults(change) for change in header.changes]
+    if header.others:
+        values["others"] = [_dumped_part(one) for one in header.others]
+    else:  # as it always was
+        for key in ("packed", "gap_ms", "others"):
+            del values[key]
     return json.dumps(values, separators=(",", ":")).encode("ascii")
+
+
+def _dumped_part(one: PartChange) -> dict[str, object]:
+    return {**asdict(replace(one, changes=())), "changes": [_without_defaults(change) for change in one.changes]}
 
 
 def _without_defaults(change: Change) -> dict[str, object]:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backupkit.fs import attributes, disk, tree
-from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Backup
+from backupkit.model.backup import CHECKSUM_FILE, UPLOADS_FOLDER, Backup, Metadata
 from backupkit.model.errors import Damaged
 from backupkit.repository import manifest, store
 from backupkit.rewind import point
-from backupkit.rewind.point import Change, Entry, Header
+from backupkit.rewind.point import Change, DatabaseChange, Entry, Header, PartChange
 from backupkit.sqlite import changed_pages
 from backupkit.sqlite.pages import HASH
 
@@ -53,11 +53,15 @@ class Known(NamedTuple):
 
 @dataclass
 class State:
-    """Database and uploads at one point of a chain."""
+    """Database and uploads at one point of a chain; `others` are the further databases and trees, by their names.
+
+    A tree has no pages, a further database no uploads.
+    """
 
     page_size: int
     hashes: bytearray
     uploads: dict[str, Known] = field(default_factory=dict)
+    others: dict[str, State] = field(default_factory=dict)
 
     @property
     def pages(self) -> int:
@@ -76,22 +80,47 @@ class State:
         return digest.hexdigest()
 
     @property
+    def parts(self) -> dict[str, State]:
+        """Each part by its name, the first ones under none."""
+        return {"": self, **self.others}
+
+    @property
     def name(self) -> str:
-        """One digest for both."""
-        return state_of(self.page_size, self.pages, self.root, self.uploads_digest())
+        """One digest for all."""
+        return _digest(one.signature(part) for part, one in self.parts.items())
+
+    def signature(self, part: str) -> Signature:
+        """What that part of the app, which this is the state of, is known by."""
+        root = "" if part and not self.page_size else self.root
+        return part, self.page_size, self.pages, root, "" if part and self.page_size else self.uploads_digest()
 
     def apply(self, path: Path, header: Header) -> None:
         """It is that of the point now, which leads from here; `Damaged` for a file that is not as it was written."""
         point.verify(path)
-        database = header.database
+        for one, state in self.matched(path.name, header):
+            if one.database:
+                state._apply_pages(path, one.database, one.offset)
+            state.change(path.name, one.changes)
+        for one, state in self.matched(path.name, header):
+            if state.signature(one.name) != _signature_in(one):
+                where = f" in the {one.title}" if header.others and state.root != one.root and one.database else ""
+                raise Damaged(f"The point {path.name} does not lead to where it says{where}.", _OTHER)
+        if header.state != _digest(map(_signature_in, header.parts)):
+            raise Damaged(f"The point {path.name} does not lead to where it says.", _OTHER)
+
+    def matched(self, name: str, header: Header) -> list[tuple[PartChange, State]]:
+        """Each part of the point of that name with its state; `Damaged` where they have not the same parts."""
+        mine = self.parts
+        if [one.name for one in header.parts] != list(mine):
+            raise Damaged(f"The point {name} has other databases or trees than those that it leads on from.", _OTHER)
+        return [(one, mine[one.name]) for one in header.parts]
+
+    def _apply_pages(self, path: Path, database: DatabaseChange, offset: int) -> None:
         if database.page_size != self.page_size:
             self.page_size, self.hashes = database.page_size, bytearray()
         self.resize(database.pages)
-        for number, content in point.pages(path, database):
+        for number, content in point.pages(path, database, offset=offset):
             self.hashes[(number - 1) * HASH : number * HASH] = changed_pages.hash_of(content)
-        self.change(path.name, header.changes)
-        if (self.root, self.uploads_digest()) != (database.root, header.uploads) or not _is_state(header):
-            raise Damaged(f"The point {path.name} does not lead to where it says.", _OTHER)
 
     def resize(self, pages: int) -> None:
         """The database has so many pages; new ones are not known yet."""
@@ -114,14 +143,18 @@ class State:
             self.uploads[change.path] = Known(change.entry, place, change.stamp, owner)
 
 
-def state_of(page_size: int, pages: int, root: str, uploads: str) -> str:
-    """One digest for both."""
-    return hashlib.sha256(json.dumps([page_size, pages, root, uploads]).encode()).hexdigest()
+Signature = tuple[str, int, int, str, str]
+"""A part's name, the size and number of its pages, their digest, and that of its uploads."""
 
 
-def _is_state(header: Header) -> bool:
-    database = header.database
-    return header.state == state_of(database.page_size, database.pages, database.root, header.uploads)
+def _signature_in(one: PartChange) -> Signature:
+    return one.name, *one.shape, one.root, one.uploads
+
+
+def _digest(parts: Iterable[Signature]) -> str:
+    """One digest for all; for an app that has one database and one tree, of their values alone."""
+    first, *others = parts
+    return hashlib.sha256(json.dumps([*first[1:], *([others] if others else ())]).encode()).hexdigest()
 
 
 def _values(entry: Entry) -> tuple[object, ...]:
@@ -142,16 +175,28 @@ def _values(entry: Entry) -> tuple[object, ...]:
 
 
 def of_backup(backup: Backup, with_pages: bool = True) -> State:
-    """What is in a backup, its database read where wanted; that its uploads are as sealed is for a verify to say."""
+    """What is in a backup, its databases read where wanted; that its uploads are as sealed is for a verify to say."""
     metadata = store.require_metadata(backup)
-    assert metadata.database and metadata.database_file
-    file = backup.path / metadata.database_file
-    size = metadata.database.page_size
-    hashes = bytearray()
+    state = _of_part(backup, metadata.at(""), "", with_pages)
+    for part in parts_of(metadata):
+        state.others[part] = _of_part(backup, metadata.at(part), part, with_pages)
+    return state
+
+
+def parts_of(metadata: Metadata) -> list[str]:
+    """The names of its further databases and trees, those left out that lie in a tree: they are files of it."""
+    return [name for name in metadata.others if "/" not in name]
+
+
+def _of_part(backup: Backup, metadata: Metadata | None, part: str, with_pages: bool) -> State:
+    assert metadata
+    uploads = dict(_sealed(backup.path, part or UPLOADS_FOLDER)) if metadata.uploads_included else {}
+    if metadata.database is None or metadata.database_file is None:
+        return State(0, bytearray(), uploads)
+    file, size, hashes = backup.path / metadata.database_file, metadata.database.page_size, bytearray()
     if with_pages:
         with disk.open_plain(file, 1 << 62) as opened:
             hashes = changed_pages.hashes_of(opened, size, metadata.database.size // size)
-    uploads = dict(_sealed(backup.path)) if metadata.uploads_included else {}
     return State(size, hashes, uploads)
 
 
@@ -160,8 +205,8 @@ def seal_of(backup: Backup) -> str:
     return disk.hash_file(backup.path / CHECKSUM_FILE)
 
 
-def _sealed(folder: Path) -> Iterator[tuple[str, Known]]:
-    root, checksum_of = folder / UPLOADS_FOLDER, manifest.checksums_in_order(folder)
+def _sealed(folder: Path, of_tree: str) -> Iterator[tuple[str, Known]]:
+    root, checksum_of = folder / of_tree, manifest.checksums_in_order(folder)
     with closing(tree.Parents(root)) as parents:
         handle = parents.go("")
         facts = os.fstat(handle)
@@ -169,7 +214,7 @@ def _sealed(folder: Path) -> Iterator[tuple[str, Known]]:
         for entry in tree.walk(root):
             with parents.of(entry.path) as (within, name):
                 found = attributes.of_name(name, within)
-            checksum = checksum_of(f"{UPLOADS_FOLDER}/{entry.path}") or "" if entry.form == "file" else ""
+            checksum = checksum_of(f"{of_tree}/{entry.path}") or "" if entry.form == "file" else ""
             known = replace(entry_of(entry.facts, found), sha256=checksum, target=entry.target)
             yield entry.path, _known(entry.facts, known, entry.path)
 

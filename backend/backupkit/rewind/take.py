@@ -1,8 +1,9 @@
 """Take points: look whether the data changed, and write what did.
 
 A look at stamps costs next to nothing and writes nothing. Where they differ, one moment of the database is compared
-with the newest point page by page, then the uploads file by file; what differs becomes one sealed file. What is needed
-for that is kept in memory, and made anew from the backup and the points when a scheduler begins.
+with the newest point page by page, then the uploads file by file; what differs becomes one sealed file. Where the app
+has several databases and trees, it is one moment of all, and one file. What is needed for that is kept in memory, and
+made anew from the backup and the points when a scheduler begins.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -26,14 +27,14 @@ from backupkit.repository.operation import recorded
 from backupkit.restore import unfinished
 from backupkit.rewind import chain, point, thin, uploads
 from backupkit.rewind.chain import FOLDER
-from backupkit.rewind.point import DatabaseChange, Header, Writer
-from backupkit.rewind.state import State, of_backup, seal_of
-from backupkit.sqlite import changed_pages
-from backupkit.sqlite.changed_pages import Unsettled
+from backupkit.rewind.point import DatabaseChange, Header, Packed, PartChange, Writer
+from backupkit.rewind.state import State, of_backup, parts_of, seal_of
+from backupkit.sqlite import changed_pages, database
+from backupkit.sqlite.changed_pages import Known, Unsettled
 from backupkit.sqlite.pages import HASH
 from backupkit.upload_files import walk
 
-Looked = Literal["same", "taken", "busy", "waiting"]
+Looked = Literal["same", "taken", "busy", "waiting", "outdated"]
 _WHOLE = 3600  # seconds until all uploads are looked at, whatever their folders say
 SHARE = 0.05  # of a processor that points may cost
 _LONGEST = 3600.0
@@ -55,14 +56,25 @@ class _Chain:
     seen: datetime
     files: list[str]
     size: int
-    in_base: dict[str, str]
+    parts: dict[str, _Part]
     before: datetime | None = None
     others: int = 0
     has_begun: bool = False
     bad: frozenset[str] = frozenset()
+    looked_at: float = 0.0
+
+
+@dataclass
+class _Part:
+    """How one database and one tree were last seen: stamps, times of folders; and the base's files by content.
+
+    The first ones have no name in `settings`, and are one part.
+    """
+
+    settings: Settings
+    in_base: dict[str, str]
     stamp: changed_pages.Stamp | None = None
     folders: dict[str, str] = field(default_factory=dict)
-    looked_at: float = 0.0
 
 
 class Rewinder:
@@ -77,6 +89,8 @@ class Rewinder:
         self._last_seen: datetime | None = None
         self.unreadable: tuple[str, ...] = ()
         """Uploads that could not be read at the last whole look: they are in no point."""
+        self.outdated = ""
+        """Which database or tree came or went since the newest backup, in a sentence: no point can stand on that."""
 
     def use(self, settings: Settings) -> None:
         """From now on by these settings."""
@@ -87,12 +101,15 @@ class Rewinder:
     def look(self) -> Looked:
         """Whether the data are as in the newest point, or a point of them was taken.
 
-        `waiting` where there is no backup to begin with, `busy` where another run is at work. Raises what a backup
-        raises; points that are there stay as they are, whatever happens.
+        `waiting` where there is no backup to begin with, `outdated` where a new one is needed, `busy` where another run
+        is at work. Raises what a backup raises; points that are there stay as they are, whatever happens.
         """
         base = self._newest_backup()
         if base is None:
             return "waiting"
+        if outdated := _other_parts(self.settings, base):
+            self.outdated = outdated
+            return "outdated"
         if self._chain and self._chain.base.name == base.name and self._is_as_before(self._chain):
             self._chain.seen = self._last_seen = self._clock()
             return "same"
@@ -133,15 +150,16 @@ class Rewinder:
         return self._base
 
     def _is_as_before(self, known: _Chain) -> bool:
-        if known.stamp is None or known.stamp != changed_pages.stamp_of(self.settings.database):
+        if not all(_is_database_as_before(one) for one in known.parts.values()):
             return False
         if not self._knows_damage(known):
             return False
-        if self.settings.uploads is None:
+        trees = [(one.settings.uploads, one.folders) for one in known.parts.values()]
+        if not any(live for live, _ in trees):
             return True
         if time.monotonic() - known.looked_at > _WHOLE:
             return False
-        return uploads.folders_are_as(self.settings.uploads, known.folders)
+        return all(uploads.folders_are_as(live, folders) for live, folders in trees if live)
 
     def _take(self, base: Backup) -> Looked:
         before, was_known = os.times(), self._chain is not None
@@ -177,7 +195,11 @@ class Rewinder:
         number = max((point.number_of(name) or 0 for name in chain.files(folder)), default=0)
         while True:
             state = of_backup(base)
-            in_base = dict(uploads.by_checksum(state.uploads))
+            parts = {
+                part: _Part(its_own, dict(uploads.by_checksum(one.uploads)))
+                for part, one in state.parts.items()
+                if (its_own := self.settings.at(part))
+            }
             base_state = state.name
             moments, _ = chain.moments_of(points, seal, metadata.created_at, bad)
             moments = [one for one in moments if one.point is None or one.point.header.base_state == base_state]
@@ -197,7 +219,7 @@ class Rewinder:
         size = sum(one.size for one in points)
         before = self._last_seen if not points else None
         found = _Chain(
-            base, seal, base_state, state, state.name, number, at, at, chain.files(folder), size, in_base, before
+            base, seal, base_state, state, state.name, number, at, at, chain.files(folder), size, parts, before
         )
         found.has_begun, found.bad = bool(way), frozenset(bad)
         return found
@@ -235,8 +257,9 @@ class Rewinder:
                     writer.abandon()
                     writer = Writer(folder / _DRAFT)
                     if attempt == _ATTEMPTS - 1:
+                        lives = ", ".join(str(one.settings.database) for one in _databases(known).values())
                         raise BackupError(
-                            f"{self.settings.database} could not be read as of one moment.", hint="See `doctor`."
+                            f"{lives} could not be read as of one moment.", hint="See `doctor`."
                         ) from None
         finally:
             writer.abandon()
@@ -244,32 +267,20 @@ class Rewinder:
 
     def _compare(self, known: _Chain, folder: Path, writer: Writer) -> Looked:
         at = self._clock()
-        settings, state = self.settings, known.state
-        before = changed_pages.stamp_of(settings.database)
-        with changed_pages.changed(
-            settings.database, state.page_size, bytes(state.hashes), settings.busy_timeout
-        ) as found:
-            opened = changed_pages.stamp_of(settings.database)
-            stamp = opened if opened.is_as(before) and opened.is_settled else None
-            new = State(found.page_size, state.hashes[:] if found.page_size == state.page_size else bytearray())
-            new.resize(found.pages)
-            for number, content in found.found:
-                writer.add_page(number, content)
-                new.hashes[(number - 1) * HASH : number * HASH] = changed_pages.hash_of(content)
-        writer.end_pages()
-        scan = self._scan(known, writer)
-        is_same = not writer.changed and not scan.changes and new.hashes == state.hashes
+        found, gap = self._read_pages(known, writer)
+        scans = {part: self._scan(part, one, known, writer) for part, one in known.parts.items()}
+        self.unreadable = tuple(path for scan in scans.values() for path in scan.unreadable)
+        is_same = all(one.is_same for one in found.values()) and not any(scan.changes for scan in scans.values())
         if is_same and known.has_begun:
-            self._settle(known, scan, stamp, at)
+            self._settle(known, scans, found, at)
             return "same"
-        change = DatabaseChange(
-            new.page_size, new.pages, new.root, writer.changed, writer.length, writer.compression, found.journal_mode
-        )
         known.number += 1
         name = point.name_of(known.number, at)
-        new.uploads = dict(state.uploads)
-        new.change(name, scan.changes)
+        new = _new_state(known.state, found, scans, name)
+        first, *others = (_part_change(part, new.parts[part], found.get(part), scans[part]) for part in scans)
         is_set_back = at <= known.newest
+        stamps = [one.stamp for one in found.values()]
+        assert first.database
         header = Header(
             at=at,
             since=chain.SET_BACK if is_set_back else known.seen,
@@ -279,43 +290,150 @@ class Rewinder:
             base_state=known.base_state,
             parent=known.name,
             state=new.name,
-            database=change,
-            uploads=new.uploads_digest(),
-            changes=tuple(scan.changes),
+            database=first.database,
+            uploads=first.uploads,
+            changes=first.changes,
             before=known.before,
-            excluded_folders=scan.excluded,
-            stamp=str(stamp or ""),
+            excluded_folders=first.excluded_folders,
+            stamp="; ".join(map(str, stamps)) if all(stamps) else "",
+            packed=first.packed if others else "",
+            gap_ms=gap,
+            others=tuple(others),
+            format=2 if others else 1,
         )
         known.size += writer.finish(header, folder / name)
         known.state, known.name, known.newest, known.has_begun = new, header.state, at, True
         known.files = chain.files(folder)
-        self._settle(known, scan, stamp, at)
+        self._settle(known, scans, found, at)
         return "taken"
 
-    def _settle(self, known: _Chain, scan: uploads.Scan, stamp: changed_pages.Stamp | None, at: datetime) -> None:
-        for path, seen in scan.stamps.items():
-            known.state.uploads[path] = known.state.uploads[path]._replace(stamp=seen)
-        known.seen = self._last_seen = at
-        known.stamp, known.folders, known.looked_at = stamp, scan.folders, time.monotonic()
+    def _read_pages(self, known: _Chain, writer: Writer) -> tuple[dict[str, _Read], float]:
+        """What changed in each database, written to the point; of one moment, or of moments so many ms apart."""
+        parts = _databases(known)
+        before = {part: changed_pages.stamp_of(one.settings.database) for part, one in parts.items()}
+        states = known.state.parts
+        wanted = [
+            Known(one.settings.database, states[part].page_size, bytes(states[part].hashes), part)
+            for part, one in parts.items()
+        ]
+        with changed_pages.changed(wanted, self.settings.busy_timeout) as (found, gap):
+            opened = {part: changed_pages.stamp_of(one.settings.database) for part, one in parts.items()}
+            stamps = {part: one if one.is_as(before[part]) and one.is_settled else None for part, one in opened.items()}
+            read = {
+                part: _read(states[part], one, writer, stamps[part]) for part, one in zip(parts, found, strict=True)
+            }
+        return read, gap
 
-    def _scan(self, known: _Chain, writer: Writer) -> uploads.Scan:
-        with self._cache(known) as earlier:
-            live = self.settings.uploads
-            scan = uploads.Scan(live or Path(), known.state.uploads, writer, earlier, known.in_base)
+    def _settle(self, known: _Chain, scans: dict[str, uploads.Scan], found: dict[str, _Read], at: datetime) -> None:
+        for part, scan in scans.items():
+            listed, one = known.state.parts[part].uploads, known.parts[part]
+            for path, seen in scan.stamps.items():
+                listed[path] = listed[path]._replace(stamp=seen)
+            one.folders = scan.folders
+            if part in found:
+                one.stamp = found[part].stamp
+        known.seen = self._last_seen = at
+        known.looked_at = time.monotonic()
+
+    def _scan(self, part: str, one: _Part, known: _Chain, writer: Writer) -> uploads.Scan:
+        with self._cache(one, known) as earlier:
+            live = one.settings.uploads
+            scan = uploads.Scan(live or Path(), known.state.parts[part].uploads, writer, earlier, one.in_base)
             if live:
                 walk.require(live)
-                scan.run(self.settings)
-        self.unreadable = tuple(scan.unreadable)
+                scan.run(one.settings)
+        if part:
+            scan.unreadable = [f"{part}/{path}" for path in scan.unreadable]
         return scan
 
     @contextlib.contextmanager
-    def _cache(self, known: _Chain) -> Iterator[files_cache.ParentBackup | None]:
-        """What the backup at the beginning saw of the live uploads; None where that is known already, or lost."""
-        if known.looked_at or self.settings.uploads is None:
+    def _cache(self, one: _Part, known: _Chain) -> Iterator[files_cache.ParentBackup | None]:
+        """What the backup at the beginning saw of the live files; None where that is known already, or lost."""
+        if known.looked_at or one.settings.uploads is None:
             yield None
             return
-        with files_cache.newest(self.settings, with_uploads=True) as found:
+        with files_cache.newest(one.settings, with_uploads=True) as found:
             yield found if found and found.folder.name == known.base.name else None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One database at the new moment: its state, and its changed pages as they are in the point."""
+
+    state: State
+    packed: Packed
+    journal_mode: str
+    is_same: bool
+    stamp: changed_pages.Stamp | None
+
+
+def _read(state: State, found: changed_pages.Changed, writer: Writer, stamp: changed_pages.Stamp | None) -> _Read:
+    new = State(found.page_size, state.hashes[:] if found.page_size == state.page_size else bytearray())
+    new.resize(found.pages)
+    for number, content in found.found:
+        writer.add_page(number, content)
+        new.hashes[(number - 1) * HASH : number * HASH] = changed_pages.hash_of(content)
+    packed = writer.end_pages()
+    return _Read(new, packed, found.journal_mode, not packed.changed and new.hashes == state.hashes, stamp)
+
+
+def _databases(known: _Chain) -> dict[str, _Part]:
+    """The parts that have a database."""
+    return {part: one for part, one in known.parts.items() if known.state.parts[part].page_size}
+
+
+def _new_state(state: State, found: dict[str, _Read], scans: dict[str, uploads.Scan], name: str) -> State:
+    """The state that the point of that name leads to."""
+    parts = {
+        part: replace(found[part].state if part in found else State(0, bytearray()), uploads=dict(before.uploads))
+        for part, before in state.parts.items()
+    }
+    for part, scan in scans.items():
+        parts[part].change(name, scan.changes)
+    new = parts.pop("")
+    new.others = parts
+    return new
+
+
+def _part_change(part: str, new: State, found: _Read | None, scan: uploads.Scan) -> PartChange:
+    made = PartChange(
+        part, uploads=new.signature(part)[-1], changes=tuple(scan.changes), excluded_folders=scan.excluded
+    )
+    if found is None:
+        return made
+    packed = found.packed
+    change = DatabaseChange(
+        new.page_size, new.pages, new.root, packed.changed, packed.length, packed.compression, found.journal_mode
+    )
+    return replace(made, database=change, offset=packed.offset, packed=packed.sha256)
+
+
+def _is_database_as_before(one: _Part) -> bool:
+    """A tree alone has none, and no part that has one was looked at without leaving a stamp."""
+    if one.settings.part in one.settings.whole.trees:
+        return True
+    return one.stamp is not None and one.stamp == changed_pages.stamp_of(one.settings.database)
+
+
+# The backup to begin with.
+
+
+def _other_parts(settings: Settings, base: Backup) -> str:
+    """Which of the app's databases and trees the backup has not, or has and are gone, in a sentence; empty for none."""
+    known, there = set(parts_of(store.require_metadata(base))), set(_present(settings))
+    came = [f"{name} came" for name in sorted(there - known)]
+    gone = [f"{name} is gone" for name in sorted(known - there)]
+    if not came and not gone:
+        return ""
+    return f"{', '.join(came + gone)} since the backup {base.name}: points go on from a new backup."
+
+
+def _present(settings: Settings) -> Iterator[str]:
+    """The further databases and trees but for those that may be missing, and are."""
+    for one in settings.parts[1:]:
+        is_absent = one.is_optional and one.uploads is not None and not os.path.lexists(one.uploads)
+        if not (is_absent or (one.uploads is None and database.is_optional_and_absent(one))):
+            yield one.part
 
 
 def is_base(settings: Settings, backup: Backup) -> bool:
@@ -325,13 +443,23 @@ def is_base(settings: Settings, backup: Backup) -> bool:
         metadata
         and backup.state in ("checked", "proven")
         and metadata.kind not in APART
-        and not any("/" not in name for name in metadata.others)
         and metadata.database
         and metadata.database_file == settings.database.name
+        and all(_is_as_set(settings.at(name), metadata.at(name)) for name in parts_of(metadata))
+        and all(one.is_optional or metadata.at(one.part) for one in settings.parts[1:])
         and metadata.uploads_included == (settings.uploads is not None)
         and (settings.uploads is None or _excludes(metadata) == _excludes(settings))
         and reliable.is_own(settings, metadata)
     )
+
+
+def _is_as_set(part: Settings | None, metadata: Metadata | None) -> bool:
+    """Whether a part of a backup is what the settings name so: a tree, or a database of that file name."""
+    if part is None or metadata is None:
+        return False
+    if part.uploads is not None:
+        return metadata.uploads_included
+    return bool(metadata.database) and metadata.database_file == part.database.name
 
 
 def _excludes(one: Settings | Metadata) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -23,7 +23,7 @@ from backupkit.model.errors import Damaged
 from backupkit.repository import manifest, store
 from backupkit.rewind import chain, copies, point
 from backupkit.rewind.chain import Moment, Point
-from backupkit.rewind.point import Change, Content, Header, Writer
+from backupkit.rewind.point import Change, Content, DatabaseChange, Header, Packed, PartChange, Writer
 from backupkit.rewind.state import of_backup, seal_of
 
 _A_DAY, _A_WEEK = timedelta(days=1), timedelta(days=7)
@@ -166,19 +166,20 @@ def merge(folder: Path, group: Sequence[Point], target: Path) -> Header:
     last = group[-1].header
     writer = Writer(target)
     try:
-        for number, content in _merged_pages(folder, group):
-            writer.add_page(number, content)
-        writer.end_pages()
-        changes = tuple(_copied(folder, one, writer) for one in _merged_changes(group).values())
-        database = replace(last.database, changed=writer.changed, length=writer.length, compression=writer.compression)
+        names = [one.name for one in last.parts]
+        packed = {name: _merge_pages(folder, group, name, writer) for name in names}
+        first, *others = (_merged_part(folder, group, name, packed[name], writer) for name in names)
+        assert first.database
         first_gap = next((one.header.since for one in group if _is_after_gap(one.header)), last.since)
         header = replace(
             last,
             parent=group[0].header.parent,
             before=group[0].header.before,
             since=first_gap,
-            database=database,
-            changes=changes,
+            database=first.database,
+            changes=first.changes,
+            packed=first.packed if others else "",
+            others=tuple(others),
         )
         writer.finish(header, target)
         return point.read_header(target)
@@ -186,16 +187,44 @@ def merge(folder: Path, group: Sequence[Point], target: Path) -> Header:
         writer.abandon()
 
 
+def _merge_pages(folder: Path, group: Sequence[Point], part: str, writer: Writer) -> Packed:
+    for number, content in _merged_pages(folder, [(one.name, _part(one, part)) for one in group]):
+        writer.add_page(number, content)
+    return writer.end_pages()
+
+
+def _merged_part(folder: Path, group: Sequence[Point], name: str, packed: Packed, writer: Writer) -> PartChange:
+    last = _part(group[-1], name)
+    changes = tuple(_copied(folder, one, writer) for one in _merged_changes(group, name).values())
+    if last.database is None:
+        return replace(last, changes=changes)
+    database = replace(last.database, changed=packed.changed, length=packed.length, compression=packed.compression)
+    return replace(last, database=database, offset=packed.offset, packed=packed.sha256, changes=changes)
+
+
+def _part(one: Point, name: str) -> PartChange:
+    """That part in the point; `Damaged` where it has none of that name."""
+    found = next((part for part in one.header.parts if part.name == name), None)
+    if found is None:
+        raise Damaged(f"The point {one.name} has no {name}.")
+    return found
+
+
 def _is_after_gap(header: Header) -> bool:
     return (header.at - header.since).total_seconds() > 3 * header.interval
 
 
-def _merged_pages(folder: Path, group: Sequence[Point]) -> Iterator[tuple[int, bytes | memoryview]]:
-    """The newest content of each page, in order; nothing from before the page size changed."""
-    last = group[-1].header.database
-    same = [one for one in group if one.header.database.page_size == last.page_size]
-    start = next((n for n, one in reversed(list(enumerate(group))) if one not in same), -1) + 1
-    streams = (_numbered(folder / one.name, one, -place) for place, one in enumerate(group[start:]))
+def _merged_pages(folder: Path, group: Sequence[tuple[str, PartChange]]) -> Iterator[tuple[int, bytes | memoryview]]:
+    """The newest content of each page of one database, in order; nothing from before the page size changed."""
+    databases = [(name, part.database, part.offset) for name, part in group if part.database]
+    if not databases:
+        return
+    last = databases[-1][1]
+    others = [place for place, (_, one, _) in enumerate(databases) if one.page_size != last.page_size]
+    start = max(others, default=-1) + 1
+    streams = (
+        _numbered(folder / name, one, offset, -place) for place, (name, one, offset) in enumerate(databases[start:])
+    )
     before = 0
     for number, _, content in heapq.merge(*streams, key=lambda one: one[:2]):
         if before < number <= last.pages:
@@ -203,14 +232,14 @@ def _merged_pages(folder: Path, group: Sequence[Point]) -> Iterator[tuple[int, b
             yield number, content
 
 
-def _numbered(path: Path, one: Point, rank: int) -> Iterator[tuple[int, int, memoryview]]:
-    return ((number, rank, content) for number, content in point.pages(path, one.header.database))
+def _numbered(path: Path, one: DatabaseChange, offset: int, rank: int) -> Iterator[tuple[int, int, memoryview]]:
+    return ((number, rank, content) for number, content in point.pages(path, one, offset=offset))
 
 
-def _merged_changes(group: Sequence[Point]) -> dict[str, _From]:
+def _merged_changes(group: Sequence[Point], part: str) -> dict[str, _From]:
     merged: dict[str, _From] = {}
     for one in group:
-        for change in one.header.changes:
+        for change in _part(one, part).changes:
             earlier, found = merged.get(change.path), _From(change, one.name)
             if change.content == "before" and earlier and earlier.change.content in ("here", "base"):
                 place = earlier.change

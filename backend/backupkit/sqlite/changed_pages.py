@@ -1,15 +1,18 @@
-"""The pages of the live database that are not as they were, of one moment, without a checkpoint and without a copy.
+"""The pages of live databases that are not as they were, of one moment, without a checkpoint and without a copy.
 
-SQLite holds the moment by a read transaction; the pages are read beside it, by a process of its own (`pages`).
+SQLite holds the moment by a read transaction; the pages are read beside it, by a process of its own (`pages`). Of
+several databases the moment is one where nobody committed to any while all of them were looked at; that is tried until
+it is so, and at last the time is told in which the looks were.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +25,7 @@ from backupkit.sqlite.pages import HASH
 
 _TICK = 2_000_000_000  # ns in which a change may leave the times as they are, on the coarsest of file systems
 _LOCKED = 1 << 30  # the page at this byte is used for locks only
+_LOOKS, _PAUSE = 50, 0.002  # how often a moment of several databases is looked for, and seconds between two looks
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,11 @@ def stamp_of(live: Path) -> Stamp:
     return Stamp(_looks(live), found if (found := _looks(wal)) and found[0] else ())
 
 
+def stamps_of(databases: Iterable[Path]) -> str:
+    """How all of them look now, as a point has it."""
+    return "; ".join(str(stamp_of(live)) for live in databases)
+
+
 def _looks(path: Path) -> tuple[int, ...]:
     try:
         facts = os.stat(path)
@@ -64,6 +73,16 @@ def _looks(path: Path) -> tuple[int, ...]:
 
 class Unsettled(Exception):
     """What was read is not of one moment: it is to be read again."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A live database, and the hashes of its pages as they were; `part` is its name where there are several."""
+
+    live: Path
+    page_size: int
+    hashes: bytes
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,48 +98,96 @@ class Changed:
     found: Iterator[tuple[int, bytes]]
 
 
+class _Reader:
+    """A process that reads the pages of one database, whose moment is held meanwhile."""
+
+    def __init__(self, known: Known, held: sqlite3.Connection, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdin and child.stdout
+        self._known, self._held, self._in, self._out = known, held, child.stdin.fileno(), child.stdout
+        self._file = database.file_of(known.live)
+        self.page_size, self.journal_mode = database.page_size(held), database.journal_mode(held)
+        self.pages = 0
+        self.tell(known.hashes if self.page_size == known.page_size else b"")
+
+    def tell(self, what: bytes) -> None:
+        """Whether it heard that shows by what it answers."""
+        view = memoryview(what)
+        with contextlib.suppress(BrokenPipeError):
+            while view:
+                view = view[os.write(self._in, view) :]
+
+    def answer(self, length: int) -> bytes:
+        """So many bytes; `Unsettled` where it has ended before."""
+        if len(found := self._out.read(length)) < length:
+            raise Unsettled
+        return found
+
+    def changed(self) -> Iterator[tuple[int, bytes]]:
+        """Its pages; then writers that waited for the moment to end go on."""
+        self.tell(pages.READ)
+        while (number := self.answer(4)) != pages.END:
+            yield int.from_bytes(number, "big"), self.answer(self.page_size)
+        if database.file_of(self._known.live) != self._file:
+            raise Unsettled
+        self._held.close()
+
+
 @contextlib.contextmanager
 def changed(
-    live: Path, page_size: int, hashes: bytes, timeout: float, emit: EventListener = silence
-) -> Iterator[Changed]:
-    """The pages that differ from those with these hashes, of that size. The moment ends with the block.
+    databases: Sequence[Known], timeout: float, emit: EventListener = silence
+) -> Iterator[tuple[list[Changed], float]]:
+    """The pages of each that differ from those with its hashes, to be read in this order, until the block ends.
 
-    Raises as `database.snapshot` does.
+    And the ms in which the moments of several may lie apart: 0 where they are one. Raises as `database.snapshot` does.
     """
-    with database.snapshot(live, timeout, emit) as taken:
-        file, size, mode = database.file_of(live), database.page_size(taken), database.journal_mode(taken)
-        command = [
-            process.python(),
-            "-I",
-            "-S",
-            pages.__file__,
-            str(live),
-            str(size),
-            "wal" if mode == "wal" else "file",
-        ]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-        ) as child:
-            assert child.stdin and child.stdout
-            try:
-                with contextlib.suppress(BrokenPipeError), child.stdin:
-                    child.stdin.write(hashes if size == page_size else b"")
-                count = child.stdout.read(8)
-                if len(count) < 8:
-                    raise Unsettled
-                yield Changed(size, int.from_bytes(count, "big"), mode, _pages(child.stdout, size, live, file))
-            finally:
-                child.kill()
+    with contextlib.ExitStack() as opened:
+        readers = [opened.enter_context(_reader(one, timeout, emit)) for one in databases]
+        gap = _look(readers)
+        yield [Changed(one.page_size, one.pages, one.journal_mode, one.changed()) for one in readers], gap
 
 
-def _pages(out: IO[bytes], size: int, live: Path, file: tuple[int, int] | None) -> Iterator[tuple[int, bytes]]:
-    while (number := out.read(4)) != pages.END:
-        content = out.read(size)
-        if len(content) < size:
-            raise Unsettled
-        yield int.from_bytes(number, "big"), content
-    if database.file_of(live) != file:
-        raise Unsettled
+@contextlib.contextmanager
+def _reader(known: Known, timeout: float, emit: EventListener) -> Iterator[_Reader]:
+    with contextlib.ExitStack() as opened:
+        with database.naming(known.part):
+            held = opened.enter_context(database.snapshot(known.live, timeout, emit))
+        size, mode = database.page_size(held), database.journal_mode(held)
+        length = len(known.hashes) if size == known.page_size else 0
+        program = [process.python(), "-I", "-S", pages.__file__]
+        command = [*program, str(known.live), str(size), "wal" if mode == "wal" else "file", str(length)]
+        child = opened.enter_context(
+            subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
+        opened.callback(child.kill)
+        yield _Reader(known, held, child)
+
+
+def _look(readers: Sequence[_Reader]) -> float:
+    """Each has looked at its database; the ms in which they did, or 0 where nobody committed to any meanwhile."""
+    gap = 0.0
+    for _ in range(_LOOKS if readers[1:] else 1):
+        began = time.monotonic()
+        for one in readers:
+            one.tell(pages.LOOK)
+        for one in readers:
+            one.pages = int.from_bytes(one.answer(8), "big")
+        gap = round((time.monotonic() - began) * 1000, 3)
+        if not readers[1:] or _are_newest(readers):
+            return 0.0
+        time.sleep(_PAUSE)
+    return gap
+
+
+def _are_newest(readers: Sequence[_Reader]) -> bool:
+    for one in readers:
+        one.tell(pages.ASK)
+    return [one.answer(1) for one in readers] == [pages.SAME] * len(readers)
 
 
 LARGEST_PAGE = 65536  # bytes

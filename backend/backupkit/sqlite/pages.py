@@ -1,15 +1,17 @@
 """The pages of a live database, read beside SQLite: a program of its own.
 
     python -I -S pages.py LIVE SEALED wal|file          whether they are the very pages of a sealed file
-    python -I -S pages.py LIVE PAGE_SIZE wal|file < HASHES          those that have another hash
+    python -I -S pages.py LIVE PAGE_SIZE wal|file LENGTH            those that have another hash
 
 The first says `same`, `other` or `unknown`. Whoever starts it holds a read transaction meanwhile, and believes it only
 where nobody has committed by the end. It is a process of its own because closing a handle on a database file drops all
 locks that the process has on it.
 
-The second writes the number of pages, then each page that differs (its number, its content), then `END`; without that
-it is not to be believed. It is of one commit: the one that the index of the WAL had when it began, or a later one than
-the transaction's. What that commit left stays where it is as long as the transaction is held.
+The second reads so many bytes of hashes, then does as each byte tells it. `LOOK`: it takes the commit that the index of
+the WAL has now, and writes the number of pages. `ASK`: it writes `SAME` where that is still the newest commit, else
+another byte. `READ`: it writes each page that differs (its number, its content), then `END`; without that it is not to
+be believed. The commit may be a later one than the transaction's; what it left stays where it is as long as that is
+held.
 
 The formats of the WAL and of its index are SQLite's own: sqlite.org/walformat.html.
 """
@@ -34,6 +36,7 @@ _WHOLE_HEADER = 100
 _LOCKED = 1 << 30  # bytes before the page that SQLite uses for locks only, and never copies
 HASH = 16  # bytes of a page's SHA-256 that are kept
 END = b"END\0"
+LOOK, ASK, READ, SAME = b"l", b"a", b"r", b"="
 # What SQLite changes in a header when it writes: the journal mode, how often the file and the schema were changed, and
 # by which version of SQLite last.
 _COUNTERS = ((18, 20), (24, 28), (40, 44), (92, 100))
@@ -61,6 +64,7 @@ class _Wal:
         header = index[:48]
         if len(index) < _BLOCK or header != index[48:96]:
             raise _Unknown
+        self.header = header
         self.frames, self.pages = array("I", header[16:24])
         self._salt = header[32:40]
         self._heads, self._content = bytearray(_AT_ONCE * _FRAME_HEADER), bytearray()
@@ -70,6 +74,12 @@ class _Wal:
         for frame, page in enumerate(_listed(index, self.frames), 1):
             if page <= self.pages:
                 self.of_page[page] = frame
+
+    def close(self) -> None:
+        """Another look is to be taken."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def read(self, first: int, pages: range, size: int) -> bytes | bytearray:
         """The content of so many frames from that one on, which hold those pages."""
@@ -92,12 +102,6 @@ class _Wal:
             if self._heads[start + 8 : start + 16] != self._salt:
                 raise _Unknown
         return self._content if len(pages) == _AT_ONCE else bytes(self._content[: len(pages) * size])
-
-
-def _wal_in_use(live: str) -> _Wal | None:
-    """The WAL; None while nothing is in it."""
-    wal = _Wal(live)
-    return wal if wal.frames else None
 
 
 def _listed(index: bytes, frames: int) -> Iterator[int]:
@@ -135,7 +139,8 @@ def _compare(live: str, sealed: str, has_wal: bool) -> str:
         size = 65536 if size == 1 else size
         if size < 512 or pages * size != os.fstat(wanted.fileno()).st_size:
             raise _Unknown
-        wal = _wal_in_use(live) if has_wal else None
+        wal = _Wal(live) if has_wal else None
+        wal = wal if wal and wal.frames else None
         of_page = wal.of_page if wal else array("I", bytes(4 * (pages + 1)))
         if (wal.pages if wal else os.fstat(file.fileno()).st_size // size) != pages:
             return "other"
@@ -154,27 +159,65 @@ def _compare(live: str, sealed: str, has_wal: bool) -> str:
     return "same"
 
 
-def _write_changed(live: str, size: int, has_wal: bool, hashes: bytes, out: BinaryIO) -> None:
-    """Each page whose hash is another than the one in the list, or that the list has not."""
-    with open(live, "rb", 0) as file:
-        wal = _wal_in_use(live) if has_wal else None
-        pages = wal.pages if wal else os.fstat(file.fileno()).st_size // size
-        of_page = wal.of_page if wal else array("I", bytes(4 * (pages + 1)))
-        out.write(pages.to_bytes(8, "big"))
-        for first, count, frame in _runs(of_page, pages, _LOCKED // size + 1):
+class _Moment:
+    """One commit of the live database; it may be looked for again."""
+
+    def __init__(self, live: str, size: int, file: BinaryIO, has_wal: bool) -> None:
+        self._live, self.size, self.file, self._has_wal = live, size, file, has_wal
+        self._wal: _Wal | None = None
+        self.pages = 0
+
+    def look(self) -> int:
+        """It is the newest commit; the number of its pages."""
+        if self._wal:
+            self._wal.close()
+        self._wal = _Wal(self._live) if self._has_wal else None
+        in_wal = self._wal is not None and self._wal.frames
+        self.pages = self._wal.pages if self._wal and in_wal else os.fstat(self.file.fileno()).st_size // self.size
+        return self.pages
+
+    def is_newest(self) -> bool:
+        """Whether nobody has committed since. With a rollback journal nobody can while the transaction is held."""
+        if self._wal is None:
+            return True
+        with open(f"{self._live}-shm", "rb", 0) as file:
+            return file.read(96) == self._wal.header * 2
+
+    def runs(self) -> Iterator[tuple[int, int, bytes | bytearray]]:
+        """First page, number of pages and content of what lies one after the other."""
+        wal = self._wal if self._wal and self._wal.frames else None
+        of_page = wal.of_page if wal else array("I", bytes(4 * (self.pages + 1)))
+        for first, count, frame in _runs(of_page, self.pages, _LOCKED // self.size + 1):
             if frame and wal:
-                found: bytes | bytearray = wal.read(frame, range(first, first + count), size)
+                found: bytes | bytearray = wal.read(frame, range(first, first + count), self.size)
             else:
-                found = os.pread(file.fileno(), count * size, (first - 1) * size)
-            if len(found) != count * size:
+                found = os.pread(self.file.fileno(), count * self.size, (first - 1) * self.size)
+            if len(found) != count * self.size:
                 raise _Unknown
-            view, known = memoryview(found), hashes[(first - 1) * HASH : (first - 1 + count) * HASH]
-            for page in range(count):
-                content = view[page * size : (page + 1) * size]
-                if sha256(content).digest()[:HASH] != known[page * HASH : (page + 1) * HASH]:
-                    out.write((first + page).to_bytes(4, "big"))
-                    out.write(content)
-        out.write(END)
+            yield first, count, found
+
+
+def _serve(moment: _Moment, length: int, out: BinaryIO) -> None:
+    """Do as each byte of the standard input tells; it ends with the pages, or with the input."""
+    hashes = sys.stdin.buffer.read(length)
+    for command in iter(lambda: sys.stdin.buffer.read(1), b""):
+        if command == READ:
+            return _write_changed(moment, hashes, out)
+        out.write(moment.look().to_bytes(8, "big") if command == LOOK else SAME if moment.is_newest() else b"!")
+        out.flush()
+
+
+def _write_changed(moment: _Moment, hashes: bytes, out: BinaryIO) -> None:
+    """Each page whose hash is another than the one in the list, or that the list has not."""
+    size = moment.size
+    for first, count, found in moment.runs():
+        view, known = memoryview(found), hashes[(first - 1) * HASH : (first - 1 + count) * HASH]
+        for page in range(count):
+            content = view[page * size : (page + 1) * size]
+            if sha256(content).digest()[:HASH] != known[page * HASH : (page + 1) * HASH]:
+                out.write((first + page).to_bytes(4, "big"))
+                out.write(content)
+    out.write(END)
 
 
 def _is_same(found: bytes | bytearray, expected: bytes) -> bool:
@@ -183,14 +226,15 @@ def _is_same(found: bytes | bytearray, expected: bytes) -> bool:
     return len(set(heads)) == 1 and found[_WHOLE_HEADER:] == expected[_WHOLE_HEADER:]
 
 
-def _main(live: str, other: str, kind: str) -> None:
+def _main(live: str, other: str, kind: str, length: str = "") -> None:
     try:
-        if other.isdecimal():
-            with os.fdopen(os.dup(1), "wb", 1 << 16) as out:
-                return _write_changed(live, int(other), kind == "wal", sys.stdin.buffer.read(), out)
+        if length:
+            with os.fdopen(os.dup(1), "wb", 1 << 16) as out, open(live, "rb", 0) as file:
+                return _serve(_Moment(live, int(other), file, kind == "wal"), int(length), out)
         print(_compare(live, other, kind == "wal"))
     except (OSError, ValueError, IndexError, MemoryError, _Unknown):
-        print("unknown")
+        if not length:  # whoever waits for an answer of some length knows by its end
+            print("unknown")
 
 
 if __name__ == "__main__":

@@ -82,10 +82,10 @@ def _changed(moment: Moment) -> str:
     if moment.point is None:
         return f"the backup {moment.chain}"
     header = moment.point.header
-    size = format_bytes(header.database.changed * header.database.page_size)
-    said = [f"{size} of the database"] if header.database.changed else []
-    if header.changes:
-        said.append(counted(len(header.changes), "upload"))
+    whose = "the databases" if header.databases[1:] else "the database"
+    said = [f"{format_bytes(header.changed_bytes)} of {whose}"] if header.changed_bytes else []
+    if header.changed_files:
+        said.append(counted(len(header.changed_files), "upload"))
     return ", ".join(said) or "no change"
 
 
