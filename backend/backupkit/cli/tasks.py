@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from backupkit.archive.export import Exported, closing_for, export_backup, export_path
 from backupkit.backup.create import create_backup
@@ -14,14 +17,17 @@ from backupkit.cli.task import Task
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.clock import Clock
-from backupkit.model.errors import SchemaMismatch
-from backupkit.model.events import EventListener
+from backupkit.model.errors import Refused, SchemaMismatch
+from backupkit.model.events import EventListener, silence
 from backupkit.remotes.push import Pushed, push_backups, refuse_failed
+from backupkit.restore.lay_out import LaidOut, Layout, clear_draft, lay_out, plan_layout
 from backupkit.restore.recovery import recover
 from backupkit.restore.rescue import Rescued, RescuePlan, rescue_rows
 from backupkit.restore.restore import Restored, RestorePlan, plan_restore, restore_backup
 from backupkit.restore.undo import plan_undo
 from backupkit.retention.delete import delete_backup, set_pin
+from backupkit.rewind import moments
+from backupkit.rewind.chain import Moment
 from backupkit.verify.verify import Verified, refuse_bad, verify_backups
 
 # From these on there is only forward: what is staged goes live.
@@ -136,6 +142,48 @@ def bringing_back(settings: Settings, title: str, plan: RescuePlan, clock: Clock
         lambda emit: rescue_rows(settings, plan, emit, clock),
         lambda done: [*row_text.rescued(done), *(f"Warning: {text}" for text in done.warnings)],
         steps_to_finish=_ONLY_FORWARD,
+    )
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a person wants laid out in a folder beside the live data: a backup, or a moment of rewind."""
+
+    name: str
+    target: Path
+    only: str | None = None
+    moment: Moment | None = None
+    notes: tuple[str, ...] = ()
+
+    @contextlib.contextmanager
+    def planned(self, settings: Settings, emit: EventListener = silence) -> Iterator[Layout]:
+        """Where its parts go; a moment is built for the block. Raises as `plan_layout` does."""
+        with contextlib.ExitStack() as building:
+            built = building.enter_context(moments.built(settings, self.moment, emit)) if self.moment else None
+            yield plan_layout(settings, self.name, self.target, self.only, backup=built, notes=self.notes)
+
+    def plan(self, settings: Settings, emit: EventListener) -> Layout:
+        """The same, looked at; nothing is written."""
+        with self.planned(settings, emit) as layout:
+            return layout
+
+
+def laying_out(settings: Settings, wanted: Beside, shown: Layout, clock: Clock) -> Task[LaidOut]:
+    """What the plan shows, done; nothing live is touched. The last line says how to start the app on it."""
+
+    def act(emit: EventListener) -> LaidOut:
+        clear_draft(wanted.target)
+        with wanted.planned(settings, emit) as layout:
+            if layout.backup.metadata != shown.backup.metadata:
+                raise Refused(
+                    f"{shown.backup.name} is not what the plan has shown; nothing was written.", "Look again."
+                )
+            return lay_out(settings, layout, emit, clock)
+
+    return Task(
+        f"Laying {shown.backup.name} out in {shown.target}",
+        act,
+        lambda done: [*(f"Warning: {text}" for text in done.warnings), *render.laid_out(done)],
     )
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from backupkit.config.deployment import on_host
+from backupkit.config.deployment import is_contained, on_host
 from backupkit.config.settings import WITHOUT_HOOKS, Settings
-from backupkit.fs import descriptors, disk, space, trust
+from backupkit.fs import descriptors, disk, mounts, space, trust
 from backupkit.model.backup import MAIN_DATABASE, UPLOADS_FOLDER, Backup, Metadata, SchemaVerdict
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Damaged, Locked, Refused
@@ -29,6 +29,9 @@ from backupkit.sqlite import mask as masks
 from backupkit.sqlite.mask import Mask
 from backupkit.upload_files import choice
 from backupkit.upload_files.choice import Chosen
+
+_CONTAINERS = ("/.dockerenv", "/run/.containerenv")  # files by which an engine marks a container
+_PASSING = ("tmpfs", "overlay", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2")
 
 
 @dataclass(frozen=True)
@@ -279,6 +282,22 @@ def require_place(settings: Settings, target: Path) -> Path:
             hint="Name a folder in one that this user can write to.",
         )
     return target
+
+
+def kept_folders(settings: Settings, environment: Mapping[str, str] = os.environ) -> list[Path] | None:
+    """In a container the mounted folders in which a target may be, for what is elsewhere goes with it; else None."""
+    if not is_contained(environment) and not any(map(os.path.exists, _CONTAINERS)):
+        return None
+    mounted = [Path(one.place) for one in mounts.read() if one.place != "/" and one.kind not in _PASSING]
+    return sorted({place for place in mounted if _may_hold(settings, place)})
+
+
+def _may_hold(settings: Settings, folder: Path) -> bool:
+    try:
+        require_place(settings, folder / f"{disk.DRAFT_PREFIX}look")
+    except (BackupError, OSError):
+        return False
+    return True
 
 
 def _refuse_data(settings: Settings, target: Path) -> None:

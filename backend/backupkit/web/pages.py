@@ -289,7 +289,11 @@ def test_notification(visit: Visit) -> Answer:
 
 # Jobs.
 
-_PLANS = {"plan": "restore/plan", "rescue": "rescue/plan"}  # the page of what a job of that kind has found
+_PLANS = {
+    "plan": "restore/plan",
+    "beside": "restore/beside",
+    "rescue": "rescue/plan",
+}  # the page of what a job of that kind has found
 
 
 def show_job(visit: Visit) -> Answer:

@@ -18,10 +18,11 @@ from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Part
 from backupkit.model.clock import utc_now
-from backupkit.model.errors import NoSuchBackup, Refused, SchemaMismatch
+from backupkit.model.errors import BackupError, NoSuchBackup, Refused, SchemaMismatch
 from backupkit.model.events import EventListener
 from backupkit.repository import store
 from backupkit.restore.extract import plan_extract
+from backupkit.restore.lay_out import kept_folders
 from backupkit.restore.recovery import recover
 from backupkit.restore.restore import Restored, RestorePlan, plan_backup, restore_backup
 from backupkit.rewind import moments
@@ -56,8 +57,13 @@ class Planned:
 
 def choose(visit: Visit) -> Answer:
     """Which backup, which half of it, and whether to migrate it."""
+    return chooser(visit, visit.query)
+
+
+def chooser(visit: Visit, form: Mapping[str, str], refused: BackupError | None = None) -> Page:
+    """The form as it is filled in, and why what it asks for was refused."""
     backups = [one for one in store.all_backups(visit.settings) if one.metadata]
-    name = visit.query.get("name", "")
+    name = form.get("name", "")
     if name in ("", store.LATEST):
         try:
             name = store.latest(visit.settings).backup.name
@@ -67,7 +73,10 @@ def choose(visit: Visit) -> Answer:
     times = [(moments.typed(visit.settings, one.at), one.at, _changed(one)) for one in _some(timeline)]
     offered = [one for place, one in enumerate(backups) if place < _OFFERED or one.name == name]
     left_out = len(backups) - len(offered)
-    return Page("restore.html", {"backups": offered, "left_out": left_out, "name": name, "times": times})
+    values = {"backups": offered, "left_out": left_out, "name": name, "times": times}
+    kept = {key: form.get(key, "") for key in ("moment", "at", "only", "migrate", "to")}
+    values |= {"form": kept, "refused": refused, "kept_folders": kept_folders(visit.settings)}
+    return Page("restore.html", values, 400 if refused else 200)
 
 
 def _some(timeline: Sequence[Moment]) -> Iterable[Moment]:
@@ -91,16 +100,21 @@ def _changed(moment: Moment) -> str:
 
 def plan(visit: Visit) -> Answer:
     """Look at what a restore would change."""
-    form, part = visit.form, visit.form.get("only", "")
-    only = part if part in (*get_args(Part), *visit.settings.others) else None
+    form, only = visit.form, part_of(visit)
     wish = Wish(form.get("name", ""), only, bool(form.get("migrate")), bool(form.get("force")))
-    if part and only is None:
-        raise Refused(f"There is no {part} to choose here; nothing was planned.", hint="`restore --only` may know it.")
     if at := form.get("at", "").strip() or form.get("moment", ""):
         return _look_at(visit, replace(wish, name=""), at)
     if not wish.name:
         raise Refused("No backup was chosen.", hint="Choose one.")
     return _look(visit, wish)
+
+
+def part_of(visit: Visit) -> str | None:
+    """The one part that was chosen; None for all. `Refused` for one that is not offered."""
+    part = visit.form.get("only", "")
+    if part and part not in (*get_args(Part), *visit.settings.others):
+        raise Refused(f"There is no {part} to choose here; nothing was planned.", hint="`restore --only` may know it.")
+    return part or None
 
 
 def plan_undo(visit: Visit) -> Answer:

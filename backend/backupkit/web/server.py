@@ -25,7 +25,7 @@ from backupkit.cli.task import in_words
 from backupkit.model.errors import BackupError, Damaged, Locked, NoSuchBackup, Refused
 from backupkit.monitoring import log
 from backupkit.repository import store
-from backupkit.web import archives, inside, pages, plan, rescuing, restoring
+from backupkit.web import archives, beside, inside, pages, plan, rescuing, restoring
 from backupkit.web.access import COOKIE, KNOWN, LASTS, Session, is_form_token
 from backupkit.web.report.style import CSS
 from backupkit.web.site import Answer, Content, Goto, Handler, OnlyLooks, Page, Site, Visit, require_owner
@@ -306,8 +306,8 @@ class Server:
             await asyncio.sleep(_LOOK)
 
 
-GET: Mapping[str, Handler] = {**pages.GET, **restoring.GET, **inside.GET, **rescuing.GET, **plan.GET}
-POST: Mapping[str, Handler] = {**pages.POST, **restoring.POST, **rescuing.POST, **plan.POST}
+GET: Mapping[str, Handler] = {**pages.GET, **restoring.GET, **beside.GET, **inside.GET, **rescuing.GET, **plan.GET}
+POST: Mapping[str, Handler] = {**pages.POST, **restoring.POST, **beside.POST, **rescuing.POST, **plan.POST}
 
 
 async def _posted(request: web.Request) -> Mapping[str, Any]:
