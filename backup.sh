@@ -14,6 +14,12 @@
 set +o posix
 set -Eeuo pipefail
 unset CDPATH
+
+# Started by podman-compose in the place of podman: see `podman_commands`.
+if [ -n "${BACKUP_PODMAN_COMMANDS:-}" ]; then
+  case ${1:-} in ps | run | start | stop) printf '%s\0' "$#" "$@" >>"$BACKUP_PODMAN_COMMANDS" && exit ;; esac
+  exec podman "$@"
+fi
 export HOME="${HOME:-$(cd ~ && pwd)}"
 export PATH="${PATH:-/usr/bin:/bin}:/usr/local/bin:/opt/homebrew/bin:$HOME/.local/bin" # cron's knows two folders
 
@@ -153,19 +159,58 @@ find_engine() {
     if ! command -v "$engine" >/dev/null || ! command -v "${compose[0]}" >/dev/null; then continue; fi
     if ! answer=$("$engine" ps --quiet 2>&1 >/dev/null </dev/null); then
       why="$engine does not answer (${answer##*$'\n'})"
-    elif [ "${#compose[@]}" = 1 ] || "${compose[@]}" version >/dev/null 2>&1 </dev/null; then
+    elif [ "${#compose[@]}" = 1 ]; then
+      return
+    elif answer=$("${compose[@]}" version 2>&1 </dev/null); then
+      # `podman compose` hands everything over to another program, which may be this one.
+      case $answer in *podman-compose*) if command -v podman-compose >/dev/null; then compose=(podman-compose); fi ;; esac
       return
     fi
   done
   return 1
 }
 
+is_podman_compose() { [ "${compose[0]}" = podman-compose ]; }
+
+# podman-compose prints lines of its own among the results, loses the exit code, and takes no variable without its value:
+# it is asked for podman's commands, which are run here, with `flags` added.
+tell_compose() { if is_podman_compose; then run_podman_commands "$@"; else "${compose[@]}" "$@"; fi; }
+
+# The commands that podman-compose would run: of each the number of its words, and the words. It is given this script in
+# the place of podman, which writes them down.
+podman_commands() {
+  local list said
+  [ -x "$root/backup.sh" ] || die 1 "podman-compose must be able to start backup.sh. Run: chmod +x $root/backup.sh"
+  list=$(mktemp) || die 1 "Cannot write a temporary file."
+  if said=$(BACKUP_PODMAN_COMMANDS=$list "${compose[@]}" --podman-path "$root/backup.sh" "$@" 2>&1 </dev/null); then
+    said=""
+  fi
+  cat "$list"
+  rm -f "$list"
+  if [ -n "$said" ]; then printf '%s\n' "$said" >&2; fi
+}
+
+run_podman_commands() {
+  local commands=() argv=() verb="" word count=0 code=0
+  while IFS= read -r -d '' word; do commands+=("$word"); done < <(podman_commands "$@")
+  [ "${#commands[@]}" -gt 0 ] || die 2 "podman-compose cannot do this: $* (see above)."
+  for word in ${commands[@]+"${commands[@]}"}; do
+    if [ "$count" = 0 ]; then count=$word verb="" argv=() && continue; fi
+    count=$((count - 1))
+    # Version 1.0 takes any text after `read_only:` for a yes, and "false" too.
+    case ${BACKUP_HOST_SETTINGS_READ_ONLY:-}:$word in false:*/backup.toml:ro) word=${word%ro}rw ;; esac
+    if [ -z "$verb" ]; then verb=$word; else argv+=("$word"); fi
+    if [ "$count" = 0 ]; then podman "$verb" ${flags[@]+"${flags[@]}"} ${argv[@]+"${argv[@]}"} || code=$?; fi
+  done
+  return "$code"
+}
+
 # The containers of this project that are no command's own: the service, and what the engine says of each.
 containers() {
-  local ids owner one_off rest all=--all
+  local ids owner one_off rest flags=() all=--all
   local format='{{index .Config.Labels "com.docker.compose.service"}}|{{index .Config.Labels "com.docker.compose.oneoff"}}'
-  if [ "${compose[0]}" = podman-compose ]; then all=""; fi # lists all of them, and knows no such option
-  ids=$("${compose[@]}" ps $all --quiet </dev/null) || die 2 "Compose cannot read its file in $root (see above)."
+  if is_podman_compose; then all=""; fi # lists all of them, and knows no such option
+  ids=$(tell_compose ps $all --quiet </dev/null) || die 2 "Compose cannot read its file in $root (see above)."
   # shellcheck disable=SC2086 # one word per container
   while IFS='|' read -r owner one_off rest; do
     if [ "$one_off" != True ]; then printf '%s|%s\n' "$owner" "$rest"; fi
@@ -178,15 +223,17 @@ a_minute_ago() {
   date -u -d "@$then" "$form" 2>/dev/null || date -u -r "$then" "$form" || true
 }
 
-# Sets `state` of a service: running, restarting, exited … or nothing where it has no container.
+# Sets `container` and `state` of a service: running, restarting, exited … or nothing where it has no container.
 find_state() {
-  local found owner status restarts since minute_ago
+  local found owner status restarts since id minute_ago
   minute_ago=$(a_minute_ago)
   state=""
-  found=$(containers '{{.State.Status}}|{{.RestartCount}}|{{.State.StartedAt}}') || exit
-  while IFS='|' read -r owner status restarts since; do
+  local started='{{.State.StartedAt}}'
+  if [ "$engine" = podman ]; then started='{{.State.StartedAt.UTC.Format "2006-01-02T15:04:05"}}'; fi
+  found=$(containers "{{.State.Status}}|{{.RestartCount}}|$started|{{.Id}}") || exit
+  while IFS='|' read -r owner status restarts since id; do
     if [ "$owner" != "$1" ] || [ "$state" = running ]; then continue; fi
-    state=$status
+    state=$status container=$id
     # Between two crashes a looping container is "running" too: what is started in it dies with it.
     if [ "$status" = running ] && [ "$restarts" -gt 0 ] && [[ $since > $minute_ago ]]; then state=restarting; fi
   done <<<"$found"
@@ -295,23 +342,35 @@ export_facts() {
 one_off=backup-$$-$RANDOM
 
 in_container() {
-  local flags=() name
-  if ! [ -t 0 ] || ! [ -t 1 ]; then flags+=(-T); fi
+  local flags=() options=() name
+  if ! [ -t 0 ] || ! [ -t 1 ]; then options=(-T); fi
   if is_served; then flags+=(-p "$published"); fi
   if [ -n "$to" ]; then flags+=(-v "$BACKUP_HOST_MOUNT:$mounted"); fi
   if [ "$command" = ui ]; then flags+=(-e TERM -e COLORTERM); fi
   for name in "${!BACKUP_@}" "${!NO_COLOR@}"; do
     case $name in BACKUP_RUNNER | BACKUP_COMPOSE_FILE | BACKUP_APP_DIR) ;; *) flags+=(-e "$name") ;; esac
   done
+  if is_podman_compose; then
+    if [ "$runner" = exec ]; then enter_with_podman; return; fi
+    flags+=(--label com.docker.compose.oneoff=True)
+  else
+    options+=("${flags[@]}")
+  fi
   case $runner in
-    exec) "${compose[@]}" exec "${flags[@]}" "$service" python backup_restore.py ${words[@]+"${words[@]}"} ;;
+    exec) "${compose[@]}" exec ${options[@]+"${options[@]}"} "$service" python backup_restore.py ${words[@]+"${words[@]}"} ;;
     # Not through the entrypoint: what makes a service crash may be there.
     run)
       trap interrupted INT TERM HUP
-      "${compose[@]}" run --rm --no-deps --name "$one_off" "${flags[@]}" --entrypoint python "$service" \
+      tell_compose run --rm --no-deps --name "$one_off" ${options[@]+"${options[@]}"} --entrypoint python "$service" \
         backup_restore.py ${words[@]+"${words[@]}"}
       ;;
   esac
+}
+
+# podman-compose would give the command the word None for each variable without a value.
+enter_with_podman() {
+  if [ ${#options[@]} = 0 ]; then flags+=(--tty); fi
+  "$engine" exec --interactive "${flags[@]}" "$container" python backup_restore.py ${words[@]+"${words[@]}"}
 }
 
 # Compose v2 may leave the container running: it is ended, with the time to finish its step, before anything goes on.
@@ -412,7 +471,7 @@ write_to_path() {
 start_again() {
   local code=$?
   trap '' INT TERM HUP
-  if "${compose[@]}" start "$app_service" >&2 </dev/null; then exit "$code"; fi
+  if tell_compose start "$app_service" >&2 </dev/null; then exit "$code"; fi
   say "Service '$app_service' could not be started again. Run: ${compose[*]} up -d $app_service"
   if [ "$code" = 0 ]; then exit 3; fi
   exit "$code"
@@ -431,7 +490,7 @@ with_service_stopped() {
   esac
   trap start_again EXIT
   trap interrupted INT TERM HUP
-  "${compose[@]}" stop "$app_service" >&2 </dev/null
+  tell_compose stop "$app_service" >&2 </dev/null
   in_container
 }
 
@@ -705,6 +764,7 @@ read_update_options() {
 update() {
   local new="" step=building
   [ "$runner" != local ] || die 1 "There is no container here that could be updated."
+  ! is_podman_compose || die 2 "podman-compose cannot change the image of a service that runs. Use Docker Compose with Podman."
   claim_update
   find_image
   trap 'give_up 130 "Interrupted."' INT TERM HUP PIPE

@@ -1,9 +1,15 @@
 #!/bin/sh
-# Starts the app: never as root, never on data a restore has left half done, with a database that has its tables.
+# Starts the app: never as the machine's root, never on data a restore has left half done, with a database that has its tables.
 set -eu
 cd /app
 
 say() { printf 'entrypoint: %s\n' "$*" >&2; }
+
+# Without root's rights on the host, root in here is the person who started the engine: what root makes is hers.
+is_a_person() {
+    read -r inside outside count </proc/self/uid_map 2>/dev/null || return
+    [ "$inside" = 0 ] && [ "$outside" != 0 ] && [ "$count" = 1 ] && [ "$(stat -c %u data)" = 0 ]
+}
 
 # The user who owns the data; root's folders (Docker makes missing ones as root) are given to the image's own user.
 become_the_apps_user() {
@@ -51,7 +57,7 @@ create_database() {
     mv "$1.new" "$1"
 }
 
-if [ "$(id -u)" = 0 ]; then become_the_apps_user "$@"; fi
+if [ "$(id -u)" = 0 ] && ! is_a_person; then become_the_apps_user "$@"; fi
 
 may_write data backend/data || exit
 may_write uploads backend/uploads || exit

@@ -37,6 +37,9 @@ if name in ("docker", "podman") and words[:1] == ["compose"]:
     if not answers["plugin"]:
         sys.exit(f"{{name}}: unknown command: {{name}} compose")
     words = words[1:]
+if words[:1] == ["--podman-path"]:  # podman-compose: it starts what it is given in the place of podman
+    print("using podman version: 4.3.1")
+    os.execv(words[1], [words[1], words[2], *(word for word in words[3:] if word not in ("-T", "--quiet"))])
 read = ""
 if words[0] in ("exec", "run"):
     read = sys.stdin.buffer.read().decode("latin-1")
@@ -50,7 +53,9 @@ if words[0] == "ps" and answers["state"] and name + str(words) not in ("docker['
     print("0123456789ab")
 if words[0] == "inspect":
     for owner in answers["owners"]:
-        print(f"{{owner}}|False|{{answers['state']}}|{{answers['restarts']}}|{{answers['since']}}")
+        print(f"{{owner}}|False|{{answers['state']}}|{{answers['restarts']}}|{{answers['since']}}|0123456789ab")
+if words[0] == "version":
+    print(answers.get("version", "v2"))
 if words[0] == "config":
     print(answers["services"])
 sys.exit(answers["codes"].get(words[0], 0))
@@ -82,6 +87,7 @@ class Host:
         script = WRAPPER.read_text()
         assert MORE_FOLDERS in script  # where a real engine of this machine may be
         (self.project / "backup.sh").write_text(script.replace(MORE_FOLDERS, ""))
+        (self.project / "backup.sh").chmod(0o755)
         (self.project / "docker-compose.yml").write_text("services:\n  backend:\n    image: x\n")
         (self.project / "backend" / "backup_restore.py").write_text("")
         (self.project / "backend" / "requirements.txt").write_text("# none\n")
@@ -176,8 +182,12 @@ def test_every_generation_of_compose_is_found(host: Host, installed: list[str], 
     host.answer(plugin=plugin)
     host.run("list")
     call = host.handover()
-    assert call["call"].startswith(f"{expected} exec -T -e ")
-    assert call["call"].endswith(" backend python backup_restore.py list")
+    if expected == "podman-compose":
+        assert call["call"].startswith("podman exec --interactive -e ")
+        assert call["call"].endswith(" 0123456789ab python backup_restore.py list")
+    else:
+        assert call["call"].startswith(f"{expected} exec -T -e ")
+        assert call["call"].endswith(" backend python backup_restore.py list")
     assert call["variables"]["BACKUP_COMPOSE"] == expected
 
 
@@ -190,6 +200,35 @@ def test_a_service_that_does_not_run_is_worked_on_from_a_fresh_container(host: H
     assert call.startswith("docker compose run --rm --no-deps --name backup-")
     assert " -T -e " in call
     assert call.endswith(" --entrypoint python backend backup_restore.py list")
+
+
+def test_podman_compose_says_what_to_run_and_podman_is_run(host: Host) -> None:
+    """It would print lines of its own among the results, lose the exit code, and take no `-e NAME`."""
+    host.install("podman", "podman-compose")
+    host.answer(plugin=False, state="exited", output="one backup\n", codes={"run": 10})
+    done = host.run("show", 'it\'s "mine" $x', code=10)
+    assert done.stdout == b"one backup\n"
+    call = host.handover()["call"]
+    assert call.startswith("podman run -e BACKUP_")
+    assert " -e BACKUP_APP_SERVICE " in call and " --label com.docker.compose.oneoff=True " in call
+    assert call.endswith(' --entrypoint python backend backup_restore.py show it\'s "mine" $x')
+
+
+def test_podman_compose_that_cannot_read_its_file_ends_the_command(host: Host) -> None:
+    host.install("podman")
+    host.write_program("podman-compose", f"#!{BASH}\necho 'missing files: x'\nexit 1\n")
+    host.answer(plugin=False)
+    done = host.run("list", code=2)
+    assert b"missing files: x" in done.stderr
+    assert b"Compose cannot read its file" in done.stderr
+
+
+def test_podman_compose_behind_podman_is_spoken_to_itself(host: Host) -> None:
+    """`podman compose` hands over to what it finds; then nothing of it is among the results."""
+    host.install("podman", "podman-compose")
+    host.answer(version="podman-compose version 1.0.6")
+    host.run("list")
+    assert host.handover()["variables"]["BACKUP_COMPOSE"] == "podman-compose"
 
 
 @pytest.mark.parametrize("words", [("config", "set", "timezone", "UTC"), ("config", "unset", "timezone")])

@@ -12,7 +12,7 @@ import subprocess
 import tarfile
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ PROGRAMS = os.pathsep.join(("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sb
 
 class Engine:
     """One `dockerd`, from `start` to `stop`; `environment` is what a client needs to reach it."""
+
+    place: Sequence[str] = ()  # what a command is started with, to be where the engine is
+    client: Sequence[str] = ("docker",)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -90,7 +93,7 @@ class Engine:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def docker(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return run(["docker", *arguments], self.environment, check=check)
+        return run([*self.client, *arguments], self.environment, check=check)
 
     def ask(self, method: str, path: str, **query: Any) -> Any:
         """The engine's answer to one request, without a client's start; None where it has none."""

@@ -65,6 +65,7 @@ class Project:
         self.environment = engine.environment | settings
         self.service: dict[str, Any] = dict(OVERRIDE)
         self.scheduler: dict[str, Any] = dict(SCHEDULER)
+        self.web: dict[str, Any] = dict(WEB)
         self.uploads, self.backups = folder / "backend" / "uploads", folder / "backups"
         self.database = folder / "backend" / "data" / "pats.db"
         self.clone()
@@ -83,14 +84,14 @@ class Project:
     def override(self, **service: Any) -> None:
         """Add to the compose file what this test has different."""
         self.service |= service
-        services = {"backend": self.service, "scheduler": self.scheduler, "web": WEB}
+        services = {"backend": self.service, "scheduler": self.scheduler, "web": self.web}
         text = json.dumps({"services": services}, indent=2)
         (self.folder / "docker-compose.override.yml").write_text(text)
 
     # --- the service
 
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = ["docker", "compose", "--project-directory", str(self.folder)]
+        command = [*self.engine.client, "compose", "--project-directory", str(self.folder)]
         for name in ("docker-compose.yml", "docker-compose.override.yml"):
             command += ["-f", str(self.folder / name)]
         return run([*command, *arguments], self.environment, check=check)
@@ -167,7 +168,7 @@ class Project:
     @contextmanager
     def writing(self, pause: float = 0.01) -> Iterator[dict[str, int]]:
         """A process that writes rows and documents through the app all the time; afterwards, its answers by status."""
-        command = ["docker", "exec", "--interactive", self.container(), "python", "-c", WRITER, str(pause)]
+        command = [*self.engine.client, "exec", "--interactive", self.container(), "python", "-c", WRITER, str(pause)]
         pipe = subprocess.PIPE
         answers: dict[str, int] = {}
         with subprocess.Popen(command, env=self.environment, stdin=pipe, stdout=pipe, text=True) as writer:
@@ -190,7 +191,7 @@ class Project:
     ) -> subprocess.CompletedProcess[bytes]:
         """`./backup.sh …`, without a terminal, which ends with the given code."""
         done = subprocess.run(
-            [*prefix, str(self.folder / "backup.sh"), *arguments],
+            [*self.engine.place, *prefix, str(self.folder / "backup.sh"), *arguments],
             env=self.environment | settings,
             input=content,
             capture_output=True,

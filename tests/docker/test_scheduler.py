@@ -62,6 +62,7 @@ def older(backup: Path, days: int) -> None:
     path.write_text(json.dumps(told))
 
 
+@pytest.mark.shows("scheduler")
 def test_the_second_service_makes_backups_by_itself_and_proves_them(scheduler: Scheduler) -> None:
     scheduler.up()
     scheduler.says("Next backup: ")

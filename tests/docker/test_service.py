@@ -60,6 +60,7 @@ def drop_table(project: Project) -> None:
         document.unlink()
 
 
+@pytest.mark.shows("read-only root")
 def test_the_app_runs_as_an_ordinary_user_on_a_read_only_root(project: Project) -> None:
     project.up()
     users: dict[str, int] = json.loads(project.inside("python", "-c", USERS))
@@ -148,6 +149,7 @@ def test_alembic_upgrade_head_works_in_the_container(project: Project) -> None:
     assert owners(project.database.parent) == {1000}
 
 
+@pytest.mark.shows("backup beside a writer", "restore")
 def test_a_backup_and_a_restore_while_the_app_is_writing(
     new_project: Callable[..., Project], generation: dict[str, str]
 ) -> None:
@@ -229,6 +231,7 @@ def test_cron_without_a_terminal_or_an_environment(project: Project, up: bool) -
     assert project.names() == ["nightly"]
 
 
+@pytest.mark.shows("other user id")
 def test_another_user_id_owns_what_is_made(project: Project) -> None:
     for folder in (project.database.parent, project.uploads, project.backups):
         give(folder, 1234)
@@ -309,6 +312,7 @@ def test_the_app_does_not_start_when_recover_fails(project: Project) -> None:
     assert not project.database.exists()
 
 
+@pytest.mark.shows("kill, recover")
 def test_an_interrupted_restore_is_finished_before_the_app_starts(project: Project) -> None:
     project.up()
     letter = project.add_document(project.add_application("Before"), "Dear all")

@@ -1,0 +1,185 @@
+"""A real Podman for the tests, in namespaces of its own: no mount, network or setting of the machine is touched."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from engine import BASE, BUNDLE, IMAGE, PROGRAMS, REPOSITORY, Engine, certificates, is_for_downloads, run, wait_until
+from project import Project
+
+# Mounts, network and cgroups of its own: Podman moves each process of its root cgroup into another.
+# What is left in that cgroup ends when nobody holds the input open. The users are those of `write_settings`.
+NAMESPACE = """
+set -e
+mkdir "$1/cgroup"
+mount -t cgroup2 none "$1/cgroup"
+own=$1/cgroup/${1##*/}
+mkdir "$own"
+leave() {
+    echo $$ >"$1/cgroup/cgroup.procs"
+    echo 1 >"$own/cgroup.kill"
+    while [ -d "$own" ] && ! find "$own" -depth -type d -exec rmdir {} + 2>/dev/null; do sleep 0.1; done
+}
+trap 'leave "$1"' EXIT
+for file in passwd group subuid subgid; do mount --bind "$1/$file" "/etc/$file"; done
+mknod --mode=666 "$1/tun" c 10 200
+mount --bind "$1/tun" /dev/net/tun
+ip link set lo up
+echo $$ >"$own/cgroup.procs"
+unshare --cgroup sh -c 'umount --lazy /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; echo ready $$; exec cat'
+"""
+# Whoever comes in belongs to that cgroup.
+ENTER = 'echo $$ >/sys/fs/cgroup/cgroup.procs && exec "$@"'
+PERSON, FIRST_SHIFTED = (
+    1500,
+    200_000,
+)  # who types where nobody is root, and what the kernel calls user 1 of his containers
+
+
+class Podman(Engine):
+    """One Podman and its images, from `start` to `stop`; of root, or of an ordinary person."""
+
+    def __init__(self, folder: Path, *, rootless: bool = False) -> None:
+        super().__init__(folder)
+        self.rootless = rootless
+        self.holder: subprocess.Popen[str] | None = None
+        runtime = folder / "runtime"
+        self.environment = {
+            "PATH": PROGRAMS,
+            "HOME": str(folder),
+            "XDG_RUNTIME_DIR": str(runtime),
+            "CONTAINERS_CONF": str(folder / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+            "DOCKER_HOST": f"unix://{folder}/no-docker.sock",
+        }
+
+    def start(self) -> None:
+        self.write_settings()
+        command = ["unshare", "--mount", "--net", "--propagation=private", "sh", "-c", NAMESPACE, "sh"]
+        pipe = subprocess.PIPE
+        self.holder = subprocess.Popen([*command, str(self.folder)], stdin=pipe, stdout=pipe, text=True)
+        assert self.holder.stdout
+        said, _, number = self.holder.stdout.readline().partition(" ")
+        assert said == "ready", "no namespaces of its own"
+        entry = f"/proc/{int(number)}/ns"
+        self.place = ("nsenter", f"--mount={entry}/mnt", f"--net={entry}/net", f"--cgroup={entry}/cgroup")
+        self.place += ("sh", "-c", ENTER, "sh")
+        if self.rootless:
+            self.place += ("setpriv", f"--reuid={PERSON}", f"--regid={PERSON}", "--clear-groups", "--")
+        self.client = (*self.place, "podman")
+        self.serve()
+
+    def serve(self) -> None:
+        """It answers on its socket too, where the tests look at containers."""
+        command = [*self.client, "system", "service", "--time=0", f"unix://{self.socket}"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        if not wait_until(lambda: self.socket.exists() or not self.runs()) or not self.runs():
+            raise RuntimeError(f"Podman does not answer:\n{self.log.read_text()[-2000:]}")
+
+    def write_settings(self) -> None:
+        _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        settings = {
+            "containers.conf": f"""
+                [containers]
+                cgroups = "disabled"
+                default_ulimits = ["nofile=1024:{files}", "nproc=1024:2048"]
+                init_path = "{shutil.which("catatonit", path=PROGRAMS)}"
+                [engine]
+                cgroup_manager = "cgroupfs"
+                events_logger = "file"
+                runtime = "crun"
+                """,
+            "storage.conf": f"""
+                [storage]
+                driver = "overlay"
+                graphroot = "{self.folder}/data"
+                rootless_storage_path = "{self.folder}/data"
+                runroot = "{self.folder}/run"
+                """,
+            "passwd": f"root:x:0:0:root:/root:/bin/sh\nperson:x:{PERSON}:{PERSON}::{self.folder}:/bin/sh\n",
+            "group": f"root:x:0:\nperson:x:{PERSON}:\n",
+            "subuid": f"person:{FIRST_SHIFTED}:65536\n",
+            "subgid": f"person:{FIRST_SHIFTED}:65536\n",
+        }
+        for name, text in settings.items():
+            (self.folder / name).write_text("\n".join(line.strip() for line in text.splitlines()) + "\n")
+        (self.folder / "runtime").mkdir(mode=0o700)
+        self.folder.chmod(0o755)
+        if self.rootless:
+            for path in (self.folder, *self.folder.iterdir()):
+                os.chown(path, PERSON, PERSON)
+
+    def build(self, base: Path, archive: Path) -> None:
+        """The image of the repository, on that base, as an archive; built by Podman in the machine's network."""
+        context = self.folder / "base"  # with what a build of this machine needs to reach a package index
+        context.mkdir()
+        (context / "ca.crt").write_bytes((certificates() or Path(BUNDLE)).read_bytes())
+        lines = ["FROM plain-base", f"COPY ca.crt {BUNDLE}", f"ENV PIP_CERT={BUNDLE} SSL_CERT_FILE={BUNDLE}"]
+        lines += [f"ENV {name}={value}" for name, value in os.environ.items() if is_for_downloads(name)]
+        (context / "Dockerfile").write_text("\n".join(lines))
+        self.docker("import", str(base), "plain-base")
+        outside = [word for word in self.client if not word.startswith("--net=")]
+        for tag, folder in ((BASE, context), (IMAGE, REPOSITORY / "backend")):
+            words = ["build", "--isolation=chroot", "--network=host", f"--build-arg=BASE_IMAGE={BASE}"]
+            run([*outside, *words, f"--tag={tag}", str(folder)], self.environment)
+        self.docker("save", "--output", str(archive), IMAGE)
+        archive.chmod(0o644)
+
+    def stop(self) -> None:
+        """Its containers have ended, and its folder is gone; what it had mounted went with its namespace."""
+        if self.place:
+            self.docker("rm", "--all", "--force", "--time=5", check=False)
+        if self.holder and self.holder.stdin:
+            self.holder.stdin.close()
+            self.holder.wait(60)
+        if self.process:
+            self.process.wait(60)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class PodmanProject(Project):
+    """The same person, who types `podman-compose`: it names a project after its folder, and has no profiles."""
+
+    engine: Podman
+
+    def clone(self) -> None:
+        super().clone()
+        if self.engine.rootless:
+            run(["chown", "--recursive", f"{PERSON}:{PERSON}", str(self.folder)], os.environ)
+
+    def override(self, **service: Any) -> None:
+        """podman-compose adds the project's network to each service, which goes with no `network_mode`."""
+        for one in (self.service, self.scheduler, self.web):
+            one.pop("network_mode", None)
+        super().override(**service)
+
+    def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        command = [*self.engine.place, "env", f"--chdir={self.folder}", "podman-compose"]
+        return run([*command, *arguments], self.environment, check=check)
+
+    def up(self) -> None:
+        self.compose("up", "--detach", "--no-build", "backend")
+        assert wait_until(self.answers), f"it does not answer:\n{self.logs()}"
+
+    @property
+    def name(self) -> str:
+        return self.folder.name.replace(" ", "")
+
+    def containers(self, one_off: str, service: str = "backend") -> list[str]:
+        """podman-compose gives no container of its own the label that says what a command has for itself."""
+        ours = self._ids({}, project=self.name, oneoff="True", service=service)
+        if one_off == "True":
+            return ours
+        return [one for one in self._ids({}, project=self.name, service=service) if one not in ours]
+
+    def down(self) -> None:
+        for container in self._ids({}, project=self.name):
+            self.engine.docker("rm", "--force", "--volumes", "--time=5", container, check=False)
