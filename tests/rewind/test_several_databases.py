@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -24,11 +25,13 @@ from backupkit.backup.create import create_backup
 from backupkit.cli.daemon import Daemon
 from backupkit.config.settings import Settings, load_settings
 from backupkit.model.backup import BackupRequest
+from backupkit.model.errors import ExitCode
 from backupkit.remotes.push import push_backups
 from backupkit.remotes.registry import prepare_remote
 from backupkit.repository import store
 from backupkit.rewind import chain, moments, point, thin
 from backupkit.rewind.take import Rewinder
+from backupkit.scheduling import run as scheduled
 from quick_restic import put_repository
 from refusals import run_here
 from rewind.a_day import START, Clock, comparable
@@ -181,6 +184,31 @@ def test_what_one_database_changed_is_all_that_a_point_holds(past: Past) -> None
     assert past.rewinder.look() == "taken"
 
 
+def test_further_databases_grow_shrink_and_change_their_page_size(past: Past) -> None:
+    app = past.app
+    for size in (8192, 8192, 1024, 4096):
+        with contextlib.closing(sqlite3.connect(app.queue)) as live:
+            live.execute(f"PRAGMA page_size={size}")
+            live.execute("VACUUM")
+        with contextlib.closing(sqlite3.connect(app.cache)) as live, live:
+            live.execute("DELETE FROM entries WHERE id % 2")
+            live.executemany("INSERT INTO entries (value) VALUES (?)", [("x" * size,)] * 30)
+        with contextlib.closing(sqlite3.connect(app.cache)) as live:
+            live.execute("VACUUM")
+            live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        past.take()
+    with contextlib.closing(sqlite3.connect(app.cache)) as live, live:
+        live.execute("DELETE FROM entries")
+    with contextlib.closing(sqlite3.connect(app.cache)) as live:
+        live.execute("VACUUM")
+    past.take()
+    past.assert_all()
+    past.clock.forward(days=20)
+    thin.thin(past.settings, past.clock.now)
+    assert len(past.points) == 1
+    past.assert_all()
+
+
 @contextlib.contextmanager
 def counting(*databases: Path) -> Iterator[None]:
     """A process writes the same number into each, one after the other, as long as the block lasts."""
@@ -282,6 +310,14 @@ def test_the_lists_of_points_count_all_databases_and_trees(past: Past) -> None:
     assert [one["point"] for one in listed["points"]] == [path.name for path in past.points]
     assert run_here(past.app, "status", "--json", env=DAYS).json["rewind_points"] == 2
     assert run_here(past.app, "verify", "base", "--test-restore", env=DAYS).code == 0
+
+
+def test_the_schedulers_test_restore_takes_a_point(past: Past) -> None:
+    past.take(2)
+    before = past.now()
+    (done,) = scheduled.run_steps(scheduled.test_steps(past.settings, past.clock, lambda able: able[0]))
+    assert done.code == ExitCode.DONE and "So did that of point_" in done.sentence
+    assert past.now() == before and not list(past.app.backups.glob(".draft*"))
 
 
 # What is damaged.
@@ -456,6 +492,43 @@ def test_points_come_back_from_a_remote_with_all_that_they_have(past: Past, tmp_
     done = run_here(past.app, "pull", "base", "--remote", "nas", check=0)
     assert "4 points of rewind came along" in done.out
     past.assert_all()
+
+
+def test_what_runs_with_rights_in_a_further_tree_is_not_pulled(past: Past, tmp_path: Path) -> None:
+    nas = tmp_path / "nas"
+    nas.mkdir()
+    settings_file = past.app.folder / "backup.toml"
+    table = f'[remotes.nas]\ntype = "folder"\npath = {json.dumps(str(nas))}\n'
+    settings_file.write_text(f"{settings_file.read_text()}\n{table}")
+    prepare_remote(past.settings, "nas")
+    past.take()
+    (past.app.media / "title.txt").chmod(0o4755)
+    past.take()
+    push_backups(past.settings)
+    shutil.rmtree(past.app.backups)
+    past.app.backups.mkdir()
+    done = run_here(past.app, "pull", "base", "--remote", "nas", check=3)
+    assert "media/title.txt" in done.err
+    assert len(past.points) == 1
+    run_here(past.app, "pull", "base", "--remote", "nas", "--trust", check=0)
+    past.assert_all()
+
+
+def test_doctor_says_that_a_database_without_a_table_is_in_points_as_a_file(app: SmallApp) -> None:
+    several = extend(app)
+    said = run_here(several, "doctor", env=DAYS).out
+    assert re.search(r"Points of rewind have inner.sqlite3 in \S+/media as files.*name them in \[databases\]", said)
+    assert "Points of rewind have" not in run_here(several, "doctor").out
+    text = (several.folder / "backup.toml").read_text()
+    (several.folder / "backup.toml").write_text(f'{text}\n[databases.inner]\npath = "media/inner.sqlite3"\n')
+    assert "Points of rewind have" not in run_here(several, "doctor", env=DAYS).out
+    past = Past(several, Clock())
+    several.put(several.inner, "in a point")
+    past.take()
+    moment = moments.timeline(past.settings).moments[-1]
+    with moments.built(past.settings, moment) as backup:
+        assert several.values(backup.path / "inner.sqlite3") == ["before", "in a point"]
+        assert not list((backup.path / "media").glob("inner*"))
 
 
 # As it always was.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,7 +21,7 @@ from backupkit.model.backup import BackupRequest
 from backupkit.repository import history
 from backupkit.restore import lay_out
 from several import change_all, extend
-from small_app import SmallApp, tree
+from small_app import BACKEND, SmallApp, clean_environment, tree
 from web.test_web import (
     VIEWER,
     Browser,
@@ -230,6 +233,27 @@ def test_in_a_container_the_page_says_which_folders_outlast_it(
         browser = served.browser()
         browser.come_in(token=served.token)
         assert "These pages run in a container" in browser.get("/restore").words
+
+
+MOUNTED = """
+import sys
+from pathlib import Path
+from backupkit.config.settings import load_settings
+from backupkit.restore.lay_out import kept_folders
+print(*kept_folders(load_settings(Path(sys.argv[1])), {"BACKUP_RUNNER_IN_USE": "exec"}), sep="\\n")
+"""
+
+
+@pytest.mark.needs("unshare", "mount")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who may mount")
+def test_a_folder_that_is_mounted_is_among_them_and_the_apps_own_are_not(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "look").mkdir()
+    own = (app.uploads, app.backups, app.database.parent, tmp_path / "look")
+    script = "".join(f"mount --bind '{one}' '{one}' && " for one in own) + 'exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-c", MOUNTED, str(app.folder)]
+    environment = {**clean_environment(), "PYTHONPATH": str(BACKEND)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert [one for one in done.stdout.splitlines() if one.startswith(str(tmp_path))] == [str(tmp_path / "look")]
 
 
 @pytest.mark.needs("chromium", "chromedriver")

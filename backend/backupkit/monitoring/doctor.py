@@ -239,6 +239,11 @@ def _inside_trees(settings: Settings) -> Iterator[Finding]:
                 "fine",
                 f"SQLite databases in {part.uploads}, which are copied and restored through SQLite: {few(found)}.",
             )
+            if settings.rewind:
+                text = (
+                    f"Points of rewind have {few(found)} in {part.uploads} as files, torn where an app writes to them"
+                )
+                yield Finding("note", f"{text}: name them in [databases].")
 
 
 def _databases_below(part: Settings, live: Path) -> list[str]:

@@ -234,7 +234,8 @@ def _fetch_points(settings: Settings, remote: Remote, backup: Backup, trust: boo
             path, extra = f"{folder}/{change.path}", [name for name, _ in entry.attributes]
             if why := packing.surprise(path, entry.form, entry.mode, entry.target, extra):
                 hint = f"{packing.VOUCH}: `pull {backup.name} --remote {remote.name} --trust`"
-                raise Damaged(f"In the point {one.name} {shown(change.path)} {why}.", hint)
+                named = change.path if folder == UPLOADS_FOLDER else path
+                raise Damaged(f"In the point {one.name} {shown(named)} {why}.", hint)
 
     done = retry_while_away(
         lambda: remote.pull_points(backup, emit, refuse), settings.remotes[remote.name].retry_for, emit

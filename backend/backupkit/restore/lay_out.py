@@ -31,7 +31,7 @@ from backupkit.upload_files import choice
 from backupkit.upload_files.choice import Chosen
 
 _CONTAINERS = ("/.dockerenv", "/run/.containerenv")  # files by which an engine marks a container
-_PASSING = ("tmpfs", "overlay", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2")
+_PASSING = ("tmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2")
 
 
 @dataclass(frozen=True)
