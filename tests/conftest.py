@@ -77,10 +77,10 @@ def require(*tools: str) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of the engine run in one process, so that only one engine is started."""
+    """Tests of one engine run in one process, so that one engine is started: Docker's and Podman's side by side."""
     for item in items:
         if Path(__file__).parent / "docker" in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("docker"))
+            item.add_marker(pytest.mark.xdist_group("podman" if item.path.stem == "test_podman" else "docker"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
