@@ -72,7 +72,7 @@ def _has_work(context: Any, settings: Settings) -> bool:
 def _file_of(url: object) -> Path | None:
     path = str(getattr(url, "database", None) or url)
     if "://" in path:
-        from sqlalchemy import make_url  # as whoever calls has imported
+        from sqlalchemy.engine import make_url  # as whoever calls has imported; of 1.4 too
 
         path = make_url(path).database or ""
     return Path(path).absolute() if path and path != ":memory:" else None
