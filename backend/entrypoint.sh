@@ -11,11 +11,26 @@ is_a_person() {
     [ "$inside" = 0 ] && [ "$outside" != 0 ] && [ "$count" = 1 ] && [ "$(stat -c %u data)" = 0 ]
 }
 
+# The number that a user (uid_map) or a group (gid_map) has on the host: another one where the engine maps them.
+on_the_host() {
+    while read -r inside outside count; do
+        if [ "$1" -ge "$inside" ] && [ "$1" -lt $((inside + count)) ]; then
+            echo $((outside + $1 - inside))
+            return
+        fi
+    done <"/proc/self/$2"
+}
+
+# Whether a folder's owner has no number in here; the kernel then shows one that is nobody's.
+is_unmapped() {
+    [ "$(on_the_host 0 uid_map)" != 0 ] && [ "$(stat -c %u "$1")" = "$(cat /proc/sys/kernel/overflowuid)" ]
+}
+
 # The user who owns the data; root's folders (Docker makes missing ones as root) are given to the image's own user.
 become_the_apps_user() {
     user=$(stat -c %u data) group=$(stat -c %g data)
-    if [ "$user" = 0 ]; then user=$(id -u app); fi
-    if [ "$group" = 0 ]; then group=$(id -g app); fi
+    if [ "$user" = 0 ] || is_unmapped data; then user=$(id -u app); fi
+    if [ "$group" = 0 ] || is_unmapped data; then group=$(id -g app); fi
     for folder in data uploads backups; do
         if [ "$(stat -c %u "$folder")" = 0 ]; then give "$folder"; fi
     done
@@ -34,7 +49,8 @@ give() {
 
 may_write() {
     if [ -w "$1" ] && [ -x "$1" ]; then return; fi
-    say "User $(id -u) may not write to /app/$1. On the host, run: sudo chown -R $(id -u):$(id -g) $2"
+    owner=$(on_the_host "$(id -u)" uid_map):$(on_the_host "$(id -g)" gid_map)
+    say "User $(id -u) may not write to /app/$1. On the host, run: sudo chown -R $owner $2"
     return 1
 }
 

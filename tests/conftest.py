@@ -38,6 +38,7 @@ HOW_TO_GET = {
     "dockerd": "apt install docker.io, and run the tests as root",
     "fish": "apt install fish, or brew install fish",
     "git": "apt install git, or brew install git",
+    "ip": "apt install iproute2 (Linux only)",
     "mmdebstrap": "apt install mmdebstrap",
     "mkfs.xfs": "apt install xfsprogs (Linux only)",
     "newuidmap": "apt install uidmap",

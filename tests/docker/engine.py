@@ -65,13 +65,19 @@ class Engine:
             place.write_bytes(found.read())
         place.chmod(0o755)
 
-    def _launch(self, driver: str) -> subprocess.Popen[bytes]:
+    def command(self, driver: str) -> list[str]:
         command = ["dockerd", f"--storage-driver={driver}", *NO_NETWORK, f"--host=unix://{self.socket}"]
         command += [f"--data-root={self.folder / 'data'}", f"--exec-root={self.folder / 'exec'}"]
-        command += [f"--pidfile={self.folder / 'engine.pid'}"]
+        return [*command, f"--pidfile={self.folder / 'engine.pid'}"]
+
+    def _launch(self, driver: str) -> subprocess.Popen[bytes]:
         with self.log.open("wb") as log:
             return subprocess.Popen(
-                command, env=os.environ | {"PATH": PROGRAMS}, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                self.command(driver),
+                env=os.environ | {"PATH": PROGRAMS},
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
 
     def runs(self) -> bool:

@@ -41,6 +41,14 @@ PERSON, FIRST_SHIFTED = (
 )  # who types where nobody is root, and what the kernel calls user 1 of his containers
 
 
+def write_users(folder: Path) -> None:
+    """The files of /etc that name the person, and the numbers that belong to her."""
+    (folder / "passwd").write_text(f"root:x:0:0:root:/root:/bin/sh\nperson:x:{PERSON}:{PERSON}::{folder}:/bin/sh\n")
+    (folder / "group").write_text(f"root:x:0:\nperson:x:{PERSON}:\n")
+    for name in ("subuid", "subgid"):
+        (folder / name).write_text(f"person:{FIRST_SHIFTED}:65536\n")
+
+
 class Podman(Engine):
     """One Podman and its images, from `start` to `stop`; of root, or of an ordinary person."""
 
@@ -104,13 +112,10 @@ class Podman(Engine):
                 rootless_storage_path = "{self.folder}/data"
                 runroot = "{self.folder}/run"
                 """,
-            "passwd": f"root:x:0:0:root:/root:/bin/sh\nperson:x:{PERSON}:{PERSON}::{self.folder}:/bin/sh\n",
-            "group": f"root:x:0:\nperson:x:{PERSON}:\n",
-            "subuid": f"person:{FIRST_SHIFTED}:65536\n",
-            "subgid": f"person:{FIRST_SHIFTED}:65536\n",
         }
         for name, text in settings.items():
             (self.folder / name).write_text("\n".join(line.strip() for line in text.splitlines()) + "\n")
+        write_users(self.folder)
         (self.folder / "runtime").mkdir(mode=0o700)
         self.folder.chmod(0o755)
         if self.rootless:

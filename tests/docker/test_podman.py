@@ -16,7 +16,9 @@ from engine import RECIPE, debian, run, wait_until
 from podman import FIRST_SHIFTED, PERSON, Podman, PodmanProject
 from test_service import KILLED_RESTORE, drop_table, give, owners
 
-pytestmark = pytest.mark.needs("podman", "podman-compose", "crun", "catatonit", "newuidmap", "unshare", "mmdebstrap")
+pytestmark = pytest.mark.needs(
+    "podman", "podman-compose", "crun", "catatonit", "newuidmap", "unshare", "ip", "mmdebstrap"
+)
 COMBINATIONS = (PODMAN, PODMAN_ROOTLESS)
 APP = 1000  # the image's own user
 
@@ -209,6 +211,17 @@ def test_the_root_file_system_is_read_only(project: PodmanProject) -> None:
         project.inside("touch", "/app/x")
     project.backup_sh("backup", "good")
     project.backup_sh("verify", "good", "--test-restore")
+
+
+@pytest.mark.shows("scheduler")
+def test_the_second_service_makes_backups_by_itself(project: PodmanProject, podman: Podman) -> None:
+    project.up()
+    project.compose("up", "--detach", "--no-build", "scheduler")
+    assert wait_until(lambda: list(project.backups.glob("scheduled_*"))), "it makes none"
+    project.backup_sh("config", "set", "service", "scheduler")
+    project.backup_sh("backup", "good")
+    assert project.state() == "running"
+    assert owners(project.backups) == {owner(podman)}
 
 
 def test_auto_backup_knows_gits_facts_from_the_host(project: PodmanProject) -> None:

@@ -1,0 +1,97 @@
+"""An engine that maps the users of its containers to others of the host: `userns-remap`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from combinations import DOCKER_REMAPPED
+from engine import IMAGE, PLUGIN_RECIPE, Engine, debian, wait_until
+from podman import FIRST_SHIFTED, PERSON, write_users
+from project import Project
+from test_service import KILLED_RESTORE, drop_table, give, owners
+
+COMBINATIONS = (DOCKER_REMAPPED,)
+ROOT, APP = FIRST_SHIFTED, FIRST_SHIFTED + 1000  # root of the container, and its app's user, as the host has them
+# It finds the numbers in files of its own.
+PLACE = 'for file in passwd group subuid subgid; do mount --bind "$0/$file" "/etc/$file"; done; exec "$@"'
+
+
+class Remapped(Engine):
+    """A `dockerd` whose containers have other users than the host."""
+
+    def command(self, driver: str) -> list[str]:
+        place = ["unshare", "--mount", "--propagation=private", "sh", "-ec", PLACE, str(self.folder)]
+        return [*place, *super().command(driver), "--userns-remap=person"]
+
+
+@pytest.fixture(scope="module")
+def remapped(engine: Engine) -> Iterator[Remapped]:
+    other = Remapped(Path(tempfile.mkdtemp(prefix="backup-remapped-")))
+    other.folder.chmod(0o755)
+    write_users(other.folder)
+    try:
+        other.start()
+        other.add_compose(debian(PLUGIN_RECIPE, "compose"))
+        archive = other.folder / "image.tar"
+        engine.docker("save", "--output", str(archive), IMAGE)
+        other.docker("load", "--input", str(archive))
+        yield other
+    finally:
+        other.stop()
+
+
+@pytest.fixture
+def project(remapped: Remapped, request: pytest.FixtureRequest) -> Iterator[Project]:
+    name = request.node.name[-30:].strip("_")
+    folder = remapped.folder / name
+    folder.mkdir()
+    made = Project(folder, remapped, {"COMPOSE_PROJECT_NAME": name})
+    yield made
+    made.down()
+
+
+@pytest.mark.shows("backup beside a writer", "restore", "read-only root")
+def test_a_backup_and_a_restore_on_shifted_numbers(project: Project) -> None:
+    for folder in (project.database.parent, project.uploads, project.backups):
+        give(folder, ROOT)
+    project.up()
+    letter = project.add_document(project.add_application("Before"), "Dear all")
+    with project.writing() as answers:
+        project.backup_sh("backup", "good")
+        project.add_application("After")
+        drop_table(project)
+        project.backup_sh("restore", "good", "--force", or_code=3)
+    assert answers["200"] > 20
+    assert letter.read_text() == "Dear all" and "After" not in project.companies()
+    assert owners(project.database.parent) == owners(project.uploads) == owners(project.backups) == {APP}
+    with pytest.raises(AssertionError, match="Read-only"):
+        project.inside("touch", "/app/x")
+
+
+@pytest.mark.shows("kill, recover")
+def test_an_interrupted_restore_is_finished_before_the_app_starts(project: Project) -> None:
+    for folder in (project.database.parent, project.uploads, project.backups):
+        give(folder, APP)
+    project.up()
+    project.add_application("Before")
+    project.backup_sh("backup", "good")
+    project.add_application("After")
+    project.compose("stop")
+    killed = project.compose(
+        *("run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "backend", "-c", KILLED_RESTORE), check=False
+    )
+    assert killed.returncode == 137
+    assert project.companies() == {"Before", "After"}
+    project.up()
+    assert project.companies() == {"Before"}
+
+
+def test_data_of_a_user_without_a_number_is_named_with_the_hosts_number(project: Project) -> None:
+    project.override(restart="no")
+    give(project.database.parent, PERSON)
+    project.compose("up", "--detach", "--no-build", "backend")
+    assert wait_until(lambda: project.state() == "exited")
+    assert f"sudo chown -R {APP}:{APP} backend/data" in project.logs()
