@@ -17,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import chance
 from examples import examples
 from other_apps import INI, OtherApp
 from small_app import BACKEND, SmallApp, clean_environment
@@ -235,3 +236,22 @@ def test_every_script_can_be_started(script: str) -> None:
 @pytest.mark.needs("shellcheck")
 def test_every_script_passes_shellcheck() -> None:
     run("shellcheck", *SCRIPTS, cwd=ROOT)
+
+
+@pytest.mark.skipif(not chance.is_thorough(), reason="asks for the wheels of other machines: --thorough")
+@pytest.mark.parametrize("processor", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_every_pinned_package_has_a_wheel_for_alpine(version: str, processor: str, tmp_path: Path) -> None:
+    options = ["--dry-run", "--no-deps", "--ignore-installed", "--only-binary=:all:", "--target", str(tmp_path)]
+    options += [f"--platform=musllinux_1_{minor}_{processor}" for minor in (1, 2)]
+    options += [
+        "--implementation=cp",
+        f"--python-version={version}",
+        "--requirement",
+        str(BACKEND / "requirements.txt"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Would install" in done.stdout
