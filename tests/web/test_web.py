@@ -1115,7 +1115,7 @@ def test_what_status_says_to_type_is_a_button_where_a_page_can_do_it(app: SmallA
     assert (found.path if found else "") == path
 
 
-def test_a_page_reads_each_backup_once_and_no_upload(app: SmallApp) -> None:
+def test_the_pages_read_each_backup_once_and_no_upload(app: SmallApp) -> None:
     """Of a thousand backups a page is there in time; `opened` is what the server opens of the backups for each page."""
     for number in range(12):
         create_backup(app.settings, BackupRequest(f"kept{number}"))
@@ -1128,7 +1128,7 @@ def test_a_page_reads_each_backup_once_and_no_upload(app: SmallApp) -> None:
     assert opened and set(opened) == {"", "backups", "restore", "schedule", "history", "settings"}
     for place, paths in opened.items():
         read = [path for path in paths if path.endswith("/backup_metadata.json")]
-        assert len(read) == len(set(read)) == (0 if place in ("history", "settings") else 12), place
+        assert len(read) == len(set(read)) == (12 if place == "" else 0), place  # the first page has read them all
         assert not [path for path in paths if "/uploads/" in path], place
 
 
@@ -1137,6 +1137,7 @@ import json, os, sys
 from types import SimpleNamespace
 from backupkit.cli.task import Task
 from backupkit.config.settings import load_settings
+from backupkit.fs import stamps
 from backupkit.web import pages, server
 from backupkit.web.access import Access
 from backupkit.web.site import Site
@@ -1146,6 +1147,7 @@ access = Access(load_settings(folder))
 found = access.follow_link(access.new_link())
 made = server.Server(Site(folder, access))
 opened, now = {}, []
+stamps.time = SimpleNamespace(time_ns=lambda: 1 << 62)  # the backups are older than a tick of the clock
 def heard(event, arguments):
     if event == "open" and str(arguments[0]).startswith(str(folder / "backups")):
         now.append(str(arguments[0]))
