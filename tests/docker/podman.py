@@ -27,6 +27,7 @@ leave() {
 }
 trap 'leave "$1"' EXIT
 for file in passwd group subuid subgid; do mount --bind "$1/$file" "/etc/$file"; done
+for place in /etc/cni /var/lib/cni; do mkdir -p $place && mount -t tmpfs none $place; done
 mknod --mode=666 "$1/tun" c 10 200
 mount --bind "$1/tun" /dev/net/tun
 ip link set lo up
