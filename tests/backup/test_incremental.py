@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.fs import disk
+from backupkit.fs import disk, stamps
 from backupkit.model.backup import Backup, BackupRequest
 from backupkit.repository import files_cache, flags, sizes, store
 from backupkit.restore.restore import plan_restore, restore_backup
@@ -46,7 +46,7 @@ def inode(path: Path) -> int:
 
 def settle(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock's tick after which a change would show is over at once."""
-    monkeypatch.setattr(files_cache, "_TICK", 0)
+    monkeypatch.setattr(stamps, "_TICK", 0)
 
 
 @contextmanager

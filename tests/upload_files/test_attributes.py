@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from backupkit.backup.create import create_backup
+from backupkit.fs import stamps
 from backupkit.model.backup import BackupRequest, Metadata
 from backupkit.monitoring.doctor import examine
-from backupkit.repository import files_cache
 from backupkit.restore.restore import plan_restore, restore_backup
 from backupkit.restore.undo import plan_undo
 from killed import AMONG_THE_UPLOADS, kill
@@ -208,7 +208,7 @@ def test_a_test_restore_compares_them(rich: SmallApp) -> None:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock's tick after which a change would show is over at once."""
-    monkeypatch.setattr(files_cache, "_TICK", 0)
+    monkeypatch.setattr(stamps, "_TICK", 0)
 
 
 @pytest.mark.usefixtures("settled")
@@ -227,7 +227,7 @@ def test_a_file_whose_attributes_changed_is_not_linked(
     rich: SmallApp, monkeypatch: pytest.MonkeyPatch, path: str, tick: str
 ) -> None:
     if tick == "over":
-        monkeypatch.setattr(files_cache, "_TICK", 0)
+        monkeypatch.setattr(stamps, "_TICK", 0)
     one = back_up(rich, "one")
     sealed = extras(one / "uploads")
     os.setxattr(rich.uploads / path, "user.origin", b"changed")
