@@ -36,8 +36,8 @@ from backupkit.model.events import EventListener, Step, silence
 from backupkit.model.names import STAMP
 from backupkit.repository import manifest, store
 from backupkit.rewind import chain, point
-from backupkit.rewind.chain import Moment, Timeline
-from backupkit.rewind.point import PartChange
+from backupkit.rewind.chain import Moment, Point, Timeline
+from backupkit.rewind.point import DatabaseChange, Header, PartChange
 from backupkit.rewind.state import Known, State, of_backup, seal_of
 from backupkit.scheduling import scheduler_lock
 from backupkit.sqlite import changed_pages, database
@@ -324,10 +324,15 @@ class _Building:
     folder: Path
 
     @property
-    def header(self) -> point.Header:
-        """What its point says of itself."""
+    def point(self) -> Point:
+        """The point that the moment is of."""
         assert self.moment.point is not None
-        return self.moment.point.header
+        return self.moment.point
+
+    @property
+    def header(self) -> Header:
+        """What that says of itself."""
+        return self.point.header
 
     def file_of(self, part: str) -> Path:
         """Where the database of that part is laid."""
@@ -348,9 +353,16 @@ class _Building:
 
 
 def _build(building: _Building, emit: EventListener) -> None:
-    state = _follow(building)
+    if seal_of(building.base) != building.header.seal:
+        raise Damaged(f"The backup {building.base.path} is not the one that the point was made after.", _OTHER)
+    state = of_backup(building.base, with_pages=False)
+    in_base = {name: dict(one.uploads) for name, one in state.parts.items()}
+    _follow(building, state)
     with closing(manifest.ChecksumWriter(building.folder)) as checksums:
-        found = {one.name: _finished(building, one, state.parts[one.name], checksums) for one in building.header.parts}
+        found = {
+            one.name: _finished(building, one, state.parts[one.name], in_base[one.name], checksums)
+            for one in building.header.parts
+        }
         _seal(building, found, checksums, emit)
 
 
@@ -362,11 +374,17 @@ class _Laid:
     tree: UploadsFacts | None = None
 
 
-def _finished(building: _Building, one: PartChange, state: State, checksums: manifest.ChecksumWriter) -> _Laid:
-    """The database of that part is checked, and its tree laid out."""
+def _finished(
+    building: _Building,
+    one: PartChange,
+    state: State,
+    in_base: dict[str, Known],
+    checksums: manifest.ChecksumWriter,
+) -> _Laid:
+    """The database of that part is checked, and its tree laid out; `in_base` is what the backup has of the tree."""
     if one.database is None:
         _require_listed(building, one, state)
-        return _Laid(tree=_lay_tree(building, one.name, state, checksums))
+        return _Laid(tree=_lay_tree(building, one.name, state, in_base, checksums))
     file = building.file_of(one.name)
     with process.optional_worker(file.stat().st_size) as beside:
         as_stored = _prepared_to_open(file)
@@ -375,16 +393,13 @@ def _finished(building: _Building, one: PartChange, state: State, checksums: man
             _require_right(building, one, file, as_stored)
             _require_listed(building, one, state)
         is_tree = not one.name and building.metadata.uploads_included
-        tree = _lay_tree(building, one.name, state, checksums) if is_tree else None
+        tree = _lay_tree(building, one.name, state, in_base, checksums) if is_tree else None
         return _Laid(inspecting.result(), tree)
 
 
-def _follow(building: _Building) -> State:
-    """The databases are in their files, page by page as they were; the uploads as they are to be."""
-    base, moment = building.base, building.moment
-    if seal_of(base) != building.header.seal:
-        raise Damaged(f"The backup {base.path} is not the one that the point was made after.", _OTHER)
-    state = of_backup(base, with_pages=False)
+def _follow(building: _Building, state: State) -> None:
+    """The databases are in their files, page by page as they were; the uploads of the state as they are to be."""
+    moment = building.moment
     for one in moment.way:
         for part, found in state.matched(one.name, one.header):
             found.change(one.name, part.changes)
@@ -392,11 +407,10 @@ def _follow(building: _Building) -> State:
         if last.database is None:
             continue
         facts, file = building.facts_of(last.name), building.file_of(last.name)
-        disk.copy_file(base.path / file.name, file)
+        disk.copy_file(building.base.path / file.name, file)
         way = [(one.name, part) for one in moment.way for part in one.header.parts if part.name == last.name]
         with _naming_the_damaged(building.settings, moment):
             _write_pages(building.points, way, facts.page_size, file)
-    return state
 
 
 @contextlib.contextmanager
@@ -414,15 +428,14 @@ def _naming_the_damaged(settings: Settings, moment: Moment) -> Iterator[None]:
 
 def _write_pages(points: Path, way: Sequence[tuple[str, PartChange]], page_size: int, file: Path) -> None:
     """Each page that any of the points has is as in the newest of those, and written once."""
-    databases = [(name, one.database, one.offset) for name, one in way if one.database]
-    last = databases[-1][1]
-    start = max((n for n, (_, one, _) in enumerate(databases) if one.page_size != last.page_size), default=-1)
+    counting = point.of_last_page_size(way)
+    last = counting[-1][1]
     with disk.Opened(file, os.O_RDWR | os.O_NOFOLLOW) as handle:
-        if start >= 0 or page_size != last.page_size:
+        if page_size != last.page_size or len(counting) < len(way):
             os.ftruncate(handle, 0)
-        most = max(one.pages for _, one, _ in databases)
+        most = max(one.pages for _, one, _ in counting)
         written = bytearray(last.pages + 1) + b"\1" * (most - last.pages)  # what is beyond its end is not wanted
-        for name, one, offset in reversed(databases[start + 1 :]):
+        for name, one, offset in reversed(counting):
             for number, content in point.pages(points / name, one, written, offset):
                 os.pwrite(handle, content, (number - 1) * last.page_size)
                 written[number] = 1
@@ -445,27 +458,25 @@ def _require_right(building: _Building, one: PartChange, file: Path, as_stored: 
     hashes[:HASH] = changed_pages.hash_of(as_stored[: one.database.page_size])
     if State(0, hashes).root != one.database.root:
         what = one.title if building.header.others else "database"
-        raise Damaged(f"The points up to {_point(building)} do not lead to the {what} that they name.", _OTHER)
+        raise Damaged(f"The points up to {building.point.name} do not lead to the {what} that they name.", _OTHER)
 
 
 def _require_listed(building: _Building, one: PartChange, state: State) -> None:
     """The list of uploads is the one that the point leads to."""
     if one.uploads and state.uploads_digest() != one.uploads:
         what = one.name or UPLOADS_FOLDER
-        raise Damaged(f"The points up to {_point(building)} do not lead to the {what} that they name.", _OTHER)
-
-
-def _point(building: _Building) -> str:
-    assert building.moment.point
-    return building.moment.point.name
+        raise Damaged(f"The points up to {building.point.name} do not lead to the {what} that they name.", _OTHER)
 
 
 def _seal(
     building: _Building, found: dict[str, _Laid], checksums: manifest.ChecksumWriter, emit: EventListener
 ) -> None:
     settings, folder, moment, header = building.settings, building.folder, building.moment, building.header
-    held = [one.name for one in header.parts if found[one.name].database]
-    databases = [_sealed(building, part, found[part].database, emit) for part in held]
+    databases = [
+        _sealed(building, one, one.database, read, emit)
+        for one in header.parts
+        if one.database and (read := found[one.name].database)
+    ]
     trees = [
         SealedTree(one.name or UPLOADS_FOLDER, tree, one.excluded_folders)
         for one in header.parts
@@ -502,27 +513,26 @@ def _seal(
     checksums.record_file(METADATA_FILE)
 
 
-def _sealed(building: _Building, part: str, found: database.Inspection | None, emit: EventListener) -> SealedDatabase:
+def _sealed(
+    building: _Building, one: PartChange, change: DatabaseChange, found: database.Inspection, emit: EventListener
+) -> SealedDatabase:
     """What was read from the database of that part, which is sound."""
-    assert found
-    file, mode = building.file_of(part), building.facts_of(part).mode
+    file, mode = building.file_of(one.name), building.facts_of(one.name).mode
     file.chmod(mode)
-    change = next(one for one in building.header.parts if one.name == part)
-    assert change.database
     if found.problems:
-        what = change.title if building.header.others else "database"
+        what = one.title if building.header.others else "database"
         raise Damaged(f"The {what} was damaged at that time: {found.problems[0]}.", "Take an earlier point: `rewind`")
-    table = _version_table(building.settings.at(part), found, emit)
+    table = _version_table(building.settings.at(one.name), found, emit)
     revisions = found.versions.get(table, ())
     return SealedDatabase(
-        name=part or MAIN_DATABASE,
+        name=one.name or MAIN_DATABASE,
         database_file=file.name,
         alembic_revision=revisions[0] if revisions else None,
         alembic_revisions=revisions,
         version_table=table,
         migrations=found.migrations,
         schema_fingerprint=found.fingerprint,
-        database=replace(found.facts, journal_mode=change.database.journal_mode, mode=mode),
+        database=replace(found.facts, journal_mode=change.journal_mode, mode=mode),
     )
 
 
@@ -537,14 +547,16 @@ def _version_table(settings: Settings | None, found: database.Inspection, emit: 
 # The uploads.
 
 
-def _lay_tree(building: _Building, part: str, state: State, checksums: manifest.ChecksumWriter) -> UploadsFacts:
+def _lay_tree(
+    building: _Building, part: str, state: State, in_base: dict[str, Known], checksums: manifest.ChecksumWriter
+) -> UploadsFacts:
     """The tree, its unchanged files linked from the backup."""
     listed = sorted(state.uploads.items(), key=lambda one: one[0].split("/") if one[0] else [])
     _require_tree(state)
     of_tree = part or UPLOADS_FOLDER
     root = building.folder / of_tree
     root.mkdir(mode=0o700)
-    laying = _Laying(building.points, building.base, root, of_backup(building.base, False).parts[part].uploads)
+    laying = _Laying(building.points, building.base, root, in_base)
     files = size = attributes = 0
     with closing(tree.Parents(root)) as parents, closing(tree.Parents(building.base.path / of_tree)) as sealed:
         for path, known in listed:

@@ -20,7 +20,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -364,6 +364,16 @@ def content(path: Path, offset: int, size: int) -> Iterator[bytes]:
         while size and (chunk := file.read(min(size, disk.CHUNK))):
             size -= len(chunk)
             yield chunk
+
+
+def of_last_page_size(way: Iterable[tuple[str, PartChange]]) -> list[tuple[str, DatabaseChange, int]]:
+    """Of the points on a way those whose pages count: name, database and offset, from where its page size was the last.
+
+    A database of another page size has all of its pages in the next point.
+    """
+    found = [(name, one.database, one.offset) for name, one in way if one.database]
+    others = [place for place, (_, one, _) in enumerate(found) if one.page_size != found[-1][1].page_size]
+    return found[max(others, default=-1) + 1 :]
 
 
 def copy_content(path: Path, offset: int, entry: Entry, target: int) -> None:

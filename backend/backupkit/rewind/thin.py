@@ -216,15 +216,11 @@ def _is_after_gap(header: Header) -> bool:
 
 def _merged_pages(folder: Path, group: Sequence[tuple[str, PartChange]]) -> Iterator[tuple[int, bytes | memoryview]]:
     """The newest content of each page of one database, in order; nothing from before the page size changed."""
-    databases = [(name, part.database, part.offset) for name, part in group if part.database]
-    if not databases:
+    counting = point.of_last_page_size(group)
+    if not counting:
         return
-    last = databases[-1][1]
-    others = [place for place, (_, one, _) in enumerate(databases) if one.page_size != last.page_size]
-    start = max(others, default=-1) + 1
-    streams = (
-        _numbered(folder / name, one, offset, -place) for place, (name, one, offset) in enumerate(databases[start:])
-    )
+    last = counting[-1][1]
+    streams = (_numbered(folder / name, one, offset, -place) for place, (name, one, offset) in enumerate(counting))
     before = 0
     for number, _, content in heapq.merge(*streams, key=lambda one: one[:2]):
         if before < number <= last.pages:

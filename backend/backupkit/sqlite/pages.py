@@ -104,6 +104,11 @@ class _Wal:
         return self._content if len(pages) == _AT_ONCE else bytes(self._content[: len(pages) * size])
 
 
+def _in_use(wal: _Wal | None) -> _Wal | None:
+    """The WAL; None while nothing is in it."""
+    return wal if wal and wal.frames else None
+
+
 def _listed(index: bytes, frames: int) -> Iterator[int]:
     """The page of each frame, in order."""
     start, left, room = _INDEX_HEADER, frames, _IN_BLOCK - _INDEX_HEADER // 4
@@ -139,8 +144,7 @@ def _compare(live: str, sealed: str, has_wal: bool) -> str:
         size = 65536 if size == 1 else size
         if size < 512 or pages * size != os.fstat(wanted.fileno()).st_size:
             raise _Unknown
-        wal = _Wal(live) if has_wal else None
-        wal = wal if wal and wal.frames else None
+        wal = _in_use(_Wal(live) if has_wal else None)
         of_page = wal.of_page if wal else array("I", bytes(4 * (pages + 1)))
         if (wal.pages if wal else os.fstat(file.fileno()).st_size // size) != pages:
             return "other"
@@ -172,8 +176,8 @@ class _Moment:
         if self._wal:
             self._wal.close()
         self._wal = _Wal(self._live) if self._has_wal else None
-        in_wal = self._wal is not None and self._wal.frames
-        self.pages = self._wal.pages if self._wal and in_wal else os.fstat(self.file.fileno()).st_size // self.size
+        wal = _in_use(self._wal)
+        self.pages = wal.pages if wal else os.fstat(self.file.fileno()).st_size // self.size
         return self.pages
 
     def is_newest(self) -> bool:
@@ -185,7 +189,7 @@ class _Moment:
 
     def runs(self) -> Iterator[tuple[int, int, bytes | bytearray]]:
         """First page, number of pages and content of what lies one after the other."""
-        wal = self._wal if self._wal and self._wal.frames else None
+        wal = _in_use(self._wal)
         of_page = wal.of_page if wal else array("I", bytes(4 * (self.pages + 1)))
         for first, count, frame in _runs(of_page, self.pages, _LOCKED // self.size + 1):
             if frame and wal:
