@@ -13,16 +13,13 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
 
-import backup_restore
 from backupkit.config.deployment import in_full
 from small_app import COMMAND, Result, SmallApp, clean_environment
+from whole_program import program
 
 # What a refused command may leave: who was here, and that it was refused.
 TRACES = (".lock", ".state", ".state/history.jsonl")
@@ -94,15 +91,9 @@ def run_here(app: SmallApp, *arguments: str, env: Mapping[str, str] | None = Non
     return Result(code, out.getvalue(), err.getvalue())
 
 
-@cache
-def _command() -> Any:
-    """The program, put together once: that takes longer than most commands."""
-    return get_command(backup_restore.app)
-
-
 def _code_of(arguments: tuple[str, ...]) -> int:
     try:
-        _command()(list(arguments), prog_name=COMMAND.name)
+        program()(list(arguments), prog_name=COMMAND.name)
     except SystemExit as ended:
         return int(ended.code or 0)
     except BaseException:

@@ -29,16 +29,13 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from typer.main import get_command
-
-import backup_restore
 from backupkit.cli.errors import end_on_signals
 from backupkit.fs import process
 from small_app import SmallApp, clean_environment
+from whole_program import program
 
 STAGING = ".backupkit-staging"
 OURS = (".lock", ".state", ".rewind")  # among the backups
@@ -227,7 +224,7 @@ def _be_the_command(
         os.read(ready[0], 1)
         _listen(at, told)
         end_on_signals()
-        _command()()  # as `backup_restore.main` does
+        program()()  # as `backup_restore.main` does
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:
@@ -241,16 +238,10 @@ def _be_the_command(
         os._exit(code)
 
 
-@cache
-def _command() -> Any:
-    """The program, put together once: that takes longer than most commands."""
-    return get_command(backup_restore.app)
-
-
 def warm(place: Path) -> None:
     """Everything that a command imports or prepares is there before the first fork."""
     folder = Path(tempfile.mkdtemp(dir=place))
-    _command()
+    program()
     world, app = World(folder), SmallApp.create(folder / "app", folder)
     world.temporary.mkdir()
     for argv in (
@@ -278,7 +269,7 @@ def _name_modules(app: SmallApp, argv: tuple[str, ...], target: Path) -> None:
         os.environ["BACKUP_APP_DIR"] = str(app.folder)
         sys.argv = ["backup_restore.py", *argv]
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-            _command()()
+            program()()
     except SystemExit:
         pass
     finally:

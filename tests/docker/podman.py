@@ -36,10 +36,8 @@ unshare --cgroup sh -c 'umount --lazy /sys/fs/cgroup; mount -t cgroup2 none /sys
 """
 # Whoever comes in belongs to that cgroup.
 ENTER = 'echo $$ >/sys/fs/cgroup/cgroup.procs && exec "$@"'
-PERSON, FIRST_SHIFTED = (
-    1500,
-    200_000,
-)  # who types where nobody is root, and what the kernel calls user 1 of his containers
+PERSON = 1500  # who types where nobody is root
+FIRST_SHIFTED = 200_000  # what the kernel calls user 1 of her containers
 
 
 def write_users(folder: Path) -> None:
@@ -181,11 +179,11 @@ class PodmanProject(Project):
 
     def containers(self, one_off: str, service: str = "backend") -> list[str]:
         """podman-compose gives no container of its own the label that says what a command has for itself."""
-        ours = self._ids({}, project=self.name, oneoff="True", service=service)
+        ours = self._ids(project=self.name, oneoff="True", service=service)
         if one_off == "True":
             return ours
-        return [one for one in self._ids({}, project=self.name, service=service) if one not in ours]
+        return [one for one in self._ids(project=self.name, service=service) if one not in ours]
 
     def down(self) -> None:
-        for container in self._ids({}, project=self.name):
+        for container in self._ids(project=self.name):
             self.engine.docker("rm", "--force", "--volumes", "--time=5", container, check=False)

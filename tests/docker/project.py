@@ -107,7 +107,7 @@ class Project:
         return lines.exists() and LISTENS in lines.read_text()
 
     def down(self) -> None:
-        for container in self._ids({}, project=self.name):
+        for container in self._ids(project=self.name):
             self.engine.ask("DELETE", f"/containers/{container}", force=True, v=True)
 
     def container(self) -> str:
@@ -116,14 +116,15 @@ class Project:
         return container
 
     def containers(self, one_off: str, service: str = "backend") -> list[str]:
-        return self._ids({}, project=self.name, oneoff=one_off, service=service)
+        return self._ids(project=self.name, oneoff=one_off, service=service)
 
     def running(self, one_off: str, service: str = "backend") -> list[str]:
         """Those of them with a process; not one that is being made or removed."""
-        return self._ids({"status": ["running"]}, project=self.name, oneoff=one_off, service=service)
+        return self._ids("running", project=self.name, oneoff=one_off, service=service)
 
-    def _ids(self, filters: dict[str, list[str]], **labels: str) -> list[str]:
-        wanted = filters | {"label": [f"com.docker.compose.{name}={value}" for name, value in labels.items()]}
+    def _ids(self, *states: str, **labels: str) -> list[str]:
+        wanted = {"label": [f"com.docker.compose.{name}={value}" for name, value in labels.items()]}
+        wanted |= {"status": list(states)} if states else {}
         return [str(one["Id"]) for one in self.engine.ask("GET", "/containers/json", all=True, filters=wanted)]
 
     @property

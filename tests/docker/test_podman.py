@@ -14,7 +14,7 @@ import pytest
 from combinations import PODMAN, PODMAN_ROOTLESS
 from engine import RECIPE, debian, run, wait_until
 from podman import FIRST_SHIFTED, PERSON, Podman, PodmanProject
-from test_service import KILLED_RESTORE, drop_table, give, owners
+from test_service import KILLED_RESTORE, back_up_and_restore_while_it_writes, drop_table, give, owners
 
 pytestmark = pytest.mark.needs(
     "podman", "podman-compose", "crun", "catatonit", "newuidmap", "unshare", "ip", "mmdebstrap"
@@ -69,19 +69,7 @@ def owner(podman: Podman) -> int:
 
 @pytest.mark.shows("backup beside a writer", "restore")
 def test_a_backup_and_a_restore_while_the_app_is_writing(project: PodmanProject, podman: Podman) -> None:
-    project.up()
-    letter = project.add_document(project.add_application("Before"), "Dear all")
-    with project.writing() as answers:
-        project.backup_sh("backup", "pre_migration")
-        assert project.names() == ["pre_migration"]
-        project.add_application("After")
-        drop_table(project)
-        # A document that comes in the middle of it stays, with a warning.
-        project.backup_sh("restore", "pre_migration", "--force", or_code=3)
-        project.add_application("Later")
-    assert answers["200"] > 20
-    assert letter.read_text() == "Dear all"
-    assert {"Before", "Later"} < project.companies() and "After" not in project.companies()
+    back_up_and_restore_while_it_writes(project, owner(podman))
     project.backup_sh("undo", "--yes", or_code=3)
     assert "After" in project.companies()
     assert owners(project.database.parent) == owners(project.uploads) == owners(project.backups) == {owner(podman)}

@@ -11,7 +11,7 @@ from combinations import DOCKER_REMAPPED
 from engine import IMAGE, PLUGIN_RECIPE, Engine, debian, wait_until
 from podman import FIRST_SHIFTED, PERSON, write_users
 from project import Project
-from test_service import KILLED_RESTORE, drop_table, give, owners
+from test_service import KILLED_RESTORE, back_up_and_restore_while_it_writes, give
 
 COMBINATIONS = (DOCKER_REMAPPED,)
 ROOT, APP = FIRST_SHIFTED, FIRST_SHIFTED + 1000  # root of the container, and its app's user, as the host has them
@@ -57,16 +57,7 @@ def project(remapped: Remapped, request: pytest.FixtureRequest) -> Iterator[Proj
 def test_a_backup_and_a_restore_on_shifted_numbers(project: Project) -> None:
     for folder in (project.database.parent, project.uploads, project.backups):
         give(folder, ROOT)
-    project.up()
-    letter = project.add_document(project.add_application("Before"), "Dear all")
-    with project.writing() as answers:
-        project.backup_sh("backup", "good")
-        project.add_application("After")
-        drop_table(project)
-        project.backup_sh("restore", "good", "--force", or_code=3)
-    assert answers["200"] > 20
-    assert letter.read_text() == "Dear all" and "After" not in project.companies()
-    assert owners(project.database.parent) == owners(project.uploads) == owners(project.backups) == {APP}
+    back_up_and_restore_while_it_writes(project, APP)
     with pytest.raises(AssertionError, match="Read-only"):
         project.inside("touch", "/app/x")
 

@@ -1,0 +1,16 @@
+"""The toolkit's program, for tests that run its commands in a process of theirs."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from typer.main import get_command
+
+import backup_restore
+
+
+@cache
+def program() -> Any:
+    """The program, put together once: that takes longer than most commands."""
+    return get_command(backup_restore.app)
