@@ -226,14 +226,18 @@ def look(root: str | Path, path: str) -> Entry | None:
 
 
 def walk(
-    root: str | Path, leave_out: str = "", skip: Skip | None = None, unreadable: Unreadable | None = None
+    root: str | Path,
+    leave_out: str = "",
+    skip: Skip | None = None,
+    unreadable: Unreadable | None = None,
+    opened: int | None = None,
 ) -> Iterator[Entry]:
     """Every entry below the root but `leave_out`, what is to be skipped, and what is in them.
 
     What vanishes meanwhile is not there. What cannot be looked at, or into, is told to `unreadable` and passed over;
-    without that it is raised.
+    without that it is raised. The root may be `opened` already.
     """
-    with closing(OpenFolder(root)) as folder:
+    with closing(OpenFolder(root, opened)) as folder:
         names, below, within = [iter(folder.names())], [""], [folder.facts()]
         while names:
             name = next(names[-1], None)

@@ -8,6 +8,7 @@ anything is touched, and carried out in open folders, so that no link slipped in
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -26,6 +27,8 @@ from backupkit.model.events import EventListener, Step, Warned, silence
 from backupkit.model.names import shown
 
 OPERATIONS = "operations"
+Place = tuple[int, str]
+"""An open folder, and a name in it."""
 Action = Literal["add", "change", "remove", "dress"]
 _ACTIONS = get_args(Action)
 _FORMS = ("file", "folder", "link")
@@ -36,7 +39,8 @@ class Operation(NamedTuple):
     """A line of the list: what to do with which path, and all that is needed for it.
 
     `form` is of what is wanted, or of what is removed; `clash` is whether something of another form is there. `staged`
-    is the name of the staged file, `seen` the signature of the live file or link when the list was made.
+    is the name of the staged file, or of a staged folder with all that is in it, which has no lines of its own but for
+    the folders; `seen` is the signature of the live file or link when the list was made.
     """
 
     action: Action
@@ -105,12 +109,13 @@ class _Applying:
     def __enter__(self) -> _Applying:
         self._list = self._open_list()
         self._parents = tree.Parents(self._live, self._area.live)
+        self._staged = tree.Parents(self._path.parent, self._area.folder)
         self._kept = [tree.Parents(path) for path in self._copies if path.is_dir()]
         return self
 
     def __exit__(self, *_: object) -> None:
         self._list.close()
-        for parents in (self._parents, *self._kept):
+        for parents in (self._parents, self._staged, *self._kept):
             parents.close()
 
     def _open_list(self) -> BinaryIO:
@@ -169,19 +174,40 @@ class _Applying:
     def put(self, one: Operation) -> None:
         """What is wanted is there, unless something else came in its place, or in that of a folder above it."""
         try:
-            with self._parents.of(one.path) as (folder, name):
-                if one.form == "folder":
-                    self._make_folder(folder, name, one)
-                elif one.staged is None:
-                    self._dress(folder, name, one)
-                elif one.seen is None and not one.clash:
-                    self._place_new(folder, name, one)
-                elif descriptors.look(one.staged, self._area.folder):
-                    self._place(folder, name, one)
+            with self._parents.of(one.path) as place:
+                if one.staged is None:
+                    self._make_folder(place, one) if one.form == "folder" else self._dress(*place, one)
+                else:
+                    with self._staged.of(one.staged) as staged:
+                        self._put_staged(staged, place, one)
         except NotADirectoryError:
             self._warn(one, "cannot be put back: something came in the place of a folder above it.")
 
-    def _make_folder(self, folder: int, name: str, one: Operation) -> None:
+    def _put_staged(self, staged: Place, place: Place, one: Operation) -> None:
+        """The same of what was staged; without a look before where nothing was seen, as in most of a large restore."""
+        is_new = one.seen is None and not one.clash
+        if is_new and _is_renamed_at_once(staged, place):
+            return
+        if descriptors.look(staged[1], staged[0]) is None:
+            return  # an earlier run put it in place
+        if one.form == "folder":
+            self._make_folder(place, one)
+            self._fill(one)
+        else:
+            self._place(staged, place, one)
+
+    def _fill(self, one: Operation) -> None:
+        """What the staged folder holds gets its place one by one: a folder came there, or it is in another mount."""
+        assert one.staged is not None
+        within = self._staged.go(one.staged)
+        for entry in tree.walk(self._path.parent / one.staged, opened=within):
+            below = f"{one.staged}/{entry.path}"
+            with self._staged.of(below) as (folder, name):
+                kept = None if entry.form == "folder" else encoded(attributes.of_name(name, folder))
+            self.put(_as_staged(entry, f"{one.path}/{entry.path}", below, kept))
+
+    def _make_folder(self, place: Place, one: Operation) -> None:
+        folder, name = place
         try:
             os.mkdir(name, 0o700, dir_fd=folder)
         except FileExistsError:
@@ -189,44 +215,33 @@ class _Applying:
             if there and not stat.S_ISDIR(there.st_mode):
                 self._warn_of_change(one)
 
-    def _place_new(self, folder: int, name: str, one: Operation) -> None:
-        """The same where nothing was seen, without a look before: it is what most of a large restore does."""
-        assert one.staged is not None
-        try:
-            if descriptors.rename_to_free(one.staged, self._area.folder, name, folder):
-                return
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EXDEV):
-                raise
-        if descriptors.look(one.staged, self._area.folder):  # else an earlier run put it in place
-            self._place(folder, name, one)
-
-    def _place(self, folder: int, name: str, one: Operation) -> None:
+    def _place(self, staged: Place, place: Place, one: Operation) -> None:
         """The staged file or link gets its name: in one step, and over nothing but what was seen."""
-        assert one.staged is not None
+        (area, source), (folder, name) = staged, place
         there = descriptors.look(name, folder)
         if there and (one.clash or not self._is_as_seen(there, folder, name, one)):
             return self._warn_of_change(one)
         try:
             if there:
-                os.rename(one.staged, name, src_dir_fd=self._area.folder, dst_dir_fd=folder)
-            elif not descriptors.rename_to_free(one.staged, self._area.folder, name, folder):
+                os.rename(source, name, src_dir_fd=area, dst_dir_fd=folder)
+            elif not descriptors.rename_to_free(source, area, name, folder):
                 self._warn_of_change(one)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            self._carry_over(folder, name, one, over=there is not None)
+            self._carry_over(staged, place, one, over=there is not None)
 
-    def _carry_over(self, folder: int, name: str, one: Operation, over: bool) -> None:
+    def _carry_over(self, staged: Place, place: Place, one: Operation, over: bool) -> None:
         """Into another mount inside the uploads folder: copied beside its place, made durable there, then renamed."""
         assert one.staged is not None
-        beside, staged = f"{STAGING}-{one.staged}", self._area.folder
+        (area, source), (folder, name) = staged, place
+        beside = f"{STAGING}-{hashlib.sha256(os.fsencode(one.staged)).hexdigest()[:32]}"
         with suppress(FileNotFoundError):
             os.unlink(beside, dir_fd=folder)  # of a killed run
         if one.form == "link":
-            os.symlink(os.readlink(one.staged, dir_fd=staged), beside, dir_fd=folder)
+            os.symlink(os.readlink(source, dir_fd=area), beside, dir_fd=folder)
         else:
-            disk.copy_file_to(one.staged, staged, folder, beside)
+            disk.copy_file_to(source, area, folder, beside)
         self._dress(folder, beside, one, is_new=True)
         if over:
             os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -234,7 +249,7 @@ class _Applying:
             os.unlink(beside, dir_fd=folder)
             return self._warn_of_change(one)
         os.fsync(folder)
-        os.unlink(one.staged, dir_fd=staged)
+        os.unlink(source, dir_fd=area)
 
     def dress_folder(self, one: Operation) -> None:
         """The folder has owner, mode and time as wanted."""
@@ -287,6 +302,33 @@ class _Applying:
         if one.path not in self._warned:
             self._warned.add(one.path)
             self._tell(Warned(f"{shown(one.path)} {what}"))
+
+
+def _is_renamed_at_once(staged: Place, place: Place) -> bool:
+    """Whether what was staged got its name: not where something has it, nor in another mount, nor what is not there."""
+    try:
+        return descriptors.rename_to_free(staged[1], staged[0], place[1], place[0])
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EXDEV):
+            raise
+        return False
+
+
+def _as_staged(entry: tree.Entry, path: str, staged: str, kept: dict[str, str] | None) -> Operation:
+    """What puts an entry of a staged folder in its place: a file or link as it was staged, a folder without more."""
+    facts = entry.facts
+    return Operation(
+        action="add",
+        path=path,
+        form=entry.form,
+        clash=False,
+        staged=None if entry.form == "folder" else staged,
+        seen=None,
+        mode=stat.S_IMODE(facts.st_mode),
+        owner=[facts.st_uid, facts.st_gid],
+        time=facts.st_mtime_ns,
+        attributes=kept,
+    )
 
 
 def _remove_folder(name: str, within: int) -> None:

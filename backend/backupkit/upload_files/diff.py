@@ -88,6 +88,11 @@ class Difference:
         return entry.path
 
     @property
+    def is_new_folder(self) -> bool:
+        """Whether it is a folder where nothing is."""
+        return self.live is None and self.wanted is not None and self.wanted.form == "folder"
+
+    @property
     def needs_content(self) -> bool:
         """Whether a file or link must be staged for it."""
         return self.action in ("add", "change") and self.wanted is not None and self.wanted.form in ("file", "link")
@@ -212,18 +217,19 @@ def stage(
         descriptors.naming(staging_area.place_of(places.live, "uploads")),
         disk.Opened(OPERATIONS, _NEW, area.folder) as handle,
         open(handle, "wb", closefd=False) as operations,
-        closing(_Staging(places, area.live, area.folder)) as staging,
+        closing(_Staging(places, area.folder)) as staging,
     ):
         for number, one in enumerate(found):
             if one.live and not _is_kept(one.live, places.copies):
                 emit(Warned(f"{shown(one.path)} came or changed during the restore, and stays as it is."))
                 staging.unsafe.add(one.path)
                 continue
-            size, wanted = staging.bring(one, str(number))
+            size, operation = staging.bring(one, str(number))
             if size:
                 done += size
                 emit(Progress(done))
-            write_operation(operations, _operation(one, number, places.owner, wanted))
+            if operation:
+                write_operation(operations, operation)
         staging.warn_of_lost(emit)
 
 
@@ -430,25 +436,52 @@ def _is_copy(live: Entry, kept: Entry | None) -> bool:
 
 
 class _Staging:
-    """The staging area being filled with what is wanted."""
+    """The staging area being filled with what is wanted.
 
-    def __init__(self, places: DiffPaths, live: int, folder: int) -> None:
-        self._owner, self._folder = places.owner, folder
+    A folder where nothing is live is put together there, with all that is in it, and gets its place in one step.
+    """
+
+    def __init__(self, places: DiffPaths, folder: int) -> None:
+        self._owner = places.owner
         self._wanted, self._live = tree.Parents(places.wanted), tree.Parents(places.live)
+        area = staging_area.place_of(places.live, "uploads")
+        self._area, self._other_names = tree.Parents(area, folder), tree.Parents(area, folder)
         self._keeper, self._apart = Keeper(), list[str]()
         self._staged: dict[str, str] = {}
+        self._new_folder = ("", "")  # the one that is being put together: its path with a slash, its name with one
         self.unsafe: set[str] = set()
         """Live paths that stay as they are, so that none is to become another name of them."""
 
     def close(self) -> None:
-        self._wanted.close()
-        self._live.close()
+        for parents in (self._wanted, self._live, self._area, self._other_names):
+            parents.close()
 
-    def bring(self, one: Difference, staged: str) -> tuple[int, Attributes | None]:
-        """The wanted file or link lies in the area under that name, if one is needed: the bytes that this took.
+    def bring(self, one: Difference, number: str) -> tuple[int, Operation | None]:
+        """The wanted file, link or new folder lies in the area, if one is needed: the bytes that this took.
 
-        And the attributes that are wanted; None where they stay as they are.
+        And what puts it in place; None where the folder does that it is staged in.
         """
+        is_within = self._is_within_new_folder(one, number)
+        staged = self._new_folder[1] + one.path.removeprefix(self._new_folder[0]) if is_within else number
+        size, wanted = self._bring(one, staged)
+        if not is_within:
+            return size, _operation(
+                one, staged if one.needs_content or one.is_new_folder else None, self._owner, wanted
+            )
+        return size, _operation(one, None, self._owner, wanted) if one.is_new_folder else None
+
+    def _is_within_new_folder(self, one: Difference, number: str) -> bool:
+        path, _ = self._new_folder
+        if path and one.path.startswith(path):
+            return True
+        self._new_folder = (f"{one.path}/", f"{number}/") if one.is_new_folder else ("", "")
+        return False
+
+    def _bring(self, one: Difference, staged: str) -> tuple[int, Attributes | None]:
+        """The bytes that this took, and the attributes that are wanted; None where they stay as they are."""
+        if one.is_new_folder:
+            with self._area.of(staged) as (folder, name):
+                os.mkdir(name, 0o700, dir_fd=folder)
         if not one.needs_content or one.wanted is None:
             return 0, self._attributes(one)
         if one.wanted.form == "link":
@@ -472,7 +505,8 @@ class _Staging:
         with (
             self._wanted.of(one.path) as (within, name),
             _wanted_file(name, within, one) as original,
-            disk.Opened(staged, _NEW, self._folder) as copied,
+            self._area.of(staged) as (folder, new),
+            disk.Opened(new, _NEW, folder) as copied,
         ):
             facts = os.fstat(original)
             size = _copy_content(original, copied, facts, one)
@@ -485,19 +519,19 @@ class _Staging:
 
     def _link(self, entry: Entry, staged: str) -> None:
         owner, time = self._owner or (entry.facts.st_uid, entry.facts.st_gid), entry.facts.st_mtime_ns
-        os.symlink(entry.target, staged, dir_fd=self._folder)
-        descriptors.set_link_attributes(staged, self._folder, owner, (time, time))
+        with self._area.of(staged) as (folder, name):
+            os.symlink(entry.target, name, dir_fd=folder)
+            descriptors.set_link_attributes(name, folder, owner, (time, time))
 
     def _name_again(self, path: str, staged: str) -> bool:
         """Whether the file that will be at that path has one more name in the area: the staged one, or the live one."""
+        before = self._staged.get(path)
+        if before is None and path in self.unsafe:
+            return False
+        parents = self._other_names if before else self._live
         try:
-            if before := self._staged.get(path):
-                os.link(before, staged, src_dir_fd=self._folder, dst_dir_fd=self._folder, follow_symlinks=False)
-                return True
-            if path in self.unsafe:
-                return False
-            with self._live.of(path) as (folder, name):
-                os.link(name, staged, src_dir_fd=folder, dst_dir_fd=self._folder, follow_symlinks=False)
+            with parents.of(before or path) as (within, name), self._area.of(staged) as (folder, new):
+                os.link(name, new, src_dir_fd=within, dst_dir_fd=folder, follow_symlinks=False)
             return True
         except OSError:  # another mount, too many names, a file system without links
             return False
@@ -537,7 +571,9 @@ def _copy_content(original: int, copied: int, facts: os.stat_result, one: Differ
     return size
 
 
-def _operation(one: Difference, number: int, owner: tuple[int, int] | None, wanted: Attributes | None) -> Operation:
+def _operation(
+    one: Difference, staged: str | None, owner: tuple[int, int] | None, wanted: Attributes | None
+) -> Operation:
     entry = one.wanted or one.live
     assert entry is not None
     return Operation(
@@ -545,7 +581,7 @@ def _operation(one: Difference, number: int, owner: tuple[int, int] | None, want
         path=one.path,
         form=entry.form,
         clash=bool(one.live and one.wanted and one.live.form != one.wanted.form),
-        staged=str(number) if one.needs_content else None,
+        staged=staged,
         seen=list(tree.signature(one.live.facts)) if one.live and one.live.form != "folder" else None,
         mode=stat.S_IMODE(entry.facts.st_mode),
         owner=list(owner or (entry.facts.st_uid, entry.facts.st_gid)),
