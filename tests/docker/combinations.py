@@ -27,6 +27,7 @@ class Combination:
 
 DOCKER_V1, DOCKER_V2 = Combination("Docker", "`docker-compose` 1"), Combination("Docker", "`docker compose` 2")
 DOCKER_REMAPPED = Combination("Docker with `userns-remap`", "`docker compose` 2")
+DOCKER_ROOTLESS = Combination("Docker", "`docker compose` 2", rootless="yes")
 PODMAN = Combination("Podman", "`podman-compose` 1.0")
 PODMAN_ROOTLESS = Combination("Podman", "`podman-compose` 1.0", rootless="yes")
 

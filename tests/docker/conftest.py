@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from engine import PLUGIN_RECIPE, RECIPE, Engine, debian
+from engine import IMAGE, PLUGIN_RECIPE, RECIPE, Engine, debian
 from project import Project
 
 HERE = Path(__file__).parent
@@ -50,6 +50,14 @@ def build(engine: Engine) -> None:
     folder.mkdir()
     Project(folder, engine, {"COMPOSE_PROJECT_NAME": "build"}).compose("build")
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def image(engine: Engine) -> Path:
+    """The image of the repository, as an archive for other engines."""
+    engine.docker("save", "--output", str(engine.folder / "image.tar"), IMAGE)
+    (engine.folder / "image.tar").chmod(0o644)
+    return engine.folder / "image.tar"
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ class Engine:
 
     place: Sequence[str] = ()  # what a command is started with, to be where the engine is
     client: Sequence[str] = ("docker",)
+    rootless = False  # where an ordinary person runs it, and types
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

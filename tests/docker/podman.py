@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from engine import BASE, BUNDLE, IMAGE, PROGRAMS, REPOSITORY, Engine, certificates, is_for_downloads, run, wait_until
+from people import AS_PERSON, MOUNT_TUN, MOUNT_USERS, PERSON, write_users
 from project import Project
 
 # Mounts, network and cgroups of its own: Podman moves each process of its root cgroup into another.
 # What is left in that cgroup ends when nobody holds the input open. The users are those of `write_settings`.
 NAMESPACE = """
-set -e
 mkdir "$1/cgroup"
 mount -t cgroup2 none "$1/cgroup"
 own=$1/cgroup/${1##*/}
@@ -26,26 +26,13 @@ leave() {
     while [ -d "$own" ] && ! find "$own" -depth -type d -exec rmdir {} + 2>/dev/null; do sleep 0.1; done
 }
 trap 'leave "$1"' EXIT
-for file in passwd group subuid subgid; do mount --bind "$1/$file" "/etc/$file"; done
 for place in /etc/cni /var/lib/cni; do mkdir -p $place && mount -t tmpfs none $place; done
-mknod --mode=666 "$1/tun" c 10 200
-mount --bind "$1/tun" /dev/net/tun
 ip link set lo up
 echo $$ >"$own/cgroup.procs"
 unshare --cgroup sh -c 'umount --lazy /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; echo ready $$; exec cat'
 """
 # Whoever comes in belongs to that cgroup.
 ENTER = 'echo $$ >/sys/fs/cgroup/cgroup.procs && exec "$@"'
-PERSON = 1500  # who types where nobody is root
-FIRST_SHIFTED = 200_000  # what the kernel calls user 1 of her containers
-
-
-def write_users(folder: Path) -> None:
-    """The files of /etc that name the person, and the numbers that belong to her."""
-    (folder / "passwd").write_text(f"root:x:0:0:root:/root:/bin/sh\nperson:x:{PERSON}:{PERSON}::{folder}:/bin/sh\n")
-    (folder / "group").write_text(f"root:x:0:\nperson:x:{PERSON}:\n")
-    for name in ("subuid", "subgid"):
-        (folder / name).write_text(f"person:{FIRST_SHIFTED}:65536\n")
 
 
 class Podman(Engine):
@@ -67,7 +54,8 @@ class Podman(Engine):
 
     def start(self) -> None:
         self.write_settings()
-        command = ["unshare", "--mount", "--net", "--propagation=private", "sh", "-c", NAMESPACE, "sh"]
+        script = f"{MOUNT_USERS}; {MOUNT_TUN}; {NAMESPACE}"
+        command = ["unshare", "--mount", "--net", "--propagation=private", "sh", "-ec", script, "sh"]
         pipe = subprocess.PIPE
         self.holder = subprocess.Popen([*command, str(self.folder)], stdin=pipe, stdout=pipe, text=True)
         assert self.holder.stdout
@@ -77,7 +65,7 @@ class Podman(Engine):
         self.place = ("nsenter", f"--mount={entry}/mnt", f"--net={entry}/net", f"--cgroup={entry}/cgroup")
         self.place += ("sh", "-c", ENTER, "sh")
         if self.rootless:
-            self.place += ("setpriv", f"--reuid={PERSON}", f"--regid={PERSON}", "--clear-groups", "--")
+            self.place += AS_PERSON
         self.client = (*self.place, "podman")
         self.serve()
 
@@ -153,11 +141,6 @@ class PodmanProject(Project):
     """The same person, who types `podman-compose`: it names a project after its folder, and has no profiles."""
 
     engine: Podman
-
-    def clone(self) -> None:
-        super().clone()
-        if self.engine.rootless:
-            run(["chown", "--recursive", f"{PERSON}:{PERSON}", str(self.folder)], os.environ)
 
     def override(self, **service: Any) -> None:
         """podman-compose adds the project's network to each service, which goes with no `network_mode`."""

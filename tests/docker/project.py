@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import IMAGE, REPOSITORY, Engine, run, wait_until
+from people import PERSON
 
 LISTENS = f":{8000:04X} 00000000:0000 0A"  # as /proc/net/tcp writes it
 GIT = ["git", "-c", "user.name=A Tester", "-c", "user.email=tester@example.org"]
@@ -80,6 +81,8 @@ class Project:
         (self.folder / ".gitignore").write_text("/backend/data/\n/backend/uploads/\n/backups/\n__pycache__/\n")
         for command in (["init", "-q", "-b", "feature/search"], ["add", "-A"], ["commit", "-qm", 'Say "hello"']):
             run([*GIT, "-C", str(self.folder), *command], os.environ)
+        if self.engine.rootless:
+            run(["chown", "--recursive", f"{PERSON}:{PERSON}", str(self.folder)], os.environ)
 
     def override(self, **service: Any) -> None:
         """Add to the compose file what this test has different."""

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from combinations import PODMAN, PODMAN_ROOTLESS
 from engine import RECIPE, debian, run, wait_until
-from podman import FIRST_SHIFTED, PERSON, Podman, PodmanProject
+from people import FIRST_SHIFTED, PERSON
+from podman import Podman, PodmanProject
 from test_service import KILLED_RESTORE, back_up_and_restore_while_it_writes, drop_table, give, owners
 
 pytestmark = pytest.mark.needs(

@@ -8,36 +8,34 @@ from pathlib import Path
 
 import pytest
 from combinations import DOCKER_REMAPPED
-from engine import IMAGE, PLUGIN_RECIPE, Engine, debian, wait_until
-from podman import FIRST_SHIFTED, PERSON, write_users
+from engine import PLUGIN_RECIPE, Engine, debian, wait_until
+from people import FIRST_SHIFTED, MOUNT_USERS, PERSON, write_users
 from project import Project
 from test_service import KILLED_RESTORE, back_up_and_restore_while_it_writes, give
 
 COMBINATIONS = (DOCKER_REMAPPED,)
 ROOT, APP = FIRST_SHIFTED, FIRST_SHIFTED + 1000  # root of the container, and its app's user, as the host has them
 # It finds the numbers in files of its own.
-PLACE = 'for file in passwd group subuid subgid; do mount --bind "$0/$file" "/etc/$file"; done; exec "$@"'
+PLACE = f'{MOUNT_USERS}; shift; exec "$@"'
 
 
 class Remapped(Engine):
     """A `dockerd` whose containers have other users than the host."""
 
     def command(self, driver: str) -> list[str]:
-        place = ["unshare", "--mount", "--propagation=private", "sh", "-ec", PLACE, str(self.folder)]
+        place = ["unshare", "--mount", "--propagation=private", "sh", "-ec", PLACE, "sh", str(self.folder)]
         return [*place, *super().command(driver), "--userns-remap=person"]
 
 
 @pytest.fixture(scope="module")
-def remapped(engine: Engine) -> Iterator[Remapped]:
+def remapped(image: Path) -> Iterator[Remapped]:
     other = Remapped(Path(tempfile.mkdtemp(prefix="backup-remapped-")))
     other.folder.chmod(0o755)
     write_users(other.folder)
     try:
         other.start()
         other.add_compose(debian(PLUGIN_RECIPE, "compose"))
-        archive = other.folder / "image.tar"
-        engine.docker("save", "--output", str(archive), IMAGE)
-        other.docker("load", "--input", str(archive))
+        other.docker("load", "--input", str(image))
         yield other
     finally:
         other.stop()
