@@ -375,6 +375,18 @@ def test_broken_settings_are_shown_to_the_owner_alone(app: SmallApp, owner: Brow
     assert "keep_daily" in owner.get("/").text
 
 
+def test_no_secret_is_on_a_page_however_it_is_spelled_in_html(app: SmallApp) -> None:
+    secret = "correct <horse> & 'battery'"
+    create_backup(app.settings, BackupRequest("one", note=f"it was {secret}"))
+    with serving(app, BACKUP_EXPORT_PASSPHRASE=secret) as served:
+        owner = served.browser()
+        owner.come_in(token=served.token)
+        for path in ("backups", "backup/one", "restore", "settings"):
+            page = owner.get(f"/{path}").text
+            assert "horse" not in page, path
+        assert "it was ***" in owner.get("/backups").text
+
+
 def test_guessing_is_slowed_down_and_a_right_password_is_not_let_by_meanwhile(app: SmallApp) -> None:
     now = [0.0]
     app.backups.mkdir(exist_ok=True)

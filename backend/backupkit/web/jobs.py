@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from backupkit.cli.task import Ended, Run, Task, how_far
 from backupkit.config.deployment import in_full
+from backupkit.config.secrets import Secret, scrubbed
 from backupkit.model.events import EventListener
 from backupkit.model.names import printable, printable_lines
 from backupkit.repository import operation
@@ -50,16 +52,16 @@ class Job:
             return [printable_lines(in_full(one)) for one in (error.message, error.hint) if one]
         return [printable_lines(in_full(one)) for one in self.run.task.result_lines(self.ended.result)]
 
-    def document(self) -> dict[str, object]:
-        """What a page shows of it while it runs."""
+    def document(self, secrets: Iterable[Secret] = ()) -> dict[str, object]:
+        """What a page shows of it while it runs, without these secrets."""
         step, done = self.run.step, self.run.done
         return {
             "state": self.state,
-            "step": printable(self.run.waiting or step.name),
+            "step": printable(scrubbed(self.run.waiting or step.name, secrets)),
             "amount": how_far(self.run),
             "share": min(done / step.total, 1.0) if step.total else None,
             "seconds": round(time.monotonic() - self.run.began),
-            "said": [printable_lines(in_full(one)) for one in self.run.said[-20:]],
+            "said": [printable_lines(scrubbed(in_full(one), secrets)) for one in self.run.said[-20:]],
             "can_be_cancelled": self.run.can_be_cancelled and not self.run.wants_to_end,
         }
 

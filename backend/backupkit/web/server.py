@@ -248,11 +248,12 @@ class Server:
         job = self.site.jobs.find(request.match_info["number"])
         if job is None:
             raise web.HTTPNotFound
+        secrets = tuple(self.site.settings().secrets)
         response = web.StreamResponse(headers={**_HEADERS, "Content-Type": "text/event-stream"})
         await response.prepare(request)
         with contextlib.suppress(ConnectionResetError):
             while True:
-                document = job.document()
+                document = job.document(secrets)
                 await response.write(f"data: {json.dumps(document)}\n\n".encode())
                 if document["state"] != "running":
                     break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +12,11 @@ from urllib.parse import quote, urlencode
 from xml.etree.ElementTree import Element, tostring
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from backupkit.cli.task import Task
 from backupkit.config.deployment import in_full
-from backupkit.config.secrets import scrubbed
+from backupkit.config.secrets import Secret, scrubbed
 from backupkit.config.settings import Settings, load_settings
 from backupkit.fs.space import format_bytes
 from backupkit.model.durations import ago
@@ -23,6 +25,7 @@ from backupkit.model.names import printable, printable_lines
 from backupkit.model.version import VERSION
 from backupkit.web.access import Access, Session, form_token
 from backupkit.web.jobs import Job, Jobs
+from backupkit.web.report.elements import scrub
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,11 @@ class Site:
         return self._made(Page("door.html", values), {"settings": settings}, settings)
 
     def _made(self, found: Page, about: Mapping[str, Any], settings: Settings) -> str:
-        made = self._templates.get_template(found.template).render(**about, **found.values)
-        return str(scrubbed(made, settings.secrets))
+        before = _secrets.set(tuple(settings.secrets))
+        try:
+            return self._templates.get_template(found.template).render(**about, **found.values)
+        finally:
+            _secrets.reset(before)
 
 
 def _environment() -> Environment:
@@ -121,6 +127,7 @@ def _environment() -> Environment:
         loader=PackageLoader("backupkit.web"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_without_secrets,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -140,9 +147,22 @@ def _environment() -> Environment:
     return made
 
 
-def _drawn(found: Element | None) -> str:
-    """An element of the report, whose text was escaped as it was written."""
-    return "" if found is None else tostring(found, encoding="unicode", method="html")
+_secrets: ContextVar[tuple[Secret, ...]] = ContextVar("secrets", default=())
+"""What is on no page that is being made; a macro sees the values of its page in no other way."""
+
+
+def _without_secrets(value: Any) -> Any:
+    """A value as it comes onto a page, before its letters are spelled as HTML has them: a secret is still one there."""
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return scrubbed(value, _secrets.get()) if is_text else value
+
+
+def _drawn(found: Element | None) -> Markup:
+    """An element of the report, whose text is escaped as it is written."""
+    if found is None:
+        return Markup()
+    scrub(found, _secrets.get())
+    return Markup(tostring(found, encoding="unicode", method="html"))
 
 
 def _local(settings: Settings, at: datetime | None, form: str) -> str:
