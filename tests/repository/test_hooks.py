@@ -298,6 +298,13 @@ def test_the_error_that_a_hook_is_told_has_no_secrets(app: SmallApp) -> None:
     assert "ended with 1: bad ***" in json.loads((app.folder / "told.jsonl").read_text())["BACKUP_ERROR"]
 
 
+def test_a_secret_with_a_quote_in_it_is_not_in_the_command_that_an_error_names(app: SmallApp) -> None:
+    configure(app, """before_backup = ["sh", "-c", "exit 1", "hunter's 22"]""", 'export_passphrase_file = "p"')
+    (app.folder / "p").write_text("hunter's 22")
+    said = run_here(app, "backup", check=1).err
+    assert "hunter" not in said and "***" in said
+
+
 def test_nothing_of_a_hook_runs_on_when_it_has_ended_or_is_late(app: SmallApp) -> None:
     script = 'sleep 600 & echo $! > child; [ "$1" = late ] && wait; exit 0'
     for late in ("", "late"):

@@ -49,13 +49,19 @@ def prove(app: SmallApp, name: str = "one", command: str = "", timeout: float = 
     return verified
 
 
-def test_no_secret_is_in_what_is_said_of_a_test_command(app: SmallApp) -> None:
+@pytest.mark.parametrize(
+    ("secret", "command"),
+    [
+        ("sesame-open-yourself", "echo the password is sesame-open-yourself; exit 3"),
+        ('sesame\'s \\ "door"', 'exit 3 # sesame\'s \\ "door"'),
+    ],
+)
+def test_no_secret_is_in_what_is_said_of_a_test_command(app: SmallApp, secret: str, command: str) -> None:
     make(app)
-    secret = "sesame-open-yourself"
-    command = f"echo the password is {secret}; exit 3"
     told = {"BACKUP_TEST_COMMAND": command, "BACKUP_EXPORT_PASSPHRASE": secret}
     failed = app.command("verify", "one", "--test-restore", env=told)
     assert failed.code == 1 and "ended with 3" in failed.err and secret not in failed.err + failed.out
+    assert "door" not in failed.err
     for seen in (app.command("show", "one"), app.command("history", "--json"), app.command("list", "--json")):
         assert secret not in seen.out + seen.err
     for path in (app.backups / ".state").rglob("*"):

@@ -135,7 +135,7 @@ class Hooks:
             raise self._failed(hook, f"ended with {code}: {said.last or 'it said nothing'}")
 
     def _failed(self, hook: str, how: str) -> HookFailed:
-        words = scrubbed(shlex.join(getattr(self._settings, hook)), self._settings.secrets)
+        words = shlex.join(scrubbed(word, self._settings.secrets) for word in getattr(self._settings, hook))
         hint = f"Try it by hand: {shown(words)}. To do without it once, put {PREFIX}{hook.upper()}= before the command."
         return HookFailed(f"{hook} of {self._settings.app_dir / SETTINGS_FILE} {how}.", hint)
 

@@ -28,7 +28,7 @@ def run(settings: Settings, scratch: Settings, log: Path) -> None:
     It runs in the app's folder, with the places of `scratch`; what it says goes into `log`.
     """
     command, timeout = settings.test_command, settings.test_timeout
-    named = scrubbed(repr(command), settings.secrets)
+    named = repr(scrubbed(command, settings.secrets))
     with app_process.target(settings, scratch.database) as target, open(log, "wb") as said:
         child = subprocess.Popen(
             ["/bin/sh", "-c", command],
