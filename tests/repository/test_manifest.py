@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from backupkit.backup.create import create_backup
 from backupkit.cli import json_, render
-from backupkit.fs import stamps
+from backupkit.fs import disk, stamps
 from backupkit.model import documents
 from backupkit.model.backup import BackupRequest, GitFacts, Metadata
 from backupkit.model.errors import Damaged
-from backupkit.repository import manifest, store
+from backupkit.repository import integrity, manifest, store
 from refusals import run_here
 from small_app import HEAD, NOON, SmallApp, tree
 
@@ -75,6 +75,28 @@ def test_sha256sum_sees_a_flipped_byte_in_a_file_with_a_strange_name(app: SmallA
     assert [flaw.text for flaw in manifest.verify_checksums(backup)] == [
         "'uploads/new\\nline' is not as it was written"
     ]
+
+
+def test_behind_a_list_in_another_order_folders_and_links_are_looked_at_all_the_same(
+    app: SmallApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (app.uploads / "9" / "empty").mkdir(parents=True)
+    backup = sealed(app)
+    metadata = manifest.read_metadata(backup, app.settings.zone)
+    assert list(integrity.file_flaws(backup, metadata, manifest_digest)) == []
+    lines = (backup / "SHA256SUMS").read_bytes().splitlines(keepends=True)
+    (backup / "SHA256SUMS").write_bytes(b"".join(reversed(lines)))
+    monkeypatch.setattr(manifest, "_MOST_AHEAD", 1)
+    in_order, empty = "SHA256SUMS is in another order", "a folder or a link below uploads is not as it was written"
+    (flaw,) = integrity.file_flaws(backup, metadata, manifest_digest)
+    assert flaw.text.startswith(in_order)
+    (backup / "uploads" / "9" / "empty").rmdir()
+    first, second = integrity.file_flaws(backup, metadata, manifest_digest)
+    assert first.text.startswith(in_order) and second.text.startswith(empty)
+
+
+def manifest_digest(path: str, _facts: os.stat_result) -> str:
+    return disk.hash_file(path)
 
 
 @hypothesis(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

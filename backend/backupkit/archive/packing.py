@@ -78,7 +78,7 @@ def _has_names(folder: Path, metadata: Metadata) -> bool:
 
 def _in_order(folder: Path) -> Iterator[tree.Entry]:
     """The folder itself, what says how to read the rest, and the rest."""
-    yield tree.Entry("", os.lstat(folder))
+    yield tree.entry_of("", os.lstat(folder))
     yield from (entry for name in _FIRST if (entry := tree.look(folder, name)))
     yield from (entry for entry in tree.walk(folder) if entry.path not in _FIRST)
 

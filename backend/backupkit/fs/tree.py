@@ -27,20 +27,25 @@ _MOST_OPEN = 16  # folders above the one that is open, kept open too: going up c
 
 
 class Entry(NamedTuple):
-    """One name in a tree: its path relative to the root, what `lstat` says, and a link's target."""
+    """One name in a tree: its path relative to the root, what `lstat` says, its form, and a link's target.
+
+    Made by `entry_of`: the form is asked for several times for each of many files.
+    """
 
     path: str
     facts: os.stat_result
+    form: Form
     target: str = ""
-
-    @property
-    def form(self) -> Form:
-        return _FORMS.get(stat.S_IFMT(self.facts.st_mode), "special")
 
     @property
     def key(self) -> tuple[str, ...]:
         """What the walk is ordered by."""
         return tuple(self.path.split("/"))
+
+
+def entry_of(path: str, facts: os.stat_result, target: str = "") -> Entry:
+    """The entry with these facts."""
+    return Entry(path, facts, form_of(facts.st_mode), target)
 
 
 def inode(facts: os.stat_result) -> tuple[int, int]:
@@ -316,7 +321,8 @@ def _entered(folder: OpenFolder, name: str) -> Iterator[str]:
 def _look(folder: int, name: str, path: str) -> Entry:
     try:
         facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        return Entry(path, facts, os.readlink(name, dir_fd=folder) if stat.S_ISLNK(facts.st_mode) else "")
+        form = form_of(facts.st_mode)
+        return Entry(path, facts, form, os.readlink(name, dir_fd=folder) if form == "link" else "")
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise

@@ -246,7 +246,7 @@ class _Copy:
 
     def _copy_all(self, checksums: Mapping[str, str]) -> None:
         known = self._earlier_checksums() if self._before else {}
-        folders, done = [tree.Entry("", self.source.lstat())], 0
+        folders, done = [tree.entry_of("", self.source.lstat())], 0
         for entry in tree.walk(self.source):
             if entry.form == "folder":
                 self._folder(entry)

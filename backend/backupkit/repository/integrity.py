@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -89,11 +90,37 @@ def file_flaws(
     """
     trees = metadata.tree_facts if metadata else {UPLOADS_FOLDER: None}
     without = metadata.left_out(only) if metadata else frozenset[str]()
-    yield from manifest.verify_checksums(folder, digest, without)
-    yield from _strangers(folder, trees)
-    for name, recorded in trees.items() if metadata else ():
-        if name not in without:
-            yield from _tree_flaws(folder, name, recorded, hear)
+    with closing(_Surveys(folder, trees)) as surveys:
+        yield from manifest.verify_checksums(folder, digest, without, surveys.add)
+        yield from _strangers(folder, trees)
+        for name, recorded in trees.items() if metadata else ():
+            if name not in without:
+                yield from _tree_flaws(folder, name, recorded, surveys, hear)
+
+
+class _Surveys:
+    """What is found of each tree that metadata tell of, while its checksums are compared."""
+
+    def __init__(self, folder: Path, trees: Mapping[str, UploadsFacts | None]) -> None:
+        self._folder, self._trees = folder, trees
+        self._surveyors: dict[str, walk.Surveyor] = {}
+
+    def add(self, name: str, entry: tree.Entry) -> None:
+        recorded = self._trees.get(name)
+        if recorded is None or not recorded.tree:
+            return
+        if name not in self._surveyors:
+            self._surveyors[name] = walk.Surveyor(self._folder / name, bool(recorded.hard_links))
+        self._surveyors[name].add(entry)
+
+    def of(self, name: str, recorded: UploadsFacts) -> walk.Survey:
+        """The survey of that tree, by a walk of its own where it was not walked: it is empty, or there is no list."""
+        surveyor = self._surveyors.get(name)
+        return surveyor.survey() if surveyor else walk.survey(self._folder / name, bool(recorded.hard_links))
+
+    def close(self) -> None:
+        for surveyor in self._surveyors.values():
+            surveyor.close()
 
 
 def lost(recorded: UploadsFacts | None, found: walk.Survey) -> str:
@@ -178,13 +205,17 @@ def _strangers(folder: Path, trees: Collection[str]) -> Iterator[Flaw]:
 
 
 def _tree_flaws(
-    folder: Path, name: str, recorded: UploadsFacts | None, hear: Callable[[str, walk.Survey], None]
+    folder: Path,
+    name: str,
+    recorded: UploadsFacts | None,
+    surveys: _Surveys,
+    hear: Callable[[str, walk.Survey], None],
 ) -> Iterator[Flaw]:
     root = folder / name
     if not os.path.lexists(root):
         yield Flaw(name, f"{name} is missing")
     elif recorded and recorded.tree and root.is_dir():
-        found = walk.survey(root, bool(recorded.hard_links))
+        found = surveys.of(name, recorded)
         hear(name, found)
         if found.tree == recorded.tree or _is_tree(folder, name, recorded):
             return

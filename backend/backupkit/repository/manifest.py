@@ -246,11 +246,15 @@ def _differing(wanted: str | None, checksum: str) -> str:
 
 
 def verify_checksums(
-    folder: Path, digest: Digest = lambda path, _facts: disk.hash_file(path), without: Collection[str] = ()
+    folder: Path,
+    digest: Digest = lambda path, _facts: disk.hash_file(path),
+    without: Collection[str] = (),
+    met: Callable[[str, tree.Entry], None] = lambda _tree, _entry: None,
 ) -> Iterator[Flaw]:
     """What differs from what was sealed: altered, missing and extra files. Nothing, if sound. Memory is bounded.
 
-    What is called as one of `without`, and all below it, is not looked at. A file or folder that may not be read raises
+    What is called as one of `without`, and all below it, is not looked at. `met` hears of each entry of each tree, in
+    the order of a walk, or of none where there is no list. A file or folder that may not be read raises
     `PermissionError`: that is no damage.
     """
     listed = _Listed(folder)
@@ -259,7 +263,11 @@ def verify_checksums(
     except Damaged as error:
         yield Flaw(CHECKSUM_FILE, error.message.rstrip("."))
         return
-    for entry in _trees_first(folder, without):
+    entries = _trees_first(folder, without)
+    for name, entry in entries:
+        if name:
+            met(name, entry)
+            entry = entry._replace(path=f"{name}/{entry.path}")
         if entry.form != "file" or entry.path == CHECKSUM_FILE:
             continue
         if entry.path == METADATA_FILE and entry.facts.st_size > MOST_METADATA:
@@ -270,6 +278,9 @@ def verify_checksums(
         except _OutOfOrder:
             text = f"{CHECKSUM_FILE} is in another order than it was written in, or names many files that are not there"
             yield Flaw(CHECKSUM_FILE, text)
+            for name, left in entries:
+                if name:
+                    met(name, left)
             return
         if reason := _compared(f"{folder}/{entry.path}", entry.facts, wanted, digest):
             yield Flaw(entry.path, f"{shown(entry.path)} {reason}")
@@ -285,15 +296,14 @@ def _twice(path: str) -> Flaw:
     return Flaw(CHECKSUM_FILE, f"{CHECKSUM_FILE} names {shown(path)} twice")
 
 
-def _trees_first(folder: Path, without: Collection[str]) -> Iterator[tree.Entry]:
-    """Every file in a tree or beside them, in the order in which they are listed, but for a few."""
+def _trees_first(folder: Path, without: Collection[str]) -> Iterator[tuple[str, tree.Entry]]:
+    """Every entry of each tree with its name, then what is beside them, in the order in which files are listed."""
     names = sorted(set(os.listdir(folder)).difference(without), key=lambda name: (name != UPLOADS_FOLDER, name))
     there = [entry for name in names if (entry := tree.look(folder, name))]
     for entry in there:
         if entry.form == "folder":
-            for inner in tree.walk(folder / entry.path):
-                yield tree.Entry(f"{entry.path}/{inner.path}", inner.facts, inner.target)
-    yield from (entry for entry in there if entry.form != "folder")
+            yield from ((entry.path, inner) for inner in tree.walk(folder / entry.path))
+    yield from (("", entry) for entry in there if entry.form != "folder")
 
 
 class _OutOfOrder(Exception):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -78,21 +77,40 @@ class Survey(NamedTuple):
     hard_links: int
 
 
+class Surveyor:
+    """Finds all of that in a walk which somebody else does; hard links only where asked: that takes memory for each."""
+
+    def __init__(self, root: Path, hard_links: bool) -> None:
+        self._root, self._hard_links = root, hard_links
+        self._parents = tree.Parents(root)
+        self._lines, self._seen = hashlib.sha256(), set[tuple[int, int]]()
+        self._attributes = len(attributes.of_open(self._parents.go("")))
+        self._other_names = 0
+
+    def add(self, entry: tree.Entry) -> None:
+        """The next entry of the walk."""
+        self._lines.update(line_of(entry.form, entry.path, entry.target))
+        if entry.form in ("file", "folder"):
+            self._attributes += len(attributes.names(self._root, entry.path, self._parents))
+        if self._hard_links and entry.form == "file" and entry.facts.st_nlink > 1:
+            inode = tree.inode(entry.facts)
+            self._other_names += inode in self._seen
+            self._seen.add(inode)
+
+    def survey(self) -> Survey:
+        """What there was."""
+        return Survey(self._lines.hexdigest(), self._attributes, self._other_names)
+
+    def close(self) -> None:
+        self._parents.close()
+
+
 def survey(root: Path, hard_links: bool) -> Survey:
-    """All of that in one walk; hard links only where asked, since that takes memory for each file."""
-    entries, seen = Counter[str](), set[tuple[int, int]]()
-    lines = hashlib.sha256()
-    with closing(tree.Parents(root)) as parents:
-        entries["attributes"] += len(attributes.of_open(parents.go("")))
+    """All of that in a walk of its own."""
+    with closing(Surveyor(root, hard_links)) as surveyor:
         for entry in tree.walk(root):
-            lines.update(line_of(entry.form, entry.path, entry.target))
-            if entry.form in ("file", "folder"):
-                entries["attributes"] += len(attributes.names(root, entry.path, parents))
-            if hard_links and entry.form == "file" and entry.facts.st_nlink > 1:
-                inode = tree.inode(entry.facts)
-                entries["hard_links"] += inode in seen
-                seen.add(inode)
-    return Survey(lines.hexdigest(), entries["attributes"], entries["hard_links"])
+            surveyor.add(entry)
+        return surveyor.survey()
 
 
 def digest(root: Path) -> str:
