@@ -145,7 +145,7 @@ has_compose_file() {
   for name in docker-compose.yml docker-compose.yaml compose.yml compose.yaml; do
     if [ -e "$name" ]; then return; fi
   done
-  grep -qs '^COMPOSE_FILE=' .env
+  [ -f .env ] && grep -qs '^COMPOSE_FILE=' .env
 }
 
 # Sets `compose` and `engine` to the first pair that answers, else `why` there is none.
@@ -287,20 +287,41 @@ run_locally_because() {
 # --- what the tool cannot know inside a container ---------------------------------------------------------------------
 
 quiet_git() {
-  GIT_OPTIONAL_LOCKS=0 GIT_TERMINAL_PROMPT=0 git -c safe.directory='*' -c core.fsmonitor=false "$@" 2>/dev/null </dev/null
+  local at=()
+  if [ -n "${repository:-}" ]; then at=(--git-dir "${repository%/}/.git" --work-tree "$repository"); fi
+  GIT_OPTIONAL_LOCKS=0 GIT_TERMINAL_PROMPT=0 git -c safe.directory='*' -c core.fsmonitor=false ${at[@]+"${at[@]}"} "$@" \
+    2>/dev/null </dev/null
+}
+
+owner_of() {
+  local owner
+  read -r _ _ owner _ < <(ls -ldn "$1") && printf '%s\n' "$owner"
+}
+
+# Sets `repository`: where the work tree around this folder begins. The settings of a repository name commands that git
+# runs, and its check of who owns them is off, so that root sees the facts of another user's project. One counts only if
+# its .git is root's, of this user, or of the owner of this folder: anybody can put one into a folder like /tmp.
+find_repository() {
+  local owner
+  repository=$(quiet_git rev-parse --show-toplevel) || return
+  owner=$(owner_of "${repository%/}/.git" 2>/dev/null) || return
+  [ "$owner" = 0 ] || [ "$owner" = "$EUID" ] || [ "$owner" = "$(owner_of "$root")" ]
 }
 
 collect_git_facts() {
-  local facts
+  local facts repository=""
   if ! command -v git >/dev/null; then
     export BACKUP_GIT_MISSING="no git here"
     return
   fi
   # shellcheck disable=SC2046 # in a git hook these point at another repository, or at half an index
   unset $(quiet_git rev-parse --local-env-vars)
-  if ! facts=$(quiet_git log -1 --no-show-signature --format='%H%n%h%n%s'); then
+  if ! find_repository; then
     export BACKUP_GIT_MISSING="not a git repository"
-    if quiet_git rev-parse --git-dir >/dev/null; then BACKUP_GIT_MISSING="no commit yet"; fi
+    return
+  fi
+  if ! facts=$(quiet_git log -1 --no-show-signature --format='%H%n%h%n%s'); then
+    export BACKUP_GIT_MISSING="no commit yet"
     return
   fi
   { read -r BACKUP_GIT_COMMIT && read -r BACKUP_GIT_SHORT && IFS= read -r BACKUP_GIT_SUBJECT; } <<<"$facts"

@@ -20,6 +20,7 @@ LETTERS = {
     "gzip": "123456789cdfhklLNnqrtVv",
     "head": "c:n:",
     "ln": "Ffhinsvw",
+    "ls": "ABCFGHLOPRSTUWabcdfghiklmnopqrstuwx1",
     "mkdir": "m:pv",
     "mktemp": "dqt:u",
     "mv": "finvh",

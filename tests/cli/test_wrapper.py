@@ -21,7 +21,7 @@ import bsd
 WRAPPER = Path(__file__).resolve().parents[2] / "backup.sh"
 BASH = shutil.which("bash") or "bash"
 SYSTEM_PROGRAMS = (
-    "bash basename cat chmod cksum cp date dirname env find grep gzip ln mkdir mktemp mv python3 readlink rm tr"
+    "bash basename cat chmod cksum cp date dirname env find grep gzip ln ls mkdir mktemp mv python3 readlink rm tr"
 )
 MORE_FOLDERS = ":/usr/local/bin:/opt/homebrew/bin"
 GIT = ["git", "-c", "user.name=A Tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false"]
@@ -569,6 +569,22 @@ def test_a_repository_of_another_user_is_read_all_the_same(host: Host) -> None:
     assert git_facts(host)["COMMIT"] == made
 
 
+@pytest.mark.needs("git")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give the repository to another user")
+def test_a_repository_that_a_stranger_put_around_the_project_is_not_asked(host: Host, tmp_path: Path) -> None:
+    """Its settings name commands, and git would run them as whoever backs up: anybody can make one in a /tmp."""
+    host.install("docker")
+    host.link("git")
+    around, ran = host.project.parent, tmp_path / "ran"
+    (around / ".gitattributes").write_text("* filter=x\n")
+    commit(around, ["config", "filter.x.clean", f"touch {ran}; cat"], ["config", "core.untrackedCache", "false"])
+    os.utime(around / ".gitattributes", (1, 1))
+    for path in (around / ".git", *(around / ".git").rglob("*")):
+        os.chown(path, 4321, 4321)
+    assert git_facts(host) == {"MISSING": "not a git repository"}
+    assert not ran.exists()
+
+
 def test_without_git_the_tool_is_told_why_there_are_no_facts(host: Host) -> None:
     host.install("docker")
     assert git_facts(host) == {"MISSING": "no git here"}
@@ -930,6 +946,9 @@ def test_the_programs_of_bsd_do_all_that_is_asked_of_them(host: Host) -> None:
     for _ in range(2):
         host.run("report", "--output", "./page.html", cwd=str(host.folder))
     host.run("list", BACKUP_RUNNER="local")
+    host.write_program("git", f"#!{BASH}\necho {host.project}\n")  # whose it is is asked next
+    (host.project / ".git").mkdir()
+    host.run("auto-backup", BACKUP_RUNNER="local")
     assert {one.partition(" @")[0] for one in programs.refused()} == {"date -u -d"}, "and then date -r does it"
     assert set(SYSTEM_PROGRAMS.split()) - {"bash", "env", "python3"} <= programs.used(), "all are called here"
 
