@@ -110,6 +110,51 @@ def test_a_mask_that_misses_a_row_is_refused(app: SmallApp, target: Path) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    "moving",
+    [
+        "UPDATE companies SET id = id + 1000;",
+        "UPDATE companies SET id = -id; UPDATE companies SET id = 4 + id;",
+        "INSERT OR REPLACE INTO companies (id, name) SELECT id + 1000, name FROM companies;",
+    ],
+    ids=["all new keys", "keys of other rows", "copied rows"],
+)
+def test_a_row_that_got_another_key_still_has_its_texts(app: SmallApp, target: Path, moving: str) -> None:
+    unmasked = MASK.replace(MASK[MASK.index("UPDATE companies") : MASK.index("UPDATE documents")], "")
+    app.execute("DELETE FROM applications")
+    app.execute("DELETE FROM documents")
+    run_here(app, "backup", "alone", check=0)
+    refused = run_here(app, "clone", str(target), "--mask", mask(app, unmasked + moving))
+    assert_refusal(refused, 2, "companies.name is not masked: 3 values are as before", "-- allow: companies.name")
+    masked = "UPDATE companies SET name = 'Company ' || hex(randomblob(4)), website = NULL;"
+    run_here(app, "clone", str(target), "--mask", mask(app, unmasked + moving + masked), check=0)
+    assert SECRET.encode() not in bytes_below(target)
+
+
+def test_the_only_row_that_is_left_must_be_masked_too(app: SmallApp, target: Path) -> None:
+    for table in ("applications", "documents", "reminders"):
+        app.execute(f"DELETE FROM {table}")
+    run_here(app, "backup", "alone", check=0)
+    text = "-- allow: companies.website\nDELETE FROM companies WHERE id > 1;"
+    assert_refusal(
+        run_here(app, "clone", str(target), "--mask", mask(app, text)),
+        2,
+        "companies.name is not masked: 1 val",
+        "allow",
+    )
+    done = run_here(app, "clone", str(target), "--mask", mask(app, f"{text} UPDATE companies SET name = 'x';"), check=0)
+    assert done.code == 0 and rows(target, "SELECT name FROM companies") == [("x",)]
+
+
+def test_texts_that_are_kept_beside_boxes_are_compared(app: SmallApp, target: Path) -> None:
+    app.execute("CREATE VIRTUAL TABLE places USING rtree (id, x0, x1, +owner TEXT)")
+    app.execute("INSERT INTO places VALUES (1, 0, 1, ?)", (SECRET,))
+    run_here(app, "backup", "boxes", check=0)
+    assert_refusal(run_here(app, "clone", str(target), "--mask", mask(app)), 2, "places.owner is not masked", "allow")
+    run_here(app, "clone", str(target), "--mask", mask(app, f"{MASK}UPDATE places SET owner = 'x';"), check=0)
+    assert SECRET.encode() not in bytes_below(target)
+
+
 def test_every_column_that_stayed_is_named(app: SmallApp, target: Path) -> None:
     err = run_here(app, "clone", str(target), "--mask", mask(app, "DELETE FROM reminders;")).err
     assert all(name in err for name in ("companies.name", "documents.name", "documents.path", "applications.position"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def apply(copy: Path, original: Path, mask: Mask, seconds: float = SECONDS) -> N
         for name in _virtual_tables(connection):  # opened now, when SQLite may do what that takes
             with contextlib.suppress(sqlite3.Error):
                 connection.execute(f"SELECT 1 FROM main.{quoted(name)} LIMIT 0").fetchall()
-        _run(connection, mask, seconds)
+        moved = _run(connection, mask, seconds)
         _forget_samples(connection)
         for search in _virtual_tables(connection):
             _write_anew(connection, search)
@@ -90,13 +90,15 @@ def apply(copy: Path, original: Path, mask: Mask, seconds: float = SECONDS) -> N
             connection.execute(sql)
         connection.execute("COMMIT")
         with rows.attached_alike(connection, original):
-            _refuse_what_stayed(connection, mask)
+            _refuse_what_stayed(connection, mask, moved)
     with contextlib.closing(engine.connect(copy, "mode=rw", timeout=0)) as connection:
         connection.execute("VACUUM")
 
 
-def _run(connection: sqlite3.Connection, mask: Mask, seconds: float) -> None:
+def _run(connection: sqlite3.Connection, mask: Mask, seconds: float) -> set[str]:
+    """The tables in which a row may have the key of another one now: rows came, or a key was written."""
     functions, denied = guard.harmless_functions(connection), list[str]()
+    written = set[tuple[str, str]]()
     known = {folded(name) for (name,) in connection.execute("SELECT name FROM main.sqlite_master")}
 
     def decide(action: int, first: str | None, second: str | None, base: str | None, _in: str | None) -> int:
@@ -104,6 +106,8 @@ def _run(connection: sqlite3.Connection, mask: Mask, seconds: float) -> None:
         is_call = action == sqlite3.SQLITE_FUNCTION and str(second).lower() in functions
         # Search tables ask for these, and set nothing.
         is_asked = action == sqlite3.SQLITE_PRAGMA and first in ("data_version", "page_size") and second is None
+        if action in (sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_INSERT):
+            written.add((str(first), folded(second or "")))
         if is_row or is_call or is_asked or (action == sqlite3.SQLITE_READ and folded(str(first)) in known):
             return sqlite3.SQLITE_OK
         denied.append(guard.in_words(action, first, second))
@@ -126,6 +130,12 @@ def _run(connection: sqlite3.Connection, mask: Mask, seconds: float) -> None:
     finally:
         connection.set_authorizer(None)
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 10)
+    return {folded(table) for table, column in written if column in ("", *_keys(connection, table))}
+
+
+def _keys(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    found = connection.execute("SELECT name FROM pragma_table_info(?) WHERE pk > 0", (table,))
+    return ("rowid", *(folded(name) for (name,) in found))
 
 
 def _without_triggers(connection: sqlite3.Connection) -> list[str]:
@@ -163,8 +173,8 @@ def _write_anew(connection: sqlite3.Connection, table: str) -> None:
         ) from error
 
 
-def _refuse_what_stayed(connection: sqlite3.Connection, mask: Mask) -> None:
-    found = list(_stayed(connection, mask))
+def _refuse_what_stayed(connection: sqlite3.Connection, mask: Mask, moved: Set[str]) -> None:
+    found = list(_stayed(connection, mask, moved))
     if found:
         names = [name for name, _ in found]
         name, count = found[0]
@@ -173,8 +183,8 @@ def _refuse_what_stayed(connection: sqlite3.Connection, mask: Mask) -> None:
         raise Refused(f"{shown(name)} is not masked: {kept} as before.{more}", hint=_HINT.format(name=shown(name)))
 
 
-def _stayed(connection: sqlite3.Connection, mask: Mask) -> Iterator[tuple[str, int]]:
-    """Each column, as `table.column`, in which values are as they were in the same row, and how many."""
+def _stayed(connection: sqlite3.Connection, mask: Mask, moved: Set[str]) -> Iterator[tuple[str, int]]:
+    """Each column, as `table.column`, in which values are as they were, and how many."""
     modules = _virtual_tables(connection)
     for table, module in modules.items():
         if module not in (*_SEARCH, *_NUMBERS) and f"{folded(table)}.*" not in mask.allowed:
@@ -182,25 +192,38 @@ def _stayed(connection: sqlite3.Connection, mask: Mask) -> Iterator[tuple[str, i
                 f"{shown(table)} is a virtual table of the module {shown(module)}: whether it is masked is not known.",
                 hint=_HINT.format(name=f"{shown(table)}.*"),
             )
-    tables = [*database.ordinary_tables(connection), *(one for one, module in modules.items() if module in _SEARCH)]
+    virtual = (one for one, module in modules.items() if module in (*_SEARCH, *_NUMBERS))  # some have texts beside
+    tables = [*database.ordinary_tables(connection), *virtual]
     for table in tables:
         columns = [one for one in rows.columns_of(connection, table) if not mask.allows(table, one)]
         keys = rows.key_of(connection, table)
         for column in columns:
-            if count := _count_same(connection, table, column, keys):
+            if count := _count_same(connection, table, column, keys, folded(table) in moved):
                 yield f"{table}.{column}", count
 
 
-def _count_same(connection: sqlite3.Connection, table: str, column: str, keys: Sequence[str]) -> int:
-    """Texts and blobs that are as before in their rows; 0 where all rows have one and the same, which tells nothing."""
+def _count_same(connection: sqlite3.Connection, table: str, column: str, keys: Sequence[str], is_moved: bool) -> int:
+    """Texts and blobs that are as before in their rows; in a row of another key, those that any row had.
+
+    0 where the mask gave all rows one and the same, which tells nothing.
+    """
     one, name = quoted(column), quoted(table)
-    if connection.execute(f"SELECT count(DISTINCT {one}) FROM main.{name}").fetchone()[0] <= 1:
-        values = connection.execute(f"SELECT count(DISTINCT {one}) FROM {rows.OTHER}.{name}").fetchone()[0]
-        if values > 1:
-            return 0
-    same_row = " AND ".join(f"now.{key} IS past.{key}" for key in keys)
+    past = f"SELECT past.{one} FROM {rows.OTHER}.{name} AS past"
+    row = f"{past} WHERE " + " AND ".join(f"past.{key} IS now.{key}" for key in keys)
+    is_text = f"typeof(now.{one}) IN ('text', 'blob') AND length(now.{one}) > 0"
+    stayed = f"now.{one} COLLATE BINARY IS ({row})"
+    if not is_moved and _is_uniform(connection, name, one, row):
+        return 0
+    came = f"now.{one} IN ({past})" + ("" if is_moved else f" AND NOT EXISTS ({row})")
     (count,) = connection.execute(
-        f"SELECT count(*) FROM main.{name} AS now JOIN {rows.OTHER}.{name} AS past ON {same_row} WHERE "
-        f"typeof(now.{one}) IN ('text', 'blob') AND length(now.{one}) > 0 AND now.{one} IS past.{one} COLLATE BINARY"
+        f"SELECT count(*) FROM main.{name} AS now WHERE {is_text} AND ({stayed} OR {came})"
     ).fetchone()
     return int(count)
+
+
+def _is_uniform(connection: sqlite3.Connection, name: str, one: str, row: str) -> bool:
+    """Whether all rows have one value, and some had another one before."""
+    if connection.execute(f"SELECT count(DISTINCT {one} COLLATE BINARY) FROM main.{name}").fetchone()[0] > 1:
+        return False
+    is_changed = f"EXISTS ({row}) AND now.{one} COLLATE BINARY IS NOT ({row})"
+    return connection.execute(f"SELECT 1 FROM main.{name} AS now WHERE {is_changed} LIMIT 1").fetchone() is not None
