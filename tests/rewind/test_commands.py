@@ -88,6 +88,42 @@ def test_a_backup_is_taken_where_it_is_the_nearest(past: Past) -> None:
     assert found["backup"] == "base" and found["changed_uploads"] > 0
 
 
+def test_a_backup_that_is_unusual_is_what_was_there_at_its_time(app: SmallApp, tmp_path: Path) -> None:
+    """`latest` passes over it; a time just after it led past all points, back to the backup before them."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    at = now - timedelta(seconds=60)
+    rewinder = Rewinder(app.settings.model_copy(update={"rewind": "7d"}), lambda: at)
+    app.add_rows(50)
+    create_backup(app.settings, BackupRequest(name="many"), clock=lambda: at)
+    app.add_rows(1)
+    at = now - timedelta(seconds=50)
+    assert rewinder.look() == "taken"
+    app.execute("DELETE FROM companies WHERE id > 5")
+    at = now - timedelta(seconds=40)
+    assert create_backup(app.settings, BackupRequest(name="few"), clock=lambda: at).backup.unusual
+    app.add_rows(1)
+    at = now - timedelta(seconds=20)
+    assert rewinder.look() == "taken"
+    just_after = (now - timedelta(seconds=39)).isoformat()
+    assert run_here(app, "show", "--at", just_after, "--json", env=ON, check=0).json["backup_name"] == "few"
+    plan = run_here(app, "restore", "--at", just_after, "--dry-run", "--json", env=ON, check=0).json
+    assert plan["source"]["name"] == "few" and "few, which is unusual: table " in plan["notes"][0]
+    run_here(app, "restore", "--at", just_after, "--to", str(tmp_path / "look"), env=ON, check=0)
+    run_here(app, "restore", "--at", just_after, "--yes", env=ON, check=0)
+    assert len(app.rows("companies")) == 5
+
+
+def test_a_backup_that_is_passed_over_for_a_time_is_named(app: SmallApp) -> None:
+    now = datetime.now(UTC)
+    create_backup(app.settings, BackupRequest(name="whole"), clock=lambda: now - timedelta(hours=3))
+    partial = BackupRequest(name="partial", uploads=False)
+    create_backup(app.settings, partial, clock=lambda: now - timedelta(hours=2))
+    shown = run_here(app, "show", "--at", "1 hour ago", "--json", check=0)
+    assert shown.json["backup_name"] == "whole" and "Passed over: partial (without the uploads)" in shown.err
+    plan = run_here(app, "restore", "--at", "1 hour ago", "--dry-run", "--json", check=0).json
+    assert "Passed over: partial (without the uploads)" in " ".join(plan["notes"])
+
+
 def test_rewind_shows_stretches_gaps_and_cost(past: Past) -> None:
     found = run_here(past.app, "rewind", "--json", env=ON, check=0).json
     assert [one["points"] for one in found["stretches"]] == [3, 2]

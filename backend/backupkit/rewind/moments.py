@@ -171,7 +171,8 @@ def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
     if at > now + timedelta(seconds=1):
         raise Refused(f"{_said(settings, at)} is in the future: it is {_said(settings, now)}.", hint=_OTHER)
     moment = found.before(at)
-    backup = _newest_backup(settings, at)
+    newest = _newest_backup(settings, at)
+    backup = newest.backup if newest else None
     _require_not_lost(settings, found, at, moment, backup)
     is_known = moment is not None and _was_same(found, at, moment)
     if not is_known and (sides := found.in_gap(at)):
@@ -180,13 +181,23 @@ def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
         _require_watched(settings, at, moment, now, backup)
     if moment and moment.point and (backup is None or moment.at >= backup.made_at):
         return _with_point(settings, found, moment, at)
-    if backup is None:
+    if moment and (backup is None or moment.at > backup.made_at):
+        return _with_base(settings, moment)
+    if newest is None or backup is None:
         first = f" The first is of {_said(settings, found.moments[0].at)}." if found.moments else ""
         raise NoSuchBackup(
             f"There is no backup in {settings.dir} made until {_said(settings, at)}, and no point of rewind.{first}",
             hint="`list` shows all backups, `rewind` all points.",
         )
-    return Chosen(None, backup.name, backup.made_at, f"The newest until then is the backup {backup.name}.")
+    passed_over = f" Passed over: {newest.passed_over}." if newest.passed_over else ""
+    return Chosen(None, backup.name, backup.made_at, f"The newest until then is the backup {backup.name}.{passed_over}")
+
+
+def _with_base(settings: Settings, moment: Moment) -> Chosen:
+    """The backup at the beginning of a chain, which `latest` would pass over: it is what was there at that time."""
+    why = "; ".join(store.read(settings, moment.chain).unusual)
+    sentence = f"The newest until then is the backup {moment.chain}" + (f", which is unusual: {why}." if why else ".")
+    return Chosen(None, moment.chain, moment.at, sentence)
 
 
 def _with_point(settings: Settings, found: Timeline, moment: Moment, at: datetime) -> Chosen:
@@ -199,9 +210,9 @@ def _with_point(settings: Settings, found: Timeline, moment: Moment, at: datetim
     return Chosen(moment, moment.chain, moment.at, sentence)
 
 
-def _newest_backup(settings: Settings, at: datetime) -> Backup | None:
+def _newest_backup(settings: Settings, at: datetime) -> store.Latest | None:
     try:
-        return store.latest(settings, until=at).backup
+        return store.latest(settings, until=at)
     except NoSuchBackup:
         return None
 

@@ -139,7 +139,10 @@ def _look_at(visit: Visit, wish: Wish, at: str) -> Answer:
     def act(emit: EventListener) -> Planned:
         recover(settings, emit)
         if chosen.moment is None:
-            return Planned(settings, wish, wish.plan(settings, emit))
+            found = wish.plan(settings, emit)
+            if isinstance(found, RestorePlan):
+                found = replace(found, notes=(*notes, *found.notes))
+            return Planned(settings, wish, found)
         with moments.built(settings, chosen.moment, emit) as backup:
             plan = plan_backup(settings, backup, wish.only, wish.force, wish.migrate, emit, notes=notes)
         return Planned(settings, wish, plan, chosen.moment)

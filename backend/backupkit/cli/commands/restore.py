@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,7 +85,7 @@ def restore(
         raise Refused("--remote goes with --to.", hint=f"To restore it here: `pull {name} --remote {shown(remote)}`")
     settings = open_to_read() if dry_run else open_to_write(work="restore")
     _explain_stop(settings, stop)
-    with _at_moment(settings, name, at) as (until, backup, notes):
+    with _at_moment(settings, at) as (backup, notes):
         later, loss = _is_unasked(yes or force, dry_run), expect_loss or ()
         with listening() as emit:
             if backup:
@@ -94,7 +93,7 @@ def restore(
                     settings, backup, only, force, migrate, emit, loss, notes, verify_while_staging=later
                 )
             else:
-                plan = plan_restore(settings, name, only, force, migrate, emit, loss, until, notes, later)
+                plan = plan_restore(settings, name, only, force, migrate, emit, loss, None, notes, later)
         _carry_out(settings, plan, yes or force, dry_run)
 
 
@@ -340,24 +339,23 @@ def _named(name: str | None, at: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _at_moment(
-    settings: Settings, name: str, at: str | None
-) -> Iterator[tuple[datetime | None, Backup | None, tuple[str, ...]]]:
-    """Up to when `latest` looks; or the point of rewind of that time, built for the block; and what is to be said."""
+def _at_moment(settings: Settings, at: str | None) -> Iterator[tuple[Backup | None, tuple[str, ...]]]:
+    """The backup of that time, or the point of rewind, built for the block; and what is to be said."""
     if at is None:
-        yield None, None, ()
+        yield None, ()
         return
     from backupkit.model.clock import utc_now
+    from backupkit.repository import store
     from backupkit.rewind import moments
 
-    chosen, until, notes = moments.choose_by_words(settings, at, utc_now())
+    chosen, _, notes = moments.choose_by_words(settings, at, utc_now())
     if chosen.moment is None:
-        yield until, None, notes
+        yield store.find(settings, chosen.backup), notes
         return
     with contextlib.ExitStack() as building:
         with listening() as emit:
             backup = building.enter_context(moments.built(settings, chosen.moment, emit))
-        yield until, backup, notes
+        yield backup, notes
 
 
 def _refuse_with_to(migrate: bool, stop: bool) -> None:
@@ -373,8 +371,8 @@ def _lay_out(name: str, to: Path, only: str | None, at: str | None, dry_run: boo
 
     settings = open_to_read()
     _clear_draft(to, dry_run)
-    with _at_moment(settings, name, at) as (until, backup, notes):
-        plan = plan_layout(settings, name, to, only, until, backup, notes)
+    with _at_moment(settings, at) as (backup, notes):
+        plan = plan_layout(settings, name, to, only, None, backup, notes)
         _carry_out_layout(settings, plan, dry_run)
 
 
