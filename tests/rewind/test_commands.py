@@ -101,10 +101,11 @@ def test_a_backup_that_is_unusual_is_what_was_there_at_its_time(app: SmallApp, t
     app.execute("DELETE FROM companies WHERE id > 5")
     at = now - timedelta(seconds=40)
     assert create_backup(app.settings, BackupRequest(name="few"), clock=lambda: at).backup.unusual
+    just_after = (now - timedelta(seconds=39)).isoformat()
+    assert run_here(app, "show", "--at", just_after, "--json", env=ON, check=0).json["backup_name"] == "few"
     app.add_rows(1)
     at = now - timedelta(seconds=20)
     assert rewinder.look() == "taken"
-    just_after = (now - timedelta(seconds=39)).isoformat()
     assert run_here(app, "show", "--at", just_after, "--json", env=ON, check=0).json["backup_name"] == "few"
     plan = run_here(app, "restore", "--at", just_after, "--dry-run", "--json", env=ON, check=0).json
     assert plan["source"]["name"] == "few" and "few, which is unusual: table " in plan["notes"][0]

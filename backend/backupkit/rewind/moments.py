@@ -34,7 +34,7 @@ from backupkit.model.backup import (
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Step, silence
 from backupkit.model.names import STAMP
-from backupkit.repository import manifest, store
+from backupkit.repository import manifest, reliable, store
 from backupkit.rewind import chain, point
 from backupkit.rewind.chain import Moment, Point, Timeline
 from backupkit.rewind.point import DatabaseChange, Header, PartChange
@@ -173,6 +173,8 @@ def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
     moment = found.before(at)
     newest = _newest_backup(settings, at)
     backup = newest.backup if newest else None
+    if (unusual := _newest_unusual(settings, found, at, now)) and (not backup or unusual.made_at > backup.made_at):
+        backup = unusual
     _require_not_lost(settings, found, at, moment, backup)
     is_known = moment is not None and _was_same(found, at, moment)
     if not is_known and (sides := found.in_gap(at)):
@@ -181,23 +183,18 @@ def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
         _require_watched(settings, at, moment, now, backup)
     if moment and moment.point and (backup is None or moment.at >= backup.made_at):
         return _with_point(settings, found, moment, at)
-    if moment and (backup is None or moment.at > backup.made_at):
-        return _with_base(settings, moment)
-    if newest is None or backup is None:
+    if backup is None:
         first = f" The first is of {_said(settings, found.moments[0].at)}." if found.moments else ""
         raise NoSuchBackup(
             f"There is no backup in {settings.dir} made until {_said(settings, at)}, and no point of rewind.{first}",
             hint="`list` shows all backups, `rewind` all points.",
         )
-    passed_over = f" Passed over: {newest.passed_over}." if newest.passed_over else ""
-    return Chosen(None, backup.name, backup.made_at, f"The newest until then is the backup {backup.name}.{passed_over}")
-
-
-def _with_base(settings: Settings, moment: Moment) -> Chosen:
-    """The backup at the beginning of a chain, which `latest` would pass over: it is what was there at that time."""
-    why = "; ".join(store.read(settings, moment.chain).unusual)
-    sentence = f"The newest until then is the backup {moment.chain}" + (f", which is unusual: {why}." if why else ".")
-    return Chosen(None, moment.chain, moment.at, sentence)
+    sentence = f"The newest until then is the backup {backup.name}."
+    if backup is unusual:
+        sentence = f"{sentence[:-1]}, which is unusual: {'; '.join(backup.unusual)}."
+    elif newest and newest.passed_over:
+        sentence += f" Passed over: {newest.passed_over}."
+    return Chosen(None, backup.name, backup.made_at, sentence)
 
 
 def _with_point(settings: Settings, found: Timeline, moment: Moment, at: datetime) -> Chosen:
@@ -208,6 +205,14 @@ def _with_point(settings: Settings, found: Timeline, moment: Moment, at: datetim
     if other := found.other(moment, at):
         sentence += f' The clock was set back: that time came twice. The other: --at "{typed(settings, other.at)}".'
     return Chosen(moment, moment.chain, moment.at, sentence)
+
+
+def _newest_unusual(settings: Settings, found: Timeline, at: datetime, now: datetime) -> Backup | None:
+    """Where there are points, the newest backup that `latest` passes over for that alone: it was what was there."""
+    for one in store.own_backups(settings) if found.moments else ():
+        if one.unusual and one.made_at <= at and reliable.why_not(settings, one, now).startswith("unusual"):
+            return one
+    return None
 
 
 def _newest_backup(settings: Settings, at: datetime) -> store.Latest | None:
