@@ -80,10 +80,11 @@ def require(*tools: str) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one engine run in one process, so that one engine is started: Docker's and Podman's side by side."""
+    """Tests of one engine run in one process, so that it is started once; those of other engines run beside them."""
+    others = {"test_podman": "podman", "test_debian13": "debian13"}
     for item in items:
         if Path(__file__).parent / "docker" in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("podman" if item.path.stem == "test_podman" else "docker"))
+            item.add_marker(pytest.mark.xdist_group(others.get(item.path.stem, "docker")))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -29,11 +29,14 @@ DOCKER_V1, DOCKER_V2 = Combination("Docker", "`docker-compose` 1"), Combination(
 DOCKER_REMAPPED = Combination("Docker with `userns-remap`", "`docker compose` 2")
 DOCKER_ROOTLESS = Combination("Docker", "`docker compose` 2", rootless="yes")
 PODMAN = Combination("Podman", "`podman-compose` 1.0")
+PODMAN_V2 = Combination("Podman", "`docker compose` 2")
+PODMAN_V2_ROOTLESS = Combination("Podman", "`docker compose` 2", rootless="yes")
 PODMAN_ROOTLESS = Combination("Podman", "`podman-compose` 1.0", rootless="yes")
+DEBIAN_13 = Combination("none", "-", rootless="-", host="Debian 13")
 
 
 def combinations_of(test: Callable[..., Any], module: ModuleType) -> Iterable[Combination]:
-    """Those that a test runs on: its module's, or both generations where it asks for one after the other."""
+    """Those that a test runs on: both generations where it asks for one after the other; else its module's."""
     if "generation" in inspect.signature(test).parameters:
         return (DOCKER_V1, DOCKER_V2)
     return getattr(module, "COMBINATIONS", (DOCKER_V2,))
@@ -47,7 +50,7 @@ def table(modules: Iterable[ModuleType]) -> list[str]:
             for mark in getattr(test, "pytestmark", []) if name.startswith("test_") else []:
                 if mark.name == "shows":
                     assert set(mark.args) <= set(PATH), mark.args
-                    for one in combinations_of(test, module):
+                    for one in mark.kwargs.get("on") or combinations_of(test, module):
                         shown.setdefault(one, set()).update(mark.args)
     head = ("host", "engine", "Compose", "rootless", *PATH)
     rows = [(*one.row, *("yes" if what in shown[one] else "-" for what in PATH)) for one in shown]

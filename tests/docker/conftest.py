@@ -1,4 +1,4 @@
-"""The engine, once per run; a project of its own, for each test."""
+"""The engine and the images, once per run; a project of its own, for each test."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from engine import IMAGE, PLUGIN_RECIPE, RECIPE, Engine, debian
+from engine import BASE, IMAGE, KIT, PLUGIN_RECIPE, RECIPE, REPOSITORY, Engine, debian, made_once
 from project import Project
 
 HERE = Path(__file__).parent
@@ -28,36 +29,60 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.needs(*TOOLS))
 
 
-@pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
-    """A running engine that holds the image, built once from the real compose file."""
-    if os.geteuid() != 0:
-        stop = pytest.fail if os.environ.get("BACKUP_TESTS_REQUIRE_ALL") == "1" else pytest.skip
-        stop("needs dockerd: run the tests as root, so that they can start an engine of their own")
+@contextmanager
+def started() -> Iterator[Engine]:
+    """A running engine, without an image."""
     engine = Engine(Path(tempfile.mkdtemp(prefix="backup-engine-")))
     try:
         engine.start()
         engine.add_compose(debian(PLUGIN_RECIPE, "compose"))
-        engine.load_base(debian(RECIPE, "base"))
-        build(engine)
         yield engine
     finally:
         engine.stop()
 
 
-def build(engine: Engine) -> None:
+def build(engine: Engine, archive: Path) -> None:
+    """The images of the repository, from the real compose file, and as an archive for other engines."""
+    engine.load_base(debian(RECIPE, "base"))
     folder = engine.folder / "build"
     folder.mkdir()
     Project(folder, engine, {"COMPOSE_PROJECT_NAME": "build"}).compose("build")
     shutil.rmtree(folder)
+    options = ["--target=kit", f"--build-arg=BASE_IMAGE={BASE}", "--network=host", f"--tag={KIT}"]
+    engine.docker("build", *options, str(REPOSITORY / "backend"))
+    engine.docker("save", "--output", str(archive), IMAGE, KIT, BASE)
 
 
 @pytest.fixture(scope="session")
-def image(engine: Engine) -> Path:
-    """The image of the repository, as an archive for other engines."""
-    engine.docker("save", "--output", str(engine.folder / "image.tar"), IMAGE)
-    (engine.folder / "image.tar").chmod(0o644)
-    return engine.folder / "image.tar"
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the archive of the images is, or is going to be: one for all processes of this run."""
+    if os.geteuid() != 0:
+        stop = pytest.fail if os.environ.get("BACKUP_TESTS_REQUIRE_ALL") == "1" else pytest.skip
+        stop("needs an engine of its own: run the tests as root")
+    folder = tmp_path_factory.getbasetemp()
+    return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "images.tar"
+
+
+@pytest.fixture(scope="session")
+def image(archive: Path) -> Path:
+    """The archive, for an engine that does not build it."""
+    with made_once(archive) as draft:
+        if draft:
+            with started() as engine:
+                build(engine, draft)
+    return archive
+
+
+@pytest.fixture(scope="session")
+def engine(archive: Path) -> Iterator[Engine]:
+    """A running engine that holds the images, built once from the real compose file."""
+    with started() as engine:
+        with made_once(archive) as draft:
+            if draft:
+                build(engine, draft)
+            else:
+                engine.load(archive)
+        yield engine
 
 
 @pytest.fixture

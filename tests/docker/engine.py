@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
 import json
@@ -12,12 +13,13 @@ import subprocess
 import tarfile
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-IMAGE, BASE = "backup-test-app", "backup-test-base"
+IMAGE, KIT, BASE = "backup-test-app", "backup-test-kit", "backup-test-base"
 RECIPE = ("mmdebstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "trixie")
 # Compose v2 is a plugin of the docker command. Debian 12 has none: its next release's runs here too.
 PLUGIN_RECIPE = ("mmdebstrap", "--variant=extract", "--include=docker-compose", "trixie")
@@ -112,6 +114,11 @@ class Engine:
             assert answer.status < 400, f"{method} {path}: {body.decode()}"
             return json.loads(body) if body else None
 
+    def load(self, archive: Path) -> None:
+        """Images that another engine built; whoever runs this one need not be able to read the file."""
+        with archive.open("rb") as images:
+            subprocess.run([*self.client, "load"], env=self.environment, stdin=images, check=True, capture_output=True)
+
     def load_base(self, archive: Path) -> None:
         """The base image, with what the builds of this machine need to reach a package index."""
         self.docker("import", str(archive), "plain-base")
@@ -157,16 +164,28 @@ def is_for_downloads(name: str) -> bool:
 
 
 def debian(recipe: tuple[str, ...], name: str) -> Path:
-    """What that recipe makes, as a tar; made once and kept between runs."""
+    """What that recipe makes, as a tar; made once and kept between runs, while other processes wait for it."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = Path(os.environ.get("BACKUP_TEST_CACHE") or home / "backup-tests")
     archive = cache / f"{name}-{hashlib.sha256(' '.join(recipe).encode()).hexdigest()[:16]}.tar"
-    if not archive.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        draft = cache / f"draft-{os.getpid()}.tar"
-        run([*recipe, str(draft)], {**os.environ, "PATH": PROGRAMS})
-        draft.rename(archive)
+    cache.mkdir(parents=True, exist_ok=True)
+    with made_once(archive) as draft:
+        if draft:
+            run([*recipe, str(draft)], {**os.environ, "PATH": PROGRAMS})
     return archive
+
+
+@contextmanager
+def made_once(archive: Path) -> Iterator[Path | None]:
+    """Where whoever comes first is to make it; None for those who come later, when it is there."""
+    with archive.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if archive.exists():
+            yield None
+            return
+        draft = archive.with_name(f"draft-{archive.name}")
+        yield draft
+        draft.rename(archive)
 
 
 def mounts_below(folder: Path) -> list[str]:

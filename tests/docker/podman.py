@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,8 @@ class Podman(Engine):
             for path in (self.folder, *self.folder.iterdir()):
                 os.chown(path, PERSON, PERSON)
 
-    def build(self, base: Path, archive: Path) -> None:
-        """The image of the repository, on that base, as an archive; built by Podman in the machine's network."""
+    def build(self, base: Path) -> None:
+        """The image of the repository, on that base; built by Podman in the machine's network."""
         context = self.folder / "base"  # with what a build of this machine needs to reach a package index
         context.mkdir()
         (context / "ca.crt").write_bytes((certificates() or Path(BUNDLE)).read_bytes())
@@ -122,8 +123,6 @@ class Podman(Engine):
         for tag, folder in ((BASE, context), (IMAGE, REPOSITORY / "backend")):
             words = ["build", "--isolation=chroot", "--network=host", f"--build-arg=BASE_IMAGE={BASE}"]
             run([*outside, *words, f"--tag={tag}", str(folder)], self.environment)
-        self.docker("save", "--output", str(archive), IMAGE)
-        archive.chmod(0o644)
 
     def stop(self) -> None:
         """Its containers have ended, and its folder is gone; what it had mounted went with its namespace."""
@@ -135,6 +134,27 @@ class Podman(Engine):
         if self.process:
             self.process.wait(60)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class ComposeProject(Project):
+    """The same person, who types `docker compose`: Podman answers on Docker's socket."""
+
+    engine: Podman
+
+    def __init__(self, folder: Path, engine: Podman, settings: dict[str, str]) -> None:
+        docker = {"DOCKER_HOST": f"unix://{engine.socket}", "DOCKER_CONFIG": str(engine.folder / "client")}
+        super().__init__(folder, engine, {**docker, "DOCKER_BUILDKIT": "0", **settings})
+
+    @property
+    def client(self) -> Sequence[str]:
+        return (*self.engine.place, "docker")
+
+    def override(self, **service: Any) -> None:
+        """Podman's service asks for more open files than a machine of CI may give."""
+        _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for one in (self.service, self.scheduler, self.web):
+            one["ulimits"] = {"nofile": {"soft": 1024, "hard": files}, "nproc": 1024}
+        super().override(**service)
 
 
 class PodmanProject(Project):
@@ -166,7 +186,3 @@ class PodmanProject(Project):
         if one_off == "True":
             return ours
         return [one for one in self._ids(project=self.name, service=service) if one not in ours]
-
-    def down(self) -> None:
-        for container in self._ids(project=self.name):
-            self.engine.docker("rm", "--force", "--volumes", "--time=5", container, check=False)

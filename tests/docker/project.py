@@ -93,8 +93,13 @@ class Project:
 
     # --- the service
 
+    @property
+    def client(self) -> Sequence[str]:
+        """What a person types, where the engine is."""
+        return self.engine.client
+
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = [*self.engine.client, "compose", "--project-directory", str(self.folder)]
+        command = [*self.client, "compose", "--project-directory", str(self.folder)]
         for name in ("docker-compose.yml", "docker-compose.override.yml"):
             command += ["-f", str(self.folder / name)]
         return run([*command, *arguments], self.environment, check=check)
@@ -111,7 +116,7 @@ class Project:
 
     def down(self) -> None:
         for container in self._ids(project=self.name):
-            self.engine.ask("DELETE", f"/containers/{container}", force=True, v=True)
+            self.engine.ask("DELETE", f"/containers/{container}", force=True, v=True, timeout=5)
 
     def container(self) -> str:
         """The service's container; not one that a command has for itself."""

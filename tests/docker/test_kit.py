@@ -12,10 +12,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from engine import BASE, REPOSITORY, Engine, run, wait_until
+from engine import BASE, KIT, REPOSITORY, Engine, run, wait_until
 from test_service import give, owners
 
-KIT, PERSON = "backup-test-kit", 1000
+PERSON = 1000
 # An app of nobody here: rows and files, for ever.
 APP = """
 import pathlib, sqlite3, time
@@ -72,8 +72,6 @@ class Beside:
 
 @pytest.fixture
 def beside(engine: Engine, tmp_path: Path) -> Iterator[Beside]:
-    options = ["--target=kit", f"--build-arg=BASE_IMAGE={BASE}", "--network=host", f"--tag={KIT}"]
-    engine.docker("build", *options, str(REPOSITORY / "backend"))
     project = Beside(tmp_path, engine)
     yield project
     project.compose("down", "--volumes", "--timeout", "5")

@@ -5,41 +5,26 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from combinations import PODMAN, PODMAN_ROOTLESS
-from engine import RECIPE, debian, run, wait_until
+from combinations import PODMAN, PODMAN_ROOTLESS, PODMAN_V2, PODMAN_V2_ROOTLESS
+from engine import BASE, IMAGE, KIT, PLUGIN_RECIPE, RECIPE, debian, run, wait_until
 from people import FIRST_SHIFTED, PERSON
-from podman import Podman, PodmanProject
+from podman import ComposeProject, Podman, PodmanProject
+from project import Project
 from test_service import KILLED_RESTORE, back_up_and_restore_while_it_writes, drop_table, give, owners
+
+from chance import is_thorough
 
 pytestmark = pytest.mark.needs(
     "podman", "podman-compose", "crun", "catatonit", "newuidmap", "unshare", "ip", "mmdebstrap"
 )
 COMBINATIONS = (PODMAN, PODMAN_ROOTLESS)
+ROOTFUL = pytest.mark.parametrize("podman", ["rootful"], indirect=True)  # what a person's own engine does alike
 APP = 1000  # the image's own user
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[Path]:
-    """The repository's image, as an archive."""
-    if os.geteuid() != 0:
-        stop = pytest.fail if os.environ.get("BACKUP_TESTS_REQUIRE_ALL") == "1" else pytest.skip
-        stop("needs namespaces of its own: run the tests as root")
-    folder = Path(tempfile.mkdtemp(prefix="backup-image-"))
-    builder = Podman(Path(tempfile.mkdtemp(prefix="backup-podman-")))
-    try:
-        builder.start()
-        builder.build(debian(RECIPE, "base"), folder / "image.tar")
-    finally:
-        builder.stop()
-    folder.chmod(0o755)
-    yield folder / "image.tar"
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module", params=["rootful", "rootless"])
@@ -47,18 +32,41 @@ def podman(image: Path, request: pytest.FixtureRequest) -> Iterator[Podman]:
     engine = Podman(Path(tempfile.mkdtemp(prefix="backup-podman-")), rootless=request.param == "rootless")
     try:
         engine.start()
-        engine.docker("load", "--input", str(image))
+        engine.add_compose(debian(PLUGIN_RECIPE, "compose"))
+        engine.load(image)
         yield engine
     finally:
         engine.stop()
 
 
+def folder_of(podman: Podman, name: str) -> Path:
+    """A folder for a project, where the engine's user can reach it."""
+    folder = podman.folder / f"a project {re.sub(r'[^a-z]+', '', name)[-30:]}"
+    folder.mkdir()
+    return folder
+
+
 @pytest.fixture
 def project(podman: Podman, request: pytest.FixtureRequest) -> Iterator[PodmanProject]:
-    """A project whose service has not been started, where the engine's user can reach it."""
-    folder = podman.folder / f"a project {re.sub(r'[^a-z]+', '', request.node.originalname)[-30:]}"
-    folder.mkdir()
-    made = PodmanProject(folder, podman, {})
+    """A project whose service has not been started."""
+    made = PodmanProject(folder_of(podman, request.node.originalname), podman, {})
+    yield made
+    made.down()
+
+
+@pytest.fixture
+def composed(podman: Podman, request: pytest.FixtureRequest) -> Iterator[ComposeProject]:
+    """The same, for `docker compose`."""
+    made = ComposeProject(folder_of(podman, request.node.originalname), podman, {"COMPOSE_PROJECT_NAME": "composed"})
+    yield made
+    made.down()
+
+
+@pytest.fixture(scope="module")
+def stack(podman: Podman) -> Iterator[PodmanProject]:
+    """A project whose service runs, for the tests that leave its data as it is."""
+    made = PodmanProject(folder_of(podman, "stack"), podman, {"PORT": "8100"})  # the others publish theirs at 8000
+    made.up()
     yield made
     made.down()
 
@@ -68,14 +76,17 @@ def owner(podman: Podman) -> int:
     return PERSON if podman.rootless else APP
 
 
-@pytest.mark.shows("backup beside a writer", "restore")
+@pytest.mark.shows("backup beside a writer", "restore", "read-only root")
 def test_a_backup_and_a_restore_while_the_app_is_writing(project: PodmanProject, podman: Podman) -> None:
     back_up_and_restore_while_it_writes(project, owner(podman))
     project.backup_sh("undo", "--yes", or_code=3)
     assert "After" in project.companies()
     assert owners(project.database.parent) == owners(project.uploads) == owners(project.backups) == {owner(podman)}
+    with pytest.raises(AssertionError, match="Read-only"):
+        project.inside("touch", "/app/x")
 
 
+@ROOTFUL
 def test_results_and_codes_are_the_toolkits_own(project: PodmanProject) -> None:
     """podman-compose prints lines of its own on stdout, and loses the exit code."""
     project.up()
@@ -95,19 +106,34 @@ def test_results_and_codes_are_the_toolkits_own(project: PodmanProject) -> None:
     assert json.loads(project.backup_sh("show", "good", "--json").stdout)["note"] == note
 
 
-def test_a_setting_that_is_set_lasts(project: PodmanProject) -> None:
-    project.up()
-    file = project.folder / "backend" / "backup.toml"
+@ROOTFUL
+def test_a_setting_that_is_set_lasts(stack: PodmanProject) -> None:
+    file = stack.folder / "backend" / "backup.toml"
     before = file.read_text()
-    project.backup_sh("config", "set", "timezone", "Pacific/Kiritimati")
-    assert project.json("config")["timezone"] == {"value": "Pacific/Kiritimati", "origin": "backup.toml"}
+    stack.backup_sh("config", "set", "timezone", "Pacific/Kiritimati")
+    assert stack.json("config")["timezone"] == {"value": "Pacific/Kiritimati", "origin": "backup.toml"}
     with pytest.raises(AssertionError, match="Read-only"):
-        project.inside("sh", "-c", "echo >>/app/backup.toml")
-    project.backup_sh("config", "unset", "timezone")
+        stack.inside("sh", "-c", "echo >>/app/backup.toml")
+    stack.backup_sh("config", "unset", "timezone")
     assert file.read_text() == before
 
 
-def test_restore_stop_starts_the_service_again(project: PodmanProject) -> None:
+@ROOTFUL
+def test_auto_backup_knows_gits_facts_from_the_host(stack: PodmanProject) -> None:
+    stack.backup_sh("auto-backup")
+    (name,) = stack.names()
+    assert stack.json("show", name)["git"]["subject"] == 'Say "hello"'
+    stack.backup_sh("verify", name, "--test-restore")
+
+
+@ROOTFUL
+def test_an_update_is_refused_where_it_cannot_be_taken_back(stack: PodmanProject) -> None:
+    done = stack.backup_sh("update", code=2)
+    assert b"podman-compose cannot change the image" in done.stderr
+
+
+@ROOTFUL
+def test_a_restore_leaves_the_service_running_or_stopped_as_it_was(project: PodmanProject) -> None:
     project.up()
     project.add_application("Before")
     project.backup_sh("backup", "good")
@@ -119,12 +145,6 @@ def test_restore_stop_starts_the_service_again(project: PodmanProject) -> None:
     assert "Before" in project.companies()
     project.backup_sh("restore", "no_such_backup", "--force", "--stop", code=10)
     assert project.state() == "running"
-    assert project.containers("True") == []
-
-
-def test_a_stopped_service_is_backed_up_and_restored_and_stays_stopped(project: PodmanProject) -> None:
-    project.up()
-    project.add_application("Before")
     project.compose("stop", "backend")
     project.backup_sh("backup", "while_stopped")
     drop_table(project)
@@ -134,6 +154,7 @@ def test_a_stopped_service_is_backed_up_and_restored_and_stays_stopped(project: 
     assert project.containers("True") == []
 
 
+@ROOTFUL
 def test_a_crash_looping_service_is_restored_beside_not_inside_it(project: PodmanProject) -> None:
     project.up()
     project.add_application("Before")
@@ -148,30 +169,32 @@ def test_a_crash_looping_service_is_restored_beside_not_inside_it(project: Podma
 
 
 @pytest.mark.shows("kill, recover")
-def test_an_interrupted_restore_is_finished_before_the_app_starts(project: PodmanProject, podman: Podman) -> None:
+def test_an_interrupted_restore_is_finished_by_recover_or_before_the_app_starts(
+    project: PodmanProject, podman: Podman
+) -> None:
     project.up()
     letter = project.add_document(project.add_application("Before"), "Dear all")
     project.backup_sh("backup", "good")
     project.add_application("After")
     project.compose("stop", "backend")
     letter.unlink()
-    project.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "backend", "-c", KILLED_RESTORE)
+    kill_a_restore(project)
     assert project.companies() == {"Before", "After"}
+    project.backup_sh("recover")
+    assert project.companies() == {"Before"}
+    letter.unlink()
+    kill_a_restore(project)
+    assert not letter.exists()
     project.up()
     assert project.companies() == {"Before"}
     assert letter.read_text() == "Dear all"
     assert owners(project.database.parent) == owners(project.uploads) == {owner(podman)}
 
 
-def test_recover_ends_an_interrupted_restore_of_a_stopped_service(project: PodmanProject) -> None:
-    project.up()
-    project.add_application("Before")
-    project.backup_sh("backup", "good")
-    project.add_application("After")
-    project.compose("stop", "backend")
-    project.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "backend", "-c", KILLED_RESTORE)
-    project.backup_sh("recover")
-    assert project.companies() == {"Before"}
+def kill_a_restore(project: Project) -> None:
+    """Of the stopped service; podman-compose loses the code that it ends with."""
+    one_off = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "backend", "-c", KILLED_RESTORE)
+    project.compose(*one_off, check=False)
 
 
 @pytest.mark.shows("other user id")
@@ -193,15 +216,6 @@ def test_another_user_id_owns_what_is_made(project: PodmanProject, podman: Podma
     assert set().union(*map(owners, folders)) == {expected}
 
 
-@pytest.mark.shows("read-only root")
-def test_the_root_file_system_is_read_only(project: PodmanProject) -> None:
-    project.up()
-    with pytest.raises(AssertionError, match="Read-only"):
-        project.inside("touch", "/app/x")
-    project.backup_sh("backup", "good")
-    project.backup_sh("verify", "good", "--test-restore")
-
-
 @pytest.mark.shows("scheduler")
 def test_the_second_service_makes_backups_by_itself(project: PodmanProject, podman: Podman) -> None:
     project.up()
@@ -213,14 +227,28 @@ def test_the_second_service_makes_backups_by_itself(project: PodmanProject, podm
     assert owners(project.backups) == {owner(podman)}
 
 
-def test_auto_backup_knows_gits_facts_from_the_host(project: PodmanProject) -> None:
-    project.up()
-    project.backup_sh("auto-backup")
-    (name,) = project.names()
-    assert project.json("show", name)["git"]["subject"] == 'Say "hello"'
+@pytest.mark.shows(
+    "backup beside a writer", "restore", "kill, recover", "read-only root", on=(PODMAN_V2, PODMAN_V2_ROOTLESS)
+)
+def test_the_main_path_with_docker_compose(composed: ComposeProject, podman: Podman) -> None:
+    back_up_and_restore_while_it_writes(composed, owner(podman))
+    with pytest.raises(AssertionError, match="Read-only"):
+        composed.inside("touch", "/app/x")
+    before = composed.companies()
+    composed.add_application("After the backup")
+    composed.backup_sh("backup", "good")
+    composed.add_application("After")
+    composed.compose("stop")
+    kill_a_restore(composed)
+    assert "After" in composed.companies()
+    composed.up()
+    assert composed.companies() == before | {"After the backup"}
+    assert owners(composed.database.parent) == owners(composed.uploads) == {owner(podman)}
 
 
-def test_an_update_is_refused_where_it_cannot_be_taken_back(project: PodmanProject) -> None:
-    project.up()
-    done = project.backup_sh("update", code=2)
-    assert b"podman-compose cannot change the image" in done.stderr
+@pytest.mark.skipif(not is_thorough(), reason="takes minutes, and Docker builds it in each run: --thorough")
+@ROOTFUL
+def test_podman_builds_the_image(podman: Podman) -> None:
+    podman.docker("rmi", "--force", IMAGE, KIT, BASE)
+    podman.build(debian(RECIPE, "base"))
+    podman.docker("run", "--rm", "--network=none", "--entrypoint=ls", IMAGE, "/app/app.py", "/app/backup_restore.py")

@@ -35,7 +35,7 @@ def remapped(image: Path) -> Iterator[Remapped]:
     try:
         other.start()
         other.add_compose(debian(PLUGIN_RECIPE, "compose"))
-        other.docker("load", "--input", str(image))
+        other.load(image)
         yield other
     finally:
         other.stop()

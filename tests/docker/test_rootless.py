@@ -50,7 +50,7 @@ def rootless(image: Path) -> Iterator[Rootless]:
     try:
         other.start()
         other.add_compose(debian(PLUGIN_RECIPE, "compose"))
-        run(["docker", "load", "--input", str(image)], other.environment)  # root can read the other engine's folder
+        other.load(image)
         yield other
     finally:
         other.stop()
