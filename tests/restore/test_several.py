@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import sqlite3
 from contextlib import closing
+from typing import NoReturn
 
 import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import STAGING, BackupRequest
 from backupkit.model.errors import BackupError, Damaged, Refused, SourceUnreadable
-from backupkit.model.events import Event, Notice, silence
+from backupkit.model.events import Event, Notice, Warned, silence
 from backupkit.repository import manifest, store
 from backupkit.restore import journal, recovery
 from backupkit.restore.rescue import plan_rescue, rescue_rows
@@ -147,6 +150,32 @@ def test_an_error_in_the_second_database_takes_the_first_back(several: SeveralAp
     assert several.everything() == after
     assert not journal.exists(several.backups)
     assert not list(several.folder.rglob(STAGING))
+
+
+def test_where_the_disk_is_too_full_to_go_back_it_is_said_what_is_left_to_do(
+    several: SeveralApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = back_up(several)
+    change_all(several)
+    heard: list[Event] = []
+    plan = plan_restore(several.settings, "good")
+
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(several.backups))
+
+    def fill(_settings: object, done: object, *_: object) -> NoReturn:
+        monkeypatch.setattr(journal, "write", full)
+        full()
+
+    monkeypatch.setattr(recovery, "database_is_done", fill)
+    with pytest.raises(OSError, match="No space"):
+        restore_backup(several.settings, plan, heard.append)
+    monkeypatch.undo()
+    said = [one.text for one in heard if isinstance(one, Warned)]
+    assert said[-1] == "The restore is not finished, and neither is the way back. Type: `recover`"
+    assert several.everything() != before
+    recovery.recover(several.settings)
+    assert several.everything() == before
 
 
 def test_a_database_that_may_be_missing_is_left_out_and_comes_back_where_a_backup_has_it(several: SeveralApp) -> None:

@@ -142,6 +142,9 @@ def _require_staged_part(settings: Settings, found: Journal) -> None:
                 pass
 
 
+NEITHER_WAY = "The restore is not finished, and neither is the way back."
+
+
 def roll_back(settings: Settings, found: Journal, error: BaseException, emit: EventListener, clock: Clock) -> None:
     """A restore that failed half way is taken back; where what was there before was broken it can only go on."""
     if not _can_go_back(settings, found):
@@ -152,8 +155,13 @@ def roll_back(settings: Settings, found: Journal, error: BaseException, emit: Ev
     why = "was interrupted" if isinstance(error, KeyboardInterrupt) else f"failed ({error})"
     emit(Warned(f"The restore {why}; going back to what was there before."))
     back = dataclasses.replace(found, back=True)
-    journal.write(settings.dir, back)
-    go_back(settings, back, emit, clock)
+    try:
+        journal.write(settings.dir, back)
+        go_back(settings, back, emit, clock)
+    except Exception:
+        if journal.exists(settings.dir):
+            emit(Warned(f"{NEITHER_WAY} Type: `recover`"))
+        raise
 
 
 def go_back(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> None:

@@ -398,7 +398,7 @@ def _telling_who_interrupts(settings: Settings, emit: EventListener) -> Iterator
         yield
     except KeyboardInterrupt:
         if unfinished.describe(settings):
-            emit(Warned("The restore is not finished, and neither is the way back. Type: `recover`"))
+            emit(Warned(f"{recovery.NEITHER_WAY} Type: `recover`"))
         else:
             emit(Notice("Nothing was restored: everything is as it was before."))
         raise
