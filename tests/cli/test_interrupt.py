@@ -34,7 +34,7 @@ from backupkit.restore.restore import plan_restore, restore_backup
 from backupkit.sqlite import database
 from backupkit.upload_files import diff
 from refusals import run_here
-from small_app import COMMAND, Contents, SmallApp, clean_environment
+from small_app import BACKEND, COMMAND, Contents, SmallApp, clean_environment
 
 STEP = 0.02
 COMMANDS = [
@@ -83,6 +83,34 @@ def test_a_command_can_be_interrupted_at_any_moment(large: SmallApp, command: tu
     assert was_interrupted >= 2
     for backup in store.all_backups(large.settings):
         assert list(manifest.verify_checksums(backup.path)) == []
+
+
+LOST = """
+import ctypes, os, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+from backupkit.cli.errors import end_on_signals
+end_on_signals()
+number = int(sys.argv[2])
+
+@ctypes.CFUNCTYPE(None)
+def called_from_c():
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)
+
+called_from_c()
+try:
+    time.sleep(30)
+    print("went on")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_c_code_cannot_hand_on_comes_again(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", LOST, str(BACKEND), str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
 def assert_done(app: SmallApp, command: tuple[str, ...]) -> None:

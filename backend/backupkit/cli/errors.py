@@ -40,6 +40,7 @@ def end_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)
+    sys.unraisablehook = _again_where_lost
 
 
 def end_at_once_on_signals() -> None:
@@ -51,6 +52,7 @@ def end_at_once_on_signals() -> None:
 
 _interrupted = _warned = False
 _waiting: threading.Timer | None = None
+_AGAIN = 0.05  # seconds
 
 
 def end_with_warnings(warnings: object) -> None:
@@ -65,6 +67,22 @@ def _interrupt(number: int, _frame: object) -> None:
         _interrupted = True
         _tell_who_waits()
     raise KeyboardInterrupt(*([CANCELLED] if number == signal.SIGINT else []))
+
+
+def _again_where_lost(lost: sys.UnraisableHookArgs) -> None:
+    """An interrupt comes again where code that is not Python's was under way, and could not hand it on: pydantic's."""
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    number = signal.SIGINT if lost.exc_value.args else signal.SIGTERM
+    again = threading.Timer(_AGAIN, _interrupt_again, [number])
+    again.daemon = True
+    again.start()
+
+
+def _interrupt_again(number: signal.Signals) -> None:
+    if callable(signal.getsignal(number)):  # else the command has ended
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def _tell_who_waits() -> None:
