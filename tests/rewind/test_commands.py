@@ -193,6 +193,13 @@ def test_a_lost_backup_costs_its_points_and_says_so(past: Past) -> None:
     run_here(past.app, "restore", "--at", "75 minutes ago", "--yes", env=ON, check=10)
 
 
+def test_a_backup_without_its_database_is_damaged_also_where_points_stand_on_it(past: Past) -> None:
+    next((past.app.backups / "base").glob("*.db")).unlink()
+    for words in (["base"], ["--all"]):
+        done = run_here(past.app, "verify", *words, env=ON, check=12)
+        assert "base: damaged" in done.out and "No such file" not in done.err
+
+
 def test_verify_all_names_each_point_that_is_lost(past: Past) -> None:
     run_here(past.app, "verify", "--all", env=ON, check=0)
     files = sorted((past.app.backups / ".rewind" / "base").iterdir())

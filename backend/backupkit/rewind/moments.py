@@ -120,7 +120,11 @@ def _check_chain(
 
     The damaged ones, and why they are, are added to `bad`.
     """
-    state = of_backup(backup)
+    try:
+        state = of_backup(backup)
+    except OSError:  # what is missing in the backup is for a verify to say
+        yield from (chain.Lost(backup.name, one.name, f"the backup {backup.name} is gone or damaged") for one in points)
+        return
     at = state.name
     with chain.opened(settings.dir, backup.name) as folder:
         for one in points if folder else ():
