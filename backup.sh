@@ -785,7 +785,7 @@ read_update_options() {
 update() {
   local new="" step=building
   [ "$runner" != local ] || die 1 "There is no container here that could be updated."
-  ! is_podman_compose || die 2 "podman-compose cannot change the image of a service that runs. Use Docker Compose with Podman."
+  ! is_podman_compose || die 2 "update needs Docker Compose: podman-compose cannot change the image of a service that runs."
   claim_update
   find_image
   trap 'give_up 130 "Interrupted."' INT TERM HUP PIPE

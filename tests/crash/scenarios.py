@@ -18,6 +18,8 @@ from small_app import HEAD, INITIAL, SmallApp
 
 def _two_backups_and_changes(app: SmallApp) -> None:
     """Backups `first` and `second`; then rows and uploads that are added, changed, removed; all in a hot WAL."""
+    for path in ("lost/one.txt", "lost/in/here.txt"):
+        app.write_upload(path, b"is lost")
     _say(app, "backup", "first")
     app.add_rows(1)
     app.write_upload("deep/er/kept.bin", bytes(range(256)))
@@ -38,6 +40,7 @@ def _use(app: SmallApp) -> None:
     (app.uploads / "latest").unlink()
     (app.uploads / "latest").symlink_to("1/letter.txt")
     (app.uploads / "empty").rmdir()
+    shutil.rmtree(app.uploads / "lost", ignore_errors=True)
 
 
 def _say(app: SmallApp, *argv: str) -> Ran:
@@ -237,11 +240,13 @@ def _tiny(app: SmallApp) -> None:
     app.execute("INSERT INTO companies (name) VALUES ('first')")
     app.write_upload("old.txt", b"goes away")
     app.write_upload("2/more.txt", b"stays")
+    app.write_upload("lost/one.txt", b"is lost")
     _say(app, "backup", "first")
     app.execute("INSERT INTO companies (name) VALUES ('second')")
     app.write_upload("1/letter.txt", b"altered")
     app.write_upload("new/one.txt", b"new")
     (app.uploads / "old.txt").unlink()
+    shutil.rmtree(app.uploads / "lost")
     (app.uploads / "2" / "more.txt").chmod(0o600)
 
 

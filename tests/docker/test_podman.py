@@ -129,7 +129,7 @@ def test_auto_backup_knows_gits_facts_from_the_host(stack: PodmanProject) -> Non
 @ROOTFUL
 def test_an_update_is_refused_where_it_cannot_be_taken_back(stack: PodmanProject) -> None:
     done = stack.backup_sh("update", code=2)
-    assert b"podman-compose cannot change the image" in done.stderr
+    assert b"update needs Docker Compose: podman-compose cannot change the image" in done.stderr
 
 
 @ROOTFUL
