@@ -368,6 +368,13 @@ def test_a_project_without_a_compose_file_runs_here_in_silence(host: Host) -> No
     assert (done.stdout, done.stderr) == (b"local:list\n", b"")
 
 
+def test_an_env_that_is_a_fifo_is_not_waited_for(host: Host) -> None:
+    host.install("docker", "uv")
+    (host.project / "docker-compose.yml").unlink()
+    os.mkfifo(host.project / ".env")
+    assert host.run("list").stdout == b"local:list\n"
+
+
 @pytest.mark.parametrize("name", ["docker-compose.yaml", "compose.yml", "compose.yaml"])
 def test_every_usual_name_of_a_compose_file_is_found(host: Host, name: str) -> None:
     host.install("docker")
