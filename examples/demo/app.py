@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from backupkit.model.errors import BackupError
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from demo import writer
 
 CUSTOMERS, ORDERS, DOCUMENTS = 120, 300, 36
@@ -286,7 +286,7 @@ def differences(wanted: Picture, found: Picture) -> list[str]:
             problems.append(f"table {table}: {len(there)} rows, not the {len(rows)} wanted or not equal to them")
     for path in sorted({*wanted.files, *found.files}):
         if wanted.files.get(path) != found.files.get(path):
-            problems.append(f"uploads/{shown(path)} {_said(path, wanted.files, found.files)}")
+            problems.append(f"uploads/{printable(path)} {_said(path, wanted.files, found.files)}")
     return problems
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import BackupRequest, GitFacts
-from backupkit.model.names import printable, printable_lines
+from backupkit.model.names import printable_lines, printable_text
 from backupkit.model.operation import Operation
 from backupkit.repository import history
 from backupkit.repository.operation import who_is_at_work
@@ -143,10 +143,10 @@ def test_a_journal_reaches_no_terminal_raw(app: SmallApp, text: str, command: st
 
 def test_what_can_be_printed_stays_as_it_is() -> None:
     for text in ("größe", "日本　語", "a b c", "—“x”", ""):
-        assert printable(text) == text
-    assert printable(EVIL) == printable(printable(EVIL)) and not harmful(printable(EVIL))
-    assert printable("a\nb") == "a\\nb" and printable_lines("a\nb\x1b") == "a\nb\\x1b"
-    assert printable("caf\udce9") == "caf\\udce9"
+        assert printable_text(text) == text
+    assert printable_text(EVIL) == printable_text(printable_text(EVIL)) and not harmful(printable_text(EVIL))
+    assert printable_text("a\nb") == "a\\nb" and printable_lines("a\nb\x1b") == "a\nb\\x1b"
+    assert printable_text("caf\udce9") == "caf\\udce9"
 
 
 # In the interface.

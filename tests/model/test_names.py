@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from backupkit.backup.create import create_backup
 from backupkit.model.backup import BackupRequest, GitFacts
 from backupkit.model.errors import Refused
-from backupkit.model.names import auto_name, check_name, default_name, distinct, shown
+from backupkit.model.names import auto_name, check_name, default_name, distinct, printable
 from small_app import NOON, SmallApp
 
 CONTRACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -98,4 +98,4 @@ def test_a_name_is_never_one_that_is_taken(count: int) -> None:
 @example("\u202egpj.exe")
 @example("a\nb")
 def test_what_is_shown_is_one_line_without_any_trick(text: str) -> None:
-    assert shown(text).isprintable()
+    assert printable(text).isprintable()

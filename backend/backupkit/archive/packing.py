@@ -26,7 +26,7 @@ from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Metadata, UploadsFacts
 from backupkit.model.errors import BackupError, Damaged
 from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.repository import integrity, manifest
 from backupkit.upload_files import walk
 
@@ -102,16 +102,16 @@ class _Packing:
     def put(self, entry: tree.Entry) -> None:
         """One entry; a file's content is compared with its checksum."""
         if entry.form == "special":
-            raise _damaged(self._folder, f"{shown(entry.path)} is a socket, a fifo or a device")
+            raise _damaged(self._folder, f"{printable(entry.path)} is a socket, a fifo or a device")
         if len(os.fsencode(entry.path)) > _LONGEST_PATH:
             raise BackupError(
-                f"{shown(str(self._folder))} cannot be exported: {shown(entry.path)[:200]} … has a path of more than "
-                f"{_LONGEST_PATH} bytes.",
+                f"{printable(str(self._folder))} cannot be exported: {printable(entry.path)[:200]} … has a path of "
+                f"more than {_LONGEST_PATH} bytes.",
                 hint="A remote of the type folder takes it: `push`.",
             )
         extra = self._attributes(entry)
         if why := surprise(entry.path, entry.form, entry.facts.st_mode, entry.target, extra):
-            self._tell(Notice(f"{shown(entry.path)} {why}: import this archive with --trust."))
+            self._tell(Notice(f"{printable(entry.path)} {why}: import this archive with --trust."))
         root = self._folder.name
         member = replace(_member(f"{root}/{entry.path}".rstrip("/"), entry), attributes=extra)
         if self._has_names and entry.form == "file" and is_upload(entry.path, "file") and entry.facts.st_nlink > 1:
@@ -126,7 +126,7 @@ class _Packing:
         with self._parents.of(entry.path) as (folder, name):
             found = attributes.of_name(name, folder)
         if sum(len(name) + len(value) for name, value in found.items()) > tar.LONGEST_HEADER // 2:
-            path = shown(str(self._folder / entry.path))
+            path = printable(str(self._folder / entry.path))
             raise BackupError(f"{path} has more extended attributes than an archive holds.", hint="Use `push`.")
         return found
 
@@ -141,7 +141,7 @@ class _Packing:
 
     def _refuse_other(self, path: str, checksum: str) -> None:
         if self._sealed and (reason := self._sealed.flaw(path, checksum)):
-            raise _damaged(self._folder, f"{shown(path)} {reason}")
+            raise _damaged(self._folder, f"{printable(path)} {reason}")
 
     def _put_content(self, path: str, size: int) -> str:
         digest, before = hashlib.sha256(), self._read
@@ -152,7 +152,7 @@ class _Packing:
                 self._read += len(chunk)
                 self._tell(Progress(self._read))
             if self._read - before != size or os.read(file, 1):
-                raise _damaged(self._folder, f"{shown(path)} changed while it was read")
+                raise _damaged(self._folder, f"{printable(path)} changed while it was read")
         self._refuse_other(path, digest.hexdigest())
         self._write(tar.padding(size))
         return digest.hexdigest()
@@ -279,7 +279,7 @@ class _Unpacking:
         except OSError as error:
             if error.errno not in _UNFIT:
                 raise
-            raise _refused(f"{shown(path)} cannot be made here, or is there twice ({error.strerror})") from error
+            raise _refused(f"{printable(path)} cannot be made here, or is there twice ({error.strerror})") from error
         if path == METADATA_FILE:
             self.metadata = self._read(lambda: manifest.read_metadata(self.draft, self.zone))
             space.require(_content_size(self.metadata), self.draft, "This import")
@@ -298,13 +298,15 @@ class _Unpacking:
         """The entry's path in the backup; `Damaged` where it is not one that a backup has."""
         root, _, path = member.path.partition("/")
         if root != self.root or not path:
-            raise _refused(f"{shown(member.path)} is not in the one folder {shown(self.root)}, or is there twice")
+            raise _refused(
+                f"{printable(member.path)} is not in the one folder {printable(self.root)}, or is there twice"
+            )
         above, _, name = path.rpartition("/")
         steps = path.split("/")
         if above and above not in self.folders:
-            raise _refused(f"{shown(path)} is in no folder that came before it")
+            raise _refused(f"{printable(path)} is in no folder that came before it")
         if len(os.fsencode(path)) > _LONGEST_PATH or any(len(os.fsencode(step)) > _LONGEST_NAME for step in steps):
-            raise _refused(f"{shown(path)[:200]} … is too long or too deep")
+            raise _refused(f"{printable(path)[:200]} … is too long or too deep")
         if not above:
             self._refuse_at_top(name, member)
         return path
@@ -312,16 +314,16 @@ class _Unpacking:
     def _refuse_at_top(self, name: str, member: Member) -> None:
         plain = unicodedata.normalize("NFC", name).casefold()
         if plain in self.names:
-            raise _refused(f"{shown(name)} is there twice")
+            raise _refused(f"{printable(name)} is there twice")
         self.names.add(plain)
         if why := strange(name, member.form):
-            raise _refused(f"{shown(name)} {why}")
+            raise _refused(f"{printable(name)} {why}")
         if member.size > _MOST.get(name, member.size):
             raise _refused(f"{name} claims to have {member.size} bytes")
 
     def _refuse_surprise(self, path: str, member: Member) -> None:
         if not self.trust and (why := surprise(path, member.form, member.mode, member.target, member.attributes)):
-            raise Damaged(f"The archive is refused: {shown(path)} {why}.", hint=f"{VOUCH}: `import FILE --trust`")
+            raise Damaged(f"The archive is refused: {printable(path)} {why}.", hint=f"{VOUCH}: `import FILE --trust`")
 
     def put_folder(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
         with self.parents.of(path) as (folder, name):
@@ -350,7 +352,9 @@ class _Unpacking:
         root, _, first = member.target.partition("/")
         there = self.parents.look(first) if root == self.root and "/" in first and "/" in path else None
         if there is None or there.form != "file":
-            raise _refused(f"{shown(path)} is a hard link to {shown(member.target)}, which is no upload before it")
+            raise _refused(
+                f"{printable(path)} is a hard link to {printable(member.target)}, which is no upload before it"
+            )
         with closing(tree.Parents.in_ours(self.draft)) as parents, parents.of(first) as (before, known):
             with disk.Opened(known, os.O_RDONLY | os.O_NOFOLLOW, before) as file:
                 checksum = disk.hash_contents(file)
@@ -364,7 +368,7 @@ class _Unpacking:
         """As in the archive, below uploads; beside them as in any backup made here."""
         if is_upload(path, member.form):
             disk.set_owner_mode_times(place, member.owner, member.mode, (member.changed, member.changed))
-            self.keeper.give(place, member.attributes, path)
+            self.keeper.set(place, member.attributes, path)
         else:
             most = 0o600 if path in _FIRST else 0o777
             disk.set_owner_mode_times(
@@ -385,7 +389,7 @@ class _Unpacking:
         elif sealed is None:
             self.is_unheard = True
         elif reason := self._read(lambda: sealed.flaw(path, checksum)):
-            raise _refused(f"{shown(path)} {reason}")
+            raise _refused(f"{printable(path)} {reason}")
 
     def _refuse_more_than_told(self) -> None:
         """A bomb is refused by what the archive itself says there is, and by a number as long as it says nothing."""
@@ -415,7 +419,7 @@ class _Unpacking:
     def _refuse_other_tree(self) -> None:
         trees = self.metadata.tree_facts if self.metadata else {UPLOADS_FOLDER: None}
         if strangers := [path for path in self.folders if "/" not in path and path not in (UPLOADS_FOLDER, *trees)]:
-            raise _refused(f"{shown(strangers[0])} is a folder, where a backup has a file")
+            raise _refused(f"{printable(strangers[0])} is a folder, where a backup has a file")
         for name, facts in trees.items():
             recorded = facts.tree if facts else ""
             if recorded and name not in self.folders:

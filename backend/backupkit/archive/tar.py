@@ -17,7 +17,7 @@ from typing import BinaryIO, Literal
 from backupkit.fs import attributes
 from backupkit.fs.attributes import Attributes
 from backupkit.model.errors import Damaged
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 
 Form = Literal["file", "folder", "link", "name"]
 """A `name` is one more of a file that came before (a hard link)."""
@@ -169,7 +169,7 @@ def _next_member(stream: BinaryIO) -> Member | None:
             return _member(block, _FORMS[form], extra.fields)
         else:
             kind = _OTHERS.get(form, f"an entry of the unknown kind {form.decode('latin-1')!a}")
-            raise _refused(f"{shown(_text(_until_nul(block[:100])))} is {kind}")
+            raise _refused(f"{printable(_text(_until_nul(block[:100])))} is {kind}")
     if extra.seen:
         raise _refused("it ends with a header that no entry follows")
     return None
@@ -214,7 +214,7 @@ def _pax_fields(content: bytes) -> Iterator[tuple[str, bytes]]:
         if key.startswith("GNU.sparse"):
             raise _refused("it holds a sparse file in GNU's form")
         if key in keys:
-            raise _refused(f"an extended header says {shown(key)} twice")
+            raise _refused(f"an extended header says {printable(key)} twice")
         keys.add(key)
         yield key, content[found.end() : finish - 1]
         place = finish
@@ -224,7 +224,7 @@ def _member(block: bytes, form: Form, extra: dict[str, bytes]) -> Member:
     path = _path(extra["path"] if "path" in extra else _plain_name(block))
     size = _sized(extra, "size", block[124:136])
     if form != "file" and size:
-        raise _refused(f"{shown(path)} is a {form} with content")
+        raise _refused(f"{printable(path)} is a {form} with content")
     target = _target(path, form, extra.get("linkpath", _until_nul(block[157:257])))
     owner = (_owner(extra, "uid", block[108:116]), _owner(extra, "gid", block[116:124]))
     mode, changed = stat.S_IMODE(_number(block[100:108], "mode")), _changed(extra, block)
@@ -237,7 +237,7 @@ def _target(path: str, form: Form, raw: bytes) -> str:
         return _path(raw)
     target = _text(raw) if form == "link" else ""
     if form == "link" and (not target or "\0" in target):
-        raise _refused(f"{shown(path)} is a link to nowhere")
+        raise _refused(f"{printable(path)} is a link to nowhere")
     return target
 
 
@@ -259,7 +259,7 @@ def _path(raw: bytes) -> str:
     path = _text(raw)
     plain = path.removeprefix("./").rstrip("/")
     if not plain or path.startswith("/") or "\0" in path or {"", ".", ".."} & set(plain.split("/")):
-        raise _refused(f"{shown(path) or 'an empty name'} is no path below one folder")
+        raise _refused(f"{printable(path) or 'an empty name'} is no path below one folder")
     return plain
 
 

@@ -359,7 +359,7 @@ def _copy_database(draft: Draft, snapshot: sqlite3.Connection, emit: EventListen
     mode, journal_mode = live.stat().st_mode & 0o777, database.journal_mode(snapshot)
     snapshot.close()  # with a rollback journal writers wait for this
     os.chmod(draft.database, mode)
-    disk.give(draft.database, disk.owner_of(draft.settings.dir))
+    disk.chown_if_root(draft.database, disk.owner_of(draft.settings.dir))
     found = database.inspect_copy(draft.database, live, emit)
     return replace(found, facts=replace(found.facts, journal_mode=journal_mode, mode=mode))
 
@@ -367,7 +367,7 @@ def _copy_database(draft: Draft, snapshot: sqlite3.Connection, emit: EventListen
 def _take_salvaged(draft: Draft, database_file: Path, emit: EventListener) -> _Taken:
     """The database that was made of a broken one, moved into the draft."""
     os.rename(database_file, draft.database)
-    disk.give(draft.database, disk.owner_of(draft.settings.dir))
+    disk.chown_if_root(draft.database, disk.owner_of(draft.settings.dir))
     found = database.inspect(draft.database, emit)
     if found.problems:
         raise SourceBroken(

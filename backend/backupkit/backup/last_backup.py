@@ -38,7 +38,7 @@ def write(file: Path, at: datetime) -> None:
     disk.make_folder(file.parent)
     disk.write_file(file, text.encode("utf-8", "surrogatepass"), stat.S_IMODE(facts.st_mode) if facts else 0o644)
     if facts:
-        disk.give(file, (facts.st_uid, facts.st_gid))
+        disk.chown_if_root(file, (facts.st_uid, facts.st_gid))
 
 
 def _content(file: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from backupkit.model.backup import (
 from backupkit.model.clock import Clock
 from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener, Notice, collecting
-from backupkit.model.names import STAMP, auto_name, default_name, distinct, shown
+from backupkit.model.names import STAMP, auto_name, default_name, distinct, printable
 from backupkit.repository import files_cache, flags, manifest, store, verification
 from backupkit.retention import anomaly
 
@@ -181,7 +181,7 @@ def _seal(settings: Settings, draft: Path, metadata: Metadata) -> None:
             checksums.record_file(name)
     for name in (METADATA_FILE, GUIDE_FILE, CHECKSUM_FILE):
         os.chmod(draft / name, 0o600)
-        disk.give(draft / name, disk.owner_of(settings.dir))
+        disk.chown_if_root(draft / name, disk.owner_of(settings.dir))
 
 
 def _places(settings: Settings, metadata: Metadata) -> dict[str, str]:
@@ -205,6 +205,6 @@ def _migrating(settings: Settings, metadata: Metadata) -> dict[str, str]:
     upgrade = reach.alembic(f"upgrade {target}", is_kept=True)
     if settings.migrate_command:
         confirm = "# by the app's own command, which is to be led to this database:"
-        upgrade = f"# {shown(settings.migrate_command)}"
+        upgrade = f"# {printable(settings.migrate_command)}"
     tool = reach.tool("migrate heads" if target == "heads" else "migrate")
     return {"migrate": tool, "alembic_stamp": confirm, "alembic_upgrade": upgrade}

@@ -18,7 +18,7 @@ from pathlib import Path
 from backupkit.fs import tree
 from backupkit.model.backup import UPLOADS_FOLDER, ReferenceFacts, References
 from backupkit.model.events import EventListener, Progress, Step, Warned
-from backupkit.model.names import printable
+from backupkit.model.names import printable_text
 from backupkit.model.patterns import Patterns
 from backupkit.sqlite import database
 from backupkit.sqlite.engine import folded, quoted
@@ -66,7 +66,7 @@ def examine(wanted: Wanted, file: Path, uploads: Path, left_out: LeftOut, emit: 
             is_whole = not any(one.error for one in found)
             return References(found, unnamed if is_whole else None, examples if is_whole else ())
     except (sqlite3.Error, OSError) as error:
-        emit(Warned(f"The files that rows name could not be looked for: {printable(str(error))}."))
+        emit(Warned(f"The files that rows name could not be looked for: {printable_text(str(error))}."))
         return None
 
 
@@ -98,7 +98,7 @@ def _rows(count: int, column: str) -> str:
 
 
 def _some(examples: Iterable[str], count: int) -> str:
-    told = [printable(one) for one in examples]
+    told = [printable_text(one) for one in examples]
     return ", ".join(told) + (f" and {count - len(told):,} more" if count > len(told) else "")
 
 
@@ -166,10 +166,10 @@ class _Looking:
     def _why_not(self, table: str, name: str) -> str:
         kind = "SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE"
         if not self.sealed.execute(kind, (table,)).fetchone():
-            return f"there is no table {printable(table)}."
+            return f"there is no table {printable_text(table)}."
         columns = self.sealed.execute("SELECT name FROM pragma_table_xinfo(?)", (table,))
         if folded(name) not in {folded(one.decode(errors="replace")) for (one,) in columns}:
-            return f"the table {printable(table)} has no column {printable(name)}."
+            return f"the table {printable_text(table)} has no column {printable_text(name)}."
         return ""
 
     def _is_there(self, place: bytes) -> bool:

@@ -25,7 +25,7 @@ from backupkit.model.backup import MAIN_DATABASE, UPLOADS_FOLDER, Backup, Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, NoSpace, Refused, SourceBroken, SourceUnreadable
 from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
-from backupkit.model.names import few, is_name, printable, shown
+from backupkit.model.names import few, is_name, printable, printable_text
 from backupkit.repository import store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore.recovery import recover_under_lock
@@ -193,7 +193,7 @@ def _part(settings: Settings) -> str:
 
 
 def _note(file: Path) -> str:
-    return printable(f"what could be read of {file}")
+    return printable_text(f"what could be read of {file}")
 
 
 @contextlib.contextmanager
@@ -332,7 +332,7 @@ def _warnings(
         yield f"There are no uploads at {source.settings.uploads}: the backup has the database only."
     for one in rebuilt.tables:
         if lost := _lost(one):
-            yield f"{shown(one.name)}: {lost}."
+            yield f"{printable(one.name)}: {lost}."
     if not rebuilt.is_whole_schema:
         names = f"; from {known.name}: {few(rebuilt.from_backup)}" if known and rebuilt.from_backup else ""
         yield f"Not all of the schema can be read{names}."
@@ -343,7 +343,7 @@ def _warnings(
     yield from rebuilt.notes
     for altered in filter(_is_altered, tables):
         differ = f"{altered.changed} of {altered.in_backup} rows differ from the backup"
-        yield f"{shown(altered.name)}: {differ}: changed since, or damaged."
+        yield f"{printable(altered.name)}: {differ}: changed since, or damaged."
     shared = [one for one in tables if one.in_backup is not None and one.found]
     if known and not shared:
         yield f"It has no table in common with {known.name}: is it this app's database?"

@@ -12,7 +12,7 @@ from backupkit.cli.output import out
 from backupkit.config.deployment import in_full
 from backupkit.model.errors import Refused
 from backupkit.model.events import Event, EventListener, Finished, Notice, Progress, Step, Waiting, Warned
-from backupkit.model.names import printable, printable_lines
+from backupkit.model.names import printable_lines, printable_text
 from backupkit.monitoring import log
 from backupkit.monitoring.notify import run_report
 
@@ -88,7 +88,7 @@ def _with_bar(bars: Bars) -> EventListener:
         if isinstance(event, Step):
             if task is not None:
                 bars.remove_task(task)
-            task = bars.add_task(printable(event.name), total=event.total)
+            task = bars.add_task(printable_text(event.name), total=event.total)
         elif isinstance(event, Progress) and task is not None:
             bars.update(task, completed=event.done)
         else:
@@ -101,7 +101,7 @@ def ask(question: str) -> bool:
     """Whether the person typed yes; anything else, and the end of input, is no."""
     if _showing:
         _showing.stop()  # or it would draw over the question for ever
-    print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{printable_text(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline().strip().lower() in ("y", "yes")
     if _showing:
         _showing.start()

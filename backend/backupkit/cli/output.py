@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from backupkit.config.deployment import in_full
-from backupkit.model.names import printable
+from backupkit.model.names import printable_text
 from backupkit.monitoring.notify import run_report
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Output:
         from backupkit.cli.tables import Drawn
 
         for line in () if self.is_json else lines:
-            print(line if isinstance(line, Drawn) else printable(in_full(line)))
+            print(line if isinstance(line, Drawn) else printable_text(in_full(line)))
 
     def document(self, document: object, versioned: bool = True) -> None:
         """Print the one JSON document; nothing without `--json`. An iterator becomes a list."""

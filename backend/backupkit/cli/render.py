@@ -12,7 +12,7 @@ from backupkit.cli.tables import Terminal, drawn, table
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import UPLOADS_FOLDER
 from backupkit.model.durations import ago
-from backupkit.model.names import few, printable, shown
+from backupkit.model.names import few, printable, printable_text
 
 if TYPE_CHECKING:
     from backupkit.archive.export import Exported, Imported
@@ -78,9 +78,9 @@ def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
     marks = (["unusual"] if backup.unusual else []) + (["pinned"] if backup.pinned else [])
     state = ", ".join((state_and_day(settings, backup), *marks))
     made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S")
-    revision = shown(metadata.schema_name.replace(", ", ",")) or "-"
+    revision = printable(metadata.schema_name.replace(", ", ",")) or "-"
     size, adds = format_bytes(backup.size_bytes), format_bytes(backup.unique_bytes)
-    return backup.name, made, metadata.kind, size, adds, revision, state, shown(remark(backup))
+    return backup.name, made, metadata.kind, size, adds, revision, state, printable(remark(backup))
 
 
 def remark(backup: Backup) -> str:
@@ -110,36 +110,36 @@ def details(settings: Settings, backup: Backup) -> Iterator[str]:
     unique = format_bytes(backup.unique_bytes)
     yield f"  size       {format_bytes(backup.size_bytes)}, of which {unique} are in no older backup"
     looked_at = " (accepted)" if backup.accepted else ""
-    yield from (f"  unusual    {shown(sentence)}{looked_at}" for sentence in metadata.anomalies)
+    yield from (f"  unusual    {printable(sentence)}{looked_at}" for sentence in metadata.anomalies)
     if metadata.note:
-        yield f"  note       {shown(metadata.note)}"
-    yield f"  revision   {shown(metadata.schema_name) or 'none'}"
+        yield f"  note       {printable(metadata.note)}"
+    yield f"  revision   {printable(metadata.schema_name) or 'none'}"
     yield from _contents(metadata)
 
 
 def _known(settings: Settings, backup: Backup) -> Iterator[str]:
     """What is known of how good it is, and since when."""
     why = backup.error or (RAW if backup.state == "raw" else "")
-    yield f"  state      {shown(f'{backup.state}: {why}' if why else backup.state)}"
-    yield from (f"    {shown(flaw.text)}" for flaw in backup.flaws)
+    yield f"  state      {printable(f'{backup.state}: {why}' if why else backup.state)}"
+    yield from (f"    {printable(flaw.text)}" for flaw in backup.flaws)
     if backup.checked_at:
         yield f"  checked    {settings.local(backup.checked_at).isoformat(sep=' ')} ({_ago(backup.checked_at)})"
     if backup.proven_at:
         took = f", restored in {backup.recovery_seconds:.1f} s" if backup.recovery_seconds is not None else ""
         yield f"  proven     {settings.local(backup.proven_at).isoformat(sep=' ')} ({_ago(backup.proven_at)}){took}"
     if backup.not_proven:
-        yield f"  not proven {shown(backup.not_proven)}"
+        yield f"  not proven {printable(backup.not_proven)}"
 
 
 def _contents(metadata: Metadata) -> Iterator[str]:
     if git := metadata.git:
         where = f"{git.branch or 'detached'} {git.short}{' (changed files)' if git.dirty else ''}: {git.subject}"
-        yield f"  code       {shown(where)}"
+        yield f"  code       {printable(where)}"
     if facts := metadata.database:
         engine = f"SQLite {facts.sqlite_version}, journal mode {facts.journal_mode}"
-        yield shown(f"  database   {metadata.database_file}, {format_bytes(facts.size)}, {engine}")
-        yield from (f"    does not match its table: {shown(flaw)}" for flaw in facts.index_flaws)
-        yield from (f"    {shown(name)}: {counted(rows, 'row')}" for name, rows in facts.rows.items())
+        yield printable(f"  database   {metadata.database_file}, {format_bytes(facts.size)}, {engine}")
+        yield from (f"    does not match its table: {printable(flaw)}" for flaw in facts.index_flaws)
+        yield from (f"    {printable(name)}: {counted(rows, 'row')}" for name, rows in facts.rows.items())
     if uploads := metadata.uploads:
         yield f"  uploads    {counted(uploads.files, 'file')}, {format_bytes(uploads.bytes)}"
         if metadata.exclude:
@@ -148,18 +148,18 @@ def _contents(metadata: Metadata) -> Iterator[str]:
             yield f"    excluded by a file in them: {few(metadata.excluded_folders, 10)}"
         yield from _links_out(uploads)
         yield from _named(metadata.references, "    ")
-        yield from (f"    warning: {shown(warning)}" for warning in uploads.warnings)
+        yield from (f"    warning: {printable(warning)}" for warning in uploads.warnings)
     elif not metadata.uploads_included:
         yield "  uploads    not in this backup"
     for part in metadata.parts[1:]:
         for name, held in part.database_files.items():
-            yield shown(f"  database   {name}, {format_bytes(held.size if held else 0)}")
+            yield printable(f"  database   {name}, {format_bytes(held.size if held else 0)}")
             tables = held.rows.items() if held else ()
-            yield from (f"    {shown(table)}: {counted(rows, 'row')}" for table, rows in tables)
+            yield from (f"    {printable(table)}: {counted(rows, 'row')}" for table, rows in tables)
     for name, tree in metadata.tree_facts.items():
         if name != UPLOADS_FOLDER and tree:
             yield f"  {name}: {counted(tree.files, 'file')}, {format_bytes(tree.bytes)}"
-            yield from (f"    warning: {shown(warning)}" for warning in tree.warnings)
+            yield from (f"    warning: {printable(warning)}" for warning in tree.warnings)
 
 
 def verified(settings: Settings, done: list[Verified]) -> Iterator[str]:
@@ -168,7 +168,7 @@ def verified(settings: Settings, done: list[Verified]) -> Iterator[str]:
         yield f"There is nothing to verify in {settings.dir}."
     for one in done:
         yield f"{one.backup.name}: {_outcome(one)}"
-        yield from (f"  {shown(flaw.text)}" for flaw in one.flaws)
+        yield from (f"  {printable(flaw.text)}" for flaw in one.flaws)
         if one.more:
             yield f"  and {one.more:,} more"
         yield from _named(one.references, "  ")
@@ -190,7 +190,7 @@ def _outcome(one: Verified) -> str:
     if one.flaws:
         return "damaged"
     if one.failure:
-        return shown(one.failure.message)
+        return printable(one.failure.message)
     if backup.state == "raw":
         return f"raw: {RAW}; the files are as they were found"
     if backup.state == "unchecked":
@@ -203,13 +203,14 @@ def _outcome(one: Verified) -> str:
 def verified_file(found: VerifiedFile) -> Iterator[str]:
     """What a plain database file holds, or what is wrong with it."""
     if found.flaws:
-        yield f"{shown(str(found.path))}: damaged"
-        yield from (f"  {shown(flaw.text)}" for flaw in found.flaws)
+        yield f"{printable(str(found.path))}: damaged"
+        yield from (f"  {printable(flaw.text)}" for flaw in found.flaws)
         return
     tables, rows = counted(len(found.rows), "table"), counted(sum(found.rows.values()), "row")
-    yield f"{shown(str(found.path))}: sound, {tables}, {rows}, revision {shown(', '.join(found.revisions)) or 'none'}"
+    revision = printable(", ".join(found.revisions)) or "none"
+    yield f"{printable(str(found.path))}: sound, {tables}, {rows}, revision {revision}"
     if found.verdict:
-        yield f"  {shown(found.verdict.reason)}"
+        yield f"  {printable(found.verdict.reason)}"
 
 
 def made(created: Created) -> Iterator[str]:
@@ -219,7 +220,7 @@ def made(created: Created) -> Iterator[str]:
     rows = counted(sum(metadata.database.rows.values()), "row")
     tables = counted(len(metadata.database.rows), "table")
     files = counted(metadata.uploads.files, "upload") if metadata.uploads else "no uploads"
-    revision = f"revision {shown(metadata.schema_name)}" if metadata.schema_name else "no revision"
+    revision = f"revision {printable(metadata.schema_name)}" if metadata.schema_name else "no revision"
     size = format_bytes(created.backup.size_bytes)
     yield f"Backup {created.backup.name}: {size}, {tables}, {rows}, {files}, {revision}"
     yield f"  checked and on disk in {created.backup.path}"
@@ -279,7 +280,7 @@ def _verified(found: RestorePlan) -> Iterator[str]:
 
 def _further_plan(found: RestorePlan) -> Iterator[str]:
     """What a restore will change of a further database or tree."""
-    name = shown(found.source.part)
+    name = printable(found.source.part)
     if found.uploads:
         yield f"  {name}: {_changes(found.uploads, 'to copy')}"
     if found.source.database:
@@ -299,7 +300,7 @@ def _rows_compared(found: RestorePlan) -> Iterator[str]:
     yield "  rows               now -> after"
     for name in names:
         if name not in same:
-            yield f"    {shown(name)}: {_now_and_then(before, after, name)}{_row_changes(changes.get(name))}"
+            yield f"    {printable(name)}: {_now_and_then(before, after, name)}{_row_changes(changes.get(name))}"
     if same:
         yield f"    unchanged: {counted(len(same), 'table')}"
     if unknown:
@@ -309,7 +310,7 @@ def _rows_compared(found: RestorePlan) -> Iterator[str]:
 def _compared(before: Mapping[str, int], after: Mapping[str, int]) -> Iterator[str]:
     names = sorted({*before, *after})
     other = [name for name in names if before.get(name) != after.get(name)]
-    yield from (f"    {shown(name)}: {_now_and_then(before, after, name)}" for name in other)
+    yield from (f"    {printable(name)}: {_now_and_then(before, after, name)}" for name in other)
     if len(other) < len(names):
         yield f"    as many rows as before: {counted(len(names) - len(other), 'table')}"
 
@@ -347,7 +348,7 @@ def restored(reach: Deployment, done: Restored) -> Iterator[str]:
         yield f"  uploads    {_changes(done.uploads, 'copied')}"
     for name, part in done.parts.items():
         rows = f"{counted(len(part.rows), 'table')}, {counted(sum(part.rows.values()), 'row')}"
-        yield f"  {shown(name)}: {_changes(part.uploads, 'copied') if part.uploads else rows}"
+        yield f"  {printable(name)}: {_changes(part.uploads, 'copied') if part.uploads else rows}"
     yield f"  before     {_way_back(reach, done)}"
     if done.verdict:
         yield from next_steps(reach, done.verdict)
@@ -370,7 +371,7 @@ def files(
             format_bytes(one.size_bytes) if one.form == "file" else one.form,
             f"{settings.local(one.changed_at):%Y-%m-%d %H:%M:%S}",
             one.live,
-            shown(one.path) + (f" -> {shown(one.target)}" if one.target else ""),
+            printable(one.path) + (f" -> {printable(one.target)}" if one.target else ""),
         )
         for one in found
     ]
@@ -386,7 +387,7 @@ def layout(found: Layout) -> Iterator[str]:
         yield f"  uploads    {found.uploads_folder}"
     yield from (f"  {name}: {found.target / path}" for name, path in found.others.items())
     if found.mask:
-        yield f"  mask       {shown(found.mask.file)}: {counted(len(found.mask.statements), 'statement')}"
+        yield f"  mask       {printable(found.mask.file)}: {counted(len(found.mask.statements), 'statement')}"
     yield f"  space      {format_bytes(found.needs)} at most"
     yield from (f"  note       {note}" for note in found.notes)
     yield "  Nothing live is touched."
@@ -395,7 +396,7 @@ def layout(found: Layout) -> Iterator[str]:
 def layout_from(found: RemoteBackup, remote: str, target: Path) -> Iterator[str]:
     """The backup of a remote that will be laid out; its paths are known when it was fetched."""
     made = f"{found.kind}, made on {found.created_at:%Y-%m-%d %H:%M}"
-    yield f"Restoring {shown(found.name)} from {shown(remote)} to {target}: {made}."
+    yield f"Restoring {printable(found.name)} from {printable(remote)} to {target}: {made}."
     yield f"  space      {format_bytes(found.size_bytes)} to fetch; then it is checked, and what is in it is known"
     yield "  Nothing live is touched."
 
@@ -410,7 +411,7 @@ def laid_out(done: LaidOut) -> Iterator[str]:
         holds = f"{counted(len(done.rows), 'table')}, {counted(sum(done.rows.values()), 'row')}"
         yield f"  database   {found.database_file}: SQLite's quick check passed, {holds}"
     if found.mask:
-        yield f"  masked     by {shown(found.mask.file)}: no other text is as it was but what that allows"
+        yield f"  masked     by {printable(found.mask.file)}: no other text is as it was but what that allows"
     if done.verdict:
         yield f"  schema     revision {', '.join(done.verdict.backup) or 'none'}: {done.verdict.reason}"
     if found.uploads_folder:
@@ -481,7 +482,7 @@ def prune_plan(settings: Settings, found: PrunePlan, screen: Terminal | None = N
     order = ("NAME", "AGE", "SIZE", "VERDICT", "WHY", "KIND", "MADE")
     yield from drawn(screen, head, rows, order, 4, (_age(one.backup) for one in found.verdicts))
     if found.stopped:
-        yield f"Nothing is removed: {shown(found.stopped)}."
+        yield f"Nothing is removed: {printable(found.stopped)}."
     else:
         stay = len(found.verdicts) - len(found.removals)
         yield f"{counted(len(found.removals), 'backup')} to remove, {counted(stay, 'backup')} to keep."
@@ -491,7 +492,7 @@ def _judged(settings: Settings, verdict: Verdict) -> tuple[str, ...]:
     backup, metadata = verdict.backup, verdict.backup.metadata
     made = settings.local(metadata.created_at).strftime("%Y-%m-%d %H:%M:%S") if metadata else "-"
     kind, size = (metadata.kind, format_bytes(backup.size_bytes)) if metadata else ("-", "-")
-    return backup.name, made, kind, size, "keep" if verdict.keep else "REMOVE", shown(", ".join(verdict.reasons))
+    return backup.name, made, kind, size, "keep" if verdict.keep else "REMOVE", printable(", ".join(verdict.reasons))
 
 
 def pruned(done: Pruned) -> Iterator[str]:
@@ -515,7 +516,7 @@ def pushed(done: Sequence[Pushed]) -> Iterator[str]:
         came = [*one.backups, *([counted(one.points, "point")] if one.points else [])]
         got = f"got {', '.join(came)}" if came else "had everything already"
         there = counted(one.there, "backup") + (f", {counted(one.points_there, 'point')}" if one.points_there else "")
-        failed = f"FAILED: {shown(one.failure.message)}" if one.failure else ""
+        failed = f"FAILED: {printable(one.failure.message)}" if one.failure else ""
         yield f"{one.remote}: {failed}" if failed else f"{one.remote}: {got}; {there} there"
         if one.failure and came:
             yield f"  before that it {got}"
@@ -544,11 +545,11 @@ def remote_listing(
     head = ("NAME", "MADE", "KIND", "SIZE", "REVISION", "HERE")
     rows = [
         (
-            shown(one.name),
+            printable(one.name),
             settings.local(one.created_at).strftime("%Y-%m-%d %H:%M:%S"),
-            shown(one.kind),
+            printable(one.kind),
             format_bytes(one.size_bytes),
-            shown(one.revision) or "-",
+            printable(one.revision) or "-",
             "yes" if one.name in here else "no",
         )
         for one in found
@@ -577,11 +578,11 @@ def _three_two_one(found: Copies) -> str:
 
 def _remote_row(settings: Settings, one: RemoteState) -> tuple[str, ...]:
     if one.failure:
-        return one.name, one.type, "FAILED", "-", "-", shown(one.failure.message)
+        return one.name, one.type, "FAILED", "-", "-", printable(one.failure.message)
     when = f" ({settings.local(one.newest_at):%Y-%m-%d %H:%M})" if one.newest_at else ""
     state = "current" if one.is_current else "behind" if one.behind else "empty"
     held = f"{one.backups} + {counted(one.points, 'point')}" if one.points else str(one.backups)
-    return one.name, one.type, state, held, str(one.behind), f"{shown(one.newest or '-')}{when}"
+    return one.name, one.type, state, held, str(one.behind), f"{printable(one.newest or '-')}{when}"
 
 
 def deliveries(found: Iterable[Delivery]) -> Iterator[str]:
@@ -651,7 +652,7 @@ def salvaged(reach: Deployment, done: Salvaged) -> Iterator[str]:
 
 def _salvaged_row(one: SalvagedTable, columns: int) -> tuple[str, ...]:
     numbers = (one.found, one.in_backup, one.missing, one.changed, one.new)
-    return (printable(one.name), *("-" if number is None else f"{number:,}" for number in numbers))[:columns]
+    return (printable_text(one.name), *("-" if number is None else f"{number:,}" for number in numbers))[:columns]
 
 
 def exported(done: Exported) -> Iterator[str]:
@@ -713,9 +714,9 @@ def _operation_row(settings: Settings, one: Operation) -> tuple[str, ...]:
     took = f"{one.duration_seconds:.1f} s" if one.duration_seconds is not None else "-"
     size = format_bytes(one.size_bytes) if one.size_bytes is not None else "-"
     code = f" ({one.exit_code})" if one.exit_code else ""
-    what = "; ".join(shown(part) for part in (few(one.backups), one.note, one.error, *one.warnings[:1]) if part)
-    by = shown(f"{one.who.user} ({one.who.through})")
-    return started, shown(one.command), f"{one.outcome}{code}", took, size, by, what
+    what = "; ".join(printable(part) for part in (few(one.backups), one.note, one.error, *one.warnings[:1]) if part)
+    by = printable(f"{one.who.user} ({one.who.through})")
+    return started, printable(one.command), f"{one.outcome}{code}", took, size, by, what
 
 
 def status(settings: Settings, found: Status) -> Iterator[str]:
@@ -782,7 +783,7 @@ def _kept_backups(settings: Settings, numbers: Numbers) -> Iterator[str]:
 def _known_copies(settings: Settings, found: Copies) -> Iterator[str]:
     """Each remote as it was when it was last asked, and the rule."""
     for one in found.remotes:
-        newest = f", the newest {shown(one.newest)}" if one.newest else ""
+        newest = f", the newest {printable(one.newest)}" if one.newest else ""
         asked = settings.local(one.asked_at).strftime("%Y-%m-%d %H:%M") if one.asked_at else "never"
         yield f"  on {one.name:<8}{one.backups:,}{newest}; still to be pushed: {one.behind}; asked: {asked}"
     yield f"  3-2-1      {_three_two_one(found)}"

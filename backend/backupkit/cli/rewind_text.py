@@ -10,7 +10,7 @@ from backupkit.cli.render import counted
 from backupkit.cli.tables import Terminal, drawn
 from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 
 if TYPE_CHECKING:
     from backupkit.rewind.chain import Moment, Timeline
@@ -31,7 +31,7 @@ def timeline(settings: Settings, found: Timeline, interval: float, screen: Termi
     for begin, end in found.gaps():
         yield f"Gap: nobody looked from {_said(settings, begin)} to {_said(settings, end)}."
     for lost in found.lost[:_MOST_LOST]:
-        yield f"Lost: {shown(lost.chain)}/{shown(lost.name)}: {shown(lost.why)}"
+        yield f"Lost: {printable(lost.chain)}/{printable(lost.name)}: {printable(lost.why)}"
     if (more := len(found.lost) - _MOST_LOST) > 0:
         yield f"Lost: {counted(more, 'point')} more."
     yield f"{counted(len(points), 'point')}, {format_bytes(found.size)}. A look every {interval:g} s."

@@ -13,7 +13,7 @@ from backupkit.cli import tables
 from backupkit.cli.render import counted
 from backupkit.fs.space import format_bytes
 from backupkit.model.documents import Document
-from backupkit.model.names import few, printable, shown
+from backupkit.model.names import few, printable, printable_text
 
 if TYPE_CHECKING:
     from backupkit.cli.tables import Terminal
@@ -33,7 +33,7 @@ def selection(found: Selection, screen: Terminal | None) -> Iterator[str]:
     """A line for each row, below the names of the columns; at a terminal each value is cut."""
     width = _WIDTH if screen and screen.width else None
     lines = [tuple(_cell(value, width) for value in row) for row in found.rows]
-    yield from tables.table(tuple(map(shown, found.columns)), lines)
+    yield from tables.table(tuple(map(printable, found.columns)), lines)
     yield f"{counted(len(found.rows), 'row')}{_more(found.is_cut)}."
 
 
@@ -50,11 +50,11 @@ def differences(found: RowDifferences, screen: Terminal | None) -> Iterator[str]
 def _difference(found: RowDifferences, one: RowDifference, width: int | None) -> str:
     if one.backup is None or one.live is None:
         pairs = zip(found.columns, one.backup or one.live or (), strict=True)
-        return ", ".join(f"{shown(name)} {_cell(value, width)}" for name, value in pairs)
+        return ", ".join(f"{printable(name)} {_cell(value, width)}" for name, value in pairs)
     pairs = zip(found.columns, one.backup, strict=True)
-    keys = [f"{shown(name)} {_cell(value, width)}" for name, value in pairs if name in found.keys]
+    keys = [f"{printable(name)} {_cell(value, width)}" for name, value in pairs if name in found.keys]
     changed = [
-        f"{shown(name)} {_cell(before, width)} -> {_cell(now, width)}"
+        f"{printable(name)} {_cell(before, width)} -> {_cell(now, width)}"
         for name, before, now in _changed(found.columns, one.backup, one.live)
     ]
     return f"{', '.join(keys)}{': ' if keys else ''}{', '.join(changed)}"
@@ -76,7 +76,7 @@ def _cell(value: Any, width: int | None) -> str:
         return "null"
     if isinstance(value, bytes):
         return f"(blob, {format_bytes(len(value))})"
-    text = printable(str(value))
+    text = printable_text(str(value))
     return text if width is None or len(text) <= width else f"{text[:width]}…"
 
 
@@ -162,14 +162,14 @@ def rescue_plan(plan: RescuePlan) -> Iterator[str]:
     for table, why in dict.fromkeys((row.table, row.why) for row in found.inserts):
         rows = [row for row in found.inserts if (row.table, row.why) == (table, why)]
         because = "" if why == "asked for" else f" ({why})"
-        yield f"  {shown(table)}: {counted(len(rows), 'row')} to bring back{because}"
+        yield f"  {printable(table)}: {counted(len(rows), 'row')} to bring back{because}"
         yield from (f"    + {_named(found, row, row.backup)}" for row in rows[:_EXAMPLES])
         if len(rows) > _EXAMPLES:
             yield f"    and {len(rows) - _EXAMPLES:,} more"
     if found.differ:
         does = "replaced by the backup's" if found.overwrite else "left as they are (--overwrite replaces them)"
         yield f"  rows that are others now, {does}: {len(found.differ):,}"
-        yield from (f"    ~ {shown(row.table)} {_side_by_side(found, row)}" for row in found.differ[:_EXAMPLES])
+        yield from (f"    ~ {printable(row.table)} {_side_by_side(found, row)}" for row in found.differ[:_EXAMPLES])
     if found.same:
         yield f"  rows that are live already, as they were: {found.same:,}"
     if count := len(plan.uploads.paths):
@@ -183,13 +183,13 @@ def rescue_plan(plan: RescuePlan) -> Iterator[str]:
 
 def _named(found: Found, row: RescuedRow, values: Values) -> str:
     pairs = zip(found.columns[row.table], values, strict=True)
-    return ", ".join(f"{shown(name)} {_cell(value, _WIDTH)}" for name, value in pairs)
+    return ", ".join(f"{printable(name)} {_cell(value, _WIDTH)}" for name, value in pairs)
 
 
 def _side_by_side(found: Found, row: RescuedRow) -> str:
     assert row.live is not None
     changed = [
-        f"{shown(name)} {_cell(before, _WIDTH)} in the backup, {_cell(now, _WIDTH)} live"
+        f"{printable(name)} {_cell(before, _WIDTH)} in the backup, {_cell(now, _WIDTH)} live"
         for name, before, now in _changed(found.columns[row.table], row.backup, row.live)
     ]
     return f"{', '.join(_cell(one, _WIDTH) for one in row.key)}: {'; '.join(changed)}"
@@ -198,7 +198,7 @@ def _side_by_side(found: Found, row: RescuedRow) -> str:
 def rescued(done: Rescued) -> Iterator[str]:
     """What a rescue did, and how it is taken back."""
     for verb, counts in (("brought back", done.inserted), ("replaced", done.replaced)):
-        yield from (f"{shown(table)}: {counted(count, 'row')} {verb}." for table, count in counts.items())
+        yield from (f"{printable(table)}: {counted(count, 'row')} {verb}." for table, count in counts.items())
     if done.uploads:
         yield f"{counted(len(done.uploads), 'upload')} that they name brought back."
     if not done.safety:
@@ -220,7 +220,7 @@ def rescue_plan_document(plan: RescuePlan) -> Document:
         "same": found.same,
         "overwrite": found.overwrite,
         "notes": list(plan.notes),
-        "uploads": list(map(shown, plan.uploads.paths)),
+        "uploads": list(map(printable, plan.uploads.paths)),
     }
 
 
@@ -244,6 +244,6 @@ def rescued_document(done: Rescued) -> Document:
         "replaced": dict(done.replaced),
         "differ": done.differ,
         "notes": list(done.notes),
-        "uploads": list(map(shown, done.uploads)),
+        "uploads": list(map(printable, done.uploads)),
         "warnings": list(done.warnings),
     }

@@ -36,7 +36,7 @@ def of_database(settings: Settings, name: str | None) -> Settings:
     """
     from backupkit.model.backup import MAIN_DATABASE
     from backupkit.model.errors import Refused
-    from backupkit.model.names import shown
+    from backupkit.model.names import printable
 
     names = (MAIN_DATABASE, *settings.databases)
     if name is None and settings.databases:
@@ -45,7 +45,7 @@ def of_database(settings: Settings, name: str | None) -> Settings:
         return settings
     place = settings.at(name) if name in names else None
     if place is None:
-        raise Refused(f"This app has no database {shown(name)}.", hint=f"There are: {', '.join(names)}.")
+        raise Refused(f"This app has no database {printable(name)}.", hint=f"There are: {', '.join(names)}.")
     return place
 
 
@@ -53,14 +53,14 @@ def of_tree(settings: Settings, name: str | None) -> Settings:
     """The settings of the folder that is meant; the uploads where none is named."""
     from backupkit.model.backup import UPLOADS_FOLDER
     from backupkit.model.errors import Refused
-    from backupkit.model.names import shown
+    from backupkit.model.names import printable
 
     if name in (None, UPLOADS_FOLDER):
         return settings
     place = settings.at(name) if name in settings.trees else None
     if place is None:
         names = (UPLOADS_FOLDER, *settings.trees)
-        raise Refused(f"This app has no folder {shown(name)}.", hint=f"There are: {', '.join(names)}.")
+        raise Refused(f"This app has no folder {printable(name)}.", hint=f"There are: {', '.join(names)}.")
     return place
 
 

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from backupkit.model.names import printable
+from backupkit.model.names import printable_text
 
 _GAP = "  "
 _NUMBERS = ("AGE", "SIZE", "ADDS", "TOOK", "BACKUPS", "BEHIND")
@@ -75,7 +75,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[st
 
 def fitted(screen: Terminal, head: Sequence[str], needed: int, rows: Sequence[Mapping[str, str]]) -> Iterator[Drawn]:
     """The first `needed` columns, whole, and of the others as many as there is room for. Numbers end at the right."""
-    columns = {name: [printable(row[name]) for row in rows] for name in head}
+    columns = {name: [printable_text(row[name]) for row in rows] for name in head}
     widths = _widths(screen.width, columns, needed)
     yield Drawn(_GAP.join(_placed(name, name, width) for name, width in widths.items()).rstrip())
     for number in range(len(rows)):

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, MAIN_DATABASE, METADATA_FILE, UPLOADS_FOLDER
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
 _SIDECARS = ("", "-wal", "-shm", "-journal")
@@ -47,7 +47,7 @@ def tables(value: object) -> Any:
     for name in value:
         if not NAME.fullmatch(name):
             raise ValueError(
-                f"holds {shown(name)}, which is no name: a lower-case letter, then letters, digits, - or _"
+                f"holds {printable(name)}, which is no name: a lower-case letter, then letters, digits, - or _"
             )
         if name in (MAIN_DATABASE, UPLOADS_FOLDER):
             raise ValueError(f"holds {name}, which is the name of what the setting {name} names")
@@ -59,10 +59,10 @@ def colliding(databases: list[str], folders: list[str]) -> str:
     taken = {name.casefold(): name for name in RESERVED}
     for name in folders:
         if ((other := taken.setdefault(name.casefold(), name)) and other != name) or name in RESERVED[1:]:
-            return f"{shown(name)} and {shown(other)}"
+            return f"{printable(name)} and {printable(other)}"
     for name in databases:
         for suffix in _SIDECARS:
             if (key := f"{name}{suffix}".casefold()) in taken:
-                return f"{shown(name)} and {shown(taken[key])}"
+                return f"{printable(name)} and {printable(taken[key])}"
             taken[key] = name
     return ""

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from backupkit.config.secrets import IN_FILE, Secret, scrubbed
 from backupkit.model.durations import parse_span
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 
 PREFIX = "BACKUP_REMOTE_"
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
@@ -264,11 +264,11 @@ def _table(name: object, raw: object, environment: Mapping[str, str]) -> Table:
     if isinstance(raw, Table):
         return raw
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(f"{shown(str(name))} is no name of a remote; use small letters, digits, _ and -")
+        raise ValueError(f"{printable(str(name))} is no name of a remote; use small letters, digits, _ and -")
     kind = TABLE_TYPES.get(str(raw.get("type"))) if isinstance(raw, dict) else None
     if kind is None or not isinstance(raw, dict):
         raise ValueError(f"{name} has no type; set it to one of: {', '.join(TABLE_TYPES)}")
-    if unknown := [shown(str(key)) for key in raw if key not in kind.model_fields]:
+    if unknown := [printable(str(key)) for key in raw if key not in kind.model_fields]:
         raise ValueError(f"{name}.{unknown[0]} is not a setting; there are: {', '.join(kind.model_fields)}")
     try:
         return kind.model_validate(_with_secrets(name, raw, kind, environment))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from backupkit.model.errors import Refused
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 
 MASK = "***"
 IN_FILE = "_file"  # after a secret's name: the file that holds it
@@ -81,7 +81,7 @@ def _read(name: str, file: str, folder: Path, spelled: Callable[[str], str]) -> 
     except (ValueError, RuntimeError):
         reason = "it is not text, or the path is not valid"
     raise Refused(
-        f"{spelled(name)} names the file {shown(file)}, which cannot be read: {reason}.",
+        f"{spelled(name)} names the file {printable(file)}, which cannot be read: {reason}.",
         hint=f"Correct it, or leave it out this once: put BACKUP_{name.upper()}= before the command.",
     )
 

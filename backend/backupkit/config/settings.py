@@ -35,7 +35,7 @@ from backupkit.fs.trust import Untrusted, require_trusted
 from backupkit.model.backup import UPLOADS_FOLDER
 from backupkit.model.durations import parse_span
 from backupkit.model.errors import Refused
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.model.patterns import Patterns
 
 SETTINGS_FILE = "backup.toml"
@@ -827,10 +827,10 @@ def known_name(text: str) -> str:
     table, dot, key = text.rpartition(".")
     if dot:
         raise Refused(
-            f"{shown(text)} is in a table of its own.",
-            hint=f"Edit {SETTINGS_FILE}: {shown(key)} below [{shown(table)}].",
+            f"{printable(text)} is in a table of its own.",
+            hint=f"Edit {SETTINGS_FILE}: {printable(key)} below [{printable(table)}].",
         )
-    raise _unknown(shown(text), name)
+    raise _unknown(printable(text), name)
 
 
 @cache
@@ -942,7 +942,7 @@ def _refusal(error: ValidationError, folder: Path, text: str | None = None, type
     variables = _variables_set(name) if text is None else []
     where = variables[0] if variables else name if name == typed else _place(folder, name, text)
     if name in _TABLES[1:] and first["loc"][1:]:
-        where += f": {shown('.'.join(map(str, first['loc'])))}"
+        where += f": {printable('.'.join(map(str, first['loc'])))}"
     elif first["type"] == "extra_forbidden":
         return _unknown(where, name)
     reason = first["msg"].removeprefix("Value error, ")
@@ -970,7 +970,7 @@ def _place(folder: Path, name: str, text: str | None) -> str:
     names = f"{re.escape(name)}(?:{IN_FILE})?" if name in secret_names() else re.escape(name)
     found = re.search(rf"""^[ \t]*\[*[ \t]*["']?{names}["']?[ \t]*[\].=]""", text or "", re.M)
     line = f", line {(text or '').count(chr(10), 0, found.start()) + 1}" if found else ""
-    return f"{shown(name)} in {folder / SETTINGS_FILE}{line}"
+    return f"{printable(name)} in {folder / SETTINGS_FILE}{line}"
 
 
 def _without_password(value: object) -> str:

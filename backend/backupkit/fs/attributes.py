@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backupkit.fs import disk, tree
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 
 Attributes = Mapping[str, bytes]
 """The values by their names, as the kernel has them."""
@@ -119,7 +119,7 @@ class Keeper:
     first: str = ""
     _unable: set[str] = field(default_factory=set)
 
-    def give(self, where: int | str, wanted: Attributes, path: str) -> None:
+    def set(self, where: int | str, wanted: Attributes, path: str) -> None:
         """The open copy has these attributes and no other, not even what a new file takes from the folder it is in.
 
         It has its owner and its mode already: a change of owner takes capabilities away. The mode stays.
@@ -150,7 +150,7 @@ class Keeper:
         """What could not be kept where `where` (the backups, the uploads) are; for a person."""
         return (
             f"{self.lost} ACLs, extended attributes or file capabilities of uploads cannot be kept where {where} are; "
-            f"the first is one of {shown(self.first)}."
+            f"the first is one of {printable(self.first)}."
         )
 
     def _set(self, where: int | str, name: str, value: bytes, there: Attributes) -> bool:

@@ -416,7 +416,7 @@ def make_folder(folder: Path, mode: int = 0o755) -> None:
         return
     make_folder(folder.parent, mode)
     folder.mkdir(mode=mode, exist_ok=True)
-    give(folder, owner_of(folder.parent))
+    chown_if_root(folder, owner_of(folder.parent))
     sync_folder(folder.parent)
 
 
@@ -426,7 +426,7 @@ def owner_of(path: Path) -> tuple[int, int]:
     return facts.st_uid, facts.st_gid
 
 
-def give(path: Path, owner: tuple[int, int]) -> None:
+def chown_if_root(path: Path, owner: tuple[int, int]) -> None:
     """The path belongs to the owner where we may say so (root may); a symlink itself, not its target."""
     if os.geteuid() == 0:
         os.chown(path, *owner, follow_symlinks=False)

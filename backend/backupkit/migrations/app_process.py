@@ -19,7 +19,7 @@ from backupkit.config.alembic_setup import app_python, ini_option
 from backupkit.config.settings import Settings
 from backupkit.fs import process, scratch
 from backupkit.model.events import EventListener, Notice
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 
 # Set while the toolkit runs the app's code: the guard in an app's env.py then makes no backup of its own.
 REHEARSAL = "BACKUP_REHEARSAL"
@@ -53,7 +53,7 @@ class Ended:
     def last_words(self) -> str:
         """The last line it said, on stderr where it said something there."""
         lines = [line.strip() for text in (self.out, self.err) for line in text.splitlines() if line.strip()]
-        return shown(lines[-1]) if lines else "it said nothing"
+        return printable(lines[-1]) if lines else "it said nothing"
 
 
 @dataclass(frozen=True)
@@ -193,4 +193,4 @@ def say(lines: str, emit: EventListener) -> None:
     """Each line that the app's code printed, as a notice."""
     for line in lines.splitlines():
         if line.strip():
-            emit(Notice(shown(line)))
+            emit(Notice(printable(line)))

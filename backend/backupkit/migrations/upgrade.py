@@ -17,7 +17,7 @@ from backupkit.migrations.app_process import AppCodeFailed, Ended, Workshop
 from backupkit.migrations.loss import Loss
 from backupkit.model.errors import BackupError, Refused, SourceUnreadable
 from backupkit.model.events import EventListener, silence
-from backupkit.model.names import few, shown
+from backupkit.model.names import few, printable
 from backupkit.sqlite import database
 
 _MOST_LOSSES = 10  # named one by one
@@ -76,7 +76,7 @@ def refuse_loss(rehearsed: Rehearsed, expected: Collection[str]) -> None:
     hint = f"If that is meant: {' '.join(f'--expect-loss {shlex.quote(one)}' for one in tables)}."
     if rehearsed.cascading:
         hint += (
-            f" Rows of {', '.join(map(shown, rehearsed.cascading))} are deleted with the rows that they refer to:"
+            f" Rows of {', '.join(map(printable, rehearsed.cascading))} are deleted with the rows that they refer to:"
             " a batch migration drops a table, so env.py must not have PRAGMA foreign_keys on."
         )
     raise LossRefused(f"The migration loses data: {text}. Nothing was changed.", hint)

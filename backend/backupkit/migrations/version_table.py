@@ -18,7 +18,7 @@ from backupkit.fs import disk
 from backupkit.migrations import alembic_child, app_process, schema
 from backupkit.migrations.app_process import AppCodeFailed
 from backupkit.model.events import EventListener, silence
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.repository.flags import STATE_FOLDER
 from backupkit.sqlite import database
 from backupkit.sqlite.database import VERSION_TABLE, Inspection
@@ -61,7 +61,7 @@ def known(settings: Settings) -> str:
 
 
 def _ask(settings: Settings, candidates: Mapping[str, tuple[str, ...]], emit: EventListener) -> str:
-    names = ", ".join(map(shown, sorted(candidates)))
+    names = ", ".join(map(printable, sorted(candidates)))
     try:
         answer = _answer(settings, emit)
     except AppCodeFailed as error:
@@ -71,7 +71,8 @@ def _ask(settings: Settings, candidates: Mapping[str, tuple[str, ...]], emit: Ev
         ) from error
     if answer.get("schema") not in (None, "main"):
         raise schema.CannotRead(
-            f"env.py keeps its revisions in another database, {shown(str(answer['schema']))}, which is in no backup.",
+            f"env.py keeps its revisions in another database, {printable(str(answer['schema']))}, "
+            "which is in no backup.",
             hint="Leave out version_table_schema in env.py.",
         )
     return str(answer.get("table") or VERSION_TABLE)

@@ -50,7 +50,7 @@ def distinct(name: str, taken: set[str]) -> str:
     return next(candidate for candidate in numbered if candidate not in taken)
 
 
-def shown(path: str) -> str:
+def printable(path: str) -> str:
     """The path as it can be printed on one line, whatever its bytes."""
     return path if path.isprintable() else ascii(path)
 
@@ -58,15 +58,15 @@ def shown(path: str) -> str:
 def few(texts: Sequence[str], most: int = 3, between: str = ", ") -> str:
     """The first of them, each as it can be printed, and how many more there are: `a, b, c and 4 more`."""
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return f"{between.join(map(shown, texts[:most]))}{more}"
+    return f"{between.join(map(printable, texts[:most]))}{more}"
 
 
 def first_of(texts: Sequence[str]) -> str:
     """The first of them, as it can be printed, and how many more there are: `a (and 4 more)`."""
-    return f"{shown(texts[0])}{f' (and {len(texts) - 1} more)' if len(texts) > 1 else ''}"
+    return f"{printable(texts[0])}{f' (and {len(texts) - 1} more)' if len(texts) > 1 else ''}"
 
 
-def printable(text: str) -> str:
+def printable_text(text: str) -> str:
     """The text on one line, with whatever a terminal could take for a command written as its code."""
     return text if text.isprintable() else "".join(map(_printable, text))
 
@@ -79,4 +79,4 @@ def _printable(letter: str) -> str:
 
 def printable_lines(text: str) -> str:
     """The same of a text that may have several lines, as an error of another program has."""
-    return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+    return text if text.isprintable() else "\n".join(map(printable_text, text.split("\n")))

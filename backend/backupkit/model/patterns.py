@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from backupkit.model.errors import Refused
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -59,17 +59,17 @@ def _is_at(path: str, line: str) -> bool:
 def _parsed(line: str) -> GitIgnoreSpec:
     if ".." in line.split("/"):
         raise Refused(
-            f"The pattern {shown(line)} leads out of the uploads.", hint="Patterns begin in the uploads folder."
+            f"The pattern {printable(line)} leads out of the uploads.", hint="Patterns begin in the uploads folder."
         )
     parts = line.split("/")
     stars = (re.sub(r"\\.", "", part).count("*") for part in parts)
     if parts.count("**") > _MOST_STARS or any(number > _MOST_STARS for number in stars):
-        raise Refused(f"The pattern {shown(line)} has too many stars.", hint="Write it as several patterns.")
+        raise Refused(f"The pattern {printable(line)} has too many stars.", hint="Write it as several patterns.")
     try:
         return _spec((line.removeprefix("!"),))
     except (ValueError, re.error) as error:
         raise Refused(
-            f"{shown(line)!r} is no pattern.", hint="Patterns are as in .gitignore: *.pdf, /2024/."
+            f"{printable(line)!r} is no pattern.", hint="Patterns are as in .gitignore: *.pdf, /2024/."
         ) from error
 
 

@@ -25,7 +25,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import span
 from backupkit.model.errors import BackupError
 from backupkit.model.events import EventListener, Step, silence
-from backupkit.model.names import few, shown
+from backupkit.model.names import few, printable
 from backupkit.monitoring.likely_databases import likely_databases
 from backupkit.remotes import listing_cache
 from backupkit.remotes.probe import old_restic, try_remotes
@@ -153,7 +153,7 @@ def _uploads(settings: Settings) -> Iterator[Finding]:
     files, size = walk.measure(settings.uploads, selected.leaves_out)
     yield Finding("fine", f"The uploads {settings.uploads} are readable, files: {files}, {space.format_bytes(size)}.")
     if selected.met:
-        names = ", ".join(shown(path) for path in sorted(selected.met))
+        names = ", ".join(printable(path) for path in sorted(selected.met))
         yield Finding("note", f"The database or the backups are in the uploads folder, and are no uploads: {names}.")
     if out := list(walk.leading_out(settings.uploads, selected.leaves_out)):
         fix = "move what they point to into the uploads, or back it up in another way"

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backupkit.model.names import printable
+from backupkit.model.names import printable_text
 
 if TYPE_CHECKING:  # `--help` needs none of it
     from backupkit.config.secrets import Secret
@@ -53,7 +53,7 @@ class _File(logging.Handler):
 
 
 def _say_not_written(path: Path, error: OSError) -> None:
-    print(f"Warning: the log {printable(str(path))} cannot be written: {error.strerror}.", file=sys.stderr)
+    print(f"Warning: the log {printable_text(str(path))} cannot be written: {error.strerror}.", file=sys.stderr)
 
 
 _PLAIN = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
@@ -129,6 +129,6 @@ def operation(done: Operation) -> None:
 def _put(level: int, text: str, facts: Mapping[str, object] | None = None) -> None:
     from backupkit.config.secrets import scrubbed  # pydantic is behind it: `--help` does without
 
-    line = printable(scrubbed(text, _secrets))
+    line = printable_text(scrubbed(text, _secrets))
     _recent.append(f"{datetime.now():%H:%M:%S} {line}")
     _log.log(level, "%s", line, extra={"facts": facts or {}})

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from backupkit.fs import disk
 from backupkit.model.errors import Refused
-from backupkit.model.names import printable
+from backupkit.model.names import printable_text
 from backupkit.monitoring.status import LEVELS, Numbers, Status
 from backupkit.remotes.copies import RemoteState
 
@@ -101,4 +101,4 @@ def _labels(**labels: str) -> str:
 
 
 def _escaped(value: str) -> str:
-    return printable(value).replace("\\", "\\\\").replace('"', '\\"')
+    return printable_text(value).replace("\\", "\\\\").replace('"', '\\"')

@@ -22,7 +22,7 @@ from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import CHECKSUM_FILE, Backup, Metadata
 from backupkit.model.errors import Damaged, NoSpace, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step
-from backupkit.model.names import first_of, shown
+from backupkit.model.names import first_of, printable
 from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, KEEPS_NO_OWNERS, RemoteBackup
 from backupkit.repository import integrity, manifest, store
 from backupkit.rewind import copies
@@ -54,7 +54,7 @@ class FolderRemote:
                 )
             if owner != self._settings.app_id:
                 raise RemoteFailed(
-                    f"{self._path} holds the backups of another app: {shown(owner)}.",
+                    f"{self._path} holds the backups of another app: {printable(owner)}.",
                     hint="Give each app a folder of its own; BACKUP_APP_ID says which app this is.",
                 )
             if not os.access(self._path, os.W_OK | os.X_OK):
@@ -208,7 +208,7 @@ class FolderRemote:
         try:
             yield
         except OSError as error:
-            file = shown(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else ""
+            file = printable(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else ""
             if error.errno in _FULL and not file.startswith(str(self._path)):
                 raise  # the disk here, not there
             where = f": {file}" if file else ""
@@ -254,7 +254,9 @@ class _Copy:
             elif entry.form == "link":
                 self._link(entry)
             elif entry.form == "special":
-                raise Damaged(f"{self.source / shown(entry.path)} is a socket, a fifo or a device.", hint=_NO_BACKUP)
+                raise Damaged(
+                    f"{self.source / printable(entry.path)} is a socket, a fifo or a device.", hint=_NO_BACKUP
+                )
             else:
                 wanted = checksums.get(entry.path, "")
                 self._file(entry, wanted, bool(wanted) and known.get(entry.path) == wanted)
@@ -308,7 +310,7 @@ class _Copy:
     def _altered(self, entry: tree.Entry, here: bool) -> Exception:
         if here:
             return Damaged(
-                f"The backup {self.source} is damaged: {shown(entry.path)} is not as it was written.",
+                f"The backup {self.source} is damaged: {printable(entry.path)} is not as it was written.",
                 hint="It is not copied. Make a new one: `backup`.",
             )
         return RemoteAway(
@@ -361,7 +363,7 @@ class _Copy:
         with self._keeping_what_it_can(entry):
             disk.set_attributes(handle, entry.facts)
         if packing.is_upload(entry.path, entry.form):
-            self._keeper.give(handle, _attributes(self._from, entry), entry.path)
+            self._keeper.set(handle, _attributes(self._from, entry), entry.path)
 
     @contextlib.contextmanager
     def _keeping_what_it_can(self, entry: tree.Entry) -> Iterator[None]:

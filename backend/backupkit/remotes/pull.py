@@ -17,7 +17,7 @@ from backupkit.model.backup import APART, UPLOADS_FOLDER, Backup
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, Step, Warned, silence
-from backupkit.model.names import check_name, shown
+from backupkit.model.names import check_name, printable
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import NOT_COPIED, HoldsPoints, Remote, RemoteBackup, open_remote, retry_while_away
 from backupkit.remotes.listing_cache import CachedListing
@@ -172,7 +172,7 @@ def _find(
     if wanted:
         check_name(wanted[0].name)
         if passed_over := [one.name for one in there[: there.index(wanted[0])] if one.kind not in APART]:
-            names = shown(", ".join(passed_over))
+            names = printable(", ".join(passed_over))
             emit(Notice(f"latest is {wanted[0].name}. Passed over: {names} (without the uploads)."))
         return wanted[0]
     if until:
@@ -218,7 +218,7 @@ def _fetch(
     emit(Step(f"Checking {found.name}"))
     _refuse_strange(draft, found, remote.name, trust)
     _refuse_damaged(settings, draft, found, remote.name)
-    disk.give(draft, disk.owner_of(draft.parent))
+    disk.chown_if_root(draft, disk.owner_of(draft.parent))
 
 
 def _fetch_points(settings: Settings, remote: Remote, backup: Backup, trust: bool, emit: EventListener) -> int:
@@ -235,7 +235,7 @@ def _fetch_points(settings: Settings, remote: Remote, backup: Backup, trust: boo
             if why := packing.surprise(path, entry.form, entry.mode, entry.target, extra):
                 hint = f"{packing.VOUCH}: `pull {backup.name} --remote {remote.name} --trust`"
                 named = change.path if folder == UPLOADS_FOLDER else path
-                raise Damaged(f"In the point {one.name} {shown(named)} {why}.", hint)
+                raise Damaged(f"In the point {one.name} {printable(named)} {why}.", hint)
 
     done = retry_while_away(
         lambda: remote.pull_points(backup, emit, refuse), settings.remotes[remote.name].retry_for, emit
@@ -256,7 +256,7 @@ def _refuse_strange(draft: Path, found: RemoteBackup, remote: str, trust: bool) 
                 why = packing.surprise(one.path, one.form, one.facts.st_mode, one.target, extra)
                 hint = f"{packing.VOUCH}: `pull {found.name} --remote {remote} --trust`"
             if why:
-                raise Damaged(f"{found.name} from {remote} is refused: {shown(one.path)} {why}.", hint)
+                raise Damaged(f"{found.name} from {remote} is refused: {printable(one.path)} {why}.", hint)
 
 
 def _refuse_damaged(settings: Settings, draft: Path, found: RemoteBackup, remote: str) -> None:

@@ -25,7 +25,7 @@ from backupkit.fs import own_folder, scratch, space, tree
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.errors import BackupError, Damaged, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Step, silence
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.remotes.base import RemoteBackup
 from backupkit.remotes.restic_program import NO_BUCKET, OLDEST, Done, reason_in, run, version_in, version_output
 from backupkit.repository import store
@@ -246,7 +246,7 @@ class ResticRemote:
         for entry in tree.walk(backup):
             if entry.form != "link" and not os.access(backup / entry.path, os.R_OK):
                 raise RemoteFailed(
-                    f"{backup / shown(entry.path)} cannot be read, and so {backup.name} is not sent.",
+                    f"{backup / printable(entry.path)} cannot be read, and so {backup.name} is not sent.",
                     hint="Run as the user who owns it, or as root.",
                 )
 
@@ -415,4 +415,4 @@ def _lacks_repository(said: str) -> bool:
 
 def _lock_of(said: str) -> str:
     found = re.search(r"already locked[^\n]*", said)
-    return shown(found[0].rstrip(".")) if found else "already locked"
+    return printable(found[0].rstrip(".")) if found else "already locked"

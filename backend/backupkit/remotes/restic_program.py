@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from backupkit.model.errors import RemoteAway
 from backupkit.model.events import EventListener, Progress
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 
 OLDEST = (0, 12)
 RECENT = (0, 17)  # since then its exit code says whether a repository is locked, missing or of another password
@@ -169,4 +169,4 @@ def reason_in(text: str) -> str:
     if "unable to start the sftp session" in text or "ssh command exited" in text:
         telling = [line for line in lines if line.startswith(_BY_SSH)] or telling
     last = (telling or lines or ["it said nothing"])[-1]
-    return shown(last.removeprefix("Fatal: ").removeprefix(_BY_SSH)[:300])
+    return printable(last.removeprefix("Fatal: ").removeprefix(_BY_SSH)[:300])

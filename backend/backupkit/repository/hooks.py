@@ -24,7 +24,7 @@ from backupkit.config.settings import PREFIX, SETTINGS_FILE, Settings
 from backupkit.fs import command, trust
 from backupkit.model.errors import BackupError, Refused
 from backupkit.model.events import EventListener, Step, StillWaiting, Warned
-from backupkit.model.names import printable, shown
+from backupkit.model.names import printable, printable_text
 from backupkit.repository import store
 from backupkit.repository.operation import Work, error_of, exit_code_of, outcome_of
 
@@ -110,7 +110,9 @@ class Hooks:
         )
         known = {"COMMAND": self._command, "NAME": self._name, "PATH": str(path), "RESULT": "", "ERROR": ""}
         secrets = self._settings.secrets
-        return {name: printable(scrubbed(text, secrets)) for name, text in {**known, "EXIT_CODE": "", **more}.items()}
+        return {
+            name: printable_text(scrubbed(text, secrets)) for name, text in {**known, "EXIT_CODE": "", **more}.items()
+        }
 
     def _run(self, hook: str, facts: dict[str, str]) -> None:
         """That hook, where there is one; raises `HookFailed`."""
@@ -130,13 +132,14 @@ class Hooks:
         except trust.Untrusted as error:
             raise self._failed(hook, f"is not run: {error.message.rstrip('.')}") from error
         except OSError as error:
-            raise self._failed(hook, f"cannot be run: {error.strerror}: {shown(str(error.filename))}") from error
+            raise self._failed(hook, f"cannot be run: {error.strerror}: {printable(str(error.filename))}") from error
         if code:
             raise self._failed(hook, f"ended with {code}: {said.last or 'it said nothing'}")
 
     def _failed(self, hook: str, how: str) -> HookFailed:
         words = shlex.join(scrubbed(word, self._settings.secrets) for word in getattr(self._settings, hook))
-        hint = f"Try it by hand: {shown(words)}. To do without it once, put {PREFIX}{hook.upper()}= before the command."
+        once = f"To do without it once, put {PREFIX}{hook.upper()}= before the command."
+        hint = f"Try it by hand: {printable(words)}. {once}"
         return HookFailed(f"{hook} of {self._settings.app_dir / SETTINGS_FILE} {how}.", hint)
 
 
@@ -148,7 +151,7 @@ class _Said:
         self._hook, self._settings = hook, settings
 
     def line(self, text: str) -> None:
-        self.last = printable(scrubbed(text, self._settings.secrets))
+        self.last = printable_text(scrubbed(text, self._settings.secrets))
         _log.info("%s: %s", self._hook, self.last)
 
 
@@ -159,9 +162,9 @@ def why_not_run(settings: Settings, hook: str) -> str:
         return ""
     program = settings.app_dir / words[0] if "/" in words[0] else shutil.which(words[0])
     if program is None or not Path(program).exists():
-        return f"there is no program {shown(words[0])}"
+        return f"there is no program {printable(words[0])}"
     if not os.access(program, os.X_OK) or Path(program).is_dir():
-        return f"{shown(str(program))} is not executable"
+        return f"{printable(str(program))} is not executable"
     try:
         _require_own(words, settings.app_dir)
     except trust.Untrusted as error:

@@ -24,7 +24,7 @@ from backupkit.model.backup import (
     Metadata,
     UploadsFacts,
 )
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.repository import manifest
 from backupkit.sqlite.database import Inspection
 from backupkit.upload_files import walk
@@ -158,9 +158,9 @@ def size_flaws(folder: Path, metadata: Metadata) -> Iterator[Flaw]:
 def _database_size_flaws(folder: Path, name: str, database: DatabaseFacts) -> Iterator[Flaw]:
     entry = tree.look(folder, name)
     if entry is None or entry.form != "file":
-        yield Flaw(name, f"{shown(name)} is missing")
+        yield Flaw(name, f"{printable(name)} is missing")
     elif entry.facts.st_size != database.size:
-        yield Flaw(name, f"{shown(name)} has {entry.facts.st_size} bytes, and the metadata say {database.size}")
+        yield Flaw(name, f"{printable(name)} has {entry.facts.st_size} bytes, and the metadata say {database.size}")
 
 
 def _tree_size_flaws(folder: Path, name: str, recorded: UploadsFacts | None) -> Iterator[Flaw]:
@@ -178,7 +178,7 @@ def database_flaws(metadata: Metadata, found: Inspection, checksum: str | None) 
     """What is wrong with the backup's database, by itself and compared with the metadata."""
     name = metadata.database_file or ""
     texts = [*found.problems] or [*_compared(metadata, found, checksum)]
-    yield from (Flaw(name, shown(f"{name}: {text}")) for text in texts)
+    yield from (Flaw(name, printable(f"{name}: {text}")) for text in texts)
 
 
 def writable_by_others(folder: Path, metadata: Metadata | None) -> Iterator[Path]:
@@ -199,7 +199,7 @@ def _strangers(folder: Path, trees: Collection[str]) -> Iterator[Flaw]:
         if entry is None or entry.form == "file":
             continue
         if name not in trees:
-            yield Flaw(name, f"{shown(name)} was added after the backup was made")
+            yield Flaw(name, f"{printable(name)} was added after the backup was made")
         elif entry.form != "folder":
             yield Flaw(name, f"{name} is no folder")
 

@@ -38,7 +38,7 @@ from backupkit.model.backup import (
     SealedDatabase,
 )
 from backupkit.model.errors import Damaged
-from backupkit.model.names import printable, shown
+from backupkit.model.names import printable, printable_text
 
 Digest = Callable[[str, os.stat_result], str | None]
 """The SHA-256 of a file, by its path and facts; None for one whose content is not looked at."""
@@ -114,7 +114,7 @@ def _read_metadata(folder: Path, zone: ZoneInfo) -> Metadata:
         metadata = _form().validate_python(_completed(values, folder, zone))
     except ValidationError as error:
         first = error.errors()[0]
-        where = printable(".".join(map(str, first["loc"]))) or METADATA_FILE
+        where = printable_text(".".join(map(str, first["loc"]))) or METADATA_FILE
         raise Damaged(f"{path} cannot be trusted: {where}: {first['msg']}.", _OTHER) from error
     _refuse_paths(path, metadata)
     return metadata
@@ -234,9 +234,11 @@ class Comparison:
             checksum = self._top.pop(path, None)
             reason = "is missing" if checksum is None else _differing(wanted, checksum)
             if reason:
-                yield Flaw(path, f"{shown(path)} {reason}")
+                yield Flaw(path, f"{printable(path)} {reason}")
         yield from self._listed.flaws
-        yield from (Flaw(path, f"{shown(path)} {_differing(None, '')}") for path in self._top if path != CHECKSUM_FILE)
+        yield from (
+            Flaw(path, f"{printable(path)} {_differing(None, '')}") for path in self._top if path != CHECKSUM_FILE
+        )
 
 
 def _differing(wanted: str | None, checksum: str) -> str:
@@ -283,17 +285,17 @@ def verify_checksums(
                     met(name, left)
             return
         if reason := _compared(f"{folder}/{entry.path}", entry.facts, wanted, digest):
-            yield Flaw(entry.path, f"{shown(entry.path)} {reason}")
+            yield Flaw(entry.path, f"{printable(entry.path)} {reason}")
     for path, _ in listed.rest():
         if path.split("/")[0] in without:
             continue
         is_there = os.path.isfile(folder / path) and not os.path.islink(folder / path)
-        yield _twice(path) if is_there else Flaw(path, f"{shown(path)} is missing")
+        yield _twice(path) if is_there else Flaw(path, f"{printable(path)} is missing")
     yield from listed.flaws
 
 
 def _twice(path: str) -> Flaw:
-    return Flaw(CHECKSUM_FILE, f"{CHECKSUM_FILE} names {shown(path)} twice")
+    return Flaw(CHECKSUM_FILE, f"{CHECKSUM_FILE} names {printable(path)} twice")
 
 
 def _trees_first(folder: Path, without: Collection[str]) -> Iterator[tuple[str, tree.Entry]]:
@@ -415,7 +417,7 @@ def _guide_values(whole: Metadata, metadata: Metadata, part: str) -> dict[str, s
         "kept": part or UPLOADS_FOLDER,
         "sidecars": "".join(_without_sidecars(whole, part or UPLOADS_FOLDER)),
         "database_file": shlex.quote(f"./{metadata.database_file}"),
-        "revision": shown(" ".join(metadata.revisions)),
+        "revision": printable(" ".join(metadata.revisions)),
         "commit": metadata.git.commit if metadata.git else "not recorded",
     }
 
@@ -465,7 +467,7 @@ def _refuse_later_format(path: Path, values: dict[str, Any]) -> None:
     if not re.fullmatch("[0-9]{1,9}", major):
         raise Damaged(f"{path} names no format: backup_version is {version[:9]!r}.", _OTHER)
     if int(major) > int(FORMAT.partition(".")[0]):
-        raise Damaged(f"{path} is of format {shown(version[:9])}, later than this toolkit's {FORMAT}.", _LATER)
+        raise Damaged(f"{path} is of format {printable(version[:9])}, later than this toolkit's {FORMAT}.", _LATER)
 
 
 def _refuse_paths(path: Path, metadata: Metadata) -> None:

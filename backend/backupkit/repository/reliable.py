@@ -11,7 +11,7 @@ from pathlib import PurePath
 
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, Metadata
-from backupkit.model.names import few, shown
+from backupkit.model.names import few, printable
 
 CLOCKS_DIFFER = timedelta(minutes=5)
 
@@ -57,4 +57,4 @@ def passed_over(settings: Settings, backups: Iterable[Backup], now: datetime) ->
     for backup in backups:
         if backup.kind != "pre_restore":
             names.setdefault(why_not(settings, backup, now), []).append(backup.name)
-    return shown("; ".join(f"{few(found)} ({reason})" for reason, found in names.items()))
+    return printable("; ".join(f"{few(found)} ({reason})" for reason, found in names.items()))

@@ -295,7 +295,7 @@ def draft_folder(settings: Settings, name: str, replaces: bool = False) -> Itera
     draft = draft_of(settings, name)
     try:
         draft.mkdir(mode=0o700)
-        disk.give(draft, disk.owner_of(settings.dir))
+        disk.chown_if_root(draft, disk.owner_of(settings.dir))
         yield draft
         if replaces:
             disk.sync_tree(draft)  # before the other one loses its name

@@ -70,7 +70,7 @@ def copy_moment(live: Path, target: Path, timeout: float, emit: EventListener) -
         database.copy(snapshot, target, emit)
     database.inspect_copy(target, live, emit)
     facts = live.stat()
-    disk.give(target, (facts.st_uid, facts.st_gid))
+    disk.chown_if_root(target, (facts.st_uid, facts.st_gid))
     target.chmod(facts.st_mode & 0o777)
 
 

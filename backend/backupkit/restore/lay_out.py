@@ -355,7 +355,7 @@ def _publish(whole: Path, target: Path) -> None:
     """The finished folder gets its name; an empty folder of that name is replaced, and gives it its mode and owner."""
     if target.is_dir() and not target.is_symlink():
         facts = os.lstat(target)
-        disk.give(whole, (facts.st_uid, facts.st_gid))
+        disk.chown_if_root(whole, (facts.st_uid, facts.st_gid))
         whole.chmod(facts.st_mode & 0o7777)
         disk.sync_tree(whole)
         return disk.rename(whole, target)  # fails where something came into it meanwhile

@@ -21,7 +21,7 @@ from backupkit.model.backup import MAIN_DATABASE, UPLOADS_FOLDER
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, SourceBroken, SourceLocked, from_os_error
 from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, silence
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.repository import flags, lock, store
 from backupkit.repository.operation import recorded
 from backupkit.restore import journal, keeping, staging, unfinished
@@ -83,7 +83,7 @@ def recover_under_lock(settings: Settings, emit: EventListener) -> Journal | Non
             _clear_litter(settings)
             return None
         _refuse_other_restore(settings, found)
-        emit(Notice(f"Finishing the restore of {shown(found.source)}, interrupted on {shown(found.started)}."))
+        emit(Notice(f"Finishing the restore of {printable(found.source)}, interrupted on {printable(found.started)}."))
         with recorded(settings, "recover", emit, names=[found.source]) as work:
             (go_back if found.back else finish)(settings, found, work.emit, utc_now)
     return found
@@ -103,7 +103,7 @@ def _refuse_other_restore(settings: Settings, found: Journal) -> None:
             raise BackupError(
                 f"{staging_area.place_of(folder)} belongs to another restore than the journal "
                 f"{settings.dir / journal.JOURNAL_FILE}; nothing was touched.",
-                hint=f"Finish that one first, with its BACKUP_DIR, which was {shown(identity.backups)}: recover",
+                hint=f"Finish that one first, with its BACKUP_DIR, which was {printable(identity.backups)}: recover",
             )
 
 
@@ -112,8 +112,8 @@ def _require_staged(settings: Settings, found: Journal) -> None:
     for part in found.parts:
         if settings.at(part.name) is None:
             raise BackupError(
-                f"The unfinished restore of {shown(found.source)} has {shown(part.name)} to put back, and no place for "
-                "it.",
+                f"The unfinished restore of {printable(found.source)} has {printable(part.name)} to put back, and no "
+                "place for it.",
                 hint="Set it as it was when the restore ran, in [databases] or [trees]; see `config`.",
             )
         _require_staged_part(_place_of(settings, part), part)
@@ -134,7 +134,7 @@ def _require_staged_part(settings: Settings, found: Journal) -> None:
     for folder, part, is_owed in owed:
         if is_owed and folder is None:
             raise BackupError(
-                f"The unfinished restore of {shown(found.source)} has uploads to put back, and no folder for them.",
+                f"The unfinished restore of {printable(found.source)} has uploads to put back, and no folder for them.",
                 hint="Set BACKUP_UPLOADS as it was when the restore ran; see `config`.",
             )
         if is_owed and folder:
@@ -296,12 +296,12 @@ def _verify_sealed_again(settings: Settings, whole: Journal, name: str, emit: Ev
         cause = from_os_error(error) if isinstance(error, OSError) else error
         if not found.safety:
             raise Damaged(
-                f"{shown(found.source)} cannot be restored: {cause.message}",
+                f"{printable(found.source)} cannot be restored: {cause.message}",
                 hint=f"Put {settings.dir / found.sealed} back as it was, then: `recover`. If it is lost, the data "
                 f"may be half restored: remove {settings.dir / journal.JOURNAL_FILE}, then restore another backup.",
             ) from error
         failed = type(cause)(
-            f"The restore of {shown(found.source)}, interrupted on {shown(found.started)}, cannot be finished: "
+            f"The restore of {printable(found.source)}, interrupted on {printable(found.started)}, cannot be finished: "
             f"{cause.message}",
             hint="Restore another backup: `list`.",
         )

@@ -22,7 +22,7 @@ from backupkit.model.backup import MAIN_DATABASE, BackupRequest
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Refused
 from backupkit.model.events import EventListener, Step, collecting, silence
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.repository import flags, hooks, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore import recovery, rescued_uploads, restore, staging
@@ -91,7 +91,7 @@ def plan_rescue(
         try:
             found = row_rescue.find(connection, source.database, table, choice, overwrite, with_children)
         except sqlite3.OperationalError as error:
-            raise Refused(f"The rows of {shown(table)} cannot be compared: {error}.", "See `rows`.") from error
+            raise Refused(f"The rows of {printable(table)} cannot be compared: {error}.", "See `rows`.") from error
     return RescuePlan(backup.name, source.database, found, rescued_uploads.look(settings, backup, found, emit))
 
 

@@ -42,7 +42,7 @@ from backupkit.model.backup import (
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, Locked, Refused, SourceBroken, SourceUnreadable
 from backupkit.model.events import EventListener, Notice, Step, Warned, collecting, silence
-from backupkit.model.names import few, first_of, shown
+from backupkit.model.names import few, first_of, printable
 from backupkit.repository import files_cache, hooks, manifest, reliable, store
 from backupkit.repository.operation import locked_operation
 from backupkit.restore import journal, keeping, recovery, staging, unfinished
@@ -210,7 +210,7 @@ def _require_part(settings: Settings, only: str | None) -> None:
     """`Refused` for a name that is none of a database or tree of this app."""
     names = (MAIN_DATABASE, UPLOADS_FOLDER, *settings.others)
     if only is not None and only not in names:
-        raise Refused(f"This app has no database or tree {shown(only)}.", hint=f"There are: {', '.join(names)}.")
+        raise Refused(f"This app has no database or tree {printable(only)}.", hint=f"There are: {', '.join(names)}.")
 
 
 def _about_parts(settings: Settings, backup: Backup, only: str | None) -> Iterable[str]:
@@ -274,7 +274,7 @@ def refuse_another_app(settings: Settings, backup: Backup, force: bool) -> None:
     metadata = backup.metadata
     if force or metadata is None or reliable.is_own(settings, metadata):
         return
-    owner = shown(reliable.owner_of(metadata))
+    owner = printable(reliable.owner_of(metadata))
     raise Refused(
         f"{backup.path} is a backup of another app: {owner}, and this is {settings.app_id}.",
         hint="--force restores it all the same. BACKUP_APP_ID says which backups are this app's.",
@@ -295,14 +295,14 @@ def plan_source(
         plans.append(plan)
         needs += needed
     _require_space(needs)
-    shown: dict[str, int] = {}
+    printable: dict[str, int] = {}
     for folder, needed_there in needs:
-        shown[str(folder)] = shown.get(str(folder), 0) + needed_there
+        printable[str(folder)] = printable.get(str(folder), 0) + needed_there
     first = plans[0]
     return replace(
         first,
         source=source,
-        needs=shown,
+        needs=printable,
         notes=(*first.notes, *_about_halves(settings, source)),
         can_undo=all(one.can_undo for one in plans),
         others=tuple(plans[1:]),
@@ -582,7 +582,7 @@ def _schemas_compared(settings: Settings, source: Source, live: Live, emit: Even
     if other:
         said = f"The schema differs from the live one: {few(other, 10)}."
     if at and now:
-        said += f" The last migration of {at.tool} in it is {shown(at.last)}; live it is {shown(now.last)}."
+        said += f" The last migration of {at.tool} in it is {printable(at.last)}; live it is {printable(now.last)}."
     return said
 
 

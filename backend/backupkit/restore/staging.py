@@ -31,7 +31,7 @@ from backupkit.model.backup import (
 )
 from backupkit.model.errors import Damaged, Refused
 from backupkit.model.events import EventListener, Notice, Step, Warned, adding_up, silence
-from backupkit.model.names import first_of, shown
+from backupkit.model.names import first_of, printable
 from backupkit.model.patterns import Patterns
 from backupkit.repository import files_cache, integrity, lock, manifest, store, verification
 from backupkit.restore import unfinished
@@ -179,7 +179,9 @@ def _sources(
     found.sort(key=lambda one: "/" in one.part)  # a database in a tree comes behind its tree
     if not found:
         if only and metadata.others:
-            raise Damaged(f"{backup.path} holds no {shown(only)}.", hint=f"`show {backup.name}` says what is in it.")
+            raise Damaged(
+                f"{backup.path} holds no {printable(only)}.", hint=f"`show {backup.name}` says what is in it."
+            )
         raise Damaged(f"{backup.path} holds nothing that can be restored.", hint="Try another backup: `list`.")
     return found
 
@@ -416,7 +418,7 @@ def _is_live_database(settings: Settings, source: Source, one: Source) -> bool:
     is_database = bool(database.page_size_of(root / path, settings.busy_timeout))
     if holder.chosen and not is_database and tree.look(root, f"{path}-wal"):
         raise Refused(
-            f"{root / path}-wal would be mixed into {shown(path)}, and the live file is no sound database.",
+            f"{root / path}-wal would be mixed into {printable(path)}, and the live file is no sound database.",
             hint=f"Move both aside first, or restore all: `restore {source.name} --only {folder}`",
         )
     return is_database
@@ -555,7 +557,7 @@ def _stage_uploads(
         emit(Warned(f"{source.uploads} has {source.meaning.lost}: what is live keeps its own."))
 
     def stays(path: str, error: OSError) -> None:
-        emit(Warned(f"{shown(path)} cannot be read ({error.strerror}), and stays as it is."))
+        emit(Warned(f"{printable(path)} cannot be read ({error.strerror}), and stays as it is."))
 
     with _refusing_altered(source):
         diff.stage(differences(settings, source, stays, silence), places, identity.id, emit=emit)
@@ -610,7 +612,7 @@ def _refusing_altered(source: Source) -> Iterator[None]:
         yield
     except diff.Altered as error:
         assert source.uploads is not None
-        what = f"{shown(f'{source.uploads.name}/{error.path}')} {error.what}"
+        what = f"{printable(f'{source.uploads.name}/{error.path}')} {error.what}"
         hint = _database_alone(source.name) if source.database and not source.others else _OLDER
         raise _damaged(source.uploads.parent, what, hint) from error
 

@@ -8,7 +8,7 @@ from backupkit.config.settings import Settings
 from backupkit.model.backup import MAIN_DATABASE, Backup, Metadata
 from backupkit.model.errors import Damaged, NoSuchBackup
 from backupkit.model.events import EventListener, silence
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.repository import flags, reliable, store
 from backupkit.repository.flags import LastRestore
 from backupkit.restore.restore import RestorePlan, holds_database, plan_backup
@@ -58,12 +58,13 @@ def plan_undo(
 
 def _about(newer: Mapping[str, Backup]) -> Iterable[str]:
     for part, backup in newer.items():
-        yield f"{shown(part)} comes from {backup.name}, which has what the app wrote to it last."
+        yield f"{printable(part)} comes from {backup.name}, which has what the app wrote to it last."
 
 
 def _about_gone(gone: Mapping[str, str], safety: str) -> Iterable[str]:
     for part, name in gone.items():
-        yield f"{shown(part)} goes back to {safety}: {name} is gone, and with it what the app wrote to that part last."
+        what = f"{name} is gone, and with it what the app wrote to that part last"
+        yield f"{printable(part)} goes back to {safety}: {what}."
 
 
 def lost_without(settings: Settings, name: str) -> str:
@@ -71,7 +72,7 @@ def lost_without(settings: Settings, name: str) -> str:
     last = _last_restore(settings)
     if last and name == last.safety:
         return "The last restore cannot be taken back without it."
-    parts = [shown(part) for part, later in last.later.items() if later == name] if last else []
+    parts = [printable(part) for part, later in last.later.items() if later == name] if last else []
     if not last or not parts:
         return ""
     return f"An undo takes {', '.join(parts)} from it; without it they go back to {last.safety}, which is older."

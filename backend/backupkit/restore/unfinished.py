@@ -8,7 +8,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import staging_area
 from backupkit.fs.staging_area import Identity
 from backupkit.model.errors import BackupError
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.repository import lock
 from backupkit.restore import journal
 
@@ -24,7 +24,9 @@ def describe(settings: Settings) -> str | None:
         return None
     try:
         if found := journal.read(settings.dir):
-            return f"The restore of {shown(found.source)}, interrupted on {shown(found.started)}, is not finished."
+            return (
+                f"The restore of {printable(found.source)}, interrupted on {printable(found.started)}, is not finished."
+            )
         require_backups(settings, [one for one in live_folders(settings) if not lock.is_claimed(one)])
     except (BackupError, OSError) as error:
         return str(error)
@@ -39,8 +41,8 @@ def require_backups(settings: Settings, folders: list[Path]) -> list[tuple[Path,
             place = staging_area.place_of(folder)
             lacks = "holds only a copy of" if (settings.dir / identity.safety).is_dir() else "does not hold"
             raise BackupError(
-                f"A restore is unfinished: {place} belongs to it, and its backups folder {shown(identity.backups)} is "
-                f"not here: {settings.dir} {lacks} its safety copy {shown(identity.safety)}.",
+                f"A restore is unfinished: {place} belongs to it, and its backups folder {printable(identity.backups)} "
+                f"is not here: {settings.dir} {lacks} its safety copy {printable(identity.safety)}.",
                 hint="Make that folder available, as BACKUP_DIR, and type: `recover`. If it is lost for good: the data "
                 f"may be half restored; remove {place.name} there, then restore another backup.",
             )

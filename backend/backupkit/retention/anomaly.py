@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import APART, Backup, Metadata
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 
 RECENT = 5
 PATIENCE = timedelta(days=14)
@@ -41,9 +41,9 @@ def _shrunk_other(name: str, new: Metadata, alike: list[Backup], drop: int) -> I
     alone = new.at(name)
     before = [replace(one, metadata=found) for one in alike if one.metadata and (found := one.metadata.at(name))]
     for sentence in _shrunk(_database, alone, before, drop) if alone else ():
-        yield f"{shown(name)}: {sentence}"
+        yield f"{printable(name)}: {sentence}"
     for sentence in _shrunk(_uploads, alone, before, drop) if alone else ():
-        yield f"{shown(name)}{sentence.removeprefix('uploads')}"
+        yield f"{printable(name)}{sentence.removeprefix('uploads')}"
 
 
 def _is_earlier_state(backup: Backup, new: Metadata) -> bool:
@@ -57,7 +57,7 @@ def _is_earlier_state(backup: Backup, new: Metadata) -> bool:
 def _database(metadata: Metadata) -> Figures:
     if metadata.database is None:
         return {}
-    rows = {(f"table {shown(name)}", "rows"): number for name, number in metadata.database.rows.items()}
+    rows = {(f"table {printable(name)}", "rows"): number for name, number in metadata.database.rows.items()}
     return {("database", "bytes"): metadata.database.size, **rows}
 
 

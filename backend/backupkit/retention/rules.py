@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from backupkit.config.settings import Settings
 from backupkit.model.backup import APART, Backup
 from backupkit.model.durations import LONG_AGO, Span, parse_span
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.repository.reliable import owner_of
 
 _NO_SPAN = Span()
@@ -130,7 +130,7 @@ def _out_of_reach(backup: Backup, known: RetentionContext) -> str:
     if metadata is None:
         return "damaged: nobody knows what it is"
     if (owner := owner_of(metadata)) != known.app_id:
-        return f"of another app: {shown(owner)}" if owner else "of an unknown app"
+        return f"of another app: {printable(owner)}" if owner else "of an unknown app"
     if metadata.created_at > known.now:
         return "dated in the future"
     return "damaged: look at it, then delete it" if backup.state == "damaged" else ""

@@ -653,5 +653,5 @@ class _Laying:
         entry, owner = known.entry, known.whose
         times = (entry.changed, entry.changed)
         disk.set_owner_mode_times(handle, owner, entry.mode, times)
-        self._keeper.give(handle, {name: bytes.fromhex(value) for name, value in entry.attributes}, path)
+        self._keeper.set(handle, {name: bytes.fromhex(value) for name, value in entry.attributes}, path)
         disk.set_owner_mode_times(handle, owner, entry.mode, times)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backupkit.model.errors import Refused
-from backupkit.model.names import few, printable, shown
+from backupkit.model.names import few, printable, printable_text
 from backupkit.sqlite import rows
 from backupkit.sqlite.engine import folded, quoted
 from backupkit.sqlite.query import Values, no_table
@@ -69,18 +69,18 @@ def keyed_table(connection: sqlite3.Connection, name: str) -> KeyedTable:
     kind, true_name = connection.execute(listed, (name,)).fetchone() or ("", name)
     if kind != "table" or folded(name).startswith("sqlite_"):
         raise Refused(
-            f"{shown(name)} is no ordinary table: no row can be put back into it.", "Name the table behind it."
+            f"{printable(name)} is no ordinary table: no row can be put back into it.", "Name the table behind it."
         )
     keys = [_primary_key(columns) for columns in (live, past)]
     if not keys[0]:
-        message = f"The table {shown(name)} has no primary key: it cannot be known which row is which."
+        message = f"The table {printable(name)} has no primary key: it cannot be known which row is which."
         raise Refused(message, hint=LOOK_AT_ROWS)
     if keys[0] != keys[1]:
-        raise Refused(f"The table {shown(name)} has another primary key than the backup.", hint=LOOK_AT_ROWS)
+        raise Refused(f"The table {printable(name)} has another primary key than the backup.", hint=LOOK_AT_ROWS)
     common = [one for name, one in live.items() if one.is_written and name in past]
     if missing := [one.name for name, one in live.items() if one.is_required and name not in past]:
         raise Refused(
-            f"The table {shown(name)} has a column that needs a value, and that the backup lacks: {few(missing)}.",
+            f"The table {printable(name)} has a column that needs a value, and that the backup lacks: {few(missing)}.",
             hint="Restore the backup beside the app (`restore NAME --to DIR`), migrate it, and copy the rows.",
         )
     return KeyedTable(
@@ -186,4 +186,4 @@ def is_same(connection: sqlite3.Connection, table: KeyedTable, key: Values) -> b
 
 
 def key_text(key: Values) -> str:
-    return ", ".join(printable(str(one)) for one in key)
+    return ", ".join(printable_text(str(one)) for one in key)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backupkit.model.errors import Damaged, Refused
-from backupkit.model.names import few, printable, shown
+from backupkit.model.names import few, printable, printable_text
 from backupkit.sqlite import database, engine, guard, rows
 from backupkit.sqlite.engine import folded, quoted
 
@@ -53,7 +53,9 @@ def parse(text: str, file: str) -> Mask:
     """The mask in that text; `Damaged` where it is not complete, or an allowed column is no `table.column`."""
     allowed = [folded(one) for one in _ALLOW.findall(text)]
     if wrong := [one for one in allowed if not re.fullmatch(r"[^.]+\.[^.]+", one)]:
-        raise Damaged(f"{file} allows {shown(wrong[0])}, which is no column.", hint="Write table.column, or table.*")
+        raise Damaged(
+            f"{file} allows {printable(wrong[0])}, which is no column.", hint="Write table.column, or table.*"
+        )
     return Mask(file, tuple(_statements(text, file)), frozenset(allowed), bool(_UPLOADS.search(text)))
 
 
@@ -121,7 +123,7 @@ def _run(connection: sqlite3.Connection, mask: Mask, seconds: float) -> set[str]
                 try:
                     connection.execute(statement).fetchall()
                 except (sqlite3.Error, sqlite3.Warning) as error:
-                    reason = f"it is not done after {seconds:g} s" if is_over() else printable(str(error))
+                    reason = f"it is not done after {seconds:g} s" if is_over() else printable_text(str(error))
                     reason = f"it asks for {denied[0]}" if denied else reason
                     raise Damaged(
                         f"Statement {number} of {mask.file} cannot be run: {reason.rstrip('.')}.",
@@ -167,8 +169,8 @@ def _write_anew(connection: sqlite3.Connection, table: str) -> None:
         connection.execute(f"INSERT INTO main.{quoted(table)} ({quoted(table)}) VALUES ('rebuild')")
     except sqlite3.Error as error:
         raise Refused(
-            f"The search index {shown(table)} cannot be made anew, and would keep words of the original: "
-            f"{printable(str(error))}.",
+            f"The search index {printable(table)} cannot be made anew, and would keep words of the original: "
+            f"{printable_text(str(error))}.",
             hint="Lay it out without a mask, or drop that index in the app.",
         ) from error
 
@@ -180,7 +182,9 @@ def _refuse_what_stayed(connection: sqlite3.Connection, mask: Mask, moved: Set[s
         name, count = found[0]
         kept = "1 value is" if count == 1 else f"{count:,} values are"
         more = f" So are values of {few(names[1:], 20)}." if names[1:] else ""
-        raise Refused(f"{shown(name)} is not masked: {kept} as before.{more}", hint=_HINT.format(name=shown(name)))
+        raise Refused(
+            f"{printable(name)} is not masked: {kept} as before.{more}", hint=_HINT.format(name=printable(name))
+        )
 
 
 def _stayed(connection: sqlite3.Connection, mask: Mask, moved: Set[str]) -> Iterator[tuple[str, int]]:
@@ -189,8 +193,9 @@ def _stayed(connection: sqlite3.Connection, mask: Mask, moved: Set[str]) -> Iter
     for table, module in modules.items():
         if module not in (*_SEARCH, *_NUMBERS) and f"{folded(table)}.*" not in mask.allowed:
             raise Refused(
-                f"{shown(table)} is a virtual table of the module {shown(module)}: whether it is masked is not known.",
-                hint=_HINT.format(name=f"{shown(table)}.*"),
+                f"{printable(table)} is a virtual table of the module {printable(module)}: whether it is masked is "
+                "not known.",
+                hint=_HINT.format(name=f"{printable(table)}.*"),
             )
     virtual = (one for one, module in modules.items() if module in (*_SEARCH, *_NUMBERS))  # some have texts beside
     tables = [*database.ordinary_tables(connection), *virtual]

@@ -108,7 +108,7 @@ class PageFile:
         return kind if kind in _B_TREE else 0
 
     @property
-    def told(self) -> int:
+    def recorded_pages(self) -> int:
         """How many pages there are as page 1 tells it; all, where what it tells is out of date, or broken."""
         head = self.page(1)[:HEADER]
         (told,) = struct.unpack_from(">I", head, 28) if self.header.is_sound else (0,)

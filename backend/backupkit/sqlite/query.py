@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
-from backupkit.model.names import printable, shown
+from backupkit.model.names import printable, printable_text
 from backupkit.sqlite import guard, rows
 from backupkit.sqlite.engine import folded, has_damage_code, quoted, unquoted
 from backupkit.sqlite.rows import DifferenceQuery, Key, Value
@@ -98,7 +98,7 @@ def differences(
         if not ours or not theirs:
             raise no_table(table, "the live database" if theirs else str(earlier))
         if _is_view(connection, table):
-            raise Refused(f"{shown(table)} is a view: its rows have no key to compare them by.", "Name a table.")
+            raise Refused(f"{printable(table)} is a view: its rows have no key to compare them by.", "Name a table.")
         keys = rows.identity(connection, table, theirs)
         named = [key for key in map(unquoted, keys) if key in ours]
         wanted = columns_meant(connection, table, [*dict.fromkeys((*named, *columns))] if columns else ())
@@ -109,7 +109,7 @@ def differences(
             common = (unquoted(row_id), *common)  # or nothing would say which row it is
         query = DifferenceQuery(quoted(table), keys, tuple(map(quoted, common)), None, where, row_id)
         if not common:
-            raise Refused(f"The table {shown(table)} has no column in common with the backup's.", "See `rows`.")
+            raise Refused(f"The table {printable(table)} has no column in common with the backup's.", "See `rows`.")
         _check_condition_on_both(connection, table, where, seconds)
         with reading_only(connection, seconds):
             found = [_some(connection.execute(sql), most) for sql in (query.gone, query.came, query.changed)]
@@ -131,7 +131,7 @@ def _check_condition_on_both(connection: sqlite3.Connection, table: str, where: 
         with reading_only(connection, seconds, is_alone=True):
             check_condition(connection, table, where)
     except Refused as error:
-        message = f"With --diff a condition with a query in it has no one meaning: {printable(where)}."
+        message = f"With --diff a condition with a query in it has no one meaning: {printable_text(where)}."
         raise Refused(message, "Leave out --diff, or the query.") from error
 
 
@@ -147,14 +147,14 @@ def columns_meant(connection: sqlite3.Connection, table: str, columns: Sequence[
     if not there:
         raise no_table(table, "the backup")
     if missing := next((name for name in columns if folded(name) not in there), None):
-        hint = f"It has: {', '.join(map(printable, there.values()))}"
-        raise NoSuchBackup(f"The table {shown(table)} has no column {shown(missing)}.", hint)
+        hint = f"It has: {', '.join(map(printable_text, there.values()))}"
+        raise NoSuchBackup(f"The table {printable(table)} has no column {printable(missing)}.", hint)
     return tuple(there[folded(name)] for name in columns) or tuple(there.values())
 
 
 def no_table(table: str, where: str) -> NoSuchBackup:
     """The error of a table that is not there."""
-    return NoSuchBackup(f"There is no table {shown(table)} in {where}.", hint="The schema was another one then.")
+    return NoSuchBackup(f"There is no table {printable(table)} in {where}.", hint="The schema was another one then.")
 
 
 def _is_view(connection: sqlite3.Connection, table: str) -> bool:
@@ -182,7 +182,7 @@ def check_condition(connection: sqlite3.Connection, table: str, where: str) -> N
 
 def _no_condition(where: str, reason: str) -> Refused:
     hint = "Give a condition as after WHERE: \"name LIKE 'A%' AND id > 7\""
-    return Refused(f"{printable(where)} is no condition: {printable(reason).rstrip('.')}.", hint)
+    return Refused(f"{printable_text(where)} is no condition: {printable_text(reason).rstrip('.')}.", hint)
 
 
 @contextmanager
@@ -212,7 +212,7 @@ def reading_only(connection: sqlite3.Connection, seconds: float, is_alone: bool 
                     raise BackupError(f"It is not done after {seconds:g} s, and was ended.", _SIMPLER) from error
                 if has_damage_code(error):
                     raise
-                raise Refused(f"SQLite cannot read that: {printable(str(error))}.", _SIMPLER) from error
+                raise Refused(f"SQLite cannot read that: {printable_text(str(error))}.", _SIMPLER) from error
     finally:
         connection.set_authorizer(None)
 

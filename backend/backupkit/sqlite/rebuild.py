@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from backupkit.model.events import EventListener, Progress, Step, silence
-from backupkit.model.names import printable
+from backupkit.model.names import printable_text
 from backupkit.sqlite import engine
 from backupkit.sqlite.allowance import Allowance
 from backupkit.sqlite.engine import quoted
@@ -341,7 +341,7 @@ class _Rebuild:
         for chosen in (entry, replace(entry, sql=entry.other_sql, from_backup=True)):
             if chosen.sql and self._is_made(chosen):
                 return self._add_table(chosen)
-        self._note(f"The table {printable(entry.name)} is left out: its definition cannot be read.")
+        self._note(f"The table {printable_text(entry.name)} is left out: its definition cannot be read.")
 
     def _is_made(self, entry: Entry) -> bool:
         """Whether the statement makes just that table, and nothing is left of it where it does not."""
@@ -396,7 +396,7 @@ class _Rebuild:
             self._execute("PRAGMA trusted_schema=ON")  # else it could not stand in an index
         else:
             self._new.create_collation(name, lambda one, two: (one > two) - (one < two))
-        self._note(f"The {what.split()[0]} {printable(name)} is the app's own: in the app, REINDEX what uses it.")
+        self._note(f"The {what.split()[0]} {printable_text(name)} is the app's own: in the app, REINDEX what uses it.")
 
     def _add_table(self, entry: Entry) -> None:
         found = TableRows(entry.name)
@@ -546,7 +546,7 @@ class _Rebuild:
                 table.found.lost.rows += origin == "tree" or not self._is_alike_there(table, row)
             else:
                 table.found.not_taken += 1
-                table.found.reason = table.found.reason or printable(str(error))
+                table.found.reason = table.found.reason or printable_text(str(error))
 
     def _is_there(self, table: _Table, row: StoredRow) -> bool:
         """Whether a row of that number is in already."""
@@ -591,11 +591,11 @@ class _Rebuild:
         tables = [one for one in self._tables if not one.entry.is_guess]
         if any(one.found.lost.pages for one in tables) or any(one.is_open for one in self._indexes):
             return False
-        if any(not self._is_used(page) for page in range(2, self._file.told + 1)):
+        if any(not self._is_used(page) for page in range(2, self._file.recorded_pages + 1)):
             return False
         behind = sum(
             self._file.kind(page) > 0 and not self._is_used(page)
-            for page in range(self._file.told + 1, self._file.count + 1)
+            for page in range(self._file.recorded_pages + 1, self._file.count + 1)
         )
         if behind and self._past and not any(one.is_known for one in tables):
             return False
@@ -746,7 +746,7 @@ class _Rebuild:
         guessed = [one for one in self._tables if one.entry.is_guess]
         strangers = [one for one in self._tables if not one.entry.from_backup]
         if guessed and not any(one.is_known for one in strangers):
-            names = ", ".join(printable(one.entry.name) for one in strangers)
+            names = ", ".join(printable_text(one.entry.name) for one in strangers)
             self._note(
                 f"Another database was written over the beginning of this one; its tables are left out: {names}."
             )
@@ -805,15 +805,17 @@ class _Rebuild:
                 return self._define(replace(entry, sql=sql))
             except sqlite3.Error as error:
                 _require_room(error)
-                reason = reason or printable(str(error))
-        self._note(f"The {entry.kind} {printable(entry.name)} is left out: {reason}.")
+                reason = reason or printable_text(str(error))
+        self._note(f"The {entry.kind} {printable_text(entry.name)} is left out: {reason}.")
 
     def _add_virtual(self, entry: Entry) -> None:
         """Add the line of the schema alone: what the table holds came with the tables that it keeps it in."""
         try:
             self._require_virtual(entry)
         except sqlite3.Error as error:
-            return self._note(f"The virtual table {printable(entry.name)} is left out: {printable(str(error))}.")
+            return self._note(
+                f"The virtual table {printable_text(entry.name)} is left out: {printable_text(str(error))}."
+            )
         self._execute("PRAGMA writable_schema=ON")
         self._execute("BEGIN")
         try:
@@ -827,7 +829,7 @@ class _Rebuild:
             self._execute("PRAGMA writable_schema=ON")
             self._execute("ROLLBACK")
             self._execute("PRAGMA writable_schema=RESET")
-            self._note(f"The virtual table {printable(entry.name)} is left out: {printable(str(error))}.")
+            self._note(f"The virtual table {printable_text(entry.name)} is left out: {printable_text(str(error))}.")
         else:
             if _SEARCH_TABLE.search(entry.sql):
                 self._check_search(entry.name)
@@ -853,7 +855,9 @@ class _Rebuild:
                 self._execute(command, ("rebuild",))
             except sqlite3.DatabaseError as again:
                 _require_room(again)
-                self._note(f"The search index {printable(name)} does not match its text, and cannot be written anew.")
+                self._note(
+                    f"The search index {printable_text(name)} does not match its text, and cannot be written anew."
+                )
 
     def _note(self, text: str) -> None:
         if text not in self._notes:

@@ -18,7 +18,7 @@ from backupkit.fs import child, confinement
 from backupkit.fs.child import Child
 from backupkit.model.errors import SourceBroken
 from backupkit.model.events import Event, EventListener, Progress, Step, silence
-from backupkit.model.names import printable
+from backupkit.model.names import printable_text
 from backupkit.sqlite import database, engine
 from backupkit.sqlite import rebuild as rebuilding
 from backupkit.sqlite.allowance import Allowance
@@ -101,9 +101,9 @@ def _said_by_sqlite(file: Path) -> str:
             (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.Error as error:
         if not engine.has_damage_code(error):
-            return f"SQLite itself cannot check it: {printable(str(error))}."
+            return f"SQLite itself cannot check it: {printable_text(str(error))}."
         said = str(error)
-    return "" if said == "ok" else f"SQLite's own check finds damage that cost no row: {printable(said)}."
+    return "" if said == "ok" else f"SQLite's own check finds damage that cost no row: {printable_text(said)}."
 
 
 def _allowance(file: Path) -> Allowance:

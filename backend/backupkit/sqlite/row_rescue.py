@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
-from backupkit.model.names import few, shown
+from backupkit.model.names import few, printable
 from backupkit.sqlite import database, query, rows
 from backupkit.sqlite.engine import folded, quoted
 from backupkit.sqlite.keyed_tables import (
@@ -196,30 +196,35 @@ class _Search:
         live = f"SELECT 1 FROM main.{quoted(table.name)} AS live WHERE {same}"
         with query.reading_only(self._connection, seconds):
             if self._connection.execute(f"SELECT 1 FROM {past} AS past WHERE {is_null}").fetchone():
-                self._note(f"Rows of {shown(table.name)} whose key is NULL are left out: nothing tells which they are.")
+                self._note(
+                    f"Rows of {printable(table.name)} whose key is NULL are left out: nothing tells which they are."
+                )
             return self._keys(f"SELECT {wanted} FROM {past} AS past WHERE NOT ({is_null}) AND NOT EXISTS ({live})")
 
     def _of_key(self, table: KeyedTable, text: str) -> Values:
         if len(table.keys) > 1:
             raise Refused(
-                f"A row of {shown(table.name)} is found by {few(table.keys)}: one key is not enough.", "Use --where."
+                f"A row of {printable(table.name)} is found by {few(table.keys)}: one key is not enough.",
+                "Use --where.",
             )
         for value in _readings(text):
             wanted = f"SELECT {quoted(table.keys[0])} FROM {table.where(rows.OTHER)}"
             if found := self._connection.execute(wanted, (value,)).fetchone():
                 return tuple(found)
-        raise NoSuchBackup(f"The backup has no row {shown(text)} in {shown(table.name)}.", hint="See `rows`.")
+        raise NoSuchBackup(f"The backup has no row {printable(text)} in {printable(table.name)}.", hint="See `rows`.")
 
     def _of_rows(self, table: KeyedTable, wanted: Sequence[Key], sealed: Path) -> list[Values]:
         with database.open_sealed(sealed) as alone:
             names = rows.key_of(alone, table.name)
             if any(len(one) != len(names) for one in wanted):
-                raise Refused(f"This is not the key of a row of {shown(table.name)}.", LOOK_AT_ROWS)
+                raise Refused(f"This is not the key of a row of {printable(table.name)}.", LOOK_AT_ROWS)
             same = " AND ".join(f"{name} IS ?" for name in names)
             sql = f"SELECT {', '.join(map(quoted, table.keys))} FROM main.{quoted(table.name)} WHERE {same}"
             found = [one for key in wanted for one in alone.execute(sql, key)]
         if len(found) < len(wanted):
-            raise NoSuchBackup(f"The backup does not have each of these rows of {shown(table.name)}.", "See `rows`.")
+            raise NoSuchBackup(
+                f"The backup does not have each of these rows of {printable(table.name)}.", "See `rows`."
+            )
         return self._few(found)
 
     def _keys(self, sql: str, values: Values = ()) -> list[Values]:
@@ -239,7 +244,7 @@ class _Search:
             return
         self._refuse_too_many(len(self._rows) + len(self._same) + 1)
         if None in key or any(isinstance(one, str) and _is_no_text(one) for one in key):
-            raise Refused(f"A row of {shown(table.name)} has a key that is NULL or no text.", hint="See `rows`.")
+            raise Refused(f"A row of {printable(table.name)} has a key that is NULL or no text.", hint="See `rows`.")
         backup, live = (self._values(table, side, key) for side in (rows.OTHER, "main"))
         assert backup is not None
         self._count_bytes(backup, live or ())
@@ -252,7 +257,7 @@ class _Search:
             self._rows[place] = RescuedRow(table.name, key, why, backup, live)
             is_followed = live is None or self._overwrite
         else:
-            name = f"{shown(table.name)} {key_text(key)}"
+            name = f"{printable(table.name)} {key_text(key)}"
             self._note(
                 f"{name} is another row now than in the backup, and rows that come back refer to it: see `rows`."
             )
@@ -276,7 +281,8 @@ class _Search:
         )
         if self._live.setdefault(place, key) != key:
             raise Refused(
-                f"Two rows of {shown(table.name)} in the backup are one live row: {key_text(place[1])}.", LOOK_AT_ROWS
+                f"Two rows of {printable(table.name)} in the backup are one live row: {key_text(place[1])}.",
+                LOOK_AT_ROWS,
             )
 
     def _values(self, table: KeyedTable, side: str, key: Values) -> Values | None:
@@ -301,7 +307,8 @@ class _Search:
             elif not self._is_live(parent, one.parent_columns, referred):
                 self._dangling[folded(table.name), folded(parent.name), one.number] += 1
                 self._note(
-                    f"Rows of {shown(table.name)} refer to rows of {shown(parent.name)} that the backup lacks too."
+                    f"Rows of {printable(table.name)} refer to rows of {printable(parent.name)} "
+                    "that the backup lacks too."
                 )
 
     def _is_live(self, table: KeyedTable, columns: Sequence[str], values: Values) -> bool:
@@ -312,7 +319,9 @@ class _Search:
         for one in self._references_to(table):
             child = self._table_if_ordinary(one.table)
             if child is None:
-                self._note(f"Rows of {shown(one.table)} that refer to these are not looked for: it has no usable key.")
+                self._note(
+                    f"Rows of {printable(one.table)} that refer to these are not looked for: it has no usable key."
+                )
                 continue
             wanted = ", ".join(map(quoted, one.parent_columns))
             referred = self._connection.execute(f"SELECT {wanted} FROM {table.where(rows.OTHER)}", key).fetchone()
@@ -346,7 +355,7 @@ class _Search:
             if twin := self._connection.execute(
                 f"SELECT {keys} FROM {table.where('main', columns)}", wanted
             ).fetchone():
-                place = f"{shown(row.table)} {key_text(row.key)}"
+                place = f"{printable(row.table)} {key_text(row.key)}"
                 raise Refused(
                     f"{place} cannot come back: the live row {key_text(tuple(twin))} has the same {few(columns)}.",
                     "That may be there only once: change the live row in the app first.",
@@ -355,12 +364,12 @@ class _Search:
     def _note_what_is_lost(self, table: KeyedTable) -> None:
         if table.lacking:
             self._note(
-                f"The live table {shown(table.name)} has no column {few(table.lacking)}: its values stay behind."
+                f"The live table {printable(table.name)} has no column {few(table.lacking)}: its values stay behind."
             )
         if names := triggers_of(self._connection, table.name):
-            self._note(f"Triggers of {shown(table.name)} do not run for these rows: {few(names)}.")
+            self._note(f"Triggers of {printable(table.name)} do not run for these rows: {few(names)}.")
         if names := search_tables_of(self._connection, table.name):
-            self._note(f"The search index of {shown(table.name)} is made anew: {few(names)}.")
+            self._note(f"The search index of {printable(table.name)} is made anew: {few(names)}.")
 
     def _note(self, text: str) -> None:
         if len(self._notes) < _MOST_NOTES:

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from backupkit.model.errors import Refused
-from backupkit.model.names import printable, shown
+from backupkit.model.names import printable, printable_text
 from backupkit.sqlite import database, engine, rows
 from backupkit.sqlite.engine import folded, quoted
 from backupkit.sqlite.keyed_tables import (
@@ -50,7 +50,7 @@ def bring_back(live: Path, sealed: Path, found: Found, timeout: float, is_rehear
                 database.retry_while_locked(lambda: connection.execute("COMMIT"), live, timeout)
         except sqlite3.IntegrityError as error:
             raise Refused(
-                f"A row cannot come back: {printable(str(error))}.", "Choose other rows. Nothing was changed."
+                f"A row cannot come back: {printable_text(str(error))}.", "Choose other rows. Nothing was changed."
             ) from error
         finally:
             if connection.in_transaction:
@@ -64,7 +64,7 @@ def _refuse_if_changed(connection: sqlite3.Connection, found: Found, tables: dic
         wanted = ", ".join(map(quoted, table.columns))
         now = connection.execute(f"SELECT {wanted} FROM {table.where('main')}", row.key).fetchone()
         if table.columns != found.columns[row.table] or (None if now is None else tuple(now)) != row.live:
-            place = f"{shown(row.table)} {key_text(row.key)}"
+            place = f"{printable(row.table)} {key_text(row.key)}"
             raise Refused(f"{place} was changed meanwhile. Nothing was written.", "Look at the plan again.")
 
 
@@ -88,7 +88,7 @@ def _write(connection: sqlite3.Connection, found: Found, tables: dict[str, Keyed
 def _refuse_other_values(connection: sqlite3.Connection, table: KeyedTable, row: RescuedRow) -> None:
     """What a column of another type made of a value would be no longer what the backup holds."""
     if not is_same(connection, table, row.key):
-        place = f"{shown(row.table)} {key_text(row.key)}"
+        place = f"{printable(row.table)} {key_text(row.key)}"
         raise Refused(
             f"{place} would not come back as it was: a column has another type now. Nothing was written.",
             "Restore the backup beside the app (`restore NAME --to DIR`), migrate it, and copy the rows.",
@@ -102,7 +102,7 @@ def _refuse_broken_keys(broken: Counter[_BrokenKey], found: Found) -> None:
         counts[child, parent, number] += count
     for (child, parent, number), count in counts.items():
         if count > found.dangling.get((child, parent, number), 0):
-            one, other = shown(child), shown(parent)
+            one, other = printable(child), printable(parent)
             message = f"Rows of {one} would refer to rows of {other} that are not there. Nothing was written."
             raise Refused(message, "Choose more rows.")
 

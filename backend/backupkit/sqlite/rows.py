@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from backupkit.model.errors import Refused
-from backupkit.model.names import printable
+from backupkit.model.names import printable_text
 from backupkit.sqlite.engine import quoted, unquoted
 
 Value = str | int | float | bytes | None
@@ -431,5 +431,5 @@ def _cell(value: Value, width: int) -> Cell:
     if isinstance(value, bytes):
         return Cell("blob", size=int(value.replace(b"\0", b"")), is_cut=True)  # two bytes a digit in UTF-16
     if isinstance(value, str):
-        return Cell("text", printable(value[:width]), is_cut=len(value) > width)
+        return Cell("text", printable_text(value[:width]), is_cut=len(value) > width)
     return Cell("integer" if isinstance(value, int) else "real", str(value))

@@ -21,7 +21,7 @@ from typing import BinaryIO, NoReturn
 
 from backupkit.model.errors import BackupError, Damaged, NoSpace
 from backupkit.model.events import EventListener, Progress, Step, silence
-from backupkit.model.names import printable
+from backupkit.model.names import printable_text
 from backupkit.sqlite import engine, guard
 from backupkit.sqlite.allowance import Allowance
 from backupkit.sqlite.engine import quoted
@@ -152,7 +152,9 @@ def _check(connection: sqlite3.Connection, name: str, allowance: Allowance) -> N
             raise Damaged(f"{name} holds no table.", hint=HINT)
         for kind, owner, sql in connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql NOT NULL"):
             if kind != "index" and (called := guard.call_with_effects(sql)):
-                raise Damaged(f"{name} cannot be loaded: the {kind} {printable(owner)} calls {called}().", hint=HINT)
+                raise Damaged(
+                    f"{name} cannot be loaded: the {kind} {printable_text(owner)} calls {called}().", hint=HINT
+                )
         for table in (table for table, root, kind in tables if kind == "table" and not root):
             connection.execute(f"SELECT 1 FROM {quoted(table)} LIMIT 0")
     except sqlite3.Error as error:

@@ -29,7 +29,7 @@ How to write a place. It is a `Page` (`page.py`), and the window makes one of ea
 - Anything that is read for longer than a moment (`self.window.fetch(act, show)`) is read in a thread; an error is
   shown as the same sentence and hint as on the command line, through `self.window.show_error`.
 - A question is `await self.app.push_screen_wait(Question(…))`, in a worker too. Text of others (names in an archive,
-  notes, paths) goes through `shown` and into widgets with `markup=False`.
+  notes, paths) goes through `printable` and into widgets with `markup=False`.
 
 This module imports nothing of Textual, which is an extra: `ui` without it is one line that says what to type.
 """

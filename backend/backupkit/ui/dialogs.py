@@ -15,7 +15,7 @@ from textual.widgets import Button, Input, Label, Static
 
 from backupkit.config.deployment import in_full
 from backupkit.model.errors import BackupError
-from backupkit.model.names import printable, printable_lines
+from backupkit.model.names import printable_lines, printable_text
 from backupkit.ui.styles import plain_title
 
 BOX = """
@@ -49,7 +49,7 @@ class Question(ModalScreen[bool]):
             with Horizontal(classes="buttons"):
                 yield Button("No, leave it", id="no")
                 yield Button(
-                    Content(printable(self._yes)), variant="error" if self._is_dangerous else "primary", id="yes"
+                    Content(printable_text(self._yes)), variant="error" if self._is_dangerous else "primary", id="yes"
                 )
 
     def on_mount(self) -> None:
@@ -121,7 +121,7 @@ class Form(ModalScreen[tuple[str, ...] | None]):
                 yield Input(field.value, field.placeholder, password=field.is_secret, id=f"field-{number}")
             with Horizontal(classes="buttons"):
                 yield Button("Cancel", id="no")
-                yield Button(Content(printable(self._yes)), variant="primary", id="yes")
+                yield Button(Content(printable_text(self._yes)), variant="primary", id="yes")
 
     def on_button_pressed(self, pressed: Button.Pressed) -> None:
         self._end() if pressed.button.id == "yes" else self.dismiss(None)

@@ -17,7 +17,7 @@ from textual.widgets import DataTable, Label, Static
 
 from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.model.operation import Operation
 from backupkit.monitoring import log
 from backupkit.ui import styles
@@ -98,7 +98,7 @@ class HistoryPage(TablePage):
         return log.tail(self.settings.log_file, _LINES) or [f"There is nothing in {self.settings.log_file} yet."]
 
     def _show_log(self, lines: Sequence[str]) -> None:
-        self.query_one("#log", Static).update("\n".join(map(shown, lines)))
+        self.query_one("#log", Static).update("\n".join(map(printable, lines)))
         self.query_one("#log-box", VerticalScroll).scroll_end(animate=False)
 
 
@@ -124,21 +124,21 @@ def in_full(settings: Settings, operation: Operation) -> Iterator[str]:
     yield f"started   {settings.local(operation.started_at)}"
     yield f"ended     {ended}"
     yield f"result    {operation.outcome}{f' ({operation.exit_code})' if operation.exit_code else ''}"
-    yield f"by        {shown(operation.who.user)}, through the {operation.who.through}, process {operation.who.pid}"
-    yield from (f"backup    {shown(name)}" for name in operation.backups)
+    yield f"by        {printable(operation.who.user)}, through the {operation.who.through}, process {operation.who.pid}"
+    yield from (f"backup    {printable(name)}" for name in operation.backups)
     if operation.size_bytes is not None:
         yield f"size      {format_bytes(operation.size_bytes)}"
     for label, text in (("note", operation.note), ("error", operation.error)):
         if text:
-            yield f"{label:9} {shown(text)}"
-    yield from (f"warning   {shown(warning)}" for warning in operation.warnings)
+            yield f"{label:9} {printable(text)}"
+    yield from (f"warning   {printable(warning)}" for warning in operation.warnings)
 
 
 def _cells(settings: Settings, colours: styles.Colours, one: Operation) -> Iterator[Text]:
     yield Text(f"{settings.local(one.started_at):%Y-%m-%d %H:%M}")
-    yield Text(shown(one.command))
+    yield Text(printable(one.command))
     yield styles.outcome_text(colours, one.outcome)
     yield Text(f"{one.duration_seconds:.1f} s" if one.duration_seconds is not None else "-", justify="right")
     yield Text(format_bytes(one.size_bytes) if one.size_bytes is not None else "-", justify="right")
-    yield Text(shown(f"{one.who.user} ({one.who.through})"))
-    yield Text("; ".join(shown(part) for part in (", ".join(one.backups[:3]), one.note, one.error) if part))
+    yield Text(printable(f"{one.who.user} ({one.who.through})"))
+    yield Text("; ".join(printable(part) for part in (", ".join(one.backups[:3]), one.note, one.error) if part))

@@ -19,7 +19,7 @@ from backupkit.cli.tasks import bringing_back, putting_back
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup
 from backupkit.model.events import EventListener
-from backupkit.model.names import printable, shown
+from backupkit.model.names import printable, printable_text
 from backupkit.model.patterns import literal
 from backupkit.restore.extract import plan_extract
 from backupkit.restore.rescue import RescuePlan, plan_rescue
@@ -107,7 +107,7 @@ class InsidePage(Page):
 
     def _label(self, backup: Backup) -> Text:
         made = f"{self.settings.local(backup.metadata.created_at):%Y-%m-%d %H:%M}" if backup.metadata else "damaged"
-        return Text(printable(f"{backup.name}  ·  {made}  ·  {format_bytes(backup.size_bytes)}"))
+        return Text(printable_text(f"{backup.name}  ·  {made}  ·  {format_bytes(backup.size_bytes)}"))
 
     @on(Select.Changed, "#which")
     def _chosen(self, changed: Select.Changed) -> None:
@@ -208,9 +208,9 @@ class InsidePage(Page):
 
     async def _put_file_back(self) -> None:
         name, path = self._name, self._spot.path
-        title = f"Putting {shown(os.path.basename(path))} back"
+        title = f"Putting {printable(os.path.basename(path))} back"
         looking = Task(
-            f"Looking at {shown(path)}",
+            f"Looking at {printable(path)}",
             lambda emit: plan_extract(self.settings, name, [literal(path)], emit=emit),
             lambda _: (),
             is_quick=True,
@@ -229,7 +229,7 @@ class InsidePage(Page):
     async def action_take_out(self) -> None:
         """The file that is in view, put where the person says."""
         name, path = self._name, self._spot.path
-        lines = [f"A copy of {shown(path)}, as it is in {name}.", f"A bare name goes to {self.settings.dir}."]
+        lines = [f"A copy of {printable(path)}, as it is in {name}.", f"A bare name goes to {self.settings.dir}."]
         told: tuple[str, ...] | None = (os.path.basename(path),)
         while told:  # what was typed stays where it is refused
             form = Form("Take a file out", [Field("Where to", value=told[0])], "Take it out", lines)
@@ -238,9 +238,9 @@ class InsidePage(Page):
                 return
             target = browse.target_for(self.settings, told[0])
             task = Task(
-                f"Taking {shown(os.path.basename(path))} out",
+                f"Taking {printable(os.path.basename(path))} out",
                 lambda emit, target=target: browse.take_out(self.settings, name, path, target, emit),  # type: ignore[misc]
-                lambda done: [f"It is in {shown(str(done))}, as it was sealed."],
+                lambda done: [f"It is in {printable(str(done))}, as it was sealed."],
             )
             if not (await self.window.carry_out(task)).error:
                 return

@@ -10,7 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Button, DataTable, Static
 
 from backupkit.fs.space import format_bytes
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.sqlite.rows import Cell, Comparison, Difference, Key, RowPage
 from backupkit.ui import styles
 from backupkit.ui.page import fill
@@ -82,9 +82,9 @@ class RowsView(Vertical):
         return self.page.rows[row].key if self.page and 0 <= row < len(self.page.rows) else None
 
     def _fill(self, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
-        self.query_one("#title", Static).update(shown(self.table))
+        self.query_one("#title", Static).update(printable(self.table))
         self.query_one("#told", Static).update(caption)
-        fill(self.query_one(DataTable), [Text(shown(name)) for name in columns], rows)
+        fill(self.query_one(DataTable), [Text(printable(name)) for name in columns], rows)
 
     def _offer(self, **which: bool) -> None:
         for name, is_offered in which.items():
@@ -134,9 +134,9 @@ def summed_up(found: Comparison) -> Iterator[str]:
 def row_lines(columns: Sequence[str], cells: Sequence[Cell]) -> Iterator[str]:
     """One row in full, a line for each value."""
     for name, cell in zip(columns, cells, strict=True):
-        yield f"{shown(name)}: {cell_text(cell).plain}"
+        yield f"{printable(name)}: {cell_text(cell).plain}"
 
 
 def title_of(table: str, key: Key) -> str:
     """What a row is called: by its table and its key."""
-    return f"{shown(table)}, {', '.join(shown(str(value)) for value in key)}"
+    return f"{printable(table)}, {', '.join(printable(str(value)) for value in key)}"

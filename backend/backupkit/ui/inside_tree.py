@@ -13,7 +13,7 @@ from textual.widgets.tree import TreeNode
 from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
 from backupkit.model.errors import BackupError
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.verify.browse import Folder, Item, Table, look_into, tables
 
 
@@ -80,7 +80,7 @@ class ContentsTree(Tree[Spot]):
             rest.remove()
         for item in folder.items:
             spot = Spot("folder" if item.form == "folder" else "item", _below(folder.path, item.name), item)
-            label = Text(shown(item.name), no_wrap=True)
+            label = Text(printable(item.name), no_wrap=True)
             node.add(label, spot) if item.form == "folder" else node.add_leaf(self._with_size(label, item), spot)
         seen = folder.start + len(folder.items)
         if seen < folder.total:
@@ -94,7 +94,7 @@ class ContentsTree(Tree[Spot]):
             return self._add_note("Tables: none", found)
         node = self.root.add(Text("Tables", style="bold"), Spot("tables"), expand=True)
         for table in found:
-            label = Text(shown(table.name), no_wrap=True)
+            label = Text(printable(table.name), no_wrap=True)
             label.append(f"  {table.rows:,}", style="dim")
             node.add_leaf(label, Spot("table", table.name, rows=table.rows))
 
@@ -103,7 +103,7 @@ class ContentsTree(Tree[Spot]):
         node.add_leaf(Text(error.message, style="dim"), Spot("note"))
 
     def _with_size(self, label: Text, item: Item) -> Text:
-        caption = {"file": format_bytes(item.size_bytes), "link": f"→ {shown(item.target)}", "special": "special"}
+        caption = {"file": format_bytes(item.size_bytes), "link": f"→ {printable(item.target)}", "special": "special"}
         return label.append(f"  {caption[item.form]}", style="dim")
 
 
@@ -111,13 +111,13 @@ def described(settings: Settings, spot: Spot) -> Text:
     """What is known of a name in the uploads."""
     item = spot.item
     assert item
-    lines = [("Path", shown(spot.path)), ("Kind", item.form)]
+    lines = [("Path", printable(spot.path)), ("Kind", item.form)]
     if item.form == "file":
         lines.append(
             ("Size", f"{item.size_bytes:,} bytes" if item.size_bytes > 1000 else format_bytes(item.size_bytes))
         )
     if item.target:
-        lines.append(("Leads to", shown(item.target)))
+        lines.append(("Leads to", printable(item.target)))
     lines.append(("Changed", f"{settings.local(item.changed_at):%Y-%m-%d %H:%M:%S %Z}"))
     text = Text()
     for label, value in lines:

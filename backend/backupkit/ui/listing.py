@@ -13,7 +13,7 @@ from backupkit.cli.filters import FILTERS, Filter, has_words
 from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup, SchemaVerdict
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.ui.styles import Colours, state_text
 
 _STATE = 12  # characters
@@ -58,7 +58,7 @@ def _state(view: View, backup: Backup) -> Text:
 
 
 def _name(_view: View, backup: Backup) -> str:
-    return shown(backup.name)
+    return printable(backup.name)
 
 
 def _kind(_view: View, backup: Backup) -> str:
@@ -79,12 +79,12 @@ def _relation(view: View, backup: Backup) -> str:
 
 
 def _revision(_view: View, backup: Backup) -> str:
-    return shown(backup.metadata.schema_name) or "-" if backup.metadata else "-"
+    return printable(backup.metadata.schema_name) or "-" if backup.metadata else "-"
 
 
 def _commit(_view: View, backup: Backup) -> str:
     git = backup.metadata.git if backup.metadata else None
-    return shown(f"{git.short}{'*' if git.dirty else ''}") if git else "-"
+    return printable(f"{git.short}{'*' if git.dirty else ''}") if git else "-"
 
 
 def _moment(backup: Backup) -> float:
@@ -92,7 +92,7 @@ def _moment(backup: Backup) -> float:
 
 
 def _remark(_view: View, backup: Backup) -> str:
-    return shown(render.remark(backup))
+    return printable(render.remark(backup))
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -113,7 +113,7 @@ NAME, NOTE = 2, len(COLUMNS) - 1  # the columns that take what room there is
 def widths(width: int, found: Sequence[Backup]) -> list[int]:
     """How wide each column is in a table so wide: a name is shown whole, then a note."""
     each = [column.width for column in COLUMNS]
-    for place, longest in ((NAME, lambda one: len(shown(one.name))), (NOTE, lambda one: len(render.remark(one)))):
+    for place, longest in ((NAME, lambda one: len(printable(one.name))), (NOTE, lambda one: len(render.remark(one)))):
         spare = width - sum(each) - 2 * len(each) - 1  # a scroll bar
         wanted = max(map(longest, found), default=0)
         each[place] = max(each[place], min(wanted, each[place] + spare))
@@ -145,18 +145,18 @@ def summary(view: View, backup: Backup) -> Iterator[str]:
     """What is worth knowing of one backup at a glance, in a few lines."""
     metadata = backup.metadata
     if metadata is None:
-        yield f"{shown(backup.name)}: {shown(backup.error)}"
+        yield f"{printable(backup.name)}: {printable(backup.error)}"
         return
-    yield f"{shown(backup.name)}{f' · {shown(metadata.note)}' if metadata.note else ''}"
+    yield f"{printable(backup.name)}{f' · {printable(metadata.note)}' if metadata.note else ''}"
     yield _contents(backup)
     verdict = view.verdicts.get(metadata.revisions)
     yield verdict.reason if verdict else "…"
-    yield from (f"✗ {shown(flaw.text)}" for flaw in backup.flaws[:1])
-    yield from (f"! unusual: {shown(one)}" for one in backup.unusual[:1])
+    yield from (f"✗ {printable(flaw.text)}" for flaw in backup.flaws[:1])
+    yield from (f"! unusual: {printable(one)}" for one in backup.unusual[:1])
     if backup.not_proven:
-        yield f"! not proven: {shown(backup.not_proven)}"
+        yield f"! not proven: {printable(backup.not_proven)}"
     elif backup.error:
-        yield f"! {shown(backup.error)}"
+        yield f"! {printable(backup.error)}"
 
 
 def _contents(backup: Backup) -> str:

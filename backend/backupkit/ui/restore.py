@@ -19,7 +19,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup, Part
 from backupkit.model.errors import SchemaMismatch
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.restore.restore import RestorePlan
 from backupkit.ui import styles
 from backupkit.ui.page import Page, fill
@@ -325,5 +325,5 @@ def _row(settings: Settings, backup: Backup, colours: styles.Colours) -> tuple[T
         Text(f"{made:%Y-%m-%d %H:%M}" if made else "-"),
         Text(format_bytes(backup.size_bytes) if backup.metadata else "-", justify="right"),
         styles.state_text(colours, backup.state, backup.state),
-        Text(shown(backup.metadata.note) if backup.metadata else ""),
+        Text(printable(backup.metadata.note) if backup.metadata else ""),
     )

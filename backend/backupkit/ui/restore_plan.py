@@ -12,7 +12,7 @@ from backupkit.cli import render
 from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.restore.restore import RestorePlan
 from backupkit.sqlite.rows import Changes
 from backupkit.ui.styles import Colours
@@ -38,11 +38,11 @@ def _facts(
     settings: Settings, plan: RestorePlan, backup: Backup | None, colours: Colours
 ) -> Iterator[tuple[str, Text]]:
     if backup and backup.metadata:
-        note = f" · {shown(backup.metadata.note)}" if backup.metadata.note else ""
+        note = f" · {printable(backup.metadata.note)}" if backup.metadata.note else ""
         made = settings.local(backup.metadata.created_at)
         yield "Made", Text(f"{made:%Y-%m-%d %H:%M:%S} · {backup.state}{note}")
     if plan.verdict:
-        now, after = (shown(", ".join(one)) or "none" for one in (plan.live.revisions, plan.revisions_after))
+        now, after = (printable(", ".join(one)) or "none" for one in (plan.live.revisions, plan.revisions_after))
         yield "Schema", Text(f"{now} → {after}: {plan.verdict.reason}")
         yield from _pending(settings, plan)
     if plan.uploads:
@@ -62,7 +62,7 @@ def _pending(settings: Settings, plan: RestorePlan) -> Iterator[tuple[str, Text]
     assert plan.verdict
     if not plan.verdict.pending:
         return
-    lines = [f"{one.revision}  {shown(one.title)}" for one in plan.verdict.pending]
+    lines = [f"{one.revision}  {printable(one.title)}" for one in plan.verdict.pending]
     if plan.migrate:
         lines.insert(0, "Run on the copy, before it goes live:")
     else:
@@ -100,7 +100,7 @@ def _rows(plan: RestorePlan, colours: Colours) -> Iterator[RenderableType]:
     for head in ("Rows now", "After", ""):
         table.add_column(head, justify="right")
     for name in others:
-        table.add_row(Text(shown(name)), *_counts(now.get(name), after.get(name), changes.get(name), colours))
+        table.add_row(Text(printable(name)), *_counts(now.get(name), after.get(name), changes.get(name), colours))
     yield Text()
     if others:
         yield table

@@ -13,7 +13,7 @@ from textual.filter import LineFilter
 from textual.theme import Theme
 from textual.widgets import Checkbox, RadioButton
 
-from backupkit.model.names import printable
+from backupkit.model.names import printable_text
 
 # Symbols of one cell that the fonts of terminals have; the words beside them carry the meaning.
 LEVEL_SYMBOLS: Mapping[str, str] = {"fine": "✓", "warning": "!", "critical": "✗"}
@@ -50,13 +50,13 @@ class PrintableFilter(LineFilter):
 
 def _harmless(segment: Segment) -> Segment:
     # As many cells as before, or the line would be longer than its place.
-    letters = (letter if printable(letter) == letter else " " * cell_len(letter) for letter in segment.text)
+    letters = (letter if printable_text(letter) == letter else " " * cell_len(letter) for letter in segment.text)
     return Segment("".join(letters), segment.style)
 
 
 def plain_title(text: str) -> Text:
     """A title in which brackets are brackets: as a string it would be taken for markup."""
-    return Text(printable(text))
+    return Text(printable_text(text))
 
 
 DARK = Theme(

@@ -24,7 +24,7 @@ from backupkit.fs.staging_area import Area
 from backupkit.model.backup import STAGING
 from backupkit.model.errors import BackupError
 from backupkit.model.events import EventListener, Step, Warned, silence
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 
 OPERATIONS = "operations"
 Place = tuple[int, str]
@@ -301,7 +301,7 @@ class _Applying:
     def _warn(self, one: Operation, what: str) -> None:
         if one.path not in self._warned:
             self._warned.add(one.path)
-            self._tell(Warned(f"{shown(one.path)} {what}"))
+            self._tell(Warned(f"{printable(one.path)} {what}"))
 
 
 def _is_renamed_at_once(staged: Place, place: Place) -> bool:
@@ -362,7 +362,7 @@ def _set_attributes(folder: int, name: str, there: os.stat_result, one: Operatio
             place, wanted = descriptors.place_of(handle), one.wanted
             wanted = attributes.of_open(place) if wanted is None else wanted  # a change of owner takes some away
             descriptors.set_attributes(handle, owner, one.mode, one.time)
-            keeper.give(place, wanted, one.path)
+            keeper.set(place, wanted, one.path)
 
 
 def _is_dressed(there: os.stat_result, folder: int, name: str, one: Operation) -> bool:

@@ -19,7 +19,7 @@ from backupkit.fs import attributes, descriptors, disk, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.model.backup import DatabaseFacts, UploadsFacts
 from backupkit.model.events import EventListener, Progress, Warned, silence
-from backupkit.model.names import first_of, shown
+from backupkit.model.names import first_of, printable
 from backupkit.repository.files_cache import CachedFile, ParentBackup
 from backupkit.upload_files import walk
 
@@ -219,7 +219,7 @@ class _Copying:
         """One path that is not in the backup as it should be. The first hundred are told one by one."""
         self.passed.add(path)
         if len(self.passed) <= _MOST_WARNINGS:
-            self.tell_of(f"{shown(path)} {reason}")
+            self.tell_of(f"{printable(path)} {reason}")
 
     def tell_of(self, text: str) -> None:
         """A warning, which the metadata keep too."""
@@ -243,7 +243,7 @@ class _Copying:
         if self.apart:
             self.tell_of(
                 f"{len(self.apart)} hard links are files of their own in the backup, since they cannot be linked "
-                f"there; the first is {shown(self.apart[0])}."
+                f"there; the first is {printable(self.apart[0])}."
             )
 
     def is_part_of_database(self, path: str) -> bool:
@@ -285,7 +285,7 @@ def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
         listed = next(level.names, None)
         if listed is None:
             disk.set_attributes(folders.target.handle, level.facts)
-            copying.keeper.give(folders.target.handle, level.attributes, level.path or "the folder itself")
+            copying.keeper.set(folders.target.handle, level.attributes, level.path or "the folder itself")
             levels.pop()
             if levels:
                 folders.leave()
@@ -436,7 +436,7 @@ def _copy_database(folders: _Folders, name: str, path: str, facts: os.stat_resul
         with disk.Opened(made, os.O_RDWR | os.O_NOFOLLOW) as copied:
             disk.set_attributes(copied, facts)
             before = copying.keeper.kept
-            copying.keeper.give(copied, _asked(attributes.of_name, name, folders.source.handle), path)
+            copying.keeper.set(copied, _asked(attributes.of_name, name, folders.source.handle), path)
             size = os.fstat(copied).st_size
         os.rename(made, target)
     finally:
@@ -563,7 +563,7 @@ def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> No
             if os.pread(copied, len(_MAGIC), 0) == _MAGIC and _copy_database(folders, name, path, facts, copying):
                 return
             before = copying.keeper.kept
-            copying.keeper.give(copied, found, path)
+            copying.keeper.set(copied, found, path)
         except BaseException:
             os.unlink(name, dir_fd=folders.target.handle)
             raise

@@ -19,7 +19,7 @@ from backupkit.fs import attributes, descriptors, disk, staging_area, tree
 from backupkit.fs.attributes import Attributes, Keeper
 from backupkit.fs.tree import Entry
 from backupkit.model.events import EventListener, Progress, Step, Warned, adding_up, silence
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.repository import manifest
 from backupkit.repository.files_cache import ParentBackup
 from backupkit.upload_files.apply import OPERATIONS, Action, Operation, encoded, write_operation
@@ -221,7 +221,7 @@ def stage(
     ):
         for number, one in enumerate(found):
             if one.live and not _is_kept(one.live, places.copies):
-                emit(Warned(f"{shown(one.path)} came or changed during the restore, and stays as it is."))
+                emit(Warned(f"{printable(one.path)} came or changed during the restore, and stays as it is."))
                 staging.unsafe.add(one.path)
                 continue
             size, operation = staging.bring(one, str(number))
@@ -514,7 +514,7 @@ class _Staging:
             if not one.attributes:
                 return size, None
             wanted = attributes.of_open(original)
-            self._keeper.give(copied, wanted, one.path)
+            self._keeper.set(copied, wanted, one.path)
             return size, wanted
 
     def _link(self, entry: Entry, staged: str) -> None:
@@ -543,7 +543,7 @@ class _Staging:
         if self._apart:
             text = (
                 f"{len(self._apart)} hard links come back as files of their own, since they cannot be linked there; "
-                f"the first is {shown(self._apart[0])}."
+                f"the first is {printable(self._apart[0])}."
             )
             emit(Warned(text))
 

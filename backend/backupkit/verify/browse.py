@@ -22,7 +22,7 @@ from backupkit.fs import descriptors, disk, tree
 from backupkit.model.backup import Backup
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, SourceBroken
 from backupkit.model.events import EventListener, Step, Warned, silence
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.repository import manifest, store
 from backupkit.sqlite import database, engine, query, rows
 from backupkit.sqlite.query import RowDifferences, Selection
@@ -92,7 +92,7 @@ def take_out(settings: Settings, name: str, path: str, target: Path, emit: Event
     target = _target(settings, target, source.name)
     backup = store.find(settings, name)
     wanted = _checksum(backup, f"{settings.sealed_folder}/{path}", emit)
-    emit(Step(f"Taking {shown(path)} out", facts.st_size))
+    emit(Step(f"Taking {printable(path)} out", facts.st_size))
     with disk.atomic_file(target) as draft:
         disk.remove(draft)  # of a killed run
         if disk.copy_and_hash(source, draft, like=facts) != wanted and manifest.has_checksums(backup.path):
@@ -131,7 +131,7 @@ def write_out(
 
 
 def _not_as_written(source: Path, name: str) -> Damaged:
-    return Damaged(f"{shown(str(source))} is not as it was written.", hint=f"`verify {name}`; try another one.")
+    return Damaged(f"{printable(str(source))} is not as it was written.", hint=f"`verify {name}`; try another one.")
 
 
 def target_for(settings: Settings, text: str) -> Path:
@@ -176,7 +176,7 @@ def compare_table(
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
         sealed, keys = _database_file(store.find(settings, name), settings.part), rows.key_of(connection, table)
-    emit(Step(f"Comparing {shown(table)}"))
+    emit(Step(f"Comparing {printable(table)}"))
     with database.snapshot_of(settings, emit) as snapshot:
         _require_table(snapshot, table, str(settings.database))
         try:
@@ -219,7 +219,7 @@ def differing_rows(
     sealed = _database_file(store.find(settings, name), settings.part)
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
-    emit(Step(f"Comparing {shown(table)}"))
+    emit(Step(f"Comparing {printable(table)}"))
     with database.snapshot_of(settings, emit) as snapshot:
         try:
             return query.differences(snapshot, table, sealed, where, columns, most, seconds)
@@ -229,7 +229,7 @@ def differing_rows(
 
 def _not_compared(settings: Settings, name: str, table: str, sealed: Path, error: sqlite3.DatabaseError) -> BackupError:
     return _kind_of(error, sealed)(
-        f"The table {shown(table)} of {settings.database} cannot be compared with {sealed}: {error}.",
+        f"The table {printable(table)} of {settings.database} cannot be compared with {sealed}: {error}.",
         hint=f"`verify {name}` checks the backup; `doctor` looks at the live data.",
     )
 
@@ -255,10 +255,10 @@ def uploads_of(settings: Settings, backup: Backup) -> Path:
 def _inside(top: Path, path: str) -> Path:
     """The path below the uploads; `Refused` where it leads out of them, through `..` or through a link."""
     if path and not manifest.is_inside(path):
-        raise Refused(f"{shown(path)} is not a path below {top}.", hint="Take one from the folder's list.")
+        raise Refused(f"{printable(path)} is not a path below {top}.", hint="Take one from the folder's list.")
     parts = path.split("/") if path else []
     if any(top.joinpath(*parts[:number]).is_symlink() for number in range(1, len(parts) + 1)):
-        raise Refused(f"{shown(path)} leads through a link.", hint="Take the file where the link points.")
+        raise Refused(f"{printable(path)} leads through a link.", hint="Take the file where the link points.")
     return top / path
 
 
@@ -273,10 +273,10 @@ def _facts_of(source: Path) -> os.stat_result:
         facts = os.lstat(source)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NoSuchBackup(
-            f"There is no file {shown(str(source))}.", hint="Take one from the folder's list."
+            f"There is no file {printable(str(source))}.", hint="Take one from the folder's list."
         ) from error
     if not stat.S_ISREG(facts.st_mode):
-        raise Refused(f"{shown(str(source))} is no file.", hint="Only a file can be taken out; `export` takes all.")
+        raise Refused(f"{printable(str(source))} is no file.", hint="Only a file can be taken out; `export` takes all.")
     return facts
 
 
@@ -311,7 +311,9 @@ def _database_file(backup: Backup, part: str) -> Path:
     metadata = store.require_metadata(backup).at(part)
     if metadata is None or metadata.database_file is None:
         if part:
-            raise NoSuchBackup(f"{backup.path} holds no {shown(part)}.", f"`show {backup.name}` says what is in it.")
+            raise NoSuchBackup(
+                f"{backup.path} holds no {printable(part)}.", f"`show {backup.name}` says what is in it."
+            )
         raise NoSuchBackup(f"There is no database in {backup.path}.", hint="`list` shows the backups there are.")
     file = backup.path / metadata.database_file
     if file.is_symlink() or not file.is_file() or file.stat().st_size == 0:

@@ -15,7 +15,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import process
 from backupkit.migrations import app_process
 from backupkit.model.errors import BackupError
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 
 
 class NotProven(BackupError):
@@ -65,4 +65,4 @@ def _last_line(log: Path) -> str:
     with open(log, "rb") as said:
         said.seek(max(0, os.fstat(said.fileno()).st_size - 4096))
         lines = said.read().decode(errors="replace").split("\n")
-    return shown(next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing"))
+    return printable(next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing"))

@@ -13,7 +13,7 @@ from backupkit.cli.task import Ended, Run, Task, how_far
 from backupkit.config.deployment import in_full
 from backupkit.config.secrets import Secret, scrubbed
 from backupkit.model.events import EventListener
-from backupkit.model.names import printable, printable_lines
+from backupkit.model.names import printable_lines, printable_text
 from backupkit.repository import operation
 
 _KEPT = 50  # jobs that are remembered
@@ -57,7 +57,7 @@ class Job:
         step, done = self.run.step, self.run.done
         return {
             "state": self.state,
-            "step": printable(scrubbed(self.run.waiting or step.name, secrets)),
+            "step": printable_text(scrubbed(self.run.waiting or step.name, secrets)),
             "amount": how_far(self.run),
             "share": min(done / step.total, 1.0) if step.total else None,
             "seconds": round(time.monotonic() - self.run.began),

@@ -9,13 +9,13 @@ from backupkit.cli.host import Host
 from backupkit.config.secrets import scrubbed
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup, GitFacts
-from backupkit.model.names import printable, shown
+from backupkit.model.names import printable, printable_text
 from backupkit.monitoring.recovery_kit import RecoveryKit
 
 
 def sheet(kit: RecoveryKit, host: Host, git: GitFacts | None) -> Iterator[str]:
     """The lines of the sheet, without any secret."""
-    yield from (printable(scrubbed(line, kit.settings.secrets)) for line in _lines(kit, host, git))
+    yield from (printable_text(scrubbed(line, kit.settings.secrets)) for line in _lines(kit, host, git))
 
 
 def _lines(kit: RecoveryKit, host: Host, git: GitFacts | None) -> Iterator[str]:
@@ -37,11 +37,11 @@ def _what_there_is(kit: RecoveryKit, host: Host) -> Iterator[str]:
     yield f"## What there is{' (paths in the container)' if settings.reach.in_container else ''}"
     yield ""
     if host.folder:
-        yield f"- machine, folder: {host.name or 'unknown'}, `{shown(host.folder)}`"
+        yield f"- machine, folder: {host.name or 'unknown'}, `{printable(host.folder)}`"
     yield f"- app: `{settings.app_id}`, time zone {settings.timezone}"
-    yield f"- database: `{shown(str(settings.database))}`"
-    yield f"- uploads: `{shown(str(settings.uploads))}`" if settings.uploads else "- uploads: none"
-    yield f"- backups: `{shown(str(settings.dir))}`"
+    yield f"- database: `{printable(str(settings.database))}`"
+    yield f"- uploads: `{printable(str(settings.uploads))}`" if settings.uploads else "- uploads: none"
+    yield f"- backups: `{printable(str(settings.dir))}`"
     yield f"- newest backup: {_newest(kit)}"
     yield f"- last proven by a test restore: {_proven(kit)}"
     yield ""
@@ -54,7 +54,7 @@ def _newest(kit: RecoveryKit) -> str:
     metadata = backup.metadata
     made = f"{kit.settings.local(metadata.created_at):%Y-%m-%d %H:%M}, {format_bytes(backup.size_bytes)}"
     commit = f", commit {metadata.git.commit}" if metadata.git else ""
-    revision = shown(", ".join(metadata.revisions)) or "none"
+    revision = printable(", ".join(metadata.revisions)) or "none"
     return f"`{backup.name}`, {made}, schema revision {revision}{commit}"
 
 
@@ -72,7 +72,7 @@ def _copies(kit: RecoveryKit) -> Iterator[str]:
     if not kit.copies:
         yield from _NO_COPIES
     for one in kit.copies:
-        yield f"- {one.name}: `{shown(one.place)}`"
+        yield f"- {one.name}: `{printable(one.place)}`"
     yield ""
 
 
@@ -82,7 +82,7 @@ def _keys(kit: RecoveryKit) -> Iterator[str]:
     if not kit.recipients and not kit.secrets and not kit.ways_in:
         yield "None is needed: nothing is encrypted by this tool's settings."
     for recipient in kit.recipients:
-        yield f"- exports are encrypted to `{shown(recipient)}`; the secret key to it is needed, and is not here"
+        yield f"- exports are encrypted to `{printable(recipient)}`; the secret key to it is needed, and is not here"
     for name, origin in kit.secrets:
         yield f"- `{name}` is set ({origin}); without a copy of it elsewhere it is lost with the machine"
     for name, what in kit.ways_in:

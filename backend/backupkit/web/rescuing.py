@@ -14,7 +14,7 @@ from backupkit.model.backup import MAIN_DATABASE
 from backupkit.model.clock import utc_now
 from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.restore.recovery import recover
 from backupkit.restore.rescue import RescuePlan, plan_rescue
 from backupkit.sqlite.query import Values
@@ -99,7 +99,7 @@ def _look(visit: Visit, wanted: Wanted) -> Answer:
         )
         return Planned(settings, wanted, plan)
 
-    return visit.start(Task(f"Looking for rows of {shown(wanted.table)}", act, lambda _: ()), "rescue")
+    return visit.start(Task(f"Looking for rows of {printable(wanted.table)}", act, lambda _: ()), "rescue")
 
 
 def show_plan(visit: Visit) -> Answer:
@@ -133,7 +133,7 @@ def carry_out(visit: Visit) -> Answer:
     require_same_settings(visit, planned.settings)
     if not planned.plan.found.writes:
         raise Refused("There is no row to bring back; nothing was changed.", hint="Choose others.")
-    title = f"Bringing rows of {shown(wanted.table)} back from {name}"
+    title = f"Bringing rows of {printable(wanted.table)} back from {name}"
     task = tasks.bringing_back(of_database(visit.settings, wanted.database), title, planned.plan, utc_now)
     return Goto(f"job/{visit.site.jobs.carry_out(job, task, visit.actor, 'restore').number}")
 

@@ -21,7 +21,7 @@ from backupkit.config.settings import Settings, load_settings
 from backupkit.fs.space import format_bytes
 from backupkit.model.durations import ago
 from backupkit.model.errors import NoSuchBackup, Refused
-from backupkit.model.names import printable, printable_lines
+from backupkit.model.names import printable_lines, printable_text
 from backupkit.model.version import VERSION
 from backupkit.web.access import Access, Session, form_token
 from backupkit.web.jobs import Job, Jobs
@@ -134,8 +134,8 @@ def _environment() -> Environment:
     made.filters.update(
         bytes=format_bytes,
         count=lambda number: f"{number:,}",
-        printable=printable,
-        plainly=lambda text: printable(in_full(text)),
+        printable=printable_text,
+        plainly=lambda text: printable_text(in_full(text)),
         in_lines=lambda text: printable_lines(in_full(text)),
         ago=lambda seconds: ago(seconds),
         path=lambda text: quote(text, safe="/"),

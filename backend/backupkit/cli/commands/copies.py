@@ -167,7 +167,7 @@ def recovery_kit(
 ) -> None:
     """Write a sheet to print: how to start again on a new machine. It holds no secret."""
     from backupkit.cli.host import git_facts, host
-    from backupkit.model.names import printable
+    from backupkit.model.names import printable_text
     from backupkit.monitoring.recovery_kit import copies_of, sheet_path, write_sheet
     from backupkit.monitoring.recovery_kit import recovery_kit as gather
     from backupkit.web.recovery_sheet import sheet
@@ -176,7 +176,7 @@ def recovery_kit(
     path = sheet_path(settings, file) if file and file != "-" else None
     lines = sheet(gather(settings, copies_of(settings)), host(os.environ), git_facts(os.environ))
     if path is None:
-        out.text("".join(f"{printable(line)}\n" for line in lines))  # the document, as it is in a file
+        out.text("".join(f"{printable_text(line)}\n" for line in lines))  # the document, as it is in a file
         return
     write_sheet(path, "".join(f"{line}\n" for line in lines))
     out.lines([f"The sheet is {path}. Keep a copy of it away from this machine."])

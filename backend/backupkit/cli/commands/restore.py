@@ -18,7 +18,7 @@ from backupkit.cli.program import CommandGroup
 from backupkit.cli.questions import require_person, require_yes
 from backupkit.cli.session import finish_interrupted, load, of_database, of_tree, open_to_read, open_to_write
 from backupkit.model.errors import Refused
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.monitoring.notify import run_report
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def restore(
         _refuse_with_to(migrate or bool(expect_loss), stop)
         return _lay_out_from(remote, name, to, only, at, dry_run) if remote else _lay_out(name, to, only, at, dry_run)
     if remote is not None:
-        raise Refused("--remote goes with --to.", hint=f"To restore it here: `pull {name} --remote {shown(remote)}`")
+        raise Refused(
+            "--remote goes with --to.", hint=f"To restore it here: `pull {name} --remote {printable(remote)}`"
+        )
     settings = open_to_read() if dry_run else open_to_write(work="restore")
     _explain_stop(settings, stop)
     with _at_moment(settings, at) as (backup, notes):
@@ -325,7 +327,7 @@ def recover(quiet: Quiet = False, json: Json = False) -> None:
     found = finish_interrupted(settings)
     if not found:
         run_report.nothing_to_do()
-    line = f"The restore of {shown(found.source)} is finished." if found else "There was nothing to recover."
+    line = f"The restore of {printable(found.source)} is finished." if found else "There was nothing to recover."
     out.result([line], json_.recovered(found))
 
 

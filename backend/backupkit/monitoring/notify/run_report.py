@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from backupkit.model.errors import ExitCode, explained
 from backupkit.model.events import Event, EventListener, Warned, silence
-from backupkit.model.names import printable
+from backupkit.model.names import printable_text
 from backupkit.monitoring import log
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def end(code: int, cause: BaseException | None) -> int:
     troubles = report.tell(code, cause) if report else []
     for text in troubles:
         log.error(f"warning: {text}")
-        print(f"Warning: {printable(text)}", file=sys.stderr)
+        print(f"Warning: {printable_text(text)}", file=sys.stderr)
     return ExitCode.WARNINGS if troubles and code == ExitCode.DONE else code
 
 

@@ -19,7 +19,7 @@ from typing import IO, Literal, get_args
 
 from backupkit.model.backup import Kind, Metadata
 from backupkit.model.errors import NoSuchBackup, Refused, RemoteFailed
-from backupkit.model.names import check_name, shown
+from backupkit.model.names import check_name, printable
 from backupkit.remotes.base import RemoteBackup
 from backupkit.remotes.git.program import Git
 
@@ -74,12 +74,12 @@ class Contents:
         self._into.flush()
         head = self._out.readline().split()
         if len(head) != 3:
-            raise RemoteFailed(f"{shown(blob.path)} did not come from the git remote.", hint="Try again.")
+            raise RemoteFailed(f"{printable(blob.path)} did not come from the git remote.", hint="Try again.")
         left = int(head[2])
         while left:
             chunk = self._out.read(min(left, _CHUNK))
             if not chunk:
-                raise RemoteFailed(f"{shown(blob.path)} did not come from the git remote.", hint="Try again.")
+                raise RemoteFailed(f"{printable(blob.path)} did not come from the git remote.", hint="Try again.")
             left -= len(chunk)
             yield chunk
         self._out.read(1)
@@ -146,7 +146,9 @@ class Branch:
             return False
         if "rejected" in done.err:
             said = [line.removeprefix("remote: ") for line in done.err.splitlines() if line.startswith("remote: ")]
-            reason = shown((said or re.findall(r"rejected\] .*\((.*)\)", done.err) or ["no reason"])[0]).rstrip(". ")
+            reason = printable((said or re.findall(r"rejected\] .*\((.*)\)", done.err) or ["no reason"])[0]).rstrip(
+                ". "
+            )
             raise RemoteFailed(
                 f"The git remote {self.git.remote} refused the push to {self.name}: {reason}.",
                 hint=f"There, allow this user to push to {self.name}, by force too; or set another `branch`.",
@@ -205,7 +207,7 @@ class Branch:
         try:
             backup, holds = _parse(message.decode())
         except (ValueError, KeyError, Refused) as error:
-            subject = shown(message.decode(errors="replace").partition("\n")[0][:60])
+            subject = printable(message.decode(errors="replace").partition("\n")[0][:60])
             raise RemoteFailed(
                 f"The branch {self.name} of the git remote {self.git.remote} has a commit that is no backup: "
                 f"{id_[:10]} ({subject}); it is left as it is.",
@@ -266,7 +268,7 @@ def message_of(name: str, metadata: Metadata, app_id: str, size: int, holds: Ite
 
 
 def _one_line(text: str) -> str:
-    return shown(text.strip())
+    return printable(text.strip())
 
 
 def _parse(message: str) -> tuple[RemoteBackup, frozenset[str]]:

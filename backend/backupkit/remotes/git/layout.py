@@ -25,7 +25,7 @@ from backupkit.archive.tar import Member
 from backupkit.fs import disk, space, tree
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, Metadata
 from backupkit.model.errors import Damaged, Refused
-from backupkit.model.names import few, shown
+from backupkit.model.names import few, printable
 from backupkit.repository import manifest
 
 LISTING, DATABASE_FOLDER = "uploads.tree", "database"
@@ -62,7 +62,7 @@ class Stored:
 
 def altered(file: Path) -> Damaged:
     """The error for a file of a sealed backup that has another content now."""
-    return Damaged(f"{shown(str(file))} is not as it was written; nothing was pushed.", hint=_AGAIN)
+    return Damaged(f"{printable(str(file))} is not as it was written; nothing was pushed.", hint=_AGAIN)
 
 
 def is_whole(metadata: Metadata, include: Collection[str]) -> bool:
@@ -148,7 +148,7 @@ def refuse_large(files: Iterable[Stored], limit: float, remote: str) -> None:
     large = [file for file in files if file.size > limit * _MILLION]
     if not large:
         return
-    named = few([f"{shown(file.name)} ({space.format_bytes(file.size)})" for file in large], 5)
+    named = few([f"{printable(file.name)} ({space.format_bytes(file.size)})" for file in large], 5)
     raise Refused(
         f"The git remote {remote} takes files up to {limit:g} MB, and {named} are larger; nothing was pushed.",
         hint="Leave that part out of `include`; or raise `file_limit_mb`, if the host takes more; or use restic.",

@@ -19,7 +19,7 @@ from typing import IO, Any
 from backupkit.config.secrets import scrubbed
 from backupkit.fs import process
 from backupkit.model.errors import BackupError, NoSpace, RemoteAway, RemoteFailed
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 
 _ALWAYS = (
     *("-c", "core.hooksPath=/dev/null"),
@@ -135,7 +135,7 @@ class Git:
 
     def failure(self, said: str) -> BackupError:
         """What git said of its failure, as one of our errors."""
-        reason = scrubbed(shown(_reason(said)))
+        reason = scrubbed(printable(_reason(said)))
         if "No space left on device" in said and "remote:" not in said:
             return NoSpace(f"The disk is full, says git: {reason}.", hint="Make room; `list` shows the backups.")
         hint = next((hint for sign, hint in _HINTS if sign in said), _LATER)

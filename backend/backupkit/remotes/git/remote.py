@@ -23,7 +23,7 @@ from backupkit.fs import disk, scratch, space, tree
 from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPLOADS_FOLDER, DatabaseFacts, Metadata
 from backupkit.model.errors import Damaged, Refused, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, RemoteBackup
 from backupkit.remotes.git import layout
 from backupkit.remotes.git.branch import Blob, Branch, Commit, Contents, Draft, Wanted, message_of, open_branch
@@ -214,7 +214,7 @@ class GitRemote:
     def _fetch(self, branch: Branch, wanted: Wanted) -> None:
         branch.fetch(wanted)
         for commit in branch.commits:
-            if commit.backup.app_id != shown(self._settings.app_id):
+            if commit.backup.app_id != printable(self._settings.app_id):
                 raise RemoteFailed(
                     f"The branch {branch.name} of the git remote {self.name} holds the backups of another app: "
                     f"{commit.backup.app_id}.",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from xml.etree.ElementTree import Element, tostring
 
 from backupkit.config.secrets import Secret, scrubbed
-from backupkit.model.names import shown
+from backupkit.model.names import printable
 
 Child = Element | str | None
 Value = str | float | None
@@ -14,7 +14,7 @@ Value = str | float | None
 
 def element(tag: str, *children: Child, **attributes: Value) -> Element:
     """An element with these children; what is None is left out. `class_` is class, `aria_label` is aria-label."""
-    values = {_spelled(name): shown(f"{value}") for name, value in attributes.items() if value is not None}
+    values = {_spelled(name): printable(f"{value}") for name, value in attributes.items() if value is not None}
     made = Element(tag, values)
     for child in children:
         _append(made, child)
@@ -29,9 +29,9 @@ def _append(parent: Element, child: Child) -> None:
     if isinstance(child, Element):
         parent.append(child)
     elif child and len(parent):
-        parent[-1].tail = (parent[-1].tail or "") + shown(child)
+        parent[-1].tail = (parent[-1].tail or "") + printable(child)
     elif child:
-        parent.text = (parent.text or "") + shown(child)
+        parent.text = (parent.text or "") + printable(child)
 
 
 def scrub(tree: Element, secrets: Iterable[Secret]) -> None:
