@@ -12,7 +12,6 @@ from urllib.parse import quote, urlencode
 from xml.etree.ElementTree import Element, tostring
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from backupkit.cli.task import Task
 from backupkit.config.deployment import in_full
@@ -153,16 +152,16 @@ _secrets: ContextVar[tuple[Secret, ...]] = ContextVar("secrets", default=())
 
 def _without_secrets(value: Any) -> Any:
     """A value as it comes onto a page, before its letters are spelled as HTML has them: a secret is still one there."""
-    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    is_text = isinstance(value, str) and not hasattr(value, "__html__")
     return scrubbed(value, _secrets.get()) if is_text else value
 
 
-def _drawn(found: Element | None) -> Markup:
-    """An element of the report, whose text is escaped as it is written."""
+def _drawn(found: Element | None) -> str:
+    """An element of the report as HTML: its text is escaped as it is written."""
     if found is None:
-        return Markup()
+        return ""
     scrub(found, _secrets.get())
-    return Markup(tostring(found, encoding="unicode", method="html"))
+    return tostring(found, encoding="unicode", method="html")
 
 
 def _local(settings: Settings, at: datetime | None, form: str) -> str:
