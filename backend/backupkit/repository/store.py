@@ -88,21 +88,15 @@ def own_backups(settings: Settings) -> list[Backup]:
 
 def find(settings: Settings, name: str, emit: EventListener = silence) -> Backup:
     """The backup of that name; `NoSuchBackup` names what there is. What `latest` passes over is told."""
-    if name == LATEST:
-        found = latest(settings)
-        if found.passed_over:
-            emit(Notice(found.sentence))
-        return found.backup
-    return _find_named(settings, name)
+    chosen = resolve(settings, name)
+    if chosen.passed_over:
+        emit(Notice(chosen.sentence))
+    return chosen.backup
 
 
-def find_at(settings: Settings, name: str, until: datetime | None) -> Latest:
-    """The backup of that name, with what was passed over for it; `latest` is the newest one made until then."""
-    if name == LATEST:
-        return latest(settings, until=until)
-    if until:
-        raise Refused("--at goes with `latest`: it says up to when that looks.", hint="`restore latest --at TIME`")
-    return Latest(_find_named(settings, name))
+def resolve(settings: Settings, name: str) -> Latest:
+    """The backup of that name, with what was passed over for it where the name is `latest`."""
+    return latest(settings) if name == LATEST else Latest(_find_named(settings, name))
 
 
 def _find_named(settings: Settings, name: str) -> Backup:

@@ -10,7 +10,6 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 
 from backupkit.config.deployment import is_contained, on_host
@@ -98,7 +97,6 @@ def plan_layout(
     name: str,
     target: Path,
     only: str | None = None,
-    until: datetime | None = None,
     backup: Backup | None = None,
     notes: tuple[str, ...] = (),
 ) -> Layout:
@@ -109,7 +107,7 @@ def plan_layout(
     """
     target = require_place(settings, target)
     if backup is None:
-        found = store.find_at(settings, name, until)
+        found = store.resolve(settings, name)
         backup, notes = found.backup, (*notes, found.sentence) if found.passed_over else notes
     layout = _layout_of(settings, backup, target, only)
     return replace(layout, notes=(*notes, *layout.notes))

@@ -20,7 +20,6 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 
 from backupkit.backup import references
@@ -145,7 +144,6 @@ def plan_restore(
     migrate: bool = False,
     emit: EventListener = silence,
     expect_loss: Collection[str] = (),
-    until: datetime | None = None,
     notes: tuple[str, ...] = (),
     verify_while_staging: bool = False,
 ) -> RestorePlan:
@@ -154,8 +152,6 @@ def plan_restore(
     With `verify_while_staging` only its databases and the names of its uploads are verified: the uploads that come back
     are, while `restore_backup` stages them, before it changes anything. That is for a plan that nobody is asked about.
 
-    With `until`, `latest` is the newest backup made until then.
-
     With `migrate` this code's migrations will be run on the staged copy before it goes live; they are rehearsed for the
     plan, and `LossRefused` where they lose data of a table that is not among `expect_loss`.
 
@@ -163,7 +159,7 @@ def plan_restore(
     cannot go on from and `Refused` for another app's (unless forced), `SourceUnreadable` where the live data stays
     locked, `NoSpace`.
     """
-    found = store.find_at(settings, name, until)
+    found = store.resolve(settings, name)
     notes = (*notes, found.sentence) if found.passed_over else notes
     return plan_backup(
         settings,

@@ -155,14 +155,14 @@ def _state_before(
     return state
 
 
-def choose_by_words(settings: Settings, text: str, now: datetime) -> tuple[Chosen, datetime, tuple[str, ...]]:
-    """What `choose` finds for a time as people say it; that time, and what is to be said of it and of the choice.
+def choose_by_words(settings: Settings, text: str, now: datetime) -> tuple[Chosen, tuple[str, ...]]:
+    """What `choose` finds for a time as people say it, and what is to be said of it and of the choice.
 
     Raises as `choose` does, and `Refused` for what is no time.
     """
     at, said = times.moment(text, now, settings.zone)
     chosen = choose(settings, at, now)
-    return chosen, at, tuple(filter(None, (said, chosen.sentence)))
+    return chosen, tuple(filter(None, (said, chosen.sentence)))
 
 
 def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:

@@ -461,7 +461,9 @@ class _Staging:
 
         And what puts it in place; None where the folder does that it is staged in.
         """
-        is_within = self._is_within_new_folder(one, number)
+        is_within = bool(self._new_folder[0]) and one.path.startswith(self._new_folder[0])
+        if not is_within:
+            self._new_folder = (f"{one.path}/", f"{number}/") if one.is_new_folder else ("", "")
         staged = self._new_folder[1] + one.path.removeprefix(self._new_folder[0]) if is_within else number
         size, wanted = self._bring(one, staged)
         if not is_within:
@@ -469,13 +471,6 @@ class _Staging:
                 one, staged if one.needs_content or one.is_new_folder else None, self._owner, wanted
             )
         return size, _operation(one, None, self._owner, wanted) if one.is_new_folder else None
-
-    def _is_within_new_folder(self, one: Difference, number: str) -> bool:
-        path, _ = self._new_folder
-        if path and one.path.startswith(path):
-            return True
-        self._new_folder = (f"{one.path}/", f"{number}/") if one.is_new_folder else ("", "")
-        return False
 
     def _bring(self, one: Difference, staged: str) -> tuple[int, Attributes | None]:
         """The bytes that this took, and the attributes that are wanted; None where they stay as they are."""

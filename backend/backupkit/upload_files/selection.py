@@ -81,19 +81,12 @@ class Selection:
     def leaves_out_wanted(self, path: str, is_folder: bool) -> bool:
         """The same for a path of another tree, whose place is in the live uploads, when the walk has passed it."""
         above, _, name = path.rpartition("/")
-        if self._is_in_what_was_met(path):
+        if not self.met.isdisjoint(tree.with_parents(path)):
             return True
         for one in self.databases:
             if one.has_the_name(name) and one.is_in(self.live, above):
                 return True
         return path == STAGING or self._is_excluded(path, is_folder) or self.marked.holds(path)
-
-    def _is_in_what_was_met(self, path: str) -> bool:
-        while path:
-            if path in self.met:
-                return True
-            path = path.rpartition("/")[0]
-        return False
 
     def _is_database(self, name: str, within: os.stat_result) -> bool:
         for one in self.databases:  # noqa: SIM110 - a generator would cost more than all else that is asked of a file

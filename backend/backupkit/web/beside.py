@@ -64,7 +64,7 @@ def _wanted(visit: Visit) -> Beside:
             "Migrations are not run on a copy beside: it is laid out as it is.", hint="Take the tick out, or restore."
         )
     if at := form.get("at", "").strip() or form.get("moment", ""):
-        chosen, _, notes = moments.choose_by_words(settings, at, utc_now())
+        chosen, notes = moments.choose_by_words(settings, at, utc_now())
         return Beside(chosen.backup, target, only, chosen.moment, notes)
     return Beside(store.find(settings, form.get("name", "")).name, target, only)
 

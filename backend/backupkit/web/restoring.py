@@ -132,7 +132,7 @@ def _look(visit: Visit, wish: Wish) -> Answer:
 def _look_at(visit: Visit, wish: Wish, at: str) -> Answer:
     """The plan of the data of that time: of a point of rewind, or of the newest backup until then."""
     settings = visit.settings
-    chosen, _, notes = moments.choose_by_words(settings, at, utc_now())
+    chosen, notes = moments.choose_by_words(settings, at, utc_now())
     if chosen.moment is None:
         wish = replace(wish, name=chosen.backup)
 

@@ -71,7 +71,7 @@ def _shown_moment(settings: Settings, at: str) -> str | None:
     from backupkit.model.clock import utc_now
     from backupkit.rewind import moments
 
-    chosen, _, notes = moments.choose_by_words(settings, at, utc_now())
+    chosen, notes = moments.choose_by_words(settings, at, utc_now())
     if chosen.moment is None:
         say_notice(chosen.sentence)
         return chosen.backup

@@ -95,7 +95,7 @@ def restore(
                     settings, backup, only, force, migrate, emit, loss, notes, verify_while_staging=later
                 )
             else:
-                plan = plan_restore(settings, name, only, force, migrate, emit, loss, None, notes, later)
+                plan = plan_restore(settings, name, only, force, migrate, emit, loss, notes, later)
         _carry_out(settings, plan, yes or force, dry_run)
 
 
@@ -350,7 +350,7 @@ def _at_moment(settings: Settings, at: str | None) -> Iterator[tuple[Backup | No
     from backupkit.repository import store
     from backupkit.rewind import moments
 
-    chosen, _, notes = moments.choose_by_words(settings, at, utc_now())
+    chosen, notes = moments.choose_by_words(settings, at, utc_now())
     if chosen.moment is None:
         yield store.find(settings, chosen.backup), notes
         return
@@ -374,7 +374,7 @@ def _lay_out(name: str, to: Path, only: str | None, at: str | None, dry_run: boo
     settings = open_to_read()
     _clear_draft(to, dry_run)
     with _at_moment(settings, at) as (backup, notes):
-        plan = plan_layout(settings, name, to, only, None, backup, notes)
+        plan = plan_layout(settings, name, to, only, backup, notes)
         _carry_out_layout(settings, plan, dry_run)
 
 
