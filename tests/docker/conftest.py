@@ -8,14 +8,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from engine import BASE, IMAGE, KIT, PLUGIN_RECIPE, RECIPE, REPOSITORY, Engine, debian, made_once
+from engine import BASE, IMAGE, KIT, RECIPE, REPOSITORY, Engine, debian, made_once, started
 from project import Project
 
 HERE = Path(__file__).parent
@@ -29,16 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.needs(*TOOLS))
 
 
-@contextmanager
-def started() -> Iterator[Engine]:
-    """A running engine, without an image."""
-    engine = Engine(Path(tempfile.mkdtemp(prefix="backup-engine-")))
-    try:
-        engine.start()
-        engine.add_compose(debian(PLUGIN_RECIPE, "compose"))
-        yield engine
-    finally:
-        engine.stop()
+def new_engine() -> Engine:
+    return Engine(Path(tempfile.mkdtemp(prefix="backup-engine-")))
 
 
 def build(engine: Engine, archive: Path) -> None:
@@ -68,7 +59,7 @@ def image(archive: Path) -> Path:
     """The archive, for an engine that does not build it."""
     with made_once(archive) as draft:
         if draft:
-            with started() as engine:
+            with started(new_engine()) as engine:
                 build(engine, draft)
     return archive
 
@@ -76,7 +67,7 @@ def image(archive: Path) -> Path:
 @pytest.fixture(scope="session")
 def engine(archive: Path) -> Iterator[Engine]:
     """A running engine that holds the images, built once from the real compose file."""
-    with started() as engine:
+    with started(new_engine()) as engine:
         with made_once(archive) as draft:
             if draft:
                 build(engine, draft)

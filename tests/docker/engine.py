@@ -16,7 +16,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE, KIT, BASE = "backup-test-app", "backup-test-kit", "backup-test-base"
@@ -173,6 +173,20 @@ def debian(recipe: tuple[str, ...], name: str) -> Path:
         if draft:
             run([*recipe, str(draft)], {**os.environ, "PATH": PROGRAMS})
     return archive
+
+
+Kind = TypeVar("Kind", bound=Engine)
+
+
+@contextmanager
+def started(engine: Kind) -> Iterator[Kind]:
+    """The engine, running and without an image, until the block ends."""
+    try:
+        engine.start()
+        engine.add_compose(debian(PLUGIN_RECIPE, "compose"))
+        yield engine
+    finally:
+        engine.stop()
 
 
 @contextmanager

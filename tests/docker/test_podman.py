@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from combinations import PODMAN, PODMAN_ROOTLESS, PODMAN_V2, PODMAN_V2_ROOTLESS
-from engine import BASE, IMAGE, KIT, PLUGIN_RECIPE, RECIPE, debian, run, wait_until
+from engine import BASE, IMAGE, KIT, RECIPE, debian, run, started, wait_until
 from people import FIRST_SHIFTED, PERSON
 from podman import ComposeProject, Podman, PodmanProject
 from project import Project
@@ -30,13 +30,9 @@ APP = 1000  # the image's own user
 @pytest.fixture(scope="module", params=["rootful", "rootless"])
 def podman(image: Path, request: pytest.FixtureRequest) -> Iterator[Podman]:
     engine = Podman(Path(tempfile.mkdtemp(prefix="backup-podman-")), rootless=request.param == "rootless")
-    try:
-        engine.start()
-        engine.add_compose(debian(PLUGIN_RECIPE, "compose"))
+    with started(engine):
         engine.load(image)
         yield engine
-    finally:
-        engine.stop()
 
 
 def folder_of(podman: Podman, name: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from combinations import DOCKER_REMAPPED
-from engine import PLUGIN_RECIPE, Engine, debian, wait_until
+from engine import Engine, started, wait_until
 from people import FIRST_SHIFTED, MOUNT_USERS, PERSON, write_users
 from project import Project
 from test_service import KILLED_RESTORE, back_up_and_restore_while_it_writes, give
@@ -32,13 +32,9 @@ def remapped(image: Path) -> Iterator[Remapped]:
     other = Remapped(Path(tempfile.mkdtemp(prefix="backup-remapped-")))
     other.folder.chmod(0o755)
     write_users(other.folder)
-    try:
-        other.start()
-        other.add_compose(debian(PLUGIN_RECIPE, "compose"))
+    with started(other):
         other.load(image)
         yield other
-    finally:
-        other.stop()
 
 
 @pytest.fixture

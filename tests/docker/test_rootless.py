@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from combinations import DOCKER_ROOTLESS
-from engine import PLUGIN_RECIPE, PROGRAMS, Engine, debian, run, wait_until
+from engine import PROGRAMS, Engine, run, started, wait_until
 from people import AS_PERSON, FIRST_SHIFTED, MOUNT_TUN, MOUNT_USERS, PERSON, write_users
 from project import Project
 from test_scheduler import Scheduler
-from test_service import KILLED_RESTORE, back_up_and_restore_while_it_writes, owners
+from test_service import back_up_and_restore_while_it_writes, kill_a_restore_and_start_the_app, owners
 
 pytestmark = pytest.mark.needs("rootlesskit", "slirp4netns", "newuidmap", "unshare")
 COMBINATIONS = (DOCKER_ROOTLESS,)
@@ -47,13 +47,9 @@ def rootless(image: Path) -> Iterator[Rootless]:
     (other.folder / "runtime").mkdir(mode=0o700)
     other.folder.chmod(0o755)
     run(["chown", "--recursive", f"{PERSON}:{PERSON}", str(other.folder)], os.environ)
-    try:
-        other.start()
-        other.add_compose(debian(PLUGIN_RECIPE, "compose"))
+    with started(other):
         other.load(image)
         yield other
-    finally:
-        other.stop()
 
 
 @pytest.fixture
@@ -78,21 +74,7 @@ def test_a_backup_and_a_restore_belong_to_the_person_who_typed(project: Project)
 
 @pytest.mark.shows("kill, recover")
 def test_an_interrupted_restore_is_finished_before_the_app_starts(project: Project) -> None:
-    project.up()
-    letter = project.add_document(project.add_application("Before"), "Dear all")
-    project.backup_sh("backup", "good")
-    project.add_application("After")
-    project.compose("stop")
-    letter.unlink()
-    killed = project.compose(
-        *("run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "backend", "-c", KILLED_RESTORE), check=False
-    )
-    assert killed.returncode == 137
-    assert project.companies() == {"Before", "After"}
-    project.up()
-    assert project.companies() == {"Before"}
-    assert letter.read_text() == "Dear all"
-    assert owners(project.database.parent) == owners(project.uploads) == {PERSON}
+    kill_a_restore_and_start_the_app(project, PERSON)
 
 
 @pytest.mark.shows("scheduler")

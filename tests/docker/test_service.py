@@ -318,6 +318,11 @@ def test_the_app_does_not_start_when_recover_fails(project: Project) -> None:
 
 @pytest.mark.shows("kill, recover")
 def test_an_interrupted_restore_is_finished_before_the_app_starts(project: Project) -> None:
+    kill_a_restore_and_start_the_app(project, 1000)
+
+
+def kill_a_restore_and_start_the_app(project: Project, owner: int) -> None:
+    """A restore that was killed in a container is finished when the app starts, and all belongs to that user."""
     project.up()
     letter = project.add_document(project.add_application("Before"), "Dear all")
     project.backup_sh("backup", "good")
@@ -332,7 +337,7 @@ def test_an_interrupted_restore_is_finished_before_the_app_starts(project: Proje
     project.up()
     assert project.companies() == {"Before"}
     assert letter.read_text() == "Dear all"
-    assert owners(project.database.parent) == owners(project.uploads) == {1000}
+    assert owners(project.database.parent) == owners(project.uploads) == {owner}
 
 
 def test_auto_backup_knows_gits_facts_from_the_host(project: Project) -> None:
