@@ -291,14 +291,14 @@ def plan_source(
         plans.append(plan)
         needs += needed
     _require_space(needs)
-    printable: dict[str, int] = {}
-    for folder, needed_there in needs:
-        printable[str(folder)] = printable.get(str(folder), 0) + needed_there
+    by_folder: dict[str, int] = {}
+    for folder, size in needs:
+        by_folder[str(folder)] = by_folder.get(str(folder), 0) + size
     first = plans[0]
     return replace(
         first,
         source=source,
-        needs=printable,
+        needs=by_folder,
         notes=(*first.notes, *_about_halves(settings, source)),
         can_undo=all(one.can_undo for one in plans),
         others=tuple(plans[1:]),
