@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from small_app import BACKEND, COMMAND, SmallApp, clean_environment
 
 HOLD = f"""
 sys.path.insert(0, {str(BACKEND)!r})
+from collections.abc import Callable
 from pathlib import Path
 from backupkit.repository import lock
 held = lock.held(Path(sys.argv[1]), "a test", 0)
@@ -167,3 +169,9 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(app: SmallApp, tmp_path
     (app.backups / ".lock").symlink_to(victim)
     refused(app, "backup", "one", code=1, names=".lock", hint="")
     assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_the_place_of_the_lock_is_named(app: SmallApp, make: Callable[[str], None]) -> None:
+    make(str(app.backups / ".lock"))
+    refused(app, "backup", "one", code=1, names="is no plain file", hint="rm -r")

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -143,15 +144,24 @@ def holder(path: Path) -> str:
 
 
 def _open(backups: Path) -> int:
+    path = backups / LOCK_FILE
     try:
-        return disk.open_or_make(backups / LOCK_FILE, os.O_NONBLOCK, 0o644)[0]
+        handle = disk.open_or_make(path, os.O_NONBLOCK, 0o644)[0]
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno not in (errno.ELOOP, errno.EISDIR):
             raise
-        path = backups / LOCK_FILE
-        raise BackupError(
-            f"{path} is a link, where this toolkit keeps a file of its own.", f"Remove it: rm {path}"
-        ) from error
+        raise _stranger(path) from error
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise _stranger(path)
+
+
+def _stranger(path: Path) -> BackupError:
+    return BackupError(
+        f"{path} is no plain file, and this toolkit keeps one of its own there.",
+        f"Look at it: ls -ld {path}. Then remove it: rm -r {path}",
+    )
 
 
 def _acquire(handle: int, timeout: float, emit: EventListener, who: Callable[[], str], where: Path) -> None:
