@@ -193,14 +193,12 @@ class Screen:
     sees: str
     keys: tuple[str, ...] = ()
     size: tuple[int, int] = (92, 26)
-    is_light: bool = False
 
 
 SCREENS = (
     Screen("ui-overview", "overview", "what the backups take on disk"),
     Screen("ui-backups", "backups", "The backup is", ("down", "down"), size=(104, 24)),
     Screen("ui-restore", "restore", "will change", ("down", "down", "down", "enter")),
-    Screen("ui-inside", "inside", "rows 1 to", ("down", "down", "down", "enter"), is_light=True),
     Screen("ui-history", "history", "The last 30 days", size=(108, 22)),
 )
 
@@ -209,7 +207,7 @@ def picture_screen(app: SmallApp, driver: Chrome, folder: Path, screen: Screen) 
     drawings: list[str] = []
 
     async def story(person: Person) -> None:
-        await person.press(*(["t"] if screen.is_light else []), *screen.keys)
+        await person.press(*screen.keys)
         await person.sees(screen.sees)
         drawings.append(person.window.export_screenshot(title="./backup.sh ui"))
 

@@ -152,7 +152,7 @@ def test_what_can_be_printed_stays_as_it_is() -> None:
 # In the interface.
 
 
-@pytest.mark.parametrize("place", ["overview", "backups", "restore", "inside", "history"])
+@pytest.mark.parametrize("place", ["overview", "backups", "restore", "history"])
 def test_no_escape_sequence_is_drawn(evil: SmallApp, place: str) -> None:
     async def story(person: Person) -> None:
         await person.pilot.pause(0.5)

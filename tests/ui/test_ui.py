@@ -327,6 +327,7 @@ def test_the_table_has_what_list_has(app: SmallApp) -> None:
         await person.until(lambda: isinstance(person.window.screen, Message))
         for line in render.details(app.settings, store.find(app.settings, "one")):
             assert line in person.reads()
+        assert "rows one TABLE`" in person.reads()  # what to type to look inside
 
     at(app, "backups", play)
 

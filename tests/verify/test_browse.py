@@ -5,17 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from backupkit.backup.create import create_backup
-from backupkit.fs import disk
 from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import BackupError, Damaged, NoSuchBackup, Refused, SourceUnreadable
-from backupkit.model.events import Event, Warned
 from backupkit.sqlite import rows
 from backupkit.verify import browse
 from refusals import Picture, picture
@@ -85,9 +81,6 @@ def test_no_path_and_no_link_leads_out_of_the_uploads(app: SmallApp, path: str) 
     before = picture(app)
     with pytest.raises(Refused):
         browse.look_into(app.settings, "by_hand", path)
-    with pytest.raises(Refused):
-        browse.take_out(app.settings, "by_hand", path, app.folder / "stolen")
-    assert not (app.folder / "stolen").exists()
     assert picture(app) == before
 
 
@@ -95,94 +88,9 @@ def test_what_is_not_there_is_named(app: SmallApp) -> None:
     back_up(app)
     with pytest.raises(NoSuchBackup, match="nowhere"):
         browse.look_into(app.settings, "kept", "nowhere")
-    with pytest.raises(NoSuchBackup, match=r"There is no file .*1/other"):
-        browse.take_out(app.settings, "kept", "1/other.txt", app.folder / "x")
     create_backup(app.settings, BackupRequest("rows_only", uploads=False))
     with pytest.raises(NoSuchBackup, match="no uploads"):
         browse.look_into(app.settings, "rows_only")
-
-
-# One file taken out.
-
-
-def test_a_file_comes_out_as_it_was_kept_whatever_is_live_now(app: SmallApp) -> None:
-    live = app.uploads / "1" / "letter.txt"
-    live.chmod(0o640)
-    back_up(app)
-    kept = live.stat()
-    live.write_bytes(b"changed since")
-    out = browse.take_out(app.settings, "kept", "1/letter.txt", app.folder / "again.txt")
-    assert out.read_bytes() == b"Dear company 1\n"
-    assert (stat.S_IMODE(out.stat().st_mode), out.stat().st_mtime_ns) == (0o640, kept.st_mtime_ns)
-    assert live.read_bytes() == b"changed since"
-
-
-def test_it_goes_into_a_folder_under_its_own_name_and_never_over_another_file(app: SmallApp) -> None:
-    back_up(app)
-    desk = app.folder / "desk"
-    desk.mkdir()
-    assert browse.take_out(app.settings, "kept", "1/letter.txt", desk) == desk / "letter.txt"
-    (desk / "letter.txt").write_text("mine now")
-    (desk / "link").symlink_to("nowhere")
-    for target in (desk, desk / "letter.txt", desk / "link"):
-        with pytest.raises(Refused, match="already"):
-            browse.take_out(app.settings, "kept", "2/letter.txt", target)
-    assert (desk / "letter.txt").read_text() == "mine now"
-    assert sorted(os.listdir(desk)) == ["letter.txt", "link"]
-
-
-def test_a_file_that_comes_up_while_it_is_copied_stays(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    back_up(app)
-    target = app.folder / "late.txt"
-    real = disk.copy_and_hash
-
-    def slowly(source: Path, draft: Path, **like: Any) -> str:
-        target.write_text("somebody else's")
-        return real(source, draft, **like)
-
-    monkeypatch.setattr(disk, "copy_and_hash", slowly)
-    with pytest.raises(Refused, match="already"):
-        browse.take_out(app.settings, "kept", "1/letter.txt", target)
-    assert target.read_text() == "somebody else's"
-    assert not list(app.folder.glob(".draft*"))
-
-
-def test_a_file_that_is_not_as_it_was_sealed_leaves_nothing(app: SmallApp) -> None:
-    letter = back_up(app) / "uploads" / "1" / "letter.txt"
-    letter.write_bytes(b"Dear company !\n")
-    with pytest.raises(Damaged, match="not as it was written"):
-        browse.take_out(app.settings, "kept", "1/letter.txt", app.folder / "out.txt")
-    assert not list(app.folder.glob("*out.txt*"))
-
-
-def test_out_of_an_unchecked_backup_it_is_said_that_nobody_checked(app: SmallApp) -> None:
-    (hand_made(app) / "uploads" / "note.txt").write_text("by hand")
-    heard: list[Event] = []
-    out = browse.take_out(app.settings, "by_hand", "note.txt", app.folder / "out.txt", heard.append)
-    assert out.read_text() == "by hand"
-    assert any(isinstance(event, Warned) and "unchecked" in event.text for event in heard)
-
-
-@pytest.mark.parametrize("target", ["backups/kept/more.txt", "backups/kept/uploads/1", "backups/.lock2", "none/x"])
-def test_nothing_is_put_into_a_backup_or_among_the_toolkits_own_files(app: SmallApp, target: str) -> None:
-    back_up(app)
-    before = picture(app)
-    with pytest.raises(Refused):
-        browse.take_out(app.settings, "kept", "2/letter.txt", app.folder / target)
-    assert picture(app) == before
-
-
-def test_only_a_file_can_be_taken_out(app: SmallApp) -> None:
-    back_up(app)
-    for path in ("1", "latest"):
-        with pytest.raises(Refused):
-            browse.take_out(app.settings, "kept", path, app.folder / "x")
-    assert not (app.folder / "x").exists()
-
-
-def test_a_bare_name_goes_to_the_backups_folder(app: SmallApp) -> None:
-    assert browse.target_for(app.settings, "letter.txt") == app.backups / "letter.txt"
-    assert browse.target_for(app.settings, "/tmp/x/../letter.txt") == Path("/tmp/letter.txt")
 
 
 # Tables.
@@ -251,9 +159,6 @@ def test_values_are_told_on_one_line_and_no_longer_than_can_be_read(app: SmallAp
     assert (cells[4].text, cells[4].is_cut) == ("x" * 60, True)
     assert (cells[5].text, cells[5].size) == ("", 70_000)
     assert [cell.text for cell in cells[6:]] == ["é ✓", r"\udcffA"]
-    whole = browse.read_row(app.settings, "kept", "odd", (5,))
-    assert whole is not None and whole.cells[0].text == "x" * 5000
-    assert browse.read_row(app.settings, "kept", "odd", (99,)) is None
 
 
 def test_blobs_are_told_by_size_in_utf16_too(tmp_path: Path) -> None:

@@ -116,16 +116,6 @@ def page(
     return RowPage(columns, tuple(rows), has_earlier=after is not None, has_later=has_more)
 
 
-def whole_row(connection: sqlite3.Connection, table: str, key: Key, width: int) -> Row | None:
-    """The row of that key, its texts cut only at `width`; None where there is none."""
-    columns, keys = columns_of(connection, table), key_of(connection, table)
-    wanted = ", ".join(_shown(quoted(name), width) for name in columns)
-    found = connection.execute(
-        f"SELECT {wanted} FROM main.{quoted(table)} WHERE ({', '.join(keys)}) = ({_marks(keys)})", key
-    ).fetchone()
-    return Row(key, _cells(found, width)) if found else None
-
-
 def columns_of(connection: sqlite3.Connection, table: str, schema: str = "main") -> tuple[str, ...]:
     """The columns that are stored, in their order; nothing where there is no such table."""
     return tuple(row[0] for row in connection.execute("SELECT name FROM pragma_table_info(?, ?)", (table, schema)))

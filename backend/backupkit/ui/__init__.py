@@ -7,7 +7,7 @@
     dialogs    questions: yes or no, a name and a note
     terminal   what draws, and goes on when nobody looks any more
     styles     the words, symbols and colours for levels and states; never a colour alone
-    overview, backups, restore, inside, history     the places, in the order of their keys
+    overview, backups, restore, history     the places, in the order of their keys
 
 How to write a place. It is a `Page` (`page.py`), and the window makes one of each kind, once:
 

@@ -230,10 +230,10 @@ class BackupsPage(TablePage):
     def _show_in_full(self) -> None:
         if backup := self.chosen:
             verdict = self.verdicts.get(backup.metadata.revisions) if backup.metadata else None
-            lines = list(render.details(self.settings, backup))
-            self.app.push_screen(
-                Message(backup.name, [*lines, *([f"  schema     {verdict.reason}"] if verdict else [])])
-            )
+            schema = [f"  schema     {verdict.reason}"] if verdict else []
+            inside = f"Look inside: `web`, or `files {backup.name}`, `rows {backup.name} TABLE`"
+            lines = [*render.details(self.settings, backup), *schema, "", inside]
+            self.app.push_screen(Message(backup.name, lines))
 
     @work
     async def action_back_up(self) -> None:

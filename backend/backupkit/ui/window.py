@@ -22,7 +22,6 @@ from backupkit.ui import styles
 from backupkit.ui.backups import BackupsPage
 from backupkit.ui.dialogs import Message, error_message
 from backupkit.ui.history import HistoryPage
-from backupkit.ui.inside import InsidePage
 from backupkit.ui.overview import OverviewPage
 from backupkit.ui.page import Page
 from backupkit.ui.restore import RestorePage
@@ -31,12 +30,12 @@ from backupkit.ui.work import WorkScreen
 from backupkit.ui.world import RepositoryState, fingerprint, look_around
 
 Found = TypeVar("Found")
-PLACES: tuple[type[Page], ...] = (OverviewPage, BackupsPage, RestorePage, InsidePage, HistoryPage)
+PLACES: tuple[type[Page], ...] = (OverviewPage, BackupsPage, RestorePage, HistoryPage)
 _EVERY = 2.0  # seconds between two looks at whether something changed elsewhere
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 HELP = """\
-1 to 5  overview, backups, restore, look inside, history
+1 to 4  overview, backups, restore, history
 Tab     from one thing to the next; arrows move, Enter takes it
 Mouse   click tabs, rows, headings and buttons; the wheel scrolls
 Esc     leaves a dialog; cancels what goes on, where that is safe
@@ -63,17 +62,11 @@ Restore
 u       take the last restore back
 Esc     back to the list
 
-Look inside
-Enter   opens a table or a folder
-n, p    later rows, earlier rows
-x       take a file out
-b       put a file back where it was, after the plan
-c       compare a table with the live one
-
 ★ proven by a test restore   ✓ checked   · unchecked   ✗ damaged
 ◆ pinned   ! unusual
 
 Everything here is a command too: ./backup.sh --help
+Files and rows in a backup: ./backup.sh web, or files NAME, rows NAME TABLE
 Schedule and retention: ./backup.sh web, or config set
 """
 

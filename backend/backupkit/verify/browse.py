@@ -1,4 +1,4 @@
-"""Look inside a backup: its uploads, a folder at a time, and its tables, a page at a time; take one file out.
+"""Look inside a backup: its uploads, a folder at a time, and its tables, a page at a time; write one file out.
 
 Looks only, without the lock: a sealed backup does not change. What is compared with the live data reads that through
 SQLite, in one read transaction, as a backup does. No link in a backup is ever followed.
@@ -26,13 +26,12 @@ from backupkit.model.names import printable
 from backupkit.repository import manifest, store
 from backupkit.sqlite import database, engine, query, rows
 from backupkit.sqlite.query import RowDifferences, Selection
-from backupkit.sqlite.rows import Comparison, Key, Row, RowPage
+from backupkit.sqlite.rows import Comparison, Key, RowPage
 from backupkit.upload_files import choice
 
 _MOST = 200  # differences of each kind that are told one by one
 _MOST_ROWS = 1000
 _SECONDS = 30.0  # that a condition may take; the live database is read no longer
-_WHOLE = 20_000  # letters of a value that is looked at by itself
 
 
 @dataclass(frozen=True)
@@ -81,27 +80,6 @@ def look_into(settings: Settings, name: str, path: str = "", start: int = 0, cou
     return Folder(path, tuple(_item(entry) for entry in found if entry), start, len(names))
 
 
-def take_out(settings: Settings, name: str, path: str, target: Path, emit: EventListener = silence) -> Path:
-    """The file of the backup's uploads in a new file, compared with its checksum while it is copied; says where.
-
-    A folder as target gets it under its own name. Raises `Refused` where that name is taken, and for what is no
-    file; `Damaged` for a file that is not as it was sealed, of which nothing is left.
-    """
-    source = _inside(uploads_of(settings, store.find(settings, name)), path)
-    facts = _facts_of(source)
-    target = _target(settings, target, source.name)
-    backup = store.find(settings, name)
-    wanted = _checksum(backup, f"{settings.sealed_folder}/{path}", emit)
-    emit(Step(f"Taking {printable(path)} out", facts.st_size))
-    with disk.atomic_file(target) as draft:
-        disk.remove(draft)  # of a killed run
-        if disk.copy_and_hash(source, draft, like=facts) != wanted and manifest.has_checksums(backup.path):
-            raise _not_as_written(source, name)
-        disk.sync_file(draft)
-        _refuse_taken(target)
-    return target
-
-
 def write_out(
     settings: Settings, name: str, patterns: Sequence[str], output: BinaryIO, emit: EventListener = silence
 ) -> None:
@@ -134,11 +112,6 @@ def _not_as_written(source: Path, name: str) -> Damaged:
     return Damaged(f"{printable(str(source))} is not as it was written.", hint=f"`verify {name}`; try another one.")
 
 
-def target_for(settings: Settings, text: str) -> Path:
-    """Where a file goes that a person names so: a bare name to the backups folder, as dumps do."""
-    return Path(os.path.abspath(os.path.expanduser(text))) if "/" in text else settings.dir / text
-
-
 def tables(settings: Settings, name: str) -> tuple[Table, ...]:
     """The tables of the backup's database, by name; counted only where the metadata do not tell."""
     metadata = store.require_metadata(store.find(settings, name)).at(settings.part)
@@ -157,13 +130,6 @@ def read_page(
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
         return rows.page(connection, table, size, after, before)
-
-
-def read_row(settings: Settings, name: str, table: str, key: Key) -> Row | None:
-    """One row, with the whole of its values as far as a person would read them."""
-    with _database_of(settings, name) as connection:
-        _require_table(connection, table, name)
-        return rows.whole_row(connection, table, key, _WHOLE)
 
 
 def compare_table(
@@ -278,25 +244,6 @@ def _facts_of(source: Path) -> os.stat_result:
     if not stat.S_ISREG(facts.st_mode):
         raise Refused(f"{printable(str(source))} is no file.", hint="Only a file can be taken out; `export` takes all.")
     return facts
-
-
-def _target(settings: Settings, target: Path, name: str) -> Path:
-    target = target / name if target.is_dir() else target
-    if not target.parent.is_dir():
-        raise Refused(f"There is no folder {target.parent}.", hint="A bare file name goes to the backups folder.")
-    backups = os.path.realpath(settings.dir)
-    within = os.path.relpath(os.path.realpath(target.parent), backups)
-    if target.name.startswith(".") and within == ".":
-        raise Refused(f"{target} is a name of the toolkit's own.", hint="Choose another name.")
-    if within != "." and not within.startswith(".."):
-        raise Refused(f"{target} is inside a backup, which never changes.", hint="Choose another folder.")
-    _refuse_taken(target)
-    return target
-
-
-def _refuse_taken(target: Path) -> None:
-    if os.path.lexists(target):
-        raise Refused(f"There is a {target} already.", hint="Choose another name.")
 
 
 def _checksum(backup: Backup, path: str, emit: EventListener) -> str | None:
