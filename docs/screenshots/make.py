@@ -196,9 +196,9 @@ class Screen:
 
 
 SCREENS = (
-    Screen("ui-overview", "overview", "what the backups take on disk"),
+    Screen("ui-overview", "overview", "Whatever the rules say", size=(104, 40)),
     Screen("ui-backups", "backups", "The backup is", ("down", "down"), size=(104, 24)),
-    Screen("ui-restore", "restore", "will change", ("down", "down", "down", "enter")),
+    Screen("ui-restore", "backups", "will change", ("down", "down", "down", "R")),
     Screen("ui-history", "history", "The last 30 days", size=(108, 22)),
 )
 

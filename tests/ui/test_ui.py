@@ -30,7 +30,6 @@ from backupkit.cli import render, tasks
 from backupkit.cli.commands.check import ui
 from backupkit.cli.task import Ended, Run, Task
 from backupkit.config.deployment import in_full
-from backupkit.config.remotes import FolderTable
 from backupkit.config.settings import Settings
 from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Refused
@@ -38,11 +37,12 @@ from backupkit.model.events import Event, EventListener, Notice, Progress, Step,
 from backupkit.monitoring import log
 from backupkit.monitoring.status import status
 from backupkit.repository import history, lock, store
+from backupkit.scheduling.agenda import next_runs
 from backupkit.ui import styles
 from backupkit.ui.backups import BackupsPage
 from backupkit.ui.dialogs import Form, Message
 from backupkit.ui.history import HistoryPage
-from backupkit.ui.listing import COLUMNS, FILTERS, Choice
+from backupkit.ui.listing import COLUMNS, Choice
 from backupkit.ui.window import PLACES, BackupApp
 from backupkit.ui.work import WorkScreen
 from backupkit.verify.verify import verify_backups
@@ -165,8 +165,8 @@ def test_the_help_names_every_key(app: SmallApp) -> None:
         await person.until(lambda: isinstance(person.window.screen, Message))
         told = person.reads()
         for binding in [*BackupApp.BINDINGS, *BackupsPage.BINDINGS, *HistoryPage.BINDINGS]:
-            key = {"question_mark": "?", "slash": "/"}.get(binding.key, binding.key)  # type: ignore[union-attr]
-            assert f"\n{key} " in told or key.isdigit(), key
+            key = {"question_mark": "?", "slash": "/", "escape": "Esc"}.get(binding.key, binding.key)  # type: ignore[union-attr]
+            assert f"\n{key} " in told or f"; {key} " in told or key.isdigit(), key
         await person.closes()
 
     at(app, "backups", play)
@@ -177,9 +177,9 @@ def test_dark_and_light_are_one_key_apart_and_the_symbols_stay(app: SmallApp) ->
 
     async def play(person: Person) -> None:
         before = person.column("State")
-        assert person.window.theme == styles.DARK.name
+        assert person.window.theme == "textual-dark"
         await person.presses("t")
-        assert person.window.theme == styles.LIGHT.name
+        assert person.window.theme == "textual-light"
         await person.until(lambda: person.column("State") == before == ["✓ checked"])
 
     at(app, "backups", play)
@@ -268,9 +268,9 @@ def test_the_overview_says_what_the_status_says(app: SmallApp) -> None:
     async def play(person: Person) -> None:
         await person.until_it_says(f"✓ {status(app.settings).sentence}")
         assert "✓ SAFE" in person.reads()
-        assert "Proven      just now" in person.text("#numbers")
-        assert "★" in person.text("#calendar").splitlines()[1 + NOON.now().weekday()] or "★" in person.text("#calendar")
-        assert "today" in person.text("#chart")
+        for line in render.status(app.settings, person.window.world.status):
+            assert in_full(line) in person.reads()
+        assert f"  proven     one, {app.settings.local(NOON.now()):%Y-%m-%d}" in person.reads()
 
     at(app, "overview", play)
 
@@ -280,14 +280,26 @@ def test_without_a_backup_the_overview_says_that_the_data_is_at_risk_and_what_to
         await person.until_it_says("✗ Your data is at risk.")
         assert "✗ AT RISK" in person.reads()
         assert status(app.settings).reasons[0].fix in person.text("#sentence")
-        assert "No backup yet." in person.text("#chart")
 
     at(app, "overview", play)
 
 
+def test_the_overview_shows_what_is_due_and_what_is_kept(app: SmallApp) -> None:
+    settings = app.settings.model_copy(update={"keep_daily": 5})
+    runs, _ = next_runs(settings)
+
+    async def play(person: Person) -> None:
+        await person.until_it_says("Of those made automatically, the newest of each of the last 5 days")
+        for run in runs[:3]:
+            assert run.task in person.reads() and run.why in person.reads()
+        assert "config set`" in person.reads()
+
+    at(app, "overview", play, settings)
+
+
 def test_a_backup_made_by_another_process_shows_by_itself(app: SmallApp) -> None:
     async def play(person: Person) -> None:
-        assert person.backups.query_one("#none").display
+        assert "Press b to make the first one" in person.text("#shown")
         done = await asyncio.to_thread(app.command, "backup", "elsewhere", "--note", "by cron")
         assert done.code == 0
         await person.until(lambda: person.column("Name") == ["elsewhere"])
@@ -367,26 +379,27 @@ def test_they_are_found_by_part_of_a_note_and_escape_shows_all_again(app: SmallA
     async def play(person: Person) -> None:
         await person.presses("slash", *"move")
         await person.until(lambda: person.column("Name") == ["one"])
-        assert "1 of 2 backups · filter: all · with “move”" in person.text("#shown")
+        assert "1 of 2 backups · with “move”" in person.text("#shown")
         await person.presses("escape")
         await person.until(lambda: person.column("Name") == ["two", "one"])
 
     at(app, "backups", play)
 
 
-def test_they_are_sorted_by_any_column_both_ways_and_filtered(app: SmallApp) -> None:
+def test_they_are_sorted_by_any_column_both_ways_and_found_by_their_state(app: SmallApp) -> None:
     make(app, "b")
     app.write_upload("9/large.bin", bytes(100_000))
     make(app, "a")
     app.command("pin", "b", check=0)
 
     async def play(person: Person) -> None:
-        person.backups._sort_by([column.title for column in COLUMNS].index("Name"))
-        assert person.column("Name") == ["b", "a"]
-        person.backups._sort_by([column.title for column in COLUMNS].index("Name"))
+        by_name = [column.title for column in COLUMNS].index("Name")
+        for _ in range(by_name):
+            await person.presses("s")
+        await person.until(lambda: person.column("Name") == ["b", "a"])
+        person.backups.show_choice(person.backups.choice.sorted_by(by_name))
         assert person.column("Name") == ["a", "b"]
-        for _ in range([one.name for one in FILTERS].index("pinned")):
-            await person.presses("f")
+        await person.presses("slash", *"pinned")
         await person.until(lambda: person.column("Name") == ["b"])
 
     at(app, "backups", play)
@@ -505,85 +518,6 @@ def test_a_pinned_backup_is_not_deleted_and_an_unpinned_one_only_after_a_yes(app
     assert on_disk(app) == {"two"}
 
 
-def test_an_export_with_a_passphrase_is_encrypted_and_comes_back(app: SmallApp) -> None:
-    make(app, "one")
-
-    async def play(person: Person) -> None:
-        await person.presses("x")
-        await person.until_it_says("one.tar.zst")
-        await person.presses("enter")
-        await person.types("secret")
-        await person.presses("enter")
-        await person.types("secret")
-        await person.presses("enter")
-        assert (await person.until_ended()).state == "done"
-        assert "one.tar.zst.age" in person.reads() and "encrypted" in person.reads()
-
-    at(app, "backups", play)
-    environment = {"BACKUP_EXPORT_PASSPHRASE": "secret"}
-    app.command("import", "one.tar.zst.age", "--name", "again", env=environment, check=0)
-    assert on_disk(app) == {"one", "again"}
-
-
-def test_a_passphrase_typed_differently_exports_nothing(app: SmallApp) -> None:
-    make(app, "one")
-
-    async def play(person: Person) -> None:
-        await person.presses("x")
-        await person.until_it_says("one.tar.zst")
-        await person.presses("enter")
-        await person.types("secret")
-        await person.presses("enter", "enter")
-        await person.until_it_says("not twice the same")
-
-    at(app, "backups", play)
-    assert not list(app.backups.glob("*.tar*"))
-
-
-def test_a_push_asks_and_carries_it_to_the_remote(app: SmallApp, tmp_path: Path) -> None:
-    make(app, "one")
-    place = tmp_path / "elsewhere"
-    place.mkdir()
-    settings = app.settings.model_copy(update={"remotes": {"disk": FolderTable(type="folder", path=str(place))}})
-    from backupkit.remotes.registry import prepare_remote
-
-    prepare_remote(settings, "disk")
-
-    async def play(person: Person) -> None:
-        await person.presses("u")
-        await person.until_it_says(str(place))
-        assert not list(place.rglob("pats.db"))
-        await person.clicks("#yes")
-        assert (await person.until_ended()).state == "done"
-
-    at(app, "backups", play, settings)
-    assert list(place.rglob("pats.db"))
-
-
-def test_a_push_without_a_remote_is_the_error_of_the_command(app: SmallApp) -> None:
-    make(app, "one")
-
-    async def play(person: Person) -> None:
-        await person.presses("u")
-        assert (await person.until_ended()).error
-        await person.until_it_says("There is no remote.")
-
-    at(app, "backups", play)
-
-
-def test_restore_leads_to_its_place_with_that_backup(app: SmallApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(app, "one", "two")
-    asked: list[str] = []
-    monkeypatch.setattr(PLACES[2], "about", lambda _page, name: asked.append(name))
-
-    async def play(person: Person) -> None:
-        await person.presses("down", "R")
-        await person.until(lambda: isinstance(person.window.page, PLACES[2]))
-
-    at(app, "backups", play)
-    assert asked == ["one"]
-
-
 # Long work.
 
 
@@ -598,7 +532,7 @@ def test_while_a_verb_waits_the_interface_answers_and_the_wait_can_be_cancelled(
             await person.until_it_says("for somebody's backup")
             await person.presses("t")  # not of the dialog: nothing happens, and the loop goes on
             person.window.action_turn_theme()
-            await person.until(lambda: person.window.theme == styles.LIGHT.name)
+            await person.until(lambda: person.window.theme == "textual-light")
             await person.presses("q")
             assert person.window.is_running
             await person.presses("escape")
@@ -745,27 +679,6 @@ def test_the_history_has_what_the_command_has_and_failures_alone_where_wanted(ap
     at(app, "history", play)
 
 
-def test_the_end_of_the_log_is_shown(app: SmallApp, tmp_path: Path) -> None:
-    file = tmp_path / "backup.log"
-    file.write_text("".join(f"line {number}\n" for number in range(10_000)))
-    assert log.tail(file, 3) == ["line 9997", "line 9998", "line 9999"]
-    settings = app.settings.model_copy(update={"log_file": file})
-
-    async def play(person: Person) -> None:
-        await person.until_it_says("line 9999")
-
-    at(app, "history", play, settings)
-
-
-def test_a_log_that_cannot_be_read_is_a_sentence(app: SmallApp, tmp_path: Path) -> None:
-    settings = app.settings.model_copy(update={"log_file": tmp_path})
-
-    async def play(person: Person) -> None:
-        await person.until_it_says(f"Is a directory: {tmp_path}.")
-
-    at(app, "history", play, settings)
-
-
 # A great many backups.
 
 OPENED = """
@@ -783,7 +696,7 @@ async def main():
         while window.world is None:
             await pilot.pause(0.01)
         for place in ("overview", "backups", "history"):
-            window.go(place)
+            window.action_go(place)
             await pilot.pause(0.05)
 sys.addaudithook(heard)
 asyncio.run(main())

@@ -1,12 +1,10 @@
-"""The place "Restore": the plan first, the name typed, the proof after; and what is on disk is what it says."""
+"""A restore at the window: the plan first, the name typed, the proof after; and what is on disk is what it says."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-from textual.coordinate import Coordinate
-from textual.widgets import DataTable
 
 from backupkit.backup.create import create_backup
 from backupkit.cli.task import Run
@@ -17,7 +15,7 @@ from backupkit.model.events import Event, EventListener
 from backupkit.repository import lock
 from backupkit.restore.restore import Restored, plan_restore
 from backupkit.retention.delete import delete_backup
-from backupkit.ui import styles
+from backupkit.ui.backups import BackupsPage
 from hands import LARGE, Person, at_the_window
 from refusals import picture
 from small_app import HEAD, REMINDERS, SALARY, Contents, SmallApp
@@ -38,13 +36,11 @@ def before(app: SmallApp) -> Contents:
 
 async def restored(person: Person, name: str = "kept") -> None:
     """From the list, with the backup chosen, to the proof."""
-    await person.press("enter")
+    await person.press("R")
     await person.sees(f"Restoring {name} will change")
     await person.types(name)
     await person.press("enter")
     await person.sees("✓ Done")
-    await person.click("#close")
-    await person.sees(f"✓ {name} is restored")
 
 
 @pytest.mark.parametrize("size", [(80, 24), LARGE], ids=["80x24", "120x40"])
@@ -54,25 +50,28 @@ def test_the_plan_is_read_the_name_typed_and_everything_is_as_it_was(
     async def story(person: Person) -> None:
         unchanged = picture(app)
         await person.sees("kept", "as it was")
-        await person.press("enter")
+        await person.press("R")
         await person.sees(
-            "Restoring kept will change", "companies 7 3 -4", "documents 0 2 +2", "4 tables that stay as they are"
+            "Restoring kept will change", "companies: 7 -> 3 (4 removed)", "documents: 0 -> 2 (2 restored)"
         )
-        await person.sees("+ 1 restored ~ 1 changed - 1 removed")
+        await person.sees("unchanged: 4 tables", "1 restored, 1 changed, 1 removed")
+        await person.press("pagedown")
+        await person.sees("A safety copy is made first")
         assert picture(app) == unchanged
         await person.types("kept")
         await person.click("#go")
         await person.sees("✓ Done", "writable, every page as restored")
+        await person.sees("kept in pre_restore_")
         await person.click("#close")
-        await person.sees("✓ kept is restored", "writable, every page as restored", "kept in pre_restore_")
+        await person.sees("2 backups")
 
-    at_the_window(app, story, "restore", size)
+    at_the_window(app, story, "backups", size)
     assert app.contents() == before
 
 
 def test_without_the_very_name_nothing_is_restored(app: SmallApp, before: Contents) -> None:
     async def story(person: Person) -> None:
-        await person.press("enter")
+        await person.press("R")
         await person.sees("Restoring kept will change")
         unchanged = picture(app)
         for typed in ("", "kep", "kept2"):
@@ -80,59 +79,49 @@ def test_without_the_very_name_nothing_is_restored(app: SmallApp, before: Conten
             await person.press("enter")
             assert not person.can_click("#go")
         await person.press("escape")
-        await person.sees("Choose a backup")
+        await person.sees("1 backups")
         assert picture(app) == unchanged
 
-    at_the_window(app, story, "restore")
+    at_the_window(app, story, "backups")
     assert app.contents() != before
 
 
-def test_a_restore_is_taken_back_from_its_proof(app: SmallApp, before: Contents) -> None:
+@pytest.mark.parametrize("way", ["from its proof", "by its key"])
+def test_a_restore_is_taken_back(app: SmallApp, before: Contents, way: str) -> None:
     since = app.contents()
 
     async def story(person: Person) -> None:
         await restored(person)
         assert app.contents() == before
-        await person.click("#outcome .undo")
-        await person.sees("Restoring pre_restore_")
+        if way == "from its proof":
+            await person.click("#choice-0")
+        else:
+            await person.press("escape", "u")
+        await person.sees("Restoring pre_restore_", "type its name")
         name = next(path.name for path in app.backups.glob("pre_restore_*"))
         await person.types(name)
         await person.press("enter")
-        await person.sees("✓ Done")
-        await person.click("#close")
-        await person.sees(f"✓ {name} is restored")
+        await person.sees(f"Restored {name}", "✓ Done")
 
-    at_the_window(app, story, "restore")
+    at_the_window(app, story, "backups")
     assert app.contents() == since
-
-
-def test_undo_is_offered_in_the_dialog_too(app: SmallApp, before: Contents) -> None:
-    async def story(person: Person) -> None:
-        await person.press("enter")
-        await person.sees("will change")
-        await person.types("kept")
-        await person.press("enter")
-        await person.sees("✓ Done")
-        await person.click("#choice-0")
-        await person.sees("Restoring pre_restore_")
-
-    at_the_window(app, story, "restore")
 
 
 def test_one_half_is_restored_and_the_plan_says_so(app: SmallApp, before: Contents) -> None:
     rows = app.contents().rows
 
     async def story(person: Person) -> None:
-        await person.click("Choose Choice:last-of-type")
-        await person.sees("▐○▌ Everything", "▐●▌ Only uploads")
-        await person.click("#look")
-        await person.sees("The database stays as it is.")
-        assert "Rows now" not in person.screen
+        await person.press("R")
+        await person.sees("companies: 7 -> 3", "Only database", "Only uploads")
+        await person.types("ke")
+        await person.click("#other-1")
+        await person.sees("The database stays as it is.", "Everything", "Only database")
+        assert "companies" not in person.screen
         await person.types("kept")
         await person.press("enter")
         await person.sees("✓ Done")
 
-    at_the_window(app, story, "restore")
+    at_the_window(app, story, "backups")
     assert app.contents().uploads == before.uploads
     assert app.contents().rows == rows
 
@@ -143,17 +132,15 @@ def test_a_backup_that_is_behind_shows_what_is_pending_and_is_migrated_where_ask
     app.at_revision(HEAD)
 
     async def story(person: Person) -> None:
-        await person.press("enter")
-        await person.sees("To run afterwards", REMINDERS, "alembic upgrade head")
-        await person.press("escape")
-        await person.click("#migrate")
-        await person.click("#look")
-        await person.sees("Run on the copy, before it goes live", REMINDERS)
+        await person.press("R")
+        await person.sees("to run afterwards", REMINDERS, "Migrate first")
+        await person.click("#other-2")
+        await person.sees("to run on the copy, before it goes live", REMINDERS, "Do not migrate")
         await person.types("old")
         await person.press("enter")
         await person.sees("✓ Done")
 
-    at_the_window(app, story, "restore", LARGE)
+    at_the_window(app, story, "backups")
     assert app.revisions() == {HEAD}
 
 
@@ -165,16 +152,19 @@ def test_another_schema_is_refused_in_the_words_of_the_command_line_with_its_way
     sentence, hint = (line.split(": ", 1)[1] for line in said.splitlines())
 
     async def story(person: Person) -> None:
-        await person.press("enter")
+        await person.press("R")
         await person.sees("Another schema", sentence, hint)
         assert app.revisions() == {HEAD}
-        await person.click("#all-the-same")
+        await person.press("enter")  # the safe answer has the keyboard
+        await person.until(lambda: len(person.window.screen_stack) == 1)
+        await person.press("R")
+        await person.click("#yes")
         await person.sees("Restoring later will change", "feedbeef0000")
         await person.types("later")
         await person.press("enter")
         await person.sees("✓ Done", "The code may not work with it.")
 
-    at_the_window(app, story, "restore", LARGE)
+    at_the_window(app, story, "backups", LARGE)
     assert app.revisions() == {"feedbeef0000"}
 
 
@@ -183,26 +173,14 @@ def test_a_damaged_backup_is_refused_and_nothing_is_changed(app: SmallApp, befor
     unchanged = app.contents()
 
     async def story(person: Person) -> None:
-        await person.press("enter")
+        await person.press("R")
         await person.sees("✗ It failed", "is damaged: uploads/1/letter.txt is not as it was written", "Next: ")
         await person.sees("`python backup_restore.py list`")
         await person.click("#close")
-        await person.sees("Choose a backup")
+        await person.sees("1 backups")
 
-    at_the_window(app, story, "restore")
+    at_the_window(app, story, "backups")
     assert app.contents() == unchanged
-
-
-def test_the_page_comes_with_the_backup_that_was_meant_elsewhere(app: SmallApp, before: Contents) -> None:
-    for number in range(3):
-        create_backup(app.settings, BackupRequest(f"other{number}"))
-
-    async def story(person: Person) -> None:
-        person.window.go("restore", "kept")
-        await restored(person)
-
-    at_the_window(app, story, "overview")
-    assert app.contents() == before
 
 
 def test_a_backup_made_elsewhere_comes_into_the_list_and_takes_nobodys_place(app: SmallApp, before: Contents) -> None:
@@ -212,7 +190,7 @@ def test_a_backup_made_elsewhere_comes_into_the_list_and_takes_nobodys_place(app
         await person.sees("made_elsewhere")
         await restored(person)
 
-    at_the_window(app, story, "restore")
+    at_the_window(app, story, "backups")
     assert app.contents() == before
 
 
@@ -221,17 +199,17 @@ def test_a_backup_deleted_elsewhere_leaves_the_list_and_later_choices_stay(app: 
         create_backup(app.settings, BackupRequest(f"other{number}"))
 
     async def story(person: Person) -> None:
-        table = person.window.screen.query_one("#page-restore DataTable", DataTable)
-        await person.until(lambda: table.row_count == 4, "the list")
-        person.window.go("restore", "other2")
+        page = person.window.query_one(BackupsPage)
+        await person.until(lambda: page.table.row_count == 4, "the list")
+        page.about("other2")
         delete_backup(app.settings, "other2")
-        await person.until(lambda: table.row_count == 3, "the list without it")
-        person.window.go("restore", "kept")
+        await person.until(lambda: page.table.row_count == 3, "the list without it")
+        page.about("kept")
         create_backup(app.settings, BackupRequest("newest"))
-        await person.until(lambda: table.row_count == 4, "the list with another")
+        await person.until(lambda: page.table.row_count == 4, "the list with another")
         await restored(person)
 
-    at_the_window(app, story, "restore")
+    at_the_window(app, story, "backups")
     assert app.contents() == before
 
 
@@ -240,25 +218,24 @@ def test_a_table_with_a_hostile_name_is_shown_as_text(app: SmallApp) -> None:
     app.execute('CREATE TABLE "[red]\x1b[31mevil[/]" (n)')
 
     async def story(person: Person) -> None:
-        await person.press("enter")
-        await person.sees(r"'[red]\x1b[31mevil[/]' 0 - goes")
+        await person.press("R")
+        await person.sees(r"'[red]\x1b[31mevil[/]': 0 -> ")
 
-    at_the_window(app, story, "restore")
+    at_the_window(app, story, "backups")
 
 
 def test_what_is_coloured_follows_the_theme(app: SmallApp, before: Contents) -> None:
     async def story(person: Person) -> None:
-        table = person.window.screen.query_one("#page-restore DataTable", DataTable)
-        await person.until(lambda: table.row_count, "the list")
-
         def colour() -> str:
-            return str(table.get_cell_at(Coordinate(0, 3)).style).lower()
+            strips = person.window.screen._compositor.render_strips()
+            return next(str(one.style) for strip in strips for one in strip if "checked" in one.text).split(" on ")[0]
 
-        assert colour() == styles.DARK.success
+        await person.sees("checked")
+        dark = colour()
         await person.press("t")
-        await person.until(lambda: colour() == styles.LIGHT.success, "the colour of the light theme")
+        await person.until(lambda: colour() != dark, "the colour of the light theme")
 
-    at_the_window(app, story, "restore")
+    at_the_window(app, story, "backups")
 
 
 def test_a_restore_cancelled_at_any_event_changed_nothing(app: SmallApp, before: Contents) -> None:
@@ -292,7 +269,7 @@ def cancelled_at(number: int, app: SmallApp) -> str:
 
 def test_another_run_at_work_is_named_and_nothing_is_changed(app: SmallApp, before: Contents) -> None:
     async def story(person: Person) -> None:
-        await person.press("enter")
+        await person.press("R")
         await person.sees("will change")
         unchanged = picture(app)
         with lock.held(app.backups, "backup of tonight", 1):
@@ -300,16 +277,16 @@ def test_another_run_at_work_is_named_and_nothing_is_changed(app: SmallApp, befo
             await person.press("enter")
             await person.sees("✗ It failed", "is at work in", "nothing was changed")
         await person.click("#close")
-        await person.sees("Choose a backup")
+        await person.sees("1 backups")
         assert picture(app) == unchanged
 
-    at_the_window(app, story, "restore")
+    at_the_window(app, story, "backups")
     assert app.contents() != before
 
 
 def test_where_there_is_no_restore_to_take_back_it_is_said(app: SmallApp) -> None:
     async def story(person: Person) -> None:
-        await person.click("Choose .undo")
+        await person.press("u")
         await person.sees("No restore left a safety copy")
 
-    at_the_window(app, story, "restore")
+    at_the_window(app, story, "backups")

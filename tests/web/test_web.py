@@ -36,6 +36,7 @@ from backupkit.cli.task import Task
 from backupkit.config.settings import load_settings
 from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Refused
+from backupkit.monitoring import log
 from backupkit.repository import history, store
 from backupkit.web import pages, server
 from backupkit.web.access import Access, form_token
@@ -488,6 +489,15 @@ def test_a_backup_is_made_and_the_history_says_by_whom(app: SmallApp, owner: Bro
     assert sum(one.seconds for one in operation.steps) <= (operation.duration_seconds or 0)
     again = owner.done("/do/back-up", name="by_page")
     assert "It failed" in again.words and "There is a by_page" in again.words
+
+
+def test_the_history_ends_with_the_end_of_the_log(app: SmallApp, owner: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "backup.log"
+    file.write_text("".join(f"line {number}\n" for number in range(10_000)))
+    assert log.tail(file, 3) == ["line 9997", "line 9998", "line 9999"]
+    (app.folder / "backup.toml").write_text(f'log_file = "{file}"\n')
+    page = owner.get("/history").words
+    assert "line 9999" in page and "line 9000 " not in page
 
 
 def test_lost_data_are_got_back_with_the_name_typed_and_the_restore_undone(app: SmallApp, owner: Browser) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from backupkit.archive.export import Exported, closing_for, export_backup, export_path
 from backupkit.backup.create import create_backup
 from backupkit.backup.make import Created
 from backupkit.cli import render, row_text
@@ -71,16 +70,6 @@ def delete(settings: Settings, backup: Backup) -> Task[Backup]:
         render.deleted,
         is_quick=True,
     )
-
-
-def export(settings: Settings, backup: Backup, file: str, passphrase: str) -> Task[Exported]:
-    """One file that holds it, encrypted where its name or the settings say so."""
-
-    def act(emit: EventListener) -> Exported:
-        closing = closing_for(settings, file, (), (), lambda: passphrase)
-        return export_backup(settings, backup.name, export_path(settings, file), closing, emit)
-
-    return Task(f"Export {backup.name}", act, render.exported)
 
 
 def push(settings: Settings, name: str | None = None) -> Task[list[Pushed]]:

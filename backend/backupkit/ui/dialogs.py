@@ -1,11 +1,12 @@
-"""Questions in front of everything: yes or no, some text, an error. Escape is no."""
+"""Boxes in front of everything: yes or no, some text, an error. Escape is no."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -16,41 +17,70 @@ from textual.widgets import Button, Input, Label, Static
 from backupkit.config.deployment import in_full
 from backupkit.model.errors import BackupError
 from backupkit.model.names import printable_lines, printable_text
-from backupkit.ui.styles import plain_title
 
-BOX = """
-{name} {{ align: center middle; background: $background 60%; }}
-{name} .box {{
-    width: 70; max-width: 96%; height: auto; max-height: 92%;
-    border: round $primary; border-title-style: bold; background: $surface; padding: 1 2;
-}}
-{name} .lines {{ height: auto; max-height: 50vh; scrollbar-size: 1 1; }}
-{name} .label {{ margin-top: 1; color: $foreground 80%; }}
-{name} .buttons {{ height: auto; align-horizontal: right; margin-top: 1; }}
-{name} Button {{ margin-left: 2; }}
-"""
+Answer = TypeVar("Answer")
 
 
-class Question(ModalScreen[bool]):
-    """Yes or no. The safe answer has the keyboard."""
+class Dialog(ModalScreen[Answer], Generic[Answer]):
+    """A title, lines to read, what a kind of dialog has of its own, and its buttons."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(False)", show=False)]
-    DEFAULT_CSS = BOX.format(name="Question")
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", show=False)]
+    DEFAULT_CSS = """
+    Dialog { align: center middle; background: $background 60%; }
+    Dialog .box {
+        width: 76; max-width: 96%; height: auto; max-height: 92%;
+        border: round $primary; border-title-style: bold; background: $surface; padding: 1 2;
+    }
+    Dialog .box.well { border: round $success; }
+    Dialog .box.badly { border: round $error; }
+    Dialog .lines { height: auto; max-height: 50vh; scrollbar-size: 1 1; }
+    Dialog .label { margin-top: 1; }
+    Dialog .buttons { height: auto; align-horizontal: right; margin-top: 1; }
+    Dialog Button { margin-left: 2; }
+    """
 
-    def __init__(self, title: str, lines: Iterable[str], yes: str, is_dangerous: bool = False) -> None:
+    def __init__(self, title: str, lines: Iterable[str] = (), colour: str = "") -> None:
         super().__init__()
-        self._title, self._lines, self._yes, self._is_dangerous = title, list(lines), yes, is_dangerous
+        self._title, self._lines, self._colour = title, list(lines), colour
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="box") as box:
-            box.border_title = plain_title(self._title)
-            with VerticalScroll(classes="lines"):
-                yield Static(printable_lines(in_full("\n".join(self._lines))), markup=False)
+        with Vertical(classes=f"box {self._colour}") as box:
+            box.border_title = Text(printable_text(self._title))  # a string would be taken for markup
+            if self._lines:
+                with VerticalScroll(classes="lines"):
+                    yield Static(said(self._lines), markup=False)
+            yield from self.own()
             with Horizontal(classes="buttons"):
-                yield Button("No, leave it", id="no")
-                yield Button(
-                    Content(printable_text(self._yes)), variant="error" if self._is_dangerous else "primary", id="yes"
-                )
+                yield from self.buttons()
+
+    def own(self) -> ComposeResult:
+        """What is between the lines and the buttons."""
+        yield from ()
+
+    def buttons(self) -> ComposeResult:
+        """From left to right."""
+        yield Button("Close", variant="primary", id="close")
+
+    def action_leave(self) -> None:
+        """The dialog goes, and nothing is done."""
+        self.dismiss(None)
+
+
+def said(lines: Iterable[str]) -> str:
+    """The lines, the commands in backticks as they are typed here; nothing in them is a command to the terminal."""
+    return printable_lines(in_full("\n".join(lines)))
+
+
+class Question(Dialog[bool]):
+    """Yes or no. The safe answer has the keyboard."""
+
+    def __init__(self, title: str, lines: Iterable[str], yes: str) -> None:
+        super().__init__(title, lines)
+        self._yes = yes
+
+    def buttons(self) -> ComposeResult:
+        yield Button("No, leave it", id="no")
+        yield Button(Content(printable_text(self._yes)), variant="error", id="yes")
 
     def on_mount(self) -> None:
         self.query_one("#no").focus()
@@ -59,25 +89,10 @@ class Question(ModalScreen[bool]):
         self.dismiss(pressed.button.id == "yes")
 
 
-class Message(ModalScreen[None]):
+class Message(Dialog[None]):
     """Lines to read, which the arrows scroll, and a button to go on."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,enter", "dismiss", show=False)]
-    DEFAULT_CSS = (
-        BOX.format(name="Message") + "Message .box { width: 76; }\nMessage .box.error { border: round $error; }"
-    )
-
-    def __init__(self, title: str, lines: Iterable[str], is_error: bool = False) -> None:
-        super().__init__()
-        self._title, self._lines, self._is_error = title, list(lines), is_error
-
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="box error" if self._is_error else "box") as box:
-            box.border_title = plain_title(self._title)
-            with VerticalScroll(classes="lines"):
-                yield Static(printable_lines(in_full("\n".join(self._lines))), markup=False)
-            with Horizontal(classes="buttons"):
-                yield Button("Close", variant="primary", id="close")
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("q,enter", "leave", show=False)]
 
     def on_mount(self) -> None:
         self.query_one(".lines").focus()
@@ -88,7 +103,7 @@ class Message(ModalScreen[None]):
 
 def error_message(error: BackupError) -> Message:
     """The sentence and the hint of the command line."""
-    return Message("✗ It failed", [error.message, *([f"Next: {error.hint}"] if error.hint else [])], is_error=True)
+    return Message("✗ It failed", [error.message, *([f"Next: {error.hint}"] if error.hint else [])], "badly")
 
 
 @dataclass(frozen=True)
@@ -98,30 +113,23 @@ class Field:
     label: str
     placeholder: str = ""
     value: str = ""
-    is_secret: bool = False
 
 
-class Form(ModalScreen[tuple[str, ...] | None]):
+class Form(Dialog[tuple[str, ...] | None]):
     """Some text, a line for each field; None where the person thought better of it."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", show=False)]
-    DEFAULT_CSS = BOX.format(name="Form")
+    def __init__(self, title: str, fields: Iterable[Field], yes: str) -> None:
+        super().__init__(title)
+        self._fields, self._yes = list(fields), yes
 
-    def __init__(self, title: str, fields: Iterable[Field], yes: str, lines: Iterable[str] = ()) -> None:
-        super().__init__()
-        self._title, self._fields, self._yes, self._lines = title, list(fields), yes, list(lines)
+    def own(self) -> ComposeResult:
+        for field in self._fields:
+            yield Label(field.label, classes="label", markup=False)
+            yield Input(field.value, field.placeholder)
 
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="box") as box:
-            box.border_title = plain_title(self._title)
-            if self._lines:
-                yield Static(printable_lines(in_full("\n".join(self._lines))), markup=False)
-            for number, field in enumerate(self._fields):
-                yield Label(field.label, classes="label", id=f"label-{number}", markup=False)
-                yield Input(field.value, field.placeholder, password=field.is_secret, id=f"field-{number}")
-            with Horizontal(classes="buttons"):
-                yield Button("Cancel", id="no")
-                yield Button(Content(printable_text(self._yes)), variant="primary", id="yes")
+    def buttons(self) -> ComposeResult:
+        yield Button("Cancel", id="no")
+        yield Button(Content(printable_text(self._yes)), variant="primary", id="yes")
 
     def on_button_pressed(self, pressed: Button.Pressed) -> None:
         self._end() if pressed.button.id == "yes" else self.dismiss(None)
@@ -131,12 +139,6 @@ class Form(ModalScreen[tuple[str, ...] | None]):
         fields = list(self.query(Input))
         place = fields.index(submitted.input)
         fields[place + 1].focus() if place + 1 < len(fields) else self._end()
-
-    def on_descendant_focus(self) -> None:
-        """Which field has the keyboard is seen without colours too."""
-        for number, field in enumerate(self._fields):
-            mark = "▸ " if self.query_one(f"#field-{number}").has_focus else ""
-            self.query_one(f"#label-{number}", Label).update(f"{mark}{field.label}")
 
     def _end(self) -> None:
         self.dismiss(tuple(field.value.strip() for field in self.query(Input)))

@@ -1,4 +1,4 @@
-"""The backups as rows of a table: columns, filters, order and search. Pure."""
+"""The backups as rows of a table: columns, order and search. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from rich.text import Text
 
 from backupkit.cli import render
-from backupkit.cli.filters import FILTERS, Filter, has_words
+from backupkit.cli.filters import has_words
 from backupkit.config.settings import Settings
 from backupkit.fs.space import format_bytes
 from backupkit.model.backup import Backup, SchemaVerdict
 from backupkit.model.names import printable
-from backupkit.ui.styles import Colours, state_text
+from backupkit.ui.styles import state_text
 
 _STATE = 12  # characters
 Verdicts = Mapping[tuple[str, ...], SchemaVerdict]
@@ -34,7 +34,6 @@ class View:
 
     settings: Settings
     verdicts: Verdicts
-    colours: Colours
 
 
 @dataclass(frozen=True)
@@ -51,18 +50,10 @@ def _made(view: View, backup: Backup) -> str:
     return f"{view.settings.local(backup.metadata.created_at):%Y-%m-%d %H:%M}" if backup.metadata else "-"
 
 
-def _state(view: View, backup: Backup) -> Text:
+def _state(_view: View, backup: Backup) -> Text:
     marks = f"{'◆' if backup.pinned else ''}{'!' if backup.unusual else ''}"
     gap = " " if len(backup.state) + len(marks) < _STATE - 2 else ""  # a mark is never cut off
-    return state_text(view.colours, backup.state, f"{backup.state}{gap}{marks}".rstrip())
-
-
-def _name(_view: View, backup: Backup) -> str:
-    return printable(backup.name)
-
-
-def _kind(_view: View, backup: Backup) -> str:
-    return backup.kind or "-"
+    return state_text(backup.state, f"{backup.state}{gap}{marks}".rstrip())
 
 
 def _size(_view: View, backup: Backup) -> Text:
@@ -78,34 +69,19 @@ def _relation(view: View, backup: Backup) -> str:
     return RELATIONS[verdict.relation] if verdict else "…" if backup.metadata else "-"
 
 
-def _revision(_view: View, backup: Backup) -> str:
-    return printable(backup.metadata.schema_name) or "-" if backup.metadata else "-"
-
-
-def _commit(_view: View, backup: Backup) -> str:
-    git = backup.metadata.git if backup.metadata else None
-    return printable(f"{git.short}{'*' if git.dirty else ''}") if git else "-"
-
-
 def _moment(backup: Backup) -> float:
     return backup.metadata.created_at.timestamp() if backup.metadata else 0.0
-
-
-def _remark(_view: View, backup: Backup) -> str:
-    return printable(render.remark(backup))
 
 
 COLUMNS: tuple[Column, ...] = (
     Column("Made", 16, _made, _moment),
     Column("State", _STATE, _state, lambda one: (one.state, one.pinned)),
-    Column("Name", 25, _name, lambda one: one.name),
+    Column("Name", 25, lambda _, one: printable(one.name), lambda one: one.name),
     Column("Size", 8, _size, lambda one: one.size_bytes),
     Column("Adds", 8, _adds, lambda one: one.unique_bytes),
-    Column("Kind", 13, _kind, lambda one: one.kind),
+    Column("Kind", 13, lambda _, one: one.kind or "-", lambda one: one.kind),
     Column("Schema", 11, _relation, lambda one: one.metadata.revisions if one.metadata else ()),
-    Column("Revision", 14, _revision, lambda one: one.metadata.revisions if one.metadata else ()),
-    Column("Commit", 9, _commit, lambda one: one.metadata.git.short if one.metadata and one.metadata.git else ""),
-    Column("Note", 30, _remark, render.remark),
+    Column("Note", 30, lambda _, one: printable(render.remark(one)), render.remark),
 )
 NAME, NOTE = 2, len(COLUMNS) - 1  # the columns that take what room there is
 
@@ -124,21 +100,25 @@ def widths(width: int, found: Sequence[Backup]) -> list[int]:
 class Choice:
     """What is shown of the backups, and in which order."""
 
-    filter: Filter = FILTERS[0]
     words: str = ""
     column: Column = COLUMNS[0]
     is_descending: bool = True
 
     def of(self, backups: Sequence[Backup]) -> list[Backup]:
         """Those that fit, in order; the newest first among equals."""
-        fit = [one for one in backups if self.filter.lets(one) and has_words(one, self.words.lower().split())]
+        fit = [one for one in backups if has_words(one, self.words.lower().split())]
         return sorted(fit, key=self.column.order, reverse=self.is_descending)
+
+    def sorted_by(self, place: int) -> Choice:
+        """By that column; the other way round where it is that one already."""
+        column = COLUMNS[place]
+        return Choice(self.words, column, not self.is_descending or column is not self.column)
 
 
 def cells(view: View, backup: Backup) -> Iterator[Text]:
     """One row. As text, or a table would take what is in brackets for its own."""
-    said = (column.cell(view, backup) for column in COLUMNS)
-    return (Text(one) if isinstance(one, str) else one for one in said)
+    told = (column.cell(view, backup) for column in COLUMNS)
+    return (Text(one) if isinstance(one, str) else one for one in told)
 
 
 def summary(view: View, backup: Backup) -> Iterator[str]:
@@ -151,12 +131,8 @@ def summary(view: View, backup: Backup) -> Iterator[str]:
     yield _contents(backup)
     verdict = view.verdicts.get(metadata.revisions)
     yield verdict.reason if verdict else "…"
-    yield from (f"✗ {printable(flaw.text)}" for flaw in backup.flaws[:1])
-    yield from (f"! unusual: {printable(one)}" for one in backup.unusual[:1])
-    if backup.not_proven:
-        yield f"! not proven: {printable(backup.not_proven)}"
-    elif backup.error:
-        yield f"! {printable(backup.error)}"
+    why = [flaw.text for flaw in backup.flaws[:1]] or [backup.error or backup.not_proven]
+    yield from (f"! {printable(text)}" for text in (*why, *backup.unusual[:1]) if text)
 
 
 def _contents(backup: Backup) -> str:

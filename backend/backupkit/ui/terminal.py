@@ -1,11 +1,32 @@
-"""What draws on the terminal; also when that terminal is gone, so that the process can end."""
+"""What draws on the terminal: only what can be printed; and nothing where it is gone, so that the process can end."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import IO, Any
 
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual.color import Color
 from textual.drivers.linux_driver import LinuxDriver
+from textual.filter import LineFilter
+
+from backupkit.model.names import printable_text
+
+
+class PrintableFilter(LineFilter):
+    """Nothing that a terminal could take for a command is drawn, whatever names and notes hold."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [
+            segment if segment.control or segment.text.isprintable() else _harmless(segment) for segment in segments
+        ]
+
+
+def _harmless(segment: Segment) -> Segment:
+    # As many cells as before, or the line would be longer than its place.
+    letters = (letter if printable_text(letter) == letter else " " * cell_len(letter) for letter in segment.text)
+    return Segment("".join(letters), segment.style)
 
 
 class _Lasting:

@@ -1,4 +1,4 @@
-"""The app: its places and keys, its themes, and what is known of the disk."""
+"""The app: its places and keys, and what is known of the disk."""
 
 from __future__ import annotations
 
@@ -24,20 +24,18 @@ from backupkit.ui.dialogs import Message, error_message
 from backupkit.ui.history import HistoryPage
 from backupkit.ui.overview import OverviewPage
 from backupkit.ui.page import Page
-from backupkit.ui.restore import RestorePage
-from backupkit.ui.terminal import TerminalDriver
+from backupkit.ui.terminal import PrintableFilter, TerminalDriver
 from backupkit.ui.work import WorkScreen
 from backupkit.ui.world import RepositoryState, fingerprint, look_around
 
 Found = TypeVar("Found")
-PLACES: tuple[type[Page], ...] = (OverviewPage, BackupsPage, RestorePage, HistoryPage)
+PLACES: tuple[type[Page], ...] = (OverviewPage, BackupsPage, HistoryPage)
 _EVERY = 2.0  # seconds between two looks at whether something changed elsewhere
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 HELP = """\
-1 to 4  overview, backups, restore, history
+1 to 3  overview, backups, history
 Tab     from one thing to the next; arrows move, Enter takes it
-Mouse   click tabs, rows, headings and buttons; the wheel scrolls
 Esc     leaves a dialog; cancels what goes on, where that is safe
 t       dark or light
 r       look again now; what others do shows by itself in seconds
@@ -47,31 +45,29 @@ q       the end
 Backups
 Enter   one of them in full
 b       back up now, with a name and a note
+R       restore: the plan first, then its name is typed
+u       take the last restore back, in the same way
 v       verify: every byte is read and compared
 p       prove: a test restore, in a scratch folder
-R       restore: leads to the plan first
 k       keep: pin it, or unpin it
-x       export it as one file, encrypted where wanted
-u       push it to the remotes
 D       delete it, after a question
-/       find by name, note, revision, commit or state
-s       sort by the next column
-f       filter; in the history: failures only, or all
+/       find by name, note, revision, commit, state; Esc shows all again
+s       sort by the next column; or click on a heading
 
-Restore
-u       take the last restore back
-Esc     back to the list
+History
+Enter   an operation in full
+f       failures only, or all
 
 ★ proven by a test restore   ✓ checked   · unchecked   ✗ damaged
 ◆ pinned   ! unusual
 
-Everything here is a command too: ./backup.sh --help
+Everything here is a command too, and more: ./backup.sh --help
 Files and rows in a backup: ./backup.sh web, or files NAME, rows NAME TABLE
+Copies elsewhere: ./backup.sh web, or push NAME, export NAME FILE
 Schedule and retention: ./backup.sh web, or config set
 """
-
-
-_PRINTABLE = styles.PrintableFilter()
+_THEMES = ("textual-dark", "textual-light")
+_PRINTABLE = PrintableFilter()
 
 
 class BackupApp(App[None]):
@@ -82,7 +78,7 @@ class BackupApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(key), f"go('{page.place}')", page.title, show=False) for key, page in enumerate(PLACES, 1)),
         Binding("question_mark", "show_help", "Help", key_display="?"),
-        Binding("t", "turn_theme", "Dark/light"),
+        Binding("t", "turn_theme", "Dark/light", show=False),
         Binding("r", "look", "Look again", show=False),
         Binding("q", "quit", "Quit"),
     ]
@@ -98,14 +94,7 @@ class BackupApp(App[None]):
     #at-work.shown { display: block; }
     TabbedContent { height: 1fr; }
     DataTable { height: 1fr; scrollbar-size: 1 1; background: $background; }
-    * { scrollbar-color: $primary 50%; scrollbar-background: $surface; scrollbar-corner-color: $surface; }
-    DataTable > .datatable--header { background: $panel; text-style: bold; }
-    DataTable > .datatable--cursor { background: $primary 35%; color: $foreground; text-style: bold; }
-    DataTable:blur > .datatable--cursor { background: $primary 20%; }
-    Button.key { min-width: 0; background: $background; color: $foreground; text-style: none; }
-    Button.key:hover, Button.key:focus { background: $panel; }
     TabPane { padding: 0; height: 1fr; }
-    Button.-textual-compact:focus { text-style: bold underline; }
     """
 
     def get_line_filters(self) -> Sequence[LineFilter]:
@@ -116,9 +105,7 @@ class BackupApp(App[None]):
         self.settings, self.clock, self._first = settings, clock, place
         self.world: RepositoryState | None = None
         self._fingerprint: tuple[object, ...] = ()
-        for theme in (styles.DARK, styles.LIGHT):
-            self.register_theme(theme)
-        self.theme = styles.DARK.name
+        self.theme = _THEMES[0]
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="top"):
@@ -130,13 +117,12 @@ class BackupApp(App[None]):
                 with TabPane(f"{key} {page.title}", id=page.place):
                     yield page(self.settings)
         yield Label("", id="at-work", markup=False)
-        yield Footer()
+        yield Footer(compact=True)
 
     def on_mount(self) -> None:
         if not self.is_headless:
             for number in _SIGNALS:
                 asyncio.get_running_loop().add_signal_handler(number, self._told_to_end)
-        self.theme_changed_signal.subscribe(self, lambda _theme: self._show_again())
         self._look_if_changed()
         self.set_interval(_EVERY, self._look_if_changed)
 
@@ -145,20 +131,11 @@ class BackupApp(App[None]):
     @property
     def page(self) -> Page:
         """The page in view."""
-        return self.page_of(self.query_one(TabbedContent).active)
-
-    def page_of(self, place: str) -> Page:
-        """The page of that place."""
-        return self.query_one(f"#page-{place}", Page)
-
-    def go(self, place: str, about: str = "") -> None:
-        """That place comes into view; `about` is the backup that the person comes for."""
-        self.query_one(TabbedContent).active = place
-        if about:
-            self.page_of(place).about(about)
+        return self.query_one(f"#page-{self.query_one(TabbedContent).active}", Page)
 
     def action_go(self, place: str) -> None:
-        self.go(place)
+        """That place comes into view."""
+        self.query_one(TabbedContent).active = place
 
     def on_tabbed_content_tab_activated(self) -> None:
         self.page.take_focus()
@@ -199,7 +176,7 @@ class BackupApp(App[None]):
         self.page.show_world(world)
 
     def _show_again(self) -> None:
-        """What is known, on the page that came into view, or in other colours."""
+        """What is known, on the page that came into view."""
         if self.world:
             self.page.show_world(self.world)
 
@@ -233,7 +210,7 @@ class BackupApp(App[None]):
         self.push_screen(Message("Help", HELP.splitlines()))
 
     def action_turn_theme(self) -> None:
-        self.theme = styles.LIGHT.name if self.theme == styles.DARK.name else styles.DARK.name
+        self.theme = _THEMES[self.theme == _THEMES[0]]
 
     # The end.
 

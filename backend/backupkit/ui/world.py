@@ -13,6 +13,10 @@ from backupkit.model.clock import Clock
 from backupkit.model.operation import Operation
 from backupkit.monitoring.status import Facts, Status, judge, look
 from backupkit.repository import flags, history, lock
+from backupkit.scheduling import planner, scheduler_lock
+from backupkit.scheduling.planner import DueRun
+
+_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class RepositoryState:
     facts: Facts
     status: Status
     at_work: str = ""
+    runs: tuple[DueRun, ...] = ()
+    """What the scheduler does next."""
 
     @property
     def backups(self) -> tuple[Backup, ...]:
@@ -33,15 +39,14 @@ class RepositoryState:
         """What was done, newest first."""
         return self.facts.history.operations
 
-    def backup(self, name: str) -> Backup | None:
-        """The backup of that name, where it is still there."""
-        return next((one for one in self.backups if one.name == name), None)
-
 
 def look_around(settings: Settings, clock: Clock) -> RepositoryState:
     """The world at this moment: two small files are read for each backup, and the history. It waits for no lock."""
     facts = look(settings, clock)
-    return RepositoryState(facts, judge(settings, facts), who_is_at_work(settings))
+    seed = scheduler_lock.seed(settings.dir)
+    past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now, seed)
+    runs = planner.upcoming(settings, past, facts.now, _RUNS)
+    return RepositoryState(facts, judge(settings, facts), who_is_at_work(settings), tuple(runs))
 
 
 def who_is_at_work(settings: Settings) -> str:
