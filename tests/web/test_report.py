@@ -36,8 +36,8 @@ from backupkit.repository import history
 from backupkit.retention import rules
 from backupkit.scheduling import scheduler_lock
 from backupkit.verify.verify import verify_backups
-from backupkit.web.report.charts import scale, size_charts
-from backupkit.web.report.page import ROWS, page
+from backupkit.web.charts import curves, scale
+from backupkit.web.report import ROWS, page
 from refusals import refused, refused_to_user, run_here
 from small_app import COMMAND, NOON, SmallApp, clean_environment
 
@@ -276,9 +276,8 @@ def test_a_scale_reaches_the_largest_in_a_few_round_steps(largest: int) -> None:
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 2**62)), min_size=2, max_size=400))
 def test_every_curve_stays_in_its_frame(points: list[tuple[int, int]]) -> None:
     sizes = [Size(NOON + timedelta(seconds=at), "x", size, size, size) for at, size in sorted(points)]
-    for drawing in size_charts(sizes, lambda moment: moment):
-        (line,) = (one.attrib["points"] for one in drawing.iter("polyline"))
-        places = [tuple(map(float, pair.split(","))) for pair in line.split()]
+    for curve in curves(sizes, lambda moment: moment):
+        places = [tuple(map(float, pair.split(","))) for pair in curve.line.split()]
         assert len(places) <= 200 and places == sorted(places, key=lambda place: place[0])
         assert all(0 <= x <= 520 and 0 <= y <= 180 for x, y in places)
 

@@ -2,10 +2,13 @@
 
     access     accounts, sessions, the link that opens once
     server     the routes, what each answer forbids the browser, what takes its time
-    site       what every page shares: settings, templates, who is there
+    site       what every page shares: settings, who is there, plans
+    html       how a page is made from its template in `templates/`; the stylesheet is in `static/`
+    charts     what is drawn of days and sizes
+    report, recovery_sheet     the two that are files
     jobs       work that goes on while pages come and go
     fixes      the command that mends something, as a button
-    pages, restoring, inside, rescuing, plan, archives     the places; a function for each page and each action
+    pages, restoring, beside, inside, rescuing, plan, archives     the places; a function for each page and each action
 
 How to write a page. A function takes a `Visit` and returns a `Page` (a template and its values), a `Goto` or a
 `Content`; it stands in `GET` or `POST` at the end of its module. It runs in a thread, and what it raises becomes the

@@ -31,8 +31,6 @@ from backupkit.retention.prune import accept
 from backupkit.scheduling.run import StepResult, regular_steps, run_steps
 from backupkit.web import fixes
 from backupkit.web.recovery_sheet import sheet
-from backupkit.web.report import charts
-from backupkit.web.report.numbers import tiles
 from backupkit.web.site import Answer, Content, Goto, Handler, Page, Visit, job_of, require_owner
 
 _MOST, _LINES = 300, 200  # operations, and lines of the log, that a page shows
@@ -57,11 +55,7 @@ def show_overview(visit: Visit) -> Answer:
         {
             "status": found.status,
             "reasons": reasons if found.status.level != "fine" else [],
-            "mark": charts.level_mark(found.status.level),
-            "tiles": tiles(settings, found.status.numbers),
-            "calendar": charts.calendar(found.overview),
-            "legend": [(charts.day_mark(mark), text) for mark, text in charts.MEANINGS.items()],
-            "sizes": list(charts.size_charts(found.overview.sizes, settings.local)),
+            "overview": found.overview,
             "runs": found.runs,
             "is_scheduled": found.is_scheduled,
             "has_backups": bool(found.backups),

@@ -27,7 +27,6 @@ from backupkit.monitoring import log
 from backupkit.repository import store
 from backupkit.web import archives, beside, inside, pages, plan, rescuing, restoring
 from backupkit.web.access import COOKIE, KNOWN, LASTS, Session, is_form_token
-from backupkit.web.report.style import CSS
 from backupkit.web.site import Answer, Content, Goto, Handler, OnlyLooks, Page, Site, Visit, require_owner
 
 DEFAULT_PORT = 8765
@@ -178,7 +177,7 @@ class Server:
         if name not in _STATIC:
             raise web.HTTPNotFound
         text = files("backupkit.web").joinpath("static", name).read_text(encoding="utf-8")
-        return web.Response(text=(CSS if name == "style.css" else "") + text, content_type=_STATIC[name])
+        return web.Response(text=text, content_type=_STATIC[name])
 
     # The pages.
 

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
-from xml.etree.ElementTree import Element, tostring
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from backupkit.cli.task import Task
-from backupkit.config.deployment import in_full
-from backupkit.config.secrets import Secret, scrubbed
 from backupkit.config.settings import Settings, load_settings
-from backupkit.fs.space import format_bytes
-from backupkit.model.durations import ago
 from backupkit.model.errors import NoSuchBackup, Refused
-from backupkit.model.names import printable_lines, printable_text
-from backupkit.model.version import VERSION
+from backupkit.web import html
 from backupkit.web.access import Access, Session, form_token
 from backupkit.web.jobs import Job, Jobs
-from backupkit.web.report.elements import scrub
 
 
 @dataclass(frozen=True)
@@ -91,7 +79,6 @@ class Site:
 
     def __init__(self, app_dir: Path, access: Access) -> None:
         self._app_dir, self.access, self.jobs = app_dir, access, Jobs()
-        self._templates = _environment()
 
     def settings(self) -> Settings:
         """The settings in force now."""
@@ -101,71 +88,15 @@ class Site:
         """The page as HTML; no secret of the settings is in it."""
         about = {
             "visit": visit,
-            "settings": visit.settings,
             "at": f"/{visit.session.path}",
             "form_token": form_token(visit.key),
             "running": self.jobs.running,
-            "local": lambda at, form="%Y-%m-%d %H:%M": _local(visit.settings, at, form),
         }
-        return self._made(found, about, visit.settings)
+        return html.made(found.template, visit.settings, about | dict(found.values))
 
     def door(self, settings: Settings, **values: Any) -> str:
         """The page of somebody who was not let in yet."""
-        return self._made(Page("door.html", values), {"settings": settings}, settings)
-
-    def _made(self, found: Page, about: Mapping[str, Any], settings: Settings) -> str:
-        before = _secrets.set(tuple(settings.secrets))
-        try:
-            return self._templates.get_template(found.template).render(**about, **found.values)
-        finally:
-            _secrets.reset(before)
-
-
-def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("backupkit.web"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_without_secrets,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters.update(
-        bytes=format_bytes,
-        count=lambda number: f"{number:,}",
-        printable=printable_text,
-        plainly=lambda text: printable_text(in_full(text)),
-        in_lines=lambda text: printable_lines(in_full(text)),
-        ago=lambda seconds: ago(seconds),
-        path=lambda text: quote(text, safe="/"),
-        query=lambda values: urlencode(values, errors="replace"),
-        drawn=_drawn,
-        seconds=lambda seconds: "" if seconds is None else f"{seconds:.1f} s",
-    )
-    made.globals.update(version=VERSION)
-    return made
-
-
-_secrets: ContextVar[tuple[Secret, ...]] = ContextVar("secrets", default=())
-"""What is on no page that is being made; a macro sees the values of its page in no other way."""
-
-
-def _without_secrets(value: Any) -> Any:
-    """A value as it comes onto a page, before its letters are spelled as HTML has them: a secret is still one there."""
-    is_text = isinstance(value, str) and not hasattr(value, "__html__")
-    return scrubbed(value, _secrets.get()) if is_text else value
-
-
-def _drawn(found: Element | None) -> str:
-    """An element of the report as HTML: its text is escaped as it is written."""
-    if found is None:
-        return ""
-    scrub(found, _secrets.get())
-    return tostring(found, encoding="unicode", method="html")
-
-
-def _local(settings: Settings, at: datetime | None, form: str) -> str:
-    return f"{settings.local(at):{form}}" if at else "-"
+        return html.made("door.html", settings, values)
 
 
 def job_of(visit: Visit) -> Job | None:

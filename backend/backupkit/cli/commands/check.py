@@ -278,7 +278,7 @@ def report(
     from backupkit.cli import json_
     from backupkit.monitoring.report_facts import DEFAULT_FILE, report_path, write_report
     from backupkit.monitoring.report_facts import report as gather
-    from backupkit.web.report.page import page
+    from backupkit.web.report import page
 
     if json and output is not None:
         raise Refused("With --json what the page says goes to stdout.", hint="Leave out --output.")

@@ -1,1 +1,0 @@
-"""The report: one HTML page that needs nothing beside it, neither a network nor a script."""
