@@ -31,7 +31,8 @@ from backupkit.config.settings import Settings, load_settings
 from backupkit.fs import disk
 from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, BackupRequest
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
-from backupkit.model.events import Progress, Step, Waiting, silence
+from backupkit.model.events import Event, Notice, Progress, Step, Waiting, silence
+from backupkit.monitoring.status import status
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import Preparable, Remote, Tidying, open_remote, retry_while_away
 from backupkit.remotes.folder import MARKER
@@ -477,6 +478,104 @@ def test_nothing_goes_there_while_the_newest_backup_here_is_damaged(app: SmallAp
     (made(app, "day2", days=2, kind="scheduled") / "SHA256SUMS").unlink()
     plan = plan_remote_prune(settings, "there", clock=lambda: NOON + timedelta(days=9))
     assert plan.stopped and not plan.removals
+
+
+def days_later() -> Any:
+    return NOON + timedelta(days=9)
+
+
+def five_days_there(app: SmallApp, table: dict[str, Any]) -> Settings:
+    """Five scheduled backups on the remote, whose rules keep the newest alone, and two good ones."""
+    settings = with_remote(app, table, keep_last=1, min_keep=2)
+    for day in range(5):
+        app.add_rows(1)
+        made(app, f"day{day}", days=day, kind="scheduled")
+        push(settings)
+    return settings
+
+
+def test_copies_that_verify_found_damaged_are_not_counted_on(app: SmallApp, tmp_path: Path) -> None:
+    nas = tmp_path / "nas"
+    nas.mkdir()
+    settings = five_days_there(app, {"type": "folder", "path": str(nas)})
+    for name in ("day2", "day3"):
+        (nas / name / "pats.db").write_bytes(b"")
+    with pytest.raises(Damaged, match="day2"):
+        verify_remote(settings, "there", clock=days_later)
+    plan = plan_remote_prune(settings, "there", clock=days_later)
+    kept = {one.backup.name: one.reasons for one in plan.verdicts if one.keep}
+    assert set(kept) == {"day4", "day3", "day2", "day1"}  # the newest two that are good, and what a person looks at
+    assert "good 2 of 2" in kept["day1"] and "damaged: look at it, then delete it" in kept["day3"]
+    assert [one.name for one in prune_remote(settings, "there", plan, clock=days_later).removed] == ["day0"]
+    (state,) = look_at_remotes(settings).remotes
+    assert len(state.flaws) == 2 and not state.is_current
+    assert "The remote there holds something damaged: day2: " in said_by_status(settings)
+    shutil.rmtree(nas / "day2")
+    shutil.rmtree(nas / "day3")
+    assert push(settings) == ("day3",)  # the second good one again; day2 is let go by the rules there
+    assert look_at_remotes(settings).remotes[0].flaws == () and "damaged" not in said_by_status(settings)
+
+
+def said_by_status(settings: Settings) -> str:
+    return " ".join(one.text for one in status(settings).reasons)
+
+
+@pytest.mark.parametrize("is_found", [True, False])
+def test_nothing_goes_there_while_the_newest_copy_is_damaged(app: SmallApp, tmp_path: Path, is_found: bool) -> None:
+    nas = tmp_path / "nas"
+    nas.mkdir()
+    settings = five_days_there(app, {"type": "folder", "path": str(nas)})
+    plan = plan_remote_prune(settings, "there", clock=days_later)
+    (nas / "day4" / "pats.db").write_bytes(b"")
+    if is_found:
+        with pytest.raises(Damaged):
+            verify_remote(settings, "there", clock=days_later)
+        assert "day4 is damaged" in plan_remote_prune(settings, "there", clock=days_later).stopped
+    done = prune_remote(settings, "there", plan, clock=days_later)
+    assert not done.removed and "day4" in done.warnings[0]
+    assert set(there(settings)) == {f"day{day}" for day in range(5)}
+
+
+@pytest.mark.parametrize(("hours", "goes"), [(6 * 24, 3), (7 * 24 + 1, 0)])
+def test_a_copy_that_was_found_sound_is_not_read_again_within_a_week(
+    app: SmallApp, tmp_path: Path, hours: int, goes: int
+) -> None:
+    nas = tmp_path / "nas"
+    nas.mkdir()
+    settings = five_days_there(app, {"type": "folder", "path": str(nas)})
+    verify_remote(settings, "there", clock=days_later)
+    (nas / "day4" / "pats.db").write_bytes(b"")
+    plan = plan_remote_prune(settings, "there", clock=days_later)
+    done = prune_remote(settings, "there", plan, clock=lambda: days_later() + timedelta(hours=hours))
+    assert len(done.removed) == goes
+
+
+def test_a_repository_that_lost_a_pack_loses_no_snapshot_to_retention(app: SmallApp, tmp_path: Path) -> None:
+    repository = put_repository(tmp_path / "repository", PASSWORD, tmp_path)
+    settings = five_days_there(app, {"type": "restic", "repository": str(repository), "password": PASSWORD})
+    plan = plan_remote_prune(settings, "there", clock=days_later)
+    packs = sorted((path for path in repository.glob("data/*/*")), key=lambda path: path.stat().st_mtime_ns)
+    packs[-1].unlink()
+    done = prune_remote(settings, "there", plan, clock=days_later)
+    assert not done.removed and "The remote there holds something damaged" in done.warnings[0]
+    assert "the last check of there found: " in plan_remote_prune(settings, "there", clock=days_later).stopped
+    assert set(there(settings)) == {f"day{day}" for day in range(5)}
+
+
+def test_latest_there_passes_over_what_verify_found_damaged(app: SmallApp, tmp_path: Path) -> None:
+    nas = tmp_path / "nas"
+    nas.mkdir()
+    settings = five_days_there(app, {"type": "folder", "path": str(nas)})
+    (nas / "day4" / "pats.db").write_bytes(b"")
+    with pytest.raises(Damaged):
+        verify_remote(settings, "there")
+    shutil.rmtree(app.backups / "day3")
+    heard: list[Event] = []
+    assert pull_backup(settings, "latest", "there", heard.append).backup.name == "day3"
+    assert Notice("latest is day3. Passed over: day4 (damaged).") in heard
+    shutil.rmtree(app.backups / "day2")
+    pull_backup(settings, "day2", "there", heard.append)
+    assert sum("Passed over" in one.text for one in heard if isinstance(one, Notice)) == 1
 
 
 def test_a_backup_of_the_database_alone_never_takes_the_place_of_a_whole_one_there(

@@ -398,6 +398,7 @@ def _remote(state: RemoteState) -> Document:
         "newest": state.newest,
         "newest_at": state.newest_at,
         "behind": state.behind,
+        "damaged": len(state.flaws),
         "asked_at": state.asked_at,
         "failure": state.failure.message if state.failure else None,
     }

@@ -580,7 +580,7 @@ def _remote_row(settings: Settings, one: RemoteState) -> tuple[str, ...]:
     if one.failure:
         return one.name, one.type, "FAILED", "-", "-", printable(one.failure.message)
     when = f" ({settings.local(one.newest_at):%Y-%m-%d %H:%M})" if one.newest_at else ""
-    state = "current" if one.is_current else "behind" if one.behind else "empty"
+    state = "current" if one.is_current else "DAMAGED" if one.flaws else "behind" if one.behind else "empty"
     held = f"{one.backups} + {counted(one.points, 'point')}" if one.points else str(one.backups)
     return one.name, one.type, state, held, str(one.behind), f"{printable(one.newest or '-')}{when}"
 

@@ -20,7 +20,7 @@ from backupkit.model.backup import APART, Backup, Metadata, References
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import span
 from backupkit.model.errors import BackupError, SourceBroken, SourceLocked
-from backupkit.model.names import few
+from backupkit.model.names import few, printable
 from backupkit.model.operation import Operation
 from backupkit.remotes import listing_cache
 from backupkit.remotes.copies import Copies, RemoteState, known_copies
@@ -392,7 +392,10 @@ def _remotes(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
     """A copy that is late is a warning and no more: whether the data is at risk, the backups here tell."""
     hours = settings.carried_within or (_expected_hours(settings, facts) or float("inf")) * (_MISSED + _GRACE)
     for one in facts.copies.remotes:
-        if text := _trouble_of(one, facts.now, hours):
+        if one.flaws:
+            text = f"The remote {one.name} holds something damaged: {printable(one.flaws[0])}."
+            yield Reason("warning", text, settings.reach.tool(f"verify --remote {one.name}"))
+        elif text := _trouble_of(one, facts.now, hours):
             yield Reason("warning", text, settings.reach.tool(f"push --remote {one.name}"))
 
 

@@ -6,7 +6,7 @@ And: the remote of a name, and another try at what it could not do just now.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from backupkit.config.remotes import FolderTable, GitTable
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, Metadata
 from backupkit.model.documents import Document
-from backupkit.model.errors import Refused, RemoteAway
+from backupkit.model.errors import Damaged, Refused, RemoteAway
 from backupkit.model.events import EventListener, Waiting
 from backupkit.rewind.chain import Point
 from backupkit.rewind.copies import Copied
@@ -45,6 +45,18 @@ class RemoteBackup:
     uploads: bool = True
     points: int = 0
     """How many points of rewind lie beside it."""
+
+
+WHOLE = ""
+"""The name under which stands what is wrong with a remote as a whole."""
+
+
+class DamagedThere(Damaged):
+    """Copies on a remote are damaged: what is wrong with each, by its name, or with all of it."""
+
+    def __init__(self, message: str, hint: str, flaws: Mapping[str, str]) -> None:
+        super().__init__(message, hint)
+        self.flaws = flaws
 
 
 def remote_document(found: RemoteBackup) -> Document:
@@ -81,8 +93,11 @@ class Remote(Protocol):
     def remove(self, names: Sequence[str]) -> None:
         """None of these backups is there any more; the first go first. Done twice it does nothing."""
 
-    def verify(self, emit: EventListener) -> None:
-        """All that the remote can check by itself is sound; `Damaged` says what is not."""
+    def verify(self, emit: EventListener, names: Collection[str] = ()) -> None:
+        """All that the remote can check by itself is sound, of these backups at least; `DamagedThere` says what is not.
+
+        Of all where none is named.
+        """
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from datetime import datetime
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup
 from backupkit.model.errors import BackupError
-from backupkit.remotes import listing_cache
+from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.listing_cache import CachedListing
 from backupkit.remotes.push import missing
 from backupkit.repository import reliable
@@ -37,11 +37,13 @@ class RemoteState:
     asked_at: datetime | None = None
     failure: BackupError | None = None
     points: int = 0
+    flaws: tuple[str, ...] = ()
+    """What the last check of it found damaged."""
 
     @property
     def is_current(self) -> bool:
-        """Whether a copy of every backup that should be there is."""
-        return self.failure is None and not self.behind and self.backups > 0
+        """Whether a copy of every backup that should be there is, and none is known to be damaged."""
+        return self.failure is None and not self.behind and not self.flaws and self.backups > 0
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def state_of(settings: Settings, name: str, seen: CachedListing, here: Sequence[
         len(missing(settings, name, seen.backups, here)),
         seen.at,
         points=sum(one.points for one in seen.backups),
+        flaws=tuple(checks.recall(settings, name).flaws.values()),
     )
 
 

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -23,7 +23,7 @@ from backupkit.model.backup import CHECKSUM_FILE, Backup, Metadata
 from backupkit.model.errors import Damaged, NoSpace, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step
 from backupkit.model.names import first_of, printable
-from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, KEEPS_NO_OWNERS, RemoteBackup
+from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, KEEPS_NO_OWNERS, DamagedThere, RemoteBackup
 from backupkit.repository import integrity, manifest, store
 from backupkit.rewind import copies
 from backupkit.rewind.chain import Point
@@ -137,21 +137,24 @@ class FolderRemote:
                 if os.path.lexists(self._path / name):
                     disk.remove_atomically(self._draft(name), self._path / name)
 
-    def verify(self, emit: EventListener) -> None:
+    def verify(self, emit: EventListener, names: Collection[str] = ()) -> None:
         self.check()
+        bad: dict[str, list[str]] = {}
         with self._failing():
-            names = sorted(name for name in os.listdir(self._path) if store.is_backup(self._path / name))
+            there = sorted(name for name in os.listdir(self._path) if store.is_backup(self._path / name))
+            wanted = [name for name in there if not names or name in names]
             digests = integrity.Digests(lambda _count: None)
-            emit(Step(f"Verifying {self.name}", len(names), "files"))
-            bad = []
-            for number, name in enumerate(names, 1):
-                bad += [f"{name}: {text}" for text in self._flaws(name, digests)]
-                bad += copies.flaws(self._path, name)
+            emit(Step(f"Verifying {self.name}", len(wanted), "files"))
+            for number, name in enumerate(wanted, 1):
+                found = [*(f"{name}: {text}" for text in self._flaws(name, digests)), *copies.flaws(self._path, name)]
+                bad |= {name: found} if found else {}
                 emit(Progress(number))
         if bad:
-            raise Damaged(
-                f"The remote {self.name} holds something damaged: {first_of(bad)}.",
-                hint=f"Where the backup here is good: remove {self._path / bad[0].partition(':')[0]}, then `push`.",
+            texts = [text for found in bad.values() for text in found]
+            raise DamagedThere(
+                f"The remote {self.name} holds something damaged: {first_of(texts)}.",
+                f"Where the backup here is good: remove {self._path / texts[0].partition(':')[0]}, then `push`.",
+                {name: found[0] for name, found in bad.items()},
             )
 
     def _flaws(self, name: str, digests: integrity.Digests) -> Sequence[str]:

@@ -47,7 +47,7 @@ def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now
     content = json.dumps(documents.plain(document)).encode()
     with contextlib.suppress(OSError):
         if settings.dir.is_dir():
-            with own_folder.made(settings.dir, *_folder(remote)) as folder:
+            with own_folder.made(settings.dir, *folder_of(remote)) as folder:
                 disk.write_file(folder / _FILE, content)
     return seen
 
@@ -55,7 +55,7 @@ def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now
 def recall(backups: Path, remote: str) -> CachedListing:
     """What it held when it was last asked; nothing where that is not known."""
     try:
-        with own_folder.existing(backups, *_folder(remote)) as folder:
+        with own_folder.existing(backups, *folder_of(remote)) as folder:
             if folder is None:
                 return CachedListing()
             seen = _SEEN.validate_python(json.loads(disk.read_plain(folder / _FILE, disk.MOST_STATE)))
@@ -80,7 +80,7 @@ def holders(settings: Settings, backup: Backup) -> list[str]:
 @contextlib.contextmanager
 def one_at_a_time(backups: Path, remote: str, command: str, timeout: float, emit: EventListener) -> Iterator[None]:
     """No other run of this machine works on the remote; backups and restores go on meanwhile. Raises `Locked`."""
-    names = _folder(remote)
+    names = folder_of(remote)
     with (
         own_folder.made(backups, *names) as folder,
         lock.held(folder, command, timeout, emit, backups.joinpath(*names)),
@@ -99,5 +99,6 @@ def _is_on_another_disk(settings: Settings, remote: str) -> bool:
         return False
 
 
-def _folder(remote: str) -> tuple[str, ...]:
+def folder_of(remote: str) -> tuple[str, ...]:
+    """The folder of what is known of the remote, below the backups folder."""
     return STATE_FOLDER, "remotes", remote

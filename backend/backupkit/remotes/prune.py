@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from backupkit.config.settings import Settings
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Refused
 from backupkit.model.events import EventListener, Step, Warned, silence
-from backupkit.remotes import listing_cache
-from backupkit.remotes.base import Tidying, open_remote, retry_while_away
+from backupkit.remotes import checks, listing_cache
+from backupkit.remotes.base import WHOLE, DamagedThere, Tidying, open_remote, retry_while_away
 from backupkit.remotes.pull import list_remote
-from backupkit.remotes.push import as_backup, policy_of
+from backupkit.remotes.push import as_backups, policy_of
 from backupkit.repository import store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules
 from backupkit.retention.prune import Pruned, PrunePlan, check_counted_on, plan_prune, refuse_many
 from backupkit.retention.rules import RetentionContext
+
+_CHECKED_WITHIN, _FAR = timedelta(days=7), timedelta.max
 
 
 def plan_remote_prune(
@@ -29,10 +33,10 @@ def plan_remote_prune(
             hint=f"Set keep_daily or the like in [remotes.{remote}].",
         )
     here = {one.name: one for one in store.all_backups(settings)}
-    found = [as_backup(remote, one, here.get(one.name)) for one in list_remote(settings, remote, emit, clock)]
-    known = RetentionContext(app_id=settings.app_id, now=clock(), zone=settings.zone)
-    decision = rules.decide(policy_of(table), found, known)
-    stopped = decision.stopped or plan_prune(settings, clock).stopped  # while the newest here is in doubt, too
+    found = as_backups(settings, remote, list_remote(settings, remote, emit, clock), here)
+    decision = rules.decide(policy_of(table), found, _context(settings, clock))
+    stopped = decision.stopped or _known_doubt(settings, remote)
+    stopped = stopped or plan_prune(settings, clock).stopped  # while the newest here is in doubt, too
     verdicts = tuple(
         rules.Verdict(one.backup, True, (*one.reasons, "nothing goes now")) if stopped and not one.keep else one
         for one in decision.verdicts
@@ -50,7 +54,11 @@ def prune_remote(
 ) -> Pruned:
     """What the plan shows is removed there, the oldest first, and nothing else. Raises `Refused` beyond the limit."""
     refuse_many(plan, force)
-    doubt = (check_counted_on(settings, emit, clock) or plan_prune(settings, clock).stopped) if plan.removals else ""
+    doubt = plan.removals and (
+        check_counted_on(settings, emit, clock)
+        or plan_prune(settings, clock).stopped
+        or _doubt_there(settings, remote, plan, emit, clock)
+    )
     if doubt:
         warned = Warned(f"Nothing is removed: {doubt.rstrip('.')}.")
         emit(warned)
@@ -65,6 +73,29 @@ def prune_remote(
         work.concerning(*names)
     list_remote(settings, remote, emit, clock)
     return Pruned(going)
+
+
+def _context(settings: Settings, clock: Clock) -> RetentionContext:
+    return RetentionContext(app_id=settings.app_id, now=clock(), zone=settings.zone)
+
+
+def _known_doubt(settings: Settings, remote: str) -> str:
+    flaw = checks.recall(settings, remote).flaws.get(WHOLE)
+    return f"the last check of {remote} found: {flaw}" if flaw else ""
+
+
+def _doubt_there(settings: Settings, remote: str, plan: PrunePlan, emit: EventListener, clock: Clock) -> str:
+    """Why nothing goes there: a copy that is counted on then is damaged. Checked now, unless it was within a week."""
+    counted = rules.counted_on([one.backup for one in plan.verdicts], _context(settings, clock))
+    sound_at, now = checks.recall(settings, remote).sound_at, clock()
+    ages = {one.name: now - sound_at[one.name] for one in counted if one.name in sound_at}
+    if all(timedelta(0) <= ages.get(one.name, _FAR) <= _CHECKED_WITHIN for one in counted):
+        return ""
+    try:
+        checks.check(settings, open_remote(settings, remote), [one.name for one in counted], emit, clock)
+    except DamagedThere as error:
+        return error.message
+    return ""
 
 
 def _remove(settings: Settings, remote: str, names: list[str], emit: EventListener) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -18,7 +18,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, Step, Warned, silence
 from backupkit.model.names import check_name, printable
-from backupkit.remotes import listing_cache
+from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.base import NOT_COPIED, HoldsPoints, Remote, RemoteBackup, open_remote, retry_while_away
 from backupkit.remotes.listing_cache import CachedListing
 from backupkit.repository import flags, integrity, manifest, store
@@ -61,6 +61,7 @@ def ask_remote(settings: Settings, remote: str, emit: EventListener = silence, c
     """What is there at this moment; it is kept for those who do not ask."""
     opened = open_remote(settings, remote)
     there = retry_while_away(opened.list, settings.remotes[remote].retry_for, emit)
+    checks.forget(settings, remote, [one.name for one in there])
     return listing_cache.remember(settings, remote, there, clock())
 
 
@@ -101,8 +102,8 @@ def verify_remote(settings: Settings, remote: str, emit: EventListener = silence
     """What the remote can check of itself is sound; `Damaged` or `RemoteFailed` says what is not."""
     with recorded(settings, "verify", emit, clock) as work:
         work.concerning(note=f"of {remote}")
-        opened = open_remote(settings, remote)
-        retry_while_away(lambda: opened.verify(work.emit), settings.remotes[remote].retry_for, work.emit)
+        ask_remote(settings, remote, work.emit, clock)
+        checks.check(settings, open_remote(settings, remote), emit=work.emit, clock=clock)
 
 
 def prove_remote(
@@ -168,13 +169,13 @@ def _find(
     until: datetime | None = None,
 ) -> RemoteBackup:
     there = [one for one in there if until is None or one.created_at <= until]
-    wanted = [one for one in there if (_is_whole(settings, one) if name == store.LATEST else one.name == name)]
+    if name == store.LATEST:
+        wanted = _latest(settings, there, checks.recall(settings, remote).flaws, emit)
+    else:
+        wanted = next((one for one in there if one.name == name), None)
     if wanted:
-        check_name(wanted[0].name)
-        if passed_over := [one.name for one in there[: there.index(wanted[0])] if one.kind not in APART]:
-            names = printable(", ".join(passed_over))
-            emit(Notice(f"latest is {wanted[0].name}. Passed over: {names} (without the uploads)."))
-        return wanted[0]
+        check_name(wanted.name)
+        return wanted
     if until:
         when = settings.local(until).isoformat(sep=" ", timespec="seconds")
         text = f"There is no whole backup on the remote {remote} made until {when}."
@@ -182,6 +183,19 @@ def _find(
     known = ", ".join(one.name for one in there[:3])
     hint = f"There are: {known} …; `list --remote {remote}` shows all." if known else "There are none yet: `push`"
     raise NoSuchBackup(f"There is no backup {name} on the remote {remote}.", hint)
+
+
+def _latest(
+    settings: Settings, there: Sequence[RemoteBackup], damaged: Collection[str], emit: EventListener
+) -> RemoteBackup | None:
+    """The newest whole one that is not known to be damaged, or else the newest whole one; newer ones are told of."""
+    whole = [one for one in there if _is_whole(settings, one)]
+    found = next((one for one in whole if one.name not in damaged), next(iter(whole), None))
+    newer = [one.name for one in there[: there.index(found)] if one.kind not in APART] if found else []
+    if found and newer:
+        why = (f"{one} ({'damaged' if one in damaged else 'without the uploads'})" for one in newer)
+        emit(Notice(f"latest is {found.name}. Passed over: {printable(', '.join(why))}."))
+    return found
 
 
 def _is_whole(settings: Settings, one: RemoteBackup) -> bool:

@@ -18,7 +18,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import parse_span
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused, RemoteFailed, explained
 from backupkit.model.events import EventListener, Warned, collecting, silence
-from backupkit.remotes import listing_cache
+from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.base import NOT_COPIED, HoldsPoints, Remote, RemoteBackup, open_remote, retry_while_away
 from backupkit.repository import reliable, store
 from backupkit.repository.operation import recorded
@@ -129,7 +129,7 @@ def judged(
     clock: Clock = utc_now,
 ) -> tuple[Verdict, ...]:
     """A verdict for each backup there, and for those that might come, by the remote's own rules."""
-    found = [*(as_backup(remote, one, here.get(one.name)) for one in there), *more]
+    found = [*as_backups(settings, remote, there, here), *more]
     known = RetentionContext(app_id=settings.app_id, now=clock(), zone=settings.zone)
     return rules.decide(policy_of(table), found, known).verdicts
 
@@ -146,6 +146,15 @@ def policy_of(table: RemoteTable) -> Policy:
         pre_migration=table.keep_pre_migration,
         min_good=table.min_keep,
     )
+
+
+def as_backups(
+    settings: Settings, remote: str, there: Sequence[RemoteBackup], here: Mapping[str, Backup]
+) -> list[Backup]:
+    """The backups there as retention knows backups: damaged where the last check of the remote found that."""
+    flaws = checks.recall(settings, remote).flaws
+    found = (as_backup(remote, one, here.get(one.name)) for one in there)
+    return [replace(one, state="damaged") if one.name in flaws else one for one in found]
 
 
 def as_backup(remote: str, one: RemoteBackup, here: Backup | None) -> Backup:
@@ -170,7 +179,9 @@ def unpushed(settings: Settings) -> dict[str, str]:
     """The newest backups that are still to be pushed to a remote, whole and not, and why they stay. Asks no remote."""
     found: dict[str, str] = {}
     for name in settings.remotes:
-        to_carry = missing(settings, name, listing_cache.recall(settings.dir, name).backups)
+        flaws = checks.recall(settings, name).flaws
+        sound = [one for one in listing_cache.recall(settings.dir, name).backups if one.name not in flaws]
+        to_carry = missing(settings, name, sound)
         whole = [one for one in to_carry if one.metadata and one.metadata.uploads_included]
         found |= {one.name: f"not yet on {name}" for one in (*to_carry[:1], *whole[:1])}
     return found
@@ -210,6 +221,7 @@ def _carry(
     def ask() -> list[RemoteBackup]:
         found = retry_while_away(remote.list, seconds, emit)
         listing_cache.remember(settings, remote.name, found, clock())
+        checks.forget(settings, remote.name, [one.name for one in found])
         return found
 
     there = ask()

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +23,10 @@ from backupkit.config.secrets import IN_FILE, revealed, scrubbed, secrets_from_f
 from backupkit.config.settings import Settings
 from backupkit.fs import own_folder, scratch, space, tree
 from backupkit.model.backup import Backup, Metadata
-from backupkit.model.errors import BackupError, Damaged, RemoteAway, RemoteFailed
+from backupkit.model.errors import BackupError, RemoteAway, RemoteFailed
 from backupkit.model.events import EventListener, Step, silence
 from backupkit.model.names import printable
-from backupkit.remotes.base import RemoteBackup
+from backupkit.remotes.base import WHOLE, DamagedThere, RemoteBackup
 from backupkit.remotes.restic_program import NO_BUCKET, OLDEST, Done, reason_in, run, version_in, version_output
 from backupkit.repository import store
 from backupkit.rewind import chain, copies
@@ -158,7 +158,8 @@ class ResticRemote:
         emit(Step(f"Freeing space on {self.name}"))
         self._run(["prune"], emit, stall=_FAR)
 
-    def verify(self, emit: EventListener) -> None:
+    def verify(self, emit: EventListener, names: Collection[str] = ()) -> None:
+        """The repository as a whole: restic checks no single snapshot."""
         self._require_restic()
         emit(Step(f"Checking {self.name}"))
         self._run(["check"], emit, stall=_FAR)
@@ -346,9 +347,10 @@ class ResticRemote:
                 hint=f"If the place is right: remotes --init {self.name}",
             )
         if command == "check":
-            return Damaged(
+            return DamagedThere(
                 f"The remote {self.name} holds something damaged: {reason}.",
-                hint="`restic check --read-data` there says more. The backups here are not touched by that.",
+                "`restic check --read-data` there says more. The backups here are not touched by that.",
+                {WHOLE: reason},
             )
         return RemoteFailed(
             f"The remote {self.name} failed: restic {command}: {reason}.",

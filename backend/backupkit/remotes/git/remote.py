@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -24,7 +24,7 @@ from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPL
 from backupkit.model.errors import Damaged, Refused, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
 from backupkit.model.names import printable
-from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, RemoteBackup
+from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, DamagedThere, RemoteBackup
 from backupkit.remotes.git import layout
 from backupkit.remotes.git.branch import Blob, Branch, Commit, Contents, Draft, Wanted, message_of, open_branch
 from backupkit.remotes.git.layout import LISTING, Stored
@@ -97,13 +97,18 @@ class GitRemote:
             if {one.backup.name for one in branch.commits}.intersection(names):
                 self._until_pushed(branch, lambda: [one for one in branch.commits if one.backup.name not in names])
 
-    def verify(self, emit: EventListener) -> None:
-        """Everything on the branch came here, and every byte of it is what its commit says; else an error."""
+    def verify(self, emit: EventListener, names: Collection[str] = ()) -> None:
+        """Everything on the branch came here, and every byte of it is what its commit says; else an error.
+
+        Of named backups, that all of their files are there: their bytes are not fetched.
+        """
         emit(Step(f"Verifying {self.name}"))
-        with self._branch("everything") as branch:
-            if branch.commits:
+        with self._branch("trees" if names else "everything") as branch:
+            if branch.commits and not names:
                 branch.git.run("fsck", "--full", "--no-dangling")
             for commit in branch.commits:
+                if names and commit.backup.name not in names:
+                    continue
                 there = {blob.path for blob in branch.files(commit.tree)}
                 if missing := _promised(commit.holds) - there:
                     raise _damaged(commit.backup.name, f"{min(missing)} is missing")
@@ -433,7 +438,6 @@ def _seal(folder: Path) -> None:
     os.chmod(folder / CHECKSUM_FILE, 0o600)
 
 
-def _damaged(name: str, problem: str) -> Damaged:
-    return Damaged(
-        f"The copy of {name} in the git remote is damaged: {problem}.", hint="Take another one: `list --remote`."
-    )
+def _damaged(name: str, problem: str) -> DamagedThere:
+    said = f"The copy of {name} in the git remote is damaged: {problem}."
+    return DamagedThere(said, "Take another one: `list --remote`.", {name: problem})

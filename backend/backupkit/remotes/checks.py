@@ -1,0 +1,111 @@
+"""What is known of the soundness of the copies on each remote, kept in `backups/.state/remotes/NAME/checked.json`.
+
+A copy that was found damaged is counted on by nobody until a later check finds it sound, or it is gone from there.
+Losing the file loses no backup: then nothing is known, and the next check tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+
+from pydantic import TypeAdapter
+
+from backupkit.config.settings import Settings
+from backupkit.fs import disk, own_folder
+from backupkit.model import documents
+from backupkit.model.clock import Clock, utc_now
+from backupkit.model.events import EventListener, silence
+from backupkit.remotes import listing_cache
+from backupkit.remotes.base import WHOLE, DamagedThere, Remote, retry_while_away
+
+_FILE = "checked.json"
+
+
+@dataclass(frozen=True)
+class Checks:
+    """When each copy was last found sound, and what is wrong with those that were not; both by name."""
+
+    sound_at: Mapping[str, datetime] = field(default_factory=dict)
+    flaws: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Sound:
+    name: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class _Damaged:
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The file."""
+
+    sound: tuple[_Sound, ...] = ()
+    damaged: tuple[_Damaged, ...] = ()
+
+
+@cache
+def _form() -> TypeAdapter[_Written]:
+    return TypeAdapter(_Written)
+
+
+def recall(settings: Settings, remote: str) -> Checks:
+    """What the last checks found; nothing where that is not known."""
+    try:
+        with own_folder.existing(settings.dir, *listing_cache.folder_of(remote)) as folder:
+            written = disk.read_plain(folder / _FILE, disk.MOST_STATE) if folder else b"{}"
+        found = _form().validate_python(json.loads(written))
+    except (OSError, ValueError, RecursionError):
+        return Checks()
+    sound_at = {one.name: one.at for one in found.sound if one.at.tzinfo}
+    return Checks(sound_at, {one.name: one.text for one in found.damaged})
+
+
+def check(
+    settings: Settings,
+    remote: Remote,
+    names: Collection[str] = (),
+    emit: EventListener = silence,
+    clock: Clock = utc_now,
+) -> None:
+    """Have the remote check these copies, or all, and keep what it finds. Raises `DamagedThere`."""
+    known = recall(settings, remote.name)
+    try:
+        retry_while_away(lambda: remote.verify(emit, names), settings.remotes[remote.name].retry_for, emit)
+    except DamagedThere as error:
+        sound = {name: at for name, at in known.sound_at.items() if names and name not in error.flaws}
+        _write(settings, remote.name, Checks(sound, {**(known.flaws if names else {}), **error.flaws}))
+        raise
+    checked = names or [one.name for one in listing_cache.recall(settings.dir, remote.name).backups]
+    left = {name: text for name, text in known.flaws.items() if name not in (*checked, WHOLE)}
+    _write(settings, remote.name, Checks({**known.sound_at, **dict.fromkeys(checked, clock())}, left))
+
+
+def forget(settings: Settings, remote: str, held: Collection[str]) -> None:
+    """Nothing is known any more of what is not held there."""
+    known = recall(settings, remote)
+    kept = Checks(
+        {name: at for name, at in known.sound_at.items() if name in held},
+        {name: text for name, text in known.flaws.items() if name in held or name == WHOLE},
+    )
+    if kept != known:
+        _write(settings, remote, kept)
+
+
+def _write(settings: Settings, remote: str, found: Checks) -> None:
+    sound = [{"name": name, "at": at} for name, at in found.sound_at.items()]
+    document = {"sound": sound, "damaged": [{"name": name, "text": text} for name, text in found.flaws.items()]}
+    with contextlib.suppress(OSError):  # as the listing: what cannot be written is asked again
+        if settings.dir.is_dir():
+            with own_folder.made(settings.dir, *listing_cache.folder_of(remote)) as folder:
+                disk.write_file(folder / _FILE, json.dumps(documents.plain(document)).encode())
