@@ -596,6 +596,15 @@ def test_a_backup_of_the_database_alone_never_takes_the_place_of_a_whole_one_the
 # The folder.
 
 
+def test_a_mark_that_is_no_file_is_not_waited_for(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = with_remote(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    (tmp_path / "nas" / MARKER).unlink()
+    os.mkfifo(tmp_path / "nas" / MARKER)
+    with pytest.raises(RemoteFailed, match="The remote there failed: it is no plain file"):
+        list_remote(settings, "there")
+
+
 def test_an_empty_mount_point_is_refused_and_stays_empty(app: SmallApp, tmp_path: Path) -> None:
     mount = tmp_path / "nas"
     mount.mkdir()

@@ -187,7 +187,7 @@ class FolderRemote:
     def _owner(self) -> str | None:
         """The app whose place this is; None where nothing says that it is anybody's."""
         try:
-            marker = json.loads((self._path / MARKER).read_bytes())
+            marker = json.loads(disk.read_plain(self._path / MARKER, disk.MOST_STATE))
             return str(marker["app_id"])
         except (FileNotFoundError, NotADirectoryError):
             return None

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from backupkit.config.settings import Settings
@@ -19,6 +20,7 @@ from backupkit.model.names import printable
 from backupkit.repository.reliable import owner_of
 
 _NO_SPAN = Span()
+_LEAP, _SETTLED = timedelta(days=2), timedelta(days=7)
 _RULES = {"keep_last", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within"}
 _SAFETY_RULES = {"keep_pre_restore", "keep_pre_migration", "keep_safety_within"}
 
@@ -213,8 +215,24 @@ def _numbered(rule: str, number: int, backups: Iterable[Backup]) -> Iterator[Rea
 def _young(span: Span, group: list[Backup], ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
     """Measured from the newest backup, not from now: a clock that jumps makes nothing old."""
     if span and ours:
-        limit = span.before(ours[0].made_at, zone)
+        newest = _believed(span, [backup.made_at for backup in ours], zone)
+        limit = span.before(newest, zone)
         yield from ((backup, f"within {span} of the newest") for backup in group if backup.made_at > limit)
+
+
+def _believed(span: Span, moments: list[datetime], zone: ZoneInfo) -> datetime:
+    """From where a span is measured: from the newest moment, but from before a leap that is not a week old.
+
+    A leap makes all that was before it older than the span at once. Perhaps nothing was backed up for so long; perhaps
+    the clock is wrong now, and everything would go.
+    """
+    for later, earlier in pairwise(moments):
+        is_leap = later - earlier >= _LEAP and earlier <= span.before(later, zone)
+        if moments[0] - later >= _SETTLED:
+            break
+        if is_leap:
+            return earlier
+    return moments[0]
 
 
 def _suspicion(found: list[Backup], known: RetentionContext) -> str:
