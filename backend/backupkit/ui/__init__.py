@@ -13,8 +13,7 @@
 What it does not do, the pages (`web`) and the commands do; it says what to type.
 
 - A place is a `Page`; the window makes one of each kind, once, and calls `show_world` when it comes into view, and
-  whenever something on disk changed. Nothing in the event loop reads more than that: what is read for longer goes
-  through `self.window.fetch(act, show)`, in a thread.
+  whenever something on disk changed. Everything shown comes from there, and was read in a thread (`world`).
 - A function of a feature runs through `await self.window.carry_out(Task(…))`, within a Textual worker: a dialog shows
   progress and a button to cancel, and then the lines of the result, or the sentence and the hint of the error.
 - A question is `await self.app.push_screen_wait(Question(…))`, in a worker too. Text of others (names, notes, paths)

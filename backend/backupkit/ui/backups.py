@@ -14,14 +14,13 @@ from textual.widgets import DataTable, Input, Label, Static
 from backupkit.cli import render, tasks
 from backupkit.cli.tasks import Wish
 from backupkit.config.settings import Settings
-from backupkit.migrations import schema
 from backupkit.model.backup import Backup
 from backupkit.model.errors import BackupError
 from backupkit.restore.undo import lost_without
 from backupkit.retention.delete import deletable
 from backupkit.ui import listing
 from backupkit.ui.dialogs import Field, Form, Message, Question
-from backupkit.ui.listing import COLUMNS, Choice, Verdicts, View
+from backupkit.ui.listing import COLUMNS, Choice, View
 from backupkit.ui.page import Page
 from backupkit.ui.restore import restore
 from backupkit.ui.world import RepositoryState
@@ -60,7 +59,7 @@ class BackupsPage(Page):
         self.backups: Sequence[Backup] = ()
         self._wanted = ""
         self._drawn: tuple[Sequence[Backup], View] | None = None  # a thousand rows are not drawn anew for nothing
-        self.verdicts: Verdicts = {}
+        self.view = View(settings, {})
 
     def compose(self) -> ComposeResult:
         yield Label("", id="shown", markup=False)
@@ -80,8 +79,8 @@ class BackupsPage(Page):
 
     def show_world(self, world: RepositoryState) -> None:
         self.backups = world.backups
+        self.view = View(self.settings, world.verdicts)
         self._show_rows()
-        self._learn_relations()
 
     def about(self, name: str) -> None:
         """The cursor goes to that backup, as soon as it is there."""
@@ -93,19 +92,15 @@ class BackupsPage(Page):
         self.choice = choice
         self._show_rows()
 
-    @property
-    def view(self) -> View:
-        return View(self.settings, self.verdicts)
-
     def _show_rows(self) -> None:
         """All rows anew; the cursor stays on the backup it was on."""
-        table, found, view = self.table, self.choice.of(self.backups), self.view
+        table, found = self.table, self.choice.of(self.backups)
         before = self._name_under_cursor()
-        if (found, view) != self._drawn:
+        if (found, self.view) != self._drawn:
             table.clear()
             for backup in found:
-                table.add_row(*listing.cells(view, backup), key=backup.name)
-            self._drawn = found, view
+                table.add_row(*listing.cells(self.view, backup), key=backup.name)
+            self._drawn = found, self.view
         self._fit()
         wanted = self._wanted if self._wanted in table.rows else before
         if wanted in table.rows:
@@ -151,21 +146,6 @@ class BackupsPage(Page):
         lines = listing.summary(self.view, backup) if backup else ()
         self.query_one("#summary", Static).update("\n".join(lines))
 
-    def _learn_relations(self) -> None:
-        """How each revision stands to this code: the migrations are read once, in a thread."""
-        wanted = {one.metadata.revisions for one in self.backups if one.metadata} - set(self.verdicts)
-        if not wanted:
-            return
-
-        def read() -> Verdicts:
-            return {revisions: schema.classify(self.settings, revisions) for revisions in wanted}
-
-        self.window.fetch(read, self._know_relations, "relations")
-
-    def _know_relations(self, found: Verdicts) -> None:
-        self.verdicts = {**self.verdicts, **found}
-        self._show_rows()
-
     # Find and sort.
 
     def action_find(self) -> None:
@@ -203,8 +183,7 @@ class BackupsPage(Page):
     @on(DataTable.RowSelected)
     def _show_in_full(self) -> None:
         if backup := self.chosen:
-            verdict = self.verdicts.get(backup.metadata.revisions) if backup.metadata else None
-            schema = [f"  schema     {verdict.reason}"] if verdict else []
+            schema = [f"  schema     {verdict.reason}"] if (verdict := self.view.verdict(backup)) else []
             inside = f"Look inside: `web`, or `files {backup.name}`, `rows {backup.name} TABLE`"
             lines = [*render.details(self.settings, backup), *schema, "", inside]
             self.app.push_screen(Message(backup.name, lines))

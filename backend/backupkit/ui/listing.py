@@ -17,7 +17,6 @@ from backupkit.model.names import printable
 from backupkit.ui.styles import state_text
 
 _STATE = 12  # characters
-Verdicts = Mapping[tuple[str, ...], SchemaVerdict]
 RELATIONS: Mapping[str, str] = {
     "same": "= this code",
     "behind": "< behind",
@@ -30,10 +29,14 @@ RELATIONS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class View:
-    """What a cell needs to know beside its backup: the settings, and how revisions stand to this code, once known."""
+    """What a cell needs to know beside its backup: the settings, and how revisions stand to this code."""
 
     settings: Settings
-    verdicts: Verdicts
+    verdicts: Mapping[tuple[str, ...], SchemaVerdict]
+
+    def verdict(self, backup: Backup) -> SchemaVerdict | None:
+        """How the backup stands to this code."""
+        return self.verdicts.get(backup.metadata.revisions) if backup.metadata else None
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ def _adds(_view: View, backup: Backup) -> Text:
 
 
 def _relation(view: View, backup: Backup) -> str:
-    verdict = view.verdicts.get(backup.metadata.revisions) if backup.metadata else None
-    return RELATIONS[verdict.relation] if verdict else "…" if backup.metadata else "-"
+    verdict = view.verdict(backup)
+    return RELATIONS[verdict.relation] if verdict else "-"
 
 
 def _moment(backup: Backup) -> float:
@@ -129,8 +132,8 @@ def summary(view: View, backup: Backup) -> Iterator[str]:
         return
     yield f"{printable(backup.name)}{f' · {printable(metadata.note)}' if metadata.note else ''}"
     yield _contents(backup)
-    verdict = view.verdicts.get(metadata.revisions)
-    yield verdict.reason if verdict else "…"
+    if verdict := view.verdict(backup):
+        yield verdict.reason
     why = [flaw.text for flaw in backup.flaws[:1]] or [backup.error or backup.not_proven]
     yield from (f"! {printable(text)}" for text in (*why, *backup.unusual[:1]) if text)
 

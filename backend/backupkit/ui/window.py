@@ -188,20 +188,6 @@ class BackupApp(App[None]):
         self.action_look()
         return ended
 
-    def fetch(self, act: Callable[[], Found], show: Callable[[Found], None], group: str) -> None:
-        """What `act` reads in a thread is shown by `show`; of one group only what was asked for last."""
-
-        def read() -> None:
-            try:
-                found = act()
-            except Exception as error:
-                wrong = in_words(error)
-                self.call_from_thread(self._if_open, lambda: self.show_error(wrong))
-            else:
-                self.call_from_thread(self._if_open, lambda: show(found))
-
-        self.run_worker(read, thread=True, exclusive=True, group=group)
-
     def show_error(self, error: BackupError) -> None:
         """The same sentence and hint as on the command line."""
         self.push_screen(error_message(error))

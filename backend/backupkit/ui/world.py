@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from backupkit.config.settings import Settings
-from backupkit.model.backup import Backup
+from backupkit.migrations import schema
+from backupkit.model.backup import Backup, SchemaVerdict
 from backupkit.model.clock import Clock
 from backupkit.model.operation import Operation
 from backupkit.monitoring.status import Facts, Status, judge, look
@@ -28,6 +29,8 @@ class RepositoryState:
     at_work: str = ""
     runs: tuple[DueRun, ...] = ()
     """What the scheduler does next."""
+    verdicts: Mapping[tuple[str, ...], SchemaVerdict] = field(default_factory=dict)
+    """How each revision of the backups stands to this code."""
 
     @property
     def backups(self) -> tuple[Backup, ...]:
@@ -46,7 +49,9 @@ def look_around(settings: Settings, clock: Clock) -> RepositoryState:
     seed = scheduler_lock.seed(settings.dir)
     past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now, seed)
     runs = planner.upcoming(settings, past, facts.now, _RUNS)
-    return RepositoryState(facts, judge(settings, facts), who_is_at_work(settings), tuple(runs))
+    revisions = {one.metadata.revisions for one in facts.backups if one.metadata}
+    verdicts = {one: schema.classify(settings, one) for one in revisions}
+    return RepositoryState(facts, judge(settings, facts), who_is_at_work(settings), tuple(runs), verdicts)
 
 
 def who_is_at_work(settings: Settings) -> str:
