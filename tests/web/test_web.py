@@ -36,13 +36,13 @@ from backupkit.cli.task import Task
 from backupkit.config.settings import load_settings
 from backupkit.model.backup import BackupRequest
 from backupkit.model.errors import Refused
+from backupkit.model.patterns import literal
 from backupkit.monitoring import log
 from backupkit.repository import history, store
 from backupkit.web import pages, server
 from backupkit.web.access import Access, form_token
 from backupkit.web.fixes import fix_of
 from backupkit.web.jobs import Jobs
-from backupkit.web.restoring import literal
 from backupkit.web.site import Goto, Page, Site, Visit
 from several import extend
 from small_app import COMMAND, SmallApp, clean_environment

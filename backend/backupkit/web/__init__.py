@@ -12,6 +12,7 @@
 
 How to write a page. A function takes a `Visit` and returns a `Page` (a template and its values), a `Goto` or a
 `Content`; it stands in `GET` or `POST` at the end of its module. It runs in a thread, and what it raises becomes the
-sentence and the hint of the command line. What takes longer than a moment is a `Task`, begun by `visit.start`. Whatever
-is in `POST` is for the owner alone. Templates escape all that is put into them.
+sentence and the hint of the command line. What takes longer than a moment is a `Task`, begun by `visit.start`. A plan
+is looked at by `visit.look`, shown by `shown_once`, and done by `visit.carry_out`. Whatever is in `POST` is for the
+owner alone. Templates escape all that is put into them.
 """

@@ -29,6 +29,11 @@ def _without_secrets(value: Any) -> Any:
     return scrubbed(value, _secrets.get()) if is_text else value
 
 
+def _on_one_line(value: Any) -> Any:
+    """The same in plain text, where no value is to be a line of its own."""
+    return printable_text(_without_secrets(value)) if isinstance(value, str) else value
+
+
 _templates = Environment(
     loader=PackageLoader("backupkit.web"),
     autoescape=True,
@@ -50,16 +55,26 @@ _templates.filters.update(
     query=lambda values: urlencode(values, errors="replace"),
     seconds=lambda seconds: "" if seconds is None else f"{seconds:.1f} s",
 )
+_texts = _templates.overlay(autoescape=False, finalize=_on_one_line)
 
 
 def made(template: str, settings: Settings, values: Mapping[str, Any]) -> str:
     """The page of that template with these values; the settings and `local`, a moment in their zone, are there too."""
 
+    return _rendered(_templates, template, settings, values)
+
+
+def made_text(template: str, settings: Settings, values: Mapping[str, Any]) -> str:
+    """The same as plain text."""
+    return _rendered(_texts, template, settings, values)
+
+
+def _rendered(templates: Environment, template: str, settings: Settings, values: Mapping[str, Any]) -> str:
     def local(at: Any, form: str = "%Y-%m-%d %H:%M") -> str:
         return f"{settings.local(at):{form}}" if at else "-"
 
     before = _secrets.set(tuple(settings.secrets))
     try:
-        return _templates.get_template(template).render(settings=settings, local=local, **values)
+        return templates.get_template(template).render(settings=settings, local=local, **values)
     finally:
         _secrets.reset(before)

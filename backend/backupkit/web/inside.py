@@ -13,10 +13,10 @@ from backupkit.cli.session import of_database
 from backupkit.config.settings import Settings
 from backupkit.model.backup import MAIN_DATABASE
 from backupkit.model.errors import Refused
+from backupkit.model.patterns import literal
 from backupkit.sqlite.rows import Key, Value
 from backupkit.verify import browse
 from backupkit.verify.files import list_files
-from backupkit.web.restoring import literal
 from backupkit.web.site import Answer, Content, Handler, Page, Visit, require_owner
 
 _NAMES, _ROWS, _FOUND = 200, 50, 500

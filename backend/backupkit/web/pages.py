@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from backupkit.cli import render, tasks
@@ -25,6 +26,7 @@ from backupkit.remotes.base import RemoteBackup
 from backupkit.remotes.pull import pull_backup
 from backupkit.remotes.registry import look_at_remotes, prepare_remote
 from backupkit.repository import history, operation, sizes, store
+from backupkit.restore.journal import Journal
 from backupkit.restore.recovery import recover
 from backupkit.restore.undo import goes_back_to, lost_without
 from backupkit.retention.prune import accept
@@ -211,12 +213,8 @@ def push(visit: Visit) -> Answer:
 
 def pull(visit: Visit) -> Answer:
     settings, name, remote = visit.settings, visit.place["name"], visit.place["remote"]
-    task = Task(
-        f"Fetch {name} from {remote}",
-        lambda emit: pull_backup(settings, name, remote, emit),
-        lambda done: render.pulled(settings.reach, done),
-    )
-    return visit.start(task)
+    act, told = partial(pull_backup, settings, name, remote), partial(render.pulled, settings.reach)
+    return visit.start(Task(f"Fetch {name} from {remote}", act, told))
 
 
 def accept_unusual(visit: Visit) -> Answer:
@@ -227,13 +225,10 @@ def accept_unusual(visit: Visit) -> Answer:
 
 
 def finish_restore(visit: Visit) -> Answer:
-    settings = visit.settings
-    task = Task(
-        "Finish the interrupted restore",
-        lambda emit: recover(settings, emit),
-        lambda found: [f"The restore of {found.source} is finished." if found else "Nothing was left to finish."],
-    )
-    return visit.start(task)
+    def told(found: Journal | None) -> list[str]:
+        return [f"The restore of {found.source} is finished." if found else "Nothing was left to finish."]
+
+    return visit.start(Task("Finish the interrupted restore", partial(recover, visit.settings), told))
 
 
 def run(visit: Visit) -> Answer:
@@ -251,22 +246,15 @@ def run(visit: Visit) -> Answer:
 
 
 def ask_remotes(visit: Visit) -> Answer:
-    settings = visit.settings
-    task = Task(
-        "Ask every remote", lambda emit: look_at_remotes(settings, emit), lambda found: render.copies(settings, found)
-    )
-    return visit.start(task)
+    look, told = partial(look_at_remotes, visit.settings), partial(render.copies, visit.settings)
+    return visit.start(Task("Ask every remote", look, told))
 
 
 def prepare(visit: Visit) -> Answer:
     """The remote is made ready for its first copy; one that is ready stays as it is."""
-    settings, remote = visit.settings, visit.place["remote"]
-    task = Task(
-        f"Prepare {remote}",
-        lambda emit: prepare_remote(settings, remote, emit),
-        lambda _: (f"{remote} can be used.",),
-    )
-    return visit.start(task)
+    remote = visit.place["remote"]
+    act = partial(prepare_remote, visit.settings, remote)
+    return visit.start(Task(f"Prepare {remote}", act, lambda _: (f"{remote} can be used.",)))
 
 
 def test_notification(visit: Visit) -> Answer:
@@ -283,11 +271,8 @@ def test_notification(visit: Visit) -> Answer:
 
 # Jobs.
 
-_PLANS = {
-    "plan": "restore/plan",
-    "beside": "restore/beside",
-    "rescue": "rescue/plan",
-}  # the page of what a job of that kind has found
+# The page of what a job of that kind has found.
+_PLANS = {"plan": "restore/plan", "beside": "restore/beside", "rescue": "rescue/plan"}
 
 
 def show_job(visit: Visit) -> Answer:

@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from backupkit.cli import tasks
 from backupkit.cli.session import of_database
-from backupkit.cli.task import Task
-from backupkit.config.settings import Settings
 from backupkit.model.backup import MAIN_DATABASE
 from backupkit.model.clock import utc_now
 from backupkit.model.errors import Refused
@@ -21,19 +19,10 @@ from backupkit.sqlite.query import Values
 from backupkit.sqlite.row_rescue import Choice, Found
 from backupkit.web.inside import ticked
 from backupkit.web.jobs import Job
-from backupkit.web.site import (
-    Answer,
-    Goto,
-    Handler,
-    Page,
-    Visit,
-    plan_of,
-    require_owner,
-    require_same_settings,
-    require_typed,
-)
+from backupkit.web.site import Answer, Handler, Page, Planned, Visit, plan_of, require_typed, shown_once
 
 _SHOWN = 50  # rows of each kind
+_KIND = ("rescue", "Choose the rows again.")  # of the jobs that plan it, and what to do where one is not known any more
 
 
 @dataclass(frozen=True)
@@ -46,15 +35,6 @@ class Wanted:
     choice: Choice
     overwrite: bool = False
     with_children: bool = False
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What was wanted, under which settings, and the plan of it."""
-
-    settings: Settings
-    wanted: Wanted
-    plan: RescuePlan
 
 
 class Group(NamedTuple):
@@ -84,7 +64,7 @@ def choose(visit: Visit) -> Answer:
 
 def look_again(visit: Visit) -> Answer:
     """The plan of the same rows, which come in another way."""
-    form, (_, planned) = visit.form, _planned(visit)
+    form, (_, planned) = visit.form, plan_of(visit, *_KIND)
     overwrite, with_children = bool(form.get("overwrite")), bool(form.get("with_children"))
     return _look(visit, replace(planned.wanted, overwrite=overwrite, with_children=with_children))
 
@@ -92,25 +72,21 @@ def look_again(visit: Visit) -> Answer:
 def _look(visit: Visit, wanted: Wanted) -> Answer:
     settings, part = visit.settings, of_database(visit.settings, wanted.database)
 
-    def act(emit: EventListener) -> Planned:
+    def look(emit: EventListener) -> RescuePlan:
         recover(settings, emit)
-        plan = plan_rescue(
+        return plan_rescue(
             part, wanted.name, wanted.table, wanted.choice, wanted.overwrite, wanted.with_children, emit=emit
         )
-        return Planned(settings, wanted, plan)
 
-    return visit.start(Task(f"Looking for rows of {printable(wanted.table)}", act, lambda _: ()), "rescue")
+    return visit.look(f"Looking for rows of {printable(wanted.table)}", "rescue", wanted, look)
 
 
-def show_plan(visit: Visit) -> Answer:
+def show_plan(_visit: Visit, job: Job, planned: Planned) -> Answer:
     """What comes back, what stays, and the question."""
-    require_owner(visit)
-    job, planned = _planned(visit)
-    if job.led_to:
-        return Goto(f"job/{job.led_to.number}")
-    found = planned.plan.found
+    plan: RescuePlan = planned.found
+    found = plan.found
     values = {
-        "plan": planned.plan,
+        "plan": plan,
         "wanted": planned.wanted,
         "number": job.number,
         "groups": list(_groups(found)),
@@ -127,22 +103,17 @@ def _groups(found: Found) -> Iterator[Group]:
 
 def carry_out(visit: Visit) -> Answer:
     """The rows of the plan are live, after the backup's name was typed."""
-    job, planned = _planned(visit)
-    name, wanted = planned.plan.source, planned.wanted
-    require_typed(visit, name)
-    require_same_settings(visit, planned.settings)
-    if not planned.plan.found.writes:
+    job, planned = plan_of(visit, *_KIND)
+    plan, wanted = planned.found, planned.wanted
+    require_typed(visit, plan.source)
+    if not plan.found.writes:
         raise Refused("There is no row to bring back; nothing was changed.", hint="Choose others.")
-    title = f"Bringing rows of {printable(wanted.table)} back from {name}"
-    task = tasks.bringing_back(of_database(visit.settings, wanted.database), title, planned.plan, utc_now)
-    return Goto(f"job/{visit.site.jobs.carry_out(job, task, visit.actor, 'restore').number}")
+    title = f"Bringing rows of {printable(wanted.table)} back from {plan.source}"
+    task = tasks.bringing_back(of_database(visit.settings, wanted.database), title, plan, utc_now)
+    return visit.carry_out(job, task, "restore")
 
 
-def _planned(visit: Visit) -> tuple[Job, Planned]:
-    return plan_of(visit, "rescue", hint="Choose the rows again.")
-
-
-GET: Mapping[str, Handler] = {"rescue/plan/{number}": show_plan}
+GET: Mapping[str, Handler] = {"rescue/plan/{number}": shown_once(show_plan, *_KIND)}
 POST: Mapping[str, Handler] = {
     "rescue": choose,
     "rescue/plan/{number}": carry_out,

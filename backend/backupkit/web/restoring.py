@@ -7,8 +7,8 @@ the person agrees to is what was shown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import get_args
+from dataclasses import replace
+from typing import NamedTuple, get_args
 
 from backupkit.cli import tasks
 from backupkit.cli.render import counted
@@ -20,6 +20,7 @@ from backupkit.model.backup import Part
 from backupkit.model.clock import utc_now
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused, SchemaMismatch
 from backupkit.model.events import EventListener
+from backupkit.model.patterns import literal
 from backupkit.repository import store
 from backupkit.restore.extract import plan_extract
 from backupkit.restore.lay_out import kept_folders
@@ -29,29 +30,17 @@ from backupkit.rewind import moments
 from backupkit.rewind.chain import Moment
 from backupkit.sqlite.rows import Changes
 from backupkit.web.jobs import Job
-from backupkit.web.site import (
-    Answer,
-    Goto,
-    Handler,
-    Page,
-    Visit,
-    plan_of,
-    require_owner,
-    require_same_settings,
-    require_typed,
-)
+from backupkit.web.site import Answer, Handler, Page, Planned, Visit, plan_of, require_typed, shown_once
 
 _OFFERED = 100  # backups, the newest
+_KIND = ("plan", "Make it again.")  # of the jobs that plan it, and what to do where one is not known any more
 _MOMENTS = 200  # of rewind, the newest; and half as many of those before
 
 
-@dataclass(frozen=True)
-class Planned:
-    """What was wanted, under which settings, and the plan of it, or why there is none; `moment` is of rewind."""
+class Wanted(NamedTuple):
+    """What is wanted back, and of which moment of rewind; of none where it is a backup."""
 
-    settings: Settings
     wish: Wish
-    found: RestorePlan | SchemaMismatch
     moment: Moment | None = None
 
 
@@ -123,10 +112,8 @@ def plan_undo(visit: Visit) -> Answer:
 
 
 def _look(visit: Visit, wish: Wish) -> Answer:
-    settings = visit.settings
     title = f"Looking at {wish.name}" if wish.name else "Looking at the last restore"
-    task: Task[object] = Task(title, lambda emit: Planned(settings, wish, wish.plan(settings, emit)), lambda _: ())
-    return visit.start(task, "plan")
+    return visit.look(title, "plan", Wanted(wish), lambda emit: wish.plan(visit.settings, emit))
 
 
 def _look_at(visit: Visit, wish: Wish, at: str) -> Answer:
@@ -136,18 +123,15 @@ def _look_at(visit: Visit, wish: Wish, at: str) -> Answer:
     if chosen.moment is None:
         wish = replace(wish, name=chosen.backup)
 
-    def act(emit: EventListener) -> Planned:
+    def look(emit: EventListener) -> RestorePlan | SchemaMismatch:
         recover(settings, emit)
         if chosen.moment is None:
             found = wish.plan(settings, emit)
-            if isinstance(found, RestorePlan):
-                found = replace(found, notes=(*notes, *found.notes))
-            return Planned(settings, wish, found)
+            return replace(found, notes=(*notes, *found.notes)) if isinstance(found, RestorePlan) else found
         with moments.built(settings, chosen.moment, emit) as backup:
-            plan = plan_backup(settings, backup, wish.only, wish.force, wish.migrate, emit, notes=notes)
-        return Planned(settings, wish, plan, chosen.moment)
+            return plan_backup(settings, backup, wish.only, wish.force, wish.migrate, emit, notes=notes)
 
-    return visit.start(Task(f"Looking at {at}", act, lambda _: ()), "plan")
+    return visit.look(f"Looking at {at}", "plan", Wanted(wish, chosen.moment), look)
 
 
 def _restoring_moment(settings: Settings, wish: Wish, shown: RestorePlan, wanted: Moment) -> Task[Restored]:
@@ -167,32 +151,23 @@ def plan_put_back(visit: Visit) -> Answer:
     """Look at what putting one upload back would change."""
     settings, name, path = visit.settings, visit.form.get("name", ""), visit.form.get("path", "")
 
-    def act(emit: EventListener) -> Planned:
+    def look(emit: EventListener) -> RestorePlan:
         recover(settings, emit)
-        return Planned(settings, Wish(name), plan_extract(settings, name, [literal(path)], emit=emit))
+        return plan_extract(settings, name, [literal(path)], emit=emit)
 
-    return visit.start(Task(f"Looking at an upload of {name}", act, lambda _: ()), "plan")
-
-
-def literal(path: str) -> str:
-    """The pattern that means this path and nothing else."""
-    return "/" + "".join(f"\\{letter}" if letter in "\\*?[]! #" else letter for letter in path)
+    return visit.look(f"Looking at an upload of {name}", "plan", Wanted(Wish(name)), look)
 
 
-def show_plan(visit: Visit) -> Answer:
+def show_plan(_visit: Visit, job: Job, planned: Planned) -> Answer:
     """What the restore would change, and the question; it may name uploads."""
-    require_owner(visit)
-    job, planned = _planned(visit)
-    found = planned.found
-    if job.led_to:
-        return Goto(f"job/{job.led_to.number}")
+    found: RestorePlan | SchemaMismatch = planned.found
     if isinstance(found, SchemaMismatch):
-        return Page("mismatch.html", {"wish": planned.wish, "error": found})
+        return Page("mismatch.html", {"wish": planned.wanted.wish, "error": found})
     return Page(
         "plan.html",
         {
             "plan": found,
-            "number": visit.place["number"],
+            "number": job.number,
             "is_whole": found.source.chosen is None,
             "chosen": sorted(found.source.chosen.leaves) if found.source.chosen else [],
             "parts": [(one, *_rows(one)) for one in found.each],
@@ -210,27 +185,22 @@ def _rows(plan: RestorePlan) -> tuple[list[tuple[str, int | None, int | None, Ch
 
 def carry_out(visit: Visit) -> Answer:
     """What the plan shows, done; the name must be typed for a whole restore."""
-    job, planned = _planned(visit)
-    found, settings = planned.found, visit.settings
+    job, planned = plan_of(visit, *_KIND)
+    found, settings, (wish, moment) = planned.found, visit.settings, planned.wanted
     if isinstance(found, SchemaMismatch):
         raise found
     if found.source.chosen is None:
         require_typed(visit, found.source.name)
-    require_same_settings(visit, planned.settings)
-    if planned.moment:
-        task = _restoring_moment(settings, planned.wish, found, planned.moment)
+    if moment:
+        task = _restoring_moment(settings, wish, found, moment)
     elif found.source.chosen is None:
         task = tasks.restoring(settings, found, utc_now)
     else:
         task = tasks.putting_back(settings, f"Putting back from {found.source.name}", found, utc_now)
-    return Goto(f"job/{visit.site.jobs.carry_out(job, task, visit.actor, 'restore').number}")
+    return visit.carry_out(job, task, "restore")
 
 
-def _planned(visit: Visit) -> tuple[Job, Planned]:
-    return plan_of(visit, "plan", hint="Make it again.")
-
-
-GET: Mapping[str, Handler] = {"restore": choose, "restore/plan/{number}": show_plan}
+GET: Mapping[str, Handler] = {"restore": choose, "restore/plan/{number}": shown_once(show_plan, *_KIND)}
 POST: Mapping[str, Handler] = {
     "restore/plan": plan,
     "restore/undo": plan_undo,

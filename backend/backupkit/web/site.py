@@ -10,6 +10,7 @@ from typing import Any
 from backupkit.cli.task import Task
 from backupkit.config.settings import Settings, load_settings
 from backupkit.model.errors import NoSuchBackup, Refused
+from backupkit.model.events import EventListener
 from backupkit.web import html
 from backupkit.web.access import Access, Session, form_token
 from backupkit.web.jobs import Job, Jobs
@@ -70,6 +71,30 @@ class Visit:
         """Begin the work, and go to its page."""
         return Goto(f"job/{self.site.jobs.start(task, self.actor, kind).number}")
 
+    def look(self, title: str, kind: str, wanted: Any, look: Callable[[EventListener], Any]) -> Goto:
+        """Begin to look at what is wanted; the plan it comes to is kept with its job."""
+        settings = self.settings
+        return self.start(Task(title, lambda emit: Planned(settings, wanted, look(emit)), lambda _: ()), kind)
+
+    def carry_out(self, job: Job, task: Task[Any], kind: str = "") -> Goto:
+        """Do what that job has planned, under the settings that it was planned under; once, however often it is asked.
+
+        Raises `Refused` where they were changed since: the plan is not what would be done now.
+        """
+        assert job.ended and isinstance(job.ended.result, Planned)
+        if self.settings != job.ended.result.settings:
+            raise Refused("The settings were changed after this plan was made; nothing was done.", "Make it again.")
+        return Goto(f"job/{self.site.jobs.carry_out(job, task, self.actor, kind).number}")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What was wanted, under which settings, and the plan of it, or why there is none."""
+
+    settings: Settings
+    wanted: Any
+    found: Any
+
 
 Handler = Callable[[Visit], Answer]
 
@@ -104,24 +129,29 @@ def job_of(visit: Visit) -> Job | None:
     return visit.site.jobs.find(visit.place.get("number", ""))
 
 
-def plan_of(visit: Visit, kind: str, hint: str) -> tuple[Job, Any]:
+def plan_of(visit: Visit, kind: str, hint: str) -> tuple[Job, Planned]:
     """The job of that kind that the path names, and the plan that it came to; `NoSuchBackup` where it is not there."""
     job = job_of(visit)
-    if job is None or job.kind != kind or job.ended is None or job.ended.state != "done" or not job.ended.result:
+    if job is None or job.kind != kind or job.ended is None or not isinstance(job.ended.result, Planned):
         raise NoSuchBackup("This plan is not known any more.", hint=hint)
     return job, job.ended.result
+
+
+def shown_once(handler: Callable[[Visit, Job, Planned], Answer], kind: str, hint: str) -> Handler:
+    """The page of a plan, for the owner; where it was carried out, that of the work."""
+
+    def show(visit: Visit) -> Answer:
+        require_owner(visit)
+        job, planned = plan_of(visit, kind, hint)
+        return Goto(f"job/{job.led_to.number}") if job.led_to else handler(visit, job, planned)
+
+    return show
 
 
 def require_typed(visit: Visit, name: str) -> None:
     """`Refused` where the person has not typed the name as it stands on the page."""
     if visit.form.get("typed", "").strip() != name:
         raise Refused("The name was not typed as it stands there; nothing was changed.", hint="Go back and type it.")
-
-
-def require_same_settings(visit: Visit, planned: Settings) -> None:
-    """`Refused` where the plan was made under other settings: it is not what would be done now."""
-    if visit.settings != planned:
-        raise Refused("The settings were changed after this plan was made; nothing was done.", hint="Make it again.")
 
 
 class OnlyLooks(Refused):
