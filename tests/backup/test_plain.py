@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -21,7 +22,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import sqlalchemy
 
-from backupkit import MAX_BACKUPS, PlainDatabase, create_backup_now, get_last_backup_display, list_backups
+from backupkit import MAX_BACKUPS, PlainDatabase, create_backup_now, get_last_backup_display, list_backups, protected
 from backupkit.fs import disk
 from refusals import without_privileges
 from small_app import BACKEND, clean_environment
@@ -33,15 +34,16 @@ MORNING = datetime(2026, 3, 4, 8, 30, tzinfo=UTC)  # 09:30 in Berlin
 class Program:
     """A desktop program: a folder with a database of notes, and nothing else."""
 
-    def __init__(self, folder: Path, mode: str = "wal") -> None:
-        self.database = folder / "app.db"
+    def __init__(self, folder: Path, mode: str = "wal", name: str = "app.db", table: str = "notes") -> None:
+        self.database = folder / name
+        self.table = table
         self.backups = folder / "backups"
         self.settings = folder / "settings.json"
         self.now = MORNING
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(self.connect()) as live, live:
             live.execute(f"PRAGMA journal_mode={mode}")
-            live.execute("CREATE TABLE notes (text TEXT)")
+            live.execute(f"CREATE TABLE {table} (text TEXT)")
         self.write("first")
 
     def connect(self) -> sqlite3.Connection:
@@ -49,11 +51,11 @@ class Program:
 
     def write(self, text: str) -> None:
         with contextlib.closing(self.connect()) as live, live:
-            live.execute("INSERT INTO notes VALUES (?)", (text,))
+            live.execute(f"INSERT INTO {self.table} VALUES (?)", (text,))
 
     def notes(self, database: Path | None = None) -> list[str]:
         with contextlib.closing(sqlite3.connect(database or self.database)) as one:
-            return [text for (text,) in one.execute("SELECT text FROM notes")]
+            return [text for (text,) in one.execute(f"SELECT text FROM {self.table}")]
 
     def plain(self, **options: Any) -> PlainDatabase:
         given: dict[str, Any] = {"timezone": BERLIN, "timeout": 0.3, "clock": lambda: self.now, **options}
@@ -63,10 +65,18 @@ class Program:
         return sorted(path.name for path in self.backups.glob("backup_*.db")) if self.backups.is_dir() else []
 
     def litter(self) -> list[Path]:
-        """What is neither the program's nor a finished backup nor the toolkit's lock."""
-        known = {"backups", "settings.json", "app.db", "app.db-wal", "app.db-shm", "app.db-journal", ".lock"}
+        """What is neither the program's nor a finished backup nor the toolkit's lock and record."""
+        known = {"backups", "settings.json", ".lock", ".state", "databases.json"}
+        known |= {self.database.name + end for end in ("", "-wal", "-shm", "-journal")}
         found = [path for path in self.database.parent.rglob("*") if path.name not in known]
         return [path for path in found if not (path.parent == self.backups and path.name in self.names())]
+
+    def listed(self) -> list[str]:
+        return [entry["name"] for entry in self.plain().list_backups()]
+
+    @property
+    def record(self) -> Path:
+        return self.backups / ".state" / "databases.json"
 
     def said_last(self) -> str | None:
         return json.loads(self.settings.read_text()).get("last_backup_at") if self.settings.exists() else None
@@ -476,7 +486,11 @@ def test_settings_that_may_not_be_written_do_not_make_the_backup_fail(tmp_path: 
 
 def called(program: Program, call: str, *before: str) -> subprocess.CompletedProcess[str]:
     """What a process of its own gets from that function, for this database."""
-    code = f"import sys, backupkit; print(backupkit.{call}(sys.argv[1]))"
+    return ran(f"import sys, backupkit; print(backupkit.{call}(sys.argv[1]))", program, *before)
+
+
+def ran(code: str, program: Program, *before: str) -> subprocess.CompletedProcess[str]:
+    """What a process of its own says of this database."""
     return subprocess.run(
         [*before, sys.executable, "-c", code, program.database],
         env={**clean_environment(), "PYTHONPATH": str(BACKEND)},
@@ -648,6 +662,366 @@ def test_a_restore_onto_a_locked_database_is_false_and_changes_nothing(program: 
     assert program.notes() == ["first", "second"]
 
 
+# Two databases in one folder.
+
+
+@pytest.fixture
+def contacts(program: Program) -> Program:
+    """A second database beside the first, with tables of its own; backups and settings are shared."""
+    return Program(program.database.parent, name="contacts.db", table="contacts")
+
+
+def made(program: Program, **options: Any) -> Path:
+    found = program.plain(**options).create_backup_now()
+    assert found
+    return found
+
+
+def test_a_backup_of_one_database_is_none_of_the_other(program: Program, contacts: Program) -> None:
+    first = program.plain().create_backup_if_needed()
+    assert contacts.listed() == []
+    assert contacts.plain().get_last_backup_display() == "—"
+    second = contacts.plain().create_backup_if_needed()
+    assert first and second and first.parent == second.parent
+    assert (program.listed(), contacts.listed()) == ([first.name], [second.name])
+    assert contacts.plain().create_backup_if_needed() is None
+    assert program.plain().create_backup_if_needed() is None
+
+
+def test_the_last_backup_is_that_of_the_database_that_is_asked_for(program: Program, contacts: Program) -> None:
+    made(contacts)
+    program.now += timedelta(days=1)
+    made(program)
+    assert program.said_last() == "2026-03-05T09:30:00+01:00"
+    assert contacts.plain().get_last_backup_display() == "04/03/2026 09:30"
+    assert program.plain().get_last_backup_display() == "05/03/2026 09:30"
+
+
+def test_a_database_removes_no_backup_of_another(program: Program, contacts: Program) -> None:
+    only = made(contacts, max_backups=2)
+    program.now += timedelta(minutes=1)
+    for _ in range(5):
+        made(program, max_backups=2)
+    assert only.exists()
+    assert len(program.listed()) == 2
+    assert len(program.names()) == 3
+
+
+def test_a_backup_of_the_other_database_is_refused_by_name_and_says_whose_it_is(
+    program: Program, contacts: Program, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = made(program)
+    for given in (other, other.name):
+        assert contacts.plain().restore_backup(given) is False
+    assert caplog.text.count(f"{other} is a backup of {program.database}") == 2
+    assert contacts.notes() == ["first"]
+
+
+def test_a_backup_of_a_database_of_the_same_tables_can_be_put_into_the_other(program: Program) -> None:
+    copy = Program(program.database.parent, name="copy.db")
+    program.write("second")
+    assert copy.plain().restore_backup(made(program)) is True
+    assert copy.notes() == ["first", "second"]
+
+
+def test_protected_goes_back_to_its_own_backup(program: Program, contacts: Program) -> None:
+    with pytest.raises(ZeroDivisionError), protected("drop", on=contacts.plain(), rollback=True) as operation:
+        program.now += timedelta(minutes=1)
+        made(program)
+        with contextlib.closing(contacts.connect()) as live, live:
+            live.execute("ALTER TABLE contacts RENAME TO people")
+        raise ZeroDivisionError
+    assert operation.outcome == "rolled back"
+    assert contacts.notes() == ["first"]
+
+
+def test_protected_goes_back_though_nothing_could_be_recorded(program: Program, contacts: Program) -> None:
+    made(program)
+    link(program.record)
+    with pytest.raises(ZeroDivisionError), protected("drop", on=contacts.plain(), rollback=True) as operation:
+        with contextlib.closing(contacts.connect()) as live, live:
+            live.execute("ALTER TABLE contacts RENAME TO people")
+        raise ZeroDivisionError
+    assert operation.outcome == "rolled back"
+
+
+def test_the_record_names_the_database_beside_the_folder_and_forgets_what_is_gone(program: Program) -> None:
+    first = made(program)
+    assert json.loads(program.record.read_text()) == {first.name: "../app.db"}
+    first.unlink()
+    program.now += timedelta(days=1)
+    second = made(program)
+    assert json.loads(program.record.read_text()) == {second.name: "../app.db"}
+
+
+def test_a_folder_behind_a_link_and_a_name_of_any_bytes_are_recorded(tmp_path: Path) -> None:
+    program = Program(tmp_path / "program", name=os.fsdecode(b"caf\xe9.db"))
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    program.backups.symlink_to(tmp_path / "far" / "away")
+    first = made(program)
+    other = Program(tmp_path / "program", name="other.db")
+    assert (program.listed(), other.listed()) == ([first.name], [])
+    second = made(program, max_backups=1)
+    assert program.names() == [second.name]
+
+
+# Renamed and moved.
+
+
+def test_backups_of_a_name_that_is_gone_are_not_those_of_the_new_name(program: Program, contacts: Program) -> None:
+    old = made(program)
+    program.database.rename(program.database.with_name("memo.db"))
+    program.database = program.database.with_name("memo.db")
+    assert program.listed() == []
+    program.now += timedelta(days=1)
+    for _ in range(3):
+        made(program, max_backups=1)
+    assert old.exists()
+    assert program.plain().restore_backup(old) is True
+
+
+def test_database_and_backups_moved_together_stay_together(program: Program, contacts: Program, tmp_path: Path) -> None:
+    mine, other = made(program, max_backups=1), made(contacts)
+    program.database.parent.rename(tmp_path / "moved")
+    program = Program.__new__(Program)
+    moved = tmp_path / "moved"
+    program.database, program.backups, program.table = moved / "app.db", moved / "backups", "notes"
+    program.now = MORNING + timedelta(days=1)
+    assert program.listed() == [mine.name]
+    made(program, max_backups=1)
+    assert program.names() == [other.name, "backup_20260305_093000.db"]
+
+
+def test_a_database_that_is_moved_alone_finds_its_backups_and_removes_none_of_the_old_place(
+    program: Program, tmp_path: Path
+) -> None:
+    kept = program.backups
+    old = made(program)
+    (tmp_path / "new").mkdir()
+    program.database = program.database.rename(tmp_path / "new" / "app.db")
+    program.now += timedelta(days=1)
+    assert [entry["path"] for entry in program.plain(backups=kept).list_backups()] == [old]
+    for _ in range(3):
+        made(program, backups=kept, max_backups=1)
+    assert old.exists() and len(program.names()) == 2
+
+
+def test_two_databases_of_one_name_share_a_folder(tmp_path: Path) -> None:
+    here, there, kept = Program(tmp_path / "here"), Program(tmp_path / "there"), tmp_path / "kept"
+    only = made(here, backups=kept)
+    assert there.plain(backups=kept).create_backup_if_needed()
+    assert [entry["path"] for entry in here.plain(backups=kept).list_backups()] == [only]
+    here.database.unlink()  # lost: its backups are what is left of it
+    there.now += timedelta(days=1)
+    for _ in range(3):
+        made(there, backups=kept, max_backups=1)
+    assert only.exists()
+    assert len(list(kept.glob("backup_*.db"))) == 2
+
+
+# Not recorded.
+
+
+def copied_in(program: Program, *names: str) -> list[Path]:
+    """Backups of an older version of this toolkit, or brought in by hand."""
+    found = made(program)
+    program.record.unlink()
+    return [Path(shutil.copy(found, program.backups / name)) for name in names] + [found]
+
+
+def test_what_is_not_recorded_counts_as_before(program: Program) -> None:
+    copied_in(program, "backup_20260101_000000.db", "backup_20260102_000000.db")
+    assert len(program.listed()) == 3
+    assert program.plain().create_backup_if_needed() is None
+    shutil.rmtree(program.record.parent)
+    program.now += timedelta(days=1)
+    made(program, max_backups=2)
+    assert program.names() == ["backup_20260304_093000.db", "backup_20260305_093000.db"]
+
+
+def test_what_is_not_recorded_is_removed_by_nobody_where_two_databases_have_records(
+    program: Program, contacts: Program
+) -> None:
+    old = copied_in(program, "backup_20260101_000000.db")
+    program.now = contacts.now = MORNING + timedelta(days=1)
+    made(contacts)
+    for one in (program, contacts, program, contacts):
+        made(one, max_backups=1)
+    assert all(path.exists() for path in old)
+    assert len(program.names()) == len(old) + 2
+
+
+def test_what_is_not_recorded_is_judged_by_its_tables_where_another_database_has_records(
+    program: Program, contacts: Program
+) -> None:
+    old = copied_in(program)[0]
+    program.now += timedelta(days=1)
+    made(program)
+    assert contacts.plain().restore_backup(old) is False
+    assert contacts.notes() == ["first"]
+
+
+# A record that cannot be used.
+
+
+def link(record: Path) -> None:
+    record.unlink()
+    record.symlink_to(record.parent / "nowhere.json")
+
+
+def linked_folder(record: Path) -> None:
+    state = record.parent.rename(record.parent.with_name("elsewhere"))
+    record.parent.symlink_to(state)
+
+
+def folder(record: Path) -> None:
+    record.unlink()
+    record.mkdir()
+
+
+def fifo(record: Path) -> None:
+    record.unlink()
+    os.mkfifo(record)
+
+
+def garbage(text: str) -> Callable[[Path], object]:
+    return lambda record: record.write_text(text)
+
+
+GARBAGE = ["{", "", "[]", "7", '{"a": 7}', '{"a": null}', '{"a": "\\u0000"}', '{"a": "\\ud800"}', "[" * 100_000]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [link, linked_folder, folder, fifo, *map(garbage, GARBAGE)],
+    ids=["link", "linked folder", "folder", "fifo", *(f"garbage {number}" for number in range(len(GARBAGE)))],
+)
+def test_a_record_that_cannot_be_read_fails_no_backup_and_loses_none(
+    program: Program, contacts: Program, spoil: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    only = made(contacts)
+    spoil(program.record)
+    before = facts(program.record)
+    program.now += timedelta(days=1)
+    for _ in range(3):
+        made(program, max_backups=1)
+    assert only.exists() and len(program.names()) == 4
+    assert len(program.listed()) == 4  # nobody knows better
+    assert caplog.text.count("Of which database this backup is could not be recorded") == 3
+    assert facts(program.record) == before
+    assert contacts.plain().restore_backup(only) is True
+
+
+def facts(path: Path) -> tuple[int, int]:
+    return path.lstat().st_ino, path.lstat().st_mtime_ns
+
+
+def test_a_record_that_may_not_be_read_fails_no_backup_and_loses_none(tmp_path: Path) -> None:
+    program = Program(tmp_path / "program", "delete")
+    contacts = Program(tmp_path / "program", "delete", "contacts.db", "contacts")
+    only = made(contacts)
+    program.record.chmod(0)
+    code = "import sys, backupkit\nfor _ in range(3): print(backupkit.create_backup_now(sys.argv[1], max_backups=1))"
+    child = ran(code, program, *without_privileges())
+    assert "None" not in child.stdout
+    assert child.stderr.count("could not be recorded") == 3
+    assert only.exists() and len(program.names()) == 4
+
+
+def test_a_record_that_cannot_be_written_fails_no_backup(
+    program: Program, contacts: Program, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_file = disk.write_file
+
+    def refuse(path: Path, *given: Any, **named: Any) -> None:
+        if path.name == "databases.json":
+            raise OSError(28, "No space left on device", str(path))
+        write_file(path, *given, **named)
+
+    only = made(contacts)
+    monkeypatch.setattr(disk, "write_file", refuse)
+    program.now += timedelta(days=1)
+    for _ in range(3):
+        made(program, max_backups=1)
+    assert caplog.text.count("could not be recorded") == 3
+    assert only.exists() and len(program.names()) == 4
+
+
+# At once.
+
+
+def test_threads_of_two_databases_that_ask_at_once_make_one_of_each(program: Program, contacts: Program) -> None:
+    ready = threading.Barrier(8)
+
+    def ask(one: Program) -> None:
+        ready.wait()
+        one.plain(timeout=30).create_backup_if_needed()
+
+    threads = [threading.Thread(target=ask, args=[one]) for one in (program, contacts) * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(program.listed()), len(contacts.listed()), len(program.names())) == (1, 1, 2)
+
+
+def test_a_backup_that_another_database_makes_meanwhile_is_not_taken_for_its_own(
+    program: Program, contacts: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = os.listdir
+
+    def late(folder: Path) -> list[str]:
+        monkeypatch.undo()
+        made(contacts)
+        return names(folder)
+
+    contacts.backups.mkdir()
+    monkeypatch.setattr(os, "listdir", late)
+    assert program.listed() == []
+    assert len(contacts.listed()) == 1
+
+
+def test_a_backup_that_is_removed_meanwhile_is_not_listed(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, names = made(program), os.listdir
+    made(program)
+
+    def early(folder: Path) -> list[str]:
+        monkeypatch.undo()
+        found = names(folder)
+        first.unlink()
+        return found
+
+    monkeypatch.setattr(os, "listdir", early)
+    assert len(program.listed()) == 1
+
+
+MAKE = """
+import sys
+from backupkit import PlainDatabase
+plain = PlainDatabase(sys.argv[1], timeout=60, max_backups=3)
+print("ready", flush=True)
+sys.stdin.readline()
+made = [plain.create_backup_now() for _ in range(6)]
+listed = [len(plain.list_backups()) for _ in range(20)]
+print(None not in made, max(listed))
+"""
+
+
+def test_processes_of_two_databases_at_once_keep_the_newest_of_each(program: Program, contacts: Program) -> None:
+    children = [started(MAKE, one.database) for one in (program, contacts) * 2]
+    for child in children:
+        assert child.stdout and child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    answers = [child.communicate(timeout=60)[0].strip() for child in children]
+    assert all(answer.startswith("True") for answer in answers), answers
+    assert (len(program.listed()), len(contacts.listed()), len(program.names())) == (3, 3, 6)
+    assert all(program.notes(program.backups / name) == ["first"] for name in program.listed())
+    assert all(contacts.notes(program.backups / name) == ["first"] for name in contacts.listed())
+
+
 # Killed.
 
 KILLED = """
@@ -686,6 +1060,30 @@ def test_killed_at_any_change_of_a_file_all_that_has_a_name_is_whole(tmp_path: P
         program.now += timedelta(days=1)
         assert program.plain().create_backup_now(), point
         assert [path for path in program.litter() if ".before_restore_" not in path.name] == [], point
+        if child.returncode == 0:
+            break
+        assert child.returncode == 9
+    assert point > 10
+
+
+KILLED_WITH_ANOTHER = KILLED.replace("(backup,) = plain.list_backups()", "")
+
+
+@pytest.mark.slow
+def test_killed_at_any_change_of_a_file_each_backup_is_of_its_own_database(tmp_path: Path) -> None:
+    for point in itertools.count(1):
+        program = Program(tmp_path / str(point))
+        contacts = Program(tmp_path / str(point), name="contacts.db", table="contacts")
+        only = made(contacts)
+        child = started(KILLED_WITH_ANOTHER, program.database, "create", str(point))
+        child.communicate(timeout=60)
+        assert contacts.listed() == [only.name], point
+        assert [program.notes(program.backups / name) for name in program.listed()] in ([], [["first"]]), point
+        program.now = contacts.now = MORNING + timedelta(days=1)
+        made(program, max_backups=1), made(contacts)
+        assert set(json.loads(program.record.read_text())) == set(program.names()), point
+        assert not list(program.record.parent.glob(".draft-*")), point
+        assert len(contacts.listed()) == 2
         if child.returncode == 0:
             break
         assert child.returncode == 9

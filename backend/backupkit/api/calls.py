@@ -30,7 +30,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused
 from backupkit.model.events import Event, Notice, Waiting, Warned
 from backupkit.monitoring.notify.run_report import RunReport, reported
-from backupkit.repository import plain_files, store
+from backupkit.repository import store
 from backupkit.restore import recovery, unfinished
 from backupkit.restore.copy_beside import restore_with_copy_beside
 from backupkit.restore.restore import plan_restore
@@ -90,7 +90,10 @@ class Protectable(ABC):
 
     @abstractmethod
     def put_back(self, path: Path, force: bool = False) -> None:
-        """`restore_backup`, which raises; `force` restores a revision that this code does not know, too."""
+        """`restore_backup`, which raises; `force` restores what it would refuse, if it is sound.
+
+        That is a revision that this code does not know, or a plain database of other tables.
+        """
 
     @abstractmethod
     def last_moment(self) -> datetime | None:
@@ -126,11 +129,10 @@ class PlainDatabase(Protectable):
         return single_files.create_single_if_needed(self._plain, _log_event, self.clock)
 
     def listed(self) -> list[dict[str, Any]]:
-        plain = self._plain
-        return [_entry(one.path, one.at, one.size) for one in plain_files.all_backups(plain.backups, plain.zone)]
+        return [_entry(one.path, one.at, one.size) for one in single_files.own_backups(self._plain)]
 
     def put_back(self, path: Path, force: bool = False) -> None:
-        single_files.restore_single(self._plain, path, _log_event, self.clock)
+        single_files.restore_single(self._plain, path, _log_event, self.clock, force)
 
     def last_moment(self) -> datetime | None:
         at = single_files.last_backup_moment(self._plain)

@@ -1,8 +1,8 @@
 """Back up and restore a plain database: one file a backup, made and put back through SQLite.
 
-A backup: lock, one moment of the database in a draft, checked and synced, one rename; then `last_backup_at`, then
-what is beyond the newest so many is removed. A restore: the backup is checked, the copy beside is made, and then the
-live database gets the content in one transaction.
+A backup: lock, one moment of the database in a draft, checked and synced, the record of which database it is, one
+rename; then `last_backup_at`, then what is beyond the newest so many is removed. A restore: the backup is checked, the
+copy beside is made, and then the live database gets the content in one transaction.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def backup_of_today(plain: SingleFileConfig, clock: Clock = utc_now) -> plain_fi
     """
     today = plain.local(clock()).date()
     last = last_backup.read(plain.settings_file, plain.zone)
-    for backup in plain_files.all_backups(plain.backups, plain.zone):
+    for backup in own_backups(plain):
         exact = last if last and backup.path.name == _name(last) else backup.at
         if backup.size and plain.local(exact).date() == today:
             return backup
@@ -83,18 +83,29 @@ def backup_of_today(plain: SingleFileConfig, clock: Clock = utc_now) -> plain_fi
 
 def last_backup_moment(plain: SingleFileConfig) -> datetime | None:
     """When the last backup was made, as the disk or `last_backup_at` says it, whichever is later."""
-    on_disk = [backup.at for backup in plain_files.all_backups(plain.backups, plain.zone)]
+    on_disk = [backup.at for backup in own_backups(plain)]
     written = last_backup.read(plain.settings_file, plain.zone)
+    if written and plain_files.owners(plain.backups).is_anothers(_name(written), plain.database):
+        written = None  # several databases may share the settings too
     return max([*on_disk, *([written] if written else [])], default=None)
 
 
+def own_backups(plain: SingleFileConfig) -> list[plain_files.SingleBackup]:
+    """Those in the backups folder that are not another database's, newest first."""
+    return plain_files.backups_of(plain.database, plain.backups, plain.zone)
+
+
 def restore_single(
-    plain: SingleFileConfig, path: Path, emit: EventListener = silence, clock: Clock = utc_now
+    plain: SingleFileConfig,
+    path: Path,
+    emit: EventListener = silence,
+    clock: Clock = utc_now,
+    force: bool = False,
 ) -> Path | None:
     """The live database holds what the backup holds, and what it held before lies beside it; returns where.
 
     None where there was nothing to keep. Raises `NoSuchBackup`, `Damaged`, `Refused` for another program's database,
-    `SourceLocked`: the live database is as it was then.
+    `SourceLocked`: the live database is as it was then. With `force` it may have other tables than the live one.
     """
     backup, kept = _existing(plain, path), None
     disk.make_folder(plain.database.parent)
@@ -105,7 +116,7 @@ def restore_single(
 
     with _locked(plain, f"restore of {backup.name}", emit), draft_of(plain.database) as folder:
         staged = folder / plain.database.name
-        facts = _stage(plain, backup, staged)
+        facts = _stage(plain, backup, staged, force)
         with disk.Opened(folder, descriptors.FOLDER) as opened:
             compared = database.replace_live(staged, opened, plain.database, plain.timeout, facts, keep, emit)
         _prove(plain, compared, facts, emit)
@@ -118,6 +129,7 @@ def _locked(plain: SingleFileConfig, command: str, emit: EventListener) -> Itera
     store.require(plain.backups)
     with lock.held(plain.backups, command, plain.timeout, emit):
         clear_unfinished_copies(plain.database)
+        plain_files.clear_unfinished_record(plain.backups)
         settings_drafts = f"{disk.DRAFT_PREFIX}{glob.escape(plain.settings_file.name)}-*"
         for draft in (
             draft_folder(plain.database),
@@ -134,10 +146,18 @@ def _make(plain: SingleFileConfig, emit: EventListener, clock: Clock) -> Path:
         copied = folder / final.name
         copy_moment(plain.database, copied, plain.timeout, emit)
         disk.sync_file(copied)
+        _record(plain, final.name, emit)
         disk.rename(copied, final)
     _note(plain, at, emit)
     _prune(plain, final, at, emit)
     return final
+
+
+def _record(plain: SingleFileConfig, name: str, emit: EventListener) -> None:
+    try:
+        plain_files.record(plain.backups, name, plain.database)
+    except (BackupError, OSError) as error:
+        emit(Warned(f"Of which database this backup is could not be recorded: {error}"))
 
 
 def _note(plain: SingleFileConfig, at: datetime, emit: EventListener) -> None:
@@ -149,8 +169,7 @@ def _note(plain: SingleFileConfig, at: datetime, emit: EventListener) -> None:
 
 def _prune(plain: SingleFileConfig, made: Path, at: datetime, emit: EventListener) -> None:
     try:
-        found = plain_files.all_backups(plain.backups, plain.zone)
-        for old in plain_files.expired(found, plain.max_backups, made, at):
+        for old in plain_files.expired(own_backups(plain), plain.max_backups, made, at):
             disk.remove(old.path)
     except OSError as error:
         emit(Warned(f"The backup is made, but an old one could not be removed: {error}"))
@@ -173,12 +192,12 @@ def _existing(plain: SingleFileConfig, path: Path) -> Path:
     return found
 
 
-def _stage(plain: SingleFileConfig, backup: Path, staged: Path) -> DatabaseFacts:
+def _stage(plain: SingleFileConfig, backup: Path, staged: Path, force: bool) -> DatabaseFacts:
     """The backup's content beside the live database, checked and of its page size."""
     found = database.inspect(backup)
     if found.problems:
         raise Damaged(f"{backup} is damaged: {found.problems[0]}.", hint="Try an older backup.")
-    _refuse_foreign(plain, backup, found.facts)
+    _refuse_foreign(plain, backup, found.facts, force or _is_surely_own(plain, backup))
     space.require(4 * found.facts.size, staged.parent, "This restore")
     disk.copy_file(backup, staged)
     if disk.hash_file(staged) != found.facts.sha256:
@@ -190,19 +209,34 @@ def _stage(plain: SingleFileConfig, backup: Path, staged: Path) -> DatabaseFacts
     return replace(found.facts, mode=backup.stat().st_mode & 0o777)
 
 
-def _refuse_foreign(plain: SingleFileConfig, backup: Path, facts: DatabaseFacts) -> None:
-    """`Refused` for a database that is another program's, as far as ids and tables tell."""
+def _refuse_foreign(plain: SingleFileConfig, backup: Path, facts: DatabaseFacts, is_own: bool) -> None:
+    """`Refused` for a database that is another program's, as far as ids and tables tell; of its own only ids do."""
     try:
         with database.snapshot(plain.database, plain.timeout) as snapshot:
             live = database.look(snapshot).facts
     except SourceBroken:
         return  # nothing to compare with, and no reason to stand in the way
     ids = {live.application_id, facts.application_id} - {0}
-    ours = backup.parent == Path(os.path.realpath(plain.backups))
-    if len(ids) > 1 or (live.rows and not ours and live.rows.keys().isdisjoint(facts.rows)):
-        raise Refused(
-            f"{backup} is another program's database than {plain.database}.", hint="list_backups() tells its own."
-        )
+    if len(ids) > 1 or (live.rows and not is_own and live.rows.keys().isdisjoint(facts.rows)):
+        raise _another_program_s(plain, backup)
+
+
+def _another_program_s(plain: SingleFileConfig, backup: Path) -> Refused:
+    hint = "list_backups() tells its own."
+    known = plain_files.owners(plain.backups)
+    if _is_in_folder(plain, backup) and known.is_anothers(backup.name, plain.database):
+        other = known.databases[backup.name]
+        return Refused(f"{backup} is a backup of {other}, another program's database than {plain.database}.", hint=hint)
+    return Refused(f"{backup} is another program's database than {plain.database}.", hint=hint)
+
+
+def _is_surely_own(plain: SingleFileConfig, backup: Path) -> bool:
+    known = plain_files.owners(plain.backups)
+    return _is_in_folder(plain, backup) and known.is_surely_of(backup.name, plain.database)
+
+
+def _is_in_folder(plain: SingleFileConfig, backup: Path) -> bool:
+    return backup.parent == Path(os.path.realpath(plain.backups))
 
 
 def _prove(
