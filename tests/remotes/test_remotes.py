@@ -31,7 +31,7 @@ from backupkit.config.settings import Settings, load_settings
 from backupkit.fs import disk
 from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, BackupRequest
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
-from backupkit.model.events import Event, Notice, Progress, Step, Waiting, silence
+from backupkit.model.events import Event, Notice, Progress, Step, Waiting, Warned, silence
 from backupkit.monitoring.status import status
 from backupkit.remotes import listing_cache
 from backupkit.remotes.base import Preparable, Remote, Tidying, open_remote, retry_while_away
@@ -560,6 +560,79 @@ def test_a_repository_that_lost_a_pack_loses_no_snapshot_to_retention(app: Small
     assert not done.removed and "The remote there holds something damaged" in done.warnings[0]
     assert "the last check of there found: " in plan_remote_prune(settings, "there", clock=days_later).stopped
     assert set(there(settings)) == {f"day{day}" for day in range(5)}
+
+
+def another_machine(settings: Settings, folder: Path) -> Settings:
+    """The same app, by its id, on another machine: with backups of its own."""
+    (folder / "other").mkdir()
+    return settings.model_copy(update={"dir": folder / "other"})
+
+
+def test_the_copies_of_another_app_of_the_same_id_are_left_alone(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    table = {"type": "folder", "path": str(tmp_path / "nas")}
+    shop = with_remote(app, table)
+    for day in range(3):
+        made(app, f"shop{day}", days=day, kind="scheduled")
+    push(shop)
+    wiki = another_machine(with_table(app, table, keep_last=1, min_keep=1), tmp_path)
+    for day in (4, 5):
+        create_backup(wiki, BackupRequest(f"wiki{day}", kind="scheduled"), clock=lambda: NOON + timedelta(days=day))  # noqa: B023
+        push(wiki)
+    plan = plan_remote_prune(wiki, "there", clock=days_later)
+    assert [one.name for one in plan.removals] == ["wiki4"]
+    assert "it was never here" in next(one for one in plan.verdicts if one.backup.name == "shop2").reasons[0]
+    prune_remote(wiki, "there", plan, clock=days_later)
+    heard: list[Event] = []
+    (done,) = push_backups(shop, emit=heard.append)
+    assert not done.failure and any(isinstance(one, Warned) and "wiki5" in one.text for one in heard)
+    assert pull_backup(shop, "latest", "there", heard.append).backup.name == "shop2"
+    assert Notice("latest is shop2. Passed over: wiki5 (from elsewhere).") in heard
+    forced = plan_remote_prune(wiki, "there", clock=days_later, takes_all=True)
+    assert {one.name for one in forced.removals} == {"shop0", "shop1", "shop2"}
+
+
+def test_a_new_machine_takes_what_is_there_for_its_own_only_by_force(app: SmallApp, tmp_path: Path) -> None:
+    nas = tmp_path / "nas"
+    nas.mkdir()
+    old = five_days_there(app, {"type": "folder", "path": str(nas)})
+    new = another_machine(old, tmp_path)
+    assert pull_backup(new, "latest", "there").backup.name == "day4"
+    assert not plan_remote_prune(new, "there", clock=days_later).removals
+    forced = plan_remote_prune(new, "there", clock=days_later, takes_all=True)
+    assert [one.name for one in forced.removals] == ["day2", "day1", "day0"]
+    heard: list[Event] = []
+    push_backups(new, emit=heard.append)
+    assert not [one for one in heard if isinstance(one, Warned)]  # all of it is older than what it pushed or pulled
+
+
+def test_a_branch_that_gets_backups_from_elsewhere_loses_none_of_them(app: SmallApp, tmp_path: Path) -> None:
+    host = tmp_path / "host.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", str(host)], check=True)
+    table = {"type": "git", "url": str(host), "keep": 2, "user_name": "A", "user_email": "a@example.com"}
+    shop = with_remote(app, table)
+    made(app, "shop0")
+    push(shop)
+    wiki = another_machine(shop, tmp_path)
+    create_backup(wiki, BackupRequest("wiki0"), clock=lambda: NOON + timedelta(days=1))
+    push(wiki)
+    made(app, "shop1", days=2)
+    with pytest.raises(Refused, match=r"gets backups from elsewhere too.*wiki0"):
+        push(shop)
+    assert set(there(shop)) == {"shop0", "wiki0"}
+
+
+def test_a_listing_of_an_earlier_version_is_of_copies_that_were_here(app: SmallApp, tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    settings = five_days_there(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    seen = app.backups / ".state/remotes/there/seen.json"
+    document = json.loads(seen.read_text())
+    document.pop("own")
+    seen.write_text(json.dumps(document))
+    for day in range(4):
+        shutil.rmtree(app.backups / f"day{day}")
+    plan = plan_remote_prune(settings, "there", clock=days_later)
+    assert [one.name for one in plan.removals] == ["day2", "day1", "day0"]
 
 
 def test_latest_there_passes_over_what_verify_found_damaged(app: SmallApp, tmp_path: Path) -> None:

@@ -770,6 +770,7 @@ def test_hostile_archives_and_files_that_are_none_are_refused(app: SmallApp, own
     for content in (b"", b"no archive", b"\0" * 10_000_000, escaping.getvalue()):
         assert "It failed" in uploaded(owner, content).words
     assert uploaded(owner, b"x", token="guessed").code == 403
+    assert owner.ask("POST", f"{owner.base}/upload", b"a=1", {"Content-Type": "text/plain"}).code == 400
     assert [one for one in store.all_backups(app.settings)] == []
     assert not list(app.folder.rglob("escaped")) and not list(app.backups.glob(".draft-*"))
 

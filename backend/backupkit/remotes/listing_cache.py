@@ -22,7 +22,7 @@ from backupkit.model import documents
 from backupkit.model.backup import Backup
 from backupkit.model.events import EventListener
 from backupkit.remotes.base import RemoteBackup, remote_document
-from backupkit.repository import lock
+from backupkit.repository import lock, store
 from backupkit.repository.flags import STATE_FOLDER
 
 _FILE = "seen.json"
@@ -30,11 +30,29 @@ _FILE = "seen.json"
 
 @dataclass(frozen=True)
 class CachedListing:
-    """What was there, newest first, and when that was; and whether it lay on another disk than the backups here."""
+    """What was there, newest first, and when that was; and whether it lay on another disk than the backups here.
+
+    `own` are the names of those that were here too when they were seen there; None where an earlier version asked.
+    """
 
     at: datetime | None = None
     backups: tuple[RemoteBackup, ...] = ()
     other_disk: bool = False
+    own: tuple[str, ...] | None = None
+
+    @property
+    def strangers(self) -> tuple[RemoteBackup, ...]:
+        """The copies that this backups folder never held, though they bear the app's id, newest first.
+
+        Another machine has pushed them, or another app whose database has the same name.
+        """
+        return () if self.own is None else tuple(one for one in self.backups if one.name not in self.own)
+
+    @property
+    def arrivals(self) -> tuple[RemoteBackup, ...]:
+        """Those of them that are newer than the first copy that is not one: somebody else pushes there now."""
+        first = min((one.created_at for one in self.backups if one.name in (self.own or ())), default=None)
+        return tuple(one for one in self.strangers if first and one.created_at > first)
 
 
 _SEEN = TypeAdapter(CachedListing)
@@ -42,14 +60,32 @@ _SEEN = TypeAdapter(CachedListing)
 
 def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now: datetime) -> CachedListing:
     """This is what the remote held just now. What cannot be written is asked again the next time."""
-    seen = CachedListing(now, tuple(there), _is_on_another_disk(settings, remote))
-    document = {"at": seen.at, "backups": list(map(remote_document, seen.backups)), "other_disk": seen.other_disk}
+    own = _own(settings, recall(settings.dir, remote), there)
+    seen = CachedListing(now, tuple(there), _is_on_another_disk(settings, remote), own)
+    document = {
+        "at": seen.at,
+        "backups": list(map(remote_document, seen.backups)),
+        "other_disk": seen.other_disk,
+        "own": list(own),
+    }
     content = json.dumps(documents.plain(document)).encode()
     with contextlib.suppress(OSError):
         if settings.dir.is_dir():
             with own_folder.made(settings.dir, *folder_of(remote)) as folder:
                 disk.write_file(folder / _FILE, content)
     return seen
+
+
+def _own(settings: Settings, before: CachedListing, there: Sequence[RemoteBackup]) -> tuple[str, ...]:
+    known = {(one.name, one.created_at) for one in before.backups if before.own is None or one.name in before.own}
+    return tuple(one.name for one in there if (one.name, one.created_at) in known or _is_here(settings, one))
+
+
+def _is_here(settings: Settings, one: RemoteBackup) -> bool:
+    if not store.is_backup(settings.dir / one.name):
+        return False
+    metadata = store.read(settings, one.name).metadata
+    return metadata is not None and metadata.created_at == one.created_at
 
 
 def recall(backups: Path, remote: str) -> CachedListing:

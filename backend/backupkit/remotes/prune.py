@@ -11,20 +11,22 @@ from backupkit.model.events import EventListener, Step, Warned, silence
 from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.base import WHOLE, DamagedThere, Tidying, open_remote, retry_while_away
 from backupkit.remotes.pull import list_remote
-from backupkit.remotes.push import as_backups, policy_of
+from backupkit.remotes.push import as_backups, context_of, policy_of
 from backupkit.repository import store
 from backupkit.repository.operation import recorded
 from backupkit.retention import rules
 from backupkit.retention.prune import Pruned, PrunePlan, check_counted_on, plan_prune, refuse_many
-from backupkit.retention.rules import RetentionContext
 
 _CHECKED_WITHIN, _FAR = timedelta(days=7), timedelta.max
 
 
 def plan_remote_prune(
-    settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now
+    settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now, takes_all: bool = False
 ) -> PrunePlan:
-    """Which backups would be removed there now, which not, and why. `Refused` where it has no rules of its own."""
+    """Which backups would be removed there now, which not, and why. `Refused` where it has no rules of its own.
+
+    Copies that were never in this backups folder stay, and take no other's place, unless `takes_all`.
+    """
     open_remote(settings, remote)
     table = settings.remotes[remote]
     if not table.has_policy:
@@ -34,7 +36,7 @@ def plan_remote_prune(
         )
     here = {one.name: one for one in store.all_backups(settings)}
     found = as_backups(settings, remote, list_remote(settings, remote, emit, clock), here)
-    decision = rules.decide(policy_of(table), found, _context(settings, clock))
+    decision = rules.decide(policy_of(table), found, context_of(settings, remote, clock, takes_all))
     stopped = decision.stopped or _known_doubt(settings, remote)
     stopped = stopped or plan_prune(settings, clock).stopped  # while the newest here is in doubt, too
     verdicts = tuple(
@@ -75,10 +77,6 @@ def prune_remote(
     return Pruned(going)
 
 
-def _context(settings: Settings, clock: Clock) -> RetentionContext:
-    return RetentionContext(app_id=settings.app_id, now=clock(), zone=settings.zone)
-
-
 def _known_doubt(settings: Settings, remote: str) -> str:
     flaw = checks.recall(settings, remote).flaws.get(WHOLE)
     return f"the last check of {remote} found: {flaw}" if flaw else ""
@@ -86,7 +84,7 @@ def _known_doubt(settings: Settings, remote: str) -> str:
 
 def _doubt_there(settings: Settings, remote: str, plan: PrunePlan, emit: EventListener, clock: Clock) -> str:
     """Why nothing goes there: a copy that is counted on then is damaged. Checked now, unless it was within a week."""
-    counted = rules.counted_on([one.backup for one in plan.verdicts], _context(settings, clock))
+    counted = rules.counted_on([one.backup for one in plan.verdicts], context_of(settings, remote, clock))
     sound_at, now = checks.recall(settings, remote).sound_at, clock()
     ages = {one.name: now - sound_at[one.name] for one in counted if one.name in sound_at}
     if all(timedelta(0) <= ages.get(one.name, _FAR) <= _CHECKED_WITHIN for one in counted):

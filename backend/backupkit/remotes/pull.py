@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -170,7 +170,7 @@ def _find(
 ) -> RemoteBackup:
     there = [one for one in there if until is None or one.created_at <= until]
     if name == store.LATEST:
-        wanted = _latest(settings, there, checks.recall(settings, remote).flaws, emit)
+        wanted = _latest(settings, there, _not_meant(settings, remote), emit)
     else:
         wanted = next((one for one in there if one.name == name), None)
     if wanted:
@@ -185,15 +185,23 @@ def _find(
     raise NoSuchBackup(f"There is no backup {name} on the remote {remote}.", hint)
 
 
+def _not_meant(settings: Settings, remote: str) -> Mapping[str, str]:
+    """The copies there that `latest` does not mean, and why."""
+    arrivals = dict.fromkeys(
+        (one.name for one in listing_cache.recall(settings.dir, remote).arrivals), "from elsewhere"
+    )
+    return arrivals | dict.fromkeys(checks.recall(settings, remote).flaws, "damaged")
+
+
 def _latest(
-    settings: Settings, there: Sequence[RemoteBackup], damaged: Collection[str], emit: EventListener
+    settings: Settings, there: Sequence[RemoteBackup], not_meant: Mapping[str, str], emit: EventListener
 ) -> RemoteBackup | None:
-    """The newest whole one that is not known to be damaged, or else the newest whole one; newer ones are told of."""
+    """The newest whole one that nothing speaks against, or else the newest whole one; newer ones are told of."""
     whole = [one for one in there if _is_whole(settings, one)]
-    found = next((one for one in whole if one.name not in damaged), next(iter(whole), None))
+    found = next((one for one in whole if one.name not in not_meant), next(iter(whole), None))
     newer = [one.name for one in there[: there.index(found)] if one.kind not in APART] if found else []
     if found and newer:
-        why = (f"{one} ({'damaged' if one in damaged else 'without the uploads'})" for one in newer)
+        why = (f"{one} ({not_meant.get(one, 'without the uploads')})" for one in newer)
         emit(Notice(f"latest is {found.name}. Passed over: {printable(', '.join(why))}."))
     return found
 

@@ -18,6 +18,7 @@ from backupkit.model.clock import Clock, utc_now
 from backupkit.model.durations import parse_span
 from backupkit.model.errors import BackupError, NoSuchBackup, Refused, RemoteFailed, explained
 from backupkit.model.events import EventListener, Warned, collecting, silence
+from backupkit.model.names import few
 from backupkit.remotes import checks, listing_cache
 from backupkit.remotes.base import NOT_COPIED, HoldsPoints, Remote, RemoteBackup, open_remote, retry_while_away
 from backupkit.repository import reliable, store
@@ -26,6 +27,7 @@ from backupkit.retention import rules
 from backupkit.retention.rules import Policy, RetentionContext, Verdict
 from backupkit.rewind import chain
 
+_APART = "Give each app an id of its own (BACKUP_APP_ID), and each machine a place of its own."
 _HINT = "The backups here are not touched by that. `remotes` shows how things stand; the next run tries again."
 
 
@@ -130,8 +132,14 @@ def judged(
 ) -> tuple[Verdict, ...]:
     """A verdict for each backup there, and for those that might come, by the remote's own rules."""
     found = [*as_backups(settings, remote, there, here), *more]
-    known = RetentionContext(app_id=settings.app_id, now=clock(), zone=settings.zone)
-    return rules.decide(policy_of(table), found, known).verdicts
+    return rules.decide(policy_of(table), found, context_of(settings, remote, clock)).verdicts
+
+
+def context_of(settings: Settings, remote: str, clock: Clock = utc_now, takes_all: bool = False) -> RetentionContext:
+    """What a decision on the copies there rests on: those that never were here have no part in it, or `takes_all`."""
+    strangers = () if takes_all else listing_cache.recall(settings.dir, remote).strangers
+    apart = dict.fromkeys((one.name for one in strangers), "it was never here; --force takes it for this app's")
+    return RetentionContext(app_id=settings.app_id, now=clock(), zone=settings.zone, apart=apart)
 
 
 def policy_of(table: RemoteTable) -> Policy:
@@ -225,6 +233,7 @@ def _carry(
         return found
 
     there = ask()
+    _tell_of_arrivals(settings, remote.name, emit)
     held = {(one.name, one.created_at) for one in there}
     for backup in [wanted] if wanted else missing(settings, remote.name, there):
         metadata = store.require_metadata(backup)
@@ -239,6 +248,19 @@ def _carry(
         if any(points):
             there = ask()
     return there
+
+
+def _tell_of_arrivals(settings: Settings, remote: str, emit: EventListener) -> None:
+    """Warn where somebody else pushes there too; `Refused` where a push would take their copies away."""
+    if not (arrivals := listing_cache.recall(settings.dir, remote).arrivals):
+        return
+    said = (
+        f"The remote {remote} gets backups from elsewhere too, with the same app id {settings.app_id}: "
+        f"{few([one.name for one in arrivals], 2)}."
+    )
+    if settings.remotes[remote].newest_only:
+        raise Refused(f"{said} A push would remove them there; nothing was pushed.", hint=_APART)
+    emit(Warned(f"{said} {_APART}"))
 
 
 def _with_points(settings: Settings, wanted: Backup | None, there: Sequence[RemoteBackup]) -> Iterator[Backup]:

@@ -38,7 +38,7 @@ def plan_clone(
     if read:
         revisions = f"{folded(store.require_metadata(layout.backup).version_table)}.*"  # whose names are nobody's
         read = replace(read, allowed=read.allowed | {revisions})
-        behind = tuple(layout.others)  # nothing masks them
+        behind = tuple(layout.others) or _further_databases(layout)  # nothing masks them
         layout = replace(layout, others={})
         if behind:
             layout = replace(
@@ -46,6 +46,12 @@ def plan_clone(
             )
     notes = (_BEHIND,) if with_uploads and not goes_along else ()
     return replace(layout, mask=read, notes=(*layout.notes, *notes))
+
+
+def _further_databases(layout: Layout) -> tuple[str, ...]:
+    metadata = store.require_metadata(layout.backup)
+    alone = ((name, metadata.at(name)) for name in metadata.others if "/" not in name)
+    return tuple(name for name, one in alone if one and one.database_file)
 
 
 def read_mask(settings: Settings, file: Path) -> Mask:

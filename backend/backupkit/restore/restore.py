@@ -566,6 +566,8 @@ def _newest(settings: Settings, source: Source) -> Iterator[files_cache.ParentBa
 def _schemas_compared(settings: Settings, source: Source, live: Live, emit: EventListener) -> str:
     """For an app without Alembic: whether the two databases are made alike, and where the migrations of each are."""
     assert source.database is not None
+    if not settings.database.exists():
+        return "No database is there yet that its schema could be compared with."
     if live.error:
         return "The live database cannot be read, so the schemas are not compared."
     with (

@@ -59,7 +59,8 @@ class Policy:
 class RetentionContext:
     """What else the decision rests on: whose backups, when and where it is, and what speaks for single ones.
 
-    `reserved` is a reason by name, for what others need of a backup. `undated` is when a folder was last changed
+    `reserved` is a reason by name, for what others need of a backup. `apart` is why a backup is none of this decision's
+    business, by name. `undated` is when a folder was last changed
     whose metadata cannot be trusted: it may be the newest backup.
     """
 
@@ -67,6 +68,7 @@ class RetentionContext:
     now: datetime
     zone: ZoneInfo
     reserved: Mapping[str, str] = field(default_factory=dict)
+    apart: Mapping[str, str] = field(default_factory=dict)
     undated: Mapping[str, datetime] = field(default_factory=dict)
 
 
@@ -131,6 +133,8 @@ def _out_of_reach(backup: Backup, known: RetentionContext) -> str:
     metadata = backup.metadata
     if metadata is None:
         return "damaged: nobody knows what it is"
+    if reason := known.apart.get(backup.name):
+        return reason
     if (owner := owner_of(metadata)) != known.app_id:
         return f"of another app: {printable(owner)}" if owner else "of an unknown app"
     if metadata.created_at > known.now:
@@ -269,7 +273,8 @@ def _doubt(backup: Backup) -> str:
 
 def _is_of_now(backup: Backup, known: RetentionContext) -> bool:
     metadata = backup.metadata
-    return metadata is not None and owner_of(metadata) == known.app_id and metadata.created_at <= known.now
+    is_own = metadata is not None and owner_of(metadata) == known.app_id and backup.name not in known.apart
+    return is_own and metadata is not None and metadata.created_at <= known.now
 
 
 def _is_good(backup: Backup) -> bool:

@@ -284,7 +284,10 @@ class Server:
         if (found := self._session(request)) is None:
             return _goto("/?out=1")
         session, key = found
-        parts = await request.multipart()
+        try:
+            parts = await request.multipart()
+        except (ValueError, AssertionError) as error:  # another kind of body
+            raise web.HTTPBadRequest(reason="This is no form.") from error
         form: dict[str, str] = {}
         async for part in parts:
             if not isinstance(part, BodyPartReader):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 commands = CommandGroup("Back up")
 
+_BEYOND = "Delete more than BACKUP_PRUNE_LIMIT; on a remote also what was never here."
+
 Note = Annotated[str, typer.Option("--note", help="A note to find it by.")]
 Pin = Annotated[bool, typer.Option("--pin", help="Pin it: it is not deleted until it is unpinned.")]
 NoUploads = Annotated[bool, typer.Option("--no-uploads", help="Back up the database only.")]
@@ -150,7 +152,7 @@ def unpin(name: Name, json: Json = False) -> None:
 @commands.command("prune", examples=["prune --dry-run", "prune"])
 def prune(
     dry_run: DryRun = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Delete more than BACKUP_PRUNE_LIMIT at once.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help=_BEYOND)] = False,
     remote: RemoteName = None,
     wide: Wide = False,
     quiet: Quiet = False,
@@ -238,7 +240,7 @@ def _prune_remote(remote: str, dry_run: bool, force: bool) -> None:
 
     settings = open_to_read()
     with listening() as emit:
-        plan = plan_remote_prune(settings, remote, emit)
+        plan = plan_remote_prune(settings, remote, emit, takes_all=force)
         if dry_run:
             return out.result(render.prune_plan(settings, plan, out.screen()), json_.prune_plan(plan))
         out.lines(render.prune_plan(settings, plan, out.screen()))
