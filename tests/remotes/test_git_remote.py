@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from pydantic import ValidationError
@@ -26,10 +28,11 @@ from backupkit.config.remotes import GitTable
 from backupkit.config.settings import Settings
 from backupkit.model.backup import Backup, BackupRequest
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteFailed
-from backupkit.model.events import Event, Notice, silence
+from backupkit.model.events import Event, EventListener, Notice, Warned, silence
 from backupkit.remotes.git.remote import GitRemote
 from backupkit.repository import integrity, manifest, store
 from backupkit.restore.restore import plan_restore, restore_backup
+from backupkit.sqlite import sql
 from small_app import BACKEND, NOON, SmallApp, tree
 
 pytestmark = pytest.mark.needs("git")
@@ -330,6 +333,149 @@ def test_a_database_kept_raw_has_no_text_and_is_refused(place: Place) -> None:
     raw = replace(metadata, database=replace(metadata.database, raw=True))
     with pytest.raises(Refused, match="there is no SQL text of it"):
         place.remote().push(backup.path, raw, silence)
+
+
+# SQL text that makes no database again.
+
+
+@dataclass(frozen=True)
+class Unloadable:
+    """What an app has in its database, and why SQLite alone does not take it from SQL text."""
+
+    made_by: str
+    reason: str
+    row: str = ""
+
+
+UNLOADABLE = {
+    "check row": Unloadable(
+        "CREATE TABLE c (a CHECK (a > 5)); INSERT INTO c VALUES (6);"
+        " PRAGMA ignore_check_constraints = 1; INSERT INTO c VALUES (1)",
+        "CHECK constraint failed: a > 5.",
+    ),
+    "function in index": Unloadable("CREATE INDEX f ON documents (own(path))", "No such function: own."),
+    "function in check": Unloadable(
+        "CREATE TABLE f (a CHECK (own(a) IS NOT NULL)); INSERT INTO f VALUES (1)", "No such function: own."
+    ),
+    "generated column": Unloadable(
+        "CREATE TABLE f (a, b AS (own(a)) STORED); INSERT INTO f (a) VALUES (1)", "No such function: own."
+    ),
+    "collation": Unloadable(
+        "CREATE TABLE n (a TEXT COLLATE own PRIMARY KEY); INSERT INTO n VALUES ('x'), ('y')",
+        "No such collation sequence: own.",
+    ),
+    "missing module": Unloadable(
+        "PRAGMA writable_schema = 1; INSERT INTO sqlite_master VALUES"
+        " ('table', 'v', 'v', 0, 'CREATE VIRTUAL TABLE v USING vec0(a)')",
+        "A virtual table of the module vec0 is not allowed in a dump.",
+    ),
+}
+each_unloadable = pytest.mark.parametrize("kind", UNLOADABLE.values(), ids=UNLOADABLE.keys())
+
+
+def make_unloadable(database: Path, kind: Unloadable) -> None:
+    """The app does what it can do with the function and the collation that it alone has."""
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.create_function("own", 1, lambda value: value, deterministic=True)
+        connection.create_collation("own", lambda one, two: (one > two) - (one < two))
+        connection.executescript(kind.made_by)
+
+
+def warnings(heard: list[Event]) -> list[str]:
+    return [event.text for event in heard if isinstance(event, Warned)]
+
+
+@each_unloadable
+def test_a_database_whose_text_cannot_be_loaded_is_pushed_as_a_file_too_and_comes_back_byte_for_byte(
+    place: Place, other: SmallApp, kind: Unloadable
+) -> None:
+    make_unloadable(place.app.database, kind)
+    backup = place.backup("own")
+    assert warnings(place.push(backup)) == [
+        f"dump.sql of own does not make the database again: {kind.reason} So the database file is pushed to git too. "
+        "To have it so without a warning, add database to `include`."
+    ]
+    names = git(place.host, "ls-tree", "-r", "--name-only", "backup").split()
+    assert names == ["RESTORE.md", "backup_metadata.json", "database/pats.db", "dump.sql", "uploads.tree"]
+    pulled = place.pull("own", other)
+    assert (pulled / "pats.db").read_bytes() == (backup.path / "pats.db").read_bytes()
+    assert is_sound(pulled, other.settings)
+    metadata = store.require_metadata(store.read(other.settings, "own"))
+    assert (metadata.uploads_included, metadata.note) == (False, "")
+    assert restored(other, "own").rows("documents") == place.app.rows("documents")
+
+
+def test_of_a_backup_without_uploads_everything_comes_back_byte_for_byte(place: Place, other: SmallApp) -> None:
+    make_unloadable(place.app.database, UNLOADABLE["collation"])
+    backup = place.backup("own", uploads=False)
+    place.push(backup)
+    assert contents(place.pull("own", other)) == contents(backup.path)
+
+
+def test_a_commit_that_holds_more_than_is_included_is_as_any_other(place: Place, other: SmallApp) -> None:
+    place.pushed("before", keep=2)
+    make_unloadable(place.app.database, UNLOADABLE["function in index"])
+    own = place.pushed("own", keep=2)
+    tip = place.tip()
+    again = place.push(own, keep=2)
+    assert [event.text for event in again if isinstance(event, Notice)] == ["own is in the git remote git already."]
+    assert (warnings(again), place.tip()) == ([], tip)
+    place.pushed("after", keep=2)
+    place.remote().verify(silence)
+    place.remote().verify(silence, ["own"])
+    place.remote().remove(["before"])
+    assert place.names() == ["after", "own"]
+    for number in range(3):
+        place.pushed(f"n{number}", keep=2)
+    assert place.names() == ["n2", "n1"]  # four, and one more: the branch is made again from the newest two
+    newest = place.app.backups / "n2"
+    assert (place.pull("n2", other) / "pats.db").read_bytes() == (newest / "pats.db").read_bytes()
+    place.remote().verify(silence)
+
+
+@pytest.mark.parametrize("include", [ALL, ("database", "metadata")], ids="-".join)
+def test_where_the_file_is_included_the_text_need_not_be_loaded(
+    place: Place, other: SmallApp, include: tuple[str, ...]
+) -> None:
+    make_unloadable(place.app.database, UNLOADABLE["collation"])
+    backup = place.backup("own")
+    assert warnings(place.push(backup, include=include)) == []
+    assert (place.pull("own", other) / "pats.db").read_bytes() == (backup.path / "pats.db").read_bytes()
+
+
+def test_a_file_that_must_come_along_and_is_beyond_the_limit_is_refused_with_the_cause(place: Place) -> None:
+    place.app.execute("CREATE TABLE big AS SELECT zeroblob(400000) AS content")
+    place.app.execute("CREATE TABLE spare AS SELECT zeroblob(900000) AS content")
+    place.app.execute("DROP TABLE spare")  # its pages stay in the file, and are in no text
+    make_unloadable(place.app.database, UNLOADABLE["function in index"])
+    backup = place.backup("own")
+    expected = (
+        r"^dump.sql of own does not make the database again: No such function: own\. The git remote git takes files"
+    )
+    with pytest.raises(Refused, match=expected) as raised:
+        place.push(backup, file_limit_mb=1)
+    assert "pats.db (" in raised.value.message and "include" not in raised.value.hint
+    assert git(place.host, "for-each-ref") == ""
+    assert place.litter() == []
+
+
+def test_a_text_that_makes_another_database_is_found_when_it_is_pushed(
+    place: Place, other: SmallApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = place.backup("own")
+    write = sql.write_dump
+
+    def without_a_row(live: sqlite3.Connection, out: BinaryIO, emit: EventListener = silence) -> sql.DumpFacts:
+        text = io.BytesIO()
+        facts = write(live, text, emit)
+        out.write(text.getvalue().replace(b"COMMIT;", b"DELETE FROM documents;\nCOMMIT;"))
+        return facts
+
+    monkeypatch.setattr(sql, "write_dump", without_a_row)
+    assert "dump.sql of own does not make the database again: It makes other rows than were backed up. So" in str(
+        warnings(place.push(backup))
+    )
+    assert (place.pull("own", other) / "pats.db").read_bytes() == (backup.path / "pats.db").read_bytes()
 
 
 # The user's own repository.

@@ -16,7 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_git_remote import ALL, KILLED, Place, bare, contents, git, is_sound, restored
+from test_git_remote import (
+    ALL,
+    KILLED,
+    UNLOADABLE,
+    Place,
+    bare,
+    contents,
+    git,
+    is_sound,
+    make_unloadable,
+    restored,
+    warnings,
+)
 
 from backupkit.config.remotes import GitTable
 from backupkit.config.settings import Settings
@@ -121,6 +133,22 @@ def test_each_database_has_a_text_and_each_folder_its_name(place: Place) -> None
     assert "inner.sqlite3" in git(place.host, "ls-tree", "--name-only", "backup:media")
     message = git(place.host, "log", "-1", "--format=%B", "backup")
     assert "Backup-Holds: database dump dump.cache dump.queue metadata uploads\n" in message
+
+
+def test_one_database_whose_text_cannot_be_loaded_brings_the_files_of_all(
+    place: Place, several: SeveralApp, other: SeveralApp
+) -> None:
+    make_unloadable(several.cache, UNLOADABLE["collation"])
+    backup = place.backup("one")
+    (warning,) = warnings(place.push(backup))
+    assert warning.startswith(
+        "dump.cache.sql of one does not make the database again: No such collation sequence: own."
+    )
+    assert "dump.sql" not in warning and "dump.queue.sql" not in warning
+    pulled = place.pull("one", other)
+    for name in ("pats.db", "cache.sqlite3", "queue.sqlite3"):
+        assert (pulled / name).read_bytes() == (backup.path / name).read_bytes()
+    assert is_sound(pulled, other.settings)
 
 
 def test_as_text_every_row_of_every_database_comes_back_and_no_folder_is_touched(

@@ -143,15 +143,21 @@ def _fit(name: str) -> str:
     return _UNFIT.sub(lambda found: "".join(f"%{byte:02X}" for byte in os.fsencode(found[0])), name)
 
 
-def refuse_large(files: Iterable[Stored], limit: float, remote: str) -> None:
-    """No file is larger than the host takes (in MB), else `Refused` with their names, before anything is committed."""
+def refuse_large(files: Iterable[Stored], limit: float, remote: str, because: str = "") -> None:
+    """No file is larger than the host takes (in MB), else `Refused` with their names, before anything is committed.
+
+    `because`: why they must all be there, in a sentence.
+    """
     large = [file for file in files if file.size > limit * _MILLION]
     if not large:
         return
     named = few([f"{printable(file.name)} ({space.format_bytes(file.size)})" for file in large], 5)
+    refused = f"The git remote {remote} takes files up to {limit:g} MB, and {named} are larger; nothing was pushed."
     raise Refused(
-        f"The git remote {remote} takes files up to {limit:g} MB, and {named} are larger; nothing was pushed.",
-        hint="Leave that part out of `include`; or raise `file_limit_mb`, if the host takes more; or use restic.",
+        f"{because} {refused}".lstrip(),
+        hint="Raise `file_limit_mb`, if the host takes more; or use restic."
+        if because
+        else "Leave that part out of `include`; or raise `file_limit_mb`, if the host takes more; or use restic.",
     )
 
 

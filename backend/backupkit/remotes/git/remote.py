@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -25,16 +25,19 @@ from backupkit.model.errors import Damaged, Refused, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
 from backupkit.model.names import printable
 from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, DamagedThere, RemoteBackup
-from backupkit.remotes.git import layout
+from backupkit.remotes.git import layout, sql_text
 from backupkit.remotes.git.branch import Blob, Branch, Commit, Contents, Draft, Wanted, message_of, open_branch
 from backupkit.remotes.git.layout import LISTING, Stored
 from backupkit.remotes.git.program import Git
 from backupkit.repository import manifest, store
-from backupkit.sqlite import database, sql, sql_loader
+from backupkit.sqlite import database
 
 _ATTEMPTS = 5  # at a branch that others push to as well
 _INHERITED = "^(credential|http|https|url|core\\.sshcommand)"
 _SECTION_ON_UPLOADS = re.compile(r"\n## 3\. The (?:uploads|files of [^\n]*)\n.*?(?=\n## )", re.DOTALL)
+_FILE_TOO = (
+    "So the database file is pushed to {remote} too. To have it so without a warning, add database to `include`."
+)
 _Members = Iterator[tuple[Member, Iterator[bytes]]]
 
 
@@ -132,7 +135,7 @@ class GitRemote:
                 f"of {found.backup.created_at:%Y-%m-%d %H:%M}.",
                 hint="Names are used once. Look at both: `list`, `list --remote`; push the next backup.",
             )
-        return self._held(metadata) <= found.holds
+        return self._held(metadata, self._table.include) <= found.holds
 
     def _refuse_old(self, branch: Branch, name: str, metadata: Metadata) -> None:
         keep = self._table.keep
@@ -143,8 +146,8 @@ class GitRemote:
                 hint="Raise `keep` if it belongs there.",
             )
 
-    def _held(self, metadata: Metadata) -> frozenset[str]:
-        """The parts of such a backup that the branch is to have."""
+    def _held(self, metadata: Metadata, include: Collection[str]) -> frozenset[str]:
+        """The parts of such a backup that a commit holds where these are included."""
         databases = layout.databases(metadata)
         held = {
             "dump": [layout.dump_part(name) for name, one in databases.items() if not one.is_raw],
@@ -152,29 +155,49 @@ class GitRemote:
             "database": ["database"] if databases else [],
             "uploads": ["uploads"] if metadata.tree_facts else [],
         }
-        return frozenset(part for wanted in self._table.include for part in held[wanted])
+        return frozenset(part for wanted in include for part in held[wanted])
 
     def _commit_draft(self, branch: Branch, backup: Path, metadata: Metadata, emit: EventListener) -> Draft:
-        """The tree of the backup, in our own repository; every file was compared with its checksum on the way."""
-        include, own = self._held(metadata), branch.git.folder
-        files = layout.stored(backup, metadata, self._table.include)
-        layout.refuse_large(files, self._table.file_limit_mb, self.name)
-        size = sum(file.size for file in files)
-        dumped = {name: one for name, one in layout.databases(metadata).items() if layout.dump_part(name) in include}
-        text = sum((backup / (one.database_file or "")).stat().st_size for one in dumped.values())
-        space.require(size + 3 * text, own, "This push")
-        if {"database", "uploads"} & include:
-            files.append(_made(own / LISTING, layout.listing(backup, metadata, self._table.include)))
-        files += [_dump(backup, one, own / _dump_name(name), emit) for name, one in dumped.items()]
-        layout.refuse_large(files, self._table.file_limit_mb, self.name)
-        size = sum(file.size for file in files)
+        """The tree of the backup, in our own repository; every file was compared with its checksum on the way.
+
+        A database that a pull could not make from its text is in it as a file too.
+        """
+        include, own = self._table.include, branch.git.folder
+        files = self._stored(backup, metadata, include, own)
+        dumps = self._dumps(backup, metadata, own, emit, _size(files))
+        if "database" not in include and (reason := _refusal(backup.name, dumps, emit)):
+            include = (*include, "database")
+            files = self._stored(backup, metadata, include, own, reason)
+            space.require(_size(files), own, "This push")
+            emit(Warned(f"{reason} {_FILE_TOO.format(remote=self.name)}"))
+        files = [*files, *(dump for _recorded, dump in dumps)]
+        size, held = _size(files), sorted(self._held(metadata, include))
         emit(Step(f"Preparing {backup.name} for {self.name}", size))
         tree_id = branch.import_tree((file.path, file.size, chunks) for file, chunks in _counted(files, emit))
-        return Draft(
-            tree_id,
-            message_of(backup.name, metadata, self._settings.app_id, size, sorted(include)),
-            metadata.created_at,
-        )
+        message = message_of(backup.name, metadata, self._settings.app_id, size, held)
+        return Draft(tree_id, message, metadata.created_at)
+
+    def _stored(
+        self, backup: Path, metadata: Metadata, include: Collection[str], own: Path, because: str = ""
+    ) -> Sequence[Stored]:
+        """The files that are to be in the tree, but for the texts; `because`: why, where the settings do not say so."""
+        files = layout.stored(backup, metadata, include)
+        if {"database", "uploads"} & self._held(metadata, include):
+            files.append(_made(own / LISTING, layout.listing(backup, metadata, include)))
+        layout.refuse_large(files, self._table.file_limit_mb, self.name, because)
+        return files
+
+    def _dumps(
+        self, backup: Path, metadata: Metadata, own: Path, emit: EventListener, more: int
+    ) -> Sequence[tuple[Metadata, Stored]]:
+        """The text of each database, where it is included, with what is recorded of it; there is room for `more`."""
+        held = self._held(metadata, self._table.include)
+        dumped = {name: one for name, one in layout.databases(metadata).items() if layout.dump_part(name) in held}
+        sealed = sum((backup / (one.database_file or "")).stat().st_size for one in dumped.values())
+        space.require(more + 4 * sealed, own, "This push")
+        dumps = [(one, sql_text.write(backup, one, own / sql_text.name_of(name), emit)) for name, one in dumped.items()]
+        layout.refuse_large((dump for _recorded, dump in dumps), self._table.file_limit_mb, self.name)
+        return dumps
 
     def _with(self, branch: Branch, draft: Draft, name: str, metadata: Metadata) -> Sequence[Commit | Draft]:
         """The branch with the new commit; when it has twice the backups that are to stay, with the newest of them only.
@@ -263,19 +286,14 @@ def _promised(holds: frozenset[str]) -> set[str]:
     return {METADATA_FILE} | listing | {dump for part in holds if (dump := layout.dump_file(part))}
 
 
-def _dump_name(database: str) -> str:
-    return layout.dump_file(layout.dump_part(database))
+def _refusal(backup: str, dumps: Sequence[tuple[Metadata, Stored]], emit: EventListener) -> str:
+    """Which texts a pull could not use, and why, in sentences; empty where it could use each."""
+    found = [(dump.name, sql_text.refusal(dump.source, recorded, emit)) for recorded, dump in dumps]
+    return " ".join(f"{name} of {backup} does not make the database again: {why}" for name, why in found if why)
 
 
-def _dump(backup: Path, metadata: Metadata, target: Path, emit: EventListener) -> Stored:
-    """The sealed database as SQL text in a new file; `Damaged` where it is not as it was sealed."""
-    sealed = backup / (metadata.database_file or "")
-    expected = manifest.sound_checksums(backup).get(sealed.name) if manifest.has_checksums(backup) else None
-    if expected is not None and disk.hash_file(sealed) != expected:
-        raise layout.altered(sealed)
-    with database.open_sealed(sealed) as at, open(target, "wb") as out:
-        sql.write_dump(at, out, emit)
-    return Stored(target.name, target, target.stat().st_size, target.name)
+def _size(files: Iterable[Stored]) -> int:
+    return sum(file.size for file in files)
 
 
 def _made(path: Path, content: bytes) -> Stored:
@@ -283,7 +301,7 @@ def _made(path: Path, content: bytes) -> Stored:
     return Stored(path.name, path, len(content), path.name)
 
 
-def _counted(files: list[Stored], emit: EventListener) -> Iterator[tuple[Stored, Iterator[bytes]]]:
+def _counted(files: Iterable[Stored], emit: EventListener) -> Iterator[tuple[Stored, Iterator[bytes]]]:
     """Each file with its content, which tells how far all of them were read."""
     done = 0
 
@@ -338,7 +356,7 @@ class _Pull:
             metadata = self._without_trees(metadata)
         rebuilt = {} if "database" in self._holds else layout.databases(recorded)
         for name, alone in rebuilt.items():
-            metadata = metadata.remade(name, *self._rebuilt(name, alone, made / _dump_name(name)))
+            metadata = metadata.remade(name, *self._rebuilt(name, alone, made / sql_text.name_of(name)))
         if rebuilt:
             files = "its files are others" if len(rebuilt) > 1 else "its file is another"
             self._tell(Notice(f"{self._name} is made from its SQL text: all rows are there, {files}."))
@@ -349,7 +367,7 @@ class _Pull:
             yield self._file(GUIDE_FILE, self._guide(made, metadata))
         for name, alone in rebuilt.items():
             mode = alone.database.mode if alone.database else 0o600
-            yield self._file(alone.database_file or "", made / _dump_name(name), mode)
+            yield self._file(alone.database_file or "", made / sql_text.name_of(name), mode)
         yield from self._listed(metadata)
 
     def _without_trees(self, metadata: Metadata) -> Metadata:
@@ -362,24 +380,23 @@ class _Pull:
 
     def _rebuilt(self, name: str, recorded: Metadata, target: Path) -> tuple[DatabaseFacts, str]:
         """The database made from its SQL text, compared with what was recorded; its facts and its fingerprint."""
-        self._load(_dump_name(name), target)
-        found, text = database.inspect(target), f"its SQL text of {name}" if name else "its SQL text"
-        if found.problems:
-            raise _damaged(self._name, f"{text} makes no sound database: {found.problems[0]}")
-        if why := _differing(recorded, found):
-            raise _damaged(self._name, f"{text} makes other {why} than were backed up")
+        found, text = self._load(sql_text.name_of(name), target), f"its SQL text of {name}" if name else "its SQL text"
+        if fault := sql_text.fault(recorded, found):
+            raise _damaged(self._name, f"{text} {fault}")
         if recorded.schema_fingerprint not in (None, found.fingerprint):
             whose = f"{name} in {self._name}" if name else self._name
             self._tell(Warned(f"The schema of {whose} is not exactly as it was backed up."))
         mode = recorded.database.mode if recorded.database else 0o600
         return replace(found.facts, mode=mode), found.fingerprint
 
-    def _load(self, dump: str, target: Path) -> None:
-        with open(self._own / dump, "wb+") as text:
-            disk.write_contents(self._contents.chunks(self._blob(dump)), text.fileno())
-            text.seek(0)
-            sql_loader.load_dump(text, target, self._tell)
-        os.unlink(text.name)  # the next one needs the room
+    def _load(self, dump: str, target: Path) -> database.Inspection:
+        text = self._own / dump
+        with open(text, "wb") as file:
+            disk.write_contents(self._contents.chunks(self._blob(dump)), file.fileno())
+        try:
+            return sql_text.make(text, target, self._tell)
+        finally:
+            text.unlink()  # the next one needs the room
 
     def _guide(self, made: Path, metadata: Metadata) -> Path:
         text = self._text(GUIDE_FILE).decode(errors="surrogateescape")
@@ -411,17 +428,6 @@ class _Pull:
         if path not in self._blobs:
             raise _damaged(self._name, f"{path} is missing")
         return self._blobs[path]
-
-
-def _differing(recorded: Metadata, found: database.Inspection) -> str:
-    """What is not as it was recorded; nothing, if the content is the same."""
-    if tuple(sorted(recorded.revisions)) != found.versions.get(recorded.version_table, ()):
-        return "revisions"
-    facts: DatabaseFacts | None = recorded.database
-    for name in ("rows", "user_version", "application_id", "encoding") if facts else ():
-        if getattr(facts, name) != getattr(found.facts, name):
-            return name
-    return ""
 
 
 def _noted(note: str) -> str:
