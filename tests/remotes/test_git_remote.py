@@ -878,6 +878,19 @@ def test_a_copy_that_is_not_as_it_was_is_not_taken(place: Place, other: SmallApp
         place.pull("one", other)
 
 
+@pytest.mark.parametrize("include", [ALL, ("dump", "metadata")], ids=len)
+def test_a_commit_that_holds_another_backup_than_it_says_is_not_taken(
+    place: Place, other: SmallApp, include: tuple[str, ...]
+) -> None:
+    place.pushed("one", include=include)
+    place.pushed("two", include=include)
+    message = git(place.host, "log", "--format=%B", "--max-count=1", "backup~1").strip()
+    forged = git(place.host, "commit-tree", "backup^{tree}", "-m", message).strip()
+    git(place.host, "update-ref", "refs/heads/backup", forged)
+    with pytest.raises(Damaged, match="The copy of one in the git remote is damaged: it is another backup than its"):
+        place.pull("one", other)
+
+
 @pytest.mark.parametrize(
     "statement", ["DELETE FROM documents", "PRAGMA user_version = 3", "UPDATE alembic_version SET version_num = 'x'"]
 )

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -24,12 +25,13 @@ import pytest
 import backupkit
 import servers
 from backupkit import AppFolder, protected
+from backupkit.archive.export import export_backup, import_backup
 from backupkit.backup.create import create_backup
 from backupkit.cli import tasks
 from backupkit.config.remotes import ResticTable
 from backupkit.config.settings import Settings, load_settings
 from backupkit.fs import disk
-from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, BackupRequest
+from backupkit.model.backup import CHECKSUM_FILE, METADATA_FILE, Backup, BackupRequest
 from backupkit.model.errors import Damaged, NoSuchBackup, Refused, RemoteAway, RemoteFailed
 from backupkit.model.events import Event, Notice, Progress, Step, Waiting, Warned, silence
 from backupkit.monitoring.status import status
@@ -269,6 +271,110 @@ def test_another_backup_of_the_same_name_is_not_overwritten(app: SmallApp, place
     with pytest.raises((RemoteFailed, Refused), match=r"another (one on the remote there|backup named one)"):
         push(settings, "one")
     assert open_remote(settings, "there").list() == before
+
+
+def renamed(app: SmallApp, folder: Path, name: str) -> Path:
+    """A backup that was made under another name, and has this one since it was imported."""
+    moved(app, made(app, "before_move"), folder, name)
+    return app.backups / name
+
+
+def moved(app: SmallApp, backup: Path, folder: Path, name: str | None = None) -> Backup:
+    """The backup exported, gone from here, and imported again."""
+    archive = folder / f"{backup.name}.tar"
+    export_backup(app.settings, backup.name, archive)
+    shutil.rmtree(backup)
+    return import_backup(app.settings, archive, name=name).backup
+
+
+def test_a_backup_with_another_name_than_it_was_made_with_is_pushed_once_and_comes_back(
+    app: SmallApp, place: Place, tmp_path: Path
+) -> None:
+    settings = with_remote(app, place.table)
+    source = renamed(app, tmp_path, "from_old")
+    before = everything(source)
+    assert push(settings) == ("from_old",) and push(settings) == () and push(settings, "from_old") == ()
+    assert there(settings) == ["from_old"]
+    state = look_at_remotes(settings).remotes[0]
+    assert state.is_current and state.newest == "from_old"
+    (proven,) = prove_remote(settings, "from_old", "there")
+    assert proven.took and not proven.flaws and not proven.failure
+    for wanted in ("from_old", "latest"):
+        shutil.rmtree(source)
+        assert pull_backup(settings, wanted, "there").backup.path == source
+        assert everything(source) == before
+    look = tmp_path / "look"
+    lay_out_from(settings, "from_old", "there", look)
+    (copy,) = look.rglob("pats.db")
+    assert dump_of(copy) == dump_of(source / "pats.db")
+    assert tree(look / "uploads") == tree(source / "uploads")
+    assert not pull_backup(settings, "from_old", "there").fetched
+    assert moved(app, source, tmp_path).name == "from_old" and everything(source) == before
+    assert push(settings) == ()
+
+
+def dump_of(database: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(database)) as opened:
+        return [*opened.iterdump()]
+
+
+@pytest.mark.parametrize("place", ["git"], indirect=True)
+def test_a_backup_with_another_name_comes_back_from_its_text_too(app: SmallApp, place: Place, tmp_path: Path) -> None:
+    settings = with_remote(app, place.table, include=["dump", "metadata"])
+    before = app.contents()
+    source = renamed(app, tmp_path, "from_old")
+    push(settings)
+    shutil.rmtree(source)
+    pull_backup(settings, "from_old", "there")
+    app.add_rows(3)
+    app.command("restore", "from_old", "--force", check=0)
+    assert app.contents().rows == before.rows
+
+
+def test_another_backup_than_was_asked_for_is_not_taken(
+    app: SmallApp, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = with_remote(app, place.table)
+    for number, name in enumerate(("one", "two")):
+        made(app, name, days=number)
+    push(settings)
+    kind = type(open_remote(settings, "there"))
+    fetch = kind.pull
+    monkeypatch.setattr(kind, "pull", lambda remote, _name, target, emit: fetch(remote, "two", target, emit))
+    shutil.rmtree(app.backups / "one")
+    with pytest.raises(Damaged, match="one arrived damaged from there: it is another backup than the list says"):
+        pull_backup(settings, "one", "there")
+    assert sorted(path.name for path in app.backups.iterdir() if path.name[0] != ".") == ["two"]
+
+
+def test_a_backup_made_by_hand_comes_back_on_a_machine_of_another_time_zone(
+    app: SmallApp, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = made(app, "by_hand")
+    (source / CHECKSUM_FILE).unlink()
+    facts = {
+        "timestamp": "20260101_120000",
+        "database_file": "pats.db",
+        "backup_name": "hand",
+        "uploads_included": True,
+    }
+    (source / METADATA_FILE).write_text(json.dumps(facts))
+    settings = with_remote(app, place.table)
+    push(settings)
+    shutil.rmtree(source)
+    monkeypatch.setenv("BACKUP_TIMEZONE", "Asia/Tokyo")
+    assert pull_backup(with_table(app, place.table), "by_hand", "there").fetched
+
+
+def test_another_backup_of_the_same_name_is_behind_and_not_here(app: SmallApp, place: Place) -> None:
+    settings = with_remote(app, place.table)
+    made(app, "one")
+    push(settings)
+    assert look_at_remotes(settings).remotes[0].is_current
+    shutil.rmtree(app.backups / "one")
+    made(app, "one", days=-1)
+    state = look_at_remotes(settings).remotes[0]
+    assert state.behind == 1 and not state.is_current
 
 
 def test_what_is_removed_is_gone_and_the_others_are_whole(app: SmallApp, place: Place) -> None:
@@ -1233,6 +1339,24 @@ def test_pull_leaves_what_is_here_and_refuses_another_of_that_name(app: SmallApp
     app.command("backup", "one", check=0)
     assert_refusal(app.command("pull", "one"), 2, "one", "show")
     assert_refusal(app.command("pull", "none"), 10, "none", "list --remote nas")
+
+
+def test_a_list_says_which_copies_are_here_by_name_and_moment(app: SmallApp, nas: Path) -> None:
+    def says() -> dict[str, str]:
+        rows = [line.split() for line in app.command("list", "--remote", "nas", check=0).out.splitlines()[1:]]
+        return {row[0]: row[-1] for row in rows}
+
+    for name in ("one", "two", "three"):
+        app.command("backup", name, check=0)
+    app.command("push", check=0)
+    assert says() == {"one": "yes", "two": "yes", "three": "yes"}
+    shutil.rmtree(app.backups / "one")
+    shutil.rmtree(app.backups / "two")
+    app.command("backup", "two", check=0)
+    (app.backups / "three" / METADATA_FILE).write_bytes(b"unreadable")
+    assert says() == {"one": "no", "two": "another", "three": "another"}
+    assert "behind  " in app.command("remotes", check=3).out
+    assert "another two" in app.command("push", check=16).err
 
 
 def test_safety_copies_stay_here(app: SmallApp, nas: Path) -> None:

@@ -120,6 +120,22 @@ def test_another_machine_goes_back_to_each_moment_that_was_pushed(anywhere: Two)
     anywhere.assert_all()
 
 
+def test_points_on_a_backup_that_import_gave_another_name_come_along(anywhere: Two, tmp_path: Path) -> None:
+    anywhere.take(1)
+    run_here(anywhere.app, "export", "latest", str(tmp_path / "x.tar"), check=0)
+    shutil.rmtree(anywhere.app.backups)
+    anywhere.app.backups.mkdir()
+    run_here(anywhere.app, "import", str(tmp_path / "x.tar"), "--name", "moved", check=0)
+    anywhere.kept.clear()
+    anywhere.take(2)
+    assert [path.parent.name for path in sorted(anywhere.app.backups.glob(".rewind/*/*"))] == ["moved", "moved"]
+    run_here(anywhere.app, "push", check=0)
+    assert "had everything already" in run_here(anywhere.app, "push", check=0).out and anywhere.points_there() == [2]
+    anywhere.lose()
+    assert "2 points of rewind came along" in run_here(anywhere.app, "pull", "moved", check=0).out
+    anywhere.assert_all()
+
+
 def test_a_pull_brings_the_points_that_came_since_and_none_that_were_merged_here(anywhere: Two) -> None:
     anywhere.take(4)
     run_here(anywhere.app, "push", check=0)

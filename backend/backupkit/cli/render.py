@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -536,9 +536,13 @@ def pulled(reach: Deployment, done: Pulled) -> Iterator[str]:
 
 
 def remote_listing(
-    settings: Settings, remote: str, found: list[RemoteBackup], here: Set[str], screen: Terminal | None = None
+    settings: Settings,
+    remote: str,
+    found: list[RemoteBackup],
+    here: Mapping[str, datetime | None],
+    screen: Terminal | None = None,
 ) -> Iterator[str]:
-    """The backups on a remote, newest first, and which of them are here too."""
+    """The backups on a remote, newest first, and which of them are here too; `here` is when each was made, by name."""
     if not found:
         yield f"There are no backups on {remote} yet. Push them: {settings.reach.tool('push')}"
         return
@@ -550,12 +554,18 @@ def remote_listing(
             printable(one.kind),
             format_bytes(one.size_bytes),
             printable(one.revision) or "-",
-            "yes" if one.name in here else "no",
+            _here(one, here),
         )
         for one in found
     ]
     order = ("NAME", "AGE", "SIZE", "HERE", "KIND", "REVISION", "MADE")
     yield from drawn(screen, head, rows, order, 4, ({"AGE": _ago(one.created_at)} for one in found))
+
+
+def _here(one: RemoteBackup, here: Mapping[str, datetime | None]) -> str:
+    if one.name not in here:
+        return "no"
+    return "yes" if here[one.name] == one.created_at else "another"
 
 
 def removed_there(remote: str, done: Pruned) -> Iterator[str]:

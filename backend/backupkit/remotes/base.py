@@ -127,6 +127,16 @@ class Tidying(Protocol):
         """The room of what was removed is free."""
 
 
+def is_of(metadata: Metadata, created_at: datetime) -> bool:
+    """Whether the backup was made at that moment. Its name tells nothing: `import --name` gives it another one here.
+
+    A backup made by hand may name no zone, and is read by that of each machine: then its own clock tells.
+    """
+    if metadata.created_at == created_at:
+        return True
+    return not metadata.tool_version and metadata.timestamp == f"{created_at:%Y%m%d_%H%M%S}"
+
+
 def open_remote(settings: Settings, name: str) -> Remote:
     """The remote of that name in the settings; `Refused` where there is none. Nothing is touched yet."""
     table = settings.remotes.get(name)

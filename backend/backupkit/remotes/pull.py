@@ -19,7 +19,15 @@ from backupkit.model.errors import Damaged, NoSuchBackup, Refused
 from backupkit.model.events import EventListener, Notice, Step, Warned, silence
 from backupkit.model.names import check_name, printable
 from backupkit.remotes import checks, listing_cache
-from backupkit.remotes.base import NOT_COPIED, HoldsPoints, Remote, RemoteBackup, open_remote, retry_while_away
+from backupkit.remotes.base import (
+    NOT_COPIED,
+    HoldsPoints,
+    Remote,
+    RemoteBackup,
+    is_of,
+    open_remote,
+    retry_while_away,
+)
 from backupkit.remotes.listing_cache import CachedListing
 from backupkit.repository import flags, integrity, manifest, store
 from backupkit.repository.operation import locked_operation, recorded
@@ -289,8 +297,10 @@ def _refuse_damaged(settings: Settings, draft: Path, found: RemoteBackup, remote
         raise Damaged(f"What came from {remote} is no backup: {error.message}", hint) from error
     sealed = manifest.has_checksums(draft)
     flaws = list(islice(integrity.file_flaws(draft, metadata, integrity.Digests(_unheard)), 1)) if sealed else []
-    if flaws or (metadata.tool_version and not sealed) or metadata.backup_name != found.name:
-        what = flaws[0].text if flaws else "it is not what its name says, or has lost its checksums"
+    what = flaws[0].text if flaws else ""
+    if metadata.tool_version and not sealed:
+        what = "it has lost its checksums"
+    if what := what or ("" if is_of(metadata, found.created_at) else "it is another backup than the list says"):
         raise Damaged(f"{found.name} arrived damaged from {remote}: {what}.", hint)
 
 

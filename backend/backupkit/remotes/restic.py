@@ -100,7 +100,7 @@ class ResticRemote:
                 return self._refuse_other(one, metadata)
         self._require_readable(backup)
         emit(Step(f"Sending {backup.name} to {self.name}"))
-        tags = self._tags(metadata, _size(metadata))
+        tags = self._tags(backup.name, metadata)
         # From inside the folder: so its content lies at the top of the snapshot, wherever it is put back.
         done = self._send(["."], backup, metadata.created_at, tags, emit)
         if done.code == _INCOMPLETE:
@@ -230,14 +230,14 @@ class ResticRemote:
                 hint="Look at both: `list`, `list --remote`. Delete or move one of them.",
             )
 
-    def _tags(self, metadata: Metadata, size: int) -> Sequence[str]:
+    def _tags(self, name: str, metadata: Metadata) -> Sequence[str]:
         facts = {
             "app": self._settings.app_id,
-            "name": metadata.backup_name,
+            "name": name,
             "kind": metadata.kind,
             "revision": "+".join(metadata.revisions),
             "created": metadata.created_at.isoformat(),
-            "size": str(size),
+            "size": str(_size(metadata)),
             "uploads": "yes" if metadata.uploads_included else "no",
         }
         return [_MARK, *_as_tags(facts)]

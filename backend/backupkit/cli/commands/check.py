@@ -349,7 +349,7 @@ def _list_remote(remote: str) -> None:
     settings = open_to_read()
     with listening() as emit:
         found = list_remote(settings, remote, emit)
-    here = store.taken_names(settings)
+    here = {one.name: one.metadata.created_at if one.metadata else None for one in store.all_backups(settings)}
     out.result(render.remote_listing(settings, remote, found, here, out.screen()), map(remote_document, found))
 
 

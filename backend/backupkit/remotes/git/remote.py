@@ -24,7 +24,7 @@ from backupkit.model.backup import CHECKSUM_FILE, GUIDE_FILE, METADATA_FILE, UPL
 from backupkit.model.errors import Damaged, Refused, RemoteFailed
 from backupkit.model.events import EventListener, Notice, Progress, Step, Warned
 from backupkit.model.names import printable
-from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, DamagedThere, RemoteBackup
+from backupkit.remotes.base import KEEPS_NO_ATTRIBUTES, DamagedThere, RemoteBackup, is_of
 from backupkit.remotes.git import layout, sql_text
 from backupkit.remotes.git.branch import Blob, Branch, Commit, Contents, Draft, Wanted, message_of, open_branch
 from backupkit.remotes.git.layout import LISTING, Stored
@@ -64,7 +64,7 @@ class GitRemote:
         Raises `Refused`, before anything is committed, for a file beyond the host's limit, for a name that another
         backup has there, and for a backup older than what stays there; `Damaged`; `RemoteFailed`.
         """
-        self._refuse_unreadable(metadata)
+        self._refuse_unreadable(backup.name, metadata)
         with self._branch("trees") as branch:
             if self._is_there(branch, backup.name, metadata):
                 emit(Notice(f"{backup.name} is in the git remote {self.name} already."))
@@ -116,10 +116,10 @@ class GitRemote:
                 if missing := _promised(commit.holds) - there:
                     raise _damaged(commit.backup.name, f"{min(missing)} is missing")
 
-    def _refuse_unreadable(self, metadata: Metadata) -> None:
+    def _refuse_unreadable(self, name: str, metadata: Metadata) -> None:
         if metadata.is_raw and "database" not in self._table.include:
             raise Refused(
-                f"{metadata.backup_name} keeps a database that could not be read: there is no SQL text of it.",
+                f"{name} keeps a database that could not be read: there is no SQL text of it.",
                 hint="Push it to another remote, or set `include` with database.",
             )
 
@@ -327,6 +327,8 @@ class _Pull:
     def into(self, target: Path) -> None:
         """Everything in the commit, in that empty folder; not yet synced."""
         recorded = self._recorded()
+        if not is_of(recorded, self._created):
+            raise _damaged(self._name, "it is another backup than its commit says")
         whole = layout.is_whole(recorded, self._holds)
         members = self._as_it_was(recorded) if whole else self._remade(recorded)
         try:
