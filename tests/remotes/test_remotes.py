@@ -705,11 +705,29 @@ def test_a_new_machine_takes_what_is_there_for_its_own_only_by_force(app: SmallA
     new = another_machine(old, tmp_path)
     assert pull_backup(new, "latest", "there").backup.name == "day4"
     assert not plan_remote_prune(new, "there", clock=days_later).removals
-    forced = plan_remote_prune(new, "there", clock=days_later, takes_all=True)
-    assert [one.name for one in forced.removals] == ["day2", "day1", "day0"]
+    create_backup(new, BackupRequest("new", kind="scheduled"), clock=lambda: NOON + timedelta(days=5))
     heard: list[Event] = []
     push_backups(new, emit=heard.append)
-    assert not [one for one in heard if isinstance(one, Warned)]  # all of it is older than what it pushed or pulled
+    assert not [one for one in heard if isinstance(one, Warned)]  # what was there at first came from nobody else
+    forced = plan_remote_prune(new, "there", clock=days_later, takes_all=True)
+    assert [one.name for one in forced.removals] == ["day3", "day2", "day1", "day0"]
+    prune_remote(new, "there", forced, force=True, clock=days_later)
+    assert set(there(new)) == {"new", "day4"} and not listing_cache.recall(new.dir, "there").strangers
+
+
+def test_a_lost_state_makes_nobody_of_what_is_there(app: SmallApp, tmp_path: Path) -> None:
+    """Nothing goes that is not here, and no push says that it came from elsewhere."""
+    nas = tmp_path / "nas"
+    nas.mkdir()
+    settings = five_days_there(app, {"type": "folder", "path": str(nas)})
+    shutil.rmtree(app.backups / ".state")
+    shutil.rmtree(app.backups / "day1")
+    made(app, "day5", days=5, kind="scheduled")
+    heard: list[Event] = []
+    push_backups(settings, emit=heard.append)
+    assert not [one for one in heard if isinstance(one, Warned)]
+    plan = plan_remote_prune(settings, "there", clock=days_later)
+    assert [one.name for one in plan.removals] == ["day3", "day2", "day0"]
 
 
 def test_a_branch_that_gets_backups_from_elsewhere_loses_none_of_them(app: SmallApp, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -33,12 +33,14 @@ class CachedListing:
     """What was there, newest first, and when that was; and whether it lay on another disk than the backups here.
 
     `own` are the names of those that were here too when they were seen there; None where an earlier version asked.
+    `found` are those of the others that were there when this backups folder asked for the first time.
     """
 
     at: datetime | None = None
     backups: tuple[RemoteBackup, ...] = ()
     other_disk: bool = False
     own: tuple[str, ...] | None = None
+    found: tuple[str, ...] = ()
 
     @property
     def strangers(self) -> tuple[RemoteBackup, ...]:
@@ -50,9 +52,8 @@ class CachedListing:
 
     @property
     def arrivals(self) -> tuple[RemoteBackup, ...]:
-        """Those of them that are newer than the first copy that is not one: somebody else pushes there now."""
-        first = min((one.created_at for one in self.backups if one.name in (self.own or ())), default=None)
-        return tuple(one for one in self.strangers if first and one.created_at > first)
+        """Those of them that came later: somebody else pushes there too."""
+        return tuple(one for one in self.strangers if one.name not in self.found)
 
 
 _SEEN = TypeAdapter(CachedListing)
@@ -60,20 +61,34 @@ _SEEN = TypeAdapter(CachedListing)
 
 def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now: datetime) -> CachedListing:
     """This is what the remote held just now. What cannot be written is asked again the next time."""
-    own = _own(settings, recall(settings.dir, remote), there)
-    seen = CachedListing(now, tuple(there), _is_on_another_disk(settings, remote), own)
+    before = recall(settings.dir, remote)
+    own = _own(settings, before, there)
+    known = {one.name for one in there} if before.at is None else before.found
+    found = tuple(one.name for one in there if one.name in known and one.name not in own)
+    seen = CachedListing(now, tuple(there), _is_on_another_disk(settings, remote), own, found)
+    _write(settings, remote, seen)
+    return seen
+
+
+def adopt(settings: Settings, remote: str) -> None:
+    """All that was there when it was last asked is this backups folder's own from now on."""
+    seen = recall(settings.dir, remote)
+    if seen.strangers:
+        _write(settings, remote, replace(seen, own=tuple(one.name for one in seen.backups), found=()))
+
+
+def _write(settings: Settings, remote: str, seen: CachedListing) -> None:
     document = {
         "at": seen.at,
         "backups": list(map(remote_document, seen.backups)),
         "other_disk": seen.other_disk,
-        "own": list(own),
+        "own": list(seen.own or ()),
+        "found": list(seen.found),
     }
-    content = json.dumps(documents.plain(document)).encode()
     with contextlib.suppress(OSError):
         if settings.dir.is_dir():
             with own_folder.made(settings.dir, *folder_of(remote)) as folder:
-                disk.write_file(folder / _FILE, content)
-    return seen
+                disk.write_file(folder / _FILE, json.dumps(documents.plain(document)).encode())
 
 
 def _own(settings: Settings, before: CachedListing, there: Sequence[RemoteBackup]) -> tuple[str, ...]:

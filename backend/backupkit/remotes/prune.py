@@ -54,7 +54,10 @@ def prune_remote(
     emit: EventListener = silence,
     clock: Clock = utc_now,
 ) -> Pruned:
-    """What the plan shows is removed there, the oldest first, and nothing else. Raises `Refused` beyond the limit."""
+    """What the plan shows is removed there, the oldest first, and nothing else. Raises `Refused` beyond the limit.
+
+    With `force` what stays there is this app's own from then on.
+    """
     refuse_many(plan, force)
     doubt = plan.removals and (
         check_counted_on(settings, emit, clock)
@@ -74,6 +77,8 @@ def prune_remote(
                 _remove(settings, remote, names, work.emit)
         work.concerning(*names)
     list_remote(settings, remote, emit, clock)
+    if force:
+        listing_cache.adopt(settings, remote)
     return Pruned(going)
 
 
