@@ -218,10 +218,10 @@ def _refuse_foreign(plain: SingleFileConfig, backup: Path, facts: DatabaseFacts,
         return  # nothing to compare with, and no reason to stand in the way
     ids = {live.application_id, facts.application_id} - {0}
     if len(ids) > 1 or (live.rows and not is_own and live.rows.keys().isdisjoint(facts.rows)):
-        raise _another_program_s(plain, backup)
+        raise _another_programs(plain, backup)
 
 
-def _another_program_s(plain: SingleFileConfig, backup: Path) -> Refused:
+def _another_programs(plain: SingleFileConfig, backup: Path) -> Refused:
     hint = "list_backups() tells its own."
     known = plain_files.owners(plain.backups)
     if _is_in_folder(plain, backup) and known.is_anothers(backup.name, plain.database):
