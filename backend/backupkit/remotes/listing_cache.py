@@ -20,6 +20,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, own_folder
 from backupkit.model import documents
 from backupkit.model.backup import Backup
+from backupkit.model.errors import BackupError
 from backupkit.model.events import EventListener
 from backupkit.remotes.base import RemoteBackup, remote_document
 from backupkit.repository import lock, store
@@ -99,7 +100,10 @@ def _own(settings: Settings, before: CachedListing, there: Sequence[RemoteBackup
 def _is_here(settings: Settings, one: RemoteBackup) -> bool:
     if not store.is_backup(settings.dir / one.name):
         return False
-    metadata = store.read(settings, one.name).metadata
+    try:
+        metadata = store.read(settings, one.name).metadata
+    except (BackupError, OSError):  # removed meanwhile, or it cannot be read
+        return False
     return metadata is not None and metadata.created_at == one.created_at
 
 
