@@ -132,10 +132,10 @@ def test_the_window_shows_rows_that_differ(app: SmallApp) -> None:
 
     async def story(person: Person) -> None:
         await person.sees("good")
-        await person.click("#look")
-        await person.sees("companies", "3 changed", "6 tables that stay as they are")
+        await person.press("R")
+        await person.sees("companies", "3 changed", "unchanged: 6 tables")
 
-    at_the_window(app, story, place="restore", size=(120, 40))
+    at_the_window(app, story, place="backups", size=(120, 40))
 
 
 @pytest.mark.parametrize(
