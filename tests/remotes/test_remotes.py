@@ -600,10 +600,14 @@ def five_days_there(app: SmallApp, table: dict[str, Any]) -> Settings:
     return settings
 
 
+def five_days_in_a_folder(app: SmallApp, nas: Path) -> Settings:
+    nas.mkdir()
+    return five_days_there(app, {"type": "folder", "path": str(nas)})
+
+
 def test_copies_that_verify_found_damaged_are_not_counted_on(app: SmallApp, tmp_path: Path) -> None:
     nas = tmp_path / "nas"
-    nas.mkdir()
-    settings = five_days_there(app, {"type": "folder", "path": str(nas)})
+    settings = five_days_in_a_folder(app, nas)
     for name in ("day2", "day3"):
         (nas / name / "pats.db").write_bytes(b"")
     with pytest.raises(Damaged, match="day2"):
@@ -629,8 +633,7 @@ def said_by_status(settings: Settings) -> str:
 @pytest.mark.parametrize("is_found", [True, False])
 def test_nothing_goes_there_while_the_newest_copy_is_damaged(app: SmallApp, tmp_path: Path, is_found: bool) -> None:
     nas = tmp_path / "nas"
-    nas.mkdir()
-    settings = five_days_there(app, {"type": "folder", "path": str(nas)})
+    settings = five_days_in_a_folder(app, nas)
     plan = plan_remote_prune(settings, "there", clock=days_later)
     (nas / "day4" / "pats.db").write_bytes(b"")
     if is_found:
@@ -647,8 +650,7 @@ def test_a_copy_that_was_found_sound_is_not_read_again_within_a_week(
     app: SmallApp, tmp_path: Path, hours: int, goes: int
 ) -> None:
     nas = tmp_path / "nas"
-    nas.mkdir()
-    settings = five_days_there(app, {"type": "folder", "path": str(nas)})
+    settings = five_days_in_a_folder(app, nas)
     verify_remote(settings, "there", clock=days_later)
     (nas / "day4" / "pats.db").write_bytes(b"")
     plan = plan_remote_prune(settings, "there", clock=days_later)
@@ -700,8 +702,7 @@ def test_the_copies_of_another_app_of_the_same_id_are_left_alone(app: SmallApp, 
 
 def test_a_new_machine_takes_what_is_there_for_its_own_only_by_force(app: SmallApp, tmp_path: Path) -> None:
     nas = tmp_path / "nas"
-    nas.mkdir()
-    old = five_days_there(app, {"type": "folder", "path": str(nas)})
+    old = five_days_in_a_folder(app, nas)
     new = another_machine(old, tmp_path)
     assert pull_backup(new, "latest", "there").backup.name == "day4"
     assert not plan_remote_prune(new, "there", clock=days_later).removals
@@ -718,8 +719,7 @@ def test_a_new_machine_takes_what_is_there_for_its_own_only_by_force(app: SmallA
 def test_a_lost_state_makes_nobody_of_what_is_there(app: SmallApp, tmp_path: Path) -> None:
     """Nothing goes that is not here, and no push says that it came from elsewhere."""
     nas = tmp_path / "nas"
-    nas.mkdir()
-    settings = five_days_there(app, {"type": "folder", "path": str(nas)})
+    settings = five_days_in_a_folder(app, nas)
     shutil.rmtree(app.backups / ".state")
     shutil.rmtree(app.backups / "day1")
     made(app, "day5", days=5, kind="scheduled")
@@ -747,8 +747,7 @@ def test_a_branch_that_gets_backups_from_elsewhere_loses_none_of_them(app: Small
 
 
 def test_a_listing_of_an_earlier_version_is_of_copies_that_were_here(app: SmallApp, tmp_path: Path) -> None:
-    (tmp_path / "nas").mkdir()
-    settings = five_days_there(app, {"type": "folder", "path": str(tmp_path / "nas")})
+    settings = five_days_in_a_folder(app, tmp_path / "nas")
     seen = app.backups / ".state/remotes/there/seen.json"
     document = json.loads(seen.read_text())
     document.pop("own")
@@ -761,8 +760,7 @@ def test_a_listing_of_an_earlier_version_is_of_copies_that_were_here(app: SmallA
 
 def test_latest_there_passes_over_what_verify_found_damaged(app: SmallApp, tmp_path: Path) -> None:
     nas = tmp_path / "nas"
-    nas.mkdir()
-    settings = five_days_there(app, {"type": "folder", "path": str(nas)})
+    settings = five_days_in_a_folder(app, nas)
     (nas / "day4" / "pats.db").write_bytes(b"")
     with pytest.raises(Damaged):
         verify_remote(settings, "there")

@@ -6,8 +6,6 @@ Losing the file loses no backup: then nothing is known, and the next check tells
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,8 +14,6 @@ from functools import cache
 from pydantic import TypeAdapter
 
 from backupkit.config.settings import Settings
-from backupkit.fs import disk, own_folder
-from backupkit.model import documents
 from backupkit.model.clock import Clock, utc_now
 from backupkit.model.events import EventListener, silence
 from backupkit.remotes import listing_cache
@@ -62,9 +58,7 @@ def _form() -> TypeAdapter[_Written]:
 def recall(settings: Settings, remote: str) -> Checks:
     """What the last checks found; nothing where that is not known."""
     try:
-        with own_folder.existing(settings.dir, *listing_cache.folder_of(remote)) as folder:
-            written = disk.read_plain(folder / _FILE, disk.MOST_STATE) if folder else b"{}"
-        found = _form().validate_python(json.loads(written))
+        found = _form().validate_python(listing_cache.read_document(settings.dir, remote, _FILE) or {})
     except (OSError, ValueError, RecursionError):
         return Checks()
     sound_at = {one.name: one.at for one in found.sound if one.at.tzinfo}
@@ -91,7 +85,16 @@ def check(
     _write(settings, remote.name, Checks({**known.sound_at, **dict.fromkeys(checked, clock())}, left))
 
 
-def forget(settings: Settings, remote: str, held: Collection[str]) -> None:
+def ask(
+    settings: Settings, remote: Remote, emit: EventListener = silence, clock: Clock = utc_now
+) -> listing_cache.CachedListing:
+    """Ask what is there at this moment, and keep it for those who do not ask; what is gone is checked no more."""
+    there = retry_while_away(remote.list, settings.remotes[remote.name].retry_for, emit)
+    _forget(settings, remote.name, [one.name for one in there])
+    return listing_cache.remember(settings, remote.name, there, clock())
+
+
+def _forget(settings: Settings, remote: str, held: Collection[str]) -> None:
     """Nothing is known any more of what is not held there."""
     known = recall(settings, remote)
     kept = Checks(
@@ -105,7 +108,4 @@ def forget(settings: Settings, remote: str, held: Collection[str]) -> None:
 def _write(settings: Settings, remote: str, found: Checks) -> None:
     sound = [{"name": name, "at": at} for name, at in found.sound_at.items()]
     document = {"sound": sound, "damaged": [{"name": name, "text": text} for name, text in found.flaws.items()]}
-    with contextlib.suppress(OSError):  # as the listing: what cannot be written is asked again
-        if settings.dir.is_dir():
-            with own_folder.made(settings.dir, *listing_cache.folder_of(remote)) as folder:
-                disk.write_file(folder / _FILE, json.dumps(documents.plain(document)).encode())
+    listing_cache.write_document(settings, remote, _FILE, document)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -20,6 +21,7 @@ from backupkit.config.settings import Settings
 from backupkit.fs import disk, own_folder
 from backupkit.model import documents
 from backupkit.model.backup import Backup
+from backupkit.model.documents import Document
 from backupkit.model.errors import BackupError
 from backupkit.model.events import EventListener
 from backupkit.remotes.base import RemoteBackup, remote_document
@@ -86,34 +88,43 @@ def _write(settings: Settings, remote: str, seen: CachedListing) -> None:
         "own": list(seen.own or ()),
         "found": list(seen.found),
     }
+    write_document(settings, remote, _FILE, document)
+
+
+def write_document(settings: Settings, remote: str, name: str, document: Document) -> None:
+    """What is known of the remote stands in the file of that name; what cannot be written is asked again."""
     with contextlib.suppress(OSError):
         if settings.dir.is_dir():
-            with own_folder.made(settings.dir, *folder_of(remote)) as folder:
-                disk.write_file(folder / _FILE, json.dumps(documents.plain(document)).encode())
+            with own_folder.made(settings.dir, *_folder(remote)) as folder:
+                disk.write_file(folder / name, json.dumps(documents.plain(document)).encode())
+
+
+def read_document(backups: Path, remote: str, name: str) -> Any:
+    """What stands in it; None where nothing does. Raises `OSError`, `ValueError`, `RecursionError`."""
+    with own_folder.existing(backups, *_folder(remote)) as folder:
+        return json.loads(disk.read_plain(folder / name, disk.MOST_STATE)) if folder else None
 
 
 def _own(settings: Settings, before: CachedListing, there: Sequence[RemoteBackup]) -> tuple[str, ...]:
     known = {(one.name, one.created_at) for one in before.backups if before.own is None or one.name in before.own}
-    return tuple(one.name for one in there if (one.name, one.created_at) in known or _is_here(settings, one))
+    return tuple(one.name for one in there if (one.name, one.created_at) in known or held_here(settings, one))
 
 
-def _is_here(settings: Settings, one: RemoteBackup) -> bool:
+def held_here(settings: Settings, one: RemoteBackup) -> Backup | None:
+    """The backup here that this is the copy of; None where it is not here, or another one has its name."""
     if not store.is_backup(settings.dir / one.name):
-        return False
+        return None
     try:
-        metadata = store.read(settings, one.name).metadata
+        backup = store.read(settings, one.name)
     except (BackupError, OSError):  # removed meanwhile, or it cannot be read
-        return False
-    return metadata is not None and metadata.created_at == one.created_at
+        return None
+    return backup if backup.metadata and backup.metadata.created_at == one.created_at else None
 
 
 def recall(backups: Path, remote: str) -> CachedListing:
     """What it held when it was last asked; nothing where that is not known."""
     try:
-        with own_folder.existing(backups, *folder_of(remote)) as folder:
-            if folder is None:
-                return CachedListing()
-            seen = _SEEN.validate_python(json.loads(disk.read_plain(folder / _FILE, disk.MOST_STATE)))
+        seen = _SEEN.validate_python(read_document(backups, remote, _FILE) or {})
     except (OSError, ValueError, RecursionError):
         return CachedListing()
     moments = filter(None, (seen.at, *(one.created_at for one in seen.backups)))
@@ -135,7 +146,7 @@ def holders(settings: Settings, backup: Backup) -> list[str]:
 @contextlib.contextmanager
 def one_at_a_time(backups: Path, remote: str, command: str, timeout: float, emit: EventListener) -> Iterator[None]:
     """No other run of this machine works on the remote; backups and restores go on meanwhile. Raises `Locked`."""
-    names = folder_of(remote)
+    names = _folder(remote)
     with (
         own_folder.made(backups, *names) as folder,
         lock.held(folder, command, timeout, emit, backups.joinpath(*names)),
@@ -154,6 +165,5 @@ def _is_on_another_disk(settings: Settings, remote: str) -> bool:
         return False
 
 
-def folder_of(remote: str) -> tuple[str, ...]:
-    """The folder of what is known of the remote, below the backups folder."""
+def _folder(remote: str) -> tuple[str, ...]:
     return STATE_FOLDER, "remotes", remote

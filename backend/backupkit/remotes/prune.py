@@ -17,7 +17,7 @@ from backupkit.repository.operation import recorded
 from backupkit.retention import rules
 from backupkit.retention.prune import Pruned, PrunePlan, check_counted_on, plan_prune, refuse_many
 
-_CHECKED_WITHIN, _FAR = timedelta(days=7), timedelta.max
+_CHECKED_WITHIN = timedelta(days=7)
 
 
 def plan_remote_prune(
@@ -91,8 +91,8 @@ def _doubt_there(settings: Settings, remote: str, plan: PrunePlan, emit: EventLi
     """Why nothing goes there: a copy that is counted on then is damaged. Checked now, unless it was within a week."""
     counted = rules.counted_on([one.backup for one in plan.verdicts], context_of(settings, remote, clock))
     sound_at, now = checks.recall(settings, remote).sound_at, clock()
-    ages = {one.name: now - sound_at[one.name] for one in counted if one.name in sound_at}
-    if all(timedelta(0) <= ages.get(one.name, _FAR) <= _CHECKED_WITHIN for one in counted):
+    moments = [sound_at.get(one.name) for one in counted]
+    if all(at and timedelta(0) <= now - at <= _CHECKED_WITHIN for at in moments):
         return ""
     try:
         checks.check(settings, open_remote(settings, remote), [one.name for one in counted], emit, clock)

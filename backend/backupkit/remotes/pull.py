@@ -67,10 +67,7 @@ def list_remote(
 
 def ask_remote(settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now) -> CachedListing:
     """What is there at this moment; it is kept for those who do not ask."""
-    opened = open_remote(settings, remote)
-    there = retry_while_away(opened.list, settings.remotes[remote].retry_for, emit)
-    checks.forget(settings, remote, [one.name for one in there])
-    return listing_cache.remember(settings, remote, there, clock())
+    return checks.ask(settings, open_remote(settings, remote), emit, clock)
 
 
 def pull_backup(

@@ -161,11 +161,11 @@ def as_backups(
 ) -> list[Backup]:
     """The backups there as retention knows backups: damaged where the last check of the remote found that."""
     flaws = checks.recall(settings, remote).flaws
-    found = (as_backup(remote, one, here.get(one.name)) for one in there)
+    found = (_as_backup(remote, one, here.get(one.name)) for one in there)
     return [replace(one, state="damaged") if one.name in flaws else one for one in found]
 
 
-def as_backup(remote: str, one: RemoteBackup, here: Backup | None) -> Backup:
+def _as_backup(remote: str, one: RemoteBackup, here: Backup | None) -> Backup:
     """The backup there as retention knows backups; with what is known of the one `here` of its name, if it is that."""
     path = Path(remote) / one.name
     if here and here.metadata and here.metadata.created_at == one.created_at and here.state != "damaged":
@@ -227,10 +227,7 @@ def _carry(
     seconds = settings.remotes[remote.name].retry_for
 
     def ask() -> list[RemoteBackup]:
-        found = retry_while_away(remote.list, seconds, emit)
-        listing_cache.remember(settings, remote.name, found, clock())
-        checks.forget(settings, remote.name, [one.name for one in found])
-        return found
+        return [*checks.ask(settings, remote, emit, clock).backups]
 
     there = ask()
     _tell_of_arrivals(settings, remote.name, emit)
@@ -267,10 +264,9 @@ def _with_points(settings: Settings, wanted: Backup | None, there: Sequence[Remo
     """The backups here that points stand on, and that are there; the newest first."""
     names = set(chain.chains(settings.dir)) if wanted is None else {wanted.name}
     for one in there:
-        if one.name in names and store.is_backup(settings.dir / one.name):
-            backup = store.read(settings, one.name)
-            if backup.metadata and backup.metadata.created_at == one.created_at and backup.is_usable:
-                yield backup
+        backup = listing_cache.held_here(settings, one) if one.name in names else None
+        if backup and backup.is_usable:
+            yield backup
 
 
 def _push_points(remote: HoldsPoints, backup: Backup, seconds: float, emit: EventListener) -> int:

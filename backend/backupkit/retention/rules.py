@@ -60,8 +60,8 @@ class RetentionContext:
     """What else the decision rests on: whose backups, when and where it is, and what speaks for single ones.
 
     `reserved` is a reason by name, for what others need of a backup. `apart` is why a backup is none of this decision's
-    business, by name. `undated` is when a folder was last changed
-    whose metadata cannot be trusted: it may be the newest backup.
+    business, by name. `undated` is when a folder was last changed whose metadata cannot be trusted: it may be the
+    newest backup.
     """
 
     app_id: str
@@ -231,10 +231,9 @@ def _believed(span: Span, moments: list[datetime], zone: ZoneInfo) -> datetime:
     the clock is wrong now, and everything would go.
     """
     for later, earlier in pairwise(moments):
-        is_leap = later - earlier >= _LEAP and earlier <= span.before(later, zone)
         if moments[0] - later >= _SETTLED:
             break
-        if is_leap:
+        if later - earlier >= _LEAP and earlier <= span.before(later, zone):
             return earlier
     return moments[0]
 
@@ -273,8 +272,9 @@ def _doubt(backup: Backup) -> str:
 
 def _is_of_now(backup: Backup, known: RetentionContext) -> bool:
     metadata = backup.metadata
-    is_own = metadata is not None and owner_of(metadata) == known.app_id and backup.name not in known.apart
-    return is_own and metadata is not None and metadata.created_at <= known.now
+    if metadata is None or backup.name in known.apart:
+        return False
+    return owner_of(metadata) == known.app_id and metadata.created_at <= known.now
 
 
 def _is_good(backup: Backup) -> bool:

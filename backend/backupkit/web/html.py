@@ -60,7 +60,6 @@ _texts = _templates.overlay(autoescape=False, finalize=_on_one_line)
 
 def made(template: str, settings: Settings, values: Mapping[str, Any]) -> str:
     """The page of that template with these values; the settings and `local`, a moment in their zone, are there too."""
-
     return _rendered(_templates, template, settings, values)
 
 
