@@ -1,4 +1,4 @@
-"""Retention: which backups are kept, by rules that are pure functions, and their removal."""
+"""Retention: pure rules that decide which backups to keep, and the removal of the others."""
 
 PUBLIC = ("anomaly", "delete", "prune", "rules")
-"""What other packages may import; anything else is this package's own (tests/system/test_layers.py)."""
+"""Modules that other packages may import; tests/system/test_layers.py checks it."""

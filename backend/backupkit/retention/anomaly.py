@@ -1,7 +1,7 @@
-"""Is a new backup as large as the ones before it? What shrank at once may be lost: a pure comparison.
+"""Detection of sudden shrinkage, which may be data loss: a pure comparison of a new backup with the earlier ones.
 
-It is measured against the least that the last usual backups had, so that a table which comes and goes alarms nobody.
-An unusual backup is no measure for the next one until it is accepted; after a fortnight it is how things are.
+The baseline is the minimum over the latest usual backups, so that a table which comes and goes raises no alarm.
+An unusual backup is not part of the baseline until it is accepted, or until the usual ones are two weeks old.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from backupkit.model.names import printable
 
 RECENT = 5
 PATIENCE = timedelta(days=14)
-# Less than that is too little to say anything by.
+# Smaller baselines are not compared: any change would be a large percentage.
 _LEAST = {"rows": 20, "files": 10, "bytes": 1 << 20}
 
 Figures = Mapping[tuple[str, str], int]
-"""How much there is of something, by what it is and its unit."""
+"""Amounts by (what is counted, unit)."""
 
 
 def unusual(new: Metadata, earlier: Sequence[Backup], drop: int) -> tuple[str, ...]:
-    """A sentence for each thing of which there is less than before by more than `drop` percent.
+    """Return a sentence for each amount that is more than `drop` percent below that of the earlier backups.
 
-    `earlier` are the backups there are, newest first. A safety copy is never unusual, nor is what was salvaged: they
-    may hold a disaster.
+    `earlier` holds all existing backups, newest first. Safety copies and salvaged backups are never unusual: they may
+    be taken of lost data on purpose.
     """
     if new.kind in APART:
         return ()
@@ -37,7 +37,7 @@ def unusual(new: Metadata, earlier: Sequence[Backup], drop: int) -> tuple[str, .
 
 
 def _shrunk_other(name: str, new: Metadata, alike: list[Backup], drop: int) -> Iterator[str]:
-    """The same of a further database or tree, seen as if it were all of each backup."""
+    """Yield the sentences for one additional database or tree, compared as if each backup held nothing else."""
     alone = new.at(name)
     before = [replace(one, metadata=found) for one in alike if one.metadata and (found := one.metadata.at(name))]
     for sentence in _shrunk(_database, alone, before, drop) if alone else ():
@@ -47,7 +47,7 @@ def _shrunk_other(name: str, new: Metadata, alike: list[Backup], drop: int) -> I
 
 
 def _is_earlier_state(backup: Backup, new: Metadata) -> bool:
-    """Whether the backup shows what the same app held at an earlier time."""
+    """Return whether the backup is an undamaged earlier state of the same app."""
     one = backup.metadata
     if one is None or one.database is None or one.is_raw or backup.state == "damaged":
         return False
@@ -83,9 +83,9 @@ def _was_migrated(new: Metadata, alike: list[Backup]) -> bool:
 
 
 def _measure(part: Callable[[Metadata], Figures], new: Metadata, alike: list[Backup]) -> list[Figures]:
-    """What the last usual backups had that have this part at all."""
+    """Return the figures of the latest recent usual backups that have this part, or of the latest ones if none is."""
     found = [(backup, figures) for backup in alike if backup.metadata and (figures := part(backup.metadata))]
-    if part is _uploads:  # with other patterns there are more or fewer
+    if part is _uploads:  # other exclude patterns change the numbers
         found = [one for one in found if one[0].metadata and _excludes_alike(one[0].metadata, new)]
     usual = [figures for backup, figures in found if not backup.unusual and _is_recent(backup, new)]
     return (usual or [figures for _, figures in found])[:RECENT]

@@ -1,4 +1,4 @@
-"""Delete one backup, pin it, unpin it. A deleted backup loses its name in one step, and then its content."""
+"""Delete, pin or unpin one backup. Deletion first takes away the name in one step, then removes the content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from backupkit.rewind import chain, thin
 
 
 def deletable(settings: Settings, name: str) -> Backup:
-    """The backup of that very name, which may be deleted; `NoSuchBackup`, or `Refused` for one that is pinned."""
+    """Return the backup with exactly this name.
+
+    Raise `NoSuchBackup` if there is none, and `Refused` for `latest`, a pinned backup, or one that rewind points need.
+    """
     if name == store.LATEST:
         raise Refused("Which backup is the latest changes: name the one to delete.", hint="`list` shows the names.")
     backup = store.find(settings, name)
@@ -31,9 +34,9 @@ def deletable(settings: Settings, name: str) -> Backup:
 
 
 def delete_backup(settings: Settings, name: str, emit: EventListener = silence, clock: Clock = utc_now) -> Backup:
-    """The backup is gone, or whole: it never is under its name in part. Returns what it was.
+    """Delete the backup and return its description; an interrupted run leaves it complete or without its name.
 
-    Tells what `undo` cannot bring back from then on.
+    Emit a notice of what `undo` can no longer bring back. Raise what `deletable` raises.
     """
     with locked_operation(settings, f"delete of {name}", emit, clock, [name]) as work:
         recover_under_lock(settings, work.emit)
@@ -51,7 +54,7 @@ def delete_backup(settings: Settings, name: str, emit: EventListener = silence, 
 def set_pin(
     settings: Settings, name: str, pinned: bool, emit: EventListener = silence, clock: Clock = utc_now
 ) -> Backup:
-    """The backup is pinned, which keeps it from being deleted and removed by retention; or it is no more."""
+    """Pin the backup, which protects it from deletion and retention, or unpin it. Return its new state."""
     with locked_operation(settings, f"{'pin' if pinned else 'unpin'} of {name}", emit, clock, [name]) as work:
         recover_under_lock(settings, work.emit)
         backup = store.find(settings, name, work.emit)

@@ -1,4 +1,4 @@
-"""Remove the backups that the policy lets go. Each loses its name first, in one step, and then its content."""
+"""Remove the backups that the policy does not keep. Each loses its name first, in one step, and then its content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ _CHECKED_WITHIN = timedelta(days=1)
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """A verdict for each backup, newest first; `stopped` says why nothing is removed now, `limit` how much at once."""
+    """A verdict for each backup, newest first.
+
+    `stopped` is why nothing may be removed now, or empty. `limit` is how many one run removes without `force`; 0: all.
+    """
 
     policy: Policy
     verdicts: tuple[Verdict, ...]
@@ -36,27 +39,27 @@ class PrunePlan:
 
     @property
     def removals(self) -> tuple[Backup, ...]:
-        """What is to go, newest first."""
+        """The backups to remove, newest first."""
         return tuple(verdict.backup for verdict in self.verdicts if not verdict.keep)
 
     @property
     def needs_force(self) -> bool:
-        """Whether it is more than one run removes by itself."""
+        """Whether there are more removals than the limit."""
         return 0 < self.limit < len(self.removals)
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was removed, and what a person should look at."""
+    """The backups that were removed, and the warnings of the run."""
 
     removed: tuple[Backup, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
 def plan_prune(settings: Settings, clock: Clock = utc_now, looks_always: bool = True) -> PrunePlan:
-    """Which backups would be removed now, which not, and why. Looks only.
+    """Return which backups would be removed now, which not, and why; change nothing.
 
-    The sizes of those that are counted on are looked at; without `looks_always` only where anything would go.
+    The file sizes of the backups that are counted on are checked; without `looks_always` only if any would be removed.
     """
     found, policy = store.all_backups(settings), rules.policy_of(settings)
     known = RetentionContext(
@@ -77,20 +80,20 @@ def plan_prune(settings: Settings, clock: Clock = utc_now, looks_always: bool = 
 
 
 def _measured(found: list[Backup], known: RetentionContext) -> list[Backup]:
-    """The backups, where those that are counted on are called damaged if their sizes are not what they should be."""
+    """Return the backups; one that is counted on is marked damaged if its file sizes are not as sealed."""
     wrong: dict[str, Backup] = {}
     for backup in rules.counted_on(found, known):
         assert backup.metadata
-        with contextlib.suppress(FileNotFoundError):  # it was removed while we look
+        with contextlib.suppress(FileNotFoundError):  # somebody removed the backup meanwhile
             if flaws := tuple(integrity.size_flaws(backup.path, backup.metadata)):
                 wrong[backup.name] = replace(backup, state="damaged", flaws=flaws)
     return [wrong.get(backup.name, backup) for backup in found]
 
 
 def check_counted_on(settings: Settings, emit: EventListener = silence, clock: Clock = utc_now) -> str:
-    """Every byte of the backups that are counted on when others go, unless they were checked within a day.
+    """Verify every byte of the backups that are counted on when others go, unless checked within a day.
 
-    What was found is kept, so that the next plan knows. Returns why one could not be checked; empty if all were.
+    The results are recorded, so that the next plan sees them. Return why one could not be checked, or an empty string.
     """
     known = RetentionContext(settings.app_id, clock(), settings.zone)
     counted = rules.counted_on(store.all_backups(settings), known)
@@ -102,11 +105,10 @@ def check_counted_on(settings: Settings, emit: EventListener = silence, clock: C
 def prune_backups(
     settings: Settings, plan: PrunePlan, force: bool = False, emit: EventListener = silence, clock: Clock = utc_now
 ) -> Pruned:
-    """What the plan shows is removed, and nothing else; each backup is gone or whole, whenever the run is killed.
+    """Remove the backups that the plan removes, and no others; a killed run leaves each one complete or nameless.
 
-    The newest backups, which are counted on then, are checked before. It is decided again under the lock: what has a
-    reason to stay by then stays. Raises `Refused` where more is to
-    go than the limit allows, unless `force`; and `Locked`.
+    The backups that are counted on are verified first. The decision is made again under the lock, and a backup with a
+    reason to stay by then stays. Raise `Refused` for more removals than the limit, unless `force`; and `Locked`.
     """
     refuse_many(plan, force)
     if not plan.verdicts:
@@ -126,7 +128,7 @@ def prune_backups(
 
 
 def _thin(settings: Settings, clock: Clock, emit: EventListener) -> int:
-    """How many points of rewind went, by their own rules; that they cannot is no reason to call the rest undone."""
+    """Thin the points of rewind by their own rules and return how many went; a failure is only a warning."""
     try:
         return thin.thin(settings, clock())
     except (OSError, BackupError) as error:
@@ -135,7 +137,7 @@ def _thin(settings: Settings, clock: Clock, emit: EventListener) -> int:
 
 
 def refuse_many(plan: PrunePlan, force: bool) -> None:
-    """`Refused` where more is to go than one run removes by itself, unless a person says so."""
+    """Raise `Refused` if the plan removes more than its limit, unless `force` is set."""
     if plan.needs_force and not force:
         raise Refused(
             f"{len(plan.removals)} backups would be removed at once, and the limit is {plan.limit};"
@@ -145,8 +147,7 @@ def refuse_many(plan: PrunePlan, force: bool) -> None:
 
 
 def accept(settings: Settings, name: str, emit: EventListener = silence) -> Backup:
-    """What is unusual about the backup is as it should be: it stops retention no more, and is what later ones are
-    measured by."""
+    """Accept an unusual backup: it no longer stops retention, and later backups are compared with it. Return it."""
     with locked_operation(settings, f"accept {name}", emit, names=[name]) as work:
         recover_under_lock(settings, work.emit)
         backup = store.find(settings, name)
@@ -155,7 +156,7 @@ def accept(settings: Settings, name: str, emit: EventListener = silence) -> Back
 
 
 def _still_agreed(plan: PrunePlan, now: PrunePlan, doubt: str, emit: EventListener) -> list[Backup]:
-    """What both plans let go, oldest first: what is lost by an error in the middle is then the least."""
+    """Return the backups that both plans remove, oldest first: an error in the middle then costs the least."""
     if stopped := now.stopped or doubt.rstrip("."):
         emit(Warned(f"Nothing is removed: {stopped}."))
     if doubt and not now.stopped:

@@ -1,7 +1,7 @@
-"""Which backups stay, which may go, and why. A pure decision: it looks at nothing but what it is given.
+"""Retention rules: a pure decision about which backups stay, which may go, and why.
 
-A backup goes only if no reason speaks for it. Reasons come from the policy (buckets as restic's `forget` has them)
-and from safeguards that no policy overrules; and while the newest backup is damaged or unusual, nothing goes at all.
+A backup goes only if there is no reason to keep it. Reasons come from the policy (buckets as in restic's `forget`)
+and from safeguards that no policy overrides. While the newest backup is damaged or unusual, none goes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ Reason = tuple[Backup, str]
 
 @dataclass(frozen=True)
 class Policy:
-    """What is wanted; 0 and an empty span mean: no such rule. `newest` is how many of all may stay, `min_good` how many
-    good ones stay whatever their age."""
+    """Retention settings; 0 or an empty span means that there is no such rule.
+
+    `newest` is how many backups of all kinds may stay, `min_good` how many good ones stay whatever their age.
+    """
 
     last: int = 0
     daily: int = 0
@@ -46,22 +48,21 @@ class Policy:
 
     @property
     def of_routine(self) -> bool:
-        """Whether there is any rule for the backups that are made by themselves."""
+        """Whether there is any rule for automatic and scheduled backups."""
         return any((self.last, self.daily, self.weekly, self.monthly, self.yearly, self.within))
 
     @property
     def of_kinds(self) -> bool:
-        """Whether anything but "the newest so many of all" is wanted."""
+        """Whether there is any rule other than `newest`."""
         return any((self.of_routine, self.pre_restore, self.pre_migration, self.safety_within))
 
 
 @dataclass(frozen=True)
 class RetentionContext:
-    """What else the decision rests on: whose backups, when and where it is, and what speaks for single ones.
+    """The other inputs of a decision: the app, the time and time zone, and facts about single backups by name.
 
-    `reserved` is a reason by name, for what others need of a backup. `apart` is why a backup is none of this decision's
-    business, by name. `undated` is when a folder was last changed whose metadata cannot be trusted: it may be the
-    newest backup.
+    `reserved` holds the reason why something else needs a backup. `apart` holds the reason why a backup is outside this
+    decision. `undated` holds when a folder without trusted metadata last changed: it may be the newest backup.
     """
 
     app_id: str
@@ -74,7 +75,7 @@ class RetentionContext:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the backup stays, and everything that speaks for that; or why it may go."""
+    """The decision on one backup, with all reasons to keep it or the reason why it may go."""
 
     backup: Backup
     keep: bool
@@ -83,14 +84,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict for each backup, newest first. `stopped` says why nothing may go now; empty otherwise."""
+    """A verdict for each backup, newest first. `stopped` is why none may go now, or empty."""
 
     verdicts: tuple[Verdict, ...]
     stopped: str = ""
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The policy that is set. Who sets `max_backups` and no rule wants just that: the default rules then yield."""
+    """Return the policy of the settings. If only `max_backups` is set and no rule, the default rules do not apply."""
     newest = settings.max_backups
     min_good = min(settings.min_keep, newest) if newest else settings.min_keep
     if newest and settings.model_fields_set.isdisjoint(_RULES | _SAFETY_RULES):
@@ -111,7 +112,7 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def decide(policy: Policy, backups: Iterable[Backup], known: RetentionContext) -> Decision:
-    """A verdict with its reasons for each backup."""
+    """Return a verdict with its reasons for each backup."""
     found = sorted(backups, key=lambda backup: (backup.made_at, backup.name), reverse=True)
     out_of_reach = {backup.name: reason for backup in found if (reason := _out_of_reach(backup, known))}
     ours = [backup for backup in found if backup.name not in out_of_reach]
@@ -129,7 +130,7 @@ def _verdict(policy: Policy, backup: Backup, reasons: list[str], stopped: str) -
 
 
 def _out_of_reach(backup: Backup, known: RetentionContext) -> str:
-    """Why the backup is none of retention's business, and takes no other's place; empty if it is one to decide on."""
+    """Return why the backup always stays and uses up no rule, or an empty string if the rules decide on it."""
     metadata = backup.metadata
     if metadata is None:
         return "damaged: nobody knows what it is"
@@ -155,7 +156,7 @@ def _safeguards(policy: Policy, ours: list[Backup], known: RetentionContext) -> 
 
 
 def _wanted(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
-    """What the policy itself asks for."""
+    """Yield the reasons that come from the policy."""
     allowed = list(_numbered("newest", policy.newest, ours))
     if not policy.newest:
         yield from _by_kind(policy, ours, zone)
@@ -185,7 +186,7 @@ def _by_kind(policy: Policy, ours: list[Backup], zone: ZoneInfo) -> Iterator[Rea
 
 
 def _groups(backups: Iterable[Backup]) -> tuple[list[Backup], list[Backup]]:
-    """With uploads and without: a backup of the database alone never takes the place of a whole one."""
+    """Split into backups with uploads and without: one of the database alone never replaces a complete one."""
     whole: list[Backup] = []
     part: list[Backup] = []
     for backup in backups:
@@ -204,7 +205,7 @@ def _buckets(policy: Policy, group: list[Backup], zone: ZoneInfo) -> Iterator[Re
 def _newest_of_each(
     rule: str, number: int, group: list[Backup], period: Callable[[datetime], object], zone: ZoneInfo
 ) -> Iterator[Reason]:
-    """The newest backup of each of the latest periods that have one: gaps use nothing up."""
+    """Yield the newest backup of each of the latest periods that have one; empty periods are not counted."""
     newest: dict[object, Backup] = {}
     for backup in group:
         newest.setdefault(period(backup.made_at.astimezone(zone)), backup)
@@ -217,7 +218,7 @@ def _numbered(rule: str, number: int, backups: Iterable[Backup]) -> Iterator[Rea
 
 
 def _young(span: Span, group: list[Backup], ours: list[Backup], zone: ZoneInfo) -> Iterator[Reason]:
-    """Measured from the newest backup, not from now: a clock that jumps makes nothing old."""
+    """Yield the backups within the span before the newest one; not before now, so that a clock jump ages none."""
     if span and ours:
         newest = _believed(span, [backup.made_at for backup in ours], zone)
         limit = span.before(newest, zone)
@@ -225,10 +226,10 @@ def _young(span: Span, group: list[Backup], ours: list[Backup], zone: ZoneInfo) 
 
 
 def _believed(span: Span, moments: list[datetime], zone: ZoneInfo) -> datetime:
-    """From where a span is measured: from the newest moment, but from before a leap that is not a week old.
+    """Return the time from which a span is measured: the newest, or the one before a gap that is not a week old.
 
-    A leap makes all that was before it older than the span at once. Perhaps nothing was backed up for so long; perhaps
-    the clock is wrong now, and everything would go.
+    Such a gap is at least two days, and makes everything before it older than the span at once. Either no backup was
+    made for that long, or the clock is wrong now, and every backup would go.
     """
     for later, earlier in pairwise(moments):
         if moments[0] - later >= _SETTLED:
@@ -239,7 +240,7 @@ def _believed(span: Span, moments: list[datetime], zone: ZoneInfo) -> datetime:
 
 
 def _suspicion(found: list[Backup], known: RetentionContext) -> str:
-    """What is wrong with a backup that is counted on; empty if nothing is."""
+    """Return why no backup may go: a problem with one that is counted on. Return an empty string if there is none."""
     counted = counted_on(found, known)
     for backup in counted:
         if doubt := _doubt(backup):
@@ -252,7 +253,7 @@ def _suspicion(found: list[Backup], known: RetentionContext) -> str:
 
 
 def counted_on(found: Iterable[Backup], known: RetentionContext) -> list[Backup]:
-    """The backups that what is removed leaves as the newest: the newest whole one, and a later one of the database.
+    """Return the backups that the app relies on once others are removed: the newest, and the newest with uploads.
 
     `found` is newest first. Safety copies, other apps' backups and those dated in the future are not counted on.
     """
