@@ -1,4 +1,4 @@
-"""Rewind: points in time between two backups, each one small sealed file; and the data of any of them."""
+"""Rewind: points in time between two backups, each in one small sealed file, and restoring any of them."""
 
 PUBLIC = ("chain", "copies", "moments", "take", "thin")
-"""What other packages may import; anything else is this package's own (tests/system/test_layers.py)."""
+"""Modules that other packages may import; the rest is private to this package (tests/system/test_layers.py)."""

@@ -1,8 +1,8 @@
-"""The points that there are: which of them can be restored, from when to when, with which gaps.
+"""The points on disk: which of them can be restored, for which times, and where the gaps are.
 
-`backups/.rewind/BACKUP/` holds the points whose chain begins with that backup. Each names the state that it leads from
-and the one that it leads to; so a point that is lost costs those behind it, and a merged one fits where it was.
-All but `read` decides by values alone.
+`backups/.rewind/BACKUP/` holds one chain: the points that build on that backup, its base. Each point names its parent
+state and its own state. So if a point is lost, all points after it are lost too, and a merged point replaces the ones
+that it was made of.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from backupkit.rewind.point import Header
 
 FOLDER = ".rewind"
 _DAMAGED = ".damaged"
-_LATE = 3  # looks that may be missed before nobody is said to have looked
+_LATE = 3  # intervals that may pass without a look before the time counts as a gap
 
 SET_BACK = datetime.fromtimestamp(0, UTC)
-"""What a point says of when its data were last seen as before, where the clock was behind the point before it."""
+"""The `since` of a point that was taken when the clock was not ahead of the point before it."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point as it lies on disk: the backup that its chain begins with, its file, and what its header says."""
+    """A point on disk: the name of its base backup (`chain`), its file, and its header."""
 
     chain: str
     name: str
@@ -49,7 +49,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Lost:
-    """A point that cannot be restored, and why; its header, where that can be read."""
+    """A point that cannot be restored, and why; `header` is None if it cannot be read."""
 
     chain: str
     name: str
@@ -59,9 +59,10 @@ class Lost:
 
 @dataclass(frozen=True)
 class Moment:
-    """What can be restored: a point, or the backup at the beginning of a chain (no point).
+    """A time that can be restored: a point, or the base backup of a chain (`point` is None).
 
-    `seen` is when the data were last seen to be as in the moment before; `tolerance` is how much later this one may be.
+    `seen` is when the data were last seen unchanged since the moment before. If `at` is later than that by more than
+    `tolerance`, or `seen` is None, there is a gap before this moment.
     """
 
     at: datetime
@@ -70,9 +71,9 @@ class Moment:
     seen: datetime | None
     tolerance: timedelta
     earlier: Mapping[str, Point | None] = field(default_factory=dict, repr=False, compare=False)
-    """By the name of each point of the chain the one that it leads from."""
+    """The parent of each point of the chain, by point name; None is the base backup."""
     turn: int = 0
-    """How often the clock had been set back in its chain."""
+    """How often the clock had been set back in this chain before this moment."""
 
     @property
     def number(self) -> int:
@@ -80,40 +81,40 @@ class Moment:
 
     @property
     def way(self) -> tuple[Point, ...]:
-        """The points that lead there from the backup, itself included."""
+        """The points to apply to the base backup, in order; the last one is the point itself."""
         return way_to(self.point, self.earlier) if self.point else ()
 
     @property
     def is_after_gap(self) -> bool:
-        """Whether nobody can say what was there just before it."""
+        """Whether the data just before this moment is unknown."""
         return self.seen is None or self.at - self.seen > self.tolerance
 
     @property
     def run(self) -> tuple[str, int]:
-        """The moments of one run were taken in the order of their times: no clock was set back among them."""
+        """A key shared by the moments between which the clock was not set back, so that their times are in order."""
         return self.chain, self.turn
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """All moments by their time, what is lost, and the bytes of all of it."""
+    """All moments sorted by time, all lost points, and the size of all readable points in bytes."""
 
     moments: tuple[Moment, ...] = ()
     lost: tuple[Lost, ...] = ()
     size: int = 0
 
     def before(self, at: datetime) -> Moment | None:
-        """The newest moment at that time or before."""
+        """Return the newest moment at or before that time, or None."""
         place = bisect_right(self.moments, at, key=lambda one: one.at)
         return self.moments[place - 1] if place else None
 
     def after(self, at: datetime) -> Moment | None:
-        """The first moment after that time."""
+        """Return the first moment after that time, or None."""
         place = bisect_right(self.moments, at, key=lambda one: one.at)
         return self.moments[place] if place < len(self.moments) else None
 
     def other(self, found: Moment, at: datetime) -> Moment | None:
-        """Where the clock was set back and this time came twice: the newest moment of the other time."""
+        """Return the newest moment until `at` in another run, if the clock was set back and this time came twice."""
         runs = dict[tuple[str, int], list[Moment]]()
         for one in self.moments:
             runs.setdefault(one.run, []).append(one)
@@ -123,12 +124,12 @@ class Timeline:
         return max((one for run in spans for one in run if one.at <= at), key=lambda one: one.at, default=None)
 
     def gaps(self) -> list[tuple[datetime, datetime]]:
-        """From when to when nobody can say what was there."""
+        """Return the start and end of each time span in which the data is unknown."""
         pairs = pairwise(self.moments)
         return [(max(one.at, two.seen or one.at), two.at) for one, two in pairs if two.is_after_gap]
 
     def in_gap(self, at: datetime) -> tuple[Moment, Moment] | None:
-        """The moments on both sides of the gap that the time lies in; None where it lies in none."""
+        """Return the moments before and after the gap that contains this time, or None if no gap does."""
         one, two = self.before(at), self.after(at)
         if one is None or two is None or not two.is_after_gap:
             return None
@@ -136,23 +137,23 @@ class Timeline:
 
 
 def opened(backups: Path, chain: str = "") -> AbstractContextManager[Path | None]:
-    """The folder of all chains, or of one, as long as the block lasts; None where there is none."""
+    """Hold open the folder of one chain, or the folder of all chains; yield its path, or None if it does not exist."""
     return own_folder.existing(backups, FOLDER, *([chain] if chain else []))
 
 
 def chains(backups: Path) -> list[str]:
-    """The backups that points stand on, by name; they may be there no more."""
+    """Return the names of the base backups of all chains, sorted; the backups themselves may be gone."""
     with opened(backups) as folder:
         return sorted(name for name in os.listdir(folder) if is_name(name)) if folder else []
 
 
 def files(folder: Path) -> list[str]:
-    """The names of the points of one chain, in their order."""
+    """Return the file names of the points of one chain, in order."""
     return sorted(name for name in os.listdir(folder) if point.number_of(name) is not None)
 
 
 def damaged(backups: Path, chain: str) -> dict[str, str]:
-    """The points of a chain that were found damaged when all of them was read, and why; of those that are there."""
+    """Return the points that still exist and that an earlier full read found damaged: reasons by file name."""
     with opened(backups, chain) as folder:
         if folder is None:
             return {}
@@ -165,7 +166,7 @@ def damaged(backups: Path, chain: str) -> dict[str, str]:
 
 
 def remember_damaged(backups: Path, chain: str, found: Mapping[str, str]) -> None:
-    """`damaged` says so from now on; that this cannot be written is no reason to fail."""
+    """Store what `damaged` returns from now on; a write error is ignored."""
     if damaged(backups, chain) == found:
         return
     with opened(backups, chain) as folder, contextlib.suppress(OSError):
@@ -176,9 +177,9 @@ def remember_damaged(backups: Path, chain: str, found: Mapping[str, str]) -> Non
 
 
 def read(backups: Path, chain: str) -> tuple[list[Point], list[Lost]]:
-    """The points of one chain in their order, and those whose header is damaged.
+    """Return the points of one chain in order, and those whose header is damaged.
 
-    One that is gone by the time it is read was merged into a later one, which was put there before: it is neither.
+    A point that vanishes meanwhile is in neither list: it was merged into a later point, which was written first.
     """
     found, lost = list[Point](), list[Lost]()
     with opened(backups, chain) as folder:
@@ -200,14 +201,14 @@ def read(backups: Path, chain: str) -> tuple[list[Point], list[Lost]]:
 
 
 def are_there(backups: Path, points: Iterable[Point]) -> bool:
-    """Whether each of the points of one chain lies there as it was read: none was merged or removed since."""
+    """Return whether these points of one chain are still on disk unchanged: none was merged or removed since."""
     points = list(points)
     now = {one.name: one for one in read(backups, points[0].chain)[0]} if points else {}
     return all(now.get(one.name) == one for one in points)
 
 
 def ways(points: Iterable[Point], seal: str) -> tuple[dict[str, Point | None], list[Lost]]:
-    """By the name of each point that can be restored the one that it leads from (none: the backup); and the others."""
+    """Return the parent of each restorable point by point name (None is the base backup), and the lost points."""
     states: dict[str, Point | None] = {}
     before: dict[str, Point | None] = {}
     lost: list[Lost] = []
@@ -227,7 +228,7 @@ def ways(points: Iterable[Point], seal: str) -> tuple[dict[str, Point | None], l
 
 
 def way_to(one: Point, before: Mapping[str, Point | None]) -> tuple[Point, ...]:
-    """The points that lead to this one, in their order."""
+    """Return the points to apply in order to reach this one, itself last."""
     way = [one]
     while (earlier := before[way[-1].name]) is not None:
         way.append(earlier)
@@ -237,7 +238,10 @@ def way_to(one: Point, before: Mapping[str, Point | None]) -> tuple[Point, ...]:
 def moments_of(
     points: list[Point], seal: str, made_at: datetime, without: Mapping[str, str]
 ) -> tuple[list[Moment], list[Lost]]:
-    """The moments of one chain, its backup first, but for points known to be damaged; and what is lost."""
+    """Return the moments of one chain, base backup first, and its lost points; points in `without` are lost.
+
+    There are no moments if no point can be restored.
+    """
     before, lost = ways([one for one in points if one.name not in without], seal)
     lost += [Lost(one.chain, one.name, without[one.name], one.header) for one in points if one.name in without]
     good = [one for one in points if one.name in before]
@@ -254,10 +258,10 @@ def moments_of(
 
 
 def in_time(moments: Iterable[Moment]) -> tuple[Moment, ...]:
-    """The moments of all chains by their time; where the clock was set back, two that were apart have a gap between.
+    """Return the moments of all chains sorted by time, with a gap between neighbours if the clock was set back.
 
-    It was also set back where the times of two chains overlap: a chain begins when the one before it has ended. Which
-    of them came first, and what the next chain leads on from, nobody knows then.
+    It was also set back if two chains overlap in time, since a chain begins after the one before it has ended. It is
+    then unknown which of them came first, and which one the next chain follows.
     """
     found = sorted(moments, key=lambda one: one.at)
     mixed, turns = _overlapping(found), dict[str, int]()
@@ -273,7 +277,7 @@ def in_time(moments: Iterable[Moment]) -> tuple[Moment, ...]:
 
 
 def _overlapping(found: list[Moment]) -> set[str]:
-    """The chains that begin before another one ends, and those; the moments are given by their time."""
+    """Return the chains that overlap another one in time; `found` is sorted by time."""
     last = {one.chain: place for place, one in enumerate(found)}
     begun, mixed = set[str](), set[str]()
     for place, one in enumerate(found):

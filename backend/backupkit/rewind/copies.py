@@ -1,7 +1,7 @@
-"""Copies of points in another folder: points lie there as they lie here, beside the backup that they stand on.
+"""Copies of points in another backups folder, which has the same layout.
 
-A point is there whole, or not at all. What is there already stays: where points were merged on one side, both have the
-same state under the same name. What lies there is input, as any point is.
+A point is copied completely or not at all. Existing points are never replaced: if points were merged on one side, both
+sides still have the same state under the same name. Copies are untrusted input and verified as any point is.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _DRAFT = f"{disk.DRAFT_PREFIX}copied-point"
 
 @dataclass(frozen=True)
 class Copied:
-    """How many points came just now, and why others did not."""
+    """The number of points copied by one call, and why others were left out."""
 
     points: int = 0
     left_out: tuple[str, ...] = ()
 
 
 def number_in(backups: Path, backup: str) -> int:
-    """How many points lie there beside a backup; none where that cannot be told."""
+    """Return how many points build on a backup in this folder; 0 if that cannot be read."""
     try:
         with chain.opened(backups, backup) as folder:
             return len(chain.files(folder)) if folder else 0
@@ -47,10 +47,11 @@ def copy(
     only_later: bool = False,
     refuse: Callable[[Point], None] = lambda _point: None,
 ) -> Copied:
-    """The points of `source` that stand on the backup lie in `target` too, each compared before it has its name.
+    """Copy the points that build on the backup from `source` to `target`; each copy is verified before it is renamed.
 
-    `only_later` takes those alone that come after the last one there. One that is damaged, or of which `refuse` raises
-    `Damaged`, stays where it is, with all that lead on from it.
+    With `only_later`, copy only points after the last one in `target`. A point that is damaged, or for which `refuse`
+    raises `Damaged`, is left out, and so are all points that build on it.
+    Raises `NoSpace`, and `RemoteAway` if a copy reads back differently from a good source.
     """
     there, _ = chain.read(target, backup.name)
     last = max((one.number for one in there), default=0) if only_later else 0
@@ -78,9 +79,9 @@ def copy(
 def to_send(
     backups: Path, backup: Backup, is_new: Callable[[Point], bool], emit: EventListener = silence
 ) -> tuple[list[Point], tuple[str, ...]]:
-    """The new points that stand on the backup, each read and found as it was sealed; and why others are left out.
+    """Return the new points that build on the backup, each read and verified; and why damaged ones are left out.
 
-    Of those that lead on from a damaged one none is among them.
+    Points that build on a damaged one are left out too.
     """
     found, _ = chain.read(backups, backup.name)
     new = [one for one in found if is_new(one)]
@@ -97,14 +98,14 @@ def to_send(
                 if os.path.lexists(folder / one.name):
                     damaged[one.name] = error.message.rstrip(".")
                 else:
-                    gone.add(one.name)  # merged into a later one meanwhile, which the next push finds
+                    gone.add(one.name)  # the scheduler merged it into a later point, which the next push finds
             emit(Progress(done := done + one.size))
     good, _ = chain.ways([one for one in found if one.name not in damaged.keys() | gone], seal_of(backup))
     return [one for one in new if one.name in good], tuple(damaged.values())
 
 
 def remove(backups: Path, backup: str) -> None:
-    """No point lies there beside that backup any more."""
+    """Delete all points that build on that backup in this folder."""
     with chain.opened(backups) as folder:
         if folder and (folder / backup).is_dir():
             disk.remove_tree(folder / f"{disk.DRAFT_PREFIX}{backup}")
@@ -112,7 +113,7 @@ def remove(backups: Path, backup: str) -> None:
 
 
 def flaws(backups: Path, backup: str) -> Iterator[str]:
-    """Each point there that is not as it was written, by its path in the folder, and why; every byte is read."""
+    """Read every byte of the points of a backup; yield the relative path of each damaged one, and why."""
     with chain.opened(backups, backup) as folder:
         for name in chain.files(folder) if folder else ():
             assert folder is not None
@@ -124,7 +125,7 @@ def flaws(backups: Path, backup: str) -> Iterator[str]:
 
 
 class _States:
-    """What the points there lead to: a point that leads on from none of it could not be restored there."""
+    """The states that the points in the target reach: a point with another parent could not be restored there."""
 
     def __init__(self, seal: str, there: list[Point]) -> None:
         self._seal, self._states = seal, set[str]()
@@ -140,7 +141,7 @@ class _States:
 
 
 def _copy_one(source: Path, folder: Path, states: _States) -> int:
-    """1 where it came; 0 where the scheduler has merged it into another one meanwhile."""
+    """Copy one point and return 1; return 0 if the scheduler merged it into another point meanwhile."""
     draft = folder / _DRAFT
     disk.remove_tree(draft)
     try:
@@ -166,11 +167,11 @@ def _sync(draft: Path) -> None:
 
 
 def _compared(source: Path, draft: Path) -> point.Header:
-    """The header of the copy, every byte of which is as it was sealed."""
+    """Verify every byte of the copy and return its header."""
     try:
         point.verify(draft)
     except Damaged as error:
-        point.verify(source)  # is it damaged there, or did the copy come to harm?
+        point.verify(source)  # raises if the source is damaged too, and not only the copy
         raise RemoteAway(
             f"The copy of the point {source.name} reads back as something else.",
             hint="That disk, or the way to it, fails.",

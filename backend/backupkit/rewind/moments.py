@@ -1,7 +1,7 @@
-"""Database and uploads of one moment, laid out as a backup: so they are restored as any backup is.
+"""Find the point for a time, and build database and uploads of it in a folder that is restored like any backup.
 
-The folder is a draft: it is there as long as the restore is prepared. Every byte in it is compared with what was
-sealed, in the points here, and in the backup when the restore verifies what it uses.
+The folder is temporary: it exists while the restore is prepared. Every byte in it is compared with a sealed checksum:
+content from points here, content from the base backup when the restore verifies what it uses.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from backupkit.upload_files import walk
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 POINT = "point_"
 _OTHER = "`rewind` shows what can be restored."
-_LOOKS = 5  # that a check takes, at most, at points that are merged meanwhile
+_LOOKS = 5  # attempts of a check if points are merged meanwhile
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a time leads to: a point, or a backup where no point is as near; and a sentence on it."""
+    """The choice for a time: a point, or a newer backup (`moment` is None then); and a sentence that explains it."""
 
     moment: Moment | None
     backup: str
@@ -61,7 +61,7 @@ class Chosen:
 
 
 def timeline(settings: Settings) -> Timeline:
-    """All moments that can be restored, by what the headers of the points say."""
+    """Return all moments that can be restored, judged by the headers of the points and damage found earlier."""
     moments, lost, size = list[Moment](), list[chain.Lost](), 0
     for name in chain.chains(settings.dir):
         points, broken = chain.read(settings.dir, name)
@@ -79,9 +79,9 @@ def timeline(settings: Settings) -> Timeline:
 
 
 def check(settings: Settings, emit: EventListener = silence, only: str = "") -> list[chain.Lost]:
-    """Each point that cannot be restored, with why: every byte of all of them is read, and followed to its end.
+    """Read every byte of all points, or of those after the backup `only`; return those that cannot be restored.
 
-    Those of all backups, or of the one that is named. What is damaged is remembered, so that `timeline` knows of it.
+    Each point is applied to the state before it. Damage is stored, so that `timeline` counts these points as lost.
     """
     lost = list[chain.Lost]()
     for name in chain.chains(settings.dir):
@@ -98,9 +98,9 @@ def check(settings: Settings, emit: EventListener = silence, only: str = "") -> 
 
 
 def _check_until_quiet(settings: Settings, backup: Backup) -> list[chain.Lost]:
-    """What is lost of one chain, by a look during which none of its points was merged or removed.
+    """Check one chain again until none of its points is merged or removed meanwhile; return the lost points.
 
-    Where each look found some that were, nothing is remembered: good points would stay marked as damaged.
+    If that never happens, store no damage: good points would stay marked as damaged.
     """
     lost = list[chain.Lost]()
     for _ in range(_LOOKS):
@@ -116,13 +116,13 @@ def _check_until_quiet(settings: Settings, backup: Backup) -> list[chain.Lost]:
 def _check_chain(
     settings: Settings, backup: Backup, points: list[chain.Point], bad: dict[str, str]
 ) -> Iterator[chain.Lost]:
-    """The points of one chain are followed in their order, from the backup on; those that lead nowhere.
+    """Apply the points of one chain in order, from the base backup on; yield the lost ones.
 
-    The damaged ones, and why they are, are added to `bad`.
+    Add the damaged ones to `bad`, with the reason.
     """
     try:
         state = of_backup(backup)
-    except OSError:  # what is missing in the backup is for a verify to say
+    except OSError:  # `verify` names the missing files of the backup
         yield from (chain.Lost(backup.name, one.name, f"the backup {backup.name} is gone or damaged") for one in points)
         return
     at = state.name
@@ -134,7 +134,7 @@ def _check_chain(
                 yield unreachable
                 continue
             try:
-                if one.header.parent != at:  # an earlier one was lost, or a merge was killed before its end
+                if one.header.parent != at:  # an earlier point is lost, or a merge was killed
                     state = _state_before(folder, backup, points, one, bad)
                 state.apply(folder / one.name, one.header)
                 at = one.header.state
@@ -147,7 +147,7 @@ def _check_chain(
 def _state_before(
     folder: Path, backup: Backup, points: list[chain.Point], wanted: chain.Point, bad: dict[str, str]
 ) -> State:
-    """What the point leads from."""
+    """Return the state before the point."""
     before, _ = chain.ways([one for one in points if one.name not in bad], seal_of(backup))
     state = of_backup(backup)
     for one in chain.way_to(wanted, before)[:-1]:
@@ -156,9 +156,9 @@ def _state_before(
 
 
 def choose_by_words(settings: Settings, text: str, now: datetime) -> tuple[Chosen, tuple[str, ...]]:
-    """What `choose` finds for a time as people say it, and what is to be said of it and of the choice.
+    """Parse a time as typed by a person, and call `choose`; return its choice and the sentences to show.
 
-    Raises as `choose` does, and `Refused` for what is no time.
+    Raises what `choose` raises, and `Refused` if the text is not a time.
     """
     at, said = times.moment(text, now, settings.zone)
     chosen = choose(settings, at, now)
@@ -166,10 +166,10 @@ def choose_by_words(settings: Settings, text: str, now: datetime) -> tuple[Chose
 
 
 def choose(settings: Settings, at: datetime, now: datetime) -> Chosen:
-    """The newest moment at that time or before: a point, or a backup that is newer than the newest point.
+    """Return the newest point at or before that time, or a backup if it is newer than that point.
 
-    Raises `Refused` for a time in the future, or one in a gap, with both sides named; `NoSuchBackup` for one before
-    everything.
+    Raises `Refused` for a time in the future, in a gap (the error names both sides), or after the last look;
+    `Damaged` if the newest point until then is lost; `NoSuchBackup` for a time before everything.
     """
     found = timeline(settings)
     if at > now + timedelta(seconds=1):
@@ -212,7 +212,10 @@ def _with_point(settings: Settings, found: Timeline, moment: Moment, at: datetim
 
 
 def _newest_unusual(settings: Settings, found: Timeline, at: datetime, now: datetime) -> Backup | None:
-    """Where there are points, the newest backup that `latest` passes over for that alone: it was what was there."""
+    """Return the newest backup that `latest` skips only because it is unusual, if there are points; else None.
+
+    A person who asks for a time wants the data as it was then, unusual or not.
+    """
     for one in store.own_backups(settings) if found.moments else ():
         if one.unusual and one.made_at <= at and reliable.why_not(settings, one, now).startswith("unusual"):
             return one
@@ -237,7 +240,7 @@ def _refuse_gap(settings: Settings, at: datetime, before: Moment, after: Moment)
 def _require_not_lost(
     settings: Settings, found: Timeline, at: datetime, moment: Moment | None, backup: Backup | None
 ) -> None:
-    """`Damaged` where the newest point until then is lost; both neighbours that are good are named."""
+    """Raise `Damaged` if the newest point until then is lost; the error names the good neighbours on both sides."""
     until = [*((moment.at,) if moment else ()), *((backup.made_at,) if backup else ())]
     since = max(until, default=datetime.min.replace(tzinfo=at.tzinfo))
     lost = [(one.header.at, one) for one in found.lost if one.header and since < one.header.at <= at]
@@ -253,7 +256,7 @@ def _require_not_lost(
 
 
 def _was_same(found: Timeline, at: datetime, moment: Moment) -> bool:
-    """Whether the point that came next says that the data were as at the moment until then; it may be lost itself."""
+    """Return whether the next point, itself lost, records that the data was still as in `moment` at that time."""
     headers = (one.header for one in found.lost if one.chain == moment.chain and one.header)
     after = min((one for one in headers if one.at > moment.at), key=lambda one: one.at, default=None)
     return after is not None and moment.at <= at <= after.since and _state_of(moment, after) == after.parent
@@ -264,7 +267,7 @@ def _state_of(moment: Moment, after: point.Header) -> str:
 
 
 def _require_watched(settings: Settings, at: datetime, moment: Moment, now: datetime, backup: Backup | None) -> None:
-    """`Refused` where the time is behind the last look, and the data changed since."""
+    """Raise `Refused` if the time is after the last look, and the data changed since or its change stamp is unknown."""
     if at <= moment.at + moment.tolerance or (backup and backup.made_at > moment.at):
         return
     looked = scheduler_lock.last_look(settings.dir)
@@ -283,7 +286,7 @@ def _require_watched(settings: Settings, at: datetime, moment: Moment, now: date
 
 
 def _live_databases(settings: Settings, moment: Moment) -> list[Path]:
-    """The live files of the databases that the point has; none where the settings have another one in its place."""
+    """Return the live files of the databases in the point; empty if the settings lack one of them."""
     parts = [one.name for one in moment.point.header.parts if one.database] if moment.point else []
     found = [settings.at(part) for part in parts]
     return [one.database for one in found if one] if all(found) else []
@@ -294,27 +297,27 @@ def _said(settings: Settings, at: datetime) -> str:
 
 
 def typed(settings: Settings, at: datetime) -> str:
-    """The time as it can be typed, by the next whole second."""
+    """Return the time as it can be typed, rounded up to a whole second."""
     at += timedelta(microseconds=-at.microsecond % 1_000_000)
     return settings.local(at).isoformat()
 
 
 def pick(settings: Settings, choose: Callable[[Sequence[Moment | None]], Moment | None]) -> Moment | None:
-    """A point for a test restore, any of those that can be restored; none every other time, and where there is none."""
+    """Let `choose` pick a restorable point for a test restore, or None with even odds; None if there is no point."""
     points = [one for one in timeline(settings).moments if one.point] if settings.rewind else []
     return choose([*points, *[None] * len(points)]) if points else None
 
 
 def name_of(settings: Settings, moment: Moment) -> str:
-    """What the point is called while it is laid out as a backup, and in the history."""
+    """Return the name of a point as a temporary backup, and in the history."""
     return f"{POINT}{settings.local(moment.at).strftime(STAMP)}"
 
 
 @contextlib.contextmanager
 def built(settings: Settings, moment: Moment, emit: EventListener = silence) -> Iterator[Backup]:
-    """The moment as a backup in a folder of its own, which is gone when the block ends.
+    """Build the moment as a backup in a temporary folder; delete the folder when the block ends.
 
-    Raises `Damaged` where a point that leads there, or the backup, is not as it was written; `NoSpace`.
+    Raises `Damaged` if the base backup or a point on the way is not as it was written; `NoSpace`.
     """
     base = store.read(settings, moment.chain)
     metadata = store.require_metadata(base)
@@ -334,7 +337,7 @@ def built(settings: Settings, moment: Moment, emit: EventListener = silence) -> 
 
 @dataclass(frozen=True)
 class _Building:
-    """A moment that is being laid out as a backup in `folder`; `points` is the folder of its chain."""
+    """A moment that is being built as a backup in `folder`; `points` is the folder of its chain."""
 
     settings: Settings
     moment: Moment
@@ -345,23 +348,23 @@ class _Building:
 
     @property
     def point(self) -> Point:
-        """The point that the moment is of."""
+        """The point of the moment."""
         assert self.moment.point is not None
         return self.moment.point
 
     @property
     def header(self) -> Header:
-        """What that says of itself."""
+        """The header of the point."""
         return self.point.header
 
     def file_of(self, part: str) -> Path:
-        """Where the database of that part is laid."""
+        """Return the path of the part's database in the new folder."""
         found = self._of(part)
         assert found.database_file
         return self.folder / found.database_file
 
     def facts_of(self, part: str) -> DatabaseFacts:
-        """What the backup says of the database of that part."""
+        """Return the facts that the base backup records on the part's database."""
         found = self._of(part)
         assert found.database
         return found.database
@@ -388,7 +391,7 @@ def _build(building: _Building, emit: EventListener) -> None:
 
 @dataclass(frozen=True)
 class _Laid:
-    """A part as it is laid out: what was read from its database, what its tree holds."""
+    """A finished part: the inspection of its database, and the facts on its tree."""
 
     database: database.Inspection | None = None
     tree: UploadsFacts | None = None
@@ -401,7 +404,7 @@ def _finished(
     in_base: dict[str, Known],
     checksums: manifest.ChecksumWriter,
 ) -> _Laid:
-    """The database of that part is checked, and its tree laid out; `in_base` is what the backup has of the tree."""
+    """Check the database of that part, and build its tree; `in_base` are the files of the tree in the base backup."""
     if one.database is None:
         _require_listed(building, one, state)
         return _Laid(tree=_lay_tree(building, one.name, state, in_base, checksums))
@@ -418,7 +421,7 @@ def _finished(
 
 
 def _follow(building: _Building, state: State) -> None:
-    """The databases are in their files, page by page as they were; the uploads of the state as they are to be."""
+    """Write the databases as of the point; apply the upload changes to the state, but write no upload yet."""
     moment = building.moment
     for one in moment.way:
         for part, found in state.matched(one.name, one.header):
@@ -435,7 +438,7 @@ def _follow(building: _Building, state: State) -> None:
 
 @contextlib.contextmanager
 def _naming_the_damaged(settings: Settings, moment: Moment) -> Iterator[None]:
-    """Where the points lead to something else, `Damaged` names the one that is not as it was written."""
+    """On `Damaged`, check the whole chain, and raise the error of the first damaged point on the way, if any."""
     try:
         yield
     except Damaged:
@@ -447,14 +450,14 @@ def _naming_the_damaged(settings: Settings, moment: Moment) -> Iterator[None]:
 
 
 def _write_pages(points: Path, way: Sequence[tuple[str, PartChange]], page_size: int, file: Path) -> None:
-    """Each page that any of the points has is as in the newest of those, and written once."""
+    """Write each changed page once, from the newest point that has it."""
     counting = point.of_last_page_size(way)
     last = counting[-1][1]
     with disk.Opened(file, os.O_RDWR | os.O_NOFOLLOW) as handle:
         if page_size != last.page_size or len(counting) < len(way):
             os.ftruncate(handle, 0)
         most = max(one.pages for _, one, _ in counting)
-        written = bytearray(last.pages + 1) + b"\1" * (most - last.pages)  # what is beyond its end is not wanted
+        written = bytearray(last.pages + 1) + b"\1" * (most - last.pages)  # pages beyond the final end count as written
         for name, one, offset in reversed(counting):
             for number, content in point.pages(points / name, one, written, offset):
                 os.pwrite(handle, content, (number - 1) * last.page_size)
@@ -463,7 +466,7 @@ def _write_pages(points: Path, way: Sequence[tuple[str, PartChange]], page_size:
 
 
 def _prepared_to_open(file: Path) -> bytes:
-    """The file has a rollback journal, so that opening it leaves no -wal. Returns its first page as it was before."""
+    """Switch the file to a rollback journal, so that opening it leaves no -wal; return its first bytes from before."""
     with disk.Opened(file, os.O_RDWR | os.O_NOFOLLOW) as handle:
         first = os.pread(handle, changed_pages.LARGEST_PAGE, 0)
         os.pwrite(handle, b"\x01\x01", 18)
@@ -471,7 +474,7 @@ def _prepared_to_open(file: Path) -> bytes:
 
 
 def _require_right(building: _Building, one: PartChange, file: Path, as_stored: bytes) -> None:
-    """The database is the one that the point leads to; its file began with `as_stored`."""
+    """Raise `Damaged` unless the database has the digest in the point; `as_stored` replaces its first page in that."""
     assert one.database
     with disk.open_plain(file, 1 << 62) as opened:
         hashes = changed_pages.hashes_of(opened, one.database.page_size, one.database.pages)
@@ -482,7 +485,7 @@ def _require_right(building: _Building, one: PartChange, file: Path, as_stored: 
 
 
 def _require_listed(building: _Building, one: PartChange, state: State) -> None:
-    """The list of uploads is the one that the point leads to."""
+    """Raise `Damaged` unless the list of uploads has the digest in the point."""
     if one.uploads and state.uploads_digest() != one.uploads:
         what = one.name or UPLOADS_FOLDER
         raise Damaged(f"The points up to {building.point.name} do not lead to the {what} that they name.", _OTHER)
@@ -536,7 +539,7 @@ def _seal(
 def _sealed(
     building: _Building, one: PartChange, change: DatabaseChange, found: database.Inspection, emit: EventListener
 ) -> SealedDatabase:
-    """What was read from the database of that part, which is sound."""
+    """Return the metadata of the part's database; raise `Damaged` if its integrity check failed."""
     file, mode = building.file_of(one.name), building.facts_of(one.name).mode
     file.chmod(mode)
     if found.problems:
@@ -557,20 +560,20 @@ def _sealed(
 
 
 def _version_table(settings: Settings | None, found: database.Inspection, emit: EventListener) -> str:
-    """Alembic's usual table where nobody can say which one is meant."""
+    """Return the name of Alembic's version table; the usual one if the settings do not tell."""
     try:
         return version_table.name_of(settings, found.versions, emit) if settings else database.VERSION_TABLE
     except CannotRead:
         return database.VERSION_TABLE
 
 
-# The uploads.
+# Uploads
 
 
 def _lay_tree(
     building: _Building, part: str, state: State, in_base: dict[str, Known], checksums: manifest.ChecksumWriter
 ) -> UploadsFacts:
-    """The tree, its unchanged files linked from the backup."""
+    """Build the tree, with hard links to unchanged files of the base backup; record its checksums."""
     listed = sorted(state.uploads.items(), key=lambda one: one[0].split("/") if one[0] else [])
     _require_tree(state)
     of_tree = part or UPLOADS_FOLDER
@@ -601,7 +604,7 @@ def _lay_tree(
 
 
 def _require_tree(state: State) -> None:
-    """Each path lies in a folder of the list: nothing is written through a link."""
+    """Raise `Damaged` unless each path lies in a folder of the list, so that nothing is written through a symlink."""
     for path, known in state.uploads.items():
         above = state.uploads.get(path.rpartition("/")[0])
         if path and (above is None or above.entry.form != "folder"):
@@ -621,7 +624,7 @@ class _Laying:
         self._keeper = Keeper()
 
     def lay(self, known: Known, path: str, name: str, within: int, sealed: tree.Parents) -> None:
-        """One entry is there."""
+        """Create one entry."""
         entry = known.entry
         if entry.form == "folder":
             os.mkdir(name, 0o700, dir_fd=within)
@@ -649,7 +652,7 @@ class _Laying:
             self.dress(target, known, path)
 
     def dress(self, handle: int, known: Known, path: str) -> None:
-        """What is in it is there: it gets its attributes."""
+        """Set owner, mode, times and extended attributes of an entry whose content is complete."""
         entry, owner = known.entry, known.whose
         times = (entry.changed, entry.changed)
         disk.set_owner_mode_times(handle, owner, entry.mode, times)

@@ -1,15 +1,15 @@
-"""One point of rewind: a sealed file that leads from one state of database and uploads to the next.
+"""One point of rewind: a sealed file with the difference between one state of database and uploads and the next.
 
     b"BKPOINT1"                     8 bytes
-    number and content of each changed page, in one compressed stream; of further databases, a stream each
-    contents of new uploads, as they are
-    header                          JSON: what `Header` has
+    number and content of each changed page, in one compressed stream for each database
+    contents of new uploads, uncompressed
+    header                          JSON: the fields of `Header`
     bytes of the header             8, big-endian
     SHA-256 of the header           32
     SHA-256 of all above            32
 
-The header is read, and compared with its checksum, without the rest. What is in such a file is input: nothing of it is
-believed that was not compared.
+The header can be read and verified without the rest. The file is untrusted input: nothing in it is used before it was
+compared with its checksum.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Where = Literal["none", "here", "before", "base"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One upload, folder or link: `changed` is its time of change in ns, `attributes` are names and values in hex."""
+    """One upload, folder or link: `changed` is its mtime in ns, `attributes` are extended ones, with values in hex."""
 
     form: Form
     mode: Annotated[int, Field(ge=0, le=0o7777)]
@@ -64,10 +64,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a path is from this point on, or that it is gone (no entry).
+    """The new entry of a path, or its deletion (`entry` is None).
 
-    `content` says where that of a file is: in this point at that `offset`, where it was before, or in the base's file
-    of the path `source`. `stamp` is how the live file looked.
+    `content` is where the content of a file is: "here" is in this point at `offset`, "before" is where it was before,
+    "base" is in the file `source` of the base backup. `stamp` is the change stamp of the live file.
     """
 
     path: str = ""
@@ -80,9 +80,9 @@ class Change:
 
 @dataclass(frozen=True)
 class DatabaseChange:
-    """What the database is from this point on: `root` is the SHA-256 of the hashes of its pages.
+    """The new state of a database: `root` is the SHA-256 of the hashes of its pages.
 
-    `changed` pages are in the point, compressed to `length` bytes.
+    The point holds the `changed` pages, compressed to `length` bytes.
     """
 
     page_size: Annotated[int, Field(ge=512, le=65536)]
@@ -96,9 +96,9 @@ class DatabaseChange:
 
 @dataclass(frozen=True)
 class PartChange:
-    """What a part of the app is from this point on: a database whose pages begin at `offset`, or a tree, by its digest.
+    """The new state of a part of the app: a database whose pages begin at `offset`, or a tree with its digest.
 
-    The part without a name has both. `packed` is the SHA-256 of its pages as they lie in the point.
+    The part without a name has both. `packed` is the SHA-256 of its compressed pages in the point.
     """
 
     name: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_-]{0,29})?$")]
@@ -111,30 +111,31 @@ class PartChange:
 
     @property
     def root(self) -> str:
-        """What its database is known by; empty where it has none."""
+        """The digest of its database; empty if it has none."""
         return self.database.root if self.database else ""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Size and number of its pages."""
+        """Page size and number of pages; zeros if it has no database."""
         return (self.database.page_size, self.database.pages) if self.database else (0, 0)
 
     @property
     def title(self) -> str:
-        """What its database is called where there are several."""
+        """The name of its database in messages, if there are several."""
         return f"database {self.name or MAIN_DATABASE}"
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a point says of itself.
+    """The header of a point.
 
-    `parent` is the state that it leads from, `state` the one that it leads to; both are digests. `since` is when the
-    data were last seen to be as in the parent. `base` is the backup at the beginning of its chain, known by the
-    SHA-256 of its checksums (`seal`), and `base_state` what is in it. `before` is when the data were last seen to be
-    as in the last point of the chain before, in the first point of a chain. `interval` is in seconds, of the looks.
-    Where the app has several databases or trees, `others` are the further ones, and `packed` is as theirs; `gap_ms` is
-    how far the moments of the databases may lie apart, in ms. All of it is one state, under one seal.
+    `parent` and `state` are the digests of the states before and after it. `since` is when the data was last seen in
+    the parent state. `base` is the name of the base backup, `seal` the SHA-256 of its checksum file, and `base_state`
+    the digest of its state. `before` is set in the first point of a chain: when the data was last seen as in the last
+    point of the chain before. `interval` is the time between two looks in seconds.
+    If the app has several databases or trees, `others` are the further ones, `packed` is the SHA-256 of the first
+    database's compressed pages, and `gap_ms` is how far the snapshots of the databases may lie apart, in ms; `state`
+    covers all of them.
     """
 
     at: datetime
@@ -155,7 +156,7 @@ class Header:
     gap_ms: Seconds = 0
     others: tuple[PartChange, ...] = ()
     format: Literal[1, 2] = 1
-    """2 where there are others: who knows none of them must not restore the first ones alone."""
+    """2 if there are `others`: a version that does not know them must not restore the first part alone."""
 
     @property
     def parts(self) -> tuple[PartChange, ...]:
@@ -167,12 +168,12 @@ class Header:
 
     @property
     def databases(self) -> tuple[DatabaseChange, ...]:
-        """What each of the databases is."""
+        """The changes of all databases."""
         return tuple(one.database for one in self.parts if one.database)
 
     @property
     def database_bytes(self) -> int:
-        """The size of all databases."""
+        """The size of all databases in bytes."""
         return sum(one.pages * one.page_size for one in self.databases)
 
     @property
@@ -181,12 +182,12 @@ class Header:
 
     @property
     def changed_bytes(self) -> int:
-        """The size of all changed pages."""
+        """The size of all changed pages in bytes."""
         return sum(one.changed * one.page_size for one in self.databases)
 
     @property
     def changed_files(self) -> tuple[Change, ...]:
-        """What changed in all trees."""
+        """The changes in all trees."""
         return tuple(change for one in self.parts for change in one.changes)
 
 
@@ -196,21 +197,21 @@ def _form() -> TypeAdapter[Header]:
 
 
 def name_of(number: int, at: datetime) -> str:
-    """The file name of a chain's point."""
+    """Return the file name of the point with this number in its chain."""
     return f"{number:08d}-{at:%Y%m%dT%H%M%S}Z.point"
 
 
 def number_of(name: str) -> int | None:
-    """Its number in the chain; None for what is no point."""
+    """Return the number of a point in its chain, or None if the name is not that of a point."""
     found = _NAME.fullmatch(name)
     return int(found[1]) if found else None
 
 
-# Reading.
+# Reading
 
 
 def read_header(path: Path) -> Header:
-    """The header; `Damaged` where it is not as it was written or cannot be trusted."""
+    """Return the header; raise `Damaged` if it is not as it was written or not valid."""
     try:
         with disk.open_plain(path, _MOST) as file:
             end = file.seek(0, os.SEEK_END)
@@ -233,7 +234,7 @@ def read_header(path: Path) -> Header:
 
 
 def _require_sane(path: Path, header: Header, end: int) -> None:
-    """`Damaged` for offsets outside of the file, paths outside of the uploads, and parts that are none."""
+    """Raise `Damaged` for offsets outside the file, paths outside the uploads, invalid parts, or times without zone."""
     names = [one.name for one in header.parts]
     if len(set(names)) < len(names) or (header.format == 2) != bool(header.others):
         raise _damaged(path, "its header cannot be trusted")
@@ -261,7 +262,7 @@ def _require_sane_change(path: Path, change: Change, end: int) -> None:
 
 
 def verify(path: Path) -> None:
-    """Every byte is as it was written; `Damaged` otherwise."""
+    """Read every byte and compare it with the checksum; raise `Damaged` if it is not as it was written."""
     try:
         with disk.open_plain(path, _MOST) as file:
             left = file.seek(0, os.SEEK_END) - 32
@@ -278,7 +279,7 @@ def verify(path: Path) -> None:
 
 
 def _what_is_wrong(path: Path, file: BinaryIO) -> str:
-    """Of several databases the one whose pages are not as they were written is named."""
+    """Return what is damaged; if there are several databases, name the one whose pages are."""
     with contextlib.suppress(Damaged):
         header = read_header(path)
         for one in header.parts if header.others else ():
@@ -292,7 +293,7 @@ def _what_is_wrong(path: Path, file: BinaryIO) -> str:
 def pages(
     path: Path, database: DatabaseChange, known: Sequence[int] = (), offset: int = len(_MAGIC)
 ) -> Iterator[tuple[int, memoryview]]:
-    """Number and content of each changed page, but of those marked in `known`; `Damaged` for anything else."""
+    """Yield number and content of each changed page that is not marked in `known`; raise `Damaged` for invalid data."""
     record, last = 4 + database.page_size, 0
     with disk.open_plain(path, _MOST) as file:
         file.seek(offset)
@@ -314,7 +315,7 @@ def pages(
 
 
 def _unpacked(path: Path, file: BinaryIO, database: DatabaseChange) -> Iterator[bytes]:
-    """The stream of pages in pieces of a megabyte at most, however much it would swell."""
+    """Decompress the pages in pieces of at most 1 MiB, so that a crafted stream cannot fill the memory."""
     if database.compression == "zlib":
         return _zlib_pieces(path, file, database.length)
     return _zstd_pieces(path, file, database.length)
@@ -346,7 +347,7 @@ def _zstd_pieces(path: Path, file: BinaryIO, left: int) -> Iterator[bytes]:
 
 
 class _Part:
-    """So many bytes of an open file, from where it is."""
+    """The next `left` bytes of an open file, as a file."""
 
     def __init__(self, file: BinaryIO, left: int) -> None:
         self._file, self._left = file, left
@@ -358,7 +359,7 @@ class _Part:
 
 
 def content(path: Path, offset: int, size: int) -> Iterator[bytes]:
-    """The content of an upload in a point, in pieces; less than its size where the file is cut short."""
+    """Yield the content of an upload in a point, in pieces; less than its size if the file is cut short."""
     with disk.open_plain(path, _MOST) as file:
         file.seek(offset)
         while size and (chunk := file.read(min(size, disk.CHUNK))):
@@ -367,9 +368,9 @@ def content(path: Path, offset: int, size: int) -> Iterator[bytes]:
 
 
 def of_last_page_size(way: Iterable[tuple[str, PartChange]]) -> list[tuple[str, DatabaseChange, int]]:
-    """Of the points on a way those whose pages count: name, database and offset, from where its page size was the last.
+    """Return the points of a way whose pages are needed (name, database, offset): those since the last new page size.
 
-    A database of another page size has all of its pages in the next point.
+    The first point with a new page size holds all pages of the database.
     """
     found = [(name, one.database, one.offset) for name, one in way if one.database]
     others = [place for place, (_, one, _) in enumerate(found) if one.page_size != found[-1][1].page_size]
@@ -377,7 +378,7 @@ def of_last_page_size(way: Iterable[tuple[str, PartChange]]) -> list[tuple[str, 
 
 
 def copy_content(path: Path, offset: int, entry: Entry, target: int) -> None:
-    """The same, written to a new file; `Damaged` where it has another checksum."""
+    """Write the content of an upload to a new file; raise `Damaged` if its size or checksum differ."""
     size, checksum = disk.write_contents(content(path, offset, entry.size), target)
     if (size, checksum) != (entry.size, entry.sha256):
         raise _damaged(path, "an upload in it is not as it was written")
@@ -387,11 +388,11 @@ def _damaged(path: Path, why: str) -> Damaged:
     return Damaged(f"The point {path.name} is damaged: {why}.", _OTHER)
 
 
-# Writing.
+# Writing
 
 
 class Packed(NamedTuple):
-    """The changed pages of one database in a point: how many, their bytes, where they begin, how they are packed."""
+    """The changed pages of one database in a point: number, compressed bytes, offset, checksum and compression."""
 
     changed: int
     length: int
@@ -401,9 +402,9 @@ class Packed(NamedTuple):
 
 
 class Writer:
-    """A point that is being written to `draft`, which is made with the first byte: where nothing changed, none is.
+    """A point that is being written to `draft`; the file is created with the first byte, so not if nothing changed.
 
-    First the pages of each database, in order; then contents; then `finish`.
+    Write the pages of each database in order, then contents, then call `finish`.
     """
 
     def __init__(self, draft: Path) -> None:
@@ -417,16 +418,16 @@ class Writer:
 
     @property
     def has_begun(self) -> bool:
-        """Whether anything was written."""
+        """Whether the draft file exists."""
         return self._handle >= 0
 
     def add_page(self, number: int, content: bytes | memoryview) -> None:
-        """A changed page; they come by their numbers."""
+        """Write a changed page; call it in the order of page numbers."""
         self._changed += 1
         self._pack(self._packer.compress(number.to_bytes(4, "big") + content))
 
     def end_pages(self) -> Packed:
-        """There are no more of this database; those of the next one may come."""
+        """Finish the pages of one database, and return the facts on them; the next database may follow."""
         if self._changed:
             self._pack(self._packer.flush())
         length = self._size - self._offset if self._changed else 0
@@ -440,7 +441,7 @@ class Writer:
 
     @contextlib.contextmanager
     def content(self) -> Iterator[Content]:
-        """The content of one upload, which is kept only if it is said to be."""
+        """Yield a `Content` to write one upload to; it is taken out again unless its `is_kept` is set."""
         digest, size, has_begun = self._digest.copy(), self._size, self.has_begun
         content = Content(self._write, max(size, len(_MAGIC)))
         yield content
@@ -453,7 +454,7 @@ class Writer:
             self._digest, self._size = hashlib.sha256(), 0
 
     def finish(self, header: Header, final: Path) -> int:
-        """The point is on disk under its name; its size in bytes."""
+        """Write the header, sync, and rename the draft to `final`; return the size in bytes."""
         raw = _dumped(header)
         self._write(raw + len(raw).to_bytes(8, "big") + hashlib.sha256(raw).digest())
         self._write(self._digest.digest())
@@ -464,7 +465,7 @@ class Writer:
         return self._size
 
     def abandon(self) -> None:
-        """Nothing is left."""
+        """Close and delete the draft, if there is one."""
         if self.has_begun:
             os.close(self._handle)
             self._handle = -1
@@ -487,7 +488,7 @@ class Writer:
 
 
 class Content:
-    """An upload that is being written into a point; `keep` it or it is taken out again."""
+    """An upload that is being written into a point; unless `is_kept` is set, it is taken out again."""
 
     def __init__(self, write: Callable[[bytes], None], offset: int) -> None:
         self._write, self.offset = write, offset
@@ -504,13 +505,13 @@ class Content:
 
 
 def _dumped(header: Header) -> bytes:
-    """ASCII, since names may hold any bytes."""
+    """Return the header as JSON in ASCII, since names may hold any bytes."""
     values = asdict(replace(header, changes=(), others=()))
     values |= {key: value.isoformat() for key, value in values.items() if isinstance(value, datetime)}
     values["changes"] = [_without_defaults(change) for change in header.changes]
     if header.others:
         values["others"] = [_dumped_part(one) for one in header.others]
-    else:  # as it always was
+    else:  # format 1 has no such keys
         for key in ("packed", "gap_ms", "others"):
             del values[key]
     return json.dumps(values, separators=(",", ":")).encode("ascii")

@@ -1,6 +1,6 @@
-"""What database and uploads are at a point: the hashes of all pages, and the list of uploads. It follows the points.
+"""The state of database and uploads at a point: the hashes of all pages, and the list of uploads.
 
-Whoever holds the state of a point knows what the next one must hold, and what of it is as it was.
+It is enough to find what changed since then, and to check that the next point leads to the state that it names.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _OTHER = "`rewind` shows what can be restored."
 
 
 class Known(NamedTuple):
-    """An upload: where its content is (a point's file name and the place in it, or a path in the base), its stamp.
+    """An upload: its entry, the place of its content (file name of a point and offset, or path in the base), its stamp.
 
-    `owner` is whose it was before a point said so. It is no part of the state: who copies a backup may become the
-    owner of all of it, and the points that stand on it fit as before.
+    `owner` is the last one known from the base backup or an earlier point, for an entry that records none. It is not
+    part of the state: a user who copies a backup may come to own its files, and its points must still fit.
     """
 
     entry: Entry
@@ -41,11 +41,11 @@ class Known(NamedTuple):
 
     @property
     def whose(self) -> tuple[int, int]:
-        """The owner that it is to have; whoever asks, where nobody knows."""
+        """The uid and gid to restore; those of this process if none is known."""
         return self.entry.owner or self.owner or (os.geteuid(), os.getegid())
 
     def is_as(self, entry: Entry) -> bool:
-        """Whether the live one is the same; an owner that either side cannot tell is no difference."""
+        """Return whether the live entry is the same; owners count only if both sides know them."""
         owner = self.entry.owner or self.owner
         found = entry.owner if entry.owner and owner else None
         return replace(self.entry, owner=owner if found else None) == replace(entry, owner=found)
@@ -53,9 +53,9 @@ class Known(NamedTuple):
 
 @dataclass
 class State:
-    """Database and uploads at one point of a chain; `others` are the further databases and trees, by their names.
+    """Database and uploads at one point of a chain; `others` are the further databases and trees by name.
 
-    A tree has no pages, a further database no uploads.
+    A further tree has no pages, and a further database has no uploads.
     """
 
     page_size: int
@@ -69,11 +69,11 @@ class State:
 
     @property
     def root(self) -> str:
-        """What the database is known by: every page of it has a part in that."""
+        """The digest of the database: SHA-256 of the hashes of all its pages."""
         return hashlib.sha256(self.hashes).hexdigest()
 
     def uploads_digest(self) -> str:
-        """What the uploads are known by."""
+        """Return the SHA-256 of all paths and entries of the uploads."""
         digest = hashlib.sha256()
         for path in sorted(self.uploads):
             digest.update(repr((path, _values(self.uploads[path].entry))).encode("ascii", "backslashreplace"))
@@ -81,21 +81,24 @@ class State:
 
     @property
     def parts(self) -> dict[str, State]:
-        """Each part by its name, the first ones under none."""
+        """All parts by name; the main database and uploads have the empty name."""
         return {"": self, **self.others}
 
     @property
     def name(self) -> str:
-        """One digest for all."""
+        """One digest of all parts, as in the `state` and `parent` of a header."""
         return _digest(one.signature(part) for part, one in self.parts.items())
 
     def signature(self, part: str) -> Signature:
-        """What that part of the app, which this is the state of, is known by."""
+        """Return the signature of this state, which is that of the named part."""
         root = "" if part and not self.page_size else self.root
         return part, self.page_size, self.pages, root, "" if part and self.page_size else self.uploads_digest()
 
     def apply(self, path: Path, header: Header) -> None:
-        """It is that of the point now, which leads from here; `Damaged` for a file that is not as it was written."""
+        """Advance this state to that of the point in `path`; raise `Damaged` if the file is not as it was written.
+
+        The state may be half changed after an error.
+        """
         point.verify(path)
         for one, state in self.matched(path.name, header):
             if one.database:
@@ -109,7 +112,7 @@ class State:
             raise Damaged(f"The point {path.name} does not lead to where it says.", _OTHER)
 
     def matched(self, name: str, header: Header) -> list[tuple[PartChange, State]]:
-        """Each part of the point of that name with its state; `Damaged` where they have not the same parts."""
+        """Pair each part of the point with its state; raise `Damaged` if the two have different parts."""
         mine = self.parts
         if [one.name for one in header.parts] != list(mine):
             raise Damaged(f"The point {name} has other databases or trees than those that it leads on from.", _OTHER)
@@ -123,12 +126,12 @@ class State:
             self.hashes[(number - 1) * HASH : number * HASH] = changed_pages.hash_of(content)
 
     def resize(self, pages: int) -> None:
-        """The database has so many pages; new ones are not known yet."""
+        """Set the number of pages; the hashes of new pages are zero until they are set."""
         del self.hashes[pages * HASH :]
         self.hashes.extend(bytes(pages * HASH - len(self.hashes)))
 
     def change(self, name: str, changes: Iterable[Change]) -> None:
-        """The uploads are as that point says; `Damaged` where what it refers to is not there."""
+        """Apply the upload changes of the point `name`; raise `Damaged` if the content of one is missing."""
         for change in changes:
             before = self.uploads.get(change.path)
             if change.entry is None:
@@ -144,7 +147,7 @@ class State:
 
 
 Signature = tuple[str, int, int, str, str]
-"""A part's name, the size and number of its pages, their digest, and that of its uploads."""
+"""Name of a part, page size, number of pages, digest of the pages, digest of the uploads."""
 
 
 def _signature_in(one: PartChange) -> Signature:
@@ -152,7 +155,7 @@ def _signature_in(one: PartChange) -> Signature:
 
 
 def _digest(parts: Iterable[Signature]) -> str:
-    """One digest for all; for an app that has one database and one tree, of their values alone."""
+    """Return one digest of all signatures; the name of the first part does not count."""
     first, *others = parts
     return hashlib.sha256(json.dumps([*first[1:], *([others] if others else ())]).encode()).hexdigest()
 
@@ -171,11 +174,14 @@ def _values(entry: Entry) -> tuple[object, ...]:
     )
 
 
-# A backup as the state that a chain begins with.
+# State of a backup
 
 
 def of_backup(backup: Backup, with_pages: bool = True) -> State:
-    """What is in a backup, its databases read where wanted; that its uploads are as sealed is for a verify to say."""
+    """Return the state of a backup; only with `with_pages` are its databases read and hashed.
+
+    Checksums of uploads are taken from the manifest: comparing the files with it is the task of `verify`.
+    """
     metadata = store.require_metadata(backup)
     state = _of_part(backup, metadata.at(""), "", with_pages)
     for part in parts_of(metadata):
@@ -184,7 +190,7 @@ def of_backup(backup: Backup, with_pages: bool = True) -> State:
 
 
 def parts_of(metadata: Metadata) -> list[str]:
-    """The names of its further databases and trees, those left out that lie in a tree: they are files of it."""
+    """Return the names of the further databases and trees, but not of databases in a tree: those are files of it."""
     return [name for name in metadata.others if "/" not in name]
 
 
@@ -201,7 +207,7 @@ def _of_part(backup: Backup, metadata: Metadata | None, part: str, with_pages: b
 
 
 def seal_of(backup: Backup) -> str:
-    """What tells this backup from any other of its name."""
+    """Return the SHA-256 of the checksum file, which tells this backup from any other of the same name."""
     return disk.hash_file(backup.path / CHECKSUM_FILE)
 
 
@@ -224,7 +230,7 @@ def _known(facts: os.stat_result, entry: Entry, place: str = "") -> Known:
 
 
 def entry_of(facts: os.stat_result, found: attributes.Attributes) -> Entry:
-    """What the system says of an upload, its content and where it points left out."""
+    """Return the entry of an upload without checksum and link target; its owner is recorded only by root."""
     form = tree.form_of(facts.st_mode)
     assert form != "special"
     return Entry(

@@ -1,9 +1,9 @@
-"""Take points: look whether the data changed, and write what did.
+"""Take points: check whether the data changed, and write the difference.
 
-A look at stamps costs next to nothing and writes nothing. Where they differ, one moment of the database is compared
-with the newest point page by page, then the uploads file by file; what differs becomes one sealed file. Where the app
-has several databases and trees, it is one moment of all, and one file. What is needed for that is kept in memory, and
-made anew from the backup and the points when a scheduler begins.
+The check of change stamps is cheap and writes nothing. If they differ, a snapshot of the database is compared with the
+newest point page by page, then the uploads file by file; the difference becomes one sealed file. Several databases and
+trees are read in one snapshot, and share one file. The state needed for this is kept in memory, and rebuilt from the
+base backup and the points when a scheduler starts.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from backupkit.sqlite.pages import HASH
 from backupkit.upload_files import walk
 
 Looked = Literal["same", "taken", "busy", "waiting", "outdated"]
-_WHOLE = 3600  # seconds until all uploads are looked at, whatever their folders say
-SHARE = 0.05  # of a processor that points may cost
+_WHOLE = 3600  # seconds until all uploads are compared again, even if no folder changed
+SHARE = 0.05  # of one processor: the most that taking points may use
 _LONGEST = 3600.0
 _ATTEMPTS = 3
 _DRAFT = ".draft-point"
@@ -44,7 +44,7 @@ _DRAFT = ".draft-point"
 
 @dataclass
 class _Chain:
-    """The chain that the next point goes to, and the state of its newest one; `seen` is when that was last live."""
+    """The chain that the next point goes to, and its newest state; `seen` is when the live data was last seen in it."""
 
     base: Backup
     seal: str
@@ -66,9 +66,9 @@ class _Chain:
 
 @dataclass
 class _Part:
-    """How one database and one tree were last seen: stamps, times of folders; and the base's files by content.
+    """One database and tree as last seen: change stamps of database and folders, and the base's files by checksum.
 
-    The first ones have no name in `settings`, and are one part.
+    The main database and the uploads are one part, which has no name in `settings`.
     """
 
     settings: Settings
@@ -78,7 +78,7 @@ class _Part:
 
 
 class Rewinder:
-    """Takes points of one app, one look at a time; `interval` is in force, in seconds."""
+    """Takes points of one app, one look at a time; `interval` is the time between looks in force, in seconds."""
 
     def __init__(self, settings: Settings, clock: Clock = utc_now) -> None:
         self.settings, self._clock = settings, clock
@@ -88,21 +88,22 @@ class Rewinder:
         self._base: Backup | None = None
         self._last_seen: datetime | None = None
         self.unreadable: tuple[str, ...] = ()
-        """Uploads that could not be read at the last whole look: they are in no point."""
+        """Uploads that could not be read at the last full comparison; no point holds their current content."""
         self.outdated = ""
-        """Which database or tree came or went since the newest backup, in a sentence: no point can stand on that."""
+        """A sentence on databases or trees added or removed since the newest backup, which no point can build on."""
 
     def use(self, settings: Settings) -> None:
-        """From now on by these settings."""
+        """Use these settings from now on."""
         if settings != self.settings:
             self.settings, self.interval = settings, settings.rewind_interval
             self._chain, self._backups = None, ()
 
     def look(self) -> Looked:
-        """Whether the data are as in the newest point, or a point of them was taken.
+        """Take a point if the data changed since the newest one; return `taken`, or else why not.
 
-        `waiting` where there is no backup to begin with, `outdated` where a new one is needed, `busy` where another run
-        is at work. Raises what a backup raises; points that are there stay as they are, whatever happens.
+        `same`: nothing changed; `waiting`: there is no base backup; `outdated`: a new backup is needed first; `busy`:
+        another run holds the lock, or a restore is unfinished. Raises what a backup raises. No error changes existing
+        points.
         """
         base = self._newest_backup()
         if base is None:
@@ -135,12 +136,12 @@ class Rewinder:
             raise
 
     def _record(self, command: str, *names: str, note: str) -> None:
-        """The history has it; that it cannot be written costs no point."""
+        """Add an entry to the history; an error there does not stop the taking of points."""
         with contextlib.suppress(BackupError, OSError), recorded(self.settings, command, clock=self._clock) as work:
             work.concerning(*names, note=note)
 
     def _newest_backup(self) -> Backup | None:
-        """The newest whole backup of this app; looked for when something came or went."""
+        """Return the newest backup that can be a base; search again only after the backups folder changed."""
         facts = os.stat(self.settings.dir)
         looks = (facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
         if looks != self._backups:
@@ -170,24 +171,24 @@ class Rewinder:
                     self._chain = known = self._load(base, folder)
                 return self._write(known, folder)
         except BaseException:
-            self._chain = None  # what is known may be half changed
+            self._chain = None  # the state in memory may be half changed
             raise
         finally:
             after = os.times()
             cost = sum(after[:4]) - sum(before[:4])
-            if was_known:  # the first look at a chain reads more than all others
+            if was_known:  # the first look at a chain reads everything, so its cost is not typical
                 self.interval = min(max(self.settings.rewind_interval, cost / SHARE), _LONGEST)
 
     def _is_current(self, known: _Chain, folder: Path) -> bool:
-        """Whether the points are those that this run took and found, and it leads on from a good one."""
+        """Return whether the files are those that this process knows, and no new damage was found in them."""
         return known.files == chain.files(folder) and self._knows_damage(known)
 
     def _knows_damage(self, known: _Chain) -> bool:
-        """Whether nobody found a damaged point since the chain was read: the newest may stand on it."""
+        """Return whether no point was found damaged since the chain was read; the newest point may build on it."""
         return known.bad >= chain.damaged(self.settings.dir, known.base.name).keys()
 
     def _load(self, base: Backup, folder: Path) -> _Chain:
-        """What the newest point that can be restored leads to."""
+        """Read the chain, up to the state of its newest restorable point; remember the points found damaged."""
         (folder / _DRAFT).unlink(missing_ok=True)
         seal, metadata = seal_of(base), store.require_metadata(base)
         points, lost = chain.read(self.settings.dir, base.name)
@@ -234,7 +235,7 @@ class Rewinder:
             )
 
     def _keep_within_limits(self, known: _Chain) -> None:
-        """Older points are thinned when a chain begins, and where all of them take too much room."""
+        """Thin older points when a chain begins, and whenever all points take more than `rewind_max_bytes`."""
         most = self.settings.rewind_max_bytes
         if known.number > 1 and not 0 < most < known.size + known.others:
             return
@@ -308,7 +309,7 @@ class Rewinder:
         return "taken"
 
     def _read_pages(self, known: _Chain, writer: Writer) -> tuple[dict[str, _Read], float]:
-        """What changed in each database, written to the point; of one moment, or of moments so many ms apart."""
+        """Write the changed pages of each database to the point; also return the snapshots' distance in ms."""
         parts = _databases(known)
         before = {part: changed_pages.stamp_of(one.settings.database) for part, one in parts.items()}
         states = known.state.parts
@@ -348,7 +349,7 @@ class Rewinder:
 
     @contextlib.contextmanager
     def _cache(self, one: _Part, known: _Chain) -> Iterator[files_cache.ParentBackup | None]:
-        """What the backup at the beginning saw of the live files; None where that is known already, or lost."""
+        """Yield the files cache of the base backup; None if it is lost, or if the live files were compared before."""
         if known.looked_at or one.settings.uploads is None:
             yield None
             return
@@ -358,7 +359,7 @@ class Rewinder:
 
 @dataclass(frozen=True)
 class _Read:
-    """One database at the new moment: its state, and its changed pages as they are in the point."""
+    """One database in the new snapshot: its state, and the facts on its changed pages in the point."""
 
     state: State
     packed: Packed
@@ -378,12 +379,12 @@ def _read(state: State, found: changed_pages.Changed, writer: Writer, stamp: cha
 
 
 def _databases(known: _Chain) -> dict[str, _Part]:
-    """The parts that have a database."""
+    """Return the parts that have a database."""
     return {part: one for part, one in known.parts.items() if known.state.parts[part].page_size}
 
 
 def _new_state(state: State, found: dict[str, _Read], scans: dict[str, uploads.Scan], name: str) -> State:
-    """The state that the point of that name leads to."""
+    """Return the state after the new point of that name."""
     parts = {
         part: replace(found[part].state if part in found else State(0, bytearray()), uploads=dict(before.uploads))
         for part, before in state.parts.items()
@@ -409,17 +410,17 @@ def _part_change(part: str, new: State, found: _Read | None, scan: uploads.Scan)
 
 
 def _is_database_as_before(one: _Part) -> bool:
-    """A tree alone has none, and no part that has one was looked at without leaving a stamp."""
+    """Return whether the database has its last change stamp; a further tree has no database, so nothing changed."""
     if one.settings.part in one.settings.whole.trees:
         return True
     return one.stamp is not None and one.stamp == changed_pages.stamp_of(one.settings.database)
 
 
-# The backup to begin with.
+# Base backup
 
 
 def _other_parts(settings: Settings, base: Backup) -> str:
-    """Which of the app's databases and trees the backup has not, or has and are gone, in a sentence; empty for none."""
+    """Return a sentence on the databases and trees that differ between app and backup; empty if none do."""
     known, there = set(parts_of(store.require_metadata(base))), set(_present(settings))
     came = [f"{name} came" for name in sorted(there - known)]
     gone = [f"{name} is gone" for name in sorted(known - there)]
@@ -429,7 +430,7 @@ def _other_parts(settings: Settings, base: Backup) -> str:
 
 
 def _present(settings: Settings) -> Iterator[str]:
-    """The further databases and trees but for those that may be missing, and are."""
+    """Yield the further databases and trees, except optional ones that are missing."""
     for one in settings.parts[1:]:
         is_absent = one.is_optional and one.uploads is not None and not os.path.lexists(one.uploads)
         if not (is_absent or (one.uploads is None and database.is_optional_and_absent(one))):
@@ -437,7 +438,7 @@ def _present(settings: Settings) -> Iterator[str]:
 
 
 def is_base(settings: Settings, backup: Backup) -> bool:
-    """Whether a chain can begin with this backup: a whole one of this app, made by these settings."""
+    """Return whether a chain can begin with this backup: complete, of this app, and made with the same settings."""
     metadata = backup.metadata
     return bool(
         metadata
@@ -454,7 +455,7 @@ def is_base(settings: Settings, backup: Backup) -> bool:
 
 
 def _is_as_set(part: Settings | None, metadata: Metadata | None) -> bool:
-    """Whether a part of a backup is what the settings name so: a tree, or a database of that file name."""
+    """Return whether a part of a backup matches the settings: both are a tree, or a database of the same file name."""
     if part is None or metadata is None:
         return False
     if part.uploads is not None:
@@ -463,5 +464,5 @@ def _is_as_set(part: Settings | None, metadata: Metadata | None) -> bool:
 
 
 def _excludes(one: Settings | Metadata) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What of the uploads is left out."""
+    """Return the exclude rules for the uploads."""
     return tuple(one.exclude), tuple(one.exclude_marked)

@@ -1,8 +1,8 @@
-"""Thin the points: all of a day, one an hour for a week, one a day after that, for as long as rewind reaches.
+"""Thin the points: keep all for a day, one an hour for a week, one a day after that, for as long as rewind reaches.
 
-Points that go are merged into the next one that stays. The merged one is read back and followed to where it leads
-before it takes the place of the last of them, in one rename; then the others go. Killed anywhere, every point that
-stays can be restored.
+Points that are not kept are merged into the next kept one. The merged file is read back and checked to lead to the
+same state, then renamed over the last point of its group; then the others are deleted. If the process is killed at any
+time, every kept point can be restored.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from backupkit.rewind.point import Change, Content, DatabaseChange, Header, Pack
 from backupkit.rewind.state import of_backup, seal_of
 
 _A_DAY, _A_WEEK = timedelta(days=1), timedelta(days=7)
-_OFF = "7d"  # for how long points stay once rewind is off
+_OFF = "7d"  # how long points are kept after rewind is switched off
 _DRAFT = ".draft-merged"
 
 
 def kept(points: Sequence[tuple[str, datetime]], now: datetime, zone: ZoneInfo) -> set[str]:
-    """The names of the points of one chain that stay: the last of each hour or day, and the newest. Pure."""
+    """Return the names of the points of one chain to keep: the last of each hour or day, and the newest. Pure."""
     last: dict[object, str] = {}
     for name, at in points:
         local = at.astimezone(zone)
@@ -43,12 +43,12 @@ def kept(points: Sequence[tuple[str, datetime]], now: datetime, zone: ZoneInfo) 
 
 
 def is_over(newest: datetime, now: datetime, rewind: str, zone: ZoneInfo) -> bool:
-    """Whether rewind reaches back to no point of a chain, whose newest is of that time. Pure."""
+    """Return whether a chain whose newest point is of that time is older than rewind reaches. Pure."""
     return newest < parse_span(rewind or _OFF).before(now, zone)
 
 
 def thin(settings: Settings, now: datetime, current: str = "") -> int:
-    """Points that are too old or too many are gone, and all of them take no more room than they may; how many went.
+    """Merge or delete points by age, then until they fit `rewind_max_bytes`; return how many points went.
 
     The caller holds the lock. `current` is the chain that points are being added to: it is never removed as a whole.
     """
@@ -59,7 +59,7 @@ def thin(settings: Settings, now: datetime, current: str = "") -> int:
     for name in chain.chains(settings.dir):
         points, lost = chain.read(settings.dir, name)
         if not points and lost:
-            continue  # a person is to see that first
+            continue  # kept, so that a person can look at the damage first
         if name != current and (not points or is_over(points[-1].at, now, settings.rewind, settings.zone)):
             remove_chain(settings, name)
             continue
@@ -91,14 +91,14 @@ def _make_room(settings: Settings, sizes: dict[str, int], newest: dict[str, date
 
 
 def remove_chain(settings: Settings, name: str) -> None:
-    """The points that stand on that backup are gone; the caller holds the lock."""
+    """Delete all points that build on that backup; the caller holds the lock."""
     with chain.opened(settings.dir) as folder:
         if folder and (folder / name).is_dir():
             disk.remove_atomically(folder / f"{disk.DRAFT_PREFIX}{name}", folder / name)
 
 
 def _clear_drafts(settings: Settings) -> None:
-    """What killed runs left is gone."""
+    """Delete the drafts of killed runs."""
     for name in ("", *chain.chains(settings.dir)):
         with chain.opened(settings.dir, name) as folder:
             for draft in folder.glob(f"{disk.DRAFT_PREFIX}*") if folder else ():
@@ -106,7 +106,7 @@ def _clear_drafts(settings: Settings) -> None:
 
 
 def _merge_all(settings: Settings, name: str, points: list[Point], stays: set[str]) -> list[Point]:
-    """The points of a chain that are left when those that do not stay are merged into the next ones."""
+    """Merge each point that is not in `stays` into the next one that is; return the points left."""
     backup = _base(settings, name)
     if backup is None or all(one.name in stays for one in points):
         return points
@@ -116,7 +116,7 @@ def _merge_all(settings: Settings, name: str, points: list[Point], stays: set[st
     newest = max(moments, key=lambda one: one.point.number if one.point else 0)
     with chain.opened(settings.dir, name) as folder:
         assert folder is not None
-        with contextlib.suppress(Damaged):  # what is before it was merged; the rest stays, for a verify to name
+        with contextlib.suppress(Damaged):  # `verify` names the damage; earlier groups are merged
             _merge_way(folder, backup, newest, stays)
     return chain.read(settings.dir, name)[0]
 
@@ -150,19 +150,19 @@ def _merge_way(folder: Path, backup: Backup, newest: Moment, stays: set[str]) ->
     disk.sync_folder(folder)
 
 
-# Two or more points as one.
+# Merging points
 
 
 @dataclass(frozen=True)
 class _From:
-    """A change, and the point whose file its content is in."""
+    """A change, and the file name of the point that holds its content."""
 
     change: Change
     file: str
 
 
 def merge(folder: Path, group: Sequence[Point], target: Path) -> Header:
-    """One point in `target` that leads from where the first leads from to where the last leads to."""
+    """Write one point to `target`, from the parent of the first point to the state of the last; return its header."""
     last = group[-1].header
     writer = Writer(target)
     try:
@@ -203,7 +203,7 @@ def _merged_part(folder: Path, group: Sequence[Point], name: str, packed: Packed
 
 
 def _part(one: Point, name: str) -> PartChange:
-    """That part in the point; `Damaged` where it has none of that name."""
+    """Return the part of that name in the point; raise `Damaged` if it has none."""
     found = next((part for part in one.header.parts if part.name == name), None)
     if found is None:
         raise Damaged(f"The point {one.name} has no {name}.")
@@ -215,7 +215,7 @@ def _is_after_gap(header: Header) -> bool:
 
 
 def _merged_pages(folder: Path, group: Sequence[tuple[str, PartChange]]) -> Iterator[tuple[int, bytes | memoryview]]:
-    """The newest content of each page of one database, in order; nothing from before the page size changed."""
+    """Yield the newest content of each page of one database, by page number; skip points of an earlier page size."""
     counting = point.of_last_page_size(group)
     if not counting:
         return

@@ -1,4 +1,4 @@
-"""What of the live uploads is not as the state of the newest point has it; new content goes into the next point."""
+"""Compare the live uploads with the state of the newest point, and write new content into the next point."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _GONE = (FileNotFoundError, NotADirectoryError)
 
 @dataclass
 class Scan:
-    """A walk through the live uploads: what changed, when each folder was changed, and what could not be read.
+    """One walk through the live uploads: the changes, the change stamp of each folder, and the unreadable paths.
 
-    `stamps` are new looks of what is the same: they are no change.
+    `stamps` are new change stamps of unchanged entries; they are not changes.
     """
 
     live: Path
@@ -38,10 +38,10 @@ class Scan:
     folders: dict[str, str] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     excluded: tuple[str, ...] = ()
-    """Folders that were left out because of a file in them."""
+    """Folders left out because of a marker file in them."""
 
     def run(self, settings: Settings) -> None:
-        """Look at each entry once."""
+        """Walk the live uploads once, and fill the result attributes."""
         selected = selection.of(settings)
         skip = selected.leaves_out
         seen = {""}
@@ -55,7 +55,7 @@ class Scan:
         self.excluded = tuple(sorted(map(marked.key, selected.marked.found)))
         hidden = tuple(f"{path}/" for path in self.unreadable)
         self.changes = [one for one in self.changes if not f"{one.path}/".startswith(hidden)]
-        # What cannot be read is not gone: it is as it was last seen.
+        # Unreadable paths are not deleted ones: they keep their last known state.
         gone = [path for path in self.known.keys() - seen if not f"{path}/".startswith(hidden)]
         self.changes += [Change(path) for path in sorted(gone, reverse=True)]
 
@@ -63,7 +63,7 @@ class Scan:
         self.folders[path] = change_stamp(facts)
 
     def _look(self, entry: tree.Entry, parents: tree.Parents) -> bool:
-        """Whether it is there and can be read."""
+        """Compare one entry; return whether it exists and can be read."""
         stamp = change_stamp(entry.facts)
         if entry.form == "folder":
             self._folder(entry.path, entry.facts)
@@ -108,7 +108,7 @@ class Scan:
         return False
 
     def _seen(self, path: str, facts: os.stat_result) -> str:
-        """The checksum of a file that is as the backup at the beginning saw it."""
+        """Return the checksum of a file that has not changed since the base backup read it, or an empty string."""
         if self.earlier is None or (before := self.known.get(path)) is None or not before.entry.sha256:
             return ""
         seen = self.earlier.find(path)
@@ -129,7 +129,7 @@ class Scan:
 
 
 def folders_are_as(live: Path, folders: dict[str, str]) -> bool:
-    """Whether nothing was added, removed or renamed since those looks, by the folders' own times."""
+    """Return whether no folder changed since these stamps: nothing was added, removed or renamed in it."""
     return all(stamp != RACY and stamp == _now(f"{live}/{path}") for path, stamp in folders.items())
 
 
@@ -141,5 +141,5 @@ def _now(folder: str) -> str:
 
 
 def by_checksum(known: dict[str, Known]) -> Iterator[tuple[str, str]]:
-    """The files of a backup, by their content."""
+    """Yield checksum and path of each file of a backup."""
     return ((one.entry.sha256, path) for path, one in known.items() if one.entry.form == "file" and one.entry.sha256)
