@@ -1,10 +1,10 @@
-"""Who may come in: accounts with a password, a link that opens once, and sessions that last and can all be ended.
+"""Access control: accounts with a password, a one-time link, and persistent sessions that can all be ended at once.
 
-A password is kept as its Argon2id hash in `.state/`, a session as the SHA-256 of its key; neither can be read back.
+A password is stored in `.state/` as its Argon2id hash, a session as the SHA-256 of its key; neither can be reversed.
 
-A browser sends a cookie to every port of a host, and so to any other program that is served there. So a session has two
-keys. One is the cookie. The other is the first part of every path of that session, and the cookie is bound to that
-path: a browser sends the cookie nowhere else, and who knows neither comes to nothing.
+A browser sends a cookie to every port of a host, and so to any other program that listens there. A session therefore
+has two secrets. One is the cookie. The other is the first segment of every path of that session, and the cookie is
+limited to that path: the browser sends it nowhere else, and a request needs both.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Role = Literal["owner", "viewer"]
 ROLES: tuple[Role, ...] = ("owner", "viewer")
 COOKIE, KNOWN = "backupkit", "backupkit-known"
 LASTS = 30 * 24 * 3600.0  # seconds that a session lasts
-SHORTEST = 10  # characters of a password
+SHORTEST = 10  # characters of the shortest password
 _FOLDER = "web"  # below .state
 _SESSIONS, _MARKS = "sessions.json", "known"
 _FREE_GUESSES, _LONGEST_WAIT = 5, 300.0
@@ -44,9 +44,9 @@ _MOST_SESSIONS = 50
 
 @dataclass(frozen=True)
 class Session:
-    """Somebody who was let in. `path` and the key's hash tell it from others; `until` is seconds since 1970.
+    """A signed-in browser session, identified by its `path` and the hash of its key. `until` is a Unix time in seconds.
 
-    `accounts` are the hashes of the passwords as they were then: with another password it ends.
+    `accounts` is a hash over the password hashes at sign-in: the session ends when a password changes.
     """
 
     path: str
@@ -56,26 +56,26 @@ class Session:
     accounts: str
 
     def is_opened_by(self, key: str) -> bool:
-        """Whether that is the key of this session, which still lasts."""
+        """Return whether `key` is the key of this session and the session has not expired."""
         return hmac.compare_digest(_hash(key), self.key_hash) and time.time() < self.until
 
 
 @dataclass
 class _Guesses:
-    """Wrong passwords for an account in a row, and when the next one may be tried."""
+    """Consecutive wrong passwords for an account, and the clock time before which no other is accepted."""
 
     failures: int = 0
     not_before: float = 0.0
 
     def count(self, now: float) -> None:
-        """One more was wrong."""
+        """Record one wrong password; from the fifth on, double the wait each time, up to `_LONGEST_WAIT` seconds."""
         self.failures += 1
         if self.failures >= _FREE_GUESSES:
             self.not_before = now + min(2.0 ** (self.failures - _FREE_GUESSES + 1), _LONGEST_WAIT)
 
 
 class Access:
-    """The accounts, the sessions and the link of one server. Safe to use from several threads."""
+    """The accounts, the sessions and the one-time link of one server. Thread-safe."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._backups = settings.dir
@@ -84,34 +84,34 @@ class Access:
         self._seen: dict[str, tuple[tuple[int, ...], str]] = {}
         self._clock = clock
         self._lock, self._guessing = threading.Lock(), threading.Lock()
-        self._guesses: dict[tuple[Role, str], _Guesses] = {}  # by account and mark; "" of all other browsers together
+        self._guesses: dict[tuple[Role, str], _Guesses] = {}  # by account and mark; "": browsers without one
         self._mark_key = _read(settings.dir, _MARKS) or self._new_mark_key()
         self._link = ""
         self._sessions = {one.path: one for one in _read_sessions(_read(settings.dir, _SESSIONS))}
 
-    # Passwords.
+    # Passwords
 
     def has_password(self, role: Role = "owner") -> bool:
-        """Whether that account has a password."""
+        """Return whether the account has a password."""
         return bool(self._encoded(role))
 
     def set_password(self, role: Role, password: str) -> None:
-        """Keep the hash of the password and end every session. `Refused` for one that is too short."""
+        """Store the hash of the password and end every session. Raise `Refused` if the password is too short."""
         if len(password) < SHORTEST:
             raise Refused(f"The password is shorter than {SHORTEST} characters.", hint="Choose a longer one.")
         _put(self._backups, role, _encode(password))
         self.end_all()
 
     def sign_in(self, password: str, mark: str = "") -> tuple[Session, str] | None:
-        """A new session and its key, where the password is that of an account; None where it is not.
+        """Return a new session and its key, or None if no account has this password.
 
-        After five wrong ones in a row each further one has to wait longer: `Refused` says how long. A browser with a
-        mark of ours waits for its own guesses alone: else any stranger could keep its person out.
+        After five wrong passwords in a row, each further attempt must wait longer: raise `Refused` with the seconds
+        left. A browser with one of our marks has a count of its own; otherwise any stranger could lock its user out.
 
-        Each account has its own count, which a sign-in to one that may less does not end: else whoever has the
+        Each account has its own count. A viewer's sign-in does not reset the owner's count: otherwise whoever has the
         viewer's password could guess the owner's without a wait.
         """
-        with self._guessing:  # one at a time: each takes 64 MiB, and none may overtake the wait
+        with self._guessing:  # one at a time: each hash takes 64 MiB, and parallel guesses must not evade the wait
             counts = {one: self._guesses_of(one, mark) for one in ROLES if self._encoded(one)}
             tried = [one for one in counts if counts[one].not_before <= self._clock()]
             role = next((one for one in tried if _is_right(password, self._encoded(one))), None)
@@ -127,22 +127,22 @@ class Access:
         return None
 
     def _guesses_of(self, role: Role, mark: str) -> _Guesses:
-        """The count for that account: of the browser alone where it was let in as that, or as the owner."""
+        """Return the count for the account: the browser's own if it signed in before as this account or as owner."""
         is_known = self.is_mark(mark, "owner") or self.is_mark(mark, role)
         return self._guesses.setdefault((role, mark if is_known else ""), _Guesses())
 
     def new_mark(self, role: Role) -> str:
-        """What a browser keeps that was let in, to be known by; it opens nothing."""
+        """Return a signed mark by which a browser that signed in is recognized later; it grants no access."""
         name = secrets.token_urlsafe(12)
         return f"{name}.{self._signature(role, name)}"
 
     def is_mark(self, mark: str, role: Role) -> bool:
-        """Whether a browser has that from us, for a sign-in to that account."""
+        """Return whether this server signed `mark` for a sign-in to that account."""
         name, _, signature = mark.partition(".")
         return hmac.compare_digest(signature.encode(), self._signature(role, name).encode())
 
     def mark_of(self, marks: Iterable[str]) -> str:
-        """The one of a browser's marks that tells most; empty where it has none of ours."""
+        """Return the first valid mark, the owner's before the viewer's; empty if this server signed none of them."""
         marks = list(marks)
         return next((mark for role in ROLES for mark in marks if self.is_mark(mark, role)), "")
 
@@ -151,12 +151,12 @@ class Access:
 
     def _new_mark_key(self) -> str:
         made = secrets.token_hex(32)
-        with contextlib.suppress(OSError, BackupError):  # marks last as long as this server then
+        with contextlib.suppress(OSError, BackupError):  # then marks are valid only until this server stops
             _put(self._backups, _MARKS, made)
         return made
 
     def _encoded(self, role: Role) -> str:
-        """Read where it is another file than before, for another program may set it; else what was read last."""
+        """Return the account's password hash, empty if there is none; reread the file if a process changed it."""
         if role in self._given:
             return self._given[role]
         stamp = _stamp(self._backups, role)
@@ -165,7 +165,7 @@ class Access:
         return self._seen.get(role, ((), ""))[1]
 
     def _of_given(self, role: str, password: str) -> str:
-        """The hash of a password of the settings: that of the last time while it is the same, so that sessions last."""
+        """Return the hash of a password from the settings: the stored one if it still fits, to keep sessions valid."""
         if len(password) < SHORTEST:
             raise Refused(
                 f"The {role}'s password in the settings is shorter than {SHORTEST} characters.",
@@ -182,36 +182,36 @@ class Access:
     def _accounts(self) -> str:
         return _hash("\n".join(map(self._encoded, ROLES)))
 
-    # A link that opens once.
+    # The one-time link
 
     def new_link(self) -> str:
-        """A token that lets one browser in, once; an earlier one opens nothing any more."""
+        """Return a token that lets one browser in, once, and invalidate the token before it."""
         self._link = secrets.token_urlsafe(24)
         return self._link
 
     def follow_link(self, token: str) -> tuple[Session, str] | None:
-        """A new session of the owner, where the token is the right one."""
+        """Return a new session of the owner and its key, or None if the token is not valid; the token is then used."""
         with self._lock:
             if not self._link or not hmac.compare_digest(token.encode(), self._link.encode()):
                 return None
             self._link = ""
         return self._begin("owner")
 
-    # Sessions.
+    # Sessions
 
     def session(self, path: str, key: str) -> Session | None:
-        """The session of that path, where the key is its own."""
+        """Return the session of that path if the key opens it and no password has changed since, else None."""
         found = self._sessions.get(path)
         return found if found and found.is_opened_by(key) and found.accounts == self._accounts() else None
 
     def end(self, session: Session) -> None:
-        """Sign one out."""
+        """Sign this session out."""
         with self._lock:
             self._sessions.pop(session.path, None)
             self._write()
 
     def end_all(self) -> None:
-        """Sign everybody out, everywhere."""
+        """Sign every session out."""
         with self._lock:
             self._sessions = {}
             self._write()
@@ -224,7 +224,7 @@ class Access:
             self._sessions = {one.path: one for one in (*lasting[1 - _MOST_SESSIONS :], session)}
             try:
                 self._write()
-            except (OSError, BackupError) as error:  # a full disk is what one comes in for; it lasts as long as this
+            except (OSError, BackupError) as error:  # sign-in must work on a full disk; it ends with the server
                 log.error(f"web: the session is not kept: {error}")
         return session, key
 
@@ -233,12 +233,12 @@ class Access:
 
 
 def form_token(key: str) -> str:
-    """What every form of a session holds: another site cannot know it."""
+    """Return the token that every form of the session with this key contains; another site cannot know it."""
     return hmac.new(key.encode(), b"form", "sha256").hexdigest()
 
 
 def is_form_token(given: str, key: str) -> bool:
-    """Whether that came from a form of the session with this key."""
+    """Return whether `given` is the form token of the session with this key."""
     return hmac.compare_digest(given.encode(), form_token(key).encode())
 
 
@@ -248,7 +248,7 @@ def _put(backups: Path, name: str, text: str) -> None:
 
 
 def _read(backups: Path, name: str) -> str:
-    """What is kept there; empty where it is not there, or is no file of ours."""
+    """Return the stored text; empty if the file is missing, unreadable or not a plain file."""
     try:
         with own_folder.existing(backups, flags.STATE_FOLDER, _FOLDER) as folder:
             return disk.read_plain(folder / name, disk.MOST_STATE).decode() if folder else ""
@@ -257,7 +257,7 @@ def _read(backups: Path, name: str) -> str:
 
 
 def _stamp(backups: Path, name: str) -> tuple[int, ...]:
-    """Tells the file from another, and from what it was; empty where there is none."""
+    """Return inode, size and times, which change whenever the file does; empty if there is no file."""
     try:
         found = os.lstat(backups / flags.STATE_FOLDER / _FOLDER / name)
     except OSError:
@@ -266,7 +266,7 @@ def _stamp(backups: Path, name: str) -> tuple[int, ...]:
 
 
 def _read_sessions(text: str) -> list[Session]:
-    """Those that last; a file that cannot be read is none: everybody signs in again."""
+    """Return the sessions that have not expired; none from a malformed file, so that everybody signs in again."""
     try:
         found = json.loads(text or "[]")
         sessions = [
@@ -283,7 +283,7 @@ def _hash(key: str) -> str:
 
 
 def _argon2(salt: bytes) -> Argon2id:
-    """With the second recommendation of RFC 9106: 64 MiB of memory, three passes."""
+    """Return Argon2id with the second recommended parameters of RFC 9106: 64 MiB of memory, three passes."""
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
     return Argon2id(salt=salt, length=32, iterations=3, lanes=4, memory_cost=64 * 1024)

@@ -1,4 +1,4 @@
-"""A backup sent to the browser as one file, and one taken in from it; neither is ever a file with a name."""
+"""Download of a backup as one file, and import of an uploaded one; neither is ever stored as a named file."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _CHUNK = 256 * 1024
 
 
 def packed(visit: Visit, name: str) -> tuple[str, Generator[bytes, None, None]]:
-    """The file's name, and its content piece by piece; encrypted where the settings have a key for that.
+    """Return the file's name and its content in chunks; encrypted if the settings have a key for that.
 
-    Raises `NoSuchBackup`. What fails later ends the content early, and the browser says that the file is incomplete.
+    Raise `NoSuchBackup`. A later failure ends the content early, and the browser reports an incomplete file.
     """
     settings = visit.settings
     backup = store.find(settings, name)
@@ -56,9 +56,9 @@ def packed(visit: Visit, name: str) -> tuple[str, Generator[bytes, None, None]]:
 
 
 async def take_in(visit: Visit, arriving: AsyncIterator[bytes]) -> str:
-    """The page of the job that takes the archive in, when all of it has arrived.
+    """Receive the whole archive, start the job that imports it, and return the path of the job's page.
 
-    It arrives in a file without a name, of which nothing stays: whoever sends slowly holds no lock.
+    The archive is spooled to an unnamed temporary file first, so that a slow sender holds no lock.
     """
     settings, passphrase, name = visit.settings, visit.form.get("passphrase", ""), visit.form.get("name", "").strip()
     keys = await asyncio.to_thread(export.keys_for, settings, (), lambda: passphrase)

@@ -1,4 +1,4 @@
-"""A copy beside the live data: where it is to be, the plan of it, and the copy; nothing live is touched."""
+"""Restore into a separate folder: its form, its plan and the work. Live data is not touched."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from backupkit.web.jobs import Job
 from backupkit.web.restoring import chooser, part_of
 from backupkit.web.site import Answer, Handler, Page, Planned, Visit, plan_of, shown_once
 
-_KIND = ("beside", "Make it again.")  # of the jobs that plan it, and what to do where one is not known any more
+_KIND = ("beside", "Make it again.")  # kind of the jobs that make the plan, and the hint if such a job is forgotten
 
 
 def plan(visit: Visit) -> Answer:
-    """Look at what the copy would be; where that cannot be, the form comes back as it was filled in."""
+    """Start planning the copy; if the input is refused, show the form again as it was filled in."""
     settings = visit.settings
     try:
         wanted = _wanted(visit)
@@ -45,14 +45,14 @@ def _wanted(visit: Visit) -> Beside:
 
 
 def _target(settings: Settings, typed: str) -> Path:
-    """The folder that was named; `Refused` as from `restore --to`."""
+    """Return the folder that was typed; raise `Refused` as `restore --to` does."""
     if not typed.startswith("/") or "\0" in typed:
         raise Refused("No folder was named for the copy.", hint="Type its whole path, which begins with /.")
     return require_place(settings, Path(typed))
 
 
 def show_plan(_visit: Visit, job: Job, planned: Planned) -> Answer:
-    """What will be where."""
+    """Show which part will be written where."""
     layout, wanted = planned.found, planned.wanted
     back = {"name": wanted.name, "to": wanted.target, "only": wanted.only or ""}
     if wanted.moment:
@@ -61,7 +61,7 @@ def show_plan(_visit: Visit, job: Job, planned: Planned) -> Answer:
 
 
 def _laid(layout: Layout) -> Iterator[tuple[str, Path, DatabaseFacts | UploadsFacts | None]]:
-    """Each part of the copy: its name, its path there, and what is known of what it holds."""
+    """Yield each part of the copy: its name, its future path, and the facts recorded in the backup, if any."""
     metadata = store.require_metadata(layout.backup)
     if layout.database_file:
         yield MAIN_DATABASE, layout.database_file, metadata.database
@@ -73,7 +73,7 @@ def _laid(layout: Layout) -> Iterator[tuple[str, Path, DatabaseFacts | UploadsFa
 
 
 def carry_out(visit: Visit) -> Answer:
-    """What the plan shows, done."""
+    """Start the work that the plan describes."""
     job, planned = plan_of(visit, *_KIND)
     return visit.carry_out(job, tasks.laying_out(visit.settings, planned.wanted, planned.found, utc_now))
 

@@ -1,6 +1,6 @@
-"""What is drawn of days and sizes: where each thing is, and what each drawing says in words. Pure.
+"""Geometry and text of the calendar and the size curves. Pure functions.
 
-The drawings themselves are in `templates/drawings.html`.
+The SVG itself is in `templates/drawings.html`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _POINTS = 150
 
 
 def tooltip(day: Day) -> str:
-    """What happened on it."""
+    """Return the date and what happened on that day."""
     return f"{day.date:%a} {day.date}: {'; '.join(_facts(day))}"
 
 
@@ -58,7 +58,10 @@ def _facts(day: Day) -> Iterator[str]:
 
 
 def months(weeks: Sequence[Sequence[Day]]) -> Iterator[tuple[int, str]]:
-    """The name of a month over the week in which it begins; the first week's over that, where there is room."""
+    """Yield the index of each week in which a month begins, with the month's name.
+
+    The first week gets a label too if no month begins within the first three weeks.
+    """
     for column, days in enumerate(weeks):
         first = next((day.date for day in days if day.date.day == 1), None)
         if first is None and column == 0 and not any(day.date.day == 1 for week in weeks[:3] for day in week):
@@ -68,7 +71,7 @@ def months(weeks: Sequence[Sequence[Day]]) -> Iterator[tuple[int, str]]:
 
 
 def calendar_in_words(found: Overview) -> str:
-    """For those who do not see it."""
+    """Return the calendar as a sentence, for screen readers."""
     if not found.days:
         return "No days."
     covered = sum(day.mark in ("made", "proven", "removed") for day in found.days)
@@ -77,7 +80,7 @@ def calendar_in_words(found: Overview) -> str:
 
 
 def days_without(found: Overview) -> str:
-    """The newest of them by their dates."""
+    """Return a sentence on the days without a backup, with the dates of the newest five."""
     missing = [f"{day}" for day in found.days_without]
     if not missing:
         has_any = any(day.mark not in ("before", "open") for day in found.days)
@@ -86,12 +89,12 @@ def days_without(found: Overview) -> str:
     return f"{counted(len(missing), 'day')} without a backup: {', '.join(missing[:-6:-1])}{more}."
 
 
-# Sizes over time.
+# Sizes over time
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A size over time: its points, the lines of its grid with what they stand for, and its ends by their days."""
+    """A size over time: its points, the grid lines with their labels, and the first and last day."""
 
     title: str
     words: str
@@ -101,12 +104,12 @@ class Curve:
 
     @property
     def line(self) -> str:
-        """The points as SVG has them."""
+        """The points in the form that SVG takes."""
         return " ".join(f"{x:g},{y:g}" for x, y in self.points)
 
 
 def curves(sizes: Sequence[Size], local: Callable[[datetime], datetime]) -> Iterator[Curve]:
-    """How large the backups are, and what they take on disk together; nothing of fewer than two."""
+    """Yield the size of each backup and the disk use of all together; nothing if there are fewer than two backups."""
     if len(sizes) < 2:
         return
     yield _curve("Size of each backup", sizes, local, lambda one: one.size_bytes)
@@ -126,7 +129,7 @@ def _curve(
 
 
 def scale(largest: int) -> tuple[float, float]:
-    """The upper end of a scale from nothing to at least that, and its steps: two to four, of a round number each."""
+    """Return the upper end of a scale from 0 that holds `largest`, and its step: a round number, two or three steps."""
     rough = max(largest, 1) / 3
     power = 10.0 ** floor(log10(rough))
     step = next(power * one for one in (1, 2, 2.5, 5, 10) if power * one >= rough)
@@ -142,7 +145,7 @@ def _y(value: float, top: float) -> float:
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """No more than so many, spread over the width: of those that fall together, the lowest and the last."""
+    """Return at most `_POINTS` points, spread over the width: the lowest and the last of each group of neighbours."""
     if len(points) <= _POINTS:
         return points
     together: dict[int, list[tuple[float, float]]] = {}

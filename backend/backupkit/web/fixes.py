@@ -1,4 +1,4 @@
-"""The command that mends something, as a button: where a page can do what the person would type."""
+"""Buttons and links for the commands that fix a problem, if a page can do what the command does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backupkit.config.settings import Settings
 
 @dataclass(frozen=True)
 class Fix:
-    """What stands on the button, and where it leads: by a form, or by a link where `is_link`."""
+    """A button: its caption, and the path it posts a form to, or links to if `is_link`."""
 
     caption: str
     path: str
@@ -32,7 +32,7 @@ _WHOLE = {
 
 
 def fix_of(settings: Settings, command: str) -> Fix | None:
-    """The button for a command that `status` names; None where it can only be typed."""
+    """Return the button for a command that `status` names, or None if the command can only be typed."""
     line = command.removeprefix(settings.reach.tool("")).strip()
     if found := _WHOLE.get(line):
         return found

@@ -1,4 +1,4 @@
-"""How a page is made from its template, the report among them; no secret of the settings is on any."""
+"""Rendering of the page templates, the report included. Secrets of the settings are removed from every value."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from backupkit.model.version import VERSION
 from backupkit.web import charts
 
 _secrets: ContextVar[tuple[Secret, ...]] = ContextVar("secrets", default=())
-"""What is on no page that is being made; a macro sees the values of its page in no other way."""
+"""The secrets to remove from the page being rendered; a context variable, because `finalize` gets only one value."""
 
 
 def _without_secrets(value: Any) -> Any:
-    """A value as it comes onto a page, before its letters are spelled as HTML has them: a secret is still one there."""
+    """Return the value without secrets; before HTML escaping, because an escaped secret would not be recognized."""
     is_text = isinstance(value, str) and not hasattr(value, "__html__")
     return scrubbed(value, _secrets.get()) if is_text else value
 
 
 def _on_one_line(value: Any) -> Any:
-    """The same in plain text, where no value is to be a line of its own."""
+    """Return the value for a plain-text template: without secrets, and without line breaks."""
     return printable_text(_without_secrets(value)) if isinstance(value, str) else value
 
 
@@ -59,12 +59,12 @@ _texts = _templates.overlay(autoescape=False, finalize=_on_one_line)
 
 
 def made(template: str, settings: Settings, values: Mapping[str, Any]) -> str:
-    """The page of that template with these values; the settings and `local`, a moment in their zone, are there too."""
+    """Return the HTML of the template with these values, `settings`, and `local` (formats a time in their zone)."""
     return _rendered(_templates, template, settings, values)
 
 
 def made_text(template: str, settings: Settings, values: Mapping[str, Any]) -> str:
-    """The same as plain text."""
+    """Return the template rendered as plain text, with the same values as `made`."""
     return _rendered(_texts, template, settings, values)
 
 

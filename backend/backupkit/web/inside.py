@@ -1,4 +1,4 @@
-"""Look inside a backup: its uploads, folder by folder, and its tables, page by page."""
+"""Pages that browse a backup: its uploads, one folder at a time, and its tables, one page of rows at a time."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from backupkit.verify.files import list_files
 from backupkit.web.site import Answer, Content, Handler, Page, Visit, require_owner
 
 _NAMES, _ROWS, _FOUND = 200, 50, 500
-_TICKED = "key."  # what the name of a row's box begins with, before its key
-_LARGEST = 512 * 1024 * 1024  # bytes of a file that is sent by a page; a larger one: `extract`
-# No PDF: Chromium's viewer shows nothing in a sandbox, and without one it is a program that reads a stranger's file.
+_TICKED = "key."  # prefix of a row's checkbox name, before its key
+_LARGEST = 512 * 1024 * 1024  # bytes of the largest file that a page sends; `extract` takes out larger ones
+# No PDF: Chromium's viewer shows nothing in a sandbox, and without one it would parse a stranger's file.
 _SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "text/plain")
 
 
 def show_uploads(visit: Visit) -> Answer:
-    """One folder of the uploads."""
+    """Show one folder of the uploads."""
     require_owner(visit)
     name, path = visit.place["name"], visit.query.get("path", "")
     start = _number(visit.query.get("start", "0"))
@@ -38,7 +38,7 @@ def show_uploads(visit: Visit) -> Answer:
 
 
 def find_uploads(visit: Visit) -> Answer:
-    """The uploads whose name has these letters, and how the live ones stand."""
+    """List the uploads whose name contains the text, and whether the live ones are the same, changed or missing."""
     require_owner(visit)
     name, words = visit.place["name"], visit.query.get("find", "").strip()
     if not words:
@@ -49,7 +49,7 @@ def find_uploads(visit: Visit) -> Answer:
 
 
 def show_file(visit: Visit) -> Answer:
-    """One file, compared with its checksum: shown where a browser can, else saved."""
+    """Send one file after comparing it with its checksum: to show if a browser can, else to save."""
     require_owner(visit)
     path = visit.query.get("path", "")
     out = io.BytesIO()
@@ -60,7 +60,7 @@ def show_file(visit: Visit) -> Answer:
 
 
 class _Bounded:
-    """A file in memory that takes so much and no more."""
+    """An in-memory file that raises `Refused` beyond `_LARGEST` bytes."""
 
     def __init__(self, out: io.BytesIO) -> None:
         self._out = out
@@ -75,21 +75,21 @@ class _Bounded:
 
 
 def show_tables(visit: Visit) -> Answer:
-    """The tables of the database."""
+    """List the tables of the database."""
     require_owner(visit)
     name, (settings, about) = visit.place["name"], _database(visit)
     return Page("tables.html", {"name": name, "tables": browse.tables(settings, name)} | about)
 
 
 def _database(visit: Visit) -> tuple[Settings, dict[str, object]]:
-    """The settings of the database that is meant, and what a page says of the choice."""
+    """Return the settings of the chosen database, and the template values for choosing another."""
     wanted = visit.query.get("database", MAIN_DATABASE)
     names = (MAIN_DATABASE, *visit.settings.databases)
     return of_database(visit.settings, wanted), {"database": wanted, "databases": names if len(names) > 1 else ()}
 
 
 def show_rows(visit: Visit) -> Answer:
-    """A page of rows; or those that meet a condition."""
+    """Show a page of rows, or the rows that meet the typed condition."""
     require_owner(visit)
     name, table, where = visit.place["name"], visit.query.get("table", ""), visit.query.get("where", "").strip()
     settings, about = _database(visit)
@@ -106,7 +106,7 @@ def show_rows(visit: Visit) -> Answer:
 
 
 def compare_rows(visit: Visit) -> Answer:
-    """How the live rows of a table differ from the backup's."""
+    """Show how the live rows of a table differ from the backup's."""
     require_owner(visit)
     name, table = visit.place["name"], visit.query.get("table", "")
     settings, about = _database(visit)
@@ -115,24 +115,24 @@ def compare_rows(visit: Visit) -> Answer:
 
 
 def box_of(key: Key) -> str:
-    """The name of the box by which that row is ticked."""
+    """Return the name of the row's checkbox."""
     return f"{_TICKED}{key_text(key)}"
 
 
 def ticked(form: Mapping[str, str]) -> tuple[Key, ...]:
-    """The keys of the rows that were ticked."""
+    """Return the keys of the ticked rows."""
     found = (key_of(name.removeprefix(_TICKED)) for name in form if name.startswith(_TICKED))
     return tuple(key for key in found if key)
 
 
 def key_text(key: Key) -> str:
-    """A row's key, for an address."""
+    """Return a row's key as URL-safe base64 of JSON; bytes become hexadecimal."""
     values = [{"bytes": one.hex()} if isinstance(one, bytes) else one for one in key]
     return base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
 
 
 def key_of(text: str) -> Key | None:
-    """The key that an address or a form has; `Refused` for what is none."""
+    """Return the key that `key_text` made, or None for an empty text. Raise `Refused` for anything else."""
     if not text:
         return None
     try:
@@ -142,11 +142,11 @@ def key_of(text: str) -> Key | None:
 
 
 def _part(value: object) -> Value:
-    """A value as SQLite takes it."""
+    """Return the value as SQLite takes it; raise `ValueError` or `TypeError` for any other."""
     if isinstance(value, dict):
         return bytes.fromhex(value["bytes"])
     if isinstance(value, str):
-        value.encode()  # or it is no text
+        value.encode()  # raises for a lone surrogate, which SQLite cannot store
     is_number = isinstance(value, float) or (isinstance(value, int) and -(2**63) <= value < 2**63)
     if value is None or is_number or isinstance(value, str):
         return value  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Work that goes on while pages come and go: each job has a number, and any page can look at it and cancel it."""
+"""Background jobs: each runs in a thread and has a number, by which any page can watch and cancel it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KEPT_LARGE = 3
 
 @dataclass
 class Job:
-    """One task, under way or ended. `kind` says which page its end leads to."""
+    """One task, running or ended. `kind` decides which page follows once it is done."""
 
     number: int
     kind: str
@@ -32,7 +32,7 @@ class Job:
     ended: Ended[Any] | None = None
     took: float = 0.0
     led_to: Job | None = None
-    """Of a plan: the job that carried it out."""
+    """For a plan: the job that carried it out."""
 
     @property
     def title(self) -> str:
@@ -40,12 +40,12 @@ class Job:
 
     @property
     def state(self) -> str:
-        """`running`, or how it ended: `done`, `failed`, `cancelled`."""
+        """`running`, `done`, `failed` or `cancelled`."""
         return self.ended.state if self.ended else "running"
 
     @property
     def lines(self) -> list[str]:
-        """What came of it, or what went wrong and what to do about it."""
+        """The lines of the result, or the error and its hint; none while it runs or if it was cancelled."""
         if self.ended is None or self.ended.state == "cancelled":
             return []
         if error := self.ended.error:
@@ -53,7 +53,7 @@ class Job:
         return [printable_lines(in_full(one)) for one in self.run.task.result_lines(self.ended.result)]
 
     def document(self, secrets: Iterable[Secret] = ()) -> dict[str, object]:
-        """What a page shows of it while it runs, without these secrets."""
+        """Return the progress as JSON values for a page, without these secrets."""
         step, done = self.run.step, self.run.done
         return {
             "state": self.state,
@@ -67,7 +67,7 @@ class Job:
 
 
 class Jobs:
-    """The jobs of one server, the newest last. Each runs in a thread of its own."""
+    """The jobs of one server, newest last. Each runs in a thread of its own."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
@@ -75,7 +75,7 @@ class Jobs:
         self._once = threading.Lock()
 
     def start(self, task: Task[Any], actor: str, kind: str = "") -> Job:
-        """Begin; the history names the actor as the one who did it."""
+        """Start the task in a thread and forget the oldest ended jobs; the history names `actor` as who did it."""
         job = Job(next(self._numbers), kind, Run(task), actor)
         self._jobs[job.number] = job
         large = [number for number, one in self._jobs.items() if one.kind == _LARGE]
@@ -86,22 +86,22 @@ class Jobs:
         return job
 
     def carry_out(self, planned: Job, task: Task[Any], actor: str, kind: str = "") -> Job:
-        """What was planned, begun once: who asks again, by a second click perhaps, comes to the same job."""
+        """Start the planned work once; return the same job if asked again, for example by a double click."""
         with self._once:
             planned.led_to = planned.led_to or self.start(task, actor, kind)
             return planned.led_to
 
     def find(self, number: str) -> Job | None:
-        """The job of that number, as an address has it, where it is remembered."""
+        """Return the job of the number in the URL, or None if it is unknown or forgotten."""
         return self._jobs.get(int(number)) if number.isdecimal() and len(number) < 10 else None
 
     @property
     def running(self) -> list[Job]:
-        """Those that have not ended, the oldest first."""
+        """The jobs that have not ended, oldest first."""
         return [job for job in self._jobs.values() if job.ended is None]
 
     def cancel_all(self) -> None:
-        """Each ends where that is safe."""
+        """Ask every running job to end; each ends at the next event at which that is safe."""
         for job in self.running:
             job.run.cancel()
 
@@ -109,9 +109,9 @@ class Jobs:
         with operation.acting_as(job.actor):
             ended = job.run.carry_out()
         job.took = time.monotonic() - job.run.began
-        job.run.task = replace(job.run.task, act=_done)  # which held what it worked on
+        job.run.task = replace(job.run.task, act=_done)  # frees the memory that the old closure held
         job.ended = ended
 
 
 def _done(_emit: EventListener) -> None:
-    """What is left to do of work that has ended."""
+    """Do nothing: stands in for the action of an ended task."""

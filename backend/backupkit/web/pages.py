@@ -1,4 +1,4 @@
-"""The places where one looks, and what is done from them: overview, backups, history, settings, and each job."""
+"""The main pages and their actions: overview, backups, jobs, history, settings, recovery sheet."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from backupkit.web.recovery_sheet import sheet
 from backupkit.web.site import Answer, Content, Goto, Handler, Page, Visit, job_of, require_owner
 
 _MOST, _LINES = 300, 200  # operations, and lines of the log, that a page shows
-_BACKUPS = 100  # that a page shows, unless all are asked for
-_ELSEWHERE = 20  # of those that remotes hold
+_BACKUPS = 100  # backups that a page shows, unless the visitor asks for all
+_ELSEWHERE = 20  # backups on remotes that the overview shows
 _SORTS: Mapping[str, Callable[[Backup], Any]] = {
     "made": lambda one: one.metadata.created_at.timestamp() if one.metadata else 0.0,
     "name": lambda one: one.name,
@@ -49,7 +49,7 @@ _SORTS: Mapping[str, Callable[[Backup], Any]] = {
 
 
 def show_overview(visit: Visit) -> Answer:
-    """Is the data safe, and what can be done about it."""
+    """Show the status, its reasons with a fix for each, the calendar and the next runs."""
     settings, found = visit.settings, report(visit.settings)
     reasons = [(reason, fixes.fix_of(settings, reason.fix)) for reason in found.status.reasons]
     return Page(
@@ -68,16 +68,16 @@ def show_overview(visit: Visit) -> Answer:
 
 
 def _elsewhere(settings: Settings) -> list[tuple[str, RemoteBackup]]:
-    """What the remotes held when they were last asked, the newest first; for a machine that has no backup yet."""
+    """Return the backups the remotes held when last asked, newest first; for a machine that has no backup yet."""
     found = [(remote, one) for remote in settings.remotes for one in listing_cache.recall(settings.dir, remote).backups]
     return sorted(found, key=lambda one: one[1].created_at, reverse=True)[:_ELSEWHERE]
 
 
-# The backups.
+# Backups
 
 
 def show_backups(visit: Visit) -> Answer:
-    """All backups, or those that are looked for."""
+    """List all backups, or those that match the words and the filter, sorted."""
     words, wanted = visit.query.get("find", ""), visit.query.get("filter", "all")
     order = visit.query.get("sort", "made")
     chosen = next((one for one in FILTERS if one.name == wanted), FILTERS[0])
@@ -104,13 +104,13 @@ def show_backups(visit: Visit) -> Answer:
 
 
 def _relations(settings: Settings, backups: list[Backup]) -> dict[tuple[str, ...], SchemaVerdict]:
-    """How each revision stands to this code; the migrations are read once for each."""
+    """Return the schema verdict for each revision among the backups; classify each revision only once."""
     revisions = {one.metadata.revisions for one in backups if one.metadata}
     return {one: schema.classify(settings, one) for one in revisions}
 
 
 def show_backup(visit: Visit) -> Answer:
-    """One backup in full."""
+    """Show one backup in full."""
     settings, backup = visit.settings, _backup(visit)
     verdict = schema.classify(settings, backup.metadata.revisions) if backup.metadata else None
     return Page(
@@ -128,13 +128,13 @@ def show_backup(visit: Visit) -> Answer:
 
 
 def _before(settings: Settings, backup: Backup) -> Backup | None:
-    """The one that was made before it, where both tell what they hold."""
+    """Return the newest older backup with readable metadata, or None; None also if `backup` itself has none."""
     older = (one for one in store.all_backups(settings) if one.metadata and one.made_at < backup.made_at)
     return next(older, None) if backup.metadata else None
 
 
 def _since(before: Metadata | None, now: Metadata | None) -> Iterator[tuple[str, str, str]]:
-    """What differs in numbers: what of, before, and now. All databases and trees are looked at."""
+    """Yield each count that differs: what it counts, its value before, its value now; for all databases and trees."""
     assert before and now
     for name in ("", *now.others):
         earlier, later = before.at(name), now.at(name)
@@ -166,11 +166,11 @@ def _backup(visit: Visit) -> Backup:
     return store.find(visit.settings, visit.place["name"])
 
 
-# What is done.
+# Actions
 
 
 def back_up(visit: Visit) -> Answer:
-    """A backup now."""
+    """Start a backup."""
     return visit.start(tasks.back_up(visit.settings, visit.form.get("name", "").strip(), visit.form.get("note", "")))
 
 
@@ -189,7 +189,7 @@ def pin(visit: Visit) -> Answer:
 
 
 def delete(visit: Visit) -> Answer:
-    """Gone, where its name was typed."""
+    """Delete the backup if its name was typed; else ask again."""
     backup = _backup(visit)
     if visit.form.get("typed", "").strip() != backup.name:
         return _delete_page(visit, backup, was_typed=True)
@@ -197,7 +197,7 @@ def delete(visit: Visit) -> Answer:
 
 
 def ask_delete(visit: Visit) -> Answer:
-    """Where else it is, before it is gone."""
+    """Show which remotes hold a copy, and ask for the name."""
     backup = _backup(visit)
     return _delete_page(visit, backup, was_typed=False)
 
@@ -218,7 +218,7 @@ def pull(visit: Visit) -> Answer:
 
 
 def accept_unusual(visit: Visit) -> Answer:
-    """What is unusual about it is meant to be so."""
+    """Mark what is unusual about the backup as intended."""
     with operation.acting_as(visit.actor):
         accept(visit.settings, visit.place["name"])
     return Goto(f"backup/{visit.place['name']}")
@@ -232,7 +232,7 @@ def finish_restore(visit: Visit) -> Answer:
 
 
 def run(visit: Visit) -> Answer:
-    """What cron does."""
+    """Start the regular steps, as `run` does from cron."""
     settings = visit.settings
 
     def act(emit: EventListener) -> list[StepResult]:
@@ -251,7 +251,7 @@ def ask_remotes(visit: Visit) -> Answer:
 
 
 def prepare(visit: Visit) -> Answer:
-    """The remote is made ready for its first copy; one that is ready stays as it is."""
+    """Prepare the remote for its first copy; leave a prepared one as it is."""
     remote = visit.place["remote"]
     act = partial(prepare_remote, visit.settings, remote)
     return visit.start(Task(f"Prepare {remote}", act, lambda _: (f"{remote} can be used.",)))
@@ -269,18 +269,18 @@ def test_notification(visit: Visit) -> Answer:
     return visit.start(Task("Send a test notification", act, render.deliveries))
 
 
-# Jobs.
+# Jobs
 
-# The page of what a job of that kind has found.
+# The page that shows the plan, by the kind of its job.
 _PLANS = {"plan": "restore/plan", "beside": "restore/beside", "rescue": "rescue/plan"}
 
 
 def show_job(visit: Visit) -> Answer:
-    """How far it has come; or how it ended, with what can be done next."""
+    """Show the job's progress, or how it ended and what can be done next; go to the plan if that is its result."""
     job = job_of(visit)
     if job is None:
         raise NoSuchBackup("This work is not known any more.", hint="The history has what came of it.")
-    progress = job.document()  # looked at once: it may end while the page is made
+    progress = job.document()  # read once: the job may end while the page is rendered
     if progress["state"] == "done" and job.kind in _PLANS:
         return Goto(f"{_PLANS[job.kind]}/{job.number}")
     return Page("job.html", {"job": job, "progress": progress, "undo": _undo_after(visit, job.kind)})
@@ -296,11 +296,11 @@ def cancel(visit: Visit) -> Answer:
     return Goto(f"job/{visit.place['number']}")
 
 
-# History and settings.
+# History and settings
 
 
 def show_history(visit: Visit) -> Answer:
-    """What was done, newest first, and the end of the log."""
+    """Show the operations, newest first, and the end of the log."""
     found = history.read(visit.settings.dir)
     is_failures = visit.query.get("failures") == "1"
     operations = [one for one in found.operations if one.has_failed or not is_failures]
@@ -324,14 +324,14 @@ def _log(settings: Settings) -> Iterator[str]:
 
 
 def show_settings(visit: Visit) -> Answer:
-    """The settings in force, and where each comes from."""
+    """Show the settings in force, and where each comes from."""
     settings = visit.settings
     values = [(name, render.value(getattr(settings, name)), origin) for name, origin in origins(settings).items()]
     return Page("settings.html", {"values": values, "remotes": settings.remotes})
 
 
 def recovery_sheet(visit: Visit) -> Answer:
-    """The sheet to print."""
+    """Send the recovery sheet to save and print."""
     require_owner(visit)
     settings = visit.settings
     lines = sheet(recovery_kit(settings, copies_of(settings)), host(os.environ), git_facts(os.environ))
@@ -340,7 +340,7 @@ def recovery_sheet(visit: Visit) -> Answer:
 
 
 def sign_out(visit: Visit) -> Answer:
-    """This browser is out; or every browser, everywhere."""
+    """Sign this browser out, or all of them if the owner asks for that."""
     if visit.form.get("every") and visit.is_owner:
         visit.site.access.end_all()
     else:

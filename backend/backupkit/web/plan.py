@@ -1,4 +1,4 @@
-"""Schedule and retention: what can be edited, and what an edit would bring before it is saved."""
+"""The page of schedule and retention: a form of settings, with a preview of what an edit would do."""
 
 from __future__ import annotations
 
@@ -42,17 +42,21 @@ PRESETS = (
 
 
 def show(visit: Visit) -> Answer:
-    """The form as it is in force."""
+    """Show the form with the settings in force."""
     return _page(visit, {})
 
 
 def look(visit: Visit) -> Answer:
-    """What the edits would bring; they are not saved."""
+    """Show what the edits would do, without saving them."""
     return _page(visit, _edits(visit.settings, visit.form))
 
 
 def save(visit: Visit) -> Answer:
-    """The edits are in `backup.toml` and in force, where each can be; and where none makes backups go unasked."""
+    """Save the edits to `backup.toml`, which puts them in force.
+
+    Save nothing, and show the preview, if a value is invalid, or if retention would then remove backups and the owner
+    has not agreed to that.
+    """
     settings, edits = visit.settings, _edits(visit.settings, visit.form)
     found = preview(settings, edits)
     asks = bool(found.prune.removals) and not visit.form.get("agreed")
@@ -64,9 +68,9 @@ def save(visit: Visit) -> Answer:
 
 
 def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
-    """What was typed that is not so already; a box that is not ticked is not sent.
+    """Return the typed values that differ from the settings; browsers do not send unticked checkboxes.
 
-    `Refused` where the form shows what is not so any more: to save it would take back what another has changed.
+    Raise `Refused` if the settings have changed since the form was shown: saving would revert the other change.
     """
     if form.get("was", _shown(settings)) != _shown(settings):
         raise Refused("The settings were changed since this form was shown; nothing was saved.", hint="Open it again.")
@@ -82,7 +86,7 @@ def _edits(settings: Settings, form: Mapping[str, str]) -> dict[str, str]:
 
 
 def _shown(settings: Settings) -> str:
-    """Tells the values that the form shows from others."""
+    """Return a hash of the values that the form shows."""
     values = [as_typed(getattr(settings, name)) for name, _ in (*WHEN, *STAYS)]
     return hashlib.sha256(repr(values).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""The recovery sheet: Markdown that is read on paper, by someone who may never have seen this tool."""
+"""The recovery sheet: Markdown to print, for a reader who may never have seen this tool."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backupkit.web import html
 
 
 def sheet(kit: RecoveryKit, host: Host, git: GitFacts | None) -> Iterator[str]:
-    """The lines of the sheet, without any secret."""
+    """Yield the lines of the sheet, without any secret."""
     facts = kit.newest.metadata.git if kit.newest and kit.newest.metadata and kit.newest.metadata.git else git
     values = {
         "kit": kit,

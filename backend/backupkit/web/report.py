@@ -1,4 +1,4 @@
-"""The report as one HTML page: complete without a script, a network or a file beside it."""
+"""The report as one self-contained HTML page: no script, no network, no further file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backupkit.config.settings import Settings
 from backupkit.monitoring.report_facts import Report
 from backupkit.web import html
 
-ROWS, TEST_RESTORES = 150, 6  # that the page shows; `list` and `history` have them all
+ROWS, TEST_RESTORES = 150, 6  # at most on the page; `list` and `history` show them all
 WAY_BACK = (
     ("restore latest --dry-run", "What would it change? Nothing is touched."),
     ("restore latest", "Put the newest back; a copy of what is there now is made first."),
@@ -20,7 +20,7 @@ WAY_BACK = (
 
 
 def page(settings: Settings, found: Report) -> str:
-    """The whole page, without any secret."""
+    """Return the whole page, without any secret."""
     css = stylesheet()
     worst = found.status.reasons[0].text if found.status.reasons else ""
     return html.made(
@@ -41,5 +41,5 @@ def page(settings: Settings, found: Report) -> str:
 
 
 def stylesheet() -> str:
-    """How report and pages look."""
+    """Return the CSS of the report and the pages."""
     return files("backupkit.web").joinpath("static", "style.css").read_text(encoding="utf-8")

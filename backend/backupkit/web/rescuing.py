@@ -1,4 +1,4 @@
-"""Bringing rows of a backup back: which are meant, the plan of it, and the rescue that the person has agreed to."""
+"""Rescue of rows from a backup: the choice of rows, the plan, and the rescue once the person has agreed to it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from backupkit.web.jobs import Job
 from backupkit.web.site import Answer, Handler, Page, Planned, Visit, plan_of, require_typed, shown_once
 
 _SHOWN = 50  # rows of each kind
-_KIND = ("rescue", "Choose the rows again.")  # of the jobs that plan it, and what to do where one is not known any more
+_KIND = ("rescue", "Choose the rows again.")  # kind of the jobs that make the plan, and the hint if one is forgotten
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which rows of which table of a backup, and how they are to come."""
+    """Which rows of which table of a backup to bring back, and how."""
 
     name: str
     database: str
@@ -38,7 +38,7 @@ class Wanted:
 
 
 class Group(NamedTuple):
-    """Rows of one table that come back for one reason; only the first of them are shown."""
+    """Rows of one table that come back for the same reason: the first `_SHOWN` of them, and how many there are."""
 
     table: str
     why: str
@@ -48,7 +48,7 @@ class Group(NamedTuple):
 
 
 def choose(visit: Visit) -> Answer:
-    """Look at what bringing these rows back would change: those that are ticked, that are missing, that were found."""
+    """Start planning the rescue of the chosen rows: all missing ones, those of the condition, or the ticked ones."""
     form, which = visit.form, visit.form.get("which", "")
     if which == "missing":
         choice = Choice(missing=True)
@@ -63,7 +63,7 @@ def choose(visit: Visit) -> Answer:
 
 
 def look_again(visit: Visit) -> Answer:
-    """The plan of the same rows, which come in another way."""
+    """Plan the same rows again with other options."""
     form, (_, planned) = visit.form, plan_of(visit, *_KIND)
     overwrite, with_children = bool(form.get("overwrite")), bool(form.get("with_children"))
     return _look(visit, replace(planned.wanted, overwrite=overwrite, with_children=with_children))
@@ -82,7 +82,7 @@ def _look(visit: Visit, wanted: Wanted) -> Answer:
 
 
 def show_plan(_visit: Visit, job: Job, planned: Planned) -> Answer:
-    """What comes back, what stays, and the question."""
+    """Show which rows come back and which stay, and ask for agreement."""
     plan: RescuePlan = planned.found
     found = plan.found
     values = {
@@ -102,7 +102,7 @@ def _groups(found: Found) -> Iterator[Group]:
 
 
 def carry_out(visit: Visit) -> Answer:
-    """The rows of the plan are live, after the backup's name was typed."""
+    """Start bringing the planned rows back; raise `Refused` unless the backup's name was typed."""
     job, planned = plan_of(visit, *_KIND)
     plan, wanted = planned.found, planned.wanted
     require_typed(visit, plan.source)

@@ -1,7 +1,7 @@
-"""Getting data back: what is wanted, the plan of it, and the restore that the person has agreed to.
+"""The restore pages: the form, the plan, and the restore once the person has agreed to it.
 
-A plan is made by a job, because every byte that will be used is verified for it. It is kept with its job, so that what
-the person agrees to is what was shown.
+A job makes the plan, because it verifies every byte that will be used. The plan is kept with its job, so that the
+person agrees to exactly what was shown.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from backupkit.sqlite.rows import Changes
 from backupkit.web.jobs import Job
 from backupkit.web.site import Answer, Handler, Page, Planned, Visit, plan_of, require_typed, shown_once
 
-_OFFERED = 100  # backups, the newest
-_KIND = ("plan", "Make it again.")  # of the jobs that plan it, and what to do where one is not known any more
-_MOMENTS = 200  # of rewind, the newest; and half as many of those before
+_OFFERED = 100  # newest backups that the form offers
+_KIND = ("plan", "Make it again.")  # kind of the jobs that make the plan, and the hint if such a job is forgotten
+_MOMENTS = 200  # newest points of rewind that the form offers; of older ones, a sample
 
 
 class Wanted(NamedTuple):
-    """What is wanted back, and of which moment of rewind; of none where it is a backup."""
+    """What to restore, and from which point of rewind; None for a backup."""
 
     wish: Wish
     moment: Moment | None = None
 
 
 def choose(visit: Visit) -> Answer:
-    """Which backup, which half of it, and whether to migrate it."""
+    """Show the form: which backup, which part of it, whether to migrate it."""
     return chooser(visit, visit.query)
 
 
 def chooser(visit: Visit, form: Mapping[str, str], refused: BackupError | None = None) -> Page:
-    """The form as it is filled in, and why what it asks for was refused."""
+    """Return the page of the form as it is filled in, with the error if its input was refused (status 400)."""
     backups = [one for one in store.all_backups(visit.settings) if one.metadata]
     name = form.get("name", "")
     if name in ("", store.LATEST):
@@ -69,14 +69,14 @@ def chooser(visit: Visit, form: Mapping[str, str], refused: BackupError | None =
 
 
 def _some(timeline: Sequence[Moment]) -> Iterable[Moment]:
-    """The newest first; of those before them some, evenly, the first of all among them."""
+    """Return the newest `_MOMENTS`, newest first, then a regular sample of the older ones that includes the first."""
     older, newer = timeline[:-_MOMENTS], timeline[-_MOMENTS:]
     step = max(1, len(older) * 2 // _MOMENTS)
     return (*reversed(newer), *reversed(older[::step]))
 
 
 def _changed(moment: Moment) -> str:
-    """What changed just before that moment, in a few words."""
+    """Return in a few words what this point changed, or the name of the backup if it is one."""
     if moment.point is None:
         return f"the backup {moment.chain}"
     header = moment.point.header
@@ -88,7 +88,7 @@ def _changed(moment: Moment) -> str:
 
 
 def plan(visit: Visit) -> Answer:
-    """Look at what a restore would change."""
+    """Start planning a restore of the chosen backup or time."""
     form, only = visit.form, part_of(visit)
     wish = Wish(form.get("name", ""), only, bool(form.get("migrate")), bool(form.get("force")))
     if at := form.get("at", "").strip() or form.get("moment", ""):
@@ -99,7 +99,7 @@ def plan(visit: Visit) -> Answer:
 
 
 def part_of(visit: Visit) -> str | None:
-    """The one part that was chosen; None for all. `Refused` for one that is not offered."""
+    """Return the chosen part, or None for all. Raise `Refused` if the settings have no such part."""
     part = visit.form.get("only", "")
     if part and part not in (*get_args(Part), *visit.settings.others):
         raise Refused(f"There is no {part} to choose here; nothing was planned.", hint="`restore --only` may know it.")
@@ -107,7 +107,7 @@ def part_of(visit: Visit) -> str | None:
 
 
 def plan_undo(visit: Visit) -> Answer:
-    """Look at what taking the last restore back would change."""
+    """Start planning the undo of the last restore."""
     return _look(visit, Wish(force=bool(visit.form.get("force"))))
 
 
@@ -117,7 +117,7 @@ def _look(visit: Visit, wish: Wish) -> Answer:
 
 
 def _look_at(visit: Visit, wish: Wish, at: str) -> Answer:
-    """The plan of the data of that time: of a point of rewind, or of the newest backup until then."""
+    """Start planning a restore of the data at that time: from a point of rewind, or the newest backup before it."""
     settings = visit.settings
     chosen, notes = moments.choose_by_words(settings, at, utc_now())
     if chosen.moment is None:
@@ -135,7 +135,10 @@ def _look_at(visit: Visit, wish: Wish, at: str) -> Answer:
 
 
 def _restoring_moment(settings: Settings, wish: Wish, shown: RestorePlan, wanted: Moment) -> Task[Restored]:
-    """The moment is built anew and put back, where it still comes to what was shown."""
+    """Return a task that builds the point anew and restores it.
+
+    It raises `Refused` if rows or revisions after the restore would not be those that the plan showed.
+    """
 
     def act(emit: EventListener) -> Restored:
         with moments.built(settings, wanted, emit) as backup:
@@ -148,7 +151,7 @@ def _restoring_moment(settings: Settings, wish: Wish, shown: RestorePlan, wanted
 
 
 def plan_put_back(visit: Visit) -> Answer:
-    """Look at what putting one upload back would change."""
+    """Start planning to put one upload back in place."""
     settings, name, path = visit.settings, visit.form.get("name", ""), visit.form.get("path", "")
 
     def look(emit: EventListener) -> RestorePlan:
@@ -159,7 +162,7 @@ def plan_put_back(visit: Visit) -> Answer:
 
 
 def show_plan(_visit: Visit, job: Job, planned: Planned) -> Answer:
-    """What the restore would change, and the question; it may name uploads."""
+    """Show what the restore would change, and ask for agreement; show the mismatch if the schema forbids it."""
     found: RestorePlan | SchemaMismatch = planned.found
     if isinstance(found, SchemaMismatch):
         return Page("mismatch.html", {"wish": planned.wanted.wish, "error": found})
@@ -176,7 +179,7 @@ def show_plan(_visit: Visit, job: Job, planned: Planned) -> Answer:
 
 
 def _rows(plan: RestorePlan) -> tuple[list[tuple[str, int | None, int | None, Changes | None]], int]:
-    """Each table that changes: rows now and after; and how many tables do not."""
+    """Return each table that changes (name, rows now, rows after, row changes), and how many tables do not."""
     now, after = plan.live.rows, plan.rows_after
     differ = plan.differing_tables
     found = [(name, now.get(name), after.get(name), plan.live.changes.get(name)) for name in differ]
@@ -184,7 +187,7 @@ def _rows(plan: RestorePlan) -> tuple[list[tuple[str, int | None, int | None, Ch
 
 
 def carry_out(visit: Visit) -> Answer:
-    """What the plan shows, done; the name must be typed for a whole restore."""
+    """Start the work that the plan shows; unless it only puts uploads back, the backup's name must be typed."""
     job, planned = plan_of(visit, *_KIND)
     found, settings, (wish, moment) = planned.found, visit.settings, planned.wanted
     if isinstance(found, SchemaMismatch):

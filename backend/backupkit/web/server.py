@@ -1,8 +1,9 @@
-"""The pages served: who is let in, what each answer forbids the browser, and what ends with the server.
+"""The HTTP server: routes, checks of host and origin, sessions, security headers, and an orderly end.
 
-Every path but the door's begins with that of a session (`access.py`). A host that is a name nobody gave, and a request
-that another site made, are refused before anything is looked at. Who sends no whole request, or takes no answer, is
-closed at a deadline; connections are bounded. What reads or writes files does so in a thread.
+Every path but the sign-in page's and the static files' begins with that of a session (`access.py`). Requests with an
+unknown host name, or made by another site, are refused before anything else. A client that sends no complete request,
+or does not read its answer, is cut off at a deadline; the number of connections is limited. Handlers that read or write
+files run in threads.
 """
 
 from __future__ import annotations
@@ -42,26 +43,26 @@ _HEADERS = {
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
 }
-# What is in a backup is a stranger's: the browser shows it, and runs nothing of it.
+# Files in a backup are untrusted: the browser may show them, but must not run them.
 _OF_A_BACKUP = {**_HEADERS, "Content-Security-Policy": "sandbox; default-src 'none'; img-src 'self'"}
 _STATIC = {"style.css": "text/css", "page.js": "text/javascript"}
-_PATIENCE, _LONGEST = 15.0, 90.0  # seconds for a request to be whole, and for an answer to be made
+_PATIENCE, _LONGEST = 15.0, 90.0  # seconds for a request to arrive, and for an answer to be made
 _KNOWN_FOR = 365 * 24 * 3600.0  # seconds
-_END = 5.0  # seconds for what is sent and received when the server is told to end
+_END = 5.0  # seconds for open transfers to finish at shutdown
 _CONNECTIONS = 64
 _MOST_FORM = 64 * 1024  # bytes
-_LOOK = 0.3  # seconds between two looks at a job
+_LOOK = 0.3  # seconds between two checks of a job
 _STATUS = {NoSuchBackup: 404, Refused: 400, Locked: 409, Damaged: 422}
 
 
 class Server:
-    """The routes of a site. `name` is a host by which a person comes here, beside localhost and addresses."""
+    """The routes of a site. `name` is a further host name to accept, beside localhost and IP addresses."""
 
     def __init__(self, site: Site, name: str = "") -> None:
         self.site, self._name = site, name.lower()
 
     def application(self) -> web.Application:
-        """What aiohttp serves."""
+        """Return the aiohttp application with all routes."""
         app = web.Application(middlewares=[self._guard], client_max_size=_MOST_FORM)
         app.router.add_get("/", self._show_door)
         app.router.add_post("/", self._open_door)
@@ -77,7 +78,7 @@ class Server:
         app.on_shutdown.append(self._end_jobs)
         return app
 
-    # Who is there.
+    # Access checks
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable[..., Awaitable[Any]]) -> web.StreamResponse:
@@ -96,14 +97,14 @@ class Server:
         return response
 
     def _told(self, request: web.Request, error: BackupError) -> str:
-        """The error, for the owner; broken settings, say, are nothing to be shown to anybody else."""
+        """Return the error for the owner, and a general sentence for anybody else (settings, say, are private)."""
         found = self._session(request)
         if isinstance(error, OnlyLooks) or (found and found[0].role == "owner"):
             return f"{error.message} {error.hint}".strip()
         return "This cannot be shown now; the log of `web` says why."
 
     def _is_known_host(self, request: web.Request) -> bool:
-        """Whether the browser came by an address or a name that is ours: any other name may be a stranger's."""
+        """Return whether the host is localhost, an IP address or `name`: any other may be DNS rebinding."""
         try:
             name = (urlsplit(f"//{request.host}").hostname or "").lower()
         except ValueError:
@@ -111,7 +112,7 @@ class Server:
         return bool(name) and (name in ("localhost", self._name) or _is_address(name))
 
     def _is_of_these_pages(self, request: web.Request) -> bool:
-        """Whether a page of ours made the request, or the person did; no page of another site."""
+        """Return whether one of these pages, or the person directly, made the request, and no other site did."""
         if origin := request.headers.get("Origin"):
             try:
                 parts = urlsplit(origin)
@@ -129,7 +130,7 @@ class Server:
                 return found, key
         return None
 
-    # The door.
+    # Sign-in page
 
     async def _show_door(self, request: web.Request) -> web.Response:
         token = request.query.get("token", "")
@@ -179,7 +180,7 @@ class Server:
         text = files("backupkit.web").joinpath("static", name).read_text(encoding="utf-8")
         return web.Response(text=text, content_type=_STATIC[name])
 
-    # The pages.
+    # Pages
 
     def _answering(
         self, handler: Handler, is_owner_only: bool = False
@@ -194,7 +195,7 @@ class Server:
         return answer
 
     async def _form(self, request: web.Request, key: str) -> Mapping[str, str]:
-        """What was typed; 403 where it did not come from a form of this session."""
+        """Return the posted text fields; raise `HTTPForbidden` if they did not come from a form of this session."""
         form = {name: value for name, value in (await _posted(request)).items() if isinstance(value, str)}
         if not is_form_token(form.pop("form_token", ""), key):
             raise web.HTTPForbidden(reason="This form is of an earlier session. Open the page again.")
@@ -234,14 +235,14 @@ class Server:
             headers = {**_OF_A_BACKUP, "Content-Disposition": kind, "Content-Type": answer.type}
             return web.Response(body=answer.bytes, headers=headers)
         text = self.site.page(visit, answer)
-        body = text.encode(errors="replace")  # a file's name may be any bytes
+        body = text.encode(errors="replace")  # file names may contain undecodable bytes
         code = answer.status if status == 200 else status
         return web.Response(status=code, body=body, content_type="text/html", charset="utf-8")
 
-    # What takes its time.
+    # Event streams, downloads, uploads
 
     async def _job_events(self, request: web.Request) -> web.StreamResponse:
-        """How far a job has come, told until it has ended or the browser has gone."""
+        """Send the job's progress as server-sent events until it ends or the browser disconnects."""
         if self._session(request) is None:
             raise web.HTTPForbidden
         job = self.site.jobs.find(request.match_info["number"])
@@ -260,7 +261,7 @@ class Server:
         return response
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
-        """A backup as one file, written while it is sent."""
+        """Send a backup as one file, packed while it is sent."""
         if (found := self._session(request)) is None:
             return _goto("/?out=1")
         visit = await asyncio.to_thread(self._visit, request, found, {})
@@ -274,19 +275,19 @@ class Server:
                 async with asyncio.timeout(_LONGEST):
                     await response.write(chunk)
         finally:
-            with contextlib.suppress(ValueError):  # a thread is at work at it still, when the server ends
+            with contextlib.suppress(ValueError):  # at shutdown a thread may still be running the generator
                 chunks.close()
         await response.write_eof()
         return response
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
-        """A backup taken in while it arrives. The form's fields come before its file."""
+        """Receive an uploaded backup and start importing it. The form's fields must come before its file."""
         if (found := self._session(request)) is None:
             return _goto("/?out=1")
         session, key = found
         try:
             parts = await request.multipart()
-        except (ValueError, AssertionError) as error:  # another kind of body
+        except (ValueError, AssertionError) as error:  # the body is not multipart
             raise web.HTTPBadRequest(reason="This is no form.") from error
         form: dict[str, str] = {}
         async for part in parts:
@@ -303,7 +304,7 @@ class Server:
         raise web.HTTPBadRequest(reason="No file was chosen.")
 
     async def _end_jobs(self, _app: web.Application) -> None:
-        """What goes on is cancelled where that is safe, else waited for."""
+        """Cancel running jobs where that is safe, and wait until all have ended."""
         self.site.jobs.cancel_all()
         while self.site.jobs.running:
             await asyncio.sleep(_LOOK)
@@ -314,7 +315,7 @@ POST: Mapping[str, Handler] = {**pages.POST, **restoring.POST, **beside.POST, **
 
 
 async def _posted(request: web.Request) -> Mapping[str, Any]:
-    """The form. Who does not send it whole in time, or sends none, gets no place among the connections."""
+    """Return the posted form; raise `HTTPRequestTimeout` if it comes too late, `HTTPBadRequest` if it is malformed."""
     try:
         async with asyncio.timeout(_PATIENCE):
             return await request.post()
@@ -325,7 +326,7 @@ async def _posted(request: web.Request) -> Mapping[str, Any]:
 
 
 async def _arriving(part: BodyPartReader) -> AsyncIterator[bytes]:
-    """Its content, as long as any comes."""
+    """Yield the content of the part; raise `HTTPRequestTimeout` if a chunk does not arrive in time."""
     while True:
         try:
             async with asyncio.timeout(_LONGEST):
@@ -338,7 +339,7 @@ async def _arriving(part: BodyPartReader) -> AsyncIterator[bytes]:
 
 
 def _cookies(request: web.Request, wanted: str) -> list[str]:
-    """All of that name: another program on this host may have set one too, to keep the person out."""
+    """Return all cookies of that name: another program on this host may have set one too, to shadow ours."""
     pairs = (one.strip().partition("=") for one in request.headers.get("Cookie", "").split(";"))
     return [value for name, _, value in pairs if name == wanted and value.isascii()]
 
@@ -368,7 +369,7 @@ def _is_address(name: str) -> bool:
 
 
 class BoundedSocket(socket.socket):
-    """A listening socket that has so many connections open at most, and closes any other at once."""
+    """A listening socket that allows at most `_CONNECTIONS` open connections and closes any further one at once."""
 
     def __init__(self, listening: socket.socket) -> None:
         super().__init__(listening.family, listening.type, listening.proto, listening.detach())
@@ -385,12 +386,12 @@ class BoundedSocket(socket.socket):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """The port is ours; `Refused` where that cannot be."""
+    """Return a socket that listens at the address; raise `Refused` if that is not possible."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return BoundedSocket(socket.create_server((host, port), family=family))
     except OSError as error:
-        is_of_the_system = bool(error.errno and error.errno > 0)  # else it is the resolver's own
+        is_of_the_system = bool(error.errno and error.errno > 0)  # else the code is the resolver's
         reason = os.strerror(error.errno or 0) if is_of_the_system else error.strerror
         raise Refused(
             f"The address {host} with port {port} cannot be served at: {reason}.",
@@ -399,12 +400,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address(host: str, port: int) -> str:
-    """What to open in a browser on this machine."""
+    """Return the URL to open in a browser on this machine."""
     name = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     return f"http://{name}:{port}/"
 
 
 def serve(site: Site, listening: socket.socket, name: str = "") -> None:
-    """Serve the pages until the program is told to end."""
+    """Serve the pages until the process gets a signal to end."""
     app = Server(site, name).application()
     web.run_app(app, sock=listening, print=None, access_log=None, keepalive_timeout=_PATIENCE, shutdown_timeout=_END)

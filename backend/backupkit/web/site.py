@@ -1,4 +1,4 @@
-"""What every page shares: the settings, who is there, how a page is made from its template, and where it is found."""
+"""What every page shares: the visit with its settings and session, the kinds of answers, plans, and access rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from backupkit.web.jobs import Job, Jobs
 
 @dataclass(frozen=True)
 class Page:
-    """A page to be made from a template with these values."""
+    """A page to render from a template with these values."""
 
     template: str
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -27,14 +27,14 @@ class Page:
 
 @dataclass(frozen=True)
 class Goto:
-    """Another page of the same session."""
+    """A redirect to another page of the same session."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class Content:
-    """A file: shown in the page where it `is_shown`, else saved under its name."""
+    """A file: shown by the browser if `is_shown`, else saved under its name."""
 
     name: str
     type: str
@@ -47,7 +47,7 @@ Answer = Page | Goto | Content
 
 @dataclass(frozen=True)
 class Visit:
-    """One request of somebody who was let in: what was asked for, and by whom."""
+    """One request of a signed-in browser: who made it, the placeholders of its path, its query and its form."""
 
     site: Site
     settings: Settings
@@ -60,26 +60,26 @@ class Visit:
 
     @property
     def is_owner(self) -> bool:
-        """Whether this account may change anything."""
+        """Whether this account is the owner's, the only one that may change anything."""
         return self.session.role == "owner"
 
     def anew(self) -> Visit:
-        """The same with the settings as they are in force now."""
+        """Return this visit with the settings read again."""
         return replace(self, settings=self.site.settings())
 
     def start(self, task: Task[Any], kind: str = "") -> Goto:
-        """Begin the work, and go to its page."""
+        """Start the task as a job, and go to the job's page."""
         return Goto(f"job/{self.site.jobs.start(task, self.actor, kind).number}")
 
     def look(self, title: str, kind: str, wanted: Any, look: Callable[[EventListener], Any]) -> Goto:
-        """Begin to look at what is wanted; the plan it comes to is kept with its job."""
+        """Start a job that makes a plan of `wanted` by calling `look`; the plan is kept with the job, as `Planned`."""
         settings = self.settings
         return self.start(Task(title, lambda emit: Planned(settings, wanted, look(emit)), lambda _: ()), kind)
 
     def carry_out(self, job: Job, task: Task[Any], kind: str = "") -> Goto:
-        """Do what that job has planned, under the settings that it was planned under; once, however often it is asked.
+        """Start the work that the job has planned, and go to its page; start it only once, however often it is asked.
 
-        Raises `Refused` where they were changed since: the plan is not what would be done now.
+        Raise `Refused` if the settings have changed since: the work would no longer be what the plan showed.
         """
         assert job.ended and isinstance(job.ended.result, Planned)
         if self.settings != job.ended.result.settings:
@@ -89,7 +89,7 @@ class Visit:
 
 @dataclass(frozen=True)
 class Planned:
-    """What was wanted, under which settings, and the plan of it, or why there is none."""
+    """The result of a planning job: the settings it used, what was wanted, and the plan or the reason for none."""
 
     settings: Settings
     wanted: Any
@@ -100,17 +100,17 @@ Handler = Callable[[Visit], Answer]
 
 
 class Site:
-    """One server's pages. Its settings are read anew for each request, so that an edit is in force at once."""
+    """The pages of one server. It reads the settings anew for each request, so that an edit is in force at once."""
 
     def __init__(self, app_dir: Path, access: Access) -> None:
         self._app_dir, self.access, self.jobs = app_dir, access, Jobs()
 
     def settings(self) -> Settings:
-        """The settings in force now."""
+        """Return the settings in force now."""
         return load_settings(self._app_dir)
 
     def page(self, visit: Visit, found: Page) -> str:
-        """The page as HTML; no secret of the settings is in it."""
+        """Return the page as HTML, without any secret of the settings."""
         about = {
             "visit": visit,
             "at": f"/{visit.session.path}",
@@ -120,17 +120,17 @@ class Site:
         return html.made(found.template, visit.settings, about | dict(found.values))
 
     def door(self, settings: Settings, **values: Any) -> str:
-        """The page of somebody who was not let in yet."""
+        """Return the sign-in page as HTML."""
         return html.made("door.html", settings, values)
 
 
 def job_of(visit: Visit) -> Job | None:
-    """The job that the path names, where it is remembered."""
+    """Return the job that the path names, or None if it is forgotten."""
     return visit.site.jobs.find(visit.place.get("number", ""))
 
 
 def plan_of(visit: Visit, kind: str, hint: str) -> tuple[Job, Planned]:
-    """The job of that kind that the path names, and the plan that it came to; `NoSuchBackup` where it is not there."""
+    """Return the job that the path names and its plan; raise `NoSuchBackup` if there is no finished plan of `kind`."""
     job = job_of(visit)
     if job is None or job.kind != kind or job.ended is None or not isinstance(job.ended.result, Planned):
         raise NoSuchBackup("This plan is not known any more.", hint=hint)
@@ -138,7 +138,7 @@ def plan_of(visit: Visit, kind: str, hint: str) -> tuple[Job, Planned]:
 
 
 def shown_once(handler: Callable[[Visit, Job, Planned], Answer], kind: str, hint: str) -> Handler:
-    """The page of a plan, for the owner; where it was carried out, that of the work."""
+    """Return a handler that shows the plan to the owner, or redirects to the job once the plan was carried out."""
 
     def show(visit: Visit) -> Answer:
         require_owner(visit)
@@ -149,16 +149,16 @@ def shown_once(handler: Callable[[Visit, Job, Planned], Answer], kind: str, hint
 
 
 def require_typed(visit: Visit, name: str) -> None:
-    """`Refused` where the person has not typed the name as it stands on the page."""
+    """Raise `Refused` unless the name was typed into the form exactly."""
     if visit.form.get("typed", "").strip() != name:
         raise Refused("The name was not typed as it stands there; nothing was changed.", hint="Go back and type it.")
 
 
 class OnlyLooks(Refused):
-    """The account that is signed in may not do this."""
+    """Raised if the signed-in account may only look."""
 
 
 def require_owner(visit: Visit) -> None:
-    """`OnlyLooks` for an account that only looks."""
+    """Raise `OnlyLooks` unless the owner is signed in."""
     if not visit.is_owner:
         raise OnlyLooks("This account only looks; nothing was changed.", hint="Sign in with the owner's password.")
