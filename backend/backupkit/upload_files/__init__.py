@@ -1,1 +1,1 @@
-"""The uploads folder: what belongs to it, how it is copied, how two states differ, and how one becomes the other."""
+"""The uploads folder: selection, copying, comparison of two states, and the change from one to the other."""

@@ -1,8 +1,8 @@
-"""What was staged for the uploads, put in place: the list of operations, and how each is carried out.
+"""Apply the staged uploads: the list of operations, and how each one is carried out.
 
-Each step can be repeated: what is staged no more was put in place already. What is there and was not seen when the
-list was made stays, and is warned of. The list is input: it is read from a folder of ours, checked line by line before
-anything is touched, and carried out in open folders, so that no link slipped in leads anywhere.
+Each step can be repeated: an entry that is missing from the staging area was put in place by an earlier run. A live
+file that the list does not know stays, with a warning. The list is untrusted input: every line is checked before
+anything is touched, and all work uses directory descriptors, so that a swapped-in symlink is never followed.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ Place = tuple[int, str]
 Action = Literal["add", "change", "remove", "dress"]
 _ACTIONS = get_args(Action)
 _FORMS = ("file", "folder", "link")
-_REMOVING = (b'"remove"', b"true")  # one of them is in each line of what is removed, or in the way
+_REMOVING = (b'"remove"', b"true")  # each line that removes something, or has a clash, contains one of them
 
 
 class Operation(NamedTuple):
-    """A line of the list: what to do with which path, and all that is needed for it.
+    """A line of the list: an action on a path, with everything needed for it.
 
-    `form` is of what is wanted, or of what is removed; `clash` is whether something of another form is there. `staged`
-    is the name of the staged file, or of a staged folder with all that is in it, which has no lines of its own but for
-    the folders; `seen` is the signature of the live file or link when the list was made.
+    `form` is that of the wanted entry, or of the one to remove; `clash` is whether the live entry has another form.
+    `staged` is the name of the staged file, link or folder; of the contents of a staged folder only the folders have
+    lines of their own. `seen` is the signature of the live file or link when the list was made.
     """
 
     action: Action
@@ -53,44 +53,43 @@ class Operation(NamedTuple):
     owner: list[int]
     time: int
     attributes: dict[str, str] | None = None
-    """ACLs and the like, in base64; None where they stay as they are."""
+    """ACLs and other extended attributes in base64, or None to leave them as they are."""
 
     @property
     def wanted(self) -> Attributes | None:
-        """Those, as they are."""
+        """The decoded `attributes`."""
         found = self.attributes
         return None if found is None else {name: b64decode(value, validate=True) for name, value in found.items()}
 
 
 def encoded(wanted: Attributes | None) -> dict[str, str] | None:
-    """Attributes as the list has them."""
+    """Return attributes in the form in which the list stores them."""
     return None if wanted is None else {name: b64encode(value).decode() for name, value in wanted.items()}
 
 
 def write_operation(file: BinaryIO, one: Operation) -> None:
-    """One more line."""
+    """Append a line to the list."""
     file.write(json.dumps(one).encode("ascii") + b"\n")
 
 
 def apply(live: Path, restore: str, copies: tuple[Path, ...] = (), emit: EventListener = silence) -> None:
-    """The uploads are as wanted, and on disk: what the restore of that id has staged is in place. Can be repeated.
+    """Put in place what the restore with this id staged for the uploads, and sync it to disk. Can be repeated.
 
-    `copies` are trees that hold what was live. Raises `BackupError` where nothing is staged, or a line of the list
-    is not one of ours: nothing was touched then.
+    `copies` are trees that hold copies of the live files. Raise `BackupError` before anything is touched if nothing is
+    staged, or if a line of the list is not one that this module writes.
     """
     with staging_area.opened(live, "uploads", restore) as area, descriptors.naming(live):
         with _Applying(live, area, copies, emit) as applying:
             applying.check()
             emit(Step("Restoring the uploads", unit="files"))
-            for one in applying.operations_backwards(*_REMOVING):  # what is in a folder before the folder
+            for one in applying.operations_backwards(*_REMOVING):  # a folder is removed after its contents
                 if one.action == "remove" or one.clash:
                     applying.remove(one)
             for one in applying.operations():
                 if one.action != "remove":
                     applying.put(one)
-            for one in applying.operations_backwards(
-                b'"folder"'
-            ):  # its times last, when nothing in it changes any more
+            # Folders last: each change inside a folder changes its times.
+            for one in applying.operations_backwards(b'"folder"'):
                 if one.action != "remove" and one.form == "folder":
                     applying.dress_folder(one)
             applying.warn_of_lost()
@@ -98,7 +97,7 @@ def apply(live: Path, restore: str, copies: tuple[Path, ...] = (), emit: EventLi
 
 
 class _Applying:
-    """The list being carried out in the open live folder."""
+    """One run of the list, with the live folder, the staging area and the copies open."""
 
     def __init__(self, live: Path, area: Area, copies: tuple[Path, ...], emit: EventListener) -> None:
         self._path = staging_area.place_of(live, "uploads") / OPERATIONS
@@ -136,7 +135,7 @@ class _Applying:
         return file
 
     def check(self) -> None:
-        """Every line is one that we write. It stays: the file is ours alone, and open."""
+        """Raise `BackupError` unless this module writes such lines. Nobody else can write to the open file later."""
         self._list.seek(0)
         for line in self._list:
             try:
@@ -149,13 +148,13 @@ class _Applying:
         return map(_decoded, self._list)
 
     def operations_backwards(self, *having: bytes) -> Iterator[Operation]:
-        """Those of the lines in which one of these stands, and perhaps others: for speed no other line is decoded."""
+        """Return, last first, the operations whose line has one of these texts; for speed no other line is decoded."""
         lines = disk.lines_backwards(self._list)
         return (_decoded(line) for line in lines if any(text in line for text in having))
 
     def remove(self, one: Operation) -> None:
-        """What is to go is gone, if it is what was seen; a folder, if nothing is in it."""
-        # A repeated run finds a file where the folder was that this was in.
+        """Remove the live entry: a file or link if it is unchanged since it was seen, a folder if it is empty."""
+        # In a repeated run the parent may be a file already.
         with suppress(FileNotFoundError, NotADirectoryError), self._parents.of(one.path) as (folder, name):
             there = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if one.clash and self._is_placed(one, there):
@@ -166,13 +165,13 @@ class _Applying:
                 os.unlink(name, dir_fd=folder)
 
     def _is_placed(self, one: Operation, there: os.stat_result) -> bool:
-        """Whether an earlier run put there what is wanted."""
+        """Return whether an earlier run has put the wanted entry in place."""
         if one.form == "folder":
             return stat.S_ISDIR(there.st_mode)
         return one.staged is not None and descriptors.look(one.staged, self._area.folder) is None
 
     def put(self, one: Operation) -> None:
-        """What is wanted is there, unless something else came in its place, or in that of a folder above it."""
+        """Put the wanted entry in place; warn if something else has taken its place, or that of a parent folder."""
         try:
             with self._parents.of(one.path) as place:
                 if one.staged is None:
@@ -184,7 +183,7 @@ class _Applying:
             self._warn(one, "cannot be put back: something came in the place of a folder above it.")
 
     def _put_staged(self, staged: Place, place: Place, one: Operation) -> None:
-        """The same of what was staged; without a look before where nothing was seen, as in most of a large restore."""
+        """Move a staged entry into place. For a new path try the rename first: most entries of a large restore are."""
         is_new = one.seen is None and not one.clash
         if is_new and _is_renamed_at_once(staged, place):
             return
@@ -197,7 +196,7 @@ class _Applying:
             self._place(staged, place, one)
 
     def _fill(self, one: Operation) -> None:
-        """What the staged folder holds gets its place one by one: a folder came there, or it is in another mount."""
+        """Put the contents of a staged folder in place one by one: its name is taken, or it is in another mount."""
         assert one.staged is not None
         within = self._staged.go(one.staged)
         for entry in tree.walk(self._path.parent / one.staged, opened=within):
@@ -216,7 +215,7 @@ class _Applying:
                 self._warn_of_change(one)
 
     def _place(self, staged: Place, place: Place, one: Operation) -> None:
-        """The staged file or link gets its name: in one step, and over nothing but what was seen."""
+        """Rename the staged file or link into place, atomically; replace only a live entry that is as it was seen."""
         (area, source), (folder, name) = staged, place
         there = descriptors.look(name, folder)
         if there and (one.clash or not self._is_as_seen(there, folder, name, one)):
@@ -232,12 +231,12 @@ class _Applying:
             self._carry_over(staged, place, one, over=there is not None)
 
     def _carry_over(self, staged: Place, place: Place, one: Operation, over: bool) -> None:
-        """Into another mount inside the uploads folder: copied beside its place, made durable there, then renamed."""
+        """Copy into another mount inside the uploads folder: beside its final place, then rename and sync there."""
         assert one.staged is not None
         (area, source), (folder, name) = staged, place
         beside = f"{STAGING}-{hashlib.sha256(os.fsencode(one.staged)).hexdigest()[:32]}"
         with suppress(FileNotFoundError):
-            os.unlink(beside, dir_fd=folder)  # of a killed run
+            os.unlink(beside, dir_fd=folder)  # left by a killed run
         if one.form == "link":
             os.symlink(os.readlink(source, dir_fd=area), beside, dir_fd=folder)
         else:
@@ -252,12 +251,12 @@ class _Applying:
         os.unlink(source, dir_fd=area)
 
     def dress_folder(self, one: Operation) -> None:
-        """The folder has owner, mode and time as wanted."""
+        """Set owner, mode, times and extended attributes of the folder."""
         with suppress(NotADirectoryError), self._parents.of(one.path) as (folder, name):
             self._dress(folder, name, one)
 
     def _dress(self, folder: int, name: str, one: Operation, is_new: bool = False) -> None:
-        """Owner, mode and time as wanted; what is another user's stays as it is, and the person is told."""
+        """Set owner, mode, times and extended attributes; warn if the entry belongs to another user."""
         there = descriptors.look(name, folder)
         if there is None or _is_dressed(there, folder, name, one):
             return
@@ -271,9 +270,9 @@ class _Applying:
             self._warn(one, "belongs to another user, and keeps its mode and time.")
 
     def _is_as_seen(self, there: os.stat_result, folder: int, name: str, one: Operation) -> bool:
-        """Whether the live file or link is what was seen, or what a copy holds; if not, it is told that it stays.
+        """Return whether the live file or link is as it was seen, or has the content of a copy; if not, warn.
 
-        Its times may have changed all the same: data folders get copied.
+        The content is compared because the times differ once a data folder was copied.
         """
         is_known = one.seen is not None and not stat.S_ISDIR(there.st_mode)
         if is_known and (list(tree.signature(there)) == one.seen or self._is_kept(there, folder, name, one.path)):
@@ -291,7 +290,7 @@ class _Applying:
         return False
 
     def warn_of_lost(self) -> None:
-        """What the live file system cannot keep of what was not staged, but was to change."""
+        """Warn of attributes that the live file system could not keep."""
         if self._keeper.lost:
             self._tell(Warned(self._keeper.sentence("the uploads")))
 
@@ -305,7 +304,7 @@ class _Applying:
 
 
 def _is_renamed_at_once(staged: Place, place: Place) -> bool:
-    """Whether what was staged got its name: not where something has it, nor in another mount, nor what is not there."""
+    """Rename the staged entry and return True, or False if the name is taken, in another mount, or none is staged."""
     try:
         return descriptors.rename_to_free(staged[1], staged[0], place[1], place[0])
     except OSError as error:
@@ -315,7 +314,7 @@ def _is_renamed_at_once(staged: Place, place: Place) -> bool:
 
 
 def _as_staged(entry: tree.Entry, path: str, staged: str, kept: dict[str, str] | None) -> Operation:
-    """What puts an entry of a staged folder in its place: a file or link as it was staged, a folder without more."""
+    """Return the operation that puts an entry of a staged folder in place; a folder is only made, not moved."""
     facts = entry.facts
     return Operation(
         action="add",
@@ -337,7 +336,7 @@ def _remove_folder(name: str, within: int) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
             raise
-        # Something is in it again, or it is a mount: it stays.
+        # It stays: it is not empty, or it is a mount.
 
 
 def _same_content(one: str, one_folder: int, two: str, two_folder: int, mode: int) -> bool:
@@ -353,14 +352,14 @@ def _same_content(one: str, one_folder: int, two: str, two_folder: int, mode: in
 
 
 def _set_attributes(folder: int, name: str, there: os.stat_result, one: Operation, keeper: Keeper) -> None:
-    """Of what was looked at, and of nothing that came in its place since."""
+    """Set the wanted attributes of the entry, unless another one has replaced it since `there` was read."""
     owner = (one.owner[0], one.owner[1])
     if one.form == "link":
         return descriptors.set_link_attributes(name, folder, owner, (one.time, one.time))
     with descriptors.opened_to_change(name, folder) as handle:
         if os.path.samestat(os.fstat(handle), there):
             place, wanted = descriptors.place_of(handle), one.wanted
-            wanted = attributes.of_open(place) if wanted is None else wanted  # a change of owner takes some away
+            wanted = attributes.of_open(place) if wanted is None else wanted  # chown clears file capabilities
             descriptors.set_attributes(handle, owner, one.mode, one.time)
             keeper.set(place, wanted, one.path)
 
@@ -373,11 +372,11 @@ def _is_dressed(there: os.stat_result, folder: int, name: str, one: Operation) -
 
 
 def _decoded(line: bytes) -> Operation:
-    return Operation(*json.loads(line.decode("ascii")))  # as bytes it would be searched for its encoding
+    return Operation(*json.loads(line.decode("ascii")))  # for bytes `json` would first detect the encoding
 
 
 def _require_ours(one: Operation) -> None:
-    """`ValueError` or `TypeError` for what is none of our lines."""
+    """Raise `ValueError`, `TypeError` or `AttributeError` unless this module writes such operations."""
     is_one = (
         one.action in _ACTIONS
         and _is_path_inside(one.path)

@@ -1,6 +1,6 @@
-"""The uploads, copied as they are: symlinks as symlinks, hard links as hard links, each file whole or reported.
+"""Copy the uploads as they are: symlinks as symlinks, hard links as hard links, each file complete or reported.
 
-Walked by open folders, never by paths, so that a link slipped in meanwhile leads nowhere.
+Directories are traversed by descriptors, never by paths, so that a swapped-in symlink is never followed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from backupkit.upload_files import walk
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
 
-_ATTEMPTS = 6  # then the file is one that will not hold still
+_ATTEMPTS = 6  # to copy one file without a change in between
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL
 _MOST_WARNINGS = 100
-_ROUNDS = 5  # of looking for what was moved meanwhile, each much shorter than the one before
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # a link or a socket is in its place, or nothing
+_ROUNDS = 5  # searches for files that were moved meanwhile, each much shorter than the one before
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # nothing is there, or a link or a socket
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -38,27 +38,27 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Record = Callable[[str, os.stat_result, str, int], None]
 TakeDatabase = Callable[[Path, Path], DatabaseFacts | None]
-"""Copies a live SQLite database to a new file; None where it is none, or SQLite cannot read it."""
+"""Copies a live SQLite database to a new file; returns None if it is no database, or SQLite cannot read it."""
 SIDECARS = ("-wal", "-shm", "-journal")
 _IN_USE = ("-wal", "-journal")
-_LONGEST = 2000  # bytes of a path by which SQLite can be given a file
+_LONGEST = 2000  # bytes of a path that SQLite can open
 _MAGIC = b"SQLite format 3\0"
 
 
 @dataclass(frozen=True)
 class Copied:
-    """What is in the draft: the facts of it, the bytes that were not linked, and files that were not told in order.
+    """The result of a copy: its facts, and the bytes that were copied rather than linked.
 
-    Those are by path, with their SHA-256: they came, or were moved, after their folder was listed.
+    `late` holds the SHA-256, by path, of files that appeared after their folder was listed, and were not recorded.
     """
 
     facts: UploadsFacts
     added: int
     late: dict[str, str]
     keeps_attributes: bool
-    """Whether every copy has all the attributes of its file."""
+    """Whether every copy has all extended attributes of its file."""
     databases: dict[str, DatabaseFacts | None] = field(default_factory=dict)
-    """The SQLite databases among the files, by path; None for one that is as the earlier backup has it."""
+    """The SQLite databases among the files, by path; None for one that is linked to the earlier backup."""
 
 
 def copy(
@@ -70,16 +70,16 @@ def copy(
     emit: EventListener = silence,
     take_database: TakeDatabase = lambda _live, _target: None,
 ) -> Copied:
-    """The whole tree is below `target`, a new folder: of contents, modes, times, links and, as root, owners nothing
-    is lost, nor is a file that is moved from one folder to another meanwhile.
+    """Copy the whole tree to `target`, a new folder, with contents, modes, times, links and, as root, owners.
 
-    A file that is as the earlier backup saw it is linked to the copy there; by content where its content is the same
-    and only the times of the system differ. Nothing is ever written through such a link. `record` hears the path, the
-    live facts and the SHA-256 of every file. What is no upload is skipped. What cannot be copied is warned of, and
-    counted nowhere. A file that was listed, and went away before it could be copied, is warned of.
+    A file that is moved to another folder meanwhile is copied too. A file that is unchanged since the earlier backup is
+    hard-linked to the copy there; if only its ctime or inode differs, after its content was compared. Nothing is ever
+    written through such a link. `record` receives the path, live facts, SHA-256 and number of attributes of every file
+    but the late ones. `skip` leaves out what is no upload. What cannot be copied, or disappears after it was listed,
+    causes a warning and is not counted.
 
-    A file that is a SQLite database, by its first bytes or by a WAL beside it, is what `take_database` makes of it;
-    what SQLite keeps beside it is in that copy.
+    A SQLite database, recognised by its first bytes or by a WAL or journal beside it, is copied by `take_database`;
+    its sidecars are part of that copy.
     """
     target.mkdir(mode=0o700)
     with (
@@ -94,7 +94,7 @@ def copy(
         copying.begin_again()
         if all(_copy_what_came(folders, copying) for _ in range(_ROUNDS)):
             copying.tell_of("Uploads were moved all the time while they were copied: not all may be in the backup.")
-    walk.require(live)  # or it was no single file that could be read no more
+    walk.require(live)  # if the whole folder is unreadable now, single warnings would be wrong
     copying.warn_of_missing()
     copying.warn_of_lost()
     facts = copying.facts()
@@ -103,7 +103,7 @@ def copy(
 
 
 class _EarlierFolder:
-    """The same folder in the earlier backup, as far as it is there."""
+    """The same folder in the earlier backup, if it exists there."""
 
     def __init__(self, root: Path | None) -> None:
         self._folder, self._missing = None, 0
@@ -113,7 +113,7 @@ class _EarlierFolder:
 
     @property
     def handle(self) -> int | None:
-        """The open folder; None where the earlier backup has none."""
+        """The descriptor of the folder, or None if the earlier backup lacks it."""
         if self._folder is None or self._missing:
             return None
         try:
@@ -143,7 +143,7 @@ class _EarlierFolder:
 
 @dataclass(frozen=True, slots=True)
 class _Folders:
-    """One folder in three places: live, in the draft, in the earlier backup."""
+    """The current folder in three trees: live, draft and earlier backup."""
 
     source: tree.OpenFolder
     target: tree.OpenFolder
@@ -156,7 +156,7 @@ class _Folders:
 
 
 class _Named(NamedTuple):
-    """A file that has more than one name, as it was when it was copied: where its copy is, and what of."""
+    """A file with several names, as it was when it was copied; `path` is that of its copy in the draft."""
 
     path: str
     facts: os.stat_result
@@ -178,10 +178,10 @@ class _Copying:
     named: dict[tuple[int, int], _Named] = field(default_factory=dict)
     """Files with more than one name, by device and inode."""
     used: set[int] = field(default_factory=set)
-    """Inodes of the earlier backup that stand in the draft, where one of them may be the copy of several names."""
+    """Inodes of the earlier backup that the draft links to; filled only if that backup has hard links."""
     hard_links: int = 0
     apart: list[str] = field(default_factory=list)
-    """Names of a file that could not be linked to its copy, and are copies of their own."""
+    """Paths of hard links that had to be copied as separate files."""
     files: int = 0
     bytes: int = 0
     added: int = 0
@@ -189,12 +189,12 @@ class _Copying:
     links: int = 0
     links_out: int = 0
     passed: set[str] = field(default_factory=set)
-    """What could not be copied, or not as a whole."""
+    """Paths that could not be copied, or not completely."""
     missing: dict[int, str] = field(default_factory=dict)
-    """What was listed and was gone when it was to be copied: where it was, by its inode."""
+    """Paths, by inode, that were listed and had disappeared before they were copied."""
     late: dict[str, str] = field(default_factory=dict)
     moved: int = 0
-    """How many were found late and are older than this backup: they were not uploaded meanwhile, but moved."""
+    """The number of late entries that are older than this backup: moved, not uploaded meanwhile."""
     is_again: bool = False
     started: int = field(default_factory=time.time_ns)
     warnings: list[str] = field(default_factory=list)
@@ -216,28 +216,28 @@ class _Copying:
         )
 
     def warn(self, path: str, reason: str) -> None:
-        """One path that is not in the backup as it should be. The first hundred are told one by one."""
+        """Warn of a path that is not, or not completely, in the backup; the first hundred get a warning each."""
         self.passed.add(path)
         if len(self.passed) <= _MOST_WARNINGS:
             self.tell_of(f"{printable(path)} {reason}")
 
     def tell_of(self, text: str) -> None:
-        """A warning, which the metadata keep too."""
+        """Emit a warning, and keep it for the metadata."""
         self.warnings.append(text)
         self.emit(Warned(text))
 
     def begin_again(self) -> None:
-        """From here on the order is not that of a walk: nothing is looked up in the earlier backup, or recorded."""
+        """End the ordered walk: from here on no file is looked up in the earlier backup, or recorded."""
         self.is_again, self.earlier = True, None
 
     def warn_of_missing(self) -> None:
-        """One line for what was there and is nowhere."""
+        """Emit one warning for all files that disappeared."""
         if paths := sorted(self.missing.values()):
             text = "was there at first and was gone before it could be copied: deleted, or moved out of the uploads."
             self.tell_of(f"{first_of(paths)} {text}")
 
     def warn_of_lost(self) -> None:
-        """A line for each kind of what the file system of the backups cannot keep."""
+        """Warn of attributes and hard links that the file system of the backups could not keep."""
         if self.keeper.lost:
             self.tell_of(self.keeper.sentence("the backups"))
         if self.apart:
@@ -247,7 +247,7 @@ class _Copying:
             )
 
     def is_part_of_database(self, path: str) -> bool:
-        """Whether it is what SQLite keeps beside a database that was copied."""
+        """Return whether the path is that of a sidecar of a copied database."""
         return any(path.endswith(end) and path.removesuffix(end) in self.databases for end in SIDECARS)
 
     def enter(self, path: str) -> None:
@@ -262,7 +262,7 @@ class _Copying:
     def file(
         self, path: str, facts: os.stat_result, checksum: str, added: int, attributes: int, size: int | None = None
     ) -> None:
-        """A file is in the draft; `added` bytes of it were not in the earlier backup. `size` is that of the copy."""
+        """Count and record a file of the draft; `added` bytes of it were copied, not linked. `size` is the copy's."""
         if facts.st_nlink > 1:
             self.named.setdefault(tree.inode(facts), _Named(path, facts, checksum, attributes))
         self.files += 1
@@ -278,7 +278,7 @@ class _Copying:
 
 
 def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
-    """What is in the folder that we are in, and in every folder below it; its own owner, mode and times last."""
+    """Copy the contents of the current folder, and of every folder below it; set a folder's own attributes last."""
     levels = [first]
     while levels:
         level = levels[-1]
@@ -294,9 +294,9 @@ def _copy_folder(folders: _Folders, first: _Level, copying: _Copying) -> None:
 
 
 def _copy_what_came(folders: _Folders, copying: _Copying) -> bool:
-    """What is live and not in the draft yet is in it; whether any of that was moved there, or was gone again by then.
+    """Copy what is live and not in the draft yet; return whether any of it was moved there, or disappeared again.
 
-    Names are compared, folder by folder: a folder that was changed within one tick of the clock bears no sign of it.
+    The names are compared folder by folder: the times of a folder that changed twice in one clock tick do not show it.
     """
     before, missing, levels = copying.moved, set(copying.missing), [_begin_again(folders, "")]
     while levels:
@@ -322,14 +322,14 @@ def _copy_what_came(folders: _Folders, copying: _Copying) -> bool:
 
 
 def _begin_again(folders: _Folders, path: str) -> tuple[_Level, dict[str, bool]]:
-    """The live folder, and the names in the draft's: of each, whether it is a folder."""
+    """Return the level of the live folder, and the names in the draft's, each with whether it is a folder."""
     with os.scandir(folders.target.handle) as drafted:
         names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in drafted}
     return _level_of(folders.source, path), names
 
 
 def _enter_both(folders: _Folders, name: str) -> bool:
-    """Whether the name is a folder, live and in the draft; we are in it then."""
+    """Enter the folder of this name and return True; return False unless it is one both live and in the draft."""
     try:
         folders.source.enter(name)
     except OSError:
@@ -345,7 +345,7 @@ def _enter_both(folders: _Folders, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """A folder that is being copied: its path with a slash behind it, what was live, the names still to copy.
+    """A folder that is being copied: its path with a trailing slash, live facts, and the names still to copy.
 
     Each name comes with its inode.
     """
@@ -355,18 +355,18 @@ class _Level:
     attributes: Attributes
     names: Iterator[tuple[str, int]]
     in_use: frozenset[str]
-    """Names beside which something stands that SQLite keeps of a database in use."""
+    """Names with a WAL or journal beside them, like those of a database in use."""
 
 
 def _level_of(source: tree.OpenFolder, path: str) -> _Level:
-    """The live folder that is open, with its path and a slash behind that."""
+    """Return the level of the open live folder; `path` has a trailing slash."""
     names = _listed(source)
     in_use = frozenset(name.removesuffix(end) for name, _ in names for end in _IN_USE if name.endswith(end))
     return _Level(path, source.facts(), attributes.of_open(source.handle), iter(names), in_use)
 
 
 def _listed(folder: tree.OpenFolder) -> list[tuple[str, int]]:
-    """The names in the open folder, in order, each with its inode."""
+    """Return the names in the open folder, sorted, each with its inode."""
     try:
         with os.scandir(folder.handle) as found:
             return sorted((entry.name, entry.inode()) for entry in found)
@@ -376,7 +376,7 @@ def _listed(folder: tree.OpenFolder) -> list[tuple[str, int]]:
 
 
 def _try_entry(folders: _Folders, name: str, inode: int, level: _Level, copying: _Copying) -> _Level | None:
-    """`_copy_entry`; one that is gone or cannot be read is passed over. An error of the draft has its path in it."""
+    """Call `_copy_entry`; note an entry that disappeared, warn of an unreadable one. Errors of the draft get a path."""
     path = f"{level.path}{name}"
     try:
         inner = _copy_entry(folders, name, path, level, copying)
@@ -395,7 +395,7 @@ def _try_entry(folders: _Folders, name: str, inode: int, level: _Level, copying:
 
 
 def _copy_entry(folders: _Folders, name: str, path: str, within: _Level, copying: _Copying) -> _Level | None:
-    """One entry is in the draft. A folder is, but for what is in it: we are in it then."""
+    """Copy one entry to the draft. Make and enter a folder, and return its level: the caller copies its contents."""
     facts = _asked(os.stat, name, dir_fd=folders.source.handle, follow_symlinks=False)
     if copying.skip(path, facts, within.facts) or copying.is_part_of_database(path):
         return None
@@ -421,12 +421,12 @@ def _copy_entry(folders: _Folders, name: str, path: str, within: _Level, copying
 
 
 def _copy_database(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
-    """Whether SQLite read the file as a database, and the draft has one moment of it, what is in its WAL included.
+    """Copy a snapshot of the database, including its WAL, to the draft; return False if SQLite cannot read it.
 
-    A copy of the file itself that is there already is replaced.
+    A plain copy of the file that the draft has already is replaced.
     """
     if len(os.fsencode(path)) > _LONGEST or any("\udc80" <= letter <= "\udcff" for letter in path):
-        return False  # SQLite cannot be given it, or the metadata cannot name it
+        return False  # SQLite cannot open the path, or the metadata cannot store it
     target = Path(folders.target.root, path)
     made = target.with_name(f"{disk.DRAFT_PREFIX}{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}")
     try:
@@ -457,7 +457,7 @@ def _begin_folder(folders: _Folders, name: str, path: str, facts: os.stat_result
 
 
 def _entered(source: tree.OpenFolder, name: str, path: str) -> _Level:
-    """That live folder, in which we are then; or we stay where we were."""
+    """Enter the live folder and return its level; on an error the current folder stays the same."""
     try:
         source.enter(name)
     except OSError as error:
@@ -473,11 +473,11 @@ def _pointed(name: str, source: int) -> str:
     try:
         return os.readlink(name, dir_fd=source)
     except OSError as error:
-        raise _Gone if error.errno == errno.EINVAL else _trouble(error) from error  # it is no link any more
+        raise _Gone if error.errno == errno.EINVAL else _trouble(error) from error  # no longer a link
 
 
 def _link_known(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
-    """Whether the file is in the draft already under another name, and has this one too now."""
+    """Link a file that the draft has under another name, and return True; else return False."""
     first = copying.named.get(tree.inode(facts)) if facts.st_nlink > 1 else None
     if first is None or tree.signature(facts)[:2] != tree.signature(first.facts)[:2]:
         return False
@@ -494,7 +494,7 @@ def _link_known(folders: _Folders, name: str, path: str, facts: os.stat_result, 
 
 
 def _link_unchanged(folders: _Folders, name: str, path: str, facts: os.stat_result, copying: _Copying) -> bool:
-    """Whether the earlier backup's copy is this file, and stands in the draft now."""
+    """Link the earlier backup's copy of this file into the draft, and return True; return False if it differs."""
     before = folders.before.handle
     if before is None or copying.earlier is None:
         return False
@@ -520,7 +520,7 @@ def _link_unchanged(folders: _Folders, name: str, path: str, facts: os.stat_resu
 
 
 def _dressed_alike(name: str, folder: int, facts: os.stat_result) -> os.stat_result | None:
-    """The sealed copy, if it is still as it was sealed, and has owner, mode and time of the live file."""
+    """Return the facts of the sealed copy if it has the mode, size, mtime and, as root, owner of the live file."""
     try:
         kept = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
@@ -533,7 +533,7 @@ def _dressed_alike(name: str, folder: int, facts: os.stat_result) -> os.stat_res
 def _attributes_kept(
     folders: _Folders, name: str, path: str, seen: CachedFile, facts: os.stat_result, copying: _Copying
 ) -> int | None:
-    """How many attributes the sealed copy has, which are all of the live file that can be kept; else None."""
+    """Return the number of attributes of the sealed copy, or None unless it has all that the backups can keep."""
     assert copying.earlier is not None and folders.before.handle is not None
     if copying.earlier.keeps_attributes and seen.is_now(facts):
         copying.keeper.kept += seen.attributes
@@ -573,9 +573,9 @@ def _copy_file(folders: _Folders, name: str, path: str, copying: _Copying) -> No
 
 
 def _until_still(source: int, name: str, copied: int) -> tuple[bool, os.stat_result, str, Attributes]:
-    """Whether the copy is of one state of the file, that state, its checksum and its attributes.
+    """Copy the file, again while it changes.
 
-    Taken again while it changes.
+    Return whether the copy is of one state of the file, and that state's facts, SHA-256 and attributes.
     """
     for attempt in range(_ATTEMPTS):
         with _live(name, source) as original:
@@ -597,7 +597,7 @@ def _until_still(source: int, name: str, copied: int) -> tuple[bool, os.stat_res
 
 
 class _Gone(Exception):
-    """What was listed is not there any more, or is something else."""
+    """A listed entry has disappeared, or has another form now."""
 
 
 class _Unreadable(Exception):
@@ -605,7 +605,6 @@ class _Unreadable(Exception):
 
 
 def _live(name: str, within: int) -> disk.Opened:
-    """A live file, opened."""
     try:
         return disk.Opened(name, _FILE, within)
     except OSError as error:
@@ -617,7 +616,7 @@ def _facts(handle: int) -> os.stat_result:
 
 
 def _asked(ask: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """The answer of the live file system."""
+    """Call a function of the live file system, and translate its errors."""
     try:
         return ask(*arguments, **named)
     except OSError as error:
@@ -625,9 +624,9 @@ def _asked(ask: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
 
 
 def _trouble(error: OSError) -> Exception:
-    """What an error of the live file system means for one file: it is gone, or it is there and cannot be read.
+    """Return what an error of the live file system means for one file: `_Gone` or `_Unreadable`.
 
-    What is wrong with this process is raised as it is: it would be wrong with every file.
+    An error of this process, as too many open files, is returned as it is: every other file would meet it too.
     """
     if error.errno in _GONE:
         return _Gone()

@@ -1,4 +1,4 @@
-"""Some of the uploads, chosen by patterns: they alone are looked at, taken out or put back."""
+"""Uploads chosen by patterns, to list, extract or restore only those."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ Pair = tuple[Entry | None, Entry | None]
 
 @dataclass(frozen=True)
 class Chosen:
-    """Paths of a tree: those that were chosen, files and links among them as `leaves`, and the folders `above` them."""
+    """The chosen paths of a tree; `leaves` are the files and links among them, `above` the folders above those.
+
+    `bytes` is the size of the files on disk.
+    """
 
     paths: frozenset[str]
     leaves: frozenset[str]
@@ -27,21 +30,21 @@ class Chosen:
 
     @classmethod
     def of(cls, entries: Collection[Entry]) -> Chosen:
-        """These."""
+        """Return the choice of these entries."""
         leaves = frozenset(one.path for one in entries if one.form != "folder")
         size = sum(tree.content_size(one.facts) for one in entries if one.form == "file")
         return cls(frozenset(one.path for one in entries), leaves, _above(leaves), size)
 
     def leads_to(self, folder: str) -> bool:
-        """Whether something that was chosen is in that folder, or would be if a file of its path came back."""
+        """Return whether a walk must enter the folder: it is chosen, above a chosen leaf, or in the way of one."""
         return folder in self.above or folder in self.paths or self._is_in_leaf(folder)
 
     def _is_in_leaf(self, path: str) -> bool:
-        """Whether the path is that of a chosen file or link, or below it."""
+        """Return whether the path is that of a chosen file or link, or below it."""
         return any(one in self.leaves for one in tree.with_parents(path))
 
     def pairs(self, found: Iterable[Pair]) -> Iterator[Pair]:
-        """Of live entries beside wanted ones those that count; a folder that is there stays as it is."""
+        """Yield the pairs of live and wanted entries that the choice affects; an existing folder stays as it is."""
         return (pair for pair in found if self._counts(*pair))
 
     def _counts(self, live: Entry | None, wanted: Entry | None) -> bool:
@@ -54,7 +57,7 @@ class Chosen:
 
 
 def of_paths(root: Path, paths: Iterable[str]) -> Chosen:
-    """Those of the paths that are files or links in the tree."""
+    """Return the choice of those paths that are files or links in the tree."""
     there = (tree.look(root, path) for path in paths)
     return Chosen.of([one for one in there if one and one.form in ("file", "link")])
 
@@ -64,12 +67,15 @@ def _above(leaves: Iterable[str]) -> frozenset[str]:
 
 
 def choose(root: Path, lines: Iterable[str], where: str) -> Chosen:
-    """What the patterns mean of the tree; all of it without any. `NoSuchBackup` for one that means nothing `where`."""
+    """Return the choice of what the patterns match in the tree, or of everything if there are none.
+
+    Raise `NoSuchBackup` if a pattern matches nothing; `where` is the backup's name for the message.
+    """
     return Chosen.of(matching(root, lines, where))
 
 
 def matching(root: Path, lines: Iterable[str], where: str) -> list[Entry]:
-    """The same as entries, in order."""
+    """Return the matching entries in the order of a walk; as `choose`."""
     lines = tuple(lines)
     patterns = Patterns(lines)
     found = _looked_at(root, patterns) if lines else tree.walk(root)

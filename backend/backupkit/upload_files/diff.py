@@ -1,8 +1,8 @@
-"""What differs between the live uploads and the wanted tree: found, and staged inside the live folder.
+"""Find how the live uploads differ from the wanted tree, and stage the difference inside the live folder.
 
-Staged inside, because a rename crosses no mount. `delta_apply` puts it in place. A live file is removed or replaced
-only if a copy has it, so nothing is lost that arrived in between. Of a sealed tree each file is compared with its
-checksum while it is staged; one that is live already is not read there.
+Inside, because a rename cannot cross file systems. `apply` puts it in place. A live file is removed or replaced only
+if a copy holds it, so a file that arrived in between is not lost. Each file of a sealed tree is compared with its
+checksum while it is staged; a file whose content is live already is not staged.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 Sealed = Callable[[str], str | None]
-"""The SHA-256 that a file of the wanted tree was sealed with, by its path; asked for in the order of a walk."""
+"""Returns the SHA-256 that a file of the wanted tree was sealed with; paths must come in the order of a walk."""
 
 
 class Altered(Exception):
-    """A file of the wanted tree is not as it was sealed: its path, and what is wrong with it."""
+    """A file of the wanted tree is not as it was sealed; `what` says what is wrong with it."""
 
     def __init__(self, path: str, what: str) -> None:
         super().__init__(f"{path} {what}")
@@ -44,7 +44,10 @@ class Altered(Exception):
 
 @dataclass(frozen=True)
 class DiffPaths:
-    """The live folder and the wanted tree; trees that hold copies of what is live; an owner for all, or none."""
+    """The live folder, the wanted tree, and trees that hold copies of the live files.
+
+    `owner` is given to every staged entry; None keeps the owners of the wanted tree.
+    """
 
     live: Path
     wanted: Path
@@ -54,10 +57,10 @@ class DiffPaths:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What of a wanted tree is meant, beside contents, modes and times of its files and folders.
+    """What to restore of a wanted tree, in addition to contents, modes and times.
 
-    `hard_links` is whether names of one inode are names of one file; None where nobody looked when it was made.
-    `lost` says what was sealed and is there no more.
+    `hard_links` is whether names of one inode are names of one file, or None if that is not known.
+    `lost` says what the tree no longer has of what was sealed.
     """
 
     owners: bool = True
@@ -68,10 +71,10 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One path that is not as wanted: what is there now, what shall be.
+    """A path that is not as wanted, with its live and its wanted entry.
 
-    `attributes` is whether those of the wanted one are wanted; else they stay as they are. `same_as` is the path of
-    which it is another name. `checksum` is what the wanted file was sealed with; None where the tree was not sealed.
+    `attributes` is whether to set the extended attributes of the wanted entry; else they stay. `same_as` is the path
+    of which this is another hard link. `checksum` is the sealed one, or None if the tree was not sealed.
     """
 
     action: Action
@@ -89,7 +92,7 @@ class Difference:
 
     @property
     def is_new_folder(self) -> bool:
-        """Whether it is a folder where nothing is."""
+        """Whether it is a folder to make where nothing exists."""
         return self.live is None and self.wanted is not None and self.wanted.form == "folder"
 
     @property
@@ -100,7 +103,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a restore will do to the uploads: numbers of files and links, bytes to stage, and what cannot be read."""
+    """The changes of a restore to the uploads: numbers of files and links, bytes to stage, and unreadable paths."""
 
     added: int = 0
     changed: int = 0
@@ -108,7 +111,7 @@ class Summary:
     bytes: int = 0
     unreadable: tuple[str, ...] = ()
     in_use: tuple[str, ...] = ()
-    """Databases in use that are not wanted, and stay."""
+    """Databases in use that the wanted tree lacks; they stay."""
 
 
 def differences(
@@ -124,17 +127,18 @@ def differences(
     stays: Callable[[str], None] = lambda _path: None,
     sealed: Sealed | None = None,
 ) -> Iterator[Difference]:
-    """Every path that is not as wanted; of the `chosen` ones alone, where there are any.
+    """Yield every path that is not as wanted, or only the `chosen` ones if given.
 
-    The `databases` are restored by other means, with what SQLite keeps beside them. A live database that is in use, and
-    not wanted, stays, which `stays` is told of: its last rows may be in no copy.
+    The `databases` and their sidecars are left out: they are restored by other means. A live database that is in use
+    and that the wanted tree lacks stays, and `stays` is called with its path: its last rows may be in no copy.
 
-    Files of one size are compared by content: a kept time proves nothing. But not where the earlier backup has the
-    wanted file, and has seen the live one as it is now. Of a `sealed` tree no file is read: the live one is hashed,
-    unless the earlier backup has seen it as it is now. `Altered` is raised where a wanted file was not sealed.
+    Files of one size are compared by content, since equal times prove nothing; unless the earlier backup has the
+    wanted file, and has seen the live one as it is now. With a `sealed` tree only the live file is hashed, unless the
+    earlier backup has seen it as it is now; a wanted file is read only if its mode, times or attributes are to be put
+    back. Raise `Altered` for a wanted file that was not sealed, or is not as it was sealed.
 
-    What is no upload where it is, or would be, is left out. So is what is live and cannot be read, which `unreadable`
-    is told of, and what would be below it: no copy can be made of it, so it stays.
+    What is no upload at its place is left out. So is a live path that cannot be read, and what would be below it:
+    nobody can copy it, so it stays, and `unreadable` is called with it.
     """
     with closing(_Comparison(live, wanted, meaning, earlier, adding_up(emit), sealed)) as comparison:
         pairs = _side_by_side(live, wanted, selection, unreadable, chosen)
@@ -145,7 +149,7 @@ def differences(
                 stays(one.path)
                 continue
             if two and two.form == "special":
-                continue  # in a folder that a person made a backup of: it cannot be put back
+                continue  # in a backup that was made by hand: it cannot be restored
             try:
                 difference = comparison.of(one, two)
             except _Unreadable as error:
@@ -163,7 +167,7 @@ def _is_of_database(entry: Entry | None, databases: Collection[str]) -> bool:
 
 
 def _is_in_use(live: Path, wanted: Path, one: Entry) -> bool:
-    """Whether it is a database with a WAL that is not wanted, or what SQLite keeps beside such a one."""
+    """Return whether it is a database with a WAL, or a sidecar of one, that the wanted tree lacks."""
     if one.form != "file":
         return False
     base = next((one.path.removesuffix(end) for end in SIDECARS if one.path.endswith(end)), one.path)
@@ -172,7 +176,7 @@ def _is_in_use(live: Path, wanted: Path, one: Entry) -> bool:
 
 
 class _Unreadable(Exception):
-    """A live file cannot be read, for that cause."""
+    """A live file cannot be read."""
 
     def __init__(self, path: str, cause: OSError) -> None:
         super().__init__(path)
@@ -180,7 +184,8 @@ class _Unreadable(Exception):
 
 
 def summarise(found: Iterable[Difference], live: Path) -> tuple[Summary, Path | None]:
-    """The numbers a person wants to see, folders not counted; and a folder that may not be written to and must be."""
+    """Return the totals to show (folders are not counted), and the first folder that must be written to but is
+    read-only."""
     numbers: Counter[str] = Counter()
     needed, closed, looked_at = 0, None, None
     for one in found:
@@ -205,10 +210,10 @@ def stage(
     total: int | None = None,
     emit: EventListener = silence,
 ) -> None:
-    """What is needed lies in the staging area of that restore, with the list of what to do; not yet synced.
+    """Put the needed files into the staging area of this restore, and write the list of operations; not yet synced.
 
-    Each sealed file is compared with its checksum meanwhile: `Altered` where one is not as it was sealed. `total` is in
-    bytes.
+    Raise `Altered` if a sealed file differs from its checksum. `total` is in bytes. A live entry that no copy holds
+    stays, with a warning.
     """
     emit(Step("Staging the uploads", total))
     done = 0
@@ -236,7 +241,7 @@ def stage(
 def _side_by_side(
     live: Path, wanted: Path, selection: Selection, unreadable: tree.Unreadable, chosen: Chosen | None
 ) -> Iterator[tuple[Entry | None, Entry | None]]:
-    """Both walks, entry beside entry of the same path; not in folders that nothing `chosen` is in."""
+    """Yield the live and the wanted entry of each path; skip folders without anything `chosen`."""
     closed: set[str] = set()
 
     def leads_nowhere(path: str, facts: os.stat_result, _within: os.stat_result) -> bool:
@@ -267,7 +272,7 @@ def _side_by_side(
 
 
 class _Comparison:
-    """What is compared, and by what: `read` hears of the bytes that had to be read."""
+    """A comparison of live with wanted entries; `read` is called with the bytes that had to be read."""
 
     def __init__(
         self,
@@ -281,9 +286,9 @@ class _Comparison:
         self._live, self._wanted, self._meaning, self._earlier, self._read = live, wanted, meaning, earlier, read
         self._sealed = sealed
         self._checksums: dict[str, str | None] = {}
-        """What the first name of each wanted file that has several was sealed with."""
+        """The sealed checksum of each wanted file with several names, by its first name."""
         self._opened = [tree.Parents(root) if root.is_dir() else None for root in (live, wanted)]
-        # The first path of each inode, live and wanted.
+        # The first path of each inode: live, wanted
         self._firsts: tuple[dict[tuple[int, int], str], ...] = ({}, {})
 
     def close(self) -> None:
@@ -292,7 +297,7 @@ class _Comparison:
                 parents.close()
 
     def of(self, one: Entry | None, two: Entry | None) -> Difference | None:
-        """In what a live entry differs from the wanted one of its path."""
+        """Return how a live entry differs from the wanted one of its path, or None if it does not."""
         if two is None:
             return None if one is None or one.form == "special" else Difference("remove", one, None)
         checksum = self._checksum(two)
@@ -304,7 +309,7 @@ class _Comparison:
         if one.form == "file" and not self._same_content(one, two, checksum):
             return self._wanting("change", one, two, same_as, checksum)
         if one.form == "folder":
-            return self._wanting("dress", one, two)  # always: its times change with what is put into it
+            return self._wanting("dress", one, two)  # always: its times change when entries are put into it
         if _dressed_alike(one.facts, two.facts, self._meaning.owners) and self._same_attributes(one, two):
             return None
         self._require_sealed(two, checksum)
@@ -324,23 +329,26 @@ class _Comparison:
         return Difference(action, one, two, self._meaning.attributes and two.form != "link", same_as, checksum)
 
     def _names(self, one: Entry | None, two: Entry, checksum: str | None) -> tuple[str, bool]:
-        """Of which path before the wanted file is another name; and whether the live one is of another, or of none."""
+        """Return the earlier path of which the wanted file is another name, or an empty string.
+
+        And whether the live file is a name of another one, or has a name of its own where a link is wanted.
+        """
         if two.form != "file" or self._meaning.hard_links is None:
             return "", False
         wanted = self._first(1, two) if self._meaning.hard_links else two.path
         if two.facts.st_nlink > 1 and self._checksums.setdefault(wanted, checksum) != checksum:
-            raise Altered(two.path, manifest.ALTERED)  # one content cannot be as two checksums say
+            raise Altered(two.path, manifest.ALTERED)  # one file cannot match two checksums
         live = self._first(0, one) if one and one.form == "file" else two.path
         return wanted if wanted != two.path else "", live != wanted
 
     def _first(self, side: int, entry: Entry) -> str:
-        """The first path that came by with the same inode."""
+        """Return the first path that the walk met with the same inode."""
         if entry.facts.st_nlink == 1:
             return entry.path
         return self._firsts[side].setdefault(tree.inode(entry.facts), entry.path)
 
     def forget(self, two: Entry | None) -> None:
-        """No other path is to be another name of that one: what is live there stays."""
+        """Let no later path become another name of this one, because the live file there stays."""
         if two and self._firsts[1].get(inode := tree.inode(two.facts)) == two.path:
             del self._firsts[1][inode]
 
@@ -382,9 +390,9 @@ class _Comparison:
                 raise _Unreadable(one.path, error) from error
 
     def _require_sealed(self, two: Entry, checksum: str | None) -> None:
-        """`Altered` where a sealed file whose mode or times are to be put back holds something else by now.
+        """Raise `Altered` if a sealed file whose mode or times are to be put back has other content by now.
 
-        Whoever wrote to it in the backup has changed its times: they are the first sign of it.
+        A write to the file in the backup changes its times, so differing times may be the sign of one.
         """
         if checksum is None:
             return
@@ -396,7 +404,7 @@ class _Comparison:
             raise Altered(two.path, manifest.ALTERED)
 
     def _is_of_content(self, one: Entry, two: Entry, checksum: str) -> bool:
-        """Whether the live file has what was sealed; as the earlier backup has seen it, or else as it is read now."""
+        """Return whether the live file has the sealed content, by the earlier backup's checksum or by reading it."""
         seen = self._earlier.find(one.path) if self._earlier else None
         if one.facts.st_size != two.facts.st_size:
             return False
@@ -409,7 +417,7 @@ class _Comparison:
 
 
 def _is_known(earlier: ParentBackup | None, one: Entry, two: Entry) -> bool:
-    """Whether both are what the earlier backup copied: the live one as it was seen, the wanted one as that inode."""
+    """Return whether the earlier backup copied the live file as it is now, and the wanted file is that copy."""
     seen = earlier.find(one.path) if earlier and one.form == two.form == "file" else None
     if earlier is None or seen is None or not seen.is_now(one.facts):
         return False
@@ -425,7 +433,7 @@ def _dressed_alike(one: os.stat_result, two: os.stat_result, same_owner: bool) -
 
 
 def _is_kept(live: Entry, copies: tuple[Path, ...]) -> bool:
-    """Whether a copy has what is there, so that it may be replaced."""
+    """Return whether a copy holds this live file, so that it may be replaced."""
     return live.form == "folder" or any(_is_copy(live, tree.look(copy, live.path)) for copy in copies)
 
 
@@ -436,9 +444,9 @@ def _is_copy(live: Entry, kept: Entry | None) -> bool:
 
 
 class _Staging:
-    """The staging area being filled with what is wanted.
+    """The staging area while it is filled.
 
-    A folder where nothing is live is put together there, with all that is in it, and gets its place in one step.
+    A new folder is built there with its whole contents, and is moved into place by one rename.
     """
 
     def __init__(self, places: DiffPaths, folder: int) -> None:
@@ -448,18 +456,18 @@ class _Staging:
         self._area, self._other_names = tree.Parents(area, folder), tree.Parents(area, folder)
         self._keeper, self._apart = Keeper(), list[str]()
         self._staged: dict[str, str] = {}
-        self._new_folder = ("", "")  # the one that is being put together: its path with a slash, its name with one
+        self._new_folder = ("", "")  # the one being built: its path and its staged name, each with a trailing slash
         self.unsafe: set[str] = set()
-        """Live paths that stay as they are, so that none is to become another name of them."""
+        """Live paths that stay as they are: no staged file may be linked to them."""
 
     def close(self) -> None:
         for parents in (self._wanted, self._live, self._area, self._other_names):
             parents.close()
 
     def bring(self, one: Difference, number: str) -> tuple[int, Operation | None]:
-        """The wanted file, link or new folder lies in the area, if one is needed: the bytes that this took.
+        """Stage the wanted file, link or new folder, if one is needed; return the bytes copied and its operation.
 
-        And what puts it in place; None where the folder does that it is staged in.
+        The operation is None if the entry is moved into place with the folder that it is staged in.
         """
         is_within = bool(self._new_folder[0]) and one.path.startswith(self._new_folder[0])
         if not is_within:
@@ -473,7 +481,7 @@ class _Staging:
         return size, _operation(one, None, self._owner, wanted) if one.is_new_folder else None
 
     def _bring(self, one: Difference, staged: str) -> tuple[int, Attributes | None]:
-        """The bytes that this took, and the attributes that are wanted; None where they stay as they are."""
+        """Stage it; return the bytes copied and the wanted attributes, or None for those that stay as they are."""
         if one.is_new_folder:
             with self._area.of(staged) as (folder, name):
                 os.mkdir(name, 0o700, dir_fd=folder)
@@ -487,7 +495,7 @@ class _Staging:
         if one.same_as:
             self._apart.append(one.path)
         elif one.wanted.facts.st_nlink > 1:
-            self._staged[one.path] = staged  # other names may come
+            self._staged[one.path] = staged  # other names of it may follow
         return self._copy(one, staged)
 
     def _attributes(self, one: Difference) -> Attributes | None:
@@ -519,7 +527,7 @@ class _Staging:
             descriptors.set_link_attributes(name, folder, owner, (time, time))
 
     def _name_again(self, path: str, staged: str) -> bool:
-        """Whether the file that will be at that path has one more name in the area: the staged one, or the live one."""
+        """Link the file of that path, staged or live, into the area; return False if that is unsafe or impossible."""
         before = self._staged.get(path)
         if before is None and path in self.unsafe:
             return False
@@ -532,7 +540,7 @@ class _Staging:
             return False
 
     def warn_of_lost(self, emit: EventListener) -> None:
-        """What the file system of the live uploads cannot keep."""
+        """Warn of attributes and hard links that the file system of the live uploads could not keep."""
         if self._keeper.lost:
             emit(Warned(self._keeper.sentence("the uploads")))
         if self._apart:
@@ -554,7 +562,7 @@ def _wanted_file(name: str, within: int, one: Difference) -> disk.Opened:
 
 
 def _copy_content(original: int, copied: int, facts: os.stat_result, one: Difference) -> int:
-    """The bytes copied; of a sealed file they are what was sealed."""
+    """Copy the content and return its size; raise `Altered` if a sealed file differs from its checksum."""
     if one.checksum is None:
         return disk.copy_open(original, copied, facts)
     try:

@@ -1,4 +1,4 @@
-"""Folders that say by a file in them that they are to be in no backup: `.nobackup`, `CACHEDIR.TAG`."""
+"""Folders that a file in them excludes from backups: `.nobackup`, `CACHEDIR.TAG`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class MarkedFolders:
-    """Which folders below the live one hold such a file, or are sealed as such; one that was found stays so."""
+    """The folders below the live one that hold a marking file now, or did in a backup (`sealed`).
+
+    A folder that was found once counts as marked from then on.
+    """
 
     def __init__(self, live: Path, marks: Iterable[str], sealed: Iterable[str] = ()) -> None:
         self.found: set[str] = set()
@@ -23,7 +26,7 @@ class MarkedFolders:
         self._unmarked: set[str] = set()
 
     def has(self, path: str) -> bool:
-        """Whether the folder is one, now or when it was asked for before."""
+        """Return whether the folder is marked, now or at an earlier call."""
         if not self._marks and not self._sealed:
             return False
         if path not in self.found and (key(path) in self._sealed or any(map(self._is_mark, self._names(path)))):
@@ -31,7 +34,7 @@ class MarkedFolders:
         return path in self.found
 
     def holds(self, path: str) -> bool:
-        """Whether a path of another tree would be in one, or be one; each folder is looked at once."""
+        """Return whether a path of another tree is that of a marked folder or below one; check each folder once."""
         if not self._marks and not self._sealed:
             return False
         for place in tree.with_parents(path):
@@ -50,7 +53,7 @@ class MarkedFolders:
                 return False
             return path.rpartition("/")[2] != CACHE_TAG or self._is_signed(path)
         except OSError:
-            return False  # whoever walks there says that it cannot be read
+            return False  # the walk reports that it cannot be read
 
     def _is_signed(self, path: str) -> bool:
         with (
@@ -62,5 +65,5 @@ class MarkedFolders:
 
 
 def key(path: str) -> str:
-    """The path as metadata have it, which are text: names may have any bytes."""
+    """Return the path in the form that metadata store; they are text, and names may have any bytes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

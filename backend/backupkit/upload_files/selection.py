@@ -1,6 +1,6 @@
-"""What in the uploads folder is no upload: the database with its sidecars, the backups, and what a restore stages.
+"""Selection of the files in the uploads folder that are no uploads: database, sidecars, backups, staging area.
 
-Known by what they are, not by their path: a folder can be reached through a link, a hard link or a second mount.
+They are recognised by inode, not by path: a folder can be reached through a link, a hard link or a second mount.
 """
 
 from __future__ import annotations
@@ -17,28 +17,31 @@ from backupkit.model.patterns import Patterns
 from backupkit.upload_files.marked import MarkedFolders
 
 _SIDECARS = ("", "-wal", "-shm", "-journal")
-_SUPER_JOURNAL = "-mj"  # SQLite's own of a commit to several databases; other letters follow
+_SUPER_JOURNAL = "-mj"  # SQLite's super-journal for a commit to several databases; more characters follow
 
 Identity = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class DatabasePlace:
-    """A database's name, the folder that it lies in, and its path below the uploads, whether it is there or not."""
+    """The file name of a database, the inode of its folder, and the folder's path below the uploads.
+
+    The database need not exist. `folder` is None if there is no such folder, `path` is None outside the uploads.
+    """
 
     name: str
     folder: Identity | None
     path: str | None
 
     def has_the_name(self, name: str) -> bool:
-        """Whether something of that name is no upload where the database lies."""
+        """Return whether a file of this name in the database's folder is no upload."""
         if not name.startswith((self.name, STAGING)):
             return False
         rest = name[len(self.name) :]
         return name == STAGING or rest in _SIDECARS or rest.startswith(_SUPER_JOURNAL)
 
     def is_in(self, live: Path, path: str) -> bool:
-        """Whether its folder is the one at that path below the live uploads."""
+        """Return whether the database's folder is the one at this path below the live uploads."""
         if path == self.path:
             return True
         if self.folder is None:
@@ -51,11 +54,10 @@ class DatabasePlace:
 
 @dataclass
 class Selection:
-    """What one walk of the live uploads leaves out; it remembers what it met, so that a wanted tree leaves it out too.
+    """What one walk of the live uploads leaves out; `met` remembers it, so that a wanted tree leaves it out too.
 
-    `databases` are those of the app, each with where it lies. `apart` are files and a folder that are known by
-    themselves, with their paths.
-    `excluded` are patterns of settings: what any of them means is left out. So are `marked` folders.
+    `databases` are the app's databases. `apart` are the databases and the backups folder by inode, with their paths.
+    `excluded` are the patterns of the settings and of a backup: a match of any is left out. So are `marked` folders.
     """
 
     live: Path
@@ -66,7 +68,7 @@ class Selection:
     met: set[str] = field(default_factory=set)
 
     def leaves_out(self, path: str, facts: os.stat_result, within: os.stat_result) -> bool:
-        """Whether a live entry is no upload; `within` is what is known of the folder that it is in."""
+        """Return whether a live entry is no upload; `within` is the `stat` of its folder."""
         is_out = (
             path == STAGING
             or self._is_database(path.rpartition("/")[2], within)
@@ -79,7 +81,7 @@ class Selection:
         return is_out
 
     def leaves_out_wanted(self, path: str, is_folder: bool) -> bool:
-        """The same for a path of another tree, whose place is in the live uploads, when the walk has passed it."""
+        """Return whether a path of another tree would be no upload in the live folder; after the walk has passed it."""
         above, _, name = path.rpartition("/")
         if not self.met.isdisjoint(tree.with_parents(path)):
             return True
@@ -89,7 +91,7 @@ class Selection:
         return path == STAGING or self._is_excluded(path, is_folder) or self.marked.holds(path)
 
     def _is_database(self, name: str, within: os.stat_result) -> bool:
-        for one in self.databases:  # noqa: SIM110 - a generator would cost more than all else that is asked of a file
+        for one in self.databases:  # noqa: SIM110 - a generator would cost more than all other checks of a file
             if one.has_the_name(name) and tree.inode(within) == one.folder:
                 return True
         return False
@@ -98,13 +100,13 @@ class Selection:
         return bool(self.excluded) and any(patterns.match(path, is_folder) for patterns in self.excluded)
 
     def _is_apart(self, found: Identity) -> bool:
-        # Looked at again: the number of a file that was removed meanwhile may be an upload's now.
+        # The inode is read again: that of a removed file may be an upload's now.
         return found in self.apart and _identity_of(self.apart[found]) == found
 
 
 @dataclass(frozen=True)
 class Excluded:
-    """What was left out of a backup: by patterns, by files that mark a folder, and the folders that they marked."""
+    """What a backup left out: the patterns, the names of marking files, and the folders that they marked."""
 
     patterns: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
@@ -112,7 +114,7 @@ class Excluded:
 
 
 def of(settings: Settings, also: Excluded = Excluded()) -> Selection:
-    """What is no upload in the app's uploads folder, or is excluded: by the settings or by `also`, a backup's."""
+    """Return the selection for the app's uploads folder; the settings and `also`, those of a backup, exclude files."""
     assert settings.uploads is not None
     apart = {_identity_of(path): path for path in (*settings.live_databases, settings.dir)}
     return Selection(

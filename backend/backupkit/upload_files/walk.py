@@ -1,6 +1,6 @@
-"""The uploads folder: is it there, how large is it, what of it leads elsewhere, and the list of all that is in it.
+"""Read-only queries of the uploads folder: existence, size, links that lead out, and the digest of its entries.
 
-How it is copied is in `archiver`.
+The module `archiver` copies it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from backupkit.repository.files_cache import ParentBackup
 
 
 def require(live: Path) -> None:
-    """The uploads folder is there and can be read, else `SourceUnreadable`."""
+    """Raise `SourceUnreadable` unless the uploads folder exists and can be read."""
     try:
         os.listdir(live)
     except FileNotFoundError as error:
@@ -33,7 +33,10 @@ def require(live: Path) -> None:
 
 
 def measure(live: Path, skip: tree.Skip, earlier: ParentBackup | None = None) -> tuple[int, int]:
-    """Files below the folder, and bytes on disk of those that an earlier backup has not; without reading any."""
+    """Return the number of files below the folder, and the bytes on disk of those that an earlier backup lacks.
+
+    No file is read.
+    """
     files = size = 0
     for path, facts in _files(live, skip):
         files += 1
@@ -44,7 +47,7 @@ def measure(live: Path, skip: tree.Skip, earlier: ParentBackup | None = None) ->
 
 
 def _files(root: Path, skip: tree.Skip) -> Iterator[tuple[str, os.stat_result]]:
-    """Every file that can be reached, in the order of `tree.walk`."""
+    """Yield every file that can be reached, in the order of `tree.walk`."""
     with suppress(OSError):
         for entry in tree.walk(root, skip=skip, unreadable=lambda _path, _error: None):
             if entry.form == "file":
@@ -52,7 +55,7 @@ def _files(root: Path, skip: tree.Skip) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def leading_out(live: Path, skip: tree.Skip) -> Iterator[str]:
-    """The links below the folder that lead to something outside of it."""
+    """Yield the links below the folder that lead to something outside of it."""
     root = os.path.realpath(live)
     for entry in tree.walk(live, skip=skip, unreadable=lambda _path, _error: None):
         if entry.form == "link" and leads_out(root, entry.path, entry.target):
@@ -60,16 +63,16 @@ def leading_out(live: Path, skip: tree.Skip) -> Iterator[str]:
 
 
 def leads_out(root: str, path: str, target: str) -> bool:
-    """Whether there is something where the link leads, and it is not below the root."""
+    """Return whether the link's target exists and is not below the root."""
     there = os.path.realpath(os.path.join(root, os.path.dirname(path), target))
     return there != root and not there.startswith(f"{root}/") and os.path.exists(there)
 
 
 class Survey(NamedTuple):
-    """What a tree holds beside the contents of its files: the digest of its list, and how many attributes and names.
+    """The facts of a tree beside the contents of its files; `tree` is the digest of its entries (see `digest`).
 
-    `attributes` are ACLs, extended attributes and file capabilities, `hard_links` the names of files that have another
-    name in the tree, but for the first of each.
+    `attributes` counts ACLs, extended attributes and file capabilities. `hard_links` counts the further names of files
+    that have several names in the tree.
     """
 
     tree: str
@@ -78,7 +81,7 @@ class Survey(NamedTuple):
 
 
 class Surveyor:
-    """Finds all of that in a walk which somebody else does; hard links only where asked: that takes memory for each."""
+    """A collector of these facts during the caller's walk; hard links only on request, since each takes memory."""
 
     def __init__(self, root: Path, hard_links: bool) -> None:
         self._root, self._hard_links = root, hard_links
@@ -88,7 +91,7 @@ class Surveyor:
         self._other_names = 0
 
     def add(self, entry: tree.Entry) -> None:
-        """The next entry of the walk."""
+        """Add the next entry of the walk."""
         self._lines.update(line_of(entry.form, entry.path, entry.target))
         if entry.form in ("file", "folder"):
             self._attributes += len(attributes.names(self._root, entry.path, self._parents))
@@ -98,7 +101,7 @@ class Surveyor:
             self._seen.add(inode)
 
     def survey(self) -> Survey:
-        """What there was."""
+        """Return the facts of all entries so far."""
         return Survey(self._lines.hexdigest(), self._attributes, self._other_names)
 
     def close(self) -> None:
@@ -106,7 +109,7 @@ class Surveyor:
 
 
 def survey(root: Path, hard_links: bool) -> Survey:
-    """All of that in a walk of its own."""
+    """Walk the tree and return its facts."""
     with closing(Surveyor(root, hard_links)) as surveyor:
         for entry in tree.walk(root):
             surveyor.add(entry)
@@ -114,12 +117,12 @@ def survey(root: Path, hard_links: bool) -> Survey:
 
 
 def digest(root: Path) -> str:
-    """SHA-256 of the list of folders, files and links: what checksums of contents do not cover."""
+    """Return the SHA-256 of the list of folders, files and links, which checksums of contents do not cover."""
     return digest_of((entry.form, entry.path, entry.target) for entry in tree.walk(root))
 
 
 def digest_of(entries: Iterable[tuple[str, str, str]]) -> str:
-    """The same for entries that are told: form, path and target, in the order of a walk."""
+    """Return the same digest for given entries: form, path and target, in the order of a walk."""
     lines = hashlib.sha256()
     for form, path, target in entries:
         lines.update(line_of(form, path, target))
@@ -127,5 +130,5 @@ def digest_of(entries: Iterable[tuple[str, str, str]]) -> str:
 
 
 def line_of(form: str, path: str, target: str = "") -> bytes:
-    """One entry of that list."""
+    """Return one entry of that list as the digest reads it."""
     return "\0".join((form, path, target, "")).encode("utf-8", "surrogateescape")
