@@ -1,13 +1,14 @@
-"""What the live data looked like when a backup took it: by this the next one knows what has not changed since.
+"""The files cache: how each live file looked when a backup copied it, so that the next backup can skip unchanged files.
 
-One file a backup, `backups/.state/index/NAME`, the newest few kept: of each app, and of whole backups and those of the
-database alone, which share with their own line. One that is lost, not whole, or not of that very
-backup costs the next backup a second reading, and nothing else:
+One file per backup, `backups/.state/index/NAME`. The newest few are kept per app, counting whole backups and
+database-only backups separately. If one is lost, incomplete or of another backup, the next backup reads all files
+again; nothing else depends on it. Format:
 
-    SIZE MTIME CTIME INODE [tab] SHA256 [tab] PATH    a line a file, in the order of `tree.walk`, times in ns; behind
-                                                      the inode the number of its extended attributes, if it has any
-    {"seal": …, "database": …, "files": …, …}         SHA-256 of the backup's SHA256SUMS; the database's stamp; lines
-    SHA256 OFFSET                                     of all above; where the line before this one begins
+    SIZE MTIME CTIME INODE [tab] SHA256 [tab] PATH    one line per file, in the order of `tree.walk`, times in ns; the
+                                                      number of extended attributes follows the inode if not 0
+    {"seal": …, "database": …, "files": …, …}         SHA-256 of the backup's SHA256SUMS; the database's change stamp;
+                                                      the number of file lines
+    SHA256 OFFSET                                     of everything above; the offset of the JSON line
 """
 
 from __future__ import annotations
@@ -39,43 +40,43 @@ _FOOTER = 64 + 1 + 20 + 1
 
 
 class CachedFile(NamedTuple):
-    """A live file as an earlier backup saw it, and the SHA-256 of its copy there."""
+    """A live file as an earlier backup saw it, and the SHA-256 of its copy in that backup."""
 
     change_stamp: str
     checksum: str
     attributes: int = 0
-    """How many of them the copy has."""
+    """Number of extended attributes of the copy."""
 
     def is_now(self, facts: os.stat_result) -> bool:
-        """Whether the live file surely has the content that was copied."""
+        """Return whether the live file certainly still has the content that was copied."""
         return self.change_stamp == stamp_of(facts)
 
 
 class ParentBackup:
-    """A backup that what has not changed is linked from. Paths are asked for in the order of `tree.walk`."""
+    """An earlier backup from which unchanged files are linked. Ask for paths in the order of `tree.walk`."""
 
     def __init__(
         self, folder: Path, metadata: Metadata, file: BinaryIO, said: dict[str, Any], tree: str = UPLOADS_FOLDER
     ) -> None:
         self.folder = folder
         self.uploads = folder / tree
-        """Its copies of the uploads."""
+        """Folder with its copies of the uploads."""
         self.metadata = metadata
         self.database: str | None = said["database"]
         self._stamps: dict[str, str | None] = said.get("databases", {})
         self._file, self._files = file, int(said["files"])
-        # An earlier version did not sync what it saw: then it knows only the contents.
+        # An earlier version did not sync the live files first, so its stamps cannot be trusted, only its checksums.
         self._is_settled = bool(said.get("settled"))
         self.keeps_attributes = bool(said.get("attributes"))
         """Whether its copies have all the attributes that the live files had."""
         self.has_hard_links = bool(metadata.uploads and metadata.uploads.hard_links)
         self.databases: dict[str, SealedDatabase] = {}
-        """The databases that lie in the tree, by their paths there."""
+        """The SQLite databases inside the tree, by their paths in it."""
         self._path, self._seen = "", CachedFile(RACY, "")
         self.rewind()
 
     def at(self, part: str) -> ParentBackup | None:
-        """The same backup as if that database were its only one; None where it has none of that name."""
+        """Return the same backup as if the database `part` were its only one, or None if it has no such database."""
         if not part:
             return self
         metadata = self.metadata.at(part)
@@ -86,7 +87,7 @@ class ParentBackup:
         return found
 
     def find(self, path: str) -> CachedFile | None:
-        """What it saw of that file; None where it saw nothing."""
+        """Return what the backup recorded about this file, or None."""
         if path != self._path:
             wanted = path.split("/")
             while self._path and self._path.split("/") < wanted:
@@ -94,7 +95,7 @@ class ParentBackup:
         return self._seen if path == self._path else None
 
     def rewind(self) -> None:
-        """The next question may be for any path again."""
+        """Start again at the first line, so that any path can be asked for next."""
         self._file.seek(0)
         self._lines = islice(self._file, self._files)
         self._advance()
@@ -103,7 +104,7 @@ class ParentBackup:
         try:
             line = next(self._lines, None)
         except OSError:
-            line = None  # nothing is known of the rest: it is read again
+            line = None  # the rest is unknown, so the backup reads those files again
         if line is None:
             self._path = ""
             return
@@ -114,9 +115,9 @@ class ParentBackup:
 
 
 class Writer:
-    """The index of a backup that is being made; `database` is the stamp of what was copied, if it is known.
+    """Writer of the files cache for a backup in progress.
 
-    `databases` has those of the others, by name.
+    `database` is the change stamp of the copied database, if known; `databases` has the further ones by name.
     """
 
     def __init__(self, backups: Path, name: str, folder: Path, file: BinaryIO, part: str = "") -> None:
@@ -128,9 +129,9 @@ class Writer:
         self._since = 0
 
     def settle(self, live: Path) -> None:
-        """What was written to the live files is on disk, so that whatever is written from now on shows in their times.
+        """Sync the file system of the live files, so that every later write to them shows in their times.
 
-        That costs a sync of their file system, and is done only where somebody will go by the times.
+        A sync is expensive: call this only if the recorded times will be used.
         """
         now = time.time_ns()
         with contextlib.suppress(OSError):
@@ -138,14 +139,14 @@ class Writer:
             self._since = now
 
     def add(self, path: str, facts: os.stat_result, checksum: str, attributes: int = 0) -> None:
-        """One file of the uploads, as it was when it was copied, and how many attributes the copy has."""
+        """Record one upload as it was when it was copied, and the number of extended attributes of the copy."""
         self._files += 1
         seen = change_stamp(facts, self._since) if self._since else RACY
         seen += f" {attributes}" if attributes else ""
         self._write(f"{seen}\t{checksum}\t{escaped(path)}\n")
 
     def finish(self) -> None:
-        """The sealed backup has this index, and old ones are gone; for speed it is not synced."""
+        """Finish the cache for the sealed backup and remove superseded ones. For speed, nothing is synced."""
         offset = self._file.tell()
         seal = disk.hash_file(self._backups / self._name / CHECKSUM_FILE)
         said: dict[str, Any] = {"seal": seal, "database": self.database, "files": self._files}
@@ -165,10 +166,10 @@ class Writer:
 
 @contextlib.contextmanager
 def writing(backups: Path, name: str, part: str = "") -> Iterator[Writer]:
-    """The index of a backup to be made, of that tree of it; a draft, and gone, unless it is finished."""
+    """Yield a writer of the files cache for one tree of a new backup; remove its draft unless `finish` was called."""
     with own_folder.made(backups, *_folder_of(part)) as folder:
         draft = folder / _draft(name)
-        disk.remove(draft)  # of a killed run
+        disk.remove(draft)  # left by a killed run
         try:
             with open(disk.make_file(draft), "wb") as file:
                 yield Writer(backups, name, folder, file, part)
@@ -181,7 +182,7 @@ def _folder_of(part: str) -> tuple[str, str]:
 
 
 def follow_restore(settings: Settings, backup: Path, live: Path, skip: tree.Skip) -> None:
-    """The backup's index is of the live uploads as a restore of it has left them: the next one shares with it."""
+    """Write the backup's files cache anew from the restored live uploads, so that the next backup links from it."""
     tree_name, checksum_of = settings.sealed_folder, checksums_in_order(backup)
     with (
         contextlib.suppress(OSError, BackupError),
@@ -199,9 +200,9 @@ def follow_restore(settings: Settings, backup: Path, live: Path, skip: tree.Skip
 
 @contextlib.contextmanager
 def newest(settings: Settings, with_uploads: bool) -> Iterator[ParentBackup | None]:
-    """The newest backup of this app that is good and has an index of this tree.
+    """Yield the newest good backup of this app with a files cache of this tree, or None.
 
-    Only one that has uploads, where they are wanted.
+    With `with_uploads`, skip backups without uploads.
     """
     with contextlib.ExitStack() as opened:
         folder = opened.enter_context(own_folder.existing(settings.dir, *_folder_of(settings.part)))
@@ -227,11 +228,11 @@ def _open(settings: Settings, path: Path, with_uploads: bool, opened: contextlib
         found.databases = {one.name.removeprefix(below): one for one in inside}
         return found
     except (OSError, ValueError, KeyError):
-        return None  # gone meanwhile, another user's, or of another version: then everything is read again
+        return None  # deleted meanwhile, unreadable, or of another version: then every file is read again
 
 
 def _footer(lines: BinaryIO) -> dict[str, Any] | None:
-    """What the index says of its backup; None where it is not whole."""
+    """Return the JSON line of a files cache, or None if the file is incomplete or damaged."""
     size = lines.seek(0, os.SEEK_END)
     if size < _FOOTER:
         return None
@@ -259,7 +260,7 @@ def _newest_first(folder: Path | None) -> list[Path]:
 
 
 def _superseded(backups: Path, folder: Path, part: str) -> Iterator[Path]:
-    """All but the newest few of each line, and those of backups that are gone or cannot be read."""
+    """Yield caches to delete: those of lost or unreadable backups, and all but the newest `_KEPT` per `_line_of`."""
     kept: Counter[tuple[str | None, bool] | None] = Counter()
     for path in _newest_first(folder):
         line = _line_of(backups / path.name, part)

@@ -1,8 +1,8 @@
-"""Flags set on a backup after it was sealed, kept beside it: losing them loses no backup.
+"""Flags set on a backup after it was sealed, stored outside it: losing them loses no backup.
 
-A flag is an empty file, `backups/.state/FLAG/NAME`, so that two processes never write the same one. Also here: the name
-of the last restore's safety copy, `backups/.state/last_restore`; and `backups/.state/operations/NAME.json`, how the
-operation ended that a program made the backup for.
+A flag is an empty file, `backups/.state/FLAG/NAME`, so that two processes never write the same file. Also here: the
+name of the last restore's safety copy, `backups/.state/last_restore`; and, for a backup that a program made before an
+operation of its own, how that operation ended, `backups/.state/operations/NAME.json`.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from backupkit.model.names import is_name
 STATE_FOLDER = ".state"
 PINNED = "pinned"
 HELD = "held"  # pinned until the next good backup
-ACCEPTED = "accepted"  # somebody looked at what is unusual about it
-PROOFS = "proofs"  # a record, of `repository/verification.py`
-SOUND = "sound"  # the checksum of a database that SQLite has checked here, of the same module
-_BY_NAME = (PINNED, HELD, ACCEPTED, PROOFS, SOUND, "index")  # the folders with a file a backup
+ACCEPTED = "accepted"  # a person has looked at its anomalies
+PROOFS = "proofs"  # a verification record (`repository/verification.py`)
+SOUND = "sound"  # the checksum of a database that SQLite has checked on this machine (same module)
+_BY_NAME = (PINNED, HELD, ACCEPTED, PROOFS, SOUND, "index")  # the folders with one file per backup
 _LAST_RESTORE = "last_restore"
 _OPERATIONS = "operations"
 
 
 def add(backups: Path, flag: str, name: str) -> None:
-    """Set a flag on the backup of that name."""
+    """Set a flag on a backup."""
     with own_folder.made(backups, STATE_FOLDER, flag) as folder:
         disk.write_file(folder / name, b"")
 
 
 def clear(backups: Path, flag: str, name: str) -> None:
-    """Clear a flag of the backup of that name, if it is set."""
+    """Clear a flag of a backup, if it is set."""
     with own_folder.existing(backups, STATE_FOLDER, flag) as folder:
         if folder:
             disk.remove(folder / name)
@@ -48,13 +48,13 @@ def clear_all(backups: Path, flag: str) -> None:
 
 
 def forget(backups: Path, name: str) -> None:
-    """Clear all that an earlier backup of that name left here."""
+    """Clear every flag and verification record of an earlier backup of the same name."""
     for flag in (PROOFS, SOUND, PINNED, HELD, ACCEPTED):
         clear(backups, flag, name)
 
 
 def forget_all_but(backups: Path, names: Set[str]) -> None:
-    """Clear all that backups left here which are none of these."""
+    """Clear flags, verification records and files caches of all backups except these."""
     for flag in _BY_NAME:
         for name in set(_listed(backups, flag)) - names:
             clear(backups, flag, name)
@@ -62,7 +62,7 @@ def forget_all_but(backups: Path, names: Set[str]) -> None:
 
 @dataclass(frozen=True)
 class Flags:
-    """The names of the backups that have each flag, read at once: that costs less than asking for each backup."""
+    """The names of the backups with each flag, read at once because that is cheaper than one look per backup."""
 
     pinned: frozenset[str]
     accepted: frozenset[str]
@@ -88,7 +88,7 @@ def _listed(backups: Path, flag: str) -> list[str]:
 
 
 class LastRestore(NamedTuple):
-    """What `undo` goes back to: a safety copy, of one part alone or of all; some parts from a `later` copy."""
+    """What `undo` restores: a safety copy, all of it or one part; `later` names newer copies for some parts."""
 
     safety: str
     part: str | None = None
@@ -98,9 +98,9 @@ class LastRestore(NamedTuple):
 def remember_restore(
     backups: Path, safety: str, part: str | None = None, later: Mapping[str, str] | None = None
 ) -> None:
-    """The last restore left this safety copy, and was of that part alone, or of all.
+    """Record the safety copy of the last restore, and the part it restored (None for all).
 
-    `later` are the parts that a later safety copy has as they were last.
+    `later` maps parts to a later safety copy, which holds their last state before the restore.
     """
     lines = [safety, part or "", json.dumps(later) if later else ""]
     with own_folder.made(backups, STATE_FOLDER) as folder:
@@ -108,7 +108,7 @@ def remember_restore(
 
 
 def last_restore(backups: Path) -> LastRestore | None:
-    """What the last restore left; by what is written: a clock can be set back."""
+    """Return what the last restore recorded, or None. Times are not compared, because a clock can be set back."""
     try:
         with own_folder.existing(backups, STATE_FOLDER) as folder:
             written = disk.read_plain(folder / _LAST_RESTORE, disk.MOST_STATE).decode() if folder else ""
@@ -119,7 +119,7 @@ def last_restore(backups: Path) -> LastRestore | None:
 
 
 def _later(written: str) -> Mapping[str, str]:
-    """The parts that a later safety copy has, by what is written; it is input."""
+    """Parse the parts with a later safety copy; the file is untrusted, so anything invalid is dropped."""
     try:
         found = json.loads(written or "{}")
     except ValueError:
@@ -128,7 +128,7 @@ def _later(written: str) -> Mapping[str, str]:
 
 
 def drafts(backups: Path) -> Iterator[Path]:
-    """What killed runs left unfinished among all this; each path is good until the next is asked for."""
+    """Yield the drafts that killed runs left in the state folder; a path is valid only until the next one is taken."""
     yield from _drafts_in(backups, STATE_FOLDER)
 
 
@@ -144,6 +144,6 @@ def _drafts_in(backups: Path, *names: str) -> Iterator[Path]:
 
 
 def remember_operation(backups: Path, name: str, text: str) -> None:
-    """What became of the operation that the backup of that name was made for."""
+    """Record how the operation ended that the backup was made for."""
     with own_folder.made(backups, STATE_FOLDER, _OPERATIONS) as folder:
         disk.write_file(folder / f"{name}.json", text.encode())

@@ -1,7 +1,7 @@
-"""What was done, when, by whom and with what result: `backups/.state/history.jsonl`. Losing it loses no backup.
+"""The history of operations: what, when, by whom and the result, in `backups/.state/history.jsonl`.
 
-Each operation is written twice, as it begins and as it ends, so that one that was killed is seen: it never ended.
-Lines that cannot be read are set aside in a file of their own, once.
+Losing it loses no backup. Each operation is written when it begins and when it ends, so a killed one is recognized by
+its missing end. Unreadable lines are moved to a separate file, once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from backupkit.repository import flags, lock
 
 HISTORY_FILE = "history.jsonl"
 DAMAGED_FILE = "history.damaged.jsonl"
-LIMIT, KEPT = 2_000_000, 1  # bytes, and old files: some thousands of operations each
+LIMIT, KEPT = 2_000_000, 1  # bytes per file, and number of rotated files: each holds some thousands of operations
 _NOTHING: tuple[object, ...] = (None, "", [])
 _LEFT_OUT = (("outcome", "running"), ("through", "library"), ("born", ""))
 _NEVER_ENDED = "It never ended: it was killed, or the machine went down."
@@ -33,25 +33,25 @@ def _form() -> TypeAdapter[Operation]:
 
 @dataclass(frozen=True)
 class History:
-    """The operations, newest first, and what was wrong with the file, in one sentence."""
+    """The operations, newest first, and what is wrong with the file, in one sentence."""
 
     operations: tuple[Operation, ...] = ()
     error: str = ""
 
 
 def path_of(backups: Path) -> Path:
-    """Where the history of that backups folder lies."""
+    """Return the path of the history in this backups folder."""
     return backups / flags.STATE_FOLDER / HISTORY_FILE
 
 
 def write(backups: Path, operation: Operation) -> None:
-    """The operation stands in the history as it is now; `OSError` where it cannot."""
+    """Append the operation in its present state. Raise `OSError` if that fails."""
     with own_folder.made(backups, flags.STATE_FOLDER) as folder:
         append_log.append(folder / HISTORY_FILE, _line(operation), LIMIT, KEPT)
 
 
 def read(backups: Path) -> History:
-    """Every operation that the history still knows. Where it cannot be read, or not all of it, `error` says so."""
+    """Return every operation still in the history. If some or all of it cannot be read, `error` says so."""
     known, bad, problem = dict[str, Operation](), 0, ""
     with own_folder.existing(backups, flags.STATE_FOLDER) as folder:
         if folder is None:
@@ -65,12 +65,12 @@ def read(backups: Path) -> History:
             return History(error=f"The history {path_of(backups)} cannot be read: {error.strerror}.")
         if bad:
             problem = _set_aside(folder / HISTORY_FILE, path_of(backups))
-    # By the order in which they began, whatever the clock said.
+    # Ordered as they began, not by time, because the clock may have been changed.
     return History(tuple(_with_outcome(backups, one) for one in reversed(known.values())), problem)
 
 
 def _line(operation: Operation) -> bytes:
-    """Without what is read as a default where it is not there."""
+    """Return the operation as one JSON line, omitting fields that have their default values."""
     document = documents.operation(operation)
     document["who"] = {key: one for key, one in document["who"].items() if (key, one) not in _LEFT_OUT}
     return documents.as_line(
@@ -85,7 +85,7 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _parsed(found: Iterable[bytes]) -> tuple[list[Operation], list[bytes]]:
-    """What the lines tell, and the lines that tell nothing."""
+    """Return the operations that could be parsed, and the lines that could not."""
     operations, unread = [], []
     for line in found:
         try:
@@ -96,13 +96,13 @@ def _parsed(found: Iterable[bytes]) -> tuple[list[Operation], list[bytes]]:
 
 
 def _set_aside(path: Path, named: Path) -> str:
-    """What cannot be read goes into a file of its own; the sentence that says so, empty if there was nothing."""
+    """Move unreadable lines to a separate file. Return a sentence that says so, or an empty string if none remain."""
     aside, count = path.with_name(DAMAGED_FILE), 0
     try:
         with append_log.locked(path):
             for number in range(KEPT + 1):
                 part = append_log.numbered(path, number)
-                content = _lines(part)  # again: a line may have been written to its end meanwhile
+                content = _lines(part)  # read again under the lock: a half-written line may be complete now
                 unread = _parsed(content)[1]
                 if unread:
                     append_log.append(aside, b"\n".join(unread), LIMIT, KEPT)
@@ -122,7 +122,7 @@ def _with_outcome(backups: Path, operation: Operation) -> Operation:
 
 
 def _is_running(backups: Path, who: Who) -> bool:
-    """Seen here, or holding the lock from elsewhere. What does neither cannot be told from one that was killed."""
+    """Return whether the process is alive on this host, or holds the lock from another; otherwise assume it ended."""
     if who.host == process.host() and process.is_alive(who.pid, who.born):
         return True
     return lock.signature(backups) == process.named(who.pid, who.host)

@@ -1,11 +1,12 @@
-"""Commands of the user's before and after a backup or a restore, and when one failed: those of `backup.toml`.
+"""Hooks: the user's commands from `backup.toml`, run before and after a backup or restore, and on failure.
 
     with hooks.of(settings, "backup", emit) as hook:
         with locked_operation(settings, "backup", emit) as work, hook.around(work):
             ...
 
-`before_…` and `after_…` run under the lock, one operation's after the other's. A `before_…` that fails or is late stops
-the operation; `after_…` and `on_error` that do so are a warning. Killed in between, nothing runs any more.
+`before_…` and `after_…` run under the lock, so hooks of different operations never overlap. A `before_…` that fails or
+times out stops the operation; a failing `after_…` or `on_error` is only a warning. If the operation is killed, no
+further hook runs.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ _SCRIPTS_RUN_BY = ("sh", "bash", "dash", "zsh", "ksh", "python", "python3", "per
 
 
 class HookFailed(BackupError):
-    """A command of the user's failed, was late, could not be run, or is not to be trusted."""
+    """A hook failed, timed out, could not be run, or is not trusted because another user can change it."""
 
 
 @contextlib.contextmanager
 def of(settings: Settings, around: Around | None, emit: EventListener) -> Iterator[Hooks]:
-    """The hooks of one operation, none with `around=None`; what fails before it began is told to `on_error`, too.
+    """Yield the hooks of one operation (none with `around=None`), and run `on_error` if the block raises.
 
-    That is not so for a request that was wrong by itself.
+    That includes failures before the operation began, but not `Refused`, because then the request itself was wrong.
     """
     hooks = Hooks(settings, around, emit)
     try:
@@ -56,7 +57,7 @@ def of(settings: Settings, around: Around | None, emit: EventListener) -> Iterat
 
 
 class Hooks:
-    """The hooks of one operation. `warnings`: which of those failed that do not stop it."""
+    """The hooks of one operation. `warnings` has the failures of hooks that do not stop it."""
 
     def __init__(self, settings: Settings, around: Around | None, emit: EventListener) -> None:
         self.warnings: list[str] = []
@@ -66,7 +67,7 @@ class Hooks:
 
     @contextlib.contextmanager
     def around(self, work: Work) -> Iterator[None]:
-        """`before_…`, the block, and `after_…`; where something is raised, `on_error` in its place."""
+        """Run `before_…`, the block, then `after_…`; if anything raises, run `on_error` instead of `after_…`."""
         self._emit, self._command = work.emit, work.operation.command
         self._name = _first(work.operation.backups)
         try:
@@ -79,7 +80,7 @@ class Hooks:
         self._tell(f"after_{self._around}", None, work.operation.warnings)
 
     def tell_error(self, error: BaseException) -> None:
-        """`on_error` runs, once for each operation."""
+        """Run `on_error`, at most once per operation."""
         if not self._is_told:
             self._is_told = True
             self._tell("on_error", error)
@@ -115,7 +116,7 @@ class Hooks:
         }
 
     def _run(self, hook: str, facts: dict[str, str]) -> None:
-        """That hook, where there is one; raises `HookFailed`."""
+        """Run the hook, if it is set. Raise `HookFailed`."""
         words: tuple[str, ...] = getattr(self._settings, hook) if self._around else ()
         if not words:
             return
@@ -144,7 +145,7 @@ class Hooks:
 
 
 class _Said:
-    """What a hook says, for the log; and its last line, for the error."""
+    """The output of a hook: each line goes to the log, and the last one is kept for the error."""
 
     def __init__(self, hook: str, settings: Settings) -> None:
         self.last = ""
@@ -156,7 +157,7 @@ class _Said:
 
 
 def why_not_run(settings: Settings, hook: str) -> str:
-    """Why that hook would not be run at all: empty for nothing, or where there is none. Only looks."""
+    """Return why the hook could not be run; empty if it could, or if none is set. Nothing is executed."""
     words: tuple[str, ...] = getattr(settings, hook)
     if not words:
         return ""
@@ -177,7 +178,7 @@ def _first(names: Sequence[str]) -> str:
 
 
 def _require_own(words: Sequence[str], folder: Path) -> None:
-    """`Untrusted` where another user can change the program, or the script that a shell is to read."""
+    """Raise `Untrusted` if another user can change the program, or the script that an interpreter would run."""
     program = folder / words[0] if "/" in words[0] else shutil.which(words[0])
     files = [Path(program)] if program else []
     if Path(words[0]).name in _SCRIPTS_RUN_BY:

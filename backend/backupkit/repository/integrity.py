@@ -1,6 +1,6 @@
-"""Whether a sealed backup is as it was written: every file, folder and link, and what the database holds.
+"""Integrity checks of a sealed backup: every file, folder and link, and the content of the database.
 
-Restore and verify ask the same questions here. Nothing is written, and no link is followed.
+Restore and verify share them. They write nothing and follow no link.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ T = TypeVar("T")
 
 
 class Shared(Generic[T]):
-    """What was found out of files that have several names: backups share an unchanged file, and it is read once.
+    """Results per inode: backups share unchanged files by hard links, and each file should be read only once.
 
-    One inode that was not touched in between is one content. Memory is bounded: beyond `most` files it reads again.
+    An inode with the same change time has the same content. Memory is bounded: beyond `most` files nothing is kept.
     """
 
     def __init__(self, most: int) -> None:
@@ -45,7 +45,7 @@ class Shared(Generic[T]):
         self._found: dict[tuple[int, int, int], T] = {}
 
     def of(self, facts: os.stat_result, find: Callable[[], T]) -> T:
-        """What `find` returned for this inode, or returns now."""
+        """Return the earlier result for this inode, or else call `find`."""
         key = (facts.st_dev, facts.st_ino, facts.st_ctime_ns)
         if key in self._found:
             return self._found[key]
@@ -56,7 +56,7 @@ class Shared(Generic[T]):
 
 
 class Digests:
-    """SHA-256 of a run's files, each inode read once; `advance` hears of every byte, read or known already."""
+    """SHA-256 of the files of one run, each inode read once; `advance` is called for every byte, read or reused."""
 
     def __init__(self, advance: Callable[[int], None], most: int = 1 << 17) -> None:
         self._advance = advance
@@ -83,10 +83,10 @@ def file_flaws(
     only: str | None = None,
     hear: Callable[[str, walk.Survey], None] = lambda _tree, _survey: None,
 ) -> Iterator[Flaw]:
-    """What differs from what was sealed in files, folders and links; a sealed backup only.
+    """Yield every difference from the sealed state in files, folders and links. The backup must have checksums.
 
-    `hear` is told what each tree holds beside contents (`lost`). With `only` the other parts are not looked at. What
-    may not be read raises `PermissionError`: that is no damage.
+    `hear` gets the survey of each tree (see `lost`). With `only`, the other parts are not read. An unreadable file or
+    folder raises `PermissionError`, because that is not damage.
     """
     trees = metadata.tree_facts if metadata else {UPLOADS_FOLDER: None}
     without = metadata.left_out(only) if metadata else frozenset[str]()
@@ -99,7 +99,7 @@ def file_flaws(
 
 
 class _Surveys:
-    """What is found of each tree that metadata tell of, while its checksums are compared."""
+    """Surveys of the trees named in the metadata, filled while their checksums are compared."""
 
     def __init__(self, folder: Path, trees: Mapping[str, UploadsFacts | None]) -> None:
         self._folder, self._trees = folder, trees
@@ -114,7 +114,7 @@ class _Surveys:
         self._surveyors[name].add(entry)
 
     def of(self, name: str, recorded: UploadsFacts) -> walk.Survey:
-        """The survey of that tree, by a walk of its own where it was not walked: it is empty, or there is no list."""
+        """Return the survey of a tree; walk it now if no entry was added (it is empty, or nothing was compared)."""
         surveyor = self._surveyors.get(name)
         return surveyor.survey() if surveyor else walk.survey(self._folder / name, bool(recorded.hard_links))
 
@@ -124,9 +124,9 @@ class _Surveys:
 
 
 def lost(recorded: UploadsFacts | None, found: walk.Survey) -> str:
-    """What of the uploads' attributes and hard links is not as it was sealed; nothing, if all of it is.
+    """Describe extended attributes and hard links that differ from the sealed numbers; empty if none do.
 
-    That is no damage: a copy over a file system that cannot keep them loses them, and nothing else.
+    That is not damage: a copy by way of a file system without them loses them, and nothing else.
     """
     said = []
     if recorded and not keeps_attributes(recorded, found):
@@ -137,17 +137,17 @@ def lost(recorded: UploadsFacts | None, found: walk.Survey) -> str:
 
 
 def keeps_attributes(recorded: UploadsFacts, found: walk.Survey) -> bool:
-    """Whether there are as many as were sealed; of an older backup nobody knows."""
+    """Return whether there are as many extended attributes as sealed; true for older backups, which have no number."""
     return recorded.attributes is None or recorded.attributes == found.attributes
 
 
 def keeps_hard_links(recorded: UploadsFacts, found: walk.Survey) -> bool:
-    """The same of hard links; where none was sealed, none is looked for."""
+    """Return whether there are as many hard links as sealed; true if none were."""
     return not recorded.hard_links or recorded.hard_links == found.hard_links
 
 
 def size_flaws(folder: Path, metadata: Metadata) -> Iterator[Flaw]:
-    """What a look at sizes finds, without reading a file: a truncated database, uploads that are lost or cut short."""
+    """Yield flaws visible in file sizes alone: a missing or truncated database, missing or truncated uploads."""
     for name, database in metadata.database_files.items():
         if database and not database.raw:
             yield from _database_size_flaws(folder, name, database)
@@ -175,14 +175,14 @@ def _tree_size_flaws(folder: Path, name: str, recorded: UploadsFacts | None) -> 
 
 
 def database_flaws(metadata: Metadata, found: Inspection, checksum: str | None) -> Iterator[Flaw]:
-    """What is wrong with the backup's database, by itself and compared with the metadata."""
+    """Yield SQLite's problems with the backup's database, or, if it has none, differences from the metadata."""
     name = metadata.database_file or ""
     texts = [*found.problems] or [*_compared(metadata, found, checksum)]
     yield from (Flaw(name, printable(f"{name}: {text}")) for text in texts)
 
 
 def writable_by_others(folder: Path, metadata: Metadata | None) -> Iterator[Path]:
-    """What others than its owner could have written to: with the list of checksums, their change would not be seen."""
+    """Yield what users other than the owner can write to: they could change a file and its checksum unnoticed."""
     files = metadata.database_files.items() if metadata else ()
     allowed = {name: one.mode if one else 0 for name, one in files if "/" not in name}
     for name in ("", METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE, *allowed):
@@ -193,7 +193,7 @@ def writable_by_others(folder: Path, metadata: Metadata | None) -> Iterator[Path
 
 
 def _strangers(folder: Path, trees: Collection[str]) -> Iterator[Flaw]:
-    """Folders, links and the like where only files belong."""
+    """Yield folders, links and special files that the backup did not have, and trees that are not folders."""
     for name in sorted(os.listdir(folder)):
         entry = tree.look(folder, name)
         if entry is None or entry.form == "file":
@@ -224,7 +224,7 @@ def _tree_flaws(
 
 
 def _is_tree(folder: Path, name: str, recorded: UploadsFacts) -> bool:
-    """Whether folders and links are as recorded; files that were added or lost are told of elsewhere."""
+    """Return whether folders and links are as recorded; added and missing files are reported by the checksums."""
     root = folder / name
     below, most = f"{name}/", recorded.files
     paths = manifest.listed_paths(folder)
@@ -250,7 +250,7 @@ def _compared(metadata: Metadata, found: Inspection, checksum: str | None) -> It
 
 
 def _facts_compared(recorded: DatabaseFacts, found: DatabaseFacts) -> Iterator[str]:
-    for table in sorted(recorded.rows.keys() & found.rows.keys()):  # a table may be one that only the app can read
+    for table in sorted(recorded.rows.keys() & found.rows.keys()):  # some virtual tables can be read by the app only
         before, now = recorded.rows[table], found.rows[table]
         if before != now:
             yield f"table {table} has {now} rows, and the metadata say {before}"

@@ -30,8 +30,8 @@ def held(
 ) -> Iterator[int]:
     """Hold the lock until the block ends; raise `Locked`, which names its holder, after `timeout` seconds.
 
-    Yield its handle. A child process that inherits it holds the lock too, until both have ended. `place` is the path by
-    which a person knows the folder, where that is another one.
+    Yield its file descriptor. A child process that inherits it holds the lock too, until both have ended. `place` is
+    the path to name in messages, if it is not `backups`.
     """
     deadline = time.monotonic() + timeout
     with _folder_locked(backups, timeout, emit, place or backups):
@@ -46,9 +46,9 @@ def held(
 
 @contextlib.contextmanager
 def _folder_locked(backups: Path, timeout: float, emit: EventListener, place: Path) -> Iterator[None]:
-    """Lock the folder itself too: somebody may remove the lock file, and a new one would let a second run in."""
+    """Lock the folder too: if somebody removed the lock file, a second run could lock a new one."""
     with disk.Opened(backups, os.O_RDONLY | os.O_DIRECTORY) as handle:
-        with contextlib.suppress(OSError):  # a file system that has no such lock: the file is left
+        with contextlib.suppress(OSError):  # if the file system cannot lock folders, the lock file must do
             _acquire(handle, timeout, emit, lambda: holder(backups / LOCK_FILE), place)
         inode = tree.inode(os.fstat(handle))
         _locked_here.add(inode)
@@ -59,7 +59,7 @@ def _folder_locked(backups: Path, timeout: float, emit: EventListener, place: Pa
 
 
 def _locked_file(backups: Path, timeout: float, emit: EventListener, place: Path) -> int:
-    """Return the open, locked file: the one that has the name now, not one that was removed during the wait."""
+    """Return the open, locked file; try again if the lock file was removed or replaced during the wait."""
     path = backups / LOCK_FILE
     while True:
         handle = _open(backups)
@@ -75,7 +75,7 @@ def _locked_file(backups: Path, timeout: float, emit: EventListener, place: Path
 
 @contextlib.contextmanager
 def claimed(folders: Iterable[Path], timeout: float, emit: EventListener = silence) -> Iterator[None]:
-    """Keep every other restore out of these live folders until the block ends, whatever its backups folder is.
+    """Keep other restores out of these live folders until the block ends, even those with another backups folder.
 
     Raise `Locked` after `timeout` seconds. A folder whose file system has no locks is not locked.
     """
@@ -88,7 +88,7 @@ def claimed(folders: Iterable[Path], timeout: float, emit: EventListener = silen
 
 
 def is_claimed(folder: Path) -> bool:
-    """Whether a restore is at work in that live folder now."""
+    """Return whether a restore has locked this live folder now."""
     try:
         with disk.Opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
             return not descriptors.try_lock(handle)
@@ -97,9 +97,9 @@ def is_claimed(folder: Path) -> bool:
 
 
 def _in_lock_order(folders: Iterable[Path]) -> list[Path]:
-    """Return each folder that exists once, ordered by inode: two restores that want the same ones cannot deadlock.
+    """Return the existing folders, without duplicates, by inode, so that two restores of the same ones cannot deadlock.
 
-    A backups folder inside the database's is left out: this process has locked it already.
+    A folder that is also a backups folder locked by this process is left out.
     """
     found = {tree.inode(facts): folder for folder in folders if (facts := _facts(folder))}
     return [found[key] for key in sorted(found) if key not in _locked_here]
@@ -113,7 +113,7 @@ def _facts(folder: Path) -> os.stat_result | None:
 
 
 def is_held(backups: Path) -> bool:
-    """Whether some run holds the lock now."""
+    """Return whether a run holds the lock now."""
     if is_claimed(backups):
         return True
     try:
@@ -127,7 +127,7 @@ def is_held(backups: Path) -> bool:
 
 
 def signature(backups: Path) -> str:
-    """Return the process that holds the lock now, as it signed; empty where none does."""
+    """Return the identity that the lock's present holder wrote into it, or an empty string if nobody holds it."""
     try:
         return str(json.loads(disk.read_plain(backups / LOCK_FILE, disk.MOST_STATE))["who"]) if is_held(backups) else ""
     except (OSError, ValueError, KeyError, TypeError):
@@ -135,7 +135,7 @@ def signature(backups: Path) -> str:
 
 
 def holder(path: Path) -> str:
-    """Return who signed the lock, in words; "another run" where that cannot be read."""
+    """Return the lock's holder in words, or "another run" if the file cannot be read."""
     try:
         signed = json.loads(disk.read_plain(path, disk.MOST_STATE))
         return f"{signed['command']} ({signed['who']}, since {signed['since']})"

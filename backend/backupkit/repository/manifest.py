@@ -1,6 +1,6 @@
-"""What seals a backup: its metadata, its checksums, and the page that tells how to put it back by hand.
+"""The files that seal a backup: metadata, checksums, and a page on how to restore by hand.
 
-Everything here is readable without this toolkit: JSON, and the format of `sha256sum -c`.
+All are readable without this toolkit: JSON, the format of `sha256sum -c`, and Markdown.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ from backupkit.model.errors import Damaged
 from backupkit.model.names import printable, printable_text
 
 Digest = Callable[[str, os.stat_result], str | None]
-"""The SHA-256 of a file, by its path and facts; None for one whose content is not looked at."""
+"""Function from the path and facts of a file to its SHA-256, or to None to skip its content."""
 
-# Bytes; what is longer was written by nobody who makes backups, and is not read.
+# Limits in bytes: a longer file cannot come from this toolkit, and is not read.
 MOST_METADATA, MOST_CHECKSUMS = 64 << 20, 512 << 20
-_LONGEST_LINE = 16 << 10  # of a path of 4096 bytes, each of them escaped
-_MOST_FLAWS = 1000  # of a list; beyond, it is none
-_MOST_AHEAD = 1 << 17  # lines that are kept while a file is looked for: of a list in its order a few
+_LONGEST_LINE = 16 << 10  # bytes; enough for a path of 4096 bytes, each of them escaped
+_MOST_FLAWS = 1000  # unreadable lines, after which the list is not read further
+_MOST_AHEAD = 1 << 17  # lines kept in memory while searching for a path; a list in the expected order needs few
 
-# What may be wrong with a file of a sealed backup.
+# Flaws of a file in a sealed backup
 ALTERED, ADDED, MISSING = "is not as it was written", "was added after the backup was made", "is missing"
 
-_HEXADECIMAL = set("0123456789abcdef")  # as it is written here: a capital is a flipped bit
+_HEXADECIMAL = set("0123456789abcdef")  # lower case only, as written here: a capital letter is a flipped bit
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 _MEANINGS = {escape: letter for letter, escape in _ESCAPES.items()}
-_PLAIN_LINE = re.compile(rb"([0-9a-f]{64})  ([^/\\\n\r\0][^\\\n\r\0]*)\n")  # what nearly every line is
+_PLAIN_LINE = re.compile(rb"([0-9a-f]{64})  ([^/\\\n\r\0][^\\\n\r\0]*)\n")  # matches nearly every line
 _SPECIAL, _ESCAPED = re.compile(r"[\\\n\r]"), re.compile(r"\\[\\nr]")
 _LATER = "Use the version of this toolkit that wrote it, or a later one."
 _OTHER = "Try another backup: `list`. What is in this folder can still be copied out by hand."
@@ -67,23 +67,23 @@ def _form() -> TypeAdapter[Metadata]:
 
 
 def write_metadata(folder: Path, metadata: Metadata) -> None:
-    """`backup_metadata.json`, in the draft; not yet synced."""
+    """Write `backup_metadata.json` into the draft, not synced."""
     text = json.dumps(documents.metadata(metadata), indent=2, ensure_ascii=True) + "\n"
     (folder / METADATA_FILE).write_text(text, encoding="ascii")
 
 
 def read_metadata(folder: Path, zone: ZoneInfo) -> Metadata:
-    """The backup's metadata; `Damaged` where it is missing, no JSON, of a later format, or not to be trusted.
+    """Return the backup's metadata. Raise `Damaged` if it is missing, not JSON, of a later format, or not trustworthy.
 
-    Times without an offset (made by hand, or by an earlier version) are in the given zone. A process reads the file
-    again when it has changed.
+    Times without an offset (made by hand, or by an earlier version) are taken to be in `zone`. The result is cached in
+    the process until the file changes.
     """
     stamp = _settled_stamp(folder / METADATA_FILE)
     return _read_once(folder, zone, stamp) if stamp else _read_metadata(folder, zone)
 
 
 def _settled_stamp(path: Path) -> tuple[int, str] | None:
-    """What a change of the file changes too; None where it is so new that another change may leave no trace."""
+    """Return device and change stamp of the file, or None if it is so new that another change might not show."""
     try:
         facts = os.lstat(path)
     except OSError:
@@ -121,22 +121,22 @@ def _read_metadata(folder: Path, zone: ZoneInfo) -> Metadata:
 
 
 class ChecksumWriter:
-    """`SHA256SUMS` of a draft, line by line, so that it costs no memory."""
+    """Writer of a draft's `SHA256SUMS`, line by line, so that memory use stays constant."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: BinaryIO = open(folder / CHECKSUM_FILE, "ab")  # noqa: SIM115
 
     def record(self, path: str, checksum: str) -> None:
-        """One file of the backup, by its path in it."""
+        """Write the line of one file, by its path in the backup."""
         self._file.write(os.fsencode(f"{_line(path, checksum)}\n"))
 
     def record_file(self, name: str) -> None:
-        """One file of the backup, read and hashed now."""
+        """Hash one file of the backup and write its line."""
         self.record(name, disk.hash_file(self._folder / name))
 
     def insert(self, found: Mapping[str, str]) -> None:
-        """Files that were found later, each where a walk would come to it: so they are listed as if in order."""
+        """Insert lines of files found later, each at its place in the order of a walk."""
         self._file.close()
         lines = (os.fsencode(f"{_line(path, checksum)}\n") for path, checksum in sorted(found.items(), key=_in_order))
         listed, whole = self._folder / CHECKSUM_FILE, self._folder / f"{CHECKSUM_FILE}.new"
@@ -154,12 +154,12 @@ def _in_order(listed: tuple[str, str]) -> list[str]:
 
 
 def has_checksums(folder: Path) -> bool:
-    """Whether the backup was sealed: one made by hand is not."""
+    """Return whether the backup has `SHA256SUMS`; one made by hand has none."""
     return os.path.isfile(f"{folder}/{CHECKSUM_FILE}")
 
 
 def read_checksums(folder: Path) -> tuple[dict[str, str], list[Flaw]]:
-    """SHA-256 by path of every file the backup was sealed with; and what is wrong with the list itself."""
+    """Return the SHA-256 of each listed file by path, and the flaws of the list itself."""
     listed = _Listed(folder)
     checksums: dict[str, str] = {}
     for path, checksum in listed.rest():
@@ -169,12 +169,12 @@ def read_checksums(folder: Path) -> tuple[dict[str, str], list[Flaw]]:
 
 
 def listed_paths(folder: Path) -> Iterator[str]:
-    """The path of each line, as it is read."""
+    """Yield the path of each line as it is read."""
     return (path for path, _ in _Listed(folder).rest())
 
 
 def sound_checksums(folder: Path) -> dict[str, str]:
-    """The same of a list that is sound; `Damaged` where it is not."""
+    """Return the SHA-256 of each listed file by path. Raise `Damaged` if the list has flaws."""
     checksums, flaws = read_checksums(folder)
     if flaws:
         raise Damaged(f"{folder / CHECKSUM_FILE} is not sound: {flaws[0].text}.", _OTHER)
@@ -182,24 +182,23 @@ def sound_checksums(folder: Path) -> dict[str, str]:
 
 
 def checksum_of(folder: Path, path: str) -> str | None:
-    """What one file was sealed with, wherever it stands in the list; None where it is not listed."""
+    """Return the sealed SHA-256 of one file, wherever it is in the list, or None if it is not listed."""
     return next((checksum for listed, checksum in _Listed(folder).rest() if listed == path), None)
 
 
 def checksums_in_order(folder: Path) -> Callable[[str], str | None]:
-    """What was sealed for a path; to be asked for in the order of a walk, so that little is in memory.
+    """Return a function from a path to its sealed SHA-256, or None. Call it in the order of a walk, to save memory.
 
-    Paths may be left out. In a list of another order, what stands 131,072 lines before the last one read is not found
-    (`checksum_of` finds it).
+    Paths may be skipped. If the list is in another order, a path more than 131,072 lines before the last line read is
+    not found (`checksum_of` finds it).
     """
     return _Listed(folder, forgets=True).take
 
 
 class Comparison:
-    """Files of a sealed folder, compared with their checksums as they come, in constant memory.
+    """Comparison of the files of a sealed folder with their checksums as they arrive, in constant memory.
 
-    Those below `uploads` are looked for in the order of the list. Where they come in another one, all of the folder is
-    read again at the end.
+    Files in a tree must arrive in the order of the list. If they do not, `rest` reads the whole folder again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -208,11 +207,11 @@ class Comparison:
         self._is_in_order = True
 
     def unheard(self) -> None:
-        """Files came that were not compared: their checksums are looked at in the end."""
+        """Note that files arrived without a comparison, so that `rest` verifies the whole folder."""
         self._is_in_order = False
 
     def flaw(self, path: str, checksum: str) -> str:
-        """What is wrong with a file that came, as far as that is known now; empty if nothing is."""
+        """Return what is wrong with a file that arrived, as far as is known already; empty if nothing."""
         if not self._is_in_order:
             return ""
         if "/" not in path:
@@ -226,7 +225,7 @@ class Comparison:
         return _differing(wanted, checksum)
 
     def rest(self) -> Iterator[Flaw]:
-        """What is wrong when all have come: files that are missing, the list itself, and what was not compared yet."""
+        """Yield the remaining flaws after the last file: missing files, the list itself, and files not compared yet."""
         if not self._is_in_order:
             yield from verify_checksums(self._folder)
             return
@@ -253,11 +252,11 @@ def verify_checksums(
     without: Collection[str] = (),
     met: Callable[[str, tree.Entry], None] = lambda _tree, _entry: None,
 ) -> Iterator[Flaw]:
-    """What differs from what was sealed: altered, missing and extra files. Nothing, if sound. Memory is bounded.
+    """Yield every difference from the sealed files: altered, missing and extra ones. Memory is bounded.
 
-    What is called as one of `without`, and all below it, is not looked at. `met` hears of each entry of each tree, in
-    the order of a walk, or of none where there is no list. A file or folder that may not be read raises
-    `PermissionError`: that is no damage.
+    Entries of the folder named in `without` are skipped with all below them. `met` is called for each entry of each
+    tree, in the order of a walk; if `SHA256SUMS` cannot be used, for none. A file or folder without read permission
+    raises `PermissionError`, because that is not damage.
     """
     listed = _Listed(folder)
     try:
@@ -273,7 +272,7 @@ def verify_checksums(
         if entry.form != "file" or entry.path == CHECKSUM_FILE:
             continue
         if entry.path == METADATA_FILE and entry.facts.st_size > MOST_METADATA:
-            yield Flaw(METADATA_FILE, f"{METADATA_FILE} is not as it was written")  # nor is it read
+            yield Flaw(METADATA_FILE, f"{METADATA_FILE} is not as it was written")  # too long to be ours: not read
             continue
         try:
             wanted = listed.take(entry.path)
@@ -299,7 +298,7 @@ def _twice(path: str) -> Flaw:
 
 
 def _trees_first(folder: Path, without: Collection[str]) -> Iterator[tuple[str, tree.Entry]]:
-    """Every entry of each tree with its name, then what is beside them, in the order in which files are listed."""
+    """Yield (tree, entry) for each tree, then ("", entry) for the other entries, in the order of `SHA256SUMS`."""
     names = sorted(set(os.listdir(folder)).difference(without), key=lambda name: (name != UPLOADS_FOLDER, name))
     there = [entry for name in names if (entry := tree.look(folder, name))]
     for entry in there:
@@ -309,11 +308,11 @@ def _trees_first(folder: Path, without: Collection[str]) -> Iterator[tuple[str, 
 
 
 class _OutOfOrder(Exception):
-    """So many lines were read while a file was looked for that the list is in another order."""
+    """The search for a path passed `_MOST_AHEAD` lines, so the list is not in the expected order."""
 
 
 class _Listed:
-    """`SHA256SUMS`, read as far as was asked for: of a list in its order, little is in memory at a time."""
+    """Reader of `SHA256SUMS` that reads only as far as needed; with a list in order, few lines are in memory."""
 
     def __init__(self, folder: Path, forgets: bool = False) -> None:
         self.flaws: list[Flaw] = []
@@ -322,7 +321,7 @@ class _Listed:
         self._lines = self._read(folder)
 
     def take(self, path: str) -> str | None:
-        """The checksum of that path, which is then not in the rest; None where it is not listed."""
+        """Return the checksum of a path and remove it from the rest, or None if it is not listed."""
         while path not in self._ahead:
             line = next(self._lines, None)
             if line is None:
@@ -338,7 +337,7 @@ class _Listed:
         return self._ahead.pop(path)
 
     def rest(self) -> Iterator[tuple[str, str]]:
-        """What was not taken."""
+        """Yield (path, checksum) of the lines that were not taken."""
         yield from self._ahead.items()
         yield from self._lines
 
@@ -356,7 +355,10 @@ class _Listed:
 
 
 def _opened_list(folder: Path) -> BinaryIO:
-    """`SHA256SUMS`, open; `Damaged` where that is no file that lists checksums."""
+    """Open `SHA256SUMS`. Raise `Damaged` if it is too long, no plain file, or cannot be read for any other reason.
+
+    `FileNotFoundError` and `PermissionError` pass through.
+    """
     path = folder / CHECKSUM_FILE
     try:
         return disk.open_plain(path, MOST_CHECKSUMS)
@@ -367,7 +369,7 @@ def _opened_list(folder: Path) -> BinaryIO:
 
 
 def _compared(path: str, facts: os.stat_result, wanted: str | None, digest: Digest) -> str:
-    """What is wrong with the file; nothing, if it is as it was sealed."""
+    """Return what is wrong with the file; empty if it is as it was sealed."""
     if wanted is None:
         return ADDED
     try:
@@ -376,12 +378,12 @@ def _compared(path: str, facts: os.stat_result, wanted: str | None, digest: Dige
         return MISSING
     except PermissionError:
         raise
-    except OSError as error:  # a disk that fails
+    except OSError as error:  # a failing disk
         return f"cannot be read: {error.strerror}"
 
 
 def write_guide(folder: Path, metadata: Metadata, places: Mapping[str, Mapping[str, str]]) -> None:
-    """`RESTORE.md`: this very backup, put back by hand, without this toolkit. The places are by part."""
+    """Write `RESTORE.md`: how to restore this backup by hand, without this toolkit. `places` are the values by part."""
     heads, schemas = [], []
     for name, own in places.items():
         alone = metadata.at(name)
@@ -400,7 +402,7 @@ def write_guide(folder: Path, metadata: Metadata, places: Mapping[str, Mapping[s
 
 
 def _without_sidecars(metadata: Metadata, folder: str) -> Iterator[str]:
-    """What removes the WAL of each database in the tree, which would be mixed into the restored file."""
+    """Yield shell lines that remove the live WAL of each database in the tree, or SQLite would apply it to the copy."""
     for one in metadata.databases:
         tree, _, path = one.name.partition("/")
         if path and tree == folder:
@@ -429,7 +431,7 @@ def _line(path: str, checksum: str) -> str:
 
 
 def _parse(raw: bytes) -> tuple[str, str]:
-    """Path and checksum of a line, or nothing for one that nobody would have written in just that way."""
+    """Return path and checksum of a line, or two empty strings if it is not byte for byte as `_line` writes it."""
     plain = _PLAIN_LINE.fullmatch(raw)
     if plain and b".." not in raw:
         return os.fsdecode(plain[2]), plain[1].decode()
@@ -443,17 +445,17 @@ def _parse(raw: bytes) -> tuple[str, str]:
 
 
 def escaped(path: str) -> str:
-    """The path on one line, as `sha256sum` writes it."""
+    """Return the path escaped onto one line, as `sha256sum` does."""
     return _SPECIAL.sub(lambda found: _ESCAPES[found.group()], path)
 
 
 def unescaped(line: str) -> str:
-    """The path that was escaped."""
+    """Return the path that `escaped` was given."""
     return _ESCAPED.sub(lambda found: _MEANINGS[found.group()], line) if "\\" in line else line
 
 
 def is_inside(path: str) -> bool:
-    """Whether a relative path leads nowhere but below the folder it is taken in."""
+    """Return whether a path is relative and stays below the folder it is joined to, links apart."""
     return bool(path) and not path.startswith("/") and "\0" not in path and ".." not in path.split("/")
 
 
@@ -479,7 +481,7 @@ def _refuse_paths(path: Path, metadata: Metadata) -> None:
 
 
 def _why_not_listed(metadata: Metadata) -> str:
-    """What cannot be in its lists of databases and trees; empty where all can."""
+    """Return what is invalid in the lists of databases and trees; empty if nothing is."""
     trees, databases = [one.name for one in metadata.trees], metadata.databases
     if wrong := [one for one in trees if not FOLDER.fullmatch(one) or one == MAIN_DATABASE]:
         return f"trees: {wrong[0]!r} is no name"
@@ -515,14 +517,14 @@ def _completed(values: dict[str, Any], folder: Path, zone: ZoneInfo) -> dict[str
 
 
 def _times(values: dict[str, Any], zone: ZoneInfo) -> dict[str, Any]:
-    """Both times, each from the other where one is missing, with an offset."""
+    """Return `created_at`, with an offset, and `timestamp`, each derived from the other if missing; {} if neither."""
     stamp, created = values.get("timestamp"), values.get("created_at")
     try:
         at = datetime.fromisoformat(created) if created else datetime.strptime(str(stamp), "%Y%m%d_%H%M%S")
     except (ValueError, TypeError):
         return {}
     aware = at if at.tzinfo else at.replace(tzinfo=zone)
-    if not 1970 <= aware.year <= 9998:  # no time zone can be applied at the ends of time
+    if not 1970 <= aware.year <= 9998:  # near year 9999, converting to another zone overflows
         return {"created_at": None}
     return {"created_at": aware, "timestamp": stamp or aware.strftime("%Y%m%d_%H%M%S")}
 

@@ -1,10 +1,10 @@
-"""Every operation is in the history, whoever called the verb; and whoever listens is told when it is over.
+"""Operations: each one is recorded in the history, whatever called it, and ends with a `Finished` event.
 
     with locked_operation(settings, "backup", emit, clock) as work:
         created = make_backup(settings, order, work.emit, clock)
         work.about(created.backup)
 
-A history that cannot be written is a warning, and never fails an operation.
+If the history cannot be written, that is a warning; the operation goes on.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from backupkit.model.names import STAMP
 from backupkit.model.operation import Operation, Outcome, Through, TimedStep, Who
 from backupkit.repository import history, lock
 
-_WARNINGS, _STEPS, _LENGTH = 20, 30, 1000  # what one entry keeps; of warnings the log has all
+_WARNINGS, _STEPS, _LENGTH = 20, 30, 1000  # limits of one entry (the last in characters); the log has all warnings
 
 
 class Work:
-    """An operation under way. The verb tells its events through `emit`, and says what they are `about`."""
+    """An operation in progress. Its code sends events through `emit` and names its backups with `about`."""
 
     handle = -1
-    """The lock's handle, for work under the lock: a child process can inherit it."""
+    """File descriptor of the lock, which a child process can inherit; -1 without a lock."""
 
     def __init__(self, settings: Settings, command: str, emit: EventListener, clock: Clock) -> None:
         self._settings, self._clock, self._listener = settings, clock, emit
         self._since = time.monotonic()
-        self._steps: list[tuple[str, float]] = []  # each with when it began
+        self._steps: list[tuple[str, float]] = []  # name and start time of each
         self._is_writable = True
         at = clock()
         mark = f"{at.strftime(STAMP)}_{secrets.token_hex(4)}"
         self.operation = Operation(mark, command, at, who_is_at_work(os.environ, sys.argv))
 
     def emit(self, event: Event) -> None:
-        """A listener like the one the verb was given; warnings and steps are kept for the history."""
+        """Pass an event on to the listener, and keep warnings and steps for the history."""
         if isinstance(event, Step) and len(self._steps) < _STEPS:
             self._steps.append((_kept(event.name), time.monotonic()))
         if isinstance(event, Warned) and len(self.operation.warnings) < _WARNINGS:
@@ -56,13 +56,13 @@ class Work:
         self._listener(event)
 
     def about(self, *backups: Backup) -> None:
-        """These were made, checked, carried away or removed."""
+        """Record the backups that were made, checked, pushed or removed, with their sizes."""
         size, unique = sum(one.size_bytes for one in backups), sum(one.unique_bytes for one in backups)
         self.operation = replace(self.operation, size_bytes=size, unique_bytes=unique)
         self.concerning(*(one.name for one in backups))
 
     def concerning(self, *names: str, note: str = "", size_bytes: int | None = None) -> None:
-        """What is known by its name only: a dump, a backup still to be found; and a few words beside it."""
+        """Record what the operation handles by name only (a dump, a backup not read yet), and a short note."""
         known = self.operation
         self.operation = replace(
             known,
@@ -72,7 +72,7 @@ class Work:
         )
 
     def write(self) -> None:
-        """The history has the operation as it is now; where that cannot be, it is said once."""
+        """Write the operation's present state to the history. If that fails, warn once and stop writing."""
         backups = self._settings.dir
         if not self._is_writable or not backups.is_dir():
             return
@@ -84,7 +84,7 @@ class Work:
             self._listener(Warned(f"The history {history.path_of(backups)} cannot be written: {reason}."))
 
     def end(self, error: BaseException | None) -> None:
-        """The history has how it ended: by this error, or well."""
+        """Write to the history how the operation ended: with this error, or without one."""
         self.operation = replace(
             self.operation,
             ended_at=self._clock(),
@@ -108,9 +108,9 @@ class Work:
 def locked_operation(
     settings: Settings, command: str, emit: EventListener = silence, clock: Clock = utc_now, names: Sequence[str] = ()
 ) -> Iterator[Work]:
-    """The lock is ours until the block ends, and the history has what was done under it, by its first word.
+    """Hold the lock while the block runs, and record the block as an operation named by the first word of `command`.
 
-    Raises `Locked`, which the history has too.
+    Raise `Locked`, which is recorded too.
     """
     trust.require_roots(settings.dir)
     work = Work(settings, command.split()[0], emit, clock)
@@ -121,7 +121,7 @@ def locked_operation(
         lock.held(settings.dir, command, settings.lock_timeout, emit) as work.handle,
     ):
         work.write()
-        with _ended(work):  # before the lock is free: nobody may take it for one that was killed
+        with _ended(work):  # written before the lock is released, or readers would take the operation for a killed one
             yield work
 
 
@@ -129,7 +129,7 @@ def locked_operation(
 def recorded(
     settings: Settings, command: str, emit: EventListener = silence, clock: Clock = utc_now, names: Sequence[str] = ()
 ) -> Iterator[Work]:
-    """The same for work that takes no lock, or is under one that is held already."""
+    """Record the block as an operation, without taking the lock."""
     trust.require_roots(settings.dir)
     work = Work(settings, command, emit, clock)
     work.concerning(*names)
@@ -164,7 +164,7 @@ _actor: ContextVar[str] = ContextVar("actor", default="")
 
 @contextlib.contextmanager
 def acting_as(actor: str) -> Iterator[None]:
-    """What this thread does until the block ends, a person did in a browser; the history has that name."""
+    """Record the operations of this block under the name of the person who started them in a browser."""
     token = _actor.set(actor)
     try:
         yield
@@ -173,7 +173,7 @@ def acting_as(actor: str) -> Iterator[None]:
 
 
 def who_is_at_work(environment: Mapping[str, str], arguments: Sequence[str]) -> Who:
-    """This process; the person's name on the host, where the wrapper handed it over, or who came by a browser."""
+    """Return this process and its user: the browser's user, else the host's user from the wrapper, else its own."""
     pid = os.getpid()
     if actor := _actor.get():
         return Who(_kept(actor), pid, process.host(), "web", process.born(pid))
@@ -191,7 +191,7 @@ def _through(environment: Mapping[str, str], arguments: Sequence[str]) -> Throug
 
 
 def outcome_of(error: BaseException | None, warnings: Sequence[str]) -> Outcome:
-    """How an operation ended, in one word."""
+    """Return how an operation ended, as the history records it."""
     if error is None:
         return "warning" if warnings else "success"
     if isinstance(error, Refused):
@@ -200,14 +200,14 @@ def outcome_of(error: BaseException | None, warnings: Sequence[str]) -> Outcome:
 
 
 def exit_code_of(error: BaseException | None, warnings: Sequence[str]) -> int:
-    """The exit code of a command that is this operation alone."""
+    """Return the exit code of a command that runs only this operation."""
     if error is None:
         return ExitCode.WARNINGS if warnings else ExitCode.DONE
     return int(_explained(error).code) if isinstance(error, Exception) else ExitCode.INTERRUPTED
 
 
 def error_of(error: BaseException | None) -> str:
-    """The sentence of the error, where it has one."""
+    """Return the message of the error, or an empty string."""
     if isinstance(error, KeyboardInterrupt):
         return _kept(str(error))
     return _kept(_explained(error).message) if isinstance(error, Exception) else ""
@@ -225,6 +225,6 @@ def _free_space(folder: Path) -> int | None:
 
 
 def _kept(text: str) -> str:
-    """The text in one short line, whatever bytes are in it: a name may hold any."""
+    """Return the text as valid UTF-8 of at most `_LENGTH` characters, since a file name may hold any bytes."""
     plain = text.encode("utf-8", "backslashreplace").decode()
     return plain if len(plain) <= _LENGTH else f"{plain[:_LENGTH]}…"

@@ -1,8 +1,8 @@
-"""Single-file backups: `backup_YYYYMMDD_HHMMSS.db`, named in the zone of the program they belong to.
+"""Single-file backups: `backup_YYYYMMDD_HHMMSS.db`, in the local time of the program they belong to.
 
-There is no catalogue: what bears such a name is a backup, and nothing else is touched. Several databases may share the
-folder: `.state/databases.json` says of which one each backup is, by a path relative to the folder, so that both can be
-moved together. A backup that is not in it counts as one of whichever database is asked for.
+There is no catalogue: a file with such a name is a backup, and no other file is touched. Several databases may share
+the folder: `.state/databases.json` maps each backup to its database, by a path relative to the folder so that both can
+be moved together. A backup that is not recorded there counts as one of any database.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from backupkit.model.errors import BackupError
 from backupkit.model.names import STAMP
 from backupkit.repository.flags import STATE_FOLDER
 
-_ZONES = 26 * 3600  # seconds between the clocks of the two ends of the world
+_ZONES = 26 * 3600  # seconds between the earliest and the latest time zone
 _RECORD = "databases.json"
 _NAME = re.compile(r"backup_(\d{8}_\d{6})\.db", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Owners:
-    """Of which database each backup in a folder is, where that is recorded."""
+    """The recorded databases, by name of the backup, in one backups folder."""
 
     databases: Mapping[str, Path]
     is_readable: bool = True
 
     def is_anothers(self, name: str, database: Path) -> bool:
-        """Whether the backup is recorded of a database of another file name, or of another one that is still there."""
+        """Return whether it is recorded for a different database, with another file name or still existing."""
         other = self.databases.get(name, database)
         return not _is_same(other, database) and (other.name != database.name or os.path.exists(other))
 
     def is_surely_of(self, name: str, database: Path) -> bool:
-        """Whether it can be nobody else's: recorded of this path, or unrecorded where no other path has a record."""
+        """Return whether it can only be of this database: recorded for it, or unrecorded and no other has a record."""
         if name in self.databases:
             return _is_same(self.databases[name], database)
         return self.is_readable and all(_is_same(one, database) for one in self.databases.values())
@@ -48,21 +48,21 @@ class Owners:
 
 @dataclass(frozen=True)
 class SingleBackup:
-    """One file; `at` is what its name says, in the zone it was asked for in. Size in bytes."""
+    """One backup file; `at` is the time in its name, read in the requested zone. Size in bytes."""
 
     path: Path
     at: datetime
     size: int
-    is_surely_own: bool  # `Owners.is_surely_of` the database that was asked for
+    is_surely_own: bool  # `Owners.is_surely_of` for the requested database
 
 
 def backups_of(database: Path, folder: Path, zone: tzinfo | None) -> list[SingleBackup]:
-    """Every single-file backup in the folder that is not another database's, newest first."""
+    """Return the single-file backups in the folder, newest first, without those of other databases."""
     return sorted(_found(database, folder, zone), key=lambda one: (one.at.timestamp(), one.path.name), reverse=True)
 
 
 def owners(folder: Path) -> Owners:
-    """What is recorded now; nothing where that cannot be read."""
+    """Return what is recorded now; empty, with `is_readable` false, if the record cannot be read."""
     try:
         recorded = _recorded(folder)
     except (BackupError, OSError):
@@ -71,9 +71,9 @@ def owners(folder: Path) -> Owners:
 
 
 def record(folder: Path, name: str, database: Path) -> None:
-    """The backup that is about to get that name is of this database; what is recorded of files that are gone goes.
+    """Record that the backup to be published as `name` is of this database; drop records of deleted backups.
 
-    Under the lock. Raises `BackupError` for a record that cannot be read, which stays as it is, and `OSError`.
+    The caller holds the lock. Raise `BackupError` if the record cannot be read (it is left unchanged), or `OSError`.
     """
     there = set(os.listdir(folder))
     kept = {one: path for one, path in _recorded(folder).items() if one in there}
@@ -83,14 +83,14 @@ def record(folder: Path, name: str, database: Path) -> None:
 
 
 def clear_unfinished_record(folder: Path) -> None:
-    """Removes what a killed run left of it, as far as it can; under the lock."""
+    """Remove drafts of the record that killed runs left, if possible. The caller holds the lock."""
     with contextlib.suppress(BackupError, OSError), own_folder.existing(folder, STATE_FOLDER) as state:
         for draft in state.glob(f"{disk.DRAFT_PREFIX}{_RECORD}-*") if state else ():
             disk.remove(draft)
 
 
 def free_place(at: datetime, folder: Path, shape: str = "backup_{stamp}.db") -> tuple[Path, datetime]:
-    """A path that is not taken, and its moment: the second asked for, or the next that is free."""
+    """Return an unused path and its time: the requested second, or the next one whose name is free."""
     while True:
         path = folder / shape.format(stamp=at.strftime(STAMP))
         if not os.path.lexists(path):
@@ -99,13 +99,13 @@ def free_place(at: datetime, folder: Path, shape: str = "backup_{stamp}.db") -> 
 
 
 def expired(backups: Iterable[SingleBackup], keep: int, made: Path, at: datetime) -> list[SingleBackup]:
-    """Those beyond the newest `keep`, newest first; never the one just made, whatever the clock says.
+    """Return the backups beyond the newest `keep`, newest first; never the one just made, whatever the clock says.
 
-    Only those that are surely this database's are counted and removed. So where several databases have records in the
-    folder, or the record cannot be read, nobody removes a backup that is not recorded; nor one of a database that was
-    at another path, for that may be lost, and not moved.
+    Only backups that are surely of this database are counted and returned. So an unrecorded backup is never removed if
+    several databases have records in the folder or the record cannot be read. Nor is one recorded for another path of
+    this database, since that database may be lost rather than moved.
 
-    One that is dated days after the one just made stays, and takes no other's place: a clock was wrong then, or is now.
+    A backup dated more than 26 hours after the one just made is kept and not counted: the clock was or is wrong.
     """
     latest = at.timestamp() + _ZONES
     own = (backup for backup in backups if backup.is_surely_own and backup.path != made)
@@ -117,7 +117,7 @@ def _found(database: Path, folder: Path, zone: tzinfo | None) -> Iterator[Single
         names = os.listdir(folder)
     except FileNotFoundError:
         return
-    known = owners(folder)  # read after the names: a backup is recorded before it has its name
+    known = owners(folder)  # read after the names, because a backup is recorded before it gets its name
     for name in names:
         shown = _stamp(name)
         facts = _plain_facts(folder / name) if shown else None
@@ -127,7 +127,7 @@ def _found(database: Path, folder: Path, zone: tzinfo | None) -> Iterator[Single
 
 
 def _plain_facts(path: Path) -> os.stat_result | None:
-    """None for what is no plain file, or was removed meanwhile."""
+    """Return the facts of a plain file; None for anything else, or if it was removed meanwhile."""
     try:
         facts = os.lstat(path)
     except FileNotFoundError:
@@ -136,7 +136,7 @@ def _plain_facts(path: Path) -> os.stat_result | None:
 
 
 def _recorded(folder: Path) -> dict[str, str]:
-    """The paths by the backups' names, relative to the folder."""
+    """Return the recorded database paths, relative to the folder, by name of the backup. Raise `BackupError`."""
     try:
         with own_folder.existing(folder, STATE_FOLDER) as state:
             return _paths(disk.read_plain(state / _RECORD, disk.MOST_STATE)) if state else {}
@@ -150,7 +150,7 @@ def _recorded(folder: Path) -> dict[str, str]:
 
 
 def _paths(written: bytes) -> dict[str, str]:
-    """What is written, if it is what we write; `ValueError` for anything else."""
+    """Parse the record. Raise `ValueError` for anything that `record` does not write."""
     found = json.loads(written)
     if not isinstance(found, dict) or not all(isinstance(path, str) for path in found.values()):
         raise ValueError("it holds no paths by names")
@@ -160,7 +160,7 @@ def _paths(written: bytes) -> dict[str, str]:
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    """Whether both are one file, by path or by inode: a mount gives it a second path."""
+    """Return whether both are the same file, by path or by inode, since a mount gives a file a second path."""
     with contextlib.suppress(OSError):
         return one == other or os.path.samefile(one, other)
     return False
@@ -175,7 +175,7 @@ def _stamp(name: str) -> datetime | None:
 
 
 def _moment(shown: datetime, zone: tzinfo | None, changed: float) -> datetime:
-    """What the clock showed, as a moment: in the hour that it goes through twice, the one nearer to the file's time."""
+    """Return a local time as a point in time; in the repeated hour, the one nearer to the file's modification time."""
     twice = (shown.replace(fold=fold) for fold in (0, 1))
     moments = [one.replace(tzinfo=zone) if zone else one.astimezone() for one in twice]
     return min(moments, key=lambda at: abs(at.timestamp() - changed))

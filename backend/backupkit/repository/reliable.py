@@ -1,6 +1,6 @@
-"""Which backups can be relied on, and why another one cannot. One answer for `latest`, the status and retention. Pure.
+"""Which backups can be relied on, and why others cannot: one answer for `latest`, the status and retention. Pure.
 
-Whole backups and those of the database alone are two lines: the one never stands in for the other.
+Whole backups and database-only backups are separate: one never counts as the other.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 def is_own(settings: Settings, metadata: Metadata) -> bool:
-    """Whether it is a backup of this app; where it names none, the name of its database tells."""
+    """Return whether it is a backup of this app; if it names no app, the database's file name decides."""
     if metadata.app_id is not None:
         return metadata.app_id == settings.app_id
     return metadata.database_file in (None, settings.database.name)
 
 
 def owner_of(metadata: Metadata) -> str:
-    """Whose backup it is, as far as it says so."""
+    """Return the app that it is a backup of: its id, else the database's file name without suffix, maybe empty."""
     return metadata.app_id or PurePath(metadata.database_file or "").stem
 
 
 def is_whole(settings: Settings, metadata: Metadata) -> bool:
-    """Whether it holds all that this app has: the database, and the uploads where there are any."""
+    """Return whether it has the database and, if the app has uploads, those too."""
     return metadata.database_file is not None and (metadata.uploads_included or settings.uploads is None)
 
 
 def why_not(settings: Settings, backup: Backup, now: datetime) -> str:
-    """Why the backup is not taken for `latest`; empty where nothing speaks against it."""
+    """Return why the backup cannot be `latest`; empty if it can."""
     metadata = backup.metadata
     if metadata is None or backup.state == "damaged":
         return "damaged"
@@ -52,7 +52,7 @@ def why_not(settings: Settings, backup: Backup, now: datetime) -> str:
 
 
 def passed_over(settings: Settings, backups: Iterable[Backup], now: datetime) -> str:
-    """The backups that were passed over for `latest`, by their reasons; safety copies are never meant by it."""
+    """Return a text of the backups that cannot be `latest`, by reason; safety copies are not mentioned."""
     names: dict[str, list[str]] = {}
     for backup in backups:
         if backup.kind != "pre_restore":

@@ -1,7 +1,7 @@
-"""What each backup adds to those before it: bytes that no older one shares with it.
+"""Unique bytes of each backup: bytes that it shares with no older one.
 
-Said in its metadata while the backup it was linked from is there. After that is gone it is found out once more and
-remembered in `backups/.state/sizes.json`, which may be lost.
+The metadata have them as long as the backup it was linked from exists. After that one is deleted they are counted
+again and cached in `backups/.state/sizes.json`, which may be lost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FILE = "sizes.json"
 
 @dataclass(frozen=True)
 class _Known:
-    """What a backup, made then, adds to the next older one of that name."""
+    """Unique bytes of a backup made at `made`, while `older` is the next older one."""
 
     made: str
     older: str
@@ -38,7 +38,7 @@ def _form() -> TypeAdapter[dict[str, _Known]]:
 
 
 def with_unique_bytes(settings: Settings, newest_first: list[Backup]) -> list[Backup]:
-    """The same backups, each with what it adds to those behind it in the list."""
+    """Return the backups with `unique_bytes` set: the bytes shared with no later entry of the list."""
     before = _read(settings.dir)
     known: dict[str, _Known] = {}
     found = [
@@ -46,13 +46,13 @@ def with_unique_bytes(settings: Settings, newest_first: list[Backup]) -> list[Ba
         for place, backup in enumerate(newest_first)
     ]
     if known != before:
-        with suppress(OSError):  # a medium that may only be read
+        with suppress(OSError):  # the folder may be read-only
             _write(settings.dir, known)
     return found
 
 
 def unique_bytes_of(settings: Settings, backup: Backup) -> Backup:
-    """The same backup with what it adds to all that are older."""
+    """Return the backup with `unique_bytes` set: the bytes shared with no older backup."""
     found = with_unique_bytes(settings, store.all_backups(settings))
     return next((one for one in found if one.name == backup.name), backup)
 

@@ -1,6 +1,6 @@
-"""The backups folder: what is in it, by name, newest first. Any folder that holds our metadata is a backup.
+"""The backups folder: list, find, draft and publish. Any folder that holds our metadata is a backup.
 
-There is no catalogue to lose: what is on disk is the truth.
+There is no catalogue that could be lost: the list is what is on disk.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LATEST = "latest"
 
 
 def require(backups: Path) -> None:
-    """The backups folder is there, made where it was missing, and can be written to, and root is safe in it."""
+    """Make the backups folder if it is missing. Raise `BackupError` if it is unwritable, or not safe to use as root."""
     trust.require_roots(backups)
     if backups.exists() and not backups.is_dir():
         raise BackupError(f"The backups folder {backups} is not a folder.", hint="Set BACKUP_DIR to a folder.")
@@ -43,7 +43,7 @@ def require(backups: Path) -> None:
 
 
 def all_backups(settings: Settings) -> list[Backup]:
-    """Every backup, newest first; what is no backup of ours is left out, and what is damaged says so."""
+    """Return every backup, newest first. Other folders are left out; a damaged backup has the state `damaged`."""
     return all_in(settings.dir, settings.zone)
 
 
@@ -52,7 +52,7 @@ _seen: ContextVar[dict[tuple[Path, ZoneInfo], list[Backup]] | None] = ContextVar
 
 @contextlib.contextmanager
 def seen_once() -> Iterator[None]:
-    """Within, for whoever only looks, the backups of a folder are read once: all that is shown is of one moment."""
+    """Read the backups of each folder only once during the block, so that a reader shows one consistent state."""
     token = _seen.set({})
     try:
         yield
@@ -61,7 +61,7 @@ def seen_once() -> Iterator[None]:
 
 
 def all_in(folder: Path, zone: ZoneInfo) -> list[Backup]:
-    """The same of any backups folder; times without a zone are taken to be of this one."""
+    """Return every backup in any backups folder, newest first; times without an offset are taken to be in `zone`."""
     seen = _seen.get()
     if seen is None:
         return _all_in(folder, zone)
@@ -82,12 +82,15 @@ def _all_in(folder: Path, zone: ZoneInfo) -> list[Backup]:
 
 
 def own_backups(settings: Settings) -> list[Backup]:
-    """The same, without those of another app that shares the folder."""
+    """Return the backups of this app, newest first, and those whose metadata are not trustworthy."""
     return [one for one in all_backups(settings) if one.metadata is None or reliable.is_own(settings, one.metadata)]
 
 
 def find(settings: Settings, name: str, emit: EventListener = silence) -> Backup:
-    """The backup of that name; `NoSuchBackup` names what there is. What `latest` passes over is told."""
+    """Return the backup of that name, which may be `latest`. Raise `NoSuchBackup`, which names the backups there are.
+
+    Emit a notice if `latest` passes over newer backups.
+    """
     chosen = resolve(settings, name)
     if chosen.passed_over:
         emit(Notice(chosen.sentence))
@@ -95,7 +98,7 @@ def find(settings: Settings, name: str, emit: EventListener = silence) -> Backup
 
 
 def resolve(settings: Settings, name: str) -> Latest:
-    """The backup of that name, with what was passed over for it where the name is `latest`."""
+    """Return the backup of that name and, if the name is `latest`, the newer ones that were passed over."""
     return latest(settings) if name == LATEST else Latest(_find_named(settings, name))
 
 
@@ -114,7 +117,7 @@ def _find_named(settings: Settings, name: str) -> Backup:
 
 @dataclass(frozen=True)
 class Latest:
-    """The newest usual, whole backup of this app, and the newer ones that are not, each with why."""
+    """The newest usual, whole backup of this app; `passed_over` lists the newer ones with the reasons."""
 
     backup: Backup
     passed_over: str = ""
@@ -125,9 +128,9 @@ class Latest:
 
 
 def latest(settings: Settings, now: datetime | None = None, until: datetime | None = None) -> Latest:
-    """The newest backup that can be relied on, made until then; `NoSuchBackup` says why there is none.
+    """Return the newest backup that can be relied on, made at or before `until`. Raise `NoSuchBackup` with the reason.
 
-    One whose metadata cannot be trusted has no date, and is never too late.
+    A backup whose metadata are not trustworthy has no date, and is never excluded by `until`.
     """
     found, now = all_backups(settings), now or datetime.now(UTC)
     if until:
@@ -148,12 +151,12 @@ def latest(settings: Settings, now: datetime | None = None, until: datetime | No
 
 
 def _may_be_newer(unreadable: Backup, backup: Backup) -> bool:
-    """Whether a backup whose metadata cannot be trusted may be the newer one: nothing else of it has a date."""
+    """Return whether a backup without trustworthy metadata may be newer, by the only date it has: its folder's."""
     return unreadable.metadata is None and any(changed > backup.made_at for changed in last_changed(unreadable))
 
 
 def last_changed(backup: Backup) -> list[datetime]:
-    """When the folder was last changed; nothing where it vanished meanwhile."""
+    """Return when the folder was last changed, as a list of one; empty if it was removed meanwhile."""
     try:
         return [datetime.fromtimestamp(os.lstat(backup.path).st_mtime, UTC)]
     except (OSError, OverflowError, ValueError):
@@ -161,7 +164,10 @@ def last_changed(backup: Backup) -> list[datetime]:
 
 
 def newest(settings: Settings) -> Backup:
-    """The newest backup of this app of a usual state of it, damaged or not."""
+    """Return the newest backup of this app, damaged or not, except safety copies and salvaged ones.
+
+    Raise `NoSuchBackup` if there is none.
+    """
     for backup in own_backups(settings):
         if backup.metadata is None or backup.metadata.kind not in APART:
             return backup
@@ -169,14 +175,14 @@ def newest(settings: Settings) -> Backup:
 
 
 def none_yet(settings: Settings) -> str:
-    """What to do where there is no backup: make one, or look where an earlier version kept them by default."""
+    """Return the hint for an empty backups folder: make a backup, or use the default folder of an earlier version."""
     if there := left_beside(settings):
         return f"There are backups in {there}, where an earlier version kept them: set BACKUP_DIR to that."
     return "Make one: `backup`"
 
 
 def left_beside(settings: Settings) -> Path | None:
-    """`../backups`, once the default everywhere, where it has backups of this app and is not the folder in use."""
+    """Return `../backups`, an earlier version's default, if it has backups of this app and no folder is configured."""
     there = settings.app_dir.parent / "backups"
     if "dir" in settings.model_fields_set or there == settings.dir:
         return None
@@ -187,12 +193,12 @@ def left_beside(settings: Settings) -> Path | None:
 
 
 def read(settings: Settings, name: str) -> Backup:
-    """The backup as it lies there; with `error` instead of metadata where that cannot be trusted."""
+    """Return the backup as it is on disk; if its metadata are not trustworthy, with `error` instead of them."""
     return read_at(settings.dir / name, settings.zone)
 
 
 def read_at(path: Path, zone: ZoneInfo) -> Backup:
-    """The same of a backup in any folder."""
+    """Return a backup in any folder as it is on disk, like `read`."""
     return _read(path, zone, flags.load(path.parent))
 
 
@@ -204,7 +210,7 @@ def _read(path: Path, zone: ZoneInfo, known_flags: flags.Flags) -> Backup:
         return Backup(path, None, "damaged", error=error.message)
     sealed = manifest.has_checksums(path)
     size = _size(path, metadata)
-    if metadata.tool_version and not sealed:  # one made by hand never had them
+    if metadata.tool_version and not sealed:  # only backups made by hand have no checksums
         lacking = "no plain file" if os.path.lexists(path / CHECKSUM_FILE) else "missing"
         return Backup(path, metadata, "damaged", size, size, error=f"{path / CHECKSUM_FILE} is {lacking}.")
     adds = size if metadata.added_bytes is None else metadata.added_bytes
@@ -217,7 +223,7 @@ def _read(path: Path, zone: ZoneInfo, known_flags: flags.Flags) -> Backup:
 
 
 def _with_record(backup: Backup, metadata: Metadata, record: verification.Record) -> Backup:
-    """The backup with what verifying it found; one with checksums was checked when it was made."""
+    """Return the backup with the results of its last verify; one with checksums was checked when it was made."""
     made = metadata.created_at if backup.state == "checked" else None
     checked_at = record.checked_at or made
     if record.flaws:
@@ -233,14 +239,14 @@ def _with_record(backup: Backup, metadata: Metadata, record: verification.Record
 
 
 def require_metadata(backup: Backup) -> Metadata:
-    """The metadata; `Damaged` where it cannot be trusted. What a verify found earlier is for the next to judge."""
+    """Return the metadata. Raise `Damaged` if they are not trustworthy; flaws found by a verify do not count here."""
     if backup.metadata is None or backup.error:
         raise Damaged(backup.error, hint="Try another backup: `list`.")
     return backup.metadata
 
 
 def taken_names(settings: Settings) -> set[str]:
-    """Names that a new backup cannot have: of backups, of dumps, of anything else there."""
+    """Return the names in use in the backups folder: backups, dumps and anything else."""
     try:
         return set(os.listdir(settings.dir))
     except FileNotFoundError:
@@ -248,30 +254,30 @@ def taken_names(settings: Settings) -> set[str]:
 
 
 def draft_of(settings: Settings, name: str) -> Path:
-    """Where a backup of that name is made."""
+    """Return the path of the draft for a backup of that name."""
     return settings.dir / f"{disk.DRAFT_PREFIX}{name}"
 
 
 def file_named(settings: Settings, file: str) -> Path:
-    """Where a file that a person names so lies: a bare name in the backups folder, anything else where it says."""
+    """Return the path of a file that a person named: a bare name is in the backups folder, a path is taken as it is."""
     return Path(os.path.abspath(os.path.expanduser(file))) if "/" in file else settings.dir / check_name(file)
 
 
 def require_free(target: Path) -> None:
-    """`Refused` where a new file cannot have that name: it is taken, or there is no folder for it."""
+    """Raise `Refused` if the path exists, or its folder does not."""
     if os.path.lexists(target):
         raise Refused(f"There is a {target} already.", hint="Choose another name.")
     require_parent(target)
 
 
 def require_parent(file: Path) -> None:
-    """`Refused` where there is no folder for that file."""
+    """Raise `Refused` if the folder of the file does not exist."""
     if not file.parent.is_dir():
         raise Refused(f"There is no folder {file.parent}.", hint="A bare file name goes to the backups folder.")
 
 
 def require_file(settings: Settings, file: Path, missing: str, pattern: str, hint: str) -> None:
-    """`NoSuchBackup` says that it is `missing`; `Refused`, with the hint, that it is a folder."""
+    """Raise `NoSuchBackup` with the message `missing` if there is no such file, or `Refused` if it is not a file."""
     if not file.exists():
         known = ", ".join(sorted(path.name for path in settings.dir.glob(pattern))[-3:])
         otherwise = "A bare name is looked for in the backups folder."
@@ -282,9 +288,9 @@ def require_file(settings: Settings, file: Path, missing: str, pattern: str, hin
 
 @contextlib.contextmanager
 def draft_folder(settings: Settings, name: str, replaces: bool = False) -> Iterator[Path]:
-    """A draft folder, which is the backup of that name, on disk, when the block ends; nothing is left if that fails.
+    """Yield a draft folder; publish it under `name`, synced, when the block ends. If the block raises, remove it.
 
-    Where it `replaces` one of that name, that one is gone then.
+    With `replaces`, delete the backup that has the name now, after the draft is synced and before it is published.
     """
     draft = draft_of(settings, name)
     try:
@@ -292,7 +298,7 @@ def draft_folder(settings: Settings, name: str, replaces: bool = False) -> Itera
         disk.chown_if_root(draft, disk.owner_of(settings.dir))
         yield draft
         if replaces:
-            disk.sync_tree(draft)  # before the other one loses its name
+            disk.sync_tree(draft)  # the draft must be on disk before the other backup loses its name
             disk.remove_atomically(draft_of(settings, f"{name}-replaced"), settings.dir / name)
         disk.publish(draft, settings.dir / name)
     except BaseException:
@@ -302,9 +308,10 @@ def draft_folder(settings: Settings, name: str, replaces: bool = False) -> Itera
 
 @contextlib.contextmanager
 def work_folder(settings: Settings, name: str, command: str) -> Iterator[Path]:
-    """A new empty folder for data that are no backup, gone when the block ends: a draft in the backups folder.
+    """Yield a new empty scratch folder in the backups folder; remove it when the block ends.
 
-    Several may have one; while its lock is held, with that command in it, nobody clears it away.
+    Several runs may have one at once. It is a draft with a lock of its own, which names `command`: while that lock is
+    held, no other run clears the folder away.
     """
     trust.require_roots(settings.dir)
     folder = Path(tempfile.mkdtemp(prefix=f"{disk.DRAFT_PREFIX}{name}-", dir=settings.dir))
@@ -316,19 +323,19 @@ def work_folder(settings: Settings, name: str, command: str) -> Iterator[Path]:
 
 
 def has_drafts(settings: Settings) -> bool:
-    """Whether something unfinished lies in the backups folder."""
+    """Return whether there are drafts in the backups folder."""
     return any(True for _ in _drafts(settings))
 
 
 def count_drafts(settings: Settings) -> int:
-    """How many unfinished things lie in the backups folder: of a run under way, or left by a killed one."""
+    """Return the number of drafts in the backups folder, of a run in progress or left by a killed one."""
     return sum(1 for _ in _drafts(settings))
 
 
 def clear_drafts(settings: Settings) -> list[str]:
-    """Removes what killed runs left behind, and says what; only under the lock, when no draft is anyone's.
+    """Remove the drafts that killed runs left and return their names. The caller holds the lock, so none is in use.
 
-    What another user left may not be ours to remove: it stands in nobody's way, and stays.
+    A draft of another user that this process may not remove stays; it does no harm.
     """
     return [draft.name for draft in _drafts(settings) if _is_removed(draft)]
 
@@ -341,13 +348,13 @@ def _is_removed(draft: Path) -> bool:
 
 
 def _drafts(settings: Settings) -> Iterator[Path]:
-    # The scratch folder of a test restore holds a lock of its own as long as that goes on.
+    # Scratch folders in use hold a lock of their own.
     yield from (draft for draft in settings.dir.glob(f"{disk.DRAFT_PREFIX}*") if not lock.is_held(draft))
     yield from flags.drafts(settings.dir)
 
 
 def is_backup(path: Path) -> bool:
-    """Whether the folder is, or was meant to be, a backup: what it holds may be damaged all the same."""
+    """Return whether the folder is a backup, damaged or not."""
     return path.is_dir() and not path.is_symlink() and _is_backup(str(path))
 
 
@@ -356,18 +363,18 @@ def _is_backup(folder: str) -> bool:
         return False
     if any(os.path.exists(f"{folder}/{name}") for name in (METADATA_FILE, CHECKSUM_FILE, GUIDE_FILE)):
         return True
-    return not os.access(folder, os.R_OK | os.X_OK)  # it lists as one that cannot be read
+    return not os.access(folder, os.R_OK | os.X_OK)  # listed, so that the user sees that it cannot be read
 
 
 def _size(path: Path, metadata: Metadata) -> int:
-    """Bytes of the content: as recorded, or as they lie there for a backup that recorded nothing."""
+    """Return the size of the content in bytes, as recorded, or as on disk if the metadata have no sizes."""
     if metadata.database is None and metadata.uploads is None:
         return sum(_file_sizes(path))
     return metadata.database_size + sum(one.bytes for one in metadata.tree_facts.values() if one)
 
 
 def _file_sizes(path: Path) -> Iterator[int]:
-    with contextlib.suppress(FileNotFoundError):  # the whole backup was removed while we look
+    with contextlib.suppress(FileNotFoundError):  # the backup may be deleted during the walk
         for entry in tree.walk(path, unreadable=lambda _path, _error: None):
             if entry.form != "folder":
                 yield entry.facts.st_size

@@ -1,9 +1,9 @@
-"""What verifying found of a sealed backup, kept beside it: `backups/.state/proofs/NAME`. Losing it loses no backup.
+"""Verification records of sealed backups, `backups/.state/proofs/NAME`. Losing them loses no backup.
 
-`backups/.state/sound/NAME` has the checksum of its database, where SQLite has checked that here.
+`backups/.state/sound/NAME` has the checksum of the backup's database, if SQLite has checked that database here.
 
-Each record names the backup it is about by the time it was made: another one of that name inherits nothing. Written
-without the lock, since reading never waits: a record is replaced in one step, and the last word counts.
+Each record has the time its backup was made, so a later backup of the same name does not inherit it. Records are
+written without the lock, since verify never waits for it: each write replaces the record atomically, the last one wins.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Record:
-    """When the backup was checked, restored for a test, and proven by that; and what was found.
+    """When a backup was checked (`checked_at`), test-restored (`tried_at`) and proven by that, and what was found.
 
-    `not_proven` is why the last test restore failed; seconds that a restore took.
+    `not_proven` is why the last test restore failed; `recovery_seconds` is how long the restore took.
     """
 
     made_at: datetime
@@ -50,7 +50,7 @@ def _form() -> TypeAdapter[Record]:
 
 
 def read(backups: Path, name: str, metadata: Metadata) -> Record:
-    """What is known of this very backup; an empty record where nothing is, or where it cannot be read."""
+    """Return the record of this backup; an empty one if there is none, or it is unreadable or of another backup."""
     try:
         found = _load(backups, name)
     except (OSError, ValueError, RecursionError):
@@ -59,7 +59,7 @@ def read(backups: Path, name: str, metadata: Metadata) -> Record:
 
 
 def is_broken(backups: Path, name: str) -> bool:
-    """Whether there is a record that nobody can read."""
+    """Return whether there is a record but it cannot be read."""
     try:
         _load(backups, name)
     except FileNotFoundError:
@@ -70,13 +70,13 @@ def is_broken(backups: Path, name: str) -> bool:
 
 
 def write(backups: Path, name: str, record: Record) -> None:
-    """The record is kept, instead of the one before."""
+    """Write the record, replacing an earlier one."""
     content = json.dumps(documents.plain(_document(record))).encode()  # ASCII: a path may be any bytes
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             with own_folder.made(backups, STATE_FOLDER, PROOFS) as folder:
                 return disk.write_file(folder / name, content)
-        except FileNotFoundError:  # another run took its draft for one that a killed run left
+        except FileNotFoundError:  # another run cleared its draft away as a leftover
             if attempt == _ATTEMPTS:
                 raise
 
@@ -94,15 +94,15 @@ def _document(record: Record) -> Document:
 
 
 def forget(backups: Path, name: str) -> None:
-    """Nothing is known of a backup of that name any more."""
+    """Delete the record and the checksum of a backup."""
     flags.clear(backups, PROOFS, name)
     flags.clear(backups, SOUND, name)
 
 
 def remember_sound(backups: Path, name: str, checksum: str) -> None:
-    """SQLite found the database with that checksum sound here, opened for writing too: a restore need not ask again.
+    """Record that SQLite checked the database with this checksum here, opened writable: a restore can skip that check.
 
-    Not synced, and nothing depends on it: where it is lost, the restore asks.
+    The file is not synced. If it is lost, the restore checks again.
     """
     with contextlib.suppress(OSError), own_folder.made(backups, STATE_FOLDER, SOUND) as folder:
         disk.remove(folder / name)
@@ -111,7 +111,7 @@ def remember_sound(backups: Path, name: str, checksum: str) -> None:
 
 
 def is_known_sound(backups: Path, name: str, checksum: str) -> bool:
-    """Whether that was found of the database with this very checksum."""
+    """Return whether `remember_sound` was called with this checksum."""
     try:
         with own_folder.existing(backups, STATE_FOLDER, SOUND) as folder:
             return folder is not None and disk.read_plain(folder / name, disk.MOST_STATE) == checksum.encode()
