@@ -1,4 +1,4 @@
-"""Is all well: status, doctor, metrics, the log, notifications, and what a recovery kit says."""
+"""Monitoring: status, doctor, metrics, the log, notifications, reports and the recovery kit."""
 
 PUBLIC = ("doctor", "log", "notify", "overview", "preview", "prometheus", "recovery_kit", "report_facts", "status")
-"""What other packages may import; anything else is this package's own (tests/system/test_layers.py)."""
+"""Modules that other packages may import; the rest is private to this package (tests/system/test_layers.py)."""

@@ -1,4 +1,4 @@
-"""What is wrong with this set-up, and the command that mends it. Looks only."""
+"""Diagnose this set-up: find problems, and the command that fixes each. Read-only."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from backupkit.upload_files import selection, walk
 _HOW_TO_MEND = "an image or a Python with SQLite 3.51.3 or later: docs/containers.md"
 _NO_SHARED_LOG = "a named volume, or PRAGMA journal_mode=DELETE in the app: docs/containers.md"
 _DATABASE_SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
-_MOST_LIKELY = 3  # of what may be the database
+_MOST_LIKELY = 3  # candidates for the database that are shown
 _OWN_NAMES = (lock.LOCK_FILE, flags.STATE_FOLDER, journal.JOURNAL_FILE)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: fine, as somebody chose it, to look at, or wrong; and what mends it."""
+    """The result of one check, and how to fix it; a `note` is a deliberate choice or of no concern."""
 
     level: Literal["fine", "note", "warning", "wrong"]
     text: str
@@ -54,7 +54,7 @@ class Finding:
 
 
 def examine(settings: Settings, emit: EventListener = silence, clock: Clock = utc_now) -> list[Finding]:
-    """Everything that can be looked at from here, in the order in which it is needed; the remotes are asked too."""
+    """Run all checks, basic ones first, and ask the remotes too; an error in a check becomes a finding."""
     looks = (
         _compose,
         _database,
@@ -111,7 +111,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
 
 
 def _missing_database(settings: Settings) -> Iterator[Finding]:
-    """That it is not there, and what may be it instead, with what to type."""
+    """Report the missing database, and the files that may be it, each with the command that selects it."""
     variable = overriding_variable("database")
     where = f"{variable}, in the environment, says so" if variable else "`config` shows where that is set"
     yield Finding("wrong", f"There is no database at {settings.database}; {where}.")
@@ -122,7 +122,7 @@ def _missing_database(settings: Settings) -> Iterator[Finding]:
 
 
 def _compose(settings: Settings) -> Iterator[Finding]:
-    """Settings of a compose file hold in its containers; the wrapper tells which it has seen there."""
+    """Check for variables that the wrapper saw in the compose file, and that this process does not have."""
     if not (missing := unseen_variables(os.environ)):
         return
     text, name = f"The compose file sets {', '.join(missing)}", missing[0].removeprefix(PREFIX).lower()
@@ -137,7 +137,7 @@ def _compose(settings: Settings) -> Iterator[Finding]:
 
 def _owner(settings: Settings) -> Iterator[Finding]:
     if not settings.database.exists():
-        return  # which `_database` says
+        return  # `_database` reports this
     live, folder = disk.owner_of(settings.database), disk.owner_of(settings.database.parent)
     if live[0] != folder[0] and live[0] == 0:
         fix = f"chown {folder[0]}:{folder[1]} {settings.database}*"
@@ -163,7 +163,7 @@ def _uploads(settings: Settings) -> Iterator[Finding]:
 
 
 def _kept(settings: Settings) -> Iterator[Finding]:
-    """What of the uploads the file systems can keep beside contents, modes and times."""
+    """Check whether the file systems can keep ACLs, extended attributes and hard links of uploads."""
     backups = settings.dir
     if settings.uploads is None or not settings.uploads.is_dir() or not backups.is_dir():
         return
@@ -208,7 +208,7 @@ def _left_beside(settings: Settings) -> Iterator[Finding]:
 
 
 def _further(settings: Settings) -> Iterator[Finding]:
-    """The databases and trees of `[databases]` and `[trees]`."""
+    """Check the databases and trees of `[databases]` and `[trees]`."""
     for part in settings.parts[1:]:
         live = part.uploads or part.database
         if not live.exists():
@@ -232,7 +232,7 @@ def _readable(name: str, part: Settings) -> Iterator[Finding]:
 
 
 def _inside_trees(settings: Settings) -> Iterator[Finding]:
-    """SQLite databases that lie in a tree, by their names or by what SQLite keeps beside them."""
+    """Report SQLite databases in a tree, found by suffix or by a -wal or -journal file beside them."""
     for part in settings.parts:
         if part.uploads and part.uploads.is_dir() and (found := _databases_below(part, part.uploads)):
             yield Finding(
@@ -255,9 +255,9 @@ def _databases_below(part: Settings, live: Path) -> list[str]:
 
 
 def _strangers(settings: Settings) -> Iterator[Finding]:
-    """What another user made in the backups folder, as root did before the toolkit gave its rights up."""
+    """Check for files of another user in the backups folder, such as root's from versions that ran as root."""
     us = os.geteuid()
-    if us == 0 or not settings.dir.is_dir():  # whether root may work there is told of with the folder itself
+    if us == 0 or not settings.dir.is_dir():  # the check of the folder itself covers root
         return
     ours = [path for path in sorted(settings.dir.iterdir()) if path.name in _OWN_NAMES or store.is_backup(path)]
     if found := [str(path) for path in ours if _is_anothers(path, us)]:
@@ -276,7 +276,7 @@ def _is_anothers(path: Path, us: int) -> bool:
 
 def _schema(settings: Settings) -> Iterator[Finding]:
     if not settings.database.exists():
-        return  # which `_database` says
+        return  # `_database` reports this
     with database.snapshot(settings.database, min(settings.busy_timeout, 5)) as snapshot:
         revisions = version_table.of_live(settings, snapshot)
     verdict = schema.classify(settings, revisions)
@@ -310,12 +310,12 @@ def _unfinished(settings: Settings) -> Iterator[Finding]:
 
 
 def at_start(settings: Settings) -> list[Finding]:
-    """What a container says when it starts: its SQLite, and a file system that no WAL database should be on."""
+    """Run the checks that a container logs at start: its SQLite version, and WAL mode on a shared file system."""
     return [finding for look in (_sqlite, _file_system) for finding in _safely(look(settings))]
 
 
 def _sqlite(settings: Settings) -> Iterator[Finding]:
-    """This process's SQLite is the app's too, where both run in one Python; of another one nothing is known here."""
+    """Check this process's SQLite; that of an app in another Python is unknown here."""
     found = f"SQLite is {sqlite3.sqlite_version}, for this toolkit and for an app in the same Python"
     if not engine.has_wal_reset_bug():
         yield Finding("fine", f"{found}; it is free of the WAL-reset bug.")
@@ -335,7 +335,7 @@ def _file_system(settings: Settings) -> Iterator[Finding]:
 
 def _integrity(settings: Settings) -> Iterator[Finding]:
     for part in settings.parts:
-        if part.part not in settings.trees and part.database.exists():  # or `_database` and `_further` say so
+        if part.part not in settings.trees and part.database.exists():  # else `_database` or `_further` reports it
             yield from _checked_in_full(part, f"database {part.part}".rstrip())
 
 
@@ -360,7 +360,7 @@ def _put_back(part: str) -> str:
 
 
 def _hooks(settings: Settings) -> Iterator[Finding]:
-    """Programs that `backup.toml` names and that would not be run: a `before_…` stops the backup or the restore."""
+    """Check for hooks in `backup.toml` that cannot run: if a `before_…` fails, no backup or restore is made."""
     for hook in HOOKS:
         if why := hooks.why_not_run(settings, hook):
             fix = f"correct {hook} in {settings.app_dir / SETTINGS_FILE}, or make its program executable (chmod +x)"
@@ -368,7 +368,7 @@ def _hooks(settings: Settings) -> Iterator[Finding]:
 
 
 def _is_in_wal_mode(settings: Settings) -> bool:
-    """Whether the live database is; not, where it cannot be read, which is told of elsewhere."""
+    """Return whether the live database is in WAL mode; False if it cannot be read, which `_database` reports."""
     with contextlib.suppress(BackupError), database.snapshot(settings.database, 1) as snapshot:
         return database.journal_mode(snapshot) == "wal"
     return False
@@ -395,7 +395,7 @@ def _messages(settings: Settings) -> Iterator[Finding]:
 
 
 def _clock(settings: Settings, now: datetime) -> Iterator[Finding]:
-    """Names, retention and the timetable go by it; and servers refuse a client whose clock is far off."""
+    """Check the clock: names, retention and schedule use it, and servers refuse a client whose clock is far off."""
     says = f"The clock says {settings.local(now):%Y-%m-%d %H:%M}"
     newest = max((one.created_at for one in _sound(settings)), default=now)
     if newest > now + CLOCKS_DIFFER:
@@ -421,7 +421,7 @@ def _scheduler(settings: Settings, now: datetime) -> Iterator[Finding]:
 
 
 def _rewind(settings: Settings, now: datetime) -> Iterator[Finding]:
-    """Whether points are taken, and what a look costs, by the last point."""
+    """Check whether points of rewind are taken, and how long one takes, judged by the last point."""
     if not settings.rewind:
         return
     newest = next((one.point.header for one in reversed(moments.timeline(settings).moments) if one.point), None)
@@ -445,7 +445,7 @@ def _rewind(settings: Settings, now: datetime) -> Iterator[Finding]:
 
 
 def _a_scheduler(settings: Settings) -> str:
-    """How one is started; the wrapper tells whether the compose file has a service for it."""
+    """Return how to start a scheduler; the wrapper passes the compose service for it, if there is one."""
     if not settings.reach.in_container:
         return settings.reach.tool("schedule")
     if service := os.environ.get("BACKUP_HOST_SCHEDULER"):
@@ -454,7 +454,7 @@ def _a_scheduler(settings: Settings) -> str:
 
 
 def _sound(settings: Settings) -> list[Metadata]:
-    """What the backups say of themselves that are not damaged."""
+    """Return the metadata of all own backups that are not damaged."""
     found = store.own_backups(settings) if settings.dir.is_dir() else []
     return [one.metadata for one in found if one.metadata and one.state != "damaged"]
 

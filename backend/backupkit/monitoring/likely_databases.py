@@ -1,4 +1,4 @@
-"""Files that may be the app's database, for a set-up whose setting names none that is there."""
+"""Find files that may be the app's database, if the configured one does not exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOT_THE_APPS = ("node_modules", "site-packages", "__pycache__", "venv", "env")
 
 
 def likely_databases(settings: Settings) -> list[Path]:
-    """SQLite files in the app's folder and, beside `backup.sh`, in the project's; the last changed first."""
+    """Return SQLite files in the app's folder, and in its parent if that has a `backup.sh`; last changed first."""
     project = settings.app_dir.parent
     roots = [settings.app_dir, *([project] if (project / "backup.sh").exists() else [])]
     files = {file for root in roots for file in islice(_files(root, settings), _MOST_FILES) if _is_database(file)}
@@ -39,8 +39,8 @@ def _is_the_apps(folder: str) -> bool:
 
 def _is_database(file: Path) -> bool:
     try:
-        # SQLite has none of them open in this process: to close one would drop its locks.
-        if not file.is_file():  # a fifo would be waited for
+        # Safe only because this process has no SQLite connection to them: closing a file drops its POSIX locks.
+        if not file.is_file():  # opening a fifo would block
             return False
         with file.open("rb") as opened:
             return opened.read(len(_FIRST_BYTES)) == _FIRST_BYTES

@@ -1,7 +1,7 @@
-"""The backup log: what was asked for, what came of it, in a file of its own, apart from the app's.
+"""The backup log: commands and their results, in a file separate from the app's log.
 
-Plain lines or JSON lines; any number of processes write to it. A log that cannot be written is said once, and stops
-nothing. The last lines are also kept in memory, for messages.
+It has plain lines or JSON lines, and any number of processes may write to it. If it cannot be written, a warning is
+printed once and work goes on. The last lines are also kept in memory, for notifications.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from backupkit.model.names import printable_text
 
-if TYPE_CHECKING:  # `--help` needs none of it
+if TYPE_CHECKING:  # imported only here, so that `--help` stays fast
     from backupkit.config.secrets import Secret
     from backupkit.config.settings import LogFormat
     from backupkit.model.operation import Operation
@@ -32,7 +32,7 @@ _secrets: tuple[Secret, ...] = ()
 
 
 class _File(logging.Handler):
-    """Appends each line in one piece. `RotatingFileHandler` would not do: two processes turn its file over twice."""
+    """A handler that appends each line in one write; with `RotatingFileHandler`, two processes would rotate twice."""
 
     def __init__(self, path: Path, form: LogFormat) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class _AsJson(logging.Formatter):
 
 
 def open_log(path: Path, form: LogFormat = "plain") -> None:
-    """From here on what is logged goes to the file, which is turned over at a megabyte; five old ones are kept."""
+    """Log to this file from now on; it is rotated at one megabyte, and five old files are kept."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -85,13 +85,13 @@ def open_log(path: Path, form: LogFormat = "plain") -> None:
 
 
 def hide(secrets: Iterable[Secret]) -> None:
-    """From here on these are in no line."""
+    """Remove these secrets from every line from now on."""
     global _secrets
     _secrets = tuple(secrets)
 
 
 def tail(path: Path, count: int) -> list[str]:
-    """The last lines of the log file, so many at most, the oldest first; none where there is no file yet."""
+    """Return at most the last `count` lines of the log file, oldest first; none if there is no file yet."""
     try:
         with path.open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
@@ -101,23 +101,23 @@ def tail(path: Path, count: int) -> list[str]:
 
 
 def last_lines() -> tuple[str, ...]:
-    """The last lines of this process, the oldest first, whether or not there is a log file."""
+    """Return the last lines of this process, oldest first, whether or not there is a log file."""
     return tuple(_recent)
 
 
 def info(text: str) -> None:
-    """One line of what went well."""
+    """Log a success."""
     _put(logging.INFO, text)
 
 
 def error(text: str) -> None:
-    """One line of what did not."""
+    """Log an error."""
     _put(logging.ERROR, text)
 
 
 def operation(done: Operation) -> None:
-    """One line of an operation that is over; as JSON, with all that the history has of it."""
-    from backupkit.model import documents  # pydantic is behind it too
+    """Log a finished operation; a JSON line also has its full entry of the history."""
+    from backupkit.model import documents  # imports pydantic, too
 
     words = [done.command, *done.backups, done.outcome, f"in {done.duration_seconds or 0:.1f} s"]
     sizes = [f"{done.size_bytes} bytes"] if done.size_bytes is not None else []
@@ -127,7 +127,7 @@ def operation(done: Operation) -> None:
 
 
 def _put(level: int, text: str, facts: Mapping[str, object] | None = None) -> None:
-    from backupkit.config.secrets import scrubbed  # pydantic is behind it: `--help` does without
+    from backupkit.config.secrets import scrubbed  # imported here because it imports pydantic, which slows `--help`
 
     line = printable_text(scrubbed(text, _secrets))
     _recent.append(f"{datetime.now():%H:%M:%S} {line}")

@@ -1,6 +1,6 @@
-"""What can be seen at a glance: days with and without a backup, sizes over time, the last test restores.
+"""Data for charts: days with and without a backup, sizes over time, the last test restores.
 
-`overview` takes the facts that `status` looked at, and looks at nothing itself.
+`overview` uses the facts that `status` gathered, and reads nothing from disk.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Mark = Literal["before", "open", "missed", "failed", "damaged", "removed", "made
 
 @dataclass(frozen=True)
 class Day:
-    """A day in the configured zone: the backups made on it that are there, and how many are not any more.
+    """A day in the configured zone: the existing backups made on it, and how many were removed since.
 
-    `damaged` and `proven` are how many of those that are there; `failures` are attempts that came to nothing.
+    `damaged` and `proven` count existing backups; `failures` counts failed attempts.
     """
 
     date: date
@@ -38,7 +38,7 @@ class Day:
 
 @dataclass(frozen=True)
 class Size:
-    """A backup that is there, in bytes: its own size, and what it and all older ones come to: whole, and on disk."""
+    """The size of an existing backup in bytes; the sums of it and all older ones, as full size and as space on disk."""
 
     at: datetime
     backup: str
@@ -49,9 +49,9 @@ class Size:
 
 @dataclass(frozen=True)
 class TestRestore:
-    """When a backup was restored for a test, how long that took where it is known, what came of it and why."""
+    """A test restore: its time, backups and outcome, its duration if known, and its error."""
 
-    __test__ = False  # for pytest, which takes the name for a test
+    __test__ = False  # keeps pytest from collecting it as a test
 
     at: datetime
     backups: tuple[str, ...]
@@ -70,26 +70,26 @@ class Overview:
 
     @property
     def weeks(self) -> tuple[tuple[Day, ...], ...]:
-        """The days by the week, Monday first; the last week goes to today."""
+        """The days grouped by week, Monday first; the last week ends today."""
         return tuple(self.days[place : place + 7] for place in range(0, len(self.days), 7))
 
     @property
     def days_without(self) -> tuple[date, ...]:
-        """Days that are over and have none, since the first backup or the first attempt at one, oldest first."""
+        """Past days without a backup, oldest first: missed ones since the first backup, and ones with failures only."""
         return tuple(one.date for one in self.days[:-1] if one.mark in ("missed", "failed"))
 
 
 def overview(settings: Settings, facts: Facts, weeks: int = WEEKS) -> Overview:
-    """What the facts show of the last so many weeks, this one among them. Pure."""
+    """Return the overview of the last `weeks` weeks, including this one. Pure."""
     return Overview(_calendar(settings, facts, weeks), _sizes(facts.backups), _test_restores(facts))
 
 
-# The calendar.
+# Calendar
 
 
 @dataclass
 class _Found:
-    """What is known of a day."""
+    """The existing backups, removed backups and failures of a day."""
 
     there: list[Backup] = field(default_factory=list)
     removed: set[str] = field(default_factory=set)
@@ -106,7 +106,7 @@ def _calendar(settings: Settings, facts: Facts, weeks: int) -> tuple[Day, ...]:
 
 
 def _by_day(settings: Settings, facts: Facts) -> dict[date, _Found]:
-    """Backups by the day they were made on; safety copies and another app's are none."""
+    """Group backups and attempts by day; safety copies and other apps' backups do not count."""
     found: dict[date, _Found] = defaultdict(_Found)
     there = {backup.name for backup in facts.backups}
     for backup in facts.backups:
@@ -134,7 +134,7 @@ def _day(day: date, found: _Found, began: date | None, today: date) -> Day:
 
 
 def _mark(found: _Found, damaged: int, proven: int) -> Mark | None:
-    """The best that the day has; None where it has nothing."""
+    """Return the best mark of the day, or None if it has neither a backup nor an attempt."""
     if proven:
         return "proven"
     if len(found.there) > damaged:
@@ -152,11 +152,11 @@ def _mark_of_none(day: date, began: date | None, today: date) -> Mark:
     return "open" if day == today else "missed"
 
 
-# The sizes.
+# Sizes
 
 
 def _sizes(backups: Sequence[Backup]) -> tuple[Size, ...]:
-    """The last one has the sums of all that is there: what says no date is taken for the oldest."""
+    """Return the sizes, oldest first; the last has the sums of all. Backups without a date count as the oldest."""
     undated = [backup for backup in backups if not backup.metadata]
     total, unique = sum(one.size_bytes for one in undated), sum(one.unique_bytes for one in undated)
     found = []
@@ -171,11 +171,11 @@ def _oldest_first(backups: Sequence[Backup]) -> list[tuple[datetime, Backup]]:
     return sorted(dated, key=lambda one: (one[0], one[1].name))
 
 
-# The test restores.
+# Test restores
 
 
 def _test_restores(facts: Facts) -> tuple[TestRestore, ...]:
-    """By the history; and, where that was lost, by what is known of each backup."""
+    """Return the test restores from the history; if it was lost, those recorded with each backup."""
     restores = [
         _test_restore_of(one) for one in facts.history.operations if one.command == "test-restore" and _is_over(one)
     ]

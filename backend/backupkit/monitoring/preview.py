@@ -1,4 +1,4 @@
-"""What edited settings would bring: the next runs, and what retention would keep and remove. Looks only."""
+"""Preview the effect of edited settings: the next runs, and what retention would keep and remove. Read-only."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from backupkit.scheduling.planner import DueRun
 
 @dataclass(frozen=True)
 class Preview:
-    """The settings as they would be in force, and what they would bring. Whether a scheduler `is_at_work`.
+    """The settings as they would be in force, and their effect; `is_at_work`: a scheduler is running.
 
-    `troubles` has, by setting, what is wrong with a value that was typed: the others are in the preview all the same.
+    `troubles` has the error of each typed value that is not valid, by setting; the preview uses the other values.
     """
 
     settings: Settings
@@ -29,9 +29,9 @@ class Preview:
 
 
 def preview(settings: Settings, typed: Mapping[str, str], clock: Clock = utc_now) -> Preview:
-    """What would be if these values were in `backup.toml`; the environment stays stronger than the file.
+    """Return the preview for these values in `backup.toml`; the environment still overrides the file.
 
-    A value that cannot be is refused with the sentence of `config set`.
+    An invalid value gets the same error as from `config set`, in `troubles`; nothing is raised for it.
     """
     good, troubles = _judged(settings, typed)
     folder = settings.app_dir
@@ -42,7 +42,7 @@ def preview(settings: Settings, typed: Mapping[str, str], clock: Clock = utc_now
 
 
 def _judged(settings: Settings, typed: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Refused]]:
-    """The values that can be, each by itself; and what is wrong with the others."""
+    """Return the values that are valid on their own, and the errors of the others."""
     text = read_text(settings.app_dir)
     good: dict[str, str] = {}
     troubles: dict[str, Refused] = {}

@@ -1,7 +1,7 @@
-"""The numbers of `status` for Prometheus, as its node exporter's textfile collector reads them.
+"""The numbers of `status` for Prometheus, in the format of node exporter's textfile collector.
 
-Moments are seconds since 1970, so that a file which nobody writes any more does not look fresh. What is not known has
-no line.
+Times are seconds since 1970, and not ages, so that a file that is no longer updated does not look fresh. Unknown values
+have no line.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _OF_A_REMOTE: tuple[tuple[str, str, Callable[[RemoteState], Value]], ...] = (
 
 
 def text(found: Status, app: str) -> str:
-    """The whole file."""
+    """Return the content of the file."""
     return "".join(f"{line}\n" for line in _lines(found, app))
 
 
 def write(path: Path, content: str) -> None:
-    """The file has this content, or stays as it was; others may read it, and never half of it.
+    """Replace the file atomically with this content, readable for all users.
 
-    Raises `Refused` where it cannot be written.
+    Raises `Refused` if it cannot be written.
     """
     beside = path.with_name(f"{path.name}.new")  # the collector reads every name that ends with .prom
     try:

@@ -1,4 +1,4 @@
-"""What one needs on the day when the machine is gone, gathered while it is there. Looks only, and holds no secret."""
+"""The recovery kit: everything needed to restore after the machine is lost. Read-only, and it holds no secret."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from backupkit.repository import reliable, store
 
 @dataclass(frozen=True)
 class RemoteAccess:
-    """A place off the machine that backups are copied to: its name, where it is, and what fetches the newest there.
+    """A remote: its name, its place, and the command that fetches the newest backup from it.
 
-    None of it may hold a password.
+    No field may hold a password.
     """
 
     name: str
@@ -30,9 +30,9 @@ class RemoteAccess:
 
 @dataclass(frozen=True)
 class RecoveryKit:
-    """Everything for the sheet. `secrets` are the names of those that are set, each with where it comes from.
+    """Everything for the sheet. `secrets` are the names of the secrets that are set, each with its origin.
 
-    `ways_in` are remotes, each with what it takes to come there besides.
+    `ways_in` are names of remotes, each with what else access to it requires.
     """
 
     made_at: datetime
@@ -46,7 +46,7 @@ class RecoveryKit:
 
 
 def copies_of(settings: Settings) -> tuple[RemoteAccess, ...]:
-    """The configured remotes."""
+    """Return the configured remotes."""
     return tuple(
         RemoteAccess(name, table.place, f"./backup.sh pull latest --remote {name}")
         for name, table in settings.remotes.items()
@@ -54,7 +54,7 @@ def copies_of(settings: Settings) -> tuple[RemoteAccess, ...]:
 
 
 def recovery_kit(settings: Settings, copies: Sequence[RemoteAccess] = (), clock: Clock = utc_now) -> RecoveryKit:
-    """What is known now: the newest backup, the last that a test restore has proven, the copies elsewhere, the keys."""
+    """Return the kit as of now: the newest reliable backup, the last proven one, the copies, keys and secret names."""
     backups = store.own_backups(settings)
     sound = [one for one in backups if not reliable.why_not(settings, one, clock())]
     proven = [(one.proven_at, one) for one in backups if one.proven_at]
@@ -75,9 +75,9 @@ def recovery_kit(settings: Settings, copies: Sequence[RemoteAccess] = (), clock:
 
 
 def sheet_path(settings: Settings, file: str) -> Path:
-    """Where a sheet of that name goes: a bare name to the backups folder, anything else where it says.
+    """Return the path for a sheet of that name: a bare name lies in the backups folder.
 
-    `Refused` where there is something of that name, or no folder for it.
+    Raises `Refused` if the path exists, or its folder does not.
     """
     path = store.file_named(settings, file)
     store.require_free(path)
@@ -85,5 +85,5 @@ def sheet_path(settings: Settings, file: str) -> Path:
 
 
 def write_sheet(path: Path, text: str) -> None:
-    """The sheet is a new file that its owner may read, or there is none."""
+    """Write the sheet to a new file that only its owner may read."""
     disk.write_file(path, text.encode(errors="surrogateescape"))

@@ -1,4 +1,4 @@
-"""What a report says, and where it is written. It looks at the disk once; no remote is asked."""
+"""The content of a report, and the path that it is written to. The disk is read once; no remote is asked."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from backupkit.scheduling.planner import DueRun
 
 DEFAULT_FILE = "report.html"
 SIGNATURE = b'<meta name="generator" content="backupkit report'
-_HEAD, _RUNS = 1000, 5  # bytes in which the signature is; runs that are told
+_HEAD, _RUNS = 1000, 5  # bytes searched for the signature; runs that are listed
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the page says, of one moment."""
+    """The content of the page, all as of one time."""
 
     status: Status
     overview: Overview
@@ -36,7 +36,7 @@ class Report:
 
 
 def report(settings: Settings, clock: Clock = utc_now) -> Report:
-    """How things stand now. An unreadable folder is a finding, not an error."""
+    """Return the report as of now. An unreadable folder becomes a reason in its status, not an error."""
     facts = look(settings, clock)
     return Report(
         judge(settings, facts),
@@ -55,9 +55,9 @@ def _runs(settings: Settings, facts: Facts) -> tuple[DueRun, ...]:
 
 
 def report_path(settings: Settings, file: str) -> Path:
-    """Where a report of that name goes: a bare name to the backups folder, anything else where it says.
+    """Return the path for a report of that name: a bare name lies in the backups folder.
 
-    `Refused` where there is no folder for it, or anything of that name but an earlier report.
+    Raises `Refused` if its folder does not exist, or if the path exists and is not an earlier report.
     """
     path = store.file_named(settings, file)
     if path.exists() and not _is_report(path):
@@ -74,5 +74,5 @@ def _is_report(path: Path) -> bool:
 
 
 def write_report(path: Path, page: str) -> None:
-    """The file is this page, or what it was before; an earlier one's owner and mode stay. A web server may read it."""
+    """Replace the file atomically; an existing file keeps its owner and mode, a new one is readable for all users."""
     disk.rewrite_file(path, page.encode())

@@ -1,6 +1,6 @@
-"""Is the data safe, and if not, why and what mends it. Looks only.
+"""Status: whether the data is safe, and if not, why and how to fix it. Read-only.
 
-`look` gathers the facts, `judge` makes of them a level, the reasons for it, and the numbers.
+`look` gathers the facts; `judge` derives the level, the reasons for it, and the numbers from them.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from backupkit.sqlite import database, engine
 from backupkit.upload_files import walk
 
 Level = Literal["fine", "warning", "critical"]
-LEVELS: tuple[Level, ...] = ("fine", "warning", "critical")  # the place in it is the exit code
+LEVELS: tuple[Level, ...] = ("fine", "warning", "critical")  # the index is the exit code
 NONE_YET = "—"
-_GRACE = 0.25  # of the interval, before a backup that has not come is missed
-_MISSED = 2  # so many backups that have not come are critical
+_GRACE = 0.25  # of the interval: a backup that is later than that is missed
+_MISSED = 2  # missed backups that are critical
 _GLANCE = 1  # seconds to wait for a locked database
 _WINDOW, _DAY = timedelta(days=30), timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What was looked at: the backups newest first, and the world around them at this moment."""
+    """Everything that `judge` needs, as of `now`; the backups are newest first."""
 
     now: datetime
     backups: tuple[Backup, ...] = ()
@@ -60,16 +60,16 @@ class Facts:
     has_uploads: bool = True
     copies: Copies = field(default_factory=Copies)
     holders: Mapping[str, str] = field(default_factory=dict)
-    """A remote by the name of a damaged backup that it held when it was last asked."""
+    """A remote that held a copy of a damaged backup when last asked, by the name of the backup."""
     scheduler_seed: str | None = None
-    """That of the scheduler at work; None where none is."""
+    """The seed of the running scheduler; None if none is running."""
     rewind: Timeline | None = None
-    """The points that there are; None where rewind is off."""
+    """The timeline of points; None if rewind is off."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why it is not fine, in one sentence, and the command to type."""
+    """Why the level is not fine, in one sentence, and the command to type."""
 
     level: Level
     text: str
@@ -78,13 +78,13 @@ class Reason:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What is known, in bytes, seconds and days; None where nothing is.
+    """The numbers, in bytes, seconds and days; None if unknown.
 
-    `last_backup` is the newest that can be relied on: this app's, sound, no safety copy, not dated in the future; and
-    `last_whole` the newest of those that hold the uploads too, where the app has any.
-    Rewind reaches from its oldest moment to its newest point; its interval is the one in force.
-    The last proof is the last test restore that went well, of whichever backup; `copies` are as each remote said when
-    it was last asked. Growth is of the backups of the last 30 days; `days_left` goes by the free space then and now.
+    `last_backup` is the newest reliable backup: of this app, usable, not a safety copy, not dated in the future;
+    `last_whole` is the newest reliable one that also holds the uploads, if the app has any.
+    `rewind_from` is the oldest restorable moment, `rewind_to` the newest point, and the interval the one in force.
+    `last_proof_at` is the last successful test restore of any backup; `copies` is what each remote said when last
+    asked. Growth covers the backups of the last 30 days; `days_left` compares the free space then and now.
     """
 
     now: datetime
@@ -121,14 +121,14 @@ class Numbers:
     rewind_to: datetime | None = None
     rewind_interval_seconds: float | None = None
     rewind_tested: str | None = None
-    """The point that was last restored for a test, by the name that it had there."""
+    """The point that last passed a test restore, by its name in the history."""
     sqlite_version: str = sqlite3.sqlite_version
     sqlite_wal_reset_bug: bool = field(default_factory=engine.has_wal_reset_bug)
 
 
 @dataclass(frozen=True)
 class Status:
-    """The level, one sentence that says it all, every reason with the worst first, and the numbers."""
+    """The level, a summary sentence, all reasons with the worst first, and the numbers."""
 
     level: Level
     sentence: str
@@ -137,18 +137,18 @@ class Status:
 
 
 def status(settings: Settings, clock: Clock = utc_now) -> Status:
-    """How things stand at this moment. It waits for no lock, and an unreadable folder is a finding, not an error."""
+    """Return the status as of now. It waits for no lock, and an unreadable folder becomes a reason, not an error."""
     return judge(settings, look(settings, clock))
 
 
 def get_last_backup_display(settings: Settings, clock: Clock = utc_now) -> str:
-    """The last backup for an app's status bar: `04/03/2026 09:30` in the configured zone, or a dash. Raises nothing."""
+    """Return when the last backup was made, for a status bar: `04/03/2026 09:30` in the configured zone, or a dash."""
     last = _last(settings, _backups(settings, Facts(clock())))
     return settings.local(last.made_at).strftime("%d/%m/%Y %H:%M") if last else NONE_YET
 
 
 def look(settings: Settings, clock: Clock = utc_now) -> Facts:
-    """The facts, as they are on disk now."""
+    """Read the facts from disk."""
     facts = _live(settings, _backups(settings, Facts(clock(), unfinished_restore=unfinished.describe(settings))))
     if facts.error or not settings.dir.is_dir():
         return facts
@@ -169,10 +169,10 @@ def look(settings: Settings, clock: Clock = utc_now) -> Facts:
 
 
 def _live(settings: Settings, facts: Facts) -> Facts:
-    """Whether the live data is there: a glance, no check. Who wants to know whether it is sound makes a backup."""
+    """Add whether the live data exists and can be opened; there is no integrity check, as a backup makes one."""
     try:
         with database.snapshot(settings.database, _GLANCE):
-            pass  # it opens, and has tables
+            pass  # it can be opened and has tables
     except BackupError as error:
         facts = replace(facts, database_trouble=error)
     if settings.uploads is None:
@@ -190,11 +190,11 @@ def _backups(settings: Settings, facts: Facts) -> Facts:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         return replace(facts, error=f"The backups folder {settings.dir} cannot be read: {reason}.")
-    return replace(facts, backups=tuple(backup for backup in found if backup.path.is_dir()))  # one may have vanished
+    return replace(facts, backups=tuple(backup for backup in found if backup.path.is_dir()))  # one may be deleted
 
 
 def judge(settings: Settings, facts: Facts) -> Status:
-    """What the facts come to."""
+    """Derive the status from the facts."""
     numbers = _numbers(settings, facts)
     rules = (
         _live_database,
@@ -229,7 +229,7 @@ def _sentence(numbers: Numbers, reasons: list[Reason]) -> str:
     return f"{begin} {worst.text} Type: {worst.fix}"
 
 
-# The rules.
+# Rules
 
 
 def _live_database(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
@@ -242,7 +242,7 @@ def _live_database(settings: Settings, facts: Facts, _numbers: Numbers) -> Itera
 
 
 def _live_uploads(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
-    """They may be gone and their folder still there: an empty mount point, say."""
+    """Report missing uploads; the folder may exist and be empty, such as a mount point without its mount."""
     last, text = _last_whole(settings, facts), facts.uploads_trouble
     held = last.metadata.uploads.files if last and last.metadata and last.metadata.uploads else 0
     if not text and not facts.has_uploads and held:
@@ -276,7 +276,7 @@ def _none_to_rely_on(settings: Settings, facts: Facts) -> str:
 
 
 def _expected_hours(settings: Settings, facts: Facts) -> float:
-    """As the setting says; without a word of it, by the timetable of a scheduler that is meant to be, or at work."""
+    """Return `expected_interval` if set, or without a schedule; else the longest gap of the schedule."""
     told = "expected_interval" in settings.model_fields_set
     gap = None if told or not _has_timetable(settings, facts) else planner.longest_gap(settings, facts.now)
     return round(gap.total_seconds() / 3600, 2) if gap else settings.expected_interval
@@ -322,7 +322,7 @@ def _last_backup(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterato
 
 
 def _references(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
-    """Rows whose file was missing when the last backup was made: was it deleted, or is it in an older one?"""
+    """Report rows whose file was missing when the last backup was made; an older backup may have the file."""
     if numbers.references and (count := numbers.references.missing):
         rows = "1 row names a file" if count == 1 else f"{count:,} rows name files"
         text = f"{rows} of the uploads that the last backup, {numbers.last_whole}, does not have."
@@ -330,7 +330,7 @@ def _references(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[
 
 
 def _uploads(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
-    """Database and uploads belong together: one without the other does not bring the app back."""
+    """Report if no recent backup holds the uploads: the app cannot be restored from the database alone."""
     if settings.uploads is None or not numbers.last_backup:
         return
     last, fix = _last_whole(settings, facts), settings.reach.tool("backup")
@@ -372,7 +372,7 @@ _WHAT_IS_THERE = (_damaged, _unusual, _future)
 
 
 def _proof(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reason]:
-    """A backup that nobody has restored is a hope; one that is younger than the limit may still be tested in time."""
+    """Report if the last test restore, or without one the oldest backup, is older than the limit."""
     hours, fix = _proven_within(settings, facts), settings.reach.tool("verify --test-restore")
     oldest = min((one.made_at for one in _reliable(settings, facts)), default=facts.now)
     ago = (facts.now - (numbers.last_proof_at or oldest)).total_seconds()
@@ -382,14 +382,14 @@ def _proof(settings: Settings, facts: Facts, numbers: Numbers) -> Iterator[Reaso
 
 
 def _proven_within(settings: Settings, facts: Facts) -> float:
-    """Hours: as the setting says, else by the timetable of a scheduler at work."""
+    """Return the limit in hours: the setting, or a limit from the schedule of a running scheduler, or infinity."""
     gap = planner.longest_gap(settings, facts.now, "test restore") if facts.scheduler_seed is not None else None
     by_itself = gap.total_seconds() / 3600 * (_MISSED + _GRACE) if gap else float("inf")
     return settings.proven_within or by_itself
 
 
 def _remotes(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
-    """A copy that is late is a warning and no more: whether the data is at risk, the backups here tell."""
+    """Report late or damaged copies, never as critical: the local backups decide whether the data is at risk."""
     hours = settings.carried_within or (_expected_hours(settings, facts) or float("inf")) * (_MISSED + _GRACE)
     for one in facts.copies.remotes:
         if one.flaws:
@@ -400,7 +400,7 @@ def _remotes(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
 
 
 def _trouble_of(remote: RemoteState, now: datetime, hours: float) -> str:
-    """Why its copies are not what they should be; empty where they are, or are late by no more than that."""
+    """Return what is wrong with the copies on a remote; empty if nothing is, or they are at most `hours` late."""
     if remote.asked_at is None:
         return f"The remote {remote.name} was never reached: no copy is known to be there."
     if remote.newest_at is None:
@@ -431,9 +431,6 @@ def _history(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Re
         yield Reason("warning", facts.history.error, settings.reach.tool("history"))
 
 
-# The numbers.
-
-
 def _rewind(settings: Settings, facts: Facts, _numbers: Numbers) -> Iterator[Reason]:
     if facts.rewind is None:
         return
@@ -454,9 +451,12 @@ def _last_look(settings: Settings, found: Timeline) -> datetime | None:
 
 
 def _late(settings: Settings, found: Timeline) -> timedelta:
-    """As long as a large backup may keep the scheduler from looking, or three looks."""
+    """Return how late a look may be: 15 minutes, since a large backup delays looks, or three intervals if longer."""
     slow = found.moments[-1].tolerance if found.moments else timedelta(0)
     return max(slow, timedelta(seconds=3 * settings.rewind_interval), timedelta(minutes=15))
+
+
+# Numbers
 
 
 def _numbers(settings: Settings, facts: Facts) -> Numbers:
@@ -511,7 +511,7 @@ def _rewind_numbers(found: Timeline | None) -> dict[str, Any]:
 
 
 def _last_proof_at(settings: Settings, facts: Facts) -> datetime | None:
-    """As the backups tell that are there, and the history of those that are not there any more."""
+    """Return the last successful test restore, from the existing backups, and from the history for removed ones."""
     kept = [one.proven_at for one in _reliable(settings, facts) if one.proven_at]
     gone = [one.ended_at for one in facts.history.operations if _is_proof(one) and one.ended_at]
     return max((at for at in (*kept, *gone) if at <= facts.now + CLOCKS_DIFFER), default=None)
@@ -530,7 +530,7 @@ def _is_of_point(operation: Operation) -> bool:
 
 
 def _next_run_at(settings: Settings, facts: Facts) -> datetime | None:
-    """When the scheduler at work makes its next backup."""
+    """Return when the running scheduler makes its next backup, or None."""
     if facts.scheduler_seed is None:
         return None
     past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now, facts.scheduler_seed)
@@ -539,14 +539,14 @@ def _next_run_at(settings: Settings, facts: Facts) -> datetime | None:
 
 
 def _growth(facts: Facts) -> int:
-    """Bytes a day that the backups of the last 30 days take, of those that are still there."""
+    """Return the bytes on disk per day of the backups of the last 30 days that still exist."""
     ages = {one.name: _age_of(facts, one) for one in facts.backups if one.metadata and not _is_future(facts, one)}
     days = min(max([_DAY, *ages.values()]), _WINDOW) / _DAY
     return round(sum(one.unique_bytes for one in facts.backups if ages.get(one.name, _WINDOW) < _WINDOW) / days)
 
 
 def _days_left(facts: Facts) -> float | None:
-    """Until the disk is full, if it goes on as since the earliest operation of the last 30 days."""
+    """Return the days until the disk is full, at the rate since the earliest operation of the last 30 days."""
     for known in reversed(facts.history.operations):
         if known.free_bytes is None or known.ended_at is None or facts.free_bytes is None:
             continue
@@ -558,7 +558,7 @@ def _days_left(facts: Facts) -> float | None:
 
 
 def _failed_since_success(facts: Facts) -> list[Operation]:
-    """What failed since the last good backup, but for what went well later on: newest first."""
+    """Return what failed since the last good backup and was not repeated successfully, newest first."""
     failed: list[Operation] = []
     later: list[Operation] = []
     for one in takewhile(lambda one: not _is_good_backup(one), facts.history.operations):
@@ -570,7 +570,7 @@ def _failed_since_success(facts: Facts) -> list[Operation]:
 
 
 def _makes_up_for(success: Operation, failed: Operation) -> bool:
-    """Whether the later one did what the other was to do: to the same remote, of the same backups."""
+    """Return whether the later success did the failed work: same command, same remote, same backups."""
     if success.command != failed.command:
         return False
     if failed.command in ("push", "prune", "remotes"):
@@ -587,13 +587,13 @@ def _last(settings: Settings, facts: Facts) -> Backup | None:
 
 
 def _last_whole(settings: Settings, facts: Facts) -> Backup | None:
-    """The newest that `last` can be and that holds all the app has: the other line of backups takes no place of it."""
+    """Return the newest reliable backup of database and uploads; a database-only backup does not count."""
     found = _reliable(settings, facts)
     return next((one for one in found if one.metadata and reliable.is_whole(settings, one.metadata)), None)
 
 
 def _reliable(settings: Settings, facts: Facts) -> Iterator[Backup]:
-    """This app's backups that could be restored, newest first; those apart that show no usual state of it."""
+    """Yield the reliable backups, newest first: usable, of this app, not dated in the future, not of a kind apart."""
     for backup in facts.backups:
         metadata = backup.metadata
         if metadata and backup.is_usable and is_own(settings, metadata) and not _is_future(facts, backup):
@@ -601,7 +601,7 @@ def _reliable(settings: Settings, facts: Facts) -> Iterator[Backup]:
 
 
 def is_own(settings: Settings, metadata: Metadata) -> bool:
-    """Whether it is this app's, of a usual state of it."""
+    """Return whether the backup is of this app, and not of a kind apart, such as a safety copy."""
     return metadata.kind not in APART and reliable.is_own(settings, metadata)
 
 

@@ -1,4 +1,4 @@
-"""What is told to people who are not there: how a run ended, in words, and by the ping of a dead man's switch."""
+"""The content and the addresses of notifications: how a run ended, in words, and the pings of a dead man's switch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IN_WORDS: Mapping[ReportOutcome, str] = {
 
 @dataclass(frozen=True)
 class Report:
-    """How a command ended. `lines` is what it came to, in the words a person gets; `log` is how it got there."""
+    """How a command ended. `lines` are its result as shown to a person; `log` are the last lines of the log."""
 
     command: str
     outcome: ReportOutcome
@@ -37,14 +37,14 @@ class Report:
 
 
 def addresses(settings: Settings, report: Report, pinged: bool) -> tuple[Address, ...]:
-    """Who is to be told of this end: people as they asked for it, the dead man's switch of every end."""
+    """Return where to send this report: to people by `notify_on`, and to the dead man's switch always, if `pinged`."""
     people = [Address(url) for url in settings.notify_urls if report.outcome in settings.notify_on]
     signal = "fail" if report.outcome == "failure" else ""
     return (*people, *_ping(settings, signal, pinged))
 
 
 def everyone(settings: Settings) -> tuple[Address, ...]:
-    """Who is told of anything at all. The ping is one for the log, which is no sign of life."""
+    """Return all addresses, for a test. The ping has the signal `log`, which does not count as a sign of life."""
     return (*map(Address, settings.notify_urls), *_ping(settings, "log"))
 
 
@@ -54,13 +54,13 @@ def _ping(settings: Settings, signal: str, wanted: bool = True) -> Iterator[Addr
 
 
 def begin_ping(settings: Settings, command: str) -> Underway:
-    """The dead man's switch hears that the run has begun; the run does not wait for it."""
+    """Send the start ping to the dead man's switch in the background."""
     message = Message("", f"{_who(settings)}: {command} begins\n")
     return Underway(message, tuple(_ping(settings, "start")), settings.notify_timeout)
 
 
 def send(settings: Settings, message: Message, to: Sequence[Address]) -> tuple[Delivery, ...]:
-    """What became of the message at each address, at the deadline at the latest. Raises nothing."""
+    """Send the message and return the result for each address, no later than `notify_timeout`. Raises nothing."""
     if not to:
         return ()
     try:
@@ -70,20 +70,20 @@ def send(settings: Settings, message: Message, to: Sequence[Address]) -> tuple[D
 
 
 def message_of(settings: Settings, report: Report) -> Message:
-    """The report in words, without any secret."""
+    """Return the message for a report, with all secrets removed."""
     subject = f"{_who(settings)}: {report.command} {_IN_WORDS[report.outcome]}"
     body = scrubbed("\n".join(_body(report)), settings.secrets)
     return Message(subject, body, "info" if report.outcome == "nothing" else report.outcome)
 
 
 def test_message(settings: Settings) -> Message:
-    """What `notify-test` sends."""
+    """Return the message of `notify-test`."""
     told_of = ", ".join(settings.notify_on) or "nothing"
     return Message(f"{_who(settings)}: test message", f"Messages arrive here. They will tell of: {told_of}.")
 
 
 def _who(settings: Settings) -> str:
-    """The app, and the machine it is on: the wrapper knows it, a container knows but its own id."""
+    """Return app and host; the wrapper passes the host's name to a container, which knows only its own id."""
     return f"{settings.app_id} on {os.environ.get('BACKUP_HOST_NAME') or socket.gethostname()}"
 
 

@@ -1,8 +1,8 @@
-"""The one hook around the work that people may want to be told of: what there is to tell, and telling it at the end.
+"""The report of a run: collect its results and warnings, and send the notifications at its end.
 
-A command says `begin` once it has its settings, and the error boundary says `end`; a call for programs is `reported`.
-In between come results and warnings. A person at a terminal sees for themselves how a command ended, so only what
-nobody watches is told.
+A command calls `begin` once it has its settings, and the error boundary calls `end`; the Python API uses `reported`.
+Results and warnings are added in between. A person at a terminal sees how a command ended, so only unattended runs
+are reported.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from backupkit.monitoring.notify.messages import ReportOutcome
     from backupkit.monitoring.notify.sender import Delivery, Underway
 
-# A dead man's switch waits for backups: any other command would be a false sign of life.
+# A dead man's switch monitors backups: a ping of any other command would be a false sign of life.
 _PINGED = ("backup", "auto-backup", "run")
 
 
 class RunReport:
-    """What there is to tell of a command or a call under way. `is_idle`: it found its work done."""
+    """The report of a running command or call. `is_idle`: there was nothing to do."""
 
     def __init__(self, settings: Settings, command: str, emit: EventListener = silence) -> None:
         self.lines: list[str] = []
@@ -39,17 +39,17 @@ class RunReport:
         self._ping = _begin_ping(settings, command)
 
     def emit(self, event: Event) -> None:
-        """Pass the event on, and keep a warning."""
+        """Record a warning, and pass every event on."""
         if isinstance(event, Warned):
             self.warnings.append(event.text)
         self._emit(event)
 
     def tell(self, code: int, cause: BaseException | None) -> list[str]:
-        """Tell everybody of the end, and return what was not sent, and why."""
+        """Send all notifications of the end; return a sentence for each that was not sent."""
         return [f"The {one.address} was not sent: {one.error}." for one in self._deliver(code, cause) if one.error]
 
     def _deliver(self, code: int, cause: BaseException | None) -> tuple[Delivery, ...]:
-        """The ping of the beginning is waited for first, so that it does not come after that of the end."""
+        """Send the notifications; wait for the start ping first, so that it cannot arrive after the end ping."""
         from backupkit.monitoring.notify import messages
 
         error, hint = _in_words(cause)
@@ -72,31 +72,31 @@ _current: RunReport | None = None
 
 
 def begin(settings: Settings, command: str, watched: bool) -> None:
-    """From here on the command's end is reported, unless a person watches it, or nobody wants to be told."""
+    """Start the report of a command, unless a person watches it, or no address is set."""
     global _current
     _current = RunReport(settings, command) if _is_wanted(settings) and not watched else None
 
 
 def add_result(lines: Iterable[str]) -> None:
-    """What the command came to."""
+    """Add lines to the result of the command."""
     if _current:
         _current.lines.extend(lines)
 
 
 def warned(text: str) -> None:
-    """Something the command warned of."""
+    """Add a warning of the command."""
     if _current:
         _current.warnings.append(text)
 
 
 def nothing_to_do() -> None:
-    """The command found its work done: no news for people, and a sign of life all the same."""
+    """Record that there was nothing to do: the outcome is `nothing`, and a ping is still sent."""
     if _current:
         _current.is_idle = True
 
 
 def end(code: int, cause: BaseException | None) -> int:
-    """Tell of the end; the exit code, which a message that could not be sent makes 3 where all else was done."""
+    """Send the report, and return the exit code: 3 (warnings) if a message could not be sent and it was 0."""
     global _current
     report, _current = _current, None
     troubles = report.tell(code, cause) if report else []
@@ -108,9 +108,9 @@ def end(code: int, cause: BaseException | None) -> int:
 
 @contextlib.contextmanager
 def reported(settings: Settings, command: str, emit: EventListener) -> Iterator[RunReport]:
-    """Tell of the end of a call that a program makes, as of a command that nobody watches.
+    """Report the end of an API call, as of an unattended command; yield the report.
 
-    The call tells its events to the report, which passes them on. What was not sent is a warning.
+    The call emits its events to the report, which passes them on. Each message that was not sent is a warning event.
     """
     report = RunReport(settings, command, emit)
     cause: BaseException | None = None

@@ -1,7 +1,7 @@
-"""Messages to services outside, sent by a process of its own: `python -m backupkit.monitoring.notify.sender`.
+"""Send messages to external services in a child process: `python -m backupkit.monitoring.notify.sender`.
 
-Whatever a service, its library or a name server does, or does not do, ends with that process, at the deadline. The
-addresses are secrets: they go through a pipe, and are on no command line.
+If a service, its library or a name server hangs, the process is killed at the deadline. The addresses are secrets: they
+are passed through a pipe, and never on a command line.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from backupkit.fs import process
 
 @dataclass(frozen=True)
 class Message:
-    """What is to be said, and how loudly: services have a colour or a sound for it."""
+    """A message; services show its level by a colour or a sound."""
 
     subject: str
     body: str
@@ -39,7 +39,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Address:
-    """A service that Apprise knows; or a ping: a page that gets the body, at `signal` below its address."""
+    """An Apprise address; or a ping: a URL that the body is posted to, with `signal` appended to its path."""
 
     url: SecretUrl
     kind: Literal["notification", "ping"] = "notification"
@@ -51,17 +51,17 @@ class Address:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of a message at one address; `error` is empty where it was accepted."""
+    """The result for one address; `error` is empty if the message was accepted."""
 
     address: Address
     error: str = ""
 
 
 class Underway:
-    """A message that is being sent while other work goes on."""
+    """A message that is being sent in the background."""
 
     def __init__(self, message: Message, addresses: Sequence[Address], seconds: float) -> None:
-        """Begin; `seconds` later it is over, whatever has come of it."""
+        """Start sending; it ends after `seconds` at the latest."""
         self._addresses, self._seconds, self._deadline = addresses, seconds, time.monotonic() + seconds
         self._trouble = "its process ended without an answer"
         self._process = _started()
@@ -71,10 +71,10 @@ class Underway:
         assert self._process.stdin
         with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
             pipe.write(json.dumps(order))
-        self._process.stdin = None  # or `communicate` would flush what is closed
+        self._process.stdin = None  # else `communicate` would flush the closed pipe
 
     def deliveries(self) -> tuple[Delivery, ...]:
-        """What became of it, as soon as all addresses have answered, and at the deadline at the latest."""
+        """Wait until all addresses have answered, or for the deadline; return the result for each."""
         told = dict(json.loads(line) for line in self._answers().splitlines() if line.endswith("]"))
         return tuple(Delivery(one, told.get(n, self._trouble)) for n, one in enumerate(self._addresses))
 
@@ -86,7 +86,7 @@ class Underway:
         except KeyboardInterrupt:
             self._trouble = "interrupted"
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # one that has ended by itself may not be ours any more
+            os.killpg(self._process.pid, signal.SIGKILL)  # an ended process's pid may be reused
         return self._process.communicate()[0]
 
 
@@ -99,7 +99,7 @@ def _started() -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        start_new_session=True,  # a Ctrl-C is for us: we decide what becomes of the message
+        start_new_session=True,  # Ctrl-C reaches only the parent, which decides when to stop sending
     )
 
 
@@ -107,14 +107,14 @@ def _plain(address: Address) -> dict[str, str]:
     return {"url": address.url.get_secret_value(), "kind": address.kind, "signal": address.signal}
 
 
-# In the process of its own.
+# Child process
 
 
 def main() -> None:
-    """Send what stdin says to each address at once, and say on stdout what became of it, a line for each."""
+    """Read a message and addresses from stdin, send to all in parallel, and print one JSON result per line."""
     order = json.load(sys.stdin)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, order["for"])  # also where nobody is left who waits for it
+    signal.setitimer(signal.ITIMER_REAL, order["for"])  # ends this process even if the parent is gone
     message = Message(**order["message"])
     addresses = [Address(SecretUrl(one["url"]), one["kind"], one["signal"]) for one in order["addresses"]]
     threads = [threading.Thread(target=_deliver, args=(n, one, message)) for n, one in enumerate(addresses)]
@@ -122,15 +122,15 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    os._exit(0)  # Apprise's own threads may still wait for something
+    os._exit(0)  # Apprise's own threads may still be running
 
 
 def _deliver(number: int, address: Address, message: Message) -> None:
     try:
         problem = _ping(address, message) if address.kind == "ping" else _notify(address, message)
-    except Exception as error:  # a service's library may raise anything, and its words may hold the address
+    except Exception as error:  # a library may raise anything, and its text may contain the address
         problem = f"{type(error).__name__} in sending it"
-    os.write(1, (json.dumps([number, problem]) + "\n").encode())  # in one piece, whatever other threads write
+    os.write(1, (json.dumps([number, problem]) + "\n").encode())  # one write: lines of threads stay apart
 
 
 def _notify(address: Address, message: Message) -> str:
@@ -138,7 +138,7 @@ def _notify(address: Address, message: Message) -> str:
         import apprise
     except ImportError:
         return "the package apprise is not installed (pip install apprise)"
-    # Redirected, a POST becomes a GET: the message would be lost, and said to be sent.
+    # A redirect turns the POST into a GET: the message would be lost, but count as sent.
     asset = apprise.AppriseAsset(async_mode=False, http_redirects=False, app_id="backupkit")
     service = apprise.Apprise(asset=asset)
     if not service.add(address.url.get_secret_value()):
@@ -148,7 +148,7 @@ def _notify(address: Address, message: Message) -> str:
 
 
 def _reason(address: Address, said: list[str]) -> str:
-    """The service's own words, without any piece of its address."""
+    """Return the error text of the service, with all pieces of its address removed."""
     pieces = re.split(r"[/:@?&=,\s]+", address.url.get_secret_value())[1:]
     hidden = [Secret(spelling) for piece in pieces for spelling in (piece, unquote(piece))]
     return scrubbed(said[0], hidden).rstrip(".") if said else "it was not accepted"
