@@ -1,4 +1,4 @@
-"""Files, folders and processes. What a function did is on disk when it returns, unless its docstring says otherwise.
+"""Files, folders and processes. Every change is on disk when the call returns, unless a docstring says otherwise.
 
-Nothing here knows what a backup is, and no link is followed.
+Nothing here knows what a backup is, and nothing follows a symlink unless a docstring says so.
 """

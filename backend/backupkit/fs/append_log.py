@@ -1,6 +1,6 @@
-"""Files to which many processes append lines at once: no line is ever torn by another, none is lost by turning over.
+"""Files to which several processes append lines at once: no line is torn by another, or lost in a rotation.
 
-A file that has grown past its limit becomes `NAME.1`, that one `NAME.2`, and so on; the oldest goes.
+A file that has grown past its limit becomes `NAME.1`, that one `NAME.2`, and so on; the oldest is overwritten.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from backupkit.fs import descriptors, disk
 
-PATIENCE = 5.0  # seconds to wait for another process that appends: it needs a millisecond
+PATIENCE = 5.0  # seconds to wait for the lock: another process holds it for a millisecond
 
 
 def append(path: Path, line: bytes, limit: int, kept: int, mode: int = 0o600, durable: bool = True) -> None:
-    """The line is the file's last, whole, and on disk where `durable`; or `OSError`, and no part of it is there.
+    """Append the line, whole, and on disk if `durable`. After an `OSError` no part of it is in the file.
 
-    A file longer than `limit` bytes is turned over first, and `kept` old ones stay.
+    A file longer than `limit` bytes is rotated first, and `kept` old ones stay.
     """
     while True:
         with locked(path, mode) as handle:
@@ -32,7 +32,7 @@ def append(path: Path, line: bytes, limit: int, kept: int, mode: int = 0o600, du
 
 def _append(handle: int, line: bytes, durable: bool) -> None:
     size = os.fstat(handle).st_size
-    torn = size and os.pread(handle, 1, size - 1) != b"\n"  # by a power failure, or by hand
+    torn = size and os.pread(handle, 1, size - 1) != b"\n"  # a power failure or an editor left it so
     whole = memoryview(b"%b%b\n" % (b"\n" if torn else b"", line))
     try:
         while whole:
@@ -47,7 +47,10 @@ def _append(handle: int, line: bytes, durable: bool) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, mode: int = 0o600) -> Iterator[int]:
-    """The file, made where it is missing, open for appending; whoever else appends waits until the block ends."""
+    """Hold the file's lock, and yield it open for appending; create it if missing. Other appenders wait.
+
+    Raise `OSError` (EBUSY) if another process keeps the lock for `PATIENCE` seconds.
+    """
     deadline = time.monotonic() + PATIENCE
     while True:
         handle = _open(path, mode)
@@ -76,14 +79,14 @@ def _open(path: Path, mode: int) -> int:
 
 
 def _try(handle: int, path: Path) -> bool:
-    """Whether the lock is ours, and the file is still the one of that name: another may have turned it over."""
+    """Return whether we got the lock and the file still has this name: another process may have rotated it."""
     with contextlib.suppress(FileNotFoundError):
         return descriptors.try_lock(handle) and os.path.samestat(os.fstat(handle), os.stat(path))
     return False
 
 
 def turn_over(path: Path, kept: int) -> None:
-    """The file is now `NAME.1`; for whoever has it locked."""
+    """Rename the file to `NAME.1`, and keep `kept` old ones. The caller must hold the lock."""
     for number in range(kept, 0, -1):
         younger = numbered(path, number - 1)
         if younger.exists():
@@ -91,10 +94,10 @@ def turn_over(path: Path, kept: int) -> None:
 
 
 def numbered(path: Path, number: int) -> Path:
-    """The file itself for 0, `NAME.1` for the one before it, and so on."""
+    """Return the path itself for 0, `NAME.1` for the file before it, and so on."""
     return path.with_name(f"{path.name}.{number}") if number else path
 
 
 def replace(path: Path, lines: Iterable[bytes], mode: int = 0o600) -> None:
-    """The file has these lines and no others; for whoever has it locked."""
+    """Replace the file's content with these lines. The caller must hold the lock."""
     disk.write_file(path, b"".join(b"%b\n" % line for line in lines), mode)

@@ -1,7 +1,7 @@
 """ACLs, extended attributes and file capabilities: what a copy needs beside content, owner, mode and times.
 
-Linux has them; elsewhere nothing here is found, and nothing is lost. What belongs to a system and not to a file
-(labels of SELinux, marks of overlay file systems) is left alone.
+Python reads them on Linux only; elsewhere none are found, and none count as lost. Attributes that belong to a system
+and not to a file (SELinux labels, marks of overlay file systems) are left alone.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from backupkit.fs import disk, tree
 from backupkit.model.names import printable
 
 Attributes = Mapping[str, bytes]
-"""The values by their names, as the kernel has them."""
+"""Values by attribute name, in the kernel's form."""
 
 CAPABILITY = "security.capability"
 NOTHING: Attributes = {}
 _ACCESS, _DEFAULT, _USER = "system.posix_acl_access", "system.posix_acl_default", "user."
 _HAS_ANY = hasattr(os, "listxattr")
 _NONE_HERE = (errno.EOPNOTSUPP, errno.ENOSYS)
-# The file system has no such thing, we may not set it, or it does not fit.
+# The file system does not support the attribute, we may not set it, or it does not fit.
 _NOT_KEPT = (*_NONE_HERE, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSPC, errno.E2BIG, errno.ERANGE)
 
 
 def of_open(where: int | str) -> Attributes:
-    """What the open file or folder has of them (`descriptors.place_of`); `OSError` where it cannot be read."""
+    """Return the attributes of an open file or folder (`descriptors.place_of`); raise `OSError` if that fails."""
     if not _HAS_ANY:
         return NOTHING
     try:
@@ -41,7 +41,7 @@ def of_open(where: int | str) -> Attributes:
 
 
 def of_name(name: str, folder: int) -> Attributes:
-    """The same for a name in an open folder; a link has none, and is not followed."""
+    """Do the same for a name in an open folder; a link is not followed, and has none."""
     if not _HAS_ANY:
         return NOTHING
     where = f"/proc/self/fd/{folder}/{name}"
@@ -53,7 +53,7 @@ def of_name(name: str, folder: int) -> Attributes:
 
 
 def names(root: Path, path: str, parents: tree.Parents) -> list[str]:
-    """The names of those of a file or folder below the root, which the parents are of too."""
+    """Return the attribute names of a file or folder below the root; `parents` has the same root."""
     if not _HAS_ANY:
         return []
     try:
@@ -73,19 +73,19 @@ def _nothing_or(error: OSError) -> Attributes:
 
 
 def is_kept(name: str) -> bool:
-    """Whether an attribute of that name belongs to the file, and is to be kept."""
+    """Return whether an attribute of this name belongs to the file, and so is kept in copies."""
     return name.startswith(_USER) or name in (_ACCESS, _DEFAULT, CAPABILITY)
 
 
 def kind_of(name: str) -> str:
-    """What people call it."""
+    """Return the name of the attribute's kind, for messages."""
     if name == CAPABILITY:
         return "file capabilities"
     return "ACLs" if name in (_ACCESS, _DEFAULT) else "extended attributes"
 
 
 def missing_kinds(folder: Path) -> list[str]:
-    """The kinds that no file in that folder can have, as far as that can be told without setting one."""
+    """Return the kinds that no file in the folder can have, as far as that can be told without setting one."""
     return [kind_of(name) for name in (_ACCESS, f"{_USER}backupkit") if not _is_possible(str(folder), name)]
 
 
@@ -97,7 +97,7 @@ def _is_possible(folder: str, name: str) -> bool:
 
 
 def has_hard_links(folder: Path) -> bool:
-    """Whether a file in that folder can have two names: tried there, and nothing is left of it."""
+    """Return whether a file in the folder can have two names; this is tried with a temporary file."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=disk.DRAFT_PREFIX) as file:
             os.link(file.name, f"{file.name}-2")
@@ -109,9 +109,9 @@ def has_hard_links(folder: Path) -> bool:
 
 @dataclass
 class Keeper:
-    """Gives copies their attributes, as far as their file system can keep them, and counts what it cannot.
+    """A setter of attributes on copies, as far as their file system can keep them; it counts what it cannot.
 
-    `kept` and `lost` are numbers of attributes, `first` is the path of the first that was not kept.
+    `kept` and `lost` are numbers of attributes, `first` is the path of the first file that lost one.
     """
 
     kept: int = 0
@@ -120,26 +120,26 @@ class Keeper:
     _unable: set[str] = field(default_factory=set)
 
     def set(self, where: int | str, wanted: Attributes, path: str) -> None:
-        """The open copy has these attributes and no other, not even what a new file takes from the folder it is in.
+        """Give the open copy exactly these attributes: those that it inherited from its folder are removed.
 
-        It has its owner and its mode already: a change of owner takes capabilities away. The mode stays.
+        It must have its owner and its mode already, because a change of owner clears capabilities. The mode stays.
         """
-        if (there := of_open(where)) == wanted:  # mostly there are none
+        if (there := of_open(where)) == wanted:  # the usual case: neither has any
             return self.count(wanted, wanted, path)
         mode = stat.S_IMODE(os.stat(where).st_mode)
-        os.chmod(where, mode | 0o600)  # only what may be written to can be given any
+        os.chmod(where, mode | 0o600)  # setting an attribute needs write permission
         for name in there.keys() - wanted.keys():
             os.removexattr(where, name)
         kept = [name for name in wanted if self._set(where, name, wanted[name], there)]
-        os.chmod(where, mode)  # an ACL has a say in it too, and says the same
+        os.chmod(where, mode)  # the ACL may have changed it, and agrees with this one
         self.count(wanted, kept, path)
 
     def can_keep(self, wanted: Attributes) -> Attributes:
-        """Of these, the ones of a kind that was not refused yet."""
+        """Return the wanted attributes whose kind the file system has not refused yet."""
         return {name: value for name, value in wanted.items() if kind_of(name) not in self._unable}
 
     def count(self, wanted: Attributes, kept: Collection[str], path: str) -> None:
-        """The copy of the file at that path has these of the wanted ones."""
+        """Count which of the wanted attributes the copy of the file at that path has."""
         held = len(kept)
         self.kept += held
         self.lost += len(wanted) - held
@@ -147,7 +147,7 @@ class Keeper:
             self.first = path
 
     def sentence(self, where: str) -> str:
-        """What could not be kept where `where` (the backups, the uploads) are; for a person."""
+        """Return a message on what was not kept; `where` names the copies' folder ("the backups", "the uploads")."""
         return (
             f"{self.lost} ACLs, extended attributes or file capabilities of uploads cannot be kept where {where} are; "
             f"the first is one of {printable(self.first)}."

@@ -1,4 +1,4 @@
-"""A module of ours at work in a process of its own: fed by a pipe, answering in lines of JSON, and watched."""
+"""A module of ours run in a child process: fed through a pipe, answering in lines of JSON, and watched."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from backupkit.model import errors
 from backupkit.model.errors import BackupError, Damaged, NoSpace, SourceBroken
 
 BLOCK = 256 * 1024
-STANDSTILL = 60.0  # seconds for which a process is waited for that uses no processor
-_LOOK = 1.0  # seconds between two looks at how much it used
+STANDSTILL = 60.0  # seconds without processor time after which a process counts as stuck
+_LOOK = 1.0  # seconds between two checks of the processor time
 _LONGEST_LINE = 64 << 20
-_LONGEST_MESSAGE = 2000  # characters of an error, which may quote what it is about
+_LONGEST_MESSAGE = 2000  # characters of an error, which may quote its input
 _ERRORS: dict[str, type[BackupError]] = {one.__name__: one for one in (BackupError, Damaged, NoSpace, SourceBroken)}
 TIME, SPACE = "processor time", "disk space"
 _EXCESS = {signal.SIGXCPU: TIME, signal.SIGXFSZ: SPACE}
 
 
 class Child:
-    """Start a module, with what it needs on its command line; leaving the block ends it, whatever it does.
+    """A module that runs in a child process, which is killed when the block ends.
 
-    Raises `OSError` where no process can be started. `what` says what it does: "loads app.sql".
+    Raises `OSError` if no process can be started. `what` says what it does, for messages: "loads app.sql".
     """
 
     def __init__(self, what: str, module: str, *arguments: str, **environment: str) -> None:
@@ -55,7 +55,7 @@ class Child:
         return self._process.pid
 
     def feed(self, stream: BinaryIO, progress: Callable[[int], None]) -> None:
-        """Give it all of the stream, unless it ends before; `progress` hears how many bytes it has."""
+        """Write the whole stream to the process, unless it ends before; pass the bytes written so far to `progress`."""
         _widen(self._input)
         os.set_blocking(self._input, False)
         fed = 0
@@ -67,7 +67,7 @@ class Child:
         self.close_input()
 
     def close_input(self) -> None:
-        """It hears that nothing more comes."""
+        """Close the process's input, so that it reads the end of the file."""
         assert self._process.stdin
         self._process.stdin.close()
 
@@ -80,7 +80,7 @@ class Child:
                 self._wait(self._input, selectors.EVENT_WRITE)
 
     def answers(self) -> Iterator[Any]:
-        """Each line that it writes, until it closes its output. Raises `BackupError` for what is no JSON."""
+        """Yield each line of its output, parsed, until it closes that; raise `BackupError` for what is not JSON."""
         line = b""
         while piece := self._read():
             *whole, line = (line + piece).split(b"\n")
@@ -102,11 +102,11 @@ class Child:
             raise self._failed("an answer that is none") from error
 
     def excess(self) -> str:
-        """What it used more of than it may, after its last answer: `TIME` or `SPACE`; empty for none."""
+        """Return which limit it exceeded after its last answer: `TIME` or `SPACE`; empty if none."""
         return _EXCESS.get(signal.Signals(-self._ended()), "") if self._ended() < 0 else ""
 
     def too_early(self) -> BackupError:
-        """The error of a process that ended without the answer that was waited for."""
+        """Return the error for a process that ended before the expected answer."""
         ended = self._ended()
         return self._failed(f"signal {-ended}" if ended < 0 else f"exit code {ended}")
 
@@ -124,9 +124,9 @@ class Child:
         return BackupError(message, "Somebody stopped it, or a disk does not answer. Try again.")
 
     def _wait(self, pipe: int, event: int) -> None:
-        """Until the pipe is ready. Raises `BackupError` where the process meanwhile stands still.
+        """Wait until the pipe is ready; raise `BackupError` if the process stands still meanwhile.
 
-        Looks are counted, not seconds: this process may have been frozen together with that one.
+        This counts checks, not seconds, because this process may have been frozen together with the child.
         """
         used, looks = None, 0
         with selectors.DefaultSelector() as selector:
@@ -139,26 +139,26 @@ class Child:
 
 
 def _widen(pipe: int) -> None:
-    """The pipe holds a whole block, so that the two processes change places less often."""
-    with contextlib.suppress(AttributeError, OSError):  # macOS cannot, and a user may have all the room that is allowed
+    """Let the pipe hold a whole block, so that the two processes switch less often."""
+    with contextlib.suppress(AttributeError, OSError):  # macOS cannot, and the user's quota for pipes may be used up
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, BLOCK)
 
 
-# In the process itself.
+# In the child process
 
 
 def answer(*line: object) -> None:
-    """Say this to whoever started the process."""
+    """Send the line to the process that started this one."""
     print(json.dumps(line), flush=True)
 
 
 def answer_error(error: BaseException, failed: str) -> None:
-    """Say what went wrong, to be raised there by `raise_error`; `failed` begins the sentence of a bug."""
+    """Send the error, which the parent raises with `raise_error`; `failed` begins the message for a bug."""
     known = errors.explained(error) or BackupError(f"{failed}: {error!r}.")
     kind = type(known).__name__
     answer("error", kind if kind in _ERRORS else "BackupError", known.message[:_LONGEST_MESSAGE], known.hint)
 
 
 def raise_error(kind: str, message: str, hint: str) -> NoReturn:
-    """Raise what the process answered."""
+    """Raise the error that the child sent."""
     raise _ERRORS.get(kind, BackupError)(message, hint)

@@ -1,4 +1,4 @@
-"""A command of the user's, run without a shell and with a deadline; nothing of its process group goes on."""
+"""A user's command, run without a shell and with a deadline; at the end its process group is killed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from backupkit.fs import process
 
-_LOOK = 0.1  # seconds between two looks at the deadline
+_LOOK = 0.1  # seconds between two checks of the deadline
 _PIECE = 64 * 1024
-_MOST_LINES, _LONGEST = 200, 1000  # of one command's output: the log is for reading
+_MOST_LINES, _LONGEST = 200, 1000  # lines, and characters of a line, that go to the log
 
 
 def run(
@@ -25,9 +25,10 @@ def run(
     say: Callable[[str], None],
     tick: Callable[[], None],
 ) -> int:
-    """The exit code of the command, run in that folder; raises `TimeoutError` at the deadline, `OSError` without it.
+    """Run the command in the folder, and return its exit code; raise `TimeoutError` at the deadline.
 
-    Whatever ends the wait, also what `tick` raises, ends the command and what it started in its process group.
+    `say` gets each line of its output; `tick` is called several times a second. Raise `OSError` if the command cannot
+    be started. Whatever ends the wait, an error raised by `tick` included, kills the command and its process group.
     """
     child = subprocess.Popen(
         words,
@@ -36,7 +37,7 @@ def run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C reaches us, and we end it
+        start_new_session=True,  # Ctrl-C reaches only this process, which then kills the command
     )
     assert child.stdout
     output = _Lines(child.stdout.fileno(), say)
@@ -64,7 +65,7 @@ def _wait(child: subprocess.Popen[bytes], output: _Lines, until: float, tick: Ca
 
 
 class _Lines:
-    """What comes out of a pipe, line by line; of very much only the beginning."""
+    """A pipe's output, line by line; of a long output only the beginning."""
 
     def __init__(self, pipe: int, say: Callable[[str], None]) -> None:
         self.pipe, self.is_over = pipe, False
@@ -72,7 +73,7 @@ class _Lines:
         os.set_blocking(pipe, False)
 
     def take(self) -> bool:
-        """Whether there was something to read."""
+        """Read what the pipe holds, and return whether it held anything."""
         try:
             piece = os.read(self.pipe, _PIECE)
         except BlockingIOError:
@@ -85,7 +86,7 @@ class _Lines:
         return bool(piece)
 
     def finish(self) -> None:
-        """What is in the pipe now is the end: something that left the group may hold it open."""
+        """Read what the pipe holds now, and stop: a process that left the group may keep it open."""
         for _ in range(_MOST_LINES):
             if not self.take():
                 break

@@ -1,7 +1,7 @@
-"""Dumps compressed on their way to and from the disk: `.gz` and `.zst` by suffix, anything else as it is.
+"""Compressed dumps, read and written as streams: `.gz` and `.zst` by suffix, anything else uncompressed.
 
-Everything streams in constant memory, in both directions. Reading trusts the first bytes rather than the name,
-so a compressed dump on stdin is understood too; what ends early or fails its checksum raises Damaged.
+Both directions use constant memory. Reading goes by the first bytes and not by the name, so that a compressed dump on
+stdin works too; input that ends early or fails its checksum raises Damaged.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Format = Literal["gzip", "zstd"]
 
 _SUFFIXES: dict[str, Format] = {".gz": "gzip", ".zst": "zstd"}
 _MAGIC: dict[bytes, Format] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-_GZIP_WINDOW = 31  # zlib's number for a gzip header and trailer around the stream
-_FEED = {"gzip": 16 * 1024, "zstd": 1024}  # small bites, because a hostile one can swell ten-thousandfold
+_GZIP_WINDOW = 31  # zlib's number for a stream with gzip header and trailer
+_FEED = {"gzip": 16 * 1024, "zstd": 1024}  # bytes: hostile input can expand ten-thousandfold
 _BLOCK = 1024 * 1024
 
 
@@ -40,16 +40,16 @@ class _Decoder(Protocol):
 
 
 def format_of(name: str) -> Format | None:
-    """How a file of this name is compressed; None where it is not."""
+    """Return how a file of this name is compressed, or None if it is not."""
     return _SUFFIXES.get(Path(name).suffix.lower())
 
 
 @contextmanager
 def open_for_writing(path: Path, name: str = "") -> Iterator[BinaryIO]:
-    """A new file of mode 0600, complete and on disk when the block ends well.
+    """Yield a new file of mode 0600, which is complete and on disk when the block ends without an error.
 
-    The path must be free. It is compressed as the suffix of `name` says, which is the path's own name where none is
-    given: a draft can be called anything. When the block fails the draft stays as it is, and never looks finished.
+    The path must be free. The suffix of `name` (by default that of the path) decides the compression, since a draft can
+    have any name. If the block fails, the incomplete draft stays, without the trailer of a compressed file.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "wb", buffering=_BLOCK) as raw:
@@ -61,7 +61,7 @@ def open_for_writing(path: Path, name: str = "") -> Iterator[BinaryIO]:
 
 @contextmanager
 def compressing(raw: BinaryIO, name: str) -> Iterator[BinaryIO]:
-    """What is written arrives in `raw`, compressed as the suffix of `name` says; `raw` stays open."""
+    """Yield a stream that writes into `raw`, compressed as the suffix of `name` says; `raw` stays open."""
     kind = format_of(name)
     if kind is None:
         yield raw
@@ -73,7 +73,7 @@ def compressing(raw: BinaryIO, name: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_for_reading(path: Path) -> Iterator[BinaryIO]:
-    """The contents of a dump, decompressed; NoSuchBackup where there is no such file."""
+    """Yield the decompressed content of a dump; raise NoSuchBackup if there is no such file."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         raw = io.BufferedReader(disk.NamedFile(handle, path))
@@ -86,9 +86,9 @@ def open_for_reading(path: Path) -> Iterator[BinaryIO]:
 
 
 def decompressing(raw: BinaryIO, expected: Format | None = None) -> BinaryIO:
-    """The contents of `raw`, decompressed where its first bytes say so; Damaged where `expected` says otherwise.
+    """Return the content of `raw`, decompressed if its first bytes say so; raise Damaged if they are not as `expected`.
 
-    `raw` stays open, whatever happens to what is returned.
+    `raw` stays open, whatever happens to the returned stream.
     """
     start = raw.read(max(len(magic) for magic in _MAGIC))
     kind = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
@@ -101,7 +101,7 @@ def decompressing(raw: BinaryIO, expected: Format | None = None) -> BinaryIO:
 
 
 class _Rejoined(io.RawIOBase):
-    """Reads the bytes that were looked at, and then the rest; does not own what it reads from."""
+    """A stream of the bytes already read, and then the rest; it does not own what it reads from."""
 
     def __init__(self, start: bytes, rest: BinaryIO) -> None:
         self._start = start
@@ -119,7 +119,7 @@ class _Rejoined(io.RawIOBase):
 
 
 class _Packing(io.BufferedIOBase):
-    """Compresses what is written, and is complete only after `finish`."""
+    """A stream that compresses what is written, and is complete only after `finish`."""
 
     def __init__(self, raw: BinaryIO, encoder: _Encoder) -> None:
         self._raw = raw
@@ -137,7 +137,7 @@ class _Packing(io.BufferedIOBase):
 
 
 class _Unpacking(io.RawIOBase):
-    """Decompresses what is read, one frame after the other; Damaged where a frame is cut short or altered."""
+    """A stream that decompresses one frame after the other; it raises Damaged for one that is cut short or altered."""
 
     def __init__(self, raw: io.BufferedReader, kind: Format, name: str) -> None:
         self._raw = raw

@@ -1,6 +1,6 @@
-"""Limits that a process sets on itself before it handles input from outside. None can be lifted again.
+"""Limits that a process sets on itself before it handles input from outside, and cannot lift again.
 
-Where the system has no such limit, the process goes on without it.
+If the system has no such limit, the process goes on without it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import struct
 import sys
 from pathlib import Path
 
-_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # on every processor
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # numbers of Landlock's system calls, on every processor
 _VERSION, _PATH_BENEATH, _NO_NEW_PRIVILEGES = 1, 1, 38
-# What changes files, by the version of Landlock that knows it: linux/landlock.h. Reading and running stay free.
+# Rights to change files, by the Landlock version that added them: linux/landlock.h. Reading and running stay allowed.
 _WRITES = {1: 1 << 1 | sum(1 << bit for bit in range(4, 13)), 2: 1 << 13, 3: 1 << 14}
 
 
 def die_of_limits() -> None:
-    """End the process at a limit on files or time, by the signal that says which; write no core file."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
+    """Make a limit on files or time end the process by the signal that says which; write no core file."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it by default
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     limit(resource.RLIMIT_CORE, 0)
 
@@ -35,7 +35,7 @@ def limit(kind: int, most: int) -> None:
 
 
 def write_below_only(folder: Path) -> bool:
-    """Forbid any change of files outside of this folder; return False where the kernel cannot (Landlock)."""
+    """Forbid changes of files outside this folder (Landlock); return False if the kernel cannot."""
     if sys.platform != "linux":
         return False
     call = ctypes.CDLL(None)

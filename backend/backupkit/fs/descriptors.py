@@ -1,7 +1,7 @@
-"""Names in open folders: opened, removed, renamed and given attributes without ever following a link.
+"""Names in open folders: open, remove, rename them and set their attributes, without ever following a link.
 
-A path can be turned to another place between two calls by whoever may write to a folder on its way. What is done here
-is done to one name in a folder that is open already.
+Whoever may write to a folder on a path can redirect the path between two calls. So each function here acts on one name
+in a folder that is already open.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: a fifo in the place of a file is not waited for.
+# O_NONBLOCK: do not wait for the other end of a fifo in the place of a file.
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NOREPLACE, _EXCL = 1, 4  # of renameat2 (Linux) and of renameatx_np (macOS)
+_NOREPLACE, _EXCL = 1, 4  # flags of renameat2 (Linux) and of renameatx_np (macOS)
 _UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextlib.contextmanager
 def opened(name: str | Path, flags: int, within: int | None = None) -> Iterator[int]:
-    """The name, open for the block."""
+    """Hold the name open for the block, and yield its descriptor."""
     handle = os.open(name, flags, dir_fd=within)
     try:
         yield handle
@@ -35,18 +35,18 @@ def opened(name: str | Path, flags: int, within: int | None = None) -> Iterator[
 
 
 def open_folder(name: str, within: int) -> int:
-    """A folder in an open folder; `NotADirectoryError` for a link or anything else."""
+    """Open a folder in an open folder; raise `NotADirectoryError` for a link or anything else."""
     try:
         return os.open(name, FOLDER, dir_fd=within)
     except OSError as error:
-        if error.errno == errno.ELOOP:  # how some systems say that it is a link
+        if error.errno == errno.ELOOP:  # some systems report a link this way
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name) from error
         raise
 
 
 @contextlib.contextmanager
 def naming(folder: Path) -> Iterator[None]:
-    """An error of the system that is raised in the block names the whole path: it knew only the name in the folder."""
+    """Put the whole path into an `OSError` of the block: the system knew only the name in the folder."""
     try:
         yield
     except OSError as error:
@@ -59,7 +59,7 @@ def _named(error: OSError) -> str:
 
 
 def try_lock(handle: int) -> bool:
-    """Whether the kernel's lock on what is open is ours now; not, where another process has it."""
+    """Try to take the kernel's lock on an open file or folder; return False if another process has it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
@@ -68,7 +68,7 @@ def try_lock(handle: int) -> bool:
 
 
 def look(name: str, within: int) -> os.stat_result | None:
-    """What `lstat` says of the name; None where nothing has it."""
+    """Return what `lstat` says of the name, or None if nothing has it."""
     try:
         return os.stat(name, dir_fd=within, follow_symlinks=False)
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def look(name: str, within: int) -> os.stat_result | None:
 
 
 def why_not_ours(handle: int) -> str:
-    """Why what is open is not to be trusted: another user owns it, or may write to it. Empty where it is ours alone."""
+    """Return why an open file is not trusted: another user owns it, or may write to it. Empty if it is ours alone."""
     facts = os.fstat(handle)
     if facts.st_uid != os.geteuid():
         return f"it belongs to user {facts.st_uid}, and this is user {os.geteuid()}"
@@ -85,7 +85,7 @@ def why_not_ours(handle: int) -> str:
 
 
 def _can_be_closed(handle: int, mode: int) -> bool:
-    """Whether others could be kept from writing; some file systems (exFAT, SMB) show one mode for everything."""
+    """Return whether others can be kept from writing; some file systems (exFAT, SMB) show one mode for everything."""
     mode = stat.S_IMODE(mode)
     try:
         os.fchmod(handle, mode & ~0o022)
@@ -97,11 +97,11 @@ def _can_be_closed(handle: int, mode: int) -> bool:
 
 
 def rename_to_free(source: str, source_folder: int, target: str, target_folder: int) -> bool:
-    """Whether the name was renamed: never onto something that is there, which makes it false. In one step.
+    """Rename in one step, and return True; return False if the target exists, which is never replaced.
 
-    Where the system or the file system cannot do that, it looks first.
+    If the system or the file system cannot do that, check the target first, and then rename.
     """
-    sys.audit("os.rename", source, target, source_folder, target_folder)  # as `os.rename` does
+    sys.audit("os.rename", source, target, source_folder, target_folder)  # `os.rename` raises this event too
     try:
         _rename_without_replacing(source_folder, os.fsencode(source), target_folder, os.fsencode(target))
     except FileExistsError:
@@ -127,18 +127,18 @@ def _rename_without_replacing(*names: int | bytes) -> None:
 
 
 def set_attributes(handle: int, owner: tuple[int, int], mode: int, changed: int) -> None:
-    """What is open gets owner (where we are root), mode and time of change, in ns; in this order, as each survives."""
+    """Set owner (if we are root), mode and times (ns) of an open file; in this order, as chown clears mode bits."""
     place, facts = place_of(handle), os.fstat(handle)
     if os.geteuid() == 0 and (facts.st_uid, facts.st_gid) != owner:
-        os.chown(place, *owner)  # not for nothing: it takes file capabilities away
+        os.chown(place, *owner)  # only if it differs: chown clears file capabilities
     os.chmod(place, mode)
     os.utime(place, ns=(changed, changed))
 
 
 def set_link_attributes(name: str, within: int, owner: tuple[int, int], changed: tuple[int, int]) -> None:
-    """A link in an open folder gets owner (where we are root) and times, in ns; what it points to is not touched.
+    """Set owner (if we are root) and times (ns) of a link in an open folder; its target is not touched.
 
-    Nor does anything else get that owner which somebody has put in the place of the link.
+    On Linux, a file that somebody has put in the place of the link does not get the owner either.
     """
     if os.geteuid() == 0 and hasattr(os, "O_PATH"):
         with opened(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, within) as handle:
@@ -151,7 +151,7 @@ def set_link_attributes(name: str, within: int, owner: tuple[int, int], changed:
 
 @contextlib.contextmanager
 def opened_to_change(name: str, within: int) -> Iterator[int]:
-    """A file or folder whose attributes are to change, open even where it may not be read; never a link."""
+    """Yield a descriptor of a file or folder, never of a link, to change its attributes, even if it is unreadable."""
     try:
         handle = os.open(name, FILE, dir_fd=within)
     except PermissionError:
@@ -165,15 +165,15 @@ def opened_to_change(name: str, within: int) -> Iterator[int]:
 
 
 def place_of(handle: int) -> int | str:
-    """What `chmod` and the like can work on: the handle, or for a mere place (O_PATH) its name below /proc."""
+    """Return what `chmod` and the like accept: the handle, or its name below /proc if it is a mere place (O_PATH)."""
     is_place = hasattr(os, "O_PATH") and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_PATH
     return f"/proc/self/fd/{handle}" if is_place else handle
 
 
 def remove_tree(folder: Path) -> None:
-    """The folder and all below it are gone from the disk, those without permissions too. No link is followed.
+    """Remove the folder and all below it from the disk, folders of ours without permissions too. No link is followed.
 
-    It holds one folder open at a time, however deep they lie in each other.
+    It holds one folder open at a time, however deeply they are nested.
     """
     with (
         contextlib.suppress(FileNotFoundError),
@@ -184,7 +184,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def remove_tree_in(name: str, within: int) -> None:
-    """The same for a name in an open folder."""
+    """Do the same for a name in an open folder."""
     facts = look(name, within)
     if facts is None:
         return
@@ -198,9 +198,9 @@ def remove_tree_in(name: str, within: int) -> None:
 
 
 def _empty(name: str, within: int) -> None:
-    """Nothing is left in that folder."""
+    """Remove everything in that folder."""
     handle = _open_to_empty(name, within)
-    below: list[tuple[str, os.stat_result]] = []  # the names that led here, each with the folder that it is in
+    below: list[tuple[str, os.stat_result]] = []  # the names that led here, each with the stat of its folder
     left = [os.listdir(handle)]
     try:
         while True:
@@ -229,7 +229,7 @@ def _empty(name: str, within: int) -> None:
 
 
 def _remove_one(name: str, within: int) -> int | None:
-    """The name is gone; or it is a folder, which is returned open."""
+    """Remove the name; if it is a folder, return it open instead."""
     facts = look(name, within)
     if facts and stat.S_ISDIR(facts.st_mode):
         with contextlib.suppress(FileNotFoundError):
@@ -245,7 +245,7 @@ def _unlink(name: str, within: int) -> None:
 
 
 def _go_up(handle: int, above: os.stat_result) -> int:
-    """The folder that this one lies in, which is still the one that led here."""
+    """Return the parent folder, open; raise `OSError` if it is no longer the one that led here."""
     higher = os.open("..", FOLDER, dir_fd=handle)
     if not os.path.samestat(os.fstat(higher), above):
         os.close(higher)
@@ -254,7 +254,7 @@ def _go_up(handle: int, above: os.stat_result) -> int:
 
 
 def _open_to_empty(name: str, within: int) -> int:
-    """A folder in which we may list and remove."""
+    """Open a folder so that we may list it and remove from it."""
     try:
         handle = open_folder(name, within)
     except PermissionError:
@@ -267,7 +267,7 @@ def _open_to_empty(name: str, within: int) -> int:
 
 
 def _let_us_in(name: str, within: int) -> None:
-    """The mode of a folder of ours that may not even be opened for reading."""
+    """Set the mode of a folder of ours that may not even be opened for reading."""
     if not hasattr(os, "O_PATH"):
         return os.chmod(name, 0o700, dir_fd=within, follow_symlinks=False)
     with opened(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, within) as handle:

@@ -1,6 +1,6 @@
-"""The disk: what these functions wrote, renamed or removed is durable when they return, unless a name says otherwise.
+"""File operations that are durable: what they wrote, renamed or removed is on disk, unless a docstring says otherwise.
 
-Nothing here follows a symlink below the folder it was given, and nothing here knows SQLite.
+They follow no symlink below the folder that they were given, and know nothing of SQLite.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from backupkit.fs.descriptors import FOLDER, try_lock
 from backupkit.fs.descriptors import remove_tree as remove_tree
 
 CHUNK = 1 << 20
-MOST_STATE = 64 << 20  # bytes of a file of our own: what is longer was not written by us
-DRAFT_PREFIX = ".draft-"  # whatever is not finished yet: a killed run's are cleared by the next
+MOST_STATE = 64 << 20  # bytes of a file that this toolkit keeps: it never writes a longer one
+DRAFT_PREFIX = ".draft-"  # unfinished files and folders: the next run removes those of a killed one
 _FICLONE = 0x40049409 if sys.platform == "linux" else 0
-_cannot_share: set[int] = set()  # file systems, by device, that have answered that they share no blocks
+_cannot_share: set[int] = set()  # devices whose file systems have refused to share blocks
 _NOT_THERE = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a fifo in the place of a file is not waited for
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # do not wait for a fifo in the place of a file
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class ReadError(OSError):
-    """An open file could not be read: its disk fails. `handle` says which of two files it was."""
+    """A failed read of an open file, because its disk fails. `handle` tells which of two files it was."""
 
     handle = -1
 
 
 class Opened:
-    """A file or folder, open for a block. A class, since it is entered for each of many files: it costs a fifth."""
+    """A file or folder, open for a block. A class takes a fifth of a generator's time, and many files are opened."""
 
     __slots__ = ("_handle",)
 
@@ -58,13 +58,13 @@ class Opened:
 
     def __exit__(self, _kind: object, error: object, _trace: object) -> None:
         if isinstance(error, OSError) and not isinstance(error.filename, str | bytes):
-            error.filename = _path_of(self._handle)  # of an open file the system does not say which
+            error.filename = _path_of(self._handle)  # for a descriptor the system does not say which
         os.close(self._handle)
 
 
 def open_plain(path: Path, most: int) -> BinaryIO:
-    """A plain file of at most so many bytes, open for reading; `OSError` for anything else, which is not opened."""
-    _require_plain(os.lstat(path), path, most)  # before it is opened: opening a device can do things
+    """Open a plain file of at most `most` bytes for reading; raise `OSError` for anything else, without opening it."""
+    _require_plain(os.lstat(path), path, most)  # before it is opened: opening a device can have effects
     handle = os.open(path, _FILE | os.O_CLOEXEC)
     try:
         _require_plain(os.fstat(handle), path, most)
@@ -75,7 +75,7 @@ def open_plain(path: Path, most: int) -> BinaryIO:
 
 
 class NamedFile(io.FileIO):
-    """A file open for reading whose errors say where it lies: the system does not. The handle is its own then."""
+    """A file open for reading whose errors carry its path, which the system does not tell. It owns the handle."""
 
     def __init__(self, handle: int, path: Path) -> None:
         super().__init__(handle)
@@ -97,7 +97,7 @@ class NamedFile(io.FileIO):
 
 
 def read_plain(path: Path, most: int) -> bytes:
-    """The content of such a file."""
+    """Return the content of a plain file of at most `most` bytes; raise `OSError` for anything else."""
     with open_plain(path, most) as file:
         return file.read(most)
 
@@ -110,7 +110,7 @@ def _require_plain(facts: os.stat_result, path: Path, most: int) -> None:
 
 
 def _open_far(path: str, flags: int) -> int:
-    """A file or folder whose path has more bytes than the system takes at once, opened step by step."""
+    """Open a file or folder step by step, since its path has more bytes than the system takes at once."""
     *above, name = path.split("/")
     within = os.open(above.pop(0) or "/", FOLDER)
     try:
@@ -127,19 +127,19 @@ def _open_far(path: str, flags: int) -> int:
 
 
 def sync_file(path: Path) -> None:
-    """The file's content is on disk."""
+    """Flush the file's content to disk."""
     _sync(path, _FILE)
 
 
 def sync_folder(path: Path) -> None:
-    """The names in the folder are on disk: without it a rename or a new file may vanish with the power."""
+    """Flush the names in the folder to disk: otherwise a power failure may undo a rename or a new file."""
     _sync(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def sync_tree(folder: Path) -> None:
-    """Everything below the folder is on disk; an error of the disk is raised.
+    """Flush everything below the folder to disk; raise an error of the disk.
 
-    One call for the whole file system where the system has it (syncfs, Linux; it reports write errors since 5.8).
+    This is one call for the whole file system if the system has it (syncfs, Linux; it reports write errors since 5.8).
     """
     if hasattr(_libc, "syncfs"):
         with Opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
@@ -158,11 +158,12 @@ def sync_tree(folder: Path) -> None:
 def write_file(
     path: Path, content: bytes, mode: int = 0o600, like: os.stat_result | None = None, is_ours: bool = False
 ) -> None:
-    """The file has this content, or stays as it was: written beside, synced, renamed, its folder synced.
+    """Replace the file's content, or leave it as it was: write a draft beside it, sync, rename, and sync the folder.
 
-    Its owner is the folder's, and its mode as given; or both are those of `like`; or it `is_ours`, whoever we are.
+    Its owner becomes the folder's, and its mode the given one; with `like`, both become those of `like`. With
+    `is_ours`, even root stays the owner.
     """
-    # A name of its own: two processes may write one file at once, and the last one wins.
+    # A unique name, because two processes may write one file at once; the last one wins.
     draft = path.with_name(f"{DRAFT_PREFIX}{path.name}-{os.urandom(4).hex()}")
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
@@ -183,7 +184,10 @@ def write_file(
 
 @contextlib.contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Where to write a new file, synced; it gets its name when the block ends, and nothing is left if that fails."""
+    """Yield the path for a draft, and rename it to the target when the block ends; remove it if the block fails.
+
+    The block itself must sync the draft.
+    """
     draft = target.with_name(f"{DRAFT_PREFIX}{target.name}")
     try:
         yield draft
@@ -194,9 +198,10 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 
 def open_or_make(path: Path, flags: int, mode: int) -> tuple[int, bool]:
-    """The file, open for reading and writing, and whether it is new: then it belongs to the owner of its folder.
+    """Open the file for reading and writing, or create it; return the handle, and whether it is new.
 
-    For reading too, since a fifo would be waited for otherwise; new for sure, since it is given away.
+    As root, a new file gets the owner of its folder, so it must be certain that it is new. Opening for reading as well
+    keeps a fifo from blocking.
     """
     flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     while True:
@@ -207,7 +212,7 @@ def open_or_make(path: Path, flags: int, mode: int) -> tuple[int, bool]:
 
 
 def make_file(path: Path, flags: int = os.O_RDWR, mode: int = 0o600) -> int:
-    """A new file, open for writing, which belongs to the owner of its folder; `FileExistsError` for any other."""
+    """Create a file, open for writing, with the owner of its folder; raise `FileExistsError` if the name is taken."""
     handle = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     if os.geteuid() == 0:
         owner = os.stat(path.parent)
@@ -216,33 +221,33 @@ def make_file(path: Path, flags: int = os.O_RDWR, mode: int = 0o600) -> int:
 
 
 def rewrite_file(path: Path, content: bytes) -> None:
-    """A person's own file has this content, or stays as it was; owner and mode stay, and a link to it stays one.
+    """Replace the content of a user's own file, or leave it as it was; keep owner and mode, and follow a link to it.
 
-    A new one is readable for all. A mount of its own is written over in place, since no rename can replace it: killed
-    there, it has the old content, or the new one and perhaps empty lines behind it.
+    A new file is readable for all. A file that is itself a mount is written in place, since no rename can replace it: a
+    kill then leaves the old content, or the new one and perhaps empty lines behind it.
     """
     path = Path(os.path.realpath(path))
     if str(path) in mounts():
         return _write_over(path, content)
-    for left in path.parent.glob(f"{DRAFT_PREFIX}{path.name}-*"):  # by a killed run
+    for left in path.parent.glob(f"{DRAFT_PREFIX}{path.name}-*"):  # left by a killed run
         remove(left)
     write_file(path, content, 0o644, os.stat(path) if path.exists() else None)
 
 
 def mounts() -> set[str]:
-    """Every place where something is mounted, as far as the system shows them."""
+    """Return every mount point that the system shows."""
     return {mount.place for mount in mount_table.read()}
 
 
 @contextlib.contextmanager
 def try_lock_dir(folder: Path) -> Iterator[bool]:
-    """Whether no other process is in such a block for that folder; the kernel's lock, which leaves nothing behind."""
+    """Try to lock the folder for the block, and yield whether that worked. The kernel's lock leaves nothing behind."""
     with Opened(folder, os.O_RDONLY | os.O_DIRECTORY) as handle:
         yield try_lock(handle)
 
 
 def rename(source: Path, target: Path) -> None:
-    """The new name is on disk; a file of that name was replaced in one step."""
+    """Rename on disk; a file that has the target's name is replaced in one step."""
     os.rename(source, target)
     sync_folder(target.parent)
     if source.parent != target.parent:
@@ -250,7 +255,7 @@ def rename(source: Path, target: Path) -> None:
 
 
 def publish(draft: Path, final: Path) -> None:
-    """A finished folder gets its name, which must be free: rename would replace an empty folder silently."""
+    """Sync a finished folder and give it its name, which must be free: rename would replace an empty folder."""
     sync_tree(draft)
     if os.path.lexists(final):
         raise FileExistsError(17, os.strerror(17), str(final))
@@ -258,16 +263,16 @@ def publish(draft: Path, final: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """The file is gone; that it was not there is no error."""
+    """Remove the file; a missing file is no error."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
         sync_folder(path.parent)
 
 
 def remove_atomically(draft: Path, folder: Path) -> None:
-    """Gone in one step as far as a reader can see: renamed to `draft` first, then removed.
+    """Remove the folder in one step as far as a reader can see: rename it to `draft` first, then remove that.
 
-    A folder of another user, which we could not empty, keeps its name: `PermissionError`.
+    Raise `PermissionError`, and rename nothing, if it holds a folder of another user, which we could not empty.
     """
     _require_ours(folder)
     rename(folder, draft)
@@ -275,9 +280,9 @@ def remove_atomically(draft: Path, folder: Path) -> None:
 
 
 def copy_contents(source: int, target: int, facts: os.stat_result) -> tuple[int, str]:
-    """Bytes copied and the SHA-256 of what the target holds, each byte read once; not yet synced.
+    """Return the bytes copied and the SHA-256 of what the target holds, each byte read once; not yet synced.
 
-    The blocks are shared where the file system can do that, and holes stay holes. `facts` are the source's.
+    Blocks are shared if the file system can do that, and holes stay holes. `facts` are the source's.
     """
     if _clone(source, target, facts):
         return os.fstat(target).st_size, hash_contents(target)
@@ -285,7 +290,7 @@ def copy_contents(source: int, target: int, facts: os.stat_result) -> tuple[int,
 
 
 def write_contents(chunks: Iterable[bytes], target: int, sparse: bool = False) -> tuple[int, str]:
-    """Bytes written and their SHA-256; not yet synced. Chunks of zeros become holes where `sparse`."""
+    """Return the bytes written and their SHA-256; not yet synced. Chunks of zeros become holes if `sparse`."""
     digest, size = hashlib.sha256(), 0
     for chunk in chunks:
         digest.update(chunk)
@@ -304,7 +309,7 @@ def copy_file(
     target: str | Path,
     within: tuple[int | None, int | None] = (None, None),
 ) -> int:
-    """The bytes copied into a new file that only its owner may read, the fastest way there is; not yet synced.
+    """Copy into a new file that only its owner may read, the fastest way; return the bytes copied. Not yet synced.
 
     `within` are open folders that hold the source and the target.
     """
@@ -313,7 +318,7 @@ def copy_file(
 
 
 def copy_open(source: int, target: int, facts: os.stat_result) -> int:
-    """The same for files that are open; the target is new and empty, `facts` are the source's."""
+    """Do the same for open files; the target is new and empty, `facts` are the source's."""
     if _clone(source, target, facts) or _copied_by_the_kernel(source, target, facts):
         return facts.st_size
     return copy_contents(source, target, facts)[0]
@@ -322,9 +327,9 @@ def copy_open(source: int, target: int, facts: os.stat_result) -> int:
 def copy_and_hash(
     source: Path, target: str | Path, within: int | None = None, like: os.stat_result | None = None
 ) -> str:
-    """The same, and the SHA-256 of what was copied; the target may be a name in an open folder.
+    """Copy into a new file, and return the SHA-256; not yet synced. The target may be a name in an open folder.
 
-    Where it is to be `like` another file, it has that one's permissions and time of change.
+    With `like`, the copy gets that file's permissions and time of change.
     """
     with Opened(source, _FILE) as original, Opened(target, _NEW, within) as copied:
         checksum = copy_contents(original, copied, os.fstat(original))[1]
@@ -335,20 +340,20 @@ def copy_and_hash(
 
 
 def copy_file_to(source: str, within: int, folder: int, name: str) -> None:
-    """A file in an open folder, on disk, as a new one of that name in another; only its owner may read it."""
+    """Copy a file in an open folder to a new file in another, and sync its content; only its owner may read it."""
     with Opened(name, _NEW, folder) as target, Opened(source, _FILE, within) as original:
         copy_contents(original, target, os.fstat(original))
         os.fsync(target)
 
 
 def same_content(one: str | Path, two: str | Path, check: Callable[[int], None] = lambda _count: None) -> bool:
-    """Whether two files of one size hold the same bytes; `check` hears of every chunk read."""
+    """Return whether two files hold the same bytes; call `check` with the size of every chunk read."""
     with Opened(one, _FILE) as left, Opened(two, _FILE) as right:
         return same_open(left, right, check)
 
 
 def same_open(left: int, right: int, check: Callable[[int], None] = lambda _count: None) -> bool:
-    """The same of open files, from where they are. A `ReadError` says which of them it was."""
+    """Do the same for open files, from their positions on. A `ReadError` says which of them failed."""
     for chunk in _chunks(left, os.fstat(left).st_size):
         if chunk != _read(right, len(chunk)):
             return False
@@ -357,25 +362,25 @@ def same_open(left: int, right: int, check: Callable[[int], None] = lambda _coun
 
 
 def hash_file(path: str | Path, check: Callable[[int], None] = lambda _count: None) -> str:
-    """SHA-256 of a file that is no symlink. Never for a live database: closing it drops SQLite's locks."""
+    """Return the SHA-256 of a file that is no symlink. Never of a live database: closing it drops SQLite's locks."""
     with Opened(path, _FILE) as handle:
         return hash_contents(handle, check)
 
 
 def hash_from_disk(handle: int) -> str:
-    """SHA-256 of what is on the disk, as far as `forget_cached` can see to that."""
+    """Return the SHA-256 of what is on the disk, as far as `forget_cached` can see to that."""
     forget_cached(handle)
     return hash_contents(handle)
 
 
 def forget_cached(handle: int) -> None:
-    """What is read of the file next comes from the disk, where the system can be told to forget what it holds of it."""
+    """Make the next read of the file come from the disk, if the system can drop what it has cached of it."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def hash_contents(handle: int, check: Callable[[int], None] = lambda _count: None) -> str:
-    """SHA-256 of an open file, from its beginning; `check` hears of every chunk read."""
+    """Return the SHA-256 of an open file, from its beginning; call `check` with the size of every chunk read."""
     os.lseek(handle, 0, os.SEEK_SET)
     digest = hashlib.sha256()
     for chunk in _chunks(handle, os.fstat(handle).st_size):
@@ -385,7 +390,7 @@ def hash_contents(handle: int, check: Callable[[int], None] = lambda _count: Non
 
 
 def lines_backwards(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a text from its last to its first, without holding more than a chunk of them."""
+    """Yield the lines of a text that are not empty, from last to first, with about one chunk in memory."""
     end, rest = file.seek(0, os.SEEK_END), b""
     while end:
         begin = max(0, end - CHUNK)
@@ -398,20 +403,20 @@ def lines_backwards(file: BinaryIO) -> Iterator[bytes]:
 
 
 def free_space(folder: Path) -> int:
-    """Bytes an ordinary user can still write where the folder is, or will be."""
+    """Return the bytes that an ordinary user can still write at the folder, which need not exist yet."""
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     facts = os.statvfs(existing)
     return facts.f_bavail * facts.f_frsize
 
 
 def is_full(folder: Path) -> bool:
-    """Whether not even a small file finds room there, for want of bytes or of file entries."""
+    """Return whether not even a small file fits there, for lack of bytes or of inodes."""
     facts = os.statvfs(folder)
     return facts.f_bavail * facts.f_frsize < 1 << 16 or bool(facts.f_files and not facts.f_favail)
 
 
 def make_folder(folder: Path, mode: int = 0o755) -> None:
-    """The folder is there, and belongs to whom its parent belongs to."""
+    """Create the folder and those above it, if missing; each gets the owner of its parent if we are root."""
     if folder.is_dir():
         return
     make_folder(folder.parent, mode)
@@ -421,27 +426,27 @@ def make_folder(folder: Path, mode: int = 0o755) -> None:
 
 
 def owner_of(path: Path) -> tuple[int, int]:
-    """User and group id."""
+    """Return user and group id of the path, not of a link's target."""
     facts = os.lstat(path)
     return facts.st_uid, facts.st_gid
 
 
 def chown_if_root(path: Path, owner: tuple[int, int]) -> None:
-    """The path belongs to the owner where we may say so (root may); a symlink itself, not its target."""
+    """Set the owner of the path if we are root, who alone may; of a symlink itself, not of its target."""
     if os.geteuid() == 0:
         os.chown(path, *owner, follow_symlinks=False)
 
 
 def set_attributes(handle: int, facts: os.stat_result, owner: tuple[int, int] | None = None) -> None:
-    """Owner, mode and times of `facts` for what is open; the given owner instead, if one is given."""
+    """Set owner, mode and times of an open file to those of `facts`, or the owner to the given one."""
     times = (facts.st_atime_ns, facts.st_mtime_ns)
     set_owner_mode_times(handle, owner or (facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), times)
 
 
 def set_owner_mode_times(place: int | Path, owner: tuple[int, int], mode: int, times: tuple[int, int]) -> None:
-    """A file or folder gets owner (where we may say so), mode and times (of access and change, in ns)."""
+    """Set owner (if we are root), mode and times (of access and change, in ns) of a file or folder."""
     if os.geteuid() == 0:
-        os.chown(place, *owner)  # first: it clears bits of the mode
+        os.chown(place, *owner)  # first: chown clears bits of the mode
     os.chmod(place, mode)
     os.utime(place, ns=times)
 
@@ -455,9 +460,9 @@ def _sync(path: Path, flags: int) -> None:
 
 
 def _copied_by_the_kernel(source: int, target: int, facts: os.stat_result) -> bool:
-    """Whether the content went over without passing through this process (copy_file_range, Linux).
+    """Copy without passing the content through this process (copy_file_range, Linux); return whether that worked.
 
-    It may refuse, or stop short, on some file systems; and it fills holes.
+    The call may be refused, or stop short, on some file systems; and it fills holes.
     """
     left = facts.st_size
     if not hasattr(os, "copy_file_range") or facts.st_blocks * 512 < left:
@@ -476,7 +481,7 @@ def _copied_by_the_kernel(source: int, target: int, facts: os.stat_result) -> bo
 
 
 def _clone(source: int, target: int, facts: os.stat_result) -> bool:
-    """Whether the target shares the source's blocks now (FICLONE: XFS, Btrfs, bcachefs)."""
+    """Share the source's blocks with the target (FICLONE: XFS, Btrfs, bcachefs); return whether that worked."""
     if facts.st_dev in _cannot_share:
         return False
     try:
@@ -489,7 +494,7 @@ def _clone(source: int, target: int, facts: os.stat_result) -> bool:
 
 
 def _chunks(handle: int, size: int) -> Iterator[bytes]:
-    """The file to its end, a small one of that size in one read: room for a chunk costs more than its content."""
+    """Yield the content to the end; `size` is expected. A small file is one read: a whole chunk costs more memory."""
     left = size
     while chunk := _read(handle, min(CHUNK, left + 1) if left >= 0 else CHUNK):
         yield chunk
@@ -508,7 +513,7 @@ def _read(handle: int, count: int) -> bytes:
 
 
 def _path_of(handle: int) -> str | None:
-    """Where an open file lies, as far as the system tells."""
+    """Return where an open file lies, or None if the system does not tell."""
     try:
         return os.readlink(f"/proc/self/fd/{handle}")
     except OSError:
@@ -524,7 +529,7 @@ def _write_all(target: int, chunk: bytes) -> None:
 def _write_over(path: Path, content: bytes) -> None:
     with Opened(path, os.O_RDWR | os.O_NOFOLLOW) as handle:
         before = os.pread(handle, os.fstat(handle).st_size, 0)
-        # In one call, which a kill does not divide; a full disk may.
+        # One call, because a kill cannot cut it in two; a full disk can.
         if os.pwrite(handle, content.ljust(len(before), b"\n"), 0) < len(content):
             os.pwrite(handle, before, 0)
             os.ftruncate(handle, len(before))
@@ -544,4 +549,4 @@ def _require_ours(folder: Path) -> None:
 
 
 def _pass_over(_path: str, _error: OSError) -> None:
-    """A closed folder of ours is opened when it is emptied."""
+    """Ignore it: a folder of ours that we cannot read is opened when it is emptied."""

@@ -1,4 +1,4 @@
-"""What is mounted where, as the kernel tells this process: proc(5), /proc/PID/mountinfo."""
+"""The mounts that this process sees, as the kernel lists them: proc(5), /proc/PID/mountinfo."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# File systems behind which another machine, or the host of a virtual machine, writes to the same files. SQLite's
-# write-ahead log needs memory that all of its processes share, and these have none: sqlite.org/wal.html.
+# File systems on which another machine, or the host of a virtual machine, may write to the same files. SQLite's
+# write-ahead log needs memory that all of its processes share, and these share none: sqlite.org/wal.html.
 _SHARED = ("virtiofs", "9p", "nfs", "nfs4", "cifs", "smb3", "smbfs", "fakeowner", "vboxsf", "prl_fs", "afs", "ceph")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 @dataclass(frozen=True)
 class Mount:
-    """One file system, or a part of it, at its place in this process's tree."""
+    """One file system, or a part of it, mounted at `place` in this process's tree."""
 
     number: int
     parent: int
@@ -31,7 +31,7 @@ class Mount:
 
 
 def read() -> list[Mount]:
-    """Every mount, as far as the system shows them; none where it does not."""
+    """Return every mount that the system shows; an empty list if it shows none."""
     try:
         return parse(Path("/proc/self/mountinfo").read_bytes())
     except OSError:
@@ -39,14 +39,14 @@ def read() -> list[Mount]:
 
 
 def parse(text: bytes) -> list[Mount]:
-    """The mounts of such a file; a line that is none is passed over."""
+    """Return the mounts in the text of a mountinfo file, without malformed lines."""
     return [mount for line in text.splitlines() if (mount := _parsed(line))]
 
 
 def mount_of(path: Path, found: Sequence[Mount]) -> Mount | None:
-    """The mount that the path is on; None where that cannot be told.
+    """Return the mount that the path is on, or None if that cannot be told.
 
-    Walked as the kernel walks a path: at each place what was mounted there last hides what lies below it.
+    The path is followed as the kernel follows it: at each place, the last mount hides what lies below it.
     """
     numbers = {mount.number for mount in found}
     here = next((mount for mount in found if mount.place == "/" and mount.parent not in numbers), None)
@@ -56,7 +56,7 @@ def mount_of(path: Path, found: Sequence[Mount]) -> Mount | None:
 
 
 def _is_met(mount: Mount, here: Mount, path: str) -> bool:
-    """Whether whoever walks to the path from the root of `here` comes to that mount."""
+    """Return whether the way to the path, from the root of `here`, leads through that mount."""
     below = mount.place if mount.place == "/" else f"{mount.place}/"
     return mount.parent == here.number != mount.number and f"{path}/".startswith(below)
 
@@ -72,5 +72,5 @@ def _parsed(line: bytes) -> Mount | None:
 
 
 def _unescaped(field: bytes) -> str:
-    """A space, a tab, a newline and a backslash are written as their octal numbers."""
+    """Decode the octal numbers that stand for a space, a tab, a newline and a backslash."""
     return os.fsdecode(_OCTAL.sub(lambda octal: bytes([int(octal[1], 8) & 255]), field))

@@ -1,4 +1,4 @@
-"""Work that root has done by another user, in a child process that has no way back."""
+"""Work that root does as another user, in a child process that cannot become root again."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from backupkit.model.errors import BackupError
 
 
 def run_as(user: tuple[int, int], act: Callable[[], str]) -> str:
-    """Return what the act returns in a child process of that user and group.
+    """Return what `act` returns in a child process of that user and group.
 
-    Raises `BackupError` with the words of what the act raises, and where root may not become that user.
+    Raise `BackupError` with the message of what `act` raises, or if root may not become that user.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -33,7 +33,7 @@ def run_as(user: tuple[int, int], act: Callable[[], str]) -> str:
 
 
 def _answer(writing: int, user: tuple[int, int], act: Callable[[], str]) -> None:
-    """Write what came of it, as text: a child with fewer rights gives root nothing that is run."""
+    """Write the result as text: root must run nothing that a child with fewer rights sends."""
     found: dict[str, str] = {}
     try:
         process.become(*user)

@@ -1,7 +1,7 @@
-"""Folders of the toolkit's own, in a folder that others may write to: opened step by step, and no link followed.
+"""Folders of the toolkit's own in a folder that others may write to: opened step by step, following no link.
 
-What is in them is input all the same: they are taken only from this user, from root and from the owner of the folder
-that they are in, and only if nobody else can write to them.
+Their content is input all the same. A folder is accepted only if it belongs to this user, to root or to the owner of
+the base folder, and only if nobody else can write to it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from backupkit.fs import descriptors
 from backupkit.fs.trust import keeps_modes
 from backupkit.model.errors import BackupError
 
-_BASE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # that one may be a link: a person has named it
+_BASE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # the base may be a link, since the user named it
 
 
 @contextlib.contextmanager
 def existing(base: Path, *names: str) -> Iterator[Path | None]:
-    """The folder `base/names…` under a path that nobody can turn elsewhere until the block ends; None if there is none.
+    """Yield the folder `base/names…` under a path that nobody can redirect until the block ends; None if there is none.
 
-    Raises `BackupError` for what is no folder of ours.
+    Raise `BackupError` if it is not a folder of ours.
     """
     try:
         handle = _open(base, names, make=False)
-    except (FileNotFoundError, NotADirectoryError):  # the latter of the base alone
+    except (FileNotFoundError, NotADirectoryError):  # NotADirectoryError comes from the base alone
         yield None
         return
     with _anchored(handle, base.joinpath(*names)) as path:
@@ -36,7 +36,7 @@ def existing(base: Path, *names: str) -> Iterator[Path | None]:
 
 @contextlib.contextmanager
 def made(base: Path, *names: str) -> Iterator[Path]:
-    """The same; it is made where it is not there, and can be written to."""
+    """Do the same, but create the folder if it is missing; raise `BackupError` if we cannot write to it."""
     handle = _open(base, names, make=True)
     path = base.joinpath(*names)
     if not os.access(_by_handle(handle, path), os.W_OK | os.X_OK):
@@ -90,7 +90,7 @@ def _why_not_trusted(handle: int, owners: set[int]) -> str:
     if facts.st_uid != os.geteuid():
         return "other users can write to it" if keeps_modes(facts.st_dev) else ""
     with contextlib.suppress(OSError):
-        os.fchmod(handle, stat.S_IMODE(facts.st_mode) & ~0o022)  # our own: others have nothing to do there
+        os.fchmod(handle, stat.S_IMODE(facts.st_mode) & ~0o022)  # our own: others need not write there
     return ""
 
 
@@ -104,7 +104,7 @@ def _chown(base: Path) -> str:
 
 @contextlib.contextmanager
 def _anchored(handle: int, path: Path) -> Iterator[Path]:
-    """The open folder's path, and the handle closed at the end. An error names the place as a person knows it."""
+    """Yield the open folder's path, and close the handle at the end. Errors name the real path."""
     anchor = _by_handle(handle, path)
     try:
         yield anchor
@@ -117,6 +117,6 @@ def _anchored(handle: int, path: Path) -> Iterator[Path]:
 
 
 def _by_handle(handle: int, path: Path) -> Path:
-    """A path by the open handle, where the system has such paths (Linux); else the path as it is."""
+    """Return a path through the open handle, if the system has such paths (Linux); else the path as it is."""
     anchor = Path(f"/proc/self/fd/{handle}")
     return anchor if anchor.is_dir() else path

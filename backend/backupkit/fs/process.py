@@ -1,4 +1,4 @@
-"""Processes and users: who holds a file, who we are, and becoming the user who owns a place."""
+"""Processes and users: which process has a file open, who we are, and becoming the user who owns a place."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _MODULE_FOLDER = Path(__file__).resolve().parents[2]
 WORTH_A_THREAD = 16 << 20
-_MOST_LINKS = 40  # on the way to one file, as Linux has it
+_MOST_LINKS = 40  # on the way to one file: Linux's own limit
 
 
 def identity() -> str:
-    """This process, as another person can find it: `pid 41 on host`."""
+    """Return this process as another person can find it: `pid 41 on host`."""
     return named(os.getpid(), host())
 
 
 def named(pid: int, host: str) -> str:
-    """That process, in the same words."""
+    """Return the same text for that process."""
     return f"pid {pid} on {host}"
 
 
 def host() -> str:
-    """This machine's name; in a container, the container's."""
+    """Return this machine's name; in a container, the container's."""
     return socket.gethostname()
 
 
 class _AtOnce(Executor):
-    """Does what it is given before it returns."""
+    """An executor that does the work before `submit` returns."""
 
     def submit(self, work: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
@@ -50,15 +50,15 @@ class _AtOnce(Executor):
 
 
 def optional_worker(size: int) -> Executor:
-    """A second thread, where there are so many bytes to work on that it pays; else one that does it at once."""
+    """Return an executor with a second thread if there are enough bytes for it to pay; else one that works at once."""
     return ThreadPoolExecutor(1) if size >= WORTH_A_THREAD else _AtOnce()
 
 
 def holders(path: Path, *optional_worker: Path) -> list[str]:
-    """The other processes that have one of the files open or locked, as `pid 41 (python)`; empty where none is shown.
+    """Return the other processes that have one of the files open or locked, as `pid 41 (python)`, as far as shown.
 
-    Linux shows them below /proc, within one container only its own. Who locks is shown to everyone, who merely has
-    the file open only to its owner and to a root that may trace.
+    Linux shows them below /proc, within one container only its own. Everyone sees who holds a lock; only the file's
+    owner and a root that may trace see who merely has it open.
     """
     wanted = [facts for file in (path, *optional_worker) if (facts := _facts(file))]
     try:
@@ -77,7 +77,7 @@ def _facts(path: Path) -> os.stat_result | None:
 
 
 def _lockers(wanted: list[os.stat_result]) -> set[str]:
-    """Process ids in /proc/locks: `1: POSIX  ADVISORY  WRITE 41 fd:01:1234 0 EOF`, device in hex, then the inode."""
+    """Read pids from /proc/locks: `1: POSIX  ADVISORY  WRITE 41 fd:01:1234 0 EOF`, device in hex, then the inode."""
     names = {f"{os.major(one.st_dev):02x}:{os.minor(one.st_dev):02x}:{one.st_ino}" for one in wanted}
     try:
         lines = Path("/proc/locks").read_text().splitlines()
@@ -109,39 +109,39 @@ def _name(pid: str) -> str:
 
 
 def python() -> str:
-    """The Python that runs this; `FileNotFoundError` in a program that has Python in it and does not say where."""
+    """Return the path of this Python; raise `FileNotFoundError` if a program embeds Python and does not tell it."""
     if not sys.executable:
         raise FileNotFoundError(errno.ENOENT, "Python does not know its own path")
     return sys.executable
 
 
 def start_module(name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-    """A module of ours at work in a process of its own, with pipes to it and from it; Ctrl-C does not reach it."""
+    """Start a module of ours in a child process, with pipes to it and from it; Ctrl-C does not reach it."""
     path = os.pathsep.join(filter(None, (str(_MODULE_FOLDER), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
         [python(), "-P", "-m", name, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # what went wrong is said by the one who started it
+        stderr=subprocess.DEVNULL,  # the parent reports what went wrong
         env={**os.environ, **environment, "PYTHONPATH": path},
         start_new_session=True,
     )
 
 
 def end_group(child: subprocess.Popen[Any]) -> None:
-    """Neither it nor what it started is running, as far as that stayed in its group."""
+    """Kill the process and everything it started that stayed in its group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
 
 
 def user() -> str:
-    """The user this process runs as, by name where there is one."""
+    """Return the user this process runs as, by name if there is one."""
     return user_named(os.geteuid())
 
 
 def user_named(uid: int) -> str:
-    """The name of that user, or `uid 1234` where there is none."""
+    """Return the name of that user, or `uid 1234` if there is none."""
     entry = _entry(uid)
     return entry.pw_name if entry else f"uid {uid}"
 
@@ -154,12 +154,12 @@ def _entry(uid: int) -> pwd.struct_passwd | None:
 
 
 def become(uid: int, gid: int) -> None:
-    """Root has the rights of that user from here on, in this process and its children, and no way back.
+    """Give up root's rights for those of that user, in this process and its children, with no way back.
 
-    Raises `PermissionError` in a container that may not change users.
+    Raise `PermissionError` in a container that may not change users.
     """
     entry, home_of_root = _entry(uid), _entry(0)
-    if gid == 0:  # root's group is nobody's own: a folder keeps it that was given away by `chown USER`
+    if gid == 0:  # `chown USER` leaves root's group on a folder; it is no user's own
         gid = entry.pw_gid if entry else uid
     os.setgroups(os.getgrouplist(entry.pw_name, gid) if entry else [gid])
     os.setgid(gid)
@@ -171,9 +171,9 @@ def become(uid: int, gid: int) -> None:
 
 
 def owner_of_place(folder: Path) -> tuple[int, int]:
-    """The user and group to whom a folder belongs, or will belong: root only where nobody else can replace it.
+    """Return user and group that own the folder, or will own it: root only if nobody else can replace it.
 
-    Raises `PermissionError` with the path of a link that a third user has put on the way there.
+    Raise `PermissionError` with the path of a link on the way there that a third user has made.
     """
     real = Path(os.path.realpath(folder))
     facts = next(found for one in (real, *real.parents) if (found := _facts(one)))
@@ -187,7 +187,7 @@ def owner_of_place(folder: Path) -> tuple[int, int]:
 
 
 def _links_on_the_way(path: Path) -> list[Path]:
-    """Every link that is followed on the way to the path, the links in links included."""
+    """Return every link that is followed on the way to the path, links within links included."""
     found: list[Path] = []
     left, here = list(path.absolute().parts[1:]), Path("/")
     while left and len(found) < _MOST_LINKS:
@@ -203,17 +203,17 @@ def _links_on_the_way(path: Path) -> list[Path]:
 
 
 def born(pid: int) -> str:
-    """When that process began, in the kernel's own count; empty where there is none, or it is not shown."""
+    """Return when the process started, in the kernel's own count; empty if there is none, or it is not shown."""
     return "".join(_counts(pid)[19:20])
 
 
 def processor_time(pid: int) -> str:
-    """How much processor time that process has used, in the kernel's own count; empty where it is not shown."""
+    """Return how much processor time the process has used, in the kernel's own count; empty if it is not shown."""
     return " ".join(_counts(pid)[11:13])
 
 
 def _counts(pid: int) -> list[str]:
-    """What /proc/PID/stat has after the program's name, which may hold anything; empty where there is none."""
+    """Return the fields of /proc/PID/stat after the program's name, which may hold anything; empty if none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -221,7 +221,7 @@ def _counts(pid: int) -> list[str]:
 
 
 def is_alive(pid: int, since: str) -> bool:
-    """Whether that very process is running on this host, in this container, and not another of its number."""
+    """Return whether that very process runs on this host, in this container; without `since`, any with its pid."""
     if since:
         return born(pid) == since
     try:

@@ -1,6 +1,6 @@
-"""Temporary folders outside all data, which nobody else may enter: gone when their block ends.
+"""Temporary folders outside all data, which nobody else may enter; each is removed when its block ends.
 
-One that a killed run left is cleared by a later run: who uses a folder holds a lock on it, which ends with the process.
+A later run removes what a killed run left: each folder is locked by its user, and the lock ends with the process.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ _NAME = re.compile(rf"{PREFIX}[a-z0-9_]{{8}}")
 
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
-    """A new empty folder."""
+    """Yield a new empty folder, which is removed when the block ends."""
     path, handle = _make()
     try:
         yield path
     finally:
-        with contextlib.suppress(OSError):  # then a later run clears it
+        with contextlib.suppress(OSError):  # a later run removes it
             descriptors.remove_tree(path)
         os.close(handle)
 
 
 def has_leftovers() -> bool:
-    """Whether a run was killed that had such a folder."""
+    """Return whether a killed run left such a folder."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         return any(True for _ in _leftovers(stack))
     return False
 
 
 def clear() -> None:
-    """No such folder of ours is left but of those that are at work."""
+    """Remove those of our folders that no process uses."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         for name, parent in _leftovers(stack):
             descriptors.remove_tree_in(name, parent)
@@ -58,7 +58,7 @@ def _make() -> tuple[Path, int]:
 
 
 def _new() -> str:
-    """Where Python itself would look, without its trial whether a file can be written, which a kill leaves behind."""
+    """Create it where Python would, but without Python's test for a writable place, which a kill would leave behind."""
     for place in _places():
         with contextlib.suppress(OSError):
             return tempfile.mkdtemp(prefix=PREFIX, dir=place)
@@ -71,7 +71,7 @@ def _places() -> list[str]:
 
 
 def _leftovers(stack: contextlib.ExitStack) -> Iterator[tuple[str, int]]:
-    """Names in open folders; each is locked until the stack is closed, so that it is nobody's."""
+    """Yield leftovers as names in open folders; each stays locked until the stack is closed, so no run uses it."""
     for place in dict.fromkeys(_places()):
         names = [name for name in _listed(place) if _NAME.fullmatch(name)]
         if names:
@@ -87,7 +87,7 @@ def _listed(place: str) -> list[str]:
 
 
 def _is_left(name: str, parent: int, stack: contextlib.ExitStack) -> bool:
-    """Whether the folder is ours, and nobody is at work in it."""
+    """Return whether the folder is ours, and no process uses it."""
     try:
         handle = stack.enter_context(descriptors.opened(name, descriptors.FOLDER, parent))
         return not descriptors.why_not_ours(handle) and descriptors.try_lock(handle)

@@ -1,4 +1,4 @@
-"""Being told to end, or to read the settings again: heard while a process waits, and while it works."""
+"""Signals that ask a process to end, or to read its settings again; received while it waits and while it works."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TO_END = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """What was heard so far. `ending` is the signal to end, 0 for none; `reread` is for the hearer to clear."""
+    """The signals received so far. `ending` is the first one that asked to end, or 0; the caller clears `reread`."""
 
     def __init__(self) -> None:
         self.ending = 0
@@ -23,7 +23,7 @@ class Signals:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """From here on. A pipe wakes whoever waits: a signal may come just before the waiting begins."""
+        """Receive signals during the block. A pipe wakes the waiting code: a signal may come just before it waits."""
         self._ear, self._mouth = os.pipe()
         for end in (self._ear, self._mouth):
             os.set_blocking(end, False)
@@ -38,15 +38,16 @@ class Signals:
             os.close(self._mouth)
 
     def wait(self, seconds: float) -> None:
-        """At most so long; a signal ends it."""
+        """Wait at most that many seconds, or until a signal comes."""
         if select.select([self._ear], [], [], seconds)[0]:
             os.read(self._ear, 1024)
 
     @contextlib.contextmanager
     def interrupting(self, patience: float | None = None) -> Iterator[None]:
-        """Within, being told to end raises `KeyboardInterrupt`: at once, or when so many seconds of patience are over.
+        """Raise `KeyboardInterrupt` in the block on a signal to end: at once, or after `patience` seconds.
 
-        Patience is for SIGTERM, and the first one only. Where that came before, its seconds begin now.
+        Only the first signal is delayed, and only if it is SIGTERM. If one came before the block, its seconds begin
+        now.
         """
         self._is_working, self._patience = True, patience
         try:
@@ -58,7 +59,7 @@ class Signals:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _hear(self, number: int, _frame: object) -> None:
-        with contextlib.suppress(BlockingIOError):  # full: then whoever waits is woken already
+        with contextlib.suppress(BlockingIOError):  # the pipe is full, so it wakes the waiter anyway
             os.write(self._mouth, b".")
         if number == signal.SIGHUP:
             self.reread = True

@@ -1,11 +1,11 @@
-"""The staging area of a restore: a folder of ours inside each live folder, which says whose it is.
+"""The staging area of a restore: a folder of ours inside each live folder, which names its restore.
 
-    .backupkit-staging/     nobody else may write into it
-      restore.json          the restore that it belongs to: there before anything else, and removed last
-      database/NAME         what is to replace the live database
-      uploads/…             what is to be done to the uploads (`sources/delta_apply`)
+    .backupkit-staging/     only we may write to it
+      restore.json          the restore that it belongs to: written first, removed last
+      database/NAME         what will replace the live database
+      uploads/…             what will be done to the uploads (`upload_files/apply`)
 
-Inside the live folder, because a rename crosses no mount. It is input: what is not ours is refused.
+It is inside the live folder because a rename cannot cross mounts. Its content is input: what is not ours is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class Identity:
-    """A restore as its staging areas name it: its id, its safety copy's name and inode, and the folder that was in."""
+    """A restore as its staging areas name it: its id, its safety copy's name and inode, and the backups folder."""
 
     id: str
     safety: str
@@ -49,26 +49,29 @@ class Area(NamedTuple):
 
 
 def identify(backups: Path, safety: str, restore: str = "") -> Identity:
-    """A new restore (or the one with that id), whose safety copy lies in that backups folder."""
+    """Return the identity of a new restore (or the one with that id), whose safety copy lies in that backups folder."""
     return Identity(restore or os.urandom(16).hex(), safety, (backups / safety).stat().st_ino, str(backups))
 
 
 def is_of(identity: Identity, backups: Path) -> bool:
-    """Whether that restore's safety copy lies in this backups folder: this very one, and no copy of it."""
+    """Return whether the restore's safety copy lies in this backups folder: the copy itself, by its inode."""
     with contextlib.suppress(OSError):
         return os.lstat(backups / identity.safety).st_ino == identity.inode
     return False
 
 
 def place_of(live: Path, part: AreaPart | None = None) -> Path:
-    """Where the staging area lies, or that part of it."""
+    """Return the path of the staging area, or of that part of it."""
     return live / STAGING / part if part else live / STAGING
 
 
 def make(live: Path, identity: Identity) -> None:
-    """The live folder has a staging area that belongs to that restore, and nothing in it; that is on disk."""
+    """Create the staging area in the live folder, on disk and marked with its restore, or reuse one of that restore.
+
+    Raise `BackupError` if the area is not ours, or belongs to another restore.
+    """
     with descriptors.naming(live), _opened_live(live) as root:
-        with contextlib.suppress(FileExistsError):  # the database may lie in the uploads folder itself
+        with contextlib.suppress(FileExistsError):  # it exists if the database lies in the uploads folder
             os.mkdir(STAGING, 0o700, dir_fd=root)
         with _opened_area(root, live) as area:
             if (found := _read_mark(area, live)) and found != identity:
@@ -78,16 +81,16 @@ def make(live: Path, identity: Identity) -> None:
 
 
 def add(live: Path, part: AreaPart, identity: Identity) -> None:
-    """The area has a folder for that part."""
+    """Create the folder of that part in the area, if it is missing."""
     with descriptors.naming(live), _opened_live(live) as root, _opened_area(root, live) as area:
-        with contextlib.suppress(FileExistsError):  # several databases may be staged in one
+        with contextlib.suppress(FileExistsError):  # several databases may share one
             os.mkdir(part, 0o700, dir_fd=area)
         os.fsync(area)
 
 
 @contextlib.contextmanager
 def opened(live: Path, part: AreaPart, restore: str) -> Iterator[Area]:
-    """That part of the staging area of the restore with that id; `BackupError` where there is none."""
+    """Yield that part of the staging area of the restore with that id; raise `BackupError` if there is none."""
     with contextlib.ExitStack() as stack:
         try:
             root = stack.enter_context(_opened_live(live))
@@ -102,14 +105,14 @@ def opened(live: Path, part: AreaPart, restore: str) -> Iterator[Area]:
 
 
 def exists(live: Path) -> bool:
-    """Whether anything has the area's name."""
+    """Return whether anything has the area's name."""
     return os.path.lexists(live / STAGING)
 
 
 def owner_of_area(live: Path) -> Identity | None:
-    """The restore that the area belongs to; None where there is no area, or an empty one that says nothing yet.
+    """Return the restore that the area belongs to, or None if there is no area, or an empty one that names none yet.
 
-    Raises `BackupError` for what is not ours, or holds something and says nothing.
+    Raise `BackupError` if it is not ours, or holds something and names no restore.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -127,9 +130,9 @@ def owner_of_area(live: Path) -> Identity | None:
 
 
 def remove(live: Path, restore: str | None) -> None:
-    """No area of the restore with that id is left there, nor one that says nothing yet, and that is on disk.
+    """Remove the area, on disk too, if it belongs to the restore with that id, or is empty and names none yet.
 
-    Whose it is it says to the last. That of another restore stays.
+    The mark is removed last, so that a remainder names its restore. The area of another restore stays.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -149,7 +152,7 @@ def remove(live: Path, restore: str | None) -> None:
 
 
 def _opened_live(live: Path) -> AbstractContextManager[int]:
-    """The live folder, which the settings may name by a link."""
+    """Open the live folder, which the settings may name by a link."""
     return descriptors.opened(live, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 

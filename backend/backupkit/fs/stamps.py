@@ -1,4 +1,4 @@
-"""What tells whether a file was changed since it was looked at, without reading it."""
+"""Stamps that tell whether a file has changed since it was seen, without reading it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ RACY = "- - - -"
 
 
 def change_stamp(facts: os.stat_result, since: int | None = None) -> str:
-    """What changes when a file's content does; `RACY` where a change might not show.
+    """Return a text that changes with the file's content, or `RACY` if a change might not show.
 
-    It does not show within one tick of the clock; nor, of a file that is written through mmap, from the first write
-    until the file is synced. `since` is when that was, in ns; without it, now.
+    It does not show within one tick of the clock; nor, in a file that is written through mmap, from the first write
+    until the file is synced. `since` is the time of the last sync, in ns; without it, now.
     """
     return RACY if (since or time.time_ns()) - facts.st_ctime_ns < _TICK else stamp_of(facts)
 
 
 def stamp_of(facts: os.stat_result) -> str:
-    """The same of a file that was settled when it was looked at."""
+    """Return the same for a file that is known to be settled."""
     return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_ino}"

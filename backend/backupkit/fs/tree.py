@@ -1,7 +1,7 @@
-"""A folder tree of any depth, looked at and copied without ever following a symlink in it.
+"""A folder tree of any depth, read without ever following a symlink in it.
 
-Names are the file system's own, whatever their bytes (surrogateescape). The order is parents first, then by name,
-so that two trees can be walked side by side.
+Names are the file system's own, whatever their bytes (surrogateescape). The order is parents first, then by name, so
+that two trees can be walked side by side.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from backupkit.fs.descriptors import open_folder
 
 Form = Literal["file", "folder", "link", "special"]
 Skip = Callable[[str, os.stat_result, os.stat_result], bool]
-"""Whether to pass over an entry and what is in it: by its path, what it is, and what the folder is that it is in."""
+"""Returns whether to skip an entry and what is in it, by its path, its stat and the stat of its folder."""
 Unreadable = Callable[[str, OSError], None]
-"""Hears the path of what cannot be read, and why."""
+"""Gets the path of what cannot be read, and the error."""
 _FORMS: dict[int, Form] = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
-_MOST_OPEN = 16  # folders above the one that is open, kept open too: going up costs nothing then
+_MOST_OPEN = 16  # parent folders that stay open too, so that going up costs nothing
 
 
 class Entry(NamedTuple):
     """One name in a tree: its path relative to the root, what `lstat` says, its form, and a link's target.
 
-    Made by `entry_of`: the form is asked for several times for each of many files.
+    Made by `entry_of`, which stores the form because it is needed several times for each of many files.
     """
 
     path: str
@@ -39,29 +39,29 @@ class Entry(NamedTuple):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What the walk is ordered by."""
+        """The sort key of the walk."""
         return tuple(self.path.split("/"))
 
 
 def entry_of(path: str, facts: os.stat_result, target: str = "") -> Entry:
-    """The entry with these facts."""
+    """Return the entry with these facts, and the form that they tell."""
     return Entry(path, facts, form_of(facts.st_mode), target)
 
 
 def inode(facts: os.stat_result) -> tuple[int, int]:
-    """What tells one file from every other on this machine, as long as it is there."""
+    """Return what identifies a file on this machine as long as it exists."""
     return facts.st_dev, facts.st_ino
 
 
 def form_of(mode: int) -> Form:
-    """File, folder, link, or what cannot be copied: a socket, a fifo, a device."""
+    """Return file, folder, link, or special for what cannot be copied: a socket, a fifo, a device."""
     return _FORMS.get(stat.S_IFMT(mode), "special")
 
 
 class OpenFolder:
-    """One open folder at or below a root, moved from folder to folder: no link is followed, no path is too long.
+    """One open folder at or below a root, which can move through the tree: it follows no link, and no path is too long.
 
-    However deep it stands, only a few files are open.
+    However deep it is, only a few descriptors are open.
     """
 
     def __init__(self, root: str | Path, opened: int | None = None) -> None:
@@ -69,24 +69,24 @@ class OpenFolder:
         handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if opened is None else os.dup(opened)
         self._handles: list[int | None] = [handle]
         self._names: list[str] = []
-        self._at: str | None = ""  # the path, where it is known without putting it together
+        self._at: str | None = ""  # the path; None until it is put together from the names
         self.root = os.fspath(root)
 
     @property
     def path(self) -> str:
-        """Where it is, relative to the root."""
+        """The folder's path, relative to the root."""
         if self._at is None:
             self._at = "/".join(self._names)
         return self._at
 
     @property
     def handle(self) -> int:
-        """The open folder; `FileNotFoundError` where it was moved away meanwhile, and can be opened no more."""
+        """The folder's descriptor; `FileNotFoundError` if it was moved away meanwhile and cannot be reopened."""
         handle = self._handles[-1]
         return self._reopened() if handle is None else handle
 
     def facts(self) -> os.stat_result:
-        """What the system says of the folder."""
+        """Return what `fstat` says of the folder."""
         try:
             return os.fstat(self.handle)
         except OSError as error:
@@ -94,7 +94,7 @@ class OpenFolder:
             raise
 
     def names(self) -> list[str]:
-        """What is in it, in order."""
+        """Return the names in the folder, sorted."""
         try:
             return sorted(os.listdir(self.handle))
         except OSError as error:
@@ -102,11 +102,11 @@ class OpenFolder:
             raise
 
     def enter(self, name: str) -> None:
-        """Go into a folder; `NotADirectoryError` where it is none, a link to one included."""
+        """Go into a folder; raise `NotADirectoryError` if it is none, or a link to one."""
         self._append(name, open_folder(name, self.handle))
 
     def leave(self) -> None:
-        """Go back up."""
+        """Go up to the parent folder."""
         handle = self._handles.pop()
         self._names.pop()
         self._at = None
@@ -114,7 +114,7 @@ class OpenFolder:
             os.close(handle)
 
     def go(self, path: str) -> int:
-        """Go to that folder, by the shortest way, and return its handle."""
+        """Go to that folder by the shortest way, and return its descriptor."""
         if path == self._at:
             return self.handle
         wanted = path.split("/") if path else []
@@ -145,7 +145,7 @@ class OpenFolder:
             self._handles[above] = None
 
     def _reopened(self) -> int:
-        """The way down again, from the nearest folder above that is still open."""
+        """Open the folder again, from the nearest parent that is still open."""
         level = next(n for n in reversed(range(len(self._handles))) if self._handles[n] is not None)
         names, self._names = self._names[level:], self._names[:level]
         del self._handles[level + 1 :]
@@ -153,14 +153,14 @@ class OpenFolder:
             while names:
                 self._append(names[0], open_folder(names[0], self.handle))
                 del names[0]
-        finally:  # the same place, opened or not
+        finally:  # stay at the same place, even if it could not be opened
             self._names += names
             self._handles += [None] * len(names)
         return self.handle
 
 
 class _Within:
-    """A block in which an error has the whole path in it. A class, since it is entered several times for each file."""
+    """A block in which an error has the whole path. A class, since it is entered several times for each file."""
 
     __slots__ = ("_folder", "_path")
 
@@ -186,7 +186,7 @@ class _Within:
 class Parents:
     """The open folder that holds a path, kept open for the next path in it; no link on the way is followed.
 
-    The root may be open already.
+    `opened` is a descriptor of the root, if it is open already.
     """
 
     def __init__(self, root: str | Path, opened: int | None = None) -> None:
@@ -194,20 +194,20 @@ class Parents:
 
     @classmethod
     def in_ours(cls, root: Path) -> Parents:
-        """The same in a folder that we made: `NotADirectoryError` where somebody has put a link in its place."""
+        """Return the same for a folder that we made; raise `NotADirectoryError` if there is a link in its place."""
         with descriptors.opened(root, descriptors.FOLDER) as handle:
             return cls(root, handle)
 
     def of(self, path: str) -> _Within:
-        """The folder, and the name of the path in it; an error in the block has the whole path in it."""
+        """Return a block that yields the open parent and the name in it; an error in the block has the whole path."""
         return _Within(self._folder, path)
 
     def go(self, path: str) -> int:
-        """That folder itself, open."""
+        """Return that folder itself, open."""
         return self._folder.go(path)
 
     def look(self, path: str) -> Entry | None:
-        """The entry of that path now; None where there is none, or only behind a link."""
+        """Return the entry of that path now, or None if there is none, or only behind a link."""
         below, _, name = path.rpartition("/")
         try:
             return _look(self._folder.go(below), name, path)
@@ -222,7 +222,7 @@ class Parents:
 
 
 def look(root: str | Path, path: str) -> Entry | None:
-    """The entry of that path now; None where there is none, or only behind a link."""
+    """Return the entry of that path now, or None if there is none, or only behind a link."""
     try:
         with closing(Parents(root)) as parents:
             return parents.look(path)
@@ -237,10 +237,10 @@ def walk(
     unreadable: Unreadable | None = None,
     opened: int | None = None,
 ) -> Iterator[Entry]:
-    """Every entry below the root but `leave_out`, what is to be skipped, and what is in them.
+    """Yield every entry below the root except `leave_out`, those to skip, and what is in them.
 
-    What vanishes meanwhile is not there. What cannot be looked at, or into, is told to `unreadable` and passed over;
-    without that it is raised. The root may be `opened` already.
+    An entry that vanishes meanwhile is left out. What cannot be read is passed to `unreadable` and left out; without
+    `unreadable`, the error is raised. `opened` is a descriptor of the root, if it is open already.
     """
     with closing(OpenFolder(root, opened)) as folder:
         names, below, within = [iter(folder.names())], [""], [folder.facts()]
@@ -274,9 +274,9 @@ def walk(
 
 
 def paths(root: str | Path) -> Iterator[tuple[str, bool]]:
-    """The path of every entry below the root, in the order of `walk`, and whether it is a folder; no file is looked at.
+    """Yield the path of every entry below the root, in the order of `walk`, and whether it is a folder.
 
-    What vanishes meanwhile is not there; what cannot be looked into is raised.
+    An entry that vanishes meanwhile is left out; an unreadable folder raises `OSError`.
     """
     with closing(OpenFolder(root)) as folder:
         below, waiting = [""], [iter(_scanned(folder))]
@@ -299,7 +299,7 @@ def paths(root: str | Path) -> Iterator[tuple[str, bool]]:
 
 
 def _scanned(folder: OpenFolder) -> list[tuple[str, bool]]:
-    """The names in it, in order, and whether each is of a folder."""
+    """Return the names in the folder, sorted, and whether each is a folder."""
     try:
         with os.scandir(folder.handle) as entries:
             return sorted((one.name, one.is_dir(follow_symlinks=False)) for one in entries)
@@ -309,7 +309,7 @@ def _scanned(folder: OpenFolder) -> list[tuple[str, bool]]:
 
 
 def _entered(folder: OpenFolder, name: str) -> Iterator[str]:
-    """The names in that folder, in which we are now; not in it where it cannot be read."""
+    """Enter the folder, and return its names; leave it again if they cannot be read."""
     folder.enter(name)
     try:
         return iter(folder.names())
@@ -330,7 +330,7 @@ def _look(folder: int, name: str, path: str) -> Entry:
 
 
 def with_parents(path: str) -> Iterator[str]:
-    """The path, and every folder above it but the root."""
+    """Yield the path, and every folder above it except the root."""
     yield path
     while "/" in path:
         path = path.rpartition("/")[0]
@@ -338,10 +338,10 @@ def with_parents(path: str) -> Iterator[str]:
 
 
 def signature(facts: os.stat_result) -> tuple[int, int, int]:
-    """What changes when a file's content does: size, time of change of content, time of change of anything (ns)."""
+    """Return what changes with a file's content: size, time of change of content, time of change of anything (ns)."""
     return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 def content_size(facts: os.stat_result) -> int:
-    """Bytes on disk: less than the length for a sparse file."""
+    """Return the bytes on disk: less than the length for a sparse file."""
     return min(facts.st_size, facts.st_blocks * 512)

@@ -1,7 +1,7 @@
-"""Who else can change what this program reads, or the folders in which root works: nobody is to lead it astray.
+"""Checks for who else can change what this program reads, or the folders in which root works.
 
-A settings file names commands to run, files to write, and where data goes. So it speaks with the rights of whoever
-reads it. Trusted are root, the user who reads it, and the owner of this program's code, who has those rights anyway.
+A settings file names commands to run, files to write, and where data goes, so it acts with the rights of whoever reads
+it. Trusted are root, the user who reads it, and the owner of this program's code, who has those rights anyway.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pathlib import Path
 from backupkit.fs import mounts
 from backupkit.model.errors import Refused
 
-# Here every file shows the same mode, whoever may write it: what `chmod` sets is not kept.
+# On these every file shows the same mode, whoever may write it, and `chmod` has no effect.
 _WITHOUT_MODES = re.compile(r"9p|drvfs|fakeowner|cifs|smb3|smbfs|vfat|exfat|msdos|ntfs3?|fuseblk|fuse\..*")
-_TEMPORARY = Path("/tmp")  # what lies there is for a trial, and many an image forgets the sticky bit
+_TEMPORARY = Path("/tmp")  # exempt: data there is for trials, and many images forget the sticky bit
 
 
 class Untrusted(Refused):
-    """Somebody else can change the file, or keeps it from being read."""
+    """A file or folder that another user can change, or a file that cannot be read."""
 
 
 def require_trusted(path: Path, handle: int) -> None:
-    """Nobody but those who are trusted can change the open file, which was found at that path; else `Untrusted`.
+    """Raise `Untrusted` if an untrusted user can change the open file, which was found at that path.
 
-    On a mount that is read-only nobody can, whoever owns it.
+    On a read-only mount nobody can, whoever owns it. Raise `Refused` if it is not a plain file.
     """
     facts, found = os.fstat(handle), os.lstat(path)
     if not stat.S_ISREG(facts.st_mode):
@@ -47,7 +47,7 @@ def require_trusted(path: Path, handle: int) -> None:
 
 
 def require_trusted_program(path: Path) -> None:
-    """Nobody but those who are trusted can change the program, or put another in its place; else `Untrusted`."""
+    """Raise `Untrusted` if an untrusted user can change the program, or put another in its place."""
     real = Path(os.path.realpath(path))
     for place, is_open in ((real, _others_can_write), (real.parent, _anybody_can_write)):
         facts = os.stat(place)
@@ -59,32 +59,32 @@ def require_trusted_program(path: Path) -> None:
 
 
 def _is_trusted(owner: int) -> bool:
-    """Whether it is root, this user, or the owner of this very code."""
+    """Return whether it is root, this user, or the owner of this very code."""
     return owner in (0, os.geteuid(), os.stat(__file__).st_uid)
 
 
 def _anybody_can_write(facts: os.stat_result) -> bool:
-    """Without the sticky bit, which keeps them from what is not theirs."""
+    """Return whether everybody can write, and no sticky bit protects what belongs to others."""
     return bool(facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX)
 
 
 def require_roots(folder: Path) -> None:
-    """Root works with the folder only where no other user can change it, or put another in its place; else `Refused`.
+    """Raise `Untrusted` if we are root and another user can change the folder, or put another in its place.
 
     That user could swap a file or a folder for a link between any two calls of root's.
     """
     if os.geteuid() != 0:
         return
-    # A link on the way may be another user's; mostly there is none, and one look is enough.
+    # A link on the way may be another user's; mostly there is none, and both paths are the same.
     for path in dict.fromkeys((Path(os.path.realpath(folder)), folder.absolute())):
         if why := _why_not_roots(path):
             raise Untrusted(f"Root does not work in {folder}: {why}, and could make root write anywhere.", _fix(folder))
 
 
 def require_own_place(target: Path) -> None:
-    """Nobody but root and this user can put another thing in the place of what is made at that path; else `Untrusted`.
+    """Raise `Untrusted` if anybody but root and this user can replace what is created at that path.
 
-    For root that holds of every folder on the way to it, too.
+    As root, this includes every folder on the way to it.
     """
     if why := _why_not_roots(target) if os.geteuid() == 0 else _why_shared(target.parent):
         raise Untrusted(
@@ -109,7 +109,7 @@ def _fix(folder: Path) -> str:
 
 
 def _why_not_roots(folder: Path) -> str:
-    """Who beside root can change the folder, or one on the way to it; empty if nobody, or nobody can tell."""
+    """Return who beside root can change the folder, or one on the way to it; empty if nobody, or nobody can tell."""
     there = [path for path in (folder, *folder.parents) if path.exists()]
     if not there or not keeps_modes(os.stat(there[0]).st_dev):
         return ""
@@ -137,12 +137,12 @@ def _why_not_on_the_way(folder: Path) -> str:
 
 
 def _others_can_write(facts: os.stat_result) -> bool:
-    """Others, or a group other than root's and than the owner's own, which has the same number."""
+    """Return whether others can write, or a group other than root's and the owner's own, which has the same number."""
     own_group = facts.st_gid in (0, facts.st_uid)
     return bool(facts.st_mode & (stat.S_IWOTH if own_group else stat.S_IWOTH | stat.S_IWGRP))
 
 
 def keeps_modes(device: int) -> bool:
-    """Whether the file system of that device number keeps modes, as far as Linux shows its mounts."""
+    """Return whether the file system with that device number keeps modes, as far as Linux shows its mounts."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
     return not any(_WITHOUT_MODES.fullmatch(one.kind) for one in mounts.read() if one.device == wanted)
