@@ -142,7 +142,10 @@ def status(settings: Settings, clock: Clock = utc_now) -> Status:
 
 
 def get_last_backup_display(settings: Settings, clock: Clock = utc_now) -> str:
-    """Return when the last backup was made, for a status bar: `04/03/2026 09:30` in the configured zone, or a dash."""
+    """Return the time of the last backup for an app's status bar: `04/03/2026 09:30` in the configured zone, or a dash.
+
+    Raises nothing.
+    """
     last = _last(settings, _backups(settings, Facts(clock())))
     return settings.local(last.made_at).strftime("%d/%m/%Y %H:%M") if last else NONE_YET
 
@@ -276,7 +279,7 @@ def _none_to_rely_on(settings: Settings, facts: Facts) -> str:
 
 
 def _expected_hours(settings: Settings, facts: Facts) -> float:
-    """Return `expected_interval` if set, or without a schedule; else the longest gap of the schedule."""
+    """Return `expected_interval` if set; else the longest gap of the schedule, if it is set or a scheduler runs."""
     told = "expected_interval" in settings.model_fields_set
     gap = None if told or not _has_timetable(settings, facts) else planner.longest_gap(settings, facts.now)
     return round(gap.total_seconds() / 3600, 2) if gap else settings.expected_interval

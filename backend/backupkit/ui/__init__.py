@@ -1,23 +1,24 @@
-"""The terminal interface: over the same functions, plans and events as the commands.
+"""The terminal interface, built on the same functions, plans and events as the commands.
 
-    window     the app: its places, the keys, what is known of the disk
-    world      what is on disk at one moment, and the cheap look at whether it changed
-    page       what each place is: a widget that is shown the world
-    overview, backups, history     the places, in the order of their keys
-    restore    from the plan, over the typed name, to the proof
-    dialogs    questions: yes or no, a name and a note
-    work       a function in a thread of its own: progress, cancel, how it ended
-    terminal   what draws: only what can be printed, and nothing where nobody looks any more
+    window     the app: its pages, the keys, the state of the backups folder
+    world      the state of the backups folder, and a cheap check whether it changed
+    page       the base class of the pages: a widget that shows the state
+    overview, backups, history     the pages, in the order of their keys
+    listing    the backups as rows of a table: columns, order and search
+    restore    the restore dialog: plan, typed name, result
+    dialogs    questions, forms and messages
+    work       a dialog for a function that runs in a thread: progress, cancel, result
+    terminal   terminal output: only printable text, and no error if the terminal is gone
     styles     the symbols and colours for levels and states; never a colour alone
 
-What it does not do, the pages (`web`) and the commands do; it says what to type.
+For everything else the interface names the web page (`web`) or the command to type.
 
-- A place is a `Page`; the window makes one of each kind, once, and calls `show_world` when it comes into view, and
-  whenever something on disk changed. Everything shown comes from there, and was read in a thread (`world`).
-- A function of a feature runs through `await self.window.carry_out(Task(…))`, within a Textual worker: a dialog shows
-  progress and a button to cancel, and then the lines of the result, or the sentence and the hint of the error.
-- A question is `await self.app.push_screen_wait(Question(…))`, in a worker too. Text of others (names, notes, paths)
-  goes through `printable` and into widgets with `markup=False`.
+- The window creates each `Page` once, and calls `show_world` when the page comes into view and whenever something on
+  disk changed. A page shows only that state, which was read in a thread (`world`).
+- A long function runs through `await self.window.carry_out(Task(…))` in a Textual worker: a dialog shows progress and
+  a button to cancel, and then the lines of the result, or the message and the hint of the error.
+- A question is `await self.app.push_screen_wait(Question(…))`, in a worker too. Names, notes and paths, which others
+  have written, go through `printable` and into widgets with `markup=False`.
 
-This module imports nothing of Textual, which is an extra: `ui` without it is one line that says what to type.
+This module does not import Textual, which is an extra: without it, `ui` prints one line that says what to type.
 """

@@ -1,4 +1,4 @@
-"""The place for the backups: a table of them, one in full, and what can be done with each."""
+"""The backups page: a table, the details of one backup, and the actions on it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FIND = "part of a name, note, revision, commit, state, pinned … · Enter: to 
 
 
 class BackupsPage(Page):
-    """The backups, newest first, and what can be done with the one under the cursor."""
+    """The page with the table of backups and the actions on the one under the cursor."""
 
     place = "backups"
     title = "Backups"
@@ -58,7 +58,7 @@ class BackupsPage(Page):
         self.choice = Choice()
         self.backups: Sequence[Backup] = ()
         self._wanted = ""
-        self._drawn: tuple[Sequence[Backup], View] | None = None  # a thousand rows are not drawn anew for nothing
+        self._drawn: tuple[Sequence[Backup], View] | None = None  # avoids needless redraws of many rows
         self.view = View(settings, {})
 
     def compose(self) -> ComposeResult:
@@ -71,7 +71,7 @@ class BackupsPage(Page):
         for column in COLUMNS:
             self.table.add_column(column.title, width=column.width, key=column.title)
 
-    # What is shown.
+    # Table
 
     @property
     def table(self) -> DataTable[object]:
@@ -83,17 +83,17 @@ class BackupsPage(Page):
         self._show_rows()
 
     def about(self, name: str) -> None:
-        """The cursor goes to that backup, as soon as it is there."""
+        """Clear the search, and move the cursor to the backup once it is listed."""
         self._wanted = name
         self.show_choice(replace(self.choice, words=""))
 
     def show_choice(self, choice: Choice) -> None:
-        """Those that it lets through, in its order."""
+        """Show the backups that match, sorted."""
         self.choice = choice
         self._show_rows()
 
     def _show_rows(self) -> None:
-        """All rows anew; the cursor stays on the backup it was on."""
+        """Redraw the rows if they changed; keep the cursor on its backup, or move it to the wanted one."""
         table, found = self.table, self.choice.of(self.backups)
         before = self._name_under_cursor()
         if (found, self.view) != self._drawn:
@@ -114,9 +114,9 @@ class BackupsPage(Page):
         self._fit()
 
     def _fit(self) -> None:
-        """Each column as wide as there is room for what is in it."""
+        """Set the column widths by content and room."""
         columns, each = self.table.ordered_columns, listing.widths(self.size.width, self.choice.of(self.backups))
-        for column, width in zip(columns, each, strict=False):  # there are none before it is mounted
+        for column, width in zip(columns, each, strict=False):  # no columns exist before the page is mounted
             column.width = width
         self.table.refresh()
 
@@ -146,7 +146,7 @@ class BackupsPage(Page):
         lines = listing.summary(self.view, backup) if backup else ()
         self.query_one("#summary", Static).update("\n".join(lines))
 
-    # Find and sort.
+    # Find and sort
 
     def action_find(self) -> None:
         find = self.query_one("#find", Input)
@@ -155,7 +155,7 @@ class BackupsPage(Page):
 
     @on(Input.Changed)
     def _find(self, changed: Input.Changed) -> None:
-        if changed.value == changed.input.value:  # or more was typed meanwhile
+        if changed.value == changed.input.value:  # else it is outdated: more was typed meanwhile
             self.show_choice(replace(self.choice, words=changed.value))
 
     @on(Input.Submitted)
@@ -163,14 +163,14 @@ class BackupsPage(Page):
         self.table.focus()
 
     def action_show_all(self) -> None:
-        """All of them are shown again."""
+        """Clear the search, and show all backups."""
         find = self.query_one("#find", Input)
         find.value = ""
         find.remove_class("shown")
         self.table.focus()
 
     def action_sort(self) -> None:
-        """By the next column."""
+        """Sort by the next column."""
         place = COLUMNS.index(self.choice.column) + 1
         self.show_choice(self.choice.sorted_by(place % len(COLUMNS)))
 
@@ -178,7 +178,7 @@ class BackupsPage(Page):
     def _header_clicked(self, clicked: DataTable.HeaderSelected) -> None:
         self.show_choice(self.choice.sorted_by(clicked.column_index))
 
-    # What can be done.
+    # Actions
 
     @on(DataTable.RowSelected)
     def _show_in_full(self) -> None:
@@ -191,7 +191,7 @@ class BackupsPage(Page):
     @work
     async def action_back_up(self) -> None:
         name, note = "", ""
-        while True:  # what was typed stays until it is done, or the person thinks better of it
+        while True:  # keep the typed text after an error, until the backup is made or cancelled
             fields = [
                 Field("Name", "made from the time where left empty", name),
                 Field("Note", "a few words to find it by", note),

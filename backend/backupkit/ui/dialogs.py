@@ -1,4 +1,4 @@
-"""Boxes in front of everything: yes or no, some text, an error. Escape is no."""
+"""Modal dialogs: questions, forms, messages and errors. Escape cancels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Answer = TypeVar("Answer")
 
 
 class Dialog(ModalScreen[Answer], Generic[Answer]):
-    """A title, lines to read, what a kind of dialog has of its own, and its buttons."""
+    """A modal dialog: a title, lines of text, the widgets of the subclass, and buttons."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", show=False)]
     DEFAULT_CSS = """
@@ -45,7 +45,7 @@ class Dialog(ModalScreen[Answer], Generic[Answer]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes=f"box {self._colour}") as box:
-            box.border_title = Text(printable_text(self._title))  # a string would be taken for markup
+            box.border_title = Text(printable_text(self._title))  # a plain string would be parsed as markup
             if self._lines:
                 with VerticalScroll(classes="lines"):
                     yield Static(said(self._lines), markup=False)
@@ -54,25 +54,25 @@ class Dialog(ModalScreen[Answer], Generic[Answer]):
                 yield from self.buttons()
 
     def own(self) -> ComposeResult:
-        """What is between the lines and the buttons."""
+        """Yield the widgets between the lines and the buttons."""
         yield from ()
 
     def buttons(self) -> ComposeResult:
-        """From left to right."""
+        """Yield the buttons, from left to right."""
         yield Button("Close", variant="primary", id="close")
 
     def action_leave(self) -> None:
-        """The dialog goes, and nothing is done."""
+        """Close the dialog without an answer."""
         self.dismiss(None)
 
 
 def said(lines: Iterable[str]) -> str:
-    """The lines, the commands in backticks as they are typed here; nothing in them is a command to the terminal."""
+    """Return the lines as printable text, with commands in backticks expanded to what is typed in this deployment."""
     return printable_lines(in_full("\n".join(lines)))
 
 
 class Question(Dialog[bool]):
-    """Yes or no. The safe answer has the keyboard."""
+    """A yes-or-no question; the safe answer has the focus."""
 
     def __init__(self, title: str, lines: Iterable[str], yes: str) -> None:
         super().__init__(title, lines)
@@ -90,7 +90,7 @@ class Question(Dialog[bool]):
 
 
 class Message(Dialog[None]):
-    """Lines to read, which the arrows scroll, and a button to go on."""
+    """A message that the arrow keys scroll, and a button to close it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("q,enter", "leave", show=False)]
 
@@ -102,13 +102,13 @@ class Message(Dialog[None]):
 
 
 def error_message(error: BackupError) -> Message:
-    """The sentence and the hint of the command line."""
+    """Return a dialog with the message and the hint of the error, as on the command line."""
     return Message("✗ It failed", [error.message, *([f"Next: {error.hint}"] if error.hint else [])], "badly")
 
 
 @dataclass(frozen=True)
 class Field:
-    """One thing to type: its label, and what is said in it while it is empty."""
+    """One input field: its label, its placeholder while it is empty, and its initial value."""
 
     label: str
     placeholder: str = ""
@@ -116,7 +116,7 @@ class Field:
 
 
 class Form(Dialog[tuple[str, ...] | None]):
-    """Some text, a line for each field; None where the person thought better of it."""
+    """A form with one line for each field; the answer is their text, stripped, or None if the person cancelled."""
 
     def __init__(self, title: str, fields: Iterable[Field], yes: str) -> None:
         super().__init__(title)
@@ -135,7 +135,7 @@ class Form(Dialog[tuple[str, ...] | None]):
         self._end() if pressed.button.id == "yes" else self.dismiss(None)
 
     def on_input_submitted(self, submitted: Input.Submitted) -> None:
-        """Enter goes to the next field; from the last one it is done."""
+        """Move to the next field on Enter; submit the form from the last one."""
         fields = list(self.query(Input))
         place = fields.index(submitted.input)
         fields[place + 1].focus() if place + 1 < len(fields) else self._end()

@@ -1,4 +1,4 @@
-"""The place for what was done: the operations with their statistics."""
+"""The history page: past operations and their statistics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST, _DAYS = 500, 30
 
 
 class HistoryPage(Page):
-    """What was done, newest first; those that failed alone where wanted."""
+    """The page with all operations, newest first, or only the failed ones."""
 
     place = "history"
     title = "History"
@@ -60,7 +60,7 @@ class HistoryPage(Page):
         self._show_rows()
 
     def action_filter(self) -> None:
-        """What failed alone, or all."""
+        """Switch between failed operations and all."""
         self.failures_only = not self.failures_only
         self._show_rows()
 
@@ -78,7 +78,7 @@ class HistoryPage(Page):
 
 
 def statistics_of(operations: Sequence[Operation], now: datetime) -> Iterator[str]:
-    """What the last month came to, in two lines."""
+    """Yield one or two lines of statistics on the last 30 days."""
     recent = [one for one in operations if now - one.started_at <= timedelta(days=_DAYS)]
     failed = [one for one in recent if one.has_failed]
     counts = Counter(one.command for one in recent).most_common(4)
@@ -94,7 +94,7 @@ def statistics_of(operations: Sequence[Operation], now: datetime) -> Iterator[st
 
 
 def in_full(settings: Settings, operation: Operation) -> Iterator[str]:
-    """All that the history has of one operation."""
+    """Yield lines with all details of one operation."""
     ended = settings.local(operation.ended_at) if operation.ended_at else "not ended"
     yield f"started   {settings.local(operation.started_at)}"
     yield f"ended     {ended}"

@@ -29,19 +29,19 @@ RELATIONS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class View:
-    """What a cell needs to know beside its backup: the settings, and how revisions stand to this code."""
+    """What cells need besides their backup: the settings, and the schema verdict for each set of revisions."""
 
     settings: Settings
     verdicts: Mapping[tuple[str, ...], SchemaVerdict]
 
     def verdict(self, backup: Backup) -> SchemaVerdict | None:
-        """How the backup stands to this code."""
+        """Return how the backup's revisions relate to this code, or None if unknown."""
         return self.verdicts.get(backup.metadata.revisions) if backup.metadata else None
 
 
 @dataclass(frozen=True)
 class Column:
-    """Its title, how many characters wide, what a cell says, and by what it is sorted."""
+    """A table column: its title, minimum width in characters, cell text, and sort key."""
 
     title: str
     width: int
@@ -55,7 +55,7 @@ def _made(view: View, backup: Backup) -> str:
 
 def _state(_view: View, backup: Backup) -> Text:
     marks = f"{'◆' if backup.pinned else ''}{'!' if backup.unusual else ''}"
-    gap = " " if len(backup.state) + len(marks) < _STATE - 2 else ""  # a mark is never cut off
+    gap = " " if len(backup.state) + len(marks) < _STATE - 2 else ""  # drop the gap rather than cut off a mark
     return state_text(backup.state, f"{backup.state}{gap}{marks}".rstrip())
 
 
@@ -86,14 +86,14 @@ COLUMNS: tuple[Column, ...] = (
     Column("Schema", 11, _relation, lambda one: one.metadata.revisions if one.metadata else ()),
     Column("Note", 30, lambda _, one: printable(render.remark(one)), render.remark),
 )
-NAME, NOTE = 2, len(COLUMNS) - 1  # the columns that take what room there is
+NAME, NOTE = 2, len(COLUMNS) - 1  # the columns that get the spare room
 
 
 def widths(width: int, found: Sequence[Backup]) -> list[int]:
-    """How wide each column is in a table so wide: a name is shown whole, then a note."""
+    """Return the column widths for a table of this width; spare room goes to names first, then to notes."""
     each = [column.width for column in COLUMNS]
     for place, longest in ((NAME, lambda one: len(printable(one.name))), (NOTE, lambda one: len(render.remark(one)))):
-        spare = width - sum(each) - 2 * len(each) - 1  # a scroll bar
+        spare = width - sum(each) - 2 * len(each) - 1  # 2 of padding for each column, 1 for the scroll bar
         wanted = max(map(longest, found), default=0)
         each[place] = max(each[place], min(wanted, each[place] + spare))
     return each
@@ -101,31 +101,31 @@ def widths(width: int, found: Sequence[Backup]) -> list[int]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is shown of the backups, and in which order."""
+    """The search words, and the order of the table."""
 
     words: str = ""
     column: Column = COLUMNS[0]
     is_descending: bool = True
 
     def of(self, backups: Sequence[Backup]) -> list[Backup]:
-        """Those that fit, in order; the newest first among equals."""
+        """Return the backups that match, sorted; equal ones keep their order, newest first."""
         fit = [one for one in backups if has_words(one, self.words.lower().split())]
         return sorted(fit, key=self.column.order, reverse=self.is_descending)
 
     def sorted_by(self, place: int) -> Choice:
-        """By that column; the other way round where it is that one already."""
+        """Return this choice sorted by the column at `place`, or in reverse order if it is already sorted by it."""
         column = COLUMNS[place]
         return Choice(self.words, column, not self.is_descending or column is not self.column)
 
 
 def cells(view: View, backup: Backup) -> Iterator[Text]:
-    """One row. As text, or a table would take what is in brackets for its own."""
+    """Yield the cells of one row, as `Text`, since a table parses brackets in strings as markup."""
     told = (column.cell(view, backup) for column in COLUMNS)
     return (Text(one) if isinstance(one, str) else one for one in told)
 
 
 def summary(view: View, backup: Backup) -> Iterator[str]:
-    """What is worth knowing of one backup at a glance, in a few lines."""
+    """Yield a summary of one backup in a few lines."""
     metadata = backup.metadata
     if metadata is None:
         yield f"{printable(backup.name)}: {printable(backup.error)}"

@@ -1,4 +1,4 @@
-"""The first place: is my data safe? What `status` says; then what is due, and what is kept."""
+"""The overview page: the status, the next runs, and the retention rules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ELSEWHERE = "Schedule and retention are edited in `web`, or by `config set`; a 
 
 
 class OverviewPage(Page):
-    """Is my data safe?"""
+    """The page that shows whether the data is safe."""
 
     place = "overview"
     title = "Overview"

@@ -1,4 +1,4 @@
-"""One place of the window. How to write one is in `ui/__init__.py`."""
+"""The base class of the pages. How to write a page is in `ui/__init__.py`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Page(Vertical):
-    """A place a person can go to by its key or its tab."""
+    """A page that a person opens by its key or its tab."""
 
     place: ClassVar[str] = ""
-    """Its name in the code, and its id: `window.go(place)`."""
+    """The id of its tab, for `window.action_go(place)`."""
     title: ClassVar[str] = ""
-    """What its tab says."""
+    """The title of its tab."""
     first: ClassVar[str] = ""
-    """What the keyboard goes to when it comes into view."""
+    """The CSS selector of the widget that gets the focus when the page comes into view."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(id=f"page-{self.place}")
@@ -35,8 +35,8 @@ class Page(Vertical):
         return self.app
 
     def show_world(self, world: RepositoryState) -> None:
-        """Show what is on disk now: the page came into view, or something changed while it was."""
+        """Show this state; called when the page comes into view, and when something changed while it is."""
 
     def take_focus(self) -> None:
-        """The page came into view by a key or a click."""
+        """Focus the first widget; called when the page comes into view."""
         self.query_one(self.first).focus(scroll_visible=False)

@@ -1,4 +1,4 @@
-"""A restore: its plan is read, the name of the backup typed, and the proof shown; and it is taken back."""
+"""The restore dialogs: show the plan, ask for the backup's name, show the result, and offer to undo it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ PARTS = (("Everything", None), ("Only database", "database"), ("Only uploads", "
 
 
 async def restore(window: BackupApp, wish: Wish) -> None:
-    """From a plan to the proof, as often as the person wishes something else. To be awaited in a worker."""
+    """Plan and carry out a restore; repeat while the person asks for another one. Await it in a worker."""
     wanted: Wish | None = wish
     while wanted:
         wanted = await _one_restore(window, wanted)
 
 
 async def _one_restore(window: BackupApp, wish: Wish) -> Wish | None:
-    """What the plan shows is done, once its name is typed; what the person wishes instead, or next."""
+    """Show the plan, and restore once the name is typed; return what the person wants instead or next, or None."""
     title = f"Looking at {wish.name}" if wish.name else "Looking at the last restore"
     look: Task[RestorePlan | SchemaMismatch] = Task(
         title, lambda emit: wish.plan(window.settings, emit), lambda _: (), is_quick=True
@@ -52,7 +52,7 @@ async def _one_restore(window: BackupApp, wish: Wish) -> Wish | None:
 
 
 class PlanDialog(Dialog[RestorePlan | Wish | None]):
-    """The plan; and the backup's name to be typed, so that no slip of a finger restores anything."""
+    """The plan, and a field for the backup's name, so that a wrong key cannot start a restore."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("pageup,up", "page(-1)", show=False),
@@ -83,7 +83,7 @@ class PlanDialog(Dialog[RestorePlan | Wish | None]):
 
     @property
     def confirmed(self) -> RestorePlan | None:
-        """The plan, where the person typed the name of what it restores."""
+        """The plan if the person has typed the name of its backup, else None."""
         return self.plan if self.query_one(Input).value.strip() == self.plan.source.name else None
 
     def on_input_changed(self) -> None:
@@ -98,13 +98,13 @@ class PlanDialog(Dialog[RestorePlan | Wish | None]):
         self.dismiss(self.confirmed if pressed.button.id == "go" else others.get(pressed.button.id or ""))
 
     def action_page(self, direction: int) -> None:
-        """The plan scrolls, while the keyboard is in the field below it."""
+        """Scroll the plan, since the focus stays in the field below it."""
         lines = self.query_one(VerticalScroll)
         lines.scroll_page_down() if direction > 0 else lines.scroll_page_up()
 
 
 def _others(plan: RestorePlan, wish: Wish) -> Iterator[tuple[str, Wish]]:
-    """What else could be wished of the same backup: another part of it, or its migrations run first or not."""
+    """Yield the other ways to restore this backup, with their labels: another part, or with or without migrations."""
     if not wish.name:
         return
     yield from ((words, replace(wish, only=part)) for words, part in PARTS if part != wish.only)

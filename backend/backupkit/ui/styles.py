@@ -1,4 +1,4 @@
-"""Symbols and colours for levels, states and outcomes. Nothing is told by a colour alone."""
+"""Symbols and colours for levels, states and outcomes. No meaning depends on a colour alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rich.text import Text
 
-# Symbols of one cell that the fonts of terminals have; the words beside them carry the meaning.
+# One-cell symbols that terminal fonts have; the words beside them carry the meaning.
 LEVEL_SYMBOLS: Mapping[str, str] = {"fine": "✓", "warning": "!", "critical": "✗"}
 LEVEL_WORDS: Mapping[str, str] = {"fine": "SAFE", "warning": "LOOK AT THIS", "critical": "AT RISK"}
 STATE_SYMBOLS: Mapping[str, str] = {"proven": "★", "checked": "✓", "unchecked": "·", "damaged": "✗", "raw": "○"}
@@ -18,17 +18,17 @@ OUTCOME_SYMBOLS: Mapping[str, str] = {
     "interrupted": "✗",
     "running": "…",
 }
-# Those of a terminal: Textual draws them as its theme, dark or light, has them.
+# ANSI colour names, which Textual maps to its dark or light theme.
 _COLOURS: Mapping[str, str] = {"★": "green", "✓": "green", "✗": "red", "○": "yellow", "!": "yellow"}
 
 
 def state_text(state: str, words: str) -> Text:
-    """The state of a backup: symbol and words, in its colour."""
+    """Return the words with the symbol and colour of a backup's state."""
     return _coloured(STATE_SYMBOLS[state], words)
 
 
 def outcome_text(outcome: str) -> Text:
-    """How an operation ended: symbol and word, in its colour."""
+    """Return the outcome of an operation with its symbol and colour."""
     return _coloured(OUTCOME_SYMBOLS[outcome], outcome)
 
 

@@ -1,4 +1,4 @@
-"""What draws on the terminal: only what can be printed; and nothing where it is gone, so that the process can end."""
+"""Terminal output: only printable text; write errors are ignored if the terminal is gone, so that the process ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backupkit.model.names import printable_text
 
 
 class PrintableFilter(LineFilter):
-    """Nothing that a terminal could take for a command is drawn, whatever names and notes hold."""
+    """A filter against control sequences in names and notes, which a terminal would obey."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [
@@ -24,15 +24,15 @@ class PrintableFilter(LineFilter):
 
 
 def _harmless(segment: Segment) -> Segment:
-    # As many cells as before, or the line would be longer than its place.
+    # Keep the width in cells, so that the layout fits.
     letters = (letter if printable_text(letter) == letter else " " * cell_len(letter) for letter in segment.text)
     return Segment("".join(letters), segment.style)
 
 
 class _Lasting:
-    """A terminal to write to, where what cannot be written any more is lost, and no error.
+    """A terminal file that ignores write errors.
 
-    Textual writes in a thread, from a short queue. Were that thread to end, whoever draws would wait for ever.
+    Textual writes in a thread, from a bounded queue. If an error ended that thread, drawing would block forever.
     """
 
     def __init__(self, file: IO[str]) -> None:
@@ -48,7 +48,7 @@ class _Lasting:
 
 
 class TerminalDriver(LinuxDriver):
-    """Textual's own, which goes on where nobody looks any more."""
+    """Textual's driver, which keeps running if the terminal is gone."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

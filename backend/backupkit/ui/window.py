@@ -1,4 +1,4 @@
-"""The app: its places and keys, and what is known of the disk."""
+"""The app: its pages and keys, and the state of the backups folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from backupkit.ui.world import RepositoryState, fingerprint, look_around
 
 Found = TypeVar("Found")
 PLACES: tuple[type[Page], ...] = (OverviewPage, BackupsPage, HistoryPage)
-_EVERY = 2.0  # seconds between two looks at whether something changed elsewhere
+_EVERY = 2.0  # seconds between two checks for changes by other processes
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 HELP = """\
@@ -71,7 +71,7 @@ _PRINTABLE = PrintableFilter()
 
 
 class BackupApp(App[None]):
-    """The whole interface. The clock is a parameter, as everywhere."""
+    """The terminal interface; tests pass a clock."""
 
     TITLE = "Backups"
     ENABLE_COMMAND_PALETTE = False
@@ -126,7 +126,7 @@ class BackupApp(App[None]):
         self._look_if_changed()
         self.set_interval(_EVERY, self._look_if_changed)
 
-    # Places.
+    # Pages
 
     @property
     def page(self) -> Page:
@@ -134,23 +134,23 @@ class BackupApp(App[None]):
         return self.query_one(f"#page-{self.query_one(TabbedContent).active}", Page)
 
     def action_go(self, place: str) -> None:
-        """That place comes into view."""
+        """Show that page."""
         self.query_one(TabbedContent).active = place
 
     def on_tabbed_content_tab_activated(self) -> None:
         self.page.take_focus()
         self._show_again()
 
-    # What is on disk.
+    # State
 
     def action_look(self) -> None:
-        """Look at the disk now."""
+        """Read the state from disk now, changed or not."""
         self._fingerprint = ()
         self._look_if_changed()
 
     @work(thread=True, exclusive=True, group="look")
     def _look_if_changed(self) -> None:
-        """In a thread: a disk may be slow, and there may be thousands of backups."""
+        """Read and show the state if it changed; in a thread, since a slow disk may hold thousands of backups."""
         try:
             seen = fingerprint(self.settings)
             if seen != self._fingerprint:
@@ -161,7 +161,7 @@ class BackupApp(App[None]):
             self.call_from_thread(self._if_open, lambda: self.notify(words, severity="error"))
 
     def _if_open(self, show: Callable[[], object]) -> None:
-        """Show what a thread found, unless the person has left meanwhile and the widgets are gone."""
+        """Call `show`, unless the app has ended meanwhile and the widgets are gone."""
         if self.is_running:
             show()
 
@@ -176,20 +176,20 @@ class BackupApp(App[None]):
         self.page.show_world(world)
 
     def _show_again(self) -> None:
-        """What is known, on the page that came into view."""
+        """Show the current state on the page in view."""
         if self.world:
             self.page.show_world(self.world)
 
-    # What a page asks for.
+    # Services for pages
 
     async def carry_out(self, task: Task[Found]) -> Ended[Found]:
-        """The task, done before the person's eyes. To be awaited in a worker."""
+        """Run the task in a dialog that shows its progress; return how it ended. Await it in a worker."""
         ended: Ended[Found] = await self.push_screen_wait(WorkScreen(task))
         self.action_look()
         return ended
 
     def show_error(self, error: BackupError) -> None:
-        """The same sentence and hint as on the command line."""
+        """Show the message and the hint of the error, as on the command line."""
         self.push_screen(error_message(error))
 
     def action_show_help(self) -> None:
@@ -198,17 +198,17 @@ class BackupApp(App[None]):
     def action_turn_theme(self) -> None:
         self.theme = _THEMES[self.theme == _THEMES[0]]
 
-    # The end.
+    # Exit
 
     def _told_to_end(self) -> None:
-        """The terminal is gone, or the container stops: what goes on is cancelled where that is safe."""
+        """Exit on a signal: the terminal is gone or the container stops. Cancel a running task where that is safe."""
         for screen in self.screen_stack:
             if isinstance(screen, WorkScreen):
                 screen.run.cancel()
         self.exit()
 
     async def action_quit(self) -> None:
-        """Not while something goes on, which would go on unseen."""
+        """Exit, unless a task is running, which would continue unseen."""
         if any(isinstance(screen, WorkScreen) and not screen.ended for screen in self.screen_stack):
             self.notify("Cancel what goes on first, or wait for it.", severity="warning")
         else:

@@ -1,4 +1,4 @@
-"""Long work in a window: its progress in front of everything, a button to cancel it, and how it ended."""
+"""The dialog for a running task: its progress, a button to cancel it, and its result."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from textual.widgets import Button, Label, ProgressBar, Static
 from backupkit.cli.task import Ended, Result, Run, Task, how_far
 from backupkit.ui.dialogs import Dialog, said
 
-_LOOK = 0.1  # seconds between two looks at what the thread has told
+_LOOK = 0.1  # seconds between two updates of the progress shown
 
 
 class WorkScreen(Dialog[Ended[Result]], Generic[Result]):
-    """A task at work: its progress, and then how it ended."""
+    """A dialog that runs a task in a thread; it shows the progress, then the result or the error."""
 
     DEFAULT_CSS = """
     WorkScreen ProgressBar { margin: 1 0; width: 100%; }
@@ -106,7 +106,7 @@ class WorkScreen(Dialog[Ended[Result]], Generic[Result]):
             self.dismiss(replace(self.ended, choice=choice))
 
     def action_leave(self) -> None:
-        """Escape cancels what goes on, and closes what has ended."""
+        """Cancel a running task, or close the dialog of one that has ended."""
         if self.ended is not None:
             self.dismiss(self.ended)
         elif self.run.can_be_cancelled:

@@ -1,4 +1,4 @@
-"""What is on disk at one moment, and a cheap look at whether that changed: a backup may be made elsewhere."""
+"""The state of the backups folder, and a cheap check whether another process changed it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _RUNS = 3
 
 @dataclass(frozen=True)
 class RepositoryState:
-    """The facts, what they come to, and who is at work in the backups folder; empty where nobody is."""
+    """The facts, the status, and the run that holds the lock, in words (`at_work`, empty if none does)."""
 
     facts: Facts
     status: Status
     at_work: str = ""
     runs: tuple[DueRun, ...] = ()
-    """What the scheduler does next."""
+    """The next runs of the schedule."""
     verdicts: Mapping[tuple[str, ...], SchemaVerdict] = field(default_factory=dict)
-    """How each revision of the backups stands to this code."""
+    """How each set of revisions in the backups relates to this code."""
 
     @property
     def backups(self) -> tuple[Backup, ...]:
@@ -39,12 +39,12 @@ class RepositoryState:
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        """What was done, newest first."""
+        """All operations of the history, newest first."""
         return self.facts.history.operations
 
 
 def look_around(settings: Settings, clock: Clock) -> RepositoryState:
-    """The world at this moment: two small files are read for each backup, and the history. It waits for no lock."""
+    """Read the state: two small files of each backup, and the history. It waits for no lock."""
     facts = look(settings, clock)
     seed = scheduler_lock.seed(settings.dir)
     past = planner.past_of(settings, facts.backups, facts.history.operations, facts.now, seed)
@@ -55,12 +55,12 @@ def look_around(settings: Settings, clock: Clock) -> RepositoryState:
 
 
 def who_is_at_work(settings: Settings) -> str:
-    """The run that holds the lock at this moment, in words; empty where none does."""
+    """Return the run that holds the lock, in words, or an empty string."""
     return lock.holder(settings.dir / lock.LOCK_FILE) if lock.is_held(settings.dir) else ""
 
 
 def fingerprint(settings: Settings) -> tuple[object, ...]:
-    """Another one whenever a backup came or went, or something was said of one: a handful of times of change."""
+    """Return a few modification times, which change when a backup is added or removed, or its flags change."""
     return (*(_changed_at(path) for path in _watched(settings)), who_is_at_work(settings))
 
 
