@@ -1,7 +1,7 @@
-"""What goes into a draft: one moment of the database, and every upload that this moment refers to.
+"""Fill a draft: a snapshot of the database, and every upload that this snapshot refers to.
 
-The moment begins first. Then a second thread copies and checks the database while the first copies the uploads.
-What is as an earlier backup saw it is linked from there.
+The snapshot begins first. Then a second thread copies and checks the database while the first copies the uploads.
+Whatever has not changed since an earlier backup is hard-linked from that backup.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from backupkit.upload_files import archiver, marked, selection, walk
 
 @dataclass(frozen=True)
 class Draft:
-    """A backup that is being made: what was ordered, its folder, what it may be linked from, what it saw.
+    """A backup in progress: the request, its folder, the earlier backup to link from, the files cache to write.
 
-    `salvaged` is a finished database that goes into it in the place of that live one. `others` are the same draft for
-    each further database and tree: the `settings` of each are those of that part.
+    `salvaged` is a finished database to store instead of the live one. `others` are the same draft for each further
+    database and tree, each with the `settings` of its part.
     """
 
     settings: Settings
@@ -61,29 +61,29 @@ class Draft:
 
     @property
     def database(self) -> Path:
-        """Where the copy of the database is made."""
+        """Path of the copy of the database in the draft."""
         return self.folder / self.settings.database.name
 
     @property
     def live_uploads(self) -> Path | None:
-        """The folder to copy; None where none is wanted, or a safety copy finds none."""
+        """The folder to copy; None if uploads are not requested, or if it is missing and this is a safety copy."""
         live = self.settings.uploads if self.request.uploads else None
         return None if live and self.request.kind == "pre_restore" and not live.is_dir() else live
 
     @property
     def databases(self) -> tuple[Draft, ...]:
-        """The draft for each database."""
+        """The drafts of all databases."""
         return (self, *(one for one in self.others if one.settings.uploads is None))
 
     @property
     def trees(self) -> tuple[Draft, ...]:
-        """The draft for each tree to copy."""
+        """The drafts of all trees to copy."""
         return tuple(one for one in (self, *self.others) if one.live_uploads)
 
 
 @dataclass(frozen=True)
 class _Taken:
-    """One of the sources as it is in the draft; `added` bytes of it were not linked."""
+    """One database or tree as it is in the draft; `added` is the bytes of it that were not linked."""
 
     draft: Draft
     added: int
@@ -91,12 +91,12 @@ class _Taken:
     uploads: UploadsFacts | None = None
     excluded: tuple[str, ...] = ()
     inside: tuple[SealedDatabase, ...] = ()
-    """The databases that lie in the tree."""
+    """The SQLite databases inside the tree."""
 
 
 @dataclass(frozen=True)
 class _Moment:
-    """The moment of one database, or why there is none; `stamp` is what changes with each commit, if it is known."""
+    """The snapshot of one database, or why there is none; `stamp` changes with each commit, and is None if unknown."""
 
     draft: Draft
     snapshot: sqlite3.Connection | None = None
@@ -106,7 +106,7 @@ class _Moment:
 
 
 def fill(draft: Draft) -> Metadata:
-    """The data, copied and checked, with their checksums; the caller puts name and times into the metadata."""
+    """Copy and check the data, write their checksums, and return metadata without name and times."""
     for one in draft.trees:
         assert one.live_uploads
         walk.require(one.live_uploads)
@@ -120,7 +120,7 @@ def fill(draft: Draft) -> Metadata:
 
 
 def _report(taken: _Taken) -> None:
-    """What is wrong with a database, and was so before."""
+    """Report foreign key violations and damaged indexes of the copied database."""
     draft, found = taken.draft, taken.database
     assert found is not None
     if violations := found.facts.foreign_key_violations:
@@ -132,7 +132,7 @@ def _report(taken: _Taken) -> None:
 
 
 def _take(draft: Draft, checksums: manifest.ChecksumWriter) -> tuple[list[_Taken], list[_Taken], float]:
-    """Each database and each tree, as they are in the draft; and the ms in which the moments of all databases began."""
+    """Copy all databases and all trees; return both, and how many ms it took to begin the snapshots."""
     with contextlib.ExitStack() as opened:
         began = time.monotonic()
         moments = [found for one in draft.databases if not one.salvaged and (found := _begin(one, opened))]
@@ -146,24 +146,24 @@ def _take(draft: Draft, checksums: manifest.ChecksumWriter) -> tuple[list[_Taken
 
 
 def _begin(draft: Draft, opened: contextlib.ExitStack) -> _Moment | None:
-    """The moment of this database begins; None for one that is missing, and may be."""
+    """Begin the snapshot of this database; return None if it is missing and optional."""
     live = draft.settings.database
     before = database.signature(live)
     try:
-        with database.naming(draft.settings.part):  # and not while it is held: errors of others pass through it then
+        with database.naming(draft.settings.part):  # only while opening: later, errors of other parts pass through here
             snapshot = opened.enter_context(database.snapshot(live, draft.settings.busy_timeout, draft.emit))
     except SourceBroken as error:
         if database.is_optional_and_absent(draft.settings):
             draft.emit(Notice(f"There is no database {draft.settings.part} at {live}: it is not in this backup."))
             return None
         return _Moment(draft, error=_only_before_restore(draft, error))
-    # A commit in between may be in the moment or not: then nothing is known of what it is the moment of.
+    # A commit in between may be in the snapshot or not: then the stamp does not identify the snapshot's content.
     stamp = before if before == database.signature(live) else None
     return _Moment(draft, snapshot, stamp, 0 if _is_unchanged(draft, stamp) else database.live_size(snapshot))
 
 
 def _only_before_restore(draft: Draft, error: SourceBroken) -> SourceBroken:
-    """Raise the error, but for a safety copy and a salvage: nothing that is broken may stand in their way."""
+    """Return the error for a safety copy or a salvage, which a broken database must not stop; raise it otherwise."""
     if draft.request.kind not in ("pre_restore", "salvaged"):
         raise error
     return error
@@ -171,7 +171,10 @@ def _only_before_restore(draft: Draft, error: SourceBroken) -> SourceBroken:
 
 @contextlib.contextmanager
 def _both(draft: Draft, moments: list[_Moment]) -> Iterator[tuple[Executor, list[EventListener], EventListener]]:
-    """A second thread, and a listener for each, when there is room for both. It gives up where the block fails."""
+    """Require the disk space, then yield a second thread, its listeners (one per snapshot), and the first's listener.
+
+    If the block raises, the next event in the second thread stops its work.
+    """
     database_size = sum(one.size for one in moments)
     size = _required(draft, database_size)
     together, failed = Together(draft.emit, Step("Backing up", size)), threading.Event()
@@ -195,7 +198,10 @@ def _both(draft: Draft, moments: list[_Moment]) -> Iterator[tuple[Executor, list
 
 
 def _required(draft: Draft, size: int) -> int | None:
-    """Bytes to copy, for which there is room; None where all of the earlier backup would fit in once more."""
+    """Return the bytes to copy, or raise `NoSpace` if they do not fit.
+
+    Return None, without measuring, if twice the sum of `size` and of the earlier backup's uploads fits.
+    """
     before = draft.earlier.metadata if draft.earlier else None
     whole = size + sum(one.uploads.bytes for one in before.parts if one.uploads) if before else 0
     if before and before.uploads and 2 * space.with_margin(whole) < disk.free_space(draft.settings.dir):
@@ -233,14 +239,14 @@ def _take_uploads(draft: Draft, live: Path, checksums: manifest.ChecksumWriter, 
 
 
 class _Inside:
-    """The SQLite databases that lie in a tree: each is copied through SQLite, as one moment of it."""
+    """The SQLite databases inside a tree, each copied through SQLite as a snapshot."""
 
     def __init__(self, draft: Draft, live: Path, emit: EventListener) -> None:
         self._draft, self._live, self._emit = draft, live, emit
         self._found: dict[str, Inspection] = {}
 
     def take(self, live: Path, target: Path) -> DatabaseFacts | None:
-        """The moment of the database, checked, in that new file; None where it can only be copied as a file."""
+        """Copy a snapshot of the database into a new file and check it; None if it can only be copied as a file."""
         path = os.path.relpath(live, self._live)
         try:
             trust.require_roots(live.parent)
@@ -259,7 +265,7 @@ class _Inside:
         return facts
 
     def sealed(self, copied: Mapping[str, DatabaseFacts | None]) -> Iterator[SealedDatabase]:
-        """Those that were copied, and those that are as in the earlier backup."""
+        """Yield the metadata of the databases that were copied, and of those linked from the earlier backup."""
         folder = self._draft.settings.sealed_folder
         for path in sorted(copied):
             name = f"{folder}/{path}"
@@ -280,7 +286,7 @@ def _take_databases(moments: list[_Moment], listeners: list[EventListener]) -> l
 
 
 def _take_or_keep(moment: _Moment, emit: EventListener) -> _Taken:
-    """The database, or its files as they are, if it is broken: they must not be lost by a restore."""
+    """Copy the database; if it is broken, keep its raw files, so that a restore does not lose them."""
     draft, error = moment.draft, moment.error
     if moment.snapshot:
         try:
@@ -312,13 +318,13 @@ def _remember_stamp(draft: Draft, stamp: str | None) -> None:
 
 
 def _known(earlier: files_cache.ParentBackup) -> str | None:
-    """The checksum of the earlier backup's database; None where there is none that was sound."""
+    """Return the checksum of the earlier backup's database, or None if it has none or kept only raw files."""
     facts = earlier.metadata.database
     return facts.sha256 if facts and not facts.raw else None
 
 
 def _is_unchanged(draft: Draft, stamp: str | None) -> bool:
-    """Whether the live database is as the earlier backup saw it."""
+    """Return whether the live database has not changed since the earlier backup."""
     return bool(draft.earlier and stamp and draft.earlier.database == stamp and _known(draft.earlier))
 
 
@@ -330,7 +336,7 @@ def _as_before(metadata: Metadata) -> Inspection:
 
 
 def _link_database(draft: Draft) -> bool:
-    """Whether the earlier backup's database, which is the same, stands in the draft now."""
+    """Link the earlier backup's database, which is identical, into the draft; return whether that was possible."""
     assert draft.earlier is not None
     sealed = draft.earlier.folder / draft.settings.database.name
     linked = draft.database.with_name(f"{draft.database.name}.linked")
@@ -345,7 +351,7 @@ def _link_database(draft: Draft) -> bool:
 
 
 def _is_as_sealed(draft: Draft, sealed: Path) -> bool:
-    """Whether nobody wrote to the sealed file since, and it has the mode and owner that a copy would get."""
+    """Return whether the sealed file was not written to since, and has the mode and owner that a copy would get."""
     assert draft.earlier is not None and draft.earlier.metadata.database is not None
     facts, seal = os.lstat(sealed), os.lstat(draft.earlier.folder / CHECKSUM_FILE)
     untouched = facts.st_size == draft.earlier.metadata.database.size and facts.st_mtime_ns <= seal.st_mtime_ns
@@ -357,7 +363,7 @@ def _copy_database(draft: Draft, snapshot: sqlite3.Connection, emit: EventListen
     live = draft.settings.database
     database.copy(snapshot, draft.database, emit)
     mode, journal_mode = live.stat().st_mode & 0o777, database.journal_mode(snapshot)
-    snapshot.close()  # with a rollback journal writers wait for this
+    snapshot.close()  # as soon as possible, since with a rollback journal writers wait for it
     os.chmod(draft.database, mode)
     disk.chown_if_root(draft.database, disk.owner_of(draft.settings.dir))
     found = database.inspect_copy(draft.database, live, emit)
@@ -365,7 +371,7 @@ def _copy_database(draft: Draft, snapshot: sqlite3.Connection, emit: EventListen
 
 
 def _take_salvaged(draft: Draft, database_file: Path, emit: EventListener) -> _Taken:
-    """The database that was made of a broken one, moved into the draft."""
+    """Move the salvaged database into the draft and check it. Raise `SourceBroken` if it is not sound."""
     os.rename(database_file, draft.database)
     disk.chown_if_root(draft.database, disk.owner_of(draft.settings.dir))
     found = database.inspect(draft.database, emit)
@@ -380,14 +386,14 @@ def _take_salvaged(draft: Draft, database_file: Path, emit: EventListener) -> _T
 
 
 def _journal_mode_of(draft: Draft) -> str:
-    """The one that the backups before had: the broken file cannot be asked."""
+    """Return the journal mode recorded by the earlier backup, since the broken file cannot tell it."""
     before = draft.earlier.metadata.database if draft.earlier else None
     return before.journal_mode if before else "delete"
 
 
 def _keep_raw(draft: Draft) -> _Taken:
     for path in _database_files(draft):
-        path.unlink()  # what a copy came to before it failed
+        path.unlink()  # left by the copy that failed
     kept = database.keep_raw(draft.settings.database, draft.folder)
     size = sum((draft.folder / name).stat().st_size for name in kept)
     checksum = disk.hash_file(draft.database) if draft.database.exists() else ""
@@ -405,7 +411,7 @@ def _record_database(taken: _Taken, checksums: manifest.ChecksumWriter) -> None:
 
 
 def _database_files(draft: Draft) -> list[Path]:
-    """The copy, or the raw files, of this database in the draft."""
+    """Return the files of this database in the draft: the copy, or the raw files."""
     return [path for path in (draft.database, *database.sidecars(draft.database)) if path.exists()]
 
 
@@ -462,7 +468,7 @@ def _sealed(taken: _Taken) -> SealedDatabase:
 
 
 def _version_table(draft: Draft, found: Inspection) -> str:
-    """Where the revisions stand; Alembic's usual table where several may be meant and env.py cannot say which."""
+    """Return the version table; Alembic's default, with a warning, if several are possible and env.py cannot tell."""
     try:
         return version_table.name_of(draft.settings, found.versions, draft.emit)
     except CannotRead as error:

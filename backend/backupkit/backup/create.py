@@ -1,4 +1,4 @@
-"""Back up the running app: the lock, what an earlier run left, the backup itself (`make`), and then the push."""
+"""Back up the running app: take the lock, recover from a killed run, make the backup (`make`), then push it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def create_backup(
     clock: Clock = utc_now,
     push: bool = True,
 ) -> Created:
-    """A backup of the running app: one moment of the database, and every upload that moment refers to.
+    """Back up the running app: a snapshot of the database, and every upload that this snapshot refers to.
 
-    Pushed afterwards where the settings want it, unless the caller does what follows by itself (`push=False`); a push
-    that fails is a warning. Raises `Refused` for a name that is bad or taken, `SourceUnreadable` for live data that is
-    missing, empty, locked or broken, `NoSpace`, `Locked`; nothing is left behind then, and no older backup is touched.
+    With `push`, push it afterwards if the settings say so; a failed push is a warning. Raise `Refused` for an invalid
+    or taken name, `SourceUnreadable` for live data that are missing, empty, locked or broken, `NoSpace`, `Locked`: then
+    nothing is left behind, and no older backup is touched.
     """
     if request.name is not None:
         check_name(request.name)
@@ -52,7 +52,10 @@ def create_backup_if_needed(
     clock: Clock = utc_now,
     push: bool = True,
 ) -> Created | None:
-    """`create_backup`, unless there is a backup of today: one, however many threads and processes ask at once."""
+    """Create a backup like `create_backup`, or return None if there is one of today.
+
+    If several threads and processes call this at once, only one of them makes a backup.
+    """
     if backup_of_today(settings, clock, request.uploads):
         return None
     with hooks.of(settings, _around(request), emit) as hook:
@@ -67,12 +70,12 @@ def create_backup_if_needed(
 
 
 def _around(request: BackupRequest) -> Literal["backup"] | None:
-    """Safety copies are part of something else, which has its own hooks."""
+    """Return the hooks to run; none for safety copies, since the operation they belong to runs its own."""
     return None if request.kind in APART else "backup"
 
 
 def _created(settings: Settings, request: BackupRequest, hook: hooks.Hooks, work: Work, clock: Clock) -> Created:
-    free_name(settings, request, clock().astimezone(settings.zone))  # or a hook would run for nothing
+    free_name(settings, request, clock().astimezone(settings.zone))  # refuse a bad name before any hook runs
     with hook.around(work):
         created = _checked(settings, make_backup(settings, request, work.emit, clock), work.emit)
         work.about(created.backup)
@@ -80,16 +83,16 @@ def _created(settings: Settings, request: BackupRequest, hook: hooks.Hooks, work
 
 
 def _pushed(settings: Settings, created: Created, emit: EventListener, clock: Clock) -> Created:
-    """The backup, carried to the remotes where the settings want that after each backup; the lock is free by then."""
+    """Push to the remotes if the settings say so for each backup; the lock is already released."""
     if not settings.push_after_backup or not settings.remotes:
         return created
     return replace(created, warnings=(*created.warnings, *push_after(settings, emit, clock)[1]))
 
 
 def _checked(settings: Settings, created: Created, emit: EventListener) -> Created:
-    """The backup, with a warning where it is the first of its schema and that cannot be compared with this code.
+    """Add a warning if the backup is the first of its schema and that cannot be compared with this code.
 
-    So that is found on the day on which it was set up, not on the day of a restore.
+    So a wrong setting shows on the day of the set-up, not on the day of a restore.
     """
     mine = created.backup.metadata
     others = (one.metadata for one in store.all_backups(settings) if one.name != created.backup.name)
@@ -104,9 +107,9 @@ def _checked(settings: Settings, created: Created, emit: EventListener) -> Creat
 
 
 def backup_of_today(settings: Settings, clock: Clock = utc_now, whole: bool = True) -> Backup | None:
-    """The newest backup of this app made today in the configured time zone, safety copies apart.
+    """Return this app's newest usable backup made today in the configured time zone, or None.
 
-    Where a `whole` one is wanted, one without the uploads does not count.
+    Safety copies and salvaged backups do not count; with `whole`, nor do backups without the uploads.
     """
     today = settings.local(clock()).date()
     for backup in store.all_backups(settings):
@@ -124,9 +127,9 @@ def backup_of_today(settings: Settings, clock: Clock = utc_now, whole: bool = Tr
 
 
 def refuse_overlap(settings: Settings) -> None:
-    """Neither of backups and uploads lies in the other, links resolved: each backup would hold all earlier ones.
+    """Raise `Refused` if backups and uploads overlap, links resolved: each backup would contain all earlier ones.
 
-    Backups that are mounted once more inside the uploads are left out of them (`selection`).
+    A second mount of the backups folder inside the uploads is allowed: `selection` leaves it out.
     """
     if settings.uploads is None:
         return
@@ -139,5 +142,5 @@ def refuse_overlap(settings: Settings) -> None:
 
 
 def _are_one(one: Path, two: Path) -> bool:
-    """Whether two paths lead to one folder, by two mounts."""
+    """Return whether two existing folders are the same one, as with two mounts."""
     return one.is_dir() and two.is_dir() and one.samefile(two)

@@ -1,4 +1,4 @@
-"""`last_backup_at` in a program's own `settings.json`: the other keys are the program's, and stay as they are."""
+"""`last_backup_at` in a program's own `settings.json`. The other keys belong to the program and are kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEY = "last_backup_at"
 
 
 def read(file: Path, zone: tzinfo | None) -> datetime | None:
-    """When the last backup was made; None where the file does not say so. A time without an offset is in the zone."""
+    """Return when the last backup was made, or None if the file does not say. A time without an offset is in `zone`."""
     try:
         at = datetime.fromisoformat(_content(file)[KEY])
     except (BackupError, KeyError, TypeError, ValueError):
@@ -27,9 +27,9 @@ def read(file: Path, zone: tzinfo | None) -> datetime | None:
 
 
 def write(file: Path, at: datetime) -> None:
-    """The file says so, and all else that it said; `BackupError` where it cannot be read, and so must not be written.
+    """Write the time into the file, and keep its other keys, its mode and its owner.
 
-    Its mode and owner stay.
+    Raise `BackupError` if the file cannot be read, since writing it would lose the other keys.
     """
     file = Path(os.path.realpath(file))
     content = {**_content(file), KEY: at.isoformat(timespec="seconds")}

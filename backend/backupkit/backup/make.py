@@ -1,9 +1,9 @@
-"""Make one backup under a lock that is held already: complete and on disk under its name, or not at all.
+"""Make one backup while the caller holds the lock: complete and on disk under its name, or not at all.
 
-1. the name is free, the space is there
-2. a draft folder; one moment of the database, and every upload (`archiver`)
-3. metadata, the page for restoring by hand, checksums: the seal
-4. everything synced, one rename, the folder synced
+1. check that the name is free
+2. make a draft folder; check the space; copy a snapshot of the database and every upload (`archiver`)
+3. seal it: metadata, the page for restoring by hand, checksums
+4. sync everything, rename the draft, sync the backups folder
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from backupkit.retention import anomaly
 
 @dataclass(frozen=True)
 class Created:
-    """The sealed backup, and what should be in it and is not."""
+    """A sealed backup, and warnings, such as what should be in it and is not."""
 
     backup: Backup
     warnings: tuple[str, ...] = ()
@@ -52,9 +52,9 @@ class Created:
 def make_backup(
     settings: Settings, request: BackupRequest, emit: EventListener, clock: Clock, salvaged: Path | None = None
 ) -> Created:
-    """The backup that was ordered; the same promises and errors as `create_backup`, but for the lock.
+    """Make the requested backup, with the promises and errors of `create_backup`, except that no lock is taken.
 
-    `salvaged` is a database that goes into it in the place of the live one that the settings are of.
+    `salvaged` is a database to store instead of the live database of `settings`.
     """
     part, settings = settings.part, settings.whole
     started, at = time.monotonic(), clock().astimezone(settings.zone)
@@ -79,19 +79,19 @@ def make_backup(
             )
             metadata = _compared(settings, _with_references(settings, metadata, draft), emit)
             _seal(settings, folder, metadata)
-        with contextlib.suppress(OSError):  # the backup is as good without it
+        with contextlib.suppress(OSError):  # the backup is complete without a files cache
             for one in {id(one.seen): one.seen for one in (draft, *draft.others)}.values():
                 one.finish()
     _mark(settings, request, name)
     if metadata.database and not metadata.is_raw:
         verification.remember_sound(settings.dir, name, metadata.database_checksum)
     made = store.read(settings, name)
-    store.require_metadata(made)  # it was sealed a moment ago: if it cannot be read now, the disk fails
+    store.require_metadata(made)  # if what was sealed a moment ago cannot be read, the disk is failing
     return Created(made, tuple(warnings))
 
 
 def _further(draft: Draft, name: str, indexes: contextlib.ExitStack, before: contextlib.ExitStack) -> Iterator[Draft]:
-    """The draft for each further database and tree; each tree has an index of its own."""
+    """Yield the draft of each further database and tree; each tree has its own files cache."""
     for part in draft.settings.parts[1:]:
         if part.uploads is None:
             earlier = draft.earlier.at(part.part) if draft.earlier else None
@@ -103,7 +103,7 @@ def _further(draft: Draft, name: str, indexes: contextlib.ExitStack, before: con
 
 
 def _with_salvaged(draft: Draft, part: str, salvaged: Path) -> Draft:
-    """With that file in the place of the live database of that part."""
+    """Return the draft with the salvaged file instead of the live database of one part."""
     if not part:
         return replace(draft, salvaged=salvaged)
     others = (replace(one, salvaged=salvaged) if one.settings.part == part else one for one in draft.others)
@@ -111,7 +111,7 @@ def _with_salvaged(draft: Draft, part: str, salvaged: Path) -> Draft:
 
 
 def _may_be_missing(part: Settings, emit: EventListener) -> bool:
-    """Whether it is a tree that is missing, and may be."""
+    """Return whether it is an optional tree that is missing; if so, emit a notice."""
     is_missing = part.is_optional and part.uploads is not None and not os.path.lexists(part.uploads)
     if is_missing:
         emit(Notice(f"There is no folder {part.part} at {part.uploads}: it is not in this backup."))
@@ -123,7 +123,7 @@ def _takes_uploads(settings: Settings, request: BackupRequest) -> bool:
 
 
 def _with_references(settings: Settings, metadata: Metadata, draft: Draft) -> Metadata:
-    """With what rows name of the uploads, where the settings say how, and both are in the backup."""
+    """Add the uploads that rows name, if the settings define references and the backup has both sides."""
     raw = metadata.database is None or metadata.database.raw
     if not settings.references or raw or not metadata.uploads_included:
         return metadata
@@ -134,7 +134,7 @@ def _with_references(settings: Settings, metadata: Metadata, draft: Draft) -> Me
 
 
 def _compared(settings: Settings, metadata: Metadata, emit: EventListener) -> Metadata:
-    """With what is unusual about it. A notice, no warning: all that is live is in the backup."""
+    """Add the anomalies. They are notices, not warnings, since the backup has all live data."""
     anomalies = anomaly.unusual(metadata, store.all_backups(settings), settings.anomaly_drop)
     for sentence in anomalies:
         emit(Notice(f"Unusual: {sentence}."))
@@ -144,7 +144,10 @@ def _compared(settings: Settings, metadata: Metadata, emit: EventListener) -> Me
 
 
 def _mark(settings: Settings, request: BackupRequest, name: str) -> None:
-    """The marks that were ordered and none that an earlier backup of that name had."""
+    """Set the requested flags, and clear those of an earlier backup of that name.
+
+    A usual backup also ends every `pin_until_next`.
+    """
     if request.kind not in APART:
         flags.clear_all(settings.dir, flags.HELD)
     flags.forget(settings.dir, name)
@@ -154,7 +157,7 @@ def _mark(settings: Settings, request: BackupRequest, name: str) -> None:
 
 
 def free_name(settings: Settings, request: BackupRequest, at: datetime) -> str:
-    """The name that a backup made at that moment gets; `Refused` where the one that is wanted is taken."""
+    """Return the name for a backup made at `at`. Raise `Refused` if the requested name is taken or reserved."""
     taken = store.taken_names(settings)
     if request.name is None:
         return distinct(_default(request, at), taken)
@@ -185,7 +188,7 @@ def _seal(settings: Settings, draft: Path, metadata: Metadata) -> None:
 
 
 def _places(settings: Settings, metadata: Metadata) -> dict[str, str]:
-    """What the page for restoring by hand says about where things are."""
+    """Return the paths and commands that the page for restoring by hand names."""
     reach, folder = settings.reach, settings.dir / metadata.backup_name
     return {
         "database": shlex.quote(str(settings.database)),
@@ -198,7 +201,7 @@ def _places(settings: Settings, metadata: Metadata) -> dict[str, str]:
 
 
 def _migrating(settings: Settings, metadata: Metadata) -> dict[str, str]:
-    """The commands that confirm the backup's schema and bring it to this code; a comment where only the app has one."""
+    """Return the commands that stamp the backup's revision and upgrade it; comments if the app has its own command."""
     metadata = metadata.at(settings.part) or metadata
     reach, target = settings.reach, schema.plain_target(settings, metadata.revisions)
     confirm = reach.alembic(f"stamp {shlex.join(metadata.revisions)}", is_kept=True)

@@ -1,8 +1,7 @@
-"""Rows that name uploads: which of them name a file that is not there, and which files no row names.
+"""References from rows to uploads: rows that name a missing file, and files that no row names.
 
-The setting `references` says how a row names a file: `"documents.path" = "uploads/{value}"`. What is compared is the
-database and the uploads of one backup. However many there are, they are not all in memory: SQLite keeps the list of the
-files, on disk where it is long.
+The setting `references` says how a row names a file: `"documents.path" = "uploads/{value}"`. Compared are the database
+and the uploads of the same backup. Memory is bounded: SQLite keeps the list of files, on disk if it is long.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from backupkit.sqlite.engine import folded, quoted
 
 VALUE = "{value}"
 _EXAMPLES = 5
-_OFTEN = 20_000  # rows from one word of progress to the next
+_OFTEN = 20_000  # rows between two progress events
 _TOP = f"{UPLOADS_FOLDER}/".encode()
 Wanted = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What of the uploads is in no backup by the person's own wish, as the metadata have it."""
+    """The uploads that the settings excluded from the backup, as recorded in its metadata."""
 
     patterns: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
 
     def test(self) -> Callable[[str], bool]:
-        """Whether a path is left out."""
+        """Return a function that returns whether a path is left out."""
         patterns, folders = Patterns(self.patterns) if self.patterns else None, frozenset(self.folders)
 
         def is_left_out(path: str) -> bool:
@@ -50,9 +49,9 @@ class LeftOut:
 
 
 def examine(wanted: Wanted, file: Path, uploads: Path, left_out: LeftOut, emit: EventListener) -> References | None:
-    """What the rows of a sealed database name in the tree of the same backup; None where that cannot be found out.
+    """Compare the rows of a sealed database with the uploads of the same backup; None, with a warning, if that fails.
 
-    A table or column that is not there is warned of. Raises nothing for what SQLite or the disk cannot do.
+    A missing table or column is a warning. Errors of SQLite and of the disk are never raised.
     """
     emit(Step("Looking for the files that rows name", unit="rows"))
     try:
@@ -71,7 +70,7 @@ def examine(wanted: Wanted, file: Path, uploads: Path, left_out: LeftOut, emit: 
 
 
 def place_of(path: str, value: bytes) -> bytes | None:
-    """Where below the uploads the file of that value is; None for one that is absolute, or leads out of them."""
+    """Return the path below the uploads that a value names, or None if it is absolute or leads out of the uploads."""
     if value.startswith(b"/") or b"\0" in value:
         return None
     found = posixpath.normpath(os.fsencode(path).replace(VALUE.encode(), value))
@@ -79,7 +78,7 @@ def place_of(path: str, value: bytes) -> bytes | None:
 
 
 def sentences(found: References) -> Iterator[str]:
-    """What is not as it should be, for a person; nothing where each row finds its file, and each file its row."""
+    """Yield a sentence per problem; none if each row finds its file and each file is named by a row."""
     for one in found.columns:
         if one.error:
             yield f"{one.column}: {one.error}"
@@ -104,7 +103,7 @@ def _some(examples: Iterable[str], count: int) -> str:
 
 @contextmanager
 def _files_of(uploads: Path) -> Iterator[sqlite3.Connection]:
-    """The paths of the tree, in a database of their own that is gone when the block ends."""
+    """Yield a temporary database of the paths in the tree; it is deleted when the block ends."""
     with closing(sqlite3.connect("", isolation_level=None)) as files:
         files.execute("PRAGMA journal_mode = OFF")
         files.execute("CREATE TABLE files (path BLOB PRIMARY KEY, is_folder INTEGER, named INTEGER) WITHOUT ROWID")
@@ -132,7 +131,7 @@ class _Looking:
     rows: int = field(default=0)
 
     def of(self, column: str, path: str) -> ReferenceFacts:
-        """What the rows of that column name by that template."""
+        """Compare the values of one column with the files, by one path template."""
         table, _, name = column.rpartition(".")
         if error := self._why_not(table, name):
             return ReferenceFacts(column, path, error=error)
@@ -154,7 +153,7 @@ class _Looking:
         return ReferenceFacts(column, path, rows, missing, outside, left_out, tuple(examples))
 
     def _values(self, table: str, name: str) -> Iterator[bytes]:
-        """What is neither NULL nor empty, as bytes."""
+        """Yield the values that are neither NULL nor empty, as bytes."""
         column = quoted(name)
         for (value,) in self.sealed.execute(f"SELECT {column} FROM main.{quoted(table)} WHERE {column} IS NOT NULL"):
             self.rows += 1
@@ -173,7 +172,7 @@ class _Looking:
         return ""
 
     def _is_there(self, place: bytes) -> bool:
-        """Whether the tree has that path, which is named by a row from here on, and with a folder what is in it."""
+        """Return whether the tree has the path, and mark it, and everything in it if it is a folder, as named."""
         found = self.files.execute("SELECT is_folder, named FROM files WHERE path = ?", (place,)).fetchone()
         if found and not found[1]:
             self.files.execute("UPDATE files SET named = 1 WHERE path = ?", (place,))
@@ -185,5 +184,5 @@ class _Looking:
 
 
 def _text(path: bytes) -> str:
-    """As metadata have it, which are text: names may have any bytes."""
+    """Return the path as text for the metadata, with bytes that are not UTF-8 escaped."""
     return path.decode("utf-8", "backslashreplace")

@@ -1,10 +1,10 @@
 """Keep what can still be read of a broken database, as a backup of kind `salvaged`.
 
-1. the broken file and its sidecars are copied by another process: SQLite never opens them, and nothing is rolled back
+1. another process copies the broken file and its sidecars, so SQLite never opens them and nothing is rolled back
 2. the copy is read page by page into a new database (`sqlite/rebuild.py`)
-3. that is compared with the newest good backup, row by row
-4. an ordinary backup is made of it, with the uploads and, of an app with several databases, the others as they are;
-   what is missing is a warning; a sentence says what to restore
+3. the new database is compared with the newest good backup, row by row
+4. it becomes an ordinary backup with the uploads and, if the app has several databases, the others as they are;
+   everything missing is a warning, and one sentence says what to restore
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from backupkit.sqlite import database, rows
 from backupkit.sqlite.rebuild import Rebuilt, TableRows
 from backupkit.sqlite.rebuilder import rebuild
 
-_TRIES = 3  # to copy files that somebody writes to
-_SECONDS = 60  # to compare rows with the newest backup
+_TRIES = 3  # attempts to copy files that the app may be writing
+_SECONDS = 60  # limit for comparing rows with the newest backup
 _NOTHING_TO_RESTORE = (
     "The database is not damaged: nothing needs to be restored. Rows that were deleted are in backups:"
     " `rows NAME TABLE --diff`."
@@ -44,10 +44,10 @@ _MAKE_ROOM = "Make room there, then try again."
 
 @dataclass(frozen=True)
 class SalvagedTable:
-    """Rows of a table: found now, and how they stand to the newest good backup; None where that was not compared.
+    """Row counts of one table: found now, and compared with the newest good backup (None if not compared).
 
-    `lost_pages` and `lost_rows` are known to be there and could not be read; from `odd_pages` rows may be lost;
-    `not_taken` broke a constraint.
+    `lost_pages` and `lost_rows` exist but could not be read; rows of `odd_pages` may be lost; `not_taken` rows violated
+    a constraint.
     """
 
     name: str
@@ -64,8 +64,9 @@ class SalvagedTable:
 
 @dataclass(frozen=True)
 class Salvaged:
-    """What came of a salvage. `created` is None for a dry run; `recommended` names the backup to restore; it is
-    empty where nothing is damaged, so that nothing needs to be restored.
+    """The result of a salvage. `created` is None for a dry run.
+
+    `recommended` names the backup to restore; it is empty if nothing is damaged and so nothing needs to be restored.
     """
 
     source: Path
@@ -76,7 +77,7 @@ class Salvaged:
     advice: str
     warnings: tuple[str, ...]
     only: str | None = None
-    """Which of several databases it is: what is recommended is to be restored for that one alone."""
+    """The name of the database, if the app has several: restore the recommended backup with `--only` this one."""
 
     @property
     def rows(self) -> int:
@@ -85,7 +86,7 @@ class Salvaged:
 
 @dataclass(frozen=True)
 class _Source:
-    """The broken database; the settings under which it is backed up: with the uploads that belong to it, if any."""
+    """The broken database, and the settings to back it up with, which name the uploads that belong to it, if any."""
 
     file: Path
     settings: Settings
@@ -94,7 +95,7 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Found:
-    """What was read: the new database, its tables, the backup it was compared with, and what is missing."""
+    """What was read: the new database, its tables, the backup it was compared with, and warnings of what is missing."""
 
     file: Path
     tables: tuple[SalvagedTable, ...]
@@ -105,7 +106,7 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Known:
-    """The newest good backup, and its file of that database."""
+    """The newest good backup, and its copy of the same database."""
 
     name: str
     file: Path
@@ -118,12 +119,11 @@ def salvage(
     emit: EventListener = silence,
     clock: Clock = utc_now,
 ) -> Salvaged:
-    """A backup of what can still be read of the live database, or of that file; both are only read.
+    """Back up what can still be read of the live database, or of `file`; the source is only read.
 
-    The settings may be those of one of several databases.
-    `file` is a path, or the name of a backup: then its database is read, and its uploads are taken along. With
-    `include_free` deleted rows come back as far as they are there. Raises `SourceBroken` where nothing can be read,
-    `NoSuchBackup` for a file that is not there, `NoSpace`.
+    `settings` may be those of one of several databases. `file` is a path, or the name of a backup, whose database is
+    then read and whose uploads are included. With `include_free`, deleted rows that can still be found are restored
+    too. Raise `SourceBroken` if nothing can be read, `NoSuchBackup` if the file does not exist, `NoSpace`, `Locked`.
     """
     refuse_overlap(settings)
     store.require(settings.dir)
@@ -143,7 +143,7 @@ def salvage(
 def plan_salvage(
     settings: Settings, file: str | None = None, include_free: bool = False, emit: EventListener = silence
 ) -> Salvaged:
-    """What `salvage` would find; the database that is made for it is removed again."""
+    """Return what `salvage` would find, without making a backup; the rebuilt database is deleted again."""
     store.require(settings.dir)
     source = _source(settings, file)
     with _read(settings, source, include_free, emit) as found:
@@ -152,7 +152,7 @@ def plan_salvage(
         return _result(source, found, None)
 
 
-# What is read.
+# Reading the broken database
 
 
 def _source(settings: Settings, file: str | None) -> _Source:
@@ -198,7 +198,7 @@ def _note(file: Path) -> str:
 
 @contextlib.contextmanager
 def _read(settings: Settings, source: _Source, include_free: bool, emit: EventListener) -> Iterator[_Found]:
-    """What can be read, while the block lasts."""
+    """Yield what can be read; the rebuilt database is deleted when the block ends."""
     known = _newest_good(settings, source.file)
     with store.work_folder(settings, "salvage", "salvage") as folder:
         copies, target = folder / "broken", folder / "salvaged.db"
@@ -207,7 +207,7 @@ def _read(settings: Settings, source: _Source, include_free: bool, emit: EventLi
         said: list[str] = []
         emit(Step(f"Copying {source.file.name}"))
         _copy(source.file, copies, said)
-        broken.touch()  # where there is a WAL alone
+        broken.touch()  # if only the WAL is left
         try:
             rebuilt = rebuild(broken, target, known.file if known else None, include_free, emit)
         except sqlite3.DatabaseError as error:
@@ -234,7 +234,7 @@ def _mode(file: Path) -> int:
 
 
 def _copy(file: Path, folder: Path, said: list[str]) -> None:
-    """Copy the file and its sidecars as they lie there; it is `said` where somebody wrote to them meanwhile."""
+    """Copy the file and its sidecars as they are; add warnings to `said`, also if they were written to meanwhile."""
     paths = database.raw_files(file)
     odd = (path for path in database.sidecars(file) if os.path.lexists(path) and path not in paths)
     said.extend(f"{path} is a link, or no file: it is left out." for path in odd)
@@ -242,7 +242,7 @@ def _copy(file: Path, folder: Path, said: list[str]) -> None:
         if not os.access(path, os.R_OK):
             hint = f"Run as a user who may read it: ls -ld {path}"
             raise SourceUnreadable(f"{path} cannot be read: permission denied.", hint)
-    # The copy, what is made of it, and what is sorted for its indexes meanwhile.
+    # Space for the copy, for the new database, and for sorting its indexes.
     space.require(3 * sum(path.stat().st_size for path in paths), folder, "This salvage")
     for _ in range(_TRIES):
         before = _stamps(file)
@@ -264,7 +264,7 @@ def _stamps(file: Path) -> list[tuple[int, int, int]]:
     return [(one.st_ino, one.st_size, one.st_mtime_ns) for one in facts]
 
 
-# The newest good backup.
+# Comparison with the newest good backup
 
 
 def _newest_good(settings: Settings, file: Path) -> _Known | None:
@@ -287,7 +287,7 @@ def _is_readable(file: Path) -> bool:
 
 
 def _compared(rebuilt: Rebuilt, target: Path, known: _Known | None, emit: EventListener) -> tuple[SalvagedTable, ...]:
-    """Each table of the new database, and of the backup, with what is known of its rows."""
+    """Return the row counts of each table in the new database or in the backup, sorted by name."""
     in_backup: dict[str, int] = {}
     if known:
         emit(Step(f"Comparing with {known.name}"))
@@ -322,7 +322,7 @@ def _table(name: str, found: int, before: int | None, changes: rows.Changes | No
     return table
 
 
-# What is said.
+# Warnings and advice
 
 
 def _warnings(
@@ -350,7 +350,7 @@ def _warnings(
 
 
 def _lost(table: TableRows) -> str:
-    """What of a table could not be read, in a few words; empty for nothing."""
+    """Describe what could not be read of a table; empty if nothing is lost."""
     parts = []
     if table.lost.pages:
         parts.append(f"pages that cannot be read: {table.lost.pages}, with all rows that only they lead to")
@@ -376,18 +376,18 @@ def _result(source: _Source, found: _Found, created: Created | None) -> Salvaged
 
 
 def _is_altered(table: SalvagedTable) -> bool:
-    """Whether most of the backup's rows are there with other values."""
+    """Return whether most of the backup's rows have other values now."""
     return bool(table.in_backup and table.changed and 2 * table.changed > table.in_backup)
 
 
 def _is_poorer(table: SalvagedTable) -> bool:
-    """Whether it has fewer rows than in the backup, and not because they were deleted, as far as can be seen."""
+    """Return whether it has fewer rows than in the backup, and probably lost them by damage, not by deletion."""
     is_damaged = not table.found or table.lost_pages or table.lost_rows or table.not_taken
     return bool(is_damaged and table.found < (table.in_backup or 0))
 
 
 def _advice(name: str, known: str, tables: tuple[SalvagedTable, ...]) -> tuple[str, str]:
-    """Which backup to restore, and why. Fewer rows than the last backup has are never recommended."""
+    """Return the backup to restore, and why. A salvage with fewer rows than the last backup is never recommended."""
     if not known:
         return name, f"There is no good backup to compare with: restore {name}."
     here, there = sum(one.found for one in tables), sum(one.in_backup or 0 for one in tables)

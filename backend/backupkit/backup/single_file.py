@@ -1,8 +1,8 @@
-"""Back up and restore a plain database: one file a backup, made and put back through SQLite.
+"""Back up and restore a plain database: one file per backup, made and restored through SQLite.
 
-A backup: lock, one moment of the database in a draft, checked and synced, the record of which database it is, one
-rename; then `last_backup_at`, then what is beyond the newest so many is removed. A restore: the backup is checked, the
-copy beside is made, and then the live database gets the content in one transaction.
+A backup takes the lock, copies a snapshot into a draft, checks and syncs it, records which database it is of, and
+renames it; then it sets `last_backup_at`, and removes all but the newest `max_backups`. A restore checks the backup,
+keeps a copy of the live database beside it, and replaces the live content in one transaction.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_BACKUPS = 20
 
 @dataclass(frozen=True)
 class SingleFileConfig:
-    """What is to be backed up and where to, paths absolute; `zone` is None for the machine's own, times in seconds."""
+    """What to back up, and where to. Paths are absolute; `zone` is None for the machine's own; `timeout` in seconds."""
 
     database: Path
     backups: Path
@@ -41,14 +41,14 @@ class SingleFileConfig:
     timeout: float
 
     def local(self, at: datetime) -> datetime:
-        """The moment in the zone, to the second."""
+        """Return the time in the configured zone, without fractions of a second."""
         return at.astimezone(self.zone).replace(microsecond=0)
 
 
 def create_single(plain: SingleFileConfig, emit: EventListener = silence, clock: Clock = utc_now) -> Path:
-    """A new backup, complete and on disk under its name; the oldest beyond the newest so many are gone.
+    """Make a backup, complete and on disk under its name, and return its path; remove all but the newest `max_backups`.
 
-    Raises `SourceUnreadable`, `NoSpace`, `Locked`: nothing is left behind then, and nothing older was touched.
+    Raise `SourceUnreadable`, `NoSpace` or `Locked`: then nothing is left behind, and no older backup is touched.
     """
     database.require(plain.database)
     with _locked(plain, "backup", emit):
@@ -58,7 +58,10 @@ def create_single(plain: SingleFileConfig, emit: EventListener = silence, clock:
 def create_single_if_needed(
     plain: SingleFileConfig, emit: EventListener = silence, clock: Clock = utc_now
 ) -> Path | None:
-    """A new backup, unless there is one of today: one, however many threads and processes ask at once."""
+    """Make a backup like `create_single`, or return None if there is one of today.
+
+    If several threads and processes call this at once, only one of them makes a backup.
+    """
     if backup_of_today(plain, clock):
         return None
     database.require(plain.database)
@@ -67,10 +70,9 @@ def create_single_if_needed(
 
 
 def backup_of_today(plain: SingleFileConfig, clock: Clock = utc_now) -> plain_files.SingleBackup | None:
-    """The newest backup of today in the zone; the disk decides, for what is not there protects nobody.
+    """Return the newest backup made today in the configured zone, or None. Only files that exist count.
 
-    `last_backup_at` has the offset that a name has not: it tells the day of the backup it belongs to after the
-    program went to another zone.
+    A file name has no offset, but `last_backup_at` has: it gives the right day of its backup after a change of zone.
     """
     today = plain.local(clock()).date()
     last = last_backup.read(plain.settings_file, plain.zone)
@@ -82,7 +84,7 @@ def backup_of_today(plain: SingleFileConfig, clock: Clock = utc_now) -> plain_fi
 
 
 def last_backup_moment(plain: SingleFileConfig) -> datetime | None:
-    """When the last backup was made, as the disk or `last_backup_at` says it, whichever is later."""
+    """Return when the last backup was made, the later of the newest file's time and `last_backup_at`, or None."""
     on_disk = [backup.at for backup in own_backups(plain)]
     written = last_backup.read(plain.settings_file, plain.zone)
     if written and plain_files.owners(plain.backups).is_anothers(_name(written), plain.database):
@@ -91,7 +93,7 @@ def last_backup_moment(plain: SingleFileConfig) -> datetime | None:
 
 
 def own_backups(plain: SingleFileConfig) -> list[plain_files.SingleBackup]:
-    """Those in the backups folder that are not another database's, newest first."""
+    """Return the backups in the folder, newest first, without those of other databases."""
     return plain_files.backups_of(plain.database, plain.backups, plain.zone)
 
 
@@ -102,10 +104,10 @@ def restore_single(
     clock: Clock = utc_now,
     force: bool = False,
 ) -> Path | None:
-    """The live database holds what the backup holds, and what it held before lies beside it; returns where.
+    """Replace the content of the live database with the backup's, and return the path of a copy of the old content.
 
-    None where there was nothing to keep. Raises `NoSuchBackup`, `Damaged`, `Refused` for another program's database,
-    `SourceLocked`: the live database is as it was then. With `force` it may have other tables than the live one.
+    Return None if there was nothing to keep. Raise `NoSuchBackup`, `Damaged`, `Refused` for another program's database,
+    or `SourceLocked`: then the live database is unchanged. With `force`, a backup with other tables is accepted.
     """
     backup, kept = _existing(plain, path), None
     disk.make_folder(plain.database.parent)
@@ -125,7 +127,7 @@ def restore_single(
 
 @contextlib.contextmanager
 def _locked(plain: SingleFileConfig, command: str, emit: EventListener) -> Iterator[None]:
-    """The lock is ours, and what killed runs left is gone."""
+    """Hold the lock while the block runs, and first remove what killed runs left."""
     store.require(plain.backups)
     with lock.held(plain.backups, command, plain.timeout, emit):
         clear_unfinished_copies(plain.database)
@@ -180,7 +182,7 @@ def _name(at: datetime) -> str:
 
 
 def _existing(plain: SingleFileConfig, path: Path) -> Path:
-    """The backup's file: a path, or the bare name of one in the backups folder."""
+    """Return the backup's file, given a path or a bare name in the backups folder. Raise if it is not usable."""
     named = plain.backups / path
     found = Path(os.path.realpath(named if len(path.parts) == 1 and named.exists() else path.expanduser()))
     if not found.is_file():
@@ -193,7 +195,7 @@ def _existing(plain: SingleFileConfig, path: Path) -> Path:
 
 
 def _stage(plain: SingleFileConfig, backup: Path, staged: Path, force: bool) -> DatabaseFacts:
-    """The backup's content beside the live database, checked and of its page size."""
+    """Stage the backup's content next to the live database, checked, and with the live page size."""
     found = database.inspect(backup)
     if found.problems:
         raise Damaged(f"{backup} is damaged: {found.problems[0]}.", hint="Try an older backup.")
@@ -210,12 +212,12 @@ def _stage(plain: SingleFileConfig, backup: Path, staged: Path, force: bool) -> 
 
 
 def _refuse_foreign(plain: SingleFileConfig, backup: Path, facts: DatabaseFacts, is_own: bool) -> None:
-    """`Refused` for a database that is another program's, as far as ids and tables tell; of its own only ids do."""
+    """Raise `Refused` if the application ids differ or no table is in both; with `is_own`, compare only the ids."""
     try:
         with database.snapshot(plain.database, plain.timeout) as snapshot:
             live = database.look(snapshot).facts
     except SourceBroken:
-        return  # nothing to compare with, and no reason to stand in the way
+        return  # a missing or broken live database cannot be compared, and must not prevent its restore
     ids = {live.application_id, facts.application_id} - {0}
     if len(ids) > 1 or (live.rows and not is_own and live.rows.keys().isdisjoint(facts.rows)):
         raise _another_programs(plain, backup)

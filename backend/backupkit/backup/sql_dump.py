@@ -1,4 +1,4 @@
-"""SQL text: written from the live database, and brought back the way a backup is."""
+"""SQL dumps: write one from the live database, and restore one the way a backup is restored."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Agree = Callable[[RestorePlan], None]
 
 
 def dump(settings: Settings, target: Path, emit: EventListener = silence, clock: Clock = utc_now) -> sql.DumpFacts:
-    """SQL text of one moment of the live database in a new file: whole, or not there. `.gz` and `.zst` by suffix.
+    """Write a snapshot of the live database as SQL text into a new file: complete, or not at all.
 
-    Raises `Refused` where the file is there already, `SourceUnreadable`, `NoSpace`.
+    The suffixes `.gz` and `.zst` compress it. Raise `Refused` if the file exists, `SourceUnreadable` or `NoSpace`.
     """
     store.require(settings.dir)
     store.require_free(target)
@@ -39,7 +39,7 @@ def dump(settings: Settings, target: Path, emit: EventListener = silence, clock:
 
 
 def dump_to(settings: Settings, out: BinaryIO, emit: EventListener = silence) -> sql.DumpFacts:
-    """The same into an open stream, whose end is the caller's business."""
+    """Write a snapshot of the live database as SQL text into an open stream, and leave it open."""
     with database.snapshot_of(settings, emit) as snapshot:
         if reason := sql.refusal(snapshot):
             emit(
@@ -49,7 +49,7 @@ def dump_to(settings: Settings, out: BinaryIO, emit: EventListener = silence) ->
 
 
 def dump_path(settings: Settings, file: str | None, clock: Clock = utc_now) -> Path:
-    """Where a dump of that name lies: a bare name in the backups folder, anything else where it says."""
+    """Return the path of a dump: a bare name is in the backups folder, a path is taken as it is; None is a new name."""
     if file is None:
         return settings.dir / f"database_dump_{settings.local(clock()).strftime(STAMP)}.sql"
     return store.file_named(settings, file)
@@ -63,10 +63,10 @@ def restore_dump(
     emit: EventListener = silence,
     clock: Clock = utc_now,
 ) -> Restored:
-    """The live database is what the SQL text says, and what was there before is in a safety copy.
+    """Replace the live database with the content of an SQL dump; a safety copy keeps what was there before.
 
-    Raises `NoSuchBackup` for a file that is not there, `Damaged` for text that is no SQL, incomplete or hostile; and
-    all that a restore raises. `agree` hears the plan before anything live is touched, and raises what stops it.
+    `agree` gets the plan before live data are touched, and stops the restore by raising. Raise `NoSuchBackup` if the
+    file does not exist, `Damaged` for text that is not SQL, incomplete or hostile, and whatever a restore raises.
     """
     _refuse_missing(settings, file)
     store.require(settings.dir)
@@ -88,7 +88,7 @@ def restore_dump(
 def plan_dump(
     settings: Settings, file: Path | BinaryIO, force: bool = False, emit: EventListener = silence
 ) -> RestorePlan:
-    """What `restore_dump` would change: the database that the text makes is looked at, and removed again."""
+    """Return what `restore_dump` would change; the dump is loaded into a scratch database, which is deleted again."""
     _refuse_missing(settings, file)
     store.require(settings.dir)
     with store.work_folder(settings, "dump", "restore-dump --dry-run") as folder:
@@ -107,7 +107,7 @@ def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:
 
 
 def _loaded(settings: Settings, file: Path | BinaryIO, name: str, emit: EventListener, folder: Path) -> Source:
-    """The dump as a database in that folder."""
+    """Load the dump into a database in `folder`."""
     target = folder / settings.database.name
     with _text(file) as text:
         sql_loader.load_dump(text, target, emit)
@@ -125,6 +125,6 @@ def _text(file: Path | BinaryIO) -> Iterator[BinaryIO]:
 
 def _source(settings: Settings, loaded: Path, name: str) -> Source:
     with database.open_sealed(loaded) as connection:
-        found = database.look(connection)  # that it is sound was found when it was loaded
+        found = database.look(connection)  # the loader has checked its integrity already
     facts = replace(found.facts, sha256=disk.hash_file(loaded))
     return at_its_revisions(settings, Source(name, loaded, None, facts, part=settings.part), found)
