@@ -1,4 +1,4 @@
-"""What a person at a terminal sees while a verb works: one bar, and sentences. A pipe gets the sentences only."""
+"""Progress, notices and questions on stderr. A terminal gets a progress bar and sentences, a pipe only sentences."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _showing: Bars | None = None
 
 
 def say(text: str = "") -> None:
-    """One line on stderr: anything but a result. No control character in it reaches the terminal."""
+    """Print one line on stderr, for anything but a result. Control characters do not reach the terminal."""
     print(printable_lines(in_full(text)), file=sys.stderr, flush=True)
 
 
 def say_notice(text: str) -> None:
-    """What a person need not act on; nothing with `--quiet`."""
+    """Print a line that needs no action; print nothing with `--quiet`."""
     if not out.is_quiet:
         say(text)
 
 
 @contextmanager
 def listening(with_bar: bool = True) -> Iterator[EventListener]:
-    """A listener that shows a bar on a terminal, and prints notices and warnings above it. `--quiet`: warnings only."""
+    """Yield a listener that shows a bar on a terminal, with notices and warnings above it. `--quiet`: warnings only."""
     if out.is_quiet or not with_bar or not sys.stderr.isatty():
         yield sentences(say, say_notice)
         return
@@ -49,7 +49,10 @@ def listening(with_bar: bool = True) -> Iterator[EventListener]:
 
 
 def sentences(put: Callable[[str], None], put_notice: Callable[[str], None] | None = None) -> EventListener:
-    """A listener that logs what there is to log, and puts each notice, warning and wait as a line."""
+    """Return a listener that logs events, passes warnings to `put`, and notices and waits to `put_notice` (or `put`).
+
+    It adds warnings to the run report too.
+    """
     put_notice = put_notice or put
 
     def listen(event: Event) -> None:
@@ -98,9 +101,9 @@ def _with_bar(bars: Bars) -> EventListener:
 
 
 def ask(question: str) -> bool:
-    """Whether the person typed yes; anything else, and the end of input, is no."""
+    """Ask the question, and return whether the person typed yes; anything else, and the end of input, is no."""
     if _showing:
-        _showing.stop()  # or it would draw over the question for ever
+        _showing.stop()  # else the bar would keep drawing over the question
     print(f"{printable_text(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline().strip().lower() in ("y", "yes")
     if _showing:
@@ -109,7 +112,10 @@ def ask(question: str) -> bool:
 
 
 def ask_secret(question: str, twice: bool = False) -> str:
-    """What the person typed, unseen; `Refused` where there is no terminal, nothing was typed, or not twice the same."""
+    """Return what the person typed, without echo.
+
+    Raise `Refused` if there is no terminal, if nothing was typed, or if the repetition (`twice`) differs.
+    """
     from getpass import getpass
 
     if not at_any_terminal():
@@ -129,7 +135,7 @@ def ask_secret(question: str, twice: bool = False) -> str:
 
 
 def at_any_terminal() -> bool:
-    """Whether there is a person to ask, even where stdin is something else."""
+    """Return whether there is a terminal to ask at, even if stdin is not one."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
@@ -138,5 +144,5 @@ def at_any_terminal() -> bool:
 
 
 def at_terminal() -> bool:
-    """Whether there is a person to ask."""
+    """Return whether stdin is a terminal, so that a person can be asked."""
     return sys.stdin.isatty()

@@ -1,11 +1,11 @@
-"""The scheduler: it waits until something is due, does it, and goes on, whatever became of it.
+"""The scheduler process: it waits until a task is due, runs it, and continues even if it failed.
 
-What is due is decided by `scheduling/planner.py` from what is on disk, each time anew. One thing is done at a time, in
-the main thread.
+`scheduling/planner.py` decides what is due, each time anew, from what is on disk. Tasks run one at a time, in the main
+thread.
 
-Told to end (SIGTERM), it ends at once: a run under way is interrupted as by Ctrl-C, and leaves nothing half done. With
-`backup_on_shutdown` a backup is made first, or the one under way is finished, within `shutdown_timeout`. SIGHUP has the
-settings read again.
+On SIGTERM the process ends at once: a running task is interrupted as by Ctrl-C, and leaves nothing half done. With
+`backup_on_shutdown` it first makes a backup, or finishes the running one, within `shutdown_timeout`. On SIGHUP it reads
+the settings again.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ from backupkit.scheduling.run import RunStep, StepResult, backup_step, regular_s
 if TYPE_CHECKING:
     from backupkit.rewind.take import Rewinder
 
-_ANEW = 3600  # seconds between two backups that are made because databases or trees came or went
+_ANEW = 3600  # least seconds between two backups made because databases or trees were added or removed
 _WAITING = "Rewind waits for a backup that its points can begin with: a whole one, made with these settings."
-TICK = 5.0  # seconds in which changed settings are seen, and a clock that was set
-_LOOK_AGAIN = timedelta(minutes=10)  # by then it is seen what others did to the backups
-_REPORTED: dict[Task, str] = {"backup": "run", "test restore": "verify"}  # what messages call it
+TICK = 5.0  # most seconds until changed settings, or a clock that was set, are noticed
+_LOOK_AGAIN = timedelta(minutes=10)  # after that, plan anew: other processes may have made or removed backups
+_REPORTED: dict[Task, str] = {"backup": "run", "test restore": "verify"}  # the command that notifications name
 
 Wait = Callable[[float], None]
 
 
 class Daemon:
-    """One scheduler. `load` reads the settings anew; the clock and the waiting are parameters."""
+    """One scheduler. `load` reads the settings anew; tests replace `clock` and `wait`."""
 
     def __init__(
         self, settings: Settings, load: Callable[[], Settings], clock: Clock = utc_now, wait: Wait | None = None
@@ -64,7 +64,7 @@ class Daemon:
         self._file, self._complaint = _content(settings), ""
         self._looked_at: datetime | None = None
         self._announced: list[str] = []
-        self._own = RunHistory(started=clock())  # what it did itself: it knows even where the disk cannot be written
+        self._own = RunHistory(started=clock())  # its own runs, known even if the history cannot be written
         self._has_last_backup = False
         self._rewinder: Rewinder | None = None
         self._next_look = self._next_anew = 0.0
@@ -72,13 +72,13 @@ class Daemon:
         self._has_no_points = False
 
     def serve(self) -> ExitCode:
-        """Until it is told to end; the code of the backup at the end, where there is to be one.
+        """Run until a signal to end; return the exit code of the final backup, or DONE if none was to be made.
 
-        Raises `Locked` where another scheduler is at work for this backups folder.
+        Raise `Locked` if another scheduler runs for this backups folder.
         """
         store.require(self.settings.dir)
         with (
-            listening(with_bar=False) as emit,  # a bar would stand there for ever
+            listening(with_bar=False) as emit,  # a bar would never go away
             scheduler_lock.on(self.settings.dir, self.settings.lock_timeout, emit),
             self._signals.listening(),
         ):
@@ -88,13 +88,13 @@ class Daemon:
             return self._end()
 
     def begin(self) -> None:
-        """Say that it is there, and finish a restore that was interrupted."""
+        """Announce the scheduler, and finish an interrupted restore."""
         self._own = replace(self._own, seed=scheduler_lock.seed(self.settings.dir))
         _put(f"The scheduler is running for {self.settings.dir}, in the time zone {self.settings.timezone}.")
         self._survive(self._recover)
 
     def turn(self) -> None:
-        """Look whether anything has changed, do what is due, wait for the next."""
+        """Read changed settings, run one due task, or wait up to `TICK` seconds for the next."""
         self._read_settings_if_changed()
         if self._looked_at is None or not self._looked_at <= self._clock() < self._looked_at + _LOOK_AGAIN:
             self._survive(self._plan)
@@ -107,10 +107,10 @@ class Daemon:
             self._look_for_changes()
             self._wait(min(seconds, TICK))
 
-    # Rewind.
+    # Rewind
 
     def _look_for_changes(self) -> None:
-        """A point is taken where it is time to look and something changed."""
+        """Take a point of rewind if the interval is over and the data changed."""
         if not (self.settings.enabled and self.settings.rewind):
             self._rewinder = None
             return
@@ -143,7 +143,7 @@ class Daemon:
             self._tell_of_points(found)
 
     def _begin_anew(self) -> None:
-        """A backup is made that has the app's databases and trees as they are now; once an hour at the most."""
+        """Make a backup of the app's current databases and trees, for new points to start from; at most hourly."""
         if time.monotonic() < self._next_anew:
             return
         self._next_anew = time.monotonic() + _ANEW
@@ -153,7 +153,7 @@ class Daemon:
         self._next_look = 0.0
 
     def _tell_of_points(self, cause: BackupError | None) -> None:
-        """The history, and who wants to be told, has it once that no point can be taken, and once that it is over."""
+        """Record in the history, and notify, once when points can no longer be taken, and once when they can again."""
         if bool(cause) == self._has_no_points:
             return
         self._has_no_points = bool(cause)
@@ -166,7 +166,7 @@ class Daemon:
         run_report.end(cause.code if cause else ExitCode.DONE, cause)
 
     def _complain(self, text: str) -> None:
-        """Said once, until it is over."""
+        """Print the text unless it is the same as last time; an empty text resets that."""
         if text and text != self._rewind_complaint:
             _put(text)
         self._rewind_complaint = text
@@ -183,10 +183,10 @@ class Daemon:
         _put("The scheduler has ended.")
         return code
 
-    # What is due.
+    # Due tasks
 
     def _plan(self) -> ExitCode:
-        """The next run of each task is waited for."""
+        """Find the next run of each task, and announce those that changed."""
         now = self._looked_at = self._clock()
         self._expected = due = planner.next_due(self.settings, self._past(), now)
         later = [self._words(one) for one in due if one.at > now]
@@ -203,7 +203,7 @@ class Daemon:
         self._announced = lines
 
     def _past(self) -> RunHistory:
-        """As it is on disk, with what this process knows besides."""
+        """Return the runs so far: those on disk, and those that only this process knows of."""
         now = self._clock()
         backups, operations = store.all_backups(self.settings), history.read(self.settings.dir).operations
         known = planner.past_of(self.settings, backups, operations, now)
@@ -216,7 +216,7 @@ class Daemon:
         self._survive(lambda: self._do_if_due(task))
 
     def _do_if_due(self, task: Task) -> ExitCode:
-        """By what is on disk and in the settings now: somebody may have done it, or changed his mind."""
+        """Run the task if disk and settings still say that it is due: it may have been run or disabled meanwhile."""
         self._read_settings()
         now = self._clock()
         for due in planner.next_due(self.settings, self._past(), now):
@@ -229,7 +229,7 @@ class Daemon:
         began, before, results = self._clock(), self._past().failed.get(task, ()), list[StepResult]()
         patience = self.settings.shutdown_timeout if task == "backup" and self.settings.backup_on_shutdown else None
         code = self._survive(lambda: _run(self.settings, task, steps, results), patience)
-        # A test restore that failed was told of, and the next one takes another backup: it is not tried again.
+        # A failed test restore was reported, and the next one takes another backup: so it is not repeated.
         is_done = bool(results) and results[0].state != ("failed" if task == "backup" else "nothing")
         if is_done:
             self._own = replace(self._own, last={**self._own.last, task: began})
@@ -239,7 +239,7 @@ class Daemon:
         return code
 
     def _recover(self) -> ExitCode:
-        with listening() as emit, suppress(Locked):  # then it is the work of another
+        with listening() as emit, suppress(Locked):  # then another process does it
             recover(self.settings, emit, timeout=0)
         return ExitCode.DONE
 
@@ -255,7 +255,7 @@ class Daemon:
             say_error(found)
             return found.code
 
-    # The settings.
+    # Settings
 
     def _read_settings_if_changed(self) -> None:
         content = _content(self.settings)
@@ -264,7 +264,7 @@ class Daemon:
             self._read_settings()
 
     def _read_settings(self) -> None:
-        """As they are now; where they cannot be right, the last good ones, and that is said once."""
+        """Read the settings again; if they are invalid, keep the last good ones, and print the error once."""
         try:
             found = self._load()
         except BackupError as error:
@@ -280,7 +280,7 @@ class Daemon:
 
 
 def _content(settings: Settings) -> bytes | None:
-    """Not its date: a file that was put back, or is mounted from elsewhere, may have any."""
+    """Return the settings file's content, or None if unreadable; dates would not do: a restored file may have any."""
     try:
         return (settings.app_dir / SETTINGS_FILE).read_bytes()
     except OSError:
@@ -296,7 +296,7 @@ def _steps(settings: Settings, task: Task, clock: Clock) -> list[RunStep]:
 
 
 def _run(settings: Settings, task: Task, steps: Sequence[RunStep], results: list[StepResult]) -> ExitCode:
-    """What each step came to is said, logged, and told to whom it concerns."""
+    """Run the steps, append their results to `results`, and print, log and report each; return the worst exit code."""
     run_report.begin(settings, _REPORTED[task], watched=False)
     code = ExitCode.FAILED
     cause: BaseException | None = None

@@ -1,4 +1,7 @@
-"""The one place where an error becomes a sentence, a hint and an exit code. A traceback is a bug."""
+"""The error boundary of the command line: it prints an error as a sentence and a hint, and sets the exit code.
+
+A traceback is a bug.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,12 @@ _MOMENT = 1.0  # seconds
 
 
 def open_missing_streams() -> None:
-    """Every stream is there, and can print any text: a daemon may have closed them, a terminal may know ASCII only."""
+    """Open closed standard streams on /dev/null, and let stdout and stderr print any text.
+
+    A daemon may have closed the streams; a terminal may accept ASCII only.
+    """
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
-        continue  # a file opened later would get the number of the missing stream, and our words with it
+        continue  # else a file opened later would get the descriptor of a missing stream, and our output
     os.close(handle)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -34,17 +40,17 @@ def open_missing_streams() -> None:
 
 
 def end_on_signals() -> None:
-    """Being told to end (docker stop, a lost connection) tidies up like Ctrl-C does."""
+    """Make SIGTERM (docker stop) and SIGHUP (a lost connection) raise `KeyboardInterrupt`, as Ctrl-C does."""
     global _interrupted, _warned
     _interrupted = _warned = False
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, _interrupt)
     sys.unraisablehook = _again_where_lost
 
 
 def end_at_once_on_signals() -> None:
-    """Being told to end ends the process: a handler of ours would only print into Python's own tidying up."""
+    """Restore the default action of signals: a handler of ours would only print into the interpreter's shutdown."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is _interrupt:
             signal.signal(number, signal.SIG_DFL)
@@ -56,7 +62,7 @@ _AGAIN = 0.05  # seconds
 
 
 def end_with_warnings(warnings: object) -> None:
-    """End the command under way with 3 where there are any of these, and it would have ended with 0."""
+    """End the current command with exit code 3 instead of 0 if there are any warnings."""
     global _warned
     _warned = _warned or bool(warnings)
 
@@ -70,7 +76,7 @@ def _interrupt(number: int, _frame: object) -> None:
 
 
 def _again_where_lost(lost: sys.UnraisableHookArgs) -> None:
-    """An interrupt comes again where code that is not Python's was under way, and could not hand it on: pydantic's."""
+    """Repeat an interrupt that was lost inside native code that cannot propagate it, such as pydantic's."""
     if not isinstance(lost.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(lost)
         return
@@ -81,12 +87,12 @@ def _again_where_lost(lost: sys.UnraisableHookArgs) -> None:
 
 
 def _interrupt_again(number: signal.Signals) -> None:
-    if callable(signal.getsignal(number)):  # else the command has ended
+    if callable(signal.getsignal(number)):  # else the default action is restored: the command has ended
         signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def _tell_who_waits() -> None:
-    """Say that the end has begun, where it takes longer than a moment."""
+    """Print a notice if cleaning up takes longer than `_MOMENT`."""
     global _waiting
     _waiting = threading.Timer(_MOMENT, say_notice, ["Interrupted; it ends as soon as all is in order …"])
     _waiting.daemon = True
@@ -95,9 +101,9 @@ def _tell_who_waits() -> None:
 
 @contextmanager
 def boundary() -> Iterator[None]:
-    """Whatever is raised within ends the program with its exit code; it is said once on stderr, and reported.
+    """Turn any exception of the block into the exit code of the program; print it once on stderr, and report it.
 
-    With `--json` it is on stdout too, as a document, where no result is.
+    With `--json`, print it on stdout too, as a document, unless a result was printed there.
     """
     cause: BaseException | None = None
     try:
@@ -112,16 +118,16 @@ def boundary() -> Iterator[None]:
 
 
 def _said(raised: BaseException) -> int:
-    """The exit code, when what there is to say was said; a bug goes on as what it is."""
+    """Print the error and return its exit code; raise it again if it is a bug."""
     if _waiting:
         _waiting.cancel()
     if isinstance(raised, SystemExit):
         log.info(f"ended with exit code {raised.code}")
         return raised.code if isinstance(raised.code, int) else int(bool(raised.code))
     if isinstance(raised, BrokenPipeError):
-        return ExitCode.FAILED  # whoever read our output stopped reading: say nothing
+        return ExitCode.FAILED  # the reader of our output has closed the pipe: print nothing
     error = usage_error(raised) or explained(raised)
-    # A library may have made something else of it: pydantic does, while it builds a schema.
+    # A library may have replaced the interrupt by its own error: pydantic does while it builds a schema.
     if isinstance(raised, KeyboardInterrupt) or (_interrupted and error is None):
         log.error("interrupted")
         print(f"\n{INTERRUPTED}", file=sys.stderr)
@@ -137,7 +143,10 @@ def _said(raised: BaseException) -> int:
 
 
 def usage_error(raised: BaseException) -> Refused | None:
-    """What Typer does not understand, as one of our errors. Its class has no name that every version has."""
+    """Return a usage error of Typer as `Refused`, or None for any other error.
+
+    Recognized by its attributes, because Typer's versions do not share a name for the class.
+    """
     if not hasattr(raised, "ctx") or not hasattr(raised, "format_message"):
         return None
     message = raised.format_message()
@@ -146,7 +155,7 @@ def usage_error(raised: BaseException) -> Refused | None:
 
 
 def _answer(code: ExitCode, message: str, following: str) -> None:
-    """The error as the one document on stdout; where that cannot be written, stderr has the sentence."""
+    """Print the error as the one JSON document on stdout; if that fails, stderr has the sentence."""
     if not out.is_json or out.has_document:
         return
     from backupkit.cli import json_
@@ -157,7 +166,7 @@ def _answer(code: ExitCode, message: str, following: str) -> None:
 
 @contextmanager
 def _flushed() -> Iterator[None]:
-    """Results that cannot be written are an error here, not a complaint of Python's at its end."""
+    """Flush stdout after the block, so that results that cannot be written are an error here, not at Python's exit."""
     try:
         yield
     finally:
@@ -169,7 +178,7 @@ def _flushed() -> Iterator[None]:
 
 
 def say_error(error: BackupError) -> None:
-    """The sentence and the hint on stderr, and in the log. An answer is no error, and is not called one."""
+    """Print the sentence and the hint on stderr and log them; without "Error:" for `Declined`, which is an answer."""
     log.error(f"failed with exit code {error.code}: {error.message}")
     say(error.message if isinstance(error, Declined) else f"Error: {error.message}")
     if error.hint:

@@ -1,4 +1,4 @@
-"""Which backups a person wants to see: some kinds have a name, and words are looked for in all that is said of one."""
+"""Filters of the list of backups: named ones, and a search for words in a backup's metadata."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backupkit.model.backup import Backup
 
 @dataclass(frozen=True)
 class Filter:
-    """Its name, and which backups it lets through."""
+    """A named filter; `lets` returns whether a backup passes it."""
 
     name: str
     lets: Callable[[Backup], bool]
@@ -28,7 +28,10 @@ FILTERS: tuple[Filter, ...] = (
 
 
 def has_words(backup: Backup, words: Sequence[str]) -> bool:
-    """Whether each of the words, in small letters, is in its name, note, kind, revision, commit, state or date."""
+    """Return whether each word is in the backup's name, note, kind, revisions, git facts, state or date.
+
+    The words must be lower case; the backup's text is compared in lower case.
+    """
     return not words or all(word in _text_of(backup) for word in words)
 
 

@@ -13,16 +13,16 @@ from backupkit.model.version import VERSION
 
 
 def print_version(is_asked: bool) -> None:
-    """The name and version of the toolkit, and the end: for an option that works without a command."""
+    """Print the name and version of the toolkit and exit: the callback of `--version`, which needs no command."""
     if is_asked:
         print(f"backupkit {VERSION}")
         raise typer.Exit()
 
 
 class _Helpful:
-    """What a command and a group of commands have in common. Typer's own classes come after it.
+    """A mixin for commands and groups; it must come before Typer's own class.
 
-    The examples arrive as the epilog, a line each: Typer would run them together.
+    It takes the examples as the epilog, one per line: Typer would join the lines.
     """
 
     def __init__(self, *, epilog: str | None = None, **more: Any) -> None:
@@ -30,7 +30,7 @@ class _Helpful:
         self.examples = (epilog or "").splitlines()
 
     def get_params(self, ctx: typer.Context) -> list[Any]:
-        """With a name for each value, and none for a flag: Typer would print the types of Python."""
+        """Return the parameters, with a metavar for each value and none for a flag: Typer would show Python types."""
         found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for one in found:
             if one.metavar is None:
@@ -40,11 +40,11 @@ class _Helpful:
         return found
 
     def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
-        """`NAME` for what must be given, `[NAME]` for what may be left out."""
+        """Return `NAME` for each required argument and `[NAME]` for each optional one."""
         return [piece.strip("{}").upper() for piece in super().collect_usage_pieces(ctx)]  # type: ignore[misc]
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:
-        """With the examples last, each as the person types it, and on a line of its own that is never broken."""
+        """Write the help, and the examples at the end: as the person types them, on lines that are never wrapped."""
         super().format_help(ctx, formatter)  # type: ignore[misc]
         if self.examples:
             formatter.write(f"\nExample{'s' if len(self.examples) > 1 else ''}:\n")
@@ -52,11 +52,11 @@ class _Helpful:
 
 
 def _no_type(ctx: typer.Context) -> None:
-    """What stands beside the name of an argument in its help: nothing."""
+    """Show no type beside the name of an argument in its help."""
 
 
 def command_name(ctx: typer.Context) -> str:
-    """`config set` for the inner command; empty for the program itself."""
+    """Return the command's full name, such as `config set`; empty for the program itself."""
     words: list[str] = []
     while ctx.parent is not None:
         words.insert(0, ctx.info_name or "")
@@ -69,10 +69,10 @@ class Command(_Helpful, TyperCommand):  # type: ignore[misc]
 
 
 class Group(_Helpful, TyperGroup):  # type: ignore[misc]
-    """The same for commands that hold commands, below their headings."""
+    """A group of commands below their headings, with examples in its help."""
 
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-        """One section for each heading, in order; a description is never cut short."""
+        """Write one section per heading, in order, with the whole first paragraph of each command's help."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for name in self.list_commands(ctx):
             command: Any = self.get_command(ctx, name)

@@ -1,4 +1,4 @@
-"""What the wrapper tells in the environment about the host: git's facts, and which machine it is."""
+"""Facts about the host that `backup.sh` passes in the environment: git's facts, and the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PREFIX = "BACKUP_GIT_"
 
 
 def git_facts(environment: Mapping[str, str]) -> GitFacts | None:
-    """The commit the code stands at, as `backup.sh` collected it; None without git or outside a repository."""
+    """Return the checked-out commit, as `backup.sh` collected it, or None without git or outside a repository."""
     told = {name.removeprefix(PREFIX).lower(): value for name, value in environment.items() if name.startswith(PREFIX)}
     if not told.get("commit"):
         return None
@@ -26,14 +26,14 @@ def git_facts(environment: Mapping[str, str]) -> GitFacts | None:
 
 
 def why_no_git(environment: Mapping[str, str]) -> str:
-    """One sentence for a backup that was to have git's facts and has none."""
+    """Return a sentence that says why a backup that should have git's facts has none."""
     reason = environment.get(f"{PREFIX}MISSING") or "backup.sh, which collects them, did not hand any over"
     return f"No facts from git in this backup: {reason}."
 
 
 @dataclass(frozen=True)
 class Host:
-    """The machine the wrapper runs on: its name, the project's folder, where the code was cloned from."""
+    """The machine that `backup.sh` runs on: its name, the project's folder, the URL the code was cloned from."""
 
     name: str = ""
     folder: str = ""
@@ -41,5 +41,5 @@ class Host:
 
 
 def host(environment: Mapping[str, str]) -> Host:
-    """What the wrapper told of the machine."""
+    """Return what `backup.sh` passed about its machine."""
     return Host(*(environment.get(f"BACKUP_HOST_{name}", "") for name in ("NAME", "FOLDER", "ORIGIN")))

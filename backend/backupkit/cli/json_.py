@@ -1,6 +1,6 @@
-"""Results as JSON documents: the same values that people are shown.
+"""Results as JSON documents, with the same values as the text output.
 
-One function a document. Every key is written out: a field that gets another name leaves it as it is.
+One function per document. Every key is written out, so that renaming a field of a class does not rename the key.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ if TYPE_CHECKING:
     from backupkit.verify.verify import Verified, VerifiedFile
 
 
-SCHEMA_VERSION = 1  # of docs/reference/schemas; a key that is removed or changed needs the next one
+SCHEMA_VERSION = 1  # of docs/reference/schemas; increase it when a key is removed or changed
 
 
 def text(document: Any, versioned: bool = True) -> str:
-    """The document as it is printed: plain ASCII, so that any bytes in names survive."""
+    """Return the document as text to print: ASCII only, so that undecodable bytes in names survive."""
     return json.dumps(_versioned(document) if versioned else document, indent=2, default=_plain)
 
 
 def _versioned(document: Any) -> Any:
-    """The document, or each one in a list, with the version of its schema."""
+    """Return the document, or each document of a list, with the schema version."""
     if isinstance(document, list):
         return [_versioned(one) for one in document]
     return {"schema_version": SCHEMA_VERSION, **document} if document else document
 
 
 def error(code: int, message: str, following: str) -> Document:
-    """What stderr says of a command that failed: the exit code, the sentence, and what to do next."""
+    """Return the error of a failed command: its exit code, its message, and what to do next, or null."""
     return {"error": {"code": code, "message": in_full(message), "next": in_full(following) or None}}
 
 
 def backup(found: Backup) -> Document:
-    """Every field of the metadata, and what is known of the folder; null where a damaged one says nothing."""
+    """Return every field of the metadata, and the state of the backup; null for what a damaged backup does not tell."""
     return {
         **(documents.metadata(found.metadata) if found.metadata else documents.no_metadata()),
         "backup_name": found.name,
@@ -87,7 +87,7 @@ def backup(found: Backup) -> Document:
 
 
 def verified(done: Verified) -> Document:
-    """The backup as it is known now, and what is wrong with it."""
+    """Return the backup after the check, and the flaws found in it."""
     return {
         **backup(done.backup),
         "flaws": documents.flaws(done.flaws),
@@ -99,7 +99,7 @@ def verified(done: Verified) -> Document:
 
 
 def verified_file(found: VerifiedFile) -> Document:
-    """What a plain database file holds, and what is wrong with it."""
+    """Return the rows and revisions of a plain database file, and its flaws."""
     return {
         "path": found.path,
         "flaws": documents.flaws(found.flaws),
@@ -110,12 +110,12 @@ def verified_file(found: VerifiedFile) -> Document:
 
 
 def created(made: Created) -> Document:
-    """The new backup, and the warnings of making it."""
+    """Return the new backup, and the warnings of making it."""
     return {**backup(made.backup), "warnings": list(made.warnings)}
 
 
 def salvaged(done: Salvaged) -> Document:
-    """What could be read, table by table, the backup it is in (null for a dry run), and which backup to restore."""
+    """Return what could be read, table by table, the backup that holds it (null for a dry run), and what to restore."""
     return {
         "source": done.source,
         "backup": backup(done.created.backup) if done.created else None,
@@ -143,7 +143,7 @@ def _salvaged_table(one: SalvagedTable) -> Document:
 
 
 def prune_plan(found: PrunePlan) -> Document:
-    """A verdict for each backup, newest first, and why nothing is removed now, where that is so."""
+    """Return a verdict for each backup, newest first, and the reason if nothing is removed now."""
     return {
         "stopped": found.stopped or None,
         "limit": found.limit,
@@ -152,24 +152,24 @@ def prune_plan(found: PrunePlan) -> Document:
 
 
 def pruned(found: PrunePlan, done: Pruned) -> Document:
-    """The plan, and the names of what was removed."""
+    """Return the plan, and the names of the removed backups."""
     names = [one.name for one in done.removed]
     return {**prune_plan(found), "removed": names, "warnings": list(done.warnings)}
 
 
 def exported(done: Exported) -> Document:
-    """The file, and the backup in it."""
+    """Return the file, and the name of the backup in it."""
     file = {"path": done.path, "size_bytes": done.size_bytes, "encrypted": done.encrypted}
     return {**file, "backup_name": done.backup.name, "warnings": list(done.warnings)}
 
 
 def imported(done: Imported) -> Document:
-    """The backup that is here now, and the warnings of importing it."""
+    """Return the imported backup, and the warnings of importing it."""
     return {**backup(done.backup), "warnings": list(done.warnings)}
 
 
 def plan(found: RestorePlan) -> Document:
-    """What a restore would change."""
+    """Return what a restore would change."""
     return {
         "source": _source(found.source),
         "verdict": documents.verdict(found.verdict) if found.verdict else None,
@@ -187,7 +187,7 @@ def plan(found: RestorePlan) -> Document:
 
 
 def _further_plan(found: RestorePlan) -> Document:
-    """What a restore would change of a further database or tree."""
+    """Return what a restore would change of a further database or tree."""
     document = plan(found)
     return {"name": found.source.part, **{key: document[key] for key in _OF_A_PART}}
 
@@ -258,7 +258,7 @@ def _rehearsed(done: Rehearsed) -> Document:
 
 
 def restored(done: Restored) -> Document:
-    """What a restore did."""
+    """Return what a restore did."""
     return {
         "source": done.source,
         "safety": done.safety,
@@ -278,7 +278,7 @@ def _further(name: str, done: RestoredPart) -> Document:
 
 
 def listed_file(found: ListedFile) -> Document:
-    """A file or link of a backup, and how the live one stands to it."""
+    """Return a file or link of a backup, and whether the live one is the same, changed or missing."""
     return {
         "path": found.path,
         "form": found.form,
@@ -290,7 +290,7 @@ def listed_file(found: ListedFile) -> Document:
 
 
 def layout(found: Layout) -> Document:
-    """Where a backup would be laid out; null for what does not go along."""
+    """Return where the parts of a backup would be laid out; null for a part that would not."""
     return {
         "source": found.backup.name,
         "target": on_host(str(found.target)),
@@ -304,7 +304,7 @@ def layout(found: Layout) -> Document:
 
 
 def layout_from(found: RemoteBackup, target: Path) -> Document:
-    """The same of a backup on a remote: which paths go along is known when it was fetched."""
+    """Return the same for a backup on a remote; its paths are null, because they are unknown until it is fetched."""
     known = {"source": found.name, "target": on_host(str(target)), "database": None, "uploads": None}
     return {**known, "needs": found.size_bytes, "notes": [], "mask": None}
 
@@ -314,7 +314,7 @@ def _further_places(found: Layout) -> Document:
 
 
 def laid_out(done: LaidOut) -> Document:
-    """The same, and what lies there now."""
+    """Return the layout, and the rows and files that were laid out."""
     return {
         **layout(done.layout),
         "rows": dict(done.rows),
@@ -325,12 +325,12 @@ def laid_out(done: LaidOut) -> Document:
 
 
 def recovered(found: Journal | None) -> Document:
-    """Which restore was finished."""
+    """Return the name of the backup whose restore was finished, or null."""
     return {"recovered": found.source if found else None}
 
 
 def migrated(done: Migrated | None) -> Document | None:
-    """What was migrated, or, without a backup, rehearsed; null where there was nothing to do."""
+    """Return what was migrated, or only rehearsed if `backup` is null; None if there was nothing to do."""
     if done is None:
         return None
     return {
@@ -344,12 +344,12 @@ def migrated(done: Migrated | None) -> Document | None:
 
 
 def dumped(path: Path, tables: int, rows: int) -> Document:
-    """The file, and what is in it."""
+    """Return the dump file, its size, and how many tables and rows are in it."""
     return {"path": path, "tables": tables, "rows": rows, "size_bytes": path.stat().st_size}
 
 
 def run(results: Sequence[StepResult]) -> Document:
-    """Each step of a run, in order, and the exit code of it all."""
+    """Return each step of a run, in order, and the exit code of the run."""
     from backupkit.scheduling.run import worst
 
     return {"steps": [_step(one) for one in results], "exit_code": int(worst(results))}
@@ -369,7 +369,7 @@ def _step(result: StepResult) -> Document:
 
 
 def pushed(done: Pushed) -> Document:
-    """What one remote got, and why it failed, where it did."""
+    """Return what was pushed to one remote, and the reason if the push failed."""
     return {
         "remote": done.remote,
         "pushed": list(done.backups),
@@ -382,7 +382,7 @@ def pushed(done: Pushed) -> Document:
 
 
 def copies(found: Copies) -> Document:
-    """Each remote, and how it stands with three copies, two media, one elsewhere."""
+    """Return each remote, and how the copies meet the 3-2-1 rule: three copies, two media, one elsewhere."""
     counted = {"copies": found.copies, "media": found.media, "elsewhere": found.elsewhere}
     return {"remotes": [_remote(one) for one in found.remotes], **counted, "lacking": list(found.lacking)}
 
@@ -405,12 +405,12 @@ def _remote(state: RemoteState) -> Document:
 
 
 def remote_verified(remote: str) -> Document:
-    """A remote in which nothing was found to be wrong."""
+    """Return the result for a remote in which no flaw was found."""
     return {"remote": remote, "sound": True}
 
 
 def delivery(found: Delivery) -> Document:
-    """What became of a message at one address."""
+    """Return whether a message was sent to one address, and the error if not."""
     return {
         "kind": found.address.kind,
         "url": str(found.address.url),
@@ -420,7 +420,7 @@ def delivery(found: Delivery) -> Document:
 
 
 def status(found: Status) -> Document:
-    """How things stand: the level and its exit code, the reasons, and every number beside them."""
+    """Return the level and its exit code, the reasons, the numbers, and the copies on remotes."""
     from backupkit.monitoring.status import LEVELS
 
     return {
@@ -475,7 +475,7 @@ def _numbers(found: Numbers) -> Document:
 
 
 def report(found: Report) -> Document:
-    """What the report says: the status, and beside it the calendar, the sizes, the test restores and what comes."""
+    """Return the content of the report: status, calendar, sizes, test restores and next runs."""
     return {
         **status(found.status),
         "days": [_day(one) for one in found.overview.days],
@@ -518,32 +518,32 @@ def _test_restore(one: TestRestore) -> Document:
 
 
 def due(one: DueRun) -> Document:
-    """A run of the scheduler that is to come."""
+    """Return a future run of the scheduler."""
     return {"task": one.task, "at": one.at, "why": one.why}
 
 
 def finding(found: Finding) -> Document:
-    """One thing that `doctor` looked at."""
+    """Return one finding of `doctor`."""
     return {"level": found.level, "text": found.text, "mend": found.fix}
 
 
 def config(values: Mapping[str, tuple[object, str]]) -> Document:
-    """The settings by their names: the value and where it comes from."""
+    """Return the value and the origin of each setting, by its name."""
     return {name: {"value": value, "origin": origin} for name, (value, origin) in values.items()}
 
 
 def setting(done: Changed) -> Document:
-    """A setting as the file has it now."""
+    """Return a setting as the file has it now, and the variable that overrides it, if any."""
     return {"setting": done.setting, "value": done.value, "file": done.file, "overridden_by": done.overridden_by}
 
 
 def settings_file(path: Path) -> Document:
-    """A settings file that is new."""
+    """Return the path of a new settings file."""
     return {"file": path}
 
 
 def _plain(value: object) -> Any:
-    if isinstance(value, date):  # and so a datetime
+    if isinstance(value, date):  # includes datetime
         return value.isoformat()
     if isinstance(value, Path | Secret):
         return str(value)

@@ -1,4 +1,4 @@
-"""The options and arguments that several commands have: each is written, and explained, once."""
+"""Options and arguments that several commands share, each with its help text."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from backupkit.cli.output import out
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """What was typed with commas between: `a, b` is `a` and `b`."""
+    """Return the comma-separated values: `a, b` is `a` and `b`."""
     return tuple(one.strip() for one in text.split(",") if one.strip())
 
 
-# The callbacks do it all: a command with one of these options need not look at its value.
+# The callbacks change `out`, so a command with one of these options need not use its value.
 Json = Annotated[
     bool,
     typer.Option("--json", callback=out.use_json, help="Print one JSON document on stdout, and nothing else there."),

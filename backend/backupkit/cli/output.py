@@ -1,4 +1,4 @@
-"""Results on stdout, as the command's options want them: in words, or as one JSON document."""
+"""Results on stdout, as the options of the command ask for: as text, or as one JSON document."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 class Output:
-    """What a command shows, and how: `--json`, `--quiet` and `--wide` set it by themselves.
+    """The output of a command. The options `--json`, `--quiet` and `--wide` set its form through their callbacks.
 
-    A command hands over both forms of its result and never asks which is wanted.
+    A command hands over both forms of its result, text and document, and does not check which is printed.
     """
 
     def __init__(self) -> None:
         self.begin(is_json=False)
 
     def begin(self, is_json: bool) -> None:
-        """A command begins; more is known once its options are read."""
+        """Reset for a new command; the callbacks of its options set the rest."""
         self.is_json, self.is_quiet, self.is_wide = is_json, False, False
         self.has_document = False
 
     def result(self, lines: Iterable[str], document: object, versioned: bool = True) -> None:
-        """Show what the command came to; its words go into the report in either case."""
+        """Print the result in the form asked for; add its text to the run report in either case."""
         if not self.is_json:
             lines = list(lines)
         run_report.add_result(lines)
@@ -36,14 +36,14 @@ class Output:
         self.document(document, versioned)
 
     def lines(self, lines: Iterable[str]) -> None:
-        """Print lines for people; nothing with `--json`. Control characters do not reach the terminal."""
+        """Print lines of text; print nothing with `--json`. Control characters do not reach the terminal."""
         from backupkit.cli.tables import Drawn
 
         for line in () if self.is_json else lines:
             print(line if isinstance(line, Drawn) else printable_text(in_full(line)))
 
     def document(self, document: object, versioned: bool = True) -> None:
-        """Print the one JSON document; nothing without `--json`. An iterator becomes a list."""
+        """Print the one JSON document; print nothing without `--json`. An iterator becomes a list."""
         if self.is_json:
             from backupkit.cli import json_
 
@@ -51,29 +51,29 @@ class Output:
             self.has_document = True
 
     def text(self, text: str) -> None:
-        """Print what is a result in any case, as it is: the content of a file that was asked for on stdout."""
+        """Print the text unchanged, with or without `--json`: the content of a file requested on stdout."""
         print(text, end="", flush=True)
 
     def screen(self) -> Terminal | None:
-        """The terminal that tables are fitted to; None for a pipe or a file."""
+        """Return the terminal that tables are fitted to, or None if stdout is a pipe or a file."""
         from backupkit.cli import tables
 
         return tables.terminal(self.is_wide)
 
-    # The callbacks of the options: each returns what the command gets.
+    # Callbacks of the options; each returns the value that the command gets.
 
     def use_json(self, is_asked: bool) -> bool:
-        """Results are JSON, or not."""
+        """Choose between JSON and text."""
         self.is_json = is_asked
         return is_asked
 
     def use_all_columns(self, is_asked: bool) -> bool:
-        """Tables have all their columns, or those that fit."""
+        """Choose between all columns of a table and those that fit."""
         self.is_wide = is_asked
         return is_asked
 
     def be_quiet(self, is_asked: bool) -> bool:
-        """No progress and no notice is shown, or both are."""
+        """Hide or show progress and notices."""
         self.is_quiet = is_asked
         return is_asked
 

@@ -1,4 +1,4 @@
-"""The program: the groups of commands put together, with one boundary for their errors."""
+"""The program, assembled from groups of commands, with one error boundary."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class CommandGroup:
-    """The commands below one heading of `--help`, in the order in which they are added."""
+    """The commands below one heading of `--help`, in the order of their registration."""
 
     def __init__(self, heading: str | None = None) -> None:
         self.heading = heading
         self.typer = typer.Typer(cls=Group)
 
     def command(self, name: str, examples: Sequence[str]) -> Callable[[_Function], _Function]:
-        """Add the decorated function as the command of that name; the examples are typed as they stand."""
+        """Return a decorator that registers a function as the command `name`, with these examples in its help."""
         self._know(name)
         return self.typer.command(name, cls=Command, rich_help_panel=self.heading, epilog="\n".join(examples))
 
     def add_group(self, name: str, group: CommandGroup, examples: Sequence[str]) -> None:
-        """Add commands below a word of their own."""
+        """Register a subgroup: its commands are typed after `name`."""
         self._know(name)
         self.typer.add_typer(group.typer, name=name, rich_help_panel=self.heading, epilog="\n".join(examples))
 
     def _know(self, name: str) -> None:
-        if self.heading:  # one below another word is not typed by its name alone
+        if self.heading:  # a subcommand is not typed by its name alone
             deployment.know_command(name)
 
 
 class _Program(Group):
-    """The one error boundary. It is inside Typer's handling of interrupts, which would hide the exit code."""
+    """The root group with the error boundary. It runs inside Typer's interrupt handling, which would hide the code."""
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **others: Any) -> Any:
-        """Parse as Typer does, but report an option that it does not know like any other error."""
+        """Parse as Typer does, but report a usage error like any other error."""
         typed = tuple(args)  # parsing consumes them
         try:
             return super().make_context(info_name, args, *more, **others)
         except Exception as raised:
-            if not typed or usage_error(raised) is None:  # with no word at all, the help is shown
+            if not typed or usage_error(raised) is None:  # without arguments, Typer shows the help
                 raise
             out.begin(is_json="--json" in typed)
             with boundary():
@@ -60,22 +60,22 @@ class _Program(Group):
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         out.begin(is_json="--json" in ctx.args)
         with boundary():
-            end_on_signals()  # not before: until here there is nothing to tidy up
+            end_on_signals()  # not earlier: so far there is nothing to clean up
             return super().invoke(ctx)
 
 
 def assembled(script: Path, *groups: CommandGroup) -> typer.Typer:
-    """Assemble the program of that file from groups of commands."""
+    """Return the Typer program of the file `script`, with the commands of these groups."""
     session.script = script.resolve()
     logging.getLogger("backupkit").addHandler(
         logging.NullHandler()
-    )  # else Python prints to stderr what we print there ourselves
+    )  # else Python's last-resort handler would print records that `say` prints already
     app = typer.Typer(
         cls=_Program,
         name="backup-restore",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        rich_markup_mode=None,  # Rich would be imported for a frame around the help: a third of its time
+        rich_markup_mode=None,  # importing Rich for a frame around the help takes a third of the time of `--help`
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_program)
@@ -100,12 +100,12 @@ def run(app: typer.Typer) -> None:
     try:
         app(prog_name=os.environ.get("BACKUP_HOST_COMMAND") or None)
     finally:
-        end_at_once_on_signals()  # from here on there is nothing to tidy up
+        end_at_once_on_signals()  # from here on there is nothing to clean up
 
 
 def _keep_only(app: typer.Typer, first_word: Sequence[str]) -> None:
-    """Leave only the command that is meant: to read the options of all of them takes longer than most commands run."""
+    """Register only the command that was typed: reading the options of all takes longer than most commands run."""
     commands = [one for one in app.registered_commands if one.name in first_word]
     groups = [one for one in app.registered_groups if one.name in first_word]
-    if commands or groups:  # else the help, or a hint at a word that is like it, names all of them
+    if commands or groups:  # else keep all, for the help or for a suggestion of a similar command
         app.registered_commands, app.registered_groups = commands, groups

@@ -1,4 +1,4 @@
-"""What a command asks before it goes on."""
+"""Confirmation questions that a command asks before it acts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _HINT = "Add --yes to go ahead, or --dry-run to see the plan."
 
 
 def require_person(answered: bool, hint: str = _HINT) -> None:
-    """Refuse where the question is not answered yet and cannot be asked."""
+    """Raise `Refused` if the question is not answered yet and there is no terminal to ask at."""
     if not answered and not at_terminal():
         raise Refused("There is no terminal to ask at; nothing was changed.", hint)
 
 
 def require_yes(question: str, answered: bool, hint: str = _HINT) -> None:
-    """Go on only if the answer is yes: `Refused` where nobody can be asked, `Declined` for a no."""
+    """Return only if the answer is yes: raise `Refused` if nobody can be asked, `Declined` if the answer is no."""
     require_person(answered, hint)
     if not answered and not ask(question):
         raise Declined("Nothing was changed.")

@@ -1,4 +1,4 @@
-"""Results in words, for people: lists, plans, what was done and what to do next. Each function returns lines."""
+"""Results as text: lists, plans, what was done and what to do next. Most functions yield lines."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ _MARKS = {"fine": "ok     ", "note": "note   ", "warning": "warning", "wrong": "
 
 
 def counted(number: int, thing: str) -> str:
-    """`1 file`, `2 files`."""
+    """Return the number with its noun: `1 file`, `2 files`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def listing(settings: Settings, found: list[Backup], screen: Terminal | None = None) -> Iterator[str]:
-    """The backups, newest first; on a terminal with their age."""
+    """Yield a table of the backups, newest first; on a terminal with their age."""
     from backupkit.repository import store
 
     if not found:
@@ -84,13 +84,13 @@ def _row(settings: Settings, backup: Backup) -> tuple[str, ...]:
 
 
 def remark(backup: Backup) -> str:
-    """Why it is damaged or not proven, and its note."""
+    """Return why the backup is damaged or not proven, and its note."""
     why = backup.flaws[0].text if backup.flaws else backup.error or backup.not_proven
     return " · ".join(filter(None, (why, backup.metadata.note if backup.metadata else "")))
 
 
 def state_and_day(settings: Settings, backup: Backup) -> str:
-    """The state, and the day it was found where that was later than the making."""
+    """Return the state, with the day of the check or test restore unless that was when the backup was made."""
     when = backup.proven_at if backup.state == "proven" else backup.checked_at
     if when is None or (backup.metadata and when == backup.metadata.created_at):
         return backup.state
@@ -98,7 +98,7 @@ def state_and_day(settings: Settings, backup: Backup) -> str:
 
 
 def details(settings: Settings, backup: Backup) -> Iterator[str]:
-    """One backup in full."""
+    """Yield one backup in full."""
     yield f"{backup.name}  ({backup.path})"
     if backup.metadata is None:
         yield f"  state      damaged: {backup.error}"
@@ -118,7 +118,7 @@ def details(settings: Settings, backup: Backup) -> Iterator[str]:
 
 
 def _known(settings: Settings, backup: Backup) -> Iterator[str]:
-    """What is known of how good it is, and since when."""
+    """Yield the state and its flaws, and when the backup was checked and proven."""
     why = backup.error or (RAW if backup.state == "raw" else "")
     yield f"  state      {printable(f'{backup.state}: {why}' if why else backup.state)}"
     yield from (f"    {printable(flaw.text)}" for flaw in backup.flaws)
@@ -163,7 +163,7 @@ def _contents(metadata: Metadata) -> Iterator[str]:
 
 
 def verified(settings: Settings, done: list[Verified]) -> Iterator[str]:
-    """A line for each backup, and one for each thing that is wrong with it."""
+    """Yield a line for each backup, and one for each of its flaws."""
     if not done:
         yield f"There is nothing to verify in {settings.dir}."
     for one in done:
@@ -175,7 +175,7 @@ def verified(settings: Settings, done: list[Verified]) -> Iterator[str]:
 
 
 def _named(found: References | None, indent: str) -> Iterator[str]:
-    """What rows and uploads do not have of each other; one line where they have all."""
+    """Yield the broken references between rows and uploads, or one line if there are none."""
     from backupkit.backup.references import sentences
 
     if found is None:
@@ -201,7 +201,7 @@ def _outcome(one: Verified) -> str:
 
 
 def verified_file(found: VerifiedFile) -> Iterator[str]:
-    """What a plain database file holds, or what is wrong with it."""
+    """Yield what a plain database file holds, or its flaws."""
     if found.flaws:
         yield f"{printable(str(found.path))}: damaged"
         yield from (f"  {printable(flaw.text)}" for flaw in found.flaws)
@@ -214,7 +214,7 @@ def verified_file(found: VerifiedFile) -> Iterator[str]:
 
 
 def made(created: Created) -> Iterator[str]:
-    """What was backed up, in one line; where it lies in a second."""
+    """Yield what was backed up and where it is; then new data, links out of the uploads, and references, if any."""
     metadata = created.backup.metadata
     assert metadata is not None and metadata.database is not None
     rows = counted(sum(metadata.database.rows.values()), "row")
@@ -239,7 +239,7 @@ def _links_out(uploads: UploadsFacts) -> Iterator[str]:
 
 
 def plan(found: RestorePlan) -> Iterator[str]:
-    """What a restore will change, before it does."""
+    """Yield what a restore will change."""
     chosen = found.source.chosen
     what = f"{counted(len(chosen.leaves), 'upload')} of {found.source.name}" if chosen else found.source.name
     yield f"Restoring {what} will change:"
@@ -267,7 +267,7 @@ def plan(found: RestorePlan) -> Iterator[str]:
 
 
 def _verified(found: RestorePlan) -> Iterator[str]:
-    """How much of what is restored was compared with its checksums, and how much will be."""
+    """Yield how much of the backup was compared with its checksums, and how much will be while it is copied."""
     if not found.source.has_checksums:
         return
     if not found.source.verify_while_staging:
@@ -279,7 +279,7 @@ def _verified(found: RestorePlan) -> Iterator[str]:
 
 
 def _further_plan(found: RestorePlan) -> Iterator[str]:
-    """What a restore will change of a further database or tree."""
+    """Yield what a restore will change of a further database or tree."""
     name = printable(found.source.part)
     if found.uploads:
         yield f"  {name}: {_changes(found.uploads, 'to copy')}"
@@ -321,7 +321,7 @@ def _now_and_then(before: Mapping[str, int], after: Mapping[str, int], name: str
 
 
 def _row_changes(changes: Changes | None) -> str:
-    """How many rows differ; nothing where that is not known."""
+    """Return how many rows differ, or an empty text if that is unknown."""
     if changes is None:
         return ""
     return f" ({_counts(changes) or 'no row differs'})"
@@ -338,7 +338,7 @@ def _changes(summary: Summary, copied: str) -> str:
 
 
 def restored(reach: Deployment, done: Restored) -> Iterator[str]:
-    """What was restored, the proof, and what is left to do."""
+    """Yield what was restored, how it was checked, and what is left to do."""
     yield f"Restored {done.source}."
     if done.rows:
         rows = counted(sum(done.rows.values()), "row")
@@ -361,7 +361,7 @@ def restored(reach: Deployment, done: Restored) -> Iterator[str]:
 def files(
     settings: Settings, backup: str, found: Sequence[ListedFile], screen: Terminal | None = None
 ) -> Iterator[str]:
-    """The uploads of a backup, and how each stands to the live one."""
+    """Yield a table of the uploads of a backup, and whether each live one is the same, changed or missing."""
     if not found:
         yield f"There are no files in the uploads of {backup}."
         return
@@ -379,7 +379,7 @@ def files(
 
 
 def layout(found: Layout) -> Iterator[str]:
-    """Where a backup will be laid out, before it is."""
+    """Yield where a backup will be laid out."""
     yield f"Restoring {found.backup.name} to {found.target} will write:"
     if found.database_file:
         yield f"  database   {found.database_file}"
@@ -394,7 +394,7 @@ def layout(found: Layout) -> Iterator[str]:
 
 
 def layout_from(found: RemoteBackup, remote: str, target: Path) -> Iterator[str]:
-    """The backup of a remote that will be laid out; its paths are known when it was fetched."""
+    """Yield which backup of a remote will be laid out; its paths are unknown until it is fetched."""
     made = f"{found.kind}, made on {found.created_at:%Y-%m-%d %H:%M}"
     yield f"Restoring {printable(found.name)} from {printable(remote)} to {target}: {made}."
     yield f"  space      {format_bytes(found.size_bytes)} to fetch; then it is checked, and what is in it is known"
@@ -402,7 +402,7 @@ def layout_from(found: RemoteBackup, remote: str, target: Path) -> Iterator[str]
 
 
 def laid_out(done: LaidOut) -> Iterator[str]:
-    """What was laid out and where; last, how to look at it, and what the app must be given to run on it."""
+    """Yield what was laid out and where, then how to look at it, and the paths the app needs to run on it."""
     found = done.layout
     compared = "every byte compared with its checksum" if done.is_compared else "unchecked, having no checksums"
     yield f"Restored {found.backup.name} to {found.target}: {compared}. Nothing live was touched."
@@ -432,7 +432,7 @@ def _way_to_use(found: Layout) -> Iterator[str]:
 
 
 def put_back(reach: Deployment, done: Restored) -> Iterator[str]:
-    """What was put back of some uploads, and how to undo it."""
+    """Yield which uploads were put back, and how to undo that."""
     assert done.uploads is not None
     yield f"Put back from {done.source}: {_changes(done.uploads, 'copied')}"
     yield f"  before     {_way_back(reach, done)}"
@@ -448,7 +448,7 @@ def _way_back(reach: Deployment, done: Restored) -> str:
 
 
 def next_steps(reach: Deployment, verdict: SchemaVerdict) -> Iterator[str]:
-    """The commands that bring the schema to this code, where there is something to do."""
+    """Yield the commands that bring the schema to this code, if there is something to do."""
     if verdict.relation == "behind":
         yield f"Schema mismatch: the database is {counted(len(verdict.pending), 'migration')} behind this code:"
         yield from (f"    {one.revision}  {one.title}" for one in verdict.pending)
@@ -473,7 +473,7 @@ def next_steps(reach: Deployment, verdict: SchemaVerdict) -> Iterator[str]:
 
 
 def prune_plan(settings: Settings, found: PrunePlan, screen: Terminal | None = None) -> Iterator[str]:
-    """A verdict and its reasons for each backup, and what they come to."""
+    """Yield a table of the verdict and its reasons for each backup, and a summary."""
     if not found.verdicts:
         yield f"There are no backups in {settings.dir}."
         return
@@ -496,13 +496,13 @@ def _judged(settings: Settings, verdict: Verdict) -> tuple[str, ...]:
 
 
 def pruned(done: Pruned) -> Iterator[str]:
-    """How much was removed."""
+    """Yield how many backups were removed, and how much space that freed."""
     freed = format_bytes(sum(backup.unique_bytes for backup in done.removed))
     yield f"Removed {counted(len(done.removed), 'backup')} ({freed})." if done.removed else "Nothing was removed."
 
 
 def run(results: Sequence[StepResult]) -> Iterator[str]:
-    """What each step came to, and what to do where one failed."""
+    """Yield the result of each step, and what to do about a failed one."""
     for result in results:
         yield f"{result.name:<8}{result.state:<10}{result.sentence}"
         yield from (f"{'':18}warning: {warning}" for warning in result.warnings)
@@ -511,7 +511,7 @@ def run(results: Sequence[StepResult]) -> Iterator[str]:
 
 
 def pushed(done: Sequence[Pushed]) -> Iterator[str]:
-    """What each remote got."""
+    """Yield what was pushed to each remote."""
     for one in done:
         came = [*one.backups, *([counted(one.points, "point")] if one.points else [])]
         got = f"got {', '.join(came)}" if came else "had everything already"
@@ -523,7 +523,7 @@ def pushed(done: Sequence[Pushed]) -> Iterator[str]:
 
 
 def pulled(reach: Deployment, done: Pulled) -> Iterator[str]:
-    """What came back, and what to type next."""
+    """Yield what was pulled, and what to type next."""
     backup = done.backup
     size = format_bytes(backup.size_bytes)
     if done.fetched:
@@ -542,7 +542,10 @@ def remote_listing(
     here: Mapping[str, datetime | None],
     screen: Terminal | None = None,
 ) -> Iterator[str]:
-    """The backups on a remote, newest first, and which of them are here too; `here` is when each was made, by name."""
+    """Yield a table of the backups on a remote, newest first, and which of them are here too.
+
+    `here` has, by name, when each local backup was made: another time means another backup of the same name.
+    """
     if not found:
         yield f"There are no backups on {remote} yet. Push them: {settings.reach.tool('push')}"
         return
@@ -569,12 +572,12 @@ def _here(one: RemoteBackup, here: Mapping[str, datetime | None]) -> str:
 
 
 def removed_there(remote: str, done: Pruned) -> Iterator[str]:
-    """How many were removed from a remote."""
+    """Yield how many backups were removed from a remote."""
     yield f"Removed {counted(len(done.removed), 'backup')} from {remote}." if done.removed else "Nothing was removed."
 
 
 def copies(settings: Settings, found: Copies, screen: Terminal | None = None) -> Iterator[str]:
-    """Each remote in a line, and the rule of three copies, two media, one elsewhere."""
+    """Yield a table of the remotes, and the 3-2-1 rule: three copies, two media, one elsewhere."""
     head = ("REMOTE", "TYPE", "STATE", "BACKUPS", "BEHIND", "NEWEST")
     order = ("REMOTE", "STATE", "BACKUPS", "BEHIND", "NEWEST", "TYPE")
     yield from drawn(screen, head, [_remote_row(settings, one) for one in found.remotes], order, 4)
@@ -596,20 +599,20 @@ def _remote_row(settings: Settings, one: RemoteState) -> tuple[str, ...]:
 
 
 def deliveries(found: Iterable[Delivery]) -> Iterator[str]:
-    """What became of a message at each address."""
+    """Yield whether the message was sent to each address."""
     for one in found:
         yield f"NOT SENT  {one.address}: {one.error}" if one.error else f"sent      {one.address}"
 
 
 def config(values: Mapping[str, tuple[object, str]], screen: Terminal | None = None) -> Iterator[str]:
-    """Each setting, its value and where that comes from."""
+    """Yield a table of the settings, their values and origins."""
     head = ("SETTING", "VALUE", "FROM")
     rows = [(name, value(setting), origin) for name, (setting, origin) in values.items()]
     yield from drawn(screen, head, rows, ("SETTING", "FROM", "VALUE"), 2)
 
 
 def value(setting: object) -> str:
-    """A setting's value; nothing where there is none, and no more of a secret than its kind."""
+    """Return a setting's value as text: empty for None, a table by its type or path, a secret without its value."""
     if isinstance(setting, dict):
         told = {name: few(one, 10) if isinstance(one, tuple) else _kind(one) for name, one in setting.items()}
         return ", ".join(f"{name} ({one})" for name, one in told.items())
@@ -619,12 +622,12 @@ def value(setting: object) -> str:
 
 
 def _kind(table: object) -> str:
-    """What tells one table of `backup.toml` from others: a remote's type; where a database or tree lies."""
+    """Return how to describe a table of `backup.toml`: the type of a remote, the path of a database or tree."""
     return str(getattr(table, "type", None) or getattr(table, "path", ""))
 
 
 def changed(done: Changed) -> Iterator[str]:
-    """A setting as `backup.toml` has it now."""
+    """Yield a setting as `backup.toml` has it now."""
     if done.value is None:
         yield f"{done.setting} is not set in {done.file}: the default applies."
     else:
@@ -633,17 +636,17 @@ def changed(done: Changed) -> Iterator[str]:
 
 
 def deleted(backup: Backup) -> Iterator[str]:
-    """Which backup is gone."""
+    """Yield which backup was deleted."""
     yield f"Deleted {backup.name} ({format_bytes(backup.size_bytes)})."
 
 
 def dumped(tables: int, rows: int, target: Path) -> Iterator[str]:
-    """What was written as SQL text, and where."""
+    """Yield what was written as SQL text, and where."""
     yield f"Dumped {counted(tables, 'table')}, {counted(rows, 'row')} to {target}"
 
 
 def salvaged(reach: Deployment, done: Salvaged) -> Iterator[str]:
-    """What could be read, table by table; where it is; and which backup to restore."""
+    """Yield what could be read, table by table, where it is, and which backup to restore."""
     could = "Salvaged" if done.created else "Can be salvaged:"
     yield f"{could} {counted(done.rows, 'row')} in {counted(len(done.tables), 'table')} of {done.source}"
     if done.created:
@@ -666,14 +669,14 @@ def _salvaged_row(one: SalvagedTable, columns: int) -> tuple[str, ...]:
 
 
 def exported(done: Exported) -> Iterator[str]:
-    """What was exported, where it is, and whether it may be given away."""
+    """Yield what was exported, where it is, and whether it is encrypted."""
     how = "encrypted" if done.encrypted else "not encrypted"
     size = format_bytes(done.size_bytes)
     yield f"Exported {done.backup.name} to {done.path} ({size}, {how}), every checksum compared."
 
 
 def imported(reach: Deployment, done: Imported) -> Iterator[str]:
-    """What was imported, and what to type next."""
+    """Yield what was imported, and what to type next."""
     backup = done.backup
     compared = "every checksum compared" if backup.state != "unchecked" else "unchecked"
     yield f"Imported {backup.name} ({format_bytes(backup.size_bytes)}), {compared}."
@@ -681,7 +684,7 @@ def imported(reach: Deployment, done: Imported) -> Iterator[str]:
 
 
 def migrated(reach: Deployment, done: Migrated) -> Iterator[str]:
-    """What was migrated, and what it did to the rows."""
+    """Yield what was migrated or rehearsed, and the row counts before and after."""
     count = counted(len(done.migrations), "migration")
     is_live = done.backup is not None
     yield f"Migrated: {count} in {done.seconds:.1f} s" if is_live else f"{count} would run:"
@@ -696,7 +699,7 @@ def migrated(reach: Deployment, done: Migrated) -> Iterator[str]:
 
 
 def findings(found: list[Finding]) -> Iterator[str]:
-    """What the doctor saw, what is wrong last."""
+    """Yield the findings of `doctor` in the order given, each with its fix."""
     for finding in found:
         yield f"{_MARKS[finding.level]}  {finding.text}"
         if finding.fix:
@@ -706,7 +709,7 @@ def findings(found: list[Finding]) -> Iterator[str]:
 def history(
     settings: Settings, found: Sequence[Operation], left_out: int, screen: Terminal | None = None
 ) -> Iterator[str]:
-    """What was done, newest first; on a terminal with its age, and in units that mean something."""
+    """Yield a table of the operations, newest first; on a terminal with their age, and durations in larger units."""
     if not found:
         yield "Nothing in the history matches."
         return
@@ -730,7 +733,7 @@ def _operation_row(settings: Settings, one: Operation) -> tuple[str, ...]:
 
 
 def status(settings: Settings, found: Status) -> Iterator[str]:
-    """One sentence that says it all; what else there is; the numbers."""
+    """Yield the summary sentence, the further reasons, and the numbers."""
     yield found.sentence
     for reason in found.reasons[1:]:
         yield f"  also       {reason.text} Type: {reason.fix}"
@@ -764,12 +767,12 @@ def _rewind(settings: Settings, numbers: Numbers) -> str:
 
 
 def lasting(days: float) -> str:
-    """So many days; what is years away nobody can tell so exactly."""
+    """Return the number of days; "more than ten years" for more, because such an estimate is not exact."""
     return "more than ten years" if days > _TEN_YEARS else counted(int(days), "day")
 
 
 def due(settings: Settings, found: Sequence[DueRun]) -> Iterator[str]:
-    """What a scheduler will do, the next first."""
+    """Yield a table of the future runs of a scheduler, the next first."""
     if not found:
         yield "Nothing is scheduled: see the settings enabled, automatic_daily and schedule."
         return
@@ -791,7 +794,7 @@ def _kept_backups(settings: Settings, numbers: Numbers) -> Iterator[str]:
 
 
 def _known_copies(settings: Settings, found: Copies) -> Iterator[str]:
-    """Each remote as it was when it was last asked, and the rule."""
+    """Yield each remote as it was when last asked, and the 3-2-1 rule."""
     for one in found.remotes:
         newest = f", the newest {printable(one.newest)}" if one.newest else ""
         asked = settings.local(one.asked_at).strftime("%Y-%m-%d %H:%M") if one.asked_at else "never"
@@ -804,7 +807,7 @@ def _when(settings: Settings, name: str | None, at: datetime | None) -> str:
 
 
 def _took(seconds: float | None) -> str:
-    """`1.2 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Return a duration as `1.2 s`, `3 min 20 s` or `2 h 5 min`."""
     if seconds is None or seconds < 60:
         return "-" if seconds is None else f"{seconds:.1f} s"
     minutes, rest = divmod(int(seconds), 60)
@@ -816,7 +819,7 @@ def _ago(at: datetime) -> str:
 
 
 def policy(wanted: Policy) -> Iterator[str]:
-    """What retention keeps, a sentence for each rule."""
+    """Yield a sentence for each retention rule."""
     if wanted.newest:
         yield f"The newest {wanted.newest:,} of all, and no more{': of these' if wanted.of_kinds else ''}."
     if wanted.of_kinds or not wanted.newest:

@@ -1,4 +1,4 @@
-"""What rewind has to say: the stretches of time that can be restored, one point; in words and as documents."""
+"""Results of rewind as text and as JSON documents: the timeline that can be restored, and one point."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_LOST = 20
 
 
 def timeline(settings: Settings, found: Timeline, interval: float, screen: Terminal | None = None) -> Iterator[str]:
-    """From when to when can be restored, with gaps, and what that costs."""
+    """Yield the stretches of time that can be restored, the gaps, the lost points, and the size on disk."""
     if not settings.rewind:
         yield f"Rewind is off. To restore any minute of a week: {settings.reach.tool('config set rewind 7d')}"
     points = [one for one in found.moments if one.point]
@@ -41,7 +41,7 @@ def timeline(settings: Settings, found: Timeline, interval: float, screen: Termi
 
 
 def timeline_document(settings: Settings, found: Timeline, interval: float) -> dict[str, Any]:
-    """The same as a document."""
+    """Return the timeline as a document."""
     points = [one for one in found.moments if one.point]
     return {
         "rewind": settings.rewind,
@@ -58,7 +58,7 @@ def timeline_document(settings: Settings, found: Timeline, interval: float) -> d
 
 
 def moment(settings: Settings, one: Moment, sentences: Sequence[str]) -> Iterator[str]:
-    """One point in full."""
+    """Yield one point in full."""
     assert one.point
     header = one.point.header
     yield f"Point      {_said(settings, one.at)}"
@@ -71,7 +71,7 @@ def moment(settings: Settings, one: Moment, sentences: Sequence[str]) -> Iterato
 
 
 def moment_document(settings: Settings, one: Moment) -> dict[str, Any]:
-    """The same as a document."""
+    """Return one point as a document."""
     assert one.point
     header = one.point.header
     return {
@@ -86,7 +86,7 @@ def moment_document(settings: Settings, one: Moment) -> dict[str, Any]:
 
 
 def _stretches(found: Timeline) -> list[tuple[datetime, datetime, int]]:
-    """First and last moment of each stretch without a gap, and how many points are in it."""
+    """Return each stretch without a gap that has points: its first and last time, and the number of points."""
     stretches: list[tuple[datetime, datetime, int]] = []
     for one in found.moments:
         if not stretches or one.is_after_gap:

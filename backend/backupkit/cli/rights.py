@@ -1,7 +1,7 @@
-"""Root gives up its rights: the toolkit works as the owner of the database's folder, who is the app's user.
+"""Drop root's rights: the toolkit works as the owner of the database's folder, who is the app's user.
 
-It does so before it reads or writes anything that this user can change: he could make root do what he may not do
-himself. Where the folder, and every folder above it, is root's, root stays root.
+It does so before it reads or writes anything that this user can change: otherwise the user could make root do what
+the user may not do. Root stays root if it owns the folder and every folder above it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from backupkit.model.errors import Refused
 
 
 def work_as_owner(app_dir: Path) -> None:
-    """Root becomes the owner of the database's folder. A root whose folder it is, and anybody else, stays.
+    """Become the owner of the database's folder if this process is root; do nothing if root owns it.
 
-    Raises `Refused` where no one user can do the work.
+    Raise `Refused` if no single user can do the work.
     """
     if os.geteuid() != 0:
         return
     folder = app_folder(app_dir)
     try:
         place = database_as_given(folder).parent
-    except Untrusted:  # its owner says where the data is, and must not say it to root
+    except Untrusted:  # the settings file's owner decides where the data is, but must not direct root
         edit_as_owner(app_dir)
         if os.geteuid() == 0:
             raise
@@ -36,7 +36,7 @@ def work_as_owner(app_dir: Path) -> None:
 
 
 def edit_as_owner(app_dir: Path) -> None:
-    """Root becomes the owner of `backup.toml`, or where there is none of the app's folder."""
+    """Become the owner of `backup.toml`, or of the app's folder if there is no such file, if this process is root."""
     if os.geteuid() == 0:
         file = app_folder(app_dir) / SETTINGS_FILE
         place = file if file.exists() else file.parent
@@ -69,7 +69,7 @@ def _become(owner: tuple[int, int], place: Path) -> None:
 
 
 def _require_reachable(place: Path) -> None:
-    """The place, the program and its Python can be read without root's rights."""
+    """Raise `Refused` unless the folder, the toolkit and its Python can be read without root's rights."""
     for needed in (place, Path(os.__file__), Path(__file__)):
         if not os.access(needed, os.R_OK):
             raise Refused(

@@ -1,4 +1,4 @@
-"""Rows of a table as text: a table for people, CSV for other programs, and values as JSON has them."""
+"""Rows of a table as text, as CSV and as JSON documents; differences and rescues of rows."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from backupkit.sqlite.query import RowDifference, RowDifferences, Selection, Values
     from backupkit.sqlite.row_rescue import Found, RescuedRow
 
-_WIDTH = 40  # letters of a value, at a terminal
-_EXAMPLES = 10  # rows of a kind that a plan shows
+_WIDTH = 40  # characters of a value that a terminal shows
+_EXAMPLES = 10  # rows of each kind that a plan shows
 _SIGNS = {"only in backup": "-", "only live": "+", "changed": "~"}
 
 
-# For people.
+# Text
 
 
 def selection(found: Selection, screen: Terminal | None) -> Iterator[str]:
-    """A line for each row, below the names of the columns; at a terminal each value is cut."""
+    """Yield the column names and a line for each row; on a terminal, values are cut to `_WIDTH`."""
     width = _WIDTH if screen and screen.width else None
     lines = [tuple(_cell(value, width) for value in row) for row in found.rows]
     yield from tables.table(tuple(map(printable, found.columns)), lines)
@@ -38,7 +38,7 @@ def selection(found: Selection, screen: Terminal | None) -> Iterator[str]:
 
 
 def differences(found: RowDifferences, screen: Terminal | None) -> Iterator[str]:
-    """A line for each row that differs, found by its key; of one that changed, what did."""
+    """Yield a line for each row that differs, with its key and, if it changed, the changed columns; then the counts."""
     width = _WIDTH if screen and screen.width else None
     for one in found.differences:
         yield f"{_SIGNS[one.kind]} {_difference(found, one, width)}"
@@ -61,7 +61,7 @@ def _difference(found: RowDifferences, one: RowDifference, width: int | None) ->
 
 
 def _changed(columns: Sequence[str], backup: Values, live: Values) -> Iterator[tuple[str, Any, Any]]:
-    """The columns whose values are not the same, or of another type, with both."""
+    """Yield each column whose value or type differs, with both values."""
     for name, before, now in zip(columns, backup, live, strict=True):
         if (type(before), before) != (type(now), now):
             yield name, before, now
@@ -80,16 +80,16 @@ def _cell(value: Any, width: int | None) -> str:
     return text if width is None or len(text) <= width else f"{text[:width]}…"
 
 
-# For programs.
+# CSV and JSON
 
 
 def selection_csv(found: Selection) -> str:
-    """The names of the columns, and a line for each row."""
+    """Return CSV: the column names, and a line for each row."""
     return _csv([found.columns, *found.rows])
 
 
 def differences_csv(found: RowDifferences) -> str:
-    """The same of the rows that differ, behind what differs and on which side: a row that changed has two lines."""
+    """Return CSV of the rows that differ; the first two columns are kind and side. A changed row has two lines."""
     lines: list[Sequence[Any]] = [("difference", "side", *found.columns)]
     for one in found.differences:
         sides = (("backup", one.backup), ("live", one.live))
@@ -110,7 +110,7 @@ def _plain(value: Any) -> Any:
 
 
 def selection_document(backup: str, table: str, found: Selection) -> Document:
-    """Rows of a backup's table, each a list in the order of the columns."""
+    """Return rows of a backup's table, each as a list in the order of the columns."""
     return {
         "backup": backup,
         "table": table,
@@ -121,7 +121,7 @@ def selection_document(backup: str, table: str, found: Selection) -> Document:
 
 
 def differences_document(backup: str, table: str, found: RowDifferences) -> Document:
-    """The rows that differ: as they are in the backup, and live; null on the side that has none."""
+    """Return the rows that differ, as they are in the backup and live; null on the side without such a row."""
     return {
         "backup": backup,
         "table": table,
@@ -144,7 +144,7 @@ def _values(row: Values) -> list[Any]:
 
 
 def _value(value: Any) -> Any:
-    """The value itself, where JSON has such; else an object that says what it is."""
+    """Return the value itself if JSON can hold it, else an object: `base64` for bytes, `real` for infinity."""
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode()}
     if isinstance(value, float) and not math.isfinite(value):
@@ -152,11 +152,11 @@ def _value(value: Any) -> Any:
     return value
 
 
-# A rescue.
+# Rescue
 
 
 def rescue_plan(plan: RescuePlan) -> Iterator[str]:
-    """What a rescue will change, before it does."""
+    """Yield what a rescue will change."""
     found = plan.found
     yield f"Bringing rows of {plan.source} back into the live database:"
     for table, why in dict.fromkeys((row.table, row.why) for row in found.inserts):
@@ -196,7 +196,7 @@ def _side_by_side(found: Found, row: RescuedRow) -> str:
 
 
 def rescued(done: Rescued) -> Iterator[str]:
-    """What a rescue did, and how it is taken back."""
+    """Yield what a rescue did, and how to undo it."""
     for verb, counts in (("brought back", done.inserted), ("replaced", done.replaced)):
         yield from (f"{printable(table)}: {counted(count, 'row')} {verb}." for table, count in counts.items())
     if done.uploads:
@@ -211,7 +211,7 @@ def rescued(done: Rescued) -> Iterator[str]:
 
 
 def rescue_plan_document(plan: RescuePlan) -> Document:
-    """The rows that come back, and those that differ."""
+    """Return the rows that a rescue would bring back, and the live rows that differ."""
     found = plan.found
     return {
         "source": plan.source,
@@ -236,7 +236,7 @@ def _rescued_row(found: Found, row: RescuedRow) -> Document:
 
 
 def rescued_document(done: Rescued) -> Document:
-    """What a rescue did: rows by table, and the safety copy; null where nothing was to be done."""
+    """Return what a rescue did: row counts by table, and the safety copy, null if there was nothing to do."""
     return {
         "source": done.source,
         "safety": done.safety or None,

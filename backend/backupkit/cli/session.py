@@ -1,4 +1,4 @@
-"""What a command does first: it gives up root's rights, reads the settings, and looks for an interrupted restore."""
+"""The start of a command: drop root's rights, read the settings, look for an interrupted restore."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from backupkit.restore.journal import Journal
 
 script = Path(__file__).resolve().parents[2] / "backup_restore.py"
-"""The program itself: what runs it anew starts this file."""
+"""The path of the program, for code that starts it again."""
 
 
 def open_to_read() -> Settings:
-    """The settings of a command that only reads: it says that a restore is unfinished, and leaves it so."""
+    """Return the settings for a command that only reads; warn of an unfinished restore, and leave it as it is."""
     from backupkit.restore import unfinished
 
     settings = load()
@@ -30,9 +30,9 @@ def open_to_read() -> Settings:
 
 
 def of_database(settings: Settings, name: str | None) -> Settings:
-    """The settings of the database that is meant; `Refused` for a name that is none of this app's.
+    """Return the settings of the named database, the main one by default. Raise `Refused` for an unknown name.
 
-    Where there are several and none is named, it is said which is meant.
+    If there are several and none is named, say which one is used.
     """
     from backupkit.model.backup import MAIN_DATABASE
     from backupkit.model.errors import Refused
@@ -50,7 +50,7 @@ def of_database(settings: Settings, name: str | None) -> Settings:
 
 
 def of_tree(settings: Settings, name: str | None) -> Settings:
-    """The settings of the folder that is meant; the uploads where none is named."""
+    """Return the settings of the named folder, the uploads by default. Raise `Refused` for an unknown name."""
     from backupkit.model.backup import UPLOADS_FOLDER
     from backupkit.model.errors import Refused
     from backupkit.model.names import printable
@@ -65,7 +65,7 @@ def of_tree(settings: Settings, name: str | None) -> Settings:
 
 
 def open_to_write(work: str = "") -> Settings:
-    """The settings, after an interrupted restore was finished; `work` names a command whose end is to be reported."""
+    """Return the settings after finishing an interrupted restore; `work` names the command whose end to report."""
     settings = load()
     if work:
         run_report.begin(settings, work, watched=at_terminal() and work != "run")
@@ -74,7 +74,10 @@ def open_to_write(work: str = "") -> Settings:
 
 
 def finish_interrupted(settings: Settings) -> Journal | None:
-    """The restore that was finished; what it warned of makes the command end with 3, whatever comes after."""
+    """Finish an interrupted restore and return its journal, or None if there was none.
+
+    Its warnings make the command end with 3, whatever comes after.
+    """
     from backupkit.restore.recovery import recover
 
     warnings: list[str] = []
@@ -85,12 +88,12 @@ def finish_interrupted(settings: Settings) -> Journal | None:
 
 
 def load() -> Settings:
-    """The settings, read as the owner of the data; the log is open, and hides their secrets."""
+    """Return the settings, read as the owner of the data; open the log, and hide their secrets in it."""
     return _load(None)
 
 
 def load_again(before: Settings) -> Settings:
-    """The settings as they are now; the log stays open where it is the same."""
+    """Return the settings read again; keep the log open unless its file changed, and hide the old secrets too."""
     return _load(before)
 
 
@@ -108,7 +111,7 @@ def _load(before: Settings | None) -> Settings:
 
 
 def settings_folder() -> Path:
-    """Where `backup.toml` is, for commands that mend settings which cannot be loaded."""
+    """Return the folder of `backup.toml`, for commands that edit it even if it cannot be loaded."""
     from backupkit.cli.rights import edit_as_owner
     from backupkit.config.settings import app_folder
 
@@ -117,6 +120,6 @@ def settings_folder() -> Path:
 
 
 def _app_dir() -> Path:
-    """The folder of the script, where it was copied into an app; the current one where it was installed."""
+    """Return the script's folder if it was copied into an app, the current folder if it was installed as a package."""
     here = script.parent
     return Path.cwd() if here.name in ("site-packages", "dist-packages") else here

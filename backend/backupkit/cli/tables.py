@@ -1,4 +1,4 @@
-"""Tables: whole lines for a pipe; at a terminal the columns that fit its width, the most important first."""
+"""Text tables: complete lines for a pipe; on a terminal the columns that fit its width, the most important first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GAP = "  "
 _NUMBERS = ("AGE", "SIZE", "ADDS", "TOOK", "BACKUPS", "BEHIND")
 _STATES = ("STATE", "RESULT", "VERDICT")
 _MAY_BE_CUT = ("NOTE", "WHAT", "WHY", "NEWEST", "VALUE")
-_WORTH_SHOWING, _KEPT_FREE = 12, 40  # of a column that is cut: the least, and what no other column takes from it
+_WORTH_SHOWING, _KEPT_FREE = 12, 40  # least width of a column that may be cut, and the width reserved for it
 _GREEN, _YELLOW, _RED = 32, 33, 31
 _COLOURS = {
     **dict.fromkeys(("proven", "checked", "success", "current"), _GREEN),
@@ -25,19 +25,19 @@ _COLOURS = {
 
 
 class Drawn(str):
-    """A line that a terminal may have as it is: what is in the cells is printable, and the colours are ours."""
+    """A line that is safe to print unchanged: its cells are printable, and its escape codes are our own colours."""
 
 
 @dataclass(frozen=True)
 class Terminal:
-    """Where a table is drawn; a width of None has room for all."""
+    """The terminal on which a table is drawn; a width of None shows all columns."""
 
     width: int | None
     has_colour: bool
 
 
 def terminal(is_wide: bool) -> Terminal | None:
-    """The terminal that stdout is; None for a pipe or a file."""
+    """Return the terminal of stdout, or None if stdout is a pipe or a file."""
     if not sys.stdout.isatty():
         return None
     has_colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
@@ -52,9 +52,9 @@ def drawn(
     needed: int,
     more: Iterable[Mapping[str, str]] = (),
 ) -> Iterator[str]:
-    """All columns for a pipe; on a screen those of `order` that fit, of which the first `needed` are always there.
+    """Yield all columns of `head` for a pipe; on a screen those of `order` that fit, always with its first `needed`.
 
-    `more` has, for each row, the cells that only a screen shows, or shows in another way.
+    `more` has, for each row, the cells that only a screen shows, or shows in another form.
     """
     if screen is None:
         yield from table(head, rows)
@@ -66,7 +66,7 @@ def drawn(
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Columns as wide as they need to be; no line is ever cut, so that a script can read it."""
+    """Yield lines with columns as wide as their cells; never cut, so that a script can read them."""
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
@@ -74,7 +74,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[st
 
 
 def fitted(screen: Terminal, head: Sequence[str], needed: int, rows: Sequence[Mapping[str, str]]) -> Iterator[Drawn]:
-    """The first `needed` columns, whole, and of the others as many as there is room for. Numbers end at the right."""
+    """Yield the first `needed` columns, uncut, and as many others as fit. Numbers are aligned to the right."""
     columns = {name: [printable_text(row[name]) for row in rows] for name in head}
     widths = _widths(screen.width, columns, needed)
     yield Drawn(_GAP.join(_placed(name, name, width) for name, width in widths.items()).rstrip())
@@ -84,7 +84,7 @@ def fitted(screen: Terminal, head: Sequence[str], needed: int, rows: Sequence[Ma
 
 
 def _widths(width: int | None, columns: Mapping[str, Sequence[str]], needed: int) -> dict[str, int]:
-    """The columns that are shown, each with its width; what may be cut gets what the others leave."""
+    """Return the columns to show, each with its width; those that may be cut share the room the others leave."""
     wanted = {name: max(map(_width, (name, *cells))) for name, cells in columns.items()}
     found = dict(list(wanted.items())[:needed])
     room = (sys.maxsize if width is None else width + len(_GAP)) - sum(len(_GAP) + one for one in found.values())
@@ -100,7 +100,7 @@ def _widths(width: int | None, columns: Mapping[str, Sequence[str]], needed: int
 
 
 def _placed(column: str, text: str, width: int) -> str:
-    """The text in so many places: at the right or at the left, and cut where it is longer."""
+    """Return the text padded or cut to `width`; numbers are aligned to the right."""
     if (length := _width(text)) > width:
         while _width(text) >= width:
             text = text[:-1]
@@ -110,13 +110,13 @@ def _placed(column: str, text: str, width: int) -> str:
 
 
 def _width(text: str) -> int:
-    """How many places of a terminal it takes."""
+    """Return how many terminal columns the text takes."""
     if text.isascii():
         return len(text)
     return sum(2 if unicodedata.east_asian_width(one) in "WF" else not unicodedata.combining(one) for one in text)
 
 
 def _drawn(screen: Terminal, column: str, cell: str) -> str:
-    """A state in its colour: its word says the same."""
+    """Return the cell, coloured if it is a state; the colour adds nothing to its word."""
     colour = _COLOURS.get(cell.split(" ")[0].rstrip(",")) if column in _STATES and screen.has_colour else None
     return f"\x1b[{colour}m{cell}\x1b[0m" if colour else cell

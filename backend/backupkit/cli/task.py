@@ -1,7 +1,7 @@
-"""Long work that somebody watches: a function in a thread, what it tells, how it is cancelled, and how it ended.
+"""Long work that a person watches: a function in a thread, its progress, its cancellation and its result.
 
-A thread cannot be interrupted from outside. It is asked to end: the next event that the verb tells raises `Cancelled`,
-which a verb takes for what it is, a `KeyboardInterrupt`, and tidies up as it does after Ctrl-C.
+A thread cannot be interrupted from outside. To cancel, the listener raises `Cancelled` at the next event that the
+function emits. This is a `KeyboardInterrupt`, so the function cleans up as it does after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from backupkit.model.events import Event, EventListener, Finished, Progress, Ste
 from backupkit.monitoring import log
 
 Result = TypeVar("Result")
-_SURE = 2.0  # seconds that a step has to last, before its end can be told
+_SURE = 2.0  # seconds that a step must have run before its end is estimated
 
 
 @dataclass(frozen=True)
 class Task(Generic[Result]):
-    """What is to be done: `act` is the verb with all but its listener, `result_lines` makes lines of its result.
+    """Work to do: `act` does it, given a listener; `result_lines` makes lines of its result.
 
-    From the steps in `steps_to_finish` on there is only forward: it is not cancelled any more. `choices` are what may
-    be done next, a button each, where it went well. One that `is_quick` needs nobody to close its dialog then.
+    Once a step in `steps_to_finish` has begun, it cannot be cancelled. `choices` are the buttons for what to do next
+    after success. If `is_quick`, the dialog closes by itself after success.
     """
 
     title: str
@@ -42,7 +42,7 @@ class Task(Generic[Result]):
 
 @dataclass(frozen=True)
 class Ended(Generic[Result]):
-    """How it ended: well, with a result; with an error in words; or cancelled, with neither."""
+    """How a task ended: done with a result, failed with an error, or cancelled with neither."""
 
     state: Literal["done", "failed", "cancelled"]
     result: Result | None = None
@@ -51,14 +51,14 @@ class Ended(Generic[Result]):
 
 
 class Cancelled(KeyboardInterrupt):
-    """A person cancelled it."""
+    """Raised in a task that a person cancelled."""
 
     def __init__(self) -> None:
         super().__init__(CANCELLED)
 
 
 class Run(Generic[Result]):
-    """One task at work: its thread writes what it tells, and the screen reads that when it looks."""
+    """One task under way: its thread writes the progress, and the screen reads it from time to time."""
 
     def __init__(self, task: Task[Result]) -> None:
         self.task = task
@@ -73,7 +73,7 @@ class Run(Generic[Result]):
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the step under way may take yet, if it goes on as so far; None where that cannot be said."""
+        """Estimated seconds until the current step ends, at its speed so far; None if that is unknown."""
         total, took = self.step.total or 0, time.monotonic() - self._step_began
         if took < _SURE or not 0 < self.done <= total:
             return None
@@ -81,11 +81,11 @@ class Run(Generic[Result]):
 
     @property
     def can_be_cancelled(self) -> bool:
-        """Whether it has not come to where there is only forward; what follows on that is no way back."""
+        """Whether no step of `steps_to_finish` has begun yet; once one has, this stays False."""
         return not self._is_past_return
 
     def carry_out(self) -> Ended[Result]:
-        """The task, done; for a thread. Raises nothing."""
+        """Do the task, in the calling thread, and return how it ended. Raise nothing."""
         try:
             return Ended("done", self.task.act(self.listen))
         except BaseException as raised:
@@ -95,12 +95,12 @@ class Run(Generic[Result]):
             return Ended("failed", error=in_words(raised))
 
     def cancel(self) -> None:
-        """It ends at the next event, where that is safe."""
+        """Cancel at the next event at which that is safe."""
         with self._lock:
             self.wants_to_end = True
 
     def listen(self, event: Event) -> None:
-        """What the verb tells; `Cancelled` once, where a person asked for it."""
+        """Record the event; raise `Cancelled`, once, if a person asked for that and it is safe."""
         if isinstance(event, Step):
             self._is_past_return |= event.name in self.task.steps_to_finish
             self.step, self.done, self._step_began = event, 0, time.monotonic()
@@ -116,11 +116,11 @@ class Run(Generic[Result]):
         with self._lock:
             if not self.wants_to_end or not self.can_be_cancelled:
                 return
-            self.wants_to_end = False  # what tidies up tells events too
+            self.wants_to_end = False  # cleaning up emits events too
         raise Cancelled
 
     def _is_cancelled(self, raised: BaseException) -> bool:
-        """Also where a thread of the verb's, or a library, made something else of it."""
+        """Return whether an interrupt is the cause, even if a thread or a library replaced it by another error."""
         seen: BaseException | None = raised
         while seen is not None:
             if isinstance(seen, KeyboardInterrupt):
@@ -130,7 +130,7 @@ class Run(Generic[Result]):
 
 
 def in_words(raised: BaseException) -> BackupError:
-    """The same sentence and hint as on the command line; of a bug, what there is to report, with the log having all."""
+    """Return the error with the sentence and hint of the command line, and log it; for a bug, log the traceback."""
     error = explained(raised)
     if error is None:
         log.error("".join(traceback.format_exception(raised)))
@@ -141,7 +141,7 @@ def in_words(raised: BaseException) -> BackupError:
 
 
 def how_far(run: Run[Any]) -> str:
-    """How far the step under way has come, and how long it may take yet; empty where it does not say."""
+    """Return how far the current step has come and how long it may still take; empty if its total is unknown."""
     step, done = run.step, run.done
     if not step.total:
         return ""

@@ -1,4 +1,4 @@
-"""What can be done with backups, each as one task: the verb that the command calls, and the lines that it prints."""
+"""The actions on backups as tasks: the function that the command calls, and the lines that it prints."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from backupkit.rewind import moments
 from backupkit.rewind.chain import Moment
 from backupkit.verify.verify import Verified, refuse_bad, verify_backups
 
-# From these on there is only forward: what is staged goes live.
+# Once one of these steps has begun, staged data goes live, and the work cannot be cancelled.
 _ONLY_FORWARD = frozenset({"Restoring the database", "Restoring the uploads", "Bringing rows back"})
 
 
 def back_up(settings: Settings, name: str, note: str) -> Task[Created]:
-    """A backup now; carried away too where the settings want that."""
+    """Return a task that makes a backup, and pushes it if the settings say so; an empty name means an automatic one."""
     order = BackupRequest(name or None, note=note, git=git_facts(os.environ))
     return Task("Back up now", lambda emit: create_backup(settings, order, emit), render.made)
 
 
 def verify(settings: Settings, backup: Backup, test_restore: bool = False) -> Task[list[Verified]]:
-    """Every byte of it read and compared; or restored for a test."""
+    """Return a task that compares every byte of the backup, or performs a test restore; it fails if either does."""
 
     def act(emit: EventListener) -> list[Verified]:
         done = verify_backups(settings, [backup], test_restore, emit)
@@ -52,7 +52,7 @@ def verify(settings: Settings, backup: Backup, test_restore: bool = False) -> Ta
 
 
 def pin(settings: Settings, backup: Backup) -> Task[Backup]:
-    """Pinned, or not any more."""
+    """Return a task that pins the backup, or unpins it if it is pinned."""
     wanted = not backup.pinned
     return Task(
         f"{'Pin' if wanted else 'Unpin'} {backup.name}",
@@ -63,7 +63,7 @@ def pin(settings: Settings, backup: Backup) -> Task[Backup]:
 
 
 def delete(settings: Settings, backup: Backup) -> Task[Backup]:
-    """Gone for ever."""
+    """Return a task that deletes the backup."""
     return Task(
         f"Delete {backup.name}",
         lambda emit: delete_backup(settings, backup.name, emit),
@@ -73,7 +73,7 @@ def delete(settings: Settings, backup: Backup) -> Task[Backup]:
 
 
 def push(settings: Settings, name: str | None = None) -> Task[list[Pushed]]:
-    """Carried to each remote that has it not; without a name, all that is missing there."""
+    """Return a task that pushes the backup to each remote that lacks it; without a name, all that are missing there."""
 
     def act(emit: EventListener) -> list[Pushed]:
         done = push_backups(settings, name, emit=emit)
@@ -85,7 +85,7 @@ def push(settings: Settings, name: str | None = None) -> Task[list[Pushed]]:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a person wants put back; no name means: the last restore taken back."""
+    """What a person wants to restore; without a name, to undo the last restore."""
 
     name: str = ""
     only: str | None = None
@@ -93,7 +93,10 @@ class Wish:
     force: bool = False
 
     def plan(self, settings: Settings, emit: EventListener) -> RestorePlan | SchemaMismatch:
-        """What that would change; a schema this code cannot go on from is an answer too, and a person's to judge."""
+        """Return what the restore would change, or the `SchemaMismatch` that forbids it, for a person to judge.
+
+        Finish an interrupted restore first.
+        """
         recover(settings, emit)
         try:
             if not self.name:
@@ -104,7 +107,7 @@ class Wish:
 
 
 def restoring(settings: Settings, plan: RestorePlan, clock: Clock) -> Task[Restored]:
-    """What the plan shows, done; it can be cancelled until it goes live."""
+    """Return a task that carries out the plan; it can be cancelled until staged data goes live."""
     return Task(
         f"Restoring {plan.source.name}",
         lambda emit: restore_backup(settings, plan, emit, clock),
@@ -115,7 +118,7 @@ def restoring(settings: Settings, plan: RestorePlan, clock: Clock) -> Task[Resto
 
 
 def putting_back(settings: Settings, title: str, plan: RestorePlan, clock: Clock) -> Task[Restored]:
-    """The same for some uploads."""
+    """Return a task that puts the planned uploads back."""
     return Task(
         title,
         lambda emit: restore_backup(settings, plan, emit, clock),
@@ -125,7 +128,7 @@ def putting_back(settings: Settings, title: str, plan: RestorePlan, clock: Clock
 
 
 def bringing_back(settings: Settings, title: str, plan: RescuePlan, clock: Clock) -> Task[Rescued]:
-    """The same for rows."""
+    """Return a task that brings the planned rows back."""
     return Task(
         title,
         lambda emit: rescue_rows(settings, plan, emit, clock),
@@ -136,7 +139,7 @@ def bringing_back(settings: Settings, title: str, plan: RescuePlan, clock: Clock
 
 @dataclass(frozen=True)
 class Beside:
-    """What a person wants laid out in a folder beside the live data: a backup, or a moment of rewind."""
+    """What a person wants to restore into a separate folder: a backup, or a point of rewind."""
 
     name: str
     target: Path
@@ -146,19 +149,22 @@ class Beside:
 
     @contextlib.contextmanager
     def planned(self, settings: Settings, emit: EventListener = silence) -> Iterator[Layout]:
-        """Where its parts go; a moment is built for the block. Raises as `plan_layout` does."""
+        """Yield where the parts go; build the point of rewind for the block. Raise as `plan_layout` does."""
         with contextlib.ExitStack() as building:
             built = building.enter_context(moments.built(settings, self.moment, emit)) if self.moment else None
             yield plan_layout(settings, self.name, self.target, self.only, backup=built, notes=self.notes)
 
     def plan(self, settings: Settings, emit: EventListener) -> Layout:
-        """The same, looked at; nothing is written."""
+        """Return where the parts would go; write nothing into the target."""
         with self.planned(settings, emit) as layout:
             return layout
 
 
 def laying_out(settings: Settings, wanted: Beside, shown: Layout, clock: Clock) -> Task[LaidOut]:
-    """What the plan shows, done; nothing live is touched. The last line says how to start the app on it."""
+    """Return a task that carries out the layout; live data is not touched. Its last line says how to start the app.
+
+    The task raises `Refused` if the backup is no longer the one that the plan showed.
+    """
 
     def act(emit: EventListener) -> LaidOut:
         clear_draft(wanted.target)
@@ -177,5 +183,5 @@ def laying_out(settings: Settings, wanted: Beside, shown: Layout, clock: Clock) 
 
 
 def result_lines(settings: Settings, done: Restored) -> list[str]:
-    """What was restored, its proof, and the next commands."""
+    """Return the lines for what was restored, how it was checked, the next commands, and the warnings."""
     return [*render.restored(settings.reach, done), *(f"Warning: {text}" for text in done.warnings)]

@@ -1,7 +1,7 @@
 """The commands, a module for each heading of `--help`.
 
-Each command reads its options, calls a function of the library, and shows the result. A new one is a function here,
-with its examples: the help, the reference and the hints find it by themselves.
+Each command reads its options, calls a function of the library, and shows the result. To add one, write a function here
+with its examples; the help, the reference and the hints include it automatically.
 """
 
 from backupkit.cli.commands import back_up, check, copies, restore, set_up

@@ -1,4 +1,4 @@
-"""Make backups: by hand, with git's facts, on a timetable, as SQL text; keep some and delete others."""
+"""Commands that make backups (by hand, with git's facts, on a schedule, as SQL text), pin, prune and delete them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""See whether the data is safe: the backups, their state, what was done, the interface."""
+"""Commands that show whether the data is safe: backups, their state, the history, the interfaces."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def show(
 
 
 def _shown_moment(settings: Settings, at: str) -> str | None:
-    """None where a point was shown; else the backup to show."""
+    """Show the point of rewind of that time and return None, or return the name of the backup to show instead."""
     from backupkit.cli import rewind_text
     from backupkit.model.clock import utc_now
     from backupkit.rewind import moments
@@ -286,7 +286,7 @@ def report(
     if json:
         return out.document(json_.report(gather(settings)))
     if output is None:
-        output = DEFAULT_FILE if sys.stdout.isatty() else "-"  # nobody reads HTML at a terminal
+        output = DEFAULT_FILE if sys.stdout.isatty() else "-"  # HTML is of no use on a terminal
     path = report_path(settings, output) if output != "-" else None
     content = page(settings, gather(settings))
     if path is None:
@@ -399,7 +399,10 @@ def _verify_file(settings: Settings, path: Path, too_much: bool) -> None:
 
 
 def _check_points(settings: Settings, only: str) -> str:
-    """What is wrong with the points of rewind, of all backups or of one; each is named. Empty if nothing is."""
+    """Check the points of rewind of one backup, or of all if `only` is empty, and print each that cannot be restored.
+
+    Return a sentence that counts them, empty if there are none.
+    """
     from backupkit.rewind import moments
 
     with listening() as emit:
@@ -430,6 +433,6 @@ def _set_password(known: Access, role: Role) -> None:
 
 
 def _require_terminal() -> None:
-    """Refused where an interface could not be drawn."""
+    """Raise `Refused` if there is no terminal on which the interface can be drawn."""
     if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Refused("The terminal interface needs a terminal.", hint="`status` and `list` do without.")

@@ -1,4 +1,4 @@
-"""Copies off the machine: remotes, one backup as one file, the sheet for a new machine."""
+"""Commands for copies off the machine: remotes, archives, the recovery sheet."""
 
 from __future__ import annotations
 
@@ -176,14 +176,17 @@ def recovery_kit(
     path = sheet_path(settings, file) if file and file != "-" else None
     lines = sheet(gather(settings, copies_of(settings)), host(os.environ), git_facts(os.environ))
     if path is None:
-        out.text("".join(f"{printable_text(line)}\n" for line in lines))  # the document, as it is in a file
+        out.text("".join(f"{printable_text(line)}\n" for line in lines))  # the same text as in a file
         return
     write_sheet(path, "".join(f"{line}\n" for line in lines))
     out.lines([f"The sheet is {path}. Keep a copy of it away from this machine."])
 
 
 def _require_agreement_to_git(settings: Settings, remote: str | None) -> None:
-    """Ask before data go to a branch of git, which many may be able to read."""
+    """Ask before data is pushed to a git remote, which many people may be able to read; raise `Declined` for a no.
+
+    Raise `Refused` if there is no terminal to ask at.
+    """
     tables = {name: table for name, table in settings.remotes.items() if remote in (None, name) and table.type == "git"}
     if tables and not at_terminal():
         raise Refused(

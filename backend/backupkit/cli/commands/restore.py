@@ -1,4 +1,4 @@
-"""Put data back: from a backup, from SQL text; take the last restore back; bring the schema to this code."""
+"""Commands that restore data from backups and SQL text, undo that, salvage a database, and migrate the schema."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def restore_dump(
 
     settings = of_database(open_to_read() if dry_run else open_to_write(work="restore-dump"), database)
     if file == "-":
-        require_person(yes or force or dry_run)  # the question would be answered by the dump
+        require_person(yes or force or dry_run)  # the dump on stdin would be read as the answer
     _explain_stop(settings, stop)
     source = sys.stdin.buffer if file == "-" else dump_path(settings, file)
     if dry_run:
@@ -332,7 +332,10 @@ def recover(quiet: Quiet = False, json: Json = False) -> None:
 
 
 def _named(name: str | None, at: str | None) -> str:
-    """What is to be restored; with a time it is `latest`, which need not be said."""
+    """Return the name of the backup to restore: with a time it is `latest`, which may be left out.
+
+    Raise `Refused` if neither is given, or a name other than `latest` with a time.
+    """
     if name is None and at is None:
         raise Refused("Which backup? Neither a name nor --at was given.", hint="`restore latest`, or `list`.")
     if name not in (None, "latest") and at is not None:
@@ -342,7 +345,10 @@ def _named(name: str | None, at: str | None) -> str:
 
 @contextlib.contextmanager
 def _at_moment(settings: Settings, at: str | None) -> Iterator[tuple[Backup | None, tuple[str, ...]]]:
-    """The backup of that time, or the point of rewind, built for the block; and what is to be said."""
+    """Yield the backup of that time, or the point of rewind built as one for the block, and notes to show.
+
+    Yield None if no time is given.
+    """
     if at is None:
         yield None, ()
         return
@@ -379,7 +385,10 @@ def _lay_out(name: str, to: Path, only: str | None, at: str | None, dry_run: boo
 
 
 def _clear_draft(to: Path, dry_run: bool) -> None:
-    """A run that was killed when its target was there may have left its empty draft: the target is refused now."""
+    """Remove the draft of a killed run, unless this is a dry run.
+
+    A run killed once its target existed may have left an empty draft, and its target is refused afterwards.
+    """
     from backupkit.restore.lay_out import clear_draft
 
     if not dry_run:
@@ -436,7 +445,7 @@ def _carry_out_layout(settings: Settings, plan: Layout, dry_run: bool) -> None:
 
 
 def _is_unasked(answered: bool, dry_run: bool) -> bool:
-    """Whether the plan is for nobody to judge: else no question is asked over bytes that were not verified."""
+    """Return whether no person will judge the plan, so that bytes may be verified later, while they are staged."""
     return answered and not dry_run
 
 
@@ -463,7 +472,7 @@ def _explain_stop(settings: Settings, stop: bool) -> None:
 
 
 def _require_agreement(plan: RestorePlan, answered: bool) -> None:
-    """Show the plan, and go on only if the answer is yes."""
+    """Show the plan; raise `Declined` unless the answer is yes, `Refused` if nobody can be asked."""
     from backupkit.cli import render
 
     _require_agreement_to(render.plan(plan), answered)

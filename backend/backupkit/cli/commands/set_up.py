@@ -1,4 +1,4 @@
-"""Set it up: what is wrong, the settings, a test message, a story on throw-away data."""
+"""Commands for the set-up: diagnosis, settings, a test notification, the demo."""
 
 from __future__ import annotations
 
