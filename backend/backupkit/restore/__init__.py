@@ -1,4 +1,4 @@
-"""Restore: plan, safety copy, staging, journal, apply, check; and recovery, undo, and a copy beside the live data."""
+"""Restore: plan, safety copy, staging, journal, apply, proof; also recovery, undo, and copies outside the app."""
 
 PUBLIC = (
     "apart",
@@ -14,4 +14,4 @@ PUBLIC = (
     "undo",
     "unfinished",
 )
-"""What other packages may import; anything else is this package's own (tests/system/test_layers.py)."""
+"""Modules that other packages may import; tests/system/test_layers.py checks it."""

@@ -1,4 +1,4 @@
-"""Whether a folder is apart from live data and from sealed backups: known by path, and by inode."""
+"""Checks that a folder is apart from live data and from sealed backups, by path and by inode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from backupkit.model.backup import METADATA_FILE
 
 
 def touches_data(place: Path, settings: Settings) -> bool:
-    """Whether the place is in what is live or sealed, or around it; a place in the backups folder need not be."""
+    """Return whether the place is in or around live data, in a sealed backup, or in the folder of a live database.
+
+    The last does not count if the backups folder lies there too.
+    """
     above = _with_parents(place)
     is_sealed = any((folder / METADATA_FILE).exists() for folder in above)
     lives = [live for part in settings.parts for live in (part.database, part.uploads) if live]
@@ -19,18 +22,18 @@ def touches_data(place: Path, settings: Settings) -> bool:
 
 
 def touches_backups(place: Path, settings: Settings) -> bool:
-    """Whether the place is in the backups folder, or around it."""
+    """Return whether the place is in the backups folder, or around it."""
     return _meets(_with_parents(place), settings.dir)
 
 
 def _meets(above: list[Path], live: Path) -> bool:
-    """Whether one is, or is in, the other: `above` begins with the place itself."""
+    """Return whether one is, or is in, the other; `above` is the place and its parents."""
     place = above[0]
     return any(_is_same(folder, live) for folder in above) or any(_is_same(place, one) for one in _with_parents(live))
 
 
 def _is_beside(above: list[Path], settings: Settings) -> bool:
-    """Whether the place is in the database's folder other than by way of a backups folder in it."""
+    """Return whether the place is in the database's folder, unless the backups folder is in there too."""
     folder = settings.database.parent
     inside = any(_is_same(one, folder) for one in above)
     return inside and not any(_is_same(one, folder) for one in _with_parents(settings.dir))

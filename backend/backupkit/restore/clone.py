@@ -1,7 +1,7 @@
-"""A copy for a colleague or for staging: a backup laid out elsewhere, masked before anybody can read it.
+"""Clone a backup into another folder for a colleague or a test system, with its personal data masked.
 
-It is laid out and masked in a draft that only this user can enter, and gets its name when it is whole. Nothing masks
-uploads: with a mask they stay behind, unless the mask says `-- uploads: keep`.
+It is built and masked in a draft that only this user can enter, and is renamed once it is complete. A mask cannot
+change uploads, so with a mask they are left out, unless it contains `-- uploads: keep`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from backupkit.sqlite import mask as masks
 from backupkit.sqlite.engine import folded
 from backupkit.sqlite.mask import Mask
 
-_LONGEST = 1_000_000  # bytes; a longer file is not the one that was meant
+_LONGEST = 1_000_000  # bytes; a longer file is no mask, but named by mistake
 _BEHIND = "The uploads stay behind: nothing masks them. To take them along, the mask says: -- uploads: keep"
 
 
 def plan_clone(
     settings: Settings, name: str, target: Path, mask: Path | None = None, with_uploads: bool = True
 ) -> Layout:
-    """Where the clone would be laid out; `lay_out` carries it out.
+    """Return where the clone would be laid out; `lay_out` carries the plan out.
 
-    Raises as `plan_layout` does; `NoSuchBackup` where there is no such mask, `Damaged` for one that is no SQL, or for a
-    backup without a database to mask.
+    Raise what `plan_layout` raises, `NoSuchBackup` if there is no such mask, and `Damaged` if it is no SQL or if the
+    backup has no database to mask.
     """
     read = read_mask(settings, mask) if mask else None
     goes_along = with_uploads and (read is None or read.keeps_uploads)
@@ -36,9 +36,9 @@ def plan_clone(
     if read and layout.database is None:
         raise Damaged(f"{layout.backup.path} holds no database to mask.", hint="Choose another backup: `list`")
     if read:
-        revisions = f"{folded(store.require_metadata(layout.backup).version_table)}.*"  # whose names are nobody's
+        revisions = f"{folded(store.require_metadata(layout.backup).version_table)}.*"  # holds no personal data
         read = replace(read, allowed=read.allowed | {revisions})
-        behind = tuple(layout.others) or _further_databases(layout)  # nothing masks them
+        behind = tuple(layout.others) or _further_databases(layout)  # the mask is for the main database only
         layout = replace(layout, others={})
         if behind:
             layout = replace(
@@ -55,7 +55,10 @@ def _further_databases(layout: Layout) -> tuple[str, ...]:
 
 
 def read_mask(settings: Settings, file: Path) -> Mask:
-    """The mask in that file; a relative path starts in the app's folder, as those of settings do."""
+    """Read and parse the mask in the file; a relative path starts in the app's folder, as in the settings.
+
+    Raise `NoSuchBackup` if there is no such file, `Refused` for a folder, and `Damaged` if it is too long or no mask.
+    """
     path = settings.app_dir / file.expanduser()
     try:
         with open(path, "rb") as opened:

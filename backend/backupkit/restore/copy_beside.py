@@ -1,6 +1,6 @@
-"""A copy of the live database beside it, `NAME.before_restore_YYYYMMDD_HHMMSS`, before a program restores.
+"""Copy the live database to `NAME.before_restore_YYYYMMDD_HHMMSS` beside it before a program restores.
 
-For whoever looks into the data folder of a program that has no command line: the way back lies there, a plain file.
+A program that calls this may have no command line: its users find a plain file to go back to in the data folder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MARK = ".before_restore_"
 def restore_with_copy_beside(
     settings: Settings, plan: RestorePlan, emit: EventListener = silence, clock: Clock = utc_now
 ) -> Restored:
-    """`restore_backup`, and what the database was lies beside it too."""
+    """Restore as `restore_backup` does, and first copy the live database beside itself."""
     with (
         hooks.of(settings, "restore", emit) as hook,
         locked_operation(settings, f"restore of {plan.source.name}", emit, clock, [plan.source.name]) as work,
@@ -42,9 +42,9 @@ def restore_with_copy_beside(
 
 
 def copy_beside(live: Path, snapshot: datetime, timeout: float, emit: EventListener) -> Path | None:
-    """The copy, complete and on disk; None where there is no database to keep. Under a lock of the caller's.
+    """Copy the live database beside itself, and return the complete, synced copy, or None if there is no database.
 
-    A database too broken to be copied is kept as its raw files. Raises `SourceLocked`, `NoSpace`.
+    The caller holds the lock. A database too broken to be copied is kept as raw files. Raise `SourceLocked`, `NoSpace`.
     """
     clear_unfinished_copies(live)
     if not any(path.exists() for path in (live, *database.sidecars(live))):
@@ -57,14 +57,14 @@ def copy_beside(live: Path, snapshot: datetime, timeout: float, emit: EventListe
         except SourceBroken as error:
             emit(Notice(f"{error.message} Its files are kept as they are beside it."))
             kept = _raw(live, folder)
-        for name in reversed(kept):  # the main file last: where it is, all of it is
+        for name in reversed(kept):  # the main file last: once it is there, its sidecars are too
             disk.sync_file(folder / name)
             disk.rename(folder / name, final.with_name(final.name + name.removeprefix(live.name)))
     return final
 
 
 def copy_moment(live: Path, target: Path, timeout: float, emit: EventListener) -> None:
-    """One moment of the live database as one whole file, checked, with its mode and owner; not yet synced."""
+    """Write a checked snapshot of the live database to one file with its mode and owner; not yet synced."""
     with database.snapshot(live, timeout, emit) as snapshot:
         space.require(database.live_size(snapshot), target.parent, "This backup")
         database.copy(snapshot, target, emit)
@@ -76,7 +76,7 @@ def copy_moment(live: Path, target: Path, timeout: float, emit: EventListener) -
 
 @contextlib.contextmanager
 def draft_of(final: Path) -> Iterator[Path]:
-    """A folder that only its owner can look into, beside the final place; nothing of it stays."""
+    """Make a folder beside the final place that only its owner can read; yield it, and remove it afterwards."""
     folder = draft_folder(final)
     disk.remove_tree(folder)
     folder.mkdir(mode=0o700)
@@ -87,12 +87,12 @@ def draft_of(final: Path) -> Iterator[Path]:
 
 
 def draft_folder(final: Path) -> Path:
-    """Where something is made before it gets that name."""
+    """Return the path at which something is made before it is renamed to the final one."""
     return final.with_name(f"{disk.DRAFT_PREFIX}{final.name}")
 
 
 def clear_unfinished_copies(live: Path) -> None:
-    """Removes what a killed run left of a copy beside the database; under the lock, when it is nobody's."""
+    """Remove drafts that killed runs left beside the database; the caller holds the lock, so none is in use."""
     start = f"{draft_folder(live).name}{_MARK}"
     for entry in live.parent.iterdir() if live.parent.is_dir() else ():
         if entry.name.startswith(start):
@@ -101,7 +101,7 @@ def clear_unfinished_copies(live: Path) -> None:
 
 def _raw(live: Path, folder: Path) -> list[str]:
     for left in folder.iterdir():
-        left.unlink()  # what a copy came to before it failed
+        left.unlink()  # the incomplete copy
     return database.keep_raw(live, folder)
 
 

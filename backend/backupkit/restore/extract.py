@@ -1,7 +1,7 @@
-"""Put some uploads of a backup back where they were: a restore of these paths alone, which `undo` takes back too.
+"""Put some uploads of a backup back in place: a restore of these paths alone, which `undo` can revert.
 
-What was not chosen stays as it is, and so does a folder that is there. What a chosen file replaces is in the safety
-copy: also what lies in a folder that has come in its place.
+Paths that were not chosen, and existing folders, stay as they are. The safety copy holds what a chosen file replaces,
+including the contents of a folder that has taken its place.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def plan_extract(
     emit: EventListener = silence,
     verify_while_staging: bool = False,
 ) -> RestorePlan:
-    """What putting these uploads back would change, verified as by `plan_restore`; `restore_backup` carries it out.
+    """Return what putting these uploads back would change, verified as by `plan_restore`; `restore_backup` does it.
 
-    The settings may be those of another tree.
-    Raises `NoSuchBackup` for a pattern that matches nothing, and where the backup has no uploads; `Refused` where the
-    app has none, or for another app's backup (unless forced); `Damaged` and `NoSpace` as a restore.
+    The settings may be those of another tree. Raise `NoSuchBackup` if a pattern matches nothing or the backup has no
+    uploads; `Refused` if the app has none, for excluded paths, or for another app's backup (unless forced); `Damaged`
+    and `NoSpace` as a restore.
     """
     refuse_overlap(settings)
     if settings.uploads is None:
@@ -52,7 +52,7 @@ def plan_extract(
 
 
 def _refuse_excluded(settings: Settings, source: Source) -> None:
-    """What is excluded now is in no safety copy, so nothing of it is replaced."""
+    """Raise `Refused` if a chosen path is excluded: no safety copy would hold what it replaces."""
     selected = selection.of(settings, source.excluded)
     chosen = source.chosen.leaves if source.chosen else ()
     if excluded := sorted(path for path in chosen if selected.leaves_out_wanted(path, is_folder=False)):

@@ -1,7 +1,7 @@
-"""The journal of a restore: without it nothing live was touched; with it everything staged is whole and on disk.
+"""The journal of a restore: without it nothing live was touched; with it everything staged is complete and on disk.
 
-It says which staging areas are its own and how far the restore came, so that whoever finds it can finish. It is input:
-one that is not ours alone, or not of the form that we write, is refused.
+It records which staging areas belong to the restore and how far it came, so that the next run can finish it. It is
+untrusted input: a journal that others may write to, or of another form than we write, is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MOST = 16 << 20  # bytes
 
 
 def _inside(name: str) -> str:
-    """A part's name, which may be a path in a tree."""
+    """Return the name of a part if it stays inside its tree, else raise `ValueError`; it may be a path in a tree."""
     if ({"", ".", "..", STAGING} & {*name.split("/")} and name) or "\0" in name:
         raise ValueError("is no part of an app")
     return name
@@ -41,9 +41,9 @@ PartName = Annotated[str, AfterValidator(_inside)]
 
 @dataclass(frozen=True)
 class JournalPart:
-    """One further database or tree of a restore under way; the fields are as in `Journal`.
+    """An additional database or tree of a restore under way; the fields are as in `Journal`.
 
-    `safety` is the backup that has what was there before of this part: the app may have gone on in between.
+    `safety` is the backup that holds the earlier state of this part: the app may have written to it in between.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -59,17 +59,16 @@ class JournalPart:
 
 @dataclass(frozen=True)
 class Journal:
-    """A restore under way: `source` is restored, `safety` is the copy of what was there before.
+    """A restore under way. It stores names, not paths: a container and its host may see a folder at different paths.
 
-    Without a `safety` it is a way back, from a restore that failed or a migration that was interrupted.
-    Paths are not in it, since a container and its host call the same folder by two names. `id` is what its staging
-    areas are marked with. `database` is whether the staged database still has to go live, `uploads` whether the staged
-    uploads have. `back` is whether it failed and what was there before is to be staged and restored. `facts` and
-    `revisions` are of what is staged, None where that is uploads only. `part` is what was restored alone. `copies` are
-    the backups that held what was live when it was staged, `kept` those of what the app wrote since. `sealed` is the
-    backup whose database is restored from where it lies, with the checksum in `facts`; without it, a staged copy is.
-    `name` is the part of the app that all this is said of, empty for its first database and its uploads; `others` are
-    the further ones.
+    `source` is restored, `safety` holds the earlier state. Without a `safety` the restore is a rollback, of a failed
+    restore or an interrupted migration. `id` marks its staging areas. `database` and `uploads` are whether the staged
+    database and uploads still have to go live. `back` is whether the restore failed, and the earlier state has to be
+    staged and restored. `facts` and `revisions` are those of the staged database, or None for uploads alone. `part` is
+    the one part that was restored alone. `copies` are the backups that held the live data when it was staged, `kept`
+    those of what the app wrote since. `sealed` is the backup whose database file is read directly, with the checksum in
+    `facts`; without it a staged copy is. `name` is the part that these fields describe, empty for the main database and
+    its uploads; `others` are the additional parts.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -92,11 +91,11 @@ class Journal:
 
     @property
     def parts(self) -> tuple[Journal, ...]:
-        """The journal as if it were of each part alone."""
+        """One journal for each part, as if it were the only one."""
         return tuple(self.at(name) for name in (self.name, *(one.name for one in self.others)))
 
     def at(self, name: str) -> Journal:
-        """The journal as if it were of that part alone."""
+        """Return the journal as if that part were the only one."""
         alone = replace(self, others=())
         for one in self.others:
             if one.name == name:
@@ -104,13 +103,13 @@ class Journal:
         return alone
 
     def with_part(self, part: Journal) -> Journal:
-        """The journal with what that part's own says of it now."""
+        """Return the journal with the fields of that part replaced."""
         if part.name == self.name:
             return replace(part, others=self.others)
         return replace(self, others=tuple(_part_of(part) if one.name == part.name else one for one in self.others))
 
     def all_done(self) -> Journal:
-        """The journal when all is in place, and has only to be tidied up."""
+        """Return the journal of a restore whose parts are all in place, so that only the clean-up is left."""
         others = tuple(replace(one, database=False, uploads=False) for one in self.others)
         return replace(self, database=False, uploads=False, others=others)
 
@@ -123,7 +122,7 @@ def _part_of(alone: Journal) -> JournalPart:
 
 
 def joined(parts: Sequence[Journal]) -> Journal:
-    """One journal of all of these parts."""
+    """Return one journal of all of these parts."""
     return replace(parts[0], others=tuple(map(_part_of, parts[1:])))
 
 
@@ -133,7 +132,7 @@ def _form() -> TypeAdapter[Journal]:
 
 
 def write(backups: Path, journal: Journal) -> None:
-    """From when this returns there is only forward."""
+    """Write and sync the journal; once this returns, the restore must be completed."""
     disk.write_file(backups / JOURNAL_FILE, json.dumps(_document(journal), indent=2).encode(), is_ours=True)
 
 
@@ -173,7 +172,7 @@ def _part_document(one: JournalPart) -> Document:
 
 
 def read(backups: Path) -> Journal | None:
-    """The restore that was not finished; None where there is none. `BackupError` for what is not to be trusted."""
+    """Return the journal of an unfinished restore, or None. Raise `BackupError` if it cannot be trusted."""
     path = backups / JOURNAL_FILE
     try:
         return _form().validate_json(_content(path))
@@ -181,7 +180,7 @@ def read(backups: Path) -> Journal | None:
         return None
     except (ValidationError, OSError) as error:
         if isinstance(error, OSError) and error.errno in FULL:
-            raise  # of the disk, not of the journal
+            raise  # the disk is full; the journal may be sound
         raise _unusable(path, f"cannot be read: {type(error).__name__}") from error
 
 
@@ -205,10 +204,10 @@ def _unusable(path: Path, why: str) -> BackupError:
 
 
 def exists(backups: Path) -> bool:
-    """Whether a restore was not finished, or is under way."""
+    """Return whether a restore is unfinished or under way."""
     return os.path.lexists(backups / JOURNAL_FILE)
 
 
 def remove(backups: Path) -> None:
-    """The restore is over."""
+    """Remove the journal: the restore is over."""
     disk.remove(backups / JOURNAL_FILE)

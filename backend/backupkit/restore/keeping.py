@@ -1,7 +1,7 @@
-"""What a restore is about to replace is in a backup: looked at when nobody else can write to it any more.
+"""Make sure that a backup holds the live database before a restore replaces it; others are locked out by then.
 
-The safety copy is made before a restore is prepared. The app goes on meanwhile, and after a kill for as long as
-nobody finishes the restore.
+The safety copy is made before the restore is prepared. The app may write meanwhile, and after a kill until the
+restore is finished.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Standing = Literal["wanted", "kept", "unknown"]
 
 
 def keep(settings: Settings, found: Journal, is_resumed: bool, emit: EventListener, clock: Clock) -> Journal:
-    """Another safety copy, in which all is that is live now; the journal of all parts, which names it, is on disk.
+    """Make another safety copy of the live data, write the journal with its name, and return that journal.
 
-    `is_resumed` is whether time went by since the restore was prepared: then what is live now is missed, and warned of.
+    `is_resumed` is whether the restore was interrupted: then the app's later writes cause a warning, not a notice.
     """
-    # On a way back the uploads are half restored already: what was live is not what was there.
+    # In a rollback the uploads are partly restored: a copy of them would not be the earlier state.
     with_uploads = bool(found.safety and any(one.uploads for one in found.parts))
     note = f"what the app wrote after the safety copy for {found.source} was made"
     made = make_backup(settings, BackupRequest(kind="pre_restore", note=note, uploads=with_uploads), emit, clock).backup
     found = dataclasses.replace(found, kept=(*found.kept, made.name))
     for part in found.parts:
         is_restored = not (part.database or (part.uploads and not part.facts))  # databases go first, then trees
-        if part.safety and not is_restored:  # what is restored already is in this copy as it was restored
+        if part.safety and not is_restored:  # of a restored part this copy has the new state, not the earlier one
             found = found.with_part(dataclasses.replace(part, safety=made.name))
     journal.write(settings.dir, found)
     if is_resumed:
@@ -49,14 +49,14 @@ def keep(settings: Settings, found: Journal, is_resumed: bool, emit: EventListen
 
 
 def standing(settings: Settings, found: Journal) -> Standing:
-    """Whether the live database is what is wanted, or what one of the journal's backups holds; compared by content.
+    """Return whether the live database is the wanted one, or one of a backup of the journal ("kept"); by content.
 
-    The settings and the journal are of the part that the database is.
+    The settings and the journal are those of the database's part. A missing database is "kept".
     """
     wanted = staging.wanted_database(settings, found)
     with _taken(settings) as taken:
         if not taken:
-            return "kept"  # there is nothing
+            return "kept"
         if wanted.exists() and _are_same(taken, [wanted]):
             return "wanted"
         backups = [settings.dir / name for name in (*found.copies, *found.kept)]
@@ -65,7 +65,7 @@ def standing(settings: Settings, found: Journal) -> Standing:
 
 @contextlib.contextmanager
 def _taken(settings: Settings) -> Iterator[list[Path]]:
-    """The live database as one file, or as its raw files where it is broken; none where there are none."""
+    """Yield a copy of the live database: one file, its raw files if it is broken, or none if it is missing."""
     with store.work_folder(settings, "compared", "restore") as folder:
         yield _take(settings, folder)
 
@@ -89,7 +89,7 @@ def _files_in(backup: Path, settings: Settings) -> list[Path]:
 
 
 def _are_same(one: list[Path], two: list[Path]) -> bool:
-    """Whether both are the same database: the same pages, or the same raw files byte for byte."""
+    """Return whether both are the same database: the same pages, or the same raw files byte for byte."""
     if [path.name for path in one] != [path.name for path in two]:
         return False
     return all(database.same_content(left, right) for left, right in zip(one, two, strict=True))

@@ -1,7 +1,7 @@
-"""Lay a backup out in a folder apart from the app: nothing live is looked at, locked or changed.
+"""Lay a backup out in a folder apart from the app; no live data is read, locked or changed.
 
-It is restored into an empty app (the code of a real restore) in a draft beside the target, and gets its name by one
-rename. So a kill leaves no folder of that name, or a whole one.
+The backup is restored, by the code of a real restore, into an empty app in a draft beside the target. One rename
+publishes it, so a kill leaves a complete folder of that name, or none.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ _PASSING = ("tmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2")
 
 @dataclass(frozen=True)
 class Layout:
-    """A backup, and where its parts go: the target, and the paths below it; None for a part that does not go along."""
+    """A backup, the target folder, and the paths of its parts below that; None for a part that is left out.
+
+    `needs` is in bytes.
+    """
 
     backup: Backup
     target: Path
@@ -44,26 +47,29 @@ class Layout:
     needs: int
     notes: tuple[str, ...] = ()
     chosen: Chosen | None = None
-    """The uploads that alone are laid out; None for all of them."""
+    """The only uploads to lay out, or None for all of them."""
     others: Mapping[str, Path] = field(default_factory=dict)
-    """The paths of further databases and trees, by their names."""
+    """The paths of additional databases and trees, by name."""
     mask: Mask | None = None
-    """What is done to the database before it is in its place."""
+    """The mask that is applied to the database before it is published."""
 
     @property
     def database_file(self) -> Path | None:
-        """Where the database is in the end."""
+        """The final path of the database."""
         return self.target / self.database if self.database else None
 
     @property
     def uploads_folder(self) -> Path | None:
-        """Where the uploads are in the end."""
+        """The final path of the uploads."""
         return self.target / self.uploads if self.uploads else None
 
 
 @dataclass(frozen=True)
 class LaidOut:
-    """What lies in the target now: rows by table, and numbers of uploads; how the schema stands to this code."""
+    """The content of the target: rows by table, the number of uploads, and how the schema compares with this code.
+
+    `is_compared` is whether the backup has checksums, with which every file was compared.
+    """
 
     layout: Layout
     rows: dict[str, int]
@@ -74,16 +80,16 @@ class LaidOut:
 
 
 def clear_draft(target: Path) -> None:
-    """What a killed run left beside that target is gone, where it is ours and nobody is at work in it."""
+    """Remove the draft that a killed run left beside the target, if it is ours and no other run uses it."""
     target = Path(os.path.abspath(target.expanduser()))
     with contextlib.suppress(BackupError, OSError):
         _clear(Path(os.path.realpath(target.parent), f"{disk.DRAFT_PREFIX}{target.name}"))
 
 
 def plan_taking_out(settings: Settings, name: str, target: Path, patterns: Sequence[str]) -> Layout:
-    """Where some uploads of a backup would be laid out: below the target as they are below the uploads.
+    """Return the layout of some uploads of a backup, below the target as they are below the uploads.
 
-    Raises as `plan_layout` does; `NoSuchBackup` for a pattern that matches nothing.
+    Raise what `plan_layout` raises, and `NoSuchBackup` if a pattern matches nothing.
     """
     tree = settings.sealed_folder
     layout = plan_layout(settings.whole, name, target, tree)
@@ -100,10 +106,10 @@ def plan_layout(
     backup: Backup | None = None,
     notes: tuple[str, ...] = (),
 ) -> Layout:
-    """Where the backup, or the one part of it, would be laid out; nothing is written. One may be found already.
+    """Return where the backup, or the `only` part of it, would be laid out; nothing is written.
 
-    Raises `Refused` for a target that is not empty, is a link, is in live data, in the backups folder or around them,
-    or can be changed by others; `Damaged` for a backup without such a part; `NoSpace`.
+    `backup` saves the search by name. Raise `Refused` for a target that is not empty, is a link, is in or around live
+    data or the backups folder, or can be changed by others; `Damaged` for a backup without such a part; `NoSpace`.
     """
     target = require_place(settings, target)
     if backup is None:
@@ -132,7 +138,7 @@ def _layout_of(settings: Settings, backup: Backup, target: Path, only: str | Non
 
 
 def _further(settings: Settings, metadata: Metadata, only: str | None) -> Iterator[tuple[str, Path]]:
-    """Where each further database and tree goes."""
+    """Yield where each additional database and tree goes."""
     for part in settings.parts[1:]:
         if metadata.at(part.part) and only in (None, part.part):
             otherwise = Path(part.part) if part.uploads else Path("data", part.database.name)
@@ -140,7 +146,7 @@ def _further(settings: Settings, metadata: Metadata, only: str | None) -> Iterat
 
 
 def _parts(settings: Settings, metadata: Metadata, only: str | None) -> tuple[Path | None, Path | None]:
-    """Database and uploads at their paths below the app folder, or under usual names where they are elsewhere."""
+    """Return the paths of database and uploads below the app folder, or usual names if they lie elsewhere."""
     live = settings.uploads or settings.app_dir / UPLOADS_FOLDER
     database = _below(settings, settings.database, Path("data", settings.database.name))
     uploads = _below(settings, live, Path(UPLOADS_FOLDER))
@@ -155,16 +161,16 @@ def _below(settings: Settings, path: Path, otherwise: Path) -> Path:
 
 
 def _needs(backup: Backup, metadata: Metadata, with_database: bool, with_uploads: bool) -> int:
-    """Bytes: the database, its staged copy and a journal of it; the uploads."""
+    """Return the bytes needed: for the database, its staged copy and a journal of it, and for the uploads."""
     size = metadata.database.size if metadata.database else backup.size_bytes
     files = metadata.uploads.bytes if metadata.uploads else backup.size_bytes
     return (3 * size if with_database else 0) + (files if with_uploads else 0)
 
 
 def lay_out(settings: Settings, layout: Layout, emit: EventListener = silence, clock: Clock = utc_now) -> LaidOut:
-    """The backup lies in the target, whole and on disk: verified while it was copied, the database checked after.
+    """Put the backup into the target, complete and synced: verified while it is copied, the database checked after.
 
-    Raises before the target has anything in it: `Damaged` for a backup that is not as it was written, `NoSpace`.
+    Raise `Damaged` for a backup that is not as it was written, or `NoSpace`, while the target is still empty.
     """
     name, warnings = layout.backup.name, list[str]()
     with (
@@ -185,7 +191,7 @@ def lay_out_fetched(
     emit: EventListener = silence,
     clock: Clock = utc_now,
 ) -> LaidOut:
-    """The same of a backup that is elsewhere: `fetch` brings it, checked, into a new folder, which is then gone."""
+    """Lay out a remote backup, as `lay_out`: `fetch` downloads and checks it into a new folder, removed afterwards."""
     target, warnings = require_place(settings, target), list[str]()
     with (
         recorded(settings, "restore", emit, clock, [name]) as work,
@@ -200,7 +206,7 @@ def lay_out_fetched(
 
 
 def _lay_out_in(draft: Path, settings: Settings, layout: Layout, listen: EventListener, clock: Clock) -> LaidOut:
-    """The target is there, whole; what else is in the draft may go."""
+    """Publish the complete target; the rest of the draft is no longer needed afterwards."""
     whole = draft / "whole"
     whole.mkdir(mode=0o700)
     done = _fill(settings, layout, draft, whole, _as_part(listen), clock)
@@ -211,7 +217,7 @@ def _lay_out_in(draft: Path, settings: Settings, layout: Layout, listen: EventLi
 
 
 def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: EventListener, clock: Clock) -> LaidOut:
-    """Restore the parts into an app that has nothing yet and whose places are in the draft."""
+    """Restore the parts into an empty app whose folders are in the draft."""
     wanted = {
         MAIN_DATABASE: layout.database,
         UPLOADS_FOLDER: layout.uploads,
@@ -227,7 +233,7 @@ def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: Ev
         "uploads": whole / layout.uploads if layout.uploads else None,
         "dir": draft / "backups",
         "exclude_marked": (),
-        "exclude": (),  # nothing is there that would have to be left alone
+        "exclude": (),  # the new app has no files to protect
         **WITHOUT_HOOKS,
     }
     scratch = settings.elsewhere(places, {name: whole / path for name, path in layout.others.items()})
@@ -240,7 +246,7 @@ def _fill(settings: Settings, layout: Layout, draft: Path, whole: Path, emit: Ev
 
 
 def _masked(layout: Layout, mask: Mask, whole: Path, emit: EventListener) -> dict[str, int]:
-    """The database of the draft is masked; its rows by table."""
+    """Mask the database in the draft; return its rows by table."""
     emit(Step("Masking the database"))
     metadata = store.require_metadata(layout.backup)
     assert layout.database and metadata.database_file
@@ -251,7 +257,7 @@ def _masked(layout: Layout, mask: Mask, whole: Path, emit: EventListener) -> dic
 
 
 def _as_part(emit: EventListener) -> EventListener:
-    """A listener that does not hear what a restore says to people whose live data it changes."""
+    """Return a listener without the notices of a restore, which are about live data."""
 
     def listen(event: Event) -> None:
         if not isinstance(event, Notice | Finished):
@@ -260,11 +266,11 @@ def _as_part(emit: EventListener) -> EventListener:
     return listen
 
 
-# The target.
+# The target
 
 
 def require_place(settings: Settings, target: Path) -> Path:
-    """The target with the links on the way to it resolved; `Refused` where nothing may be laid out."""
+    """Return the target with the links in its parents resolved; raise `Refused` if no backup may be laid out there."""
     target = Path(os.path.abspath(target.expanduser()))
     if target.is_symlink():
         raise Refused(f"{target} is a link.", hint="Name the folder that it leads to, or a new one.")
@@ -283,7 +289,10 @@ def require_place(settings: Settings, target: Path) -> Path:
 
 
 def kept_folders(settings: Settings, environment: Mapping[str, str] = os.environ) -> list[Path] | None:
-    """In a container the mounted folders in which a target may be, for what is elsewhere goes with it; else None."""
+    """Return the mounted folders that may hold a target, or None outside a container.
+
+    Anything outside the mounts is lost with the container.
+    """
     if not is_contained(environment) and not any(map(os.path.exists, _CONTAINERS)):
         return None
     mounted = [Path(one.place) for one in mounts.read() if one.place != "/" and one.kind not in _PASSING]
@@ -325,7 +334,10 @@ def _refuse_taken(target: Path) -> None:
 
 @contextlib.contextmanager
 def _draft_of(target: Path, command: str) -> Iterator[Path]:
-    """A folder beside the target that only we can enter, gone when the block ends; a killed run's is cleared first."""
+    """Make and lock a folder beside the target that only this user can enter; yield it, and remove it afterwards.
+
+    The draft of a killed run is removed first.
+    """
     draft = target.with_name(f"{disk.DRAFT_PREFIX}{target.name}")
     _clear(draft)
     draft.mkdir(mode=0o700)
@@ -350,11 +362,11 @@ def _clear(draft: Path) -> None:
 
 
 def _publish(whole: Path, target: Path) -> None:
-    """The finished folder gets its name; an empty folder of that name is replaced, and gives it its mode and owner."""
+    """Rename the finished folder to the target; it replaces an empty folder, and takes over its mode and owner."""
     if target.is_dir() and not target.is_symlink():
         facts = os.lstat(target)
         disk.chown_if_root(whole, (facts.st_uid, facts.st_gid))
         whole.chmod(facts.st_mode & 0o7777)
         disk.sync_tree(whole)
-        return disk.rename(whole, target)  # fails where something came into it meanwhile
+        return disk.rename(whole, target)  # fails if the folder is no longer empty
     disk.publish(whole, target)

@@ -1,7 +1,7 @@
-"""Finish what a killed restore began, or clear away what it had only prepared. The normal path is this path.
+"""Finish a killed restore, or remove what it had only prepared. A normal restore uses the same code.
 
-With a journal everything staged is whole and on disk: apply it, again if need be. Without one nothing live was
-touched: what is staged is litter. But only where the backups folder is the one in which the journal would be.
+With a journal everything staged is complete and on disk: apply it, again if necessary. Without one no live data was
+touched, and staged files can be removed; but only if this is the backups folder in which the journal would be.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from backupkit.sqlite import database
 from backupkit.upload_files import apply
 
 Proofs = Mapping[str, database.Inspection | None]
-"""What was proven of each restored database, by its part; None where it stayed locked."""
+"""The inspection of each restored database, by its part; None if it stayed locked."""
 Compared = Mapping[str, database.Comparison | None]
-_UNREADABLE = (errno.EIO, errno.ENOENT, errno.ENOTDIR)  # of a file of a backup: it is gone, or the disk has lost it
+_UNREADABLE = (errno.EIO, errno.ENOENT, errno.ENOTDIR)  # a backup's file is missing, or the disk cannot read it
 
 
 def recover(settings: Settings, emit: EventListener = silence, timeout: float | None = None) -> Journal | None:
-    """No restore is left half done, and no draft: the journal that was finished, or None.
+    """Finish an interrupted restore and remove drafts; return the journal that was finished, or None.
 
-    While another run holds the lock the restore is that run's: `Locked` after `timeout` seconds. A mere draft of
-    another run is waited for by nobody.
+    Raise `Locked` if another run still holds the lock after `timeout` seconds: the restore is its own. If there are
+    only drafts, do not wait for the lock.
     """
     trust.require_roots(settings.dir)
     if not unfinished.exists(settings):
         _clear_drafts_unless_running(settings, emit)
         return None
     wait = settings.lock_timeout if timeout is None else timeout
-    # No folder, no lock: it may be a disk that is not mounted.
+    # A missing folder has no lock; its disk may not be mounted.
     is_there = settings.dir.is_dir()
     with lock.held(settings.dir, "recover", wait, emit) if is_there else contextlib.nullcontext():
         return recover_under_lock(settings, emit)
 
 
 def _clear_drafts_unless_running(settings: Settings, emit: EventListener) -> None:
-    """What cannot be looked for or cleared stays: it is no reason to keep the app from starting."""
+    """Remove drafts of killed runs; ignore errors, which must not keep the app from starting."""
     with contextlib.suppress(BackupError, OSError):
         if store.has_drafts(settings) or scratch.has_leftovers():
             with lock.held(settings.dir, "recover", 0):
@@ -73,7 +73,7 @@ def _clear_drafts(settings: Settings, emit: EventListener) -> None:
 
 
 def recover_under_lock(settings: Settings, emit: EventListener) -> Journal | None:
-    """`recover` for a verb that holds the lock already, drafts included."""
+    """Do what `recover` does, drafts included, for a caller that holds the lock."""
     _clear_drafts(settings, emit)
     if not unfinished.exists(settings):
         return None
@@ -90,14 +90,14 @@ def recover_under_lock(settings: Settings, emit: EventListener) -> Journal | Non
 
 
 def _clear_litter(settings: Settings) -> None:
-    """What was staged for a restore that never began is gone; nothing live was touched."""
+    """Remove what was staged for a restore that has no journal, and so changed no live data."""
     areas = unfinished.require_backups(settings, unfinished.live_folders(settings))
     for folder, identity in areas:
         staging_area.remove(folder, identity.id if identity else None)
 
 
 def _refuse_other_restore(settings: Settings, found: Journal) -> None:
-    """`BackupError` where anything else is staged than what the journal tells of."""
+    """Raise `BackupError` if a staging area belongs to another restore than the journal."""
     for folder in unfinished.live_folders(settings):
         if (identity := staging_area.owner_of_area(folder)) and identity.id != found.id:
             raise BackupError(
@@ -108,7 +108,7 @@ def _refuse_other_restore(settings: Settings, found: Journal) -> None:
 
 
 def _require_staged(settings: Settings, found: Journal) -> None:
-    """`BackupError` where something is missing that still has to go live."""
+    """Raise `BackupError` if something that still has to go live is not staged, or has no place in the settings."""
     for part in found.parts:
         if settings.at(part.name) is None:
             raise BackupError(
@@ -120,9 +120,8 @@ def _require_staged(settings: Settings, found: Journal) -> None:
 
 
 def _place_of(settings: Settings, part: Journal) -> Settings:
-    """The settings of that part of the app."""
     place = settings.at(part.name)
-    assert place is not None  # looked at before anything was done
+    assert place is not None  # `_require_staged` has checked it
     return place
 
 
@@ -146,7 +145,10 @@ NEITHER_WAY = "The restore is not finished, and neither is the way back."
 
 
 def roll_back(settings: Settings, found: Journal, error: BaseException, emit: EventListener, clock: Clock) -> None:
-    """A restore that failed half way is taken back; where what was there before was broken it can only go on."""
+    """Roll a failed restore back to the safety copies.
+
+    Raise the error again, with a hint to `recover`, if a safety copy cannot be restored because the data was broken.
+    """
     if not _can_go_back(settings, found):
         cause = from_os_error(error) if isinstance(error, OSError) else error
         kind = type(cause) if isinstance(cause, BackupError) else BackupError
@@ -165,14 +167,14 @@ def roll_back(settings: Settings, found: Journal, error: BaseException, emit: Ev
 
 
 def go_back(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> None:
-    """The live data is as the safety copies have it, as far as the failed restore could have changed it."""
+    """Restore from the safety copies whatever the failed restore could have changed."""
     source = _source_of_return(settings, found)
     staging.unstage(settings, found.id)
     held = [*found.copies, *found.kept, *_backup_named(settings, found.source)]
     copies = tuple(settings.dir / name for name in held)
     identity = staging_area.identify(settings.dir, found.safety or "", found.id)
     staged = staging.stage(settings, source, identity, (), copies, emit)
-    # No safety copy is named: there is nothing to undo, since it never happened.
+    # Without a safety copy: a restore that was rolled back cannot be undone.
     back = journal_of(settings, staged, identity, held, clock)
     back = journal.joined([dataclasses.replace(one, safety=None) for one in back.parts])
     back = dataclasses.replace(back, kept=found.kept)
@@ -182,7 +184,7 @@ def go_back(settings: Settings, found: Journal, emit: EventListener, clock: Cloc
 
 
 def _source_of_return(settings: Settings, found: Journal) -> Source:
-    """What was there before, each part from the backup that has it."""
+    """Return the source with the earlier state, each part from its own safety copy."""
     safeties = dict.fromkeys(part.safety for part in found.parts if part.safety)
     kept = {name: staging.verified(settings, store.find(settings, name), found.part, silence).each for name in safeties}
     sources = [
@@ -195,14 +197,14 @@ def _source_of_return(settings: Settings, found: Journal) -> Source:
 
 
 def _part_for(found: Journal, source: Source) -> Journal | None:
-    """The part of the restore that this one of a safety copy stands for: a database in a tree stands with the tree."""
+    """Return the restored part that this part of a safety copy belongs to; a database in a tree belongs to the tree."""
     parts = {part.name: part for part in found.parts}
     folder, _, inside = source.part.partition("/")
     return parts.get(source.part) or (parts.get("" if folder == UPLOADS_FOLDER else folder) if inside else None)
 
 
 def _changed_of(source: Source, part: Journal) -> Source | None:
-    """What of the safety copy's part the restore was of; None for nothing."""
+    """Reduce the safety copy's part to what the restore replaced, or return None if it replaced nothing of it."""
     is_own = source.part == part.name
     kept = dataclasses.replace(
         source,
@@ -213,19 +215,19 @@ def _changed_of(source: Source, part: Journal) -> Source | None:
 
 
 def _backup_named(settings: Settings, source: str) -> list[str]:
-    """The source's name, if it is a backup's: a dump is none."""
+    """Return the source's name in a list if it is a backup; a dump is not."""
     return [one.name for one in store.all_backups(settings) if one.name == source]
 
 
 def journal_of(settings: Settings, staged: Source, identity: Identity, copies: Sequence[str], clock: Clock) -> Journal:
-    """The journal that makes what is staged go live; the `copies` are backups that hold what is live."""
+    """Return the journal for what is staged; the `copies` are backups that hold the live data."""
     started = settings.local(clock()).isoformat(sep=" ")
     parts = [_part_of(staging.place_of(settings, one), one, identity, started, copies) for one in staged.each]
     return dataclasses.replace(journal.joined(parts), part=_restored_alone(settings, staged))
 
 
 def _restored_alone(settings: Settings, staged: Source) -> str | None:
-    """What alone was restored; None for all of what there is to restore."""
+    """Return the only part that was restored, or None if everything was."""
     folder = staged.part or UPLOADS_FOLDER
     others = [one for one in staged.others if one.part.partition("/")[0] != folder]
     if others:
@@ -257,7 +259,7 @@ def _can_go_back(settings: Settings, found: Journal) -> bool:
 
 
 def _is_kept(settings: Settings, part: Journal) -> bool:
-    """Whether a safety copy has what was there before of this part."""
+    """Return whether the safety copy can restore the earlier state of this part."""
     metadata = store.find(settings, part.safety or "").metadata
     kept = metadata and metadata.at(part.name)
     if kept is None or (part.uploads and not kept.uploads_included):
@@ -266,7 +268,7 @@ def _is_kept(settings: Settings, part: Journal) -> bool:
 
 
 def finish(settings: Settings, found: Journal, emit: EventListener, clock: Clock) -> Proofs:
-    """What the journal says is done, checked, and the journal gone. Can be repeated."""
+    """Carry out the journal, prove the result and remove the journal. Can be repeated."""
     _require_staged(settings, found)
     compared: dict[str, database.Comparison | None] = {}
     for name in [part.name for part in found.parts if part.database]:
@@ -275,13 +277,13 @@ def finish(settings: Settings, found: Journal, emit: EventListener, clock: Clock
         if part.database:
             found, compared[part.name] = _resume_database(settings, found, part.name, emit, clock)
             found = database_is_done(settings, found, part.name)
-        else:  # the app may have gone on since, to another revision too
+        else:  # since then the app may have migrated it to another revision
             found = found.with_part(dataclasses.replace(part, revisions=None))
     return finish_uploads(settings, found, emit, compared)
 
 
 def _verify_sealed_again(settings: Settings, whole: Journal, name: str, emit: EventListener, clock: Clock) -> None:
-    """The backup that is restored from where it lies is as it was; or the restore goes back, and that is raised."""
+    """Verify the backup whose database is restored without a staged copy; on a failure roll back, and raise it."""
     found = whole.at(name)
     if found.sealed is None or found.facts is None:
         return
@@ -312,10 +314,9 @@ def _verify_sealed_again(settings: Settings, whole: Journal, name: str, emit: Ev
 def _resume_database(
     settings: Settings, found: Journal, name: str, emit: EventListener, clock: Clock
 ) -> tuple[Journal, database.Comparison | None]:
-    """The live database is replaced, if it is not what is wanted already; what is in no backup is kept first.
+    """Replace the live database unless it is the wanted one already; first back up what no backup holds.
 
-    On the way back it is written in any case: a commit that failed may stand in the WAL unseen, until the next to open
-    the database replays it.
+    A rollback always writes it: the WAL may hold a failed commit that the next connection would replay.
     """
     place = _place_of(settings, found.at(name))
 
@@ -334,11 +335,11 @@ def _resume_database(
 
 
 class _IsThere(Exception):
-    """The live database is what is wanted."""
+    """The live database is the wanted one already."""
 
 
 def database_is_done(settings: Settings, found: Journal, name: str) -> Journal:
-    """Written down, because the app may write into what was restored: a repeated run must not undo that."""
+    """Record in the journal that the database is live: a repeated run must not undo what the app writes afterwards."""
     done = found.with_part(dataclasses.replace(found.at(name), database=False))
     journal.write(settings.dir, done)
     return done
@@ -347,7 +348,7 @@ def database_is_done(settings: Settings, found: Journal, name: str) -> Journal:
 def replace_database(
     settings: Settings, found: Journal, keep: Callable[[], None], emit: EventListener
 ) -> database.Comparison | None:
-    """The live database holds what is staged; when this raises, it is as it was. As `replace_live` has it."""
+    """Replace the live database as `replace_live` does, or directly from the sealed one; an error changes nothing."""
     assert found.facts is not None
     live, staged = settings.database, staging.staged_database(settings)
     if found.sealed:
@@ -361,12 +362,12 @@ def replace_database(
 
 
 def finish_uploads(settings: Settings, found: Journal, emit: EventListener, compared: Compared | None = None) -> Proofs:
-    """What comes after the databases: trees, the proof, tidying up; returns what was proven of each database.
+    """Apply the trees, prove the databases and clean up; return the inspection of each database.
 
     `compared` is what `replace_live` returned for each.
     """
     databases = [part for part in found.parts if part.facts]
-    # Meanwhile, since it only reads: what is proven stands there already.
+    # In parallel: the databases are already live, and proving only reads them.
     with process.optional_worker(sum(part.facts.size for part in databases if part.facts)) as beside:
         proving = {
             part.name: beside.submit(_prove, _place_of(settings, part), part, (compared or {}).get(part.name))
@@ -378,7 +379,7 @@ def finish_uploads(settings: Settings, found: Journal, emit: EventListener, comp
                 copies = tuple(settings.dir / name / place.sealed_folder for name in found.copies)
                 apply.apply(place.uploads, found.id, copies, emit)
         proofs = {name: _proof(one, emit) for name, one in proving.items()}
-    # Nothing staged is needed any more: now it may go, piece by piece.
+    # From here on nothing staged is needed: a kill may leave it partly removed.
     journal.write(settings.dir, found.all_done())
     staging.unstage(settings, found.id)
     if found.safety:
@@ -388,7 +389,7 @@ def finish_uploads(settings: Settings, found: Journal, emit: EventListener, comp
 
 
 def _later(found: Journal) -> Mapping[str, str]:
-    """The parts that the app wrote to after the first one was restored: a later safety copy has what they were."""
+    """Return the later safety copy of each part that the app wrote to after the first part was restored."""
     return {part.name: part.safety for part in found.parts if part.safety and part.safety != found.safety}
 
 
@@ -402,6 +403,6 @@ def _proof(proving: Future[database.Inspection], emit: EventListener) -> databas
     try:
         return proving.result()
     except SourceLocked as error:
-        # All is in place: an app that keeps the lock is no reason to take it back.
+        # Everything is in place: a lock that the app holds is no reason to roll back.
         emit(Warned(f"The restored database could not be proven: {error.message}"))
         return None

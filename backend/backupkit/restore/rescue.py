@@ -1,9 +1,9 @@
-"""Bring rows of a backup back into the live database, and what they refer to: all of them, or none.
+"""Bring rows of a backup, and the rows they refer to, back into the live database: all of them, or none.
 
-1. lock; the backup is verified, and the rows are found (`sqlite/row_rescue.py`)
-2. a safety copy of the database; `undo` goes back to it
-3. uploads that the rows name and that are missing (`rescued_uploads.py`), when the rows could come in a rehearsal
-4. one transaction, in which the live rows must still be those of the plan
+1. plan: verify the backup and find the rows (`sqlite/row_rescue.py`)
+2. lock, and make a safety copy of the database, which `undo` restores
+3. restore missing uploads that the rows name (`rescued_uploads.py`), after a rehearsal of the rows has succeeded
+4. write the rows in one transaction, in which the live rows must still be those of the plan
 A kill leaves the database as it was, or with all of the rows.
 """
 
@@ -33,7 +33,7 @@ from backupkit.sqlite.row_rescue import Choice, Found
 
 @dataclass(frozen=True)
 class RescuePlan:
-    """What a rescue will change: the backup's name, its database file, and the rows."""
+    """The changes of a rescue: the backup's name, its database file, the rows, and the uploads that they name."""
 
     source: str
     file: Path
@@ -42,13 +42,16 @@ class RescuePlan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences for the person, of the rows and of their uploads."""
+        """Sentences to show with the plan, about the rows and their uploads."""
         return (*self.found.notes, *self.uploads.notes())
 
 
 @dataclass(frozen=True)
 class Rescued:
-    """What a rescue did: rows by table. `safety` is empty where there was nothing to bring back."""
+    """The result of a rescue, in rows by table. `safety` is empty if there was nothing to bring back.
+
+    `differ` is the number of rows that differ from the live ones and were left as they are.
+    """
 
     source: str
     safety: str
@@ -70,11 +73,11 @@ def plan_rescue(
     force: bool = False,
     emit: EventListener = silence,
 ) -> RescuePlan:
-    """The rows of that backup that would come back. Its database is verified, and nothing stays written.
+    """Return the rows of the backup that would come back. Verify its database; nothing stays written.
 
-    Rows that differ from the live ones stay as they are unless `overwrite`. With `with_children` rows of other tables
-    that refer to these come back too. Raises `NoSuchBackup` for a backup, table or key that is not there, `Damaged`,
-    `Refused` where schema, keys or constraints do not allow it, or where it is another app's (unless forced).
+    Live rows that differ from the backup's stay as they are unless `overwrite`. With `with_children` rows of other
+    tables that refer to these come back too. Raise `NoSuchBackup` for an unknown backup, table or key; `Damaged`;
+    `Refused` if schema, keys or constraints do not allow it, or for another app's backup (unless forced).
     """
     if sum((bool(choice.where), choice.missing, bool(choice.keys), bool(choice.rows))) != 1:
         raise Refused("Which rows are meant?", hint="Give one of --where, --missing and --key.")
@@ -96,10 +99,9 @@ def plan_rescue(
 
 
 def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = silence, clock: Clock = utc_now) -> Rescued:
-    """The rows of the plan are live, and what they replaced is in a safety copy; or nothing is changed.
+    """Write the planned rows to the live database, after a safety copy; an error leaves it unchanged.
 
-    Raises `Refused` where the live rows are no longer those of the plan, `SourceUnreadable` where the database stays
-    locked.
+    Raise `Refused` if the live rows are no longer those of the plan, `SourceUnreadable` if the database stays locked.
     """
     found = plan.found
     if not found.writes:
@@ -127,7 +129,7 @@ def rescue_rows(settings: Settings, plan: RescuePlan, emit: EventListener = sile
 
 
 def _bring(settings: Settings, plan: RescuePlan, emit: EventListener, clock: Clock) -> str:
-    """The rows are live; the name of the safety copy."""
+    """Make a safety copy, write the rows, and return the name of the copy."""
     with staging.claimed(settings, emit):
         note = f"before rows of {plan.source} were brought back: {len(plan.found.writes)}"
         request = BackupRequest(kind="pre_restore", note=note, uploads=False)
@@ -139,7 +141,7 @@ def _bring(settings: Settings, plan: RescuePlan, emit: EventListener, clock: Clo
 
 
 def _bring_with_uploads(settings: Settings, plan: RescuePlan, emit: EventListener, clock: Clock) -> str:
-    """The uploads are live, and then the rows that name them; or neither."""
+    """Restore the uploads, then the rows that name them, or neither; return the name of the safety copy."""
     row_return.bring_back(settings.database, plan.file, plan.found, settings.busy_timeout, is_rehearsal=True)
     before = flags.last_restore(settings.dir)
     safety = rescued_uploads.bring(settings, plan.uploads, emit, clock)

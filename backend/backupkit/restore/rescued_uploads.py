@@ -1,7 +1,7 @@
-"""The uploads that rescued rows name, by the setting `references`: which of them are missing and come back, too.
+"""Restore the missing uploads that rescued rows name, by the setting `references`.
 
-They come before the rows, as a restore of these paths alone: so no row names a file that did not come. A kill in
-between leaves files that no row names yet; `undo` removes them, and the same rescue goes on.
+They are restored before the rows, as a restore of these paths alone, so that no row names a missing file. A kill in
+between leaves files that no row names yet; `undo` removes them, and the same rescue can be run again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from backupkit.upload_files import choice
 
 @dataclass(frozen=True)
 class NamedUploads:
-    """`plan` brings those that are missing, if any are; `differ` are others now, and stay; `lacking` are nowhere."""
+    """The uploads that rescued rows name: the missing ones are restored by `plan` and listed in `paths`.
+
+    The live files of `differ` have changed, and stay. `lacking` are neither live nor in the backup.
+    """
 
     plan: RestorePlan | None = None
     paths: tuple[str, ...] = ()
@@ -35,7 +38,7 @@ class NamedUploads:
     lacking: tuple[str, ...] = ()
 
     def notes(self) -> Iterator[str]:
-        """What the person should know of those that do not come."""
+        """Yield sentences about the uploads that are not restored."""
         if self.differ:
             yield f"Uploads that these rows name are others now, and stay as they are: {few(self.differ)}."
         if self.lacking:
@@ -43,7 +46,7 @@ class NamedUploads:
 
 
 def look(settings: Settings, backup: Backup, found: Found, emit: EventListener) -> NamedUploads:
-    """What the rows that would be written name; their uploads are verified where any has to come."""
+    """Return the uploads that the rows to be written name; verify the backup's uploads if there are any."""
     named = set(_places(settings, found))
     if not named or settings.uploads is None or settings.part:  # the setting is for the main database
         return NamedUploads()
@@ -67,7 +70,7 @@ def look(settings: Settings, backup: Backup, found: Found, emit: EventListener) 
 
 
 def bring(settings: Settings, named: NamedUploads, emit: EventListener, clock: Clock) -> str:
-    """The missing ones are live; the name of the safety copy, which has the database and the uploads before."""
+    """Restore the missing uploads; return the name of the safety copy, which holds database and uploads."""
     assert named.plan
     return restore_source(settings, named.plan, emit, clock).safety
 
@@ -80,7 +83,7 @@ def take_back(
     emit: EventListener,
     clock: Clock,
 ) -> None:
-    """The rows did not come, so neither did these; `undo` goes back to what it would have before."""
+    """Remove the restored uploads again after the rows failed, and let `undo` revert the same restore as before."""
     source = staging.verified(settings, store.find(settings, safety), "uploads", emit)
     assert named.plan and named.plan.source.chosen
     source = replace(source, chosen=named.plan.source.chosen)
@@ -91,7 +94,7 @@ def take_back(
 
 
 def _places(settings: Settings, found: Found) -> Iterator[str]:
-    """The paths that the rows name, each below the uploads."""
+    """Yield the paths that the rows name, relative to the uploads."""
     for column, paths in settings.references.items():
         table, _, name = column.rpartition(".")
         for row in found.writes:

@@ -1,16 +1,16 @@
-"""Put a backup back: all of it, database and uploads, or nothing.
+"""Restore a backup, database and uploads, completely or not at all.
 
-`plan_restore` looks: it verifies the backup, classifies its schema, counts the space and finds every difference.
-`restore_backup` takes the plan and acts:
+`plan_restore` verifies the backup, classifies its schema, computes the space and finds every difference.
+`restore_backup` carries out the plan:
 
 1. lock, and finish what an earlier run left
-2. the safety copy: an ordinary backup of what is there now
+2. make a safety copy: an ordinary backup of the live data
 3. stage beside the live data, compare with the checksums, sync: a failure up to here leaves live data untouched. A
-   sealed database that needs no change is not copied, but read where it lies
-4. the journal: from here there is only forward, whoever finishes it
-5. apply: the database through SQLite, files by rename; then the proof, and nothing of ours stays
-What the app commits after the safety copy is kept in another one, made when it can write no more (`keeping`).
-An error while applying goes back to the safety copy by itself.
+   sealed database that needs no change is not copied, but read from the backup
+4. write the journal: from here on the restore is finished, by this run or a later one, or rolled back
+5. apply: the database through SQLite, files by rename; then prove the result and clean up
+What the app commits after the safety copy goes into another one, made once the app can no longer write (`keeping`).
+An error while applying rolls back to the safety copy automatically.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ from backupkit.upload_files import diff, selection, walk
 
 @dataclass(frozen=True)
 class Live:
-    """What is there now; `error` says why the database could not be looked into.
+    """The live data before a restore; `error` is why the database could not be read, or empty.
 
-    `unsaved` is the bytes that the newest backup has not, `is_wanted` whether the database is the wanted one already.
-    `changes` are those of the tables whose rows could be compared in time with the ones to restore.
+    `unsaved` is the bytes that the newest backup lacks, `is_wanted` whether the database is the wanted one already.
+    `changes` are the row changes of each table that could be compared within the time limit.
     """
 
     revisions: tuple[str, ...] = ()
@@ -73,7 +73,10 @@ class Live:
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """All that a restore will change, as shown and as done. Bytes; rows by table."""
+    """Everything that a restore will change, as shown and as done.
+
+    `needs` is in bytes by folder, `rows_after` in rows by table.
+    """
 
     source: Source
     verdict: SchemaVerdict | None
@@ -83,17 +86,17 @@ class RestorePlan:
     notes: tuple[str, ...] = ()
     migrate: bool = False
     revisions_after: tuple[str, ...] = ()
-    """Where the database will be, migrated or not."""
+    """The Alembic revisions of the database after the restore, migrated or not."""
     rows_after: Mapping[str, int] = field(default_factory=dict)
     rehearsed: upgrade.Rehearsed | None = None
     can_undo: bool = True
-    """Not where it replaces a database that is missing or broken."""
+    """False if it replaces a database that is missing or broken."""
     others: tuple[RestorePlan, ...] = ()
-    """The plans for further databases and trees."""
+    """The plans for additional databases and trees."""
 
     @property
     def differing_tables(self) -> tuple[str, ...]:
-        """The tables that have other rows afterwards, as far as rows were compared, or another number of them."""
+        """The tables whose rows will change, as far as they were compared, or whose number of rows will."""
         now, after = self.live.rows, self.rows_after
         changed = {name for name, one in self.live.changes.items() if one.total}
         names = sorted({*now, *after})
@@ -101,16 +104,17 @@ class RestorePlan:
 
     @property
     def each(self) -> tuple[RestorePlan, ...]:
-        """This plan, and those for further databases and trees."""
+        """This plan, and those for additional databases and trees."""
         return (self, *self.others)
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore did: the safety copy it left, the rows that are there now, and what it could not do.
+    """The result of a restore: its safety copy, the rows now live, and warnings of what it could not do.
 
-    `kept` are the raw files of a database that was too broken to be copied. Without `can_undo` it replaced such a one,
-    or none. `has_same_pages`: the live database was compared with the backup's, page by page; else it was checked.
+    `kept` are the raw files of a database that was too broken to be copied. `can_undo` is False if the restore replaced
+    a broken database, or none. `has_same_pages` is whether the live database was compared with the backup's page by
+    page; otherwise SQLite checked it.
     """
 
     source: str
@@ -124,12 +128,12 @@ class Restored:
     kept: tuple[Path, ...] = ()
     has_same_pages: bool = False
     parts: Mapping[str, RestoredPart] = field(default_factory=dict)
-    """What was restored beside the first database and the uploads."""
+    """The results for additional databases and trees, by name."""
 
 
 @dataclass(frozen=True)
 class RestoredPart:
-    """What is there now of a further database or tree."""
+    """The restored state of an additional database or tree."""
 
     database: bool
     rows: Mapping[str, int]
@@ -147,16 +151,16 @@ def plan_restore(
     notes: tuple[str, ...] = (),
     verify_while_staging: bool = False,
 ) -> RestorePlan:
-    """What restoring that backup would change; the backup is verified, and nothing stays written.
+    """Verify a backup and return what restoring it would change; nothing stays written.
 
-    With `verify_while_staging` only its databases and the names of its uploads are verified: the uploads that come back
-    are, while `restore_backup` stages them, before it changes anything. That is for a plan that nobody is asked about.
+    With `verify_while_staging` only its databases and the names of its uploads are verified; `restore_backup` verifies
+    the contents of restored uploads while it stages them, before it changes anything: for plans without a prompt.
 
-    With `migrate` this code's migrations will be run on the staged copy before it goes live; they are rehearsed for the
-    plan, and `LossRefused` where they lose data of a table that is not among `expect_loss`.
+    With `migrate` this code's migrations will run on the staged copy before it goes live. They are rehearsed for the
+    plan; raise `LossRefused` if they lose data of a table that is not in `expect_loss`.
 
-    Raises `NoSuchBackup`, `Damaged` for a backup that is not as it was written, `SchemaMismatch` for one this code
-    cannot go on from and `Refused` for another app's (unless forced), `SourceUnreadable` where the live data stays
+    Raise `NoSuchBackup`, `Damaged` for a backup that is not as it was written, `SchemaMismatch` for a schema that this
+    code cannot use and `Refused` for another app's backup (unless forced), `SourceUnreadable` if the live data stays
     locked, `NoSpace`.
     """
     found = store.resolve(settings, name)
@@ -186,9 +190,9 @@ def plan_backup(
     newer: Mapping[str, Backup] | None = None,
     verify_while_staging: bool = False,
 ) -> RestorePlan:
-    """`plan_restore` of a backup that was found already; `notes` are to be shown with the plan.
+    """Return the plan for a given backup, as `plan_restore` does; `notes` are shown with the plan.
 
-    The parts that `newer` names come from another backup.
+    `newer` names parts that come from other backups.
     """
     refuse_overlap(settings)
     refuse_another_app(settings, backup, force)
@@ -203,14 +207,14 @@ def plan_backup(
 
 
 def _require_part(settings: Settings, only: str | None) -> None:
-    """`Refused` for a name that is none of a database or tree of this app."""
+    """Raise `Refused` if the name is not that of a database or tree of this app."""
     names = (MAIN_DATABASE, UPLOADS_FOLDER, *settings.others)
     if only is not None and only not in names:
         raise Refused(f"This app has no database or tree {printable(only)}.", hint=f"There are: {', '.join(names)}.")
 
 
 def _about_parts(settings: Settings, backup: Backup, only: str | None) -> Iterable[str]:
-    """What the backup holds and the app has no place for, and what the app has and the backup does not hold."""
+    """Yield notes on parts that only the backup has, or only the app."""
     metadata = store.require_metadata(backup)
     if only is not None:
         return
@@ -236,7 +240,7 @@ def _all_rehearsed(
 
 
 def _what_rows_name(source: Source, backup: Backup) -> Iterable[str]:
-    """What was found of rows and uploads in the backup's own moment, where both come back."""
+    """Yield notes on rows and uploads that did not match when the backup was made, if both are restored."""
     if source.database and source.uploads and backup.metadata and backup.metadata.references:
         for sentence in references.sentences(backup.metadata.references):
             yield f"In this backup {sentence}."
@@ -266,7 +270,7 @@ def _changes_to(settings: Settings, source: Source, emit: EventListener) -> Mapp
 
 
 def refuse_another_app(settings: Settings, backup: Backup, force: bool) -> None:
-    """`Refused` for a backup of another app, unless forced."""
+    """Raise `Refused` for a backup of another app, unless forced."""
     metadata = backup.metadata
     if force or metadata is None or reliable.is_own(settings, metadata):
         return
@@ -280,7 +284,7 @@ def refuse_another_app(settings: Settings, backup: Backup, force: bool) -> None:
 def plan_source(
     settings: Settings, source: Source, force: bool, emit: EventListener, migrate: bool = False
 ) -> RestorePlan:
-    """The plan for a source that is verified already: a backup, or a database made from a dump."""
+    """Return the plan for a source that is already verified: a backup, or a database made from a dump."""
     source = staging.as_live(settings, source)
     places = [staging.place_of(settings, one) for one in source.each]
     for place, one in zip(places, source.each, strict=True):
@@ -308,7 +312,7 @@ def plan_source(
 def _plan_part(
     settings: Settings, source: Source, force: bool, emit: EventListener, migrate: bool
 ) -> tuple[RestorePlan, list[tuple[Path, int]]]:
-    """The plan for one database, or one tree, or the first of both; and the bytes that it needs, by folder."""
+    """Return the plan for one part, and the bytes that it needs by folder."""
     verdict = None
     if source.database and "/" not in source.part:
         verdict = source.undecided or schema.classify(settings, source.revisions, emit)
@@ -338,9 +342,9 @@ def _plan_part(
 def restore_backup(
     settings: Settings, plan: RestorePlan, emit: EventListener = silence, clock: Clock = utc_now
 ) -> Restored:
-    """The live data is as in the backup, proven, and what was there before is in a safety copy.
+    """Restore the planned backup and prove the result; a safety copy holds the earlier state.
 
-    Raises before anything live was touched, or after it went back by itself; either way the message says so.
+    An error is raised before live data was touched, or after an automatic rollback; the message says which.
     """
     with (
         hooks.of(settings, "restore", emit) as hook,
@@ -355,7 +359,7 @@ def restore_backup(
 
 
 def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, clock: Clock) -> Restored:
-    """`restore_backup` for a verb that holds the lock already."""
+    """Restore as `restore_backup` does, for a caller that holds the lock."""
     warnings: list[str] = []
     listen = collecting(emit, warnings)
     with staging.claimed(settings, emit), _telling_who_interrupts(settings, emit), contextlib.ExitStack() as watched:
@@ -389,7 +393,7 @@ def restore_source(settings: Settings, plan: RestorePlan, emit: EventListener, c
 
 @contextlib.contextmanager
 def _telling_who_interrupts(settings: Settings, emit: EventListener) -> Iterator[None]:
-    """Whoever ends a restore under way learns whether it was restored."""
+    """Report on Ctrl-C whether the restore is unfinished or nothing was restored."""
     try:
         yield
     except KeyboardInterrupt:
@@ -417,33 +421,33 @@ def _restored_part(plan: RestorePlan, proof: database.Inspection | None) -> Rest
 
 
 def holds_database(backup: Backup, part: str) -> bool:
-    """Whether a restore could bring that database back: it has it, and not as the raw files of a broken one."""
+    """Return whether the backup can restore that database: it holds it, and not as the raw files of a broken one."""
     metadata = backup.metadata and backup.metadata.at(part)
     return bool(metadata and metadata.database_file and not metadata.is_raw)
 
 
 def _was_replaced_raw(safety: Backup, part: str) -> bool:
-    """Whether there was something that no restore can bring back; not where an optional database was missing."""
+    """Return whether the replaced database cannot be restored; False if it was optional and missing."""
     is_held = safety.metadata is None or safety.metadata.at(part) is not None
     return is_held and not holds_database(safety, part)
 
 
 def _raw_files(settings: Settings, safety: Backup, part: str) -> tuple[Path, ...]:
-    """What the safety copy keeps of a database that it could not copy."""
+    """Return the raw files that the safety copy keeps of a database that could not be copied."""
     place = settings.at(part)
     lives = [place.database, *database.sidecars(place.database)] if place else []
     return tuple(path for path in (safety.path / live.name for live in lives) if path.exists())
 
 
 def _verdict(settings: Settings, plan: RestorePlan, found: Journal, emit: EventListener) -> SchemaVerdict | None:
-    """How what is live now stands to this code; of what the app's own command migrated nothing more is known."""
+    """Return how the live schema compares with this code, or None if unknown, as after the app's migrate command."""
     if found.revisions is None or (plan.migrate and plan.verdict and plan.verdict.relation == "no_migrations"):
         return None
     return plan.source.undecided or schema.classify(settings, found.revisions, emit)
 
 
 def _refuse_other_outcome(plan: RestorePlan, staged: Source) -> None:
-    """What was shown is what is done: a migration that now gives another result than in the rehearsal is not taken."""
+    """Raise `MigrationFailed` if the migration gave other row counts than in the rehearsal, which the plan showed."""
     is_other = any(
         one.rehearsed and (done.facts is None or done.facts.rows != one.rows_after)
         for one, done in zip(plan.each, staged.each, strict=True)
@@ -455,26 +459,26 @@ def _refuse_other_outcome(plan: RestorePlan, staged: Source) -> None:
 
 
 def _refuse_staged(settings: Settings) -> None:
-    """Nothing may be staged now that was not when an earlier run's was finished."""
+    """Raise `Locked` if another restore has staged something since earlier runs were finished."""
     for folder in unfinished.live_folders(settings):
         if staging_area.owner_of_area(folder):
             raise Locked(f"Another restore began in {folder} just now; nothing was changed.", hint="Type: `recover`")
 
 
 def _begin(settings: Settings, plan: RestorePlan, safety: Backup, emit: EventListener, clock: Clock) -> Journal:
-    """Everything is staged, and the journal is on disk; where that is not sure nothing is left of either."""
+    """Stage everything and write the journal; on an error remove both."""
     identity = staging_area.identify(settings.dir, safety.name)
     try:
         found = _stage(settings, plan, safety, identity, emit, clock)
         journal.write(settings.dir, found)
         return found
-    except BaseException:  # or the next command would go on unasked
+    except BaseException:  # else the next command would continue the restore
         _give_up(settings, identity.id)
         raise
 
 
 def _give_up(settings: Settings, restore: str) -> None:
-    """It never was: nothing live was touched, or it is as it was."""
+    """Remove the journal and what is staged, for a restore that left live data unchanged."""
     journal.remove(settings.dir)
     staging.unstage(settings, restore)
 
@@ -495,13 +499,13 @@ def _stage(
 
 
 def _is_there(plan: RestorePlan, safety: Backup) -> bool:
-    """Whether the live database, as the safety copy has it, is the wanted one."""
+    """Return whether the live database, by the checksum in the safety copy, is the wanted one."""
     kept = safety.metadata.at(plan.source.part) if safety.metadata else None
     return bool(plan.source.facts and not plan.migrate and _has(kept, plan.source.facts))
 
 
 def _share_from_now_on(settings: Settings, plan: RestorePlan, safety: Backup) -> None:
-    """Where more came back than was there, the next backup is to share with what came, not with the safety copy."""
+    """Let the next backup link to the restored one, not to the safety copy, if more came back than was there."""
     if plan.source.chosen:
         return
     metadata = safety.metadata.at(settings.part) if safety.metadata else None
@@ -512,7 +516,7 @@ def _share_from_now_on(settings: Settings, plan: RestorePlan, safety: Backup) ->
 
 
 def _require_writable(settings: Settings, source: Source) -> None:
-    """`SourceUnreadable` where a restore would fail for want of permission, before anything is done."""
+    """Raise `SourceUnreadable`, before anything is done, if live paths are read-only."""
     wanted = [settings.database, settings.database.parent] if source.database else []
     wanted += [settings.uploads] if source.uploads and settings.uploads else []
     for path in wanted:
@@ -557,14 +561,14 @@ def _look_at_live(settings: Settings, source: Source, emit: EventListener) -> Li
 
 @contextlib.contextmanager
 def _newest(settings: Settings, source: Source) -> Iterator[files_cache.ParentBackup | None]:
-    """The newest backup that can be compared with what is live of that part."""
+    """Yield the newest backup that can be compared with the live state of that part, or None."""
     is_tree = source.uploads is not None
     with files_cache.newest(settings if is_tree else settings.whole, is_tree) as earlier:
         yield earlier if is_tree or earlier is None else earlier.at(settings.part)
 
 
 def _schemas_compared(settings: Settings, source: Source, live: Live, emit: EventListener) -> str:
-    """For an app without Alembic: whether the two databases are made alike, and where the migrations of each are."""
+    """Return a sentence that compares the two schemas and their last migrations, for an app without Alembic."""
     assert source.database is not None
     if not settings.database.exists():
         return "No database is there yet that its schema could be compared with."
@@ -585,7 +589,7 @@ def _schemas_compared(settings: Settings, source: Source, live: Live, emit: Even
 
 
 def _revisions(settings: Settings, found: database.Inspection, emit: EventListener) -> tuple[str, ...]:
-    """Where the live database is; nowhere in particular where env.py cannot say in which table that stands."""
+    """Return the revisions of the live database; none if `env.py` cannot name the version table."""
     try:
         return version_table.at(settings, found, emit)
     except schema.CannotRead:
@@ -600,7 +604,7 @@ def _compare_rows(
     is_same: bool,
     emit: EventListener,
 ) -> Mapping[str, Changes]:
-    """How the rows of each table will change; small tables first, so that the time is enough for most of them."""
+    """Return how the rows of each table will change; small tables first, so that most fit into the time limit."""
     after = source.facts.rows if source.facts else {}
     both = sorted(now.keys() & after.keys(), key=lambda name: (max(now[name], after[name]), name))
     if is_same or source.database is None:
@@ -610,7 +614,7 @@ def _compare_rows(
 
 
 def _has(kept: Metadata | None, wanted: DatabaseFacts) -> bool:
-    """Whether a backup's database is the wanted one, byte for byte."""
+    """Return whether a backup's database is the wanted one, by checksum."""
     return bool(kept and kept.database and not kept.database.raw and kept.database.sha256 == wanted.sha256)
 
 
@@ -631,9 +635,9 @@ def _look_at_uploads(settings: Settings, source: Source, emit: EventListener) ->
 def _needs(
     settings: Settings, source: Source, live: Live, summary: diff.Summary | None, is_staged: bool
 ) -> list[tuple[Path, int]]:
-    """Bytes by folder: the safety copy; the database's WAL or journal; staged uploads.
+    """Return the bytes needed by folder: for the safety copy, the database's WAL or journal, and staged uploads.
 
-    Where the database is staged, its copy and another one of the live page size too.
+    A staged database also needs its copy, and another one with the live page size.
     """
     needs = [(settings.dir, live.unsaved)]
     if source.facts and not live.is_wanted:
@@ -645,7 +649,7 @@ def _needs(
 
 
 def _require_space(needs: Iterable[tuple[Path, int]]) -> None:
-    """Room for all of it, folders of one file system counted together."""
+    """Raise `NoSpace` unless each file system has room for all its folders together."""
     together: dict[int, tuple[Path, int]] = {}
     for folder, needed in needs:
         place = next(path for path in (folder, *folder.parents) if path.exists())
@@ -673,7 +677,7 @@ def _notes(settings: Settings, source: Source, live: Live, verdict: SchemaVerdic
 
 
 def _about_halves(settings: Settings, source: Source) -> Iterable[str]:
-    """What of the app the restore is not of."""
+    """Yield notes on the parts of the app that the restore leaves as they are."""
     if source.uploads is None and source.database is not None and not source.has_trees:
         yield "The uploads stay as they are."
     if all(one.database is None for one in source.each if "/" not in one.part):
@@ -681,7 +685,7 @@ def _about_halves(settings: Settings, source: Source) -> Iterable[str]:
 
 
 def _excluded(settings: Settings, source: Source) -> list[str]:
-    """In words for a plan: the patterns of now and then, the files that mark folders, and the folders of then."""
+    """Return the exclusions to show: patterns and marking files, of settings and backup, and the backup's folders."""
     patterns = (*settings.exclude, *source.excluded.patterns)
     marks = (f"folders with {one}" for one in (*settings.exclude_marked, *source.excluded.marks))
     return list(dict.fromkeys((*patterns, *marks, *(f"{one}/" for one in source.excluded.folders))))
@@ -718,7 +722,7 @@ def _refuse_to_migrate(settings: Settings, verdict: SchemaVerdict | None) -> Non
 
 @dataclass
 class _Commits:
-    """Whether others committed to the live database: since the safety copy; and since nobody else could any more."""
+    """Commits of others to the live database, since the safety copy and since they were locked out."""
 
     watch: database.Watch
     before: int | None
@@ -726,16 +730,16 @@ class _Commits:
     was_locked: bool = False
 
     def lock(self) -> bool:
-        """From here on nobody else can; whether anyone did, which may be so where it cannot be known."""
+        """Note that others are locked out now; return whether any of them has committed, or that is not known."""
         self.locked_at, self.was_locked = self.watch.version(), True
         return self.locked_at is None or self.locked_at != self.before
 
     def is_as_before(self) -> bool:
-        """Whether the database surely is as the safety copy has it."""
+        """Return whether the database certainly is as the safety copy has it."""
         return self.before is not None and self.watch.version() == self.before
 
     def is_untouched(self) -> bool:
-        """Whether the database surely is as it was when others were locked out."""
+        """Return whether the database certainly is as it was when others were locked out."""
         return not self.was_locked or (self.locked_at is not None and self.watch.version() == self.locked_at)
 
 
@@ -774,9 +778,9 @@ def _apply(
 
 
 def _only_changed(found: Journal, changed: Collection[str]) -> Journal:
-    """The journal with no more than there is to go back from.
+    """Return the journal reduced to the changed databases, so that a rollback spares what the app wrote elsewhere.
 
-    Where a database failed no tree was touched, and no database but these: the app may have written to them since.
+    Trees come after all databases, so when one of these fails no tree was touched.
     """
     for part in found.parts:
         facts = part.facts if part.name in changed else None
@@ -785,7 +789,7 @@ def _only_changed(found: Journal, changed: Collection[str]) -> Journal:
 
 
 def _as_written(settings: Settings, found: Journal) -> Journal:
-    """The journal with the safety copies that it names on disk by now."""
+    """Return the journal with the safety copies that the one on disk names by now."""
     with contextlib.suppress(BackupError, OSError):
         if written := journal.read(settings.dir):
             for part in found.parts:
@@ -795,7 +799,7 @@ def _as_written(settings: Settings, found: Journal) -> Journal:
 
 
 class _Untouched(Exception):
-    """The live data is as it was before, for this reason."""
+    """An error that left the live data as it was before; `reason` is that error."""
 
     def __init__(self, reason: BaseException) -> None:
         super().__init__(str(reason))
@@ -813,7 +817,7 @@ def _replace_database(
 ) -> tuple[Journal, database.Comparison | None]:
     place = settings.at(name)
     assert place is not None
-    if not found.at(name).database:  # the safety copy, checked a moment ago, has the same bytes
+    if not found.at(name).database:  # the safety copy has just been checked, and has the same bytes
         return found, database.Comparison(commits.is_as_before() or None, commits.watch.file)
 
     def keep() -> None:
@@ -831,10 +835,10 @@ def _replace_database(
 
 
 def _is_untouched(error: BaseException, commits: _Commits) -> bool:
-    """Whether the live database is surely as it was, after this error."""
+    """Return whether the live database certainly is as it was, after this error."""
     if _is_of_the_disk(error):
-        return False  # a commit may have got into the WAL all the same, where the next to open it replays it
-    # What SQLite refused it did not do; an interrupt may come just after its commit.
+        return False  # the commit may be in the WAL all the same, and the next connection would replay it
+    # SQLite does nothing that it refuses; an interrupt may come just after its commit.
     return isinstance(error, BackupError) or commits.is_untouched()
 
 

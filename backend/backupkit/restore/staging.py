@@ -1,4 +1,4 @@
-"""What a restore prepares before it touches anything live: a source, verified, and its staging beside the live data."""
+"""Prepare a restore without touching live data: verify its source, and stage it beside the live data."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ _OLDER = "Try an older backup: `list`."
 
 @dataclass(frozen=True)
 class Source:
-    """What is restored: files that were verified, and what of the tree is meant beside their contents.
+    """The verified files to restore, and what to restore of the tree beside their contents (`meaning`).
 
-    Each file of a tree is compared with its checksum while it is staged, where it `has_checksums`: anew, or with
+    If the backup `has_checksums`, each file of a tree is compared with its checksum while it is staged: again, or with
     `verify_while_staging` for the first time.
 
-    `is_sound`: SQLite has checked this very database file here before, and found that the app can use it. `seen` is how
-    the file looked when it was verified. `sealed` is the backup it is restored from without a staged copy.
-    `part` is the part of the app that it is of, empty for the first database and the uploads; `others` are the sources
-    of further ones.
+    `is_sound` is whether SQLite has checked this database file here before, and found it usable. `seen` is the identity
+    of the file when it was verified, to detect changes. `sealed` is the backup from which it is restored without a
+    staged copy. `part` is the part of the app, empty for the main database and the uploads; `others` are the sources of
+    additional ones.
     """
 
     name: str
@@ -71,34 +71,34 @@ class Source:
     has_checksums: bool = False
     verify_while_staging: bool = False
     chosen: Chosen | None = None
-    """The uploads that alone are restored; None for all of them."""
+    """The only uploads to restore, or None for all of them."""
     excluded: Excluded = Excluded()  # noqa: RUF009 - it is frozen
-    """The uploads that were left out when it was made: what that means stays as it is."""
+    """The exclusions of the backup: live uploads that match them stay as they are."""
     part: str = ""
     others: tuple[Source, ...] = ()
     inside: frozenset[str] = frozenset()
-    """Databases in the tree, by their paths in it, that are restored through SQLite, and so not as files."""
+    """Databases in the tree, by their paths in it, that are restored through SQLite and not as files."""
 
     @property
     def each(self) -> tuple[Source, ...]:
-        """This source, and the further ones."""
+        """This source and the additional ones."""
         return (self, *self.others)
 
     @property
     def has_trees(self) -> bool:
-        """Whether there are uploads, or another tree, in it."""
+        """Whether it contains uploads or another tree."""
         return any(one.uploads for one in self.each)
 
 
 def verified(
     settings: Settings, backup: Backup, only: str | None, emit: EventListener, verify_while_staging: bool = False
 ) -> Source:
-    """The backup, or the one part of it, as a source: every byte of that compared with what was sealed.
+    """Verify the backup, or the `only` part of it, against its checksums, and return it as a source.
 
-    With `verify_while_staging` only its databases are, and of its trees every name: those files of them that come back
-    are compared while they are staged.
+    With `verify_while_staging` only its databases and the names in its trees are verified; the contents of restored
+    files follow while they are staged.
 
-    A database that was checked when it was sealed here is not checked again; one that came from elsewhere is.
+    A database that was checked when it was sealed here is not checked by SQLite again; one from elsewhere is.
     """
     metadata = store.require_metadata(backup)
     sources = _sources(settings, backup, metadata, only, verify_while_staging)
@@ -117,7 +117,7 @@ def verified(
                 _require_one_checksum(one, checksums)
             return replace(found[0], others=tuple(found[1:]))
         except BaseException:
-            with contextlib.suppress(sqlite3.ProgrammingError):  # it has ended already
+            with contextlib.suppress(sqlite3.ProgrammingError):  # the connection is already closed
                 for connection in opened:
                     connection.interrupt()
             raise
@@ -126,7 +126,7 @@ def verified(
 def with_parts(
     settings: Settings, source: Source, newer: Mapping[str, Backup], emit: EventListener, verify_while_staging: bool
 ) -> Source:
-    """The source, where the parts that `newer` names come from those backups, verified as the rest is."""
+    """Return the source with the parts of `newer` taken from those backups, verified in the same way."""
     taken: dict[str, Source] = {}
     for part, backup in newer.items():
         only = part.partition("/")[0]
@@ -145,7 +145,7 @@ def _require_one_checksum(source: Source, checksums: dict[str, str]) -> None:
 def _sources(
     settings: Settings, backup: Backup, metadata: Metadata, only: str | None, verify_while_staging: bool
 ) -> list[Source]:
-    """What of the backup, and of that part of it, this app has a place for; not looked into yet."""
+    """Return the parts of the backup that the app has a place for, or only that part; the files are not read yet."""
     patterns = _sealed_patterns(backup, metadata)
     is_known_sound = _is_known_sound(settings, backup, metadata)
     is_sealed = manifest.has_checksums(backup.path)
@@ -176,7 +176,7 @@ def _sources(
 
     found = [one for part in ("", *metadata.others) if (one := source_of(part))]
     found = [one for one in found if one.database or one.uploads]
-    found.sort(key=lambda one: "/" in one.part)  # a database in a tree comes behind its tree
+    found.sort(key=lambda one: "/" in one.part)  # databases in trees come after the trees
     if not found:
         if only and metadata.others:
             raise Damaged(
@@ -189,7 +189,7 @@ def _sources(
 def _looked_into(
     settings: Settings, source: Source, metadata: Metadata, opened: Callable[[sqlite3.Connection], None]
 ) -> Source:
-    """The source, with what its database holds, where it has one."""
+    """Return the source with the facts of its database, if it has one."""
     if source.database is None:
         return source
     place, alone = settings.at(source.part), metadata.at(source.part)
@@ -198,7 +198,7 @@ def _looked_into(
 
 
 def _sealed_patterns(backup: Backup, metadata: Metadata) -> tuple[str, ...]:
-    """The patterns of what was left out; `Damaged` where they are none."""
+    """Return the exclude patterns of the backup; raise `Damaged` if they are invalid."""
     try:
         Patterns(metadata.exclude) if metadata.exclude else None
     except Refused as error:
@@ -214,7 +214,7 @@ def _is_known_sound(settings: Settings, backup: Backup, metadata: Metadata) -> b
 
 
 def _looks(file: Path) -> tuple[int, ...]:
-    """What changes when somebody writes to the file, or puts another in its place; nothing where it is missing."""
+    """Return the facts that change when the file is written to or replaced; empty if it is missing."""
     try:
         facts = os.lstat(file)
     except OSError:
@@ -223,7 +223,7 @@ def _looks(file: Path) -> tuple[int, ...]:
 
 
 def is_restored_from_its_place(settings: Settings, source: Source, migrate: bool, page_size: int) -> bool:
-    """Whether the sealed database needs no staged copy: a live one of that page size takes it as it is."""
+    """Return whether the sealed database needs no staged copy, because a live one has its page size."""
     return bool(
         source.database
         and source.facts
@@ -237,9 +237,9 @@ def is_restored_from_its_place(settings: Settings, source: Source, migrate: bool
 def _meanings(
     backup: Backup, only: str | None, checksums: dict[str, str], emit: EventListener, verify_while_staging: bool
 ) -> dict[str, diff.Meaning]:
-    """What of each of the backup's trees is meant, by its folder, once it was compared with what was sealed.
+    """Verify the backup and return what to restore of each tree, by its folder; the empty key is for unknown trees.
 
-    Empty stands for a tree of which nothing is known. `checksums` gets those of the files beside the trees, by path.
+    `checksums` receives those of the database files, by path.
     """
     metadata = store.require_metadata(backup)
     if not manifest.has_checksums(backup.path):
@@ -316,7 +316,7 @@ def _database_alone(name: str) -> str:
 def _with_database(
     settings: Settings, source: Source, recorded: DatabaseFacts | None, opened: Callable[[sqlite3.Connection], None]
 ) -> Source:
-    """The source with what its database holds; its checksum is the recorded one, which is compared beside this."""
+    """Return the source with the facts of its database; the recorded checksum is compared in parallel, not here."""
     assert source.database is not None
     if recorded and recorded.raw:
         raise Damaged(
@@ -340,7 +340,7 @@ def _with_database(
 
 
 def at_its_revisions(settings: Settings, source: Source, found: database.Inspection) -> Source:
-    """The source, with where its database is, or with why that is undecided."""
+    """Return the source with the revisions of its database, or with why these cannot be compared."""
     try:
         return replace(source, revisions=version_table.at(settings, found))
     except schema.CannotRead as error:
@@ -349,7 +349,7 @@ def at_its_revisions(settings: Settings, source: Source, found: database.Inspect
 
 
 def claimed(settings: Settings, emit: EventListener) -> AbstractContextManager[None]:
-    """No other restore is at work on this live data until the block ends, whatever its backups folder is."""
+    """Return a context that keeps other restores off this live data, whatever their backups folder is."""
     return lock.claimed(unfinished.live_folders(settings), settings.lock_timeout, emit)
 
 
@@ -362,12 +362,12 @@ def stage(
     emit: EventListener = silence,
     unchanged: Collection[str] = (),
 ) -> Source:
-    """Everything that goes live lies beside it, checked and on disk; nothing live is touched. Fails tidily.
+    """Stage everything beside the live data, checked and synced; no live data is touched, and an error leaves nothing.
 
-    A sealed database that can be restored from where it lies is not copied: the result then names its backup.
-    `copies` are backups that hold what is live: only what they have may be replaced. Databases that are live already
-    (the parts `unchanged`) are not staged. Returns what was staged: of the parts `migrated` that is at another revision
-    than the source. The caller has claimed the live data.
+    A sealed database that can be read from its backup is not copied; the result's `sealed` names that backup. `copies`
+    are backups that hold the live data: only what they hold may be replaced. Databases that are live already (the parts
+    `unchanged`) are not staged. Return what was staged: the parts `migrated` are at another revision than the source.
+    The caller has claimed the live data.
     """
     try:
         done = [
@@ -381,10 +381,9 @@ def stage(
 
 
 def as_live(settings: Settings, source: Source) -> Source:
-    """The source, with the databases that lie in trees as what they are restored as.
+    """Return the source with each database in a tree to be restored through SQLite, or as a file of the tree.
 
-    Where the live file is a database too, it is restored through SQLite, so that open connections go on; else as a
-    file.
+    It goes through SQLite if the live file is a database too, so that open connections keep working.
     """
     inside = [one for one in source.others if "/" in one.part]
     live = {one.part for one in inside if _is_live_database(settings, source, one)}
@@ -399,7 +398,10 @@ def as_live(settings: Settings, source: Source) -> Source:
 
 
 def _is_live_database(settings: Settings, source: Source, one: Source) -> bool:
-    """Whether there is a live database of that path, below no link, which the restore is of."""
+    """Return whether a live database at that path, without links on the way, is part of the restore.
+
+    Raise `Refused` if a chosen file would replace a broken database beside its WAL.
+    """
     folder, _, path = one.part.partition("/")
     holder = next((tree for tree in source.each if tree.uploads and (tree.part or UPLOADS_FOLDER) == folder), None)
     root = settings.tree(folder)
@@ -425,9 +427,9 @@ def _is_live_database(settings: Settings, source: Source, one: Source) -> bool:
 
 
 def place_of(settings: Settings, source: Source) -> Settings:
-    """The settings of the part of the app that the source is of."""
+    """Return the settings of the source's part of the app."""
     place = settings.at(source.part)
-    assert place is not None  # or there would be no source
+    assert place is not None  # else there would be no source
     return place
 
 
@@ -454,7 +456,7 @@ def _stage_part(
 
 
 def stage_database(settings: Settings, source: Source, identity: Identity) -> Source:
-    """The source's database lies beside the live one, as `stage` leaves it. Fails tidily."""
+    """Stage only the source's database, as `stage` does."""
     try:
         _make_area(settings.staging_home, "database", identity)
         return _stage_database(settings, source, identity.id)
@@ -480,9 +482,9 @@ def _prepare_database(settings: Settings, source: Source, identity: Identity, mi
 
 
 def wanted_database(settings: Settings, found: Journal) -> Path:
-    """What the journal wants the live database to be: the file in the backup that it names, or the staged copy.
+    """Return the database file that the journal restores: that of the backup in `sealed`, or the staged copy.
 
-    Raises `NoSuchBackup` or `Damaged` where that backup is not there, or says of its database something else.
+    Raise `NoSuchBackup` or `Damaged` if that backup is missing, or records another checksum.
     """
     if found.sealed is None:
         return staged_database(settings)
@@ -494,10 +496,10 @@ def wanted_database(settings: Settings, found: Journal) -> Path:
 
 
 def stage_sealed(settings: Settings, found: Journal) -> None:
-    """A copy of the sealed database lies beside the live one after all, where that cannot be written through SQLite."""
+    """Stage a copy of the sealed database, for a live one that cannot be overwritten through SQLite."""
     staged = staged_database(settings)
     with staging_area.opened(settings.staging_home, "database", found.id) as area:
-        for name in (staged.name, f"{staged.name}-journal", f"{staged.name}.paged"):  # of a run that was killed here
+        for name in (staged.name, f"{staged.name}-journal", f"{staged.name}.paged"):  # left by a killed run
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=area.folder)
     source = Source(found.source, wanted_database(settings, found), None, found.facts, part=found.name)
@@ -512,7 +514,7 @@ def _stage_database(settings: Settings, source: Source, restore: str) -> Source:
     if checksum != source.facts.sha256:
         raise Damaged(f"{source.database} changed while it was staged.", hint="Try again.")
     database.require_usable(staged, source.database)
-    # One that a person copied may say WAL, and would make the live one say so too.
+    # A database in WAL mode would set that mode in the live one too.
     database.seal(staged)
     database.match_page_size(staged, settings.database, settings.busy_timeout)
     disk.sync_tree(staged.parent)
@@ -523,7 +525,7 @@ def _stage_database(settings: Settings, source: Source, restore: str) -> Source:
 def rehearsed(
     settings: Settings, source: Source, target: str, emit: EventListener
 ) -> Iterator[tuple[Source, Rehearsed]]:
-    """The source as it is after the migration, which was run on a copy; the copy is gone when the block ends."""
+    """Migrate a copy of the source; yield the migrated source and the result, and remove the copy afterwards."""
     assert source.database is not None and source.facts is not None
     emit(Step("Rehearsing the migration on a copy"))
     space.require(2 * source.facts.size, settings.dir, "The rehearsal of the migration")
@@ -535,7 +537,7 @@ def rehearsed(
 
 
 def _migrate_staged(settings: Settings, source: Source, emit: EventListener) -> Source:
-    """The staged database, brought to this code's revision and checked; the live one was not opened."""
+    """Migrate the staged database to this code's revision, check it, and return the source with its new facts."""
     assert source.facts is not None
     emit(Step("Migrating the staged copy"))
     staged = staged_database(settings)
@@ -571,9 +573,9 @@ def differences(
     emit: EventListener,
     stays: Callable[[str], None] = lambda _path: None,
 ) -> Iterator[diff.Difference]:
-    """What the live uploads differ in from the source's; what an index tells is not read, nor what was sealed.
+    """Yield how the live uploads differ from the source's, as `diff.differences` with files cache and checksums.
 
-    Raises `Damaged` where a file was not sealed.
+    Raise `Damaged` if a file is not as it was sealed.
     """
     assert settings.uploads is not None and source.uploads is not None
     if settings.uploads.exists() and not settings.uploads.is_dir():
@@ -595,7 +597,7 @@ def differences(
 
 
 def sealed_files(source: Source) -> diff.Sealed | None:
-    """What each file of the source's tree was sealed with; None where it never had checksums."""
+    """Return a function for the sealed checksum of each file in the source's tree, or None if it never had any."""
     if source.uploads is None or not source.has_checksums:
         return None
     backup, below = source.uploads.parent, source.uploads.name
@@ -607,7 +609,7 @@ def sealed_files(source: Source) -> diff.Sealed | None:
 
 @contextlib.contextmanager
 def _refusing_altered(source: Source) -> Iterator[None]:
-    """`Damaged` for a file of the tree that turns out not to be as it was sealed."""
+    """Translate `Altered`, for a file that is not as it was sealed, to `Damaged`."""
     try:
         yield
     except diff.Altered as error:
@@ -618,13 +620,13 @@ def _refusing_altered(source: Source) -> Iterator[None]:
 
 
 def unstage(settings: Settings, restore: str | None) -> None:
-    """Nothing that the restore with that id staged is left in the app's folders, nor the beginning of it."""
+    """Remove everything that the restore with this id has staged in the app's folders, complete or not."""
     for folder in unfinished.live_folders(settings):
         staging_area.remove(folder, restore)
 
 
 def staged_database(settings: Settings) -> Path:
-    """Where the database to be restored is prepared: in the same mount as the live one."""
+    """Return the path of the staged database, in the same mount as the live one."""
     is_plain = "/" not in settings.part
     name = settings.database.name if is_plain else hashlib.sha256(os.fsencode(settings.part)).hexdigest()[:32]
     return staging_area.place_of(settings.staging_home, "database") / name

@@ -1,4 +1,4 @@
-"""Take the last restore back: restore the safety copy it made. That makes one itself, so it can be taken back too."""
+"""Undo the last restore: restore its safety copy. That makes another one, so an undo can be undone too."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from backupkit.restore.restore import RestorePlan, holds_database, plan_backup
 def plan_undo(
     settings: Settings, force: bool = False, emit: EventListener = silence, verify_while_staging: bool = False
 ) -> RestorePlan:
-    """The plan that takes the last restore back, of the part that it was of; verified as by `plan_restore`.
+    """Return the plan that undoes the last restore, of the same parts; verified as by `plan_restore`.
 
-    Raises `NoSuchBackup` where there is no safety copy to go back to, `Damaged` where it holds no database, since there
-    was none that could be read.
+    Raise `NoSuchBackup` if there is no safety copy to go back to, and `Damaged` if it holds no usable database, because
+    that was missing or broken.
     """
     last = _last_restore(settings)
     if last is None:
@@ -29,7 +29,7 @@ def plan_undo(
     name, part, later = last
     backup = store.find(settings, name)
     metadata = store.require_metadata(backup)
-    # A migration touched the database alone: uploads that came since stay.
+    # A migration changed only the database: later uploads stay.
     part = part or MAIN_DATABASE if metadata.kind == "pre_migration" else part
     if part not in metadata.tree_facts and not _holds(backup, metadata, part):
         only = f" Its uploads: `restore {name} --only uploads`." if metadata.uploads_included else ""
@@ -38,7 +38,7 @@ def plan_undo(
         whole = [
             one or MAIN_DATABASE
             for one in ("", *metadata.others)
-            if metadata.others and "/" not in one and holds_database(backup, one)  # one in a tree comes with its tree
+            if metadata.others and "/" not in one and holds_database(backup, one)  # one in a tree belongs to the tree
         ]
         left += f" What it holds whole: `restore {name} --only {whole[0]}`" if whole else ""
         left += f"; so too {', '.join(whole[1:])}." if whole[1:] else "." if whole else ""
@@ -68,7 +68,7 @@ def _about_gone(gone: Mapping[str, str], safety: str) -> Iterable[str]:
 
 
 def lost_without(settings: Settings, name: str) -> str:
-    """What `undo` cannot bring back once that backup is gone, as a sentence; empty where it does not need it."""
+    """Return a sentence on what `undo` cannot restore without that backup, or an empty string."""
     last = _last_restore(settings)
     if last and name == last.safety:
         return "The last restore cannot be taken back without it."
@@ -79,20 +79,20 @@ def lost_without(settings: Settings, name: str) -> str:
 
 
 def _holds(backup: Backup, metadata: Metadata, part: str | None) -> bool:
-    """Whether it has the databases that were replaced: that part, or all."""
+    """Return whether the backup holds the replaced databases in usable form: that of the part, or all if None."""
     if part is None:
         return holds_database(backup, "") and not metadata.is_raw
     return holds_database(backup, "" if part == MAIN_DATABASE else part)
 
 
 def goes_back_to(settings: Settings) -> str | None:
-    """The name of the safety copy that `undo` restores, if there ever was one."""
+    """Return the name of the safety copy that `undo` restores, or None."""
     last = _last_restore(settings)
     return last.safety if last else None
 
 
 def needed(settings: Settings) -> frozenset[str]:
-    """The names of all safety copies that `undo` restores something from."""
+    """Return the names of all safety copies that `undo` restores something from."""
     last = _last_restore(settings)
     return frozenset([last.safety, *last.later.values()] if last else [])
 
@@ -106,13 +106,13 @@ def _last_restore(settings: Settings) -> LastRestore | None:
 
 
 def _is_another_apps(settings: Settings, name: str) -> bool:
-    """Whether the last restore in this folder was one of another app that shares it."""
+    """Return whether the last restore in this folder was made by another app that shares it."""
     metadata = store.read(settings, name).metadata if store.is_backup(settings.dir / name) else None
     return metadata is not None and not reliable.is_own(settings, metadata)
 
 
 def _newest_safety_copy(settings: Settings) -> str | None:
-    """What is left to go by where the state was lost."""
+    """Return the newest safety copy, for a backups folder whose record of the last restore was lost."""
     for backup in store.own_backups(settings):
         if backup.kind == "pre_restore":
             return backup.name

@@ -1,4 +1,4 @@
-"""Look for a restore that is not finished. Every command asks this first, so this module imports little."""
+"""Detect an unfinished restore. Every command does this first, so this module imports little."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from backupkit.restore import journal
 
 
 def exists(settings: Settings) -> bool:
-    """Whether a restore left something: a journal, or things it staged."""
+    """Return whether a restore left a journal or a staging area."""
     return journal.exists(settings.dir) or any(map(staging_area.exists, live_folders(settings)))
 
 
 def describe(settings: Settings) -> str | None:
-    """What a person should know of a restore that is not finished; None where there is none, or it is under way."""
+    """Return a sentence about an unfinished restore, or None if there is none or it is under way."""
     if not exists(settings) or lock.is_held(settings.dir):
         return None
     try:
@@ -34,7 +34,7 @@ def describe(settings: Settings) -> str | None:
 
 
 def require_backups(settings: Settings, folders: list[Path]) -> list[tuple[Path, Identity | None]]:
-    """The staging areas and whose they are. `BackupError` for one whose journal would be in another backups folder."""
+    """Return the staging areas with their owners; raise `BackupError` if one belongs to another backups folder."""
     areas = [(folder, staging_area.owner_of_area(folder)) for folder in folders if staging_area.exists(folder)]
     for folder, identity in areas:
         if identity and not staging_area.is_of(identity, settings.dir):
@@ -50,7 +50,7 @@ def require_backups(settings: Settings, folders: list[Path]) -> list[tuple[Path,
 
 
 def live_folders(settings: Settings) -> list[Path]:
-    """The app's folders that a restore stages in."""
+    """Return the app's folders that a restore stages in."""
     return list(dict.fromkeys(folder for part in settings.parts for folder in _folders_of(part)))
 
 
