@@ -1,4 +1,4 @@
 """Back up: the database and the uploads into a draft, which is sealed, checked and published."""
 
 PUBLIC = ("create", "make", "references", "salvage", "single_file", "sql_dump")
-"""What other packages may import; anything else is this package's own (tests/system/test_layers.py)."""
+"""Modules that other packages may import; the rest is private to this package (tests/system/test_layers.py)."""

@@ -107,7 +107,6 @@ def _refuse_missing(settings: Settings, file: Path | BinaryIO) -> None:
 
 
 def _loaded(settings: Settings, file: Path | BinaryIO, name: str, emit: EventListener, folder: Path) -> Source:
-    """Load the dump into a database in `folder`."""
     target = folder / settings.database.name
     with _text(file) as text:
         sql_loader.load_dump(text, target, emit)

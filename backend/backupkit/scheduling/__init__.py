@@ -1,4 +1,4 @@
-"""Schedules: when a backup is due, and the run of what is due. When is a pure function."""
+"""Schedules: when backups and test restores are due (pure functions), and the steps that run them."""
 
 PUBLIC = ("agenda", "planner", "run", "scheduler_lock")
-"""What other packages may import; anything else is this package's own (tests/system/test_layers.py)."""
+"""Modules that other packages may import; the rest is private to this package (tests/system/test_layers.py)."""

@@ -1,4 +1,4 @@
-"""What a scheduler will do next. Looks only."""
+"""The next scheduled runs. Only reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COUNT = 10
 
 
 def next_runs(settings: Settings, clock: Clock = utc_now) -> tuple[list[DueRun], bool]:
-    """The next ten runs, what is overdue first; and whether there is a scheduler at work to do them."""
+    """Return the next ten runs, overdue ones first, and whether a scheduler is running to do them."""
     now = clock()
     operations, seed = history.read(settings.dir).operations, scheduler_lock.seed(settings.dir)
     past = planner.past_of(settings, store.all_backups(settings), operations, now, seed)

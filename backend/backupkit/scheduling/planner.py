@@ -1,10 +1,10 @@
-"""What is to be done next, and when, and why: by the settings, by what was done, and by the time. Pure.
+"""The next runs, their times and reasons, from the settings, the past runs and the time. Pure.
 
-The calendar of the configured zone says when a run is due; what is on disk says whether it has been. So a run that was
-missed is made up, and one that was made is not made again, whatever was switched off, changed or killed in between.
+The calendar in the configured zone says when a run is due; what is on disk says whether it was done. So a missed run is
+made up and a finished run is not repeated, whatever was switched off, changed or killed in between.
 
-A fixed time that the clock leaps over comes at the end of the leap. One that the clock comes by twice counts the first
-time. An expression whose minute or hour begins with a star follows the clock.
+At a change of the clock, a fixed time that is skipped runs at the end of the gap, and one that occurs twice runs the
+first time. An expression whose minute or hour begins with `*` follows the clock.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from backupkit.model.backup import Backup, Metadata
 from backupkit.model.operation import Operation
 from backupkit.repository import reliable
 
-Rules = tuple[str, ...]  # expressions of cron
+Rules = tuple[str, ...]  # cron expressions
 Task = Literal["backup", "test restore"]
-TASKS: tuple[Task, ...] = ("backup", "test restore")  # in the order in which they are done when both are due
-_COMMANDS: dict[Task, str] = {"backup": "backup", "test restore": "test-restore"}  # as the history names them
-_FIRST_PAUSE = timedelta(minutes=15)  # after a failure; twice as long after each further one
-_RECENT = timedelta(hours=1)  # a backup this young need not be made again because the scheduler starts
-_CLOCKS_DIFFER = timedelta(hours=1)  # what is dated later than this from now says nothing
-_A_WEEK = timedelta(days=8)  # whatever the hour
+TASKS: tuple[Task, ...] = ("backup", "test restore")  # their order if both are due
+_COMMANDS: dict[Task, str] = {"backup": "backup", "test restore": "test-restore"}  # their names in the history
+_FIRST_PAUSE = timedelta(minutes=15)  # before the retry after a failure; doubled after each further one
+_RECENT = timedelta(hours=1)  # no backup at the start of the scheduler if there is one this young
+_CLOCKS_DIFFER = timedelta(hours=1)  # times further in the future than this are ignored
+_A_WEEK = timedelta(days=8)  # a week and a day, so that every weekday counts whatever the hour
 
 
 @dataclass(frozen=True)
 class RunHistory:
-    """What was done so far: the moment of the last of each task, and the failed attempts since, oldest first.
+    """The past runs: the time of the last one of each task, and of the failed attempts since, oldest first.
 
-    `started` is when the scheduler began. `seed` makes the jitter of this place another than that of the next.
+    `started` is when the scheduler began. `seed` makes the jitter differ from that of other backups folders.
     """
 
     last: Mapping[Task, datetime] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class RunHistory:
 
 @dataclass(frozen=True)
 class DueRun:
-    """A task, the moment it is to be done (UTC; it may have passed), and why then."""
+    """A task, the time it is due (UTC, maybe in the past), and the reason."""
 
     task: Task
     at: datetime
@@ -59,7 +59,7 @@ class DueRun:
 def past_of(
     settings: Settings, backups: Iterable[Backup], operations: Sequence[Operation], now: datetime, seed: str = ""
 ) -> RunHistory:
-    """What the backups on disk and the history tell: a scheduled backup counts as long as it is there and sound."""
+    """Collect the past runs from disk and history; a scheduled backup counts only while it exists and is usable."""
     backups = tuple(backups)
     made = [one.metadata.created_at for one in backups if one.metadata and _counts(settings, one, one.metadata)]
     tested = [one.proven_at for one in backups if one.proven_at]
@@ -72,7 +72,10 @@ def past_of(
 
 
 def is_credible(moment: datetime, now: datetime) -> bool:
-    """Whether something can have been done then: a clock that was wrong must not stop the timetable for years."""
+    """Return whether a time is not in the future, since a date from a wrong clock must not stop the schedule for years.
+
+    The clock may differ by an hour.
+    """
     return moment <= now + _CLOCKS_DIFFER
 
 
@@ -81,12 +84,12 @@ def _counts(settings: Settings, backup: Backup, metadata: Metadata) -> bool:
 
 
 def _is_over(operation: Operation) -> bool:
-    """A test restore that came to an end, good or bad: a bad one was told, and the next takes another backup."""
+    """Return whether it is a test restore that ended; a failed one counts, as the next one takes another backup."""
     return operation.command == "test-restore" and operation.outcome in ("success", "warning", "failure")
 
 
 def _failures(operations: Sequence[Operation], task: Task, since: datetime | None) -> tuple[datetime, ...]:
-    """Attempts of a scheduler's that came to nothing; the history has the newest first."""
+    """Return the times of a scheduler's failed attempts, oldest first; `operations` has the newest first."""
     return tuple(
         one.started_at
         for one in reversed(operations)
@@ -98,13 +101,13 @@ def _failures(operations: Sequence[Operation], task: Task, since: datetime | Non
 
 
 def next_due(settings: Settings, past: RunHistory, now: datetime) -> list[DueRun]:
-    """The next run of each task, the earliest first; nothing where nothing is to be done by itself."""
+    """Return the next run of each scheduled task, the earliest first."""
     found = [due for task in TASKS if (due := _next_of(settings, past, now, task))]
     return sorted(found, key=lambda due: max(due.at, now))
 
 
 def upcoming(settings: Settings, past: RunHistory, now: datetime, count: int) -> list[DueRun]:
-    """The next so many runs, if each goes well and takes no time."""
+    """Return the next `count` runs, supposing that each succeeds and takes no time."""
     found: list[DueRun] = []
     for due in next_due(settings, past, now):
         at = max(due.at, now)
@@ -119,7 +122,7 @@ def upcoming(settings: Settings, past: RunHistory, now: datetime, count: int) ->
 
 
 def longest_gap(settings: Settings, now: datetime, task: Task = "backup") -> timedelta | None:
-    """The longest time from one run of the task to the next; None where there is no timetable for it."""
+    """Return the longest time between two runs of the task, or None if it is not scheduled."""
     moments: list[datetime] = []
     for moment in _moments(rules_for(settings, task), settings.zone, now):
         moments.append(moment)
@@ -129,7 +132,7 @@ def longest_gap(settings: Settings, now: datetime, task: Task = "backup") -> tim
 
 
 def rules_for(settings: Settings, task: Task) -> Rules:
-    """The times at which it is due by the settings; an expression of cron stands instead of the daily time."""
+    """Return the cron expressions of a task; configured ones replace the daily time. Empty if it is not scheduled."""
     if not settings.enabled:
         return ()
     if task == "test restore":
@@ -149,7 +152,7 @@ def _next_of(settings: Settings, past: RunHistory, now: datetime, task: Task) ->
 
 
 def _owed(settings: Settings, past: RunHistory, now: datetime, task: Task) -> DueRun | None:
-    """What has come due and was not done, or not well."""
+    """Return the run that is overdue or failed, or None."""
     rules, last = rules_for(settings, task), past.last.get(task)
     slot, why = preceding(rules, settings.zone, now), ", ".join(rules)
     at = slot and _jittered(settings, rules, slot, past.seed)
@@ -169,7 +172,7 @@ def _owed(settings: Settings, past: RunHistory, now: datetime, task: Task) -> Du
 
 
 def _wanted_at_start(settings: Settings, past: RunHistory) -> bool:
-    """Not if there is one of just before: a container that crashes in a loop would make one each time."""
+    """Return whether to back up at the start; not after a recent one, or a container in a crash loop makes many."""
     if not (settings.enabled and settings.backup_on_start and past.started):
         return False
     last = past.last.get("backup")
@@ -185,7 +188,7 @@ def _regular(settings: Settings, past: RunHistory, now: datetime, task: Task) ->
 
 
 def _jittered(settings: Settings, rules: Rules, slot: datetime, seed: str) -> datetime:
-    """The moment, later by a part of the jitter that is always the same for it, and before the next one."""
+    """Return the slot delayed by its jitter: always the same for this slot, and less than half way to the next one."""
     after = following(rules, settings.zone, slot)
     room = (after - slot).total_seconds() / 2 if after else settings.jitter
     part = int.from_bytes(hashlib.sha256(f"{seed} {slot.isoformat()}".encode()).digest()[:4]) / 2**32
@@ -193,12 +196,12 @@ def _jittered(settings: Settings, rules: Rules, slot: datetime, seed: str) -> da
 
 
 def following(rules: Rules, zone: ZoneInfo, now: datetime) -> datetime | None:
-    """The first moment after now at which one of the rules comes."""
+    """Return the first time after `now` at which one of the rules is due, or None."""
     return next(_moments(rules, zone, now), None)
 
 
 def preceding(rules: Rules, zone: ZoneInfo, now: datetime) -> datetime | None:
-    """The last moment, now included, at which one of the rules came."""
+    """Return the last time up to and including `now` at which one of the rules was due, or None."""
     return next(_moments(rules, zone, now, reverse=True), None)
 
 

@@ -1,7 +1,7 @@
-"""All that is to be done regularly, in one go: a list of steps, each of which may fail without ending the others.
+"""The regular maintenance run: a list of steps. If one fails, the others still run.
 
-A step that needs another is skipped where that one failed or was skipped: what is old is not removed on a night on
-which nothing new was made.
+A step that needs another is skipped if that one failed or was skipped. So no old backup is pruned when no new one could
+be made.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ State = Literal["done", "nothing", "warnings", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step came to, in one sentence. `idle`: there was nothing to do. `backup` is the one it made or found."""
+    """The outcome of a step in one sentence. `idle`: there was nothing to do. `backup` is the one it made or found."""
 
     sentence: str
     warnings: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class StepReport:
 
 @dataclass(frozen=True)
 class RunStep:
-    """One step: what it does, given what the steps before it came to, and which of those it makes no sense without."""
+    """One step: `act` gets the reports of the earlier steps; `needs` names those that must have succeeded."""
 
     name: str
     act: Callable[[Mapping[str, StepReport], EventListener], StepReport]
@@ -53,7 +53,7 @@ class RunStep:
 
 @dataclass(frozen=True)
 class StepResult:
-    """How a step ended, and after how many seconds. `error` is there where it failed."""
+    """How a step ended, and after how many seconds. `error` is set if it failed."""
 
     name: str
     state: State
@@ -65,14 +65,14 @@ class StepResult:
 
     @property
     def code(self) -> ExitCode:
-        """The exit code that a command of this step alone would have."""
+        """Exit code of a command that runs only this step."""
         if self.error:
             return self.error.code
         return ExitCode.WARNINGS if self.warnings else ExitCode.DONE
 
 
 def run_steps(steps: Sequence[RunStep], emit: EventListener = silence) -> Iterator[StepResult]:
-    """The result of each step as it ends, in their order; raises for nothing but a bug or an interrupt."""
+    """Run the steps in order and yield each result as the step ends. Raise only for a bug or an interrupt."""
     done: dict[str, StepReport] = {}
     for step in steps:
         if missing := [name for name in step.needs if name not in done]:
@@ -82,17 +82,17 @@ def run_steps(steps: Sequence[RunStep], emit: EventListener = silence) -> Iterat
 
 
 def worst(results: Sequence[StepResult]) -> ExitCode:
-    """The code of the first step that failed; else 3 where one has warnings; else 0."""
+    """Return the exit code of the first step that failed, else 3 if one has warnings, else 0."""
     codes = [result.code for result in results if result.code != ExitCode.DONE]
     return next((code for code in codes if code != ExitCode.WARNINGS), codes[0] if codes else ExitCode.DONE)
 
 
 def backup_step(settings: Settings, order: BackupRequest, if_needed: bool = False, clock: Clock = utc_now) -> RunStep:
-    """A new backup; with `if_needed`, only where there is none of today yet."""
+    """Return the step that makes a backup; with `if_needed`, only if there is none of today."""
 
     def act(_done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
         make = create_backup_if_needed if if_needed else create_backup
-        made = make(settings, order, emit, clock, push=False)  # that is a step of its own
+        made = make(settings, order, emit, clock, push=False)  # pushing is a separate step
         if made is None:
             there = backup_of_today(settings, clock, order.uploads)
             name = f": {there.name}" if there else ""
@@ -104,7 +104,7 @@ def backup_step(settings: Settings, order: BackupRequest, if_needed: bool = Fals
 
 
 def verify_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
-    """The new backup read once more from the disk, and compared byte for byte; and all points of rewind."""
+    """Return the step that reads the new backup from disk again, verifies it, and checks all points of rewind."""
 
     def act(done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
         new = done["backup"].backup
@@ -118,13 +118,13 @@ def verify_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
 
 
 def _lost_points(settings: Settings, emit: EventListener) -> Iterator[str]:
-    """What cannot be restored of rewind, in one sentence; nothing where all can."""
+    """Yield one sentence if points of rewind cannot be restored."""
     if lost := moments.check(settings, emit):
         yield f"{len(lost)} points of rewind cannot be restored, the first is {lost[0].name}: {lost[0].why}"
 
 
 def prune_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
-    """What the policy lets go is removed."""
+    """Return the step that deletes old backups by the retention rules."""
 
     def act(_done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
         pruned = prune_backups(settings, plan_prune(settings, clock), False, emit, clock)
@@ -135,9 +135,9 @@ def prune_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
 
 
 def push_step(settings: Settings, clock: Clock = utc_now) -> RunStep:
-    """What is missing on a remote is carried there, and what its own rules let go is removed there.
+    """Return the step that pushes missing backups to the remotes, and prunes each remote by its own rules.
 
-    It needs nothing: what is there already may still be to carry. A remote that fails is a warning.
+    It needs no other step, since older backups may still have to be pushed. A failing remote is a warning.
     """
 
     def act(_done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
@@ -165,7 +165,7 @@ def _pruned_there(settings: Settings, remote: str, emit: EventListener, clock: C
 def regular_steps(
     settings: Settings, order: BackupRequest, if_needed: bool = False, clock: Clock = utc_now
 ) -> list[RunStep]:
-    """All that is to be done regularly, in order."""
+    """Return the steps of the maintenance run, in order; the push only if there are remotes."""
     made = [backup_step(settings, order, if_needed, clock), verify_step(settings, clock), prune_step(settings, clock)]
     return [*made, push_step(settings, clock)] if settings.remotes else made
 
@@ -173,7 +173,7 @@ def regular_steps(
 def test_steps(
     settings: Settings, clock: Clock = utc_now, choose: Callable[[Sequence[Any]], Any] = random.choice
 ) -> list[RunStep]:
-    """A test restore of a backup that had none for long, and sometimes of a point of rewind."""
+    """Return the step that test-restores a backup that had none for long, and sometimes a point of rewind."""
 
     def act(_done: Mapping[str, StepReport], emit: EventListener) -> StepReport:
         if not any(can_be_proven(one) for one in store.own_backups(settings)):
@@ -190,7 +190,7 @@ def test_steps(
 
 
 def _tested_point(settings: Settings, moment: Moment, emit: EventListener, clock: Clock) -> Verified:
-    """The point was restored into a scratch folder; the history names it also where it could not be."""
+    """Test-restore a point of rewind. The history records the attempt even if the point cannot be built."""
     with contextlib.ExitStack() as building:
         try:
             backup = building.enter_context(moments.built(settings, moment, emit))

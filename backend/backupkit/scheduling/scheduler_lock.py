@@ -1,7 +1,7 @@
-"""Who is on duty: one scheduler for a backups folder, and what it keeps in `.state/scheduler`.
+"""Allow one scheduler per backups folder, and keep its state in `.state/scheduler`.
 
-The lock there is the kernel's, apart from that of the runs: it is held as long as the scheduler lives. Losing the
-folder loses nothing but the seed of the jitter.
+Its lock is a kernel lock, separate from the lock of the runs, and is held as long as the scheduler lives. Losing the
+folder loses only the seed of the jitter.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _FOLDER, _SEED = (flags.STATE_FOLDER, "scheduler"), "seed"
 
 @contextlib.contextmanager
 def on(backups: Path, timeout: float, emit: EventListener = silence) -> Iterator[None]:
-    """This process is the scheduler until the block ends; `Locked` names the other after `timeout` seconds."""
+    """Hold the scheduler lock while the block runs; raise `Locked`, which names the holder, after `timeout` seconds."""
     with own_folder.made(backups, *_FOLDER) as folder:
         if not (folder / _SEED).exists():
-            with contextlib.suppress(OSError):  # without it every place has the same jitter, and that is all
+            with contextlib.suppress(OSError):  # without a seed the jitter is the same as in other folders, no more
                 disk.write_file(folder / _SEED, secrets.token_hex(8).encode())
         with lock.held(folder, "schedule", timeout, emit, backups.joinpath(*_FOLDER)):
             _set_look(folder, 0)
@@ -33,7 +33,7 @@ def on(backups: Path, timeout: float, emit: EventListener = silence) -> Iterator
 
 
 def looked(backups: Path, at: datetime) -> None:
-    """The scheduler has just seen all data for rewind. It is the date of the lock's file: that fits on a full disk."""
+    """Record when the scheduler last saw all data for rewind, as its lock file's time: that works on a full disk."""
     with own_folder.existing(backups, *_FOLDER) as folder:
         if folder:
             _set_look(folder, at.timestamp())
@@ -45,7 +45,7 @@ def _set_look(folder: Path, at: float) -> None:
 
 
 def last_look(backups: Path) -> datetime | None:
-    """When the scheduler that is at work last saw all data for rewind; None where none is, or it never did."""
+    """Return when the running scheduler last saw all data for rewind, or None if none runs or it never did."""
     with own_folder.existing(backups, *_FOLDER) as folder:
         if folder is None or not lock.is_held(folder):
             return None
@@ -54,13 +54,13 @@ def last_look(backups: Path) -> datetime | None:
 
 
 def is_anyone_on(backups: Path) -> bool:
-    """Whether a scheduler is at work for that folder at this moment."""
+    """Return whether a scheduler is running for this folder now."""
     with own_folder.existing(backups, *_FOLDER) as folder:
         return folder is not None and lock.is_held(folder)
 
 
 def seed(backups: Path) -> str:
-    """What makes the jitter of this place its own; empty where no scheduler was here yet."""
+    """Return the seed of the folder's jitter; empty if no scheduler has run here yet."""
     try:
         with own_folder.existing(backups, *_FOLDER) as folder:
             return disk.read_plain(folder / _SEED, disk.MOST_STATE).decode() if folder else ""

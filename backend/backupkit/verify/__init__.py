@@ -1,4 +1,4 @@
-"""Verify: checksums, test restores, and a look inside a backup."""
+"""Verify: check backups, test-restore them, and browse their content."""
 
 PUBLIC = ("browse", "files", "verify")
-"""What other packages may import; anything else is this package's own (tests/system/test_layers.py)."""
+"""Modules that other packages may import; the rest is private to this package (tests/system/test_layers.py)."""

@@ -1,7 +1,7 @@
-"""Look inside a backup: its uploads, a folder at a time, and its tables, a page at a time; write one file out.
+"""Browse a backup: its uploads by folder, its tables by page; write one file to a stream.
 
-Looks only, without the lock: a sealed backup does not change. What is compared with the live data reads that through
-SQLite, in one read transaction, as a backup does. No link in a backup is ever followed.
+It only reads, without the lock, since a sealed backup does not change. Comparisons read the live database through
+SQLite in one read transaction, as a backup does. No link in a backup is ever followed.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from backupkit.sqlite.query import RowDifferences, Selection
 from backupkit.sqlite.rows import Comparison, Key, RowPage
 from backupkit.upload_files import choice
 
-_MOST = 200  # differences of each kind that are told one by one
+_MOST = 200  # differences of each kind that are listed
 _MOST_ROWS = 1000
-_SECONDS = 30.0  # that a condition may take; the live database is read no longer
+_SECONDS = 30.0  # limit for evaluating a condition, and so for reading the live database
 
 
 @dataclass(frozen=True)
 class Item:
-    """One name in a folder: bytes of a file, and where a link points."""
+    """One entry of a folder; size in bytes, and the target of a link."""
 
     name: str
     form: tree.Form
@@ -47,7 +47,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Folder:
-    """Some of what a folder holds, folders first, from the place `start` in that order; and how much it is in all."""
+    """A page of a folder's entries, folders first, from index `start`, and the total number of entries."""
 
     path: str
     items: tuple[Item, ...]
@@ -57,16 +57,16 @@ class Folder:
 
 @dataclass(frozen=True)
 class Table:
-    """A table and how many rows it has."""
+    """A table and its number of rows."""
 
     name: str
     rows: int
 
 
 def look_into(settings: Settings, name: str, path: str = "", start: int = 0, count: int = 200) -> Folder:
-    """What lies in a folder of the backup's uploads, `count` names from `start` on; only those are looked at.
+    """List a folder of the backup's uploads: at most `count` entries from index `start`; only these are examined.
 
-    Raises `NoSuchBackup` where there is no such backup or folder, `Refused` for a path out of the uploads.
+    Raise `NoSuchBackup` if the backup or the folder does not exist, `Refused` for a path that leaves the uploads.
     """
     top = uploads_of(settings, store.find(settings, name))
     folder = _inside(top, path)
@@ -83,9 +83,9 @@ def look_into(settings: Settings, name: str, path: str = "", start: int = 0, cou
 def write_out(
     settings: Settings, name: str, patterns: Sequence[str], output: BinaryIO, emit: EventListener = silence
 ) -> None:
-    """The one file that the patterns mean, compared with its checksum first, and then written there.
+    """Write the one file that matches the patterns to `output`, after comparing it with its checksum.
 
-    Raises `Refused` where they mean more than one, or no file; `Damaged` for a file that is not as it was sealed.
+    Raise `Refused` if not exactly one file matches, `Damaged` if the file is not as it was sealed.
     """
     backup = store.find(settings, name, emit)
     top = uploads_of(settings, backup)
@@ -113,7 +113,7 @@ def _not_as_written(source: Path, name: str) -> Damaged:
 
 
 def tables(settings: Settings, name: str) -> tuple[Table, ...]:
-    """The tables of the backup's database, by name; counted only where the metadata do not tell."""
+    """Return the tables of the backup's database, by name. Rows are counted only if the metadata have no numbers."""
     metadata = store.require_metadata(store.find(settings, name)).at(settings.part)
     if metadata and metadata.database and metadata.database.rows:
         counts = dict(metadata.database.rows)
@@ -126,7 +126,7 @@ def tables(settings: Settings, name: str) -> tuple[Table, ...]:
 def read_page(
     settings: Settings, name: str, table: str, size: int, after: Key | None = None, before: Key | None = None
 ) -> RowPage:
-    """Rows of a table, behind or before a key; see `rows.page`. `NoSuchBackup` where there is no such table."""
+    """Return rows of a table, after or before a key; see `rows.page`. Raise `NoSuchBackup` if the table is missing."""
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
         return rows.page(connection, table, size, after, before)
@@ -135,9 +135,9 @@ def read_page(
 def compare_table(
     settings: Settings, name: str, table: str, most: int = _MOST, emit: EventListener = silence, seconds: float = 30
 ) -> Comparison:
-    """In which rows the live table differs from the backup's; `seconds` is how long the live database is read at most.
+    """Compare the rows of a live table with the backup's; read the live database for at most `seconds`.
 
-    Raises `NoSuchBackup` where one of the two has no such table, `SourceUnreadable` where the live database is.
+    Raise `NoSuchBackup` if either database lacks the table, `SourceUnreadable` if the live one cannot be read.
     """
     with _database_of(settings, name) as connection:
         _require_table(connection, table, name)
@@ -160,9 +160,9 @@ def select_rows(
     most: int = _MOST_ROWS,
     seconds: float = _SECONDS,
 ) -> Selection:
-    """Rows of a table of the backup, whole, in the order of their keys: those that meet the condition, or all.
+    """Return complete rows of a backup's table in key order, all or those that meet the condition, at most `most`.
 
-    Raises `NoSuchBackup` for a table or a column that is not there, `Refused` for what is no condition.
+    Raise `NoSuchBackup` for a missing table or column, `Refused` if `where` is not a condition.
     """
     with _database_of(settings, name) as connection:
         return query.select(connection, table, where, columns, most, seconds)
@@ -178,9 +178,9 @@ def differing_rows(
     emit: EventListener = silence,
     seconds: float = _SECONDS,
 ) -> RowDifferences:
-    """How the live rows of a table differ from the backup's, whole; of each kind `most` at the most.
+    """Return how the live rows of a table differ from the backup's, as complete rows, at most `most` of each kind.
 
-    Raises as `select_rows` does, and `SourceUnreadable` where the live database cannot be read.
+    Raise what `select_rows` raises, and `SourceUnreadable` if the live database cannot be read.
     """
     sealed = _database_file(store.find(settings, name), settings.part)
     with _database_of(settings, name) as connection:
@@ -201,7 +201,7 @@ def _not_compared(settings: Settings, name: str, table: str, sealed: Path, error
 
 
 def _kind_of(error: sqlite3.DatabaseError, sealed: Path) -> type[BackupError]:
-    """What went wrong between two databases: the sealed one is damaged, or else the live one, or neither."""
+    """Return the error class for a failed comparison: the sealed database is damaged, else the live one, or neither."""
     if not engine.is_damage(error):
         return BackupError
     try:
@@ -211,7 +211,7 @@ def _kind_of(error: sqlite3.DatabaseError, sealed: Path) -> type[BackupError]:
 
 
 def uploads_of(settings: Settings, backup: Backup) -> Path:
-    """The backup's uploads, or its tree that the settings are of; `NoSuchBackup` where it has none."""
+    """Return the folder of the backup's uploads, or of the tree of `settings`. Raise `NoSuchBackup` if it has none."""
     top, metadata = backup.path / settings.sealed_folder, store.require_metadata(backup).at(settings.part)
     if not (metadata and metadata.uploads_included) or top.is_symlink() or not top.is_dir():
         raise NoSuchBackup(f"There are no {top.name} in {backup.path}.", hint="`list` shows the backups there are.")
@@ -219,7 +219,7 @@ def uploads_of(settings: Settings, backup: Backup) -> Path:
 
 
 def _inside(top: Path, path: str) -> Path:
-    """The path below the uploads; `Refused` where it leads out of them, through `..` or through a link."""
+    """Return the path below the uploads. Raise `Refused` if it leaves them, or leads through a link."""
     if path and not manifest.is_inside(path):
         raise Refused(f"{printable(path)} is not a path below {top}.", hint="Take one from the folder's list.")
     parts = path.split("/") if path else []
@@ -234,7 +234,7 @@ def _item(entry: tree.Entry) -> Item:
 
 
 def _facts_of(source: Path) -> os.stat_result:
-    """What is known of the file; refused where it is none."""
+    """Return the facts of the file. Raise `NoSuchBackup` if it does not exist, `Refused` if it is not a file."""
     try:
         facts = os.lstat(source)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -247,7 +247,7 @@ def _facts_of(source: Path) -> os.stat_result:
 
 
 def _checksum(backup: Backup, path: str, emit: EventListener) -> str | None:
-    """What the file was sealed with; None where it was not."""
+    """Return the sealed checksum of the file; None if it is not listed, or, with a warning, if there is no list."""
     if not manifest.has_checksums(backup.path):
         emit(Warned(f"{backup.name} has no checksums (unchecked): the file is taken out as it lies there."))
         return None
@@ -270,7 +270,7 @@ def _database_file(backup: Backup, part: str) -> Path:
 
 @contextlib.contextmanager
 def _database_of(settings: Settings, name: str) -> Iterator[sqlite3.Connection]:
-    """The backup's database, read-only; `Damaged` where SQLite cannot read it."""
+    """Open the backup's database read-only while the block runs. Raise `Damaged` if SQLite cannot read it."""
     file = _database_file(store.find(settings, name), settings.part)
     try:
         with database.open_sealed(file) as connection:

@@ -1,4 +1,4 @@
-"""The uploads of a backup, and how each stands to the live one of its path. Looks only, without the lock."""
+"""List the uploads of a backup, each compared with the live file of its path. Only reads, without the lock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Standing = Literal["same", "changed", "missing", "unreadable"]
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """A file or link of a backup; `live` is how the live one of its path stands to it, by content."""
+    """A file or link of a backup; `live` is how the content of the live one at its path compares with it."""
 
     path: str
     form: tree.Form
@@ -34,9 +34,9 @@ class ListedFile:
 def list_files(
     settings: Settings, name: str, patterns: Sequence[str] = (), emit: EventListener = silence
 ) -> tuple[str, list[ListedFile]]:
-    """The backup's name, and its files and links, in order; those that the patterns mean, where there are any.
+    """Return the backup's name, and its files and links in order, all or those that match the patterns.
 
-    Raises `NoSuchBackup` where there is no such backup, where it has no uploads, or for a pattern that matches nothing.
+    Raise `NoSuchBackup` if the backup does not exist, has no uploads, or a pattern matches nothing.
     """
     backup = store.find(settings, name, emit)
     top = browse.uploads_of(settings, backup)
@@ -52,7 +52,7 @@ def _listed(entry: tree.Entry, live: Standing) -> ListedFile:
 
 
 def _standings(settings: Settings, top: Path, chosen: Chosen) -> dict[str, Standing]:
-    """How the live ones stand that are not the same."""
+    """Return the state of each live file that differs, by path."""
     if settings.uploads is None or not settings.uploads.is_dir():
         return dict.fromkeys(chosen.leaves, "missing")
     standings: dict[str, Standing] = {}
@@ -63,7 +63,7 @@ def _standings(settings: Settings, top: Path, chosen: Chosen) -> dict[str, Stand
             diff.Meaning(owners=False),
             selection.of(
                 settings.model_copy(update={"exclude": (), "exclude_marked": ()})
-            ),  # what is excluded now can be compared too
+            ),  # compare files that are excluded now, too
             lambda path, _error: _note(standings, path, chosen),
             earlier,
             chosen=chosen,
@@ -75,5 +75,5 @@ def _standings(settings: Settings, top: Path, chosen: Chosen) -> dict[str, Stand
 
 
 def _note(standings: dict[str, Standing], path: str, chosen: Chosen) -> None:
-    """A live file or folder that cannot be read: neither can what the backup has there, or below it."""
+    """Mark as unreadable every chosen file at or below a live path that cannot be read."""
     standings.update((one, "unreadable") for one in chosen.leaves if path in tree.with_parents(one))

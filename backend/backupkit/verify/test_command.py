@@ -1,7 +1,7 @@
-"""The user's own command, run against a restored copy: that it opens is one thing, that the app can use it another.
+"""Run the user's test command against a restored copy, to prove that the app can use it, not only that it opens.
 
-It is told of the copy in every usual way, so that an app that reads its settings from the environment does not take
-the live database.
+The command gets the paths of the copy in every usual environment variable, so that an app that reads its settings from
+there does not use the live database.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from backupkit.model.names import printable
 
 
 class NotProven(BackupError):
-    """The backup was restored into a scratch folder, and the result does not stand the test."""
+    """The backup was restored into a scratch folder, but the result failed the test."""
 
 
 def run(settings: Settings, scratch: Settings, log: Path) -> None:
-    """The test command ended with 0 in time, or `NotProven` with its last line. Nothing of it goes on.
+    """Run the test command. Raise `NotProven`, with its last line, if it exits with another code than 0 or too late.
 
-    It runs in the app's folder, with the places of `scratch`; what it says goes into `log`.
+    It runs in the app's folder with the paths of `scratch`; its output goes into `log`. All its processes are ended.
     """
     command, timeout = settings.test_command, settings.test_timeout
     named = repr(scrubbed(command, settings.secrets))
@@ -46,7 +46,7 @@ def run(settings: Settings, scratch: Settings, log: Path) -> None:
         finally:
             process.end_group(child)
     if code:
-        last = scrubbed(_last_line(log), settings.secrets)  # it is kept with the backup, and sent to whoever is told
+        last = scrubbed(_last_line(log), settings.secrets)  # the line is stored in the record and sent in notifications
         raise NotProven(f"{named} ended with {code} on the restored copy: {last}", hint="Try it by hand.")
 
 

@@ -1,7 +1,7 @@
-"""A test restore: the code that restores, the code's migrations and the user's own test, in a scratch folder.
+"""Test restore: run the real restore, the app's migrations and the user's test command in a scratch folder.
 
-The scratch folder is in the backups folder, where there is a disk that is meant for this. It is a draft: what a killed
-run leaves is cleared by the next one. While this one lives it holds a lock in it.
+The scratch folder is in the backups folder, whose disk is meant for such data. It is a draft, so the next run clears
+away what a killed one left; while this run lives, it holds a lock in the folder.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from backupkit.verify.test_command import NotProven
 
 
 def prove_backup(settings: Settings, backup: Backup, emit: EventListener, clock: Clock) -> float:
-    """The backup can be restored: it was, into a scratch folder, and the seconds that took are returned.
+    """Restore the backup into a scratch folder, migrate it, run the test command; return the seconds before the test.
 
-    Raises `NotProven` where what came of it is not the backup, or fails the user's test; what a restore and a
-    migration raise; `NoSpace`. Nothing live was touched, and the scratch folder is gone, whatever came of it.
+    Raise `NotProven` if the result differs from the backup or fails the user's test command, `NoSpace`, and whatever a
+    restore or a migration raises. Live data are never touched, and the scratch folder is always deleted.
     """
     with _scratch(settings, backup) as scratch:
         started = time.monotonic()
@@ -59,7 +59,7 @@ def _migrate(settings: Settings, scratch: Settings, verdict: SchemaVerdict, emit
 
 @contextlib.contextmanager
 def _scratch(settings: Settings, backup: Backup) -> Iterator[Settings]:
-    """The settings of an app in a new folder that nothing lives in; gone when the block ends."""
+    """Yield settings whose paths are all in a new scratch folder, which is deleted when the block ends."""
     store.require(settings.dir)
     with store.work_folder(settings, "test-restore", f"test restore of {backup.name}") as folder:
         scratch = _settings_in(folder, settings, backup)
@@ -75,7 +75,7 @@ def _settings_in(folder: Path, settings: Settings, backup: Backup) -> Settings:
         "uploads": folder / "uploads" if with_uploads else None,
         "dir": folder / "backups",
         "exclude_marked": (),
-        "exclude": (),  # nothing is there that would have to be left alone
+        "exclude": (),  # the scratch folder has no excluded files to preserve
         **WITHOUT_HOOKS,
     }
     there = [part for part in settings.parts if backup.metadata and part.part in backup.metadata.others]
@@ -84,7 +84,7 @@ def _settings_in(folder: Path, settings: Settings, backup: Backup) -> Settings:
 
 
 def refuse_live(scratch: Settings, settings: Settings) -> None:
-    """`Refused` where the scratch would be in what is live or sealed, or around it."""
+    """Raise `Refused` if the scratch folder would be inside live data or a backup, or contain them."""
     places = [place for part in scratch.parts for place in (part.database.parent, part.uploads)]
     for place in filter(None, (*places, scratch.dir)):
         if apart.touches_data(place, settings):
@@ -95,7 +95,7 @@ def refuse_live(scratch: Settings, settings: Settings) -> None:
 
 
 def _without_notices(emit: EventListener) -> EventListener:
-    """A listener that does not hear what a restore says to people whose live data it changes."""
+    """Return a listener that drops notices, which are meant for people whose live data a restore changes."""
 
     def listen(event: Event) -> None:
         if not isinstance(event, Notice):
@@ -105,11 +105,11 @@ def _without_notices(emit: EventListener) -> EventListener:
 
 
 def _compare(scratch: Settings, source: Source, done: Restored) -> None:
-    """`NotProven` where the restored rows or uploads are not the backup's."""
+    """Raise `NotProven` if the restored rows or uploads differ from the backup's."""
     for one in source.each:
         part = done.parts.get(one.part)
         if "/" in one.part and part is None:
-            continue  # it came as a file of its tree, and is compared as one
+            continue  # restored as a file of its tree, and compared there
         _compare_part(staging.place_of(scratch, one), one, part.rows if part else done.rows)
 
 

@@ -1,7 +1,7 @@
-"""Is a backup good? Every byte of it read and compared, its database checked in full; or restored for a test.
+"""Verify backups: read and compare every byte, check the database in full, and on request restore it for a test.
 
-What was found is kept beside the backup, with its date (`repository/verification.py`). Nothing waits for the lock, and
-no backup is changed. What cannot be read, or went away meanwhile, is not called damaged.
+The dated result is stored outside the backup (`repository/verification.py`). Verify does not take the lock, and changes
+no backup. A backup that cannot be read, or was deleted meanwhile, is not reported as damaged.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ from backupkit.upload_files.walk import Survey
 from backupkit.verify.test_command import NotProven
 from backupkit.verify.test_restore import prove_backup
 
-MOST_FLAWS = 100  # told one by one; the rest is counted
-_KEPT_FLAWS = 20  # remembered in the record
+MOST_FLAWS = 100  # flaws that are listed; the rest are counted
+_KEPT_FLAWS = 20  # flaws that the record stores
 _NEW_ONE = "Make a new one: `backup`. Do not delete older ones that are good: `list`."
-_MOST_DATABASES = 64  # whose checks are remembered for the next backup that shares the file
+_MOST_DATABASES = 64  # databases whose results are kept for other backups that share the file
 
 Choose = Callable[[Sequence[Backup]], Backup]
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What came of one backup, as it is known now: what is wrong with it, and `more` that is not told one by one.
+    """The result for one backup: the backup in its new state, its flaws, and the number of `more` flaws not listed.
 
-    `failure` is why it could not be checked, or is not proven; `took` the seconds of a test restore that went well.
+    `failure` is why it could not be checked or proven; `took` is the seconds of a passed test restore.
     """
 
     backup: Backup
@@ -73,7 +73,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class VerifiedFile:
-    """What a plain database file holds, and what is wrong with it."""
+    """The content of a plain database file, and its flaws."""
 
     path: Path
     flaws: tuple[Flaw, ...]
@@ -89,9 +89,10 @@ def verify_backups(
     emit: EventListener = silence,
     clock: Clock = utc_now,
 ) -> list[Verified]:
-    """Each backup checked, byte for byte, and with `test_restore` proven; one that went away meanwhile is left out.
+    """Check each backup byte for byte, and with `test_restore` also test-restore the good ones; return the results.
 
-    Files that backups share are read once. Raises `NoSuchBackup` if the only one went away.
+    Files that backups share are read once. A backup deleted meanwhile is left out, or raises `NoSuchBackup` if it is
+    the only one.
     """
     command = "test-restore" if test_restore else "verify"
     with recorded(settings, command, emit, clock, [backup.name for backup in backups]) as work:
@@ -115,9 +116,9 @@ def _verified(run: _Run, backups: Sequence[Backup], test_restore: bool) -> Itera
 
 
 def verify_file(settings: Settings, path: Path, emit: EventListener = silence) -> VerifiedFile:
-    """A database file that is no part of a backup, checked in full; nothing is written beside it.
+    """Check a database file outside of backups in full; write nothing beside it.
 
-    Raises `Refused` for one that is in use: its last rows may be in the file beside it.
+    Raise `Refused` if it is the live database or has a WAL or journal, since its last rows may be in that file.
     """
     if settings.database.exists() and path.samefile(settings.database):
         raise Refused(f"{path} is the live database.", hint="`doctor` looks at it; `backup` checks what it copies.")
@@ -137,12 +138,15 @@ def verify_file(settings: Settings, path: Path, emit: EventListener = silence) -
 
 
 def backup_at(settings: Settings, path: Path) -> Backup:
-    """The backup in that folder, wherever it lies; nothing is kept of it if that is not the backups folder."""
+    """Return the backup in any folder; results of a verify are stored only if it is in the backups folder."""
     return store.read_at(path.resolve(), settings.zone)
 
 
 def pick(settings: Settings, choose: Choose = random.choice) -> Backup:
-    """One for a test restore: any that never had one, or else of the half whose last one is longest ago."""
+    """Choose a backup for a test restore: one never tested, or else one of the half tested longest ago.
+
+    Raise `NoSuchBackup` if there is none that could be restored.
+    """
     able = [one for one in store.own_backups(settings) if can_be_proven(one)]
     able = [one for one in able if one.state != "damaged"] or able
     if not able:
@@ -155,13 +159,13 @@ def pick(settings: Settings, choose: Choose = random.choice) -> Backup:
 
 
 def can_be_proven(backup: Backup) -> bool:
-    """Whether there is something to restore: of a database too broken to copy only the raw files are kept."""
+    """Return whether it can be restored at all: its metadata are readable, and its database is not raw."""
     metadata = backup.metadata
     return metadata is not None and not backup.error and not metadata.is_raw
 
 
 def refuse_bad(settings: Settings, done: Sequence[Verified]) -> None:
-    """`Damaged` where any backup is; or else why one could not be checked, or is not proven."""
+    """Raise `Damaged` if any backup is damaged, or else the first reason why one could not be checked or proven."""
     if bad := _bad(settings, done):
         raise bad
 
@@ -180,7 +184,7 @@ def _bad(settings: Settings, done: Sequence[Verified]) -> BackupError | None:
 
 
 def _copies_of(settings: Settings, damaged: Sequence[Verified]) -> str:
-    """Where copies of damaged backups are, as far as remotes have said; empty where there are none."""
+    """Return a hint on how to pull copies of the damaged backups, by the cached listings of remotes; empty if none."""
     there = [
         (one.backup.name, remotes[0]) for one in damaged if (remotes := listing_cache.holders(settings, one.backup))
     ]
@@ -197,7 +201,7 @@ def _database_size(metadata: Metadata | None) -> int:
 
 
 class _Run:
-    """One run over some backups: a bar over all of it, and what is known of files that they share."""
+    """One run over several backups, with a common progress bar and cached results for files that they share."""
 
     def __init__(self, settings: Settings, emit: EventListener, clock: Clock, total: int) -> None:
         self._settings, self.emit, self._clock = settings, emit, clock
@@ -206,7 +210,7 @@ class _Run:
         self._inspections: integrity.Shared[database.Inspection] = integrity.Shared(_MOST_DATABASES)
 
     def verify(self, backup: Backup, test_restore: bool) -> Verified:
-        """What came of it, kept in its record."""
+        """Verify one backup and store the result in its record. Raise `NoSuchBackup` if it was deleted meanwhile."""
         before = _identity(backup.path)
         try:
             verified = self._checked(backup)
@@ -244,7 +248,7 @@ class _Run:
         return Verified(backup, flaws, more, tuple(warnings), hint, references=found_named)
 
     def _references(self, backup: Backup, emit: EventListener) -> References | None:
-        """What its rows name of its uploads, where the settings of now say how."""
+        """Compare its rows with its uploads by the present settings' references; None if that is not possible."""
         metadata, wanted = backup.metadata, self._settings.references
         if not wanted or metadata is None or not metadata.database_file or not metadata.uploads_included:
             return None
@@ -256,7 +260,7 @@ class _Run:
 
     @cached_property
     def _said_of_live(self) -> str:
-        """Whether the live database has such damage: a new backup of it would have it again."""
+        """Advice that says whether the live database is damaged too: then a new backup would be damaged as well."""
         live = self._settings.database
         found = database.check_live(live, min(self._settings.busy_timeout, 5))
         if found is None:
@@ -280,7 +284,6 @@ class _Run:
         )
 
     def _proven(self, verified: Verified) -> Verified:
-        """The backup restored into a scratch folder, and the time that took."""
         if not can_be_proven(verified.backup):
             text = f"{verified.backup.path} keeps a database that could not be read: it cannot be restored."
             return replace(verified, failure=Refused(text, hint="`verify` without --test-restore checks its files."))
@@ -303,10 +306,10 @@ class _Run:
             return replace(record, flaws=(Flaw("", failure.message.rstrip(".")),))
         if isinstance(failure, SchemaMismatch | MigrationFailed | NotProven):
             return replace(record, proven_at=None, recovery_seconds=None, not_proven=failure.message)
-        return record  # no room, say: that tells nothing of the backup
+        return record  # another failure, such as a full disk, says nothing about the backup
 
     def _keep(self, verified: Verified, change: Callable[[verification.Record], verification.Record]) -> Verified:
-        """The record is changed, and the result is the backup as it is known then."""
+        """Change the record, and return the result with the backup read again. A failed write is a warning."""
         backup = verified.backup
         if backup.path.parent.resolve() != self._settings.dir.resolve():
             return verified
@@ -331,7 +334,7 @@ Examined = list[tuple[Metadata, database.Inspection | Flaw]]
 
 @dataclass(frozen=True)
 class _Looking:
-    """A look at one backup: its files in this thread, its database in another, since both read and reckon."""
+    """The check of one backup: its files in this thread, its databases in a second one, as both use disk and CPU."""
 
     backup: Backup
     digests: integrity.Digests
@@ -341,14 +344,13 @@ class _Looking:
     connections: list[sqlite3.Connection] = field(default_factory=list)
     checksums: dict[str, str] = field(default_factory=dict)
     born_with: list[str] = field(default_factory=list)
-    """Damage of a database whose bytes are as they were sealed: the live one had it when the backup was made."""
+    """Damage of a database whose bytes are as sealed: so the live database had it when the backup was made."""
     lost: list[str] = field(default_factory=list)
-    """Attributes and hard links of its uploads that are not there any more."""
+    """Extended attributes and hard links that the uploads no longer have."""
     index_flaws: list[str] = field(default_factory=list)
-    """The same of its indexes alone: the backup is as it was written, and every row is there."""
+    """Damaged indexes of a database whose bytes are as sealed: every row is there."""
 
     def flaws(self) -> Iterator[Flaw]:
-        """Everything that is wrong with it."""
         metadata, folder = self.backup.metadata, self.backup.path
         if self.backup.error:
             yield Flaw(CHECKSUM_FILE if metadata else METADATA_FILE, self.backup.error.rstrip("."))
@@ -394,12 +396,12 @@ class _Looking:
         return checksum
 
     def _examined(self) -> Examined:
-        """What each database holds, with the metadata of it alone."""
+        """Inspect each database; return the results, each with the metadata of that database alone."""
         parts = self.backup.metadata.parts if self.backup.metadata else ()
         return [(alone, found) for alone in parts if (found := self._examined_part(alone))]
 
     def _examined_part(self, metadata: Metadata) -> database.Inspection | Flaw | None:
-        """What the database holds; None where there is none to look into, which is told of elsewhere."""
+        """Inspect one database; None if there is nothing to open, which the check of the files reports."""
         if not metadata.database_file or metadata.is_raw:
             return None
         path = self.backup.path / metadata.database_file
@@ -421,7 +423,7 @@ class _Looking:
 
     @contextlib.contextmanager
     def _meanwhile(self, work: Callable[[], Examined]) -> Iterator[Future[Examined]]:
-        """The work goes on while the block does; what ends the block ends SQLite's checks too."""
+        """Run the work in a second thread during the block; if the block raises, interrupt SQLite's checks."""
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(work)
             try:
@@ -429,14 +431,14 @@ class _Looking:
             except BaseException:
                 while not future.done():
                     for connection in self.connections:
-                        with contextlib.suppress(sqlite3.ProgrammingError):  # closed just now
+                        with contextlib.suppress(sqlite3.ProgrammingError):  # closed meanwhile
                             connection.interrupt()
                     wait([future], 0.05)
                 raise
 
 
 def _parts_missing(folder: Path, metadata: Metadata | None) -> Iterator[Flaw]:
-    """What a backup without checksums says is in it, and is not."""
+    """Yield what is missing or empty of the content that a backup without checksums names."""
     for name in metadata.database_files if metadata else ():
         if not (folder / name).is_file() or (folder / name).is_symlink():
             yield Flaw(name, f"{name} is missing")
@@ -455,13 +457,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _refuse_gone(backup: Backup, before: tuple[int, int] | None) -> None:
-    """`NoSuchBackup` where the folder is not the one it was: what was found then is not to be believed."""
+    """Raise `NoSuchBackup` if the folder was deleted or replaced, since the result would not be reliable."""
     if before is None or _identity(backup.path) != before:
         raise NoSuchBackup(f"{backup.path} was removed while it was verified.", hint="`list` shows what is there.")
 
 
 def _require_readable(folder: Path) -> None:
-    """A `PermissionError` that names what may not be read: no metadata are no sign of damage then."""
+    """Raise `PermissionError` if the folder, metadata or checksums may not be read: that is not damage."""
     os.listdir(folder)
     for name in (METADATA_FILE, CHECKSUM_FILE):
         with contextlib.suppress(FileNotFoundError):
