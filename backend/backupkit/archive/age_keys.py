@@ -1,4 +1,4 @@
-"""The keys of age, as text: `age1…` to encrypt to, `AGE-SECRET-KEY-1…` to decrypt with. Bech32, see BIP 173."""
+"""Keys of age as text: `age1…` to encrypt to, `AGE-SECRET-KEY-1…` to decrypt with. Bech32, see BIP 173."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LENGTH = 32
 
 
 def recipient(text: str) -> bytes:
-    """The public key that `age1…` stands for; `Refused` for anything else."""
+    """Return the public key that `age1…` encodes; raise `Refused` for anything else."""
     if key := _decoded(text, _PUBLIC):
         return key
     raise Refused(
@@ -24,12 +24,12 @@ def recipient(text: str) -> bytes:
 
 
 def recipients(text: str) -> list[bytes]:
-    """The public keys in a list or a file: between spaces, commas or line ends; a line from # on is a comment."""
+    """Return the public keys in a list or a file, separated by spaces, commas or line ends; # starts a comment."""
     return [recipient(word) for word in _words(text)]
 
 
 def identities(text: str, where: str) -> list[bytes]:
-    """The secret keys in a key file, as `age-keygen` writes it; `Refused` where there is none, and it tells none."""
+    """Return the secret keys in a file of `age-keygen`; raise `Refused`, without any key in it, if it is not one."""
     keys = [_decoded(word, _SECRET) for word in _words(text)]
     if not keys or None in keys:
         raise Refused(
@@ -40,7 +40,7 @@ def identities(text: str, where: str) -> list[bytes]:
 
 
 def shown(key: bytes) -> str:
-    """A public key as text."""
+    """Return a public key as text."""
     data = list(_regrouped(key, 8, 5))
     checksum = _checksum(_expanded(_PUBLIC) + data + [0] * 6) ^ 1
     return f"{_PUBLIC}1" + "".join(_LETTERS[one] for one in data + [checksum >> 5 * (5 - n) & 31 for n in range(6)])
@@ -78,7 +78,7 @@ def _checksum(values: Iterable[int]) -> int:
 
 
 def _regrouped(values: Iterable[int], width: int, wanted: int) -> Iterator[int]:
-    """The same bits in groups of another width, the last one filled up with zeros."""
+    """Yield the same bits in groups of `wanted` bits, the last one padded with zeros."""
     held = bits = 0
     for value in values:
         held, bits = held << width | value, bits + width

@@ -1,7 +1,7 @@
-"""Encrypted on the way out, decrypted on the way in, in constant memory: the format of age (c2sp.org/age, version 1).
+"""Encrypt and decrypt in the format of age (c2sp.org/age, version 1), in constant memory.
 
-What is written here the `age` command reads, and the other way round: to recipients (X25519) or to a passphrase
-(scrypt). The primitives are those of the package `cryptography`; only the order of bytes is ours.
+The `age` command reads what is written here, and the other way round: for recipients (X25519) or with a passphrase
+(scrypt). The primitives come from the package `cryptography`; only the byte layout is ours.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ARMOR = b"-----BEGIN AGE ENCRYPTED FILE-----"
 _INFO = b"age-encryption.org/v1/"
 _CHUNK, _TAG = 1 << 16, 16
 _COLUMNS = 64
-_WORK = 18  # as `age` has it: about a second, and 256 MB
+_WORK = 18  # log2 of scrypt's N, as `age` sets it: about a second, and 256 MB
 _MOST_WORK = 22
 _LONGEST_HEADER = 1 << 20
 _AGAIN = "Copy it again from where it was made."
@@ -35,7 +35,7 @@ _AGAIN = "Copy it again from where it was made."
 
 @dataclass(frozen=True, repr=False)
 class Recipients:
-    """What a file is closed with: public keys, or else a passphrase."""
+    """Who can decrypt a file: owners of keys, given by public keys, or else anyone with the passphrase."""
 
     recipients: tuple[bytes, ...] = ()
     passphrase: str = ""
@@ -46,7 +46,7 @@ class Recipients:
 
 @dataclass(frozen=True, repr=False)
 class Identities:
-    """What may open a file: secret keys, and who knows the passphrase, asked only where one is needed."""
+    """What may decrypt a file: secret keys, and a function that returns the passphrase, called only if needed."""
 
     identities: tuple[bytes, ...] = ()
     passphrase: Callable[[], str] = str
@@ -54,14 +54,14 @@ class Identities:
 
 @dataclass(frozen=True)
 class _Stanza:
-    """The file's key, wrapped for one recipient."""
+    """The file key, wrapped for one recipient."""
 
     arguments: tuple[str, ...]
     body: bytes
 
 
 def require_library() -> None:
-    """The package that encryption needs is there, else `Refused`."""
+    """Raise `Refused` if the package that encryption needs is missing."""
     try:
         import cryptography  # noqa: F401
     except ImportError as error:
@@ -70,7 +70,7 @@ def require_library() -> None:
 
 @contextmanager
 def encrypting(raw: BinaryIO, lock: Recipients) -> Iterator[BinaryIO]:
-    """What is written arrives in `raw`, encrypted; `raw` stays open. Not whole unless the block ends well."""
+    """Yield a stream that writes to `raw` encrypted; `raw` stays open. It is complete only if the block ends well."""
     require_library()
     file_key = os.urandom(16)
     raw.write(_header(file_key, lock))
@@ -78,13 +78,13 @@ def encrypting(raw: BinaryIO, lock: Recipients) -> Iterator[BinaryIO]:
     raw.write(nonce)
     sealing = _Sealing(raw, _cipher(_derived(file_key, nonce, b"payload")))
     yield cast(BinaryIO, sealing)
-    sealing.finish()  # not in a `finally`: half a file must not look like a whole one
+    sealing.finish()  # not in a `finally`: a partial file must not look complete
 
 
 def decrypting(raw: BinaryIO, keys: Identities, name: str) -> BinaryIO:
-    """The content of `raw`, decrypted; every byte that can be read is proven to be as it was written.
+    """Return a stream of the decrypted content of `raw`; every byte that it returns is authenticated.
 
-    Raises `Refused` where no key fits, `Damaged` where it is altered or cut short: the last while it is read.
+    Raises `Refused` if no key fits, and `Damaged`, also while it is read, if the file is altered or cut short.
     """
     require_library()
     stanzas, head, mac = _read_header(raw, name)
@@ -100,7 +100,7 @@ def decrypting(raw: BinaryIO, keys: Identities, name: str) -> BinaryIO:
 
 
 class _Counter:
-    """The nonce of each piece: its number, and whether it is the last one."""
+    """The nonce of each chunk: its number, and whether it is the last one."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -112,7 +112,7 @@ class _Counter:
 
 
 class _Sealing(io.BufferedIOBase):
-    """Encrypts what is written, and is complete only after `finish`."""
+    """A stream that encrypts what is written; complete only after `finish`."""
 
     def __init__(self, raw: BinaryIO, cipher: ChaCha20Poly1305) -> None:
         self._raw, self._cipher = raw, cipher
@@ -123,7 +123,7 @@ class _Sealing(io.BufferedIOBase):
 
     def write(self, data: Any, /) -> int:
         self._held += data
-        while len(self._held) > _CHUNK:  # the last piece is held back, because it is marked as such
+        while len(self._held) > _CHUNK:  # hold back the last chunk, because its nonce differs
             self._put(bytes(self._held[:_CHUNK]), last=False)
             del self._held[:_CHUNK]
         return len(data)
@@ -136,7 +136,7 @@ class _Sealing(io.BufferedIOBase):
 
 
 class _Opening(io.RawIOBase):
-    """Decrypts what is read, piece by piece; `Damaged` where one is not as it was written, or the last is missing."""
+    """A stream that decrypts chunk by chunk; raises `Damaged` if one was altered, or the last is missing."""
 
     def __init__(self, raw: BinaryIO, cipher: ChaCha20Poly1305, name: str) -> None:
         self._raw, self._cipher, self.name = raw, cipher, name
@@ -171,7 +171,7 @@ class _Opening(io.RawIOBase):
 
 
 def _filled(raw: BinaryIO, size: int) -> bytes:
-    """So many bytes, fewer only at the end: a pipe gives what it has."""
+    """Read `size` bytes, fewer only at the end; a single read of a pipe may return fewer."""
     held = bytearray()
     while len(held) < size and (data := raw.read(size - len(held))):
         held += data
@@ -194,7 +194,7 @@ def _written(stanza: _Stanza) -> bytes:
 
 
 def _read_header(raw: BinaryIO, name: str) -> tuple[list[_Stanza], bytes, bytes]:
-    """The stanzas; the bytes that the authentication code is of; the code."""
+    """Return the stanzas, the bytes that the authentication code covers, and the code."""
     stanzas: list[_Stanza] = []
     head = b""
     try:
@@ -221,7 +221,7 @@ def _line(raw: BinaryIO, before: int) -> bytes:
 
 
 def _body(raw: BinaryIO, before: int) -> list[bytes]:
-    """Lines of 64 letters and one that is shorter."""
+    """Return the lines of a stanza's body: lines of 64 characters, and a last one that is shorter."""
     lines = [_line(raw, before)]
     while len(lines[-1]) == _COLUMNS + 1:
         lines.append(_line(raw, before + len(lines) * (_COLUMNS + 1)))
@@ -258,7 +258,7 @@ def _wrapped_for(file_key: bytes, recipient: bytes) -> _Stanza:
 
 
 def _opened_by(stanza: _Stanza, identity: bytes, name: str) -> bytes | None:
-    """The file's key, where this secret key is the one it was wrapped for."""
+    """Return the file key, or None if it was wrapped for another secret key."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
@@ -332,7 +332,7 @@ def _base64(content: bytes) -> str:
 
 
 def _unbase64(text: str) -> bytes:
-    """Strict, without padding: only the one spelling there is."""
+    """Decode base64 without padding; raise `ValueError` for any but the canonical encoding."""
     content = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     if _base64(content) != text:
         raise ValueError("not the one spelling")

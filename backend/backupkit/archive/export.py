@@ -1,4 +1,4 @@
-"""One backup as one file, plain or encrypted; and back, with nobody trusted on the way in."""
+"""Export a backup as one file, plain or encrypted, and import one, which is treated as untrusted input."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _UNTRUSTED = "Copy it again from where it was made, or take another one."
 
 @dataclass(frozen=True)
 class Exported:
-    """Which backup was written, where, and whether a key is needed to read it; bytes of the file."""
+    """The exported backup, the file and its size, and whether a key is needed to read it."""
 
     backup: Backup
     path: Path
@@ -40,24 +40,24 @@ class Exported:
 
 @dataclass(frozen=True)
 class Imported:
-    """The backup that is here now, and what was missing in the archive."""
+    """The backup that is here now, and warnings about the archive."""
 
     backup: Backup
     warnings: tuple[str, ...] = ()
 
 
 def export_path(settings: Settings, file: str) -> Path:
-    """Where an archive of that name lies: a bare name in the backups folder, anything else where it says."""
+    """Return the path of an archive: a bare name is in the backups folder, anything else is a path."""
     return store.file_named(settings, file)
 
 
 def export_backup(
     settings: Settings, name: str, target: Path, closing: Recipients | None = None, emit: EventListener = silence
 ) -> Exported:
-    """The backup in one new file of mode 0600: whole and on disk, or not there. Its suffix says how it is written.
+    """Write the backup to one new file of mode 0600: complete and on disk, or not there. Its suffix says the format.
 
-    Raises `NoSuchBackup`; `Refused` for a file that is there already, and for a suffix that does not fit; `Damaged`
-    for a backup that is not as it was sealed; `NoSpace`.
+    Raises `NoSuchBackup`; `Refused` if the file exists or its suffix does not fit; `Damaged` if the backup is not as it
+    was sealed; `NoSpace`.
     """
     closing = closing or Recipients()
     check_suffix(target.name, closing)
@@ -75,9 +75,9 @@ def export_backup(
 def export_to(
     settings: Settings, name: str, out: BinaryIO, form: str, closing: Recipients, emit: EventListener = silence
 ) -> Backup:
-    """The same into an open stream, written as the suffix of `form` says; its end is the caller's business.
+    """Write the backup to an open stream, in the format of the suffix of `form`; the caller closes the stream.
 
-    Without the lock: who reads the stream may take hours, and a sealed backup does not change.
+    Takes no lock: the reader of the stream may take hours, and a sealed backup does not change.
     """
     check_suffix(form, closing)
     backup = store.find(settings, name, emit)
@@ -93,9 +93,9 @@ def export_to(
 def closing_for(
     settings: Settings, name: str, recipients: Iterable[str], files: Iterable[Path], ask: Callable[[], str]
 ) -> Recipients:
-    """What a file of that name is closed with: recipients before a passphrase, what is given before the settings.
+    """Return the recipients of a file of that name: keys before a passphrase, given keys before those in the settings.
 
-    `ask` is asked for a passphrase where the name says encrypted and nothing else says how.
+    `ask` is called for a passphrase if the name says encrypted and there is no key or passphrase.
     """
     given = [key for text in (*recipients, *map(_text_of, files)) for key in age_keys.recipients(text)]
     if keys := given or age_keys.recipients(settings.export_recipients):
@@ -105,7 +105,7 @@ def closing_for(
 
 
 def keys_for(settings: Settings, files: Iterable[Path], ask: Callable[[], str]) -> Identities:
-    """What may open an archive: the key files, else the settings' key; and `ask`, who may know a passphrase."""
+    """Return what may open an archive: keys of the files, else the settings' key; and the passphrase, set or asked."""
     found = [key for file in files for key in age_keys.identities(_text_of(file), str(file))]
     if not found and (key := revealed(settings.export_identity)):
         found = age_keys.identities(key, "BACKUP_EXPORT_IDENTITY")
@@ -122,7 +122,7 @@ def _text_of(file: Path) -> str:
 
 
 def check_suffix(name: str, closing: Recipients) -> None:
-    """`Refused` where the suffix names no way to write an archive, or says encrypted and it is not, or the reverse."""
+    """Raise `Refused` if the suffix is no archive format, or says encrypted without recipients, or the reverse."""
     if not name.removesuffix(encryption.SUFFIX).endswith(_SUFFIXES):
         raise Refused(
             f"The name {name} does not say which kind of archive to write.",
@@ -157,10 +157,11 @@ def import_backup(
     trust: bool = False,
     emit: EventListener = silence,
 ) -> Imported:
-    """The backup in an archive is one of ours now, sealed as it was: whole and on disk, or not there.
+    """Import the backup in an archive, sealed as it was: complete and on disk, or not there.
 
-    Raises `NoSuchBackup` for a file that is not there; `Refused` for a name that is taken, or without the right key;
-    `Damaged` for an archive that is altered, incomplete or hostile; `NoSpace`. Nothing is left behind then.
+    `trust` accepts what a person must vouch for. Raises `NoSuchBackup` if the file does not exist; `Refused` if the
+    name is taken or no key fits; `Damaged` if the archive is altered, incomplete or hostile; `NoSpace`. Nothing is left
+    behind then.
     """
     if name is not None:
         check_name(name)
@@ -199,7 +200,7 @@ def _free_name(settings: Settings, wanted: str | None, archived: str) -> str:
 
 
 def _refuse_untrusted(settings: Settings, draft: Path, archived: str, emit: EventListener) -> None:
-    """What lies in the draft is a backup that can be trusted as any other, and says so if nobody can check it."""
+    """Raise `Damaged` unless the draft is a sound backup; warn if it has no checksums to check it by."""
     found = store.read(settings, draft.name)
     if found.metadata is None or found.state == "damaged":
         reason = found.error.replace(str(draft), archived).rstrip(".")
@@ -210,7 +211,7 @@ def _refuse_untrusted(settings: Settings, draft: Path, archived: str, emit: Even
 
 @contextlib.contextmanager
 def _opened(source: Path | BinaryIO, keys: Identities, emit: EventListener) -> Iterator[BinaryIO]:
-    """The tar in the file, decrypted and decompressed as its first bytes say."""
+    """Yield the tar in the file, decrypted and decompressed as its first bytes require."""
     if not isinstance(source, Path):
         emit(Step("Importing"))
         yield _plain(_Counted(source, "The archive on standard input", emit), keys)
@@ -237,7 +238,10 @@ def _plain(raw: _Counted, keys: Identities) -> BinaryIO:
 
 
 class _Counted(io.RawIOBase):
-    """Tells how far it was read. The first bytes, which say what it is, come all at once: a pipe gives what it has."""
+    """A stream that emits how far it was read.
+
+    It reads the first bytes, which identify the format, together: a single read of a pipe may return fewer.
+    """
 
     def __init__(self, raw: BinaryIO, name: str, emit: EventListener) -> None:
         self._raw, self.name, self._tell, self._done = raw, name, emit, 0

@@ -1,7 +1,7 @@
-"""One backup as one archive: the sealed folder as a stream of tar, and a draft of it from such a stream.
+"""Pack a sealed backup into a tar stream, and unpack such a stream into a draft.
 
-The list of checksums and the metadata come first, so that whoever reads the stream knows what to expect. Each file is
-compared with its checksum while it is read or written, in constant memory: once, if they come in the order of the list.
+The list of checksums and the metadata come first, so that the reader knows what to expect. Each file is compared with
+its checksum while it is read or written, in constant memory; it is read only once if files come in the list's order.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ Read = TypeVar("Read")
 
 _FIRST = (CHECKSUM_FILE, METADATA_FILE, GUIDE_FILE)
 _MOST = {METADATA_FILE: 64 << 20, GUIDE_FILE: 64 << 20, CHECKSUM_FILE: 1 << 30}
-_LONGEST_PATH = 1 << 14  # bytes: more than one call of any system takes, and little enough to be kept for each folder
+_LONGEST_PATH = 1 << 14  # bytes: more than any system call accepts, and few enough to keep one for each folder
 _LONGEST_NAME = 255
-_MOST_UNTOLD = 1_000_000  # entries before the metadata came
-_BESIDE_UPLOADS = 16  # the database in up to four files, three of ours, the folder of uploads
-# What a system says of a name that it cannot give: where capitals make no difference, of the second of two.
+_MOST_UNTOLD = 1_000_000  # entries before the metadata
+_BESIDE_UPLOADS = 16  # entries: the database in up to four files, three of ours, the folder of uploads
+# Errors for a name that the file system cannot create, such as the second of two that differ only in case.
 _UNFIT = {errno.EEXIST, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 _SURPRISES = stat.S_ISUID | stat.S_ISGID
 VOUCH = "If you made it yourself, and mean that"
@@ -46,13 +46,13 @@ _OLDER = "Try an older backup: `list`."
 _OTHER = "Copy it again from where it was made, or take another one."
 
 
-# Out: a sealed folder becomes a stream.
+# Packing
 
 
 def pack(folder: Path, metadata: Metadata, total: int, out: BinaryIO, emit: EventListener) -> None:
-    """The sealed backup in `folder` as a tar archive of one folder of its name, every file compared with its checksum.
+    """Write the sealed backup as a tar archive of one folder of its name; compare every file with its checksum.
 
-    `Damaged` where a file, a folder or a link is not as it was sealed: what was written then has no end.
+    Raises `Damaged` if a file, a folder or a link is not as it was sealed: the archive is then left without an end.
     """
     emit(Step("Exporting", total))
     has_names = _has_names(folder, metadata)
@@ -65,7 +65,7 @@ def pack(folder: Path, metadata: Metadata, total: int, out: BinaryIO, emit: Even
 
 
 def _has_names(folder: Path, metadata: Metadata) -> bool:
-    """Whether files of a tree have several names, as sealed; `Damaged` for a tree that is not as it was."""
+    """Return whether a tree has hard links, as it had when sealed; raise `Damaged` if a tree has changed."""
     has_names = False
     for name, recorded in metadata.tree_facts.items():
         if recorded and recorded.tree:
@@ -77,7 +77,7 @@ def _has_names(folder: Path, metadata: Metadata) -> bool:
 
 
 def _in_order(folder: Path) -> Iterator[tree.Entry]:
-    """The folder itself, what says how to read the rest, and the rest."""
+    """Yield the folder itself, the files needed to read the rest, and the rest."""
     yield tree.entry_of("", os.lstat(folder))
     yield from (entry for name in _FIRST if (entry := tree.look(folder, name)))
     yield from (entry for entry in tree.walk(folder) if entry.path not in _FIRST)
@@ -96,11 +96,11 @@ class _Packing:
         self._folder, self._parents, self._out, self._tell, self._sealed = folder, parents, out, emit, sealed
         self._written = self._read = 0
         self._has_names = has_names
-        # The first path of each file that may have several names, with its checksum.
+        # By inode: the first path of each file that may have several names, and its checksum.
         self._named: dict[int, tuple[str, str]] = {}
 
     def put(self, entry: tree.Entry) -> None:
-        """One entry; a file's content is compared with its checksum."""
+        """Write one entry; compare a file's content with its checksum."""
         if entry.form == "special":
             raise _damaged(self._folder, f"{printable(entry.path)} is a socket, a fifo or a device")
         if len(os.fsencode(entry.path)) > _LONGEST_PATH:
@@ -131,7 +131,7 @@ class _Packing:
         return found
 
     def _put_name(self, entry: tree.Entry, member: Member) -> None:
-        """A file that may have several names: its content once, then its other names."""
+        """Write a file that may have several names: its content once, then hard links to it."""
         if known := self._named.get(entry.facts.st_ino):
             first, checksum = known
             self._write(tar.written(replace(member, form="name", size=0, target=f"{self._folder.name}/{first}")))
@@ -158,7 +158,7 @@ class _Packing:
         return digest.hexdigest()
 
     def finish(self) -> None:
-        """The end of the archive, if nothing is missing."""
+        """Write the end of the archive; raise `Damaged` if something is missing."""
         if self._sealed and (flaw := next(self._sealed.rest(), None)):
             raise _damaged(self._folder, flaw.text)
         self._write(tar.end(self._written))
@@ -181,23 +181,23 @@ def _damaged(folder: Path, problem: str) -> Damaged:
 
 
 def is_upload(path: str, form: str) -> bool:
-    """Whether a path in a backup is a tree, or below it: there attributes are those of live files."""
+    """Return whether a path in a backup is a tree or in one: only there attributes are those of the live files."""
     return "/" in path or (bool(path) and form == "folder")
 
 
 def strange(path: str, form: str) -> str:
-    """What no backup holds, whoever made it; nothing of most."""
+    """Return why no backup can hold this entry, even a trusted one; empty for ordinary entries."""
     if form == "special":
         return "is a socket, a fifo or a device"
     if "/" in path:
         return ""
     wanted = "folder" if path == UPLOADS_FOLDER else "file"
-    is_tree = form == "folder" and FOLDER.fullmatch(path)  # whether it is one of this backup the metadata say
+    is_tree = form == "folder" and FOLDER.fullmatch(path)  # the metadata says if this backup has it
     return "" if form == wanted or is_tree else f"is a {form}, where a backup has a {wanted}"
 
 
 def surprise(path: str, form: str, mode: int, target: str, extra: Collection[str] = ()) -> str:
-    """What of an entry a person has to vouch for; nothing of most. `extra` are the names of its attributes."""
+    """Return why a person must vouch for this entry; empty for most. `extra`: names of its extended attributes."""
     if form == "link" and not _stays_inside(path, target):
         return "is a link that leads out of the uploads"
     if form == "file" and mode & _SURPRISES:
@@ -208,9 +208,9 @@ def surprise(path: str, form: str, mode: int, target: str, extra: Collection[str
 
 
 def _stays_inside(path: str, target: str) -> bool:
-    """Whether a link below uploads leads nowhere but below uploads, whatever other links of that kind there are.
+    """Return whether a link in the uploads can lead only into the uploads, whatever other such links there are.
 
-    Its steps up stand at the front, where they are taken from real folders; behind another link they could lead out.
+    `..` may only be at the front, where it applies to real folders; after another link it could lead out.
     """
     steps = [step for step in target.split("/") if step not in ("", ".")]
     up = next((number for number, step in enumerate(steps) if step != ".."), len(steps))
@@ -218,20 +218,20 @@ def _stays_inside(path: str, target: str) -> bool:
     return not target.startswith("/") and up <= depth and ".." not in steps[up:]
 
 
-# In: a stream becomes a draft.
+# Unpacking
 
 
 @dataclass
 class Incoming:
-    """An archive that is being read, up to its first entry: the folder that says the backup's name."""
+    """An archive that is read up to its first entry, the folder with the backup's name."""
 
     name: str
     members: Iterator[tuple[Member, Iterator[bytes]]]
 
     def unpack(self, draft: Path, zone: ZoneInfo, trust: bool, emit: EventListener) -> None:
-        """Everything in the archive, in a new folder `draft`: sealed as it was, or `Damaged`; nothing is synced yet.
+        """Unpack the archive into the new folder `draft`, without syncing; raise `Damaged` unless it is as sealed.
 
-        `trust` takes what a person has to vouch for. `NoSpace` before a file is written that would not fit.
+        `trust` accepts what a person must vouch for. Raises `NoSpace` before writing a file that would not fit.
         """
         with closing(tree.Parents.in_ours(draft)) as parents:
             unpacking = _Unpacking(draft, parents, self.name, zone, trust, emit)
@@ -241,7 +241,7 @@ class Incoming:
 
 
 def incoming(stream: BinaryIO) -> Incoming:
-    """The archive in the stream, once its first entry is read; `Damaged` where that is not one folder."""
+    """Read the first entry of the archive in the stream; raise `Damaged` if that is not one folder."""
     members = tar.members(stream)
     first = next(members, None)
     if first is None or first[0].form != "folder" or "/" in first[0].path:
@@ -259,10 +259,10 @@ class _Unpacking:
     emit: EventListener
     folders: dict[str, Member] = field(default_factory=dict)
     early: dict[str, str] = field(default_factory=dict)
-    """Checksums of files beside the uploads that came before the list of checksums did."""
+    """Checksums of files outside the trees that came before the list of checksums."""
     sealed: manifest.Comparison | None = None
     is_unheard: bool = False
-    """Whether uploads came before the list did."""
+    """Whether files that could not be compared came before the list."""
     metadata: Metadata | None = None
     names: set[str] = field(default_factory=set)
     keeper: Keeper = field(default_factory=Keeper)
@@ -271,7 +271,7 @@ class _Unpacking:
     size: int = 0
 
     def put(self, member: Member, content: Iterable[bytes]) -> None:
-        """One entry, checked and then written; the files that say what to expect are read at once."""
+        """Check and write one entry; read the metadata and the list of checksums as soon as they come."""
         path = self._place(member)
         self._refuse_surprise(path, member)
         try:
@@ -288,14 +288,14 @@ class _Unpacking:
         self._refuse_more_than_told()
 
     def _read(self, what: Callable[[], Read]) -> Read:
-        """What a file of the archive says; what is wrong with it is said of the archive, not of the draft."""
+        """Return what `what` reads from the draft; report damage as the archive's, without the draft's path."""
         try:
             return what()
         except Damaged as error:
             raise _refused(error.message.replace(f"{self.draft}/", "").rstrip(".")) from error
 
     def _place(self, member: Member) -> str:
-        """The entry's path in the backup; `Damaged` where it is not one that a backup has."""
+        """Return the entry's path in the backup; raise `Damaged` if no backup has such a path."""
         root, _, path = member.path.partition("/")
         if root != self.root or not path:
             raise _refused(
@@ -348,7 +348,7 @@ class _Unpacking:
         self.files += 1
 
     def put_name(self, path: str, member: Member, _content: Iterable[bytes]) -> None:
-        """One more name of a file that this archive put below uploads, and of no other."""
+        """Create a hard link, only in a tree and only to a file that this archive put into a tree."""
         root, _, first = member.target.partition("/")
         there = self.parents.look(first) if root == self.root and "/" in first and "/" in path else None
         if there is None or there.form != "file":
@@ -365,7 +365,7 @@ class _Unpacking:
         self.files += 1
 
     def _dress(self, place: int, path: str, member: Member) -> None:
-        """As in the archive, below uploads; beside them as in any backup made here."""
+        """Set owner, mode, times and attributes: in a tree as in the archive, elsewhere as in any backup made here."""
         if is_upload(path, member.form):
             disk.set_owner_mode_times(place, member.owner, member.mode, (member.changed, member.changed))
             self.keeper.set(place, member.attributes, path)
@@ -392,7 +392,7 @@ class _Unpacking:
             raise _refused(f"{printable(path)} {reason}")
 
     def _refuse_more_than_told(self) -> None:
-        """A bomb is refused by what the archive itself says there is, and by a number as long as it says nothing."""
+        """Refuse an archive bomb: more than the archive's metadata says, or too many entries before the metadata."""
         told, entries = self.metadata, self.files + self.links + len(self.folders)
         if told is None and entries > _MOST_UNTOLD:
             raise _refused(f"there are {entries} entries, and no {METADATA_FILE} yet")
@@ -406,7 +406,7 @@ class _Unpacking:
             raise _refused(f"it holds more entries than its {METADATA_FILE} says")
 
     def finish(self) -> None:
-        """All that was told is there; then folders get their modes and times, the inner ones first."""
+        """Raise `Damaged` if something is missing; then set the folders' modes and times, inner ones first."""
         sealed = self.sealed
         if sealed is not None and (flaw := self._read(lambda: next(sealed.rest(), None))):
             raise _refused(flaw.text)
@@ -437,7 +437,7 @@ _PUT = {
 
 
 def _content_size(metadata: Metadata) -> int:
-    """Bytes of databases and trees, as the metadata say; 0 where they say nothing."""
+    """Return the bytes of databases and trees, as the metadata says; 0 if it does not."""
     return metadata.database_size + sum(one.bytes for one in metadata.tree_facts.values() if one)
 
 

@@ -1,8 +1,8 @@
-"""The format of tar: folders, files, their other names and links, and nothing else that a tar can hold.
+"""The tar format: folders, files, hard links and symbolic links, and nothing else that a tar can hold.
 
-Written as POSIX has it (pax), with times to the nanosecond and names of any bytes. Read strictly, because an archive
-from outside is input that nobody vouches for: what `tar` writes for plain trees is understood, in its POSIX and its GNU
-form; every other kind of entry, every ambiguity and every header that would cost memory is refused.
+Written in the POSIX format (pax), with times in nanoseconds and names of any bytes. Read strictly, because an archive
+from outside is untrusted input: what `tar` writes for plain trees is accepted, in the POSIX and the GNU format; every
+other type of entry, every ambiguity and every header that would cost memory is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from backupkit.model.errors import Damaged
 from backupkit.model.names import printable
 
 Form = Literal["file", "folder", "link", "name"]
-"""A `name` is one more of a file that came before (a hard link)."""
+"""Types of entries; a `name` is a hard link to a file earlier in the archive."""
 
 _BLOCK, _RECORD = 512, 20 * 512
 _CHUNK = 1 << 20
@@ -43,9 +43,9 @@ _AGAIN = "Copy it again from where it was made, or take another one."
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One entry: its path with slashes, whatever its bytes (surrogateescape); times in nanoseconds.
+    """One entry: its path with slashes, of any bytes (surrogateescape); `changed` in nanoseconds.
 
-    `target` is where a link leads, or of which path a `name` is another one.
+    `target` is where a link leads, or the path of the file that a `name` links to.
     """
 
     path: str
@@ -58,11 +58,11 @@ class Member:
     attributes: Attributes = field(default_factory=dict)
 
 
-# Written.
+# Writing
 
 
 def written(member: Member) -> bytes:
-    """The member's headers. Its content follows, `size` bytes, and then `padding(size)`."""
+    """Return the member's headers; write its content, `size` bytes, after them, and then `padding(size)`."""
     fields = {"mtime": _decimal(member.changed)}
     name = os.fsencode(member.path + ("/" if member.form == "folder" else ""))
     texts = {"path": (name, 100), "linkpath": (os.fsencode(member.target), 100)}
@@ -84,12 +84,12 @@ def written(member: Member) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """What fills the last block of a content."""
+    """Return the zeros that fill the last block of a content of that size."""
     return bytes(-size % _BLOCK)
 
 
 def end(written_so_far: int) -> bytes:
-    """The end of the archive, filled up to a record as tapes had it."""
+    """Return the end of the archive, padded to a full record of 20 blocks."""
     return bytes(2 * _BLOCK + -(written_so_far + 2 * _BLOCK) % _RECORD)
 
 
@@ -133,22 +133,22 @@ def _record(key: bytes, value: bytes) -> bytes:
     return str(length).encode() + rest
 
 
-# Read.
+# Reading
 
 
 @dataclass
 class _Extra:
-    """What the headers before a member say of it, and which kinds of them there were."""
+    """The fields from the extra headers before a member, and which types of them were seen."""
 
     fields: dict[str, bytes] = field(default_factory=dict)
     seen: set[bytes] = field(default_factory=set)
 
 
 def members(stream: BinaryIO) -> Iterator[tuple[Member, Iterator[bytes]]]:
-    """Every member with its content, which is to be read before the next one is asked for, and is skipped if not.
+    """Yield every member with its content, which must be read before the next one is asked for; the rest is skipped.
 
-    It ends well only at the end of the archive and of the stream. `Damaged` for anything but folders, files and
-    symbolic links, for paths that lead out of the folder they are unpacked in, and for an archive that is cut short.
+    Raises `Damaged` for anything but folders, files, hard links and symbolic links; for paths that lead out of the
+    target folder; and for an archive that is cut short, or that does not end where the stream ends.
     """
     while (found := _next_member(stream)) is not None:
         content = _content(stream, found.size)
@@ -176,7 +176,7 @@ def _next_member(stream: BinaryIO) -> Member | None:
 
 
 def _checked(block: bytes) -> bytes:
-    """The kind of a header whose sum is right."""
+    """Return the type of a header; raise `Damaged` if its checksum is wrong."""
     if block[257:262] != b"ustar":
         raise _refused("a header is not one of tar's")
     if _number(block[148:156], "checksum") != sum(block[:148] + b" " * 8 + block[156:]):
@@ -203,7 +203,7 @@ def _add(extra: _Extra, form: bytes, content: bytes, stream: BinaryIO) -> None:
 
 
 def _pax_fields(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """`LENGTH KEY=VALUE` and a line end, one after the other, each key once."""
+    """Yield the key and value of each record, `LENGTH KEY=VALUE` and a line end; refuse a repeated key."""
     place, keys = 0, set()
     while place < len(content):
         found = re.compile(rb"([1-9][0-9]{0,6}) ([^=]+)=").match(content, place)
@@ -232,7 +232,7 @@ def _member(block: bytes, form: Form, extra: dict[str, bytes]) -> Member:
 
 
 def _target(path: str, form: Form, raw: bytes) -> str:
-    """Where a link leads, which may be anywhere; or the path of a file in the archive; nothing of others."""
+    """Return where a link leads, which may be anywhere, or a hard link's path in the archive; else empty."""
     if form == "name":
         return _path(raw)
     target = _text(raw) if form == "link" else ""
@@ -242,20 +242,20 @@ def _target(path: str, form: Form, raw: bytes) -> str:
 
 
 def _attributes(extra: dict[str, bytes]) -> Attributes:
-    """Those that belong to a file; what else a system kept there is left out."""
+    """Return the extended attributes that backups keep; leave out others that a system stores there."""
     found = ((key.removeprefix(_XATTR), value) for key, value in extra.items() if key.startswith(_XATTR))
     plain = ((name.replace("%3D", "=").replace("%25", "%"), value) for name, value in found)
     return {name: value for name, value in plain if attributes.is_kept(name)}
 
 
 def _plain_name(block: bytes) -> bytes:
-    """The name in the header itself, put together as POSIX says; GNU has other things where its first half would be."""
+    """Return the name in the header itself, joined as POSIX says; the GNU format has other data in the prefix field."""
     name, before = _until_nul(block[:100]), _until_nul(block[345:500])
     return before + b"/" + name if before and block[257:265] == b"ustar\00000" else name
 
 
 def _path(raw: bytes) -> str:
-    """The path, plainly written; `Damaged` where it could lead anywhere but below the folder it is unpacked in."""
+    """Return the normalised path; raise `Damaged` if it could lead out of the folder that it is unpacked in."""
     path = _text(raw)
     plain = path.removeprefix("./").rstrip("/")
     if not plain or path.startswith("/") or "\0" in path or {"", ".", ".."} & set(plain.split("/")):
@@ -272,7 +272,7 @@ def _sized(extra: dict[str, bytes], key: str, plain: bytes) -> int:
 
 
 def _owner(extra: dict[str, bytes], key: str, plain: bytes) -> int:
-    if (number := _sized(extra, key, plain)) < 2**32 - 1:  # that number itself means nobody changes it
+    if (number := _sized(extra, key, plain)) < 2**32 - 1:  # 2**32 - 1 tells chown to change nothing
         return number
     raise _refused(f"a {key} is no owner")
 
@@ -290,7 +290,7 @@ def _changed(extra: dict[str, bytes], block: bytes) -> int:
 
 
 def _number(raw: bytes, what: str, signed: bool = False) -> int:
-    """Octal digits; or, as GNU has it for large ones, the bits themselves behind a first one that is set."""
+    """Parse octal digits, or GNU's form for large numbers: binary, marked by a first bit that is set."""
     if raw[0] & 0x80:
         number = int.from_bytes(raw, "big", signed=True) if raw[0] == 0xFF else int.from_bytes(raw[1:], "big")
         if (number < 0 and not signed) or abs(number) >= 10**_DIGITS or raw[0] not in (0x80, 0xFF):
@@ -312,7 +312,7 @@ def _content(stream: BinaryIO, size: int) -> Iterator[bytes]:
 
 
 def _read_end(stream: BinaryIO) -> None:
-    """The second block of zeros, and nothing but zeros after it."""
+    """Read the second block of zeros; raise `Damaged` if anything but zeros, or too many of them, follow."""
     if any(_exactly(stream, _BLOCK)):
         raise _refused("something follows its end")
     rest = 0

@@ -1,4 +1,4 @@
-"""Remotes: where copies of backups are carried. A module a kind; all keep to `base.Remote`."""
+"""Remotes: places that store copies of backups. One module for each type; all implement `base.Remote`."""
 
 PUBLIC = ("base", "copies", "listing_cache", "probe", "prune", "pull", "push", "registry")
-"""What other packages may import; anything else is this package's own (tests/system/test_layers.py)."""
+"""Modules that other packages may import; all others are private (tests/system/test_layers.py)."""

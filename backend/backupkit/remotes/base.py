@@ -1,6 +1,6 @@
-"""What a remote can do: carry a copy of a backup away, and bring it back. One class a kind of place.
+"""The interface of a remote, which stores copies of backups; one class implements it for each type.
 
-And: the remote of a name, and another try at what it could not do just now.
+Also: open a remote by its name, and retry while it is unreachable.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KEEPS_NO_ATTRIBUTES = (
 
 @dataclass(frozen=True)
 class RemoteBackup:
-    """A backup that is complete there; `revision` is empty for an unversioned one."""
+    """A complete backup on a remote; `revision` is empty for an unversioned one."""
 
     name: str
     created_at: datetime
@@ -44,15 +44,15 @@ class RemoteBackup:
     revision: str
     uploads: bool = True
     points: int = 0
-    """How many points of rewind lie beside it."""
+    """Number of rewind points stored beside it."""
 
 
 WHOLE = ""
-"""The name under which stands what is wrong with a remote as a whole."""
+"""Key of a flaw in a remote as a whole, used in place of a backup's name."""
 
 
 class DamagedThere(Damaged):
-    """Copies on a remote are damaged: what is wrong with each, by its name, or with all of it."""
+    """Damaged copies on a remote: `flaws` maps each name, or `WHOLE`, to what is wrong."""
 
     def __init__(self, message: str, hint: str, flaws: Mapping[str, str]) -> None:
         super().__init__(message, hint)
@@ -60,7 +60,7 @@ class DamagedThere(Damaged):
 
 
 def remote_document(found: RemoteBackup) -> Document:
-    """The backup as it is written down and printed."""
+    """Return the backup as the document that is stored and printed as JSON."""
     return {
         "name": found.name,
         "created_at": found.created_at,
@@ -74,63 +74,60 @@ def remote_document(found: RemoteBackup) -> Document:
 
 
 class Remote(Protocol):
-    """A place for copies. Everything raises `RemoteFailed`, or `RemoteAway` where it may work in a minute."""
+    """A place for copies. Every method raises `RemoteFailed`, or `RemoteAway` if it may work in a minute."""
 
     name: str
 
     def check(self) -> None:
-        """It can be reached and used; the error's hint says what to do if not."""
+        """Raise unless the remote can be reached and used; the error's hint says what to do."""
 
     def list(self) -> list[RemoteBackup]:
-        """The complete backups of this app there, newest first."""
+        """Return this app's complete backups on the remote, newest first."""
 
     def push(self, backup: Path, metadata: Metadata, emit: EventListener) -> None:
-        """The backup is there, complete. Done twice it does nothing; cut short it is not visible there."""
+        """Copy the backup to the remote. A repeated push does nothing; an interrupted one is not visible there."""
 
     def pull(self, name: str, target: Path, emit: EventListener) -> None:
-        """The backup's files are in the empty folder `target`, unchecked."""
+        """Copy the backup's files into the empty folder `target`, without checking them."""
 
     def remove(self, names: Sequence[str]) -> None:
-        """None of these backups is there any more; the first go first. Done twice it does nothing."""
+        """Delete these backups, in this order if the remote deletes one at a time. Ignore those that are gone."""
 
     def verify(self, emit: EventListener, names: Collection[str] = ()) -> None:
-        """All that the remote can check by itself is sound, of these backups at least; `DamagedThere` says what is not.
-
-        Of all where none is named.
-        """
+        """Check with the remote's own means these backups at least, or all if none is named; raise `DamagedThere`."""
 
 
 @runtime_checkable
 class Preparable(Protocol):
-    """A remote that is made ready once, by a person: so that a wrong place is not filled by a slip."""
+    """A remote that a person prepares once, so that a wrong place is never filled by mistake."""
 
     def prepare(self) -> None:
-        """It can be used from now on; nothing changes where it could already."""
+        """Make the remote usable; change nothing if it is already."""
 
 
 @runtime_checkable
 class HoldsPoints(Protocol):
-    """A remote that keeps the points of rewind beside the backup that they stand on, and removes them with it."""
+    """A remote that stores rewind points beside the backup they are based on, and removes them with it."""
 
     def push_points(self, backup: Backup, emit: EventListener) -> Copied:
-        """The points that stand on the backup, which is there, are there too. Done twice it does nothing."""
+        """Copy to the remote the points based on a backup that it holds. A repeated push copies nothing."""
 
     def pull_points(self, backup: Backup, emit: EventListener, refuse: Callable[[Point], None]) -> Copied:
-        """The points there that come after the last one here are here; but for those of which `refuse` raises."""
+        """Fetch the points after the last one here, except those that `refuse` raises for and those based on them."""
 
 
 @runtime_checkable
 class Tidying(Protocol):
-    """A remote where room is given back in one go, after backups were removed."""
+    """A remote that frees space in one step, after backups were removed."""
 
     def tidy(self, emit: EventListener) -> None:
-        """The room of what was removed is free."""
+        """Free the space of removed backups."""
 
 
 def is_of(metadata: Metadata, created_at: datetime) -> bool:
-    """Whether the backup was made at that moment. Its name tells nothing: `import --name` gives it another one here.
+    """Return whether the backup was made at that time. Its name proves nothing: `import --name` renames a backup.
 
-    A backup made by hand may name no zone, and is read by that of each machine: then its own clock tells.
+    A backup made by hand may record no time zone, so each machine reads it in its own: compare its local time then.
     """
     if metadata.created_at == created_at:
         return True
@@ -138,7 +135,7 @@ def is_of(metadata: Metadata, created_at: datetime) -> bool:
 
 
 def open_remote(settings: Settings, name: str) -> Remote:
-    """The remote of that name in the settings; `Refused` where there is none. Nothing is touched yet."""
+    """Return the remote of that name without contacting it; raise `Refused` if the settings have none."""
     table = settings.remotes.get(name)
     if table is None:
         known = f"There are: {', '.join(settings.remotes)}." if settings.remotes else "Set one up in backup.toml."
@@ -159,7 +156,7 @@ def open_remote(settings: Settings, name: str) -> Remote:
 def retry_while_away(
     act: Callable[[], T], seconds: float, emit: EventListener, sleep: Callable[[float], None] = time.sleep
 ) -> T:
-    """What `act` returns at last; its own `RemoteAway` where it goes on failing for so long."""
+    """Call `act` until it succeeds and return its result; raise its `RemoteAway` if it fails for `seconds`."""
     deadline, pause = time.monotonic() + seconds, _FIRST
     while True:
         try:

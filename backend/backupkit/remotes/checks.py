@@ -1,7 +1,7 @@
-"""What is known of the soundness of the copies on each remote, kept in `backups/.state/remotes/NAME/checked.json`.
+"""The last check results for the copies on each remote, stored in `backups/.state/remotes/NAME/checked.json`.
 
-A copy that was found damaged is counted on by nobody until a later check finds it sound, or it is gone from there.
-Losing the file loses no backup: then nothing is known, and the next check tells.
+A copy found damaged does not count as a copy until a later check finds it sound, or it is gone from the remote.
+Losing the file loses no backup: the results are unknown until the next check.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FILE = "checked.json"
 
 @dataclass(frozen=True)
 class Checks:
-    """When each copy was last found sound, and what is wrong with those that were not; both by name."""
+    """When each copy was last found sound, and what is wrong with damaged ones; both by name."""
 
     sound_at: Mapping[str, datetime] = field(default_factory=dict)
     flaws: Mapping[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class _Damaged:
 
 @dataclass(frozen=True)
 class _Written:
-    """The file."""
+    """The content of the file."""
 
     sound: tuple[_Sound, ...] = ()
     damaged: tuple[_Damaged, ...] = ()
@@ -56,7 +56,7 @@ def _form() -> TypeAdapter[_Written]:
 
 
 def recall(settings: Settings, remote: str) -> Checks:
-    """What the last checks found; nothing where that is not known."""
+    """Return what the last checks found; empty if that is unknown."""
     try:
         found = _form().validate_python(listing_cache.read_document(settings.dir, remote, _FILE) or {})
     except (OSError, ValueError, RecursionError):
@@ -72,7 +72,7 @@ def check(
     emit: EventListener = silence,
     clock: Clock = utc_now,
 ) -> None:
-    """Have the remote check these copies, or all, and keep what it finds. Raises `DamagedThere`."""
+    """Have the remote check these copies, or all if none is named, and store the result. Raises `DamagedThere`."""
     known = recall(settings, remote.name)
     try:
         retry_while_away(lambda: remote.verify(emit, names), settings.remotes[remote.name].retry_for, emit)
@@ -88,14 +88,14 @@ def check(
 def ask(
     settings: Settings, remote: Remote, emit: EventListener = silence, clock: Clock = utc_now
 ) -> listing_cache.CachedListing:
-    """Ask what is there at this moment, and keep it for those who do not ask; what is gone is checked no more."""
+    """List the remote now, and store the listing; drop the check results of copies that are gone."""
     there = retry_while_away(remote.list, settings.remotes[remote.name].retry_for, emit)
     _forget(settings, remote.name, [one.name for one in there])
     return listing_cache.remember(settings, remote.name, there, clock())
 
 
 def _forget(settings: Settings, remote: str, held: Collection[str]) -> None:
-    """Nothing is known any more of what is not held there."""
+    """Drop the check results of copies that the remote does not hold."""
     known = recall(settings, remote)
     kept = Checks(
         {name: at for name, at in known.sound_at.items() if name in held},

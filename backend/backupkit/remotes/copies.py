@@ -1,6 +1,6 @@
-"""How the copies elsewhere stand, by what each remote held when it was last asked. Asks nobody.
+"""The state of all copies, from what each remote held when it was last asked. Contacts no remote.
 
-The rule is 3-2-1: three copies, on two media, one of them in another place.
+The rule is 3-2-1: three copies, on two media, one of them off-site.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from backupkit.repository import reliable
 
 @dataclass(frozen=True)
 class RemoteState:
-    """A remote: what is there, and how many backups are still to be pushed; or why it cannot be told.
+    """A remote: what it holds and how many backups are still to be pushed, or `failure` if it could not be asked.
 
-    `other_disk` says that it is on another medium than the backups here; `asked_at` is when it last answered, None
-    where it never did.
+    `other_disk`: whether it is on another medium than the backups here. `asked_at`: when it last answered, or None.
     """
 
     name: str
@@ -38,17 +37,17 @@ class RemoteState:
     failure: BackupError | None = None
     points: int = 0
     flaws: tuple[str, ...] = ()
-    """What the last check of it found damaged."""
+    """The damage that its last check found."""
 
     @property
     def is_current(self) -> bool:
-        """Whether a copy of every backup that should be there is, and none is known to be damaged."""
+        """Whether it answered, holds every backup that it should and at least one, and has no known damage."""
         return self.failure is None and not self.behind and not self.flaws and self.backups > 0
 
 
 @dataclass(frozen=True)
 class Copies:
-    """All remotes, and the rule: three copies, on two media, one of them elsewhere. `lacking` says what is not."""
+    """All remotes, and how many copies, media and off-site copies there are by the 3-2-1 rule."""
 
     remotes: tuple[RemoteState, ...] = ()
     copies: int = 1
@@ -57,7 +56,7 @@ class Copies:
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """What keeps it from being 3-2-1; nothing where it is."""
+        """What is missing for 3-2-1; empty if nothing is."""
         short = (
             ("a third copy", self.copies < 3),
             ("a second medium", self.media < 2),
@@ -67,14 +66,14 @@ class Copies:
 
 
 def known_copies(settings: Settings, here: Sequence[Backup]) -> Copies:
-    """Every remote as it was when it was last asked, and the backups here as they are now."""
+    """Return the state of every remote as last asked, compared with the backups here now."""
     seen = {name: listing_cache.recall(settings.dir, name) for name in settings.remotes}
     own = [one for one in here if one.metadata and reliable.is_own(settings, one.metadata)]
     return count([state_of(settings, name, one, own) for name, one in seen.items()], own)
 
 
 def state_of(settings: Settings, name: str, seen: CachedListing, here: Sequence[Backup]) -> RemoteState:
-    """The remote, where that was seen there."""
+    """Return the state of the remote, given its listing and the backups here."""
     table = settings.remotes[name]
     newest = seen.backups[0] if seen.backups else None
     return RemoteState(
@@ -93,7 +92,7 @@ def state_of(settings: Settings, name: str, seen: CachedListing, here: Sequence[
 
 
 def count(states: Sequence[RemoteState], here: Sequence[Backup]) -> Copies:
-    """The live data are one copy, the backups here another if one is usable; so is each remote that lacks none."""
+    """Count the copies: the live data, the backups here if one is usable, and each remote that is current."""
     current = [one for one in states if one.is_current]
     copies = 1 + any(one.is_usable for one in here) + len(current)
     media = 1 + sum(1 for one in current if one.other_disk)

@@ -1,6 +1,6 @@
-"""Another disk, a NAS, a mounted bucket: the backups lie there as they lie here, unchanged files linked.
+"""A folder on another disk, a NAS or a mounted bucket: same layout as here, with unchanged files hard-linked.
 
-A mount point without its mount is an empty folder. So it is used only where a file says that it is the place.
+An unmounted mount point is an empty folder, so the folder is used only if a marker file says that it is the remote.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NOT_KEPT = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 class FolderRemote:
-    """The folder, for one app. A draft is taken up again where it was cut short."""
+    """A folder as a remote, for one app. A push resumes its own interrupted draft."""
 
     def __init__(self, settings: Settings, name: str, table: FolderTable) -> None:
         self.name = name
@@ -63,7 +63,7 @@ class FolderRemote:
                 )
 
     def prepare(self) -> None:
-        """The folder bears the mark; it must be there, since a mount point is made by whoever mounts."""
+        """Write the marker file into the folder, which must exist: whoever mounts a disk makes the mount point."""
         with self._failing():
             if not self._path.is_dir():
                 raise RemoteFailed(
@@ -101,7 +101,7 @@ class FolderRemote:
             try:
                 copy.make(manifest.sound_checksums(backup) if manifest.has_checksums(backup) else {})
             except Damaged:
-                disk.remove_tree(draft)  # nothing of it is worth being taken up again
+                disk.remove_tree(draft)  # the source is damaged, so the draft is not worth resuming
                 raise
             except NoSpace as error:
                 raise self._full(error) from error
@@ -132,7 +132,7 @@ class FolderRemote:
         self.check()
         with self._failing():
             for name in names:
-                copies.remove(self._path, name)  # first: without the backup nobody could tell what they are
+                copies.remove(self._path, name)  # first: without the backup they could not be identified
                 disk.remove_tree(self._draft(name))
                 if os.path.lexists(self._path / name):
                     disk.remove_atomically(self._draft(name), self._path / name)
@@ -168,7 +168,7 @@ class FolderRemote:
         return [flaw.text for flaw in islice(integrity.file_flaws(folder, metadata, digests), 3)]
 
     def _described(self, name: str) -> Iterator[RemoteBackup]:
-        """The backup there; nothing for one that cannot be trusted, which `verify` tells of."""
+        """Yield the backup there; nothing if it is damaged, which `verify` reports."""
         backup = store.read_at(self._path / name, self._settings.zone)
         if (metadata := backup.metadata) and backup.state != "damaged":
             revision, size = ",".join(metadata.revisions), backup.size_bytes
@@ -185,7 +185,7 @@ class FolderRemote:
             )
 
     def _owner(self) -> str | None:
-        """The app whose place this is; None where nothing says that it is anybody's."""
+        """Return the app id in the marker file; None if there is no marker, empty if it is malformed."""
         try:
             marker = json.loads(disk.read_plain(self._path / MARKER, disk.MOST_STATE))
             return str(marker["app_id"])
@@ -207,13 +207,13 @@ class FolderRemote:
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
-        """An error of the disk is the remote's failure, with the path in it."""
+        """Raise an `OSError` as the remote's failure, with the path in it."""
         try:
             yield
         except OSError as error:
             file = printable(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else ""
             if error.errno in _FULL and not file.startswith(str(self._path)):
-                raise  # the disk here, not there
+                raise  # the disk here is full, not the remote's
             where = f": {file}" if file else ""
             kind = RemoteAway if error.errno in _PASSING else RemoteFailed
             raise kind(
@@ -223,18 +223,18 @@ class FolderRemote:
 
 
 class _Copy:
-    """A backup copied, file by file; what lies in the draft already and is right is not copied again."""
+    """One backup being copied, file by file; correct files that the draft already has are not copied again."""
 
     def __init__(self, source: Path, draft: Path, earlier: Path | None, emit: EventListener, name: str) -> None:
         self.source, self.draft, self.earlier, self.emit, self.name = source, draft, earlier, emit, name
         self._keeper, self._apart = Keeper(), 0
-        # By inode: where the copy of a file with several names is, and which of the earlier copies stand in the draft.
+        # By inode: the first path of each file with several names, and the earlier backup's files that the draft uses.
         self._named: dict[int, str] = {}
         self._used: set[int] = set()
         self._has_names, self._had_names = _has_hard_links(source), earlier is not None and _has_hard_links(earlier)
 
     def make(self, checksums: Mapping[str, str]) -> None:
-        """The draft is as the source, every file read back and compared with its checksum."""
+        """Make the draft equal to the source; read each copied file back and compare it with its checksum."""
         disk.make_folder(self.draft, 0o700)
         with contextlib.ExitStack() as opened:
             self._from = opened.enter_context(contextlib.closing(tree.Parents.in_ours(self.source)))
@@ -295,7 +295,7 @@ class _Copy:
             self._dress(entry, copied)
 
     def _named_again(self, entry: tree.Entry) -> bool:
-        """Whether the file is in the draft already under another name, and has this one too now."""
+        """Hard-link the file if the draft has it under another name already; return whether it did."""
         if not self._has_names or entry.facts.st_nlink == 1 or not packing.is_upload(entry.path, entry.form):
             return False
         first = self._named.setdefault(entry.facts.st_ino, entry.path)
@@ -322,7 +322,7 @@ class _Copy:
         )
 
     def _is_right(self, entry: tree.Entry, wanted: str) -> bool:
-        """Whether an earlier run that was cut short got that far: dressed, and of the right content."""
+        """Return whether an interrupted run finished this file: its attributes and its content are right."""
         there = self._to.look(entry.path)
         if there is None or not wanted or there.form != "file" or not self._same_dress(self._to, there, entry):
             return False
@@ -330,7 +330,7 @@ class _Copy:
             return disk.hash_from_disk(file) == wanted
 
     def _linked(self, entry: tree.Entry) -> bool:
-        """The file of the backup before, where it is the same in content, owner, mode and time."""
+        """Link an unchanged file to the earlier backup's if its attributes are the same; return whether it did."""
         assert self._before is not None
         there = self._before.look(entry.path)
         if there is None or there.form != "file" or not self._same_dress(self._before, there, entry):
@@ -348,7 +348,7 @@ class _Copy:
         return True
 
     def _same_dress(self, place: tree.Parents, there: tree.Entry, entry: tree.Entry) -> bool:
-        """Whether a copy there has owner, mode, time and attributes of the file, as far as they can be kept there."""
+        """Return whether a copy has the file's owner, mode, time and attributes, as far as they can be kept there."""
         if _worn(there.facts) != _worn(entry.facts):
             return False
         return not packing.is_upload(entry.path, entry.form) or _attributes(place, entry) == self._keeper.can_keep(
@@ -375,7 +375,7 @@ class _Copy:
         except OSError as error:
             if error.errno not in _NOT_KEPT:
                 raise
-            if entry.path == "":  # said once: the last that is dressed
+            if entry.path == "":  # report it once: the root folder comes last
                 self.emit(Notice(KEEPS_NO_OWNERS.format(name=self.name)))
 
     def _clear(self, path: str) -> None:
@@ -383,7 +383,7 @@ class _Copy:
             os.unlink(name, dir_fd=folder)
 
     def _clear_strangers(self) -> None:
-        """What lies in the draft and is not in the backup, or is something else there."""
+        """Remove from the draft what is not in the backup, or is of another type there."""
         for entry in list(tree.walk(self.draft)):
             there = self._from.look(entry.path)
             if there is None or there.form != entry.form:
@@ -396,7 +396,7 @@ class _Copy:
             return {}
 
     def _missing(self) -> int:
-        """Bytes that are to be written at most, but for what the backup before has under the same name and size."""
+        """Return the most bytes to write; a file that the draft or earlier backup has in the same size costs none."""
         needed = 0
         for entry in tree.walk(self.source):
             if entry.form == "file":
@@ -416,7 +416,7 @@ def _attributes(place: tree.Parents, entry: tree.Entry) -> Attributes:
 
 
 def _has_hard_links(backup: Path) -> bool:
-    """Whether names of one inode in the backup are names of one file, and not merely shared with another backup."""
+    """Return whether the backup has hard links of its own, not only files shared with another backup."""
     try:
         metadata = manifest.read_metadata(backup, ZoneInfo("UTC"))
     except Damaged:

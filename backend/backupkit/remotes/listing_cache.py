@@ -1,6 +1,6 @@
-"""What each remote held when it was last asked, kept in `backups/.state/remotes/NAME/`. Losing it loses no backup.
+"""What each remote held when it was last asked, stored in `backups/.state/remotes/NAME/`. Losing it loses no backup.
 
-So retention knows what is not yet carried away, and `status` can tell, without asking anybody over a network.
+With it, retention knows which backups are not pushed yet, and `status` can report, without using the network.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _FILE = "seen.json"
 
 @dataclass(frozen=True)
 class CachedListing:
-    """What was there, newest first, and when that was; and whether it lay on another disk than the backups here.
+    """A remote's backups, newest first, when it was asked, and whether it is on another disk than the backups here.
 
-    `own` are the names of those that were here too when they were seen there; None where an earlier version asked.
-    `found` are those of the others that were there when this backups folder asked for the first time.
+    `own`: names of those that this backups folder also held when they were listed; None if an earlier version asked.
+    `found`: names of the others that were there when this backups folder asked for the first time.
     """
 
     at: datetime | None = None
@@ -47,15 +47,15 @@ class CachedListing:
 
     @property
     def strangers(self) -> tuple[RemoteBackup, ...]:
-        """The copies that this backups folder never held, though they bear the app's id, newest first.
+        """The copies with this app's id that this backups folder never held, newest first.
 
-        Another machine has pushed them, or another app whose database has the same name.
+        Another machine pushed them, or another app whose database has the same name.
         """
         return () if self.own is None else tuple(one for one in self.backups if one.name not in self.own)
 
     @property
     def arrivals(self) -> tuple[RemoteBackup, ...]:
-        """Those of them that came later: somebody else pushes there too."""
+        """The strangers that appeared after the first listing: another machine or app pushes there too."""
         return tuple(one for one in self.strangers if one.name not in self.found)
 
 
@@ -63,7 +63,7 @@ _SEEN = TypeAdapter(CachedListing)
 
 
 def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now: datetime) -> CachedListing:
-    """This is what the remote held just now. What cannot be written is asked again the next time."""
+    """Store and return what the remote holds now. If it cannot be stored, the remote is asked again next time."""
     before = recall(settings.dir, remote)
     own = _own(settings, before, there)
     known = {one.name for one in there} if before.at is None else before.found
@@ -74,7 +74,7 @@ def remember(settings: Settings, remote: str, there: Sequence[RemoteBackup], now
 
 
 def adopt(settings: Settings, remote: str) -> None:
-    """All that was there when it was last asked is this backups folder's own from now on."""
+    """Treat every backup in the last listing as this backups folder's own from now on."""
     seen = recall(settings.dir, remote)
     if seen.strangers:
         _write(settings, remote, replace(seen, own=tuple(one.name for one in seen.backups), found=()))
@@ -92,7 +92,7 @@ def _write(settings: Settings, remote: str, seen: CachedListing) -> None:
 
 
 def write_document(settings: Settings, remote: str, name: str, document: Document) -> None:
-    """What is known of the remote stands in the file of that name; what cannot be written is asked again."""
+    """Write what is known of the remote to the file of that name. Ignore failures: the remote is asked again then."""
     with contextlib.suppress(OSError):
         if settings.dir.is_dir():
             with own_folder.made(settings.dir, *_folder(remote)) as folder:
@@ -100,7 +100,7 @@ def write_document(settings: Settings, remote: str, name: str, document: Documen
 
 
 def read_document(backups: Path, remote: str, name: str) -> Any:
-    """What stands in it; None where nothing does. Raises `OSError`, `ValueError`, `RecursionError`."""
+    """Return the parsed file, or None if its folder is missing. Raises `OSError`, `ValueError`, `RecursionError`."""
     with own_folder.existing(backups, *_folder(remote)) as folder:
         return json.loads(disk.read_plain(folder / name, disk.MOST_STATE)) if folder else None
 
@@ -111,7 +111,7 @@ def _own(settings: Settings, before: CachedListing, there: Sequence[RemoteBackup
 
 
 def held_here(settings: Settings, one: RemoteBackup) -> Backup | None:
-    """The backup here that this is the copy of; None where it is not here, or another one has its name."""
+    """Return the local backup that `one` is a copy of; None if it is gone, unreadable, or another has its name."""
     if not store.is_backup(settings.dir / one.name):
         return None
     try:
@@ -122,7 +122,7 @@ def held_here(settings: Settings, one: RemoteBackup) -> Backup | None:
 
 
 def recall(backups: Path, remote: str) -> CachedListing:
-    """What it held when it was last asked; nothing where that is not known."""
+    """Return what the remote held when it was last asked; empty if that is unknown."""
     try:
         seen = _SEEN.validate_python(read_document(backups, remote, _FILE) or {})
     except (OSError, ValueError, RecursionError):
@@ -132,7 +132,7 @@ def recall(backups: Path, remote: str) -> CachedListing:
 
 
 def holders(settings: Settings, backup: Backup) -> list[str]:
-    """The remotes that held this backup when they were last asked; by its name alone where nothing else is known."""
+    """Return the remotes that held this backup when last asked; by name alone if its metadata is unreadable."""
     made = backup.metadata.created_at if backup.metadata else None
     return [
         remote
@@ -145,7 +145,7 @@ def holders(settings: Settings, backup: Backup) -> list[str]:
 
 @contextlib.contextmanager
 def one_at_a_time(backups: Path, remote: str, command: str, timeout: float, emit: EventListener) -> Iterator[None]:
-    """No other run of this machine works on the remote; backups and restores go on meanwhile. Raises `Locked`."""
+    """Hold the lock of the remote against other runs on this machine; backups and restores go on. Raises `Locked`."""
     names = _folder(remote)
     with (
         own_folder.made(backups, *names) as folder,

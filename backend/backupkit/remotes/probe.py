@@ -1,4 +1,4 @@
-"""Can each remote be used at this moment? All are asked at once, and none for longer than a few seconds."""
+"""Check whether each remote can be used now: all at the same time, with a limit of a few seconds."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _Answers = dict[str, BackupError | None]
 
 
 def try_remotes(settings: Settings, seconds: float = SECONDS) -> _Answers:
-    """For each remote why it cannot be used, or None; `RemoteAway` where it has not answered after so many seconds.
+    """Return for each remote why it cannot be used, or None; `RemoteAway` if it does not answer within `seconds`.
 
-    A folder on a server that is gone can hang for ever: such a one is left behind, and ends with the process.
+    A folder on a dead server can block without end: its thread is left running, and ends with the process.
     """
     tables = {name: _hasty(table, seconds / 2) for name, table in settings.remotes.items()}
     hasty = settings.model_copy(update={"remotes": tables})
@@ -32,7 +32,7 @@ def try_remotes(settings: Settings, seconds: float = SECONDS) -> _Answers:
 
 
 def old_restic(settings: Settings) -> str:
-    """That the restic in use is too old to say what is wrong; empty where it is not, or where no remote needs it."""
+    """Return a sentence if the installed restic is too old to say what is wrong; empty if not, or if none is used."""
     from backupkit.remotes import restic_program
 
     if not any(isinstance(table, ResticTable) for table in settings.remotes.values()):
@@ -45,7 +45,7 @@ def old_restic(settings: Settings) -> str:
 
 
 def _hasty(table: Table, seconds: float) -> Table:
-    """The table of a remote whose program is ended after so many seconds."""
+    """Return the remote's table with its program limited to `seconds`."""
     if isinstance(table, ResticTable):
         return table.model_copy(update={"stall": min(table.stall, seconds)})
     if isinstance(table, GitTable):

@@ -1,4 +1,4 @@
-"""Remove from a remote what its own rules let go: the same decision as here, by other rules."""
+"""Remove backups from a remote by its own retention rules; the decision is made as for the backups here."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _CHECKED_WITHIN = timedelta(days=7)
 def plan_remote_prune(
     settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now, takes_all: bool = False
 ) -> PrunePlan:
-    """Which backups would be removed there now, which not, and why. `Refused` where it has no rules of its own.
+    """Plan which backups to remove there and which to keep, with reasons; raise `Refused` if it has no rules.
 
-    Copies that were never in this backups folder stay, and take no other's place, unless `takes_all`.
+    Copies that were never in this backups folder stay and do not count, unless `takes_all`.
     """
     open_remote(settings, remote)
     table = settings.remotes[remote]
@@ -38,7 +38,7 @@ def plan_remote_prune(
     found = as_backups(settings, remote, list_remote(settings, remote, emit, clock), here)
     decision = rules.decide(policy_of(table), found, context_of(settings, remote, clock, takes_all))
     stopped = decision.stopped or _known_doubt(settings, remote)
-    stopped = stopped or plan_prune(settings, clock).stopped  # while the newest here is in doubt, too
+    stopped = stopped or plan_prune(settings, clock).stopped  # also while the newest backup here is in doubt
     verdicts = tuple(
         rules.Verdict(one.backup, True, (*one.reasons, "nothing goes now")) if stopped and not one.keep else one
         for one in decision.verdicts
@@ -54,9 +54,10 @@ def prune_remote(
     emit: EventListener = silence,
     clock: Clock = utc_now,
 ) -> Pruned:
-    """What the plan shows is removed there, the oldest first, and nothing else. Raises `Refused` beyond the limit.
+    """Remove exactly what the plan shows, oldest first. Raises `Refused` beyond the limit.
 
-    With `force` what stays there is this app's own from then on.
+    Remove nothing, and return a warning, if a backup that must remain is in doubt. With `force`, all copies that
+    remain there count as this app's own from then on.
     """
     refuse_many(plan, force)
     doubt = plan.removals and (
@@ -88,7 +89,7 @@ def _known_doubt(settings: Settings, remote: str) -> str:
 
 
 def _doubt_there(settings: Settings, remote: str, plan: PrunePlan, emit: EventListener, clock: Clock) -> str:
-    """Why nothing goes there: a copy that is counted on then is damaged. Checked now, unless it was within a week."""
+    """Return the damage of a copy that must remain; empty if none. Check now unless all were checked in a week."""
     counted = rules.counted_on([one.backup for one in plan.verdicts], context_of(settings, remote, clock))
     sound_at, now = checks.recall(settings, remote).sound_at, clock()
     moments = [sound_at.get(one.name) for one in counted]
@@ -102,7 +103,7 @@ def _doubt_there(settings: Settings, remote: str, plan: PrunePlan, emit: EventLi
 
 
 def _remove(settings: Settings, remote: str, names: list[str], emit: EventListener) -> None:
-    """In one go, since some remotes are written anew for it; and their room is free afterwards."""
+    """Remove all of them in one call, since some remotes are rewritten for it, and free their space."""
     opened, seconds = open_remote(settings, remote), settings.remotes[remote].retry_for
     emit(Step(f"Removing from {remote}: {len(names)}"))
     retry_while_away(lambda: opened.remove(names), seconds, emit)

@@ -1,4 +1,4 @@
-"""Bring a backup back from a remote: checked byte for byte before it gets its name. Also for a test, and no longer."""
+"""Fetch a backup from a remote and check every byte before it gets its name; or fetch it only for a test restore."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from backupkit.verify.verify import Verified, backup_at, verify_backups
 
 @dataclass(frozen=True)
 class Pulled:
-    """The backup that is here now, whether it came just now, and how many points of rewind came with it."""
+    """The backup that is here now, whether this call fetched it, and how many rewind points came with it."""
 
     backup: Backup
     fetched: bool
@@ -47,7 +47,7 @@ class Pulled:
 
 
 def the_remote(settings: Settings, name: str | None) -> str:
-    """The remote that is meant: the named one, or the only one; `Refused` where that is not clear."""
+    """Return the name of the given remote, or of the only one; raise `Refused` if there is none or a choice."""
     if name is None and len(settings.remotes) == 1:
         return next(iter(settings.remotes))
     if name is None and settings.remotes:
@@ -61,12 +61,12 @@ def the_remote(settings: Settings, name: str | None) -> str:
 def list_remote(
     settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now
 ) -> list[RemoteBackup]:
-    """The backups there, newest first."""
+    """Return the backups on the remote, newest first."""
     return [*ask_remote(settings, remote, emit, clock).backups]
 
 
 def ask_remote(settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now) -> CachedListing:
-    """What is there at this moment; it is kept for those who do not ask."""
+    """List the remote now, and store the listing."""
     return checks.ask(settings, open_remote(settings, remote), emit, clock)
 
 
@@ -78,12 +78,13 @@ def pull_backup(
     clock: Clock = utc_now,
     trust: bool = False,
 ) -> Pulled:
-    """The backup of the remote is one of ours: complete, checked and on disk, or not there.
+    """Fetch a backup from the remote: it appears here complete, checked and on disk, or not at all.
 
-    `latest` is the newest whole one there that is no safety copy. One that is here already is left as it is; a damaged
-    one is replaced. `trust` takes what a person has to vouch for, as `import` does. Raises `NoSuchBackup`; `Refused`
-    for another one of that name here; `Damaged`; `NoSpace`; `RemoteFailed`. The points of rewind that stand on it come
-    along, but for those before the last one here.
+    `latest` is the newest whole one there that is no safety copy; damaged ones, and ones pushed from elsewhere, only
+    if there is no other. A backup that is here already stays as it is; a damaged one is replaced. `trust` accepts what
+    a person must vouch for, as `import` does. Also fetches the rewind points based on the backup that come after the
+    last one here. Raises `NoSuchBackup`; `Refused` if another backup here has that name; `Damaged`; `NoSpace`;
+    `RemoteFailed`.
     """
     opened = open_remote(settings, remote)
     store.require(settings.dir)
@@ -104,7 +105,7 @@ def pull_backup(
 
 
 def verify_remote(settings: Settings, remote: str, emit: EventListener = silence, clock: Clock = utc_now) -> None:
-    """What the remote can check of itself is sound; `Damaged` or `RemoteFailed` says what is not."""
+    """Check the remote with its own means; raise `Damaged` or `RemoteFailed` for what is wrong."""
     with recorded(settings, "verify", emit, clock) as work:
         work.concerning(note=f"of {remote}")
         ask_remote(settings, remote, work.emit, clock)
@@ -114,12 +115,12 @@ def verify_remote(settings: Settings, remote: str, emit: EventListener = silence
 def prove_remote(
     settings: Settings, name: str, remote: str, emit: EventListener = silence, clock: Clock = utc_now
 ) -> list[Verified]:
-    """The backup fetched from the remote, and restored for a test; the fetched copy is gone afterwards."""
+    """Fetch the backup, run a test restore of it, and delete the fetched copy."""
     opened = open_remote(settings, remote)
     found = _find(settings, list_remote(settings, remote, emit, clock), name, remote, emit)
     store.require(settings.dir)
     with store.work_folder(settings, "fetched", f"test of {found.name} from {remote}") as folder:
-        _fetch(settings, opened, found, folder / found.name, True, emit)  # it gets nowhere from here
+        _fetch(settings, opened, found, folder / found.name, True, emit)  # trusted: it stays in this folder
         return verify_backups(settings, [backup_at(settings, folder / found.name)], True, emit, clock)
 
 
@@ -133,10 +134,10 @@ def lay_out_from(
     clock: Clock = utc_now,
     until: datetime | None = None,
 ) -> LaidOut:
-    """The backup of the remote lies in the target, as `lay_out` does it; nothing of it comes into the backups folder.
+    """Fetch the backup and lay it out in the target, as `lay_out` does; put nothing into the backups folder.
 
-    With `until`, `latest` is the newest one made until then. It is fetched into a folder beside the target,
-    checked there, and gone afterwards. Raises as a pull does.
+    With `until`, only backups made until then are considered. The backup is fetched into a folder beside the target,
+    checked there, and deleted afterwards. Raises what a pull raises.
     """
     opened = open_remote(settings, remote)
 
@@ -158,7 +159,7 @@ def plan_lay_out_from(
     clock: Clock = utc_now,
     until: datetime | None = None,
 ) -> RemoteBackup:
-    """The backup that `lay_out_from` would fetch; what is in it is known only then. Raises as that would at once."""
+    """Return the backup that `lay_out_from` would fetch, and raise what that raises before it fetches anything."""
     target = require_place(settings, target)
     found = _find(settings, list_remote(settings, remote, emit, clock), name, remote, emit, until)
     space.require(found.size_bytes, target.parent, f"The backup {found.name}")
@@ -191,7 +192,7 @@ def _find(
 
 
 def _not_meant(settings: Settings, remote: str) -> Mapping[str, str]:
-    """The copies there that `latest` does not mean, and why."""
+    """Return the copies on the remote that `latest` avoids, and why."""
     arrivals = dict.fromkeys(
         (one.name for one in listing_cache.recall(settings.dir, remote).arrivals), "from elsewhere"
     )
@@ -201,7 +202,7 @@ def _not_meant(settings: Settings, remote: str) -> Mapping[str, str]:
 def _latest(
     settings: Settings, there: Sequence[RemoteBackup], not_meant: Mapping[str, str], emit: EventListener
 ) -> RemoteBackup | None:
-    """The newest whole one that nothing speaks against, or else the newest whole one; newer ones are told of."""
+    """Return the newest whole one that is not avoided, else the newest whole one; emit which newer ones it skips."""
     whole = [one for one in there if _is_whole(settings, one)]
     found = next((one for one in whole if one.name not in not_meant), next(iter(whole), None))
     newer = [one.name for one in there[: there.index(found)] if one.kind not in APART] if found else []
@@ -212,7 +213,7 @@ def _latest(
 
 
 def _is_whole(settings: Settings, one: RemoteBackup) -> bool:
-    """Whether `latest` can mean it: no safety copy, and with the uploads where this app has any."""
+    """Return whether `latest` may choose it: no safety copy, and with the uploads if this app has any."""
     return one.kind not in APART and (one.uploads or settings.uploads is None)
 
 
@@ -231,7 +232,7 @@ def _same_here(settings: Settings, found: RemoteBackup) -> Backup:
 def _fetch(
     settings: Settings, remote: Remote, found: RemoteBackup, draft: Path, trust: bool, emit: EventListener
 ) -> None:
-    """The draft holds the backup, and every byte of it is as it was sealed."""
+    """Fetch the backup into the draft, and check that every byte is as it was sealed."""
     space.require(found.size_bytes, draft.parent, f"The backup {found.name}")
 
     def attempt() -> None:
@@ -240,7 +241,7 @@ def _fetch(
         remote.pull(found.name, draft, emit)
 
     retry_while_away(attempt, settings.remotes[remote.name].retry_for, emit)
-    with descriptors.opened(draft, descriptors.FOLDER) as folder:  # not by its path, where a link may stand by now
+    with descriptors.opened(draft, descriptors.FOLDER) as folder:  # by descriptor: its path may be a link by now
         os.fchmod(folder, 0o700)
     emit(Step(f"Checking {found.name}"))
     _refuse_strange(draft, found, remote.name, trust)
@@ -249,7 +250,7 @@ def _fetch(
 
 
 def _fetch_points(settings: Settings, remote: Remote, backup: Backup, trust: bool, emit: EventListener) -> int:
-    """How many points came; one that is refused stays there with those behind it."""
+    """Fetch points and return how many came; a refused one is left there, with those based on it."""
     if not isinstance(remote, HoldsPoints) or backup.metadata is None:
         return 0
 
@@ -273,7 +274,7 @@ def _fetch_points(settings: Settings, remote: Remote, backup: Backup, trust: boo
 
 
 def _refuse_strange(draft: Path, found: RemoteBackup, remote: str, trust: bool) -> None:
-    """What a remote gives is trusted no more than an archive is: others may write there."""
+    """Raise `Damaged` for entries that no backup has, or that need trust: others may write to a remote."""
     with contextlib.closing(tree.Parents.in_ours(draft)) as parents:
         for one in tree.walk(draft):
             hint = f"Try another one: `list --remote {remote}`"
@@ -302,4 +303,4 @@ def _refuse_damaged(settings: Settings, draft: Path, found: RemoteBackup, remote
 
 
 def _unheard(_count: int) -> None:
-    """Nobody is told."""
+    """Ignore the progress."""

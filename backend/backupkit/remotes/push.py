@@ -1,7 +1,7 @@
-"""Carry backups to the remotes. What an earlier run left undone is caught up; done twice it does nothing.
+"""Push backups to the remotes, including those that an earlier run missed; a repeated push does nothing.
 
-It takes no part in the lock of backups and restores: a sealed backup does not change, and an upload may take hours.
-A remote that fails harms no backup here, and keeps no other remote from its copy.
+A push does not take the lock of backups and restores: a sealed backup does not change, and an upload may take hours.
+A remote that fails harms no backup here, and does not stop the push to other remotes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HINT = "The backups here are not touched by that. `remotes` shows how things st
 class Pushed:
     """What one remote got in this run, and how many it has now; or why it failed, and what it got before that.
 
-    `points` and `points_there` are of rewind.
+    `points` and `points_there` are the same numbers for rewind points.
     """
 
     remote: str
@@ -53,10 +53,10 @@ def push_backups(
     emit: EventListener = silence,
     clock: Clock = utc_now,
 ) -> list[Pushed]:
-    """One backup, or all that are missing there, carried to one remote or to each; the newest first.
+    """Push one backup, or all that are missing, to one remote or to each; newest first.
 
-    Raises `Refused` where there is no such remote, or none at all, and `NoSuchBackup`. What fails at a remote is in
-    its result.
+    Raises `Refused` if there is no such remote, or none at all, and `NoSuchBackup`. A failure of a remote is in its
+    result.
     """
     trust.require_roots(settings.dir)
     names = [remote] if remote is not None else list(settings.remotes)
@@ -70,7 +70,7 @@ def push_backups(
 
 
 def refuse_failed(done: Sequence[Pushed]) -> None:
-    """The failure of the remote that failed; of several, one that names them."""
+    """Raise the failure of the remote that failed; if several did, an error that names them."""
     failed = [one for one in done if one.failure]
     if len(failed) == 1 and (failure := failed[0].failure):
         raise failure
@@ -80,7 +80,7 @@ def refuse_failed(done: Sequence[Pushed]) -> None:
 
 
 def push_after(settings: Settings, emit: EventListener, clock: Clock = utc_now) -> tuple[list[Pushed], tuple[str, ...]]:
-    """What is missing anywhere is carried there, as a step after another: a remote that fails is a warning."""
+    """Push everything missing to every remote, after another operation: a remote's failure is only a warning."""
     warnings: list[str] = []
     listen = collecting(emit, warnings)
     done = push_backups(settings, emit=listen, clock=clock)
@@ -93,10 +93,10 @@ def push_after(settings: Settings, emit: EventListener, clock: Clock = utc_now) 
 def missing(
     settings: Settings, remote: str, there: Sequence[RemoteBackup], known: Sequence[Backup] | None = None
 ) -> list[Backup]:
-    """The backups of this app that the remote should have and has not, newest first; no safety copies.
+    """Return this app's backups that the remote should have and lacks, newest first, without safety copies.
 
-    Of a remote with rules of its own, what they would remove there is not missing. Pure but for reading the folder,
-    which is not read for those that are `known`.
+    If the remote has rules of its own, backups that they would remove there are not missing. Asks no remote; reads the
+    backups folder unless `known` gives its backups.
     """
     held = {(one.name, one.created_at) for one in there}
     found = store.all_backups(settings) if known is None else known
@@ -113,7 +113,7 @@ def missing(
 
 
 def _new_enough(absent: list[Backup], there: Sequence[RemoteBackup], limit: int) -> list[Backup]:
-    """Those that would be among the newest `limit` there; 0: all."""
+    """Return those that would be among the newest `limit` there; all if `limit` is 0."""
     coming = [one.metadata.created_at for one in absent if one.metadata]
     moments = sorted([*coming, *(one.created_at for one in there)], reverse=True)
     if not limit or len(moments) <= limit:
@@ -130,20 +130,20 @@ def judged(
     here: Mapping[str, Backup],
     clock: Clock = utc_now,
 ) -> tuple[Verdict, ...]:
-    """A verdict for each backup there, and for those that might come, by the remote's own rules."""
+    """Return a verdict by the remote's own rules for each backup there, and for `more` that may be pushed."""
     found = [*as_backups(settings, remote, there, here), *more]
     return rules.decide(policy_of(table), found, context_of(settings, remote, clock)).verdicts
 
 
 def context_of(settings: Settings, remote: str, clock: Clock = utc_now, takes_all: bool = False) -> RetentionContext:
-    """What a decision on the copies there rests on: those that never were here have no part in it, or `takes_all`."""
+    """Return the context of a decision on the copies there; it sets strangers apart unless `takes_all`."""
     strangers = () if takes_all else listing_cache.recall(settings.dir, remote).strangers
     apart = dict.fromkeys((one.name for one in strangers), "it was never here; --force takes it for this app's")
     return RetentionContext(app_id=settings.app_id, now=clock(), zone=settings.zone, apart=apart)
 
 
 def policy_of(table: RemoteTable) -> Policy:
-    """What the table asks for."""
+    """Return the retention policy that the table sets."""
     return Policy(
         last=table.keep_last,
         daily=table.keep_daily,
@@ -159,14 +159,14 @@ def policy_of(table: RemoteTable) -> Policy:
 def as_backups(
     settings: Settings, remote: str, there: Sequence[RemoteBackup], here: Mapping[str, Backup]
 ) -> list[Backup]:
-    """The backups there as retention knows backups: damaged where the last check of the remote found that."""
+    """Return the remote's backups as `Backup` objects; damaged if the last check of the remote found that."""
     flaws = checks.recall(settings, remote).flaws
     found = (_as_backup(remote, one, here.get(one.name)) for one in there)
     return [replace(one, state="damaged") if one.name in flaws else one for one in found]
 
 
 def _as_backup(remote: str, one: RemoteBackup, here: Backup | None) -> Backup:
-    """The backup there as retention knows backups; with what is known of the one `here` of its name, if it is that."""
+    """Return the remote's backup as a `Backup`, with the facts of `here` if that is the same one and not damaged."""
     path = Path(remote) / one.name
     if here and here.metadata and here.metadata.created_at == one.created_at and here.state != "damaged":
         return replace(here, path=path, unique_bytes=0)
@@ -177,14 +177,14 @@ def _as_backup(remote: str, one: RemoteBackup, here: Backup | None) -> Backup:
         alembic_revision=one.revision or None,
         database_file=None,
         uploads_included=one.uploads,
-        kind=one.kind,  # type: ignore[arg-type]  # as it was written there; an unknown one has no rule, and stays
+        kind=one.kind,  # type: ignore[arg-type]  # as recorded there; no rule is for an unknown kind, so it is kept
         app_id=one.app_id,
     )
     return Backup(path, metadata, "checked", one.size_bytes)
 
 
 def unpushed(settings: Settings) -> dict[str, str]:
-    """The newest backups that are still to be pushed to a remote, whole and not, and why they stay. Asks no remote."""
+    """Return the newest backup and the newest with uploads that each remote lacks, and why to keep it. Ask nothing."""
     found: dict[str, str] = {}
     for name in settings.remotes:
         flaws = checks.recall(settings, name).flaws
@@ -223,7 +223,7 @@ def _carry(
     emit: EventListener,
     clock: Clock,
 ) -> list[RemoteBackup]:
-    """What is there at the end; `names` grows with each that is complete there, `points` with how many came."""
+    """Push, and return the listing at the end; append each complete backup to `names`, its new points to `points`."""
     seconds = settings.remotes[remote.name].retry_for
 
     def ask() -> list[RemoteBackup]:
@@ -248,7 +248,7 @@ def _carry(
 
 
 def _tell_of_arrivals(settings: Settings, remote: str, emit: EventListener) -> None:
-    """Warn where somebody else pushes there too; `Refused` where a push would take their copies away."""
+    """Warn if something else pushes there too; raise `Refused` if a push would remove its copies."""
     if not (arrivals := listing_cache.recall(settings.dir, remote).arrivals):
         return
     said = (
@@ -261,7 +261,7 @@ def _tell_of_arrivals(settings: Settings, remote: str, emit: EventListener) -> N
 
 
 def _with_points(settings: Settings, wanted: Backup | None, there: Sequence[RemoteBackup]) -> Iterator[Backup]:
-    """The backups here that points stand on, and that are there; the newest first."""
+    """Yield the backups here that have points and are on the remote, newest first."""
     names = set(chain.chains(settings.dir)) if wanted is None else {wanted.name}
     for one in there:
         backup = listing_cache.held_here(settings, one) if one.name in names else None

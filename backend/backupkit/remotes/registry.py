@@ -1,4 +1,4 @@
-"""Ask each remote: can it be reached, and what is missing there? And make one ready."""
+"""Ask each remote whether it can be reached and what it lacks; prepare a remote."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from backupkit.repository.operation import recorded
 
 
 def look_at_remotes(settings: Settings, emit: EventListener = silence, clock: Clock = utc_now) -> Copies:
-    """Each remote asked now. The live data are one copy, the backups here another, if there are any."""
+    """Ask each remote now, and count the copies by the 3-2-1 rule."""
     here = store.own_backups(settings)
     return count([_state(settings, name, here, emit, clock) for name in settings.remotes], here)
 
 
 def refuse_unreachable(found: Copies) -> None:
-    """The failure of the first remote that cannot be used."""
+    """Raise the failure of the first remote that cannot be used, if any."""
     if failure := next((one.failure for one in found.remotes if one.failure), None):
         raise failure
 
 
 def prepare_remote(settings: Settings, name: str, emit: EventListener = silence, clock: Clock = utc_now) -> None:
-    """The remote can be used from now on. Raises `RemoteFailed`, and `Refused` where there is none of that name."""
+    """Make the remote usable. Raises `RemoteFailed`, and `Refused` if there is none of that name."""
     remote = open_remote(settings, name)
     store.require(settings.dir)
     with recorded(settings, "remotes", emit, clock) as work:
@@ -52,6 +52,6 @@ def _state(settings: Settings, name: str, here: Sequence[Backup], emit: EventLis
 
 
 def refuse_without(settings: Settings) -> None:
-    """`Refused` where there is no remote at all."""
+    """Raise `Refused` if no remote is set up."""
     if not settings.remotes:
         raise Refused("There is no remote.", hint="Set one up: a table [remotes.NAME] in backup.toml.")

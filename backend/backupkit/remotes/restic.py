@@ -1,7 +1,7 @@
-"""restic, for everything that it can reach: encrypted and deduplicated there. One snapshot is one backup.
+"""restic, for every storage that it supports: encrypted and deduplicated there. One snapshot is one backup.
 
-A snapshot is written last, so an upload that was cut short is not visible; the next one finds what was uploaded
-already. Passwords and keys go by the environment, never on a command line.
+restic writes the snapshot last, so an interrupted upload is not visible; the next one reuses what was uploaded.
+Passwords and keys are passed in the environment, never on a command line.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MARK = "backupkit"
 _MARK_OF_POINTS = "backupkit-points"
 _MOST_POINTS = 2000  # in one snapshot: their names are on a command line
 _INCOMPLETE = 3  # restic's exit code for a snapshot that lacks files
-_FAR = 86400.0  # seconds: a check or a clean-up of a large repository takes hours, and says little meanwhile
+_FAR = 86400.0  # seconds: a check or a clean-up of a large repository takes hours, and prints little meanwhile
 _AWAY = re.compile(
     r"dial tcp|no such host|connection refused|connection reset|i/o timeout|network is unreachable|no route to host"
     r"|\bEOF\b|TLS handshake|broken pipe|Service Unavailable|server misbehaving|connection timed out|HTTP response 5"
@@ -45,13 +45,13 @@ _AWAY = re.compile(
     re.I,
 )
 _NOT_LET_IN = re.compile(r"Host key verification failed|Permission denied \(|Too many authentication failures")
-# What restic itself starts, by how the repository's address begins; and the package that has it.
+# By the prefix of the repository's address: the program that restic starts for it, and the program's package.
 _NEEDED = {"sftp:": ("ssh", "openssh-client"), "rclone:": ("rclone", "rclone")}
 
 
 @dataclass(frozen=True)
 class _SentPoints:
-    """A snapshot of points: the backup that they stand on, how many, the number and time of the last, their bytes."""
+    """A snapshot of points: their backup's name and time, how many, the number and time of the last, their bytes."""
 
     snapshot: str
     name: str
@@ -63,9 +63,9 @@ class _SentPoints:
 
 
 class ResticRemote:
-    """A repository, which several apps and machines may share: each sees its own snapshots only, by their tags.
+    """A repository that several apps and machines may share: each app sees only its own snapshots, by their tags.
 
-    Points of rewind are in snapshots of their own: each holds those that came since the one before.
+    Rewind points are in snapshots of their own: each holds those that are new since the previous one.
     """
 
     def __init__(self, settings: Settings, name: str, table: ResticTable) -> None:
@@ -78,10 +78,10 @@ class ResticRemote:
         self._run(["cat", "config"])
 
     def prepare(self) -> None:
-        """There is a repository: made now, where there is none and its place can be reached."""
+        """Create the repository if there is none; if there is one, check that the password opens it."""
         self._require_restic()
         done = self._run(["init"], allowed=(0, 1))
-        if "already" in done.said:  # the password may be another one
+        if "already" in done.said:  # check that our password opens it
             self._run(["cat", "config"])
         elif done.code:
             raise self._failure("init", done)
@@ -101,7 +101,7 @@ class ResticRemote:
         self._require_readable(backup)
         emit(Step(f"Sending {backup.name} to {self.name}"))
         tags = self._tags(backup.name, metadata)
-        # From inside the folder: so its content lies at the top of the snapshot, wherever it is put back.
+        # Run inside the folder, so that its content is at the top of the snapshot, whatever the target of a restore.
         done = self._send(["."], backup, metadata.created_at, tags, emit)
         if done.code == _INCOMPLETE:
             raise RemoteFailed(
@@ -142,37 +142,37 @@ class ResticRemote:
 
     def remove(self, names: Sequence[str]) -> None:
         snapshots = self._snapshots(_MARK, _MARK_OF_POINTS)
-        there = [(one.snapshot, one.name) for one in _of_points(snapshots)]  # first: they need the backup
+        there = [(one.snapshot, one.name) for one in _of_points(snapshots)]  # points first: they need the backup
         there += [(str(one["id"]), found.name) for one in snapshots if (found := _described(one))]
         if ids := [snapshot for snapshot, name in there if name in names]:
             done = self._run(["forget", *ids])
             left = {str(one["id"]) for one in self._snapshots(_MARK, _MARK_OF_POINTS)}
-            if kept := set(ids) & left:  # later ones of restic end with 0 then
+            if kept := set(ids) & left:  # later versions of restic exit with 0 then
                 raise RemoteFailed(
                     f"The remote {self.name} let {len(kept)} of {len(ids)} not be removed: {self._words_of(done)}.",
                     hint="Is it one that only grows? Then prune it from the other side.",
                 )
 
     def tidy(self, emit: EventListener) -> None:
-        """What only forgotten snapshots held is removed from the repository."""
+        """Delete the data that only forgotten snapshots used."""
         emit(Step(f"Freeing space on {self.name}"))
         self._run(["prune"], emit, stall=_FAR)
 
     def verify(self, emit: EventListener, names: Collection[str] = ()) -> None:
-        """The repository as a whole: restic checks no single snapshot."""
+        """Check the repository as a whole: restic cannot check a single snapshot."""
         self._require_restic()
         emit(Step(f"Checking {self.name}"))
         self._run(["check"], emit, stall=_FAR)
 
     def _snapshots(self, *marks: str) -> Sequence[dict[str, Any]]:
-        """The snapshots of this app that have one of the marks: by themselves those of backups."""
+        """Return this app's snapshots that have one of the marks; without marks, those of backups."""
         app = f"app={_plain(self._settings.app_id)}"
         tags = [word for mark in marks or (_MARK,) for word in ("--tag", f"{mark},{app}")]
         done = self._run(["snapshots", "--json", *tags])
         return [one for part in done.printed if isinstance(part, list) for one in part]
 
     def _snapshot(self, name: str) -> str:
-        """The id of the backup's snapshot."""
+        """Return the id of the backup's snapshot."""
         for one in self._snapshots():
             if (found := _described(one)) and found.name == name:
                 return str(one["id"])
@@ -208,14 +208,14 @@ class ResticRemote:
             )
 
     def _send(self, names: Sequence[str], folder: Path, at: datetime, tags: Sequence[str], emit: EventListener) -> Done:
-        """They are in a snapshot that was made at that time; an incomplete one (`_INCOMPLETE`) is gone again."""
+        """Send the files as a snapshot dated `at`; delete it again if it is incomplete (`_INCOMPLETE`)."""
         time = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
         words = ["--json", "--time", time, "--host", _plain(self._settings.app_id)]
         words += [word for tag in tags for word in ("--tag", tag)]
         sending = ["backup", *words, "--", *names]
         done = self._run(sending, emit, folder=folder, allowed=(0, _INCOMPLETE), stall=self._table.stall)
         summary: dict[str, Any] = next((one for one in done.printed if one.get("message_type") == "summary"), {})
-        # Of several names one that is gone is no failure to restic.
+        # restic does not fail if one of several names is gone.
         is_whole = done.code == 0 and (len(names) == 1 or summary.get("total_files_processed") == len(names))
         if summary and is_whole:
             return done
@@ -243,7 +243,7 @@ class ResticRemote:
         return [_MARK, *_as_tags(facts)]
 
     def _require_readable(self, backup: Path) -> None:
-        """restic leaves out what it may not read: a copy without it would look complete."""
+        """Raise `RemoteFailed` for an unreadable file: restic would leave it out, and the copy would look complete."""
         for entry in tree.walk(backup):
             if entry.form != "link" and not os.access(backup / entry.path, os.R_OK):
                 raise RemoteFailed(
@@ -276,7 +276,7 @@ class ResticRemote:
         allowed: Sequence[int] = (0,),
         stall: float | None = None,
     ) -> Done:
-        """restic, ended well; a lock that a dead one left is taken away once. `stall` in seconds without progress."""
+        """Run restic and return its result; remove a stale lock once and retry. `stall`: seconds without progress."""
         wait = stall or self._table.stall
         with self._environment() as environment:
             done = run(words, environment, folder, emit, wait, self.name)
@@ -289,7 +289,7 @@ class ResticRemote:
 
     @contextlib.contextmanager
     def _environment(self) -> Iterator[dict[str, str]]:
-        """The variables that restic gets: the person's own for its back ends; for restic itself ours, not theirs."""
+        """Yield restic's variables: the user's own for its back ends, ours for its repository and password."""
         variables = {name: value for name, value in os.environ.items() if not name.startswith("BACKUP_")}
         for name in ("RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND", "RESTIC_REPOSITORY_FILE"):
             variables.pop(name, None)
@@ -314,11 +314,11 @@ class ResticRemote:
         return password
 
     def _words_of(self, done: Done) -> str:
-        """Why it failed, in restic's own words."""
+        """Return why it failed, in restic's own words without secrets."""
         return reason_in(scrubbed(done.said, self._table.secrets)).rstrip(".")
 
     def _failure(self, command: str, done: Done) -> BackupError:
-        """restic's own words as one of our errors."""
+        """Return restic's failure as one of our errors."""
         said, place, reason = done.said, str(self._table.repository), self._words_of(done)
         if "wrong password" in said:
             return RemoteFailed(
@@ -359,7 +359,7 @@ class ResticRemote:
 
 
 def _described(snapshot: Mapping[str, Any]) -> RemoteBackup | None:
-    """The backup that a snapshot is, by its tags; None for one that is none of ours."""
+    """Return the backup that a snapshot's tags describe; None if it is not one of ours."""
     facts = _facts_of(snapshot, _MARK)
     try:
         size, revision = int(facts["size"]), facts["revision"].replace("+", ",")
@@ -370,7 +370,7 @@ def _described(snapshot: Mapping[str, Any]) -> RemoteBackup | None:
 
 
 def _of_points(snapshots: Sequence[Mapping[str, Any]]) -> list[_SentPoints]:
-    """Those of them that hold points, in the order in which they were sent."""
+    """Return the snapshots that hold points, oldest first."""
     found = []
     for one in snapshots:
         facts = _facts_of(one, _MARK_OF_POINTS)
@@ -382,14 +382,14 @@ def _of_points(snapshots: Sequence[Mapping[str, Any]]) -> list[_SentPoints]:
 
 
 def _facts_of(snapshot: Mapping[str, Any], mark: str) -> dict[str, str]:
-    """What the tags of a snapshot say; nothing where it does not have that mark."""
+    """Return the facts in a snapshot's tags; empty if it does not have that mark."""
     tags = snapshot.get("tags") or ()
     pairs = (tag.partition("=") for tag in tags if mark in tags)
     return {key: unquote(value) for key, sign, value in pairs if sign}
 
 
 def _time_in(text: str) -> datetime:
-    """A time with its offset; `ValueError` for anything else."""
+    """Parse a time with an offset; raise `ValueError` for anything else."""
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
         raise ValueError(text)
@@ -401,7 +401,7 @@ def _as_tags(facts: Mapping[str, str]) -> list[str]:
 
 
 def _plain(value: str) -> str:
-    """Without commas, which come between tags."""
+    """Percent-encode what a tag cannot hold, such as commas, which separate tags."""
     return quote(value, safe=":+-._ ")
 
 
@@ -410,7 +410,7 @@ def _size(metadata: Metadata) -> int:
 
 
 def _lacks_repository(said: str) -> bool:
-    """Whether the place could be reached, and no repository is there."""
+    """Return whether the place was reached but holds no repository."""
     is_missing = any(sign in said for sign in ("unable to open config file", "Is there a repository", NO_BUCKET))
     return is_missing and not _AWAY.search(said)
 

@@ -1,4 +1,4 @@
-"""restic itself: run to its end, its output understood. It is ended with us, and when it shows no progress."""
+"""Run the restic program and parse its output. It is stopped when we stop, or when it shows no progress."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from backupkit.model.events import EventListener, Progress
 from backupkit.model.names import printable
 
 OLDEST = (0, 12)
-RECENT = (0, 17)  # since then its exit code says whether a repository is locked, missing or of another password
-NO_BUCKET = "specified bucket does not exist"  # restic asks again and again for a quarter of an hour
+RECENT = (0, 17)  # since then its exit code tells a locked repository, a missing one and a wrong password apart
+NO_BUCKET = "specified bucket does not exist"  # restic retries this for 15 minutes
 _BY_SSH = "subprocess ssh: "
-_IN_ITS_CODE = re.compile(r"\s*(\S+\.(go|s):\d+|(main|runtime|github\.com|golang\.org)[./]\S+)$")  # of a trace
+_IN_ITS_CODE = re.compile(r"\s*(\S+\.(go|s):\d+|(main|runtime|github\.com|golang\.org)[./]\S+)$")  # of a stack trace
 
 
 def installed_version() -> tuple[int, int] | None:
-    """The version of the restic that is installed; None where there is none, or it does not say."""
+    """Return the version of the installed restic; None if there is none, or it does not say."""
     return version_in(version_output()) if shutil.which("restic") else None
 
 
 def version_in(output: str) -> tuple[int, int] | None:
-    """The version in what `restic version` prints."""
+    """Return the version in the output of `restic version`, or None."""
     found = re.search(r"restic (\d+)\.(\d+)", output)
     return (int(found[1]), int(found[2])) if found else None
 
@@ -43,7 +43,7 @@ def version_output() -> str:
 
 @dataclass(frozen=True)
 class Done:
-    """How restic ended: its exit code, the JSON it printed, and what it said besides."""
+    """restic's exit code, the JSON that it printed, and its other output."""
 
     code: int
     printed: tuple[Any, ...]
@@ -58,7 +58,7 @@ def run(
     stall: float,
     name: str,
 ) -> Done:
-    """restic run to its end. It is ended with us, and when it shows no progress for `stall` seconds."""
+    """Run restic to its end. Stop it if this process is interrupted; raise `RemoteAway` after `stall` idle seconds."""
     process = subprocess.Popen(
         ["restic", *words],
         cwd=folder,
@@ -94,7 +94,7 @@ def run(
 
 
 class _Watch:
-    """Ends a process that shows no life for so many seconds."""
+    """A watchdog that stops a process after `seconds` without a sign of life."""
 
     def __init__(self, process: subprocess.Popen[str], seconds: float) -> None:
         self.ended = False
@@ -116,7 +116,7 @@ class _Watch:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Asked to end, it takes its lock away; it is killed if it does not."""
+    """Stop the process with SIGINT, so that it removes its lock; kill it after 10 s."""
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGINT)
         try:
@@ -126,7 +126,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _collect(process: subprocess.Popen[str], lines: list[str]) -> None:
-    """What it says on stderr, and the message of a line that is JSON. Waiting for a bucket to appear ends it."""
+    """Collect the messages on stderr; stop the process if it waits for a bucket to appear."""
     for line in process.stderr or ():
         lines.append(_message(line))
         if NO_BUCKET in line:
@@ -134,7 +134,7 @@ def _collect(process: subprocess.Popen[str], lines: list[str]) -> None:
 
 
 def _message(line: str) -> str:
-    """The line as a person reads it; with --json, restic since 0.17 says why it ends in JSON."""
+    """Return the line as plain text; with --json, restic since 0.17 prints its fatal error as JSON."""
     try:
         return str(json.loads(line)["message"]).rstrip("\n")
     except (ValueError, TypeError, KeyError):
@@ -142,7 +142,7 @@ def _message(line: str) -> str:
 
 
 def _understood(stream: IO[str], emit: EventListener, alive: Callable[[], None]) -> Iterator[Any]:
-    """What restic prints, line by line, JSON where it is that; its progress is told, and not kept."""
+    """Yield each line that restic prints, parsed if it is JSON; emit its progress instead of yielding it."""
     last = -1.0
     for line in stream:
         try:
@@ -163,7 +163,7 @@ def _understood(stream: IO[str], emit: EventListener, alive: Callable[[], None])
 
 
 def reason_in(text: str) -> str:
-    """The line that says why: restic's fatal one, or that of its ssh where that has ended; else the last it said."""
+    """Return the line that gives the reason: restic's fatal one, or ssh's if ssh ended; else the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not _IN_ITS_CODE.match(line)]
     telling = [line for line in lines if line.startswith("Fatal: ")]
     if "unable to start the sftp session" in text or "ssh command exited" in text:

@@ -1,1 +1,1 @@
-"""The git remote: `program` runs git, `layout` says what a branch holds, `remote` is the remote."""
+"""The git remote: `program` runs git, `layout` defines what a commit holds, `remote` is the remote."""

@@ -1,8 +1,8 @@
-"""The branch of backups on a git remote: one commit is one backup, and the message says which.
+"""The branch of backups on a git remote: one commit is one backup, and its message says which.
 
-It is looked at in a bare repository of our own that lasts for one call. What every commit says of its backup stands in
-the last lines of its message, so that a list needs no more than the commits. Nothing is pushed but on condition that
-the branch is where it was when we looked.
+We work in a temporary bare repository of our own, one for each call. The last lines of a commit's message describe its
+backup, so that a list needs only the commits. Every push is conditional: it fails if the branch has moved since our
+last fetch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FILTERS: dict[Wanted, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit of the branch, and the backup it is; `holds` are the parts of it that were included."""
+    """A commit of the branch, and the backup that it holds; `holds` names the included parts."""
 
     id: str
     tree: str
@@ -46,7 +46,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class Draft:
-    """What is to become a commit."""
+    """A commit to be made."""
 
     tree: str
     message: bytes
@@ -63,13 +63,13 @@ class Blob:
 
 
 class Contents:
-    """The contents of blobs, one after the other, from one process of git."""
+    """A reader of blobs, one after the other, from one git process."""
 
     def __init__(self, into: IO[bytes], out: IO[bytes]) -> None:
         self._into, self._out = into, out
 
     def chunks(self, blob: Blob) -> Iterator[bytes]:
-        """The blob's content; to be read to its end before the next is asked for."""
+        """Yield the blob's content; read it to its end before asking for the next."""
         self._into.write(f"{blob.id}\n".encode())
         self._into.flush()
         head = self._out.readline().split()
@@ -85,7 +85,7 @@ class Contents:
         self._out.read(1)
 
     def whole(self, blob: Blob) -> bytes:
-        """All of it, in memory."""
+        """Return the blob's content, in memory."""
         return b"".join(self.chunks(blob))
 
 
@@ -99,11 +99,11 @@ class Branch:
 
     @property
     def tip(self) -> str:
-        """The id of the newest commit; empty where there is no such branch."""
+        """The id of the newest commit; empty if there is no such branch."""
         return self.commits[-1].id if self.commits else ""
 
     def find(self, name: str) -> Commit:
-        """The commit of that backup, or `NoSuchBackup`."""
+        """Return the commit of that backup, or raise `NoSuchBackup`."""
         for commit in self.commits:
             if commit.backup.name == name:
                 return commit
@@ -113,7 +113,7 @@ class Branch:
         )
 
     def fetch(self, wanted: Wanted) -> None:
-        """The branch is as it is there now. `RemoteFailed` where a commit in it is not one of ours."""
+        """Fetch the branch as it is now; raise `RemoteFailed` if a commit in it is not one of ours."""
         if not self.where_it_is():
             self.commits = ()
             return
@@ -123,22 +123,22 @@ class Branch:
         self.commits = tuple(self._commit(id_, text) for id_, text in _objects(texts))
 
     def fetch_one(self, commit: Commit) -> None:
-        """That commit is here with all that it holds: without the others, if the host can do that."""
+        """Fetch that commit with its content; without the others if the host allows that."""
         alone = self.git.attempt("fetch", "--quiet", "--no-tags", "--depth=1", "origin", commit.id)
         if alone.code:
             self.fetch("everything")
 
     def where_it_is(self) -> str:
-        """The id of the branch's newest commit on the remote at this moment; empty where there is none."""
+        """Return the id of the branch's newest commit on the remote now; empty if there is no branch."""
         return self.git.line("ls-remote", "--heads", "origin", self._ref).partition("\t")[0]
 
     def push(self, commit: str) -> bool:
-        """The branch is at that commit, or gone for none; False, and it is as it was, if someone else was faster.
+        """Set the remote branch to that commit, or delete it if empty; return False, unchanged, if it has moved.
 
-        `RemoteFailed` where the host does not take it.
+        Raises `RemoteFailed` if the host refuses it.
         """
         lease = f"--force-with-lease={self._ref}:{self.tip}"
-        options = ("--quiet", "--no-verify", "--no-thin", lease)  # thin would fetch what it writes differences to
+        options = ("--quiet", "--no-verify", "--no-thin", lease)  # a thin pack would fetch the bases of its deltas
         done = self.git.attempt("push", *options, "origin", f"{commit}:{self._ref}")
         if done.code == 0:
             return True
@@ -156,12 +156,12 @@ class Branch:
         raise self.git.failure(done.err)
 
     def try_push(self) -> None:
-        """Whoever is at work here may push, or `RemoteFailed`; nothing is changed."""
+        """Raise `RemoteFailed` unless this user may push; change nothing."""
         commit = self.tip or self._commit_tree(self.git.line("mktree"), b"nothing", "@0 +0000", "")
         self.git.run("push", "--quiet", "--no-verify", "--dry-run", "origin", f"{commit}:{self._ref}")
 
     def chained(self, wanted: Sequence[Commit | Draft]) -> str:
-        """A commit whose history is exactly these; what stands first as it did stays as it is. Empty for none."""
+        """Return a commit whose history is exactly these; reuse unchanged first commits. Empty for none."""
         parent = ""
         for number, one in enumerate(wanted):
             if isinstance(one, Commit) and number < len(self.commits) and self.commits[number] == one:
@@ -173,7 +173,7 @@ class Branch:
         return parent
 
     def import_tree(self, files: Iterable[tuple[str, int, Iterator[bytes]]]) -> str:
-        """The id of a tree of these files: path, size and content of each, streamed."""
+        """Return the id of a tree of these files, given as path, size and streamed content."""
         with (
             tempfile.TemporaryFile(dir=self.git.folder) as said,
             self.git.started("fast-import", "--quiet", "--done", err=said) as child,
@@ -183,20 +183,20 @@ class Branch:
                 _write_import(child.stdin, files)
                 child.stdin.close()
             except BrokenPipeError:
-                pass  # it ended early, and said why
+                pass  # git ended early; its stderr says why
             if self.git.ended(child):
                 said.seek(0)
                 raise self.git.failure(said.read().decode(errors="replace"))
         return self.git.line("rev-parse", "refs/backups/draft^{tree}")
 
     def files(self, tree: str) -> list[Blob]:
-        """Every file of a tree, however deep."""
+        """Return every file of a tree, at any depth."""
         entries = self.git.run("ls-tree", "-r", "-z", "--long", "--full-tree", tree).split(b"\0")
         return [_blob(entry) for entry in entries if entry]
 
     @contextlib.contextmanager
     def contents(self) -> Iterator[Contents]:
-        """What is in the files of the commits that are here."""
+        """Yield a reader of the files in the fetched commits."""
         with self.git.started("cat-file", "--batch", err=subprocess.DEVNULL) as child:
             assert child.stdin and child.stdout
             yield Contents(child.stdin, child.stdout)
@@ -227,7 +227,7 @@ class Branch:
 
 
 def open_branch(git: Git, url: str, branch: str, author: tuple[str, str], more: Iterable[tuple[str, str]]) -> Branch:
-    """The branch in a new bare repository in git's folder; nothing is fetched yet. `more` is configuration to add."""
+    """Return the branch, not fetched yet, in a new bare repository in git's folder. `more` is extra configuration."""
     git.run("init", "--quiet", "--bare", "--template=", ".")
     name, email = author
     own = (("user.name", name), ("user.email", email), ("remote.origin.url", url))
@@ -237,7 +237,7 @@ def open_branch(git: Git, url: str, branch: str, author: tuple[str, str], more: 
 
 
 def _setting(key: str, value: str) -> str:
-    """A line of git's configuration; by hand, since a command line with a token in it could be read by others."""
+    """Return lines for git's configuration file; others could read a token on the command line of `git config`."""
     section, _, rest = key.partition(".")
     subsection, _, variable = rest.rpartition(".")
     head = f"{section} {_quoted(subsection)}" if subsection else section
@@ -250,7 +250,7 @@ def _quoted(text: str) -> str:
 
 
 def message_of(name: str, metadata: Metadata, app_id: str, size: int, holds: Iterable[str]) -> bytes:
-    """The message of a backup's commit: for people, then for the list. `size` in bytes."""
+    """Return the message of a backup's commit: text for people, then the facts for the list. `size` in bytes."""
     facts = {
         "Name": name,
         "Created": metadata.created_at.isoformat(),
@@ -272,7 +272,7 @@ def _one_line(text: str) -> str:
 
 
 def _parse(message: str) -> tuple[RemoteBackup, frozenset[str]]:
-    """What the last paragraph of a message says; `ValueError`, `KeyError` or `Refused` where it is not ours."""
+    """Parse the last paragraph of a message; raise `ValueError`, `KeyError` or `Refused` if it is not ours."""
     lines = message.strip().rpartition("\n\n")[2].splitlines()
     facts = dict(line.removeprefix("Backup-").split(": ", 1) for line in lines if line.startswith("Backup-"))
     created, kind = datetime.fromisoformat(facts["Created"]), facts["Kind"]
@@ -285,7 +285,7 @@ def _parse(message: str) -> tuple[RemoteBackup, frozenset[str]]:
 
 
 def _objects(batch: bytes) -> Iterator[tuple[str, bytes]]:
-    """Id and content of each object in what `cat-file --batch` wrote."""
+    """Yield id and content of each object in the output of `cat-file --batch`."""
     start = 0
     while start < len(batch):
         end = batch.index(b"\n", start)

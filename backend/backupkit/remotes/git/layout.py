@@ -1,12 +1,12 @@
-"""What of a backup git holds, and where in its tree: text to be read and compared, bytes where they are asked for.
+"""Which parts of a backup a git commit holds, and where: text to read and diff, and the files themselves if included.
 
-dump.sql               the database as SQL text; dump.NAME.sql is that of a further one, the NAME of [databases]
+dump.sql               the database as SQL text; dump.NAME.sql is that of another one, NAME in [databases]
 backup_metadata.json   as in the backup; so is RESTORE.md
-database/ uploads/     the files themselves, where they are included: of all databases; of [trees] beside uploads, as
-                       NAME/. No two paths can be one: NAME has no dot, and is not `database`
-uploads.tree           with them: one line for each with what git does not keep: modes, times, owners, empty
+database/ uploads/     the files themselves, if included: of all databases; of [trees] beside uploads, as NAME/.
+                       Paths cannot collide: NAME has no dot, and is not `database`
+uploads.tree           with them: one line for each, with what git does not keep: modes, times, owners, empty
                        folders, links
-SHA256SUMS             where all of the backup is included: it comes back byte for byte
+SHA256SUMS             if all of the backup is included: a pull then restores it byte for byte
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from backupkit.repository import manifest
 
 LISTING, DATABASE_FOLDER = "uploads.tree", "database"
 TEXTS = (CHECKSUM_FILE, METADATA_FILE, GUIDE_FILE)
-# Names that git or a host takes for its own, `.git` in any spelling that some file system reads so; and bytes that
-# are no text, or that git would put in quotes.
+# Names that git or a host reserves: `.git` in any spelling that some file system reads as it. And characters that are
+# not text, or that git would quote.
 _ITS_OWN = re.compile(r"\.git|git~|\.{1,2}$|$", re.IGNORECASE)
 _UNFIT = re.compile(r'[\x00-\x1f\x7f"\\%\ud800-\udfff]')
 _MILLION = 1_000_000
@@ -40,7 +40,7 @@ _AGAIN = "Try an older backup: `list`."
 
 @dataclass(frozen=True)
 class Stored:
-    """A file that is to be in the tree: its path there, where it lies, its size, and its checksum if one is known."""
+    """A file to put into the tree: its path there, its source, its size, its name in errors, its checksum if known."""
 
     path: str
     source: Path
@@ -49,7 +49,7 @@ class Stored:
     checksum: str | None = None
 
     def chunks(self) -> Iterator[bytes]:
-        """Its content; `Damaged` where that is not as it was sealed."""
+        """Yield its content; raise `Damaged` if that is not as it was sealed."""
         digest, left = hashlib.sha256(), self.size
         with open(os.open(self.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file:
             while chunk := file.read(min(disk.CHUNK, left)):
@@ -61,33 +61,33 @@ class Stored:
 
 
 def altered(file: Path) -> Damaged:
-    """The error for a file of a sealed backup that has another content now."""
+    """Return the error for a file of a sealed backup whose content has changed."""
     return Damaged(f"{printable(str(file))} is not as it was written; nothing was pushed.", hint=_AGAIN)
 
 
 def is_whole(metadata: Metadata, include: Collection[str]) -> bool:
-    """Whether nothing of the backup is left out."""
+    """Return whether all of the backup is included."""
     return "database" in include and ("uploads" in include or not metadata.tree_facts)
 
 
 def databases(metadata: Metadata) -> dict[str, Metadata]:
-    """What is recorded of each database that lies in no tree, by its name; that of the first is empty."""
+    """Return the metadata of each database outside the trees, by name; the first one's name is empty."""
     alone = {name: metadata.at(name) for name in ("", *metadata.others) if "/" not in name}
     return {name: one for name, one in alone.items() if one and one.database_file}
 
 
 def dump_part(name: str) -> str:
-    """What a commit calls the SQL text of that database, where it says which parts it holds."""
+    """Return the name of the part that is this database's SQL text, as commits list it."""
     return f"dump.{name}" if name else "dump"
 
 
 def dump_file(part: str) -> str:
-    """The name of the SQL text of which a commit says that; empty for another part."""
+    """Return the file name of a part that is SQL text; empty for any other part."""
     return f"{part}.sql" if part.partition(".")[0] == "dump" else ""
 
 
 def stored(backup: Path, metadata: Metadata, include: Collection[str]) -> list[Stored]:
-    """The files of the backup that are to be in the tree; the dump and the listing are made, and come beside."""
+    """Return the backup's own files for the tree; the caller adds the dumps and the listing, which are generated."""
     expected = manifest.sound_checksums(backup) if manifest.has_checksums(backup) else {}
     texts = TEXTS if is_whole(metadata, include) else TEXTS[1:]
     paths = [name for name in texts if (backup / name).is_file()]
@@ -100,12 +100,12 @@ def stored(backup: Path, metadata: Metadata, include: Collection[str]) -> list[S
 
 
 def listing(backup: Path, metadata: Metadata, include: Collection[str]) -> bytes:
-    """What git does not keep of the included files, one line of JSON each."""
+    """Return what git does not keep of the included files, one line of JSON each."""
     return b"".join(json.dumps(_line(entry)).encode() + b"\n" for entry in _bytes(backup, metadata, include))
 
 
 def _bytes(backup: Path, metadata: Metadata, include: Collection[str]) -> Iterator[tree.Entry]:
-    """The included entries of a backup but its texts, in the order of a walk."""
+    """Yield the included entries of a backup except its texts, in the order of a walk."""
     trees = _trees(metadata)
     left_out = frozenset[str]() if "uploads" in include else trees
     for entry in tree.walk(backup, skip=lambda path, _facts, _folder: path in left_out):
@@ -115,7 +115,7 @@ def _bytes(backup: Path, metadata: Metadata, include: Collection[str]) -> Iterat
 
 
 def _trees(metadata: Metadata) -> frozenset[str]:
-    """The names of the folders of uploads in the backup."""
+    """Return the names of the backup's upload folders."""
     return frozenset({UPLOADS_FOLDER, *metadata.tree_facts})
 
 
@@ -127,7 +127,7 @@ def _line(entry: tree.Entry) -> dict[str, Any]:
 
 
 def _place(path: str, trees: Collection[str]) -> str:
-    """Where in git's tree the file of a backup lies, by a name that git and every host takes."""
+    """Return where in git's tree a file of a backup is, under a name that git and every host accepts."""
     if path in TEXTS:
         return path
     folder, inner, _ = path.partition("/")
@@ -136,17 +136,17 @@ def _place(path: str, trees: Collection[str]) -> str:
 
 
 def _fit(name: str) -> str:
-    """The name, with what git cannot have as `%` and two digits a byte."""
-    plain = name.encode("ascii", "ignore").decode()  # some file systems read `.git` with such letters in it
+    """Return the name with bytes that git cannot hold written as `%` and two hex digits."""
+    plain = name.encode("ascii", "ignore").decode()  # some file systems ignore such letters in `.git`
     if _ITS_OWN.match(plain) and (plain != "" or not name.isprintable()):
         return "".join(f"%{byte:02X}" for byte in os.fsencode(name))
     return _UNFIT.sub(lambda found: "".join(f"%{byte:02X}" for byte in os.fsencode(found[0])), name)
 
 
 def refuse_large(files: Iterable[Stored], limit: float, remote: str, because: str = "") -> None:
-    """No file is larger than the host takes (in MB), else `Refused` with their names, before anything is committed.
+    """Raise `Refused` with the names of files larger than the host's limit (in MB), before anything is committed.
 
-    `because`: why they must all be there, in a sentence.
+    `because`: a sentence that says why all of them are needed.
     """
     large = [file for file in files if file.size > limit * _MILLION]
     if not large:
@@ -162,7 +162,7 @@ def refuse_large(files: Iterable[Stored], limit: float, remote: str, because: st
 
 
 def members(lines: bytes, sizes: dict[str, int], metadata: Metadata, root: str) -> Iterator[tuple[Member, str]]:
-    """What a listing tells, as entries of an archive, each with its place in the tree; `Damaged` if it is not sound."""
+    """Yield a listing's entries as archive members, each with its path in the tree; raise `Damaged` if malformed."""
     trees = _trees(metadata)
     try:
         for line in lines.splitlines():

@@ -1,7 +1,7 @@
-"""The program git, in a repository of our own: no hooks, no prompts, no signing, and always a deadline.
+"""Run git in a repository of our own: no hooks, no prompts, no signing, and always a deadline.
 
-What the user has set up to reach a host (keys, credential helpers, proxies) stays in force. Nothing of the repository
-that we may have been called in does: not its index, its branch, its hooks.
+The user's configuration for reaching a host (keys, credential helpers, proxies) applies. Nothing of a repository
+that we may have been called in applies: not its index, its branch or its hooks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ALWAYS = (
     *("-c", "safe.directory=*"),
     *("-c", "safe.bareRepository=all"),
 )
-# What would make git work in another repository than ours (`git rev-parse --local-env-vars`).
+# Variables that would make git use another repository than ours (`git rev-parse --local-env-vars`).
 _FOREIGN = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX"),
     *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_QUARANTINE_PATH", "GIT_SHALLOW_FILE"),
@@ -55,7 +55,7 @@ _HINTS = (
 )
 
 
-# What curl, ssh and git say of a network, or of a host that is busy.
+# What curl, ssh and git print about network errors and busy hosts.
 _PASSING = re.compile(
     r"(?i)could not resolve|connection (refused|reset|closed|timed out)|operation timed out|failed to connect|"
     r"couldn't connect|no route to host|network is unreachable|temporary failure|hung up unexpectedly|early EOF|"
@@ -65,7 +65,7 @@ _PASSING = re.compile(
 
 @dataclass(frozen=True)
 class Done:
-    """How a command of git ended, and what it said."""
+    """The exit code and the output of a git command."""
 
     code: int
     out: bytes
@@ -74,25 +74,25 @@ class Done:
 
 @dataclass(frozen=True)
 class Git:
-    """The program, run in one folder on behalf of one remote; `timeout` are the seconds that a command may take."""
+    """The git program, run in one folder for one remote; `timeout` is the seconds that a command may take."""
 
     remote: str
     folder: Path
     timeout: float
 
     def run(self, *arguments: str, stdin: bytes = b"", **environment: str) -> bytes:
-        """What the command wrote, or `RemoteFailed` with its reason."""
+        """Return the command's output, or raise `RemoteFailed` with its reason."""
         done = self.attempt(*arguments, stdin=stdin, **environment)
         if done.code:
             raise self.failure(done.err)
         return done.out
 
     def line(self, *arguments: str, stdin: bytes = b"", **environment: str) -> str:
-        """The same, of a command that writes one line."""
+        """Return the one line that the command prints, stripped; else like `run`."""
         return os.fsdecode(self.run(*arguments, stdin=stdin, **environment)).strip()
 
     def attempt(self, *arguments: str, stdin: bytes = b"", **environment: str) -> Done:
-        """How the command ended, well or not; `RemoteFailed` where it did not end in time, and is killed then."""
+        """Return the command's result, even if it failed; kill it and raise `RemoteAway` after the timeout."""
         with self.started(*arguments, err=subprocess.PIPE, **environment) as child:
             try:
                 out, err = child.communicate(stdin, self.timeout)
@@ -101,7 +101,7 @@ class Git:
         return Done(child.returncode, out, err.decode(errors="replace"))
 
     def ended(self, child: subprocess.Popen[bytes]) -> int:
-        """The exit code of a command that was given all it needs; `RemoteFailed` where it did not end in time."""
+        """Wait for a command that has all its input and return its exit code; raise `RemoteAway` after the timeout."""
         try:
             return child.wait(self.timeout)
         except subprocess.TimeoutExpired as error:
@@ -109,7 +109,7 @@ class Git:
 
     @contextlib.contextmanager
     def started(self, *arguments: str, err: int | IO[bytes], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-        """The command at work, with pipes to and from it; neither it nor what it started outlives the block."""
+        """Run the command during the block, with pipes to and from it; kill it and its children at the end."""
         program = shutil.which("git")
         if program is None:
             raise RemoteFailed(
@@ -123,7 +123,7 @@ class Git:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=err,
-            start_new_session=True,  # with no terminal there, ssh cannot ask either
+            start_new_session=True,  # without a terminal ssh cannot prompt either
         )
         try:
             yield child
@@ -134,7 +134,7 @@ class Git:
         return RemoteAway(f"The git remote {self.remote} did not answer within {self.timeout:g} s.", hint=_LATER)
 
     def failure(self, said: str) -> BackupError:
-        """What git said of its failure, as one of our errors."""
+        """Return git's failure as one of our errors."""
         reason = scrubbed(printable(_reason(said)))
         if "No space left on device" in said and "remote:" not in said:
             return NoSpace(f"The disk is full, says git: {reason}.", hint="Make room; `list` shows the backups.")
@@ -149,7 +149,7 @@ def _environment() -> dict[str, str]:
 
 
 def _reason(said: str) -> str:
-    """The one line that says most: of several the first that git calls fatal, unless that only says "it failed"."""
+    """Return the most telling line: the first that git marks as an error, or else the last, skipping useless ones."""
     lines = [line.strip() for line in said.splitlines() if line.strip() and "correct access rights" not in line]
     lines = [line for line in lines if line != "and the repository exists." and not line.startswith("warning:")]
     telling = [line for line in lines if "Could not read from remote repository" not in line] or lines

@@ -1,8 +1,8 @@
-"""Copies as commits on a branch of a git repository that is for nothing else.
+"""Copies as commits on a branch of a git repository that is used for nothing else.
 
-Each database goes there as SQL text, so that two commits show what has changed between two backups. The user's own
-repository is read for one thing, the address of a remote; its working tree, index, hooks and branches are not touched,
-since all is done in a bare repository of our own that lasts for one call.
+Each database is stored as SQL text, so that a diff of two commits shows what changed between two backups. Of the user's
+own repository only a remote's address, and the settings to reach it, are read; its working tree, index, hooks and
+branches are not touched, since all work is done in a temporary bare repository of our own, one for each call.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from backupkit.remotes.git.program import Git
 from backupkit.repository import manifest, store
 from backupkit.sqlite import database
 
-_ATTEMPTS = 5  # at a branch that others push to as well
+_ATTEMPTS = 5  # to push to a branch that others push to as well
 _INHERITED = "^(credential|http|https|url|core\\.sshcommand)"
 _SECTION_ON_UPLOADS = re.compile(r"\n## 3\. The (?:uploads|files of [^\n]*)\n.*?(?=\n## )", re.DOTALL)
 _FILE_TOO = (
@@ -42,27 +42,27 @@ _Members = Iterator[tuple[Member, Iterator[bytes]]]
 
 
 class GitRemote:
-    """A branch of a git repository as a remote, for one app; what lasts for one call lies in the backups folder."""
+    """A branch of a git repository as a remote, for one app; temporary files are in the backups folder if possible."""
 
     def __init__(self, settings: Settings, name: str, table: GitTable) -> None:
         self.name, self._settings, self._table = name, settings, table
 
     def check(self) -> None:
-        """The repository answers, the branch is ours or not there yet, and we may push; else `RemoteFailed`."""
+        """Raise `RemoteFailed` unless the repository answers, the branch is ours or missing, and we may push."""
         with self._branch("commits") as branch:
             branch.try_push()
 
     def list(self) -> list[RemoteBackup]:
-        """What is on the branch, newest first."""
+        """Return the backups on the branch, newest first."""
         with self._branch("commits") as branch:
             backups = [commit.backup for commit in branch.commits]
         return sorted(backups, key=lambda one: (one.created_at, one.name), reverse=True)
 
     def push(self, backup: Path, metadata: Metadata, emit: EventListener) -> None:
-        """The backup is a commit of the branch. One that is there already, with all that is included, stays as it is.
+        """Commit the backup to the branch. One that is there already, with all included parts, stays as it is.
 
         Raises `Refused`, before anything is committed, for a file beyond the host's limit, for a name that another
-        backup has there, and for a backup older than what stays there; `Damaged`; `RemoteFailed`.
+        backup has there, and for a backup older than those that stay there; `Damaged`; `RemoteFailed`.
         """
         self._refuse_unreadable(backup.name, metadata)
         with self._branch("trees") as branch:
@@ -80,10 +80,10 @@ class GitRemote:
             emit(Notice(KEEPS_NO_ATTRIBUTES.format(name=self.name, lost=lost)))
 
     def pull(self, name: str, target: Path, emit: EventListener) -> None:
-        """The backup in the empty folder `target`: byte for byte if all of it was included, else made from the text.
+        """Write the backup into the empty folder `target`: byte for byte if all was included, else from the SQL text.
 
-        Then its metadata say what it holds, its database is compared with what they said, and it has checksums of its
-        own. Raises `NoSuchBackup`, `Damaged`, `NoSpace`, `RemoteFailed`.
+        In the second case its metadata says what it holds, its database is compared with the original metadata, and
+        it gets checksums of its own. Raises `NoSuchBackup`, `Damaged`, `NoSpace`, `RemoteFailed`.
         """
         with self._branch("commits") as branch:
             commit = branch.find(name)
@@ -95,15 +95,15 @@ class GitRemote:
                 _Pull(branch, commit, contents, self._settings.zone, emit).into(target)
 
     def remove(self, names: Sequence[str]) -> None:
-        """None of these backups is on the branch any more, nor in its history, which is pushed anew once."""
+        """Remove these backups from the branch and from its history, which is rewritten and pushed once."""
         with self._branch("trees") as branch:
             if {one.backup.name for one in branch.commits}.intersection(names):
                 self._until_pushed(branch, lambda: [one for one in branch.commits if one.backup.name not in names])
 
     def verify(self, emit: EventListener, names: Collection[str] = ()) -> None:
-        """Everything on the branch came here, and every byte of it is what its commit says; else an error.
+        """Fetch all of the branch and check every byte with `git fsck`; raise if anything is wrong or missing.
 
-        Of named backups, that all of their files are there: their bytes are not fetched.
+        Of named backups, check only that all their files are there, without fetching their bytes.
         """
         emit(Step(f"Verifying {self.name}"))
         with self._branch("trees" if names else "everything") as branch:
@@ -124,7 +124,7 @@ class GitRemote:
             )
 
     def _is_there(self, branch: Branch, name: str, metadata: Metadata) -> bool:
-        """Whether the branch has all of the backup that it is to have; `Refused` where it must not get it."""
+        """Return whether the branch has all the parts that it should; raise `Refused` if it must not get the backup."""
         found = next((one for one in branch.commits if one.backup.name == name), None)
         if found is None:
             self._refuse_old(branch, name, metadata)
@@ -147,7 +147,7 @@ class GitRemote:
             )
 
     def _held(self, metadata: Metadata, include: Collection[str]) -> frozenset[str]:
-        """The parts of such a backup that a commit holds where these are included."""
+        """Return the parts that a commit of the backup holds if these are included."""
         databases = layout.databases(metadata)
         held = {
             "dump": [layout.dump_part(name) for name, one in databases.items() if not one.is_raw],
@@ -158,9 +158,9 @@ class GitRemote:
         return frozenset(part for wanted in include for part in held[wanted])
 
     def _commit_draft(self, branch: Branch, backup: Path, metadata: Metadata, emit: EventListener) -> Draft:
-        """The tree of the backup, in our own repository; every file was compared with its checksum on the way.
+        """Write the backup's tree into our own repository, comparing every file with its checksum on the way.
 
-        A database that a pull could not make from its text is in it as a file too.
+        A database that a pull could not make from its SQL text is included as a file too.
         """
         include, own = self._table.include, branch.git.folder
         files = self._stored(backup, metadata, include, own)
@@ -180,7 +180,7 @@ class GitRemote:
     def _stored(
         self, backup: Path, metadata: Metadata, include: Collection[str], own: Path, because: str = ""
     ) -> Sequence[Stored]:
-        """The files that are to be in the tree, but for the texts; `because`: why, where the settings do not say so."""
+        """Return the files for the tree except the dumps; `because`: why, if the settings do not ask for them."""
         files = layout.stored(backup, metadata, include)
         if {"database", "uploads"} & self._held(metadata, include):
             files.append(_made(own / LISTING, layout.listing(backup, metadata, include)))
@@ -190,7 +190,7 @@ class GitRemote:
     def _dumps(
         self, backup: Path, metadata: Metadata, own: Path, emit: EventListener, more: int
     ) -> Sequence[tuple[Metadata, Stored]]:
-        """The text of each database, where it is included, with what is recorded of it; there is room for `more`."""
+        """Dump each included database; return its metadata and dump. Require space for `more` bytes besides."""
         held = self._held(metadata, self._table.include)
         dumped = {name: one for name, one in layout.databases(metadata).items() if layout.dump_part(name) in held}
         sealed = sum((backup / (one.database_file or "")).stat().st_size for one in dumped.values())
@@ -200,11 +200,11 @@ class GitRemote:
         return dumps
 
     def _with(self, branch: Branch, draft: Draft, name: str, metadata: Metadata) -> Sequence[Commit | Draft]:
-        """The branch with the new commit; when it has twice the backups that are to stay, with the newest of them only.
+        """Return the branch with the new commit; once it has twice the backups to keep, with only the newest of them.
 
-        Not each time, because the host is then sent everything again that stays.
+        Not at each push, because everything that stays is then sent to the host again.
         """
-        self._is_there(branch, name, metadata)  # what others pushed meanwhile may have its name
+        self._is_there(branch, name, metadata)  # others may have pushed this name meanwhile
         others = [one for one in branch.commits if one.backup.name != name]
         keep = self._table.keep
         if keep and len(others) >= 2 * keep:
@@ -212,7 +212,7 @@ class GitRemote:
         return [*others, draft]
 
     def _until_pushed(self, branch: Branch, wanted: Callable[[], Sequence[Commit | Draft]]) -> None:
-        """The branch is as wanted; where someone else was faster, what they pushed is in it as well."""
+        """Push the branch as wanted; if someone else was faster, fetch what they pushed and try again with it."""
         for _ in range(_ATTEMPTS):
             if branch.push(branch.chained(wanted())):
                 return
@@ -224,7 +224,7 @@ class GitRemote:
 
     @contextlib.contextmanager
     def _branch(self, wanted: Wanted | None) -> Iterator[Branch]:
-        """The branch in a repository of our own, which is gone afterwards, whatever becomes of the block."""
+        """Yield the branch in a repository of our own, which is deleted when the block ends, even with an error."""
         with self._work_folder() as folder:
             own = folder / "repository"
             own.mkdir()
@@ -250,7 +250,7 @@ class GitRemote:
                 )
 
     def _address(self) -> str:
-        """Where to push: the setting, or what the app's repository has under that name."""
+        """Return the address to push to: the setting, or that of the app repository's remote of this name."""
         url = self._table.url.get_secret_value()
         if re.fullmatch(r"[\w.-]+", url) and url not in (".", ".."):
             found = self._of_the_app("remote", "get-url", "--push", url)
@@ -266,13 +266,13 @@ class GitRemote:
         return str(top / Path(url).expanduser()) if is_path else url
 
     def _inherited(self) -> Sequence[tuple[str, str]]:
-        """How the app's repository, and it alone, reaches its host: credentials, proxies, other addresses."""
+        """Return the app repository's own configuration for reaching its host: credentials, proxies, rewritten URLs."""
         lines = self._of_the_app("config", "--local", "-z", "--get-regexp", _INHERITED).split("\0")
         pairs = [line.partition("\n") for line in lines if line]
         return [(key, value if mark else "true") for key, mark, value in pairs]
 
     def _of_the_app(self, *arguments: str) -> str:
-        """What git says of the app's repository; empty where there is none, or it does not know."""
+        """Return what git prints about the app's repository; empty if there is none, or git fails."""
         done = self._git(self._settings.app_dir).attempt(*arguments)
         return os.fsdecode(done.out).strip("\n") if done.code == 0 else ""
 
@@ -281,13 +281,13 @@ class GitRemote:
 
 
 def _promised(holds: frozenset[str]) -> set[str]:
-    """What there must be in the tree of a commit that holds these parts."""
+    """Return the files that must be in the tree of a commit that holds these parts."""
     listing = {LISTING} if {"database", "uploads"} & holds else set()
     return {METADATA_FILE} | listing | {dump for part in holds if (dump := layout.dump_file(part))}
 
 
 def _refusal(backup: str, dumps: Sequence[tuple[Metadata, Stored]], emit: EventListener) -> str:
-    """Which texts a pull could not use, and why, in sentences; empty where it could use each."""
+    """Return sentences that say which dumps a pull could not use, and why; empty if it could use all."""
     found = [(dump.name, sql_text.refusal(dump.source, recorded, emit)) for recorded, dump in dumps]
     return " ".join(f"{name} of {backup} does not make the database again: {why}" for name, why in found if why)
 
@@ -302,7 +302,7 @@ def _made(path: Path, content: bytes) -> Stored:
 
 
 def _counted(files: Iterable[Stored], emit: EventListener) -> Iterator[tuple[Stored, Iterator[bytes]]]:
-    """Each file with its content, which tells how far all of them were read."""
+    """Return each file with its content, which emits the overall progress as it is read."""
     done = 0
 
     def counted(file: Stored) -> Iterator[bytes]:
@@ -316,7 +316,7 @@ def _counted(files: Iterable[Stored], emit: EventListener) -> Iterator[tuple[Sto
 
 
 class _Pull:
-    """A commit that becomes a backup again."""
+    """The conversion of a commit back to a backup."""
 
     def __init__(self, branch: Branch, commit: Commit, contents: Contents, zone: ZoneInfo, emit: EventListener) -> None:
         self._own, self._contents, self._zone, self._tell = branch.git.folder, contents, zone, emit
@@ -325,7 +325,7 @@ class _Pull:
         self._blobs = {blob.path: blob for blob in branch.files(commit.tree)}
 
     def into(self, target: Path) -> None:
-        """Everything in the commit, in that empty folder; not yet synced."""
+        """Write everything in the commit into that empty folder; not yet synced."""
         recorded = self._recorded()
         if not is_of(recorded, self._created):
             raise _damaged(self._name, "it is another backup than its commit says")
@@ -339,7 +339,7 @@ class _Pull:
             _seal(target)
 
     def _recorded(self) -> Metadata:
-        """What the metadata say of the backup as it was made."""
+        """Return the metadata of the backup as it was made."""
         (self._own / METADATA_FILE).write_bytes(self._text(METADATA_FILE))
         return manifest.read_metadata(self._own, self._zone)
 
@@ -350,7 +350,7 @@ class _Pull:
         yield from self._listed(recorded)
 
     def _remade(self, recorded: Metadata) -> _Members:
-        """The entries of a backup that holds less than the one that was made, and says so."""
+        """Yield the entries of a backup that holds less than the original, with metadata that says so."""
         made = self._own / "made"
         made.mkdir()
         metadata = replace(recorded, created_at=self._created, linked_from=None, added_bytes=None)
@@ -373,7 +373,7 @@ class _Pull:
         yield from self._listed(metadata)
 
     def _without_trees(self, metadata: Metadata) -> Metadata:
-        """The metadata of the databases alone, without those that lie in a tree."""
+        """Return the metadata without the trees, and without databases inside them."""
         names = [*metadata.tree_facts]
         what = "uploads" if names == [UPLOADS_FOLDER] else f"folders {', '.join(names)}"
         self._tell(Notice(f"The {what} of {self._name} are not in the git remote."))
@@ -381,7 +381,7 @@ class _Pull:
         return replace(metadata, uploads_included=False, uploads=None, trees=(), databases=left if left[1:] else ())
 
     def _rebuilt(self, name: str, recorded: Metadata, target: Path) -> tuple[DatabaseFacts, str]:
-        """The database made from its SQL text, compared with what was recorded; its facts and its fingerprint."""
+        """Make the database from its SQL text, compare it with the record, and return its facts and fingerprint."""
         found, text = self._load(sql_text.name_of(name), target), f"its SQL text of {name}" if name else "its SQL text"
         if fault := sql_text.fault(recorded, found):
             raise _damaged(self._name, f"{text} {fault}")
@@ -398,7 +398,7 @@ class _Pull:
         try:
             return sql_text.make(text, target, self._tell)
         finally:
-            text.unlink()  # the next one needs the room
+            text.unlink()  # the next dump needs the space
 
     def _guide(self, made: Path, metadata: Metadata) -> Path:
         text = self._text(GUIDE_FILE).decode(errors="surrogateescape")
@@ -438,7 +438,7 @@ def _noted(note: str) -> str:
 
 
 def _seal(folder: Path) -> None:
-    """Checksums of what is in the folder."""
+    """Write the checksums of all files in the folder."""
     paths = [entry.path for entry in tree.walk(folder) if entry.form == "file"]
     with contextlib.closing(manifest.ChecksumWriter(folder)) as checksums:
         for path in paths:

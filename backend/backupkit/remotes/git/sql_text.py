@@ -1,4 +1,4 @@
-"""The database as SQL text: written for a commit, made from it again, and compared with what was backed up."""
+"""The database as SQL text: dumped for a commit, loaded again, and compared with what was backed up."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from backupkit.sqlite import database, sql, sql_loader
 
 
 def name_of(name: str) -> str:
-    """The file with the text of that database; that of the first is empty."""
+    """Return the file name of that database's SQL text; the first database's name is empty."""
     return layout.dump_file(layout.dump_part(name))
 
 
 def write(backup: Path, metadata: Metadata, target: Path, emit: EventListener) -> Stored:
-    """The sealed database as SQL text in a new file; `Damaged` where it is not as it was sealed."""
+    """Dump the sealed database into a new file; raise `Damaged` if it is not as it was sealed."""
     sealed = backup / (metadata.database_file or "")
     expected = manifest.sound_checksums(backup).get(sealed.name) if manifest.has_checksums(backup) else None
     if expected is not None and disk.hash_file(sealed) != expected:
@@ -32,14 +32,14 @@ def write(backup: Path, metadata: Metadata, target: Path, emit: EventListener) -
 
 
 def make(text: Path, target: Path, emit: EventListener) -> database.Inspection:
-    """A new database `target` made from the text, and what it holds; `Damaged` where it cannot be loaded."""
+    """Load the text into a new database `target` and inspect it; raise `Damaged` if it cannot be loaded."""
     with open(text, "rb") as stream:
         sql_loader.load_dump(stream, target, emit)
     return database.inspect(target)
 
 
 def fault(recorded: Metadata, found: database.Inspection) -> str:
-    """What is wrong with the database that the text makes; nothing, if it is the one that was backed up."""
+    """Return what is wrong with the loaded database; empty if its content is what was backed up."""
     if found.problems:
         return f"makes no sound database: {found.problems[0]}"
     why = _differing(recorded, found)
@@ -47,7 +47,7 @@ def fault(recorded: Metadata, found: database.Inspection) -> str:
 
 
 def refusal(text: Path, recorded: Metadata, emit: EventListener) -> str:
-    """Why no pull could make the database from the text, in a sentence; empty where one can: it is made here."""
+    """Load the text on trial; return a sentence that says why a pull could not use it, or empty if it can."""
     trial = text.with_suffix(".trial")
     try:
         found = fault(recorded, make(text, trial, emit))
@@ -60,7 +60,7 @@ def refusal(text: Path, recorded: Metadata, emit: EventListener) -> str:
 
 
 def _differing(recorded: Metadata, found: database.Inspection) -> str:
-    """What is not as it was recorded; nothing, if the content is the same."""
+    """Return the first fact that differs from what was recorded; empty if none does."""
     if tuple(sorted(recorded.revisions)) != found.versions.get(recorded.version_table, ()):
         return "revisions"
     facts: DatabaseFacts | None = recorded.database
