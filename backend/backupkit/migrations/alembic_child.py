@@ -1,7 +1,7 @@
-"""Alembic, run by the app's Python: `python alembic_child.py REQUEST`, where REQUEST is JSON.
+"""Run Alembic in the app's Python: `python alembic_child.py REQUEST`, where REQUEST is JSON.
 
-It reads the migrations, finds out the version table, or upgrades a database. It needs nothing but Alembic, since the
-app's Python may be another one than ours. Its answer is the line of stdout that begins with MARK.
+It reads the migrations, finds the version table, or upgrades a database. It needs only Alembic, since the app's Python
+may be another one than ours. Its answer is the line of stdout that begins with MARK.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
 MARK = "backupkit-answer: "
-REFUSAL = "opened the live database"  # what app_guard.py says
-_START = os.getcwd()  # the app's code may go elsewhere
-WAYS = ("url", "async", "connection")  # how env.py is led to a database, in the order in which they are tried
+REFUSAL = "opened the live database"  # in the error of app_guard.py
+_START = os.getcwd()  # the app's code may change the working directory
+WAYS = ("url", "async", "connection")  # ways to point env.py to a database, in the order in which they are tried
 Request = dict[str, Any]
 Answer = dict[str, Any]
 
 
 def _read(request: Request) -> Answer:
-    """Every revision, newest first, each with those it stands on; with a target the steps to it."""
+    """Return every revision, newest first, with those that it depends on; with a target, also the steps to it."""
     scripts = _scripts(_config(request))
     found = list(scripts.walk_revisions())
     files = {scripts.dir, *_version_folders(scripts), *(one.path for one in found)}
@@ -43,7 +43,10 @@ def _version_folders(scripts: ScriptDirectory) -> set[str]:
 
 
 def _steps(scripts: ScriptDirectory, request: Request) -> Answer:
-    """What `alembic upgrade TARGET` would run from these revisions, oldest first, and which revisions are meant."""
+    """Return what `alembic upgrade TARGET` would run from these revisions, oldest first.
+
+    If that is nothing, also return which revisions TARGET names; if Alembic refuses the target, return its reason.
+    """
     from alembic.script.revision import RevisionError
     from alembic.util import CommandError
 
@@ -57,7 +60,7 @@ def _steps(scripts: ScriptDirectory, request: Request) -> Answer:
 
 
 def _find_version_table(request: Request) -> Answer:
-    """Which table env.py keeps the revisions in: it is run on an empty database, and asked."""
+    """Run env.py on an empty database, and return the table in which it keeps the revisions."""
     from alembic.runtime.environment import EnvironmentContext
 
     found: Answer = {}
@@ -76,14 +79,14 @@ def _find_version_table(request: Request) -> Answer:
 
 
 def _upgrade(request: Request) -> Answer:
-    """The database is at the target; the answer is the way in which env.py was led to it."""
+    """Upgrade the database to the target; return the way in which env.py found it."""
     from alembic import command
 
     return {"way": _in_some_way(request, lambda config: command.upgrade(config, request["target"]))}
 
 
 def _in_some_way(request: Request, run: Callable[[Config], None]) -> str:
-    """Run it on the requested database, in the first of the ways that env.py can be led there; returns which."""
+    """Call `run` on the requested database in the first way that works for env.py; return that way."""
     way, *others = request["ways"]
     while True:
         try:
@@ -97,7 +100,7 @@ def _in_some_way(request: Request, run: Callable[[Config], None]) -> str:
 
 
 def _may_help(way: str, request: Request, error: str) -> bool:
-    """Whether an async driver in the URL may help; or a connection, where the URL stands in the code of env.py."""
+    """Return whether this way may work: an async driver, or a connection if the URL is in the code of env.py."""
     if way == "async":
         return "async driver" in error
     with open(os.path.join(_START, _scripts(_config(request)).dir, "env.py"), errors="replace") as file:
@@ -138,7 +141,7 @@ def _config(request: Request) -> Config:
         config = Config(ini, toml_file=toml) if toml else Config(ini)
     except TypeError:  # an Alembic before 1.16
         config = Config(ini)
-    if ini:  # Alembic puts the folder in as it is, and then stumbles over a % in it
+    if ini:  # Alembic inserts the folder unescaped, and then fails on a % in it
         defaults: Any = config.file_config.defaults()
         defaults["here"] = os.path.dirname(ini).replace("%", "%%")
     if request["script_location"]:
@@ -156,7 +159,7 @@ def _scripts(config: Config) -> ScriptDirectory:
 
 
 def _explained(error: BaseException) -> Answer:
-    """The error in one line, and the last file of the app's that it came through."""
+    """Return the error in one line, and the last of the app's files in its traceback."""
     frames = [one.filename for one in traceback.extract_tb(error.__traceback__)]
     own = [one for one in frames if os.sep + "site-packages" + os.sep not in one]
     own = [one for one in own if one != __file__ and os.path.basename(one) != "sitecustomize.py"]
@@ -181,7 +184,7 @@ _ACTIONS: dict[str, Callable[[Request], Answer]] = {
 
 
 def _main(request: Request) -> int:
-    answers = os.dup(1)  # whatever the app's code does to its own stdout
+    answers = os.dup(1)  # kept, whatever the app's code does to its stdout
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [os.getcwd(), *(one for one in sys.path if os.path.abspath(one) != here), *request["search"]]
     try:

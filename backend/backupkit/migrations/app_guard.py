@@ -1,6 +1,6 @@
-"""Keep a Python process from the live database: copied as `sitecustomize.py` into the path of the app's own code.
+"""Keep a Python process from the live database. This file is copied as `sitecustomize.py` into the app's `sys.path`.
 
-It needs nothing but the standard library, since the app's Python may be another one than ours.
+It needs only the standard library, since the app's Python may be another one than ours.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from urllib.parse import unquote
 
-_VARIABLE = "BACKUP_REHEARSAL_FORBIDS"  # the paths, as JSON
+_VARIABLE = "BACKUP_REHEARSAL_FORBIDS"  # the forbidden paths, as a JSON list
 REFUSAL = "opened the live database"
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def _install(forbidden: list[str]) -> None:
-    """From here on this process cannot open these SQLite files, nor write to them."""
+    """Make this process fail when it connects to these SQLite files or opens them for writing."""
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
         is_written = event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITING
@@ -35,7 +35,7 @@ def _refuse(path: str, forbidden: list[str]) -> None:
 
 
 def _path_of(database: object) -> str:
-    """The file that is meant by a path or a `file:` URI."""
+    """Return the file that a path or a `file:` URI names; empty for anything else."""
     path = os.fsdecode(database) if isinstance(database, (str, bytes, os.PathLike)) else ""
     if path.startswith("file:"):
         path = unquote(path[len("file:") :].partition("?")[0])
@@ -51,7 +51,7 @@ def _is_same(one: str, two: str) -> bool:
 
 
 def _go_on() -> None:
-    """Run the `sitecustomize` that this one stands before, where the app's Python has one."""
+    """Run the `sitecustomize` of the app's Python, if it has one, since this file hides it."""
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != here]
     spec = PathFinder.find_spec("sitecustomize", sys.path)

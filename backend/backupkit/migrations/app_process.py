@@ -1,6 +1,6 @@
-"""The app's own code, in a process of its own: led to one database file, kept from the live one, with a deadline.
+"""Run the app's own code in a separate process: pointed to one database file, kept from the live one, with a deadline.
 
-What it prints reaches our listener, never our stdout.
+What it prints goes to our listener, never to our stdout.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from backupkit.model.names import printable
 REHEARSAL = "BACKUP_REHEARSAL"
 _FORBIDDEN = "BACKUP_REHEARSAL_FORBIDS"
 _GUARD = Path(__file__).with_name("app_guard.py")
-# A path with other characters is another file, or two words, to some way of writing a URL or a command.
+# A path with other characters means another file, or two words, in some forms of URLs and commands.
 _PLAIN = re.compile(r"[A-Za-z0-9_./+@,-]+")
 _SQLITE_URL = re.compile(r"(sqlite(?:\+\w+)?):")
 
 
 class AppCodeFailed(Exception):
-    """The app's own code raised, could not be run, or did not end in time; whoever asked makes a sentence of it.
+    """An error of the app's code: it raised, could not be run, or did not end in time. The caller words the message.
 
-    `missing` is a package that it lacks; `is_refused` says that it wanted the live database.
+    `missing` is a package that it lacks; `is_refused` says that it tried to open the live database.
     """
 
     def __init__(self, reason: str, missing: str = "", is_refused: bool = False) -> None:
@@ -43,7 +43,7 @@ class AppCodeFailed(Exception):
 
 @dataclass(frozen=True)
 class Ended:
-    """A process that ended: its exit code, and what it said."""
+    """The exit code and the output of a process."""
 
     code: int
     out: str
@@ -51,20 +51,20 @@ class Ended:
 
     @property
     def last_words(self) -> str:
-        """The last line it said, on stderr where it said something there."""
+        """The last line it printed, on stderr if it printed something there."""
         lines = [line.strip() for text in (self.out, self.err) for line in text.splitlines() if line.strip()]
         return printable(lines[-1]) if lines else "it said nothing"
 
 
 @dataclass(frozen=True)
 class Target:
-    """The database that the app's code is led to, at a path that every way of writing it can hold."""
+    """The database that the app's code is pointed to, at a path that every form of URL and command can hold."""
 
     settings: Settings
     path: Path
 
     def url(self, before: str = "") -> str:
-        """Its URL, with the driver of what stood there before; else of whatever names one."""
+        """Return its URL, with the driver of the URL `before`; else of the first setting or variable that names one."""
         return f"{self._scheme(before)}:///{self.path}"
 
     def _scheme(self, before: str) -> str:
@@ -75,7 +75,7 @@ class Target:
         return next((match[1] for one in told if (match := _SQLITE_URL.match(one))), "sqlite")
 
     def environment(self) -> dict[str, str]:
-        """Every variable by which the app may find its database."""
+        """Return every variable by which the app may find its database."""
         before = os.environ.get("BACKUP_DATABASE", "")
         told = {
             "BACKUP_DATABASE": self.url(before) if "://" in before else str(self.path),
@@ -90,14 +90,14 @@ class Target:
         return self.url(before) if "://" in before or not before else str(self.path)
 
     def filled(self, text: str, before: str = "") -> str:
-        """The text, with the database in place of `{url}`, `{path}` and `{folder}`."""
+        """Return the text with the database in place of `{url}`, `{path}` and `{folder}`."""
         values = {"{url}": self.url(before), "{path}": str(self.path), "{folder}": str(self.path.parent)}
         return re.sub(r"\{(?:url|path|folder)\}", lambda match: values[match[0]], text)
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """A temporary folder of ours from which the app's code runs: its target, and what keeps it from the live data."""
+    """What the app's code runs with: its target, and variables that point to it and keep it from the live database."""
 
     target: Target
     environment: dict[str, str]
@@ -105,7 +105,7 @@ class Workshop:
 
 @contextlib.contextmanager
 def target(settings: Settings, database: Path) -> Iterator[Target]:
-    """That database, at its own path if this is plain, else at a link with a plain one."""
+    """Yield the database at its own path if that is plain, else at a symbolic link with a plain path."""
     if _PLAIN.fullmatch(str(database)):
         yield Target(settings, database)
         return
@@ -115,9 +115,9 @@ def target(settings: Settings, database: Path) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def workshop(settings: Settings, database: Path | None) -> Iterator[Workshop]:
-    """A workshop for one database: the live one, or a copy, or none. From the last two the live one is out of reach.
+    """Yield a workshop for the live database, a copy, or none; in the last two cases the live one cannot be opened.
 
-    A copy is led to by a link: an app that also takes its folder for its own leaves nothing beside the copy.
+    A copy is reached by a symbolic link: an app that also writes to the database's folder leaves nothing beside it.
     """
     is_live = database == settings.database
     with scratch.folder() as folder:
@@ -131,7 +131,7 @@ def workshop(settings: Settings, database: Path | None) -> Iterator[Workshop]:
 
 
 def _linked(folder: Path, name: str, database: Path | None) -> Path:
-    """A path in plain characters; the database is at its own name too, for an app that is told the folder only."""
+    """Link to the database and return a plain path; also link its own name, for an app that gets only the folder."""
     folder.mkdir()
     names = [name] if _PLAIN.fullmatch(name) else [name, "database.db"]
     if database:
@@ -141,7 +141,7 @@ def _linked(folder: Path, name: str, database: Path | None) -> Path:
 
 
 def _guarded(folder: Path, *forbidden: Path) -> dict[str, str]:
-    """The variables with which every Python that is started refuses to open those databases."""
+    """Return the variables that make every Python process refuse to open those databases."""
     folder.mkdir()
     shutil.copyfile(_GUARD, folder / "sitecustomize.py")
     search = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
@@ -151,9 +151,10 @@ def _guarded(folder: Path, *forbidden: Path) -> dict[str, str]:
 def run(
     command: Sequence[str], folder: Path, environment: dict[str, str], timeout: float, lock: int | None = None
 ) -> Ended:
-    """What came of the command in that folder; `AppCodeFailed` where it cannot be started or takes too long.
+    """Run the command in that folder and return its result; raise `AppCodeFailed` if it cannot start or is too slow.
 
-    `lock` is handed on, so that the lock lasts as long as the command does even where this process is killed.
+    The child inherits the descriptor `lock`, so that the lock lasts until the command ends even if this process is
+    killed.
     """
     try:
         child = subprocess.Popen(
@@ -180,17 +181,17 @@ def run(
 
 
 def python(settings: Settings) -> list[str]:
-    """The command that is the app's Python."""
+    """Return the command of the app's Python."""
     return app_python(settings.python)
 
 
 def is_own_python(settings: Settings) -> bool:
-    """Whether the app's Python is the one that runs this."""
+    """Return whether the app's Python is the one that runs this."""
     return python(settings) == app_python("")
 
 
 def say(lines: str, emit: EventListener) -> None:
-    """Each line that the app's code printed, as a notice."""
+    """Emit each line that the app's code printed, as a notice."""
     for line in lines.splitlines():
         if line.strip():
             emit(Notice(printable(line)))

@@ -1,4 +1,4 @@
-"""The guard an app puts into its own `alembic/env.py`, in one line before it connects:
+"""A guard that an app calls in its own `alembic/env.py` before it connects:
 
     from backupkit import back_up_before_upgrade
 
@@ -25,12 +25,15 @@ from backupkit.sqlite import database
 
 
 def back_up_before_upgrade(context: Any, url: object, app_dir: Path | None = None) -> Backup | None:
-    """A backup of kind `pre_migration` where this run of Alembic is about to change the live database; else None.
+    """Make a backup of kind `pre_migration` if this run of Alembic will change the live database.
 
-    Nothing is done for other commands, for another database than the live one, for a new one without tables, where
-    there is nothing to upgrade, inside the toolkit's own rehearsal and migration, and where the setting
-    `backup_before_migrations` says no. A backup that fails raises, and so stops the upgrade. `url` is what env.py
-    connects to: a string, a path or SQLAlchemy's URL.
+    `context` is `alembic.context`. `url` is what env.py connects to: a string, a path or SQLAlchemy's URL. `app_dir` is
+    the app's folder, by default that of `alembic.ini`.
+
+    Return the backup, or None if none is made: for commands other than upgrade and downgrade, in offline mode, for
+    another database than the live one, for a new one without tables, if there is nothing to run, inside the toolkit's
+    own rehearsal and migration, and if the setting `backup_before_migrations` is off. A backup that fails raises, and
+    so stops the upgrade.
     """
     if os.environ.get(app_process.REHEARSAL) or context.is_offline_mode():
         return None
@@ -45,11 +48,11 @@ def back_up_before_upgrade(context: Any, url: object, app_dir: Path | None = Non
 
 
 def _back_up(settings: Settings) -> str:
-    """The name of the new backup; root makes it as the owner of the database's folder, like every command."""
+    """Make the backup and return its name; root makes it as the owner of the database's folder, like every command."""
 
     def act() -> str:
         request = BackupRequest(kind="pre_migration", note="before alembic upgrade", pin_until_next=True)
-        return create_backup(settings, request, push=False).backup.name  # a migration waits for no upload
+        return create_backup(settings, request, push=False).backup.name  # a migration must not wait for an upload
 
     if os.geteuid() == 0 and (owner := process.owner_of_place(settings.database.parent))[0]:
         return run_as(owner, act)
@@ -57,7 +60,7 @@ def _back_up(settings: Settings) -> str:
 
 
 def _has_work(context: Any, settings: Settings) -> bool:
-    # Alembic hands env.py the function that turns the database's heads into the steps to run: ask it.
+    # Alembic gives env.py a function that turns the database's heads into the steps to run: call it.
     steps = context._proxy.context_opts["fn"]
     if steps.__name__ not in ("upgrade", "downgrade"):
         return False
@@ -66,13 +69,13 @@ def _has_work(context: Any, settings: Settings) -> bool:
             found = database.versions(snapshot)
             return bool(list(steps(found.get(version_table.known(settings), ()), None)))
     except SourceBroken:
-        return False  # a new database: Alembic makes it
+        return False  # a new database, which Alembic will create
 
 
 def _file_of(url: object) -> Path | None:
     path = str(getattr(url, "database", None) or url)
     if "://" in path:
-        from sqlalchemy.engine import make_url  # as whoever calls has imported; of 1.4 too
+        from sqlalchemy.engine import make_url  # the caller has imported it; works with 1.4 too
 
         path = make_url(path).database or ""
     return Path(path).absolute() if path and path != ":memory:" else None

@@ -1,4 +1,4 @@
-"""What a migration loses: rows of a table, filled values of a column. Counted before and after, on a copy."""
+"""What a migration loses: rows of tables and values of columns, counted on a copy before and after."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from backupkit.sqlite import database
 from backupkit.sqlite.engine import quoted
 
 _AT_ONCE = 500  # columns in one query; SQLite allows 2,000 in a result
-# Alembic's own: a table that names a revision changes with each, and a batch migration may leave its draft.
+# Alembic's own tables: the revision changes with each migration, and a batch migration may leave a temporary table.
 _OWN = ("alembic_version", "_alembic_tmp_")
 
 
 @dataclass(frozen=True)
 class Filled:
-    """A table: its rows, and by column how many of them have a value there that is neither NULL nor empty."""
+    """A table's number of rows, and by column the number of values that are neither NULL nor empty."""
 
     rows: int
     columns: Mapping[str, int] = field(default_factory=dict)
@@ -28,14 +28,14 @@ Fillings = Mapping[str, Filled]
 
 @dataclass(frozen=True)
 class Loss:
-    """What is lost of a table, in a few words."""
+    """What a table loses, in a few words."""
 
     table: str
     text: str
 
 
 def measure(sealed: Path) -> dict[str, Filled]:
-    """Each table of a finished file; one that only the app can read is left out."""
+    """Count each table of a finished file; leave out tables that only the app can read."""
     with database.open_sealed(sealed) as connection:
         tables = database.ordinary_tables(connection)
         found = ((one, _filled(connection, one)) for one in tables if not one.startswith(_OWN))
@@ -43,14 +43,14 @@ def measure(sealed: Path) -> dict[str, Filled]:
 
 
 def cascades(sealed: Path) -> set[str]:
-    """The tables whose rows go with the row they refer to."""
+    """Return the tables whose rows are deleted with the row that they refer to."""
     with database.open_sealed(sealed) as connection:
         question = "SELECT 1 FROM pragma_foreign_key_list(?) WHERE on_delete = 'CASCADE'"
         return {one for one in database.ordinary_tables(connection) if connection.execute(question, (one,)).fetchone()}
 
 
 def losses(before: Fillings, after: Fillings) -> tuple[Loss, ...]:
-    """What there was before and is nowhere now. A renamed table or column, with all that was in it, is no loss."""
+    """Return what was there before and is missing now. A renamed table or column with the same content is no loss."""
     new = {name: filled for name, filled in after.items() if name not in before}
     found = []
     for name, was in before.items():
@@ -76,7 +76,7 @@ def _lost_of(name: str, was: Filled, now: Filled) -> Iterator[str]:
 
 
 def _take_renamed(was: Filled, new: dict[str, Filled]) -> bool:
-    """Whether one of the new tables has all of it under another name; each is the new name of one only."""
+    """Return whether a new table holds all of it under another name; remove that table from `new`, to match it once."""
     for name, now in new.items():
         kept = [column for column, count in was.columns.items() if now.columns.get(column, -1) >= count]
         if now.rows >= was.rows and 2 * len(kept) >= len(was.columns):
@@ -96,7 +96,7 @@ def _filled(connection: sqlite3.Connection, table: str) -> Filled | None:
 
 
 def _counts(connection: sqlite3.Connection, table: str, names: Sequence[str], start: int) -> tuple[int, ...]:
-    # COLLATE, because a column's own collation may be one of the app's.
+    # COLLATE BINARY, because only the app may have the column's own collation.
     wanted = [f"count(nullif({quoted(name)} COLLATE BINARY, ''))" for name in names[start : start + _AT_ONCE]]
     counts: tuple[int, ...] = connection.execute(f"SELECT {', '.join(wanted)} FROM {quoted(table)}").fetchone()
     return counts

@@ -1,10 +1,10 @@
-"""Upgrade the live database's schema with a net under it.
+"""Upgrade the live database's schema, or leave it as it was.
 
-1. a backup (`pre_migration`), held until the next good one
-2. a rehearsal on a copy: if it fails, the live database was never touched
-3. the old database staged, and a journal that leads back to it: from here a kill goes back
-4. the real `alembic upgrade`, then the checks; an error goes back by itself
-5. the journal is gone: the migration is done
+1. Make a backup (`pre_migration`), pinned until the next good one.
+2. Rehearse on a copy: if that fails, the live database was never touched.
+3. Stage the old database and write a journal that restores it: from here on, a kill is rolled back.
+4. Run the real `alembic upgrade`, then the checks; an error is rolled back.
+5. Remove the journal: the migration is done.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from backupkit.sqlite import app_migrations, database
 class Migrated:
     """What was migrated: rows by table before and after, seconds in the rehearsal and on the live database.
 
-    Without `backup` and `seconds` it was a rehearsal alone.
+    `backup` and `seconds` are None if it was only rehearsed.
     """
 
     backup: str | None
@@ -55,11 +55,11 @@ def migrate(
     clock: Clock = utc_now,
     expect_loss: Collection[str] = (),
 ) -> Migrated | None:
-    """The live database is at that revision, checked; or as it was before. None where there was nothing to do.
+    """Migrate the live database to that revision and check it, or leave it as it was; None if there is nothing to do.
 
-    Raises `MigrationFailed` with the migration's own error, `LossRefused` where it loses data of a table that is not
-    among `expect_loss`, `Refused` for an unknown revision, `SchemaMismatch` for a database this code does not know,
-    and all that a backup raises.
+    Raises `MigrationFailed` with the migration's own error, `LossRefused` if it loses data of a table that is not
+    in `expect_loss`, `Refused` for an unknown revision, `SchemaMismatch` for a database that this code does not know,
+    and everything that a backup raises.
     """
     refuse_overlap(settings)
     store.require(settings.dir)
@@ -81,9 +81,9 @@ def migrate(
 def rehearse(
     settings: Settings, revision: str = "head", emit: EventListener = silence, expect_loss: Collection[str] = ()
 ) -> Migrated | None:
-    """What `migrate` would do, tried on a copy of the live database. None where there is nothing to do.
+    """Try on a copy of the live database what `migrate` would do; None if there is nothing to do.
 
-    Raises what `migrate` raises before it goes live.
+    Raises what `migrate` raises before it changes the live database.
     """
     store.require(settings.dir)
     pending = _pending(settings, revision, emit)
@@ -102,7 +102,7 @@ def rehearse(
 
 
 def _pending(settings: Settings, revision: str, emit: EventListener) -> tuple[Migration, ...]:
-    """What will run; of an app's own command that is known only after it ran, on a copy."""
+    """Return the migrations to run; those of an app's own command are known only after it ran on a copy."""
     with database.snapshot(settings.database, settings.busy_timeout, emit) as snapshot:
         if schema.tree_if_needed(settings, emit) is None:
             return _found_by_trying(settings, snapshot, revision, emit)
@@ -159,7 +159,7 @@ def _migrate(
 
 
 def _metadata_of(settings: Settings, backup: Backup) -> Metadata:
-    """The metadata of the database that is migrated."""
+    """Return the metadata of the database that is migrated."""
     metadata = store.require_metadata(backup)
     return metadata.at(settings.part) or metadata
 
@@ -174,7 +174,7 @@ def _rehearse(
 
 @contextlib.contextmanager
 def _scratch_copy(settings: Settings) -> Iterator[Path]:
-    """Where a copy of the database may be made; gone when the block ends."""
+    """Yield a path for a copy of the database, in a folder that is deleted when the block ends."""
     with store.work_folder(settings, "rehearsal", "migrate") as folder:
         yield folder / settings.database.name
 
@@ -217,7 +217,7 @@ def _go_live(
 
 
 def _prepare_way_back(settings: Settings, backup: Backup, clock: Clock) -> Journal:
-    """The old database lies staged, and the journal says to put it back: whoever finds it undoes the migration."""
+    """Stage the old database and write a journal that restores it: a process that finds it undoes the migration."""
     metadata = _metadata_of(settings, backup)
     source = Source(
         f"{backup.name} (a migration was interrupted)",

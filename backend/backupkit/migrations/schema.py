@@ -1,6 +1,6 @@
-"""Alembic's view of a database: how its revisions stand to this code's, read from the migration files alone.
+"""How the Alembic revisions of a database compare with this code's, read from the migration files alone.
 
-Files that say plainly what they are need not be run. Else the app's Python runs them, in a process of its own
+Simple files are parsed without being run; otherwise the app's Python runs them in a separate process
 (`alembic_child`). `env.py` is never run for this.
 """
 
@@ -28,11 +28,11 @@ _PACKAGES = str(Path(__file__).resolve().parents[2])
 
 
 class CannotRead(BackupError):
-    """The migrations cannot be read here; the hint says what that needs."""
+    """The error for migrations that cannot be read here; the hint says what is needed."""
 
 
 def classify(settings: Settings, revisions: tuple[str, ...], emit: EventListener = silence) -> SchemaVerdict:
-    """How these revisions stand to this code's heads, with the reason."""
+    """Return how these revisions compare with this code's heads, with the reason."""
     setup = settings.alembic
     if setup is None:
         return SchemaVerdict("no_migrations", revisions, (), reason=f"There is no {settings.alembic_ini}.")
@@ -43,7 +43,7 @@ def classify(settings: Settings, revisions: tuple[str, ...], emit: EventListener
 
 
 def tree_if_needed(settings: Settings, emit: EventListener = silence) -> Tree | None:
-    """The app's migrations; None where its own command migrates, and nothing can be read beforehand."""
+    """Return the app's migrations; None if its own command migrates and they cannot be read beforehand."""
     if settings.migrate_command and settings.alembic is None:
         return None
     try:
@@ -55,7 +55,7 @@ def tree_if_needed(settings: Settings, emit: EventListener = silence) -> Tree | 
 
 
 def plain_target(settings: Settings, revisions: tuple[str, ...]) -> str:
-    """What an upgrade to this code is given, as far as the migrations say it without being run."""
+    """Return the argument of an upgrade to this code, as far as the migrations say it without being run."""
     tree = read_plainly(settings.alembic) if settings.alembic else None
     return tree.target if tree else ("heads" if len(revisions) > 1 else "head")
 
@@ -77,9 +77,9 @@ def _judged(tree: Tree, revisions: tuple[str, ...]) -> SchemaVerdict:
 def refuse_unless_restorable(
     verdict: SchemaVerdict, live: tuple[str, ...], git: GitFacts | None, force: bool = False
 ) -> None:
-    """`SchemaMismatch` for a revision this code cannot go on from, unless forced; says which code could.
+    """Raise `SchemaMismatch` for a revision that this code does not know, unless forced; name the code that does.
 
-    What is at the live database's own revision is always restorable, and so is what cannot be compared.
+    A backup at the live database's own revision can always be restored, and so can one that cannot be compared.
     """
     if verdict.relation != "unknown" or force or (live and set(live) == set(verdict.backup)):
         return
@@ -90,7 +90,7 @@ def refuse_unless_restorable(
 
 
 def read(settings: Settings, emit: EventListener = silence) -> Tree:
-    """The app's migrations; read again only where a file of theirs changed. `CannotRead` where that fails."""
+    """Return the app's migrations; read them again only if one of their files changed. Raises `CannotRead`."""
     setup = _require(settings)
     key = (setup, settings.python)
     with _reading:
@@ -144,10 +144,10 @@ def _cannot_read(settings: Settings, setup: AlembicSetup, error: AppCodeFailed) 
 def steps_to(
     settings: Settings, revisions: tuple[str, ...], target: str, emit: EventListener = silence
 ) -> tuple[Migration, ...]:
-    """The migrations that `alembic upgrade TARGET` would run from these revisions, oldest first.
+    """Return the migrations that `alembic upgrade TARGET` would run from these revisions, oldest first.
 
-    Raises `Refused` for a target that Alembic does not know or that lies behind, `SchemaMismatch` for revisions that
-    this code does not know, `CannotRead`.
+    Raises `Refused` for a target that Alembic does not know or that would be a downgrade, `SchemaMismatch` for
+    revisions that this code does not know, and `CannotRead`.
     """
     tree = read(settings, emit)
     refuse_unless_restorable(_judged(tree, revisions), (), None)
@@ -193,9 +193,9 @@ def _require(settings: Settings) -> AlembicSetup:
 
 
 def ask(settings: Settings, request: dict[str, Any], emit: EventListener) -> dict[str, Any]:
-    """The child's answer about the migrations; it is led to a database that is not there, not to the live one."""
+    """Return the child's answer about the migrations; it gets a missing database instead of the live one."""
     with app_process.workshop(settings, None) as shop:
-        # Looking leaves nothing behind: no bytecode in the app's folder either.
+        # Reading must leave nothing behind, not even bytecode in the app's folder.
         environment = {**shop.environment, "PYTHONDONTWRITEBYTECODE": "1"}
         return answer_of(settings, request, environment, READING, emit)
 
@@ -208,7 +208,7 @@ def answer_of(
     emit: EventListener,
     lock: int | None = None,
 ) -> dict[str, Any]:
-    """What the child answered. What the app's code printed is told; `AppCodeFailed` where it raised."""
+    """Run the child and return its answer; emit what the app's code printed. Raises `AppCodeFailed` if it failed."""
     setup = _require(settings)
     whole = {
         "ini": str(setup.ini) if setup.ini else None,

@@ -1,4 +1,4 @@
-"""The app's migrations as a graph; and that graph read from files that say it plainly, without running them."""
+"""The app's migrations as a graph, and a reader that parses simple migration files without running them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _FACTS = ("revision", "down_revision", "depends_on", "branch_labels")
 
 @dataclass(frozen=True)
 class Tree:
-    """The app's migrations, newest first, each with the revisions that it stands on.
+    """The app's migrations, newest first; `below` maps each revision to those that it depends on.
 
-    `files` are those it was read from, with the times of their last change in nanoseconds.
+    `files` are the files it was read from, with their modification times in nanoseconds.
     """
 
     heads: tuple[str, ...]
@@ -30,11 +30,11 @@ class Tree:
 
     @property
     def target(self) -> str:
-        """What `alembic upgrade` is given to run all of them."""
+        """The argument with which `alembic upgrade` runs all of them."""
         return "heads" if len(self.heads) > 1 else "head"
 
     def included(self, revisions: Iterable[str]) -> set[str]:
-        """These revisions, and all that they stand on; one that is not known is left out."""
+        """Return these revisions and all that they depend on; leave out unknown ones."""
         found: set[str] = set()
         waiting = [one for one in revisions if one in self.below]
         while waiting:
@@ -45,14 +45,14 @@ class Tree:
         return found
 
     def missing_from(self, revisions: Iterable[str], wanted: Iterable[str] | None = None) -> tuple[Migration, ...]:
-        """The migrations that a database at these revisions lacks of the wanted ones (all), oldest first."""
+        """Return the wanted migrations (default: all) that a database at these revisions lacks, oldest first."""
         lacking = set(self.below if wanted is None else wanted) - self.included(revisions)
         return tuple(one for one in reversed(self.migrations) if one.revision in lacking)
 
 
 @dataclass(frozen=True)
 class _Script:
-    """What one migration file says of itself."""
+    """The facts in one migration file."""
 
     revision: str
     below: tuple[str, ...]
@@ -61,11 +61,11 @@ class _Script:
 
 
 class _NotPlain(Exception):
-    """Only running the file could tell."""
+    """A migration file that must be run to be understood."""
 
 
 def read_plainly(setup: AlembicSetup) -> Tree | None:
-    """The migrations, without running anything; None where only running them could tell all of it."""
+    """Return the migrations without running anything; None if they must be run to be understood."""
     folders = plain_version_folders(setup)
     try:
         names = [folder / name for folder in folders for name in sorted(os.listdir(folder))]
@@ -80,7 +80,7 @@ def _tree(scripts: list[_Script], stamps: Iterable[tuple[str, int]]) -> Tree:
     known = {one.revision: one for one in scripts}
     named = {name for one in scripts for name in (*one.below, *one.depends)}
     if not scripts or len(known) != len(scripts) or not named <= set(known):
-        raise _NotPlain  # a duplicate, a part of an id, the label of a branch: Alembic knows what is meant
+        raise _NotPlain  # a duplicate, a partial id or a branch label, which only Alembic can resolve
     below = {one.revision: (*one.below, *(name for name in one.depends if name not in one.below)) for one in scripts}
     heads = set(known) - {name for one in scripts for name in one.below}
     ordered = list(_oldest_first(below))
@@ -97,7 +97,7 @@ def _oldest_first(below: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     while len(done) < len(below):
         ready = sorted(name for name, needs in below.items() if name not in done and done.issuperset(needs))
         if not ready:
-            raise _NotPlain  # it stands on itself
+            raise _NotPlain  # a cycle
         yield from ready
         done.update(ready)
 
@@ -113,7 +113,7 @@ def _script(file: Path) -> _Script:
 
 
 def _facts(module: ast.Module) -> dict[str, Any]:
-    """The literal that each fact is set to, at the top of the module, once."""
+    """Return the literal that each fact is set to, once, at the top level of the module."""
     found: dict[str, Any] = {}
     stored = [one.id for one in ast.walk(module) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
     for name, value in _assignments(module):
@@ -127,7 +127,7 @@ def _facts(module: ast.Module) -> dict[str, Any]:
 
 
 def _assignments(module: ast.Module) -> Iterator[tuple[str, ast.expr | None]]:
-    """Each name that is set at the top of the module: `a = 1`, `a: int = 1`, `a, b = 1, 2`, `a = b = None`."""
+    """Yield each name set at the top level of the module: `a = 1`, `a: int = 1`, `a, b = 1, 2`, `a = b = None`."""
     for statement in module.body:
         targets = statement.targets if isinstance(statement, ast.Assign) else ()
         if isinstance(statement, ast.AnnAssign):
@@ -142,7 +142,7 @@ def _assignments(module: ast.Module) -> Iterator[tuple[str, ast.expr | None]]:
 
 
 def _names(value: object) -> tuple[str, ...]:
-    """Revisions as a migration names them: none, one, or several."""
+    """Return revisions in the form in which a migration names them: none, one, or several."""
     names = (value,) if isinstance(value, str) else value or ()
     if not isinstance(names, list | tuple | set) or not all(isinstance(one, str) for one in names):
         raise _NotPlain

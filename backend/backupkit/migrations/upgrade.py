@@ -1,7 +1,7 @@
-"""The app's migrations on one database file: Alembic's upgrade, or the app's own command, in a process of its own.
+"""Run the app's migrations on one database file: Alembic's upgrade, or the app's own command, in a separate process.
 
-The app's `env.py` decides what it connects to, so it is told in every usual way which file is meant, and while a
-copy is migrated the process cannot open the live database at all.
+The app's `env.py` decides what it connects to, so it gets the file in every usual way, and while a copy is migrated
+the process cannot open the live database.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from backupkit.model.events import EventListener, silence
 from backupkit.model.names import few, printable
 from backupkit.sqlite import database
 
-_MOST_LOSSES = 10  # named one by one
+_MOST_LOSSES = 10  # how many an error lists
 _POINT = (
     "Let env.py take its URL from sqlalchemy.url, DATABASE_URL or BACKUP_DATABASE; or set BACKUP_MIGRATE_ENVIRONMENT"
     " to the variable that it reads, BACKUP_ALEMBIC_X to what it takes with -x, or BACKUP_MIGRATE_COMMAND."
@@ -28,16 +28,16 @@ _POINT = (
 
 
 class MigrationFailed(BackupError):
-    """A migration raised; its own error is in the message."""
+    """An error of a migration; the migration's own error is in the message."""
 
 
 class LossRefused(MigrationFailed):
-    """A migration would lose data, and nobody said that this is meant."""
+    """The error for a migration that would lose data which the user did not expect to lose."""
 
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """A copy that was migrated, as it is now; the way in which env.py was led to it, and what was lost."""
+    """A migrated copy: its content, the way in which env.py found it, and what was lost."""
 
     found: database.Inspection
     way: str
@@ -48,9 +48,10 @@ class Rehearsed:
 def migrate_copy(
     settings: Settings, copy: Path, target: str, wanted: Iterable[str] | None = None, emit: EventListener = silence
 ) -> Rehearsed:
-    """The copy is at the target, sound and one file; the live database was not opened, or `MigrationFailed`.
+    """Migrate the copy to the target, and check that it is sound and one file; raise `MigrationFailed` otherwise.
 
-    `wanted` are the revisions that it then includes; all of this code's where they are left out.
+    Also raise it if the live database was opened or changed. `wanted` are the revisions that the copy must include
+    then; None means all of this code's.
     """
     filled, version = loss.measure(copy), _schema_version(settings)
     with app_process.workshop(settings, copy) as shop:
@@ -67,7 +68,7 @@ def migrate_copy(
 
 
 def refuse_loss(rehearsed: Rehearsed, expected: Collection[str]) -> None:
-    """`LossRefused` where the migration loses something of a table that is not among the expected ones."""
+    """Raise `LossRefused` if the migration loses data of a table that is not in `expected`."""
     unexpected = [one for one in rehearsed.losses if one.table not in expected]
     if not unexpected:
         return
@@ -85,9 +86,10 @@ def refuse_loss(rehearsed: Rehearsed, expected: Collection[str]) -> None:
 def migrate_live(
     settings: Settings, target: str, way: str, emit: EventListener = silence, lock: int | None = None
 ) -> None:
-    """The live database is at the target, led to in the way that did it in the rehearsal; or `MigrationFailed`.
+    """Migrate the live database to the target in the way that worked in the rehearsal. Raises `MigrationFailed`.
 
-    `lock` is handed on, so that the lock lasts as long as the migration does even where this process is killed.
+    The child inherits the descriptor `lock`, so that the lock lasts until the migration ends even if this process is
+    killed.
     """
     with app_process.workshop(settings, settings.database) as shop:
         _upgrade(settings, shop, target, (way,), emit, lock)
@@ -120,7 +122,7 @@ def _upgrade(
 
 
 def _command(settings: Settings, target: str) -> list[str]:
-    """The app's own command that migrates; empty where Alembic is asked directly."""
+    """Return the app's own command that migrates; empty if Alembic is called directly."""
     if settings.migrate_command:
         if target not in ("head", "heads"):
             raise Refused(
@@ -145,7 +147,7 @@ def _own_error(done: Ended) -> str:
 
 
 def _arrived(settings: Settings, copy: Path, wanted: Iterable[str] | None) -> database.Inspection:
-    """What the migrated copy holds; `MigrationFailed` where it is not sound, or not where it should be."""
+    """Return what the migrated copy holds; raise `MigrationFailed` if it is not sound, or not at the target."""
     database.seal(copy)
     found = database.inspect(copy)
     if found.problems:
@@ -162,7 +164,7 @@ def _arrived(settings: Settings, copy: Path, wanted: Iterable[str] | None) -> da
 
 
 def _schema_version(settings: Settings) -> int | None:
-    """What changes with every change of the live schema; None where it cannot be read."""
+    """Return the live schema's version, which changes with every change of it; None if it cannot be read."""
     try:
         with database.snapshot(settings.database, 1) as snapshot:
             return database.schema_version(snapshot)

@@ -1,6 +1,6 @@
-"""Which table the app keeps its Alembic revisions in. It is `alembic_version` unless `env.py` says otherwise.
+"""The table in which the app keeps its Alembic revisions: `alembic_version` unless `env.py` says otherwise.
 
-Where a database has other tables of that shape, `env.py` is asked, on an empty database; its answer is remembered in
+If a database has other tables of that shape, `env.py` is run on an empty database to ask it; the answer is stored in
 `backups/.state/version_table.json` until a file of the set-up changes.
 """
 
@@ -27,15 +27,15 @@ _FILE = "version_table.json"
 
 
 def at(settings: Settings, found: Inspection, emit: EventListener = silence) -> tuple[str, ...]:
-    """The revisions that the database is at, in the table that env.py names; none for an unversioned one.
+    """Return the database's revisions, from the table that env.py names; none for an unversioned database.
 
-    Raises `CannotRead` where several tables may be meant, and env.py cannot be asked.
+    Raises `CannotRead` if there are several candidates and env.py cannot be asked.
     """
     return found.versions.get(name_of(settings, found.versions, emit), ())
 
 
 def name_of(settings: Settings, candidates: Mapping[str, tuple[str, ...]], emit: EventListener = silence) -> str:
-    """The table's name; the candidates are those of its shape that a database has."""
+    """Return the table's name; `candidates` are the database's tables of that shape, with their revisions."""
     if settings.version_table:
         return settings.version_table
     setup = settings.alembic
@@ -49,13 +49,13 @@ def name_of(settings: Settings, candidates: Mapping[str, tuple[str, ...]], emit:
 
 
 def of_live(settings: Settings, snapshot: sqlite3.Connection, emit: EventListener = silence) -> tuple[str, ...]:
-    """`at` for the live database."""
+    """Return the revisions of a snapshot of the live database, as `at` does."""
     found = database.versions(snapshot)
     return found.get(name_of(settings, found, emit), ())
 
 
 def known(settings: Settings) -> str:
-    """The table's name as far as it is known without asking."""
+    """Return the table's name as far as it is known without running env.py."""
     setup = settings.alembic
     return settings.version_table or (setup and _recall(settings, setup)) or VERSION_TABLE
 
@@ -89,7 +89,7 @@ def _answer(settings: Settings, emit: EventListener) -> Mapping[str, object]:
         return schema.answer_of(settings, request, shop.environment, schema.READING, emit)
 
 
-_answers: dict[str, str] = {}  # what was answered in this process, by the stamps of the files
+_answers: dict[str, str] = {}  # the answers in this process, by the times of the files
 
 
 def _recall(settings: Settings, setup: AlembicSetup) -> str | None:
@@ -103,7 +103,7 @@ def _recall(settings: Settings, setup: AlembicSetup) -> str | None:
 
 
 def _remember(settings: Settings, setup: AlembicSetup, table: str) -> None:
-    """What cannot be written is asked again by the next process."""
+    """Store the answer; if that fails, the next process asks again."""
     _answers[str(_stamps(setup))] = table
     with contextlib.suppress(OSError):
         if settings.dir.is_dir():

@@ -305,7 +305,7 @@ class _Copy:
         try:
             with self._first.of(first) as (there, known), self._to.of(entry.path) as (here, name):
                 os.link(known, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
-        except OSError:  # too many names, or a file system without links
+        except OSError:  # too many links, or a file system without hard links
             self._apart += 1
             return False
         return True
@@ -341,7 +341,7 @@ class _Copy:
         try:
             with self._before.of(entry.path) as (before, name), self._to.of(entry.path) as (here, _):
                 os.link(name, name, src_dir_fd=before, dst_dir_fd=here, follow_symlinks=False)
-        except OSError:  # too many names, or a file system without links
+        except OSError:  # too many links, or a file system without hard links
             return False
         if self._had_names:
             self._used.add(there.facts.st_ino)

@@ -96,7 +96,7 @@ def pull_backup(
             return Pulled(here, False, _fetch_points(settings, opened, here, trust, work.emit))
         with store.draft_folder(settings, found.name, replaces=here is not None) as draft:
             _fetch(settings, opened, found, draft, trust, work.emit)
-        with contextlib.suppress(OSError):  # the backup is here
+        with contextlib.suppress(OSError):  # the backup itself is complete
             flags.forget(settings.dir, found.name)
         backup = store.read(settings, found.name)
         work.about(backup)

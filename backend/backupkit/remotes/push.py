@@ -177,7 +177,7 @@ def _as_backup(remote: str, one: RemoteBackup, here: Backup | None) -> Backup:
         alembic_revision=one.revision or None,
         database_file=None,
         uploads_included=one.uploads,
-        kind=one.kind,  # type: ignore[arg-type]  # as recorded there; no rule is for an unknown kind, so it is kept
+        kind=one.kind,  # type: ignore[arg-type]  # as recorded there; an unknown kind has no rule, so it is kept
         app_id=one.app_id,
     )
     return Backup(path, metadata, "checked", one.size_bytes)
