@@ -52,7 +52,7 @@ HEAVY = {"alembic", "sqlalchemy", "tomlkit", "apprise", "requests", "cryptograph
 @pytest.mark.parametrize(
     ("words", "not_needed"),
     [
-        (["--help"], {"rich", "markdown_it", "pydantic", "pydantic_settings", "backupkit.config.settings"}),
+        (["--help"], {"rich", "markdown_it", "pydantic", "backupkit.config.settings"}),
         (
             ["list"],
             {

@@ -17,12 +17,20 @@ from contextlib import suppress
 from datetime import datetime
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from backupkit.config.alembic_setup import AlembicSetup, find_alembic
 from backupkit.config.cron import check_cron, parse_time
@@ -71,12 +79,10 @@ LogFormat = Literal["plain", "json"]
 _ANY_UPLOADS = ("q7f3w9", "q7f3w9/x5k2m8", "q7f3w9/x5k2m8.h4d6")  # what no pattern means that does not mean everything
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Where the data is, where the backups go, how long to wait. Paths are absolute."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
 
     hears_environment: ClassVar[bool] = True
 
@@ -90,17 +96,17 @@ class Settings(BaseSettings):
     dir: Path = Field(
         default=Path(), description="The backups folder. It cannot be inside the uploads folder, nor contain it."
     )
-    exclude: Annotated[tuple[str, ...], NoDecode] = Field(
+    exclude: tuple[str, ...] = Field(
         default=(),
         description="Uploads that are in no backup, and that no restore touches: patterns as in .gitignore, with a "
         "semicolon between two.",
     )
-    exclude_marked: Annotated[tuple[str, ...], NoDecode] = Field(
+    exclude_marked: tuple[str, ...] = Field(
         default=(),
         description="Names of files: a folder of uploads that holds one of them is in no backup either. For example "
         ".nobackup and CACHEDIR.TAG.",
     )
-    references: Annotated[dict[str, tuple[str, ...]], NoDecode] = Field(
+    references: dict[str, tuple[str, ...]] = Field(
         default={},
         description='How rows name uploads: a table [references] with lines like "documents.path" = "uploads/{value}", '
         "or a list of such paths; in the environment as JSON. backup, verify and status count what is missing.",
@@ -111,7 +117,7 @@ class Settings(BaseSettings):
     alembic_command: str = Field(
         default="", description="The command that calls Alembic, if it has another name: flask db, uv run alembic."
     )
-    alembic_x: Annotated[tuple[str, ...], NoDecode] = Field(
+    alembic_x: tuple[str, ...] = Field(
         default=(), description="What env.py gets with -x: url={url}. Also {path} and {folder} are replaced."
     )
     python: str = Field(default="", description="The app's Python, if it is another than the toolkit's.")
@@ -121,7 +127,7 @@ class Settings(BaseSettings):
     migrate_command: str = Field(
         default="", description="A shell command that migrates instead of Alembic: python manage.py migrate."
     )
-    migrate_environment: Annotated[tuple[str, ...], NoDecode] = Field(
+    migrate_environment: tuple[str, ...] = Field(
         default=(),
         description="The variables that name the app's database: NAME, or NAME={url}, NAME={path}, NAME={folder}.",
     )
@@ -221,22 +227,22 @@ class Settings(BaseSettings):
         le=3650,
         description="When the disk of the backups will be full in fewer days, status is critical.",
     )
-    before_backup: Annotated[tuple[str, ...], NoDecode] = Field(
+    before_backup: tuple[str, ...] = Field(
         default=(),
         description="A command that runs before a backup; where it fails there is none. Not in the environment.",
     )
-    after_backup: Annotated[tuple[str, ...], NoDecode] = Field(
+    after_backup: tuple[str, ...] = Field(
         default=(), description="A command that runs after a backup. Not in the environment."
     )
-    before_restore: Annotated[tuple[str, ...], NoDecode] = Field(
+    before_restore: tuple[str, ...] = Field(
         default=(),
         description="A command that runs before live data is changed: by restore, undo, extract, rescue, restore-dump, "
         "migrate. Where it fails nothing is changed. Not in the environment.",
     )
-    after_restore: Annotated[tuple[str, ...], NoDecode] = Field(
+    after_restore: tuple[str, ...] = Field(
         default=(), description="A command that runs after those. Not in the environment."
     )
-    on_error: Annotated[tuple[str, ...], NoDecode] = Field(
+    on_error: tuple[str, ...] = Field(
         default=(), description="A command that runs when one of all these failed. Not in the environment."
     )
     hook_timeout: float = Field(
@@ -245,10 +251,10 @@ class Settings(BaseSettings):
     service: str = Field(default="backend", description="The Compose service that commands run in.")
     app_service: str = Field(default="", description="The app's service, where it is another one; `--stop` stops it.")
     runner: Literal["auto", "docker", "local"] = Field(default="auto", description="How backup.sh runs the commands.")
-    notify_urls: Annotated[tuple[SecretUrl, ...], NoDecode] = Field(
+    notify_urls: tuple[SecretUrl, ...] = Field(
         default=(), description="Where messages about unattended runs go: Apprise URLs."
     )
-    notify_on: Annotated[tuple[Literal["failure", "warning", "success"], ...], NoDecode] = Field(
+    notify_on: tuple[Literal["failure", "warning", "success"], ...] = Field(
         default=("failure", "warning"), description="The results that are sent as messages. Empty: none."
     )
     notify_timeout: float = Field(default=20, gt=0, le=600, description="Seconds that sending messages may take.")
@@ -271,15 +277,15 @@ class Settings(BaseSettings):
     export_identity: Secret | None = Field(
         default=None, description="The secret key of age that imports are decrypted with."
     )
-    remotes: Annotated[dict[str, AnyTable], NoDecode] = Field(
+    remotes: dict[str, AnyTable] = Field(
         default={},
         description="Where copies are pushed to: a table [remotes.NAME] each; in the environment as JSON.",
     )
-    databases: Annotated[dict[str, DatabaseTable], NoDecode] = Field(
+    databases: dict[str, DatabaseTable] = Field(
         default={},
         description="Further databases of the app: a table [databases.NAME] each; in the environment as JSON.",
     )
-    trees: Annotated[dict[str, TreeTable], NoDecode] = Field(
+    trees: dict[str, TreeTable] = Field(
         default={},
         description="Further folders of the app: a table [trees.NAME] each; in the environment as JSON.",
     )
@@ -289,7 +295,7 @@ class Settings(BaseSettings):
     enabled: bool = Field(default=True, description="Whether the scheduler does anything by itself.")
     automatic_daily: bool = Field(default=True, description="Whether the scheduler makes a backup every day.")
     backup_time: str = Field(default="02:00", description="The time of the daily backup, in the time zone.")
-    schedule: Annotated[tuple[str, ...], NoDecode] = Field(
+    schedule: tuple[str, ...] = Field(
         default=(), description="Cron expressions instead of that time, with a semicolon between two."
     )
     test_schedule: str = Field(
@@ -333,22 +339,18 @@ class Settings(BaseSettings):
     _part: str = PrivateAttr(default="")
     _tree: Path | None = PrivateAttr(default=None)
 
+    @model_validator(mode="before")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
+    def _with_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the values with those of the environment, which count more."""
         if not cls.hears_environment:
-            return (init_settings,)
-        # The app folder is settled by then, and the variable may be empty or relative.
-        folder = init_settings()["app_dir"]
+            return given
+        variables = {name.lower(): value for name, value in os.environ.items()}
+        told = {name: variables[key] for name in cls.model_fields if (key := _variable(name).lower()) in variables}
         raw = {name: os.environ.get(_variable(name)) for one in secret_names() for name in (one, one + IN_FILE)}
-        secrets = secrets_from_files(secret_names(), raw, folder, _variable)
-        return InitSettingsSource(settings_cls, {"app_dir": folder, **secrets}), env_settings, init_settings
+        # The app folder is settled by then, and the variable may be empty or relative.
+        folder = given["app_dir"]
+        return {**given, **told, **secrets_from_files(secret_names(), raw, folder, _variable), "app_dir": folder}
 
     @field_validator("database", mode="before")
     @classmethod
