@@ -1,1 +1,1 @@
-"""Settings: read from `backup.toml` and the environment, checked, edited, and what they say of the deployment."""
+"""Settings: read from `backup.toml` and the environment, checked and edited; and the deployment that they describe."""

@@ -1,4 +1,4 @@
-"""How the app uses Alembic: where its configuration is, the folder its paths start in, and how it is typed."""
+"""How the app uses Alembic: its configuration, the folder in which its paths start, and the command that users type."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# The environment that backup.sh makes for itself: no command in it is one of the person's.
+# The environment that backup.sh makes for itself: users do not type the commands in it.
 _PRIVATE_ENVIRONMENT = ".backup-venv"
 _PYPROJECT = "pyproject.toml"
 
@@ -23,8 +23,8 @@ _PYPROJECT = "pyproject.toml"
 class AlembicSetup:
     """Alembic's configuration. `folder` is where its relative paths start, and where its commands are typed.
 
-    `script_location` is given where the configuration names none. `runs` is the command that upgrades where that is
-    another than Alembic's own; `types` is what a person types before `upgrade head`.
+    `script_location` is set if the configuration names none. `runs` is the command that upgrades, if it is not
+    Alembic's own; `types` is what a user types before `upgrade head`.
     """
 
     folder: Path
@@ -43,10 +43,10 @@ class AlembicSetup:
 def find_alembic(
     app_dir: Path, alembic_ini: Path, python: str = "", command: str = "", x: tuple[str, ...] = ()
 ) -> AlembicSetup | None:
-    """The app's setup, or None where it uses no Alembic. Looks at files only, and never fails over what is in them.
+    """Return the app's setup, or None if it uses no Alembic. Read files only, and never fail over their content.
 
-    Without an alembic.ini of its own name and place it is `[tool.alembic]` in pyproject.toml, or the folder
-    `migrations` of Flask-Migrate. `x` is what a person types with -x.
+    If the default alembic.ini is missing, use `[tool.alembic]` in pyproject.toml, or the folder `migrations` of
+    Flask-Migrate. `x` is what a user types with -x.
     """
     file = _configuration(app_dir, alembic_ini)
     if file is None:
@@ -70,7 +70,7 @@ def find_alembic(
 
 
 def app_python(python: str) -> list[str]:
-    """The command that is the app's Python; this one, where no other is set."""
+    """Return the command that is the app's Python; this Python's, if no other is set."""
     return shlex.split(python) or [sys.executable or "python3"]
 
 
@@ -78,7 +78,7 @@ def _configuration(app_dir: Path, alembic_ini: Path) -> Path | None:
     if alembic_ini.is_file():
         return alembic_ini
     if alembic_ini != app_dir / "alembic.ini":
-        return None  # the person has named another, and it is not there
+        return None  # the user has named another file, which is missing
     if _location(None, app_dir / _PYPROJECT):
         return app_dir / _PYPROJECT
     flask = app_dir / "migrations" / "alembic.ini"
@@ -86,7 +86,7 @@ def _configuration(app_dir: Path, alembic_ini: Path) -> Path | None:
 
 
 def _location(ini: Path | None, toml: Path | None) -> str:
-    """`script_location` as it is written there, with `%(here)s` in it filled in."""
+    """Return `script_location` from the file, with `%(here)s` filled in."""
     file = ini or toml
     value = _ini_section(ini).get("script_location", "") if ini else _toml_section(toml).get("script_location", "")
     here = str(file.parent) if file else ""
@@ -111,12 +111,12 @@ def _toml_section(toml: Path | None) -> Mapping[str, Any]:
 
 
 def ini_option(setup: AlembicSetup, name: str) -> str:
-    """An option of the ini as it is written, empty where there is none."""
+    """Return an option of the ini file as it is written; empty if there is none."""
     return _ini_section(setup.ini).get(name, "") if setup.ini else ""
 
 
 def env_file(setup: AlembicSetup) -> Path | None:
-    """The app's env.py, where the configuration says plainly where it is."""
+    """Return the app's env.py, or None if the configuration does not say plainly where it is."""
     location = _scripts_location(setup)
     file = setup.folder / location / "env.py"
     return file if location and file.is_file() else None
@@ -127,7 +127,7 @@ def _scripts_location(setup: AlembicSetup) -> str:
 
 
 def plain_version_folders(setup: AlembicSetup) -> tuple[Path, ...]:
-    """The folders that hold the migrations; none where the configuration leaves that to Alembic."""
+    """Return the folders that hold the migrations; empty if only Alembic itself can tell."""
     raw = {**_toml_section(setup.toml), **_ini_section(setup.ini)}
     location = _scripts_location(setup)
     places = _version_locations(raw, setup.ini or setup.toml) or [f"{location}/versions"]
@@ -148,9 +148,9 @@ def _version_locations(raw: Mapping[str, Any], file: Path | None) -> list[str]:
 
 
 def _starting_folder(app_dir: Path, file: Path, location: str) -> Path:
-    """Where a person would stand to type the command: there the relative location leads to something."""
+    """Return the folder in which to type the command: there the relative location leads to something."""
     is_relative = bool(location) and ":" not in location and not os.path.isabs(location)
-    for folder in (app_dir, *file.parents):  # above the file: an ini that is part of an installed package
+    for folder in (app_dir, *file.parents):  # file.parents: the ini may be in an installed package
         if is_relative and (folder / location).is_dir():
             return folder
     return app_dir if file.is_relative_to(app_dir) else file.parent

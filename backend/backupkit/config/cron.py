@@ -1,6 +1,6 @@
-"""Times that come again, as crontab(5) writes them: `minute hour day month weekday`, in five fields.
+"""Recurring times, as crontab(5) writes them: `minute hour day month weekday`, in five fields.
 
-cronsim reads them, by the rules of Debian's cron; `@daily` and the like, and a range that ends with Sunday, are added.
+cronsim parses them, by the rules of Debian's cron; this adds `@daily` and the like, and ranges that end with Sunday.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _SHORT = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
-_LONGEST_LEAP = timedelta(hours=3)  # of a clock that is changed
+_LONGEST_LEAP = timedelta(hours=3)  # the most by which a change of the clock moves it
 
 
 def check_cron(text: str) -> str:
-    """The expression with one space between its fields; `ValueError` says what is wrong with it."""
-    if len(_fields(text).split()) != 5:  # cronsim takes a sixth, for seconds
+    """Return the expression with one space between its fields; raise `ValueError` with what is wrong with it."""
+    if len(_fields(text).split()) != 5:  # cronsim would accept a sixth, for seconds
         raise ValueError("must have five cron fields: minute hour day month weekday")
     try:
         next(CronSim(_fields(text), datetime(2096, 1, 1)))
@@ -38,8 +38,8 @@ def check_cron(text: str) -> str:
 
 
 def times(text: str, zone: ZoneInfo, at: datetime, reverse: bool = False) -> Iterator[datetime]:
-    """Each time after that one, in UTC; with `reverse` each one before it, and that one, from the latest on."""
-    # Where the clock comes by twice, cronsim takes that time for the first, and would miss what lies between.
+    """Yield each time after `at`, in UTC; with `reverse` each one up to and including `at`, the latest first."""
+    # If a change of the clock repeats a time, cronsim takes `at` for the first one, and would miss those in between.
     begin = at + _LONGEST_LEAP if reverse else at
     found = (one.astimezone(UTC) for one in CronSim(_fields(text), begin.astimezone(zone), reverse))
     return (one for one in found if (one <= at if reverse else one > at))
@@ -51,7 +51,7 @@ def _fields(text: str) -> str:
 
 
 def parse_time(text: str) -> time:
-    """A time of day, `02:00`; `ValueError` for anything else."""
+    """Return the time of day in a text like `02:00`; raise `ValueError` for anything else."""
     hour, _, minute = text.partition(":")
     for part, limit in ((hour, 23), (minute, 59)):
         if not (part.isascii() and part.isdigit() and len(part) <= 2 and int(part) <= limit):

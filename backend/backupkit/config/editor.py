@@ -1,7 +1,7 @@
-"""Edit `backup.toml`: begin it, set a value, take one back. What it may not say is refused.
+"""Changes to `backup.toml`: create it, set a value, remove one. A value that is not allowed is refused.
 
-Comments, order and everything else in the file stay as they are. `contained` means: this is a container, and a file
-that is not mounted into it ends with it.
+Comments, order and everything else in the file stay. `contained` means that this is a container, in which a file that
+is not mounted is lost with the container.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from backupkit.model.errors import BackupError, Locked, Refused
 
 @dataclass(frozen=True)
 class Changed:
-    """A setting as the file has it now (None: not at all), and the variable that is stronger, if there is one."""
+    """A setting as it is in the file now (None: not in it), and the variable that overrides it, if there is one."""
 
     setting: str
     value: object
@@ -43,7 +43,7 @@ class Changed:
 
 
 def begin_file(folder: Path, contained: bool) -> Path:
-    """A `backup.toml` with every setting, commented out; `Refused` where there is one."""
+    """Create a `backup.toml` with every setting, commented out; raise `Refused` if there is one."""
     path = folder / SETTINGS_FILE
     if os.path.lexists(path):
         raise Refused(
@@ -55,21 +55,21 @@ def begin_file(folder: Path, contained: bool) -> Path:
 
 
 def set_value(folder: Path, contained: bool, key: str, text: str) -> Changed:
-    """The setting has the value that was typed, in the file; `Refused`, and nothing changed, where it cannot be."""
+    """Set the setting to the typed value, in the file; raise `Refused`, and change nothing, if it is not allowed."""
     name = _settable(key)
     before = read_text(folder)
     return _change(folder, contained, name, before, _edited(folder, before, name, text))
 
 
 def set_values(folder: Path, contained: bool, typed: Mapping[str, str]) -> Path:
-    """The same for several settings, all of them or none; says where."""
+    """Do the same for several settings, all of them or none; return the file's path."""
     before = read_text(folder)
     _put(folder, contained, before, edited(folder, before, typed))
     return folder / SETTINGS_FILE
 
 
 def as_typed(value: object) -> str:
-    """A setting's value as a person types it."""
+    """Return a setting's value as a user types it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -78,7 +78,7 @@ def as_typed(value: object) -> str:
 
 
 def edited(folder: Path, text: str, typed: Mapping[str, str]) -> str:
-    """What the file would say with these values in it; `Refused` for the first that cannot be."""
+    """Return the file's text with these values in it; raise `Refused` for the first that is not allowed."""
     for key, value in typed.items():
         text = _edited(folder, text, _settable(key), value)
     return text
@@ -96,7 +96,7 @@ def _edited(folder: Path, before: str, name: str, text: str) -> str:
 
 
 def unset_value(folder: Path, contained: bool, key: str) -> Changed:
-    """The file says nothing of the setting any more; it may have said nothing before."""
+    """Remove the setting from the file; a setting that is not in it is no error."""
     name = known_name(key)
     before = read_text(folder)
     if name not in parse_file(folder, before):
@@ -132,7 +132,7 @@ def _put(folder: Path, contained: bool, before: str, after: str) -> None:
 
 
 def _as_written(name: str, typed: Settings, text: str) -> object:
-    """What was typed, as the kind of value that the setting is."""
+    """Return what was typed, as the kind of value that the setting is."""
     value = getattr(typed, name, text)
     if isinstance(value, tuple):
         return list(value)
@@ -142,7 +142,7 @@ def _as_written(name: str, typed: Settings, text: str) -> object:
 
 
 def _with(before: str, raw: dict[str, object], name: str, value: object) -> str:
-    """The file with that value: where it was, else below the comment that stands for it, else behind the others."""
+    """Return the file with that value: in its old place, else below the comment for it, else behind the others."""
     if name not in raw:
         line = f"{name} = {tomlkit.item(value).as_string()}\n"
         below = re.sub(rf"^# {name} = .*\n", lambda found: found[0] + line, before, count=1, flags=re.M)

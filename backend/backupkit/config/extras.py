@@ -1,4 +1,4 @@
-"""What is optional, and how to get it: a package that is missing becomes one line that says what to type."""
+"""Optional packages: a missing one becomes one line that says what to type."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from backupkit.model.errors import Refused
 
 @contextmanager
 def from_extra(extra: str, what: str) -> Iterator[None]:
-    """Around the import of an optional package: `Refused` says how to install it where it is missing.
+    """Import an optional package in the block; raise `Refused`, which says how to install it, if it is missing.
 
-    `what` is what the person asked for, at the beginning of a sentence:
+    `what` is what the user asked for, at the beginning of a sentence:
 
         with from_extra("notifications", "A notification by mail"):
             import apprise
@@ -21,7 +21,7 @@ def from_extra(extra: str, what: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "backupkit":
-            raise  # a slip of ours, which no installation mends
+            raise  # a bug of ours, which no installation fixes
         raise Refused(
             f"{what} needs the package {error.name}, which is not installed.",
             hint=f"pip install 'backupkit[{extra}]'",

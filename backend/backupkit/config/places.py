@@ -36,7 +36,7 @@ class TreeTable(BaseModel):
 
 
 def tables(value: object) -> Any:
-    """The tables as they are in the file, or as JSON in the environment; `ValueError` for a name that cannot be."""
+    """Return the tables from the file, or from JSON in the environment; raise `ValueError` for an invalid name."""
     if isinstance(value, str):
         try:
             value = json.loads(value or "{}")
@@ -55,7 +55,7 @@ def tables(value: object) -> Any:
 
 
 def colliding(databases: list[str], folders: list[str]) -> str:
-    """Two of these that cannot lie in one backup, since some file systems see no capitals; empty where all can."""
+    """Return two names that cannot both be in one backup, as some file systems ignore case; empty if none collide."""
     taken = {name.casefold(): name for name in RESERVED}
     for name in folders:
         if ((other := taken.setdefault(name.casefold(), name)) and other != name) or name in RESERVED[1:]:

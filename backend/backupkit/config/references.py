@@ -1,4 +1,4 @@
-"""The setting `references`: by table and column, the paths of uploads that its values name."""
+"""The setting `references`: by table and column, the paths of the uploads that the column's values name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _VALUE = "{value}"
 
 
 def paths_by_column(value: object) -> dict[str, tuple[str, ...]]:
-    """The paths by `table.column`; a table may be given as TOML makes of `documents.path = …` without quotes.
+    """Return the paths by `table.column`; a table may be nested, as TOML reads `documents.path = …` without quotes.
 
-    A text is read as JSON. Raises `ValueError`, which says what is wrong with which column.
+    Text is read as JSON. Raise `ValueError`, which says what is wrong with which column.
     """
     if isinstance(value, str):
         value = _from_json(value) if value.strip() else {}

@@ -1,7 +1,7 @@
-"""The settings of remotes: a table each, of one of the types below. A key that is none of its type's is refused.
+"""The settings of remotes: a table each, of one of the types below. A key that its type does not have is refused.
 
 A secret of a remote may also be in the environment: `BACKUP_REMOTE_NAME_PASSWORD`, or `…_PASSWORD_FILE`, which names
-the file that holds it. Such a file is read only when the remote is used: without it there still are backups.
+the file that holds it. That file is read only when the remote is used, so that backups work without it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Part = Literal["dump", "metadata", "database", "uploads"]
 
 
 class Place(Secret):
-    """Where a remote is: shown without the user and password that may be in it."""
+    """The address of a remote, shown without the user and password that may be in it."""
 
     def __str__(self) -> str:
         return scrubbed(self.get_secret_value())
 
 
 class RemoteTable(BaseModel):
-    """The keys that every remote has. Without a rule `keep_…` nothing is ever deleted there."""
+    """The keys that every remote has. Without a `keep_…` rule nothing is ever deleted there."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -74,34 +74,34 @@ class RemoteTable(BaseModel):
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether a fire here leaves it alone: as the table says, or as its type suggests."""
+        """Whether it would survive a fire here: as the table says, or as its type suggests."""
         return self._leaves_the_house() if self.offsite is None else self.offsite
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """What must be in no message and no log; a place only where there is more in it than is shown."""
+        """What no message and no log may show; an address only if it holds more than is shown."""
         values = (getattr(self, name) for name in type(self).model_fields)
         return tuple(one for one in values if isinstance(one, Secret) and str(one) != one.get_secret_value())
 
     @property
     def place(self) -> str:
-        """Where it is, for a person; without a password."""
+        """The address of the remote, for messages; without a password."""
         raise NotImplementedError
 
     @property
     def way_in(self) -> str:
-        """What it takes to come there that is no setting of ours, for a person; empty where it takes nothing."""
+        """What access needs beside these settings, for messages; empty if nothing."""
         return ""
 
     @property
     def has_policy(self) -> bool:
-        """Whether the table has rules of its own for what stays there."""
+        """Whether the table has retention rules of its own."""
         counts = (self.keep_last, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly)
         return any(counts) or bool(self.keep_within)
 
     @property
     def newest_only(self) -> int:
-        """How many of the newest backups the remote takes; 0: any."""
+        """The number of newest backups that the remote takes; 0: any number."""
         return 0
 
     def _leaves_the_house(self) -> bool:
@@ -221,9 +221,9 @@ TABLE_TYPES: dict[str, type[Table]] = {
 
 
 def remote_tables(value: object, environment: Mapping[str, str]) -> dict[str, Table]:
-    """The tables by name, with the secrets that the environment has; a text is read as JSON.
+    """Return the tables by name, with the secrets that the environment has; text is read as JSON.
 
-    Raises `ValueError`, which names the remote and the key, with nothing of what was given.
+    Raise `ValueError`, which names the remote and the key, and shows nothing of the values.
     """
     if isinstance(value, str):
         value = _from_json(value)
@@ -233,13 +233,13 @@ def remote_tables(value: object, environment: Mapping[str, str]) -> dict[str, Ta
 
 
 def unknown_secret(environment: Mapping[str, str], tables: Mapping[str, RemoteTable]) -> str | None:
-    """The first variable that begins like a remote's secret, and belongs to no remote; None where all do."""
+    """Return the first variable that begins like a remote's secret and belongs to no remote, or None."""
     known = {variable for name, table in tables.items() for variable in _variables(name, type(table))}
     return next((one for one in sorted(environment) if one.startswith(PREFIX) and one not in known), None)
 
 
 def secret_origins(tables: Mapping[str, RemoteTable], environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The secrets that are set, as `remotes.NAME.password`, each with the variable or the file it comes from."""
+    """Yield the secrets that are set, as `remotes.NAME.password`, each with the variable or the file it comes from."""
     for name, table in tables.items():
         for field in _secret_fields(type(table)):
             if getattr(table, field) or getattr(table, field + IN_FILE):
@@ -249,7 +249,7 @@ def secret_origins(tables: Mapping[str, RemoteTable], environment: Mapping[str, 
 
 
 def variable(name: str, field: str) -> str:
-    """The variable that holds this secret of the remote."""
+    """Return the name of the variable that holds this secret of the remote."""
     return f"{PREFIX}{re.sub('[^A-Z0-9]', '_', name.upper())}_{field.upper()}"
 
 
@@ -281,7 +281,7 @@ def _table(name: object, raw: object, environment: Mapping[str, str]) -> Table:
 def _with_secrets(
     name: str, raw: dict[str, Any], kind: type[RemoteTable], environment: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What the environment says of a secret replaces what the table says, the secret and its file alike."""
+    """Return the table with secrets from the environment: they replace a secret and its file alike."""
     for field in _secret_fields(kind):
         forms = {field: variable(name, field), field + IN_FILE: variable(name, field) + IN_FILE.upper()}
         given = {key: environment[one] for key, one in forms.items() if environment.get(one)}

@@ -1,4 +1,4 @@
-"""What `backup.toml` may hold: as a JSON schema, in a few words, and as a file with everything in it."""
+"""What `backup.toml` may hold: as a JSON schema, in a few words, and as a file with every setting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backupkit.config.settings import SETTINGS_FILE, Settings, secret_names
 
 SCHEMA_FILE = "backup.schema.json"
 _WIDTH = 120
-# Which of them is in force is found out, or is told by another setting.
+# These defaults are found out, or follow from another setting.
 _DEFAULT_IN_WORDS = {
     "dir": "backups in the app's folder; where it has none, ../backups if .. is the project's folder",
     "app_id": "the database's name",
@@ -32,7 +32,7 @@ The environment overrides this file: BACKUP_TIMEZONE there is timezone here. `co
 
 @cache
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of the file, for editors that complete and check it; not to be changed."""
+    """Return the JSON schema of the file, for editors that complete and check it. It is cached: do not change it."""
     properties: dict[str, Any] = {}
     schema = Settings.model_json_schema()
     for name, described in schema["properties"].items():
@@ -52,7 +52,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _resolved(described: Any, definitions: dict[str, Any]) -> Any:
-    """With the tables of remotes written out where they are referred to."""
+    """Return the description with each referenced table written out in place."""
     if isinstance(described, list):
         return [_resolved(one, definitions) for one in described]
     if not isinstance(described, dict):
@@ -65,7 +65,7 @@ def _resolved(described: Any, definitions: dict[str, Any]) -> Any:
 
 
 def _plain(name: str, described: dict[str, Any]) -> dict[str, Any]:
-    """Without what TOML has no word for, and what is for forms and passwords."""
+    """Return the description without what TOML cannot express, and what is for forms and passwords."""
     kinds = [kind for kind in described.pop("anyOf", ()) if kind != {"type": "null"}]
     described |= kinds[0] if kinds else {}
     if name in _DEFAULT_IN_WORDS or described.get("default") in (None, ""):
@@ -80,12 +80,12 @@ def _plain(name: str, described: dict[str, Any]) -> dict[str, Any]:
 
 
 def default_in_words(name: str) -> str:
-    """Where the default comes from, for a setting whose default is no fixed value."""
+    """Return where the default comes from, for a setting whose default is no fixed value; else empty."""
     return _DEFAULT_IN_WORDS.get(name, "")
 
 
 def allowed(name: str) -> str:
-    """What the setting may be, in a few words; nothing where it is any text."""
+    """Return what the setting may be, in a few words; empty if it may be any text."""
     described = json_schema()["properties"].get(name, {})
     words = described.get("enum") or described.get("items", {}).get("enum")
     if words:
@@ -104,7 +104,7 @@ def _from(described: dict[str, Any]) -> str:
 
 
 def template(folder: Path) -> str:
-    """A `backup.toml` with every setting: what it means, what it may be, and its default, commented out."""
+    """Return a `backup.toml` with every setting commented out: what it means, what it may be, and its default."""
     lines = ["#:schema ./" + SCHEMA_FILE, ""] if (folder / SCHEMA_FILE).exists() else []
     lines += _comment(_HEAD)
     properties = json_schema()["properties"]
@@ -136,5 +136,5 @@ def _comment(text: str) -> list[str]:
 
 
 def _as_toml(value: object) -> str:
-    """A default, of a form that JSON and TOML write alike."""
+    """Return a default as text; it has a form that JSON and TOML write alike."""
     return json.dumps(value, ensure_ascii=False)

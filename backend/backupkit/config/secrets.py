@@ -1,4 +1,4 @@
-"""Secrets: values that are used, and never shown, logged, or written into a message."""
+"""Secrets: values that are used, and never shown, logged, or put into a message."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from backupkit.model.errors import Refused
 from backupkit.model.names import printable
 
 MASK = "***"
-IN_FILE = "_file"  # after a secret's name: the file that holds it
-_LONGEST = 1_000_000  # bytes; a longer file is not the one that was meant
-_SHORTEST = 4  # what is shorter is found in any sentence, and would spoil it
+IN_FILE = "_file"  # suffix of a secret's name: the file that holds it
+_LONGEST = 1_000_000  # bytes; a longer file must be a wrong one
+_SHORTEST = 4  # a shorter secret occurs in ordinary text, which would become unreadable
 
 
 class Secret(SecretStr):
-    """A text that is `***` wherever it is printed or becomes JSON; `get_secret_value()` is what it is."""
+    """A text that is `***` wherever it is printed or becomes JSON; `get_secret_value()` returns the text."""
 
     def __str__(self) -> str:
         return MASK
@@ -30,7 +30,7 @@ class Secret(SecretStr):
 
 
 class SecretUrl(Secret):
-    """An address with a password or a token in it. Shown is its kind; of a web page also whose it is."""
+    """An address with a password or a token in it. It prints as its scheme; for a web page, also its host."""
 
     def __str__(self) -> str:
         scheme, mark, _ = self.get_secret_value().partition("://")
@@ -48,16 +48,17 @@ def _host(url: str) -> str:
 
 
 def revealed(secret: Secret | None) -> str:
-    """The text itself, to be used; empty where there is none."""
+    """Return the text itself, to be used; empty if there is none."""
     return secret.get_secret_value() if secret else ""
 
 
 def secrets_from_files(
     names: Iterable[str], raw: Mapping[str, Any], folder: Path, spelled: Callable[[str], str]
 ) -> dict[str, str]:
-    """The content of each file that was told in place of one of these secrets; a relative path starts in the folder.
+    """Return the content of each file that a setting names in place of one of these secrets.
 
-    `spelled` says how a setting is written where it was told. Raises `Refused`, with nothing of the content.
+    A relative path starts in the folder. `spelled` returns how a setting is written where it was set. Raise `Refused`,
+    which shows nothing of the content, if secret and file are both set, or the file cannot be read.
     """
     found = {}
     for name in names:
@@ -87,7 +88,7 @@ def _read(name: str, file: str, folder: Path, spelled: Callable[[str], str]) -> 
 
 
 def scrubbed(text: str, secrets: Iterable[Secret] = ()) -> str:
-    """The text without those secrets, and without the user and password of any URL in it."""
+    """Return the text with these secrets masked (from 4 letters on), and the user and password of any URL in it."""
     for value in sorted((one.get_secret_value() for one in secrets), key=len, reverse=True):
         if len(value) >= _SHORTEST:
             text = text.replace(value, MASK)
